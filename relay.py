@@ -1,0 +1,7404 @@
+#!/usr/bin/env python3
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["aiohttp>=3.11", "pyyaml>=6", "orjson>=3.9"]
+# ///
+"""One address for every LLM API: a reverse proxy that stays out of the way.
+
+    python relay.py -c config.yaml     serve what the file says
+    python relay.py --demo             serve an embedded provider: no key, no network
+    python relay.py check              everything that is wrong with ./config.yaml
+
+A request goes
+
+    client -> admit -> route -> attempt, attempt, ... -> pump -> settle
+              (who)    (where)  (failover)               (bytes) (usage, log)
+
+The rule of this file: code refers only to what stands above it.  First come values
+(sections 1-13: pure; no await, no clock, no socket), then memory (14: synchronous, told the
+time), then I/O (15-21).  To follow one request start at `Relay.handle` and read upward.
+
+Contents
+     1. Errors                what can go wrong, and what it means
+     2. Vocabulary            the hub: what all dialects mean
+     3. Wire                  JSON text, checked access, server-sent events
+     4. Conversation          a request put in order before it is said again
+     5. Dialect               the shape of a wire format; the grammar of a stream
+     6. Dialect: Anthropic Messages
+     7. Dialect: OpenAI Chat Completions
+     8. Pipes                 upstream bytes to client bytes
+     9. Body                  a client's bytes, edited in place or not at all
+    10. Failures              what an upstream's error means
+    11. Presets               one row per known provider
+    12. Configuration         the YAML file, and everything wrong with it
+    13. Plan                  a configuration compiled to answer "where may this go?"
+    14. Health                who is cooling down, why, until when
+    15. Log                   one line per request
+    16. Upstream              one HTTP exchange with a provider
+    17. Demo                  the embedded provider
+    18. Relay                 one request from accept to settle
+    19. Operations            which path is whose; probes, lists, status
+    20. Server                sockets, signals, reload, drain
+    21. Command line          the commands as a table
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import base64
+import binascii
+import contextlib
+import dataclasses
+import datetime
+import difflib
+import functools
+import hashlib
+import hmac
+import inspect
+import ipaddress
+import json
+import logging
+import math
+import os
+import re
+import secrets
+import signal
+import socket
+import sys
+import time
+import traceback
+import urllib.parse
+import zlib
+import zoneinfo
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import (
+    Any,
+    ClassVar,
+    Final,
+    Literal,
+    NamedTuple,
+    Protocol,
+    TextIO,
+    TypeAlias,
+    TypeVar,
+    cast,
+)
+
+import aiohttp
+import orjson
+import yaml
+import yarl
+from aiohttp import web
+from aiohttp.http_exceptions import LineTooLong
+from aiohttp.web_protocol import RequestHandler
+from multidict import CIMultiDict, CIMultiDictProxy
+
+__version__ = "0.1.0"
+
+################################################################################
+#                                    VALUES                                    #
+#            pure: no await, no clock, no randomness, no file, no socket       #
+################################################################################
+
+# ==== 1. Errors ===============================================================
+# Every way a request can end badly, as one tree.  The class says what the client is told
+# and whether trying again is worth its while; nobody inspects message text to decide.
+#
+#     RelayError
+#       ConfigError           -    many problems, each with a place; exit status 2
+#       BadRequest          400    no other target will like it either
+#       Unauthorized        401    no key, an unknown one, an expired one
+#       Forbidden           403    a known key, but not for this
+#       UnknownModel        404    nothing is configured under that name
+#       NotFound            404    no such path
+#       TooSlow             408    the request did not arrive in time
+#       TooLarge            413    the body is over server.max_body
+#       HeaderTooLarge      431    a header is over server.max_header
+#       NotYet              501    understood, but not supported by this version
+#       NoTarget            503    every target failed or is cooling down
+#       UpstreamError       ...    one attempt failed; its failure class says the rest
+
+
+class RelayError(Exception):
+    """Base of all; `kind` is the canonical word that each dialect renders in its own.
+
+    `retry_after` is in seconds; `retry` False tells clients that trying again is pointless.
+    """
+
+    status: int = 500
+    kind: str = "server"
+    retry: bool = True
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        kind: str | None = None,
+        retry: bool | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.status = self.status if status is None else status
+        self.kind = self.kind if kind is None else kind
+        self.retry = self.retry if retry is None else retry
+        self.retry_after = retry_after
+
+
+class ConfigError(RelayError):
+    """All that is wrong with a configuration, one line each."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = tuple(problems)
+
+
+class BadRequest(RelayError):
+    status, kind, retry = 400, "bad_request", False
+
+
+class Unauthorized(RelayError):
+    # Claude Code retries a 401 for minutes unless it is told not to.
+    status, kind, retry = 401, "auth", False
+
+
+class Forbidden(RelayError):
+    status, kind, retry = 403, "permission", False
+
+
+class UnknownModel(RelayError):
+    status, kind, retry = 404, "model_not_found", False
+
+
+class NotFound(RelayError):
+    status, kind, retry = 404, "not_found", False
+
+
+class TooSlow(RelayError):
+    status, kind = 408, "timeout"
+
+
+class TooLarge(RelayError):
+    status, kind, retry = 413, "too_large", False
+
+
+class HeaderTooLarge(RelayError):
+    status, kind, retry = 431, "bad_request", False
+
+
+class NotYet(RelayError):
+    status, kind, retry = 501, "bad_request", False
+
+
+class NoTarget(RelayError):
+    status, kind = 503, "overloaded"
+
+
+# What an upstream's failure is.  `scope` is what gets marked, `cool` for how many seconds when
+# nobody says until when (0: no mark), `failover` whether the next target may do better, and the
+# rest what the client is told when this is what remains (DESIGN.md 5).
+
+
+@dataclass(frozen=True, slots=True)
+class FailureClass:
+    name: str
+    scope: str  # credential | credential+model | provider+model | endpoint | request
+    cool: float
+    failover: bool
+    status: int
+    kind: str
+    retry: bool = True
+    opens_next_plan: bool = False
+
+
+FAILURES: Final[dict[str, FailureClass]] = {
+    row.name: row
+    for row in (
+        FailureClass(
+            "plan_exhausted", "credential", 1200, True, 429, "rate_limit", opens_next_plan=True
+        ),
+        FailureClass(
+            "plan_expired", "credential", 21600, True, 502, "billing", False, opens_next_plan=True
+        ),
+        FailureClass("balance_empty", "credential", 1800, True, 502, "billing", False),
+        FailureClass("rate_limited", "credential", 10, True, 429, "rate_limit"),
+        FailureClass("overloaded", "provider+model", 10, True, 503, "overloaded"),
+        FailureClass("auth", "credential", 900, True, 502, "upstream", False),
+        FailureClass("client_rejected", "request", 0, True, 502, "upstream", False),
+        FailureClass("model_missing", "credential+model", 300, True, 502, "upstream", False),
+        FailureClass("transient", "endpoint", 5, True, 502, "upstream"),
+        FailureClass("timeout", "endpoint", 10, True, 504, "timeout"),
+        FailureClass("moderation", "request", 0, False, 400, "bad_request", False),
+        FailureClass("too_long", "request", 0, True, 400, "context_length", False),
+        FailureClass("bad_request", "request", 0, False, 400, "bad_request", False),
+    )
+}
+LIMITS: Final = frozenset({"plan_exhausted", "rate_limited"})
+# Says something of the request, not of the provider; what the client has to read.
+OF_THE_REQUEST: Final = frozenset({"moderation", "too_long", "bad_request"})
+
+
+class UpstreamError(RelayError):
+    """One attempt failed.  `body` is what the upstream said, for clients of its own dialect."""
+
+    def __init__(
+        self,
+        failure: str,
+        message: str,
+        *,
+        upstream_status: int = 0,
+        retry_after: float | None = None,
+        scope: str = "",
+        body: bytes = b"",
+        content_type: str = "",
+    ) -> None:
+        row = FAILURES[failure]
+        super().__init__(
+            message, status=row.status, kind=row.kind, retry=row.retry, retry_after=retry_after
+        )
+        self.failure = row
+        self.scope = scope or row.scope
+        self.upstream_status = upstream_status
+        self.body = body
+        self.content_type = content_type
+
+
+# ==== 2. Vocabulary ===========================================================
+# What every dialect is translated to and from: the hub of the wheel.  A dialect knows its own
+# wire format and these types, never another dialect.  Values only; the one idea is in `fold`
+# and `unfold`: a whole response and its stream are two spellings of one thing.
+
+T = TypeVar("T")
+JSON: TypeAlias = dict[str, Any]  # one wire object, as orjson.loads returns it
+
+FinishReason = Literal[
+    "stop", "length", "tool_calls", "content_filter", "stop_sequence", "context_length", "pause"
+]
+Role = Literal["system", "user", "assistant"]
+# How hard to think, from least to most; every provider knows some of these words.
+EFFORTS: Final = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
+
+
+@dataclass(frozen=True, slots=True)
+class Seal:
+    """An opaque token by which a maker recognises its own reasoning.
+
+    `field` says where it stood ("as": Anthropic signature, "ad": Anthropic redacted data,
+    "cr": reasoning text of a chat provider, which has no token of its own).  `account` names
+    who minted it (`Lane.account`); empty when it came from a direct session, unknown to us.
+    """
+
+    field: str
+    value: str = ""
+    account: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Reasoning:
+    text: str = ""
+    seal: Seal | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    id: str
+    name: str
+    text: str = ""  # the arguments, as the JSON text the model wrote
+
+
+@dataclass(frozen=True, slots=True)
+class Media:
+    """An image, a document or a sound: `data` (base64, or the text itself) or `url`."""
+
+    kind: Literal["image", "document", "text", "audio"]
+    mime: str = ""
+    data: str = ""
+    url: str = ""
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolResult:
+    call_id: str
+    parts: tuple[Text | Media, ...] = ()
+    is_error: bool = False
+
+
+Part: TypeAlias = Text | Reasoning | ToolCall | Media | ToolResult
+OutputPart: TypeAlias = Text | Reasoning | ToolCall
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn.  The system prompt is the leading system messages; later ones keep their place."""
+
+    role: Role
+    parts: tuple[Part, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    name: str
+    description: str = ""
+    schema: JSON = field(default_factory=dict)
+    strict: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ToolChoice:
+    mode: Literal["auto", "none", "required", "named"]
+    names: tuple[str, ...] = ()  # the one for "named"; else the allowed subset, () for all
+
+
+@dataclass(frozen=True, slots=True)
+class Thinking:
+    """How much to reason: off, an effort word, a token budget, or on and up to the model."""
+
+    on: bool
+    effort: str = ""
+    budget: int | None = None
+
+    def word(self) -> str:
+        """The effort, worked out from the budget where only that was given; "" is up to it."""
+        if not self.on:
+            return "none"
+        if self.effort or self.budget is None:
+            return self.effort
+        steps = ((1024, "minimal"), (4096, "low"), (12000, "medium"), (20000, "high"))
+        return next((word for most, word in steps if self.budget <= most), "xhigh")
+
+    def tokens(self) -> int:
+        """The budget, worked out from the effort where only that was given."""
+        budgets = {"none": 0, "minimal": 1024, "low": 2048, "high": 16384, "xhigh": 24576}
+        return self.budget or budgets.get(self.effort, 31999 if self.effort == "max" else 8192)
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """What an answer must look like: any JSON object, or one that fits a schema."""
+
+    schema: JSON | None = None
+    name: str = "output"
+    strict: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    seed: int | None = None
+    frequency_penalty: float | None = None
+    presence_penalty: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    model: str
+    messages: tuple[Message, ...]
+    tools: tuple[Tool, ...] = ()
+    tool_choice: ToolChoice | None = None
+    parallel_tools: bool | None = None
+    max_tokens: int | None = None
+    sampling: Sampling = Sampling()
+    stop: tuple[str, ...] = ()
+    thinking: Thinking | None = None
+    format: Format | None = None
+    user: str = ""  # who the end user is, as the client says it; opaque
+    session: str = ""  # the conversation's name for caches, likewise
+    stream: bool = False
+    include_usage: bool = True  # are the token counts wanted in a stream?
+    dropped: tuple[str, ...] = ()  # what the client said that has no word here
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Token counts.  `input` includes both cache counts, `output` includes reasoning."""
+
+    input: int = 0
+    output: int = 0
+    cache_read: int = 0
+    cache_write: int = 0
+    reasoning: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    id: str
+    model: str
+    parts: tuple[OutputPart, ...]
+    finish: FinishReason
+    usage: Usage = Usage()
+    detail: str = ""  # which stop sequence, or why it was refused
+
+
+# A stream is a sentence in this grammar.  Decoders may only say such sentences, so encoders
+# need not defend against any other:
+#
+#     stream := Start part* (Finish | Failure)  |  Failure
+#     part   := PartStart PartDelta* PartEnd
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    id: str = ""
+    model: str = ""
+    usage: Usage = Usage()  # what is known of the input so far
+
+
+@dataclass(frozen=True, slots=True)
+class PartStart:
+    part: OutputPart  # its kind, id and name; its text is still empty
+
+
+@dataclass(frozen=True, slots=True)
+class PartDelta:
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class PartEnd:
+    seal: Seal | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    reason: FinishReason
+    usage: Usage = Usage()
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """The upstream failed in mid-stream: in its own words, or by `cause` (a failure class)."""
+
+    message: str
+    code: str = ""
+    type: str = ""
+    cause: str = ""
+
+
+Event: TypeAlias = Start | PartStart | PartDelta | PartEnd | Finish | Failure
+
+TRUNCATED: Final = Failure("the provider closed the stream before its end", cause="transient")
+
+
+def emptied(part: OutputPart) -> OutputPart:
+    """The part as it is when it starts: who it is, and nothing said yet."""
+    return Reasoning() if isinstance(part, Reasoning) else replace(part, text="")
+
+
+def unfold(response: Response) -> Iterator[Event]:
+    """Spell a whole response as a stream."""
+    yield Start(response.id, response.model, replace(response.usage, output=0, reasoning=0))
+    for part in response.parts:
+        yield PartStart(emptied(part))
+        if part.text:
+            yield PartDelta(part.text)
+        yield PartEnd(part.seal if isinstance(part, Reasoning) else None)
+    yield Finish(response.finish, response.usage, response.detail)
+
+
+def fold(events: Iterable[Event]) -> Response | Failure:
+    """Gather a stream into a whole response, or the failure it ended in."""
+    start, parts, texts = Start(), list[OutputPart](), list[str]()
+    for event in events:
+        match event:
+            case Start():
+                start = event
+            case PartStart(part):
+                parts.append(part)
+                texts = []
+            case PartDelta(text):
+                texts.append(text)
+            case PartEnd(seal):
+                parts[-1] = replace(parts[-1], text="".join(texts))
+                if isinstance(parts[-1], Reasoning):
+                    parts[-1] = replace(parts[-1], seal=seal)
+            case Finish(reason, usage, detail):
+                return Response(start.id, start.model, tuple(parts), reason, usage, detail)
+            case Failure():
+                return event
+    return TRUNCATED
+
+
+def latest(old: Usage, new: Usage | None) -> Usage:
+    """The later counts win; a later report may leave out what an earlier one gave."""
+    if new is None:
+        return old
+    counts = (after or before for before, after in zip(_counts(old), _counts(new), strict=True))
+    return Usage(*counts)
+
+
+def _counts(usage: Usage) -> tuple[int, ...]:
+    return (usage.input, usage.output, usage.cache_read, usage.cache_write, usage.reasoning)
+
+
+# ==== 3. Wire =================================================================
+# What every dialect needs to read and write its format: JSON text, checked access to a
+# client's JSON, and server-sent events both ways.
+#
+# https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-an-event-stream
+# Lines end in CR, LF or CRLF and in nothing else: str.splitlines() would also cut at U+2028,
+# which models do write.  Hence bytes throughout.
+
+
+def loads(data: bytes | str) -> Any:
+    """JSON text to values; ValueError if it is none.
+
+    orjson first.  What it refuses and clients do send, the standard library reads: a lone
+    surrogate (JavaScript clients cut strings in the middle of an emoji).
+    """
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError:
+        try:
+            return json.loads(data, parse_constant=_no_constant)
+        except RecursionError as error:
+            raise ValueError("nested too deeply") from error
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def dumps(value: object) -> bytes:
+    """Values to compact JSON; what orjson cannot say (lone surrogates, huge integers) is escaped."""
+    try:
+        return orjson.dumps(value)
+    except TypeError:
+        return json.dumps(value, separators=(",", ":")).encode()
+
+
+def parse_object(text: str) -> JSON | None:
+    """A JSON object in a string, such as a tool call's arguments; None if it is not one."""
+    try:
+        # 19 digits and more may be an integer that orjson would round
+        value = json.loads(text) if _LONG_NUMBER.search(text) else loads(text)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+_LONG_NUMBER: Final = re.compile(r"\d{19}")
+
+
+class Wire:
+    """A client's JSON object and the way to it, so that a complaint can point at a place.
+
+    What no reader asked for is noted in `dropped`, once per kind of place: nothing that a
+    client said is lost without a word.
+    """
+
+    __slots__ = ("_key", "_parent", "data", "dropped")
+
+    def __init__(self, data: object, parent: Wire | None = None, key: str | int = "") -> None:
+        self._parent = parent
+        self._key = key
+        self.dropped: dict[str, None] = parent.dropped if parent else {}
+        if not isinstance(data, dict):
+            raise BadRequest(f"{self.path() or 'body'}: expected an object, got {shown(data)}")
+        self.data: JSON = data
+
+    def want(self, name: str, kind: type[T]) -> T | None:
+        """The value under `name` if it is there, of the right kind."""
+        value: Any = self.data.get(name)
+        if value is None or type(value) is kind:
+            return cast(T | None, value)
+        if kind is float and type(value) is int:  # an integer is a number too
+            return cast(T, value)
+        raise BadRequest(f"{self.path(name)}: expected {_KINDS[kind]}, got {shown(value)}")
+
+    def need(self, name: str, kind: type[T]) -> T:
+        value = self.want(name, kind)
+        if value is None:
+            raise BadRequest(f"{self.path(name)}: required")
+        return value
+
+    def inner(self, name: str) -> Wire:
+        return Wire(self.data.get(name) or {}, self, name)
+
+    def each(self, name: str) -> Iterator[Wire]:
+        """The objects in the list under `name`; none if it is not there."""
+        items: Sequence[object] = self.want(name, list) or ()
+        for index, item in enumerate(items):
+            yield Wire(item, self, f"{name}[{index}]")
+
+    def texts(self, name: str) -> tuple[str, ...]:
+        """The strings under `name`, where one string may stand for a list."""
+        value = self.data.get(name)
+        if isinstance(value, str):
+            return (value,)
+        items: list[object] = self.want(name, list) or []
+        wrong = next((item for item in items if not isinstance(item, str)), None)
+        if wrong is not None:
+            raise BadRequest(f"{self.path(name)}: expected strings, got {shown(wrong)}")
+        return tuple(str(item) for item in items)
+
+    def rest(self, known: frozenset[str]) -> None:
+        """Note what stands here besides `known`."""
+        for name in self.data.keys() - known:
+            if self.data[name] is not None:
+                self.drop(name)
+
+    def drop(self, name: str = "") -> None:
+        self.dropped[re.sub(r"\[\d+\]", "[]", self.path(name))] = None
+
+    def path(self, name: str = "") -> str:
+        above = self._parent.path() if self._parent else ""
+        return ".".join(str(step) for step in (above, self._key, name) if step != "")
+
+
+_KINDS: Final[dict[object, str]] = {
+    str: "a string",
+    int: "an integer",
+    float: "a number",
+    bool: "true or false",
+    list: "a list",
+    dict: "an object",
+}
+
+
+def shown(value: object) -> str:
+    """A value for an error message: short, and without a client's prose in full."""
+    text = dumps(value).decode() if isinstance(value, str | int | float | bool | None) else ""
+    return text if 0 < len(text) <= 60 else _KINDS.get(type(value), type(value).__name__)
+
+
+class ServerSentEvent(NamedTuple):
+    event: str
+    data: bytes
+
+
+class SSEDecoder:
+    """Bytes in, whole events out; keeps what is left of an unfinished event."""
+
+    def __init__(self) -> None:
+        self._buffer = b""
+        self._first = True
+
+    def feed(self, data: bytes) -> list[ServerSentEvent]:
+        buffer = self._buffer + data if self._buffer else data
+        if self._first and buffer:
+            if len(buffer) < 3 and b"\xef\xbb\xbf".startswith(buffer):
+                self._buffer = buffer
+                return []
+            buffer, self._first = buffer.removeprefix(b"\xef\xbb\xbf"), False
+        held = b""
+        if b"\r" in buffer:
+            held = b"\r" if buffer.endswith(b"\r") else b""  # half a CRLF, perhaps
+            buffer = buffer.removesuffix(held).replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        *blocks, rest = buffer.split(b"\n\n")
+        self._buffer = rest + held
+        return [event for event in map(_sse_event, blocks) if event]
+
+    def eof(self) -> list[ServerSentEvent]:
+        """An event that lacks only its blank line at the end of the stream counts as whole."""
+        rest, self._buffer = self._buffer.strip(b"\r\n"), b""
+        event = _sse_event(rest.replace(b"\r\n", b"\n").replace(b"\r", b"\n")) if rest else None
+        return [event] if event else []
+
+
+def _sse_event(block: bytes) -> ServerSentEvent | None:
+    if block.startswith(b"data:") and b"\n" not in block:  # the usual event, in one step
+        return ServerSentEvent("", block[5:].removeprefix(b" "))
+    name, lines = "", list[bytes]()
+    for line in block.split(b"\n"):
+        key, _, value = line.partition(b":")
+        value = value.removeprefix(b" ")
+        if key == b"data":
+            lines.append(value)
+        elif key == b"event":
+            name = value.decode(errors="replace")
+    return ServerSentEvent(name, b"\n".join(lines)) if lines else None
+
+
+def sse(data: JSON, event: str = "") -> bytes:
+    """One event as bytes."""
+    body = b"data: " + dumps(data) + b"\n\n"
+    return b"event: " + event.encode() + b"\n" + body if event else body
+
+
+def whole_events(data: bytes) -> int:
+    """Where the last whole event of these bytes ends."""
+    if b"\r" not in data:
+        return data.rfind(b"\n\n") + 2 if b"\n\n" in data else 0
+    ends = [data.rfind(mark) + len(mark) for mark in _BLANK_LINES if mark in data]
+    return max(ends, default=0)
+
+
+_BLANK_LINES: Final = (b"\r\n\r\n", b"\n\n", b"\r\r")
+
+
+# ==== 4. Conversation =========================================================
+# A client's history, put in order before it is said in another dialect.  Pairing and merging
+# are the same for every target, so they are done once, here, on the hub's own types.
+# Everything is a function of the conversation alone: request n stays a prefix of request n+1,
+# which is what a provider's prompt cache goes by.
+
+
+def repaired(messages: Iterable[Message]) -> tuple[Message, ...]:
+    """The same conversation in the one order that every dialect can say.
+
+    1. Neighbouring turns of one role are one turn.
+    2. The turn after tool calls begins with exactly one result per call, in the calls' order; a
+       result nobody gave is made up as an error, one without its call becomes text.
+    3. A system message between calls and their results moves behind the results.
+    """
+    turns: list[Message] = []
+    owed: tuple[str, ...] = ()
+    for turn in _turns(messages):
+        if turn.role == "user":
+            turns.append(_answered(turn, owed))
+        elif owed:
+            turns += [_answered(Message("user", ()), owed), turn]
+        else:
+            turns.append(turn)
+        owed = tuple(p.id for p in turn.parts if isinstance(p, ToolCall))
+    if owed:
+        turns.append(_answered(Message("user", ()), owed))
+    return tuple(turns)
+
+
+def _turns(messages: Iterable[Message]) -> list[Message]:
+    turns, held = list[Message](), list[Message]()
+    for message in messages:
+        last = turns[-1] if turns else None
+        if message.role == "system" and last and _calls(last):
+            held.append(message)
+        elif last and last.role == message.role != "system":
+            turns[-1] = Message(last.role, last.parts + message.parts)
+        else:
+            turns += [message, *held] if message.role == "user" else [*held, message]
+            held = []
+    return turns + held
+
+
+def _calls(message: Message) -> bool:
+    return any(isinstance(part, ToolCall) for part in message.parts)
+
+
+def _answered(turn: Message, owed: Sequence[str]) -> Message:
+    """A user turn whose results answer just the calls that are `owed`."""
+    results = [p for p in turn.parts if isinstance(p, ToolResult)]
+    if not results and not owed:
+        return turn
+    given = {result.call_id: result for result in reversed(results)}
+    first = [given.get(id) or ToolResult(id, (Text(_NO_RESULT),), True) for id in owed]
+    kept = {id(result) for result in first}
+    rest = [part for part in turn.parts if id(part) not in kept]
+    return Message("user", (*first, *(p for part in rest for p in _orphaned(part))))
+
+
+_NO_RESULT: Final = "(no result was recorded for this call)"
+
+
+def _orphaned(part: Part) -> tuple[Part, ...]:
+    """A result whose call is gone (after a compaction, say) is still worth reading."""
+    if not isinstance(part, ToolResult):
+        return (part,)
+    return (Text(f"[result of tool call {part.call_id}]"), *part.parts)
+
+
+def fitted(name: str, pattern: re.Pattern[str]) -> str:
+    """`name` as a target takes it.
+
+    A name that has to change always gets a hash of the whole, so two that clean to the same
+    text stay apart, and the outcome depends on nothing else: it is the same on every turn.
+    """
+    if pattern.fullmatch(name):
+        return name
+    mark = hashlib.sha256(name.encode(errors="replace")).hexdigest()[:8]
+    clean = re.sub(r"[^a-zA-Z0-9_-]", "_", name)[:52] + "_" + mark
+    # Moonshot's names do not begin with a digit; a pattern for nine characters is Mistral's
+    tries = (clean, "t_" + clean, (mark + "0")[:9])
+    return next((name for name in tries if pattern.fullmatch(name)), clean)
+
+
+def suited(
+    request: Request, names: re.Pattern[str], ids: re.Pattern[str]
+) -> tuple[Request, dict[str, str]]:
+    """The request with tool names and call ids as a target takes them, and the names' way back."""
+    back: dict[str, str] = {}
+
+    def name_of(name: str) -> str:
+        there = fitted(name, names)
+        if there != name:
+            back[there] = name
+        return there
+
+    def part_of(part: Part) -> Part:
+        if isinstance(part, ToolCall):
+            return replace(part, id=fitted(part.id, ids), name=name_of(part.name))
+        if isinstance(part, ToolResult):
+            return replace(part, call_id=fitted(part.call_id, ids))
+        return part
+
+    choice = request.tool_choice
+    fits = replace(
+        request,
+        tools=tuple(replace(tool, name=name_of(tool.name)) for tool in request.tools),
+        tool_choice=choice and replace(choice, names=tuple(map(name_of, choice.names))),
+        messages=tuple(
+            Message(message.role, tuple(map(part_of, message.parts)))
+            for message in request.messages
+        ),
+    )
+    return fits, back
+
+
+# A foreign maker's seal travels in the client's own opaque slot, in an envelope that says whose
+# it is:  rly1.<field>.<account>.<base64url of the value>
+_ENVELOPE: Final = re.compile(r"rly1\.([a-z]{2})\.([0-9a-f]{8})\.([A-Za-z0-9_-]*)")
+ENVELOPE_MARK: Final = b'"rly1.'
+
+
+def enveloped(seal: Seal | None) -> str:
+    """A seal as a client of another dialect is given it to keep."""
+    if seal is None:
+        return ""
+    value = base64.urlsafe_b64encode(seal.value.encode()).decode().rstrip("=")
+    return f"rly1.{seal.field}.{seal.account or '0' * 8}.{value}"
+
+
+def opened(text: str, field: str) -> Seal:
+    """The seal a client gave back; without our envelope it is a `field` of a direct session."""
+    if not (match := _ENVELOPE.fullmatch(text)):
+        return Seal(field, text)
+    value = base64.urlsafe_b64decode(match[3] + "=" * (-len(match[3]) % 4))
+    return Seal(match[1], value.decode(errors="replace"), match[2])
+
+
+def without_reasoning(request: Request) -> Request:
+    """For a provider that objects to reasoning it did not mint."""
+    messages = (
+        Message(m.role, tuple(p for p in m.parts if not isinstance(p, Reasoning)))
+        for m in request.messages
+    )
+    return replace(request, messages=tuple(messages))
+
+
+def estimate(request: Request) -> int:
+    """About how many input tokens a request has, rounded up by a tenth.
+
+    Rules of thumb, measured on code and prose with the makers' tokenizers' published rates:
+    3.6 characters of ASCII or 1.1 wide characters (CJK, emoji) a token; pictures by their
+    area; 4 tokens around every turn and 8 around every tool.
+    """
+    count = sum(4 + sum(map(_part_tokens, m.parts)) for m in request.messages)
+    for tool in request.tools:
+        count += 8 + _text_tokens(tool.name + tool.description)
+        count += _text_tokens(dumps(tool.schema).decode())
+    return math.ceil(count * 1.1)
+
+
+def _text_tokens(text: str) -> float:
+    if text.isascii():
+        return len(text) / 3.6
+    wide = (len(text.encode(errors="replace")) - len(text)) / 2  # three bytes for most
+    return (len(text) - min(wide, len(text))) / 3.6 + wide / 1.1
+
+
+def _part_tokens(part: Part) -> float:
+    match part:
+        case Text(text) | Reasoning(text):
+            return _text_tokens(text)
+        case ToolCall(_, name, text):
+            return 8 + _text_tokens(name) + _text_tokens(text)
+        case ToolResult(_, parts):
+            return 6 + sum(map(_part_tokens, parts))
+        case Media():
+            return _media_tokens(part)
+
+
+def _media_tokens(media: Media) -> float:
+    if media.kind == "text":
+        return _text_tokens(media.data)
+    if media.kind == "image":
+        width, height = image_size(media.data)
+        scale = min(1.0, 1568 / max(width, height, 1))  # Anthropic scales the longer edge down
+        return max(85.0, width * scale * height * scale / 750)
+    return max(1500.0, len(media.data) * 0.75 / 50)  # a page of PDF: 75 KB, 1,500 tokens
+
+
+def image_size(data: str) -> tuple[int, int]:
+    """Width and height by the header of a base64 picture; 1024 x 1024 where it cannot be told."""
+    try:
+        head = base64.b64decode(data[:4096] + "=" * (-len(data[:4096]) % 4))
+    except binascii.Error:
+        return 1024, 1024
+    if head.startswith(b"\x89PNG") and len(head) >= 24:
+        return int.from_bytes(head[16:20], "big"), int.from_bytes(head[20:24], "big")
+    if head.startswith(b"GIF8") and len(head) >= 10:
+        return int.from_bytes(head[6:8], "little"), int.from_bytes(head[8:10], "little")
+    if frame := re.search(rb"\xff[\xc0-\xc2]..\x08(..)(..)", head, re.DOTALL):  # JPEG SOF0-SOF2
+        return int.from_bytes(frame[2], "big"), int.from_bytes(frame[1], "big")
+    return 1024, 1024
+
+
+# What a picture is by its first base64 characters; clients mislabel, and Anthropic checks.
+_MAGIC: Final = {
+    "iVBORw0KGgo": "image/png",
+    "/9j/": "image/jpeg",
+    "R0lGOD": "image/gif",
+    "UklGR": "image/webp",
+    "JVBERi0": "application/pdf",
+}
+
+
+def mime_of(data: str, declared: str) -> str:
+    """The media type of base64 data: what it is, else what it is said to be."""
+    seen = next((mime for magic, mime in _MAGIC.items() if data.startswith(magic)), "")
+    return seen or declared.lower().replace("image/jpg", "image/jpeg")
+
+
+def media_from_url(url: str, name: str = "", kind: Literal["image", "document"] = "image") -> Media:
+    """A web address or an RFC 2397 data URL as media."""
+    if not url.startswith("data:"):
+        return Media(kind, url=url, name=name)
+    head, _, payload = url[5:].partition(",")
+    mime, *options = head.split(";")
+    data = payload
+    if "base64" not in (option.strip().lower() for option in options):
+        data = base64.b64encode(urllib.parse.unquote_to_bytes(payload)).decode()
+    mime = mime_of(data, mime or "text/plain")
+    return Media("image" if mime.startswith("image/") else "document", mime, data, name=name)
+
+
+def data_url(media: Media) -> str:
+    return media.url or f"data:{media.mime};base64,{media.data}"
+
+
+# ==== 5. Dialect ==============================================================
+# The shape of a wire format, and the grammar of its streams.  A dialect is stateless; the
+# coders it makes hold a stream's state.  Coders do no I/O: bytes in, events out, bytes out.
+#
+# Decoders are total: whatever the bytes, what comes out is a sentence of the grammar of
+# section 2.  They get there by making only the moves of `StreamDecoder`, which mend what
+# providers do wrong: a start that is missing, parts that are never closed, two tool calls
+# whose fragments alternate, a finish reason that contradicts what was said.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quirks:
+    """What one platform wants differently in one dialect; applied to a body of that dialect."""
+
+    drop: tuple[str, ...] = ()  # dotted paths it does not know
+    rename: Mapping[str, str] = field(default_factory=dict)  # top-level names
+    fixed: Mapping[str, Any] = field(default_factory=dict)  # always set to this
+    clamp: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    # How a chat body says how much to think, a key of REASONING_STYLES, and the words it knows
+    reasoning: str = "effort"
+    efforts: Mapping[str, str] = field(default_factory=dict)  # {}: every word as it is
+    # Which assistant turns carry their reasoning back, in which field, and what stands for
+    # reasoning that is missing on a turn with tool calls
+    replay: Literal["never", "tool_turns", "always"] = "tool_turns"
+    replay_field: str = "reasoning_content"
+    placeholder: str = ""
+    stream_usage: bool = True  # takes stream_options.include_usage
+    json_schema: bool = True  # response_format json_schema; False: only json_object
+    tool_choice: tuple[str, ...] = ("auto", "none", "required", "named")  # else auto
+    max_tokens: str = "max_tokens"
+    system_role: str = "system"
+    tool_name: str = r"[a-zA-Z0-9_-]{1,64}"  # full match
+    call_id: str = ""  # likewise, where it differs from the dialect's
+    tool_strict: Literal["as_is", "drop", "false"] = "as_is"
+    identity: tuple[str, ...] = ()  # of user, safety_identifier, prompt_cache_key
+    extra_sampling: bool = True  # takes top_k, seed and the penalties
+    system_in_place: bool = False  # takes a system message behind the first user message
+    # Anthropic
+    signed: bool = False  # checks the signatures of thinking blocks
+    native: bool = False  # Anthropic's own API: nothing of Claude Code's is taken out
+    count_tokens: bool = False  # serves /v1/messages/count_tokens
+
+
+class Peek(NamedTuple):
+    """What routing needs to know of a request."""
+
+    model: str
+    stream: bool
+
+
+class Asked(NamedTuple):
+    """What an answer has to know of the request it answers."""
+
+    model: str  # as the client said it
+    id: str  # the request's own, where the provider gave the answer none
+    tokens: int = 0  # about how long the prompt is
+    now: int = 0  # seconds since the epoch
+    usage: bool = True  # is a stream to end with token counts?
+
+
+class Rendered(NamedTuple):
+    """A request in a target's dialect, and what it has no words for."""
+
+    body: JSON
+    dropped: tuple[str, ...]
+
+
+class StreamDecoder(ABC):
+    """A provider's bytes to events.  `feed` and `eof` never raise, whatever the bytes."""
+
+    def __init__(self) -> None:
+        self.ended = False
+        self._sse = SSEDecoder()
+        self._begun = False
+        self._live: _Live | None = None
+        self._waiting: dict[object, _Live] = {}
+        self._closed: set[object] = set()
+        self._calls = 0
+        self._finish: FinishReason | None = None
+        self._detail = ""
+        self._usage = Usage()
+
+    def feed(self, data: bytes) -> list[Event]:
+        return self._messages(self._sse.feed(data))
+
+    def eof(self) -> list[Event]:
+        """The bytes are over.  A finish reason seen before makes it an end, else it is a break."""
+        events = self._messages(self._sse.eof())
+        if self.ended:
+            return events
+        return events + (self._end() if self._finish else self._fail(TRUNCATED))
+
+    def _messages(self, messages: Iterable[ServerSentEvent]) -> list[Event]:
+        events: list[Event] = []
+        for message in messages:
+            if self.ended:
+                break
+            try:
+                events += self._data(message.data)
+            except (ValueError, LookupError, TypeError, AttributeError, RelayError) as error:
+                events += self._fail(Failure(f"an unreadable event: {error}", cause="transient"))
+        return events
+
+    def _data(self, data: bytes) -> list[Event]:
+        wire = loads(data) if data else None
+        return self._object(wire) if isinstance(wire, dict) else []
+
+    @abstractmethod
+    def _object(self, wire: JSON) -> list[Event]:
+        """What one object of this wire means; all that a dialect has to write."""
+
+    # The moves.  A part is known by a key of the dialect's own choice (an index, a kind).
+
+    def _start(self, id: str = "", model: str = "", usage: Usage | None = None) -> list[Event]:
+        if self._begun:
+            return []
+        self._begun = True
+        return [Start(id, model, usage or Usage())]
+
+    def _part(self, key: object, part: OutputPart) -> list[Event]:
+        """A part begins.  While a tool call is open another one waits for its turn."""
+        if key in self._waiting or (self._live and self._live.key == key):
+            return []
+        self._closed.discard(key)
+        self._calls += isinstance(part, ToolCall)
+        fresh = _Live(key, part)
+        live = self._live
+        if live and isinstance(part, ToolCall) and isinstance(live.part, ToolCall):
+            if self._waiting or not live.is_complete():
+                self._waiting[key] = fresh
+                return []
+        return [*self._close_all(), *self._begin(fresh)]
+
+    def _delta(self, key: object, text: str) -> list[Event]:
+        """More of a part; what comes too late for one that is closed is let go."""
+        if key in self._waiting:
+            self._waiting[key].texts.append(text)
+            return []
+        if not text or not self._live or self._live.key != key:
+            return []
+        if isinstance(self._live.part, ToolCall):
+            self._live.texts.append(text)
+        return [PartDelta(text)]
+
+    def _close(self, key: object, seal: Seal | None = None) -> list[Event]:
+        """A part is over: the next that waited gets its turn."""
+        if key in self._waiting:
+            self._closed.add(key)
+            return []
+        if not self._live or self._live.key != key:
+            return []
+        self._live = None
+        events: list[Event] = [PartEnd(seal)]
+        while self._waiting and not self._live:
+            following = self._waiting.pop(next(iter(self._waiting)))
+            events += self._begin(following)
+            if following.key in self._closed:
+                events += self._close(following.key)
+        return events
+
+    def _end(self, reason: FinishReason | None = None) -> list[Event]:
+        finish = reason or self._finish or "stop"
+        moves = [*self._start(), *self._close_all()]
+        self.ended = True
+        return [*moves, Finish(self._meant(finish), self._usage, self._detail)]
+
+    def _fail(self, failure: Failure) -> list[Event]:
+        moves = self._close_all()
+        self.ended = True
+        return [*moves, failure]
+
+    def _meant(self, finish: FinishReason) -> FinishReason:
+        """Length and filter stand; else it is what was said that counts, not what was claimed."""
+        if finish in ("length", "content_filter", "context_length", "pause"):
+            return finish
+        if self._calls:
+            return "tool_calls"
+        return "stop" if finish == "tool_calls" else finish
+
+    def _begin(self, live: _Live) -> list[Event]:
+        self._live = live
+        deltas = [PartDelta(text) for text in live.texts if text]
+        return [*self._start(), PartStart(live.part), *deltas]
+
+    def _close_all(self) -> list[Event]:
+        events: list[Event] = []
+        while self._live:
+            events += self._close(self._live.key, self._seal())
+        return events
+
+    def _seal(self) -> Seal | None:
+        """The seal of the part that is being closed because something else begins."""
+        return None
+
+
+class _Live:
+    """A part that is open or waits to be, and for a tool call what its arguments are so far."""
+
+    __slots__ = ("key", "part", "texts")
+
+    def __init__(self, key: object, part: OutputPart) -> None:
+        self.key = key
+        self.part = part
+        self.texts: list[str] = []
+
+    def is_complete(self) -> bool:
+        return parse_object("".join(self.texts)) is not None
+
+
+class StreamEncoder(Protocol):
+    """Events to a client's bytes: every return value is whole wire events."""
+
+    def encode(self, event: Event) -> bytes: ...
+
+    def alive(self) -> bytes:
+        """Something to send in silence that resets the client's idle timer and means nothing."""
+
+
+class Dialect(ABC):
+    """One wire format.  The attributes are facts of the format; the methods are pure."""
+
+    name: ClassVar[str]  # the word used in config
+    path: ClassVar[str]  # what is posted to, below a base that has no version segment
+    auth: ClassVar[str]  # how it carries a credential, a key of AUTH_STYLES
+    call_id: ClassVar[str]  # what a tool call's id may be
+    # Bytes one of which is in every stream event that a meter must read.  A search for them
+    # is exact: inside a JSON string the quotes would be escaped.
+    marks: ClassVar[tuple[bytes, ...]]
+    error_types: ClassVar[Mapping[str, str]]  # canonical kind -> this format's word
+
+    @abstractmethod
+    def claims(self, wire: JSON) -> bool:
+        """Is this object, a whole answer or one stream event, of this format?"""
+
+    # A request
+
+    def peek(self, body: JSON) -> Peek:
+        """Model and mode; BadRequest if they are not there."""
+        wire = Wire(body)
+        model = wire.need("model", str)
+        if not model:
+            raise BadRequest("model: must not be empty")
+        return Peek(model, bool(wire.want("stream", bool)))
+
+    @abstractmethod
+    def parse_request(self, body: JSON) -> Request:
+        """A client's request; BadRequest says what is wrong with it and where."""
+
+    @abstractmethod
+    def render_request(self, request: Request, quirks: Quirks, account: str) -> Rendered:
+        """A repaired request in this format, for a provider with these quirks."""
+
+    # An answer: whole, streamed, or an error
+
+    @abstractmethod
+    def parse_response(self, wire: JSON) -> Response:
+        """A whole answer; raises as a decoder may, LookupError and friends."""
+
+    @abstractmethod
+    def render_response(self, response: Response, asked: Asked) -> JSON: ...
+
+    @abstractmethod
+    def parse_usage(self, wire: JSON) -> Usage | None:
+        """The token counts in a whole answer or in one stream event, if it has any."""
+
+    @abstractmethod
+    def is_end(self, data: bytes) -> bool:
+        """Does this stream event, or its bytes, end an unbroken stream?"""
+
+    @abstractmethod
+    def render_error(self, error: RelayError, request_id: str) -> JSON: ...
+
+    def error_event(self, error: RelayError, request_id: str) -> bytes:
+        """The error as the last event of a stream."""
+        return sse(self.render_error(error, request_id))
+
+    def status(self, error: RelayError) -> int:
+        return error.status
+
+    @abstractmethod
+    def decoder(self) -> StreamDecoder: ...
+
+    @abstractmethod
+    def encoder(self, asked: Asked) -> StreamEncoder: ...
+
+    @abstractmethod
+    def render_models(self, models: Sequence[Listed]) -> JSON: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A line of the model list: a name clients can use."""
+
+    name: str
+    context: int | None = None
+    output: int | None = None
+
+
+# Where a format has no word for "any JSON object", the prompt has to say it.
+JSON_ONLY: Final = "Answer with one JSON object and nothing else."
+
+
+def whole_number(value: object) -> int:
+    """A count as providers send it: 12, 12.0, null or nothing."""
+    return int(value) if isinstance(value, int | float) and value > 0 else 0
+
+
+def failure_in(wire: JSON) -> Failure | None:
+    """The error an object carries, in any of the shapes providers use; None if it has none.
+
+    {"error": {...}} (OpenAI, Anthropic, Gemini), {"error": "text"} (TGI, xAI), {"base_resp":
+    {"status_code": 1008}} (MiniMax, in a 200), {"code": 20012, "message": ...} (SiliconFlow),
+    {"object": "error", ...} (Mistral), {"detail": ...} (FastAPI).
+    """
+    error = wire.get("error")
+    if isinstance(error, str) and error:
+        return Failure(error, _word(wire.get("code")), _word(wire.get("error_type")))
+    if isinstance(error, dict):
+        details = error.get("details")
+        code = error.get("code") or (details.get("error_code") if isinstance(details, dict) else "")
+        kind = error.get("type") or error.get("status")
+        return Failure(
+            _word(error.get("message")) or dumps(error).decode(), _word(code), _word(kind)
+        )
+    base = wire.get("base_resp")
+    if isinstance(base, dict) and base.get("status_code"):
+        return Failure(_word(base.get("status_msg")), _word(base["status_code"]))
+    if wire.get("object") == "error" or ("message" in wire and "code" in wire):
+        return Failure(_word(wire.get("message")), _word(wire.get("code")), _word(wire.get("type")))
+    if "detail" in wire:
+        detail = wire["detail"]
+        return Failure(detail if isinstance(detail, str) else dumps(detail).decode())
+    return None
+
+
+def _word(value: object) -> str:
+    return "" if value is None else str(value)
+
+
+def error_of(failure: Failure) -> UpstreamError:
+    """A failure that no rule has classified yet, as an error to render."""
+    return UpstreamError(failure.cause or "transient", failure.message)
+
+
+# ==== 6. Dialect: Anthropic Messages ==========================================
+# https://docs.anthropic.com/en/api/messages and the types of the anthropic SDK.
+# Turns are lists of blocks and keep their order; a tool's input is an object; thinking blocks
+# carry a signature bound to the account that minted it; input tokens are counted without the
+# cached ones.  A stream needs its `event:` lines: the official SDK ignores frames without.
+
+_ANTHROPIC_FINISH: Final[dict[str, FinishReason]] = {
+    "end_turn": "stop",
+    "stop_sequence": "stop_sequence",
+    "max_tokens": "length",
+    "model_context_window_exceeded": "context_length",
+    "tool_use": "tool_calls",
+    "refusal": "content_filter",
+    "pause_turn": "pause",
+}
+_ANTHROPIC_STOP: Final[dict[FinishReason, str]] = {
+    finish: stop for stop, finish in _ANTHROPIC_FINISH.items()
+}
+# Claude Code's first system block.  It differs from session to session (and once did from
+# request to request), so every provider that hashes prefixes misses its cache because of it.
+ATTRIBUTION: Final = "x-anthropic-billing-header:"
+# The key under which a content_block_delta of each type carries its text, by kind of part.
+_ANTHROPIC_DELTA: Final[dict[type, tuple[str, str]]] = {
+    Text: ("text_delta", "text"),
+    Reasoning: ("thinking_delta", "thinking"),
+    ToolCall: ("input_json_delta", "partial_json"),
+}
+_ANTHROPIC_REQUEST: Final = frozenset(
+    "model max_tokens messages system tools tool_choice thinking output_config output_format"
+    " stop_sequences temperature top_p top_k stream metadata cache_control".split()
+)
+# cache_control only says where a prefix may be cached, which other providers find themselves.
+_ANTHROPIC_BLOCK: Final = frozenset(
+    "type text source title context citations transformations cache_control thinking signature"
+    " data id name input caller tool_use_id content is_error tool_name".split()
+)
+_ANTHROPIC_TOOL: Final = frozenset(
+    # hints about when and how a tool is loaded, without meaning elsewhere (Claude Code sends them)
+    "name description input_schema type strict cache_control defer_loading input_examples"
+    " eager_input_streaming allowed_callers".split()
+)
+# Tools that Anthropic defines and the client runs: what they take, for models that were not
+# trained on them.  Server tools have no counterpart elsewhere.
+_ANTHROPIC_TYPED: Final[dict[str, JSON]] = {
+    "bash": {"command": {"type": "string"}, "restart": {"type": "boolean"}},
+    "text_editor": {
+        "command": {"type": "string", "enum": ["view", "create", "str_replace", "insert"]},
+        "path": {"type": "string"},
+        "file_text": {"type": "string"},
+        "old_str": {"type": "string"},
+        "new_str": {"type": "string"},
+        "insert_line": {"type": "integer"},
+        "insert_text": {"type": "string"},
+        "view_range": {"type": "array", "items": {"type": "integer"}},
+    },
+    "memory": {
+        "command": {"type": "string"},
+        "path": {"type": "string"},
+        "file_text": {"type": "string"},
+        "old_str": {"type": "string"},
+        "new_str": {"type": "string"},
+        "insert_line": {"type": "integer"},
+        "insert_text": {"type": "string"},
+        "old_path": {"type": "string"},
+        "new_path": {"type": "string"},
+    },
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Claude:
+    """What a generation of models accepts (PROTOCOLS.md 50, 51)."""
+
+    adaptive: bool = False  # thinking: adaptive with an effort, instead of a budget
+    sampling: bool = True  # temperature and its like
+    max_tokens: int = 32000  # the field is required; this stands in for a client that left it out
+
+
+_CLAUDES: Final = (
+    (re.compile(r"(opus-4-[789]|(opus|sonnet|haiku|fable)-[5-9])"), _Claude(True, False)),
+    (re.compile(r"(opus|sonnet)-4-6"), _Claude(True, True)),
+    (re.compile(r"claude-3-[57]|claude-3-opus"), _Claude(max_tokens=8192)),
+    (re.compile(r"claude-3|claude-2"), _Claude(max_tokens=4096)),
+)
+
+
+class AnthropicMessages(Dialect):
+    name = "anthropic"
+    path = "/v1/messages"
+    auth = "x-api-key"
+    call_id = r"[a-zA-Z0-9_-]{1,128}"
+    marks = (b'"usage":{', b'"usage": {', b'"message_stop"', b'"error"')
+    error_types: ClassVar = {
+        "bad_request": "invalid_request_error",
+        "context_length": "invalid_request_error",
+        "auth": "authentication_error",
+        "billing": "api_error",
+        "budget": "billing_error",
+        "permission": "permission_error",
+        "not_found": "not_found_error",
+        "model_not_found": "not_found_error",
+        "too_large": "request_too_large",
+        "rate_limit": "rate_limit_error",
+        "overloaded": "overloaded_error",
+        "timeout": "timeout_error",
+    }
+
+    def claims(self, wire: JSON) -> bool:
+        kind = wire.get("type")
+        return isinstance(kind, str) and kind.startswith(("message", "content_block_", "ping"))
+
+    def parse_request(self, body: JSON) -> Request:
+        wire = Wire(body)
+        wire.rest(_ANTHROPIC_REQUEST)
+        messages = _anthropic_system(wire)
+        messages += (_anthropic_message(item) for item in wire.each("messages"))
+        user = wire.inner("metadata").want("user_id", str) or ""
+        choice = wire.inner("tool_choice")
+        disable_parallel = choice.want("disable_parallel_tool_use", bool)
+        return Request(
+            model=wire.want("model", str) or "",
+            messages=tuple(messages),
+            tools=tuple(tool for item in wire.each("tools") if (tool := _anthropic_tool(item))),
+            tool_choice=_anthropic_choice(choice),
+            parallel_tools=None if disable_parallel is None else not disable_parallel,
+            max_tokens=wire.want("max_tokens", int),
+            sampling=Sampling(
+                temperature=wire.want("temperature", float),
+                top_p=wire.want("top_p", float),
+                top_k=wire.want("top_k", int),
+            ),
+            stop=wire.texts("stop_sequences"),
+            thinking=_anthropic_thinking(wire),
+            format=_anthropic_format(wire),
+            user=user,
+            session=_anthropic_session(user),
+            stream=bool(wire.want("stream", bool)),
+            dropped=tuple(wire.dropped),
+        )
+
+    def render_request(self, request: Request, quirks: Quirks, account: str) -> Rendered:
+        return _AnthropicWriter(request, quirks, account).render()
+
+    def parse_response(self, wire: JSON) -> Response:
+        blocks = (_anthropic_output(block) for block in wire["content"])
+        return Response(
+            id=wire.get("id") or "",
+            model=wire.get("model") or "",
+            parts=tuple(part for part in blocks if part),
+            finish=_ANTHROPIC_FINISH.get(wire.get("stop_reason") or "", "stop"),
+            usage=self.parse_usage(wire) or Usage(),
+            detail=_anthropic_detail(wire),
+        )
+
+    def render_response(self, response: Response, asked: Asked) -> JSON:
+        refused = response.finish == "content_filter" and response.detail
+        details = {"type": "refusal", "category": None, "explanation": response.detail}
+        return {
+            "id": _anthropic_id(response.id or asked.id),
+            "type": "message",
+            "role": "assistant",
+            "model": asked.model,
+            "content": list(map(_anthropic_block, response.parts)),
+            "stop_reason": _ANTHROPIC_STOP[response.finish],
+            "stop_sequence": response.detail if response.finish == "stop_sequence" else None,
+            "stop_details": details if refused else None,
+            "container": None,
+            "usage": _anthropic_usage(response.usage),
+        }
+
+    def parse_usage(self, wire: JSON) -> Usage | None:
+        usage = (wire.get("message") or wire).get("usage")
+        if not isinstance(usage, dict):
+            return None
+        read = whole_number(usage.get("cache_read_input_tokens"))
+        write = whole_number(usage.get("cache_creation_input_tokens"))
+        details = usage.get("output_tokens_details") or {}
+        fresh = whole_number(usage.get("input_tokens"))
+        return Usage(
+            input=fresh + read + write,
+            output=whole_number(usage.get("output_tokens")),
+            cache_read=read,
+            cache_write=write,
+            reasoning=whole_number(details.get("thinking_tokens")),
+        )
+
+    def is_end(self, data: bytes) -> bool:
+        return b'"message_stop"' in data
+
+    def error_event(self, error: RelayError, request_id: str) -> bytes:
+        return sse(self.render_error(error, request_id), "error")
+
+    def status(self, error: RelayError) -> int:
+        return 529 if error.kind == "overloaded" else error.status
+
+    def render_error(self, error: RelayError, request_id: str) -> JSON:
+        message = error.message
+        if error.kind == "context_length":
+            message = _prompt_too_long(message)
+        kind = self.error_types.get(error.kind, "api_error")
+        return {
+            "type": "error",
+            "error": {"type": kind, "message": message},
+            "request_id": request_id,
+        }
+
+    def decoder(self) -> StreamDecoder:
+        return _AnthropicDecoder()
+
+    def encoder(self, asked: Asked) -> StreamEncoder:
+        return _AnthropicEncoder(asked)
+
+    def render_models(self, models: Sequence[Listed]) -> JSON:
+        data = [
+            {
+                "type": "model",
+                "id": model.name,
+                "display_name": model.name,
+                "created_at": "1970-01-01T00:00:00Z",
+                "max_input_tokens": model.context,
+                "max_tokens": model.output,
+            }
+            for model in models
+        ]
+        return {
+            "data": data,
+            "first_id": data[0]["id"] if data else None,
+            "last_id": data[-1]["id"] if data else None,
+            "has_more": False,
+        }
+
+
+# A client's request, read
+
+
+def _anthropic_system(wire: Wire) -> list[Message]:
+    content = wire.data.get("system")
+    if not content:
+        return []
+    texts = wire.texts("system") if isinstance(content, str) else _anthropic_texts(wire)
+    parts = tuple(Text(text) for text in texts if not text.startswith(ATTRIBUTION))
+    return [Message("system", parts)] if parts else []
+
+
+def _anthropic_texts(wire: Wire) -> Iterator[str]:
+    return (block.want("text", str) or "" for block in wire.each("system"))
+
+
+def _anthropic_message(wire: Wire) -> Message:
+    role = _ANTHROPIC_ROLES.get(wire.need("role", str))
+    if role is None:
+        said = shown(wire.data["role"])
+        raise BadRequest(f"{wire.path('role')}: expected user, assistant or system, got {said}")
+    wire.rest(_ANTHROPIC_MESSAGE)
+    if isinstance(content := wire.data.get("content"), str):
+        return Message(role, (Text(content),) if content else ())
+    return Message(role, _anthropic_parts(wire))
+
+
+_ANTHROPIC_ROLES: Final[dict[str, Role]] = {
+    "user": "user",
+    "assistant": "assistant",
+    "system": "system",
+}
+_ANTHROPIC_MESSAGE: Final = frozenset(("role", "content"))
+
+
+def _anthropic_parts(wire: Wire) -> tuple[Part, ...]:
+    parts: list[Part] = []
+    for block in wire.each("content"):
+        kind = block.need("type", str)
+        read = _ANTHROPIC_PARTS.get(kind)
+        if read is None:
+            block.drop(kind)
+            continue
+        block.rest(_ANTHROPIC_BLOCK)
+        parts += read(block)
+    return tuple(parts)
+
+
+def _anthropic_text(wire: Wire) -> Iterator[Part]:
+    if text := wire.want("text", str):
+        yield Text(text)
+
+
+def _anthropic_thought(wire: Wire) -> Iterator[Part]:
+    seal = opened(wire.want("signature", str) or "", "as")
+    yield Reasoning(wire.want("thinking", str) or "", seal if seal.value or seal.account else None)
+
+
+def _anthropic_redacted(wire: Wire) -> Iterator[Part]:
+    yield Reasoning("", opened(wire.need("data", str), "ad"))
+
+
+def _anthropic_call(wire: Wire) -> Iterator[Part]:
+    arguments = dumps(wire.want("input", dict) or {}).decode()
+    yield ToolCall(wire.need("id", str), wire.need("name", str), arguments)
+
+
+def _anthropic_result(wire: Wire) -> Iterator[Part]:
+    if isinstance(content := wire.data.get("content"), str):
+        parts: tuple[Part, ...] = (Text(content),) if content else ()
+    else:
+        parts = _anthropic_parts(wire)
+    kept = tuple(part for part in parts if isinstance(part, Text | Media))
+    yield ToolResult(wire.need("tool_use_id", str), kept, bool(wire.want("is_error", bool)))
+
+
+def _anthropic_media(wire: Wire) -> Iterator[Part]:
+    source = wire.inner("source")
+    kind: Literal["image", "document"] = "image" if wire.data["type"] == "image" else "document"
+    title = wire.want("title", str) or ""
+    match source.need("type", str):
+        case "base64":
+            data = source.need("data", str)
+            mime = mime_of(data, source.want("media_type", str) or "application/pdf")
+            yield Media(kind, mime, data, name=title)
+        case "url":
+            yield Media(kind, url=source.need("url", str), name=title)
+        case "text":
+            yield Media("text", "text/plain", source.need("data", str), name=title)
+        case "content" if isinstance(source.data.get("content"), str):
+            yield Media("text", "text/plain", source.data["content"], name=title)
+        case "content":
+            yield from _anthropic_parts(source)
+        case other:  # a file_id is bound to the account that holds the file
+            source.drop(other)
+
+
+def _anthropic_search(wire: Wire) -> Iterator[Part]:
+    texts = [block.want("text", str) or "" for block in wire.each("content")]
+    yield Text("\n".join([wire.want("title", str) or "", wire.want("source", str) or "", *texts]))
+
+
+def _anthropic_reference(wire: Wire) -> Iterator[Part]:
+    yield Text(f"The tool {wire.need('tool_name', str)} is now available.")
+
+
+_ANTHROPIC_PARTS: Final[dict[str, Callable[[Wire], Iterator[Part]]]] = {
+    "text": _anthropic_text,
+    "thinking": _anthropic_thought,
+    "redacted_thinking": _anthropic_redacted,
+    "tool_use": _anthropic_call,
+    "tool_result": _anthropic_result,
+    "image": _anthropic_media,
+    "document": _anthropic_media,
+    "search_result": _anthropic_search,
+    "tool_reference": _anthropic_reference,
+}
+
+
+def _anthropic_tool(wire: Wire) -> Tool | None:
+    kind, name = wire.want("type", str) or "custom", wire.need("name", str)
+    description = wire.want("description", str) or ""
+    typed = next((t for t in _ANTHROPIC_TYPED if re.fullmatch(rf"{t}_\d{{8}}", kind)), None)
+    if typed:
+        return Tool(name, description, {"type": "object", "properties": _ANTHROPIC_TYPED[typed]})
+    if kind != "custom":
+        wire.drop(kind)
+        return None
+    wire.rest(_ANTHROPIC_TOOL)
+    if name == "DeferredToolPlaceholder":  # Claude Code's stand-in for tools that load later
+        return None
+    return Tool(name, description, wire.want("input_schema", dict) or {}, wire.want("strict", bool))
+
+
+def _anthropic_choice(wire: Wire) -> ToolChoice | None:
+    match wire.want("type", str):
+        case None:
+            return None
+        case "tool":
+            return ToolChoice("named", (wire.need("name", str),))
+        case "any":
+            return ToolChoice("required")
+        case "none":
+            return ToolChoice("none")
+        case _:
+            return ToolChoice("auto")
+
+
+def _anthropic_thinking(wire: Wire) -> Thinking | None:
+    config = wire.inner("thinking")
+    kind = config.want("type", str)
+    effort = wire.inner("output_config").want("effort", str) or ""
+    if kind == "disabled":
+        return Thinking(False)
+    if kind is None and not effort:
+        return None
+    return Thinking(True, effort, config.want("budget_tokens", int))
+
+
+def _anthropic_format(wire: Wire) -> Format | None:
+    spec = wire.inner("output_config").inner("format")
+    spec = spec if spec.data else wire.inner("output_format")
+    return Format(spec.want("schema", dict)) if spec.data else None
+
+
+def _anthropic_session(user: str) -> str:
+    """Claude Code's user id is a JSON text with its session in it."""
+    inner = parse_object(user) or {}
+    found = inner.get("session_id")
+    return found if isinstance(found, str) else user
+
+
+# A request, written
+
+
+class _AnthropicWriter:
+    """One request on its way into this format."""
+
+    def __init__(self, request: Request, quirks: Quirks, account: str) -> None:
+        self.request = request
+        self.quirks = quirks
+        self.account = account
+        self.claude = next((c for p, c in _CLAUDES if p.search(request.model)), _Claude())
+        self.dropped = list(request.dropped)
+
+    def render(self) -> Rendered:
+        request = self.request
+        body: JSON = {
+            "model": request.model,
+            "max_tokens": request.max_tokens or self.claude.max_tokens,
+        }
+        messages = list(request.messages)
+        system = [part for m in _taken_system(messages) for part in m.parts]
+        if blocks := self._blocks(system):
+            body["system"] = blocks
+        body["messages"] = self._messages(messages)
+        if tools := [_anthropic_definition(tool) for tool in self._offered()]:
+            body["tools"] = tools
+        self._controls(body)
+        if request.stop:
+            body["stop_sequences"] = [text for text in request.stop if text.strip()]
+        if request.user:
+            body["metadata"] = {"user_id": request.user}
+        if request.format:
+            self._format(body, request.format)
+        if self.quirks.native:
+            # clients of other dialects expect caching without asking for it
+            body["cache_control"] = {"type": "ephemeral"}
+        if request.stream:
+            body["stream"] = True
+        return Rendered(body, tuple(dict.fromkeys(self.dropped)))
+
+    def _offered(self) -> Iterable[Tool]:
+        """All tools, or the subset that the choice allows, which has no other words here."""
+        choice = self.request.tool_choice
+        only = choice.names if choice and choice.mode != "named" else ()
+        return (tool for tool in self.request.tools if not only or tool.name in only)
+
+    def _messages(self, messages: Sequence[Message]) -> list[JSON]:
+        said: list[JSON] = []
+        for index, message in enumerate(messages):
+            role, content = message.role, self._blocks(message.parts)
+            if role == "system" and not self._may_stand(messages, index):
+                role, content = "user", _reminder(content)
+            if not content:
+                continue
+            if said and said[-1]["role"] == role != "system":
+                said[-1]["content"] += content
+            else:
+                said.append({"role": role, "content": content})
+        if not said or said[0]["role"] != "user":
+            said.insert(0, {"role": "user", "content": [{"type": "text", "text": "."}]})
+        return said
+
+    def _may_stand(self, messages: Sequence[Message], index: int) -> bool:
+        """Anthropic's rules for a system message in place; clones know none of it."""
+        before = messages[index - 1].role if index else ""
+        after = messages[index + 1].role if index + 1 < len(messages) else "assistant"
+        return self.quirks.native and before == "user" and after == "assistant"
+
+    def _blocks(self, parts: Iterable[Part]) -> list[JSON]:
+        return [block for part in parts if (block := self._block(part))]
+
+    def _block(self, part: Part) -> JSON | None:
+        match part:
+            case Text(text):
+                return {"type": "text", "text": text} if text else None
+            case Reasoning():
+                return self._thought(part)
+            case ToolCall():
+                return _anthropic_block(part)
+            case ToolResult(call_id, parts, is_error):
+                content = self._blocks(parts)
+                block = {"type": "tool_result", "tool_use_id": call_id, "content": content}
+                return block | ({"is_error": True} if is_error else {})
+            case Media():
+                return self._media(part)
+
+    def _thought(self, part: Reasoning) -> JSON | None:
+        """A foreign signature is an error to Anthropic; to a clone it is nothing."""
+        seal = part.seal
+        ours = seal and seal.field in ("as", "ad") and seal.account in ("", self.account)
+        if seal and ours and seal.field == "ad":
+            return {"type": "redacted_thinking", "data": seal.value}
+        if seal and ours:
+            return {"type": "thinking", "thinking": part.text, "signature": seal.value}
+        if part.text and not self.quirks.signed:
+            return {"type": "thinking", "thinking": part.text, "signature": ""}
+        return None
+
+    def _media(self, media: Media) -> JSON | None:
+        if media.kind == "audio":
+            self.dropped.append("audio")
+            return None
+        kind = "image" if media.kind == "image" else "document"
+        source: JSON = {"type": "base64", "media_type": media.mime, "data": media.data}
+        if media.url:
+            source = {"type": "url", "url": media.url}
+        if media.kind == "text":
+            source = {"type": "text", "media_type": "text/plain", "data": media.data}
+        title = {"title": media.name} if media.name and kind == "document" else {}
+        return {"type": kind, "source": source} | title
+
+    def _controls(self, body: JSON) -> None:
+        """Thinking, tool choice and sampling, each of which limits the others."""
+        request, choice = self.request, self.request.tool_choice
+        thinking = request.thinking
+        if thinking and thinking.on and not self.claude.adaptive and self._unthought():
+            thinking = Thinking(False)
+        if thinking:
+            body |= self._thinking(thinking, body)
+        on = body.get("thinking", {}).get("type") in ("enabled", "adaptive")
+        if request.tools:
+            body |= _anthropic_tool_choice(choice, request.parallel_tools, forced=not on)
+        sampling = request.sampling
+        lost = ["seed", "frequency_penalty", "presence_penalty"]
+        if not self.claude.sampling or on:
+            lost += ["temperature", "top_p", "top_k"]
+        said = {n: v for n, v in dataclasses.asdict(sampling).items() if v is not None}
+        self.dropped += [name for name in said if name in lost]
+        kept = {name: value for name, value in said.items() if name not in lost}
+        if "temperature" in kept:
+            kept["temperature"] = min(kept["temperature"], 1.0)
+        body |= kept
+
+    def _unthought(self) -> bool:
+        """Does the tool turn in progress lack the thinking that must come before its calls?
+
+        "Expected thinking or redacted_thinking, but found tool_use"; only where it is checked.
+        """
+        turns = [m for m in self.request.messages if m.role == "assistant"]
+        last = turns[-1].parts if turns else ()
+        thought = any(isinstance(p, Reasoning) and self._thought(p) for p in last)
+        return self.quirks.signed and any(isinstance(p, ToolCall) for p in last) and not thought
+
+    def _thinking(self, thinking: Thinking, body: JSON) -> JSON:
+        if self.claude.adaptive:
+            effort = {"minimal": "low", "none": ""}.get(thinking.word(), thinking.word())
+            config = {"output_config": {"effort": effort}} if effort else {}
+            # the generation without sampling cannot switch thinking off either
+            return {"thinking": {"type": "adaptive"}} | config if thinking.on else {}
+        if not thinking.on or thinking.word() == "none":
+            return {"thinking": {"type": "disabled"}}
+        budget = max(1024, min(thinking.tokens(), body["max_tokens"] - 1))
+        spare = {"max_tokens": budget + 1024} if body["max_tokens"] <= budget else {}
+        return {"thinking": {"type": "enabled", "budget_tokens": budget}} | spare
+
+    def _format(self, body: JSON, format: Format) -> None:
+        if format.schema is None:
+            body["system"] = [*body.get("system", ()), {"type": "text", "text": JSON_ONLY}]
+            return
+        spec = {"type": "json_schema", "schema": format.schema}
+        body["output_config"] = body.get("output_config", {}) | {"format": spec}
+
+
+def _taken_system(messages: list[Message]) -> list[Message]:
+    """The leading system messages, taken out of the list."""
+    count = next((i for i, m in enumerate(messages) if m.role != "system"), len(messages))
+    taken, messages[:] = messages[:count], messages[count:]
+    return taken
+
+
+def _reminder(blocks: Iterable[JSON]) -> list[JSON]:
+    """A system message for a provider without the role, in the form Claude Code itself uses."""
+    text = "\n".join(block.get("text", "") for block in blocks)
+    return [{"type": "text", "text": f"<system-reminder>\n{text}\n</system-reminder>"}]
+
+
+def _anthropic_definition(tool: Tool) -> JSON:
+    described = {"description": tool.description} if tool.description else {}
+    strict = {"strict": True} if tool.strict else {}
+    schema = {"type": "object", "properties": {}} | tool.schema
+    if "definitions" in schema and "$defs" not in schema:  # $ref is resolved in $defs only
+        schema = loads(dumps(schema).replace(b"#/definitions/", b"#/$defs/"))
+        schema["$defs"] = schema.pop("definitions")
+    return {"name": tool.name} | described | {"input_schema": _flat(schema)} | strict
+
+
+def _flat(schema: JSON) -> JSON:
+    """A root without oneOf, anyOf and allOf, which Anthropic refuses: their properties, merged."""
+    ways = ("oneOf", "anyOf", "allOf")
+    if not any(way in schema for way in ways):
+        return schema
+    flat = {name: value for name, value in schema.items() if name not in ways}
+    flat["properties"], required = dict(flat.get("properties") or {}), set(flat.get("required", ()))
+    for way in ways:
+        options = [o for o in schema.get(way) or () if isinstance(o, dict)]
+        for option in options:
+            flat["properties"] = (option.get("properties") or {}) | flat["properties"]
+        needs = [set(option.get("required") or ()) for option in options]
+        if needs:
+            required |= set.union(*needs) if way == "allOf" else set.intersection(*needs)
+    return flat | {"type": "object"} | ({"required": sorted(required)} if required else {})
+
+
+def _anthropic_tool_choice(choice: ToolChoice | None, parallel: bool | None, forced: bool) -> JSON:
+    mode = choice.mode if choice else "auto"
+    said: JSON = {"type": {"required": "any", "named": "tool"}.get(mode, mode)}
+    if mode == "named" and choice:
+        said["name"] = choice.names[0]
+    if said["type"] in ("any", "tool") and not forced:  # thinking allows only auto and none
+        said = {"type": "auto"}
+    if parallel is False and mode != "none":
+        said["disable_parallel_tool_use"] = True
+    return {"tool_choice": said} if choice or parallel is False else {}
+
+
+# An answer, read and written
+
+
+def _anthropic_output(block: JSON) -> OutputPart | None:
+    match block.get("type"):
+        case "text":
+            return Text(block.get("text") or "")
+        case "thinking":
+            return Reasoning(block.get("thinking") or "", Seal("as", block.get("signature") or ""))
+        case "redacted_thinking":
+            return Reasoning("", Seal("ad", block.get("data") or ""))
+        case "tool_use":
+            arguments = block.get("input") or {}
+            return ToolCall(block["id"], block["name"], dumps(arguments).decode())
+        case _:
+            return None  # server tools and what comes next year
+
+
+def _anthropic_block(part: OutputPart) -> JSON:
+    match part:
+        case Text(text):
+            return {"type": "text", "text": text}
+        case Reasoning(text, seal):
+            if seal and seal.field == "ad" and not text:
+                return {"type": "redacted_thinking", "data": enveloped(seal)}
+            return {"type": "thinking", "thinking": text, "signature": enveloped(seal)}
+        case ToolCall(id, name, text):
+            arguments = parse_object(text) if text.strip() else {}
+            arguments = {"_raw": text} if arguments is None else arguments
+            return {"type": "tool_use", "id": id, "name": name, "input": arguments}
+
+
+def _anthropic_usage(usage: Usage) -> JSON:
+    return {
+        "input_tokens": max(0, usage.input - usage.cache_read - usage.cache_write),
+        "cache_creation_input_tokens": usage.cache_write,
+        "cache_read_input_tokens": usage.cache_read,
+        "output_tokens": usage.output,
+        "output_tokens_details": {"thinking_tokens": usage.reasoning},
+    }
+
+
+def _anthropic_id(id: str) -> str:
+    return id if id.startswith("msg_") else "msg_" + id.removeprefix("chatcmpl-")
+
+
+def _anthropic_detail(wire: JSON) -> str:
+    details = wire.get("stop_details")
+    if isinstance(details, dict):
+        return str(details.get("explanation") or "")
+    return str(wire.get("stop_sequence") or "")
+
+
+def _prompt_too_long(message: str) -> str:
+    """In the words by which Claude Code knows that it has to compact the conversation."""
+    if "prompt is too long" in message:
+        return message
+    numbers = sorted(int(n) for n in re.findall(r"\d{4,}", message.replace(",", "")))
+    counts = f"{numbers[-1]} tokens > {numbers[0]} maximum" if len(numbers) > 1 else ""
+    return (
+        f"prompt is too long: {counts} ({message})" if counts else f"prompt is too long: {message}"
+    )
+
+
+class _AnthropicDecoder(StreamDecoder):
+    """message_start ... message_stop; the wire is nearly the hub's own grammar."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._signature = Seal("as")
+        self._input: JSON = {}  # clones put a whole input where its deltas should follow
+        self._said = False
+
+    def _object(self, wire: JSON) -> list[Event]:
+        if wire.get("type") == "error" or "error" in wire:
+            return self._fail(failure_in(wire) or Failure(dumps(wire).decode()))
+        self._usage = latest(self._usage, ANTHROPIC.parse_usage(wire))
+        handler = self._HANDLERS.get(wire.get("type"))
+        return handler(self, wire) if handler else []  # ping, and whatever comes next year
+
+    def _message_start(self, wire: JSON) -> list[Event]:
+        message = wire["message"]
+        return self._start(message.get("id") or "", message.get("model") or "", self._usage)
+
+    def _block_start(self, wire: JSON) -> list[Event]:
+        block = wire["content_block"]
+        part = _anthropic_output(block)
+        if part is None:
+            return []
+        self._signature = part.seal if isinstance(part, Reasoning) and part.seal else Seal("as")
+        self._input, self._said = block.get("input") or {}, False
+        text = "" if isinstance(part, ToolCall) else part.text
+        return self._part(wire["index"], emptied(part)) + self._delta(wire["index"], text)
+
+    def _block_delta(self, wire: JSON) -> list[Event]:
+        delta = wire["delta"]
+        if signature := delta.get("signature"):
+            self._signature = Seal("as", self._signature.value + signature)
+        text = delta.get("text") or delta.get("thinking") or delta.get("partial_json") or ""
+        self._said |= bool(text)
+        return self._delta(wire["index"], text)
+
+    def _block_stop(self, wire: JSON) -> list[Event]:
+        whole = dumps(self._input).decode() if self._input and not self._said else ""
+        self._input = {}
+        return self._delta(wire["index"], whole) + self._close(wire["index"], self._seal())
+
+    def _message_delta(self, wire: JSON) -> list[Event]:
+        delta = wire.get("delta") or {}
+        if reason := delta.get("stop_reason"):
+            self._finish = _ANTHROPIC_FINISH.get(reason, "stop")
+            self._detail = _anthropic_detail(delta)
+        return []
+
+    def _message_stop(self, wire: JSON) -> list[Event]:
+        return self._end()
+
+    def _seal(self) -> Seal | None:
+        sealed = self._live and isinstance(self._live.part, Reasoning) and self._signature.value
+        return self._signature if sealed else None
+
+    _HANDLERS: ClassVar[dict[object, Callable[[Any, JSON], list[Event]]]] = {
+        "message_start": _message_start,
+        "content_block_start": _block_start,
+        "content_block_delta": _block_delta,
+        "content_block_stop": _block_stop,
+        "message_delta": _message_delta,
+        "message_stop": _message_stop,
+    }
+
+
+class _AnthropicEncoder:
+    """Events to message_start ... message_stop."""
+
+    def __init__(self, asked: Asked) -> None:
+        self._asked = asked
+        self._index = -1
+        self._part: OutputPart = Text()
+        self._spoke = False
+        self._started = False
+
+    def encode(self, event: Event) -> bytes:
+        match event:
+            case Start(id, _, usage):
+                return self._start(id, usage)
+            case PartStart(part):
+                return self._open(part)
+            case PartDelta(text):
+                kind, key = _ANTHROPIC_DELTA[type(self._part)]
+                self._spoke = True
+                return self._delta({"type": kind, key: text})
+            case PartEnd(seal):
+                return self._close(seal)
+            case Finish():
+                return self._finish(event)
+            case Failure():
+                return ANTHROPIC.error_event(error_of(event), self._asked.id)
+
+    def alive(self) -> bytes:
+        # Before message_start a ping has no place (PROTOCOLS.md pitfall 11); a comment has.
+        return self._event("ping") if self._started else b": keep-alive\n\n"
+
+    def _start(self, id: str, usage: Usage) -> bytes:
+        # Claude Code's context meter reads the input count here: an estimate if need be.
+        known = usage if usage.input else Usage(input=self._asked.tokens)
+        head = ANTHROPIC.render_response(Response(id, "", (), "stop", known), self._asked)
+        self._started = True
+        return self._event("message_start", message=head | {"stop_reason": None})
+
+    def _open(self, part: OutputPart) -> bytes:
+        self._index, self._part, self._spoke = self._index + 1, part, False
+        if isinstance(part, Reasoning):
+            return b""  # thinking or redacted: known when it speaks, or at its end
+        block = _anthropic_block(part)
+        return self._event("content_block_start", index=self._index, content_block=block)
+
+    def _delta(self, delta: JSON) -> bytes:
+        head = b""
+        if isinstance(self._part, Reasoning) and not self._part.text:
+            self._part = Reasoning("begun")
+            block = {"type": "thinking", "thinking": "", "signature": ""}
+            head = self._event("content_block_start", index=self._index, content_block=block)
+        return head + self._event("content_block_delta", index=self._index, delta=delta)
+
+    def _close(self, seal: Seal | None) -> bytes:
+        stop = self._event("content_block_stop", index=self._index)
+        if isinstance(self._part, Reasoning):
+            if seal and seal.field == "ad" and not self._spoke:
+                block = {"type": "redacted_thinking", "data": enveloped(seal)}
+                begin = self._event("content_block_start", index=self._index, content_block=block)
+                return begin + stop
+            return self._delta({"type": "signature_delta", "signature": enveloped(seal)}) + stop
+        if isinstance(self._part, ToolCall) and not self._spoke:
+            return self._delta({"type": "input_json_delta", "partial_json": "{}"}) + stop
+        return stop
+
+    def _finish(self, finish: Finish) -> bytes:
+        usage = finish.usage
+        usage = usage if usage.input else replace(usage, input=self._asked.tokens)
+        whole = Response("", "", (), finish.reason, usage, finish.detail)
+        last = ANTHROPIC.render_response(whole, self._asked)
+        delta = {name: last[name] for name in ("stop_reason", "stop_sequence", "stop_details")}
+        said = self._event("message_delta", delta=delta, usage=last["usage"])
+        return said + self._event("message_stop")
+
+    def _event(self, type: str, **fields: Any) -> bytes:
+        return sse({"type": type} | fields, type)
+
+
+ANTHROPIC: Final = AnthropicMessages()
+
+
+# ==== 7. Dialect: OpenAI Chat Completions =====================================
+# https://platform.openai.com/docs/api-reference/chat and the types of the openai SDK.
+# The most spoken wire, and the loosest: every provider has its own words for reasoning, which
+# is not in the standard at all, and several break its streams in their own ways.  A message
+# has one text, one reasoning and its calls, in that order; a part's end is not told.
+
+_CHAT_FINISH: Final[dict[str, FinishReason]] = {
+    "stop": "stop",
+    "length": "length",
+    "tool_calls": "tool_calls",
+    "function_call": "tool_calls",
+    "content_filter": "content_filter",
+    "sensitive": "content_filter",  # GLM
+    "eos": "stop",
+    "eos_token": "stop",
+}
+# A finish that means the inference failed: GLM, DeepSeek, OpenRouter.
+_CHAT_BREAK: Final = frozenset(("network_error", "insufficient_system_resource", "error"))
+_CHAT_STOP: Final[dict[FinishReason, str]] = {
+    "stop_sequence": "stop",
+    "pause": "stop",
+    "context_length": "length",
+}
+_CHAT_REASON: Final = (b'"finish_reason":"', b'"finish_reason": "')
+_CHAT_REQUEST: Final = frozenset(
+    "model messages max_tokens max_completion_tokens temperature top_p top_k seed"
+    " frequency_penalty presence_penalty stop stream stream_options n tools tool_choice"
+    " parallel_tool_calls functions function_call response_format reasoning_effort reasoning"
+    " thinking enable_thinking thinking_budget user safety_identifier prompt_cache_key"
+    " store".split()  # to store answers for later is a wish that no other provider has to grant
+)
+_CHAT_MESSAGE: Final = frozenset(
+    "role content name refusal tool_calls tool_call_id reasoning_content reasoning"
+    " reasoning_details annotations provider_specific_fields function_call prefix partial".split()
+)
+
+
+class OpenAIChat(Dialect):
+    name = "openai"
+    path = "/chat/completions"
+    auth = "bearer"
+    call_id = r".{1,128}"
+    marks = (b'"usage":{', b'"usage": {', b"[DONE]", b'"error"', *_CHAT_REASON)
+    error_types: ClassVar = {
+        "bad_request": "invalid_request_error",
+        "context_length": "invalid_request_error",
+        "auth": "invalid_request_error",
+        "billing": "api_error",
+        "budget": "insufficient_quota",
+        "permission": "permission_error",
+        "not_found": "invalid_request_error",
+        "model_not_found": "invalid_request_error",
+        "too_large": "invalid_request_error",
+        "rate_limit": "rate_limit_error",
+        "timeout": "timeout",
+    }
+    error_codes: ClassVar = {
+        "context_length": "context_length_exceeded",
+        "auth": "invalid_api_key",
+        "budget": "insufficient_quota",
+        "model_not_found": "model_not_found",
+        "rate_limit": "rate_limit_exceeded",
+    }
+
+    def claims(self, wire: JSON) -> bool:
+        return "choices" in wire or str(wire.get("object", "")).startswith("chat.completion")
+
+    def parse_request(self, body: JSON) -> Request:
+        wire = Wire(body)
+        wire.rest(_CHAT_REQUEST)
+        if (wire.want("n", int) or 1) > 1:
+            raise BadRequest("n: more than one answer cannot be asked of this provider")
+        parallel = wire.want("parallel_tool_calls", bool)
+        user = wire.want("safety_identifier", str) or wire.want("user", str) or ""
+        return Request(
+            model=wire.want("model", str) or "",
+            messages=tuple(map(_chat_message, wire.each("messages"))),
+            tools=_chat_tools(wire),
+            tool_choice=_chat_choice(wire),
+            parallel_tools=parallel,
+            max_tokens=wire.want("max_completion_tokens", int) or wire.want("max_tokens", int),
+            sampling=Sampling(
+                temperature=wire.want("temperature", float),
+                top_p=wire.want("top_p", float),
+                top_k=wire.want("top_k", int),
+                seed=wire.want("seed", int),
+                frequency_penalty=wire.want("frequency_penalty", float),
+                presence_penalty=wire.want("presence_penalty", float),
+            ),
+            stop=wire.texts("stop"),
+            thinking=_chat_thinking(wire),
+            format=_chat_format(wire),
+            user=user,
+            session=wire.want("prompt_cache_key", str) or "",
+            stream=bool(wire.want("stream", bool)),
+            include_usage=bool(wire.inner("stream_options").want("include_usage", bool)),
+            dropped=tuple(wire.dropped),
+        )
+
+    def render_request(self, request: Request, quirks: Quirks, account: str) -> Rendered:
+        return _ChatWriter(request, quirks, account).render()
+
+    def parse_response(self, wire: JSON) -> Response:
+        choice = wire["choices"][0]
+        reason = choice.get("finish_reason") or "stop"
+        if reason in _CHAT_BREAK:
+            raise ValueError(f"the provider gave up: {reason}")
+        message = choice["message"]
+        parts = _chat_output(message)
+        finish = _CHAT_FINISH.get(reason, "stop")
+        refusal = message.get("refusal") or ""
+        if finish in ("stop", "tool_calls"):
+            called = any(isinstance(part, ToolCall) for part in parts)
+            finish = "tool_calls" if called else "content_filter" if refusal else "stop"
+        return Response(
+            id=wire.get("id") or "",
+            model=wire.get("model") or "",
+            parts=parts,
+            finish=finish,
+            usage=self.parse_usage(wire) or Usage(),
+            detail=refusal,
+        )
+
+    def render_response(self, response: Response, asked: Asked) -> JSON:
+        refused = response.finish == "content_filter" and response.detail
+        message = {"role": "assistant", "content": None, "refusal": response.detail or None}
+        message |= _chat_said(response.parts) | ({} if refused else {"refusal": None})
+        choice = {
+            "index": 0,
+            "message": message,
+            "logprobs": None,
+            "finish_reason": _CHAT_STOP.get(response.finish, response.finish),
+        }
+        return {
+            "id": _chat_id(response.id or asked.id),
+            "object": "chat.completion",
+            "created": asked.now,
+            "model": asked.model,
+            "choices": [choice],
+            "usage": _chat_usage(response.usage),
+        }
+
+    def parse_usage(self, wire: JSON) -> Usage | None:
+        usage = wire.get("usage")
+        if not isinstance(usage, dict):  # Kimi puts it into the last choice
+            choices = wire.get("choices") or [{}]
+            usage = choices[0].get("usage") if isinstance(choices[0], dict) else None
+        return _chat_counts(usage) if isinstance(usage, dict) else None
+
+    def is_end(self, data: bytes) -> bool:
+        return b"[DONE]" in data or any(mark in data for mark in _CHAT_REASON)
+
+    def render_error(self, error: RelayError, request_id: str) -> JSON:
+        kind = self.error_types.get(error.kind, "server_error")
+        code = self.error_codes.get(error.kind)
+        return {"error": {"message": error.message, "type": kind, "param": None, "code": code}}
+
+    def decoder(self) -> StreamDecoder:
+        return _ChatDecoder()
+
+    def encoder(self, asked: Asked) -> StreamEncoder:
+        return _ChatEncoder(asked)
+
+    def render_models(self, models: Sequence[Listed]) -> JSON:
+        data = [
+            {"id": m.name, "object": "model", "created": 0, "owned_by": "relay"}
+            | ({"context_length": m.context} if m.context else {})
+            for m in models
+        ]
+        return {"object": "list", "data": data}
+
+
+# A client's request, read
+
+
+def _chat_message(wire: Wire) -> Message:
+    read = _CHAT_ROLES.get(role := wire.need("role", str))
+    if read is None:
+        raise BadRequest(f"{wire.path('role')}: unknown role {shown(role)}")
+    wire.rest(_CHAT_MESSAGE)
+    return read(wire)
+
+
+def _chat_system(wire: Wire) -> Message:
+    return Message("system", _chat_parts(wire))
+
+
+def _chat_user(wire: Wire) -> Message:
+    return Message("user", _chat_parts(wire))
+
+
+def _chat_tool_message(wire: Wire) -> Message:
+    id = wire.want("tool_call_id", str) or wire.want("name", str) or ""
+    parts = tuple(p for p in _chat_parts(wire) if isinstance(p, Text | Media))
+    return Message("user", (ToolResult(id, parts),))
+
+
+def _chat_assistant(wire: Wire) -> Message:
+    parts: list[Part] = list(_chat_thoughts(wire.data))
+    parts += _chat_parts(wire)
+    if refusal := wire.want("refusal", str):
+        parts.append(Text(refusal))
+    for call in wire.each("tool_calls"):
+        function = call.inner("function") if "function" in call.data else call.inner("custom")
+        text = function.want("arguments", str) or function.want("input", str) or ""
+        parts.append(ToolCall(call.need("id", str), function.need("name", str), text))
+    if legacy := wire.inner("function_call").data:
+        name = str(legacy.get("name", ""))
+        parts.append(ToolCall(name, name, str(legacy.get("arguments", ""))))
+    return Message("assistant", tuple(parts))
+
+
+_CHAT_ROLES: Final[dict[str, Callable[[Wire], Message]]] = {
+    "system": _chat_system,
+    "developer": _chat_system,
+    "user": _chat_user,
+    "assistant": _chat_assistant,
+    "tool": _chat_tool_message,
+    "function": _chat_tool_message,
+}
+
+
+def _chat_parts(wire: Wire) -> tuple[Part, ...]:
+    if isinstance(content := wire.data.get("content"), str):
+        return (Text(content),) if content else ()
+    return tuple(part for item in wire.each("content") for part in _chat_part(item))
+
+
+def _chat_part(wire: Wire) -> Iterator[Part]:
+    match kind := wire.want("type", str) or "text":
+        case "text" | "refusal":
+            if text := wire.want(kind, str):
+                yield Text(text)
+        case "image_url":
+            image = wire.data.get("image_url")
+            yield media_from_url(image if isinstance(image, str) else _chat_url(wire))
+        case "file":
+            file = wire.inner("file")
+            name, data = file.want("filename", str) or "", file.want("file_data", str)
+            if data is None:  # a file_id is bound to the account that holds the file
+                file.drop("file_id")
+                return
+            data = data if data.startswith("data:") else "data:application/pdf;base64," + data
+            yield media_from_url(data, name, "document")
+        case "input_audio":
+            audio = wire.inner("input_audio")
+            mime = "audio/" + (audio.want("format", str) or "wav")
+            yield Media("audio", mime, audio.need("data", str))
+        case _:
+            wire.drop(kind)
+
+
+def _chat_url(wire: Wire) -> str:
+    return wire.inner("image_url").need("url", str)
+
+
+def _chat_tools(wire: Wire) -> tuple[Tool, ...]:
+    tools = [_chat_tool(item.inner("function"), item) for item in wire.each("tools")]
+    tools += [_chat_tool(item, item) for item in wire.each("functions")]
+    return tuple(tool for tool in tools if tool)
+
+
+def _chat_tool(function: Wire, item: Wire) -> Tool | None:
+    if (kind := item.want("type", str) or "function") != "function":
+        item.drop(kind)
+        return None
+    description = function.want("description", str) or ""
+    schema = function.want("parameters", dict) or {}
+    return Tool(function.need("name", str), description, schema, function.want("strict", bool))
+
+
+def _chat_choice(wire: Wire) -> ToolChoice | None:
+    choice = wire.data.get("tool_choice", wire.data.get("function_call"))
+    if choice is None:
+        return None
+    if isinstance(choice, str):
+        return ToolChoice(_CHAT_MODES.get(choice, "auto"))
+    said = Wire(choice, wire, "tool_choice")
+    if said.data.get("type") == "allowed_tools":
+        allowed = said.inner("allowed_tools")
+        names = tuple(t.inner("function").need("name", str) for t in allowed.each("tools"))
+        return ToolChoice(_CHAT_MODES.get(allowed.want("mode", str) or "", "auto"), names)
+    function = said.inner("function") if "function" in said.data else said
+    return ToolChoice("named", (function.need("name", str),))
+
+
+_CHAT_MODES: Final[dict[str, Literal["auto", "none", "required"]]] = {
+    "auto": "auto",
+    "none": "none",
+    "required": "required",
+}
+
+
+def _chat_thinking(wire: Wire) -> Thinking | None:
+    """The standard's one word, or one of the vendors' switches."""
+    inner, switch = wire.inner("reasoning"), wire.inner("thinking")
+    effort = wire.want("reasoning_effort", str) or inner.want("effort", str) or ""
+    budget = wire.want("thinking_budget", int) or inner.want("max_tokens", int)
+    budget = budget or switch.want("budget_tokens", int)
+    kind, enabled = switch.want("type", str), wire.want("enable_thinking", bool)
+    if kind == "disabled" or enabled is False or effort == "none":
+        return Thinking(False)
+    said = effort or budget is not None or kind or enabled
+    return Thinking(True, effort, budget) if said else None
+
+
+def _chat_format(wire: Wire) -> Format | None:
+    spec = wire.inner("response_format")
+    match spec.want("type", str):
+        case "json_object":
+            return Format()
+        case "json_schema":
+            inner = spec.inner("json_schema")
+            name = inner.want("name", str) or "output"
+            return Format(inner.want("schema", dict) or {}, name, inner.want("strict", bool))
+        case _:
+            return None
+
+
+# A request, written
+
+
+class _ChatWriter:
+    """One request on its way into this format, for a provider with these quirks."""
+
+    def __init__(self, request: Request, quirks: Quirks, account: str) -> None:
+        self.request = request
+        self.quirks = quirks
+        self.account = account
+        self.dropped = list(request.dropped)
+
+    def render(self) -> Rendered:
+        request, quirks = self.request, self.quirks
+        body: JSON = {"model": request.model, "messages": self._messages()}
+        if tools := [self._definition(tool) for tool in request.tools]:
+            body["tools"] = tools
+            self._choice(body)
+        if request.max_tokens is not None:
+            body[quirks.max_tokens] = request.max_tokens
+        self._sampling(body)
+        if request.stop:
+            body["stop"] = list(request.stop[:4])
+            self.dropped += ["stop[4:]"] if request.stop[4:] else []
+        if request.thinking:
+            body |= REASONING_STYLES[quirks.reasoning](request.thinking, quirks)
+        if request.format:
+            self._format(body, request.format)
+        self._identity(body)
+        if request.stream:
+            body["stream"] = True
+            if quirks.stream_usage:
+                body["stream_options"] = {"include_usage": True}
+        return Rendered(body, tuple(dict.fromkeys(self.dropped)))
+
+    def _messages(self) -> list[JSON]:
+        said, started = list[JSON](), False
+        for message in self._placed():
+            started |= message.role != "system"
+            if message.role == "assistant":
+                said.append(self._assistant(message))
+            elif message.role == "user":
+                said += self._user(message)
+            elif text := _chat_text(message.parts):
+                said.append({"role": self.quirks.system_role, "content": text})
+        return said
+
+    def _placed(self) -> Iterable[Message]:
+        """System messages behind the first user message, as this provider takes them.
+
+        Chat templates of several models (Qwen, Mistral) refuse a system message there; hoisting
+        it would change the prompt's beginning and cost the cache.
+        """
+        if self.quirks.system_in_place:
+            return self.request.messages
+        placed, started = list[Message](), False
+        for message in self.request.messages:
+            started |= message.role != "system"
+            if started and message.role == "system":
+                text = f"<system-reminder>\n{_chat_text(message.parts)}\n</system-reminder>"
+                message = Message("user", (Text(text),))
+            placed.append(message)
+        return repaired(placed)
+
+    def _user(self, message: Message) -> list[JSON]:
+        """Tool messages first, then what else was said and what a tool message cannot hold."""
+        results = [p for p in message.parts if isinstance(p, ToolResult)]
+        rest: list[Part] = []
+        for result in results:
+            media = [part for part in result.parts if isinstance(part, Media)]
+            if media:
+                rest.append(Text(f"[{media[0].kind} output of tool call {result.call_id}]"))
+                rest += media
+        rest += [p for p in message.parts if not isinstance(p, ToolResult)]
+        said = [_chat_tool_result(result) for result in results]
+        if content := self._content(rest):
+            said.append({"role": "user", "content": content})
+        return said
+
+    def _content(self, parts: Sequence[Part]) -> str | list[JSON]:
+        """One string where text is all there is: some servers take nothing else."""
+        if all(isinstance(part, Text) for part in parts):
+            return _chat_text(parts)
+        return [block for part in parts if (block := self._block(part))]
+
+    def _block(self, part: Part) -> JSON | None:
+        match part:
+            case Text(text):
+                return {"type": "text", "text": text}
+            case Media(kind="image"):
+                return {"type": "image_url", "image_url": {"url": data_url(part)}}
+            case Media(kind="audio", mime=mime, data=data):
+                sound = {"data": data, "format": mime.removeprefix("audio/")}
+                return {"type": "input_audio", "input_audio": sound}
+            case Media(kind="text", data=data, name=name):
+                return {"type": "text", "text": f"[document {name}]\n{data}"}
+            case Media(url=url) if url:
+                return {"type": "text", "text": f"[document {url}]"}
+            case Media(name=name):
+                file = {"filename": name or "document.pdf", "file_data": data_url(part)}
+                return {"type": "file", "file": file}
+            case _:
+                return None
+
+    def _assistant(self, message: Message) -> JSON:
+        said: JSON = {"role": "assistant", "content": _chat_text(message.parts) or None}
+        calls = [part for part in message.parts if isinstance(part, ToolCall)]
+        said |= self._thoughts(message, bool(calls))
+        if calls:
+            said["tool_calls"] = list(map(_chat_call, calls))
+        elif said["content"] is None:
+            said["content"] = ""
+        return said
+
+    def _thoughts(self, message: Message, calls: bool) -> JSON:
+        quirks = self.quirks
+        if quirks.replay == "never" or (quirks.replay == "tool_turns" and not calls):
+            return {}
+        thoughts = [part for part in message.parts if isinstance(part, Reasoning)]
+        text = "\n\n".join(part.text for part in thoughts if part.text)
+        text = text or (quirks.placeholder if calls else "")
+        if quirks.replay_field != "reasoning_details":
+            return {quirks.replay_field: text} if text else {}
+        own = [p.seal for p in thoughts if p.seal and p.seal.field == "cd"]
+        details = [d for s in own if s.account in ("", self.account) for d in loads(s.value)]
+        details = details or ([{"type": "reasoning.text", "text": text}] if text else [])
+        return {"reasoning_details": details} if details else {}
+
+    def _definition(self, tool: Tool) -> JSON:
+        function: JSON = {"name": tool.name}
+        if tool.description:
+            function["description"] = tool.description
+        function["parameters"] = {"type": "object", "properties": {}} | tool.schema
+        if self.quirks.tool_strict == "false":
+            function["strict"] = False
+        elif self.quirks.tool_strict == "as_is" and tool.strict is not None:
+            function["strict"] = tool.strict
+        return {"type": "function", "function": function}
+
+    def _choice(self, body: JSON) -> None:
+        choice, quirks = self.request.tool_choice, self.quirks
+        if choice and choice.mode not in quirks.tool_choice:
+            self.dropped.append("tool_choice")
+        elif choice and choice.mode == "named":
+            body["tool_choice"] = {"type": "function", "function": {"name": choice.names[0]}}
+        elif choice:
+            body["tool_choice"] = choice.mode
+        if self.request.parallel_tools is not None:
+            body["parallel_tool_calls"] = self.request.parallel_tools
+
+    def _sampling(self, body: JSON) -> None:
+        said = dataclasses.asdict(self.request.sampling)
+        for name, value in said.items():
+            if value is None:
+                continue
+            if name in ("temperature", "top_p") or self.quirks.extra_sampling:
+                body[name] = value
+            else:
+                self.dropped.append(name)
+
+    def _format(self, body: JSON, format: Format) -> None:
+        if format.schema is None:
+            body["response_format"] = {"type": "json_object"}
+        elif self.quirks.json_schema:
+            strict = bool(format.strict)
+            spec = {"name": format.name, "schema": format.schema, "strict": strict}
+            body["response_format"] = {"type": "json_schema", "json_schema": spec}
+        else:
+            # GLM and DeepSeek know only json_object, and want the word JSON in the prompt
+            text = f"{JSON_ONLY} It must fit this JSON Schema: {dumps(format.schema).decode()}"
+            body["messages"].insert(0, {"role": self.quirks.system_role, "content": text})
+            body["response_format"] = {"type": "json_object"}
+
+    def _identity(self, body: JSON) -> None:
+        """Names of the user and of the conversation, hashed: their limits are 64 characters."""
+        request = self.request
+        known = {
+            "user": request.user,
+            "safety_identifier": request.user,
+            "prompt_cache_key": request.session,
+        }
+        for name in self.quirks.identity:
+            if known[name]:
+                body[name] = hashlib.sha256(known[name].encode(errors="replace")).hexdigest()[:32]
+
+
+def _effort_style(thinking: Thinking, quirks: Quirks) -> JSON:
+    word = quirks.efforts.get(thinking.word(), thinking.word())
+    return {"reasoning_effort": word} if word else {}
+
+
+def _thinking_style(thinking: Thinking, quirks: Quirks) -> JSON:
+    on = thinking.word() != "none"
+    said: JSON = {"thinking": {"type": "enabled" if on else "disabled"}}
+    return said | (_effort_style(thinking, quirks) if on and quirks.efforts else {})
+
+
+def _enable_style(thinking: Thinking, quirks: Quirks) -> JSON:
+    on = thinking.word() != "none"
+    budget = on and (thinking.budget is not None or thinking.effort)
+    return {"enable_thinking": on} | ({"thinking_budget": thinking.tokens()} if budget else {})
+
+
+def _object_style(thinking: Thinking, quirks: Quirks) -> JSON:
+    if thinking.budget is not None and not thinking.effort:
+        return {"reasoning": {"max_tokens": thinking.budget}}
+    word = quirks.efforts.get(thinking.word(), thinking.word())
+    return {"reasoning": {"effort": word}} if word else {}
+
+
+def _template_style(thinking: Thinking, quirks: Quirks) -> JSON:
+    return {"chat_template_kwargs": {"enable_thinking": thinking.word() != "none"}}
+
+
+def _no_style(thinking: Thinking, quirks: Quirks) -> JSON:
+    return {}
+
+
+REASONING_STYLES: Final[dict[str, Callable[[Thinking, Quirks], JSON]]] = {
+    "effort": _effort_style,
+    "thinking": _thinking_style,
+    "enable_thinking": _enable_style,
+    "reasoning": _object_style,
+    "template": _template_style,
+    "none": _no_style,
+}
+
+
+def _chat_text(parts: Iterable[Part]) -> str:
+    return "\n\n".join(part.text for part in parts if isinstance(part, Text) and part.text)
+
+
+def _chat_call(call: ToolCall) -> JSON:
+    function = {"name": call.name, "arguments": call.text or "{}"}
+    return {"id": call.id, "type": "function", "function": function}
+
+
+def _chat_tool_result(result: ToolResult) -> JSON:
+    text = _chat_text(result.parts)
+    for part in result.parts:
+        if isinstance(part, Media) and part.kind == "text":
+            text += f"\n\n[document {part.name}]\n{part.data}"
+    text = text or "(no output)"
+    text = f"Error: {text}" if result.is_error else text
+    return {"role": "tool", "tool_call_id": result.call_id, "content": text}
+
+
+# An answer, read and written
+
+
+def _chat_output(message: JSON) -> tuple[OutputPart, ...]:
+    parts: list[OutputPart] = list(_chat_thoughts(message, "cr"))
+    content = message.get("content")
+    text = content if isinstance(content, str) else ""
+    for item in content if isinstance(content, list) else ():  # Mistral
+        thought = item.get("thinking")
+        if isinstance(thought, list):
+            parts.append(Reasoning("".join(t.get("text", "") for t in thought), Seal("cr")))
+        else:
+            text += item.get("text") or ""
+    if text := text or message.get("refusal") or "":
+        parts.append(Text(text))
+    for index, call in enumerate(message.get("tool_calls") or ()):
+        function = call["function"]
+        arguments = function.get("arguments") or ""
+        arguments = arguments if isinstance(arguments, str) else dumps(arguments).decode()
+        parts.append(ToolCall(call.get("id") or f"call_{index}", function["name"], arguments))
+    return tuple(parts)
+
+
+def _chat_thoughts(message: JSON, plain: str = "") -> Iterator[Reasoning]:
+    """The reasoning in a message, whoever's words it is in; `plain` text gets a seal of that name."""
+    details = message.get("reasoning_details")
+    if isinstance(details, list) and details:
+        yield from _chat_details(details)
+        return
+    text = message.get("reasoning_content") or message.get("reasoning")
+    if isinstance(text, str) and text:
+        yield Reasoning(text, Seal(plain) if plain else None)
+
+
+def _chat_details(details: Sequence[JSON]) -> Iterator[Reasoning]:
+    """reasoning_details: one of ours per sealed thought, else OpenRouter's, kept as they are."""
+    tokens = [str(d.get("signature") or d.get("data") or "") for d in details]
+    if any(token.startswith("rly1.") for token in tokens):
+        for detail, token in zip(details, tokens, strict=True):
+            yield Reasoning(str(detail.get("text") or ""), opened(token, "cd") if token else None)
+        return
+    text = "".join(str(d.get("text") or d.get("summary") or "") for d in details)
+    yield Reasoning(text, Seal("cd", dumps(list(details)).decode()))
+
+
+def _chat_said(parts: Iterable[OutputPart]) -> JSON:
+    """What a message says, for a client of this dialect."""
+    said, texts, thoughts, calls = JSON(), list[str](), list[Reasoning](), list[JSON]()
+    for part in parts:
+        match part:
+            case Text(text):
+                texts.append(text)
+            case Reasoning():
+                thoughts.append(part)
+            case ToolCall():
+                calls.append(_chat_call(part))
+    if texts:
+        said["content"] = "".join(texts)
+    if text := "".join(part.text for part in thoughts):
+        said["reasoning_content"] = text
+    if details := [_chat_detail(i, p) for i, p in enumerate(thoughts) if _chat_sealed(p)]:
+        said["reasoning_details"] = details
+    if calls:
+        said["tool_calls"] = calls
+    return said
+
+
+def _chat_sealed(part: Reasoning) -> bool:
+    return part.seal is not None and part.seal.field != "cr"
+
+
+def _chat_detail(index: int, part: Reasoning) -> JSON:
+    token = enveloped(part.seal)
+    if part.text:
+        return {"type": "reasoning.text", "text": part.text, "signature": token, "index": index}
+    return {"type": "reasoning.encrypted", "data": token, "index": index}
+
+
+def _chat_counts(usage: JSON) -> Usage:
+    """Token counts in any spelling: OpenAI, DeepSeek, Kimi, and clones with Anthropic's names."""
+    prompt = usage.get("prompt_tokens_details") or {}
+    completion = usage.get("completion_tokens_details") or {}
+    read = whole_number(
+        prompt.get("cached_tokens")
+        or usage.get("prompt_cache_hit_tokens")
+        or usage.get("cached_tokens")
+        or usage.get("cache_read_input_tokens")
+    )
+    write = whole_number(
+        prompt.get("cache_write_tokens") or usage.get("cache_creation_input_tokens")
+    )
+    total = whole_number(usage.get("prompt_tokens"))
+    return Usage(
+        input=total if total >= read + write else total + read + write,  # counted without them
+        output=whole_number(usage.get("completion_tokens")),
+        cache_read=read,
+        cache_write=write,
+        reasoning=whole_number(completion.get("reasoning_tokens")),
+    )
+
+
+def _chat_usage(usage: Usage) -> JSON:
+    return {
+        "prompt_tokens": usage.input,
+        "completion_tokens": usage.output,
+        "total_tokens": usage.input + usage.output,
+        "prompt_tokens_details": {
+            "cached_tokens": usage.cache_read,
+            "cache_write_tokens": usage.cache_write,
+        },
+        "completion_tokens_details": {"reasoning_tokens": usage.reasoning},
+    }
+
+
+def _chat_id(id: str) -> str:
+    return id if id.startswith("chatcmpl-") else "chatcmpl-" + id.removeprefix("msg_")
+
+
+class _ChatDecoder(StreamDecoder):
+    """chat.completion.chunk objects to events.
+
+    The wire does not say when a part ends, so a part is closed when another begins, and the
+    finish reason waits for the usage that may follow it in a chunk of its own.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._slots: dict[int, _Slot] = {}  # by the index providers give a call
+        self._last: _Slot | None = None
+        self._details: dict[object, JSON] = {}
+        self._spoke = False
+
+    def _data(self, data: bytes) -> list[Event]:
+        if data.strip() != b"[DONE]":
+            return super()._data(data)
+        if not self._finish and not self._spoke:
+            return self._fail(Failure("the provider sent an empty answer", cause="transient"))
+        if not self._finish and isinstance(self._live and self._live.part, ToolCall):
+            self._finish = "tool_calls" if self._live and self._live.is_complete() else "length"
+        return self._end()
+
+    def _object(self, wire: JSON) -> list[Event]:
+        if wire.get("error") or "base_resp" in wire or "choices" not in wire:
+            if failure := failure_in(wire):
+                return self._fail(failure)
+        events = self._start(wire.get("id") or "", wire.get("model") or "")
+        self._usage = latest(self._usage, CHAT.parse_usage(wire))
+        for choice in (wire.get("choices") or ())[:1]:  # one answer is translated, the first
+            events += self._choice(choice)
+        return events
+
+    def _choice(self, choice: JSON) -> list[Event]:
+        """A chunk may hold all kinds at once; they are said in the order of a message."""
+        delta = choice.get("delta") or choice.get("message") or {}
+        events = self._thought(delta)
+        content = delta.get("content")
+        if isinstance(content, list):  # Mistral
+            events += self._list(content)
+        elif content:
+            events += self._say("text", Text(), content)
+        if refusal := delta.get("refusal"):
+            self._finish, self._detail = "content_filter", self._detail + refusal
+            events += self._say("text", Text(), refusal)
+        for call in delta.get("tool_calls") or ():
+            events += self._call(call)
+        return events + self._finished(choice.get("finish_reason"))
+
+    def _finished(self, reason: str | None) -> list[Event]:
+        if reason in _CHAT_BREAK:
+            return self._fail(Failure(f"the provider gave up: {reason}", cause="overloaded"))
+        if reason and self._finish != "content_filter":
+            self._finish = _CHAT_FINISH.get(reason, "stop")
+        return []
+
+    def _say(self, key: str, part: OutputPart, text: str) -> list[Event]:
+        self._spoke = True
+        return self._part(key, part) + self._delta(key, text)
+
+    def _thought(self, delta: JSON) -> list[Event]:
+        text = delta.get("reasoning_content") or delta.get("reasoning") or ""
+        for detail in delta.get("reasoning_details") or ():
+            self._detailed(detail)
+            if not text and not delta.get("content"):
+                text = detail.get("text") or detail.get("summary") or ""
+        return self._say("reasoning", Reasoning(), text) if text else []
+
+    def _detailed(self, detail: JSON) -> None:
+        """OpenRouter sends its details in pieces: the same index and type is one detail."""
+        key = (detail.get("index"), detail.get("type"))
+        if key not in self._details:
+            self._details[key] = dict(detail)
+            return
+        old = self._details[key]
+        for name, value in detail.items():
+            grows = name in ("text", "summary", "data") and isinstance(old.get(name), str)
+            old[name] = old[name] + value if grows and isinstance(value, str) else value
+
+    def _list(self, content: Sequence[JSON]) -> list[Event]:
+        events: list[Event] = []
+        for item in content:
+            if isinstance(thought := item.get("thinking"), list):
+                text = "".join(t.get("text", "") for t in thought)
+                events += self._say("reasoning", Reasoning(), text)
+            elif text := item.get("text"):
+                events += self._say("text", Text(), text)
+        return events
+
+    def _call(self, call: JSON) -> list[Event]:
+        function = call.get("function") or {}
+        id, name = call.get("id") or "", function.get("name") or ""
+        text = function.get("arguments") or ""
+        if not isinstance(text, str):
+            text = dumps(text).decode()
+        slot, events = self._slot(call.get("index"), id, name), list[Event]()
+        if slot is None:
+            slot = _Slot(id or f"call_{self._calls}", name)
+            self._last = slot
+            if isinstance(call.get("index"), int):
+                self._slots[call["index"]] = slot
+            self._spoke = True
+            events = self._part(slot, ToolCall(slot.id, name))
+        return events + self._delta(slot, slot.news(text))
+
+    def _slot(self, index: object, id: str, name: str) -> _Slot | None:
+        """The call a fragment belongs to; None when it begins a new one.
+
+        Normally by its index.  Ollama and LiteLLM's bridge give every call index 0 and tell
+        them apart by id; vLLM repeats id and name in every fragment; some give no index.
+        """
+        if isinstance(index, int):
+            slot = self._slots.get(index)
+        else:
+            slot = self._last
+            if slot and not id and name and parse_object(slot.text) is not None:
+                return None
+        return None if slot and id and id != slot.id else slot
+
+    def _seal(self) -> Seal | None:
+        if not self._live or not isinstance(self._live.part, Reasoning):
+            return None
+        details, self._details = list(self._details.values()), {}
+        return Seal("cd", dumps(details).decode()) if details else Seal("cr")
+
+
+class _Slot:
+    """A tool call being streamed, and its arguments so far."""
+
+    __slots__ = ("id", "name", "text")
+
+    def __init__(self, id: str, name: str) -> None:
+        self.id = id
+        self.name = name
+        self.text = ""
+
+    def news(self, text: str) -> str:
+        """What is new in a fragment; some servers send all of the arguments every time."""
+        if len(self.text) > 1 and text.startswith(self.text):
+            text = text[len(self.text) :]
+        self.text += text
+        return text
+
+
+class _ChatEncoder:
+    """Events to chat.completion.chunk objects and [DONE]."""
+
+    def __init__(self, asked: Asked) -> None:
+        self._asked = asked
+        self._head: JSON = {
+            "id": _chat_id(asked.id),
+            "object": "chat.completion.chunk",
+            "created": asked.now,
+            "model": asked.model,
+        }
+        self._part: OutputPart = Text()
+        self._texts: list[str] = []
+        self._calls = 0
+        self._thoughts = 0
+
+    def encode(self, event: Event) -> bytes:
+        match event:
+            case Start(id):
+                self._head["id"] = _chat_id(id or self._asked.id)
+                return self._delta({"role": "assistant", "content": ""})
+            case PartStart(part):
+                self._part, self._texts = part, []
+                return self._open(part) if isinstance(part, ToolCall) else b""
+            case PartDelta(text):
+                return self._said(text)
+            case PartEnd(seal):
+                return self._close(seal)
+            case Finish():
+                return self._finish(event)
+            case Failure():
+                return CHAT.error_event(error_of(event), self._asked.id)
+
+    def alive(self) -> bytes:
+        return self._delta({})
+
+    def _open(self, part: ToolCall) -> bytes:
+        self._calls += 1
+        call = {"index": self._calls - 1, "id": part.id, "type": "function"}
+        return self._delta({"tool_calls": [call | {"function": _arguments("", part.name)}]})
+
+    def _said(self, text: str) -> bytes:
+        match self._part:
+            case ToolCall():
+                self._texts = [text]
+                call = {"index": self._calls - 1, "function": _arguments(text)}
+                return self._delta({"tool_calls": [call]})
+            case Reasoning():
+                self._texts.append(text)
+                return self._delta({"reasoning_content": text})
+            case _:
+                return self._delta({"content": text})
+
+    def _close(self, seal: Seal | None) -> bytes:
+        if isinstance(self._part, ToolCall) and not self._texts:
+            return self._said("{}")
+        if isinstance(self._part, Reasoning) and seal and seal.field != "cr":
+            self._thoughts += 1
+            part = Reasoning("".join(self._texts), seal)
+            return self._delta({"reasoning_details": [_chat_detail(self._thoughts - 1, part)]})
+        return b""
+
+    def _finish(self, finish: Finish) -> bytes:
+        refused = finish.reason == "content_filter" and finish.detail
+        delta = {"refusal": finish.detail} if refused else {}
+        last = self._delta(delta, _CHAT_STOP.get(finish.reason, finish.reason))
+        if self._asked.usage:
+            last += sse(self._head | {"choices": [], "usage": _chat_usage(finish.usage)})
+        return last + b"data: [DONE]\n\n"
+
+    def _delta(self, delta: JSON, finish: str | None = None) -> bytes:
+        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
+        return sse(self._head | {"choices": [choice]})
+
+
+def _arguments(text: str, name: str = "") -> JSON:
+    return {"name": name, "arguments": text} if name else {"arguments": text}
+
+
+CHAT: Final = OpenAIChat()
+
+
+# ==== 8. Pipes ================================================================
+# What stands between the provider's bytes and the client's.  Equal dialects are piped through
+# untouched, and only a meter reads along; unequal ones meet in the hub.  Which of it is needed
+# is seen from what the provider says, not from what it was asked or calls itself: servers
+# answer JSON to a streaming request, SSE to a whole one, and one dialect on another's path.
+
+DIALECTS: Final[dict[str, Dialect]] = {d.name: d for d in (ANTHROPIC, CHAT)}
+
+BodyNote = Literal["verbatim", "edited", "translated"]
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """From whom to whom an answer goes, and what has to be put back on the way."""
+
+    upstream: Dialect  # what was spoken to the provider
+    client: Dialect
+    asked: Asked
+    names: Mapping[str, str] = field(default_factory=dict)  # tool names as the client knows them
+    account: str = ""  # who mints the seals
+
+
+class Pipe(ABC):
+    """Bytes in, bytes out.  `feed` and `eof` never raise; `failure` says what went wrong.
+
+    `begun`: the provider has said something that cannot be taken back.  Until then nothing
+    that came out of `feed` may reach the client, so that another target can be tried.
+    """
+
+    def __init__(self) -> None:
+        self.begun = False
+        self.failure: Failure | None = None
+        self.usage: Usage | None = None
+        self.translated = True
+
+    @abstractmethod
+    def feed(self, data: bytes) -> bytes: ...
+
+    @abstractmethod
+    def eof(self) -> bytes: ...
+
+    def alive(self) -> bytes:
+        """A keep-alive in the client's words; it may stand between any two outputs of `feed`."""
+        return b""
+
+    def broken(self) -> bytes:
+        """The provider's connection broke: the client is told in its own words."""
+        return self.eof()
+
+    def _note(self, events: Iterable[Event]) -> None:
+        for event in events:
+            match event:
+                case PartDelta() | PartStart(ToolCall()) | PartEnd(Seal()):
+                    self.begun = True
+                case Finish(_, usage):
+                    self.begun = True
+                    self.usage = latest(self.usage or Usage(), usage)
+                case Failure():
+                    self.failure = event
+                case _:
+                    pass
+
+
+class Passthrough(Pipe):
+    """Same dialect on both sides: whole events go through as they came."""
+
+    def __init__(self, passage: Passage) -> None:
+        super().__init__()
+        self.translated = False
+        self._dialect = passage.client
+        self._encoder = passage.client.encoder(passage.asked)
+        self._probe = passage.client.decoder()
+        self._held = b""  # an event of which only a part is here
+        self._ended = False
+        self._started = False
+
+    def feed(self, data: bytes) -> bytes:
+        if self._held:
+            data = self._held + data
+        cut = len(data) if data.endswith(b"\n\n") else whole_events(data)
+        self._held, data = data[cut:], data[:cut]
+        if not self.begun and data:
+            self._note(self._probe.feed(data))
+        self._read(data)
+        self._started |= bool(data)
+        return data
+
+    def eof(self) -> bytes:
+        """A last event may lack its blank line; half of one is let go before the error."""
+        held, self._held = self._held, b""
+        self._read(held + b"\n\n" if held else b"")
+        if not self.begun and not self.failure:
+            self._note(self._probe.feed(held) + self._probe.eof())
+        if self._ended or self.failure:
+            return held
+        self.failure = TRUNCATED
+        return self._encoder.encode(TRUNCATED)
+
+    def alive(self) -> bytes:
+        # the encoder has not said the start that went by; tell it, so that it may ping
+        if self._started:
+            self._encoder.encode(Start())
+            self._started = False
+        return self._encoder.alive()
+
+    def _read(self, data: bytes) -> None:
+        """The meter: JSON is parsed only in blocks where one of the dialect's marks stands."""
+        if not any(mark in data for mark in self._dialect.marks):
+            return
+        for event in SSEDecoder().feed(data):
+            self._ended |= self._dialect.is_end(event.data)
+            try:
+                wire = loads(event.data)
+                usage = self._dialect.parse_usage(wire)
+                failed = failure_in(wire) if wire.get("error") else None
+            except (ValueError, LookupError, TypeError, AttributeError):
+                continue
+            if usage:
+                self.usage = latest(self.usage or Usage(), usage)
+            self.failure = self.failure or failed
+
+
+class Translation(Pipe):
+    """Different dialects, or different modes: bytes to events to bytes."""
+
+    def __init__(self, passage: Passage, decoder: StreamDecoder | WholeDecoder) -> None:
+        super().__init__()
+        self._passage = passage
+        self._decoder = decoder
+        self._encoder = passage.client.encoder(passage.asked)
+
+    def feed(self, data: bytes) -> bytes:
+        return self._say(self._decoder.feed(data))
+
+    def eof(self) -> bytes:
+        return self._say(self._decoder.eof())
+
+    def alive(self) -> bytes:
+        return self._encoder.alive()
+
+    def _say(self, events: Sequence[Event]) -> bytes:
+        events = [returned(event, self._passage) for event in events]
+        self._note(events)
+        return b"".join(map(self._encoder.encode, events))
+
+
+def returned(event: Event, passage: Passage) -> Event:
+    """An event with the client's own tool names, and seals that say whose they are."""
+    match event:
+        case PartStart(ToolCall(id, name)) if name in passage.names:
+            return PartStart(ToolCall(id, passage.names[name]))
+        case PartEnd(Seal(kind, value)):
+            return PartEnd(Seal(kind, value, passage.account))
+        case _:
+            return event
+
+
+class WholeDecoder:
+    """A provider's whole answer as a stream of events."""
+
+    def __init__(self, expected: Dialect) -> None:
+        self._expected = expected
+        self._data: list[bytes] = []
+
+    def feed(self, data: bytes) -> list[Event]:
+        self._data.append(data)
+        return []
+
+    def eof(self) -> list[Event]:
+        answer = whole_answer(b"".join(self._data), self._expected)
+        return [answer] if isinstance(answer, Failure) else list(unfold(answer[1]))
+
+
+def whole_answer(data: bytes, expected: Dialect) -> tuple[Dialect, Response] | Failure:
+    """A whole JSON answer in whatever dialect it is, or the failure that it is."""
+    try:
+        wire = loads(data)
+        wire = wire[0] if isinstance(wire, list) and wire else wire  # Google wraps errors so
+        if failure := _failure_instead(wire, expected):
+            return failure
+        dialect = recognised(wire, expected)
+        return dialect, dialect.parse_response(wire)
+    except (ValueError, LookupError, TypeError, AttributeError, RelayError) as error:
+        return Failure(f"an unreadable answer ({error}): {snippet(data)}", cause="transient")
+
+
+def _failure_instead(wire: JSON, expected: Dialect) -> Failure | None:
+    claimed = any(dialect.claims(wire) for dialect in DIALECTS.values())
+    if claimed and not wire.get("error") and not (wire.get("base_resp") or {}).get("status_code"):
+        return None
+    return failure_in(wire) or Failure(
+        f"not an answer of this kind: {snippet(dumps(wire))}", cause="transient"
+    )
+
+
+def recognised(wire: JSON, expected: Dialect) -> Dialect:
+    """The dialect an object is in; servers answer in another one than their path's."""
+    if expected.claims(wire):
+        return expected
+    return next((d for d in DIALECTS.values() if d.claims(wire)), expected)
+
+
+def snippet(data: bytes) -> str:
+    """The beginning of what a provider said, fit for one line of an error message."""
+    text = data[:2000].decode(errors="replace")
+    if "<html" in text[:500].lower() or text.lstrip().startswith("<"):
+        title = re.search(r"<title>(.*?)</title>", text, re.DOTALL | re.IGNORECASE)
+        return f"an HTML page, {title[1].strip()[:100]!r}" if title else "an HTML page"
+    return " ".join(text.split())[:300] or "nothing"
+
+
+class Gathered(Pipe):
+    """For a client that wants a whole answer: everything comes out of `eof`."""
+
+    def __init__(self, passage: Passage) -> None:
+        super().__init__()
+        self._passage = passage
+        self._data: list[bytes] = []
+
+    def feed(self, data: bytes) -> bytes:
+        self._data.append(data)
+        return b""
+
+    def eof(self) -> bytes:
+        data, passage = b"".join(self._data), self._passage
+        self.begun = True
+        if looks_like(data) != "json":
+            return self._respond(_folded(data, passage))
+        answer = whole_answer(data, passage.upstream)
+        if isinstance(answer, Failure):
+            return self._respond(answer)
+        dialect, response = answer
+        if dialect is passage.client:
+            self.translated, self.usage = False, response.usage
+            return data
+        return self._respond(fold(returned(e, passage) for e in unfold(response)))
+
+    def broken(self) -> bytes:
+        self.failure = TRUNCATED
+        return b""
+
+    def _respond(self, answer: Response | Failure) -> bytes:
+        if isinstance(answer, Failure):
+            self.failure = answer
+            return b""
+        self.usage = answer.usage
+        return dumps(self._passage.client.render_response(answer, self._passage.asked))
+
+
+def _folded(data: bytes, passage: Passage) -> Response | Failure:
+    """A stream, where a whole answer was wanted."""
+    if looks_like(data) != "sse":
+        return Failure(f"not an answer: {snippet(data)}", cause="transient")
+    dialect = first_dialect(data + b"\n\n", passage.upstream) or passage.upstream
+    decoder = dialect.decoder()
+    events = decoder.feed(data) + decoder.eof()
+    return fold(returned(event, passage) for event in events)
+
+
+def looks_like(data: bytes) -> Literal["json", "sse", "other", ""]:
+    """What kind of answer these first bytes begin, whatever its content type says."""
+    start = data.lstrip(b"\xef\xbb\xbf \t\r\n")[:8]
+    if not start:
+        return ""
+    if start[:1] in b"{[":
+        return "json"
+    words = (b"data:", b"event:", b"id:", b"retry:", b":")
+    if any(start.startswith(word) or word.startswith(start) for word in words):
+        return "sse"
+    return "other"
+
+
+def first_dialect(data: bytes, expected: Dialect) -> Dialect | None:
+    """The dialect of a stream by its first JSON event; None while there is none."""
+    for event in SSEDecoder().feed(data):
+        try:
+            wire = loads(event.data)
+        except ValueError:
+            return expected
+        if isinstance(wire, dict):
+            return recognised(wire, expected)
+    return None
+
+
+class Streamed(Pipe):
+    """For a client that wants a stream: holds the first bytes until they say what they are."""
+
+    def __init__(self, passage: Passage) -> None:
+        super().__init__()
+        self._passage = passage
+        self._way: Pipe | None = None
+        self._buffer = b""
+
+    def feed(self, data: bytes) -> bytes:
+        if self._way is None:
+            self._buffer += data
+            self._way = self._recognise()
+            data, self._buffer = (self._buffer, b"") if self._way else (b"", self._buffer)
+        return self._through(self._way.feed(data)) if self._way else b""
+
+    def eof(self) -> bytes:
+        if self._way is None and not self._buffer.strip():
+            self.failure = Failure("the provider sent an empty answer", cause="transient")
+            return b""
+        if self._way is None:
+            data, self._buffer = self._buffer + b"\n\n", b""
+            self._way = self._recognise() or self._choose(self._passage.upstream)
+            return self._through(self._way.feed(data) + self._way.eof())
+        return self._through(self._way.eof())
+
+    def alive(self) -> bytes:
+        return self._way.alive() if self._way else b""
+
+    def _recognise(self) -> Pipe | None:
+        match looks_like(self._buffer):
+            case "json":
+                return Translation(self._passage, WholeDecoder(self._passage.upstream))
+            case "other":
+                return _Unreadable(self._buffer)
+            case "sse":
+                dialect = first_dialect(self._buffer, self._passage.upstream)
+                return self._choose(dialect) if dialect else None
+            case _:
+                return None
+
+    def _choose(self, dialect: Dialect) -> Pipe:
+        if dialect is self._passage.client and not self._passage.names:
+            return Passthrough(self._passage)
+        return Translation(self._passage, dialect.decoder())
+
+    def _through(self, out: bytes) -> bytes:
+        if way := self._way:
+            self.begun, self.failure, self.usage = way.begun, way.failure, way.usage
+            self.translated = way.translated
+        return out
+
+
+class _Unreadable(Pipe):
+    """A web page, or worse: no target of ours."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__()
+        self.failure = Failure(f"not an answer: {snippet(data)}", cause="transient")
+
+    def feed(self, data: bytes) -> bytes:
+        return b""
+
+    def eof(self) -> bytes:
+        return b""
+
+
+# ==== 9. Body =================================================================
+# A client's request as bytes.  Toward a provider of the same dialect it goes as it came, but
+# for the model's JSON string, which is spliced in place: a prompt cache goes by the bytes.
+# What must be edited is edited with the key order kept.
+
+
+class Body:
+    """A request body and, decoded once, what it says."""
+
+    __slots__ = ("raw", "wire")
+
+    def __init__(self, raw: bytes) -> None:
+        try:
+            wire = loads(raw)
+        except ValueError as error:
+            raise BadRequest(f"the body is not JSON: {error}") from error
+        if not isinstance(wire, dict):
+            raise BadRequest(f"body: expected an object, got {shown(wire)}")
+        self.raw = raw
+        self.wire: JSON = wire
+
+    def retargeted(self, model: str) -> bytes:
+        """The same bytes with another model; where its place is not certain, edited JSON."""
+        if self.wire.get("model") == model:
+            return self.raw
+        if span := _model_span(self.raw, self.wire):
+            return self.raw[: span[0]] + dumps(model) + self.raw[span[1] :]
+        return dumps(self.wire | {"model": model})
+
+
+_MODEL_VALUE: Final = re.compile(rb'"model"[ \t\r\n]*:[ \t\r\n]*("[^"\\]*")')
+
+
+def _model_span(raw: bytes, wire: JSON) -> tuple[int, int] | None:
+    """Where the model's string stands, exactly or not at all.
+
+    In valid JSON the bytes `"model"` are always a whole string token, because a quote inside a
+    string is escaped.  If the values of the other keys hold all the tokens there are but one,
+    that one is the only top-level key, and its number among them tells which it is.  Keys
+    that are written with escapes or twice make the count come out wrong, and None.
+    """
+    if b"\\u00" in raw and b"\\u006" in raw.lower():  # a letter of "model" may be escaped
+        return None
+    place = 0
+    if (count := raw.count(b'"model"')) > 1:
+        inside = {k: dumps([k, v]).count(b'"model"') for k, v in wire.items() if k != "model"}
+        if sum(inside.values()) + 1 + (wire["model"] == "model") != count:
+            return None
+        place = sum(inside[key] for key in _before(wire, "model"))
+    start = -1
+    for _ in range(place + 1):
+        start = raw.find(b'"model"', start + 1)
+    match = _MODEL_VALUE.match(raw, start)
+    return match.span(1) if match and loads(match[1]) == wire["model"] else None
+
+
+def _before(wire: JSON, name: str) -> list[str]:
+    keys = list(wire)
+    return keys[: keys.index(name)]
+
+
+@dataclass(frozen=True, slots=True)
+class Edits:
+    """What a provider's quirks and a user's override change in a body, in this order."""
+
+    drop: tuple[str, ...] = ()
+    rename: Mapping[str, str] = field(default_factory=dict)
+    clamp: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+    default: Mapping[str, Any] = field(default_factory=dict)
+    set: Mapping[str, Any] = field(default_factory=dict)
+
+    def applied(self, body: JSON) -> JSON:
+        """The edited body; the very same object if there is nothing to edit."""
+        for path in self.drop:
+            body = _without(body, path.split("."))
+        if any(old in body for old in self.rename):
+            body = {self.rename.get(key, key): value for key, value in body.items()}
+        for path, (low, high) in self.clamp.items():
+            value = _found(body, path.split("."))
+            if isinstance(value, int | float) and not low <= value <= high:
+                body = _with(body, path.split("."), min(max(value, low), high))
+        for path, value in self.default.items():
+            if _found(body, path.split(".")) is None:
+                body = _with(body, path.split("."), value)
+        for path, value in (*self.fixed.items(), *self.set.items()):
+            if _found(body, path.split(".")) != value:
+                body = _with(body, path.split("."), value)
+        return body
+
+
+def _found(body: object, path: Sequence[str]) -> object:
+    for key in path:
+        body = body.get(key) if isinstance(body, dict) else None
+    return body
+
+
+def _with(body: JSON, path: Sequence[str], value: object) -> JSON:
+    key, *rest = path
+    inner = body.get(key)
+    if rest:
+        value = _with(inner if isinstance(inner, dict) else {}, rest, value)
+    return body | {key: value}
+
+
+def _without(body: JSON, path: Sequence[str]) -> JSON:
+    key, *rest = path
+    if key not in body or (rest and not isinstance(body[key], dict)):
+        return body
+    if not rest:
+        return {name: value for name, value in body.items() if name != key}
+    inner = _without(body[key], rest)
+    return body if inner is body[key] else body | {key: inner}
+
+
+def without_attribution(body: JSON) -> JSON:
+    """Without what Claude Code says to Anthropic alone: the billing block and `safeguards`.
+
+    The block differs between sessions and so spoils every prefix cache (11 projects met it);
+    `safeguards` holds the user's name, folders and permission rules.
+    """
+    system = body.get("system")
+    if isinstance(system, list) and system and _attributes(system[0]):
+        body = body | {"system": system[1:]}
+    elif isinstance(system, str) and system.startswith(ATTRIBUTION):
+        body = body | {"system": system.partition("\n")[2]}
+    return _without(body, ["safeguards"])
+
+
+def _attributes(block: object) -> bool:
+    return isinstance(block, dict) and str(block.get("text", "")).startswith(ATTRIBUTION)
+
+
+def without_foreign_thoughts(body: JSON, account: str, every: bool = False) -> JSON:
+    """Without thinking blocks sealed elsewhere, which Anthropic refuses; or without `every` one.
+
+    Ours are told by the envelope.  What `account` minted itself is unwrapped.
+    """
+    messages = []
+    for message in body.get("messages") or ():
+        content = message.get("content") if isinstance(message, dict) else None
+        if isinstance(content, list):
+            kept = [b for block in content if (b := _thought_kept(block, account, every))]
+            message = message | {"content": kept or [{"type": "text", "text": "(thinking)"}]}
+        messages.append(message)
+    return body | {"messages": messages}
+
+
+def _thought_kept(block: JSON, account: str, every: bool) -> JSON | None:
+    slot = {"thinking": "signature", "redacted_thinking": "data"}.get(block.get("type", ""))
+    if not slot:
+        return block
+    token = str(block.get(slot) or "")
+    if every or token == "":
+        return None
+    if not token.startswith("rly1."):
+        return block
+    seal = opened(token, "as")
+    return block | {slot: seal.value} if seal.account == account and seal.value else None
+
+
+# ==== 10. Failures ============================================================
+# What a provider's error means (PROVIDERS.md 0.2).  The body is looked at before the status: a
+# 429 means five different things, a 403 is an empty plan at one provider and a wrong key at
+# another.  The tables stand with the presets; here is how they are read.
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorRule:
+    """One row: what a failure looks like, and its class.  Every condition given must hold."""
+
+    failure: str  # a key of FAILURES
+    status: tuple[int, ...] = ()
+    code: tuple[str, ...] = ()  # error.code, or the [1308] a message begins with; x* is a prefix
+    type: tuple[str, ...] = ()
+    pattern: str = ""  # a regular expression searched in the message
+    scope: str = ""  # instead of the class's own
+    reset: str = ""  # when it ends if nothing else says so: midnight+8 | monday+8 | month
+
+    def matches(self, status: int, said: Failure) -> bool:
+        return (
+            (not self.status or status in self.status)
+            and (not self.code or _is_one_of(said.code, self.code))
+            and (not self.type or _is_one_of(said.type, self.type))
+            and (not self.pattern or bool(_searched(self.pattern, said.message)))
+        )
+
+
+def _is_one_of(word: str, words: Sequence[str]) -> bool:
+    word = word.lower()
+    return any(
+        word.startswith(w[:-1].lower()) if w.endswith("*") else word == w.lower() for w in words
+    )
+
+
+def _searched(pattern: str, text: str) -> re.Match[str] | None:
+    return re.search(pattern, text, re.IGNORECASE)  # re keeps the compiled ones
+
+
+def said_in(body: bytes) -> Failure:
+    """What an error body says, in any provider's shape; GLM's `[1308][text][id]` included."""
+    try:
+        wire = loads(body)
+        wire = wire[0] if isinstance(wire, list) and wire else wire
+        said = failure_in(wire) if isinstance(wire, dict) else None
+    except ValueError:
+        said = None
+    said = said or Failure(snippet(body))
+    bracket = re.match(r"\[(\w+)\]\[?", said.message)
+    return replace(said, code=bracket[1]) if bracket else said
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A failure, classified: `until` is seconds from now, None when nobody says."""
+
+    failure: str
+    message: str
+    scope: str
+    until: float | None
+
+
+def judged(
+    rules: Iterable[ErrorRule],
+    status: int,
+    said: Failure,
+    headers: Mapping[str, str],
+    now: float,
+) -> Verdict:
+    """The first rule that matches decides."""
+    rule = next((rule for rule in rules if rule.matches(status, said)), None)
+    fallback = "transient" if status >= 500 or status < 400 else "bad_request"
+    failure = said.cause or (rule.failure if rule else fallback)
+    scope = rule.scope if rule else ""
+    until = None
+    if FAILURES[failure].scope != "request":
+        until = _until(headers, said.message, rule.reset if rule else "", now)
+    return Verdict(failure, said.message, scope or FAILURES[failure].scope, until)
+
+
+def _until(headers: Mapping[str, str], text: str, reset: str, now: float) -> float | None:
+    """Seconds until a limit ends, by the first source that says so; never a negative number."""
+    sources = (
+        _milliseconds(headers.get("retry-after-ms")),
+        _retry_after(headers.get("retry-after"), now),
+        _date_in(text, now),
+        _header_reset(headers, now),
+        _calendar(reset, now),
+    )
+    seconds = next((value for value in sources if value is not None), None)
+    return None if seconds is None else max(0.0, seconds)
+
+
+def _milliseconds(value: str | None) -> float | None:
+    with contextlib.suppress(ValueError, TypeError):
+        return float(value or "") / 1000
+    return None
+
+
+def _retry_after(value: str | None, now: float) -> float | None:
+    """Seconds, or an HTTP date (RFC 9110 10.2.3)."""
+    if not value:
+        return None
+    with contextlib.suppress(ValueError):
+        return float(value)
+    with contextlib.suppress(ValueError):
+        date = datetime.datetime.strptime(value, "%a, %d %b %Y %H:%M:%S GMT")
+        return date.replace(tzinfo=datetime.UTC).timestamp() - now
+    return None
+
+
+# 2026-08-03 23:59:59 +0800 CST (Ark), 2026-06-06T05:00:00+08:00 (MiniMax), and without a zone,
+# which is China's (GLM).  A bare number in brackets is never seconds: MiniMax ends with (2056).
+_DATE: Final = re.compile(r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d)(?:\.\d+)?\s*(Z|[+-]\d\d:?\d\d)?")
+_CHINA: Final = datetime.timezone(datetime.timedelta(hours=8))
+# "retryDelay": "43s" (Google), "try again in 1m2.5s" (OpenAI, Groq)
+_DELAY: Final = re.compile(
+    r"(?:retryDelay\W+|(?:again|retry|reset\w*) (?:in|after) )"
+    r"((?:\d+(?:\.\d+)?\s*(?:ms|h|m|s)(?![a-z])\s*)+|\d+(?= seconds))"
+)
+_UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def _date_in(text: str, now: float) -> float | None:
+    if match := _DATE.search(text):
+        zone = (match[3] or "+08:00").replace("Z", "+00:00")
+        with contextlib.suppress(ValueError):
+            return datetime.datetime.fromisoformat(f"{match[1]}T{match[2]}{zone}").timestamp() - now
+    if match := _DELAY.search(text):
+        return _duration(match[1])
+    return None
+
+
+def _duration(text: str) -> float | None:
+    """6m0s, 1.5s, 20ms, 17."""
+    steps = re.findall(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h)?", text)
+    return sum(float(n) * _UNITS[unit or "s"] for n, unit in steps) if steps else None
+
+
+def _header_reset(headers: Mapping[str, str], now: float) -> float | None:
+    """anthropic-ratelimit-unified-reset (epoch), or the longest of x-ratelimit-reset-*."""
+    if value := headers.get("anthropic-ratelimit-unified-reset"):
+        with contextlib.suppress(ValueError):
+            return float(value) - now
+    spent = {
+        name.lower().replace("remaining", "reset")
+        for name, left in headers.items()
+        if name.lower().startswith("x-ratelimit-remaining-") and left.strip() == "0"
+    }
+    waits = [
+        wait
+        for name, value in headers.items()
+        if name.lower() in spent and (wait := _duration(value)) is not None
+    ]
+    return max(waits, default=None)
+
+
+def _calendar(reset: str, now: float) -> float | None:
+    """The next midnight, Monday or month, in China."""
+    if not reset:
+        return None
+    today = datetime.datetime.fromtimestamp(now, _CHINA)
+    midnight = today.replace(hour=0, minute=0, second=0, microsecond=0)
+    days = {"midnight+8": 1, "monday+8": 7 - today.weekday()}.get(reset)
+    if days is None:
+        then = (midnight.replace(day=1) + datetime.timedelta(days=32)).replace(day=1)
+    else:
+        then = midnight + datetime.timedelta(days=days)
+    return then.timestamp() - now
+
+
+def plan_text(failure: str) -> str:
+    """A failure class in words, for messages and logs."""
+    return failure.replace("_", " ")
+
+
+# ==== 11. Presets =============================================================
+# One row per account host: where it lives, how it wants to be spoken to, how it fails
+# (PROVIDERS.md has the sources).  Adding a provider is adding a row; what is odd about it is
+# data in that row.  Bases are exact: nothing is guessed about where a version stands.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preset:
+    key: str = ""  # the environment variable of its credential
+    plans: Mapping[str, Mapping[str, str]]  # plan -> dialect -> base URL, the best dialect first
+    subscription: tuple[str, ...] = ()  # the plans that are paid in advance
+    globs: tuple[str, ...] = ()  # names it claims when `models` is not given
+    auth: Mapping[str, str] = field(default_factory=dict)  # dialect -> a key of AUTH_STYLES
+    quirks: Mapping[str, Quirks] = field(default_factory=dict)
+    errors: tuple[ErrorRule, ...] = ()  # before the common ones
+    paths: Mapping[str, str] = field(default_factory=dict)  # as `paths` in a configuration
+    local: bool = False  # a server of one's own: no key needed
+
+
+# fmt: off
+
+# ---- What a failure means, everywhere --------------------------------------------------------
+# Read from the top, a provider's own rows before these, bodies before statuses: 429 means five
+# things, 403 is a quota here and a bad key there, and 400 can be a debt.  `pattern` sees the
+# message and, behind it, the JSON text of error.details and error.metadata (Google's quota ids,
+# OpenRouter's limit_source).  `type` is also Google's error.status and TGI's error_type, `code`
+# also Huawei's error_code and MiniMax's base_resp.status_code.  An error inside a 200 whose code
+# is an HTTP status counts as that status; any other keeps 200.
+
+_TOO_LONG: Final = "|".join((
+    r"maximum (context|prompt|input|model) length",  # OpenAI, vLLM, DeepSeek, Mistral; xAI; Huawei
+    r"(model's|than the) context length|context length of only",     # SGLang, LM Studio
+    r"exceeds? (the |its )?(available )?context",    # OpenAI, llama.cpp, Ollama, Anthropic
+    r"context window exceeds",                       # MiniMax
+    r"(prompt|input) (is )?too long",                # Anthropic, Fireworks, Ollama
+    r"input token count.{0,30}(exceeds|only supports)",          # Gemini, Vertex
+    r"exceeded model token limit|message size.{0,30}exceeds",    # Kimi: tokens, bytes
+    r"range of input length should be",              # DashScope
+    r"exceed max message tokens|exceeds the maximum length",     # Ark
+    r"prompt_tokens.{0,30}must be less than",        # SiliconFlow
+    r"`inputs` (tokens \+|must have less than)",     # TGI
+    r"reduce the length of the messages|request too large for",      # OpenAI, Groq
+    r"required for long context requests",           # Anthropic 429: "Extra usage is ..."
+))
+
+_NO_MODEL: Final = "|".join((
+    r"\bmodels?[:/]? ?\S{0,80}? (does not exist|not exist|(is )?not (found|supported|available))",
+    r"(unknown|invalid|no such) model\b|not a valid model|not found the model",     # GLM; Kimi
+    r"(access to|activated) (the |this )?model\b",   # OpenAI 403; Ark
+))
+
+# A limit and a span of time in one clause are a plan's window.  Not "requests per hour", which is
+# a rate, nor "retry in an hour" behind a comma or a stop.
+_WINDOW: Final = "|".join((
+    r"((?<!per )hour|week|month|period|cycle)[^.,;]{0,30}(quota|limit)",
+    r"(quota|limit)[^.,;]{0,30}((?<!per )hour|week|month|period|cycle)",
+    r"[时周月]\S{0,10}(额度|限额|上限)",
+))
+
+COMMON_ERRORS: Final[tuple[ErrorRule, ...]] = (
+    # The request
+    ErrorRule("too_long", code=("context_length_exceeded",                   # OpenAI and its kin
+                                "tokens_too_long", "characters_too_long")),  # Qianfan
+    ErrorRule("too_long", type=("exceed_context_size_error", "request_too_large")),
+    ErrorRule("too_long", pattern=_TOO_LONG),
+    ErrorRule("moderation", code=("content_filter", "content_policy_violation", "invalid_prompt",
+                                  "moderation_blocked", "data_inspection_failed")),
+    ErrorRule("moderation", type=("content_filter",)),
+    ErrorRule("moderation", status=(200, 400), pattern=r"content exists risk|"   # DeepSeek
+              r"content management policy|blocked by content filter"),           # Azure; Anthropic
+    ErrorRule("client_rejected", type=("client_validation_error",)),             # other relays
+    ErrorRule("client_rejected", pattern=r"client is not authorized|"
+              r"only (available for coding agents|accepts requests from claude code)"),
+    # Quotas paid in advance, and spending limits
+    ErrorRule("plan_exhausted", reset="month",                               # OpenAI
+              code=("organization_spend_limit_exceeded", "project_spend_limit_exceeded",
+                    "organization_usage_limit_exceeded")),
+    ErrorRule("plan_exhausted", reset="month",                               # Anthropic, 400 or 429
+              pattern=r"enforced_spend_limit_reached|reached your specified api usage limits"),
+    ErrorRule("plan_exhausted", type=("usage_limit_reached",)),              # a ChatGPT plan
+    # Google says "You exceeded your current quota" to all of these; the details tell (Gemini CLI)
+    ErrorRule("overloaded", status=(200, 429, 499, 503),
+              pattern=r"MODEL_CAPACITY_EX|exhausted your capacity"),
+    ErrorRule("plan_exhausted", type=("RESOURCE_EXHAUSTED",), scope="credential+model",
+              pattern=r"PerDay|per_day|daily|\blimit: 0\b|\bQUOTA_EXHAUSTED|INSUFFICIENT_G1_"),
+    ErrorRule("rate_limited", type=("RESOURCE_EXHAUSTED",)),
+    # Money
+    ErrorRule("balance_empty", code=("credit_balance_exhausted", "insufficient_quota",   # OpenAI
+                                     "billing_not_active", "billing_hard_limit_reached",
+                                     "insufficient_balance", "insufficient_user_quota")),  # one-api
+    ErrorRule("balance_empty", type=("insufficient_quota", "insufficient_balance",
+                                     "billing_error")),
+    ErrorRule("balance_empty", pattern=r"insufficient (account )?(balance|funds|credit)|"
+              r"out of credits|credit balance is too low|余额不足|欠费"),    # Anthropic, 400
+    ErrorRule("plan_exhausted", status=(200, 429), pattern=_WINDOW),
+    # The provider is busy
+    ErrorRule("overloaded", code=("server_is_overloaded", "capacity_exceeded", "model_overloaded")),
+    ErrorRule("overloaded", type=("overloaded_error", "overloaded", "UNAVAILABLE",
+                                  "unavailable_error", "service_unavailable_error")),
+    ErrorRule("overloaded", status=(200, 429, 500, 502, 503),      # Mistral: 429 "Service tier ..."
+              pattern=r"overloaded|over capacity|capacity exceeded|no capacity|server is busy"),
+    # The credential, the rate, the model
+    ErrorRule("auth", code=("invalid_api_key", "account_deactivated")),
+    ErrorRule("auth", type=("authentication_error", "permission_error", "UNAUTHENTICATED",
+                            "FAILED_PRECONDITION")),               # Gemini: not from this country
+    ErrorRule("auth", pattern=r"api[ _-]?key (is )?(not valid|invalid|expired)|API_KEY_INVALID|"
+              r"(invalid|incorrect) api[ _-]?key|VALIDATION_REQUIRED|"      # Gemini: with a 400
+              r"organization has been disabled|user location is not supported"),
+    ErrorRule("rate_limited", code=("rate_limit_exceeded", "slow_down", "too_many_requests")),
+    ErrorRule("rate_limited", type=("rate_limit_error", "rate_limited")),
+    ErrorRule("model_missing", code=("model_not_found", "model_decommissioned", "invalid_model",
+                                     "DeploymentNotFound")),                # OpenAI, Groq, Azure
+    ErrorRule("model_missing", status=(200, 400, 403, 404, 410, 422), pattern=_NO_MODEL),
+    ErrorRule("model_missing", status=(404,), pattern=r"model"),
+    # Nothing but the status
+    ErrorRule("auth", status=(401, 403)),
+    ErrorRule("balance_empty", status=(402,)),
+    ErrorRule("transient", status=(404, 405)),       # a wrong path is the endpoint's fault
+    ErrorRule("transient", status=(408, 409, 424, 425, 499, 500, 502, 504)),
+    ErrorRule("too_long", status=(413,)),
+    ErrorRule("rate_limited", status=(429,)),
+    ErrorRule("overloaded", status=(498, 503, 529)),                        # Groq's flex; Anthropic
+    ErrorRule("bad_request", status=(400, 422)),
+    ErrorRule("bad_request", status=(200,), type=("invalid_request_error", "INVALID_ARGUMENT")),
+    ErrorRule("transient", status=(200,)),           # it had taken the request: its own failure
+)
+
+# ---- What a failure means, at one provider ---------------------------------------------------
+
+_GLM_ERRORS: Final[tuple[ErrorRule, ...]] = (    # docs.bigmodel.cn/cn/api/api-code
+    ErrorRule("plan_exhausted", code=("1308", "1310")),  # 5 hours; week or month: date in the text
+    ErrorRule("plan_exhausted", code=("1311",), scope="credential+model"),       # not in this plan
+    ErrorRule("plan_exhausted", code=("1304",), reset="midnight+8"),             # calls of the day
+    ErrorRule("plan_expired", code=("1309",)),
+    ErrorRule("balance_empty", code=("1113",)),      # HTTP 429; also a key at another plan's base
+    ErrorRule("rate_limited", code=("1302", "1303", "1305")),
+    ErrorRule("overloaded", code=("1312",)),
+    ErrorRule("client_rejected", code=("1313",)),            # fair use: somebody must look
+    ErrorRule("auth", code=("1000", "1001", "1002", "1003", "1004",
+                            "1110", "1111", "1112", "1120", "1121", "1220")),
+    ErrorRule("model_missing", code=("1211", "1212", "1221", "1222")),
+    ErrorRule("too_long", code=("1261",)),
+    ErrorRule("moderation", code=("1300", "1301")),
+    ErrorRule("bad_request", code=("1210", "1213", "1214", "1215")),
+    ErrorRule("transient", code=("500", "1230", "1231", "1234")),
+    ErrorRule("auth", status=(434,)),                        # no permission
+    ErrorRule("bad_request", status=(435,)),                 # a file
+)
+
+_KIMI_ERRORS: Final[tuple[ErrorRule, ...]] = (   # kimi.com/code/docs, platform.kimi.ai
+    ErrorRule("plan_expired", status=(402,), pattern=r"membership"),
+    ErrorRule("plan_exhausted", status=(200, 403, 429),      # the week says it with a 403
+              pattern=r"usage limit for this (billing cycle|period)|(weekly|monthly) usage limit"),
+    ErrorRule("client_rejected", type=("access_terminated_error",)),
+    ErrorRule("client_rejected", status=(403,), pattern=r"coding agents|access terminated"),
+    ErrorRule("balance_empty", type=("exceeded_current_quota_error",)),
+    ErrorRule("overloaded", type=("engine_overloaded_error",)),
+    ErrorRule("rate_limited", type=("rate_limit_reached_error",)),
+    ErrorRule("rate_limited", status=(429,), pattern=r"receiving too many requests"),
+    ErrorRule("moderation", status=(400,), pattern=r"high risk"),
+    ErrorRule("too_long", status=(400,), pattern=r"token limit|message size"),
+)
+
+_MOONSHOT_ERRORS: Final[tuple[ErrorRule, ...]] = (
+    *_KIMI_ERRORS,
+    ErrorRule("auth", type=("permission_denied_error",)),
+    ErrorRule("balance_empty", status=(403,)),               # kimi.com/help: an empty account
+)
+
+_DASHSCOPE_ERRORS: Final[tuple[ErrorRule, ...]] = (      # Model Studio: error codes, plan FAQs
+    ErrorRule("plan_exhausted", pattern=r"week allocated quota exceeded", reset="monday+8"),
+    ErrorRule("plan_exhausted", pattern=r"month allocated quota exceeded", reset="month"),
+    ErrorRule("plan_exhausted", pattern=r"hour allocated quota exceeded|calls are blocked"),
+    ErrorRule("balance_empty", code=("AllocationQuota.FreeTierOnly",), scope="credential+model"),
+    ErrorRule("balance_empty", pattern=r"free allocated quota exceeded", scope="credential+model"),
+    # Behind the windows: the same words without a span are tokens per minute, not money.
+    ErrorRule("rate_limited", code=("Throttling*", "insufficient_quota", "limit_requests")),
+    ErrorRule("rate_limited", type=("insufficient_quota",)),
+    ErrorRule("rate_limited", pattern=r"allocated quota exceeded|exceeded your current quota"),
+    ErrorRule("balance_empty", code=("Arrearage",)),         # HTTP 400
+    ErrorRule("moderation", code=("DataInspection*",)),
+)
+
+_MINIMAX_ERRORS: Final[tuple[ErrorRule, ...]] = (        # platform.minimax.io; often in a 200
+    ErrorRule("plan_exhausted", code=("2056",)),
+    ErrorRule("plan_exhausted", pattern=r"usage limit exceeded|\(2056\)"),   # the same, a 429
+    ErrorRule("balance_empty", code=("1008",)),
+    ErrorRule("rate_limited", code=("1002", "1039")),        # requests; tokens per minute
+    ErrorRule("auth", code=("1004", "2049")),
+    ErrorRule("moderation", code=("1026", "1027")),
+    ErrorRule("too_long", code=("2013",), pattern=r"context window"),
+    ErrorRule("bad_request", code=("2013",)),
+    ErrorRule("transient", code=("1000", "1001", "1024", "1033")),
+)
+
+_ARK_ERRORS: Final[tuple[ErrorRule, ...]] = (            # volcengine.com/docs/82379/1299023
+    ErrorRule("plan_exhausted", code=("AccountQuotaExceeded",)),             # also in mid-stream
+    ErrorRule("balance_empty", code=("AccountOverdueError",)),               # HTTP 403
+    ErrorRule("auth", code=("AuthenticationError", "AccessDenied")),
+    ErrorRule("model_missing", code=("InvalidEndpoint*", "ModelNotOpen")),   # ...OrModel.NotFound
+    ErrorRule("overloaded", code=("ServerOverloaded",)),                     # HTTP 429
+    ErrorRule("rate_limited", code=("RateLimitExceeded*",)),
+    ErrorRule("moderation", code=("InputTextRisk*", "InputImageRisk*", "OutputTextRisk*",
+                                  "OutputImageRisk*", "SensitiveContentDetected*")),
+)
+
+_SILICONFLOW_ERRORS: Final[tuple[ErrorRule, ...]] = (    # flat: {"code": 20012, "message": ...}
+    ErrorRule("model_missing", code=("20012",)),
+    ErrorRule("balance_empty", code=("30001",)),             # unconfirmed
+    ErrorRule("overloaded", status=(503, 504)),
+)
+
+_OPENROUTER_ERRORS: Final[tuple[ErrorRule, ...]] = (     # openrouter.ai/docs errors, limits
+    ErrorRule("rate_limited", status=(402,), pattern=r"in_flight_budget"),   # has a Retry-After
+    ErrorRule("overloaded", status=(402,), scope="provider+model",           # of whom is behind it
+              pattern=r"\braw\b"),
+    ErrorRule("overloaded", status=(429,), scope="provider+model",
+              pattern=r"rate-limited upstream"),
+    ErrorRule("balance_empty", status=(403,), pattern=r"key limit exceeded"),    # Roo-Code#515
+    ErrorRule("moderation", status=(403,)),
+    ErrorRule("bad_request", status=(404,), pattern=r"no endpoints found that support"),
+    ErrorRule("model_missing", status=(404,), pattern=r"no endpoints found"),
+)
+
+_XAI_ERRORS: Final[tuple[ErrorRule, ...]] = (            # continue#10373, hermes-agent#26847
+    ErrorRule("balance_empty", code=("personal-team-blocked*",)),
+    ErrorRule("balance_empty", status=(403, 429), pattern=r"used all available credits|"
+              r"spending-limit|run out of credits|doesn't have any credits"),
+)
+
+_GROQ_ERRORS: Final[tuple[ErrorRule, ...]] = (           # the model wrote a bad call: draw again
+    ErrorRule("transient", status=(400, 422), scope="request",
+              pattern=r"failed_generation|failed to (call|generate)"),
+)
+
+_HUAWEI_ERRORS: Final[tuple[ErrorRule, ...]] = (         # huaweicloud.com tokenplan-maas-0013
+    ErrorRule("plan_exhausted", code=("ModelArts.81022",)),  # HTTP 403, as the next three
+    ErrorRule("plan_expired", code=("ModelArts.81019",)),
+    ErrorRule("balance_empty", code=("ModelArts.81021",)),   # frozen: "check for arrears"
+    ErrorRule("client_rejected", code=("ModelArts.81023",)),             # somebody must look
+    ErrorRule("rate_limited", code=("ModelArts.81101", "ModelArts.81103")),
+    ErrorRule("balance_empty", code=("ModelArts.81005",), scope="credential+model"),  # free quota
+    ErrorRule("model_missing", code=("ModelArts.81004", "ModelArts.81009")),
+    ErrorRule("moderation", code=("ModelArts.81011", "ModelArts.81013")),
+)
+
+_LOCAL_ERRORS: Final[tuple[ErrorRule, ...]] = (          # no quota, only a queue
+    ErrorRule("overloaded", status=(429, 503)),
+)
+
+_FASTCHAT_ERRORS: Final[tuple[ErrorRule, ...]] = (       # fastchat/constants.py; HTTP 400 for all
+    ErrorRule("auth", code=("4010*",)),
+    ErrorRule("model_missing", code=("40301",)),
+    ErrorRule("too_long", code=("40303",)),
+    ErrorRule("overloaded", code=("4290*",)),
+    ErrorRule("transient", code=("5000*",)),
+    *_LOCAL_ERRORS,
+)
+
+# ---- What a platform wants differently -------------------------------------------------------
+# Chosen by platform, not by model: the same model takes other fields at another host.  An edit
+# costs pass-through its identity, so a row holds only what the platform refuses or misreads.
+
+_LOW_MEDIUM_HIGH: Final = {"none": "low", "minimal": "low", "low": "low", "medium": "medium",
+                           "high": "high", "xhigh": "high", "max": "high"}
+_LOW_HIGH_MAX: Final = {"minimal": "low", "low": "low", "medium": "high",   # none is said otherwise
+                        "high": "high", "xhigh": "max", "max": "max"}
+
+_GLM_QUIRKS: Final = {"openai": Quirks(
+    drop=("store", "parallel_tool_calls", "service_tier", "logit_bias"),     # 1210 for the unknown
+    clamp={"temperature": (0.01, 0.99), "top_p": (0.01, 0.99)},  # open interval, as z-ai-sdk does
+    reasoning="thinking", efforts=_LOW_HIGH_MAX,                 # older than glm-5.2: ignored
+    replay="always",                                             # preserved thinking, docs.z.ai
+    json_schema=False, tool_choice=("auto",), tool_strict="drop")}
+
+_DEEPSEEK_EFFORTS: Final = _LOW_HIGH_MAX | {"xhigh": "high"}
+_DEEPSEEK_QUIRKS: Final = {
+    "openai": Quirks(
+        reasoning="thinking", efforts=_DEEPSEEK_EFFORTS,     # disabled together with an effort: 400
+        placeholder=" ", json_schema=False,                  # a tool turn without reasoning: 400
+        tool_choice=("auto", "none"),                        # when thinking, DeepSeek-V3#1376
+        tool_strict="drop"),                                 # known to /beta only
+    "anthropic": Quirks(placeholder=" "),
+    "responses": Quirks(efforts={"none": "none"} | _DEEPSEEK_EFFORTS)}
+
+_KIMI_TOOL: Final = r"[a-zA-Z_][a-zA-Z0-9_-]{2,63}"          # three characters at least
+_KIMI_EFFORTS: Final = {"none": "low"} | _LOW_HIGH_MAX       # K3 cannot be off; K2 ignores efforts
+_KIMI_QUIRKS: Final = {
+    "openai": Quirks(                                        # 400 "invalid temperature: only 1 ..."
+        drop=("temperature", "top_p", "n", "presence_penalty", "frequency_penalty"),
+        efforts=_KIMI_EFFORTS, placeholder=" ", tool_choice=("auto", "none"),
+        max_tokens="max_completion_tokens", tool_name=_KIMI_TOOL,
+        tool_strict="false"),                                # true unless said: CLIs' schemas fail
+    "anthropic": Quirks(drop=("temperature", "top_p"), placeholder=" ", tool_name=_KIMI_TOOL),
+    "responses": Quirks(drop=("temperature", "top_p"), efforts=_KIMI_EFFORTS,
+                        tool_name=_KIMI_TOOL, tool_strict="false")}
+
+_DASHSCOPE_QUIRKS: Final = {"openai": Quirks(
+    reasoning="enable_thinking", tool_choice=("auto", "none"),   # when thinking, eino#994
+    tool_strict="drop")}
+
+_MINIMAX_QUIRKS: Final = {
+    "openai": Quirks(
+        fixed={"reasoning_split": True},                     # else <think> stands inside content
+        reasoning="none", replay="always", replay_field="reasoning_details",
+        clamp={"temperature": (0.01, 1.0)},                  # (0, 1]
+        tool_choice=("auto", "none"), tool_strict="drop"),
+    "anthropic": Quirks(clamp={"temperature": (0.01, 1.0)}, replay="always")}
+
+_STEPFUN_QUIRKS: Final = {"openai": Quirks(
+    efforts=_LOW_MEDIUM_HIGH, replay_field="reasoning", tool_strict="drop")}
+
+_ARK_QUIRKS: Final = {"openai": Quirks(          # its plans document efforts, not thinking: {type}
+    efforts=_LOW_MEDIUM_HIGH, tool_strict="drop")}
+
+_SILICONFLOW_QUIRKS: Final = {"openai": Quirks(
+    reasoning="enable_thinking", clamp={"thinking_budget": (128, 32768)}, tool_strict="drop")}
+
+_MIMO_QUIRKS: Final = {
+    "openai": Quirks(reasoning="thinking", replay="always", placeholder=" ",     # missing: 400
+                     json_schema=False, tool_strict="drop"),
+    "anthropic": Quirks(replay="always", placeholder=" ")}
+
+_OPENAI_QUIRKS: Final = {"openai": Quirks(
+    replay="never", max_tokens="max_completion_tokens", system_role="developer")}
+
+_OPENROUTER_QUIRKS: Final = {
+    "openai": Quirks(
+        reasoning="reasoning", replay_field="reasoning_details",
+        efforts={"none": "none", "minimal": "minimal", "low": "low", "medium": "medium",
+                 "high": "high", "xhigh": "xhigh", "max": "xhigh"}),     # max: 400, openclaw#77350
+    "anthropic": Quirks(signed=True)}                                    # for Claude behind it
+
+_GROQ_QUIRKS: Final = {"openai": Quirks(         # refuses messages.*.reasoning_content
+    efforts=_LOW_MEDIUM_HIGH, replay="never")}
+
+_MISTRAL_QUIRKS: Final = {"openai": Quirks(      # 422 extra_forbidden for what it does not know
+    drop=("store", "service_tier", "logit_bias", "user", "metadata", "prompt_cache_key"),
+    rename={"seed": "random_seed"}, clamp={"temperature": (0.0, 1.0)},
+    efforts={"none": "none", "minimal": "none", "low": "high", "medium": "high",
+             "high": "high", "xhigh": "high", "max": "high"},
+    replay="never", stream_usage=False)}         # the last chunk has usage unasked
+
+_XAI_QUIRKS: Final = {
+    "openai": Quirks(efforts=_LOW_MEDIUM_HIGH,   # grok-4.5: no more than high, never off
+                     drop=("presence_penalty", "frequency_penalty", "stop")),  # 400 when reasoning
+    "responses": Quirks(efforts=_LOW_MEDIUM_HIGH)}
+
+_SILENT: Final = {"openai": Quirks(reasoning="none", tool_strict="drop")}   # no switch documented
+_SWITCHED: Final = {"openai": Quirks(reasoning="enable_thinking")}
+_TEMPLATED: Final = {"openai": Quirks(reasoning="template")}
+
+# ---- The table -------------------------------------------------------------------------------
+# One row per account host.  The first plan is the default; within a plan the first dialect is
+# spoken to clients of any other.  Where `plans` holds no base, `endpoint` must be given.
+
+_BEARER: Final = {"anthropic": "bearer"}     # as ANTHROPIC_AUTH_TOKEN; both headers may be a 401
+
+
+def _bases(dialects: str, base: str, anthropic: str = "") -> dict[str, str]:
+    """A plan's bases, best first: C chat, R Responses at `base`, A Anthropic on the same host."""
+    origin = "/".join(base.split("/")[:3])
+    at = {"C": ("openai", base), "R": ("responses", base), "A": ("anthropic", origin + anthropic)}
+    return dict(at[letter] for letter in dialects)
+
+
+PRESETS: Final[dict[str, Preset]] = {
+    # Makers of models
+    "bigmodel": Preset(
+        key="BIGMODEL_API_KEY", subscription=("coding",), globs=("glm-*",), auth=_BEARER,
+        plans={"coding": _bases("CA", "https://open.bigmodel.cn/api/coding/paas/v4",
+                                "/api/anthropic"),
+               "regular": _bases("C", "https://open.bigmodel.cn/api/paas/v4")},
+        quirks=_GLM_QUIRKS, errors=_GLM_ERRORS),
+    "zai": Preset(                           # international; another account
+        key="ZAI_API_KEY", subscription=("coding",), globs=("glm-*",), auth=_BEARER,
+        plans={"coding": _bases("CA", "https://api.z.ai/api/coding/paas/v4", "/api/anthropic")
+                         | _bases("R", "https://api.z.ai/api/v1"),
+               "regular": _bases("C", "https://api.z.ai/api/paas/v4")},
+        quirks=_GLM_QUIRKS, errors=_GLM_ERRORS),
+    "deepseek": Preset(                      # /v1 is its alias for the bare host
+        key="DEEPSEEK_API_KEY", globs=("deepseek-*",), quirks=_DEEPSEEK_QUIRKS,
+        plans={"regular": _bases("CAR", "https://api.deepseek.com/v1", "/anthropic")}),
+    "moonshot": Preset(
+        key="MOONSHOT_API_KEY", globs=("kimi-k*", "moonshot-*"), auth=_BEARER,
+        plans={"regular": _bases("CAR", "https://api.moonshot.cn/v1", "/anthropic")},
+        quirks=_KIMI_QUIRKS, errors=_MOONSHOT_ERRORS),
+    "moonshot-ai": Preset(                   # international; another account
+        key="MOONSHOT_AI_API_KEY", globs=("kimi-k*", "moonshot-*"), auth=_BEARER,
+        plans={"regular": _bases("CAR", "https://api.moonshot.ai/v1", "/anthropic")},
+        quirks=_KIMI_QUIRKS, errors=_MOONSHOT_ERRORS),
+    "kimi-coding": Preset(                   # admits coding agents only, by the client's user agent
+        key="KIMI_API_KEY", subscription=("coding",), globs=("kimi-for-coding*", "k3*"),
+        plans={"coding": _bases("CA", "https://api.kimi.com/coding/v1", "/coding")},
+        auth=_BEARER, quirks=_KIMI_QUIRKS, errors=_KIMI_ERRORS),
+    "dashscope": Preset(                     # keys are bound to region and plan
+        key="DASHSCOPE_API_KEY", subscription=("coding", "token"), globs=("qwen*",), auth=_BEARER,
+        plans={"coding": _bases("CA", "https://coding.dashscope.aliyuncs.com/v1",
+                                "/apps/anthropic"),
+               "token": _bases(
+                   "CAR", "https://token-plan.cn-beijing.maas.aliyuncs.com/compatible-mode/v1",
+                   "/apps/anthropic"),
+               "regular": _bases("CAR", "https://dashscope.aliyuncs.com/compatible-mode/v1",
+                                 "/apps/anthropic")},
+        quirks=_DASHSCOPE_QUIRKS, errors=_DASHSCOPE_ERRORS),
+    "dashscope-intl": Preset(
+        key="DASHSCOPE_INTL_API_KEY", subscription=("coding", "token"), globs=("qwen*",),
+        plans={"coding": _bases("CA", "https://coding-intl.dashscope.aliyuncs.com/v1",
+                                "/apps/anthropic"),
+               "token": _bases(
+                   "CAR", "https://token-plan.ap-southeast-1.maas.aliyuncs.com/compatible-mode/v1",
+                   "/apps/anthropic"),
+               "regular": _bases("CAR", "https://dashscope-intl.aliyuncs.com/compatible-mode/v1",
+                                 "/apps/anthropic")},
+        auth=_BEARER, quirks=_DASHSCOPE_QUIRKS, errors=_DASHSCOPE_ERRORS),
+    "minimax": Preset(                       # one address; the plan's keys begin with sk-cp-
+        key="MINIMAX_API_KEY", subscription=("plan",), globs=("MiniMax-*",), auth=_BEARER,
+        plans=dict.fromkeys(("plan", "regular"),
+                            _bases("CAR", "https://api.minimax.io/v1", "/anthropic")),
+        quirks=_MINIMAX_QUIRKS, errors=_MINIMAX_ERRORS),
+    "minimax-cn": Preset(
+        key="MINIMAX_CN_API_KEY", subscription=("plan",), globs=("MiniMax-*",), auth=_BEARER,
+        plans=dict.fromkeys(("plan", "regular"),
+                            _bases("CAR", "https://api.minimaxi.com/v1", "/anthropic")),
+        quirks=_MINIMAX_QUIRKS, errors=_MINIMAX_ERRORS),
+    "stepfun": Preset(
+        key="STEPFUN_API_KEY", subscription=("plan",), globs=("step-*",), auth=_BEARER,
+        plans={"plan": _bases("CA", "https://api.stepfun.com/step_plan/v1", "/step_plan"),
+               "regular": _bases("C", "https://api.stepfun.com/v1")},
+        quirks=_STEPFUN_QUIRKS),
+    "stepfun-intl": Preset(
+        key="STEPFUN_INTL_API_KEY", subscription=("plan",), globs=("step-*",), auth=_BEARER,
+        plans={"plan": _bases("CA", "https://api.stepfun.ai/step_plan/v1", "/step_plan"),
+               "regular": _bases("C", "https://api.stepfun.ai/v1")},
+        quirks=_STEPFUN_QUIRKS),
+    "ark": Preset(                           # Volcengine; regular is billed apart from the plans
+        key="ARK_API_KEY", subscription=("coding", "agent"), auth=_BEARER,
+        globs=("doubao-*", "ark-code-*", "ep-*"),
+        plans={"coding": _bases("CAR", "https://ark.cn-beijing.volces.com/api/coding/v3",
+                                "/api/coding"),
+               "agent": _bases("CAR", "https://ark.cn-beijing.volces.com/api/plan/v3", "/api/plan"),
+               "regular": _bases("CAR", "https://ark.cn-beijing.volces.com/api/v3",
+                                 "/api/compatible")},
+        quirks=_ARK_QUIRKS, errors=_ARK_ERRORS),
+    "byteplus": Preset(                      # Ark, international
+        key="BYTEPLUS_API_KEY", subscription=("coding",), auth=_BEARER,
+        globs=("seed-*", "doubao-*", "ark-code-*", "ep-*"),
+        plans={"coding": _bases("CA", "https://ark.ap-southeast.bytepluses.com/api/coding/v3",
+                                "/api/coding"),
+               "regular": _bases("C", "https://ark.ap-southeast.bytepluses.com/api/v3")},
+        quirks=_ARK_QUIRKS, errors=_ARK_ERRORS),
+    "mimo": Preset(                          # the plan's keys begin with tp-, one region each
+        key="MIMO_API_KEY", subscription=("plan", "plan-sgp", "plan-ams"), globs=("mimo-*",),
+        plans={"plan": _bases("CAR", "https://token-plan-cn.xiaomimimo.com/v1", "/anthropic"),
+               "plan-sgp": _bases("CAR", "https://token-plan-sgp.xiaomimimo.com/v1", "/anthropic"),
+               "plan-ams": _bases("CAR", "https://token-plan-ams.xiaomimimo.com/v1", "/anthropic"),
+               "regular": _bases("CAR", "https://api.xiaomimimo.com/v1", "/anthropic")},
+        auth=_BEARER, quirks=_MIMO_QUIRKS),
+    "openai": Preset(                        # gpt-6 calls tools over Responses only
+        key="OPENAI_API_KEY", globs=("gpt-*", "o1*", "o3*", "o4*", "chatgpt-*", "codex-*"),
+        plans={"regular": _bases("CR", "https://api.openai.com/v1")}, quirks=_OPENAI_QUIRKS),
+    "anthropic": Preset(
+        key="ANTHROPIC_API_KEY", globs=("claude-*",),
+        plans={"regular": {"anthropic": "https://api.anthropic.com"}},
+        quirks={"anthropic": Quirks(signed=True, native=True, count_tokens=True)}),
+    "gemini": Preset(                        # AI Studio; its own dialect keeps signatures whole
+        key="GEMINI_API_KEY", globs=("gemini-*", "gemma-*"),
+        plans={"regular": {"gemini": "https://generativelanguage.googleapis.com/v1beta",
+                           "openai": "https://generativelanguage.googleapis.com/v1beta/openai"}},
+        quirks={"openai": Quirks(replay="never")}),
+    "mistral": Preset(
+        key="MISTRAL_API_KEY", quirks=_MISTRAL_QUIRKS,
+        globs=("mistral-*", "codestral-*", "devstral-*", "magistral-*", "ministral-*", "pixtral-*"),
+        plans={"regular": _bases("C", "https://api.mistral.ai/v1")}),
+    "xai": Preset(
+        key="XAI_API_KEY", globs=("grok-*",), quirks=_XAI_QUIRKS, errors=_XAI_ERRORS,
+        plans={"regular": _bases("CR", "https://api.x.ai/v1")}),
+
+    # Clouds and resellers.  Most names there are maker/model, which is what "*/*" claims.
+    # vertex wants `endpoints`, gemini: https://HOST/v1/projects/P/locations/L/publishers/google,
+    # openai: https://HOST/v1beta1/projects/P/locations/L/endpoints/openapi, and google/NAME.
+    "vertex": Preset(
+        key="VERTEX_ACCESS_TOKEN", globs=("gemini-*",), plans={"regular": {}},   # good for an hour
+        auth={"gemini": "bearer", "openai": "bearer"}, quirks={"openai": Quirks(replay="never")}),
+    "vertex-express": Preset(                # a key in the query instead of a project
+        key="VERTEX_API_KEY", globs=("gemini-*",),
+        plans={"regular": {"gemini": "https://aiplatform.googleapis.com/v1/publishers/google"}},
+        auth={"gemini": "query:key", "openai": "query:key"}),
+    "azure": Preset(                         # endpoint: https://RESOURCE.services.ai.azure.com
+        key="AZURE_OPENAI_API_KEY", plans={"regular": {}},   # models are called as deployed
+        auth={"openai": "api-key", "responses": "api-key", "anthropic": "api-key"},
+        paths={"openai": "/openai/v1/chat/completions", "responses": "/openai/v1/responses",
+               "anthropic": "/anthropic/v1/messages"},
+        quirks=_OPENAI_QUIRKS | {"anthropic": Quirks(signed=True)}),
+    "openrouter": Preset(
+        key="OPENROUTER_API_KEY", globs=("*/*",), auth=_BEARER,
+        plans={"regular": _bases("CAR", "https://openrouter.ai/api/v1", "/api")},
+        quirks=_OPENROUTER_QUIRKS, errors=_OPENROUTER_ERRORS),
+    "groq": Preset(
+        key="GROQ_API_KEY", quirks=_GROQ_QUIRKS, errors=_GROQ_ERRORS,
+        globs=("llama-*", "meta-llama/*", "openai/gpt-oss-*", "qwen/*", "moonshotai/*", "groq/*"),
+        plans={"regular": _bases("CR", "https://api.groq.com/openai/v1")}),
+    "siliconflow": Preset(
+        key="SILICONFLOW_API_KEY", globs=("*/*",), auth=_BEARER,
+        plans={"regular": _bases("CA", "https://api.siliconflow.cn/v1")},
+        quirks=_SILICONFLOW_QUIRKS, errors=_SILICONFLOW_ERRORS),
+    "siliconflow-intl": Preset(
+        key="SILICONFLOW_INTL_API_KEY", globs=("*/*",), auth=_BEARER,
+        plans={"regular": _bases("CA", "https://api.siliconflow.com/v1")},
+        quirks=_SILICONFLOW_QUIRKS, errors=_SILICONFLOW_ERRORS),
+    "tencent": Preset(                       # token: cloud.tencent.com/developer/article/2767736
+        key="TENCENT_API_KEY", subscription=("coding", "token"), globs=("tc-code-*", "hunyuan-*"),
+        plans={"coding": _bases("CA", "https://api.lkeap.cloud.tencent.com/coding/v3",
+                                "/coding/anthropic"),
+               "token": _bases("CA", "https://tokenhub.tencentmaas.com/plan/v3", "/plan/anthropic"),
+               "regular": _bases("C", "https://tokenhub.tencentmaas.com/v1")},
+        auth=_BEARER, quirks=_SILENT),
+    "qianfan": Preset(                       # Baidu; bases as in cc-switch
+        key="QIANFAN_API_KEY", subscription=("coding", "token"), globs=("qianfan-*", "ernie-*"),
+        plans={"coding": _bases("CA", "https://qianfan.baidubce.com/v2/coding",
+                                "/anthropic/coding"),
+               "token": _bases("CA", "https://qianfan.baidubce.com/v2/tokenplan/personal",
+                               "/anthropic/tokenplan/personal"),
+               "regular": _bases("C", "https://qianfan.baidubce.com/v2")},
+        auth=_BEARER, quirks=_SILENT),
+    "huawei": Preset(                        # huaweicloud.com tokenplan-maas, model-call-060
+        key="MAAS_API_KEY", subscription=("token",), globs=("openpangu-*", "pangu-*"), auth=_BEARER,
+        plans={"token": _bases("CA", "https://api.modelarts-maas.com/plan/v2", "/plan/anthropic"),
+               "regular": _bases("CA", "https://api.modelarts-maas.com/v2", "/anthropic")},
+        quirks=_SILENT, errors=_HUAWEI_ERRORS),
+    "modelscope": Preset(
+        key="MODELSCOPE_API_KEY", globs=("*/*",), auth=_BEARER, quirks=_SWITCHED,
+        plans={"regular": _bases("CA", "https://api-inference.modelscope.cn/v1")}),
+    "novita": Preset(
+        key="NOVITA_API_KEY", globs=("*/*",), auth=_BEARER, quirks=_SWITCHED,
+        plans={"regular": _bases("CA", "https://api.novita.ai/openai/v1", "/anthropic")}),
+    "fireworks": Preset(
+        key="FIREWORKS_API_KEY", globs=("accounts/*",),
+        plans={"regular": _bases("C", "https://api.fireworks.ai/inference/v1")}),
+    "nvidia": Preset(
+        key="NVIDIA_API_KEY", globs=("*/*",), quirks=_TEMPLATED,
+        plans={"regular": _bases("C", "https://integrate.api.nvidia.com/v1")}),
+
+    # Servers of one's own, at their default ports
+    "vllm": Preset(                          # --api-key reads Authorization only
+        local=True, auth=_BEARER, errors=_LOCAL_ERRORS,
+        plans={"regular": _bases("CAR", "http://127.0.0.1:8000/v1")},
+        quirks={"openai": Quirks(reasoning="template", replay_field="reasoning"),    # since renamed
+                "anthropic": Quirks(count_tokens=True)}),
+    "sglang": Preset(
+        local=True, auth=_BEARER, errors=_LOCAL_ERRORS,
+        plans={"regular": _bases("CA", "http://127.0.0.1:30000/v1")},
+        quirks=_TEMPLATED | {"anthropic": Quirks(count_tokens=True)}),
+    "ollama": Preset(
+        local=True, auth=_BEARER, errors=_LOCAL_ERRORS,
+        plans={"regular": _bases("CAR", "http://127.0.0.1:11434/v1")},
+        quirks={"openai": Quirks(replay_field="reasoning", efforts={
+            "none": "none", "minimal": "low", "low": "low", "medium": "medium",
+            "high": "high", "xhigh": "max", "max": "max"})}),
+    "llamacpp": Preset(
+        local=True, auth=_BEARER, errors=_LOCAL_ERRORS,
+        plans={"regular": _bases("CAR", "http://127.0.0.1:8080/v1")},
+        quirks={"openai": Quirks(reasoning="template",       # a named choice silently becomes auto
+                                 tool_choice=("auto", "none", "required")),
+                "anthropic": Quirks(count_tokens=True)}),
+    "lmstudio": Preset(
+        local=True, auth=_BEARER, errors=_LOCAL_ERRORS, quirks={"openai": Quirks(reasoning="none")},
+        plans={"regular": _bases("CAR", "http://127.0.0.1:1234/v1")}),
+    "tgi": Preset(                           # no port of its own: as its documents publish it
+        local=True, errors=_LOCAL_ERRORS,
+        plans={"regular": _bases("C", "http://127.0.0.1:8080/v1")},
+        quirks={"openai": Quirks(reasoning="none", replay="never")}),
+    "fastchat": Preset(
+        local=True, errors=_FASTCHAT_ERRORS,
+        plans={"regular": _bases("C", "http://127.0.0.1:8000/v1")},
+        quirks={"openai": Quirks(drop=("tools", "tool_choice", "response_format"), reasoning="none",
+                                 replay="never", stream_usage=False, json_schema=False)}),
+}
+
+# Longer names, which choose a plan too.
+PRESET_ALIASES: Final[dict[str, tuple[str, str]]] = {
+    "glm": ("bigmodel", "regular"),             "glm-coding": ("bigmodel", "coding"),
+    "zai-coding": ("zai", "coding"),
+    "dashscope-coding": ("dashscope", "coding"),
+    "dashscope-token-plan": ("dashscope", "token"),
+    "dashscope-intl-coding": ("dashscope-intl", "coding"),
+    "dashscope-intl-token-plan": ("dashscope-intl", "token"),
+    "minimax-plan": ("minimax", "plan"),        "minimax-cn-plan": ("minimax-cn", "plan"),
+    "step-plan": ("stepfun", "plan"),           "step-plan-intl": ("stepfun-intl", "plan"),
+    "ark-coding": ("ark", "coding"),            "ark-agent": ("ark", "agent"),
+    "byteplus-coding": ("byteplus", "coding"),
+    "mimo-plan": ("mimo", "plan"),
+    "mimo-plan-sgp": ("mimo", "plan-sgp"),      "mimo-plan-ams": ("mimo", "plan-ams"),
+    "tencent-coding": ("tencent", "coding"),    "tencent-token-plan": ("tencent", "token"),
+    "qianfan-coding": ("qianfan", "coding"),    "qianfan-token-plan": ("qianfan", "token"),
+    "huawei-token-plan": ("huawei", "token"),
+}
+# fmt: on
+
+# fmt: on
+
+
+# ==== 12. Configuration =======================================================
+# A dataclass field is a key: its kind (how it is read, its schema), its sentence in the
+# reference, its default.  Reading never stops at the first mistake: what is wrong is noted
+# with its place in the file, and reading goes on.  The environment and files of secrets are
+# handed in, so the section stays pure.
+
+_VARIABLE: Final = re.compile(r"\$\$|\$\{([A-Za-z_]\w*)(?::-([^}]*))?\}")
+_RESOLVER: Final = yaml.resolver.Resolver()
+
+
+class Reading:
+    """One file being read: what is wrong with it so far, and where everything stands."""
+
+    def __init__(
+        self, file: str, env: Mapping[str, str], read_secret: Callable[[str], str]
+    ) -> None:
+        self.file = file
+        self.env = env
+        self.read_secret = read_secret
+        self.lenient = False  # inside an inactive provider unset variables are fine
+        self._problems: dict[tuple[int, int, str], None] = {}
+        self._places: dict[str, tuple[int, int]] = {}
+
+    def wrong(self, path: str, text: str, mark: yaml.Mark | None = None) -> None:
+        """Note a problem at a path's place, or at the nearest place above it."""
+        line, column = (mark.line + 1, mark.column + 1) if mark else self.place(path)
+        self._problems[line, column, f"{path}: {text}" if path else text] = None
+
+    def place(self, path: str) -> tuple[int, int]:
+        while path and path not in self._places:
+            path = re.sub(r"(\.[^.\[]*|\[\d+\]|^[^.\[]*)$", "", path)
+        return self._places.get(path, (1, 1))
+
+    def stands(self, path: str, mark: yaml.Mark) -> None:
+        self._places[path] = (mark.line + 1, mark.column + 1)
+
+    def problems(self) -> list[str]:
+        return [f"{self.file}:{line}:{col}: {text}" for line, col, text in sorted(self._problems)]
+
+
+class _Wrong(Exception):
+    """A value that is not of its kind."""
+
+
+class Site:
+    """A node of the YAML file and the way to it."""
+
+    def __init__(self, node: yaml.Node, path: str, reading: Reading) -> None:
+        self.node = node
+        self.path = path
+        self.reading = reading
+        reading.stands(path, node.start_mark)
+
+    def is_null(self) -> bool:
+        return isinstance(self.node, yaml.ScalarNode) and self.node.tag.endswith(":null")
+
+    def text(self) -> str:
+        """A scalar with its references filled in; what YAML takes for a number stays a name."""
+        if not isinstance(self.node, yaml.ScalarNode):
+            raise _Wrong(f"expected {{kind}}, got {self.shape()}")
+        return self._expanded(self.node.value)
+
+    def scalar(self) -> object:
+        """A scalar as YAML means it, once its references are filled in."""
+        text = self.text()
+        plain = isinstance(self.node, yaml.ScalarNode) and self.node.style not in ("'", '"')
+        implicit = (plain or "$" in self.node.value, False)
+        tag = _RESOLVER.resolve(yaml.ScalarNode, text, implicit)  # type: ignore[no-untyped-call]
+        return _constructed(yaml.ScalarNode(tag, text))
+
+    def items(self) -> list[Site]:
+        if not isinstance(self.node, yaml.SequenceNode):
+            raise _Wrong(f"expected {{kind}}, got {self.shape()}")
+        return [
+            Site(item, f"{self.path}[{i}]", self.reading) for i, item in enumerate(self.node.value)
+        ]
+
+    def pairs(self) -> dict[str, Site]:
+        if not isinstance(self.node, yaml.MappingNode):
+            raise _Wrong(f"expected {{kind}}, got {self.shape()}")
+        pairs: dict[str, Site] = {}
+        for key, value in self.node.value:
+            name = str(key.value)
+            where = f"{self.path}.{name}" if self.path else name
+            if name in pairs:
+                self.reading.wrong(where, "stands here twice", key.start_mark)
+            pairs[name] = Site(value, where, self.reading)
+            self.reading.stands(where, key.start_mark)
+        return pairs
+
+    def shape(self) -> str:
+        if self.is_null():
+            return "null"
+        if isinstance(self.node, yaml.ScalarNode):
+            return f"{self.node.value!r:.40}"
+        return "a mapping" if isinstance(self.node, yaml.MappingNode) else "a list"
+
+    def _expanded(self, text: str) -> str:
+        if text.startswith("os.environ/"):  # LiteLLM's spelling
+            return self._variable(text.removeprefix("os.environ/"), None)
+        return _VARIABLE.sub(lambda m: self._variable(m[1], m[2]) if m[1] else "$", text)
+
+    def _variable(self, name: str, default: str | None) -> str:
+        value = self.reading.env.get(name) or default
+        if value is None and not self.reading.lenient:
+            self.reading.wrong(self.path, f"the environment variable {name} is not set")
+        return value or ""
+
+
+def _constructed(node: yaml.Node) -> object:
+    loader = yaml.SafeLoader("")
+    try:
+        return loader.construct_object(node, deep=True)
+    except (yaml.YAMLError, ValueError) as error:
+        raise _Wrong(f"expected {{kind}}, got {node.value!r:.40}") from error
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of value: its name in the reference, how it is read, its JSON Schema."""
+
+    name: str
+    read: Callable[[Site], Any]
+    schema: JSON
+
+    def __call__(self, site: Site) -> Any:
+        """The value, or None with the problem noted."""
+        if site.is_null():
+            return None
+        try:
+            return self.read(site)
+        except _Wrong as wrong:
+            site.reading.wrong(site.path, str(wrong).replace("{kind}", self.name))
+            return None
+
+
+def _flag(site: Site) -> bool:
+    value = site.scalar()
+    if not isinstance(value, bool):
+        raise _Wrong(f"expected {{kind}}, got {site.shape()}")
+    return value
+
+
+def _number(least: float, whole: bool = False) -> Callable[[Site], Any]:
+    def read(site: Site) -> float:
+        value = site.scalar()
+        good = int if whole else int | float
+        if isinstance(value, bool) or not isinstance(value, good):
+            raise _Wrong(f"expected {{kind}}, got {site.shape()}")
+        if value < least:
+            raise _Wrong(f"must be at least {least:g}")
+        return value
+
+    return read
+
+
+def _seconds(site: Site) -> float:
+    text = site.text()
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h)?", text)
+    if not match:
+        raise _Wrong(f"expected {{kind}}, got {site.shape()}")
+    value = float(match[1]) * {"ms": 0.001, "m": 60, "h": 3600}.get(match[2] or "", 1)
+    if value <= 0:
+        raise _Wrong("must be more than 0")
+    return value
+
+
+def _size(site: Site) -> int:
+    match = re.fullmatch(r"(\d+)\s*([KMG]?)i?B?", site.text(), re.IGNORECASE)
+    if not match or not int(match[1]):
+        raise _Wrong(f"expected {{kind}}, got {site.shape()}")
+    return int(match[1]) << {"": 0, "K": 10, "M": 20, "G": 30}[match[2].upper()]
+
+
+def _date(site: Site) -> datetime.datetime:
+    value = site.scalar()
+    if isinstance(value, datetime.datetime):
+        return value
+    if isinstance(value, datetime.date):  # valid to the end of that day
+        return datetime.datetime.combine(value, datetime.time.max)
+    raise _Wrong(f"expected {{kind}}, got {site.shape()}")
+
+
+def _secret(site: Site) -> str:
+    text = site.text()
+    if not text.startswith("file:"):
+        return text
+    try:
+        return site.reading.read_secret(text.removeprefix("file:")).strip()
+    except OSError as error:
+        if site.reading.lenient:
+            return ""
+        raise _Wrong(f"cannot read {text}: {error.strerror}") from error
+
+
+def _json(site: Site) -> Any:
+    if isinstance(site.node, yaml.MappingNode):
+        return {name: _json(inner) for name, inner in site.pairs().items()}
+    if isinstance(site.node, yaml.SequenceNode):
+        return [_json(inner) for inner in site.items()]
+    return site.scalar()
+
+
+TEXT: Final = Kind("text", Site.text, {"type": ["string", "number"]})
+NAMES_SCHEMA: Final = {"type": "string"}
+SECRET: Final = Kind("secret", _secret, NAMES_SCHEMA)
+FLAG: Final = Kind("true or false", _flag, {"type": "boolean"})
+COUNT: Final = Kind("a whole number", _number(1, whole=True), {"type": "integer", "minimum": 1})
+NUMBER: Final = Kind("a number", _number(-math.inf), {"type": "number"})
+WEIGHT: Final = Kind("a number", _number(0), {"type": "number", "minimum": 0})
+SECONDS: Final = Kind("seconds", _seconds, {"type": ["number", "string"]})
+SIZE: Final = Kind("a size like 64MB", _size, {"type": ["integer", "string"]})
+DATE: Final = Kind("a date", _date, {"type": "string"})
+ANYTHING: Final = Kind("any value", _json, {})
+
+
+def word(*words: str) -> Kind:
+    def read(site: Site) -> str:
+        text = site.text()
+        if text not in words:
+            raise _Wrong(f"unknown word {text!r}{meant(text, words)}; one of {', '.join(words)}")
+        return text
+
+    return Kind(" | ".join(words), read, {"enum": list(words)})
+
+
+def many(kind: Kind) -> Kind:
+    """A list; a single value stands for a list of one."""
+
+    def read(site: Site) -> tuple[Any, ...]:
+        sites = site.items() if isinstance(site.node, yaml.SequenceNode) else [site]
+        return tuple(value for value in map(kind, sites) if value is not None)
+
+    listed = {"type": "array", "items": kind.schema}
+    return Kind(f"{kind.name}, or a list", read, {"anyOf": [kind.schema, listed]})
+
+
+def mapping(kind: Kind, nullable: bool = False) -> Kind:
+    def read(site: Site) -> dict[str, Any]:
+        read = ((name, kind(inner)) for name, inner in site.pairs().items())
+        return {name: value for name, value in read if value is not None or nullable}
+
+    schema = {"type": "object", "additionalProperties": kind.schema}
+    return Kind(f"mapping of {kind.name}", read, schema)
+
+
+def either(scalar: Kind, mapped: Kind) -> Kind:
+    """One kind for a mapping, another for everything else."""
+
+    def read(site: Site) -> Any:
+        return (mapped if isinstance(site.node, yaml.MappingNode) else scalar)(site)
+
+    name = f"{scalar.name}, or {mapped.name}"
+    return Kind(name, read, {"anyOf": [scalar.schema, mapped.schema]})
+
+
+def table(cls: type, name: str = "") -> Kind:
+    """A mapping with the keys of a dataclass."""
+    read = functools.partial(_read_table, cls)
+    return Kind(name or "mapping", read, {"$ref": f"#/$defs/{cls.__name__}"})
+
+
+def option(kind: Kind, doc: str, default: Any = None, *, required: bool = False) -> Any:
+    """Declare a key: its kind, its sentence in the reference, its default."""
+    metadata = {"kind": kind, "doc": doc, "required": required, "later": False}
+    if isinstance(default, dict):
+        return field(default_factory=dict, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+def later(doc: str) -> Any:
+    """A key of a coming version: known, and refused rather than ignored."""
+    metadata = {"kind": ANYTHING, "doc": doc, "required": False, "later": True}
+    return field(default=None, metadata=metadata)
+
+
+def _read_table(cls: Any, site: Site) -> Any:
+    pairs, values = site.pairs(), dict[str, Any]()
+    known = {f.name: f for f in dataclasses.fields(cls) if "kind" in f.metadata}
+    for name, inner in pairs.items():
+        if name not in known:
+            site.reading.wrong(inner.path, f"unknown key{meant(name, known)}")
+        elif known[name].metadata["later"]:
+            site.reading.wrong(inner.path, "not supported yet")
+        elif (value := known[name].metadata["kind"](inner)) is not None:
+            values[name] = value
+    for name, spec in known.items():
+        if spec.metadata["required"] and name not in pairs:
+            site.reading.wrong(f"{site.path}.{name}" if site.path else name, "required")
+    return cls(**values)
+
+
+def meant(name: str, known: Iterable[str]) -> str:
+    """ "; did you mean 'endpoint'?" if there is something near."""
+    by_lower = {word.lower(): word for word in known}
+    near = difflib.get_close_matches(name.lower(), by_lower, 1)
+    return f"; did you mean {by_lower[near[0]]!r}?" if near else ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerConfig:
+    max_body: int = option(SIZE, "The largest request taken; a larger one is a 413.", 64 << 20)
+    max_header: int = option(SIZE, "The longest header taken; a longer one is a 431.", 64 << 10)
+    body_timeout: float = option(SECONDS, "Until a whole request must be here, else 408.", 60.0)
+    grace: float = option(SECONDS, "How long running streams may go on at shutdown.", 30.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimeoutConfig:
+    connect: float = option(SECONDS, "To open a connection to a provider.", 10.0)
+    first_event: float = option(SECONDS, "Until a stream says something meaningful.", 120.0)
+    idle: float = option(SECONDS, "The longest silence within a stream.", 180.0)
+    total: float = option(SECONDS, "A client's whole request, all attempts together.", 3600.0)
+    gate: float = option(
+        SECONDS, "Until a stream's head is sent although nothing meaningful has come.", 30.0
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttemptTimeouts:
+    connect: float | None = option(SECONDS, "As in `timeouts`, for this provider.")
+    first_event: float | None = option(SECONDS, "As in `timeouts`, for this provider.")
+    idle: float | None = option(SECONDS, "As in `timeouts`, for this provider.")
+    total: float | None = option(SECONDS, "One attempt at this provider.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogConfig:
+    format: str | None = option(
+        word("text", "json"), "How to write; text on a terminal and json otherwise by default."
+    )
+    level: str = option(word("debug", "info", "warning", "error"), "What to write.", "info")
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeyConfig:
+    key: str = option(SECRET, "The secret, or `sha256:` and its hash.", "", required=True)
+    models: tuple[str, ...] | None = option(
+        many(TEXT), "Names and globs this key may use, as clients say them; all by default."
+    )
+    expires: datetime.datetime | None = option(DATE, "The last day it is good.")
+    limits: None = later("Rates and budgets.")
+    raw: None = later("May use `/p/`.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    name: str | None = option(TEXT, "What the provider calls it; the same by default.")
+    context: int | None = option(COUNT, "Tokens it can read.")
+    output: int | None = option(COUNT, "Tokens it can write.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OverrideConfig:
+    set: dict[str, Any] = option(mapping(ANYTHING), "Fields that get this value.", {})
+    default: dict[str, Any] = option(mapping(ANYTHING), "Fields that get it when absent.", {})
+    drop: tuple[str, ...] = option(many(TEXT), "Fields that are taken out.", ())
+
+
+def _models(site: Site) -> dict[str, ModelConfig]:
+    """A list of names, or a mapping from clients' names to the provider's."""
+    if isinstance(site.node, yaml.SequenceNode):
+        names = [name for name in map(TEXT, site.items()) if name]
+        return {name: ModelConfig(name=None if is_glob(name) else name) for name in names}
+    kind = either(TEXT, table(ModelConfig))
+    read = ((name, kind(inner)) for name, inner in site.pairs().items())
+    return {
+        name: value if isinstance(value, ModelConfig) else ModelConfig(name=value)
+        for name, value in read
+    }
+
+
+def is_glob(name: str) -> bool:
+    return "*" in name or "?" in name
+
+
+_ENDPOINT: Final = either(TEXT, mapping(TEXT))
+_API_KEYS: Final = either(many(SECRET), mapping(many(SECRET)))
+MODELS: Final = Kind(
+    "list of names, or mapping to the provider's names",
+    _models,
+    {"anyOf": [{"type": "array", "items": TEXT.schema}, {"type": "object"}]},
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProviderConfig:
+    preset: str | None = option(TEXT, "A known provider; `api_key` is then all it needs.")
+    api_format: tuple[str, ...] = option(many(TEXT), "What it speaks: openai, anthropic, demo.", ())
+    endpoint: str | dict[str, str] | None = option(
+        _ENDPOINT, "Its base URL in any shape, or one per dialect."
+    )
+    endpoints: dict[str, Any] = option(mapping(_ENDPOINT), "The same per billing plan.", {})
+    billing_plans: tuple[str, ...] = option(
+        many(TEXT), "Plans in order; the next opens only when one's quota is used up.", ()
+    )
+    api_key: Any = option(_API_KEYS, "One credential, a list (balanced), or either per plan.")
+    models: dict[str, ModelConfig] | None = option(MODELS, "What it serves; all if left out.")
+    prefix: str = option(TEXT, "Names are callable with this in front, too.", "")
+    priority: float = option(NUMBER, "Higher is preferred among providers of a name.", 0)
+    weight: float = option(WEIGHT, "The share among providers of equal priority.", 1)
+    active: bool = option(FLAG, "Whether it is used at all.", True)
+    stream_mode: str = option(
+        word("auto", "always", "never"), "Whether it is asked to stream.", "auto"
+    )
+    headers: dict[str, str | None] = option(
+        mapping(TEXT, nullable=True), "Headers to set toward it; null removes one.", {}
+    )
+    override: OverrideConfig = option(
+        table(OverrideConfig), "Changes to bodies in its dialect.", OverrideConfig()
+    )
+    paths: dict[str, str] = option(
+        mapping(TEXT), "Per dialect: all after host and port; may hold {model}.", {}
+    )
+    timeouts: AttemptTimeouts = option(
+        table(AttemptTimeouts), "Limits on waiting for it.", AttemptTimeouts()
+    )
+    proxy: None = later("The way out to it.")
+    prices: None = later("Per million tokens.")
+
+
+def _provider(site: Site) -> ProviderConfig:
+    """Inactive ones are read too, but their unset variables are nobody's business."""
+    pairs = site.pairs()
+    outer = site.reading.lenient
+    site.reading.lenient = "active" in pairs and FLAG(pairs["active"]) is False
+    try:
+        config: ProviderConfig = _read_table(ProviderConfig, site)
+    finally:
+        site.reading.lenient = outer
+    return config
+
+
+@dataclass(frozen=True, kw_only=True)
+class RuleConfig:
+    to: tuple[str, ...] = option(many(TEXT), "Targets in order.", (), required=True)
+    balance: str = option(word("order"), "How to choose among them.", "order")
+    when: None = later("Conditions on the request.")
+    wait: None = later("How long to hold a request while all targets cool down.")
+    hedge_after: None = later("When to ask a second target.")
+
+
+def _rule(site: Site) -> tuple[RuleConfig, ...]:
+    """A target, targets in failover order, or entries with `to`."""
+    entry = table(RuleConfig, "mapping with `to`")
+    if not isinstance(site.node, yaml.SequenceNode):
+        rule = (
+            entry(site)
+            if isinstance(site.node, yaml.MappingNode)
+            else RuleConfig(to=(site.text(),))
+        )
+        return (rule,) if rule else ()
+    shapes = {isinstance(item.node, yaml.MappingNode) for item in site.items()}
+    if shapes == {True, False}:
+        raise _Wrong("a list is either all targets or all entries with `to`")
+    if shapes == {True}:
+        return tuple(rule for rule in map(entry, site.items()) if rule)
+    return (RuleConfig(to=many(TEXT)(site) or ()),)
+
+
+PROVIDER: Final = Kind("mapping", _provider, {"$ref": "#/$defs/ProviderConfig"})
+RULE: Final = Kind(
+    "a target, a list of targets, or a mapping with `to`",
+    _rule,
+    {"anyOf": [{"type": ["string", "array"]}, {"$ref": "#/$defs/RuleConfig"}]},
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    listen: tuple[str, ...] = option(
+        many(TEXT), "host:port or unix:PATH to listen on.", ("127.0.0.1:8484",)
+    )
+    admin_key: str = option(SECRET, "Guards /admin; without one it is loopback only.", "")
+    allow_anonymous: bool = option(
+        FLAG, "Listen beyond loopback without keys, on your own head.", False
+    )
+    server: ServerConfig = option(table(ServerConfig), "Limits toward clients.", ServerConfig())
+    timeouts: TimeoutConfig = option(table(TimeoutConfig), "Limits on waiting.", TimeoutConfig())
+    timezone: str | None = option(TEXT, "For times that are shown; the machine's by default.")
+    tls: None = later("Certificate and key to serve with.")
+    keys: dict[str, KeyConfig] = option(
+        mapping(table(KeyConfig)), "Who may call; without any, loopback callers only.", {}
+    )
+    providers: dict[str, ProviderConfig] = option(
+        mapping(PROVIDER), "Who answers, by a name of your choice.", {}, required=True
+    )
+    routing_rules: dict[str, tuple[RuleConfig, ...]] = option(
+        mapping(RULE), "Where names and globs go; looked up first.", {}
+    )
+    default: str | None = option(TEXT, "The target of names nothing else matches.")
+    state: str = option(word("memory"), "Where usage and limits are kept.", "memory")
+    log: LogConfig = option(table(LogConfig), "What is written, and how.", LogConfig())
+    record: None = later("The flight recorder.")
+    plugins: None = later("Python files that register presets and dialects.")
+
+
+def read_config(text: str, reading: Reading) -> Config:
+    """The file's content as a Config; what is wrong with it is noted in `reading`."""
+    try:
+        loader = yaml.SafeLoader(text)
+        node = loader.get_single_node()
+        _flatten(loader, node, set())
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        reading.wrong("", f"not YAML: {error.problem}", mark)
+        return Config()
+    except (yaml.YAMLError, ValueError) as error:
+        reading.wrong("", f"not YAML: {error}")
+        return Config()
+    if node is None:
+        reading.wrong("providers", "required; the file is empty")
+        return Config()
+    config = table(Config)(Site(node, "", reading))
+    return config if isinstance(config, Config) else Config()
+
+
+def _flatten(loader: yaml.SafeLoader, node: yaml.Node | None, above: set[int]) -> None:
+    """Resolve merge keys (<<) everywhere; an anchor inside itself is no configuration."""
+    if id(node) in above:
+        raise ValueError("an alias refers to a node that contains it")
+    if isinstance(node, yaml.MappingNode):
+        loader.flatten_mapping(node)
+        for _, value in node.value:
+            _flatten(loader, value, above | {id(node)})
+    elif isinstance(node, yaml.SequenceNode):
+        for value in node.value:
+            _flatten(loader, value, above | {id(node)})
+
+
+_TABLES: Final = (
+    ServerConfig,
+    TimeoutConfig,
+    KeyConfig,
+    ModelConfig,
+    OverrideConfig,
+    AttemptTimeouts,
+    ProviderConfig,
+    RuleConfig,
+    LogConfig,
+    Config,
+)
+
+
+def reference(cls: Any = Config, path: str = "") -> Iterator[tuple[str, str, str, str]]:
+    """(key, kind, default, sentence) of every key; the README's table is this."""
+    for spec in dataclasses.fields(cls):
+        where = f"{path}.{spec.name}" if path else spec.name
+        kind: Kind = spec.metadata["kind"]
+        if spec.metadata["later"]:
+            yield where, "", "", spec.metadata["doc"] + " Not supported yet."
+            continue
+        default = "required" if spec.metadata["required"] else _default(spec)
+        inner = next((c for c in _TABLES if _refers(kind.schema, c)), None)
+        yield where, "mapping" if inner else kind.name, default, spec.metadata["doc"]
+        if inner:
+            named = "additionalProperties" in kind.schema
+            yield from reference(inner, where + (".*" if named else ""))
+        if spec.name == "models" and cls is ProviderConfig:
+            yield from reference(ModelConfig, where + ".*")
+
+
+def _refers(schema: JSON, cls: type) -> bool:
+    return f'"#/$defs/{cls.__name__}"' in dumps(schema).decode()
+
+
+def _default(spec: dataclasses.Field[Any]) -> str:
+    value = spec.default
+    if value is dataclasses.MISSING or value in (None, (), "") or dataclasses.is_dataclass(value):
+        return ""
+    if spec.metadata["kind"] is SIZE:
+        return f"{value >> 20}MB" if value >= 1 << 20 else f"{value >> 10}KB"
+    return ", ".join(value) if isinstance(value, tuple) else dumps(value).decode().strip('"')
+
+
+def json_schema() -> JSON:
+    """The file's JSON Schema, for editors."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "relay configuration",
+        **_table_schema(Config),
+        "$defs": {cls.__name__: _table_schema(cls) for cls in _TABLES if cls is not Config},
+    }
+
+
+def _table_schema(cls: Any) -> JSON:
+    specs = [spec for spec in dataclasses.fields(cls) if not spec.metadata["later"]]
+    required = [spec.name for spec in specs if spec.metadata["required"]]
+    return {
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {
+            spec.name: {"description": spec.metadata["doc"], **spec.metadata["kind"].schema}
+            for spec in specs
+        },
+    } | ({"required": required} if required else {})
+
+
+# ==== 13. Plan ================================================================
+# A configuration compiled for answering "where may this go?".  Frozen: a reload builds another
+# and swaps it whole, a request keeps the one it began with.  A route is targets in order; a
+# target is a model at a provider; a lane is one way to a target: plan, credential, endpoint.
+
+SUPPORTED: Final = frozenset((*DIALECTS, "demo"))
+LATER_DIALECTS: Final = frozenset(("responses", "gemini"))
+LOOPBACK_NAMES: Final = frozenset(("localhost", "localhost.localdomain", "ip6-localhost"))
+
+# How a credential is carried: the header, and what stands before the key in it.
+AUTH_STYLES: Final[dict[str, tuple[str, str]]] = {
+    "bearer": ("Authorization", "Bearer "),
+    "x-api-key": ("x-api-key", ""),
+    "api-key": ("api-key", ""),
+    "x-goog-api-key": ("x-goog-api-key", ""),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where one dialect of one plan is spoken."""
+
+    dialect: Dialect
+    url: str  # what is posted to; may hold {model}
+    auth: str
+    quirks: Quirks
+    edits: Edits  # the quirks' and the user's, for a body of this dialect
+    demo: bool = False
+
+    def address(self, model: str) -> str:
+        return self.url.replace("{model}", urllib.parse.quote(model, safe=""))
+
+    @property
+    def base(self) -> str:
+        """What goes down together: the host and port."""
+        return urllib.parse.urlsplit(self.url).netloc
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """A key at a provider.  The name is stable, says nothing, and changes with the key."""
+
+    name: str
+    secret: str
+    account: str  # eight hex digits, for seals
+
+
+@dataclass(frozen=True, slots=True)
+class BillingPlan:
+    name: str
+    credentials: tuple[Credential, ...]
+    endpoints: Mapping[str, Endpoint]  # dialect -> endpoint, the preferred one first
+
+    def endpoint(self, dialect: str) -> Endpoint:
+        return self.endpoints.get(dialect) or next(iter(self.endpoints.values()))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Provider:
+    name: str
+    config: ProviderConfig
+    plans: tuple[BillingPlan, ...]
+    rules: tuple[ErrorRule, ...]
+    timeouts: TimeoutConfig
+    attempt_total: float
+    claims: tuple[str, ...] | None  # globs it serves without being told; None: listed models only
+    local: bool
+
+    def model_for(self, name: str) -> str | None:
+        """What the provider calls `name`, as far as `models` says."""
+        found = self.match(name)
+        return found[1] if found else None
+
+    def match(self, name: str) -> tuple[int, str, ModelConfig] | None:
+        """(quality, upstream name, limits): exact 0, case-insensitive 1, glob 2."""
+        models = self.config.models or {}
+        if name in models and not is_glob(name):
+            return 0, models[name].name or name, models[name]
+        lower = name.lower()
+        for known, model in models.items():
+            if known.lower() == lower and not is_glob(known):
+                return 1, model.name or known, model
+        for known, model in models.items():
+            if is_glob(known) and glob_matches(known, name):
+                return 2, model.name or name, model
+        claimed = self.config.models is None and any(
+            glob_matches(glob, name) for glob in self.claims or ()
+        )
+        return (2, name, ModelConfig()) if claimed else None
+
+    @property
+    def accepts_all(self) -> bool:
+        return not self.config.models and (self.config.models is not None or not self.claims)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A model at a provider: what an attempt goes to."""
+
+    provider: Provider
+    model: str
+
+    def __str__(self) -> str:
+        return f"{self.provider.name}/{self.model}"
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """One way to a target."""
+
+    target: Target
+    plan: BillingPlan
+    credential: Credential
+    endpoint: Endpoint
+
+    def key(self, scope: str) -> str:
+        """The stable name of what a failure of this scope marks."""
+        provider, model = self.target.provider.name, self.target.model
+        return {
+            "credential": self.credential.name,
+            "credential+model": f"{self.credential.name} {model}",
+            "provider+model": f"{provider} {model}",
+            "endpoint": f"{provider} {self.endpoint.base}",
+        }[scope]
+
+    def __str__(self) -> str:
+        several = len(self.plan.credentials) > 1
+        credential = f"#{self.plan.credentials.index(self.credential) + 1}" if several else ""
+        plan = f" ({self.plan.name})" if len(self.target.provider.plans) > 1 else ""
+        return f"{self.target}{plan}{credential}"
+
+
+MARKED_SCOPES: Final = ("credential", "credential+model", "provider+model", "endpoint")
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where a name goes: groups in failover order, equals within a group."""
+
+    name: str
+    why: str
+    groups: tuple[tuple[Target, ...], ...]
+
+    def targets(self, identity: str) -> list[Target]:
+        """All in order.  Among equals a conversation always comes out the same (see `ranked`)."""
+        return [
+            target
+            for group in self.groups
+            for target in ranked(group, identity, str, lambda t: t.provider.config.weight)
+        ]
+
+
+def ranked(
+    items: Sequence[T], identity: str, name: Callable[[T], str], weight: Callable[[T], float]
+) -> list[T]:
+    """Weighted rendezvous hashing: shares by weight over all conversations, and the same order
+    for one of them every time, without a table.  Caches belong to an account, so a conversation
+    must not wander; when one item goes, only its own conversations move.
+    """
+    if len(items) < 2:
+        return list(items)
+
+    def score(item: T) -> float:
+        digest = hashlib.sha256(f"{identity}\0{name(item)}".encode(errors="replace")).digest()
+        uniform = (int.from_bytes(digest[:8], "big") + 1) / (2**64 + 1)
+        return -math.log(uniform) / max(weight(item), 1e-9)
+
+    return sorted(items, key=score)
+
+
+@functools.lru_cache(maxsize=4096)
+def _glob_pattern(glob: str) -> re.Pattern[str]:
+    text = re.escape(glob).replace(r"\*", ".*").replace(r"\?", ".")
+    return re.compile(text, re.IGNORECASE | re.DOTALL)
+
+
+def glob_matches(glob: str, name: str) -> bool:
+    """Only * and ? are wildcards; case does not matter."""
+    return _glob_pattern(glob).fullmatch(name) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks: a key of the configuration, or a loopback caller without one."""
+
+    name: str = ""
+    models: tuple[str, ...] | None = None
+
+    def may_use(self, name: str) -> bool:
+        return self.models is None or any(glob_matches(glob, name) for glob in self.models)
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A key as it is compared: by its hash, in constant time, whether or not there is a match."""
+
+    caller: Caller
+    digest: bytes
+    expires: float | None  # seconds since the epoch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """All that requests need of a configuration."""
+
+    config: Config
+    providers: Mapping[str, Provider]  # by lower-case name
+    keys: tuple[Key, ...]
+    admin: bytes  # digest of the admin key; b"" without one
+    secrets: tuple[str, ...]  # what must never be shown
+
+    def route(self, said: str) -> Route | None:
+        """Where a model name goes, by DESIGN's five steps; None if nowhere."""
+        name = self.bare(said)
+        steps = (self._by_rule, self._by_address, self._by_models, self._by_default, self._by_all)
+        return next((route for step in steps if (route := step(name)) and route.groups), None)
+
+    def bare(self, said: str) -> str:
+        """Without a suffix like Claude Code's [1m], unless the full name is listed."""
+        bare = re.sub(r"\[[^\[\]]*\]$", "", said)
+        return said if bare == said or not bare or said in self.listed() else bare
+
+    def listed(self) -> dict[str, Listed]:
+        """Every name that can be said, with its limits where they are known."""
+        listed = {name: Listed(name) for name in self.config.routing_rules if not is_glob(name)}
+        for provider in self.providers.values():
+            prefix = provider.config.prefix
+            for name, model in (provider.config.models or {}).items():
+                if is_glob(name):
+                    continue
+                names = [name, f"{prefix}/{name}"] if prefix else [name]
+                for known in names:
+                    listed[known] = Listed(known, model.context, model.output)
+        return listed
+
+    def nearest(self, name: str) -> list[str]:
+        """Names that may have been meant."""
+        known = {word.lower(): word for word in self.listed()}
+        near = difflib.get_close_matches(name.lower(), known, 3, 0.5)
+        return [known[word] for word in near]
+
+    def caller(self, offered: Sequence[str], now: float) -> Caller | None:
+        """Who the first good key belongs to; every key is compared with every credential."""
+        found: Caller | None = None
+        for credential in offered:
+            digest = hashlib.sha256(credential.encode(errors="replace")).digest()
+            for key in self.keys:
+                same = hmac.compare_digest(digest, key.digest)
+                if same and found is None and (key.expires is None or now < key.expires):
+                    found = key.caller
+        return found
+
+    def redacted(self, text: str) -> str:
+        for secret in self.secrets:
+            text = text.replace(secret, "[secret]")
+        return text
+
+    # The five steps
+
+    def _by_rule(self, name: str) -> Route | None:
+        rules = self.config.routing_rules
+        lower = name.lower()
+        exact = name if name in rules else next((r for r in rules if r.lower() == lower), None)
+        globs = (rule for rule in rules if is_glob(rule) and glob_matches(rule, name))
+        found = exact or next(globs, None)
+        if not found or not rules[found]:
+            return None
+        targets = (self._target(to, name) for to in rules[found][0].to)
+        return Route(name, f"rule {found}", tuple((t,) for t in targets if t))
+
+    def _by_address(self, name: str) -> Route | None:
+        head, _, model = name.replace(",", "/", 1).partition("/")
+        target = self._target(f"{head}/{model}", model) if model else None
+        return Route(name, "addressed directly", ((target,),)) if target else None
+
+    def _by_models(self, name: str) -> Route | None:
+        ranks: dict[tuple[int, float], list[Target]] = {}
+        for provider in self.providers.values():
+            prefix = f"{provider.config.prefix}/".lower()
+            plain = name[len(prefix) :] if prefix != "/" and name.lower().startswith(prefix) else ""
+            if found := (plain and provider.match(plain)) or provider.match(name):
+                rank = (found[0], -provider.config.priority)
+                ranks.setdefault(rank, []).append(Target(provider, found[1]))
+        groups = tuple(tuple(ranks[rank]) for rank in sorted(ranks))
+        return Route(name, "listed in models", groups)
+
+    def _by_default(self, name: str) -> Route | None:
+        target = self._target(self.config.default, name) if self.config.default else None
+        return Route(name, "default", ((target,),)) if target else None
+
+    def _by_all(self, name: str) -> Route | None:
+        ranks: dict[float, list[Target]] = {}
+        for provider in self.providers.values():
+            if provider.accepts_all:
+                ranks.setdefault(-provider.config.priority, []).append(Target(provider, name))
+        groups = tuple(tuple(ranks[rank]) for rank in sorted(ranks))
+        return Route(name, "provider that accepts every name", groups)
+
+    def _target(self, to: str, said: str) -> Target | None:
+        """`provider/NAME`, or a bare provider for the name the client said."""
+        head, _, model = to.partition("/")
+        provider = self.providers.get(head.lower())
+        if provider is None:
+            return None
+        name = model or said
+        return Target(provider, provider.model_for(name) or name)
+
+
+def identity_of(headers: Mapping[str, str], body: JSON) -> str:
+    """A conversation's name, the same on every turn; "" if there is none (PEERS.md 5.4)."""
+    for name in ("x-claude-code-session-id", "session-id", "session_id", "x-session-id"):
+        if value := headers.get(name):
+            return value
+    user = body.get("metadata")
+    user_id = user.get("user_id") if isinstance(user, dict) else None
+    for value in (headers.get("x-session-affinity"), user_id, body.get("prompt_cache_key")):
+        if isinstance(value, str) and value:
+            return value
+    messages = body.get("messages")
+    first = messages[:2] if isinstance(messages, list) else []  # the system prompt, a question
+    return hashlib.sha256(dumps([body.get("system"), first])).hexdigest() if first else ""
+
+
+# Compiling: every mistake that needs more than one key to be seen
+
+
+def compile_plan(config: Config, reading: Reading) -> Plan:
+    """The plan; what is wrong is noted in `reading`, and the plan is then of no use."""
+    providers: dict[str, Provider] = {}
+    for name, entry in config.providers.items():
+        path = f"providers.{name}"
+        if name.lower() in providers:
+            reading.wrong(path, "another provider has this name but for its case")
+        if re.search(r"[/,\s]", name):
+            reading.wrong(path, "a provider's name cannot hold a slash, a comma or a space")
+        compiled = _Compiler(config, name, entry, reading).provider()
+        if compiled and entry.active:
+            providers[name.lower()] = compiled
+    if config.providers == {} and not reading.problems():
+        reading.wrong("providers", "at least one is needed")
+    _check_rules(config, reading)
+    _check_listen(config, reading)
+    credentials = [c for p in providers.values() for plan in p.plans for c in plan.credentials]
+    shown = [c.secret for c in credentials] + [config.admin_key]
+    shown += [key.key for key in config.keys.values() if not key.key.startswith("sha256:")]
+    return Plan(
+        config=config,
+        providers=providers,
+        keys=tuple(_key(name, entry, config, reading) for name, entry in config.keys.items()),
+        admin=hashlib.sha256(config.admin_key.encode()).digest() if config.admin_key else b"",
+        secrets=tuple(sorted({s for s in shown if len(s) > 3}, key=len, reverse=True)),
+    )
+
+
+def _key(name: str, entry: KeyConfig, config: Config, reading: Reading) -> Key:
+    path = f"keys.{name}.key"
+    digest = hashlib.sha256(entry.key.encode()).digest()
+    if entry.key.startswith("sha256:"):
+        try:
+            digest = bytes.fromhex(entry.key.removeprefix("sha256:"))
+        except ValueError:
+            digest = b""
+        if len(digest) != 32:
+            reading.wrong(path, "expected sha256: and 64 hexadecimal digits")
+    elif not entry.key:
+        reading.wrong(path, "must not be empty; `relay key` makes one")
+    expires = entry.expires and entry.expires.replace(
+        tzinfo=entry.expires.tzinfo or zone_of(config)
+    )
+    return Key(Caller(name, entry.models), digest, expires.timestamp() if expires else None)
+
+
+def zone_of(config: Config) -> datetime.tzinfo | None:
+    """The configured time zone; None is the machine's."""
+    try:
+        return zoneinfo.ZoneInfo(config.timezone) if config.timezone else None
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
+        return None
+
+
+def _check_rules(config: Config, reading: Reading) -> None:
+    known = {name.lower() for name in config.providers}
+    targets = [
+        (f"routing_rules.{name}", target)
+        for name, rules in config.routing_rules.items()
+        for rule in rules
+        for target in rule.to
+    ]
+    targets += [("default", config.default)] if config.default else []
+    for path, target in targets:
+        head = target.partition("/")[0]
+        if head.lower() not in known:
+            hint = meant(head, config.providers)
+            reading.wrong(path, f"target {target!r}: no provider is called {head!r}{hint}")
+    for name, rules in config.routing_rules.items():
+        if not any(rule.to for rule in rules):
+            reading.wrong(f"routing_rules.{name}", "a rule needs at least one target")
+        if len(rules) > 1:
+            reading.wrong(
+                f"routing_rules.{name}", "entries after the first are never used without `when`"
+            )
+    if config.timezone and zone_of(config) is None:
+        reading.wrong("timezone", f"unknown time zone {config.timezone!r}")
+
+
+def _check_listen(config: Config, reading: Reading) -> None:
+    for index, listen in enumerate(config.listen):
+        path = f"listen[{index}]"
+        if listen.startswith("unix:"):
+            if not listen.removeprefix("unix:"):
+                reading.wrong(path, "unix: needs a path")
+            continue
+        try:
+            host, _ = host_and_port(listen)
+        except ValueError as error:
+            reading.wrong(path, str(error))
+            continue
+        if not is_loopback(host) and not config.keys and not config.allow_anonymous:
+            reading.wrong(
+                path,
+                f"{host or 'every interface'} can be reached by others: give `keys`, listen on "
+                "127.0.0.1, or say `allow_anonymous: true`",
+            )
+
+
+def host_and_port(listen: str) -> tuple[str, int]:
+    """`127.0.0.1:8484`, `[::1]:8484`, `:8484` or a bare port."""
+    host, _, port = listen.rpartition(":")
+    if not port.isdigit() or int(port) > 65535:
+        raise ValueError(f"expected host:port or unix:PATH, got {listen!r}")
+    return host.strip("[]"), int(port)
+
+
+def is_loopback(host: str) -> bool:
+    """Is this name or address one that only this machine can reach?"""
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return host.lower() in LOOPBACK_NAMES
+    mapped = getattr(address, "ipv4_mapped", None)
+    return (mapped or address).is_loopback
+
+
+class _Compiler:
+    """One provider on its way from the file to the plan."""
+
+    def __init__(self, config: Config, name: str, entry: ProviderConfig, reading: Reading) -> None:
+        self.config = config
+        self.name = name
+        self.entry = entry
+        self.reading = reading
+        self.path = f"providers.{name}"
+        self.preset, self.alias_plan = self._preset()
+
+    def provider(self) -> Provider | None:
+        entry, preset = self.entry, self.preset
+        if entry.preset and preset is None:
+            return None
+        plans = [self._plan(name, urls) for name, urls in self._plans().items()]
+        self._check_names()
+        limits = {k: v for k, v in vars(entry.timeouts).items() if v is not None}
+        total = limits.pop("total", self.config.timeouts.total)
+        return Provider(
+            name=self.name,
+            config=entry,
+            plans=tuple(plan for plan in plans if plan),
+            rules=(*(preset.errors if preset else ()), *COMMON_ERRORS),
+            timeouts=replace(self.config.timeouts, **limits),
+            attempt_total=total,
+            claims=preset.globs if preset and preset.globs else None,
+            local=bool(preset and preset.local),
+        )
+
+    def wrong(self, key: str, text: str) -> None:
+        self.reading.wrong(f"{self.path}.{key}" if key else self.path, text)
+
+    def _preset(self) -> tuple[Preset | None, str]:
+        name = self.entry.preset
+        if not name:
+            return None, ""
+        preset_name, plan = PRESET_ALIASES.get(name, (name, ""))
+        if preset_name not in PRESETS:
+            self.wrong(
+                "preset", f"unknown preset {name!r}{meant(name, (*PRESETS, *PRESET_ALIASES))}"
+            )
+        return PRESETS.get(preset_name), plan
+
+    def _plans(self) -> dict[str, dict[str, str]]:
+        """Plan -> dialect -> URL, of the plans that are used, in order."""
+        entry = self.entry
+        if entry.endpoint and entry.endpoints:
+            self.wrong("endpoints", "give either `endpoint` or `endpoints`")
+        offered = self._own_plans() or self._preset_plans()
+        wanted = entry.billing_plans or self._default_plans(offered)
+        for plan in wanted:
+            if plan not in offered:
+                self.wrong("billing_plans", f"no endpoint for plan {plan!r}{meant(plan, offered)}")
+        return {plan: offered[plan] for plan in wanted if plan in offered}
+
+    def _own_plans(self) -> dict[str, dict[str, str]]:
+        entry = self.entry
+        if entry.endpoint:
+            return {"regular": self._urls("endpoint", entry.endpoint)}
+        if entry.endpoints and all(name in SUPPORTED | LATER_DIALECTS for name in entry.endpoints):
+            return {"regular": self._urls("endpoints", entry.endpoints)}
+        return {
+            plan: self._urls(f"endpoints.{plan}", urls) for plan, urls in entry.endpoints.items()
+        }
+
+    def _preset_plans(self) -> dict[str, dict[str, str]]:
+        if self.entry.api_format == ("demo",):
+            return {"regular": dict.fromkeys(DIALECTS, "http://demo.invalid")}
+        if self.preset is None:
+            self.wrong("", "needs an `endpoint`, or a `preset` that has one")
+            return {}
+        plans = {plan: dict(urls) for plan, urls in self.preset.plans.items()}
+        if not any(plans.values()):
+            self.wrong(
+                "", f"preset {self.entry.preset} needs an `endpoint`: it differs per account"
+            )
+        return {
+            plan: {d: self._joined(d, url, exact=True) for d, url in urls.items() if d in DIALECTS}
+            for plan, urls in plans.items()
+        }
+
+    def _default_plans(self, offered: Mapping[str, object]) -> tuple[str, ...]:
+        if self.alias_plan in offered:
+            return (self.alias_plan,)
+        subscriptions = self.preset.subscription if self.preset else ()
+        own = bool(self.entry.endpoints)
+        if len(offered) > 1 and own:
+            names = ", ".join(offered)
+            self.wrong("billing_plans", f"say which of {names} to use, in order")
+        return next(((s,) for s in subscriptions if s in offered), tuple(offered)[:1])
+
+    def _urls(self, key: str, said: str | Mapping[str, str]) -> dict[str, str]:
+        """Dialect -> URL to post to, of one `endpoint`."""
+        if isinstance(said, str):
+            said = dict.fromkeys(self._formats(key, said), said)
+        urls: dict[str, str] = {}
+        for dialect, url in said.items():
+            if dialect in LATER_DIALECTS:
+                self.wrong(key, f"{dialect}: this dialect is not supported yet")
+            elif dialect not in SUPPORTED:
+                self.wrong(key, f"unknown dialect {dialect!r}{meant(dialect, SUPPORTED)}")
+            elif not re.match(r"https?://[^/\s]", url):
+                self.wrong(key, f"expected a URL with http:// or https://, got {url!r:.80}")
+            else:
+                urls[dialect] = self._joined(dialect, url)
+        return urls
+
+    def _formats(self, key: str, url: str) -> tuple[str, ...]:
+        """What a plain URL speaks: as said, else as its path ends, else as the preset's first."""
+        if self.entry.api_format:
+            return self.entry.api_format
+        path = urllib.parse.urlsplit(url).path.rstrip("/")
+        for dialect, ending in (("anthropic", "/messages"), ("openai", "/completions")):
+            if path.endswith(ending):
+                return (dialect,)
+        if "anthropic" in path.split("/"):
+            return ("anthropic",)
+        known = [d for plan in (self.preset.plans if self.preset else {}).values() for d in plan]
+        known = [d for d in (*known, *(self.preset.auth if self.preset else ())) if d in DIALECTS]
+        if not known:
+            self.wrong("api_format", "required: say openai or anthropic, which this URL speaks")
+        return tuple(known[:1])
+
+    def _joined(self, dialect: str, base: str, exact: bool = False) -> str:
+        path = self.entry.paths.get(dialect) or (self.preset and self.preset.paths.get(dialect))
+        if path:
+            parts = urllib.parse.urlsplit(base)
+            return f"{parts.scheme}://{parts.netloc}/{path.lstrip('/')}"
+        return joined(DIALECTS[dialect], base, exact) if dialect in DIALECTS else base
+
+    def _plan(self, name: str, urls: Mapping[str, str]) -> BillingPlan | None:
+        endpoints = {d: self._endpoint(d, url) for d, url in urls.items() if d in DIALECTS}
+        credentials = self._credentials(name)
+        if not endpoints and not self.reading.problems():
+            self.wrong("", f"plan {name} has no dialect that is supported yet")
+        return BillingPlan(name, credentials, endpoints) if endpoints else None
+
+    def _endpoint(self, dialect: str, url: str) -> Endpoint:
+        preset, override = self.preset, self.entry.override
+        quirks = preset.quirks.get(dialect, Quirks()) if preset else Quirks()
+        auth = (preset.auth.get(dialect) if preset else None) or DIALECTS[dialect].auth
+        edits = Edits(
+            drop=(*quirks.drop, *override.drop),
+            rename=quirks.rename,
+            clamp=quirks.clamp,
+            fixed=quirks.fixed,
+            default=override.default,
+            set=override.set,
+        )
+        demo = "demo" in self.entry.api_format
+        return Endpoint(DIALECTS[dialect], url, auth, quirks, edits, demo)
+
+    def _credentials(self, plan: str) -> tuple[Credential, ...]:
+        said = self.entry.api_key
+        if isinstance(said, dict):
+            if plan not in said:
+                self.wrong("api_key", f"no credential for plan {plan!r}{meant(plan, said)}")
+            said = said.get(plan, ())
+        preset = self.preset
+        if said is None and preset and preset.key and not preset.local and self.entry.active:
+            self.wrong("api_key", f"required by this preset, e.g. ${{{preset.key}}}")
+        secrets = tuple(dict.fromkeys(said or ("",)))
+        return tuple(self._credential(plan, secret) for secret in secrets)
+
+    def _credential(self, plan: str, secret: str) -> Credential:
+        mark = hashlib.sha256(f"{self.name}\0{secret}".encode()).hexdigest()[:8]
+        return Credential(f"{self.name}/{plan}/{mark}", secret, mark)
+
+    def _check_names(self) -> None:
+        entry = self.entry
+        for dialect in entry.api_format:
+            if dialect in LATER_DIALECTS:
+                self.wrong("api_format", f"{dialect}: this dialect is not supported yet")
+            elif dialect not in SUPPORTED:
+                self.wrong("api_format", f"unknown dialect {dialect!r}{meant(dialect, SUPPORTED)}")
+        for dialect in entry.paths:
+            if dialect not in DIALECTS:
+                self.wrong(f"paths.{dialect}", f"unknown dialect{meant(dialect, DIALECTS)}")
+        if entry.preset and entry.models is None and self.preset and not self.preset.globs:
+            return
+
+
+def joined(dialect: Dialect, base: str, exact: bool = False) -> str:
+    """A base URL in any shape, joined with the dialect's path (PROVIDERS.md 0.3).
+
+    A base that ends in the path, or in its last part, is used as it is; a version segment is
+    never doubled; a bare host gets the version first, unless a preset says the base is `exact`.
+    """
+    url, _, query = base.partition("?")
+    url, tail = url.rstrip("/"), f"?{query}" if query else ""
+    last = dialect.path.removeprefix("/v1")  # /messages, /chat/completions
+    if url.endswith(last):
+        return url + tail
+    bare = urllib.parse.urlsplit(url).path == ""
+    versioned = bool(re.search(r"/v\d+[a-z0-9]*$", url))
+    if dialect.path != last:  # the version is part of the path
+        return url + (last if versioned and not exact else dialect.path) + tail
+    return url + ("/v1" if bare and not exact else "") + last + tail
+
+
+# What changed between two configurations, for the receipt of a reload
+
+
+def changes(old: Config, new: Config) -> list[str]:
+    """Lines like "provider glm: changed (models, priority)"; secrets only by their key's name."""
+    lines: list[str] = []
+    for title, name in (("provider", "providers"), ("key", "keys"), ("rule", "routing_rules")):
+        before, after = getattr(old, name), getattr(new, name)
+        lines += [f"{title} {key}: added" for key in after if key not in before]
+        lines += [f"{title} {key}: removed" for key in before if key not in after]
+        for key in before.keys() & after.keys():
+            if before[key] != after[key]:
+                lines.append(f"{title} {key}: changed{_fields(before[key], after[key])}")
+    for spec in dataclasses.fields(Config):
+        if spec.name not in ("providers", "keys", "routing_rules"):
+            if getattr(old, spec.name) != getattr(new, spec.name):
+                lines.append(f"{spec.name}: changed")
+    return sorted(lines)
+
+
+def _fields(old: Any, new: Any) -> str:
+    if not dataclasses.is_dataclass(old):
+        return ""
+    names = [
+        f.name for f in dataclasses.fields(old) if getattr(old, f.name) != getattr(new, f.name)
+    ]
+    return f" ({', '.join(names)})"
+
+
+################################################################################
+#                                    MEMORY                                    #
+#        synchronous and told the time; nothing here awaits, so nothing can    #
+#        interleave, which is why there are no locks                           #
+################################################################################
+
+# ==== 14. Health ==============================================================
+# Who is cooling down, why, and until when.  A cooldown is a prediction, not a verdict: short
+# marks end within half an hour, a plan's at its reset.  Marks are keyed by stable names, so
+# they outlive a reload; a changed key has another name, and so begins with a clean slate.
+
+SHORTEST, LONGEST = 1.0, 1800.0  # seconds, of a short mark
+LONGEST_PLAN: Final = 35 * 86400.0
+
+
+@dataclass(slots=True)
+class Mark:
+    failure: str
+    until: float
+    guessed: bool  # nobody said until when
+    times: int = 1
+
+
+class Health:
+    """What is marked.  Never reads the clock: `now` is an argument."""
+
+    def __init__(self) -> None:
+        self.marks: dict[str, Mark] = {}
+
+    def failed(self, lane: Lane, error: UpstreamError, now: float) -> None:
+        """Mark what the failure says is out of order; a request's own fault marks nothing."""
+        row = error.failure
+        if row.cool == 0 or error.scope == "request":
+            return
+        key = lane.key(error.scope)
+        before = self.marks.get(key)
+        times = before.times + 1 if before and before.failure == row.name else 1
+        guess = min(row.cool * 2 ** min(times - 1, 10), max(row.cool, LONGEST))
+        most = LONGEST_PLAN if row.opens_next_plan or row.name == "balance_empty" else LONGEST
+        said = error.retry_after
+        seconds = guess if said is None else min(max(said, SHORTEST), most)
+        if before and not before.guessed and before.until > now + seconds:
+            return  # what was said to last longer still stands
+        self.marks[key] = Mark(row.name, now + seconds, said is None, times)
+
+    def succeeded(self, lane: Lane) -> None:
+        """A success clears what was marked on its way."""
+        for scope in MARKED_SCOPES if self.marks else ():
+            self.marks.pop(lane.key(scope), None)
+
+    def cooling(self, lane: Lane, now: float) -> Mark | None:
+        """The mark that keeps a lane from being used, the longest if there are several."""
+        if not self.marks:
+            return None
+        keys = (lane.key(scope) for scope in MARKED_SCOPES)
+        marks = [m for key in keys if (m := self.marks.get(key)) and m.until > now]
+        return max(marks, key=lambda mark: mark.until, default=None)
+
+    def exhausted(self, lane: Lane, now: float) -> bool:
+        """Is the lane's plan used up or over, so that the next plan may open?"""
+        marks = (self.marks.get(lane.key(s)) for s in ("credential", "credential+model"))
+        return any(m and m.until > now and FAILURES[m.failure].opens_next_plan for m in marks)
+
+    def lanes(
+        self, targets: Sequence[Target], dialect: str, identity: str, now: Callable[[], float]
+    ) -> Iterator[tuple[Lane, Mark | None]]:
+        """Every way there is, in order, each with what keeps it from being used just now.
+
+        A target's next plan opens only when every credential of the one before is marked as
+        used up.  What happens between two steps counts, so a plan that runs out in the middle
+        of a request opens the next at once.
+        """
+        for target in targets:
+            for plan in target.provider.plans:
+                endpoint = plan.endpoint(dialect)
+                order = ranked(plan.credentials, identity, lambda c: c.name, lambda c: 1.0)
+                lanes = [Lane(target, plan, credential, endpoint) for credential in order]
+                for lane in lanes:
+                    yield lane, self.cooling(lane, now())
+                if not all(self.exhausted(lane, now()) for lane in lanes):
+                    break
+
+    def forget(self, now: float) -> None:
+        """Let go of marks that are long over, so that memory stays bounded."""
+        over = [key for key, mark in self.marks.items() if mark.until < now - LONGEST]
+        for key in over:
+            del self.marks[key]
+
+
+################################################################################
+#                                     I/O                                      #
+################################################################################
+
+# ==== 15. Log =================================================================
+# One line per request, written when it is over, and a few events in between.  Text for people
+# on a terminal, JSON otherwise.  Secrets were taken out by whoever made the text; headers and
+# bodies never come here.
+
+_LEVELS: Final = ("debug", "info", "warning", "error")
+
+
+class Log:
+    """Writes lines; `zone` is for the times in text, JSON has UTC."""
+
+    def __init__(self, config: LogConfig, zone: datetime.tzinfo | None, stream: TextIO) -> None:
+        self.text = (config.format or ("text" if stream.isatty() else "json")) == "text"
+        self._least = _LEVELS.index(config.level)
+        self._zone = zone
+        self._stream = stream
+
+    def event(self, level: str, message: str, **fields: Any) -> None:
+        if _LEVELS.index(level) < self._least:
+            return
+        if self.text:
+            said = "  ".join(f"{name}={_plain(value)}" for name, value in fields.items())
+            self._write(f"{self._clock()} {level:7} {message}  {said}".rstrip())
+        else:
+            self._write_json({"level": level, "message": message} | fields)
+
+    def request(self, record: JSON) -> None:
+        """The line of a request; what went wrong is a warning, the rest is information."""
+        level = "info" if record["code"] in ("OK", "CD") else "warning"
+        if _LEVELS.index(level) < self._least:
+            return
+        if self.text:
+            self._write(f"{self._clock()} {_request_text(record)}")
+        else:
+            self._write_json({"level": level} | record)
+
+    def fault(self, error: BaseException) -> None:
+        """An exception nobody expected: where it happened, but not what the values were."""
+        where = [f"{f.name}:{f.lineno}" for f in traceback.extract_tb(error.__traceback__)]
+        self.event("error", "internal error", type=type(error).__name__, where=where[-6:])
+
+    def _clock(self) -> str:
+        return datetime.datetime.now(self._zone).strftime("%H:%M:%S")
+
+    def _write_json(self, record: JSON) -> None:
+        stamp = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
+        self._write(dumps({"time": stamp} | record).decode())
+
+    def _write(self, line: str) -> None:
+        with contextlib.suppress(OSError):  # a log that cannot be written must not stop service
+            self._stream.write(line + "\n")
+            self._stream.flush()
+
+
+def _plain(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _request_text(record: JSON) -> str:
+    """OK  200 alice claude-x -> bigglm/glm-4.6 (coding)  1.2s first 0.4s  in 1200 (900 cached) out 80"""
+    seconds = [f"{(record['ms'] or 0) / 1000:.2f}s"]
+    if record["first_ms"] is not None:
+        seconds.append(f"first {record['first_ms'] / 1000:.2f}s")
+    tokens = ""
+    if record["tokens_in"] is not None:
+        cached = f" ({record['cache_read']} cached)" if record["cache_read"] else ""
+        tokens = f"in {record['tokens_in']}{cached} out {record['tokens_out']}"
+    tries = [f"{t['target']} {t['plan']} {t['outcome']} {t['ms']}ms" for t in record["attempts"]]
+    steps = (
+        f"{record['code']:2} {record['status'] or '-'}",
+        record["key"] or "",
+        f"{record['model'] or '-'} -> {record['target'] or '-'}",
+        " ".join(seconds),
+        tokens,
+        record["body"] or "",
+        "; ".join(tries) if len(tries) != 1 or tries[0].split()[-2] != "ok" else "",
+        record["error"] or "",
+        record["id"],
+    )
+    return "  ".join(step for step in steps if step)
+
+
+# ==== 16. Upstream ============================================================
+# One HTTP exchange with a provider.  Foreign exceptions become ours here and nowhere else.
+
+# What concerns one connection only (RFC 9110 7.6.1), what relay says itself, the client's own
+# credentials, and what would tell the provider about the client's network.
+_NOT_FORWARDED: Final = frozenset(
+    "connection keep-alive proxy-connection proxy-authenticate proxy-authorization te trailer"
+    " trailers transfer-encoding upgrade expect host content-length content-encoding"
+    " accept-encoding authorization x-api-key api-key x-goog-api-key cookie forwarded"
+    " x-forwarded-for x-forwarded-host x-forwarded-proto x-forwarded-port x-real-ip via".split()
+)
+# What an answer in another dialect's words keeps of the provider's headers.
+_ANSWER_KEPT: Final = frozenset(("request-id", "x-request-id"))
+_ANSWER_DROPPED: Final = frozenset(
+    "connection keep-alive proxy-authenticate te trailer transfer-encoding upgrade date server"
+    " content-length set-cookie alt-svc strict-transport-security".split()
+)
+_READABLE: Final = ("gzip", "deflate", "identity")
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A request as it goes out on one lane."""
+
+    url: str
+    headers: Mapping[str, str]
+    body: bytes
+    stream: bool
+    passage: Passage
+    note: BodyNote
+    dropped: tuple[str, ...] = ()
+
+
+class Reply(Protocol):
+    """A provider's answer whose head is here.  `read` gives b"" at the end and raises
+    UpstreamError when the connection breaks; `close` may be called at any time."""
+
+    status: int
+    headers: Mapping[str, str]
+
+    async def read(self) -> bytes: ...
+
+    def close(self) -> None: ...
+
+
+class HTTPReply:
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self.status = response.status
+        self.headers: Mapping[str, str] = response.headers
+        self._response = response
+
+    async def read(self) -> bytes:
+        try:
+            return await self._response.content.readany()
+        except TimeoutError as error:
+            raise UpstreamError("timeout", "went silent in the middle of its answer") from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise UpstreamError("transient", f"broke off its answer ({_said(error)})") from error
+
+    def close(self) -> None:
+        self._response.close()
+
+
+class Upstream:
+    """Connections to providers."""
+
+    def __init__(self) -> None:
+        # No limit: aiohttp's default of 100 makes the 101st open stream wait for minutes.
+        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=60)
+        trace = aiohttp.TraceConfig()
+        trace.on_connection_reuseconn.append(_note_reuse)
+        self._session = aiohttp.ClientSession(
+            connector=connector,
+            auto_decompress=False,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
+            trace_configs=[trace],
+        )
+
+    async def post(self, outgoing: Outgoing, timeouts: TimeoutConfig) -> Reply:
+        """The reply's head; UpstreamError if there is none."""
+        reused: dict[str, bool] = {}
+        try:
+            return await self._post(outgoing, timeouts, reused)
+        except aiohttp.ServerDisconnectedError as error:
+            # A kept connection that the provider had just closed; the request never arrived.
+            if reused:
+                return await self._post(outgoing, timeouts, {})
+            raise UpstreamError("transient", "closed the connection without an answer") from error
+
+    async def _post(
+        self, outgoing: Outgoing, timeouts: TimeoutConfig, reused: dict[str, bool]
+    ) -> Reply:
+        limits = aiohttp.ClientTimeout(
+            total=None,
+            connect=timeouts.connect,
+            sock_read=timeouts.idle if outgoing.stream else None,
+        )
+        try:
+            response = await self._session.post(
+                yarl.URL(outgoing.url, encoded=True),
+                data=outgoing.body,
+                headers=outgoing.headers,
+                timeout=limits,
+                allow_redirects=False,
+                trace_request_ctx=reused,
+            )
+        except aiohttp.ServerDisconnectedError:
+            raise
+        except aiohttp.ConnectionTimeoutError as error:
+            raise UpstreamError("timeout", "could not be connected to in time") from error
+        except TimeoutError as error:
+            raise UpstreamError("timeout", "did not answer in time") from error
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise UpstreamError("transient", f"cannot be reached ({_said(error)})") from error
+        return HTTPReply(response)
+
+    async def close(self) -> None:
+        await self._session.close()
+
+
+async def _note_reuse(session: object, context: Any, params: object) -> None:
+    context.trace_request_ctx["reused"] = True
+
+
+def _said(error: BaseException) -> str:
+    return str(error) or type(error).__name__
+
+
+async def read_all(reply: Reply, most: int = 64 << 20) -> bytes:
+    """A whole answer; UpstreamError if it is longer than any answer should be."""
+    blocks, size = list[bytes](), 0
+    while block := await reply.read():
+        blocks.append(block)
+        if (size := size + len(block)) > most:
+            raise UpstreamError("transient", f"sent more than {most >> 20} MB")
+    return b"".join(blocks)
+
+
+class Inflater:
+    """A body out of its content coding; bytes of a coding we cannot read stay as they are."""
+
+    def __init__(self, coding: str) -> None:
+        self.active = coding in ("gzip", "deflate", "x-gzip")
+        self._stream = zlib.decompressobj(47 if "gzip" in coding else 15)  # 47: gzip or zlib
+        self._raw = coding == "deflate"
+
+    def feed(self, data: bytes) -> bytes:
+        if not self.active:
+            return data
+        try:
+            return self._stream.decompress(data)
+        except zlib.error as error:
+            if self._raw:  # "deflate" is zlib by the RFC and bare deflate at some servers
+                self._raw, self._stream = False, zlib.decompressobj(-15)
+                return self.feed(data)
+            raise UpstreamError("transient", f"sent a broken content coding: {error}") from error
+
+
+def request_headers(client: Mapping[str, str], outgoing_stream: bool, same: bool) -> dict[str, str]:
+    """What of a client's headers goes to a provider: all of the same dialect's, else its name."""
+    named = {name.strip().lower() for name in client.get("Connection", "").split(",")}
+    kept: dict[str, str] = {}
+    for name, value in client.items():
+        lower = name.lower()
+        if lower in _NOT_FORWARDED or lower in named or lower.startswith("x-relay-"):
+            continue
+        if same or lower in ("user-agent", "accept-language", "traceparent", "tracestate"):
+            kept[name] = f"{kept[name]}, {value}" if name in kept else value
+    kept.setdefault("User-Agent", f"relay/{__version__}")
+    kept["Content-Type"] = "application/json"
+    kept["Accept-Encoding"] = "identity"
+    if not outgoing_stream:
+        offered = [c.strip() for c in client.get("Accept-Encoding", "").split(",")]
+        readable = [c for c in offered if c.partition(";")[0].strip() in _READABLE]
+        kept["Accept-Encoding"] = ", ".join(readable) or "identity"
+    return kept
+
+
+# ==== 17. Demo ================================================================
+# The embedded provider: no key, no network, always the same answer to the same request.  It
+# calls a tool when the user's words ask for one, so that an agent's loop can be seen whole.
+
+
+def demo_response(request: Request, id: str) -> Response:
+    last = request.messages[-1] if request.messages else Message("user", ())
+    results = [part for part in last.parts if isinstance(part, ToolResult)]
+    asked = " ".join(part.text for part in last.parts if isinstance(part, Text))
+    tool = next((t for t in request.tools if t.name.lower() in asked.lower()), None)
+    if tool is None and request.tools and re.search(r"\btools?\b", asked, re.IGNORECASE):
+        tool = request.tools[0]
+    thought = Reasoning("The user is trying relay out.", Seal("cr"))
+    if results:
+        said = " ".join(p.text for r in results for p in r.parts if isinstance(p, Text))
+        text = f"The tool answered: {said[:500] or 'nothing'}"
+    elif tool:
+        call = ToolCall(f"call_{id[:12]}", tool.name, dumps(_example(tool.schema)).decode())
+        usage = _demo_usage(request, call.text)
+        return Response(id, request.model, (thought, call), "tool_calls", usage)
+    else:
+        text = (
+            f"Hello from relay {__version__}. You asked for the model {request.model!r} and said: "
+            f"{asked[-200:].strip() or 'nothing'!r}. This answer comes from the embedded demo "
+            "provider; put a real one into config.yaml and it will answer instead."
+        )
+    usage = _demo_usage(request, text)
+    return Response(id, request.model, (thought, Text(text)), "stop", usage)
+
+
+def _demo_usage(request: Request, text: str) -> Usage:
+    return Usage(input=estimate(request), output=8 + len(text) // 4, reasoning=8)
+
+
+def _example(schema: JSON) -> Any:
+    """A value that fits a JSON Schema, as far as it is simple."""
+    if "enum" in schema:
+        return schema["enum"][0]
+    kind = schema.get("type", "object")
+    if kind == "object" or "properties" in schema:
+        needed = schema.get("required") or list(schema.get("properties") or ())[:1]
+        properties = schema.get("properties") or {}
+        return {name: _example(properties.get(name, {"type": "string"})) for name in needed}
+    simple = {"integer": 1, "number": 1.0, "boolean": True, "array": [], "null": None}
+    return simple.get(kind, "relay") if isinstance(kind, str) else "relay"
+
+
+class DemoReply:
+    """The demo provider's answer, streamed at a pace that can be watched."""
+
+    status = 200
+
+    def __init__(self, outgoing: Outgoing, pause: float = 0.02) -> None:
+        dialect = outgoing.passage.upstream
+        request = dialect.parse_request(loads(outgoing.body))
+        id = hashlib.sha256(outgoing.body).hexdigest()[:16]
+        asked = Asked(request.model, id, 0, outgoing.passage.asked.now, request.include_usage)
+        response = demo_response(request, id)
+        kind = "text/event-stream" if outgoing.stream else "application/json"
+        self.headers: Mapping[str, str] = {"Content-Type": kind}
+        self._pause = pause
+        self._blocks = iter([dumps(dialect.render_response(response, asked))])
+        if outgoing.stream:
+            encoder = dialect.encoder(asked)
+            self._blocks = filter(None, map(encoder.encode, _in_words(unfold(response))))
+
+    async def read(self) -> bytes:
+        await asyncio.sleep(self._pause)
+        return next(self._blocks, b"")
+
+    def close(self) -> None:
+        self._blocks = iter(())
+
+
+def _in_words(events: Iterable[Event]) -> Iterator[Event]:
+    for event in events:
+        if isinstance(event, PartDelta):
+            yield from map(PartDelta, re.findall(r"\s*\S+\s*$|\s*\S+", event.text))
+        else:
+            yield event
+
+
+# ==== 18. Relay ===============================================================
+# One request from accept to settle.  Start at `Relay.handle`.  Until the first meaningful
+# event nothing has reached the client, so trying the next target is free; afterwards a break
+# is told in the client's own words and the connection is closed without an end, because
+# clients run truncated commands when they see a clean one.
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """One attempt, for the log and for what the client is told."""
+
+    lane: Lane
+    outcome: str  # "ok" or a failure class
+    status: int
+    ms: int
+
+    def record(self) -> JSON:
+        return {
+            "target": str(self.lane.target),
+            "plan": self.lane.plan.name,
+            "credential": self.lane.credential.name.rpartition("/")[2],
+            "outcome": self.outcome,
+            "status": self.status,
+            "ms": self.ms,
+        }
+
+
+class Exchange:
+    """One client request and all that is known of it so far; dies in `settle`."""
+
+    def __init__(self, plan: Plan, request: web.BaseRequest, dialect: Dialect) -> None:
+        # What was asked
+        self.plan = plan
+        self.request = request
+        self.dialect = dialect
+        self.id = secrets.token_hex(8)
+        self.began = time.monotonic()
+        self.caller = Caller()
+        self.body = Body(b"{}")
+        self.peek = Peek("", False)
+        self.identity = ""
+        # What came of it
+        self.tried: list[Tried] = []
+        self.lane: Lane | None = None
+        self.usage: Usage | None = None
+        self.note: BodyNote | None = None
+        self.dropped: tuple[str, ...] = ()
+        self.first: float | None = None  # when the first meaningful event came
+        self.status = 0
+        self.code = "CD"  # the termination code; what it is if nobody comes to say another
+        self.error = ""
+
+    @functools.cached_property
+    def parsed(self) -> Request:
+        """The whole request in the hub's words and in order."""
+        request = self.dialect.parse_request(self.body.wire)
+        return replace(request, messages=repaired(request.messages))
+
+    @functools.cached_property
+    def tokens(self) -> int:
+        return estimate(self.parsed)
+
+    def prepare(self, lane: Lane, strip: bool) -> Outgoing:
+        """The request as it goes to a lane; `strip`: without reasoning it objected to."""
+        config = lane.target.provider.config
+        stream = {"always": True, "never": False}.get(config.stream_mode, self.peek.stream)
+        same = lane.endpoint.dialect is self.dialect
+        make = self._forwarded if same else self._translated
+        body, note, names, dropped = make(lane, stream, strip)
+        headers = request_headers(self.request.headers, stream, same)
+        if lane.endpoint.dialect is ANTHROPIC:
+            headers.setdefault("anthropic-version", "2023-06-01")
+        if secret := lane.credential.secret:
+            name, before = AUTH_STYLES[lane.endpoint.auth]
+            headers[name] = before + secret
+        tokens = 0 if same else self.tokens
+        usage = same or self.parsed.include_usage
+        asked = Asked(self.peek.model, self.id, tokens, int(time.time()), usage)
+        passage = Passage(
+            lane.endpoint.dialect, self.dialect, asked, names, lane.credential.account
+        )
+        url = lane.endpoint.address(lane.target.model)
+        url = _with_query(url, self.request.query_string) if same else url
+        return Outgoing(url, _overridden(headers, config), body, stream, passage, note, dropped)
+
+    def _forwarded(
+        self, lane: Lane, stream: bool, strip: bool
+    ) -> tuple[bytes, BodyNote, dict[str, str], tuple[str, ...]]:
+        """The same dialect: the client's bytes, edited only where something must be."""
+        body, quirks = self.body.wire, lane.endpoint.quirks
+        if self.dialect is ANTHROPIC and not quirks.native:
+            body = without_attribution(body)
+        if self.dialect is ANTHROPIC and (strip or (quirks.signed and self._has_envelopes())):
+            body = without_foreign_thoughts(body, lane.credential.account, strip)
+        if stream is not self.peek.stream:
+            body = {k: v for k, v in body.items() if k != "stream_options"} | {"stream": stream}
+        body = lane.endpoint.edits.applied(body)
+        if body is self.body.wire:
+            data = self.body.retargeted(lane.target.model)
+        else:
+            data = dumps(body | {"model": lane.target.model})
+        return data, "verbatim" if data == self.body.raw else "edited", {}, ()
+
+    def _translated(
+        self, lane: Lane, stream: bool, strip: bool
+    ) -> tuple[bytes, BodyNote, dict[str, str], tuple[str, ...]]:
+        endpoint, quirks = lane.endpoint, lane.endpoint.quirks
+        request = replace(self.parsed, model=lane.target.model, stream=stream)
+        request = without_reasoning(request) if strip else request
+        ids = re.compile(quirks.call_id or endpoint.dialect.call_id)
+        request, names = suited(request, re.compile(quirks.tool_name), ids)
+        rendered = endpoint.dialect.render_request(request, quirks, lane.credential.account)
+        data = dumps(endpoint.edits.applied(rendered.body))
+        return data, "translated", names, rendered.dropped
+
+    def _has_envelopes(self) -> bool:
+        return ENVELOPE_MARK in self.body.raw
+
+    def since(self, moment: float | None) -> int | None:
+        return None if moment is None else round((moment - self.began) * 1000)
+
+    def answer_headers(self) -> dict[str, str]:
+        """What relay says about itself in an answer."""
+        headers = {"x-relay-request-id": self.id, "x-relay-attempts": str(len(self.tried))}
+        if lane := self.lane:
+            headers["x-relay-provider"] = lane.target.provider.name
+            headers["x-relay-model"] = lane.target.model
+        if self.note:
+            headers["x-relay-body"] = self.note
+        if self.dropped:
+            headers["x-relay-dropped"] = ", ".join(self.dropped)[:1000]
+        upstream = sum(tried.ms for tried in self.tried)
+        relay = max(0, (self.since(time.monotonic()) or 0) - upstream)
+        headers["server-timing"] = f"relay;dur={relay}, upstream;dur={upstream}"
+        return headers
+
+
+def _with_query(url: str, query: str) -> str:
+    """The client's query string, without the credential it may hold, after the endpoint's own."""
+    kept = [item for item in query.split("&") if item and not item.lower().startswith("key=")]
+    return url + ("&" if "?" in url else "?") + "&".join(kept) if kept else url
+
+
+def _overridden(headers: dict[str, str], config: ProviderConfig) -> dict[str, str]:
+    """The user's headers have the last word; null removes one."""
+    said = {name.lower(): value for name, value in config.headers.items()}
+    kept = {name: value for name, value in headers.items() if name.lower() not in said}
+    return kept | {name: value for name, value in config.headers.items() if value is not None}
+
+
+class ClientResponse(web.StreamResponse):
+    """An answer that can be ended without an end."""
+
+    aborted = False
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        if self.aborted:  # aiohttp then closes the connection, without the final chunk
+            raise ConnectionResetError("the answer was broken off")
+        await super().write_eof(data)
+
+
+class Downstream:
+    """The client's side of an exchange: the head, the bytes, and keep-alives in silence.
+
+    Writes are whole events, so a keep-alive may stand between any two of them.
+    """
+
+    def __init__(self, exchange: Exchange, gate: float, interval: float) -> None:
+        self.response: ClientResponse | None = None
+        self.alive: Callable[[], bytes] = lambda: b": keep-alive\n\n"
+        self._exchange = exchange
+        self._interval = interval
+        self._last = time.monotonic()
+        self._beating: asyncio.Task[None] | None = None
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(gate, self._begin_beating) if exchange.peek.stream else None
+
+    async def begin(self, headers: Mapping[str, str]) -> None:
+        """Send the head, unless it went out early."""
+        if self.response is None:
+            self.response = ClientResponse(status=200, headers=headers)
+            await self.response.prepare(self._exchange.request)
+            if self._timer and not self._beating:
+                self._timer.cancel()
+                loop = asyncio.get_running_loop()
+                self._timer = loop.call_later(self._interval, self._begin_beating)
+
+    async def write(self, data: bytes) -> None:
+        self._last = time.monotonic()
+        if data and self.response:
+            await self.response.write(data)
+
+    async def end(self, broken: bool) -> None:
+        self.stop()
+        if self.response:
+            self.response.aborted = broken
+            if not broken:
+                await self.response.write_eof()
+
+    def stop(self) -> None:
+        if self._timer:
+            self._timer.cancel()
+        if self._beating:
+            self._beating.cancel()
+
+    def _begin_beating(self) -> None:
+        self._beating = asyncio.get_running_loop().create_task(self._beat())
+
+    async def _beat(self) -> None:
+        """Head and keep-alives, so that clients that wait for either do not give up."""
+        with contextlib.suppress(ConnectionError):
+            head = {"Content-Type": "text/event-stream", "Cache-Control": "no-cache"}
+            await self.begin(head | {"x-relay-request-id": self._exchange.id})
+            while True:
+                silence = time.monotonic() - self._last
+                if silence >= self._interval:
+                    await self.write(self.alive())
+                    silence = 0.0
+                await asyncio.sleep(self._interval - silence)
+
+
+@dataclass(slots=True)
+class Answer:
+    """A provider that has begun to answer well."""
+
+    lane: Lane
+    outgoing: Outgoing
+    reply: Reply
+    pipe: Pipe
+    head: bytes  # what the client is owed for what was read so far
+    inflater: Inflater
+    raw: bytes = b""  # a whole answer, in its content coding
+
+    async def read(self) -> bytes:
+        """The next bytes, readable; b"" at the end."""
+        while data := await self.reply.read():
+            if plain := self.inflater.feed(data):
+                return plain
+        return b""
+
+
+class Relay:
+    """Serves requests by the current plan.  State that outlives a request: plan and health."""
+
+    def __init__(self, plan: Plan, upstream: Upstream, log: Log, keepalive: float) -> None:
+        self.plan = plan
+        self.health = Health()
+        self.upstream = upstream
+        self.log = log
+        self.keepalive = keepalive
+        self.running: set[Exchange] = set()
+
+    async def handle(self, request: web.BaseRequest, dialect: Dialect) -> web.StreamResponse:
+        """A request to be answered by a model, from accept to settle."""
+        exchange = Exchange(self.plan, request, dialect)
+        self.running.add(exchange)
+        try:
+            return await self._serve(exchange)
+        except RelayError as error:
+            return self.refuse(exchange, error)
+        except asyncio.CancelledError:
+            exchange.code = "CD"
+            raise
+        except ConnectionError:  # the client is gone
+            exchange.code = "CD"
+            raise
+        except Exception as error:  # noqa: BLE001  # the boundary: a fault of ours is a 500
+            self.log.fault(error)
+            return self.refuse(exchange, RelayError("internal error; relay's log has the details"))
+        finally:
+            self.running.discard(exchange)
+            self.settle(exchange)
+
+    async def _serve(self, exchange: Exchange) -> web.StreamResponse:
+        route = await self.admit(exchange)
+        limits = exchange.plan.config.timeouts
+        downstream = Downstream(exchange, limits.gate, self.keepalive)
+        # before the first event there is no pipe yet whose keep-alive could be asked for
+        downstream.alive = exchange.dialect.encoder(Asked(exchange.peek.model, exchange.id)).alive
+        try:
+            async with asyncio.timeout(limits.total):
+                answer = await self.attempts(exchange, route.targets(exchange.identity))
+                try:
+                    return await self._answer(exchange, answer, downstream)
+                finally:
+                    answer.reply.close()
+        except TimeoutError:
+            error = UpstreamError("timeout", f"not finished within {limits.total:g} s")
+            return await self._fail(exchange, downstream, error)
+        except RelayError as error:
+            return await self._fail(exchange, downstream, error)
+        finally:
+            downstream.stop()
+
+    async def admit(self, exchange: Exchange) -> Route:
+        """Who asks, for what, and where that goes; everything a client can do wrong."""
+        request, plan = exchange.request, exchange.plan
+        exchange.caller = authenticated(request, plan)
+        exchange.body = Body(await read_body(request, plan.config.server))
+        exchange.peek = exchange.dialect.peek(exchange.body.wire)
+        exchange.identity = identity_of(request.headers, exchange.body.wire)
+        exchange.identity = exchange.identity or exchange.id
+        return permitted(exchange.peek.model, exchange.caller, plan)
+
+    # Attempts
+
+    async def attempts(self, exchange: Exchange, targets: Sequence[Target]) -> Answer:
+        """The first good answer.  Nothing has reached the client yet, so trying on is free."""
+        failures, skipped = list[tuple[Lane, UpstreamError]](), list[tuple[Lane, Mark]]()
+        lanes = self.health.lanes(targets, exchange.dialect.name, exchange.identity, time.time)
+        for lane, mark in lanes:
+            if mark:
+                skipped.append((lane, mark))
+                continue
+            if failures and self._is_hopeless(lane, failures):
+                continue
+            try:
+                return await self._rectified(exchange, lane)
+            except UpstreamError as error:
+                failures.append((lane, error))
+                if not error.failure.failover:
+                    break
+        guessed = [lane for lane, mark in skipped if mark.guessed and mark.failure != "auth"]
+        if not failures and guessed:  # a guess must not lock a provider out that is healthy
+            try:
+                return await self._rectified(exchange, guessed[0])
+            except UpstreamError as error:
+                failures.append((guessed[0], error))
+        raise concluded(failures, skipped, time.time())
+
+    @staticmethod
+    def _is_hopeless(lane: Lane, failures: Sequence[tuple[Lane, UpstreamError]]) -> bool:
+        """What was too long for a model is too long for it by every way there."""
+        return any(
+            error.failure.name == "too_long" and str(failed.target) == str(lane.target)
+            for failed, error in failures
+        )
+
+    async def _rectified(self, exchange: Exchange, lane: Lane) -> Answer:
+        """One attempt; a second one without reasoning if that is what the provider objects to."""
+        try:
+            return await self.attempt(exchange, lane, strip=False)
+        except UpstreamError as error:
+            if error.failure.name != "bad_request" or not _SEAL_TROUBLE.search(error.message):
+                raise
+        return await self.attempt(exchange, lane, strip=True)
+
+    async def attempt(self, exchange: Exchange, lane: Lane, strip: bool) -> Answer:
+        """One lane.  It counts as answered once its first meaningful event is in."""
+        began, provider = time.monotonic(), lane.target.provider
+        outcome, status = "cancelled", 0
+        try:
+            async with asyncio.timeout(provider.attempt_total):
+                answer = await self._first_event(exchange, lane, strip)
+            outcome, status = "ok", answer.reply.status
+            self.health.succeeded(lane)
+            return answer
+        except (TimeoutError, UpstreamError) as error:
+            if not isinstance(error, UpstreamError):
+                error = UpstreamError("timeout", f"no answer within {provider.attempt_total:g} s")
+            outcome, status = error.failure.name, error.upstream_status
+            self.health.failed(lane, error, time.time())
+            raise error from None
+        finally:
+            ms = round((time.monotonic() - began) * 1000)
+            exchange.tried.append(Tried(lane, outcome, status, ms))
+
+    async def _first_event(self, exchange: Exchange, lane: Lane, strip: bool) -> Answer:
+        outgoing = exchange.prepare(lane, strip)
+        limits = lane.target.provider.timeouts
+        wait = limits.first_event if outgoing.stream else None
+        try:
+            async with asyncio.timeout(wait):
+                reply = await self._posted(exchange, lane, outgoing)
+                try:
+                    return await self._begun(exchange, lane, outgoing, reply)
+                except BaseException:
+                    reply.close()
+                    raise
+        except TimeoutError:
+            raise UpstreamError("timeout", f"said nothing within {wait:g} s") from None
+
+    async def _posted(self, exchange: Exchange, lane: Lane, outgoing: Outgoing) -> Reply:
+        if lane.endpoint.demo:
+            return DemoReply(outgoing)
+        reply = await self.upstream.post(outgoing, lane.target.provider.timeouts)
+        if reply.status != 200:
+            try:
+                raise await self._error(exchange, lane, reply)
+            finally:
+                reply.close()
+        return reply
+
+    async def _error(self, exchange: Exchange, lane: Lane, reply: Reply) -> UpstreamError:
+        body = await read_all(reply, 1 << 20)
+        with contextlib.suppress(UpstreamError):
+            body = Inflater(reply.headers.get("Content-Encoding", "")).feed(body)
+        return self._classified(
+            exchange,
+            lane,
+            said_in(body),
+            reply,
+            body if lane.endpoint.dialect is exchange.dialect else b"",
+        )
+
+    def _classified(
+        self, exchange: Exchange, lane: Lane, said: Failure, reply: Reply, body: bytes = b""
+    ) -> UpstreamError:
+        """What a provider said went wrong, as an error that knows what to do about it."""
+        verdict = judged(lane.target.provider.rules, reply.status, said, reply.headers, time.time())
+        message = exchange.plan.redacted(verdict.message)
+        return UpstreamError(
+            verdict.failure,
+            message,
+            upstream_status=reply.status,
+            retry_after=verdict.until,
+            scope=verdict.scope,
+            body=exchange.plan.redacted(body.decode(errors="replace")).encode() if body else b"",
+            content_type=reply.headers.get("Content-Type", "application/json"),
+        )
+
+    async def _begun(
+        self, exchange: Exchange, lane: Lane, outgoing: Outgoing, reply: Reply
+    ) -> Answer:
+        make = Streamed if exchange.peek.stream else Gathered
+        inflater = Inflater(reply.headers.get("Content-Encoding", ""))
+        answer = Answer(lane, outgoing, reply, make(outgoing.passage), b"", inflater)
+        pipe = answer.pipe
+        if isinstance(pipe, Gathered):
+            answer.raw = await read_all(reply)
+            pipe.feed(inflater.feed(answer.raw))
+            answer.head = pipe.eof()
+        else:
+            while not (pipe.begun or pipe.failure):
+                data = await answer.read()
+                answer.head += pipe.feed(data) if data else pipe.eof()
+                if not data:
+                    break
+        if pipe.failure and not (pipe.begun and exchange.peek.stream):
+            raise self._classified(exchange, lane, pipe.failure, reply)
+        if not pipe.begun:
+            nothing = Failure("ended without an answer", cause="transient")
+            raise self._classified(exchange, lane, nothing, reply)
+        return answer
+
+    # The answer
+
+    async def _answer(
+        self, exchange: Exchange, answer: Answer, downstream: Downstream
+    ) -> web.StreamResponse:
+        exchange.lane, exchange.first = answer.lane, time.monotonic()
+        exchange.dropped = answer.outgoing.dropped
+        exchange.note = "translated" if answer.pipe.translated else answer.outgoing.note
+        if exchange.dropped:
+            self.log.event(
+                "debug", "dropped in translation", id=exchange.id, fields=list(exchange.dropped)
+            )
+        if exchange.peek.stream:
+            return await self.pump(exchange, answer, downstream)
+        return self._whole(exchange, answer)
+
+    def _whole(self, exchange: Exchange, answer: Answer) -> web.StreamResponse:
+        exchange.usage = answer.pipe.usage
+        exchange.status, exchange.code = 200, "OK"
+        headers = self._headers(exchange, answer)
+        body = answer.head if answer.pipe.translated else answer.raw
+        headers.setdefault("Content-Type", "application/json")
+        return web.Response(body=body, headers=headers)
+
+    def _headers(self, exchange: Exchange, answer: Answer) -> CIMultiDict[str]:
+        """The provider's headers where its words pass, and relay's own."""
+        headers: CIMultiDict[str] = CIMultiDict()
+        verbatim = not answer.pipe.translated
+        for name, value in answer.reply.headers.items():
+            lower = name.lower()
+            passes = verbatim and lower not in _ANSWER_DROPPED
+            if passes or lower in _ANSWER_KEPT:
+                headers.add(name, value)
+        if exchange.peek.stream:
+            kind = headers.get("Content-Type", "")
+            if not kind.startswith("text/event-stream"):
+                headers["Content-Type"] = "text/event-stream"
+            headers.setdefault("Cache-Control", "no-cache")
+            headers["X-Accel-Buffering"] = "no"  # nginx in front would gather the chunks
+            if answer.inflater.active:
+                headers.pop("Content-Encoding", None)
+        headers.update(exchange.answer_headers())
+        return headers
+
+    async def pump(
+        self, exchange: Exchange, answer: Answer, downstream: Downstream
+    ) -> web.StreamResponse:
+        """Provider to client, block by block; a break ends in the client's own error event."""
+        pipe = answer.pipe
+        exchange.status = 200
+        try:
+            await downstream.begin(self._headers(exchange, answer))
+            downstream.alive = pipe.alive
+            await downstream.write(answer.head)
+            try:
+                while data := await answer.read():
+                    if out := pipe.feed(data):
+                        await downstream.write(out)
+                exchange.code = "OK"
+            except UpstreamError as error:
+                exchange.error = str(error.message)
+                exchange.code = "UI" if error.failure.name == "timeout" else "UR"
+            await downstream.write(pipe.eof())
+            if pipe.failure:
+                exchange.code = "UE" if exchange.code == "OK" else exchange.code
+                exchange.error = exchange.error or exchange.plan.redacted(pipe.failure.message)
+            await downstream.end(broken=pipe.failure is not None)
+        finally:
+            exchange.usage = pipe.usage
+        assert downstream.response
+        return downstream.response
+
+    async def _fail(
+        self, exchange: Exchange, downstream: Downstream, error: RelayError
+    ) -> web.StreamResponse:
+        """No answer: a status of its own, or in the stream if the head is out already."""
+        downstream.stop()
+        if downstream.response is None:
+            return self.refuse(exchange, error)
+        exchange.status, exchange.error = 200, error.message
+        exchange.code = termination(error)
+        await downstream.write(exchange.dialect.error_event(error, exchange.id))
+        await downstream.end(broken=True)
+        return downstream.response
+
+    def refuse(self, exchange: Exchange, error: RelayError) -> web.StreamResponse:
+        """An error in the client's dialect; the provider's own words where they are its too."""
+        exchange.error, exchange.code = error.message, termination(error)
+        headers = exchange.answer_headers() | error_headers(error)
+        if isinstance(error, UpstreamError) and error.body:
+            exchange.status = error.upstream_status
+            headers["Content-Type"] = error.content_type
+            return web.Response(body=error.body, status=exchange.status, headers=headers)
+        exchange.status = exchange.dialect.status(error)
+        body = dumps(exchange.dialect.render_error(error, exchange.id))
+        headers["Content-Type"] = "application/json"
+        return web.Response(body=body, status=exchange.status, headers=headers)
+
+    def settle(self, exchange: Exchange) -> None:
+        """The end, however it came: one log line.  Synchronous, so that nothing can prevent it."""
+        lane, usage = exchange.lane, exchange.usage
+        self.log.request(
+            {
+                "id": exchange.id,
+                "code": exchange.code,
+                "status": exchange.status,
+                "path": exchange.request.path,
+                "key": exchange.caller.name or None,
+                "model": exchange.peek.model or None,
+                "provider": lane.target.provider.name if lane else None,
+                "target": str(lane.target) if lane else None,
+                "body": exchange.note,
+                "stream": exchange.peek.stream,
+                "attempts": [tried.record() for tried in exchange.tried],
+                "tokens_in": usage.input if usage else None,
+                "tokens_out": usage.output if usage else None,
+                "cache_read": usage.cache_read if usage else None,
+                "cache_write": usage.cache_write if usage else None,
+                "ms": exchange.since(time.monotonic()),
+                "first_ms": exchange.since(exchange.first),
+                "dropped": list(exchange.dropped) or None,
+                "error": exchange.plan.redacted(exchange.error) or None,
+            }
+        )
+
+    # Counting tokens
+
+    async def count(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Anthropic's count_tokens: the provider's own count, or an estimate that says so."""
+        exchange = Exchange(self.plan, request, ANTHROPIC)
+        try:
+            route = await self.admit(exchange)
+            for lane, mark in self.health.lanes(
+                route.targets(exchange.identity), "anthropic", exchange.identity, time.time
+            ):
+                if mark is None:
+                    if counted := await self._counted(exchange, lane):
+                        return counted
+                    break
+            headers = exchange.answer_headers() | {"x-relay-estimated": "true"}
+            return web.json_response({"input_tokens": exchange.tokens}, headers=headers)
+        except RelayError as error:
+            return self.refuse(exchange, error)
+
+    async def _counted(self, exchange: Exchange, lane: Lane) -> web.Response | None:
+        """The count of a provider that has the endpoint; None if it cannot be had."""
+        endpoint = lane.endpoint
+        if endpoint.dialect is not ANTHROPIC or endpoint.demo:
+            return None
+        if not endpoint.quirks.count_tokens and lane.target.provider.config.preset:
+            return None
+        exchange.lane = lane
+        outgoing = exchange.prepare(lane, strip=False)
+        path, _, query = outgoing.url.partition("?")
+        outgoing = replace(outgoing, url=f"{path}/count_tokens" + (f"?{query}" if query else ""))
+        try:
+            async with asyncio.timeout(lane.target.provider.timeouts.connect + 10):
+                reply = await self.upstream.post(outgoing, lane.target.provider.timeouts)
+                body = await read_all(reply, 1 << 20)
+        except (TimeoutError, UpstreamError):
+            return None
+        exchange.note = outgoing.note
+        headers = exchange.answer_headers() | {"Content-Type": "application/json"}
+        coding = reply.headers.get("Content-Encoding")
+        headers |= {"Content-Encoding": coding} if coding else {}
+        return web.Response(body=body, headers=headers) if reply.status == 200 else None
+
+
+_SEAL_TROUBLE: Final = re.compile(
+    r"signature|encrypted_content|redacted_thinking|expected `?thinking|thinking.{0,40}block",
+    re.IGNORECASE,
+)
+
+
+def concluded(
+    failures: Sequence[tuple[Lane, UpstreamError]],
+    skipped: Sequence[tuple[Lane, Mark]],
+    now: float,
+) -> RelayError:
+    """What the client is told when no target is left (DESIGN.md 5)."""
+    if not failures:
+        return _all_cooling(skipped, now)
+    own = [(lane, error) for lane, error in failures if error.failure.name in OF_THE_REQUEST]
+    lane, last = own[-1] if own else failures[-1]
+    told = "; ".join(f"{lane}: {error.message}" for lane, error in failures)
+    waits = [error.retry_after for _, error in failures if error.retry_after is not None]
+    waits += [mark.until - now for _, mark in skipped]
+    if len(failures) == 1 or own:
+        body = last.body if own else b""
+        single = UpstreamError(
+            last.failure.name,
+            told if len(failures) > 1 else f"{lane} {_verb(last)}{last.message}",
+            upstream_status=last.upstream_status,
+            retry_after=min(waits, default=None),
+            body=body,
+            content_type=last.content_type,
+        )
+        return single
+    limits = all(error.failure.name in LIMITS for _, error in failures)
+    retry = any(error.retry for _, error in failures)
+    return NoTarget(
+        f"all {len(failures)} attempts failed: {told}",
+        status=429 if limits else 503,
+        kind="rate_limit" if limits else "overloaded",
+        retry=retry,
+        retry_after=min(waits, default=None),
+    )
+
+
+def _verb(error: UpstreamError) -> str:
+    """The class in words, with what to do where the operator can do something."""
+    advice = {
+        "auth": "refused relay's credential; check api_key and the plan's URL: ",
+        "balance_empty": "has no balance left: ",
+        "plan_exhausted": "has used up its plan: ",
+        "plan_expired": "has a plan that is over: ",
+        "model_missing": "does not know this model; check `models`: ",
+        "client_rejected": "does not admit this client: ",
+        "rate_limited": "limits the rate: ",
+        "overloaded": "is overloaded: ",
+    }
+    return advice.get(error.failure.name, "")
+
+
+def _all_cooling(skipped: Sequence[tuple[Lane, Mark]], now: float) -> RelayError:
+    causes = "; ".join(
+        f"{lane}: {plan_text(mark.failure)}, for {max(1, round(mark.until - now))} s more"
+        for lane, mark in skipped
+    )
+    limits = all(mark.failure in LIMITS for _, mark in skipped)
+    return NoTarget(
+        f"every target is cooling down: {causes}",
+        status=429 if limits else 503,
+        kind="rate_limit" if limits else "overloaded",
+        retry=any(FAILURES[mark.failure].retry for _, mark in skipped),
+        retry_after=min((mark.until - now for _, mark in skipped), default=None),
+    )
+
+
+def error_headers(error: RelayError) -> dict[str, str]:
+    """retry-after in whole seconds, which Codex needs on every 429; and whether to try again."""
+    headers: dict[str, str] = {}
+    wait = error.retry_after
+    if error.status == 429 and wait is None:
+        wait = 5.0
+    if wait is not None and error.status in (429, 502, 503, 504):
+        headers["retry-after"] = str(max(1, math.ceil(wait)))
+    if not error.retry or (wait is not None and wait > 300):
+        headers["x-should-retry"] = "false"
+    return headers
+
+
+_TERMINATION: Final = {
+    "timeout": "UT",
+    "rate_limited": "RL",
+    "plan_exhausted": "RL",
+    "transient": "UC",
+}
+
+
+def termination(error: RelayError) -> str:
+    """Two letters for the log (PEERS.md 5.9)."""
+    match error:
+        case UpstreamError():
+            return _TERMINATION.get(error.failure.name, "UE")
+        case Unauthorized() | Forbidden():
+            return "AU"
+        case NoTarget():
+            return "RL" if error.status == 429 else "CO"
+        case BadRequest() | TooLarge() | TooSlow() | UnknownModel() | NotYet():
+            return "BR"
+        case _:
+            return "IE"
+
+
+# Admission
+
+
+def authenticated(request: web.BaseRequest, plan: Plan) -> Caller:
+    """Who asks.  Any of the headers, on any route, several at once; the first good one names."""
+    if not plan.keys:
+        if not plan.config.allow_anonymous:
+            require_loopback(request)
+        return Caller()
+    offered = offered_keys(request)
+    if not offered:
+        raise Unauthorized("no API key; send one of relay's `keys` as a Bearer token or x-api-key")
+    caller = plan.caller(offered, time.time())
+    if caller is None:
+        raise Unauthorized("this API key is not one of relay's `keys`, or it has expired")
+    return caller
+
+
+def offered_keys(request: web.BaseRequest) -> list[str]:
+    headers = request.headers
+    bearer = [
+        value[7:].strip()
+        for value in headers.getall("Authorization", ())
+        if value[:7].lower() == "bearer "
+    ]
+    named = [headers.get(name, "") for name in ("x-api-key", "api-key", "x-goog-api-key")]
+    return [key for key in (*bearer, *named, request.query.get("key", "")) if key]
+
+
+def require_loopback(request: web.BaseRequest) -> None:
+    """Without keys only this machine is answered, and no page of another site (DNS rebinding)."""
+    peer = request.transport.get_extra_info("peername") if request.transport else None
+    if isinstance(peer, tuple) and not is_loopback(str(peer[0])):
+        raise Forbidden("relay has no `keys`, so it answers this machine only")
+    host = request.headers.get("Host", "")
+    name = re.sub(r":\d+$", "", host).strip("[]")
+    if isinstance(peer, tuple) and not is_loopback(name):
+        raise Forbidden(f"relay has no `keys`, so it answers to localhost only, not {host[:60]!r}")
+
+
+def permitted(model: str, caller: Caller, plan: Plan) -> Route:
+    """The route of a model name that this caller may use."""
+    bare = plan.bare(model)
+    head, _, rest = bare.replace(",", "/", 1).partition("/")
+    plain = rest if rest and head.lower() in plan.providers else bare
+    if not any(caller.may_use(name) for name in (model, bare, plain)):
+        raise Forbidden(f"key {caller.name!r} may not use model {model!r}")
+    if route := plan.route(model):
+        return route
+    near = plan.nearest(bare)
+    hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+    raise UnknownModel(f"no provider serves model {model!r}{hint}")
+
+
+async def read_body(request: web.BaseRequest, limits: ServerConfig) -> bytes:
+    """The whole body, within the limits of size and time."""
+    too_large = TooLarge(f"the body is over server.max_body, {limits.max_body >> 20} MB")
+    if (request.content_length or 0) > limits.max_body:
+        raise too_large
+    if request.headers.get("Expect", "").lower() == "100-continue":
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0
+    blocks, size = list[bytes](), 0
+    try:
+        async with asyncio.timeout(limits.body_timeout):
+            while block := await request.content.readany():
+                blocks.append(block)
+                if (size := size + len(block)) > limits.max_body:
+                    raise too_large
+    except TimeoutError:
+        message = f"the request was not here within {limits.body_timeout:g} s"
+        raise TooSlow(message) from None
+    except (web.RequestPayloadError, zlib.error, ValueError) as error:
+        raise BadRequest(f"the body cannot be read: {error}") from error
+    return b"".join(blocks)
+
+
+# ==== 19. Operations ==========================================================
+# Which path is whose, and what is not a model's answer: probes, lists, status.  No probe ever
+# calls a provider.
+
+Handler: TypeAlias = Callable[["Operations", web.BaseRequest], Awaitable[web.StreamResponse]]
+
+# The paths of clients, without the version segments in front: a base URL that already ends in
+# /v1 makes a client ask for /v1/v1/messages, one without it for /chat/completions.
+_VERSIONS: Final = re.compile(r"^(/v1(?:beta)?)+(?=/|$)")
+_LATER_PATHS: Final = re.compile(
+    r"/(responses|completions|embeddings|images|audio|rerank|moderations|p)(/.*)?"
+    r"|/models/[^/]+:\w+|/metrics"
+)
+_STATUS_PATHS: Final = ("/admin", "/admin/status")
+
+
+class Operations:
+    """Finds the handler of a path."""
+
+    def __init__(self, relay: Relay) -> None:
+        self.relay = relay
+        self.draining = False
+        self.generation = 1
+        self.started = time.time()
+        self.last_reload = ""
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        path = _VERSIONS.sub("", request.path.rstrip("/")) or "/"
+        if handler := _HANDLERS.get((request.method, path)):
+            return await handler(self, request)
+        try:
+            return self._other(request, path)
+        except RelayError as error:
+            return _refused(request, error)
+
+    def _other(self, request: web.BaseRequest, path: str) -> web.StreamResponse:
+        if request.method in ("GET", "HEAD") and path.startswith("/models/"):
+            return self._one_model(request, urllib.parse.unquote(path.removeprefix("/models/")))
+        if path in _STATUS_PATHS and request.method == "GET":
+            return self.status(request)
+        if _LATER_PATHS.fullmatch(path):
+            raise NotYet(f"{request.method} {request.path}: not supported yet")
+        if any(known == path for _, known in _HANDLERS):
+            raise NotFound(f"{request.method} is not a method of {request.path}")
+        raise NotFound(f"no such path: {request.path}; see the README for those relay serves")
+
+    async def messages(self, request: web.BaseRequest) -> web.StreamResponse:
+        return await self.relay.handle(request, ANTHROPIC)
+
+    async def count_tokens(self, request: web.BaseRequest) -> web.StreamResponse:
+        return await self.relay.count(request)
+
+    async def chat(self, request: web.BaseRequest) -> web.StreamResponse:
+        return await self.relay.handle(request, CHAT)
+
+    async def models(self, request: web.BaseRequest) -> web.StreamResponse:
+        """The list in the shape that the caller's headers ask for."""
+        try:
+            body = _list_dialect(request).render_models(self._visible(request))
+        except RelayError as error:
+            return _refused(request, error)
+        return web.json_response(body, dumps=_json_text)
+
+    def _one_model(self, request: web.BaseRequest, name: str) -> web.StreamResponse:
+        found = next((m for m in self._visible(request) if m.name == name), None)
+        if found is None:
+            raise UnknownModel(f"model {name!r} is not in the list")
+        listed = _list_dialect(request).render_models([found])
+        return web.json_response(listed["data"][0], dumps=_json_text)
+
+    def _visible(self, request: web.BaseRequest) -> list[Listed]:
+        plan = self.relay.plan
+        caller = authenticated(request, plan)
+        return [model for name, model in plan.listed().items() if caller.may_use(name)]
+
+    async def alive(self, request: web.BaseRequest) -> web.StreamResponse:
+        return web.json_response({"status": "ok", "version": __version__})
+
+    async def ready(self, request: web.BaseRequest) -> web.StreamResponse:
+        """503 while draining, or while there is nobody to send a request to."""
+        if self.draining:
+            return web.json_response({"status": "draining"}, status=503)
+        if not self.relay.plan.providers:
+            return web.json_response({"status": "no active provider"}, status=503)
+        return web.json_response({"status": "ready", "generation": self.generation})
+
+    async def root(self, request: web.BaseRequest) -> web.StreamResponse:
+        return web.Response(text=f"relay {__version__}\n")
+
+    def status(self, request: web.BaseRequest) -> web.StreamResponse:
+        """What is configured, what cools down, how the last reload went; no secret in it."""
+        self._require_admin(request)
+        plan, now = self.relay.plan, time.time()
+        marks = {
+            key: {"cause": mark.failure, "seconds": round(mark.until - now), "times": mark.times}
+            for key, mark in self.relay.health.marks.items()
+            if mark.until > now
+        }
+        body = {
+            "version": __version__,
+            "generation": self.generation,
+            "uptime": round(now - self.started),
+            "running": len(self.relay.running),
+            "providers": {
+                p.name: {"plans": [b.name for b in p.plans]} for p in plan.providers.values()
+            },
+            "cooling": marks,
+            "last_reload": self.last_reload or None,
+        }
+        return web.json_response(body, dumps=_json_text)
+
+    def _require_admin(self, request: web.BaseRequest) -> None:
+        """The admin key; without one only this machine, directly, and no page of another site."""
+        if admin := self.relay.plan.admin:
+            digests = [hashlib.sha256(key.encode()).digest() for key in offered_keys(request)]
+            if not any([hmac.compare_digest(digest, admin) for digest in digests]):
+                raise Unauthorized("the admin key is needed here")
+            return
+        require_loopback(request)
+        if any(name.lower().startswith(("forwarded", "x-forwarded-")) for name in request.headers):
+            raise Forbidden("without an `admin_key` this is not answered through a proxy")
+        origin = urllib.parse.urlsplit(request.headers.get("Origin", "")).hostname
+        if origin and not is_loopback(origin):
+            raise Forbidden("without an `admin_key` this is not answered to other sites")
+
+
+_HANDLERS: Final[dict[tuple[str, str], Handler]] = {
+    ("POST", "/messages"): Operations.messages,
+    ("POST", "/messages/count_tokens"): Operations.count_tokens,
+    ("POST", "/chat/completions"): Operations.chat,
+    ("GET", "/models"): Operations.models,
+    ("HEAD", "/models"): Operations.models,
+    ("GET", "/healthz"): Operations.alive,
+    ("HEAD", "/healthz"): Operations.alive,
+    ("GET", "/readyz"): Operations.ready,
+    ("HEAD", "/readyz"): Operations.ready,
+    ("GET", "/"): Operations.root,
+    ("HEAD", "/"): Operations.root,
+    ("GET", "/api/hello"): Operations.root,
+    ("HEAD", "/api/hello"): Operations.root,
+}
+
+
+def _json_text(value: object) -> str:
+    return dumps(value).decode()
+
+
+def _list_dialect(request: web.BaseRequest) -> Dialect:
+    return ANTHROPIC if "anthropic-version" in request.headers else CHAT
+
+
+def _refused(request: web.BaseRequest, error: RelayError) -> web.Response:
+    """An error on a path without a dialect of its own."""
+    dialect = _list_dialect(request)
+    id = secrets.token_hex(8)
+    headers = error_headers(error) | {"x-relay-request-id": id, "Content-Type": "application/json"}
+    body = dumps(dialect.render_error(error, id))
+    return web.Response(body=body, status=dialect.status(error), headers=headers)
+
+
+# ==== 20. Server ==============================================================
+# Four verbs in a row: start, run, drain, stop.  A second signal skips the drain.
+
+
+def load(path: Path | None, text: str, env: Mapping[str, str]) -> Plan:
+    """A configuration as a plan; ConfigError with everything that is wrong with it."""
+    name = str(path) if path else "config"
+    reading = Reading(name, env, lambda file: Path(file).read_text())
+    config = read_config(text, reading)
+    plan = compile_plan(config, reading)
+    if problems := reading.problems():
+        raise ConfigError(problems)
+    return plan
+
+
+class Connection(RequestHandler):
+    """A client's connection: aiohttp's, with limits on slowness and errors in JSON."""
+
+    __slots__ = ("_limit", "_patience")
+
+    def __init__(self, *args: Any, limit: float, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._limit = limit
+        self._patience: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        loop = asyncio.get_running_loop()
+        self._patience = loop.call_later(self._limit, self._give_up)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        if self._patience:
+            self._patience.cancel()
+        super().connection_lost(exc)
+
+    def _give_up(self) -> None:
+        """No request's head is here yet: a client that is too slow, or wants nothing."""
+        if self._request_count == 0 and self.transport:
+            self.transport.write(
+                b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+            )
+            self.force_close()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """What cannot even be parsed.  The text is ours: aiohttp's would quote the line."""
+        error: RelayError = BadRequest("this is not an HTTP request that relay understands")
+        if isinstance(exc, LineTooLong):
+            error = HeaderTooLarge("a line of the request's head is over server.max_header")
+        elif status >= 500:
+            error = RelayError("internal error")
+        if request.writer.output_size > 0:
+            raise ConnectionError("the answer has begun already")
+        response = _refused(request, error)
+        response.force_close()
+        return response
+
+
+class Listener(web.Server):
+    """Makes a Connection of every connection."""
+
+    def __init__(self, handler: Any, limits: ServerConfig) -> None:
+        super().__init__(handler, handler_cancellation=True)
+        self._limits = limits
+
+    def __call__(self) -> RequestHandler:
+        return Connection(
+            self,
+            loop=self._loop,
+            limit=self._limits.body_timeout,
+            access_log=None,
+            logger=logging.getLogger("relay.http"),
+            max_line_size=self._limits.max_header,
+            max_field_size=self._limits.max_header,
+            keepalive_timeout=900.0,
+        )
+
+
+class Server:
+    """A running relay: sockets, signals, the current plan."""
+
+    def __init__(self, plan: Plan, path: Path | None, log: Log) -> None:
+        self.path = path
+        self.log = log
+        self._signals = 0
+        self._stopping = asyncio.Event()
+        self._hurry = asyncio.Event()
+        keepalive = float(os.environ.get("RELAY_KEEPALIVE", "10"))
+        self.relay = Relay(plan, Upstream(), log, keepalive)
+        self.operations = Operations(self.relay)
+        limits = plan.config.server
+        server = Listener(self.operations.handle, limits)
+        self._runner = web.ServerRunner(server, shutdown_timeout=limits.grace)
+
+    async def serve(self) -> None:
+        """From start to stop."""
+        try:
+            await self.start()
+            await self._stopping.wait()
+            await self.drain()
+        finally:
+            await self.stop()
+
+    async def start(self) -> None:
+        await self._runner.setup()
+        config = self.relay.plan.config
+        for listen in config.listen:
+            await self._listen(listen)
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop)
+        loop.add_signal_handler(signal.SIGHUP, self.reload)
+        names = ", ".join(self.relay.plan.providers) or "none"
+        listening = ", ".join(config.listen)
+        self.log.event("info", f"relay {__version__} is ready", listen=listening, providers=names)
+
+    async def _listen(self, listen: str) -> None:
+        try:
+            if listen.startswith("unix:"):
+                socket_path = listen.removeprefix("unix:")
+                _remove_stale_socket(socket_path)
+                await web.UnixSite(self._runner, socket_path).start()
+                os.chmod(socket_path, 0o660)
+            else:
+                host, port = host_and_port(listen)
+                await web.TCPSite(self._runner, host or None, port).start()
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise ConfigError([f"cannot listen on {listen}: {reason}"]) from error
+
+    def reload(self) -> None:
+        """Read, check, swap, say what changed; a bad file changes nothing."""
+        if self.path is None:
+            self.log.event("warning", "there is no configuration file to reload")
+            return
+        old = self.relay.plan.config
+        try:
+            plan = load(self.path, self.path.read_text(), os.environ)
+            fixed = [
+                name
+                for name in ("listen", "state")
+                if getattr(old, name) != getattr(plan.config, name)
+            ]
+            if fixed:
+                raise ConfigError(
+                    [f"{self.path}: {n} cannot change without a restart" for n in fixed]
+                )
+        except (ConfigError, OSError, UnicodeDecodeError) as error:
+            problems = list(error.problems) if isinstance(error, ConfigError) else [str(error)]
+            self.operations.last_reload = "failed: " + "; ".join(problems)
+            self.log.event("error", "reload failed, nothing changed", problems=problems)
+            return
+        self.relay.plan = plan
+        self.relay.health.forget(time.time())
+        self.log = self.relay.log = Log(plan.config.log, zone_of(plan.config), sys.stderr)
+        self.operations.generation += 1
+        changed = changes(old, plan.config)
+        self.operations.last_reload = "; ".join(changed) or "nothing changed"
+        self.log.event(
+            "info", "reloaded", generation=self.operations.generation, changes=changed or ["none"]
+        )
+
+    async def drain(self) -> None:
+        """No new connections; what runs may finish within the grace period."""
+        self.operations.draining = True
+        running, grace = len(self.relay.running), self.relay.plan.config.server.grace
+        self.log.event("info", "stopping", running=running, grace=f"{grace:g} s")
+        drained = asyncio.create_task(self._runner.cleanup())
+        hurried = asyncio.create_task(self._hurry.wait())
+        await asyncio.wait((drained, hurried), return_when=asyncio.FIRST_COMPLETED)
+        hurried.cancel()
+        drained.cancel()
+        await asyncio.gather(drained, hurried, return_exceptions=True)
+
+    async def stop(self) -> None:
+        await self.relay.upstream.close()
+        for listen in self.relay.plan.config.listen:
+            if listen.startswith("unix:"):
+                Path(listen.removeprefix("unix:")).unlink(missing_ok=True)
+        self.log.event("info", "stopped")
+
+    def _stop(self) -> None:
+        (self._hurry if self._stopping.is_set() else self._stopping).set()
+
+
+def _remove_stale_socket(path: str) -> None:
+    """A socket file that nobody listens on any more."""
+    if not Path(path).is_socket():
+        return
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            Path(path).unlink()
+
+
+# ==== 21. Command line ========================================================
+# Arguments to a running server, or to an answer on paper.
+
+DEMO_CONFIG: Final = """\
+providers:
+  demo: {api_format: demo}
+"""
+
+
+def find_config(args: argparse.Namespace) -> tuple[Path | None, str]:
+    """The file to read and its text: -c, ./config.yaml, or made from keys in the environment."""
+    if args.demo:
+        return None, DEMO_CONFIG + (f"listen: {args.listen}\n" if args.listen else "")
+    path = Path(args.config or "config.yaml")
+    if args.config or path.exists():
+        try:
+            return path, path.read_text()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError([f"{path}: cannot be read: {error}"]) from error
+    text = config_from(os.environ)
+    if not text:
+        raise ConfigError(
+            [
+                "no configuration: give -c FILE, put a config.yaml here, set a provider's key in "
+                "the environment (such as ZAI_API_KEY), or try --demo"
+            ]
+        )
+    return None, text
+
+
+def config_from(env: Mapping[str, str]) -> str:
+    """A configuration of every preset whose credential is in the environment; "" if none is."""
+    rows = [
+        f'  {name}: {{preset: {name}, api_key: "${{{preset.key}}}"}}\n'
+        for name, preset in PRESETS.items()
+        if preset.key and env.get(preset.key) and any(_spoken(preset))
+    ]
+    return "providers:\n" + "".join(rows) if rows else ""
+
+
+def _spoken(preset: Preset) -> Iterator[str]:
+    return (d for plan in preset.plans.values() for d in plan if d in DIALECTS)
+
+
+def command_serve(args: argparse.Namespace) -> int:
+    path, text = find_config(args)
+    plan = load(path, text, os.environ)
+    if path is None and not args.demo:
+        print(f"# from the environment\n{text}", file=sys.stderr, flush=True)
+    log = Log(plan.config.log, zone_of(plan.config), sys.stderr)
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(_serve(plan, path, log))
+    return 0
+
+
+async def _serve(plan: Plan, path: Path | None, log: Log) -> None:
+    await Server(plan, path, log).serve()
+
+
+def command_check(args: argparse.Namespace) -> int:
+    path, text = find_config(args)
+    plan = load(path, text, os.environ)
+    print(f"{path or 'the environment'}: ok")
+    for provider in plan.providers.values():
+        for billing in provider.plans:
+            for dialect, endpoint in billing.endpoints.items():
+                print(f"  {provider.name} ({billing.name}) {dialect}: {endpoint.url}")
+    return 0
+
+
+def command_route(args: argparse.Namespace) -> int:
+    """Where a name goes and why, with every way there in the order it would be tried."""
+    path, text = find_config(args)
+    plan = load(path, text, os.environ)
+    route = plan.route(args.model)
+    if route is None:
+        near = plan.nearest(args.model)
+        print(
+            f"{args.model}: no provider serves it" + (f"; near: {', '.join(near)}" if near else "")
+        )
+        return 1
+    print(f"{args.model}: {route.why}")
+    if route.name != args.model:
+        print(f"  looked up as {route.name}")
+    number = 0
+    for group in route.groups:
+        for target in group:
+            for billing in target.provider.plans:
+                endpoint = billing.endpoint(args.dialect)
+                number += 1
+                share = " (one of equals)" if len(group) > 1 else ""
+                first = billing is target.provider.plans[0]
+                when = "" if first else ", once the plan before is used up"
+                same = (
+                    "passes through" if endpoint.dialect.name == args.dialect else "translated to"
+                )
+                print(f"  {number}. {target} ({billing.name}){share}{when}")
+                count = len(billing.credentials)
+                keys = f", {count} credentials" if count > 1 else ""
+                print(
+                    f"     {same} {endpoint.dialect.name}: {endpoint.address(target.model)}{keys}"
+                )
+    return 0
+
+
+def command_models(args: argparse.Namespace) -> int:
+    path, text = find_config(args)
+    plan = load(path, text, os.environ)
+    for name in plan.listed():
+        route = plan.route(name)
+        targets = [str(target) for group in route.groups for target in group] if route else []
+        print(f"{name}  ->  {', '.join(targets) or 'nowhere'}")
+    for provider in plan.providers.values():
+        globs = [n for n in provider.config.models or () if is_glob(n)] or provider.claims or ()
+        if provider.accepts_all or (globs and provider.config.models is None):
+            print(f"{'*' if provider.accepts_all else ', '.join(globs)}  ->  {provider.name}")
+    return 0
+
+
+def command_key(args: argparse.Namespace) -> int:
+    """A new key and its hash, which is all that the file needs."""
+    key = "rk-" + secrets.token_urlsafe(32)
+    print(f"key:    {key}\nconfig: sha256:{hashlib.sha256(key.encode()).hexdigest()}")
+    return 0
+
+
+def command_schema(args: argparse.Namespace) -> int:
+    print(json.dumps(json_schema(), indent=2))
+    return 0
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    run: Callable[[argparse.Namespace], int]
+    doc: str
+    argument: str = ""
+
+
+COMMANDS: Final[dict[str, Command]] = {
+    "serve": Command(command_serve, "serve what the configuration says (the default)"),
+    "check": Command(command_check, "say everything that is wrong with a configuration"),
+    "route": Command(command_route, "explain where a model name goes and why", "model"),
+    "models": Command(command_models, "list the names that can be used"),
+    "key": Command(command_key, "make a key for a client"),
+    "schema": Command(command_schema, "print the configuration's JSON Schema, for editors"),
+}
+
+
+def parser() -> argparse.ArgumentParser:
+    options = argparse.ArgumentParser(add_help=False)
+    options.add_argument("-c", "--config", metavar="FILE", default=argparse.SUPPRESS)
+    options.add_argument("--demo", action="store_true", default=argparse.SUPPRESS)
+    options.add_argument("--listen", metavar="HOST:PORT", default=argparse.SUPPRESS)
+    top = argparse.ArgumentParser(
+        prog="relay", description="One address for every LLM API.", parents=[options]
+    )
+    top.add_argument("--version", action="version", version=f"relay {__version__}")
+    commands = top.add_subparsers(dest="command", metavar="COMMAND")
+    for name, command in COMMANDS.items():
+        sub = commands.add_parser(
+            name, help=command.doc, description=command.doc, parents=[options]
+        )
+        if command.argument:
+            sub.add_argument(command.argument)
+        if name == "route":
+            sub.add_argument("--dialect", choices=tuple(DIALECTS), default="anthropic")
+    top.set_defaults(config=None, demo=False, listen=None, command="serve")
+    return top
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """0: done; 1: no answer; 2: the configuration or the arguments are wrong."""
+    args = parser().parse_args(argv)
+    try:
+        return COMMANDS[args.command or "serve"].run(args)
+    except ConfigError as error:
+        print("\n".join(error.problems), file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # `relay models | head`
+        return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
