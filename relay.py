@@ -15,8 +15,8 @@ A request goes
               (who)    (where)  (failover)               (bytes) (usage, log)
 
 The rule of this file: code refers only to what stands above it.  First come values
-(sections 1-13: pure; no await, no clock, no socket), then memory (14: synchronous, told the
-time), then I/O (15-21).  To follow one request start at `Relay.handle` and read upward.
+(sections 1-13: pure; no await, no clock, no socket), then memory (14-15: synchronous, told
+the time), then I/O (16-24).  To follow one request start at `Relay.handle` and read upward.
 
 Contents
      1. Errors                what can go wrong, and what it means
@@ -33,13 +33,16 @@ Contents
     12. Configuration         the YAML file, and everything wrong with it
     13. Plan                  a configuration compiled to answer "where may this go?"
     14. Health                who is cooling down, why, until when
-    15. Log                   one line per request
-    16. Upstream              one HTTP exchange with a provider
-    17. Demo                  the embedded provider
-    18. Relay                 one request from accept to settle
-    19. Operations            which path is whose; probes, lists, status
-    20. Server                sockets, signals, reload, drain
-    21. Command line          the commands as a table
+    15. Verdict               what a client is told when nothing worked
+    16. Log                   one line per request
+    17. Upstream              one HTTP exchange with a provider
+    18. Demo                  the embedded provider
+    19. Exchange              one client request, and how it goes out
+    20. Client                who asks; the body read, the answer written
+    21. Relay                 from accept to settle
+    22. Operations            which path is whose; probes, lists, status
+    23. Server                sockets, signals, reload, drain
+    24. Command line          the commands as a table
 """
 
 from __future__ import annotations
@@ -55,7 +58,6 @@ import difflib
 import functools
 import hashlib
 import hmac
-import inspect
 import ipaddress
 import json
 import logging
@@ -95,7 +97,7 @@ import yarl
 from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
 from aiohttp.web_protocol import RequestHandler
-from multidict import CIMultiDict, CIMultiDictProxy
+from multidict import CIMultiDict
 
 __version__ = "0.1.0"
 
@@ -486,6 +488,7 @@ class Failure:
     code: str = ""
     type: str = ""
     cause: str = ""
+    extra: str = ""  # what else it said, for rules to search: quota ids, limit sources
 
 
 Event: TypeAlias = Start | PartStart | PartDelta | PartEnd | Finish | Failure
@@ -573,7 +576,7 @@ def _no_constant(name: str) -> None:
 
 
 def dumps(value: object) -> bytes:
-    """Values to compact JSON; what orjson cannot say (lone surrogates, huge integers) is escaped."""
+    """Values to compact JSON; lone surrogates and huge integers by way of the standard library."""
     try:
         return orjson.dumps(value)
     except TypeError:
@@ -613,8 +616,10 @@ class Wire:
     def want(self, name: str, kind: type[T]) -> T | None:
         """The value under `name` if it is there, of the right kind."""
         value: Any = self.data.get(name)
-        if value is None or type(value) is kind:
-            return cast(T | None, value)
+        if value is None:
+            return None
+        if type(value) is kind:
+            return value
         if kind is float and type(value) is int:  # an integer is a number too
             return cast(T, value)
         raise BadRequest(f"{self.path(name)}: expected {_KINDS[kind]}, got {shown(value)}")
@@ -989,6 +994,9 @@ def data_url(media: Media) -> str:
 # whose fragments alternate, a finish reason that contradicts what was said.
 
 
+SAMPLING: Final = tuple(spec.name for spec in dataclasses.fields(Sampling))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quirks:
     """What one platform wants differently in one dialect; applied to a body of that dialect."""
@@ -1014,7 +1022,8 @@ class Quirks:
     call_id: str = ""  # likewise, where it differs from the dialect's
     tool_strict: Literal["as_is", "drop", "false"] = "as_is"
     identity: tuple[str, ...] = ()  # of user, safety_identifier, prompt_cache_key
-    extra_sampling: bool = True  # takes top_k, seed and the penalties
+    sampling: tuple[str, ...] = SAMPLING  # what of these it takes in a translated request
+    tools_effort: str = ""  # the only reasoning_effort it takes together with tools
     system_in_place: bool = False  # takes a system message behind the first user message
     # Anthropic
     signed: bool = False  # checks the signatures of thinking blocks
@@ -1106,10 +1115,10 @@ class StreamDecoder(ABC):
         self._calls += isinstance(part, ToolCall)
         fresh = _Live(key, part)
         live = self._live
-        if live and isinstance(part, ToolCall) and isinstance(live.part, ToolCall):
-            if self._waiting or not live.is_complete():
-                self._waiting[key] = fresh
-                return []
+        both_calls = live and isinstance(part, ToolCall) and isinstance(live.part, ToolCall)
+        if live and both_calls and (self._waiting or not live.is_complete()):
+            self._waiting[key] = fresh
+            return []
         return [*self._close_all(), *self._begin(fresh)]
 
     def _delta(self, key: object, text: str) -> list[Event]:
@@ -1295,23 +1304,29 @@ def failure_in(wire: JSON) -> Failure | None:
     """
     error = wire.get("error")
     if isinstance(error, str) and error:
-        return Failure(error, _word(wire.get("code")), _word(wire.get("error_type")))
+        code = wire.get("code") or wire.get("error_code")
+        return Failure(error, _word(code), _word(wire.get("error_type")))
     if isinstance(error, dict):
-        details = error.get("details")
-        code = error.get("code") or (details.get("error_code") if isinstance(details, dict) else "")
-        kind = error.get("type") or error.get("status")
-        return Failure(
-            _word(error.get("message")) or dumps(error).decode(), _word(code), _word(kind)
-        )
+        return _failure_object(error)
     base = wire.get("base_resp")
     if isinstance(base, dict) and base.get("status_code"):
         return Failure(_word(base.get("status_msg")), _word(base["status_code"]))
-    if wire.get("object") == "error" or ("message" in wire and "code" in wire):
-        return Failure(_word(wire.get("message")), _word(wire.get("code")), _word(wire.get("type")))
+    code, message = wire.get("code") or wire.get("error_code"), wire.get("message")
+    message = message or wire.get("error_msg")
+    if wire.get("object") == "error" or "error_code" in wire or (code and message):
+        return Failure(_word(message), _word(code), _word(wire.get("type")))
     if "detail" in wire:
         detail = wire["detail"]
         return Failure(detail if isinstance(detail, str) else dumps(detail).decode())
     return None
+
+
+def _failure_object(error: JSON) -> Failure:
+    kind = error.get("type") or error.get("status") or error.get("error_type")
+    extra = {name: error[name] for name in ("details", "metadata") if error.get(name)}
+    message = _word(error.get("message")) or dumps(error).decode()
+    code = error.get("code") or error.get("error_code")
+    return Failure(message, _word(code), _word(kind), extra=dumps(extra).decode() if extra else "")
 
 
 def _word(value: object) -> str:
@@ -2499,6 +2514,8 @@ class _ChatWriter:
             self.dropped += ["stop[4:]"] if request.stop[4:] else []
         if request.thinking:
             body |= REASONING_STYLES[quirks.reasoning](request.thinking, quirks)
+        if request.tools and quirks.tools_effort:
+            body["reasoning_effort"] = quirks.tools_effort
         if request.format:
             self._format(body, request.format)
         self._identity(body)
@@ -2614,7 +2631,9 @@ class _ChatWriter:
 
     def _choice(self, body: JSON) -> None:
         choice, quirks = self.request.tool_choice, self.quirks
-        if choice and choice.mode not in quirks.tool_choice:
+        if choice and choice.mode == "none" and "none" not in quirks.tool_choice:
+            del body["tools"]
+        elif choice and choice.mode not in quirks.tool_choice:
             self.dropped.append("tool_choice")
         elif choice and choice.mode == "named":
             body["tool_choice"] = {"type": "function", "function": {"name": choice.names[0]}}
@@ -2628,7 +2647,7 @@ class _ChatWriter:
         for name, value in said.items():
             if value is None:
                 continue
-            if name in ("temperature", "top_p") or self.quirks.extra_sampling:
+            if name in self.quirks.sampling:
                 body[name] = value
             else:
                 self.dropped.append(name)
@@ -2744,7 +2763,7 @@ def _chat_output(message: JSON) -> tuple[OutputPart, ...]:
 
 
 def _chat_thoughts(message: JSON, plain: str = "") -> Iterator[Reasoning]:
-    """The reasoning in a message, whoever's words it is in; `plain` text gets a seal of that name."""
+    """The reasoning in a message, in whoever's words; `plain` text gets a seal of that name."""
     details = message.get("reasoning_details")
     if isinstance(details, list) and details:
         yield from _chat_details(details)
@@ -2862,9 +2881,9 @@ class _ChatDecoder(StreamDecoder):
         return self._end()
 
     def _object(self, wire: JSON) -> list[Event]:
-        if wire.get("error") or "base_resp" in wire or "choices" not in wire:
-            if failure := failure_in(wire):
-                return self._fail(failure)
+        odd = wire.get("error") or "base_resp" in wire or "choices" not in wire
+        if odd and (failure := failure_in(wire)):
+            return self._fail(failure)
         events = self._start(wire.get("id") or "", wire.get("model") or "")
         self._usage = latest(self._usage, CHAT.parse_usage(wire))
         for choice in (wire.get("choices") or ())[:1]:  # one answer is translated, the first
@@ -2915,14 +2934,14 @@ class _ChatDecoder(StreamDecoder):
         old = self._details[key]
         for name, value in detail.items():
             grows = name in ("text", "summary", "data") and isinstance(old.get(name), str)
-            old[name] = old[name] + value if grows and isinstance(value, str) else value
+            old[name] = f"{old[name]}{value or ''}" if grows else value
 
     def _list(self, content: Sequence[JSON]) -> list[Event]:
         events: list[Event] = []
         for item in content:
             if isinstance(thought := item.get("thinking"), list):
-                text = "".join(t.get("text", "") for t in thought)
-                events += self._say("reasoning", Reasoning(), text)
+                thoughts = "".join(t.get("text", "") for t in thought)
+                events += self._say("reasoning", Reasoning(), thoughts)
             elif text := item.get("text"):
                 events += self._say("text", Text(), text)
         return events
@@ -2930,9 +2949,8 @@ class _ChatDecoder(StreamDecoder):
     def _call(self, call: JSON) -> list[Event]:
         function = call.get("function") or {}
         id, name = call.get("id") or "", function.get("name") or ""
-        text = function.get("arguments") or ""
-        if not isinstance(text, str):
-            text = dumps(text).decode()
+        said = function.get("arguments") or ""
+        text = said if isinstance(said, str) else dumps(said).decode()
         slot, events = self._slot(call.get("index"), id, name), list[Event]()
         if slot is None:
             slot = _Slot(id or f"call_{self._calls}", name)
@@ -3599,7 +3617,7 @@ class ErrorRule:
             (not self.status or status in self.status)
             and (not self.code or _is_one_of(said.code, self.code))
             and (not self.type or _is_one_of(said.type, self.type))
-            and (not self.pattern or bool(_searched(self.pattern, said.message)))
+            and (not self.pattern or bool(_searched(self.pattern, said.message + said.extra)))
         )
 
 
@@ -3645,13 +3663,15 @@ def judged(
     now: float,
 ) -> Verdict:
     """The first rule that matches decides."""
+    if status == 200 and re.fullmatch(r"[45]\d\d", said.code):  # OpenRouter's code is a status
+        status = int(said.code)
     rule = next((rule for rule in rules if rule.matches(status, said)), None)
     fallback = "transient" if status >= 500 or status < 400 else "bad_request"
     failure = said.cause or (rule.failure if rule else fallback)
     scope = rule.scope if rule else ""
     until = None
     if FAILURES[failure].scope != "request":
-        until = _until(headers, said.message, rule.reset if rule else "", now)
+        until = _until(headers, said.message + said.extra, rule.reset if rule else "", now)
     return Verdict(failure, said.message, scope or FAILURES[failure].scope, until)
 
 
@@ -3770,15 +3790,15 @@ class Preset:
     local: bool = False  # a server of one's own: no key needed
 
 
+# The formatter would give every value of these tables a line of its own.
 # fmt: off
 
-# ---- What a failure means, everywhere --------------------------------------------------------
-# Read from the top, a provider's own rows before these, bodies before statuses: 429 means five
-# things, 403 is a quota here and a bad key there, and 400 can be a debt.  `pattern` sees the
-# message and, behind it, the JSON text of error.details and error.metadata (Google's quota ids,
-# OpenRouter's limit_source).  `type` is also Google's error.status and TGI's error_type, `code`
-# also Huawei's error_code and MiniMax's base_resp.status_code.  An error inside a 200 whose code
-# is an HTTP status counts as that status; any other keeps 200.
+# What a failure means, everywhere: read from the top, a provider's own rows before these, bodies
+# before statuses, for 429 means five things, 403 is a quota here and a bad key there, and 400 can
+# be a debt.  `pattern` sees the message and, behind it, the JSON text of error.details and
+# error.metadata (Google's quota ids, OpenRouter's limit_source).  `type` is also Google's
+# error.status and TGI's error_type, `code` also Huawei's error_code and MiniMax's
+# base_resp.status_code.  An error inside a 200 whose code is an HTTP status counts as that status.
 
 _TOO_LONG: Final = "|".join((
     r"maximum (context|prompt|input|model) length",  # OpenAI, vLLM, DeepSeek, Mistral; xAI; Huawei
@@ -3802,12 +3822,12 @@ _NO_MODEL: Final = "|".join((
     r"(access to|activated) (the |this )?model\b",   # OpenAI 403; Ark
 ))
 
-# A limit and a span of time in one clause are a plan's window.  Not "requests per hour", which is
-# a rate, nor "retry in an hour" behind a comma or a stop.
+# A limit and a span of time in one clause are a plan's window.  Not "requests per hour" or "rate
+# limit for this period", which are rates, nor "retry in an hour" behind a comma or a stop.
 _WINDOW: Final = "|".join((
     r"((?<!per )hour|week|month|period|cycle)[^.,;]{0,30}(quota|limit)",
-    r"(quota|limit)[^.,;]{0,30}((?<!per )hour|week|month|period|cycle)",
-    r"[时周月]\S{0,10}(额度|限额|上限)",
+    r"(quota|(?<!rate )limit)[^.,;]{0,30}((?<!per )hour|week|month|period|cycle)",
+    r"(小时|周|月)\S{0,10}(额度|限额|上限)",
 ))
 
 COMMON_ERRORS: Final[tuple[ErrorRule, ...]] = (
@@ -3822,7 +3842,7 @@ COMMON_ERRORS: Final[tuple[ErrorRule, ...]] = (
     ErrorRule("moderation", status=(200, 400), pattern=r"content exists risk|"   # DeepSeek
               r"content management policy|blocked by content filter"),           # Azure; Anthropic
     ErrorRule("client_rejected", type=("client_validation_error",)),             # other relays
-    ErrorRule("client_rejected", pattern=r"client is not authorized|"
+    ErrorRule("client_rejected", pattern=r"client (is )?not (allowed|authorized)|"
               r"only (available for coding agents|accepts requests from claude code)"),
     # Quotas paid in advance, and spending limits
     ErrorRule("plan_exhausted", reset="month",                               # OpenAI
@@ -3864,7 +3884,7 @@ COMMON_ERRORS: Final[tuple[ErrorRule, ...]] = (
     ErrorRule("model_missing", code=("model_not_found", "model_decommissioned", "invalid_model",
                                      "DeploymentNotFound")),                # OpenAI, Groq, Azure
     ErrorRule("model_missing", status=(200, 400, 403, 404, 410, 422), pattern=_NO_MODEL),
-    ErrorRule("model_missing", status=(404,), pattern=r"model"),
+    ErrorRule("model_missing", status=(404,), pattern=r"\bmodel\b"),
     # Nothing but the status
     ErrorRule("auth", status=(401, 403)),
     ErrorRule("balance_empty", status=(402,)),
@@ -3878,7 +3898,7 @@ COMMON_ERRORS: Final[tuple[ErrorRule, ...]] = (
     ErrorRule("transient", status=(200,)),           # it had taken the request: its own failure
 )
 
-# ---- What a failure means, at one provider ---------------------------------------------------
+# What a failure means, at one provider.
 
 _GLM_ERRORS: Final[tuple[ErrorRule, ...]] = (    # docs.bigmodel.cn/cn/api/api-code
     ErrorRule("plan_exhausted", code=("1308", "1310")),  # 5 hours; week or month: date in the text
@@ -3909,7 +3929,6 @@ _KIMI_ERRORS: Final[tuple[ErrorRule, ...]] = (   # kimi.com/code/docs, platform.
     ErrorRule("balance_empty", type=("exceeded_current_quota_error",)),
     ErrorRule("overloaded", type=("engine_overloaded_error",)),
     ErrorRule("rate_limited", type=("rate_limit_reached_error",)),
-    ErrorRule("rate_limited", status=(429,), pattern=r"receiving too many requests"),
     ErrorRule("moderation", status=(400,), pattern=r"high risk"),
     ErrorRule("too_long", status=(400,), pattern=r"token limit|message size"),
 )
@@ -4010,9 +4029,9 @@ _FASTCHAT_ERRORS: Final[tuple[ErrorRule, ...]] = (       # fastchat/constants.py
     *_LOCAL_ERRORS,
 )
 
-# ---- What a platform wants differently -------------------------------------------------------
-# Chosen by platform, not by model: the same model takes other fields at another host.  An edit
-# costs pass-through its identity, so a row holds only what the platform refuses or misreads.
+# What a platform wants differently.  By platform, not by model: the same model takes other fields
+# at another host.  An edit costs pass-through its identity, so a row holds only what the platform
+# refuses or misreads.
 
 _LOW_MEDIUM_HIGH: Final = {"none": "low", "minimal": "low", "low": "low", "medium": "medium",
                            "high": "high", "xhigh": "high", "max": "high"}
@@ -4030,7 +4049,7 @@ _DEEPSEEK_EFFORTS: Final = _LOW_HIGH_MAX | {"xhigh": "high"}
 _DEEPSEEK_QUIRKS: Final = {
     "openai": Quirks(
         reasoning="thinking", efforts=_DEEPSEEK_EFFORTS,     # disabled together with an effort: 400
-        placeholder=" ", json_schema=False,                  # a tool turn without reasoning: 400
+        placeholder=" ", json_schema=False, system_in_place=True,    # a tool turn without it: 400
         tool_choice=("auto", "none"),                        # when thinking, DeepSeek-V3#1376
         tool_strict="drop"),                                 # known to /beta only
     "anthropic": Quirks(placeholder=" "),
@@ -4075,7 +4094,10 @@ _MIMO_QUIRKS: Final = {
     "anthropic": Quirks(replay="always", placeholder=" ")}
 
 _OPENAI_QUIRKS: Final = {"openai": Quirks(
-    replay="never", max_tokens="max_completion_tokens", system_role="developer")}
+    replay="never", max_tokens="max_completion_tokens", system_role="developer", system_in_place=True,
+    sampling=(),                                 # its reasoning models refuse every one of them
+    tools_effort="none",                         # gpt-5.4 and later refuse tools with any other here
+    identity=("safety_identifier", "prompt_cache_key"))}
 
 _OPENROUTER_QUIRKS: Final = {
     "openai": Quirks(
@@ -4092,7 +4114,7 @@ _MISTRAL_QUIRKS: Final = {"openai": Quirks(      # 422 extra_forbidden for what 
     rename={"seed": "random_seed"}, clamp={"temperature": (0.0, 1.0)},
     efforts={"none": "none", "minimal": "none", "low": "high", "medium": "high",
              "high": "high", "xhigh": "high", "max": "high"},
-    replay="never", stream_usage=False)}         # the last chunk has usage unasked
+    call_id=r"[a-zA-Z0-9]{9}", replay="never", stream_usage=False)}         # the last chunk has usage unasked
 
 _XAI_QUIRKS: Final = {
     "openai": Quirks(efforts=_LOW_MEDIUM_HIGH,   # grok-4.5: no more than high, never off
@@ -4102,10 +4124,6 @@ _XAI_QUIRKS: Final = {
 _SILENT: Final = {"openai": Quirks(reasoning="none", tool_strict="drop")}   # no switch documented
 _SWITCHED: Final = {"openai": Quirks(reasoning="enable_thinking")}
 _TEMPLATED: Final = {"openai": Quirks(reasoning="template")}
-
-# ---- The table -------------------------------------------------------------------------------
-# One row per account host.  The first plan is the default; within a plan the first dialect is
-# spoken to clients of any other.  Where `plans` holds no base, `endpoint` must be given.
 
 _BEARER: Final = {"anthropic": "bearer"}     # as ANTHROPIC_AUTH_TOKEN; both headers may be a 401
 
@@ -4117,6 +4135,8 @@ def _bases(dialects: str, base: str, anthropic: str = "") -> dict[str, str]:
     return dict(at[letter] for letter in dialects)
 
 
+# One row per account host.  The first plan is the default; within a plan the first dialect is
+# spoken to clients of any other.  Where `plans` holds no base, `endpoint` must be given.
 PRESETS: Final[dict[str, Preset]] = {
     # Makers of models
     "bigmodel": Preset(
@@ -4215,7 +4235,8 @@ PRESETS: Final[dict[str, Preset]] = {
     "anthropic": Preset(
         key="ANTHROPIC_API_KEY", globs=("claude-*",),
         plans={"regular": {"anthropic": "https://api.anthropic.com"}},
-        quirks={"anthropic": Quirks(signed=True, native=True, count_tokens=True)}),
+        quirks={"anthropic": Quirks(signed=True, native=True, count_tokens=True,
+                                    tool_name=r"[a-zA-Z0-9_-]{1,128}")}),
     "gemini": Preset(                        # AI Studio; its own dialect keeps signatures whole
         key="GEMINI_API_KEY", globs=("gemini-*", "gemma-*"),
         plans={"regular": {"gemini": "https://generativelanguage.googleapis.com/v1beta",
@@ -4348,7 +4369,6 @@ PRESET_ALIASES: Final[dict[str, tuple[str, str]]] = {
     "qianfan-coding": ("qianfan", "coding"),    "qianfan-token-plan": ("qianfan", "token"),
     "huawei-token-plan": ("huawei", "token"),
 }
-# fmt: on
 
 # fmt: on
 
@@ -5608,10 +5628,9 @@ def changes(old: Config, new: Config) -> list[str]:
         for key in before.keys() & after.keys():
             if before[key] != after[key]:
                 lines.append(f"{title} {key}: changed{_fields(before[key], after[key])}")
-    for spec in dataclasses.fields(Config):
-        if spec.name not in ("providers", "keys", "routing_rules"):
-            if getattr(old, spec.name) != getattr(new, spec.name):
-                lines.append(f"{spec.name}: changed")
+    rest = {spec.name for spec in dataclasses.fields(Config)}
+    rest -= {"providers", "keys", "routing_rules"}
+    lines += [f"{name}: changed" for name in rest if getattr(old, name) != getattr(new, name)]
     return sorted(lines)
 
 
@@ -5713,11 +5732,117 @@ class Health:
             del self.marks[key]
 
 
+# ==== 15. Verdict =============================================================
+# What a client is told when no target is left (DESIGN.md 5): one failed target keeps its class,
+# several are a limit if all of them are, and what the request itself has done wrong outranks the
+# rest, because clients act on its text.
+
+
+def concluded(
+    failures: Sequence[tuple[Lane, UpstreamError]],
+    skipped: Sequence[tuple[Lane, Mark]],
+    now: float,
+) -> RelayError:
+    """What the client is told when no target is left (DESIGN.md 5)."""
+    if not failures:
+        return _all_cooling(skipped, now)
+    own = [(lane, error) for lane, error in failures if error.failure.name in OF_THE_REQUEST]
+    lane, last = own[-1] if own else failures[-1]
+    told = "; ".join(f"{lane}: {error.message}" for lane, error in failures)
+    waits = [error.retry_after for _, error in failures if error.retry_after is not None]
+    waits += [mark.until - now for _, mark in skipped]
+    if len(failures) == 1 or own:
+        body = last.body if own else b""
+        return UpstreamError(
+            last.failure.name,
+            told if len(failures) > 1 else f"{lane} {_verb(last)}{last.message}",
+            upstream_status=last.upstream_status,
+            retry_after=min(waits, default=None),
+            body=body,
+            content_type=last.content_type,
+        )
+    limits = all(error.failure.name in LIMITS for _, error in failures)
+    retry = any(error.retry for _, error in failures)
+    return NoTarget(
+        f"all {len(failures)} attempts failed: {told}",
+        status=429 if limits else 503,
+        kind="rate_limit" if limits else "overloaded",
+        retry=retry,
+        retry_after=min(waits, default=None),
+    )
+
+
+def _verb(error: UpstreamError) -> str:
+    """The class in words, with what to do where the operator can do something."""
+    advice = {
+        "auth": "refused relay's credential; check api_key and the plan's URL: ",
+        "balance_empty": "has no balance left: ",
+        "plan_exhausted": "has used up its plan: ",
+        "plan_expired": "has a plan that is over: ",
+        "model_missing": "does not know this model; check `models`: ",
+        "client_rejected": "does not admit this client: ",
+        "rate_limited": "limits the rate: ",
+        "overloaded": "is overloaded: ",
+    }
+    return advice.get(error.failure.name, "")
+
+
+def _all_cooling(skipped: Sequence[tuple[Lane, Mark]], now: float) -> RelayError:
+    causes = "; ".join(
+        f"{lane}: {plan_text(mark.failure)}, for {max(1, round(mark.until - now))} s more"
+        for lane, mark in skipped
+    )
+    limits = all(mark.failure in LIMITS for _, mark in skipped)
+    return NoTarget(
+        f"every target is cooling down: {causes}",
+        status=429 if limits else 503,
+        kind="rate_limit" if limits else "overloaded",
+        retry=any(FAILURES[mark.failure].retry for _, mark in skipped),
+        retry_after=min((mark.until - now for _, mark in skipped), default=None),
+    )
+
+
+def error_headers(error: RelayError) -> dict[str, str]:
+    """retry-after in whole seconds, which Codex needs on every 429; and whether to try again."""
+    headers: dict[str, str] = {}
+    wait = error.retry_after
+    if error.status == 429 and wait is None:
+        wait = 5.0
+    if wait is not None and error.status in (429, 502, 503, 504):
+        headers["retry-after"] = str(max(1, math.ceil(wait)))
+    if not error.retry or (wait is not None and wait > 300):
+        headers["x-should-retry"] = "false"
+    return headers
+
+
+_TERMINATION: Final = {
+    "timeout": "UT",
+    "rate_limited": "RL",
+    "plan_exhausted": "RL",
+    "transient": "UC",
+}
+
+
+def termination(error: RelayError) -> str:
+    """Two letters for the log (PEERS.md 5.9)."""
+    match error:
+        case UpstreamError():
+            return _TERMINATION.get(error.failure.name, "UE")
+        case Unauthorized() | Forbidden():
+            return "AU"
+        case NoTarget():
+            return "RL" if error.status == 429 else "CO"
+        case BadRequest() | TooLarge() | TooSlow() | UnknownModel() | NotYet():
+            return "BR"
+        case _:
+            return "IE"
+
+
 ################################################################################
 #                                     I/O                                      #
 ################################################################################
 
-# ==== 15. Log =================================================================
+# ==== 16. Log =================================================================
 # One line per request, written when it is over, and a few events in between.  Text for people
 # on a terminal, JSON otherwise.  Secrets were taken out by whoever made the text; headers and
 # bodies never come here.
@@ -5776,7 +5901,7 @@ def _plain(value: object) -> str:
 
 
 def _request_text(record: JSON) -> str:
-    """OK  200 alice claude-x -> bigglm/glm-4.6 (coding)  1.2s first 0.4s  in 1200 (900 cached) out 80"""
+    """OK 200  alice  claude-x -> glm/glm-4.6  1.20s first 0.40s  in 1200 (900 cached) out 80"""
     seconds = [f"{(record['ms'] or 0) / 1000:.2f}s"]
     if record["first_ms"] is not None:
         seconds.append(f"first {record['first_ms'] / 1000:.2f}s")
@@ -5799,24 +5924,8 @@ def _request_text(record: JSON) -> str:
     return "  ".join(step for step in steps if step)
 
 
-# ==== 16. Upstream ============================================================
+# ==== 17. Upstream ============================================================
 # One HTTP exchange with a provider.  Foreign exceptions become ours here and nowhere else.
-
-# What concerns one connection only (RFC 9110 7.6.1), what relay says itself, the client's own
-# credentials, and what would tell the provider about the client's network.
-_NOT_FORWARDED: Final = frozenset(
-    "connection keep-alive proxy-connection proxy-authenticate proxy-authorization te trailer"
-    " trailers transfer-encoding upgrade expect host content-length content-encoding"
-    " accept-encoding authorization x-api-key api-key x-goog-api-key cookie forwarded"
-    " x-forwarded-for x-forwarded-host x-forwarded-proto x-forwarded-port x-real-ip via".split()
-)
-# What an answer in another dialect's words keeps of the provider's headers.
-_ANSWER_KEPT: Final = frozenset(("request-id", "x-request-id"))
-_ANSWER_DROPPED: Final = frozenset(
-    "connection keep-alive proxy-authenticate te trailer transfer-encoding upgrade date server"
-    " content-length set-cookie alt-svc strict-transport-security".split()
-)
-_READABLE: Final = ("gzip", "deflate", "identity")
 
 
 @dataclass(frozen=True, slots=True)
@@ -5958,27 +6067,7 @@ class Inflater:
             raise UpstreamError("transient", f"sent a broken content coding: {error}") from error
 
 
-def request_headers(client: Mapping[str, str], outgoing_stream: bool, same: bool) -> dict[str, str]:
-    """What of a client's headers goes to a provider: all of the same dialect's, else its name."""
-    named = {name.strip().lower() for name in client.get("Connection", "").split(",")}
-    kept: dict[str, str] = {}
-    for name, value in client.items():
-        lower = name.lower()
-        if lower in _NOT_FORWARDED or lower in named or lower.startswith("x-relay-"):
-            continue
-        if same or lower in ("user-agent", "accept-language", "traceparent", "tracestate"):
-            kept[name] = f"{kept[name]}, {value}" if name in kept else value
-    kept.setdefault("User-Agent", f"relay/{__version__}")
-    kept["Content-Type"] = "application/json"
-    kept["Accept-Encoding"] = "identity"
-    if not outgoing_stream:
-        offered = [c.strip() for c in client.get("Accept-Encoding", "").split(",")]
-        readable = [c for c in offered if c.partition(";")[0].strip() in _READABLE]
-        kept["Accept-Encoding"] = ", ".join(readable) or "identity"
-    return kept
-
-
-# ==== 17. Demo ================================================================
+# ==== 18. Demo ================================================================
 # The embedded provider: no key, no network, always the same answer to the same request.  It
 # calls a tool when the user's words ask for one, so that an agent's loop can be seen whole.
 
@@ -6060,11 +6149,19 @@ def _in_words(events: Iterable[Event]) -> Iterator[Event]:
             yield event
 
 
-# ==== 18. Relay ===============================================================
-# One request from accept to settle.  Start at `Relay.handle`.  Until the first meaningful
-# event nothing has reached the client, so trying the next target is free; afterwards a break
-# is told in the client's own words and the connection is closed without an end, because
-# clients run truncated commands when they see a clean one.
+# ==== 19. Exchange ============================================================
+# One client request and all that is known of it so far, and how it goes out on a lane: as the
+# bytes that came where the dialect is the same, else by way of the hub.
+
+# What concerns one connection only (RFC 9110 7.6.1), what relay says itself, the client's own
+# credentials, and what would tell the provider about the client's network.
+_NOT_FORWARDED: Final = frozenset(
+    "connection keep-alive proxy-connection proxy-authenticate proxy-authorization te trailer"
+    " trailers transfer-encoding upgrade expect host content-length content-encoding"
+    " accept-encoding authorization x-api-key api-key x-goog-api-key cookie forwarded"
+    " x-forwarded-for x-forwarded-host x-forwarded-proto x-forwarded-port x-real-ip via".split()
+)
+_READABLE: Final = ("gzip", "deflate", "identity")
 
 
 @dataclass(frozen=True, slots=True)
@@ -6210,6 +6307,105 @@ def _overridden(headers: dict[str, str], config: ProviderConfig) -> dict[str, st
     return kept | {name: value for name, value in config.headers.items() if value is not None}
 
 
+def request_headers(client: Mapping[str, str], outgoing_stream: bool, same: bool) -> dict[str, str]:
+    """What of a client's headers goes to a provider: all of the same dialect's, else its name."""
+    named = {name.strip().lower() for name in client.get("Connection", "").split(",")}
+    kept: dict[str, str] = {}
+    for name, value in client.items():
+        lower = name.lower()
+        if lower in _NOT_FORWARDED or lower in named or lower.startswith("x-relay-"):
+            continue
+        if same or lower in ("user-agent", "accept-language", "traceparent", "tracestate"):
+            kept[name] = f"{kept[name]}, {value}" if name in kept else value
+    kept.setdefault("User-Agent", f"relay/{__version__}")
+    kept["Content-Type"] = "application/json"
+    kept["Accept-Encoding"] = "identity"
+    if not outgoing_stream:
+        offered = [c.strip() for c in client.get("Accept-Encoding", "").split(",")]
+        readable = [c for c in offered if c.partition(";")[0].strip() in _READABLE]
+        kept["Accept-Encoding"] = ", ".join(readable) or "identity"
+    return kept
+
+
+# ==== 20. Client ==============================================================
+# The client's side of an exchange: who asks, the body as it is read, the answer as it is
+# written.
+
+
+def authenticated(request: web.BaseRequest, plan: Plan) -> Caller:
+    """Who asks.  Any of the headers, on any route, several at once; the first good one names."""
+    if not plan.keys:
+        if not plan.config.allow_anonymous:
+            require_loopback(request)
+        return Caller()
+    offered = offered_keys(request)
+    if not offered:
+        raise Unauthorized("no API key; send one of relay's `keys` as a Bearer token or x-api-key")
+    caller = plan.caller(offered, time.time())
+    if caller is None:
+        raise Unauthorized("this API key is not one of relay's `keys`, or it has expired")
+    return caller
+
+
+def offered_keys(request: web.BaseRequest) -> list[str]:
+    headers = request.headers
+    bearer = [
+        value[7:].strip()
+        for value in headers.getall("Authorization", ())
+        if value[:7].lower() == "bearer "
+    ]
+    named = [headers.get(name, "") for name in ("x-api-key", "api-key", "x-goog-api-key")]
+    return [key for key in (*bearer, *named, request.query.get("key", "")) if key]
+
+
+def require_loopback(request: web.BaseRequest) -> None:
+    """Without keys only this machine is answered, and no page of another site (DNS rebinding)."""
+    peer = request.transport.get_extra_info("peername") if request.transport else None
+    if isinstance(peer, tuple) and not is_loopback(str(peer[0])):
+        raise Forbidden("relay has no `keys`, so it answers this machine only")
+    host = request.headers.get("Host", "")
+    name = re.sub(r":\d+$", "", host).strip("[]")
+    if isinstance(peer, tuple) and not is_loopback(name):
+        raise Forbidden(f"relay has no `keys`, so it answers to localhost only, not {host[:60]!r}")
+
+
+def permitted(model: str, caller: Caller, plan: Plan) -> Route:
+    """The route of a model name that this caller may use."""
+    bare = plan.bare(model)
+    head, _, rest = bare.replace(",", "/", 1).partition("/")
+    plain = rest if rest and head.lower() in plan.providers else bare
+    if not any(caller.may_use(name) for name in (model, bare, plain)):
+        raise Forbidden(f"key {caller.name!r} may not use model {model!r}")
+    if route := plan.route(model):
+        return route
+    near = plan.nearest(bare)
+    hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+    raise UnknownModel(f"no provider serves model {model!r}{hint}")
+
+
+async def read_body(request: web.BaseRequest, limits: ServerConfig) -> bytes:
+    """The whole body, within the limits of size and time."""
+    too_large = TooLarge(f"the body is over server.max_body, {limits.max_body >> 20} MB")
+    if (request.content_length or 0) > limits.max_body:
+        raise too_large
+    if request.headers.get("Expect", "").lower() == "100-continue":
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0
+    blocks, size = list[bytes](), 0
+    try:
+        async with asyncio.timeout(limits.body_timeout):
+            while block := await request.content.readany():
+                blocks.append(block)
+                if (size := size + len(block)) > limits.max_body:
+                    raise too_large
+    except TimeoutError:
+        message = f"the request was not here within {limits.body_timeout:g} s"
+        raise TooSlow(message) from None
+    except (web.RequestPayloadError, zlib.error, ValueError) as error:
+        raise BadRequest(f"the body cannot be read: {error}") from error
+    return b"".join(blocks)
+
+
 class ClientResponse(web.StreamResponse):
     """An answer that can be ended without an end."""
 
@@ -6237,7 +6433,7 @@ class Downstream:
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(gate, self._begin_beating) if exchange.peek.stream else None
 
-    async def begin(self, headers: Mapping[str, str]) -> None:
+    async def begin(self, headers: Mapping[str, str]) -> ClientResponse:
         """Send the head, unless it went out early."""
         if self.response is None:
             self.response = ClientResponse(status=200, headers=headers)
@@ -6246,6 +6442,7 @@ class Downstream:
                 self._timer.cancel()
                 loop = asyncio.get_running_loop()
                 self._timer = loop.call_later(self._interval, self._begin_beating)
+        return self.response
 
     async def write(self, data: bytes) -> None:
         self._last = time.monotonic()
@@ -6279,6 +6476,21 @@ class Downstream:
                     await self.write(self.alive())
                     silence = 0.0
                 await asyncio.sleep(self._interval - silence)
+
+
+# ==== 21. Relay ===============================================================
+# One request from accept to settle.  Start at `Relay.handle`.  Until the first meaningful
+# event nothing has reached the client, so trying the next target is free; afterwards a break
+# is told in the client's own words and the connection is closed without an end, because
+# clients run truncated commands when they see a clean one.
+
+
+# What an answer in another dialect's words keeps of the provider's headers.
+_ANSWER_KEPT: Final = frozenset(("request-id", "x-request-id"))
+_ANSWER_DROPPED: Final = frozenset(
+    "connection keep-alive proxy-authenticate te trailer transfer-encoding upgrade date server"
+    " content-length set-cookie alt-svc strict-transport-security".split()
+)
 
 
 @dataclass(slots=True)
@@ -6556,7 +6768,7 @@ class Relay:
         pipe = answer.pipe
         exchange.status = 200
         try:
-            await downstream.begin(self._headers(exchange, answer))
+            response = await downstream.begin(self._headers(exchange, answer))
             downstream.alive = pipe.alive
             await downstream.write(answer.head)
             try:
@@ -6574,8 +6786,7 @@ class Relay:
             await downstream.end(broken=pipe.failure is not None)
         finally:
             exchange.usage = pipe.usage
-        assert downstream.response
-        return downstream.response
+        return response
 
     async def _fail(
         self, exchange: Exchange, downstream: Downstream, error: RelayError
@@ -6679,185 +6890,7 @@ _SEAL_TROUBLE: Final = re.compile(
 )
 
 
-def concluded(
-    failures: Sequence[tuple[Lane, UpstreamError]],
-    skipped: Sequence[tuple[Lane, Mark]],
-    now: float,
-) -> RelayError:
-    """What the client is told when no target is left (DESIGN.md 5)."""
-    if not failures:
-        return _all_cooling(skipped, now)
-    own = [(lane, error) for lane, error in failures if error.failure.name in OF_THE_REQUEST]
-    lane, last = own[-1] if own else failures[-1]
-    told = "; ".join(f"{lane}: {error.message}" for lane, error in failures)
-    waits = [error.retry_after for _, error in failures if error.retry_after is not None]
-    waits += [mark.until - now for _, mark in skipped]
-    if len(failures) == 1 or own:
-        body = last.body if own else b""
-        single = UpstreamError(
-            last.failure.name,
-            told if len(failures) > 1 else f"{lane} {_verb(last)}{last.message}",
-            upstream_status=last.upstream_status,
-            retry_after=min(waits, default=None),
-            body=body,
-            content_type=last.content_type,
-        )
-        return single
-    limits = all(error.failure.name in LIMITS for _, error in failures)
-    retry = any(error.retry for _, error in failures)
-    return NoTarget(
-        f"all {len(failures)} attempts failed: {told}",
-        status=429 if limits else 503,
-        kind="rate_limit" if limits else "overloaded",
-        retry=retry,
-        retry_after=min(waits, default=None),
-    )
-
-
-def _verb(error: UpstreamError) -> str:
-    """The class in words, with what to do where the operator can do something."""
-    advice = {
-        "auth": "refused relay's credential; check api_key and the plan's URL: ",
-        "balance_empty": "has no balance left: ",
-        "plan_exhausted": "has used up its plan: ",
-        "plan_expired": "has a plan that is over: ",
-        "model_missing": "does not know this model; check `models`: ",
-        "client_rejected": "does not admit this client: ",
-        "rate_limited": "limits the rate: ",
-        "overloaded": "is overloaded: ",
-    }
-    return advice.get(error.failure.name, "")
-
-
-def _all_cooling(skipped: Sequence[tuple[Lane, Mark]], now: float) -> RelayError:
-    causes = "; ".join(
-        f"{lane}: {plan_text(mark.failure)}, for {max(1, round(mark.until - now))} s more"
-        for lane, mark in skipped
-    )
-    limits = all(mark.failure in LIMITS for _, mark in skipped)
-    return NoTarget(
-        f"every target is cooling down: {causes}",
-        status=429 if limits else 503,
-        kind="rate_limit" if limits else "overloaded",
-        retry=any(FAILURES[mark.failure].retry for _, mark in skipped),
-        retry_after=min((mark.until - now for _, mark in skipped), default=None),
-    )
-
-
-def error_headers(error: RelayError) -> dict[str, str]:
-    """retry-after in whole seconds, which Codex needs on every 429; and whether to try again."""
-    headers: dict[str, str] = {}
-    wait = error.retry_after
-    if error.status == 429 and wait is None:
-        wait = 5.0
-    if wait is not None and error.status in (429, 502, 503, 504):
-        headers["retry-after"] = str(max(1, math.ceil(wait)))
-    if not error.retry or (wait is not None and wait > 300):
-        headers["x-should-retry"] = "false"
-    return headers
-
-
-_TERMINATION: Final = {
-    "timeout": "UT",
-    "rate_limited": "RL",
-    "plan_exhausted": "RL",
-    "transient": "UC",
-}
-
-
-def termination(error: RelayError) -> str:
-    """Two letters for the log (PEERS.md 5.9)."""
-    match error:
-        case UpstreamError():
-            return _TERMINATION.get(error.failure.name, "UE")
-        case Unauthorized() | Forbidden():
-            return "AU"
-        case NoTarget():
-            return "RL" if error.status == 429 else "CO"
-        case BadRequest() | TooLarge() | TooSlow() | UnknownModel() | NotYet():
-            return "BR"
-        case _:
-            return "IE"
-
-
-# Admission
-
-
-def authenticated(request: web.BaseRequest, plan: Plan) -> Caller:
-    """Who asks.  Any of the headers, on any route, several at once; the first good one names."""
-    if not plan.keys:
-        if not plan.config.allow_anonymous:
-            require_loopback(request)
-        return Caller()
-    offered = offered_keys(request)
-    if not offered:
-        raise Unauthorized("no API key; send one of relay's `keys` as a Bearer token or x-api-key")
-    caller = plan.caller(offered, time.time())
-    if caller is None:
-        raise Unauthorized("this API key is not one of relay's `keys`, or it has expired")
-    return caller
-
-
-def offered_keys(request: web.BaseRequest) -> list[str]:
-    headers = request.headers
-    bearer = [
-        value[7:].strip()
-        for value in headers.getall("Authorization", ())
-        if value[:7].lower() == "bearer "
-    ]
-    named = [headers.get(name, "") for name in ("x-api-key", "api-key", "x-goog-api-key")]
-    return [key for key in (*bearer, *named, request.query.get("key", "")) if key]
-
-
-def require_loopback(request: web.BaseRequest) -> None:
-    """Without keys only this machine is answered, and no page of another site (DNS rebinding)."""
-    peer = request.transport.get_extra_info("peername") if request.transport else None
-    if isinstance(peer, tuple) and not is_loopback(str(peer[0])):
-        raise Forbidden("relay has no `keys`, so it answers this machine only")
-    host = request.headers.get("Host", "")
-    name = re.sub(r":\d+$", "", host).strip("[]")
-    if isinstance(peer, tuple) and not is_loopback(name):
-        raise Forbidden(f"relay has no `keys`, so it answers to localhost only, not {host[:60]!r}")
-
-
-def permitted(model: str, caller: Caller, plan: Plan) -> Route:
-    """The route of a model name that this caller may use."""
-    bare = plan.bare(model)
-    head, _, rest = bare.replace(",", "/", 1).partition("/")
-    plain = rest if rest and head.lower() in plan.providers else bare
-    if not any(caller.may_use(name) for name in (model, bare, plain)):
-        raise Forbidden(f"key {caller.name!r} may not use model {model!r}")
-    if route := plan.route(model):
-        return route
-    near = plan.nearest(bare)
-    hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
-    raise UnknownModel(f"no provider serves model {model!r}{hint}")
-
-
-async def read_body(request: web.BaseRequest, limits: ServerConfig) -> bytes:
-    """The whole body, within the limits of size and time."""
-    too_large = TooLarge(f"the body is over server.max_body, {limits.max_body >> 20} MB")
-    if (request.content_length or 0) > limits.max_body:
-        raise too_large
-    if request.headers.get("Expect", "").lower() == "100-continue":
-        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        request.writer.output_size = 0
-    blocks, size = list[bytes](), 0
-    try:
-        async with asyncio.timeout(limits.body_timeout):
-            while block := await request.content.readany():
-                blocks.append(block)
-                if (size := size + len(block)) > limits.max_body:
-                    raise too_large
-    except TimeoutError:
-        message = f"the request was not here within {limits.body_timeout:g} s"
-        raise TooSlow(message) from None
-    except (web.RequestPayloadError, zlib.error, ValueError) as error:
-        raise BadRequest(f"the body cannot be read: {error}") from error
-    return b"".join(blocks)
-
-
-# ==== 19. Operations ==========================================================
+# ==== 22. Operations ==========================================================
 # Which path is whose, and what is not a model's answer: probes, lists, status.  No probe ever
 # calls a provider.
 
@@ -6972,7 +7005,7 @@ class Operations:
         """The admin key; without one only this machine, directly, and no page of another site."""
         if admin := self.relay.plan.admin:
             digests = [hashlib.sha256(key.encode()).digest() for key in offered_keys(request)]
-            if not any([hmac.compare_digest(digest, admin) for digest in digests]):
+            if not any(hmac.compare_digest(digest, admin) for digest in digests):
                 raise Unauthorized("the admin key is needed here")
             return
         require_loopback(request)
@@ -7017,7 +7050,7 @@ def _refused(request: web.BaseRequest, error: RelayError) -> web.Response:
     return web.Response(body=body, status=dialect.status(error), headers=headers)
 
 
-# ==== 20. Server ==============================================================
+# ==== 23. Server ==============================================================
 # Four verbs in a row: start, run, drain, stop.  A second signal skips the drain.
 
 
@@ -7200,7 +7233,8 @@ class Server:
         await self.relay.upstream.close()
         for listen in self.relay.plan.config.listen:
             if listen.startswith("unix:"):
-                Path(listen.removeprefix("unix:")).unlink(missing_ok=True)
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(listen.removeprefix("unix:"))
         self.log.event("info", "stopped")
 
     def _stop(self) -> None:
@@ -7218,7 +7252,7 @@ def _remove_stale_socket(path: str) -> None:
             Path(path).unlink()
 
 
-# ==== 21. Command line ========================================================
+# ==== 24. Command line ========================================================
 # Arguments to a running server, or to an answer on paper.
 
 DEMO_CONFIG: Final = """\

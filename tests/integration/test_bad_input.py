@@ -1,0 +1,336 @@
+"""What clients get wrong, from broken JSON to broken HTTP; nothing of it goes upstream."""
+
+import asyncio
+import contextlib
+import json
+
+import pytest
+from aiohttp import ClientSession
+from fake_upstream import TEXT, FakeUpstream, dump
+from relay_process import RelayProcess, Start
+from talk import DIALECTS, JSON, PAIRS, Cut, ask, chat, config, dial, messages, one, request_head
+
+BROKEN: dict[str, bytes] = {
+    "nothing": b"",
+    "half": b'{"model": "m", "messages": [',
+    "words": b"hello",
+    "null": b"null",
+    "a number": b"7",
+    "a list": b'[{"model": "m"}]',
+    "two values": b'{"model": "m"} {"model": "m"}',
+    "trailing comma": b'{"model": "m",}',
+    "NaN": b'{"model": "m", "temperature": NaN}',
+    "not UTF-8": b'{"model": "m", "messages": "\xff\xfe"}',
+    "an endless list": b'{"model": "m", "messages": ' + b"[" * 200_000,
+    "a deep list": b'{"model":"m","messages":' + b"[" * 200_000 + b"]" * 200_000 + b"}",
+}
+MODELS: dict[str, bytes] = {
+    "missing": b'{"messages": []}',
+    "null": b'{"model": null, "messages": []}',
+    "a number": b'{"model": 7, "messages": []}',
+    "empty": b'{"model": "", "messages": []}',
+    "nested only": b'{"metadata": {"model": "m"}, "messages": []}',
+}
+
+
+async def refused(
+    http: ClientSession, server: RelayProcess, upstream: FakeUpstream, client: str, body: bytes
+) -> str:
+    """The message of a 400 that never left relay."""
+    reply = await ask(http, server, client, raw=body)
+    assert reply.status == 400, reply.body
+    assert upstream.requests == []
+    if client == "anthropic":
+        assert reply.error["type"] == "invalid_request_error"
+    message: str = reply.error["message"]
+    return message
+
+
+# ---- Bodies --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("client", "provider"), PAIRS)
+@pytest.mark.parametrize("body", BROKEN.values(), ids=BROKEN)
+async def test_a_body_that_is_no_json_object_is_400(
+    body: bytes,
+    client: str,
+    provider: str,
+    upstream: FakeUpstream,
+    relay: Start,
+    http: ClientSession,
+) -> None:
+    server = await relay(config(upstream, dialect=provider))
+    await refused(http, server, upstream, client, body)
+    assert (await ask(http, server, client)).said.text == TEXT
+
+
+@pytest.mark.parametrize("client", DIALECTS)
+@pytest.mark.parametrize("body", MODELS.values(), ids=MODELS)
+async def test_a_body_without_a_model_is_400_and_says_so(
+    body: bytes, client: str, upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    server = await relay(config(upstream))
+    assert "model" in await refused(http, server, upstream, client, body)
+
+
+IMAGE = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": 5}}
+WRONG: dict[str, tuple[str, JSON, str]] = {  # client, body, the place that is named
+    "messages missing": ("anthropic", {"model": "m", "max_tokens": 5}, "messages"),
+    "messages a string": ("anthropic", messages() | {"messages": "hi"}, "messages"),
+    "message a string": ("anthropic", messages() | {"messages": ["hi"]}, "messages[0]"),
+    "content a number": (
+        "anthropic",
+        messages() | {"messages": [{"role": "user", "content": 3}]},
+        "messages[0].content",
+    ),
+    "text a number": (
+        "anthropic",
+        messages() | {"messages": [{"role": "user", "content": [{"type": "text", "text": 3}]}]},
+        "messages[0].content[0].text",
+    ),
+    "image data a number": (
+        "anthropic",
+        messages() | {"messages": [{"role": "user", "content": [IMAGE]}]},
+        "messages[0].content[0].source.data",
+    ),
+    "role unknown": (
+        "anthropic",
+        messages() | {"messages": [{"role": "wizard", "content": "x"}]},
+        "messages[0].role",
+    ),
+    "tools an object": ("anthropic", messages(tools={}), "tools"),
+    "tool without a name": ("anthropic", messages(tools=[{"input_schema": {}}]), "tools[0].name"),
+    "chat messages missing": ("openai", {"model": "m"}, "messages"),
+    "chat content a number": (
+        "openai",
+        chat() | {"messages": [{"role": "user", "content": 3}]},
+        "messages[0].content",
+    ),
+    "chat call without a name": (
+        "openai",
+        chat() | {"messages": [{"role": "assistant", "tool_calls": [{"id": "a", "function": {}}]}]},
+        "messages[0].tool_calls[0].function.name",
+    ),
+    "chat stream a word": ("openai", chat(stream="yes"), "stream"),
+}
+
+
+@pytest.mark.parametrize(("client", "body", "place"), WRONG.values(), ids=WRONG)
+async def test_where_a_body_is_translated_what_is_wrong_is_named_with_its_place(
+    client: str, body: JSON, place: str, upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    other = next(name for name in DIALECTS if name != client)
+    server = await relay(config(upstream, dialect=other))
+    assert place in await refused(http, server, upstream, client, dump(body))
+
+
+async def test_a_block_of_an_unknown_kind_is_dropped_and_named(
+    upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    blocks = [{"type": "hologram", "data": "x"}, {"type": "text", "text": "Hi."}]
+    asked = [{"role": "user", "content": blocks}]
+    server = await relay(config(upstream))
+    reply = await ask(http, server, "anthropic", messages=asked)
+    assert reply.said.text == TEXT
+    assert "hologram" in reply.headers["x-relay-dropped"]
+    assert b"hologram" not in upstream.requests[0].body
+
+
+@pytest.mark.parametrize(("client", "provider"), PAIRS)
+async def test_a_lone_surrogate_does_no_harm(
+    client: str, provider: str, upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    body = dump(DIALECTS[client].body(text="HERE")).replace(b"HERE", b"a\\ud83c b")
+    server = await relay(config(upstream, dialect=provider))
+    reply = await ask(http, server, client, raw=body)
+    assert reply.status in (200, 400)
+    assert (await ask(http, server, client)).said.text == TEXT
+
+
+@pytest.mark.parametrize("name", ["m\r\nx-evil: 1", "m\x00", "m\u2028", "名前", "m" * 5000, "../m"])
+async def test_an_odd_name_of_a_model_stays_a_name(
+    name: str, upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    server = await relay(one(upstream))
+    reply = await ask(http, server, model=name)
+    assert reply.status in (200, 400, 404)
+    assert "x-evil" not in reply.headers
+    if upstream.requests:
+        assert upstream.requests[0].json["model"] == name
+    assert (await server.logged()).status == reply.status
+
+
+# ---- Size and time -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("client", DIALECTS)
+async def test_a_body_above_the_limit_is_413(
+    client: str, upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    server = await relay(config(upstream) | {"server": {"max_body": "10KB"}})
+    assert (await ask(http, server, client, text="x" * 9000)).said.text == TEXT
+    reply = await ask(http, server, client, text="x" * 11000)
+    assert reply.status == 413
+    assert "max_body" in reply.error["message"] or "10" in reply.error["message"]
+    assert len(upstream.requests) == 1
+
+
+async def test_a_chunked_body_above_the_limit_is_413_before_it_ends(
+    upstream: FakeUpstream, relay: Start
+) -> None:
+    server = await relay(config(upstream) | {"server": {"max_body": "10KB"}})
+    async with dial(server) as wire:
+        head = {"host": "localhost", "transfer-encoding": "chunked"}
+        await wire.send(request_head("POST", "/v1/chat/completions", head))
+        for _ in range(12):
+            await wire.send(b"400\r\n" + b"x" * 1024 + b"\r\n")
+        assert await asyncio.wait_for(wire.head(), 5) == 413
+
+
+async def test_a_declared_body_above_the_limit_is_413_before_it_is_sent(
+    upstream: FakeUpstream, relay: Start
+) -> None:
+    server = await relay(config(upstream) | {"server": {"max_body": "10KB"}})
+    async with dial(server) as wire:
+        head = {"host": "localhost", "content-length": "1000000000"}
+        await wire.send(request_head("POST", "/v1/messages", head))
+        assert await asyncio.wait_for(wire.head(), 5) == 413
+
+
+@pytest.mark.parametrize("size", [20_000, 300_000])
+async def test_headers_above_the_limit_are_431(
+    size: int, upstream: FakeUpstream, relay: Start
+) -> None:
+    server = await relay(config(upstream) | {"server": {"max_header": "10KB"}})
+    async with dial(server) as wire:
+        await wire.post("anthropic", headers={"x-large": "x" * size})
+        assert await asyncio.wait_for(wire.head(), 5) == 431
+        wire_reply = await wire.reply()
+    assert wire_reply.error["message"]
+    assert upstream.requests == []
+
+
+async def test_headers_below_the_limit_are_no_trouble(
+    upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    server = await relay(config(upstream))
+    reply = await ask(http, server, headers={"x-large": "x" * 30_000})
+    assert reply.said.text == TEXT
+    assert upstream.requests[0].headers["x-large"] == "x" * 30_000
+
+
+@pytest.mark.parametrize("client", DIALECTS)
+async def test_a_body_that_does_not_come_is_408(
+    client: str, upstream: FakeUpstream, relay: Start
+) -> None:
+    server = await relay(config(upstream) | {"server": {"body_timeout": 0.5}})
+    async with dial(server) as wire:
+        wire.dialect = DIALECTS[client]
+        head = {"host": "localhost", "content-length": "100", "content-type": "application/json"}
+        await wire.send(request_head("POST", DIALECTS[client].path, head) + b'{"model"')
+        reply = await asyncio.wait_for(wire.reply(), 5)
+    assert reply.status == 408
+    assert reply.error["message"]
+    assert upstream.requests == []
+
+
+async def test_a_body_that_drips_is_408(upstream: FakeUpstream, relay: Start) -> None:
+    server = await relay(config(upstream) | {"server": {"body_timeout": 0.5}})
+    async with dial(server) as wire:
+        head = {"host": "localhost", "content-length": "1000"}
+        await wire.send(request_head("POST", "/v1/messages", head))
+        dripping = asyncio.create_task(drip(wire.send))
+        assert await asyncio.wait_for(wire.head(), 5) == 408
+        dripping.cancel()
+
+
+async def drip(send: JSON) -> None:
+    for _ in range(1000):
+        await send(b" ")
+        await asyncio.sleep(0.05)
+
+
+async def test_headers_that_do_not_come_end_the_connection(
+    upstream: FakeUpstream, relay: Start
+) -> None:
+    server = await relay(config(upstream) | {"server": {"body_timeout": 0.5}})
+    async with dial(server) as wire:
+        await wire.send(b"POST /v1/messages HTTP/1.1\r\nhost: local")
+        with contextlib.suppress(Cut):
+            assert await asyncio.wait_for(wire.head(), 10) == 408
+
+
+# ---- Paths and HTTP ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", ["/", "/v1", "/v1/nothing", "/v2/messages", "/v1/messages/x"])
+async def test_an_unknown_path_is_404_in_json(
+    path: str, upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    server = await relay(config(upstream))
+    reply = await ask(http, server, path=path)
+    assert reply.status in (404, 405)
+    assert json.loads(reply.body)["error"]["message"]
+    assert upstream.requests == []
+
+
+@pytest.mark.parametrize("client", DIALECTS)
+async def test_a_wrong_method_is_405(
+    client: str, upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    server = await relay(config(upstream))
+    async with http.get(server.url + DIALECTS[client].path) as response:
+        assert response.status == 405
+        assert (await response.json())["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        b"GARBAGE\r\n\r\n",
+        b"POST /v1/messages HTTP/1.1\r\ncontent-length: abc\r\n\r\n",
+        b"POST /v1/messages HTTP/1.1\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n",
+        b"POST /v1/messages HTTP/1.1\r\nbad header\r\n\r\n",
+        b"POST /v1/messages HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\nZZ\r\n",
+    ],
+    ids=["tls", "garbage", "length", "two lengths", "header", "chunk"],
+)
+async def test_what_is_not_http_does_no_harm(
+    raw: bytes, upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    server = await relay(config(upstream))
+    async with dial(server) as wire:
+        await wire.send(raw)
+        with contextlib.suppress(Cut):
+            assert await asyncio.wait_for(wire.head(), 5) in (400, 401, 403)
+    assert (await ask(http, server)).said.text == TEXT
+    assert len(upstream.requests) == 1
+
+
+@pytest.mark.parametrize("client", DIALECTS)
+async def test_unknown_query_parameters_are_ignored(
+    client: str, upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    server = await relay(config(upstream))
+    path = f"{DIALECTS[client].path}?beta=true&x=%00"
+    assert (await ask(http, server, client, path=path)).said.text == TEXT
+
+
+async def test_a_body_without_a_content_type_is_read(upstream: FakeUpstream, relay: Start) -> None:
+    server = await relay(config(upstream))
+    body = dump(chat())
+    async with dial(server) as wire:
+        head = {"host": "localhost", "content-length": str(len(body))}
+        await wire.send(request_head("POST", "/v1/chat/completions", head) + body)
+        assert (await wire.reply()).said.text == TEXT
+
+
+async def test_two_requests_may_be_sent_in_one_breath(upstream: FakeUpstream, relay: Start) -> None:
+    server = await relay(config(upstream))
+    async with dial(server) as wire:
+        await wire.post("openai", stream=False)
+        await wire.post("openai", stream=False)
+        for _ in range(2):
+            await wire.head()
+            assert (await wire.reply()).said.text == TEXT

@@ -1,0 +1,424 @@
+"""The commands, as a person in a shell has them."""
+
+import json
+import re
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import aiohttp
+import pytest
+from aiohttp import ClientSession
+from fake_upstream import FakeUpstream
+from relay_process import (
+    SECRET,
+    Ran,
+    RelayProcess,
+    Start,
+    complaints,
+    free_port,
+    ready,
+    run,
+    spawn,
+    text_of,
+)
+from talk import DIALECTS, JSON, ask, config, one
+
+LOCAL = "127.0.0.1:8484"
+
+
+async def relay_on(home: Path, config: JSON, *command: str, **env: str) -> Ran:
+    """A command on a config."""
+    (home / "config.yaml").write_text(text_of(config, LOCAL))
+    return await run(*command, "-c", "config.yaml", cwd=home, env=env)
+
+
+async def checked(home: Path, config: JSON, **env: str) -> Ran:
+    return await relay_on(home, config, "check", **env)
+
+
+def refused(ran: Ran, *words: str) -> None:
+    assert ran.status == 2, ran.output
+    assert "Traceback" not in ran.output
+    for word in words:
+        assert word in ran.output
+
+
+LOCALHOST = {"api_format": "openai", "endpoint": "http://127.0.0.1:1/v1"}
+GOOD = {"providers": {"local": LOCALHOST | {"api_key": "sk-secret", "models": ["m", "n"]}}}
+
+# ---- check ---------------------------------------------------------------------------------
+
+
+async def test_a_good_file_is_0(tmp_path: Path) -> None:
+    ran = await checked(tmp_path, GOOD)
+    assert ran.status == 0
+    assert SECRET not in ran.output
+
+
+async def test_the_file_may_stand_before_or_after_the_command(tmp_path: Path) -> None:
+    await checked(tmp_path, GOOD)
+    for order in (["check", "-c", "config.yaml"], ["-c", "config.yaml", "check"]):
+        assert (await run(*order, cwd=tmp_path)).status == 0
+
+
+async def test_a_file_named_config_yaml_is_found(tmp_path: Path) -> None:
+    await checked(tmp_path, GOOD)
+    assert (await run("check", cwd=tmp_path)).status == 0
+
+
+async def test_all_problems_are_told_at_once_each_with_its_place(tmp_path: Path) -> None:
+    text = """\
+listen: 127.0.0.1:99999
+providers:
+  local:
+    api_format: opnai
+    endpont: http://127.0.0.1:1/v1
+    priority: high
+routing_rules:
+  m: [nobody]
+timeouts:
+  idle: -3
+"""
+    ran = await checked(tmp_path, text)
+    refused(ran, "providers.local.endpont", "endpoint", "openai", "nobody")
+    for line, path in ((1, "listen"), (4, "api_format"), (5, "endpont"), (6, "priority")):
+        assert re.search(rf"config\.yaml:{line}:\d+:.*{path}", ran.output), (line, path)
+    for line, path in ((8, "routing_rules"), (10, "idle")):
+        assert re.search(rf"config\.yaml:{line}:\d+:.*{path}", ran.output), (line, path)
+    assert "config.yaml:5:5:" in ran.output
+
+
+@pytest.mark.parametrize(
+    ("wrong", "meant"),
+    [
+        ({"provders": {}}, "providers"),
+        ({"routing-rules": {}}, "routing_rules"),
+        ({"timeouts": {"first_evnt": 1}}, "first_event"),
+        ({"server": {"max_bdy": "1MB"}}, "max_body"),
+        ({"keys": {"alice": {"kye": "x"}}}, "key"),
+        ({"providers": {"local": LOCALHOST | {"billing_plan": ["x"]}}}, "billing_plans"),
+        ({"providers": {"local": {"preset": "bigmodle", "api_key": "x"}}}, "bigmodel"),
+        ({"routing_rules": {"m": "locl"}}, "local"),
+        ({"default": "locla/m"}, "local"),
+    ],
+)
+async def test_a_misspelt_word_is_answered_with_the_right_one(
+    wrong: JSON, meant: str, tmp_path: Path
+) -> None:
+    refused(await checked(tmp_path, {**GOOD, **wrong}), "did you mean", meant)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "- a\n- b\n",
+        "providers:\n",
+        "providers: {}\n",
+        "listen: x\n",
+        "providers: [\n",
+        "a: b: c\n",
+        "\x00",
+    ],
+)
+async def test_a_file_that_is_no_config_is_2(text: str, tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(text)
+    for command in (["check"], []):
+        refused(await run(*command, "-c", "config.yaml", cwd=tmp_path), "config.yaml")
+
+
+async def test_a_missing_file_is_2(tmp_path: Path) -> None:
+    refused(await run("check", "-c", "nowhere.yaml", cwd=tmp_path), "nowhere.yaml")
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"listen": "nonsense"},
+        {"allow_anonymous": "maybe"},
+        {"timeouts": {"connect": 0}},
+        {"timeouts": {"connect": "soon"}},
+        {"server": {"max_body": "64 elephants"}},
+        {"keys": {"alice": {"key": ""}}},
+        {"keys": {"alice": {}}},
+        {"keys": {"alice": {"key": "sha256:xyz"}}},
+        {"keys": {"alice": {"key": "x", "expires": "someday"}}},
+        {"keys": {"alice": {"key": "x", "models": "glm"}, "bob": {"key": "x"}}},
+        {"providers": {"p": {}}},
+        {"providers": {"p": {"endpoint": "127.0.0.1:1"}}},
+        {"providers": {"p": {"endpoint": "ftp://127.0.0.1/v1", "api_format": "openai"}}},
+        {"providers": {"p": LOCALHOST | {"stream_mode": "sometimes"}}},
+        {"providers": {"p": LOCALHOST | {"weight": 0}}},
+        {"providers": {"p": LOCALHOST | {"models": 5}}},
+        {"providers": {"p": LOCALHOST | {"override": {"add": {}}}}},
+        {"providers": {"p": LOCALHOST | {"billing_plans": ["gold"]}}},
+        {"log": {"format": "xml"}},
+        {"log": {"level": "loud"}},
+        {"routing_rules": {"m": []}},
+        {"routing_rules": ["m"]},
+        {"default": "nobody/m"},
+    ],
+    ids=str,
+)
+async def test_a_value_that_makes_no_sense_is_2(bad: JSON, tmp_path: Path) -> None:
+    refused(await checked(tmp_path, {**GOOD, **bad}), "config.yaml:")
+
+
+@pytest.mark.parametrize(
+    "later",
+    [
+        {"keys": {"alice": {"key": "x", "limits": {"rpm": 60}}}},
+        {"state": "sqlite:relay.db"},
+        {"state": "redis://localhost"},
+        {"tls": {"certificate": "a", "key": "b"}},
+        {"record": {"directory": "records"}},
+        {"plugins": ["mine.py"]},
+        {"providers": {"p": LOCALHOST | {"proxy": "socks5://127.0.0.1:1080"}}},
+        {"routing_rules": {"m": [{"when": {"images": True}, "to": "local"}, {"to": "local"}]}},
+        {"routing_rules": {"m": {"balance": "round_robin", "to": ["local"]}}},
+        {"routing_rules": {"m": {"hedge_after": 5, "to": ["local"]}}},
+    ],
+    ids=str,
+)
+async def test_what_does_not_act_yet_is_refused_and_not_ignored(
+    later: JSON, tmp_path: Path
+) -> None:
+    refused(await checked(tmp_path, {**GOOD, **later}), "not supported yet")
+
+
+async def test_check_opens_no_connection(upstream: FakeUpstream, tmp_path: Path) -> None:
+    assert (await checked(tmp_path, config(upstream))).status == 0
+    assert upstream.requests == []
+
+
+async def test_a_key_given_twice_is_told(tmp_path: Path) -> None:
+    text = text_of(GOOD, LOCAL) + "default: local/m\ndefault: local/n\n"
+    refused(await checked(tmp_path, text), "default")
+
+
+# ---- References ----------------------------------------------------------------------------
+
+
+def with_key(key: str) -> JSON:
+    return {"providers": {"local": LOCALHOST | {"api_key": key}}}
+
+
+@pytest.mark.parametrize("key", ["${NO_SUCH_KEY}", "os.environ/NO_SUCH_KEY"])
+async def test_an_unset_variable_is_named(key: str, tmp_path: Path) -> None:
+    refused(await checked(tmp_path, with_key(key)), "NO_SUCH_KEY", "providers.local.api_key")
+
+
+async def test_an_inactive_provider_may_lack_its_variable(tmp_path: Path) -> None:
+    sleeping = LOCALHOST | {"api_key": "${NO_SUCH_KEY}", "active": False}
+    both = {"providers": {"local": LOCALHOST, "sleeping": sleeping}}
+    assert (await checked(tmp_path, both)).status == 0
+
+
+@pytest.mark.parametrize(
+    ("written", "sent"),
+    [
+        ("${SOME_KEY}", "sk-secret-found"),
+        ("${NO_SUCH_KEY:-sk-secret-default}", "sk-secret-default"),
+        ("${SOME_KEY:-sk-secret-default}", "sk-secret-found"),
+        ("os.environ/SOME_KEY", "sk-secret-found"),
+        ("file:{file}", "sk-secret-filed"),
+        ("sk-secret-$${SOME_KEY}", "sk-secret-${SOME_KEY}"),
+        ("sk-secret-${PART}-${PART}", "sk-secret-a-a"),
+    ],
+)
+async def test_a_reference_is_followed(
+    written: str,
+    sent: str,
+    upstream: FakeUpstream,
+    relay: Start,
+    http: ClientSession,
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "key").write_text("sk-secret-filed\n")
+    key = written.replace("{file}", str(tmp_path / "key"))
+    env = {"SOME_KEY": "sk-secret-found", "PART": "a"}
+    server = await relay(one(upstream, api_key=key), env=env)
+    await ask(http, server)
+    assert upstream.requests[0].headers["authorization"] == f"Bearer {sent}"
+
+
+async def test_a_missing_key_file_is_named(tmp_path: Path) -> None:
+    refused(await checked(tmp_path, with_key("file:/no/such/file")), "/no/such/file")
+
+
+# ---- route, models, key, schema ------------------------------------------------------------
+
+
+async def test_route_says_where_a_name_goes_and_why(tmp_path: Path) -> None:
+    rules = {"routing_rules": {"claude-*": ["local/m", "local/n"]}}
+    (tmp_path / "config.yaml").write_text(text_of(GOOD | rules, LOCAL))
+    ran = await run("route", "claude-opus", "-c", "config.yaml", cwd=tmp_path)
+    assert ran.status == 0
+    for word in ("local/m", "local/n", "claude-*", "routing_rules"):
+        assert word in ran.stdout
+    assert SECRET not in ran.output
+
+
+async def test_route_of_an_unknown_name_suggests(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(text_of(GOOD | {"providers": GLM}, LOCAL))
+    ran = await run("route", "glm-46", "-c", "config.yaml", cwd=tmp_path)
+    assert ran.status != 0
+    assert "glm-4.6" in ran.output
+
+
+GLM = {"local": LOCALHOST | {"models": ["glm-4.6"]}}
+
+
+async def test_models_lists_the_names_clients_may_use(tmp_path: Path) -> None:
+    providers = {"local": LOCALHOST | {"models": {"alpha": "Org/A", "beta-*": "b"}, "prefix": "q"}}
+    ran = await relay_on(tmp_path, {"providers": providers}, "models")
+    assert ran.status == 0
+    for name in ("alpha", "q/alpha", "local", "Org/A"):
+        assert name in ran.stdout
+
+
+async def test_key_makes_a_new_key_each_time(tmp_path: Path) -> None:
+    first, second = [await run("key", cwd=tmp_path) for _ in range(2)]
+    assert (first.status, second.status) == (0, 0)
+    assert first.stdout != second.stdout
+    assert re.search(r"sha256:[0-9a-f]{64}", first.stdout)
+
+
+async def test_schema_is_a_json_schema_of_the_whole_config(tmp_path: Path) -> None:
+    ran = await run("schema", cwd=tmp_path)
+    schema = json.loads(ran.stdout)
+    assert "json-schema.org" in schema["$schema"]
+    assert {"providers", "routing_rules", "listen", "keys", "timeouts"} <= schema[
+        "properties"
+    ].keys()
+
+
+async def test_version_is_said(tmp_path: Path) -> None:
+    ran = await run("--version", cwd=tmp_path)
+    assert ran.status == 0
+    assert re.search(r"\d+\.\d+", ran.stdout)
+
+
+async def test_help_names_the_commands(tmp_path: Path) -> None:
+    ran = await run("--help", cwd=tmp_path)
+    assert ran.status == 0
+    for command in ("serve", "check", "route", "models", "key", "schema", "--demo", "--version"):
+        assert command in ran.stdout
+
+
+async def test_an_unknown_command_is_2(tmp_path: Path) -> None:
+    refused(await run("sevre", cwd=tmp_path), "serve")
+
+
+@pytest.fixture
+async def demo(tmp_path: Path) -> AsyncIterator[RelayProcess]:
+    """`relay --demo`, wherever it says it listens."""
+    process = await spawn("--demo", cwd=tmp_path)
+    server = RelayProcess("", tmp_path / "config.yaml", process)
+    said = await server.says(r"http://[\w.]+:\d+")
+    server.url = next(iter(re.findall(r"http://[\w.]+:\d+", said)))
+    await ready(server)
+    yield server
+    await server.end()
+    assert not complaints(server)
+
+
+# ---- serve ---------------------------------------------------------------------------------
+
+
+async def serving(home: Path, address: str, *args: str, **env: str) -> RelayProcess:
+    process = await spawn(*args, cwd=home, env=env)
+    server = RelayProcess(address, home / "config.yaml", process)
+    await ready(server)
+    return server
+
+
+async def test_serve_may_be_said(tmp_path: Path) -> None:
+    port = free_port()
+    (tmp_path / "config.yaml").write_text(text_of(GOOD, f"127.0.0.1:{port}"))
+    server = await serving(tmp_path, f"http://127.0.0.1:{port}", "serve", "-c", "config.yaml")
+    assert await server.stop() == 0
+
+
+@pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
+async def test_demo_answers_in_both_dialects_without_anything(
+    streamed: bool, demo: RelayProcess, http: ClientSession
+) -> None:
+    texts = set()
+    for client in DIALECTS:
+        said = (await ask(http, demo, client, model="demo", stream=streamed)).said
+        assert said.finish == "stop"
+        assert said.tokens_in > 0
+        texts.add(said.text)
+    assert len(texts) == 1
+    assert texts != {""}
+
+
+@pytest.mark.parametrize("client", DIALECTS)
+async def test_demo_calls_a_tool_when_asked_to(
+    client: str, demo: RelayProcess, http: ClientSession
+) -> None:
+    asked: JSON = {"model": "demo", "text": "Use the tool get_weather for Oslo.", "stream": True}
+    reply = await ask(http, demo, client, tools=[DIALECTS[client].tool], **asked)
+    assert [name for name, _ in reply.said.calls] == ["get_weather"]
+    assert reply.said.finish == "tool_calls"
+
+
+async def test_a_taken_port_is_said_plainly(relay: Start, tmp_path: Path) -> None:
+    server = await relay(GOOD)
+    (tmp_path / "config.yaml").write_text(text_of(GOOD, server.url.removeprefix("http://")))
+    ran = await run("-c", "config.yaml", cwd=tmp_path)
+    assert ran.status != 0
+    assert server.url.rpartition(":")[2] in ran.stderr
+    assert "Traceback" not in ran.output
+
+
+async def test_several_addresses_are_all_served(
+    upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    addresses = [f"127.0.0.1:{free_port()}" for _ in range(2)]
+    server = await relay(config(upstream) | {"listen": addresses})
+    for address in addresses:
+        async with http.get(f"http://{address}/healthz") as response:
+            assert response.status == 200
+    assert await server.stop() == 0
+
+
+async def test_a_unix_socket_is_served_and_removed(tmp_path: Path) -> None:
+    path = tmp_path / "relay.sock"
+    port = free_port()
+    listen = {"listen": [f"127.0.0.1:{port}", f"unix:{path}"]}
+    (tmp_path / "config.yaml").write_text(text_of(GOOD | listen, ""))
+    server = await serving(tmp_path, f"http://127.0.0.1:{port}", "-c", "config.yaml")
+    connector = aiohttp.UnixConnector(str(path))
+    async with (
+        aiohttp.ClientSession(connector=connector) as http,
+        http.get("http://localhost/healthz") as response,
+    ):
+        assert response.status == 200
+    assert await server.stop() == 0
+    assert not path.exists()
+
+
+async def test_without_a_file_it_serves_the_providers_of_the_environment(tmp_path: Path) -> None:
+    process = await spawn(cwd=tmp_path, env={"DEEPSEEK_API_KEY": "sk-secret-found"})
+    server = RelayProcess("http://127.0.0.1:8484", tmp_path / "config.yaml", process)
+    try:
+        said = await server.says("deepseek")
+        assert "DEEPSEEK_API_KEY" in said
+        assert SECRET not in said
+    finally:
+        await server.end()
+
+
+async def test_without_a_file_or_a_key_it_says_what_to_do(tmp_path: Path) -> None:
+    ran = await run(cwd=tmp_path)
+    assert ran.status == 2
+    assert "--demo" in ran.output
+    assert "Traceback" not in ran.output
+
+
+async def test_the_start_is_announced_without_secrets(upstream: FakeUpstream, relay: Start) -> None:
+    server = await relay(config(upstream))
+    said = await server.says(re.escape(server.url.removeprefix("http://")))
+    assert SECRET not in said

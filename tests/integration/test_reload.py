@@ -1,0 +1,192 @@
+"""SIGHUP: a good file is taken at once, a bad one changes nothing, what runs runs on."""
+
+import asyncio
+import re
+
+import pytest
+from aiohttp import ClientSession
+from fake_upstream import TEXT, FakeUpstream, chat_error, chat_stream, chat_whole
+from relay_process import SECRET, Start, free_port
+from talk import CLIENT_KEY, JSON, ask, config, dial, one
+
+BAD: dict[str, tuple[JSON, str]] = {  # a change, and what is said about it
+    "unknown key": ({"defalt": "first"}, "default"),
+    "dead rule": ({"routing_rules": {"m": "nobody"}}, "nobody"),
+    "no providers": ({"providers": {}}, "providers"),
+    "not yet": ({"timeouts": {"idle": -1}}, "timeouts"),
+}
+
+
+async def test_a_new_provider_serves_after_the_signal(
+    upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    server = await relay(one(upstream, models=["old"]))
+    assert (await ask(http, server, model="new")).status == 404
+    server.write(one(upstream, models=["new"]))
+    await server.hup()
+    assert (await ask(http, server, model="new")).said.text == TEXT
+    assert (await ask(http, server, model="old")).status == 404
+
+
+async def test_what_changed_is_said(upstream: FakeUpstream, relay: Start) -> None:
+    server = await relay(config(upstream))
+    server.write(config(upstream, upstream))
+    said = await server.hup()
+    assert "second" in said
+    assert SECRET not in said
+
+
+async def test_the_file_alone_changes_nothing(
+    upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    server = await relay(one(upstream, models=["m"]))
+    server.write(one(upstream, models=["other"]))
+    assert (await ask(http, server)).said.text == TEXT
+
+
+@pytest.mark.parametrize(("change", "said"), BAD.values(), ids=BAD)
+async def test_a_bad_file_changes_nothing_and_is_explained(
+    change: JSON, said: str, upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    server = await relay(config(upstream))
+    server.write({**config(upstream), **change})
+    report = await server.hup()
+    assert re.search(r"config\.yaml:\d+:\d+", report)
+    assert said in report
+    assert (await ask(http, server)).said.text == TEXT
+
+
+@pytest.mark.parametrize("text", ["", "providers: [", "\x00", "- a list", "\tproviders:\n"])
+async def test_a_file_that_is_no_config_changes_nothing(
+    text: str, upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    server = await relay(config(upstream))
+    server.file.write_text(text)
+    await server.hup()
+    assert (await ask(http, server)).said.text == TEXT
+
+
+async def test_a_file_that_is_gone_changes_nothing(
+    upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    server = await relay(config(upstream))
+    server.file.unlink()
+    assert "config.yaml" in await server.hup()
+    assert (await ask(http, server)).said.text == TEXT
+
+
+async def test_after_a_bad_file_a_good_one_is_taken(
+    upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    server = await relay(one(upstream, models=["m"]))
+    server.write("providers: [")
+    await server.hup()
+    server.write(one(upstream, models={"m": "n"}))
+    await server.hup()
+    assert (await ask(http, server)).headers["x-relay-model"] == "n"
+
+
+@pytest.mark.parametrize("good", [False, True], ids=["bad", "good"])
+async def test_a_running_stream_finishes_on_the_plan_it_began_with(
+    good: bool, upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    go = asyncio.Event()
+    upstream.script(chat_stream(text="One two three.").but(hold={2: go}), chat_whole(text="new"))
+    server = await relay(one(upstream, models=["m"]))
+    async with dial(server) as wire:
+        await wire.post("openai")
+        await wire.head()
+        early = await wire.until(b"One")
+        server.write(one(upstream, models={"other": "n"}) if good else "providers: [")
+        await server.hup()
+        if good:
+            assert (await ask(http, server, model="other")).said.text == "new"
+        go.set()
+        assert (await wire.reply(early)).said.text == "One two three."
+
+
+async def test_a_request_still_failing_over_keeps_its_targets(
+    upstream: FakeUpstream, relay: Start
+) -> None:
+    go = asyncio.Event()
+    upstream.script(chat_error(500, "no").but(hold={-1: go}), chat_stream(text="second"))
+    server = await relay(config(upstream, upstream))
+    async with dial(server) as wire:
+        await wire.post("openai")
+        await upstream.arrived()
+        server.write(one(upstream, models=["other"]))
+        await server.hup()
+        go.set()
+        assert (await wire.reply()).said.text == "second"
+
+
+async def test_a_connection_survives(upstream: FakeUpstream, relay: Start) -> None:
+    server = await relay(config(upstream))
+    async with dial(server) as wire:
+        for _ in range(2):
+            await wire.post("openai", stream=False)
+            await wire.head()
+            assert (await wire.reply()).said.text == TEXT
+            await server.hup()
+
+
+async def test_keys_change_at_once(
+    upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    server = await relay(config(upstream) | {"keys": {"alice": {"key": CLIENT_KEY}}})
+    headers = {"x-api-key": CLIENT_KEY}
+    assert (await ask(http, server, headers=headers)).status == 200
+    server.write(config(upstream) | {"keys": {"alice": {"key": "sk-secret-another"}}})
+    assert SECRET not in await server.hup()
+    assert (await ask(http, server, headers=headers)).status == 401
+
+
+async def test_another_address_needs_a_restart(
+    upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    server = await relay(one(upstream, models=["m"]))
+    elsewhere = one(upstream, models=["other"]) | {"listen": f"127.0.0.1:{free_port()}"}
+    server.write(elsewhere)
+    assert "restart" in await server.hup()
+    assert (await ask(http, server)).said.text == TEXT
+
+
+async def test_a_changed_key_clears_the_mark_of_the_old_one(
+    upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    refused, good = "sk-secret-refused", "sk-secret-good"
+    upstream.script(
+        lambda seen: (
+            chat_whole(text="yes")
+            if good in seen.headers["authorization"]
+            else chat_error(401, "bad key")
+        )
+    )
+    server = await relay(one(upstream, api_key=refused))
+    assert (await ask(http, server)).status == 502
+    server.write(one(upstream, api_key=good))
+    await server.hup()
+    assert (await ask(http, server)).said.text == "yes"
+
+
+async def test_cooldowns_outlive_a_reload(
+    upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    upstream.script(chat_error(429, "slow", headers={"retry-after": "60"}), chat_whole(text="yes"))
+    server = await relay(config(upstream, upstream))
+    assert (await ask(http, server)).headers["x-relay-provider"] == "second"
+    server.write(config(upstream, upstream, timeouts={"idle": 100}))
+    await server.hup()
+    assert (await ask(http, server)).headers["x-relay-attempts"] == "1"
+
+
+async def test_ten_reloads_in_a_row_lose_no_request(
+    upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    server = await relay(config(upstream))
+    asked = [asyncio.create_task(ask(http, server, stream=True)) for _ in range(20)]
+    for number in range(10):
+        server.write(config(upstream, timeouts={"idle": 100 + number}))
+        await server.hup()
+        asked += [asyncio.create_task(ask(http, server)) for _ in range(3)]
+    assert {reply.said.text for reply in await asyncio.gather(*asked)} == {TEXT}

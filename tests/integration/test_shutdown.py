@@ -1,0 +1,168 @@
+"""SIGTERM and SIGINT: no new work, the running work ends well, status 0; the second ends all."""
+
+import asyncio
+import signal
+
+import aiohttp
+import pytest
+from aiohttp import ClientSession
+from fake_upstream import TEXT, Answer, FakeUpstream, chat_stream, chat_whole
+from relay_process import RelayProcess, Start
+from talk import DIALECTS, Cut, Wire, ask, config, dial
+
+WORDS = "One two three."
+BOTH = pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGINT])
+
+
+async def held_stream(upstream: FakeUpstream, wire: Wire, client: str = "openai") -> asyncio.Event:
+    """A stream that has begun and goes on when the event is set."""
+    go = asyncio.Event()
+    upstream.script(chat_stream(text=WORDS).but(hold={2: go}))
+    await wire.post(client)
+    await wire.head()
+    return go
+
+
+async def refuses(http: ClientSession, server: RelayProcess) -> None:
+    """Until no new connection is taken."""
+    async with asyncio.timeout(5):
+        for _ in range(500):
+            try:
+                async with http.get(f"{server.url}/healthz", headers={"connection": "close"}):
+                    await asyncio.sleep(0.01)
+            except aiohttp.ClientError:
+                return
+
+
+@BOTH
+async def test_an_idle_relay_ends_at_once_with_status_0(
+    by: signal.Signals, upstream: FakeUpstream, relay: Start
+) -> None:
+    server = await relay(config(upstream))
+    assert await server.stop(by, within=3) == 0
+
+
+@BOTH
+@pytest.mark.parametrize("client", DIALECTS)
+async def test_a_running_stream_is_finished_first(
+    client: str, by: signal.Signals, upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    server = await relay(config(upstream))
+    async with dial(server) as wire:
+        go = await held_stream(upstream, wire, client)
+        server.process.send_signal(by)
+        await refuses(http, server)
+        assert server.process.returncode is None
+        go.set()
+        assert (await wire.reply()).said.text == WORDS
+        assert await server.exited(within=3) == 0
+    assert server.lines()[-1].code == "OK"
+
+
+async def test_a_whole_request_is_finished_first(
+    upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    go = asyncio.Event()
+    upstream.script(chat_whole(text=WORDS).but(hold={-1: go}))
+    server = await relay(config(upstream))
+    asked = asyncio.create_task(ask(http, server))
+    await upstream.arrived()
+    server.process.send_signal(signal.SIGTERM)
+    async with aiohttp.ClientSession() as other:
+        await refuses(other, server)
+    go.set()
+    assert (await asked).said.text == WORDS
+    assert await server.exited(within=3) == 0
+
+
+async def test_idle_connections_do_not_hold_it_up(
+    upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    server = await relay(config(upstream))
+    assert (await ask(http, server)).said.text == TEXT  # `http` keeps its connection
+    async with dial(server):  # and this one never says a word
+        assert await server.stop(within=3) == 0
+
+
+@BOTH
+async def test_a_second_signal_ends_at_once(
+    by: signal.Signals, upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    server = await relay(config(upstream))
+    async with dial(server) as wire:
+        await held_stream(upstream, wire)
+        server.process.send_signal(by)
+        await refuses(http, server)
+        assert server.process.returncode is None
+        await server.stop(by, within=2)
+        reply = await wire.reply()
+    assert not reply.clean
+    await asyncio.wait_for(upstream.requests[0].left.wait(), 1)
+
+
+@pytest.mark.parametrize("client", DIALECTS)
+async def test_after_the_grace_what_still_runs_is_ended_and_not_cleanly(
+    client: str, upstream: FakeUpstream, relay: Start
+) -> None:
+    server = await relay(config(upstream) | {"server": {"grace": 0.5}})
+    async with dial(server) as wire:
+        await held_stream(upstream, wire, client)
+        server.process.send_signal(signal.SIGTERM)
+        reply = await wire.reply()
+        assert await server.exited(within=3) == 0
+    assert reply.final_error["message"]
+    assert server.lines()[-1].code == "DR"
+
+
+async def test_a_whole_request_beyond_the_grace_gets_an_answer(
+    upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    upstream.script(Answer(delay=3600))
+    server = await relay(config(upstream) | {"server": {"grace": 0.5}})
+    asked = asyncio.create_task(ask(http, server))
+    await upstream.arrived()
+    assert await server.stop(within=3) == 0
+    reply = await asked
+    assert reply.status == 503
+    assert reply.error["message"]
+
+
+async def test_the_lines_of_all_requests_are_written_before_the_end(
+    upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    server = await relay(config(upstream))
+    await asyncio.gather(*(ask(http, server) for _ in range(10)))
+    assert await server.stop() == 0
+    assert len(server.lines()) == 10
+
+
+async def test_a_signal_during_a_reload_is_not_lost(upstream: FakeUpstream, relay: Start) -> None:
+    server = await relay(config(upstream))
+    server.process.send_signal(signal.SIGHUP)
+    assert await server.stop(within=3) == 0
+
+
+async def test_readiness_ends_before_service(upstream: FakeUpstream, relay: Start) -> None:
+    """A balancer that still holds a connection is told to go elsewhere."""
+    server = await relay(config(upstream))
+    async with dial(server) as probe, dial(server) as wire:
+        await held_stream(upstream, wire)
+        await probe.send(b"GET /readyz HTTP/1.1\r\nhost: localhost\r\n\r\n")
+        assert await probe.head() == 200
+        await probe.reply()
+        server.process.send_signal(signal.SIGTERM)
+        assert await probe_ends(probe)
+
+
+async def probe_ends(probe: Wire) -> bool:
+    """The kept connection is closed, or answers 503 from now on."""
+    try:
+        for _ in range(100):
+            await probe.send(b"GET /readyz HTTP/1.1\r\nhost: localhost\r\n\r\n")
+            if await probe.head() == 503:
+                return True
+            await probe.reply()
+            await asyncio.sleep(0.02)
+    except (ConnectionError, Cut):
+        return True
+    return False
