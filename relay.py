@@ -257,7 +257,7 @@ class UpstreamError(RelayError):
         retry_after: float | None = None,
         scope: str = "",
         body: bytes = b"",
-        content_type: str = "",
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         row = FAILURES[failure]
         super().__init__(
@@ -267,7 +267,7 @@ class UpstreamError(RelayError):
         self.scope = scope or row.scope
         self.upstream_status = upstream_status
         self.body = body
-        self.content_type = content_type
+        self.headers = headers or {}
 
 
 # ==== 2. Vocabulary ===========================================================
@@ -1073,12 +1073,12 @@ class StreamDecoder(ABC):
     def feed(self, data: bytes) -> list[Event]:
         return self._messages(self._sse.feed(data))
 
-    def eof(self) -> list[Event]:
-        """The bytes are over.  A finish reason seen before makes it an end, else it is a break."""
+    def eof(self, reason: Failure = TRUNCATED) -> list[Event]:
+        """The bytes are over, for this `reason` unless a finish reason was seen before."""
         events = self._messages(self._sse.eof())
         if self.ended:
             return events
-        return events + (self._end() if self._finish else self._fail(TRUNCATED))
+        return events + (self._end() if self._finish else self._fail(reason))
 
     def _messages(self, messages: Iterable[ServerSentEvent]) -> list[Event]:
         events: list[Event] = []
@@ -2559,7 +2559,7 @@ class _ChatWriter:
         results = [p for p in message.parts if isinstance(p, ToolResult)]
         rest: list[Part] = []
         for result in results:
-            media = [part for part in result.parts if isinstance(part, Media)]
+            media = [p for p in result.parts if isinstance(p, Media) and p.kind != "text"]
             if media:
                 rest.append(Text(f"[{media[0].kind} output of tool call {result.call_id}]"))
                 rest += media
@@ -2573,26 +2573,11 @@ class _ChatWriter:
         """One string where text is all there is: some servers take nothing else."""
         if all(isinstance(part, Text) for part in parts):
             return _chat_text(parts)
-        return [block for part in parts if (block := self._block(part))]
-
-    def _block(self, part: Part) -> JSON | None:
-        match part:
-            case Text(text):
-                return {"type": "text", "text": text}
-            case Media(kind="image"):
-                return {"type": "image_url", "image_url": {"url": data_url(part)}}
-            case Media(kind="audio", mime=mime, data=data):
-                sound = {"data": data, "format": mime.removeprefix("audio/")}
-                return {"type": "input_audio", "input_audio": sound}
-            case Media(kind="text", data=data, name=name):
-                return {"type": "text", "text": f"[document {name}]\n{data}"}
-            case Media(url=url) if url:
-                return {"type": "text", "text": f"[document {url}]"}
-            case Media(name=name):
-                file = {"filename": name or "document.pdf", "file_data": data_url(part)}
-                return {"type": "file", "file": file}
-            case _:
-                return None
+        return [
+            _chat_media(part) if isinstance(part, Media) else {"type": "text", "text": part.text}
+            for part in parts
+            if isinstance(part, Text | Media)
+        ]
 
     def _assistant(self, message: Message) -> JSON:
         said: JSON = {"role": "assistant", "content": _chat_text(message.parts) or None}
@@ -2722,6 +2707,22 @@ REASONING_STYLES: Final[dict[str, Callable[[Thinking, Quirks], JSON]]] = {
 
 def _chat_text(parts: Iterable[Part]) -> str:
     return "\n\n".join(part.text for part in parts if isinstance(part, Text) and part.text)
+
+
+def _chat_media(media: Media) -> JSON:
+    match media:
+        case Media(kind="image"):
+            return {"type": "image_url", "image_url": {"url": data_url(media)}}
+        case Media(kind="audio", mime=mime, data=data):
+            sound = {"data": data, "format": mime.removeprefix("audio/")}
+            return {"type": "input_audio", "input_audio": sound}
+        case Media(kind="text", data=data, name=name):
+            return {"type": "text", "text": f"[document {name}]\n{data}"}
+        case Media(url=url) if url:
+            return {"type": "text", "text": f"[document {url}]"}
+        case Media(name=name):
+            file = {"filename": name or "document.pdf", "file_data": data_url(media)}
+            return {"type": "file", "file": file}
 
 
 def _chat_call(call: ToolCall) -> JSON:
@@ -3102,6 +3103,8 @@ class Passage:
     asked: Asked
     names: Mapping[str, str] = field(default_factory=dict)  # tool names as the client knows them
     account: str = ""  # who mints the seals
+    provider: str = "the provider"  # for error messages
+    redacted: Callable[[str], str] = str  # takes secrets out of what a provider says
 
 
 class Pipe(ABC):
@@ -3121,15 +3124,12 @@ class Pipe(ABC):
     def feed(self, data: bytes) -> bytes: ...
 
     @abstractmethod
-    def eof(self) -> bytes: ...
+    def eof(self, reason: Failure = TRUNCATED) -> bytes:
+        """The provider's bytes are over: for this `reason`, unless what it said was whole."""
 
     def alive(self) -> bytes:
         """A keep-alive in the client's words; it may stand between any two outputs of `feed`."""
         return b""
-
-    def broken(self) -> bytes:
-        """The provider's connection broke: the client is told in its own words."""
-        return self.eof()
 
     def _note(self, events: Iterable[Event]) -> None:
         for event in events:
@@ -3151,6 +3151,7 @@ class Passthrough(Pipe):
     def __init__(self, passage: Passage) -> None:
         super().__init__()
         self.translated = False
+        self._passage = passage
         self._dialect = passage.client
         self._encoder = passage.client.encoder(passage.asked)
         self._probe = passage.client.decoder()
@@ -3165,20 +3166,19 @@ class Passthrough(Pipe):
         self._held, data = data[cut:], data[:cut]
         if not self.begun and data:
             self._note(self._probe.feed(data))
-        self._read(data)
         self._started |= bool(data)
-        return data
+        return self._read(data)
 
-    def eof(self) -> bytes:
+    def eof(self, reason: Failure = TRUNCATED) -> bytes:
         """A last event may lack its blank line; half of one is let go before the error."""
         held, self._held = self._held, b""
-        self._read(held + b"\n\n" if held else b"")
+        said = self._read(held + b"\n\n").removesuffix(b"\n\n") if held else b""
         if not self.begun and not self.failure:
             self._note(self._probe.feed(held) + self._probe.eof())
         if self._ended or self.failure:
-            return held
-        self.failure = TRUNCATED
-        return self._encoder.encode(TRUNCATED)
+            return said
+        self.failure = told(reason, self._passage)
+        return self._encoder.encode(self.failure)
 
     def alive(self) -> bytes:
         # the encoder has not said the start that went by; tell it, so that it may ping
@@ -3187,10 +3187,10 @@ class Passthrough(Pipe):
             self._started = False
         return self._encoder.alive()
 
-    def _read(self, data: bytes) -> None:
+    def _read(self, data: bytes) -> bytes:
         """The meter: JSON is parsed only in blocks where one of the dialect's marks stands."""
         if not any(mark in data for mark in self._dialect.marks):
-            return
+            return data
         for event in SSEDecoder().feed(data):
             self._ended |= self._dialect.is_end(event.data)
             try:
@@ -3201,7 +3201,12 @@ class Passthrough(Pipe):
                 continue
             if usage:
                 self.usage = latest(self.usage or Usage(), usage)
-            self.failure = self.failure or failed
+            if failed:  # the one place where a provider might quote a credential
+                self.failure = self.failure or failed
+                data = self._passage.redacted(data.decode(errors="surrogateescape")).encode(
+                    errors="surrogateescape"
+                )
+        return data
 
 
 class Translation(Pipe):
@@ -3216,8 +3221,8 @@ class Translation(Pipe):
     def feed(self, data: bytes) -> bytes:
         return self._say(self._decoder.feed(data))
 
-    def eof(self) -> bytes:
-        return self._say(self._decoder.eof())
+    def eof(self, reason: Failure = TRUNCATED) -> bytes:
+        return self._say(self._decoder.eof(reason))
 
     def alive(self) -> bytes:
         return self._encoder.alive()
@@ -3228,9 +3233,17 @@ class Translation(Pipe):
         return b"".join(map(self._encoder.encode, events))
 
 
+def told(failure: Failure, passage: Passage) -> Failure:
+    """A failure as the client is told of it: at which provider, and without its credential."""
+    message = passage.redacted(failure.message)
+    return replace(failure, message=f"{passage.provider}: {message}")
+
+
 def returned(event: Event, passage: Passage) -> Event:
     """An event with the client's own tool names, and seals that say whose they are."""
     match event:
+        case Failure():
+            return told(event, passage)
         case PartStart(ToolCall(id, name)) if name in passage.names:
             return PartStart(ToolCall(id, passage.names[name]))
         case PartEnd(Seal(kind, value)):
@@ -3245,12 +3258,16 @@ class WholeDecoder:
     def __init__(self, expected: Dialect) -> None:
         self._expected = expected
         self._data: list[bytes] = []
+        self._ended = False
 
     def feed(self, data: bytes) -> list[Event]:
         self._data.append(data)
         return []
 
-    def eof(self) -> list[Event]:
+    def eof(self, reason: Failure = TRUNCATED) -> list[Event]:
+        if self._ended:
+            return []
+        self._ended = True
         answer = whole_answer(b"".join(self._data), self._expected)
         return [answer] if isinstance(answer, Failure) else list(unfold(answer[1]))
 
@@ -3305,7 +3322,7 @@ class Gathered(Pipe):
         self._data.append(data)
         return b""
 
-    def eof(self) -> bytes:
+    def eof(self, reason: Failure = TRUNCATED) -> bytes:
         data, passage = b"".join(self._data), self._passage
         self.begun = True
         if looks_like(data) != "json":
@@ -3318,10 +3335,6 @@ class Gathered(Pipe):
             self.translated, self.usage = False, response.usage
             return data
         return self._respond(fold(returned(e, passage) for e in unfold(response)))
-
-    def broken(self) -> bytes:
-        self.failure = TRUNCATED
-        return b""
 
     def _respond(self, answer: Response | Failure) -> bytes:
         if isinstance(answer, Failure):
@@ -3382,15 +3395,15 @@ class Streamed(Pipe):
             data, self._buffer = (self._buffer, b"") if self._way else (b"", self._buffer)
         return self._through(self._way.feed(data)) if self._way else b""
 
-    def eof(self) -> bytes:
+    def eof(self, reason: Failure = TRUNCATED) -> bytes:
         if self._way is None and not self._buffer.strip():
             self.failure = Failure("the provider sent an empty answer", cause="transient")
             return b""
         if self._way is None:
             data, self._buffer = self._buffer + b"\n\n", b""
             self._way = self._recognise() or self._choose(self._passage.upstream)
-            return self._through(self._way.feed(data) + self._way.eof())
-        return self._through(self._way.eof())
+            return self._through(self._way.feed(data) + self._way.eof(reason))
+        return self._through(self._way.eof(reason))
 
     def alive(self) -> bytes:
         return self._way.alive() if self._way else b""
@@ -3429,7 +3442,7 @@ class _Unreadable(Pipe):
     def feed(self, data: bytes) -> bytes:
         return b""
 
-    def eof(self) -> bytes:
+    def eof(self, reason: Failure = TRUNCATED) -> bytes:
         return b""
 
 
@@ -4094,9 +4107,10 @@ _MIMO_QUIRKS: Final = {
     "anthropic": Quirks(replay="always", placeholder=" ")}
 
 _OPENAI_QUIRKS: Final = {"openai": Quirks(
-    replay="never", max_tokens="max_completion_tokens", system_role="developer", system_in_place=True,
+    replay="never", max_tokens="max_completion_tokens",
+    system_role="developer", system_in_place=True,
     sampling=(),                                 # its reasoning models refuse every one of them
-    tools_effort="none",                         # gpt-5.4 and later refuse tools with any other here
+    tools_effort="none",                         # what gpt-5.4 and later want here beside tools
     identity=("safety_identifier", "prompt_cache_key"))}
 
 _OPENROUTER_QUIRKS: Final = {
@@ -4114,7 +4128,8 @@ _MISTRAL_QUIRKS: Final = {"openai": Quirks(      # 422 extra_forbidden for what 
     rename={"seed": "random_seed"}, clamp={"temperature": (0.0, 1.0)},
     efforts={"none": "none", "minimal": "none", "low": "high", "medium": "high",
              "high": "high", "xhigh": "high", "max": "high"},
-    call_id=r"[a-zA-Z0-9]{9}", replay="never", stream_usage=False)}         # the last chunk has usage unasked
+    call_id=r"[a-zA-Z0-9]{9}", replay="never",
+    stream_usage=False)}                         # the last chunk has usage unasked
 
 _XAI_QUIRKS: Final = {
     "openai": Quirks(efforts=_LOW_MEDIUM_HIGH,   # grok-4.5: no more than high, never off
@@ -4387,11 +4402,16 @@ class Reading:
     """One file being read: what is wrong with it so far, and where everything stands."""
 
     def __init__(
-        self, file: str, env: Mapping[str, str], read_secret: Callable[[str], str]
+        self,
+        file: str,
+        env: Mapping[str, str],
+        read_secret: Callable[[str], str],
+        zone: Callable[[str], datetime.tzinfo],
     ) -> None:
         self.file = file
         self.env = env
         self.read_secret = read_secret
+        self.zone = zone
         self.lenient = False  # inside an inactive provider unset variables are fine
         self._problems: dict[tuple[int, int, str], None] = {}
         self._places: dict[str, tuple[int, int]] = {}
@@ -4400,6 +4420,9 @@ class Reading:
         """Note a problem at a path's place, or at the nearest place above it."""
         line, column = (mark.line + 1, mark.column + 1) if mark else self.place(path)
         self._problems[line, column, f"{path}: {text}" if path else text] = None
+
+    def complained(self, path: str) -> bool:
+        return any(text.startswith(f"{path}: ") for _, _, text in self._problems)
 
     def place(self, path: str) -> tuple[int, int]:
         while path and path not in self._places:
@@ -4584,14 +4607,18 @@ COUNT: Final = Kind("a whole number", _number(1, whole=True), {"type": "integer"
 NUMBER: Final = Kind("a number", _number(-math.inf), {"type": "number"})
 WEIGHT: Final = Kind("a number", _number(0), {"type": "number", "minimum": 0})
 SECONDS: Final = Kind("seconds", _seconds, {"type": ["number", "string"]})
-SIZE: Final = Kind("a size like 64MB", _size, {"type": ["integer", "string"]})
+SIZE: Final = Kind("a size like 64MB or 64KB", _size, {"type": ["integer", "string"]})
 DATE: Final = Kind("a date", _date, {"type": "string"})
 ANYTHING: Final = Kind("any value", _json, {})
 
 
-def word(*words: str) -> Kind:
+def word(*words: str, later: str = "") -> Kind:
+    """One of some words; those that match `later` are of a coming version."""
+
     def read(site: Site) -> str:
         text = site.text()
+        if later and re.fullmatch(later, text):
+            raise _Wrong(f"{text!r} is not supported yet")
         if text not in words:
             raise _Wrong(f"unknown word {text!r}{meant(text, words)}; one of {', '.join(words)}")
         return text
@@ -4749,8 +4776,15 @@ def is_glob(name: str) -> bool:
     return "*" in name or "?" in name
 
 
-_ENDPOINT: Final = either(TEXT, mapping(TEXT))
-_API_KEYS: Final = either(many(SECRET), mapping(many(SECRET)))
+def named(name: str, kind: Kind) -> Kind:
+    """The same kind under a name that reads better in the reference."""
+    return replace(kind, name=name)
+
+
+_ENDPOINT: Final = named("URL, or one per dialect", either(TEXT, mapping(TEXT)))
+_API_KEYS: Final = named(
+    "secret, list of secrets, or either per plan", either(many(SECRET), mapping(many(SECRET)))
+)
 MODELS: Final = Kind(
     "list of names, or mapping to the provider's names",
     _models,
@@ -4806,10 +4840,13 @@ def _provider(site: Site) -> ProviderConfig:
     return config
 
 
+LATER_BALANCES: Final = "round_robin|weighted|least_busy|least_latency"
+
+
 @dataclass(frozen=True, kw_only=True)
 class RuleConfig:
     to: tuple[str, ...] = option(many(TEXT), "Targets in order.", (), required=True)
-    balance: str = option(word("order"), "How to choose among them.", "order")
+    balance: str = option(word("order", later=LATER_BALANCES), "How to choose among them.", "order")
     when: None = later("Conditions on the request.")
     wait: None = later("How long to hold a request while all targets cool down.")
     hedge_after: None = later("When to ask a second target.")
@@ -4864,7 +4901,9 @@ class Config:
         mapping(RULE), "Where names and globs go; looked up first.", {}
     )
     default: str | None = option(TEXT, "The target of names nothing else matches.")
-    state: str = option(word("memory"), "Where usage and limits are kept.", "memory")
+    state: str = option(
+        word("memory", later="(sqlite|redis|rediss):.*"), "Where health is kept.", "memory"
+    )
     log: LogConfig = option(table(LogConfig), "What is written, and how.", LogConfig())
     record: None = later("The flight recorder.")
     plugins: None = later("Python files that register presets and dialects.")
@@ -5181,6 +5220,7 @@ class Plan:
     keys: tuple[Key, ...]
     admin: bytes  # digest of the admin key; b"" without one
     secrets: tuple[str, ...]  # what must never be shown
+    zone: datetime.tzinfo | None  # of times that are shown; None is the machine's
 
     def route(self, said: str) -> Route | None:
         """Where a model name goes, by DESIGN's five steps; None if nowhere."""
@@ -5311,6 +5351,7 @@ def compile_plan(config: Config, reading: Reading) -> Plan:
             providers[name.lower()] = compiled
     if config.providers == {} and not reading.problems():
         reading.wrong("providers", "at least one is needed")
+    zone = _zone(config, reading)
     _check_rules(config, reading)
     _check_listen(config, reading)
     credentials = [c for p in providers.values() for plan in p.plans for c in plan.credentials]
@@ -5319,13 +5360,14 @@ def compile_plan(config: Config, reading: Reading) -> Plan:
     return Plan(
         config=config,
         providers=providers,
-        keys=tuple(_key(name, entry, config, reading) for name, entry in config.keys.items()),
+        keys=tuple(_key(name, entry, zone, reading) for name, entry in config.keys.items()),
         admin=hashlib.sha256(config.admin_key.encode()).digest() if config.admin_key else b"",
         secrets=tuple(sorted({s for s in shown if len(s) > 3}, key=len, reverse=True)),
+        zone=zone,
     )
 
 
-def _key(name: str, entry: KeyConfig, config: Config, reading: Reading) -> Key:
+def _key(name: str, entry: KeyConfig, zone: datetime.tzinfo | None, reading: Reading) -> Key:
     path = f"keys.{name}.key"
     digest = hashlib.sha256(entry.key.encode()).digest()
     if entry.key.startswith("sha256:"):
@@ -5335,19 +5377,17 @@ def _key(name: str, entry: KeyConfig, config: Config, reading: Reading) -> Key:
             digest = b""
         if len(digest) != 32:
             reading.wrong(path, "expected sha256: and 64 hexadecimal digits")
-    elif not entry.key:
+    elif not entry.key and not reading.complained(path):
         reading.wrong(path, "must not be empty; `relay key` makes one")
-    expires = entry.expires and entry.expires.replace(
-        tzinfo=entry.expires.tzinfo or zone_of(config)
-    )
+    expires = entry.expires and entry.expires.replace(tzinfo=entry.expires.tzinfo or zone)
     return Key(Caller(name, entry.models), digest, expires.timestamp() if expires else None)
 
 
-def zone_of(config: Config) -> datetime.tzinfo | None:
-    """The configured time zone; None is the machine's."""
+def _zone(config: Config, reading: Reading) -> datetime.tzinfo | None:
     try:
-        return zoneinfo.ZoneInfo(config.timezone) if config.timezone else None
-    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
+        return reading.zone(config.timezone) if config.timezone else None
+    except (KeyError, ValueError, OSError):  # unknown; not a name at all; a folder of names
+        reading.wrong("timezone", f"unknown time zone {config.timezone!r}")
         return None
 
 
@@ -5372,8 +5412,6 @@ def _check_rules(config: Config, reading: Reading) -> None:
             reading.wrong(
                 f"routing_rules.{name}", "entries after the first are never used without `when`"
             )
-    if config.timezone and zone_of(config) is None:
-        reading.wrong("timezone", f"unknown time zone {config.timezone!r}")
 
 
 def _check_listen(config: Config, reading: Reading) -> None:
@@ -5759,7 +5797,7 @@ def concluded(
             upstream_status=last.upstream_status,
             retry_after=min(waits, default=None),
             body=body,
-            content_type=last.content_type,
+            headers=last.headers,
         )
     limits = all(error.failure.name in LIMITS for _, error in failures)
     retry = any(error.retry for _, error in failures)
@@ -6236,10 +6274,16 @@ class Exchange:
         usage = same or self.parsed.include_usage
         asked = Asked(self.peek.model, self.id, tokens, int(time.time()), usage)
         passage = Passage(
-            lane.endpoint.dialect, self.dialect, asked, names, lane.credential.account
+            lane.endpoint.dialect,
+            self.dialect,
+            asked,
+            names,
+            lane.credential.account,
+            str(lane.target),
+            self.plan.redacted,
         )
         url = lane.endpoint.address(lane.target.model)
-        url = _with_query(url, self.request.query_string) if same else url
+        url = _with_query(url, self.request.raw_path.partition("?")[2]) if same else url
         return Outgoing(url, _overridden(headers, config), body, stream, passage, note, dropped)
 
     def _forwarded(
@@ -6648,7 +6692,7 @@ class Relay:
                 reply = await self._posted(exchange, lane, outgoing)
                 try:
                     return await self._begun(exchange, lane, outgoing, reply)
-                except BaseException:
+                except BaseException:  # cancelled or failed: half-read, it is of no more use
                     reply.close()
                     raise
         except TimeoutError:
@@ -6690,7 +6734,11 @@ class Relay:
             retry_after=verdict.until,
             scope=verdict.scope,
             body=exchange.plan.redacted(body.decode(errors="replace")).encode() if body else b"",
-            content_type=reply.headers.get("Content-Type", "application/json"),
+            headers={
+                name: value
+                for name, value in reply.headers.items()
+                if name.lower() in _ANSWER_KEPT or name.lower() == "content-type"
+            },
         )
 
     async def _begun(
@@ -6776,13 +6824,17 @@ class Relay:
                     if out := pipe.feed(data):
                         await downstream.write(out)
                 exchange.code = "OK"
+                reason = TRUNCATED
             except UpstreamError as error:
-                exchange.error = str(error.message)
+                reason = Failure(error.message, cause=error.failure.name)
                 exchange.code = "UI" if error.failure.name == "timeout" else "UR"
-            await downstream.write(pipe.eof())
+            await downstream.write(pipe.eof(reason))
             if pipe.failure:
-                exchange.code = "UE" if exchange.code == "OK" else exchange.code
-                exchange.error = exchange.error or exchange.plan.redacted(pipe.failure.message)
+                ended = "UR" if pipe.failure.cause else "UE"
+                exchange.code = ended if exchange.code == "OK" else exchange.code
+                exchange.error = exchange.plan.redacted(pipe.failure.message)
+            else:
+                exchange.code = "OK"
             await downstream.end(broken=pipe.failure is not None)
         finally:
             exchange.usage = pipe.usage
@@ -6807,7 +6859,7 @@ class Relay:
         headers = exchange.answer_headers() | error_headers(error)
         if isinstance(error, UpstreamError) and error.body:
             exchange.status = error.upstream_status
-            headers["Content-Type"] = error.content_type
+            headers |= {"Content-Type": "application/json"} | dict(error.headers)
             return web.Response(body=error.body, status=exchange.status, headers=headers)
         exchange.status = exchange.dialect.status(error)
         body = dumps(exchange.dialect.render_error(error, exchange.id))
@@ -6923,7 +6975,7 @@ class Operations:
         try:
             return self._other(request, path)
         except RelayError as error:
-            return _refused(request, error)
+            return refused(request, error)
 
     def _other(self, request: web.BaseRequest, path: str) -> web.StreamResponse:
         if request.method in ("GET", "HEAD") and path.startswith("/models/"):
@@ -6950,7 +7002,7 @@ class Operations:
         try:
             body = _list_dialect(request).render_models(self._visible(request))
         except RelayError as error:
-            return _refused(request, error)
+            return refused(request, error)
         return web.json_response(body, dumps=_json_text)
 
     def _one_model(self, request: web.BaseRequest, name: str) -> web.StreamResponse:
@@ -7041,7 +7093,7 @@ def _list_dialect(request: web.BaseRequest) -> Dialect:
     return ANTHROPIC if "anthropic-version" in request.headers else CHAT
 
 
-def _refused(request: web.BaseRequest, error: RelayError) -> web.Response:
+def refused(request: web.BaseRequest, error: RelayError) -> web.Response:
     """An error on a path without a dialect of its own."""
     dialect = _list_dialect(request)
     id = secrets.token_hex(8)
@@ -7054,11 +7106,25 @@ def _refused(request: web.BaseRequest, error: RelayError) -> web.Response:
 # Four verbs in a row: start, run, drain, stop.  A second signal skips the drain.
 
 
-def load(path: Path | None, text: str, env: Mapping[str, str]) -> Plan:
+class Source(NamedTuple):
+    """Where the configuration comes from: a file, or text made here; and what overrides it."""
+
+    path: Path | None
+    text: str
+    listen: str | None = None
+
+    def again(self) -> Source:
+        """The file as it is now."""
+        return self._replace(text=self.path.read_text()) if self.path else self
+
+
+def load(source: Source) -> Plan:
     """A configuration as a plan; ConfigError with everything that is wrong with it."""
-    name = str(path) if path else "config"
-    reading = Reading(name, env, lambda file: Path(file).read_text())
-    config = read_config(text, reading)
+    name = str(source.path or "config")
+    reading = Reading(name, os.environ, lambda file: Path(file).read_text(), zoneinfo.ZoneInfo)
+    config = read_config(source.text, reading)
+    if source.listen:
+        config = replace(config, listen=(source.listen,))
     plan = compile_plan(config, reading)
     if problems := reading.problems():
         raise ConfigError(problems)
@@ -7108,7 +7174,7 @@ class Connection(RequestHandler):
             error = RelayError("internal error")
         if request.writer.output_size > 0:
             raise ConnectionError("the answer has begun already")
-        response = _refused(request, error)
+        response = refused(request, error)
         response.force_close()
         return response
 
@@ -7136,8 +7202,8 @@ class Listener(web.Server):
 class Server:
     """A running relay: sockets, signals, the current plan."""
 
-    def __init__(self, plan: Plan, path: Path | None, log: Log) -> None:
-        self.path = path
+    def __init__(self, plan: Plan, source: Source, log: Log) -> None:
+        self.source = source
         self.log = log
         self._signals = 0
         self._stopping = asyncio.Event()
@@ -7187,21 +7253,15 @@ class Server:
 
     def reload(self) -> None:
         """Read, check, swap, say what changed; a bad file changes nothing."""
-        if self.path is None:
+        if self.source.path is None:
             self.log.event("warning", "there is no configuration file to reload")
             return
         old = self.relay.plan.config
         try:
-            plan = load(self.path, self.path.read_text(), os.environ)
-            fixed = [
-                name
-                for name in ("listen", "state")
-                if getattr(old, name) != getattr(plan.config, name)
-            ]
-            if fixed:
-                raise ConfigError(
-                    [f"{self.path}: {n} cannot change without a restart" for n in fixed]
-                )
+            plan = load(self.source.again())
+            for name in ("listen", "state"):
+                if getattr(old, name) != getattr(plan.config, name):
+                    raise ConfigError([f"{self.source.path}: {name} needs a restart to change"])
         except (ConfigError, OSError, UnicodeDecodeError) as error:
             problems = list(error.problems) if isinstance(error, ConfigError) else [str(error)]
             self.operations.last_reload = "failed: " + "; ".join(problems)
@@ -7209,7 +7269,7 @@ class Server:
             return
         self.relay.plan = plan
         self.relay.health.forget(time.time())
-        self.log = self.relay.log = Log(plan.config.log, zone_of(plan.config), sys.stderr)
+        self.log = self.relay.log = Log(plan.config.log, plan.zone, sys.stderr)
         self.operations.generation += 1
         changed = changes(old, plan.config)
         self.operations.last_reload = "; ".join(changed) or "nothing changed"
@@ -7261,14 +7321,14 @@ providers:
 """
 
 
-def find_config(args: argparse.Namespace) -> tuple[Path | None, str]:
+def find_config(args: argparse.Namespace) -> Source:
     """The file to read and its text: -c, ./config.yaml, or made from keys in the environment."""
     if args.demo:
-        return None, DEMO_CONFIG + (f"listen: {args.listen}\n" if args.listen else "")
+        return Source(None, DEMO_CONFIG, args.listen)
     path = Path(args.config or "config.yaml")
     if args.config or path.exists():
         try:
-            return path, path.read_text()
+            return Source(path, path.read_text(), args.listen)
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError([f"{path}: cannot be read: {error}"]) from error
     text = config_from(os.environ)
@@ -7279,7 +7339,7 @@ def find_config(args: argparse.Namespace) -> tuple[Path | None, str]:
                 "the environment (such as ZAI_API_KEY), or try --demo"
             ]
         )
-    return None, text
+    return Source(None, text, args.listen)
 
 
 def config_from(env: Mapping[str, str]) -> str:
@@ -7297,24 +7357,24 @@ def _spoken(preset: Preset) -> Iterator[str]:
 
 
 def command_serve(args: argparse.Namespace) -> int:
-    path, text = find_config(args)
-    plan = load(path, text, os.environ)
-    if path is None and not args.demo:
-        print(f"# from the environment\n{text}", file=sys.stderr, flush=True)
-    log = Log(plan.config.log, zone_of(plan.config), sys.stderr)
+    source = find_config(args)
+    plan = load(source)
+    if source.path is None and not args.demo:
+        print(f"# from the environment\n{source.text}", file=sys.stderr, flush=True)
+    log = Log(plan.config.log, plan.zone, sys.stderr)
     with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(_serve(plan, path, log))
+        asyncio.run(_serve(plan, source, log))
     return 0
 
 
-async def _serve(plan: Plan, path: Path | None, log: Log) -> None:
-    await Server(plan, path, log).serve()
+async def _serve(plan: Plan, source: Source, log: Log) -> None:
+    await Server(plan, source, log).serve()
 
 
 def command_check(args: argparse.Namespace) -> int:
-    path, text = find_config(args)
-    plan = load(path, text, os.environ)
-    print(f"{path or 'the environment'}: ok")
+    source = find_config(args)
+    plan = load(source)
+    print(f"{source.path or 'the environment'}: ok")
     for provider in plan.providers.values():
         for billing in provider.plans:
             for dialect, endpoint in billing.endpoints.items():
@@ -7324,8 +7384,7 @@ def command_check(args: argparse.Namespace) -> int:
 
 def command_route(args: argparse.Namespace) -> int:
     """Where a name goes and why, with every way there in the order it would be tried."""
-    path, text = find_config(args)
-    plan = load(path, text, os.environ)
+    plan = load(find_config(args))
     route = plan.route(args.model)
     if route is None:
         near = plan.nearest(args.model)
@@ -7358,8 +7417,7 @@ def command_route(args: argparse.Namespace) -> int:
 
 
 def command_models(args: argparse.Namespace) -> int:
-    path, text = find_config(args)
-    plan = load(path, text, os.environ)
+    plan = load(find_config(args))
     for name in plan.listed():
         route = plan.route(name)
         targets = [str(target) for group in route.groups for target in group] if route else []
@@ -7401,25 +7459,26 @@ COMMANDS: Final[dict[str, Command]] = {
 
 
 def parser() -> argparse.ArgumentParser:
-    options = argparse.ArgumentParser(add_help=False)
-    options.add_argument("-c", "--config", metavar="FILE", default=argparse.SUPPRESS)
-    options.add_argument("--demo", action="store_true", default=argparse.SUPPRESS)
-    options.add_argument("--listen", metavar="HOST:PORT", default=argparse.SUPPRESS)
-    top = argparse.ArgumentParser(
-        prog="relay", description="One address for every LLM API.", parents=[options]
-    )
+    top = argparse.ArgumentParser(prog="relay", description="One address for every LLM API.")
+    _add_options(top, config=None, demo=False, listen=None)
     top.add_argument("--version", action="version", version=f"relay {__version__}")
     commands = top.add_subparsers(dest="command", metavar="COMMAND")
     for name, command in COMMANDS.items():
-        sub = commands.add_parser(
-            name, help=command.doc, description=command.doc, parents=[options]
-        )
+        sub = commands.add_parser(name, help=command.doc, description=command.doc)
+        _add_options(sub)
         if command.argument:
             sub.add_argument(command.argument)
         if name == "route":
             sub.add_argument("--dialect", choices=tuple(DIALECTS), default="anthropic")
-    top.set_defaults(config=None, demo=False, listen=None, command="serve")
     return top
+
+
+def _add_options(target: argparse.ArgumentParser, **defaults: Any) -> None:
+    """The options that may stand before a command or behind it."""
+    absent = argparse.SUPPRESS  # so that a command does not undo what stood before it
+    target.add_argument("-c", "--config", metavar="FILE", default=defaults.get("config", absent))
+    target.add_argument("--demo", action="store_true", default=defaults.get("demo", absent))
+    target.add_argument("--listen", metavar="ADDRESS", default=defaults.get("listen", absent))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -93,7 +93,7 @@ class RelayProcess:
 
     def log(self) -> list[dict[str, Any]]:
         """The JSON lines of stderr so far."""
-        complete = self.stderr.rpartition("\n")[0].splitlines()
+        complete = self.stderr.rpartition("\n")[0].split("\n")
         return [record for record in map(parsed, complete) if record is not None]
 
     def lines(self) -> list[Line]:

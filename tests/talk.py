@@ -6,6 +6,7 @@ tests about when bytes arrive, how a stream ends, and requests no HTTP library w
 """
 
 import asyncio
+import io
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
@@ -346,7 +347,7 @@ async def ask(
     content = fake.dump(speaks.body(**body)) if raw is None else raw
     url = server.url + (path or speaks.path)
     sent = {"content-type": "application/json", **(headers or {})}
-    async with http.post(url, data=content, headers=sent) as response:
+    async with http.post(url, data=io.BytesIO(content), headers=sent) as response:
         received = response.headers
         try:
             return Reply(speaks, response.status, received, await response.read())

@@ -220,7 +220,6 @@ async def test_a_body_of_many_kinds(
         client,
         streamed,
         system=[text("Be brief.", cache_control=MARK), text("Be kind.")],
-        messages=[user("Hi."), {"role": "system", "content": "It is night."}],
         tools=[TOOL | {"cache_control": MARK}],
         tool_choice={"type": "any", "disable_parallel_tool_use": True},
         stop_sequences=["END"],
@@ -237,14 +236,41 @@ async def test_a_body_of_many_kinds(
     assert not any(name.lower().startswith("anthropic") for name in seen.headers)
     assert not has_key(sent, "cache_control", "output_config", "stop_sequences", "system")
     assert sent["messages"][0] == {"role": "system", "content": "Be brief.\n\nBe kind."}
-    assert [message["role"] for message in sent["messages"]] == ["system", "user", "system"]
-    assert sent["messages"][2]["content"] == "It is night."
+    assert [message["role"] for message in sent["messages"]] == ["system", "user"]
     function = {"name": "get_weather", "description": "Weather, now.", "parameters": SCHEMA}
     assert sent["tools"] == [{"type": "function", "function": function}]
     assert (sent["tool_choice"], sent["parallel_tool_calls"]) == ("required", False)
     assert sent["stop"] == ["END"]
     assert 1000 in (sent.get("max_tokens"), sent.get("max_completion_tokens"))
     assert sent.get("stream", False) is streamed
+
+
+PLACES = {
+    "anything": ({}, ["user", "assistant", "user"]),
+    "deepseek": ({"preset": "deepseek", "models": ["m"]}, ["user", "system", "assistant", "user"]),
+}
+
+
+@pytest.mark.parametrize("provider", PLACES)
+async def test_a_later_system_message_keeps_its_place(
+    relay: Start, upstream: FakeUpstream, recorder: Recorder, provider: str
+) -> None:
+    """In the user's words where a system message may only come first, but never elsewhere."""
+    preset, roles = PLACES[provider]
+    server = await relay(one(upstream, "openai", **preset))
+    history = [
+        user("Hi."),
+        {"role": "system", "content": "It is night."},
+        {"role": "assistant", "content": "Hello."},
+        user("Go on."),
+    ]
+    async with connected(server, recorder) as client:
+        await say(client, messages=history)
+    sent = upstream.requests[0].json["messages"]
+    assert [message["role"] for message in sent] == roles
+    said = json.dumps(sent)
+    places = [said.index(words) for words in ("Hi.", "It is night.", "Hello.", "Go on.")]
+    assert places == sorted(places)
 
 
 @pytest.mark.parametrize("behind", ["anthropic"])
@@ -281,7 +307,11 @@ ERRORS = {
 }
 
 
-@pytest.mark.parametrize("status", ERRORS)
+# Before the first event a stream fails as a whole answer does: two kinds tell.
+ASKED = [*((status, False) for status in ERRORS), (400, True), (529, True)]
+
+
+@pytest.mark.parametrize(("status", "streamed"), ASKED)
 async def test_errors_are_the_sdk_own(
     client: AsyncAnthropic, behind: str, streamed: bool, upstream: FakeUpstream, status: int
 ) -> None:
@@ -310,14 +340,14 @@ async def test_a_refused_provider_key_is_not_tried_again(
     assert len(recorder.heard) == 1
 
 
-async def test_a_slow_provider_is_a_timeout(
+async def test_a_silent_stream_is_a_timeout(
     relay: Start, upstream: FakeUpstream, behind: str, recorder: Recorder
 ) -> None:
-    upstream.script(DIALECTS[behind].whole(text="Late.").but(delay=5))
+    upstream.script(DIALECTS[behind].stream(text="Late.").but(delay=5))
     server = await relay(one(upstream, behind, timeouts={"first_event": 0.3}))
     async with connected(server, recorder) as client:
         with pytest.raises(GatewayTimeoutError) as raised:
-            await say(client)
+            await say(client, True)
     assert raised.value.type == "timeout_error"
 
 

@@ -7,10 +7,10 @@ import asyncio
 import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
 from fake_upstream import SIGNATURE, FakeUpstream
@@ -33,7 +33,8 @@ class Session:
     upstream: FakeUpstream
 
 
-Run = Callable[[str], Any]
+class Run(Protocol):
+    def __call__(self, behind: str, **options: Any) -> Awaitable[Session]: ...
 
 
 @pytest.fixture
@@ -41,7 +42,8 @@ def claude() -> Path:
     path = os.environ.get("RELAY_TEST_CLAUDE")
     if path is None:
         reason = "RELAY_TEST_CLAUDE is not set; .ci/clients installs Claude Code"
-        assert not os.environ.get("CI"), reason
+        if os.environ.get("CI"):
+            pytest.fail(reason)
         pytest.skip(reason)
     return Path(path)
 
@@ -57,14 +59,15 @@ def home(tmp_path: Path) -> Path:
 def run(relay: Start, upstream: FakeUpstream, claude: Path, home: Path) -> Run:
     """Claude Code is asked once, calls Bash once, and ends, all through relay."""
 
-    async def run(behind: str) -> Session:
+    async def run(behind: str, **options: Any) -> Session:
         says = DIALECTS[behind].stream
         upstream.script(
             says(text="I will.", reasoning="A command.", calls=[("call_a1", "Bash", BASH)]),
             says(text=FINAL),
             path=DIALECTS[behind].path,
         )
-        server = await relay(one(upstream, behind, models={"claude-*": "real-model"}))
+        options["models"] = {"claude-*": "real-model"}
+        server = await relay(one(upstream, behind, **options))
         async with Tee("anthropic", server.url) as tee:
             printed = await ask(claude, tee.url, home)
         tee.judge()
@@ -149,13 +152,16 @@ async def test_a_tool_round_trip_through_a_provider_that_speaks_anthropic(run: R
     assert bytes(asked[1].body) == speaks.stream(text=FINAL).wire
 
 
-async def test_a_tool_round_trip_through_a_provider_that_speaks_openai(run: Run) -> None:
-    session = await run("openai")
+@pytest.mark.parametrize("preset", [None, "deepseek"])
+async def test_a_tool_round_trip_through_a_provider_that_speaks_openai(
+    run: Run, preset: str | None
+) -> None:
+    session = await run("openai", **({"preset": preset} if preset else {}))
     assert session.printed.strip() == FINAL
     asked, seen = turns(session.heard), session.upstream.requests
     assert [request.path for request in seen] == ["/v1/chat/completions"] * 2
     for said, got in zip(asked, seen, strict=True):
-        check_chat_request(json.loads(said.sent), got.json)
+        check_chat_request(json.loads(said.sent), got.json, in_place=preset == "deepseek")
         assert not any(name.lower().startswith("anthropic") for name in got.headers)
         assert got.headers["authorization"] == f"Bearer {UPSTREAM_KEY}"
 
@@ -171,26 +177,35 @@ async def test_a_tool_round_trip_through_a_provider_that_speaks_openai(run: Run)
     assert "relay-42" in json.dumps(answered["content"])
 
 
-def check_chat_request(said: Any, sent: Any) -> None:
+def check_chat_request(said: Any, sent: Any, in_place: bool) -> None:
     """A turn of Claude Code's in the words of chat, and none of Anthropic's."""
     assert sent["model"] == "real-model"
     assert sent["stream"] is True
     assert said["max_tokens"] in (sent.get("max_tokens"), sent.get("max_completion_tokens"))
 
-    # The system prompt first and without the attribution; what stood later stands there still.
-    roles = [message["role"] for message in sent["messages"]]
-    assert roles[:3] == ["system", "user", "system"]
+    # The system prompt first, all of it but the attribution.
+    first, asked, *later = sent["messages"]
+    assert first["role"] == "system"
     for block in said["system"][1:]:
-        assert block["text"] in sent["messages"][0]["content"]
+        assert block["text"] in first["content"]
     assert ATTRIBUTION not in json.dumps(sent)
-    assert texts(sent["messages"][1]) == texts(said["messages"][0])
-    assert texts(sent["messages"][2]) == texts(said["messages"][1])
+
+    # The system message behind the question stays there, be it in the user's words.
+    question, surroundings = map(texts, said["messages"][:2])
+    assert (said["messages"][1]["role"], asked["role"]) == ("system", "user")
+    if in_place:
+        assert (texts(asked), later[0]["role"]) == (question, "system")
+        assert texts(later[0]) == surroundings
+    else:
+        assert texts(asked).startswith(question)
+        assert surroundings in texts(asked).removeprefix(question)
+        assert "system" not in [message["role"] for message in later]
 
     foreign = {"cache_control", "context_management", "output_config", "signature", "system"}
-    foreign |= {"thinking", "betas", "anthropic_beta", "stop_sequences", "input_schema"}
-    foreign |= {"defer_loading", "eager_input_streaming", "device_id"}
+    foreign |= {"betas", "anthropic_beta", "stop_sequences", "input_schema", "display"}
+    foreign |= {"defer_loading", "eager_input_streaming", "metadata"}
     assert not keys_in(sent) & foreign
-    assert "device_id" not in json.dumps(sent)
+    assert json.loads(said["metadata"]["user_id"])["device_id"] not in json.dumps(sent)
 
     offered = {tool["name"] for tool in said["tools"] if not tool.get("defer_loading")}
     assert {tool["type"] for tool in sent["tools"]} == {"function"}

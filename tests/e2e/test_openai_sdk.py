@@ -230,7 +230,6 @@ async def test_a_body_of_many_kinds(
         max_completion_tokens=77,
         stop="END",
         temperature=0.5,
-        reasoning_effort="low",
         user="somebody",
     )
     seen = upstream.requests[0]
@@ -248,8 +247,18 @@ async def test_a_body_of_many_kinds(
     assert sent["tool_choice"] == {"type": "any", "disable_parallel_tool_use": True}
     assert (sent["max_tokens"], sent["stop_sequences"]) == (77, ["END"])
     assert sent.get("stream", False) is streamed
-    theirs = {"parallel_tool_calls", "max_completion_tokens", "stop", "reasoning_effort", "user"}
+    theirs = {"parallel_tool_calls", "max_completion_tokens", "stop", "user"}
     assert not theirs & sent.keys()
+
+
+async def test_a_reasoning_effort(client: AsyncOpenAI, behind: str, upstream: FakeUpstream) -> None:
+    await say(client, reasoning_effort="low", max_completion_tokens=20000)
+    sent = upstream.requests[0].json
+    if behind == "openai":
+        assert sent["reasoning_effort"] == "low"
+        return
+    assert "reasoning_effort" not in sent
+    assert sent["thinking"]["type"] in ("adaptive", "enabled")
 
 
 async def test_structured_output(client: AsyncOpenAI, behind: str, upstream: FakeUpstream) -> None:
@@ -297,7 +306,11 @@ ERRORS: dict[int, tuple[type[APIStatusError], set[int]]] = {
 }
 
 
-@pytest.mark.parametrize("status", ERRORS)
+# Before the first event a stream fails as a whole answer does: two kinds tell.
+ASKED = [*((status, False) for status in ERRORS), (400, True), (529, True)]
+
+
+@pytest.mark.parametrize(("status", "streamed"), ASKED)
 async def test_errors_are_the_sdk_own(
     client: AsyncOpenAI, behind: str, streamed: bool, upstream: FakeUpstream, status: int
 ) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -118,16 +119,17 @@ async def test_a_wrong_key_is_401_in_anthropic_s_words(
 async def test_an_expired_key_is_401(
     upstream: FakeUpstream, relay: Start, http: ClientSession
 ) -> None:
-    server = await relay(guarded(upstream, expires="2020-01-01"))
+    server = await relay(guarded(upstream, expires=date(2020, 1, 1)))
     reply = await ask(http, server, headers=CARRIERS["bearer"])
     assert reply.status == 401
     assert "expired" in reply.error["message"]
 
 
+@pytest.mark.parametrize("expires", [date(2099, 12, 31), "2099-12-31"], ids=["date", "text"])
 async def test_a_key_that_is_still_good_opens(
-    upstream: FakeUpstream, relay: Start, http: ClientSession
+    expires: JSON, upstream: FakeUpstream, relay: Start, http: ClientSession
 ) -> None:
-    server = await relay(guarded(upstream, expires="2099-12-31"))
+    server = await relay(guarded(upstream, expires=expires))
     assert (await ask(http, server, headers=CARRIERS["bearer"])).said.text == TEXT
 
 

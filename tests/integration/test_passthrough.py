@@ -140,6 +140,15 @@ async def test_headers_of_the_client_reach_a_provider_of_its_dialect(
     assert {name: seen[name] for name in headers} == headers
 
 
+async def test_the_query_reaches_a_provider_of_the_same_dialect_as_it_came(
+    upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    server = await relay(config(upstream, dialect="anthropic"))
+    query = "beta=true&x=a%20b%2Fc+d&y=%E5%90%8D"
+    await ask(http, server, "anthropic", path=f"/v1/messages?{query}")
+    assert upstream.requests[0].query == query
+
+
 async def test_headers_of_a_dialect_do_not_leak_into_another(
     upstream: FakeUpstream, relay: Start, http: ClientSession
 ) -> None:
@@ -260,12 +269,18 @@ async def test_a_client_that_reads_no_coding_gets_none(
 async def test_a_refusal_arrives_as_it_was_sent(
     status: int, upstream: FakeUpstream, relay: Start, http: ClientSession
 ) -> None:
-    refusal = chat_error(status, "no", code="odd_code").but(headers={"x-request-id": "req-9"})
+    refusal = chat_error(status, "no", code="odd_code")
     upstream.script(refusal)
     server = await relay(config(upstream))
     reply = await ask(http, server)
     assert (reply.status, reply.body) == (status, refusal.wire)
-    assert reply.headers["x-request-id"] == "req-9"
+
+
+async def test_a_refusal_keeps_the_provider_s_request_id(
+    upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    upstream.script(chat_error(400, "no", headers={"x-request-id": "req-9"}))
+    assert (await ask(http, await relay(config(upstream)))).headers["x-request-id"] == "req-9"
 
 
 async def test_headers_of_the_provider_reach_the_client(

@@ -117,7 +117,6 @@ CLIENT_PATHS = [
     *(("anthropic", path) for path in ("/v1/messages", "/v1/v1/messages", "/messages")),
     *(("openai", path) for path in (OPENAI, f"/v1{OPENAI}", "/chat/completions")),
     ("anthropic", "/v1/messages/"),
-    ("anthropic", "//v1/messages"),
     ("openai", f"{OPENAI}/"),
 ]
 

@@ -1,0 +1,407 @@
+"""What the laws draw, and how it is read back.
+
+Everything is drawn for a dialect by name, with a common ground that every dialect must be able
+to say.  So a new dialect is under all laws as soon as it stands in `relay.DIALECTS`; a row in
+`SPEECHES` says what it can say beyond.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+import relay
+from hypothesis import strategies as st
+from relay import Finish, Media, PartDelta, PartEnd, PartStart, Reasoning, Seal, Start, Text
+from relay import Message, Request, Response, Tool, ToolCall, ToolResult, Usage
+
+Draw = Callable[..., Any]
+
+dialects = pytest.mark.parametrize("dialect", relay.DIALECTS.values(), ids=relay.DIALECTS)
+DIALECTS = list(relay.DIALECTS.values())
+PAIRS = list(itertools.product(DIALECTS, repeat=2))
+pairs = pytest.mark.parametrize(
+    ("upstream", "client"), PAIRS, ids=[f"{a.name}-to-{b.name}" for a, b in PAIRS]
+)
+requests_between = pytest.mark.parametrize(
+    ("client", "upstream"), PAIRS, ids=[f"{a.name}-to-{b.name}" for a, b in PAIRS]
+)
+
+ASKED = relay.Asked("the-model", "req_1", 0, 1_700_000_000, True)
+ACCOUNT = "0a1b2c3d"
+
+# Words
+
+# What breaks readers that cut in the wrong place: line separators that are none in SSE, characters
+# of several bytes, the marks that meters and decoders look for.
+TRAPS = (
+    "\u2028",
+    "\u2029",
+    "\u0085",
+    "\x0b",
+    "\x1e",
+    "\r",
+    "\n\n",
+    "\r\n\r\n",
+    "data: [DONE]",
+    '"usage":{"x":1}',
+    '"finish_reason":"stop"',
+    '"message_stop"',
+    '{"error":{"message":"no"}}',
+    "\\",
+    '"',
+    "\\u0022",
+    "\U0001f9d1\u200d\U0001f680",
+    "\u6f22\u5b57",
+    "\x00",
+    "</system-reminder>",
+    "rly1.as",
+)
+_plain = st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=12)
+words = st.lists(_plain | st.sampled_from(TRAPS), min_size=1, max_size=4).map("".join)
+# Where a text that is only white space counts as none.
+spoken_words = words.map(lambda text: "w" + text + "w")
+idents = st.from_regex(r"[a-z][a-z0-9_-]{0,7}", fullmatch=True)
+scalars = st.none() | st.booleans() | st.integers(-(2**53), 2**53) | words
+values = st.recursive(
+    scalars,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(words, inner, max_size=3),
+    max_leaves=6,
+)
+objects = st.dictionaries(idents | words, values, max_size=3)
+arguments = objects.map(lambda value: relay.dumps(value).decode())
+
+
+# Answers
+
+
+@dataclass(frozen=True)
+class Speech:
+    """What a dialect can say in an answer beyond the common ground.
+
+    The common ground is one thought, one text and calls, in this order; a regular finish, a
+    cut-off one and a filtered one; input, output and cached tokens.
+    """
+
+    any_order: bool = False
+    seals: tuple[str, ...] = ()
+    finishes: tuple[str, ...] = ()
+    cache_write: bool = False
+    reasoning_tokens: bool = False
+
+
+SPEECHES = {
+    "anthropic": Speech(
+        any_order=True,
+        seals=("as", "ad", "cd", "xx"),
+        finishes=("stop_sequence", "context_length", "pause"),
+        cache_write=True,
+        reasoning_tokens=True,
+    ),
+    "openai": Speech(seals=("as", "cd", "xx"), cache_write=True, reasoning_tokens=True),
+}
+
+
+def speech(dialect: relay.Dialect) -> Speech:
+    return SPEECHES.get(dialect.name, Speech())
+
+
+def seals(fields: Sequence[str]) -> st.SearchStrategy[Seal | None]:
+    if not fields:
+        return st.none()
+    return st.none() | st.builds(Seal, st.sampled_from(fields), words, st.just(ACCOUNT))
+
+
+@st.composite
+def thoughts(draw: Draw, fields: Sequence[str]) -> Reasoning:
+    seal = draw(seals([field for field in fields if field != "ad"]))
+    if "ad" in fields and draw(st.integers(0, 4)) == 0:
+        return Reasoning("", Seal("ad", draw(words), ACCOUNT))
+    return Reasoning(draw(words | st.just("")) if seal else draw(words), seal)
+
+
+calls = st.builds(ToolCall, idents, idents, arguments)
+
+
+@st.composite
+def usages(draw: Draw, said: Speech) -> Usage:
+    count = st.integers(0, 9999)
+    read = draw(count)
+    write = draw(count) if said.cache_write else 0
+    thought = draw(count) if said.reasoning_tokens else 0
+    # Where neither input nor output was counted nothing is said of it.
+    return Usage(draw(count) + read + write + 1, draw(count) + thought + 1, read, write, thought)
+
+
+@st.composite
+def answers(draw: Draw, dialect: relay.Dialect) -> Response:
+    """An answer that `dialect` can say without loss."""
+    said = speech(dialect)
+    thought, text = thoughts(said.seals), st.builds(Text, words)
+    if said.any_order:
+        parts = draw(st.lists(thought | text | calls, max_size=5))
+    else:
+        parts = draw(st.lists(thought, max_size=1)) + draw(st.lists(text, max_size=1))
+        parts += draw(st.lists(calls, max_size=3))
+    parts = distinct(parts)
+    called = any(isinstance(part, ToolCall) for part in parts)
+    finish = draw(st.sampled_from(("regular", "length", "content_filter", *said.finishes)))
+    if finish == "regular" or (finish == "stop_sequence" and called):
+        finish = "tool_calls" if called else "stop"
+    detail = draw(idents) if finish == "stop_sequence" else ""
+    return Response(draw(idents), ASKED.model, tuple(parts), finish, draw(usages(said)), detail)
+
+
+def distinct(parts: Sequence[relay.OutputPart]) -> list[relay.OutputPart]:
+    """The parts without calls whose id stood there before."""
+    ids: set[str] = set()
+    kept = []
+    for part in parts:
+        if not isinstance(part, ToolCall) or part.id not in ids:
+            kept.append(part)
+        if isinstance(part, ToolCall):
+            ids.add(part.id)
+    return kept
+
+
+# Streams
+
+
+def events_of(dialect: relay.Dialect, response: Response) -> list[bytes]:
+    """A whole answer as the dialect's stream, one piece of bytes per event of the hub."""
+    encoder = dialect.encoder(ASKED)
+    return [encoder.encode(event) for event in relay.unfold(response)]
+
+
+def stream_of(dialect: relay.Dialect, response: Response) -> bytes:
+    return b"".join(events_of(dialect, response))
+
+
+newlines = st.sampled_from((b"\n", b"\r\n", b"\r"))
+
+
+@st.composite
+def cuttings(draw: Draw, data: bytes) -> list[bytes]:
+    """The same bytes in pieces: anywhere, or every byte alone."""
+    if draw(st.booleans()):
+        return [bytes((byte,)) for byte in data]
+    at = sorted(draw(st.lists(st.integers(0, len(data)), max_size=8)))
+    return [data[a:b] for a, b in itertools.pairwise([0, *at, len(data)])]
+
+
+@st.composite
+def cuts(draw: Draw, length: int) -> int:
+    """Where a stream is cut off: anywhere before its end, and often shortly before it."""
+    return draw(st.integers(0, length - 1) | st.integers(1, min(60, length)).map(length.__sub__))
+
+
+def decoded(dialect: relay.Dialect, pieces: Iterable[bytes]) -> list[relay.Event]:
+    """What a decoder makes of the pieces; the grammar is checked on the way."""
+    decoder = dialect.decoder()
+    events = [event for piece in pieces for event in decoder.feed(piece)]
+    events += decoder.eof()
+    check_grammar(events)
+    return events
+
+
+def folded(dialect: relay.Dialect, *pieces: bytes) -> Response | relay.Failure:
+    return relay.fold(decoded(dialect, pieces))
+
+
+def piped(pipe: relay.Pipe, pieces: Iterable[bytes]) -> bytes:
+    return b"".join([*map(pipe.feed, pieces), pipe.eof()])
+
+
+def passage(upstream: relay.Dialect, client: relay.Dialect, **more: Any) -> relay.Passage:
+    return relay.Passage(upstream, client, ASKED, account=ACCOUNT, **more)
+
+
+def check_grammar(events: Sequence[relay.Event]) -> None:
+    """stream := Start part* (Finish | Failure) | Failure;  part := PartStart PartDelta* PartEnd."""
+    state, part = "begin", None
+    for event in events:
+        match state, event:
+            case "begin", Start():
+                state = "between"
+            case "begin" | "between", relay.Failure():
+                state = "end"
+            case "between", PartStart(part):
+                state = "part"
+                assert part == relay.emptied(part), events
+            case "part", PartDelta(text):
+                assert isinstance(text, str) and text, events
+            case "part", PartEnd(seal):
+                state = "between"
+                assert seal is None or isinstance(part, Reasoning), events
+            case "between", Finish():
+                state = "end"
+            case _:
+                raise AssertionError((state, event, events))
+    assert state == "end", events
+
+
+def known(response: Response | relay.Failure) -> Response:
+    """An answer without what differs between two tellings: the envelopes of seals."""
+    assert isinstance(response, Response), response
+    return replace(response, parts=tuple(map(_unsealed, response.parts)))
+
+
+def _unsealed(part: relay.OutputPart) -> relay.OutputPart:
+    if not isinstance(part, Reasoning) or part.seal is None:
+        return part
+    seal = part.seal
+    if seal.value.startswith("rly1."):
+        seal = relay.opened(seal.value, seal.field)
+    return replace(part, seal=seal if seal.value else None)
+
+
+def same_answer(got: Response | relay.Failure, said: Response) -> None:
+    """Equal but for the envelopes, and for what a dialect puts before an id."""
+    got = known(got)
+    assert said.id in got.id
+    assert replace(got, id=said.id) == said
+
+
+def text_of(response: Response, kind: type) -> str:
+    return "".join(part.text for part in response.parts if isinstance(part, kind))
+
+
+def calls_of(response: Response) -> list[tuple[str, str, Any]]:
+    return [(p.id, p.name, json.loads(p.text)) for p in response.parts if isinstance(p, ToolCall)]
+
+
+# Requests
+
+PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+PDF = "JVBERi0xLjQKJcOkw7zDtsOfCjIgMCBvYmoKPDwv"
+_urls = idents.map(lambda name: f"https://example.com/{name}.png")
+images = st.builds(Media, st.just("image"), st.just("image/png"), st.just(PNG)) | st.builds(
+    Media, st.just("image"), url=_urls
+)
+
+
+@dataclass(frozen=True)
+class Turn:
+    """An assistant's turn and the user's answer to it."""
+
+    text: str
+    calls: tuple[ToolCall, ...]
+    results: tuple[str, ...]
+    said: tuple[Text | Media, ...]
+
+
+@st.composite
+def turns(draw: Draw) -> Turn:
+    called = distinct(draw(st.lists(calls, max_size=3)))
+    text = draw(spoken_words if not called else spoken_words | st.just(""))
+    results = tuple(draw(spoken_words) for _ in called)
+    return Turn(text, tuple(called), results, draw(said(none=bool(called))))
+
+
+@st.composite
+def said(draw: Draw, none: bool = False) -> tuple[Text | Media, ...]:
+    """What a user says: a text, a picture, both, or (behind results) nothing."""
+    text, image = Text(draw(spoken_words)), draw(images)
+    ways = [(text,), (text, image), (image, text), (image,)] + ([()] if none else [])
+    return draw(st.sampled_from(ways))
+
+
+def conversation(system: str, first: Sequence[Any], turns: Sequence[Turn]) -> tuple[Message, ...]:
+    """A conversation in the one order that every dialect can say."""
+    messages = [Message("system", (Text(system),))] if system else []
+    messages.append(Message("user", tuple(first)))
+    for turn in turns:
+        text = (Text(turn.text),) if turn.text else ()
+        messages.append(Message("assistant", (*text, *turn.calls)))
+        results = zip(turn.calls, turn.results, strict=True)
+        answers = (ToolResult(call.id, (Text(text),)) for call, text in results)
+        messages.append(Message("user", (*answers, *turn.said)))
+    return tuple(messages)
+
+
+@st.composite
+def conversations(draw: Draw, most: int = 4) -> tuple[Message, ...]:
+    """Every call has an id of its own, as clients have it."""
+    drawn = draw(st.lists(turns(), max_size=most))
+    numbered = [
+        replace(t, calls=tuple(replace(c, id=f"{c.id}_{i}") for c in t.calls))
+        for i, t in enumerate(drawn)
+    ]
+    return conversation(draw(spoken_words | st.just("")), draw(said()), numbered)
+
+
+schemas = st.dictionaries(idents, st.sampled_from(({"type": "string"}, {"type": "integer"}))).map(
+    lambda properties: {"type": "object", "properties": properties}
+)
+tools = st.lists(
+    st.builds(Tool, idents, words | st.just(""), schemas, st.sampled_from((None, True))),
+    max_size=3,
+    unique_by=lambda tool: tool.name,
+)
+fractions = st.none() | st.integers(0, 100).map(lambda n: n / 100)
+efforts = st.sampled_from(("low", "medium", "high", "xhigh"))
+
+
+@st.composite
+def requests(draw: Draw) -> Request:
+    """A request in the common ground of all dialects, repaired."""
+    offered = tuple(draw(tools))
+    choice, parallel = None, None
+    if offered:
+        modes = ("auto", "none", "required", "named")
+        mode = draw(st.none() | st.sampled_from(modes))
+        names = (draw(st.sampled_from(offered)).name,) if mode == "named" else ()
+        choice = relay.ToolChoice(mode, names) if mode else None
+        parallel = draw(st.sampled_from((None, False))) if mode in ("auto", "required", "named") else None
+    free = choice is None or choice.mode in ("auto", "none")
+    thinking = draw(st.none() | st.builds(relay.Thinking, st.just(True), efforts)) if free else None
+    sampling = relay.Sampling()
+    if not thinking:
+        sampling = relay.Sampling(temperature=draw(fractions), top_p=draw(fractions))
+    return Request(
+        model=ASKED.model,
+        messages=draw(conversations()),
+        tools=offered,
+        tool_choice=choice,
+        parallel_tools=parallel,
+        max_tokens=draw(st.integers(40_000, 90_000)),
+        sampling=sampling,
+        stop=tuple(draw(st.lists(spoken_words, max_size=4, unique=True))),
+        thinking=thinking,
+        format=draw(st.none() | st.builds(relay.Format, schemas)),
+        stream=draw(st.booleans()),
+    )
+
+
+def retold(
+    request: Request, dialect: relay.Dialect, quirks: relay.Quirks | None = None
+) -> tuple[Request, tuple[str, ...]]:
+    """A request said in a dialect and read again, with all that was lost on either way."""
+    rendered = dialect.render_request(request, quirks or relay.Quirks(), ACCOUNT)
+    again = dialect.parse_request(relay.loads(relay.dumps(rendered.body)))
+    repaired = replace(again, messages=relay.repaired(again.messages))
+    return repaired, (*rendered.dropped, *again.dropped)
+
+
+def carried(
+    body: relay.JSON,
+    client: relay.Dialect,
+    upstream: relay.Dialect,
+    quirks: relay.Quirks | None = None,
+) -> relay.Rendered:
+    """A client's request as it goes to an upstream of another dialect."""
+    quirks = quirks or relay.Quirks()
+    request = client.parse_request(body)
+    request = replace(request, messages=relay.repaired(request.messages))
+    request, _ = relay.suited(request, *patterns(upstream, quirks))
+    return upstream.render_request(request, quirks, ACCOUNT)
+
+
+def patterns(dialect: relay.Dialect, quirks: relay.Quirks) -> tuple[Any, Any]:
+    import re
+
+    return re.compile(quirks.tool_name), re.compile(quirks.call_id or dialect.call_id)

@@ -1,0 +1,117 @@
+"""Where both sides speak one dialect, relay reads along and changes nothing."""
+
+import relay
+from hypothesis import given
+from hypothesis import strategies as st
+from laws.strategies import (
+    answers,
+    cuts,
+    cuttings,
+    decoded,
+    dialects,
+    events_of,
+    newlines,
+    passage,
+    piped,
+    stream_of,
+)
+
+pipes = st.sampled_from((relay.Passthrough, relay.Streamed))
+
+
+@dialects
+@given(data=st.data())
+def test_what_comes_in_goes_out_however_it_is_cut(
+    dialect: relay.Dialect, data: st.DataObject
+) -> None:
+    wire = stream_of(dialect, data.draw(answers(dialect))).replace(b"\n", data.draw(newlines))
+    pipe = data.draw(pipes)(passage(dialect, dialect))
+    assert piped(pipe, data.draw(cuttings(wire))) == wire
+    assert (pipe.begun, pipe.failure, pipe.translated) == (True, None, False)
+
+
+@dialects
+@given(data=st.data())
+def test_what_is_unknown_goes_through_too(dialect: relay.Dialect, data: st.DataObject) -> None:
+    """Comments, pings, retry lines, fields and events of next year."""
+    blocks = [block for block in events_of(dialect, data.draw(answers(dialect))) if block]
+    odd = (b": hi\n\n", b"retry: 9\n\n", b'event: x\ndata: {"type":"x"}\n\n', b"id: 1\n:c\n\n")
+    for extra in data.draw(st.lists(st.sampled_from(odd), max_size=3)):
+        blocks.insert(data.draw(st.integers(0, len(blocks) - 1)), extra)
+    wire = b"".join(blocks)
+    assert piped(relay.Passthrough(passage(dialect, dialect)), data.draw(cuttings(wire))) == wire
+
+
+@dialects
+@given(data=st.data())
+def test_the_meter_reads_what_the_full_decode_reads(
+    dialect: relay.Dialect, data: st.DataObject
+) -> None:
+    wire = stream_of(dialect, data.draw(answers(dialect))).replace(b"\n", data.draw(newlines))
+    pipe = data.draw(pipes)(passage(dialect, dialect))
+    piped(pipe, data.draw(cuttings(wire)))
+    read = relay.fold(decoded(dialect, [wire]))
+    assert isinstance(read, relay.Response)
+    assert pipe.usage == read.usage
+
+
+@dialects
+@given(data=st.data())
+def test_the_gate_opens_when_the_full_decode_says_something(
+    dialect: relay.Dialect, data: st.DataObject
+) -> None:
+    """`begun` at the first meaningful event, not before and not after."""
+    pipe, decoder = relay.Passthrough(passage(dialect, dialect)), dialect.decoder()
+    said = False
+    for block in events_of(dialect, data.draw(answers(dialect))):
+        pipe.feed(block)
+        for event in decoder.feed(block):
+            said |= meaningful(event)
+        assert pipe.begun is said
+
+
+def meaningful(event: relay.Event) -> bool:
+    """DESIGN.md 5: text, reasoning, a call, a regular finish; not a start, not a ping."""
+    match event:
+        case relay.PartDelta() | relay.PartStart(relay.ToolCall()) | relay.Finish():
+            return True
+        case relay.PartEnd(seal):
+            return seal is not None
+        case _:
+            return False
+
+
+@dialects
+@given(data=st.data())
+def test_a_whole_answer_goes_through_as_it_came(
+    dialect: relay.Dialect, data: st.DataObject
+) -> None:
+    answer = data.draw(answers(dialect))
+    wire = relay.dumps(dialect.render_response(answer, relay.Asked("m", "r")))
+    pipe = relay.Gathered(passage(dialect, dialect))
+    assert piped(pipe, data.draw(cuttings(wire))) == wire
+    assert (pipe.failure, pipe.translated, pipe.usage) == (None, False, answer.usage)
+
+
+@dialects
+@given(data=st.data())
+def test_what_is_cut_off_goes_through_up_to_the_cut_and_ends_in_an_error(
+    dialect: relay.Dialect, data: st.DataObject
+) -> None:
+    """Only the error event is added; half an event is let go before it."""
+    *most, last = events_of(dialect, data.draw(answers(dialect)))
+    wire = b"".join(most) + last.split(b"\n\n")[0]  # the finish reason stands in the first
+    wire = wire[: data.draw(cuts(len(wire)))]
+    pipe = relay.Passthrough(passage(dialect, dialect))
+    out = piped(pipe, data.draw(cuttings(wire)))
+    assert pipe.failure
+    if pipe.begun:  # until then another target is tried, or the failure becomes a status
+        whole = wire[: wire.rfind(b"\n\n") + 2]
+        assert out.startswith(whole)
+        assert decoded(dialect, [out]) == [*decoded(dialect, [whole])[:-1], ended(dialect, out)]
+
+
+def ended(dialect: relay.Dialect, out: bytes) -> relay.Failure:
+    last = decoded(dialect, [out])[-1]
+    assert isinstance(last, relay.Failure)
+    return last
