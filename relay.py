@@ -122,6 +122,7 @@ __version__ = "0.1.0"
 #       HeaderTooLarge      431    a header is over server.max_header
 #       NotYet              501    understood, but not supported by this version
 #       NoTarget            503    every target failed or is cooling down
+#         ShuttingDown      503    it ran longer than server.grace allows
 #       UpstreamError       ...    one attempt failed; its failure class says the rest
 
 
@@ -198,7 +199,7 @@ class NotYet(RelayError):
 
 
 class NoTarget(RelayError):
-    status, kind = 503, "overloaded"
+    status, kind = 503, "unavailable"
 
 
 # What an upstream's failure is.  `scope` is what gets marked, `cool` for how many seconds when
@@ -243,6 +244,10 @@ FAILURES: Final[dict[str, FailureClass]] = {
 LIMITS: Final = frozenset({"plan_exhausted", "rate_limited"})
 # Says something of the request, not of the provider; what the client has to read.
 OF_THE_REQUEST: Final = frozenset({"moderation", "too_long", "bad_request"})
+
+
+class ShuttingDown(NoTarget):
+    pass
 
 
 class UpstreamError(RelayError):
@@ -493,7 +498,7 @@ class Failure:
 
 Event: TypeAlias = Start | PartStart | PartDelta | PartEnd | Finish | Failure
 
-TRUNCATED: Final = Failure("the provider closed the stream before its end", cause="transient")
+TRUNCATED: Final = Failure("closed the stream before its end", cause="transient")
 
 
 def emptied(part: OutputPart) -> OutputPart:
@@ -798,8 +803,11 @@ def _answered(turn: Message, owed: Sequence[str]) -> Message:
     results = [p for p in turn.parts if isinstance(p, ToolResult)]
     if not results and not owed:
         return turn
-    given = {result.call_id: result for result in reversed(results)}
-    first = [given.get(id) or ToolResult(id, (Text(_NO_RESULT),), True) for id in owed]
+    given: dict[str, list[ToolResult]] = {}
+    for result in results:
+        given.setdefault(result.call_id, []).append(result)
+    missing = (ToolResult(id, (Text(_NO_RESULT),), True) for id in owed)
+    first = [given[none.call_id].pop(0) if given.get(none.call_id) else none for none in missing]
     kept = {id(result) for result in first}
     rest = [part for part in turn.parts if id(part) not in kept]
     return Message("user", (*first, *(p for part in rest for p in _orphaned(part))))
@@ -1061,103 +1069,104 @@ class StreamDecoder(ABC):
     def __init__(self) -> None:
         self.ended = False
         self._sse = SSEDecoder()
+        self._said: list[Event] = []  # what the moves have made since it was last taken
         self._begun = False
         self._live: _Live | None = None
         self._waiting: dict[object, _Live] = {}
-        self._closed: set[object] = set()
+        self._closed: set[object] = set()  # of those that wait, whose end has come already
         self._calls = 0
         self._finish: FinishReason | None = None
         self._detail = ""
         self._usage = Usage()
 
     def feed(self, data: bytes) -> list[Event]:
-        return self._messages(self._sse.feed(data))
+        self._messages(self._sse.feed(data))
+        return self._taken()
 
     def eof(self, reason: Failure = TRUNCATED) -> list[Event]:
         """The bytes are over, for this `reason` unless a finish reason was seen before."""
-        events = self._messages(self._sse.eof())
-        if self.ended:
-            return events
-        return events + (self._end() if self._finish else self._fail(reason))
+        self._messages(self._sse.eof())
+        if not self.ended:
+            self._end() if self._finish else self._fail(reason)
+        return self._taken()
 
-    def _messages(self, messages: Iterable[ServerSentEvent]) -> list[Event]:
-        events: list[Event] = []
+    def _taken(self) -> list[Event]:
+        said, self._said = self._said, []
+        return said
+
+    def _messages(self, messages: Iterable[ServerSentEvent]) -> None:
         for message in messages:
             if self.ended:
-                break
+                return
             try:
-                events += self._data(message.data)
+                self._data(message.data)
             except (ValueError, LookupError, TypeError, AttributeError, RelayError) as error:
-                events += self._fail(Failure(f"an unreadable event: {error}", cause="transient"))
-        return events
+                self._fail(Failure(f"an unreadable event: {error}", cause="transient"))
 
-    def _data(self, data: bytes) -> list[Event]:
+    def _data(self, data: bytes) -> None:
         wire = loads(data) if data else None
-        return self._object(wire) if isinstance(wire, dict) else []
+        if isinstance(wire, dict):
+            self._object(wire)
 
     @abstractmethod
-    def _object(self, wire: JSON) -> list[Event]:
-        """What one object of this wire means; all that a dialect has to write."""
+    def _object(self, wire: JSON) -> None:
+        """What one object of this wire means, said in moves; all that a dialect has to write."""
 
     # The moves.  A part is known by a key of the dialect's own choice (an index, a kind).
 
-    def _start(self, id: str = "", model: str = "", usage: Usage | None = None) -> list[Event]:
-        if self._begun:
-            return []
-        self._begun = True
-        return [Start(id, model, usage or Usage())]
+    def _start(self, id: str = "", model: str = "", usage: Usage | None = None) -> None:
+        if not self._begun:
+            self._begun = True
+            self._said.append(Start(id, model, usage or Usage()))
 
-    def _part(self, key: object, part: OutputPart) -> list[Event]:
+    def _part(self, key: object, part: OutputPart) -> None:
         """A part begins.  While a tool call is open another one waits for its turn."""
         if key in self._waiting or (self._live and self._live.key == key):
-            return []
+            return
         self._closed.discard(key)
         self._calls += isinstance(part, ToolCall)
-        fresh = _Live(key, part)
-        live = self._live
+        fresh, live = _Live(key, part), self._live
         both_calls = live and isinstance(part, ToolCall) and isinstance(live.part, ToolCall)
         if live and both_calls and (self._waiting or not live.is_complete()):
             self._waiting[key] = fresh
-            return []
-        return [*self._close_all(), *self._begin(fresh)]
+            return
+        self._close_all()
+        self._begin(fresh)
 
-    def _delta(self, key: object, text: str) -> list[Event]:
+    def _delta(self, key: object, text: str) -> None:
         """More of a part; what comes too late for one that is closed is let go."""
         if key in self._waiting:
             self._waiting[key].texts.append(text)
-            return []
-        if not text or not self._live or self._live.key != key:
-            return []
-        if isinstance(self._live.part, ToolCall):
-            self._live.texts.append(text)
-        return [PartDelta(text)]
+        elif text and self._live and self._live.key == key:
+            if isinstance(self._live.part, ToolCall):
+                self._live.texts.append(text)
+            self._said.append(PartDelta(text))
 
-    def _close(self, key: object, seal: Seal | None = None) -> list[Event]:
+    def _close(self, key: object, seal: Seal | None = None) -> None:
         """A part is over: the next that waited gets its turn."""
         if key in self._waiting:
             self._closed.add(key)
-            return []
         if not self._live or self._live.key != key:
-            return []
+            return
         self._live = None
-        events: list[Event] = [PartEnd(seal)]
+        self._said.append(PartEnd(seal))
         while self._waiting and not self._live:
             following = self._waiting.pop(next(iter(self._waiting)))
-            events += self._begin(following)
+            self._begin(following)
             if following.key in self._closed:
-                events += self._close(following.key)
-        return events
+                self._close(following.key)
 
-    def _end(self, reason: FinishReason | None = None) -> list[Event]:
-        finish = reason or self._finish or "stop"
-        moves = [*self._start(), *self._close_all()]
+    def _end(self, reason: FinishReason | None = None) -> None:
+        self._start()
+        self._close_all()
         self.ended = True
-        return [*moves, Finish(self._meant(finish), self._usage, self._detail)]
+        finish = self._meant(reason or self._finish or "stop")
+        self._said.append(Finish(finish, self._usage, self._detail))
 
-    def _fail(self, failure: Failure) -> list[Event]:
-        moves = self._close_all()
+    def _fail(self, failure: Failure) -> None:
+        self._close_all()
         self.ended = True
-        return [*moves, failure]
+        self._said.append(failure)
 
     def _meant(self, finish: FinishReason) -> FinishReason:
         """Length and filter stand; else it is what was said that counts, not what was claimed."""
@@ -1167,16 +1176,15 @@ class StreamDecoder(ABC):
             return "tool_calls"
         return "stop" if finish == "tool_calls" else finish
 
-    def _begin(self, live: _Live) -> list[Event]:
+    def _begin(self, live: _Live) -> None:
         self._live = live
-        deltas = [PartDelta(text) for text in live.texts if text]
-        return [*self._start(), PartStart(live.part), *deltas]
+        self._start()
+        self._said.append(PartStart(live.part))
+        self._said += [PartDelta(text) for text in live.texts if text]
 
-    def _close_all(self) -> list[Event]:
-        events: list[Event] = []
+    def _close_all(self) -> None:
         while self._live:
-            events += self._close(self._live.key, self._seal())
-        return events
+            self._close(self._live.key, self._seal())
 
     def _seal(self) -> Seal | None:
         """The seal of the part that is being closed because something else begins."""
@@ -1769,8 +1777,10 @@ class _AnthropicWriter:
         if tools := [_anthropic_definition(tool) for tool in self._offered()]:
             body["tools"] = tools
         self._controls(body)
-        if request.stop:
-            body["stop_sequences"] = [text for text in request.stop if text.strip()]
+        if stops := [text for text in request.stop if text.strip()]:
+            body["stop_sequences"] = stops
+        if len(stops) < len(request.stop):  # Anthropic refuses those of white space only
+            self.dropped.append("stop_sequences")
         if request.user:
             body["metadata"] = {"user_id": request.user}
         if request.format:
@@ -1861,9 +1871,12 @@ class _AnthropicWriter:
             thinking = Thinking(False)
         if thinking:
             body |= self._thinking(thinking, body)
+            self.dropped += [] if "thinking" in body else ["thinking"]
         on = body.get("thinking", {}).get("type") in ("enabled", "adaptive")
         if request.tools:
             body |= _anthropic_tool_choice(choice, request.parallel_tools, forced=not on)
+            if on and choice and choice.mode in ("required", "named"):
+                self.dropped.append("tool_choice")
         sampling = request.sampling
         lost = ["seed", "frequency_penalty", "presence_penalty"]
         if not self.claude.sampling or on:
@@ -1965,7 +1978,10 @@ def _anthropic_output(block: JSON) -> OutputPart | None:
         case "text":
             return Text(block.get("text") or "")
         case "thinking":
-            return Reasoning(block.get("thinking") or "", Seal("as", block.get("signature") or ""))
+            signature = block.get("signature")
+            return Reasoning(
+                block.get("thinking") or "", Seal("as", signature) if signature else None
+            )
         case "redacted_thinking":
             return Reasoning("", Seal("ad", block.get("data") or ""))
         case "tool_use":
@@ -2028,57 +2044,58 @@ class _AnthropicDecoder(StreamDecoder):
         super().__init__()
         self._signature = Seal("as")
         self._input: JSON = {}  # clones put a whole input where its deltas should follow
-        self._said = False
+        self._spoke = False
 
-    def _object(self, wire: JSON) -> list[Event]:
+    def _object(self, wire: JSON) -> None:
         if wire.get("type") == "error" or "error" in wire:
-            return self._fail(failure_in(wire) or Failure(dumps(wire).decode()))
+            self._fail(failure_in(wire) or Failure(dumps(wire).decode()))
+            return
         self._usage = latest(self._usage, ANTHROPIC.parse_usage(wire))
-        handler = self._HANDLERS.get(wire.get("type"))
-        return handler(self, wire) if handler else []  # ping, and whatever comes next year
+        if handler := self._HANDLERS.get(wire.get("type")):  # else a ping, or next year's
+            handler(self, wire)
 
-    def _message_start(self, wire: JSON) -> list[Event]:
+    def _message_start(self, wire: JSON) -> None:
         message = wire["message"]
-        return self._start(message.get("id") or "", message.get("model") or "", self._usage)
+        self._start(message.get("id") or "", message.get("model") or "", self._usage)
 
-    def _block_start(self, wire: JSON) -> list[Event]:
+    def _block_start(self, wire: JSON) -> None:
         block = wire["content_block"]
         part = _anthropic_output(block)
         if part is None:
-            return []
+            return
         self._signature = part.seal if isinstance(part, Reasoning) and part.seal else Seal("as")
-        self._input, self._said = block.get("input") or {}, False
-        text = "" if isinstance(part, ToolCall) else part.text
-        return self._part(wire["index"], emptied(part)) + self._delta(wire["index"], text)
+        self._input, self._spoke = block.get("input") or {}, False
+        self._part(wire["index"], emptied(part))
+        self._delta(wire["index"], "" if isinstance(part, ToolCall) else part.text)
 
-    def _block_delta(self, wire: JSON) -> list[Event]:
+    def _block_delta(self, wire: JSON) -> None:
         delta = wire["delta"]
         if signature := delta.get("signature"):
             self._signature = Seal("as", self._signature.value + signature)
         text = delta.get("text") or delta.get("thinking") or delta.get("partial_json") or ""
-        self._said |= bool(text)
-        return self._delta(wire["index"], text)
+        self._spoke |= bool(text)
+        self._delta(wire["index"], text)
 
-    def _block_stop(self, wire: JSON) -> list[Event]:
-        whole = dumps(self._input).decode() if self._input and not self._said else ""
+    def _block_stop(self, wire: JSON) -> None:
+        if self._input and not self._spoke:
+            self._delta(wire["index"], dumps(self._input).decode())
         self._input = {}
-        return self._delta(wire["index"], whole) + self._close(wire["index"], self._seal())
+        self._close(wire["index"], self._seal())
 
-    def _message_delta(self, wire: JSON) -> list[Event]:
+    def _message_delta(self, wire: JSON) -> None:
         delta = wire.get("delta") or {}
         if reason := delta.get("stop_reason"):
             self._finish = _ANTHROPIC_FINISH.get(reason, "stop")
             self._detail = _anthropic_detail(delta)
-        return []
 
-    def _message_stop(self, wire: JSON) -> list[Event]:
-        return self._end()
+    def _message_stop(self, wire: JSON) -> None:
+        self._end()
 
     def _seal(self) -> Seal | None:
         sealed = self._live and isinstance(self._live.part, Reasoning) and self._signature.value
         return self._signature if sealed else None
 
-    _HANDLERS: ClassVar[dict[object, Callable[[Any, JSON], list[Event]]]] = {
+    _HANDLERS: ClassVar[dict[object, Callable[[Any, JSON], None]]] = {
         "message_start": _message_start,
         "content_block_start": _block_start,
         "content_block_delta": _block_delta,
@@ -2319,7 +2336,7 @@ class OpenAIChat(Dialect):
         return _chat_counts(usage) if isinstance(usage, dict) else None
 
     def is_end(self, data: bytes) -> bool:
-        return b"[DONE]" in data or any(mark in data for mark in _CHAT_REASON)
+        return data.strip() == b"[DONE]" or any(mark in data for mark in _CHAT_REASON)
 
     def render_error(self, error: RelayError, request_id: str) -> JSON:
         kind = self.error_types.get(error.kind, "server_error")
@@ -2513,7 +2530,9 @@ class _ChatWriter:
             body["stop"] = list(request.stop[:4])
             self.dropped += ["stop[4:]"] if request.stop[4:] else []
         if request.thinking:
-            body |= REASONING_STYLES[quirks.reasoning](request.thinking, quirks)
+            said = REASONING_STYLES[quirks.reasoning](request.thinking, quirks)
+            body |= said
+            self.dropped += [] if said or not request.thinking.word() else ["thinking"]
         if request.tools and quirks.tools_effort:
             body["reasoning_effort"] = quirks.tools_effort
         if request.format:
@@ -2766,23 +2785,32 @@ def _chat_output(message: JSON) -> tuple[OutputPart, ...]:
 def _chat_thoughts(message: JSON, plain: str = "") -> Iterator[Reasoning]:
     """The reasoning in a message, in whoever's words; `plain` text gets a seal of that name."""
     details = message.get("reasoning_details")
-    if isinstance(details, list) and details:
+    details = details if isinstance(details, list) else []
+    if any(map(_chat_token, details)):
         yield from _chat_details(details)
-        return
-    text = message.get("reasoning_content") or message.get("reasoning")
-    if isinstance(text, str) and text:
+    elif text := message.get("reasoning_content") or message.get("reasoning"):
+        yield Reasoning(str(text), Seal(plain) if plain else None)
+    elif text := "".join(map(_chat_detail_text, details)):
         yield Reasoning(text, Seal(plain) if plain else None)
 
 
 def _chat_details(details: Sequence[JSON]) -> Iterator[Reasoning]:
     """reasoning_details: one of ours per sealed thought, else OpenRouter's, kept as they are."""
-    tokens = [str(d.get("signature") or d.get("data") or "") for d in details]
-    if any(token.startswith("rly1.") for token in tokens):
-        for detail, token in zip(details, tokens, strict=True):
-            yield Reasoning(str(detail.get("text") or ""), opened(token, "cd") if token else None)
+    tokens = list(map(_chat_token, details))
+    if not any(token.startswith("rly1.") for token in tokens):
+        text = "".join(map(_chat_detail_text, details))
+        yield Reasoning(text, Seal("cd", dumps(list(details)).decode()))
         return
-    text = "".join(str(d.get("text") or d.get("summary") or "") for d in details)
-    yield Reasoning(text, Seal("cd", dumps(list(details)).decode()))
+    for detail, token in zip(details, tokens, strict=True):
+        yield Reasoning(str(detail.get("text") or ""), opened(token, "cd") if token else None)
+
+
+def _chat_token(detail: JSON) -> str:
+    return str(detail.get("signature") or detail.get("data") or "")
+
+
+def _chat_detail_text(detail: JSON) -> str:
+    return str(detail.get("text") or detail.get("summary") or "")
 
 
 def _chat_said(parts: Iterable[OutputPart]) -> JSON:
@@ -2800,21 +2828,23 @@ def _chat_said(parts: Iterable[OutputPart]) -> JSON:
         said["content"] = "".join(texts)
     if text := "".join(part.text for part in thoughts):
         said["reasoning_content"] = text
-    if details := [_chat_detail(i, p) for i, p in enumerate(thoughts) if _chat_sealed(p)]:
-        said["reasoning_details"] = details
+    if any(map(_chat_sealed, thoughts)):  # then each, for who reads the details reads them alone
+        said["reasoning_details"] = [_chat_detail(i, p) for i, p in enumerate(thoughts)]
     if calls:
         said["tool_calls"] = calls
     return said
 
 
 def _chat_sealed(part: Reasoning) -> bool:
-    return part.seal is not None and part.seal.field != "cr"
+    """Does it need more than its plain text?  Only a chat provider's own does not."""
+    return part.seal is None or part.seal.field != "cr"
 
 
 def _chat_detail(index: int, part: Reasoning) -> JSON:
     token = enveloped(part.seal)
     if part.text:
-        return {"type": "reasoning.text", "text": part.text, "signature": token, "index": index}
+        signed = {"signature": token} if token else {}
+        return {"type": "reasoning.text", "text": part.text, "index": index} | signed
     return {"type": "reasoning.encrypted", "data": token, "index": index}
 
 
@@ -2870,61 +2900,67 @@ class _ChatDecoder(StreamDecoder):
         self._slots: dict[int, _Slot] = {}  # by the index providers give a call
         self._last: _Slot | None = None
         self._details: dict[object, JSON] = {}
+        self._plain = False  # has reasoning come as plain text?
         self._spoke = False
 
-    def _data(self, data: bytes) -> list[Event]:
+    def _data(self, data: bytes) -> None:
         if data.strip() != b"[DONE]":
-            return super()._data(data)
-        if not self._finish and not self._spoke:
-            return self._fail(Failure("the provider sent an empty answer", cause="transient"))
-        if not self._finish and isinstance(self._live and self._live.part, ToolCall):
-            self._finish = "tool_calls" if self._live and self._live.is_complete() else "length"
-        return self._end()
+            super()._data(data)
+        elif not self._finish and not self._spoke:
+            self._fail(Failure("sent an empty answer", cause="transient"))
+        else:
+            if not self._finish and self._live and isinstance(self._live.part, ToolCall):
+                self._finish = "tool_calls" if self._live.is_complete() else "length"
+            self._end()
 
-    def _object(self, wire: JSON) -> list[Event]:
+    def _object(self, wire: JSON) -> None:
         odd = wire.get("error") or "base_resp" in wire or "choices" not in wire
         if odd and (failure := failure_in(wire)):
-            return self._fail(failure)
-        events = self._start(wire.get("id") or "", wire.get("model") or "")
+            self._fail(failure)
+            return
+        self._start(wire.get("id") or "", wire.get("model") or "")
         self._usage = latest(self._usage, CHAT.parse_usage(wire))
         for choice in (wire.get("choices") or ())[:1]:  # one answer is translated, the first
-            events += self._choice(choice)
-        return events
+            self._choice(choice)
 
-    def _choice(self, choice: JSON) -> list[Event]:
+    def _choice(self, choice: JSON) -> None:
         """A chunk may hold all kinds at once; they are said in the order of a message."""
         delta = choice.get("delta") or choice.get("message") or {}
-        events = self._thought(delta)
+        self._thought(delta)
         content = delta.get("content")
         if isinstance(content, list):  # Mistral
-            events += self._list(content)
+            self._list(content)
         elif content:
-            events += self._say("text", Text(), content)
+            self._say("text", Text(), content)
         if refusal := delta.get("refusal"):
             self._finish, self._detail = "content_filter", self._detail + refusal
-            events += self._say("text", Text(), refusal)
+            self._say("text", Text(), refusal)
         for call in delta.get("tool_calls") or ():
-            events += self._call(call)
-        return events + self._finished(choice.get("finish_reason"))
+            self._call(call)
+        self._finished(choice.get("finish_reason"))
 
-    def _finished(self, reason: str | None) -> list[Event]:
+    def _finished(self, reason: str | None) -> None:
         if reason in _CHAT_BREAK:
-            return self._fail(Failure(f"the provider gave up: {reason}", cause="overloaded"))
-        if reason and self._finish != "content_filter":
+            self._fail(Failure(f"gave up: {reason}", cause="overloaded"))
+        elif reason and self._finish != "content_filter":
             self._finish = _CHAT_FINISH.get(reason, "stop")
-        return []
 
-    def _say(self, key: str, part: OutputPart, text: str) -> list[Event]:
+    def _say(self, key: str, part: OutputPart, text: str) -> None:
         self._spoke = True
-        return self._part(key, part) + self._delta(key, text)
+        self._part(key, part)
+        self._delta(key, text)
 
-    def _thought(self, delta: JSON) -> list[Event]:
+    def _thought(self, delta: JSON) -> None:
+        """Plain text where there is some, for the details then only repeat it."""
         text = delta.get("reasoning_content") or delta.get("reasoning") or ""
-        for detail in delta.get("reasoning_details") or ():
+        self._plain |= bool(text)
+        details = delta.get("reasoning_details") or ()
+        for detail in details:
             self._detailed(detail)
-            if not text and not delta.get("content"):
-                text = detail.get("text") or detail.get("summary") or ""
-        return self._say("reasoning", Reasoning(), text) if text else []
+            if not self._plain:
+                text += _chat_detail_text(detail)
+        if text or details:
+            self._say("reasoning", Reasoning(), text)
 
     def _detailed(self, detail: JSON) -> None:
         """OpenRouter sends its details in pieces: the same index and type is one detail."""
@@ -2937,30 +2973,28 @@ class _ChatDecoder(StreamDecoder):
             grows = name in ("text", "summary", "data") and isinstance(old.get(name), str)
             old[name] = f"{old[name]}{value or ''}" if grows else value
 
-    def _list(self, content: Sequence[JSON]) -> list[Event]:
-        events: list[Event] = []
+    def _list(self, content: Sequence[JSON]) -> None:
         for item in content:
             if isinstance(thought := item.get("thinking"), list):
                 thoughts = "".join(t.get("text", "") for t in thought)
-                events += self._say("reasoning", Reasoning(), thoughts)
+                self._say("reasoning", Reasoning(), thoughts)
             elif text := item.get("text"):
-                events += self._say("text", Text(), text)
-        return events
+                self._say("text", Text(), text)
 
-    def _call(self, call: JSON) -> list[Event]:
+    def _call(self, call: JSON) -> None:
         function = call.get("function") or {}
         id, name = call.get("id") or "", function.get("name") or ""
         said = function.get("arguments") or ""
         text = said if isinstance(said, str) else dumps(said).decode()
-        slot, events = self._slot(call.get("index"), id, name), list[Event]()
+        slot = self._slot(call.get("index"), id, name)
         if slot is None:
             slot = _Slot(id or f"call_{self._calls}", name)
             self._last = slot
             if isinstance(call.get("index"), int):
                 self._slots[call["index"]] = slot
             self._spoke = True
-            events = self._part(slot, ToolCall(slot.id, name))
-        return events + self._delta(slot, slot.news(text))
+            self._part(slot, ToolCall(slot.id, name))
+        self._delta(slot, slot.news(text))
 
     def _slot(self, index: object, id: str, name: str) -> _Slot | None:
         """The call a fragment belongs to; None when it begins a new one.
@@ -2980,7 +3014,9 @@ class _ChatDecoder(StreamDecoder):
         if not self._live or not isinstance(self._live.part, Reasoning):
             return None
         details, self._details = list(self._details.values()), {}
-        return Seal("cd", dumps(details).decode()) if details else Seal("cr")
+        if not any(map(_chat_token, details)):
+            return Seal("cr")
+        return next((thought.seal for thought in _chat_details(details) if thought.seal), None)
 
 
 class _Slot:
@@ -3057,9 +3093,9 @@ class _ChatEncoder:
     def _close(self, seal: Seal | None) -> bytes:
         if isinstance(self._part, ToolCall) and not self._texts:
             return self._said("{}")
-        if isinstance(self._part, Reasoning) and seal and seal.field != "cr":
+        part = Reasoning("".join(self._texts), seal)
+        if isinstance(self._part, Reasoning) and _chat_sealed(part):
             self._thoughts += 1
-            part = Reasoning("".join(self._texts), seal)
             return self._delta({"reasoning_details": [_chat_detail(self._thoughts - 1, part)]})
         return b""
 
@@ -3191,10 +3227,12 @@ class Passthrough(Pipe):
         """The meter: JSON is parsed only in blocks where one of the dialect's marks stands."""
         if not any(mark in data for mark in self._dialect.marks):
             return data
-        for event in SSEDecoder().feed(data):
-            self._ended |= self._dialect.is_end(event.data)
+        decoder = SSEDecoder()
+        for event in decoder.feed(data) + decoder.eof():
+            self._ended |= event.data == b"[DONE]"
             try:
                 wire = loads(event.data)
+                self._ended |= self._dialect.is_end(event.data)
                 usage = self._dialect.parse_usage(wire)
                 failed = failure_in(wire) if wire.get("error") else None
             except (ValueError, LookupError, TypeError, AttributeError):
@@ -3331,7 +3369,7 @@ class Gathered(Pipe):
         if isinstance(answer, Failure):
             return self._respond(answer)
         dialect, response = answer
-        if dialect is passage.client:
+        if dialect is passage.client and not passage.names:
             self.translated, self.usage = False, response.usage
             return data
         return self._respond(fold(returned(e, passage) for e in unfold(response)))
@@ -3397,7 +3435,7 @@ class Streamed(Pipe):
 
     def eof(self, reason: Failure = TRUNCATED) -> bytes:
         if self._way is None and not self._buffer.strip():
-            self.failure = Failure("the provider sent an empty answer", cause="transient")
+            self.failure = Failure("sent an empty answer", cause="transient")
             return b""
         if self._way is None:
             data, self._buffer = self._buffer + b"\n\n", b""
@@ -3471,12 +3509,20 @@ class Body:
         """The same bytes with another model; where its place is not certain, edited JSON."""
         if self.wire.get("model") == model:
             return self.raw
+        wire = self.wire | {"model": model}
         if span := _model_span(self.raw, self.wire):
-            return self.raw[: span[0]] + dumps(model) + self.raw[span[1] :]
-        return dumps(self.wire | {"model": model})
+            spliced = self.raw[: span[0]] + dumps(model) + self.raw[span[1] :]
+            # with an escaped letter of "model" about, a second key may be hidden
+            if not _may_hide(self.raw) or loads(spliced) == wire:
+                return spliced
+        return dumps(wire)
 
 
-_MODEL_VALUE: Final = re.compile(rb'"model"[ \t\r\n]*:[ \t\r\n]*("[^"\\]*")')
+_MODEL_VALUE: Final = re.compile(rb'"model"[ \t\r\n]*:[ \t\r\n]*("(?:[^"\\]|\\.)*")')
+
+
+def _may_hide(raw: bytes) -> bool:
+    return b"\\u006" in raw  # m, o, d, e and l are all \u006x, in hexadecimal
 
 
 def _model_span(raw: bytes, wire: JSON) -> tuple[int, int] | None:
@@ -3485,12 +3531,10 @@ def _model_span(raw: bytes, wire: JSON) -> tuple[int, int] | None:
     In valid JSON the bytes `"model"` are always a whole string token, because a quote inside a
     string is escaped.  If the values of the other keys hold all the tokens there are but one,
     that one is the only top-level key, and its number among them tells which it is.  Keys
-    that are written with escapes or twice make the count come out wrong, and None.
+    that stand twice make the count come out wrong, and None.
     """
-    if b"\\u00" in raw and b"\\u006" in raw.lower():  # a letter of "model" may be escaped
-        return None
     place = 0
-    if (count := raw.count(b'"model"')) > 1:
+    if (count := raw.count(b'"model"')) > 1 or _may_hide(raw):
         inside = {k: dumps([k, v]).count(b'"model"') for k, v in wire.items() if k != "model"}
         if sum(inside.values()) + 1 + (wire["model"] == "model") != count:
             return None
@@ -4574,6 +4618,9 @@ def _date(site: Site) -> datetime.datetime:
     value = site.scalar()
     if isinstance(value, datetime.datetime):
         return value
+    if isinstance(value, str):  # in quotes, as a JSON file has it
+        with contextlib.suppress(ValueError):
+            value = datetime.date.fromisoformat(value)
     if isinstance(value, datetime.date):  # valid to the end of that day
         return datetime.datetime.combine(value, datetime.time.max)
     raise _Wrong(f"expected {{kind}}, got {site.shape()}")
@@ -4804,7 +4851,9 @@ class ProviderConfig:
         many(TEXT), "Plans in order; the next opens only when one's quota is used up.", ()
     )
     api_key: Any = option(_API_KEYS, "One credential, a list (balanced), or either per plan.")
-    models: dict[str, ModelConfig] | None = option(MODELS, "What it serves; all if left out.")
+    models: dict[str, ModelConfig] | None = option(
+        MODELS, "What it serves; left out: the preset's names, or every name."
+    )
     prefix: str = option(TEXT, "Names are callable with this in front, too.", "")
     priority: float = option(NUMBER, "Higher is preferred among providers of a name.", 0)
     weight: float = option(WEIGHT, "The share among providers of equal priority.", 1)
@@ -5804,7 +5853,7 @@ def concluded(
     return NoTarget(
         f"all {len(failures)} attempts failed: {told}",
         status=429 if limits else 503,
-        kind="rate_limit" if limits else "overloaded",
+        kind="rate_limit" if limits else "unavailable",
         retry=retry,
         retry_after=min(waits, default=None),
     )
@@ -5834,7 +5883,7 @@ def _all_cooling(skipped: Sequence[tuple[Lane, Mark]], now: float) -> RelayError
     return NoTarget(
         f"every target is cooling down: {causes}",
         status=429 if limits else 503,
-        kind="rate_limit" if limits else "overloaded",
+        kind="rate_limit" if limits else "unavailable",
         retry=any(FAILURES[mark.failure].retry for _, mark in skipped),
         retry_after=min((mark.until - now for _, mark in skipped), default=None),
     )
@@ -5868,6 +5917,8 @@ def termination(error: RelayError) -> str:
             return _TERMINATION.get(error.failure.name, "UE")
         case Unauthorized() | Forbidden():
             return "AU"
+        case ShuttingDown():
+            return "DR"
         case NoTarget():
             return "RL" if error.status == 429 else "CO"
         case BadRequest() | TooLarge() | TooSlow() | UnknownModel() | NotYet():
@@ -6072,7 +6123,9 @@ async def _note_reuse(session: object, context: Any, params: object) -> None:
 
 
 def _said(error: BaseException) -> str:
-    return str(error) or type(error).__name__
+    """The system's own words: aiohttp's quote its internals."""
+    inner = getattr(error, "os_error", error)
+    return getattr(inner, "strerror", None) or str(inner) or type(error).__name__
 
 
 async def read_all(reply: Reply, most: int = 64 << 20) -> bytes:
@@ -6111,28 +6164,39 @@ class Inflater:
 
 
 def demo_response(request: Request, id: str) -> Response:
-    last = request.messages[-1] if request.messages else Message("user", ())
-    results = [part for part in last.parts if isinstance(part, ToolResult)]
-    asked = " ".join(part.text for part in last.parts if isinstance(part, Text))
-    tool = next((t for t in request.tools if t.name.lower() in asked.lower()), None)
-    if tool is None and request.tools and re.search(r"\btools?\b", asked, re.IGNORECASE):
-        tool = request.tools[0]
     thought = Reasoning("The user is trying relay out.", Seal("cr"))
-    if results:
-        said = " ".join(p.text for r in results for p in r.parts if isinstance(p, Text))
-        text = f"The tool answered: {said[:500] or 'nothing'}"
-    elif tool:
+    asked, results = _demo_asked(request)
+    tool = None if results else _demo_tool(request.tools, asked)
+    if tool:
         call = ToolCall(f"call_{id[:12]}", tool.name, dumps(_example(tool.schema)).decode())
         usage = _demo_usage(request, call.text)
         return Response(id, request.model, (thought, call), "tool_calls", usage)
-    else:
-        text = (
-            f"Hello from relay {__version__}. You asked for the model {request.model!r} and said: "
-            f"{asked[-200:].strip() or 'nothing'!r}. This answer comes from the embedded demo "
-            "provider; put a real one into config.yaml and it will answer instead."
-        )
+    text = (
+        f"Hello from relay {__version__}. You asked for the model {request.model!r} and said: "
+        f"{asked[-200:].strip() or 'nothing'!r}. This answer comes from the embedded demo "
+        "provider; put a real one into config.yaml and it will answer instead."
+    )
+    if results:
+        text = f"The tool answered: {' '.join(results)[:500] or 'nothing'}"
     usage = _demo_usage(request, text)
     return Response(id, request.model, (thought, Text(text)), "stop", usage)
+
+
+def _demo_asked(request: Request) -> tuple[str, list[str]]:
+    """What the user said last, without what clients put around it, and any tool's results."""
+    turns = [message for message in request.messages if message.role == "user"]
+    parts = turns[-1].parts if turns else ()
+    results = [p for p in parts if isinstance(p, ToolResult)]
+    texts = [p.text for p in parts if isinstance(p, Text) and not p.text.startswith("<system-")]
+    answered = [p.text for r in results for p in r.parts if isinstance(p, Text)]
+    return texts[-1] if texts else "", answered or ["nothing"] * bool(results)
+
+
+def _demo_tool(tools: Sequence[Tool], asked: str) -> Tool | None:
+    """A tool that the words name, or the first if they speak of tools."""
+    words = {word.lower() for word in re.findall(r"[\w-]+", asked)}
+    named = next((tool for tool in tools if tool.name.lower() in words), None)
+    return named or (tools[0] if tools and words & {"tool", "tools"} else None)
 
 
 def _demo_usage(request: Request, text: str) -> Usage:
@@ -6243,6 +6307,8 @@ class Exchange:
         self.note: BodyNote | None = None
         self.dropped: tuple[str, ...] = ()
         self.first: float | None = None  # when the first meaningful event came
+        self.task = asyncio.current_task()
+        self.expelled = False  # cancelled by us at shutdown, not by the client
         self.status = 0
         self.code = "CD"  # the termination code; what it is if nobody comes to say another
         self.error = ""
@@ -6607,8 +6673,31 @@ class Relay:
             return await self._fail(exchange, downstream, error)
         except RelayError as error:
             return await self._fail(exchange, downstream, error)
+        except asyncio.CancelledError:
+            if not exchange.expelled:
+                raise
+            return await self._fail(exchange, downstream, ShuttingDown("relay is shutting down"))
         finally:
             downstream.stop()
+
+    async def drain(self, hurry: asyncio.Event, grace: float) -> None:
+        """Let what runs finish within the grace period, unless told to hurry; then end it."""
+        hurried = asyncio.create_task(hurry.wait())
+        async with contextlib.AsyncExitStack() as stack:
+            stack.callback(hurried.cancel)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(grace):
+                    while (tasks := self._tasks()) and not hurry.is_set():
+                        await asyncio.wait({*tasks, hurried}, return_when=asyncio.FIRST_COMPLETED)
+        for exchange in self.running:
+            exchange.expelled = True
+        for task in self._tasks():
+            task.cancel()
+        if tasks := self._tasks():
+            await asyncio.wait(tasks, timeout=1)
+
+    def _tasks(self) -> set[asyncio.Task[Any]]:
+        return {exchange.task for exchange in self.running if exchange.task}
 
     async def admit(self, exchange: Exchange) -> Route:
         """Who asks, for what, and where that goes; everything a client can do wrong."""
@@ -7159,6 +7248,9 @@ class Connection(RequestHandler):
             )
             self.force_close()
 
+    def retire(self) -> None:
+        (self.force_close if self._current_request is None else self.close)()
+
     def handle_error(
         self,
         request: web.BaseRequest,
@@ -7198,6 +7290,12 @@ class Listener(web.Server):
             keepalive_timeout=900.0,
         )
 
+    def retire(self) -> None:
+        """Kept connections close: now if nothing runs on them, else after their answer."""
+        for connection in self.connections:
+            if isinstance(connection, Connection):
+                connection.retire()
+
 
 class Server:
     """A running relay: sockets, signals, the current plan."""
@@ -7212,8 +7310,8 @@ class Server:
         self.relay = Relay(plan, Upstream(), log, keepalive)
         self.operations = Operations(self.relay)
         limits = plan.config.server
-        server = Listener(self.operations.handle, limits)
-        self._runner = web.ServerRunner(server, shutdown_timeout=limits.grace)
+        self._server = Listener(self.operations.handle, limits)
+        self._runner = web.ServerRunner(self._server, shutdown_timeout=1.0)
 
     async def serve(self) -> None:
         """From start to stop."""
@@ -7282,12 +7380,11 @@ class Server:
         self.operations.draining = True
         running, grace = len(self.relay.running), self.relay.plan.config.server.grace
         self.log.event("info", "stopping", running=running, grace=f"{grace:g} s")
-        drained = asyncio.create_task(self._runner.cleanup())
-        hurried = asyncio.create_task(self._hurry.wait())
-        await asyncio.wait((drained, hurried), return_when=asyncio.FIRST_COMPLETED)
-        hurried.cancel()
-        drained.cancel()
-        await asyncio.gather(drained, hurried, return_exceptions=True)
+        for site in self._runner.sites:
+            await site.stop()
+        self._server.retire()
+        await self.relay.drain(self._hurry, grace)
+        await self._runner.cleanup()
 
     async def stop(self) -> None:
         await self.relay.upstream.close()
@@ -7422,10 +7519,15 @@ def command_models(args: argparse.Namespace) -> int:
         route = plan.route(name)
         targets = [str(target) for group in route.groups for target in group] if route else []
         print(f"{name}  ->  {', '.join(targets) or 'nowhere'}")
+    for glob, rules in plan.config.routing_rules.items():
+        if is_glob(glob):
+            print(f"{glob}  ->  {', '.join(rules[0].to)}")
     for provider in plan.providers.values():
-        globs = [n for n in provider.config.models or () if is_glob(n)] or provider.claims or ()
-        if provider.accepts_all or (globs and provider.config.models is None):
-            print(f"{'*' if provider.accepts_all else ', '.join(globs)}  ->  {provider.name}")
+        globs = [name for name in provider.config.models or () if is_glob(name)]
+        if provider.config.models is None:
+            globs += provider.claims or ()
+        for glob in ["*"] if provider.accepts_all else globs:
+            print(f"{glob}  ->  {provider.name}")
     return 0
 
 

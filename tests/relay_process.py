@@ -8,7 +8,9 @@ import signal
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -182,11 +184,17 @@ def is_request(record: Mapping[str, Any]) -> bool:
 # ---- Starting ------------------------------------------------------------------------------
 
 
+# Below the ports that the kernel gives to outgoing connections, and each process its own:
+# tests that run side by side must not meet.
+PORTS = count(10_000 + os.getpid() * 97 % 20_000)
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    for port in PORTS:
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no free port")
 
 
 def text_of(config: Config, listen: str) -> str:

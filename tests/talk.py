@@ -8,10 +8,11 @@ tests about when bytes arrive, how a stream ends, and requests no HTTP library w
 import asyncio
 import io
 import json
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -21,6 +22,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from relay_process import SECRET, RelayProcess
 
 JSON = Any
+Case = TypeVar("Case")
 
 UPSTREAM_KEY = f"{SECRET}-of-the-provider"
 CLIENT_KEY = f"{SECRET}-of-the-client"
@@ -97,6 +99,29 @@ def config(*upstreams: FakeUpstream | str, dialect: str = "openai", **top: JSON)
     named = dict(zip(NAMES, upstreams, strict=False))
     providers = {name: provider(upstream, dialect) for name, upstream in named.items()}
     return {"providers": providers, "routing_rules": {"m": list(providers)}, **top}
+
+
+def slug(name: str) -> str:
+    """A name as a provider or a path may have it."""
+    return re.sub(r"\W+", "-", name).strip("-").lower()
+
+
+def table(
+    upstream: FakeUpstream, answers: Mapping[str, Answer], dialect: str = "openai", **extra: JSON
+) -> JSON:
+    """A provider for every named answer, so that none suffers from another's mark.
+
+    The model is called as its provider; after `.../` comes the name of the answer.
+    """
+    for name, answer in answers.items():
+        upstream.script(answer, path=f"/{slug(name)}{DIALECTS[dialect].path}")
+    return {
+        "providers": {
+            slug(name): provider(f"{upstream.url}/{slug(name)}/v1", dialect, **extra)
+            for name in answers
+        },
+        "routing_rules": {slug(name): slug(name) for name in answers},
+    }
 
 
 def one(upstream: FakeUpstream | str, dialect: str = "openai", **extra: JSON) -> JSON:
@@ -353,6 +378,14 @@ async def ask(
             return Reply(speaks, response.status, received, await response.read())
         except aiohttp.ClientPayloadError:
             return Reply(speaks, response.status, received, b"", clean=False)
+
+
+async def each(cases: Mapping[str, Case], check: Callable[[str, Case], Awaitable[None]]) -> None:
+    """All cases of a table at once, and which of them do not hold."""
+    checked = (check(name, case) for name, case in cases.items())
+    results = await asyncio.gather(*checked, return_exceptions=True)
+    wrong = {name: result for name, result in zip(cases, results, strict=True) if result}
+    assert not wrong, "\n".join(f"{name}: {result!r}" for name, result in wrong.items())
 
 
 async def eventually(

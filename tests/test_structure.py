@@ -119,12 +119,15 @@ def _annotations(node: ast.AST) -> list[ast.expr]:
     return [annotation for annotation in said if isinstance(annotation, ast.expr)]
 
 
-def _names(annotation: ast.expr) -> Iterator[str]:
-    for node in ast.walk(annotation):
-        if isinstance(node, ast.Name):
-            yield node.id
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-            yield node.value
+def _names(annotation: ast.AST) -> Iterator[str]:
+    """Forward references in quotes too, but not the words of a Literal."""
+    if isinstance(annotation, ast.Name):
+        yield annotation.id
+    elif isinstance(annotation, ast.Constant) and isinstance(annotation.value, str):
+        yield annotation.value
+    elif not (isinstance(annotation, ast.Subscript) and ast.unparse(annotation.value) == "Literal"):
+        for child in ast.iter_child_nodes(annotation):
+            yield from _names(child)
 
 
 USED = sorted(set(used()), key=lambda use: use[1])
@@ -241,6 +244,41 @@ def test_a_dialect_says_no_name_but_its_own() -> None:
         assert len(said & names) <= 1, TITLES[number]
 
 
+def test_the_drawing_of_errors_is_their_tree() -> None:
+    """Section 1 draws every error with its parent, by indentation, and its status."""
+    drawn: list[tuple[str, str, str]] = []
+    above: list[tuple[int, str]] = []
+    for indent, name, status in re.findall(
+        r"^#(  +)(\w+)(?: +(-|\.\.\.|\d{3})  .*)?$", PROSE, re.M
+    ):
+        above = [(depth, parent) for depth, parent in above if depth < len(indent)]
+        drawn.append((name, above[-1][1] if above else "Exception", status))
+        above.append((len(indent), name))
+    classes = {n.name: n for n in TREE.body if isinstance(n, ast.ClassDef)}
+    tree = {name: ast.unparse(node.bases[0]) for name, node in classes.items() if node.bases}
+    errors = [name for name in tree if "RelayError" in lineage(name, tree)]
+    assert sorted((name, parent) for name, parent, _ in drawn) == sorted(
+        (e, tree[e]) for e in errors
+    )
+    said = {name: int(status) for name, _, status in drawn if status.isdigit()}
+    assert said == {name: status_of(name, classes, tree) for name in said}
+
+
+PROSE = SOURCE[: SOURCE.index("\nclass ")]
+
+
+def lineage(name: str, tree: dict[str, str]) -> list[str]:
+    return [name, *(lineage(tree[name], tree) if name in tree else ())]
+
+
+def status_of(name: str, classes: dict[str, ast.ClassDef], tree: dict[str, str]) -> int | None:
+    """Of the nearest class that says `status = N` or `status, kind = N, ...`."""
+    for ancestor in lineage(name, tree):
+        if said := re.search(r"^    status.* = \(?(\d{3})", ast.unparse(classes[ancestor]), re.M):
+            return int(said[1])
+    return None
+
+
 # ---- Size and shape
 
 
@@ -338,11 +376,14 @@ def test_every_function_is_annotated() -> None:
 
 def test_a_wire_object_is_called_json() -> None:
     """`Any` comes in by that alias; a configuration alone holds values of many types."""
-    loose = [line for line in LINES if re.search(r"\bdict\[str, Any\](?!\()", line)]
-    first = [line for line in loose if line.startswith("JSON: ")]
     config = next(n for n, title in TITLES.items() if title == "Configuration")
-    others = [line for line in loose if section_of(LINES.index(line) + 1) != config]
-    assert others == first
+    loose = [
+        line
+        for number, line in enumerate(LINES, 1)
+        if re.search(r"\bdict\[str, Any\](?!\()", line) and section_of(number) != config
+    ]
+    first = [line for line in LINES if line.startswith("JSON: ")]
+    assert loose == first
 
 
 def test_checks_are_silenced_seldom_and_by_name() -> None:

@@ -88,101 +88,111 @@ timeouts:
     assert "config.yaml:5:5:" in ran.output
 
 
-@pytest.mark.parametrize(
-    ("wrong", "meant"),
-    [
-        ({"provders": {}}, "providers"),
-        ({"routing-rules": {}}, "routing_rules"),
-        ({"timeouts": {"first_evnt": 1}}, "first_event"),
-        ({"server": {"max_bdy": "1MB"}}, "max_body"),
-        ({"keys": {"alice": {"kye": "x"}}}, "key"),
-        ({"providers": {"local": LOCALHOST | {"billing_plan": ["x"]}}}, "billing_plans"),
-        ({"providers": {"local": {"preset": "bigmodle", "api_key": "x"}}}, "bigmodel"),
-        ({"routing_rules": {"m": "locl"}}, "local"),
-        ({"default": "locla/m"}, "local"),
-    ],
-)
-async def test_a_misspelt_word_is_answered_with_the_right_one(
-    wrong: JSON, meant: str, tmp_path: Path
-) -> None:
-    refused(await checked(tmp_path, {**GOOD, **wrong}), "did you mean", meant)
+MISSPELT = """\
+provders: {}
+routing-rules: {}
+timeouts: {first_evnt: 1}
+server: {max_bdy: 1MB}
+keys:
+  alice: {kye: x}
+providers:
+  local: {api_format: openai, endpoint: "http://127.0.0.1:1/v1", billing_plan: [x]}
+  glm: {preset: bigmodle, api_key: x}
+routing_rules: {m: locl}
+default: locla/m
+"""
+MEANT = {
+    1: "providers",
+    2: "routing_rules",
+    3: "first_event",
+    4: "max_body",
+    6: "key",
+    8: "billing_plans",
+    9: "bigmodel",
+    10: "local",
+    11: "local",
+}
+
+
+async def test_a_misspelt_word_is_answered_with_the_right_one(tmp_path: Path) -> None:
+    ran = await checked(tmp_path, MISSPELT)
+    refused(ran)
+    for line, word in MEANT.items():
+        pattern = rf"config\.yaml:{line}:\d+: .*[Dd]id you mean.*\b{word}\b"
+        assert re.search(pattern, ran.output), (line, word, ran.output)
 
 
 @pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "- a\n- b\n",
-        "providers:\n",
-        "providers: {}\n",
-        "listen: x\n",
-        "providers: [\n",
-        "a: b: c\n",
-        "\x00",
-    ],
+    "text", ["", "- a\n- b\n", "providers: {}\n", "providers: [\n", "a: b: c\n", "\x00"]
 )
 async def test_a_file_that_is_no_config_is_2(text: str, tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(text)
-    for command in (["check"], []):
-        refused(await run(*command, "-c", "config.yaml", cwd=tmp_path), "config.yaml")
+    refused(await run("-c", "config.yaml", cwd=tmp_path), "config.yaml")
 
 
 async def test_a_missing_file_is_2(tmp_path: Path) -> None:
     refused(await run("check", "-c", "nowhere.yaml", cwd=tmp_path), "nowhere.yaml")
 
 
-@pytest.mark.parametrize(
-    "bad",
-    [
-        {"listen": "nonsense"},
-        {"allow_anonymous": "maybe"},
-        {"timeouts": {"connect": 0}},
-        {"timeouts": {"connect": "soon"}},
-        {"server": {"max_body": "64 elephants"}},
-        {"keys": {"alice": {"key": ""}}},
-        {"keys": {"alice": {}}},
-        {"keys": {"alice": {"key": "sha256:xyz"}}},
-        {"keys": {"alice": {"key": "x", "expires": "someday"}}},
-        {"providers": {"p": {}}},
-        {"providers": {"p": {"endpoint": "127.0.0.1:1"}}},
-        {"providers": {"p": {"endpoint": "ftp://127.0.0.1/v1", "api_format": "openai"}}},
-        {"providers": {"p": LOCALHOST | {"stream_mode": "sometimes"}}},
-        {"providers": {"p": LOCALHOST | {"weight": -1}}},
-        {"providers": {"p": LOCALHOST | {"models": 5}}},
-        {"providers": {"p": LOCALHOST | {"override": {"add": {}}}}},
-        {"providers": {"p": LOCALHOST | {"billing_plans": ["gold"]}}},
-        {"log": {"format": "xml"}},
-        {"log": {"level": "loud"}},
-        {"routing_rules": {"m": []}},
-        {"routing_rules": ["m"]},
-        {"default": "nobody/m"},
-    ],
-    ids=str,
-)
-async def test_a_value_that_makes_no_sense_is_2(bad: JSON, tmp_path: Path) -> None:
-    refused(await checked(tmp_path, {**GOOD, **bad}), "config.yaml:")
+NONSENSE = """\
+listen: nonsense
+allow_anonymous: maybe
+timeouts: {connect: 0}
+server: {max_body: 64 elephants}
+log: {format: xml}
+default: nobody/m
+keys:
+  empty: {key: ""}
+  none: {}
+  hash: {key: "sha256:xyz"}
+  date: {key: x, expires: someday}
+providers:
+  nothing: {}
+  relative: {api_format: openai, endpoint: "127.0.0.1:1"}
+  scheme: {api_format: openai, endpoint: "ftp://127.0.0.1/v1"}
+  mode: {api_format: openai, endpoint: "http://127.0.0.1:1/v1", stream_mode: sometimes}
+  models: {api_format: openai, endpoint: "http://127.0.0.1:1/v1", models: 5}
+  override: {api_format: openai, endpoint: "http://127.0.0.1:1/v1", override: {add: {}}}
+  plans: {api_format: openai, endpoint: "http://127.0.0.1:1/v1", billing_plans: [gold]}
+  weight: {api_format: openai, endpoint: "http://127.0.0.1:1/v1", weight: -1}
+routing_rules:
+  empty: []
+  dead: nobody
+"""
 
 
-@pytest.mark.parametrize(
-    "later",
-    [
-        {"keys": {"alice": {"key": "x", "limits": {"rpm": 60}}}},
-        {"state": "sqlite:relay.db"},
-        {"state": "redis://localhost"},
-        {"tls": {"certificate": "a", "key": "b"}},
-        {"record": {"directory": "records"}},
-        {"plugins": ["mine.py"]},
-        {"providers": {"p": LOCALHOST | {"proxy": "socks5://127.0.0.1:1080"}}},
-        {"routing_rules": {"m": [{"when": {"images": True}, "to": "local"}, {"to": "local"}]}},
-        {"routing_rules": {"m": {"balance": "round_robin", "to": ["local"]}}},
-        {"routing_rules": {"m": {"hedge_after": 5, "to": ["local"]}}},
-    ],
-    ids=str,
-)
-async def test_what_does_not_act_yet_is_refused_and_not_ignored(
-    later: JSON, tmp_path: Path
-) -> None:
-    refused(await checked(tmp_path, {**GOOD, **later}), "not supported yet")
+async def test_every_value_that_makes_no_sense_is_told(tmp_path: Path) -> None:
+    ran = await checked(tmp_path, NONSENSE)
+    refused(ran)
+    told = {int(line) for line in re.findall(r"config\.yaml:(\d+):\d+:", ran.output)}
+    headings = {7, 12, 21}
+    assert set(range(1, 24)) - headings - told == set(), ran.output
+
+
+LATER = """\
+state: sqlite:relay.db
+tls: {certificate: a, key: b}
+record: {directory: records}
+plugins: [mine.py]
+keys:
+  alice: {key: x, limits: {rpm: 60}}
+providers:
+  local: {api_format: openai, endpoint: "http://127.0.0.1:1/v1"}
+  proxied: {api_format: openai, endpoint: "http://127.0.0.1:1/v1", proxy: "socks5://127.0.0.1:1"}
+routing_rules:
+  when: [{when: {images: true}, to: local}, {to: local}]
+  balance: {balance: round_robin, to: [local]}
+  hedge: {hedge_after: 5, to: [local]}
+  wait: {wait: 5, to: [local]}
+"""
+
+
+async def test_what_does_not_act_yet_is_refused_and_not_ignored(tmp_path: Path) -> None:
+    ran = await checked(tmp_path, LATER)
+    refused(ran)
+    for line in (1, 2, 3, 4, 6, 9, 11, 12, 13, 14):
+        pattern = rf"config\.yaml:{line}:\d+:.*not supported yet"
+        assert re.search(pattern, ran.output), (line, ran.output)
 
 
 async def test_check_opens_no_connection(upstream: FakeUpstream, tmp_path: Path) -> None:
@@ -346,7 +356,10 @@ async def test_demo_answers_in_both_dialects_without_anything(
 ) -> None:
     texts = set()
     for client in DIALECTS:
-        said = (await ask(http, demo, client, model="demo", stream=streamed)).said
+        asked: JSON = {"stream": streamed}
+        if streamed and client == "openai":
+            asked["stream_options"] = {"include_usage": True}
+        said = (await ask(http, demo, client, model="demo", **asked)).said
         assert said.finish == "stop"
         assert said.tokens_in > 0
         texts.add(said.text)

@@ -23,7 +23,21 @@ from fake_upstream import (
     whole,
 )
 from relay_process import Start, free_port
-from talk import DIALECTS, JSON, PAIRS, UPSTREAM_KEY, Reply, ask, config, eventually, one, provider
+from talk import (
+    DIALECTS,
+    JSON,
+    PAIRS,
+    UPSTREAM_KEY,
+    Reply,
+    ask,
+    config,
+    each,
+    eventually,
+    one,
+    provider,
+    slug,
+    table,
+)
 
 Upstreams = Callable[[int], Awaitable[list[FakeUpstream]]]
 
@@ -77,40 +91,36 @@ STREAM_FAULTS: dict[str, Answer] = {
 }  # fmt: skip
 
 
-async def first_fails(
-    fault: Answer, upstreams: Upstreams, relay: Start, http: ClientSession, streamed: bool
-) -> None:
-    """The second target answers, and the trail says why."""
-    bad, good = await upstreams(2)
-    bad.script(fault)
-    both = config(bad, good)
-    both["providers"]["first"]["timeouts"] = SHORT
-    server = await relay(both)
-    reply = await ask(http, server, stream=streamed)
-    assert reply.said.text == TEXT
-    assert reply.headers["x-relay-provider"] == "second"
-    assert reply.headers["x-relay-attempts"] == "2"
-    assert len(bad.requests) == 1
-    line = await server.logged()
-    assert (line.code, line.provider, len(line.attempts)) == ("OK", "second", 2)
-    assert "first" in str(line.attempts[0])
-    assert line.attempts[0]["outcome"] != line.attempts[1]["outcome"]
-
-
-@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
-async def test_a_whole_request_moves_on(
-    fault: Answer, upstreams: Upstreams, relay: Start, http: ClientSession
-) -> None:
-    await first_fails(fault, upstreams, relay, http, streamed=False)
-
-
 @pytest.mark.parametrize(
-    "fault", [*FAULTS.values(), *STREAM_FAULTS.values()], ids=[*FAULTS, *STREAM_FAULTS]
+    ("streamed", "faults"),
+    [(False, FAULTS), (True, FAULTS | STREAM_FAULTS)],
+    ids=["whole", "streamed"],
 )
-async def test_a_streamed_request_moves_on(
-    fault: Answer, upstreams: Upstreams, relay: Start, http: ClientSession
+async def test_a_fault_before_anything_was_said_moves_the_request_on(
+    streamed: bool,
+    faults: dict[str, Answer],
+    upstream: FakeUpstream,
+    relay: Start,
+    http: ClientSession,
 ) -> None:
-    await first_fails(fault, upstreams, relay, http, streamed=True)
+    config = table(upstream, faults, timeouts=SHORT)
+    config["providers"]["good"] = provider(upstream)
+    config["routing_rules"] = {name: [name, "good"] for name in config["routing_rules"]}
+    server = await relay(config)
+
+    async def moves_on(name: str, _fault: Answer) -> None:
+        reply = await ask(http, server, model=slug(name), stream=streamed)
+        assert reply.said.text == TEXT
+        assert reply.headers["x-relay-provider"] == "good"
+        assert reply.headers["x-relay-attempts"] == "2"
+
+    await each(faults, moves_on)
+    assert len(upstream.requests) == 2 * len(faults)
+    await server.logged(len(faults))
+    for line in server.lines():
+        assert (line.code, line.provider, len(line.attempts)) == ("OK", "good", 2)
+        assert str(line.model) in str(line.attempts[0])
+        assert line.attempts[0]["outcome"] != line.attempts[1]["outcome"]
 
 
 @pytest.mark.parametrize(("client", "bad_dialect"), PAIRS)
@@ -250,22 +260,19 @@ SINGLE: dict[str, tuple[Answer, int, int]] = {  # what it says -> for anthropic,
 
 
 @pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
-@pytest.mark.parametrize(("fault", "anthropic", "openai"), SINGLE.values(), ids=SINGLE)
+@pytest.mark.parametrize("client", DIALECTS)
 async def test_one_failed_target_keeps_its_class_in_the_client_s_dialect(
-    fault: Answer,
-    anthropic: int,
-    openai: int,
-    streamed: bool,
-    upstream: FakeUpstream,
-    relay: Start,
-    http: ClientSession,
+    client: str, streamed: bool, upstream: FakeUpstream, relay: Start, http: ClientSession
 ) -> None:
-    upstream.script(fault)
-    for client, status in (("anthropic", anthropic), ("openai", openai)):
-        server = await relay(one(upstream, timeouts=SHORT))
-        reply = await ask(http, server, client, stream=streamed)
-        assert reply.status == status
-        assert "first" in reply.error["message"]
+    answers = {name: answer for name, (answer, *_) in SINGLE.items()}
+    server = await relay(table(upstream, answers, timeouts=SHORT))
+
+    async def keeps_its_class(name: str, expected: tuple[Answer, int, int]) -> None:
+        reply = await ask(http, server, client, model=slug(name), stream=streamed)
+        assert reply.status == dict(zip(DIALECTS, expected[1:], strict=True))[client]
+        assert slug(name) in reply.error["message"]
+
+    await each(SINGLE, keeps_its_class)
 
 
 @pytest.mark.parametrize("client", DIALECTS)
@@ -311,21 +318,29 @@ async def test_when_all_are_at_their_limits_the_soonest_is_named(
     assert "x-should-retry" not in reply.headers
 
 
-@pytest.mark.parametrize("headers", [{}, {"retry-after": "17"}, {"retry-after-ms": "2500"}])
+WAITS: dict[str, tuple[dict[str, str], range]] = {  # the provider's headers -> retry-after
+    "none": ({}, range(1, 120)),
+    "seconds": ({"retry-after": "17"}, range(16, 18)),
+    "a fraction": ({"retry-after": "1.2"}, range(1, 3)),
+    "milliseconds": ({"retry-after-ms": "2500"}, range(2, 4)),
+    "nonsense": ({"retry-after": "soon"}, range(1, 120)),
+    "negative": ({"retry-after": "-5"}, range(1, 120)),
+}
+
+
 @pytest.mark.parametrize("client", DIALECTS)
 async def test_every_429_has_a_retry_after_in_whole_seconds(
-    client: str, headers: dict[str, str], upstream: FakeUpstream, relay: Start, http: ClientSession
+    client: str, upstream: FakeUpstream, relay: Start, http: ClientSession
 ) -> None:
-    upstream.script(chat_error(429, "slow down", headers=headers))
-    server = await relay(config(upstream))
-    reply = await ask(http, server, client)
-    assert reply.status == 429
-    wait = int(reply.headers["retry-after"])
-    assert wait >= 1
-    if "retry-after" in headers:
-        assert wait in (16, 17)
-    if "retry-after-ms" in headers:
-        assert wait in (2, 3)
+    slow = {name: chat_error(429, "slow", headers=sent) for name, (sent, _) in WAITS.items()}
+    server = await relay(table(upstream, slow))
+
+    async def waits(name: str, expected: tuple[dict[str, str], range]) -> None:
+        reply = await ask(http, server, client, model=slug(name))
+        assert reply.status == 429
+        assert int(reply.headers["retry-after"]) in expected[1]
+
+    await each(WAITS, waits)
 
 
 async def test_a_wait_of_more_than_five_minutes_is_not_worth_a_retry(

@@ -14,7 +14,7 @@ from fake_upstream import (
     stream,
 )
 from relay_process import RelayProcess, Start, run, text_of
-from talk import JSON, ask, eventually
+from talk import JSON, ask, each, eventually, slug
 
 CODING, REGULAR = "/api/coding/paas/v4/chat/completions", "/api/paas/v4/chat/completions"
 ANTHROPIC = "/api/anthropic/v1/messages"
@@ -30,11 +30,15 @@ def used_up(code: str = "1308", wait: float = 3600, **rest: JSON) -> Answer:
 
 
 def glm(upstream: FakeUpstream, **extra: JSON) -> JSON:
+    return {"providers": {"bigglm": account(upstream.url, **extra)}}
+
+
+def account(url: str, **extra: JSON) -> JSON:
     endpoints = {
-        "regular": f"{upstream.url}/api/paas/v4",
+        "regular": f"{url}/api/paas/v4",
         "coding": {
-            "openai": f"{upstream.url}/api/coding/paas/v4",
-            "anthropic": f"{upstream.url}/api/anthropic",
+            "openai": f"{url}/api/coding/paas/v4",
+            "anthropic": f"{url}/api/anthropic",
         },
     }
     provider = {
@@ -44,7 +48,7 @@ def glm(upstream: FakeUpstream, **extra: JSON) -> JSON:
         "api_key": KEYS[0],
         "models": ["glm-4.6", "glm-4.5"],
     }
-    return {"providers": {"bigglm": provider | extra}}
+    return provider | extra
 
 
 def plans(upstream: FakeUpstream) -> list[str]:
@@ -210,20 +214,24 @@ CLOSED: dict[str, tuple[Answer, set[int]]] = {
 }
 
 
-@pytest.mark.parametrize(("fault", "statuses"), CLOSED.values(), ids=CLOSED)
 async def test_other_failures_never_open_the_paid_plan(
-    fault: Answer,
-    statuses: set[int],
-    upstream: FakeUpstream,
-    relay: Start,
-    http: ClientSession,
+    upstream: FakeUpstream, relay: Start, http: ClientSession
 ) -> None:
-    upstream.script(fault, path=CODING)
-    server = await relay(glm(upstream, timeouts={"total": 0.5}))
-    for _ in range(3):
-        reply = await ask(http, server, model="glm-4.6")
-        assert reply.status in statuses
-    assert REGULAR not in plans(upstream)
+    for name, (fault, _) in CLOSED.items():
+        upstream.script(fault, path=f"/{slug(name)}{CODING}")
+    short = {"total": 0.5}
+    accounts = {
+        slug(name): account(f"{upstream.url}/{slug(name)}", timeouts=short) for name in CLOSED
+    }
+    server = await relay({"providers": accounts})
+
+    async def stays_closed(name: str, expected: tuple[Answer, set[int]]) -> None:
+        for _ in range(3):
+            reply = await ask(http, server, model=f"{slug(name)}/glm-4.6")
+            assert reply.status in expected[1]
+
+    await each(CLOSED, stays_closed)
+    assert not [path for path in plans(upstream) if path.endswith(REGULAR)]
 
 
 async def test_a_throttle_is_over_soon(

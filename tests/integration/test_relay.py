@@ -21,6 +21,7 @@ from talk import (
     one,
 )
 
+WAYS = (False, True)  # whole, streamed
 CALLS = [("call_1", "get_weather", '{"city":"Oslo"}'), ("call_2", "get_weather", '{"city":"Rome"}')]
 FULL = Said(
     text="Checking both.",
@@ -35,58 +36,45 @@ FULL = Said(
 # ---- All pairs -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
 @pytest.mark.parametrize(("client", "provider"), PAIRS)
 async def test_a_text_reaches_the_client_through_every_pair(
-    client: str,
-    provider: str,
-    streamed: bool,
-    upstream: FakeUpstream,
-    relay: Start,
-    http: ClientSession,
+    client: str, provider: str, upstream: FakeUpstream, relay: Start, http: ClientSession
 ) -> None:
     server = await relay(config(upstream, dialect=provider))
-    reply = await ask(http, server, client, stream=streamed)
-    assert reply.streamed is streamed
-    assert reply.said.text == TEXT
-    assert reply.said.finish == "stop"
+    for streamed in WAYS:
+        reply = await ask(http, server, client, stream=streamed)
+        assert reply.streamed is streamed
+        assert (reply.said.text, reply.said.finish) == (TEXT, "stop")
 
 
-@pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
 @pytest.mark.parametrize(("client", "provider"), PAIRS)
 async def test_reasoning_text_calls_and_usage_mean_the_same_through_every_pair(
-    client: str,
-    provider: str,
-    streamed: bool,
-    upstream: FakeUpstream,
-    relay: Start,
-    http: ClientSession,
+    client: str, provider: str, upstream: FakeUpstream, relay: Start, http: ClientSession
 ) -> None:
-    builder = DIALECTS[provider].stream if streamed else DIALECTS[provider].whole
-    upstream.script(builder(text=FULL.text, reasoning=FULL.reasoning, calls=CALLS))
     server = await relay(config(upstream, dialect=provider))
-    body: JSON = {"stream": streamed, "tools": [DIALECTS[client].tool]}
-    if streamed and client == "openai":
-        body["stream_options"] = {"include_usage": True}
-    assert (await ask(http, server, client, **body)).said == FULL
+    for streamed in WAYS:
+        builder = DIALECTS[provider].stream if streamed else DIALECTS[provider].whole
+        upstream.script(builder(text=FULL.text, reasoning=FULL.reasoning, calls=CALLS))
+        asked = {"tools": [DIALECTS[client].tool], **streaming(client, streamed)}
+        assert (await ask(http, server, client, **asked)).said == FULL
 
 
-@pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
+def streaming(client: str, streamed: bool) -> JSON:
+    """The fields that ask for a stream, with usage, where that must be said."""
+    usage = {"stream_options": {"include_usage": True}} if client == "openai" else {}
+    return {"stream": True, **usage} if streamed else {"stream": False}
+
+
 @pytest.mark.parametrize(("client", "provider"), PAIRS)
 async def test_an_answer_cut_by_the_token_limit_says_so_through_every_pair(
-    client: str,
-    provider: str,
-    streamed: bool,
-    upstream: FakeUpstream,
-    relay: Start,
-    http: ClientSession,
+    client: str, provider: str, upstream: FakeUpstream, relay: Start, http: ClientSession
 ) -> None:
-    builder = DIALECTS[provider].stream if streamed else DIALECTS[provider].whole
-    upstream.script(
-        builder(text="Once upon", finish={"openai": "length"}.get(provider, "max_tokens"))
-    )
+    finish = {"openai": "length", "anthropic": "max_tokens"}[provider]
     server = await relay(config(upstream, dialect=provider))
-    assert (await ask(http, server, client, stream=streamed)).said.finish == "length"
+    for streamed in WAYS:
+        builder = DIALECTS[provider].stream if streamed else DIALECTS[provider].whole
+        upstream.script(builder(text="Once upon", finish=finish))
+        assert (await ask(http, server, client, stream=streamed)).said.finish == "length"
 
 
 @pytest.mark.parametrize(("client", "provider"), PAIRS)
@@ -331,44 +319,37 @@ async def test_a_local_server_without_a_model_list_works_from_the_configured_nam
 # ---- Probes --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("method", "path"),
-    [("GET", "/healthz"), ("GET", "/readyz"), ("HEAD", "/"), ("HEAD", "/api/hello")],
-)
 async def test_probes_are_answered_without_a_provider_or_a_key(
-    method: str, path: str, upstream: FakeUpstream, relay: Start, http: ClientSession
+    upstream: FakeUpstream, relay: Start, http: ClientSession
 ) -> None:
     server = await relay(config(upstream) | {"keys": {"alice": {"key": "sk-secret-alice"}}})
-    async with http.request(method, server.url + path) as response:
-        assert response.status == 200
+    for probe in ("GET /healthz", "GET /readyz", "HEAD /", "HEAD /api/hello"):
+        method, path = probe.split()
+        async with http.request(method, server.url + path) as response:
+            assert response.status == 200, probe
     assert upstream.requests == []
 
 
 # ---- Log lines -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
 @pytest.mark.parametrize(("client", "provider"), PAIRS)
 async def test_a_request_is_one_line_with_tokens_and_timers(
-    client: str,
-    provider: str,
-    streamed: bool,
-    upstream: FakeUpstream,
-    relay: Start,
-    http: ClientSession,
+    client: str, provider: str, upstream: FakeUpstream, relay: Start, http: ClientSession
 ) -> None:
-    builder = DIALECTS[provider].stream if streamed else DIALECTS[provider].whole
-    upstream.script(builder(text="Hello."))
     server = await relay(config(upstream, dialect=provider))
-    reply = await ask(http, server, client, stream=streamed)
-    line = await server.logged()
-    assert line.id == reply.headers["x-relay-request-id"]
-    assert (line.model, line.provider, line.status, line.code) == ("m", "first", 200, "OK")
-    assert (line.tokens_in, line.cache_read, line.tokens_out) == (1045, 1024, 57)
-    assert len(line.attempts) == 1
-    assert line.first_ms is not None
-    assert 0 <= line.first_ms <= line.ms < 5000
-    assert len(server.lines()) == 1
+    for number, streamed in enumerate(WAYS, 1):
+        builder = DIALECTS[provider].stream if streamed else DIALECTS[provider].whole
+        upstream.script(builder(text="Hello."))
+        reply = await ask(http, server, client, stream=streamed)
+        line = await server.logged(number)
+        assert line.id == reply.headers["x-relay-request-id"]
+        assert (line.model, line.provider, line.status, line.code) == ("m", "first", 200, "OK")
+        assert (line.tokens_in, line.cache_read, line.tokens_out) == (1045, 1024, 57)
+        assert len(line.attempts) == 1
+        assert line.first_ms is not None
+        assert 0 <= line.first_ms <= line.ms < 5000
+        assert len(server.lines()) == number
 
 
 async def test_a_line_names_the_caller_and_not_the_key(

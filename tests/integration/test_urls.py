@@ -1,10 +1,12 @@
 """Addresses in every shape, of providers and of relay itself."""
 
+from collections.abc import Sequence
+
 import pytest
 from aiohttp import ClientSession
 from fake_upstream import TEXT, FakeUpstream, anthropic_whole, chat_whole
 from relay_process import Start
-from talk import DIALECTS, JSON, UPSTREAM_KEY, ask, config, one
+from talk import DIALECTS, JSON, UPSTREAM_KEY, ask, config, one, provider
 
 OPENAI = "/v1/chat/completions"
 ANTHROPIC = "/v1/messages"
@@ -35,34 +37,51 @@ BASES = [  # dialect, what is configured after the host, what is asked
 ]
 
 
-@pytest.mark.parametrize(("dialect", "base", "asked"), BASES)
+def numbered(upstream: FakeUpstream, bases: Sequence[tuple[str, str]]) -> JSON:
+    """Providers p0, p1, ... of these dialects and bases."""
+    bases_of = {f"p{number}": base for number, base in enumerate(bases)}
+    return {
+        "providers": {
+            name: provider(upstream.url + base, dialect)
+            for name, (dialect, base) in bases_of.items()
+        }
+    }
+
+
 async def test_a_base_of_any_shape_is_joined_right(
-    dialect: str, base: str, asked: str, upstream: FakeUpstream, relay: Start, http: ClientSession
+    upstream: FakeUpstream, relay: Start, http: ClientSession
 ) -> None:
-    server = await relay(config(upstream.url + base, dialect=dialect))
-    assert (await ask(http, server, dialect)).said.text == TEXT
-    assert [seen.path for seen in upstream.requests] == [asked]
+    server = await relay(numbered(upstream, [(dialect, base) for dialect, base, _ in BASES]))
+    for number, (dialect, base, asked) in enumerate(BASES):
+        assert (await ask(http, server, dialect, model=f"p{number}/m")).said.text == TEXT
+        assert upstream.requests[-1].path == asked, base
 
 
-@pytest.mark.parametrize("base", ["", "/", "/v1", "/v1/messages"])
 async def test_counting_is_joined_right_too(
-    base: str, upstream: FakeUpstream, relay: Start, http: ClientSession
+    upstream: FakeUpstream, relay: Start, http: ClientSession
 ) -> None:
-    server = await relay(config(upstream.url + base, dialect="anthropic"))
-    reply = await ask(http, server, "anthropic", path="/v1/messages/count_tokens")
-    assert reply.status == 200
-    assert upstream.requests[0].path == "/v1/messages/count_tokens"
+    bases = [("anthropic", base) for base in ("", "/", "/v1", "/v1/", "/v1/messages")]
+    server = await relay(numbered(upstream, bases))
+    for number, base in enumerate(bases):
+        count = "/v1/messages/count_tokens"
+        assert (
+            await ask(http, server, "anthropic", path=count, model=f"p{number}/m")
+        ).status == 200
+        assert upstream.requests[-1].path == count, base
 
 
-@pytest.mark.parametrize("base", [OPENAI, ANTHROPIC, f"{OPENAI}/", f"/x{ANTHROPIC}"])
 async def test_a_full_path_tells_the_dialect(
-    base: str, upstream: FakeUpstream, relay: Start, http: ClientSession
+    upstream: FakeUpstream, relay: Start, http: ClientSession
 ) -> None:
-    server = await relay(
-        {"providers": {"first": {"endpoint": upstream.url + base, "api_key": UPSTREAM_KEY}}}
-    )
-    assert (await ask(http, server)).said.text == TEXT
-    assert upstream.requests[0].path == base.rstrip("/")
+    paths = (OPENAI, ANTHROPIC, f"{OPENAI}/", f"/x{ANTHROPIC}")
+    providers = {
+        f"p{number}": {"endpoint": upstream.url + path, "api_key": UPSTREAM_KEY}
+        for number, path in enumerate(paths)
+    }
+    server = await relay({"providers": providers})
+    for number, path in enumerate(paths):
+        assert (await ask(http, server, model=f"p{number}/m")).said.text == TEXT
+        assert upstream.requests[-1].path == path.rstrip("/")
 
 
 async def test_endpoints_may_be_given_per_dialect(
@@ -121,22 +140,22 @@ CLIENT_PATHS = [
 ]
 
 
-@pytest.mark.parametrize(("client", "path"), CLIENT_PATHS)
 async def test_paths_that_a_wrong_base_makes_are_served(
-    client: str, path: str, upstream: FakeUpstream, relay: Start, http: ClientSession
+    upstream: FakeUpstream, relay: Start, http: ClientSession
 ) -> None:
-    server = await relay(config(upstream, dialect=client))
-    assert (await ask(http, server, client, path=path)).said.text == TEXT
-    assert upstream.requests[0].path == DIALECTS[client].path
+    server = await relay(one(upstream, api_format=["openai", "anthropic"]))
+    for client, path in CLIENT_PATHS:
+        assert (await ask(http, server, client, path=path)).said.text == TEXT, path
+        assert upstream.requests[-1].path == DIALECTS[client].path
 
 
-@pytest.mark.parametrize("path", ["/v1/v1/models", "/v1/models"])
 async def test_lists_are_served_there_too(
-    path: str, upstream: FakeUpstream, relay: Start, http: ClientSession
+    upstream: FakeUpstream, relay: Start, http: ClientSession
 ) -> None:
     server = await relay(one(upstream, models=["m"]))
-    async with http.get(server.url + path) as response:
-        assert [model["id"] for model in (await response.json())["data"]] == ["m"]
+    for path in ("/v1/v1/models", "/v1/models", "/v1/models/"):
+        async with http.get(server.url + path) as response:
+            assert [model["id"] for model in (await response.json())["data"]] == ["m"], path
 
 
 async def test_redirects_of_a_provider_are_not_followed(

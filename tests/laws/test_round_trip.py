@@ -3,20 +3,24 @@
 from dataclasses import replace
 
 import relay
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from laws.strategies import (
+    ACCOUNT,
     ASKED,
+    DIALECTS,
     answers,
     cuttings,
     decoded,
     dialects,
     folded,
+    fractions,
     newlines,
     requests,
     retold,
     same_answer,
     stream_of,
+    words,
 )
 
 
@@ -82,3 +86,75 @@ LOOSE = {"thinking": None, "format": None, "include_usage": True}
 
 def words_of(thinking: relay.Thinking | None) -> str | None:
     return thinking and thinking.word()
+
+
+# What is lost
+
+
+@st.composite
+def demanding(draw: st.DrawFn) -> relay.Request:
+    """A request that asks for more than most targets can do."""
+    request = draw(requests())
+    numbers = st.none() | st.integers(0, 20).map(lambda n: n / 10)
+    sampling = relay.Sampling(
+        temperature=draw(numbers),
+        top_p=draw(fractions),
+        top_k=draw(st.none() | st.integers(1, 40)),
+        seed=draw(st.none() | st.integers(0, 9)),
+        frequency_penalty=draw(numbers),
+        presence_penalty=draw(numbers),
+    )
+    thinking = draw(
+        st.none()
+        | st.just(relay.Thinking(False))
+        | st.builds(relay.Thinking, st.just(True), st.sampled_from(("", *relay.EFFORTS[1:])))
+        | st.integers(1024, 32000).map(lambda n: relay.Thinking(True, "", n))
+    )
+    stop = tuple(draw(st.lists(words, max_size=7, unique=True)))
+    return replace(request, sampling=sampling, thinking=thinking, stop=stop)
+
+
+EVERY_QUIRK = [
+    (dialect, quirks)
+    for dialect in DIALECTS
+    for quirks in [
+        relay.Quirks(),
+        *{
+            repr(preset.quirks[dialect.name]): preset.quirks[dialect.name]
+            for preset in relay.PRESETS.values()
+            if dialect.name in preset.quirks
+        }.values(),
+    ]
+]
+
+
+@given(request=demanding(), at=st.integers(0, len(EVERY_QUIRK) - 1))
+@settings(max_examples=settings.default.max_examples * 4)
+def test_what_a_request_loses_is_said(request: relay.Request, at: int) -> None:
+    """DESIGN.md 1.2: nothing is lost silently."""
+    dialect, quirks = EVERY_QUIRK[at]
+    again, dropped = retold(request, dialect, quirks)
+    for name in relay.SAMPLING:
+        before, after = getattr(request.sampling, name), getattr(again.sampling, name)
+        assert before is None or after is not None or said(dropped, name)
+    assert set(request.stop) <= set(again.stop) or said(dropped, "stop")
+    if request.tools and request.tool_choice and request.tool_choice.mode != "auto":
+        kept = request.tool_choice == again.tool_choice
+        none = request.tool_choice.mode == "none" and not again.tools
+        assert kept or none or said(dropped, "tool_choice")
+    if request.thinking and request.thinking != relay.Thinking(True):  # "on" is left to the model
+        body = dialect.render_request(request, quirks, ACCOUNT).body
+        switched = any("think" in key or "reason" in key for key in flat_keys(body))
+        assert switched or said(dropped, "thinking", "reasoning")
+    if request.format and again.format != request.format:
+        told = relay.dumps(request.format.schema).decode()
+        assert again.format and (again.format.schema or told in repr(again.messages[0]))
+
+
+def flat_keys(value: object) -> list[str]:
+    inner = value.values() if isinstance(value, dict) else ()
+    return [*(value if isinstance(value, dict) else ()), *(k for v in inner for k in flat_keys(v))]
+
+
+def said(dropped: tuple[str, ...], *names: str) -> bool:
+    return any(name in item for item in dropped for name in names)

@@ -134,14 +134,17 @@ def test_a_cut_stream_is_never_passed_off_as_whole(
 def test_a_connection_that_breaks_is_told_as_an_error(
     upstream: relay.Dialect, client: relay.Dialect, data: st.DataObject
 ) -> None:
-    """`broken` instead of `eof`: even behind a finish reason, nothing ends well twice."""
+    """Its reason is said, in the client's words, unless the end was said before."""
+    reason = relay.Failure("went silent", cause="timeout")
     blocks = events_of(upstream, data.draw(answers(upstream)))
-    wire = b"".join(blocks[:-1])
     pipe = relay.Streamed(passage(upstream, client))
-    out = b"".join(map(pipe.feed, data.draw(cuttings(wire)))) + pipe.broken()
+    out = b"".join(map(pipe.feed, data.draw(cuttings(b"".join(blocks[:-1])))))
+    out += pipe.eof(reason)
     assert pipe.failure
     if pipe.begun:
-        assert isinstance(decoded(client, [out])[-1], relay.Failure)
+        last = decoded(client, [out])[-1]
+        assert isinstance(last, relay.Failure)
+        assert "went silent" in last.message
 
 
 @pairs

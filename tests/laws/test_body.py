@@ -1,0 +1,195 @@
+"""A body is edited in place, or with its order kept, or not at all."""
+
+import json
+import re
+from typing import Any
+
+import relay
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from laws.strategies import idents, values, words
+
+models = words | st.sampled_from(("model", "gpt-5", 'a"b', "\\", "m\u00f6del", "\ud83d"))
+names = st.sampled_from(("model", "messages", "modelx", "Model", "x", 'a"model"')) | idents
+inner = st.recursive(
+    values | models,
+    lambda value: st.lists(value, max_size=3)
+    | st.dictionaries(names, value, max_size=3)
+    | st.builds(lambda model: {"model": model}, value),
+    max_leaves=8,
+)
+spaces = st.sampled_from(("", " ", "\n", "\t", "\r\n", "  "))
+escapes = st.sampled_from(("none", "ascii", "unicode", "all"))
+
+
+def escaped(text: str, how: str) -> str:
+    """A JSON string, with some of its characters written another way."""
+    if how == "unicode":
+        first = f"\\u{ord(text[0]):04x}" if text and ord(text[0]) < 0xD800 else ""
+        return f'"{first}{json.dumps(text[1:])[1:-1]}"' if first else json.dumps(text)
+    if how == "all":
+        return '"' + "".join(f"\\u{ord(c):04X}" if ord(c) < 0xD800 else c for c in text) + '"'
+    return json.dumps(text, ensure_ascii=how == "ascii")
+
+
+@st.composite
+def written(draw: Any, value: Any) -> str:
+    """A value as JSON text in some hand: with spaces, with escapes, with keys twice."""
+    gap = draw(spaces)
+    if isinstance(value, str):
+        return gap + escaped(value, draw(escapes)) + gap
+    if isinstance(value, list):
+        return f"{gap}[{','.join(draw(written(item)) for item in value) or gap}]{gap}"
+    if isinstance(value, dict):
+        items = [f"{draw(written(key))}:{draw(written(item))}" for key, item in value.items()]
+        return f"{gap}{{{','.join(items) or gap}}}{gap}"
+    return gap + json.dumps(value) + gap
+
+
+@st.composite
+def bodies(draw: Any) -> tuple[bytes, bool]:
+    """A body with a model, and whether that key is written plainly and once."""
+    pairs = [(k, v) for k, v in draw(st.dictionaries(names, inner, max_size=4)).items()]
+    pairs = [(key, value) for key, value in pairs if key != "model"]
+    keys = [escaped(key, draw(escapes)) for key, _ in pairs]
+    texts = [f"{key}{draw(spaces)}:{draw(written(value))}" for key, (_, value) in zip(keys, pairs)]
+    hows = draw(st.lists(escapes, min_size=1, max_size=2))
+    at = draw(st.integers(0, len(texts)))
+    texts[at:at] = [f"{escaped('model', how)}:{draw(written(draw(models)))}" for how in hows]
+    if draw(st.booleans()) and pairs:  # another key twice
+        texts.append(f"{keys[0]}:{draw(written(draw(inner)))}")
+    text = "{" + ",".join(texts) + "}"
+    plain = len(hows) == 1 and hows[0] in ("none", "ascii")
+    return draw(spaces).encode() + text.encode(errors="surrogatepass"), plain
+
+
+@given(drawn=bodies(), model=models)
+@settings(max_examples=settings.default.max_examples * 5)
+def test_a_retargeted_body_says_the_same_but_for_the_model(
+    drawn: tuple[bytes, bool], model: str
+) -> None:
+    raw, _ = drawn
+    try:
+        body = relay.Body(raw)
+    except relay.BadRequest:
+        return  # raw surrogates are no UTF-8
+    assert relay.loads(body.retargeted(model)) == body.wire | {"model": model}
+
+
+@given(drawn=bodies(), model=models)
+@settings(max_examples=settings.default.max_examples * 5)
+def test_where_the_model_stands_once_and_plainly_all_other_bytes_stay(
+    drawn: tuple[bytes, bool], model: str
+) -> None:
+    raw, plain = drawn
+    try:
+        body = relay.Body(raw)
+    except relay.BadRequest:
+        return
+    assume(plain and not twice(raw))
+    there = body.retargeted(model)
+    head, tail = outside(raw, body.wire["model"])
+    assert (there[: len(head)], there[len(there) - len(tail) :]) == (head, tail)
+    assert relay.loads(there[len(head) : len(there) - len(tail)]) == model
+
+
+def outside(raw: bytes, model: str) -> tuple[bytes, bytes]:
+    """What stands before and behind the top-level model's string, by reading key after key."""
+    decoder, text = json.JSONDecoder(), raw.decode()
+    at = gap(text, text.index("{") + 1)
+    while True:
+        key, at = decoder.raw_decode(text, at)
+        start = gap(text, text.index(":", at) + 1)
+        value, at = decoder.raw_decode(text, start)
+        if key == "model":
+            assert value == model
+            return text[:start].encode(), text[at:].encode()
+        at = gap(text, text.index(",", at) + 1)
+
+
+def gap(text: str, at: int) -> int:
+    """Where the next token begins."""
+    while text[at] in " \t\r\n":
+        at += 1
+    return at
+
+
+def twice(raw: bytes) -> list[str]:
+    """Top-level keys that stand there twice."""
+    pairs = json.loads(raw, object_pairs_hook=list)
+    keys = [key for key, _ in pairs]
+    return [key for key in keys if keys.count(key) > 1]
+
+
+@given(drawn=bodies())
+def test_the_same_model_is_the_same_body(drawn: tuple[bytes, bool]) -> None:
+    raw, _ = drawn
+    try:
+        body = relay.Body(raw)
+    except relay.BadRequest:
+        return
+    assert body.retargeted(body.wire["model"]) is raw
+
+
+# Edits
+
+paths = st.lists(st.sampled_from(("a", "b", "model", "c")), min_size=1, max_size=3).map(".".join)
+small = st.recursive(
+    st.integers(-3, 3) | words,
+    lambda value: st.dictionaries(st.sampled_from(("a", "b", "c", "model")), value, max_size=3),
+    max_leaves=6,
+)
+objects = st.dictionaries(st.sampled_from(("a", "b", "c", "model", "d")), small, max_size=5)
+edits = st.builds(
+    relay.Edits,
+    drop=st.lists(paths, max_size=2).map(tuple),
+    rename=st.dictionaries(st.sampled_from(("a", "d")), st.just("z"), max_size=1),
+    clamp=st.dictionaries(paths, st.just((-1.0, 1.0)), max_size=1),
+    fixed=st.dictionaries(paths, small, max_size=1),
+    default=st.dictionaries(paths, small, max_size=1),
+    set=st.dictionaries(paths, small, max_size=1),
+)
+
+
+def flat(value: Any, path: str = "") -> list[str]:
+    """The paths of all keys, in the order in which they stand."""
+    if not isinstance(value, dict):
+        return []
+    return [
+        step
+        for key, inner in value.items()
+        for step in (f"{path}.{key}", *flat(inner, f"{path}.{key}"))
+    ]
+
+
+@given(body=objects, edit=edits)
+def test_edits_keep_the_order_of_the_keys(body: relay.JSON, edit: relay.Edits) -> None:
+    assume(not overlapping(edit))  # what is dropped and set again comes last
+    before = flat(body)
+    edit = relay.replace(edit, rename={})
+    after = [path for path in flat(edit.applied(body)) if path in before]
+    assert after == [path for path in before if path in after]
+
+
+@given(body=objects, edit=edits)
+def test_edits_never_touch_the_body_they_are_given(body: relay.JSON, edit: relay.Edits) -> None:
+    before = json.dumps(body)
+    edit.applied(body)
+    assert json.dumps(body) == before
+
+
+@given(body=objects, edit=edits)
+def test_where_there_is_nothing_to_do_the_body_is_the_very_same(
+    body: relay.JSON, edit: relay.Edits
+) -> None:
+    edited = edit.applied(body)
+    assert (edited is body) is (json.dumps(edited) == json.dumps(body))
+    assert edit.applied(edited) == edited or overlapping(edit)
+
+
+def overlapping(edit: relay.Edits) -> bool:
+    """Do two edits concern one place, so that the order of the steps shows?"""
+    touched = [*edit.drop, *edit.clamp, *edit.fixed, *edit.default, *edit.set, *edit.rename]
+    touched += edit.rename.values()
+    heads = [re.split(r"\.", path)[0] for path in touched]
+    return len(set(heads)) < len(heads)

@@ -1,0 +1,438 @@
+"""README.md and config.example.yaml keep up with relay.py.
+
+What README says by rote is made from the code, between markers and below `$ relay` commands:
+
+    python tests/test_docs.py --write
+"""
+
+import ast
+import asyncio
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tempfile
+import tomllib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]  # for --write; pytest has them already
+
+from relay_process import RelayProcess, environment, free_port, ready, spawn  # noqa: E402
+
+import relay  # noqa: E402
+
+README = ROOT / "README.md"
+EXAMPLE = ROOT / "config.example.yaml"
+DOCS = README.read_text()
+SOURCE = (ROOT / "relay.py").read_text()
+WRITE = ".venv/bin/python tests/test_docs.py --write"
+TYPICAL = "## GLM plan, DeepSeek and vLLM together"  # its configuration is that of the commands
+
+
+# ---- The parts that are made
+
+
+def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    head = list(head)
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+
+
+def code(text: str) -> str:
+    return f"`{text}`" if text else ""
+
+
+def presets() -> str:
+    rows = [
+        (
+            code(name),
+            code(preset.key) or "none needed",
+            "; ".join(_plans(name, preset)),
+            ", ".join(map(code, preset.globs)) or "every name",
+            ", ".join(_aliases(name)),
+        )
+        for name, preset in relay.PRESETS.items()
+    ]
+    return table(("preset", "key", "plans and what they speak", "claims", "longer names"), rows)
+
+
+def _plans(name: str, preset: relay.Preset) -> Iterator[str]:
+    first = next((plan for plan in preset.subscription), next(iter(preset.plans)))
+    for plan in sorted(preset.plans, key=lambda plan: plan != first):  # a stable sort
+        spoken = [d for d in preset.plans[plan] if d in relay.DIALECTS]
+        missing = "needs `endpoint`" if not preset.plans[plan] else "nothing yet"
+        yield f"{plan}: {', '.join(spoken) or missing}"
+
+
+def _aliases(preset: str) -> list[str]:
+    aliases = relay.PRESET_ALIASES.items()
+    return [f"`{name}` ({plan})" for name, (host, plan) in aliases if host == preset]
+
+
+FAILED_BECAUSE = {
+    "plan_exhausted": "a plan's quota is used up",
+    "plan_expired": "the plan is over",
+    "balance_empty": "no money is left",
+    "rate_limited": "too many requests or tokens at once",
+    "overloaded": "the provider is busy",
+    "auth": "the key was refused",
+    "client_rejected": "the plan does not admit this client",
+    "model_missing": "the provider does not know the model",
+    "transient": "it failed, broke off or cannot be reached",
+    "timeout": "it did not answer in time",
+    "moderation": "it refuses the content",
+    "too_long": "the model cannot read that much",
+    "bad_request": "it does not accept the request",
+}
+
+
+def failures() -> str:
+    marked = {
+        "credential": "the credential",
+        "credential+model": "this model with this credential",
+        "provider+model": "this model",
+        "endpoint": "the address",
+        "request": "nothing",
+    }
+    rows = [
+        (
+            code(row.name),
+            FAILED_BECAUSE[row.name],
+            marked[row.scope],
+            _duration(row.cool),
+            "yes" if row.failover else "no",
+            "yes" if row.opens_next_plan else "no",
+            str(row.status),
+        )
+        for row in relay.FAILURES.values()
+    ]
+    head = (
+        "failure",
+        "because",
+        "what cools down",
+        "for",
+        "next target",
+        "next plan",
+        "status for the client",
+    )
+    return table(head, rows)
+
+
+def _duration(seconds: float) -> str:
+    if seconds == 0:
+        return ""
+    size, unit = next((s, u) for s, u in ((3600, "h"), (60, "min"), (1, "s")) if seconds >= s)
+    return f"{seconds / size:g} {unit}"
+
+
+def reference() -> str:
+    rows = [
+        (code(key), kind.replace("|", "\\|"), code(default.removesuffix(".0")), sentence)
+        for key, kind, default, sentence in relay.reference()
+    ]
+    return table(("key", "value", "default", "meaning"), rows)
+
+
+def commands() -> str:
+    rows = [
+        (code(f"relay {name} {command.argument.upper()}".rstrip()), _sentence(command.doc))
+        for name, command in relay.COMMANDS.items()
+    ]
+    return table(("command", "what it does"), rows)
+
+
+def _sentence(text: str) -> str:
+    return text[0].upper() + text[1:] + "."
+
+
+PARTS: dict[str, Callable[[], str]] = {
+    "presets": presets,
+    "failures": failures,
+    "reference": reference,
+    "commands": commands,
+}
+
+
+def part(name: str) -> re.Pattern[str]:
+    return re.compile(rf"(?<=<!-- {name} -->\n)(.*?)(?=<!-- /{name} -->)", re.S)
+
+
+# ---- Blocks
+
+
+def blocks(language: str, text: str = DOCS) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.S | re.M)
+
+
+def variables(text: str) -> dict[str, str]:
+    """A value for each variable a configuration names."""
+    names = re.findall(r"\$\{(\w+)\}|os\.environ/(\w+)", text)
+    return {name: f"key-of-{name.lower()}" for pair in names for name in pair if name}
+
+
+def checked(text: str) -> str:
+    """What `relay check` says of a configuration; it must find nothing wrong."""
+    said = printed("relay check", text)
+    assert said.startswith("config.yaml: ok\n"), said
+    return said
+
+
+def typical() -> str:
+    section = DOCS.partition(TYPICAL)[2].partition("\n## ")[0]
+    (block,) = blocks("yaml", section)
+    return block
+
+
+# ---- Commands and their output: a ```console block is run and read
+
+
+def with_output(block: str) -> str:
+    """The block's commands, each followed by what it prints."""
+    commands = [line for line in block.splitlines() if line.startswith("$ ")]
+    return "\n\n".join(f"{line}\n{printed(line[2:], typical())}" for line in commands) + "\n"
+
+
+def printed(command: str, text: str) -> str:
+    """What a command prints where `text` is ./config.yaml."""
+    program = shlex.join([sys.executable, str(ROOT / "relay.py")])
+    script = f'relay() {{ {program} "$@"; }}; {command}'
+    with tempfile.TemporaryDirectory() as home:
+        Path(home, "config.yaml").write_text(text)
+        ran = subprocess.run(
+            ["bash", "-c", script],
+            cwd=home,
+            env=environment(variables(text)),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+    assert "Traceback" not in ran.stdout, ran.stdout
+    return ran.stdout.rstrip()
+
+
+def masked(text: str) -> str:
+    """Without what is made anew each time."""
+    return re.sub(r"rk-[\w-]{40,}|sha256:[0-9a-f]{64}", "...", text)
+
+
+def rewritten(text: str) -> str:
+    """README with the parts that are made, made anew; what is still true is left as it is."""
+    for name, make in PARTS.items():
+        before, mark, rest = text.partition(f"<!-- {name} -->\n")
+        text = before + mark + make() + "\n" + rest[rest.index(f"<!-- /{name} -->") :]
+    for block in blocks("console", text):
+        now = with_output(block)
+        if masked(now) != masked(block):
+            text = text.replace(f"```console\n{block}```", f"```console\n{now}```")
+    return text
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_the_made_parts_are_current(name: str) -> None:
+    found = part(name).findall(DOCS)
+    assert len(found) == 1, f"README.md needs <!-- {name} --> and <!-- /{name} -->, once each"
+    assert found[0] == PARTS[name]() + "\n", f"out of date; run {WRITE}"
+
+
+@pytest.mark.parametrize("block", blocks("console"), ids=lambda block: block.splitlines()[0][2:])
+def test_commands_print_what_readme_shows(block: str) -> None:
+    assert masked(block) == masked(with_output(block)), f"out of date; run {WRITE}"
+
+
+# ---- README names everything
+
+
+def test_readme_names_every_key_of_the_configuration() -> None:
+    assert [key for key, *_ in relay.reference() if f"`{key}`" not in DOCS] == []
+
+
+def test_readme_names_every_preset_with_its_longer_names() -> None:
+    names = [*relay.PRESETS, *relay.PRESET_ALIASES]
+    assert [name for name in names if f"`{name}`" not in DOCS] == []
+
+
+def test_readme_names_every_command_and_option() -> None:
+    said = re.findall(r"`relay (\w+)", DOCS)
+    assert [name for name in relay.COMMANDS if name not in said] == []
+    options = re.findall(r"--?\w+", relay.parser().format_help())
+    assert [option for option in set(options) - {"-h", "--config"} if option not in DOCS] == []
+
+
+def test_readme_names_every_path() -> None:
+    """Those that are served, and those that answer 501."""
+    handlers = relay._HANDLERS
+    paths = [(m, p) for m, p in handlers if m != "HEAD" or ("GET", p) not in handlers]
+    served = set(re.findall(r"`(GET|POST|HEAD) (?:/v1)?(/[^`]*)`", DOCS))
+    assert [pair for pair in paths if pair not in served] == []
+    assert {("GET", path) for path in relay._STATUS_PATHS} <= served
+    later = DOCS.partition("\n## Not supported yet\n")[2].partition("\n## ")[0]
+    words = re.findall(r"[a-z]{2,}|(?<=\|)p(?=\))", relay._LATER_PATHS.pattern)
+    assert "responses" in words
+    assert "p" in words
+    assert [word for word in words if f"/{word}" not in later] == []
+
+
+def test_readme_explains_every_termination_code() -> None:
+    """Strings of two capitals, from the table of codes on; pieces of f-strings are none."""
+    start = SOURCE.count("\n", 0, SOURCE.index("\n_TERMINATION")) + 1
+    nodes = [node for node in ast.walk(ast.parse(SOURCE)) if getattr(node, "lineno", 0) > start]
+    pieces = {
+        id(piece) for node in nodes if isinstance(node, ast.JoinedStr) for piece in node.values
+    }
+    said = {n.value for n in nodes if isinstance(n, ast.Constant) and id(n) not in pieces}
+    codes = {text for text in said if isinstance(text, str) and re.fullmatch("[A-Z]{2}", text)}
+    assert {"OK", "CD", "UC", "UR", "IE"} <= codes
+    assert set(re.findall(r"^\| `([A-Z]{2})` \|", DOCS, re.M)) == codes
+
+
+def test_readme_explains_every_header() -> None:
+    sent = set(re.findall(r"x-relay-[a-z-]*[a-z]", SOURCE))
+    assert sorted(sent - set(re.findall(r"^\| `(x-relay-[a-z-]+)` \|", DOCS, re.M))) == []
+
+
+def test_readme_quotes_messages_as_relay_says_them() -> None:
+    """Troubleshooting: each quoted piece is in a text of relay.py."""
+    section = DOCS.partition("\n## Troubleshooting\n")[2].partition("\n## ")[0]
+    quoted = re.findall(r"^\| `(.+?)` \|", section, re.M)
+    texts = [
+        node.value
+        for node in ast.walk(ast.parse(SOURCE))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    ]
+    pieces = [piece.strip() for message in quoted for piece in message.split("...")]
+    assert len(quoted) > 20
+    assert [piece for piece in pieces if not any(piece in text for text in texts)] == []
+
+
+def test_links_within_readme_lead_somewhere() -> None:
+    heads = re.findall(r"^#+ (.+)$", DOCS, re.M)
+    anchors = {re.sub(r"[^\w -]", "", head.lower()).replace(" ", "-") for head in heads}
+    assert [link for link in re.findall(r"\]\(#([^)]+)\)", DOCS) if link not in anchors] == []
+    files = re.findall(r"\]\((?!#|https?:)([^)]+)\)|`((?:tests|\.ci)/[\w./-]*)`", DOCS)
+    assert [link or path for link, path in files if not (ROOT / (link or path)).exists()] == []
+
+
+def test_changes_come_last() -> None:
+    assert re.findall(r"^## (.+)$", DOCS, re.M)[-1] == "Changes"
+    assert f"### {relay.__version__} (" in DOCS.rpartition("\n## Changes\n")[2]
+
+
+# ---- Configurations
+
+
+@pytest.mark.parametrize("block", blocks("yaml"), ids=lambda block: block.split("\n")[1].strip())
+def test_readme_configurations_load(block: str) -> None:
+    assert checked(block)
+
+
+def test_the_example_loads() -> None:
+    assert checked(EXAMPLE.read_text())
+
+
+def test_the_example_names_every_key() -> None:
+    parsed = yaml.safe_load(EXAMPLE.read_text())
+    comments = re.findall(r"#.*", EXAMPLE.read_text())
+    supported = {
+        key for key, *_, sentence in relay.reference() if "Not supported yet" not in sentence
+    }
+    assert [key for key in supported if not stands(key.split("."), parsed)] == []
+    later = {key for key, *_ in relay.reference()} - supported
+    words = set(re.findall(r"[\w.*]+", "\n".join(comments)))
+    assert sorted(later - words) == []
+
+
+def stands(path: list[str], node: Any) -> bool:
+    """Is there such a key?  `*` is any."""
+    if not path:
+        return True
+    if not isinstance(node, Mapping):
+        return False
+    inner = node.values() if path[0] == "*" else [node[path[0]]] if path[0] in node else []
+    return any(stands(path[1:], value) for value in inner)
+
+
+def test_the_example_has_the_order_of_the_reference() -> None:
+    order = [key for key, *_ in relay.reference() if "." not in key]
+    named = list(yaml.safe_load(EXAMPLE.read_text()))
+    assert named == [key for key in order if key in named]
+
+
+def test_the_example_has_no_key_of_somebody() -> None:
+    """What is copied must not open a door: only hashes, variables and files."""
+    keys = yaml.safe_load(EXAMPLE.read_text())["keys"].values()
+    assert all(re.match(r"sha256:|\$\{", key["key"]) for key in keys)
+
+
+# ---- Setting up
+
+
+def test_two_commands_set_everything_up() -> None:
+    lines = [line for block in blocks("sh") for line in block.splitlines()]
+    installing = [line for line in lines if "pip install" in line]
+    demo, tests = installing
+    assert re.fullmatch(r"python3 -m venv .venv && .venv/bin/pip install .* --demo", demo)
+    named = subprocess.run([ROOT / ".ci/test-command"], capture_output=True, text=True, check=True)
+    assert named.stdout == f"{tests}\n"
+
+
+def test_the_file_names_the_dependencies_of_the_project() -> None:
+    """PEP 723: the block is what `uv run relay.py` goes by."""
+    block = re.search(r"^# /// script\n((?:^#(?: .*)?\n)+?)^# ///$", SOURCE, re.M)
+    assert block
+    script = tomllib.loads(re.sub(r"^# ?", "", block[1], flags=re.M))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert script["dependencies"] == project["dependencies"]
+    assert script["requires-python"] == project["requires-python"]
+
+
+def test_the_top_level_holds_what_it_should() -> None:
+    listing = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
+    try:
+        ran = subprocess.run(listing, cwd=ROOT, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("not a git repository")
+    names = {name.partition("/")[0] for name in ran.stdout.split("\0") if (ROOT / name).is_file()}
+    files = "relay.py config.example.yaml pyproject.toml README.md LICENSE .gitignore"
+    assert names == {*files.split(), "tests", ".ci"}
+
+
+async def test_the_curl_commands_work(tmp_path: Path) -> None:
+    """Each as it stands, against the demo, but for the port."""
+    commands = re.findall(r"^curl (?:.*\\\n)*.*$", "\n".join(blocks("sh")), re.M)
+    port = free_port()
+    process = await spawn("--demo", "--listen", f"127.0.0.1:{port}", cwd=tmp_path)
+    server = RelayProcess(f"http://127.0.0.1:{port}", tmp_path / "none", process)
+    try:
+        await ready(server)
+        answers = {line: await shell(line.replace(":8484", f":{port}")) for line in commands}
+    finally:
+        await server.end()
+    ends = {"/v1/messages": "event: message_stop\ndata:", "/v1/chat/completions": "data: [DONE]\n"}
+    for path, end in ends.items():
+        streamed = [answer for line, answer in answers.items() if path in line]
+        assert streamed, f"README.md has no curl of {path}"
+        assert all(end in answer and "delta" in answer for answer in streamed)
+    assert all(answers.values())
+
+
+async def shell(command: str) -> str:
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec("bash", "-c", command, stdout=pipe, stderr=pipe)
+    out, err = await asyncio.wait_for(process.communicate(), 30)
+    assert process.returncode == 0, err.decode()
+    return out.decode()
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] != ["--write"]:
+        sys.exit(f"usage: {os.path.relpath(__file__)} --write")
+    README.write_text(rewritten(DOCS))
