@@ -268,6 +268,9 @@ class UpstreamError(RelayError):
         super().__init__(
             message, status=row.status, kind=row.kind, retry=row.retry, retry_after=retry_after
         )
+        if failure in OF_THE_REQUEST and upstream_status in (400, 413, 422):
+            self.status = upstream_status
+            self.kind = "too_large" if upstream_status == 413 else row.kind
         self.failure = row
         self.scope = scope or row.scope
         self.upstream_status = upstream_status
@@ -1565,8 +1568,13 @@ class AnthropicMessages(Dialect):
                 "id": model.name,
                 "display_name": model.name,
                 "created_at": "1970-01-01T00:00:00Z",
+                "lifecycle": "active",
+                "deprecated_at": None,
+                "retires_at": None,
+                "line": None,
                 "max_input_tokens": model.context,
                 "max_tokens": model.output,
+                "capabilities": None,
             }
             for model in models
         ]
@@ -5842,7 +5850,9 @@ def concluded(
         body = last.body if own else b""
         return UpstreamError(
             last.failure.name,
-            told if len(failures) > 1 else f"{lane} {_verb(last)}{last.message}",
+            f"{lane}{_ADVICE.get(last.failure.name, '')}: {last.message}"
+            if len(failures) == 1
+            else told,
             upstream_status=last.upstream_status,
             retry_after=min(waits, default=None),
             body=body,
@@ -5859,19 +5869,17 @@ def concluded(
     )
 
 
-def _verb(error: UpstreamError) -> str:
-    """The class in words, with what to do where the operator can do something."""
-    advice = {
-        "auth": "refused relay's credential; check api_key and the plan's URL: ",
-        "balance_empty": "has no balance left: ",
-        "plan_exhausted": "has used up its plan: ",
-        "plan_expired": "has a plan that is over: ",
-        "model_missing": "does not know this model; check `models`: ",
-        "client_rejected": "does not admit this client: ",
-        "rate_limited": "limits the rate: ",
-        "overloaded": "is overloaded: ",
-    }
-    return advice.get(error.failure.name, "")
+# A failure class in words, with what to do where the operator can do something.
+_ADVICE: Final = {
+    "auth": " refused relay's credential; check api_key and the plan's URL",
+    "balance_empty": " has no balance left",
+    "plan_exhausted": " has used up its plan",
+    "plan_expired": " has a plan that is over",
+    "model_missing": " does not know this model; check `models`",
+    "client_rejected": " does not admit this client",
+    "rate_limited": " limits the rate",
+    "overloaded": " is overloaded",
+}
 
 
 def _all_cooling(skipped: Sequence[tuple[Lane, Mark]], now: float) -> RelayError:
@@ -6774,6 +6782,8 @@ class Relay:
 
     async def _first_event(self, exchange: Exchange, lane: Lane, strip: bool) -> Answer:
         outgoing = exchange.prepare(lane, strip)
+        exchange.lane, exchange.note = lane, outgoing.note
+        exchange.dropped = outgoing.dropped
         limits = lane.target.provider.timeouts
         wait = limits.first_event if outgoing.stream else None
         try:
@@ -6859,9 +6869,9 @@ class Relay:
     async def _answer(
         self, exchange: Exchange, answer: Answer, downstream: Downstream
     ) -> web.StreamResponse:
-        exchange.lane, exchange.first = answer.lane, time.monotonic()
-        exchange.dropped = answer.outgoing.dropped
-        exchange.note = "translated" if answer.pipe.translated else answer.outgoing.note
+        exchange.first = time.monotonic()
+        if answer.pipe.translated:
+            exchange.note = "translated"
         if exchange.dropped:
             self.log.event(
                 "debug", "dropped in translation", id=exchange.id, fields=list(exchange.dropped)
