@@ -204,7 +204,7 @@ class NoTarget(RelayError):
 
 # What an upstream's failure is.  `scope` is what gets marked, `cool` for how many seconds when
 # nobody says until when (0: no mark), `failover` whether the next target may do better, and the
-# rest what the client is told when this is what remains (DESIGN.md 5).
+# rest what the client is told when this is what remains.
 
 
 @dataclass(frozen=True, slots=True)
@@ -1001,8 +1001,21 @@ def data_url(media: Media) -> str:
 #
 # Decoders are total: whatever the bytes, what comes out is a sentence of the grammar of
 # section 2.  They get there by making only the moves of `StreamDecoder`, which mend what
-# providers do wrong: a start that is missing, parts that are never closed, two tool calls
-# whose fragments alternate, a finish reason that contradicts what was said.
+# providers do wrong:
+#
+#     move     a dialect means        and need not care that
+#     _start   the answer begins      it was said twice, or never
+#     _part    a part begins          the one before was not closed; another call is still open
+#     _delta   more of a part         the part waits for its turn, or is over
+#     _close   a part is over         others wait for it
+#     _end     the answer is whole    the finish reason contradicts what was said
+#     _fail    it broke               something is still open
+#
+# Tool calls may come interleaved, but clients take one block at a time.  So one call is live
+# and streams on; fragments of others wait, each in its own list, and follow whole when the live
+# one ends: at its own end, at a part of another kind, or at the end of the answer.  A call that
+# begins while the arguments of the live one are complete JSON closes it, so that the usual
+# order, one call after the other, streams without any waiting.
 
 
 SAMPLING: Final = tuple(spec.name for spec in dataclasses.fields(Sampling))
@@ -1353,7 +1366,16 @@ def error_of(failure: Failure) -> UpstreamError:
 # https://docs.anthropic.com/en/api/messages and the types of the anthropic SDK.
 # Turns are lists of blocks and keep their order; a tool's input is an object; thinking blocks
 # carry a signature bound to the account that minted it; input tokens are counted without the
-# cached ones.  A stream needs its `event:` lines: the official SDK ignores frames without.
+# cached ones.  A stream is
+#
+#     message_start
+#     (content_block_start  content_block_delta*  content_block_stop)*     one at a time
+#     message_delta         the stop reason, and the counts, which replace the earlier ones
+#     message_stop
+#
+# with pings anywhere after the start, or an `error` event and nothing behind it.  It needs its
+# `event:` lines: the official SDK ignores frames without, and Claude Code then repeats every
+# request without streaming.  A tool's input comes in deltas only; a signature comes last.
 
 _ANTHROPIC_FINISH: Final[dict[str, FinishReason]] = {
     "end_turn": "stop",
@@ -1420,7 +1442,7 @@ _ANTHROPIC_TYPED: Final[dict[str, JSON]] = {
 
 @dataclass(frozen=True, slots=True)
 class _Claude:
-    """What a generation of models accepts (PROTOCOLS.md 50, 51)."""
+    """What a generation of models accepts; asking for more is a 400."""
 
     adaptive: bool = False  # thinking: adaptive with an effort, instead of a budget
     sampling: bool = True  # temperature and its like
@@ -2141,7 +2163,7 @@ class _AnthropicEncoder:
                 return ANTHROPIC.error_event(error_of(event), self._asked.id)
 
     def alive(self) -> bytes:
-        # Before message_start a ping has no place (PROTOCOLS.md pitfall 11); a comment has.
+        # Before message_start a ping has no place (readers fail on it); a comment has.
         return self._event("ping") if self._started else b": keep-alive\n\n"
 
     def _start(self, id: str, usage: Usage) -> bytes:
@@ -2198,7 +2220,16 @@ ANTHROPIC: Final = AnthropicMessages()
 # https://platform.openai.com/docs/api-reference/chat and the types of the openai SDK.
 # The most spoken wire, and the loosest: every provider has its own words for reasoning, which
 # is not in the standard at all, and several break its streams in their own ways.  A message
-# has one text, one reasoning and its calls, in that order; a part's end is not told.
+# has one text, one reasoning and its calls, in that order; a part's end is not told.  A stream is
+#
+#     chunk*            choices[0].delta: role, reasoning, content, fragments of tool_calls by index
+#     finish chunk      choices[0].finish_reason
+#     usage chunk       choices: [], and only if stream_options.include_usage asked for it
+#     [DONE]
+#
+# or an object with `error`.  What providers do to it: no [DONE]; a finish reason in every
+# chunk, a wrong one, none; usage in the last choice; every call at index 0, no index at all, id
+# and name repeated; arguments whole each time; content as a list; comments in between.
 
 _CHAT_FINISH: Final[dict[str, FinishReason]] = {
     "stop": "stop",
@@ -3132,6 +3163,13 @@ CHAT: Final = OpenAIChat()
 # untouched, and only a meter reads along; unequal ones meet in the hub.  Which of it is needed
 # is seen from what the provider says, not from what it was asked or calls itself: servers
 # answer JSON to a streaming request, SSE to a whole one, and one dialect on another's path.
+#
+#     the provider says       to a client that wants a stream     ... a whole answer
+#     SSE, client's dialect   Passthrough: the bytes              Gathered: fold, render
+#     SSE, another dialect    Translation: decode, encode         Gathered: fold, render
+#     JSON, client's dialect  Translation: unfold, encode         Gathered: the bytes
+#     JSON, another dialect   Translation: unfold, encode         Gathered: parse, render
+#     an error, a web page    a failure, and the next target      a failure, and the next target
 
 DIALECTS: Final[dict[str, Dialect]] = {d.name: d for d in (ANTHROPIC, CHAT)}
 
@@ -3660,9 +3698,16 @@ def _thought_kept(block: JSON, account: str, every: bool) -> JSON | None:
 
 
 # ==== 10. Failures ============================================================
-# What a provider's error means (PROVIDERS.md 0.2).  The body is looked at before the status: a
-# 429 means five different things, a 403 is an empty plan at one provider and a wrong key at
-# another.  The tables stand with the presets; here is how they are read.
+# What a provider's error means.  The body is looked at before the status: a 429 means five
+# different things, a 403 is an empty plan at one provider and a wrong key at another, a 400 can
+# be a debt, and an error can hide in a 200.  The tables stand with the presets; here is how they
+# are read:
+#
+#     1. What did it say?   `said_in`   code, type, message, whatever shape they come in
+#     2. What does it mean? `judged`    the first rule that matches: the preset's, then common ones
+#     3. Until when?        `_until`    retry-after-ms, retry-after, a date or a delay in the text,
+#                                       rate-limit headers, the calendar of the rule; else nobody
+#                                       says, and `Health` guesses
 
 
 @dataclass(frozen=True, slots=True)
@@ -3838,8 +3883,9 @@ def plan_text(failure: str) -> str:
 
 # ==== 11. Presets =============================================================
 # One row per account host: where it lives, how it wants to be spoken to, how it fails
-# (PROVIDERS.md has the sources).  Adding a provider is adding a row; what is odd about it is
-# data in that row.  Bases are exact: nothing is guessed about where a version stands.
+# (the makers' documents and public issues, named where a row is odd).  Adding a provider is
+# adding a row; what is odd about it is data in that row.  Bases are exact: nothing is guessed
+# about where a version stands.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -5069,8 +5115,14 @@ def _table_schema(cls: Any) -> JSON:
 
 # ==== 13. Plan ================================================================
 # A configuration compiled for answering "where may this go?".  Frozen: a reload builds another
-# and swaps it whole, a request keeps the one it began with.  A route is targets in order; a
-# target is a model at a provider; a lane is one way to a target: plan, credential, endpoint.
+# and swaps it whole, a request keeps the one it began with.
+#
+#     name -> Route        what the client said, looked up: rules, provider/model, models,
+#                          default, providers that take every name
+#          -> Target       a model at a provider; groups in failover order, equals in a group
+#          -> BillingPlan  a subscription first, pay as you go once it is used up
+#          -> Credential   one of several keys, the same for a conversation every time
+#          -> Lane         all of these and an endpoint: what one attempt goes to
 
 SUPPORTED: Final = frozenset((*DIALECTS, "demo"))
 LATER_DIALECTS: Final = frozenset(("responses", "gemini"))
@@ -5280,7 +5332,7 @@ class Plan:
     zone: datetime.tzinfo | None  # of times that are shown; None is the machine's
 
     def route(self, said: str) -> Route | None:
-        """Where a model name goes, by DESIGN's five steps; None if nowhere."""
+        """Where a model name goes, by the first of five steps that knows; None if nowhere."""
         name = self.bare(said)
         steps = (self._by_rule, self._by_address, self._by_models, self._by_default, self._by_all)
         return next((route for step in steps if (route := step(name)) and route.groups), None)
@@ -5377,7 +5429,10 @@ class Plan:
 
 
 def identity_of(headers: Mapping[str, str], body: JSON) -> str:
-    """A conversation's name, the same on every turn; "" if there is none (PEERS.md 5.4)."""
+    """A conversation's name, the same on every turn; "" if there is none.
+
+    What clients send to this end first, then what is in the body, then how it began.
+    """
     for name in ("x-claude-code-session-id", "session-id", "session_id", "x-session-id"):
         if value := headers.get(name):
             return value
@@ -5693,7 +5748,7 @@ class _Compiler:
 
 
 def joined(dialect: Dialect, base: str, exact: bool = False) -> str:
-    """A base URL in any shape, joined with the dialect's path (PROVIDERS.md 0.3).
+    """A base URL in any shape, joined with the dialect's path.
 
     A base that ends in the path, or in its last part, is used as it is; a version segment is
     never doubled; a bare host gets the version first, unless a preset says the base is `exact`.
@@ -5748,6 +5803,11 @@ def _fields(old: Any, new: Any) -> str:
 # Who is cooling down, why, and until when.  A cooldown is a prediction, not a verdict: short
 # marks end within half an hour, a plan's at its reset.  Marks are keyed by stable names, so
 # they outlive a reload; a changed key has another name, and so begins with a clean slate.
+#
+# What a failure marks is its class's scope: a wrong key or a spent plan the credential, overload
+# the model at that provider, a broken connection the endpoint; a bad request nothing.  A mark
+# that relay guessed grows with each repetition and never keeps the last way from being tried; one
+# that the provider announced stands until then.  A success clears every mark on its way.
 
 SHORTEST, LONGEST = 1.0, 1800.0  # seconds, of a short mark
 LONGEST_PLAN: Final = 35 * 86400.0
@@ -5828,9 +5888,12 @@ class Health:
 
 
 # ==== 15. Verdict =============================================================
-# What a client is told when no target is left (DESIGN.md 5): one failed target keeps its class,
-# several are a limit if all of them are, and what the request itself has done wrong outranks the
-# rest, because clients act on its text.
+# What a client is told when no target is left.  One failed target keeps its class: a limit is a
+# 429, overload a 529 or 503, a timeout a 504.  A provider's 401 is never the client's: clients
+# log out on it, and it is relay's credential that was refused, so it is a 502.  Several failed
+# targets are a 429 if all are limits, with the soonest end, else a 503.  What the request itself
+# has done wrong outranks the rest, because clients act on its text: Claude Code compacts the
+# conversation on "prompt is too long".
 
 
 def concluded(
@@ -5838,7 +5901,7 @@ def concluded(
     skipped: Sequence[tuple[Lane, Mark]],
     now: float,
 ) -> RelayError:
-    """What the client is told when no target is left (DESIGN.md 5)."""
+    """The one error for all that was tried and all that was skipped."""
     if not failures:
         return _all_cooling(skipped, now)
     own = [(lane, error) for lane, error in failures if error.failure.name in OF_THE_REQUEST]
@@ -5919,7 +5982,7 @@ _TERMINATION: Final = {
 
 
 def termination(error: RelayError) -> str:
-    """Two letters for the log (PEERS.md 5.9)."""
+    """Two letters for the log, after HAProxy's habit; the README lists them."""
     match error:
         case UpstreamError():
             return _TERMINATION.get(error.failure.name, "UE")
@@ -6022,7 +6085,9 @@ def _request_text(record: JSON) -> str:
 
 
 # ==== 17. Upstream ============================================================
-# One HTTP exchange with a provider.  Foreign exceptions become ours here and nowhere else.
+# One HTTP exchange with a provider.  Foreign exceptions become ours here and nowhere else: a
+# provider that says nothing is an UpstreamError like one that says no.  Answers are read in the
+# blocks they come in and in the coding they have; whoever must understand them inflates them.
 
 
 @dataclass(frozen=True, slots=True)
@@ -6601,6 +6666,15 @@ class Downstream:
 # event nothing has reached the client, so trying the next target is free; afterwards a break
 # is told in the client's own words and the connection is closed without an end, because
 # clients run truncated commands when they see a clean one.
+#
+#     0 s        the request is here: who asks, for what, where it may go
+#     ...        attempts, one lane after the other; nothing is said to the client
+#     gate       (30 s) the head goes out all the same, for clients give up without one, and
+#                keep-alives after it; attempts go on behind it, a failure is told in the stream
+#     first      the first meaningful event: text, reasoning, a call, a regular finish.  Now the
+#                lane is chosen, and what was held flows
+#     last       the dialect's own end; or its error event and a connection cut short
+#     settle     one log line, whatever happened
 
 
 # What an answer in another dialect's words keeps of the provider's headers.
@@ -6931,13 +7005,19 @@ class Relay:
             if pipe.failure:
                 ended = "UR" if pipe.failure.cause else "UE"
                 exchange.code = ended if exchange.code == "OK" else exchange.code
-                exchange.error = exchange.plan.redacted(pipe.failure.message)
+                self._broke(exchange, answer, pipe.failure)
             else:
                 exchange.code = "OK"
             await downstream.end(broken=pipe.failure is not None)
         finally:
             exchange.usage = pipe.usage
         return response
+
+    def _broke(self, exchange: Exchange, answer: Answer, failure: Failure) -> None:
+        """A break after content is the provider's fault too: the next request knows of it."""
+        error = self._classified(exchange, answer.lane, failure, answer.reply)
+        exchange.error = error.message
+        self.health.failed(answer.lane, error, time.time())
 
     async def _fail(
         self, exchange: Exchange, downstream: Downstream, error: RelayError
@@ -7202,7 +7282,10 @@ def refused(request: web.BaseRequest, error: RelayError) -> web.Response:
 
 
 # ==== 23. Server ==============================================================
-# Four verbs in a row: start, run, drain, stop.  A second signal skips the drain.
+# Four verbs in a row: start, run, drain, stop.  SIGHUP builds another plan and swaps it in one
+# assignment, or says everything that is wrong and changes nothing.  SIGTERM and SIGINT stop
+# accepting, let streams finish within the grace period, and end what is left in the client's
+# own words; a second signal skips the wait.
 
 
 class Source(NamedTuple):

@@ -10,6 +10,7 @@ import asyncio
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -405,6 +406,7 @@ def test_the_top_level_holds_what_it_should() -> None:
     assert names == {*files.split(), "tests", ".ci"}
 
 
+@pytest.mark.skipif(not shutil.which("curl"), reason="no curl")
 async def test_the_curl_commands_work(tmp_path: Path) -> None:
     """Each as it stands, against the demo, but for the port."""
     commands = re.findall(r"^curl (?:.*\\\n)*.*$", "\n".join(blocks("sh")), re.M)
