@@ -2225,7 +2225,7 @@ ANTHROPIC: Final = AnthropicMessages()
 #     chunk*            choices[0].delta: role, reasoning, content, fragments of tool_calls by index
 #     finish chunk      choices[0].finish_reason
 #     usage chunk       choices: [], and only if stream_options.include_usage asked for it
-#     [DONE]
+#     [DONE]            and nothing behind it
 #
 # or an object with `error`.  What providers do to it: no [DONE]; a finish reason in every
 # chunk, a wrong one, none; usage in the last choice; every call at index 0, no index at all, id
