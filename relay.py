@@ -1472,7 +1472,7 @@ class AnthropicMessages(Dialect):
         "permission": "permission_error",
         "not_found": "not_found_error",
         "model_not_found": "not_found_error",
-        "too_large": "request_too_large",
+        "too_large": "invalid_request_error",
         "rate_limit": "rate_limit_error",
         "overloaded": "overloaded_error",
         "timeout": "timeout_error",

@@ -237,7 +237,16 @@ async def launch(
     listen = place(file, config)
     process = await spawn("-c", file.name, *args, cwd=file.parent, env=env)
     started = RelayProcess(f"http://{listen}", file, process)
-    await ready(started)
+    return await served(started)
+
+
+async def served(started: RelayProcess) -> RelayProcess:
+    """Once it serves; if it never does, nothing of it is left."""
+    try:
+        await ready(started)
+    except BaseException:
+        await started.end()
+        raise
     return started
 
 

@@ -16,8 +16,8 @@ from relay_process import (
     Start,
     complaints,
     free_port,
-    ready,
     run,
+    served,
     spawn,
     text_of,
 )
@@ -278,6 +278,17 @@ async def test_route_of_an_unknown_name_suggests(tmp_path: Path) -> None:
 GLM = {"local": LOCALHOST | {"models": ["glm-4.6"]}}
 
 
+async def test_a_preset_and_a_key_are_a_complete_provider(tmp_path: Path) -> None:
+    """Of several plans the subscription alone: nobody is billed by surprise."""
+    providers = {"glm": {"preset": "bigmodel", "api_key": "sk-secret"}}
+    (tmp_path / "config.yaml").write_text(text_of({"providers": providers}, LOCAL))
+    ran = await run("route", "glm-4.6", "-c", "config.yaml", cwd=tmp_path)
+    assert ran.status == 0
+    assert "https://open.bigmodel.cn/api/" in ran.stdout
+    assert "https://open.bigmodel.cn/api/paas/v4" not in ran.stdout
+    assert SECRET not in ran.output
+
+
 async def test_models_lists_the_names_clients_may_use(tmp_path: Path) -> None:
     providers = {"local": LOCALHOST | {"models": {"alpha": "Org/A", "beta-*": "b"}, "prefix": "q"}}
     ran = await relay_on(tmp_path, {"providers": providers}, "models")
@@ -334,13 +345,7 @@ async def demo(tmp_path: Path) -> AsyncIterator[RelayProcess]:
 
 async def serving(home: Path, address: str, *args: str, **env: str) -> RelayProcess:
     process = await spawn(*args, cwd=home, env=env)
-    server = RelayProcess(address, home / "config.yaml", process)
-    try:
-        await ready(server)
-    except BaseException:
-        await server.end()
-        raise
-    return server
+    return await served(RelayProcess(address, home / "config.yaml", process))
 
 
 async def test_serve_may_be_said(tmp_path: Path) -> None:

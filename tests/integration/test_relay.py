@@ -11,6 +11,7 @@ from talk import (
     ANTHROPIC,
     DIALECTS,
     JSON,
+    OPENAI,
     PAIRS,
     UPSTREAM_KEY,
     Said,
@@ -19,6 +20,7 @@ from talk import (
     config,
     messages,
     one,
+    provider,
 )
 
 WAYS = (False, True)  # whole, streamed
@@ -160,6 +162,70 @@ async def test_tool_results_travel_from_chat_to_anthropic(
     used = [block["id"] for block in body["messages"][1]["content"] if block["type"] == "tool_use"]
     assert [block["tool_use_id"] for block in results] == used
     assert body["max_tokens"] > 0
+
+
+IMAGE = {"type": "base64", "media_type": "image/png", "data": "iVBORw0KGgo="}
+
+
+async def test_an_image_in_a_tool_result_reaches_a_chat_provider_as_an_image(
+    upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    used = {"type": "tool_use", "id": "toolu_1", "name": "read", "input": {}}
+    seen = [{"type": "text", "text": "a plot"}, {"type": "image", "source": IMAGE}]
+    result = {"type": "tool_result", "tool_use_id": "toolu_1", "content": seen}
+    conversation = [
+        {"role": "user", "content": "look"},
+        {"role": "assistant", "content": [used]},
+        {"role": "user", "content": [result]},
+    ]
+    server = await relay(config(upstream))
+    await ask(http, server, "anthropic", messages=conversation, tools=[ANTHROPIC.tool])
+    tool, user = upstream.requests[0].json["messages"][2:]
+    assert (tool["role"], user["role"]) == ("tool", "user")
+    assert "a plot" in json.dumps(tool)
+    assert IMAGE["data"] not in json.dumps(tool)
+    (image,) = (part for part in user["content"] if part["type"] == "image_url")
+    assert image["image_url"]["url"] == f"data:image/png;base64,{IMAGE['data']}"
+
+
+def tool_turn(said: list[JSON]) -> list[JSON]:
+    """A conversation in which the assistant said this and a tool has answered."""
+    used = next(block["id"] for block in said if block["type"] == "tool_use")
+    result = {"type": "tool_result", "tool_use_id": used, "content": "rain"}
+    return [
+        {"role": "user", "content": "weather?"},
+        {"role": "assistant", "content": said},
+        {"role": "user", "content": [result]},
+    ]
+
+
+async def test_reasoning_goes_back_to_the_provider_that_needs_it(
+    upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    upstream.script(OPENAI.whole(reasoning="Need the weather.", calls=CALLS[:1]), OPENAI.whole("x"))
+    deepseek = {"preset": "deepseek", "endpoint": f"{upstream.url}/v1", "api_key": UPSTREAM_KEY}
+    server = await relay({"providers": {"first": deepseek}})
+    asked = {"model": "deepseek-chat", "tools": [ANTHROPIC.tool]}
+    said = (await ask(http, server, "anthropic", **asked)).json["content"]
+    assert [block["type"] for block in said] == ["thinking", "tool_use"]
+    await ask(http, server, "anthropic", messages=tool_turn(said), **asked)
+    assistant = upstream.requests[1].json["messages"][1]
+    assert assistant["reasoning_content"] == "Need the weather."
+
+
+async def test_a_signature_of_another_maker_never_reaches_anthropic_s_dialect(
+    upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    upstream.script(OPENAI.whole(reasoning="Hm.", calls=CALLS[:1]), path=OPENAI.path)
+    providers = {"chat": provider(upstream), "claude": provider(upstream, "anthropic")}
+    server = await relay({"providers": providers})
+    asked: JSON = {"tools": [ANTHROPIC.tool]}
+    said = (await ask(http, server, "anthropic", model="chat/m", **asked)).json["content"]
+    turn = {"messages": tool_turn(said), **asked}
+    reply = await ask(http, server, "anthropic", model="claude/m", **turn)
+    assert reply.said.text == TEXT
+    signature = next(block["signature"] for block in said if block["type"] == "thinking")
+    assert not signature or signature not in upstream.requests[1].body.decode()
 
 
 async def test_twenty_requests_at_once_are_all_answered(

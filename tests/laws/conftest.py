@@ -11,7 +11,7 @@ DEEPER = os.environ.get("RELAY_TEST_EXAMPLES")
 
 settings.register_profile(
     "relay",
-    max_examples=int(DEEPER or 40),
+    max_examples=int(DEEPER or 25),
     derandomize=DEEPER is None,
     deadline=None,
     phases=[phase for phase in Phase if phase is not Phase.explain],
