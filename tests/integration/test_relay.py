@@ -205,7 +205,7 @@ async def test_reasoning_goes_back_to_the_provider_that_needs_it(
     upstream.script(OPENAI.whole(reasoning="Need the weather.", calls=CALLS[:1]), OPENAI.whole("x"))
     deepseek = {"preset": "deepseek", "endpoint": f"{upstream.url}/v1", "api_key": UPSTREAM_KEY}
     server = await relay({"providers": {"first": deepseek}})
-    asked = {"model": "deepseek-chat", "tools": [ANTHROPIC.tool]}
+    asked: JSON = {"model": "deepseek-chat", "tools": [ANTHROPIC.tool]}
     said = (await ask(http, server, "anthropic", **asked)).json["content"]
     assert [block["type"] for block in said] == ["thinking", "tool_use"]
     await ask(http, server, "anthropic", messages=tool_turn(said), **asked)
