@@ -688,6 +688,34 @@ def shown(value: object) -> str:
     return text if 0 < len(text) <= 60 else _KINDS.get(type(value), type(value).__name__)
 
 
+# Copies of a JSON object with one place changed; what is on the way there is copied, the rest
+# is shared, and where there is nothing to change the very same object comes back.
+
+
+def found(body: object, path: Sequence[str]) -> object:
+    for key in path:
+        body = body.get(key) if isinstance(body, dict) else None
+    return body
+
+
+def with_value(body: JSON, path: Sequence[str], value: object) -> JSON:
+    key, *rest = path
+    inner = body.get(key)
+    if rest:
+        value = with_value(inner if isinstance(inner, dict) else {}, rest, value)
+    return body | {key: value}
+
+
+def without(body: JSON, path: Sequence[str]) -> JSON:
+    key, *rest = path
+    if key not in body or (rest and not isinstance(body[key], dict)):
+        return body
+    if not rest:
+        return {name: value for name, value in body.items() if name != key}
+    inner = without(body[key], rest)
+    return body if inner is body[key] else body | {key: inner}
+
+
 class ServerSentEvent(NamedTuple):
     event: str
     data: bytes
@@ -876,7 +904,6 @@ def suited(
 # A foreign maker's seal travels in the client's own opaque slot, in an envelope that says whose
 # it is:  rly1.<field>.<account>.<base64url of the value>
 _ENVELOPE: Final = re.compile(r"rly1\.([a-z]{2})\.([0-9a-f]{8})\.([A-Za-z0-9_-]*)")
-ENVELOPE_MARK: Final = b'"rly1.'
 
 
 def enveloped(seal: Seal | None) -> str:
@@ -1241,6 +1268,7 @@ class Dialect(ABC):
     # is exact: inside a JSON string the quotes would be escaped.
     marks: ClassVar[tuple[bytes, ...]]
     error_types: ClassVar[Mapping[str, str]]  # canonical kind -> this format's word
+    headers: ClassVar[Mapping[str, str]] = {}  # what a provider needs, unless the client says it
 
     @abstractmethod
     def claims(self, wire: JSON) -> bool:
@@ -1263,6 +1291,15 @@ class Dialect(ABC):
     @abstractmethod
     def render_request(self, request: Request, quirks: Quirks, account: str) -> Rendered:
         """A repaired request in this format, for a provider with these quirks."""
+
+    def cleaned(self, body: JSON, quirks: Quirks, account: str, strip: bool) -> JSON:
+        """A client's body of this format without what this provider must not get.
+
+        That is what the client says to the format's maker alone, and reasoning sealed by
+        another account; with `strip` all reasoning of earlier turns, for a provider that
+        objected to it.  The very same object where there is nothing to take out.
+        """
+        return body
 
     # An answer: whole, streamed, or an error
 
@@ -1462,6 +1499,7 @@ class AnthropicMessages(Dialect):
     path = "/v1/messages"
     auth = "x-api-key"
     call_id = r"[a-zA-Z0-9_-]{1,128}"
+    headers: ClassVar = {"anthropic-version": "2023-06-01"}
     marks = (b'"usage":{', b'"usage": {', b'"message_stop"', b'"error"')
     error_types: ClassVar = {
         "bad_request": "invalid_request_error",
@@ -1513,6 +1551,12 @@ class AnthropicMessages(Dialect):
 
     def render_request(self, request: Request, quirks: Quirks, account: str) -> Rendered:
         return _AnthropicWriter(request, quirks, account).render()
+
+    def cleaned(self, body: JSON, quirks: Quirks, account: str, strip: bool) -> JSON:
+        body = body if quirks.native else _without_attribution(body)
+        if strip or quirks.signed:
+            body = _without_foreign_thoughts(body, account, strip)
+        return body
 
     def parse_response(self, wire: JSON) -> Response:
         blocks = (_anthropic_output(block) for block in wire["content"])
@@ -2000,6 +2044,58 @@ def _anthropic_tool_choice(choice: ToolChoice | None, parallel: bool | None, for
     return {"tool_choice": said} if choice or parallel is False else {}
 
 
+# A request that passes through, as far as it must be edited
+
+
+def _without_attribution(body: JSON) -> JSON:
+    """Without what Claude Code says to Anthropic alone: the billing block and `safeguards`.
+
+    The block differs between sessions and so spoils every prefix cache (11 projects met it);
+    `safeguards` holds the user's name, folders and permission rules.
+    """
+    system = body.get("system")
+    if isinstance(system, list) and system and _attributes(system[0]):
+        body = body | {"system": system[1:]}
+    elif isinstance(system, str) and system.startswith(ATTRIBUTION):
+        body = body | {"system": system.partition("\n")[2]}
+    return without(body, ["safeguards"])
+
+
+def _attributes(block: object) -> bool:
+    return isinstance(block, dict) and str(block.get("text", "")).startswith(ATTRIBUTION)
+
+
+def _without_foreign_thoughts(body: JSON, account: str, every: bool) -> JSON:
+    """Without thinking blocks sealed elsewhere, which Anthropic refuses; or without `every` one.
+
+    Ours are told by the envelope.  What `account` minted itself is unwrapped.
+    """
+    messages, changed = [], False
+    for message in body.get("messages") or ():
+        content = message.get("content") if isinstance(message, dict) else None
+        if isinstance(content, list):
+            kept = [b for block in content if (b := _thought_kept(block, account, every))]
+            if kept != content:
+                changed = True
+                message = message | {"content": kept or [{"type": "text", "text": "(thinking)"}]}
+        messages.append(message)
+    return body | {"messages": messages} if changed else body
+
+
+def _thought_kept(block: Any, account: str, every: bool) -> Any:
+    kind = block.get("type") if isinstance(block, dict) else None
+    slot = {"thinking": "signature", "redacted_thinking": "data"}.get(kind or "")
+    if not slot:
+        return block
+    token = str(block.get(slot) or "")
+    if every or token == "":
+        return None
+    if not token.startswith("rly1."):
+        return block
+    seal = opened(token, "as")
+    return block | {slot: seal.value} if seal.account == account and seal.value else None
+
+
 # An answer, read and written
 
 
@@ -2327,6 +2423,14 @@ class OpenAIChat(Dialect):
     def render_request(self, request: Request, quirks: Quirks, account: str) -> Rendered:
         return _ChatWriter(request, quirks, account).render()
 
+    def cleaned(self, body: JSON, quirks: Quirks, account: str, strip: bool) -> JSON:
+        messages = body.get("messages")
+        if not isinstance(messages, list):
+            return body
+        kept = [_chat_cleaned(message, strip) for message in messages]
+        same = all(new is old for new, old in zip(kept, messages, strict=True))
+        return body if same else body | {"messages": kept}
+
     def parse_response(self, wire: JSON) -> Response:
         choice = wire["choices"][0]
         reason = choice.get("finish_reason") or "stop"
@@ -2542,6 +2646,18 @@ def _chat_format(wire: Wire) -> Format | None:
             return Format(inner.want("schema", dict) or {}, name, inner.want("strict", bool))
         case _:
             return None
+
+
+# A request that passes through, as far as it must be edited
+
+
+def _chat_cleaned(message: Any, strip: bool) -> Any:
+    """A message without details that carry our envelopes: no chat provider minted those."""
+    details = message.get("reasoning_details") if isinstance(message, dict) else None
+    if not isinstance(details, list) or not details:
+        return message
+    ours = any(isinstance(d, dict) and _chat_token(d).startswith("rly1.") for d in details)
+    return without(message, ["reasoning_details"]) if ours or strip else message
 
 
 # A request, written
@@ -3611,90 +3727,20 @@ class Edits:
     def applied(self, body: JSON) -> JSON:
         """The edited body; the very same object if there is nothing to edit."""
         for path in self.drop:
-            body = _without(body, path.split("."))
+            body = without(body, path.split("."))
         if any(old in body for old in self.rename):
             body = {self.rename.get(key, key): value for key, value in body.items()}
         for path, (low, high) in self.clamp.items():
-            value = _found(body, path.split("."))
+            value = found(body, path.split("."))
             if isinstance(value, int | float) and not low <= value <= high:
-                body = _with(body, path.split("."), min(max(value, low), high))
+                body = with_value(body, path.split("."), min(max(value, low), high))
         for path, value in self.default.items():
-            if _found(body, path.split(".")) is None:
-                body = _with(body, path.split("."), value)
+            if found(body, path.split(".")) is None:
+                body = with_value(body, path.split("."), value)
         for path, value in (*self.fixed.items(), *self.set.items()):
-            if _found(body, path.split(".")) != value:
-                body = _with(body, path.split("."), value)
+            if found(body, path.split(".")) != value:
+                body = with_value(body, path.split("."), value)
         return body
-
-
-def _found(body: object, path: Sequence[str]) -> object:
-    for key in path:
-        body = body.get(key) if isinstance(body, dict) else None
-    return body
-
-
-def _with(body: JSON, path: Sequence[str], value: object) -> JSON:
-    key, *rest = path
-    inner = body.get(key)
-    if rest:
-        value = _with(inner if isinstance(inner, dict) else {}, rest, value)
-    return body | {key: value}
-
-
-def _without(body: JSON, path: Sequence[str]) -> JSON:
-    key, *rest = path
-    if key not in body or (rest and not isinstance(body[key], dict)):
-        return body
-    if not rest:
-        return {name: value for name, value in body.items() if name != key}
-    inner = _without(body[key], rest)
-    return body if inner is body[key] else body | {key: inner}
-
-
-def without_attribution(body: JSON) -> JSON:
-    """Without what Claude Code says to Anthropic alone: the billing block and `safeguards`.
-
-    The block differs between sessions and so spoils every prefix cache (11 projects met it);
-    `safeguards` holds the user's name, folders and permission rules.
-    """
-    system = body.get("system")
-    if isinstance(system, list) and system and _attributes(system[0]):
-        body = body | {"system": system[1:]}
-    elif isinstance(system, str) and system.startswith(ATTRIBUTION):
-        body = body | {"system": system.partition("\n")[2]}
-    return _without(body, ["safeguards"])
-
-
-def _attributes(block: object) -> bool:
-    return isinstance(block, dict) and str(block.get("text", "")).startswith(ATTRIBUTION)
-
-
-def without_foreign_thoughts(body: JSON, account: str, every: bool = False) -> JSON:
-    """Without thinking blocks sealed elsewhere, which Anthropic refuses; or without `every` one.
-
-    Ours are told by the envelope.  What `account` minted itself is unwrapped.
-    """
-    messages = []
-    for message in body.get("messages") or ():
-        content = message.get("content") if isinstance(message, dict) else None
-        if isinstance(content, list):
-            kept = [b for block in content if (b := _thought_kept(block, account, every))]
-            message = message | {"content": kept or [{"type": "text", "text": "(thinking)"}]}
-        messages.append(message)
-    return body | {"messages": messages}
-
-
-def _thought_kept(block: JSON, account: str, every: bool) -> JSON | None:
-    slot = {"thinking": "signature", "redacted_thinking": "data"}.get(block.get("type", ""))
-    if not slot:
-        return block
-    token = str(block.get(slot) or "")
-    if every or token == "":
-        return None
-    if not token.startswith("rly1."):
-        return block
-    seal = opened(token, "as")
-    return block | {slot: seal.value} if seal.account == account and seal.value else None
 
 
 # ==== 10. Failures ============================================================
@@ -6359,6 +6405,15 @@ class Tried:
         }
 
 
+class Said(NamedTuple):
+    """A request's body for one lane, and what became of the client's."""
+
+    body: bytes
+    note: BodyNote
+    names: Mapping[str, str] = {}  # tool names that had to change, and what they were
+    dropped: tuple[str, ...] = ()
+
+
 class Exchange:
     """One client request and all that is known of it so far; dies in `settle`."""
 
@@ -6401,51 +6456,59 @@ class Exchange:
         config = lane.target.provider.config
         stream = {"always": True, "never": False}.get(config.stream_mode, self.peek.stream)
         same = lane.endpoint.dialect is self.dialect
-        make = self._forwarded if same else self._translated
-        body, note, names, dropped = make(lane, stream, strip)
+        said = (self._forwarded if same else self._translated)(lane, stream, strip)
         headers = request_headers(self.request.headers, stream, same)
-        if lane.endpoint.dialect is ANTHROPIC:
-            headers.setdefault("anthropic-version", "2023-06-01")
+        present = {name.lower() for name in headers}
+        headers |= {n: v for n, v in lane.endpoint.dialect.headers.items() if n not in present}
         if secret := lane.credential.secret:
             name, before = AUTH_STYLES[lane.endpoint.auth]
             headers[name] = before + secret
-        tokens = 0 if same else self.tokens
-        usage = same or self.parsed.include_usage
-        asked = Asked(self.peek.model, self.id, tokens, int(time.time()), usage)
-        passage = Passage(
-            lane.endpoint.dialect,
-            self.dialect,
-            asked,
-            names,
-            lane.credential.account,
-            str(lane.target),
-            self.plan.redacted,
-        )
         url = lane.endpoint.address(lane.target.model)
-        url = _with_query(url, self.request.raw_path.partition("?")[2]) if same else url
-        return Outgoing(url, _overridden(headers, config), body, stream, passage, note, dropped)
+        if same:
+            url = _with_query(url, self.request.raw_path.partition("?")[2])
+        return Outgoing(
+            url=url,
+            headers=_overridden(headers, config),
+            body=said.body,
+            stream=stream,
+            passage=self._passage(lane, same, said.names),
+            note=said.note,
+            dropped=said.dropped,
+        )
 
-    def _forwarded(
-        self, lane: Lane, stream: bool, strip: bool
-    ) -> tuple[bytes, BodyNote, dict[str, str], tuple[str, ...]]:
+    def _passage(self, lane: Lane, same: bool, names: Mapping[str, str]) -> Passage:
+        """The way back: what the answer has to know of the request."""
+        asked = Asked(
+            model=self.peek.model,
+            id=self.id,
+            tokens=0 if same else self.tokens,
+            now=int(time.time()),
+            usage=same or self.parsed.include_usage,
+        )
+        return Passage(
+            upstream=lane.endpoint.dialect,
+            client=self.dialect,
+            asked=asked,
+            names=names,
+            account=lane.credential.account,
+            provider=str(lane.target),
+            redacted=self.plan.redacted,
+        )
+
+    def _forwarded(self, lane: Lane, stream: bool, strip: bool) -> Said:
         """The same dialect: the client's bytes, edited only where something must be."""
-        body, quirks = self.body.wire, lane.endpoint.quirks
-        if self.dialect is ANTHROPIC and not quirks.native:
-            body = without_attribution(body)
-        if self.dialect is ANTHROPIC and (strip or (quirks.signed and self._has_envelopes())):
-            body = without_foreign_thoughts(body, lane.credential.account, strip)
+        endpoint, model = lane.endpoint, lane.target.model
+        account = lane.credential.account
+        body = self.dialect.cleaned(self.body.wire, endpoint.quirks, account, strip)
         if stream is not self.peek.stream:
-            body = {k: v for k, v in body.items() if k != "stream_options"} | {"stream": stream}
-        body = lane.endpoint.edits.applied(body)
-        if body is self.body.wire:
-            data = self.body.retargeted(lane.target.model)
-        else:
-            data = dumps(body | {"model": lane.target.model})
-        return data, "verbatim" if data == self.body.raw else "edited", {}, ()
+            body = without(body, ["stream_options"]) | {"stream": stream}
+        body = endpoint.edits.applied(body)
+        untouched = body is self.body.wire
+        data = self.body.retargeted(model) if untouched else dumps(body | {"model": model})
+        return Said(data, "verbatim" if data == self.body.raw else "edited")
 
-    def _translated(
-        self, lane: Lane, stream: bool, strip: bool
-    ) -> tuple[bytes, BodyNote, dict[str, str], tuple[str, ...]]:
+    def _translated(self, lane: Lane, stream: bool, strip: bool) -> Said:
+        """Another dialect: what was meant, in the words this provider takes."""
         endpoint, quirks = lane.endpoint, lane.endpoint.quirks
         request = replace(self.parsed, model=lane.target.model, stream=stream)
         request = without_reasoning(request) if strip else request
@@ -6453,10 +6516,7 @@ class Exchange:
         request, names = suited(request, re.compile(quirks.tool_name), ids)
         rendered = endpoint.dialect.render_request(request, quirks, lane.credential.account)
         data = dumps(endpoint.edits.applied(rendered.body))
-        return data, "translated", names, rendered.dropped
-
-    def _has_envelopes(self) -> bool:
-        return ENVELOPE_MARK in self.body.raw
+        return Said(data, "translated", names, rendered.dropped)
 
     def since(self, moment: float | None) -> int | None:
         return None if moment is None else round((moment - self.began) * 1000)
@@ -6465,16 +6525,21 @@ class Exchange:
         """What relay says about itself in an answer."""
         headers = {"x-relay-request-id": self.id, "x-relay-attempts": str(len(self.tried))}
         if lane := self.lane:
-            headers["x-relay-provider"] = lane.target.provider.name
-            headers["x-relay-model"] = lane.target.model
+            headers["x-relay-provider"] = header_text(lane.target.provider.name)
+            headers["x-relay-model"] = header_text(lane.target.model)
         if self.note:
             headers["x-relay-body"] = self.note
         if self.dropped:
-            headers["x-relay-dropped"] = ", ".join(self.dropped)[:1000]
+            headers["x-relay-dropped"] = header_text(", ".join(self.dropped))
         upstream = sum(tried.ms for tried in self.tried)
         relay = max(0, (self.since(time.monotonic()) or 0) - upstream)
         headers["server-timing"] = f"relay;dur={relay}, upstream;dur={upstream}"
         return headers
+
+
+def header_text(text: str) -> str:
+    """A text that clients had a hand in, as a header's value: visible ASCII, one line."""
+    return re.sub(r"[^ -~]", "?", text)[:1000]
 
 
 def _with_query(url: str, query: str) -> str:
@@ -6490,23 +6555,29 @@ def _overridden(headers: dict[str, str], config: ProviderConfig) -> dict[str, st
     return kept | {name: value for name, value in config.headers.items() if value is not None}
 
 
-def request_headers(client: Mapping[str, str], outgoing_stream: bool, same: bool) -> dict[str, str]:
-    """What of a client's headers goes to a provider: all of the same dialect's, else its name."""
+# What another dialect's client still may say of itself.
+_SAID_ANYWHERE: Final = frozenset(("user-agent", "accept-language", "traceparent", "tracestate"))
+
+
+def request_headers(client: Mapping[str, str], stream: bool, same: bool) -> dict[str, str]:
+    """What of a client's headers goes to a provider: in the same dialect all, else its name.
+
+    A stream is asked for without a content coding, because it has to be read as it passes; a
+    whole answer in the codings that the client takes and relay can read.
+    """
     named = {name.strip().lower() for name in client.get("Connection", "").split(",")}
     kept: dict[str, str] = {}
     for name, value in client.items():
         lower = name.lower()
         if lower in _NOT_FORWARDED or lower in named or lower.startswith("x-relay-"):
             continue
-        if same or lower in ("user-agent", "accept-language", "traceparent", "tracestate"):
+        if same or lower in _SAID_ANYWHERE:
             kept[name] = f"{kept[name]}, {value}" if name in kept else value
     kept.setdefault("User-Agent", f"relay/{__version__}")
     kept["Content-Type"] = "application/json"
-    kept["Accept-Encoding"] = "identity"
-    if not outgoing_stream:
-        offered = [c.strip() for c in client.get("Accept-Encoding", "").split(",")]
-        readable = [c for c in offered if c.partition(";")[0].strip() in _READABLE]
-        kept["Accept-Encoding"] = ", ".join(readable) or "identity"
+    offered = [] if stream else client.get("Accept-Encoding", "").split(",")
+    readable = [c.strip() for c in offered if c.partition(";")[0].strip() in _READABLE]
+    kept["Accept-Encoding"] = ", ".join(readable) or "identity"
     return kept
 
 
