@@ -62,6 +62,7 @@ import ipaddress
 import json
 import logging
 import math
+import operator
 import os
 import re
 import secrets
@@ -384,8 +385,8 @@ class Thinking:
             return "none"
         if self.effort or self.budget is None:
             return self.effort
-        steps = ((1024, "minimal"), (4096, "low"), (12000, "medium"), (20000, "high"))
-        return next((word for most, word in steps if self.budget <= most), "xhigh")
+        steps = {1024: "minimal", 4096: "low", 12000: "medium", 20000: "high", 28000: "xhigh"}
+        return next((word for most, word in steps.items() if self.budget <= most), "max")
 
     def tokens(self) -> int:
         """The budget, worked out from the effort where only that was given."""
@@ -583,6 +584,19 @@ def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
+def json_values(data: bytes) -> list[Any]:
+    """The JSON values that stand one behind the other, mostly one; ValueError if one is torn."""
+    try:
+        return [loads(data)]
+    except ValueError:
+        decoder, text, values, at = json.JSONDecoder(), data.decode(), list[Any](), 0
+        while at < len(text):
+            value, at = decoder.raw_decode(text, at)
+            values.append(value)
+            at += len(text[at:]) - len(text[at:].lstrip())
+        return values
+
+
 def dumps(value: object) -> bytes:
     """Values to compact JSON; lone surrogates and huge integers by way of the standard library."""
     try:
@@ -591,17 +605,27 @@ def dumps(value: object) -> bytes:
         return json.dumps(value, separators=(",", ":")).encode()
 
 
+def loads_exactly(data: bytes) -> Any:
+    """`loads`, but with integers of any size; orjson rounds those over 64 bits."""
+    if _MANY_DIGITS in data.translate(_DIGITS_ONLY):
+        with contextlib.suppress(RecursionError):
+            return json.loads(data, parse_constant=_no_constant)
+    return loads(data)
+
+
+_MANY_DIGITS: Final = b"0" * 19
+_DIGITS_ONLY: Final = bytes(ord("0") if chr(code).isdigit() else 32 for code in range(128)) + bytes(
+    128
+)
+
+
 def parse_object(text: str) -> JSON | None:
     """A JSON object in a string, such as a tool call's arguments; None if it is not one."""
     try:
-        # 19 digits and more may be an integer that orjson would round
-        value = json.loads(text) if _LONG_NUMBER.search(text) else loads(text)
+        value = loads_exactly(text.encode(errors="surrogatepass"))
     except ValueError:
         return None
     return value if isinstance(value, dict) else None
-
-
-_LONG_NUMBER: Final = re.compile(r"\d{19}")
 
 
 class Wire:
@@ -641,9 +665,9 @@ class Wire:
     def inner(self, name: str) -> Wire:
         return Wire(self.data.get(name) or {}, self, name)
 
-    def each(self, name: str) -> Iterator[Wire]:
+    def each(self, name: str, required: bool = False) -> Iterator[Wire]:
         """The objects in the list under `name`; none if it is not there."""
-        items: Sequence[object] = self.want(name, list) or ()
+        items: Sequence[object] = (self.need if required else self.want)(name, list) or ()
         for index, item in enumerate(items):
             yield Wire(item, self, f"{name}[{index}]")
 
@@ -901,6 +925,15 @@ def suited(
     return fits, back
 
 
+def with_known_choice(request: Request) -> Request:
+    """Without a choice that names a tool which is not offered, as a server tool is not."""
+    choice, names = request.tool_choice, {tool.name for tool in request.tools}
+    if choice is None or (names and names.issuperset(choice.names)):
+        return request
+    dropped = (*request.dropped, "tool_choice") if choice.names else request.dropped
+    return replace(request, tool_choice=None, dropped=dropped)
+
+
 # A foreign maker's seal travels in the client's own opaque slot, in an envelope that says whose
 # it is:  rly1.<field>.<account>.<base64url of the value>
 _ENVELOPE: Final = re.compile(r"rly1\.([a-z]{2})\.([0-9a-f]{8})\.([A-Za-z0-9_-]*)")
@@ -1018,6 +1051,15 @@ def media_from_url(url: str, name: str = "", kind: Literal["image", "document"] 
     return Media("image" if mime.startswith("image/") else "document", mime, data, name=name)
 
 
+def rooted(schema: JSON) -> JSON:
+    """A tool's schema with the root that every provider can do with: an object's."""
+    kept = {name: value for name, value in schema.items() if name not in _SCHEMA_NOTES}
+    return kept | {"type": "object", "properties": schema.get("properties") or {}}
+
+
+_SCHEMA_NOTES: Final = frozenset(("$schema", "$id", "$comment"))
+
+
 def data_url(media: Media) -> str:
     return media.url or f"data:{media.mime};base64,{media.data}"
 
@@ -1075,6 +1117,7 @@ class Quirks:
     identity: tuple[str, ...] = ()  # of user, safety_identifier, prompt_cache_key
     sampling: tuple[str, ...] = SAMPLING  # what of these it takes in a translated request
     tools_effort: str = ""  # the only reasoning_effort it takes together with tools
+    prefill: str = ""  # the field that makes a last assistant message a beginning to go on with
     system_in_place: bool = False  # takes a system message behind the first user message
     # Anthropic
     signed: bool = False  # checks the signatures of thinking blocks
@@ -1106,6 +1149,46 @@ class Rendered(NamedTuple):
     dropped: tuple[str, ...]
 
 
+def true_finish(finish: FinishReason, called: bool) -> FinishReason:
+    """Length and filter stand; else it is what was said that counts, not what was claimed."""
+    if finish in ("length", "content_filter", "context_length", "pause"):
+        return finish
+    if called:
+        return "tool_calls"
+    return "stop" if finish == "tool_calls" else finish
+
+
+def sound(response: Response) -> Response:
+    """A whole answer made fit for saying again; TypeError if it holds what no answer can.
+
+    Calls get the ids that are missing or stand twice, and the finish reason is worked out.
+    """
+    parts, seen = list[OutputPart](), set[str]()
+    for part in response.parts:
+        if isinstance(part, ToolCall):
+            part = replace(part, id=call_id(part.id, seen, response.id))
+        _only_text(part.text, getattr(part, "name", ""), response.id, response.model)
+        parts.append(part)
+    called = any(isinstance(part, ToolCall) for part in parts)
+    return replace(response, parts=tuple(parts), finish=true_finish(response.finish, called))
+
+
+def _only_text(*values: object) -> None:
+    for value in values:
+        if not isinstance(value, str):
+            raise TypeError(f"expected text, got {shown(value)}")
+
+
+def call_id(id: str, seen: set[str], answer: str) -> str:
+    """A call's id, or one made for it; unique in the answer, and over the conversation."""
+    if not id or id in seen:
+        _only_text(id, answer)
+        mark = hashlib.sha256(f"{answer}\0{len(seen)}".encode(errors="replace")).hexdigest()
+        id = f"call_{mark[:12]}"
+    seen.add(id)
+    return id
+
+
 class StreamDecoder(ABC):
     """A provider's bytes to events.  `feed` and `eof` never raise, whatever the bytes."""
 
@@ -1117,7 +1200,10 @@ class StreamDecoder(ABC):
         self._live: _Live | None = None
         self._waiting: dict[object, _Live] = {}
         self._closed: set[object] = set()  # of those that wait, whose end has come already
-        self._calls = 0
+        self._torn = b""  # an event's JSON that may go on in the next event
+        self._id = ""
+        self._ids: set[str] = set()
+        self._parts = self._calls = 0
         self._finish: FinishReason | None = None
         self._detail = ""
         self._usage = Usage()
@@ -1147,9 +1233,20 @@ class StreamDecoder(ABC):
                 self._fail(Failure(f"an unreadable event: {error}", cause="transient"))
 
     def _data(self, data: bytes) -> None:
-        wire = loads(data) if data else None
-        if isinstance(wire, dict):
-            self._object(wire)
+        """One event; some servers cut one object in two, or say two at once."""
+        if not data or data.strip() == b"[DONE]":  # clones say it in other dialects too
+            return
+        try:
+            wires = json_values(self._torn + data)
+        except ValueError:
+            if self._torn:
+                raise
+            self._torn = data
+            return
+        self._torn = b""
+        for wire in wires:
+            if isinstance(wire, dict) and not self.ended:
+                self._object(wire)
 
     @abstractmethod
     def _object(self, wire: JSON) -> None:
@@ -1159,7 +1256,8 @@ class StreamDecoder(ABC):
 
     def _start(self, id: str = "", model: str = "", usage: Usage | None = None) -> None:
         if not self._begun:
-            self._begun = True
+            _only_text(id, model)
+            self._begun, self._id = True, id
             self._said.append(Start(id, model, usage or Usage()))
 
     def _part(self, key: object, part: OutputPart) -> None:
@@ -1167,7 +1265,11 @@ class StreamDecoder(ABC):
         if key in self._waiting or (self._live and self._live.key == key):
             return
         self._closed.discard(key)
-        self._calls += isinstance(part, ToolCall)
+        self._parts += 1
+        if isinstance(part, ToolCall):
+            _only_text(part.name)
+            self._calls += 1
+            part = replace(part, id=call_id(part.id, self._ids, self._id))
         fresh, live = _Live(key, part), self._live
         both_calls = live and isinstance(part, ToolCall) and isinstance(live.part, ToolCall)
         if live and both_calls and (self._waiting or not live.is_complete()):
@@ -1178,6 +1280,7 @@ class StreamDecoder(ABC):
 
     def _delta(self, key: object, text: str) -> None:
         """More of a part; what comes too late for one that is closed is let go."""
+        _only_text(text)
         if key in self._waiting:
             self._waiting[key].texts.append(text)
         elif text and self._live and self._live.key == key:
@@ -1200,24 +1303,19 @@ class StreamDecoder(ABC):
                 self._close(following.key)
 
     def _end(self, reason: FinishReason | None = None) -> None:
+        if not (reason or self._finish or self._parts):
+            self._fail(Failure("sent an empty answer", cause="transient"))
+            return
         self._start()
         self._close_all()
         self.ended = True
-        finish = self._meant(reason or self._finish or "stop")
+        finish = true_finish(reason or self._finish or "stop", self._calls > 0)
         self._said.append(Finish(finish, self._usage, self._detail))
 
     def _fail(self, failure: Failure) -> None:
         self._close_all()
         self.ended = True
         self._said.append(failure)
-
-    def _meant(self, finish: FinishReason) -> FinishReason:
-        """Length and filter stand; else it is what was said that counts, not what was claimed."""
-        if finish in ("length", "content_filter", "context_length", "pause"):
-            return finish
-        if self._calls:
-            return "tool_calls"
-        return "stop" if finish == "tool_calls" else finish
 
     def _begin(self, live: _Live) -> None:
         self._live = live
@@ -1274,6 +1372,10 @@ class Dialect(ABC):
     def claims(self, wire: JSON) -> bool:
         """Is this object, a whole answer or one stream event, of this format?"""
 
+    @abstractmethod
+    def is_answer(self, wire: JSON) -> bool:
+        """Does a whole answer of this format hold one, rather than a failure or nothing?"""
+
     # A request
 
     def peek(self, body: JSON) -> Peek:
@@ -1314,6 +1416,10 @@ class Dialect(ABC):
     def parse_usage(self, wire: JSON) -> Usage | None:
         """The token counts in a whole answer or in one stream event, if it has any."""
 
+    def failure_in(self, wire: JSON) -> Failure | None:
+        """The failure that one of this format's own objects tells of, if it does."""
+        return failure_in(wire) if wire.get("error") else None
+
     @abstractmethod
     def is_end(self, data: bytes) -> bool:
         """Does this stream event, or its bytes, end an unbroken stream?"""
@@ -1324,6 +1430,10 @@ class Dialect(ABC):
     def error_event(self, error: RelayError, request_id: str) -> bytes:
         """The error as the last event of a stream."""
         return sse(self.render_error(error, request_id))
+
+    def passes(self, error: UpstreamError) -> bool:
+        """May a provider's error of this format reach a client as it is?"""
+        return True
 
     def status(self, error: RelayError) -> int:
         return error.status
@@ -1423,6 +1533,7 @@ _ANTHROPIC_FINISH: Final[dict[str, FinishReason]] = {
     "refusal": "content_filter",
     "pause_turn": "pause",
 }
+_ANTHROPIC_REASON: Final = (b'"stop_reason":"', b'"stop_reason": "')
 _ANTHROPIC_STOP: Final[dict[FinishReason, str]] = {
     finish: stop for stop, finish in _ANTHROPIC_FINISH.items()
 }
@@ -1500,7 +1611,7 @@ class AnthropicMessages(Dialect):
     auth = "x-api-key"
     call_id = r"[a-zA-Z0-9_-]{1,128}"
     headers: ClassVar = {"anthropic-version": "2023-06-01"}
-    marks = (b'"usage":{', b'"usage": {', b'"message_stop"', b'"error"')
+    marks = (b'"usage":{', b'"usage": {', b'"message_stop"', b'"error"', *_ANTHROPIC_REASON)
     error_types: ClassVar = {
         "bad_request": "invalid_request_error",
         "context_length": "invalid_request_error",
@@ -1520,11 +1631,14 @@ class AnthropicMessages(Dialect):
         kind = wire.get("type")
         return isinstance(kind, str) and kind.startswith(("message", "content_block_", "ping"))
 
+    def is_answer(self, wire: JSON) -> bool:
+        return wire.get("type") == "message" and isinstance(wire.get("content"), list)
+
     def parse_request(self, body: JSON) -> Request:
         wire = Wire(body)
         wire.rest(_ANTHROPIC_REQUEST)
         messages = _anthropic_system(wire)
-        messages += (_anthropic_message(item) for item in wire.each("messages"))
+        messages += map(_anthropic_message, wire.each("messages", required=True))
         user = wire.inner("metadata").want("user_id", str) or ""
         choice = wire.inner("tool_choice")
         disable_parallel = choice.want("disable_parallel_tool_use", bool)
@@ -1554,9 +1668,7 @@ class AnthropicMessages(Dialect):
 
     def cleaned(self, body: JSON, quirks: Quirks, account: str, strip: bool) -> JSON:
         body = body if quirks.native else _without_attribution(body)
-        if strip or quirks.signed:
-            body = _without_foreign_thoughts(body, account, strip)
-        return body
+        return _with_own_thoughts(body, account, quirks.signed, strip)
 
     def parse_response(self, wire: JSON) -> Response:
         blocks = (_anthropic_output(block) for block in wire["content"])
@@ -1602,10 +1714,14 @@ class AnthropicMessages(Dialect):
         )
 
     def is_end(self, data: bytes) -> bool:
-        return b'"message_stop"' in data
+        return b'"message_stop"' in data or any(mark in data for mark in _ANTHROPIC_REASON)
 
     def error_event(self, error: RelayError, request_id: str) -> bytes:
         return sse(self.render_error(error, request_id), "error")
+
+    def passes(self, error: UpstreamError) -> bool:
+        said = error.body.decode(errors="replace")
+        return error.kind != "context_length" or any(words in said for words in _TOO_LONG_WORDS)
 
     def status(self, error: RelayError) -> int:
         return 529 if error.kind == "overloaded" else error.status
@@ -1660,7 +1776,7 @@ def _anthropic_system(wire: Wire) -> list[Message]:
     if not content:
         return []
     texts = wire.texts("system") if isinstance(content, str) else _anthropic_texts(wire)
-    parts = tuple(Text(text) for text in texts if not text.startswith(ATTRIBUTION))
+    parts = tuple(Text(text) for text in map(_unattributed, texts) if text)
     return [Message("system", parts)] if parts else []
 
 
@@ -1844,6 +1960,9 @@ class _AnthropicWriter:
             "max_tokens": request.max_tokens or self.claude.max_tokens,
         }
         messages = list(request.messages)
+        if messages and messages[-1].role == "assistant" and not self.claude.sampling:
+            self.dropped.append("prefill")  # the generation that refuses it
+            messages.pop()
         system = [part for m in _taken_system(messages) for part in m.parts]
         if blocks := self._blocks(system):
             body["system"] = blocks
@@ -1870,7 +1989,11 @@ class _AnthropicWriter:
         """All tools, or the subset that the choice allows, which has no other words here."""
         choice = self.request.tool_choice
         only = choice.names if choice and choice.mode != "named" else ()
-        return (tool for tool in self.request.tools if not only or tool.name in only)
+        if self.request.tools:
+            return (tool for tool in self.request.tools if not only or tool.name in only)
+        # some platforms refuse tool blocks in a history without any tools
+        called = (p.name for m in self.request.messages for p in m.parts if isinstance(p, ToolCall))
+        return map(Tool, dict.fromkeys(called))
 
     def _messages(self, messages: Sequence[Message]) -> list[JSON]:
         said: list[JSON] = []
@@ -1988,7 +2111,7 @@ class _AnthropicWriter:
         if format.schema is None:
             body["system"] = [*body.get("system", ()), {"type": "text", "text": JSON_ONLY}]
             return
-        spec = {"type": "json_schema", "schema": format.schema}
+        spec = {"type": "json_schema", "schema": _closed(format.schema)}
         body["output_config"] = body.get("output_config", {}) | {"format": spec}
 
 
@@ -2008,7 +2131,7 @@ def _reminder(blocks: Iterable[JSON]) -> list[JSON]:
 def _anthropic_definition(tool: Tool) -> JSON:
     described = {"description": tool.description} if tool.description else {}
     strict = {"strict": True} if tool.strict else {}
-    schema = {"type": "object", "properties": {}} | tool.schema
+    schema = rooted(tool.schema)
     if "definitions" in schema and "$defs" not in schema:  # $ref is resolved in $defs only
         schema = loads(dumps(schema).replace(b"#/definitions/", b"#/$defs/"))
         schema["$defs"] = schema.pop("definitions")
@@ -2032,6 +2155,28 @@ def _flat(schema: JSON) -> JSON:
     return flat | {"type": "object"} | ({"required": sorted(required)} if required else {})
 
 
+# What structured output does not support; it is said in words instead.
+_BOUNDS: Final = frozenset(
+    "minimum maximum exclusiveMinimum exclusiveMaximum multipleOf minLength maxLength minItems"
+    " maxItems".split()
+)
+
+
+def _closed(schema: Any) -> Any:
+    """A schema as structured output takes it: closed objects, bounds in the description."""
+    if isinstance(schema, list):
+        return [_closed(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    closed = {name: _closed(value) for name, value in schema.items() if name not in _BOUNDS}
+    if schema.get("type") == "object":
+        closed["additionalProperties"] = False
+    bounds = [f"{name}: {shown(schema[name])}" for name in schema if name in _BOUNDS]
+    if bounds and isinstance(schema.get("type"), str):
+        closed["description"] = " ".join((schema.get("description", ""), *bounds)).strip()
+    return closed
+
+
 def _anthropic_tool_choice(choice: ToolChoice | None, parallel: bool | None, forced: bool) -> JSON:
     mode = choice.mode if choice else "auto"
     said: JSON = {"type": {"required": "any", "named": "tool"}.get(mode, mode)}
@@ -2047,17 +2192,22 @@ def _anthropic_tool_choice(choice: ToolChoice | None, parallel: bool | None, for
 # A request that passes through, as far as it must be edited
 
 
-def _without_attribution(body: JSON) -> JSON:
-    """Without what Claude Code says to Anthropic alone: the billing block and `safeguards`.
+def _unattributed(text: str) -> str:
+    return text.partition("\n")[2] if text.startswith(ATTRIBUTION) else text
 
-    The block differs between sessions and so spoils every prefix cache (11 projects met it);
+
+def _without_attribution(body: JSON) -> JSON:
+    """Without what Claude Code says to Anthropic alone: the billing line and `safeguards`.
+
+    The line differs between sessions and so spoils every prefix cache (11 projects met it);
     `safeguards` holds the user's name, folders and permission rules.
     """
     system = body.get("system")
-    if isinstance(system, list) and system and _attributes(system[0]):
-        body = body | {"system": system[1:]}
-    elif isinstance(system, str) and system.startswith(ATTRIBUTION):
-        body = body | {"system": system.partition("\n")[2]}
+    if isinstance(system, str) and system.startswith(ATTRIBUTION):
+        body = body | {"system": _unattributed(system)}
+    elif isinstance(system, list) and any(map(_attributes, system)):
+        cut = [b | {"text": _unattributed(b["text"])} if _attributes(b) else b for b in system]
+        body = body | {"system": [b for b in cut if not isinstance(b, dict) or b.get("text") != ""]}
     return without(body, ["safeguards"])
 
 
@@ -2065,35 +2215,40 @@ def _attributes(block: object) -> bool:
     return isinstance(block, dict) and str(block.get("text", "")).startswith(ATTRIBUTION)
 
 
-def _without_foreign_thoughts(body: JSON, account: str, every: bool) -> JSON:
-    """Without thinking blocks sealed elsewhere, which Anthropic refuses; or without `every` one.
+def _with_own_thoughts(body: JSON, account: str, signed: bool, strip: bool) -> JSON:
+    """With thinking blocks as this provider knows them.
 
-    Ours are told by the envelope.  What `account` minted itself is unwrapped.
+    An envelope of its own account is opened.  Another's is an error to who checks signatures
+    (`signed`), so the block goes; to a clone it is nothing, so the thought stays, unsigned.
+    With `strip` every thinking block goes.
     """
     messages, changed = [], False
     for message in body.get("messages") or ():
         content = message.get("content") if isinstance(message, dict) else None
         if isinstance(content, list):
-            kept = [b for block in content if (b := _thought_kept(block, account, every))]
-            if kept != content:
+            known = (_own_thought(block, account, signed, strip) for block in content)
+            kept = [block for block in known if block is not None]
+            if len(kept) != len(content) or any(map(operator.is_not, kept, content)):
                 changed = True
                 message = message | {"content": kept or [{"type": "text", "text": "(thinking)"}]}
         messages.append(message)
     return body | {"messages": messages} if changed else body
 
 
-def _thought_kept(block: Any, account: str, every: bool) -> Any:
+def _own_thought(block: Any, account: str, signed: bool, strip: bool) -> Any:
     kind = block.get("type") if isinstance(block, dict) else None
     slot = {"thinking": "signature", "redacted_thinking": "data"}.get(kind or "")
     if not slot:
         return block
     token = str(block.get(slot) or "")
-    if every or token == "":
+    if strip or (signed and not token):
         return None
     if not token.startswith("rly1."):
         return block
     seal = opened(token, "as")
-    return block | {slot: seal.value} if seal.account == account and seal.value else None
+    if seal.account == account and seal.value:
+        return block | {slot: seal.value}
+    return block | {slot: ""} if block.get("thinking") and not signed else None
 
 
 # An answer, read and written
@@ -2112,7 +2267,7 @@ def _anthropic_output(block: JSON) -> OutputPart | None:
             return Reasoning("", Seal("ad", block.get("data") or ""))
         case "tool_use":
             arguments = block.get("input") or {}
-            return ToolCall(block["id"], block["name"], dumps(arguments).decode())
+            return ToolCall(block.get("id") or "", block["name"], dumps(arguments).decode())
         case _:
             return None  # server tools and what comes next year
 
@@ -2123,12 +2278,18 @@ def _anthropic_block(part: OutputPart) -> JSON:
             return {"type": "text", "text": text}
         case Reasoning(text, seal):
             if seal and seal.field == "ad" and not text:
-                return {"type": "redacted_thinking", "data": enveloped(seal)}
-            return {"type": "thinking", "thinking": text, "signature": enveloped(seal)}
+                return {"type": "redacted_thinking", "data": _anthropic_token(seal)}
+            return {"type": "thinking", "thinking": text, "signature": _anthropic_token(seal)}
         case ToolCall(id, name, text):
             arguments = parse_object(text) if text.strip() else {}
             arguments = {"_raw": text} if arguments is None else arguments
             return {"type": "tool_use", "id": id, "name": name, "input": arguments}
+
+
+def _anthropic_token(seal: Seal | None) -> str:
+    """A seal for a client of this format: its own as it is, another's in an envelope."""
+    own = seal and seal.field in ("as", "ad") and not seal.account
+    return seal.value if seal and own else enveloped(seal)
 
 
 def _anthropic_usage(usage: Usage) -> JSON:
@@ -2152,15 +2313,39 @@ def _anthropic_detail(wire: JSON) -> str:
     return str(wire.get("stop_sequence") or "")
 
 
-def _prompt_too_long(message: str) -> str:
-    """In the words by which Claude Code knows that it has to compact the conversation."""
-    if "prompt is too long" in message:
-        return message
-    numbers = sorted(int(n) for n in re.findall(r"\d{4,}", message.replace(",", "")))
-    counts = f"{numbers[-1]} tokens > {numbers[0]} maximum" if len(numbers) > 1 else ""
-    return (
-        f"prompt is too long: {counts} ({message})" if counts else f"prompt is too long: {message}"
+# How providers say that a request does not fit, with what counts in it.  Two different things:
+# a prompt that is too long, which has to be compacted, and a prompt with too much room asked
+# for the answer, which has to be asked for less.
+_TOO_LONG_TEXTS: Final = tuple(
+    re.compile(pattern, re.IGNORECASE | re.DOTALL)
+    for pattern in (
+        # OpenAI, DeepSeek; vLLM in two spellings
+        r"length is (?P<limit>\d+) tokens.*?\((?P<input>\d+) in the messages, (?P<output>\d+) in",
+        r"too large: (?P<output>\d+).*?length is (?P<limit>\d+) tokens.*?has (?P<input>\d+) input",
+        r"length is (?P<limit>\d+) tokens.*?(requested|resulted in|has|contains)\D{0,40}(?P<input>\d+)",
+        # llama.cpp, Kimi, Gemini
+        r"\((?P<input>\d+) tokens\) exceeds the available context size \((?P<limit>\d+)",
+        r"token limit: (?P<limit>\d+) \(requested: (?P<input>\d+)",
+        r"token count \((?P<input>\d+)\) exceeds .{0,60}?\((?P<limit>\d+)\)",
     )
+)
+# By these Claude Code knows what to do; other words make it give up.
+_TOO_LONG_WORDS: Final = ("prompt is too long", "exceed context limit")
+
+
+def _prompt_too_long(message: str) -> str:
+    """In Anthropic's words, with the provider's numbers where it gave any."""
+    if any(words in message for words in _TOO_LONG_WORDS):
+        return message
+    found = (pattern.search(message) for pattern in _TOO_LONG_TEXTS)
+    if not (match := next((match for match in found if match), None)):
+        return f"prompt is too long: {message}"
+    asked, limit = int(match["input"]), int(match["limit"])
+    output = match.groupdict().get("output")
+    if output and asked <= limit:
+        sum_ = f"{asked} + {output} > {limit}"
+        return f"input length and `max_tokens` exceed context limit: {sum_} ({message})"
+    return f"prompt is too long: {asked} tokens > {limit} maximum ({message})"
 
 
 class _AnthropicDecoder(StreamDecoder):
@@ -2288,10 +2473,12 @@ class _AnthropicEncoder:
         stop = self._event("content_block_stop", index=self._index)
         if isinstance(self._part, Reasoning):
             if seal and seal.field == "ad" and not self._spoke:
-                block = {"type": "redacted_thinking", "data": enveloped(seal)}
+                block = {"type": "redacted_thinking", "data": _anthropic_token(seal)}
                 begin = self._event("content_block_start", index=self._index, content_block=block)
                 return begin + stop
-            return self._delta({"type": "signature_delta", "signature": enveloped(seal)}) + stop
+            return (
+                self._delta({"type": "signature_delta", "signature": _anthropic_token(seal)}) + stop
+            )
         if isinstance(self._part, ToolCall) and not self._spoke:
             return self._delta({"type": "input_json_delta", "partial_json": "{}"}) + stop
         return stop
@@ -2388,6 +2575,11 @@ class OpenAIChat(Dialect):
     def claims(self, wire: JSON) -> bool:
         return "choices" in wire or str(wire.get("object", "")).startswith("chat.completion")
 
+    def is_answer(self, wire: JSON) -> bool:
+        first = (wire.get("choices") or [{}])[0]
+        said = isinstance(first.get("message"), dict) and not self.failure_in(wire)
+        return said and not (wire.get("base_resp") or {}).get("status_code")
+
     def parse_request(self, body: JSON) -> Request:
         wire = Wire(body)
         wire.rest(_CHAT_REQUEST)
@@ -2397,7 +2589,7 @@ class OpenAIChat(Dialect):
         user = wire.want("safety_identifier", str) or wire.want("user", str) or ""
         return Request(
             model=wire.want("model", str) or "",
-            messages=tuple(map(_chat_message, wire.each("messages"))),
+            messages=tuple(map(_chat_message, wire.each("messages", required=True))),
             tools=_chat_tools(wire),
             tool_choice=_chat_choice(wire),
             parallel_tools=parallel,
@@ -2434,15 +2626,10 @@ class OpenAIChat(Dialect):
     def parse_response(self, wire: JSON) -> Response:
         choice = wire["choices"][0]
         reason = choice.get("finish_reason") or "stop"
-        if reason in _CHAT_BREAK:
-            raise ValueError(f"the provider gave up: {reason}")
         message = choice["message"]
         parts = _chat_output(message)
-        finish = _CHAT_FINISH.get(reason, "stop")
         refusal = message.get("refusal") or ""
-        if finish in ("stop", "tool_calls"):
-            called = any(isinstance(part, ToolCall) for part in parts)
-            finish = "tool_calls" if called else "content_filter" if refusal else "stop"
+        finish = "content_filter" if refusal else _CHAT_FINISH.get(reason, "stop")
         return Response(
             id=wire.get("id") or "",
             model=wire.get("model") or "",
@@ -2454,8 +2641,13 @@ class OpenAIChat(Dialect):
 
     def render_response(self, response: Response, asked: Asked) -> JSON:
         refused = response.finish == "content_filter" and response.detail
-        message = {"role": "assistant", "content": None, "refusal": response.detail or None}
-        message |= _chat_said(response.parts) | ({} if refused else {"refusal": None})
+        message: JSON = {"role": "assistant", "content": None, "refusal": None}
+        message |= _chat_said(response.parts)
+        if refused:  # said once: a chat provider's refusal is also the text it came as
+            message["refusal"] = response.detail
+            message["content"] = (
+                None if message["content"] == response.detail else message["content"]
+            )
         choice = {
             "index": 0,
             "message": message,
@@ -2477,6 +2669,12 @@ class OpenAIChat(Dialect):
             choices = wire.get("choices") or [{}]
             usage = choices[0].get("usage") if isinstance(choices[0], dict) else None
         return _chat_counts(usage) if isinstance(usage, dict) else None
+
+    def failure_in(self, wire: JSON) -> Failure | None:
+        reasons = [c.get("finish_reason") for c in wire.get("choices") or () if c]
+        if reasons and reasons[0] in _CHAT_BREAK:
+            return Failure(f"gave up: {reasons[0]}", cause="overloaded")
+        return super().failure_in(wire)
 
     def is_end(self, data: bytes) -> bool:
         return data.strip() == b"[DONE]" or any(mark in data for mark in _CHAT_REASON)
@@ -2689,6 +2887,8 @@ class _ChatWriter:
             body |= said
             self.dropped += [] if said or not request.thinking.word() else ["thinking"]
         if request.tools and quirks.tools_effort:
+            wanted = body.get("reasoning_effort", quirks.tools_effort)
+            self.dropped += ["thinking"] if wanted != quirks.tools_effort else []
             body["reasoning_effort"] = quirks.tools_effort
         if request.format:
             self._format(body, request.format)
@@ -2700,16 +2900,25 @@ class _ChatWriter:
         return Rendered(body, tuple(dict.fromkeys(self.dropped)))
 
     def _messages(self) -> list[JSON]:
-        said, started = list[JSON](), False
+        said: list[JSON] = []
         for message in self._placed():
-            started |= message.role != "system"
             if message.role == "assistant":
                 said.append(self._assistant(message))
             elif message.role == "user":
                 said += self._user(message)
             elif text := _chat_text(message.parts):
                 said.append({"role": self.quirks.system_role, "content": text})
+        if said and said[-1]["role"] == "assistant":
+            self._prefill(said)
         return said
+
+    def _prefill(self, said: list[JSON]) -> None:
+        """The beginning of an answer; without a word for it, it would be taken for a whole one."""
+        if self.quirks.prefill:
+            said[-1][self.quirks.prefill] = True
+        else:
+            self.dropped.append("prefill")
+            said.pop()
 
     def _placed(self) -> Iterable[Message]:
         """System messages behind the first user message, as this provider takes them.
@@ -2781,7 +2990,7 @@ class _ChatWriter:
         function: JSON = {"name": tool.name}
         if tool.description:
             function["description"] = tool.description
-        function["parameters"] = {"type": "object", "properties": {}} | tool.schema
+        function["parameters"] = rooted(tool.schema)
         if self.quirks.tool_strict == "false":
             function["strict"] = False
         elif self.quirks.tool_strict == "as_is" and tool.strict is not None:
@@ -2929,11 +3138,11 @@ def _chat_output(message: JSON) -> tuple[OutputPart, ...]:
             text += item.get("text") or ""
     if text := text or message.get("refusal") or "":
         parts.append(Text(text))
-    for index, call in enumerate(message.get("tool_calls") or ()):
+    for call in message.get("tool_calls") or ():
         function = call["function"]
         arguments = function.get("arguments") or ""
         arguments = arguments if isinstance(arguments, str) else dumps(arguments).decode()
-        parts.append(ToolCall(call.get("id") or f"call_{index}", function["name"], arguments))
+        parts.append(ToolCall(call.get("id") or "", function["name"], arguments))
     return tuple(parts)
 
 
@@ -2996,7 +3205,7 @@ def _chat_sealed(part: Reasoning) -> bool:
 
 
 def _chat_detail(index: int, part: Reasoning) -> JSON:
-    token = enveloped(part.seal)
+    token = enveloped(part.seal) if part.seal else ""
     if part.text:
         signed = {"signature": token} if token else {}
         return {"type": "reasoning.text", "text": part.text, "index": index} | signed
@@ -3056,13 +3265,10 @@ class _ChatDecoder(StreamDecoder):
         self._last: _Slot | None = None
         self._details: dict[object, JSON] = {}
         self._plain = False  # has reasoning come as plain text?
-        self._spoke = False
 
     def _data(self, data: bytes) -> None:
         if data.strip() != b"[DONE]":
             super()._data(data)
-        elif not self._finish and not self._spoke:
-            self._fail(Failure("sent an empty answer", cause="transient"))
         else:
             if not self._finish and self._live and isinstance(self._live.part, ToolCall):
                 self._finish = "tool_calls" if self._live.is_complete() else "length"
@@ -3073,10 +3279,14 @@ class _ChatDecoder(StreamDecoder):
         if odd and (failure := failure_in(wire)):
             self._fail(failure)
             return
-        self._start(wire.get("id") or "", wire.get("model") or "")
+        if id := wire.get("id"):  # Azure's first chunk has none yet
+            self._start(id, wire.get("model") or "")
         self._usage = latest(self._usage, CHAT.parse_usage(wire))
-        for choice in (wire.get("choices") or ())[:1]:  # one answer is translated, the first
-            self._choice(choice)
+        for choice in wire.get("choices") or ():
+            if not choice.get("index"):  # one answer is translated, the first
+                self._choice(choice)
+        if failure := CHAT.failure_in(wire):
+            self._fail(failure)
 
     def _choice(self, choice: JSON) -> None:
         """A chunk may hold all kinds at once; they are said in the order of a message."""
@@ -3095,13 +3305,10 @@ class _ChatDecoder(StreamDecoder):
         self._finished(choice.get("finish_reason"))
 
     def _finished(self, reason: str | None) -> None:
-        if reason in _CHAT_BREAK:
-            self._fail(Failure(f"gave up: {reason}", cause="overloaded"))
-        elif reason and self._finish != "content_filter":
+        if reason and self._finish != "content_filter":
             self._finish = _CHAT_FINISH.get(reason, "stop")
 
     def _say(self, key: str, part: OutputPart, text: str) -> None:
-        self._spoke = True
         self._part(key, part)
         self._delta(key, text)
 
@@ -3143,11 +3350,10 @@ class _ChatDecoder(StreamDecoder):
         text = said if isinstance(said, str) else dumps(said).decode()
         slot = self._slot(call.get("index"), id, name)
         if slot is None:
-            slot = _Slot(id or f"call_{self._calls}", name)
+            slot = _Slot(id, name)
             self._last = slot
             if isinstance(call.get("index"), int):
                 self._slots[call["index"]] = slot
-            self._spoke = True
             self._part(slot, ToolCall(slot.id, name))
         self._delta(slot, slot.news(text))
 
@@ -3243,6 +3449,7 @@ class _ChatEncoder:
                 self._texts.append(text)
                 return self._delta({"reasoning_content": text})
             case _:
+                self._texts.append(text)
                 return self._delta({"content": text})
 
     def _close(self, seal: Seal | None) -> bytes:
@@ -3256,7 +3463,8 @@ class _ChatEncoder:
 
     def _finish(self, finish: Finish) -> bytes:
         refused = finish.reason == "content_filter" and finish.detail
-        delta = {"refusal": finish.detail} if refused else {}
+        said = "".join(self._texts) == finish.detail and isinstance(self._part, Text)
+        delta = {"refusal": finish.detail} if refused and not said else {}
         last = self._delta(delta, _CHAT_STOP.get(finish.reason, finish.reason))
         if self._asked.usage:
             last += sse(self._head | {"choices": [], "usage": _chat_usage(finish.usage)})
@@ -3370,13 +3578,13 @@ class Passthrough(Pipe):
     def eof(self, reason: Failure = TRUNCATED) -> bytes:
         """A last event may lack its blank line; half of one is let go before the error."""
         held, self._held = self._held, b""
+        if held and not self.begun:
+            self._note(self._probe.feed(held + b"\n\n"))
         said = self._read(held + b"\n\n").removesuffix(b"\n\n") if held else b""
-        if not self.begun and not self.failure:
-            self._note(self._probe.feed(held) + self._probe.eof())
         if self._ended or self.failure:
             return said
         self.failure = told(reason, self._passage)
-        return self._encoder.encode(self.failure)
+        return (said + b"\n\n" if _is_whole(said) else b"") + self._encoder.encode(self.failure)
 
     def alive(self) -> bytes:
         # the encoder has not said the start that went by; tell it, so that it may ping
@@ -3396,7 +3604,7 @@ class Passthrough(Pipe):
                 wire = loads(event.data)
                 self._ended |= self._dialect.is_end(event.data)
                 usage = self._dialect.parse_usage(wire)
-                failed = failure_in(wire) if wire.get("error") else None
+                failed = self._dialect.failure_in(wire)
             except (ValueError, LookupError, TypeError, AttributeError):
                 continue
             if usage:
@@ -3407,6 +3615,14 @@ class Passthrough(Pipe):
                     errors="surrogateescape"
                 )
         return data
+
+
+def _is_whole(event: bytes) -> bool:
+    """Does an event that lacks its blank line lack nothing else?"""
+    try:
+        return bool([loads(part.data) for part in SSEDecoder().feed(event + b"\n\n")])
+    except ValueError:
+        return False
 
 
 class Translation(Pipe):
@@ -3446,7 +3662,7 @@ def returned(event: Event, passage: Passage) -> Event:
             return told(event, passage)
         case PartStart(ToolCall(id, name)) if name in passage.names:
             return PartStart(ToolCall(id, passage.names[name]))
-        case PartEnd(Seal(kind, value)):
+        case PartEnd(Seal(kind, value)) if passage.upstream is not passage.client:
             return PartEnd(Seal(kind, value, passage.account))
         case _:
             return event
@@ -3480,15 +3696,15 @@ def whole_answer(data: bytes, expected: Dialect) -> tuple[Dialect, Response] | F
         if failure := _failure_instead(wire, expected):
             return failure
         dialect = recognised(wire, expected)
-        return dialect, dialect.parse_response(wire)
+        return dialect, sound(dialect.parse_response(wire))
     except (ValueError, LookupError, TypeError, AttributeError, RelayError) as error:
         return Failure(f"an unreadable answer ({error}): {snippet(data)}", cause="transient")
 
 
 def _failure_instead(wire: JSON, expected: Dialect) -> Failure | None:
     claimed = any(dialect.claims(wire) for dialect in DIALECTS.values())
-    if claimed and not wire.get("error") and not (wire.get("base_resp") or {}).get("status_code"):
-        return None
+    if claimed and not (wire.get("base_resp") or {}).get("status_code"):
+        return recognised(wire, expected).failure_in(wire)
     return failure_in(wire) or Failure(
         f"not an answer of this kind: {snippet(dumps(wire))}", cause="transient"
     )
@@ -3527,14 +3743,25 @@ class Gathered(Pipe):
         self.begun = True
         if looks_like(data) != "json":
             return self._respond(_folded(data, passage))
+        if self._passes(data):
+            return data
         answer = whole_answer(data, passage.upstream)
         if isinstance(answer, Failure):
             return self._respond(answer)
-        dialect, response = answer
-        if dialect is passage.client and not passage.names:
-            self.translated, self.usage = False, response.usage
-            return data
+        response = answer[1]
         return self._respond(fold(returned(e, passage) for e in unfold(response)))
+
+    def _passes(self, data: bytes) -> bool:
+        """Is it an answer in the client's own dialect?  Then it need not be understood."""
+        client = self._passage.client
+        try:
+            wire = loads(data)
+            passes = not self._passage.names and client.claims(wire) and client.is_answer(wire)
+            self.usage = client.parse_usage(wire) if passes else None
+        except (ValueError, LookupError, TypeError, AttributeError):
+            return False
+        self.translated = not passes
+        return passes
 
     def _respond(self, answer: Response | Failure) -> bytes:
         if isinstance(answer, Failure):
@@ -3655,7 +3882,7 @@ class _Unreadable(Pipe):
 class Body:
     """A request body and, decoded once, what it says."""
 
-    __slots__ = ("raw", "wire")
+    __slots__ = ("__dict__", "raw", "wire")
 
     def __init__(self, raw: bytes) -> None:
         try:
@@ -3667,11 +3894,17 @@ class Body:
         self.raw = raw
         self.wire: JSON = wire
 
+    @functools.cached_property
+    def exact(self) -> JSON:
+        """What it says, for saying it again: with integers of any size."""
+        wire = loads_exactly(self.raw)
+        return wire if isinstance(wire, dict) and wire != self.wire else self.wire
+
     def retargeted(self, model: str) -> bytes:
         """The same bytes with another model; where its place is not certain, edited JSON."""
         if self.wire.get("model") == model:
             return self.raw
-        wire = self.wire | {"model": model}
+        wire = self.exact | {"model": model}
         if span := _model_span(self.raw, self.wire):
             spliced = self.raw[: span[0]] + dumps(model) + self.raw[span[1] :]
             # with an escaped letter of "model" about, a second key may be hidden
@@ -3723,6 +3956,10 @@ class Edits:
     fixed: Mapping[str, Any] = field(default_factory=dict)
     default: Mapping[str, Any] = field(default_factory=dict)
     set: Mapping[str, Any] = field(default_factory=dict)
+
+    def taken(self, body: JSON) -> tuple[str, ...]:
+        """What of a body `applied` takes out."""
+        return tuple(path for path in self.drop if found(body, path.split(".")) is not None)
 
     def applied(self, body: JSON) -> JSON:
         """The edited body; the very same object if there is nothing to edit."""
@@ -3920,11 +4157,6 @@ def _calendar(reset: str, now: float) -> float | None:
     else:
         then = midnight + datetime.timedelta(days=days)
     return then.timestamp() - now
-
-
-def plan_text(failure: str) -> str:
-    """A failure class in words, for messages and logs."""
-    return failure.replace("_", " ")
 
 
 # ==== 11. Presets =============================================================
@@ -4643,7 +4875,9 @@ class Site:
         return _VARIABLE.sub(lambda m: self._variable(m[1], m[2]) if m[1] else "$", text)
 
     def _variable(self, name: str, default: str | None) -> str:
-        value = self.reading.env.get(name) or default
+        value = self.reading.env.get(name)
+        if not value and default is not None:
+            value = default
         if value is None and not self.reading.lenient:
             self.reading.wrong(self.path, f"the environment variable {name} is not set")
         return value or ""
@@ -5174,8 +5408,10 @@ SUPPORTED: Final = frozenset((*DIALECTS, "demo"))
 LATER_DIALECTS: Final = frozenset(("responses", "gemini"))
 LOOPBACK_NAMES: Final = frozenset(("localhost", "localhost.localdomain", "ip6-localhost"))
 
-# How a credential is carried: the header, and what stands before the key in it.
-AUTH_STYLES: Final[dict[str, tuple[str, str]]] = {
+# How a credential is carried: the header, and what stands before the key in it; None means that
+# the name is a query parameter's.
+AUTH_STYLES: Final[dict[str, tuple[str, str | None]]] = {
+    "query:key": ("key", None),
     "bearer": ("Authorization", "Bearer "),
     "x-api-key": ("x-api-key", ""),
     "api-key": ("api-key", ""),
@@ -5953,27 +6189,27 @@ def concluded(
     own = [(lane, error) for lane, error in failures if error.failure.name in OF_THE_REQUEST]
     lane, last = own[-1] if own else failures[-1]
     told = "; ".join(f"{lane}: {error.message}" for lane, error in failures)
+    if len(failures) == 1:
+        told = f"{lane}{_ADVICE.get(last.failure.name, '')}: {last.message}"
+    if skipped:
+        told += "; not tried: " + _resting(skipped, now)
     waits = [error.retry_after for _, error in failures if error.retry_after is not None]
     waits += [mark.until - now for _, mark in skipped]
-    if len(failures) == 1 or own:
-        body = last.body if own else b""
+    if own or len({str(lane.target) for lane, _ in failures}) == 1:
         return UpstreamError(
             last.failure.name,
-            f"{lane}{_ADVICE.get(last.failure.name, '')}: {last.message}"
-            if len(failures) == 1
-            else told,
+            told,
             upstream_status=last.upstream_status,
             retry_after=min(waits, default=None),
-            body=body,
+            body=last.body if own else b"",
             headers=last.headers,
         )
     limits = all(error.failure.name in LIMITS for _, error in failures)
-    retry = any(error.retry for _, error in failures)
     return NoTarget(
         f"all {len(failures)} attempts failed: {told}",
         status=429 if limits else 503,
         kind="rate_limit" if limits else "unavailable",
-        retry=retry,
+        retry=any(error.retry for _, error in failures),
         retry_after=min(waits, default=None),
     )
 
@@ -5992,18 +6228,28 @@ _ADVICE: Final = {
 
 
 def _all_cooling(skipped: Sequence[tuple[Lane, Mark]], now: float) -> RelayError:
-    causes = "; ".join(
-        f"{lane}: {plan_text(mark.failure)}, for {max(1, round(mark.until - now))} s more"
-        for lane, mark in skipped
-    )
     limits = all(mark.failure in LIMITS for _, mark in skipped)
     return NoTarget(
-        f"every target is cooling down: {causes}",
+        f"every target is cooling down: {_resting(skipped, now)}",
         status=429 if limits else 503,
         kind="rate_limit" if limits else "unavailable",
         retry=any(FAILURES[mark.failure].retry for _, mark in skipped),
         retry_after=min((mark.until - now for _, mark in skipped), default=None),
     )
+
+
+def _resting(skipped: Sequence[tuple[Lane, Mark]], now: float) -> str:
+    """Who is not tried, why, and for how long."""
+    return "; ".join(
+        f"{lane}: {mark.failure.replace('_', ' ')}, for {_span(mark.until - now)} more"
+        for lane, mark in skipped
+    )
+
+
+def _span(seconds: float) -> str:
+    steps = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
+    size, unit = next((step for step in steps if seconds >= 2 * step[0]), (1, "s"))
+    return f"{max(1, round(seconds / size))} {unit}"
 
 
 def error_headers(error: RelayError) -> dict[str, str]:
@@ -6247,14 +6493,20 @@ def _said(error: BaseException) -> str:
     return getattr(inner, "strerror", None) or str(inner) or type(error).__name__
 
 
-async def read_all(reply: Reply, most: int = 64 << 20) -> bytes:
-    """A whole answer; UpstreamError if it is longer than any answer should be."""
+async def read_all(reply: Reply, idle: float, most: int = 64 << 20) -> bytes:
+    """A whole answer; UpstreamError if it stops, or is longer than any answer should be."""
     blocks, size = list[bytes](), 0
-    while block := await reply.read():
-        blocks.append(block)
-        if (size := size + len(block)) > most:
-            raise UpstreamError("transient", f"sent more than {most >> 20} MB")
-    return b"".join(blocks)
+    try:
+        while True:
+            async with asyncio.timeout(idle):
+                block = await reply.read()
+            if not block:
+                return b"".join(blocks)
+            blocks.append(block)
+            if (size := size + len(block)) > most:
+                raise UpstreamError("transient", f"sent more than {most >> 20} MB")
+    except TimeoutError:
+        raise UpstreamError("timeout", "went silent in the middle of its answer") from None
 
 
 class Inflater:
@@ -6444,8 +6696,8 @@ class Exchange:
     @functools.cached_property
     def parsed(self) -> Request:
         """The whole request in the hub's words and in order."""
-        request = self.dialect.parse_request(self.body.wire)
-        return replace(request, messages=repaired(request.messages))
+        request = self.dialect.parse_request(self.body.exact)
+        return with_known_choice(replace(request, messages=repaired(request.messages)))
 
     @functools.cached_property
     def tokens(self) -> int:
@@ -6460,12 +6712,15 @@ class Exchange:
         headers = request_headers(self.request.headers, stream, same)
         present = {name.lower() for name in headers}
         headers |= {n: v for n, v in lane.endpoint.dialect.headers.items() if n not in present}
-        if secret := lane.credential.secret:
-            name, before = AUTH_STYLES[lane.endpoint.auth]
-            headers[name] = before + secret
         url = lane.endpoint.address(lane.target.model)
         if same:
             url = _with_query(url, self.request.raw_path.partition("?")[2])
+        if secret := lane.credential.secret:
+            name, before = AUTH_STYLES[lane.endpoint.auth]
+            if before is None:
+                url += ("&" if "?" in url else "?") + f"{name}={urllib.parse.quote(secret)}"
+            else:
+                headers[name] = before + secret
         return Outgoing(
             url=url,
             headers=_overridden(headers, config),
@@ -6499,13 +6754,14 @@ class Exchange:
         """The same dialect: the client's bytes, edited only where something must be."""
         endpoint, model = lane.endpoint, lane.target.model
         account = lane.credential.account
-        body = self.dialect.cleaned(self.body.wire, endpoint.quirks, account, strip)
+        body = self.dialect.cleaned(self.body.exact, endpoint.quirks, account, strip)
         if stream is not self.peek.stream:
             body = without(body, ["stream_options"]) | {"stream": stream}
+        dropped = endpoint.edits.taken(body) + (("thinking",) if strip else ())
         body = endpoint.edits.applied(body)
-        untouched = body is self.body.wire
+        untouched = body is self.body.exact
         data = self.body.retargeted(model) if untouched else dumps(body | {"model": model})
-        return Said(data, "verbatim" if data == self.body.raw else "edited")
+        return Said(data, "verbatim" if data == self.body.raw else "edited", {}, dropped)
 
     def _translated(self, lane: Lane, stream: bool, strip: bool) -> Said:
         """Another dialect: what was meant, in the words this provider takes."""
@@ -6516,7 +6772,8 @@ class Exchange:
         request, names = suited(request, re.compile(quirks.tool_name), ids)
         rendered = endpoint.dialect.render_request(request, quirks, lane.credential.account)
         data = dumps(endpoint.edits.applied(rendered.body))
-        return Said(data, "translated", names, rendered.dropped)
+        dropped = dict.fromkeys((*rendered.dropped, *endpoint.edits.taken(rendered.body)))
+        return Said(data, "translated", names, tuple(dropped))
 
     def since(self, moment: float | None) -> int | None:
         return None if moment is None else round((moment - self.began) * 1000)
@@ -6766,6 +7023,7 @@ class Answer:
     pipe: Pipe
     head: bytes  # what the client is owed for what was read so far
     inflater: Inflater
+    deadline: float  # of the attempt, in the event loop's time
     raw: bytes = b""  # a whole answer, in its content coding
 
     async def read(self) -> bytes:
@@ -6908,10 +7166,12 @@ class Relay:
     async def attempt(self, exchange: Exchange, lane: Lane, strip: bool) -> Answer:
         """One lane.  It counts as answered once its first meaningful event is in."""
         began, provider = time.monotonic(), lane.target.provider
+        deadline = asyncio.get_running_loop().time() + provider.attempt_total
         outcome, status = "cancelled", 0
         try:
-            async with asyncio.timeout(provider.attempt_total):
+            async with asyncio.timeout_at(deadline):
                 answer = await self._first_event(exchange, lane, strip)
+            answer.deadline = deadline
             outcome, status = "ok", answer.reply.status
             self.health.succeeded(lane)
             return answer
@@ -6930,7 +7190,7 @@ class Relay:
         exchange.lane, exchange.note = lane, outgoing.note
         exchange.dropped = outgoing.dropped
         limits = lane.target.provider.timeouts
-        wait = limits.first_event if outgoing.stream else None
+        wait = limits.first_event if outgoing.stream and exchange.peek.stream else None
         try:
             async with asyncio.timeout(wait):
                 reply = await self._posted(exchange, lane, outgoing)
@@ -6954,7 +7214,7 @@ class Relay:
         return reply
 
     async def _error(self, exchange: Exchange, lane: Lane, reply: Reply) -> UpstreamError:
-        body = await read_all(reply, 1 << 20)
+        body = await read_all(reply, lane.target.provider.timeouts.idle, 1 << 20)
         with contextlib.suppress(UpstreamError):
             body = Inflater(reply.headers.get("Content-Encoding", "")).feed(body)
         return self._classified(
@@ -6990,10 +7250,10 @@ class Relay:
     ) -> Answer:
         make = Streamed if exchange.peek.stream else Gathered
         inflater = Inflater(reply.headers.get("Content-Encoding", ""))
-        answer = Answer(lane, outgoing, reply, make(outgoing.passage), b"", inflater)
+        answer = Answer(lane, outgoing, reply, make(outgoing.passage), b"", inflater, math.inf)
         pipe = answer.pipe
         if isinstance(pipe, Gathered):
-            answer.raw = await read_all(reply)
+            answer.raw = await read_all(reply, lane.target.provider.timeouts.idle)
             pipe.feed(inflater.feed(answer.raw))
             answer.head = pipe.eof()
         else:
@@ -7063,26 +7323,32 @@ class Relay:
             response = await downstream.begin(self._headers(exchange, answer))
             downstream.alive = pipe.alive
             await downstream.write(answer.head)
-            try:
-                while data := await answer.read():
-                    if out := pipe.feed(data):
-                        await downstream.write(out)
-                exchange.code = "OK"
-                reason = TRUNCATED
-            except UpstreamError as error:
-                reason = Failure(error.message, cause=error.failure.name)
-                exchange.code = "UI" if error.failure.name == "timeout" else "UR"
+            code, reason = await self._flow(answer, downstream)
             await downstream.write(pipe.eof(reason))
+            exchange.code = code if pipe.failure else "OK"
             if pipe.failure:
-                ended = "UR" if pipe.failure.cause else "UE"
-                exchange.code = ended if exchange.code == "OK" else exchange.code
+                if code == "OK":
+                    exchange.code = "UR" if pipe.failure.cause else "UE"
                 self._broke(exchange, answer, pipe.failure)
-            else:
-                exchange.code = "OK"
             await downstream.end(broken=pipe.failure is not None)
         finally:
             exchange.usage = pipe.usage
         return response
+
+    async def _flow(self, answer: Answer, downstream: Downstream) -> tuple[str, Failure]:
+        """The provider's bytes to their end, and how that came: a code, and the reason."""
+        try:
+            async with asyncio.timeout_at(answer.deadline):
+                while data := await answer.read():
+                    if out := answer.pipe.feed(data):
+                        await downstream.write(out)
+            return "OK", TRUNCATED
+        except TimeoutError:
+            limit = answer.lane.target.provider.attempt_total
+            return "UT", Failure(f"not finished within {limit:g} s", cause="timeout")
+        except UpstreamError as error:
+            code = "UI" if error.failure.name == "timeout" else "UR"
+            return code, Failure(error.message, cause=error.failure.name)
 
     def _broke(self, exchange: Exchange, answer: Answer, failure: Failure) -> None:
         """A break after content is the provider's fault too: the next request knows of it."""
@@ -7107,7 +7373,7 @@ class Relay:
         """An error in the client's dialect; the provider's own words where they are its too."""
         exchange.error, exchange.code = error.message, termination(error)
         headers = exchange.answer_headers() | error_headers(error)
-        if isinstance(error, UpstreamError) and error.body:
+        if isinstance(error, UpstreamError) and error.body and exchange.dialect.passes(error):
             exchange.status = error.upstream_status
             headers |= {"Content-Type": "application/json"} | dict(error.headers)
             return web.Response(body=error.body, status=exchange.status, headers=headers)
@@ -7176,7 +7442,7 @@ class Relay:
         try:
             async with asyncio.timeout(lane.target.provider.timeouts.connect + 10):
                 reply = await self.upstream.post(outgoing, lane.target.provider.timeouts)
-                body = await read_all(reply, 1 << 20)
+                body = await read_all(reply, 10, 1 << 20)
         except (TimeoutError, UpstreamError):
             return None
         exchange.note = outgoing.note

@@ -7,6 +7,7 @@ to say.  So a new dialect is under all laws as soon as it stands in `relay.DIALE
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 from collections.abc import Callable, Iterable, Sequence
@@ -224,6 +225,7 @@ def check_grammar(events: Sequence[relay.Event]) -> None:
     """stream := Start part* (Finish | Failure) | Failure;  part := PartStart PartDelta* PartEnd."""
     state, part = "begin", None
     for event in events:
+        check_types(event)
         match state, event:
             case "begin", Start():
                 state = "between"
@@ -233,7 +235,7 @@ def check_grammar(events: Sequence[relay.Event]) -> None:
                 state = "part"
                 assert part == relay.emptied(part), events
             case "part", PartDelta(text):
-                assert isinstance(text, str) and text, events
+                assert text, events
             case "part", PartEnd(seal):
                 state = "between"
                 assert seal is None or isinstance(part, Reasoning), events
@@ -242,6 +244,17 @@ def check_grammar(events: Sequence[relay.Event]) -> None:
             case _:
                 raise AssertionError((state, event, events))
     assert state == "end", events
+
+
+def check_types(event: relay.Event) -> None:
+    """The types that the annotations promise: whoever renders them relies on that."""
+    inner = event.part if isinstance(event, PartStart) else event
+    for name in ("id", "model", "name", "text", "detail", "message", "code", "type", "cause"):
+        assert isinstance(getattr(inner, name, ""), str), event
+    usage = getattr(event, "usage", Usage())
+    assert all(isinstance(count, int) for count in dataclasses.astuple(usage)), event
+    if isinstance(event, PartEnd) and event.seal:
+        assert all(isinstance(field, str) for field in dataclasses.astuple(event.seal)), event
 
 
 def known(response: Response | relay.Failure) -> Response:
@@ -253,9 +266,8 @@ def known(response: Response | relay.Failure) -> Response:
 def _unsealed(part: relay.OutputPart) -> relay.OutputPart:
     if not isinstance(part, Reasoning) or part.seal is None:
         return part
-    seal = part.seal
-    if seal.value.startswith("rly1."):
-        seal = relay.opened(seal.value, seal.field)
+    opened = relay.opened(part.seal.value, part.seal.field)
+    seal = opened if opened.account else part.seal  # else there was no envelope
     return replace(part, seal=seal if seal.value else None)
 
 

@@ -95,7 +95,7 @@ def test_where_the_model_stands_once_and_plainly_all_other_bytes_stay(
 
 def outside(raw: bytes, model: str) -> tuple[bytes, bytes]:
     """What stands before and behind the top-level model's string, by reading key after key."""
-    decoder, text = json.JSONDecoder(), raw.decode()
+    decoder, text = json.JSONDecoder(), raw.decode(errors="surrogatepass")
     at = gap(text, text.index("{") + 1)
     while True:
         key, at = decoder.raw_decode(text, at)
@@ -103,8 +103,12 @@ def outside(raw: bytes, model: str) -> tuple[bytes, bytes]:
         value, at = decoder.raw_decode(text, start)
         if key == "model":
             assert value == model
-            return text[:start].encode(), text[at:].encode()
+            return raw_of(text[:start]), raw_of(text[at:])
         at = gap(text, text.index(",", at) + 1)
+
+
+def raw_of(text: str) -> bytes:
+    return text.encode(errors="surrogatepass")
 
 
 def gap(text: str, at: int) -> int:
@@ -151,24 +155,12 @@ edits = st.builds(
 )
 
 
-def flat(value: Any, path: str = "") -> list[str]:
-    """The paths of all keys, in the order in which they stand."""
-    if not isinstance(value, dict):
-        return []
-    return [
-        step
-        for key, inner in value.items()
-        for step in (f"{path}.{key}", *flat(inner, f"{path}.{key}"))
-    ]
-
-
 @given(body=objects, edit=edits)
 def test_edits_keep_the_order_of_the_keys(body: relay.JSON, edit: relay.Edits) -> None:
     assume(not overlapping(edit))  # what is dropped and set again comes last
-    before = flat(body)
     edit = relay.replace(edit, rename={})
-    after = [path for path in flat(edit.applied(body)) if path in before]
-    assert after == [path for path in before if path in after]
+    after = list(edit.applied(body))
+    assert [key for key in after if key in body] == [key for key in body if key in after]
 
 
 @given(body=objects, edit=edits)
@@ -182,9 +174,10 @@ def test_edits_never_touch_the_body_they_are_given(body: relay.JSON, edit: relay
 def test_where_there_is_nothing_to_do_the_body_is_the_very_same(
     body: relay.JSON, edit: relay.Edits
 ) -> None:
+    assume(not overlapping(edit))
     edited = edit.applied(body)
     assert (edited is body) is (json.dumps(edited) == json.dumps(body))
-    assert edit.applied(edited) == edited or overlapping(edit)
+    assert edit.applied(edited) is edited
 
 
 def overlapping(edit: relay.Edits) -> bool:

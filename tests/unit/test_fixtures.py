@@ -75,11 +75,24 @@ def test_an_answer_is_read_as_reviewed(case: Path, accept: bool) -> None:
 
 def compare(case: Path, events: Sequence[relay.Event], accept: bool) -> None:
     path = case / "events.json"
-    seen = [shown(event) for event in events]
+    seen = named([shown(event) for event in events], case)
     if accept:
         lines = ",\n  ".join(json.dumps(event) for event in seen)
         path.write_text(f"[\n  {lines}\n]\n")
     assert seen == json.loads(path.read_text())
+
+
+def named(seen: list[dict[str, Any]], case: Path) -> list[dict[str, Any]]:
+    """With `minted 1`, `minted 2` for ids that the provider did not give, or gave before."""
+    text = "".join(path.read_text() for path in case.glob("[sr]*.*"))
+    known: dict[str, int] = {}
+    for part in (event["part"] for event in seen if event.get("part", {}).get("id")):
+        id = part["id"]
+        assert id not in known, f"two calls have the id {id}"
+        known[id] = len(known)
+        if f'"{id}"' not in text:
+            part["id"] = f"minted {sum(known_id not in text for known_id in known)}"
+    return seen
 
 
 def shown(event: relay.Event) -> dict[str, Any]:
@@ -111,14 +124,12 @@ def said(value: Any) -> dict[str, Any]:
 
 @streams
 @clients
-@ways
-def test_every_client_is_told_the_same(
-    case: Path, client: relay.Dialect, way: Callable[[bytes], list[bytes]]
-) -> None:
+def test_every_client_is_told_the_same(case: Path, client: relay.Dialect) -> None:
     data = (case / "stream.sse").read_bytes()
     reading = relay.fold(decoded(dialect_of(case), [data]))
-    pipe = relay.Streamed(passage(dialect_of(case), client))
-    told(client, pipe, piped(pipe, way(data)), reading)
+    for way in WAYS:
+        pipe = relay.Streamed(passage(dialect_of(case), client))
+        told(client, pipe, piped(pipe, way(data)), reading)
 
 
 @whole
@@ -148,8 +159,11 @@ def told(
         assert words_of(got, kind) == words_of(reading, kind)
     assert list(calls_in(got)) == list(calls_in(reading))
     assert (got.finish == "tool_calls") is (reading.finish == "tool_calls")
-    assert (got.finish == "length") is (reading.finish in ("length", "context_length"))
+    assert (got.finish in FULL) is (reading.finish in FULL)
     assert (pipe.usage or relay.Usage()) == reading.usage
+
+
+FULL = ("length", "context_length")
 
 
 def words_of(answer: relay.Response, kind: type) -> str:
@@ -161,26 +175,25 @@ def words_of(answer: relay.Response, kind: type) -> str:
 def calls_in(answer: relay.Response) -> Iterator[tuple[str, str, Any]]:
     for part in answer.parts:
         if isinstance(part, relay.ToolCall):
-            yield part.id, part.name, relay.parse_object(part.text or "{}") or part.text
+            value = relay.parse_object(part.text or "{}")
+            yield part.id, part.name, part.text if value is None else value
 
 
 @streams
-@ways
-def test_a_stream_passes_through_as_it_came(
-    case: Path, way: Callable[[bytes], list[bytes]]
-) -> None:
+def test_a_stream_passes_through_as_it_came(case: Path) -> None:
     """Up to where it breaks, if it breaks; then one error event is added and nothing else."""
-    dialect, pieces = dialect_of(case), way((case / "stream.sse").read_bytes())
-    data = b"".join(pieces)
-    pipe = relay.Passthrough(passage(dialect, dialect))
-    out = piped(pipe, pieces)
-    if pipe.failure is None:
-        assert out == data
-    elif pipe.begun:
-        kept = data[: relay.whole_events(data)]
-        assert out.startswith(kept)
-        rest = out.removeprefix(kept)
-        assert rest == b"" or isinstance(decoded(dialect, [rest])[-1], relay.Failure)
+    dialect, data = dialect_of(case), (case / "stream.sse").read_bytes()
+    for pieces in (way(data) for way in WAYS):
+        came = b"".join(pieces)
+        pipe = relay.Passthrough(passage(dialect, dialect))
+        out = piped(pipe, pieces)
+        if pipe.failure is None:
+            assert out == came
+        elif pipe.begun:
+            kept = came[: relay.whole_events(came)]
+            assert out.startswith(kept)
+            rest = out.removeprefix(kept)
+            assert rest == b"" or isinstance(decoded(dialect, [rest])[-1], relay.Failure)
 
 
 @whole
