@@ -50,7 +50,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import base64
-import binascii
 import contextlib
 import dataclasses
 import datetime
@@ -75,7 +74,14 @@ import urllib.parse
 import zlib
 import zoneinfo
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import (
+    Awaitable,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import (
@@ -385,7 +391,14 @@ class Thinking:
             return "none"
         if self.effort or self.budget is None:
             return self.effort
-        steps = {1024: "minimal", 4096: "low", 12000: "medium", 20000: "high", 28000: "xhigh"}
+        steps = {
+            0: "none",
+            1024: "minimal",
+            4096: "low",
+            12000: "medium",
+            20000: "high",
+            28000: "xhigh",
+        }
         return next((word for most, word in steps.items() if self.budget <= most), "max")
 
     def tokens(self) -> int:
@@ -662,8 +675,12 @@ class Wire:
             raise BadRequest(f"{self.path(name)}: required")
         return value
 
-    def inner(self, name: str) -> Wire:
-        return Wire(self.data.get(name) or {}, self, name)
+    def inner(self, name: str, known: frozenset[str] = frozenset()) -> Wire:
+        """The object under `name`, or an empty one; what is not `known` in it is noted."""
+        inner = Wire(self.data.get(name) or {}, self, name)
+        if known:
+            inner.rest(known)
+        return inner
 
     def each(self, name: str, required: bool = False) -> Iterator[Wire]:
         """The objects in the list under `name`; none if it is not there."""
@@ -740,6 +757,10 @@ def without(body: JSON, path: Sequence[str]) -> JSON:
     return body if inner is body[key] else body | {key: inner}
 
 
+# What is held at the most while more of it is awaited: an event, an answer.
+MOST_HELD: Final = 64 << 20
+
+
 class ServerSentEvent(NamedTuple):
     event: str
     data: bytes
@@ -750,9 +771,23 @@ class SSEDecoder:
 
     def __init__(self) -> None:
         self._buffer = b""
+        self._more: list[bytes] = []  # of a line that goes on and on: joined once, at its end
         self._first = True
+        self._halved = False  # was the last byte a CR whose LF does not count any more?
+        self._size = 0
 
     def feed(self, data: bytes) -> list[ServerSentEvent]:
+        """ValueError for an event that is larger than any event should be."""
+        if self._halved and data:
+            data, self._halved = data.removeprefix(b"\n"), False
+        self._size += len(data)
+        if self._size > MOST_HELD:
+            raise ValueError(f"an event of more than {MOST_HELD >> 20} MB")
+        if self._buffer and b"\n" not in data and b"\r" not in data:
+            self._more.append(data)
+            return []
+        if self._more:
+            data, self._more = b"".join((*self._more, data)), []
         buffer = self._buffer + data if self._buffer else data
         if self._first and buffer:
             if len(buffer) < 3 and b"\xef\xbb\xbf".startswith(buffer):
@@ -761,15 +796,20 @@ class SSEDecoder:
             buffer, self._first = buffer.removeprefix(b"\xef\xbb\xbf"), False
         held = b""
         if b"\r" in buffer:
-            held = b"\r" if buffer.endswith(b"\r") else b""  # half a CRLF, perhaps
+            # a last CR may be half a CRLF, but behind a line's end it is a blank line either way
+            blank = buffer.endswith((b"\r\r", b"\n\r"))
+            held = b"\r" if buffer.endswith(b"\r") and not blank else b""
+            self._halved = blank
             buffer = buffer.removesuffix(held).replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         *blocks, rest = buffer.split(b"\n\n")
         self._buffer = rest + held
+        self._size = len(self._buffer)
         return [event for event in map(_sse_event, blocks) if event]
 
     def eof(self) -> list[ServerSentEvent]:
         """An event that lacks only its blank line at the end of the stream counts as whole."""
-        rest, self._buffer = self._buffer.strip(b"\r\n"), b""
+        rest = b"".join((self._buffer, *self._more)).strip(b"\r\n")
+        self._buffer, self._more = b"", []
         event = _sse_event(rest.replace(b"\r\n", b"\n").replace(b"\r", b"\n")) if rest else None
         return [event] if event else []
 
@@ -951,7 +991,10 @@ def opened(text: str, field: str) -> Seal:
     """The seal a client gave back; without our envelope it is a `field` of a direct session."""
     if not (match := _ENVELOPE.fullmatch(text)):
         return Seal(field, text)
-    value = base64.urlsafe_b64decode(match[3] + "=" * (-len(match[3]) % 4))
+    try:
+        value = base64.urlsafe_b64decode(match[3] + "=" * (-len(match[3]) % 4))
+    except ValueError:  # damaged on its way: a seal that opens nothing
+        value = b""
     return Seal(match[1], value.decode(errors="replace"), match[2])
 
 
@@ -1011,7 +1054,7 @@ def image_size(data: str) -> tuple[int, int]:
     """Width and height by the header of a base64 picture; 1024 x 1024 where it cannot be told."""
     try:
         head = base64.b64decode(data[:4096] + "=" * (-len(data[:4096]) % 4))
-    except binascii.Error:
+    except ValueError:  # not base64, or not even ASCII
         return 1024, 1024
     if head.startswith(b"\x89PNG") and len(head) >= 24:
         return int.from_bytes(head[16:20], "big"), int.from_bytes(head[20:24], "big")
@@ -1054,7 +1097,11 @@ def media_from_url(url: str, name: str = "", kind: Literal["image", "document"] 
 def rooted(schema: JSON) -> JSON:
     """A tool's schema with the root that every provider can do with: an object's."""
     kept = {name: value for name, value in schema.items() if name not in _SCHEMA_NOTES}
-    return kept | {"type": "object", "properties": schema.get("properties") or {}}
+    properties = schema.get("properties")
+    return kept | {
+        "type": "object",
+        "properties": properties if isinstance(properties, dict) else {},
+    }
 
 
 _SCHEMA_NOTES: Final = frozenset(("$schema", "$id", "$comment"))
@@ -1121,8 +1168,12 @@ class Quirks:
     system_in_place: bool = False  # takes a system message behind the first user message
     # Anthropic
     signed: bool = False  # checks the signatures of thinking blocks
+    unsigned: bool = False  # wants earlier thinking back, also without a signature
     native: bool = False  # Anthropic's own API: nothing of Claude Code's is taken out
     count_tokens: bool = False  # serves /v1/messages/count_tokens
+
+
+_NAME: Final = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]+")
 
 
 class Peek(NamedTuple):
@@ -1201,6 +1252,7 @@ class StreamDecoder(ABC):
         self._waiting: dict[object, _Live] = {}
         self._closed: set[object] = set()  # of those that wait, whose end has come already
         self._torn = b""  # an event's JSON that may go on in the next event
+        self.acted = False  # did something begin that the hub has no word for?
         self._id = ""
         self._ids: set[str] = set()
         self._parts = self._calls = 0
@@ -1209,7 +1261,11 @@ class StreamDecoder(ABC):
         self._usage = Usage()
 
     def feed(self, data: bytes) -> list[Event]:
-        self._messages(self._sse.feed(data))
+        try:
+            self._messages(self._sse.feed(data))
+        except ValueError as error:
+            if not self.ended:
+                self._fail(Failure(f"sent {error}", cause="transient"))
         return self._taken()
 
     def eof(self, reason: Failure = TRUNCATED) -> list[Event]:
@@ -1218,6 +1274,11 @@ class StreamDecoder(ABC):
         if not self.ended:
             self._end() if self._finish else self._fail(reason)
         return self._taken()
+
+    @property
+    def finishing(self) -> bool:
+        """Has the answer said how it ends, if not that it has?"""
+        return self._finish is not None
 
     def _taken(self) -> list[Event]:
         said, self._said = self._said, []
@@ -1382,8 +1443,8 @@ class Dialect(ABC):
         """Model and mode; BadRequest if they are not there."""
         wire = Wire(body)
         model = wire.need("model", str)
-        if not model:
-            raise BadRequest("model: must not be empty")
+        if not 0 < len(model) <= 256 or not _NAME.fullmatch(model):
+            raise BadRequest("model: expected a name of up to 256 visible characters")
         return Peek(model, bool(wire.want("stream", bool)))
 
     @abstractmethod
@@ -1422,7 +1483,11 @@ class Dialect(ABC):
 
     @abstractmethod
     def is_end(self, data: bytes) -> bool:
-        """Does this stream event, or its bytes, end an unbroken stream?"""
+        """Does this stream event say how the answer ends?  Behind it a broken line is no break."""
+
+    @abstractmethod
+    def is_last(self, data: bytes) -> bool:
+        """Is it the event behind which nothing follows?"""
 
     @abstractmethod
     def render_error(self, error: RelayError, request_id: str) -> JSON: ...
@@ -1668,7 +1733,9 @@ class AnthropicMessages(Dialect):
 
     def cleaned(self, body: JSON, quirks: Quirks, account: str, strip: bool) -> JSON:
         body = body if quirks.native else _without_attribution(body)
-        return _with_own_thoughts(body, account, quirks.signed, strip)
+        body = _with_own_thoughts(body, account, quirks, strip)
+        off = found(body, ("thinking", "type")) == "disabled"
+        return body if off or not quirks.placeholder else _with_thoughts(body, quirks.placeholder)
 
     def parse_response(self, wire: JSON) -> Response:
         blocks = (_anthropic_output(block) for block in wire["content"])
@@ -1714,7 +1781,10 @@ class AnthropicMessages(Dialect):
         )
 
     def is_end(self, data: bytes) -> bool:
-        return b'"message_stop"' in data or any(mark in data for mark in _ANTHROPIC_REASON)
+        return self.is_last(data) or any(mark in data for mark in _ANTHROPIC_REASON)
+
+    def is_last(self, data: bytes) -> bool:
+        return b'"message_stop"' in data
 
     def error_event(self, error: RelayError, request_id: str) -> bytes:
         return sse(self.render_error(error, request_id), "error")
@@ -1917,9 +1987,10 @@ def _anthropic_choice(wire: Wire) -> ToolChoice | None:
 
 
 def _anthropic_thinking(wire: Wire) -> Thinking | None:
-    config = wire.inner("thinking")
+    config = wire.inner("thinking", frozenset(("type", "budget_tokens", "display")))
     kind = config.want("type", str)
-    effort = wire.inner("output_config").want("effort", str) or ""
+    output = wire.inner("output_config", frozenset(("effort", "format")))
+    effort = output.want("effort", str) or ""
     if kind == "disabled":
         return Thinking(False)
     if kind is None and not effort:
@@ -1989,16 +2060,14 @@ class _AnthropicWriter:
         """All tools, or the subset that the choice allows, which has no other words here."""
         choice = self.request.tool_choice
         only = choice.names if choice and choice.mode != "named" else ()
-        if self.request.tools:
-            return (tool for tool in self.request.tools if not only or tool.name in only)
-        # some platforms refuse tool blocks in a history without any tools
-        called = (p.name for m in self.request.messages for p in m.parts if isinstance(p, ToolCall))
-        return map(Tool, dict.fromkeys(called))
+        return (tool for tool in self.request.tools if not only or tool.name in only)
 
     def _messages(self, messages: Sequence[Message]) -> list[JSON]:
         said: list[JSON] = []
         for index, message in enumerate(messages):
             role, content = message.role, self._blocks(message.parts)
+            if role == "assistant" and self.request.thinking != Thinking(False):
+                content = _with_placeholder(content, self.quirks.placeholder)
             if role == "system" and not self._may_stand(messages, index):
                 role, content = "user", _reminder(content)
             if not content:
@@ -2036,14 +2105,14 @@ class _AnthropicWriter:
                 return self._media(part)
 
     def _thought(self, part: Reasoning) -> JSON | None:
-        """A foreign signature is an error to Anthropic; to a clone it is nothing."""
+        """A foreign signature is an error to Anthropic; clones that want a thought ask for none."""
         seal = part.seal
         ours = seal and seal.field in ("as", "ad") and seal.account in ("", self.account)
         if seal and ours and seal.field == "ad":
             return {"type": "redacted_thinking", "data": seal.value}
         if seal and ours:
             return {"type": "thinking", "thinking": part.text, "signature": seal.value}
-        if part.text and not self.quirks.signed:
+        if part.text and self.quirks.unsigned:
             return {"type": "thinking", "thinking": part.text, "signature": ""}
         return None
 
@@ -2140,19 +2209,24 @@ def _anthropic_definition(tool: Tool) -> JSON:
 
 def _flat(schema: JSON) -> JSON:
     """A root without oneOf, anyOf and allOf, which Anthropic refuses: their properties, merged."""
-    ways = ("oneOf", "anyOf", "allOf")
-    if not any(way in schema for way in ways):
-        return schema
+    ways = [way for way in ("oneOf", "anyOf", "allOf") if isinstance(schema.get(way), list)]
     flat = {name: value for name, value in schema.items() if name not in ways}
-    flat["properties"], required = dict(flat.get("properties") or {}), set(flat.get("required", ()))
+    required = set(_names(schema))
     for way in ways:
-        options = [o for o in schema.get(way) or () if isinstance(o, dict)]
+        options = [option for option in schema[way] if isinstance(option, dict)]
         for option in options:
-            flat["properties"] = (option.get("properties") or {}) | flat["properties"]
-        needs = [set(option.get("required") or ()) for option in options]
-        if needs:
-            required |= set.union(*needs) if way == "allOf" else set.intersection(*needs)
-    return flat | {"type": "object"} | ({"required": sorted(required)} if required else {})
+            more = option.get("properties")
+            flat["properties"] = (more if isinstance(more, dict) else {}) | flat["properties"]
+        needs = [set(_names(option)) for option in options] or [set()]
+        required |= set.union(*needs) if way == "allOf" else set.intersection(*needs)
+    return flat | ({"required": sorted(required)} if ways and required else {})
+
+
+def _names(schema: JSON) -> Iterator[str]:
+    required = schema.get("required")
+    return (
+        name for name in (required if isinstance(required, list) else ()) if isinstance(name, str)
+    )
 
 
 # What structured output does not support; it is said in words instead.
@@ -2215,18 +2289,18 @@ def _attributes(block: object) -> bool:
     return isinstance(block, dict) and str(block.get("text", "")).startswith(ATTRIBUTION)
 
 
-def _with_own_thoughts(body: JSON, account: str, signed: bool, strip: bool) -> JSON:
+def _with_own_thoughts(body: JSON, account: str, quirks: Quirks, strip: bool) -> JSON:
     """With thinking blocks as this provider knows them.
 
-    An envelope of its own account is opened.  Another's is an error to who checks signatures
-    (`signed`), so the block goes; to a clone it is nothing, so the thought stays, unsigned.
+    An envelope of its own account is opened.  Another's goes with its block, for it is an error
+    to whoever checks signatures; only who wants thoughts back without one gets the thought.
     With `strip` every thinking block goes.
     """
     messages, changed = [], False
     for message in body.get("messages") or ():
         content = message.get("content") if isinstance(message, dict) else None
         if isinstance(content, list):
-            known = (_own_thought(block, account, signed, strip) for block in content)
+            known = (_own_thought(block, account, quirks, strip) for block in content)
             kept = [block for block in known if block is not None]
             if len(kept) != len(content) or any(map(operator.is_not, kept, content)):
                 changed = True
@@ -2235,20 +2309,40 @@ def _with_own_thoughts(body: JSON, account: str, signed: bool, strip: bool) -> J
     return body | {"messages": messages} if changed else body
 
 
-def _own_thought(block: Any, account: str, signed: bool, strip: bool) -> Any:
+def _with_thoughts(body: JSON, placeholder: str) -> JSON:
+    """With a thought before the calls of every turn, for who refuses turns without (DeepSeek)."""
+    messages = []
+    for message in body.get("messages") or ():
+        content = message.get("content") if isinstance(message, dict) else None
+        if isinstance(content, list) and message.get("role") == "assistant":
+            thought = _with_placeholder(content, placeholder)
+            message = message if thought is content else message | {"content": thought}
+        messages.append(message)
+    same = all(map(operator.is_, messages, body.get("messages") or ()))
+    return body if same else body | {"messages": messages}
+
+
+def _with_placeholder(content: list[Any], placeholder: str) -> list[Any]:
+    kinds = {block.get("type") for block in content if isinstance(block, dict)}
+    if not placeholder or "tool_use" not in kinds or "thinking" in kinds:
+        return content
+    return [{"type": "thinking", "thinking": placeholder, "signature": ""}, *content]
+
+
+def _own_thought(block: Any, account: str, quirks: Quirks, strip: bool) -> Any:
     kind = block.get("type") if isinstance(block, dict) else None
     slot = {"thinking": "signature", "redacted_thinking": "data"}.get(kind or "")
     if not slot:
         return block
     token = str(block.get(slot) or "")
-    if strip or (signed and not token):
+    if strip or (quirks.signed and not token):
         return None
     if not token.startswith("rly1."):
         return block
     seal = opened(token, "as")
-    if seal.account == account and seal.value:
+    if seal.account == account and seal.field in ("as", "ad"):
         return block | {slot: seal.value}
-    return block | {slot: ""} if block.get("thinking") and not signed else None
+    return block | {slot: ""} if block.get("thinking") and quirks.unsigned else None
 
 
 # An answer, read and written
@@ -2322,7 +2416,7 @@ _TOO_LONG_TEXTS: Final = tuple(
         # OpenAI, DeepSeek; vLLM in two spellings
         r"length is (?P<limit>\d+) tokens.*?\((?P<input>\d+) in the messages, (?P<output>\d+) in",
         r"too large: (?P<output>\d+).*?length is (?P<limit>\d+) tokens.*?has (?P<input>\d+) input",
-        r"length is (?P<limit>\d+) tokens.*?(requested|resulted in|has|contains)\D{0,40}(?P<input>\d+)",
+        r"length is (?P<limit>\d+) tokens.*?(request\w*|resulted|has|contains)\D*(?P<input>\d+)",
         # llama.cpp, Kimi, Gemini
         r"\((?P<input>\d+) tokens\) exceeds the available context size \((?P<limit>\d+)",
         r"token limit: (?P<limit>\d+) \(requested: (?P<input>\d+)",
@@ -2372,7 +2466,8 @@ class _AnthropicDecoder(StreamDecoder):
     def _block_start(self, wire: JSON) -> None:
         block = wire["content_block"]
         part = _anthropic_output(block)
-        if part is None:
+        if part is None:  # a server tool at work, or what comes next year
+            self.acted = True
             return
         self._signature = part.seal if isinstance(part, Reasoning) and part.seal else Seal("as")
         self._input, self._spoke = block.get("input") or {}, False
@@ -2619,7 +2714,9 @@ class OpenAIChat(Dialect):
         messages = body.get("messages")
         if not isinstance(messages, list):
             return body
-        kept = [_chat_cleaned(message, strip) for message in messages]
+        off = found(body, ("thinking", "type")) == "disabled"
+        placeholder = "" if off else quirks.placeholder
+        kept = [_chat_cleaned(message, strip, placeholder) for message in messages]
         same = all(new is old for new, old in zip(kept, messages, strict=True))
         return body if same else body | {"messages": kept}
 
@@ -2677,7 +2774,10 @@ class OpenAIChat(Dialect):
         return super().failure_in(wire)
 
     def is_end(self, data: bytes) -> bool:
-        return data.strip() == b"[DONE]" or any(mark in data for mark in _CHAT_REASON)
+        return self.is_last(data) or any(mark in data for mark in _CHAT_REASON)
+
+    def is_last(self, data: bytes) -> bool:
+        return data.strip() == b"[DONE]"
 
     def render_error(self, error: RelayError, request_id: str) -> JSON:
         kind = self.error_types.get(error.kind, "server_error")
@@ -2849,9 +2949,17 @@ def _chat_format(wire: Wire) -> Format | None:
 # A request that passes through, as far as it must be edited
 
 
-def _chat_cleaned(message: Any, strip: bool) -> Any:
-    """A message without details that carry our envelopes: no chat provider minted those."""
-    details = message.get("reasoning_details") if isinstance(message, dict) else None
+def _chat_cleaned(message: Any, strip: bool, placeholder: str) -> Any:
+    """A message without details that carry our envelopes: no chat provider minted those.
+
+    And with a placeholder where calls stand without the reasoning that DeepSeek and Kimi want
+    back; not every client keeps it.
+    """
+    if not isinstance(message, dict):
+        return message
+    if placeholder and message.get("tool_calls") and not message.get("reasoning_content"):
+        message = message | {"reasoning_content": placeholder}
+    details = message.get("reasoning_details")
     if not isinstance(details, list) or not details:
         return message
     ours = any(isinstance(d, dict) and _chat_token(d).startswith("rly1.") for d in details)
@@ -2982,7 +3090,7 @@ class _ChatWriter:
         if quirks.replay_field != "reasoning_details":
             return {quirks.replay_field: text} if text else {}
         own = [p.seal for p in thoughts if p.seal and p.seal.field == "cd"]
-        details = [d for s in own if s.account in ("", self.account) for d in loads(s.value)]
+        details = [d for s in own if s.account in ("", self.account) for d in _chat_kept(s)]
         details = details or ([{"type": "reasoning.text", "text": text}] if text else [])
         return {"reasoning_details": details} if details else {}
 
@@ -3149,7 +3257,7 @@ def _chat_output(message: JSON) -> tuple[OutputPart, ...]:
 def _chat_thoughts(message: JSON, plain: str = "") -> Iterator[Reasoning]:
     """The reasoning in a message, in whoever's words; `plain` text gets a seal of that name."""
     details = message.get("reasoning_details")
-    details = details if isinstance(details, list) else []
+    details = [d for d in details if isinstance(d, dict)] if isinstance(details, list) else []
     if any(map(_chat_token, details)):
         yield from _chat_details(details)
     elif text := message.get("reasoning_content") or message.get("reasoning"):
@@ -3167,6 +3275,15 @@ def _chat_details(details: Sequence[JSON]) -> Iterator[Reasoning]:
         return
     for detail, token in zip(details, tokens, strict=True):
         yield Reasoning(str(detail.get("text") or ""), opened(token, "cd") if token else None)
+
+
+def _chat_kept(seal: Seal) -> list[JSON]:
+    """The details in a seal; a client may have sent anything in their place."""
+    try:
+        details = loads(seal.value)
+    except ValueError:
+        return []
+    return [d for d in details if isinstance(d, dict)] if isinstance(details, list) else []
 
 
 def _chat_token(detail: JSON) -> str:
@@ -3327,13 +3444,12 @@ class _ChatDecoder(StreamDecoder):
     def _detailed(self, detail: JSON) -> None:
         """OpenRouter sends its details in pieces: the same index and type is one detail."""
         key = (detail.get("index"), detail.get("type"))
-        if key not in self._details:
-            self._details[key] = dict(detail)
-            return
-        old = self._details[key]
+        old = self._details.setdefault(key, {})
         for name, value in detail.items():
-            grows = name in ("text", "summary", "data") and isinstance(old.get(name), str)
-            old[name] = f"{old[name]}{value or ''}" if grows else value
+            if name in ("text", "summary", "data") and isinstance(value, str):
+                old.setdefault(name, []).append(value)
+            else:
+                old[name] = value
 
     def _list(self, content: Sequence[JSON]) -> None:
         for item in content:
@@ -3367,34 +3483,44 @@ class _ChatDecoder(StreamDecoder):
             slot = self._slots.get(index)
         else:
             slot = self._last
-            if slot and not id and name and parse_object(slot.text) is not None:
+            if slot and not id and name and parse_object(slot.text()) is not None:
                 return None
         return None if slot and id and id != slot.id else slot
 
     def _seal(self) -> Seal | None:
         if not self._live or not isinstance(self._live.part, Reasoning):
             return None
-        details, self._details = list(self._details.values()), {}
+        details = [_joined(detail) for detail in self._details.values()]
+        self._details = {}
         if not any(map(_chat_token, details)):
             return Seal("cr")
         return next((thought.seal for thought in _chat_details(details) if thought.seal), None)
 
 
+def _joined(detail: JSON) -> JSON:
+    return {k: "".join(v) if isinstance(v, list) else v for k, v in detail.items()}
+
+
 class _Slot:
     """A tool call being streamed, and its arguments so far."""
 
-    __slots__ = ("id", "name", "text")
+    __slots__ = ("id", "name", "pieces", "size")
 
     def __init__(self, id: str, name: str) -> None:
         self.id = id
         self.name = name
-        self.text = ""
+        self.pieces: list[str] = []
+        self.size = 0
+
+    def text(self) -> str:
+        return "".join(self.pieces)
 
     def news(self, text: str) -> str:
         """What is new in a fragment; some servers send all of the arguments every time."""
-        if len(self.text) > 1 and text.startswith(self.text):
-            text = text[len(self.text) :]
-        self.text += text
+        if 1 < self.size <= len(text) and text.startswith(whole := self.text()):
+            text = text[len(whole) :]
+        self.pieces.append(text)
+        self.size += len(text)
         return text
 
 
@@ -3513,6 +3639,11 @@ class Passage:
     redacted: Callable[[str], str] = str  # takes secrets out of what a provider says
 
 
+# Some providers keep the connection open behind their last word.  After the end mark nothing
+# follows; after a finish reason the usage, and the end mark, if there is one.
+_AFTER_END, _AFTER_FINISH = 1.0, 5.0
+
+
 class Pipe(ABC):
     """Bytes in, bytes out.  `feed` and `eof` never raise; `failure` says what went wrong.
 
@@ -3525,6 +3656,7 @@ class Pipe(ABC):
         self.failure: Failure | None = None
         self.usage: Usage | None = None
         self.translated = True
+        self.rest = math.inf  # seconds in which more may come, once an end was said
 
     @abstractmethod
     def feed(self, data: bytes) -> bytes: ...
@@ -3540,7 +3672,7 @@ class Pipe(ABC):
     def _note(self, events: Iterable[Event]) -> None:
         for event in events:
             match event:
-                case PartDelta() | PartStart(ToolCall()) | PartEnd(Seal()):
+                case PartDelta() | PartStart(ToolCall() | Reasoning()) | PartEnd(Seal()):
                     self.begun = True
                 case Finish(_, usage):
                     self.begun = True
@@ -3561,27 +3693,39 @@ class Passthrough(Pipe):
         self._dialect = passage.client
         self._encoder = passage.client.encoder(passage.asked)
         self._probe = passage.client.decoder()
-        self._held = b""  # an event of which only a part is here
+        self._held: list[bytes] = []  # an event of which only a part is here
+        self._size = 0
         self._ended = False
         self._started = False
 
     def feed(self, data: bytes) -> bytes:
         if self._held:
-            data = self._held + data
+            self._held.append(data)
+            self._size += len(data)
+            if self._size > MOST_HELD:
+                self._held = []
+                endless = Failure("sent an event without an end", cause="transient")
+                self.failure = told(endless, self._passage)
+                return self._encoder.encode(self.failure)
+            if b"\n" not in data and b"\r" not in data:
+                return b""
+            data = b"".join(self._held)
         cut = len(data) if data.endswith(b"\n\n") else whole_events(data)
-        self._held, data = data[cut:], data[:cut]
+        self._held, data = [data[cut:]] if cut < len(data) else [], data[:cut]
+        self._size = len(self._held[0]) if self._held else 0
         if not self.begun and data:
             self._note(self._probe.feed(data))
+            self.begun |= self._probe.acted
         self._started |= bool(data)
         return self._read(data)
 
     def eof(self, reason: Failure = TRUNCATED) -> bytes:
         """A last event may lack its blank line; half of one is let go before the error."""
-        held, self._held = self._held, b""
+        held, self._held = b"".join(self._held), []
         if held and not self.begun:
             self._note(self._probe.feed(held + b"\n\n"))
         said = self._read(held + b"\n\n").removesuffix(b"\n\n") if held else b""
-        if self._ended or self.failure:
+        if (self._ended and self.begun) or self.failure:
             return said
         self.failure = told(reason, self._passage)
         return (said + b"\n\n" if _is_whole(said) else b"") + self._encoder.encode(self.failure)
@@ -3599,10 +3743,12 @@ class Passthrough(Pipe):
             return data
         decoder = SSEDecoder()
         for event in decoder.feed(data) + decoder.eof():
-            self._ended |= event.data == b"[DONE]"
+            if self._dialect.is_last(event.data):
+                self._ended, self.rest = True, _AFTER_END
             try:
                 wire = loads(event.data)
-                self._ended |= self._dialect.is_end(event.data)
+                if self._dialect.is_end(event.data):
+                    self._ended, self.rest = True, min(self.rest, _AFTER_FINISH)
                 usage = self._dialect.parse_usage(wire)
                 failed = self._dialect.failure_in(wire)
             except (ValueError, LookupError, TypeError, AttributeError):
@@ -3646,6 +3792,10 @@ class Translation(Pipe):
     def _say(self, events: Sequence[Event]) -> bytes:
         events = [returned(event, self._passage) for event in events]
         self._note(events)
+        if self._decoder.ended:
+            self.rest = _AFTER_END
+        elif self._decoder.finishing:
+            self.rest = _AFTER_FINISH
         return b"".join(map(self._encoder.encode, events))
 
 
@@ -3674,16 +3824,22 @@ class WholeDecoder:
     def __init__(self, expected: Dialect) -> None:
         self._expected = expected
         self._data: list[bytes] = []
-        self._ended = False
+        self._size = 0
+        self.ended = self.finishing = False
 
     def feed(self, data: bytes) -> list[Event]:
         self._data.append(data)
-        return []
+        self._size += len(data)
+        if self._size <= MOST_HELD or self.ended:
+            return []
+        self.ended = True
+        self._data.clear()
+        return [Failure(f"sent more than {MOST_HELD >> 20} MB", cause="transient")]
 
     def eof(self, reason: Failure = TRUNCATED) -> list[Event]:
-        if self._ended:
+        if self.ended:
             return []
-        self._ended = True
+        self.ended = True
         answer = whole_answer(b"".join(self._data), self._expected)
         return [answer] if isinstance(answer, Failure) else list(unfold(answer[1]))
 
@@ -3806,6 +3962,9 @@ def first_dialect(data: bytes, expected: Dialect) -> Dialect | None:
     return None
 
 
+_MOST_PREAMBLE: Final = 1 << 20  # comments, before a stream says what dialect it is in
+
+
 class Streamed(Pipe):
     """For a client that wants a stream: holds the first bytes until they say what they are."""
 
@@ -3836,6 +3995,8 @@ class Streamed(Pipe):
         return self._way.alive() if self._way else b""
 
     def _recognise(self) -> Pipe | None:
+        if len(self._buffer) > _MOST_PREAMBLE:
+            return self._choose(self._passage.upstream)
         match looks_like(self._buffer):
             case "json":
                 return Translation(self._passage, WholeDecoder(self._passage.upstream))
@@ -3855,6 +4016,7 @@ class Streamed(Pipe):
     def _through(self, out: bytes) -> bytes:
         if way := self._way:
             self.begun, self.failure, self.usage = way.begun, way.failure, way.usage
+            self.rest = way.rest
             self.translated = way.translated
         return out
 
@@ -3948,12 +4110,11 @@ def _before(wire: JSON, name: str) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Edits:
-    """What a provider's quirks and a user's override change in a body, in this order."""
+    """What a provider's quirks, or a user's override, change in a body; in this order."""
 
     drop: tuple[str, ...] = ()
     rename: Mapping[str, str] = field(default_factory=dict)
     clamp: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    fixed: Mapping[str, Any] = field(default_factory=dict)
     default: Mapping[str, Any] = field(default_factory=dict)
     set: Mapping[str, Any] = field(default_factory=dict)
 
@@ -3974,7 +4135,7 @@ class Edits:
         for path, value in self.default.items():
             if found(body, path.split(".")) is None:
                 body = with_value(body, path.split("."), value)
-        for path, value in (*self.fixed.items(), *self.set.items()):
+        for path, value in self.set.items():
             if found(body, path.split(".")) != value:
                 body = with_value(body, path.split("."), value)
         return body
@@ -4025,7 +4186,7 @@ def _searched(pattern: str, text: str) -> re.Match[str] | None:
     return re.search(pattern, text, re.IGNORECASE)  # re keeps the compiled ones
 
 
-def said_in(body: bytes) -> Failure:
+def said_in(body: bytes, status: int = 0) -> Failure:
     """What an error body says, in any provider's shape; GLM's `[1308][text][id]` included."""
     try:
         wire = loads(body)
@@ -4033,7 +4194,7 @@ def said_in(body: bytes) -> Failure:
         said = failure_in(wire) if isinstance(wire, dict) else None
     except ValueError:
         said = None
-    said = said or Failure(snippet(body))
+    said = said or Failure(f"HTTP {status}, {snippet(body)}" if status else snippet(body))
     bracket = re.match(r"\[(\w+)\]\[?", said.message)
     return replace(said, code=bracket[1]) if bracket else said
 
@@ -4078,7 +4239,9 @@ def _until(headers: Mapping[str, str], text: str, reset: str, now: float) -> flo
         _calendar(reset, now),
     )
     seconds = next((value for value in sources if value is not None), None)
-    return None if seconds is None else max(0.0, seconds)
+    if seconds is None or not math.isfinite(seconds):
+        return None
+    return min(max(0.0, seconds), 35 * 86400.0)  # no window is longer than a month
 
 
 def _milliseconds(value: str | None) -> float | None:
@@ -4432,7 +4595,8 @@ _GLM_QUIRKS: Final = {"openai": Quirks(
     clamp={"temperature": (0.01, 0.99), "top_p": (0.01, 0.99)},  # open interval, as z-ai-sdk does
     reasoning="thinking", efforts=_LOW_HIGH_MAX,                 # older than glm-5.2: ignored
     replay="always",                                             # preserved thinking, docs.z.ai
-    json_schema=False, tool_choice=("auto",), tool_strict="drop")}
+    json_schema=False, tool_choice=("auto",), tool_strict="drop"),
+    "anthropic": Quirks(unsigned=True)}
 
 _DEEPSEEK_EFFORTS: Final = _LOW_HIGH_MAX | {"xhigh": "high"}
 _DEEPSEEK_QUIRKS: Final = {
@@ -4441,7 +4605,7 @@ _DEEPSEEK_QUIRKS: Final = {
         placeholder=" ", json_schema=False, system_in_place=True,    # a tool turn without it: 400
         tool_choice=("auto", "none"),                        # when thinking, DeepSeek-V3#1376
         tool_strict="drop"),                                 # known to /beta only
-    "anthropic": Quirks(placeholder=" "),
+    "anthropic": Quirks(placeholder=" ", unsigned=True),
     "responses": Quirks(efforts={"none": "none"} | _DEEPSEEK_EFFORTS)}
 
 _KIMI_TOOL: Final = r"[a-zA-Z_][a-zA-Z0-9_-]{2,63}"          # three characters at least
@@ -4450,9 +4614,10 @@ _KIMI_QUIRKS: Final = {
     "openai": Quirks(                                        # 400 "invalid temperature: only 1 ..."
         drop=("temperature", "top_p", "n", "presence_penalty", "frequency_penalty"),
         efforts=_KIMI_EFFORTS, placeholder=" ", tool_choice=("auto", "none"),
-        max_tokens="max_completion_tokens", tool_name=_KIMI_TOOL,
+        max_tokens="max_completion_tokens", tool_name=_KIMI_TOOL, prefill="partial",
         tool_strict="false"),                                # true unless said: CLIs' schemas fail
-    "anthropic": Quirks(drop=("temperature", "top_p"), placeholder=" ", tool_name=_KIMI_TOOL),
+    "anthropic": Quirks(drop=("temperature", "top_p"), placeholder=" ", unsigned=True,
+                        tool_name=_KIMI_TOOL),
     "responses": Quirks(drop=("temperature", "top_p"), efforts=_KIMI_EFFORTS,
                         tool_name=_KIMI_TOOL, tool_strict="false")}
 
@@ -4466,7 +4631,7 @@ _MINIMAX_QUIRKS: Final = {
         reasoning="none", replay="always", replay_field="reasoning_details",
         clamp={"temperature": (0.01, 1.0)},                  # (0, 1]
         tool_choice=("auto", "none"), tool_strict="drop"),
-    "anthropic": Quirks(clamp={"temperature": (0.01, 1.0)}, replay="always")}
+    "anthropic": Quirks(clamp={"temperature": (0.01, 1.0)}, unsigned=True)}
 
 _STEPFUN_QUIRKS: Final = {"openai": Quirks(
     efforts=_LOW_MEDIUM_HIGH, replay_field="reasoning", tool_strict="drop")}
@@ -4480,7 +4645,7 @@ _SILICONFLOW_QUIRKS: Final = {"openai": Quirks(
 _MIMO_QUIRKS: Final = {
     "openai": Quirks(reasoning="thinking", replay="always", placeholder=" ",     # missing: 400
                      json_schema=False, tool_strict="drop"),
-    "anthropic": Quirks(replay="always", placeholder=" ")}
+    "anthropic": Quirks(placeholder=" ", unsigned=True)}
 
 _OPENAI_QUIRKS: Final = {"openai": Quirks(
     replay="never", max_tokens="max_completion_tokens",
@@ -4961,15 +5126,25 @@ def _date(site: Site) -> datetime.datetime:
 
 
 def _secret(site: Site) -> str:
+    """A secret, or what the file it names holds; it has to fit into a header."""
     text = site.text()
-    if not text.startswith("file:"):
-        return text
-    try:
-        return site.reading.read_secret(text.removeprefix("file:")).strip()
-    except OSError as error:
-        if site.reading.lenient:
-            return ""
-        raise _Wrong(f"cannot read {text}: {error.strerror}") from error
+    if text.startswith("file:"):
+        try:
+            text = site.reading.read_secret(text.removeprefix("file:")).strip()
+        except OSError as error:
+            if site.reading.lenient:
+                return ""
+            raise _Wrong(f"cannot read {text}: {error.strerror}") from error
+    if not re.fullmatch(r"[!-~ ]*", text):
+        raise _Wrong("a secret must be one line of ASCII")
+    return text
+
+
+def _header(site: Site) -> str:
+    text = site.text()
+    if not re.fullmatch(r"[^\x00-\x08\x0a-\x1f\x7f]*", text):
+        raise _Wrong("a header must be one line")
+    return text
 
 
 def _json(site: Site) -> Any:
@@ -4982,6 +5157,7 @@ def _json(site: Site) -> Any:
 
 TEXT: Final = Kind("text", Site.text, {"type": ["string", "number"]})
 NAMES_SCHEMA: Final = {"type": "string"}
+HEADER: Final = Kind("text", _header, {"type": ["string", "number", "null"]})
 SECRET: Final = Kind("secret", _secret, NAMES_SCHEMA)
 FLAG: Final = Kind("true or false", _flag, {"type": "boolean"})
 COUNT: Final = Kind("a whole number", _number(1, whole=True), {"type": "integer", "minimum": 1})
@@ -5020,8 +5196,13 @@ def many(kind: Kind) -> Kind:
 
 def mapping(kind: Kind, nullable: bool = False) -> Kind:
     def read(site: Site) -> dict[str, Any]:
-        read = ((name, kind(inner)) for name, inner in site.pairs().items())
-        return {name: value for name, value in read if value is not None or nullable}
+        values = {}
+        for name, inner in site.pairs().items():
+            if inner.is_null() and not nullable:
+                site.reading.wrong(inner.path, "nothing stands here")
+            elif (value := kind(inner)) is not None or nullable:
+                values[name] = value
+        return values
 
     schema = {"type": "object", "additionalProperties": kind.schema}
     return Kind(f"mapping of {kind.name}", read, schema)
@@ -5196,7 +5377,7 @@ class ProviderConfig:
         word("auto", "always", "never"), "Whether it is asked to stream.", "auto"
     )
     headers: dict[str, str | None] = option(
-        mapping(TEXT, nullable=True), "Headers to set toward it; null removes one.", {}
+        mapping(HEADER, nullable=True), "Headers to set toward it; null removes one.", {}
     )
     override: OverrideConfig = option(
         table(OverrideConfig), "Changes to bodies in its dialect.", OverrideConfig()
@@ -5427,11 +5608,19 @@ class Endpoint:
     url: str  # what is posted to; may hold {model}
     auth: str
     quirks: Quirks
-    edits: Edits  # the quirks' and the user's, for a body of this dialect
+    edits: tuple[Edits, ...]  # the quirks' and then the user's, for a body of this dialect
     demo: bool = False
 
     def address(self, model: str) -> str:
         return self.url.replace("{model}", urllib.parse.quote(model, safe=""))
+
+    def edited(self, body: JSON) -> tuple[JSON, tuple[str, ...]]:
+        """The body as the quirks and then the user want it, and what was taken out of it."""
+        taken: tuple[str, ...] = ()
+        for edits in self.edits:
+            taken += edits.taken(body)
+            body = edits.applied(body)
+        return body, taken
 
     @property
     def base(self) -> str:
@@ -5444,7 +5633,7 @@ class Credential:
     """A key at a provider.  The name is stable, says nothing, and changes with the key."""
 
     name: str
-    secret: str
+    secret: str = field(repr=False)
     account: str  # eight hex digits, for seals
 
 
@@ -5544,13 +5733,8 @@ class Route:
     why: str
     groups: tuple[tuple[Target, ...], ...]
 
-    def targets(self, identity: str) -> list[Target]:
-        """All in order.  Among equals a conversation always comes out the same (see `ranked`)."""
-        return [
-            target
-            for group in self.groups
-            for target in ranked(group, identity, str, lambda t: t.provider.config.weight)
-        ]
+    def targets(self) -> list[Target]:
+        return [target for group in self.groups for target in group]
 
 
 def ranked(
@@ -5610,7 +5794,7 @@ class Plan:
     providers: Mapping[str, Provider]  # by lower-case name
     keys: tuple[Key, ...]
     admin: bytes  # digest of the admin key; b"" without one
-    secrets: tuple[str, ...]  # what must never be shown
+    secrets: tuple[str, ...] = field(repr=False)  # what must never be shown
     zone: datetime.tzinfo | None  # of times that are shown; None is the machine's
 
     def route(self, said: str) -> Route | None:
@@ -5749,6 +5933,10 @@ def compile_plan(config: Config, reading: Reading) -> Plan:
     _check_rules(config, reading)
     _check_listen(config, reading)
     credentials = [c for p in providers.values() for plan in p.plans for c in plan.credentials]
+    by_key: dict[str, str] = {}
+    for name, key in config.keys.items():
+        if key.key and (other := by_key.setdefault(key.key, name)) != name:
+            reading.wrong(f"keys.{name}.key", f"is the key of {other!r} too")
     shown = [c.secret for c in credentials] + [config.admin_key]
     shown += [key.key for key in config.keys.values() if not key.key.startswith("sha256:")]
     return Plan(
@@ -5809,6 +5997,8 @@ def _check_rules(config: Config, reading: Reading) -> None:
 
 
 def _check_listen(config: Config, reading: Reading) -> None:
+    if not config.listen:
+        reading.wrong("listen", "at least one address is needed")
     for index, listen in enumerate(config.listen):
         path = f"listen[{index}]"
         if listen.startswith("unix:"):
@@ -5948,7 +6138,7 @@ class _Compiler:
                 self.wrong(key, f"{dialect}: this dialect is not supported yet")
             elif dialect not in SUPPORTED:
                 self.wrong(key, f"unknown dialect {dialect!r}{meant(dialect, SUPPORTED)}")
-            elif not re.match(r"https?://[^/\s]", url):
+            elif not _is_url(url):
                 self.wrong(key, f"expected a URL with http:// or https://, got {url!r:.80}")
             else:
                 urls[dialect] = self._joined(dialect, url)
@@ -5971,9 +6161,11 @@ class _Compiler:
         return tuple(known[:1])
 
     def _joined(self, dialect: str, base: str, exact: bool = False) -> str:
-        path = self.entry.paths.get(dialect) or (self.preset and self.preset.paths.get(dialect))
+        parts = urllib.parse.urlsplit(base)
+        path = self.entry.paths.get(dialect)
+        if self.preset and parts.path in ("", "/"):  # a URL with a path says it all itself
+            path = path or self.preset.paths.get(dialect)
         if path:
-            parts = urllib.parse.urlsplit(base)
             return f"{parts.scheme}://{parts.netloc}/{path.lstrip('/')}"
         return joined(DIALECTS[dialect], base, exact) if dialect in DIALECTS else base
 
@@ -5988,13 +6180,9 @@ class _Compiler:
         preset, override = self.preset, self.entry.override
         quirks = preset.quirks.get(dialect, Quirks()) if preset else Quirks()
         auth = (preset.auth.get(dialect) if preset else None) or DIALECTS[dialect].auth
-        edits = Edits(
-            drop=(*quirks.drop, *override.drop),
-            rename=quirks.rename,
-            clamp=quirks.clamp,
-            fixed=quirks.fixed,
-            default=override.default,
-            set=override.set,
+        edits = (
+            Edits(quirks.drop, quirks.rename, quirks.clamp, set=quirks.fixed),
+            Edits(override.drop, default=override.default, set=override.set),
         )
         demo = "demo" in self.entry.api_format
         return Endpoint(DIALECTS[dialect], url, auth, quirks, edits, demo)
@@ -6022,11 +6210,21 @@ class _Compiler:
                 self.wrong("api_format", f"{dialect}: this dialect is not supported yet")
             elif dialect not in SUPPORTED:
                 self.wrong("api_format", f"unknown dialect {dialect!r}{meant(dialect, SUPPORTED)}")
+        for name, model in (entry.models or {}).items():
+            if model.name and is_glob(model.name):
+                self.wrong(f"models.{name}", f"{model.name!r}: a provider's name cannot be a glob")
         for dialect in entry.paths:
             if dialect not in DIALECTS:
                 self.wrong(f"paths.{dialect}", f"unknown dialect{meant(dialect, DIALECTS)}")
-        if entry.preset and entry.models is None and self.preset and not self.preset.globs:
-            return
+
+
+def _is_url(text: str) -> bool:
+    try:
+        parts = urllib.parse.urlsplit(text)
+        whole = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number, or too large
+        return False
+    return whole and not re.search(r"[\s\x00-\x1f]", text)
 
 
 def joined(dialect: Dialect, base: str, exact: bool = False) -> str:
@@ -6088,47 +6286,107 @@ def _fields(old: Any, new: Any) -> str:
 #
 # What a failure marks is its class's scope: a wrong key or a spent plan the credential, overload
 # the model at that provider, a broken connection the endpoint; a bad request nothing.  A mark
-# that relay guessed grows with each repetition and never keeps the last way from being tried; one
-# that the provider announced stands until then.  A success clears every mark on its way.
+# that relay guessed grows with each incident and never keeps the last way from being tried; one
+# that the provider announced stands until then.  A success clears the marks on its way.
 
 SHORTEST, LONGEST = 1.0, 1800.0  # seconds, of a short mark
 LONGEST_PLAN: Final = 35 * 86400.0
+_MOST_MARKS: Final = 1000  # clients make up model names, and each that fails is a mark
+_MOST_BOUND: Final = 10_000  # conversations
 
 
 @dataclass(slots=True)
 class Mark:
     failure: str
+    since: float
     until: float
     guessed: bool  # nobody said until when
-    times: int = 1
+    times: int = 1  # incidents in a row
+
+    @property
+    def of_plan(self) -> bool:
+        return FAILURES[self.failure].opens_next_plan
+
+    @property
+    def worth_a_try(self) -> bool:
+        """A short mark that relay guessed itself; it must not lock the last way."""
+        row = FAILURES[self.failure]
+        return self.guessed and row.retry and not row.opens_next_plan
 
 
 class Health:
-    """What is marked.  Never reads the clock: `now` is an argument."""
+    """What is marked, and which credential a conversation had last.
+
+    Never reads the clock: `now` is an argument, and `began` is when the attempt did.
+    """
 
     def __init__(self) -> None:
         self.marks: dict[str, Mark] = {}
+        self._bound: dict[str, str] = {}  # conversation -> credential, the latest last
 
-    def failed(self, lane: Lane, error: UpstreamError, now: float) -> None:
-        """Mark what the failure says is out of order; a request's own fault marks nothing."""
+    def failed(
+        self, lane: Lane, error: UpstreamError, now: float, began: float | None = None
+    ) -> None:
+        """Mark what the failure says is out of order; a request's own fault marks nothing.
+
+        Attempts that were under way together fail together: that is one incident.  Only a
+        failure of an attempt that began after the mark makes the next one longer.
+        """
         row = error.failure
         if row.cool == 0 or error.scope == "request":
             return
         key = lane.key(error.scope)
         before = self.marks.get(key)
-        times = before.times + 1 if before and before.failure == row.name else 1
-        guess = min(row.cool * 2 ** min(times - 1, 10), max(row.cool, LONGEST))
+        standing = before is not None and before.until > now
+        if before and standing and before.of_plan and not row.opens_next_plan:
+            return  # a throttle does not make a spent plan less spent
+        times = 1
+        if before and before.failure == row.name and now < before.until + LONGEST:
+            again = before.since < (now if began is None else began)
+            times = before.times + again
+        doubling = 2 ** min(times - 1, 10) if row.cool < 60 else 1
         most = LONGEST_PLAN if row.opens_next_plan or row.name == "balance_empty" else LONGEST
         said = error.retry_after
+        guess = min(row.cool * doubling, max(row.cool, LONGEST))
         seconds = guess if said is None else min(max(said, SHORTEST), most)
-        if before and not before.guessed and before.until > now + seconds:
+        if before and standing and not before.guessed and before.until > now + seconds:
             return  # what was said to last longer still stands
-        self.marks[key] = Mark(row.name, now + seconds, said is None, times)
+        self.marks[key] = Mark(row.name, now, now + seconds, said is None, times)
+        if len(self.marks) > _MOST_MARKS:
+            self.forget(now)
 
-    def succeeded(self, lane: Lane) -> None:
-        """A success clears what was marked on its way."""
+    def succeeded(
+        self, lane: Lane, identity: str = "", now: float = 0.0, began: float | None = None
+    ) -> None:
+        """A success clears what was marked on its way, and binds the conversation to it.
+
+        A plan's mark stays if it came while the attempt was under way already.
+        """
         for scope in MARKED_SCOPES if self.marks else ():
-            self.marks.pop(lane.key(scope), None)
+            mark = self.marks.get(lane.key(scope))
+            if mark and not (mark.of_plan and began is not None and mark.since >= began):
+                del self.marks[lane.key(scope)]
+        if identity:
+            self._bound.pop(identity, None)
+            self._bound[identity] = lane.credential.name
+            if len(self._bound) > _MOST_BOUND:
+                del self._bound[next(iter(self._bound))]
+
+    def preferred(
+        self,
+        items: Sequence[T],
+        identity: str,
+        name: Callable[[T], str],
+        weight: Callable[[T], float],
+        holds: Callable[[T, str], bool],
+    ) -> list[T]:
+        """Equals in order: what served the conversation last, then as `ranked` has them.
+
+        Caches and sealed reasoning belong to an account; see `Route.targets`.
+        """
+        order = ranked(items, identity, name, weight)
+        bound = self._bound.get(identity)
+        return sorted(order, key=lambda item: not holds(item, bound)) if bound else order
 
     def cooling(self, lane: Lane, now: float) -> Mark | None:
         """The mark that keeps a lane from being used, the longest if there are several."""
@@ -6144,7 +6402,11 @@ class Health:
         return any(m and m.until > now and FAILURES[m.failure].opens_next_plan for m in marks)
 
     def lanes(
-        self, targets: Sequence[Target], dialect: str, identity: str, now: Callable[[], float]
+        self,
+        groups: Iterable[Sequence[Target]],
+        dialect: str,
+        identity: str,
+        now: Callable[[], float],
     ) -> Iterator[tuple[Lane, Mark | None]]:
         """Every way there is, in order, each with what keeps it from being used just now.
 
@@ -6152,21 +6414,41 @@ class Health:
         used up.  What happens between two steps counts, so a plan that runs out in the middle
         of a request opens the next at once.
         """
-        for target in targets:
+        for target in self._targets(groups, identity):
             for plan in target.provider.plans:
                 endpoint = plan.endpoint(dialect)
-                order = ranked(plan.credentials, identity, lambda c: c.name, lambda c: 1.0)
+                order = self.preferred(
+                    plan.credentials,
+                    identity,
+                    name=lambda credential: credential.name,
+                    weight=lambda credential: 1.0,
+                    holds=lambda credential, bound: credential.name == bound,
+                )
                 lanes = [Lane(target, plan, credential, endpoint) for credential in order]
                 for lane in lanes:
                     yield lane, self.cooling(lane, now())
                 if not all(self.exhausted(lane, now()) for lane in lanes):
                     break
 
+    def _targets(self, groups: Iterable[Sequence[Target]], identity: str) -> Iterator[Target]:
+        for group in groups:
+            yield from self.preferred(
+                group,
+                identity,
+                name=str,
+                weight=lambda target: target.provider.config.weight,
+                holds=lambda target, bound: bound.startswith(f"{target.provider.name}/"),
+            )
+
     def forget(self, now: float) -> None:
-        """Let go of marks that are long over, so that memory stays bounded."""
-        over = [key for key, mark in self.marks.items() if mark.until < now - LONGEST]
-        for key in over:
-            del self.marks[key]
+        """Let go of marks that are over, the long gone always and the rest under pressure."""
+        for key, mark in list(self.marks.items()):
+            if mark.until < now - LONGEST or (len(self.marks) > _MOST_MARKS and mark.until < now):
+                del self.marks[key]
+        if excess := len(self.marks) - _MOST_MARKS:
+            soonest = sorted(self.marks, key=lambda key: self.marks[key].until)
+            for key in soonest[: max(0, excess)]:
+                del self.marks[key]
 
 
 # ==== 15. Verdict =============================================================
@@ -6349,7 +6631,9 @@ class Log:
 
 
 def _plain(value: object) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    """On one line and without escape codes, whoever made it up."""
+    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return re.sub(r"[\x00-\x1f\x7f-\x9f]", "?", text)
 
 
 def _request_text(record: JSON) -> str:
@@ -6373,7 +6657,7 @@ def _request_text(record: JSON) -> str:
         record["error"] or "",
         record["id"],
     )
-    return "  ".join(step for step in steps if step)
+    return "  ".join(_plain(step) for step in steps if step)
 
 
 # ==== 17. Upstream ============================================================
@@ -6458,7 +6742,6 @@ class Upstream:
         limits = aiohttp.ClientTimeout(
             total=None,
             connect=timeouts.connect,
-            sock_read=timeouts.idle if outgoing.stream else None,
         )
         try:
             response = await self._session.post(
@@ -6493,7 +6776,7 @@ def _said(error: BaseException) -> str:
     return getattr(inner, "strerror", None) or str(inner) or type(error).__name__
 
 
-async def read_all(reply: Reply, idle: float, most: int = 64 << 20) -> bytes:
+async def read_all(reply: Reply, idle: float, most: int = MOST_HELD) -> bytes:
     """A whole answer; UpstreamError if it stops, or is longer than any answer should be."""
     blocks, size = list[bytes](), 0
     try:
@@ -6510,23 +6793,30 @@ async def read_all(reply: Reply, idle: float, most: int = 64 << 20) -> bytes:
 
 
 class Inflater:
-    """A body out of its content coding; bytes of a coding we cannot read stay as they are."""
+    """A body out of its content coding; bytes of a coding we cannot read stay as they are.
 
-    def __init__(self, coding: str) -> None:
+    `most` bounds what one block may become: half a megabyte of zeros is half a gigabyte.
+    """
+
+    def __init__(self, coding: str, most: int = MOST_HELD) -> None:
         self.active = coding in ("gzip", "deflate", "x-gzip")
         self._stream = zlib.decompressobj(47 if "gzip" in coding else 15)  # 47: gzip or zlib
         self._raw = coding == "deflate"
+        self._most = most
 
     def feed(self, data: bytes) -> bytes:
         if not self.active:
             return data
         try:
-            return self._stream.decompress(data)
+            plain = self._stream.decompress(data, self._most)
         except zlib.error as error:
             if self._raw:  # "deflate" is zlib by the RFC and bare deflate at some servers
                 self._raw, self._stream = False, zlib.decompressobj(-15)
                 return self.feed(data)
             raise UpstreamError("transient", f"sent a broken content coding: {error}") from error
+        if self._stream.unconsumed_tail:
+            raise UpstreamError("transient", f"sent more than {self._most >> 20} MB")
+        return plain
 
 
 # ==== 18. Demo ================================================================
@@ -6757,8 +7047,8 @@ class Exchange:
         body = self.dialect.cleaned(self.body.exact, endpoint.quirks, account, strip)
         if stream is not self.peek.stream:
             body = without(body, ["stream_options"]) | {"stream": stream}
-        dropped = endpoint.edits.taken(body) + (("thinking",) if strip else ())
-        body = endpoint.edits.applied(body)
+        body, taken = endpoint.edited(body)
+        dropped = taken + (("thinking",) if strip else ())
         untouched = body is self.body.exact
         data = self.body.retargeted(model) if untouched else dumps(body | {"model": model})
         return Said(data, "verbatim" if data == self.body.raw else "edited", {}, dropped)
@@ -6771,9 +7061,9 @@ class Exchange:
         ids = re.compile(quirks.call_id or endpoint.dialect.call_id)
         request, names = suited(request, re.compile(quirks.tool_name), ids)
         rendered = endpoint.dialect.render_request(request, quirks, lane.credential.account)
-        data = dumps(endpoint.edits.applied(rendered.body))
-        dropped = dict.fromkeys((*rendered.dropped, *endpoint.edits.taken(rendered.body)))
-        return Said(data, "translated", names, tuple(dropped))
+        body, taken = endpoint.edited(rendered.body)
+        dropped = tuple(dict.fromkeys((*rendered.dropped, *taken)))
+        return Said(dumps(body), "translated", names, dropped)
 
     def since(self, moment: float | None) -> int | None:
         return None if moment is None else round((moment - self.began) * 1000)
@@ -7046,11 +7336,20 @@ class Relay:
         self.running: set[Exchange] = set()
 
     async def handle(self, request: web.BaseRequest, dialect: Dialect) -> web.StreamResponse:
-        """A request to be answered by a model, from accept to settle."""
-        exchange = Exchange(self.plan, request, dialect)
+        """A request to be answered by a model."""
+        return await self._framed(Exchange(self.plan, request, dialect), self._serve)
+
+    async def count(self, request: web.BaseRequest) -> web.StreamResponse:
+        """A request whose tokens are to be counted."""
+        return await self._framed(Exchange(self.plan, request, ANTHROPIC), self._count)
+
+    async def _framed(
+        self, exchange: Exchange, serve: Callable[[Exchange], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        """From accept to settle, whatever happens in between."""
         self.running.add(exchange)
         try:
-            return await self._serve(exchange)
+            return await serve(exchange)
         except RelayError as error:
             return self.refuse(exchange, error)
         except asyncio.CancelledError:
@@ -7074,7 +7373,7 @@ class Relay:
         downstream.alive = exchange.dialect.encoder(Asked(exchange.peek.model, exchange.id)).alive
         try:
             async with asyncio.timeout(limits.total):
-                answer = await self.attempts(exchange, route.targets(exchange.identity))
+                answer = await self.attempts(exchange, route)
                 try:
                     return await self._answer(exchange, answer, downstream)
                 finally:
@@ -7117,40 +7416,55 @@ class Relay:
         exchange.body = Body(await read_body(request, plan.config.server))
         exchange.peek = exchange.dialect.peek(exchange.body.wire)
         exchange.identity = identity_of(request.headers, exchange.body.wire)
-        exchange.identity = exchange.identity or exchange.id
+        exchange.identity = f"{exchange.caller.name}\0{exchange.identity or exchange.id}"
         return permitted(exchange.peek.model, exchange.caller, plan)
 
     # Attempts
 
-    async def attempts(self, exchange: Exchange, targets: Sequence[Target]) -> Answer:
-        """The first good answer.  Nothing has reached the client yet, so trying on is free."""
+    async def attempts(self, exchange: Exchange, route: Route) -> Answer:
+        """The first good answer.  Nothing has reached the client yet, so trying on is free.
+
+        Two passes: what is cooling down is skipped in the first.  If that left nobody, those
+        with a short mark that relay only guessed are tried in the second.
+        """
         failures, skipped = list[tuple[Lane, UpstreamError]](), list[tuple[Lane, Mark]]()
-        lanes = self.health.lanes(targets, exchange.dialect.name, exchange.identity, time.time)
-        for lane, mark in lanes:
-            if mark:
-                skipped.append((lane, mark))
-                continue
-            if failures and self._is_hopeless(lane, failures):
-                continue
-            try:
-                return await self._rectified(exchange, lane)
-            except UpstreamError as error:
-                failures.append((lane, error))
-                if not error.failure.failover:
-                    break
-        guessed = [lane for lane, mark in skipped if mark.guessed and mark.failure != "auth"]
-        if not failures and guessed:  # a guess must not lock a provider out that is healthy
-            try:
-                return await self._rectified(exchange, guessed[0])
-            except UpstreamError as error:
-                failures.append((guessed[0], error))
+        for desperate in (False, True):
+            skipped.clear()
+            if answer := await self._pass(exchange, route, desperate, failures, skipped):
+                return answer
+            if failures:
+                break
         raise concluded(failures, skipped, time.time())
+
+    async def _pass(
+        self,
+        exchange: Exchange,
+        route: Route,
+        desperate: bool,
+        failures: list[tuple[Lane, UpstreamError]],
+        skipped: list[tuple[Lane, Mark]],
+    ) -> Answer | None:
+        """One pass over the lanes; who failed and who was skipped is added to the lists."""
+        for lane, mark in self.lanes(exchange, route):
+            if mark and not (desperate and mark.worth_a_try):
+                skipped.append((lane, mark))
+            elif not self._is_hopeless(lane, failures):
+                try:
+                    return await self._rectified(exchange, lane)
+                except UpstreamError as error:
+                    failures.append((lane, error))
+                    if not error.failure.failover:
+                        return None
+        return None
+
+    def lanes(self, exchange: Exchange, route: Route) -> Iterator[tuple[Lane, Mark | None]]:
+        return self.health.lanes(route.groups, exchange.dialect.name, exchange.identity, time.time)
 
     @staticmethod
     def _is_hopeless(lane: Lane, failures: Sequence[tuple[Lane, UpstreamError]]) -> bool:
         """What was too long for a model is too long for it by every way there."""
         return any(
-            error.failure.name == "too_long" and str(failed.target) == str(lane.target)
+            failed == lane or (error.failure.name == "too_long" and failed.target == lane.target)
             for failed, error in failures
         )
 
@@ -7165,7 +7479,7 @@ class Relay:
 
     async def attempt(self, exchange: Exchange, lane: Lane, strip: bool) -> Answer:
         """One lane.  It counts as answered once its first meaningful event is in."""
-        began, provider = time.monotonic(), lane.target.provider
+        began, provider, moment = time.monotonic(), lane.target.provider, time.time()
         deadline = asyncio.get_running_loop().time() + provider.attempt_total
         outcome, status = "cancelled", 0
         try:
@@ -7173,13 +7487,13 @@ class Relay:
                 answer = await self._first_event(exchange, lane, strip)
             answer.deadline = deadline
             outcome, status = "ok", answer.reply.status
-            self.health.succeeded(lane)
+            self.health.succeeded(lane, exchange.identity, time.time(), moment)
             return answer
         except (TimeoutError, UpstreamError) as error:
             if not isinstance(error, UpstreamError):
                 error = UpstreamError("timeout", f"no answer within {provider.attempt_total:g} s")
             outcome, status = error.failure.name, error.upstream_status
-            self.health.failed(lane, error, time.time())
+            self.health.failed(lane, error, time.time(), moment)
             raise error from None
         finally:
             ms = round((time.monotonic() - began) * 1000)
@@ -7216,11 +7530,11 @@ class Relay:
     async def _error(self, exchange: Exchange, lane: Lane, reply: Reply) -> UpstreamError:
         body = await read_all(reply, lane.target.provider.timeouts.idle, 1 << 20)
         with contextlib.suppress(UpstreamError):
-            body = Inflater(reply.headers.get("Content-Encoding", "")).feed(body)
+            body = Inflater(reply.headers.get("Content-Encoding", ""), 1 << 20).feed(body)
         return self._classified(
             exchange,
             lane,
-            said_in(body),
+            said_in(body, reply.status),
             reply,
             body if lane.endpoint.dialect is exchange.dialect else b"",
         )
@@ -7231,6 +7545,9 @@ class Relay:
         """What a provider said went wrong, as an error that knows what to do about it."""
         verdict = judged(lane.target.provider.rules, reply.status, said, reply.headers, time.time())
         message = exchange.plan.redacted(verdict.message)
+        if reply.status in (301, 302, 303, 307, 308, 404, 405) and verdict.failure == "transient":
+            path = urllib.parse.urlsplit(lane.endpoint.url).path
+            message = f"serves nothing at {path} ({message}); check `endpoint`"
         return UpstreamError(
             verdict.failure,
             message,
@@ -7260,6 +7577,8 @@ class Relay:
             while not (pipe.begun or pipe.failure):
                 data = await answer.read()
                 answer.head += pipe.feed(data) if data else pipe.eof()
+                if len(answer.head) > MOST_HELD:
+                    pipe.failure = Failure("says nothing, at length", cause="transient")
                 if not data:
                     break
         if pipe.failure and not (pipe.begun and exchange.peek.stream):
@@ -7337,18 +7656,31 @@ class Relay:
 
     async def _flow(self, answer: Answer, downstream: Downstream) -> tuple[str, Failure]:
         """The provider's bytes to their end, and how that came: a code, and the reason."""
+        pipe, provider = answer.pipe, answer.lane.target.provider
         try:
             async with asyncio.timeout_at(answer.deadline):
-                while data := await answer.read():
-                    if out := answer.pipe.feed(data):
+                while not pipe.failure and (data := await self._next(answer)):
+                    if out := pipe.feed(data):
                         await downstream.write(out)
             return "OK", TRUNCATED
         except TimeoutError:
-            limit = answer.lane.target.provider.attempt_total
+            limit = provider.attempt_total
             return "UT", Failure(f"not finished within {limit:g} s", cause="timeout")
         except UpstreamError as error:
             code = "UI" if error.failure.name == "timeout" else "UR"
             return code, Failure(error.message, cause=error.failure.name)
+
+    @staticmethod
+    async def _next(answer: Answer) -> bytes:
+        """The next bytes; silence is the end behind an end that was said, else a failure."""
+        idle = answer.lane.target.provider.timeouts.idle
+        try:
+            async with asyncio.timeout(min(idle, answer.pipe.rest)):
+                return await answer.read()
+        except TimeoutError:
+            if answer.pipe.rest < math.inf:
+                return b""
+            raise UpstreamError("timeout", f"went silent for {idle:g} s") from None
 
     def _broke(self, exchange: Exchange, answer: Answer, failure: Failure) -> None:
         """A break after content is the provider's fault too: the next request knows of it."""
@@ -7411,22 +7743,16 @@ class Relay:
 
     # Counting tokens
 
-    async def count(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def _count(self, exchange: Exchange) -> web.StreamResponse:
         """Anthropic's count_tokens: the provider's own count, or an estimate that says so."""
-        exchange = Exchange(self.plan, request, ANTHROPIC)
-        try:
-            route = await self.admit(exchange)
-            for lane, mark in self.health.lanes(
-                route.targets(exchange.identity), "anthropic", exchange.identity, time.time
-            ):
-                if mark is None:
-                    if counted := await self._counted(exchange, lane):
-                        return counted
-                    break
-            headers = exchange.answer_headers() | {"x-relay-estimated": "true"}
-            return web.json_response({"input_tokens": exchange.tokens}, headers=headers)
-        except RelayError as error:
-            return self.refuse(exchange, error)
+        route = await self.admit(exchange)
+        exchange.status, exchange.code = 200, "OK"
+        lane = next((lane for lane, mark in self.lanes(exchange, route) if not mark), None)
+        if lane and (counted := await self._counted(exchange, lane)):
+            return counted
+        exchange.note = None
+        headers = exchange.answer_headers() | {"x-relay-estimated": "true"}
+        return web.json_response({"input_tokens": exchange.tokens}, headers=headers)
 
     async def _counted(self, exchange: Exchange, lane: Lane) -> web.Response | None:
         """The count of a provider that has the endpoint; None if it cannot be had."""
@@ -7438,7 +7764,13 @@ class Relay:
         exchange.lane = lane
         outgoing = exchange.prepare(lane, strip=False)
         path, _, query = outgoing.url.partition("?")
-        outgoing = replace(outgoing, url=f"{path}/count_tokens" + (f"?{query}" if query else ""))
+        kept = {k: v for k, v in loads_exactly(outgoing.body).items() if k not in _UNCOUNTED}
+        same = len(kept) == len(exchange.body.wire)
+        outgoing = replace(
+            outgoing,
+            url=f"{path}/count_tokens" + (f"?{query}" if query else ""),
+            body=outgoing.body if same else dumps(kept),
+        )
         try:
             async with asyncio.timeout(lane.target.provider.timeouts.connect + 10):
                 reply = await self.upstream.post(outgoing, lane.target.provider.timeouts)
@@ -7452,6 +7784,8 @@ class Relay:
         return web.Response(body=body, headers=headers) if reply.status == 200 else None
 
 
+# What the counting endpoint refuses ("Extra inputs are not permitted"), should an override set it.
+_UNCOUNTED: Final = frozenset(("max_tokens", "stream", "metadata", "stop_sequences"))
 _SEAL_TROUBLE: Final = re.compile(
     r"signature|encrypted_content|redacted_thinking|expected `?thinking|thinking.{0,40}block",
     re.IGNORECASE,
@@ -7662,17 +7996,29 @@ class Connection(RequestHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        loop = asyncio.get_running_loop()
-        self._patience = loop.call_later(self._limit, self._give_up)
+        self._wait()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         if self._patience:
             self._patience.cancel()
         super().connection_lost(exc)
 
+    def data_received(self, data: bytes) -> None:
+        before = self._request_count
+        super().data_received(data)
+        if self._patience and self._request_count > before:
+            self._patience.cancel()
+            self._patience = None
+        elif not self._patience and self._current_request is None and not self._messages:
+            self._wait()  # the beginning of another head
+
+    def _wait(self) -> None:
+        self._patience = asyncio.get_running_loop().call_later(self._limit, self._give_up)
+
     def _give_up(self) -> None:
         """No request's head is here yet: a client that is too slow, or wants nothing."""
-        if self._request_count == 0 and self.transport:
+        self._patience = None
+        if self.transport:
             self.transport.write(
                 b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
             )
@@ -7702,21 +8048,22 @@ class Connection(RequestHandler):
 
 
 class Listener(web.Server):
-    """Makes a Connection of every connection."""
+    """Makes a Connection of every connection, with the limits of the moment."""
 
-    def __init__(self, handler: Any, limits: ServerConfig) -> None:
+    def __init__(self, handler: Any, limits: Callable[[], ServerConfig]) -> None:
         super().__init__(handler, handler_cancellation=True)
         self._limits = limits
 
     def __call__(self) -> RequestHandler:
+        limits = self._limits()
         return Connection(
             self,
             loop=self._loop,
-            limit=self._limits.body_timeout,
+            limit=limits.body_timeout,
             access_log=None,
             logger=logging.getLogger("relay.http"),
-            max_line_size=self._limits.max_header,
-            max_field_size=self._limits.max_header,
+            max_line_size=limits.max_header,
+            max_field_size=limits.max_header,
             keepalive_timeout=900.0,
         )
 
@@ -7739,8 +8086,7 @@ class Server:
         keepalive = float(os.environ.get("RELAY_KEEPALIVE", "10"))
         self.relay = Relay(plan, Upstream(), log, keepalive)
         self.operations = Operations(self.relay)
-        limits = plan.config.server
-        self._server = Listener(self.operations.handle, limits)
+        self._server = Listener(self.operations.handle, lambda: self.relay.plan.config.server)
         self._runner = web.ServerRunner(self._server, shutdown_timeout=1.0)
 
     async def serve(self) -> None:

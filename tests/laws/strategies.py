@@ -151,7 +151,7 @@ def answers(draw: Draw, dialect: relay.Dialect) -> Response:
     parts = distinct(parts)
     called = any(isinstance(part, ToolCall) for part in parts)
     finish = draw(st.sampled_from(("regular", "length", "content_filter", *said.finishes)))
-    if finish == "regular" or (finish == "stop_sequence" and called):
+    if finish == "regular" or (finish in ("stop_sequence", "pause") and called):
         finish = "tool_calls" if called else "stop"
     detail = draw(idents) if finish == "stop_sequence" else ""
     return Response(draw(idents), ASKED.model, tuple(parts), finish, draw(usages(said)), detail)
@@ -349,6 +349,7 @@ def conversations(draw: Draw, most: int = 4) -> tuple[Message, ...]:
 schemas = st.dictionaries(idents, st.sampled_from(({"type": "string"}, {"type": "integer"}))).map(
     lambda properties: {"type": "object", "properties": properties}
 )
+closed_schemas = schemas.map(lambda schema: schema | {"additionalProperties": False})
 tools = st.lists(
     st.builds(Tool, idents, words | st.just(""), schemas, st.sampled_from((None, True))),
     max_size=3,
@@ -361,7 +362,10 @@ efforts = st.sampled_from(("low", "medium", "high", "xhigh"))
 @st.composite
 def requests(draw: Draw) -> Request:
     """A request in the common ground of all dialects, repaired."""
-    offered = tuple(draw(tools))
+    said, offered = draw(conversations()), draw(tools)
+    named = {part.name for m in said for part in m.parts if isinstance(part, ToolCall)}
+    missing = sorted(named - {tool.name for tool in offered})  # what was called was offered
+    offered = (*offered, *(Tool(name, "", draw(schemas)) for name in missing))
     choice, parallel = None, None
     if offered:
         modes = ("auto", "none", "required", "named")
@@ -376,7 +380,7 @@ def requests(draw: Draw) -> Request:
         sampling = relay.Sampling(temperature=draw(fractions), top_p=draw(fractions))
     return Request(
         model=ASKED.model,
-        messages=draw(conversations()),
+        messages=said,
         tools=offered,
         tool_choice=choice,
         parallel_tools=parallel,
@@ -384,7 +388,7 @@ def requests(draw: Draw) -> Request:
         sampling=sampling,
         stop=tuple(draw(st.lists(spoken_words, max_size=4, unique=True))),
         thinking=thinking,
-        format=draw(st.none() | st.builds(relay.Format, schemas)),
+        format=draw(st.none() | st.builds(relay.Format, closed_schemas)),
         stream=draw(st.booleans()),
     )
 

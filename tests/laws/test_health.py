@@ -30,7 +30,7 @@ identities = st.sampled_from(("", "alice", "bob"))
 
 
 def lanes(health: relay.Health, now: float, identity: str = "") -> list[tuple[relay.Lane, object]]:
-    return list(health.lanes(TARGETS, "openai", identity, lambda: now))
+    return list(health.lanes([[target] for target in TARGETS], "openai", identity, lambda: now))
 
 
 def every_lane() -> Iterator[relay.Lane]:
