@@ -6510,12 +6510,14 @@ _ADVICE: Final = {
 
 
 def _all_cooling(skipped: Sequence[tuple[Lane, Mark]], now: float) -> RelayError:
-    limits = all(mark.failure in LIMITS for _, mark in skipped)
+    rows = {mark.failure: FAILURES[mark.failure] for _, mark in skipped}
+    limits = rows.keys() <= LIMITS
+    row = next(iter(rows.values())) if len(rows) == 1 else None
     return NoTarget(
         f"every target is cooling down: {_resting(skipped, now)}",
-        status=429 if limits else 503,
-        kind="rate_limit" if limits else "unavailable",
-        retry=any(FAILURES[mark.failure].retry for _, mark in skipped),
+        status=row.status if row else 429 if limits else 503,
+        kind=row.kind if row else "rate_limit" if limits else "unavailable",
+        retry=any(row.retry for row in rows.values()),
         retry_after=min((mark.until - now for _, mark in skipped), default=None),
     )
 
@@ -7764,8 +7766,9 @@ class Relay:
         exchange.lane = lane
         outgoing = exchange.prepare(lane, strip=False)
         path, _, query = outgoing.url.partition("?")
-        kept = {k: v for k, v in loads_exactly(outgoing.body).items() if k not in _UNCOUNTED}
-        same = len(kept) == len(exchange.body.wire)
+        said, client = loads_exactly(outgoing.body), exchange.body.wire
+        kept = {k: v for k, v in said.items() if k in client or k not in _UNCOUNTED}
+        same = len(kept) == len(said)
         outgoing = replace(
             outgoing,
             url=f"{path}/count_tokens" + (f"?{query}" if query else ""),

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 import fake_upstream as fake
+import yarl
 from fake_upstream import Answer, FakeUpstream
 from multidict import CIMultiDict, CIMultiDictProxy
 from relay_process import SECRET, RelayProcess
@@ -370,7 +371,7 @@ async def ask(
     """One POST, read to its end.  `raw` is a body as it is, else one is made of the rest."""
     speaks = DIALECTS[dialect] if isinstance(dialect, str) else dialect
     content = fake.dump(speaks.body(**body)) if raw is None else raw
-    url = server.url + (path or speaks.path)
+    url = yarl.URL(server.url + (path or speaks.path), encoded=True)
     sent = {"content-type": "application/json", **(headers or {})}
     async with http.post(url, data=io.BytesIO(content), headers=sent) as response:
         received = response.headers

@@ -15,10 +15,27 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
-import relay
 from hypothesis import strategies as st
-from relay import Finish, Media, PartDelta, PartEnd, PartStart, Reasoning, Seal, Start, Text
-from relay import Message, Request, Response, Tool, ToolCall, ToolResult, Usage
+
+import relay
+from relay import (
+    Finish,
+    Media,
+    Message,
+    PartDelta,
+    PartEnd,
+    PartStart,
+    Reasoning,
+    Request,
+    Response,
+    Seal,
+    Start,
+    Text,
+    Tool,
+    ToolCall,
+    ToolResult,
+    Usage,
+)
 
 Draw = Callable[..., Any]
 
@@ -372,7 +389,9 @@ def requests(draw: Draw) -> Request:
         mode = draw(st.none() | st.sampled_from(modes))
         names = (draw(st.sampled_from(offered)).name,) if mode == "named" else ()
         choice = relay.ToolChoice(mode, names) if mode else None
-        parallel = draw(st.sampled_from((None, False))) if mode in ("auto", "required", "named") else None
+        parallel = (
+            draw(st.sampled_from((None, False))) if mode in ("auto", "required", "named") else None
+        )
     free = choice is None or choice.mode in ("auto", "none")
     thinking = draw(st.none() | st.builds(relay.Thinking, st.just(True), efforts)) if free else None
     sampling = relay.Sampling()

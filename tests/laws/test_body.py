@@ -4,18 +4,21 @@ import json
 import re
 from typing import Any
 
-import relay
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from laws.strategies import idents, values, words
+
+import relay
 
 models = words | st.sampled_from(("model", "gpt-5", 'a"b', "\\", "m\u00f6del", "\ud83d"))
 names = st.sampled_from(("model", "messages", "modelx", "Model", "x", 'a"model"')) | idents
 inner = st.recursive(
     values | models,
-    lambda value: st.lists(value, max_size=3)
-    | st.dictionaries(names, value, max_size=3)
-    | st.builds(lambda model: {"model": model}, value),
+    lambda value: (
+        st.lists(value, max_size=3)
+        | st.dictionaries(names, value, max_size=3)
+        | st.builds(lambda model: {"model": model}, value)
+    ),
     max_leaves=8,
 )
 spaces = st.sampled_from(("", " ", "\n", "\t", "\r\n", "  "))
@@ -149,7 +152,6 @@ edits = st.builds(
     drop=st.lists(paths, max_size=2).map(tuple),
     rename=st.dictionaries(st.sampled_from(("a", "d")), st.just("z"), max_size=1),
     clamp=st.dictionaries(paths, st.just((-1.0, 1.0)), max_size=1),
-    fixed=st.dictionaries(paths, small, max_size=1),
     default=st.dictionaries(paths, small, max_size=1),
     set=st.dictionaries(paths, small, max_size=1),
 )
@@ -182,7 +184,7 @@ def test_where_there_is_nothing_to_do_the_body_is_the_very_same(
 
 def overlapping(edit: relay.Edits) -> bool:
     """Do two edits concern one place, so that the order of the steps shows?"""
-    touched = [*edit.drop, *edit.clamp, *edit.fixed, *edit.default, *edit.set, *edit.rename]
+    touched = [*edit.drop, *edit.clamp, *edit.default, *edit.set, *edit.rename]
     touched += edit.rename.values()
     heads = [re.split(r"\.", path)[0] for path in touched]
     return len(set(heads)) < len(heads)

@@ -4,7 +4,6 @@ import re
 from itertools import pairwise
 from typing import Any
 
-import relay
 from hypothesis import given
 from hypothesis import strategies as st
 from laws.strategies import (
@@ -20,6 +19,8 @@ from laws.strategies import (
     requests_between,
     words,
 )
+
+import relay
 from relay import Message, Reasoning, Request, Text, ToolCall, ToolResult
 
 # Anything a client may send: ids that were used before, results of calls that are gone or that
@@ -157,7 +158,9 @@ def renamed(request: Request, form: str) -> Request:
 
     def part_of(part: relay.Part) -> relay.Part:
         if isinstance(part, ToolCall):
-            return relay.replace(part, id=form.replace("{}", part.id), name=form.replace("{}", part.name))
+            return relay.replace(
+                part, id=form.replace("{}", part.id), name=form.replace("{}", part.name)
+            )
         if isinstance(part, ToolResult):
             return relay.replace(part, call_id=form.replace("{}", part.call_id))
         return part
@@ -220,7 +223,9 @@ def test_a_request_is_a_prefix_of_the_next_one(
         following = [Message("assistant", (Text("so"),)), *following]
     ends = [0, *(n + 1 for n, turn in enumerate(following) if turn.role == "user")]
     sent = [
-        body_of(client, upstream, relay.replace(request, messages=(*history, *following[:n])), quirks)
+        body_of(
+            client, upstream, relay.replace(request, messages=(*history, *following[:n])), quirks
+        )
         for n in ends
     ]
     for earlier, later in pairwise(sent):

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator
 
-import relay
 from hypothesis import given
 from hypothesis import strategies as st
 from unit.configs import plan_of
+
+import relay
 
 CONFIG = """
 providers:
@@ -47,7 +48,9 @@ histories = st.lists(
 )
 
 
-def lived(history: list[tuple[relay.Lane, tuple[str, float | None] | None, float]]) -> tuple[relay.Health, float]:
+def lived(
+    history: list[tuple[relay.Lane, tuple[str, float | None] | None, float]],
+) -> tuple[relay.Health, float]:
     health, now = relay.Health(), 1_700_000_000.0
     for lane, failure, later in history:
         now += later

@@ -1,6 +1,5 @@
 """Where both sides speak one dialect, relay reads along and changes nothing."""
 
-import relay
 from hypothesis import given
 from hypothesis import strategies as st
 from laws.strategies import (
@@ -15,6 +14,8 @@ from laws.strategies import (
     piped,
     stream_of,
 )
+
+import relay
 
 pipes = st.sampled_from((relay.Passthrough, relay.Streamed))
 

@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-import relay
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from laws.strategies import (
@@ -23,6 +22,8 @@ from laws.strategies import (
     words,
 )
 
+import relay
+
 
 @dialects
 @given(data=st.data())
@@ -42,9 +43,7 @@ def test_a_whole_answer_comes_back(dialect: relay.Dialect, data: st.DataObject) 
 
 @dialects
 @given(data=st.data())
-def test_a_stream_comes_back_however_it_is_cut(
-    dialect: relay.Dialect, data: st.DataObject
-) -> None:
+def test_a_stream_comes_back_however_it_is_cut(dialect: relay.Dialect, data: st.DataObject) -> None:
     answer = data.draw(answers(dialect))
     wire = stream_of(dialect, answer).replace(b"\n", data.draw(newlines))
     pieces = data.draw(cuttings(wire))

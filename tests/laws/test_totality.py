@@ -3,7 +3,6 @@
 import json
 from typing import Any
 
-import relay
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from laws.strategies import (
@@ -21,6 +20,8 @@ from laws.strategies import (
     scalars,
 )
 
+import relay
+
 # Every name and every word that a stream or a whole answer of any dialect is made of, so that
 # odd objects are nearly right ones.
 EVERYTHING = relay.Response(
@@ -36,7 +37,16 @@ EVERYTHING = relay.Response(
     relay.Usage(9, 9, 1, 1, 1),
     "because",
 )
-ODDITIES = ("error", "base_resp", "code", "detail", "summary", "thinking", "refusal", "cached_tokens")
+ODDITIES = (
+    "error",
+    "base_resp",
+    "code",
+    "detail",
+    "summary",
+    "thinking",
+    "refusal",
+    "cached_tokens",
+)
 
 
 def objects_in(data: bytes) -> list[Any]:

@@ -3,7 +3,6 @@
 import json
 from typing import Any
 
-import relay
 from hypothesis import given
 from hypothesis import strategies as st
 from laws.strategies import (
@@ -26,6 +25,8 @@ from laws.strategies import (
     stream_of,
     text_of,
 )
+
+import relay
 
 # What every dialect has a word for; the others come as near as they can.
 COMMON = ("stop", "length", "tool_calls", "content_filter")

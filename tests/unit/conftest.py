@@ -4,9 +4,7 @@ import pytest
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption(
-        "--accept", action="store_true", help="rewrite tests/fixtures/*/*/events.json"
-    )
+    parser.addoption("--accept", action="store_true", help="rewrite tests/fixtures/*/*/events.json")
 
 
 @pytest.fixture

@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import relay
-from laws.strategies import ACCOUNT, ASKED, PDF, PNG, carried, cuttings, passage, piped
 from hypothesis import given
 from hypothesis import strategies as st
+from laws.strategies import ACCOUNT, ASKED, PDF, PNG, carried, cuttings, passage, piped
 from unit.configs import plan_of
 from unit.wires import (
     A,
@@ -44,6 +43,8 @@ from unit.wires import (
     use,
     user,
 )
+
+import relay
 
 ID = re.compile(r"[a-zA-Z0-9_-]+")
 IMAGE = {"type": "base64", "media_type": "image/png", "data": PNG}
@@ -899,7 +900,9 @@ def test_checklist_61_counting_counts_everything() -> None:
         "tools": [{"name": "t", "description": "Reads. " * 50, "input_schema": ODD_SCHEMA}],
         "messages": [
             user("Look at this picture, please.", image),
-            assistant({"type": "thinking", "thinking": "Hm. " * 50, "signature": ""}, use("a", p=1)),
+            assistant(
+                {"type": "thinking", "thinking": "Hm. " * 50, "signature": ""}, use("a", p=1)
+            ),
             user(result("a", [text("seen " * 80), image])),
         ],
     }

@@ -8,8 +8,9 @@ import struct
 from typing import Any
 
 import pytest
-import relay
 from laws.strategies import ACCOUNT, PDF, PNG
+
+import relay
 from relay import Media, Message, Part, Reasoning, Seal, Text, ToolCall, ToolResult
 
 
@@ -81,8 +82,18 @@ HISTORIES: dict[str, tuple[list[Message], list[Message]]] = {
         [assistant(call("1")), user(result("1"), *orphan("1", "again"))],
     ),
     "one id in two turns": (
-        [assistant(call("1")), user(result("1", "A")), assistant(call("1")), user(result("1", "B"))],
-        [assistant(call("1")), user(result("1", "A")), assistant(call("1")), user(result("1", "B"))],
+        [
+            assistant(call("1")),
+            user(result("1", "A")),
+            assistant(call("1")),
+            user(result("1", "B")),
+        ],
+        [
+            assistant(call("1")),
+            user(result("1", "A")),
+            assistant(call("1")),
+            user(result("1", "B")),
+        ],
     ),
     "one id twice in a turn": (
         [assistant(call("1"), call("1")), user(result("1", "A"), result("1", "B"))],
@@ -165,7 +176,9 @@ def test_no_seal_is_no_text() -> None:
     assert relay.enveloped(None) == ""
 
 
-@pytest.mark.parametrize("text", ["", "EqAB", "rly1.", "rly1.as.x.y", "rly2.as.0a1b2c3d.eA", "rly1.as"])
+@pytest.mark.parametrize(
+    "text", ["", "EqAB", "rly1.", "rly1.as.x.y", "rly2.as.0a1b2c3d.eA", "rly1.as"]
+)
 def test_what_is_no_envelope_came_from_a_direct_session(text: str) -> None:
     assert relay.opened(text, "as") == Seal("as", text)
 
@@ -187,7 +200,12 @@ def test_a_provider_that_objects_gets_no_reasoning() -> None:
 
 PIXEL = base64.b64decode(PNG)
 GIF = b"GIF89a" + struct.pack("<HH", 640, 480)
-JPEG = b"\xff\xd8\xff\xe0\x00\x10JFIF" + b"\x00" * 9 + b"\xff\xc0\x00\x11\x08" + b"\x01\xe0\x02\x80\x03"
+JPEG = (
+    b"\xff\xd8\xff\xe0\x00\x10JFIF"
+    + b"\x00" * 9
+    + b"\xff\xc0\x00\x11\x08"
+    + b"\x01\xe0\x02\x80\x03"
+)
 BIG_PNG = PIXEL[:16] + struct.pack(">II", 3000, 2000)
 
 

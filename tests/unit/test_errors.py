@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator
 
 import pytest
+
 import relay
 
 SOURCE = inspect.getsource(relay)
@@ -53,7 +54,12 @@ def test_a_config_error_says_all_its_problems() -> None:
 
 def test_an_instance_may_say_more_than_its_class() -> None:
     error = relay.NoTarget("all", status=429, kind="rate_limit", retry=False, retry_after=3.0)
-    assert (error.status, error.kind, error.retry, error.retry_after) == (429, "rate_limit", False, 3)
+    assert (error.status, error.kind, error.retry, error.retry_after) == (
+        429,
+        "rate_limit",
+        False,
+        3,
+    )
     assert (relay.NoTarget.status, relay.NoTarget("x").retry_after) == (503, None)
 
 
@@ -99,7 +105,9 @@ def test_another_target_may_do_better_unless_the_request_is_wrong() -> None:
     assert staying == {"moderation", "bad_request"}
 
 
-@pytest.mark.parametrize(("status", "told"), [(400, 400), (413, 413), (422, 422), (500, 400), (0, 400)])
+@pytest.mark.parametrize(
+    ("status", "told"), [(400, 400), (413, 413), (422, 422), (500, 400), (0, 400)]
+)
 def test_a_wrong_request_keeps_the_providers_status(status: int, told: int) -> None:
     """DESIGN.md 5: 400, 413, 422 as they are."""
     for name in relay.OF_THE_REQUEST:

@@ -1,7 +1,7 @@
 """Golden fixtures: streams and answers that are odd in one way each, and the hub's reading.
 
-    stream.sse or response.json   the bytes, hand-made after the source that meta.json names
-    events.json                   what they mean; reviewed, and rewritten only by --accept
+stream.sse or response.json   the bytes, hand-made after the source that meta.json names
+events.json                   what they mean; reviewed, and rewritten only by --accept
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import relay
 from laws.strategies import ASKED, DIALECTS, check_grammar, decoded, passage, piped
+
+import relay
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 CASES = sorted(path for path in FIXTURES.glob("*/*") if path.is_dir())
@@ -208,9 +209,7 @@ def test_a_whole_answer_passes_through_as_it_came(case: Path) -> None:
 
 @streams
 @clients
-def test_a_stream_on_a_whole_request_becomes_one_answer(
-    case: Path, client: relay.Dialect
-) -> None:
+def test_a_stream_on_a_whole_request_becomes_one_answer(case: Path, client: relay.Dialect) -> None:
     data = (case / "stream.sse").read_bytes()
     reading = relay.fold(decoded(dialect_of(case), [data]))
     pipe = relay.Gathered(passage(dialect_of(case), client))

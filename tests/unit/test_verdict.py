@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
-import relay
 from unit.configs import plan_of
+
+import relay
 
 NOW = 1_700_000_000.0
 PLAN = plan_of(

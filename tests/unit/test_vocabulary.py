@@ -1,6 +1,7 @@
 """The hub: one answer in two spellings."""
 
 import pytest
+
 import relay
 from relay import (
     Failure,

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+
 import relay
 from relay import ServerSentEvent as Event
 from relay import SSEDecoder, Wire
@@ -151,7 +152,10 @@ STREAMS: list[tuple[bytes, list[Event]]] = [
     (b"\n\n\n\ndata: a\n\n\n\n", [Event("", b"a")]),
     (b"data: a\n\ndata: b\n\n", [Event("", b"a"), Event("", b"b")]),
     ("\ufeffdata: a\n\n".encode(), [Event("", b"a")]),
-    ("data: a\u2028b\u0085c\x0bd\x0ce\x1ef\n\n".encode(), [Event("", "a\u2028b\u0085c\x0bd\x0ce\x1ef".encode())]),
+    (
+        "data: a\u2028b\u0085c\x0bd\x0ce\x1ef\n\n".encode(),
+        [Event("", "a\u2028b\u0085c\x0bd\x0ce\x1ef".encode())],
+    ),
     ("data: \U0001f680\n\n".encode(), [Event("", "\U0001f680".encode())]),
     (b"data: a: b\n\n", [Event("", b"a: b")]),
     (b'data: {"a":\ndata: 1}\n\n', [Event("", b'{"a":\n1}')]),

@@ -6,8 +6,9 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-import relay
 from laws.strategies import ASKED, carried, passage, piped
+
+import relay
 
 A, C = relay.ANTHROPIC, relay.CHAT
 
