@@ -126,6 +126,7 @@ __version__ = "0.1.0"
 #       NotFound            404    no such path
 #       TooSlow             408    the request did not arrive in time
 #       TooLarge            413    the body is over server.max_body
+#       UnknownCoding       415    the body is in a content coding that relay cannot read
 #       HeaderTooLarge      431    a header is over server.max_header
 #       NotYet              501    understood, but not supported by this version
 #       NoTarget            503    every target failed or is cooling down
@@ -142,6 +143,7 @@ class RelayError(Exception):
     status: int = 500
     kind: str = "server"
     retry: bool = True
+    code: str = "IE"  # the log's termination code
 
     def __init__(
         self,
@@ -169,44 +171,48 @@ class ConfigError(RelayError):
 
 
 class BadRequest(RelayError):
-    status, kind, retry = 400, "bad_request", False
+    status, kind, retry, code = 400, "bad_request", False, "BR"
 
 
 class Unauthorized(RelayError):
     # Claude Code retries a 401 for minutes unless it is told not to.
-    status, kind, retry = 401, "auth", False
+    status, kind, retry, code = 401, "auth", False, "AU"
 
 
 class Forbidden(RelayError):
-    status, kind, retry = 403, "permission", False
+    status, kind, retry, code = 403, "permission", False, "AU"
 
 
 class UnknownModel(RelayError):
-    status, kind, retry = 404, "model_not_found", False
+    status, kind, retry, code = 404, "model_not_found", False, "BR"
 
 
 class NotFound(RelayError):
-    status, kind, retry = 404, "not_found", False
+    status, kind, retry, code = 404, "not_found", False, "BR"
 
 
 class TooSlow(RelayError):
-    status, kind = 408, "timeout"
+    status, kind, code = 408, "timeout", "BR"
 
 
 class TooLarge(RelayError):
-    status, kind, retry = 413, "too_large", False
+    status, kind, retry, code = 413, "too_large", False, "BR"
+
+
+class UnknownCoding(RelayError):
+    status, kind, retry, code = 415, "bad_request", False, "BR"
 
 
 class HeaderTooLarge(RelayError):
-    status, kind, retry = 431, "bad_request", False
+    status, kind, retry, code = 431, "bad_request", False, "BR"
 
 
 class NotYet(RelayError):
-    status, kind, retry = 501, "bad_request", False
+    status, kind, retry, code = 501, "bad_request", False, "BR"
 
 
 class NoTarget(RelayError):
-    status, kind = 503, "unavailable"
+    status, kind, code = 503, "unavailable", "CO"
 
 
 # What an upstream's failure is.  `scope` is what gets marked, `cool` for how many seconds when
@@ -254,11 +260,13 @@ OF_THE_REQUEST: Final = frozenset({"moderation", "too_long", "bad_request"})
 
 
 class ShuttingDown(NoTarget):
-    pass
+    code = "DR"
 
 
 class UpstreamError(RelayError):
     """One attempt failed.  `body` is what the upstream said, for clients of its own dialect."""
+
+    code = "UE"
 
     def __init__(
         self,
@@ -297,8 +305,6 @@ FinishReason = Literal[
     "stop", "length", "tool_calls", "content_filter", "stop_sequence", "context_length", "pause"
 ]
 Role = Literal["system", "user", "assistant"]
-# How hard to think, from least to most; every provider knows some of these words.
-EFFORTS: Final = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 
 
 @dataclass(frozen=True, slots=True)
@@ -615,15 +621,23 @@ def dumps(value: object) -> bytes:
     try:
         return orjson.dumps(value)
     except TypeError:
-        return json.dumps(value, separators=(",", ":")).encode()
+        try:
+            return json.dumps(value, separators=(",", ":")).encode()
+        except RecursionError as error:
+            raise BadRequest("the body is nested too deeply") from error
 
 
 def loads_exactly(data: bytes) -> Any:
     """`loads`, but with integers of any size; orjson rounds those over 64 bits."""
-    if _MANY_DIGITS in data.translate(_DIGITS_ONLY):
+    if has_long_number(data):
         with contextlib.suppress(RecursionError):
             return json.loads(data, parse_constant=_no_constant)
     return loads(data)
+
+
+def has_long_number(data: bytes) -> bool:
+    """Are there digits in a row that may be more than 64 bits?"""
+    return _MANY_DIGITS in data.translate(_DIGITS_ONLY)
 
 
 _MANY_DIGITS: Final = b"0" * 19
@@ -983,7 +997,8 @@ def enveloped(seal: Seal | None) -> str:
     """A seal as a client of another dialect is given it to keep."""
     if seal is None:
         return ""
-    value = base64.urlsafe_b64encode(seal.value.encode()).decode().rstrip("=")
+    data = seal.value.encode(errors="surrogatepass")
+    value = base64.urlsafe_b64encode(data).decode().rstrip("=")
     return f"rly1.{seal.field}.{seal.account or '0' * 8}.{value}"
 
 
@@ -1134,7 +1149,8 @@ def data_url(media: Media) -> str:
 # order, one call after the other, streams without any waiting.
 
 
-SAMPLING: Final = tuple(spec.name for spec in dataclasses.fields(Sampling))
+# What every chat provider takes, more or less; top_k is known to a few.
+SAMPLING: Final = ("temperature", "top_p", "seed", "frequency_penalty", "presence_penalty")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -1255,7 +1271,7 @@ class StreamDecoder(ABC):
         self.acted = False  # did something begin that the hub has no word for?
         self._id = ""
         self._ids: set[str] = set()
-        self._parts = self._calls = 0
+        self._parts = self._calls = self._torn_calls = 0
         self._finish: FinishReason | None = None
         self._detail = ""
         self._usage = Usage()
@@ -1297,14 +1313,19 @@ class StreamDecoder(ABC):
         """One event; some servers cut one object in two, or say two at once."""
         if not data or data.strip() == b"[DONE]":  # clones say it in other dialects too
             return
-        try:
-            wires = json_values(self._torn + data)
-        except ValueError:
-            if self._torn:
-                raise
-            self._torn = data
+        torn, self._torn = self._torn, b""
+        for text in filter(None, (torn and torn + data, data)):
+            try:
+                wires = json_values(text)
+            except ValueError:
+                continue
+            self._objects(wires)
             return
-        self._torn = b""
+        if torn:
+            raise ValueError("neither whole nor the rest of what came before")
+        self._torn = data
+
+    def _objects(self, wires: Sequence[Any]) -> None:
         for wire in wires:
             if isinstance(wire, dict) and not self.ended:
                 self._object(wire)
@@ -1322,18 +1343,16 @@ class StreamDecoder(ABC):
             self._said.append(Start(id, model, usage or Usage()))
 
     def _part(self, key: object, part: OutputPart) -> None:
-        """A part begins.  While a tool call is open another one waits for its turn."""
+        """A part begins.  While a tool call's arguments still come, it waits for its turn."""
         if key in self._waiting or (self._live and self._live.key == key):
             return
         self._closed.discard(key)
         self._parts += 1
         if isinstance(part, ToolCall):
             _only_text(part.name)
-            self._calls += 1
             part = replace(part, id=call_id(part.id, self._ids, self._id))
         fresh, live = _Live(key, part), self._live
-        both_calls = live and isinstance(part, ToolCall) and isinstance(live.part, ToolCall)
-        if live and both_calls and (self._waiting or not live.is_complete()):
+        if live and isinstance(live.part, ToolCall) and (self._waiting or not live.is_complete()):
             self._waiting[key] = fresh
             return
         self._close_all()
@@ -1355,6 +1374,9 @@ class StreamDecoder(ABC):
             self._closed.add(key)
         if not self._live or self._live.key != key:
             return
+        if isinstance(self._live.part, ToolCall):
+            whole = self._live.is_complete() or not any(self._live.texts)
+            self._calls, self._torn_calls = self._calls + whole, self._torn_calls + (not whole)
         self._live = None
         self._said.append(PartEnd(seal))
         while self._waiting and not self._live:
@@ -1371,6 +1393,8 @@ class StreamDecoder(ABC):
         self._close_all()
         self.ended = True
         finish = true_finish(reason or self._finish or "stop", self._calls > 0)
+        if finish == "stop" and self._torn_calls:  # cut off; to run it would be a mistake
+            finish = "length"
         self._said.append(Finish(finish, self._usage, self._detail))
 
     def _fail(self, failure: Failure) -> None:
@@ -1404,7 +1428,11 @@ class _Live:
         self.texts: list[str] = []
 
     def is_complete(self) -> bool:
-        return parse_object("".join(self.texts)) is not None
+        try:
+            values = json_values("".join(self.texts).encode(errors="surrogatepass"))
+        except ValueError:
+            return False
+        return bool(values) and all(isinstance(value, dict) for value in values)
 
 
 class StreamEncoder(Protocol):
@@ -1541,16 +1569,16 @@ def failure_in(wire: JSON) -> Failure | None:
     error = wire.get("error")
     if isinstance(error, str) and error:
         code = wire.get("code") or wire.get("error_code")
-        return Failure(error, _word(code), _word(wire.get("error_type")))
+        return Failure(error, word_of(code), word_of(wire.get("error_type")))
     if isinstance(error, dict):
         return _failure_object(error)
     base = wire.get("base_resp")
     if isinstance(base, dict) and base.get("status_code"):
-        return Failure(_word(base.get("status_msg")), _word(base["status_code"]))
+        return Failure(word_of(base.get("status_msg")), word_of(base["status_code"]))
     code, message = wire.get("code") or wire.get("error_code"), wire.get("message")
     message = message or wire.get("error_msg")
     if wire.get("object") == "error" or "error_code" in wire or (code and message):
-        return Failure(_word(message), _word(code), _word(wire.get("type")))
+        return Failure(word_of(message), word_of(code), word_of(wire.get("type")))
     if "detail" in wire:
         detail = wire["detail"]
         return Failure(detail if isinstance(detail, str) else dumps(detail).decode())
@@ -1560,12 +1588,14 @@ def failure_in(wire: JSON) -> Failure | None:
 def _failure_object(error: JSON) -> Failure:
     kind = error.get("type") or error.get("status") or error.get("error_type")
     extra = {name: error[name] for name in ("details", "metadata") if error.get(name)}
-    message = _word(error.get("message")) or dumps(error).decode()
+    message = word_of(error.get("message")) or dumps(error).decode()
     code = error.get("code") or error.get("error_code")
-    return Failure(message, _word(code), _word(kind), extra=dumps(extra).decode() if extra else "")
+    return Failure(
+        message, word_of(code), word_of(kind), extra=dumps(extra).decode() if extra else ""
+    )
 
 
-def _word(value: object) -> str:
+def word_of(value: object) -> str:
     return "" if value is None else str(value)
 
 
@@ -1660,13 +1690,15 @@ class _Claude:
     adaptive: bool = False  # thinking: adaptive with an effort, instead of a budget
     sampling: bool = True  # temperature and its like
     max_tokens: int = 32000  # the field is required; this stands in for a client that left it out
+    system_in_place: bool = True  # role: system behind the first user message
 
 
 _CLAUDES: Final = (
     (re.compile(r"(opus-4-[789]|(opus|sonnet|haiku|fable)-[5-9])"), _Claude(True, False)),
     (re.compile(r"(opus|sonnet)-4-6"), _Claude(True, True)),
-    (re.compile(r"claude-3-[57]|claude-3-opus"), _Claude(max_tokens=8192)),
-    (re.compile(r"claude-3|claude-2"), _Claude(max_tokens=4096)),
+    (re.compile(r"(opus|sonnet|haiku)-4"), _Claude(system_in_place=False)),
+    (re.compile(r"claude-3-[57]|claude-3-opus"), _Claude(max_tokens=8192, system_in_place=False)),
+    (re.compile(r"claude-3|claude-2"), _Claude(max_tokens=4096, system_in_place=False)),
 )
 
 
@@ -1733,6 +1765,8 @@ class AnthropicMessages(Dialect):
 
     def cleaned(self, body: JSON, quirks: Quirks, account: str, strip: bool) -> JSON:
         body = body if quirks.native else _without_attribution(body)
+        if not isinstance(body.get("messages"), list):
+            return body
         body = _with_own_thoughts(body, account, quirks, strip)
         off = found(body, ("thinking", "type")) == "disabled"
         return body if off or not quirks.placeholder else _with_thoughts(body, quirks.placeholder)
@@ -2084,7 +2118,8 @@ class _AnthropicWriter:
         """Anthropic's rules for a system message in place; clones know none of it."""
         before = messages[index - 1].role if index else ""
         after = messages[index + 1].role if index + 1 < len(messages) else "assistant"
-        return self.quirks.native and before == "user" and after == "assistant"
+        knows = self.quirks.native and self.claude.system_in_place
+        return knows and before == "user" and after == "assistant"
 
     def _blocks(self, parts: Iterable[Part]) -> list[JSON]:
         return [block for part in parts if (block := self._block(part))]
@@ -2353,12 +2388,12 @@ def _anthropic_output(block: JSON) -> OutputPart | None:
         case "text":
             return Text(block.get("text") or "")
         case "thinking":
-            signature = block.get("signature")
+            signature = word_of(block.get("signature"))
             return Reasoning(
                 block.get("thinking") or "", Seal("as", signature) if signature else None
             )
         case "redacted_thinking":
-            return Reasoning("", Seal("ad", block.get("data") or ""))
+            return Reasoning("", Seal("ad", word_of(block.get("data"))))
         case "tool_use":
             arguments = block.get("input") or {}
             return ToolCall(block.get("id") or "", block["name"], dumps(arguments).decode())
@@ -2415,6 +2450,7 @@ _TOO_LONG_TEXTS: Final = tuple(
     for pattern in (
         # OpenAI, DeepSeek; vLLM in two spellings
         r"length is (?P<limit>\d+) tokens.*?\((?P<input>\d+) in the messages, (?P<output>\d+) in",
+        r"length is (?P<limit>\d+).*?requested (?P<output>\d+) output.*?contains\D*(?P<input>\d+)",
         r"too large: (?P<output>\d+).*?length is (?P<limit>\d+) tokens.*?has (?P<input>\d+) input",
         r"length is (?P<limit>\d+) tokens.*?(request\w*|resulted|has|contains)\D*(?P<input>\d+)",
         # llama.cpp, Kimi, Gemini
@@ -2439,7 +2475,8 @@ def _prompt_too_long(message: str) -> str:
     if output and asked <= limit:
         sum_ = f"{asked} + {output} > {limit}"
         return f"input length and `max_tokens` exceed context limit: {sum_} ({message})"
-    return f"prompt is too long: {asked} tokens > {limit} maximum ({message})"
+    counts = f"{asked} tokens > {limit} maximum ({message})" if asked > limit else message
+    return f"prompt is too long: {counts}"
 
 
 class _AnthropicDecoder(StreamDecoder):
@@ -2476,7 +2513,7 @@ class _AnthropicDecoder(StreamDecoder):
 
     def _block_delta(self, wire: JSON) -> None:
         delta = wire["delta"]
-        if signature := delta.get("signature"):
+        if signature := word_of(delta.get("signature")):
             self._signature = Seal("as", self._signature.value + signature)
         text = delta.get("text") or delta.get("thinking") or delta.get("partial_json") or ""
         self._spoke |= bool(text)
@@ -2832,11 +2869,25 @@ def _chat_assistant(wire: Wire) -> Message:
     for call in wire.each("tool_calls"):
         function = call.inner("function") if "function" in call.data else call.inner("custom")
         text = function.want("arguments", str) or function.want("input", str) or ""
-        parts.append(ToolCall(call.need("id", str), function.need("name", str), text))
+        id, name = call.need("id", str), function.need("name", str)
+        parts += (ToolCall(each, name, one) for each, one in _chat_split(id, text))
     if legacy := wire.inner("function_call").data:
         name = str(legacy.get("name", ""))
         parts.append(ToolCall(name, name, str(legacy.get("arguments", ""))))
     return Message("assistant", tuple(parts))
+
+
+def _chat_split(id: str, text: str) -> Iterator[tuple[str, str]]:
+    """Arguments that are several objects in a row are as many calls, each with an id."""
+    try:
+        values = json_values(text.encode(errors="surrogatepass"))
+    except ValueError:
+        values = []
+    if len(values) < 2:
+        yield id, text
+        return
+    for number, value in enumerate(values):
+        yield f"{id}_{number + 1}" if number else id, dumps(value).decode()
 
 
 _CHAT_ROLES: Final[dict[str, Callable[[Wire], Message]]] = {
@@ -3246,7 +3297,8 @@ def _chat_output(message: JSON) -> tuple[OutputPart, ...]:
             text += item.get("text") or ""
     if text := text or message.get("refusal") or "":
         parts.append(Text(text))
-    for call in message.get("tool_calls") or ():
+    legacy = message.get("function_call")  # before there were tools
+    for call in message.get("tool_calls") or ([{"function": legacy}] if legacy else ()):
         function = call["function"]
         arguments = function.get("arguments") or ""
         arguments = arguments if isinstance(arguments, str) else dumps(arguments).decode()
@@ -3419,6 +3471,8 @@ class _ChatDecoder(StreamDecoder):
             self._say("text", Text(), refusal)
         for call in delta.get("tool_calls") or ():
             self._call(call)
+        if legacy := delta.get("function_call"):  # before there were tools
+            self._call({"index": 0, "function": legacy})
         self._finished(choice.get("finish_reason"))
 
     def _finished(self, reason: str | None) -> None:
@@ -3446,9 +3500,9 @@ class _ChatDecoder(StreamDecoder):
         key = (detail.get("index"), detail.get("type"))
         old = self._details.setdefault(key, {})
         for name, value in detail.items():
-            if name in ("text", "summary", "data") and isinstance(value, str):
-                old.setdefault(name, []).append(value)
-            else:
+            if name in ("text", "summary", "data"):
+                old.setdefault(name, []).append(word_of(value))
+            elif value is not None:
                 old[name] = value
 
     def _list(self, content: Sequence[JSON]) -> None:
@@ -3466,26 +3520,30 @@ class _ChatDecoder(StreamDecoder):
         text = said if isinstance(said, str) else dumps(said).decode()
         slot = self._slot(call.get("index"), id, name)
         if slot is None:
-            slot = _Slot(id, name)
-            self._last = slot
+            slot = self._last = _Slot()
             if isinstance(call.get("index"), int):
                 self._slots[call["index"]] = slot
+        news = slot.news(text, again=bool(id and id == slot.id) or bool(name and slot.name))
+        slot.id = slot.id or id
+        if slot.name:
+            self._delta(slot, news)
+        elif name:  # a call begins when its name is known
+            slot.name = name
             self._part(slot, ToolCall(slot.id, name))
-        self._delta(slot, slot.news(text))
+            self._delta(slot, slot.text())
 
     def _slot(self, index: object, id: str, name: str) -> _Slot | None:
         """The call a fragment belongs to; None when it begins a new one.
 
         Normally by its index.  Ollama and LiteLLM's bridge give every call index 0 and tell
-        them apart by id; vLLM repeats id and name in every fragment; some give no index.
+        them apart by id; vLLM repeats id and name in every fragment; some give no index, and
+        some no id, where a name behind complete arguments is the next call's.
         """
-        if isinstance(index, int):
-            slot = self._slots.get(index)
-        else:
-            slot = self._last
-            if slot and not id and name and parse_object(slot.text()) is not None:
-                return None
-        return None if slot and id and id != slot.id else slot
+        slot = self._slots.get(index) if isinstance(index, int) else self._last
+        if slot is None or (id and slot.id and id != slot.id):
+            return None
+        next_one = name and slot.name and not id and parse_object(slot.text()) is not None
+        return None if next_one else slot
 
     def _seal(self) -> Seal | None:
         if not self._live or not isinstance(self._live.part, Reasoning):
@@ -3498,7 +3556,8 @@ class _ChatDecoder(StreamDecoder):
 
 
 def _joined(detail: JSON) -> JSON:
-    return {k: "".join(v) if isinstance(v, list) else v for k, v in detail.items()}
+    pieces = ("text", "summary", "data")
+    return {name: "".join(v) if name in pieces else v for name, v in detail.items()}
 
 
 class _Slot:
@@ -3506,18 +3565,22 @@ class _Slot:
 
     __slots__ = ("id", "name", "pieces", "size")
 
-    def __init__(self, id: str, name: str) -> None:
-        self.id = id
-        self.name = name
+    def __init__(self) -> None:
+        self.id = ""
+        self.name = ""
         self.pieces: list[str] = []
         self.size = 0
 
     def text(self) -> str:
         return "".join(self.pieces)
 
-    def news(self, text: str) -> str:
-        """What is new in a fragment; some servers send all of the arguments every time."""
-        if 1 < self.size <= len(text) and text.startswith(whole := self.text()):
+    def news(self, text: str, again: bool) -> str:
+        """What is new in a fragment.
+
+        Servers that say id or name `again` in every fragment may also say all of the arguments
+        every time.
+        """
+        if again and 1 < self.size <= len(text) and text.startswith(whole := self.text()):
             text = text[len(whole) :]
         self.pieces.append(text)
         self.size += len(text)
@@ -3704,9 +3767,8 @@ class Passthrough(Pipe):
             self._size += len(data)
             if self._size > MOST_HELD:
                 self._held = []
-                endless = Failure("sent an event without an end", cause="transient")
-                self.failure = told(endless, self._passage)
-                return self._encoder.encode(self.failure)
+                self.failure = Failure("sent an event without an end", cause="transient")
+                return self._encoder.encode(told(self.failure, self._passage))
             if b"\n" not in data and b"\r" not in data:
                 return b""
             data = b"".join(self._held)
@@ -3727,8 +3789,9 @@ class Passthrough(Pipe):
         said = self._read(held + b"\n\n").removesuffix(b"\n\n") if held else b""
         if (self._ended and self.begun) or self.failure:
             return said
-        self.failure = told(reason, self._passage)
-        return (said + b"\n\n" if _is_whole(said) else b"") + self._encoder.encode(self.failure)
+        self.failure = reason
+        error = self._encoder.encode(told(reason, self._passage))
+        return (said + b"\n\n" if _is_whole(said) else b"") + error
 
     def alive(self) -> bytes:
         # the encoder has not said the start that went by; tell it, so that it may ping
@@ -3791,7 +3854,8 @@ class Translation(Pipe):
 
     def _say(self, events: Sequence[Event]) -> bytes:
         events = [returned(event, self._passage) for event in events]
-        self._note(events)
+        self._note(events)  # what is noted is judged, and named then; what is encoded, here
+        events = [told(e, self._passage) if isinstance(e, Failure) else e for e in events]
         if self._decoder.ended:
             self.rest = _AFTER_END
         elif self._decoder.finishing:
@@ -3801,15 +3865,15 @@ class Translation(Pipe):
 
 def told(failure: Failure, passage: Passage) -> Failure:
     """A failure as the client is told of it: at which provider, and without its credential."""
-    message = passage.redacted(failure.message)
+    message = passage.redacted(failure.message[:1000])
     return replace(failure, message=f"{passage.provider}: {message}")
 
 
 def returned(event: Event, passage: Passage) -> Event:
     """An event with the client's own tool names, and seals that say whose they are."""
     match event:
-        case Failure():
-            return told(event, passage)
+        case Failure(message=message):
+            return replace(event, message=passage.redacted(message))
         case PartStart(ToolCall(id, name)) if name in passage.names:
             return PartStart(ToolCall(id, passage.names[name]))
         case PartEnd(Seal(kind, value)) if passage.upstream is not passage.client:
@@ -4044,8 +4108,6 @@ class _Unreadable(Pipe):
 class Body:
     """A request body and, decoded once, what it says."""
 
-    __slots__ = ("__dict__", "raw", "wire")
-
     def __init__(self, raw: bytes) -> None:
         try:
             wire = loads(raw)
@@ -4059,27 +4121,23 @@ class Body:
     @functools.cached_property
     def exact(self) -> JSON:
         """What it says, for saying it again: with integers of any size."""
-        wire = loads_exactly(self.raw)
-        return wire if isinstance(wire, dict) and wire != self.wire else self.wire
+        exact = loads_exactly(self.raw) if has_long_number(self.raw) else self.wire
+        return exact if isinstance(exact, dict) else self.wire
 
     def retargeted(self, model: str) -> bytes:
         """The same bytes with another model; where its place is not certain, edited JSON."""
         if self.wire.get("model") == model:
             return self.raw
-        wire = self.exact | {"model": model}
         if span := _model_span(self.raw, self.wire):
-            spliced = self.raw[: span[0]] + dumps(model) + self.raw[span[1] :]
-            # with an escaped letter of "model" about, a second key may be hidden
-            if not _may_hide(self.raw) or loads(spliced) == wire:
-                return spliced
-        return dumps(wire)
+            return self.raw[: span[0]] + dumps(model) + self.raw[span[1] :]
+        return dumps(self.exact | {"model": model})
 
 
 _MODEL_VALUE: Final = re.compile(rb'"model"[ \t\r\n]*:[ \t\r\n]*("(?:[^"\\]|\\.)*")')
 
 
-def _may_hide(raw: bytes) -> bool:
-    return b"\\u006" in raw  # m, o, d, e and l are all \u006x, in hexadecimal
+_DEPTH: Final = {b"{": 1, b"[": 1, b"}": -1, b"]": -1}
+_TOKEN: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\],]')
 
 
 def _model_span(raw: bytes, wire: JSON) -> tuple[int, int] | None:
@@ -4090,8 +4148,10 @@ def _model_span(raw: bytes, wire: JSON) -> tuple[int, int] | None:
     that one is the only top-level key, and its number among them tells which it is.  Keys
     that stand twice make the count come out wrong, and None.
     """
+    if b"\\u006" in raw:  # m, o, d, e and l are all \u006x: one may be written so
+        return _model_walked(raw)
     place = 0
-    if (count := raw.count(b'"model"')) > 1 or _may_hide(raw):
+    if (count := raw.count(b'"model"')) > 1:
         inside = {k: dumps([k, v]).count(b'"model"') for k, v in wire.items() if k != "model"}
         if sum(inside.values()) + 1 + (wire["model"] == "model") != count:
             return None
@@ -4101,6 +4161,23 @@ def _model_span(raw: bytes, wire: JSON) -> tuple[int, int] | None:
         start = raw.find(b'"model"', start + 1)
     match = _MODEL_VALUE.match(raw, start)
     return match.span(1) if match and loads(match[1]) == wire["model"] else None
+
+
+def _model_walked(raw: bytes) -> tuple[int, int] | None:
+    """The same by going through every token, which takes ten times as long."""
+    depth, key, spans = 0, b"", list[tuple[int, int]]()
+    for token in _TOKEN.finditer(raw):
+        step = _DEPTH.get(token[0], 0)
+        depth += step
+        if step or depth != 1:
+            continue
+        if token[0] == b",":
+            key = b""
+        elif not key:
+            key = token[0]
+        elif loads(key) == "model":
+            spans.append(token.span())
+    return spans[0] if len(spans) == 1 else None
 
 
 def _before(wire: JSON, name: str) -> list[str]:
@@ -4136,7 +4213,8 @@ class Edits:
             if found(body, path.split(".")) is None:
                 body = with_value(body, path.split("."), value)
         for path, value in self.set.items():
-            if found(body, path.split(".")) != value:
+            old = found(body, path.split("."))
+            if old != value or type(old) is not type(value):  # 1 is not true
                 body = with_value(body, path.split("."), value)
         return body
 
@@ -4199,6 +4277,9 @@ def said_in(body: bytes, status: int = 0) -> Failure:
     return replace(said, code=bracket[1]) if bracket else said
 
 
+_MOST_SAID: Final = 1000  # characters of a provider's words; FastAPI quotes the whole prompt
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """A failure, classified: `until` is seconds from now, None when nobody says."""
@@ -4226,7 +4307,7 @@ def judged(
     until = None
     if FAILURES[failure].scope != "request":
         until = _until(headers, said.message + said.extra, rule.reset if rule else "", now)
-    return Verdict(failure, said.message, scope or FAILURES[failure].scope, until)
+    return Verdict(failure, said.message[:_MOST_SAID], scope or FAILURES[failure].scope, until)
 
 
 def _until(headers: Mapping[str, str], text: str, reset: str, now: float) -> float | None:
@@ -5656,12 +5737,6 @@ class Provider:
     timeouts: TimeoutConfig
     attempt_total: float
     claims: tuple[str, ...] | None  # globs it serves without being told; None: listed models only
-    local: bool
-
-    def model_for(self, name: str) -> str | None:
-        """What the provider calls `name`, as far as `models` says."""
-        found = self.match(name)
-        return found[1] if found else None
 
     def match(self, name: str) -> tuple[int, str, ModelConfig] | None:
         """(quality, upstream name, limits): exact 0, case-insensitive 1, glob 2."""
@@ -5691,6 +5766,7 @@ class Target:
 
     provider: Provider
     model: str
+    output: int | None = None  # tokens it can write, where `models` says so
 
     def __str__(self) -> str:
         return f"{self.provider.name}/{self.model}"
@@ -5819,6 +5895,10 @@ class Plan:
                 names = [name, f"{prefix}/{name}"] if prefix else [name]
                 for known in names:
                     listed[known] = Listed(known, model.context, model.output)
+        targets = [to for rules in self.config.routing_rules.values() for r in rules for to in r.to]
+        for target in (*targets, self.config.default or ""):
+            if "/" in target:  # a name too: it addresses a provider directly
+                listed.setdefault(target, Listed(target))
         return listed
 
     def nearest(self, name: str) -> list[str]:
@@ -5841,6 +5921,9 @@ class Plan:
     def redacted(self, text: str) -> str:
         for secret in self.secrets:
             text = text.replace(secret, "[secret]")
+            for length in range(len(secret) - 1, 3, -1):  # one that was cut off at the end
+                if text.endswith(secret[:length]):
+                    text = text[:-length] + "[secret]"
         return text
 
     # The five steps
@@ -5868,7 +5951,7 @@ class Plan:
             plain = name[len(prefix) :] if prefix != "/" and name.lower().startswith(prefix) else ""
             if found := (plain and provider.match(plain)) or provider.match(name):
                 rank = (found[0], -provider.config.priority)
-                ranks.setdefault(rank, []).append(Target(provider, found[1]))
+                ranks.setdefault(rank, []).append(Target(provider, found[1], found[2].output))
         groups = tuple(tuple(ranks[rank]) for rank in sorted(ranks))
         return Route(name, "listed in models", groups)
 
@@ -5891,7 +5974,8 @@ class Plan:
         if provider is None:
             return None
         name = model or said
-        return Target(provider, provider.model_for(name) or name)
+        found = provider.match(name)
+        return Target(provider, found[1], found[2].output) if found else Target(provider, name)
 
 
 def identity_of(headers: Mapping[str, str], body: JSON) -> str:
@@ -5908,7 +5992,11 @@ def identity_of(headers: Mapping[str, str], body: JSON) -> str:
         if isinstance(value, str) and value:
             return value
     messages = body.get("messages")
-    first = messages[:2] if isinstance(messages, list) else []  # the system prompt, a question
+    first: list[Any] = []
+    for message in messages if isinstance(messages, list) else ():
+        first.append(message)
+        if isinstance(message, dict) and message.get("role") == "user":
+            break  # what follows is not there yet on the first turn
     return hashlib.sha256(dumps([body.get("system"), first])).hexdigest() if first else ""
 
 
@@ -6063,7 +6151,6 @@ class _Compiler:
             timeouts=replace(self.config.timeouts, **limits),
             attempt_total=total,
             claims=preset.globs if preset and preset.globs else None,
-            local=bool(preset and preset.local),
         )
 
     def wrong(self, key: str, text: str) -> None:
@@ -6469,7 +6556,8 @@ def concluded(
     if not failures:
         return _all_cooling(skipped, now)
     own = [(lane, error) for lane, error in failures if error.failure.name in OF_THE_REQUEST]
-    lane, last = own[-1] if own else failures[-1]
+    hopeful = [(lane, error) for lane, error in failures if error.retry]
+    lane, last = (own or hopeful or failures)[-1]
     told = "; ".join(f"{lane}: {error.message}" for lane, error in failures)
     if len(failures) == 1:
         told = f"{lane}{_ADVICE.get(last.failure.name, '')}: {last.message}"
@@ -6549,29 +6637,15 @@ def error_headers(error: RelayError) -> dict[str, str]:
     return headers
 
 
-_TERMINATION: Final = {
-    "timeout": "UT",
-    "rate_limited": "RL",
-    "plan_exhausted": "RL",
-    "transient": "UC",
-}
-
-
 def termination(error: RelayError) -> str:
     """Two letters for the log, after HAProxy's habit; the README lists them."""
-    match error:
-        case UpstreamError():
-            return _TERMINATION.get(error.failure.name, "UE")
-        case Unauthorized() | Forbidden():
-            return "AU"
-        case ShuttingDown():
-            return "DR"
-        case NoTarget():
-            return "RL" if error.status == 429 else "CO"
-        case BadRequest() | TooLarge() | TooSlow() | UnknownModel() | NotYet():
-            return "BR"
-        case _:
-            return "IE"
+    if error.status == 429:
+        return "RL"
+    if isinstance(error, UpstreamError) and error.failure.name == "timeout":
+        return "UT"
+    if isinstance(error, UpstreamError) and error.failure.name == "transient":
+        return "UE" if error.upstream_status else "UC"
+    return error.code
 
 
 ################################################################################
@@ -6716,56 +6790,70 @@ class Upstream:
 
     def __init__(self) -> None:
         # No limit: aiohttp's default of 100 makes the 101st open stream wait for minutes.
-        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=60)
-        trace = aiohttp.TraceConfig()
-        trace.on_connection_reuseconn.append(_note_reuse)
-        self._session = aiohttp.ClientSession(
-            connector=connector,
-            auto_decompress=False,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
-            trace_configs=[trace],
-        )
+        self._session = _session(aiohttp.TCPConnector(limit=0, keepalive_timeout=60))
+        self._fresh = _session(aiohttp.TCPConnector(limit=0, force_close=True))
 
     async def post(self, outgoing: Outgoing, timeouts: TimeoutConfig) -> Reply:
         """The reply's head; UpstreamError if there is none."""
         reused: dict[str, bool] = {}
         try:
-            return await self._post(outgoing, timeouts, reused)
-        except aiohttp.ServerDisconnectedError as error:
-            # A kept connection that the provider had just closed; the request never arrived.
-            if reused:
-                return await self._post(outgoing, timeouts, {})
-            raise UpstreamError("transient", "closed the connection without an answer") from error
+            return await self._post(self._session, outgoing, timeouts, reused)
+        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
+            # A kept connection that the provider was just closing: the request never arrived.
+            # The next kept one may be as stale, so the second try makes its own.
+            if isinstance(error, aiohttp.ClientConnectorError) or not reused:
+                raise _unreachable(error) from error
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise _unreachable(error) from error
+        try:
+            return await self._post(self._fresh, outgoing, timeouts, {})
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise _unreachable(error) from error
 
     async def _post(
-        self, outgoing: Outgoing, timeouts: TimeoutConfig, reused: dict[str, bool]
+        self,
+        session: aiohttp.ClientSession,
+        outgoing: Outgoing,
+        timeouts: TimeoutConfig,
+        reused: dict[str, bool],
     ) -> Reply:
-        limits = aiohttp.ClientTimeout(
-            total=None,
-            connect=timeouts.connect,
+        response = await session.post(
+            yarl.URL(outgoing.url, encoded=True),
+            data=outgoing.body,
+            headers=outgoing.headers,
+            timeout=aiohttp.ClientTimeout(total=None, connect=timeouts.connect),
+            allow_redirects=False,
+            trace_request_ctx=reused,
         )
-        try:
-            response = await self._session.post(
-                yarl.URL(outgoing.url, encoded=True),
-                data=outgoing.body,
-                headers=outgoing.headers,
-                timeout=limits,
-                allow_redirects=False,
-                trace_request_ctx=reused,
-            )
-        except aiohttp.ServerDisconnectedError:
-            raise
-        except aiohttp.ConnectionTimeoutError as error:
-            raise UpstreamError("timeout", "could not be connected to in time") from error
-        except TimeoutError as error:
-            raise UpstreamError("timeout", "did not answer in time") from error
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise UpstreamError("transient", f"cannot be reached ({_said(error)})") from error
         return HTTPReply(response)
 
     async def close(self) -> None:
         await self._session.close()
+        await self._fresh.close()
+
+
+def _session(connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
+    trace = aiohttp.TraceConfig()
+    trace.on_connection_reuseconn.append(_note_reuse)
+    return aiohttp.ClientSession(
+        connector=connector,
+        auto_decompress=False,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
+        trace_configs=[trace],
+        read_bufsize=1 << 15,  # what a stalled client may pile up, a few times over
+    )
+
+
+def _unreachable(error: BaseException) -> UpstreamError:
+    """A foreign exception as ours."""
+    if isinstance(error, aiohttp.ConnectionTimeoutError):
+        return UpstreamError("timeout", "could not be connected to in time")
+    if isinstance(error, TimeoutError):
+        return UpstreamError("timeout", "did not answer in time")
+    if isinstance(error, aiohttp.ServerDisconnectedError):
+        return UpstreamError("transient", "closed the connection without an answer")
+    return UpstreamError("transient", f"cannot be reached ({_said(error)})")
 
 
 async def _note_reuse(session: object, context: Any, params: object) -> None:
@@ -7044,21 +7132,32 @@ class Exchange:
 
     def _forwarded(self, lane: Lane, stream: bool, strip: bool) -> Said:
         """The same dialect: the client's bytes, edited only where something must be."""
-        endpoint, model = lane.endpoint, lane.target.model
-        account = lane.credential.account
-        body = self.dialect.cleaned(self.body.exact, endpoint.quirks, account, strip)
+        model = lane.target.model
+        body, taken = self._edited(self.body.wire, lane, stream, strip)
+        if body is self.body.wire:
+            data = self.body.retargeted(model)
+            return Said(data, "verbatim" if data == self.body.raw else "edited")
+        if self.body.exact is not self.body.wire:
+            body, taken = self._edited(self.body.exact, lane, stream, strip)
+        return Said(dumps(body | {"model": model}), "edited", {}, taken)
+
+    def _edited(
+        self, body: JSON, lane: Lane, stream: bool, strip: bool
+    ) -> tuple[JSON, tuple[str, ...]]:
+        """What must be edited, and what was taken out; the very same object if nothing must."""
+        endpoint, account = lane.endpoint, lane.credential.account
+        body = self.dialect.cleaned(body, endpoint.quirks, account, strip)
         if stream is not self.peek.stream:
             body = without(body, ["stream_options"]) | {"stream": stream}
-        body, taken = endpoint.edited(body)
-        dropped = taken + (("thinking",) if strip else ())
-        untouched = body is self.body.exact
-        data = self.body.retargeted(model) if untouched else dumps(body | {"model": model})
-        return Said(data, "verbatim" if data == self.body.raw else "edited", {}, dropped)
+        body, taken = endpoint.edited(_within(body, lane.target.output))
+        return body, taken + (("thinking",) if strip else ())
 
     def _translated(self, lane: Lane, stream: bool, strip: bool) -> Said:
         """Another dialect: what was meant, in the words this provider takes."""
         endpoint, quirks = lane.endpoint, lane.endpoint.quirks
         request = replace(self.parsed, model=lane.target.model, stream=stream)
+        if request.max_tokens and lane.target.output:
+            request = replace(request, max_tokens=min(request.max_tokens, lane.target.output))
         request = without_reasoning(request) if strip else request
         ids = re.compile(quirks.call_id or endpoint.dialect.call_id)
         request, names = suited(request, re.compile(quirks.tool_name), ids)
@@ -7084,6 +7183,14 @@ class Exchange:
         relay = max(0, (self.since(time.monotonic()) or 0) - upstream)
         headers["server-timing"] = f"relay;dur={relay}, upstream;dur={upstream}"
         return headers
+
+
+def _within(body: JSON, output: int | None) -> JSON:
+    """With no more room for an answer than the model has; Claude Code asks for 32,000 always."""
+    for name in ("max_tokens", "max_completion_tokens") if output else ():
+        if isinstance(asked := body.get(name), int) and output and asked > output:
+            body = body | {name: output}
+    return body
 
 
 def header_text(text: str) -> str:
@@ -7194,13 +7301,19 @@ async def read_body(request: web.BaseRequest, limits: ServerConfig) -> bytes:
     if request.headers.get("Expect", "").lower() == "100-continue":
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         request.writer.output_size = 0
+    coding = request.headers.get("Content-Encoding", "identity").strip().lower()
+    inflater = Inflater(coding, limits.max_body)
+    if not inflater.active and coding != "identity":
+        raise UnknownCoding(f"Content-Encoding {coding[:20]!r} cannot be read; send gzip or none")
     blocks, size = list[bytes](), 0
     try:
         async with asyncio.timeout(limits.body_timeout):
             while block := await request.content.readany():
-                blocks.append(block)
-                if (size := size + len(block)) > limits.max_body:
+                blocks.append(inflater.feed(block))
+                if (size := size + len(blocks[-1])) > limits.max_body:
                     raise too_large
+    except UpstreamError as error:  # of the inflater; the fault is the client's here
+        raise BadRequest(f"the body cannot be read: {error.message}") from error
     except TimeoutError:
         message = f"the request was not here within {limits.body_timeout:g} s"
         raise TooSlow(message) from None
@@ -8064,7 +8177,8 @@ class Listener(web.Server):
             loop=self._loop,
             limit=limits.body_timeout,
             access_log=None,
-            logger=logging.getLogger("relay.http"),
+            auto_decompress=False,  # `read_body` does, within its limits
+            logger=_silent(),
             max_line_size=limits.max_header,
             max_field_size=limits.max_header,
             keepalive_timeout=900.0,
@@ -8077,13 +8191,20 @@ class Listener(web.Server):
                 connection.retire()
 
 
+def _silent() -> logging.Logger:
+    """aiohttp's own words would stand between the lines of JSON; what counts is in ours."""
+    logger = logging.getLogger("relay.http")
+    logger.addHandler(logging.NullHandler())
+    logger.propagate = False
+    return logger
+
+
 class Server:
     """A running relay: sockets, signals, the current plan."""
 
     def __init__(self, plan: Plan, source: Source, log: Log) -> None:
         self.source = source
         self.log = log
-        self._signals = 0
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
         keepalive = float(os.environ.get("RELAY_KEEPALIVE", "10"))

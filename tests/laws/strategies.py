@@ -373,7 +373,8 @@ tools = st.lists(
     unique_by=lambda tool: tool.name,
 )
 fractions = st.none() | st.integers(0, 100).map(lambda n: n / 100)
-efforts = st.sampled_from(("low", "medium", "high", "xhigh"))
+EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")  # PROTOCOLS.md 2.2.3
+efforts = st.sampled_from(EFFORTS[2:6])
 
 
 @st.composite

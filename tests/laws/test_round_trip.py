@@ -106,7 +106,11 @@ def demanding(draw: st.DrawFn) -> relay.Request:
     thinking = draw(
         st.none()
         | st.just(relay.Thinking(False))
-        | st.builds(relay.Thinking, st.just(True), st.sampled_from(("", *relay.EFFORTS[1:])))
+        | st.builds(
+            relay.Thinking,
+            st.just(True),
+            st.sampled_from(("", "minimal", "low", "medium", "high", "xhigh", "max")),
+        )
         | st.integers(1024, 32000).map(lambda n: relay.Thinking(True, "", n))
     )
     stop = tuple(draw(st.lists(words, max_size=7, unique=True)))

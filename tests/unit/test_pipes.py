@@ -7,7 +7,6 @@ import math
 from typing import Any
 
 import pytest
-import relay
 from laws.strategies import ASKED, PAIRS, decoded, passage, piped
 from unit.wires import (
     A,
@@ -22,6 +21,8 @@ from unit.wires import (
     through,
     use,
 )
+
+import relay
 
 SPOKEN = {"anthropic": anthropic_stream(text("Hi")), "openai": chat_stream("Hi")}
 ANSWER = relay.Response("x1", "m", (relay.Text("Hi"),), "stop", relay.Usage(9, 5))
@@ -77,7 +78,9 @@ def test_a_dialect_is_known_by_what_is_said(spoken: relay.Dialect, expected: rel
 MEANINGLESS: dict[str, list[bytes]] = {
     "openai": [
         b": hello\n\n",
-        chat_stream({"role": "assistant", "content": ""}, finish=None).replace(b"data: [DONE]\n\n", b""),
+        chat_stream({"role": "assistant", "content": ""}, finish=None).replace(
+            b"data: [DONE]\n\n", b""
+        ),
         b'data: {"choices":[],"usage":{"prompt_tokens":1}}\n\n',
         b'data: {"choices":[],"prompt_filter_results":[]}\n\n',
         b'data: {"id":"x","choices":[{"index":0,"delta":{},"finish_reason":null}]}\n\n',
@@ -102,7 +105,8 @@ MEANINGFUL: dict[str, list[bytes]] = {
     "anthropic": [
         BLOCK + b'{"type":"text","text":"H"}}\n\n',
         BLOCK + b'{"type":"tool_use","id":"a","name":"n","input":{}}}\n\n',
-        BLOCK + b'{"type":"redacted_thinking","data":"x"}}\n\ndata: {"type":"content_block_stop","index":0}\n\n',
+        BLOCK
+        + b'{"type":"redacted_thinking","data":"x"}}\n\ndata: {"type":"content_block_stop","index":0}\n\n',
         b'data: {"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{}}\n\ndata: {"type":"message_stop"}\n\n',
     ],
 }
@@ -214,7 +218,9 @@ def test_keep_alives_are_in_the_clients_words(
         assert alive == b'event: ping\ndata: {"type":"ping"}\n\n'
     else:
         (chunk,) = events(alive)
-        assert chunk["choices"] == [{"index": 0, "delta": {}, "logprobs": None, "finish_reason": None}]
+        assert chunk["choices"] == [
+            {"index": 0, "delta": {}, "logprobs": None, "finish_reason": None}
+        ]
 
 
 def test_a_ping_never_comes_before_message_start() -> None:
@@ -251,7 +257,9 @@ def test_counts_are_left_out_where_nobody_asked_for_them() -> None:
 def test_names_come_back_also_where_the_server_spoke_the_clients_dialect(
     upstream: relay.Dialect, client: relay.Dialect
 ) -> None:
-    called = relay.replace(ANSWER, parts=(relay.ToolCall("c", "mcp_x_1a", "{}"),), finish="tool_calls")
+    called = relay.replace(
+        ANSWER, parts=(relay.ToolCall("c", "mcp_x_1a", "{}"),), finish="tool_calls"
+    )
     between = passage(upstream, client, names={"mcp_x_1a": "mcp.x"})
     for spoken in relay.DIALECTS.values():
         wire = relay.dumps(spoken.render_response(called, ASKED))
@@ -342,7 +350,9 @@ def test_text_behind_a_call_is_a_block_of_its_own() -> None:
 def test_a_call_without_arguments_has_an_empty_object() -> None:
     (block,) = blocks_of(through(C, A, chat_stream(calls(fragment(0, "", "a", "now")))))
     assert block["input"] == "{}"
-    (whole,) = json.loads(piped(relay.Gathered(passage(C, A)), [relay.dumps(NO_ARGUMENTS)]))["content"]
+    (whole,) = json.loads(piped(relay.Gathered(passage(C, A)), [relay.dumps(NO_ARGUMENTS)]))[
+        "content"
+    ]
     assert whole["input"] == {}
 
 
@@ -372,7 +382,9 @@ def test_arguments_that_are_no_json_are_kept_as_they_are() -> None:
 
 def test_signatures_come_last_in_their_block() -> None:
     thought = {"type": "thinking", "thinking": "Hm.", "signature": "EqAB"}
-    out = piped(relay.Streamed(passage(A, A, names={"x": "y"})), [anthropic_stream(thought, text("Hi"))])
+    out = piped(
+        relay.Streamed(passage(A, A, names={"x": "y"})), [anthropic_stream(thought, text("Hi"))]
+    )
     kinds = [e["delta"]["type"] for e in events(out) if e["type"] == "content_block_delta"]
     assert kinds == ["thinking_delta", "signature_delta", "text_delta"]
     block, _ = blocks_of(out)

@@ -96,7 +96,7 @@ def test_every_target_cooling_says_who_and_why_and_when() -> None:
 def test_nothing_left_that_could_recover_is_not_worth_trying_again() -> None:
     marks = [(lane("one"), mark("auth", NOW + 900))]
     error = relay.concluded([], marks, NOW)
-    assert error.status == 503
+    assert error.status == 502
     assert relay.error_headers(error)["x-should-retry"] == "false"
 
 
