@@ -37,8 +37,8 @@ Contents
     16. Log                   one line per request
     17. Upstream              one HTTP exchange with a provider
     18. Demo                  the embedded provider
-    19. Exchange              one client request, and how it goes out
-    20. Client                who asks; the body read, the answer written
+    19. Client                who asks; the body read, the answer written
+    20. Exchange              one request and how it goes out
     21. Relay                 from accept to settle
     22. Operations            which path is whose; probes, lists, status
     23. Server                sockets, signals, reload, drain
@@ -104,7 +104,7 @@ import yarl
 from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
 from aiohttp.web_protocol import RequestHandler
-from multidict import CIMultiDict
+from multidict import CIMultiDict, CIMultiDictProxy
 
 __version__ = "0.1.0"
 
@@ -1192,6 +1192,18 @@ class Quirks:
 _NAME: Final = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]+")
 
 
+# What reading something that is not as it should be may raise.
+UNREADABLE: Final = (
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    OverflowError,
+    RecursionError,
+    RelayError,
+)
+
+
 class Peek(NamedTuple):
     """What routing needs to know of a request."""
 
@@ -1236,6 +1248,7 @@ def sound(response: Response) -> Response:
             part = replace(part, id=call_id(part.id, seen, response.id))
         _only_text(part.text, getattr(part, "name", ""), response.id, response.model)
         parts.append(part)
+    _only_text(response.id, response.model, response.detail)
     called = any(isinstance(part, ToolCall) for part in parts)
     return replace(response, parts=tuple(parts), finish=true_finish(response.finish, called))
 
@@ -1306,7 +1319,7 @@ class StreamDecoder(ABC):
                 return
             try:
                 self._data(message.data)
-            except (ValueError, LookupError, TypeError, AttributeError, RelayError) as error:
+            except UNREADABLE as error:
                 self._fail(Failure(f"an unreadable event: {error}", cause="transient"))
 
     def _data(self, data: bytes) -> None:
@@ -1556,7 +1569,7 @@ JSON_ONLY: Final = "Answer with one JSON object and nothing else."
 
 def whole_number(value: object) -> int:
     """A count as providers send it: 12, 12.0, null or nothing."""
-    return int(value) if isinstance(value, int | float) and value > 0 else 0
+    return int(value) if isinstance(value, int | float) and 0 < value < math.inf else 0
 
 
 def failure_in(wire: JSON) -> Failure | None:
@@ -3776,8 +3789,7 @@ class Passthrough(Pipe):
         self._held, data = [data[cut:]] if cut < len(data) else [], data[:cut]
         self._size = len(self._held[0]) if self._held else 0
         if not self.begun and data:
-            self._note(self._probe.feed(data))
-            self.begun |= self._probe.acted
+            self._look(self._probe.feed(data))
         self._started |= bool(data)
         return self._read(data)
 
@@ -3785,13 +3797,13 @@ class Passthrough(Pipe):
         """A last event may lack its blank line; half of one is let go before the error."""
         held, self._held = b"".join(self._held), []
         if held and not self.begun:
-            self._note(self._probe.feed(held + b"\n\n"))
+            self._look(self._probe.feed(held + b"\n\n"))
         said = self._read(held + b"\n\n").removesuffix(b"\n\n") if held else b""
         if (self._ended and self.begun) or self.failure:
-            return said
+            return said if _is_whole(said) else b""
         self.failure = reason
         error = self._encoder.encode(told(reason, self._passage))
-        return (said + b"\n\n" if _is_whole(said) else b"") + error
+        return (said + b"\n\n" if said and _is_whole(said) else b"") + error
 
     def alive(self) -> bytes:
         # the encoder has not said the start that went by; tell it, so that it may ping
@@ -3799,6 +3811,14 @@ class Passthrough(Pipe):
             self._encoder.encode(Start())
             self._started = False
         return self._encoder.alive()
+
+    def _look(self, events: Iterable[Event]) -> None:
+        """Has it begun, or failed before it did?  What comes then is the meter's."""
+        for event in events:
+            self._note([event])
+            if self.begun:
+                return
+        self.begun |= self._probe.acted
 
     def _read(self, data: bytes) -> bytes:
         """The meter: JSON is parsed only in blocks where one of the dialect's marks stands."""
@@ -3814,7 +3834,7 @@ class Passthrough(Pipe):
                     self._ended, self.rest = True, min(self.rest, _AFTER_FINISH)
                 usage = self._dialect.parse_usage(wire)
                 failed = self._dialect.failure_in(wire)
-            except (ValueError, LookupError, TypeError, AttributeError):
+            except UNREADABLE:
                 continue
             if usage:
                 self.usage = latest(self.usage or Usage(), usage)
@@ -3829,7 +3849,8 @@ class Passthrough(Pipe):
 def _is_whole(event: bytes) -> bool:
     """Does an event that lacks its blank line lack nothing else?"""
     try:
-        return bool([loads(part.data) for part in SSEDecoder().feed(event + b"\n\n")])
+        parts = [part.data for part in SSEDecoder().feed(event + b"\n\n")]
+        return all(part == b"[DONE]" or loads(part) is not None for part in parts)
     except ValueError:
         return False
 
@@ -3917,7 +3938,7 @@ def whole_answer(data: bytes, expected: Dialect) -> tuple[Dialect, Response] | F
             return failure
         dialect = recognised(wire, expected)
         return dialect, sound(dialect.parse_response(wire))
-    except (ValueError, LookupError, TypeError, AttributeError, RelayError) as error:
+    except UNREADABLE as error:
         return Failure(f"an unreadable answer ({error}): {snippet(data)}", cause="transient")
 
 
@@ -3978,7 +3999,7 @@ class Gathered(Pipe):
             wire = loads(data)
             passes = not self._passage.names and client.claims(wire) and client.is_answer(wire)
             self.usage = client.parse_usage(wire) if passes else None
-        except (ValueError, LookupError, TypeError, AttributeError):
+        except UNREADABLE:
             return False
         self.translated = not passes
         return passes
@@ -4115,6 +4136,9 @@ class Body:
             raise BadRequest(f"the body is not JSON: {error}") from error
         if not isinstance(wire, dict):
             raise BadRequest(f"body: expected an object, got {shown(wire)}")
+        if any(key.lower() == "model" and key != "model" for key in wire):
+            # servers that match names without case would read another model than relay did
+            raise BadRequest("model: stands here in another spelling too")
         self.raw = raw
         self.wire: JSON = wire
 
@@ -4126,9 +4150,10 @@ class Body:
 
     def retargeted(self, model: str) -> bytes:
         """The same bytes with another model; where its place is not certain, edited JSON."""
-        if self.wire.get("model") == model:
+        span = _model_span(self.raw, self.wire)
+        if span and self.wire["model"] == model:
             return self.raw
-        if span := _model_span(self.raw, self.wire):
+        if span:
             return self.raw[: span[0]] + dumps(model) + self.raw[span[1] :]
         return dumps(self.exact | {"model": model})
 
@@ -5098,11 +5123,16 @@ class Site:
     def pairs(self) -> dict[str, Site]:
         if not isinstance(self.node, yaml.MappingNode):
             raise _Wrong(f"expected {{kind}}, got {self.shape()}")
-        pairs: dict[str, Site] = {}
+        pairs, own = dict[str, Site](), set[str]()
+        span = range(self.node.start_mark.index, self.node.end_mark.index)
         for key, value in self.node.value:
             name = str(key.value)
             where = f"{self.path}.{name}" if self.path else name
-            if name in pairs:
+            if key.start_mark.index not in span:
+                pass  # merged in from elsewhere; what stands here has the last word
+            elif name not in own:
+                own.add(name)
+            else:
                 self.reading.wrong(where, "stands here twice", key.start_mark)
             pairs[name] = Site(value, where, self.reading)
             self.reading.stands(where, key.start_mark)
@@ -5168,6 +5198,8 @@ def _number(least: float, whole: bool = False) -> Callable[[Site], Any]:
         value = site.scalar()
         good = int if whole else int | float
         if isinstance(value, bool) or not isinstance(value, good):
+            raise _Wrong(f"expected {{kind}}, got {site.shape()}")
+        if not math.isfinite(value):
             raise _Wrong(f"expected {{kind}}, got {site.shape()}")
         if value < least:
             raise _Wrong(f"must be at least {least:g}")
@@ -5920,6 +5952,8 @@ class Plan:
 
     def redacted(self, text: str) -> str:
         for secret in self.secrets:
+            if secret[:4] not in text:
+                continue
             text = text.replace(secret, "[secret]")
             for length in range(len(secret) - 1, 3, -1):  # one that was cut off at the end
                 if text.endswith(secret[:length]):
@@ -5940,7 +5974,7 @@ class Plan:
         return Route(name, f"rule {found}", tuple((t,) for t in targets if t))
 
     def _by_address(self, name: str) -> Route | None:
-        head, _, model = name.replace(",", "/", 1).partition("/")
+        head, model = addressed(name)
         target = self._target(f"{head}/{model}", model) if model else None
         return Route(name, "addressed directly", ((target,),)) if target else None
 
@@ -5976,6 +6010,12 @@ class Plan:
         name = model or said
         found = provider.match(name)
         return Target(provider, found[1], found[2].output) if found else Target(provider, name)
+
+
+def addressed(name: str) -> tuple[str, str]:
+    """`provider/model` or `provider,model`; the model is "" if it is neither."""
+    head, *rest = re.split(r"[/,]", name, maxsplit=1)
+    return head, rest[0] if rest else ""
 
 
 def identity_of(headers: Mapping[str, str], body: JSON) -> str:
@@ -6032,9 +6072,17 @@ def compile_plan(config: Config, reading: Reading) -> Plan:
         providers=providers,
         keys=tuple(_key(name, entry, zone, reading) for name, entry in config.keys.items()),
         admin=hashlib.sha256(config.admin_key.encode()).digest() if config.admin_key else b"",
-        secrets=tuple(sorted({s for s in shown if len(s) > 3}, key=len, reverse=True)),
+        secrets=tuple(sorted({f for s in shown for f in _forms(s)}, key=len, reverse=True)),
         zone=zone,
     )
+
+
+def _forms(secret: str) -> Iterator[str]:
+    """A secret as it may be quoted back; what is too short to be one would hide words."""
+    if len(secret) > 3:
+        yield secret
+        yield urllib.parse.quote(secret, safe="")
+        yield base64.b64encode(secret.encode()).decode().rstrip("=")
 
 
 def _key(name: str, entry: KeyConfig, zone: datetime.tzinfo | None, reading: Reading) -> Key:
@@ -6109,7 +6157,8 @@ def _check_listen(config: Config, reading: Reading) -> None:
 def host_and_port(listen: str) -> tuple[str, int]:
     """`127.0.0.1:8484`, `[::1]:8484`, `:8484` or a bare port."""
     host, _, port = listen.rpartition(":")
-    if not port.isdigit() or int(port) > 65535:
+    bracketed = host.startswith("[") and host.endswith("]")
+    if not port.isdigit() or int(port) > 65535 or (":" in host and not bracketed):
         raise ValueError(f"expected host:port or unix:PATH, got {listen!r}")
     return host.strip("[]"), int(port)
 
@@ -6133,6 +6182,7 @@ class _Compiler:
         self.entry = entry
         self.reading = reading
         self.path = f"providers.{name}"
+        self.offered: dict[str, dict[str, str]] = {}  # plan -> dialect -> URL
         self.preset, self.alias_plan = self._preset()
 
     def provider(self) -> Provider | None:
@@ -6172,7 +6222,7 @@ class _Compiler:
         entry = self.entry
         if entry.endpoint and entry.endpoints:
             self.wrong("endpoints", "give either `endpoint` or `endpoints`")
-        offered = self._own_plans() or self._preset_plans()
+        offered = self.offered = self._own_plans() or self._preset_plans()
         wanted = entry.billing_plans or self._default_plans(offered)
         for plan in wanted:
             if plan not in offered:
@@ -6277,6 +6327,10 @@ class _Compiler:
     def _credentials(self, plan: str) -> tuple[Credential, ...]:
         said = self.entry.api_key
         if isinstance(said, dict):
+            for other in said:
+                if other not in self.offered:
+                    hint = meant(other, self.offered)
+                    self.wrong(f"api_key.{other}", f"no plan is called {other!r}{hint}")
             if plan not in said:
                 self.wrong("api_key", f"no credential for plan {plan!r}{meant(plan, said)}")
             said = said.get(plan, ())
@@ -6853,6 +6907,8 @@ def _unreachable(error: BaseException) -> UpstreamError:
         return UpstreamError("timeout", "did not answer in time")
     if isinstance(error, aiohttp.ServerDisconnectedError):
         return UpstreamError("transient", "closed the connection without an answer")
+    if isinstance(error, aiohttp.ClientResponseError):  # its text quotes URL and bytes
+        return UpstreamError("transient", "does not answer in HTTP")
     return UpstreamError("transient", f"cannot be reached ({_said(error)})")
 
 
@@ -6889,6 +6945,7 @@ class Inflater:
     """
 
     def __init__(self, coding: str, most: int = MOST_HELD) -> None:
+        coding = coding.strip().lower()
         self.active = coding in ("gzip", "deflate", "x-gzip")
         self._stream = zlib.decompressobj(47 if "gzip" in coding else 15)  # 47: gzip or zlib
         self._raw = coding == "deflate"
@@ -7002,7 +7059,174 @@ def _in_words(events: Iterable[Event]) -> Iterator[Event]:
             yield event
 
 
-# ==== 19. Exchange ============================================================
+# ==== 19. Client ==============================================================
+# The client's side of an exchange: who asks, the body as it is read, the answer as it is
+# written.
+
+
+def authenticated(request: web.BaseRequest, plan: Plan) -> Caller:
+    """Who asks.  Any of the headers, on any route, several at once; the first good one names."""
+    if not plan.keys:
+        if not plan.config.allow_anonymous:
+            require_loopback(request)
+        return Caller()
+    offered = offered_keys(request)
+    if not offered:
+        raise Unauthorized("no API key; send one of relay's `keys` as a Bearer token or x-api-key")
+    caller = plan.caller(offered, time.time())
+    if caller is None:
+        raise Unauthorized("this API key is not one of relay's `keys`, or it has expired")
+    return caller
+
+
+def offered_keys(request: web.BaseRequest) -> list[str]:
+    headers = request.headers
+    bearer = [
+        value[7:].strip()
+        for value in headers.getall("Authorization", ())
+        if value[:7].lower() == "bearer "
+    ]
+    named = [headers.get(name, "") for name in ("x-api-key", "api-key", "x-goog-api-key")]
+    return [key for key in (*bearer, *named, request.query.get("key", "")) if key]
+
+
+def require_loopback(request: web.BaseRequest) -> None:
+    """Without keys only this machine is answered, and no page of another site (DNS rebinding)."""
+    peer = request.transport.get_extra_info("peername") if request.transport else None
+    if isinstance(peer, tuple) and not is_loopback(str(peer[0])):
+        raise Forbidden("relay has no `keys`, so it answers this machine only")
+    host = request.headers.get("Host", "")
+    name = re.sub(r":\d+$", "", host).strip("[]")
+    if isinstance(peer, tuple) and not is_loopback(name):
+        raise Forbidden(f"relay has no `keys`, so it answers to localhost only, not {host[:60]!r}")
+    origin = request.headers.get("Origin", "")
+    foreign = origin.startswith(("http://", "https://")) and not is_loopback(
+        urllib.parse.urlsplit(origin).hostname or ""
+    )
+    if foreign or origin == "null" or request.headers.get("Sec-Fetch-Site") == "cross-site":
+        raise Forbidden("relay has no `keys`, so it answers no page of another site")
+
+
+def permitted(model: str, caller: Caller, plan: Plan) -> Route:
+    """The route of a model name that this caller may use."""
+    bare = plan.bare(model)
+    head, rest = addressed(bare)
+    plain = rest if rest and head.lower() in plan.providers else bare
+    if not any(caller.may_use(name) for name in (model, bare, plain)):
+        raise Forbidden(f"key {caller.name!r} may not use model {model!r}")
+    if route := plan.route(model):
+        return route
+    near = plan.nearest(bare)
+    hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+    raise UnknownModel(f"no provider serves model {model!r}{hint}")
+
+
+async def read_body(request: web.BaseRequest, limits: ServerConfig) -> bytes:
+    """The whole body, within the limits of size and time."""
+    too_large = TooLarge(f"the body is over server.max_body, {limits.max_body >> 20} MB")
+    if (request.content_length or 0) > limits.max_body:
+        raise too_large
+    if request.headers.get("Expect", "").lower() == "100-continue":
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0
+    coding = request.headers.get("Content-Encoding", "identity").strip().lower()
+    inflater = Inflater(coding, limits.max_body)
+    if not inflater.active and coding != "identity":
+        raise UnknownCoding(f"Content-Encoding {coding[:20]!r} cannot be read; send gzip or none")
+    blocks, size = list[bytes](), 0
+    try:
+        async with asyncio.timeout(limits.body_timeout):
+            while block := await request.content.readany():
+                blocks.append(inflater.feed(block))
+                if (size := size + len(blocks[-1])) > limits.max_body:
+                    raise too_large
+    except UpstreamError as error:  # of the inflater; the fault is the client's here
+        raise BadRequest(f"the body cannot be read: {error.message}") from error
+    except TimeoutError:
+        message = f"the request was not here within {limits.body_timeout:g} s"
+        raise TooSlow(message) from None
+    except (web.RequestPayloadError, zlib.error, ValueError) as error:
+        raise BadRequest(f"the body cannot be read: {error}") from error
+    return b"".join(blocks)
+
+
+class ClientResponse(web.StreamResponse):
+    """An answer that can be ended without an end."""
+
+    aborted = False
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        if self.aborted:  # aiohttp then closes the connection, without the final chunk
+            raise ConnectionResetError("the answer was broken off")
+        await super().write_eof(data)
+
+
+class Downstream:
+    """The client's side of an exchange: the head, the bytes, and keep-alives in silence.
+
+    Writes are whole events, so a keep-alive may stand between any two of them.
+    """
+
+    def __init__(
+        self, request: web.BaseRequest, id: str, interval: float, gate: float | None
+    ) -> None:
+        """`gate`: seconds until a stream's head goes out in any case; None for whole answers."""
+        self.response: ClientResponse | None = None
+        self.alive: Callable[[], bytes] = lambda: b": keep-alive\n\n"
+        self._request = request
+        self._id = id
+        self._interval = interval
+        self._last = time.monotonic()
+        self._beating: asyncio.Task[None] | None = None
+        loop = asyncio.get_running_loop()
+        self._timer = None if gate is None else loop.call_later(gate, self._begin_beating)
+
+    async def begin(self, headers: Mapping[str, str]) -> ClientResponse:
+        """Send the head, unless it went out early."""
+        if self.response is None:
+            self.response = ClientResponse(status=200, headers=headers)
+            await self.response.prepare(self._request)
+            if self._timer and not self._beating:
+                self._timer.cancel()
+                loop = asyncio.get_running_loop()
+                self._timer = loop.call_later(self._interval, self._begin_beating)
+        return self.response
+
+    async def write(self, data: bytes) -> None:
+        self._last = time.monotonic()
+        if data and self.response:
+            await self.response.write(data)
+
+    async def end(self, broken: bool) -> None:
+        self.stop()
+        if self.response:
+            self.response.aborted = broken
+            if not broken:
+                await self.response.write_eof()
+
+    def stop(self) -> None:
+        if self._timer:
+            self._timer.cancel()
+        if self._beating:
+            self._beating.cancel()
+
+    def _begin_beating(self) -> None:
+        self._beating = asyncio.get_running_loop().create_task(self._beat())
+
+    async def _beat(self) -> None:
+        """Head and keep-alives, so that clients that wait for either do not give up."""
+        with contextlib.suppress(ConnectionError):
+            head = {"Content-Type": "text/event-stream", "Cache-Control": "no-cache"}
+            await self.begin(head | {"x-relay-request-id": self._id})
+            while True:
+                silence = time.monotonic() - self._last
+                if silence >= self._interval:
+                    await self.write(self.alive())
+                    silence = 0.0
+                await asyncio.sleep(self._interval - silence)
+
+
+# ==== 20. Exchange ============================================================
 # One client request and all that is known of it so far, and how it goes out on a lane: as the
 # bytes that came where the dialect is the same, else by way of the hub.
 
@@ -7012,7 +7236,8 @@ _NOT_FORWARDED: Final = frozenset(
     "connection keep-alive proxy-connection proxy-authenticate proxy-authorization te trailer"
     " trailers transfer-encoding upgrade expect host content-length content-encoding"
     " accept-encoding authorization x-api-key api-key x-goog-api-key cookie forwarded"
-    " x-forwarded-for x-forwarded-host x-forwarded-proto x-forwarded-port x-real-ip via".split()
+    " x-forwarded-for x-forwarded-host x-forwarded-proto x-forwarded-port x-real-ip via"
+    " openai-organization openai-project".split()  # a caller's, with relay's key: a 401 for all
 )
 _READABLE: Final = ("gzip", "deflate", "identity")
 
@@ -7068,6 +7293,7 @@ class Exchange:
         self.dropped: tuple[str, ...] = ()
         self.first: float | None = None  # when the first meaningful event came
         self.task = asyncio.current_task()
+        self.downstream: Downstream | None = None
         self.expelled = False  # cancelled by us at shutdown, not by the client
         self.status = 0
         self.code = "CD"  # the termination code; what it is if nobody comes to say another
@@ -7090,8 +7316,7 @@ class Exchange:
         same = lane.endpoint.dialect is self.dialect
         said = (self._forwarded if same else self._translated)(lane, stream, strip)
         headers = request_headers(self.request.headers, stream, same)
-        present = {name.lower() for name in headers}
-        headers |= {n: v for n, v in lane.endpoint.dialect.headers.items() if n not in present}
+        headers = {**lane.endpoint.dialect.headers, **headers}
         url = lane.endpoint.address(lane.target.model)
         if same:
             url = _with_query(url, self.request.raw_path.partition("?")[2])
@@ -7200,7 +7425,8 @@ def header_text(text: str) -> str:
 
 def _with_query(url: str, query: str) -> str:
     """The client's query string, without the credential it may hold, after the endpoint's own."""
-    kept = [item for item in query.split("&") if item and not item.lower().startswith("key=")]
+    names = ((item, urllib.parse.unquote_plus(item.partition("=")[0])) for item in query.split("&"))
+    kept = [item for item, name in names if item and name.lower() != "key"]
     return url + ("&" if "?" in url else "?") + "&".join(kept) if kept else url
 
 
@@ -7215,183 +7441,27 @@ def _overridden(headers: dict[str, str], config: ProviderConfig) -> dict[str, st
 _SAID_ANYWHERE: Final = frozenset(("user-agent", "accept-language", "traceparent", "tracestate"))
 
 
-def request_headers(client: Mapping[str, str], stream: bool, same: bool) -> dict[str, str]:
+def request_headers(client: CIMultiDictProxy[str], stream: bool, same: bool) -> dict[str, str]:
     """What of a client's headers goes to a provider: in the same dialect all, else its name.
 
     A stream is asked for without a content coding, because it has to be read as it passes; a
     whole answer in the codings that the client takes and relay can read.
     """
-    named = {name.strip().lower() for name in client.get("Connection", "").split(",")}
+    connection = ",".join(client.getall("Connection", ()))
+    named = {name.strip().lower() for name in connection.split(",")}
     kept: dict[str, str] = {}
-    for name, value in client.items():
+    for name in client:
         lower = name.lower()
         if lower in _NOT_FORWARDED or lower in named or lower.startswith("x-relay-"):
             continue
         if same or lower in _SAID_ANYWHERE:
-            kept[name] = f"{kept[name]}, {value}" if name in kept else value
-    kept.setdefault("User-Agent", f"relay/{__version__}")
-    kept["Content-Type"] = "application/json"
+            kept[lower] = ", ".join(client.getall(name))
+    kept.setdefault("user-agent", f"relay/{__version__}")
+    kept["content-type"] = "application/json"
     offered = [] if stream else client.get("Accept-Encoding", "").split(",")
     readable = [c.strip() for c in offered if c.partition(";")[0].strip() in _READABLE]
-    kept["Accept-Encoding"] = ", ".join(readable) or "identity"
+    kept["accept-encoding"] = ", ".join(readable) or "identity"
     return kept
-
-
-# ==== 20. Client ==============================================================
-# The client's side of an exchange: who asks, the body as it is read, the answer as it is
-# written.
-
-
-def authenticated(request: web.BaseRequest, plan: Plan) -> Caller:
-    """Who asks.  Any of the headers, on any route, several at once; the first good one names."""
-    if not plan.keys:
-        if not plan.config.allow_anonymous:
-            require_loopback(request)
-        return Caller()
-    offered = offered_keys(request)
-    if not offered:
-        raise Unauthorized("no API key; send one of relay's `keys` as a Bearer token or x-api-key")
-    caller = plan.caller(offered, time.time())
-    if caller is None:
-        raise Unauthorized("this API key is not one of relay's `keys`, or it has expired")
-    return caller
-
-
-def offered_keys(request: web.BaseRequest) -> list[str]:
-    headers = request.headers
-    bearer = [
-        value[7:].strip()
-        for value in headers.getall("Authorization", ())
-        if value[:7].lower() == "bearer "
-    ]
-    named = [headers.get(name, "") for name in ("x-api-key", "api-key", "x-goog-api-key")]
-    return [key for key in (*bearer, *named, request.query.get("key", "")) if key]
-
-
-def require_loopback(request: web.BaseRequest) -> None:
-    """Without keys only this machine is answered, and no page of another site (DNS rebinding)."""
-    peer = request.transport.get_extra_info("peername") if request.transport else None
-    if isinstance(peer, tuple) and not is_loopback(str(peer[0])):
-        raise Forbidden("relay has no `keys`, so it answers this machine only")
-    host = request.headers.get("Host", "")
-    name = re.sub(r":\d+$", "", host).strip("[]")
-    if isinstance(peer, tuple) and not is_loopback(name):
-        raise Forbidden(f"relay has no `keys`, so it answers to localhost only, not {host[:60]!r}")
-
-
-def permitted(model: str, caller: Caller, plan: Plan) -> Route:
-    """The route of a model name that this caller may use."""
-    bare = plan.bare(model)
-    head, _, rest = bare.replace(",", "/", 1).partition("/")
-    plain = rest if rest and head.lower() in plan.providers else bare
-    if not any(caller.may_use(name) for name in (model, bare, plain)):
-        raise Forbidden(f"key {caller.name!r} may not use model {model!r}")
-    if route := plan.route(model):
-        return route
-    near = plan.nearest(bare)
-    hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
-    raise UnknownModel(f"no provider serves model {model!r}{hint}")
-
-
-async def read_body(request: web.BaseRequest, limits: ServerConfig) -> bytes:
-    """The whole body, within the limits of size and time."""
-    too_large = TooLarge(f"the body is over server.max_body, {limits.max_body >> 20} MB")
-    if (request.content_length or 0) > limits.max_body:
-        raise too_large
-    if request.headers.get("Expect", "").lower() == "100-continue":
-        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        request.writer.output_size = 0
-    coding = request.headers.get("Content-Encoding", "identity").strip().lower()
-    inflater = Inflater(coding, limits.max_body)
-    if not inflater.active and coding != "identity":
-        raise UnknownCoding(f"Content-Encoding {coding[:20]!r} cannot be read; send gzip or none")
-    blocks, size = list[bytes](), 0
-    try:
-        async with asyncio.timeout(limits.body_timeout):
-            while block := await request.content.readany():
-                blocks.append(inflater.feed(block))
-                if (size := size + len(blocks[-1])) > limits.max_body:
-                    raise too_large
-    except UpstreamError as error:  # of the inflater; the fault is the client's here
-        raise BadRequest(f"the body cannot be read: {error.message}") from error
-    except TimeoutError:
-        message = f"the request was not here within {limits.body_timeout:g} s"
-        raise TooSlow(message) from None
-    except (web.RequestPayloadError, zlib.error, ValueError) as error:
-        raise BadRequest(f"the body cannot be read: {error}") from error
-    return b"".join(blocks)
-
-
-class ClientResponse(web.StreamResponse):
-    """An answer that can be ended without an end."""
-
-    aborted = False
-
-    async def write_eof(self, data: bytes = b"") -> None:
-        if self.aborted:  # aiohttp then closes the connection, without the final chunk
-            raise ConnectionResetError("the answer was broken off")
-        await super().write_eof(data)
-
-
-class Downstream:
-    """The client's side of an exchange: the head, the bytes, and keep-alives in silence.
-
-    Writes are whole events, so a keep-alive may stand between any two of them.
-    """
-
-    def __init__(self, exchange: Exchange, gate: float, interval: float) -> None:
-        self.response: ClientResponse | None = None
-        self.alive: Callable[[], bytes] = lambda: b": keep-alive\n\n"
-        self._exchange = exchange
-        self._interval = interval
-        self._last = time.monotonic()
-        self._beating: asyncio.Task[None] | None = None
-        loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(gate, self._begin_beating) if exchange.peek.stream else None
-
-    async def begin(self, headers: Mapping[str, str]) -> ClientResponse:
-        """Send the head, unless it went out early."""
-        if self.response is None:
-            self.response = ClientResponse(status=200, headers=headers)
-            await self.response.prepare(self._exchange.request)
-            if self._timer and not self._beating:
-                self._timer.cancel()
-                loop = asyncio.get_running_loop()
-                self._timer = loop.call_later(self._interval, self._begin_beating)
-        return self.response
-
-    async def write(self, data: bytes) -> None:
-        self._last = time.monotonic()
-        if data and self.response:
-            await self.response.write(data)
-
-    async def end(self, broken: bool) -> None:
-        self.stop()
-        if self.response:
-            self.response.aborted = broken
-            if not broken:
-                await self.response.write_eof()
-
-    def stop(self) -> None:
-        if self._timer:
-            self._timer.cancel()
-        if self._beating:
-            self._beating.cancel()
-
-    def _begin_beating(self) -> None:
-        self._beating = asyncio.get_running_loop().create_task(self._beat())
-
-    async def _beat(self) -> None:
-        """Head and keep-alives, so that clients that wait for either do not give up."""
-        with contextlib.suppress(ConnectionError):
-            head = {"Content-Type": "text/event-stream", "Cache-Control": "no-cache"}
-            await self.begin(head | {"x-relay-request-id": self._exchange.id})
-            while True:
-                silence = time.monotonic() - self._last
-                if silence >= self._interval:
-                    await self.write(self.alive())
-                    silence = 0.0
-                await asyncio.sleep(self._interval - silence)
 
 
 # ==== 21. Relay ===============================================================
@@ -7410,6 +7480,7 @@ class Downstream:
 #     settle     one log line, whatever happened
 
 
+_HEADER_VALUE: Final = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
 # What an answer in another dialect's words keeps of the provider's headers.
 _ANSWER_KEPT: Final = frozenset(("request-id", "x-request-id"))
 _ANSWER_DROPPED: Final = frozenset(
@@ -7466,24 +7537,29 @@ class Relay:
         try:
             return await serve(exchange)
         except RelayError as error:
-            return self.refuse(exchange, error)
+            return await self._fail(exchange, error)
         except asyncio.CancelledError:
-            exchange.code = "CD"
-            raise
-        except ConnectionError:  # the client is gone
-            exchange.code = "CD"
+            if not exchange.expelled:  # the client is gone
+                raise
+            return await self._fail(exchange, ShuttingDown("relay is shutting down"))
+        except ConnectionError:  # the client is gone, likewise
             raise
         except Exception as error:  # noqa: BLE001  # the boundary: a fault of ours is a 500
             self.log.fault(error)
-            return self.refuse(exchange, RelayError("internal error; relay's log has the details"))
+            fault = RelayError("internal error; relay's log has the details")
+            return await self._fail(exchange, fault)
         finally:
             self.running.discard(exchange)
+            if exchange.downstream:
+                exchange.downstream.stop()
             self.settle(exchange)
 
     async def _serve(self, exchange: Exchange) -> web.StreamResponse:
         route = await self.admit(exchange)
         limits = exchange.plan.config.timeouts
-        downstream = Downstream(exchange, limits.gate, self.keepalive)
+        gate = limits.gate if exchange.peek.stream else None
+        downstream = Downstream(exchange.request, exchange.id, self.keepalive, gate)
+        exchange.downstream = downstream
         # before the first event there is no pipe yet whose keep-alive could be asked for
         downstream.alive = exchange.dialect.encoder(Asked(exchange.peek.model, exchange.id)).alive
         try:
@@ -7494,16 +7570,8 @@ class Relay:
                 finally:
                     answer.reply.close()
         except TimeoutError:
-            error = UpstreamError("timeout", f"not finished within {limits.total:g} s")
-            return await self._fail(exchange, downstream, error)
-        except RelayError as error:
-            return await self._fail(exchange, downstream, error)
-        except asyncio.CancelledError:
-            if not exchange.expelled:
-                raise
-            return await self._fail(exchange, downstream, ShuttingDown("relay is shutting down"))
-        finally:
-            downstream.stop()
+            message = f"not finished within {limits.total:g} s"
+            raise UpstreamError("timeout", message) from None
 
     async def drain(self, hurry: asyncio.Event, grace: float) -> None:
         """Let what runs finish within the grace period, unless told to hurry; then end it."""
@@ -7671,9 +7739,10 @@ class Relay:
             scope=verdict.scope,
             body=exchange.plan.redacted(body.decode(errors="replace")).encode() if body else b"",
             headers={
-                name: value
+                name: exchange.plan.redacted(value)
                 for name, value in reply.headers.items()
-                if name.lower() in _ANSWER_KEPT or name.lower() == "content-type"
+                if name.lower() in (*_ANSWER_KEPT, "content-type")
+                and _HEADER_VALUE.fullmatch(value)
             },
         )
 
@@ -7734,8 +7803,9 @@ class Relay:
         for name, value in answer.reply.headers.items():
             lower = name.lower()
             passes = verbatim and lower not in _ANSWER_DROPPED
-            if passes or lower in _ANSWER_KEPT:
-                headers.add(name, value)
+            passes = passes and not lower.startswith(("x-relay-", "access-control-"))
+            if (passes or lower in _ANSWER_KEPT) and _HEADER_VALUE.fullmatch(value):
+                headers.add(name, exchange.plan.redacted(value))
         if exchange.peek.stream:
             kind = headers.get("Content-Type", "")
             if not kind.startswith("text/event-stream"):
@@ -7803,12 +7873,12 @@ class Relay:
         exchange.error = error.message
         self.health.failed(answer.lane, error, time.time())
 
-    async def _fail(
-        self, exchange: Exchange, downstream: Downstream, error: RelayError
-    ) -> web.StreamResponse:
+    async def _fail(self, exchange: Exchange, error: RelayError) -> web.StreamResponse:
         """No answer: a status of its own, or in the stream if the head is out already."""
-        downstream.stop()
-        if downstream.response is None:
+        downstream = exchange.downstream
+        if downstream is None or downstream.response is None:
+            if downstream:
+                downstream.stop()
             return self.refuse(exchange, error)
         exchange.status, exchange.error = 200, error.message
         exchange.code = termination(error)
@@ -8029,9 +8099,6 @@ class Operations:
         require_loopback(request)
         if any(name.lower().startswith(("forwarded", "x-forwarded-")) for name in request.headers):
             raise Forbidden("without an `admin_key` this is not answered through a proxy")
-        origin = urllib.parse.urlsplit(request.headers.get("Origin", "")).hostname
-        if origin and not is_loopback(origin):
-            raise Forbidden("without an `admin_key` this is not answered to other sites")
 
 
 _HANDLERS: Final[dict[tuple[str, str], Handler]] = {

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from multidict import CIMultiDict, CIMultiDictProxy
 from hypothesis import given
 from hypothesis import strategies as st
 from laws.strategies import ACCOUNT, ASKED, PDF, PNG, carried, cuttings, passage, piped
@@ -600,8 +601,9 @@ def test_checklist_26_what_was_dropped_is_said_once() -> None:
 
 def test_checklist_26_betas_go_to_anthropics_dialect_only() -> None:
     headers = {"anthropic-beta": "a,b,c,d,e", "anthropic-version": "2026-10-21", "x-app": "cli"}
-    assert not {n for n in relay.request_headers(headers, True, False) if "anthropic" in n}
-    kept = relay.request_headers(headers, True, True)
+    client = CIMultiDictProxy(CIMultiDict(headers))
+    assert not {n for n in relay.request_headers(client, True, False) if "anthropic" in n}
+    kept = relay.request_headers(client, True, True)
     assert {name: kept[name] for name in headers} == headers
 
 

@@ -1,0 +1,574 @@
+"""The YAML file, and everything wrong with it: where, what, and what was meant."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import json
+from typing import Any
+
+import jsonschema
+import pytest
+import relay
+import yaml
+from unit.configs import plan_of, problems_of, reading
+
+UP = "providers:\n  a: {api_format: openai, endpoint: http://a/v1}\n"
+
+
+def provider(fields: str) -> str:
+    return f"providers:\n  a: {{api_format: openai, endpoint: http://a/v1, {fields}}}\n"
+
+
+# Everything wrong with a file, all at once, in the order of the file
+PROBLEMS: dict[str, tuple[str, list[str]]] = {
+    # The file
+    "empty": ("", ["1:1: providers: required; the file is empty"]),
+    "only a comment": ("# nothing\n", ["1:1: providers: required; the file is empty"]),
+    "null": ("~\n", ["1:1: providers: at least one is needed"]),
+    "a list": ("- a\n", ["1:1: expected mapping, got a list"]),
+    "a word": ("hello\n", ["1:1: expected mapping, got 'hello'"]),
+    "a tab": (
+        "providers:\n\ta: 1\n",
+        ["2:1: not YAML: found character '\\t' that cannot start any token"],
+    ),
+    "an open quote": ('providers: "x\n', ["2:1: not YAML: found unexpected end of stream"]),
+    "two documents": ("a: 1\n---\nb: 2\n", ["2:1: not YAML: but found another document"]),
+    "an unknown alias": (
+        "providers:\n  a: *nope\n",
+        ["2:6: not YAML: found undefined alias 'nope'"],
+    ),
+    "an alias in itself": (
+        "providers: &p\n  a: *p\n",
+        ["1:1: not YAML: an alias refers to a node that contains it"],
+    ),
+    "no providers": ("listen: 127.0.0.1:1\n", ["1:1: providers: required"]),
+    "no provider": ("providers: {}\n", ["1:1: providers: at least one is needed"]),
+    # Keys
+    "an unknown key": (
+        UP + "listn: 127.0.0.1:1\n",
+        ["3:1: listn: unknown key; did you mean 'listen'?"],
+    ),
+    "an unknown key, nothing near": (UP + "zzz: 1\n", ["3:1: zzz: unknown key"]),
+    "an unknown key inside": (
+        provider("endpont: x"),
+        ["2:50: providers.a.endpont: unknown key; did you mean 'endpoint'?"],
+    ),
+    "a key twice": (UP + "default: a\ndefault: a\n", ["4:1: default: stands here twice"]),
+    "a key twice inside": (
+        provider("weight: 1, weight: 2"),
+        ["2:61: providers.a.weight: stands here twice"],
+    ),
+    "keys of coming versions": (
+        UP
+        + "tls: {certificate: x}\nrecord: {directory: x}\nplugins: [x]\nstate: sqlite:relay.db\n",
+        [
+            "3:1: tls: not supported yet",
+            "4:1: record: not supported yet",
+            "5:1: plugins: not supported yet",
+            "6:1: state: 'sqlite:relay.db' is not supported yet",
+        ],
+    ),
+    "more of coming versions": (
+        provider("proxy: x, prices: {m: {input: 1}}")
+        + "keys: {k: {key: x, limits: {rpm: 1}, raw: true}}\n"
+        + "routing_rules: {x: {to: a, balance: round_robin, when: {tools: true}, wait: 3, hedge_after: 1}}\n"
+        + "state: redis://x\n",
+        [
+            "2:50: providers.a.proxy: not supported yet",
+            "2:60: providers.a.prices: not supported yet",
+            "3:20: keys.k.limits: not supported yet",
+            "3:38: keys.k.raw: not supported yet",
+            "4:28: routing_rules.x.balance: 'round_robin' is not supported yet",
+            "4:50: routing_rules.x.when: not supported yet",
+            "4:71: routing_rules.x.wait: not supported yet",
+            "4:80: routing_rules.x.hedge_after: not supported yet",
+            "5:1: state: 'redis://x' is not supported yet",
+        ],
+    ),
+    # Values
+    "values of the wrong kind": (
+        UP
+        + "allow_anonymous: maybe\nserver: 3\ntimeouts: {connect: soon, idle: 0, total: -1}\n"
+        + "log: {level: inof, format: [x]}\nkeys: [a]\nrouting_rules: []\ndefault: [a]\nstate: disk\n"
+        + "timezone: Mars/Olympus\nadmin_key: [1]\n",
+        [
+            "3:1: allow_anonymous: expected true or false, got 'maybe'",
+            "4:1: server: expected mapping, got '3'",
+            "5:12: timeouts.connect: expected seconds, got 'soon'",
+            "5:27: timeouts.idle: must be more than 0",
+            "5:36: timeouts.total: expected seconds, got '-1'",
+            "6:7: log.level: unknown word 'inof'; did you mean 'info'?; one of debug, info, warning, error",
+            "6:20: log.format: expected text | json, got a list",
+            "7:1: keys: expected mapping of mapping, got a list",
+            "8:1: routing_rules: expected mapping of a target, a list of targets, or a mapping with `to`, got a list",
+            "9:1: default: expected text, got a list",
+            "10:1: state: unknown word 'disk'; one of memory",
+            "11:1: timezone: unknown time zone 'Mars/Olympus'",
+            "12:1: admin_key: expected secret, got a list",
+        ],
+    ),
+    "a provider's values": (
+        "providers:\n  a:\n    api_format: openai\n    endpoint: http://a/v1\n    weight: -1\n"
+        "    priority: high\n    active: maybe\n    stream_mode: sometimes\n    models: 3\n"
+        "    headers: [a]\n    override: {set: 3, dro: [x]}\n    timeouts: {first_event: x, gate: 3}\n"
+        "    paths: {opnai: /x}\n    billing_plans: {a: 1}\n    prefix: {a: 1}\n",
+        [
+            "5:5: providers.a.weight: must be at least 0",
+            "6:5: providers.a.priority: expected a number, got 'high'",
+            "7:5: providers.a.active: expected true or false, got 'maybe'",
+            "8:5: providers.a.stream_mode: unknown word 'sometimes'; one of auto, always, never",
+            "9:5: providers.a.models: expected list of names, or mapping to the provider's names, got '3'",
+            "10:5: providers.a.headers: expected mapping of text, got a list",
+            "11:16: providers.a.override.set: expected mapping of any value, got '3'",
+            "11:24: providers.a.override.dro: unknown key; did you mean 'drop'?",
+            "12:16: providers.a.timeouts.first_event: expected seconds, got 'x'",
+            "12:32: providers.a.timeouts.gate: unknown key",
+            "13:13: providers.a.paths.opnai: unknown dialect; did you mean 'openai'?",
+            "14:5: providers.a.billing_plans: expected text, got a mapping",
+            "15:5: providers.a.prefix: expected text, got a mapping",
+        ],
+    ),
+    "sizes and times": (
+        UP + "server: {max_body: 0, max_header: big, body_timeout: 1d, grace: 0s}\n",
+        [
+            "3:10: server.max_body: expected a size like 64MB or 64KB, got '0'",
+            "3:23: server.max_header: expected a size like 64MB or 64KB, got 'big'",
+            "3:40: server.body_timeout: expected seconds, got '1d'",
+            "3:58: server.grace: must be more than 0",
+        ],
+    ),
+    "no number": (
+        provider("weight: .nan, priority: .inf"),
+        [
+            "2:50: providers.a.weight: expected a number, got '.nan'",
+            "2:64: providers.a.priority: expected a number, got '.inf'",
+        ],
+    ),
+    # References and secrets
+    "unset variables": (
+        UP + "admin_key: ${NOPE}\nkeys: {k: {key: os.environ/NOPE2}}\n",
+        [
+            "3:1: admin_key: the environment variable NOPE is not set",
+            "4:12: keys.k.key: the environment variable NOPE2 is not set",
+        ],
+    ),
+    "a file that is not there": (
+        UP + "admin_key: file:/nope\n",
+        ["3:1: admin_key: cannot read file:/nope: No such file or directory"],
+    ),
+    "a secret of two lines": (
+        UP + 'admin_key: "a\\nb"\n',
+        ["3:1: admin_key: a secret must be one line of ASCII"],
+    ),
+    "a header of two lines": (
+        provider('headers: {x: "a\\nb"}'),
+        ["2:60: providers.a.headers.x: a header must be one line"],
+    ),
+    # Keys of callers
+    "keys": (
+        UP
+        + "keys:\n  a: {key: ''}\n  b: {key: 'sha256:12'}\n  c: {}\n  d: {key: x, expires: soon}\n"
+        + "  e: {key: x}\n  f: 3\n  g: {key: 'sha256:"
+        + "zz" * 32
+        + "'}\n",
+        [
+            "4:7: keys.a.key: must not be empty; `relay key` makes one",
+            "5:7: keys.b.key: expected sha256: and 64 hexadecimal digits",
+            "6:3: keys.c.key: required",
+            "7:15: keys.d.expires: expected a date, got 'soon'",
+            "8:7: keys.e.key: is the key of 'd' too",
+            "9:3: keys.f: expected mapping, got '3'",
+            "10:7: keys.g.key: expected sha256: and 64 hexadecimal digits",
+        ],
+    ),
+    # Addresses
+    "addresses": (
+        UP
+        + "listen: [0.0.0.0:1, ':1', nope, 'a:99999', 'unix:', '[::]:1', 192.168.1.2:80, '::1']\n",
+        [
+            "3:10: listen[0]: 0.0.0.0 can be reached by others: give `keys`, listen on 127.0.0.1, or say `allow_anonymous: true`",
+            "3:21: listen[1]: every interface can be reached by others: give `keys`, listen on 127.0.0.1, or say `allow_anonymous: true`",
+            "3:27: listen[2]: expected host:port or unix:PATH, got 'nope'",
+            "3:33: listen[3]: expected host:port or unix:PATH, got 'a:99999'",
+            "3:44: listen[4]: unix: needs a path",
+            "3:53: listen[5]: :: can be reached by others: give `keys`, listen on 127.0.0.1, or say `allow_anonymous: true`",
+            "3:63: listen[6]: 192.168.1.2 can be reached by others: give `keys`, listen on 127.0.0.1, or say `allow_anonymous: true`",
+            "3:79: listen[7]: expected host:port or unix:PATH, got '::1'",
+        ],
+    ),
+    "no address": (UP + "listen: []\n", ["3:1: listen: at least one address is needed"]),
+    # Rules
+    "dead rules": (
+        UP + "routing_rules: {x: b/m, y: [a, A/m, c]}\ndefault: aa/m\n",
+        [
+            "3:17: routing_rules.x: target 'b/m': no provider is called 'b'",
+            "3:25: routing_rules.y: target 'c': no provider is called 'c'",
+            "4:1: default: target 'aa/m': no provider is called 'aa'; did you mean 'a'?",
+        ],
+    ),
+    "rules without a target": (
+        UP + "routing_rules: {z: [], u: {to: []}, s: }\n",
+        [
+            "3:17: routing_rules.z: a rule needs at least one target",
+            "3:24: routing_rules.u: a rule needs at least one target",
+            "3:37: routing_rules.s: nothing stands here",
+        ],
+    ),
+    "a rule of both shapes": (
+        UP + "routing_rules: {v: [a, {to: a}]}\n",
+        ["3:17: routing_rules.v: a list is either all targets or all entries with `to`"],
+    ),
+    "entries that are never reached": (
+        UP + "routing_rules: {w: [{to: a}, {to: a}]}\n",
+        ["3:17: routing_rules.w: entries after the first are never used without `when`"],
+    ),
+    # Providers
+    "names": (
+        "providers:\n  a: {api_format: openai, endpoint: http://a}\n  A: {api_format: openai, endpoint: http://a}\n"
+        "  b/c: {api_format: openai, endpoint: http://a}\n  'd e': {api_format: openai, endpoint: http://a}\n",
+        [
+            "3:3: providers.A: another provider has this name but for its case",
+            "4:3: providers.b/c: a provider's name cannot hold a slash, a comma or a space",
+            "5:3: providers.d e: a provider's name cannot hold a slash, a comma or a space",
+        ],
+    ),
+    "no endpoint": (
+        "providers:\n  a: {api_format: openai}\n  b: {}\n  c:\n",
+        [
+            "2:3: providers.a: needs an `endpoint`, or a `preset` that has one",
+            "3:3: providers.b: needs an `endpoint`, or a `preset` that has one",
+            "4:3: providers.c: nothing stands here",
+        ],
+    ),
+    "URLs": (
+        "providers:\n  a: {api_format: openai, endpoint: a/v1}\n  b: {api_format: openai, endpoint: 'ftp://b'}\n"
+        "  c: {api_format: openai, endpoint: 'http://c:99999'}\n  d: {api_format: openai, endpoint: 'http://'}\n"
+        "  e: {endpoint: http://b/v1}\n",
+        [
+            "2:27: providers.a.endpoint: expected a URL with http:// or https://, got 'a/v1'",
+            "3:27: providers.b.endpoint: expected a URL with http:// or https://, got 'ftp://b'",
+            "4:27: providers.c.endpoint: expected a URL with http:// or https://, got 'http://c:99999'",
+            "5:27: providers.d.endpoint: expected a URL with http:// or https://, got 'http://'",
+            "6:3: providers.e.api_format: required: say openai or anthropic, which this URL speaks",
+        ],
+    ),
+    "dialects": (
+        "providers:\n  d: {api_format: gemini, endpoint: http://c}\n  e: {endpoint: {opnai: http://x, responses: http://y}}\n",
+        [
+            "2:7: providers.d.api_format: gemini: this dialect is not supported yet",
+            "2:27: providers.d.endpoint: gemini: this dialect is not supported yet",
+            "3:7: providers.e.endpoint: responses: this dialect is not supported yet",
+            "3:7: providers.e.endpoint: unknown dialect 'opnai'; did you mean 'openai'?",
+        ],
+    ),
+    "presets": (
+        "providers:\n  a: {preset: deepsek, api_key: x}\n  b: {preset: deepseek}\n  c: {preset: azure, api_key: x}\n",
+        [
+            "2:7: providers.a.preset: unknown preset 'deepsek'; did you mean 'deepseek'?",
+            "3:3: providers.b.api_key: required by this preset, e.g. ${DEEPSEEK_API_KEY}",
+            "4:3: providers.c: preset azure needs an `endpoint`: it differs per account",
+        ],
+    ),
+    "billing plans": (
+        "providers:\n  a: {preset: bigmodel, api_key: x, billing_plans: [codng]}\n"
+        "  b: {api_format: openai, endpoints: {coding: http://a, regular: http://b}, api_key: x}\n"
+        "  c: {preset: bigmodel, api_key: {regular: x}}\n"
+        "  e: {api_format: openai, endpoint: http://a, endpoints: {x: http://b}}\n",
+        [
+            "2:37: providers.a.billing_plans: no endpoint for plan 'codng'; did you mean 'coding'?",
+            "3:3: providers.b.billing_plans: say which of coding, regular to use, in order",
+            "4:25: providers.c.api_key: no credential for plan 'coding'",
+            "5:47: providers.e.endpoints: give either `endpoint` or `endpoints`",
+        ],
+    ),
+    "a credential for no plan": (
+        "providers:\n  d: {preset: bigmodel, api_key: {coding: x, regulr: y}}\n",
+        ["2:47: providers.d.api_key.regulr: no plan is called 'regulr'; did you mean 'regular'?"],
+    ),
+    "models": (
+        provider("models: {x: 'gpt-*', y: {name: z, context: -1, contxt: 3}}"),
+        [
+            "2:59: providers.a.models.x: 'gpt-*': a provider's name cannot be a glob",
+            "2:84: providers.a.models.y.context: must be at least 1",
+            "2:97: providers.a.models.y.contxt: unknown key; did you mean 'context'?",
+        ],
+    ),
+    "an inactive provider": (
+        "providers:\n  a: {preset: deepseek, api_key: '${NOPE}', active: false, wieght: 1}\n"
+        "  c: {api_format: openai, endpoint: http://c}\n",
+        ["2:60: providers.a.wieght: unknown key; did you mean 'weight'?"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_everything_wrong_is_said_with_its_place(name: str) -> None:
+    text, problems = PROBLEMS[name]
+    assert problems_of(text) == [f"config.yaml:{problem}" for problem in problems]
+
+
+GOOD: dict[str, str] = {
+    "an own endpoint": UP,
+    "a preset and a key": "providers: {deepseek: {preset: deepseek, api_key: k}}\n",
+    "an alias of a preset": "providers: {g: {preset: glm-coding, api_key: k}}\n",
+    "the demo": "providers: {demo: {api_format: demo}}\n",
+    "an inactive provider without its secrets": UP
+    + "  b: {preset: deepseek, api_key: '${NOPE}', active: false}\n"
+    + "  c: {preset: deepseek, api_key: 'file:/nope', active: no}\n",
+    "a rule to an inactive provider": UP
+    + "  b: {preset: deepseek, api_key: x, active: false}\nrouting_rules: {x: b/m}\n",
+    "keys let others in": UP + "listen: 0.0.0.0:80\nkeys: {k: {key: secret}}\n",
+    "on your own head": UP + "listen: 0.0.0.0:80\nallow_anonymous: true\n",
+    "addresses": UP
+    + "listen: [127.0.0.1:1, '[::1]:1', localhost:1, 127.0.0.2:1, 'unix:/run/x', '127.0.0.1:0']\n",
+    "a merge key that is overridden": "providers:\n  a: &a {api_format: openai, endpoint: http://a, weight: 1}\n  b: {<<: *a, weight: 2}\n",
+    "an anchor used twice": "providers:\n  a: &a {api_format: openai, endpoint: http://a}\n  b: *a\n",
+    "a local server": "providers: {v: {preset: vllm, models: [x]}}\n",
+}
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_what_is_right_has_no_problem(name: str) -> None:
+    assert problems_of(GOOD[name]) == []
+
+
+# How each kind of value is read
+
+
+def value(
+    text: str, env: dict[str, str] | None = None, secrets: dict[str, str] | None = None
+) -> Any:
+    """`admin_key`, a secret and so any text."""
+    return plan_of(f"{UP}admin_key: {text}\n", env, secrets).config.admin_key
+
+
+REFERENCES = [
+    ("${A}", {"A": "x"}, "x"),
+    ("pre-${A}-post", {"A": "x"}, "pre-x-post"),
+    ("${A}${B}", {"A": "x", "B": "y"}, "xy"),
+    ("${A:-d}", {}, "d"),
+    ("${A:-d}", {"A": ""}, "d"),
+    ("${A:-}", {}, ""),
+    ("${A:-a b}", {}, "a b"),
+    ("os.environ/A", {"A": "x"}, "x"),
+    ("$$A", {"A": "x"}, "$A"),
+    ("$${A}", {"A": "x"}, "${A}"),
+    ("$A", {"A": "x"}, "$A"),
+    ("'5$'", {}, "5$"),
+    ("${A}", {"A": "${B}", "B": "y"}, "${B}"),
+    ("'${A}'", {"A": "yes"}, "yes"),
+    ("12345", {}, "12345"),
+    ("0123", {}, "0123"),
+    ("1e5", {}, "1e5"),
+    ("yes", {}, "yes"),
+    ("2024-01-01", {}, "2024-01-01"),
+    ("12:30:45", {}, "12:30:45"),
+]
+
+
+@pytest.mark.parametrize(("text", "env", "read"), REFERENCES)
+def test_references_are_filled_in_and_texts_stay_texts(
+    text: str, env: dict[str, str], read: str
+) -> None:
+    assert value(text, env) == read
+
+
+def test_a_secret_may_stand_in_a_file() -> None:
+    assert value("file:/run/k", secrets={"/run/k": "secret\n"}) == "secret"
+    assert value("file:${D}/k", {"D": "/run"}, {"/run/k": "secret"}) == "secret"
+
+
+def test_a_reference_may_be_a_number_or_a_flag() -> None:
+    text = provider("weight: '${W}', active: '${ON}'") + "server: {max_body: '${SIZE}'}\n"
+    plan = plan_of(text, {"W": "3", "ON": "true", "SIZE": "2MB"})
+    config = plan.config
+    assert config.providers["a"].weight == 3
+    assert config.providers["a"].active is True
+    assert config.server.max_body == 2 << 20
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("64MB", 64 << 20),
+        ("64 mb", 64 << 20),
+        ("1g", 1 << 30),
+        ("10KiB", 10 << 10),
+        ("1000", 1000),
+        ("5B", 5),
+    ],
+)
+def test_sizes(text: str, size: int) -> None:
+    assert plan_of(f"{UP}server: {{max_body: {text}}}\n").config.server.max_body == size
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("5", 5), ("0.5", 0.5), ("5s", 5), ("250ms", 0.25), ("2m", 120), ("1.5h", 5400), ("10 s", 10)],
+)
+def test_times(text: str, seconds: float) -> None:
+    assert plan_of(f"{UP}timeouts: {{idle: {text}}}\n").config.timeouts.idle == pytest.approx(
+        seconds
+    )
+
+
+@pytest.mark.parametrize("text", ["true", "yes", "on", "True"])
+def test_flags_are_yamls(text: str) -> None:
+    assert plan_of(f"{UP}allow_anonymous: {text}\n").config.allow_anonymous is True
+
+
+EXPIRES = [
+    ("2027-06-30", "2027-06-30T23:59:59+08:00", True),
+    ("2027-06-30", "2027-07-01T00:00:01+08:00", False),
+    ("'2027-06-30'", "2027-06-30T23:59:59+08:00", True),
+    ("2027-06-30T12:00:00", "2027-06-30T11:59:59+08:00", True),
+    ("2027-06-30T12:00:00", "2027-06-30T12:00:01+08:00", False),
+    ("2027-06-30T12:00:00Z", "2027-06-30T19:59:59+08:00", True),
+    ("2027-06-30T12:00:00Z", "2027-06-30T20:00:01+08:00", False),
+]
+
+
+@pytest.mark.parametrize(("expires", "moment", "good"), EXPIRES)
+def test_a_key_is_good_to_the_end_of_its_last_day(expires: str, moment: str, good: bool) -> None:
+    plan = plan_of(
+        f"{UP}timezone: Asia/Shanghai\nkeys: {{k: {{key: secret, expires: {expires}}}}}\n"
+    )
+    now = datetime.datetime.fromisoformat(moment).timestamp()
+    assert (plan.caller(["secret"], now) is not None) is good
+
+
+MODELS: list[tuple[str, dict[str, str | None]]] = [
+    ("[x, Y/z, 1.5, on]", {"x": "x", "Y/z": "Y/z", "1.5": "1.5", "on": "on"}),
+    ("[gpt-*]", {"gpt-*": None}),
+    ("{a: b}", {"a": "b"}),
+    ("{a: {name: b, context: 10, output: 5}}", {"a": "b"}),
+    ("{a: {context: 10}}", {"a": None}),
+    ("{claude-*: qwen}", {"claude-*": "qwen"}),
+    ("{a: }", {"a": None}),
+    ("{}", {}),
+    ("[]", {}),
+]
+
+
+@pytest.mark.parametrize(("text", "models"), MODELS)
+def test_models_are_names_or_a_mapping(text: str, models: dict[str, str | None]) -> None:
+    config = plan_of(provider(f"models: {text}")).config.providers["a"]
+    assert {name: model.name for name, model in (config.models or {}).items()} == models
+
+
+RULES = [
+    ("a/m", ("a/m",)),
+    ("[a/m, a]", ("a/m", "a")),
+    ("{to: a}", ("a",)),
+    ("{to: [a, a/m], balance: order}", ("a", "a/m")),
+    ("[{to: [a, a/m]}]", ("a", "a/m")),
+]
+
+
+@pytest.mark.parametrize(("text", "to"), RULES)
+def test_rules_in_every_shape(text: str, to: tuple[str, ...]) -> None:
+    plan = plan_of(f"{UP}routing_rules: {{x: {text}}}\n")
+    assert plan.config.routing_rules["x"][0].to == to
+
+
+def test_null_removes_a_header_and_is_nothing_elsewhere() -> None:
+    config = plan_of(provider("headers: {User-Agent: x, X-Y: null}, prefix: null, models: null"))
+    entry = config.config.providers["a"]
+    assert entry.headers == {"User-Agent": "x", "X-Y": None}
+    assert (entry.prefix, entry.models) == ("", None)
+
+
+def test_override_takes_any_json() -> None:
+    text = provider(
+        "override: {set: {a: {b: [1, 2.5, true, null, x]}}, default: {c: '${N}'}, drop: d}"
+    )
+    override = plan_of(text, {"N": "7"}).config.providers["a"].override
+    assert override.set == {"a": {"b": [1, 2.5, True, None, "x"]}}
+    assert override.default == {"c": 7}
+    assert override.drop == ("d",)
+
+
+def test_what_is_not_said_has_its_default() -> None:
+    config = plan_of(UP).config
+    assert config.listen == ("127.0.0.1:8484",)
+    assert (config.server.max_body, config.server.max_header) == (64 << 20, 64 << 10)
+    assert (config.server.body_timeout, config.server.grace) == (60, 30)
+    assert dataclasses.asdict(config.timeouts) == {
+        "connect": 10,
+        "first_event": 120,
+        "idle": 180,
+        "total": 3600,
+        "gate": 30,
+    }
+    assert (config.allow_anonymous, config.state, config.admin_key) == (False, "memory", "")
+    entry = config.providers["a"]
+    assert (entry.weight, entry.priority, entry.active, entry.stream_mode) == (1, 0, True, "auto")
+
+
+# Reference and schema
+
+
+def test_the_reference_names_every_key_with_a_sentence() -> None:
+    rows = list(relay.reference())
+    keys = [key for key, *_ in rows]
+    assert len(keys) == len(set(keys))
+    for key, _, _, doc in rows:
+        assert doc.endswith("."), key
+    for key in (
+        "listen",
+        "server.max_body",
+        "keys.*.key",
+        "providers.*.endpoint",
+        "providers.*.models.*.context",
+        "routing_rules.*.to",
+        "providers.*.timeouts.idle",
+    ):
+        assert key in keys
+
+
+def test_every_key_of_every_table_is_in_the_reference() -> None:
+    keys = {key.rpartition(".")[2] for key, *_ in relay.reference()}
+    for cls in (relay.Config, relay.ProviderConfig, relay.KeyConfig, relay.RuleConfig):
+        assert {field.name for field in dataclasses.fields(cls)} <= keys
+
+
+def as_json(text: str) -> Any:
+    """A YAML file as an editor's schema check sees it."""
+    return json.loads(json.dumps(yaml.safe_load(text), default=str))
+
+
+def test_the_schema_is_one() -> None:
+    jsonschema.Draft202012Validator.check_schema(relay.json_schema())
+
+
+@pytest.mark.parametrize("name", [n for n in GOOD if "merge" not in n])
+def test_the_schema_admits_what_is_right(name: str) -> None:
+    jsonschema.Draft202012Validator(relay.json_schema()).validate(as_json(GOOD[name]))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        UP + "listn: x\n",
+        provider("endpont: x"),
+        "listen: x\n",
+        provider("weight: -1"),
+        provider("active: maybe"),
+        UP + "log: {level: loud}\n",
+        UP + "keys: {k: {}}\n",
+        UP + "tls: {certificate: x}\n",
+        UP + "routing_rules: {x: {too: a}}\n",
+    ],
+)
+def test_the_schema_refuses_what_is_wrong(text: str) -> None:
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.Draft202012Validator(relay.json_schema()).validate(as_json(text))
+
+
+def test_a_broken_file_still_gives_a_config_to_go_on_with() -> None:
+    """So that all problems are found in one go."""
+    notes = reading()
+    config = relay.read_config("providers: [\n", notes)
+    assert config == relay.Config()
+    assert len(notes.problems()) == 1
