@@ -305,7 +305,10 @@ def calls_of(response: Response) -> list[tuple[str, str, Any]]:
 
 # Requests
 
-PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+PNG = (
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5Erk"
+    "Jggg=="
+)
 PDF = "JVBERi0xLjQKJcOkw7zDtsOfCjIgMCBvYmoKPDwv"
 _urls = idents.map(lambda name: f"https://example.com/{name}.png")
 images = st.builds(Media, st.just("image"), st.just("image/png"), st.just(PNG)) | st.builds(

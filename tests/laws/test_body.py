@@ -55,7 +55,8 @@ def bodies(draw: Any) -> tuple[bytes, bool]:
     pairs = [(k, v) for k, v in draw(st.dictionaries(names, inner, max_size=4)).items()]
     pairs = [(key, value) for key, value in pairs if key != "model"]
     keys = [escaped(key, draw(escapes)) for key, _ in pairs]
-    texts = [f"{key}{draw(spaces)}:{draw(written(value))}" for key, (_, value) in zip(keys, pairs)]
+    values = [draw(written(value)) for _, value in pairs]
+    texts = [f"{key}{draw(spaces)}:{value}" for key, value in zip(keys, values, strict=True)]
     hows = draw(st.lists(escapes, min_size=1, max_size=2))
     at = draw(st.integers(0, len(texts)))
     texts[at:at] = [f"{escaped('model', how)}:{draw(written(draw(models)))}" for how in hows]

@@ -74,9 +74,7 @@ def test_every_call_has_exactly_one_result_first_in_the_next_turn(history: list[
 def test_turns_alternate_but_for_system_messages(history: list[Message]) -> None:
     turns = relay.repaired(history)
     spoken = [turn.role for turn in turns if turn.role != "system"]
-    touching = [
-        a.role for a, b in zip(turns, turns[1:], strict=False) if a.role == b.role != "system"
-    ]
+    touching = [a.role for a, b in pairwise(turns) if a.role == b.role != "system"]
     assert touching == []
     assert {"user", "assistant"} >= set(spoken)
 

@@ -151,7 +151,8 @@ def test_what_a_request_loses_is_said(request: relay.Request, at: int) -> None:
         assert switched or said(dropped, "thinking", "reasoning")
     if request.format and again.format != request.format:
         told = relay.dumps(request.format.schema).decode()
-        assert again.format and (again.format.schema or told in repr(again.messages[0]))
+        assert again.format
+        assert again.format.schema or told in repr(again.messages[0])
 
 
 def flat_keys(value: object) -> list[str]:

@@ -209,8 +209,7 @@ def test_a_request_of_any_kind_is_read_or_a_bad_request(
     body = data.draw(odd_requests(dialect))
     try:
         request = dialect.parse_request(body)
-    except relay.BadRequest as error:
-        assert error.message
+    except relay.BadRequest:
         return
     for other in relay.DIALECTS.values():
         tidy = relay.replace(request, messages=relay.repaired(request.messages))

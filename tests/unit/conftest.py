@@ -1,4 +1,7 @@
-"""`pytest tests/unit --accept` writes what is read into the golden fixtures; the diff is the review."""
+"""Options of the unit tests.
+
+`pytest tests/unit --accept` writes what is read into the golden fixtures; the diff is the review.
+"""
 
 import pytest
 

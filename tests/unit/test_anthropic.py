@@ -653,7 +653,8 @@ TOO_LONG = [
     ("prompt is too long: 9 tokens > 8 maximum", "prompt is too long: 9 tokens > 8 maximum"),
     ("context_length_exceeded", "prompt is too long: context_length_exceeded"),
     (
-        "This model's maximum context length is 131072 tokens. However, your messages resulted in 140000 tokens.",
+        "This model's maximum context length is 131072 tokens. However, your messages resulted in"
+        " 140000 tokens.",
         "prompt is too long: 140000 tokens > 131072 maximum",
     ),
     (

@@ -9,9 +9,10 @@ from typing import Any
 
 import jsonschema
 import pytest
-import relay
 import yaml
 from unit.configs import plan_of, problems_of, reading
+
+import relay
 
 UP = "providers:\n  a: {api_format: openai, endpoint: http://a/v1}\n"
 
@@ -19,6 +20,8 @@ UP = "providers:\n  a: {api_format: openai, endpoint: http://a/v1}\n"
 def provider(fields: str) -> str:
     return f"providers:\n  a: {{api_format: openai, endpoint: http://a/v1, {fields}}}\n"
 
+
+OPEN = " can be reached by others: give `keys`, listen on 127.0.0.1, or say `allow_anonymous: true`"
 
 # Everything wrong with a file, all at once, in the order of the file
 PROBLEMS: dict[str, tuple[str, list[str]]] = {
@@ -72,7 +75,8 @@ PROBLEMS: dict[str, tuple[str, list[str]]] = {
     "more of coming versions": (
         provider("proxy: x, prices: {m: {input: 1}}")
         + "keys: {k: {key: x, limits: {rpm: 1}, raw: true}}\n"
-        + "routing_rules: {x: {to: a, balance: round_robin, when: {tools: true}, wait: 3, hedge_after: 1}}\n"
+        + "routing_rules: {x: {to: a, balance: round_robin, when: {tools: true}, wait: 3,"
+        + " hedge_after: 1}}\n"
         + "state: redis://x\n",
         [
             "2:50: providers.a.proxy: not supported yet",
@@ -90,7 +94,8 @@ PROBLEMS: dict[str, tuple[str, list[str]]] = {
     "values of the wrong kind": (
         UP
         + "allow_anonymous: maybe\nserver: 3\ntimeouts: {connect: soon, idle: 0, total: -1}\n"
-        + "log: {level: inof, format: [x]}\nkeys: [a]\nrouting_rules: []\ndefault: [a]\nstate: disk\n"
+        + "log: {level: inof, format: [x]}\nkeys: [a]\nrouting_rules: []\ndefault: [a]\n"
+        + "state: disk\n"
         + "timezone: Mars/Olympus\nadmin_key: [1]\n",
         [
             "3:1: allow_anonymous: expected true or false, got 'maybe'",
@@ -98,10 +103,12 @@ PROBLEMS: dict[str, tuple[str, list[str]]] = {
             "5:12: timeouts.connect: expected seconds, got 'soon'",
             "5:27: timeouts.idle: must be more than 0",
             "5:36: timeouts.total: expected seconds, got '-1'",
-            "6:7: log.level: unknown word 'inof'; did you mean 'info'?; one of debug, info, warning, error",
+            "6:7: log.level: unknown word 'inof'; did you mean 'info'?;"
+            " one of debug, info, warning, error",
             "6:20: log.format: expected text | json, got a list",
             "7:1: keys: expected mapping of mapping, got a list",
-            "8:1: routing_rules: expected mapping of a target, a list of targets, or a mapping with `to`, got a list",
+            "8:1: routing_rules: expected mapping of a target, a list of targets,"
+            " or a mapping with `to`, got a list",
             "9:1: default: expected text, got a list",
             "10:1: state: unknown word 'disk'; one of memory",
             "11:1: timezone: unknown time zone 'Mars/Olympus'",
@@ -111,14 +118,16 @@ PROBLEMS: dict[str, tuple[str, list[str]]] = {
     "a provider's values": (
         "providers:\n  a:\n    api_format: openai\n    endpoint: http://a/v1\n    weight: -1\n"
         "    priority: high\n    active: maybe\n    stream_mode: sometimes\n    models: 3\n"
-        "    headers: [a]\n    override: {set: 3, dro: [x]}\n    timeouts: {first_event: x, gate: 3}\n"
+        "    headers: [a]\n    override: {set: 3, dro: [x]}\n"
+        "    timeouts: {first_event: x, gate: 3}\n"
         "    paths: {opnai: /x}\n    billing_plans: {a: 1}\n    prefix: {a: 1}\n",
         [
             "5:5: providers.a.weight: must be at least 0",
             "6:5: providers.a.priority: expected a number, got 'high'",
             "7:5: providers.a.active: expected true or false, got 'maybe'",
             "8:5: providers.a.stream_mode: unknown word 'sometimes'; one of auto, always, never",
-            "9:5: providers.a.models: expected list of names, or mapping to the provider's names, got '3'",
+            "9:5: providers.a.models: expected list of names, or mapping to the provider's names,"
+            " got '3'",
             "10:5: providers.a.headers: expected mapping of text, got a list",
             "11:16: providers.a.override.set: expected mapping of any value, got '3'",
             "11:24: providers.a.override.dro: unknown key; did you mean 'drop'?",
@@ -187,13 +196,13 @@ PROBLEMS: dict[str, tuple[str, list[str]]] = {
         UP
         + "listen: [0.0.0.0:1, ':1', nope, 'a:99999', 'unix:', '[::]:1', 192.168.1.2:80, '::1']\n",
         [
-            "3:10: listen[0]: 0.0.0.0 can be reached by others: give `keys`, listen on 127.0.0.1, or say `allow_anonymous: true`",
-            "3:21: listen[1]: every interface can be reached by others: give `keys`, listen on 127.0.0.1, or say `allow_anonymous: true`",
+            "3:10: listen[0]: 0.0.0.0" + OPEN,
+            "3:21: listen[1]: every interface" + OPEN,
             "3:27: listen[2]: expected host:port or unix:PATH, got 'nope'",
             "3:33: listen[3]: expected host:port or unix:PATH, got 'a:99999'",
             "3:44: listen[4]: unix: needs a path",
-            "3:53: listen[5]: :: can be reached by others: give `keys`, listen on 127.0.0.1, or say `allow_anonymous: true`",
-            "3:63: listen[6]: 192.168.1.2 can be reached by others: give `keys`, listen on 127.0.0.1, or say `allow_anonymous: true`",
+            "3:53: listen[5]: ::" + OPEN,
+            "3:63: listen[6]: 192.168.1.2" + OPEN,
             "3:79: listen[7]: expected host:port or unix:PATH, got '::1'",
         ],
     ),
@@ -225,7 +234,8 @@ PROBLEMS: dict[str, tuple[str, list[str]]] = {
     ),
     # Providers
     "names": (
-        "providers:\n  a: {api_format: openai, endpoint: http://a}\n  A: {api_format: openai, endpoint: http://a}\n"
+        "providers:\n  a: {api_format: openai, endpoint: http://a}\n"
+        "  A: {api_format: openai, endpoint: http://a}\n"
         "  b/c: {api_format: openai, endpoint: http://a}\n  'd e': {api_format: openai, endpoint: http://a}\n",
         [
             "3:3: providers.A: another provider has this name but for its case",
@@ -254,7 +264,8 @@ PROBLEMS: dict[str, tuple[str, list[str]]] = {
         ],
     ),
     "dialects": (
-        "providers:\n  d: {api_format: gemini, endpoint: http://c}\n  e: {endpoint: {opnai: http://x, responses: http://y}}\n",
+        "providers:\n  d: {api_format: gemini, endpoint: http://c}\n"
+        "  e: {endpoint: {opnai: http://x, responses: http://y}}\n",
         [
             "2:7: providers.d.api_format: gemini: this dialect is not supported yet",
             "2:27: providers.d.endpoint: gemini: this dialect is not supported yet",
@@ -263,7 +274,8 @@ PROBLEMS: dict[str, tuple[str, list[str]]] = {
         ],
     ),
     "presets": (
-        "providers:\n  a: {preset: deepsek, api_key: x}\n  b: {preset: deepseek}\n  c: {preset: azure, api_key: x}\n",
+        "providers:\n  a: {preset: deepsek, api_key: x}\n  b: {preset: deepseek}\n"
+        "  c: {preset: azure, api_key: x}\n",
         [
             "2:7: providers.a.preset: unknown preset 'deepsek'; did you mean 'deepseek'?",
             "3:3: providers.b.api_key: required by this preset, e.g. ${DEEPSEEK_API_KEY}",
@@ -322,8 +334,10 @@ GOOD: dict[str, str] = {
     "on your own head": UP + "listen: 0.0.0.0:80\nallow_anonymous: true\n",
     "addresses": UP
     + "listen: [127.0.0.1:1, '[::1]:1', localhost:1, 127.0.0.2:1, 'unix:/run/x', '127.0.0.1:0']\n",
-    "a merge key that is overridden": "providers:\n  a: &a {api_format: openai, endpoint: http://a, weight: 1}\n  b: {<<: *a, weight: 2}\n",
-    "an anchor used twice": "providers:\n  a: &a {api_format: openai, endpoint: http://a}\n  b: *a\n",
+    "a merge key that is overridden": "providers:\n"
+    "  a: &a {api_format: openai, endpoint: http://a, weight: 1}\n  b: {<<: *a, weight: 2}\n",
+    "an anchor used twice": "providers:\n"
+    "  a: &a {api_format: openai, endpoint: http://a}\n  b: *a\n",
     "a local server": "providers: {v: {preset: vllm, models: [x]}}\n",
 }
 

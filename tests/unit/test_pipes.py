@@ -75,6 +75,8 @@ def test_a_dialect_is_known_by_what_is_said(spoken: relay.Dialect, expected: rel
 
 # The gate: nothing counts before the first meaningful event (DESIGN.md 5)
 
+BLOCK = b'data: {"type":"content_block_start","index":0,"content_block":'
+CLOSED = b'data: {"type":"content_block_stop","index":0}\n\n'
 MEANINGLESS: dict[str, list[bytes]] = {
     "openai": [
         b": hello\n\n",
@@ -89,11 +91,10 @@ MEANINGLESS: dict[str, list[bytes]] = {
         b": hello\n\n",
         b'event: message_start\ndata: {"type":"message_start","message":{"id":"m"}}\n\n',
         b'event: ping\ndata: {"type":"ping"}\n\n',
-        b'data: {"type":"content_block_start","index":0,"content_block":{"type":"text","text":""}}\n\n',
-        b'data: {"type":"content_block_stop","index":0}\n\n',
+        BLOCK + b'{"type":"text","text":""}}\n\n',
+        CLOSED,
     ],
 }
-BLOCK = b'data: {"type":"content_block_start","index":0,"content_block":'
 MEANINGFUL: dict[str, list[bytes]] = {
     "openai": [
         b'data: {"choices":[{"index":0,"delta":{"content":"H"}}]}\n\n',
@@ -105,9 +106,9 @@ MEANINGFUL: dict[str, list[bytes]] = {
     "anthropic": [
         BLOCK + b'{"type":"text","text":"H"}}\n\n',
         BLOCK + b'{"type":"tool_use","id":"a","name":"n","input":{}}}\n\n',
-        BLOCK
-        + b'{"type":"redacted_thinking","data":"x"}}\n\ndata: {"type":"content_block_stop","index":0}\n\n',
-        b'data: {"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{}}\n\ndata: {"type":"message_stop"}\n\n',
+        BLOCK + b'{"type":"redacted_thinking","data":"x"}}\n\n' + CLOSED,
+        b'data: {"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{}}\n\n'
+        b'data: {"type":"message_stop"}\n\n',
     ],
 }
 

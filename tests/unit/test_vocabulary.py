@@ -122,9 +122,6 @@ def test_an_effort_is_a_budget_where_only_numbers_are_known(effort: str, tokens:
     assert relay.Thinking(True, effort, 5000).tokens() == 5000
 
 
-EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
-
-
 @pytest.mark.parametrize("effort", EFFORTS[1:])
 def test_effort_survives_the_way_over_a_budget(effort: str) -> None:
     budget = relay.Thinking(True, effort).tokens()

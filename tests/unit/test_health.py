@@ -1,0 +1,307 @@
+"""Who is cooling down, why, and until when."""
+
+from __future__ import annotations
+
+import pytest
+from unit.configs import plan_of
+
+import relay
+
+T = 1_700_000_000.0
+PLAN = plan_of(
+    """
+providers:
+  glm:
+    preset: bigmodel
+    billing_plans: [coding, regular]
+    api_key: {coding: [c1, c2], regular: r1}
+  other: {api_format: openai, endpoint: "http://other/v1", api_key: [k1, k2]}
+default: glm/m
+"""
+)
+GLM, OTHER = (relay.Target(PLAN.providers[name], "m") for name in ("glm", "other"))
+
+
+def lanes_of(target: relay.Target) -> list[relay.Lane]:
+    return [
+        relay.Lane(target, plan, credential, plan.endpoint("openai"))
+        for plan in target.provider.plans
+        for credential in plan.credentials
+    ]
+
+
+C1, C2, R1 = lanes_of(GLM)
+K1, K2 = lanes_of(OTHER)
+
+
+def failed(
+    health: relay.Health,
+    lane: relay.Lane,
+    name: str,
+    at: float = 0.0,
+    after: float | None = None,
+    **more: float,
+) -> None:
+    health.failed(lane, relay.UpstreamError(name, "no", retry_after=after), T + at, **more)
+
+
+def until(health: relay.Health, lane: relay.Lane, at: float = 0.0) -> float | None:
+    """For how long after T a lane is cooling, as seen at some moment."""
+    mark = health.cooling(lane, T + at)
+    return mark.until - T if mark else None
+
+
+def offered(health: relay.Health, at: float = 0.0) -> list[str]:
+    """The lanes in order, those that cool down in brackets."""
+    seen = health.lanes([[GLM], [OTHER]], "openai", "", lambda: T + at)
+    names = [(str(lane), mark) for lane, mark in seen]
+    return [f"({name})" if mark else name for name, mark in names]
+
+
+# How long
+
+TIMES: list[tuple[str, float | None, float | None]] = [
+    ("rate_limited", None, 10),
+    ("rate_limited", 17, 17),
+    ("rate_limited", 0, 1),
+    ("rate_limited", 90_000, 1800),
+    ("overloaded", None, 10),
+    ("transient", None, 5),
+    ("timeout", None, 10),
+    ("auth", None, 900),
+    ("model_missing", None, 300),
+    ("balance_empty", None, 1800),
+    ("plan_exhausted", None, 1200),
+    ("plan_exhausted", 7200, 7200),
+    ("plan_exhausted", 30 * 86400, 30 * 86400),
+    ("plan_exhausted", 90 * 86400, 35 * 86400),
+    ("plan_expired", None, 21600),
+    ("moderation", 60, None),
+    ("too_long", 60, None),
+    ("bad_request", 60, None),
+    ("client_rejected", 60, None),
+]
+
+
+@pytest.mark.parametrize(("name", "after", "seconds"), TIMES)
+def test_a_first_failure_cools_as_its_class_says(
+    name: str, after: float | None, seconds: float | None
+) -> None:
+    health = relay.Health()
+    failed(health, C1, name, after=after)
+    assert until(health, C1) == seconds
+    if seconds:
+        assert until(health, C1, at=seconds) is None
+
+
+def test_short_guesses_grow_with_each_incident_up_to_half_an_hour() -> None:
+    health, at, spans = relay.Health(), 0.0, []
+    for _ in range(12):
+        failed(health, K1, "rate_limited", at)
+        end = until(health, K1, at)
+        assert end is not None
+        spans.append(end - at)
+        at = end + 0.5
+    assert spans[:4] == [10, 20, 40, 80]
+    assert spans[-1] == 1800
+    assert sorted(spans) == spans
+
+
+def test_failures_of_one_moment_are_one_incident() -> None:
+    """Attempts that were under way together fail together."""
+    health = relay.Health()
+    for late in (0.0, 0.1, 0.2):
+        failed(health, K1, "rate_limited", late, began=T - 5)
+    assert until(health, K1) == pytest.approx(10.2)
+    failed(health, K1, "rate_limited", 11.0, began=T + 10.5)
+    assert until(health, K1, 11.0) == pytest.approx(31.0)
+
+
+def test_long_ago_is_another_incident() -> None:
+    health = relay.Health()
+    failed(health, K1, "rate_limited", 0)
+    failed(health, K1, "rate_limited", 100_000)
+    assert until(health, K1, 100_000) == 100_010
+
+
+def test_what_was_announced_stands_against_a_shorter_guess() -> None:
+    health = relay.Health()
+    failed(health, K1, "rate_limited", after=600)
+    failed(health, K1, "rate_limited", 1)
+    assert until(health, K1) == 600
+
+
+def test_a_throttle_does_not_make_a_spent_plan_less_spent() -> None:
+    health = relay.Health()
+    failed(health, C1, "plan_exhausted", after=7200)
+    failed(health, C1, "rate_limited", 1, after=3)
+    failed(health, C1, "auth", 2)
+    assert until(health, C1) == 7200
+    assert health.exhausted(C1, T + 10)
+
+
+# What is marked
+
+SCOPES: list[tuple[str, str, dict[str, bool]]] = [
+    ("rate_limited", "", {"C1": True, "C2": False, "R1": False, "other model": True}),
+    ("auth", "", {"C1": True, "C2": False, "R1": False, "other model": True}),
+    ("model_missing", "", {"C1": True, "C2": False, "R1": False, "other model": False}),
+    (
+        "plan_exhausted",
+        "credential+model",
+        {"C1": True, "C2": False, "R1": False, "other model": False},
+    ),
+    ("overloaded", "", {"C1": True, "C2": True, "R1": True, "other model": False}),
+    ("transient", "", {"C1": True, "C2": True, "R1": True, "other model": True}),
+]
+
+
+@pytest.mark.parametrize(("name", "scope", "cooling"), SCOPES)
+def test_a_failure_marks_its_scope_and_no_more(
+    name: str, scope: str, cooling: dict[str, bool]
+) -> None:
+    health = relay.Health()
+    health.failed(C1, relay.UpstreamError(name, "no", scope=scope), T)
+    other = relay.replace(C1, target=relay.replace(GLM, model="n"))
+    lanes = {"C1": C1, "C2": C2, "R1": R1, "other model": other}
+    assert {key: health.cooling(lane, T) is not None for key, lane in lanes.items()} == cooling
+    assert health.cooling(K1, T) is None
+
+
+def test_the_longest_mark_counts() -> None:
+    health = relay.Health()
+    failed(health, K1, "rate_limited", after=600)
+    failed(health, K1, "transient")
+    assert until(health, K1) == 600
+
+
+# Success
+
+
+def test_a_success_clears_what_was_marked_on_its_way() -> None:
+    health = relay.Health()
+    for name in ("rate_limited", "transient", "overloaded", "model_missing"):
+        failed(health, K1, name)
+    failed(health, K2, "auth")
+    health.succeeded(K1)
+    assert health.cooling(K1, T) is None
+    assert health.cooling(K2, T) is not None
+
+
+def test_a_success_that_began_before_the_plan_ran_out_clears_no_plan() -> None:
+    health = relay.Health()
+    failed(health, C1, "plan_exhausted", after=7200)
+    health.succeeded(C1, "", T + 5, began=T - 5)
+    assert until(health, C1) == 7200
+    health.succeeded(C1, "", T + 20, began=T + 10)
+    assert until(health, C1) is None
+
+
+# Plans, one by one: DESIGN.md 3
+
+ALL = ["glm/m (coding)#1", "glm/m (coding)#2"]
+
+
+def test_the_next_plan_is_closed_while_one_credential_is_not_used_up() -> None:
+    health = relay.Health()
+    both = offered(health)
+    assert sorted(both[:2]) == ALL
+    assert both[2:] in (["other/m#1", "other/m#2"], ["other/m#2", "other/m#1"])
+    failed(health, C1, "plan_exhausted", after=7200)
+    assert not [name for name in offered(health) if "regular" in name]
+
+
+@pytest.mark.parametrize("name", sorted(set(relay.FAILURES) - {"plan_exhausted", "plan_expired"}))
+def test_nothing_else_opens_the_next_plan(name: str) -> None:
+    health = relay.Health()
+    for lane in (C1, C2):
+        failed(health, lane, name)
+    assert not [lane for lane in offered(health) if "regular" in lane]
+
+
+@pytest.mark.parametrize("second", ["plan_exhausted", "plan_expired"])
+def test_the_next_plan_opens_when_every_credential_is_used_up_and_closes_at_the_reset(
+    second: str,
+) -> None:
+    health = relay.Health()
+    failed(health, C1, "plan_exhausted", after=7200)
+    failed(health, C2, second, after=9000)
+    assert offered(health)[2] == "glm/m (regular)"
+    assert [name for name in offered(health) if name.startswith("(")].__len__() == 2
+    assert not [lane for lane in offered(health, at=7201) if "regular" in lane]
+
+
+def test_a_plan_that_runs_out_in_the_middle_of_a_request_opens_the_next_at_once() -> None:
+    health = relay.Health()
+    seen = []
+    for lane, _ in health.lanes([[GLM]], "openai", "", lambda: T):
+        seen.append(lane.plan.name)
+        if lane.plan.name == "coding":
+            failed(health, lane, "plan_exhausted", after=7200)
+    assert seen == ["coding", "coding", "regular"]
+
+
+def test_a_model_that_is_not_in_the_plan_opens_the_next_for_that_model_alone() -> None:
+    """GLM 1311."""
+    health = relay.Health()
+    for lane in (C1, C2):
+        error = relay.UpstreamError("plan_exhausted", "no", scope="credential+model")
+        health.failed(lane, error, T)
+    assert "glm/m (regular)" in offered(health)
+    other = [
+        str(lane)
+        for lane, _ in health.lanes([[relay.replace(GLM, model="n")]], "openai", "", lambda: T)
+    ]
+    assert sorted(other) == ["glm/n (coding)#1", "glm/n (coding)#2"]
+
+
+# Conversations stay with what served them
+
+
+def first(health: relay.Health, identity: str) -> str:
+    lane, _ = next(iter(health.lanes([[OTHER]], "openai", identity, lambda: T)))
+    return str(lane)
+
+
+def test_a_conversation_stays_with_the_credential_that_served_it_last() -> None:
+    health = relay.Health()
+    for n in range(20):
+        name = f"conversation {n}"
+        other = {"other/m#1": K2, "other/m#2": K1}[first(health, name)]
+        health.succeeded(other, name, T)
+        assert first(health, name) == str(other)
+    assert len({first(health, f"new {n}") for n in range(20)}) == 2
+
+
+def test_stickiness_never_outranks_an_earlier_target_or_plan() -> None:
+    health = relay.Health()
+    health.succeeded(R1, "a", T)
+    health.succeeded(K1, "b", T)
+    for name in "ab":
+        lanes = [str(lane) for lane, _ in health.lanes([[GLM], [OTHER]], "openai", name, lambda: T)]
+        assert sorted(lanes[:2]) == ALL
+        assert not [lane for lane in lanes if "regular" in lane]
+
+
+def test_among_equals_the_target_that_served_it_comes_first() -> None:
+    health = relay.Health()
+    for served in (K1, C1):
+        health.succeeded(served, "a", T)
+        lane, _ = next(iter(health.lanes([[GLM, OTHER]], "openai", "a", lambda: T)))
+        assert lane.target.provider is served.target.provider
+
+
+# Memory is bounded
+
+
+def test_marks_and_conversations_are_bounded() -> None:
+    health = relay.Health()
+    for n in range(3000):
+        lane = relay.replace(K1, target=relay.replace(OTHER, model=f"made-up-{n}"))
+        failed(health, lane, "model_missing")
+    assert len(health.marks) <= 1100
+    for n in range(30_000):
+        health.succeeded(K1, f"conversation {n}", T)
+    assert len(health._bound) <= 10_000
+    failed(health, K1, "rate_limited")
+    assert until(health, K1) is not None
