@@ -7117,8 +7117,11 @@ def permitted(model: str, caller: Caller, plan: Plan) -> Route:
     if route := plan.route(model):
         return route
     near = plan.nearest(bare)
-    hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
-    raise UnknownModel(f"no provider serves model {model!r}{hint}")
+    hint = f"did you mean {' or '.join(map(repr, near))}?"
+    if not near:  # a client that brings its own names, as Claude Code does
+        family = re.split(r"[-.:/]", bare, maxsplit=1)[0]
+        hint = f"routing_rules: {{{family}*: PROVIDER/MODEL}} would send it somewhere"
+    raise UnknownModel(f"no provider serves model {model!r}; {hint}")
 
 
 async def read_body(request: web.BaseRequest, limits: ServerConfig) -> bytes:
