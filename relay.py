@@ -247,8 +247,9 @@ FAILURES: Final[dict[str, FailureClass]] = {
         FailureClass("auth", "credential", 900, True, 502, "upstream", False),
         FailureClass("client_rejected", "request", 0, True, 502, "upstream", False),
         FailureClass("model_missing", "credential+model", 300, True, 502, "upstream", False),
-        FailureClass("transient", "endpoint", 5, True, 502, "upstream"),
-        FailureClass("timeout", "endpoint", 10, True, 504, "timeout"),
+        # of the model, while it answers at all; of the endpoint, where nobody does
+        FailureClass("transient", "provider+model", 5, True, 502, "upstream"),
+        FailureClass("timeout", "provider+model", 10, True, 504, "timeout"),
         FailureClass("moderation", "request", 0, False, 400, "bad_request", False),
         FailureClass("too_long", "request", 0, True, 400, "context_length", False),
         FailureClass("bad_request", "request", 0, False, 400, "bad_request", False),
@@ -1787,8 +1788,8 @@ class AnthropicMessages(Dialect):
     def parse_response(self, wire: JSON) -> Response:
         blocks = (_anthropic_output(block) for block in wire["content"])
         return Response(
-            id=wire.get("id") or "",
-            model=wire.get("model") or "",
+            id=word_of(wire.get("id")),
+            model=word_of(wire.get("model")),
             parts=tuple(part for part in blocks if part),
             finish=_ANTHROPIC_FINISH.get(wire.get("stop_reason") or "", "stop"),
             usage=self.parse_usage(wire) or Usage(),
@@ -2409,7 +2410,7 @@ def _anthropic_output(block: JSON) -> OutputPart | None:
             return Reasoning("", Seal("ad", word_of(block.get("data"))))
         case "tool_use":
             arguments = block.get("input") or {}
-            return ToolCall(block.get("id") or "", block["name"], dumps(arguments).decode())
+            return ToolCall(word_of(block.get("id")), block["name"], dumps(arguments).decode())
         case _:
             return None  # server tools and what comes next year
 
@@ -2511,7 +2512,7 @@ class _AnthropicDecoder(StreamDecoder):
 
     def _message_start(self, wire: JSON) -> None:
         message = wire["message"]
-        self._start(message.get("id") or "", message.get("model") or "", self._usage)
+        self._start(word_of(message.get("id")), word_of(message.get("model")), self._usage)
 
     def _block_start(self, wire: JSON) -> None:
         block = wire["content_block"]
@@ -2778,8 +2779,8 @@ class OpenAIChat(Dialect):
         refusal = message.get("refusal") or ""
         finish = "content_filter" if refusal else _CHAT_FINISH.get(reason, "stop")
         return Response(
-            id=wire.get("id") or "",
-            model=wire.get("model") or "",
+            id=word_of(wire.get("id")),
+            model=word_of(wire.get("model")),
             parts=parts,
             finish=finish,
             usage=self.parse_usage(wire) or Usage(),
@@ -3315,7 +3316,7 @@ def _chat_output(message: JSON) -> tuple[OutputPart, ...]:
         function = call["function"]
         arguments = function.get("arguments") or ""
         arguments = arguments if isinstance(arguments, str) else dumps(arguments).decode()
-        parts.append(ToolCall(call.get("id") or "", function["name"], arguments))
+        parts.append(ToolCall(word_of(call.get("id")), function["name"], arguments))
     return tuple(parts)
 
 
@@ -3461,8 +3462,8 @@ class _ChatDecoder(StreamDecoder):
         if odd and (failure := failure_in(wire)):
             self._fail(failure)
             return
-        if id := wire.get("id"):  # Azure's first chunk has none yet
-            self._start(id, wire.get("model") or "")
+        if id := word_of(wire.get("id")):  # Azure's first chunk has none yet
+            self._start(id, word_of(wire.get("model")))
         self._usage = latest(self._usage, CHAT.parse_usage(wire))
         for choice in wire.get("choices") or ():
             if not choice.get("index"):  # one answer is translated, the first
@@ -3528,7 +3529,7 @@ class _ChatDecoder(StreamDecoder):
 
     def _call(self, call: JSON) -> None:
         function = call.get("function") or {}
-        id, name = call.get("id") or "", function.get("name") or ""
+        id, name = word_of(call.get("id")), word_of(function.get("name"))
         said = function.get("arguments") or ""
         text = said if isinstance(said, str) else dumps(said).decode()
         slot = self._slot(call.get("index"), id, name)
@@ -5342,7 +5343,7 @@ def option(kind: Kind, doc: str, default: Any = None, *, required: bool = False)
     metadata = {"kind": kind, "doc": doc, "required": required, "later": False}
     if isinstance(default, dict):
         return field(default_factory=dict, metadata=metadata)
-    return field(default=default, metadata=metadata)
+    return field(default=default, metadata=metadata, repr="secret" not in kind.name)
 
 
 def later(doc: str) -> Any:
@@ -6587,8 +6588,10 @@ class Health:
             if mark.until < now - LONGEST or (len(self.marks) > _MOST_MARKS and mark.until < now):
                 del self.marks[key]
         if excess := len(self.marks) - _MOST_MARKS:
-            soonest = sorted(self.marks, key=lambda key: self.marks[key].until)
-            for key in soonest[: max(0, excess)]:
+            order = sorted(
+                self.marks.items(), key=lambda item: (not item[1].guessed, item[1].since)
+            )
+            for key, _ in order[: max(0, excess)]:  # guesses first, the oldest first
                 del self.marks[key]
 
 
@@ -6617,7 +6620,9 @@ def concluded(
         told = f"{lane}{_ADVICE.get(last.failure.name, '')}: {last.message}"
     if skipped:
         told += "; not tried: " + _resting(skipped, now)
-    waits = [error.retry_after for _, error in failures if error.retry_after is not None]
+    cool = [error.retry_after or error.failure.cool for _, error in failures]
+    known = any(error.retry_after is not None for _, error in failures)
+    waits = [wait for wait in cool if wait and known]
     waits += [mark.until - now for _, mark in skipped]
     if own or len({str(lane.target) for lane, _ in failures}) == 1:
         return UpstreamError(
@@ -6902,14 +6907,15 @@ def _session(connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
 def _unreachable(error: BaseException) -> UpstreamError:
     """A foreign exception as ours."""
     if isinstance(error, aiohttp.ConnectionTimeoutError):
-        return UpstreamError("timeout", "could not be connected to in time")
+        return UpstreamError("timeout", "could not be connected to in time", scope="endpoint")
     if isinstance(error, TimeoutError):
         return UpstreamError("timeout", "did not answer in time")
     if isinstance(error, aiohttp.ServerDisconnectedError):
-        return UpstreamError("transient", "closed the connection without an answer")
+        message = "closed the connection without an answer"
+        return UpstreamError("transient", message, scope="endpoint")
     if isinstance(error, aiohttp.ClientResponseError):  # its text quotes URL and bytes
         return UpstreamError("transient", "does not answer in HTTP")
-    return UpstreamError("transient", f"cannot be reached ({_said(error)})")
+    return UpstreamError("transient", f"cannot be reached ({_said(error)})", scope="endpoint")
 
 
 async def _note_reuse(session: object, context: Any, params: object) -> None:
@@ -7234,13 +7240,15 @@ class Downstream:
 # bytes that came where the dialect is the same, else by way of the hub.
 
 # What concerns one connection only (RFC 9110 7.6.1), what relay says itself, the client's own
-# credentials, and what would tell the provider about the client's network.
+# credentials, and what would tell the provider about the client's network.  The last two: with
+# relay's key a caller's organization is a 401, which would mark the key for everybody.
 _NOT_FORWARDED: Final = frozenset(
     "connection keep-alive proxy-connection proxy-authenticate proxy-authorization te trailer"
     " trailers transfer-encoding upgrade expect host content-length content-encoding"
     " accept-encoding authorization x-api-key api-key x-goog-api-key cookie forwarded"
     " x-forwarded-for x-forwarded-host x-forwarded-proto x-forwarded-port x-real-ip via"
-    " openai-organization openai-project".split()  # a caller's, with relay's key: a 401 for all
+    " cf-connecting-ip true-client-ip x-client-ip x-forwarded-prefix origin referer"
+    " sec-fetch-site sec-fetch-mode sec-fetch-dest openai-organization openai-project".split()
 )
 _READABLE: Final = ("gzip", "deflate", "identity")
 
@@ -7714,8 +7722,9 @@ class Relay:
         return reply
 
     async def _error(self, exchange: Exchange, lane: Lane, reply: Reply) -> UpstreamError:
-        body = await read_all(reply, lane.target.provider.timeouts.idle, 1 << 20)
-        with contextlib.suppress(UpstreamError):
+        body = b""
+        with contextlib.suppress(UpstreamError):  # the status says enough, if the body will not
+            body = await read_all(reply, 5, 1 << 20)
             body = Inflater(reply.headers.get("Content-Encoding", ""), 1 << 20).feed(body)
         return self._classified(
             exchange,
@@ -7850,6 +7859,8 @@ class Relay:
                 while not pipe.failure and (data := await self._next(answer)):
                     if out := pipe.feed(data):
                         await downstream.write(out)
+                    if pipe.rest < math.inf:
+                        downstream.stop()  # no keep-alive has a place behind the end
             return "OK", TRUNCATED
         except TimeoutError:
             limit = provider.attempt_total
@@ -7963,14 +7974,20 @@ class Relay:
         try:
             async with asyncio.timeout(lane.target.provider.timeouts.connect + 10):
                 reply = await self.upstream.post(outgoing, lane.target.provider.timeouts)
-                body = await read_all(reply, 10, 1 << 20)
-        except (TimeoutError, UpstreamError):
+                try:
+                    body = await read_all(reply, 10, 1 << 20)
+                finally:
+                    reply.close()
+            plain = Inflater(reply.headers.get("Content-Encoding", "")).feed(body)
+            if reply.status != 200 or not isinstance(loads(plain)["input_tokens"], int):
+                return None
+        except (TimeoutError, *UNREADABLE):
             return None
         exchange.note = outgoing.note
         headers = exchange.answer_headers() | {"Content-Type": "application/json"}
         coding = reply.headers.get("Content-Encoding")
         headers |= {"Content-Encoding": coding} if coding else {}
-        return web.Response(body=body, headers=headers) if reply.status == 200 else None
+        return web.Response(body=body, headers=headers)
 
 
 # What the counting endpoint refuses ("Extra inputs are not permitted"), should an override set it.

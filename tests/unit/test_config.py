@@ -296,7 +296,7 @@ PROBLEMS: dict[str, tuple[str, list[str]]] = {
     ),
     "a credential for no plan": (
         "providers:\n  d: {preset: bigmodel, api_key: {coding: x, regulr: y}}\n",
-        ["2:47: providers.d.api_key.regulr: no plan is called 'regulr'; did you mean 'regular'?"],
+        ["2:46: providers.d.api_key.regulr: no plan is called 'regulr'; did you mean 'regular'?"],
     ),
     "models": (
         provider("models: {x: 'gpt-*', y: {name: z, context: -1, contxt: 3}}"),

@@ -152,7 +152,8 @@ SCOPES: list[tuple[str, str, dict[str, bool]]] = [
         {"C1": True, "C2": False, "R1": False, "other model": False},
     ),
     ("overloaded", "", {"C1": True, "C2": True, "R1": True, "other model": False}),
-    ("transient", "", {"C1": True, "C2": True, "R1": True, "other model": True}),
+    ("transient", "", {"C1": True, "C2": True, "R1": True, "other model": False}),
+    ("transient", "endpoint", {"C1": True, "C2": True, "R1": True, "other model": True}),
 ]
 
 
