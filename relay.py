@@ -609,12 +609,21 @@ def json_values(data: bytes) -> list[Any]:
     try:
         return [loads(data)]
     except ValueError:
-        decoder, text, values, at = json.JSONDecoder(), data.decode(), list[Any](), 0
-        while at < len(text):
+        return list(_json_values(data.decode()))
+
+
+def _json_values(text: str) -> Iterator[Any]:
+    decoder, at = json.JSONDecoder(), 0
+    while at < len(text):
+        try:
             value, at = decoder.raw_decode(text, at)
-            values.append(value)
-            at += len(text[at:]) - len(text[at:].lstrip())
-        return values
+        except RecursionError as error:
+            raise ValueError("nested too deeply") from error
+        yield value
+        at = _BLANKS.match(text, at).end()  # type: ignore[union-attr]  # it matches anything
+
+
+_BLANKS: Final = re.compile(r"[ \t\r\n]*")
 
 
 def dumps(value: object) -> bytes:
@@ -1327,17 +1336,16 @@ class StreamDecoder(ABC):
         """One event; some servers cut one object in two, or say two at once."""
         if not data or data.strip() == b"[DONE]":  # clones say it in other dialects too
             return
-        torn, self._torn = self._torn, b""
-        for text in filter(None, (torn and torn + data, data)):
-            try:
-                wires = json_values(text)
-            except ValueError:
-                continue
-            self._objects(wires)
+        text, self._torn = self._torn + data, b""
+        try:
+            wires = json_values(text)
+        except ValueError:
+            if len(text) > len(data):  # neither whole nor the rest of what came before
+                raise
+            if text.lstrip().startswith((b"{", b"[")):  # else a word of no one's format
+                self._torn = text
             return
-        if torn:
-            raise ValueError("neither whole nor the rest of what came before")
-        self._torn = data
+        self._objects(wires)
 
     def _objects(self, wires: Sequence[Any]) -> None:
         for wire in wires:

@@ -399,3 +399,25 @@ def test_redacted_thinking_comes_whole_in_its_start() -> None:
     block, called = blocks_of(out)
     assert block == redacted
     assert called["name"] == "read"
+
+
+def torn_call(middle: bytes) -> list[relay.Event]:
+    """A tool call in three events, the middle one as given, through the chat decoder."""
+    chunk = b'data: {"choices":[{"index":0,"delta":{"tool_calls":[{"index":0,%s}]}}]}\n\n'
+    decoder = relay.CHAT.decoder()
+    begin = b'"id":"a","function":{"name":"sh","arguments":"{\\"c\\":\\"rm "}'
+    events = decoder.feed(chunk % begin)
+    events += decoder.feed(middle)
+    events += decoder.feed(chunk % b'"function":{"arguments":"\\"}"}')
+    events += decoder.feed(b'data: {"choices":[{"index":0,"finish_reason":"tool_calls"}]}\n\n')
+    return events + decoder.feed(b"data: [DONE]\n\n")
+
+
+def test_a_torn_event_in_the_middle_of_a_call_is_a_failure() -> None:
+    """Left out, the command would be another one, and run."""
+    torn = b'data: {"choices":[{"index":0,"delta":{"tool_calls":[{"index":0,"func\n\n'
+    assert isinstance(torn_call(torn)[-1], relay.Failure)
+
+
+def test_a_line_that_is_nobodys_json_is_let_go() -> None:
+    assert isinstance(torn_call(b"data: keepalive\n\n")[-1], relay.Finish)
