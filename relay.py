@@ -7328,6 +7328,11 @@ class Exchange:
     def tokens(self) -> int:
         return estimate(self.parsed)
 
+    def release(self) -> None:
+        """The answer has begun, nobody will ask again: a stream need not keep its request."""
+        self.body = Body(b"{}")
+        self.__dict__.pop("parsed", None)
+
     def prepare(self, lane: Lane, strip: bool) -> Outgoing:
         """The request as it goes to a lane; `strip`: without reasoning it objected to."""
         config = lane.target.provider.config
@@ -7513,7 +7518,6 @@ class Answer:
     """A provider that has begun to answer well."""
 
     lane: Lane
-    outgoing: Outgoing
     reply: Reply
     pipe: Pipe
     head: bytes  # what the client is owed for what was read so far
@@ -7771,7 +7775,7 @@ class Relay:
     ) -> Answer:
         make = Streamed if exchange.peek.stream else Gathered
         inflater = Inflater(reply.headers.get("Content-Encoding", ""))
-        answer = Answer(lane, outgoing, reply, make(outgoing.passage), b"", inflater, math.inf)
+        answer = Answer(lane, reply, make(outgoing.passage), b"", inflater, math.inf)
         pipe = answer.pipe
         if isinstance(pipe, Gathered):
             answer.raw = await read_all(reply, lane.target.provider.timeouts.idle)
@@ -7798,6 +7802,7 @@ class Relay:
         self, exchange: Exchange, answer: Answer, downstream: Downstream
     ) -> web.StreamResponse:
         exchange.first = time.monotonic()
+        exchange.release()
         if answer.pipe.translated:
             exchange.note = "translated"
         if exchange.dropped:

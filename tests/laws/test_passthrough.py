@@ -72,10 +72,12 @@ def test_the_gate_opens_when_the_full_decode_says_something(
 
 
 def meaningful(event: relay.Event) -> bool:
-    """DESIGN.md 5: text, reasoning, a call, a regular finish; not a start, not a ping."""
+    """DESIGN.md 5: text, a thought, a call, a regular finish; not a start, not a ping."""
     match event:
-        case relay.PartDelta() | relay.PartStart(relay.ToolCall()) | relay.Finish():
+        case relay.PartDelta() | relay.Finish():
             return True
+        case relay.PartStart(part):  # a model may think for minutes without a word
+            return not isinstance(part, relay.Text)
         case relay.PartEnd(seal):
             return seal is not None
         case _:
