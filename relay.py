@@ -7735,9 +7735,12 @@ class Relay:
 
     async def _error(self, exchange: Exchange, lane: Lane, reply: Reply) -> UpstreamError:
         body = b""
-        with contextlib.suppress(UpstreamError):  # the status says enough, if the body will not
-            body = await read_all(reply, 5, 1 << 20)
-            body = Inflater(reply.headers.get("Content-Encoding", ""), 1 << 20).feed(body)
+        with contextlib.suppress(UpstreamError, TimeoutError):  # else the status says enough
+            async with asyncio.timeout(5):
+                raw = await read_all(reply, 5, 1 << 20)
+            plain = Inflater(reply.headers.get("Content-Encoding", ""), 1 << 20).feed(raw)
+            text = exchange.plan.redacted(plain.decode(errors="surrogateescape"))
+            body = text.encode(errors="surrogateescape")
         return self._classified(
             exchange,
             lane,
