@@ -4180,7 +4180,7 @@ def _model_span(raw: bytes, wire: JSON) -> tuple[int, int] | None:
     In valid JSON the bytes `"model"` are always a whole string token, because a quote inside a
     string is escaped.  If the values of the other keys hold all the tokens there are but one,
     that one is the only top-level key, and its number among them tells which it is.  Keys
-    that stand twice make the count come out wrong, and None.
+    that stand twice make the count come out wrong; then every token is looked at.
     """
     if b"\\u006" in raw:  # m, o, d, e and l are all \u006x: one may be written so
         return _model_walked(raw)
@@ -4188,7 +4188,7 @@ def _model_span(raw: bytes, wire: JSON) -> tuple[int, int] | None:
     if (count := raw.count(b'"model"')) > 1:
         inside = {k: dumps([k, v]).count(b'"model"') for k, v in wire.items() if k != "model"}
         if sum(inside.values()) + 1 + (wire["model"] == "model") != count:
-            return None
+            return _model_walked(raw)
         place = sum(inside[key] for key in _before(wire, "model"))
     start = -1
     for _ in range(place + 1):
