@@ -33,6 +33,17 @@ def test_what_comes_in_goes_out_however_it_is_cut(
 
 @dialects
 @given(data=st.data())
+def test_a_last_event_may_lack_its_blank_line(dialect: relay.Dialect, data: st.DataObject) -> None:
+    end = data.draw(newlines)
+    wire = stream_of(dialect, data.draw(answers(dialect))).replace(b"\n", end)
+    wire = wire[: -len(end) * data.draw(st.integers(1, 2))]
+    pipe = data.draw(pipes)(passage(dialect, dialect))
+    assert piped(pipe, data.draw(cuttings(wire))) == wire
+    assert pipe.failure is None
+
+
+@dialects
+@given(data=st.data())
 def test_what_is_unknown_goes_through_too(dialect: relay.Dialect, data: st.DataObject) -> None:
     """Comments, pings, retry lines, fields and events of next year."""
     blocks = [block for block in events_of(dialect, data.draw(answers(dialect))) if block]

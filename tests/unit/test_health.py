@@ -169,6 +169,13 @@ def test_a_failure_marks_its_scope_and_no_more(
     assert health.cooling(K1, T) is None
 
 
+def test_a_rule_may_say_that_nobody_is_to_blame() -> None:
+    """Groq's failed generations: the model wrote a bad call, and may write a good one."""
+    health = relay.Health()
+    health.failed(K1, relay.UpstreamError("transient", "no", scope="request"), T)
+    assert health.marks == {}
+
+
 def test_the_longest_mark_counts() -> None:
     health = relay.Health()
     failed(health, K1, "rate_limited", after=600)

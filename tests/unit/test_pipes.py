@@ -167,6 +167,21 @@ def test_what_is_no_answer_is_a_failure_that_says_what_it_is(
         assert "502 Bad Gateway" in pipe.failure.message
 
 
+@pairs
+def test_an_answer_that_is_one_event_without_its_blank_line_is_an_answer(
+    upstream: relay.Dialect, client: relay.Dialect
+) -> None:
+    said = {"index": 0, "delta": {"content": "Hi"}, "finish_reason": "stop"}
+    last = {
+        "openai": relay.sse({"id": "x", "choices": [said]}),
+        "anthropic": MEANINGFUL["anthropic"][3],
+    }[upstream.name].rstrip(b"\n")
+    pipe = relay.Streamed(passage(upstream, client))
+    out = piped(pipe, [MEANINGLESS[upstream.name][0], last])
+    assert (pipe.begun, pipe.failure) == (True, None)
+    assert isinstance(relay.fold(decoded(client, [out])), relay.Response)
+
+
 # What reaches the client
 
 

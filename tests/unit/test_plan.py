@@ -399,6 +399,14 @@ def test_a_credential_is_carried_as_the_provider_wants_it(
     assert auth in relay.AUTH_STYLES
 
 
+def test_only_the_demo_is_embedded() -> None:
+    (plan,) = provider("api_format: demo").plans
+    assert {name: endpoint.demo for name, endpoint in plan.endpoints.items()} == dict.fromkeys(
+        relay.DIALECTS, True
+    )
+    assert not provider("api_format: openai, endpoint: http://h").plans[0].endpoint("openai").demo
+
+
 # Plans and credentials
 
 PLANS: list[tuple[str, list[tuple[str, list[str]]]]] = [
