@@ -3969,11 +3969,17 @@ def recognised(wire: JSON, expected: Dialect) -> Dialect:
 
 def snippet(data: bytes) -> str:
     """The beginning of what a provider said, fit for one line of an error message."""
-    text = data[:2000].decode(errors="replace")
+    text = data.decode(errors="replace")[:2000]
     if "<html" in text[:500].lower() or text.lstrip().startswith("<"):
         title = re.search(r"<title>(.*?)</title>", text, re.DOTALL | re.IGNORECASE)
-        return f"an HTML page, {title[1].strip()[:100]!r}" if title else "an HTML page"
-    return " ".join(text.split())[:300] or "nothing"
+        return f"an HTML page, {_cut(title[1], 100)!r}" if title else "an HTML page"
+    return _cut(text, 300) or "nothing"
+
+
+def _cut(text: str, most: int) -> str:
+    """Whole words only: half a credential would be shown, because it is not recognised as one."""
+    line = " ".join(text.split())
+    return line if len(line) <= most else line[:most].rpartition(" ")[0] + " ..."
 
 
 class Gathered(Pipe):
