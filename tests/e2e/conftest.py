@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,13 +10,14 @@ from fake_upstream import Answer, FakeUpstream, Seen
 from talk import DIALECTS
 
 Says = Callable[..., None]
+Installed = Callable[[str], Path]
 
 
 @pytest.fixture(autouse=True)
 def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     """Clients take their settings from a test alone."""
     for name in os.environ:
-        if name.startswith(("ANTHROPIC_", "CLAUDE_", "OPENAI_")):
+        if name.startswith(("ANTHROPIC_", "CLAUDE_", "CODEX_", "GEMINI_", "GOOGLE_", "OPENAI_")):
             monkeypatch.delenv(name)
 
 
@@ -43,3 +45,19 @@ def says(upstream: FakeUpstream, behind: str) -> Says:
         upstream.script(answer, path=speaks.path)
 
     return script
+
+
+@pytest.fixture
+def installed() -> Installed:
+    """`installed("codex")`: a real client's command, as `.ci/clients` tells it."""
+
+    def find(client: str) -> Path:
+        variable = f"RELAY_TEST_{client.upper()}"
+        if path := os.environ.get(variable):
+            return Path(path)
+        reason = f"{variable} is not set; .ci/clients installs {client}"
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+
+    return find

@@ -7,7 +7,7 @@ import asyncio
 import json
 import os
 import re
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -38,14 +38,8 @@ class Run(Protocol):
 
 
 @pytest.fixture
-def claude() -> Path:
-    path = os.environ.get("RELAY_TEST_CLAUDE")
-    if path is None:
-        reason = "RELAY_TEST_CLAUDE is not set; .ci/clients installs Claude Code"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
-    return Path(path)
+def claude(installed: Callable[[str], Path]) -> Path:
+    return installed("claude")
 
 
 @pytest.fixture
