@@ -376,6 +376,7 @@ class Tool:
     description: str = ""
     schema: JSON = field(default_factory=dict)
     strict: bool | None = None
+    form: str = ""  # the client's dialect's own word for a kind that is no plain function
 
 
 @dataclass(frozen=True, slots=True)
@@ -1159,44 +1160,23 @@ def data_url(media: Media) -> str:
 # order, one call after the other, streams without any waiting.
 
 
-# What every chat provider takes, more or less; top_k is known to a few.
-SAMPLING: Final = ("temperature", "top_p", "seed", "frequency_penalty", "presence_penalty")
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quirks:
-    """What one platform wants differently in one dialect; applied to a body of that dialect."""
+    """What one platform wants differently, in any dialect; each dialect adds words of its own.
+
+    `drop`, `rename`, `fixed` and `clamp` act on a body of the dialect, also on one that passes
+    through; the rest says how a request is written.
+    """
 
     drop: tuple[str, ...] = ()  # dotted paths it does not know
     rename: Mapping[str, str] = field(default_factory=dict)  # top-level names
     fixed: Mapping[str, Any] = field(default_factory=dict)  # always set to this
     clamp: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    # How a chat body says how much to think, a key of REASONING_STYLES, and the words it knows
-    reasoning: str = "effort"
-    efforts: Mapping[str, str] = field(default_factory=dict)  # {}: every word as it is
-    # Which assistant turns carry their reasoning back, in which field, and what stands for
-    # reasoning that is missing on a turn with tool calls
-    replay: Literal["never", "tool_turns", "always"] = "tool_turns"
-    replay_field: str = "reasoning_content"
-    placeholder: str = ""
-    stream_usage: bool = True  # takes stream_options.include_usage
-    json_schema: bool = True  # response_format json_schema; False: only json_object
-    tool_choice: tuple[str, ...] = ("auto", "none", "required", "named")  # else auto
-    max_tokens: str = "max_tokens"
-    system_role: str = "system"
+    efforts: Mapping[str, str] = field(default_factory=dict)  # its words for these; {}: as they are
     tool_name: str = r"[a-zA-Z0-9_-]{1,64}"  # full match
     call_id: str = ""  # likewise, where it differs from the dialect's
     tool_strict: Literal["as_is", "drop", "false"] = "as_is"
-    identity: tuple[str, ...] = ()  # of user, safety_identifier, prompt_cache_key
-    sampling: tuple[str, ...] = SAMPLING  # what of these it takes in a translated request
-    tools_effort: str = ""  # the only reasoning_effort it takes together with tools
-    prefill: str = ""  # the field that makes a last assistant message a beginning to go on with
-    system_in_place: bool = False  # takes a system message behind the first user message
-    # Anthropic
-    signed: bool = False  # checks the signatures of thinking blocks
-    unsigned: bool = False  # wants earlier thinking back, also without a signature
-    native: bool = False  # Anthropic's own API: nothing of Claude Code's is taken out
-    count_tokens: bool = False  # serves /v1/messages/count_tokens
+    count_tokens: bool = False  # serves the endpoint that counts a request's tokens
 
 
 _NAME: Final = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]+")
@@ -1215,10 +1195,15 @@ UNREADABLE: Final = (
 
 
 class Peek(NamedTuple):
-    """What routing needs to know of a request."""
+    """What routing needs to know of a request.
+
+    `variant` is the dialect's own word for a special way of asking: a stream as a JSON array, a
+    compaction.  "" is the usual way.
+    """
 
     model: str
     stream: bool
+    variant: str = ""
 
 
 class Asked(NamedTuple):
@@ -1229,6 +1214,8 @@ class Asked(NamedTuple):
     tokens: int = 0  # about how long the prompt is
     now: int = 0  # seconds since the epoch
     usage: bool = True  # is a stream to end with token counts?
+    variant: str = ""  # of `Peek`
+    forms: Mapping[str, str] = {}  # tool name -> `Tool.form`, of those that have one
 
 
 class Rendered(NamedTuple):
@@ -1471,13 +1458,20 @@ class Dialect(ABC):
 
     name: ClassVar[str]  # the word used in config
     path: ClassVar[str]  # what is posted to, below a base that has no version segment
+    purposes: ClassVar[Mapping[str, str]]  # clients' paths, without version -> answer | count
     auth: ClassVar[str]  # how it carries a credential, a key of AUTH_STYLES
     call_id: ClassVar[str]  # what a tool call's id may be
+    quirks: ClassVar[type[Quirks]]  # its words for what platforms want differently
     # Bytes one of which is in every stream event that a meter must read.  A search for them
     # is exact: inside a JSON string the quotes would be escaped.
     marks: ClassVar[tuple[bytes, ...]]
     error_types: ClassVar[Mapping[str, str]]  # canonical kind -> this format's word
     headers: ClassVar[Mapping[str, str]] = {}  # what a provider needs, unless the client says it
+    names_model: ClassVar[bool] = True  # does the body say which model is meant?
+    turns: ClassVar[str]  # the key of the conversation's turns, oldest first
+    output_limits: ClassVar[tuple[str, ...]]  # dotted paths of the room asked for the answer
+    uncounted: ClassVar[frozenset[str]] = frozenset()  # keys that counting tokens refuses
+    converted: ClassVar[frozenset[str]] = frozenset()  # variants no provider's stream answers
 
     @abstractmethod
     def claims(self, wire: JSON) -> bool:
@@ -1487,25 +1481,43 @@ class Dialect(ABC):
     def is_answer(self, wire: JSON) -> bool:
         """Does a whole answer of this format hold one, rather than a failure or nothing?"""
 
+    # Addresses
+
+    def serves(self, path: str) -> str:
+        """What a client's POST to this path, version taken off, asks: answer, count, or ""."""
+        return self.purposes.get(path, "")
+
+    def address(self, url: str, model: str, stream: bool, variant: str = "") -> str:
+        """Where a provider is asked, from its endpoint's URL, which may hold {model}."""
+        return url.replace("{model}", urllib.parse.quote(model, safe=""))
+
+    def counting(self, url: str) -> str:
+        """Where a provider that is asked at this URL counts a request's tokens; "" nowhere."""
+        return ""
+
     # A request
 
-    def peek(self, body: JSON) -> Peek:
-        """Model and mode; BadRequest if they are not there."""
+    def peek(self, body: JSON, address: str) -> Peek:
+        """Model and mode; BadRequest if they are not there.  `address`: raw path and query."""
         wire = Wire(body)
         model = wire.need("model", str)
         if not 0 < len(model) <= 256 or not _NAME.fullmatch(model):
             raise BadRequest("model: expected a name of up to 256 visible characters")
         return Peek(model, bool(wire.want("stream", bool)))
 
+    def restreamed(self, body: JSON, stream: bool) -> JSON:
+        """The body asking for a stream, or for a whole answer."""
+        return without(body, ["stream_options"]) | {"stream": stream}
+
     @abstractmethod
-    def parse_request(self, body: JSON) -> Request:
+    def parse_request(self, body: JSON, variant: str = "") -> Request:
         """A client's request; BadRequest says what is wrong with it and where."""
 
     @abstractmethod
-    def render_request(self, request: Request, quirks: Quirks, account: str) -> Rendered:
-        """A repaired request in this format, for a provider with these quirks."""
+    def render_request(self, request: Request, quirks: Any, account: str) -> Rendered:
+        """A repaired request in this format, for a provider with these quirks (of `quirks`)."""
 
-    def cleaned(self, body: JSON, quirks: Quirks, account: str, strip: bool) -> JSON:
+    def cleaned(self, body: JSON, quirks: Any, account: str, strip: bool) -> JSON:
         """A client's body of this format without what this provider must not get.
 
         That is what the client says to the format's maker alone, and reasoning sealed by
@@ -1558,6 +1570,14 @@ class Dialect(ABC):
 
     @abstractmethod
     def encoder(self, asked: Asked) -> StreamEncoder: ...
+
+    def render_count(self, tokens: int) -> JSON:
+        """The answer to a client that asked for a count; of a dialect that serves it."""
+        raise NotFound(f"{self.name} has no endpoint that counts tokens")
+
+    def parse_count(self, wire: JSON) -> int:
+        """A provider's count, of a dialect that has `counting`; raises as a decoder may."""
+        raise LookupError("no count")
 
     @abstractmethod
     def render_models(self, models: Sequence[Listed]) -> JSON: ...
@@ -1724,12 +1744,26 @@ _CLAUDES: Final = (
 )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnthropicQuirks(Quirks):
+    signed: bool = False  # checks the signatures of thinking blocks
+    unsigned: bool = False  # wants earlier thinking back, also without a signature
+    placeholder: str = ""  # stands for thinking that is missing on a turn with tool calls
+    native: bool = False  # Anthropic's own API: nothing of Claude Code's is taken out
+
+
 class AnthropicMessages(Dialect):
     name = "anthropic"
+    quirks = AnthropicQuirks
     path = "/v1/messages"
+    purposes: ClassVar = {"/messages": "answer", "/messages/count_tokens": "count"}
     auth = "x-api-key"
     call_id = r"[a-zA-Z0-9_-]{1,128}"
     headers: ClassVar = {"anthropic-version": "2023-06-01"}
+    turns = "messages"
+    output_limits = ("max_tokens",)
+    # "Extra inputs are not permitted", should an override set one of these
+    uncounted = frozenset(("max_tokens", "stream", "metadata", "stop_sequences"))
     marks = (b'"usage":{', b'"usage": {', b'"message_stop"', b'"error"', *_ANTHROPIC_REASON)
     error_types: ClassVar = {
         "bad_request": "invalid_request_error",
@@ -1753,7 +1787,7 @@ class AnthropicMessages(Dialect):
     def is_answer(self, wire: JSON) -> bool:
         return wire.get("type") == "message" and isinstance(wire.get("content"), list)
 
-    def parse_request(self, body: JSON) -> Request:
+    def parse_request(self, body: JSON, variant: str = "") -> Request:
         wire = Wire(body)
         wire.rest(_ANTHROPIC_REQUEST)
         messages = _anthropic_system(wire)
@@ -1782,10 +1816,10 @@ class AnthropicMessages(Dialect):
             dropped=tuple(wire.dropped),
         )
 
-    def render_request(self, request: Request, quirks: Quirks, account: str) -> Rendered:
+    def render_request(self, request: Request, quirks: AnthropicQuirks, account: str) -> Rendered:
         return _AnthropicWriter(request, quirks, account).render()
 
-    def cleaned(self, body: JSON, quirks: Quirks, account: str, strip: bool) -> JSON:
+    def cleaned(self, body: JSON, quirks: AnthropicQuirks, account: str, strip: bool) -> JSON:
         body = body if quirks.native else _without_attribution(body)
         if not isinstance(body.get("messages"), list):
             return body
@@ -1892,6 +1926,16 @@ class AnthropicMessages(Dialect):
             "last_id": data[-1]["id"] if data else None,
             "has_more": False,
         }
+
+    def counting(self, url: str) -> str:
+        path, _, query = url.partition("?")
+        return f"{path}/count_tokens" + (f"?{query}" if query else "")
+
+    def render_count(self, tokens: int) -> JSON:
+        return {"input_tokens": tokens}
+
+    def parse_count(self, wire: JSON) -> int:
+        return operator.index(wire["input_tokens"])
 
 
 # A client's request, read
@@ -2073,7 +2117,7 @@ def _anthropic_session(user: str) -> str:
 class _AnthropicWriter:
     """One request on its way into this format."""
 
-    def __init__(self, request: Request, quirks: Quirks, account: str) -> None:
+    def __init__(self, request: Request, quirks: AnthropicQuirks, account: str) -> None:
         self.request = request
         self.quirks = quirks
         self.account = account
@@ -2346,7 +2390,7 @@ def _attributes(block: object) -> bool:
     return isinstance(block, dict) and str(block.get("text", "")).startswith(ATTRIBUTION)
 
 
-def _with_own_thoughts(body: JSON, account: str, quirks: Quirks, strip: bool) -> JSON:
+def _with_own_thoughts(body: JSON, account: str, quirks: AnthropicQuirks, strip: bool) -> JSON:
     """With thinking blocks as this provider knows them.
 
     An envelope of its own account is opened.  Another's goes with its block, for it is an error
@@ -2386,7 +2430,7 @@ def _with_placeholder(content: list[Any], placeholder: str) -> list[Any]:
     return [{"type": "thinking", "thinking": placeholder, "signature": ""}, *content]
 
 
-def _own_thought(block: Any, account: str, quirks: Quirks, strip: bool) -> Any:
+def _own_thought(block: Any, account: str, quirks: AnthropicQuirks, strip: bool) -> Any:
     kind = block.get("type") if isinstance(block, dict) else None
     slot = {"thinking": "signature", "redacted_thinking": "data"}.get(kind or "")
     if not slot:
@@ -2699,10 +2743,39 @@ _CHAT_MESSAGE: Final = frozenset(
 )
 
 
+# What every chat provider takes, more or less; top_k is known to a few.
+SAMPLING: Final = ("temperature", "top_p", "seed", "frequency_penalty", "presence_penalty")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChatQuirks(Quirks):
+    # How a body says how much to think: a key of REASONING_STYLES
+    reasoning: str = "effort"
+    # Which assistant turns carry their reasoning back, in which field, and what stands for
+    # reasoning that is missing on a turn with tool calls
+    replay: Literal["never", "tool_turns", "always"] = "tool_turns"
+    replay_field: str = "reasoning_content"
+    placeholder: str = ""
+    stream_usage: bool = True  # takes stream_options.include_usage
+    json_schema: bool = True  # response_format json_schema; False: only json_object
+    tool_choice: tuple[str, ...] = ("auto", "none", "required", "named")  # else auto
+    max_tokens: str = "max_tokens"
+    system_role: str = "system"
+    system_in_place: bool = False  # takes a system message behind the first user message
+    identity: tuple[str, ...] = ()  # of user, safety_identifier, prompt_cache_key
+    sampling: tuple[str, ...] = SAMPLING  # what of these it takes in a translated request
+    tools_effort: str = ""  # the only reasoning_effort it takes together with tools
+    prefill: str = ""  # the field that makes a last assistant message a beginning to go on with
+
+
 class OpenAIChat(Dialect):
     name = "openai"
+    quirks = ChatQuirks
     path = "/chat/completions"
+    purposes: ClassVar = {"/chat/completions": "answer"}
     auth = "bearer"
+    turns = "messages"
+    output_limits = ("max_tokens", "max_completion_tokens")
     call_id = r".{1,128}"
     marks = (b'"usage":{', b'"usage": {', b"[DONE]", b'"error"', *_CHAT_REASON)
     error_types: ClassVar = {
@@ -2734,7 +2807,7 @@ class OpenAIChat(Dialect):
         said = isinstance(first.get("message"), dict) and not self.failure_in(wire)
         return said and not (wire.get("base_resp") or {}).get("status_code")
 
-    def parse_request(self, body: JSON) -> Request:
+    def parse_request(self, body: JSON, variant: str = "") -> Request:
         wire = Wire(body)
         wire.rest(_CHAT_REQUEST)
         if (wire.want("n", int) or 1) > 1:
@@ -2766,10 +2839,10 @@ class OpenAIChat(Dialect):
             dropped=tuple(wire.dropped),
         )
 
-    def render_request(self, request: Request, quirks: Quirks, account: str) -> Rendered:
+    def render_request(self, request: Request, quirks: ChatQuirks, account: str) -> Rendered:
         return _ChatWriter(request, quirks, account).render()
 
-    def cleaned(self, body: JSON, quirks: Quirks, account: str, strip: bool) -> JSON:
+    def cleaned(self, body: JSON, quirks: ChatQuirks, account: str, strip: bool) -> JSON:
         messages = body.get("messages")
         if not isinstance(messages, list):
             return body
@@ -3045,7 +3118,7 @@ def _chat_cleaned(message: Any, strip: bool, placeholder: str) -> Any:
 class _ChatWriter:
     """One request on its way into this format, for a provider with these quirks."""
 
-    def __init__(self, request: Request, quirks: Quirks, account: str) -> None:
+    def __init__(self, request: Request, quirks: ChatQuirks, account: str) -> None:
         self.request = request
         self.quirks = quirks
         self.account = account
@@ -3227,39 +3300,39 @@ class _ChatWriter:
                 body[name] = hashlib.sha256(known[name].encode(errors="replace")).hexdigest()[:32]
 
 
-def _effort_style(thinking: Thinking, quirks: Quirks) -> JSON:
+def _effort_style(thinking: Thinking, quirks: ChatQuirks) -> JSON:
     word = quirks.efforts.get(thinking.word(), thinking.word())
     return {"reasoning_effort": word} if word else {}
 
 
-def _thinking_style(thinking: Thinking, quirks: Quirks) -> JSON:
+def _thinking_style(thinking: Thinking, quirks: ChatQuirks) -> JSON:
     on = thinking.word() != "none"
     said: JSON = {"thinking": {"type": "enabled" if on else "disabled"}}
     return said | (_effort_style(thinking, quirks) if on and quirks.efforts else {})
 
 
-def _enable_style(thinking: Thinking, quirks: Quirks) -> JSON:
+def _enable_style(thinking: Thinking, quirks: ChatQuirks) -> JSON:
     on = thinking.word() != "none"
     budget = on and (thinking.budget is not None or thinking.effort)
     return {"enable_thinking": on} | ({"thinking_budget": thinking.tokens()} if budget else {})
 
 
-def _object_style(thinking: Thinking, quirks: Quirks) -> JSON:
+def _object_style(thinking: Thinking, quirks: ChatQuirks) -> JSON:
     if thinking.budget is not None and not thinking.effort:
         return {"reasoning": {"max_tokens": thinking.budget}}
     word = quirks.efforts.get(thinking.word(), thinking.word())
     return {"reasoning": {"effort": word}} if word else {}
 
 
-def _template_style(thinking: Thinking, quirks: Quirks) -> JSON:
+def _template_style(thinking: Thinking, quirks: ChatQuirks) -> JSON:
     return {"chat_template_kwargs": {"enable_thinking": thinking.word() != "none"}}
 
 
-def _no_style(thinking: Thinking, quirks: Quirks) -> JSON:
+def _no_style(thinking: Thinking, quirks: ChatQuirks) -> JSON:
     return {}
 
 
-REASONING_STYLES: Final[dict[str, Callable[[Thinking, Quirks], JSON]]] = {
+REASONING_STYLES: Final[dict[str, Callable[[Thinking, ChatQuirks], JSON]]] = {
     "effort": _effort_style,
     "thinking": _thinking_style,
     "enable_thinking": _enable_style,
@@ -4109,7 +4182,9 @@ class Streamed(Pipe):
                 return None
 
     def _choose(self, dialect: Dialect) -> Pipe:
-        if dialect is self._passage.client and not self._passage.names:
+        passage = self._passage
+        as_it_is = passage.asked.variant not in dialect.converted and not passage.names
+        if dialect is passage.client and as_it_is:
             return Passthrough(self._passage)
         return Translation(self._passage, dialect.decoder())
 
@@ -4711,64 +4786,64 @@ _LOW_MEDIUM_HIGH: Final = {"none": "low", "minimal": "low", "low": "low", "mediu
 _LOW_HIGH_MAX: Final = {"minimal": "low", "low": "low", "medium": "high",   # none is said otherwise
                         "high": "high", "xhigh": "max", "max": "max"}
 
-_GLM_QUIRKS: Final = {"openai": Quirks(
+_GLM_QUIRKS: Final = {"openai": ChatQuirks(
     drop=("store", "parallel_tool_calls", "service_tier", "logit_bias"),     # 1210 for the unknown
     clamp={"temperature": (0.01, 0.99), "top_p": (0.01, 0.99)},  # open interval, as z-ai-sdk does
     reasoning="thinking", efforts=_LOW_HIGH_MAX,                 # older than glm-5.2: ignored
     replay="always",                                             # preserved thinking, docs.z.ai
     json_schema=False, tool_choice=("auto",), tool_strict="drop"),
-    "anthropic": Quirks(unsigned=True)}
+    "anthropic": AnthropicQuirks(unsigned=True)}
 
 _DEEPSEEK_EFFORTS: Final = _LOW_HIGH_MAX | {"xhigh": "high"}
 _DEEPSEEK_QUIRKS: Final = {
-    "openai": Quirks(
+    "openai": ChatQuirks(
         reasoning="thinking", efforts=_DEEPSEEK_EFFORTS,     # disabled together with an effort: 400
         placeholder=" ", json_schema=False, system_in_place=True,    # a tool turn without it: 400
         tool_choice=("auto", "none"),                        # when thinking, DeepSeek-V3#1376
         tool_strict="drop"),                                 # known to /beta only
-    "anthropic": Quirks(placeholder=" ", unsigned=True),
+    "anthropic": AnthropicQuirks(placeholder=" ", unsigned=True),
     "responses": Quirks(efforts={"none": "none"} | _DEEPSEEK_EFFORTS)}
 
 _KIMI_TOOL: Final = r"[a-zA-Z_][a-zA-Z0-9_-]{2,63}"          # three characters at least
 _KIMI_EFFORTS: Final = {"none": "low"} | _LOW_HIGH_MAX       # K3 cannot be off; K2 ignores efforts
 _KIMI_QUIRKS: Final = {
-    "openai": Quirks(                                        # 400 "invalid temperature: only 1 ..."
+    "openai": ChatQuirks(                                    # 400 "invalid temperature: only 1 ..."
         drop=("temperature", "top_p", "n", "presence_penalty", "frequency_penalty"),
         efforts=_KIMI_EFFORTS, placeholder=" ", tool_choice=("auto", "none"),
         max_tokens="max_completion_tokens", tool_name=_KIMI_TOOL, prefill="partial",
         tool_strict="false"),                                # true unless said: CLIs' schemas fail
-    "anthropic": Quirks(drop=("temperature", "top_p"), placeholder=" ", unsigned=True,
+    "anthropic": AnthropicQuirks(drop=("temperature", "top_p"), placeholder=" ", unsigned=True,
                         tool_name=_KIMI_TOOL),
     "responses": Quirks(drop=("temperature", "top_p"), efforts=_KIMI_EFFORTS,
                         tool_name=_KIMI_TOOL, tool_strict="false")}
 
-_DASHSCOPE_QUIRKS: Final = {"openai": Quirks(
+_DASHSCOPE_QUIRKS: Final = {"openai": ChatQuirks(
     reasoning="enable_thinking", tool_choice=("auto", "none"),   # when thinking, eino#994
     tool_strict="drop")}
 
 _MINIMAX_QUIRKS: Final = {
-    "openai": Quirks(
+    "openai": ChatQuirks(
         fixed={"reasoning_split": True},                     # else <think> stands inside content
         reasoning="none", replay="always", replay_field="reasoning_details",
         clamp={"temperature": (0.01, 1.0)},                  # (0, 1]
         tool_choice=("auto", "none"), tool_strict="drop"),
-    "anthropic": Quirks(clamp={"temperature": (0.01, 1.0)}, unsigned=True)}
+    "anthropic": AnthropicQuirks(clamp={"temperature": (0.01, 1.0)}, unsigned=True)}
 
-_STEPFUN_QUIRKS: Final = {"openai": Quirks(
+_STEPFUN_QUIRKS: Final = {"openai": ChatQuirks(
     efforts=_LOW_MEDIUM_HIGH, replay_field="reasoning", tool_strict="drop")}
 
-_ARK_QUIRKS: Final = {"openai": Quirks(          # its plans document efforts, not thinking: {type}
+_ARK_QUIRKS: Final = {"openai": ChatQuirks(      # its plans document efforts, not thinking: {type}
     efforts=_LOW_MEDIUM_HIGH, tool_strict="drop")}
 
-_SILICONFLOW_QUIRKS: Final = {"openai": Quirks(
+_SILICONFLOW_QUIRKS: Final = {"openai": ChatQuirks(
     reasoning="enable_thinking", clamp={"thinking_budget": (128, 32768)}, tool_strict="drop")}
 
 _MIMO_QUIRKS: Final = {
-    "openai": Quirks(reasoning="thinking", replay="always", placeholder=" ",     # missing: 400
+    "openai": ChatQuirks(reasoning="thinking", replay="always", placeholder=" ",     # missing: 400
                      json_schema=False, tool_strict="drop"),
-    "anthropic": Quirks(placeholder=" ", unsigned=True)}
+    "anthropic": AnthropicQuirks(placeholder=" ", unsigned=True)}
 
-_OPENAI_QUIRKS: Final = {"openai": Quirks(
+_OPENAI_QUIRKS: Final = {"openai": ChatQuirks(
     replay="never", max_tokens="max_completion_tokens",
     system_role="developer", system_in_place=True,
     sampling=(),                                 # its reasoning models refuse every one of them
@@ -4776,16 +4851,16 @@ _OPENAI_QUIRKS: Final = {"openai": Quirks(
     identity=("safety_identifier", "prompt_cache_key"))}
 
 _OPENROUTER_QUIRKS: Final = {
-    "openai": Quirks(
+    "openai": ChatQuirks(
         reasoning="reasoning", replay_field="reasoning_details",
         efforts={"none": "none", "minimal": "minimal", "low": "low", "medium": "medium",
                  "high": "high", "xhigh": "xhigh", "max": "xhigh"}),     # max: 400, openclaw#77350
-    "anthropic": Quirks(signed=True)}                                    # for Claude behind it
+    "anthropic": AnthropicQuirks(signed=True)}                           # for Claude behind it
 
-_GROQ_QUIRKS: Final = {"openai": Quirks(         # refuses messages.*.reasoning_content
+_GROQ_QUIRKS: Final = {"openai": ChatQuirks(         # refuses messages.*.reasoning_content
     efforts=_LOW_MEDIUM_HIGH, replay="never")}
 
-_MISTRAL_QUIRKS: Final = {"openai": Quirks(      # 422 extra_forbidden for what it does not know
+_MISTRAL_QUIRKS: Final = {"openai": ChatQuirks(      # 422 extra_forbidden for what it does not know
     drop=("store", "service_tier", "logit_bias", "user", "metadata", "prompt_cache_key"),
     rename={"seed": "random_seed"}, clamp={"temperature": (0.0, 1.0)},
     efforts={"none": "none", "minimal": "none", "low": "high", "medium": "high",
@@ -4794,13 +4869,13 @@ _MISTRAL_QUIRKS: Final = {"openai": Quirks(      # 422 extra_forbidden for what 
     stream_usage=False)}                         # the last chunk has usage unasked
 
 _XAI_QUIRKS: Final = {
-    "openai": Quirks(efforts=_LOW_MEDIUM_HIGH,   # grok-4.5: no more than high, never off
+    "openai": ChatQuirks(efforts=_LOW_MEDIUM_HIGH,   # grok-4.5: no more than high, never off
                      drop=("presence_penalty", "frequency_penalty", "stop")),  # 400 when reasoning
     "responses": Quirks(efforts=_LOW_MEDIUM_HIGH)}
 
-_SILENT: Final = {"openai": Quirks(reasoning="none", tool_strict="drop")}   # no switch documented
-_SWITCHED: Final = {"openai": Quirks(reasoning="enable_thinking")}
-_TEMPLATED: Final = {"openai": Quirks(reasoning="template")}
+_SILENT: Final = {"openai": ChatQuirks(reasoning="none", tool_strict="drop")}   # no switch known
+_SWITCHED: Final = {"openai": ChatQuirks(reasoning="enable_thinking")}
+_TEMPLATED: Final = {"openai": ChatQuirks(reasoning="template")}
 
 _BEARER: Final = {"anthropic": "bearer"}     # as ANTHROPIC_AUTH_TOKEN; both headers may be a 401
 
@@ -4912,13 +4987,13 @@ PRESETS: Final[dict[str, Preset]] = {
     "anthropic": Preset(
         key="ANTHROPIC_API_KEY", globs=("claude-*",),
         plans={"regular": {"anthropic": "https://api.anthropic.com"}},
-        quirks={"anthropic": Quirks(signed=True, native=True, count_tokens=True,
+        quirks={"anthropic": AnthropicQuirks(signed=True, native=True, count_tokens=True,
                                     tool_name=r"[a-zA-Z0-9_-]{1,128}")}),
     "gemini": Preset(                        # AI Studio; its own dialect keeps signatures whole
         key="GEMINI_API_KEY", globs=("gemini-*", "gemma-*"),
         plans={"regular": {"gemini": "https://generativelanguage.googleapis.com/v1beta",
                            "openai": "https://generativelanguage.googleapis.com/v1beta/openai"}},
-        quirks={"openai": Quirks(replay="never")}),
+        quirks={"openai": ChatQuirks(replay="never")}),
     "mistral": Preset(
         key="MISTRAL_API_KEY", quirks=_MISTRAL_QUIRKS,
         globs=("mistral-*", "codestral-*", "devstral-*", "magistral-*", "ministral-*", "pixtral-*"),
@@ -4932,7 +5007,8 @@ PRESETS: Final[dict[str, Preset]] = {
     # openai: https://HOST/v1beta1/projects/P/locations/L/endpoints/openapi, and google/NAME.
     "vertex": Preset(
         key="VERTEX_ACCESS_TOKEN", globs=("gemini-*",), plans={"regular": {}},   # good for an hour
-        auth={"gemini": "bearer", "openai": "bearer"}, quirks={"openai": Quirks(replay="never")}),
+        auth={"gemini": "bearer", "openai": "bearer"},
+        quirks={"openai": ChatQuirks(replay="never")}),
     "vertex-express": Preset(                # a key in the query instead of a project
         key="VERTEX_API_KEY", globs=("gemini-*",),
         plans={"regular": {"gemini": "https://aiplatform.googleapis.com/v1/publishers/google"}},
@@ -4942,7 +5018,7 @@ PRESETS: Final[dict[str, Preset]] = {
         auth={"openai": "api-key", "responses": "api-key", "anthropic": "api-key"},
         paths={"openai": "/openai/v1/chat/completions", "responses": "/openai/v1/responses",
                "anthropic": "/anthropic/v1/messages"},
-        quirks=_OPENAI_QUIRKS | {"anthropic": Quirks(signed=True)}),
+        quirks=_OPENAI_QUIRKS | {"anthropic": AnthropicQuirks(signed=True)}),
     "openrouter": Preset(
         key="OPENROUTER_API_KEY", globs=("*/*",), auth=_BEARER,
         plans={"regular": _bases("CAR", "https://openrouter.ai/api/v1", "/api")},
@@ -4996,36 +5072,38 @@ PRESETS: Final[dict[str, Preset]] = {
     "vllm": Preset(                          # --api-key reads Authorization only
         local=True, auth=_BEARER, errors=_LOCAL_ERRORS,
         plans={"regular": _bases("CAR", "http://127.0.0.1:8000/v1")},
-        quirks={"openai": Quirks(reasoning="template", replay_field="reasoning"),    # since renamed
-                "anthropic": Quirks(count_tokens=True)}),
+        quirks={"openai": ChatQuirks(reasoning="template", replay_field="reasoning"),   # renamed
+                "anthropic": AnthropicQuirks(count_tokens=True)}),
     "sglang": Preset(
         local=True, auth=_BEARER, errors=_LOCAL_ERRORS,
         plans={"regular": _bases("CA", "http://127.0.0.1:30000/v1")},
-        quirks=_TEMPLATED | {"anthropic": Quirks(count_tokens=True)}),
+        quirks=_TEMPLATED | {"anthropic": AnthropicQuirks(count_tokens=True)}),
     "ollama": Preset(
         local=True, auth=_BEARER, errors=_LOCAL_ERRORS,
         plans={"regular": _bases("CAR", "http://127.0.0.1:11434/v1")},
-        quirks={"openai": Quirks(replay_field="reasoning", efforts={
+        quirks={"openai": ChatQuirks(replay_field="reasoning", efforts={
             "none": "none", "minimal": "low", "low": "low", "medium": "medium",
             "high": "high", "xhigh": "max", "max": "max"})}),
     "llamacpp": Preset(
         local=True, auth=_BEARER, errors=_LOCAL_ERRORS,
         plans={"regular": _bases("CAR", "http://127.0.0.1:8080/v1")},
-        quirks={"openai": Quirks(reasoning="template",       # a named choice silently becomes auto
-                                 tool_choice=("auto", "none", "required")),
-                "anthropic": Quirks(count_tokens=True)}),
+        quirks={"openai": ChatQuirks(reasoning="template",   # a named choice silently becomes auto
+                                     tool_choice=("auto", "none", "required")),
+                "anthropic": AnthropicQuirks(count_tokens=True)}),
     "lmstudio": Preset(
-        local=True, auth=_BEARER, errors=_LOCAL_ERRORS, quirks={"openai": Quirks(reasoning="none")},
-        plans={"regular": _bases("CAR", "http://127.0.0.1:1234/v1")}),
+        local=True, auth=_BEARER, errors=_LOCAL_ERRORS,
+        plans={"regular": _bases("CAR", "http://127.0.0.1:1234/v1")},
+        quirks={"openai": ChatQuirks(reasoning="none")}),
     "tgi": Preset(                           # no port of its own: as its documents publish it
         local=True, errors=_LOCAL_ERRORS,
         plans={"regular": _bases("C", "http://127.0.0.1:8080/v1")},
-        quirks={"openai": Quirks(reasoning="none", replay="never")}),
+        quirks={"openai": ChatQuirks(reasoning="none", replay="never")}),
     "fastchat": Preset(
         local=True, errors=_FASTCHAT_ERRORS,
         plans={"regular": _bases("C", "http://127.0.0.1:8000/v1")},
-        quirks={"openai": Quirks(drop=("tools", "tool_choice", "response_format"), reasoning="none",
-                                 replay="never", stream_usage=False, json_schema=False)}),
+        quirks={"openai": ChatQuirks(drop=("tools", "tool_choice", "response_format"),
+                                     reasoning="none", replay="never", stream_usage=False,
+                                     json_schema=False)}),
 }
 
 # Longer names, which choose a plan too.
@@ -5485,7 +5563,9 @@ MODELS: Final = Kind(
 @dataclass(frozen=True, kw_only=True)
 class ProviderConfig:
     preset: str | None = option(TEXT, "A known provider; `api_key` is then all it needs.")
-    api_format: tuple[str, ...] = option(many(TEXT), "What it speaks: openai, anthropic, demo.", ())
+    api_format: tuple[str, ...] = option(
+        many(TEXT), "What it speaks: a dialect or several, or demo.", ()
+    )
     endpoint: str | dict[str, str] | None = option(
         _ENDPOINT, "Its base URL in any shape, or one per dialect."
     )
@@ -5714,7 +5794,7 @@ def _table_schema(cls: Any) -> JSON:
 #          -> Lane         all of these and an endpoint: what one attempt goes to
 
 SUPPORTED: Final = frozenset((*DIALECTS, "demo"))
-LATER_DIALECTS: Final = frozenset(("responses", "gemini"))
+LATER_DIALECTS: Final = frozenset(("responses", "gemini")) - DIALECTS.keys()
 LOOPBACK_NAMES: Final = frozenset(("localhost", "localhost.localdomain", "ip6-localhost"))
 
 # How a credential is carried: the header, and what stands before the key in it; None means that
@@ -5738,9 +5818,6 @@ class Endpoint:
     quirks: Quirks
     edits: tuple[Edits, ...]  # the quirks' and then the user's, for a body of this dialect
     demo: bool = False
-
-    def address(self, model: str) -> str:
-        return self.url.replace("{model}", urllib.parse.quote(model, safe=""))
 
     def edited(self, body: JSON) -> tuple[JSON, tuple[str, ...]]:
         """The body as the quirks and then the user want it, and what was taken out of it."""
@@ -6301,15 +6378,15 @@ class _Compiler:
         if self.entry.api_format:
             return self.entry.api_format
         path = urllib.parse.urlsplit(url).path.rstrip("/")
-        for dialect, ending in (("anthropic", "/messages"), ("openai", "/completions")):
-            if path.endswith(ending):
-                return (dialect,)
+        for dialect in DIALECTS.values():
+            if path.endswith("/" + dialect.path.rpartition("/")[2]):
+                return (dialect.name,)
         if "anthropic" in path.split("/"):
             return ("anthropic",)
         known = [d for plan in (self.preset.plans if self.preset else {}).values() for d in plan]
         known = [d for d in (*known, *(self.preset.auth if self.preset else ())) if d in DIALECTS]
         if not known:
-            self.wrong("api_format", "required: say openai or anthropic, which this URL speaks")
+            self.wrong("api_format", f"required: say what this URL speaks, {' or '.join(DIALECTS)}")
         return tuple(known[:1])
 
     def _joined(self, dialect: str, base: str, exact: bool = False) -> str:
@@ -6330,7 +6407,7 @@ class _Compiler:
 
     def _endpoint(self, dialect: str, url: str) -> Endpoint:
         preset, override = self.preset, self.entry.override
-        quirks = preset.quirks.get(dialect, Quirks()) if preset else Quirks()
+        quirks = (preset.quirks.get(dialect) if preset else None) or DIALECTS[dialect].quirks()
         auth = (preset.auth.get(dialect) if preset else None) or DIALECTS[dialect].auth
         edits = (
             Edits(quirks.drop, quirks.rename, quirks.clamp, set=quirks.fixed),
@@ -6391,7 +6468,7 @@ def joined(dialect: Dialect, base: str, exact: bool = False) -> str:
     """
     url, _, query = base.partition("?")
     url, tail = url.rstrip("/"), f"?{query}" if query else ""
-    last = dialect.path.removeprefix("/v1")  # /messages, /chat/completions
+    last = re.sub(r"^/v\d+[a-z0-9]*", "", dialect.path)  # /messages, /chat/completions
     if url.endswith(last):
         return url + tail
     bare = urllib.parse.urlsplit(url).path == ""
@@ -7327,7 +7404,9 @@ class Exchange:
     @functools.cached_property
     def parsed(self) -> Request:
         """The whole request in the hub's words and in order."""
-        request = self.dialect.parse_request(self.body.exact)
+        request = self.dialect.parse_request(self.body.exact, self.peek.variant)
+        model, stream = self.peek.model, self.peek.stream  # which not every body says
+        request = replace(request, model=model, stream=stream)
         return with_known_choice(replace(request, messages=repaired(request.messages)))
 
     @functools.cached_property
@@ -7339,15 +7418,17 @@ class Exchange:
         self.body = Body(b"{}")
         self.__dict__.pop("parsed", None)
 
-    def prepare(self, lane: Lane, strip: bool) -> Outgoing:
+    def prepare(self, lane: Lane, strip: bool, counting: bool = False) -> Outgoing:
         """The request as it goes to a lane; `strip`: without reasoning it objected to."""
         config = lane.target.provider.config
         stream = {"always": True, "never": False}.get(config.stream_mode, self.peek.stream)
         same = lane.endpoint.dialect is self.dialect
         said = (self._forwarded if same else self._translated)(lane, stream, strip)
-        headers = request_headers(self.request.headers, stream, same)
-        headers = {**lane.endpoint.dialect.headers, **headers}
-        url = lane.endpoint.address(lane.target.model)
+        said = self._uncounted(said, lane) if counting else said
+        dialect, variant = lane.endpoint.dialect, self.peek.variant if same else ""
+        headers = {**dialect.headers, **request_headers(self.request.headers, stream, same)}
+        url = dialect.counting(lane.endpoint.url) if counting else lane.endpoint.url
+        url = dialect.address(url, lane.target.model, stream, variant)
         if same:
             url = _with_query(url, self.request.raw_path.partition("?")[2])
         if secret := lane.credential.secret:
@@ -7374,6 +7455,8 @@ class Exchange:
             tokens=0 if same else self.tokens,
             now=int(time.time()),
             usage=same or self.parsed.include_usage,
+            variant=self.peek.variant,
+            forms={} if same else {t.name: t.form for t in self.parsed.tools if t.form},
         )
         return Passage(
             upstream=lane.endpoint.dialect,
@@ -7387,14 +7470,15 @@ class Exchange:
 
     def _forwarded(self, lane: Lane, stream: bool, strip: bool) -> Said:
         """The same dialect: the client's bytes, edited only where something must be."""
-        model = lane.target.model
+        named = self.dialect.names_model
         body, taken = self._edited(self.body.wire, lane, stream, strip)
         if body is self.body.wire:
-            data = self.body.retargeted(model)
+            data = self.body.retargeted(lane.target.model) if named else self.body.raw
             return Said(data, "verbatim" if data == self.body.raw else "edited")
         if self.body.exact is not self.body.wire:
             body, taken = self._edited(self.body.exact, lane, stream, strip)
-        return Said(dumps(body | {"model": model}), "edited", {}, taken)
+        body = body | {"model": lane.target.model} if named else body
+        return Said(dumps(body), "edited", {}, taken)
 
     def _edited(
         self, body: JSON, lane: Lane, stream: bool, strip: bool
@@ -7403,9 +7487,18 @@ class Exchange:
         endpoint, account = lane.endpoint, lane.credential.account
         body = self.dialect.cleaned(body, endpoint.quirks, account, strip)
         if stream is not self.peek.stream:
-            body = without(body, ["stream_options"]) | {"stream": stream}
-        body, taken = endpoint.edited(_within(body, lane.target.output))
+            body = self.dialect.restreamed(body, stream)
+        body = _within(body, lane.target.output, self.dialect.output_limits)
+        body, taken = endpoint.edited(body)
         return body, taken + (("thinking",) if strip else ())
+
+    def _uncounted(self, said: Said, lane: Lane) -> Said:
+        """Without what edits have set and the counting endpoint refuses."""
+        body, client = loads_exactly(said.body), self.body.wire
+        refused = lane.endpoint.dialect.uncounted - client.keys()
+        if refused.isdisjoint(body):
+            return said
+        return said._replace(body=dumps({k: v for k, v in body.items() if k not in refused}))
 
     def _translated(self, lane: Lane, stream: bool, strip: bool) -> Said:
         """Another dialect: what was meant, in the words this provider takes."""
@@ -7440,11 +7533,12 @@ class Exchange:
         return headers
 
 
-def _within(body: JSON, output: int | None) -> JSON:
+def _within(body: JSON, output: int | None, limits: Iterable[str]) -> JSON:
     """With no more room for an answer than the model has; Claude Code asks for 32,000 always."""
-    for name in ("max_tokens", "max_completion_tokens") if output else ():
-        if isinstance(asked := body.get(name), int) and output and asked > output:
-            body = body | {name: output}
+    for path in limits if output else ():
+        asked = found(body, path.split("."))
+        if isinstance(asked, int) and output and asked > output:
+            body = with_value(body, path.split("."), output)
     return body
 
 
@@ -7554,9 +7648,9 @@ class Relay:
         """A request to be answered by a model."""
         return await self._framed(Exchange(self.plan, request, dialect), self._serve)
 
-    async def count(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def count(self, request: web.BaseRequest, dialect: Dialect) -> web.StreamResponse:
         """A request whose tokens are to be counted."""
-        return await self._framed(Exchange(self.plan, request, ANTHROPIC), self._count)
+        return await self._framed(Exchange(self.plan, request, dialect), self._count)
 
     async def _framed(
         self, exchange: Exchange, serve: Callable[[Exchange], Awaitable[web.StreamResponse]]
@@ -7590,7 +7684,8 @@ class Relay:
         downstream = Downstream(exchange.request, exchange.id, self.keepalive, gate)
         exchange.downstream = downstream
         # before the first event there is no pipe yet whose keep-alive could be asked for
-        downstream.alive = exchange.dialect.encoder(Asked(exchange.peek.model, exchange.id)).alive
+        asked = Asked(exchange.peek.model, exchange.id, variant=exchange.peek.variant)
+        downstream.alive = exchange.dialect.encoder(asked).alive
         try:
             async with asyncio.timeout(limits.total):
                 answer = await self.attempts(exchange, route)
@@ -7626,7 +7721,7 @@ class Relay:
         request, plan = exchange.request, exchange.plan
         exchange.caller = authenticated(request, plan)
         exchange.body = Body(await read_body(request, plan.config.server))
-        exchange.peek = exchange.dialect.peek(exchange.body.wire)
+        exchange.peek = exchange.dialect.peek(exchange.body.wire, request.raw_path)
         exchange.identity = identity_of(request.headers, exchange.body.wire)
         exchange.identity = f"{exchange.caller.name}\0{exchange.identity or exchange.id}"
         return permitted(exchange.peek.model, exchange.caller, plan)
@@ -7965,34 +8060,29 @@ class Relay:
     # Counting tokens
 
     async def _count(self, exchange: Exchange) -> web.StreamResponse:
-        """Anthropic's count_tokens: the provider's own count, or an estimate that says so."""
+        """The provider's own count where it has an endpoint for it, or an estimate that says so."""
         route = await self.admit(exchange)
         exchange.status, exchange.code = 200, "OK"
         lane = next((lane for lane, mark in self.lanes(exchange, route) if not mark), None)
-        if lane and (counted := await self._counted(exchange, lane)):
-            return counted
-        exchange.note = None
-        headers = exchange.answer_headers() | {"x-relay-estimated": "true"}
-        return web.json_response({"input_tokens": exchange.tokens}, headers=headers)
+        tokens = await self._counted(exchange, lane) if lane else None
+        exchange.note = None if tokens is None else exchange.note
+        headers = exchange.answer_headers() | {"Content-Type": "application/json"}
+        if tokens is None:
+            tokens = exchange.tokens
+            headers["x-relay-estimated"] = "true"
+        body = dumps(exchange.dialect.render_count(tokens))
+        return web.Response(body=body, headers=headers)
 
-    async def _counted(self, exchange: Exchange, lane: Lane) -> web.Response | None:
-        """The count of a provider that has the endpoint; None if it cannot be had."""
+    async def _counted(self, exchange: Exchange, lane: Lane) -> int | None:
+        """The count of a provider of the client's dialect; None if it cannot be had."""
         endpoint = lane.endpoint
-        if endpoint.dialect is not ANTHROPIC or endpoint.demo:
+        dialect, url = endpoint.dialect, endpoint.dialect.counting(endpoint.url)
+        if dialect is not exchange.dialect or endpoint.demo or not url:
             return None
         if not endpoint.quirks.count_tokens and lane.target.provider.config.preset:
             return None
         exchange.lane = lane
-        outgoing = exchange.prepare(lane, strip=False)
-        path, _, query = outgoing.url.partition("?")
-        said, client = loads_exactly(outgoing.body), exchange.body.wire
-        kept = {k: v for k, v in said.items() if k in client or k not in _UNCOUNTED}
-        same = len(kept) == len(said)
-        outgoing = replace(
-            outgoing,
-            url=f"{path}/count_tokens" + (f"?{query}" if query else ""),
-            body=outgoing.body if same else dumps(kept),
-        )
+        outgoing = exchange.prepare(lane, strip=False, counting=True)
         try:
             async with asyncio.timeout(lane.target.provider.timeouts.connect + 10):
                 reply = await self.upstream.post(outgoing, lane.target.provider.timeouts)
@@ -8001,19 +8091,13 @@ class Relay:
                 finally:
                     reply.close()
             plain = Inflater(reply.headers.get("Content-Encoding", "")).feed(body)
-            if reply.status != 200 or not isinstance(loads(plain)["input_tokens"], int):
-                return None
+            counted = dialect.parse_count(loads(plain)) if reply.status == 200 else None
         except (TimeoutError, *UNREADABLE):
             return None
         exchange.note = outgoing.note
-        headers = exchange.answer_headers() | {"Content-Type": "application/json"}
-        coding = reply.headers.get("Content-Encoding")
-        headers |= {"Content-Encoding": coding} if coding else {}
-        return web.Response(body=body, headers=headers)
+        return counted
 
 
-# What the counting endpoint refuses ("Extra inputs are not permitted"), should an override set it.
-_UNCOUNTED: Final = frozenset(("max_tokens", "stream", "metadata", "stop_sequences"))
 _SEAL_TROUBLE: Final = re.compile(
     r"signature|encrypted_content|redacted_thinking|expected `?thinking|thinking.{0,40}block",
     re.IGNORECASE,
@@ -8050,6 +8134,10 @@ class Operations:
         path = _VERSIONS.sub("", request.path.rstrip("/")) or "/"
         if handler := _HANDLERS.get((request.method, path)):
             return await handler(self, request)
+        if request.method == "POST" and (asked := asked_at(path)):
+            dialect, purpose = asked
+            serve = self.relay.handle if purpose == "answer" else self.relay.count
+            return await serve(request, dialect)
         try:
             return self._other(request, path)
         except RelayError as error:
@@ -8062,18 +8150,9 @@ class Operations:
             return self.status(request)
         if _LATER_PATHS.fullmatch(path):
             raise NotYet(f"{request.method} {request.path}: not supported yet")
-        if any(known == path for _, known in _HANDLERS):
+        if asked_at(path) or any(known == path for _, known in _HANDLERS):
             raise NotFound(f"{request.method} is not a method of {request.path}")
         raise NotFound(f"no such path: {request.path}; see the README for those relay serves")
-
-    async def messages(self, request: web.BaseRequest) -> web.StreamResponse:
-        return await self.relay.handle(request, ANTHROPIC)
-
-    async def count_tokens(self, request: web.BaseRequest) -> web.StreamResponse:
-        return await self.relay.count(request)
-
-    async def chat(self, request: web.BaseRequest) -> web.StreamResponse:
-        return await self.relay.handle(request, CHAT)
 
     async def models(self, request: web.BaseRequest) -> web.StreamResponse:
         """The list in the shape that the caller's headers ask for."""
@@ -8144,9 +8223,6 @@ class Operations:
 
 
 _HANDLERS: Final[dict[tuple[str, str], Handler]] = {
-    ("POST", "/messages"): Operations.messages,
-    ("POST", "/messages/count_tokens"): Operations.count_tokens,
-    ("POST", "/chat/completions"): Operations.chat,
     ("GET", "/models"): Operations.models,
     ("HEAD", "/models"): Operations.models,
     ("GET", "/healthz"): Operations.alive,
@@ -8158,6 +8234,12 @@ _HANDLERS: Final[dict[tuple[str, str], Handler]] = {
     ("GET", "/api/hello"): Operations.root,
     ("HEAD", "/api/hello"): Operations.root,
 }
+
+
+def asked_at(path: str) -> tuple[Dialect, str] | None:
+    """Whose path this is, and what is asked there: answer, or count."""
+    claims = ((dialect, dialect.serves(path)) for dialect in DIALECTS.values())
+    return next((claim for claim in claims if claim[1]), None)
 
 
 def _json_text(value: object) -> str:
@@ -8516,9 +8598,8 @@ def command_route(args: argparse.Namespace) -> int:
                 print(f"  {number}. {target} ({billing.name}){share}{when}")
                 count = len(billing.credentials)
                 keys = f", {count} credentials" if count > 1 else ""
-                print(
-                    f"     {same} {endpoint.dialect.name}: {endpoint.address(target.model)}{keys}"
-                )
+                url = endpoint.dialect.address(endpoint.url, target.model, stream=True)
+                print(f"     {same} {endpoint.dialect.name}: {url}{keys}")
     return 0
 
 

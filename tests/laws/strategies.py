@@ -420,7 +420,7 @@ def retold(
     request: Request, dialect: relay.Dialect, quirks: relay.Quirks | None = None
 ) -> tuple[Request, tuple[str, ...]]:
     """A request said in a dialect and read again, with all that was lost on either way."""
-    rendered = dialect.render_request(request, quirks or relay.Quirks(), ACCOUNT)
+    rendered = dialect.render_request(request, quirks or dialect.quirks(), ACCOUNT)
     again = dialect.parse_request(relay.loads(relay.dumps(rendered.body)))
     repaired = replace(again, messages=relay.repaired(again.messages))
     return repaired, (*rendered.dropped, *again.dropped)
@@ -433,11 +433,17 @@ def carried(
     quirks: relay.Quirks | None = None,
 ) -> relay.Rendered:
     """A client's request as it goes to an upstream of another dialect."""
-    quirks = quirks or relay.Quirks()
+    quirks = quirks or upstream.quirks()
     request = client.parse_request(body)
     request = replace(request, messages=relay.repaired(request.messages))
     request, _ = relay.suited(request, *patterns(upstream, quirks))
     return upstream.render_request(request, quirks, ACCOUNT)
+
+
+def quirked(dialect: relay.Dialect, **words: Any) -> relay.Quirks:
+    """Quirks of a dialect, with those of these words that it has."""
+    known = {spec.name for spec in dataclasses.fields(dialect.quirks)}
+    return dialect.quirks(**{name: value for name, value in words.items() if name in known})
 
 
 def patterns(dialect: relay.Dialect, quirks: relay.Quirks) -> tuple[Any, Any]:

@@ -15,6 +15,7 @@ from laws.strategies import (
     idents,
     images,
     patterns,
+    quirked,
     requests,
     requests_between,
     words,
@@ -131,7 +132,7 @@ def test_a_suited_request_has_names_that_fit_everywhere_and_a_way_back(
 ) -> None:
     named = renamed(request, rename)
     for dialect in DIALECTS:
-        names, ids = patterns(dialect, relay.Quirks())
+        names, ids = patterns(dialect, dialect.quirks())
         fits, back = relay.suited(named, names, ids)
         assert (fits, back) == relay.suited(named, names, ids)
         assert [tool.name for tool in fits.tools if not names.fullmatch(tool.name)] == []
@@ -179,21 +180,21 @@ def renamed(request: Request, form: str) -> Request:
 # The prefix of a conversation: what a provider's prompt cache goes by
 
 
-def before_the_last(body: relay.JSON) -> bytes:
-    """The bytes of a request up to its last turn."""
-    return messages_json(body["messages"][:-1])
+def before_the_last(turns: list[Any]) -> bytes:
+    """The bytes of a request's turns up to the last."""
+    return messages_json(turns[:-1])
 
 
 def messages_json(said: list[Any]) -> bytes:
     return relay.dumps(said)[:-1]  # without the closing bracket
 
 
-QUIRKS = {
-    "": relay.Quirks(),
-    "in place": relay.Quirks(system_in_place=True),
-    "native": relay.Quirks(native=True, signed=True),
-    "deepseek": relay.Quirks(placeholder=" ", json_schema=False),
-    "details": relay.Quirks(replay="always", replay_field="reasoning_details"),
+QUIRKS: dict[str, dict[str, Any]] = {
+    "": {},
+    "in place": {"system_in_place": True},
+    "native": {"native": True, "signed": True},
+    "deepseek": {"placeholder": " ", "json_schema": False},
+    "details": {"replay": "always", "replay_field": "reasoning_details"},
 }
 
 
@@ -209,7 +210,7 @@ def test_a_request_is_a_prefix_of_the_next_one(
     upstream: relay.Dialect,
     request: Request,
     turns: tuple[Message, ...],
-    quirks: relay.Quirks,
+    quirks: dict[str, Any],
     injected: bool,
 ) -> None:
     """Every turn a client adds leaves what was sent before byte for byte as it was."""
@@ -227,14 +228,18 @@ def test_a_request_is_a_prefix_of_the_next_one(
         for n in ends
     ]
     for earlier, later in pairwise(sent):
-        assert messages_json(later["messages"]).startswith(before_the_last(earlier))
+        assert messages_json(later[upstream.turns]).startswith(
+            before_the_last(earlier[upstream.turns])
+        )
         assert relay.dumps(later.get("system")) == relay.dumps(earlier.get("system"))
         if request.tools:
             assert relay.dumps(later["tools"]) == relay.dumps(earlier["tools"])
 
 
 def body_of(
-    client: relay.Dialect, upstream: relay.Dialect, request: Request, quirks: relay.Quirks
+    client: relay.Dialect, upstream: relay.Dialect, request: Request, quirks: dict[str, Any]
 ) -> relay.JSON:
-    own = client.render_request(request, relay.Quirks(system_in_place=True), ACCOUNT).body
-    return carried(relay.loads(relay.dumps(own)), client, upstream, quirks).body
+    own = client.render_request(request, quirked(client, system_in_place=True), ACCOUNT).body
+    return carried(
+        relay.loads(relay.dumps(own)), client, upstream, quirked(upstream, **quirks)
+    ).body

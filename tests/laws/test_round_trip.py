@@ -121,7 +121,7 @@ EVERY_QUIRK = [
     (dialect, quirks)
     for dialect in DIALECTS
     for quirks in [
-        relay.Quirks(),
+        dialect.quirks(),
         *{
             repr(preset.quirks[dialect.name]): preset.quirks[dialect.name]
             for preset in relay.PRESETS.values()

@@ -84,7 +84,7 @@ def test_every_whole_answer_is_one_that_the_sdk_knows(
 def test_every_request_is_one_that_the_sdk_could_have_sent(
     dialect: relay.Dialect, request: relay.Request
 ) -> None:
-    body = dialect.render_request(request, relay.Quirks(), ACCOUNT).body
+    body = dialect.render_request(request, dialect.quirks(), ACCOUNT).body
     ADAPTERS[dialect.name][2].validate_python(plain(body))
 
 

@@ -214,7 +214,7 @@ def test_a_request_of_any_kind_is_read_or_a_bad_request(
     for other in relay.DIALECTS.values():
         tidy = relay.replace(request, messages=relay.repaired(request.messages))
         relay.estimate(tidy)
-        relay.dumps(other.render_request(tidy, relay.Quirks(), "0a1b2c3d").body)
+        relay.dumps(other.render_request(tidy, other.quirks(), "0a1b2c3d").body)
 
 
 REQUESTED = relay.Request(
@@ -236,7 +236,7 @@ REQUESTED = relay.Request(
 
 @st.composite
 def odd_requests(draw: Any, dialect: relay.Dialect) -> relay.JSON:
-    body = dialect.render_request(REQUESTED, relay.Quirks(), "0a1b2c3d").body
+    body = dialect.render_request(REQUESTED, dialect.quirks(), "0a1b2c3d").body
     for _ in range(draw(st.integers(1, 3))):
         body = draw(bent(body))
     return body if isinstance(body, dict) else {"model": body}

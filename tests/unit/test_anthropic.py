@@ -26,7 +26,7 @@ def parts(*blocks: relay.JSON, role: str = "user") -> tuple[relay.Part, ...]:
 
 def rendered(*messages: Message, quirks: relay.Quirks | None = None, **fields: Any) -> relay.JSON:
     request = relay.Request(**{"model": "m", "messages": messages, "max_tokens": 9000} | fields)
-    return A.render_request(request, quirks or relay.Quirks(), ACCOUNT).body
+    return A.render_request(request, quirks or relay.AnthropicQuirks(), ACCOUNT).body
 
 
 HI = Message("user", (Text("Hi"),))
@@ -432,7 +432,7 @@ def test_a_schema_for_the_answer_is_closed_and_says_its_bounds_in_words() -> Non
     assert "1" in there["properties"]["n"]["description"]
 
 
-SIGNED = relay.Quirks(signed=True)
+SIGNED = relay.AnthropicQuirks(signed=True)
 SEALS: list[tuple[Reasoning, relay.Quirks, relay.JSON | None]] = [
     (
         Reasoning("Hm.", Seal("as", "EqAB", ACCOUNT)),
@@ -459,15 +459,15 @@ SEALS: list[tuple[Reasoning, relay.Quirks, relay.JSON | None]] = [
     (Reasoning("Hm."), SIGNED, None),
     (
         Reasoning("Hm."),
-        relay.Quirks(unsigned=True),
+        relay.AnthropicQuirks(unsigned=True),
         {"type": "thinking", "thinking": "Hm.", "signature": ""},
     ),
     (
         Reasoning("Hm.", Seal("as", "EqAB", "99999999")),
-        relay.Quirks(unsigned=True),
+        relay.AnthropicQuirks(unsigned=True),
         {"type": "thinking", "thinking": "Hm.", "signature": ""},
     ),
-    (Reasoning("", Seal("ad", "EmwK", "99999999")), relay.Quirks(unsigned=True), None),
+    (Reasoning("", Seal("ad", "EmwK", "99999999")), relay.AnthropicQuirks(unsigned=True), None),
 ]
 
 
@@ -547,10 +547,10 @@ def test_thinking_is_switched_off_where_the_turn_in_progress_has_none() -> None:
 
 def test_stop_sequences_of_white_space_are_refused_there() -> None:
     request = relay.Request(model="m", messages=(HI,), stop=("a", "\n", " "))
-    out = A.render_request(request, relay.Quirks(), ACCOUNT)
+    out = A.render_request(request, relay.AnthropicQuirks(), ACCOUNT)
     assert out.body["stop_sequences"] == ["a"]
     assert "stop_sequences" in out.dropped
-    only = A.render_request(relay.replace(request, stop=("\n",)), relay.Quirks(), ACCOUNT)
+    only = A.render_request(relay.replace(request, stop=("\n",)), relay.AnthropicQuirks(), ACCOUNT)
     assert "stop_sequences" not in only.body
 
 

@@ -81,8 +81,8 @@ def test_the_same_model_costs_nothing() -> None:
 
 def test_a_body_is_peeked_at_only_as_far_as_routing_needs() -> None:
     for dialect in relay.DIALECTS.values():
-        assert dialect.peek({"model": "m", "stream": True, "messages": 3}) == ("m", True)
-        assert dialect.peek({"model": "m", "stream": None}) == ("m", False)
+        assert dialect.peek({"model": "m", "stream": True, "messages": 3}, "") == ("m", True, "")
+        assert dialect.peek({"model": "m", "stream": None}, "") == ("m", False, "")
     for wrong, said in (
         ({}, "model"),
         ({"model": 3}, "model"),
@@ -90,7 +90,7 @@ def test_a_body_is_peeked_at_only_as_far_as_routing_needs() -> None:
         ({"model": "m", "stream": "yes"}, "stream"),
     ):
         with pytest.raises(relay.BadRequest) as caught:
-            A.peek(wrong)
+            A.peek(wrong, "")
         assert caught.value.message.startswith(said)
 
 
@@ -146,7 +146,7 @@ CLAUDE = {"type": "text", "text": "You are Claude Code."}
 
 
 def cleaned(body: relay.JSON, strip: bool = False, **quirks: Any) -> relay.JSON:
-    return A.cleaned(body, relay.Quirks(**quirks), ACCOUNT, strip)
+    return A.cleaned(body, relay.AnthropicQuirks(**quirks), ACCOUNT, strip)
 
 
 ATTRIBUTED: list[tuple[Any, Any]] = [
@@ -196,10 +196,10 @@ def test_reasoning_of_another_chat_provider_does_not_reach_a_chat_provider() -> 
     seal = relay.enveloped(relay.Seal("as", "EqAB", "99999999"))
     details = [{"type": "reasoning.text", "text": "Hm.", "signature": seal, "index": 0}]
     message = {"role": "assistant", "content": "Hi", "reasoning_details": details}
-    kept = C.cleaned({"model": "m", "messages": [message]}, relay.Quirks(), ACCOUNT, False)
+    kept = C.cleaned({"model": "m", "messages": [message]}, relay.ChatQuirks(), ACCOUNT, False)
     assert seal not in json.dumps(kept)
     own = message | {
         "reasoning_details": [{"type": "reasoning.text", "text": "Hm.", "signature": "EqAB"}]
     }
     body = {"model": "m", "messages": [own]}
-    assert C.cleaned(body, relay.Quirks(), ACCOUNT, False) is body
+    assert C.cleaned(body, relay.ChatQuirks(), ACCOUNT, False) is body

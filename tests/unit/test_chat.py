@@ -22,7 +22,7 @@ def parsed(*messages: relay.JSON, **body: Any) -> relay.Request:
 
 def rendered(*messages: Message, quirks: relay.Quirks | None = None, **fields: Any) -> relay.JSON:
     request = relay.Request(**{"model": "m", "messages": messages} | fields)
-    return C.render_request(request, quirks or relay.Quirks(), ACCOUNT).body
+    return C.render_request(request, quirks or relay.ChatQuirks(), ACCOUNT).body
 
 
 # A request, read
@@ -273,7 +273,7 @@ def test_a_text_is_one_string_where_text_is_all_there_is() -> None:
 def test_the_system_prompt_is_one_message_with_the_role_its_provider_knows() -> None:
     system = Message("system", (Text("a"), Text("b")))
     for role in ("system", "developer"):
-        body = rendered(system, HI, quirks=relay.Quirks(system_role=role))
+        body = rendered(system, HI, quirks=relay.ChatQuirks(system_role=role))
         assert body["messages"][0] == {"role": role, "content": "a\n\nb"}
 
 
@@ -313,20 +313,20 @@ def test_arguments_go_as_the_model_wrote_them() -> None:
 
 @pytest.mark.parametrize("field", ["max_tokens", "max_completion_tokens"])
 def test_the_limit_has_the_name_its_provider_knows(field: str) -> None:
-    assert rendered(HI, max_tokens=7, quirks=relay.Quirks(max_tokens=field))[field] == 7
+    assert rendered(HI, max_tokens=7, quirks=relay.ChatQuirks(max_tokens=field))[field] == 7
     assert "max_tokens" not in rendered(HI)
 
 
 def test_no_more_than_four_stops_are_taken() -> None:
     request = relay.Request(model="m", messages=(HI,), stop=tuple("abcdef"))
-    out = C.render_request(request, relay.Quirks(), ACCOUNT)
+    out = C.render_request(request, relay.ChatQuirks(), ACCOUNT)
     assert out.body["stop"] == ["a", "b", "c", "d"]
     assert any("stop" in said for said in out.dropped)
 
 
 @pytest.mark.parametrize(("taken", "options"), [(True, {"include_usage": True}), (False, None)])
 def test_counts_are_always_asked_for_where_that_is_known(taken: bool, options: Any) -> None:
-    quirks = relay.Quirks(stream_usage=taken)
+    quirks = relay.ChatQuirks(stream_usage=taken)
     assert rendered(HI, stream=True, quirks=quirks).get("stream_options") == options
     assert "stream_options" not in rendered(HI, quirks=quirks)
 
@@ -360,14 +360,14 @@ STYLES: list[tuple[str, Thinking, relay.JSON]] = [
 def test_thinking_is_asked_for_in_the_providers_words(
     style: str, thinking: Thinking, said: relay.JSON
 ) -> None:
-    body = rendered(HI, thinking=thinking, quirks=relay.Quirks(reasoning=style))
+    body = rendered(HI, thinking=thinking, quirks=relay.ChatQuirks(reasoning=style))
     assert {k: v for k, v in body.items() if k not in ("model", "messages")} == said
 
 
 @pytest.mark.parametrize("style", relay.REASONING_STYLES)
 def test_efforts_are_said_in_words_the_provider_knows(style: str) -> None:
     efforts = dict.fromkeys(EFFORTS, "high")
-    quirks = relay.Quirks(reasoning=style, efforts=efforts)
+    quirks = relay.ChatQuirks(reasoning=style, efforts=efforts)
     for effort in EFFORTS[1:]:
         said = json.dumps(rendered(HI, thinking=Thinking(True, effort), quirks=quirks))
         assert f'"{effort}"' not in said or effort == "high"
@@ -389,7 +389,7 @@ REPLAYS: list[tuple[str, bool, bool]] = [
 def test_reasoning_comes_back_where_it_is_wanted(
     replay: Any, calls: bool, there: bool, field: str
 ) -> None:
-    quirks = relay.Quirks(replay=replay, replay_field=field)
+    quirks = relay.ChatQuirks(replay=replay, replay_field=field)
     called = (ToolCall("a", "n"),) if calls else ()
     body = rendered(HI, Message("assistant", (THOUGHT, Text("x"), *called)), HI, quirks=quirks)
     assert (body["messages"][1].get(field) == "Hm.") is there
@@ -397,7 +397,7 @@ def test_reasoning_comes_back_where_it_is_wanted(
 
 def test_details_come_back_to_their_own_account_as_they_were() -> None:
     details = [{"type": "reasoning.encrypted", "data": "gAAA", "id": "rs_1", "index": 0}]
-    quirks = relay.Quirks(replay="always", replay_field="reasoning_details")
+    quirks = relay.ChatQuirks(replay="always", replay_field="reasoning_details")
     for account, there in ((ACCOUNT, details), ("", details), ("99999999", None)):
         thought = Reasoning("", Seal("cd", json.dumps(details), account))
         body = rendered(HI, Message("assistant", (thought, Text("x"))), HI, quirks=quirks)
@@ -417,7 +417,7 @@ def test_details_come_back_to_their_own_account_as_they_were() -> None:
     ],
 )
 def test_strict_is_said_as_the_provider_takes_it(how: Any, said: Any, there: Any) -> None:
-    body = rendered(HI, tools=(Tool("t", "", {}, said),), quirks=relay.Quirks(tool_strict=how))
+    body = rendered(HI, tools=(Tool("t", "", {}, said),), quirks=relay.ChatQuirks(tool_strict=how))
     assert body["tools"][0]["function"].get("strict") is there
 
 
@@ -425,7 +425,7 @@ def test_who_the_user_is_goes_out_hashed_and_only_where_it_is_taken() -> None:
     """Claude Code's user_id has 150 characters; the limits are 64 (PROTOCOLS.md 3.6 no. 58)."""
     known = {"user": "u" * 150, "session": "s" * 150}
     assert not {"user", "safety_identifier", "prompt_cache_key"} & rendered(HI, **known).keys()
-    quirks = relay.Quirks(identity=("user", "safety_identifier", "prompt_cache_key"))
+    quirks = relay.ChatQuirks(identity=("user", "safety_identifier", "prompt_cache_key"))
     first, second = (rendered(HI, **known, quirks=quirks) for _ in range(2))
     assert first == second
     for name in quirks.identity:
@@ -437,20 +437,20 @@ def test_who_the_user_is_goes_out_hashed_and_only_where_it_is_taken() -> None:
 def test_a_beginning_of_an_answer_goes_only_where_it_is_understood() -> None:
     """PROTOCOLS.md 2.3.1: prefill only for providers with prefix support."""
     begun = Message("assistant", (Text("{"),))
-    assert rendered(HI, begun, quirks=relay.Quirks(prefill="prefix"))["messages"][-1] == {
+    assert rendered(HI, begun, quirks=relay.ChatQuirks(prefill="prefix"))["messages"][-1] == {
         "role": "assistant",
         "content": "{",
         "prefix": True,
     }
     request = relay.Request(model="m", messages=(HI, begun))
-    out = C.render_request(request, relay.Quirks(), ACCOUNT)
+    out = C.render_request(request, relay.ChatQuirks(), ACCOUNT)
     assert [m["role"] for m in out.body["messages"]] == ["user"]
     assert "prefill" in out.dropped
 
 
 def test_what_a_provider_does_not_sample_by_is_said() -> None:
     request = relay.Request(model="m", messages=(HI,), sampling=relay.Sampling(0.5, 0.5, 7, 3))
-    out = C.render_request(request, relay.Quirks(sampling=("temperature",)), ACCOUNT)
+    out = C.render_request(request, relay.ChatQuirks(sampling=("temperature",)), ACCOUNT)
     assert out.body["temperature"] == 0.5
     assert {"top_p", "top_k", "seed"} <= set(out.dropped)
 

@@ -167,7 +167,7 @@ def test_checklist_06_odd_tool_names_are_changed_there_and_back(name: str) -> No
     )
     request = A.parse_request(body)
     fits, back = relay.suited(request, re.compile(KIMI.tool_name), re.compile(C.call_id))
-    there = C.render_request(fits, relay.Quirks(), ACCOUNT).body
+    there = C.render_request(fits, relay.ChatQuirks(), ACCOUNT).body
     wanted = there["tools"][0]["function"]["name"]
     assert re.fullmatch(KIMI.tool_name, wanted)
     assert there["tool_choice"]["function"]["name"] == wanted
@@ -185,7 +185,7 @@ def test_checklist_07_the_billing_block_is_not_passed_on() -> None:
     first, second = (to_chat(system=system(cch)) for cch in ("00a1b", "ffe22"))
     assert relay.dumps(first) == relay.dumps(second)
     assert first["messages"][0] == {"role": "system", "content": "You are Claude Code."}
-    same = [passed(anthropic(system=system(cch)), relay.Quirks()) for cch in ("1", "2")]
+    same = [passed(anthropic(system=system(cch)), relay.AnthropicQuirks()) for cch in ("1", "2")]
     assert same[0] == same[1] == anthropic(system=[text("You are Claude Code.")])
 
 
@@ -193,8 +193,8 @@ def test_checklist_08_a_system_message_in_the_middle_stays_where_it_is() -> None
     history = [user("One"), assistant("1"), user("Two"), {"role": "system", "content": "Be brief."}]
     following = [*history, assistant("2"), user("Three")]
     for quirks, role, said in (
-        (relay.Quirks(system_in_place=True), "system", "Be brief."),
-        (relay.Quirks(), "user", "<system-reminder>\nBe brief.\n</system-reminder>"),
+        (relay.ChatQuirks(system_in_place=True), "system", "Be brief."),
+        (relay.ChatQuirks(), "user", "<system-reminder>\nBe brief.\n</system-reminder>"),
     ):
         first, second = (to_chat(quirks, messages=said) for said in (history, following))
         assert second["messages"][: len(first["messages"])] == first["messages"]
@@ -210,7 +210,7 @@ def test_checklist_08_a_system_message_never_parts_calls_from_their_results() ->
         {"role": "system", "content": "Be brief."},
         user(result("a")),
     ]
-    body = to_chat(relay.Quirks(system_in_place=True), messages=history)
+    body = to_chat(relay.ChatQuirks(system_in_place=True), messages=history)
     assert roles(body) == ["user", "assistant", "tool", "system"]
 
 
@@ -359,7 +359,7 @@ def test_checklist_15_reasoning_content_comes_back_on_tool_turns(quirks: relay.Q
 def test_checklist_16_where_it_is_refused_reasoning_does_not_come_back() -> None:
     thought = {"type": "thinking", "thinking": "Hm.", "signature": ""}
     history = [user("Go"), assistant(thought, use("a")), user(result("a"))]
-    body = to_chat(relay.Quirks(replay="never"), messages=history)
+    body = to_chat(relay.ChatQuirks(replay="never"), messages=history)
     assert "reasoning" not in json.dumps(body)
 
 
@@ -483,7 +483,7 @@ def test_checklist_24_an_allowed_subset_is_what_is_offered(mode: str, there: str
 
 
 def test_checklist_24_what_a_provider_does_not_know_is_dropped_and_said() -> None:
-    quirks = relay.Quirks(tool_choice=("auto",))
+    quirks = relay.ChatQuirks(tool_choice=("auto",))
     body = anthropic(tools=TOOLS_A, tool_choice={"type": "any"})
     rendered = carried(body, A, C, quirks)
     assert "tool_choice" not in rendered.body

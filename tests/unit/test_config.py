@@ -260,7 +260,8 @@ PROBLEMS: dict[str, tuple[str, list[str]]] = {
             "3:27: providers.b.endpoint: expected a URL with http:// or https://, got 'ftp://b'",
             "4:27: providers.c.endpoint: expected a URL with http:// or https://, got 'http://c:99999'",
             "5:27: providers.d.endpoint: expected a URL with http:// or https://, got 'http://'",
-            "6:3: providers.e.api_format: required: say openai or anthropic, which this URL speaks",
+            "6:3: providers.e.api_format: required: say what this URL speaks, "
+            + " or ".join(relay.DIALECTS),
         ],
     ),
     "dialects": (

@@ -282,7 +282,8 @@ def provider(fields: str) -> relay.Provider:
 
 
 def address(fields: str, dialect: str, model: str = "m") -> str:
-    return provider(fields).plans[0].endpoint(dialect).address(model)
+    endpoint = provider(fields).plans[0].endpoint(dialect)
+    return endpoint.dialect.address(endpoint.url, model, stream=False)
 
 
 PRESETS = [
