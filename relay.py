@@ -65,9 +65,11 @@ import operator
 import os
 import re
 import secrets
+import select
 import signal
 import socket
 import sys
+import threading
 import time
 import traceback
 import urllib.parse
@@ -6805,28 +6807,93 @@ def termination(error: RelayError) -> str:
 # ==== 16. Log =================================================================
 # One line per request, written when it is over, and a few events in between.  Text for people
 # on a terminal, JSON otherwise.  Secrets were taken out by whoever made the text; headers and
-# bodies never come here.
+# bodies never come here.  Writing is a thread's work: a pipe that nobody reads holds up that
+# thread and nothing else; what then no longer fits is counted, and the count is said later.
+#
+#     event loop  --put-->  at most 4 MB of lines  --thread-->  stderr
 
 _LEVELS: Final = ("debug", "info", "warning", "error")
+_MOST_UNWRITTEN: Final = 4 << 20  # bytes of lines that may wait: some 10,000 requests
+
+
+class Sink:
+    """A stream that lines are written to in their order, by a thread of its own."""
+
+    def __init__(self, stream: TextIO | None, most: int = _MOST_UNWRITTEN) -> None:
+        """`stream` is None where stderr was closed: descriptor 2 may be a client's socket then."""
+        self.terminal = stream is not None and stream.isatty()
+        self.dropped = 0  # lines that nobody will ever see
+        self._most = most if stream is not None else 0
+        self._waiting: list[bytes] = []
+        self._size = 0  # bytes not written yet, those in the thread's hands included
+        self._untold = 0  # lines dropped since the count was last said
+        self._changed = threading.Condition()
+        if stream is not None:
+            # Straight to the descriptor: at exit Python waits for the lock of its own stream,
+            # which a thread that is stuck in a write would hold.
+            arguments = (stream.fileno(),)
+            threading.Thread(target=self._run, args=arguments, name="log", daemon=True).start()
+
+    def put(self, line: str, lost: Callable[[int], str]) -> None:
+        """Take a line if there is room; `lost` words the count of those there was none for."""
+        with self._changed:
+            before = lost(self._untold) + "\n" if self._untold else ""
+            data = f"{before}{line}\n".encode(errors="replace")
+            if self._size + len(data) > self._most:
+                self._drop(1)
+                return
+            self._waiting.append(data)
+            self._size += len(data)
+            self._untold = 0
+            self._changed.notify_all()
+
+    def flush(self, within: float) -> bool:
+        """Wait until all is written, but not for ever; was it?"""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._size == 0, within)
+
+    def _drop(self, lines: int) -> None:
+        self.dropped += lines
+        self._untold += lines
+
+    def _run(self, descriptor: int) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting)
+                data = b"".join(self._waiting)
+                self._waiting.clear()
+            while data:
+                data = data[self._write(descriptor, data) :]
+
+    def _write(self, descriptor: int, data: bytes) -> int:
+        """How much of it is done with: written, or given up because it cannot be."""
+        written = 0
+        try:
+            written = os.write(descriptor, data[: 1 << 16])
+        except BlockingIOError:  # who shares the terminal or pipe made it so; node does
+            select.select((), (descriptor,), ())
+        except OSError:  # a full disk, a reader that is gone: it must not stop service
+            written = len(data)
+            with self._changed:
+                self._drop(data.count(b"\n"))
+        with self._changed:
+            self._size -= written
+            self._changed.notify_all()
+        return written
 
 
 class Log:
-    """Writes lines; `zone` is for the times in text, JSON has UTC."""
+    """Says what happens, in lines; `zone` is for the times in text, JSON has UTC."""
 
-    def __init__(self, config: LogConfig, zone: datetime.tzinfo | None, stream: TextIO) -> None:
-        self.text = (config.format or ("text" if stream.isatty() else "json")) == "text"
+    def __init__(self, config: LogConfig, zone: datetime.tzinfo | None, sink: Sink) -> None:
+        self.text = (config.format or ("text" if sink.terminal else "json")) == "text"
+        self.sink = sink
         self._least = _LEVELS.index(config.level)
         self._zone = zone
-        self._stream = stream
 
     def event(self, level: str, message: str, **fields: Any) -> None:
-        if _LEVELS.index(level) < self._least:
-            return
-        if self.text:
-            said = "  ".join(f"{name}={_plain(value)}" for name, value in fields.items())
-            self._write(f"{self._clock()} {level:7} {message}  {said}".rstrip())
-        else:
-            self._write_json({"level": level, "message": message} | fields)
+        if _LEVELS.index(level) >= self._least:
+            self._write(self._event_line(level, message, fields))
 
     def request(self, record: JSON) -> None:
         """The line of a request; what went wrong is a warning, the rest is information."""
@@ -6836,7 +6903,7 @@ class Log:
         if self.text:
             self._write(f"{self._clock()} {_request_text(record)}")
         else:
-            self._write_json({"level": level} | record)
+            self._write(self._json_line({"level": level} | record))
 
     def fault(self, error: BaseException) -> None:
         """An exception nobody expected: where it happened, but not what the values were."""
@@ -6846,14 +6913,21 @@ class Log:
     def _clock(self) -> str:
         return datetime.datetime.now(self._zone).strftime("%H:%M:%S")
 
-    def _write_json(self, record: JSON) -> None:
+    def _event_line(self, level: str, message: str, fields: JSON) -> str:
+        if not self.text:
+            return self._json_line({"level": level, "message": message} | fields)
+        said = "  ".join(f"{name}={_plain(value)}" for name, value in fields.items())
+        return f"{self._clock()} {level:7} {message}  {said}".rstrip()
+
+    def _json_line(self, record: JSON) -> str:
         stamp = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
-        self._write(dumps({"time": stamp} | record).decode())
+        return dumps({"time": stamp} | record).decode()
+
+    def _lost(self, count: int) -> str:
+        return self._event_line("warning", "log lines were lost: nobody read", {"lines": count})
 
     def _write(self, line: str) -> None:
-        with contextlib.suppress(OSError):  # a log that cannot be written must not stop service
-            self._stream.write(line + "\n")
-            self._stream.flush()
+        self.sink.put(line, self._lost)
 
 
 def _plain(value: object) -> str:
@@ -7044,23 +7118,56 @@ class Inflater:
     def __init__(self, coding: str, most: int = MOST_HELD) -> None:
         coding = coding.strip().lower()
         self.active = coding in ("gzip", "deflate", "x-gzip")
-        self._stream = zlib.decompressobj(47 if "gzip" in coding else 15)  # 47: gzip or zlib
-        self._raw = coding == "deflate"
+        self._members = coding != "deflate"  # RFC 1952 2.2: gzip files may follow one another
+        self._bare = coding == "deflate"  # zlib by RFC 9110 8.4.1.2, bare deflate at some servers
+        self._window = 47 if self._members else 15  # 47: gzip or zlib
+        self._stream: Any = None
         self._most = most
 
     def feed(self, data: bytes) -> bytes:
         if not self.active:
             return data
-        try:
-            plain = self._stream.decompress(data, self._most)
-        except zlib.error as error:
-            if self._raw:  # "deflate" is zlib by the RFC and bare deflate at some servers
-                self._raw, self._stream = False, zlib.decompressobj(-15)
-                return self.feed(data)
-            raise UpstreamError("transient", f"sent a broken content coding: {error}") from error
-        if self._stream.unconsumed_tail:
-            raise UpstreamError("transient", f"sent more than {self._most >> 20} MB")
+        plain = b""
+        while data := self._of_a_member(data):
+            try:
+                plain += self._stream.decompress(data, self._most + 1 - len(plain))
+            except zlib.error as error:
+                if not self._bare:
+                    raise self.broken(str(error)) from error
+                self._bare, self._stream = False, zlib.decompressobj(-15)
+                continue
+            self._bare = False
+            if len(plain) > self._most:
+                raise self.too_much()
+            data = self._stream.unused_data
         return plain
+
+    def _of_a_member(self, data: bytes) -> bytes:
+        """What is to be read next: of the member under way, or of one that begins here."""
+        if self._stream is not None and self._stream.eof:
+            data = data.lstrip(b"\0")  # as gzip(1) pads files on tapes
+            if data and not self._members:
+                raise self.broken("bytes follow its end")
+        if data and (self._stream is None or self._stream.eof):
+            self._stream = zlib.decompressobj(self._window)
+        return data
+
+    def finish(self) -> None:
+        """The body is over; the coding has to be, too, or what came is not all of it."""
+        if self._stream is not None and not self._stream.eof:
+            raise self.broken("it ends early")
+
+    def whole(self, data: bytes) -> bytes:
+        """A body that is all here."""
+        plain = self.feed(data)
+        self.finish()
+        return plain
+
+    def too_much(self) -> RelayError:
+        return UpstreamError("transient", f"sent more than {self._most >> 20} MB")
+
+    def broken(self, why: str) -> RelayError:
+        return UpstreamError("transient", f"sent a broken content coding: {why}")
 
 
 # ==== 18. Demo ================================================================
@@ -7221,31 +7328,39 @@ def permitted(model: str, caller: Caller, plan: Plan) -> Route:
     raise UnknownModel(f"no provider serves model {model!r}; {hint}")
 
 
+class RequestInflater(Inflater):
+    """The same toward clients: what is wrong with a body is the client's fault here."""
+
+    def too_much(self) -> RelayError:
+        return TooLarge(f"the body is over server.max_body, {self._most >> 20} MB")
+
+    def broken(self, why: str) -> RelayError:
+        return BadRequest(f"the body cannot be read: a broken content coding: {why}")
+
+
 async def read_body(request: web.BaseRequest, limits: ServerConfig) -> bytes:
     """The whole body, within the limits of size and time."""
-    too_large = TooLarge(f"the body is over server.max_body, {limits.max_body >> 20} MB")
+    coding = request.headers.get("Content-Encoding", "identity").strip().lower()
+    inflater = RequestInflater(coding, limits.max_body)
     if (request.content_length or 0) > limits.max_body:
-        raise too_large
+        raise inflater.too_much()
+    if not inflater.active and coding != "identity":
+        raise UnknownCoding(f"Content-Encoding {coding[:20]!r} cannot be read; send gzip or none")
     if request.headers.get("Expect", "").lower() == "100-continue":
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         request.writer.output_size = 0
-    coding = request.headers.get("Content-Encoding", "identity").strip().lower()
-    inflater = Inflater(coding, limits.max_body)
-    if not inflater.active and coding != "identity":
-        raise UnknownCoding(f"Content-Encoding {coding[:20]!r} cannot be read; send gzip or none")
     blocks, size = list[bytes](), 0
     try:
         async with asyncio.timeout(limits.body_timeout):
             while block := await request.content.readany():
                 blocks.append(inflater.feed(block))
                 if (size := size + len(blocks[-1])) > limits.max_body:
-                    raise too_large
-    except UpstreamError as error:  # of the inflater; the fault is the client's here
-        raise BadRequest(f"the body cannot be read: {error.message}") from error
+                    raise inflater.too_much()
+        inflater.finish()
     except TimeoutError:
         message = f"the request was not here within {limits.body_timeout:g} s"
         raise TooSlow(message) from None
-    except (web.RequestPayloadError, zlib.error, ValueError) as error:
+    except (web.RequestPayloadError, ValueError) as error:
         raise BadRequest(f"the body cannot be read: {error}") from error
     return b"".join(blocks)
 
@@ -7883,7 +7998,7 @@ class Relay:
         pipe = answer.pipe
         if isinstance(pipe, Gathered):
             answer.raw = await read_all(reply, lane.target.provider.timeouts.idle)
-            pipe.feed(inflater.feed(answer.raw))
+            pipe.feed(inflater.whole(answer.raw))
             answer.head = pipe.eof()
         else:
             while not (pipe.begun or pipe.failure):
@@ -8090,7 +8205,7 @@ class Relay:
                     body = await read_all(reply, 10, 1 << 20)
                 finally:
                     reply.close()
-            plain = Inflater(reply.headers.get("Content-Encoding", "")).feed(body)
+            plain = Inflater(reply.headers.get("Content-Encoding", "")).whole(body)
             counted = dialect.parse_count(loads(plain)) if reply.status == 200 else None
         except (TimeoutError, *UNREADABLE):
             return None
@@ -8419,9 +8534,8 @@ class Server:
         for listen in config.listen:
             await self._listen(listen)
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop)
-        loop.add_signal_handler(signal.SIGHUP, self.reload)
+        for number, act in self._signals().items():
+            loop.add_signal_handler(number, act)
         names = ", ".join(self.relay.plan.providers) or "none"
         listening = ", ".join(config.listen)
         self.log.event("info", f"relay {__version__} is ready", listen=listening, providers=names)
@@ -8458,7 +8572,7 @@ class Server:
             return
         self.relay.plan = plan
         self.relay.health.forget(time.time())
-        self.log = self.relay.log = Log(plan.config.log, plan.zone, sys.stderr)
+        self.log = self.relay.log = Log(plan.config.log, plan.zone, self.log.sink)
         self.operations.generation += 1
         changed = changes(old, plan.config)
         self.operations.last_reload = "; ".join(changed) or "nothing changed"
@@ -8484,9 +8598,27 @@ class Server:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(listen.removeprefix("unix:"))
         self.log.event("info", "stopped")
+        _deafen(self._signals())
+
+    def _signals(self) -> dict[signal.Signals, Callable[[], None]]:
+        stop = self._stop
+        return {signal.SIGTERM: stop, signal.SIGINT: stop, signal.SIGHUP: self.reload}
 
     def _stop(self) -> None:
         (self._hurry if self._stopping.is_set() else self._stopping).set()
+
+
+def _deafen(signals: Iterable[signal.Signals]) -> None:
+    """From now on one more signal changes nothing: the exit status stays 0.
+
+    Closing the loop would give them back their default, which is to end with status -15;
+    between its removal and ours they have to wait.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    for number in signals:
+        asyncio.get_running_loop().remove_signal_handler(number)
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _remove_stale_socket(path: str) -> None:
@@ -8549,9 +8681,12 @@ def command_serve(args: argparse.Namespace) -> int:
     plan = load(source)
     if source.path is None and not args.demo:
         print(f"# from the environment\n{source.text}", file=sys.stderr, flush=True)
-    log = Log(plan.config.log, plan.zone, sys.stderr)
-    with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(_serve(plan, source, log))
+    log = Log(plan.config.log, plan.zone, Sink(sys.stderr))
+    try:
+        with contextlib.suppress(KeyboardInterrupt):
+            asyncio.run(_serve(plan, source, log))
+    finally:
+        log.sink.flush(within=2)  # seconds; a reader that has stopped is not waited for
     return 0
 
 

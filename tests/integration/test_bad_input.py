@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gzip
 import json
 
 import pytest
@@ -213,6 +214,41 @@ async def test_a_declared_body_above_the_limit_is_413_before_it_is_sent(
         head = {"host": "localhost", "content-length": "1000000000"}
         await wire.send(request_head("POST", "/v1/messages", head))
         assert await asyncio.wait_for(wire.head(), 5) == 413
+
+
+GZIP = {"content-encoding": "gzip"}
+
+
+@pytest.mark.parametrize("client", DIALECTS)
+async def test_a_body_that_inflates_above_the_limit_is_413(
+    client: str, upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    server = await relay(config(upstream) | {"server": {"max_body": "10KB"}})
+    for size in (11_000, 5_000_000):
+        raw = gzip.compress(dump(DIALECTS[client].body(text="x" * size)))
+        reply = await ask(http, server, client, raw=raw, headers=GZIP)
+        assert (reply.status, "max_body" in reply.error["message"]) == (413, True)
+    assert upstream.requests == []
+
+
+async def test_a_compressed_body_of_two_members_is_read_to_its_end(
+    upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    server = await relay(config(upstream))
+    body = dump(chat(text="Halves."))
+    raw = gzip.compress(body[:40]) + gzip.compress(body[40:])
+    assert (await ask(http, server, raw=raw, headers=GZIP)).said.text == TEXT
+    assert "Halves." in upstream.requests[0].body.decode()
+
+
+async def test_a_compressed_body_that_is_not_all_there_is_400(
+    upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    server = await relay(config(upstream))
+    for raw in (gzip.compress(dump(chat()))[:-8], gzip.compress(dump(chat())) + b"more"):
+        reply = await ask(http, server, raw=raw, headers=GZIP)
+        assert (reply.status, "content coding" in reply.error["message"]) == (400, True)
+    assert upstream.requests == []
 
 
 @pytest.mark.parametrize("size", [20_000, 300_000])

@@ -1,6 +1,7 @@
 """SIGTERM and SIGINT: no new work, the running work ends well, status 0; the second ends all."""
 
 import asyncio
+import contextlib
 import signal
 
 import aiohttp
@@ -98,6 +99,20 @@ async def test_a_second_signal_ends_at_once(
         reply = await wire.reply()
     assert not reply.clean
     await asyncio.wait_for(upstream.requests[0].left.wait(), 1)
+
+
+@BOTH
+async def test_any_number_of_signals_ends_with_status_0(
+    by: signal.Signals, upstream: FakeUpstream, relay: Start
+) -> None:
+    server = await relay(config(upstream))
+    async with dial(server) as wire:
+        await held_stream(upstream, wire)
+        with contextlib.suppress(ProcessLookupError):
+            while server.process.returncode is None:
+                server.process.send_signal(by)
+                await asyncio.sleep(0.001)
+        assert await server.exited(within=3) == 0
 
 
 @pytest.mark.parametrize("client", DIALECTS)
