@@ -15,8 +15,8 @@ A request goes
               (who)    (where)  (failover)               (bytes) (usage, log)
 
 The rule of this file: code refers only to what stands above it.  First come values
-(sections 1-13: pure; no await, no clock, no socket), then memory (14-15: synchronous, told
-the time), then I/O (16-24).  To follow one request start at `Relay.handle` and read upward.
+(sections 1-13: pure; no await, no clock, no socket), then memory (14-16: synchronous, told
+the time), then I/O (17-25).  To follow one request start at `Relay.handle` and read upward.
 
 Contents
      1. Errors                what can go wrong, and what it means
@@ -33,16 +33,17 @@ Contents
     12. Configuration         the YAML file, and everything wrong with it
     13. Plan                  a configuration compiled to answer "where may this go?"
     14. Health                who is cooling down, why, until when
-    15. Verdict               what a client is told when nothing worked
-    16. Log                   one line per request
-    17. Upstream              one HTTP exchange with a provider
-    18. Demo                  the embedded provider
-    19. Client                who asks; the body read, the answer written
-    20. Exchange              one request and how it goes out
-    21. Relay                 from accept to settle
-    22. Operations            which path is whose; probes, lists, status
-    23. Server                sockets, signals, reload, drain
-    24. Command line          the commands as a table
+    15. Balance               which of several equals goes first
+    16. Verdict               what a client is told when nothing worked
+    17. Log                   one line per request
+    18. Upstream              one HTTP exchange with a provider
+    19. Demo                  the embedded provider
+    20. Client                who asks; the body read, the answer written
+    21. Exchange              one request and how it goes out
+    22. Relay                 from accept to settle
+    23. Operations            which path is whose; probes, lists, status
+    24. Server                sockets, signals, reload, drain
+    25. Command line          the commands as a table
 """
 
 from __future__ import annotations
@@ -5614,13 +5615,13 @@ def _provider(site: Site) -> ProviderConfig:
     return config
 
 
-LATER_BALANCES: Final = "round_robin|weighted|least_busy|least_latency"
+BALANCES: Final = ("order", "round_robin", "weighted", "least_busy", "least_latency")
 
 
 @dataclass(frozen=True, kw_only=True)
 class RuleConfig:
     to: tuple[str, ...] = option(many(TEXT), "Targets in order.", (), required=True)
-    balance: str = option(word("order", later=LATER_BALANCES), "How to choose among them.", "order")
+    balance: str = option(word(*BALANCES), "Who of them goes first.", "order")
     when: None = later("Conditions on the request.")
     wait: None = later("How long to hold a request while all targets cool down.")
     hedge_after: None = later("When to ask a second target.")
@@ -5912,10 +5913,15 @@ class Lane:
         provider, model = self.target.provider.name, self.target.model
         return {
             "credential": self.credential.name,
-            "credential+model": f"{self.credential.name} {model}",
+            "credential+model": self.name,
             "provider+model": f"{provider} {model}",
             "endpoint": f"{provider} {self.endpoint.base}",
         }[scope]
+
+    @property
+    def name(self) -> str:
+        """Stable, and no other lane's."""
+        return f"{self.credential.name} {self.target.model}"
 
     def __str__(self) -> str:
         several = len(self.plan.credentials) > 1
@@ -5934,6 +5940,9 @@ class Route:
     name: str
     why: str
     groups: tuple[tuple[Target, ...], ...]
+    balance: str = "weighted"  # how equals are put in order
+    wait: float = 0.0  # seconds to hold a request while all are cooling down
+    hedge_after: float = math.inf  # seconds until a second one is asked as well
 
     def targets(self) -> list[Target]:
         return [target for group in self.groups for target in group]
@@ -6064,8 +6073,11 @@ class Plan:
         found = exact or next(globs, None)
         if not found or not rules[found]:
             return None
-        targets = (self._target(to, name) for to in rules[found][0].to)
-        return Route(name, f"rule {found}", tuple((t,) for t in targets if t))
+        rule = rules[found][0]
+        targets = tuple(t for to in rule.to if (t := self._target(to, name)))
+        if rule.balance == "order":
+            return Route(name, f"rule {found}", tuple((t,) for t in targets))
+        return Route(name, f"rule {found}", (targets,) if targets else (), rule.balance)
 
     def _by_address(self, name: str) -> Route | None:
         head, model = addressed(name)
@@ -6607,21 +6619,9 @@ class Health:
             if len(self._bound) > _MOST_BOUND:
                 del self._bound[next(iter(self._bound))]
 
-    def preferred(
-        self,
-        items: Sequence[T],
-        identity: str,
-        name: Callable[[T], str],
-        weight: Callable[[T], float],
-        holds: Callable[[T, str], bool],
-    ) -> list[T]:
-        """Equals in order: what served the conversation last, then as `ranked` has them.
-
-        Caches and sealed reasoning belong to an account; see `Route.targets`.
-        """
-        order = ranked(items, identity, name, weight)
-        bound = self._bound.get(identity)
-        return sorted(order, key=lambda item: not holds(item, bound)) if bound else order
+    def bound(self, identity: str) -> str:
+        """The credential that served the conversation last; "" if none did."""
+        return self._bound.get(identity, "")
 
     def cooling(self, lane: Lane, now: float) -> Mark | None:
         """The mark that keeps a lane from being used, the longest if there are several."""
@@ -6636,45 +6636,6 @@ class Health:
         marks = (self.marks.get(lane.key(s)) for s in ("credential", "credential+model"))
         return any(m and m.until > now and FAILURES[m.failure].opens_next_plan for m in marks)
 
-    def lanes(
-        self,
-        groups: Iterable[Sequence[Target]],
-        dialect: str,
-        identity: str,
-        now: Callable[[], float],
-    ) -> Iterator[tuple[Lane, Mark | None]]:
-        """Every way there is, in order, each with what keeps it from being used just now.
-
-        A target's next plan opens only when every credential of the one before is marked as
-        used up.  What happens between two steps counts, so a plan that runs out in the middle
-        of a request opens the next at once.
-        """
-        for target in self._targets(groups, identity):
-            for plan in target.provider.plans:
-                endpoint = plan.endpoint(dialect)
-                order = self.preferred(
-                    plan.credentials,
-                    identity,
-                    name=lambda credential: credential.name,
-                    weight=lambda credential: 1.0,
-                    holds=lambda credential, bound: credential.name == bound,
-                )
-                lanes = [Lane(target, plan, credential, endpoint) for credential in order]
-                for lane in lanes:
-                    yield lane, self.cooling(lane, now())
-                if not all(self.exhausted(lane, now()) for lane in lanes):
-                    break
-
-    def _targets(self, groups: Iterable[Sequence[Target]], identity: str) -> Iterator[Target]:
-        for group in groups:
-            yield from self.preferred(
-                group,
-                identity,
-                name=str,
-                weight=lambda target: target.provider.config.weight,
-                holds=lambda target, bound: bound.startswith(f"{target.provider.name}/"),
-            )
-
     def forget(self, now: float) -> None:
         """Let go of marks that are over, the long gone always and the rest under pressure."""
         for key, mark in list(self.marks.items()):
@@ -6688,7 +6649,187 @@ class Health:
                 del self.marks[key]
 
 
-# ==== 15. Verdict =============================================================
+# ==== 15. Balance =============================================================
+# Which of several equals goes first.  A conversation stays with what served it last, because
+# caches and sealed reasoning belong to an account; for the others the route's mode decides, first
+# among targets of one rank, then among the credentials of a target's plan:
+#
+#     weighted         by the conversation's name (`ranked`): shares by weight, no table
+#     round_robin      who has waited longest for a turn
+#     least_busy       who has the fewest attempts under way
+#     least_latency    the sooner of two that the conversation's name picks: choosing the best
+#                      of all would send everybody there at once
+#
+# What is remembered is keyed by stable names and bounded.  Ties are broken by `ranked`, so the
+# same history and the same request give the same order.
+
+FADING: Final = 60.0  # seconds in which a time to first event comes to count half
+_LATEST: Final = 0.3  # the share of the latest time in the mean
+_MOST_REMEMBERED: Final = 10_000  # clients make up model names, and each is a lane
+
+
+class Flight:
+    """An attempt under way; it counts until `end`, which may come from several sides."""
+
+    def __init__(self, busy: dict[str, int], name: str) -> None:
+        self._busy = busy
+        self._name = name
+        busy[name] = busy.get(name, 0) + 1
+
+    def end(self) -> None:
+        name, self._name = self._name, ""
+        if name and self._busy[name] > 1:
+            self._busy[name] -= 1
+        elif name:
+            del self._busy[name]
+
+
+@dataclass(frozen=True, slots=True)
+class _Equal:
+    """One of several of the same rank: a target, or one credential's lane at it."""
+
+    place: int  # where it stands among them
+    name: str
+    weight: float
+    bound: bool  # did it serve the conversation last?
+    lanes: tuple[Lane, ...]  # its lanes that are open and not cooling down
+
+
+class Balance:
+    """The order of lanes; who is busy, whose turn it was, how soon each answered."""
+
+    def __init__(self, health: Health) -> None:
+        self.busy: dict[str, int] = {}  # lane -> attempts under way
+        self._health = health
+        self._turns: dict[str, int] = {}  # rule and item -> its last turn, the latest last
+        self._turn = 0
+        self._soon: dict[str, tuple[float, float]] = {}  # lane -> seconds, and when seen
+
+    def lanes(
+        self, route: Route, dialect: str, identity: str, now: Callable[[], float]
+    ) -> Iterator[tuple[Lane, Mark | None]]:
+        """Every way there is, in order, each with what keeps it from being used just now.
+
+        What happens between two steps counts, so a plan that runs out in the middle of a
+        request opens the next at once.
+        """
+        for group in route.groups:
+            for target in self._targets(group, route, dialect, identity, now):
+                for lanes in self._plans(target, dialect, now):
+                    for lane in self._credentials(lanes, route, identity, now()):
+                        yield lane, self._health.cooling(lane, now())
+
+    def began(self, lane: Lane, route: Route) -> Flight:
+        """An attempt begins: the lane is busy, and has had its turn."""
+        if route.balance == "round_robin":
+            self._turn += 1
+            for name in (str(lane.target), lane.name):
+                _remember(self._turns, f"{route.why}\0{name}", self._turn)
+        return Flight(self.busy, lane.name)
+
+    def answered(self, lane: Lane, seconds: float, now: float) -> None:
+        """How long its first event took; the latest times count most."""
+        mean, _ = self._soon.get(lane.name, (seconds, now))
+        _remember(self._soon, lane.name, (mean + _LATEST * (seconds - mean), now))
+
+    def seconds(self, lane: Lane, now: float) -> float:
+        """The expected time to first event.  It fades, so that who was slow is asked again."""
+        mean, seen = self._soon.get(lane.name, (0.0, now))
+        return float(mean * 2 ** ((seen - now) / FADING))
+
+    def _plans(
+        self, target: Target, dialect: str, now: Callable[[], float]
+    ) -> Iterator[list[Lane]]:
+        """A target's lanes, plan by plan: the next opens only when every credential of the one
+        before is marked as used up."""
+        for plan in target.provider.plans:
+            endpoint = plan.endpoint(dialect)
+            lanes = [Lane(target, plan, credential, endpoint) for credential in plan.credentials]
+            yield lanes
+            if not all(self._health.exhausted(lane, now()) for lane in lanes):
+                return
+
+    def _targets(
+        self,
+        group: Sequence[Target],
+        route: Route,
+        dialect: str,
+        identity: str,
+        now: Callable[[], float],
+    ) -> Sequence[Target]:
+        if len(group) < 2:
+            return group
+        bound, equals = self._health.bound(identity), list[_Equal]()
+        for place, target in enumerate(group):
+            *_, opened = self._plans(target, dialect, now)
+            free = tuple(lane for lane in opened if not self._health.cooling(lane, now()))
+            provider = target.provider
+            serves = bound.startswith(f"{provider.name}/")
+            equals.append(_Equal(place, str(target), provider.config.weight, serves, free))
+        return [group[place] for place in self._order(equals, route, identity, now())]
+
+    def _credentials(
+        self, lanes: Sequence[Lane], route: Route, identity: str, now: float
+    ) -> Sequence[Lane]:
+        if len(lanes) < 2:
+            return lanes
+        bound, equals = self._health.bound(identity), list[_Equal]()
+        for place, lane in enumerate(lanes):
+            free = () if self._health.cooling(lane, now) else (lane,)
+            equals.append(_Equal(place, lane.name, 1.0, lane.credential.name == bound, free))
+        return [lanes[place] for place in self._order(equals, route, identity, now)]
+
+    def _order(
+        self, equals: Sequence[_Equal], route: Route, identity: str, now: float
+    ) -> list[int]:
+        """Their places by the route's mode, what the conversation is bound to first."""
+        order = ranked(equals, identity, lambda equal: equal.name, lambda equal: equal.weight)
+        order = _MODES[route.balance](self, order, route, now)
+        return [equal.place for equal in sorted(order, key=lambda equal: not equal.bound)]
+
+    # The modes: what `ranked` has put in order, in another
+
+    def _weighted(self, equals: list[_Equal], route: Route, now: float) -> list[_Equal]:
+        return equals
+
+    def _round_robin(self, equals: list[_Equal], route: Route, now: float) -> list[_Equal]:
+        def turn(equal: _Equal) -> tuple[int, int]:
+            return self._turns.get(f"{route.why}\0{equal.name}", 0), equal.place
+
+        return sorted(equals, key=turn)
+
+    def _least_busy(self, equals: list[_Equal], route: Route, now: float) -> list[_Equal]:
+        def attempts(equal: _Equal) -> float:
+            return min((self.busy.get(lane.name, 0) for lane in equal.lanes), default=math.inf)
+
+        return sorted(equals, key=attempts)
+
+    def _least_latency(self, equals: list[_Equal], route: Route, now: float) -> list[_Equal]:
+        def seconds(equal: _Equal) -> float:
+            return min(self.seconds(lane, now) for lane in equal.lanes)
+
+        free = [equal for equal in equals if equal.lanes]
+        cooling = [equal for equal in equals if not equal.lanes]
+        return sorted(free[:2], key=seconds) + free[2:] + cooling
+
+
+_MODES: Final = {
+    "weighted": Balance._weighted,
+    "round_robin": Balance._round_robin,
+    "least_busy": Balance._least_busy,
+    "least_latency": Balance._least_latency,
+}
+
+
+def _remember(memory: dict[str, T], name: str, value: T) -> None:
+    """Set a value, the latest last; the oldest goes when there are too many."""
+    memory.pop(name, None)
+    memory[name] = value
+    if len(memory) > _MOST_REMEMBERED:
+        del memory[next(iter(memory))]
+
+
+# ==== 16. Verdict =============================================================
 # What a client is told when no target is left.  One failed target keeps its class: a limit is a
 # 429, overload a 529 or 503, a timeout a 504.  A provider's 401 is never the client's: clients
 # log out on it, and it is relay's credential that was refused, so it is a 502.  Several failed
@@ -6804,7 +6945,7 @@ def termination(error: RelayError) -> str:
 #                                     I/O                                      #
 ################################################################################
 
-# ==== 16. Log =================================================================
+# ==== 17. Log =================================================================
 # One line per request, written when it is over, and a few events in between.  Text for people
 # on a terminal, JSON otherwise.  Secrets were taken out by whoever made the text; headers and
 # bodies never come here.  Writing is a thread's work: a pipe that nobody reads holds up that
@@ -6960,7 +7101,7 @@ def _request_text(record: JSON) -> str:
     return "  ".join(_plain(step) for step in steps if step)
 
 
-# ==== 17. Upstream ============================================================
+# ==== 18. Upstream ============================================================
 # One HTTP exchange with a provider.  Foreign exceptions become ours here and nowhere else: a
 # provider that says nothing is an UpstreamError like one that says no.  Answers are read in the
 # blocks they come in and in the coding they have; whoever must understand them inflates them.
@@ -7170,7 +7311,7 @@ class Inflater:
         return UpstreamError("transient", f"sent a broken content coding: {why}")
 
 
-# ==== 18. Demo ================================================================
+# ==== 19. Demo ================================================================
 # The embedded provider: no key, no network, always the same answer to the same request.  It
 # calls a tool when the user's words ask for one, so that an agent's loop can be seen whole.
 
@@ -7263,7 +7404,7 @@ def _in_words(events: Iterable[Event]) -> Iterator[Event]:
             yield event
 
 
-# ==== 19. Client ==============================================================
+# ==== 20. Client ==============================================================
 # The client's side of an exchange: who asks, the body as it is read, the answer as it is
 # written.
 
@@ -7441,7 +7582,7 @@ class Downstream:
                 await asyncio.sleep(self._interval - silence)
 
 
-# ==== 20. Exchange ============================================================
+# ==== 21. Exchange ============================================================
 # One client request and all that is known of it so far, and how it goes out on a lane: as the
 # bytes that came where the dialect is the same, else by way of the hub.
 
@@ -7502,6 +7643,7 @@ class Exchange:
         self.body = Body(b"{}")
         self.peek = Peek("", False)
         self.identity = ""
+        self.route = Route("", "", ())
         # What came of it
         self.tried: list[Tried] = []
         self.lane: Lane | None = None
@@ -7703,7 +7845,7 @@ def request_headers(client: CIMultiDictProxy[str], stream: bool, same: bool) -> 
     return kept
 
 
-# ==== 21. Relay ===============================================================
+# ==== 22. Relay ===============================================================
 # One request from accept to settle.  Start at `Relay.handle`.  Until the first meaningful
 # event nothing has reached the client, so trying the next target is free; afterwards a break
 # is told in the client's own words and the connection is closed without an end, because
@@ -7739,6 +7881,7 @@ class Answer:
     inflater: Inflater
     deadline: float  # of the attempt, in the event loop's time
     raw: bytes = b""  # a whole answer, in its content coding
+    flight: Flight | None = None  # the attempt goes on until the answer is over
 
     async def read(self) -> bytes:
         """The next bytes, readable; b"" at the end."""
@@ -7747,6 +7890,11 @@ class Answer:
                 return plain
         return b""
 
+    def close(self) -> None:
+        self.reply.close()
+        if self.flight:
+            self.flight.end()
+
 
 class Relay:
     """Serves requests by the current plan.  State that outlives a request: plan and health."""
@@ -7754,6 +7902,7 @@ class Relay:
     def __init__(self, plan: Plan, upstream: Upstream, log: Log, keepalive: float) -> None:
         self.plan = plan
         self.health = Health()
+        self.balance = Balance(self.health)
         self.upstream = upstream
         self.log = log
         self.keepalive = keepalive
@@ -7793,7 +7942,7 @@ class Relay:
             self.settle(exchange)
 
     async def _serve(self, exchange: Exchange) -> web.StreamResponse:
-        route = await self.admit(exchange)
+        await self.admit(exchange)
         limits = exchange.plan.config.timeouts
         gate = limits.gate if exchange.peek.stream else None
         downstream = Downstream(exchange.request, exchange.id, self.keepalive, gate)
@@ -7803,11 +7952,11 @@ class Relay:
         downstream.alive = exchange.dialect.encoder(asked).alive
         try:
             async with asyncio.timeout(limits.total):
-                answer = await self.attempts(exchange, route)
+                answer = await self.attempts(exchange)
                 try:
                     return await self._answer(exchange, answer, downstream)
                 finally:
-                    answer.reply.close()
+                    answer.close()
         except TimeoutError:
             message = f"not finished within {limits.total:g} s"
             raise UpstreamError("timeout", message) from None
@@ -7831,7 +7980,7 @@ class Relay:
     def _tasks(self) -> set[asyncio.Task[Any]]:
         return {exchange.task for exchange in self.running if exchange.task}
 
-    async def admit(self, exchange: Exchange) -> Route:
+    async def admit(self, exchange: Exchange) -> None:
         """Who asks, for what, and where that goes; everything a client can do wrong."""
         request, plan = exchange.request, exchange.plan
         exchange.caller = authenticated(request, plan)
@@ -7839,11 +7988,11 @@ class Relay:
         exchange.peek = exchange.dialect.peek(exchange.body.wire, request.raw_path)
         exchange.identity = identity_of(request.headers, exchange.body.wire)
         exchange.identity = f"{exchange.caller.name}\0{exchange.identity or exchange.id}"
-        return permitted(exchange.peek.model, exchange.caller, plan)
+        exchange.route = permitted(exchange.peek.model, exchange.caller, plan)
 
     # Attempts
 
-    async def attempts(self, exchange: Exchange, route: Route) -> Answer:
+    async def attempts(self, exchange: Exchange) -> Answer:
         """The first good answer.  Nothing has reached the client yet, so trying on is free.
 
         Two passes: what is cooling down is skipped in the first.  If that left nobody, those
@@ -7852,7 +8001,7 @@ class Relay:
         failures, skipped = list[tuple[Lane, UpstreamError]](), list[tuple[Lane, Mark]]()
         for desperate in (False, True):
             skipped.clear()
-            if answer := await self._pass(exchange, route, desperate, failures, skipped):
+            if answer := await self._pass(exchange, desperate, failures, skipped):
                 return answer
             if failures:
                 break
@@ -7861,13 +8010,12 @@ class Relay:
     async def _pass(
         self,
         exchange: Exchange,
-        route: Route,
         desperate: bool,
         failures: list[tuple[Lane, UpstreamError]],
         skipped: list[tuple[Lane, Mark]],
     ) -> Answer | None:
         """One pass over the lanes; who failed and who was skipped is added to the lists."""
-        for lane, mark in self.lanes(exchange, route):
+        for lane, mark in self.lanes(exchange):
             if mark and not (desperate and mark.worth_a_try):
                 skipped.append((lane, mark))
             elif not self._is_hopeless(lane, failures):
@@ -7879,8 +8027,9 @@ class Relay:
                         return None
         return None
 
-    def lanes(self, exchange: Exchange, route: Route) -> Iterator[tuple[Lane, Mark | None]]:
-        return self.health.lanes(route.groups, exchange.dialect.name, exchange.identity, time.time)
+    def lanes(self, exchange: Exchange) -> Iterator[tuple[Lane, Mark | None]]:
+        dialect = exchange.dialect.name
+        return self.balance.lanes(exchange.route, dialect, exchange.identity, time.time)
 
     @staticmethod
     def _is_hopeless(lane: Lane, failures: Sequence[tuple[Lane, UpstreamError]]) -> bool:
@@ -7902,14 +8051,17 @@ class Relay:
     async def attempt(self, exchange: Exchange, lane: Lane, strip: bool) -> Answer:
         """One lane.  It counts as answered once its first meaningful event is in."""
         began, provider, moment = time.monotonic(), lane.target.provider, time.time()
+        flight = self.balance.began(lane, exchange.route)
         deadline = asyncio.get_running_loop().time() + provider.attempt_total
         outcome, status = "cancelled", 0
         try:
             async with asyncio.timeout_at(deadline):
                 answer = await self._first_event(exchange, lane, strip)
-            answer.deadline = deadline
+            answer.deadline, answer.flight = deadline, flight
             outcome, status = "ok", answer.reply.status
             self.health.succeeded(lane, exchange.identity, time.time(), moment)
+            if exchange.peek.stream:  # a whole answer's time says more of its length
+                self.balance.answered(lane, time.monotonic() - began, time.time())
             return answer
         except (TimeoutError, UpstreamError) as error:
             if not isinstance(error, UpstreamError):
@@ -7918,6 +8070,8 @@ class Relay:
             self.health.failed(lane, error, time.time(), moment)
             raise error from None
         finally:
+            if outcome != "ok":
+                flight.end()
             ms = round((time.monotonic() - began) * 1000)
             exchange.tried.append(Tried(lane, outcome, status, ms))
 
@@ -8176,9 +8330,9 @@ class Relay:
 
     async def _count(self, exchange: Exchange) -> web.StreamResponse:
         """The provider's own count where it has an endpoint for it, or an estimate that says so."""
-        route = await self.admit(exchange)
+        await self.admit(exchange)
         exchange.status, exchange.code = 200, "OK"
-        lane = next((lane for lane, mark in self.lanes(exchange, route) if not mark), None)
+        lane = next((lane for lane, mark in self.lanes(exchange) if not mark), None)
         tokens = await self._counted(exchange, lane) if lane else None
         exchange.note = None if tokens is None else exchange.note
         headers = exchange.answer_headers() | {"Content-Type": "application/json"}
@@ -8219,7 +8373,7 @@ _SEAL_TROUBLE: Final = re.compile(
 )
 
 
-# ==== 22. Operations ==========================================================
+# ==== 23. Operations ==========================================================
 # Which path is whose, and what is not a model's answer: probes, lists, status.  No probe ever
 # calls a provider.
 
@@ -8321,6 +8475,7 @@ class Operations:
                 p.name: {"plans": [b.name for b in p.plans]} for p in plan.providers.values()
             },
             "cooling": marks,
+            "busy": self.relay.balance.busy,
             "last_reload": self.last_reload or None,
         }
         return web.json_response(body, dumps=_json_text)
@@ -8374,7 +8529,7 @@ def refused(request: web.BaseRequest, error: RelayError) -> web.Response:
     return web.Response(body=body, status=dialect.status(error), headers=headers)
 
 
-# ==== 23. Server ==============================================================
+# ==== 24. Server ==============================================================
 # Four verbs in a row: start, run, drain, stop.  SIGHUP builds another plan and swaps it in one
 # assignment, or says everything that is wrong and changes nothing.  SIGTERM and SIGINT stop
 # accepting, let streams finish within the grace period, and end what is left in the client's
@@ -8632,7 +8787,7 @@ def _remove_stale_socket(path: str) -> None:
             Path(path).unlink()
 
 
-# ==== 24. Command line ========================================================
+# ==== 25. Command line ========================================================
 # Arguments to a running server, or to an answer on paper.
 
 DEMO_CONFIG: Final = """\

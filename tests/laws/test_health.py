@@ -31,7 +31,8 @@ identities = st.sampled_from(("", "alice", "bob"))
 
 
 def lanes(health: relay.Health, now: float, identity: str = "") -> list[tuple[relay.Lane, object]]:
-    return list(health.lanes([[target] for target in TARGETS], "openai", identity, lambda: now))
+    route = relay.Route("m", "", tuple((target,) for target in TARGETS))
+    return list(relay.Balance(health).lanes(route, "openai", identity, lambda: now))
 
 
 def every_lane() -> Iterator[relay.Lane]:

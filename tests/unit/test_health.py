@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 from unit.configs import plan_of
 
@@ -51,9 +53,16 @@ def until(health: relay.Health, lane: relay.Lane, at: float = 0.0) -> float | No
     return mark.until - T if mark else None
 
 
+def lanes(
+    health: relay.Health, groups: list[list[relay.Target]], identity: str = "", at: float = 0.0
+) -> Iterator[tuple[relay.Lane, relay.Mark | None]]:
+    route = relay.Route("m", "", tuple(map(tuple, groups)))
+    return relay.Balance(health).lanes(route, "openai", identity, lambda: T + at)
+
+
 def offered(health: relay.Health, at: float = 0.0) -> list[str]:
     """The lanes in order, those that cool down in brackets."""
-    seen = health.lanes([[GLM], [OTHER]], "openai", "", lambda: T + at)
+    seen = lanes(health, [[GLM], [OTHER]], "", at)
     names = [(str(lane), mark) for lane, mark in seen]
     return [f"({name})" if mark else name for name, mark in names]
 
@@ -242,7 +251,7 @@ def test_the_next_plan_opens_when_every_credential_is_used_up_and_closes_at_the_
 def test_a_plan_that_runs_out_in_the_middle_of_a_request_opens_the_next_at_once() -> None:
     health = relay.Health()
     seen = []
-    for lane, _ in health.lanes([[GLM]], "openai", "", lambda: T):
+    for lane, _ in lanes(health, [[GLM]]):
         seen.append(lane.plan.name)
         if lane.plan.name == "coding":
             failed(health, lane, "plan_exhausted", after=7200)
@@ -256,10 +265,7 @@ def test_a_model_that_is_not_in_the_plan_opens_the_next_for_that_model_alone() -
         error = relay.UpstreamError("plan_exhausted", "no", scope="credential+model")
         health.failed(lane, error, T)
     assert "glm/m (regular)" in offered(health)
-    other = [
-        str(lane)
-        for lane, _ in health.lanes([[relay.replace(GLM, model="n")]], "openai", "", lambda: T)
-    ]
+    other = [str(lane) for lane, _ in lanes(health, [[relay.replace(GLM, model="n")]])]
     assert sorted(other) == ["glm/n (coding)#1", "glm/n (coding)#2"]
 
 
@@ -267,7 +273,7 @@ def test_a_model_that_is_not_in_the_plan_opens_the_next_for_that_model_alone() -
 
 
 def first(health: relay.Health, identity: str) -> str:
-    lane, _ = next(iter(health.lanes([[OTHER]], "openai", identity, lambda: T)))
+    lane, _ = next(iter(lanes(health, [[OTHER]], identity)))
     return str(lane)
 
 
@@ -286,16 +292,16 @@ def test_stickiness_never_outranks_an_earlier_target_or_plan() -> None:
     health.succeeded(R1, "a", T)
     health.succeeded(K1, "b", T)
     for name in "ab":
-        lanes = [str(lane) for lane, _ in health.lanes([[GLM], [OTHER]], "openai", name, lambda: T)]
-        assert sorted(lanes[:2]) == ALL
-        assert not [lane for lane in lanes if "regular" in lane]
+        order = [str(lane) for lane, _ in lanes(health, [[GLM], [OTHER]], name)]
+        assert sorted(order[:2]) == ALL
+        assert not [lane for lane in order if "regular" in lane]
 
 
 def test_among_equals_the_target_that_served_it_comes_first() -> None:
     health = relay.Health()
     for served in (K1, C1):
         health.succeeded(served, "a", T)
-        lane, _ = next(iter(health.lanes([[GLM, OTHER]], "openai", "a", lambda: T)))
+        lane, _ = next(iter(lanes(health, [[GLM, OTHER]], "a")))
         assert lane.target.provider is served.target.provider
 
 
