@@ -16,7 +16,7 @@ A request goes
 
 The rule of this file: code refers only to what stands above it.  First come values
 (sections 1-13: pure; no await, no clock, no socket), then memory (14-16: synchronous, told
-the time), then I/O (17-25).  To follow one request start at `Relay.handle` and read upward.
+the time), then I/O (17-26).  To follow one request start at `Relay.handle` and read upward.
 
 Contents
      1. Errors                what can go wrong, and what it means
@@ -41,9 +41,10 @@ Contents
     20. Client                who asks; the body read, the answer written
     21. Exchange              one request and how it goes out
     22. Relay                 from accept to settle
-    23. Operations            which path is whose; probes, lists, status
-    24. Server                sockets, signals, reload, drain
-    25. Command line          the commands as a table
+    23. Forwarding            what is passed on unread: embeddings, images, audio, /p/
+    24. Operations            which path is whose; probes, lists, status
+    25. Server                sockets, signals, reload, drain
+    26. Command line          the commands as a table
 """
 
 from __future__ import annotations
@@ -78,6 +79,7 @@ import zlib
 import zoneinfo
 from abc import ABC, abstractmethod
 from collections.abc import (
+    AsyncIterator,
     Awaitable,
     Callable,
     Iterable,
@@ -130,6 +132,7 @@ __version__ = "0.1.0"
 #       TooSlow             408    the request did not arrive in time
 #       TooLarge            413    the body is over server.max_body
 #       UnknownCoding       415    the body is in a content coding that relay cannot read
+#       NoWebSocket         426    a WebSocket was asked for where there is none
 #       HeaderTooLarge      431    a header is over server.max_header
 #       NotYet              501    understood, but not supported by this version
 #       NoTarget            503    every target failed or is cooling down
@@ -204,6 +207,10 @@ class TooLarge(RelayError):
 
 class UnknownCoding(RelayError):
     status, kind, retry, code = 415, "bad_request", False, "BR"
+
+
+class NoWebSocket(RelayError):
+    status, kind, retry, code = 426, "bad_request", False, "BR"
 
 
 class HeaderTooLarge(RelayError):
@@ -1471,6 +1478,7 @@ class Dialect(ABC):
     error_types: ClassVar[Mapping[str, str]]  # canonical kind -> this format's word
     headers: ClassVar[Mapping[str, str]] = {}  # what a provider needs, unless the client says it
     names_model: ClassVar[bool] = True  # does the body say which model is meant?
+    forwards: ClassVar[bool] = False  # do its providers serve embeddings, images and such?
     turns: ClassVar[str]  # the key of the conversation's turns, oldest first
     output_limits: ClassVar[tuple[str, ...]]  # dotted paths of the room asked for the answer
     uncounted: ClassVar[frozenset[str]] = frozenset()  # keys that counting tokens refuses
@@ -2777,6 +2785,7 @@ class OpenAIChat(Dialect):
     path = "/chat/completions"
     purposes: ClassVar = {"/chat/completions": "answer"}
     auth = "bearer"
+    forwards = True
     turns = "messages"
     output_limits = ("max_tokens", "max_completion_tokens")
     call_id = r".{1,128}"
@@ -4303,6 +4312,61 @@ def _before(wire: JSON, name: str) -> list[str]:
     return keys[: keys.index(name)]
 
 
+class Form:
+    """A multipart form (RFC 7578) while it arrives, as far as its `model` field is concerned.
+
+    A part begins behind a delimiter line, which by definition stands nowhere else, so the field
+    is found exactly.  A second one is refused: servers differ in which they read.
+    """
+
+    def __init__(self, content_type: str) -> None:
+        found_at = _BOUNDARY.search(content_type)
+        if not found_at:
+            raise BadRequest("Content-Type: a form needs its boundary")
+        mark = re.escape(b"--" + (found_at[1] or found_at[2]).encode(errors="replace"))
+        head = rb"(?:\A|\r\n)" + mark + rb"[ \t]*\r\n(?:[^\r\n]+\r\n)*?"
+        name = (
+            rb"content-disposition:[^\r\n]*;[ \t]*name=(?:\"model\"|model(?=[;\r \t]))[^\r\n]*\r\n"
+        )
+        tail = rb"(?:[^\r\n]+\r\n)*\r\n"
+        self._header = re.compile(head + name + tail, re.IGNORECASE)
+        self._value = re.compile(rb"([^\r\n]{0,1024})\r\n" + mark)
+        self._seen = b""  # the last bytes, in which a header may have begun
+        self.data = bytearray()  # what has to be held back: all until the model is known
+        self.span: tuple[int, int] | None = None  # where the model stands in `data`
+
+    def feed(self, block: bytes) -> None:
+        """More of the form; BadRequest if it says twice which model it means."""
+        if self.span:
+            self._seen = self._seen[-_MOST_PART_HEADER:] + block
+            if self._header.search(self._seen):
+                raise BadRequest("model: stands twice in the form")
+            return
+        start = max(0, len(self.data) - _MOST_PART_HEADER)
+        self.data += block
+        header = self._header.search(self.data, start)
+        value = self._value.match(self.data, header.end()) if header else None
+        if value:
+            self.span = value.span(1)
+            self.feed(bytes(self.data[value.end(1) :]))
+
+    @property
+    def model(self) -> str:
+        """What it says, or "" while it has not."""
+        start, end = self.span or (0, 0)
+        return self.data[start:end].decode(errors="replace")
+
+    def retargeted(self, model: str) -> bytes:
+        """What was held back, with another model."""
+        start, end = self.span or (0, 0)
+        said = model.encode() if self.span else b""
+        return bytes(self.data[:start]) + said + bytes(self.data[end:])
+
+
+_BOUNDARY: Final = re.compile(r'boundary=(?:"([^"]+)"|([^;\s]+))', re.IGNORECASE)
+_MOST_PART_HEADER: Final = 4096  # bytes of a delimiter and the headers behind it
+
+
 @dataclass(frozen=True, slots=True)
 class Edits:
     """What a provider's quirks, or a user's override, change in a body; in this order."""
@@ -5022,6 +5086,12 @@ PRESETS: Final[dict[str, Preset]] = {
         paths={"openai": "/openai/v1/chat/completions", "responses": "/openai/v1/responses",
                "anthropic": "/anthropic/v1/messages"},
         quirks=_OPENAI_QUIRKS | {"anthropic": AnthropicQuirks(signed=True)}),
+    "azure-deployments": Preset(             # classic: endpoint: https://RESOURCE.openai.azure.com
+        key="AZURE_OPENAI_API_KEY", plans={"regular": {}},   # `paths` for another api-version
+        auth={"openai": "api-key", "responses": "api-key"},
+        paths={"openai": "/openai/deployments/{model}/chat/completions?api-version=2024-10-21",
+               "responses": "/openai/responses?api-version=2025-04-01-preview"},
+        quirks=_OPENAI_QUIRKS),
     "openrouter": Preset(
         key="OPENROUTER_API_KEY", globs=("*/*",), auth=_BEARER,
         plans={"regular": _bases("CAR", "https://openrouter.ai/api/v1", "/api")},
@@ -5513,7 +5583,7 @@ class KeyConfig:
     )
     expires: datetime.datetime | None = option(DATE, "The last day it is good.")
     limits: None = later("Rates and budgets.")
-    raw: None = later("May use `/p/`.")
+    raw: bool = option(FLAG, "May ask providers anything, under `/p/PROVIDER/`.", False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -5835,6 +5905,16 @@ class Endpoint:
         """What goes down together: the host and port."""
         return urllib.parse.urlsplit(self.url).netloc
 
+    def beside(self, path: str) -> str:
+        """The URL of another path below the same base, which is all before the dialect's own."""
+        url, _, query = self.url.partition("?")
+        short = re.sub(r"^/v\d+[a-z0-9]*", "", self.dialect.path)
+        for own in (self.dialect.path, short):
+            if url.endswith(own):
+                return url.removesuffix(own) + path + (f"?{query}" if query else "")
+        origin = "/".join(url.split("/")[:3])  # a path of its own: nothing is known below it
+        return origin + path
+
 
 @dataclass(frozen=True, slots=True)
 class Credential:
@@ -5983,6 +6063,7 @@ class Caller:
 
     name: str = ""
     models: tuple[str, ...] | None = None
+    raw: bool = True  # may use /p/
 
     def may_use(self, name: str) -> bool:
         return self.models is None or any(glob_matches(glob, name) for glob in self.models)
@@ -6204,7 +6285,9 @@ def _key(name: str, entry: KeyConfig, zone: datetime.tzinfo | None, reading: Rea
     elif not entry.key and not reading.complained(path):
         reading.wrong(path, "must not be empty; `relay key` makes one")
     expires = entry.expires and entry.expires.replace(tzinfo=entry.expires.tzinfo or zone)
-    return Key(Caller(name, entry.models), digest, expires.timestamp() if expires else None)
+    return Key(
+        Caller(name, entry.models, entry.raw), digest, expires.timestamp() if expires else None
+    )
 
 
 def _zone(config: Config, reading: Reading) -> datetime.tzinfo | None:
@@ -7175,6 +7258,29 @@ class Upstream:
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise _unreachable(error) from error
 
+    async def send(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes | AsyncIterator[bytes] | None,
+        timeouts: TimeoutConfig,
+    ) -> Reply:
+        """Any request at all, its body perhaps still on its way; UpstreamError if no answer."""
+        try:
+            response = await self._session.request(
+                method,
+                yarl.URL(url, encoded=True),
+                data=body,
+                headers=headers,
+                timeout=aiohttp.ClientTimeout(total=None, connect=timeouts.connect),
+                allow_redirects=False,
+                trace_request_ctx={},
+            )
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise _unreachable(error) from error
+        return HTTPReply(response)
+
     async def _post(
         self,
         session: aiohttp.ClientSession,
@@ -7479,6 +7585,13 @@ class RequestInflater(Inflater):
         return BadRequest(f"the body cannot be read: a broken content coding: {why}")
 
 
+async def expected(request: web.BaseRequest) -> None:
+    """Tell a client that waits for leave to send its body that it may (RFC 9110 10.1.1)."""
+    if request.headers.get("Expect", "").lower() == "100-continue":
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0
+
+
 async def read_body(request: web.BaseRequest, limits: ServerConfig) -> bytes:
     """The whole body, within the limits of size and time."""
     coding = request.headers.get("Content-Encoding", "identity").strip().lower()
@@ -7487,9 +7600,7 @@ async def read_body(request: web.BaseRequest, limits: ServerConfig) -> bytes:
         raise inflater.too_much()
     if not inflater.active and coding != "identity":
         raise UnknownCoding(f"Content-Encoding {coding[:20]!r} cannot be read; send gzip or none")
-    if request.headers.get("Expect", "").lower() == "100-continue":
-        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        request.writer.output_size = 0
+    await expected(request)
     blocks, size = list[bytes](), 0
     try:
         async with asyncio.timeout(limits.body_timeout):
@@ -7687,16 +7798,11 @@ class Exchange:
         url = dialect.counting(lane.endpoint.url) if counting else lane.endpoint.url
         url = dialect.address(url, lane.target.model, stream, variant)
         if same:
-            url = _with_query(url, self.request.raw_path.partition("?")[2])
-        if secret := lane.credential.secret:
-            name, before = AUTH_STYLES[lane.endpoint.auth]
-            if before is None:
-                url += ("&" if "?" in url else "?") + f"{name}={urllib.parse.quote(secret)}"
-            else:
-                headers[name] = before + secret
+            url = with_query(url, self.request.raw_path.partition("?")[2])
+        url, headers = authorized(lane, url, headers)
         return Outgoing(
             url=url,
-            headers=_overridden(headers, config),
+            headers=headers,
             body=said.body,
             stream=stream,
             passage=self._passage(lane, same, said.names),
@@ -7799,12 +7905,24 @@ def _within(body: JSON, output: int | None, limits: Iterable[str]) -> JSON:
     return body
 
 
+def authorized(lane: Lane, url: str, headers: Mapping[str, str]) -> tuple[str, dict[str, str]]:
+    """The URL and the headers with the lane's credential, and the user's headers last."""
+    said = dict(headers)
+    if secret := lane.credential.secret:
+        name, before = AUTH_STYLES[lane.endpoint.auth]
+        if before is None:
+            url += ("&" if "?" in url else "?") + f"{name}={urllib.parse.quote(secret)}"
+        else:
+            said[name] = before + secret
+    return url, _overridden(said, lane.target.provider.config)
+
+
 def header_text(text: str) -> str:
     """A text that clients had a hand in, as a header's value: visible ASCII, one line."""
     return re.sub(r"[^ -~]", "?", text)[:1000]
 
 
-def _with_query(url: str, query: str) -> str:
+def with_query(url: str, query: str) -> str:
     """The client's query string, without the credential it may hold, after the endpoint's own."""
     names = ((item, urllib.parse.unquote_plus(item.partition("=")[0])) for item in query.split("&"))
     kept = [item for item, name in names if item and name.lower() != "key"]
@@ -7896,6 +8014,18 @@ class Answer:
             self.flight.end()
 
 
+def answer_headers(exchange: Exchange, reply: Reply, verbatim: bool) -> CIMultiDict[str]:
+    """What of a provider's headers reaches the client: where its words pass, nearly all."""
+    headers: CIMultiDict[str] = CIMultiDict()
+    for name, value in reply.headers.items():
+        lower = name.lower()
+        passes = verbatim and lower not in _ANSWER_DROPPED
+        passes = passes and not lower.startswith(("x-relay-", "access-control-"))
+        if (passes or lower in _ANSWER_KEPT) and _HEADER_VALUE.fullmatch(value):
+            headers.add(name, exchange.plan.redacted(value))
+    return headers
+
+
 class Relay:
     """Serves requests by the current plan.  State that outlives a request: plan and health."""
 
@@ -7910,13 +8040,13 @@ class Relay:
 
     async def handle(self, request: web.BaseRequest, dialect: Dialect) -> web.StreamResponse:
         """A request to be answered by a model."""
-        return await self._framed(Exchange(self.plan, request, dialect), self._serve)
+        return await self.framed(Exchange(self.plan, request, dialect), self._serve)
 
     async def count(self, request: web.BaseRequest, dialect: Dialect) -> web.StreamResponse:
         """A request whose tokens are to be counted."""
-        return await self._framed(Exchange(self.plan, request, dialect), self._count)
+        return await self.framed(Exchange(self.plan, request, dialect), self._count)
 
-    async def _framed(
+    async def framed(
         self, exchange: Exchange, serve: Callable[[Exchange], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
         """From accept to settle, whatever happens in between."""
@@ -8098,12 +8228,13 @@ class Relay:
         reply = await self.upstream.post(outgoing, lane.target.provider.timeouts)
         if reply.status != 200:
             try:
-                raise await self._error(exchange, lane, reply)
+                raise await self.error(exchange, lane, reply)
             finally:
                 reply.close()
         return reply
 
-    async def _error(self, exchange: Exchange, lane: Lane, reply: Reply) -> UpstreamError:
+    async def error(self, exchange: Exchange, lane: Lane, reply: Reply) -> UpstreamError:
+        """What an answer with an error status means."""
         body = b""
         with contextlib.suppress(UpstreamError, TimeoutError):  # else the status says enough
             async with asyncio.timeout(5):
@@ -8196,14 +8327,7 @@ class Relay:
 
     def _headers(self, exchange: Exchange, answer: Answer) -> CIMultiDict[str]:
         """The provider's headers where its words pass, and relay's own."""
-        headers: CIMultiDict[str] = CIMultiDict()
-        verbatim = not answer.pipe.translated
-        for name, value in answer.reply.headers.items():
-            lower = name.lower()
-            passes = verbatim and lower not in _ANSWER_DROPPED
-            passes = passes and not lower.startswith(("x-relay-", "access-control-"))
-            if (passes or lower in _ANSWER_KEPT) and _HEADER_VALUE.fullmatch(value):
-                headers.add(name, exchange.plan.redacted(value))
+        headers = answer_headers(exchange, answer.reply, verbatim=not answer.pipe.translated)
         if exchange.peek.stream:
             kind = headers.get("Content-Type", "")
             if not kind.startswith("text/event-stream"):
@@ -8373,7 +8497,264 @@ _SEAL_TROUBLE: Final = re.compile(
 )
 
 
-# ==== 23. Operations ==========================================================
+# ==== 23. Forwarding ==========================================================
+# What relay passes on without a dialect: embeddings, images, audio, rerank, moderations and old
+# completions go to the provider that their `model` field names, by the routes of any request;
+# /p/PROVIDER/... goes to that provider as it is.  Nothing is understood but the model's name;
+# bytes flow both ways as they come, so that neither a long recording nor a long film has to fit
+# into memory, once the model is known.
+#
+#     JSON          read whole, the model spliced in place; every target may be tried
+#     a form        read up to its model field; targets may be tried until more was needed
+#     /p/...        not read at all; one target
+
+# Below which path what stands is forwarded, and the model that is meant when none is said.
+_FORWARDED: Final = re.compile(
+    r"/(?:(?:images|audio)/[a-z/_-]+|embeddings|rerank|moderations|completions)"
+)
+_UNSAID_MODELS: Final = {"/moderations": "omni-moderation-latest"}
+_CLIMBING: Final = re.compile(r"(^|[/\\])(\.|%2e){1,2}([/\\]|$)|\\|%2f|%5c", re.IGNORECASE)
+
+
+def forwards(path: str) -> bool:
+    """Is this path, without a version, one whose requests go to the provider of their model?"""
+    return _FORWARDED.fullmatch(path) is not None
+
+
+class Upload:
+    """A request's body on its way through: what had to be read of it, and the rest."""
+
+    def __init__(self, request: web.BaseRequest, limits: ServerConfig) -> None:
+        self.form: Form | None = None
+        self.body: Body | None = None
+        self.whole = False  # is all of it here?
+        self._request = request
+        self._limits = limits
+        self._size = 0
+        self._sending = False
+
+    async def begin(self) -> None:
+        """Read until the model is known; RelayError if that cannot be."""
+        kind = self._request.headers.get("Content-Type", "")
+        if not kind.lower().startswith("multipart/form-data"):
+            self.body, self.whole = Body(await read_body(self._request, self._limits)), True
+            return
+        self.form = Form(kind)
+        await expected(self._request)
+        while not self.form.span and (block := await self._next()):
+            self.form.feed(block)
+
+    @property
+    def model(self) -> str:
+        if self.form:
+            return self.form.model
+        said = Wire(self.body.wire if self.body else {})
+        return said.want("model", str) or ""
+
+    @property
+    def again(self) -> bool:
+        """Can it be sent once more?"""
+        return self.whole or not self._sending
+
+    def outgoing(self, model: str) -> bytes | AsyncIterator[bytes]:
+        """The body for a provider that calls the model so."""
+        if self.body:
+            unsaid = "model" not in self.body.wire
+            return self.body.raw if unsaid else self.body.retargeted(model)
+        head = self.form.retargeted(model) if self.form else b""
+        return head if self.whole else self._flow(head)
+
+    async def _flow(self, head: bytes) -> AsyncIterator[bytes]:
+        yield head
+        self._sending = True
+        while block := await self._next():
+            if self.form:
+                self.form.feed(block)
+            yield block
+
+    async def _next(self) -> bytes:
+        """The next block of a form; b"" at its end."""
+        try:
+            async with asyncio.timeout(self._limits.body_timeout):
+                block = await self._request.content.readany()
+        except TimeoutError:
+            message = f"nothing more of the request came in {self._limits.body_timeout:g} s"
+            raise TooSlow(message) from None
+        self._size += len(block)
+        if self._size > self._limits.max_body:
+            raise TooLarge(f"the body is over server.max_body, {self._limits.max_body >> 20} MB")
+        self.whole = self.whole or not block
+        return block
+
+
+class Forwarding:
+    """Serves what no dialect covers."""
+
+    def __init__(self, relay: Relay) -> None:
+        self.relay = relay
+
+    async def by_model(self, request: web.BaseRequest, path: str) -> web.StreamResponse:
+        """To the provider of the request's model."""
+
+        async def serve(exchange: Exchange) -> web.StreamResponse:
+            return await self._routed(exchange, path)
+
+        return await self.relay.framed(Exchange(self.relay.plan, request, CHAT), serve)
+
+    async def raw(self, request: web.BaseRequest, rest: str) -> web.StreamResponse:
+        """`rest` is PROVIDER/PATH as the client wrote it, with its query."""
+
+        async def serve(exchange: Exchange) -> web.StreamResponse:
+            return await self._raw(exchange, rest)
+
+        return await self.relay.framed(Exchange(self.relay.plan, request, CHAT), serve)
+
+    async def _routed(self, exchange: Exchange, path: str) -> web.StreamResponse:
+        plan, request = exchange.plan, exchange.request
+        exchange.caller = authenticated(request, plan)
+        upload = Upload(request, plan.config.server)
+        await upload.begin()
+        model = upload.model or _UNSAID_MODELS.get(path, "")
+        exchange.peek = CHAT.peek({"model": model or None}, "")
+        exchange.identity = f"{exchange.caller.name}\0{exchange.id}"
+        route = permitted(model, exchange.caller, plan)
+        failures, skipped = list[tuple[Lane, UpstreamError]](), list[tuple[Lane, Mark]]()
+        for lane, mark in self.relay.lanes(exchange, route):
+            if not lane.endpoint.dialect.forwards or lane.endpoint.demo:
+                continue  # its base is another API's, where none of these paths is
+            if mark or not upload.again:
+                skipped += [(lane, mark)] if mark else []
+                continue
+            try:
+                return await self._attempt(exchange, lane, path, upload)
+            except UpstreamError as error:
+                failures.append((lane, error))
+                if not error.failure.failover:
+                    break
+        if failures or skipped:
+            raise concluded(failures, skipped, time.time())
+        raise NotFound(f"no provider of model {model!r} serves {path}: none speaks OpenAI's API")
+
+    async def _attempt(
+        self, exchange: Exchange, lane: Lane, path: str, upload: Upload
+    ) -> web.StreamResponse:
+        began, moment = time.monotonic(), time.time()
+        exchange.lane = lane
+        outcome, status = "cancelled", 0
+        try:
+            body = upload.outgoing(lane.target.model)
+            same = isinstance(body, bytes) and upload.body and body == upload.body.raw
+            exchange.note = "verbatim" if same else "edited"
+            url = lane.endpoint.beside(path).replace(
+                "{model}", urllib.parse.quote(lane.target.model, safe="")
+            )
+            reply = await self._sent(exchange, lane, url, body)
+            status = reply.status
+            if not 200 <= status < 300:
+                try:
+                    raise await self.relay.error(exchange, lane, reply)
+                finally:
+                    reply.close()
+            outcome = "ok"
+        except UpstreamError as error:
+            outcome, status = error.failure.name, error.upstream_status
+            self.relay.health.failed(lane, error, time.time(), moment)
+            raise
+        finally:
+            ms = round((time.monotonic() - began) * 1000)
+            exchange.tried.append(Tried(lane, outcome, status, ms))
+        return await self._passed(exchange, lane, reply)
+
+    async def _raw(self, exchange: Exchange, rest: str) -> web.StreamResponse:
+        plan, request = exchange.plan, exchange.request
+        exchange.caller = authenticated(request, plan)
+        if not exchange.caller.raw:
+            raise Forbidden(f"key {exchange.caller.name!r} may not use /p/; it needs `raw: true`")
+        name, _, path = rest.partition("?")[0].partition("/")
+        if _CLIMBING.search(path):
+            raise BadRequest("the path may not climb out of the provider's own")
+        provider = plan.providers.get(urllib.parse.unquote(name).lower())
+        if provider is None:
+            raise NotFound(f"no provider is called {name!r}; there are {', '.join(plan.providers)}")
+        exchange.identity = f"{exchange.caller.name}\0{provider.name}"
+        route = Route(name, "addressed directly", ((Target(provider, ""),),))
+        lanes = list(self.relay.lanes(exchange, route))
+        lane = next((lane for lane, mark in lanes if not mark), lanes[0][0])
+        if lane.endpoint.demo:
+            raise NotFound("the demo provider has nothing below /p/")
+        exchange.lane, exchange.note = lane, "verbatim"
+        body = request.content.iter_any() if request.body_exists else None
+        await expected(request)
+        began = time.monotonic()
+        reply = await self._sent(exchange, lane, lane.endpoint.beside(f"/{path}"), body)
+        ms = round((time.monotonic() - began) * 1000)
+        exchange.tried.append(Tried(lane, "ok", reply.status, ms))
+        return await self._passed(exchange, lane, reply)
+
+    async def _sent(
+        self, exchange: Exchange, lane: Lane, url: str, body: bytes | AsyncIterator[bytes] | None
+    ) -> Reply:
+        """The request as the client wrote it, with the provider's credential for relay's."""
+        request, limits = exchange.request, lane.target.provider.timeouts
+        headers = request_headers(request.headers, stream=False, same=True)
+        del headers["content-type"]
+        kept = ["Content-Type", "Accept-Encoding"]
+        kept += [] if isinstance(body, bytes) else ["Content-Encoding"]  # what was read is plain
+        headers |= {name.lower(): request.headers[name] for name in kept if name in request.headers}
+        url = with_query(url, request.raw_path.partition("?")[2])
+        url, headers = authorized(lane, url, headers)
+        try:
+            async with asyncio.timeout(limits.idle):
+                return await self.relay.upstream.send(request.method, url, headers, body, limits)
+        except TimeoutError:
+            raise UpstreamError("timeout", f"no answer within {limits.idle:g} s") from None
+
+    async def _passed(self, exchange: Exchange, lane: Lane, reply: Reply) -> web.StreamResponse:
+        """The answer as it comes; a break closes the connection without an end."""
+        exchange.status, exchange.first = reply.status, time.monotonic()
+        headers = answer_headers(exchange, reply, verbatim=True)
+        headers.update(exchange.answer_headers())
+        response = ClientResponse(status=reply.status, headers=headers)
+        tail, idle = b"", lane.target.provider.timeouts.idle
+        try:
+            await response.prepare(exchange.request)
+            while block := await _soon(reply.read(), idle):
+                await response.write(block)
+                tail = (tail + block)[-_MOST_TAIL:]
+            await response.write_eof()
+            exchange.code = "OK"
+        except UpstreamError as error:
+            exchange.code, exchange.error = termination(error), error.message
+            self.relay.health.failed(lane, error, time.time())
+            response.aborted = True
+        finally:
+            reply.close()
+            exchange.usage = _usage_at_the_end(tail)
+        return response
+
+
+async def _soon(read: Awaitable[bytes], idle: float) -> bytes:
+    try:
+        async with asyncio.timeout(idle):
+            return await read
+    except TimeoutError:
+        raise UpstreamError("timeout", f"went silent for {idle:g} s") from None
+
+
+_MOST_TAIL: Final = 2048
+_USAGE: Final = re.compile(rb'"usage":\s*(\{(?:[^{}]|\{[^{}]*\})*\})')
+
+
+def _usage_at_the_end(tail: bytes) -> Usage | None:
+    """The token counts of an answer nobody has read: the last thing that most of them say."""
+    said = _USAGE.findall(tail)
+    try:
+        return CHAT.parse_usage({"usage": loads(said[-1])}) if said else None
+    except UNREADABLE:
+        return None
+
+
+# ==== 24. Operations ==========================================================
 # Which path is whose, and what is not a model's answer: probes, lists, status.  No probe ever
 # calls a provider.
 
@@ -8382,10 +8763,7 @@ Handler: TypeAlias = Callable[["Operations", web.BaseRequest], Awaitable[web.Str
 # The paths of clients, without the version segments in front: a base URL that already ends in
 # /v1 makes a client ask for /v1/v1/messages, one without it for /chat/completions.
 _VERSIONS: Final = re.compile(r"^(/v1(?:beta)?)+(?=/|$)")
-_LATER_PATHS: Final = re.compile(
-    r"/(responses|completions|embeddings|images|audio|rerank|moderations|p)(/.*)?"
-    r"|/models/[^/]+:\w+|/metrics"
-)
+_LATER_PATHS: Final = re.compile(r"/responses(/.*)?|/models/[^/]+:\w+|/metrics")
 _STATUS_PATHS: Final = ("/admin", "/admin/status")
 
 
@@ -8394,6 +8772,7 @@ class Operations:
 
     def __init__(self, relay: Relay) -> None:
         self.relay = relay
+        self.forwarding = Forwarding(relay)
         self.draining = False
         self.generation = 1
         self.started = time.time()
@@ -8407,6 +8786,10 @@ class Operations:
             dialect, purpose = asked
             serve = self.relay.handle if purpose == "answer" else self.relay.count
             return await serve(request, dialect)
+        if request.method == "POST" and forwards(path):
+            return await self.forwarding.by_model(request, path)
+        if request.path.startswith("/p/"):
+            return await self.forwarding.raw(request, request.raw_path.removeprefix("/p/"))
         try:
             return self._other(request, path)
         except RelayError as error:
@@ -8417,9 +8800,12 @@ class Operations:
             return self._one_model(request, urllib.parse.unquote(path.removeprefix("/models/")))
         if path in _STATUS_PATHS and request.method == "GET":
             return self.status(request)
+        if (path, request.method) == ("/responses", "GET"):
+            # Codex tries a WebSocket first; at this it falls back at once, without it after 6 s
+            raise NoWebSocket("no WebSocket here; send POST /v1/responses instead")
         if _LATER_PATHS.fullmatch(path):
             raise NotYet(f"{request.method} {request.path}: not supported yet")
-        if asked_at(path) or any(known == path for _, known in _HANDLERS):
+        if asked_at(path) or forwards(path) or any(known == path for _, known in _HANDLERS):
             raise NotFound(f"{request.method} is not a method of {request.path}")
         raise NotFound(f"no such path: {request.path}; see the README for those relay serves")
 
@@ -8529,7 +8915,7 @@ def refused(request: web.BaseRequest, error: RelayError) -> web.Response:
     return web.Response(body=body, status=dialect.status(error), headers=headers)
 
 
-# ==== 24. Server ==============================================================
+# ==== 25. Server ==============================================================
 # Four verbs in a row: start, run, drain, stop.  SIGHUP builds another plan and swaps it in one
 # assignment, or says everything that is wrong and changes nothing.  SIGTERM and SIGINT stop
 # accepting, let streams finish within the grace period, and end what is left in the client's
@@ -8787,7 +9173,7 @@ def _remove_stale_socket(path: str) -> None:
             Path(path).unlink()
 
 
-# ==== 25. Command line ========================================================
+# ==== 26. Command line ========================================================
 # Arguments to a running server, or to an answer on paper.
 
 DEMO_CONFIG: Final = """\

@@ -272,13 +272,15 @@ def test_readme_names_every_path() -> None:
     """Those that are served, and those that answer 501."""
     handlers = relay._HANDLERS
     paths = [(m, p) for m, p in handlers if m != "HEAD" or ("GET", p) not in handlers]
+    paths += [("POST", p) for d in relay.DIALECTS.values() for p in getattr(d, "purposes", ())]
     served = set(re.findall(r"`(GET|POST|HEAD) (?:/v1)?(/[^`]*)`", DOCS))
     assert [pair for pair in paths if pair not in served] == []
     assert {("GET", path) for path in relay._STATUS_PATHS} <= served
     later = DOCS.partition("\n## Not supported yet\n")[2].partition("\n## ")[0]
-    words = re.findall(r"[a-z]{2,}|(?<=\|)p(?=\))", relay._LATER_PATHS.pattern)
-    assert "responses" in words
-    assert "p" in words
+    words = re.findall(r"[a-z]{2,}", relay._LATER_PATHS.pattern)
+    assert "metrics" in words
+    forwarded = re.findall(r"[a-z]{5,}", relay._FORWARDED.pattern)
+    assert [word for word in (*forwarded, "/p/PROVIDER/") if word not in DOCS] == []
     assert [word for word in words if f"/{word}" not in later] == []
 
 

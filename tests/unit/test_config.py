@@ -74,14 +74,13 @@ PROBLEMS: dict[str, tuple[str, list[str]]] = {
     ),
     "more of coming versions": (
         provider("proxy: x, prices: {m: {input: 1}}")
-        + "keys: {k: {key: x, limits: {rpm: 1}, raw: true}}\n"
+        + "keys: {k: {key: x, limits: {rpm: 1}}}\n"
         + "routing_rules: {x: {to: a, when: {tools: true}, wait: 3, hedge_after: 1}}\n"
         + "state: redis://x\n",
         [
             "2:50: providers.a.proxy: not supported yet",
             "2:60: providers.a.prices: not supported yet",
             "3:20: keys.k.limits: not supported yet",
-            "3:38: keys.k.raw: not supported yet",
             "4:28: routing_rules.x.when: not supported yet",
             "4:49: routing_rules.x.wait: not supported yet",
             "4:58: routing_rules.x.hedge_after: not supported yet",

@@ -1,0 +1,305 @@
+"""What is passed on unread: embeddings, images, audio, rerank, moderations, completions, /p/."""
+
+import asyncio
+import json
+
+import aiohttp
+import pytest
+from aiohttp import ClientSession, FormData
+from fake_upstream import Answer, FakeUpstream, chat_error, whole
+from relay_process import Start
+from talk import CLIENT_KEY, JSON, UPSTREAM_KEY, config, one
+
+VECTORS = {
+    "object": "list",
+    "data": [{"object": "embedding", "index": 0, "embedding": [0.25, -1]}],
+    "model": "upstream-model",
+    "usage": {"prompt_tokens": 7, "total_tokens": 7},
+}
+PATHS = ("embeddings", "images/generations", "audio/speech", "rerank", "moderations", "completions")
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_a_request_goes_to_the_provider_of_its_model_and_back_as_it_is(
+    path: str, upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    upstream.script(whole(VECTORS, headers={"x-kept": "yes"}))
+    server = await relay(one(upstream, models={"embed": "their/embed"}))
+    raw = b'{ "model" : "embed", "input": ["a", "b"],  "n": 12345678901234567890123 }'
+    async with http.post(f"{server.url}/v1/{path}", data=raw) as response:
+        assert await response.json() == VECTORS
+        assert response.headers["x-kept"] == "yes"
+        assert response.headers["x-relay-provider"] == "first"
+        assert response.headers["x-relay-model"] == "their/embed"
+        assert response.headers["x-relay-body"] == "edited"
+    seen = upstream.requests[0]
+    assert seen.path == f"/v1/{path}"
+    assert seen.body == raw.replace(b'"embed"', b'"their/embed"')
+    assert seen.headers["Authorization"] == f"Bearer {UPSTREAM_KEY}"
+    line = await server.logged()
+    assert (line.code, line.tokens_in) == ("OK", 7)
+
+
+async def test_a_body_whose_model_stays_is_passed_on_byte_for_byte(
+    upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    upstream.script(whole(VECTORS))
+    server = await relay(one(upstream))
+    raw = b'{"input":"\\ud83d", "model":"m"}'
+    async with http.post(f"{server.url}/v1/v1/embeddings", data=raw) as response:
+        assert (response.status, response.headers["x-relay-body"]) == (200, "verbatim")
+    assert upstream.requests[0].body == raw
+
+
+async def test_the_next_target_is_tried_and_the_client_told_in_openais_words(
+    upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    upstream.script(
+        chat_error(503, "out of order"), whole(VECTORS), chat_error(400, "no such input")
+    )
+    server = await relay(config(f"{upstream.url}/a/v1", f"{upstream.url}/b/v1"))
+    async with http.post(
+        f"{server.url}/v1/embeddings", json={"model": "m", "input": ""}
+    ) as response:
+        assert (response.status, response.headers["x-relay-attempts"]) == (200, "2")
+        assert response.headers["x-relay-provider"] == "second"
+    async with http.post(f"{server.url}/v1/embeddings", json={"model": "m"}) as response:
+        assert response.status == 400
+        assert (await response.json())["error"]["message"] == "no such input"
+    async with http.post(f"{server.url}/v1/embeddings", json={"input": ""}) as response:
+        assert response.status == 400
+        assert "model: required" in (await response.json())["error"]["message"]
+
+
+async def test_a_provider_of_another_api_has_no_embeddings(
+    upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    server = await relay(one(upstream, "anthropic"))
+    async with http.post(f"{server.url}/v1/embeddings", json={"model": "m"}) as response:
+        assert response.status == 404
+        assert "none speaks OpenAI's API" in (await response.json())["error"]["message"]
+    assert upstream.requests == []
+
+
+def recording(model_first: bool, size: int = 300_000) -> FormData:
+    form = FormData(quote_fields=False)
+    fields = [("model", "whisper"), ("language", "en")]
+    for name, value in fields if model_first else ():
+        form.add_field(name, value)
+    form.add_field(
+        "file", b"RIFF\r\n--x\r\n" + bytes(size), filename="a.wav", content_type="audio/wav"
+    )
+    for name, value in () if model_first else fields:
+        form.add_field(name, value)
+    return form
+
+
+@pytest.mark.parametrize("model_first", [True, False])
+async def test_a_form_goes_to_the_provider_of_its_model(
+    model_first: bool, upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    upstream.script(whole({"text": "Hello."}))
+    server = await relay(one(upstream, models={"whisper": "whisper-large-v3"}))
+    url = f"{server.url}/v1/audio/transcriptions"
+    async with http.post(url, data=recording(model_first)) as response:
+        assert await response.json() == {"text": "Hello."}
+    seen = upstream.requests[0]
+    sent = recording(model_first)
+    payload = sent()
+    boundary = seen.headers["Content-Type"].partition("boundary=")[2].encode()
+    own = payload.headers["Content-Type"].partition("boundary=")[2].encode()
+    plain = b"".join([part async for part in written(payload)]).replace(own, boundary)
+    assert seen.body == plain.replace(b"\r\n\r\nwhisper\r\n", b"\r\n\r\nwhisper-large-v3\r\n")
+
+
+async def written(payload: aiohttp.Payload):  # type: ignore[no-untyped-def]
+    class Writer:
+        def __init__(self) -> None:
+            self.parts: list[bytes] = []
+
+        async def write(self, data: bytes) -> None:
+            self.parts.append(bytes(data))
+
+    writer = Writer()
+    await payload.write(writer)  # type: ignore[arg-type]
+    for part in writer.parts:
+        yield part
+
+
+async def test_a_form_is_on_its_way_before_all_of_it_is_here(
+    upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    """The rest waits until the provider has the beginning: nothing holds the whole."""
+    started = asyncio.Event()
+    head = b'--B\r\nContent-Disposition: form-data; name="model"\r\n\r\nm\r\n--B\r\n'
+    head += b'Content-Disposition: form-data; name="file"; filename="f"\r\n\r\n'
+
+    async def flow():  # type: ignore[no-untyped-def]
+        yield head
+        await started.wait()
+        yield b"data\r\n--B--\r\n"
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(head)
+        started.set()
+        await reader.readuntil(b"--B--\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+        await writer.drain()
+        writer.close()
+
+    provider = await asyncio.start_server(answer, "127.0.0.1", 0)
+    port = provider.sockets[0].getsockname()[1]
+    server = await relay(one(f"http://127.0.0.1:{port}/v1"))
+    kind = {"Content-Type": "multipart/form-data; boundary=B"}
+    async with provider:
+        url = f"{server.url}/v1/audio/transcriptions"
+        async with http.post(url, data=flow(), headers=kind) as response:
+            assert (response.status, await response.read()) == (200, b"{}")
+
+
+FORMS = {
+    "twice": (
+        b'--B\r\ncontent-disposition: form-data; name="model"\r\n\r\nm\r\n'
+        b'--B\r\nContent-Disposition: form-data; name="model"\r\n\r\nn\r\n--B--\r\n'
+    ),
+    "none": b'--B\r\nContent-Disposition: form-data; name="file"\r\n\r\nm\r\n--B--\r\n',
+    "no form": b"hello",
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+async def test_a_form_without_one_model_is_refused(
+    name: str, upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    server = await relay(one(upstream))
+    kind = {"Content-Type": 'multipart/form-data; boundary="B"'}
+    url = f"{server.url}/v1/images/edits"
+    async with http.post(url, data=FORMS[name], headers=kind) as response:
+        assert response.status == 400
+        assert (await response.json())["error"]["message"].startswith("model: ")
+    assert upstream.requests == []
+
+
+async def test_the_answer_flows_as_it_comes(
+    upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    hold = asyncio.Event()
+    sound = Answer(body=(b"\xff\xf3one", b"two"), hold={1: hold}, content_type="audio/mpeg")
+    upstream.script(sound)
+    server = await relay(one(upstream))
+    async with http.post(f"{server.url}/v1/audio/speech", json={"model": "tts"}) as response:
+        assert response.headers["Content-Type"] == "audio/mpeg"
+        assert await response.content.readany() == b"\xff\xf3one"
+        hold.set()
+        assert await response.content.read() == b"two"
+
+
+async def test_an_answer_that_breaks_has_no_end(
+    upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    upstream.script(Answer(body=(b"one", b"two"), cut_after=3, content_type="audio/mpeg"))
+    server = await relay(one(upstream))
+    async with http.post(f"{server.url}/v1/audio/speech", json={"model": "tts"}) as response:
+        with pytest.raises(aiohttp.ClientPayloadError):
+            await response.content.read()
+    assert (await server.logged()).code == "UC"
+
+
+KEYS = {
+    "admin": {"key": CLIENT_KEY, "raw": True},
+    "alice": {"key": f"{CLIENT_KEY}-of-alice", "models": ["embed-*"]},
+}
+
+
+async def test_keys_and_their_models_hold_here_too(
+    upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    server = await relay(one(upstream) | {"keys": KEYS})
+    url, alice = f"{server.url}/v1/embeddings", {"x-api-key": f"{CLIENT_KEY}-of-alice"}
+    for headers, model, status in (
+        ({}, "embed-1", 401),
+        ({"x-api-key": "wrong"}, "embed-1", 401),
+        (alice, "other", 403),
+    ):
+        async with http.post(url, json={"model": model}, headers=headers) as response:
+            assert response.status == status
+    assert upstream.requests == []
+    upstream.script(whole(VECTORS))
+    async with http.post(url, json={"model": "embed-1"}, headers=alice) as response:
+        assert response.status == 200
+    assert CLIENT_KEY not in str(upstream.requests[0].headers)
+
+
+async def test_anything_else_is_asked_below_p(
+    upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    upstream.script(Answer(status=404, body=b"nothing here", content_type="text/plain"))
+    server = await relay(one(f"{upstream.url}/v1") | {"keys": KEYS})
+    headers = {"Authorization": f"Bearer {CLIENT_KEY}", "X-Own": "1"}
+    url = f"{server.url}/p/FIRST/files/a%20b?limit=2&key={CLIENT_KEY}"
+    async with http.request("DELETE", url, headers=headers) as response:
+        assert (response.status, await response.read()) == (404, b"nothing here")
+        assert response.headers["x-relay-provider"] == "first"
+    seen = upstream.requests[0]
+    assert (seen.method, seen.path, seen.query) == ("DELETE", "/v1/files/a%20b", "limit=2")
+    assert seen.headers["Authorization"] == f"Bearer {UPSTREAM_KEY}"
+    assert seen.headers["X-Own"] == "1"
+    assert "Content-Type" not in seen.headers
+    assert (await server.logged()).code == "OK"
+
+
+async def test_p_needs_a_key_that_may_and_a_provider_that_is(
+    upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    server = await relay(one(upstream) | {"keys": KEYS})
+    alice, admin = f"{CLIENT_KEY}-of-alice", CLIENT_KEY
+    for key, path, status, words in (
+        (alice, "/p/first/files", 403, "raw: true"),
+        ("", "/p/first/files", 401, "no API key"),
+        (admin, "/p/nobody/files", 404, "there are first"),
+    ):
+        async with http.get(server.url + path, headers={"x-api-key": key}) as response:
+            assert response.status == status
+            assert words in (await response.json())["error"]["message"]
+    assert upstream.requests == []
+
+
+@pytest.mark.parametrize(
+    "path", ["../admin", "a/../../b", "%2e%2e/b", "a%2f..%2fb", "..%5cb", "a\\b"]
+)
+async def test_p_does_not_climb(path: str, upstream: FakeUpstream, relay: Start) -> None:
+    server = await relay(one(upstream))
+    host, _, port = server.url.removeprefix("http://").partition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(
+        f"GET /p/first/{path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode()
+    )
+    answer = await reader.read()
+    writer.close()
+    assert answer.startswith(b"HTTP/1.1 40")
+    assert upstream.requests == []
+
+
+async def test_a_body_below_p_flows_and_keeps_its_type_and_coding(
+    upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    upstream.script(whole({"id": "file-1"}))
+    server = await relay(one(upstream, "anthropic"))
+    headers = {"Content-Type": "application/x-ndjson", "Content-Encoding": "gzip"}
+    url = f"{server.url}/p/first/v1/files"
+    async with http.post(url, data=b"\x1f\x8bnot read", headers=headers) as response:
+        assert await response.json() == {"id": "file-1"}
+    seen = upstream.requests[0]
+    assert (seen.path, seen.body) == ("/v1/files", b"\x1f\x8bnot read")
+    assert {name: seen.headers[name] for name in headers} == headers
+    assert seen.headers["x-api-key"] == UPSTREAM_KEY
+
+
+async def test_a_websocket_is_answered_so_that_codex_falls_back_at_once(
+    upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    server = await relay(one(upstream))
+    headers = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
+    async with http.get(f"{server.url}/v1/responses", headers=headers) as response:
+        error: JSON = json.loads(await response.read())["error"]
+        assert (response.status, "POST /v1/responses" in error["message"]) == (426, True)
