@@ -8617,9 +8617,9 @@ class Forwarding:
         model = upload.model or _UNSAID_MODELS.get(path, "")
         exchange.peek = CHAT.peek({"model": model or None}, "")
         exchange.identity = f"{exchange.caller.name}\0{exchange.id}"
-        route = permitted(model, exchange.caller, plan)
+        exchange.route = permitted(model, exchange.caller, plan)
         failures, skipped = list[tuple[Lane, UpstreamError]](), list[tuple[Lane, Mark]]()
-        for lane, mark in self.relay.lanes(exchange, route):
+        for lane, mark in self.relay.lanes(exchange):
             if not lane.endpoint.dialect.forwards or lane.endpoint.demo:
                 continue  # its base is another API's, where none of these paths is
             if mark or not upload.again:
@@ -8677,8 +8677,8 @@ class Forwarding:
         if provider is None:
             raise NotFound(f"no provider is called {name!r}; there are {', '.join(plan.providers)}")
         exchange.identity = f"{exchange.caller.name}\0{provider.name}"
-        route = Route(name, "addressed directly", ((Target(provider, ""),),))
-        lanes = list(self.relay.lanes(exchange, route))
+        exchange.route = Route(name, "addressed directly", ((Target(provider, ""),),))
+        lanes = list(self.relay.lanes(exchange))
         lane = next((lane for lane, mark in lanes if not mark), lanes[0][0])
         if lane.endpoint.demo:
             raise NotFound("the demo provider has nothing below /p/")
