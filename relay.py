@@ -15,8 +15,8 @@ A request goes
               (who)    (where)  (failover)               (bytes) (usage, log)
 
 The rule of this file: code refers only to what stands above it.  First come values
-(sections 1-13: pure; no await, no clock, no socket), then memory (14-16: synchronous, told
-the time), then I/O (17-26).  To follow one request start at `Relay.handle` and read upward.
+(sections 1-13: pure; no await, no clock, no socket), then memory (14-17: synchronous, told
+the time), then I/O (18-28).  To follow one request start at `Relay.handle` and read upward.
 
 Contents
      1. Errors                what can go wrong, and what it means
@@ -35,16 +35,18 @@ Contents
     14. Health                who is cooling down, why, until when
     15. Balance               which of several equals goes first
     16. Verdict               what a client is told when nothing worked
-    17. Log                   one line per request
-    18. Upstream              one HTTP exchange with a provider
-    19. Demo                  the embedded provider
-    20. Client                who asks; the body read, the answer written
-    21. Exchange              one request and how it goes out
-    22. Relay                 from accept to settle
-    23. Forwarding            what is passed on unread: embeddings, images, audio, /p/
-    24. Operations            which path is whose; probes, lists, status
-    25. Server                sockets, signals, reload, drain
-    26. Command line          the commands as a table
+    17. Metrics               what is counted, in Prometheus's words
+    18. Log                   one line per request
+    19. Upstream              one HTTP exchange with a provider
+    20. Demo                  the embedded provider
+    21. Client                who asks; the body read, the answer written
+    22. Exchange              one request and how it goes out
+    23. Relay                 from accept to settle
+    24. Forwarding            what is passed on unread: embeddings, images, audio, /p/
+    25. Operations            which path is whose; probes, lists, status
+    26. Server                sockets, signals, reload, drain
+    27. Grafana               a dashboard of the metrics
+    28. Command line          the commands as a table
 """
 
 from __future__ import annotations
@@ -52,6 +54,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import base64
+import bisect
+import collections
 import contextlib
 import dataclasses
 import datetime
@@ -60,6 +64,7 @@ import functools
 import hashlib
 import hmac
 import ipaddress
+import itertools
 import json
 import logging
 import math
@@ -7024,11 +7029,285 @@ def termination(error: RelayError) -> str:
     return error.code
 
 
+# ==== 17. Metrics =============================================================
+# Numbers of what happened, declared once and told twice: here in Prometheus's words, and in
+# OpenTelemetry's where a collector is configured.  Names are OpenTelemetry's; from them come
+# the others by its own rules for Prometheus: dots are underscores, the unit is a suffix, and a
+# counter ends in _total.
+#
+#     family    relay.requests {provider, code}      one name, one sentence, label names
+#     series    provider="glm", code="OK" -> 17      one number for each set of label values
+#
+# Label values have to be few, for each series is kept for ever: beyond a number of them a new
+# value counts as "other".  No conversation, request or client's own word is ever a label.
+
+OTHER: Final = "other"
+_MOST_VALUES: Final = 100  # of one label; more than providers or keys a team has
+_MOST_SERIES: Final = 2000  # of one family
+_UNIT_SUFFIXES: Final = {"s": "_seconds", "By": "_bytes"}  # {token} and the like name no unit
+
+_SECONDS: Final = (
+    0.1,
+    0.25,
+    0.5,
+    1,
+    2.5,
+    5,
+    10,
+    20,
+    40,
+    80,
+    160,
+    320,
+    640,
+    1280,
+)  # an agent's turn
+_OVERHEAD: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5)
+_TOKENS: Final = tuple(4**power for power in range(14))  # as the GenAI conventions have them
+
+
+class Family:
+    """One metric and all its series."""
+
+    kind: ClassVar[Literal["counter", "gauge", "histogram"]]
+
+    def __init__(self, name: str, unit: str, doc: str, labels: str = "") -> None:
+        """`labels` are names between spaces; an empty value is a label that is not there."""
+        self.name = name
+        self.unit = unit
+        self.doc = doc
+        self.labels = tuple(labels.split())
+        self.base = _prometheus(name) + _UNIT_SUFFIXES.get(unit, "")
+        # Whoever else is told of each number: the number, and the labels that are there.
+        self.mirror: Callable[[float, Mapping[str, str]], None] | None = None
+        self._values = tuple(set[str]() for _ in self.labels)
+
+    def lines(self, openmetrics: bool) -> Iterator[str]:
+        """The family as text; OpenMetrics names a counter's family without its suffix."""
+        suffix = "_total" if self.kind == "counter" else ""
+        name = self.base + ("" if openmetrics else suffix)
+        yield f"# HELP {name} {self.doc}"
+        yield f"# TYPE {name} {self.kind}"
+        for suffix, labels, value in self.samples():
+            inner = ",".join(f'{name}="{_escaped(said)}"' for name, said in labels if said)
+            yield f"{self.base}{suffix}{f'{{{inner}}}' if inner else ''} {_number_text(value)}"
+
+    def samples(self) -> Iterator[tuple[str, list[tuple[str, str]], float]]:
+        """(suffix, labels, number) of everything there is."""
+        raise NotImplementedError
+
+    def _series(
+        self, known: Mapping[tuple[str, ...], object], said: tuple[str, ...]
+    ) -> tuple[str, ...]:
+        """The label values a number is counted under: those said, or "other" for too many."""
+        if said in known:
+            return said
+        kept = tuple(self._kept(*pair) for pair in zip(self._values, said, strict=True))
+        if kept not in known and len(known) >= _MOST_SERIES:
+            return (OTHER,) * len(kept)
+        return kept
+
+    @staticmethod
+    def _kept(values: set[str], said: str) -> str:
+        said = "".join(char if char.isprintable() else "?" for char in said[:100])
+        if len(values) < _MOST_VALUES:
+            values.add(said)
+        return said if said in values else OTHER
+
+    def _named(self, series: tuple[str, ...]) -> list[tuple[str, str]]:
+        return list(zip(map(_prometheus, self.labels), series, strict=True))
+
+    def _tell(self, number: float, series: tuple[str, ...]) -> None:
+        if self.mirror:
+            pairs = zip(self.labels, series, strict=True)
+            self.mirror(number, {name: said for name, said in pairs if said})
+
+
+class Counter(Family):
+    """What only grows."""
+
+    kind = "counter"
+
+    def __init__(self, name: str, unit: str, doc: str, labels: str = "") -> None:
+        super().__init__(name, unit, doc, labels)
+        self.counts: dict[tuple[str, ...], float] = {} if labels else {(): 0}
+
+    def add(self, amount: float, *said: str) -> None:
+        series = self._series(self.counts, said)
+        self.counts[series] = self.counts.get(series, 0) + amount
+        self._tell(amount, series)
+
+    def reach(self, total: float) -> None:
+        """What is counted elsewhere."""
+        self.add(total - self.counts[()])
+
+    def samples(self) -> Iterator[tuple[str, list[tuple[str, str]], float]]:
+        for series, count in self.counts.items():
+            yield "_total", self._named(series), count
+
+
+class Gauge(Family):
+    """What goes up and down."""
+
+    kind = "gauge"
+
+    def __init__(self, name: str, unit: str, doc: str, labels: str = "") -> None:
+        super().__init__(name, unit, doc, labels)
+        self.states: dict[tuple[str, ...], float] = {}
+
+    def set(self, state: float, *said: str) -> None:
+        series = self._series(self.states, said)
+        self.states[series] = state
+        self._tell(state, series)
+
+    def set_all(self, states: Mapping[str, float]) -> None:
+        """The states by the one label's value; those that are no longer named are 0."""
+        for value in {*states, *(series[0] for series in self.states)}:
+            self.set(states.get(value, 0), value)
+
+    def samples(self) -> Iterator[tuple[str, list[tuple[str, str]], float]]:
+        for series, state in self.states.items():
+            yield "", self._named(series), state
+
+
+class Histogram(Family):
+    """How numbers spread: how many were at most so large."""
+
+    kind = "histogram"
+
+    def __init__(
+        self, name: str, unit: str, doc: str, labels: str, bounds: tuple[float, ...]
+    ) -> None:
+        super().__init__(name, unit, doc, labels)
+        self.bounds = bounds
+        self.counts: dict[tuple[str, ...], list[int]] = {}  # the last is of those beyond
+        self.sums: dict[tuple[str, ...], float] = {}
+
+    def observe(self, number: float, *said: str) -> None:
+        series = self._series(self.counts, said)
+        counts = self.counts.setdefault(series, [0] * (len(self.bounds) + 1))
+        counts[bisect.bisect_left(self.bounds, number)] += 1
+        self.sums[series] = self.sums.get(series, 0.0) + number
+        self._tell(number, series)
+
+    def samples(self) -> Iterator[tuple[str, list[tuple[str, str]], float]]:
+        for series, counts in self.counts.items():
+            named = self._named(series)
+            running = itertools.accumulate(counts)
+            for bound, count in zip((*self.bounds, math.inf), running, strict=True):
+                yield "_bucket", [*named, ("le", _number_text(float(bound)))], count
+            yield "_sum", named, self.sums[series]
+            yield "_count", named, sum(counts)
+
+
+_MODEL: Final = "gen_ai.operation.name gen_ai.provider.name gen_ai.request.model"
+
+
+class Vitals:
+    """The state of things, brought up to date when somebody asks."""
+
+    def __init__(self) -> None:
+        self.build = Gauge("relay.build.info", "", "1, with the version as a label.", "version")
+        self.ready = Gauge("relay.ready", "", "1 while /readyz answers 200.")
+        self.running = Gauge("relay.inflight", "", "Requests that are being served.")
+        self.cooling = Gauge("relay.cooldowns", "", "What is cooling down, by cause.", "cause")
+        self.generation = Gauge("relay.config.generation", "", "Configurations taken so far.")
+        self.reloads = Counter("relay.reload", "", "Reloads by their outcome.", "result")
+        self.reloaded = Gauge("relay.config.reload.success", "", "1 if the last reload was taken.")
+        self.lost_lines = Counter("relay.log.lines.lost", "", "Log lines that nobody read in time.")
+        self.began = Gauge("process.start.time", "s", "When the process began, since 1970.")
+        self.processor = Counter("process.cpu", "s", "Processor time used.")
+        self.memory = Gauge("process.resident.memory", "By", "Memory in use.")
+        self.descriptors = Gauge("process.open.fds", "", "File descriptors in use.")
+
+
+class Metrics:
+    """What is counted of each request, once, at its end.  The names `gen_ai.*` are those of the
+    GenAI semantic conventions: relay is a server to its clients, and a client that uses tokens."""
+
+    def __init__(self) -> None:
+        self.requests = Counter(
+            "relay.requests",
+            "",
+            "Requests by how they ended; the README explains the codes.",
+            "operation dialect provider status code",
+        )
+        self.callers = Counter("relay.key.requests", "", "Requests by relay's keys.", "key code")
+        self.caller_tokens = Counter(
+            "relay.key.tokens", "", "Tokens by relay's keys.", "key gen_ai.token.type"
+        )
+        self.duration = Histogram(
+            "gen_ai.server.request.duration",
+            "s",
+            "From a request to the last byte of its answer.",
+            f"{_MODEL} error.type",
+            _SECONDS,
+        )
+        self.first_token = Histogram(
+            "gen_ai.server.time_to_first_token",
+            "s",
+            "From a request to the first meaningful event of its answer.",
+            _MODEL,
+            _SECONDS,
+        )
+        self.tokens = Histogram(
+            "gen_ai.client.token.usage",
+            "{token}",
+            "Tokens of a request as its provider counts them; input includes what was cached.",
+            f"{_MODEL} gen_ai.token.type",
+            _TOKENS,
+        )
+        self.cache = Counter(
+            "relay.cache.tokens",
+            "",
+            "Input tokens by what the provider's prompt cache did with them.",
+            "provider model kind",
+        )
+        self.overhead = Histogram(
+            "relay.overhead",
+            "s",
+            "Until an answer began, less the time that was spent on attempts.",
+            "",
+            _OVERHEAD,
+        )
+        self.attempts = Histogram(
+            "relay.attempt.duration",
+            "s",
+            "An attempt at a provider, until its first meaningful event or its failure.",
+            "provider outcome",
+            _SECONDS,
+        )
+        self.vitals = Vitals()
+
+    def families(self) -> list[Family]:
+        everything = (*vars(self).values(), *vars(self.vitals).values())
+        return [value for value in everything if isinstance(value, Family)]
+
+    def exposition(self, openmetrics: bool = False) -> str:
+        """All of it in Prometheus's text format 0.0.4, or as OpenMetrics 1.0."""
+        lines = [line for family in self.families() for line in family.lines(openmetrics)]
+        return "\n".join([*lines, *(["# EOF"] if openmetrics else []), ""])
+
+
+def _prometheus(name: str) -> str:
+    return name.replace(".", "_")
+
+
+def _escaped(value: str) -> str:
+    return value.replace("\\", r"\\").replace('"', r"\"")
+
+
+def _number_text(number: float) -> str:
+    if number == math.inf:
+        return "+Inf"
+    return repr(number)
+
+
 ################################################################################
 #                                     I/O                                      #
 ################################################################################
 
-# ==== 17. Log =================================================================
+# ==== 18. Log =================================================================
 # One line per request, written when it is over, and a few events in between.  Text for people
 # on a terminal, JSON otherwise.  Secrets were taken out by whoever made the text; headers and
 # bodies never come here.  Writing is a thread's work: a pipe that nobody reads holds up that
@@ -7070,6 +7349,11 @@ class Sink:
             self._size += len(data)
             self._untold = 0
             self._changed.notify_all()
+
+    @property
+    def losing(self) -> bool:
+        """Have lines been dropped whose number is not written yet?"""
+        return self._untold > 0
 
     def flush(self, within: float) -> bool:
         """Wait until all is written, but not for ever; was it?"""
@@ -7184,7 +7468,7 @@ def _request_text(record: JSON) -> str:
     return "  ".join(_plain(step) for step in steps if step)
 
 
-# ==== 18. Upstream ============================================================
+# ==== 19. Upstream ============================================================
 # One HTTP exchange with a provider.  Foreign exceptions become ours here and nowhere else: a
 # provider that says nothing is an UpstreamError like one that says no.  Answers are read in the
 # blocks they come in and in the coding they have; whoever must understand them inflates them.
@@ -7417,7 +7701,7 @@ class Inflater:
         return UpstreamError("transient", f"sent a broken content coding: {why}")
 
 
-# ==== 19. Demo ================================================================
+# ==== 20. Demo ================================================================
 # The embedded provider: no key, no network, always the same answer to the same request.  It
 # calls a tool when the user's words ask for one, so that an agent's loop can be seen whole.
 
@@ -7510,7 +7794,7 @@ def _in_words(events: Iterable[Event]) -> Iterator[Event]:
             yield event
 
 
-# ==== 20. Client ==============================================================
+# ==== 21. Client ==============================================================
 # The client's side of an exchange: who asks, the body as it is read, the answer as it is
 # written.
 
@@ -7693,7 +7977,7 @@ class Downstream:
                 await asyncio.sleep(self._interval - silence)
 
 
-# ==== 21. Exchange ============================================================
+# ==== 22. Exchange ============================================================
 # One client request and all that is known of it so far, and how it goes out on a lane: as the
 # bytes that came where the dialect is the same, else by way of the hub.
 
@@ -7718,7 +8002,11 @@ class Tried:
     lane: Lane
     outcome: str  # "ok" or a failure class
     status: int
-    ms: int
+    seconds: float
+
+    @property
+    def ms(self) -> int:
+        return round(self.seconds * 1000)
 
     def record(self) -> JSON:
         return {
@@ -7743,8 +8031,11 @@ class Said(NamedTuple):
 class Exchange:
     """One client request and all that is known of it so far; dies in `settle`."""
 
-    def __init__(self, plan: Plan, request: web.BaseRequest, dialect: Dialect) -> None:
+    def __init__(
+        self, plan: Plan, request: web.BaseRequest, dialect: Dialect, operation: str = "chat"
+    ) -> None:
         # What was asked
+        self.operation = operation  # as the GenAI conventions call it
         self.plan = plan
         self.request = request
         self.dialect = dialect
@@ -7963,7 +8254,7 @@ def request_headers(client: CIMultiDictProxy[str], stream: bool, same: bool) -> 
     return kept
 
 
-# ==== 22. Relay ===============================================================
+# ==== 23. Relay ===============================================================
 # One request from accept to settle.  Start at `Relay.handle`.  Until the first meaningful
 # event nothing has reached the client, so trying the next target is free; afterwards a break
 # is told in the client's own words and the connection is closed without an end, because
@@ -7979,6 +8270,7 @@ def request_headers(client: CIMultiDictProxy[str], stream: bool, same: bool) -> 
 #     settle     one log line, whatever happened
 
 
+_MOST_MODELS: Final = 1000  # whose names are remembered; a bound for memory
 _HEADER_VALUE: Final = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
 # What an answer in another dialect's words keeps of the provider's headers.
 _ANSWER_KEPT: Final = frozenset(("request-id", "x-request-id"))
@@ -8036,7 +8328,9 @@ class Relay:
         self.upstream = upstream
         self.log = log
         self.keepalive = keepalive
+        self.metrics = Metrics()
         self.running: set[Exchange] = set()
+        self._answered: set[str] = set()  # models that somebody has answered as
 
     async def handle(self, request: web.BaseRequest, dialect: Dialect) -> web.StreamResponse:
         """A request to be answered by a model."""
@@ -8044,7 +8338,8 @@ class Relay:
 
     async def count(self, request: web.BaseRequest, dialect: Dialect) -> web.StreamResponse:
         """A request whose tokens are to be counted."""
-        return await self.framed(Exchange(self.plan, request, dialect), self._count)
+        exchange = Exchange(self.plan, request, dialect, "count_tokens")
+        return await self.framed(exchange, self._count)
 
     async def framed(
         self, exchange: Exchange, serve: Callable[[Exchange], Awaitable[web.StreamResponse]]
@@ -8202,8 +8497,8 @@ class Relay:
         finally:
             if outcome != "ok":
                 flight.end()
-            ms = round((time.monotonic() - began) * 1000)
-            exchange.tried.append(Tried(lane, outcome, status, ms))
+            seconds = time.monotonic() - began
+            exchange.tried.append(Tried(lane, outcome, status, seconds))
 
     async def _first_event(self, exchange: Exchange, lane: Lane, strip: bool) -> Answer:
         outgoing = exchange.prepare(lane, strip)
@@ -8424,7 +8719,9 @@ class Relay:
         return web.Response(body=body, status=exchange.status, headers=headers)
 
     def settle(self, exchange: Exchange) -> None:
-        """The end, however it came: one log line.  Synchronous, so that nothing can prevent it."""
+        """The end, however it came: counted, and one log line.  Synchronous, so that nothing can
+        prevent it."""
+        self._measure(exchange)
         lane, usage = exchange.lane, exchange.usage
         self.log.request(
             {
@@ -8449,6 +8746,45 @@ class Relay:
                 "error": exchange.plan.redacted(exchange.error) or None,
             }
         )
+
+    def _measure(self, exchange: Exchange) -> None:
+        """What the metrics keep of a request; nothing is counted while it runs."""
+        metrics, code, caller = self.metrics, exchange.code, exchange.caller.name
+        provider = exchange.lane.target.provider.name if exchange.lane else ""
+        asked = (exchange.operation, provider, self._model_label(exchange))
+        status = str(exchange.status or "")
+        metrics.requests.add(1, exchange.operation, exchange.dialect.name, provider, status, code)
+        metrics.callers.add(1, caller, code)
+        seconds = time.monotonic() - exchange.began
+        metrics.duration.observe(seconds, *asked, "" if code == "OK" else code)
+        for tried in exchange.tried:
+            metrics.attempts.observe(tried.seconds, tried.lane.target.provider.name, tried.outcome)
+        if exchange.first is not None:
+            first = exchange.first - exchange.began
+            metrics.first_token.observe(first, *asked)
+            spent = sum(tried.seconds for tried in exchange.tried)
+            metrics.overhead.observe(max(0.0, first - spent))
+        if usage := exchange.usage:
+            self._measure_tokens(usage, asked, caller)
+
+    def _measure_tokens(self, usage: Usage, asked: tuple[str, str, str], caller: str) -> None:
+        for kind, count in (("input", usage.input), ("output", usage.output)):
+            self.metrics.tokens.observe(count, *asked, kind)
+            self.metrics.caller_tokens.add(count, caller, kind)
+        read, write = usage.cache_read, usage.cache_write
+        fresh = max(0, usage.input - read - write)
+        for kind, count in (("read", read), ("write", write), ("fresh", fresh)):
+            self.metrics.cache.add(count, *asked[1:], kind)
+
+    def _model_label(self, exchange: Exchange) -> str:
+        """The provider's name for the model, once it has answered to it: clients make names up,
+        and a provider without `models` is asked for all of them."""
+        model = exchange.lane.target.model if exchange.lane else ""
+        if not model:
+            return ""
+        if exchange.first is not None and len(self._answered) < _MOST_MODELS:
+            self._answered.add(model)
+        return model if model in self._answered else OTHER
 
     # Counting tokens
 
@@ -8497,7 +8833,7 @@ _SEAL_TROUBLE: Final = re.compile(
 )
 
 
-# ==== 23. Forwarding ==========================================================
+# ==== 24. Forwarding ==========================================================
 # What relay passes on without a dialect: embeddings, images, audio, rerank, moderations and old
 # completions go to the provider that their `model` field names, by the routes of any request;
 # /p/PROVIDER/... goes to that provider as it is.  Nothing is understood but the model's name;
@@ -8599,7 +8935,8 @@ class Forwarding:
         async def serve(exchange: Exchange) -> web.StreamResponse:
             return await self._routed(exchange, path)
 
-        return await self.relay.framed(Exchange(self.relay.plan, request, CHAT), serve)
+        operation = path.split("/")[1]
+        return await self.relay.framed(Exchange(self.relay.plan, request, CHAT, operation), serve)
 
     async def raw(self, request: web.BaseRequest, rest: str) -> web.StreamResponse:
         """`rest` is PROVIDER/PATH as the client wrote it, with its query."""
@@ -8607,7 +8944,7 @@ class Forwarding:
         async def serve(exchange: Exchange) -> web.StreamResponse:
             return await self._raw(exchange, rest)
 
-        return await self.relay.framed(Exchange(self.relay.plan, request, CHAT), serve)
+        return await self.relay.framed(Exchange(self.relay.plan, request, CHAT, "raw"), serve)
 
     async def _routed(self, exchange: Exchange, path: str) -> web.StreamResponse:
         plan, request = exchange.plan, exchange.request
@@ -8661,8 +8998,7 @@ class Forwarding:
             self.relay.health.failed(lane, error, time.time(), moment)
             raise
         finally:
-            ms = round((time.monotonic() - began) * 1000)
-            exchange.tried.append(Tried(lane, outcome, status, ms))
+            exchange.tried.append(Tried(lane, outcome, status, time.monotonic() - began))
         return await self._passed(exchange, lane, reply)
 
     async def _raw(self, exchange: Exchange, rest: str) -> web.StreamResponse:
@@ -8687,8 +9023,7 @@ class Forwarding:
         await expected(request)
         began = time.monotonic()
         reply = await self._sent(exchange, lane, lane.endpoint.beside(f"/{path}"), body)
-        ms = round((time.monotonic() - began) * 1000)
-        exchange.tried.append(Tried(lane, "ok", reply.status, ms))
+        exchange.tried.append(Tried(lane, "ok", reply.status, time.monotonic() - began))
         return await self._passed(exchange, lane, reply)
 
     async def _sent(
@@ -8754,7 +9089,7 @@ def _usage_at_the_end(tail: bytes) -> Usage | None:
         return None
 
 
-# ==== 24. Operations ==========================================================
+# ==== 25. Operations ==========================================================
 # Which path is whose, and what is not a model's answer: probes, lists, status.  No probe ever
 # calls a provider.
 
@@ -8763,8 +9098,12 @@ Handler: TypeAlias = Callable[["Operations", web.BaseRequest], Awaitable[web.Str
 # The paths of clients, without the version segments in front: a base URL that already ends in
 # /v1 makes a client ask for /v1/v1/messages, one without it for /chat/completions.
 _VERSIONS: Final = re.compile(r"^(/v1(?:beta)?)+(?=/|$)")
-_LATER_PATHS: Final = re.compile(r"/responses(/.*)?|/models/[^/]+:\w+|/metrics")
+_LATER_PATHS: Final = re.compile(r"/responses(/.*)?|/models/[^/]+:\w+")
 _STATUS_PATHS: Final = ("/admin", "/admin/status")
+_EXPOSITIONS: Final = {
+    False: "text/plain; version=0.0.4; charset=utf-8",
+    True: "application/openmetrics-text; version=1.0.0; charset=utf-8",
+}
 
 
 class Operations:
@@ -8838,7 +9177,51 @@ class Operations:
             return web.json_response({"status": "draining"}, status=503)
         if not self.relay.plan.providers:
             return web.json_response({"status": "no active provider"}, status=503)
-        return web.json_response({"status": "ready", "generation": self.generation})
+        ready = {"status": "ready", "generation": self.generation, "degraded": self.degraded()}
+        return web.json_response(ready)
+
+    def degraded(self) -> list[str]:
+        """What is not as it should be although relay serves; anybody may read it, so no names."""
+        causes = self._cooling()
+        cooling = ", ".join(f"{count} {cause}" for cause, count in sorted(causes.items()))
+        states = {
+            "the last reload failed": self.last_reload.startswith("failed"),
+            f"cooling down: {cooling}": bool(causes),
+            "log lines are lost": self.relay.log.sink.losing,
+        }
+        return [words for words, holds in states.items() if holds]
+
+    def _cooling(self) -> collections.Counter[str]:
+        now, marks = time.time(), self.relay.health.marks.values()
+        return collections.Counter(mark.failure for mark in marks if mark.until > now)
+
+    async def metrics(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Everything that is counted, for this machine or with the admin key."""
+        try:
+            self._require_admin_or_loopback(request)
+        except RelayError as error:
+            return refused(request, error)
+        self.refresh()
+        openmetrics = "application/openmetrics-text" in request.headers.get("Accept", "")
+        body = self.relay.metrics.exposition(openmetrics).encode()
+        return web.Response(body=body, headers={"Content-Type": _EXPOSITIONS[openmetrics]})
+
+    def refresh(self) -> None:
+        """Bring what is a state, not a count, up to date."""
+        vitals, plan = self.relay.metrics.vitals, self.relay.plan
+        vitals.build.set(1, __version__)
+        vitals.ready.set(0 if self.draining or not plan.providers else 1)
+        vitals.running.set(len(self.relay.running))
+        vitals.cooling.set_all(self._cooling())
+        vitals.generation.set(self.generation)
+        vitals.reloaded.set(0 if self.last_reload.startswith("failed") else 1)
+        vitals.lost_lines.reach(self.relay.log.sink.dropped)
+        vitals.began.set(self.started)
+        vitals.processor.reach(time.process_time())
+        with contextlib.suppress(OSError):  # where there is no /proc
+            pages = int(Path("/proc/self/statm").read_text().split()[1])
+            vitals.memory.set(pages * os.sysconf("SC_PAGE_SIZE"))
+            vitals.descriptors.set(len(os.listdir("/proc/self/fd")))
 
     async def root(self, request: web.BaseRequest) -> web.StreamResponse:
         return web.Response(text=f"relay {__version__}\n")
@@ -8866,6 +9249,15 @@ class Operations:
         }
         return web.json_response(body, dumps=_json_text)
 
+    def _require_admin_or_loopback(self, request: web.BaseRequest) -> None:
+        try:
+            self._require_admin(request)
+        except Unauthorized:
+            try:
+                _require_direct(request)
+            except Forbidden:
+                raise Unauthorized("this is for the same machine, or for the admin key") from None
+
     def _require_admin(self, request: web.BaseRequest) -> None:
         """The admin key; without one only this machine, directly, and no page of another site."""
         if admin := self.relay.plan.admin:
@@ -8873,9 +9265,13 @@ class Operations:
             if not any(hmac.compare_digest(digest, admin) for digest in digests):
                 raise Unauthorized("the admin key is needed here")
             return
-        require_loopback(request)
-        if any(name.lower().startswith(("forwarded", "x-forwarded-")) for name in request.headers):
-            raise Forbidden("without an `admin_key` this is not answered through a proxy")
+        _require_direct(request)
+
+
+def _require_direct(request: web.BaseRequest) -> None:
+    require_loopback(request)
+    if any(name.lower().startswith(("forwarded", "x-forwarded-")) for name in request.headers):
+        raise Forbidden("without an `admin_key` this is not answered through a proxy")
 
 
 _HANDLERS: Final[dict[tuple[str, str], Handler]] = {
@@ -8885,6 +9281,7 @@ _HANDLERS: Final[dict[tuple[str, str], Handler]] = {
     ("HEAD", "/healthz"): Operations.alive,
     ("GET", "/readyz"): Operations.ready,
     ("HEAD", "/readyz"): Operations.ready,
+    ("GET", "/metrics"): Operations.metrics,
     ("GET", "/"): Operations.root,
     ("HEAD", "/"): Operations.root,
     ("GET", "/api/hello"): Operations.root,
@@ -8915,7 +9312,7 @@ def refused(request: web.BaseRequest, error: RelayError) -> web.Response:
     return web.Response(body=body, status=dialect.status(error), headers=headers)
 
 
-# ==== 25. Server ==============================================================
+# ==== 26. Server ==============================================================
 # Four verbs in a row: start, run, drain, stop.  SIGHUP builds another plan and swaps it in one
 # assignment, or says everything that is wrong and changes nothing.  SIGTERM and SIGINT stop
 # accepting, let streams finish within the grace period, and end what is left in the client's
@@ -9109,6 +9506,7 @@ class Server:
         except (ConfigError, OSError, UnicodeDecodeError) as error:
             problems = list(error.problems) if isinstance(error, ConfigError) else [str(error)]
             self.operations.last_reload = "failed: " + "; ".join(problems)
+            self.relay.metrics.vitals.reloads.add(1, "refused")
             self.log.event("error", "reload failed, nothing changed", problems=problems)
             return
         self.relay.plan = plan
@@ -9117,6 +9515,7 @@ class Server:
         self.operations.generation += 1
         changed = changes(old, plan.config)
         self.operations.last_reload = "; ".join(changed) or "nothing changed"
+        self.relay.metrics.vitals.reloads.add(1, "taken")
         self.log.event(
             "info", "reloaded", generation=self.operations.generation, changes=changed or ["none"]
         )
@@ -9173,7 +9572,139 @@ def _remove_stale_socket(path: str) -> None:
             Path(path).unlink()
 
 
-# ==== 26. Command line ========================================================
+# ==== 27. Grafana =============================================================
+# A dashboard of the metrics, ready for import: a row of this table for each panel.  A test holds
+# its queries to names that exist, and lets Prometheus's own tool read them.
+
+
+class Panel(NamedTuple):
+    """One panel: its title, Grafana's word for the unit, and queries with their legends."""
+
+    title: str
+    unit: str
+    queries: Mapping[str, str]
+
+
+def _per_second(name: str, by: str, where: str = "") -> str:
+    return f"sum by ({by}) (rate({name}{{{_SELECTED}{where}}}[$__rate_interval]))"
+
+
+def _quantiles(name: str) -> dict[str, str]:
+    """Half of them, and all but one in twenty."""
+    rates = _per_second(f"{name}_bucket", "le")
+    return {f"histogram_quantile({q}, {rates})": f"p{q * 100:g}" for q in (0.5, 0.95)}
+
+
+_SELECTED: Final = 'instance=~"$instance"'
+_CACHE: Final = "relay_cache_tokens_total"
+_USED: Final = "gen_ai_client_token_usage_sum"
+PANELS: Final = (
+    Panel("Ready", "bool_yes_no", {f"min(relay_ready{{{_SELECTED}}})": ""}),
+    Panel(
+        "Last reload taken", "bool_yes_no", {f"min(relay_config_reload_success{{{_SELECTED}}})": ""}
+    ),
+    Panel("In flight", "short", {f"sum(relay_inflight{{{_SELECTED}}})": ""}),
+    Panel("Log lines lost", "short", {f"sum(relay_log_lines_lost_total{{{_SELECTED}}})": ""}),
+    Panel("Requests by code", "reqps", {_per_second("relay_requests_total", "code"): "{{code}}"}),
+    Panel(
+        "Requests by provider",
+        "reqps",
+        {_per_second("relay_requests_total", "provider"): "{{provider}}"},
+    ),
+    Panel("Until the first token", "s", _quantiles("gen_ai_server_time_to_first_token_seconds")),
+    Panel("Until the last", "s", _quantiles("gen_ai_server_request_duration_seconds")),
+    Panel(
+        "Tokens by model",
+        "short",
+        {
+            _per_second(_USED, "gen_ai_request_model, gen_ai_token_type"): (
+                "{{gen_ai_request_model}} {{gen_ai_token_type}}"
+            )
+        },
+    ),
+    Panel(
+        "Share of input read from a cache",
+        "percentunit",
+        {
+            _per_second(_CACHE, "provider", ',kind="read"')
+            + " / "
+            + _per_second(_CACHE, "provider"): "{{provider}}"
+        },
+    ),
+    Panel(
+        "Failed attempts",
+        "ops",
+        {
+            _per_second(
+                "relay_attempt_duration_seconds_count", "provider, outcome", ',outcome!="ok"'
+            ): "{{provider}} {{outcome}}"
+        },
+    ),
+    Panel(
+        "Cooling down", "short", {f"sum by (cause) (relay_cooldowns{{{_SELECTED}}})": "{{cause}}"}
+    ),
+    Panel("Requests by key", "reqps", {_per_second("relay_key_requests_total", "key"): "{{key}}"}),
+    Panel("Tokens by key", "short", {_per_second("relay_key_tokens_total", "key"): "{{key}}"}),
+    Panel("relay's own share of the wait", "s", _quantiles("relay_overhead_seconds")),
+    Panel(
+        "Memory",
+        "bytes",
+        {f"process_resident_memory_bytes{{{_SELECTED}}}": "{{instance}}"},
+    ),
+)
+_STATS: Final = 4  # the first of them are single numbers, in one row
+
+
+def grafana_dashboard() -> JSON:
+    """The dashboard as Grafana imports it."""
+    source = {"type": "prometheus", "uid": "${source}"}
+    variables = [
+        {"name": "source", "type": "datasource", "query": "prometheus"},
+        {
+            "name": "instance",
+            "type": "query",
+            "datasource": source,
+            "query": "label_values(relay_build_info, instance)",
+            "refresh": 2,  # when the time range changes
+            "multi": True,
+            "includeAll": True,
+            "allValue": ".*",
+        },
+    ]
+    return {
+        "title": "relay",
+        "uid": "relay",
+        "tags": ["llm"],
+        "schemaVersion": 39,
+        "refresh": "30s",
+        "time": {"from": "now-6h", "to": "now"},
+        "templating": {"list": variables},
+        "panels": [_panel(place, panel, source) for place, panel in enumerate(PANELS)],
+    }
+
+
+def _panel(place: int, panel: Panel, source: JSON) -> JSON:
+    """The grid is 24 wide: a row of single numbers, then two panels to a row."""
+    row, column = divmod(place - _STATS, 2)
+    where = {"x": column * 12, "y": 4 + row * 8, "w": 12, "h": 8}
+    if stat := place < _STATS:
+        where = {"x": place * 6, "y": 0, "w": 6, "h": 4}
+    targets = [
+        {"refId": chr(ord("A") + i), "expr": query, "legendFormat": legend, "datasource": source}
+        for i, (query, legend) in enumerate(panel.queries.items())
+    ]
+    return {
+        "id": place + 1,
+        "type": "stat" if stat else "timeseries",
+        "title": panel.title,
+        "datasource": source,
+        "gridPos": where,
+        "fieldConfig": {"defaults": {"unit": panel.unit, "min": 0}, "overrides": []},
+        "targets": targets,
+    }
+
+
+# ==== 28. Command line ========================================================
 # Arguments to a running server, or to an answer on paper.
 
 DEMO_CONFIG: Final = """\
@@ -9304,6 +9835,11 @@ def command_key(args: argparse.Namespace) -> int:
     return 0
 
 
+def command_grafana(args: argparse.Namespace) -> int:
+    print(json.dumps(grafana_dashboard(), indent=2))
+    return 0
+
+
 def command_schema(args: argparse.Namespace) -> int:
     print(json.dumps(json_schema(), indent=2))
     return 0
@@ -9322,6 +9858,7 @@ COMMANDS: Final[dict[str, Command]] = {
     "route": Command(command_route, "explain where a model name goes and why", "model"),
     "models": Command(command_models, "list the names that can be used"),
     "key": Command(command_key, "make a key for a client"),
+    "grafana": Command(command_grafana, "print a Grafana dashboard of relay's metrics"),
     "schema": Command(command_schema, "print the configuration's JSON Schema, for editors"),
 }
 

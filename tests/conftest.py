@@ -1,5 +1,7 @@
 """Fixtures: providers that do as told, relay as a process, a client that changes nothing."""
 
+import os
+import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from itertools import count
@@ -62,3 +64,18 @@ async def http() -> AsyncIterator[aiohttp.ClientSession]:
 @pytest.fixture
 def unused_port() -> int:
     return relay_process.free_port()
+
+
+@pytest.fixture
+def tool() -> Callable[[str], str]:
+    """`tool("promtool")`: a program of the machine's, as `.ci/tools` installs it."""
+
+    def find(name: str) -> str:
+        if path := shutil.which(name):
+            return path
+        reason = f"there is no {name}; .ci/tools installs it"
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+
+    return find

@@ -153,11 +153,25 @@ def _sentence(text: str) -> str:
     return text[0].upper() + text[1:] + "."
 
 
+def metrics() -> str:
+    rows = [
+        (
+            code(family.base + ("_total" if family.kind == "counter" else "")),
+            family.kind,
+            ", ".join(code(name.replace(".", "_")) for name in family.labels),
+            family.doc,
+        )
+        for family in relay.Metrics().families()
+    ]
+    return table(("metric", "kind", "labels", "meaning"), rows)
+
+
 PARTS: dict[str, Callable[[], str]] = {
     "presets": presets,
     "failures": failures,
     "reference": reference,
     "commands": commands,
+    "metrics": metrics,
 }
 
 
@@ -278,7 +292,7 @@ def test_readme_names_every_path() -> None:
     assert {("GET", path) for path in relay._STATUS_PATHS} <= served
     later = DOCS.partition("\n## Not supported yet\n")[2].partition("\n## ")[0]
     words = re.findall(r"[a-z]{2,}", relay._LATER_PATHS.pattern)
-    assert "metrics" in words
+    assert "responses" in words
     forwarded = re.findall(r"[a-z]{5,}", relay._FORWARDED.pattern)
     assert [word for word in (*forwarded, "/p/PROVIDER/") if word not in DOCS] == []
     assert [word for word in words if f"/{word}" not in later] == []
