@@ -1606,6 +1606,7 @@ class Listed:
     name: str
     context: int | None = None
     output: int | None = None
+    title: str = ""  # what people are shown, where it is not the name
 
 
 # Where a format has no word for "any JSON object", the prompt has to say it.
@@ -1924,7 +1925,7 @@ class AnthropicMessages(Dialect):
             {
                 "type": "model",
                 "id": model.name,
-                "display_name": model.name,
+                "display_name": model.title or model.name,
                 "created_at": "1970-01-01T00:00:00Z",
                 "lifecycle": "active",
                 "deprecated_at": None,
@@ -6083,7 +6084,14 @@ class Key:
     expires: float | None  # seconds since the epoch
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+# Claude Code's picker shows names that begin with claude or anthropic and no other, and takes
+# [1m] behind one for a context of a million tokens.
+PICKED: Final = ("claude", "anthropic")
+ALIAS: Final = "claude--"
+LONG_CONTEXT: Final = "[1m]"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Plan:
     """All that requests need of a configuration."""
 
@@ -6101,13 +6109,20 @@ class Plan:
         return next((route for step in steps if (route := step(name)) and route.groups), None)
 
     def bare(self, said: str) -> str:
-        """Without a suffix like Claude Code's [1m], unless the full name is listed."""
-        bare = re.sub(r"\[[^\[\]]*\]$", "", said)
-        return said if bare == said or not bare or said in self.listed() else bare
+        """Without Claude Code's [1m] behind or the alias of its picker in front.
 
+        A name that is listed as it was said stays as it is.
+        """
+        if said in self.listed:
+            return said
+        bare = re.sub(r"\[[^\[\]]*\]$", "", said) or said
+        return bare.removeprefix(ALIAS) or bare
+
+    @functools.cached_property
     def listed(self) -> dict[str, Listed]:
         """Every name that can be said, with its limits where they are known."""
-        listed = {name: Listed(name) for name in self.config.routing_rules if not is_glob(name)}
+        rules = self.config.routing_rules
+        listed = {name: self._limits(name, name) for name in rules if not is_glob(name)}
         for provider in self.providers.values():
             prefix = provider.config.prefix
             for name, model in (provider.config.models or {}).items():
@@ -6116,15 +6131,44 @@ class Plan:
                 names = [name, f"{prefix}/{name}"] if prefix else [name]
                 for known in names:
                     listed[known] = Listed(known, model.context, model.output)
-        targets = [to for rules in self.config.routing_rules.values() for r in rules for to in r.to]
+        targets = [to for entries in rules.values() for entry in entries for to in entry.to]
         for target in (*targets, self.config.default or ""):
             if "/" in target:  # a name too: it addresses a provider directly
-                listed.setdefault(target, Listed(target))
+                listed.setdefault(target, self._limits(target, target))
         return listed
+
+    @functools.cached_property
+    def picked(self) -> dict[str, Listed]:
+        """The same for Claude Code's picker: what it would leave out under an alias.
+
+        And what holds a million tokens once more, in the notation that makes it use them.
+        """
+        shown = {
+            name: model
+            if name.lower().startswith(PICKED)
+            else replace(model, name=ALIAS + name, title=name)
+            for name, model in self.listed.items()
+        }
+        long = {
+            name + LONG_CONTEXT: replace(model, name=model.name + LONG_CONTEXT)
+            for name, model in shown.items()
+            if (model.context or 0) >= 1_000_000 and name + LONG_CONTEXT not in shown
+        }
+        return shown | long
+
+    def _limits(self, name: str, said: str) -> Listed:
+        """A name with the limits of the first model it leads to."""
+        rules = self.config.routing_rules.get(name, ())
+        to = next((to for entry in rules for to in entry.to), name)
+        head, _, model = to.partition("/")
+        provider = self.providers.get(head.lower())
+        known = provider.match(model or said) if provider else None
+        limits = known[2] if known else ModelConfig()
+        return Listed(name, limits.context, limits.output)
 
     def nearest(self, name: str) -> list[str]:
         """Names that may have been meant."""
-        known = {word.lower(): word for word in self.listed()}
+        known = {word.lower(): word for word in self.listed}
         near = difflib.get_close_matches(name.lower(), known, 3, 0.5)
         return [known[word] for word in near]
 
@@ -7845,6 +7889,8 @@ def require_loopback(request: web.BaseRequest) -> None:
 def permitted(model: str, caller: Caller, plan: Plan) -> Route:
     """The route of a model name that this caller may use."""
     bare = plan.bare(model)
+    if model not in plan.listed:  # `claude-*` allows no name that only its alias makes one
+        model = model.removeprefix(ALIAS)
     head, rest = addressed(bare)
     plain = rest if rest and head.lower() in plan.providers else bare
     if not any(caller.may_use(name) for name in (model, bare, plain)):
@@ -9166,7 +9212,9 @@ class Operations:
     def _visible(self, request: web.BaseRequest) -> list[Listed]:
         plan = self.relay.plan
         caller = authenticated(request, plan)
-        return [model for name, model in plan.listed().items() if caller.may_use(name)]
+        picker = request.headers.get("User-Agent", "").startswith("claude-")
+        names = plan.picked if picker else plan.listed
+        return [model for name, model in names.items() if caller.may_use(name)]
 
     async def alive(self, request: web.BaseRequest) -> web.StreamResponse:
         return web.json_response({"status": "ok", "version": __version__})
@@ -9812,7 +9860,7 @@ def command_route(args: argparse.Namespace) -> int:
 
 def command_models(args: argparse.Namespace) -> int:
     plan = load(find_config(args))
-    for name in plan.listed():
+    for name in plan.listed:
         route = plan.route(name)
         targets = [str(target) for group in route.groups for target in group] if route else []
         print(f"{name}  ->  {', '.join(targets) or 'nowhere'}")

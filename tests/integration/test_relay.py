@@ -362,6 +362,22 @@ async def test_models_are_listed_in_both_shapes(
     assert all({"display_name", "created_at"} <= model.keys() for model in anthropic["data"])
 
 
+async def test_claude_codes_picker_is_given_names_that_it_shows(
+    upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    server = await relay(one(upstream, models={"glm": {"name": "GLM", "context": 1_000_000}}))
+    headers = {"anthropic-version": "2023-06-01", "User-Agent": "claude-code/2.1.329"}
+    async with http.get(f"{server.url}/v1/models?limit=1000", headers=headers) as response:
+        listed = (await response.json())["data"]
+    assert [(model["id"], model["display_name"]) for model in listed] == [
+        ("claude--glm", "glm"),
+        ("claude--glm[1m]", "glm"),
+    ]
+    for model in listed:
+        reply = await ask(http, server, "anthropic", model=model["id"])
+        assert (reply.status, reply.headers["x-relay-model"]) == (200, "GLM")
+
+
 async def test_one_model_can_be_asked_for(
     upstream: FakeUpstream, relay: Start, http: ClientSession
 ) -> None:

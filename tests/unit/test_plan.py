@@ -149,7 +149,7 @@ def test_limits_of_a_model_go_with_its_target() -> None:
 
 
 def test_the_list_has_every_name_that_can_be_said() -> None:
-    listed = PLAN.listed()
+    listed = PLAN.listed
     assert {
         "fixed",
         "chain",
@@ -163,6 +163,41 @@ def test_the_list_has_every_name_that_can_be_said() -> None:
     assert not [name for name in listed if "*" in name or "?" in name]
     assert "off-model" not in listed
     assert listed["qwen/big"].output == 99
+
+
+MILLION = """
+providers:
+  a: {endpoint: "http://x/v1", api_format: openai, prefix: a, models: {
+        long: {context: 1048576, output: 65536}, claude-short: {context: 200000}}}
+routing_rules: {alias: a/long, claude-long: [a/long]}
+"""
+
+
+def test_names_of_rules_have_the_limits_of_what_they_lead_to() -> None:
+    listed = plan_of(MILLION).listed
+    for name in ("alias", "claude-long", "a/long", "long"):
+        assert (listed[name].context, listed[name].output) == (1048576, 65536), name
+
+
+def test_claude_codes_picker_gets_names_it_shows_that_lead_where_they_say() -> None:
+    plan = plan_of(MILLION)
+    names = {model.name: model.title for model in plan.picked.values()}
+    assert all(name.startswith(relay.PICKED) for name in names)
+    assert names["claude--alias"] == "alias"
+    assert names["claude-long"] == ""
+    assert {"claude-long[1m]", "claude--long[1m]", "claude--a/long"} <= names.keys()
+    assert "claude-short[1m]" not in names
+    for name in names:
+        assert where(plan, name) in ([["a/long"]], [["a/claude-short"]]), name
+
+
+def test_an_alias_passes_no_allowlist_that_its_name_does_not() -> None:
+    plan = plan_of(MILLION)
+    caller = relay.Caller("eve", ("claude-*",))
+    for name in ("claude--long", "claude--long[1m]", "claude--a/long"):
+        with pytest.raises(relay.Forbidden):
+            relay.permitted(name, caller, plan)
+    assert relay.permitted("claude-long[1m]", caller, plan)
 
 
 # Equals: shares by weight, and a conversation stays where it is
