@@ -15,8 +15,8 @@ A request goes
               (who)    (where)  (failover)               (bytes) (usage, log)
 
 The rule of this file: code refers only to what stands above it.  First come values
-(sections 1-13: pure; no await, no clock, no socket), then memory (14-17: synchronous, told
-the time), then I/O (18-28).  To follow one request start at `Relay.handle` and read upward.
+(sections 1-14: pure; no await, no clock, no socket), then memory (15-18: synchronous, told
+the time), then I/O (19-29).  To follow one request start at `Relay.handle` and read upward.
 
 Contents
      1. Errors                what can go wrong, and what it means
@@ -26,27 +26,28 @@ Contents
      5. Dialect               the shape of a wire format; the grammar of a stream
      6. Dialect: Anthropic Messages
      7. Dialect: OpenAI Chat Completions
-     8. Pipes                 upstream bytes to client bytes
-     9. Body                  a client's bytes, edited in place or not at all
-    10. Failures              what an upstream's error means
-    11. Presets               one row per known provider
-    12. Configuration         the YAML file, and everything wrong with it
-    13. Plan                  a configuration compiled to answer "where may this go?"
-    14. Health                who is cooling down, why, until when
-    15. Balance               which of several equals goes first
-    16. Verdict               what a client is told when nothing worked
-    17. Metrics               what is counted, in Prometheus's words
-    18. Log                   one line per request
-    19. Upstream              one HTTP exchange with a provider
-    20. Demo                  the embedded provider
-    21. Client                who asks; the body read, the answer written
-    22. Exchange              one request and how it goes out
-    23. Relay                 from accept to settle
-    24. Forwarding            what is passed on unread: embeddings, images, audio, /p/
-    25. Operations            which path is whose; probes, lists, status
-    26. Server                sockets, signals, reload, drain
-    27. Grafana               a dashboard of the metrics
-    28. Command line          the commands as a table
+     8. Dialect: OpenAI Responses
+     9. Pipes                 upstream bytes to client bytes
+    10. Body                  a client's bytes, edited in place or not at all
+    11. Failures              what an upstream's error means
+    12. Presets               one row per known provider
+    13. Configuration         the YAML file, and everything wrong with it
+    14. Plan                  a configuration compiled to answer "where may this go?"
+    15. Health                who is cooling down, why, until when
+    16. Balance               which of several equals goes first
+    17. Verdict               what a client is told when nothing worked
+    18. Metrics               what is counted, in Prometheus's words
+    19. Log                   one line per request
+    20. Upstream              one HTTP exchange with a provider
+    21. Demo                  the embedded provider
+    22. Client                who asks; the body read, the answer written
+    23. Exchange              one request and how it goes out
+    24. Relay                 from accept to settle
+    25. Forwarding            what is passed on unread: embeddings, images, audio, /p/
+    26. Operations            which path is whose; probes, lists, status
+    27. Server                sockets, signals, reload, drain
+    28. Grafana               a dashboard of the metrics
+    29. Command line          the commands as a table
 """
 
 from __future__ import annotations
@@ -3784,7 +3785,1405 @@ def _arguments(text: str, name: str = "") -> JSON:
 CHAT: Final = OpenAIChat()
 
 
-# ==== 8. Pipes ================================================================
+# ==== 8. Dialect: OpenAI Responses ============================================
+# https://platform.openai.com/docs/api-reference/responses and the types of the openai SDK.
+# There are no turns: a conversation is a flat list of items, each of a type of its own, and so
+# is an answer.  A tool's calls come back as the kind of item that the tool was offered as, or
+# Codex does not know them; in the hub every tool is a function, and `Tool.form` remembers.
+#
+#     in the hub     an item here
+#     Text           message            with parts: output_text, refusal, input_text, ...
+#     Reasoning      reasoning          summary, and encrypted_content: the opaque slot
+#     ToolCall       function_call      also custom_tool_call, local_shell_call, ... (`_Kind`)
+#     ToolResult     ..._output         paired by call_id
+#
+# A stream is
+#
+#     response.created  response.in_progress
+#     (output_item.added  (..._part.added  ....delta*  ....done)*  output_item.done)*
+#     response.completed | response.incomplete | response.failed      the whole answer again
+#
+# each event numbered.  Codex acts on output_item.done and the last event alone; opencode, Kimi
+# and Cline on `added` and the deltas; Copilot on the `output` of the last event.  So all of it is
+# said, and the last event is put together from what was said before, as is a whole answer.
+
+_RESPONSES_FINISH: Final[dict[str, FinishReason]] = {
+    "max_output_tokens": "length",
+    "content_filter": "content_filter",
+}
+# Status, and why it is incomplete; every other finish is "completed".
+_RESPONSES_CUT: Final[dict[FinishReason, str]] = {
+    "length": "max_output_tokens",
+    "context_length": "max_output_tokens",
+    "content_filter": "content_filter",
+}
+_RESPONSES_LAST: Final = (
+    b'"response.completed"',
+    b'"response.incomplete"',
+    b'"response.failed"',
+)
+# What the provider of an earlier answer keeps.
+_RESPONSES_STATE: Final = ("previous_response_id", "conversation", "prompt", "background")
+_RESPONSES_REQUEST: Final = frozenset(_RESPONSES_STATE) | frozenset(
+    "model input instructions tools tool_choice parallel_tool_calls max_output_tokens temperature"
+    " top_p reasoning text stream stream_options user safety_identifier prompt_cache_key"
+    # to store answers is a wish that no other provider has to grant; the others say what OpenAI
+    # shall cache or send back, and who the client is (Codex: its folders, its installation)
+    " store include prompt_cache_options prompt_cache_retention client_metadata".split()
+)
+_RESPONSES_ITEM: Final = frozenset(
+    # `phase` and `caller` mean something to OpenAI's models alone
+    "type id role content status phase summary encrypted_content call_id name namespace arguments"
+    " input output action operation execution tools caller environment".split()
+)
+_RESPONSES_PART: Final = frozenset(
+    "type text refusal annotations logprobs image_url detail file_id file_url file_data filename"
+    " input_audio prompt_cache_breakpoint".split()
+)
+_RESPONSES_TOOL: Final = frozenset(
+    "type name description parameters strict format tools execution defer_loading output_schema"
+    " allowed_callers async environment".split()
+)
+
+# A freeform tool as a function: Codex's apply_patch, whose input is a patch and not JSON.
+_FREEFORM: Final[JSON] = {
+    "type": "object",
+    "properties": {"input": {"type": "string"}},
+    "required": ["input"],
+    "additionalProperties": False,
+}
+_STRINGS: Final[JSON] = {"type": "array", "items": {"type": "string"}}
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """A kind of tool: the items of its calls, and for tools without a name what they take."""
+
+    item: str  # the type of a call; of its result, with _output behind it
+    prefix: str  # of an item's id
+    slot: str  # where a call has its arguments
+    constant: JSON = field(default_factory=dict)  # what always stands in the slot
+    default: JSON = field(default_factory=dict)  # what must stand there
+    purpose: str = ""
+    schema: JSON = field(default_factory=dict)
+
+
+_KINDS_OF_TOOL: Final[dict[str, _Kind]] = {
+    "function": _Kind("function_call", "fc_", "arguments"),
+    "custom": _Kind("custom_tool_call", "ctc_", "input"),
+    "tool_search": _Kind("tool_search_call", "tsc_", "arguments"),
+    "local_shell": _Kind(
+        "local_shell_call",
+        "lsh_",
+        "action",
+        constant={"type": "exec"},
+        default={"command": [], "env": {}},
+        purpose="Run a command on the user's machine.",
+        schema={
+            "type": "object",
+            "properties": {
+                "command": _STRINGS,
+                "working_directory": {"type": "string"},
+                "timeout_ms": {"type": "integer"},
+            },
+            "required": ["command"],
+        },
+    ),
+    "shell": _Kind(
+        "shell_call",
+        "sh_",
+        "action",
+        default={"commands": []},
+        purpose="Run shell commands, each in a shell of its own.",
+        schema={
+            "type": "object",
+            "properties": {
+                "commands": _STRINGS,
+                "timeout_ms": {"type": "integer"},
+                "max_output_length": {"type": "integer"},
+            },
+            "required": ["commands"],
+        },
+    ),
+    "apply_patch": _Kind(
+        "apply_patch_call",
+        "apc_",
+        "operation",
+        default={"type": "update_file", "path": ""},
+        purpose="Create, change or delete a file; `diff` is a unified diff without file headers.",
+        schema={
+            "type": "object",
+            "properties": {
+                "type": {"type": "string", "enum": ["create_file", "update_file", "delete_file"]},
+                "path": {"type": "string"},
+                "diff": {"type": "string"},
+            },
+            "required": ["type", "path"],
+        },
+    ),
+}
+_NAMED: Final = ("function", "custom")  # of the others there is one each
+_CALLS: Final = {kind.item: name for name, kind in _KINDS_OF_TOOL.items()}
+
+# What a model is asked for where a client wants its conversation compacted and the provider has
+# no endpoint for it, and what the next request says in the summary's place.
+_HANDOVER: Final = (
+    "Stop working now and write a handover. Somebody else goes on with this work and will see"
+    " nothing of the conversation but your text. Be exact about: what the user asked for and"
+    " ruled out, in the user's own words where they matter; what was done and decided, and why;"
+    " how things stand: files, commands, results, errors; what is left to do, and what comes"
+    " next. Answer with the handover alone and call no tool."
+)
+_HANDED_OVER: Final = "[The conversation up to here was compacted. What is known of it:]\n\n"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResponsesQuirks(Quirks):
+    tool_choice: tuple[str, ...] = ("auto", "none", "required", "named")  # else auto
+    sampling: tuple[str, ...] = ("temperature", "top_p")  # there are no more
+    identity: tuple[str, ...] = ("prompt_cache_key",)  # of user, safety_identifier and this
+    unsigned: bool = False  # wants earlier reasoning back, whoever's it was
+    placeholder: str = ""  # stands for reasoning that is missing on a turn with tool calls
+
+
+class OpenAIResponses(Dialect):
+    name = "responses"
+    quirks = ResponsesQuirks
+    path = "/responses"
+    purposes: ClassVar = {
+        "/responses": "answer",
+        "/responses/compact": "answer",
+        "/responses/input_tokens": "count",
+    }
+    auth = "bearer"
+    call_id = r".{1,64}"
+    turns = "input"
+    output_limits = ("max_output_tokens",)
+    uncounted = frozenset(
+        "stream stream_options store include max_output_tokens max_tool_calls temperature top_p"
+        " top_logprobs metadata user safety_identifier prompt_cache_key prompt_cache_options"
+        " prompt_cache_retention service_tier background client_metadata".split()
+    )
+    marks = (*_RESPONSES_LAST, b'"error"')
+    error_types: ClassVar = {
+        "bad_request": "invalid_request_error",
+        "context_length": "invalid_request_error",
+        "auth": "invalid_request_error",
+        "billing": "api_error",
+        "budget": "insufficient_quota",
+        "permission": "permission_error",
+        "not_found": "invalid_request_error",
+        "model_not_found": "invalid_request_error",
+        "too_large": "invalid_request_error",
+        "rate_limit": "rate_limit_error",
+        "timeout": "timeout",
+    }
+    error_codes: ClassVar = {
+        "context_length": "context_length_exceeded",
+        "auth": "invalid_api_key",
+        "budget": "insufficient_quota",
+        "model_not_found": "model_not_found",
+        "rate_limit": "rate_limit_exceeded",
+    }
+
+    def claims(self, wire: JSON) -> bool:
+        words = (wire.get("type"), wire.get("object"))
+        return any(isinstance(w, str) and (w + ".").startswith("response.") for w in words)
+
+    def is_answer(self, wire: JSON) -> bool:
+        kind = str(wire.get("object", ""))
+        said = kind.startswith("response") and isinstance(wire.get("output"), list)
+        return said and not self.failure_in(wire)
+
+    def address(self, url: str, model: str, stream: bool, variant: str = "") -> str:
+        url = super().address(url, model, stream, variant)
+        return _below(url, "compact") if variant == "compact" else url
+
+    def counting(self, url: str) -> str:
+        return _below(url, "input_tokens")
+
+    def peek(self, body: JSON, address: str) -> Peek:
+        peek = super().peek(body, address)
+        if address.partition("?")[0].rstrip("/").endswith("/compact"):
+            return peek._replace(variant="compact")
+        items = body.get("input")
+        last = items[-1] if isinstance(items, list) and items else None
+        triggered = isinstance(last, dict) and last.get("type") == "compaction_trigger"
+        return peek._replace(variant="trigger") if triggered else peek
+
+    def parse_request(self, body: JSON, variant: str = "") -> Request:
+        wire = Wire(body)
+        wire.rest(_RESPONSES_REQUEST)
+        _refuse_state(wire)
+        messages = _responses_messages(wire)
+        choice, format = _responses_choice(wire), _responses_format(wire)
+        if variant:  # a compaction: the tools stay, for they are part of the prefix
+            messages.append(Message("user", (Text(_HANDOVER),)))
+            choice, format = ToolChoice("none"), None
+        return Request(
+            model=wire.want("model", str) or "",
+            messages=tuple(messages),
+            tools=_responses_tools(wire),
+            tool_choice=choice,
+            parallel_tools=wire.want("parallel_tool_calls", bool),
+            max_tokens=wire.want("max_output_tokens", int),
+            sampling=Sampling(
+                temperature=wire.want("temperature", float), top_p=wire.want("top_p", float)
+            ),
+            thinking=_responses_thinking(wire),
+            format=format,
+            user=wire.want("safety_identifier", str) or wire.want("user", str) or "",
+            session=wire.want("prompt_cache_key", str) or "",
+            stream=bool(wire.want("stream", bool)),
+            dropped=tuple(wire.dropped),
+        )
+
+    def render_request(self, request: Request, quirks: ResponsesQuirks, account: str) -> Rendered:
+        return _ResponsesWriter(request, quirks, account).render()
+
+    def cleaned(self, body: JSON, quirks: ResponsesQuirks, account: str, strip: bool) -> JSON:
+        items = body.get("input")
+        if not isinstance(items, list):
+            return body
+        kept = [_responses_cleaned(item, quirks, account, strip) for item in items]
+        if all(map(operator.is_, kept, items)):
+            return body
+        return body | {"input": [item for item in kept if item is not None]}
+
+    def parse_response(self, wire: JSON) -> Response:
+        items = wire["output"]
+        parts = tuple(part for item in items for part in _responses_output(item))
+        refusal = "".join(_refusal_in(item) for item in items)
+        called = any(isinstance(part, ToolCall) for part in parts)
+        return Response(
+            id=word_of(wire.get("id")),
+            model=word_of(wire.get("model")),
+            parts=parts,
+            finish=true_finish("content_filter" if refusal else _responses_finish(wire), called),
+            usage=self.parse_usage(wire) or Usage(),
+            detail=refusal,
+        )
+
+    def render_response(self, response: Response, asked: Asked) -> JSON:
+        encoder = self.encoder(asked)
+        for event in unfold(response):
+            encoder.encode(event)
+        return encoder.answer
+
+    def parse_usage(self, wire: JSON) -> Usage | None:
+        usage = (wire.get("response") or wire).get("usage")
+        if not isinstance(usage, dict):
+            return None
+        details = usage.get("input_tokens_details") or {}
+        read = whole_number(details.get("cached_tokens"))
+        write = whole_number(details.get("cache_write_tokens"))
+        total = whole_number(usage.get("input_tokens"))
+        thought = (usage.get("output_tokens_details") or {}).get("reasoning_tokens")
+        return Usage(
+            input=total if total >= read + write else total + read + write,  # counted without them
+            output=whole_number(usage.get("output_tokens")),
+            cache_read=read,
+            cache_write=write,
+            reasoning=whole_number(thought),
+        )
+
+    def failure_in(self, wire: JSON) -> Failure | None:
+        if wire.get("type") == "error" and not wire.get("error"):
+            return Failure(word_of(wire.get("message")), word_of(wire.get("code")))
+        failed = wire.get("type") == "response.failed"
+        answer = wire["response"] if failed else wire
+        if failed or answer.get("status") in ("failed", "cancelled"):
+            nothing = Failure("failed, and did not say why", cause="transient")
+            return failure_in(answer) if answer.get("error") else nothing
+        return super().failure_in(answer)
+
+    def is_end(self, data: bytes) -> bool:
+        return any(mark in data for mark in _RESPONSES_LAST)
+
+    def is_last(self, data: bytes) -> bool:
+        """Only if it is all there: it is the longest event of all, and may be torn."""
+        try:
+            return self.is_end(data) and isinstance(loads(data), dict)
+        except ValueError:
+            return False
+
+    def render_error(self, error: RelayError, request_id: str) -> JSON:
+        kind = self.error_types.get(error.kind, "server_error")
+        code = self.error_codes.get(error.kind)
+        return {"error": {"message": error.message, "type": kind, "param": None, "code": code}}
+
+    def error_event(self, error: RelayError, request_id: str) -> bytes:
+        return _ResponsesEncoder(Asked("", request_id)).failed(error)
+
+    def decoder(self) -> StreamDecoder:
+        return _ResponsesDecoder()
+
+    def encoder(self, asked: Asked) -> _ResponsesEncoder:
+        return _CompactionEncoder(asked) if asked.variant else _ResponsesEncoder(asked)
+
+    def render_count(self, tokens: int) -> JSON:
+        return {"object": "response.input_tokens", "input_tokens": tokens}
+
+    def parse_count(self, wire: JSON) -> int:
+        return operator.index(wire["input_tokens"])
+
+    def render_models(self, models: Sequence[Listed]) -> JSON:
+        data = [
+            {"id": m.name, "object": "model", "created": 0, "owned_by": "relay"}
+            | ({"context_length": m.context} if m.context else {})
+            for m in models
+        ]
+        return {"object": "list", "data": data}
+
+
+def _below(url: str, name: str) -> str:
+    path, mark, query = url.partition("?")
+    return f"{path}/{name}{mark}{query}"
+
+
+# A client's request, read
+
+
+_RESPONSES_REASONING: Final = frozenset(("effort", "summary", "generate_summary", "context"))
+
+
+def _refuse_state(wire: Wire) -> None:
+    """What another provider keeps cannot be had here, and to go on without would be wrong."""
+    for name in _RESPONSES_STATE:
+        if wire.data.get(name):
+            raise BadRequest(
+                f"{name}: kept by the provider that answered first, and this model is served by one"
+                " that keeps nothing; send the whole conversation in `input`, with store: false"
+            )
+
+
+def _responses_messages(wire: Wire) -> list[Message]:
+    messages: list[Message] = []
+    if instructions := wire.want("instructions", str):
+        messages.append(Message("system", (Text(instructions),)))
+    if isinstance(said := wire.data.get("input"), str):
+        return [*messages, Message("user", (Text(said),))]
+    for item in wire.each("input", required=True):
+        kind = item.want("type", str) or "message"
+        if read := _RESPONSES_ITEMS.get(kind):
+            item.rest(_RESPONSES_ITEM)
+            messages += read(item)
+        else:
+            item.drop(kind)
+    return messages
+
+
+def _responses_message(wire: Wire) -> Iterator[Message]:
+    role = _RESPONSES_ROLES.get(said := wire.need("role", str))
+    if role is None:
+        raise BadRequest(f"{wire.path('role')}: unknown role {shown(said)}")
+    if parts := _responses_parts(wire, "content"):
+        yield Message(role, parts)
+
+
+_RESPONSES_ROLES: Final[dict[str, Role]] = {
+    "user": "user",
+    "assistant": "assistant",
+    "system": "system",
+    "developer": "system",
+}
+
+
+def _responses_parts(wire: Wire, name: str) -> tuple[Text | Media, ...]:
+    if isinstance(content := wire.data.get(name), str):
+        return (Text(content),) if content else ()
+    parts: list[Text | Media] = []
+    for part in wire.each(name):
+        part.rest(_RESPONSES_PART)
+        parts += _responses_part(part)
+    return tuple(parts)
+
+
+def _responses_part(wire: Wire) -> Iterator[Text | Media]:
+    match kind := wire.need("type", str):
+        case "input_text" | "output_text" | "text" | "refusal":
+            if text := wire.want("refusal" if kind == "refusal" else "text", str):
+                yield Text(text)
+        case "input_image" if url := wire.want("image_url", str):
+            yield media_from_url(url)
+        case "input_file" if data := wire.want("file_data", str):
+            data = data if data.startswith("data:") else "data:application/pdf;base64," + data
+            yield media_from_url(data, wire.want("filename", str) or "", "document")
+        case "input_file" if url := wire.want("file_url", str):
+            yield media_from_url(url, wire.want("filename", str) or "", "document")
+        case "input_audio":
+            audio = wire.inner("input_audio")
+            mime = "audio/" + (audio.want("format", str) or "wav")
+            yield Media("audio", mime, audio.need("data", str))
+        case _:  # a file_id is bound to the account that holds the file
+            wire.drop("file_id" if wire.data.get("file_id") else kind)
+
+
+def _responses_thought(wire: Wire) -> Iterator[Message]:
+    seal = opened(_responses_token(wire.data), "re")
+    part = Reasoning(_thought_text(wire.data), seal if seal.value.strip() else None)
+    if part != Reasoning():
+        yield Message("assistant", (part,))
+
+
+def _thought_text(item: JSON) -> str:
+    """The summary, or what was thought word by word where a provider shows that."""
+    for name in ("summary", "content"):
+        if texts := [text for part in item.get(name) or () if (text := part.get("text"))]:
+            _only_text(*texts)
+            return "\n\n".join(texts)
+    return ""
+
+
+def _responses_token(item: JSON) -> str:
+    """What a seal says: the item's id, to which OpenAI ties it, and the encrypted content.
+
+    An envelope is whole by itself.
+    """
+    token = item.get("encrypted_content") or ""
+    _only_text(token)
+    return token if token.startswith("rly1.") else f"{word_of(item.get('id'))} {token}"
+
+
+def _responses_call(wire: Wire) -> Iterator[Message]:
+    if wire.data.get("call_id") is None and wire.data["type"] == "tool_search_call":
+        return  # one that ran at the provider
+    yield Message("assistant", (_responses_called(wire.data),))
+
+
+def _responses_called(item: JSON) -> ToolCall:
+    """A call of any kind as the function call that it is in the hub."""
+    name = _CALLS[item["type"]]
+    kind, said = _KINDS_OF_TOOL[name], item.get(_KINDS_OF_TOOL[name].slot)
+    if name == "custom":
+        text = dumps({"input": word_of(said)}).decode()
+    elif isinstance(said, dict):
+        text = dumps({k: v for k, v in said.items() if k not in kind.constant}).decode()
+    else:
+        text = word_of(said)
+    id = item.get("call_id") or item.get("id") or ""
+    return ToolCall(word_of(id), _qualified(item.get("namespace"), item.get("name") or name), text)
+
+
+def _qualified(namespace: str | None, name: str) -> str:
+    """A tool in a namespace by one name; Codex's namespaces for MCP servers end in __ already."""
+    _only_text(name, namespace or "")
+    mark = "" if not namespace or namespace.endswith("__") else "__"
+    return f"{namespace or ''}{mark}{name}"
+
+
+def _responses_result(wire: Wire) -> Iterator[Message]:
+    output = wire.data.get("output")
+    if isinstance(output, list) and wire.data["type"] == "shell_call_output":
+        parts: tuple[Text | Media, ...] = (Text(dumps(output).decode()),)
+    else:
+        parts = _responses_parts(wire, "output")
+    id = wire.want("call_id", str) or wire.need("id", str)
+    yield Message("user", (ToolResult(id, parts, wire.data.get("status") == "failed"),))
+
+
+def _responses_search(wire: Wire) -> Iterator[Message]:
+    """Tools a search has found; that they may be called now is said where they are listed."""
+    if id := wire.want("call_id", str):
+        names = ", ".join(tool.name for tool in _offered_in(wire)) or "nothing"
+        yield Message("user", (ToolResult(id, (Text(f"Found: {names}"),)),))
+
+
+def _responses_compaction(wire: Wire) -> Iterator[Message]:
+    """A summary that relay has had made; another maker's cannot be read."""
+    seal = opened(wire.want("encrypted_content", str) or "", "")
+    if seal.field == "rc":
+        yield Message("user", (Text(_HANDED_OVER + seal.value),))
+    else:
+        wire.drop("compaction")
+
+
+def _responses_nothing(wire: Wire) -> Iterator[Message]:
+    return iter(())
+
+
+def _responses_reference(wire: Wire) -> Iterator[Message]:
+    raise BadRequest(
+        f"{wire.path()}: refers to an item that another provider keeps; send the item itself"
+    )
+
+
+_RESPONSES_ITEMS: Final[dict[str, Callable[[Wire], Iterator[Message]]]] = {
+    "message": _responses_message,
+    "reasoning": _responses_thought,
+    **dict.fromkeys(_CALLS, _responses_call),
+    **dict.fromkeys((f"{item}_output" for item in _CALLS), _responses_result),
+    "tool_search_output": _responses_search,
+    "compaction": _responses_compaction,
+    "compaction_summary": _responses_compaction,
+    "compaction_trigger": _responses_nothing,  # known by its variant
+    "additional_tools": _responses_nothing,  # which stand among the tools
+    "item_reference": _responses_reference,
+}
+
+
+def _responses_tools(wire: Wire) -> tuple[Tool, ...]:
+    """All tools offered, in the order of their first sight: a prefix stays one."""
+    tools: dict[str, Tool] = {}
+    items = [] if isinstance(wire.data.get("input"), str) else list(wire.each("input"))
+    later = (i for i in items if i.data.get("type") in ("additional_tools", "tool_search_output"))
+    for place in (wire, *later):
+        for tool in _offered_in(place):
+            tools.setdefault(tool.name, tool)
+    return tuple(tools.values())
+
+
+def _offered_in(wire: Wire, namespace: str = "") -> Iterator[Tool]:
+    for item in wire.each("tools"):
+        item.rest(_RESPONSES_TOOL)
+        kind = item.need("type", str)
+        server = kind == "tool_search" and item.want("execution", str) != "client"
+        if kind == "namespace":
+            yield from _offered_in(item, item.need("name", str))
+        elif kind not in _KINDS_OF_TOOL or server:  # runs at OpenAI
+            item.drop(kind)
+        else:
+            yield _responses_tool(item, kind, namespace)
+
+
+def _responses_tool(wire: Wire, kind: str, namespace: str) -> Tool:
+    known = _KINDS_OF_TOOL[kind]
+    name = wire.need("name", str) if kind in _NAMED else kind
+    description = wire.want("description", str) or known.purpose
+    schema = known.schema or wire.want("parameters", dict) or {}
+    if kind == "custom":
+        description, schema = _freeform(description, wire.inner("format")), _FREEFORM
+    form = kind + (f"@{namespace}" if namespace else "")
+    return Tool(
+        _qualified(namespace, name),
+        description,
+        schema,
+        wire.want("strict", bool) or None,  # where it is not true, it is not asked for
+        "" if form == "function" else form,
+    )
+
+
+def _freeform(description: str, format: Wire) -> str:
+    grammar = format.want("definition", str)
+    said = f"{description}\n\n`input` is the whole text, as it is: not JSON, not quoted."
+    if grammar:
+        said += f" It has to fit this grammar ({format.want('syntax', str)}):\n\n{grammar}"
+    return said
+
+
+def _responses_choice(wire: Wire) -> ToolChoice | None:
+    choice = wire.data.get("tool_choice")
+    if choice is None:
+        return None
+    if isinstance(choice, str):
+        return ToolChoice(_RESPONSES_MODES.get(choice, "auto"))
+    said = Wire(choice, wire, "tool_choice")
+    if said.need("type", str) == "allowed_tools":
+        mode = _RESPONSES_MODES.get(said.want("mode", str) or "", "auto")
+        return ToolChoice(mode, tuple(map(_chosen, said.each("tools"))))
+    return ToolChoice("named", (_chosen(said),))
+
+
+def _chosen(wire: Wire) -> str:
+    name = wire.want("name", str) or wire.need("type", str)
+    return _qualified(wire.want("namespace", str), name)
+
+
+_RESPONSES_MODES: Final[dict[str, Literal["auto", "none", "required"]]] = {
+    "auto": "auto",
+    "none": "none",
+    "required": "required",
+}
+
+
+def _responses_thinking(wire: Wire) -> Thinking | None:
+    effort = wire.inner("reasoning", _RESPONSES_REASONING).want("effort", str)
+    if effort == "none":
+        return Thinking(False)
+    return Thinking(True, effort) if effort else None
+
+
+def _responses_format(wire: Wire) -> Format | None:
+    spec = wire.inner("text", frozenset(("format",))).inner("format")
+    match spec.want("type", str):
+        case "json_object":
+            return Format()
+        case "json_schema":
+            name = spec.want("name", str) or "output"
+            return Format(spec.want("schema", dict) or {}, name, spec.want("strict", bool))
+        case _:
+            return None
+
+
+# A request that passes through, as far as it must be edited
+
+
+def _responses_cleaned(item: Any, quirks: ResponsesQuirks, account: str, strip: bool) -> Any:
+    """An item as this provider knows it; None for one that it must not get.
+
+    An envelope of its own account is opened, another's goes with its item.  A summary that relay
+    has had made becomes the message that it is.
+    """
+    kind = item.get("type") if isinstance(item, dict) else None
+    token = str(item.get("encrypted_content") or "") if kind else ""
+    if kind == "reasoning":
+        if strip:
+            return None
+        return (
+            _thought_item(_thought_text(item), opened(token, "re"), quirks, account)
+            if (token.startswith("rly1."))
+            else item
+        )
+    if kind in ("compaction", "compaction_summary") and token.startswith("rly1.rc."):
+        return _said_item("user", [Text(_HANDED_OVER + opened(token, "").value)])
+    return item
+
+
+def _thought_item(
+    text: str, seal: Seal | None, quirks: ResponsesQuirks, account: str
+) -> JSON | None:
+    """Reasoning for this provider: its own as it was, another's only where that is wanted."""
+    ours = seal and seal.field == "re" and seal.account in ("", "0" * 8, account)
+    id, _, token = seal.value.rpartition(" ") if seal and ours else ("", "", "")
+    if token:
+        summary = [{"type": "summary_text", "text": text}] if text else []
+        named = {"id": id} if id else {}
+        return {"type": "reasoning", **named, "summary": summary, "encrypted_content": token}
+    if text and (id or quirks.unsigned):
+        return _plain_thought(text, text, id)
+    return None
+
+
+def _plain_thought(text: str, origin: str, id: str = "") -> JSON:
+    content = [{"type": "reasoning_text", "text": text}]
+    id = id or _item_id("rs_", origin, 0)
+    return {"type": "reasoning", "id": id, "summary": [], "content": content}
+
+
+def _said_item(role: str, parts: Iterable[Text | Media]) -> JSON:
+    return {"type": "message", "role": role, "content": list(map(_input_part, parts))}
+
+
+def _input_part(part: Text | Media) -> JSON:
+    match part:
+        case Text(text):
+            return {"type": "input_text", "text": text}
+        case Media(kind="image"):
+            return {"type": "input_image", "image_url": data_url(part), "detail": "auto"}
+        case Media(kind="audio", mime=mime, data=data):
+            sound = {"data": data, "format": mime.removeprefix("audio/")}
+            return {"type": "input_audio", "input_audio": sound}
+        case Media(kind="text", data=data, name=name):
+            return {"type": "input_text", "text": f"[document {name}]\n{data}"}
+        case Media(url=url) if url:
+            return {"type": "input_file", "file_url": url}
+        case Media(name=name):
+            file = {"filename": name or "document.pdf", "file_data": data_url(part)}
+            return {"type": "input_file"} | file
+
+
+# A request, written
+
+
+class _ResponsesWriter:
+    """One request on its way into this format, for a provider with these quirks."""
+
+    def __init__(self, request: Request, quirks: ResponsesQuirks, account: str) -> None:
+        self.request = request
+        self.quirks = quirks
+        self.account = account
+        self.dropped = list(request.dropped)
+
+    def render(self) -> Rendered:
+        request = self.request
+        messages = list(request.messages)
+        if messages and messages[-1].role == "assistant":
+            self.dropped.append("prefill")  # an answer would stand behind it, not go on with it
+            messages.pop()
+        lead = next((i for i, m in enumerate(messages) if m.role != "system"), len(messages))
+        body: JSON = {"model": request.model}
+        if system := [p.text for m in messages[:lead] for p in m.parts if isinstance(p, Text)]:
+            body["instructions"] = "\n\n".join(system)
+        body["input"] = [item for m in messages[lead:] for item in self._items(m)]
+        if request.tools:
+            body["tools"] = list(map(self._definition, request.tools))
+            self._choice(body)
+        if request.max_tokens is not None:
+            body["max_output_tokens"] = max(16, request.max_tokens)
+        self._sampling(body)
+        self.dropped += ["stop"] if request.stop else []
+        if request.thinking and (word := request.thinking.word()):
+            body["reasoning"] = {"effort": self.quirks.efforts.get(word, word)}
+        if request.format:
+            body["text"] = {"format": _format_spec(request.format)}
+        self._identity(body)
+        body |= {"store": False, "include": ["reasoning.encrypted_content"]}
+        if request.stream:
+            body["stream"] = True
+        return Rendered(body, tuple(dict.fromkeys(self.dropped)))
+
+    def _items(self, message: Message) -> list[JSON]:
+        match message.role:
+            case "assistant":
+                return self._assistant(message)
+            case "user":
+                return self._user(message)
+            case _:
+                texts = [part for part in message.parts if isinstance(part, Text)]
+                return [_said_item("developer", texts)] if texts else []
+
+    def _assistant(self, message: Message) -> list[JSON]:
+        """Item by item; reasoning is refused where nothing follows that it led to."""
+        items: list[JSON] = []
+        for part in message.parts:
+            match part:
+                case Text(text) if text:
+                    items.append({"type": "message", "role": "assistant", "content": text})
+                case Reasoning(text, seal):
+                    thought = _thought_item(text, seal, self.quirks, self.account)
+                    items += [thought] if thought else []
+                case ToolCall(id, name, text):
+                    call = {"type": "function_call", "call_id": id, "name": name}
+                    items.append(call | {"arguments": text or "{}"})
+                case _:
+                    pass
+        while items and items[-1]["type"] == "reasoning":
+            items.pop()
+        kinds = {item["type"] for item in items}
+        if self.quirks.placeholder and "function_call" in kinds and "reasoning" not in kinds:
+            return [_plain_thought(self.quirks.placeholder, str(items)), *items]
+        return items
+
+    def _user(self, message: Message) -> list[JSON]:
+        """The results first, as every dialect has them, then what else was said."""
+        said = [part for part in message.parts if isinstance(part, Text | Media)]
+        results = [part for part in message.parts if isinstance(part, ToolResult)]
+        return [
+            *map(_result_item, results),
+            *([_said_item("user", said)] if said else []),
+        ]
+
+    def _definition(self, tool: Tool) -> JSON:
+        said: JSON = {"type": "function", "name": tool.name}
+        if tool.description:
+            said["description"] = tool.description
+        said["parameters"] = rooted(tool.schema)
+        if self.quirks.tool_strict != "drop":  # left out it means "try", and schemas are rewritten
+            said["strict"] = bool(tool.strict) and self.quirks.tool_strict == "as_is"
+        return said
+
+    def _choice(self, body: JSON) -> None:
+        choice, quirks = self.request.tool_choice, self.quirks
+        if choice and choice.mode == "none" and "none" not in quirks.tool_choice:
+            del body["tools"]
+        elif choice and choice.mode not in quirks.tool_choice:
+            self.dropped.append("tool_choice")
+        elif choice and choice.mode == "named":
+            body["tool_choice"] = {"type": "function", "name": choice.names[0]}
+        elif choice and choice.names:
+            allowed = [{"type": "function", "name": name} for name in choice.names]
+            body["tool_choice"] = {"type": "allowed_tools", "mode": choice.mode, "tools": allowed}
+        elif choice:
+            body["tool_choice"] = choice.mode
+        if self.request.parallel_tools is not None:
+            body["parallel_tool_calls"] = self.request.parallel_tools
+
+    def _sampling(self, body: JSON) -> None:
+        for name, value in dataclasses.asdict(self.request.sampling).items():
+            if value is not None and name in self.quirks.sampling:
+                body[name] = value
+            elif value is not None:
+                self.dropped.append(name)
+
+    def _identity(self, body: JSON) -> None:
+        """Names of the user and of the conversation, hashed: their limits are 64 characters."""
+        request = self.request
+        known = {
+            "user": request.user,
+            "safety_identifier": request.user,
+            "prompt_cache_key": request.session,
+        }
+        for name in self.quirks.identity:
+            if known[name]:
+                body[name] = hashlib.sha256(known[name].encode(errors="replace")).hexdigest()[:32]
+
+
+def _result_item(result: ToolResult) -> JSON:
+    """A text where text is all there is: servers other than OpenAI's may take nothing else."""
+    said = list(result.parts)
+    if result.is_error:  # for which there is no word
+        said = [Text("Error:"), *said]
+    output: str | list[JSON] = list(map(_input_part, said))
+    if all(isinstance(part, Text) for part in said):
+        texts = (part.text for part in said if isinstance(part, Text))
+        output = (" " if result.is_error else "\n\n").join(texts) or "(no output)"
+    return {"type": "function_call_output", "call_id": result.call_id, "output": output}
+
+
+def _format_spec(format: Format) -> JSON:
+    if format.schema is None:
+        return {"type": "json_object"}
+    spec = {"type": "json_schema", "name": format.name, "schema": format.schema}
+    return spec | {"strict": bool(format.strict)}
+
+
+# An answer, read
+
+
+def _responses_output(item: JSON) -> Iterator[OutputPart]:
+    match kind := item.get("type"):
+        case "message":
+            for part in item.get("content") or ():
+                yield Text(part.get("text") or part.get("refusal") or "")
+        case "reasoning":
+            token = _responses_token(item)
+            yield Reasoning(_thought_text(item), Seal("re", token) if token.strip() else None)
+        case str() if kind in _CALLS:
+            yield _responses_called(item)
+        case _:
+            pass  # a server tool at work, or what comes next year
+
+
+def _refusal_in(item: JSON) -> str:
+    said = (item.get("content") or ()) if item.get("type") == "message" else ()
+    return "".join(part.get("refusal") or "" for part in said)
+
+
+def _responses_finish(answer: JSON) -> FinishReason:
+    if answer.get("status") != "incomplete":
+        return "stop"
+    reason = (answer.get("incomplete_details") or {}).get("reason")
+    return _RESPONSES_FINISH.get(reason or "", "length")
+
+
+class _ResponsesDecoder(StreamDecoder):
+    """response.created ... response.completed.
+
+    What was said in deltas is said again in the events that end a part, an item and the answer;
+    some servers leave out the deltas, and some the ends.  So a part is what its deltas say, and
+    of each later telling only what is missing.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._items: set[object] = set()  # those known of, by index or id
+        self._told: dict[object, list[str]] = {}  # a part's text so far
+        self._over: set[object] = set()
+        self._place: dict[object, tuple[str, object]] = {}  # where in an item its reasoning stands
+        self._refusal = ""
+
+    def _object(self, wire: JSON) -> None:
+        if failure := RESPONSES.failure_in(wire):
+            self._fail(failure)
+        elif handler := self._HANDLERS.get(wire.get("type")):  # else what says nothing new
+            handler(self, wire)
+
+    def _created(self, wire: JSON) -> None:
+        answer = wire["response"]
+        self._start(word_of(answer.get("id")), word_of(answer.get("model")))
+
+    def _key(self, wire: JSON) -> object:
+        item = wire.get("item") or {}
+        key = wire.get("output_index")
+        key = key if isinstance(key, int) else wire.get("item_id") or item.get("id")
+        self._items |= {key, item.get("id") or key}
+        return key
+
+    def _item_added(self, wire: JSON) -> None:
+        key, item = self._key(wire), wire["item"]
+        if item.get("type") == "reasoning":
+            self._say(key, Reasoning(), "")
+        elif item.get("type") in _CALLS:
+            self._say(key, replace(_responses_called(item), text=""), "")
+        elif item.get("type") != "message":  # which begins with its first word
+            self.acted = True
+
+    def _text_delta(self, wire: JSON) -> None:
+        self._say((self._key(wire), wire.get("content_index") or 0), Text(), wire["delta"])
+
+    def _refusal_delta(self, wire: JSON) -> None:
+        self._refusal += wire["delta"]
+        self._text_delta(wire)
+
+    def _thought_delta(self, wire: JSON) -> None:
+        """One telling of two, where both the summary and the words come; parts stand apart."""
+        key, kind = self._key(wire), str(wire["type"])
+        place = (kind, wire.get("summary_index", wire.get("content_index")))
+        before = self._place.setdefault(key, place)
+        if before[0] == kind:
+            self._place[key] = place
+            gap = "\n\n" if before != place and any(self._told.get(key, ())) else ""
+            self._say(key, Reasoning(), gap + wire["delta"])
+
+    def _arguments_delta(self, wire: JSON) -> None:
+        key = self._key(wire)
+        if key in self._told:  # else its name is not known yet, and comes with all of it
+            self._told[key].append(wire["delta"])
+            self._delta(key, wire["delta"])
+
+    def _item_done(self, wire: JSON) -> None:
+        self._item_is(self._key(wire), wire["item"])
+
+    def _item_is(self, key: object, item: JSON) -> None:
+        """An item as it is in the end: what is missing of it is said, and it is closed."""
+        self._refusal = self._refusal or _refusal_in(item)
+        for place, part in enumerate(_responses_output(item)):
+            at = (key, place) if isinstance(part, Text) else key
+            if part.text or not isinstance(part, Text):
+                self._say(at, emptied(part), self._news(at, part.text))
+            self._over.add(at)
+            self._close(at, part.seal if isinstance(part, Reasoning) else None)
+
+    def _completed(self, wire: JSON) -> None:
+        answer = wire["response"]
+        self._start(word_of(answer.get("id")), word_of(answer.get("model")))
+        for index, item in enumerate(answer.get("output") or ()):
+            if self._items.isdisjoint((index, item.get("id") or index, None)):
+                self._item_is(index, item)
+        self._usage = latest(self._usage, RESPONSES.parse_usage(wire))
+        self._detail = self._refusal
+        self._end("content_filter" if self._refusal else _responses_finish(answer))
+
+    def _say(self, key: object, part: OutputPart, text: str) -> None:
+        if key in self._over:
+            return
+        if key not in self._told:
+            self._told[key] = []
+            self._part(key, part)
+        self._told[key].append(text)
+        self._delta(key, text)
+
+    def _news(self, key: object, text: str) -> str:
+        told = "".join(self._told.get(key, ()))
+        return text.removeprefix(told) if text.startswith(told) else ""
+
+    _HANDLERS: ClassVar[dict[object, Callable[[Any, JSON], None]]] = {
+        "response.created": _created,
+        "response.in_progress": _created,
+        "response.output_item.added": _item_added,
+        "response.output_text.delta": _text_delta,
+        "response.refusal.delta": _refusal_delta,
+        "response.reasoning_summary_text.delta": _thought_delta,
+        "response.reasoning_text.delta": _thought_delta,
+        "response.function_call_arguments.delta": _arguments_delta,
+        "response.output_item.done": _item_done,
+        "response.completed": _completed,
+        "response.incomplete": _completed,
+    }
+
+
+# An answer, written
+
+
+class _Item:
+    """An output item while it is said: the events that say it, without their numbers."""
+
+    def __init__(self, id: str, index: int) -> None:
+        self.id = id
+        self.texts: list[str] = []
+        self._index = index
+
+    def begin(self) -> list[JSON]:
+        """Most items begin with their first word: one without any is none."""
+        return []
+
+    def more(self, text: str) -> list[JSON]:
+        raise NotImplementedError
+
+    def end(self, seal: Seal | None) -> list[JSON]:
+        raise NotImplementedError
+
+    def text(self) -> str:
+        return "".join(self.texts)
+
+    def _at(self, type: str, **fields: Any) -> JSON:
+        place = {"item_id": self.id, "output_index": self._index}
+        return {"type": f"response.{type}"} | place | fields
+
+    def _item(self, step: Literal["added", "done"], item: JSON) -> JSON:
+        return {
+            "type": f"response.output_item.{step}",
+            "output_index": self._index,
+            "item": {"id": self.id} | item,
+        }
+
+
+class _SaidItem(_Item):
+    """A message with one part, a text or a refusal."""
+
+    def __init__(self, id: str, index: int, kind: str = "output_text") -> None:
+        super().__init__(id, index)
+        self._kind = kind
+        self._more: JSON = {} if kind == "refusal" else {"logprobs": []}
+
+    def more(self, text: str) -> list[JSON]:
+        head = [] if self.texts else self._head()
+        self.texts.append(text)
+        delta = self._at(f"{self._kind}.delta", content_index=0, delta=text, **self._more)
+        return [*head, delta]
+
+    def end(self, seal: Seal | None) -> list[JSON]:
+        if not self.texts:
+            return []
+        name, text = "refusal" if self._kind == "refusal" else "text", self.text()
+        return [
+            self._at(f"{self._kind}.done", content_index=0, **{name: text}, **self._more),
+            self._at("content_part.done", content_index=0, part=self._part(text)),
+            self._item("done", self._message("completed", [self._part(text)])),
+        ]
+
+    def _head(self) -> list[JSON]:
+        return [
+            self._item("added", self._message("in_progress", [])),
+            self._at("content_part.added", content_index=0, part=self._part("")),
+        ]
+
+    def _part(self, text: str) -> JSON:
+        if self._kind == "refusal":
+            return {"type": "refusal", "refusal": text}
+        return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
+
+    def _message(self, status: str, content: list[JSON]) -> JSON:
+        return {"type": "message", "role": "assistant", "status": status, "content": content}
+
+
+class _ThoughtItem(_Item):
+    """Reasoning, shown as a summary: Codex shows no other.
+
+    The seal is always in an envelope, also an empty one: by that relay knows the item again as
+    none that a provider has under this id.
+    """
+
+    def more(self, text: str) -> list[JSON]:
+        head = [] if self.texts else [self._head(), self._at_part("part.added", part=_summary(""))]
+        self.texts.append(text)
+        return [*head, self._at_part("text.delta", delta=text)]
+
+    def end(self, seal: Seal | None) -> list[JSON]:
+        if not self.texts and not seal:
+            return []
+        text, said = self.text(), [self._head()]
+        if self.texts:
+            part = self._at_part("part.done", part=_summary(text))
+            said = [self._at_part("text.done", text=text), part]
+        summary = [_summary(text)] if text else []
+        token = enveloped(seal or Seal("re"))
+        item = {"type": "reasoning", "summary": summary, "encrypted_content": token}
+        return [*said, self._item("done", item)]
+
+    def _head(self) -> JSON:
+        return self._item("added", {"type": "reasoning", "summary": []})
+
+    def _at_part(self, type: str, **fields: Any) -> JSON:
+        return self._at(f"reasoning_summary_{type}", summary_index=0, **fields)
+
+
+def _summary(text: str) -> JSON:
+    return {"type": "summary_text", "text": text}
+
+
+class _CallItem(_Item):
+    """A function call, or one of a freeform tool: both stream their arguments."""
+
+    def __init__(self, id: str, index: int, head: JSON, kind: str) -> None:
+        super().__init__(id, index)
+        self._call, self._kind = head, kind
+        self._free = _FreeText() if kind == "custom" else None
+        self._slot = _KINDS_OF_TOOL[kind].slot
+        self._event = "custom_tool_call_input" if self._free else "function_call_arguments"
+
+    def begin(self) -> list[JSON]:
+        return [self._item("added", self._called("", "in_progress"))]
+
+    def more(self, text: str) -> list[JSON]:
+        self.texts.append(text)
+        return self._delta(self._free.feed(text) if self._free else text)
+
+    def end(self, seal: Seal | None) -> list[JSON]:
+        text, said = self.text(), list[JSON]()
+        whole = parse_object(text or "{}") is not None
+        if self._free:
+            said = self._delta(self._free.rest(text))
+            text = self._free.text()
+        elif not text:
+            text, said = "{}", self._delta("{}")
+        done = self._at(f"{self._event}.done", **{self._slot: text})
+        item = self._called(text, "completed" if whole else "incomplete")
+        return [*said, done, self._item("done", item)]
+
+    def _delta(self, text: str) -> list[JSON]:
+        return [self._at(f"{self._event}.delta", delta=text)] if text else []
+
+    def _called(self, text: str, status: str) -> JSON:
+        return self._call | {self._slot: text, "status": status}
+
+
+class _TypedCallItem(_CallItem):
+    """A call whose arguments are an object: it is said when they are whole."""
+
+    def begin(self) -> list[JSON]:
+        return []
+
+    def more(self, text: str) -> list[JSON]:
+        self.texts.append(text)
+        return []
+
+    def end(self, seal: Seal | None) -> list[JSON]:
+        kind, arguments = _KINDS_OF_TOOL[self._kind], parse_object(self.text() or "{}")
+        status = "incomplete" if arguments is None else "completed"
+        slot = kind.default | (arguments or {}) | kind.constant
+        item = self._call | {self._slot: slot, "status": status}
+        return [self._item("added", item | {"status": "in_progress"}), self._item("done", item)]
+
+
+class _FreeText:
+    """The text in {"input": "..."}, while the JSON around it comes in pieces."""
+
+    def __init__(self) -> None:
+        self._said: list[str] = []
+        self._left = ""  # not read yet
+        self._state: Literal["before", "inside", "behind"] = "before"
+
+    def feed(self, piece: str) -> str:
+        if self._state == "behind":
+            return ""
+        self._left += piece
+        if self._state == "before":
+            if head := _FREE_HEAD.match(self._left):
+                self._state, self._left = "inside", self._left[head.end() :]
+            elif len(self._left) > 64:  # something else: it is said at the end
+                self._state = "behind"
+        return self._inside() if self._state == "inside" else ""
+
+    def _inside(self) -> str:
+        read = _FREE_TEXT.match(self._left)
+        text = read[0] if read else ""
+        self._left = self._left[len(text) :]
+        if self._left.startswith('"') or len(self._left) > 12:  # the end, or no JSON
+            self._state = "behind"
+        return self._say(json.loads(f'"{text}"', strict=False))
+
+    def rest(self, arguments: str) -> str:
+        """What is missing at the end; a model may leave out the wrapping, or name it otherwise."""
+        value, told = parse_object(arguments), self.text()
+        texts = [v for v in (value or {}).values() if isinstance(v, str)]
+        whole = value.get("input") if value else None
+        if not isinstance(whole, str):
+            whole = texts[0] if len(texts) == 1 else told or arguments
+        return self._say(whole.removeprefix(told) if whole.startswith(told) else "")
+
+    def text(self) -> str:
+        return "".join(self._said)
+
+    def _say(self, text: str) -> str:
+        self._said.append(text)
+        return text
+
+
+_FREE_HEAD: Final = re.compile(r'\s*\{\s*"input"\s*:\s*"')
+# Up to the closing quote or half an escape; half of a surrogate pair waits for the other.
+_FREE_TEXT: Final = re.compile(
+    r'(?:[^"\\]|\\["\\/bfnrt]|\\u(?![dD][89abAB])[0-9a-fA-F]{4}'
+    r"|\\u[dD][89abAB][0-9a-fA-F]{2}(?:\\u[0-9a-fA-F]{4}|(?=[^\\]|\\[^u])))*"
+)
+
+
+class _ResponsesEncoder:
+    """Events to response.created ... response.completed; `answer` is the last one's, whole."""
+
+    def __init__(self, asked: Asked) -> None:
+        self.answer: JSON = {}
+        self._asked = asked
+        self._id = _responses_id(asked.id)
+        self._number = 0
+        self._started = False
+        self._item = _Item("", 0)
+        self._output: list[JSON] = []
+        self._text = ""  # of the last message
+
+    def encode(self, event: Event) -> bytes:
+        match event:
+            case Start(id):
+                return self._start(id)
+            case PartStart(part):
+                self._item = self._begun(part)
+                return self._say(self._item.begin())
+            case PartDelta(text):
+                return self._say(self._item.more(text))
+            case PartEnd(seal):
+                return self._say(self._item.end(seal))
+            case Finish():
+                return self._finish(event)
+            case Failure():
+                return self.failed(error_of(event), event.code)
+
+    def alive(self) -> bytes:
+        # Ignored by who does not know it, and resets Codex's timer, as a comment does not.  Before
+        # response.created the official SDK takes no other event; a comment it does.
+        return sse({"type": "keepalive"}) if self._started else b": keep-alive\n\n"
+
+    def failed(self, error: RelayError, code: str = "") -> bytes:
+        """The end of a stream that broke; the SDK raises at no other event."""
+        known = OpenAIResponses.error_codes
+        code = code if code in known.values() else known.get(error.kind, "server_error")
+        message = error.message
+        if error.retry_after and "try again in" not in message:  # where Codex reads it
+            message += f" (try again in {math.ceil(error.retry_after)}s)"
+        failure = {"code": code, "message": message}
+        return self._last("failed", error=failure)
+
+    def _start(self, id: str) -> bytes:
+        self._id, self._started = _responses_id(id or self._asked.id), True
+        head = self._answer("in_progress")
+        steps = ("response.created", "response.in_progress")
+        return self._say([{"type": step, "response": head} for step in steps])
+
+    def _begun(self, part: OutputPart) -> _Item:
+        index = len(self._output)
+        match part:
+            case Text():
+                return _SaidItem(_item_id("msg_", self._id, index), index)
+            case Reasoning():
+                return _ThoughtItem(_item_id("rs_", self._id, index), index)
+            case ToolCall():
+                return self._called(part, index)
+
+    def _called(self, call: ToolCall, index: int) -> _Item:
+        name, _, namespace = self._asked.forms.get(call.name, "").partition("@")
+        name = name if name in _KINDS_OF_TOOL else "function"
+        kind = _KINDS_OF_TOOL[name]
+        head: JSON = {"type": kind.item, "call_id": call.id}
+        if name in _NAMED:
+            head["name"] = call.name.removeprefix(_qualified(namespace, ""))
+        if namespace:
+            head["namespace"] = namespace
+        if name == "tool_search":
+            head["execution"] = "client"
+        item = _CallItem if name in _NAMED else _TypedCallItem
+        return item(_item_id(kind.prefix, self._id, index), index, head, name)
+
+    def _finish(self, finish: Finish) -> bytes:
+        said = b""
+        if finish.reason == "content_filter" and finish.detail not in ("", self._text):
+            index = len(self._output)
+            refusal = _SaidItem(_item_id("msg_", self._id, index), index, "refusal")
+            said = self._say([*refusal.more(finish.detail), *refusal.end(None)])
+        cut = _RESPONSES_CUT.get(finish.reason)
+        usage = finish.usage
+        usage = usage if usage.input else replace(usage, input=self._asked.tokens)
+        details = {"reason": cut} if cut else None
+        status = "incomplete" if cut else "completed"
+        return said + self._last(status, incomplete_details=details, usage=_responses_usage(usage))
+
+    def _last(self, status: str, **fields: Any) -> bytes:
+        self.answer = self._answer(status) | fields
+        return self._say([{"type": f"response.{status}", "response": self.answer}])
+
+    def _say(self, events: Iterable[JSON]) -> bytes:
+        said = []
+        for event in events:
+            if event["type"] == "response.output_item.done":
+                self._output.append(event["item"])
+                self._text = self._item.text() if isinstance(self._item, _SaidItem) else ""
+            said.append(sse(event | {"sequence_number": self._number}, event["type"]))
+            self._number += 1
+        return b"".join(said)
+
+    def _answer(self, status: str) -> JSON:
+        return {
+            "id": self._id,
+            "object": "response",
+            "created_at": self._asked.now,
+            "status": status,
+            "error": None,
+            "incomplete_details": None,
+            "instructions": None,
+            "max_output_tokens": None,
+            "model": self._asked.model,
+            "output": list(self._output),
+            "parallel_tool_calls": True,
+            "previous_response_id": None,
+            "reasoning": {"effort": None, "summary": None},
+            "store": False,
+            "temperature": None,
+            "text": {"format": {"type": "text"}},
+            "tool_choice": "auto",
+            "tools": [],
+            "top_p": None,
+            "truncation": "disabled",
+            "usage": None,
+            "metadata": {},
+        }
+
+
+class _CompactionEncoder(_ResponsesEncoder):
+    """A summary said as the one item in which Codex expects it, readable to relay alone."""
+
+    def __init__(self, asked: Asked) -> None:
+        super().__init__(asked)
+        self._summary: list[str] = []
+
+    def encode(self, event: Event) -> bytes:
+        match event:
+            case PartStart(part):
+                self._item = self._begun(part)
+            case PartDelta(text):
+                self._summary += [text] if isinstance(self._item, _SaidItem) else []
+            case PartEnd():
+                pass
+            case Finish():
+                return (
+                    self._compacted() + self._finish(event)
+                    if self._summary
+                    else self.failed(UpstreamError("transient", "the model wrote no summary"))
+                )
+            case _:
+                return super().encode(event)
+        return b""
+
+    def _compacted(self) -> bytes:
+        token = enveloped(Seal("rc", "".join(self._summary)))
+        item = {"type": "compaction", "id": _item_id("cmp_", self._id, 0)}
+        item["encrypted_content"] = token
+        steps = ("response.output_item.added", "response.output_item.done")
+        return self._say([{"type": step, "output_index": 0, "item": item} for step in steps])
+
+    def _last(self, status: str, **fields: Any) -> bytes:
+        said = super()._last(status, **fields)
+        if self._asked.variant == "compact" and status != "failed":
+            kept = ("id", "created_at", "output", "usage")
+            kind = {"object": "response.compaction"}
+            self.answer = kind | {name: self.answer[name] for name in kept}
+        return said
+
+
+def _responses_id(id: str) -> str:
+    return id if id.startswith("resp_") else "resp_" + id
+
+
+def _item_id(prefix: str, answer: str, index: int) -> str:
+    """Of an item that a provider gave none: the same each time, and shorter than 64 characters."""
+    mark = hashlib.sha256(f"{answer}\0{index}".encode(errors="replace")).hexdigest()
+    return prefix + mark[:32]
+
+
+def _responses_usage(usage: Usage) -> JSON:
+    return {
+        "input_tokens": usage.input,
+        "input_tokens_details": {
+            "cached_tokens": usage.cache_read,
+            "cache_write_tokens": usage.cache_write,
+        },
+        "output_tokens": usage.output,
+        "output_tokens_details": {"reasoning_tokens": usage.reasoning},
+        "total_tokens": usage.input + usage.output,
+    }
+
+
+RESPONSES: Final = OpenAIResponses()
+
+
+# ==== 9. Pipes ================================================================
 # What stands between the provider's bytes and the client's.  Equal dialects are piped through
 # untouched, and only a meter reads along; unequal ones meet in the hub.  Which of it is needed
 # is seen from what the provider says, not from what it was asked or calls itself: servers
@@ -3797,7 +5196,7 @@ CHAT: Final = OpenAIChat()
 #     JSON, another dialect   Translation: unfold, encode         Gathered: parse, render
 #     an error, a web page    a failure, and the next target      a failure, and the next target
 
-DIALECTS: Final[dict[str, Dialect]] = {d.name: d for d in (ANTHROPIC, CHAT)}
+DIALECTS: Final[dict[str, Dialect]] = {d.name: d for d in (ANTHROPIC, CHAT, RESPONSES)}
 
 BodyNote = Literal["verbatim", "edited", "translated"]
 
@@ -4228,7 +5627,7 @@ class _Unreadable(Pipe):
         return b""
 
 
-# ==== 9. Body =================================================================
+# ==== 10. Body ================================================================
 # A client's request as bytes.  Toward a provider of the same dialect it goes as it came, but
 # for the model's JSON string, which is spliced in place: a prompt cache goes by the bytes.
 # What must be edited is edited with the key order kept.
@@ -4407,7 +5806,7 @@ class Edits:
         return body
 
 
-# ==== 10. Failures ============================================================
+# ==== 11. Failures ============================================================
 # What a provider's error means.  The body is looked at before the status: a 429 means five
 # different things, a 403 is an empty plan at one provider and a wrong key at another, a 400 can
 # be a debt, and an error can hide in a 200.  The tables stand with the presets; here is how they
@@ -4591,7 +5990,7 @@ def _calendar(reset: str, now: float) -> float | None:
     return then.timestamp() - now
 
 
-# ==== 11. Presets =============================================================
+# ==== 12. Presets =============================================================
 # One row per account host: where it lives, how it wants to be spoken to, how it fails
 # (the makers' documents and public issues, named where a row is odd).  Adding a provider is
 # adding a row; what is odd about it is data in that row.  Bases are exact: nothing is guessed
@@ -4875,7 +6274,9 @@ _DEEPSEEK_QUIRKS: Final = {
         tool_choice=("auto", "none"),                        # when thinking, DeepSeek-V3#1376
         tool_strict="drop"),                                 # known to /beta only
     "anthropic": AnthropicQuirks(placeholder=" ", unsigned=True),
-    "responses": Quirks(efforts={"none": "none"} | _DEEPSEEK_EFFORTS)}
+    "responses": ResponsesQuirks(
+        efforts={"none": "none"} | _DEEPSEEK_EFFORTS, tool_choice=("auto", "none"),
+        placeholder=" ", unsigned=True)}
 
 _KIMI_TOOL: Final = r"[a-zA-Z_][a-zA-Z0-9_-]{2,63}"          # three characters at least
 _KIMI_EFFORTS: Final = {"none": "low"} | _LOW_HIGH_MAX       # K3 cannot be off; K2 ignores efforts
@@ -4887,8 +6288,9 @@ _KIMI_QUIRKS: Final = {
         tool_strict="false"),                                # true unless said: CLIs' schemas fail
     "anthropic": AnthropicQuirks(drop=("temperature", "top_p"), placeholder=" ", unsigned=True,
                         tool_name=_KIMI_TOOL),
-    "responses": Quirks(drop=("temperature", "top_p"), efforts=_KIMI_EFFORTS,
-                        tool_name=_KIMI_TOOL, tool_strict="false")}
+    "responses": ResponsesQuirks(
+        drop=("temperature", "top_p"), efforts=_KIMI_EFFORTS, placeholder=" ", unsigned=True,
+        tool_choice=("auto", "none"), tool_name=_KIMI_TOOL, tool_strict="false")}
 
 _DASHSCOPE_QUIRKS: Final = {"openai": ChatQuirks(
     reasoning="enable_thinking", tool_choice=("auto", "none"),   # when thinking, eino#994
@@ -4921,7 +6323,9 @@ _OPENAI_QUIRKS: Final = {"openai": ChatQuirks(
     system_role="developer", system_in_place=True,
     sampling=(),                                 # its reasoning models refuse every one of them
     tools_effort="none",                         # what gpt-5.4 and later want here beside tools
-    identity=("safety_identifier", "prompt_cache_key"))}
+    identity=("safety_identifier", "prompt_cache_key")),
+    "responses": ResponsesQuirks(
+        sampling=(), identity=("safety_identifier", "prompt_cache_key"), count_tokens=True)}
 
 _OPENROUTER_QUIRKS: Final = {
     "openai": ChatQuirks(
@@ -4944,7 +6348,7 @@ _MISTRAL_QUIRKS: Final = {"openai": ChatQuirks(      # 422 extra_forbidden for w
 _XAI_QUIRKS: Final = {
     "openai": ChatQuirks(efforts=_LOW_MEDIUM_HIGH,   # grok-4.5: no more than high, never off
                      drop=("presence_penalty", "frequency_penalty", "stop")),  # 400 when reasoning
-    "responses": Quirks(efforts=_LOW_MEDIUM_HIGH)}
+    "responses": ResponsesQuirks(efforts=_LOW_MEDIUM_HIGH)}
 
 _SILENT: Final = {"openai": ChatQuirks(reasoning="none", tool_strict="drop")}   # no switch known
 _SWITCHED: Final = {"openai": ChatQuirks(reasoning="enable_thinking")}
@@ -5207,7 +6611,7 @@ PRESET_ALIASES: Final[dict[str, tuple[str, str]]] = {
 # fmt: on
 
 
-# ==== 12. Configuration =======================================================
+# ==== 13. Configuration =======================================================
 # A dataclass field is a key: its kind (how it is read, its schema), its sentence in the
 # reference, its default.  Reading never stops at the first mistake: what is wrong is noted
 # with its place in the file, and reading goes on.  The environment and files of secrets are
@@ -5861,7 +7265,7 @@ def _table_schema(cls: Any) -> JSON:
     } | ({"required": required} if required else {})
 
 
-# ==== 13. Plan ================================================================
+# ==== 14. Plan ================================================================
 # A configuration compiled for answering "where may this go?".  Frozen: a reload builds another
 # and swaps it whole, a request keeps the one it began with.
 #
@@ -6658,7 +8062,7 @@ def _fields(old: Any, new: Any) -> str:
 #        interleave, which is why there are no locks                           #
 ################################################################################
 
-# ==== 14. Health ==============================================================
+# ==== 15. Health ==============================================================
 # Who is cooling down, why, and until when.  A cooldown is a prediction, not a verdict: short
 # marks end within half an hour, a plan's at its reset.  Marks are keyed by stable names, so
 # they outlive a reload; a changed key has another name, and so begins with a clean slate.
@@ -6781,7 +8185,7 @@ class Health:
                 del self.marks[key]
 
 
-# ==== 15. Balance =============================================================
+# ==== 16. Balance =============================================================
 # Which of several equals goes first.  A conversation stays with what served it last, because
 # caches and sealed reasoning belong to an account; for the others the route's mode decides, first
 # among targets of one rank, then among the credentials of a target's plan:
@@ -6961,7 +8365,7 @@ def _remember(memory: dict[str, T], name: str, value: T) -> None:
         del memory[next(iter(memory))]
 
 
-# ==== 16. Verdict =============================================================
+# ==== 17. Verdict =============================================================
 # What a client is told when no target is left.  One failed target keeps its class: a limit is a
 # 429, overload a 529 or 503, a timeout a 504.  A provider's 401 is never the client's: clients
 # log out on it, and it is relay's credential that was refused, so it is a 502.  Several failed
@@ -7073,7 +8477,7 @@ def termination(error: RelayError) -> str:
     return error.code
 
 
-# ==== 17. Metrics =============================================================
+# ==== 18. Metrics =============================================================
 # Numbers of what happened, declared once and told twice: here in Prometheus's words, and in
 # OpenTelemetry's where a collector is configured.  Names are OpenTelemetry's; from them come
 # the others by its own rules for Prometheus: dots are underscores, the unit is a suffix, and a
@@ -7351,7 +8755,7 @@ def _number_text(number: float) -> str:
 #                                     I/O                                      #
 ################################################################################
 
-# ==== 18. Log =================================================================
+# ==== 19. Log =================================================================
 # One line per request, written when it is over, and a few events in between.  Text for people
 # on a terminal, JSON otherwise.  Secrets were taken out by whoever made the text; headers and
 # bodies never come here.  Writing is a thread's work: a pipe that nobody reads holds up that
@@ -7512,7 +8916,7 @@ def _request_text(record: JSON) -> str:
     return "  ".join(_plain(step) for step in steps if step)
 
 
-# ==== 19. Upstream ============================================================
+# ==== 20. Upstream ============================================================
 # One HTTP exchange with a provider.  Foreign exceptions become ours here and nowhere else: a
 # provider that says nothing is an UpstreamError like one that says no.  Answers are read in the
 # blocks they come in and in the coding they have; whoever must understand them inflates them.
@@ -7745,7 +9149,7 @@ class Inflater:
         return UpstreamError("transient", f"sent a broken content coding: {why}")
 
 
-# ==== 20. Demo ================================================================
+# ==== 21. Demo ================================================================
 # The embedded provider: no key, no network, always the same answer to the same request.  It
 # calls a tool when the user's words ask for one, so that an agent's loop can be seen whole.
 
@@ -7838,7 +9242,7 @@ def _in_words(events: Iterable[Event]) -> Iterator[Event]:
             yield event
 
 
-# ==== 21. Client ==============================================================
+# ==== 22. Client ==============================================================
 # The client's side of an exchange: who asks, the body as it is read, the answer as it is
 # written.
 
@@ -8023,7 +9427,7 @@ class Downstream:
                 await asyncio.sleep(self._interval - silence)
 
 
-# ==== 22. Exchange ============================================================
+# ==== 23. Exchange ============================================================
 # One client request and all that is known of it so far, and how it goes out on a lane: as the
 # bytes that came where the dialect is the same, else by way of the hub.
 
@@ -8300,7 +9704,7 @@ def request_headers(client: CIMultiDictProxy[str], stream: bool, same: bool) -> 
     return kept
 
 
-# ==== 23. Relay ===============================================================
+# ==== 24. Relay ===============================================================
 # One request from accept to settle.  Start at `Relay.handle`.  Until the first meaningful
 # event nothing has reached the client, so trying the next target is free; afterwards a break
 # is told in the client's own words and the connection is closed without an end, because
@@ -8879,7 +10283,7 @@ _SEAL_TROUBLE: Final = re.compile(
 )
 
 
-# ==== 24. Forwarding ==========================================================
+# ==== 25. Forwarding ==========================================================
 # What relay passes on without a dialect: embeddings, images, audio, rerank, moderations and old
 # completions go to the provider that their `model` field names, by the routes of any request;
 # /p/PROVIDER/... goes to that provider as it is.  Nothing is understood but the model's name;
@@ -9135,7 +10539,7 @@ def _usage_at_the_end(tail: bytes) -> Usage | None:
         return None
 
 
-# ==== 25. Operations ==========================================================
+# ==== 26. Operations ==========================================================
 # Which path is whose, and what is not a model's answer: probes, lists, status.  No probe ever
 # calls a provider.
 
@@ -9360,7 +10764,7 @@ def refused(request: web.BaseRequest, error: RelayError) -> web.Response:
     return web.Response(body=body, status=dialect.status(error), headers=headers)
 
 
-# ==== 26. Server ==============================================================
+# ==== 27. Server ==============================================================
 # Four verbs in a row: start, run, drain, stop.  SIGHUP builds another plan and swaps it in one
 # assignment, or says everything that is wrong and changes nothing.  SIGTERM and SIGINT stop
 # accepting, let streams finish within the grace period, and end what is left in the client's
@@ -9620,7 +11024,7 @@ def _remove_stale_socket(path: str) -> None:
             Path(path).unlink()
 
 
-# ==== 27. Grafana =============================================================
+# ==== 28. Grafana =============================================================
 # A dashboard of the metrics, ready for import: a row of this table for each panel.  A test holds
 # its queries to names that exist, and lets Prometheus's own tool read them.
 
@@ -9752,7 +11156,7 @@ def _panel(place: int, panel: Panel, source: JSON) -> JSON:
     }
 
 
-# ==== 28. Command line ========================================================
+# ==== 29. Command line ========================================================
 # Arguments to a running server, or to an answer on paper.
 
 DEMO_CONFIG: Final = """\

@@ -121,7 +121,14 @@ SPEECHES = {
         reasoning_tokens=True,
     ),
     "openai": Speech(seals=("as", "cd", "xx"), cache_write=True, reasoning_tokens=True),
+    "responses": Speech(
+        any_order=True, seals=("re", "as", "ad", "xx"), cache_write=True, reasoning_tokens=True
+    ),
 }
+
+
+# What of a request a dialect has no words for; then that has to be said.
+UNSAID: dict[str, tuple[str, ...]] = {"responses": ("stop",)}
 
 
 def speech(dialect: relay.Dialect) -> Speech:

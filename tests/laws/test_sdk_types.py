@@ -24,6 +24,7 @@ import relay
 
 anthropic = pytest.importorskip("anthropic.types")
 openai = pytest.importorskip("openai.types.chat")
+responses = pytest.importorskip("openai.types.responses")
 pydantic = pytest.importorskip("pydantic")
 
 # Of an event, of a whole answer, of a request
@@ -37,6 +38,11 @@ TYPES = {
         openai.ChatCompletionChunk,
         openai.ChatCompletion,
         openai.completion_create_params.CompletionCreateParamsBase,
+    ),
+    "responses": (
+        responses.ResponseStreamEvent,
+        responses.Response,
+        responses.response_create_params.ResponseCreateParamsBase,
     ),
 }
 ADAPTERS = {
@@ -52,7 +58,7 @@ def test_every_dialect_has_a_judge() -> None:
 
 def stream_is_known(client: relay.Dialect, data: bytes) -> None:
     for event in relay.SSEDecoder().feed(data):
-        if event.data == b"[DONE]" or event.event == "ping":
+        if event.data == b"[DONE]" or event.event == "ping" or b'"keepalive"' in event.data:
             continue
         wire = relay.loads(event.data)
         if "error" not in wire:  # the SDKs raise these

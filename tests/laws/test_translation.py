@@ -248,7 +248,44 @@ def anthropic_fragments(drawn: Any, declared_first: bool) -> bytes:
     return b"".join(relay.sse(event, event["type"]) for event in events)
 
 
-INTERLEAVED = {"openai": chat_fragments, "anthropic": anthropic_fragments}
+def responses_fragments(drawn: Any, declared_first: bool) -> bytes:
+    said, order = drawn
+    items = [
+        {"type": "function_call", "id": f"fc_{index}", "call_id": id, "name": name}
+        for index, (id, name, _) in enumerate(said)
+    ]
+    heads = [
+        {
+            "type": "response.output_item.added",
+            "output_index": index,
+            "item": item | {"arguments": "", "status": "in_progress"},
+        }
+        for index, item in enumerate(items)
+    ]
+    head: relay.JSON = {"type": "response.created", "response": {"id": "resp_1", "model": "m"}}
+    events: list[relay.JSON] = [head, *(heads if declared_first else [])]
+    seen: set[int] = set()
+    for index, piece in order:
+        if not declared_first and index not in seen:
+            events.append(heads[index])
+        seen.add(index)
+        delta = {"type": "response.function_call_arguments.delta", "delta": piece}
+        events.append(delta | {"output_index": index, "item_id": f"fc_{index}"})
+    whole = [item | {"arguments": text} for item, (*_, text) in zip(items, said, strict=True)]
+    events += [
+        {"type": "response.output_item.done", "output_index": index, "item": item}
+        for index, item in enumerate(whole)
+    ]
+    answer = {"id": "resp_1", "status": "completed", "output": whole}
+    events.append({"type": "response.completed", "response": answer})
+    return b"".join(relay.sse(event, event["type"]) for event in events)
+
+
+INTERLEAVED = {
+    "openai": chat_fragments,
+    "anthropic": anthropic_fragments,
+    "responses": responses_fragments,
+}
 
 
 def test_every_dialect_has_its_interleaved_calls() -> None:
