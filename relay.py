@@ -4230,7 +4230,6 @@ def _thought_text(item: JSON) -> str:
     """The summary, or what was thought word by word where a provider shows that."""
     for name in ("summary", "content"):
         if texts := [text for part in item.get(name) or () if (text := part.get("text"))]:
-            _only_text(*texts)
             return "\n\n".join(texts)
     return ""
 
@@ -4240,14 +4239,15 @@ def _responses_token(item: JSON) -> str:
 
     An envelope is whole by itself.
     """
-    token = item.get("encrypted_content") or ""
-    _only_text(token)
+    token = word_of(item.get("encrypted_content"))
     return token if token.startswith("rly1.") else f"{word_of(item.get('id'))} {token}"
 
 
 def _responses_call(wire: Wire) -> Iterator[Message]:
     if wire.data.get("call_id") is None and wire.data["type"] == "tool_search_call":
         return  # one that ran at the provider
+    for name in ("call_id", "name", "namespace"):
+        wire.want(name, str)
     yield Message("assistant", (_responses_called(wire.data),))
 
 
@@ -4267,7 +4267,6 @@ def _responses_called(item: JSON) -> ToolCall:
 
 def _qualified(namespace: str | None, name: str) -> str:
     """A tool in a namespace by one name; Codex's namespaces for MCP servers end in __ already."""
-    _only_text(name, namespace or "")
     mark = "" if not namespace or namespace.endswith("__") else "__"
     return f"{namespace or ''}{mark}{name}"
 
@@ -4506,8 +4505,7 @@ class _ResponsesWriter:
             body["instructions"] = "\n\n".join(system)
         body["input"] = [item for m in messages[lead:] for item in self._items(m)]
         if request.tools:
-            body["tools"] = list(map(self._definition, request.tools))
-            self._choice(body)
+            body |= self._tools()
         if request.max_tokens is not None:
             body["max_output_tokens"] = max(16, request.max_tokens)
         self._sampling(body)
@@ -4572,21 +4570,19 @@ class _ResponsesWriter:
             said["strict"] = bool(tool.strict) and self.quirks.tool_strict == "as_is"
         return said
 
-    def _choice(self, body: JSON) -> None:
-        choice, quirks = self.request.tool_choice, self.quirks
-        if choice and choice.mode == "none" and "none" not in quirks.tool_choice:
-            del body["tools"]
-        elif choice and choice.mode not in quirks.tool_choice:
-            self.dropped.append("tool_choice")
-        elif choice and choice.mode == "named":
-            body["tool_choice"] = {"type": "function", "name": choice.names[0]}
-        elif choice and choice.names:
-            allowed = [{"type": "function", "name": name} for name in choice.names]
-            body["tool_choice"] = {"type": "allowed_tools", "mode": choice.mode, "tools": allowed}
+    def _tools(self) -> JSON:
+        """What may be called, and how it is chosen as far as this provider takes a word on it."""
+        choice, known = self.request.tool_choice, self.quirks.tool_choice
+        said: JSON = {"tools": list(map(self._definition, self.request.tools))}
+        if choice and choice.mode in known:
+            said["tool_choice"] = _choice_spec(choice)
+        elif choice and choice.mode == "none":
+            return {}
         elif choice:
-            body["tool_choice"] = choice.mode
+            self.dropped.append("tool_choice")
         if self.request.parallel_tools is not None:
-            body["parallel_tool_calls"] = self.request.parallel_tools
+            said["parallel_tool_calls"] = self.request.parallel_tools
+        return said
 
     def _sampling(self, body: JSON) -> None:
         for name, value in dataclasses.asdict(self.request.sampling).items():
@@ -4618,6 +4614,13 @@ def _result_item(result: ToolResult) -> JSON:
         texts = (part.text for part in said if isinstance(part, Text))
         output = (" " if result.is_error else "\n\n").join(texts) or "(no output)"
     return {"type": "function_call_output", "call_id": result.call_id, "output": output}
+
+
+def _choice_spec(choice: ToolChoice) -> str | JSON:
+    named = [{"type": "function", "name": name} for name in choice.names]
+    if choice.mode == "named":
+        return named[0]
+    return {"type": "allowed_tools", "mode": choice.mode, "tools": named} if named else choice.mode
 
 
 def _format_spec(format: Format) -> JSON:

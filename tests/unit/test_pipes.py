@@ -11,12 +11,15 @@ from laws.strategies import ASKED, PAIRS, decoded, passage, piped
 from unit.wires import (
     A,
     C,
+    R,
     anthropic_stream,
     blocks_of,
     calls,
     chat_stream,
     events,
     fragment,
+    output_text,
+    responses_stream,
     text,
     through,
     use,
@@ -24,7 +27,11 @@ from unit.wires import (
 
 import relay
 
-SPOKEN = {"anthropic": anthropic_stream(text("Hi")), "openai": chat_stream("Hi")}
+SPOKEN = {
+    "anthropic": anthropic_stream(text("Hi")),
+    "openai": chat_stream("Hi"),
+    "responses": responses_stream(output_text("Hi")),
+}
 ANSWER = relay.Response("x1", "m", (relay.Text("Hi"),), "stop", relay.Usage(9, 5))
 WHOLE = {d.name: relay.dumps(d.render_response(ANSWER, ASKED)) for d in relay.DIALECTS.values()}
 pairs = pytest.mark.parametrize(
@@ -77,6 +84,7 @@ def test_a_dialect_is_known_by_what_is_said(spoken: relay.Dialect, expected: rel
 
 BLOCK = b'data: {"type":"content_block_start","index":0,"content_block":'
 CLOSED = b'data: {"type":"content_block_stop","index":0}\n\n'
+ADDED = b'data: {"type":"response.output_item.added","output_index":0,"item":'
 MEANINGLESS: dict[str, list[bytes]] = {
     "openai": [
         b": hello\n\n",
@@ -94,6 +102,13 @@ MEANINGLESS: dict[str, list[bytes]] = {
         BLOCK + b'{"type":"text","text":""}}\n\n',
         CLOSED,
     ],
+    "responses": [
+        b": hello\n\n",
+        b'data: {"type":"response.created","response":{"id":"resp_1"}}\n\n',
+        b'data: {"type":"keepalive","sequence_number":1}\n\n',
+        ADDED + b'{"type":"message","id":"msg_1","content":[]}}\n\n',
+        b'data: {"type":"response.content_part.added","part":{"type":"output_text"}}\n\n',
+    ],
 }
 MEANINGFUL: dict[str, list[bytes]] = {
     "openai": [
@@ -109,6 +124,13 @@ MEANINGFUL: dict[str, list[bytes]] = {
         BLOCK + b'{"type":"redacted_thinking","data":"x"}}\n\n' + CLOSED,
         b'data: {"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{}}\n\n'
         b'data: {"type":"message_stop"}\n\n',
+    ],
+    "responses": [
+        b'data: {"type":"response.output_text.delta","output_index":0,"delta":"H"}\n\n',
+        b'data: {"type":"response.refusal.delta","output_index":0,"delta":"H"}\n\n',
+        ADDED + b'{"type":"reasoning","id":"rs_1","summary":[]}}\n\n',
+        ADDED + b'{"type":"function_call","id":"fc_1","call_id":"c","name":"n"}}\n\n',
+        b'data: {"type":"response.completed","response":{"id":"r","output":[]}}\n\n',
     ],
 }
 
@@ -175,6 +197,7 @@ def test_an_answer_that_is_one_event_without_its_blank_line_is_an_answer(
     last = {
         "openai": relay.sse({"id": "x", "choices": [said]}),
         "anthropic": MEANINGFUL["anthropic"][3],
+        "responses": MEANINGFUL["responses"][4],
     }[upstream.name].rstrip(b"\n")
     pipe = relay.Streamed(passage(upstream, client))
     out = piped(pipe, [MEANINGLESS[upstream.name][0], last])
@@ -218,7 +241,7 @@ def test_half_an_event_is_let_go_before_the_error() -> None:
         out = pipe.feed(whole[: cut + 20]) + pipe.eof()
         assert out.startswith(whole[:cut])
         (error,) = events(out.removeprefix(whole[:cut]))
-        assert error["error"]["message"]
+        assert error.get("response", error)["error"]["message"]
 
 
 @pairs
@@ -232,6 +255,8 @@ def test_keep_alives_are_in_the_clients_words(
     assert alive.endswith(b"\n\n")
     if client is A:
         assert alive == b'event: ping\ndata: {"type":"ping"}\n\n'
+    elif client is R:
+        assert alive == b'data: {"type":"keepalive"}\n\n'
     else:
         (chunk,) = events(alive)
         assert chunk["choices"] == [
@@ -239,11 +264,12 @@ def test_keep_alives_are_in_the_clients_words(
         ]
 
 
-def test_a_ping_never_comes_before_message_start() -> None:
-    encoder = A.encoder(ASKED)
+@pytest.mark.parametrize(("client", "said"), [(A, b"ping"), (R, b"keepalive")])
+def test_no_event_comes_before_the_first(client: relay.Dialect, said: bytes) -> None:
+    encoder = client.encoder(ASKED)
     assert encoder.alive().startswith(b":")
     encoder.encode(relay.Start())
-    assert b"ping" in encoder.alive()
+    assert said in encoder.alive()
 
 
 @pairs
@@ -305,15 +331,18 @@ def test_once_the_end_was_said_not_much_is_waited_for(
 ) -> None:
     whole = SPOKEN[upstream.name]
     pipe = relay.Streamed(passage(upstream, client))
-    end = b"data: [DONE]" if upstream is C else b"event: message_stop"
-    reason = b'"finish_reason":"stop"' if upstream is C else b'"stop_reason":"end_turn"'
+    end, reason = {
+        A.name: (b"event: message_stop", b'"stop_reason":"end_turn"'),
+        C.name: (b"data: [DONE]", b'"finish_reason":"stop"'),
+        R.name: (b"event: response.completed", b""),  # the reason stands in the last event
+    }[upstream.name]
     first = whole.index(b"\n\n", whole.index(b'"Hi"')) + 2
     last = whole.index(end)
     assert reason in whole[first:last]
     pipe.feed(whole[:first])
     assert pipe.rest == math.inf
     pipe.feed(whole[first:last])
-    assert 0 < pipe.rest <= 10
+    assert pipe.rest == math.inf if not reason else 0 < pipe.rest <= 10
     before = pipe.rest
     pipe.feed(whole[last:])
     assert pipe.rest <= before

@@ -389,7 +389,7 @@ FORMATS = [
     ("endpoint: {anthropic: 'https://h/a', openai: 'https://h/v1'}", ["anthropic", "openai"]),
     ("preset: deepseek, api_key: k, endpoint: 'https://proxy/v1'", ["openai"]),
     ("preset: anthropic, api_key: k, endpoint: 'https://proxy'", ["anthropic"]),
-    ("preset: deepseek, api_key: k", ["openai", "anthropic"]),
+    ("preset: deepseek, api_key: k", ["openai", "anthropic", "responses"]),
 ]
 
 

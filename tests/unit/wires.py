@@ -10,7 +10,7 @@ from laws.strategies import ASKED, carried, passage, piped
 
 import relay
 
-A, C = relay.ANTHROPIC, relay.CHAT
+A, C, R = relay.ANTHROPIC, relay.CHAT, relay.RESPONSES
 
 
 def to_chat(quirks: relay.Quirks | None = None, **body: Any) -> relay.JSON:
@@ -24,7 +24,7 @@ def to_anthropic(quirks: relay.Quirks | None = None, **body: Any) -> relay.JSON:
 
 
 def dropped(client: relay.Dialect, upstream: relay.Dialect, **body: Any) -> tuple[str, ...]:
-    make = anthropic if client is A else chat
+    make = {A.name: anthropic, C.name: chat, R.name: responses}[client.name]
     return carried(make(**body), client, upstream, None).dropped
 
 
@@ -36,6 +36,11 @@ def anthropic(*messages: relay.JSON, **body: Any) -> relay.JSON:
 def chat(*messages: relay.JSON, **body: Any) -> relay.JSON:
     said = list(messages) or body.pop("messages", [{"role": "user", "content": "Hi"}])
     return {"model": "m", "messages": said} | body
+
+
+def responses(*items: relay.JSON, **body: Any) -> relay.JSON:
+    said = list(items) or body.pop("input", [{"role": "user", "content": "Hi"}])
+    return {"model": "m", "input": said} | body
 
 
 def user(*blocks: relay.JSON | str) -> relay.JSON:
@@ -111,6 +116,28 @@ def anthropic_stream(*blocks: relay.JSON, stop: str = "end_turn", **delta: Any) 
     } | delta
     encoder = A.encoder(ASKED)
     return b"".join(map(encoder.encode, relay.unfold(A.parse_response(whole))))
+
+
+def responses_stream(*items: relay.JSON, **answer: Any) -> bytes:
+    """A Responses provider's stream of whole items."""
+    whole = {
+        "id": "resp_1",
+        "object": "response",
+        "status": "completed",
+        "model": "m",
+        "output": list(items),
+        "usage": {"input_tokens": 9, "output_tokens": 5, "total_tokens": 14},
+    } | answer
+    encoder = R.encoder(ASKED)
+    return b"".join(map(encoder.encode, relay.unfold(R.parse_response(whole))))
+
+
+def output_text(text: str) -> relay.JSON:
+    return {"type": "message", "role": "assistant", "content": [output_part(text)]}
+
+
+def output_part(text: str) -> relay.JSON:
+    return {"type": "output_text", "text": text, "annotations": []}
 
 
 def through(upstream: relay.Dialect, client: relay.Dialect, data: bytes, **asked: Any) -> bytes:
