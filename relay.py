@@ -10551,7 +10551,7 @@ Handler: TypeAlias = Callable[["Operations", web.BaseRequest], Awaitable[web.Str
 # The paths of clients, without the version segments in front: a base URL that already ends in
 # /v1 makes a client ask for /v1/v1/messages, one without it for /chat/completions.
 _VERSIONS: Final = re.compile(r"^(/v1(?:beta)?)+(?=/|$)")
-_LATER_PATHS: Final = re.compile(r"/responses(/.*)?|/models/[^/]+:\w+")
+_LATER_PATHS: Final = re.compile(r"/models/[^/]+:\w+")
 _STATUS_PATHS: Final = ("/admin", "/admin/status")
 _EXPOSITIONS: Final = {
     False: "text/plain; version=0.0.4; charset=utf-8",

@@ -292,7 +292,7 @@ def test_readme_names_every_path() -> None:
     assert {("GET", path) for path in relay._STATUS_PATHS} <= served
     later = DOCS.partition("\n## Not supported yet\n")[2].partition("\n## ")[0]
     words = re.findall(r"[a-z]{2,}", relay._LATER_PATHS.pattern)
-    assert "responses" in words
+    assert "models" in words
     forwarded = re.findall(r"[a-z]{5,}", relay._FORWARDED.pattern)
     assert [word for word in (*forwarded, "/p/PROVIDER/") if word not in DOCS] == []
     assert [word for word in words if f"/{word}" not in later] == []
@@ -301,7 +301,8 @@ def test_readme_names_every_path() -> None:
 def test_readme_explains_every_termination_code() -> None:
     """Strings of two capitals in the errors and from the verdict on; no pieces of f-strings."""
     errors_end, verdict = (
-        SOURCE.count("\n", 0, SOURCE.index(banner)) for banner in ("\n# ==== 2. ", "\n# ==== 16. ")
+        1 + next(i for i, line in enumerate(SOURCE.splitlines()) if f". {title} ===" in line)
+        for title in ("Vocabulary", "Verdict")
     )
     nodes = [
         node
