@@ -15,8 +15,8 @@ A request goes
               (who)    (where)  (failover)               (bytes) (usage, log)
 
 The rule of this file: code refers only to what stands above it.  First come values
-(sections 1-14: pure; no await, no clock, no socket), then memory (15-18: synchronous, told
-the time), then I/O (19-29).  To follow one request start at `Relay.handle` and read upward.
+(sections 1-14: pure; no await, no clock, no socket), then memory (15-19: synchronous, told
+the time), then I/O (20-31).  To follow one request start at `Relay.handle` and read upward.
 
 Contents
      1. Errors                what can go wrong, and what it means
@@ -33,21 +33,23 @@ Contents
     12. Presets               one row per known provider
     13. Configuration         the YAML file, and everything wrong with it
     14. Plan                  a configuration compiled to answer "where may this go?"
-    15. Health                who is cooling down, why, until when
-    16. Balance               which of several equals goes first
-    17. Verdict               what a client is told when nothing worked
-    18. Metrics               what is counted, in Prometheus's words
-    19. Log                   one line per request
-    20. Upstream              one HTTP exchange with a provider
-    21. Demo                  the embedded provider
-    22. Client                who asks; the body read, the answer written
-    23. Exchange              one request and how it goes out
-    24. Relay                 from accept to settle
-    25. Forwarding            what is passed on unread: embeddings, images, audio, /p/
-    26. Operations            which path is whose; probes, lists, status
-    27. Server                sockets, signals, reload, drain
-    28. Grafana               a dashboard of the metrics
-    29. Command line          the commands as a table
+    15. Stickiness            which credential a conversation had last
+    16. Health                who is cooling down, why, until when
+    17. Balance               which of several equals goes first
+    18. Verdict               what a client is told when nothing worked
+    19. Metrics               what is counted, in Prometheus's words
+    20. Log                   one line per request
+    21. Upstream              one HTTP exchange with a provider
+    22. Demo                  the embedded provider
+    23. Client                who asks; the body read, the answer written
+    24. Exchange              one request and how it goes out
+    25. Relay                 from accept to settle
+    26. Forwarding            what is passed on unread: embeddings, images, audio, /p/
+    27. Operations            which path is whose; probes, lists, status
+    28. Server                sockets, signals, reload, drain
+    29. Grafana               a dashboard of the metrics
+    30. Console               a running relay, asked by a command
+    31. Command line          the commands as a table
 """
 
 from __future__ import annotations
@@ -88,6 +90,7 @@ from collections.abc import (
     AsyncIterator,
     Awaitable,
     Callable,
+    Collection,
     Iterable,
     Iterator,
     Mapping,
@@ -232,8 +235,8 @@ class NoTarget(RelayError):
 
 
 # What an upstream's failure is.  `scope` is what gets marked, `cool` for how many seconds when
-# nobody says until when (0: no mark), `failover` whether the next target may do better, and the
-# rest what the client is told when this is what remains.
+# nobody says until when (0: no mark), `grows_to` what doubling that may come to, `failover` whether
+# the next target may do better, and the rest what the client is told when this is what remains.
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,21 +249,38 @@ class FailureClass:
     kind: str
     retry: bool = True
     opens_next_plan: bool = False
+    grows_to: float = 1800
 
 
 FAILURES: Final[dict[str, FailureClass]] = {
     row.name: row
     for row in (
+        # 20 min for a window of hours, 6 h for one of weeks: which it is, the growth finds out
         FailureClass(
-            "plan_exhausted", "credential", 1200, True, 429, "rate_limit", opens_next_plan=True
+            "plan_exhausted",
+            "credential",
+            1200,
+            True,
+            429,
+            "rate_limit",
+            opens_next_plan=True,
+            grows_to=21600,
         ),
         FailureClass(
-            "plan_expired", "credential", 21600, True, 502, "billing", False, opens_next_plan=True
+            "plan_expired",
+            "credential",
+            21600,
+            True,
+            502,
+            "billing",
+            False,
+            opens_next_plan=True,
+            grows_to=21600,
         ),
-        FailureClass("balance_empty", "credential", 1800, True, 502, "billing", False),
+        FailureClass("balance_empty", "credential", 1800, True, 502, "billing", False, False, 3600),
         FailureClass("rate_limited", "credential", 10, True, 429, "rate_limit"),
         FailureClass("overloaded", "provider+model", 10, True, 503, "overloaded"),
-        FailureClass("auth", "credential", 900, True, 502, "upstream", False),
+        FailureClass("auth", "credential", 900, True, 502, "upstream", False, False, 900),
         FailureClass("client_rejected", "request", 0, True, 502, "upstream", False),
         FailureClass("model_missing", "credential+model", 300, True, 502, "upstream", False),
         # of the model, while it answers at all; of the endpoint, where nobody does
@@ -304,6 +324,7 @@ class UpstreamError(RelayError):
             self.status = upstream_status
             self.kind = "too_large" if upstream_status == 413 else row.kind
         self.failure = row
+        self.at = 0.0  # when it was said: `retry_after` counts from there
         self.scope = scope or row.scope
         self.upstream_status = upstream_status
         self.body = body
@@ -5660,7 +5681,7 @@ class Body:
 
     def retargeted(self, model: str) -> bytes:
         """The same bytes with another model; where its place is not certain, edited JSON."""
-        span = _model_span(self.raw, self.wire)
+        span = _modelspan(self.raw, self.wire)
         if span and self.wire["model"] == model:
             return self.raw
         if span:
@@ -5675,7 +5696,7 @@ _DEPTH: Final = {b"{": 1, b"[": 1, b"}": -1, b"]": -1}
 _TOKEN: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\],]')
 
 
-def _model_span(raw: bytes, wire: JSON) -> tuple[int, int] | None:
+def _modelspan(raw: bytes, wire: JSON) -> tuple[int, int] | None:
     """Where the model's string stands, exactly or not at all.
 
     In valid JSON the bytes `"model"` are always a whole string token, because a quote inside a
@@ -7416,6 +7437,12 @@ class Lane:
         """Stable, and no other lane's."""
         return f"{self.credential.name} {self.target.model}"
 
+    def owner(self, scope: str) -> str:
+        """What of the configuration a mark of this scope belongs to."""
+        provider = self.target.provider.name
+        whose = self.credential.name if scope.startswith("credential") else provider
+        return self.key(scope) if scope == "endpoint" else whose
+
     def __str__(self) -> str:
         several = len(self.plan.credentials) > 1
         credential = f"#{self.plan.credentials.index(self.credential) + 1}" if several else ""
@@ -7659,28 +7686,6 @@ def addressed(name: str) -> tuple[str, str]:
     """`provider/model` or `provider,model`; the model is "" if it is neither."""
     head, *rest = re.split(r"[/,]", name, maxsplit=1)
     return head, rest[0] if rest else ""
-
-
-def identity_of(headers: Mapping[str, str], body: JSON) -> str:
-    """A conversation's name, the same on every turn; "" if there is none.
-
-    What clients send to this end first, then what is in the body, then how it began.
-    """
-    for name in ("x-claude-code-session-id", "session-id", "session_id", "x-session-id"):
-        if value := headers.get(name):
-            return value
-    user = body.get("metadata")
-    user_id = user.get("user_id") if isinstance(user, dict) else None
-    for value in (headers.get("x-session-affinity"), user_id, body.get("prompt_cache_key")):
-        if isinstance(value, str) and value:
-            return value
-    messages = body.get("messages")
-    first: list[Any] = []
-    for message in messages if isinstance(messages, list) else ():
-        first.append(message)
-        if isinstance(message, dict) and message.get("role") == "user":
-            break  # what follows is not there yet on the first turn
-    return hashlib.sha256(dumps([body.get("system"), first])).hexdigest() if first else ""
 
 
 # Compiling: every mistake that needs more than one key to be seen
@@ -8065,20 +8070,197 @@ def _fields(old: Any, new: Any) -> str:
 #        interleave, which is why there are no locks                           #
 ################################################################################
 
-# ==== 15. Health ==============================================================
+# ==== 15. Stickiness ==========================================================
+# Which credential a conversation had last.  Prompt caches and sealed reasoning belong to an
+# account, so a conversation that wanders pays for its prompt again and loses its thoughts.
+#
+#     bound       by a success only, one credential for each plan of each provider: who moves on
+#                 for an hour and comes back still finds the cache that was left there
+#     let go      when that very credential fails, when its key leaves the configuration, after
+#                 a day without a success, or when newer conversations need the place
+#
+# It chooses among equals only; what an earlier target or plan is worth, it does not outrank.
+
+_MOST_BOUND: Final = 10_000  # conversations
+_BOUND_FOR: Final = 86400.0  # seconds; caches live an hour at most, sealed reasoning longer
+_MOST_POOLS: Final = 4  # plans of providers that one conversation is bound at
+# What clients call a conversation in their headers: Claude Code, Codex, others, opencode.
+_SESSION_HEADERS: Final = (
+    "x-claude-code-session-id",
+    "session-id",
+    "session_id",
+    "x-session-id",
+    "x-session-affinity",
+)
+# How a request begins, in each dialect: what was told to the model first, and the turns.
+_BEGINNINGS: Final = (
+    ("system", "messages"),
+    ("instructions", "input"),
+    ("systemInstruction", "contents"),
+    ("system_instruction", "contents"),
+)
+
+
+def identity_of(headers: Mapping[str, str], body: JSON) -> str:
+    """A conversation's name, the same on every turn; "" if there is none.
+
+    What clients send to this end first, then what is in the body, then how it began.
+    """
+    named = (headers.get(name) for name in _SESSION_HEADERS)
+    conversation = body.get("conversation")
+    inner = conversation.get("id") if isinstance(conversation, dict) else conversation
+    said = (*named, _session_in(body), body.get("prompt_cache_key"), inner)
+    name = next((value for value in said if isinstance(value, str) and value), "")
+    return name or next(filter(None, (_begun_with(body, *keys) for keys in _BEGINNINGS)), "")
+
+
+def _session_in(body: JSON) -> object:
+    """Claude Code's metadata.user_id: JSON with a session_id, before that ..._session_UUID."""
+    metadata = body.get("metadata")
+    user = metadata.get("user_id") if isinstance(metadata, dict) else None
+    if isinstance(user, str) and user.startswith("{"):
+        with contextlib.suppress(ValueError):
+            return loads(user).get("session_id") or user
+    return user
+
+
+def _begun_with(body: JSON, system: str, turns: str) -> str:
+    """A hash of all up to the first user's turn: what follows is not there yet on that turn."""
+    said = body.get(turns)
+    if isinstance(said, str) and turns == "input":
+        said = [{"role": "user", "content": said}]
+    first: list[Any] = []
+    for turn in said if isinstance(said, list) else ():
+        first.append(turn)
+        if isinstance(turn, dict) and turn.get("role", "user") == "user":
+            break
+    told = unmarked([body.get(system), first])
+    return hashlib.sha256(dumps(told)).hexdigest() if first else ""
+
+
+def unmarked(value: Any) -> Any:
+    """Without the cache marks, which move on from turn to turn; and a text always as a block,
+    which is what a client makes of it when it has to hang a mark on it."""
+    if isinstance(value, list):
+        return [unmarked(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    bare = {key: unmarked(item) for key, item in value.items() if key != "cache_control"}
+    if "role" in bare and isinstance(bare.get("content"), str):
+        bare["content"] = [{"type": "text", "text": bare["content"]}]
+    return bare
+
+
+@dataclass(slots=True)
+class _Bound:
+    credentials: dict[str, str]  # provider/plan -> credential, the latest last
+    until: float
+
+
+class Stickiness:
+    """Conversation -> credentials.  Bounded; the longest unused goes first."""
+
+    def __init__(self) -> None:
+        self.counts = {"hit": 0, "miss": 0, "repin": 0}
+        self._bound: dict[str, _Bound] = {}
+
+    def bound(self, identity: str, now: float) -> list[str]:
+        """The credentials that served a conversation, the latest first."""
+        entry = self._bound.get(identity)
+        return [*entry.credentials.values()][::-1] if entry and entry.until > now else []
+
+    def bind(self, identity: str, credential: str, now: float) -> str:
+        """After a success.  `hit`: this one served it before; `repin`: others did; `miss`: none."""
+        before = self.bound(identity, now)
+        word = "miss" if not before else "hit" if credential in before else "repin"
+        self.counts[word] += 1
+        entry = self._bound.pop(identity, None)
+        kept = entry.credentials if entry and before else {}
+        kept.pop(_pool(credential), None)
+        kept[_pool(credential)] = credential
+        if len(kept) > _MOST_POOLS:
+            del kept[next(iter(kept))]
+        self._bound[identity] = _Bound(kept, now + _BOUND_FOR)
+        if len(self._bound) > _MOST_BOUND:
+            del self._bound[next(iter(self._bound))]
+        return word
+
+    def drop(self, identity: str, credential: str) -> None:
+        """This credential failed the conversation; what others hold of it stays."""
+        entry = self._bound.get(identity)
+        if entry and entry.credentials.get(_pool(credential)) == credential:
+            del entry.credentials[_pool(credential)]
+
+    def keep(self, credentials: Collection[str]) -> None:
+        """After a reload: what is bound to keys that are gone is bound no more."""
+        for identity, entry in list(self._bound.items()):
+            kept = {pool: name for pool, name in entry.credentials.items() if name in credentials}
+            entry.credentials = kept
+            if not kept:
+                del self._bound[identity]
+
+    def tally(self, now: float) -> dict[str, int]:
+        """Credential -> conversations whose latest it is."""
+        tally: dict[str, int] = {}
+        for identity in self._bound:
+            for name in self.bound(identity, now)[:1]:
+                tally[name] = tally.get(name, 0) + 1
+        return tally
+
+    def exported(self) -> list[JSON]:
+        """All of it, the longest unused first, to be kept somewhere or told to another relay."""
+        return [
+            {"identity": identity, "credentials": dict(entry.credentials), "until": entry.until}
+            for identity, entry in self._bound.items()
+        ]
+
+    def adopt(self, entries: Iterable[JSON]) -> None:
+        """What `exported` gave, here or elsewhere; of two that disagree the later holds."""
+        for entry in entries:
+            known = self._bound.get(entry["identity"])
+            if known is None or known.until < entry["until"]:
+                self._bound.pop(entry["identity"], None)
+                bound = _Bound(dict(entry["credentials"]), entry["until"])
+                self._bound[entry["identity"]] = bound
+        while len(self._bound) > _MOST_BOUND:
+            del self._bound[next(iter(self._bound))]
+
+
+def _pool(credential: str) -> str:
+    """provider/plan: the credentials that could stand in for one another."""
+    return credential.rpartition("/")[0]
+
+
+# ==== 16. Health ==============================================================
 # Who is cooling down, why, and until when.  A cooldown is a prediction, not a verdict: short
 # marks end within half an hour, a plan's at its reset.  Marks are keyed by stable names, so
 # they outlive a reload; a changed key has another name, and so begins with a clean slate.
 #
+#     failed ---> cooling ---> due ---> probing ---> gone, after a success
+#                 (skipped)    (end     (one request, the others skip it)
+#                               is past)     |
+#                    ^-----------------------'  after a failure: a guess doubles
+#
 # What a failure marks is its class's scope: a wrong key or a spent plan the credential, overload
-# the model at that provider, a broken connection the endpoint; a bad request nothing.  A mark
-# that relay guessed grows with each incident and never keeps the last way from being tried; one
-# that the provider announced stands until then.  A success clears the marks on its way.
+# the model at that provider, a broken connection the endpoint; a bad request nothing.  Plans have
+# marks of their own, so that a throttle neither hides nor shortens a spent one.  A mark that
+# relay guessed, or whose announced end is past, never keeps the last way from being tried.  A
+# success clears the marks on its way that are older than the attempt, and any short guess: only
+# what was announced while it was under way, it cannot know about.
 
 SHORTEST, LONGEST = 1.0, 1800.0  # seconds, of a short mark
 LONGEST_PLAN: Final = 35 * 86400.0
 _MOST_MARKS: Final = 1000  # clients make up model names, and each that fails is a mark
-_MOST_BOUND: Final = 10_000  # conversations
+_STALE: Final = 86400.0  # seconds; a mark that is due for so long says nothing any more
+_MOST_SAID_OF: Final = 200  # characters of a provider's words
+
+
+class Place(NamedTuple):
+    """What is marked.  The windows of plans stand beside the short marks."""
+
+    scope: str
+    name: str
+    of_plan: bool
 
 
 @dataclass(slots=True)
@@ -8088,107 +8270,196 @@ class Mark:
     until: float
     guessed: bool  # nobody said until when
     times: int = 1  # incidents in a row
+    said: str = ""  # by the provider
+    owner: str = ""  # the credential, provider or address whose going takes the mark along
+    probing: bool = False  # its end is past, and one request is finding out
 
-    @property
-    def of_plan(self) -> bool:
-        return FAILURES[self.failure].opens_next_plan
+    def stands(self, now: float) -> bool:
+        return self.until > now or self.probing
 
     @property
     def worth_a_try(self) -> bool:
-        """A short mark that relay guessed itself; it must not lock the last way."""
+        """A short mark that nobody vouches for any more; it must not lock the last way."""
         row = FAILURES[self.failure]
-        return self.guessed and row.retry and not row.opens_next_plan
+        return (self.guessed or self.probing) and row.retry and not row.opens_next_plan
 
 
 class Health:
-    """What is marked, and which credential a conversation had last.
+    """What is marked, and who is bound to whom.
 
     Never reads the clock: `now` is an argument, and `began` is when the attempt did.
     """
 
     def __init__(self) -> None:
-        self.marks: dict[str, Mark] = {}
-        self._bound: dict[str, str] = {}  # conversation -> credential, the latest last
+        self.marks: dict[Place, Mark] = {}
+        self.sticky = Stickiness()
+
+    # An attempt
+
+    @contextlib.contextmanager
+    def attempting(self, lane: Lane, now: float) -> Iterator[None]:
+        """While an attempt runs, it is the probe of what is due on its way; however it ends,
+        cancelled or by a fault of ours, the next may probe."""
+        probed = [mark for mark in self._on(lane).values() if not mark.stands(now)]
+        for mark in probed:
+            mark.probing = True
+        try:
+            yield
+        finally:
+            for mark in probed:
+                mark.probing = False
 
     def failed(
-        self, lane: Lane, error: UpstreamError, now: float, began: float | None = None
+        self,
+        lane: Lane,
+        error: UpstreamError,
+        now: float,
+        began: float | None = None,
+        identity: str = "",
     ) -> None:
         """Mark what the failure says is out of order; a request's own fault marks nothing.
 
         Attempts that were under way together fail together: that is one incident.  Only a
         failure of an attempt that began after the mark makes the next one longer.
         """
-        row = error.failure
-        if row.cool == 0 or error.scope == "request":
+        if error.failure.cool == 0 or error.scope == "request":
             return
-        key = lane.key(error.scope)
-        before = self.marks.get(key)
-        standing = before is not None and before.until > now
-        if before and standing and before.of_plan and not row.opens_next_plan:
-            return  # a throttle does not make a spent plan less spent
-        times = 1
-        if before and before.failure == row.name and now < before.until + LONGEST:
-            again = before.since < (now if began is None else began)
-            times = before.times + again
-        doubling = 2 ** min(times - 1, 10) if row.cool < 60 else 1
-        most = LONGEST_PLAN if row.opens_next_plan or row.name == "balance_empty" else LONGEST
-        said = error.retry_after
-        guess = min(row.cool * doubling, max(row.cool, LONGEST))
-        seconds = guess if said is None else min(max(said, SHORTEST), most)
-        if before and standing and not before.guessed and before.until > now + seconds:
+        if error.scope.startswith("credential"):
+            self.sticky.drop(identity, lane.credential.name)
+        place = Place(error.scope, lane.key(error.scope), error.failure.opens_next_plan)
+        before, began = self.marks.get(place), now if began is None else began
+        mark = _marked(error, before, now, began)
+        mark.owner = lane.owner(error.scope)
+        firm = before and (not before.guessed or began <= before.since)
+        if before and firm and before.until > max(now, mark.until):
             return  # what was said to last longer still stands
-        self.marks[key] = Mark(row.name, now, now + seconds, said is None, times)
+        self.marks[place] = mark
         if len(self.marks) > _MOST_MARKS:
             self.forget(now)
 
     def succeeded(
         self, lane: Lane, identity: str = "", now: float = 0.0, began: float | None = None
-    ) -> None:
-        """A success clears what was marked on its way, and binds the conversation to it.
+    ) -> str | None:
+        """Clears what was marked on its way, and binds the conversation to it; see `bind`."""
+        for place, mark in self._on(lane).items():
+            older = began is None or mark.since < began
+            if older or (mark.guessed and not place.of_plan):
+                del self.marks[place]
+        return self.sticky.bind(identity, lane.credential.name, now) if identity else None
 
-        A plan's mark stays if it came while the attempt was under way already.
-        """
-        for scope in MARKED_SCOPES if self.marks else ():
-            mark = self.marks.get(lane.key(scope))
-            if mark and not (mark.of_plan and began is not None and mark.since >= began):
-                del self.marks[lane.key(scope)]
-        if identity:
-            self._bound.pop(identity, None)
-            self._bound[identity] = lane.credential.name
-            if len(self._bound) > _MOST_BOUND:
-                del self._bound[next(iter(self._bound))]
-
-    def bound(self, identity: str) -> str:
-        """The credential that served the conversation last; "" if none did."""
-        return self._bound.get(identity, "")
+    # What stands in the way
 
     def cooling(self, lane: Lane, now: float) -> Mark | None:
-        """The mark that keeps a lane from being used, the longest if there are several."""
-        if not self.marks:
-            return None
-        keys = (lane.key(scope) for scope in MARKED_SCOPES)
-        marks = [m for key in keys if (m := self.marks.get(key)) and m.until > now]
-        return max(marks, key=lambda mark: mark.until, default=None)
+        """The mark that keeps a lane from being used, the firmest and longest of several."""
+        marks = [mark for mark in self._on(lane).values() if mark.stands(now)]
+        return max(marks, key=lambda mark: (not mark.worth_a_try, mark.until), default=None)
 
     def exhausted(self, lane: Lane, now: float) -> bool:
-        """Is the lane's plan used up or over, so that the next plan may open?"""
-        marks = (self.marks.get(lane.key(s)) for s in ("credential", "credential+model"))
-        return any(m and m.until > now and FAILURES[m.failure].opens_next_plan for m in marks)
+        """Is the lane's plan used up or over, so that the next plan may open?
+
+        So it is while a probe finds out whether it still is: the others go on as before.
+        """
+        return any(place.of_plan and mark.stands(now) for place, mark in self._on(lane).items())
+
+    def _on(self, lane: Lane) -> dict[Place, Mark]:
+        """The marks on a lane's way."""
+        if not self.marks:
+            return {}
+        names = [(scope, lane.key(scope)) for scope in MARKED_SCOPES]
+        places = (Place(*name, of_plan) for name in names for of_plan in (False, True))
+        return {place: mark for place in places if (mark := self.marks.get(place))}
+
+    # Looking after it
+
+    def listed(self, now: float) -> list[JSON]:
+        """Every mark in words and seconds since the epoch; `next_probe` None: it is under way."""
+        self.forget(now)
+        bound = self.sticky.tally(now)
+        return [
+            {
+                "scope": place.scope,
+                "name": place.name,
+                "cause": mark.failure,
+                "said": mark.said,
+                "since": round(mark.since),
+                "until": round(mark.until),
+                "guessed": mark.guessed,
+                "next_probe": None if mark.probing else round(max(mark.until, now)),
+                "times": mark.times,
+                "bound": bound.get(mark.owner, 0),
+            }
+            for place, mark in sorted(self.marks.items(), key=lambda item: item[1].since)
+        ]
+
+    def clear(self, name: str = "") -> list[str]:
+        """Take marks away: all, those of a name, or all of a credential or provider."""
+        hit = [
+            place
+            for place, mark in self.marks.items()
+            if not name or name in (place.name, mark.owner, re.split("[/ ]", mark.owner)[0])
+        ]
+        for place in hit:
+            del self.marks[place]
+        return [place.name for place in hit]
+
+    def keep(self, plan: Plan) -> list[str]:
+        """After a reload: marks and bonds of what is gone go too; the names of those marks."""
+        credentials, owners = set[str](), set[str]()
+        for provider in plan.providers.values():
+            owners.add(provider.name)
+            for billing in provider.plans:
+                credentials |= {credential.name for credential in billing.credentials}
+                bases = (endpoint.base for endpoint in billing.endpoints.values())
+                owners |= {f"{provider.name} {base}" for base in bases}
+        self.sticky.keep(credentials)
+        gone = [p for p, mark in self.marks.items() if mark.owner not in owners | credentials]
+        for place in gone:
+            del self.marks[place]
+        return [place.name for place in gone]
+
+    def exported(self) -> list[JSON]:
+        """Every mark, to be kept somewhere or told to another relay."""
+        return [
+            place._asdict() | dataclasses.asdict(mark) | {"probing": False}
+            for place, mark in self.marks.items()
+        ]
+
+    def adopt(self, entries: Iterable[JSON]) -> None:
+        """What `exported` gave, here or elsewhere; of two marks at a place the later holds."""
+        for entry in entries:
+            place = Place(*(entry[name] for name in Place._fields))
+            mark = Mark(**{name: entry[name] for name in Mark.__slots__ if name in entry})
+            known = self.marks.get(place)
+            if known is None or known.since < mark.since:
+                self.marks[place] = mark
 
     def forget(self, now: float) -> None:
-        """Let go of marks that are over, the long gone always and the rest under pressure."""
-        for key, mark in list(self.marks.items()):
-            if mark.until < now - LONGEST or (len(self.marks) > _MOST_MARKS and mark.until < now):
-                del self.marks[key]
+        """Let go of marks that are due for long, and of more under pressure."""
+        for place, mark in list(self.marks.items()):
+            patience = 0.0 if len(self.marks) > _MOST_MARKS else _STALE
+            if mark.until < now - patience and not mark.probing:
+                del self.marks[place]
         if excess := len(self.marks) - _MOST_MARKS:
             order = sorted(
                 self.marks.items(), key=lambda item: (not item[1].guessed, item[1].since)
             )
-            for key, _ in order[: max(0, excess)]:  # guesses first, the oldest first
-                del self.marks[key]
+            for place, _ in order[: max(0, excess)]:  # guesses first, the oldest first
+                del self.marks[place]
 
 
-# ==== 16. Balance =============================================================
+def _marked(error: UpstreamError, before: Mark | None, now: float, began: float) -> Mark:
+    """The mark of a failure, after the one that stood in its place."""
+    row, said, times = error.failure, error.retry_after, 1
+    if before and before.failure == row.name and now < before.until + LONGEST:
+        times = before.times + (before.since < began)
+    most = LONGEST_PLAN if row.opens_next_plan or row.name == "balance_empty" else LONGEST
+    guess = min(row.cool * 2 ** min(times - 1, 16), row.grows_to)
+    seconds = guess if said is None else min(max(said, SHORTEST), most)
+    words = error.message[:_MOST_SAID_OF]
+    return Mark(row.name, now, now + seconds, said is None, times, words)
+
+
+# ==== 17. Balance =============================================================
 # Which of several equals goes first.  A conversation stays with what served it last, because
 # caches and sealed reasoning belong to an account; for the others the route's mode decides, first
 # among targets of one rank, then among the credentials of a target's plan:
@@ -8230,7 +8501,7 @@ class _Equal:
     place: int  # where it stands among them
     name: str
     weight: float
-    bound: bool  # did it serve the conversation last?
+    bound: int  # 0 if it served the conversation last, then by how long ago; the rest are last
     lanes: tuple[Lane, ...]  # its lanes that are open and not cooling down
 
 
@@ -8298,13 +8569,14 @@ class Balance:
     ) -> Sequence[Target]:
         if len(group) < 2:
             return group
-        bound, equals = self._health.bound(identity), list[_Equal]()
+        bound, equals = self._health.sticky.bound(identity, now()), list[_Equal]()
+        providers = [name.partition("/")[0] for name in bound]
         for place, target in enumerate(group):
             *_, opened = self._plans(target, dialect, now)
             free = tuple(lane for lane in opened if not self._health.cooling(lane, now()))
             provider = target.provider
-            serves = bound.startswith(f"{provider.name}/")
-            equals.append(_Equal(place, str(target), provider.config.weight, serves, free))
+            rank = _rank(providers, provider.name)
+            equals.append(_Equal(place, str(target), provider.config.weight, rank, free))
         return [group[place] for place in self._order(equals, route, identity, now())]
 
     def _credentials(
@@ -8312,10 +8584,11 @@ class Balance:
     ) -> Sequence[Lane]:
         if len(lanes) < 2:
             return lanes
-        bound, equals = self._health.bound(identity), list[_Equal]()
+        bound, equals = self._health.sticky.bound(identity, now), list[_Equal]()
         for place, lane in enumerate(lanes):
             free = () if self._health.cooling(lane, now) else (lane,)
-            equals.append(_Equal(place, lane.name, 1.0, lane.credential.name == bound, free))
+            rank = _rank(bound, lane.credential.name)
+            equals.append(_Equal(place, lane.name, 1.0, rank, free))
         return [lanes[place] for place in self._order(equals, route, identity, now)]
 
     def _order(
@@ -8324,7 +8597,7 @@ class Balance:
         """Their places by the route's mode, what the conversation is bound to first."""
         order = ranked(equals, identity, lambda equal: equal.name, lambda equal: equal.weight)
         order = _MODES[route.balance](self, order, route, now)
-        return [equal.place for equal in sorted(order, key=lambda equal: not equal.bound)]
+        return [equal.place for equal in sorted(order, key=lambda equal: equal.bound)]
 
     # The modes: what `ranked` has put in order, in another
 
@@ -8352,6 +8625,10 @@ class Balance:
         return sorted(free[:2], key=seconds) + free[2:] + cooling
 
 
+def _rank(bound: Sequence[str], name: str) -> int:
+    return bound.index(name) if name in bound else len(bound)
+
+
 _MODES: Final = {
     "weighted": Balance._weighted,
     "round_robin": Balance._round_robin,
@@ -8368,7 +8645,7 @@ def _remember(memory: dict[str, T], name: str, value: T) -> None:
         del memory[next(iter(memory))]
 
 
-# ==== 17. Verdict =============================================================
+# ==== 18. Verdict =============================================================
 # What a client is told when no target is left.  One failed target keeps its class: a limit is a
 # 429, overload a 529 or 503, a timeout a 504.  A provider's 401 is never the client's: clients
 # log out on it, and it is relay's credential that was refused, so it is a 502.  Several failed
@@ -8393,10 +8670,7 @@ def concluded(
         told = f"{lane}{_ADVICE.get(last.failure.name, '')}: {last.message}"
     if skipped:
         told += "; not tried: " + _resting(skipped, now)
-    cool = [error.retry_after or error.failure.cool for _, error in failures]
-    known = any(error.retry_after is not None for _, error in failures)
-    waits = [wait for wait in cool if wait and known]
-    waits += [mark.until - now for _, mark in skipped]
+    waits = _waits(failures, skipped, now)
     if own or len({str(lane.target) for lane, _ in failures}) == 1:
         return UpstreamError(
             last.failure.name,
@@ -8414,6 +8688,26 @@ def concluded(
         retry=any(error.retry for _, error in failures),
         retry_after=min(waits, default=None),
     )
+
+
+def _waits(
+    failures: Sequence[tuple[Lane, UpstreamError]],
+    skipped: Sequence[tuple[Lane, Mark]],
+    now: float,
+) -> list[float]:
+    """Seconds from now until each target may be asked again, if any of them said so.
+
+    What the first one said was a while ago when the last one has failed: its time has run on.
+    """
+    spans = [
+        (error.failure.cool if error.retry_after is None else error.retry_after)
+        - (now - error.at if error.at else 0.0)
+        for _, error in failures
+        if error.retry_after is not None or error.failure.cool
+    ]
+    known = any(error.retry_after is not None for _, error in failures)
+    spans = spans if known else []
+    return [max(0.0, span) for span in (*spans, *(mark.until - now for _, mark in skipped))]
 
 
 # A failure class in words, with what to do where the operator can do something.
@@ -8438,19 +8732,20 @@ def _all_cooling(skipped: Sequence[tuple[Lane, Mark]], now: float) -> RelayError
         status=row.status if row else 429 if limits else 503,
         kind=row.kind if row else "rate_limit" if limits else "unavailable",
         retry=any(row.retry for row in rows.values()),
-        retry_after=min((mark.until - now for _, mark in skipped), default=None),
+        retry_after=min(_waits((), skipped, now), default=None),
     )
 
 
 def _resting(skipped: Sequence[tuple[Lane, Mark]], now: float) -> str:
     """Who is not tried, why, and for how long."""
     return "; ".join(
-        f"{lane}: {mark.failure.replace('_', ' ')}, for {_span(mark.until - now)} more"
+        f"{lane}: {mark.failure.replace('_', ' ')}, "
+        + ("being probed" if mark.probing else f"for {span(mark.until - now)} more")
         for lane, mark in skipped
     )
 
 
-def _span(seconds: float) -> str:
+def span(seconds: float) -> str:
     steps = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
     size, unit = next((step for step in steps if seconds >= 2 * step[0]), (1, "s"))
     return f"{max(1, round(seconds / size))} {unit}"
@@ -8480,7 +8775,7 @@ def termination(error: RelayError) -> str:
     return error.code
 
 
-# ==== 18. Metrics =============================================================
+# ==== 19. Metrics =============================================================
 # Numbers of what happened, declared once and told twice: here in Prometheus's words, and in
 # OpenTelemetry's where a collector is configured.  Names are OpenTelemetry's; from them come
 # the others by its own rules for Prometheus: dots are underscores, the unit is a suffix, and a
@@ -8758,7 +9053,7 @@ def _number_text(number: float) -> str:
 #                                     I/O                                      #
 ################################################################################
 
-# ==== 19. Log =================================================================
+# ==== 20. Log =================================================================
 # One line per request, written when it is over, and a few events in between.  Text for people
 # on a terminal, JSON otherwise.  Secrets were taken out by whoever made the text; headers and
 # bodies never come here.  Writing is a thread's work: a pipe that nobody reads holds up that
@@ -8919,7 +9214,7 @@ def _request_text(record: JSON) -> str:
     return "  ".join(_plain(step) for step in steps if step)
 
 
-# ==== 20. Upstream ============================================================
+# ==== 21. Upstream ============================================================
 # One HTTP exchange with a provider.  Foreign exceptions become ours here and nowhere else: a
 # provider that says nothing is an UpstreamError like one that says no.  Answers are read in the
 # blocks they come in and in the coding they have; whoever must understand them inflates them.
@@ -9152,7 +9447,7 @@ class Inflater:
         return UpstreamError("transient", f"sent a broken content coding: {why}")
 
 
-# ==== 21. Demo ================================================================
+# ==== 22. Demo ================================================================
 # The embedded provider: no key, no network, always the same answer to the same request.  It
 # calls a tool when the user's words ask for one, so that an agent's loop can be seen whole.
 
@@ -9245,7 +9540,7 @@ def _in_words(events: Iterable[Event]) -> Iterator[Event]:
             yield event
 
 
-# ==== 22. Client ==============================================================
+# ==== 23. Client ==============================================================
 # The client's side of an exchange: who asks, the body as it is read, the answer as it is
 # written.
 
@@ -9430,7 +9725,7 @@ class Downstream:
                 await asyncio.sleep(self._interval - silence)
 
 
-# ==== 23. Exchange ============================================================
+# ==== 24. Exchange ============================================================
 # One client request and all that is known of it so far, and how it goes out on a lane: as the
 # bytes that came where the dialect is the same, else by way of the hub.
 
@@ -9497,11 +9792,12 @@ class Exchange:
         self.caller = Caller()
         self.body = Body(b"{}")
         self.peek = Peek("", False)
-        self.identity = ""
+        self.identity = ""  # of the conversation; "" if it has none
         self.route = Route("", "", ())
         # What came of it
         self.tried: list[Tried] = []
         self.lane: Lane | None = None
+        self.sticky: str | None = None  # hit | miss | repin
         self.usage: Usage | None = None
         self.note: BodyNote | None = None
         self.dropped: tuple[str, ...] = ()
@@ -9661,6 +9957,13 @@ def authorized(lane: Lane, url: str, headers: Mapping[str, str]) -> tuple[str, d
     return url, _overridden(said, lane.target.provider.config)
 
 
+def conversation_of(exchange: Exchange) -> str:
+    """A short name for the conversation of a request, apart for each caller; "" without one."""
+    said = identity_of(exchange.request.headers, exchange.body.wire)
+    whole = f"{exchange.caller.name}\0{said}".encode(errors="replace")
+    return hashlib.sha256(whole).hexdigest()[:32] if said else ""
+
+
 def header_text(text: str) -> str:
     """A text that clients had a hand in, as a header's value: visible ASCII, one line."""
     return re.sub(r"[^ -~]", "?", text)[:1000]
@@ -9707,7 +10010,7 @@ def request_headers(client: CIMultiDictProxy[str], stream: bool, same: bool) -> 
     return kept
 
 
-# ==== 24. Relay ===============================================================
+# ==== 25. Relay ===============================================================
 # One request from accept to settle.  Start at `Relay.handle`.  Until the first meaningful
 # event nothing has reached the client, so trying the next target is free; afterwards a break
 # is told in the client's own words and the connection is closed without an end, because
@@ -9864,8 +10167,7 @@ class Relay:
         exchange.caller = authenticated(request, plan)
         exchange.body = Body(await read_body(request, plan.config.server))
         exchange.peek = exchange.dialect.peek(exchange.body.wire, request.raw_path)
-        exchange.identity = identity_of(request.headers, exchange.body.wire)
-        exchange.identity = f"{exchange.caller.name}\0{exchange.identity or exchange.id}"
+        exchange.identity = conversation_of(exchange)
         exchange.route = permitted(exchange.peek.model, exchange.caller, plan)
 
     # Attempts
@@ -9906,8 +10208,8 @@ class Relay:
         return None
 
     def lanes(self, exchange: Exchange) -> Iterator[tuple[Lane, Mark | None]]:
-        dialect = exchange.dialect.name
-        return self.balance.lanes(exchange.route, dialect, exchange.identity, time.time)
+        identity = exchange.identity or exchange.id
+        return self.balance.lanes(exchange.route, exchange.dialect.name, identity, time.time)
 
     @staticmethod
     def _is_hopeless(lane: Lane, failures: Sequence[tuple[Lane, UpstreamError]]) -> bool:
@@ -9932,26 +10234,29 @@ class Relay:
         flight = self.balance.began(lane, exchange.route)
         deadline = asyncio.get_running_loop().time() + provider.attempt_total
         outcome, status = "cancelled", 0
-        try:
-            async with asyncio.timeout_at(deadline):
-                answer = await self._first_event(exchange, lane, strip)
-            answer.deadline, answer.flight = deadline, flight
-            outcome, status = "ok", answer.reply.status
-            self.health.succeeded(lane, exchange.identity, time.time(), moment)
-            if exchange.peek.stream:  # a whole answer's time says more of its length
-                self.balance.answered(lane, time.monotonic() - began, time.time())
-            return answer
-        except (TimeoutError, UpstreamError) as error:
-            if not isinstance(error, UpstreamError):
-                error = UpstreamError("timeout", f"no answer within {provider.attempt_total:g} s")
-            outcome, status = error.failure.name, error.upstream_status
-            self.health.failed(lane, error, time.time(), moment)
-            raise error from None
-        finally:
-            if outcome != "ok":
-                flight.end()
-            seconds = time.monotonic() - began
-            exchange.tried.append(Tried(lane, outcome, status, seconds))
+        with self.health.attempting(lane, moment):
+            try:
+                async with asyncio.timeout_at(deadline):
+                    answer = await self._first_event(exchange, lane, strip)
+                answer.deadline, answer.flight = deadline, flight
+                outcome, status = "ok", answer.reply.status
+                identity, now = exchange.identity, time.time()
+                exchange.sticky = self.health.succeeded(lane, identity, now, moment)
+                if exchange.peek.stream:  # a whole answer's time says more of its length
+                    self.balance.answered(lane, time.monotonic() - began, now)
+                return answer
+            except (TimeoutError, UpstreamError) as error:
+                if not isinstance(error, UpstreamError):
+                    message = f"no answer within {provider.attempt_total:g} s"
+                    error = UpstreamError("timeout", message)
+                outcome, status, error.at = error.failure.name, error.upstream_status, time.time()
+                self.health.failed(lane, error, error.at, moment, exchange.identity)
+                raise error from None
+            finally:
+                if outcome != "ok":
+                    flight.end()
+                seconds = time.monotonic() - began
+                exchange.tried.append(Tried(lane, outcome, status, seconds))
 
     async def _first_event(self, exchange: Exchange, lane: Lane, strip: bool) -> Answer:
         outgoing = exchange.prepare(lane, strip)
@@ -10143,7 +10448,7 @@ class Relay:
         """A break after content is the provider's fault too: the next request knows of it."""
         error = self._classified(exchange, answer.lane, failure, answer.reply)
         exchange.error = error.message
-        self.health.failed(answer.lane, error, time.time())
+        self.health.failed(answer.lane, error, time.time(), identity=exchange.identity)
 
     async def _fail(self, exchange: Exchange, error: RelayError) -> web.StreamResponse:
         """No answer: a status of its own, or in the stream if the head is out already."""
@@ -10195,6 +10500,7 @@ class Relay:
                 "cache_write": usage.cache_write if usage else None,
                 "ms": exchange.since(time.monotonic()),
                 "first_ms": exchange.since(exchange.first),
+                "sticky": exchange.sticky,
                 "dropped": list(exchange.dropped) or None,
                 "error": exchange.plan.redacted(exchange.error) or None,
             }
@@ -10286,7 +10592,7 @@ _SEAL_TROUBLE: Final = re.compile(
 )
 
 
-# ==== 25. Forwarding ==========================================================
+# ==== 26. Forwarding ==========================================================
 # What relay passes on without a dialect: embeddings, images, audio, rerank, moderations and old
 # completions go to the provider that their `model` field names, by the routes of any request;
 # /p/PROVIDER/... goes to that provider as it is.  Nothing is understood but the model's name;
@@ -10406,7 +10712,6 @@ class Forwarding:
         await upload.begin()
         model = upload.model or _UNSAID_MODELS.get(path, "")
         exchange.peek = CHAT.peek({"model": model or None}, "")
-        exchange.identity = f"{exchange.caller.name}\0{exchange.id}"
         exchange.route = permitted(model, exchange.caller, plan)
         failures, skipped = list[tuple[Lane, UpstreamError]](), list[tuple[Lane, Mark]]()
         for lane, mark in self.relay.lanes(exchange):
@@ -10431,28 +10736,35 @@ class Forwarding:
         began, moment = time.monotonic(), time.time()
         exchange.lane = lane
         outcome, status = "cancelled", 0
-        try:
-            body = upload.outgoing(lane.target.model)
-            same = isinstance(body, bytes) and upload.body and body == upload.body.raw
-            exchange.note = "verbatim" if same else "edited"
-            url = lane.endpoint.beside(path).replace(
-                "{model}", urllib.parse.quote(lane.target.model, safe="")
-            )
-            reply = await self._sent(exchange, lane, url, body)
-            status = reply.status
-            if not 200 <= status < 300:
-                try:
-                    raise await self.relay.error(exchange, lane, reply)
-                finally:
-                    reply.close()
-            outcome = "ok"
-        except UpstreamError as error:
-            outcome, status = error.failure.name, error.upstream_status
-            self.relay.health.failed(lane, error, time.time(), moment)
-            raise
-        finally:
-            exchange.tried.append(Tried(lane, outcome, status, time.monotonic() - began))
+        with self.relay.health.attempting(lane, moment):
+            try:
+                reply = await self._replied(exchange, lane, path, upload)
+                outcome, status = "ok", reply.status
+                self.relay.health.succeeded(lane, "", time.time(), moment)
+            except UpstreamError as error:
+                outcome, status, error.at = error.failure.name, error.upstream_status, time.time()
+                self.relay.health.failed(lane, error, error.at, moment)
+                raise
+            finally:
+                seconds = time.monotonic() - began
+                exchange.tried.append(Tried(lane, outcome, status, seconds))
         return await self._passed(exchange, lane, reply)
+
+    async def _replied(self, exchange: Exchange, lane: Lane, path: str, upload: Upload) -> Reply:
+        """The head of a good answer; UpstreamError if the provider says no."""
+        body = upload.outgoing(lane.target.model)
+        same = isinstance(body, bytes) and upload.body and body == upload.body.raw
+        exchange.note = "verbatim" if same else "edited"
+        url = lane.endpoint.beside(path).replace(
+            "{model}", urllib.parse.quote(lane.target.model, safe="")
+        )
+        reply = await self._sent(exchange, lane, url, body)
+        if 200 <= reply.status < 300:
+            return reply
+        try:
+            raise await self.relay.error(exchange, lane, reply)
+        finally:
+            reply.close()
 
     async def _raw(self, exchange: Exchange, rest: str) -> web.StreamResponse:
         plan, request = exchange.plan, exchange.request
@@ -10542,7 +10854,7 @@ def _usage_at_the_end(tail: bytes) -> Usage | None:
         return None
 
 
-# ==== 26. Operations ==========================================================
+# ==== 27. Operations ==========================================================
 # Which path is whose, and what is not a model's answer: probes, lists, status.  No probe ever
 # calls a provider.
 
@@ -10572,6 +10884,12 @@ class Operations:
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         path = _VERSIONS.sub("", request.path.rstrip("/")) or "/"
+        try:
+            return await self._handle(request, path)
+        except RelayError as error:
+            return refused(request, error)
+
+    async def _handle(self, request: web.BaseRequest, path: str) -> web.StreamResponse:
         if handler := _HANDLERS.get((request.method, path)):
             return await handler(self, request)
         if request.method == "POST" and (asked := asked_at(path)):
@@ -10582,10 +10900,7 @@ class Operations:
             return await self.forwarding.by_model(request, path)
         if request.path.startswith("/p/"):
             return await self.forwarding.raw(request, request.raw_path.removeprefix("/p/"))
-        try:
-            return self._other(request, path)
-        except RelayError as error:
-            return refused(request, error)
+        return self._other(request, path)
 
     def _other(self, request: web.BaseRequest, path: str) -> web.StreamResponse:
         if request.method in ("GET", "HEAD") and path.startswith("/models/"):
@@ -10603,10 +10918,7 @@ class Operations:
 
     async def models(self, request: web.BaseRequest) -> web.StreamResponse:
         """The list in the shape that the caller's headers ask for."""
-        try:
-            body = _list_dialect(request).render_models(self._visible(request))
-        except RelayError as error:
-            return refused(request, error)
+        body = _list_dialect(request).render_models(self._visible(request))
         return web.json_response(body, dumps=_json_text)
 
     def _one_model(self, request: web.BaseRequest, name: str) -> web.StreamResponse:
@@ -10686,8 +10998,8 @@ class Operations:
         self._require_admin(request)
         plan, now = self.relay.plan, time.time()
         marks = {
-            key: {"cause": mark.failure, "seconds": round(mark.until - now), "times": mark.times}
-            for key, mark in self.relay.health.marks.items()
+            place.name: {"cause": mark.failure, "seconds": round(mark.until - now)}
+            for place, mark in self.relay.health.marks.items()
             if mark.until > now
         }
         body = {
@@ -10713,13 +11025,41 @@ class Operations:
             except Forbidden:
                 raise Unauthorized("this is for the same machine, or for the admin key") from None
 
-    def _require_admin(self, request: web.BaseRequest) -> None:
-        """The admin key; without one only this machine, directly, and no page of another site."""
+    async def health(self, request: web.BaseRequest) -> web.StreamResponse:
+        """What cools down and why, until when; and how well conversations stay where they are."""
+        self._require_admin(request)
+        health, now = self.relay.health, time.time()
+        body = {"marks": health.listed(now), "sticky": health.sticky.counts, "now": round(now)}
+        return web.json_response(body, dumps=_json_text)
+
+    async def clear_health(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Marks taken away: `{"name": NAME}` of a mark or a provider, or `{"all": true}`."""
+        self._require_admin(request, write=True)
+        asked = Wire(await self._admin_body(request))
+        everything, name = asked.want("all", bool), asked.want("name", str)
+        if bool(everything) == bool(name):
+            raise BadRequest("say which marks: a `name`, or `all`: true")
+        cleared = self.relay.health.clear(name or "")
+        self.relay.log.event("info", "marks cleared", names=cleared or ["none"])
+        return web.json_response({"cleared": cleared}, dumps=_json_text)
+
+    async def _admin_body(self, request: web.BaseRequest) -> JSON:
+        """The JSON object that an /admin request brings along."""
+        body = await read_body(request, self.relay.plan.config.server)
+        return Body(body or b"{}").wire
+
+    def _require_admin(self, request: web.BaseRequest, write: bool = False) -> None:
+        """The admin key; without one only this machine, directly, and no page of another site.
+
+        And then only to look: whoever runs a program here could ask.
+        """
         if admin := self.relay.plan.admin:
             digests = [hashlib.sha256(key.encode()).digest() for key in offered_keys(request)]
             if not any(hmac.compare_digest(digest, admin) for digest in digests):
                 raise Unauthorized("the admin key is needed here")
             return
+        if write:
+            raise Forbidden("without an `admin_key` /admin only shows, it changes nothing")
         _require_direct(request)
 
 
@@ -10730,6 +11070,8 @@ def _require_direct(request: web.BaseRequest) -> None:
 
 
 _HANDLERS: Final[dict[tuple[str, str], Handler]] = {
+    ("GET", "/admin/health"): Operations.health,
+    ("POST", "/admin/health/clear"): Operations.clear_health,
     ("GET", "/models"): Operations.models,
     ("HEAD", "/models"): Operations.models,
     ("GET", "/healthz"): Operations.alive,
@@ -10767,7 +11109,7 @@ def refused(request: web.BaseRequest, error: RelayError) -> web.Response:
     return web.Response(body=body, status=dialect.status(error), headers=headers)
 
 
-# ==== 27. Server ==============================================================
+# ==== 28. Server ==============================================================
 # Four verbs in a row: start, run, drain, stop.  SIGHUP builds another plan and swaps it in one
 # assignment, or says everything that is wrong and changes nothing.  SIGTERM and SIGINT stop
 # accepting, let streams finish within the grace period, and end what is left in the client's
@@ -10965,10 +11307,11 @@ class Server:
             self.log.event("error", "reload failed, nothing changed", problems=problems)
             return
         self.relay.plan = plan
-        self.relay.health.forget(time.time())
+        forgotten = self.relay.health.keep(plan)
         self.log = self.relay.log = Log(plan.config.log, plan.zone, self.log.sink)
         self.operations.generation += 1
         changed = changes(old, plan.config)
+        changed += [f"mark on {name}: forgotten" for name in forgotten]
         self.operations.last_reload = "; ".join(changed) or "nothing changed"
         self.relay.metrics.vitals.reloads.add(1, "taken")
         self.log.event(
@@ -11027,7 +11370,7 @@ def _remove_stale_socket(path: str) -> None:
             Path(path).unlink()
 
 
-# ==== 28. Grafana =============================================================
+# ==== 29. Grafana =============================================================
 # A dashboard of the metrics, ready for import: a row of this table for each panel.  A test holds
 # its queries to names that exist, and lets Prometheus's own tool read them.
 
@@ -11159,7 +11502,74 @@ def _panel(place: int, panel: Panel, source: JSON) -> JSON:
     }
 
 
-# ==== 29. Command line ========================================================
+# ==== 30. Console =============================================================
+# A running relay, asked by a command: at the address it listens on, with the admin key, both of
+# the file that it was started with.  Whoever asks need not have the providers' keys in the
+# environment, nor need the file be without mistakes: the relay that runs may be older than they.
+
+
+class Console:
+    """The /admin of one relay.  What it refuses is a RelayError with its words."""
+
+    def __init__(self, listen: str, key: str) -> None:
+        self.listen = listen
+        self._key = key
+        self._socket = listen.removeprefix("unix:") if listen.startswith("unix:") else ""
+
+    def get(self, path: str) -> JSON:
+        return asyncio.run(self.ask("GET", path))
+
+    def post(self, path: str, body: JSON) -> JSON:
+        return asyncio.run(self.ask("POST", path, body))
+
+    async def ask(self, method: str, path: str, body: JSON | None = None) -> JSON:
+        """One question, its answer."""
+        async with self.session() as session:
+            try:
+                reply = await session.request(method, path, data=body and dumps(body))
+                said = await reply.read()
+            except (aiohttp.ClientError, OSError) as error:
+                reason = getattr(error, "strerror", None) or type(error).__name__
+                raise RelayError(f"no relay answers at {self.listen} ({reason})") from error
+        if reply.status != 200:
+            raise RelayError(said_in(said, reply.status).message)
+        answer: JSON = loads(said)
+        return answer
+
+    def session(self) -> aiohttp.ClientSession:
+        """For whoever wants to watch a stream, or ask many questions."""
+        return aiohttp.ClientSession(
+            self._base(),
+            connector=aiohttp.UnixConnector(self._socket) if self._socket else None,
+            headers={"Authorization": f"Bearer {self._key}"} if self._key else {},
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=30),
+        )
+
+    def _base(self) -> str:
+        """An address that listens everywhere is asked on this machine."""
+        if self._socket:
+            return "http://localhost"
+        host, port = host_and_port(self.listen)
+        host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
+        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def console_of(source: Source) -> Console:
+    """The relay that a configuration describes; mistakes elsewhere in it do not matter here."""
+    file = str(source.path or "config")
+    reading = Reading(file, os.environ, lambda name: Path(name).read_text(), zoneinfo.ZoneInfo)
+    reading.lenient = True
+    config = read_config(source.text, reading)
+    listen = source.listen or next(iter(config.listen), Config.listen[0])
+    try:
+        console = Console(listen, config.admin_key)
+        console._base()
+    except ValueError as error:
+        raise ConfigError([f"{file}: listen: {error}"]) from error
+    return console
+
+
+# ==== 31. Command line ========================================================
 # Arguments to a running server, or to an answer on paper.
 
 DEMO_CONFIG: Final = """\
@@ -11300,18 +11710,62 @@ def command_schema(args: argparse.Namespace) -> int:
     return 0
 
 
+def command_health(args: argparse.Namespace) -> int:
+    """What cools down at the relay that runs; or, with --clear, its marks taken away."""
+    console = console_of(find_config(args))
+    if args.clear:
+        which = {"all": True} if args.clear == "all" else {"name": args.clear}
+        cleared = console.post("/admin/health/clear", which)["cleared"]
+        print("\n".join(f"cleared {name}" for name in cleared) or f"no mark on {args.clear}")
+        return 0 if cleared else 1
+    said = console.get("/admin/health")
+    for mark in said["marks"]:
+        print(_mark_text(mark, said["now"]))
+    if not said["marks"]:
+        print("nothing cools down")
+    print("conversations: " + ", ".join(f"{n} {word}" for word, n in said["sticky"].items()))
+    return 0
+
+
+def _mark_text(mark: JSON, now: int) -> str:
+    """glm/coding/1f3a (credential): plan exhausted for 3 min, until 14:05:00 (in 2 h)"""
+    until, probe = mark["until"], mark["next_probe"]
+    when = "being probed" if probe is None else "the next request probes"
+    if until > now:
+        end = datetime.datetime.fromtimestamp(until)
+        form = "%H:%M:%S" if until - now < 86400 else "%Y-%m-%d %H:%M"
+        guess = ", guessed" if mark["guessed"] else ""
+        when = f"until {end.strftime(form)} (in {span(until - now)}{guess})"
+    cause = mark["cause"].replace("_", " ")
+    head = f"{mark['name']} ({mark['scope']}): {cause} for {span(now - mark['since'])}, {when}"
+    more = f", {mark['times']} in a row" if mark["times"] > 1 else ""
+    more += f", {mark['bound']} conversations" if mark["bound"] else ""
+    return f"{head}{more}\n    {mark['said']}".rstrip()
+
+
 @dataclass(frozen=True, slots=True)
 class Command:
     run: Callable[[argparse.Namespace], int]
     doc: str
     argument: str = ""
+    options: Mapping[str, JSON] = field(default_factory=dict)  # as add_argument takes them
 
 
 COMMANDS: Final[dict[str, Command]] = {
     "serve": Command(command_serve, "serve what the configuration says (the default)"),
     "check": Command(command_check, "say everything that is wrong with a configuration"),
-    "route": Command(command_route, "explain where a model name goes and why", "model"),
+    "route": Command(
+        command_route,
+        "explain where a model name goes and why",
+        "model",
+        {"--dialect": {"choices": tuple(DIALECTS), "default": "anthropic"}},
+    ),
     "models": Command(command_models, "list the names that can be used"),
+    "health": Command(
+        command_health,
+        "list what cools down at the relay that runs, or clear it",
+        options={"--clear": {"metavar": "NAME", "help": "a mark, credential, provider, or all"}},
+    ),
     "key": Command(command_key, "make a key for a client"),
     "grafana": Command(command_grafana, "print a Grafana dashboard of relay's metrics"),
     "schema": Command(command_schema, "print the configuration's JSON Schema, for editors"),
@@ -11328,8 +11782,8 @@ def parser() -> argparse.ArgumentParser:
         _add_options(sub)
         if command.argument:
             sub.add_argument(command.argument)
-        if name == "route":
-            sub.add_argument("--dialect", choices=tuple(DIALECTS), default="anthropic")
+        for option_name, how in command.options.items():
+            sub.add_argument(option_name, **how)
     return top
 
 
@@ -11349,6 +11803,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         print("\n".join(error.problems), file=sys.stderr)
         return 2
+    except RelayError as error:
+        print(error.message, file=sys.stderr)
+        return 1
     except BrokenPipeError:  # `relay models | head`
         return 0
 

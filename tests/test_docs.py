@@ -107,7 +107,7 @@ def failures() -> str:
             code(row.name),
             FAILED_BECAUSE[row.name],
             marked[row.scope],
-            _duration(row.cool),
+            _duration(row.cool) + _growing(row),
             "yes" if row.failover else "no",
             "yes" if row.opens_next_plan else "no",
             str(row.status),
@@ -124,6 +124,10 @@ def failures() -> str:
         "status for the client",
     )
     return table(head, rows)
+
+
+def _growing(row: relay.FailureClass) -> str:
+    return f", up to {_duration(row.grows_to)}" if row.cool and row.grows_to > row.cool else ""
 
 
 def _duration(seconds: float) -> str:

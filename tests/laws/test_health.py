@@ -1,6 +1,8 @@
-"""Cooldowns end, plans open one by one, success clears."""
+"""Cooldowns end, one request probes, plans open one by one, success clears."""
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from typing import Any, NamedTuple
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -49,6 +51,116 @@ histories = st.lists(
 )
 
 
+class Play:
+    """Requests that come, run beside one another and end as they may, against a clock.
+
+    What each step draws is what is looked at: who may go where, who probes, who is marked.
+    """
+
+    def __init__(self) -> None:
+        self.health = relay.Health()
+        self.now = 1_700_000_000.0
+        self.running: list[Running] = []
+        self.most_probes = 0
+
+    def comes(self, identity: str) -> None:
+        """A request, to the first lane that is open to it."""
+        open_to = (lane for lane, mark in lanes(self.health, self.now, identity) if not mark)
+        if lane := next(open_to, None):
+            due = {p for p, m in self.on(lane).items() if m.until <= self.now}
+            running = self.health.attempting(lane, self.now)
+            running.__enter__()
+            self.running.append(Running(lane, self.now, identity, running, due))
+
+    def ends(self, which: int, failure: tuple[str, float | None] | None, dies: bool) -> None:
+        if not self.running:
+            return
+        one = self.running.pop(which % len(self.running))
+        health, (lane, began, identity, attempt, _) = self.health, one
+        if dies:
+            attempt.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
+            return
+        if failure is None:
+            health.succeeded(lane, identity, self.now, began)
+            # a success always heals: nothing older than the attempt is left on its way
+            assert all(mark.since >= began for mark in self.on(lane).values())
+        else:
+            error = relay.UpstreamError(failure[0], "no", retry_after=failure[1])
+            health.failed(lane, error, self.now, began, identity)
+        attempt.__exit__(None, None, None)
+
+    def on(self, lane: relay.Lane) -> dict[relay.Place, relay.Mark]:
+        names = [(scope, lane.key(scope)) for scope in relay.MARKED_SCOPES]
+        places = [relay.Place(*name, of_plan) for name in names for of_plan in (False, True)]
+        return {place: self.health.marks[place] for place in places if place in self.health.marks}
+
+    def check(self) -> None:
+        probed: dict[relay.Place, int] = {}
+        for one in self.running:
+            for place in one.due & self.health.marks.keys():
+                mark = self.health.marks[place]
+                probed[place] = probed.get(place, 0) + (mark.until <= one.began)
+        assert all(count <= 1 for count in probed.values()), "two probes of one mark"
+        for place, mark in self.health.marks.items():
+            assert mark.probing is (probed.get(place, 0) == 1)
+            assert mark.until <= self.now + (35 * 86400 if place.of_plan else 3600 * 24 * 35)
+
+
+class Running(NamedTuple):
+    lane: relay.Lane
+    began: float
+    identity: str
+    attempt: AbstractContextManager[None]
+    due: set[relay.Place]  # marks that this request is to probe
+
+
+steps = st.lists(
+    st.one_of(
+        st.tuples(st.just("comes"), identities),
+        st.tuples(st.just("ends"), st.integers(0, 9), st.none() | failures, st.booleans()),
+        st.tuples(st.just("waits"), st.sampled_from((0.1, 3.0, 11.0, 901.0, 4000.0, 90_000.0))),
+    ),
+    max_size=40,
+)
+
+
+@given(steps=steps)
+def test_over_any_schedule_one_request_probes_and_probes_balance(steps: list[Any]) -> None:
+    play = Play()
+    for step, *how in steps:
+        if step == "waits":
+            play.now += how[0]
+        else:
+            getattr(play, step)(*how)
+        play.check()
+    while play.running:
+        play.ends(0, None, dies=True)
+    assert not any(mark.probing for mark in play.health.marks.values())
+    # and however it went, in the end everything can be asked again
+    play.now += 36 * 86400
+    assert not any(mark for _, mark in lanes(play.health, play.now))
+
+
+@given(steps=steps, identity=identities)
+def test_over_any_schedule_a_later_plan_opens_only_behind_used_up_ones(
+    steps: list[Any], identity: str
+) -> None:
+    play = Play()
+    for step, *how in steps:
+        if step == "waits":
+            play.now += how[0]
+        else:
+            getattr(play, step)(*how)
+        offered = [lane for lane, _ in lanes(play.health, play.now, identity)]
+        opened = any(lane.plan.name == "regular" and lane.target is TARGETS[0] for lane in offered)
+        spent = [
+            any(place.of_plan and mark.stands(play.now) for place, mark in play.on(lane).items())
+            for lane in LANES
+            if lane.plan.name == "coding"
+        ]
+        assert opened is all(spent)
+
+
 def lived(
     history: list[tuple[relay.Lane, tuple[str, float | None] | None, float]],
 ) -> tuple[relay.Health, float]:
@@ -93,8 +205,8 @@ def test_a_later_plan_opens_only_when_every_credential_before_is_used_up(
 def used_up(health: relay.Health, lane: relay.Lane, now: float) -> bool:
     return any(
         mark.failure in OPENERS and mark.until > now
-        for key in (lane.key("credential"), lane.key("credential+model"))
-        if (mark := health.marks.get(key))
+        for scope in ("credential", "credential+model")
+        if (mark := health.marks.get(relay.Place(scope, lane.key(scope), True)))
     )
 
 
@@ -146,5 +258,5 @@ def test_what_is_forgotten_was_over(history: list[tuple[relay.Lane, None, float]
     cooling = [str(lane) for lane, mark in lanes(health, now) if mark]
     health.forget(now)
     assert [str(lane) for lane, mark in lanes(health, now) if mark] == cooling
-    health.forget(now + 36 * 86400)
+    health.forget(now + 37 * 86400)
     assert health.marks == {}

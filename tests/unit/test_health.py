@@ -305,6 +305,250 @@ def test_among_equals_the_target_that_served_it_comes_first() -> None:
         assert lane.target.provider is served.target.provider
 
 
+def test_a_conversation_that_comes_back_finds_its_credential_again() -> None:
+    """Another provider helped out for a while; the cache at the first one is still there."""
+    health = relay.Health()
+    health.succeeded(K2, "a", T)
+    health.succeeded(C1, "a", T + 60)
+    assert first(health, "a") == str(K2)
+    assert health.sticky.bound("a", T + 60) == [C1.credential.name, K2.credential.name]
+
+
+def test_the_word_for_each_success() -> None:
+    health = relay.Health()
+    steps = [(K1, "miss"), (K1, "hit"), (K2, "repin"), (K2, "hit"), (C1, "repin"), (K2, "hit")]
+    assert [health.succeeded(lane, "a", T) for lane, _ in steps] == [word for _, word in steps]
+    assert health.sticky.counts == {"hit": 3, "miss": 1, "repin": 2}
+    assert health.succeeded(K1, "", T) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "stays"),
+    [("auth", False), ("rate_limited", False), ("model_missing", False), ("overloaded", True)],
+)
+def test_a_conversation_leaves_the_credential_that_failed_it(name: str, stays: bool) -> None:
+    """But not the one whose model or host had a bad moment: its siblings fared no better."""
+    health = relay.Health()
+    health.succeeded(K2, "a", T)
+    health.failed(K2, relay.UpstreamError(name, "no"), T + 1, T, identity="a")
+    assert health.sticky.bound("a", T + 1) == ([K2.credential.name] if stays else [])
+
+
+def test_another_credentials_failure_unbinds_nobody() -> None:
+    health = relay.Health()
+    health.succeeded(K2, "a", T)
+    health.failed(K1, relay.UpstreamError("auth", "no"), T + 1, T, identity="a")
+    assert health.sticky.bound("a", T + 1) == [K2.credential.name]
+
+
+def test_a_bond_ends_a_day_after_the_last_success() -> None:
+    health = relay.Health()
+    health.succeeded(K2, "a", T)
+    health.succeeded(K2, "a", T + 80_000)
+    assert health.sticky.bound("a", T + 166_000) == [K2.credential.name]
+    assert health.sticky.bound("a", T + 166_401) == []
+    assert health.succeeded(K2, "a", T + 170_000) == "miss"
+
+
+# The end of a mark: one request finds out
+
+
+def test_at_its_end_exactly_one_request_probes() -> None:
+    health = relay.Health()
+    failed(health, K1, "rate_limited", after=30)
+    with health.attempting(K1, T + 31):
+        for _ in range(3):
+            assert health.cooling(K1, T + 31) is not None
+        assert health.cooling(K2, T + 31) is None
+    assert health.cooling(K1, T + 31) is None
+
+
+def test_a_probe_that_dies_gives_its_place_to_the_next() -> None:
+    health = relay.Health()
+    failed(health, K1, "rate_limited", after=30)
+    with pytest.raises(KeyboardInterrupt), health.attempting(K1, T + 31):
+        raise KeyboardInterrupt
+    with health.attempting(K1, T + 32):
+        assert health.cooling(K1, T + 32) is not None
+
+
+def test_a_probe_that_fails_makes_the_guess_longer() -> None:
+    health = relay.Health()
+    failed(health, K1, "rate_limited")
+    with health.attempting(K1, T + 11):
+        failed(health, K1, "rate_limited", 12, began=T + 11)
+    assert until(health, K1, 12) == 32
+
+
+def test_a_probe_that_fails_otherwise_leaves_the_mark_to_the_next_probe() -> None:
+    health = relay.Health()
+    failed(health, K1, "auth")
+    with health.attempting(K1, T + 901):
+        failed(health, K1, "bad_request", 902, began=T + 901)
+    assert next(iter(health.marks.values())).failure == "auth"
+    with health.attempting(K1, T + 903):
+        assert health.cooling(K1, T + 903) is not None
+        health.succeeded(K1, "", T + 904, began=T + 903)
+    assert health.marks == {}
+
+
+def test_a_refused_key_is_probed_every_quarter_of_an_hour() -> None:
+    health, at = relay.Health(), 0.0
+    for _ in range(5):
+        failed(health, K1, "auth", at)
+        assert until(health, K1, at) == at + 900
+        at += 901
+
+
+def test_while_one_request_asks_a_plan_again_the_others_stay_with_the_next() -> None:
+    health = relay.Health()
+    for lane in (C1, C2):
+        failed(health, lane, "plan_exhausted", after=7200)
+    with health.attempting(C1, T + 7300), health.attempting(C2, T + 7300):
+        seen = offered(health, at=7300)
+        assert [name for name in seen if name.startswith("(")].__len__() == 2
+        assert seen[2] == "glm/m (regular)"
+    assert "glm/m (regular)" not in offered(health, at=7300)
+
+
+def test_a_guess_at_a_plans_window_grows_to_six_hours() -> None:
+    """20 minutes for a window of five hours; by and by it is seen to be a week's."""
+    health, at, spans = relay.Health(), 0.0, []
+    for _ in range(7):
+        failed(health, C1, "plan_exhausted", at)
+        end = until(health, C1, at)
+        assert end is not None
+        spans.append(end - at)
+        at = end + 1
+    assert spans == [1200, 2400, 4800, 9600, 19200, 21600, 21600]
+
+
+def test_a_plans_window_and_a_throttle_are_kept_apart() -> None:
+    health = relay.Health()
+    failed(health, C1, "rate_limited", after=30)
+    failed(health, C1, "plan_exhausted", after=7200)
+    assert len(health.marks) == 2
+    health.succeeded(C1, "", T + 5, began=T - 1)  # it was under way and knows of neither
+    assert len(health.marks) == 2
+    failed(health, C1, "transient", 6)
+    health.succeeded(C1, "", T + 7, began=T - 1)  # but that was only a guess
+    assert sorted(mark.failure for mark in health.marks.values()) == [
+        "plan_exhausted",
+        "rate_limited",
+    ]
+
+
+def test_what_was_announced_and_is_over_does_not_lock_the_last_way() -> None:
+    health = relay.Health()
+    failed(health, K1, "rate_limited", after=30)
+    mark = health.cooling(K1, T)
+    assert mark
+    assert not mark.worth_a_try
+    with health.attempting(K1, T + 31):
+        mark = health.cooling(K1, T + 31)
+        assert mark
+        assert mark.worth_a_try
+
+
+def test_one_firm_mark_is_enough_to_keep_a_lane_from_being_tried_anyway() -> None:
+    health = relay.Health()
+    failed(health, K1, "rate_limited", after=30)
+    for _ in range(9):
+        failed(health, K1, "overloaded", began=T + 1)
+    mark = health.cooling(K1, T)
+    assert mark
+    assert (mark.failure, mark.worth_a_try) == ("rate_limited", False)
+
+
+# Looking after it
+
+
+def test_the_list_says_what_why_and_until_when() -> None:
+    health = relay.Health()
+    health.succeeded(C1, "a", T)
+    error = relay.UpstreamError("plan_exhausted", "used up " * 100, retry_after=7200)
+    health.failed(C1, error, T)
+    failed(health, K1, "overloaded", 1)
+    plan, short = health.listed(T + 2)
+    assert plan["said"].startswith("used up")
+    assert len(plan["said"]) <= 200
+    assert {k: plan[k] for k in ("scope", "name", "cause", "times", "bound", "guessed")} == {
+        "scope": "credential",
+        "name": C1.credential.name,
+        "cause": "plan_exhausted",
+        "times": 1,
+        "bound": 1,
+        "guessed": False,
+    }
+    assert (plan["since"], plan["until"], plan["next_probe"]) == (T, T + 7200, T + 7200)
+    assert (short["scope"], short["name"]) == ("provider+model", "other m")
+    with health.attempting(K1, T + 20):
+        assert health.listed(T + 21)[1]["next_probe"] is None
+
+
+@pytest.mark.parametrize(
+    ("name", "left"),
+    [
+        ("", []),
+        ("other", ["glm m", C1.credential.name]),
+        ("other m", ["glm m", C1.credential.name, f"{K1.credential.name} m", K2.credential.name]),
+        (K1.credential.name, ["glm m", C1.credential.name, K2.credential.name, "other m"]),
+        ("oth", ["glm m", C1.credential.name, f"{K1.credential.name} m", K2.credential.name,
+                 "other m"]),
+    ],
+)  # fmt: skip
+def test_marks_are_cleared_by_name(name: str, left: list[str]) -> None:
+    health = relay.Health()
+    for lane, failure in (
+        (C1, "auth"), (C1, "overloaded"), (K1, "model_missing"), (K2, "auth"), (K1, "overloaded"),
+    ):  # fmt: skip
+        failed(health, lane, failure)
+    cleared = health.clear(name)
+    assert sorted(place.name for place in health.marks) == sorted(left)
+    assert len(cleared) == 5 - len(left)
+
+
+def test_a_reload_keeps_what_stays_and_forgets_what_is_gone() -> None:
+    health = relay.Health()
+    for lane in (K1, K2):
+        failed(health, lane, "auth")
+        health.sticky.bind(lane.credential.name, lane.credential.name, T)
+    failed(health, C1, "overloaded")
+    health.failed(K1, relay.UpstreamError("transient", "no", scope="endpoint"), T)
+    assert health.keep(PLAN) == []
+    assert len(health.marks) == 4
+    after = plan_of("""
+providers:
+  other: {api_format: openai, endpoint: "http://elsewhere/v1", api_key: [k2, new]}
+default: other/m
+""")
+    gone = health.keep(after)
+    assert sorted(gone) == sorted([K1.credential.name, "glm m", "other other"])
+    assert [place.name for place in health.marks] == [K2.credential.name]
+    assert health.sticky.bound(K1.credential.name, T) == []
+    assert health.sticky.bound(K2.credential.name, T) == [K2.credential.name]
+
+
+def test_what_is_exported_can_be_adopted() -> None:
+    health, other = relay.Health(), relay.Health()
+    for lane, name in ((C1, "plan_exhausted"), (K1, "rate_limited"), (K2, "auth")):
+        failed(health, lane, name, after=7200)
+        health.succeeded(R1, name, T)
+    marks = relay.loads(relay.dumps(health.exported()))
+    bound = relay.loads(relay.dumps(health.sticky.exported()))
+    failed(other, K1, "auth", 5)
+    other.adopt(marks)
+    other.sticky.adopt(bound)
+    assert until(other, C1) == 7200
+    assert until(other, K1) == 905  # the later of two stands
+    assert other.sticky.bound("rate_limited", T) == [R1.credential.name]
+    assert other.exported() != marks
+    health.adopt(other.exported())
+    assert {m["name"]: m["until"] for m in health.exported()} == {
+        m["name"]: m["until"] for m in other.exported()
+    }
+
+
 # Memory is bounded
 
 
@@ -313,9 +557,11 @@ def test_marks_and_conversations_are_bounded() -> None:
     for n in range(3000):
         lane = relay.replace(K1, target=relay.replace(OTHER, model=f"made-up-{n}"))
         failed(health, lane, "model_missing")
-    assert len(health.marks) <= 1100
-    for n in range(30_000):
+    assert len(health.marks) <= 1000
+    for n in range(12_000):
         health.succeeded(K1, f"conversation {n}", T)
-    assert len(health._bound) <= 10_000
+    assert len(health.sticky.exported()) == 10_000
+    assert health.sticky.bound("conversation 0", T) == []
+    assert health.sticky.bound("conversation 11999", T)
     failed(health, K1, "rate_limited")
     assert until(health, K1) is not None

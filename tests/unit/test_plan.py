@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from typing import Any
 
 import pytest
 from unit.configs import plan_of
@@ -227,40 +226,6 @@ def test_when_one_goes_only_its_own_conversations_move() -> None:
     after = {name: relay.ranked("abc", name, str, lambda item: 1.0) for name in names}
     for name in names:
         assert after[name] == [item for item in before[name] if item != "d"]
-
-
-IDENTITIES: list[tuple[dict[str, str], relay.JSON, Any]] = [
-    ({"x-claude-code-session-id": "s"}, {"metadata": {"user_id": "u"}}, "s"),
-    ({"session-id": "s"}, {}, "s"),
-    ({"session_id": "s"}, {}, "s"),
-    ({}, {"metadata": {"user_id": "u"}}, "u"),
-    ({}, {"prompt_cache_key": "k"}, "k"),
-    ({"x-session-affinity": "a"}, {"prompt_cache_key": "k"}, "a"),
-    ({}, {}, ""),
-    ({}, {"messages": "odd", "metadata": 3}, ""),
-]
-
-
-@pytest.mark.parametrize(("headers", "body", "identity"), IDENTITIES)
-def test_a_conversation_has_a_name(
-    headers: dict[str, str], body: relay.JSON, identity: str
-) -> None:
-    assert relay.identity_of(headers, body) == identity
-
-
-def test_without_a_name_it_is_known_by_how_it_began() -> None:
-    first = {"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "a"}]}
-    grown = {
-        "messages": [
-            *first["messages"],
-            {"role": "assistant", "content": "b"},
-            {"role": "user", "content": "c"},
-        ]
-    }
-    other = {"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "z"}]}
-    names = [relay.identity_of({}, body) for body in (first, grown, other)]
-    assert names[0] == names[1] != names[2]
-    assert names[0]
 
 
 # Addresses: PROVIDERS.md 0.3
