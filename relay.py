@@ -8171,11 +8171,11 @@ class Stickiness:
 
     def bind(self, identity: str, credential: str, now: float) -> str:
         """After a success.  `hit`: this one served it before; `repin`: others did; `miss`: none."""
-        before = self.bound(identity, now)
-        word = "miss" if not before else "hit" if credential in before else "repin"
-        self.counts[word] += 1
         entry = self._bound.pop(identity, None)
-        kept = entry.credentials if entry and before else {}
+        known = entry is not None and entry.until > now
+        kept = entry.credentials if entry and known else {}
+        word = "miss" if not known else "hit" if credential in kept.values() else "repin"
+        self.counts[word] += 1
         kept.pop(_pool(credential), None)
         kept[_pool(credential)] = credential
         if len(kept) > _MOST_POOLS:
