@@ -15,8 +15,8 @@ A request goes
               (who)    (where)  (failover)               (bytes) (usage, log)
 
 The rule of this file: code refers only to what stands above it.  First come values
-(sections 1-14: pure; no await, no clock, no socket), then memory (15-19: synchronous, told
-the time), then I/O (20-31).  To follow one request start at `Relay.handle` and read upward.
+(sections 1-15: pure; no await, no clock, no socket), then memory (16-22: synchronous, told
+the time), then I/O (23-35).  To follow one request start at `Relay.handle` and read upward.
 
 Contents
      1. Errors                what can go wrong, and what it means
@@ -32,24 +32,28 @@ Contents
     11. Failures              what an upstream's error means
     12. Presets               one row per known provider
     13. Configuration         the YAML file, and everything wrong with it
-    14. Plan                  a configuration compiled to answer "where may this go?"
-    15. Stickiness            which credential a conversation had last
-    16. Health                who is cooling down, why, until when
-    17. Balance               which of several equals goes first
-    18. Verdict               what a client is told when nothing worked
-    19. Metrics               what is counted, in Prometheus's words
-    20. Log                   one line per request
-    21. Upstream              one HTTP exchange with a provider
-    22. Demo                  the embedded provider
-    23. Client                who asks; the body read, the answer written
-    24. Exchange              one request and how it goes out
-    25. Relay                 from accept to settle
-    26. Forwarding            what is passed on unread: embeddings, images, audio, /p/
-    27. Operations            which path is whose; probes, lists, status
-    28. Server                sockets, signals, reload, drain
-    29. Grafana               a dashboard of the metrics
-    30. Console               a running relay, asked by a command
-    31. Command line          the commands as a table
+    14. Prices                what tokens cost
+    15. Plan                  a configuration compiled to answer "where may this go?"
+    16. Stickiness            which credential a conversation had last
+    17. Health                who is cooling down, why, until when
+    18. Balance               which of several equals goes first
+    19. Ledger                what was used, by the hour and by the day
+    20. Limits                who may ask now: rates, concurrency, budgets
+    21. Verdict               what a client is told when nothing worked
+    22. Metrics               what is counted, in Prometheus's words
+    23. Log                   one line per request
+    24. State                 where usage and budgets outlive the process
+    25. Upstream              one HTTP exchange with a provider
+    26. Demo                  the embedded provider
+    27. Client                who asks; the body read, the answer written
+    28. Exchange              one request and how it goes out
+    29. Relay                 from accept to settle
+    30. Forwarding            what is passed on unread: embeddings, images, audio, /p/
+    31. Operations            which path is whose; probes, lists, status
+    32. Server                sockets, signals, reload, drain
+    33. Grafana               a dashboard of the metrics
+    34. Console               a running relay, asked by a command
+    35. Command line          the commands as a table
 """
 
 from __future__ import annotations
@@ -59,6 +63,7 @@ import asyncio
 import base64
 import bisect
 import collections
+import concurrent.futures
 import contextlib
 import dataclasses
 import datetime
@@ -78,6 +83,7 @@ import secrets
 import select
 import signal
 import socket
+import sqlite3
 import sys
 import threading
 import time
@@ -135,6 +141,7 @@ __version__ = "0.1.0"
 #       ConfigError           -    many problems, each with a place; exit status 2
 #       BadRequest          400    no other target will like it either
 #       Unauthorized        401    no key, an unknown one, an expired one
+#       BudgetSpent         402    a key's budget of the day or the month is used up
 #       Forbidden           403    a known key, but not for this
 #       UnknownModel        404    nothing is configured under that name
 #       NotFound            404    no such path
@@ -142,6 +149,7 @@ __version__ = "0.1.0"
 #       TooLarge            413    the body is over server.max_body
 #       UnknownCoding       415    the body is in a content coding that relay cannot read
 #       NoWebSocket         426    a WebSocket was asked for where there is none
+#       LimitExceeded       429    a key asks too often or too much at once
 #       HeaderTooLarge      431    a header is over server.max_header
 #       NotYet              501    understood, but not supported by this version
 #       NoTarget            503    every target failed or is cooling down
@@ -194,6 +202,11 @@ class Unauthorized(RelayError):
     status, kind, retry, code = 401, "auth", False, "AU"
 
 
+class BudgetSpent(RelayError):
+    # Not a 429: every client tries those again, and a budget is not back in a minute.
+    status, kind, retry, code = 402, "budget", False, "BG"
+
+
 class Forbidden(RelayError):
     status, kind, retry, code = 403, "permission", False, "AU"
 
@@ -220,6 +233,10 @@ class UnknownCoding(RelayError):
 
 class NoWebSocket(RelayError):
     status, kind, retry, code = 426, "bad_request", False, "BR"
+
+
+class LimitExceeded(RelayError):
+    status, kind, code = 429, "rate_limit", "RL"
 
 
 class HeaderTooLarge(RelayError):
@@ -7010,13 +7027,25 @@ class LogConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LimitConfig:
+    rpm: int | None = option(COUNT, "Requests in any minute.")
+    tpm: int | None = option(COUNT, "Tokens in any minute, in and out, cached ones too.")
+    concurrent: int | None = option(COUNT, "Requests at once.")
+    tokens_per_day: int | None = option(COUNT, "Tokens in a day, counted like those of `tpm`.")
+    tokens_per_month: int | None = option(COUNT, "Tokens in a calendar month.")
+    cost_per_day: float | None = option(WEIGHT, "What a day may cost, in the money of `prices`.")
+    cost_per_month: float | None = option(WEIGHT, "What a calendar month may cost.")
+
+
+@dataclass(frozen=True, kw_only=True)
 class KeyConfig:
     key: str = option(SECRET, "The secret, or `sha256:` and its hash.", "", required=True)
     models: tuple[str, ...] | None = option(
         many(TEXT), "Names and globs this key may use, as clients say them; all by default."
     )
     expires: datetime.datetime | None = option(DATE, "The last day it is good.")
-    limits: None = later("Rates and budgets.")
+    limits: LimitConfig | None = option(table(LimitConfig), "Rates and budgets; none by default.")
+    timezone: str | None = option(TEXT, "Whose days and months budgets go by; else `timezone`.")
     raw: bool = option(FLAG, "May ask providers anything, under `/p/PROVIDER/`.", False)
 
 
@@ -7034,6 +7063,14 @@ class OverrideConfig:
     drop: tuple[str, ...] = option(many(TEXT), "Fields that are taken out.", ())
 
 
+@dataclass(frozen=True, kw_only=True)
+class PriceConfig:
+    input: float = option(WEIGHT, "A million tokens that are read.", 0.0)
+    output: float = option(WEIGHT, "A million tokens that are written.", 0.0)
+    cache_read: float | None = option(WEIGHT, "Read from the prompt cache; else as `input`.")
+    cache_write: float | None = option(WEIGHT, "Written to the prompt cache; else as `input`.")
+
+
 def _models(site: Site) -> dict[str, ModelConfig]:
     """A list of names, or a mapping from clients' names to the provider's."""
     if isinstance(site.node, yaml.SequenceNode):
@@ -7049,6 +7086,17 @@ def _models(site: Site) -> dict[str, ModelConfig]:
 
 def is_glob(name: str) -> bool:
     return "*" in name or "?" in name
+
+
+@functools.lru_cache(maxsize=4096)
+def _glob_pattern(glob: str) -> re.Pattern[str]:
+    text = re.escape(glob).replace(r"\*", ".*").replace(r"\?", ".")
+    return re.compile(text, re.IGNORECASE | re.DOTALL)
+
+
+def glob_matches(glob: str, name: str) -> bool:
+    """Only * and ? are wildcards; case does not matter."""
+    return _glob_pattern(glob).fullmatch(name) is not None
 
 
 def named(name: str, kind: Kind) -> Kind:
@@ -7104,7 +7152,11 @@ class ProviderConfig:
         table(AttemptTimeouts), "Limits on waiting for it.", AttemptTimeouts()
     )
     proxy: None = later("The way out to it.")
-    prices: None = later("Per million tokens.")
+    prices: dict[str, PriceConfig] = option(
+        mapping(table(PriceConfig)),
+        "By the provider's model names, globs too; `PLAN/NAME` for one billing plan.",
+        {},
+    )
 
 
 def _provider(site: Site) -> ProviderConfig:
@@ -7149,6 +7201,16 @@ def _rule(site: Site) -> tuple[RuleConfig, ...]:
     return (RuleConfig(to=many(TEXT)(site) or ()),)
 
 
+def _state(site: Site) -> str:
+    text = site.text()
+    if re.fullmatch(r"rediss?://.+", text):
+        raise _Wrong("redis is not supported yet")
+    if not re.fullmatch(r"memory|sqlite:.+", text):
+        raise _Wrong(f"expected {{kind}}, got {site.shape()}")
+    return text
+
+
+STATE: Final = Kind("memory or sqlite:PATH", _state, NAMES_SCHEMA)
 PROVIDER: Final = Kind("mapping", _provider, {"$ref": "#/$defs/ProviderConfig"})
 RULE: Final = Kind(
     "a target, a list of targets, or a mapping with `to`",
@@ -7168,7 +7230,9 @@ class Config:
     )
     server: ServerConfig = option(table(ServerConfig), "Limits toward clients.", ServerConfig())
     timeouts: TimeoutConfig = option(table(TimeoutConfig), "Limits on waiting.", TimeoutConfig())
-    timezone: str | None = option(TEXT, "For times that are shown; the machine's by default.")
+    timezone: str | None = option(
+        TEXT, "For budgets, tables and times that are shown; the machine's by default."
+    )
     tls: None = later("Certificate and key to serve with.")
     keys: dict[str, KeyConfig] = option(
         mapping(table(KeyConfig)), "Who may call; without any, loopback callers only.", {}
@@ -7181,7 +7245,9 @@ class Config:
     )
     default: str | None = option(TEXT, "The target of names nothing else matches.")
     state: str = option(
-        word("memory", later="(sqlite|redis|rediss):.*"), "Where health is kept.", "memory"
+        STATE,
+        "Where usage, budgets and cooldowns are kept; else $STATE_DIRECTORY or beside it.",
+        "",
     )
     log: LogConfig = option(table(LogConfig), "What is written, and how.", LogConfig())
     record: None = later("The flight recorder.")
@@ -7224,8 +7290,10 @@ def _flatten(loader: yaml.SafeLoader, node: yaml.Node | None, above: set[int]) -
 _TABLES: Final = (
     ServerConfig,
     TimeoutConfig,
+    LimitConfig,
     KeyConfig,
     ModelConfig,
+    PriceConfig,
     OverrideConfig,
     AttemptTimeouts,
     ProviderConfig,
@@ -7289,7 +7357,79 @@ def _table_schema(cls: Any) -> JSON:
     } | ({"required": required} if required else {})
 
 
-# ==== 14. Plan ================================================================
+# ==== 14. Prices ==============================================================
+# What tokens cost.  Money is a whole number of billionths of whatever `prices` is in, so that
+# sums are exact, whoever adds them up and in whatever order.  What is not paid by the token
+# costs nothing, though it is counted: a plan paid in advance, a server of one's own.
+#
+#     prices: glm-4.6         what a token costs where it is paid for; globs too, file order
+#             coding/glm-*    the same for one billing plan, be it paid in advance or not
+#
+# A request's usage is told at its end, and budgets need a number at its beginning.  The guess
+# errs upward, for what is reserved must cover what is then spent.
+
+MONEY: Final = 10**9  # billionths in one
+FREE: Final = PriceConfig()
+
+
+def cost(usage: Usage, price: PriceConfig) -> int:
+    """Billionths.  Prices are for a million tokens, so a token is a thousand times the price."""
+    read = price.input if price.cache_read is None else price.cache_read
+    write = price.input if price.cache_write is None else price.cache_write
+    fresh = max(0, usage.input - usage.cache_read - usage.cache_write)
+    paid = fresh * price.input + usage.cache_read * read + usage.cache_write * write
+    return round((paid + usage.output * price.output) * (MONEY // 10**6))
+
+
+def price_of(
+    prices: Mapping[str, PriceConfig], plan: str, free: bool, model: str
+) -> PriceConfig | None:
+    """What a model costs on a plan: what was said of the plan, else of all; None if nothing was."""
+    own = {
+        name.removeprefix(f"{plan}/"): price
+        for name, price in prices.items()
+        if name.startswith(f"{plan}/")
+    }
+    if price := _matching(own, model):
+        return price
+    return FREE if free else _matching(prices, model)
+
+
+def _matching(prices: Mapping[str, PriceConfig], model: str) -> PriceConfig | None:
+    exact = prices.get(model)
+    globs = (price for name, price in prices.items() if glob_matches(name, model))
+    return exact or next(globs, None)
+
+
+# Base64 in a body: a picture, a page, a sound.
+_BLOB: Final = re.compile(rb"[\",][A-Za-z0-9+/=_-]{4096,}\"")
+_BLOB_MARKS: Final = (b"base64", b"inlineData", b"inline_data", b"input_audio")
+# How the dialects say how long an answer may be, and how long one is when nobody says.
+_OUTPUT_WORDS: Final = (
+    ("max_tokens",),
+    ("max_completion_tokens",),
+    ("max_output_tokens",),
+    ("generationConfig", "maxOutputTokens"),
+)
+_USUAL_OUTPUT: Final = 4096
+
+
+def likely_input(raw: bytes) -> int:
+    """About as many tokens as a body can be, at a glance: three bytes each, for prose of any
+    script in JSON; a picture what it costs at its largest, a page 1,500 for 75 KB.
+    """
+    blobs = _BLOB.findall(raw) if any(mark in raw for mark in _BLOB_MARKS) else []
+    media = sum(max(3300, len(blob) // 66) for blob in blobs)
+    return (len(raw) - sum(map(len, blobs))) // 3 + media
+
+
+def likely_output(body: JSON) -> int:
+    """As many tokens as an answer may have."""
+    said = (found(body, path) for path in _OUTPUT_WORDS)
+    return next((most for most in said if isinstance(most, int) and most > 0), _USUAL_OUTPUT)
+
+
+# ==== 15. Plan ================================================================
 # A configuration compiled for answering "where may this go?".  Frozen: a reload builds another
 # and swaps it whole, a request keeps the one it began with.
 #
@@ -7364,6 +7504,7 @@ class BillingPlan:
     name: str
     credentials: tuple[Credential, ...]
     endpoints: Mapping[str, Endpoint]  # dialect -> endpoint, the preferred one first
+    free: bool = False  # not paid by the token: a subscription, or a server of one's own
 
     def endpoint(self, dialect: str) -> Endpoint:
         return self.endpoints.get(dialect) or next(iter(self.endpoints.values()))
@@ -7395,6 +7536,9 @@ class Provider:
             glob_matches(glob, name) for glob in self.claims or ()
         )
         return (2, name, ModelConfig()) if claimed else None
+
+    def price(self, plan: BillingPlan, model: str) -> PriceConfig | None:
+        return price_of(self.config.prices, plan.name, plan.free, model)
 
     @property
     def accepts_all(self) -> bool:
@@ -7486,17 +7630,6 @@ def ranked(
     return sorted(items, key=score)
 
 
-@functools.lru_cache(maxsize=4096)
-def _glob_pattern(glob: str) -> re.Pattern[str]:
-    text = re.escape(glob).replace(r"\*", ".*").replace(r"\?", ".")
-    return re.compile(text, re.IGNORECASE | re.DOTALL)
-
-
-def glob_matches(glob: str, name: str) -> bool:
-    """Only * and ? are wildcards; case does not matter."""
-    return _glob_pattern(glob).fullmatch(name) is not None
-
-
 @dataclass(frozen=True, slots=True)
 class Caller:
     """Who asks: a key of the configuration, or a loopback caller without one."""
@@ -7504,6 +7637,8 @@ class Caller:
     name: str = ""
     models: tuple[str, ...] | None = None
     raw: bool = True  # may use /p/
+    limits: LimitConfig | None = None
+    zone: datetime.tzinfo | None = None  # whose days and months its budgets go by
 
     def may_use(self, name: str) -> bool:
         return self.models is None or any(glob_matches(glob, name) for glob in self.models)
@@ -7705,7 +7840,7 @@ def compile_plan(config: Config, reading: Reading) -> Plan:
             providers[name.lower()] = compiled
     if config.providers == {} and not reading.problems():
         reading.wrong("providers", "at least one is needed")
-    zone = _zone(config, reading)
+    zone = _zone("timezone", config.timezone, reading)
     _check_rules(config, reading)
     _check_listen(config, reading)
     credentials = [c for p in providers.values() for plan in p.plans for c in plan.credentials]
@@ -7745,17 +7880,17 @@ def _key(name: str, entry: KeyConfig, zone: datetime.tzinfo | None, reading: Rea
             reading.wrong(path, "expected sha256: and 64 hexadecimal digits")
     elif not entry.key and not reading.complained(path):
         reading.wrong(path, "must not be empty; `relay key` makes one")
-    expires = entry.expires and entry.expires.replace(tzinfo=entry.expires.tzinfo or zone)
-    return Key(
-        Caller(name, entry.models, entry.raw), digest, expires.timestamp() if expires else None
-    )
+    own = _zone(f"keys.{name}.timezone", entry.timezone, reading) or zone
+    expires = entry.expires and entry.expires.replace(tzinfo=entry.expires.tzinfo or own)
+    caller = Caller(name, entry.models, entry.raw, entry.limits, own)
+    return Key(caller, digest, expires.timestamp() if expires else None)
 
 
-def _zone(config: Config, reading: Reading) -> datetime.tzinfo | None:
+def _zone(path: str, name: str | None, reading: Reading) -> datetime.tzinfo | None:
     try:
-        return reading.zone(config.timezone) if config.timezone else None
+        return reading.zone(name) if name else None
     except (KeyError, ValueError, OSError):  # unknown; not a name at all; a folder of names
-        reading.wrong("timezone", f"unknown time zone {config.timezone!r}")
+        reading.wrong(path, f"unknown time zone {name!r}")
         return None
 
 
@@ -7961,7 +8096,14 @@ class _Compiler:
         credentials = self._credentials(name)
         if not endpoints and not self.reading.problems():
             self.wrong("", f"plan {name} has no dialect that is supported yet")
-        return BillingPlan(name, credentials, endpoints) if endpoints else None
+        if not endpoints:
+            return None
+        return BillingPlan(name, credentials, endpoints, self._is_free(name))
+
+    def _is_free(self, plan: str) -> bool:
+        preset = self.preset
+        own = "demo" in self.entry.api_format or (preset is not None and preset.local)
+        return own or (preset is not None and plan in preset.subscription)
 
     def _endpoint(self, dialect: str, url: str) -> Endpoint:
         preset, override = self.preset, self.entry.override
@@ -8070,7 +8212,7 @@ def _fields(old: Any, new: Any) -> str:
 #        interleave, which is why there are no locks                           #
 ################################################################################
 
-# ==== 15. Stickiness ==========================================================
+# ==== 16. Stickiness ==========================================================
 # Which credential a conversation had last.  Prompt caches and sealed reasoning belong to an
 # account, so a conversation that wanders pays for its prompt again and loses its thoughts.
 #
@@ -8231,7 +8373,7 @@ def _pool(credential: str) -> str:
     return credential.rpartition("/")[0]
 
 
-# ==== 16. Health ==============================================================
+# ==== 17. Health ==============================================================
 # Who is cooling down, why, and until when.  A cooldown is a prediction, not a verdict: short
 # marks end within half an hour, a plan's at its reset.  Marks are keyed by stable names, so
 # they outlive a reload; a changed key has another name, and so begins with a clean slate.
@@ -8459,7 +8601,7 @@ def _marked(error: UpstreamError, before: Mark | None, now: float, began: float)
     return Mark(row.name, now, now + seconds, said is None, times, words)
 
 
-# ==== 17. Balance =============================================================
+# ==== 18. Balance =============================================================
 # Which of several equals goes first.  A conversation stays with what served it last, because
 # caches and sealed reasoning belong to an account; for the others the route's mode decides, first
 # among targets of one rank, then among the credentials of a target's plan:
@@ -8645,7 +8787,354 @@ def _remember(memory: dict[str, T], name: str, value: T) -> None:
         del memory[next(iter(memory))]
 
 
-# ==== 18. Verdict =============================================================
+# ==== 19. Ledger ==============================================================
+# What was used: totals of every hour and every day, per key, provider and model, and the latest
+# requests.  Here is only what was added since the store took the last batch; each request is
+# added twice, to its hour and to its day, so that old hours can go and nothing need be summed.
+#
+# Hours begin where the clock on the wall says so, for a day has to be made of whole hours also
+# where the clock is half an hour off UTC.
+
+HOUR, DAY = 3600, 86400  # the two spans
+OTHERS: Final = "(others)"
+_MOST_ROWS: Final = 1000  # an hour; clients make up model names
+_MOST_RECENT: Final = 200
+
+
+class Row(NamedTuple):
+    """What is added up: one line of the tables."""
+
+    span: int  # HOUR or DAY
+    start: int  # seconds since the epoch
+    key: str
+    provider: str
+    model: str
+
+
+@dataclass(slots=True)
+class Totals:
+    """Counts of requests; tokens as in `Usage`; cost in billionths."""
+
+    requests: int = 0
+    errors: int = 0
+    estimated: int = 0  # requests whose tokens the provider did not tell, or not to the end
+    tokens_in: int = 0
+    tokens_out: int = 0
+    cache_read: int = 0
+    cache_write: int = 0
+    cost: int = 0
+
+    def add(self, other: Totals) -> None:
+        for name in COUNTS:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
+    def counts(self) -> tuple[int, ...]:
+        return tuple(getattr(self, name) for name in COUNTS)
+
+
+COUNTS: Final = tuple(spec.name for spec in dataclasses.fields(Totals))
+
+
+@dataclass(slots=True)
+class Spend:
+    """What a key has spent in a period, or what a request may come to."""
+
+    tokens: int = 0
+    cost: int = 0  # billionths
+
+    def add(self, other: Spend, sign: int = 1) -> None:
+        self.tokens += sign * other.tokens
+        self.cost += sign * other.cost
+
+
+Spent: TypeAlias = dict[tuple[str, str], Spend]  # (key, period) -> spend
+
+
+ROW_NAMES: Final = ("key", "provider", "model")
+
+
+def span_starts(now: float, zone: datetime.tzinfo | None) -> tuple[int, int]:
+    """When the hour and the day began, by the clock on the wall."""
+    local = datetime.datetime.fromtimestamp(now, zone)
+    hour = int(now) - local.minute * 60 - local.second
+    return hour, int(local.replace(hour=0, minute=0, second=0, microsecond=0).timestamp())
+
+
+def periods(now: float, zone: datetime.tzinfo | None) -> tuple[str, str]:
+    """The day and the month that budgets go by: ("2027-06-30", "2027-06")."""
+    day = datetime.datetime.fromtimestamp(now, zone).date().isoformat()
+    return day, day[:7]
+
+
+def summed(
+    rows: Mapping[Row, Totals], by: Sequence[str]
+) -> dict[tuple[int, tuple[str, ...]], Totals]:
+    """Totals per start and per what is asked for of key, provider, model; in that order."""
+    sums: dict[tuple[int, tuple[str, ...]], Totals] = {}
+    for row, totals in sorted(rows.items()):
+        who = tuple(getattr(row, name) for name in by)
+        sums.setdefault((row.start, who), Totals()).add(totals)
+    return dict(sorted(sums.items()))
+
+
+class Ledger:
+    """What was used since the last batch, and the latest requests."""
+
+    def __init__(self) -> None:
+        self.recent: collections.deque[JSON] = collections.deque(maxlen=_MOST_RECENT)
+        self._fresh: collections.deque[JSON] = collections.deque(maxlen=_MOST_RECENT)
+        self._added: dict[Row, Totals] = {}
+        self._known: set[tuple[str, str, str]] = set()  # who was added to in this hour
+        self._hour = 0
+
+    def add(
+        self,
+        who: tuple[str, str, str],
+        totals: Totals,
+        line: JSON,
+        now: float,
+        zone: datetime.tzinfo | None,
+    ) -> None:
+        """One request of a (key, provider, model), and the line that is remembered of it."""
+        hour, day = span_starts(now, zone)
+        if hour != self._hour:
+            self._hour, self._known = hour, set()
+        if who not in self._known and len(self._known) >= _MOST_ROWS:
+            who = (who[0], who[1], OTHERS)
+        self._known.add(who)
+        for row in (Row(HOUR, hour, *who), Row(DAY, day, *who)):
+            self._added.setdefault(row, Totals()).add(totals)
+        self.recent.append(line)
+        self._fresh.append(line)
+
+    def collect(self) -> tuple[dict[Row, Totals], list[JSON]]:
+        """What was added since the last time; it is the store's from now on."""
+        added, lines = self._added, list(self._fresh)
+        self._added = {}
+        self._fresh.clear()
+        return added, lines
+
+
+# ==== 20. Limits ==============================================================
+# Who may ask now.  A permit is taken at admission, for what the request may come to, and given
+# back once, at its end, for what it came to.
+#
+#     rates         any minute holds at most rpm requests and tpm tokens
+#     concurrent    permits that are out
+#     budgets       admitted while what is spent and what the others reserve is below the
+#                   limit; so only the request admitted last can go over it
+#
+# A minute is counted in slots of a second, of which it always touches 61: so no minute, wherever
+# it begins, holds more than the limit, and a key costs a few dozen numbers at any rate.
+#
+# A budget that is spent is a 402, for clients try a 429 again and again; one that is only
+# reserved by what is under way is a 429, for it may be back in a moment.
+
+_MINUTE: Final = 61
+# What a budget goes by: its word in `limits`, what it counts, and in which period (0: day).
+BUDGETS: Final = (
+    ("cost_per_day", "cost", 0),
+    ("cost_per_month", "cost", 1),
+    ("tokens_per_day", "tokens", 0),
+    ("tokens_per_month", "tokens", 1),
+)
+
+
+class Refusal(NamedTuple):
+    """The limit that stands against a request: its word, and in how many seconds to ask again."""
+
+    word: str
+    wait: float  # 0: a budget that is spent; infinite: never, it is too large for the limit
+
+    def error(self, caller: Caller, now: float) -> RelayError:
+        most = getattr(caller.limits, self.word)
+        said = f"key {caller.name!r} has {self.word} {most:g}"
+        if self.word == "concurrent":
+            return LimitExceeded(f"{said}, and as many requests are under way", retry_after=1)
+        if self.wait == math.inf:
+            message = f"{said}, and this request alone is more"
+            return LimitExceeded(message, retry=False, retry_after=60)
+        if self.word in ("rpm", "tpm"):
+            message = f"{said}; try again in {math.ceil(self.wait)} s"
+            return LimitExceeded(message, retry_after=self.wait)
+        if self.wait:
+            message = f"{said}, and requests under way have reserved the rest"
+            return LimitExceeded(message, retry_after=self.wait)
+        return BudgetSpent(
+            f"{said}, and it is spent; it begins anew {_anew(self.word, caller, now)}"
+        )
+
+
+def _anew(word: str, caller: Caller, now: float) -> str:
+    local = datetime.datetime.fromtimestamp(now, caller.zone)
+    month = word.endswith("month")
+    then = local.replace(day=1) + datetime.timedelta(days=32) if month else local
+    return f"on {then:%Y-%m}-01" if month else f"after {then:%Y-%m-%d}, at midnight"
+
+
+class Window:
+    """The last minute, in slots of a second: what was counted in each."""
+
+    def __init__(self) -> None:
+        self.slots: dict[int, list[int]] = {}  # second -> [requests, tokens], the oldest first
+        self.sums = [0, 0]
+
+    def age(self, now: float) -> None:
+        """Let go of the seconds that no minute touches any more."""
+        while self.slots and (first := next(iter(self.slots))) + _MINUTE <= now:
+            for index, amount in enumerate(self.slots.pop(first)):
+                self.sums[index] -= amount
+
+    def add(self, second: int, requests: int, tokens: int) -> None:
+        slot = self.slots.setdefault(second, [0, 0])
+        for index, amount in enumerate((requests, tokens)):
+            slot[index] += amount
+            self.sums[index] += amount
+
+    def wait(self, index: int, amount: int, most: int, now: float) -> float:
+        """Seconds until this much more fits under the limit; 0 if it does now."""
+        if amount > most:
+            return math.inf
+        excess = self.sums[index] + amount - most
+        for second, slot in self.slots.items():
+            if excess <= 0:
+                break
+            excess -= slot[index]
+            if excess <= 0:
+                return second + _MINUTE - now
+        return 0.0
+
+
+@dataclass(slots=True)
+class _Account:
+    """What is known of a key."""
+
+    name: str
+    running: int = 0
+    reserved: Spend = field(default_factory=Spend)
+    spent: dict[str, Spend] = field(default_factory=dict)  # by period: the store's, and ours
+    window: Window = field(default_factory=Window)
+
+
+@dataclass(slots=True, eq=False)
+class Permit:
+    """One request under way."""
+
+    id: str
+    caller: Caller
+    account: _Account
+    reserved: Spend
+    second: int  # the slot it was counted in
+    open: bool = True
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+class Limits:
+    """What every key has spent and reserved.
+
+    Told two times: `now` never goes back (rates), `wall` is the calendar's (budgets).
+    """
+
+    def __init__(self) -> None:
+        self._accounts: dict[str, _Account] = {}
+        self._unwritten: Spent = {}
+
+    def admit(self, id: str, caller: Caller, asked: Spend, now: float, wall: float) -> Permit:
+        """A permit, to be given back by `settle`; LimitExceeded or BudgetSpent."""
+        account = self._accounts.setdefault(caller.name, _Account(caller.name))
+        account.window.age(now)
+        if refusal := self._refusal(account, caller, asked, now, wall):
+            raise refusal.error(caller, wall)
+        permit = Permit(id, caller, account, asked, int(now))
+        account.running += 1
+        account.reserved.add(asked)
+        account.window.add(permit.second, 1, asked.tokens)
+        permit.headers = self._headers(account, caller.limits, now)
+        return permit
+
+    def _refusal(
+        self, account: _Account, caller: Caller, asked: Spend, now: float, wall: float
+    ) -> Refusal | None:
+        limits = caller.limits
+        if limits is None:
+            return None
+        labels = periods(wall, caller.zone)
+        for word, what, period in BUDGETS:
+            spent = getattr(account.spent.get(labels[period], Spend()), what)
+            reserved = getattr(account.reserved, what)
+            if (most := budget(limits, word)) is not None and spent + reserved >= most:
+                return Refusal(word, 0.0 if spent >= most else 2.0)
+        if limits.concurrent is not None and account.running >= limits.concurrent:
+            return Refusal("concurrent", 1.0)
+        for index, (word, amount) in enumerate((("rpm", 1), ("tpm", asked.tokens))):
+            most = getattr(limits, word)
+            if most is not None and (wait := account.window.wait(index, amount, most, now)):
+                return Refusal(word, wait)
+        return None
+
+    @staticmethod
+    def _headers(account: _Account, limits: LimitConfig | None, now: float) -> dict[str, str]:
+        """How much is left of the minute, in the words that OpenAI's clients know."""
+        headers: dict[str, str] = {}
+        window = account.window
+        for index, word in enumerate(("rpm", "tpm")):
+            if (most := getattr(limits, word, None)) is None:
+                continue
+            name = ("requests", "tokens")[index]
+            used = window.sums[index]
+            reset = window.wait(index, most, most, now) if used <= most else float(_MINUTE)
+            headers[f"x-ratelimit-limit-{name}"] = str(most)
+            headers[f"x-ratelimit-remaining-{name}"] = str(max(0, most - used))
+            headers[f"x-ratelimit-reset-{name}"] = f"{math.ceil(reset)}s"
+        return headers
+
+    def settle(self, permit: Permit, spend: Spend, wall: float) -> None:
+        """Give a permit back, for what the request came to; a second time it changes nothing."""
+        if not permit.open:
+            return
+        permit.open = False
+        account, asked = permit.account, permit.reserved
+        account.running -= 1
+        account.reserved.add(asked, -1)
+        if permit.second in account.window.slots:
+            account.window.add(permit.second, 0, spend.tokens - asked.tokens)
+        if not account.name:
+            return  # a caller without a key has no budget
+        labels = periods(wall, permit.caller.zone)
+        for label in account.spent.keys() - set(labels):
+            del account.spent[label]
+        for label in labels:
+            account.spent.setdefault(label, Spend()).add(spend)
+            self._unwritten.setdefault((account.name, label), Spend()).add(spend)
+
+    def collect(self) -> Spent:
+        """What was spent since the last time; it is the store's from now on."""
+        unwritten, self._unwritten = self._unwritten, {}
+        return unwritten
+
+    def learn(self, stored: Spent) -> None:
+        """What all relays have spent, by the store; what it has not got yet comes on top."""
+        for (name, label), spend in stored.items():
+            account = self._accounts.setdefault(name, _Account(name))
+            account.spent[label] = replace(spend)
+            if ours := self._unwritten.get((name, label)):
+                account.spent[label].add(ours)
+
+    def keep(self, names: Iterable[str]) -> None:
+        """Let go of keys that are no more; a permit that is out still finds its account."""
+        for name in self._accounts.keys() - set(names):
+            del self._accounts[name]
+
+
+def budget(limits: LimitConfig, word: str) -> int | None:
+    """A budget in what is counted: tokens, or billionths."""
+    most: float | None = getattr(limits, word)
+    if most is None:
+        return None
+    return round(most * MONEY) if word.startswith("cost") else int(most)
+
+
+# ==== 21. Verdict =============================================================
 # What a client is told when no target is left.  One failed target keeps its class: a limit is a
 # 429, overload a 529 or 503, a timeout a 504.  A provider's 401 is never the client's: clients
 # log out on it, and it is relay's credential that was refused, so it is a 502.  Several failed
@@ -8775,7 +9264,7 @@ def termination(error: RelayError) -> str:
     return error.code
 
 
-# ==== 19. Metrics =============================================================
+# ==== 22. Metrics =============================================================
 # Numbers of what happened, declared once and told twice: here in Prometheus's words, and in
 # OpenTelemetry's where a collector is configured.  Names are OpenTelemetry's; from them come
 # the others by its own rules for Prometheus: dots are underscores, the unit is a suffix, and a
@@ -9053,7 +9542,7 @@ def _number_text(number: float) -> str:
 #                                     I/O                                      #
 ################################################################################
 
-# ==== 20. Log =================================================================
+# ==== 23. Log =================================================================
 # One line per request, written when it is over, and a few events in between.  Text for people
 # on a terminal, JSON otherwise.  Secrets were taken out by whoever made the text; headers and
 # bodies never come here.  Writing is a thread's work: a pipe that nobody reads holds up that
@@ -9199,6 +9688,7 @@ def _request_text(record: JSON) -> str:
     if record["tokens_in"] is not None:
         cached = f" ({record['cache_read']} cached)" if record["cache_read"] else ""
         tokens = f"in {record['tokens_in']}{cached} out {record['tokens_out']}"
+    paid = f"cost {record['cost']:.4f}" if record["cost"] else ""
     tries = [f"{t['target']} {t['plan']} {t['outcome']} {t['ms']}ms" for t in record["attempts"]]
     steps = (
         f"{record['code']:2} {record['status'] or '-'}",
@@ -9206,6 +9696,7 @@ def _request_text(record: JSON) -> str:
         f"{record['model'] or '-'} -> {record['target'] or '-'}",
         " ".join(seconds),
         tokens,
+        paid + (" (estimated)" if paid and record["estimated"] else ""),
         record["body"] or "",
         "; ".join(tries) if len(tries) != 1 or tries[0].split()[-2] != "ok" else "",
         record["error"] or "",
@@ -9214,7 +9705,392 @@ def _request_text(record: JSON) -> str:
     return "  ".join(_plain(step) for step in steps if step)
 
 
-# ==== 21. Upstream ============================================================
+# ==== 24. State ===============================================================
+# Where usage, budgets and cooldowns outlive the process: nowhere, or in a SQLite file that
+# several processes may share.  Requests never wait for it.  Once a second the keeper takes what
+# memory gathered as one batch to the store, and brings back what other relays put there; a batch
+# that could not be stored is kept and tried again, whole, so nothing is lost or counted twice.
+#
+#     Ledger, Limits  -- batch, every second -->  store  -- news -->  Limits
+#
+# After a kill -9 at most the last second is missing.
+
+_EVERY: Final = 1.0  # seconds between batches
+_KEPT: Final = {HOUR: 35 * DAY, DAY: 800 * DAY}  # for how long the store keeps a span's rows
+_MOST_STORED: Final = 500_000  # rows
+_RECENT_STORED: Final = 1000  # requests
+
+
+@dataclass(slots=True, kw_only=True)
+class Batch:
+    """What memory gathered since the last one."""
+
+    usage: dict[Row, Totals] = field(default_factory=dict)
+    recent: list[JSON] = field(default_factory=list)
+    spent: Spent = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.usage or self.spent)
+
+
+@dataclass(slots=True, kw_only=True)
+class News:
+    """What others put into the store, our own batch included; None where nothing is new."""
+
+    spent: Spent | None = None
+
+
+class StateTrouble(Exception):
+    """The store cannot be used just now."""
+
+
+class Store(Protocol):
+    """What the keeper needs of a place.  Only `sync` and `usage` may take their time."""
+
+    async def open(self, to_read: bool = False) -> None:
+        """ConfigError if it can never be used."""
+
+    async def sync(self, batch: Batch, labels: Sequence[str]) -> News:
+        """Store a batch, all of it or nothing (StateTrouble), and say what is new."""
+
+    async def usage(self, span: int, since: float) -> dict[Row, Totals]: ...
+
+    async def recent(self) -> list[JSON]: ...
+
+    async def close(self) -> None: ...
+
+
+class MemoryStore:
+    """Keeps what it is told until the process ends."""
+
+    def __init__(self) -> None:
+        self._usage: dict[Row, Totals] = {}
+        self._recent: collections.deque[JSON] = collections.deque(maxlen=_RECENT_STORED)
+
+    async def open(self, to_read: bool = False) -> None:
+        return
+
+    async def sync(self, batch: Batch, labels: Sequence[str]) -> News:
+        for row, totals in batch.usage.items():
+            self._usage.setdefault(row, Totals()).add(totals)
+        self._recent.extend(batch.recent)
+        if len(self._usage) > _MOST_STORED // 10:
+            for row in sorted(self._usage, key=lambda row: row.start)[: _MOST_STORED // 20]:
+                del self._usage[row]
+        return News()
+
+    async def usage(self, span: int, since: float) -> dict[Row, Totals]:
+        return {
+            row: totals
+            for row, totals in self._usage.items()
+            if row.span == span and row.start >= since
+        }
+
+    async def recent(self) -> list[JSON]:
+        return list(self._recent)
+
+    async def close(self) -> None:
+        return
+
+
+_SCHEMA_VERSION: Final = 1
+_APPLICATION: Final = 0x72656C79  # "rely", which marks the file as ours
+_SCHEMA: Final = f"""
+CREATE TABLE usage (
+    span INTEGER, start INTEGER, key TEXT, provider TEXT, model TEXT,
+    {", ".join(f"{name} INTEGER NOT NULL" for name in COUNTS)},
+    PRIMARY KEY (span, start, key, provider, model)
+) WITHOUT ROWID;
+CREATE TABLE spent (
+    key TEXT, period TEXT, tokens INTEGER NOT NULL, cost INTEGER NOT NULL,
+    PRIMARY KEY (key, period)
+) WITHOUT ROWID;
+CREATE TABLE recent (id INTEGER PRIMARY KEY, line TEXT NOT NULL);
+PRAGMA application_id = {_APPLICATION};
+PRAGMA user_version = {_SCHEMA_VERSION};
+"""
+_ADD_USAGE: Final = (
+    f"INSERT INTO usage VALUES ({', '.join('?' * (5 + len(COUNTS)))})"  # noqa: S608  # no data
+    " ON CONFLICT DO UPDATE SET "
+    + ", ".join(f"{name} = {name} + excluded.{name}" for name in COUNTS)
+)
+_ADD_SPENT: Final = (
+    "INSERT INTO spent VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
+    " tokens = tokens + excluded.tokens, cost = cost + excluded.cost"
+)
+
+
+class SQLiteFile:
+    """The file, as one thread sees it; every method may block."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._data: sqlite3.Connection
+        self._seen: tuple[int, Sequence[str]] = (-1, ())  # the file's data_version, and of what
+        self._trimmed = 0.0
+
+    def open(self) -> None:
+        """Make the file if there is none; ConfigError for one that cannot be used."""
+        with self._explained():
+            os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
+            self._data = sqlite3.connect(self.path, timeout=5, isolation_level=None)
+            self._claim()
+            self._go_wal()
+
+    def look(self) -> None:
+        """The file as it is, for reading alone."""
+        with self._explained():
+            os.close(os.open(self.path, os.O_RDONLY))
+            self._data = sqlite3.connect(f"{self.path.as_uri()}?mode=ro", timeout=5, uri=True)
+            self._check()
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise ConfigError([f"state: cannot open {self.path}: {error.strerror}"]) from error
+        except sqlite3.Error as error:
+            message = f"state: {self.path} cannot be used: {error}; move it away to begin anew"
+            raise ConfigError([message]) from error
+
+    def _claim(self) -> None:
+        """Make the tables where there are none, or see that they are ours and whole."""
+        with self._writing():
+            if self._number("schema_version"):
+                self._check()
+                (said,) = self._data.execute("PRAGMA quick_check(1)").fetchone()
+                if said != "ok":
+                    raise sqlite3.DatabaseError(f"it is damaged ({said})")
+            else:
+                for statement in _SCHEMA.split(";"):
+                    self._data.execute(statement)
+
+    def _check(self) -> None:
+        if self._number("application_id") != _APPLICATION:
+            raise sqlite3.DatabaseError("it is the database of another program")
+        if (version := self._number("user_version")) != _SCHEMA_VERSION:
+            known = f"it has schema {version}, this relay knows {_SCHEMA_VERSION}"
+            raise sqlite3.DatabaseError(known)
+
+    def _go_wal(self) -> None:
+        """Readers and the writer then do not wait for one another; NORMAL syncs at checkpoints.
+
+        The switch needs the file for itself, and does not wait when another process has it.
+        """
+        for left in range(40, -1, -1):
+            try:
+                self._data.execute("PRAGMA journal_mode = WAL")
+                break
+            except sqlite3.OperationalError:
+                if not left:
+                    raise
+                time.sleep(0.05)
+        self._data.execute("PRAGMA synchronous = NORMAL")
+
+    def _number(self, pragma: str) -> int:
+        return int(self._data.execute(f"PRAGMA {pragma}").fetchone()[0])
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """One transaction: all of it or nothing."""
+        self._data.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._data.execute("COMMIT")
+        finally:
+            if self._data.in_transaction:
+                self._data.execute("ROLLBACK")
+
+    def sync(self, batch: Batch, labels: Sequence[str], now: float) -> News:
+        try:
+            if batch:
+                with self._writing():
+                    self._add(batch)
+                    self._trim(now)
+            # another number than last time: another process wrote
+            seen = (self._number("data_version"), labels)
+            if seen == self._seen:
+                return News()
+            spent, self._seen = self._spent(labels), seen
+            return News(spent=spent)
+        except sqlite3.Error as error:
+            raise StateTrouble(f"{self.path}: {error}") from error
+
+    def _add(self, batch: Batch) -> None:
+        self._data.executemany(
+            _ADD_USAGE, [(*row, *totals.counts()) for row, totals in batch.usage.items()]
+        )
+        self._data.executemany(
+            _ADD_SPENT,
+            [(*who, spend.tokens, spend.cost) for who, spend in batch.spent.items()],
+        )
+        lines = [(dumps(line).decode(),) for line in batch.recent]
+        self._data.executemany("INSERT INTO recent (line) VALUES (?)", lines)
+
+    def _trim(self, now: float) -> None:
+        """What is too old, and what is too much; the file never outgrows it."""
+        if now < self._trimmed + 600:
+            return
+        self._trimmed = now
+        for span, kept in _KEPT.items():
+            self._data.execute("DELETE FROM usage WHERE span = ? AND start < ?", (span, now - kept))
+        oldest = "SELECT start FROM usage ORDER BY start DESC LIMIT 1 OFFSET ?"
+        self._data.execute(f"DELETE FROM usage WHERE start <= ({oldest})", (_MOST_STORED,))  # noqa: S608
+        last = "SELECT max(id) FROM recent"
+        self._data.execute(f"DELETE FROM recent WHERE id <= ({last}) - ?", (_RECENT_STORED,))  # noqa: S608
+        gone = datetime.datetime.fromtimestamp(now - 70 * DAY).strftime("%Y-%m")
+        self._data.execute("DELETE FROM spent WHERE period < ?", (gone,))
+
+    def _spent(self, labels: Sequence[str]) -> Spent:
+        marks = ", ".join("?" * len(labels))
+        rows = self._data.execute(f"SELECT * FROM spent WHERE period IN ({marks})", labels)  # noqa: S608
+        return {(key, label): Spend(tokens, cost) for key, label, tokens, cost in rows}
+
+    def usage(self, span: int, since: float) -> dict[Row, Totals]:
+        query = "SELECT * FROM usage WHERE span = ? AND start >= ?"
+        return {
+            Row(*line[:5]): Totals(*line[5:]) for line in self._data.execute(query, (span, since))
+        }
+
+    def recent(self) -> list[JSON]:
+        query = "SELECT line FROM recent ORDER BY id DESC LIMIT ?"
+        return [loads(line) for (line,) in self._data.execute(query, (_RECENT_STORED,))][::-1]
+
+    def close(self) -> None:
+        self._data.close()
+
+
+class SQLiteStore:
+    """The file with a thread of its own, so that nothing waits for the disk."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = SQLiteFile(path)
+        self._thread = concurrent.futures.ThreadPoolExecutor(1, "state")
+
+    async def open(self, to_read: bool = False) -> None:
+        await self._call(self._file.look if to_read else self._file.open)
+
+    async def sync(self, batch: Batch, labels: Sequence[str]) -> News:
+        return await self._call(self._file.sync, batch, labels, time.time())
+
+    async def usage(self, span: int, since: float) -> dict[Row, Totals]:
+        return await self._call(self._file.usage, span, since)
+
+    async def recent(self) -> list[JSON]:
+        return await self._call(self._file.recent)
+
+    async def close(self) -> None:
+        await self._call(self._file.close)
+        self._thread.shutdown(wait=False)
+
+    async def _call(self, function: Callable[..., T], *args: object) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)
+
+
+async def usage_report(
+    store: Store, days: int, now: float, zone: datetime.tzinfo | None, by: Sequence[str] = ROW_NAMES
+) -> JSON:
+    """What was used in these days, and in the last day's hours, as JSON."""
+    _, today = span_starts(now, zone)
+    spans = {
+        "days": await store.usage(DAY, today - (days - 1) * DAY - HOUR),  # an hour: summer time
+        "hours": await store.usage(HOUR, now - DAY),
+    }
+    return {name: _records(summed(rows, by), by, zone) for name, rows in spans.items()}
+
+
+def _records(
+    sums: Mapping[tuple[int, tuple[str, ...]], Totals],
+    by: Sequence[str],
+    zone: datetime.tzinfo | None,
+) -> list[JSON]:
+    records: list[JSON] = []
+    for (start, who), totals in sums.items():
+        when = datetime.datetime.fromtimestamp(start, zone).astimezone(zone).isoformat()
+        counts = dict(zip(COUNTS, totals.counts(), strict=True)) | {"cost": totals.cost / MONEY}
+        records.append({"start": when, **dict(zip(by, who, strict=True)), **counts})
+    return records
+
+
+def store_of(state: str) -> Store:
+    """The place that `state` names."""
+    kind, _, where = state.partition(":")
+    return SQLiteStore(Path(where)) if kind == "sqlite" else MemoryStore()
+
+
+class Keeper:
+    """Takes what memory gathered to the store, and brings back what others did."""
+
+    def __init__(
+        self,
+        store: Store,
+        ledger: Ledger,
+        limits: Limits,
+        callers: Callable[[], Iterable[Caller]],
+        said: Callable[[str, str], None],
+    ) -> None:
+        self.store = store
+        self.trouble = ""  # why the store cannot be used just now
+        self._ledger = ledger
+        self._limits = limits
+        self._callers = callers
+        self._said = said
+        self._unstored: Batch | None = None
+        self._stopping = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Open the store and read what was spent, before anybody is admitted."""
+        await self.store.open()
+        await self.sync()
+        self._task = asyncio.create_task(self._run())
+
+    async def stop(self) -> None:
+        """The last batch; a batch under way is waited for, or it would be stored twice."""
+        self._stopping.set()
+        if self._task:
+            await self._task
+            await self.sync()
+            await self.store.close()
+
+    async def _run(self) -> None:
+        while not self._stopping.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_EVERY):
+                    await self._stopping.wait()
+            await self.sync()
+
+    async def sync(self) -> None:
+        """One batch; what could not be stored is kept, and goes first next time."""
+        if self._unstored is None:
+            usage, recent = self._ledger.collect()
+            self._unstored = Batch(usage=usage, recent=recent, spent=self._limits.collect())
+        now = time.time()
+        zones = {caller.zone for caller in self._callers()}
+        labels = sorted({label for zone in zones for label in periods(now, zone)})
+        try:
+            news = await self.store.sync(self._unstored, labels)
+        except StateTrouble as error:
+            self._note(str(error))
+            return
+        self._unstored = None
+        self._note("")
+        if news.spent is not None:
+            self._limits.learn(news.spent)
+
+    def _note(self, trouble: str) -> None:
+        """Say when the store goes and when it is back, once each."""
+        if trouble and not self.trouble:
+            self._said(
+                "error", f"the state store is down, usage is kept until it is back: {trouble}"
+            )
+        elif self.trouble and not trouble:
+            self._said("info", "the state store is back, and has what it missed")
+        self.trouble = trouble
+
+
+# ==== 25. Upstream ============================================================
 # One HTTP exchange with a provider.  Foreign exceptions become ours here and nowhere else: a
 # provider that says nothing is an UpstreamError like one that says no.  Answers are read in the
 # blocks they come in and in the coding they have; whoever must understand them inflates them.
@@ -9447,7 +10323,7 @@ class Inflater:
         return UpstreamError("transient", f"sent a broken content coding: {why}")
 
 
-# ==== 22. Demo ================================================================
+# ==== 26. Demo ================================================================
 # The embedded provider: no key, no network, always the same answer to the same request.  It
 # calls a tool when the user's words ask for one, so that an agent's loop can be seen whole.
 
@@ -9540,7 +10416,7 @@ def _in_words(events: Iterable[Event]) -> Iterator[Event]:
             yield event
 
 
-# ==== 23. Client ==============================================================
+# ==== 27. Client ==============================================================
 # The client's side of an exchange: who asks, the body as it is read, the answer as it is
 # written.
 
@@ -9725,7 +10601,7 @@ class Downstream:
                 await asyncio.sleep(self._interval - silence)
 
 
-# ==== 24. Exchange ============================================================
+# ==== 28. Exchange ============================================================
 # One client request and all that is known of it so far, and how it goes out on a lane: as the
 # bytes that came where the dialect is the same, else by way of the hub.
 
@@ -9802,6 +10678,9 @@ class Exchange:
         self.note: BodyNote | None = None
         self.dropped: tuple[str, ...] = ()
         self.first: float | None = None  # when the first meaningful event came
+        self.permit: Permit | None = None
+        self.likely = 0  # about how many tokens were sent, and how many came back
+        self.heard = 0
         self.task = asyncio.current_task()
         self.downstream: Downstream | None = None
         self.expelled = False  # cancelled by us at shutdown, not by the client
@@ -9917,6 +10796,39 @@ class Exchange:
         dropped = tuple(dict.fromkeys((*rendered.dropped, *taken)))
         return Said(dumps(body), "translated", names, dropped)
 
+    def reservation(self, sent: int, wanted: int) -> Spend:
+        """What the request may come to, at the dearest of the places where it may go."""
+        targets = self.route.targets()
+        if targets and all(target.output for target in targets):
+            wanted = min(wanted, max(target.output or 0 for target in targets))
+        usage = Usage(input=sent, output=wanted)
+        ways = ((target, plan) for target in targets for plan in target.provider.plans)
+        prices = (target.provider.price(plan, target.model) for target, plan in ways)
+        dearest = max((cost(usage, price) for price in prices if price), default=0)
+        return Spend(sent + wanted, dearest)
+
+    def used(self) -> tuple[Usage, bool]:
+        """The tokens of the answer, and whether they had to be estimated.
+
+        That is so where the provider never told, or could not tell to the end.  An attempt that
+        the client gave up on was read by the provider all the same; one that failed is free.
+        """
+        told = self.usage or Usage()
+        if self.code == "OK" and (told.input or told.output):
+            return told, False
+        if self.first is not None:
+            sent = told.input or self.likely
+            guess = replace(told, input=sent, output=max(told.output, self.heard))
+            return guess, guess != Usage()
+        if self.tried and self.tried[-1].outcome == "cancelled":
+            return Usage(input=self.likely), self.likely > 0
+        return Usage(), False
+
+    @property
+    def price(self) -> PriceConfig | None:
+        lane = self.lane
+        return lane.target.provider.price(lane.plan, lane.target.model) if lane else None
+
     def since(self, moment: float | None) -> int | None:
         return None if moment is None else round((moment - self.began) * 1000)
 
@@ -9930,6 +10842,8 @@ class Exchange:
             headers["x-relay-body"] = self.note
         if self.dropped:
             headers["x-relay-dropped"] = header_text(", ".join(self.dropped))
+        if self.permit:
+            headers |= self.permit.headers
         upstream = sum(tried.ms for tried in self.tried)
         relay = max(0, (self.since(time.monotonic()) or 0) - upstream)
         headers["server-timing"] = f"relay;dur={relay}, upstream;dur={upstream}"
@@ -10010,7 +10924,7 @@ def request_headers(client: CIMultiDictProxy[str], stream: bool, same: bool) -> 
     return kept
 
 
-# ==== 25. Relay ===============================================================
+# ==== 29. Relay ===============================================================
 # One request from accept to settle.  Start at `Relay.handle`.  Until the first meaningful
 # event nothing has reached the client, so trying the next target is free; afterwards a break
 # is told in the client's own words and the connection is closed without an end, because
@@ -10049,6 +10963,10 @@ class Answer:
     raw: bytes = b""  # a whole answer, in its content coding
     flight: Flight | None = None  # the attempt goes on until the answer is over
 
+    def heard(self) -> int:
+        """About how many tokens came so far: an event each, four bytes of a whole answer."""
+        return len(self.raw) // 4 or self.head.count(b"data:")
+
     async def read(self) -> bytes:
         """The next bytes, readable; b"" at the end."""
         while data := await self.reply.read():
@@ -10075,12 +10993,17 @@ def answer_headers(exchange: Exchange, reply: Reply, verbatim: bool) -> CIMultiD
 
 
 class Relay:
-    """Serves requests by the current plan.  State that outlives a request: plan and health."""
+    """Serves requests by the current plan.
+
+    What outlives a request: the plan, health, limits, the ledger.
+    """
 
     def __init__(self, plan: Plan, upstream: Upstream, log: Log, keepalive: float) -> None:
         self.plan = plan
         self.health = Health()
         self.balance = Balance(self.health)
+        self.limits = Limits()
+        self.ledger = Ledger()
         self.upstream = upstream
         self.log = log
         self.keepalive = keepalive
@@ -10124,6 +11047,8 @@ class Relay:
 
     async def _serve(self, exchange: Exchange) -> web.StreamResponse:
         await self.admit(exchange)
+        body = exchange.body
+        self.reserve(exchange, likely_input(body.raw), likely_output(body.wire))
         limits = exchange.plan.config.timeouts
         gate = limits.gate if exchange.peek.stream else None
         downstream = Downstream(exchange.request, exchange.id, self.keepalive, gate)
@@ -10169,6 +11094,14 @@ class Relay:
         exchange.peek = exchange.dialect.peek(exchange.body.wire, request.raw_path)
         exchange.identity = conversation_of(exchange)
         exchange.route = permitted(exchange.peek.model, exchange.caller, plan)
+
+    def reserve(self, exchange: Exchange, sent: int, wanted: int) -> None:
+        """A permit within the caller's limits, for about so many tokens; `settle` gives it back,
+        whatever comes between."""
+        exchange.likely, caller = sent, exchange.caller
+        asked = exchange.reservation(sent, wanted) if caller.limits else Spend()
+        now = time.monotonic()
+        exchange.permit = self.limits.admit(exchange.id, caller, asked, now, time.time())
 
     # Attempts
 
@@ -10359,6 +11292,7 @@ class Relay:
         self, exchange: Exchange, answer: Answer, downstream: Downstream
     ) -> web.StreamResponse:
         exchange.first = time.monotonic()
+        exchange.heard = answer.heard()
         exchange.release()
         if answer.pipe.translated:
             exchange.note = "translated"
@@ -10402,7 +11336,7 @@ class Relay:
             response = await downstream.begin(self._headers(exchange, answer))
             downstream.alive = pipe.alive
             await downstream.write(answer.head)
-            code, reason = await self._flow(answer, downstream)
+            code, reason = await self._flow(exchange, answer, downstream)
             await downstream.write(pipe.eof(reason))
             exchange.code = code if pipe.failure else "OK"
             if pipe.failure:
@@ -10414,12 +11348,15 @@ class Relay:
             exchange.usage = pipe.usage
         return response
 
-    async def _flow(self, answer: Answer, downstream: Downstream) -> tuple[str, Failure]:
+    async def _flow(
+        self, exchange: Exchange, answer: Answer, downstream: Downstream
+    ) -> tuple[str, Failure]:
         """The provider's bytes to their end, and how that came: a code, and the reason."""
         pipe, provider = answer.pipe, answer.lane.target.provider
         try:
             async with asyncio.timeout_at(answer.deadline):
                 while not pipe.failure and (data := await self._next(answer)):
+                    exchange.heard += data.count(b"data:")
                     if out := pipe.feed(data):
                         await downstream.write(out)
                     if pipe.rest < math.inf:
@@ -10477,34 +11414,60 @@ class Relay:
         return web.Response(body=body, status=exchange.status, headers=headers)
 
     def settle(self, exchange: Exchange) -> None:
-        """The end, however it came: counted, and one log line.  Synchronous, so that nothing can
-        prevent it."""
+        """The end, however it came: the permit back, counted, and one log line.
+
+        Synchronous, so that nothing can prevent it.
+        """
         self._measure(exchange)
+        usage, estimated = exchange.used()
+        price = exchange.price
+        paid = cost(usage, price) if price else 0
+        record = self._record(exchange)
+        if permit := exchange.permit:
+            self.limits.settle(permit, Spend(usage.input + usage.output, paid), time.time())
+            record |= {"cost": paid / MONEY if price else None, "estimated": estimated}
+            self._enter(exchange, record, usage, Totals(estimated=estimated, cost=paid))
+        self.log.request(record)
+
+    def _enter(self, exchange: Exchange, record: JSON, usage: Usage, totals: Totals) -> None:
+        """The request's place in the ledger."""
+        now, lane = time.time(), exchange.lane
+        totals.requests, totals.errors = 1, exchange.code not in ("OK", "CD")
+        totals.tokens_in, totals.tokens_out = usage.input, usage.output
+        totals.cache_read, totals.cache_write = usage.cache_read, usage.cache_write
+        provider, model = (lane.target.provider.name, lane.target.model) if lane else ("", "")
+        line = {"time": now} | {name: record[name] for name in _REMEMBERED}
+        who = (exchange.caller.name, provider, model)
+        self.ledger.add(who, totals, line, now, exchange.plan.zone)
+
+    @staticmethod
+    def _record(exchange: Exchange) -> JSON:
+        """What the log says of a request."""
         lane, usage = exchange.lane, exchange.usage
-        self.log.request(
-            {
-                "id": exchange.id,
-                "code": exchange.code,
-                "status": exchange.status,
-                "path": exchange.request.path,
-                "key": exchange.caller.name or None,
-                "model": exchange.peek.model or None,
-                "provider": lane.target.provider.name if lane else None,
-                "target": str(lane.target) if lane else None,
-                "body": exchange.note,
-                "stream": exchange.peek.stream,
-                "attempts": [tried.record() for tried in exchange.tried],
-                "tokens_in": usage.input if usage else None,
-                "tokens_out": usage.output if usage else None,
-                "cache_read": usage.cache_read if usage else None,
-                "cache_write": usage.cache_write if usage else None,
-                "ms": exchange.since(time.monotonic()),
-                "first_ms": exchange.since(exchange.first),
-                "sticky": exchange.sticky,
-                "dropped": list(exchange.dropped) or None,
-                "error": exchange.plan.redacted(exchange.error) or None,
-            }
-        )
+        return {
+            "id": exchange.id,
+            "code": exchange.code,
+            "status": exchange.status,
+            "path": exchange.request.path,
+            "key": exchange.caller.name or None,
+            "model": exchange.peek.model or None,
+            "provider": lane.target.provider.name if lane else None,
+            "target": str(lane.target) if lane else None,
+            "body": exchange.note,
+            "stream": exchange.peek.stream,
+            "attempts": [tried.record() for tried in exchange.tried],
+            "tokens_in": usage.input if usage else None,
+            "tokens_out": usage.output if usage else None,
+            "cache_read": usage.cache_read if usage else None,
+            "cache_write": usage.cache_write if usage else None,
+            "cost": None,
+            "estimated": False,
+            "ms": exchange.since(time.monotonic()),
+            "first_ms": exchange.since(exchange.first),
+            "sticky": exchange.sticky,
+            "dropped": list(exchange.dropped) or None,
+            "error": exchange.plan.redacted(exchange.error) or None,
+        }
 
     def _measure(self, exchange: Exchange) -> None:
         """What the metrics keep of a request; nothing is counted while it runs."""
@@ -10586,13 +11549,18 @@ class Relay:
         return counted
 
 
+# What is remembered of a request besides its line in the log.
+_REMEMBERED: Final = (
+    *("id", "code", "status", "key", "model", "target", "tokens_in", "tokens_out"),
+    *("cache_read", "cache_write", "cost", "estimated", "ms", "first_ms"),
+)
 _SEAL_TROUBLE: Final = re.compile(
     r"signature|encrypted_content|redacted_thinking|expected `?thinking|thinking.{0,40}block",
     re.IGNORECASE,
 )
 
 
-# ==== 26. Forwarding ==========================================================
+# ==== 30. Forwarding ==========================================================
 # What relay passes on without a dialect: embeddings, images, audio, rerank, moderations and old
 # completions go to the provider that their `model` field names, by the routes of any request;
 # /p/PROVIDER/... goes to that provider as it is.  Nothing is understood but the model's name;
@@ -10713,6 +11681,7 @@ class Forwarding:
         model = upload.model or _UNSAID_MODELS.get(path, "")
         exchange.peek = CHAT.peek({"model": model or None}, "")
         exchange.route = permitted(model, exchange.caller, plan)
+        self.relay.reserve(exchange, likely_input(upload.body.raw) if upload.body else 0, 0)
         failures, skipped = list[tuple[Lane, UpstreamError]](), list[tuple[Lane, Mark]]()
         for lane, mark in self.relay.lanes(exchange):
             if not lane.endpoint.dialect.forwards or lane.endpoint.demo:
@@ -10784,6 +11753,7 @@ class Forwarding:
         if lane.endpoint.demo:
             raise NotFound("the demo provider has nothing below /p/")
         exchange.lane, exchange.note = lane, "verbatim"
+        self.relay.reserve(exchange, 0, 0)
         body = request.content.iter_any() if request.body_exists else None
         await expected(request)
         began = time.monotonic()
@@ -10854,7 +11824,7 @@ def _usage_at_the_end(tail: bytes) -> Usage | None:
         return None
 
 
-# ==== 27. Operations ==========================================================
+# ==== 31. Operations ==========================================================
 # Which path is whose, and what is not a model's answer: probes, lists, status.  No probe ever
 # calls a provider.
 
@@ -10874,9 +11844,10 @@ _EXPOSITIONS: Final = {
 class Operations:
     """Finds the handler of a path."""
 
-    def __init__(self, relay: Relay) -> None:
+    def __init__(self, relay: Relay, keeper: Keeper) -> None:
         self.relay = relay
         self.forwarding = Forwarding(relay)
+        self.keeper = keeper
         self.draining = False
         self.generation = 1
         self.started = time.time()
@@ -10955,6 +11926,7 @@ class Operations:
             "the last reload failed": self.last_reload.startswith("failed"),
             f"cooling down: {cooling}": bool(causes),
             "log lines are lost": self.relay.log.sink.losing,
+            "the state store is down": bool(self.keeper.trouble),
         }
         return [words for words, holds in states.items() if holds]
 
@@ -10990,6 +11962,20 @@ class Operations:
             vitals.memory.set(pages * os.sysconf("SC_PAGE_SIZE"))
             vitals.descriptors.set(len(os.listdir("/proc/self/fd")))
 
+    async def usage(self, request: web.BaseRequest) -> web.StreamResponse:
+        """The days and the last hours of the store, and the latest requests."""
+        try:
+            self._require_admin(request)
+            days = request.query.get("days", "7")
+            if not re.fullmatch(r"\d{1,3}", days):
+                raise BadRequest("days: expected a whole number")
+            store, zone = self.keeper.store, self.relay.plan.zone
+            body = await usage_report(store, int(days), time.time(), zone)
+            body["recent"] = await store.recent()
+        except RelayError as error:
+            return refused(request, error)
+        return web.json_response(body, dumps=_json_text)
+
     async def root(self, request: web.BaseRequest) -> web.StreamResponse:
         return web.Response(text=f"relay {__version__}\n")
 
@@ -11012,6 +11998,7 @@ class Operations:
             },
             "cooling": marks,
             "busy": self.relay.balance.busy,
+            "state": self.keeper.trouble or "ok",
             "last_reload": self.last_reload or None,
         }
         return web.json_response(body, dumps=_json_text)
@@ -11079,6 +12066,7 @@ _HANDLERS: Final[dict[tuple[str, str], Handler]] = {
     ("GET", "/readyz"): Operations.ready,
     ("HEAD", "/readyz"): Operations.ready,
     ("GET", "/metrics"): Operations.metrics,
+    ("GET", "/admin/usage"): Operations.usage,
     ("GET", "/"): Operations.root,
     ("HEAD", "/"): Operations.root,
     ("GET", "/api/hello"): Operations.root,
@@ -11109,7 +12097,7 @@ def refused(request: web.BaseRequest, error: RelayError) -> web.Response:
     return web.Response(body=body, status=dialect.status(error), headers=headers)
 
 
-# ==== 28. Server ==============================================================
+# ==== 32. Server ==============================================================
 # Four verbs in a row: start, run, drain, stop.  SIGHUP builds another plan and swaps it in one
 # assignment, or says everything that is wrong and changes nothing.  SIGTERM and SIGINT stop
 # accepting, let streams finish within the grace period, and end what is left in the client's
@@ -11139,6 +12127,21 @@ def load(source: Source) -> Plan:
     if problems := reading.problems():
         raise ConfigError(problems)
     return plan
+
+
+def state_place(state: str, source: Source, env: Mapping[str, str]) -> str:
+    """`state` with a whole path; where it is left out, a file in $STATE_DIRECTORY, else beside
+    the configuration, if relay may write there.
+    """
+    home = env.get("STATE_DIRECTORY", "").partition(":")[0]
+    beside = source.path.absolute().parent if source.path else None
+    folder = Path(home) if home else beside
+    kind, _, where = state.partition(":")
+    if kind == "sqlite":
+        return f"sqlite:{(folder or Path.cwd()) / where}"
+    if state or folder is None or not os.access(folder, os.W_OK):
+        return state or "memory"
+    return f"sqlite:{folder / 'relay.db'}"
 
 
 class Connection(RequestHandler):
@@ -11250,9 +12253,23 @@ class Server:
         self._hurry = asyncio.Event()
         keepalive = float(os.environ.get("RELAY_KEEPALIVE", "10"))
         self.relay = Relay(plan, Upstream(), log, keepalive)
-        self.operations = Operations(self.relay)
+        self.keeper = self._keeper(state_place(plan.config.state, source, os.environ))
+        self.operations = Operations(self.relay, self.keeper)
         self._server = Listener(self.operations.handle, lambda: self.relay.plan.config.server)
         self._runner = web.ServerRunner(self._server, shutdown_timeout=1.0)
+
+    def _keeper(self, place: str) -> Keeper:
+        relay = self.relay
+        if place == "memory" and self.source.path and not relay.plan.config.state:
+            folder = self.source.path.absolute().parent
+            self.log.event("warning", f"state: {folder} cannot be written; usage is not kept")
+        return Keeper(
+            store_of(place),
+            relay.ledger,
+            relay.limits,
+            lambda: [key.caller for key in relay.plan.keys],
+            lambda level, message: self.log.event(level, message),
+        )
 
     async def serve(self) -> None:
         """From start to stop."""
@@ -11264,6 +12281,7 @@ class Server:
             await self.stop()
 
     async def start(self) -> None:
+        await self.keeper.start()
         await self._runner.setup()
         config = self.relay.plan.config
         for listen in config.listen:
@@ -11309,6 +12327,7 @@ class Server:
         self.relay.plan = plan
         forgotten = self.relay.health.keep(plan)
         self.log = self.relay.log = Log(plan.config.log, plan.zone, self.log.sink)
+        self.relay.limits.keep(("", *plan.config.keys))
         self.operations.generation += 1
         changed = changes(old, plan.config)
         changed += [f"mark on {name}: forgotten" for name in forgotten]
@@ -11331,6 +12350,7 @@ class Server:
 
     async def stop(self) -> None:
         await self.relay.upstream.close()
+        await self.keeper.stop()
         for listen in self.relay.plan.config.listen:
             if listen.startswith("unix:"):
                 with contextlib.suppress(FileNotFoundError):
@@ -11370,7 +12390,7 @@ def _remove_stale_socket(path: str) -> None:
             Path(path).unlink()
 
 
-# ==== 29. Grafana =============================================================
+# ==== 33. Grafana =============================================================
 # A dashboard of the metrics, ready for import: a row of this table for each panel.  A test holds
 # its queries to names that exist, and lets Prometheus's own tool read them.
 
@@ -11502,7 +12522,7 @@ def _panel(place: int, panel: Panel, source: JSON) -> JSON:
     }
 
 
-# ==== 30. Console =============================================================
+# ==== 34. Console =============================================================
 # A running relay, asked by a command: at the address it listens on, with the admin key, both of
 # the file that it was started with.  Whoever asks need not have the providers' keys in the
 # environment, nor need the file be without mistakes: the relay that runs may be older than they.
@@ -11569,7 +12589,7 @@ def console_of(source: Source) -> Console:
     return console
 
 
-# ==== 31. Command line ========================================================
+# ==== 35. Command line ========================================================
 # Arguments to a running server, or to an answer on paper.
 
 DEMO_CONFIG: Final = """\
@@ -11705,6 +12725,63 @@ def command_grafana(args: argparse.Namespace) -> int:
     return 0
 
 
+def command_usage(args: argparse.Namespace) -> int:
+    """Tables of days and of the last hours, read from where relay keeps them."""
+    source = find_config(args)
+    plan = load(source)
+    place = state_place(plan.config.state, source, os.environ)
+    if place == "memory":
+        print("state is memory: usage ends with relay; while it runs, see /admin/usage")
+        return 1
+    by = tuple(args.by.split(","))
+    if wrong := [name for name in by if name not in ROW_NAMES]:
+        print(f"--by {wrong[0]}: one of {', '.join(ROW_NAMES)}, or several with commas")
+        return 2
+    report = asyncio.run(_usage(store_of(place), args.days, plan.zone, by))
+    if args.json:
+        print(json.dumps(report, indent=2))
+        return 0
+    for name, digits in (("days", 10), ("hours", 16)):
+        print(f"{name}:" if report[name] else f"{name}: nothing was used")
+        print("\n".join(_usage_table(report[name], by, digits)))
+    return 0
+
+
+async def _usage(store: Store, days: int, zone: datetime.tzinfo | None, by: Sequence[str]) -> JSON:
+    await store.open(to_read=True)
+    try:
+        return await usage_report(store, days, time.time(), zone, by)
+    finally:
+        await store.close()
+
+
+_USAGE_COLUMNS: Final = (
+    *("requests", "errors", "tokens_in", "tokens_out", "cache_read", "cache_write", "cost"),
+)
+
+
+def _usage_table(records: Sequence[JSON], by: Sequence[str], digits: int) -> list[str]:
+    """Text columns, names to the left and numbers to the right; the last line is the sum."""
+    if not records:
+        return []
+    sums = {name: sum(record[name] for record in records) for name in _USAGE_COLUMNS}
+    lines = [["from", *by, *_USAGE_COLUMNS]]
+    for record in (*records, {"start": "all", **dict.fromkeys(by, " "), **sums}):
+        names = [record["start"][:digits].replace("T", " "), *(record[n] or "-" for n in by)]
+        counts = [str(record[name]) for name in _USAGE_COLUMNS[:-1]]
+        lines.append([*names, *counts, f"{record['cost']:.4f}"])
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    left = 1 + len(by)
+    return [
+        "  "
+        + "  ".join(
+            cell.ljust(width) if i < left else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    ]
+
+
 def command_schema(args: argparse.Namespace) -> int:
     print(json.dumps(json_schema(), indent=2))
     return 0
@@ -11768,6 +12845,15 @@ COMMANDS: Final[dict[str, Command]] = {
     ),
     "key": Command(command_key, "make a key for a client"),
     "grafana": Command(command_grafana, "print a Grafana dashboard of relay's metrics"),
+    "usage": Command(
+        command_usage,
+        "show what was used, by day and by hour",
+        options={
+            "--by": {"metavar": "NAMES", "default": "key,model", "help": "of key,provider,model"},
+            "--days": {"type": int, "default": 7, "help": "how many of them"},
+            "--json": {"action": "store_true", "help": "for programs"},
+        },
+    ),
     "schema": Command(command_schema, "print the configuration's JSON Schema, for editors"),
 }
 

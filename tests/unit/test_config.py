@@ -63,28 +63,28 @@ PROBLEMS: dict[str, tuple[str, list[str]]] = {
         ["2:61: providers.a.weight: stands here twice"],
     ),
     "keys of coming versions": (
-        UP
-        + "tls: {certificate: x}\nrecord: {directory: x}\nplugins: [x]\nstate: sqlite:relay.db\n",
+        UP + "tls: {certificate: x}\nrecord: {directory: x}\nplugins: [x]\n",
         [
             "3:1: tls: not supported yet",
             "4:1: record: not supported yet",
             "5:1: plugins: not supported yet",
-            "6:1: state: 'sqlite:relay.db' is not supported yet",
         ],
     ),
     "more of coming versions": (
-        provider("proxy: x, prices: {m: {input: 1}}")
-        + "keys: {k: {key: x, limits: {rpm: 1}}}\n"
+        provider("proxy: x, prices: {m: {inptu: 1, output: -1}}")
+        + "keys: {k: {key: x, limits: {rpm: 0, rps: 1}}}\n"
         + "routing_rules: {x: {to: a, when: {tools: true}, wait: 3, hedge_after: 1}}\n"
         + "state: redis://x\n",
         [
             "2:50: providers.a.proxy: not supported yet",
-            "2:60: providers.a.prices: not supported yet",
-            "3:20: keys.k.limits: not supported yet",
+            "2:73: providers.a.prices.m.inptu: unknown key; did you mean 'input'?",
+            "2:83: providers.a.prices.m.output: must be at least 0",
+            "3:29: keys.k.limits.rpm: must be at least 1",
+            "3:37: keys.k.limits.rps: unknown key; did you mean 'rpm'?",
             "4:28: routing_rules.x.when: not supported yet",
             "4:49: routing_rules.x.wait: not supported yet",
             "4:58: routing_rules.x.hedge_after: not supported yet",
-            "5:1: state: 'redis://x' is not supported yet",
+            "5:1: state: redis is not supported yet",
         ],
     ),
     # Values
@@ -107,7 +107,7 @@ PROBLEMS: dict[str, tuple[str, list[str]]] = {
             "8:1: routing_rules: expected mapping of a target, a list of targets,"
             " or a mapping with `to`, got a list",
             "9:1: default: expected text, got a list",
-            "10:1: state: unknown word 'disk'; one of memory",
+            "10:1: state: expected memory or sqlite:PATH, got 'disk'",
             "11:1: timezone: unknown time zone 'Mars/Olympus'",
             "12:1: admin_key: expected secret, got a list",
         ],
@@ -513,7 +513,7 @@ def test_what_is_not_said_has_its_default() -> None:
         "total": 3600,
         "gate": 30,
     }
-    assert (config.allow_anonymous, config.state, config.admin_key) == (False, "memory", "")
+    assert (config.allow_anonymous, config.state, config.admin_key) == (False, "", "")
     entry = config.providers["a"]
     assert (entry.weight, entry.priority, entry.active, entry.stream_mode) == (1, 0, True, "auto")
 

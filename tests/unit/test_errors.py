@@ -43,7 +43,7 @@ def test_the_drawing_says_the_status() -> None:
 
 @pytest.mark.parametrize("cls", [c for c in family(relay.RelayError) if c.status < 500])
 def test_what_the_client_did_wrong_is_not_worth_trying_again(cls: type[relay.RelayError]) -> None:
-    assert cls.retry is (cls is relay.TooSlow)
+    assert cls.retry is (cls in (relay.TooSlow, relay.LimitExceeded))
 
 
 def test_a_config_error_says_all_its_problems() -> None:

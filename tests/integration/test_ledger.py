@@ -1,0 +1,297 @@
+"""What was used: counted once, kept through kills, shown in tables of the right days."""
+
+import asyncio
+import json
+import os
+import signal
+import sqlite3
+from pathlib import Path
+
+import pytest
+from aiohttp import ClientError, ClientSession
+from fake_upstream import Answer, FakeUpstream, chat_error, chat_stream
+from relay_process import SECRET, RelayProcess, Start, run
+from talk import JSON, ask, dial, eventually, one
+
+KEYS = {name: {"key": f"{SECRET}-of-{name}"} for name in ("alice", "bob")}
+PRICES = {"*": {"input": 1000, "output": 1000}}
+AS = {name: {"x-api-key": entry["key"]} for name, entry in KEYS.items()}
+
+
+def kept(upstream: FakeUpstream, **top: JSON) -> JSON:
+    provider = one(upstream, models=["m", "n"], prices=PRICES)
+    return {**provider, "keys": KEYS, "admin_key": f"{SECRET}-admin", "timezone": "UTC", **top}
+
+
+async def usage(http: ClientSession, server: RelayProcess) -> JSON:
+    headers = {"x-api-key": f"{SECRET}-admin"}
+    async with http.get(f"{server.url}/admin/usage", headers=headers) as response:
+        assert response.status == 200
+        return await response.json()
+
+
+def day_of(report: JSON, **who: str) -> JSON:
+    (found,) = [row for row in report["days"] if all(row[k] == v for k, v in who.items())]
+    return found
+
+
+async def test_totals_are_kept_per_key_provider_and_model(
+    upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    server = await relay(kept(upstream))
+    for name, model in (("alice", "m"), ("alice", "m"), ("alice", "n"), ("bob", "m")):
+        assert (await ask(http, server, headers=AS[name], model=model)).status == 200
+    upstream.script(chat_error(400, "no"))
+    assert (await ask(http, server, headers=AS["bob"], model="n")).status == 400
+
+    async def all_there() -> bool:
+        return sum(row["requests"] for row in (await usage(http, server))["days"]) == 5
+
+    await eventually(all_there)
+    report = await usage(http, server)
+    row = day_of(report, key="alice", model="m")
+    assert row.pop("start") == day_of(report, key="bob", model="m")["start"]
+    assert row == {
+        "key": "alice",
+        "provider": "first",
+        "model": "m",
+        "requests": 2,
+        "errors": 0,
+        "estimated": 0,
+        "tokens_in": 2090,
+        "tokens_out": 114,
+        "cache_read": 2048,
+        "cache_write": 0,
+        "cost": pytest.approx(2.204),
+    }
+    failed = day_of(report, key="bob", model="n")
+    assert (failed["requests"], failed["errors"], failed["tokens_in"]) == (1, 1, 0)
+    assert report["hours"] == report["days"] or len(report["hours"]) >= len(report["days"])
+    assert [line["code"] for line in report["recent"]] == ["OK"] * 4 + ["UE"]
+    assert SECRET not in json.dumps(report)
+
+
+async def test_usage_wants_the_admin_key(
+    upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    server = await relay(kept(upstream))
+    async with http.get(f"{server.url}/admin/usage", headers=AS["alice"]) as response:
+        assert response.status == 401
+
+
+async def test_the_command_prints_tables(
+    upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    server = await relay(kept(upstream))
+    for _ in range(3):
+        await ask(http, server, headers=AS["alice"])
+    assert await server.stop() == 0
+    config = ("-c", server.file.name)
+    ran = await run("usage", *config, cwd=server.file.parent)
+    assert ran.status == 0, ran.output
+    days = ran.stdout.partition("hours:")[0].splitlines()
+    assert days[1].split() == [
+        *("from", "key", "model", "requests", "errors", "tokens_in", "tokens_out"),
+        *("cache_read", "cache_write", "cost"),
+    ]
+    assert days[2].split()[1:] == ["alice", "m", "3", "0", "3135", "171", "3072", "0", "3.3060"]
+    assert days[3].split() == ["all", "3", "0", "3135", "171", "3072", "0", "3.3060"]
+    by_provider = await run("usage", *config, "--by", "provider", cwd=server.file.parent)
+    assert by_provider.stdout.splitlines()[2].split()[1] == "first"
+    as_json = await run("usage", *config, "--json", "--days", "1", cwd=server.file.parent)
+    assert json.loads(as_json.stdout)["days"][0]["requests"] == 3
+    wrong = await run("usage", *config, "--by", "colour", cwd=server.file.parent)
+    assert (wrong.status, "one of key, provider, model" in wrong.output) == (2, True)
+
+
+@pytest.mark.parametrize("zone", ["Asia/Kolkata", "America/St_Johns", "Pacific/Kiritimati"])
+async def test_days_begin_at_the_configured_midnight(
+    zone: str, upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    server = await relay(kept(upstream, timezone=zone))
+    await ask(http, server, headers=AS["alice"])
+    await server.stop()
+    ran = await run("usage", "-c", server.file.name, "--json", cwd=server.file.parent)
+    report = json.loads(ran.stdout)
+    assert [row["start"][10:19] for row in report["days"]] == ["T00:00:00"]
+    assert [row["start"][13:19] for row in report["hours"]] == [":00:00"]
+
+
+ANSWERS: dict[str, tuple[Answer, str]] = {
+    "told nothing": (chat_stream("one two three", usage=None), "OK"),
+    "broke off": (chat_stream("one two three four five").but(cut_after=700), "UR"),
+}
+
+
+@pytest.mark.parametrize(("answer", "code"), ANSWERS.values(), ids=ANSWERS)
+async def test_a_usage_that_was_not_told_is_estimated_and_says_so(
+    answer: Answer, code: str, upstream: FakeUpstream, relay: Start
+) -> None:
+    upstream.script(answer)
+    server = await relay(kept(upstream))
+    async with dial(server) as wire:
+        await wire.post("openai", AS["alice"], text="x" * 3000)
+        await wire.reply()
+    await server.logged()
+    (record,) = [record for record in server.log() if "code" in record]
+    assert (record["code"], record["estimated"]) == (code, True)
+    assert 1.0 < record["cost"] < 1.2
+    await server.stop()
+    ran = await run("usage", "-c", server.file.name, "--json", cwd=server.file.parent)
+    (row,) = json.loads(ran.stdout)["days"]
+    assert row["estimated"] == 1
+    assert 1000 < row["tokens_in"] < 1100
+    assert 2 <= row["tokens_out"] < 20
+
+
+# ---- The file
+
+
+def totals(file: Path) -> tuple[int, int]:
+    """(requests, tokens) of the file's days; it has to be whole."""
+    data = sqlite3.connect(file)
+    try:
+        assert data.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        query = "SELECT sum(requests), sum(tokens_in + tokens_out) FROM usage WHERE span = ?"
+        sums = [data.execute(query, (span,)).fetchone() for span in (3600, 86400)]
+        spent = data.execute("SELECT sum(tokens) FROM spent WHERE length(period) = 7").fetchone()
+    finally:
+        data.close()
+    assert sums[0] == sums[1]
+    assert spent[0] == sums[0][1]
+    return sums[0]
+
+
+async def load(http: ClientSession, server: RelayProcess, answered: list[float]) -> None:
+    """Requests one after the other until relay is gone; when each was answered."""
+    clock = asyncio.get_running_loop().time
+    while server.process.returncode is None:
+        try:
+            reply = await ask(http, server, headers=AS["alice"])
+        except (OSError, ClientError):
+            return
+        if reply.status == 200 and reply.clean:
+            answered.append(clock())
+
+
+async def test_killed_under_load(
+    upstream: FakeUpstream, relay: Start, http: ClientSession, tmp_path: Path
+) -> None:
+    """The file is whole, and lacks at most what was answered in the last second or so."""
+    settings = kept(upstream, state=f"sqlite:{tmp_path}/state.db")
+    server = await relay(settings)
+    answered: list[float] = []
+    clients = [asyncio.create_task(load(http, server, answered)) for _ in range(4)]
+    await asyncio.sleep(3)
+    os.kill(server.pid, signal.SIGKILL)
+    killed = asyncio.get_running_loop().time()
+    await asyncio.gather(*clients)
+    requests, tokens = totals(tmp_path / "state.db")
+    assert tokens == requests * 1102
+    # a batch a second, and some time for a busy machine to write it
+    assert sum(1 for moment in answered if moment < killed - 2) <= requests
+    assert requests <= len(answered) + len(clients)
+    again = await relay(settings)
+    assert (await ask(http, again, headers=AS["alice"])).status == 200
+    assert await again.stop() == 0
+    assert totals(tmp_path / "state.db")[0] == requests + 1
+
+
+async def test_two_processes_on_one_file_add_up(
+    upstream: FakeUpstream, relay: Start, http: ClientSession, tmp_path: Path
+) -> None:
+    settings = kept(upstream, state=f"sqlite:{tmp_path}/state.db")
+    servers = list(await asyncio.gather(relay(settings), relay(settings), relay(settings)))
+
+    async def some(server: RelayProcess) -> None:
+        for _ in range(40):
+            assert (await ask(http, server, headers=AS["alice"])).status == 200
+
+    await asyncio.gather(*(some(server) for server in servers for _ in range(2)))
+    assert [await server.stop() for server in servers] == [0, 0, 0]
+    assert totals(tmp_path / "state.db") == (240, 240 * 1102)
+
+
+async def start_fails(relay: Start, settings: JSON) -> str:
+    with pytest.raises(RuntimeError, match="status 2") as caught:
+        await relay(settings)
+    return str(caught.value)
+
+
+async def test_a_broken_file_is_said_plainly(
+    upstream: FakeUpstream, relay: Start, tmp_path: Path
+) -> None:
+    file = tmp_path / "state.db"
+    file.write_bytes(b"this is no database " * 1000)
+    said = await start_fails(relay, kept(upstream, state=f"sqlite:{file}"))
+    assert "state.db cannot be used: file is not a database; move it away" in said
+    assert file.read_bytes().startswith(b"this is no database")
+
+
+async def test_a_newer_schema_is_not_touched(
+    upstream: FakeUpstream, relay: Start, tmp_path: Path
+) -> None:
+    file = tmp_path / "state.db"
+    server = await relay(kept(upstream, state=f"sqlite:{file}"))
+    await server.stop()
+    with sqlite3.connect(file) as data:
+        data.execute("PRAGMA user_version = 99")
+    data.close()
+    said = await start_fails(relay, kept(upstream, state=f"sqlite:{file}"))
+    assert "it has schema 99, this relay knows 1" in said
+
+
+async def test_another_programs_database_is_left_alone(
+    upstream: FakeUpstream, relay: Start, tmp_path: Path
+) -> None:
+    file = tmp_path / "state.db"
+    with sqlite3.connect(file) as data:
+        data.execute("CREATE TABLE theirs (x)")
+    data.close()
+    said = await start_fails(relay, kept(upstream, state=f"sqlite:{file}"))
+    assert "it is the database of another program" in said
+
+
+async def test_where_it_lies_when_nobody_says(
+    upstream: FakeUpstream, relay: Start, tmp_path: Path
+) -> None:
+    """Beside the configuration, or in systemd's folder; a relative path begins there too."""
+    home = tmp_path / "state"
+    home.mkdir()
+    beside = await relay(kept(upstream))
+    assert (beside.file.parent / "relay.db").exists()
+    env = {"STATE_DIRECTORY": f"{home}:/elsewhere"}
+    there = await relay(kept(upstream), env=env)
+    assert (home / "relay.db").exists()
+    assert not (there.file.parent / "relay.db").exists()
+    await relay(kept(upstream, state="sqlite:mine.db"), env=env)
+    assert (home / "mine.db").stat().st_mode & 0o777 == 0o600
+    await relay(kept(upstream, state="memory"), env=env)
+    assert sorted(path.name for path in home.iterdir() if path.suffix == ".db") == [
+        "mine.db",
+        "relay.db",
+    ]
+
+
+async def test_a_file_that_is_locked_is_waited_for_and_nothing_is_lost(
+    upstream: FakeUpstream, relay: Start, http: ClientSession, tmp_path: Path
+) -> None:
+    """Another program holds the file: relay serves on, says so, and writes it all later."""
+    file = tmp_path / "state.db"
+    server = await relay(kept(upstream, state=f"sqlite:{file}"))
+    holder = sqlite3.connect(file, isolation_level=None)
+    try:
+        holder.execute("BEGIN EXCLUSIVE")
+        for _ in range(5):
+            assert (await ask(http, server, headers=AS["alice"])).status == 200
+        await server.says("the state store is down", within=15)
+        async with http.get(f"{server.url}/readyz") as response:
+            assert response.status == 200
+            assert "the state store is down" in await response.text()
+        assert (await ask(http, server, headers=AS["alice"])).status == 200
+        holder.execute("ROLLBACK")
+    finally:
+        holder.close()
+    await server.says("the state store is back", within=15)
+    await server.stop()
+    assert totals(file) == (6, 6 * 1102)
