@@ -170,12 +170,12 @@ async def test_every_value_that_makes_no_sense_is_told(tmp_path: Path) -> None:
 
 
 LATER = """\
-state: sqlite:relay.db
+state: redis://127.0.0.1
 tls: {certificate: a, key: b}
 record: {directory: records}
 plugins: [mine.py]
 keys:
-  alice: {key: x, limits: {rpm: 60}}
+  alice: {key: x, raw: true}
 providers:
   local: {api_format: openai, endpoint: "http://127.0.0.1:1/v1"}
   proxied: {api_format: openai, endpoint: "http://127.0.0.1:1/v1", proxy: "socks5://127.0.0.1:1"}
