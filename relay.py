@@ -15,8 +15,8 @@ A request goes
               (who)    (where)  (failover)               (bytes) (usage, log)
 
 The rule of this file: code refers only to what stands above it.  First come values
-(sections 1-15: pure; no await, no clock, no socket), then memory (16-22: synchronous, told
-the time), then I/O (23-35).  To follow one request start at `Relay.handle` and read upward.
+(sections 1-16: pure; no await, no clock, no socket), then memory (17-23: synchronous, told
+the time), then I/O (24-37).  To follow one request start at `Relay.handle` and read upward.
 
 Contents
      1. Errors                what can go wrong, and what it means
@@ -29,31 +29,33 @@ Contents
      8. Dialect: OpenAI Responses
      9. Pipes                 upstream bytes to client bytes
     10. Body                  a client's bytes, edited in place or not at all
-    11. Failures              what an upstream's error means
-    12. Presets               one row per known provider
-    13. Configuration         the YAML file, and everything wrong with it
-    14. Prices                what tokens cost
-    15. Plan                  a configuration compiled to answer "where may this go?"
-    16. Stickiness            which credential a conversation had last
-    17. Health                who is cooling down, why, until when
-    18. Balance               which of several equals goes first
-    19. Ledger                what was used, by the hour and by the day
-    20. Limits                who may ask now: rates, concurrency, budgets
-    21. Verdict               what a client is told when nothing worked
-    22. Metrics               what is counted, in Prometheus's words
-    23. Log                   one line per request
-    24. State                 where usage and budgets outlive the process
-    25. Upstream              one HTTP exchange with a provider
-    26. Demo                  the embedded provider
-    27. Client                who asks; the body read, the answer written
-    28. Exchange              one request and how it goes out
-    29. Relay                 from accept to settle
-    30. Forwarding            what is passed on unread: embeddings, images, audio, /p/
-    31. Operations            which path is whose; probes, lists, status
-    32. Server                sockets, signals, reload, drain
-    33. Grafana               a dashboard of the metrics
-    34. Console               a running relay, asked by a command
-    35. Command line          the commands as a table
+    11. HTTP                  a provider's reply: bytes in; head, body and end out
+    12. Failures              what an upstream's error means
+    13. Presets               one row per known provider
+    14. Configuration         the YAML file, and everything wrong with it
+    15. Prices                what tokens cost
+    16. Plan                  a configuration compiled to answer "where may this go?"
+    17. Stickiness            which credential a conversation had last
+    18. Health                who is cooling down, why, until when
+    19. Balance               which of several equals goes first
+    20. Ledger                what was used, by the hour and by the day
+    21. Limits                who may ask now: rates, concurrency, budgets
+    22. Verdict               what a client is told when nothing worked
+    23. Metrics               what is counted, in Prometheus's words
+    24. Log                   one line per request
+    25. State                 where usage and budgets outlive the process
+    26. Connections           HTTP/1.1 to providers, lean
+    27. Upstream              one HTTP exchange with a provider
+    28. Demo                  the embedded provider
+    29. Client                who asks; the body read, the answer written
+    30. Exchange              one request and how it goes out
+    31. Relay                 from accept to settle
+    32. Forwarding            what is passed on unread: embeddings, images, audio, /p/
+    33. Operations            which path is whose; probes, lists, status
+    34. Server                sockets, signals, reload, drain
+    35. Grafana               a dashboard of the metrics
+    36. Console               a running relay, asked by a command
+    37. Command line          the commands as a table
 """
 
 from __future__ import annotations
@@ -84,6 +86,7 @@ import select
 import signal
 import socket
 import sqlite3
+import ssl
 import sys
 import threading
 import time
@@ -117,6 +120,7 @@ from typing import (
     cast,
 )
 
+import aiohappyeyeballs
 import aiohttp
 import orjson
 import yaml
@@ -5847,7 +5851,248 @@ class Edits:
         return body
 
 
-# ==== 11. Failures ============================================================
+# ==== 11. HTTP ================================================================
+# What a provider sends on a connection, read as RFC 9112 says: bytes in; a head, the bytes of a
+# body, and an end out.  No socket here, so the laws can cut the bytes wherever they like.
+#
+#     status line, fields            -> `head`; 1xx come before it and are passed over
+#     a body of a known length       the end is counted
+#     a body in chunks               the end is said; extensions and trailers are passed over
+#     anything else                  the end is the connection's
+#
+# How long a body is must be beyond doubt, else the rest of one answer would be read as the next
+# one's beginning (response splitting): a length said twice differently or beside chunks, a coding
+# that is not `chunked` alone, a space before a colon, a bare CR make a `fault`.  What old servers
+# do and nobody can misread is taken: lines that end in LF, values that go on in the next line.
+
+_MOST_HEAD: Final = 1 << 16  # bytes; of interim heads and trailers likewise.  nginx: 32 KB
+_MOST_CHUNK_LINE: Final = 1 << 12  # a chunk's size and its extensions
+_MOST_INTERIM: Final = 16  # 102 and 103 may come repeatedly
+
+_HEAD_END: Final = re.compile(rb"\r?\n\r?\n")
+_STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-9]\d\d)(?: [^\r\0]*)?")
+_FIELD_NAME: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_FOLD: Final = re.compile(rb"\n[ \t]+")
+_LENGTH: Final = re.compile(r"\d{1,15}", re.ASCII)
+_CHUNK_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n\0]*)?\r\n")
+_HINT: Final = re.compile(r"\btimeout\s*=\s*(\d{1,6})\b", re.IGNORECASE)
+
+
+class Head(NamedTuple):
+    status: int
+    headers: CIMultiDictProxy[str]
+    version: int  # the minor one: HTTP/1.0 closes unless it says otherwise
+
+
+class ReplyDecoder:
+    """One reply.  Total: whatever the bytes, `feed` and `eof` never raise, `fault` says why not.
+
+    `kept`, at the end: the connection may carry another request.
+    """
+
+    __slots__ = ("_held", "_interim", "_left", "_read", "begun", "ended", "fault", "head", "kept")
+
+    def __init__(self) -> None:
+        self.head: Head | None = None
+        self.begun = self.ended = self.kept = False
+        self.fault = ""
+        self._read: Callable[[bytes], bytes] = self._in_head
+        self._held = bytearray()  # of a head, a chunk's line or the trailers
+        self._left = 0  # bytes of the body, or of a chunk and the line's end behind it
+        self._interim = 0
+
+    def feed(self, data: bytes) -> bytes:
+        """What of the body is in these bytes."""
+        if not data:
+            return b""
+        self.begun = True
+        return self._read(data)
+
+    def eof(self) -> None:
+        """The connection ended: so does the reply, or it lacks something."""
+        if self._read == self._until_close:
+            self.ended = True
+        elif not (self.ended or self.fault):
+            self._fail("broke off its answer" if self.head else "closed without an answer")
+
+    @property
+    def patience(self) -> float:
+        """Seconds for which the server says it keeps an idle connection."""
+        hint = _HINT.search(self.head.headers.get("Keep-Alive", "")) if self.head else None
+        return float(hint[1]) if hint else math.inf
+
+    def _fail(self, fault: str) -> bytes:
+        self.fault, self.kept, self._read = fault, False, self._ignored
+        return b""
+
+    def _ignored(self, data: bytes) -> bytes:
+        self.kept = False  # bytes behind the end belong to nobody
+        return b""
+
+    def _end(self, rest: bytes | bytearray) -> None:
+        self.ended, self._read = True, self._ignored
+        self.kept = self.kept and not rest
+
+    def _in_head(self, data: bytes) -> bytes:
+        held, before = self._held, len(self._held)
+        held += data
+        if held[:7] != b"HTTP/1."[: len(held)]:
+            return self._fail("does not answer in HTTP")
+        end = _HEAD_END.search(held, max(0, before - 3))
+        if (end.end() if end else len(held)) > _MOST_HEAD:
+            return self._fail("sent a head that is too large")
+        if not end:
+            return b""
+        text, rest = bytes(held[: end.start()]), bytes(held[end.end() :])
+        held.clear()
+        return self._headed(_head(text), rest)
+
+    def _headed(self, head: Head | str, rest: bytes) -> bytes:
+        if isinstance(head, str):
+            return self._fail(head)
+        if head.status >= 200:
+            return self._begin_body(head, rest)
+        self._interim += 1
+        if head.status == 101 or self._interim > _MOST_INTERIM:
+            return self._fail("sent an interim answer that nobody asked for")
+        return self._in_head(rest) if rest else b""
+
+    def _begin_body(self, head: Head, rest: bytes) -> bytes:
+        length = _body_length(head)
+        if isinstance(length, str):
+            return self._fail(length)
+        self.head, self.kept = head, _keeps(head) and length != _BY_CLOSE
+        self._left = max(0, length)
+        if not length:
+            self._end(rest)
+            return b""
+        ways = {_BY_CLOSE: self._until_close, _IN_CHUNKS: self._in_chunks}
+        self._read = ways.get(length, self._of_length)
+        return self._read(rest) if rest else b""
+
+    def _until_close(self, data: bytes) -> bytes:
+        return data
+
+    def _of_length(self, data: bytes) -> bytes:
+        body = data[: self._left]
+        self._left -= len(body)
+        if not self._left:
+            self._end(data[len(body) :])
+        return body
+
+    def _in_chunks(self, data: bytes) -> bytes:
+        if self._held:
+            data = bytes(self._held) + data
+            self._held.clear()
+        at, parts = 0, list[bytes]()
+        while at < len(data) and not (self.ended or self.fault):
+            if self._left > 2:  # of a chunk that began in earlier bytes
+                parts.append(data[at : at + self._left - 2])
+                at += len(parts[-1])
+                self._left -= len(parts[-1])
+            elif self._left:  # the line's end behind it
+                if data[at] != b"\r\n"[2 - self._left]:
+                    self._fail("sent a chunk that is longer than it said")
+                at, self._left = at + 1, self._left - 1
+            else:
+                at = self._chunk_line(data, at)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _chunk_line(self, data: bytes, at: int) -> int:
+        """The size of the next chunk; the place behind that, or the end of the bytes."""
+        line = _CHUNK_LINE.match(data, at)
+        if (line.end() if line else len(data)) - at > _MOST_CHUNK_LINE:
+            # a line that is no chunk's, or would be a very long one
+            self._fail("sent a broken chunk")
+        elif not line and data.find(b"\n", at) >= 0:
+            self._fail("sent a broken chunk")
+        elif not line:
+            self._held += data[at:]
+        elif size := int(line[1], 16):
+            self._left = size + 2
+            return line.end()
+        else:
+            self._read = self._in_trailers
+            self._held += b"\n"  # so that a blank line ends them, also where there are none
+            self._in_trailers(data[line.end() :])
+        return len(data)
+
+    def _in_trailers(self, data: bytes) -> bytes:
+        """Nobody here reads them."""
+        before = len(self._held)
+        self._held += data
+        end = _HEAD_END.search(self._held, max(0, before - 3))
+        if (end.end() if end else len(self._held)) > _MOST_HEAD:
+            self._fail("sent trailers that are too large")
+        elif end:
+            self._end(self._held[end.end() :])
+            self._held.clear()
+        return b""
+
+
+_BY_CLOSE, _IN_CHUNKS = -1, -2
+
+
+def _head(text: bytes) -> Head | str:
+    """A head without the blank line behind it, or what is wrong with it."""
+    text = text.replace(b"\r\n", b"\n")
+    if b"\r" in text or b"\0" in text:
+        return "sent a bare CR or NUL in its head"
+    first, _, rest = text.partition(b"\n")
+    said = _STATUS_LINE.fullmatch(first)
+    if not said or rest.startswith((b" ", b"\t")):
+        return "does not answer in HTTP"
+    headers: CIMultiDict[str] = CIMultiDict()
+    for line in _FOLD.sub(b" ", rest).split(b"\n") if rest else ():
+        name, colon, value = line.partition(b":")
+        if not colon or not _FIELD_NAME.fullmatch(name):
+            return "sent a header that is none"
+        headers.add(name.decode(), value.strip(b" \t").decode(errors="surrogateescape"))
+    return Head(int(said[2]), CIMultiDictProxy(headers), int(said[1]))
+
+
+def _body_length(head: Head) -> int | str:
+    """How many bytes, or how else the end is known; or why it is not."""
+    said = head.headers.getall("Content-Length", ())
+    lengths = {length.strip() for line in said for length in line.split(",")}
+    codings = [coding.strip().lower() for coding in head.headers.getall("Transfer-Encoding", ())]
+    if head.status in (204, 304):
+        return 0
+    if not codings and not lengths:
+        return _BY_CLOSE
+    if codings == ["chunked"] and not lengths and head.version == 1:
+        return _IN_CHUNKS
+    if codings or len(lengths) > 1 or not _LENGTH.fullmatch(min(lengths)):
+        return "leaves in doubt how long its answer is"
+    return int(min(lengths))
+
+
+def _keeps(head: Head) -> bool:
+    said = {
+        word.strip().lower() for word in ",".join(head.headers.getall("Connection", ())).split(",")
+    }
+    return "close" not in said and (head.version == 1 or "keep-alive" in said)
+
+
+def request_text(target: str, host: str, headers: Mapping[str, str], length: int) -> bytes:
+    """The head of a POST; ValueError for what would break out of its line."""
+    lines = [f"POST {target} HTTP/1.1"]
+    if not any(name.lower() == "host" for name in headers):
+        lines.append(f"Host: {host}")
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    text = "\r\n".join((*lines, f"Content-Length: {length}", "", ""))
+    ends = len(lines) + 2
+    if text.count("\r") != ends or text.count("\n") != ends or "\0" in text:
+        raise ValueError("a header holds a line's end")
+    if not _TARGET.fullmatch(target):
+        raise ValueError("an address that is none")
+    return text.encode(errors="surrogateescape")
+
+
+_TARGET: Final = re.compile(r"/[!-~]*")
+
+
+# ==== 12. Failures ============================================================
 # What a provider's error means.  The body is looked at before the status: a 429 means five
 # different things, a 403 is an empty plan at one provider and a wrong key at another, a 400 can
 # be a debt, and an error can hide in a 200.  The tables stand with the presets; here is how they
@@ -6031,7 +6276,7 @@ def _calendar(reset: str, now: float) -> float | None:
     return then.timestamp() - now
 
 
-# ==== 12. Presets =============================================================
+# ==== 13. Presets =============================================================
 # One row per account host: where it lives, how it wants to be spoken to, how it fails
 # (the makers' documents and public issues, named where a row is odd).  Adding a provider is
 # adding a row; what is odd about it is data in that row.  Bases are exact: nothing is guessed
@@ -6652,7 +6897,7 @@ PRESET_ALIASES: Final[dict[str, tuple[str, str]]] = {
 # fmt: on
 
 
-# ==== 13. Configuration =======================================================
+# ==== 14. Configuration =======================================================
 # A dataclass field is a key: its kind (how it is read, its schema), its sentence in the
 # reference, its default.  Reading never stops at the first mistake: what is wrong is noted
 # with its place in the file, and reading goes on.  The environment and files of secrets are
@@ -7357,7 +7602,7 @@ def _table_schema(cls: Any) -> JSON:
     } | ({"required": required} if required else {})
 
 
-# ==== 14. Prices ==============================================================
+# ==== 15. Prices ==============================================================
 # What tokens cost.  Money is a whole number of billionths of whatever `prices` is in, so that
 # sums are exact, whoever adds them up and in whatever order.  What is not paid by the token
 # costs nothing, though it is counted: a plan paid in advance, a server of one's own.
@@ -7429,7 +7674,7 @@ def likely_output(body: JSON) -> int:
     return next((most for most in said if isinstance(most, int) and most > 0), _USUAL_OUTPUT)
 
 
-# ==== 15. Plan ================================================================
+# ==== 16. Plan ================================================================
 # A configuration compiled for answering "where may this go?".  Frozen: a reload builds another
 # and swaps it whole, a request keeps the one it began with.
 #
@@ -8212,7 +8457,7 @@ def _fields(old: Any, new: Any) -> str:
 #        interleave, which is why there are no locks                           #
 ################################################################################
 
-# ==== 16. Stickiness ==========================================================
+# ==== 17. Stickiness ==========================================================
 # Which credential a conversation had last.  Prompt caches and sealed reasoning belong to an
 # account, so a conversation that wanders pays for its prompt again and loses its thoughts.
 #
@@ -8373,7 +8618,7 @@ def _pool(credential: str) -> str:
     return credential.rpartition("/")[0]
 
 
-# ==== 17. Health ==============================================================
+# ==== 18. Health ==============================================================
 # Who is cooling down, why, and until when.  A cooldown is a prediction, not a verdict: short
 # marks end within half an hour, a plan's at its reset.  Marks are keyed by stable names, so
 # they outlive a reload; a changed key has another name, and so begins with a clean slate.
@@ -8601,7 +8846,7 @@ def _marked(error: UpstreamError, before: Mark | None, now: float, began: float)
     return Mark(row.name, now, now + seconds, said is None, times, words)
 
 
-# ==== 18. Balance =============================================================
+# ==== 19. Balance =============================================================
 # Which of several equals goes first.  A conversation stays with what served it last, because
 # caches and sealed reasoning belong to an account; for the others the route's mode decides, first
 # among targets of one rank, then among the credentials of a target's plan:
@@ -8787,7 +9032,7 @@ def _remember(memory: dict[str, T], name: str, value: T) -> None:
         del memory[next(iter(memory))]
 
 
-# ==== 19. Ledger ==============================================================
+# ==== 20. Ledger ==============================================================
 # What was used: totals of every hour and every day, per key, provider and model, and the latest
 # requests.  Here is only what was added since the store took the last batch; each request is
 # added twice, to its hour and to its day, so that old hours can go and nothing need be summed.
@@ -8915,7 +9160,7 @@ class Ledger:
         return added, lines
 
 
-# ==== 20. Limits ==============================================================
+# ==== 21. Limits ==============================================================
 # Who may ask now.  A permit is taken at admission, for what the request may come to, and given
 # back once, at its end, for what it came to.
 #
@@ -9134,7 +9379,7 @@ def budget(limits: LimitConfig, word: str) -> int | None:
     return round(most * MONEY) if word.startswith("cost") else int(most)
 
 
-# ==== 21. Verdict =============================================================
+# ==== 22. Verdict =============================================================
 # What a client is told when no target is left.  One failed target keeps its class: a limit is a
 # 429, overload a 529 or 503, a timeout a 504.  A provider's 401 is never the client's: clients
 # log out on it, and it is relay's credential that was refused, so it is a 502.  Several failed
@@ -9264,7 +9509,7 @@ def termination(error: RelayError) -> str:
     return error.code
 
 
-# ==== 22. Metrics =============================================================
+# ==== 23. Metrics =============================================================
 # Numbers of what happened, declared once and told twice: here in Prometheus's words, and in
 # OpenTelemetry's where a collector is configured.  Names are OpenTelemetry's; from them come
 # the others by its own rules for Prometheus: dots are underscores, the unit is a suffix, and a
@@ -9542,7 +9787,7 @@ def _number_text(number: float) -> str:
 #                                     I/O                                      #
 ################################################################################
 
-# ==== 23. Log =================================================================
+# ==== 24. Log =================================================================
 # One line per request, written when it is over, and a few events in between.  Text for people
 # on a terminal, JSON otherwise.  Secrets were taken out by whoever made the text; headers and
 # bodies never come here.  Writing is a thread's work: a pipe that nobody reads holds up that
@@ -9705,7 +9950,7 @@ def _request_text(record: JSON) -> str:
     return "  ".join(_plain(step) for step in steps if step)
 
 
-# ==== 24. State ===============================================================
+# ==== 25. State ===============================================================
 # Where usage, budgets and cooldowns outlive the process: nowhere, or in a SQLite file that
 # several processes may share.  Requests never wait for it.  Once a second the keeper takes what
 # memory gathered as one batch to the store, and brings back what other relays put there; a batch
@@ -10090,7 +10335,336 @@ class Keeper:
         self.trouble = trouble
 
 
-# ==== 25. Upstream ============================================================
+# ==== 26. Connections =========================================================
+# HTTP/1.1 to providers on bare asyncio transports: what a general client does for a request costs
+# three times as much as the bytes do.  One class per thing that lives: a `Link` as long as its
+# socket, a `LinkReply` as long as one answer, `Connections` as long as the process.
+#
+#     post     the freshest idle link, or a new one (names cached, happy eyeballs, TLS verified)
+#     head     awaited; what arrives meanwhile is decoded, whether or not all of the body is out
+#     read     blocks as they come; a client that is slow stops the reading, not only the writing
+#     end      counted or said: the link is idle again at once.  By a close, a fault, bytes behind
+#              the end, a body not all out, or a reader who left: it is closed, and nothing else is
+#
+# A link that the provider closes while the request is on its way cannot be told from one that was
+# closed before.  So a request is said again only if it went out on a link that had served
+# before, and if not one byte of an answer came; and then on a new link, once.
+
+_MOST_UNREAD: Final = 1 << 16  # bytes of an answer that wait for their reader; then reading rests
+_MOST_IDLE: Final = 60.0  # seconds
+_SHORT_BODY: Final = 1 << 16  # up to here one copy is cheaper than another system call
+_NAMES_KEPT: Final = 10.0  # seconds for which an address is not looked up again
+_EYEBALLS: Final = 0.25  # seconds before the next address is tried beside one (RFC 8305)
+
+
+class LinkReply:
+    """A provider's answer on a link; `Reply`, once its head is here."""
+
+    __slots__ = (
+        "_blocks",
+        "_decoder",
+        "_error",
+        "_link",
+        "_unread",
+        "_waiter",
+        "headers",
+        "status",
+    )
+
+    def __init__(self, link: Link) -> None:
+        self.status = 0
+        self.headers: Mapping[str, str] = {}
+        self._link: Link | None = link
+        self._decoder = ReplyDecoder()
+        self._blocks: list[bytes] = []
+        self._unread = 0
+        self._error: UpstreamError | None = None
+        self._waiter: asyncio.Future[None] | None = None
+
+    @property
+    def begun(self) -> bool:
+        """Has the provider said anything at all?"""
+        return self._decoder.begun
+
+    async def begin(self) -> None:
+        """Wait for the head."""
+        while not (head := self._decoder.head):
+            if self._error:
+                raise self._error
+            await self._more()
+        self.status, self.headers = head.status, head.headers
+
+    async def read(self) -> bytes:
+        while not self._blocks:
+            if self._decoder.ended:
+                return b""
+            if self._error:
+                raise self._error
+            await self._more()
+        blocks, self._blocks, self._unread = self._blocks, [], 0
+        if self._link:
+            self._link.resume()
+        return blocks[0] if len(blocks) == 1 else b"".join(blocks)
+
+    def close(self) -> None:
+        """Whatever is still to come is not wanted."""
+        link, self._link = self._link, None
+        self._blocks.clear()
+        if link:
+            link.close()
+
+    async def _more(self) -> None:
+        self._waiter = asyncio.get_running_loop().create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    # What the link tells
+
+    def take(self, data: bytes) -> None:
+        decoder = self._decoder
+        if block := decoder.feed(data):
+            self._blocks.append(block)
+            self._unread += len(block)
+        if decoder.ended or decoder.fault:
+            self._over()
+        elif self._unread > _MOST_UNREAD and self._link:
+            self._link.pause()
+        self._wake()
+
+    def lost(self, error: Exception | None) -> None:
+        """The connection is gone: that may be the end, a break, or nothing new."""
+        if self._link:
+            said = getattr(error, "strerror", None) or str(error or "")
+            if error:
+                self._error = UpstreamError("transient", f"broke off its answer ({said})")
+            if not self._decoder.begun:
+                message = "closed the connection without an answer"
+                self._error = UpstreamError("transient", message, scope="endpoint")
+            if not error:
+                self._decoder.eof()
+            self._over()
+        self._wake()
+
+    def _over(self) -> None:
+        """No byte more is taken; the link is free, if all is as it should be."""
+        link, self._link = self._link, None
+        if self._decoder.fault:
+            self._error = self._error or UpstreamError("transient", self._decoder.fault)
+        if link and self._decoder.kept:
+            link.release(self._decoder.patience)
+        elif link:
+            link.close()
+
+    def _wake(self) -> None:
+        if self._waiter and not self._waiter.done():
+            self._waiter.set_result(None)
+
+
+class Link(asyncio.Protocol):
+    """One connection to a provider: a request goes out, its answer comes in, then the next."""
+
+    def __init__(self, connections: Connections, origin: str) -> None:
+        self.origin = origin
+        self.served = 0  # requests
+        self.until = 0.0  # when an idle link is too old, in the event loop's time
+        self._connections = connections
+        self._transport: asyncio.Transport | None = None
+        self._reply: LinkReply | None = None
+        self._paused = False
+
+    def ask(self, head: bytes, body: bytes) -> LinkReply:
+        reply = self._reply = LinkReply(self)
+        self.served += 1
+        if self._transport is None:
+            reply.lost(None)
+        elif len(body) <= _SHORT_BODY:
+            self._transport.write(head + body)
+        else:
+            self._transport.write(head)
+            self._transport.write(body)
+        return reply
+
+    def pause(self) -> None:
+        if self._transport and not self._paused:
+            self._transport.pause_reading()
+            self._paused = True
+
+    def resume(self) -> None:
+        if self._transport and self._paused:
+            self._transport.resume_reading()
+            self._paused = False
+
+    def release(self, patience: float) -> None:
+        """The answer is here; may another request follow?  Not behind a body not all sent."""
+        self._reply = None
+        transport = self._transport
+        if transport is None or transport.is_closing() or transport.get_write_buffer_size():
+            self.close()
+            return
+        self.resume()
+        self._connections.keep(self, min(_MOST_IDLE, patience - 1))
+
+    def close(self) -> None:
+        """At once: nobody waits for what is still to be sent."""
+        transport, self._transport, self._reply = self._transport, None, None
+        if transport:
+            transport.abort()
+        self._connections.forget(self)
+
+    @property
+    def usable(self) -> bool:
+        return self._transport is not None and not self._transport.is_closing()
+
+    # What the transport tells
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        if self._reply:
+            self._reply.take(data)
+        else:  # unasked: not to be taken for an answer to what will be asked
+            self.close()
+
+    def eof_received(self) -> None:
+        self.connection_lost(None)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        reply, self._reply = self._reply, None
+        if reply:
+            reply.lost(exc)
+        self.close()
+
+
+class Connections:
+    """The links to all providers, by origin: those idle, and how new ones are made."""
+
+    def __init__(self) -> None:
+        self._links: set[Link] = set()
+        self._idle: dict[str, list[Link]] = {}
+        self._names: dict[tuple[str, int], tuple[float, asyncio.Future[list[Any]]]] = {}
+        self._sweeping: asyncio.TimerHandle | None = None
+
+    async def post(
+        self, url: str, headers: Mapping[str, str], body: bytes, patience: float
+    ) -> LinkReply:
+        """The reply, with its head; UpstreamError, OSError or ValueError if there is none."""
+        scheme, _, rest = url.partition("://")
+        place, slash, path = rest.partition("#")[0].partition("/")
+        origin = f"{scheme}://{place}"
+        head = request_text(slash + path or "/", place, headers, len(body))
+        if link := self._freshest(origin):
+            with contextlib.suppress(_Stale):
+                return await self._ask(link, head, body)
+        link = await self._opened(origin, patience)
+        return await self._ask(link, head, body)
+
+    @staticmethod
+    async def _ask(link: Link, head: bytes, body: bytes) -> LinkReply:
+        reply = link.ask(head, body)
+        try:
+            await reply.begin()
+        except UpstreamError as error:
+            if link.served > 1 and not reply.begun:
+                raise _Stale from error
+            raise
+        finally:
+            if not reply.status:  # failed, or nobody waits any longer
+                reply.close()
+        return reply
+
+    def keep(self, link: Link, seconds: float) -> None:
+        if seconds <= 0:
+            link.close()
+            return
+        loop = asyncio.get_running_loop()
+        link.until = loop.time() + seconds
+        self._idle.setdefault(link.origin, []).append(link)
+        if not self._sweeping:
+            self._sweeping = loop.call_later(_MOST_IDLE / 4, self._sweep)
+
+    def forget(self, link: Link) -> None:
+        self._links.discard(link)
+        idle = self._idle.get(link.origin, [])
+        if link in idle:
+            idle.remove(link)
+
+    async def close(self) -> None:
+        if self._sweeping:
+            self._sweeping.cancel()
+        for link in list(self._links):
+            link.connection_lost(None)
+        await asyncio.sleep(0)  # the transports' own last calls
+
+    def _freshest(self, origin: str) -> Link | None:
+        idle, now = self._idle.get(origin, []), asyncio.get_running_loop().time()
+        while idle:
+            link = idle.pop()
+            if link.usable and link.until > now:
+                return link
+            link.close()
+        return None
+
+    def _sweep(self) -> None:
+        """Close what has been idle for too long."""
+        loop = asyncio.get_running_loop()
+        for link in [link for idle in self._idle.values() for link in idle]:
+            if link.until <= loop.time():
+                link.close()
+        self._idle = {origin: idle for origin, idle in self._idle.items() if idle}
+        self._sweeping = loop.call_later(_MOST_IDLE / 4, self._sweep) if self._idle else None
+
+    async def _opened(self, origin: str, patience: float) -> Link:
+        parts = urllib.parse.urlsplit(origin)
+        secure, host = parts.scheme == "https", parts.hostname or ""
+        try:
+            async with asyncio.timeout(patience):
+                addresses = await self._addresses(host, parts.port or (443 if secure else 80))
+                sock = await aiohappyeyeballs.start_connection(
+                    addresses, happy_eyeballs_delay=_EYEBALLS, interleave=1
+                )
+                _, link = await asyncio.get_running_loop().create_connection(
+                    lambda: Link(self, origin),
+                    sock=sock,
+                    ssl=self._tls if secure else None,
+                    server_hostname=host if secure else None,
+                )
+        except TimeoutError:
+            message = "could not be connected to in time"
+            raise UpstreamError("timeout", message, scope="endpoint") from None
+        self._links.add(link)
+        return link
+
+    @functools.cached_property
+    def _tls(self) -> ssl.SSLContext:
+        """Made when first needed: reading the system's certificates takes a while."""
+        context = ssl.create_default_context()
+        context.set_alpn_protocols(["http/1.1"])
+        return context
+
+    async def _addresses(self, host: str, port: int) -> list[Any]:
+        """Looked up once for all who ask at the same time, and for a while after."""
+        loop = asyncio.get_running_loop()
+        until, found = self._names.get((host, port), (0.0, None))
+        if found is None or until < loop.time():
+            lookup = loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
+            found = asyncio.ensure_future(lookup)
+            self._names[host, port] = (loop.time() + _NAMES_KEPT, found)
+            found.add_done_callback(functools.partial(self._looked_up, host, port))
+        return await asyncio.shield(found)
+
+    def _looked_up(self, host: str, port: int, found: asyncio.Future[list[Any]]) -> None:
+        if found.cancelled() or found.exception():
+            self._names.pop((host, port), None)
+
+
+class _Stale(Exception):
+    """A kept link that turned out to be closed."""
+
+
+# ==== 27. Upstream ============================================================
 # One HTTP exchange with a provider.  Foreign exceptions become ours here and nowhere else: a
 # provider that says nothing is an UpstreamError like one that says no.  Answers are read in the
 # blocks they come in and in the coding they have; whoever must understand them inflates them.
@@ -10142,13 +10716,27 @@ class HTTPReply:
 class Upstream:
     """Connections to providers."""
 
-    def __init__(self) -> None:
+    def __init__(self, lean: bool = True) -> None:
+        """`lean`: by `Connections` where they can; else, and always, by aiohttp's client."""
+        self._lean = lean
+        self._connections = Connections()
         # No limit: aiohttp's default of 100 makes the 101st open stream wait for minutes.
         self._session = _session(aiohttp.TCPConnector(limit=0, keepalive_timeout=60))
         self._fresh = _session(aiohttp.TCPConnector(limit=0, force_close=True))
 
     async def post(self, outgoing: Outgoing, timeouts: TimeoutConfig) -> Reply:
         """The reply's head; UpstreamError if there is none."""
+        try:
+            if self._lean and _is_plain(outgoing.url):
+                return await self._connections.post(
+                    outgoing.url, outgoing.headers, outgoing.body, timeouts.connect
+                )
+            return await self._posted(outgoing, timeouts)
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise _unreachable(error) from error
+
+    async def _posted(self, outgoing: Outgoing, timeouts: TimeoutConfig) -> Reply:
+        """By way of aiohttp's client."""
         reused: dict[str, bool] = {}
         try:
             return await self._post(self._session, outgoing, timeouts, reused)
@@ -10156,13 +10744,8 @@ class Upstream:
             # A kept connection that the provider was just closing: the request never arrived.
             # The next kept one may be as stale, so the second try makes its own.
             if isinstance(error, aiohttp.ClientConnectorError) or not reused:
-                raise _unreachable(error) from error
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise _unreachable(error) from error
-        try:
-            return await self._post(self._fresh, outgoing, timeouts, {})
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise _unreachable(error) from error
+                raise
+        return await self._post(self._fresh, outgoing, timeouts, {})
 
     async def send(
         self,
@@ -10205,6 +10788,7 @@ class Upstream:
         return HTTPReply(response)
 
     async def close(self) -> None:
+        await self._connections.close()
         await self._session.close()
         await self._fresh.close()
 
@@ -10234,6 +10818,11 @@ def _unreachable(error: BaseException) -> UpstreamError:
     if isinstance(error, aiohttp.ClientResponseError):  # its text quotes URL and bytes
         return UpstreamError("transient", "does not answer in HTTP")
     return UpstreamError("transient", f"cannot be reached ({_said(error)})", scope="endpoint")
+
+
+def _is_plain(url: str) -> bool:
+    """Neither user and password in the address nor a name that has to be made ASCII."""
+    return "@" not in url.split("/", 3)[2] and url.isascii()
 
 
 async def _note_reuse(session: object, context: Any, params: object) -> None:
@@ -10323,7 +10912,7 @@ class Inflater:
         return UpstreamError("transient", f"sent a broken content coding: {why}")
 
 
-# ==== 26. Demo ================================================================
+# ==== 28. Demo ================================================================
 # The embedded provider: no key, no network, always the same answer to the same request.  It
 # calls a tool when the user's words ask for one, so that an agent's loop can be seen whole.
 
@@ -10416,7 +11005,7 @@ def _in_words(events: Iterable[Event]) -> Iterator[Event]:
             yield event
 
 
-# ==== 27. Client ==============================================================
+# ==== 29. Client ==============================================================
 # The client's side of an exchange: who asks, the body as it is read, the answer as it is
 # written.
 
@@ -10601,7 +11190,7 @@ class Downstream:
                 await asyncio.sleep(self._interval - silence)
 
 
-# ==== 28. Exchange ============================================================
+# ==== 30. Exchange ============================================================
 # One client request and all that is known of it so far, and how it goes out on a lane: as the
 # bytes that came where the dialect is the same, else by way of the hub.
 
@@ -10924,7 +11513,7 @@ def request_headers(client: CIMultiDictProxy[str], stream: bool, same: bool) -> 
     return kept
 
 
-# ==== 29. Relay ===============================================================
+# ==== 31. Relay ===============================================================
 # One request from accept to settle.  Start at `Relay.handle`.  Until the first meaningful
 # event nothing has reached the client, so trying the next target is free; afterwards a break
 # is told in the client's own words and the connection is closed without an end, because
@@ -11560,7 +12149,7 @@ _SEAL_TROUBLE: Final = re.compile(
 )
 
 
-# ==== 30. Forwarding ==========================================================
+# ==== 32. Forwarding ==========================================================
 # What relay passes on without a dialect: embeddings, images, audio, rerank, moderations and old
 # completions go to the provider that their `model` field names, by the routes of any request;
 # /p/PROVIDER/... goes to that provider as it is.  Nothing is understood but the model's name;
@@ -11824,7 +12413,7 @@ def _usage_at_the_end(tail: bytes) -> Usage | None:
         return None
 
 
-# ==== 31. Operations ==========================================================
+# ==== 33. Operations ==========================================================
 # Which path is whose, and what is not a model's answer: probes, lists, status.  No probe ever
 # calls a provider.
 
@@ -12097,7 +12686,7 @@ def refused(request: web.BaseRequest, error: RelayError) -> web.Response:
     return web.Response(body=body, status=dialect.status(error), headers=headers)
 
 
-# ==== 32. Server ==============================================================
+# ==== 34. Server ==============================================================
 # Four verbs in a row: start, run, drain, stop.  SIGHUP builds another plan and swaps it in one
 # assignment, or says everything that is wrong and changes nothing.  SIGTERM and SIGINT stop
 # accepting, let streams finish within the grace period, and end what is left in the client's
@@ -12252,7 +12841,8 @@ class Server:
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
         keepalive = float(os.environ.get("RELAY_KEEPALIVE", "10"))
-        self.relay = Relay(plan, Upstream(), log, keepalive)
+        upstream = Upstream(lean=os.environ.get("RELAY_UPSTREAM") != "aiohttp")
+        self.relay = Relay(plan, upstream, log, keepalive)
         self.keeper = self._keeper(state_place(plan.config.state, source, os.environ))
         self.operations = Operations(self.relay, self.keeper)
         self._server = Listener(self.operations.handle, lambda: self.relay.plan.config.server)
@@ -12390,7 +12980,7 @@ def _remove_stale_socket(path: str) -> None:
             Path(path).unlink()
 
 
-# ==== 33. Grafana =============================================================
+# ==== 35. Grafana =============================================================
 # A dashboard of the metrics, ready for import: a row of this table for each panel.  A test holds
 # its queries to names that exist, and lets Prometheus's own tool read them.
 
@@ -12522,7 +13112,7 @@ def _panel(place: int, panel: Panel, source: JSON) -> JSON:
     }
 
 
-# ==== 34. Console =============================================================
+# ==== 36. Console =============================================================
 # A running relay, asked by a command: at the address it listens on, with the admin key, both of
 # the file that it was started with.  Whoever asks need not have the providers' keys in the
 # environment, nor need the file be without mistakes: the relay that runs may be older than they.
@@ -12589,7 +13179,7 @@ def console_of(source: Source) -> Console:
     return console
 
 
-# ==== 35. Command line ========================================================
+# ==== 37. Command line ========================================================
 # Arguments to a running server, or to an answer on paper.
 
 DEMO_CONFIG: Final = """\

@@ -215,7 +215,9 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     ours = {
         name: value
         for name, value in os.environ.items()
-        if not re.search(r"(?i)_API_KEY$|_AUTH_TOKEN$|_proxy$|^RELAY_|^STATE_DIRECTORY$", name)
+        if not re.search(
+            r"(?i)_API_KEY$|_AUTH_TOKEN$|_proxy$|^RELAY_(?!UPSTREAM$)|^STATE_DIRECTORY$", name
+        )
     }
     return ours | {"PYTHONUNBUFFERED": "1"} | dict(extra or {})
 
