@@ -4376,7 +4376,6 @@ def _responses_tools(wire: Wire) -> tuple[Tool, ...]:
 
 def _offered_in(wire: Wire, namespace: str = "") -> Iterator[Tool]:
     for item in wire.each("tools"):
-        item.rest(_RESPONSES_TOOL)
         kind = item.need("type", str)
         server = kind == "tool_search" and item.want("execution", str) != "client"
         if kind == "namespace":
@@ -4384,6 +4383,7 @@ def _offered_in(wire: Wire, namespace: str = "") -> Iterator[Tool]:
         elif kind not in _KINDS_OF_TOOL or server:  # runs at OpenAI
             item.drop(kind)
         else:
+            item.rest(_RESPONSES_TOOL)
             yield _responses_tool(item, kind, namespace)
 
 
