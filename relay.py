@@ -6744,9 +6744,9 @@ PRESETS: Final[dict[str, Preset]] = {
                "plan-ams": _bases("CAR", "https://token-plan-ams.xiaomimimo.com/v1", "/anthropic"),
                "regular": _bases("CAR", "https://api.xiaomimimo.com/v1", "/anthropic")},
         auth=_BEARER, quirks=_MIMO_QUIRKS),
-    "openai": Preset(                        # gpt-6 calls tools over Responses only
+    "openai": Preset(                        # Responses first: gpt-6 calls tools nowhere else
         key="OPENAI_API_KEY", globs=("gpt-*", "o1*", "o3*", "o4*", "chatgpt-*", "codex-*"),
-        plans={"regular": _bases("CR", "https://api.openai.com/v1")}, quirks=_OPENAI_QUIRKS),
+        plans={"regular": _bases("RC", "https://api.openai.com/v1")}, quirks=_OPENAI_QUIRKS),
     "anthropic": Preset(
         key="ANTHROPIC_API_KEY", globs=("claude-*",),
         plans={"regular": {"anthropic": "https://api.anthropic.com"}},
@@ -6763,7 +6763,7 @@ PRESETS: Final[dict[str, Preset]] = {
         plans={"regular": _bases("C", "https://api.mistral.ai/v1")}),
     "xai": Preset(
         key="XAI_API_KEY", globs=("grok-*",), quirks=_XAI_QUIRKS, errors=_XAI_ERRORS,
-        plans={"regular": _bases("CR", "https://api.x.ai/v1")}),
+        plans={"regular": _bases("RC", "https://api.x.ai/v1")}),
 
     # Clouds and resellers.  Most names there are maker/model, which is what "*/*" claims.
     # vertex wants `endpoints`, gemini: https://HOST/v1/projects/P/locations/L/publishers/google,

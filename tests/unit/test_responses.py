@@ -419,7 +419,7 @@ def test_request_n_is_a_prefix_of_request_n_plus_1() -> None:
         Message("user", (ToolResult("a", (Text("A"),)),)),
     ]
     bodies = [rendered(*turns[:count]) for count in (1, 3, 5)]
-    for before, after in zip(bodies, bodies[1:], strict=False):
+    for before, after in itertools.pairwise(bodies):
         count = len(before["input"])
         assert relay.dumps(after["input"][:count]) == relay.dumps(before["input"])
 
