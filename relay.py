@@ -15,8 +15,8 @@ A request goes
               (who)    (where)  (failover)               (bytes) (usage, log)
 
 The rule of this file: code refers only to what stands above it.  First come values
-(sections 1-16: pure; no await, no clock, no socket), then memory (17-23: synchronous, told
-the time), then I/O (24-37).  To follow one request start at `Relay.handle` and read upward.
+(sections 1-17: pure; no await, no clock, no socket), then memory (18-24: synchronous, told
+the time), then I/O (25-39).  To follow one request start at `Relay.handle` and read upward.
 
 Contents
      1. Errors                what can go wrong, and what it means
@@ -35,27 +35,29 @@ Contents
     14. Configuration         the YAML file, and everything wrong with it
     15. Prices                what tokens cost
     16. Plan                  a configuration compiled to answer "where may this go?"
-    17. Stickiness            which credential a conversation had last
-    18. Health                who is cooling down, why, until when
-    19. Balance               which of several equals goes first
-    20. Ledger                what was used, by the hour and by the day
-    21. Limits                who may ask now: rates, concurrency, budgets
-    22. Verdict               what a client is told when nothing worked
-    23. Metrics               what is counted, in Prometheus's words
-    24. Log                   one line per request
-    25. State                 where usage and budgets outlive the process
-    26. Connections           HTTP/1.1 to providers, lean
-    27. Upstream              one HTTP exchange with a provider
-    28. Demo                  the embedded provider
-    29. Client                who asks; the body read, the answer written
-    30. Exchange              one request and how it goes out
-    31. Relay                 from accept to settle
-    32. Forwarding            what is passed on unread: embeddings, images, audio, /p/
-    33. Operations            which path is whose; probes, lists, status
-    34. Server                sockets, signals, reload, drain
-    35. Grafana               a dashboard of the metrics
-    36. Console               a running relay, asked by a command
-    37. Command line          the commands as a table
+    17. Clients               what a coding tool must be told
+    18. Stickiness            which credential a conversation had last
+    19. Health                who is cooling down, why, until when
+    20. Balance               which of several equals goes first
+    21. Ledger                what was used, by the hour and by the day
+    22. Limits                who may ask now: rates, concurrency, budgets
+    23. Verdict               what a client is told when nothing worked
+    24. Metrics               what is counted, in Prometheus's words
+    25. Log                   one line per request
+    26. State                 where usage and budgets outlive the process
+    27. Connections           HTTP/1.1 to providers, lean
+    28. Upstream              one HTTP exchange with a provider
+    29. Demo                  the embedded provider
+    30. Client                who asks; the body read, the answer written
+    31. Exchange              one request and how it goes out
+    32. Relay                 from accept to settle
+    33. Forwarding            what is passed on unread: embeddings, images, audio, /p/
+    34. Operations            which path is whose; probes, lists, status
+    35. Server                sockets, signals, reload, drain
+    36. Grafana               a dashboard of the metrics
+    37. Console               a running relay, asked by a command
+    38. Launch                a tool as relay's child
+    39. Command line          the commands as a table
 """
 
 from __future__ import annotations
@@ -83,11 +85,13 @@ import os
 import re
 import secrets
 import select
+import shlex
 import signal
 import socket
 import sqlite3
 import ssl
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -8451,13 +8455,420 @@ def _fields(old: Any, new: Any) -> str:
     return f" ({', '.join(names)})"
 
 
+# ==== 17. Clients =============================================================
+# What a coding tool must be told so that it talks to this relay: one row per tool, and from it
+# the environment, arguments and, where nothing else will do, a private file.  Model names and
+# limits come from the plan, so that a tool compacts in time before a smaller model than its own.
+# What a shell may have inherited and would lead the tool elsewhere is named, to be taken away.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offer:
+    """What a tool can be told of this relay."""
+
+    base: str  # no path: http://127.0.0.1:8484
+    key: str = field(repr=False)
+    model: str = ""  # "": the tool's own names are served
+    tiers: Mapping[str, str] = field(default_factory=dict)  # those of its names that are not
+    context: int | None = None  # tokens, of the model it will mostly talk to
+    output: int | None = None
+    total: float = 3600.0  # seconds a request may take
+
+
+class Settings(NamedTuple):
+    """What a tool takes from a file only: in a folder below home, or below what a variable names.
+
+    As a child, a tool gets a home of its own that holds this and leads to all else in the user's.
+    """
+
+    variable: str
+    path: str
+    content: JSON
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What a tool gets."""
+
+    env: Mapping[str, str]
+    args: tuple[str, ...] = ()  # before the user's own
+    file: Settings | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """One tool: how it is set up, and which variables would lead it elsewhere if they stayed."""
+
+    setup: Callable[[Offer], Setup]
+    package: str = ""  # where npm has it
+    clears: tuple[str, ...] = ()
+    tiers: Mapping[str, str] = field(default_factory=dict)  # what it asks for unless told
+    needs_model: bool = True  # it has no name of its own that a plan may serve
+
+
+def _known(**values: object) -> dict[str, str]:
+    """Only those that are."""
+    return {name: str(value) for name, value in values.items() if value not in (None, "")}
+
+
+# Below this the variable is refused with a warning (Claude Code 2.1).
+_LEAST_COMPACT_WINDOW: Final = 100_000
+
+
+def _claude(offer: Offer) -> Setup:
+    """A token alone: with ANTHROPIC_API_KEY beside it both would be sent, and a login ignored.
+
+    MAX_CONTEXT_TOKENS is heeded for names Claude Code does not know, AUTO_COMPACT_WINDOW for all.
+    """
+    window = offer.context if (offer.context or 0) >= _LEAST_COMPACT_WINDOW else None
+    tiers = {f"ANTHROPIC_DEFAULT_{tier}_MODEL": name for tier, name in offer.tiers.items()}
+    return Setup(
+        _known(
+            ANTHROPIC_BASE_URL=offer.base,
+            ANTHROPIC_AUTH_TOKEN=offer.key,
+            ANTHROPIC_MODEL=offer.model,
+            **tiers,
+            CLAUDE_CODE_MAX_CONTEXT_TOKENS=offer.context,
+            CLAUDE_CODE_AUTO_COMPACT_WINDOW=window,
+            CLAUDE_CODE_MAX_OUTPUT_TOKENS=offer.output,
+            API_TIMEOUT_MS=round(offer.total * 1000),
+        )
+    )
+
+
+def _codex(offer: Offer) -> Setup:
+    """OPENAI_BASE_URL is ignored; a provider of its own keeps Codex to plain HTTP and needs no
+    login.  Offline its analytics would hold up the end of `codex exec`."""
+    url, key = json.dumps(f"{offer.base}/v1"), '"RELAY_KEY"'  # JSON's strings are TOML's
+    said = {
+        "model_provider": '"relay"',
+        "model_providers.relay": f'{{name="relay",base_url={url},env_key={key}}}',
+        "model": json.dumps(offer.model),
+        "model_context_window": offer.context,
+        "analytics.enabled": "false",
+    }
+    pairs = [f"{name}={value}" for name, value in said.items() if value is not None]
+    return Setup({"RELAY_KEY": offer.key}, tuple(arg for pair in pairs for arg in ("-c", pair)))
+
+
+def _gemini(offer: Offer) -> Setup:
+    """A base URL in the environment makes Gemini CLI choose "gateway", which it then refuses;
+    only its settings can choose otherwise, and the system's count only if root owns them."""
+    return Setup(
+        _known(
+            GOOGLE_GEMINI_BASE_URL=offer.base, GEMINI_API_KEY=offer.key, GEMINI_MODEL=offer.model
+        ),
+        file=Settings(
+            "GEMINI_CLI_HOME",
+            ".gemini/settings.json",
+            {"security": {"auth": {"selectedType": "gemini-api-key"}}},
+        ),
+    )
+
+
+def _qwen(offer: Offer) -> Setup:
+    return Setup(
+        _known(
+            OPENAI_BASE_URL=f"{offer.base}/v1",
+            OPENAI_API_KEY=offer.key,
+            OPENAI_MODEL=offer.model,
+            QWEN_CODE_MAX_OUTPUT_TOKENS=offer.output,
+        ),
+        ("--auth-type", "openai"),
+    )
+
+
+def _opencode(offer: Offer) -> Setup:
+    """Its configuration fits into a variable.  Limits count only as a pair; titles are made by
+    a small model of opencode's own choice unless one is named."""
+    limits = {"context": offer.context, "output": offer.output or 32_000}
+    provider = {
+        "npm": "@ai-sdk/openai-compatible",
+        "name": "relay",
+        "options": {"baseURL": f"{offer.base}/v1", "apiKey": offer.key},
+        "models": {offer.model: {"limit": limits} if offer.context else {}},
+    }
+    model = f"relay/{offer.model}"
+    content = {"model": model, "small_model": model, "provider": {"relay": provider}}
+    return Setup({"OPENCODE_CONFIG_CONTENT": json.dumps(content)})
+
+
+def _anything(offer: Offer) -> Setup:
+    """What the SDKs look at, and relay's own words for scripts."""
+    return Setup(
+        _known(
+            RELAY_URL=offer.base,
+            RELAY_KEY=offer.key,
+            RELAY_MODEL=offer.model,
+            ANTHROPIC_BASE_URL=offer.base,
+            ANTHROPIC_API_KEY=offer.key,
+            OPENAI_BASE_URL=f"{offer.base}/v1",
+            OPENAI_API_BASE=f"{offer.base}/v1",
+            OPENAI_API_KEY=offer.key,
+            GOOGLE_GEMINI_BASE_URL=offer.base,
+            GEMINI_API_KEY=offer.key,
+        )
+    )
+
+
+_ANTHROPIC_VARIABLES: Final = (
+    "ANTHROPIC_API_KEY ANTHROPIC_AUTH_TOKEN ANTHROPIC_BASE_URL ANTHROPIC_CUSTOM_HEADERS"
+    " CLAUDE_CODE_OAUTH_TOKEN CLAUDE_CODE_USE_BEDROCK CLAUDE_CODE_USE_VERTEX"
+    " CLAUDE_CODE_USE_FOUNDRY CLAUDE_CODE_USE_MANTLE CLAUDE_CODE_USE_ANTHROPIC_AWS"
+    " AWS_BEARER_TOKEN_BEDROCK"
+).split()
+_OPENAI_VARIABLES: Final = (
+    "OPENAI_API_KEY OPENAI_BASE_URL OPENAI_API_BASE OPENAI_ORG_ID OPENAI_PROJECT_ID CODEX_API_KEY"
+    " AZURE_OPENAI_API_KEY"
+).split()
+_GOOGLE_VARIABLES: Final = (
+    "GEMINI_API_KEY GOOGLE_API_KEY GOOGLE_GEMINI_BASE_URL GOOGLE_VERTEX_BASE_URL"
+    " GOOGLE_GENAI_USE_VERTEXAI GOOGLE_GENAI_USE_GCA GEMINI_API_KEY_AUTH_MECHANISM"
+    " GEMINI_CLI_CUSTOM_HEADERS"
+).split()
+
+CLIENTS: Final[dict[str, Recipe]] = {
+    "claude": Recipe(
+        setup=_claude,
+        package="@anthropic-ai/claude-code",
+        clears=tuple(_ANTHROPIC_VARIABLES),
+        tiers={
+            "OPUS": "claude-opus-5-5",
+            "SONNET": "claude-sonnet-5-5",
+            "HAIKU": "claude-haiku-5-5",
+            "FABLE": "claude-fable-5-2",
+        },
+        needs_model=False,
+    ),
+    "codex": Recipe(setup=_codex, package="@openai/codex"),
+    "gemini": Recipe(
+        setup=_gemini,
+        package="@google/gemini-cli",
+        clears=tuple(_GOOGLE_VARIABLES),
+        tiers={"flash": "gemini-3.8-flash", "lite": "gemini-3.5-flash-lite"},
+        needs_model=False,
+    ),
+    "qwen": Recipe(setup=_qwen, package="@qwen-code/qwen-code"),
+    "opencode": Recipe(setup=_opencode, package="opencode-ai"),
+}
+_ANY_CLIENT: Final = Recipe(
+    setup=_anything,
+    clears=(*_ANTHROPIC_VARIABLES, *_OPENAI_VARIABLES, *_GOOGLE_VARIABLES),
+    needs_model=False,
+)
+
+
+def recipe_of(command: str) -> Recipe:
+    """A tool's recipe by its command, wherever that is installed; a general one for others."""
+    return CLIENTS.get(command.rpartition("/")[2], _ANY_CLIENT)
+
+
+def offer(plan: Plan, recipe: Recipe, base: str, key: str, said: str = "") -> Offer:
+    """What a plan has for a tool; `said` is the model that the user wants.
+
+    A tool that asks for names which the plan serves is left alone.  Else it gets the user's
+    model, or what the plan names first.
+    """
+    if said and plan.route(said) is None:
+        near = plan.nearest(said)
+        hint = f"; near: {', '.join(near)}" if near else ""
+        raise ConfigError([f"--model {said}: no provider serves it{hint}"])
+    model = said
+    unserved = {tier: name for tier, name in recipe.tiers.items() if not _mapped(plan, name)}
+    if not model and (recipe.needs_model or any(not plan.route(n) for n in unserved.values())):
+        model = _first_model(plan)
+    context, output = _limits(plan, model or next(iter(recipe.tiers.values()), ""))
+    return Offer(
+        base=base,
+        key=key,
+        model=model,
+        tiers=dict.fromkeys(unserved, model) if model else {},
+        context=context,
+        output=output,
+        total=plan.config.timeouts.total,
+    )
+
+
+def _mapped(plan: Plan, name: str) -> bool:
+    """Somebody said where this name goes; a provider that takes every name did not."""
+    route = plan.route(name)
+    targets = route.targets() if route else []
+    return any(not t.provider.accepts_all or t.model != name for t in targets)
+
+
+def _first_model(plan: Plan) -> str:
+    """The default, else what is listed first; the demo answers to anything."""
+    default = plan.config.default or ""
+    names = [default] if "/" in default else list(plan.listed)
+    demo = [
+        f"{p.name}/demo"
+        for p in plan.providers.values()
+        if any(endpoint.demo for billing in p.plans for endpoint in billing.endpoints.values())
+    ]
+    if not (names or demo):
+        globs = [glob for p in plan.providers.values() for glob in p.claims or ("any name",)]
+        raise ConfigError([f"which model? say --model NAME; served: {', '.join(globs)}"])
+    return (names or demo)[0]
+
+
+def _limits(plan: Plan, name: str) -> tuple[int | None, int | None]:
+    """What a model can read and write, as `models` says; the least of equals."""
+    route = plan.route(name) if name else None
+    found = [
+        model
+        for target in (route.groups[0] if route else ())
+        for known, model in (target.provider.config.models or {}).items()
+        if (model.name or known) == target.model
+    ]
+    contexts = [model.context for model in found if model.context]
+    outputs = [model.output for model in found if model.output]
+    return min(contexts, default=None), min(outputs, default=None)
+
+
+def client_key(plan: Plan, name: str | None, held: str, now: float) -> str:
+    """What a tool shows as its key: that of a name in `keys`, else the one `held` in RELAY_KEY.
+    Without `keys` anything will do."""
+    keys = plan.config.keys
+    if name and name not in keys:
+        raise ConfigError([f"--key {name}: there is no such key{meant(name, keys)}"])
+    if not keys:
+        return held or "relay"
+    wanted = [name] if name else list(keys)
+    plain = [keys[each].key for each in wanted if not keys[each].key.startswith("sha256:")]
+    if held and (caller := plan.caller([held], now)) and (not name or caller.name == name):
+        return held
+    if held and not (name and plain):
+        raise ConfigError([f"RELAY_KEY does not hold {f'the key of {name}' if name else 'a key'}"])
+    if len(wanted) > 1:
+        raise ConfigError([f"whose key? say --key NAME ({', '.join(keys)}), or set RELAY_KEY"])
+    if not plain:
+        raise ConfigError(
+            [f"the key of {wanted[0]} is kept as a hash, so relay cannot tell it: set RELAY_KEY"]
+        )
+    return plain[0]
+
+
+def base_of(listen: Iterable[str], scheme: str = "http") -> str:
+    """Where a tool on this machine finds relay; "" if it listens on sockets of the file system
+    only.  Listening everywhere, it is found on loopback."""
+    for address in listen:
+        if not address.startswith("unix:"):
+            host, port = host_and_port(address)
+            with contextlib.suppress(ValueError):  # a name
+                if not host or ipaddress.ip_address(host).is_unspecified:
+                    host = "::1" if ":" in host else "127.0.0.1"
+            return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+    return ""
+
+
+def cleaned_environment(env: Mapping[str, str], plan: Plan) -> dict[str, str]:
+    """A child's environment: without what leads the tool elsewhere, and without providers' keys,
+    by their usual names and by what they are."""
+    secrets = {c.secret for p in plan.providers.values() for b in p.plans for c in b.credentials}
+    gone = {*_ANY_CLIENT.clears, *(preset.key for preset in PRESETS.values())}
+    return {
+        name: value
+        for name, value in env.items()
+        if name not in gone and (not value or value not in secrets)
+    }
+
+
+def unproxied(env: Mapping[str, str], base: str) -> dict[str, str]:
+    """What keeps a tool from asking a proxy for a relay that is next door."""
+    if not any(name.lower() in ("http_proxy", "https_proxy", "all_proxy") for name in env):
+        return {}
+    host = urllib.parse.urlsplit(base).hostname or ""
+    said = env.get("NO_PROXY") or env.get("no_proxy") or ""
+    hosts = ",".join(filter(None, (said, host)))
+    return {"NO_PROXY": hosts, "no_proxy": hosts}
+
+
+# A setup on paper, for shells and for mise.  Nothing is written: where a tool needs a file, the
+# text says what must stand in it.
+
+
+def _cleared(setup: Setup, recipe: Recipe) -> list[str]:
+    return [name for name in recipe.clears if name not in setup.env]
+
+
+def _file_needed(setup: Setup, where: str) -> Iterator[str]:
+    if setup.file:
+        yield f"# and in {where}{setup.file.path}: {json.dumps(setup.file.content)}"
+
+
+def _sh(setup: Setup, recipe: Recipe, command: str) -> Iterator[str]:
+    if cleared := _cleared(setup, recipe):
+        yield f"unset {' '.join(cleared)}"
+    yield from (f"export {name}={shlex.quote(value)}" for name, value in setup.env.items())
+    yield from _file_needed(setup, "~/")
+    if setup.args:
+        yield f'{command}() {{ command {command} {shlex.join(setup.args)} "$@"; }}'
+
+
+def _fish(setup: Setup, recipe: Recipe, command: str) -> Iterator[str]:
+    if cleared := _cleared(setup, recipe):
+        yield f"set -e {' '.join(cleared)}"
+    yield from (f"set -gx {name} {_fish_quoted(value)}" for name, value in setup.env.items())
+    yield from _file_needed(setup, "~/")
+    if setup.args:
+        args = " ".join(map(_fish_quoted, setup.args))
+        yield f"function {command}; command {command} {args} $argv; end"
+
+
+def _fish_quoted(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
+
+
+def _powershell(setup: Setup, recipe: Recipe, command: str) -> Iterator[str]:
+    if cleared := _cleared(setup, recipe):
+        yield f"Remove-Item {', '.join(f'Env:{name}' for name in cleared)} -ErrorAction Ignore"
+    yield from (f"$env:{name} = {_powershell_quoted(v)}" for name, v in setup.env.items())
+    yield from _file_needed(setup, "~/")
+    if setup.args:
+        args = " ".join(map(_powershell_quoted, setup.args))
+        found = f"(Get-Command -CommandType Application {command})[0]"
+        yield f"function {command} {{ & {found} {args} @args }}"
+
+
+def _powershell_quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _json_setup(setup: Setup, recipe: Recipe, command: str) -> Iterator[str]:
+    file = setup.file and {"path": f"~/{setup.file.path}", "content": setup.file.content}
+    said = {"env": setup.env, "unset": _cleared(setup, recipe), "args": setup.args, "file": file}
+    yield json.dumps(said, indent=2)
+
+
+def _mise(setup: Setup, recipe: Recipe, command: str) -> Iterator[str]:
+    """A project's file is shared, so a key is asked of the environment; false unsets."""
+    yield "[env]"
+    yield from (f"{name} = false" for name in _cleared(setup, recipe))
+    for name, value in setup.env.items():
+        if value != f"{{{{ env.{name} }}}}":  # from itself: it is there already
+            yield f"{name} = {json.dumps(value, ensure_ascii=False)}"
+    yield from _file_needed(setup, "the project's ")
+    if setup.args:
+        yield f"# {command} takes the rest as arguments: {shlex.join(setup.args)}"
+
+
+FORMATS: Final[dict[str, Callable[[Setup, Recipe, str], Iterator[str]]]] = {
+    "sh": _sh,
+    "fish": _fish,
+    "powershell": _powershell,
+    "json": _json_setup,
+    "mise": _mise,
+}
+
+
 ################################################################################
 #                                    MEMORY                                    #
 #        synchronous and told the time; nothing here awaits, so nothing can    #
 #        interleave, which is why there are no locks                           #
 ################################################################################
 
-# ==== 17. Stickiness ==========================================================
+# ==== 18. Stickiness ==========================================================
 # Which credential a conversation had last.  Prompt caches and sealed reasoning belong to an
 # account, so a conversation that wanders pays for its prompt again and loses its thoughts.
 #
@@ -8618,7 +9029,7 @@ def _pool(credential: str) -> str:
     return credential.rpartition("/")[0]
 
 
-# ==== 18. Health ==============================================================
+# ==== 19. Health ==============================================================
 # Who is cooling down, why, and until when.  A cooldown is a prediction, not a verdict: short
 # marks end within half an hour, a plan's at its reset.  Marks are keyed by stable names, so
 # they outlive a reload; a changed key has another name, and so begins with a clean slate.
@@ -8846,7 +9257,7 @@ def _marked(error: UpstreamError, before: Mark | None, now: float, began: float)
     return Mark(row.name, now, now + seconds, said is None, times, words)
 
 
-# ==== 19. Balance =============================================================
+# ==== 20. Balance =============================================================
 # Which of several equals goes first.  A conversation stays with what served it last, because
 # caches and sealed reasoning belong to an account; for the others the route's mode decides, first
 # among targets of one rank, then among the credentials of a target's plan:
@@ -9032,7 +9443,7 @@ def _remember(memory: dict[str, T], name: str, value: T) -> None:
         del memory[next(iter(memory))]
 
 
-# ==== 20. Ledger ==============================================================
+# ==== 21. Ledger ==============================================================
 # What was used: totals of every hour and every day, per key, provider and model, and the latest
 # requests.  Here is only what was added since the store took the last batch; each request is
 # added twice, to its hour and to its day, so that old hours can go and nothing need be summed.
@@ -9160,7 +9571,7 @@ class Ledger:
         return added, lines
 
 
-# ==== 21. Limits ==============================================================
+# ==== 22. Limits ==============================================================
 # Who may ask now.  A permit is taken at admission, for what the request may come to, and given
 # back once, at its end, for what it came to.
 #
@@ -9379,7 +9790,7 @@ def budget(limits: LimitConfig, word: str) -> int | None:
     return round(most * MONEY) if word.startswith("cost") else int(most)
 
 
-# ==== 22. Verdict =============================================================
+# ==== 23. Verdict =============================================================
 # What a client is told when no target is left.  One failed target keeps its class: a limit is a
 # 429, overload a 529 or 503, a timeout a 504.  A provider's 401 is never the client's: clients
 # log out on it, and it is relay's credential that was refused, so it is a 502.  Several failed
@@ -9509,7 +9920,7 @@ def termination(error: RelayError) -> str:
     return error.code
 
 
-# ==== 23. Metrics =============================================================
+# ==== 24. Metrics =============================================================
 # Numbers of what happened, declared once and told twice: here in Prometheus's words, and in
 # OpenTelemetry's where a collector is configured.  Names are OpenTelemetry's; from them come
 # the others by its own rules for Prometheus: dots are underscores, the unit is a suffix, and a
@@ -9787,7 +10198,7 @@ def _number_text(number: float) -> str:
 #                                     I/O                                      #
 ################################################################################
 
-# ==== 24. Log =================================================================
+# ==== 25. Log =================================================================
 # One line per request, written when it is over, and a few events in between.  Text for people
 # on a terminal, JSON otherwise.  Secrets were taken out by whoever made the text; headers and
 # bodies never come here.  Writing is a thread's work: a pipe that nobody reads holds up that
@@ -9950,7 +10361,7 @@ def _request_text(record: JSON) -> str:
     return "  ".join(_plain(step) for step in steps if step)
 
 
-# ==== 25. State ===============================================================
+# ==== 26. State ===============================================================
 # Where usage, budgets and cooldowns outlive the process: nowhere, or in a SQLite file that
 # several processes may share.  Requests never wait for it.  Once a second the keeper takes what
 # memory gathered as one batch to the store, and brings back what other relays put there; a batch
@@ -10335,7 +10746,7 @@ class Keeper:
         self.trouble = trouble
 
 
-# ==== 26. Connections =========================================================
+# ==== 27. Connections =========================================================
 # HTTP/1.1 to providers on bare asyncio transports: what a general client does for a request costs
 # three times as much as the bytes do.  One class per thing that lives: a `Link` as long as its
 # socket, a `LinkReply` as long as one answer, `Connections` as long as the process.
@@ -10664,7 +11075,7 @@ class _Stale(Exception):
     """A kept link that turned out to be closed."""
 
 
-# ==== 27. Upstream ============================================================
+# ==== 28. Upstream ============================================================
 # One HTTP exchange with a provider.  Foreign exceptions become ours here and nowhere else: a
 # provider that says nothing is an UpstreamError like one that says no.  Answers are read in the
 # blocks they come in and in the coding they have; whoever must understand them inflates them.
@@ -10912,7 +11323,7 @@ class Inflater:
         return UpstreamError("transient", f"sent a broken content coding: {why}")
 
 
-# ==== 28. Demo ================================================================
+# ==== 29. Demo ================================================================
 # The embedded provider: no key, no network, always the same answer to the same request.  It
 # calls a tool when the user's words ask for one, so that an agent's loop can be seen whole.
 
@@ -11005,7 +11416,7 @@ def _in_words(events: Iterable[Event]) -> Iterator[Event]:
             yield event
 
 
-# ==== 29. Client ==============================================================
+# ==== 30. Client ==============================================================
 # The client's side of an exchange: who asks, the body as it is read, the answer as it is
 # written.
 
@@ -11190,7 +11601,7 @@ class Downstream:
                 await asyncio.sleep(self._interval - silence)
 
 
-# ==== 30. Exchange ============================================================
+# ==== 31. Exchange ============================================================
 # One client request and all that is known of it so far, and how it goes out on a lane: as the
 # bytes that came where the dialect is the same, else by way of the hub.
 
@@ -11513,7 +11924,7 @@ def request_headers(client: CIMultiDictProxy[str], stream: bool, same: bool) -> 
     return kept
 
 
-# ==== 31. Relay ===============================================================
+# ==== 32. Relay ===============================================================
 # One request from accept to settle.  Start at `Relay.handle`.  Until the first meaningful
 # event nothing has reached the client, so trying the next target is free; afterwards a break
 # is told in the client's own words and the connection is closed without an end, because
@@ -12149,7 +12560,7 @@ _SEAL_TROUBLE: Final = re.compile(
 )
 
 
-# ==== 32. Forwarding ==========================================================
+# ==== 33. Forwarding ==========================================================
 # What relay passes on without a dialect: embeddings, images, audio, rerank, moderations and old
 # completions go to the provider that their `model` field names, by the routes of any request;
 # /p/PROVIDER/... goes to that provider as it is.  Nothing is understood but the model's name;
@@ -12413,7 +12824,7 @@ def _usage_at_the_end(tail: bytes) -> Usage | None:
         return None
 
 
-# ==== 33. Operations ==========================================================
+# ==== 34. Operations ==========================================================
 # Which path is whose, and what is not a model's answer: probes, lists, status.  No probe ever
 # calls a provider.
 
@@ -12686,7 +13097,7 @@ def refused(request: web.BaseRequest, error: RelayError) -> web.Response:
     return web.Response(body=body, status=dialect.status(error), headers=headers)
 
 
-# ==== 34. Server ==============================================================
+# ==== 35. Server ==============================================================
 # Four verbs in a row: start, run, drain, stop.  SIGHUP builds another plan and swaps it in one
 # assignment, or says everything that is wrong and changes nothing.  SIGTERM and SIGINT stop
 # accepting, let streams finish within the grace period, and end what is left in the client's
@@ -12861,6 +13272,12 @@ class Server:
             lambda level, message: self.log.event(level, message),
         )
 
+    @property
+    def base(self) -> str:
+        """Where it listens, with the port that the system chose if it was left to."""
+        host, port, *_ = self._runner.addresses[0]
+        return f"http://{host}:{port}"
+
     async def serve(self) -> None:
         """From start to stop."""
         try:
@@ -12980,7 +13397,7 @@ def _remove_stale_socket(path: str) -> None:
             Path(path).unlink()
 
 
-# ==== 35. Grafana =============================================================
+# ==== 36. Grafana =============================================================
 # A dashboard of the metrics, ready for import: a row of this table for each panel.  A test holds
 # its queries to names that exist, and lets Prometheus's own tool read them.
 
@@ -13112,7 +13529,7 @@ def _panel(place: int, panel: Panel, source: JSON) -> JSON:
     }
 
 
-# ==== 36. Console =============================================================
+# ==== 37. Console =============================================================
 # A running relay, asked by a command: at the address it listens on, with the admin key, both of
 # the file that it was started with.  Whoever asks need not have the providers' keys in the
 # environment, nor need the file be without mistakes: the relay that runs may be older than they.
@@ -13179,7 +13596,125 @@ def console_of(source: Source) -> Console:
     return console
 
 
-# ==== 37. Command line ========================================================
+# ==== 38. Launch ==============================================================
+# A tool as relay's child.  It gets the terminal: both stay in one process group, so what is
+# typed reaches it, Ctrl-C and Ctrl-Z included, and what is sent to relay alone is passed on.
+# If nobody serves at the configured address, a relay does for as long as the child lives.
+#
+#     configured address answers? -- yes --> child
+#             | no
+#             v
+#     serve on a free port --> child --> stop serving --> its exit status
+
+_PASSED_ON: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+_TYPED: Final = (signal.SIGINT, signal.SIGQUIT)  # what a terminal sends to all in front of it
+
+
+async def launch(
+    command: Sequence[str], setup: Setup, env: Mapping[str, str], hint: str = ""
+) -> int:
+    """Run a tool to its end; its exit status, 128 and the number if a signal ended it."""
+    with _private(setup.file, env) as given:
+        try:
+            child = await asyncio.create_subprocess_exec(
+                command[0], *setup.args, *command[1:], env={**env, **setup.env, **given}
+            )
+        except OSError as error:
+            print(f"relay: {command[0]}: {error.strerror}{hint}", file=sys.stderr)
+            return 127 if isinstance(error, FileNotFoundError) else 126
+        loop = asyncio.get_running_loop()
+        for number in _PASSED_ON:
+            loop.add_signal_handler(number, _pass_on, child, number)
+        status = await child.wait()
+    return status if status >= 0 else 128 - status
+
+
+def _pass_on(child: asyncio.subprocess.Process, number: signal.Signals) -> None:
+    """A signal for relay is the child's, unless the terminal sent it to both already: tools
+    take two Ctrl-C for more than one."""
+    if not (number in _TYPED and _in_front()):
+        with contextlib.suppress(ProcessLookupError):
+            child.send_signal(number)
+
+
+def _in_front() -> bool:
+    """Is this process group the one that its terminal listens to?"""
+    try:
+        with open("/dev/tty") as terminal:
+            return os.tcgetpgrp(terminal.fileno()) == os.getpgrp()
+    except OSError:
+        return False
+
+
+@contextlib.contextmanager
+def _private(file: Settings | None, env: Mapping[str, str]) -> Iterator[dict[str, str]]:
+    """A home of the tool's own for a while: its settings with ours over them, else links."""
+    users = Path(env.get(file.variable) or Path.home()) / file.path if file else Path()
+    content = _user_settings(users) if file else {}
+    if file is None or _over(content, file.content) == content:
+        yield {}
+        return
+    with tempfile.TemporaryDirectory(prefix="relay-") as folder:  # made with mode 0700
+        path = Path(folder, file.path)
+        path.parent.mkdir(0o700)
+        for entry in users.parent.iterdir() if users.parent.is_dir() else ():
+            (path.parent / entry.name).symlink_to(entry.absolute())
+        path.unlink(missing_ok=True)
+        path.touch(0o600)
+        path.write_text(json.dumps(_over(content, file.content)))
+        yield {file.variable: folder}
+
+
+def _user_settings(path: Path) -> JSON:
+    try:
+        settings = json.loads(path.read_text())
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise ConfigError([f"{path}: cannot be read, so it cannot be kept: {error}"]) from error
+    return settings if isinstance(settings, dict) else {}
+
+
+def _over(below: JSON, above: JSON) -> JSON:
+    """Two nested objects as one; where both say something, the upper one is right."""
+    both = {
+        name: _over(below[name], value)
+        for name, value in above.items()
+        if isinstance(value, dict) and isinstance(below.get(name), dict)
+    }
+    return {**below, **above, **both}
+
+
+async def is_served(base: str) -> bool:
+    """Does a relay answer there?"""
+    if not base:
+        return False
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=2)) as session,
+            session.get(f"{base}/healthz", allow_redirects=False) as response,
+        ):
+            said = loads(await response.read())
+    except (aiohttp.ClientError, TimeoutError, *UNREADABLE):
+        return False
+    return isinstance(said, dict) and {"status", "version"} <= said.keys()
+
+
+@contextlib.asynccontextmanager
+async def serving(plan: Plan, source: Source, log: Log) -> AsyncIterator[str]:
+    """A relay on a free port of this machine for a while; where it is."""
+    limits = replace(plan.config.server, grace=0)  # whoever asked is gone
+    config = replace(plan.config, listen=("127.0.0.1:0",), server=limits)
+    server = Server(replace(plan, config=config), source, log)
+    try:
+        await server.start()
+        yield server.base
+        await server.drain()
+    finally:
+        await server.stop()
+
+
+# ==== 39. Command line ========================================================
 # Arguments to a running server, or to an answer on paper.
 
 DEMO_CONFIG: Final = """\
@@ -13301,6 +13836,62 @@ def command_models(args: argparse.Namespace) -> int:
         for glob in ["*"] if provider.accepts_all else globs:
             print(f"{glob}  ->  {provider.name}")
     return 0
+
+
+def command_env(args: argparse.Namespace) -> int:
+    """A tool's settings, for a shell to read or for a file."""
+    plan = load(find_config(args))
+    base = base_of(plan.config.listen)
+    if not base:
+        raise ConfigError(["relay listens on sockets of the file system only; tools need a port"])
+    key = "{{ env.RELAY_KEY }}"
+    if args.format != "mise" or not plan.config.keys:
+        key = client_key(plan, args.key, os.environ.get("RELAY_KEY", ""), time.time())
+    recipe, name = recipe_of(args.client), args.client.rpartition("/")[2]
+    setup = recipe.setup(offer(plan, recipe, base, key, args.model))
+    print("\n".join(FORMATS[args.format](setup, recipe, name)))
+    return 0
+
+
+def command_run(args: argparse.Namespace) -> int:
+    source = find_config(args)
+    plan = load(source)
+    with contextlib.ExitStack() as stack:
+        try:  # not stderr: what is on the screen is the tool's
+            stream = stack.enter_context(Path(args.log or os.devnull).open("a"))
+        except OSError as error:
+            raise ConfigError([f"--log {args.log}: {error.strerror}"]) from error
+        log = Log(plan.config.log, plan.zone, Sink(stream))
+        try:
+            return asyncio.run(_run(plan, source, args, log))
+        finally:
+            log.sink.flush(within=2)
+
+
+async def _run(plan: Plan, source: Source, args: argparse.Namespace, log: Log) -> int:
+    """The tool before the relay that serves already, or before one of its own."""
+    key = client_key(plan, args.key, os.environ.get("RELAY_KEY", ""), time.time())
+    recipe = recipe_of(args.client)
+    offer(plan, recipe, "", key, args.model)  # what is wrong with it is said before anything starts
+    async with contextlib.AsyncExitStack() as stack:
+        base = base_of(plan.config.listen)
+        if args.demo or not await is_served(base):
+            base = await stack.enter_async_context(serving(plan, source, log))
+        setup = recipe.setup(offer(plan, recipe, base, key, args.model))
+        env = cleaned_environment(os.environ, plan)
+        hint = f"; npm install -g {recipe.package} installs it" if recipe.package else ""
+        return await launch([args.client, *args.args], setup, env | unproxied(env, base), hint)
+
+
+_TOOL_OPTIONS: Final[dict[str, JSON]] = {
+    "--model": {"metavar": "NAME", "default": "", "help": "the model to start with"},
+    "--key": {"metavar": "NAME", "help": "whose key of `keys` it shows"},
+}
+_ENV_OPTIONS: Final = _TOOL_OPTIONS | {"--format": {"choices": tuple(FORMATS), "default": "sh"}}
+_RUN_OPTIONS: Final = _TOOL_OPTIONS | {
+    "--log": {"metavar": "FILE", "help": "where a relay of its own writes its log"},
+    "args": {"nargs": argparse.REMAINDER, "help": "the tool's own arguments"},
+}
 
 
 def command_key(args: argparse.Namespace) -> int:
@@ -13433,6 +14024,10 @@ COMMANDS: Final[dict[str, Command]] = {
         "list what cools down at the relay that runs, or clear it",
         options={"--clear": {"metavar": "NAME", "help": "a mark, credential, provider, or all"}},
     ),
+    "env": Command(
+        command_env, "print what a coding tool needs to use relay", "client", _ENV_OPTIONS
+    ),
+    "run": Command(command_run, "run a coding tool through relay", "client", _RUN_OPTIONS),
     "key": Command(command_key, "make a key for a client"),
     "grafana": Command(command_grafana, "print a Grafana dashboard of relay's metrics"),
     "usage": Command(

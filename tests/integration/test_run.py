@@ -1,0 +1,326 @@
+"""`relay env` and `relay run`, as a person in a shell has them: the child's environment, its
+files, its terminal, its signals, its exit status."""
+
+import asyncio
+import json
+import os
+import pty
+import signal
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from fake_upstream import FakeUpstream
+from relay_process import PROGRAM, Start, environment, free_port, run, spawn, text_of
+from talk import CLIENT_KEY, DIALECTS, JSON, UPSTREAM_KEY, one
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """A folder with a configuration whose address nobody listens on."""
+    place(tmp_path, {"providers": {"demo": {"api_format": "demo"}}})
+    return tmp_path
+
+
+def place(home: Path, config: JSON) -> None:
+    (home / "config.yaml").write_text(text_of(config, f"127.0.0.1:{free_port()}"))
+
+
+def script(home: Path, name: str, text: str) -> str:
+    """A tool of the test's own; its path."""
+    path = home / name
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+async def environment_of(home: Path, client: str, *options: str, **env: str) -> dict[str, str]:
+    """What a tool of that name finds around it."""
+    tool = script(home, client, "exec env -0")
+    ran = await run("run", *options, tool, cwd=home, env=env)
+    assert ran.status == 0, ran.output
+    return dict(line.split("=", 1) for line in ran.stdout.split("\0") if line)
+
+
+# ---- env
+
+
+async def test_env_is_read_by_a_shell(home: Path) -> None:
+    ran = await run("env", "claude", cwd=home)
+    assert ran.status == 0
+    assert "unset ANTHROPIC_API_KEY" in ran.stdout
+    script(home, "read", f"{ran.stdout}\necho $ANTHROPIC_BASE_URL")
+    read = await run("run", "./read", cwd=home)
+    address = (home / "config.yaml").read_text().split("listen: ")[1].split()[0]
+    assert read.stdout.strip() == f"http://{address}"
+
+
+async def test_env_for_mise_keeps_the_key_out_of_the_projects_file(home: Path) -> None:
+    place(home, {"keys": {"a": {"key": CLIENT_KEY}}, "providers": {"d": {"api_format": "demo"}}})
+    ran = await run("env", "claude", "--format", "mise", "--model", "m", cwd=home)
+    assert 'ANTHROPIC_AUTH_TOKEN = "{{ env.RELAY_KEY }}"' in ran.stdout
+    assert 'ANTHROPIC_MODEL = "m"' in ran.stdout
+    assert CLIENT_KEY not in ran.output
+
+
+async def test_env_without_a_port_is_2(home: Path) -> None:
+    place(home, {"listen": f"unix:{home}/s", "providers": {"demo": {"api_format": "demo"}}})
+    ran = await run("env", "claude", cwd=home)
+    assert (ran.status, ran.stdout) == (2, "")
+    assert "need a port" in ran.stderr
+
+
+@pytest.mark.parametrize("command", ["env", "run"])
+async def test_what_cannot_be_known_is_asked_for(command: str, home: Path) -> None:
+    place(home, {"providers": {"deepseek": {"preset": "deepseek", "api_key": UPSTREAM_KEY}}})
+    ran = await run(command, "codex", cwd=home)
+    assert ran.status == 2
+    assert "--model NAME" in ran.stderr
+    assert "deepseek-*" in ran.stderr
+
+
+# ---- run: what a child gets
+
+
+@pytest.mark.parametrize("client", ["claude", "codex", "gemini", "qwen", "opencode", "anything"])
+async def test_a_child_finds_a_relay_that_answers(client: str, home: Path) -> None:
+    """None listens at the configured address, so one serves on a free port, for as long."""
+    env = await environment_of(home, client)
+    address = (home / "config.yaml").read_text().split("listen: ")[1].split()[0]
+    assert address not in str(env)
+    named = {name for name, value in env.items() if "http://127.0.0.1:" in value}
+    assert named or client == "codex"  # which is told by its arguments
+
+
+async def test_a_child_talks_to_its_relay(home: Path) -> None:
+    body = json.dumps(DIALECTS["anthropic"].body(model="any"))
+    tool = script(home, "ask", f"curl -sf $RELAY_URL/v1/messages -d '{body}'")
+    ran = await run("run", tool, cwd=home)
+    assert ran.status == 0, ran.output
+    assert json.loads(ran.stdout)["stop_reason"] == "end_turn"
+    assert ran.stderr == ""
+
+
+async def test_a_child_uses_the_relay_that_serves_already(
+    upstream: FakeUpstream, relay: Start
+) -> None:
+    upstream.script(DIALECTS["openai"].whole(text="Hello."), path=DIALECTS["openai"].path)
+    server = await relay(one(upstream))
+    home = server.file.parent
+    body = json.dumps(DIALECTS["openai"].body())
+    tool = script(
+        home, "ask", f"echo $RELAY_URL; curl -sf $RELAY_URL/v1/chat/completions -d '{body}'"
+    )
+    ran = await run("run", tool, cwd=home, env={"RELAY_KEY": "any"})
+    assert ran.stdout.startswith(f"{server.url}\n")
+    assert "Hello." in ran.stdout
+    assert (await server.logged()).code == "OK"
+
+
+async def test_the_demo_is_not_a_relay_that_serves_something_else(
+    upstream: FakeUpstream, relay: Start
+) -> None:
+    server = await relay(one(upstream))
+    listen = server.url.removeprefix("http://")
+    ran = await run(
+        "--demo", "--listen", listen, "run", "sh", "-c", "echo $RELAY_URL", cwd=server.file.parent
+    )
+    assert ran.stdout.strip() != server.url
+
+
+async def test_something_else_at_the_address_is_not_taken_for_a_relay(home: Path) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}")
+        writer.close()
+
+    other = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with other:
+        taken = f"127.0.0.1:{other.sockets[0].getsockname()[1]}"
+        place(home, {"listen": taken, "providers": {"demo": {"api_format": "demo"}}})
+        env = await environment_of(home, "anything")
+    assert env["RELAY_URL"] != f"http://{taken}"
+
+
+async def test_a_child_inherits_no_key_of_a_provider(home: Path) -> None:
+    provider = {"preset": "deepseek", "api_key": "${MY_OWN_NAME}", "models": ["m"]}
+    place(home, {"providers": {"deepseek": provider}})
+    keys = {"MY_OWN_NAME": UPSTREAM_KEY, "ZAI_API_KEY": "z", "CLAUDE_CODE_USE_BEDROCK": "1"}
+    env = await environment_of(home, "claude", **keys, KEPT="yes")
+    assert env["KEPT"] == "yes"
+    assert not env.keys() & keys.keys()
+    assert UPSTREAM_KEY not in str(env)
+
+
+async def test_a_child_shows_the_key_that_was_named(home: Path) -> None:
+    keys = {"alice": {"key": CLIENT_KEY}, "bob": {"key": f"{CLIENT_KEY}-of-bob"}}
+    place(home, {"keys": keys, "providers": {"demo": {"api_format": "demo"}}})
+    refused = await run("run", "claude", cwd=home)
+    assert refused.status == 2
+    assert "--key NAME (alice, bob)" in refused.stderr
+    env = await environment_of(home, "claude", "--key", "bob")
+    assert env["ANTHROPIC_AUTH_TOKEN"] == f"{CLIENT_KEY}-of-bob"
+
+
+GEMINI = """
+h=$GEMINI_CLI_HOME; echo $h; stat -c %a $h $h/.gemini/settings.json; cat $h/.gemini/settings.json
+echo; cat $h/.gemini/history/last; echo more >> $h/.gemini/history/last
+"""
+
+
+async def test_gemini_finds_a_home_of_its_own_that_is_gone_after(home: Path) -> None:
+    """Its settings are the user's with one choice changed, and all else is the user's."""
+    users = home / ".gemini"
+    (users / "history").mkdir(parents=True)
+    (users / "history/last").write_text("the last\n")
+    own = '{"security": {"auth": {"selectedType": "oauth-personal"}, "x": 1}, "ui": {"theme": "y"}}'
+    (users / "settings.json").write_text(own)
+    ran = await run("run", script(home, "gemini", GEMINI), cwd=home, env={"HOME": str(home)})
+    assert ran.status == 0, ran.output
+    path, *modes, text, last = ran.stdout.splitlines()
+    assert modes == ["700", "600"]
+    assert json.loads(text) == {
+        "security": {"auth": {"selectedType": "gemini-api-key"}, "x": 1},
+        "ui": {"theme": "y"},
+    }
+    assert last == "the last"
+    assert not os.path.exists(path)  # noqa: ASYNC240
+    assert (users / "settings.json").read_text() == own
+    assert (users / "history/last").read_text() == "the last\nmore\n"
+
+
+async def test_gemini_keeps_its_home_if_that_says_what_it_should(home: Path) -> None:
+    (home / ".gemini").mkdir()
+    own = '{"security": {"auth": {"selectedType": "gemini-api-key"}}}'
+    (home / ".gemini/settings.json").write_text(own)
+    env = await environment_of(home, "gemini", HOME=str(home))
+    assert "GEMINI_CLI_HOME" not in env
+
+
+async def test_settings_that_cannot_be_kept_stop_it(home: Path) -> None:
+    (home / ".gemini").mkdir()
+    (home / ".gemini/settings.json").write_text("{// a comment\n}")
+    tool = script(home, "gemini", "echo ran")
+    ran = await run("run", tool, cwd=home, env={"HOME": str(home)})
+    assert (ran.status, ran.stdout) == (2, "")
+    assert ".gemini/settings.json" in ran.stderr
+
+
+async def test_nothing_is_written_in_the_users_home(home: Path) -> None:
+    inside = home / "inside"
+    inside.mkdir()
+    for client in ("claude", "codex", "gemini", "qwen", "opencode"):
+        tool = script(home, client, "exit 0")
+        ran = await run("-c", "../config.yaml", "run", tool, cwd=inside, env={"HOME": str(inside)})
+        assert ran.status == 0, ran.output
+    assert list(inside.iterdir()) == []
+
+
+async def test_the_log_of_its_relay_goes_where_it_is_told(home: Path) -> None:
+    body = json.dumps(DIALECTS["anthropic"].body(model="any"))
+    tool = script(home, "ask", f"curl -sf $RELAY_URL/v1/messages -d '{body}' >/dev/null")
+    ran = await run("run", "--log", "log", tool, cwd=home)
+    assert (ran.status, ran.output) == (0, "")
+    records = [json.loads(line) for line in (home / "log").read_text().splitlines()]
+    assert [record["code"] for record in records if "code" in record] == ["OK"]
+
+
+# ---- run: arguments, status, signals, terminal
+
+
+async def test_all_behind_the_tool_is_the_tools(home: Path) -> None:
+    tool = script(home, "tool", 'printf "%s|" "$@"')
+    given = ["-c", "x", "--model", "m", "--help", "--", "-", "a b"]
+    ran = await run("run", "--model", "m", tool, *given, cwd=home)
+    assert ran.stdout == "".join(f"{each}|" for each in given)
+
+
+async def test_codex_gets_its_settings_before_the_users_arguments(home: Path) -> None:
+    ran = await run("run", script(home, "codex", 'printf "%s\\n" "$@"'), "exec", "hi", cwd=home)
+    *settings, last, words = ran.stdout.splitlines()
+    assert (last, words) == ("exec", "hi")
+    assert 'model_provider="relay"' in settings
+
+
+@pytest.mark.parametrize(
+    ("ends", "status"), [("exit 0", 0), ("exit 7", 7), ("kill -9 $$", 137), ("kill -15 $$", 143)]
+)
+async def test_the_childs_end_is_its_own(ends: str, status: int, home: Path) -> None:
+    assert (await run("run", "sh", "-c", ends, cwd=home)).status == status
+
+
+async def test_a_tool_that_is_not_there_is_127_and_tells_how_to_get_it(home: Path) -> None:
+    ran = await run("run", "claude", cwd=home, env={"PATH": str(home)})
+    assert ran.status == 127
+    assert "npm install -g @anthropic-ai/claude-code" in ran.stderr
+    assert "Traceback" not in ran.stderr
+
+
+WAITS = 'trap "echo got $1; exit 5" $1; echo ready; while :; do sleep 0.05; done'
+
+
+@pytest.mark.parametrize("name", ["TERM", "HUP", "INT"])
+async def test_a_signal_for_relay_is_the_childs(name: str, home: Path) -> None:
+    process = await spawn("run", "sh", "-c", WAITS, "sh", name, cwd=home)
+    assert process.stdout is not None
+    try:
+        async with asyncio.timeout(15):
+            assert await process.stdout.readline() == b"ready\n"
+            process.send_signal(getattr(signal, f"SIG{name}"))
+            out, _ = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert (out, process.returncode) == (f"got {name}\n".encode(), 5)
+
+
+class Terminal:
+    """relay as the job in front of a terminal of its own, seen from the other end."""
+
+    def __init__(self, home: Path, *args: str) -> None:
+        self.pid, self.end = pty.fork()
+        if self.pid == 0:
+            os.chdir(home)
+            command = [sys.executable, str(PROGRAM), *args]
+            os.execve(sys.executable, command, environment())  # noqa: S606  # what fork is for
+
+    def type(self, text: bytes) -> None:
+        os.write(self.end, text)
+
+    def read_until(self, word: bytes) -> bytes:
+        said = b""
+        while word not in said:
+            said += os.read(self.end, 1000)
+        return said
+
+    def status(self) -> int:
+        """Once it has ended."""
+        with suppress(OSError):  # the last words have been read
+            while os.read(self.end, 1000):
+                pass
+        os.close(self.end)
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+
+
+TOOL = """
+trap 'echo caught' INT
+test -t 0 && test -t 1 && echo terminal
+read word; echo "read $word"
+sleep 1 & wait; echo waited
+sleep 0.2; exit 3
+"""
+
+
+def test_the_terminal_is_the_childs(home: Path) -> None:
+    """It is one, it is read from, and Ctrl-C reaches the child once."""
+    terminal = Terminal(home, "run", script(home, "tool", TOOL))
+    terminal.read_until(b"terminal\r\n")
+    terminal.type(b"hello\n")
+    terminal.read_until(b"read hello\r\n")
+    terminal.type(b"\x03")
+    said = terminal.read_until(b"waited\r\n")
+    assert said.count(b"caught") == 1
+    assert b"Traceback" not in said
+    assert terminal.status() == 3
