@@ -264,10 +264,14 @@ class NoTarget(RelayError):
 # the next target may do better, and the rest what the client is told when this is what remains.
 
 
+MARKED_SCOPES: Final = ("credential", "credential+model", "provider+model", "endpoint")
+SCOPES: Final = (*MARKED_SCOPES, "request")  # what a request has done wrong marks nothing
+
+
 @dataclass(frozen=True, slots=True)
 class FailureClass:
     name: str
-    scope: str  # credential | credential+model | provider+model | endpoint | request
+    scope: str  # one of SCOPES
     cool: float
     failover: bool
     status: int
@@ -6119,7 +6123,7 @@ class ErrorRule:
     type: tuple[str, ...] = ()
     pattern: str = ""  # a regular expression searched in the message
     scope: str = ""  # instead of the class's own
-    reset: str = ""  # when it ends if nothing else says so: midnight+8 | monday+8 | month
+    reset: str = ""  # when it ends if nothing else says so, one of RESETS
 
     def matches(self, status: int, said: Failure) -> bool:
         return (
@@ -6128,6 +6132,9 @@ class ErrorRule:
             and (not self.type or _is_one_of(said.type, self.type))
             and (not self.pattern or bool(_searched(self.pattern, said.message + said.extra)))
         )
+
+
+RESETS: Final = ("midnight+8", "monday+8", "month")  # in China, where these plans are sold
 
 
 def _is_one_of(word: str, words: Sequence[str]) -> bool:
@@ -7219,18 +7226,23 @@ def later(doc: str) -> Any:
 
 def _read_table(cls: Any, site: Site) -> Any:
     pairs, values = site.pairs(), dict[str, Any]()
-    known = {f.name: f for f in dataclasses.fields(cls) if "kind" in f.metadata}
+    known = {_key_of(f): f for f in dataclasses.fields(cls) if "kind" in f.metadata}
     for name, inner in pairs.items():
         if name not in known:
             site.reading.wrong(inner.path, f"unknown key{meant(name, known)}")
         elif known[name].metadata["later"]:
             site.reading.wrong(inner.path, "not supported yet")
         elif (value := known[name].metadata["kind"](inner)) is not None:
-            values[name] = value
+            values[known[name].name] = value
     for name, spec in known.items():
         if spec.metadata["required"] and name not in pairs:
             site.reading.wrong(f"{site.path}.{name}" if site.path else name, "required")
     return cls(**values)
+
+
+def _key_of(spec: dataclasses.Field[Any]) -> str:
+    """The key in the file; `class` cannot be the name of a field."""
+    return spec.name.removesuffix("_")
 
 
 def meant(name: str, known: Iterable[str]) -> str:
@@ -7251,12 +7263,24 @@ class ServerConfig:
 @dataclass(frozen=True, kw_only=True)
 class TimeoutConfig:
     connect: float = option(SECONDS, "To open a connection to a provider.", 10.0)
-    first_event: float = option(SECONDS, "Until a stream says something meaningful.", 120.0)
-    idle: float = option(SECONDS, "The longest silence within a stream.", 180.0)
+    first_event: float = option(
+        SECONDS, "Until a stream says something meaningful; with `idle`, a whole answer.", 120.0
+    )
+    idle: float = option(SECONDS, "The longest silence within an answer.", 180.0)
     total: float = option(SECONDS, "A client's whole request, all attempts together.", 3600.0)
     gate: float = option(
         SECONDS, "Until a stream's head is sent although nothing meaningful has come.", 30.0
     )
+
+    @property
+    def whole(self) -> float:
+        """Until the head of a whole answer is here, which most providers send when all of it is.
+
+        As long as a sound stream may be silent before its first event and once behind it: an
+        answer of 15,000 tokens is no failure, and of the ten minutes for which SDKs wait by
+        default, half is left for another target.
+        """
+        return self.first_event + self.idle
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -7318,6 +7342,39 @@ class PriceConfig:
     output: float = option(WEIGHT, "A million tokens that are written.", 0.0)
     cache_read: float | None = option(WEIGHT, "Read from the prompt cache; else as `input`.")
     cache_write: float | None = option(WEIGHT, "Written to the prompt cache; else as `input`.")
+
+
+def _pattern(site: Site) -> str:
+    text = site.text()
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise _Wrong(f"expected {{kind}}: {error}") from error
+    return text
+
+
+@dataclass(frozen=True, kw_only=True)
+class ErrorConfig:
+    status: tuple[int, ...] = option(many(COUNT), "HTTP statuses; any by default.", ())
+    code: tuple[str, ...] = option(many(TEXT), "The error's code; `x*` is a prefix.", ())
+    type: tuple[str, ...] = option(many(TEXT), "The error's type; `x*` is a prefix.", ())
+    pattern: str = option(
+        Kind("a regular expression", _pattern, NAMES_SCHEMA), "Searched in the message.", ""
+    )
+    class_: str = option(word(*FAILURES), "What it means.", "bad_request", required=True)
+    scope: str = option(word(*SCOPES), "What cools down, instead of the class's own.", "")
+    reset: str = option(word(*RESETS), "When it is over if nobody says.", "")
+
+
+def _error_rule(site: Site) -> ErrorRule | None:
+    """One row of `errors`, as the presets have them."""
+    row: ErrorConfig = _read_table(ErrorConfig, site)
+    if not (row.status or row.code or row.type or row.pattern):
+        site.reading.wrong(site.path, "needs a status, code, type or pattern to go by")
+    return ErrorRule(row.class_, row.status, row.code, row.type, row.pattern, row.scope, row.reset)
+
+
+ERROR_RULE: Final = Kind("mapping", _error_rule, {"$ref": "#/$defs/ErrorConfig"})
 
 
 def _models(site: Site) -> dict[str, ModelConfig]:
@@ -7399,6 +7456,9 @@ class ProviderConfig:
     )
     timeouts: AttemptTimeouts = option(
         table(AttemptTimeouts), "Limits on waiting for it.", AttemptTimeouts()
+    )
+    errors: tuple[ErrorRule, ...] = option(
+        many(ERROR_RULE), "What its errors mean; read before the preset's, the first counts.", ()
     )
     proxy: None = later("The way out to it.")
     prices: dict[str, PriceConfig] = option(
@@ -7545,6 +7605,7 @@ _TABLES: Final = (
     PriceConfig,
     OverrideConfig,
     AttemptTimeouts,
+    ErrorConfig,
     ProviderConfig,
     RuleConfig,
     LogConfig,
@@ -7555,7 +7616,7 @@ _TABLES: Final = (
 def reference(cls: Any = Config, path: str = "") -> Iterator[tuple[str, str, str, str]]:
     """(key, kind, default, sentence) of every key; the README's table is this."""
     for spec in dataclasses.fields(cls):
-        where = f"{path}.{spec.name}" if path else spec.name
+        where = f"{path}.{_key_of(spec)}" if path else _key_of(spec)
         kind: Kind = spec.metadata["kind"]
         if spec.metadata["later"]:
             yield where, "", "", spec.metadata["doc"] + " Not supported yet."
@@ -7595,12 +7656,12 @@ def json_schema() -> JSON:
 
 def _table_schema(cls: Any) -> JSON:
     specs = [spec for spec in dataclasses.fields(cls) if not spec.metadata["later"]]
-    required = [spec.name for spec in specs if spec.metadata["required"]]
+    required = [_key_of(spec) for spec in specs if spec.metadata["required"]]
     return {
         "type": "object",
         "additionalProperties": False,
         "properties": {
-            spec.name: {"description": spec.metadata["doc"], **spec.metadata["kind"].schema}
+            _key_of(spec): {"description": spec.metadata["doc"], **spec.metadata["kind"].schema}
             for spec in specs
         },
     } | ({"required": required} if required else {})
@@ -7841,9 +7902,6 @@ class Lane:
         credential = f"#{self.plan.credentials.index(self.credential) + 1}" if several else ""
         plan = f" ({self.plan.name})" if len(self.target.provider.plans) > 1 else ""
         return f"{self.target}{plan}{credential}"
-
-
-MARKED_SCOPES: Final = ("credential", "credential+model", "provider+model", "endpoint")
 
 
 @dataclass(frozen=True, slots=True)
@@ -8231,7 +8289,7 @@ class _Compiler:
             name=self.name,
             config=entry,
             plans=tuple(plan for plan in plans if plan),
-            rules=(*(preset.errors if preset else ()), *COMMON_ERRORS),
+            rules=(*entry.errors, *(preset.errors if preset else ()), *COMMON_ERRORS),
             timeouts=replace(self.config.timeouts, **limits),
             attempt_total=total,
             claims=preset.globs if preset and preset.globs else None,
@@ -8442,7 +8500,11 @@ def changes(old: Config, new: Config) -> list[str]:
                 lines.append(f"{title} {key}: changed{_fields(before[key], after[key])}")
     rest = {spec.name for spec in dataclasses.fields(Config)}
     rest -= {"providers", "keys", "routing_rules"}
-    lines += [f"{name}: changed" for name in rest if getattr(old, name) != getattr(new, name)]
+    lines += [
+        f"{name}: changed{_fields(getattr(old, name), getattr(new, name))}"
+        for name in rest
+        if getattr(old, name) != getattr(new, name)
+    ]
     return sorted(lines)
 
 
@@ -12211,7 +12273,13 @@ class Relay:
     async def _posted(self, exchange: Exchange, lane: Lane, outgoing: Outgoing) -> Reply:
         if lane.endpoint.demo:
             return DemoReply(outgoing)
-        reply = await self.upstream.post(outgoing, lane.target.provider.timeouts)
+        limits = lane.target.provider.timeouts
+        wait = limits.first_event if outgoing.stream else limits.whole
+        try:
+            async with asyncio.timeout(wait):
+                reply = await self.upstream.post(outgoing, limits)
+        except TimeoutError:
+            raise UpstreamError("timeout", f"said nothing within {wait:g} s") from None
         if reply.status != 200:
             try:
                 raise await self.error(exchange, lane, reply)

@@ -379,9 +379,11 @@ def test_the_example_names_every_key() -> None:
 
 
 def stands(path: list[str], node: Any) -> bool:
-    """Is there such a key?  `*` is any."""
+    """Is there such a key?  `*` is any, and so is an item of a list."""
     if not path:
         return True
+    if isinstance(node, list):
+        return any(stands(path, item) for item in node)
     if not isinstance(node, Mapping):
         return False
     inner = node.values() if path[0] == "*" else [node[path[0]]] if path[0] in node else []

@@ -520,3 +520,18 @@ async def test_a_free_port_is_refused(relay: Start, http: ClientSession) -> None
     reply = await ask(http, server)
     assert reply.status == 502
     assert (await server.logged()).code == "UC"
+
+
+async def test_a_whole_request_goes_on_from_a_provider_that_never_answers(
+    upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    """`first_event` and `idle` together are how long the head of a whole answer may take."""
+    config = table(upstream, {"mute": NEVER}, timeouts={"first_event": 0.4, "idle": 0.4})
+    config["providers"]["good"] = provider(upstream)
+    config["routing_rules"] = {"m": ["mute", "good"]}
+    server = await relay(config)
+    reply = await ask(http, server)
+    assert reply.said.text == TEXT
+    (first, _) = (await server.logged()).attempts
+    assert first["outcome"] == "timeout"
+    assert first["ms"] >= 800

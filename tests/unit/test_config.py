@@ -584,3 +584,72 @@ def test_a_broken_file_still_gives_a_config_to_go_on_with() -> None:
     config = relay.read_config("providers: [\n", notes)
     assert config == relay.Config()
     assert len(notes.problems()) == 1
+
+
+# errors: of a provider
+
+ERRORS = """
+providers:
+  a:
+    preset: deepseek
+    api_key: k
+    errors:
+      - {status: [429, 503], pattern: "queue is full", class: overloaded}
+      - {code: ["quota_*"], class: plan_exhausted, scope: credential+model, reset: midnight+8}
+      - {status: 402, class: rate_limited}
+default: a/m
+"""
+
+JUDGED: list[tuple[int, relay.JSON, str, str]] = [
+    (429, {"message": "The queue is FULL."}, "overloaded", "provider+model"),
+    (429, {"message": "too many"}, "rate_limited", "credential"),
+    (500, {"message": "queue is full"}, "transient", "provider+model"),
+    (400, {"code": "quota_used", "message": ""}, "plan_exhausted", "credential+model"),
+    (402, {"message": "Insufficient Balance"}, "rate_limited", "credential"),
+    (401, {"message": "no"}, "auth", "credential"),
+]
+
+
+@pytest.mark.parametrize(("status", "said", "failure", "scope"), JUDGED)
+def test_errors_of_a_provider_come_before_the_presets(
+    status: int, said: relay.JSON, failure: str, scope: str
+) -> None:
+    rules = plan_of(ERRORS).providers["a"].rules
+    body = relay.dumps({"error": said})
+    verdict = relay.judged(rules, status, relay.said_in(body), {}, now=1_800_000_000)
+    assert (verdict.failure, verdict.scope) == (failure, scope)
+    if failure == "plan_exhausted":
+        assert verdict.until is not None
+        assert verdict.until <= 86400
+
+
+WRONG_ERRORS = [
+    ("{status: 429}", "class: required"),
+    ("{class: overloaded}", "needs a status, code, type or pattern to go by"),
+    ("{status: 429, class: overload}", "did you mean 'overloaded'?"),
+    ("{status: 429, class: overloaded, scope: provider}", "did you mean 'provider+model'?"),
+    ("{status: x, class: overloaded}", "expected a whole number"),
+    ("{pattern: '(', class: overloaded}", "expected a regular expression"),
+    ("{code: a, class: plan_exhausted, reset: monday}", "did you mean 'monday+8'?"),
+    ("{code: a, clas: plan_exhausted}", "unknown key; did you mean 'class'?"),
+    ("overloaded", "got 'overloaded'"),
+]
+
+
+@pytest.mark.parametrize(("row", "said"), WRONG_ERRORS)
+def test_a_wrong_row_of_errors_is_explained(row: str, said: str) -> None:
+    problems = problems_of(f"providers: {{a: {{preset: deepseek, api_key: k, errors: [{row}]}}}}")
+    assert [problem for problem in problems if said in problem], problems
+    assert all("providers.a.errors" in problem for problem in problems)
+
+
+def test_the_receipt_names_what_changed_in_a_table() -> None:
+    before, after = (
+        plan_of(f"{top}\nproviders: {{a: {{preset: deepseek, api_key: k}}}}").config
+        for top in ("timeouts: {idle: 5}", "timeouts: {idle: 6}\ndefault: a/m")
+    )
+    assert relay.changes(before, after) == ["default: changed", "timeouts: changed (idle)"]
+
+
+def test_a_whole_answer_may_be_silent_for_as_long_as_a_stream_before_and_within() -> None:
+    assert relay.TimeoutConfig().whole == 300

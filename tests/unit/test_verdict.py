@@ -143,3 +143,31 @@ TERMINATIONS = [
 @pytest.mark.parametrize(("error", "code"), TERMINATIONS, ids=lambda v: type(v).__name__)
 def test_every_end_has_its_two_letters(error: relay.RelayError, code: str) -> None:
     assert relay.termination(error) == code
+
+
+def test_the_soonest_end_is_told_although_a_later_answer_came_long_after() -> None:
+    """The first said "in 40 s", half a minute before the second said "in 25 s"."""
+    first, second = failed("rate_limited", 40.0), failed("rate_limited", 25.0)
+    first.at, second.at = NOW - 30, NOW
+    for pair in ((first, second), (second, first)):
+        error = verdict((lane("one"), pair[0]), (lane("two"), pair[1]))
+        assert error.retry_after == pytest.approx(10)
+    late = failed("rate_limited", 5.0)
+    late.at = NOW - 60  # that moment is past: at once, which is told as the shortest there is
+    error = verdict((lane("one"), late), (lane("two"), second))
+    assert error.retry_after == 0
+    assert relay.error_headers(error)["retry-after"] == "1"
+
+
+def test_an_end_at_once_is_an_end() -> None:
+    error = verdict((lane(), failed("rate_limited", 0.0)))
+    assert error.retry_after == 0
+    assert relay.error_headers(error)["retry-after"] == "1"
+
+
+def test_who_is_being_probed_may_be_back_at_once() -> None:
+    probed = relay.Mark("auth", NOW - 900, NOW - 1, True, probing=True)
+    later = relay.Mark("auth", NOW, NOW + 900, True)
+    error = relay.concluded([], [(lane(), later), (lane("two"), probed)], NOW)
+    assert error.retry_after == 0
+    assert "two/m: auth, being probed" in error.message
