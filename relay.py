@@ -15,8 +15,8 @@ A request goes
               (who)    (where)  (failover)               (bytes) (usage, log)
 
 The rule of this file: code refers only to what stands above it.  First come values
-(sections 1-17: pure; no await, no clock, no socket), then memory (18-24: synchronous, told
-the time), then I/O (25-39).  To follow one request start at `Relay.handle` and read upward.
+(sections 1-18: pure; no await, no clock, no socket), then memory (19-25: synchronous, told
+the time), then I/O (26-40).  To follow one request start at `Relay.handle` and read upward.
 
 Contents
      1. Errors                what can go wrong, and what it means
@@ -27,37 +27,38 @@ Contents
      6. Dialect: Anthropic Messages
      7. Dialect: OpenAI Chat Completions
      8. Dialect: OpenAI Responses
-     9. Pipes                 upstream bytes to client bytes
-    10. Body                  a client's bytes, edited in place or not at all
-    11. HTTP                  a provider's reply: bytes in; head, body and end out
-    12. Failures              what an upstream's error means
-    13. Presets               one row per known provider
-    14. Configuration         the YAML file, and everything wrong with it
-    15. Prices                what tokens cost
-    16. Plan                  a configuration compiled to answer "where may this go?"
-    17. Clients               what a coding tool must be told
-    18. Stickiness            which credential a conversation had last
-    19. Health                who is cooling down, why, until when
-    20. Balance               which of several equals goes first
-    21. Ledger                what was used, by the hour and by the day
-    22. Limits                who may ask now: rates, concurrency, budgets
-    23. Verdict               what a client is told when nothing worked
-    24. Metrics               what is counted, in Prometheus's words
-    25. Log                   one line per request
-    26. State                 where usage and budgets outlive the process
-    27. Connections           HTTP/1.1 to providers, lean
-    28. Upstream              one HTTP exchange with a provider
-    29. Demo                  the embedded provider
-    30. Client                who asks; the body read, the answer written
-    31. Exchange              one request and how it goes out
-    32. Relay                 from accept to settle
-    33. Forwarding            what is passed on unread: embeddings, images, audio, /p/
-    34. Operations            which path is whose; probes, lists, status
-    35. Server                sockets, signals, reload, drain
-    36. Grafana               a dashboard of the metrics
-    37. Console               a running relay, asked by a command
-    38. Launch                a tool as relay's child
-    39. Command line          the commands as a table
+     9. Dialect: Gemini generateContent
+    10. Pipes                 upstream bytes to client bytes
+    11. Body                  a client's bytes, edited in place or not at all
+    12. HTTP                  a provider's reply: bytes in; head, body and end out
+    13. Failures              what an upstream's error means
+    14. Presets               one row per known provider
+    15. Configuration         the YAML file, and everything wrong with it
+    16. Prices                what tokens cost
+    17. Plan                  a configuration compiled to answer "where may this go?"
+    18. Clients               what a coding tool must be told
+    19. Stickiness            which credential a conversation had last
+    20. Health                who is cooling down, why, until when
+    21. Balance               which of several equals goes first
+    22. Ledger                what was used, by the hour and by the day
+    23. Limits                who may ask now: rates, concurrency, budgets
+    24. Verdict               what a client is told when nothing worked
+    25. Metrics               what is counted, in Prometheus's words
+    26. Log                   one line per request
+    27. State                 where usage and budgets outlive the process
+    28. Connections           HTTP/1.1 to providers, lean
+    29. Upstream              one HTTP exchange with a provider
+    30. Demo                  the embedded provider
+    31. Client                who asks; the body read, the answer written
+    32. Exchange              one request and how it goes out
+    33. Relay                 from accept to settle
+    34. Forwarding            what is passed on unread: embeddings, images, audio, /p/
+    35. Operations            which path is whose; probes, lists, status
+    36. Server                sockets, signals, reload, drain
+    37. Grafana               a dashboard of the metrics
+    38. Console               a running relay, asked by a command
+    39. Launch                a tool as relay's child
+    40. Command line          the commands as a table
 """
 
 from __future__ import annotations
@@ -108,6 +109,7 @@ from collections.abc import (
     Iterator,
     Mapping,
     Sequence,
+    Set,
 )
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -1524,6 +1526,7 @@ class Dialect(ABC):
 
     name: ClassVar[str]  # the word used in config
     path: ClassVar[str]  # what is posted to, below a base that has no version segment
+    versioned: ClassVar[str] = r"/v\d+[a-z0-9]*$"  # found in a base that has one
     purposes: ClassVar[Mapping[str, str]]  # clients' paths, without version -> answer | count
     auth: ClassVar[str]  # how it carries a credential, a key of AUTH_STYLES
     call_id: ClassVar[str]  # what a tool call's id may be
@@ -1539,6 +1542,7 @@ class Dialect(ABC):
     output_limits: ClassVar[tuple[str, ...]]  # dotted paths of the room asked for the answer
     uncounted: ClassVar[frozenset[str]] = frozenset()  # keys that counting tokens refuses
     converted: ClassVar[frozenset[str]] = frozenset()  # variants no provider's stream answers
+    modes: ClassVar[frozenset[str]] = frozenset()  # query parameters that `address` says anew
 
     @abstractmethod
     def claims(self, wire: JSON) -> bool:
@@ -1621,9 +1625,12 @@ class Dialect(ABC):
     @abstractmethod
     def render_error(self, error: RelayError, request_id: str) -> JSON: ...
 
-    def error_event(self, error: RelayError, request_id: str) -> bytes:
+    def error_event(self, error: RelayError, request_id: str, variant: str = "") -> bytes:
         """The error as the last event of a stream."""
         return sse(self.render_error(error, request_id))
+
+    def stream_type(self, variant: str) -> str:
+        return "text/event-stream"
 
     def passes(self, error: UpstreamError) -> bool:
         """May a provider's error of this format reach a client as it is?"""
@@ -1648,6 +1655,10 @@ class Dialect(ABC):
 
     @abstractmethod
     def render_models(self, models: Sequence[Listed]) -> JSON: ...
+
+    def render_model(self, model: Listed) -> JSON:
+        """One line of the list, asked for alone."""
+        return cast(JSON, self.render_models([model])["data"][0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -1944,7 +1955,7 @@ class AnthropicMessages(Dialect):
     def is_last(self, data: bytes) -> bool:
         return b'"message_stop"' in data
 
-    def error_event(self, error: RelayError, request_id: str) -> bytes:
+    def error_event(self, error: RelayError, request_id: str, variant: str = "") -> bytes:
         return sse(self.render_error(error, request_id), "error")
 
     def passes(self, error: UpstreamError) -> bool:
@@ -4162,7 +4173,7 @@ class OpenAIResponses(Dialect):
         code = self.error_codes.get(error.kind)
         return {"error": {"message": error.message, "type": kind, "param": None, "code": code}}
 
-    def error_event(self, error: RelayError, request_id: str) -> bytes:
+    def error_event(self, error: RelayError, request_id: str, variant: str = "") -> bytes:
         return _ResponsesEncoder(Asked("", request_id)).failed(error)
 
     def decoder(self) -> StreamDecoder:
@@ -5236,7 +5247,1331 @@ def _responses_usage(usage: Usage) -> JSON:
 RESPONSES: Final = OpenAIResponses()
 
 
-# ==== 9. Pipes ================================================================
+# ==== 9. Dialect: Gemini generateContent ======================================
+# https://ai.google.dev/api/generate-content and the types of the google-genai SDK.
+# The model's name and whether to stream stand in the address, not in the body:
+#
+#     POST /v1beta/models/{model}:generateContent                 one answer
+#          /v1beta/models/{model}:streamGenerateContent?alt=sse   chunks, as events
+#          /v1beta/models/{model}:streamGenerateContent           chunks, as one JSON array
+#          /v1beta/models/{model}:countTokens
+#
+# A turn is a list of parts, each known by the one key it has.  A function call is said whole, its
+# arguments an object; its result finds it by name and order, ids came late.  A stream is
+#
+#     chunk*        candidates[0].content.parts: what is new; usageMetadata: all so far
+#     last chunk    candidates[0].finishReason, which is STOP for calls too
+#
+# and ends with the connection.  Google's own reader takes `data: ` lines and blank ones, and dies
+# of anything else: a comment, an `event:`, a [DONE].
+#
+# A thoughtSignature seals what was thought before the part it stands on.  Gemini 3 signs the first
+# call of every step and refuses a request in which one lacks it.  In the hub a seal belongs to a
+# thought, so
+#
+#     wire   {thought: "hm"}    {text: "so"}    {functionCall, signature}    {text: "", signature}
+#     hub    Reasoning("hm")    Text("so")      Reasoning(seal), ToolCall    Reasoning(seal)
+#
+# A foreign maker's thoughts come to a client of this dialect as thought parts, which many do not
+# send back.  So their seals and texts ride on the next call, which every client returns with its
+# signature; the last part of the answer takes those that no call follows.
+
+_GEMINI_BLOCKED: Final = (
+    "SAFETY RECITATION LANGUAGE BLOCKLIST PROHIBITED_CONTENT SPII ESCALATION MODEL_ARMOR"
+    " PUP_LIMITED_DISABLED NO_IMAGE IMAGE_SAFETY IMAGE_PROHIBITED_CONTENT IMAGE_RECITATION"
+    " IMAGE_OTHER"
+).split()
+_GEMINI_FINISH: Final[dict[str, FinishReason]] = {
+    "STOP": "stop",
+    "MAX_TOKENS": "length",
+    "CONTINUATION": "length",
+    **dict.fromkeys(_GEMINI_BLOCKED, "content_filter"),
+}
+# A finish that means the inference failed; with nothing said before it, another may do better.
+_GEMINI_BREAK: Final = frozenset(
+    "MALFORMED_FUNCTION_CALL UNEXPECTED_TOOL_CALL TOO_MANY_TOOL_CALLS MALFORMED_RESPONSE"
+    " MISSING_THOUGHT_SIGNATURE OTHER".split()
+)
+_GEMINI_STOP: Final[dict[FinishReason, str]] = {
+    "length": "MAX_TOKENS",
+    "context_length": "MAX_TOKENS",
+    "content_filter": "SAFETY",
+}
+_GEMINI_END: Final = (
+    *(b'"finishReason":"', b'"finishReason": "'),
+    *(b'"blockReason":"', b'"blockReason": "'),
+)
+# What Google documents for calls of another maker; Gemini CLI puts it where it has no signature.
+_GEMINI_UNSIGNED: Final = "skip_thought_signature_validator"
+_GEMINI_DUMMIES: Final = frozenset((_GEMINI_UNSIGNED, "context_engineering_is_the_way_to_go"))
+
+_GEMINI_PURPOSES: Final = {
+    "generateContent": "answer",
+    "streamGenerateContent": "answer",
+    "countTokens": "count",
+}
+# Also as Vertex has it, and with `models/` said twice: SDKs put it before a name that has it.
+_GEMINI_PATH: Final = re.compile(
+    r"(?:/projects/[^/]+/locations/[^/]+)?(?:/publishers/[^/]+)?"
+    r"/(?=(?:models|tunedModels)/)(?:models/)*(?P<model>.+):(?P<method>[a-zA-Z]+)"
+)
+_GEMINI_REQUEST: Final = frozenset(
+    "model contents systemInstruction tools toolConfig generationConfig cachedContent".split()
+)
+_GEMINI_CONFIG: Final = frozenset(
+    "temperature topP topK seed candidateCount maxOutputTokens stopSequences presencePenalty"
+    " frequencyPenalty responseMimeType responseSchema responseJsonSchema thinkingConfig".split()
+)
+_GEMINI_PART: Final = frozenset(("thought", "thoughtSignature"))
+_GEMINI_FUNCTION: Final = frozenset("name description parameters parametersJsonSchema".split())
+# Under these names stands what is not Google's: names in it are left as they are.
+_GEMINI_OPAQUE: Final = frozenset(
+    "args response parameters parametersJsonSchema responseSchema responseJsonSchema labels"
+    " partMetadata".split()
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Gemini:
+    """What a generation of models accepts; asking for more is a 400."""
+
+    levels: tuple[str, ...] = ()  # thinkingLevel, the least first
+    budget: tuple[int, int] | None = None  # thinkingBudget, from least to most, where it is that
+    signed: bool = False  # every step's first call needs a signature
+    ids: bool = False  # knows calls by id
+    json_schema: bool = True  # takes JSON Schema, not only the subset of OpenAPI
+    penalties: bool = True
+    calls_and_json: bool = True  # takes tools together with a JSON format
+    result_media: bool = False  # takes media inside a function's response
+
+
+_GEMINI_LEVELS: Final = ("minimal", "low", "medium", "high", "xhigh")
+_GEMINI_3: Final = _Gemini(_GEMINI_LEVELS[:4], None, True, True, penalties=False, result_media=True)
+_GEMINI_2: Final = _Gemini(budget=(0, 24576), calls_and_json=False)
+_GEMINI_1: Final = _Gemini(json_schema=False, calls_and_json=False)
+_GEMINIS: Final = (
+    (re.compile(r"gemini-3.*pro"), replace(_GEMINI_3, levels=_GEMINI_LEVELS[1:4])),
+    (re.compile(r"gemini-3"), _GEMINI_3),
+    (re.compile(r"gemini-4-argon"), replace(_GEMINI_3, levels=_GEMINI_LEVELS[1:4])),
+    (re.compile(r"gemini-2\.5.*pro"), replace(_GEMINI_2, budget=(128, 32768))),
+    (re.compile(r"gemini-2\.5"), _GEMINI_2),
+    (re.compile(r"gemini-(1|2)|gemini-pro|gemma|learnlm"), _GEMINI_1),
+)
+_GEMINI_NEXT: Final = replace(_GEMINI_3, levels=_GEMINI_LEVELS, penalties=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GeminiQuirks(Quirks):
+    tool_name: str = r"[a-zA-Z_][a-zA-Z0-9_.:-]{0,63}"
+    media_alone: bool = True  # takes a turn of media without a text beside it
+
+
+class GeminiContent(Dialect):
+    name = "gemini"
+    quirks = GeminiQuirks
+    path = "/v1beta/models/{model}:generateContent"
+    versioned = r"/v\d+[a-z0-9]*$|/publishers/[^/]+$"  # Vertex has the version further to the front
+    modes = frozenset(("alt", "$alt"))
+    purposes: ClassVar = {f"/models/{{model}}:{m}": p for m, p in _GEMINI_PURPOSES.items()}
+    auth = "x-goog-api-key"
+    call_id = r".{1,128}"
+    names_model = False
+    turns = "contents"
+    output_limits = ("generationConfig.maxOutputTokens",)
+    converted = frozenset(("array",))
+    marks = (b'"usageMetadata"', b'"error"', *_GEMINI_END)
+    error_types: ClassVar = {
+        "bad_request": "INVALID_ARGUMENT",
+        "context_length": "INVALID_ARGUMENT",
+        "too_large": "INVALID_ARGUMENT",
+        "auth": "UNAUTHENTICATED",
+        "billing": "FAILED_PRECONDITION",
+        "budget": "RESOURCE_EXHAUSTED",
+        "permission": "PERMISSION_DENIED",
+        "not_found": "NOT_FOUND",
+        "model_not_found": "NOT_FOUND",
+        "rate_limit": "RESOURCE_EXHAUSTED",
+        "overloaded": "UNAVAILABLE",
+        "unavailable": "UNAVAILABLE",
+        "upstream": "UNAVAILABLE",
+        "timeout": "DEADLINE_EXCEEDED",
+    }
+
+    def claims(self, wire: JSON) -> bool:
+        return not wire.keys().isdisjoint(("candidates", "promptFeedback", "usageMetadata"))
+
+    def is_answer(self, wire: JSON) -> bool:
+        first = (wire.get("candidates") or [{}])[0]
+        said = (first.get("content") or {}).get("parts")
+        return not wire.get("error") and bool(
+            said or first.get("finishReason") in _GEMINI_FINISH or _gemini_block(wire)
+        )
+
+    # Addresses
+
+    def serves(self, path: str) -> str:
+        match = _GEMINI_PATH.fullmatch(path)
+        return _GEMINI_PURPOSES.get(match["method"], "") if match else ""
+
+    def peek(self, body: JSON, address: str) -> Peek:
+        path, _, query = address.partition("?")
+        match = _GEMINI_PATH.search(urllib.parse.unquote(path))
+        if not match:
+            raise NotFound(f"{path}: expected models/NAME:generateContent or its like")
+        super().peek({"model": match["model"]}, address)
+        stream = match["method"] == "streamGenerateContent"
+        events = "sse" in urllib.parse.parse_qs(query).get("alt", ())
+        return Peek(match["model"], stream, "array" if stream and not events else "")
+
+    def address(self, url: str, model: str, stream: bool, variant: str = "") -> str:
+        model = model.removeprefix("models/")
+        if model.startswith("tunedModels/"):
+            url = url.replace("models/{model}", "{model}")
+        url = url.replace("{model}", urllib.parse.quote(model, safe="/"))
+        path, _, query = url.partition("?")
+        if stream:
+            path = re.sub(r":generateContent$", ":streamGenerateContent", path)
+            query = "&".join(filter(None, (query, "alt=sse")))
+        return path + (f"?{query}" if query else "")
+
+    def counting(self, url: str) -> str:
+        return re.sub(r":generateContent(?=$|\?)", ":countTokens", url)
+
+    # A request
+
+    def restreamed(self, body: JSON, stream: bool) -> JSON:
+        return body  # the address says it
+
+    def parse_request(self, body: JSON, variant: str = "") -> Request:
+        wire = Wire(_camelled(body))
+        if "generateContentRequest" in wire.data:  # countTokens has both forms
+            wire = wire.inner("generateContentRequest")
+        wire.rest(_GEMINI_REQUEST)
+        if wire.want("cachedContent", str):
+            raise BadRequest("cachedContent: a prompt that Google keeps; nobody else can read it")
+        config = wire.inner("generationConfig", _GEMINI_CONFIG)
+        if (config.want("candidateCount", int) or 1) > 1:
+            raise BadRequest("generationConfig.candidateCount: this provider gives one answer")
+        top_k = config.want("topK", float)
+        return Request(
+            model="",
+            messages=(*_gemini_system(wire), *_GeminiHistory().read(wire)),
+            tools=tuple(_gemini_tools(wire)),
+            tool_choice=_gemini_choice(wire),
+            max_tokens=config.want("maxOutputTokens", int),
+            sampling=Sampling(
+                temperature=config.want("temperature", float),
+                top_p=config.want("topP", float),
+                top_k=None if top_k is None else int(top_k),
+                seed=config.want("seed", int),
+                frequency_penalty=config.want("frequencyPenalty", float),
+                presence_penalty=config.want("presencePenalty", float),
+            ),
+            stop=config.texts("stopSequences"),
+            thinking=_gemini_thinking(config),
+            format=_gemini_format(config),
+            dropped=tuple(wire.dropped),
+        )
+
+    def render_request(self, request: Request, quirks: GeminiQuirks, account: str) -> Rendered:
+        return _GeminiWriter(request, quirks, account).render()
+
+    def cleaned(self, body: JSON, quirks: GeminiQuirks, account: str, strip: bool) -> JSON:
+        contents = body.get("contents")
+        if not isinstance(contents, list):
+            return body
+        kept = [_gemini_cleaned(content, strip) for content in contents]
+        if all(map(operator.is_, kept, contents)):
+            return body
+        return body | {"contents": [c for c in kept if not isinstance(c, dict) or c.get("parts")]}
+
+    # An answer
+
+    def parse_response(self, wire: JSON) -> Response:
+        answer = _GeminiDecoder().whole(wire)
+        if isinstance(answer, Failure):
+            raise ValueError(answer.message)
+        return answer
+
+    def render_response(self, response: Response, asked: Asked) -> JSON:
+        speech = _GeminiSpeech()
+        *events, finish = unfold(response)
+        parts = [part for event in (*events, finish) for part in speech.parts(event)]
+        chunk = _gemini_chunk(asked, response.id, parts)
+        return _gemini_finished(chunk, cast(Finish, finish))
+
+    def parse_usage(self, wire: JSON) -> Usage | None:
+        usage = wire.get("usageMetadata")
+        if not isinstance(usage, dict):
+            return None
+        prompt = whole_number(usage.get("promptTokenCount"))
+        prompt += whole_number(usage.get("toolUsePromptTokenCount"))
+        read = whole_number(usage.get("cachedContentTokenCount"))
+        said = whole_number(usage.get("candidatesTokenCount"))
+        thought = whole_number(usage.get("thoughtsTokenCount"))
+        # Google counts thoughts apart; who counts them among the candidates shows in the sum
+        apart = whole_number(usage.get("totalTokenCount")) != prompt + said
+        return Usage(
+            input=prompt if prompt >= read else prompt + read,
+            output=said + thought if apart else max(said, thought),
+            cache_read=read,
+            reasoning=thought,
+        )
+
+    def is_end(self, data: bytes) -> bool:
+        return self.is_last(data) or any(mark in data for mark in _GEMINI_END)
+
+    def is_last(self, data: bytes) -> bool:
+        return data.strip() == b"[DONE]"  # never Google's; some clones say it in any dialect
+
+    def render_error(self, error: RelayError, request_id: str) -> JSON:
+        status = self.error_types.get(error.kind, "INTERNAL")
+        said: JSON = {"code": self.status(error), "message": error.message, "status": status}
+        if error.retry_after is not None:
+            kind = "type.googleapis.com/google.rpc.RetryInfo"
+            said["details"] = [{"@type": kind, "retryDelay": f"{math.ceil(error.retry_after)}s"}]
+        return {"error": said}
+
+    def error_event(self, error: RelayError, request_id: str, variant: str = "") -> bytes:
+        wire = self.render_error(error, request_id)
+        return dumps([wire]) if variant == "array" else sse(wire)
+
+    def stream_type(self, variant: str) -> str:
+        return "application/json" if variant == "array" else super().stream_type(variant)
+
+    def decoder(self) -> StreamDecoder:
+        return _GeminiDecoder()
+
+    def encoder(self, asked: Asked) -> StreamEncoder:
+        return _GeminiEncoder(asked)
+
+    def render_count(self, tokens: int) -> JSON:
+        return {"totalTokens": tokens}
+
+    def parse_count(self, wire: JSON) -> int:
+        return operator.index(wire["totalTokens"])
+
+    def render_models(self, models: Sequence[Listed]) -> JSON:
+        return {"models": list(map(self.render_model, models))}
+
+    def render_model(self, model: Listed) -> JSON:
+        limits = {"inputTokenLimit": model.context, "outputTokenLimit": model.output}
+        return {
+            "name": f"models/{model.name}",
+            "version": "1",
+            "displayName": model.name,
+            "supportedGenerationMethods": ["generateContent", "countTokens"],
+        } | {name: limit for name, limit in limits.items() if limit}
+
+
+def _gemini_block(wire: JSON) -> str:
+    """Why the prompt was refused, if it was."""
+    feedback = wire.get("promptFeedback")
+    return word_of(feedback.get("blockReason")) if isinstance(feedback, dict) else ""
+
+
+# A client's request, read
+
+
+def _camelled(value: Any) -> Any:
+    """With Google's names in camelCase; the server takes snake_case as well, and SDKs send it."""
+    if isinstance(value, list):
+        return [_camelled(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    named = ((_camel(name), inner) for name, inner in value.items())
+    return {name: v if name in _GEMINI_OPAQUE else _camelled(v) for name, v in named}
+
+
+@functools.lru_cache(maxsize=1024)
+def _camel(name: str) -> str:
+    return re.sub(r"(?<=[a-zA-Z0-9])_([a-z0-9])", lambda match: match[1].upper(), name)
+
+
+def _gemini_system(wire: Wire) -> list[Message]:
+    content = wire.data.get("systemInstruction")
+    if isinstance(content, str):
+        return [Message("system", (Text(content),))] if content else []
+    texts = (part.want("text", str) for part in wire.inner("systemInstruction").each("parts"))
+    parts = tuple(Text(text) for text in texts if text)
+    return [Message("system", parts)] if parts else []
+
+
+_GEMINI_ROLES: Final[dict[str, Role]] = {
+    "user": "user",
+    "function": "user",
+    "model": "assistant",
+    "system": "system",
+}
+
+
+class _GeminiHistory:
+    """Contents to messages, with every result paired to its call."""
+
+    def __init__(self) -> None:
+        self._owed: list[ToolCall] = []  # the latest turn's calls that have no result yet
+        self._called = 0
+
+    def read(self, wire: Wire) -> Iterator[Message]:
+        """SDKs that stream keep every chunk as a content of its own; a turn is all of them."""
+        role: Role | None = None
+        parts = list[Part]()
+        for content in wire.each("contents", required=True):
+            now = self._role(content)
+            if role and now != role:
+                yield Message(role, _without_echoes(parts))
+                parts = []
+            if now == "assistant" != role:
+                self._owed = []
+            role = now
+            for part in content.each("parts"):
+                self._read(part, parts)
+        if role:
+            yield Message(role, _without_echoes(parts))
+
+    def _role(self, content: Wire) -> Role:
+        content.rest(_GEMINI_TURN)
+        said = content.want("role", str) or "user"
+        if said not in _GEMINI_ROLES:
+            raise BadRequest(f"{content.path('role')}: expected user or model, got {shown(said)}")
+        return _GEMINI_ROLES[said]
+
+    def _read(self, wire: Wire, parts: list[Part]) -> None:
+        kind = next((kind for kind in self._READERS if kind in wire.data), "")
+        wire.rest(_GEMINI_PART | {kind})
+        signature = wire.want("thoughtSignature", str) or ""
+        if signature and signature not in _GEMINI_DUMMIES:
+            _sealed(parts, signature)
+        if kind:
+            parts += self._READERS[kind](self, wire)
+
+    def _text(self, wire: Wire) -> Iterator[Part]:
+        text = wire.want("text", str)
+        if text and wire.want("thought", bool):
+            yield Reasoning(text)
+        elif text:
+            yield Text(text)
+
+    def _media(self, wire: Wire) -> Iterator[Part]:
+        yield from _gemini_media(wire)
+
+    def _call(self, wire: Wire) -> Iterator[Part]:
+        """Without an id it gets one by its place, which is the same on every turn."""
+        call = wire.inner("functionCall")
+        self._called += 1
+        mark = hashlib.sha256(f"{self._called}".encode()).hexdigest()
+        id, name = call.want("id", str) or f"call_{mark[:12]}", call.need("name", str)
+        said = ToolCall(id, name, dumps(call.want("args", dict) or {}).decode())
+        self._owed.append(said)
+        yield said
+
+    def _result(self, wire: Wire) -> Iterator[Part]:
+        result = wire.inner("functionResponse")
+        id, name = result.want("id", str) or "", result.want("name", str) or ""
+        call = next((call for call in self._owed if call.id == id), None)
+        call = call or next((call for call in self._owed if call.name == name), None)
+        if call:
+            self._owed.remove(call)
+        text, is_error = _gemini_output(result.want("response", dict) or {})
+        said: list[Text | Media] = [Text(text)] if text else []
+        said += (media for inner in result.each("parts") for media in _gemini_media(inner))
+        yield ToolResult(call.id if call else id or name, tuple(said), is_error)
+
+    def _code(self, wire: Wire) -> Iterator[Part]:
+        if text := _gemini_code(wire.data):
+            yield Text(text)
+
+    _READERS: ClassVar[dict[str, Callable[[Any, Wire], Iterator[Part]]]] = {
+        "text": _text,
+        "inlineData": _media,
+        "fileData": _media,
+        "functionCall": _call,
+        "functionResponse": _result,
+        "executableCode": _code,
+        "codeExecutionResult": _code,
+    }
+
+
+_GEMINI_TURN: Final = frozenset(("role", "parts"))
+
+
+def _sealed(parts: list[Part], signature: str) -> None:
+    """The thoughts that a part's signature stands for, put before it.
+
+    Google's own seals what was thought just before.  In ours ride the thoughts of another maker:
+    those from before the texts of this step, and those between the texts and this part.
+    """
+    carried = _gemini_carried(signature)
+    if carried is None:
+        seal = Seal("gs", signature)
+        last = parts[-1] if parts else None
+        if isinstance(last, Reasoning) and last.seal is None:
+            parts[-1] = replace(last, seal=seal)
+        else:
+            parts.append(Reasoning("", seal))
+        return
+    ends = (i + 1 for i in reversed(range(len(parts))) if isinstance(parts[i], ToolCall))
+    start, split = next(ends, 0), carried.index(None) if None in carried else 0
+    parts[start:start] = [thought for thought in carried[:split] if thought]
+    parts += [thought for thought in carried[split:] if thought]
+
+
+def _without_echoes(parts: Sequence[Part]) -> tuple[Part, ...]:
+    """Without the thoughts a client was shown, where the same ones came back with their seals."""
+    known = any(isinstance(p, Reasoning) and p.seal and p.seal.account for p in parts)
+    return tuple(p for p in parts if not (known and isinstance(p, Reasoning) and p.seal is None))
+
+
+def _gemini_output(response: JSON) -> tuple[str, bool]:
+    """A function's response as text; the SDK's own helper says `result` for `output`."""
+    for key in ("output", "result", "error"):
+        if response.keys() == {key}:
+            said = response[key]
+            return said if isinstance(said, str) else dumps(said).decode(), key == "error"
+    return dumps(response).decode(), "error" in response
+
+
+def _gemini_media(wire: Wire) -> Iterator[Media]:
+    inline, file = wire.inner("inlineData"), wire.inner("fileData")
+    mime = (inline.want("mimeType", str) or file.want("mimeType", str) or "").lower()
+    name = inline.want("displayName", str) or file.want("displayName", str) or ""
+    url, data = file.want("fileUri", str) or "", inline.want("data", str) or ""
+    mime = mime_of(data, mime) if data else mime
+    if mime.startswith("video/"):
+        wire.drop("video")
+    elif mime.startswith("text/") and data:
+        yield Media("text", "text/plain", _base64_text(data), name=name)
+    elif data or url:
+        kind = _gemini_kind(mime or _mime_by_name(url))
+        yield Media(kind, "" if url and mime == _mime_by_name(url) else mime, data, url, name)
+
+
+def _gemini_kind(mime: str) -> Literal["image", "document", "audio"]:
+    kinds: dict[str, Literal["image", "audio"]] = {"image": "image", "audio": "audio"}
+    return kinds.get(mime.partition("/")[0], "document")
+
+
+def _base64_text(data: str) -> str:
+    try:
+        return base64.b64decode(data + "=" * (-len(data) % 4)).decode(errors="replace")
+    except ValueError:
+        return data
+
+
+def _mime_by_name(url: str) -> str:
+    """Google wants a media type beside an address."""
+    suffix = urllib.parse.urlsplit(url).path.rpartition(".")[2].lower()
+    return _MIMES.get(suffix, "image/jpeg")
+
+
+_MIMES: Final = {
+    "png": "image/png",
+    "gif": "image/gif",
+    "webp": "image/webp",
+    "pdf": "application/pdf",
+    "mp3": "audio/mp3",
+    "wav": "audio/wav",
+    "mp4": "video/mp4",
+}
+
+
+def _gemini_code(part: JSON) -> str:
+    """Code that Google ran, and what came of it, as text."""
+    code, result = part.get("executableCode"), part.get("codeExecutionResult")
+    if isinstance(code, dict):
+        return f"```{word_of(code.get('language')).lower()}\n{word_of(code.get('code'))}\n```\n"
+    if isinstance(result, dict):
+        return f"```\n{word_of(result.get('output'))}\n```\n"
+    return ""
+
+
+def _gemini_tools(wire: Wire) -> Iterator[Tool]:
+    """One entry for all functions, or one for each; Google's own tools nobody else has."""
+    for entry in wire.each("tools"):
+        entry.rest(frozenset(("functionDeclarations",)))
+        for function in entry.each("functionDeclarations"):
+            function.rest(_GEMINI_FUNCTION)
+            schema = function.want("parametersJsonSchema", dict)
+            if schema is None:
+                schema = _json_schema(function.want("parameters", dict) or {})
+            yield Tool(function.need("name", str), function.want("description", str) or "", schema)
+
+
+def _gemini_choice(wire: Wire) -> ToolChoice | None:
+    config = wire.inner("toolConfig", frozenset(("functionCallingConfig",)))
+    calling = config.inner("functionCallingConfig")
+    names = calling.texts("allowedFunctionNames")
+    match (calling.want("mode", str) or "").upper():
+        case "ANY" if len(names) == 1:
+            return ToolChoice("named", names)
+        case "ANY":
+            return ToolChoice("required", names)
+        case "NONE":
+            return ToolChoice("none")
+        case "AUTO" | "VALIDATED":
+            return ToolChoice("auto", names)
+        case _:
+            return None
+
+
+def _gemini_thinking(config: Wire) -> Thinking | None:
+    thinking = config.inner("thinkingConfig")
+    level, budget = thinking.want("thinkingLevel", str), thinking.want("thinkingBudget", int)
+    if budget == 0:
+        return Thinking(False)
+    if level or budget is not None:
+        known = (level or "").lower()
+        return Thinking(True, known if known in _GEMINI_LEVELS else "", None if level else budget)
+    return Thinking(True) if thinking.want("includeThoughts", bool) else None
+
+
+def _gemini_format(config: Wire) -> Format | None:
+    schema = config.want("responseJsonSchema", dict)
+    if schema is None and (subset := config.want("responseSchema", dict)) is not None:
+        schema = _json_schema(subset)
+    mime = config.want("responseMimeType", str) or ""
+    if mime == "text/x.enum":  # a bare word of an enumeration, where the rest has objects
+        config.drop("responseMimeType")
+        return None
+    return Format(schema) if schema is not None or mime == "application/json" else None
+
+
+# Schemas.  Google's own `Schema` is a subset of OpenAPI 3.0 with its types in capitals; newer
+# models take JSON Schema too, in a field of another name.
+
+
+def _json_schema(schema: Any) -> Any:
+    """Google's subset as JSON Schema."""
+    if not isinstance(schema, dict):
+        return schema
+    said = {_SCHEMA_NAMES.get(_camel(k), _camel(k)): v for k, v in schema.items()}
+    nullable = said.pop("nullable", False)
+    said.pop("propertyOrdering", None)
+    for key in _SCHEMA_MAPS & said.keys():
+        if isinstance(said[key], dict):
+            said[key] = {name: _json_schema(inner) for name, inner in said[key].items()}
+    for key in _SCHEMA_LISTS & said.keys():
+        if isinstance(said[key], list):
+            said[key] = [_json_schema(inner) for inner in said[key]]
+    for key in _SCHEMA_INNER & said.keys():
+        said[key] = _json_schema(said[key])
+    for key in _SCHEMA_COUNTS & said.keys():  # 64-bit integers are strings in Google's JSON
+        said[key] = int(said[key]) if str(said[key]).isdecimal() else said[key]
+    if isinstance(kind := said.get("type"), str):
+        said["type"] = [kind.lower(), "null"] if nullable else kind.lower()
+    elif nullable and isinstance(said.get("anyOf"), list):
+        said["anyOf"] = [*said["anyOf"], {"type": "null"}]
+    return said
+
+
+_SCHEMA_NAMES: Final = {"defs": "$defs", "ref": "$ref", "example": "examples"}
+_SCHEMA_MAPS: Final = frozenset(("properties", "$defs", "definitions"))
+_SCHEMA_LISTS: Final = frozenset(("anyOf", "oneOf", "allOf", "prefixItems"))
+_SCHEMA_INNER: Final = frozenset(("items", "additionalProperties"))
+_SCHEMA_COUNTS: Final = frozenset(
+    "minItems maxItems minLength maxLength minProperties maxProperties".split()
+)
+# JSON Schema that Google does not know, wherever it stands
+_SCHEMA_UNKNOWN: Final = frozenset(
+    "$schema $id $comment propertyNames patternProperties if then else not dependentRequired"
+    " dependentSchemas dependencies unevaluatedItems unevaluatedProperties".split()
+)
+
+
+def _known_schema(schema: Any) -> Any:
+    """JSON Schema as `parametersJsonSchema` takes it: all but a few keywords."""
+    if not isinstance(schema, dict):
+        return schema
+    known = {}
+    for key, value in schema.items():
+        if key in _SCHEMA_UNKNOWN:
+            continue
+        if key in _SCHEMA_MAPS and isinstance(value, dict):
+            value = {name: _known_schema(inner) for name, inner in value.items()}
+        elif key in _SCHEMA_LISTS and isinstance(value, list):
+            value = [_known_schema(inner) for inner in value]
+        elif key in _SCHEMA_INNER:
+            value = _known_schema(value)
+        known[key] = value
+    return known
+
+
+class _OpenAPI:
+    """JSON Schema in the subset of OpenAPI that `parameters` and `responseSchema` take."""
+
+    def __init__(self, root: JSON) -> None:
+        self._root = root
+
+    def of(self, schema: Any, within: tuple[str, ...] = ()) -> JSON:
+        """`within`: the references that lead here; one that leads back is any object."""
+        schema = schema if isinstance(schema, dict) else {}
+        if isinstance(ref := schema.get("$ref"), str):
+            target = found(self._root, ref.removeprefix("#/").split("/"))
+            if ref in within or len(within) > _DEEPEST or not isinstance(target, dict):
+                return {"type": "OBJECT"}
+            beside = {key: value for key, value in schema.items() if key != "$ref"}
+            return self.of(target | beside, (*within, ref))
+        schema = self._merged(schema)
+        kinds, nullable = _kinds(schema)
+        options, null = _options(schema)
+        said: JSON = {key: schema[key] for key in _OPENAPI_KEPT if key in schema}
+        if nullable or null or schema.get("nullable") is True:
+            said["nullable"] = True
+        if len(kinds) > 1:
+            options = [schema | {"type": kind} for kind in kinds]
+        if len(options) == 1 and not kinds:
+            return self.of({k: v for k, v in schema.items() if k not in _WAYS} | options[0], within)
+        if options:
+            return said | {"anyOf": [self.of(option, within) for option in options]}
+        return said | self._typed(schema, kinds[0] if kinds else _guessed(schema), within)
+
+    def _merged(self, schema: JSON) -> JSON:
+        """Without allOf: all of its properties and requirements in one."""
+        if not isinstance(schema.get("allOf"), list):
+            return schema
+        merged = {key: value for key, value in schema.items() if key != "allOf"}
+        for part in schema["allOf"]:
+            ref = part.get("$ref") if isinstance(part, dict) else None
+            target = found(self._root, ref.removeprefix("#/").split("/")) if ref else part
+            for key, value in target.items() if isinstance(target, dict) else ():
+                old = merged.get(key)
+                if isinstance(old, dict) and isinstance(value, dict):
+                    merged[key] = old | value
+                elif isinstance(old, list) and isinstance(value, list):
+                    merged[key] = [*old, *(item for item in value if item not in old)]
+                else:
+                    merged.setdefault(key, value)
+        return merged
+
+    def _typed(self, schema: JSON, kind: str, within: tuple[str, ...]) -> JSON:
+        said: JSON = {"type": kind.upper()}
+        said |= {key: schema[key] for key in _OPENAPI_BOUNDS.get(kind, ()) if key in schema}
+        if kind in ("integer", "number"):
+            for key, strict in (("minimum", "exclusiveMinimum"), ("maximum", "exclusiveMaximum")):
+                if isinstance(bound := schema.get(strict), int | float) and bound is not True:
+                    said.setdefault(key, bound)
+        if schema.get("format") in _OPENAPI_FORMATS.get(kind, ()):
+            said["format"] = schema["format"]
+        if kind == "string":
+            enum = schema.get("enum", [schema["const"]] if "const" in schema else [])
+            if enum and all(isinstance(word, str) and word for word in enum):
+                said["enum"] = enum
+        elif kind == "array":
+            said["items"] = self.of(schema.get("items") or {"type": "string"}, within)
+        elif kind == "object":
+            said |= self._properties(schema, within)
+        return said
+
+    def _properties(self, schema: JSON, within: tuple[str, ...]) -> JSON:
+        properties = schema.get("properties")
+        if not isinstance(properties, dict) or not properties:
+            return {}
+        said: JSON = {"properties": {n: self.of(p, within) for n, p in properties.items()}}
+        required = schema.get("required")
+        needed = [name for name in required or () if name in properties]
+        return said | ({"required": needed} if needed else {})
+
+
+_DEEPEST: Final = 16
+_WAYS: Final = ("anyOf", "oneOf")
+_OPENAPI_KEPT: Final = ("title", "description")
+_OPENAPI_FORMATS: Final = {
+    "string": ("enum", "date-time"),
+    "integer": ("int32", "int64"),
+    "number": ("float", "double"),
+}
+_OPENAPI_BOUNDS: Final = {
+    "string": ("minLength", "maxLength", "pattern"),
+    "integer": ("minimum", "maximum"),
+    "number": ("minimum", "maximum"),
+    "array": ("minItems", "maxItems"),
+    "object": ("minProperties", "maxProperties"),
+}
+
+
+def _kinds(schema: JSON) -> tuple[list[str], bool]:
+    """The types of a schema, and whether null is one."""
+    said = schema.get("type")
+    kinds = [kind for kind in (said if isinstance(said, list) else [said]) if isinstance(kind, str)]
+    kinds = [kind.lower() for kind in kinds]
+    return [kind for kind in kinds if kind != "null"], "null" in kinds
+
+
+def _options(schema: JSON) -> tuple[list[JSON], bool]:
+    """The schemas one of which must fit, and whether null is one."""
+    way = next((way for way in _WAYS if isinstance(schema.get(way), list)), None)
+    options = [option for option in schema[way] if isinstance(option, dict)] if way else []
+    return [o for o in options if o.get("type") != "null"], any(
+        option.get("type") == "null" for option in options
+    )
+
+
+def _guessed(schema: JSON) -> str:
+    if "properties" in schema:
+        return "object"
+    return "array" if "items" in schema else "string"
+
+
+# A request, written
+
+
+class _GeminiWriter:
+    """One request on its way into this format."""
+
+    def __init__(self, request: Request, quirks: GeminiQuirks, account: str) -> None:
+        self.request = request
+        self.quirks = quirks
+        self.account = account
+        self.dropped = list(request.dropped)
+        self.gemini = next((g for p, g in _GEMINIS if p.search(request.model)), _GEMINI_NEXT)
+        self._names: dict[str, str] = {}  # of the functions behind the calls of the latest turn
+
+    def render(self) -> Rendered:
+        request = self.request
+        messages = list(request.messages)
+        if messages and messages[-1].role == "assistant":
+            self.dropped.append("prefill")
+            messages.pop()
+        count = next((i for i, m in enumerate(messages) if m.role != "system"), len(messages))
+        system = [p.text for m in messages[:count] for p in m.parts if isinstance(p, Text)]
+        config = self._config(system)
+        body: JSON = {"contents": self._contents(messages[count:])}
+        if texts := [text for text in system if text]:
+            body["systemInstruction"] = {"parts": [{"text": text} for text in texts]}
+        if request.tools:
+            body["tools"] = [{"functionDeclarations": self._functions()}]
+            body |= self._choice()
+        if config:
+            body["generationConfig"] = config
+        return Rendered(body, tuple(dict.fromkeys(self.dropped)))
+
+    def _contents(self, messages: Sequence[Message]) -> list[JSON]:
+        said: list[JSON] = []
+        for message in messages:
+            role = "model" if message.role == "assistant" else "user"
+            if not (parts := self._PARTS[message.role](self, message)):
+                continue
+            if said and said[-1]["role"] == role:
+                said[-1]["parts"] += parts
+            else:
+                said.append({"role": role, "parts": parts})
+        if not said or said[0]["role"] != "user":
+            said.insert(0, {"role": "user", "parts": [{"text": "."}]})
+        return said
+
+    def _reminder(self, message: Message) -> list[JSON]:
+        """A system message in its place, for which there is no role."""
+        text = "\n".join(part.text for part in message.parts if isinstance(part, Text))
+        return [{"text": f"<system-reminder>\n{text}\n</system-reminder>"}] if text else []
+
+    def _user(self, message: Message) -> list[JSON]:
+        """The results first, as many as calls and in their order; then the rest."""
+        said, behind = list[JSON](), list[JSON]()
+        for part in message.parts:
+            if isinstance(part, ToolResult):
+                said.append(self._result(part, behind))
+            elif isinstance(part, Text) and part.text:
+                behind.append({"text": part.text})
+            elif isinstance(part, Media):
+                behind += self._media(part)
+        said += behind
+        alone = said and not any("text" in p or "functionResponse" in p for p in said)
+        return [*said, {"text": " "}] if alone and not self.quirks.media_alone else said
+
+    def _result(self, result: ToolResult, behind: list[JSON]) -> JSON:
+        texts = [part.text for part in result.parts if isinstance(part, Text)]
+        media = [part for part in result.parts if isinstance(part, Media)]
+        texts += [f"[document {m.name}]\n{m.data}" for m in media if m.kind == "text"]
+        said: JSON = {"id": result.call_id} if self.gemini.ids else {}
+        said["name"] = self._names.get(result.call_id, result.call_id)
+        said["response"] = {"error" if result.is_error else "output": "\n\n".join(texts)}
+        shown = [part for m in media if m.kind != "text" for part in self._media(m)]
+        if shown and self.gemini.result_media:
+            said["parts"] = shown
+        elif shown:
+            behind += [{"text": f"[{media[0].kind} output of tool call {result.call_id}]"}, *shown]
+        return {"functionResponse": said}
+
+    def _assistant(self, message: Message) -> list[JSON]:
+        """A thought goes back as the signature of the part behind it, and as nothing else."""
+        said = list[JSON]()
+        signature = ""
+        unsigned = self.gemini.signed  # is the first call of the step still to come?
+        self._names = {p.id: p.name for p in message.parts if isinstance(p, ToolCall)}
+        for part in message.parts:
+            if isinstance(part, Reasoning):
+                if signature and self._own(part):
+                    said.append({"text": "", "thoughtSignature": signature})
+                signature = self._own(part) or signature
+                continue
+            if isinstance(part, ToolCall):
+                signature = signature or (_GEMINI_UNSIGNED if unsigned else "")
+                unsigned = False
+                wire = self._call(part)
+            elif isinstance(part, Text) and part.text:
+                wire = {"text": part.text}
+            else:
+                continue
+            said.append(wire | ({"thoughtSignature": signature} if signature else {}))
+            signature = ""
+        return [*said, {"text": "", "thoughtSignature": signature}] if signature else said
+
+    _PARTS: ClassVar[dict[Role, Callable[[Any, Message], list[JSON]]]] = {
+        "system": _reminder,
+        "user": _user,
+        "assistant": _assistant,
+    }
+
+    def _own(self, part: Reasoning) -> str:
+        seal = part.seal
+        ours = seal and seal.field == "gs" and seal.account in ("", self.account)
+        return seal.value if seal and ours else ""
+
+    def _call(self, call: ToolCall) -> JSON:
+        arguments = parse_object(call.text) if call.text.strip() else {}
+        arguments = {"_raw": call.text} if arguments is None else arguments
+        id = {"id": call.id} if self.gemini.ids else {}
+        return {"functionCall": id | {"name": call.name, "args": arguments}}
+
+    def _media(self, media: Media) -> list[JSON]:
+        if media.kind == "text":
+            return [{"text": f"[document {media.name}]\n{media.data}"}]
+        if media.url:
+            mime = media.mime or _mime_by_name(media.url)
+            return [{"fileData": {"mimeType": mime, "fileUri": media.url}}]
+        return [{"inlineData": {"mimeType": media.mime, "data": media.data}}]
+
+    def _functions(self) -> list[JSON]:
+        tools = self.request.tools
+        if len(tools) > _MOST_FUNCTIONS:
+            self.dropped.append(f"tools[{_MOST_FUNCTIONS}:]")
+        return [self._function(tool) for tool in tools[:_MOST_FUNCTIONS]]
+
+    def _function(self, tool: Tool) -> JSON:
+        said: JSON = {"name": tool.name}
+        if tool.description:
+            said["description"] = tool.description
+        schema = rooted(tool.schema)
+        if self.gemini.json_schema:
+            return said | {"parametersJsonSchema": _known_schema(schema)}
+        parameters = _OpenAPI(schema).of(schema)
+        # an object without properties is refused; a function without parameters is not
+        return said | ({"parameters": parameters} if "properties" in parameters else {})
+
+    def _choice(self) -> JSON:
+        choice = self.request.tool_choice
+        if self.request.parallel_tools is False:
+            self.dropped.append("parallel_tool_calls")
+        if choice is None:
+            return {}
+        names = list(choice.names)
+        mode = {"none": "NONE", "required": "ANY", "named": "ANY"}.get(choice.mode, "AUTO")
+        if names:
+            mode = "VALIDATED" if mode == "AUTO" else mode
+        config = {"mode": mode} | ({"allowedFunctionNames": names} if names else {})
+        return {"toolConfig": {"functionCallingConfig": config}}
+
+    def _config(self, system: list[str]) -> JSON:
+        request, sampling = self.request, self.request.sampling
+        config: JSON = {
+            "temperature": sampling.temperature,
+            "topP": sampling.top_p,
+            "topK": sampling.top_k,
+            "seed": sampling.seed,
+            "frequencyPenalty": sampling.frequency_penalty,
+            "presencePenalty": sampling.presence_penalty,
+            "maxOutputTokens": request.max_tokens,
+            "stopSequences": list(request.stop[:_MOST_STOPS]) or None,
+            "thinkingConfig": self._thinking(request.thinking),
+        }
+        if request.stop[_MOST_STOPS:]:
+            self.dropped.append(f"stop[{_MOST_STOPS}:]")
+        if not self.gemini.penalties:
+            for wire, name in _PENALTIES.items():
+                self.dropped += [] if config.pop(wire) is None else [name]
+        if request.format:
+            config |= self._format(request.format, system)
+        return {name: value for name, value in config.items() if value is not None}
+
+    def _thinking(self, thinking: Thinking | None) -> JSON | None:
+        """A level or a budget by the model's generation; never both, never more than it takes."""
+        if thinking is None:
+            return None
+        word = self.quirks.efforts.get(thinking.word(), thinking.word())
+        on = {"includeThoughts": word != "none"}
+        if self.gemini.levels:
+            level = _level(word, self.gemini.levels)
+            return on | ({"thinkingLevel": level.upper()} if level else {})
+        if not self.gemini.budget:
+            self.dropped.append("thinking")
+            return None
+        least, most = self.gemini.budget
+        wanted = thinking.budget if thinking.budget else _GEMINI_BUDGETS.get(word, most)
+        return on | {"thinkingBudget": wanted if wanted < 0 else max(least, min(wanted, most))}
+
+    def _format(self, format: Format, system: list[str]) -> JSON:
+        if self.request.tools and not self.gemini.calls_and_json:
+            # 400 "Function calling with a response mime type: 'application/json' is unsupported"
+            fits = f" It must fit this JSON Schema: {dumps(format.schema).decode()}"
+            system.append(JSON_ONLY + (fits if format.schema else ""))
+            return {}
+        said: JSON = {"responseMimeType": "application/json"}
+        if format.schema is None:
+            return said
+        if self.gemini.json_schema:
+            return said | {"responseJsonSchema": _known_schema(format.schema)}
+        return said | {"responseSchema": _OpenAPI(format.schema).of(format.schema)}
+
+
+_MOST_FUNCTIONS: Final = 512
+_MOST_STOPS: Final = 5
+_PENALTIES: Final = {
+    "frequencyPenalty": "frequency_penalty",
+    "presencePenalty": "presence_penalty",
+}
+# "" is on, and up to the model; more than `high` is as much as the model takes
+_GEMINI_BUDGETS: Final = {
+    "": -1,
+    "none": 0,
+    "minimal": 512,
+    "low": 1024,
+    "medium": 8192,
+    "high": 24576,
+}
+
+
+def _level(word: str, levels: Sequence[str]) -> str:
+    """The highest level that is not above the effort, else the lowest; "" for no effort."""
+    if not word:
+        return ""
+    ladder = ("none", *_GEMINI_LEVELS, "max")
+    rank = ladder.index(word) if word in ladder else ladder.index("high")
+    return next((level for level in reversed(levels) if ladder.index(level) <= rank), levels[0])
+
+
+# A request that passes through, as far as it must be edited
+
+
+def _gemini_cleaned(content: Any, strip: bool) -> Any:
+    """A content without signatures that this provider did not make, as far as that can be told."""
+    parts = content.get("parts") if isinstance(content, dict) else None
+    if not isinstance(parts, list):
+        return content
+    kept = [_gemini_resigned(part, strip) for part in parts]
+    same = all(map(operator.is_, kept, parts))
+    return content if same else content | {"parts": [part for part in kept if part is not None]}
+
+
+def _gemini_resigned(part: Any, strip: bool) -> Any:
+    """A call keeps the word that stands for a signature; an empty text goes with its own."""
+    slot = next((slot for slot in _GEMINI_SLOTS if isinstance(part, dict) and part.get(slot)), "")
+    if not slot or not (strip or _gemini_carried(word_of(part[slot])) is not None):
+        return part
+    if "functionCall" in part or "function_call" in part:
+        return part if part[slot] == _GEMINI_UNSIGNED else part | {slot: _GEMINI_UNSIGNED}
+    bare = {key: value for key, value in part.items() if key != slot}
+    return bare if bare != {"text": ""} else None
+
+
+_GEMINI_SLOTS: Final = ("thoughtSignature", "thought_signature")
+
+
+# A signature of ours: what was thought before the part it stands on, one word for each thought or
+# seal, and `text` where the texts stood.  SDKs decode signatures to bytes, hence base64 around it.
+
+
+def _gemini_token(carried: Iterable[Reasoning | None]) -> str:
+    words = list[str]()
+    for thought in carried:
+        if thought is None:
+            words.append("text")
+            continue
+        words += [enveloped(Seal("tx", thought.text))] if thought.text else []
+        words += [enveloped(thought.seal)] if thought.seal else []
+    return base64.b64encode(" ".join(words).encode()).decode()
+
+
+def _gemini_carried(signature: str) -> list[Reasoning | None] | None:
+    """What a signature of ours says; None if it is Google's, or no one's."""
+    try:  # Python's SDK sends the alphabet for addresses back
+        data = base64.b64decode(signature + "=" * (-len(signature) % 4), altchars=b"-_")
+    except ValueError:
+        return None
+    if not data.startswith(b"rly1."):
+        return None
+    carried, text = list[Reasoning | None](), ""
+    for word in data.decode(errors="replace").split():
+        seal = opened(word, "")
+        if word == "text":
+            carried.append(None)
+        elif seal.field == "tx":
+            text = seal.value
+        elif seal.field:
+            carried.append(Reasoning(text, seal))
+            text = ""
+    return carried
+
+
+# An answer, read and written
+
+
+def _gemini_id(wire: JSON) -> str:
+    """The answer's id; calls without one are named after it, so it has to be one of a kind."""
+    said = word_of(wire.get("responseId"))
+    return said or hashlib.sha256(dumps(wire)).hexdigest()[:24]
+
+
+class _GeminiDecoder(StreamDecoder):
+    """Chunks to events.  Where a part ends is not told: when another kind begins."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._key: tuple[str, int] = ("", 0)  # the kind of the latest part, and its number
+
+    def whole(self, wire: JSON) -> Response | Failure:
+        """A whole answer is a stream of one chunk, which may lack its finish reason."""
+        self._object(wire)
+        if self._parts and not self._finish:
+            self._finish = "stop"
+        return fold(self.eof())
+
+    def _objects(self, wires: Sequence[Any]) -> None:
+        # an error comes in a list on some paths, and in a stream without alt=sse all chunks do
+        super()._objects(
+            [w for wire in wires for w in (wire if isinstance(wire, list) else [wire])]
+        )
+
+    def _object(self, wire: JSON) -> None:
+        if failure := GEMINI.failure_in(wire):
+            self._fail(failure)
+            return
+        candidates = wire.get("candidates") or ()
+        if candidates or wire.get("responseId"):  # else it only keeps the line alive
+            self._start(_gemini_id(wire), word_of(wire.get("modelVersion")))
+        self._usage = latest(self._usage, GEMINI.parse_usage(wire))
+        for candidate in candidates:
+            if not candidate.get("index"):  # one answer is translated, the first
+                self._candidate(candidate)
+        if (reason := _gemini_block(wire)) and not candidates:
+            feedback = wire["promptFeedback"]
+            self._finish = "content_filter"
+            self._detail = word_of(feedback.get("blockReasonMessage")) or reason
+
+    def _candidate(self, candidate: JSON) -> None:
+        for part in (candidate.get("content") or {}).get("parts") or ():
+            self._said_part(part)
+        reason = word_of(candidate.get("finishReason"))
+        message = word_of(candidate.get("finishMessage"))
+        if reason in _GEMINI_BREAK:
+            self._broke(f"ended with {reason}" + (f": {message}" if message else ""))
+        elif reason and reason != "FINISH_REASON_UNSPECIFIED":
+            self._finish = _GEMINI_FINISH.get(reason, "stop")
+            if self._finish == "content_filter":
+                self._detail = message or reason.removeprefix("SAFETY")
+
+    def _broke(self, message: str) -> None:
+        """Behind something said it is the end; the model's words for it say why."""
+        if not self._parts:
+            self._fail(Failure(message, cause="transient"))
+            return
+        self._say("text", f"\n\n[The model {message}]")
+        self._finish = "stop"
+
+    def _said_part(self, part: JSON) -> None:
+        thought = part.get("thought") is True
+        if (signature := word_of(part.get("thoughtSignature"))) and not thought:
+            self._seal_with(Seal("gs", signature))
+        if isinstance(call := part.get("functionCall"), dict):
+            self._call(call)
+        elif text := _gemini_text(part):
+            self._say("thought" if thought else "text", text)
+        else:  # a tool of Google's own at work, or what comes next year
+            self.acted |= not part.keys() <= _GEMINI_PART | {"text"}
+        if signature and thought:
+            self._seal_with(Seal("gs", signature))
+
+    def _seal_with(self, seal: Seal) -> None:
+        """A signature belongs to the thought before its part; without one, to a silent one."""
+        if not self._live or self._key[0] != "thought":
+            self._fresh("thought", Reasoning())
+        self._close(self._key, seal)
+
+    def _say(self, kind: str, text: str) -> None:
+        if not self._live or self._key[0] != kind:
+            self._fresh(kind, Reasoning() if kind == "thought" else Text())
+        self._delta(self._key, text)
+
+    def _call(self, call: JSON) -> None:
+        self._fresh("call", ToolCall(word_of(call.get("id")), call["name"]))
+        self._delta(self._key, dumps(dict(call.get("args") or {})).decode())
+        self._close(self._key)
+
+    def _fresh(self, kind: str, part: OutputPart) -> None:
+        self._key = (kind, self._key[1] + 1)
+        self._part(self._key, part)
+
+
+def _gemini_text(part: JSON) -> str:
+    """What a part says in words.  Media has no place in other dialects' answers: a note."""
+    text = part.get("text")
+    if text or "text" in part:
+        return text or ""
+    for kind in ("inlineData", "fileData"):
+        if isinstance(media := part.get(kind), dict):
+            where = word_of(media.get("fileUri"))
+            return f"[{word_of(media.get('mimeType')) or 'media'} {where}]".replace(" ]", "]")
+    return _gemini_code(part)
+
+
+class _GeminiSpeech:
+    """Events to parts.  A call is said when it is whole: its readers take no fragments."""
+
+    def __init__(self) -> None:
+        self._part: OutputPart = Text()
+        self._texts: list[str] = []
+        self._own = ""  # Google's own signature, for the part that comes next
+        self._carried: list[Reasoning | None] = []  # other makers' thoughts, for the next call
+        self._torn: list[ToolCall] = []
+
+    def parts(self, event: Event) -> list[JSON]:
+        match event:
+            case PartStart(part):
+                return self._begun(part)
+            case PartDelta(text):
+                return self._said(text)
+            case PartEnd(seal):
+                return self._ended(seal)
+            case Finish(reason):
+                return self._finished(reason)
+            case _:
+                return []
+
+    def _begun(self, part: OutputPart) -> list[JSON]:
+        self._part, self._texts = part, []
+        if isinstance(part, Text) and self._carried and self._carried[-1]:
+            self._carried.append(None)
+        # a signature is of the thought before its part: two of them are two parts
+        return self._silence() if isinstance(part, Reasoning) and self._own else []
+
+    def _said(self, text: str) -> list[JSON]:
+        if isinstance(self._part, Text):
+            return [{"text": text} | self._signature()]
+        self._texts.append(text)
+        return [{"text": text, "thought": True}] if isinstance(self._part, Reasoning) else []
+
+    def _ended(self, seal: Seal | None) -> list[JSON]:
+        text = "".join(self._texts)
+        if isinstance(self._part, ToolCall):
+            return self._called(replace(self._part, text=text))
+        if seal and seal.field == "gs" and not seal.account:
+            self._own = seal.value
+        elif seal:
+            self._carried.append(Reasoning(text, seal))
+        return []
+
+    def _called(self, call: ToolCall) -> list[JSON]:
+        """Arguments that are several objects in a row are as many calls (LiteLLM#20543)."""
+        try:
+            values = json_values(call.text.encode(errors="surrogatepass")) if call.text else [{}]
+        except ValueError:
+            values = []
+        if not values or not all(isinstance(value, dict) for value in values):
+            self._torn.append(call)
+            return []
+        return [self._call(call, value, number) for number, value in enumerate(values)]
+
+    def _call(self, call: ToolCall, arguments: JSON, number: int = 0) -> JSON:
+        id = f"{call.id}_{number + 1}" if number else call.id
+        said = {"id": id, "name": call.name, "args": arguments}
+        return {"functionCall": said} | self._signature(True)
+
+    def _finished(self, reason: FinishReason) -> list[JSON]:
+        """A call that was cut off is not said, for it would be run; one that is wrong is."""
+        wrong = [] if reason in ("length", "content_filter") else self._torn
+        said = [self._call(call, {"_raw": call.text}) for call in wrong]
+        return said + self._silence() if self._own or self._carried else said
+
+    def _silence(self) -> list[JSON]:
+        return [{"text": ""} | self._signature(True)]
+
+    def _signature(self, last: bool = False) -> JSON:
+        """Google's own goes on the next part, ours on one that every client sends back."""
+        signature, self._own = self._own, ""
+        if last and not signature and any(self._carried):
+            signature, self._carried = _gemini_token(self._carried), []
+        return {"thoughtSignature": signature} if signature else {}
+
+
+def _gemini_chunk(asked: Asked, id: str, parts: list[JSON]) -> JSON:
+    content = {"role": "model", "parts": parts or [{"text": ""}]}  # readers look at the first
+    return {
+        "candidates": [{"content": content, "index": 0}],
+        "modelVersion": asked.model,
+        "responseId": id or asked.id,
+    }
+
+
+def _gemini_finished(chunk: JSON, finish: Finish) -> JSON:
+    """The chunk as the last one: how the answer ended, and the counts of all of it."""
+    candidate = chunk["candidates"][0] | {"finishReason": _GEMINI_STOP.get(finish.reason, "STOP")}
+    if finish.detail and finish.reason == "content_filter":
+        candidate["finishMessage"] = finish.detail
+    return chunk | {"candidates": [candidate], "usageMetadata": _gemini_usage(finish.usage)}
+
+
+def _gemini_usage(usage: Usage) -> JSON:
+    counts = {
+        "promptTokenCount": usage.input,
+        "candidatesTokenCount": usage.output - usage.reasoning,
+        "totalTokenCount": usage.input + usage.output,
+    }
+    seldom = {
+        "cachedContentTokenCount": usage.cache_read,
+        "thoughtsTokenCount": usage.reasoning,
+    }
+    return counts | {name: count for name, count in seldom.items() if count}
+
+
+class _GeminiEncoder:
+    """Events to chunks: as server-sent events, or as the elements of one JSON array."""
+
+    def __init__(self, asked: Asked) -> None:
+        self._asked = asked
+        self._id = asked.id
+        self._speech = _GeminiSpeech()
+        self._array = asked.variant == "array"
+        self._opened = False
+
+    def encode(self, event: Event) -> bytes:
+        if isinstance(event, Start):
+            self._id = event.id or self._asked.id
+        parts = self._speech.parts(event)
+        if isinstance(event, Finish):
+            usage = event.usage
+            usage = usage if usage.input else replace(usage, input=self._asked.tokens)
+            chunk = _gemini_chunk(self._asked, self._id, parts)
+            last = self._frame(_gemini_finished(chunk, replace(event, usage=usage)))
+            return last + (b"]" if self._array else b"")
+        # After a break nothing is said: Gemini CLI takes an answer that ends in an error event for
+        # a whole one.  It sees the connection close without its last chunk.
+        return self._frame(_gemini_chunk(self._asked, self._id, parts)) if parts else b""
+
+    def alive(self) -> bytes:
+        if self._array:
+            return b"\n"
+        return self._frame(_gemini_chunk(self._asked, self._id, [{"text": ""}]))
+
+    def _frame(self, chunk: JSON) -> bytes:
+        if not self._array:
+            return sse(chunk)
+        before, self._opened = b",\r\n" if self._opened else b"[", True
+        return before + dumps(chunk)
+
+
+GEMINI: Final = GeminiContent()
+
+
+# ==== 10. Pipes ===============================================================
 # What stands between the provider's bytes and the client's.  Equal dialects are piped through
 # untouched, and only a meter reads along; unequal ones meet in the hub.  Which of it is needed
 # is seen from what the provider says, not from what it was asked or calls itself: servers
@@ -5249,7 +6584,7 @@ RESPONSES: Final = OpenAIResponses()
 #     JSON, another dialect   Translation: unfold, encode         Gathered: parse, render
 #     an error, a web page    a failure, and the next target      a failure, and the next target
 
-DIALECTS: Final[dict[str, Dialect]] = {d.name: d for d in (ANTHROPIC, CHAT, RESPONSES)}
+DIALECTS: Final[dict[str, Dialect]] = {d.name: d for d in (ANTHROPIC, CHAT, RESPONSES, GEMINI)}
 
 BodyNote = Literal["verbatim", "edited", "translated"]
 
@@ -5350,6 +6685,8 @@ class Passthrough(Pipe):
         held, self._held = b"".join(self._held), []
         if held and not self.begun:
             self._look(self._probe.feed(held + b"\n\n"))
+        if not self.begun:  # where the end of the bytes is all that says the answer is whole
+            self._look(e for e in self._probe.eof() if not isinstance(e, Failure))
         said = self._read(held + b"\n\n").removesuffix(b"\n\n") if held else b""
         if (self._ended and self.begun) or self.failure:
             return said if _is_whole(said) else b""
@@ -5629,7 +6966,7 @@ class Streamed(Pipe):
             self.failure = Failure("sent an empty answer", cause="transient")
             return b""
         if self._way is None:
-            data, self._buffer = self._buffer + b"\n\n", b""
+            data, self._buffer = self._buffer, self._buffer + b"\n\n"
             self._way = self._recognise() or self._choose(self._passage.upstream)
             return self._through(self._way.feed(data) + self._way.eof(reason))
         return self._through(self._way.eof(reason))
@@ -5680,7 +7017,7 @@ class _Unreadable(Pipe):
         return b""
 
 
-# ==== 10. Body ================================================================
+# ==== 11. Body ================================================================
 # A client's request as bytes.  Toward a provider of the same dialect it goes as it came, but
 # for the model's JSON string, which is spliced in place: a prompt cache goes by the bytes.
 # What must be edited is edited with the key order kept.
@@ -5859,7 +7196,7 @@ class Edits:
         return body
 
 
-# ==== 11. HTTP ================================================================
+# ==== 12. HTTP ================================================================
 # What a provider sends on a connection, read as RFC 9112 says: bytes in; a head, the bytes of a
 # body, and an end out.  No socket here, so the laws can cut the bytes wherever they like.
 #
@@ -6100,7 +7437,7 @@ def request_text(target: str, host: str, headers: Mapping[str, str], length: int
 _TARGET: Final = re.compile(r"/[!-~]*")
 
 
-# ==== 12. Failures ============================================================
+# ==== 13. Failures ============================================================
 # What a provider's error means.  The body is looked at before the status: a 429 means five
 # different things, a 403 is an empty plan at one provider and a wrong key at another, a 400 can
 # be a debt, and an error can hide in a 200.  The tables stand with the presets; here is how they
@@ -6287,7 +7624,7 @@ def _calendar(reset: str, now: float) -> float | None:
     return then.timestamp() - now
 
 
-# ==== 13. Presets =============================================================
+# ==== 14. Presets =============================================================
 # One row per account host: where it lives, how it wants to be spoken to, how it fails
 # (the makers' documents and public issues, named where a row is odd).  Adding a provider is
 # adding a row; what is odd about it is data in that row.  Bases are exact: nothing is guessed
@@ -6589,6 +7926,9 @@ _KIMI_QUIRKS: Final = {
         drop=("temperature", "top_p"), efforts=_KIMI_EFFORTS, placeholder=" ", unsigned=True,
         tool_choice=("auto", "none"), tool_name=_KIMI_TOOL, tool_strict="false")}
 
+_VERTEX_QUIRKS: Final = {"gemini": GeminiQuirks(         # `store` is not of Vertex (python-genai)
+    drop=("store",), media_alone=False, count_tokens=True)}
+
 _DASHSCOPE_QUIRKS: Final = {"openai": ChatQuirks(
     reasoning="enable_thinking", tool_choice=("auto", "none"),   # when thinking, eino#994
     tool_strict="drop")}
@@ -6765,9 +8105,9 @@ PRESETS: Final[dict[str, Preset]] = {
                                     tool_name=r"[a-zA-Z0-9_-]{1,128}")}),
     "gemini": Preset(                        # AI Studio; its own dialect keeps signatures whole
         key="GEMINI_API_KEY", globs=("gemini-*", "gemma-*"),
-        plans={"regular": {"gemini": "https://generativelanguage.googleapis.com/v1beta",
+        plans={"regular": {"gemini": "https://generativelanguage.googleapis.com",
                            "openai": "https://generativelanguage.googleapis.com/v1beta/openai"}},
-        quirks={"openai": ChatQuirks(replay="never")}),
+        quirks={"openai": ChatQuirks(replay="never"), "gemini": GeminiQuirks(count_tokens=True)}),
     "mistral": Preset(
         key="MISTRAL_API_KEY", quirks=_MISTRAL_QUIRKS,
         globs=("mistral-*", "codestral-*", "devstral-*", "magistral-*", "ministral-*", "pixtral-*"),
@@ -6782,11 +8122,12 @@ PRESETS: Final[dict[str, Preset]] = {
     "vertex": Preset(
         key="VERTEX_ACCESS_TOKEN", globs=("gemini-*",), plans={"regular": {}},   # good for an hour
         auth={"gemini": "bearer", "openai": "bearer"},
-        quirks={"openai": ChatQuirks(replay="never")}),
+        quirks=_VERTEX_QUIRKS | {"openai": ChatQuirks(replay="never")}),
     "vertex-express": Preset(                # a key in the query instead of a project
         key="VERTEX_API_KEY", globs=("gemini-*",),
-        plans={"regular": {"gemini": "https://aiplatform.googleapis.com/v1/publishers/google"}},
-        auth={"gemini": "query:key", "openai": "query:key"}),
+        plans={"regular": {"gemini": "https://aiplatform.googleapis.com"}},
+        paths={"gemini": "/v1/publishers/google/models/{model}:generateContent"},
+        auth={"gemini": "query:key", "openai": "query:key"}, quirks=_VERTEX_QUIRKS),
     "azure": Preset(                         # endpoint: https://RESOURCE.services.ai.azure.com
         key="AZURE_OPENAI_API_KEY", plans={"regular": {}},   # models are called as deployed
         auth={"openai": "api-key", "responses": "api-key", "anthropic": "api-key"},
@@ -6908,7 +8249,7 @@ PRESET_ALIASES: Final[dict[str, tuple[str, str]]] = {
 # fmt: on
 
 
-# ==== 14. Configuration =======================================================
+# ==== 15. Configuration =======================================================
 # A dataclass field is a key: its kind (how it is read, its schema), its sentence in the
 # reference, its default.  Reading never stops at the first mistake: what is wrong is noted
 # with its place in the file, and reading goes on.  The environment and files of secrets are
@@ -7667,7 +9008,7 @@ def _table_schema(cls: Any) -> JSON:
     } | ({"required": required} if required else {})
 
 
-# ==== 15. Prices ==============================================================
+# ==== 16. Prices ==============================================================
 # What tokens cost.  Money is a whole number of billionths of whatever `prices` is in, so that
 # sums are exact, whoever adds them up and in whatever order.  What is not paid by the token
 # costs nothing, though it is counted: a plan paid in advance, a server of one's own.
@@ -7739,7 +9080,7 @@ def likely_output(body: JSON) -> int:
     return next((most for most in said if isinstance(most, int) and most > 0), _USUAL_OUTPUT)
 
 
-# ==== 16. Plan ================================================================
+# ==== 17. Plan ================================================================
 # A configuration compiled for answering "where may this go?".  Frozen: a reload builds another
 # and swaps it whole, a request keeps the one it began with.
 #
@@ -7751,7 +9092,6 @@ def likely_output(body: JSON) -> int:
 #          -> Lane         all of these and an endpoint: what one attempt goes to
 
 SUPPORTED: Final = frozenset((*DIALECTS, "demo"))
-LATER_DIALECTS: Final = frozenset(("responses", "gemini")) - DIALECTS.keys()
 LOOPBACK_NAMES: Final = frozenset(("localhost", "localhost.localdomain", "ip6-localhost"))
 
 # How a credential is carried: the header, and what stands before the key in it; None means that
@@ -8325,7 +9665,7 @@ class _Compiler:
         entry = self.entry
         if entry.endpoint:
             return {"regular": self._urls("endpoint", entry.endpoint)}
-        if entry.endpoints and all(name in SUPPORTED | LATER_DIALECTS for name in entry.endpoints):
+        if entry.endpoints and all(name in SUPPORTED for name in entry.endpoints):
             return {"regular": self._urls("endpoints", entry.endpoints)}
         return {
             plan: self._urls(f"endpoints.{plan}", urls) for plan, urls in entry.endpoints.items()
@@ -8363,9 +9703,7 @@ class _Compiler:
             said = dict.fromkeys(self._formats(key, said), said)
         urls: dict[str, str] = {}
         for dialect, url in said.items():
-            if dialect in LATER_DIALECTS:
-                self.wrong(key, f"{dialect}: this dialect is not supported yet")
-            elif dialect not in SUPPORTED:
+            if dialect not in SUPPORTED:
                 self.wrong(key, f"unknown dialect {dialect!r}{meant(dialect, SUPPORTED)}")
             elif not _is_url(url):
                 self.wrong(key, f"expected a URL with http:// or https://, got {url!r:.80}")
@@ -8446,9 +9784,7 @@ class _Compiler:
     def _check_names(self) -> None:
         entry = self.entry
         for dialect in entry.api_format:
-            if dialect in LATER_DIALECTS:
-                self.wrong("api_format", f"{dialect}: this dialect is not supported yet")
-            elif dialect not in SUPPORTED:
+            if dialect not in SUPPORTED:
                 self.wrong("api_format", f"unknown dialect {dialect!r}{meant(dialect, SUPPORTED)}")
         for name, model in (entry.models or {}).items():
             if model.name and is_glob(model.name):
@@ -8479,7 +9815,7 @@ def joined(dialect: Dialect, base: str, exact: bool = False) -> str:
     if url.endswith(last):
         return url + tail
     bare = urllib.parse.urlsplit(url).path == ""
-    versioned = bool(re.search(r"/v\d+[a-z0-9]*$", url))
+    versioned = bool(re.search(dialect.versioned, url))
     if dialect.path != last:  # the version is part of the path
         return url + (last if versioned and not exact else dialect.path) + tail
     return url + ("/v1" if bare and not exact else "") + last + tail
@@ -8517,7 +9853,7 @@ def _fields(old: Any, new: Any) -> str:
     return f" ({', '.join(names)})"
 
 
-# ==== 17. Clients =============================================================
+# ==== 18. Clients =============================================================
 # What a coding tool must be told so that it talks to this relay: one row per tool, and from it
 # the environment, arguments and, where nothing else will do, a private file.  Model names and
 # limits come from the plan, so that a tool compacts in time before a smaller model than its own.
@@ -8930,7 +10266,7 @@ FORMATS: Final[dict[str, Callable[[Setup, Recipe, str], Iterator[str]]]] = {
 #        interleave, which is why there are no locks                           #
 ################################################################################
 
-# ==== 18. Stickiness ==========================================================
+# ==== 19. Stickiness ==========================================================
 # Which credential a conversation had last.  Prompt caches and sealed reasoning belong to an
 # account, so a conversation that wanders pays for its prompt again and loses its thoughts.
 #
@@ -9091,7 +10427,7 @@ def _pool(credential: str) -> str:
     return credential.rpartition("/")[0]
 
 
-# ==== 19. Health ==============================================================
+# ==== 20. Health ==============================================================
 # Who is cooling down, why, and until when.  A cooldown is a prediction, not a verdict: short
 # marks end within half an hour, a plan's at its reset.  Marks are keyed by stable names, so
 # they outlive a reload; a changed key has another name, and so begins with a clean slate.
@@ -9319,7 +10655,7 @@ def _marked(error: UpstreamError, before: Mark | None, now: float, began: float)
     return Mark(row.name, now, now + seconds, said is None, times, words)
 
 
-# ==== 20. Balance =============================================================
+# ==== 21. Balance =============================================================
 # Which of several equals goes first.  A conversation stays with what served it last, because
 # caches and sealed reasoning belong to an account; for the others the route's mode decides, first
 # among targets of one rank, then among the credentials of a target's plan:
@@ -9505,7 +10841,7 @@ def _remember(memory: dict[str, T], name: str, value: T) -> None:
         del memory[next(iter(memory))]
 
 
-# ==== 21. Ledger ==============================================================
+# ==== 22. Ledger ==============================================================
 # What was used: totals of every hour and every day, per key, provider and model, and the latest
 # requests.  Here is only what was added since the store took the last batch; each request is
 # added twice, to its hour and to its day, so that old hours can go and nothing need be summed.
@@ -9633,7 +10969,7 @@ class Ledger:
         return added, lines
 
 
-# ==== 22. Limits ==============================================================
+# ==== 23. Limits ==============================================================
 # Who may ask now.  A permit is taken at admission, for what the request may come to, and given
 # back once, at its end, for what it came to.
 #
@@ -9852,7 +11188,7 @@ def budget(limits: LimitConfig, word: str) -> int | None:
     return round(most * MONEY) if word.startswith("cost") else int(most)
 
 
-# ==== 23. Verdict =============================================================
+# ==== 24. Verdict =============================================================
 # What a client is told when no target is left.  One failed target keeps its class: a limit is a
 # 429, overload a 529 or 503, a timeout a 504.  A provider's 401 is never the client's: clients
 # log out on it, and it is relay's credential that was refused, so it is a 502.  Several failed
@@ -9982,7 +11318,7 @@ def termination(error: RelayError) -> str:
     return error.code
 
 
-# ==== 24. Metrics =============================================================
+# ==== 25. Metrics =============================================================
 # Numbers of what happened, declared once and told twice: here in Prometheus's words, and in
 # OpenTelemetry's where a collector is configured.  Names are OpenTelemetry's; from them come
 # the others by its own rules for Prometheus: dots are underscores, the unit is a suffix, and a
@@ -10260,7 +11596,7 @@ def _number_text(number: float) -> str:
 #                                     I/O                                      #
 ################################################################################
 
-# ==== 25. Log =================================================================
+# ==== 26. Log =================================================================
 # One line per request, written when it is over, and a few events in between.  Text for people
 # on a terminal, JSON otherwise.  Secrets were taken out by whoever made the text; headers and
 # bodies never come here.  Writing is a thread's work: a pipe that nobody reads holds up that
@@ -10423,7 +11759,7 @@ def _request_text(record: JSON) -> str:
     return "  ".join(_plain(step) for step in steps if step)
 
 
-# ==== 26. State ===============================================================
+# ==== 27. State ===============================================================
 # Where usage, budgets and cooldowns outlive the process: nowhere, or in a SQLite file that
 # several processes may share.  Requests never wait for it.  Once a second the keeper takes what
 # memory gathered as one batch to the store, and brings back what other relays put there; a batch
@@ -10808,7 +12144,7 @@ class Keeper:
         self.trouble = trouble
 
 
-# ==== 27. Connections =========================================================
+# ==== 28. Connections =========================================================
 # HTTP/1.1 to providers on bare asyncio transports: what a general client does for a request costs
 # three times as much as the bytes do.  One class per thing that lives: a `Link` as long as its
 # socket, a `LinkReply` as long as one answer, `Connections` as long as the process.
@@ -11137,7 +12473,7 @@ class _Stale(Exception):
     """A kept link that turned out to be closed."""
 
 
-# ==== 28. Upstream ============================================================
+# ==== 29. Upstream ============================================================
 # One HTTP exchange with a provider.  Foreign exceptions become ours here and nowhere else: a
 # provider that says nothing is an UpstreamError like one that says no.  Answers are read in the
 # blocks they come in and in the coding they have; whoever must understand them inflates them.
@@ -11385,7 +12721,7 @@ class Inflater:
         return UpstreamError("transient", f"sent a broken content coding: {why}")
 
 
-# ==== 29. Demo ================================================================
+# ==== 30. Demo ================================================================
 # The embedded provider: no key, no network, always the same answer to the same request.  It
 # calls a tool when the user's words ask for one, so that an agent's loop can be seen whole.
 
@@ -11478,7 +12814,7 @@ def _in_words(events: Iterable[Event]) -> Iterator[Event]:
             yield event
 
 
-# ==== 30. Client ==============================================================
+# ==== 31. Client ==============================================================
 # The client's side of an exchange: who asks, the body as it is read, the answer as it is
 # written.
 
@@ -11610,6 +12946,7 @@ class Downstream:
         """`gate`: seconds until a stream's head goes out in any case; None for whole answers."""
         self.response: ClientResponse | None = None
         self.alive: Callable[[], bytes] = lambda: b": keep-alive\n\n"
+        self.kind = "text/event-stream"
         self._request = request
         self._id = id
         self._interval = interval
@@ -11653,7 +12990,7 @@ class Downstream:
     async def _beat(self) -> None:
         """Head and keep-alives, so that clients that wait for either do not give up."""
         with contextlib.suppress(ConnectionError):
-            head = {"Content-Type": "text/event-stream", "Cache-Control": "no-cache"}
+            head = {"Content-Type": self.kind, "Cache-Control": "no-cache"}
             await self.begin(head | {"x-relay-request-id": self._id})
             while True:
                 silence = time.monotonic() - self._last
@@ -11663,7 +13000,7 @@ class Downstream:
                 await asyncio.sleep(self._interval - silence)
 
 
-# ==== 31. Exchange ============================================================
+# ==== 32. Exchange ============================================================
 # One client request and all that is known of it so far, and how it goes out on a lane: as the
 # bytes that came where the dialect is the same, else by way of the hub.
 
@@ -11779,7 +13116,8 @@ class Exchange:
         url = dialect.counting(lane.endpoint.url) if counting else lane.endpoint.url
         url = dialect.address(url, lane.target.model, stream, variant)
         if same:
-            url = with_query(url, self.request.raw_path.partition("?")[2])
+            query = self.request.raw_path.partition("?")[2]
+            url = with_query(url, query, {"key", *dialect.modes})
         url, headers = authorized(lane, url, headers)
         return Outgoing(
             url=url,
@@ -11945,10 +13283,10 @@ def header_text(text: str) -> str:
     return re.sub(r"[^ -~]", "?", text)[:1000]
 
 
-def with_query(url: str, query: str) -> str:
-    """The client's query string, without the credential it may hold, after the endpoint's own."""
+def with_query(url: str, query: str, taken: Set[str]) -> str:
+    """The client's query string after the endpoint's own, without what is `taken` care of."""
     names = ((item, urllib.parse.unquote_plus(item.partition("=")[0])) for item in query.split("&"))
-    kept = [item for item, name in names if item and name.lower() != "key"]
+    kept = [item for item, name in names if item and name.lower() not in taken]
     return url + ("&" if "?" in url else "?") + "&".join(kept) if kept else url
 
 
@@ -11986,7 +13324,7 @@ def request_headers(client: CIMultiDictProxy[str], stream: bool, same: bool) -> 
     return kept
 
 
-# ==== 32. Relay ===============================================================
+# ==== 33. Relay ===============================================================
 # One request from accept to settle.  Start at `Relay.handle`.  Until the first meaningful
 # event nothing has reached the client, so trying the next target is free; afterwards a break
 # is told in the client's own words and the connection is closed without an end, because
@@ -12118,6 +13456,7 @@ class Relay:
         # before the first event there is no pipe yet whose keep-alive could be asked for
         asked = Asked(exchange.peek.model, exchange.id, variant=exchange.peek.variant)
         downstream.alive = exchange.dialect.encoder(asked).alive
+        downstream.kind = exchange.dialect.stream_type(asked.variant)
         try:
             async with asyncio.timeout(limits.total):
                 answer = await self.attempts(exchange)
@@ -12385,8 +13724,9 @@ class Relay:
         headers = answer_headers(exchange, answer.reply, verbatim=not answer.pipe.translated)
         if exchange.peek.stream:
             kind = headers.get("Content-Type", "")
-            if not kind.startswith("text/event-stream"):
-                headers["Content-Type"] = "text/event-stream"
+            wanted = exchange.dialect.stream_type(exchange.peek.variant)
+            if not kind.startswith(wanted):
+                headers["Content-Type"] = wanted
             headers.setdefault("Cache-Control", "no-cache")
             headers["X-Accel-Buffering"] = "no"  # nginx in front would gather the chunks
             if answer.inflater.active:
@@ -12464,7 +13804,8 @@ class Relay:
             return self.refuse(exchange, error)
         exchange.status, exchange.error = 200, error.message
         exchange.code = termination(error)
-        await downstream.write(exchange.dialect.error_event(error, exchange.id))
+        variant = exchange.peek.variant
+        await downstream.write(exchange.dialect.error_event(error, exchange.id, variant))
         await downstream.end(broken=True)
         return downstream.response
 
@@ -12628,7 +13969,7 @@ _SEAL_TROUBLE: Final = re.compile(
 )
 
 
-# ==== 33. Forwarding ==========================================================
+# ==== 34. Forwarding ==========================================================
 # What relay passes on without a dialect: embeddings, images, audio, rerank, moderations and old
 # completions go to the provider that their `model` field names, by the routes of any request;
 # /p/PROVIDER/... goes to that provider as it is.  Nothing is understood but the model's name;
@@ -12839,7 +14180,7 @@ class Forwarding:
         kept = ["Content-Type", "Accept-Encoding"]
         kept += [] if isinstance(body, bytes) else ["Content-Encoding"]  # what was read is plain
         headers |= {name.lower(): request.headers[name] for name in kept if name in request.headers}
-        url = with_query(url, request.raw_path.partition("?")[2])
+        url = with_query(url, request.raw_path.partition("?")[2], {"key"})
         url, headers = authorized(lane, url, headers)
         try:
             async with asyncio.timeout(limits.idle):
@@ -12892,7 +14233,7 @@ def _usage_at_the_end(tail: bytes) -> Usage | None:
         return None
 
 
-# ==== 34. Operations ==========================================================
+# ==== 35. Operations ==========================================================
 # Which path is whose, and what is not a model's answer: probes, lists, status.  No probe ever
 # calls a provider.
 
@@ -12900,7 +14241,7 @@ Handler: TypeAlias = Callable[["Operations", web.BaseRequest], Awaitable[web.Str
 
 # The paths of clients, without the version segments in front: a base URL that already ends in
 # /v1 makes a client ask for /v1/v1/messages, one without it for /chat/completions.
-_VERSIONS: Final = re.compile(r"^(/v1(?:beta)?)+(?=/|$)")
+_VERSIONS: Final = re.compile(r"^(/v1(?:beta1?|alpha)?)+(?=/|$)")
 _LATER_PATHS: Final = re.compile(r"/models/[^/]+:\w+")
 _STATUS_PATHS: Final = ("/admin", "/admin/status")
 _EXPOSITIONS: Final = {
@@ -12949,10 +14290,10 @@ class Operations:
         if (path, request.method) == ("/responses", "GET"):
             # Codex tries a WebSocket first; at this it falls back at once, without it after 6 s
             raise NoWebSocket("no WebSocket here; send POST /v1/responses instead")
-        if _LATER_PATHS.fullmatch(path):
-            raise NotYet(f"{request.method} {request.path}: not supported yet")
         if asked_at(path) or forwards(path) or any(known == path for _, known in _HANDLERS):
             raise NotFound(f"{request.method} is not a method of {request.path}")
+        if _LATER_PATHS.fullmatch(path):
+            raise NotYet(f"{request.method} {request.path}: not supported yet")
         raise NotFound(f"no such path: {request.path}; see the README for those relay serves")
 
     async def models(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -12964,8 +14305,7 @@ class Operations:
         found = next((m for m in self._visible(request) if m.name == name), None)
         if found is None:
             raise UnknownModel(f"model {name!r} is not in the list")
-        listed = _list_dialect(request).render_models([found])
-        return web.json_response(listed["data"][0], dumps=_json_text)
+        return web.json_response(_list_dialect(request).render_model(found), dumps=_json_text)
 
     def _visible(self, request: web.BaseRequest) -> list[Listed]:
         plan = self.relay.plan
@@ -13153,7 +14493,13 @@ def _json_text(value: object) -> str:
 
 
 def _list_dialect(request: web.BaseRequest) -> Dialect:
-    return ANTHROPIC if "anthropic-version" in request.headers else CHAT
+    """Whose list it is to be: by the headers only its own clients send, or Google's version."""
+    if "anthropic-version" in request.headers:
+        return ANTHROPIC
+    google = request.path.startswith("/v1beta") or any(
+        name in request.headers for name in ("x-goog-api-key", "x-goog-api-client")
+    )
+    return GEMINI if google else CHAT
 
 
 def refused(request: web.BaseRequest, error: RelayError) -> web.Response:
@@ -13165,7 +14511,7 @@ def refused(request: web.BaseRequest, error: RelayError) -> web.Response:
     return web.Response(body=body, status=dialect.status(error), headers=headers)
 
 
-# ==== 35. Server ==============================================================
+# ==== 36. Server ==============================================================
 # Four verbs in a row: start, run, drain, stop.  SIGHUP builds another plan and swaps it in one
 # assignment, or says everything that is wrong and changes nothing.  SIGTERM and SIGINT stop
 # accepting, let streams finish within the grace period, and end what is left in the client's
@@ -13465,7 +14811,7 @@ def _remove_stale_socket(path: str) -> None:
             Path(path).unlink()
 
 
-# ==== 36. Grafana =============================================================
+# ==== 37. Grafana =============================================================
 # A dashboard of the metrics, ready for import: a row of this table for each panel.  A test holds
 # its queries to names that exist, and lets Prometheus's own tool read them.
 
@@ -13597,7 +14943,7 @@ def _panel(place: int, panel: Panel, source: JSON) -> JSON:
     }
 
 
-# ==== 37. Console =============================================================
+# ==== 38. Console =============================================================
 # A running relay, asked by a command: at the address it listens on, with the admin key, both of
 # the file that it was started with.  Whoever asks need not have the providers' keys in the
 # environment, nor need the file be without mistakes: the relay that runs may be older than they.
@@ -13664,7 +15010,7 @@ def console_of(source: Source) -> Console:
     return console
 
 
-# ==== 38. Launch ==============================================================
+# ==== 39. Launch ==============================================================
 # A tool as relay's child.  It gets the terminal: both stay in one process group, so what is
 # typed reaches it, Ctrl-C and Ctrl-Z included, and what is sent to relay alone is passed on.
 # If nobody serves at the configured address, a relay does for as long as the child lives.
@@ -13782,7 +15128,7 @@ async def serving(plan: Plan, source: Source, log: Log) -> AsyncIterator[str]:
         await server.stop()
 
 
-# ==== 39. Command line ========================================================
+# ==== 40. Command line ========================================================
 # Arguments to a running server, or to an answer on paper.
 
 DEMO_CONFIG: Final = """\

@@ -291,7 +291,7 @@ def test_readme_names_every_path() -> None:
     handlers = relay._HANDLERS
     paths = [(m, p) for m, p in handlers if m != "HEAD" or ("GET", p) not in handlers]
     paths += [("POST", p) for d in relay.DIALECTS.values() for p in getattr(d, "purposes", ())]
-    served = set(re.findall(r"`(GET|POST|HEAD) (?:/v1)?(/[^`]*)`", DOCS))
+    served = set(re.findall(r"`(GET|POST|HEAD) (?:/v1(?:beta)?)?(/[^`]*)`", DOCS))
     assert [pair for pair in paths if pair not in served] == []
     assert {("GET", path) for path in relay._STATUS_PATHS} <= served
     later = DOCS.partition("\n## Not supported yet\n")[2].partition("\n## ")[0]

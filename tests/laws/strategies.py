@@ -7,6 +7,7 @@ to say.  So a new dialect is under all laws as soon as it stands in `relay.DIALE
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import itertools
 import json
@@ -106,10 +107,15 @@ class Speech:
     """
 
     any_order: bool = False
+    merges: bool = False  # two texts in a row are one, and two thoughts without a seal between
     seals: tuple[str, ...] = ()
+    own_seals: tuple[str, ...] = ()  # those that stand there without an envelope, as base64
     finishes: tuple[str, ...] = ()
     cache_write: bool = False
     reasoning_tokens: bool = False
+    whole_calls: bool = False  # no fragments: a call whose arguments were cut off is not said
+    silent_breaks: bool = False  # a break is told by the connection alone
+    unsaid: tuple[str, ...] = ()  # fields of a request that it has no word for
 
 
 SPEECHES = {
@@ -119,6 +125,15 @@ SPEECHES = {
         finishes=("stop_sequence", "context_length", "pause"),
         cache_write=True,
         reasoning_tokens=True,
+    ),
+    "gemini": Speech(
+        any_order=True,
+        merges=True,
+        own_seals=("gs",),
+        reasoning_tokens=True,
+        whole_calls=True,
+        silent_breaks=True,
+        unsaid=("parallel_tools", "strict", "model", "stream"),
     ),
     "openai": Speech(seals=("as", "cd", "xx"), cache_write=True, reasoning_tokens=True),
     "responses": Speech(
@@ -135,16 +150,22 @@ def speech(dialect: relay.Dialect) -> Speech:
     return SPEECHES.get(dialect.name, Speech())
 
 
-def seals(fields: Sequence[str]) -> st.SearchStrategy[Seal | None]:
-    if not fields:
-        return st.none()
-    return st.none() | st.builds(Seal, st.sampled_from(fields), words, st.just(ACCOUNT))
+def seals(said: Speech) -> st.SearchStrategy[Seal | None]:
+    ways: list[st.SearchStrategy[Seal | None]] = [st.none()]
+    if fields := [field for field in said.seals if field != "ad"]:
+        ways.append(st.builds(Seal, st.sampled_from(fields), words, st.just(ACCOUNT)))
+    if said.own_seals:
+        ways.append(st.builds(Seal, st.sampled_from(said.own_seals), tokens))
+    return st.one_of(ways)
+
+
+tokens = st.binary(min_size=1, max_size=9).map(lambda data: base64.b64encode(data).decode())
 
 
 @st.composite
-def thoughts(draw: Draw, fields: Sequence[str]) -> Reasoning:
-    seal = draw(seals([field for field in fields if field != "ad"]))
-    if "ad" in fields and draw(st.integers(0, 4)) == 0:
+def thoughts(draw: Draw, said: Speech) -> Reasoning:
+    seal = draw(seals(said))
+    if "ad" in said.seals and draw(st.integers(0, 4)) == 0:
         return Reasoning("", Seal("ad", draw(words), ACCOUNT))
     return Reasoning(draw(words | st.just("")) if seal else draw(words), seal)
 
@@ -166,13 +187,13 @@ def usages(draw: Draw, said: Speech) -> Usage:
 def answers(draw: Draw, dialect: relay.Dialect) -> Response:
     """An answer that `dialect` can say without loss."""
     said = speech(dialect)
-    thought, text = thoughts(said.seals), st.builds(Text, words)
+    thought, text = thoughts(said), st.builds(Text, words)
     if said.any_order:
         parts = draw(st.lists(thought | text | calls, max_size=5))
     else:
         parts = draw(st.lists(thought, max_size=1)) + draw(st.lists(text, max_size=1))
         parts += draw(st.lists(calls, max_size=3))
-    parts = distinct(parts)
+    parts = unmergeable(distinct(parts)) if said.merges else distinct(parts)
     called = any(isinstance(part, ToolCall) for part in parts)
     finish = draw(st.sampled_from(("regular", "length", "content_filter", *said.finishes)))
     if finish == "regular" or (finish in ("stop_sequence", "pause") and called):
@@ -190,6 +211,17 @@ def distinct(parts: Sequence[relay.OutputPart]) -> list[relay.OutputPart]:
             kept.append(part)
         if isinstance(part, ToolCall):
             ids.add(part.id)
+    return kept
+
+
+def unmergeable(parts: Sequence[relay.OutputPart]) -> list[relay.OutputPart]:
+    """The parts without those that would be one with the part before."""
+    kept: list[relay.OutputPart] = []
+    for part in parts:
+        last = kept[-1] if kept else None
+        sealed = isinstance(last, Reasoning) and last.seal
+        if sealed or isinstance(part, ToolCall) or type(part) is not type(last):
+            kept.append(part)
     return kept
 
 
@@ -421,6 +453,15 @@ def requests(draw: Draw) -> Request:
         format=draw(st.none() | st.builds(relay.Format, closed_schemas)),
         stream=draw(st.booleans()),
     )
+
+
+def sayable(request: Request, dialect: relay.Dialect) -> Request:
+    """The request without what a dialect has no word for, or has in the address."""
+    unsaid = speech(dialect).unsaid
+    none = {"parallel_tools": None, "model": "", "stream": False}
+    if "strict" in unsaid:
+        request = replace(request, tools=tuple(replace(t, strict=None) for t in request.tools))
+    return replace(request, **{name: none[name] for name in unsaid if name in none})
 
 
 def retold(

@@ -80,7 +80,7 @@ def test_the_same_model_costs_nothing() -> None:
 
 
 def test_a_body_is_peeked_at_only_as_far_as_routing_needs() -> None:
-    for dialect in relay.DIALECTS.values():
+    for dialect in (d for d in relay.DIALECTS.values() if d.names_model):
         assert dialect.peek({"model": "m", "stream": True, "messages": 3}, "") == ("m", True, "")
         assert dialect.peek({"model": "m", "stream": None}, "") == ("m", False, "")
     for wrong, said in (

@@ -262,12 +262,11 @@ PROBLEMS: dict[str, tuple[str, list[str]]] = {
         ],
     ),
     "dialects": (
-        "providers:\n  d: {api_format: gemini, endpoint: http://c}\n"
+        "providers:\n  d: {api_format: openapi, endpoint: http://c}\n"
         "  e: {endpoint: {opnai: http://x, gemini: http://y}}\n",
         [
-            "2:7: providers.d.api_format: gemini: this dialect is not supported yet",
-            "2:27: providers.d.endpoint: gemini: this dialect is not supported yet",
-            "3:7: providers.e.endpoint: gemini: this dialect is not supported yet",
+            "2:7: providers.d.api_format: unknown dialect 'openapi'; did you mean 'openai'?",
+            "2:28: providers.d.endpoint: unknown dialect 'openapi'; did you mean 'openai'?",
             "3:7: providers.e.endpoint: unknown dialect 'opnai'; did you mean 'openai'?",
         ],
     ),

@@ -10,7 +10,7 @@ from laws.strategies import ASKED, carried, passage, piped
 
 import relay
 
-A, C, R = relay.ANTHROPIC, relay.CHAT, relay.RESPONSES
+A, C, R, G = relay.ANTHROPIC, relay.CHAT, relay.RESPONSES, relay.GEMINI
 
 
 def to_chat(quirks: relay.Quirks | None = None, **body: Any) -> relay.JSON:
@@ -138,6 +138,24 @@ def output_text(text: str) -> relay.JSON:
 
 def output_part(text: str) -> relay.JSON:
     return {"type": "output_text", "text": text, "annotations": []}
+
+
+def gemini_stream(*parts: relay.JSON | str, finish: str | None = "STOP", **last: Any) -> bytes:
+    """A Gemini provider's stream, a chunk for every part; `last` goes into the last chunk."""
+    said = [{"text": part} if isinstance(part, str) else part for part in parts]
+    chunks: list[relay.JSON] = [candidate(part) for part in said]
+    if finish:
+        chunks.append(candidate(finishReason=finish) | last)
+    head = {"modelVersion": "gemini-x", "responseId": "r1"}
+    return b"".join(relay.sse(head | chunk) for chunk in chunks)
+
+
+def candidate(*parts: relay.JSON, **more: Any) -> relay.JSON:
+    return {"candidates": [{"content": {"role": "model", "parts": list(parts)}, "index": 0} | more]}
+
+
+def function_call(name: str = "read", id: str = "", **args: Any) -> relay.JSON:
+    return {"functionCall": ({"id": id} if id else {}) | {"name": name, "args": args}}
 
 
 def through(upstream: relay.Dialect, client: relay.Dialect, data: bytes, **asked: Any) -> bytes:
