@@ -15,8 +15,8 @@ A request goes
               (who)    (where)  (failover)               (bytes) (usage, log)
 
 The rule of this file: code refers only to what stands above it.  First come values
-(sections 1-18: pure; no await, no clock, no socket), then memory (19-25: synchronous, told
-the time), then I/O (26-40).  To follow one request start at `Relay.handle` and read upward.
+(sections 1-19: pure; no await, no clock, no socket), then memory (20-26: synchronous, told
+the time), then I/O (27-41).  To follow one request start at `Relay.handle` and read upward.
 
 Contents
      1. Errors                what can go wrong, and what it means
@@ -35,30 +35,31 @@ Contents
     14. Presets               one row per known provider
     15. Configuration         the YAML file, and everything wrong with it
     16. Prices                what tokens cost
-    17. Plan                  a configuration compiled to answer "where may this go?"
-    18. Clients               what a coding tool must be told
-    19. Stickiness            which credential a conversation had last
-    20. Health                who is cooling down, why, until when
-    21. Balance               which of several equals goes first
-    22. Ledger                what was used, by the hour and by the day
-    23. Limits                who may ask now: rates, concurrency, budgets
-    24. Verdict               what a client is told when nothing worked
-    25. Metrics               what is counted, in Prometheus's words
-    26. Log                   one line per request
-    27. State                 where usage and budgets outlive the process
-    28. Connections           HTTP/1.1 to providers, lean
-    29. Upstream              one HTTP exchange with a provider
-    30. Demo                  the embedded provider
-    31. Client                who asks; the body read, the answer written
-    32. Exchange              one request and how it goes out
-    33. Relay                 from accept to settle
-    34. Forwarding            what is passed on unread: embeddings, images, audio, /p/
-    35. Operations            which path is whose; probes, lists, status
-    36. Server                sockets, signals, reload, drain
-    37. Grafana               a dashboard of the metrics
-    38. Console               a running relay, asked by a command
-    39. Launch                a tool as relay's child
-    40. Command line          the commands as a table
+    17. Conditions            what a rule may ask about a request
+    18. Plan                  a configuration compiled to answer "where may this go?"
+    19. Clients               what a coding tool must be told
+    20. Stickiness            which credential a conversation had last
+    21. Health                who is cooling down, why, until when
+    22. Balance               which of several equals goes first
+    23. Ledger                what was used, by the hour and by the day
+    24. Limits                who may ask now: rates, concurrency, budgets
+    25. Verdict               what a client is told when nothing worked
+    26. Metrics               what is counted, in Prometheus's words
+    27. Log                   one line per request
+    28. State                 where usage and budgets outlive the process
+    29. Connections           HTTP/1.1 to providers, lean
+    30. Upstream              one HTTP exchange with a provider
+    31. Demo                  the embedded provider
+    32. Client                who asks; the body read, the answer written
+    33. Exchange              one request and how it goes out
+    34. Relay                 from accept to settle
+    35. Forwarding            what is passed on unread: embeddings, images, audio, /p/
+    36. Operations            which path is whose; probes, lists, status
+    37. Server                sockets, signals, reload, drain
+    38. Grafana               a dashboard of the metrics
+    39. Console               a running relay, asked by a command
+    40. Launch                a tool as relay's child
+    41. Command line          the commands as a table
 """
 
 from __future__ import annotations
@@ -8821,6 +8822,22 @@ def _provider(site: Site) -> ProviderConfig:
     return config
 
 
+@dataclass(frozen=True, kw_only=True)
+class WhenConfig:
+    """All that are said must hold."""
+
+    tokens_over: int | None = option(COUNT, "The prompt is longer than so many tokens, roughly.")
+    tokens_under: int | None = option(COUNT, "It is shorter.")
+    images: bool | None = option(FLAG, "There are pictures in it.")
+    documents: bool | None = option(FLAG, "There are documents in it.")
+    thinking: bool | None = option(FLAG, "Reasoning is asked for.")
+    tools: bool | None = option(FLAG, "Tools are offered.")
+    background: bool | None = option(FLAG, "A small call of the client's own, as for titles.")
+    subagent: bool | None = option(FLAG, "A subagent's call.")
+    header: dict[str, str] | None = option(mapping(TEXT), "Headers, and globs they match.")
+    key: tuple[str, ...] | None = option(many(TEXT), "Who asks: names in `keys`, or globs.")
+
+
 BALANCES: Final = ("order", "round_robin", "weighted", "least_busy", "least_latency")
 
 
@@ -8828,7 +8845,7 @@ BALANCES: Final = ("order", "round_robin", "weighted", "least_busy", "least_late
 class RuleConfig:
     to: tuple[str, ...] = option(many(TEXT), "Targets in order.", (), required=True)
     balance: str = option(word(*BALANCES), "Who of them goes first.", "order")
-    when: None = later("Conditions on the request.")
+    when: WhenConfig = option(table(WhenConfig), "Conditions on the request.", WhenConfig())
     wait: None = later("How long to hold a request while all targets cool down.")
     hedge_after: None = later("When to ask a second target.")
 
@@ -8948,6 +8965,7 @@ _TABLES: Final = (
     AttemptTimeouts,
     ErrorConfig,
     ProviderConfig,
+    WhenConfig,
     RuleConfig,
     LogConfig,
     Config,
@@ -9080,7 +9098,143 @@ def likely_output(body: JSON) -> int:
     return next((most for most in said if isinstance(most, int) and most > 0), _USUAL_OUTPUT)
 
 
-# ==== 17. Plan ================================================================
+# ==== 17. Conditions ==========================================================
+# What a rule may ask about a request: the words of `when`.  A row says what is found and whether
+# that is what was wanted, so one table decides, explains, and finds the entries that can never
+# be reached.  Cheap words come first; the request is parsed and its tokens are counted only if a
+# rule asks.  A body that cannot be parsed may still pass through: of it, nothing holds.
+
+# What clients call by themselves: Claude Code's small fast model and opencode's, Gemini CLI's
+# classifier.
+_SMALL_MODELS: Final = ("*haiku*", "*flash-lite*", "*-nano", "*-nano-*")
+_SUBAGENT_HEADERS: Final = ("x-claude-code-agent-id", "x-claude-code-parent-agent-id")
+_SUBAGENT_LINE: Final = "cc_is_subagent=true"  # in Claude Code's billing line
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """A request as far as a rule may look; what costs something is found out when asked."""
+
+    model: str = ""
+    key: str = ""  # the caller's name
+    headers: Mapping[str, str] = field(default_factory=dict)  # in any case
+    body: JSON = field(default_factory=dict)
+    parse: Callable[[], Request] = lambda: Request(model="", messages=())
+    count: Callable[[], int] = lambda: 0  # its tokens, about
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """A word of `when`."""
+
+    found: Callable[[Facts, Any], Any]  # what the request has of what is wanted
+    holds: Callable[[Any, Any], bool] = operator.eq  # (found, wanted)
+    # (earlier, later): does what the earlier wants hold whenever the later's does?
+    covers: Callable[[Any, Any], bool] = operator.eq
+
+
+def _is_background(facts: Facts) -> bool:
+    """As Claude Code says itself, else by the model; titles are asked of the large one, too."""
+    if said := facts.headers.get("x-claude-code-request-class"):
+        return said == "auxiliary"
+    if any(glob_matches(glob, facts.model) for glob in _SMALL_MODELS):
+        return True
+    return not _has_tools(facts) and _wants_title(facts.parse())
+
+
+def _wants_title(request: Request) -> bool:
+    schema = (request.format.schema if request.format else None) or {}
+    properties = schema.get("properties")
+    return isinstance(properties, dict) and properties.keys() == {"title"}
+
+
+def _is_subagent(facts: Facts) -> bool:
+    system = facts.body.get("system")
+    first = system[0] if isinstance(system, list) and system else None
+    text = first.get("text") if isinstance(first, dict) else system
+    line = text.partition("\n")[0] if isinstance(text, str) else ""
+    return _SUBAGENT_LINE in line or any(facts.headers.get(name) for name in _SUBAGENT_HEADERS)
+
+
+def _has_tools(facts: Facts) -> bool:
+    """Every dialect calls them so; `functions` is what Chat Completions called them once."""
+    return bool(facts.body.get("tools") or facts.body.get("functions"))
+
+
+def _thinks(facts: Facts) -> bool:
+    thinking = facts.parse().thinking
+    return thinking is not None and thinking.word() != "none"
+
+
+def _has_media(*kinds: str) -> Callable[[Facts, object], bool]:
+    def found(facts: Facts, _: object) -> bool:
+        parts = [part for message in facts.parse().messages for part in message.parts]
+        inner = [p for part in parts if isinstance(part, ToolResult) for p in part.parts]
+        return any(isinstance(p, Media) and p.kind in kinds for p in (*parts, *inner))
+
+    return found
+
+
+def _header_values(facts: Facts, wanted: Mapping[str, str]) -> dict[str, str | None]:
+    return {name: facts.headers.get(name) for name in wanted}
+
+
+def _headers_match(found: Mapping[str, str | None], wanted: Mapping[str, str]) -> bool:
+    values = [(glob, found[name]) for name, glob in wanted.items()]
+    return all(value is not None and glob_matches(glob, value) for glob, value in values)
+
+
+def _is_named(name: str, globs: Sequence[str]) -> bool:
+    return any(glob_matches(glob, name) for glob in globs)
+
+
+CONDITIONS: Final[dict[str, Condition]] = {
+    "key": Condition(lambda facts, _: facts.key, _is_named),
+    "header": Condition(_header_values, _headers_match),
+    "tools": Condition(lambda facts, _: _has_tools(facts)),
+    "subagent": Condition(lambda facts, _: _is_subagent(facts)),
+    "background": Condition(lambda facts, _: _is_background(facts)),
+    "thinking": Condition(lambda facts, _: _thinks(facts)),
+    "images": Condition(_has_media("image")),
+    "documents": Condition(_has_media("document", "text")),
+    "tokens_over": Condition(lambda facts, _: facts.count(), operator.gt, operator.le),
+    "tokens_under": Condition(lambda facts, _: facts.count(), operator.lt, operator.ge),
+}
+
+
+def conditions(when: WhenConfig) -> Mapping[str, Any]:
+    """The words that are said, and what they want; the cheap ones first."""
+    said = ((word, getattr(when, word)) for word in CONDITIONS)
+    return {word: wanted for word, wanted in said if wanted is not None}
+
+
+def unmet(when: WhenConfig, facts: Facts) -> str:
+    """The first condition that does not hold, and what was found instead; "" if all do."""
+    for name, wanted in conditions(when).items():
+        row = CONDITIONS[name]
+        try:
+            found = row.found(facts, wanted)
+        except BadRequest as error:
+            return f"{name}: the request cannot be read: {error.message}"
+        if not row.holds(found, wanted):
+            return f"{name}: {_said_of(wanted)}; the request: {_said_of(found)}"
+    return ""
+
+
+def _said_of(value: Any) -> str:
+    return dumps(value).decode()
+
+
+def covers(earlier: WhenConfig, later: WhenConfig) -> bool:
+    """Does the earlier entry take everything that the later one would?"""
+    wanted = conditions(later)
+    return all(
+        name in wanted and CONDITIONS[name].covers(value, wanted[name])
+        for name, value in conditions(earlier).items()
+    )
+
+
+# ==== 18. Plan ================================================================
 # A configuration compiled for answering "where may this go?".  Frozen: a reload builds another
 # and swaps it whole, a request keeps the one it began with.
 #
@@ -9318,11 +9472,28 @@ class Plan:
     secrets: tuple[str, ...] = field(repr=False)  # what must never be shown
     zone: datetime.tzinfo | None  # of times that are shown; None is the machine's
 
-    def route(self, said: str) -> Route | None:
-        """Where a model name goes, by the first of five steps that knows; None if nowhere."""
+    def route(self, said: str, facts: Facts | None = None) -> Route | None:
+        """Where a model name goes, by the first of five steps that knows; None if nowhere.
+
+        Without facts as for an empty request.
+        """
         name = self.bare(said)
-        steps = (self._by_rule, self._by_address, self._by_models, self._by_default, self._by_all)
+        by_rule = functools.partial(self._by_rule, facts=facts or Facts(model=name))
+        steps = (by_rule, self._by_address, self._by_models, self._by_default, self._by_all)
         return next((route for step in steps if (route := step(name)) and route.groups), None)
+
+    def entries(self, name: str) -> Iterator[tuple[str, RuleConfig]]:
+        """The entries of rules that may decide on a name, and where they stand: of the exact
+        name, then of the globs in file order, up to the first that asks for nothing."""
+        rules, lower = self.config.routing_rules, name.lower()
+        exact = name if name in rules else next((r for r in rules if r.lower() == lower), None)
+        globs = [rule for rule in rules if is_glob(rule) and glob_matches(rule, name)]
+        for found in dict.fromkeys([exact, *globs] if exact else globs):
+            for index, rule in enumerate(rules[found], 1):
+                several = f", entry {index}" if len(rules[found]) > 1 else ""
+                yield f"rule {found}{several}", rule
+                if not conditions(rule.when):
+                    return
 
     def bare(self, said: str) -> str:
         """Without Claude Code's [1m] behind or the alias of its picker in front.
@@ -9411,19 +9582,15 @@ class Plan:
 
     # The five steps
 
-    def _by_rule(self, name: str) -> Route | None:
-        rules = self.config.routing_rules
-        lower = name.lower()
-        exact = name if name in rules else next((r for r in rules if r.lower() == lower), None)
-        globs = (rule for rule in rules if is_glob(rule) and glob_matches(rule, name))
-        found = exact or next(globs, None)
-        if not found or not rules[found]:
-            return None
-        rule = rules[found][0]
+    def _by_rule(self, name: str, facts: Facts) -> Route | None:
+        entries = ((why, rule) for why, rule in self.entries(name) if not unmet(rule.when, facts))
+        return next((self._ruled(name, why, rule) for why, rule in entries), None)
+
+    def _ruled(self, name: str, why: str, rule: RuleConfig) -> Route:
         targets = tuple(t for to in rule.to if (t := self._target(to, name)))
-        if rule.balance == "order":
-            return Route(name, f"rule {found}", tuple((t,) for t in targets))
-        return Route(name, f"rule {found}", (targets,) if targets else (), rule.balance)
+        groups = tuple((t,) for t in targets) if rule.balance == "order" else (targets,)
+        balance = "weighted" if rule.balance == "order" else rule.balance
+        return Route(name, why, groups if targets else (), balance)
 
     def _by_address(self, name: str) -> Route | None:
         head, model = addressed(name)
@@ -9542,26 +9709,37 @@ def _zone(path: str, name: str | None, reading: Reading) -> datetime.tzinfo | No
 
 
 def _check_rules(config: Config, reading: Reading) -> None:
-    known = {name.lower() for name in config.providers}
-    targets = [
-        (f"routing_rules.{name}", target)
-        for name, rules in config.routing_rules.items()
-        for rule in rules
-        for target in rule.to
-    ]
-    targets += [("default", config.default)] if config.default else []
-    for path, target in targets:
-        head = target.partition("/")[0]
-        if head.lower() not in known:
-            hint = meant(head, config.providers)
-            reading.wrong(path, f"target {target!r}: no provider is called {head!r}{hint}")
     for name, rules in config.routing_rules.items():
+        path = f"routing_rules.{name}"
         if not any(rule.to for rule in rules):
-            reading.wrong(f"routing_rules.{name}", "a rule needs at least one target")
-        if len(rules) > 1:
-            reading.wrong(
-                f"routing_rules.{name}", "entries after the first are never used without `when`"
-            )
+            reading.wrong(path, "a rule needs at least one target")
+        for index, rule in enumerate(rules):
+            place = f"{path}[{index}]" if len(rules) > 1 else path
+            for target in rule.to:
+                _check_target(place, target, config, reading)
+            for text in _dead(rule, rules[:index], config):
+                reading.wrong(place, text)
+    if config.default:
+        _check_target("default", config.default, config, reading)
+
+
+def _check_target(path: str, target: str, config: Config, reading: Reading) -> None:
+    head = target.partition("/")[0]
+    if head.lower() not in {name.lower() for name in config.providers}:
+        hint = meant(head, config.providers)
+        reading.wrong(path, f"target {target!r}: no provider is called {head!r}{hint}")
+
+
+def _dead(rule: RuleConfig, before: Sequence[RuleConfig], config: Config) -> Iterator[str]:
+    """Why an entry of a rule can never be used."""
+    when = rule.when
+    if number := next((n for n, b in enumerate(before, 1) if covers(b.when, when)), 0):
+        yield f"never used: entry {number} takes all that this one would"
+    if when.tokens_over and when.tokens_under and when.tokens_over + 1 >= when.tokens_under:
+        yield f"never used: nothing is over {when.tokens_over} and under {when.tokens_under}"
+    for glob in when.key or ():
+        if not any(glob_matches(glob, name) for name in config.keys):
+            yield f"when.key {glob!r}: no key is called so{meant(glob, config.keys)}"
 
 
 def _check_listen(config: Config, reading: Reading) -> None:
@@ -9853,7 +10031,7 @@ def _fields(old: Any, new: Any) -> str:
     return f" ({', '.join(names)})"
 
 
-# ==== 18. Clients =============================================================
+# ==== 19. Clients =============================================================
 # What a coding tool must be told so that it talks to this relay: one row per tool, and from it
 # the environment, arguments and, where nothing else will do, a private file.  Model names and
 # limits come from the plan, so that a tool compacts in time before a smaller model than its own.
@@ -10266,7 +10444,7 @@ FORMATS: Final[dict[str, Callable[[Setup, Recipe, str], Iterator[str]]]] = {
 #        interleave, which is why there are no locks                           #
 ################################################################################
 
-# ==== 19. Stickiness ==========================================================
+# ==== 20. Stickiness ==========================================================
 # Which credential a conversation had last.  Prompt caches and sealed reasoning belong to an
 # account, so a conversation that wanders pays for its prompt again and loses its thoughts.
 #
@@ -10427,7 +10605,7 @@ def _pool(credential: str) -> str:
     return credential.rpartition("/")[0]
 
 
-# ==== 20. Health ==============================================================
+# ==== 21. Health ==============================================================
 # Who is cooling down, why, and until when.  A cooldown is a prediction, not a verdict: short
 # marks end within half an hour, a plan's at its reset.  Marks are keyed by stable names, so
 # they outlive a reload; a changed key has another name, and so begins with a clean slate.
@@ -10655,7 +10833,7 @@ def _marked(error: UpstreamError, before: Mark | None, now: float, began: float)
     return Mark(row.name, now, now + seconds, said is None, times, words)
 
 
-# ==== 21. Balance =============================================================
+# ==== 22. Balance =============================================================
 # Which of several equals goes first.  A conversation stays with what served it last, because
 # caches and sealed reasoning belong to an account; for the others the route's mode decides, first
 # among targets of one rank, then among the credentials of a target's plan:
@@ -10841,7 +11019,7 @@ def _remember(memory: dict[str, T], name: str, value: T) -> None:
         del memory[next(iter(memory))]
 
 
-# ==== 22. Ledger ==============================================================
+# ==== 23. Ledger ==============================================================
 # What was used: totals of every hour and every day, per key, provider and model, and the latest
 # requests.  Here is only what was added since the store took the last batch; each request is
 # added twice, to its hour and to its day, so that old hours can go and nothing need be summed.
@@ -10969,7 +11147,7 @@ class Ledger:
         return added, lines
 
 
-# ==== 23. Limits ==============================================================
+# ==== 24. Limits ==============================================================
 # Who may ask now.  A permit is taken at admission, for what the request may come to, and given
 # back once, at its end, for what it came to.
 #
@@ -11188,7 +11366,7 @@ def budget(limits: LimitConfig, word: str) -> int | None:
     return round(most * MONEY) if word.startswith("cost") else int(most)
 
 
-# ==== 24. Verdict =============================================================
+# ==== 25. Verdict =============================================================
 # What a client is told when no target is left.  One failed target keeps its class: a limit is a
 # 429, overload a 529 or 503, a timeout a 504.  A provider's 401 is never the client's: clients
 # log out on it, and it is relay's credential that was refused, so it is a 502.  Several failed
@@ -11318,7 +11496,7 @@ def termination(error: RelayError) -> str:
     return error.code
 
 
-# ==== 25. Metrics =============================================================
+# ==== 26. Metrics =============================================================
 # Numbers of what happened, declared once and told twice: here in Prometheus's words, and in
 # OpenTelemetry's where a collector is configured.  Names are OpenTelemetry's; from them come
 # the others by its own rules for Prometheus: dots are underscores, the unit is a suffix, and a
@@ -11596,7 +11774,7 @@ def _number_text(number: float) -> str:
 #                                     I/O                                      #
 ################################################################################
 
-# ==== 26. Log =================================================================
+# ==== 27. Log =================================================================
 # One line per request, written when it is over, and a few events in between.  Text for people
 # on a terminal, JSON otherwise.  Secrets were taken out by whoever made the text; headers and
 # bodies never come here.  Writing is a thread's work: a pipe that nobody reads holds up that
@@ -11759,7 +11937,7 @@ def _request_text(record: JSON) -> str:
     return "  ".join(_plain(step) for step in steps if step)
 
 
-# ==== 27. State ===============================================================
+# ==== 28. State ===============================================================
 # Where usage, budgets and cooldowns outlive the process: nowhere, or in a SQLite file that
 # several processes may share.  Requests never wait for it.  Once a second the keeper takes what
 # memory gathered as one batch to the store, and brings back what other relays put there; a batch
@@ -12144,7 +12322,7 @@ class Keeper:
         self.trouble = trouble
 
 
-# ==== 28. Connections =========================================================
+# ==== 29. Connections =========================================================
 # HTTP/1.1 to providers on bare asyncio transports: what a general client does for a request costs
 # three times as much as the bytes do.  One class per thing that lives: a `Link` as long as its
 # socket, a `LinkReply` as long as one answer, `Connections` as long as the process.
@@ -12473,7 +12651,7 @@ class _Stale(Exception):
     """A kept link that turned out to be closed."""
 
 
-# ==== 29. Upstream ============================================================
+# ==== 30. Upstream ============================================================
 # One HTTP exchange with a provider.  Foreign exceptions become ours here and nowhere else: a
 # provider that says nothing is an UpstreamError like one that says no.  Answers are read in the
 # blocks they come in and in the coding they have; whoever must understand them inflates them.
@@ -12721,7 +12899,7 @@ class Inflater:
         return UpstreamError("transient", f"sent a broken content coding: {why}")
 
 
-# ==== 30. Demo ================================================================
+# ==== 31. Demo ================================================================
 # The embedded provider: no key, no network, always the same answer to the same request.  It
 # calls a tool when the user's words ask for one, so that an agent's loop can be seen whole.
 
@@ -12814,7 +12992,7 @@ def _in_words(events: Iterable[Event]) -> Iterator[Event]:
             yield event
 
 
-# ==== 31. Client ==============================================================
+# ==== 32. Client ==============================================================
 # The client's side of an exchange: who asks, the body as it is read, the answer as it is
 # written.
 
@@ -12862,7 +13040,7 @@ def require_loopback(request: web.BaseRequest) -> None:
         raise Forbidden("relay has no `keys`, so it answers no page of another site")
 
 
-def permitted(model: str, caller: Caller, plan: Plan) -> Route:
+def permitted(model: str, caller: Caller, plan: Plan, facts: Facts | None = None) -> Route:
     """The route of a model name that this caller may use."""
     bare = plan.bare(model)
     if model not in plan.listed:  # `claude-*` allows no name that only its alias makes one
@@ -12871,7 +13049,7 @@ def permitted(model: str, caller: Caller, plan: Plan) -> Route:
     plain = rest if rest and head.lower() in plan.providers else bare
     if not any(caller.may_use(name) for name in (model, bare, plain)):
         raise Forbidden(f"key {caller.name!r} may not use model {model!r}")
-    if route := plan.route(model):
+    if route := plan.route(model, facts):
         return route
     near = plan.nearest(bare)
     hint = f"did you mean {' or '.join(map(repr, near))}?"
@@ -13000,7 +13178,7 @@ class Downstream:
                 await asyncio.sleep(self._interval - silence)
 
 
-# ==== 32. Exchange ============================================================
+# ==== 33. Exchange ============================================================
 # One client request and all that is known of it so far, and how it goes out on a lane: as the
 # bytes that came where the dialect is the same, else by way of the hub.
 
@@ -13098,6 +13276,17 @@ class Exchange:
     @functools.cached_property
     def tokens(self) -> int:
         return estimate(self.parsed)
+
+    def facts(self) -> Facts:
+        """What a rule may ask."""
+        return Facts(
+            model=self.peek.model,
+            key=self.caller.name,
+            headers=self.request.headers,
+            body=self.body.wire,
+            parse=lambda: self.parsed,
+            count=lambda: self.tokens,
+        )
 
     def release(self) -> None:
         """The answer has begun, nobody will ask again: a stream need not keep its request."""
@@ -13324,7 +13513,7 @@ def request_headers(client: CIMultiDictProxy[str], stream: bool, same: bool) -> 
     return kept
 
 
-# ==== 33. Relay ===============================================================
+# ==== 34. Relay ===============================================================
 # One request from accept to settle.  Start at `Relay.handle`.  Until the first meaningful
 # event nothing has reached the client, so trying the next target is free; afterwards a break
 # is told in the client's own words and the connection is closed without an end, because
@@ -13494,7 +13683,7 @@ class Relay:
         exchange.body = Body(await read_body(request, plan.config.server))
         exchange.peek = exchange.dialect.peek(exchange.body.wire, request.raw_path)
         exchange.identity = conversation_of(exchange)
-        exchange.route = permitted(exchange.peek.model, exchange.caller, plan)
+        exchange.route = permitted(exchange.peek.model, exchange.caller, plan, exchange.facts())
 
     def reserve(self, exchange: Exchange, sent: int, wanted: int) -> None:
         """A permit within the caller's limits, for about so many tokens; `settle` gives it back,
@@ -13969,7 +14158,7 @@ _SEAL_TROUBLE: Final = re.compile(
 )
 
 
-# ==== 34. Forwarding ==========================================================
+# ==== 35. Forwarding ==========================================================
 # What relay passes on without a dialect: embeddings, images, audio, rerank, moderations and old
 # completions go to the provider that their `model` field names, by the routes of any request;
 # /p/PROVIDER/... goes to that provider as it is.  Nothing is understood but the model's name;
@@ -14089,7 +14278,7 @@ class Forwarding:
         await upload.begin()
         model = upload.model or _UNSAID_MODELS.get(path, "")
         exchange.peek = CHAT.peek({"model": model or None}, "")
-        exchange.route = permitted(model, exchange.caller, plan)
+        exchange.route = permitted(model, exchange.caller, plan, exchange.facts())
         self.relay.reserve(exchange, likely_input(upload.body.raw) if upload.body else 0, 0)
         failures, skipped = list[tuple[Lane, UpstreamError]](), list[tuple[Lane, Mark]]()
         for lane, mark in self.relay.lanes(exchange):
@@ -14233,7 +14422,7 @@ def _usage_at_the_end(tail: bytes) -> Usage | None:
         return None
 
 
-# ==== 35. Operations ==========================================================
+# ==== 36. Operations ==========================================================
 # Which path is whose, and what is not a model's answer: probes, lists, status.  No probe ever
 # calls a provider.
 
@@ -14511,7 +14700,7 @@ def refused(request: web.BaseRequest, error: RelayError) -> web.Response:
     return web.Response(body=body, status=dialect.status(error), headers=headers)
 
 
-# ==== 36. Server ==============================================================
+# ==== 37. Server ==============================================================
 # Four verbs in a row: start, run, drain, stop.  SIGHUP builds another plan and swaps it in one
 # assignment, or says everything that is wrong and changes nothing.  SIGTERM and SIGINT stop
 # accepting, let streams finish within the grace period, and end what is left in the client's
@@ -14811,7 +15000,7 @@ def _remove_stale_socket(path: str) -> None:
             Path(path).unlink()
 
 
-# ==== 37. Grafana =============================================================
+# ==== 38. Grafana =============================================================
 # A dashboard of the metrics, ready for import: a row of this table for each panel.  A test holds
 # its queries to names that exist, and lets Prometheus's own tool read them.
 
@@ -14943,7 +15132,7 @@ def _panel(place: int, panel: Panel, source: JSON) -> JSON:
     }
 
 
-# ==== 38. Console =============================================================
+# ==== 39. Console =============================================================
 # A running relay, asked by a command: at the address it listens on, with the admin key, both of
 # the file that it was started with.  Whoever asks need not have the providers' keys in the
 # environment, nor need the file be without mistakes: the relay that runs may be older than they.
@@ -15010,7 +15199,7 @@ def console_of(source: Source) -> Console:
     return console
 
 
-# ==== 39. Launch ==============================================================
+# ==== 40. Launch ==============================================================
 # A tool as relay's child.  It gets the terminal: both stay in one process group, so what is
 # typed reaches it, Ctrl-C and Ctrl-Z included, and what is sent to relay alone is passed on.
 # If nobody serves at the configured address, a relay does for as long as the child lives.
@@ -15128,7 +15317,7 @@ async def serving(plan: Plan, source: Source, log: Log) -> AsyncIterator[str]:
         await server.stop()
 
 
-# ==== 40. Command line ========================================================
+# ==== 41. Command line ========================================================
 # Arguments to a running server, or to an answer on paper.
 
 DEMO_CONFIG: Final = """\
@@ -15202,36 +15391,69 @@ def command_check(args: argparse.Namespace) -> int:
 
 
 def command_route(args: argparse.Namespace) -> int:
-    """Where a name goes and why, with every way there in the order it would be tried."""
+    """Where a request goes and why, with every way there in the order it would be tried."""
     plan = load(find_config(args))
-    route = plan.route(args.model)
-    if route is None:
-        near = plan.nearest(args.model)
-        print(
-            f"{args.model}: no provider serves it" + (f"; near: {', '.join(near)}" if near else "")
-        )
+    facts = _facts(args, plan)
+    name = plan.bare(args.model)
+    if not next(
+        (key.caller.may_use(name) for key in plan.keys if key.caller.name == args.key), True
+    ):
+        print(f"{args.model}: key {args.key!r} may not use it")
         return 1
-    print(f"{args.model}: {route.why}")
-    if route.name != args.model:
-        print(f"  looked up as {route.name}")
+    route = plan.route(args.model, facts)
+    said = route.why if route else "no provider serves it"
+    near = [] if route else plan.nearest(args.model)
+    print(f"{args.model}: {said}" + (f"; near: {', '.join(near)}" if near else ""))
+    if name != args.model:
+        print(f"  looked up as {name}")
+    for why, rule in plan.entries(name):
+        if not (reason := unmet(rule.when, facts)):
+            break
+        print(f"  not {why}: {reason}")
+    if route:
+        identity = f"{args.key}\0{identity_of(facts.headers, facts.body)}"
+        _print_ways(route, args.dialect, identity)
+    return 0 if route else 1
+
+
+def _facts(args: argparse.Namespace, plan: Plan) -> Facts:
+    """The request that --request, --header and --key describe."""
+    headers: CIMultiDict[str] = CIMultiDict()
+    for header in args.header:
+        name, _, value = header.partition(":")
+        headers[name.strip()] = value.strip()
+    known = [key.caller.name for key in plan.keys]
+    if args.key and args.key not in known:
+        raise ConfigError([f"no key is called {args.key!r}{meant(args.key, known)}"])
+    facts = Facts(model=plan.bare(args.model), key=args.key, headers=headers)
+    if args.request is None:
+        return facts
+    try:
+        body = Body(Path(args.request).read_bytes()).wire
+    except (OSError, BadRequest) as error:
+        raise ConfigError([f"{args.request}: {error}"]) from error
+    parse = functools.partial(DIALECTS[args.dialect].parse_request, body)
+    return replace(facts, body=body, parse=parse, count=lambda: estimate(parse()))
+
+
+def _print_ways(route: Route, dialect: str, identity: str) -> None:
+    """The targets in the order they have when nothing is cooling down or busy."""
+    lanes = Balance(Health()).lanes(route, dialect, identity, lambda: 0.0)
+    order = [str(lane.target) for lane, _ in lanes]
     number = 0
     for group in route.groups:
-        for target in group:
+        share = f" (one of equals, {route.balance})" if len(group) > 1 else ""
+        for target in sorted(group, key=lambda target: order.index(str(target))):
             for billing in target.provider.plans:
-                endpoint = billing.endpoint(args.dialect)
-                number += 1
-                share = " (one of equals)" if len(group) > 1 else ""
+                endpoint, number = billing.endpoint(dialect), number + 1
                 first = billing is target.provider.plans[0]
-                when = "" if first else ", once the plan before is used up"
-                same = (
-                    "passes through" if endpoint.dialect.name == args.dialect else "translated to"
-                )
-                print(f"  {number}. {target} ({billing.name}){share}{when}")
+                later = "" if first else ", once the plan before is used up"
+                print(f"  {number}. {target} ({billing.name}){share}{later}")
                 count = len(billing.credentials)
                 keys = f", {count} credentials" if count > 1 else ""
+                same = "passes through" if endpoint.dialect.name == dialect else "translated to"
                 url = endpoint.dialect.address(endpoint.url, target.model, stream=True)
                 print(f"     {same} {endpoint.dialect.name}: {url}{keys}")
-    return 0
 
 
 def command_models(args: argparse.Namespace) -> int:
@@ -15239,10 +15461,11 @@ def command_models(args: argparse.Namespace) -> int:
     for name in plan.listed:
         route = plan.route(name)
         targets = [str(target) for group in route.groups for target in group] if route else []
-        print(f"{name}  ->  {', '.join(targets) or 'nowhere'}")
+        targets += [to for _, rule in plan.entries(name) if conditions(rule.when) for to in rule.to]
+        print(f"{name}  ->  {', '.join(dict.fromkeys(targets)) or 'nowhere'}")
     for glob, rules in plan.config.routing_rules.items():
         if is_glob(glob):
-            print(f"{glob}  ->  {', '.join(rules[0].to)}")
+            print(f"{glob}  ->  {', '.join(dict.fromkeys(to for r in rules for to in r.to))}")
     for provider in plan.providers.values():
         globs = [name for name in provider.config.models or () if is_glob(name)]
         if provider.config.models is None:
@@ -15430,7 +15653,12 @@ COMMANDS: Final[dict[str, Command]] = {
         command_route,
         "explain where a model name goes and why",
         "model",
-        {"--dialect": {"choices": tuple(DIALECTS), "default": "anthropic"}},
+        {
+            "--dialect": {"choices": tuple(DIALECTS), "default": "anthropic"},
+            "--request": {"metavar": "FILE", "help": "its body, in that dialect"},
+            "--header": {"metavar": "'NAME: VALUE'", "action": "append", "default": []},
+            "--key": {"metavar": "NAME", "default": "", "help": "who asks"},
+        },
     ),
     "models": Command(command_models, "list the names that can be used"),
     "health": Command(

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -180,8 +181,6 @@ providers:
   local: {api_format: openai, endpoint: "http://127.0.0.1:1/v1"}
   proxied: {api_format: openai, endpoint: "http://127.0.0.1:1/v1", proxy: "socks5://127.0.0.1:1"}
 routing_rules:
-  when: [{when: {images: true}, to: local}, {to: local}]
-  balance: {balance: round_robin, to: [local]}
   hedge: {hedge_after: 5, to: [local]}
   wait: {wait: 5, to: [local]}
 """
@@ -190,7 +189,7 @@ routing_rules:
 async def test_what_does_not_act_yet_is_refused_and_not_ignored(tmp_path: Path) -> None:
     ran = await checked(tmp_path, LATER)
     refused(ran)
-    for line in (1, 2, 3, 4, 9, 11, 13, 14):
+    for line in (1, 2, 3, 4, 9, 11, 12):
         pattern = rf"config\.yaml:{line}:\d+:.*not supported yet"
         assert re.search(pattern, ran.output), (line, ran.output)
 
@@ -266,6 +265,80 @@ async def test_route_says_where_a_name_goes_and_why(tmp_path: Path) -> None:
     for word in ("local/m", "local/n", "claude-*"):
         assert word in ran.stdout
     assert SECRET not in ran.output
+
+
+CONDITIONS = """\
+keys:
+  alice: {key: sk-secret-alice}
+  bob: {key: sk-secret-bob, models: [gpt-*]}
+providers:
+  local: {api_format: openai, endpoint: "http://127.0.0.1:1/v1"}
+  other: {api_format: anthropic, endpoint: "http://127.0.0.1:2", weight: 3}
+routing_rules:
+  claude-*:
+    - {when: {header: {x-team: blue}}, to: local/blue}
+    - {when: {key: alice, tokens_over: 50}, to: local/long}
+    - {when: {images: true}, to: [local/vl, other/vl], balance: weighted}
+  claude-x: {when: {thinking: true}, to: other/deep}
+default: other/rest
+"""
+LONG = {"model": "claude-x", "max_tokens": 1, "messages": [{"role": "user", "content": "w " * 900}]}
+
+
+async def explained(tmp_path: Path, body: JSON, *args: str) -> list[str]:
+    """What `route` says of a request, line by line."""
+    (tmp_path / "config.yaml").write_text(CONDITIONS)
+    (tmp_path / "body.json").write_text(json.dumps(body))
+    asked = ("route", "claude-x", "-c", "config.yaml", "--request", "body.json", *args)
+    ran = await run(*asked, cwd=tmp_path)
+    assert ran.status == 0, ran.output
+    assert SECRET not in ran.output
+    return [line.strip() for line in ran.stdout.splitlines()]
+
+
+async def test_route_says_which_entry_a_request_meets_and_why_not_the_others(
+    tmp_path: Path,
+) -> None:
+    lines = await explained(tmp_path, LONG, "--key", "alice", "--header", "X-Team: red")
+    assert lines[:4] == [
+        "claude-x: rule claude-*, entry 2",
+        "not rule claude-x: thinking: true; the request: false",
+        'not rule claude-*, entry 1: header: {"x-team":"blue"}; the request: {"x-team":"red"}',
+        "1. local/long (regular)",
+    ]
+    lines = await explained(tmp_path, LONG)
+    assert lines[0] == "claude-x: default"
+    assert [line for line in lines if "entry 2" in line] == [
+        'not rule claude-*, entry 2: key: ["alice"]; the request: ""'
+    ]
+    assert (await explained(tmp_path, LONG, "--header", "x-team:BLUE"))[0].endswith("entry 1")
+
+
+async def test_route_shows_equals_in_the_order_of_that_conversation(tmp_path: Path) -> None:
+    image = {"type": "image", "source": {"type": "url", "url": "http://x/y.png"}}
+    body = LONG | {"messages": [{"role": "user", "content": [image]}]}
+    first = Counter[str]()
+    for n in range(8):
+        lines = await explained(tmp_path, body, "--header", f"x-claude-code-session-id: {n}")
+        assert lines[0] == "claude-x: rule claude-*, entry 3"
+        assert "(one of equals, weighted)" in lines[4]
+        first[lines[4].split()[1]] += 1
+    assert set(first) == {"local/vl", "other/vl"}
+
+
+async def test_route_knows_the_keys_and_reads_the_request(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(CONDITIONS)
+    (tmp_path / "body.json").write_text("{")
+    for args, status, told in (
+        (("--key", "alcie"), 2, "did you mean 'alice'?"),
+        (("--key", "bob"), 1, "key 'bob' may not use it"),
+        (("--request", "body.json"), 2, "body.json: the body is not JSON"),
+        (("--request", "nothing.json"), 2, "nothing.json"),
+    ):
+        ran = await run("route", "claude-x", "-c", "config.yaml", *args, cwd=tmp_path)
+        assert ran.status == status
+        assert told in ran.output
+        assert "Traceback" not in ran.output
 
 
 async def test_route_of_an_unknown_name_suggests(tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ PROBLEMS: dict[str, tuple[str, list[str]]] = {
     "more of coming versions": (
         provider("proxy: x, prices: {m: {inptu: 1, output: -1}}")
         + "keys: {k: {key: x, limits: {rpm: 0, rps: 1}}}\n"
-        + "routing_rules: {x: {to: a, when: {tools: true}, wait: 3, hedge_after: 1}}\n"
+        + "routing_rules: {x: {to: a, wait: 3, hedge_after: 1}}\n"
         + "state: redis://x\n",
         [
             "2:50: providers.a.proxy: not supported yet",
@@ -81,9 +81,8 @@ PROBLEMS: dict[str, tuple[str, list[str]]] = {
             "2:83: providers.a.prices.m.output: must be at least 0",
             "3:29: keys.k.limits.rpm: must be at least 1",
             "3:37: keys.k.limits.rps: unknown key; did you mean 'rpm'?",
-            "4:28: routing_rules.x.when: not supported yet",
-            "4:49: routing_rules.x.wait: not supported yet",
-            "4:58: routing_rules.x.hedge_after: not supported yet",
+            "4:28: routing_rules.x.wait: not supported yet",
+            "4:37: routing_rules.x.hedge_after: not supported yet",
             "5:1: state: redis is not supported yet",
         ],
     ),
@@ -226,8 +225,35 @@ PROBLEMS: dict[str, tuple[str, list[str]]] = {
         ["3:17: routing_rules.v: a list is either all targets or all entries with `to`"],
     ),
     "entries that are never reached": (
-        UP + "routing_rules: {w: [{to: a}, {to: a}]}\n",
-        ["3:17: routing_rules.w: entries after the first are never used without `when`"],
+        UP
+        + "routing_rules:\n  w:\n  - {to: a}\n  - {to: a}\n  v:\n"
+        + "  - {when: {tokens_over: 9}, to: a}\n"
+        + "  - {when: {tokens_over: 10, tools: true}, to: a}\n",
+        [
+            "6:5: routing_rules.w[1]: never used: entry 1 takes all that this one would",
+            "9:5: routing_rules.v[1]: never used: entry 1 takes all that this one would",
+        ],
+    ),
+    "dead rules inside entries": (
+        UP
+        + "routing_rules:\n  w:\n  - {when: {key: bob}, to: [a, b/x]}\n  - {to: a}\n"
+        + "  v: {when: {tokens_over: 20, tokens_under: 21}, to: a}\n",
+        [
+            "5:5: routing_rules.w[0]: target 'b/x': no provider is called 'b'",
+            "5:5: routing_rules.w[0]: when.key 'bob': no key is called so",
+            "7:3: routing_rules.v: never used: nothing is over 20 and under 21",
+        ],
+    ),
+    "words of `when`": (
+        UP
+        + "routing_rules: {v: {when: {image: true, tokens_over: 0, tools: some, header: x},"
+        + " to: a}}\n",
+        [
+            "3:28: routing_rules.v.when.image: unknown key; did you mean 'images'?",
+            "3:41: routing_rules.v.when.tokens_over: must be at least 1",
+            "3:57: routing_rules.v.when.tools: expected true or false, got 'some'",
+            "3:70: routing_rules.v.when.header: expected mapping of text, got 'x'",
+        ],
     ),
     # Providers
     "names": (
