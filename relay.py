@@ -8846,8 +8846,10 @@ class RuleConfig:
     to: tuple[str, ...] = option(many(TEXT), "Targets in order.", (), required=True)
     balance: str = option(word(*BALANCES), "Who of them goes first.", "order")
     when: WhenConfig = option(table(WhenConfig), "Conditions on the request.", WhenConfig())
-    wait: None = later("How long to hold a request while all targets cool down.")
-    hedge_after: None = later("When to ask a second target.")
+    wait: float | None = option(SECONDS, "How long to hold a request while all are cooling down.")
+    hedge_after: float | None = option(
+        SECONDS, "When to ask the next one as well, if a stream has not begun."
+    )
 
 
 def _rule(site: Site) -> tuple[RuleConfig, ...]:
@@ -9590,7 +9592,8 @@ class Plan:
         targets = tuple(t for to in rule.to if (t := self._target(to, name)))
         groups = tuple((t,) for t in targets) if rule.balance == "order" else (targets,)
         balance = "weighted" if rule.balance == "order" else rule.balance
-        return Route(name, why, groups if targets else (), balance)
+        wait, hedge_after = rule.wait or 0.0, rule.hedge_after or math.inf
+        return Route(name, why, groups if targets else (), balance, wait, hedge_after)
 
     def _by_address(self, name: str) -> Route | None:
         head, model = addressed(name)
@@ -11916,6 +11919,8 @@ def _request_text(record: JSON) -> str:
     seconds = [f"{(record['ms'] or 0) / 1000:.2f}s"]
     if record["first_ms"] is not None:
         seconds.append(f"first {record['first_ms'] / 1000:.2f}s")
+    if record["held_ms"] is not None:
+        seconds.append(f"held {record['held_ms'] / 1000:.2f}s")
     tokens = ""
     if record["tokens_in"] is not None:
         cached = f" ({record['cache_read']} cached)" if record["cache_read"] else ""
@@ -13247,6 +13252,8 @@ class Exchange:
         self.peek = Peek("", False)
         self.identity = ""  # of the conversation; "" if it has none
         self.route = Route("", "", ())
+        self.hedged = False  # a second attempt was made beside the first
+        self.held = 0.0  # seconds in which all were cooling down
         # What came of it
         self.tried: list[Tried] = []
         self.lane: Lane | None = None
@@ -13287,6 +13294,10 @@ class Exchange:
             parse=lambda: self.parsed,
             count=lambda: self.tokens,
         )
+
+    def went(self, lane: Lane, note: BodyNote | None, dropped: tuple[str, ...]) -> None:
+        """Where it was sent last, or where the answer comes from."""
+        self.lane, self.note, self.dropped = lane, note, dropped
 
     def release(self) -> None:
         """The answer has begun, nobody will ask again: a stream need not keep its request."""
@@ -13434,8 +13445,10 @@ class Exchange:
         if self.permit:
             headers |= self.permit.headers
         upstream = sum(tried.ms for tried in self.tried)
-        relay = max(0, (self.since(time.monotonic()) or 0) - upstream)
-        headers["server-timing"] = f"relay;dur={relay}, upstream;dur={upstream}"
+        held = round(self.held * 1000)
+        relay = max(0, (self.since(time.monotonic()) or 0) - upstream - held)
+        timing = f"relay;dur={relay}, upstream;dur={upstream}"
+        headers["server-timing"] = timing + (f", held;dur={held}" if held else "")
         return headers
 
 
@@ -13550,6 +13563,8 @@ class Answer:
     inflater: Inflater
     deadline: float  # of the attempt, in the event loop's time
     raw: bytes = b""  # a whole answer, in its content coding
+    note: BodyNote | None = None
+    dropped: tuple[str, ...] = ()  # of the request, on its way there
     flight: Flight | None = None  # the attempt goes on until the answer is over
 
     def heard(self) -> int:
@@ -13579,6 +13594,43 @@ def answer_headers(exchange: Exchange, reply: Reply, verbatim: bool) -> CIMultiD
         if (passes or lower in _ANSWER_KEPT) and _HEADER_VALUE.fullmatch(value):
             headers.add(name, exchange.plan.redacted(value))
     return headers
+
+
+_GLANCE: Final = 0.1  # seconds between two looks at whether a lane is back
+
+
+def patience(exchange: Exchange) -> float:
+    """How long a request may be held: by its rule, and not until its client has given up.
+
+    The makers' SDKs say how long they wait, whole seconds in a header.
+    """
+    said = exchange.request.headers.get("x-stainless-timeout", "")
+    limit = float(said) if re.fullmatch(r"[0-9]{1,6}(\.[0-9]+)?", said) else math.inf
+    return min(exchange.route.wait, 0.9 * limit, 0.9 * exchange.plan.config.timeouts.total)
+
+
+async def _first_of(tasks: Iterable[asyncio.Task[Answer | None]]) -> Answer | None:
+    """The first that has an answer; None if none has."""
+    waiting = set(tasks)
+    while waiting:
+        done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        if answer := next(filter(None, (task.result() for task in done)), None):
+            return answer
+    return None
+
+
+async def _call_off(tasks: Sequence[asyncio.Task[Answer | None]], kept: Answer | None) -> None:
+    """End what runs, and close every answer but one, even one that comes at this very moment."""
+
+    def close(task: asyncio.Task[Answer | None]) -> None:
+        answer = None if task.cancelled() or task.exception() else task.result()
+        if answer and answer is not kept:
+            answer.close()
+
+    for task in tasks:
+        task.add_done_callback(close)
+        task.cancel()
+    await asyncio.wait(tasks)
 
 
 class Relay:
@@ -13698,17 +13750,22 @@ class Relay:
     async def attempts(self, exchange: Exchange) -> Answer:
         """The first good answer.  Nothing has reached the client yet, so trying on is free.
 
-        Two passes: what is cooling down is skipped in the first.  If that left nobody, those
-        with a short mark that relay only guessed are tried in the second.
+        What is cooling down is skipped.  If that leaves nobody, a rule may have the request held
+        until somebody is back; in the end those with a short mark that relay only guessed are
+        tried all the same.
         """
         failures, skipped = list[tuple[Lane, UpstreamError]](), list[tuple[Lane, Mark]]()
-        for desperate in (False, True):
+        until = time.monotonic() + patience(exchange)
+        answer = await self._pass(exchange, False, failures, skipped)
+        while answer is None and await self._is_back(exchange, until, failures):
             skipped.clear()
-            if answer := await self._pass(exchange, desperate, failures, skipped):
-                return answer
-            if failures:
-                break
-        raise concluded(failures, skipped, time.time())
+            answer = await self._pass(exchange, False, failures, skipped)
+        if answer is None and not failures:
+            skipped.clear()
+            answer = await self._pass(exchange, True, failures, skipped)
+        if answer is None:
+            raise concluded(failures, skipped, time.time())
+        return answer
 
     async def _pass(
         self,
@@ -13718,17 +13775,88 @@ class Relay:
         skipped: list[tuple[Lane, Mark]],
     ) -> Answer | None:
         """One pass over the lanes; who failed and who was skipped is added to the lists."""
+        lanes = self._open(exchange, desperate, failures, skipped)
+        for lane in lanes:
+            if answer := await self._hedged(exchange, lane, lanes, failures):
+                return answer
+            if any(not error.failure.failover for _, error in failures):
+                return None
+        return None
+
+    def _open(
+        self,
+        exchange: Exchange,
+        desperate: bool,
+        failures: Sequence[tuple[Lane, UpstreamError]],
+        skipped: list[tuple[Lane, Mark]],
+    ) -> Iterator[Lane]:
+        """The lanes that are worth trying now."""
         for lane, mark in self.lanes(exchange):
             if mark and not (desperate and mark.worth_a_try):
                 skipped.append((lane, mark))
             elif not self._is_hopeless(lane, failures):
-                try:
-                    return await self._rectified(exchange, lane)
-                except UpstreamError as error:
-                    failures.append((lane, error))
-                    if not error.failure.failover:
-                        return None
-        return None
+                yield lane
+
+    async def _hedged(
+        self,
+        exchange: Exchange,
+        lane: Lane,
+        others: Iterator[Lane],
+        failures: list[tuple[Lane, UpstreamError]],
+    ) -> Answer | None:
+        """One attempt; where it is slow to begin and the rule says so, the next one beside it.
+
+        Streams only: how long a whole answer takes says nothing of its provider.
+        """
+        route = exchange.route
+        if route.hedge_after == math.inf or exchange.hedged or not exchange.peek.stream:
+            return await self._tried(exchange, lane, failures)
+        tasks, answer = [asyncio.create_task(self._tried(exchange, lane, failures))], None
+        try:
+            await asyncio.wait(tasks, timeout=route.hedge_after)
+            if not tasks[0].done() and (other := next(others, None)):
+                exchange.hedged = True
+                tasks.append(asyncio.create_task(self._tried(exchange, other, failures)))
+            answer = await _first_of(tasks)
+            return answer
+        finally:
+            await _call_off(tasks, answer)
+
+    async def _tried(
+        self, exchange: Exchange, lane: Lane, failures: list[tuple[Lane, UpstreamError]]
+    ) -> Answer | None:
+        """One attempt; its failure is added to the list."""
+        try:
+            return await self._rectified(exchange, lane)
+        except UpstreamError as error:
+            failures.append((lane, error))
+            return None
+
+    async def _is_back(
+        self, exchange: Exchange, until: float, failures: list[tuple[Lane, UpstreamError]]
+    ) -> bool:
+        """Hold the request until a lane is available again; False if none is in time.
+
+        It looks, and is not told: a mark may end by time, by the success of another request, by a
+        command, or at another relay.  What cannot get better by waiting is not waited for.
+        """
+        own = [(lane, error) for lane, error in failures if error.scope == "request"]
+        if any(not error.failure.failover for _, error in own):
+            return False
+        began = time.monotonic()
+        try:
+            while (left := until - time.monotonic()) > 0:
+                await asyncio.sleep(min(left, _GLANCE))
+                lanes = self.lanes(exchange)
+                marks = [mark for lane, mark in lanes if not self._is_hopeless(lane, own)]
+                if not all(marks):
+                    failures[:] = own
+                    return True
+                if not marks:
+                    return False
+            return False
+        finally:
+            exchange.held += time.monotonic() - began
 
     def lanes(self, exchange: Exchange) -> Iterator[tuple[Lane, Mark | None]]:
         identity = exchange.identity or exchange.id
@@ -13763,6 +13891,7 @@ class Relay:
                     answer = await self._first_event(exchange, lane, strip)
                 answer.deadline, answer.flight = deadline, flight
                 outcome, status = "ok", answer.reply.status
+                exchange.first = exchange.first or time.monotonic()
                 identity, now = exchange.identity, time.time()
                 exchange.sticky = self.health.succeeded(lane, identity, now, moment)
                 if exchange.peek.stream:  # a whole answer's time says more of its length
@@ -13776,15 +13905,17 @@ class Relay:
                 self.health.failed(lane, error, error.at, moment, exchange.identity)
                 raise error from None
             finally:
+                seconds = time.monotonic() - began
                 if outcome != "ok":
                     flight.end()
-                seconds = time.monotonic() - began
+                if outcome == "cancelled" and exchange.first is not None:
+                    outcome = "outrun"  # by the one that was asked beside it
+                    self.balance.answered(lane, seconds, time.time())
                 exchange.tried.append(Tried(lane, outcome, status, seconds))
 
     async def _first_event(self, exchange: Exchange, lane: Lane, strip: bool) -> Answer:
         outgoing = exchange.prepare(lane, strip)
-        exchange.lane, exchange.note = lane, outgoing.note
-        exchange.dropped = outgoing.dropped
+        exchange.went(lane, outgoing.note, outgoing.dropped)
         limits = lane.target.provider.timeouts
         wait = limits.first_event if outgoing.stream and exchange.peek.stream else None
         try:
@@ -13862,6 +13993,7 @@ class Relay:
         make = Streamed if exchange.peek.stream else Gathered
         inflater = Inflater(reply.headers.get("Content-Encoding", ""))
         answer = Answer(lane, reply, make(outgoing.passage), b"", inflater, math.inf)
+        answer.note, answer.dropped = outgoing.note, outgoing.dropped
         pipe = answer.pipe
         if isinstance(pipe, Gathered):
             answer.raw = await read_all(reply, lane.target.provider.timeouts.idle)
@@ -13887,7 +14019,7 @@ class Relay:
     async def _answer(
         self, exchange: Exchange, answer: Answer, downstream: Downstream
     ) -> web.StreamResponse:
-        exchange.first = time.monotonic()
+        exchange.went(answer.lane, answer.note, answer.dropped)
         exchange.heard = answer.heard()
         exchange.release()
         if answer.pipe.translated:
@@ -14062,6 +14194,7 @@ class Relay:
             "estimated": False,
             "ms": exchange.since(time.monotonic()),
             "first_ms": exchange.since(exchange.first),
+            "held_ms": round(exchange.held * 1000) or None,
             "sticky": exchange.sticky,
             "dropped": list(exchange.dropped) or None,
             "error": exchange.plan.redacted(exchange.error) or None,
@@ -14083,7 +14216,7 @@ class Relay:
             first = exchange.first - exchange.began
             metrics.first_token.observe(first, *asked)
             spent = sum(tried.seconds for tried in exchange.tried)
-            metrics.overhead.observe(max(0.0, first - spent))
+            metrics.overhead.observe(max(0.0, first - spent - exchange.held))
         if usage := exchange.usage:
             self._measure_tokens(usage, asked, caller)
 

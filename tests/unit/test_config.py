@@ -73,7 +73,7 @@ PROBLEMS: dict[str, tuple[str, list[str]]] = {
     "more of coming versions": (
         provider("proxy: x, prices: {m: {inptu: 1, output: -1}}")
         + "keys: {k: {key: x, limits: {rpm: 0, rps: 1}}}\n"
-        + "routing_rules: {x: {to: a, wait: 3, hedge_after: 1}}\n"
+        + "routing_rules: {x: {to: a, wait: soon, hedge_after: 0}}\n"
         + "state: redis://x\n",
         [
             "2:50: providers.a.proxy: not supported yet",
@@ -81,8 +81,8 @@ PROBLEMS: dict[str, tuple[str, list[str]]] = {
             "2:83: providers.a.prices.m.output: must be at least 0",
             "3:29: keys.k.limits.rpm: must be at least 1",
             "3:37: keys.k.limits.rps: unknown key; did you mean 'rpm'?",
-            "4:28: routing_rules.x.wait: not supported yet",
-            "4:37: routing_rules.x.hedge_after: not supported yet",
+            "4:28: routing_rules.x.wait: expected seconds, got 'soon'",
+            "4:40: routing_rules.x.hedge_after: must be more than 0",
             "5:1: state: redis is not supported yet",
         ],
     ),
