@@ -77,6 +77,8 @@ import difflib
 import functools
 import hashlib
 import hmac
+import importlib
+import importlib.util
 import ipaddress
 import itertools
 import json
@@ -8269,12 +8271,14 @@ class Reading:
         env: Mapping[str, str],
         read_secret: Callable[[str], str],
         zone: Callable[[str], datetime.tzinfo],
+        installed: Callable[[str], bool] = lambda module: True,
     ) -> None:
         self.file = file
         self.env = env
         self.read_secret = read_secret
         self.zone = zone
         self.lenient = False  # inside an inactive provider unset variables are fine
+        self.installed = installed
         self._problems: dict[tuple[int, int, str], None] = {}
         self._places: dict[str, tuple[int, int]] = {}
 
@@ -8389,11 +8393,12 @@ class Kind:
     name: str
     read: Callable[[Site], Any]
     schema: JSON
+    null: Any = None  # what an empty value means; None: as if the key were not there
 
     def __call__(self, site: Site) -> Any:
         """The value, or None with the problem noted."""
         if site.is_null():
-            return None
+            return self.null
         try:
             return self.read(site)
         except _Wrong as wrong:
@@ -8468,6 +8473,23 @@ def _secret(site: Site) -> str:
     return text
 
 
+def _proxy(site: Site) -> str:
+    """A proxy's URL, or `direct`; it may hold a password, so it is not quoted back."""
+    text = _secret(site)
+    if text != DIRECT and not is_proxy(text):
+        schemes = ", ".join(PROXY_SCHEMES)
+        raise _Wrong(f"expected {DIRECT}, or a URL like http://host:port ({schemes})")
+    return text
+
+
+def is_proxy(text: str) -> bool:
+    try:
+        parts = urllib.parse.urlsplit(text)
+        return parts.scheme in PROXY_SCHEMES and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number, or too large
+        return False
+
+
 def _header(site: Site) -> str:
     text = site.text()
     if not re.fullmatch(r"[^\x00-\x08\x0a-\x1f\x7f]*", text):
@@ -8483,10 +8505,13 @@ def _json(site: Site) -> Any:
     return site.scalar()
 
 
+PROXY_SCHEMES: Final = ("http", "https", "socks5", "socks5h")
+DIRECT: Final = "direct"  # no proxy, whatever the environment says
 TEXT: Final = Kind("text", Site.text, {"type": ["string", "number"]})
 NAMES_SCHEMA: Final = {"type": "string"}
 HEADER: Final = Kind("text", _header, {"type": ["string", "number", "null"]})
 SECRET: Final = Kind("secret", _secret, NAMES_SCHEMA)
+PROXY: Final = Kind("secret URL, or direct", _proxy, {"type": ["string", "null"]}, DIRECT)
 FLAG: Final = Kind("true or false", _flag, {"type": "boolean"})
 COUNT: Final = Kind("a whole number", _number(1, whole=True), {"type": "integer", "minimum": 1})
 NUMBER: Final = Kind("a number", _number(-math.inf), {"type": "number"})
@@ -8802,7 +8827,9 @@ class ProviderConfig:
     errors: tuple[ErrorRule, ...] = option(
         many(ERROR_RULE), "What its errors mean; read before the preset's, the first counts.", ()
     )
-    proxy: None = later("The way out to it.")
+    proxy: str | None = option(
+        PROXY, "The way out to it: http, https or socks5; by default the environment's."
+    )
     prices: dict[str, PriceConfig] = option(
         mapping(table(PriceConfig)),
         "By the provider's model names, globs too; `PLAN/NAME` for one billing plan.",
@@ -9271,6 +9298,7 @@ class Endpoint:
     quirks: Quirks
     edits: tuple[Edits, ...]  # the quirks' and then the user's, for a body of this dialect
     demo: bool = False
+    proxy: str = field(default="", repr=False)  # a URL; "" for none
 
     def edited(self, body: JSON) -> tuple[JSON, tuple[str, ...]]:
         """The body as the quirks and then the user want it, and what was taken out of it."""
@@ -9666,6 +9694,8 @@ def compile_plan(config: Config, reading: Reading) -> Plan:
         if key.key and (other := by_key.setdefault(key.key, name)) != name:
             reading.wrong(f"keys.{name}.key", f"is the key of {other!r} too")
     shown = [c.secret for c in credentials] + [config.admin_key]
+    plans = [plan for p in providers.values() for plan in p.plans]
+    shown += [s for b in plans for e in b.endpoints.values() for s in _in_proxy(e.proxy)]
     shown += [key.key for key in config.keys.values() if not key.key.startswith("sha256:")]
     return Plan(
         config=config,
@@ -9940,7 +9970,18 @@ class _Compiler:
             Edits(override.drop, default=override.default, set=override.set),
         )
         demo = "demo" in self.entry.api_format
-        return Endpoint(DIALECTS[dialect], url, auth, quirks, edits, demo)
+        return Endpoint(DIALECTS[dialect], url, auth, quirks, edits, demo, self._proxy(url))
+
+    def _proxy(self, url: str) -> str:
+        """The way to a URL: the provider's own proxy, else what the environment says."""
+        said = self.entry.proxy
+        proxy = proxy_of(url, self.reading.env) if said is None else "" if said == DIRECT else said
+        if proxy and not is_proxy(proxy):
+            self.wrong("proxy", "the proxy in the environment is none that relay knows")
+            return ""
+        if proxy.startswith("socks") and not self.reading.installed("aiohttp_socks"):
+            self.wrong("proxy", "SOCKS needs one more package: pip install 'aiohttp-socks>=0.9'")
+        return proxy
 
     def _credentials(self, plan: str) -> tuple[Credential, ...]:
         said = self.entry.api_key
@@ -9973,6 +10014,45 @@ class _Compiler:
         for dialect in entry.paths:
             if dialect not in DIALECTS:
                 self.wrong(f"paths.{dialect}", f"unknown dialect{meant(dialect, DIALECTS)}")
+
+
+def proxy_of(url: str, env: Mapping[str, str]) -> str:
+    """What HTTPS_PROXY or HTTP_PROXY say of a URL; never for this machine, nor for NO_PROXY."""
+    parts = urllib.parse.urlsplit(url)
+    name, host = f"{parts.scheme}_proxy", parts.hostname or ""
+    proxy = env.get(name) or env.get(name.upper()) or ""
+    if not proxy or is_loopback(host):
+        return ""
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    unproxied = (env.get("no_proxy") or env.get("NO_PROXY") or "").split(",")
+    if any(_is_meant(entry.strip().lower(), host, port) for entry in unproxied):
+        return ""
+    return proxy if "://" in proxy else f"http://{proxy}"
+
+
+def _is_meant(entry: str, host: str, port: int) -> bool:
+    """An entry of NO_PROXY: `*`, a domain and all below it, an address, a network; or one port."""
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(host) in ipaddress.ip_network(entry.strip("[]"), strict=False)
+    if match := re.fullmatch(r"(.+):(\d+)", entry):
+        return int(match[2]) == port and _is_meant(match[1], host, port)
+    domain = entry.removeprefix("*").lstrip(".")
+    return entry == "*" or bool(domain and (host == domain or host.endswith(f".{domain}")))
+
+
+def shown_proxy(proxy: str) -> str:
+    """Without the credentials that it may hold."""
+    parts = urllib.parse.urlsplit(proxy)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+
+
+def _in_proxy(proxy: str) -> Iterator[str]:
+    """The secrets of a proxy's URL, as they may be quoted back."""
+    parts = urllib.parse.urlsplit(proxy)
+    if parts.password:
+        password = urllib.parse.unquote(parts.password)
+        yield from (parts.password, password)
+        yield f"{urllib.parse.unquote(parts.username or '')}:{password}"
 
 
 def _is_url(text: str) -> bool:
@@ -12673,6 +12753,7 @@ class Outgoing:
     passage: Passage
     note: BodyNote
     dropped: tuple[str, ...] = ()
+    proxy: str = field(default="", repr=False)  # by way of which; "" for none
 
 
 class Reply(Protocol):
@@ -12715,9 +12796,13 @@ class Upstream:
         # No limit: aiohttp's default of 100 makes the 101st open stream wait for minutes.
         self._session = _session(aiohttp.TCPConnector(limit=0, keepalive_timeout=60))
         self._fresh = _session(aiohttp.TCPConnector(limit=0, force_close=True))
+        self._ways: dict[str, Proxied] = {}
 
     async def post(self, outgoing: Outgoing, timeouts: TimeoutConfig) -> Reply:
         """The reply's head; UpstreamError if there is none."""
+        if outgoing.proxy:
+            way, body = self._way(outgoing.proxy), outgoing.body
+            return await way.sent("POST", outgoing.url, outgoing.headers, body, timeouts)
         try:
             if self._lean and _is_plain(outgoing.url):
                 return await self._connections.post(
@@ -12746,8 +12831,11 @@ class Upstream:
         headers: Mapping[str, str],
         body: bytes | AsyncIterator[bytes] | None,
         timeouts: TimeoutConfig,
+        proxy: str = "",
     ) -> Reply:
         """Any request at all, its body perhaps still on its way; UpstreamError if no answer."""
+        if proxy:
+            return await self._way(proxy).sent(method, url, headers, body, timeouts)
         try:
             response = await self._session.request(
                 method,
@@ -12782,6 +12870,101 @@ class Upstream:
     async def close(self) -> None:
         await self._connections.close()
         await self._session.close()
+        await self._fresh.close()
+        for way in self._ways.values():
+            await way.close()
+
+    def _way(self, proxy: str) -> Proxied:
+        if proxy not in self._ways:
+            self._ways[proxy] = Proxied(proxy)
+        return self._ways[proxy]
+
+
+class Proxied:
+    """Connections through one proxy.  Who answers is its affair: a name is found there."""
+
+    def __init__(self, proxy: str) -> None:
+        self._shown = shown_proxy(proxy)
+        self._url: yarl.URL | None = None  # of an HTTP proxy, which aiohttp's client knows
+        self._foreign: tuple[type[Exception], ...] = (aiohttp.ClientError, OSError, ValueError)
+        make: Callable[..., aiohttp.TCPConnector] = aiohttp.TCPConnector
+        if proxy.startswith("socks"):
+            socks = importlib.import_module("aiohttp_socks")
+            # socks5h is curl's word for what is done here in any case: the proxy finds the name
+            url = proxy.replace("socks5h:", "socks5:", 1)
+            make = functools.partial(socks.ProxyConnector.from_url, url, rdns=True)
+            self._foreign += (socks.ProxyError, socks.ProxyConnectionError, socks.ProxyTimeoutError)
+        else:
+            self._url = yarl.URL(proxy)
+        self._kept = _session(make(limit=0, keepalive_timeout=60))
+        self._fresh = _session(make(limit=0, force_close=True))
+
+    async def sent(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes | AsyncIterator[bytes] | None,
+        timeouts: TimeoutConfig,
+    ) -> Reply:
+        """The reply's head.  A kept connection that was just being closed is tried once more."""
+        request = functools.partial(self._reply, method, url, headers, body, timeouts)
+        reused: dict[str, bool] = {}
+        try:
+            return await request(self._kept, reused)
+        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
+            again = reused and not isinstance(error, aiohttp.ClientConnectorError)
+            if not again or isinstance(body, AsyncIterator):
+                raise self._unreachable(error) from error
+        except self._foreign as error:
+            raise self._unreachable(error) from error
+        try:
+            return await request(self._fresh, {})
+        except self._foreign as error:
+            raise self._unreachable(error) from error
+
+    async def _reply(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes | AsyncIterator[bytes] | None,
+        timeouts: TimeoutConfig,
+        session: aiohttp.ClientSession,
+        reused: dict[str, bool],
+    ) -> Reply:
+        response = await session.request(
+            method,
+            yarl.URL(url, encoded=True),
+            data=body,
+            headers=headers,
+            timeout=aiohttp.ClientTimeout(total=None, connect=timeouts.connect),
+            allow_redirects=False,
+            trace_request_ctx=reused,
+            proxy=self._url,
+        )
+        if response.status == 407:  # to plain HTTP a proxy answers in the provider's place
+            response.close()
+            raise UpstreamError("transient", self._refusal(407), scope="endpoint")
+        return HTTPReply(response)
+
+    def _unreachable(self, error: Exception) -> UpstreamError:
+        """A proxy that is down, or does not let relay through, is like a provider that is."""
+        if isinstance(error, aiohttp.ClientHttpProxyError):
+            return UpstreamError("transient", self._refusal(error.status), scope="endpoint")
+        if type(error).__module__.startswith("aiohttp_socks") or isinstance(
+            error, aiohttp.ClientProxyConnectionError
+        ):
+            message = f"cannot be reached through its proxy {self._shown} ({_said(error)})"
+            return UpstreamError("transient", message, scope="endpoint")
+        return _unreachable(error)
+
+    def _refusal(self, status: int) -> str:
+        why = "wants other credentials" if status == 407 else "refuses"
+        return f"cannot be reached: its proxy {self._shown} {why} ({status})"
+
+    async def close(self) -> None:
+        await self._kept.close()
         await self._fresh.close()
 
 
@@ -13327,6 +13510,7 @@ class Exchange:
             passage=self._passage(lane, same, said.names),
             note=said.note,
             dropped=said.dropped,
+            proxy=lane.endpoint.proxy,
         )
 
     def _passage(self, lane: Lane, same: bool, names: Mapping[str, str]) -> Passage:
@@ -14506,7 +14690,9 @@ class Forwarding:
         url, headers = authorized(lane, url, headers)
         try:
             async with asyncio.timeout(limits.idle):
-                return await self.relay.upstream.send(request.method, url, headers, body, limits)
+                proxy = lane.endpoint.proxy
+                send = self.relay.upstream.send
+                return await send(request.method, url, headers, body, limits, proxy)
         except TimeoutError:
             raise UpstreamError("timeout", f"no answer within {limits.idle:g} s") from None
 
@@ -14855,7 +15041,13 @@ class Source(NamedTuple):
 def load(source: Source) -> Plan:
     """A configuration as a plan; ConfigError with everything that is wrong with it."""
     name = str(source.path or "config")
-    reading = Reading(name, os.environ, lambda file: Path(file).read_text(), zoneinfo.ZoneInfo)
+    reading = Reading(
+        name,
+        os.environ,
+        lambda file: Path(file).read_text(),
+        zoneinfo.ZoneInfo,
+        lambda module: importlib.util.find_spec(module) is not None,
+    )
     config = read_config(source.text, reading)
     if source.listen:
         config = replace(config, listen=(source.listen,))
@@ -15519,7 +15711,8 @@ def command_check(args: argparse.Namespace) -> int:
     for provider in plan.providers.values():
         for billing in provider.plans:
             for dialect, endpoint in billing.endpoints.items():
-                print(f"  {provider.name} ({billing.name}) {dialect}: {endpoint.url}")
+                way = f", by way of {shown_proxy(endpoint.proxy)}" if endpoint.proxy else ""
+                print(f"  {provider.name} ({billing.name}) {dialect}: {endpoint.url}{way}")
     return 0
 
 

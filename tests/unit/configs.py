@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import datetime
 import zoneinfo
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import relay
 
 
 def reading(
-    env: Mapping[str, str] | None = None, secrets: Mapping[str, str] | None = None
+    env: Mapping[str, str] | None = None,
+    secrets: Mapping[str, str] | None = None,
+    installed: Callable[[str], bool] = lambda module: True,
 ) -> relay.Reading:
     def read_secret(path: str) -> str:
         if path not in (secrets or {}):
             raise FileNotFoundError(2, "No such file or directory", path)
         return (secrets or {})[path]
 
-    return relay.Reading("config.yaml", env or {}, read_secret, zone)
+    return relay.Reading("config.yaml", env or {}, read_secret, zone, installed)
 
 
 def zone(name: str) -> datetime.tzinfo:

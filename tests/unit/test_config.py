@@ -76,7 +76,8 @@ PROBLEMS: dict[str, tuple[str, list[str]]] = {
         + "routing_rules: {x: {to: a, wait: soon, hedge_after: 0}}\n"
         + "state: redis://x\n",
         [
-            "2:50: providers.a.proxy: not supported yet",
+            "2:50: providers.a.proxy: expected direct, or a URL like http://host:port"
+            " (http, https, socks5, socks5h)",
             "2:73: providers.a.prices.m.inptu: unknown key; did you mean 'input'?",
             "2:83: providers.a.prices.m.output: must be at least 0",
             "3:29: keys.k.limits.rpm: must be at least 1",
