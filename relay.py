@@ -15,8 +15,8 @@ A request goes
               (who)    (where)  (failover)               (bytes) (usage, log)
 
 The rule of this file: code refers only to what stands above it.  First come values
-(sections 1-19: pure; no await, no clock, no socket), then memory (20-26: synchronous, told
-the time), then I/O (27-41).  To follow one request start at `Relay.handle` and read upward.
+(sections 1-19: pure; no await, no clock, no socket), then memory (20-27: synchronous, told
+the time), then I/O (28-42).  To follow one request start at `Relay.handle` and read upward.
 
 Contents
      1. Errors                what can go wrong, and what it means
@@ -43,23 +43,24 @@ Contents
     22. Balance               which of several equals goes first
     23. Ledger                what was used, by the hour and by the day
     24. Limits                who may ask now: rates, concurrency, budgets
-    25. Verdict               what a client is told when nothing worked
-    26. Metrics               what is counted, in Prometheus's words
-    27. Log                   one line per request
-    28. State                 where usage and budgets outlive the process
-    29. Connections           HTTP/1.1 to providers, lean
-    30. Upstream              one HTTP exchange with a provider
-    31. Demo                  the embedded provider
-    32. Client                who asks; the body read, the answer written
-    33. Exchange              one request and how it goes out
-    34. Relay                 from accept to settle
-    35. Forwarding            what is passed on unread: embeddings, images, audio, /p/
-    36. Operations            which path is whose; probes, lists, status
-    37. Server                sockets, signals, reload, drain
-    38. Grafana               a dashboard of the metrics
-    39. Console               a running relay, asked by a command
-    40. Launch                a tool as relay's child
-    41. Command line          the commands as a table
+    25. Cache ledger          why a prompt cache was missed
+    26. Verdict               what a client is told when nothing worked
+    27. Metrics               what is counted, in Prometheus's words
+    28. Log                   one line per request
+    29. State                 where usage and budgets outlive the process
+    30. Connections           HTTP/1.1 to providers, lean
+    31. Upstream              one HTTP exchange with a provider
+    32. Demo                  the embedded provider
+    33. Client                who asks; the body read, the answer written
+    34. Exchange              one request and how it goes out
+    35. Relay                 from accept to settle
+    36. Forwarding            what is passed on unread: embeddings, images, audio, /p/
+    37. Operations            which path is whose; probes, lists, status
+    38. Server                sockets, signals, reload, drain
+    39. Grafana               a dashboard of the metrics
+    40. Console               a running relay, asked by a command
+    41. Launch                a tool as relay's child
+    42. Command line          the commands as a table
 """
 
 from __future__ import annotations
@@ -11449,7 +11450,190 @@ def budget(limits: LimitConfig, word: str) -> int | None:
     return round(most * MONEY) if word.startswith("cost") else int(most)
 
 
-# ==== 25. Verdict =============================================================
+# ==== 25. Cache ledger ========================================================
+# Why a prompt cache was missed.  What a provider read from its cache for a conversation should
+# not fall behind what it read and wrote the time before; when it collapses, somebody has
+# changed a part of the prompt, moved the conversation, or waited too long, and each costs real
+# money.  Of a prompt only hashes are kept:
+#
+#     at first          every turn, and tools, system and parameters: the past that a later
+#                       prompt is compared with
+#     from then on      the turns that are new; the bytes stand by until the tokens are counted
+#     at a collapse     all of those bytes; the first hash that differs is what changed
+#
+# So a conversation that goes well costs some ten microseconds a turn, however long it is.  Within
+# one session agents talk beside one another; a thread is known by how it began.
+
+_MOST_THREADS: Final = 10_000
+_MOST_STANDING_BY: Final = 32 << 20  # bytes of prompts whose answers are not over yet
+_LEAST_PROMPT: Final = 2048  # bytes; no provider caches less than a thousand tokens
+_LEAST_CACHED: Final = 1024  # tokens
+_COLD: Final = 2  # answers without a word of caches, after which a thread is not looked at
+_CACHE_LIFE: Final = 300.0  # seconds; Anthropic's default, and about what others promise
+_TURNS: Final = ("messages", "input", "contents")
+_SYSTEM: Final = ("system", "instructions", "systemInstruction", "system_instruction")
+# What says nothing of the prompt, and may differ from turn to turn.
+_NOT_OF_THE_PROMPT: Final = frozenset(
+    "model stream stream_options metadata user store client_metadata max_tokens"
+    " max_completion_tokens max_output_tokens prompt_cache_key safety_identifier".split()
+)
+
+
+class Way(NamedTuple):
+    """How a prompt went out."""
+
+    asked: str  # the model as the client said it
+    credential: str
+    target: str
+    said: object  # endpoint with its edits, what became of the body, what was dropped
+
+
+@dataclass(slots=True)
+class _Thread:
+    turns: list[int]  # hashes
+    parts: dict[str, int]  # tools, system, parameters: their hashes
+    way: Way | None = None
+    at: float = 0.0  # of the last answer
+    cached: int = 0  # tokens that the next prompt should find
+    cold: int = 0  # answers in a row without a word of caches
+
+
+@dataclass(slots=True)
+class Question:
+    """A prompt that is being answered."""
+
+    thread: _Thread
+    at: float
+    known: int  # turns that the thread had
+    new: list[int]  # hashes of the others
+    raw: bytes  # b"" if there was no room for it to stand by
+
+
+class CacheLedger:
+    """What each thread's prompt was, and what should be in a cache of it.  Bounded."""
+
+    def __init__(self) -> None:
+        self.causes: dict[str, int] = {}  # "client: system" -> collapses
+        self._threads: dict[tuple[str, int], _Thread] = {}  # by its first turn, by its second
+        self._standing_by = 0
+
+    def asked(self, identity: str, body: Body, now: float) -> Question | None:
+        """Note a prompt before it leaves memory; None if no cache can be in play."""
+        turns = _said_in(body.wire)
+        if not identity or not turns or len(body.raw) < _LEAST_PROMPT:
+            return None
+        begun = [_fingerprint(turn) for turn in turns[:2]]
+        thread = self._known(identity, begun)
+        if thread is None:
+            thread = _Thread(_fingerprints(turns), _parts(body.wire))
+        for place in begun:
+            self._threads.pop((identity, place), None)
+            self._threads[identity, place] = thread
+        while len(self._threads) > _MOST_THREADS:
+            del self._threads[next(iter(self._threads))]
+        if thread.cold >= _COLD:
+            return Question(thread, now, 0, [], b"")
+        raw = body.raw if self._standing_by + len(body.raw) <= _MOST_STANDING_BY else b""
+        self._standing_by += len(raw)
+        if len(turns) < len(thread.turns):  # taken back to an earlier turn
+            thread.turns = _fingerprints(turns)
+        known = len(thread.turns)
+        return Question(thread, now, known, _fingerprints(turns[known:]), raw)
+
+    def settled(self, question: Question, usage: Usage | None, way: Way, now: float) -> JSON | None:
+        """The answer is over: what was lost, and by whose doing; None if all is well."""
+        thread, raw, lost = question.thread, question.raw, None
+        question.raw = b""
+        self._standing_by -= len(raw)
+        if usage is None or not usage.input:  # it broke off before anything was counted
+            return None
+        if thread.way and thread.cached >= max(_LEAST_CACHED, 2 * usage.cache_read + 1):
+            lost = self._lost(question, raw, usage, way)
+        elif question.known == len(thread.turns):  # else another was asked beside it
+            thread.turns += question.new
+        known = usage.cache_read or usage.cache_write
+        thread.cold = 0 if known else thread.cold + 1
+        if thread.cold >= _COLD:
+            thread.turns.clear()
+        thread.way, thread.at = way, now
+        thread.cached = usage.cache_read + usage.cache_write
+        return lost
+
+    def _known(self, identity: str, begun: Sequence[int]) -> _Thread | None:
+        """The thread of a prompt.  One that is at its first turn begins one; a second turn is a
+        model's, and hardly said twice."""
+        if len(begun) < 2:
+            return None
+        if thread := self._threads.get((identity, begun[1])):
+            return thread
+        thread = self._threads.get((identity, begun[0]))
+        return thread if thread and len(thread.turns) == 1 else None
+
+    def _lost(self, question: Question, raw: bytes, usage: Usage, way: Way) -> JSON:
+        thread = question.thread
+        wire: JSON = loads(raw) if raw else {}
+        turns, parts = _fingerprints(_said_in(wire)), _parts(wire)
+        idle = max(0.0, question.at - thread.at)
+        by, changed = _cause(thread, turns, parts, way, idle) if raw else ("unknown", "unknown")
+        if raw:
+            thread.turns, thread.parts = turns, parts
+        cause = f"{by}: {changed.partition(' ')[0]}"
+        self.causes[cause] = self.causes.get(cause, 0) + 1
+        return {
+            "changed": changed,
+            "by": by,
+            "read": usage.cache_read,
+            "expected": thread.cached,
+            "idle": f"{idle:.0f} s",
+        }
+
+
+def _cause(
+    thread: _Thread, turns: Sequence[int], parts: Mapping[str, int], way: Way, idle: float
+) -> tuple[str, str]:
+    """Who changed what, the first that suffices: caches belong to a model and an account, and
+    go by the prompt's beginning, of which tools and system come first."""
+    before = thread.way or way
+    steps = (
+        ("client", "model", way.asked != before.asked),
+        ("relay", "target", way.target != before.target),
+        ("relay", "credential", way.credential != before.credential),
+        *(("client", name, parts[name] != thread.parts.get(name)) for name in parts),
+        *(
+            ("client", f"message {index}", new != old)
+            for index, (new, old) in enumerate(zip(turns, thread.turns, strict=False))
+        ),
+        ("relay", "body", way.said != before.said),
+        ("time", "nothing", idle > _CACHE_LIFE),
+    )
+    return next(((by, what) for by, what, holds in steps if holds), ("provider", "nothing"))
+
+
+def _said_in(wire: JSON) -> list[Any]:
+    found = (wire.get(name) for name in _TURNS)
+    return next((turns for turns in found if isinstance(turns, list)), [])
+
+
+def _parts(wire: JSON) -> dict[str, int]:
+    rest = wire.keys() - {"tools", *_SYSTEM, *_TURNS} - _NOT_OF_THE_PROMPT
+    return {
+        "tools": _fingerprint(wire.get("tools")),
+        "system": _fingerprint([wire.get(name) for name in _SYSTEM]),
+        "parameters": _fingerprint({name: wire[name] for name in sorted(rest)}),
+    }
+
+
+def _fingerprints(values: Iterable[Any]) -> list[int]:
+    return [_fingerprint(value) for value in values]
+
+
+def _fingerprint(value: Any) -> int:
+    """Equal for what is equal to a cache.  Python's own hash: a secret of this process, and
+    three times as fast as those that are none."""
+    return hash(dumps(unmarked(value)))
+
+
+# ==== 26. Verdict =============================================================
 # What a client is told when no target is left.  One failed target keeps its class: a limit is a
 # 429, overload a 529 or 503, a timeout a 504.  A provider's 401 is never the client's: clients
 # log out on it, and it is relay's credential that was refused, so it is a 502.  Several failed
@@ -11579,7 +11763,7 @@ def termination(error: RelayError) -> str:
     return error.code
 
 
-# ==== 26. Metrics =============================================================
+# ==== 27. Metrics =============================================================
 # Numbers of what happened, declared once and told twice: here in Prometheus's words, and in
 # OpenTelemetry's where a collector is configured.  Names are OpenTelemetry's; from them come
 # the others by its own rules for Prometheus: dots are underscores, the unit is a suffix, and a
@@ -11857,7 +12041,7 @@ def _number_text(number: float) -> str:
 #                                     I/O                                      #
 ################################################################################
 
-# ==== 27. Log =================================================================
+# ==== 28. Log =================================================================
 # One line per request, written when it is over, and a few events in between.  Text for people
 # on a terminal, JSON otherwise.  Secrets were taken out by whoever made the text; headers and
 # bodies never come here.  Writing is a thread's work: a pipe that nobody reads holds up that
@@ -12022,7 +12206,7 @@ def _request_text(record: JSON) -> str:
     return "  ".join(_plain(step) for step in steps if step)
 
 
-# ==== 28. State ===============================================================
+# ==== 29. State ===============================================================
 # Where usage, budgets and cooldowns outlive the process: nowhere, or in a SQLite file that
 # several processes may share.  Requests never wait for it.  Once a second the keeper takes what
 # memory gathered as one batch to the store, and brings back what other relays put there; a batch
@@ -12407,7 +12591,7 @@ class Keeper:
         self.trouble = trouble
 
 
-# ==== 29. Connections =========================================================
+# ==== 30. Connections =========================================================
 # HTTP/1.1 to providers on bare asyncio transports: what a general client does for a request costs
 # three times as much as the bytes do.  One class per thing that lives: a `Link` as long as its
 # socket, a `LinkReply` as long as one answer, `Connections` as long as the process.
@@ -12736,7 +12920,7 @@ class _Stale(Exception):
     """A kept link that turned out to be closed."""
 
 
-# ==== 30. Upstream ============================================================
+# ==== 31. Upstream ============================================================
 # One HTTP exchange with a provider.  Foreign exceptions become ours here and nowhere else: a
 # provider that says nothing is an UpstreamError like one that says no.  Answers are read in the
 # blocks they come in and in the coding they have; whoever must understand them inflates them.
@@ -13087,7 +13271,7 @@ class Inflater:
         return UpstreamError("transient", f"sent a broken content coding: {why}")
 
 
-# ==== 31. Demo ================================================================
+# ==== 32. Demo ================================================================
 # The embedded provider: no key, no network, always the same answer to the same request.  It
 # calls a tool when the user's words ask for one, so that an agent's loop can be seen whole.
 
@@ -13180,7 +13364,7 @@ def _in_words(events: Iterable[Event]) -> Iterator[Event]:
             yield event
 
 
-# ==== 32. Client ==============================================================
+# ==== 33. Client ==============================================================
 # The client's side of an exchange: who asks, the body as it is read, the answer as it is
 # written.
 
@@ -13366,7 +13550,7 @@ class Downstream:
                 await asyncio.sleep(self._interval - silence)
 
 
-# ==== 33. Exchange ============================================================
+# ==== 34. Exchange ============================================================
 # One client request and all that is known of it so far, and how it goes out on a lane: as the
 # bytes that came where the dialect is the same, else by way of the hub.
 
@@ -13441,6 +13625,7 @@ class Exchange:
         self.tried: list[Tried] = []
         self.lane: Lane | None = None
         self.sticky: str | None = None  # hit | miss | repin
+        self.question: Question | None = None  # to the cache ledger
         self.usage: Usage | None = None
         self.note: BodyNote | None = None
         self.dropped: tuple[str, ...] = ()
@@ -13710,7 +13895,7 @@ def request_headers(client: CIMultiDictProxy[str], stream: bool, same: bool) -> 
     return kept
 
 
-# ==== 34. Relay ===============================================================
+# ==== 35. Relay ===============================================================
 # One request from accept to settle.  Start at `Relay.handle`.  Until the first meaningful
 # event nothing has reached the client, so trying the next target is free; afterwards a break
 # is told in the client's own words and the connection is closed without an end, because
@@ -13827,6 +14012,7 @@ class Relay:
         self.plan = plan
         self.health = Health()
         self.balance = Balance(self.health)
+        self.caches = CacheLedger()
         self.limits = Limits()
         self.ledger = Ledger()
         self.upstream = upstream
@@ -14205,6 +14391,7 @@ class Relay:
     ) -> web.StreamResponse:
         exchange.went(answer.lane, answer.note, answer.dropped)
         exchange.heard = answer.heard()
+        exchange.question = self.caches.asked(exchange.identity, exchange.body, time.time())
         exchange.release()
         if answer.pipe.translated:
             exchange.note = "translated"
@@ -14333,6 +14520,7 @@ class Relay:
         Synchronous, so that nothing can prevent it.
         """
         self._measure(exchange)
+        self._explain(exchange)
         usage, estimated = exchange.used()
         price = exchange.price
         paid = cost(usage, price) if price else 0
@@ -14383,6 +14571,18 @@ class Relay:
             "dropped": list(exchange.dropped) or None,
             "error": exchange.plan.redacted(exchange.error) or None,
         }
+
+    def _explain(self, exchange: Exchange) -> None:
+        """A cache that was lost has a line of its own: what of the prompt changed, by whom."""
+        lane, question = exchange.lane, exchange.question
+        if not (lane and question):
+            return
+        said = (lane.endpoint, exchange.note, exchange.dropped)
+        way = Way(exchange.peek.model, lane.credential.name, str(lane.target), said)
+        if lost := self.caches.settled(question, exchange.usage, way, time.time()):
+            known = {"id": exchange.id, "key": exchange.caller.name, "target": way.target}
+            conversation = {"conversation": exchange.identity[:8]}
+            self.log.event("info", "cache lost", **known, **conversation, **lost)
 
     def _measure(self, exchange: Exchange) -> None:
         """What the metrics keep of a request; nothing is counted while it runs."""
@@ -14475,7 +14675,7 @@ _SEAL_TROUBLE: Final = re.compile(
 )
 
 
-# ==== 35. Forwarding ==========================================================
+# ==== 36. Forwarding ==========================================================
 # What relay passes on without a dialect: embeddings, images, audio, rerank, moderations and old
 # completions go to the provider that their `model` field names, by the routes of any request;
 # /p/PROVIDER/... goes to that provider as it is.  Nothing is understood but the model's name;
@@ -14741,7 +14941,7 @@ def _usage_at_the_end(tail: bytes) -> Usage | None:
         return None
 
 
-# ==== 36. Operations ==========================================================
+# ==== 37. Operations ==========================================================
 # Which path is whose, and what is not a model's answer: probes, lists, status.  No probe ever
 # calls a provider.
 
@@ -14932,7 +15132,12 @@ class Operations:
         """What cools down and why, until when; and how well conversations stay where they are."""
         self._require_admin(request)
         health, now = self.relay.health, time.time()
-        body = {"marks": health.listed(now), "sticky": health.sticky.counts, "now": round(now)}
+        body = {
+            "now": round(now),
+            "marks": health.listed(now),
+            "sticky": health.sticky.counts,
+            "cache_lost": self.relay.caches.causes,
+        }
         return web.json_response(body, dumps=_json_text)
 
     async def clear_health(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -15019,7 +15224,7 @@ def refused(request: web.BaseRequest, error: RelayError) -> web.Response:
     return web.Response(body=body, status=dialect.status(error), headers=headers)
 
 
-# ==== 37. Server ==============================================================
+# ==== 38. Server ==============================================================
 # Four verbs in a row: start, run, drain, stop.  SIGHUP builds another plan and swaps it in one
 # assignment, or says everything that is wrong and changes nothing.  SIGTERM and SIGINT stop
 # accepting, let streams finish within the grace period, and end what is left in the client's
@@ -15325,7 +15530,7 @@ def _remove_stale_socket(path: str) -> None:
             Path(path).unlink()
 
 
-# ==== 38. Grafana =============================================================
+# ==== 39. Grafana =============================================================
 # A dashboard of the metrics, ready for import: a row of this table for each panel.  A test holds
 # its queries to names that exist, and lets Prometheus's own tool read them.
 
@@ -15457,7 +15662,7 @@ def _panel(place: int, panel: Panel, source: JSON) -> JSON:
     }
 
 
-# ==== 39. Console =============================================================
+# ==== 40. Console =============================================================
 # A running relay, asked by a command: at the address it listens on, with the admin key, both of
 # the file that it was started with.  Whoever asks need not have the providers' keys in the
 # environment, nor need the file be without mistakes: the relay that runs may be older than they.
@@ -15524,7 +15729,7 @@ def console_of(source: Source) -> Console:
     return console
 
 
-# ==== 40. Launch ==============================================================
+# ==== 41. Launch ==============================================================
 # A tool as relay's child.  It gets the terminal: both stay in one process group, so what is
 # typed reaches it, Ctrl-C and Ctrl-Z included, and what is sent to relay alone is passed on.
 # If nobody serves at the configured address, a relay does for as long as the child lives.
@@ -15642,7 +15847,7 @@ async def serving(plan: Plan, source: Source, log: Log) -> AsyncIterator[str]:
         await server.stop()
 
 
-# ==== 41. Command line ========================================================
+# ==== 42. Command line ========================================================
 # Arguments to a running server, or to an answer on paper.
 
 DEMO_CONFIG: Final = """\

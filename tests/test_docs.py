@@ -28,6 +28,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]  # for --write; pytest has them 
 from relay_process import RelayProcess, environment, free_port, ready, spawn  # noqa: E402
 
 import relay  # noqa: E402
+from simulation import failover  # noqa: E402
 
 README = ROOT / "README.md"
 EXAMPLE = ROOT / "config.example.yaml"
@@ -170,7 +171,12 @@ def metrics() -> str:
     return table(("metric", "kind", "labels", "meaning"), rows)
 
 
+def simulation() -> str:
+    return table(failover.HEAD, failover.rows())
+
+
 PARTS: dict[str, Callable[[], str]] = {
+    "simulation": simulation,
     "presets": presets,
     "failures": failures,
     "reference": reference,
