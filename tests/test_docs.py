@@ -26,9 +26,9 @@ ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]  # for --write; pytest has them already
 
 from relay_process import RelayProcess, environment, free_port, ready, spawn  # noqa: E402
+from simulation import failover  # noqa: E402
 
 import relay  # noqa: E402
-from simulation import failover  # noqa: E402
 
 README = ROOT / "README.md"
 EXAMPLE = ROOT / "config.example.yaml"

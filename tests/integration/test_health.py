@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 from aiohttp import ClientSession
-from fake_upstream import Answer, FakeUpstream, Seen, chat_error, chat_whole
+from fake_upstream import Answer, FakeUpstream, Seen, anthropic_stream, chat_error, chat_whole
 from relay_process import SECRET, RelayProcess, Start, run
 from talk import JSON, ask, config, eventually, one
 
@@ -243,3 +243,40 @@ async def test_a_reload_keeps_marks_and_bonds_but_those_of_what_is_gone(
     assert await marks(http, server) == []
     reply = await ask(http, server, prompt_cache_key="s")
     assert reply.headers["x-relay-provider"] == "first"
+
+
+# ---- Caches --------------------------------------------------------------------------------
+
+
+def counted(read: int, write: int = 0) -> Answer:
+    usage = {
+        "input_tokens": 50,
+        "cache_read_input_tokens": read,
+        "cache_creation_input_tokens": write,
+        "output_tokens": 9,
+    }
+    return anthropic_stream(text="ok", usage=usage)
+
+
+async def test_a_lost_cache_is_explained_in_a_line_of_its_own(
+    upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    upstream.script(counted(0, 9000), counted(9000, 50), counted(100, 9000), counted(9100))
+    server = await relay(one(upstream, "anthropic", api_key=KEYS[0]) | {"admin_key": ADMIN})
+    said = [{"role": "user" if n % 2 == 0 else "assistant", "content": f"{n}"} for n in range(7)]
+    system = "be careful " * 300
+    head = {"x-claude-code-session-id": "s"}
+    for turns, told in ((1, system), (3, system), (5, system.upper()), (7, system.upper())):
+        body = {"model": "m", "max_tokens": 9, "stream": True, "system": told}
+        body["messages"] = said[:turns]
+        async with http.post(f"{server.url}/v1/messages", json=body, headers=head) as response:
+            assert b"message_stop" in await response.read()
+    line = await server.logged(4)
+    lost = [record for record in server.log() if record.get("message") == "cache lost"]
+    assert [(r["changed"], r["by"], r["read"], r["expected"]) for r in lost] == [
+        ("system", "client", 100, 9050)
+    ]
+    assert lost[0]["id"] == server.lines()[2].id != line.id
+    assert "careful" not in server.stderr.lower()
+    async with http.get(f"{server.url}/admin/health", headers={"x-api-key": ADMIN}) as response:
+        assert (await response.json())["cache_lost"] == {"client: system": 1}
