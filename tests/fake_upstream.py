@@ -10,8 +10,8 @@ well-formed ones, and `answer.but(cut_after=100)` spoils them.  Without a script
 is answered well in the dialect of its path: a tool call when tools are offered and nothing has
 been called yet, else a text.
 
-Contents: answers, server-sent events, chat, anthropic, errors, what is said without a script,
-the server.
+Contents: answers, server-sent events, chat, anthropic, responses, errors, what is said without a
+script, the server.
 """
 
 import asyncio
@@ -100,7 +100,7 @@ def data(value: JSON) -> bytes:
 
 
 def event(value: JSON) -> bytes:
-    """An event as Anthropic writes it: named by its type."""
+    """An event as Anthropic and Responses write it: named by its type."""
     return f"event: {value['type']}\n".encode() + data(value)
 
 
@@ -302,6 +302,120 @@ def anthropic_whole(
     return whole(anthropic_message(model) | said | ({"usage": usage} if usage else {}))
 
 
+# ---- OpenAI Responses ----------------------------------------------------------------------
+
+RESPONSES_USAGE = {
+    "input_tokens": 1045,
+    "input_tokens_details": {"cached_tokens": 1024, "cache_write_tokens": 0},
+    "output_tokens": 57,
+    "output_tokens_details": {"reasoning_tokens": 0},
+    "total_tokens": 1102,
+}
+ENCRYPTED = "gAAAAFakeEncryptedContent=="
+
+
+def responses_stream(
+    text: str | Sequence[str] = "",
+    reasoning: str | Sequence[str] = "",
+    calls: Sequence[Call] = (),
+    usage: JSON = RESPONSES_USAGE,
+    finish: str | None = None,
+    done: bool = True,
+    model: str = "upstream-model",
+) -> Answer:
+    """`finish` is why it is incomplete; `done=False` leaves the last event out."""
+    head = responses_answer([], "in_progress", None, model)
+    said: list[JSON] = [
+        {"type": "response.created", "response": head},
+        {"type": "response.in_progress", "response": head},
+    ]
+    texts, thoughts = pieces(text), pieces(reasoning)
+    items = responses_items("".join(texts), "".join(thoughts), calls)
+    for index, item in enumerate(items):
+        place = {"output_index": index}
+        empty = {key: [] if key in ("content", "summary") else item[key] for key in item}
+        empty |= {"arguments": ""} if "arguments" in item else {}
+        empty.pop("encrypted_content", None)
+        said.append({"type": "response.output_item.added", "item": empty} | place)
+        said += (
+            {"item_id": item["id"]} | place | event
+            for event in responses_deltas(item, texts if item["type"] == "message" else thoughts)
+        )
+        said.append({"type": "response.output_item.done", "item": item} | place)
+    if done:
+        kind = "response.incomplete" if finish else "response.completed"
+        said.append({"type": kind, "response": responses_answer(items, finish, usage, model)})
+    return stream(event(each | {"sequence_number": n}) for n, each in enumerate(said))
+
+
+def responses_deltas(item: JSON, said: Sequence[str]) -> list[JSON]:
+    if item["type"] == "function_call":
+        arguments, kind = item["arguments"], "response.function_call_arguments"
+        halves = arguments[: len(arguments) // 2], arguments[len(arguments) // 2 :]
+        deltas = [{"type": f"{kind}.delta", "delta": half} for half in halves]
+        return [*deltas, {"type": f"{kind}.done", "arguments": arguments}]
+    if item["type"] == "message":
+        (part,) = item["content"]
+        kind, place, more = "response.output_text", {"content_index": 0}, {"logprobs": []}
+        around = "response.content_part"
+    else:
+        (part,) = item["summary"]
+        kind, place, more = "response.reasoning_summary_text", {"summary_index": 0}, {}
+        around = "response.reasoning_summary_part"
+    deltas = [{"type": f"{kind}.delta", "delta": piece} | place | more for piece in said]
+    return [
+        {"type": f"{around}.added", "part": part | {"text": ""}} | place,
+        *deltas,
+        {"type": f"{kind}.done", "text": part["text"]} | place | more,
+        {"type": f"{around}.done", "part": part} | place,
+    ]
+
+
+def responses_items(text: str, reasoning: str, calls: Sequence[Call]) -> list[JSON]:
+    items: list[JSON] = []
+    if reasoning:
+        summary = [{"type": "summary_text", "text": reasoning}]
+        thought = {"type": "reasoning", "id": "rs_1", "summary": summary}
+        items.append(thought | {"encrypted_content": ENCRYPTED})
+    if text:
+        part = {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
+        said = {"type": "message", "id": "msg_1", "role": "assistant", "status": "completed"}
+        items.append(said | {"content": [part]})
+    for number, (ident, name, arguments) in enumerate(calls):
+        call = {"type": "function_call", "id": f"fc_{number}", "call_id": ident, "name": name}
+        items.append(call | {"arguments": arguments, "status": "completed"})
+    return items
+
+
+def responses_answer(items: Sequence[JSON], finish: str | None, usage: JSON, model: str) -> JSON:
+    cut = finish if finish != "in_progress" else None
+    return {
+        "id": "resp_1",
+        "object": "response",
+        "created_at": 1763600000,
+        "status": finish if finish == "in_progress" else "incomplete" if cut else "completed",
+        "error": None,
+        "incomplete_details": {"reason": cut} if cut else None,
+        "model": model,
+        "output": list(items),
+        "parallel_tool_calls": True,
+        "tool_choice": "auto",
+        "tools": [],
+        "usage": usage,
+    }
+
+
+def responses_whole(
+    text: str = "",
+    reasoning: str = "",
+    calls: Sequence[Call] = (),
+    usage: JSON = RESPONSES_USAGE,
+    finish: str | None = None,
+    model: str = "upstream-model",
+) -> Answer:
+    return whole(responses_answer(responses_items(text, reasoning, calls), finish, usage, model))
+
+
 # ---- Errors --------------------------------------------------------------------------------
 
 CHAT_KINDS = {
@@ -363,6 +477,12 @@ def anthropic_error_event(message: str, status: int = 529) -> bytes:
     return event(anthropic_error_body(status, message))
 
 
+def responses_error_event(message: str, code: str = "server_error") -> bytes:
+    failed = responses_answer([], None, None, "upstream-model") | {"status": "failed"}
+    failed["error"] = {"code": code, "message": message}
+    return event({"type": "response.failed", "sequence_number": 99, "response": failed})
+
+
 # ---- What is said without a script ---------------------------------------------------------
 
 TEXT = "Hello from upstream."
@@ -393,6 +513,14 @@ def anthropic_speaks(body: JSON) -> Answer:
     results = called_since(body, holds_tool_result)
     said = speech(body, tools, "input_schema", "toolu_01", results)
     return anthropic_stream(**said) if body.get("stream") else anthropic_whole(**said)
+
+
+def responses_speaks(body: JSON) -> Answer:
+    tools = [tool for tool in body.get("tools") or [] if tool["type"] == "function"]
+    items = body["input"] if isinstance(body.get("input"), list) else []
+    results = bool(items) and items[-1].get("type") == "function_call_output"
+    said = speech(body, tools, "parameters", "call_1", results)
+    return responses_stream(**said) if body.get("stream") else responses_whole(**said)
 
 
 def speech(body: JSON, tools: Sequence[JSON], schema: str, ident: str, results: bool) -> JSON:
@@ -452,6 +580,8 @@ SPEAKERS: Mapping[str, Callable[[JSON], Answer]] = {
     "/messages": anthropic_speaks,
     "/messages/count_tokens": counts,
     "/chat/completions": chat_speaks,
+    "/responses": responses_speaks,
+    "/responses/input_tokens": counts,
     "/models": lists,
 }
 

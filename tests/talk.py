@@ -34,6 +34,7 @@ TOOL = {"city": {"type": "string"}}
 SCHEMA = {"type": "object", "properties": TOOL, "required": ["city"]}
 CHAT_TOOL = {"type": "function", "function": {"name": "get_weather", "parameters": SCHEMA}}
 ANTHROPIC_TOOL = {"name": "get_weather", "input_schema": SCHEMA}
+RESPONSES_TOOL = {"type": "function", "name": "get_weather", "parameters": SCHEMA, "strict": False}
 
 
 def chat(model: str = "m", text: str = "Hi.", **extra: JSON) -> JSON:
@@ -43,6 +44,10 @@ def chat(model: str = "m", text: str = "Hi.", **extra: JSON) -> JSON:
 def messages(model: str = "m", text: str = "Hi.", max_tokens: int = 100, **extra: JSON) -> JSON:
     asked = [{"role": "user", "content": text}]
     return {"model": model, "max_tokens": max_tokens, "messages": asked, **extra}
+
+
+def responses(model: str = "m", text: str = "Hi.", **extra: JSON) -> JSON:
+    return {"model": model, "input": [{"role": "user", "content": text}], **extra}
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,9 @@ class Dialect:
     error_event: Callable[[str], bytes]
     tool: JSON
     end: bytes  # what only a good end has
+    cut: str  # how it says that there was no more room
+    turns: str = "messages"
+    room: str = "max_tokens"
 
 
 ANTHROPIC = Dialect(
@@ -70,6 +78,7 @@ ANTHROPIC = Dialect(
     fake.anthropic_error_event,
     ANTHROPIC_TOOL,
     b"message_stop",
+    "max_tokens",
 )
 OPENAI = Dialect(
     "openai",
@@ -81,8 +90,23 @@ OPENAI = Dialect(
     fake.chat_error_event,
     CHAT_TOOL,
     b"[DONE]",
+    "length",
 )
-DIALECTS = {dialect.name: dialect for dialect in (ANTHROPIC, OPENAI)}
+RESPONSES = Dialect(
+    "responses",
+    "/v1/responses",
+    responses,
+    fake.responses_stream,
+    fake.responses_whole,
+    fake.chat_error,
+    fake.responses_error_event,
+    RESPONSES_TOOL,
+    b"response.completed",
+    "max_output_tokens",
+    "input",
+    "max_output_tokens",
+)
+DIALECTS = {dialect.name: dialect for dialect in (ANTHROPIC, OPENAI, RESPONSES)}
 PAIRS = [(client, provider) for client in DIALECTS for provider in DIALECTS]
 
 # ---- Configurations ------------------------------------------------------------------------
@@ -199,6 +223,11 @@ class Reply:
 
 
 def checked_error(dialect: Dialect, body: JSON) -> JSON:
+    if body.get("type") == "response.failed":
+        error = body["response"]["error"]
+        assert isinstance(error["message"], str)
+        assert isinstance(error["code"], str)
+        return error
     error = body["error"]
     assert isinstance(error["message"], str)
     assert isinstance(error["type"], str)
@@ -330,6 +359,52 @@ def anthropic_blocks(events: list[JSON]) -> list[JSON]:
     return [closed(block) for block in blocks]
 
 
+def read_responses(body: bytes) -> Said:
+    return responses_said(json.loads(body))
+
+
+def responses_said(answer: JSON) -> Said:
+    items: dict[str, list[JSON]] = {"message": [], "reasoning": [], "function_call": []}
+    for item in answer["output"]:
+        items[item["type"]].append(item)
+    cut = (answer["incomplete_details"] or {}).get("reason")
+    assert answer["status"] == ("incomplete" if cut else "completed")
+    whole = "tool_calls" if items["function_call"] else "stop"
+    usage = answer["usage"]
+    return Said(
+        text="".join(part["text"] for item in items["message"] for part in item["content"]),
+        reasoning="".join(part["text"] for item in items["reasoning"] for part in item["summary"]),
+        calls=tuple((i["name"], json.loads(i["arguments"])) for i in items["function_call"]),
+        finish=RESPONSES_FINISH.get(cut, whole),
+        tokens_in=usage["input_tokens"],
+        cache_read=usage["input_tokens_details"]["cached_tokens"],
+        tokens_out=usage["output_tokens"],
+    )
+
+
+RESPONSES_FINISH = {"max_output_tokens": "length", "content_filter": "content_filter"}
+
+
+def read_responses_stream(body: bytes) -> Said:
+    """Strict: numbered without a gap, and what was said in pieces is what is said at the end."""
+    events = [event.json for event in events_of(body) if event.json["type"] != "keepalive"]
+    assert [event["sequence_number"] for event in events] == list(range(len(events)))
+    kinds = [event["type"].removeprefix("response.") for event in events]
+    assert kinds[:2] == ["created", "in_progress"]
+    assert [kind for kind in kinds if kind in RESPONSES_ENDS] == [kinds[-1]]
+    answer = events[-1]["response"]
+    said = [event["item"] for event in events if event["type"].endswith("item.done")]
+    assert answer["output"] == said
+    read = responses_said(answer)
+    for kind, text in (("output_text", read.text), ("reasoning_summary_text", read.reasoning)):
+        deltas = (e["delta"] for e in events if e["type"] == f"response.{kind}.delta")
+        assert "".join(deltas) == text
+    return read
+
+
+RESPONSES_ENDS = ("completed", "incomplete", "failed")
+
+
 DELTAS = {
     "text_delta": ("text", "text"),
     "thinking_delta": ("thinking", "thinking"),
@@ -353,6 +428,8 @@ READERS: Mapping[tuple[str, bool], Callable[[bytes], Said]] = {
     ("openai", True): read_chat_stream,
     ("anthropic", False): read_anthropic,
     ("anthropic", True): read_anthropic_stream,
+    ("responses", False): read_responses,
+    ("responses", True): read_responses_stream,
 }
 
 # ---- Asking --------------------------------------------------------------------------------

@@ -20,6 +20,8 @@ import openai.types
 from aiohttp import web
 from anthropic.types import MessageTokensCount, RawMessageStreamEvent
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
+from openai.types.responses import CompactedResponse, Response, ResponseStreamEvent
+from openai.types.responses.input_token_count_response import InputTokenCountResponse
 from openai.types.shared import ErrorObject
 from pydantic import BaseModel, TypeAdapter
 from talk import Event, events_of
@@ -169,6 +171,7 @@ class Ping(BaseModel, extra="forbid"):
 ERRORS = {
     "anthropic": TypeAdapter[Any](anthropic.types.ErrorResponse),
     "openai": TypeAdapter[Any](OpenAIError),
+    "responses": TypeAdapter[Any](OpenAIError),
 }
 WHOLE = {
     ("anthropic", "/v1/messages"): TypeAdapter[Any](anthropic.types.Message),
@@ -176,12 +179,16 @@ WHOLE = {
     ("anthropic", "/v1/models"): TypeAdapter[Any](AnthropicModels),
     ("anthropic", "/v1/models/.+"): TypeAdapter[Any](anthropic.types.ModelInfo),
     ("openai", "/v1/chat/completions"): TypeAdapter[Any](ChatCompletion),
+    ("responses", "/v1/responses"): TypeAdapter[Any](Response),
+    ("responses", "/v1/responses/compact"): TypeAdapter[Any](CompactedResponse),
+    ("responses", "/v1/responses/input_tokens"): TypeAdapter[Any](InputTokenCountResponse),
     ("openai", "/v1/models"): TypeAdapter[Any](OpenAIModels),
     ("openai", "/v1/models/.+"): TypeAdapter[Any](openai.types.Model),
 }
 PING = TypeAdapter[Any](Ping)
 EVENT = TypeAdapter[Any](RawMessageStreamEvent)
 CHUNK = TypeAdapter[Any](ChatCompletionChunk)
+RESPONSE_EVENT = TypeAdapter[Any](ResponseStreamEvent)
 
 
 def judge(heard: Heard) -> None:
@@ -224,7 +231,20 @@ def judge_openai(events: list[Event]) -> None:
     assert ended.index(True) == len(events) - 1, events[-1]
 
 
+def judge_responses(events: list[Event]) -> None:
+    """Numbered without a gap, keep-alives aside, and with one last event."""
+    told = [event for event in events if event.json["type"] != "keepalive"]
+    for number, event in enumerate(told):
+        assert event.name == event.json["type"], event
+        assert event.json["sequence_number"] == number, event
+        if event.name != "response.failed":  # Codex reads a code there that the types lack
+            valid(RESPONSE_EVENT, event.data)
+    ends = ("response.completed", "response.incomplete", "response.failed")
+    assert [event.name for event in told if event.name in ends] == [events[-1].name], events[-1]
+
+
 STREAMS: Mapping[str, Callable[[list[Event]], None]] = {
     "anthropic": judge_anthropic,
     "openai": judge_openai,
+    "responses": judge_responses,
 }

@@ -15,6 +15,7 @@ from fake_upstream import (
     chat_stream,
     chat_whole,
     dump,
+    responses_stream,
     stream,
     whole,
 )
@@ -194,6 +195,14 @@ ODD_STREAM = {
             *(chunk.replace(b"\n", b"\r\n") for chunk in anthropic_stream(text="a b c").chunks[:5]),
             b'event: new_kind\r\ndata: {"type":"new_kind"}\r\n\r\n',
             *(chunk.replace(b"\n", b"\r\n") for chunk in anthropic_stream(text="a b c").chunks[5:]),
+        ]
+    ),
+    "responses": stream(
+        [
+            b": hello\r\n\r\n",
+            *responses_stream(text="a b c").chunks[:5],
+            b'event: keepalive\ndata: {"type":"keepalive"}\n\n',
+            *responses_stream(text="a b c").chunks[5:],
         ]
     ),
 }

@@ -71,7 +71,7 @@ def streaming(client: str, streamed: bool) -> JSON:
 async def test_an_answer_cut_by_the_token_limit_says_so_through_every_pair(
     client: str, provider: str, upstream: FakeUpstream, relay: Start, http: ClientSession
 ) -> None:
-    finish = {"openai": "length", "anthropic": "max_tokens"}[provider]
+    finish = DIALECTS[provider].cut
     server = await relay(config(upstream, dialect=provider))
     for streamed in WAYS:
         builder = DIALECTS[provider].stream if streamed else DIALECTS[provider].whole
@@ -84,13 +84,15 @@ async def test_the_provider_is_asked_in_its_own_dialect(
     client: str, provider: str, upstream: FakeUpstream, relay: Start, http: ClientSession
 ) -> None:
     server = await relay(config(upstream, dialect=provider))
-    await ask(http, server, client, text="What now?", max_tokens=77)
+    speaks = DIALECTS[provider]
+    room: JSON = {DIALECTS[client].room: 77}
+    await ask(http, server, client, text="What now?", **room)
     seen = upstream.requests[0]
-    assert (seen.method, seen.path) == ("POST", DIALECTS[provider].path)
+    assert (seen.method, seen.path) == ("POST", speaks.path)
     assert seen.json["model"] == "m"
-    assert seen.json["messages"][-1]["role"] == "user"
-    assert "What now?" in json.dumps(seen.json["messages"][-1])
-    assert 77 in seen.json.values()
+    assert seen.json[speaks.turns][-1]["role"] == "user"
+    assert "What now?" in json.dumps(seen.json[speaks.turns][-1])
+    assert seen.json[speaks.room] == 77
     assert seen.headers["content-type"].startswith("application/json")
 
 
@@ -528,7 +530,7 @@ async def test_the_client_s_own_user_agent_passes(
 async def test_a_provider_of_several_dialects_is_asked_in_the_client_s(
     upstream: FakeUpstream, relay: Start, http: ClientSession
 ) -> None:
-    server = await relay(one(upstream, api_format=["openai", "anthropic"]))
+    server = await relay(one(upstream, api_format=list(DIALECTS)))
     for client in DIALECTS:
         assert (await ask(http, server, client)).headers["x-relay-body"] == "verbatim"
     assert [seen.path for seen in upstream.requests] == [

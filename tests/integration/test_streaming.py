@@ -175,7 +175,7 @@ def resident(server: RelayProcess) -> int:
 
 
 def is_keepalive(event: Event) -> bool:
-    if event.name == "ping":
+    if event.name == "ping" or event.data == '{"type":"keepalive"}':
         return True
     choices = [] if event.data == "[DONE]" else event.json.get("choices") or []
     silent = [not any((choice.get("delta") or {}).values()) for choice in choices]
@@ -227,10 +227,11 @@ async def test_after_the_gate_the_head_and_keep_alives_come_without_an_event(
         go.set()
         reply = await wire.reply(early)
     assert reply.said.text == WORDS
-    # Nothing comes before message_start but comments, which keep Claude Code's watchdog quiet.
+    # Nothing comes before message_start but comments, which keep Claude Code's watchdog quiet, nor
+    # before response.created, where the SDK takes no other event.
     begun = {"message_start"} if client == "anthropic" else set()
     assert all(is_keepalive(event) or event.name in begun for event in events_of(early))
-    assert client == "anthropic" or b"\n:" not in b"\n" + early
+    assert client != "openai" or b"\n:" not in b"\n" + early
 
 
 async def test_a_whole_answer_waits_beyond_the_gate(
@@ -379,7 +380,7 @@ async def test_a_finish_without_done_is_an_end(
     reply = await ask(http, server, client, stream=True)
     assert reply.clean
     assert WORDS.split()[-1].encode() in reply.body
-    assert b"error" not in reply.body
+    assert b"error" not in reply.body.replace(b'"error":null', b"")
     assert (await server.logged()).code == "OK"
 
 
