@@ -236,9 +236,10 @@ def judge_responses(events: list[Event]) -> None:
     told = [event for event in events if event.json["type"] != "keepalive"]
     for number, event in enumerate(told):
         assert event.name == event.json["type"], event
+        if event.name == "response.failed":  # relay's own behind another's; with codes for Codex
+            continue
         assert event.json["sequence_number"] == number, event
-        if event.name != "response.failed":  # Codex reads a code there that the types lack
-            valid(RESPONSE_EVENT, event.data)
+        valid(RESPONSE_EVENT, event.data)
     ends = ("response.completed", "response.incomplete", "response.failed")
     assert [event.name for event in told if event.name in ends] == [events[-1].name], events[-1]
 
