@@ -15,8 +15,8 @@ A request goes
               (who)    (where)  (failover)               (bytes) (usage, log)
 
 The rule of this file: code refers only to what stands above it.  First come values
-(sections 1-19: pure; no await, no clock, no socket), then memory (20-27: synchronous, told
-the time), then I/O (28-42).  To follow one request start at `Relay.handle` and read upward.
+(sections 1-19: pure; no await, no clock, no socket), then memory (20-28: synchronous, told
+the time), then I/O (29-47).  To follow one request start at `Relay.handle` and read upward.
 
 Contents
      1. Errors                what can go wrong, and what it means
@@ -46,21 +46,26 @@ Contents
     25. Cache ledger          why a prompt cache was missed
     26. Verdict               what a client is told when nothing worked
     27. Metrics               what is counted, in Prometheus's words
-    28. Log                   one line per request
-    29. State                 where usage and budgets outlive the process
-    30. Connections           HTTP/1.1 to providers, lean
-    31. Upstream              one HTTP exchange with a provider
-    32. Demo                  the embedded provider
-    33. Client                who asks; the body read, the answer written
-    34. Exchange              one request and how it goes out
-    35. Relay                 from accept to settle
-    36. Forwarding            what is passed on unread: embeddings, images, audio, /p/
-    37. Operations            which path is whose; probes, lists, status
-    38. Server                sockets, signals, reload, drain
-    39. Grafana               a dashboard of the metrics
-    40. Console               a running relay, asked by a command
-    41. Launch                a tool as relay's child
-    42. Command line          the commands as a table
+    28. Feed                  what happens, for whoever watches
+    29. Log                   one line per request
+    30. State                 where usage and budgets outlive the process
+    31. Connections           HTTP/1.1 to providers, lean
+    32. Upstream              one HTTP exchange with a provider
+    33. Demo                  the embedded provider
+    34. Client                who asks; the body read, the answer written
+    35. Exchange              one request and how it goes out
+    36. Relay                 from accept to settle
+    37. Forwarding            what is passed on unread: embeddings, images, audio, /p/
+    38. Page                  the dashboard
+    39. Source                where a configuration comes from
+    40. Admin                 what relay knows of itself, and what can be done to it
+    41. Operations            which path is whose; probes, lists, status
+    42. Server                sockets, signals, reload, drain
+    43. Grafana               a dashboard of the metrics
+    44. Console               a running relay, asked by a command
+    45. Launch                a tool as relay's child
+    46. Watch                 the log and what runs, in a terminal
+    47. Command line          the commands as a table
 """
 
 from __future__ import annotations
@@ -91,6 +96,7 @@ import re
 import secrets
 import select
 import shlex
+import shutil
 import signal
 import socket
 import sqlite3
@@ -324,6 +330,7 @@ FAILURES: Final[dict[str, FailureClass]] = {
         FailureClass("moderation", "request", 0, False, 400, "bad_request", False),
         FailureClass("too_long", "request", 0, True, 400, "context_length", False),
         FailureClass("bad_request", "request", 0, False, 400, "bad_request", False),
+        FailureClass("disabled", "request", 0, True, 503, "unavailable"),  # by hand
     )
 }
 LIMITS: Final = frozenset({"plan_exhausted", "rate_limited"})
@@ -929,6 +936,11 @@ def sse(data: JSON, event: str = "") -> bytes:
     """One event as bytes."""
     body = b"data: " + dumps(data) + b"\n\n"
     return b"event: " + event.encode() + b"\n" + body if event else body
+
+
+def sse_of(data: object, event: str) -> bytes:
+    """Any value as one event."""
+    return b"event: " + event.encode() + b"\ndata: " + dumps(data) + b"\n\n"
 
 
 def whole_events(data: bytes) -> int:
@@ -10710,6 +10722,7 @@ SHORTEST, LONGEST = 1.0, 1800.0  # seconds, of a short mark
 LONGEST_PLAN: Final = 35 * 86400.0
 _MOST_MARKS: Final = 1000  # clients make up model names, and each that fails is a mark
 _STALE: Final = 86400.0  # seconds; a mark that is due for so long says nothing any more
+_BY_HAND: Final = 60.0  # seconds after which asking again about a disabled provider makes sense
 _MOST_SAID_OF: Final = 200  # characters of a provider's words
 
 
@@ -10750,6 +10763,7 @@ class Health:
 
     def __init__(self) -> None:
         self.marks: dict[Place, Mark] = {}
+        self.disabled: set[str] = set()  # providers that are left out by hand
         self.sticky = Stickiness()
 
     # An attempt
@@ -10809,6 +10823,8 @@ class Health:
 
     def cooling(self, lane: Lane, now: float) -> Mark | None:
         """The mark that keeps a lane from being used, the firmest and longest of several."""
+        if lane.target.provider.name in self.disabled:
+            return Mark("disabled", now, now + _BY_HAND, False)
         marks = [mark for mark in self._on(lane).values() if mark.stands(now)]
         return max(marks, key=lambda mark: (not mark.worth_a_try, mark.until), default=None)
 
@@ -10862,6 +10878,7 @@ class Health:
 
     def keep(self, plan: Plan) -> list[str]:
         """After a reload: marks and bonds of what is gone go too; the names of those marks."""
+        self.disabled.clear()
         credentials, owners = set[str](), set[str]()
         for provider in plan.providers.values():
             owners.add(provider.name)
@@ -12037,11 +12054,51 @@ def _number_text(number: float) -> str:
     return repr(number)
 
 
+# ==== 28. Feed ================================================================
+# What happens, for whoever watches it happen: the page, `relay top`, `relay logs`.  The last
+# moments are kept, each with a number; a watcher reads on from the number it has.  So there is
+# one ring however many watch, and one that is too slow misses the oldest moments, nothing else.
+
+_MOST_MOMENTS: Final = 500
+
+
+class Moment(NamedTuple):
+    number: int
+    kind: str  # request | event
+    data: JSON
+
+
+class Feed:
+    """The last moments, and who is to be woken by the next."""
+
+    def __init__(self) -> None:
+        self.moments: collections.deque[Moment] = collections.deque(maxlen=_MOST_MOMENTS)
+        self._watchers: set[Callable[[], None]] = set()
+        self._number = 0
+
+    def say(self, kind: str, data: JSON) -> None:
+        self._number += 1
+        self.moments.append(Moment(self._number, kind, data))
+        for wake in self._watchers:
+            wake()
+
+    def since(self, number: int) -> list[Moment]:
+        """What came behind this number; all there is for one of a process that is gone."""
+        if number > self._number:
+            number = 0
+        return [moment for moment in self.moments if moment.number > number]
+
+    def watch(self, wake: Callable[[], None]) -> Callable[[], None]:
+        """`wake` is called, and must not wait, whenever something is said; returns the way out."""
+        self._watchers.add(wake)
+        return lambda: self._watchers.discard(wake)
+
+
 ################################################################################
 #                                     I/O                                      #
 ################################################################################
 
-# ==== 28. Log =================================================================
+# ==== 29. Log =================================================================
 # One line per request, written when it is over, and a few events in between.  Text for people
 # on a terminal, JSON otherwise.  Secrets were taken out by whoever made the text; headers and
 # bodies never come here.  Writing is a thread's work: a pipe that nobody reads holds up that
@@ -12127,19 +12184,26 @@ class Sink:
 class Log:
     """Says what happens, in lines; `zone` is for the times in text, JSON has UTC."""
 
-    def __init__(self, config: LogConfig, zone: datetime.tzinfo | None, sink: Sink) -> None:
+    def __init__(
+        self, config: LogConfig, zone: datetime.tzinfo | None, sink: Sink, feed: Feed | None = None
+    ) -> None:
+        self.feed = feed or Feed()
         self.text = (config.format or ("text" if sink.terminal else "json")) == "text"
         self.sink = sink
         self._least = _LEVELS.index(config.level)
         self._zone = zone
 
     def event(self, level: str, message: str, **fields: Any) -> None:
+        if level != "debug":
+            said = {"level": level, "message": message} | fields
+            self.feed.say("event", {"time": time.time()} | said)
         if _LEVELS.index(level) >= self._least:
             self._write(self._event_line(level, message, fields))
 
     def request(self, record: JSON) -> None:
         """The line of a request; what went wrong is a warning, the rest is information."""
         level = "info" if record["code"] in ("OK", "CD") else "warning"
+        self.feed.say("request", {"time": time.time(), "level": level} | record)
         if _LEVELS.index(level) < self._least:
             return
         if self.text:
@@ -12158,8 +12222,7 @@ class Log:
     def _event_line(self, level: str, message: str, fields: JSON) -> str:
         if not self.text:
             return self._json_line({"level": level, "message": message} | fields)
-        said = "  ".join(f"{name}={_plain(value)}" for name, value in fields.items())
-        return f"{self._clock()} {level:7} {message}  {said}".rstrip()
+        return f"{self._clock()} {_event_text(level, message, fields)}"
 
     def _json_line(self, record: JSON) -> str:
         stamp = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
@@ -12170,6 +12233,21 @@ class Log:
 
     def _write(self, line: str) -> None:
         self.sink.put(line, self._lost)
+
+
+def moment_text(kind: str, data: JSON, zone: datetime.tzinfo | None) -> str:
+    """A moment of the feed as the log writes it on a terminal."""
+    clock = datetime.datetime.fromtimestamp(data["time"], zone).strftime("%H:%M:%S")
+    if kind == "request":
+        return f"{clock} {_request_text(data)}"
+    known = ("time", "level", "message")
+    fields = {name: value for name, value in data.items() if name not in known}
+    return f"{clock} {_event_text(data['level'], data['message'], fields)}"
+
+
+def _event_text(level: str, message: str, fields: JSON) -> str:
+    said = "  ".join(f"{name}={_plain(value)}" for name, value in fields.items())
+    return f"{level:7} {message}  {said}".rstrip()
 
 
 def _plain(value: object) -> str:
@@ -12206,7 +12284,7 @@ def _request_text(record: JSON) -> str:
     return "  ".join(_plain(step) for step in steps if step)
 
 
-# ==== 29. State ===============================================================
+# ==== 30. State ===============================================================
 # Where usage, budgets and cooldowns outlive the process: nowhere, or in a SQLite file that
 # several processes may share.  Requests never wait for it.  Once a second the keeper takes what
 # memory gathered as one batch to the store, and brings back what other relays put there; a batch
@@ -12591,7 +12669,7 @@ class Keeper:
         self.trouble = trouble
 
 
-# ==== 30. Connections =========================================================
+# ==== 31. Connections =========================================================
 # HTTP/1.1 to providers on bare asyncio transports: what a general client does for a request costs
 # three times as much as the bytes do.  One class per thing that lives: a `Link` as long as its
 # socket, a `LinkReply` as long as one answer, `Connections` as long as the process.
@@ -12920,7 +12998,7 @@ class _Stale(Exception):
     """A kept link that turned out to be closed."""
 
 
-# ==== 31. Upstream ============================================================
+# ==== 32. Upstream ============================================================
 # One HTTP exchange with a provider.  Foreign exceptions become ours here and nowhere else: a
 # provider that says nothing is an UpstreamError like one that says no.  Answers are read in the
 # blocks they come in and in the coding they have; whoever must understand them inflates them.
@@ -13271,7 +13349,7 @@ class Inflater:
         return UpstreamError("transient", f"sent a broken content coding: {why}")
 
 
-# ==== 32. Demo ================================================================
+# ==== 33. Demo ================================================================
 # The embedded provider: no key, no network, always the same answer to the same request.  It
 # calls a tool when the user's words ask for one, so that an agent's loop can be seen whole.
 
@@ -13364,7 +13442,7 @@ def _in_words(events: Iterable[Event]) -> Iterator[Event]:
             yield event
 
 
-# ==== 33. Client ==============================================================
+# ==== 34. Client ==============================================================
 # The client's side of an exchange: who asks, the body as it is read, the answer as it is
 # written.
 
@@ -13500,7 +13578,8 @@ class Downstream:
         self._request = request
         self._id = id
         self._interval = interval
-        self._last = time.monotonic()
+        self.last = time.monotonic()  # when something was sent
+        self.sent = 0  # bytes
         self._beating: asyncio.Task[None] | None = None
         loop = asyncio.get_running_loop()
         self._timer = None if gate is None else loop.call_later(gate, self._begin_beating)
@@ -13517,7 +13596,8 @@ class Downstream:
         return self.response
 
     async def write(self, data: bytes) -> None:
-        self._last = time.monotonic()
+        self.last = time.monotonic()
+        self.sent += len(data)
         if data and self.response:
             await self.response.write(data)
 
@@ -13543,14 +13623,14 @@ class Downstream:
             head = {"Content-Type": self.kind, "Cache-Control": "no-cache"}
             await self.begin(head | {"x-relay-request-id": self._id})
             while True:
-                silence = time.monotonic() - self._last
+                silence = time.monotonic() - self.last
                 if silence >= self._interval:
                     await self.write(self.alive())
                     silence = 0.0
                 await asyncio.sleep(self._interval - silence)
 
 
-# ==== 34. Exchange ============================================================
+# ==== 35. Exchange ============================================================
 # One client request and all that is known of it so far, and how it goes out on a lane: as the
 # bytes that came where the dialect is the same, else by way of the hub.
 
@@ -13633,6 +13713,8 @@ class Exchange:
         self.permit: Permit | None = None
         self.likely = 0  # about how many tokens were sent, and how many came back
         self.heard = 0
+        self.waiting: list[tuple[Lane, asyncio.Timeout]] = []  # attempts that have not answered
+        self.abandoned = False
         self.task = asyncio.current_task()
         self.downstream: Downstream | None = None
         self.expelled = False  # cancelled by us at shutdown, not by the client
@@ -13801,6 +13883,32 @@ class Exchange:
     def since(self, moment: float | None) -> int | None:
         return None if moment is None else round((moment - self.began) * 1000)
 
+    def abandon(self) -> bool:
+        """Give up the attempts that nothing came of yet; False if there is none."""
+        for _, clock in self.waiting:
+            clock.reschedule(asyncio.get_running_loop().time())
+        self.abandoned = bool(self.waiting)
+        return self.abandoned
+
+    def glance(self, now: float) -> JSON:
+        """What there is to see of it while it runs; times in milliseconds."""
+        lanes = [lane for lane, _ in self.waiting] or ([self.lane] if self.lane else [])
+        last = self.downstream.last if self.downstream and self.first else self.began
+        return {
+            "id": self.id,
+            "key": self.caller.name or None,
+            "model": self.peek.model or None,
+            "target": " or ".join(map(str, lanes)) or None,
+            "provider": lanes[0].target.provider.name if lanes else None,
+            "stream": self.peek.stream,
+            "begun": self.first is not None,
+            "attempts": [tried.record() for tried in self.tried],
+            "ms": self.since(now),
+            "first_ms": self.since(self.first),
+            "silent_ms": round((now - last) * 1000),
+            "sent": self.downstream.sent if self.downstream else 0,
+        }
+
     def answer_headers(self) -> dict[str, str]:
         """What relay says about itself in an answer."""
         headers = {"x-relay-request-id": self.id, "x-relay-attempts": str(len(self.tried))}
@@ -13895,7 +14003,7 @@ def request_headers(client: CIMultiDictProxy[str], stream: bool, same: bool) -> 
     return kept
 
 
-# ==== 35. Relay ===============================================================
+# ==== 36. Relay ===============================================================
 # One request from accept to settle.  Start at `Relay.handle`.  Until the first meaningful
 # event nothing has reached the client, so trying the next target is free; afterwards a break
 # is told in the client's own words and the connection is closed without an end, because
@@ -14257,7 +14365,8 @@ class Relay:
         outcome, status = "cancelled", 0
         with self.health.attempting(lane, moment):
             try:
-                async with asyncio.timeout_at(deadline):
+                async with asyncio.timeout_at(deadline) as clock:
+                    exchange.waiting.append((lane, clock))
                     answer = await self._first_event(exchange, lane, strip)
                 answer.deadline, answer.flight = deadline, flight
                 outcome, status = "ok", answer.reply.status
@@ -14270,6 +14379,8 @@ class Relay:
             except (TimeoutError, UpstreamError) as error:
                 if not isinstance(error, UpstreamError):
                     message = f"no answer within {provider.attempt_total:g} s"
+                    message = "was given up by hand" if exchange.abandoned else message
+                    exchange.abandoned = False
                     error = UpstreamError("timeout", message)
                 outcome, status, error.at = error.failure.name, error.upstream_status, time.time()
                 self.health.failed(lane, error, error.at, moment, exchange.identity)
@@ -14281,6 +14392,7 @@ class Relay:
                 if outcome == "cancelled" and exchange.first is not None:
                     outcome = "outrun"  # by the one that was asked beside it
                     self.balance.answered(lane, seconds, time.time())
+                exchange.waiting = [wait for wait in exchange.waiting if wait[0] is not lane]
                 exchange.tried.append(Tried(lane, outcome, status, seconds))
 
     async def _first_event(self, exchange: Exchange, lane: Lane, strip: bool) -> Answer:
@@ -14675,7 +14787,7 @@ _SEAL_TROUBLE: Final = re.compile(
 )
 
 
-# ==== 36. Forwarding ==========================================================
+# ==== 37. Forwarding ==========================================================
 # What relay passes on without a dialect: embeddings, images, audio, rerank, moderations and old
 # completions go to the provider that their `model` field names, by the routes of any request;
 # /p/PROVIDER/... goes to that provider as it is.  Nothing is understood but the model's name;
@@ -14941,7 +15053,813 @@ def _usage_at_the_end(tail: bytes) -> Usage | None:
         return None
 
 
-# ==== 37. Operations ==========================================================
+# ==== 38. Page ================================================================
+# The dashboard: one page without a single asset from elsewhere, and a policy that would let it
+# load none.  It asks /admin for everything it shows, so the shell itself may be seen by anybody.
+
+_STYLE: Final = """
+:root { color-scheme: light dark;
+  --page: #f6f7f9; --card: #fff; --ink: #1c2330; --soft: #667085; --line: #e2e6ec;
+  --accent: #2f6fde; --good: #1a8a55; --warn: #b06f00; --bad: #c93a3a;
+  --c0: #2f6fde; --c1: #e08a1e; --c2: #2a9d6f; --c3: #b455c9; --c4: #d64b5f; --c5: #1f9fb5;
+  --c6: #8a7a2e; --c7: #7a85a0; }
+@media (prefers-color-scheme: dark) { :root {
+  --page: #12151b; --card: #1a1f28; --ink: #e6e9ef; --soft: #98a2b3; --line: #2b323e;
+  --accent: #6ea3ff; --good: #4cc38a; --warn: #e2a336; --bad: #f2777a;
+  --c0: #6ea3ff; --c1: #f0a94e; --c2: #5cc79b; --c3: #cf8be0; --c4: #ef7d8c; --c5: #5cc4d6;
+  --c6: #c2b15c; --c7: #98a2b8; } }
+* { box-sizing: border-box }
+body { margin: 0; background: var(--page); color: var(--ink); font: 14px/1.5 system-ui, sans-serif }
+header { display: flex; flex-wrap: wrap; gap: .25rem 1rem; align-items: baseline;
+  padding: .75rem 1rem; background: var(--card); border-bottom: 1px solid var(--line) }
+h1 { font-size: 1.1rem; margin: 0 } h2 { font-size: 1rem; margin: 0 0 .5rem }
+header .facts { color: var(--soft); flex: 1 }
+main { max-width: 72rem; margin: 0 auto; padding: 1rem; display: grid; gap: 1rem }
+section { background: var(--card); border: 1px solid var(--line); border-radius: 8px;
+  padding: 1rem; min-width: 0 }
+.wide { overflow-x: auto }
+table { border-collapse: collapse; width: 100%; white-space: nowrap }
+th { text-align: left; font-weight: 500; color: var(--soft); padding: .25rem .6rem .25rem 0 }
+td button + button { margin-left: .35rem }
+td { padding: .25rem .6rem .25rem 0; border-top: 1px solid var(--line); vertical-align: top }
+.n { text-align: right; font-variant-numeric: tabular-nums }
+.long { white-space: normal; min-width: 12rem; overflow-wrap: anywhere }
+.soft { color: var(--soft) } .good { color: var(--good) } .warn { color: var(--warn) }
+.bad { color: var(--bad) }
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(8.5rem, 1fr)); gap: .75rem }
+.tile { border: 1px solid var(--line); border-radius: 8px; padding: .5rem .75rem }
+.tile b { display: block; font-size: 1.35rem; font-variant-numeric: tabular-nums }
+.bar { display: flex; flex-wrap: wrap; gap: .5rem; align-items: center; margin-bottom: .5rem }
+button, select, input { font: inherit; vertical-align: middle; color: inherit; background: var(--page);
+  padding: .3rem .6rem; border: 1px solid var(--line); border-radius: 6px;
+  min-height: 2.1rem; max-width: 100% }
+button { cursor: pointer } button:disabled { opacity: .5; cursor: default }
+button.main { background: var(--accent); border-color: var(--accent); color: #fff }
+:focus-visible { outline: 2px solid var(--accent); outline-offset: 1px }
+textarea { width: 100%; min-height: 24rem; font: 13px/1.45 ui-monospace, monospace; tab-size: 2;
+  color: inherit; background: var(--page); border: 1px solid var(--line); border-radius: 6px;
+  padding: .6rem; white-space: pre; overflow: auto }
+pre { margin: .5rem 0 0; font: 13px/1.45 ui-monospace, monospace; white-space: pre-wrap;
+  overflow-wrap: anywhere }
+svg { width: 100%; height: 176px; display: block }
+svg text { fill: var(--soft); font-size: 11px }
+.legend { display: flex; flex-wrap: wrap; gap: .25rem 1rem; margin-top: .5rem }
+.legend i { display: inline-block; width: .7rem; height: .7rem; border-radius: 2px;
+  margin-right: .35rem }
+.f0 { fill: var(--c0); background: var(--c0) } .f1 { fill: var(--c1); background: var(--c1) }
+.f2 { fill: var(--c2); background: var(--c2) } .f3 { fill: var(--c3); background: var(--c3) }
+.f4 { fill: var(--c4); background: var(--c4) } .f5 { fill: var(--c5); background: var(--c5) }
+.f6 { fill: var(--c6); background: var(--c6) } .f7 { fill: var(--c7); background: var(--c7) }
+#log { max-height: 22rem; overflow: auto; font: 12.5px/1.5 ui-monospace, monospace }
+#log div { border-top: 1px solid var(--line); padding: .1rem 0; white-space: pre-wrap;
+  overflow-wrap: anywhere }
+dialog { border: 1px solid var(--line); border-radius: 10px; background: var(--card);
+  color: inherit; width: min(24rem, 92vw) }
+[hidden] { display: none !important }
+"""
+
+_BODY: Final = """
+<header><h1>relay</h1><span class="facts" id="facts" role="status">connecting</span>
+<button id="reload" hidden>Reload</button><button id="leave" hidden>Log out</button></header>
+<main id="main" hidden>
+<section><div class="tiles" id="tiles"></div></section>
+<section aria-labelledby="h-run"><h2 id="h-run">Requests</h2><div class="wide"><table>
+<thead><tr><th>state<th>key<th>model<th>target<th class="n">first<th class="n">time
+<th class="n">in<th class="n">cached<th class="n">out
+<th class="n">tok/s<th class="n">cost<th>attempts</tr></thead>
+<tbody id="requests"></tbody></table></div></section>
+<section aria-labelledby="h-prov"><h2 id="h-prov">Providers</h2><div class="wide"><table>
+<thead><tr><th>provider<th>plan<th>credential<th>speaks<th>health<th></tr></thead>
+<tbody id="providers"></tbody></table></div><pre id="tested" hidden></pre></section>
+<section aria-labelledby="h-use"><h2 id="h-use">Usage</h2><div class="bar">
+<select id="what" aria-label="measure"><option value="tokens">tokens
+<option value="requests">requests<option value="cost">cost
+<option value="cached">cached input<option value="errors">errors
+</select>
+<select id="by" aria-label="split by"><option>provider<option>key<option>model</select>
+<select id="step" aria-label="step"><option value="hours">per hour
+<option value="days">per day</select>
+</div><div id="chart"></div><div class="legend" id="legend"></div></section>
+<section aria-labelledby="h-err"><h2 id="h-err">Failures</h2><div id="failures" class="soft">none
+yet</div></section>
+<section aria-labelledby="h-log"><h2 id="h-log">Log</h2><div class="bar">
+<input id="f-key" placeholder="key" aria-label="key" size="10">
+<input id="f-provider" placeholder="provider" aria-label="provider" size="10">
+<input id="f-code" placeholder="code" aria-label="termination code" size="5">
+<label><input type="checkbox" id="pause"> pause</label></div><div id="log"></div></section>
+<section aria-labelledby="h-conf"><h2 id="h-conf">Configuration</h2>
+<div class="bar"><button id="edit">Edit the file</button>
+<button id="save" class="main" hidden>Check and save</button>
+<button id="cancel" hidden>Cancel</button> <span id="saved" class="soft"></span></div>
+<pre id="wrong" class="bad" role="alert" hidden></pre>
+<textarea id="file" spellcheck="false" aria-label="configuration file" hidden></textarea>
+<pre id="config"></pre></section>
+</main>
+<dialog id="login"><form method="dialog"><h2>Admin key</h2>
+<p class="soft">relay is guarded by its <code>admin_key</code>.</p>
+<input id="key" type="password" autocomplete="current-password" aria-label="admin key" required>
+<p id="refused" class="bad" role="alert"></p><button class="main" value="in">Log in</button>
+</form></dialog>
+"""
+
+_SCRIPT: Final = r"""
+"use strict";
+const $ = (id) => document.getElementById(id);
+const state = { may: false, marks: [], running: [], recent: [], usage: null, failures: {} };
+const text = (tag, said, css) => {
+  const node = document.createElement(tag);
+  node.textContent = said ?? "";
+  if (css) node.className = css;
+  return node;
+};
+const row = (...cells) => {
+  const tr = document.createElement("tr");
+  tr.append(...cells);
+  return tr;
+};
+const button = (said, act) => {
+  const node = text("button", said);
+  node.disabled = !state.may;
+  node.onclick = async () => {
+    node.disabled = true;
+    try { await act(); } catch (error) { alert(error.message); }
+    node.disabled = !state.may;
+  };
+  return node;
+};
+const count = (n) => n == null ? "" : n < 10000 ? String(n)
+  : n < 1e6 ? (n / 1e3).toFixed(n < 1e5 ? 1 : 0) + "k" : (n / 1e6).toFixed(1) + "M";
+const span = (ms) => ms == null ? "" : ms < 1000 ? Math.round(ms) + " ms"
+  : ms < 1e5 ? (ms / 1e3).toFixed(1) + " s" : Math.round(ms / 6e4) + " min";
+const clock = (at) => new Date(at * 1000).toLocaleTimeString();
+
+async function ask(path, body) {
+  const options = body === undefined ? {} : { method: "POST", body: JSON.stringify(body),
+    headers: { "Content-Type": "application/json", "X-Relay-Page": "1" } };
+  const reply = await fetch("admin/" + path, options);
+  if (reply.status === 401) { login(); throw new Error("the admin key is needed"); }
+  const said = await reply.json().catch(() => ({}));
+  if (!reply.ok) throw new Error(said.error?.message ?? "HTTP " + reply.status);
+  return said;
+}
+
+function login() { $("main").hidden = true; if (!$("login").open) $("login").showModal(); }
+$("login").addEventListener("close", async () => {
+  try {
+    await ask("login", { key: $("key").value });
+    $("refused").textContent = "";
+    $("key").value = "";
+    start();
+  } catch (error) { $("refused").textContent = error.message; login(); }
+});
+$("login").addEventListener("cancel", (event) => event.preventDefault());
+$("leave").onclick = async () => { await ask("logout", {}); location.reload(); };
+$("reload").onclick = async () => {
+  try { $("saved").textContent = (await ask("reload", {})).said; await refresh(); }
+  catch (error) { alert(error.message); }
+};
+
+async function refresh() {
+  const [status, health, usage] = await Promise.all(
+    [ask("status"), ask("health"), ask("usage?days=14")]);
+  Object.assign(state, { status, marks: health.marks, usage, may: status.may });
+  $("facts").textContent = `${status.version} · plan ${status.generation} · `
+    + `${status.last_reload || "started " + clock(status.started)}`;
+  $("reload").hidden = !state.may; $("leave").hidden = !status.session;
+  $("edit").disabled = !state.may || !status.file;
+  $("main").hidden = false;
+  tiles(); providers(); chart();
+}
+
+function tiles() {
+  const day = { requests: 0, tokens_in: 0, tokens_out: 0, cache_read: 0, cost: 0 };
+  for (const each of state.usage.days) if (each.start === state.usage.today)
+    for (const name of Object.keys(day)) day[name] += each[name];
+  const input = day.tokens_in;
+  const share = input ? Math.round(100 * day.cache_read / input) + " %" : "-";
+  const facts = [["running", state.running.length], ["requests today", count(day.requests)],
+    ["tokens in today", count(input)], ["tokens out today", count(day.tokens_out)],
+    ["cached input", share], ["cost today", day.cost.toFixed(2)],
+    ["cooling down", state.marks.length]];
+  $("tiles").replaceChildren(...facts.map(([name, value]) => {
+    const tile = text("div", "", "tile");
+    tile.append(text("b", value), text("span", name, "soft"));
+    return tile;
+  }));
+}
+
+function providers() {
+  const rows = [];
+  for (const provider of state.status.providers) for (const plan of provider.plans)
+    plan.credentials.forEach((credential, index) => {
+      const below = (mark, name) => mark.name === name || mark.name.startsWith(name + " ");
+      const marks = state.marks.filter((mark) => below(mark, provider.name)
+        || below(mark, credential));
+      const health = text("td", marks.length ? "" : provider.disabled ? "off" : "well",
+        provider.disabled ? "warn" : marks.length ? "long" : "good");
+      for (const mark of marks) health.append(text("div",
+        `${mark.cause.replaceAll("_", " ")} (${mark.name}) until ${clock(mark.until)}: ${mark.said}`
+        + (mark.next_probe ? "" : ", a probe is under way"), "bad"));
+      const acts = document.createElement("td");
+      if (!index && plan === provider.plans[0]) acts.append(
+        button("Test", async () => {
+          $("tested").hidden = false; $("tested").textContent = `testing ${provider.name} ...`;
+          $("tested").textContent = (await ask("test", { provider: provider.name })).said;
+        }),
+        button(provider.disabled ? "Use again" : "Disable", async () => {
+          await ask("disable", { provider: provider.name, disabled: !provider.disabled });
+          await refresh();
+        }));
+      if (marks.length) acts.append(button("Clear", async () => {
+        for (const mark of marks) await ask("health/clear", { name: mark.name });
+        await refresh();
+      }));
+      rows.push(row(text("td", index ? "" : provider.name), text("td", index ? "" : plan.name),
+        text("td", credential.split("/").pop()), text("td", plan.speaks.join(", ")), health, acts));
+    });
+  $("providers").replaceChildren(...rows);
+}
+
+const requestRow = (request, running) => {
+  const bad = !running && !["OK", "CD"].includes(request.code);
+  const quiet = running && request.silent_ms > 15000;
+  const said = !running ? `${request.code} ${request.status || ""}`
+    : quiet ? `silent ${span(request.silent_ms)}` : "running";
+  const first = text("td", said, running ? "warn" : bad ? "bad" : "good");
+  if (running && !request.begun && request.target)
+    first.append(" ", button("Abandon", () => ask("abandon", { id: request.id })));
+  const writing = request.ms - (request.first_ms ?? request.ms);
+  const speed = request.tokens_out && writing >= 100
+    ? Math.round(1000 * request.tokens_out / writing) : null;
+  const tries = (request.attempts ?? []).map((each) => `${each.target} ${each.outcome}`);
+  const tr = row(first, text("td", request.key), text("td", request.model),
+    text("td", request.target),
+    text("td", span(request.first_ms), "n"), text("td", span(request.ms), "n"),
+    text("td", count(request.tokens_in), "n"), text("td", count(request.cache_read), "n"),
+    text("td", count(request.tokens_out), "n"), text("td", speed ?? "", "n"),
+    text("td", request.cost ? request.cost.toFixed(4) : "", "n"),
+    text("td", request.error && bad ? request.error : tries.join("; "), "long soft"));
+  tr.dataset.id = request.id;
+  return tr;
+};
+function requests() {
+  $("requests").replaceChildren(...state.running.map((each) => requestRow(each, true)),
+    ...state.recent.slice(-30).reverse().map((each) => requestRow(each, false)));
+}
+
+function chart() {
+  const [what, by, step] = [$("what").value, $("by").value, $("step").value];
+  const measure = { tokens: (r) => r.tokens_in + r.tokens_out, requests: (r) => r.requests,
+    cost: (r) => r.cost, cached: (r) => r.cache_read, errors: (r) => r.errors }[what];
+  const sums = new Map(), names = new Map();
+  for (const each of state.usage[step] ?? []) {
+    const name = each[by] || "-", value = measure(each);
+    if (!sums.has(each.start)) sums.set(each.start, new Map());
+    sums.get(each.start).set(name, (sums.get(each.start).get(name) ?? 0) + value);
+    names.set(name, (names.get(name) ?? 0) + value);
+  }
+  const order = [...names].sort((a, b) => b[1] - a[1]).map(([name]) => name);
+  const shown = order.slice(0, 7), starts = [...sums.keys()].sort();
+  const most = Math.max(1e-9, ...[...sums.values()].map(
+    (bar) => [...bar.values()].reduce((a, b) => a + b, 0)));
+  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+  const draw = (tag, fields, said) => {
+    const node = document.createElementNS("http://www.w3.org/2000/svg", tag);
+    for (const [name, value] of Object.entries(fields)) node.setAttribute(name, value);
+    if (said !== undefined) node.textContent = said;
+    svg.append(node); return node;
+  };
+  const [wide, high, left, foot] = [Math.max($("chart").clientWidth, 240), 176, 44, 20];
+  svg.setAttribute("viewBox", `0 0 ${wide} ${high}`);
+  svg.setAttribute("role", "img");
+  svg.setAttribute("aria-label", `${what} by ${by}, ${step}`);
+  const width = (wide - left) / Math.max(starts.length, 12);
+  const say = what === "cost" ? (n) => n.toFixed(2) : (n) => count(Math.round(n));
+  for (const part of [0, .5, 1]) draw("text", { x: 0, y: 12 + (high - foot - 12) * (1 - part) },
+    say(most * part));
+  starts.forEach((start, index) => {
+    let y = high - foot;
+    for (const [name, value] of sums.get(start)) {
+      const height = (high - foot - 6) * value / most, at = shown.indexOf(name);
+      y -= height;
+      const bar = draw("rect", { x: left + index * width + 1, y, width: Math.max(width - 2, 1),
+        height, class: "f" + (at < 0 ? 7 : at) });
+      const tip = document.createElementNS("http://www.w3.org/2000/svg", "title");
+      tip.textContent = `${start.replace("T", " ").slice(0, 16)}  ${name}: ${say(value)}`;
+      bar.append(tip);
+    }
+    if (index % Math.ceil(starts.length / 8) === 0) draw("text", { x: left + index * width,
+      y: high - 5 }, step === "hours" ? start.slice(11, 16) : start.slice(5, 10));
+  });
+  $("chart").replaceChildren(starts.length ? svg : text("p", "nothing was used yet", "soft"));
+  $("legend").replaceChildren(...shown.map((name, index) => {
+    const entry = text("span", "");
+    entry.append(text("i", "", "f" + index), `${name} ${say(names.get(name))}`);
+    return entry;
+  }));
+}
+for (const id of ["what", "by", "step"]) $(id).onchange = chart;
+
+function failed(record) {
+  for (const each of record.attempts ?? []) if (!["ok", "cancelled"].includes(each.outcome)) {
+    const name = `${each.outcome} at ${each.target}`;
+    state.failures[name] = (state.failures[name] ?? 0) + 1;
+  }
+  const list = Object.entries(state.failures).sort((a, b) => b[1] - a[1]);
+  if (list.length) $("failures").replaceChildren(...list.slice(0, 12).map(
+    ([name, times]) => text("div", `${times} x ${name}`)));
+}
+
+function logged(kind, said) {
+  const passes = (id, value) => !$(id).value || String(value ?? "").includes($(id).value);
+  if ($("pause").checked || !passes("f-key", said.key) || !passes("f-provider", said.provider)
+    || !passes("f-code", said.code)) return;
+  const line = text("div", said.line, ["warning", "error"].includes(said.level) ? "bad" : "");
+  $("log").prepend(line);
+  while ($("log").childElementCount > 300) $("log").lastChild.remove();
+}
+
+let source, timer;
+function watch() {
+  source?.close();
+  source = new EventSource("admin/events?since=0");
+  source.addEventListener("request", (event) => {
+    const record = JSON.parse(event.data);
+    state.recent.push(record); state.recent.splice(0, state.recent.length - 200);
+    failed(record); logged("request", record); requests();
+    clearTimeout(timer); timer = setTimeout(() => refresh().catch(() => {}), 400);
+  });
+  source.addEventListener("event", (event) => logged("event", JSON.parse(event.data)));
+  source.addEventListener("running", (event) => {
+    state.running = JSON.parse(event.data); requests(); if (state.usage) tiles();
+  });
+  source.onerror = () => { $("facts").textContent = "relay does not answer; trying again"; };
+  source.onopen = () => refresh().catch(() => {});
+}
+
+async function config() { $("config").textContent = (await ask("config")).text; }
+function editing(on) {
+  for (const id of ["file", "save", "cancel"]) $(id).hidden = !on;
+  $("config").hidden = on; $("edit").hidden = on; $("wrong").hidden = true;
+}
+$("edit").onclick = async () => {
+  try {
+    $("file").value = (await ask("file")).text;
+    editing(true);
+  } catch (error) { alert(error.message); }
+};
+$("cancel").onclick = () => editing(false);
+$("save").onclick = async () => {
+  try {
+    $("saved").textContent = (await ask("file", { text: $("file").value })).said;
+    editing(false); await refresh(); await config();
+  } catch (error) { $("wrong").textContent = error.message; $("wrong").hidden = false; }
+};
+
+async function start() {
+  try {
+    if ((await ask("login")).needed) { login(); return; }
+    await refresh(); await config(); watch(); } catch (error) {
+    if (!$("login").open) $("facts").textContent = error.message;
+  }
+}
+setInterval(() => { if (!$("main").hidden) refresh().catch(() => {}); }, 15000);
+start();
+"""
+
+PAGE: Final = f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>relay</title>
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<link rel="icon" href="data:,"><style>{_STYLE}</style></head>
+<body>{_BODY}<script>{_SCRIPT}</script></body></html>
+""".encode()
+
+
+def _hashed(text: str) -> str:
+    """An inline text as a content security policy names it (CSP 3, 2.3.1)."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+PAGE_HEADERS: Final = {
+    "Content-Type": "text/html; charset=utf-8",
+    "Cache-Control": "no-cache",
+    "Content-Security-Policy": (
+        f"default-src 'none'; style-src '{_hashed(_STYLE)}'; script-src '{_hashed(_SCRIPT)}'; "
+        "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; "
+        "frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
+
+
+# ==== 39. Source ==============================================================
+# Where a configuration comes from, and how one becomes a plan.
+
+
+class Source(NamedTuple):
+    """Where the configuration comes from: a file, or text made here; and what overrides it."""
+
+    path: Path | None
+    text: str
+    listen: str | None = None
+
+    def again(self) -> Source:
+        """The file as it is now."""
+        return self._replace(text=self.path.read_text()) if self.path else self
+
+    def save(self) -> None:
+        """Put the text in the file's place at once and whole; what was there stays beside it."""
+        if self.path is None:
+            raise BadRequest("this relay was started without a configuration file")
+        path = self.path.resolve()  # a link stays one
+        mode = path.stat().st_mode & 0o777
+        fresh = path.with_name(f".{path.name}.new")
+        backup = path.with_name(f"{path.name}.bak")
+        for file, data in ((backup, path.read_bytes()), (fresh, self.text.encode())):
+            file.unlink(missing_ok=True)
+            with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as target:
+                target.write(data)
+                os.fsync(target.fileno())
+        fresh.replace(path)
+
+
+def load(source: Source) -> Plan:
+    """A configuration as a plan; ConfigError with everything that is wrong with it."""
+    name = str(source.path or "config")
+    reading = Reading(
+        name,
+        os.environ,
+        lambda file: Path(file).read_text(),
+        zoneinfo.ZoneInfo,
+        lambda module: importlib.util.find_spec(module) is not None,
+    )
+    config = read_config(source.text, reading)
+    if source.listen:
+        config = replace(config, listen=(source.listen,))
+    plan = compile_plan(config, reading)
+    if problems := reading.problems():
+        raise ConfigError(problems)
+    return plan
+
+
+# ==== 40. Admin ===============================================================
+# What relay knows of itself, as JSON below /admin, and the few things that can be done to it.
+# Whoever has the admin key may do both, with it in a header or, in a browser, with the cookie
+# that /admin/login gives for it.  Without an `admin_key` this machine may look, nobody may act.
+#
+#     GET    status  health  usage  config  file  events (a stream, of what the log says and of
+#            what runs)
+#     POST   login  logout  reload  file  health/clear  disable  abandon  test
+
+_COOKIE: Final = "relay_session"
+_SESSION: Final = 12 * 3600.0  # seconds
+_MOST_SESSIONS: Final = 100
+_MOST_REFUSED: Final = 5  # wrong keys a minute, from anywhere
+_OPEN: Final = frozenset(("login", "logout"))
+_TICK: Final = 1.0  # seconds between two looks at what runs
+
+
+class Sessions:
+    """Who has logged in at the page, and how often somebody failed to."""
+
+    def __init__(self) -> None:
+        self._ends: dict[bytes, float] = {}  # digest of the cookie -> when it is over
+        self._refused: collections.deque[float] = collections.deque(maxlen=_MOST_REFUSED)
+
+    def check(self, now: float) -> None:
+        """LimitExceeded while too many keys were wrong of late."""
+        if len(self._refused) == _MOST_REFUSED and (wait := self._refused[0] + 60 - now) > 0:
+            raise LimitExceeded("too many wrong keys; wait a minute", retry_after=wait)
+
+    def refuse(self, now: float) -> None:
+        self._refused.append(now)
+
+    def begin(self, now: float) -> str:
+        """A new session's cookie."""
+        token = secrets.token_urlsafe(32)
+        self._ends = {mark: end for mark, end in self._ends.items() if end > now}
+        while len(self._ends) >= _MOST_SESSIONS:
+            del self._ends[next(iter(self._ends))]
+        self._ends[_digest(token)] = now + _SESSION
+        return token
+
+    def holds(self, token: str, now: float) -> bool:
+        return self._ends.get(_digest(token), 0.0) > now
+
+    def end(self, token: str) -> None:
+        self._ends.pop(_digest(token), None)
+
+    def clear(self) -> None:
+        """After the admin key has changed nobody is logged in."""
+        self._ends.clear()
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.sha256(text.encode(errors="replace")).digest()
+
+
+class Steward(Protocol):
+    """Who holds the configuration and can take another."""
+
+    source: Source
+
+    def reload(self) -> None: ...
+
+
+class Admin:
+    """Answers what stands below /admin."""
+
+    def __init__(self, relay: Relay, steward: Steward, keeper: Keeper) -> None:
+        self.relay = relay
+        self.steward = steward
+        self.keeper = keeper
+        self.generation = 1
+        self.started = time.time()
+        self.last_reload = ""
+        self.closing = False
+        self.sessions = Sessions()
+
+    async def handle(self, request: web.BaseRequest, path: str) -> web.StreamResponse:
+        """`path` is what stands behind /admin/."""
+        act = _ADMIN.get((request.method, path))
+        if act is None:
+            raise NotFound(f"{request.method} {request.path}: no such thing in /admin")
+        if path not in _OPEN:
+            self.require(request, write=request.method == "POST" or path == "file")
+        answer = await act(self, request)
+        if isinstance(answer, web.StreamResponse):
+            return answer
+        return web.Response(body=dumps(answer), headers={"Content-Type": "application/json"})
+
+    # Who may
+
+    def require(self, request: web.BaseRequest, write: bool = False) -> None:
+        """The admin key; without one only this machine, directly, and no page of another site.
+
+        And then only to look: whoever runs a program here could ask.
+        """
+        if not self.relay.plan.admin:
+            if write:
+                raise Forbidden("without an `admin_key` /admin only shows, it changes nothing")
+            require_direct(request)
+        elif not (self._has_key(request) or self._has_session(request, write)):
+            raise Unauthorized("the admin key is needed here")
+
+    def _has_key(self, request: web.BaseRequest) -> bool:
+        return any(self._is_key(key) for key in offered_keys(request))
+
+    def _is_key(self, key: str) -> bool:
+        return hmac.compare_digest(_digest(key), self.relay.plan.admin)
+
+    def _has_session(self, request: web.BaseRequest, write: bool) -> bool:
+        """The cookie of the page; to act, sent by the page itself and not by another site's."""
+        token = request.cookies.get(_COOKIE, "")
+        own = "X-Relay-Page" in request.headers  # which no other site may send along
+        return (own or not write) and self.sessions.holds(token, time.time())
+
+    async def entrance(self, request: web.BaseRequest) -> JSON:
+        """Whether the key is needed first; the page asks, so that it need not run into a 401."""
+        try:
+            self.require(request)
+        except Unauthorized:
+            return {"needed": True}
+        return {"needed": False}
+
+    async def login(self, request: web.BaseRequest) -> web.StreamResponse:
+        key = Wire(await self._body(request)).need("key", str)
+        now = time.time()
+        self.sessions.check(now)
+        if not self.relay.plan.admin or not self._is_key(key):
+            self.sessions.refuse(now)
+            raise Unauthorized("this is not the `admin_key`")
+        response = web.Response(body=b"{}", headers={"Content-Type": "application/json"})
+        response.set_cookie(
+            *(_COOKIE, self.sessions.begin(now)),
+            max_age=int(_SESSION),
+            path="/admin",
+            httponly=True,
+            samesite="Strict",
+            secure=request.secure,
+        )
+        return response
+
+    async def logout(self, request: web.BaseRequest) -> web.StreamResponse:
+        self.sessions.end(request.cookies.get(_COOKIE, ""))
+        response = web.Response(body=b"{}", headers={"Content-Type": "application/json"})
+        response.del_cookie(_COOKIE, path="/admin")
+        return response
+
+    async def _body(self, request: web.BaseRequest) -> JSON:
+        return Body(await read_body(request, self.relay.plan.config.server) or b"{}").wire
+
+    # What there is to see
+
+    async def status(self, request: web.BaseRequest) -> JSON:
+        """What is configured, what cools down, how the last reload went; no secret in it."""
+        plan, now, health = self.relay.plan, time.time(), self.relay.health
+        cooling = {
+            place.name: {"cause": mark.failure, "seconds": round(mark.until - now)}
+            for place, mark in health.marks.items()
+            if mark.until > now
+        }
+        return {
+            "version": __version__,
+            "generation": self.generation,
+            "started": round(self.started),
+            "uptime": round(now - self.started),
+            "running": len(self.relay.running),
+            "providers": [self._provider(provider) for provider in plan.providers.values()],
+            "cooling": cooling,
+            "busy": self.relay.balance.busy,
+            "state": self.keeper.trouble or "ok",
+            "last_reload": self.last_reload or None,
+            "file": str(self.steward.source.path or "") or None,
+            "may": bool(plan.admin),
+            "session": self._has_session(request, write=False),
+        }
+
+    def _provider(self, provider: Provider) -> JSON:
+        plans = [
+            {
+                "name": billing.name,
+                "speaks": list(billing.endpoints),
+                "credentials": [credential.name for credential in billing.credentials],
+            }
+            for billing in provider.plans
+        ]
+        off = provider.name in self.relay.health.disabled
+        return {"name": provider.name, "disabled": off, "plans": plans}
+
+    async def health(self, request: web.BaseRequest) -> JSON:
+        """What cools down and why, until when; and how well conversations stay where they are."""
+        health, now = self.relay.health, time.time()
+        return {
+            "now": round(now),
+            "marks": health.listed(now),
+            "sticky": health.sticky.counts,
+            "cache_lost": self.relay.caches.causes,
+        }
+
+    async def usage(self, request: web.BaseRequest) -> JSON:
+        """The days and the last hours of the store, and the latest requests."""
+        days = request.query.get("days", "7")
+        if not re.fullmatch(r"\d{1,3}", days):
+            raise BadRequest("days: expected a whole number")
+        store, zone, now = self.keeper.store, self.relay.plan.zone, time.time()
+        report = await usage_report(store, int(days), now, zone)
+        today = datetime.datetime.fromtimestamp(span_starts(now, zone)[1], zone).astimezone(zone)
+        return report | {"today": today.isoformat(), "recent": await store.recent()}
+
+    async def config(self, request: web.BaseRequest) -> JSON:
+        """The configuration in force, defaults and all, with what is secret left out."""
+        shown = _shown_config(self.relay.plan.config)
+        text = yaml.safe_dump(shown, sort_keys=False, allow_unicode=True, width=100)
+        return {"text": self.relay.plan.redacted(text)}
+
+    async def file(self, request: web.BaseRequest) -> JSON:
+        """The file itself, for who may change it."""
+        text = self.steward.source.again().text
+        return {"text": text, "digest": _digest(text).hex()}
+
+    async def events(self, request: web.BaseRequest) -> web.StreamResponse:
+        """What the log says, from a number on, and once a second what runs."""
+        number = request.headers.get("Last-Event-ID", request.query.get("since", "0"))
+        at = int(number) if number.isascii() and number.isdigit() else 0
+        feed, woken = self.relay.log.feed, asyncio.Event()
+        head = {"Content-Type": "text/event-stream", "Cache-Control": "no-store"}
+        response = web.StreamResponse(headers=head | {"X-Accel-Buffering": "no"})
+        leave = feed.watch(woken.set)
+        try:
+            await response.prepare(request)
+            while not self.closing:
+                woken.clear()
+                moments = feed.since(at)
+                at = moments[-1].number if moments else at
+                await response.write(b"".join(map(self._moment, moments)) + self._running())
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_TICK):
+                        await woken.wait()
+                        await asyncio.sleep(0.1)  # a busy relay is told in one go
+        finally:
+            leave()
+        return response
+
+    def _moment(self, moment: Moment) -> bytes:
+        line = moment_text(moment.kind, moment.data, self.relay.plan.zone)
+        said = sse(moment.data | {"line": line}, moment.kind)
+        return b"id: %d\n" % moment.number + said
+
+    def _running(self) -> bytes:
+        now = time.monotonic()
+        return sse_of([exchange.glance(now) for exchange in self.relay.running], "running")
+
+    # What can be done
+
+    async def reload(self, request: web.BaseRequest) -> JSON:
+        self.steward.reload()
+        if self.last_reload.startswith("failed: "):
+            raise BadRequest(self.last_reload.removeprefix("failed: "))
+        return {"said": self.last_reload, "generation": self.generation}
+
+    async def save(self, request: web.BaseRequest) -> JSON:
+        """Another text for the file: checked first, and nothing is changed if anything is wrong."""
+        asked = Wire(await self._body(request))
+        source = self.steward.source.again()
+        if (known := asked.want("digest", str)) and known != _digest(source.text).hex():
+            raise BadRequest("the file was changed by somebody else meanwhile; look at it again")
+        source = source._replace(text=asked.need("text", str))
+        try:
+            load(source)
+        except ConfigError as error:
+            raise BadRequest(error.message) from error
+        await asyncio.to_thread(source.save)
+        self.relay.log.event("info", "the configuration file was changed from the page")
+        return await self.reload(request)
+
+    async def clear(self, request: web.BaseRequest) -> JSON:
+        """Marks taken away: `{"name": NAME}` of a mark or a provider, or `{"all": true}`."""
+        asked = Wire(await self._body(request))
+        everything, name = asked.want("all", bool), asked.want("name", str)
+        if bool(everything) == bool(name):
+            raise BadRequest("say which marks: a `name`, or `all`: true")
+        cleared = self.relay.health.clear(name or "")
+        self.relay.log.event("info", "marks cleared", names=cleared or ["none"])
+        return {"cleared": cleared}
+
+    async def disable(self, request: web.BaseRequest) -> JSON:
+        """A provider left out until the next reload, or used again."""
+        asked = Wire(await self._body(request))
+        name, off = asked.need("provider", str), asked.want("disabled", bool)
+        if name.lower() not in self.relay.plan.providers:
+            raise NotFound(f"no provider is called {name!r}")
+        disabled = self.relay.health.disabled
+        (disabled.discard if off is False else disabled.add)(name)
+        said = "used again" if off is False else "left out until the next reload"
+        self.relay.log.event("warning", f"provider {said}", provider=name)
+        return {"said": said, "disabled": sorted(disabled)}
+
+    async def abandon(self, request: web.BaseRequest) -> JSON:
+        """Give up an attempt that says nothing, so that the next target is tried."""
+        id = Wire(await self._body(request)).need("id", str)
+        exchange = next((each for each in self.relay.running if each.id == id), None)
+        if exchange is None:
+            raise NotFound(f"no request {id!r} is running")
+        if not exchange.abandon():
+            raise BadRequest("it has begun to answer, or is not waiting for a provider just now")
+        return {"said": "given up"}
+
+
+_ADMIN: Final[dict[tuple[str, str], Callable[[Admin, web.BaseRequest], Awaitable[Any]]]] = {
+    ("GET", ""): Admin.status,
+    ("GET", "status"): Admin.status,
+    ("GET", "health"): Admin.health,
+    ("GET", "usage"): Admin.usage,
+    ("GET", "config"): Admin.config,
+    ("GET", "file"): Admin.file,
+    ("GET", "events"): Admin.events,
+    ("GET", "login"): Admin.entrance,
+    ("POST", "login"): Admin.login,
+    ("POST", "logout"): Admin.logout,
+    ("POST", "reload"): Admin.reload,
+    ("POST", "file"): Admin.save,
+    ("POST", "health/clear"): Admin.clear,
+    ("POST", "disable"): Admin.disable,
+    ("POST", "abandon"): Admin.abandon,
+}
+ADMIN_PATHS: Final = tuple((method, f"/admin/{path}".rstrip("/")) for method, path in _ADMIN)
+
+
+def require_direct(request: web.BaseRequest) -> None:
+    """This machine, and no proxy between."""
+    require_loopback(request)
+    if any(name.lower().startswith(("forwarded", "x-forwarded-")) for name in request.headers):
+        raise Forbidden("without an `admin_key` this is not answered through a proxy")
+
+
+# Keys of the configuration whose values nobody is shown.
+_HIDDEN: Final = frozenset(("key", "api_key", "admin_key"))
+
+
+def _shown_config(value: Any, name: str = "") -> Any:
+    """A configuration as plain values: what is as by default left out, secrets hidden."""
+    if name in _HIDDEN and value:
+        return "[secret]"
+    if dataclasses.is_dataclass(value):
+        fields = ((spec, getattr(value, spec.name)) for spec in dataclasses.fields(value))
+        said = {spec.name: each for spec, each in fields if each != spec.default}
+        empty: tuple[object, ...] = (None, (), {})
+        return {key: _shown_config(v, key) for key, v in said.items() if v not in empty}
+    if isinstance(value, Mapping):
+        # "key" is a limit's or a condition's name here, not a secret's
+        return {str(key): _shown_config(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_shown_config(each) for each in value]
+    plain = isinstance(value, str | int | float | bool) or value is None
+    return value if plain else str(value)
+
+
+# ==== 41. Operations ==========================================================
 # Which path is whose, and what is not a model's answer: probes, lists, status.  No probe ever
 # calls a provider.
 
@@ -14951,7 +15869,6 @@ Handler: TypeAlias = Callable[["Operations", web.BaseRequest], Awaitable[web.Str
 # /v1 makes a client ask for /v1/v1/messages, one without it for /chat/completions.
 _VERSIONS: Final = re.compile(r"^(/v1(?:beta1?|alpha)?)+(?=/|$)")
 _LATER_PATHS: Final = re.compile(r"/models/[^/]+:\w+")
-_STATUS_PATHS: Final = ("/admin", "/admin/status")
 _EXPOSITIONS: Final = {
     False: "text/plain; version=0.0.4; charset=utf-8",
     True: "application/openmetrics-text; version=1.0.0; charset=utf-8",
@@ -14961,14 +15878,12 @@ _EXPOSITIONS: Final = {
 class Operations:
     """Finds the handler of a path."""
 
-    def __init__(self, relay: Relay, keeper: Keeper) -> None:
+    def __init__(self, relay: Relay, admin: Admin, keeper: Keeper) -> None:
         self.relay = relay
+        self.admin = admin
         self.forwarding = Forwarding(relay)
         self.keeper = keeper
         self.draining = False
-        self.generation = 1
-        self.started = time.time()
-        self.last_reload = ""
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         path = _VERSIONS.sub("", request.path.rstrip("/")) or "/"
@@ -14986,6 +15901,8 @@ class Operations:
             return await serve(request, dialect)
         if request.method == "POST" and forwards(path):
             return await self.forwarding.by_model(request, path)
+        if path == "/admin" or path.startswith("/admin/"):
+            return await self.admin.handle(request, path.removeprefix("/admin").lstrip("/"))
         if request.path.startswith("/p/"):
             return await self.forwarding.raw(request, request.raw_path.removeprefix("/p/"))
         return self._other(request, path)
@@ -14993,8 +15910,6 @@ class Operations:
     def _other(self, request: web.BaseRequest, path: str) -> web.StreamResponse:
         if request.method in ("GET", "HEAD") and path.startswith("/models/"):
             return self._one_model(request, urllib.parse.unquote(path.removeprefix("/models/")))
-        if path in _STATUS_PATHS and request.method == "GET":
-            return self.status(request)
         if (path, request.method) == ("/responses", "GET"):
             # Codex tries a WebSocket first; at this it falls back at once, without it after 6 s
             raise NoWebSocket("no WebSocket here; send POST /v1/responses instead")
@@ -15031,7 +15946,11 @@ class Operations:
             return web.json_response({"status": "draining"}, status=503)
         if not self.relay.plan.providers:
             return web.json_response({"status": "no active provider"}, status=503)
-        ready = {"status": "ready", "generation": self.generation, "degraded": self.degraded()}
+        ready = {
+            "status": "ready",
+            "generation": self.admin.generation,
+            "degraded": self.degraded(),
+        }
         return web.json_response(ready)
 
     def degraded(self) -> list[str]:
@@ -15039,7 +15958,7 @@ class Operations:
         causes = self._cooling()
         cooling = ", ".join(f"{count} {cause}" for cause, count in sorted(causes.items()))
         states = {
-            "the last reload failed": self.last_reload.startswith("failed"),
+            "the last reload failed": self.admin.last_reload.startswith("failed"),
             f"cooling down: {cooling}": bool(causes),
             "log lines are lost": self.relay.log.sink.losing,
             "the state store is down": bool(self.keeper.trouble),
@@ -15068,118 +15987,30 @@ class Operations:
         vitals.ready.set(0 if self.draining or not plan.providers else 1)
         vitals.running.set(len(self.relay.running))
         vitals.cooling.set_all(self._cooling())
-        vitals.generation.set(self.generation)
-        vitals.reloaded.set(0 if self.last_reload.startswith("failed") else 1)
+        vitals.generation.set(self.admin.generation)
+        vitals.reloaded.set(0 if self.admin.last_reload.startswith("failed") else 1)
         vitals.lost_lines.reach(self.relay.log.sink.dropped)
-        vitals.began.set(self.started)
+        vitals.began.set(self.admin.started)
         vitals.processor.reach(time.process_time())
         with contextlib.suppress(OSError):  # where there is no /proc
             pages = int(Path("/proc/self/statm").read_text().split()[1])
             vitals.memory.set(pages * os.sysconf("SC_PAGE_SIZE"))
             vitals.descriptors.set(len(os.listdir("/proc/self/fd")))
 
-    async def usage(self, request: web.BaseRequest) -> web.StreamResponse:
-        """The days and the last hours of the store, and the latest requests."""
-        try:
-            self._require_admin(request)
-            days = request.query.get("days", "7")
-            if not re.fullmatch(r"\d{1,3}", days):
-                raise BadRequest("days: expected a whole number")
-            store, zone = self.keeper.store, self.relay.plan.zone
-            body = await usage_report(store, int(days), time.time(), zone)
-            body["recent"] = await store.recent()
-        except RelayError as error:
-            return refused(request, error)
-        return web.json_response(body, dumps=_json_text)
-
     async def root(self, request: web.BaseRequest) -> web.StreamResponse:
-        return web.Response(text=f"relay {__version__}\n")
-
-    def status(self, request: web.BaseRequest) -> web.StreamResponse:
-        """What is configured, what cools down, how the last reload went; no secret in it."""
-        self._require_admin(request)
-        plan, now = self.relay.plan, time.time()
-        marks = {
-            place.name: {"cause": mark.failure, "seconds": round(mark.until - now)}
-            for place, mark in self.relay.health.marks.items()
-            if mark.until > now
-        }
-        body = {
-            "version": __version__,
-            "generation": self.generation,
-            "uptime": round(now - self.started),
-            "running": len(self.relay.running),
-            "providers": {
-                p.name: {"plans": [b.name for b in p.plans]} for p in plan.providers.values()
-            },
-            "cooling": marks,
-            "busy": self.relay.balance.busy,
-            "state": self.keeper.trouble or "ok",
-            "last_reload": self.last_reload or None,
-        }
-        return web.json_response(body, dumps=_json_text)
+        return web.Response(body=PAGE, headers=PAGE_HEADERS)
 
     def _require_admin_or_loopback(self, request: web.BaseRequest) -> None:
         try:
-            self._require_admin(request)
+            self.admin.require(request)
         except Unauthorized:
             try:
-                _require_direct(request)
+                require_direct(request)
             except Forbidden:
                 raise Unauthorized("this is for the same machine, or for the admin key") from None
 
-    async def health(self, request: web.BaseRequest) -> web.StreamResponse:
-        """What cools down and why, until when; and how well conversations stay where they are."""
-        self._require_admin(request)
-        health, now = self.relay.health, time.time()
-        body = {
-            "now": round(now),
-            "marks": health.listed(now),
-            "sticky": health.sticky.counts,
-            "cache_lost": self.relay.caches.causes,
-        }
-        return web.json_response(body, dumps=_json_text)
-
-    async def clear_health(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Marks taken away: `{"name": NAME}` of a mark or a provider, or `{"all": true}`."""
-        self._require_admin(request, write=True)
-        asked = Wire(await self._admin_body(request))
-        everything, name = asked.want("all", bool), asked.want("name", str)
-        if bool(everything) == bool(name):
-            raise BadRequest("say which marks: a `name`, or `all`: true")
-        cleared = self.relay.health.clear(name or "")
-        self.relay.log.event("info", "marks cleared", names=cleared or ["none"])
-        return web.json_response({"cleared": cleared}, dumps=_json_text)
-
-    async def _admin_body(self, request: web.BaseRequest) -> JSON:
-        """The JSON object that an /admin request brings along."""
-        body = await read_body(request, self.relay.plan.config.server)
-        return Body(body or b"{}").wire
-
-    def _require_admin(self, request: web.BaseRequest, write: bool = False) -> None:
-        """The admin key; without one only this machine, directly, and no page of another site.
-
-        And then only to look: whoever runs a program here could ask.
-        """
-        if admin := self.relay.plan.admin:
-            digests = [hashlib.sha256(key.encode()).digest() for key in offered_keys(request)]
-            if not any(hmac.compare_digest(digest, admin) for digest in digests):
-                raise Unauthorized("the admin key is needed here")
-            return
-        if write:
-            raise Forbidden("without an `admin_key` /admin only shows, it changes nothing")
-        _require_direct(request)
-
-
-def _require_direct(request: web.BaseRequest) -> None:
-    require_loopback(request)
-    if any(name.lower().startswith(("forwarded", "x-forwarded-")) for name in request.headers):
-        raise Forbidden("without an `admin_key` this is not answered through a proxy")
-
 
 _HANDLERS: Final[dict[tuple[str, str], Handler]] = {
-    ("GET", "/admin/health"): Operations.health,
-    ("POST", "/admin/health/clear"): Operations.clear_health,
     ("GET", "/models"): Operations.models,
     ("HEAD", "/models"): Operations.models,
     ("GET", "/healthz"): Operations.alive,
@@ -15187,7 +16018,6 @@ _HANDLERS: Final[dict[tuple[str, str], Handler]] = {
     ("GET", "/readyz"): Operations.ready,
     ("HEAD", "/readyz"): Operations.ready,
     ("GET", "/metrics"): Operations.metrics,
-    ("GET", "/admin/usage"): Operations.usage,
     ("GET", "/"): Operations.root,
     ("HEAD", "/"): Operations.root,
     ("GET", "/api/hello"): Operations.root,
@@ -15224,42 +16054,11 @@ def refused(request: web.BaseRequest, error: RelayError) -> web.Response:
     return web.Response(body=body, status=dialect.status(error), headers=headers)
 
 
-# ==== 38. Server ==============================================================
+# ==== 42. Server ==============================================================
 # Four verbs in a row: start, run, drain, stop.  SIGHUP builds another plan and swaps it in one
 # assignment, or says everything that is wrong and changes nothing.  SIGTERM and SIGINT stop
 # accepting, let streams finish within the grace period, and end what is left in the client's
 # own words; a second signal skips the wait.
-
-
-class Source(NamedTuple):
-    """Where the configuration comes from: a file, or text made here; and what overrides it."""
-
-    path: Path | None
-    text: str
-    listen: str | None = None
-
-    def again(self) -> Source:
-        """The file as it is now."""
-        return self._replace(text=self.path.read_text()) if self.path else self
-
-
-def load(source: Source) -> Plan:
-    """A configuration as a plan; ConfigError with everything that is wrong with it."""
-    name = str(source.path or "config")
-    reading = Reading(
-        name,
-        os.environ,
-        lambda file: Path(file).read_text(),
-        zoneinfo.ZoneInfo,
-        lambda module: importlib.util.find_spec(module) is not None,
-    )
-    config = read_config(source.text, reading)
-    if source.listen:
-        config = replace(config, listen=(source.listen,))
-    plan = compile_plan(config, reading)
-    if problems := reading.problems():
-        raise ConfigError(problems)
-    return plan
 
 
 def state_place(state: str, source: Source, env: Mapping[str, str]) -> str:
@@ -15388,7 +16187,8 @@ class Server:
         upstream = Upstream(lean=os.environ.get("RELAY_UPSTREAM") != "aiohttp")
         self.relay = Relay(plan, upstream, log, keepalive)
         self.keeper = self._keeper(state_place(plan.config.state, source, os.environ))
-        self.operations = Operations(self.relay, self.keeper)
+        self.admin = Admin(self.relay, self, self.keeper)
+        self.operations = Operations(self.relay, self.admin, self.keeper)
         self._server = Listener(self.operations.handle, lambda: self.relay.plan.config.server)
         self._runner = web.ServerRunner(self._server, shutdown_timeout=1.0)
 
@@ -15460,26 +16260,26 @@ class Server:
                     raise ConfigError([f"{self.source.path}: {name} needs a restart to change"])
         except (ConfigError, OSError, UnicodeDecodeError) as error:
             problems = list(error.problems) if isinstance(error, ConfigError) else [str(error)]
-            self.operations.last_reload = "failed: " + "; ".join(problems)
+            self.admin.last_reload = "failed: " + "; ".join(problems)
             self.relay.metrics.vitals.reloads.add(1, "refused")
             self.log.event("error", "reload failed, nothing changed", problems=problems)
             return
         self.relay.plan = plan
         forgotten = self.relay.health.keep(plan)
-        self.log = self.relay.log = Log(plan.config.log, plan.zone, self.log.sink)
+        self.log = self.relay.log = Log(plan.config.log, plan.zone, self.log.sink, self.log.feed)
+        self.admin.generation += 1
         self.relay.limits.keep(("", *plan.config.keys))
-        self.operations.generation += 1
         changed = changes(old, plan.config)
         changed += [f"mark on {name}: forgotten" for name in forgotten]
-        self.operations.last_reload = "; ".join(changed) or "nothing changed"
+        self.admin.last_reload = "; ".join(changed) or "nothing changed"
         self.relay.metrics.vitals.reloads.add(1, "taken")
         self.log.event(
-            "info", "reloaded", generation=self.operations.generation, changes=changed or ["none"]
+            "info", "reloaded", generation=self.admin.generation, changes=changed or ["none"]
         )
 
     async def drain(self) -> None:
         """No new connections; what runs may finish within the grace period."""
-        self.operations.draining = True
+        self.operations.draining = self.admin.closing = True
         running, grace = len(self.relay.running), self.relay.plan.config.server.grace
         self.log.event("info", "stopping", running=running, grace=f"{grace:g} s")
         for site in self._runner.sites:
@@ -15530,7 +16330,7 @@ def _remove_stale_socket(path: str) -> None:
             Path(path).unlink()
 
 
-# ==== 39. Grafana =============================================================
+# ==== 43. Grafana =============================================================
 # A dashboard of the metrics, ready for import: a row of this table for each panel.  A test holds
 # its queries to names that exist, and lets Prometheus's own tool read them.
 
@@ -15662,7 +16462,7 @@ def _panel(place: int, panel: Panel, source: JSON) -> JSON:
     }
 
 
-# ==== 40. Console =============================================================
+# ==== 44. Console =============================================================
 # A running relay, asked by a command: at the address it listens on, with the admin key, both of
 # the file that it was started with.  Whoever asks need not have the providers' keys in the
 # environment, nor need the file be without mistakes: the relay that runs may be older than they.
@@ -15729,7 +16529,7 @@ def console_of(source: Source) -> Console:
     return console
 
 
-# ==== 41. Launch ==============================================================
+# ==== 45. Launch ==============================================================
 # A tool as relay's child.  It gets the terminal: both stay in one process group, so what is
 # typed reaches it, Ctrl-C and Ctrl-Z included, and what is sent to relay alone is passed on.
 # If nobody serves at the configured address, a relay does for as long as the child lives.
@@ -15847,7 +16647,191 @@ async def serving(plan: Plan, source: Source, log: Log) -> AsyncIterator[str]:
         await server.stop()
 
 
-# ==== 42. Command line ========================================================
+# ==== 46. Watch ===============================================================
+# `relay logs` and `relay top`: what the log says and what runs, from a relay that is asked for its
+# events.  What the screen shows is worked out from values alone; only `_Screen` knows a terminal.
+
+
+async def watched(console: Console) -> AsyncIterator[tuple[str, Any]]:
+    """(kind, data) of every event, the last 500 first; ends when the relay does."""
+    decoder = SSEDecoder()
+    async with console.session() as session:
+        try:
+            reply = await session.get("/admin/events?since=0")
+            if reply.status != 200:
+                raise RelayError(said_in(await reply.read(), reply.status).message)
+            async for block in reply.content.iter_any():
+                for event in decoder.feed(block):
+                    yield event.event, loads(event.data)
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise RelayError(f"the relay at {console.listen} is gone") from error
+
+
+async def follow(console: Console, wanted: Mapping[str, str], on: bool) -> None:
+    """Print the log's lines whose fields are as `wanted`; with `on` those to come as well."""
+    async for kind, data in watched(console):
+        if kind == "running":
+            if not on:
+                return
+        elif all(glob_matches(glob, str(data.get(name) or "")) for name, glob in wanted.items()):
+            print(data["line"], flush=True)
+
+
+SORTS: Final[dict[str, Callable[[JSON], Any]]] = {
+    "time": lambda request: -request["ms"],
+    "silence": lambda request: -request.get("silent_ms", 0),
+    "tokens": lambda request: -(request.get("tokens_out") or 0),
+    "model": lambda request: request["model"] or "",
+}
+_TOP_KEYS: Final = "q quit   s sort   j/k choose   a abandon   p pause"
+
+
+@dataclass(slots=True)
+class Top:
+    """What `relay top` knows."""
+
+    running: list[JSON] = field(default_factory=list)
+    recent: list[JSON] = field(default_factory=list)
+    marks: list[JSON] = field(default_factory=list)
+    sort: str = "time"
+    chosen: str = ""  # the id of a running request
+    paused: bool = False
+    said: str = ""
+
+    def take(self, kind: str, data: Any) -> None:
+        if kind == "request":
+            self.recent = [*self.recent[-99:], data]
+        elif kind == "running" and not self.paused:
+            self.running = sorted(data, key=SORTS[self.sort])
+            if self.chosen not in (request["id"] for request in self.running):
+                self.chosen = self.running[0]["id"] if self.running else ""
+
+    def choose(self, step: int) -> None:
+        ids = [request["id"] for request in self.running]
+        if ids:
+            at = ids.index(self.chosen) if self.chosen in ids else 0
+            self.chosen = ids[max(0, min(len(ids) - 1, at + step))]
+
+    def lines(self, width: int, height: int) -> list[str]:
+        """The screen, in so many columns and lines."""
+        said = f"relay top   {len(self.running)} running   sorted by {self.sort}"
+        said += "   paused" if self.paused else ""
+        lines = [said + (f"   {self.said}" if self.said else ""), ""]
+        rows = [_TOP_HEAD, *(_top_row(r, r["id"] == self.chosen) for r in self.running)]
+        room = max(0, height - len(lines) - len(rows) - len(self.marks) - 4)
+        finished = self.recent[-room:][::-1] if room else []
+        rows += [_top_row(record, False) for record in finished]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines += ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+        lines += [""] + [f"cooling: {m['name']}, {m['cause']}: {m['said']}" for m in self.marks]
+        lines = [*lines[: height - 1], *[""] * (height - 1 - len(lines)), _TOP_KEYS]
+        return [_plain_line(line)[:width] for line in lines]
+
+
+_TOP_HEAD: Final = (
+    *(" ", "state", "key", "model", "target", "first", "time", "silent", "in", "cached", "out"),
+    *("tok/s", "cost"),
+)
+
+
+def _top_row(request: JSON, chosen: bool) -> tuple[str, ...]:
+    """A request that runs, or one that is over."""
+    runs = "begun" in request
+    state = ("answers" if request["begun"] else "waits") if runs else request["code"]
+    first, total = request.get("first_ms"), request["ms"]
+    out, read = request.get("tokens_out"), request.get("cache_read")
+    into, cost = request.get("tokens_in"), request.get("cost")
+    writing = (total - first) / 1000 if out and first is not None else 0
+    return (
+        ">" if chosen else " ",
+        state,
+        request.get("key") or "-",
+        (request["model"] or "-")[:28],
+        (request["target"] or "-")[:36],
+        "" if first is None else f"{first / 1000:.1f}s",
+        f"{total / 1000:.1f}s",
+        f"{request['silent_ms'] / 1000:.0f}s" if runs else "",
+        "" if into is None else str(into),
+        f"{100 * read / into:.0f}%" if into and read else "",
+        "" if out is None else str(out),
+        f"{out / writing:.0f}" if out and writing >= 0.1 else "",
+        f"{cost:.4f}" if cost else "",
+    )
+
+
+def _plain_line(text: str) -> str:
+    return re.sub(r"[\x00-\x1f\x7f-\x9f]", "?", text)
+
+
+class _Screen:
+    """A terminal's second screen, without line editing, and as it was again afterwards."""
+
+    def __enter__(self) -> _Screen:
+        import termios  # not everywhere, and needed nowhere else
+        import tty
+
+        self._before = termios.tcgetattr(sys.stdin)
+        tty.setcbreak(sys.stdin)
+        sys.stdout.write("\x1b[?1049h\x1b[?25l")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        import termios
+
+        sys.stdout.write("\x1b[?25h\x1b[?1049l")
+        sys.stdout.flush()
+        termios.tcsetattr(sys.stdin, termios.TCSADRAIN, self._before)
+
+    def draw(self, top: Top) -> None:
+        lines = top.lines(*shutil.get_terminal_size())
+        sys.stdout.write("\x1b[H" + "\r\n".join(f"{line}\x1b[K" for line in lines) + "\x1b[J")
+        sys.stdout.flush()
+
+
+async def show_top(console: Console) -> None:
+    """The live table, until q."""
+    top, keys = Top(), asyncio.Queue[str]()
+    loop = asyncio.get_running_loop()
+
+    async def events() -> None:
+        async for kind, data in watched(console):
+            top.take(kind, data)
+            if kind == "running":
+                top.marks = (await console.ask("GET", "/admin/health"))["marks"]
+                screen.draw(top)
+
+    with _Screen() as screen:
+        loop.add_reader(sys.stdin, lambda: keys.put_nowait(os.read(sys.stdin.fileno(), 1).decode()))
+        watching = asyncio.create_task(events())
+        watching.add_done_callback(lambda _: keys.put_nowait("q"))
+        try:
+            while (key := await keys.get()) not in ("q", "\x04", ""):
+                await _press(top, key, console)
+                screen.draw(top)
+        finally:
+            loop.remove_reader(sys.stdin)
+            watching.cancel()
+    if watching.done() and not watching.cancelled():
+        watching.result()
+
+
+async def _press(top: Top, key: str, console: Console) -> None:
+    if key == "s":
+        names = list(SORTS)
+        top.sort = names[(names.index(top.sort) + 1) % len(names)]
+        top.running.sort(key=SORTS[top.sort])
+    elif key in ("j", "k"):
+        top.choose(1 if key == "j" else -1)
+    elif key == "p":
+        top.paused = not top.paused
+    elif key == "a" and top.chosen:
+        try:
+            top.said = (await console.ask("POST", "/admin/abandon", {"id": top.chosen}))["said"]
+        except RelayError as error:
+            top.said = error.message
+
+
+# ==== 47. Command line ========================================================
 # Arguments to a running server, or to an answer on paper.
 
 DEMO_CONFIG: Final = """\
@@ -16062,6 +17046,36 @@ _RUN_OPTIONS: Final = _TOOL_OPTIONS | {
 }
 
 
+def command_logs(args: argparse.Namespace) -> int:
+    """The last lines of the log of the relay that runs, and with -f those to come."""
+    wanted = {name: said for name in ("key", "provider", "code") if (said := getattr(args, name))}
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(follow(console_of(find_config(args)), wanted, args.follow))
+    return 0
+
+
+def command_top(args: argparse.Namespace) -> int:
+    """The live table; where there is no terminal, what it would show now."""
+    console = console_of(find_config(args))
+    with contextlib.suppress(KeyboardInterrupt):
+        if sys.stdin.isatty() and sys.stdout.isatty():
+            asyncio.run(show_top(console))
+        else:
+            print("\n".join(asyncio.run(_once(console))))
+    return 0
+
+
+async def _once(console: Console) -> list[str]:
+    top = Top()
+    async for kind, data in watched(console):
+        top.take(kind, data)
+        if kind == "running":
+            break
+    top.marks = (await console.ask("GET", "/admin/health"))["marks"]
+    lines = [line for line in top.lines(200, 60) if line]
+    return lines[:-1]  # nobody can press a key here
+
+
 def command_key(args: argparse.Namespace) -> int:
     """A new key and its hash, which is all that the file needs."""
     key = "rk-" + secrets.token_urlsafe(32)
@@ -16201,6 +17215,17 @@ COMMANDS: Final[dict[str, Command]] = {
         command_env, "print what a coding tool needs to use relay", "client", _ENV_OPTIONS
     ),
     "run": Command(command_run, "run a coding tool through relay", "client", _RUN_OPTIONS),
+    "top": Command(command_top, "show what runs at the relay that runs, live"),
+    "logs": Command(
+        command_logs,
+        "show the log of the relay that runs",
+        options={
+            "--follow": {"action": "store_true", "help": "go on with what comes"},
+            "--key": {"metavar": "GLOB", "help": "only of this key"},
+            "--provider": {"metavar": "GLOB", "help": "only of this provider"},
+            "--code": {"metavar": "GLOB", "help": "only with this termination code"},
+        },
+    ),
     "key": Command(command_key, "make a key for a client"),
     "grafana": Command(command_grafana, "print a Grafana dashboard of relay's metrics"),
     "usage": Command(
