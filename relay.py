@@ -15090,8 +15090,8 @@ td { padding: .25rem .6rem .25rem 0; border-top: 1px solid var(--line); vertical
 .tile { border: 1px solid var(--line); border-radius: 8px; padding: .5rem .75rem }
 .tile b { display: block; font-size: 1.35rem; font-variant-numeric: tabular-nums }
 .bar { display: flex; flex-wrap: wrap; gap: .5rem; align-items: center; margin-bottom: .5rem }
-button, select, input { font: inherit; vertical-align: middle; color: inherit; background: var(--page);
-  padding: .3rem .6rem; border: 1px solid var(--line); border-radius: 6px;
+button, select, input { font: inherit; color: inherit; vertical-align: middle;
+  background: var(--page); padding: .3rem .6rem; border: 1px solid var(--line); border-radius: 6px;
   min-height: 2.1rem; max-width: 100% }
 button { cursor: pointer } button:disabled { opacity: .5; cursor: default }
 button.main { background: var(--accent); border-color: var(--accent); color: #fff }

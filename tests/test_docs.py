@@ -92,6 +92,7 @@ FAILED_BECAUSE = {
     "moderation": "it refuses the content",
     "too_long": "the model cannot read that much",
     "bad_request": "it does not accept the request",
+    "disabled": "the admin left it out, until the next reload",
 }
 
 
