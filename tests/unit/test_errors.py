@@ -79,6 +79,7 @@ TOLD = {
     "moderation": (400, "bad_request", False),
     "too_long": (400, "context_length", False),
     "bad_request": (400, "bad_request", False),
+    "disabled": (503, "unavailable", True),
 }
 
 
@@ -96,7 +97,7 @@ def test_only_a_plan_that_is_used_up_or_over_opens_the_next() -> None:
 
 def test_what_is_the_requests_own_fault_marks_nobody() -> None:
     unmarked = {name for name, row in relay.FAILURES.items() if row.scope == "request"}
-    assert unmarked == {"client_rejected", "moderation", "too_long", "bad_request"}
+    assert unmarked == {"client_rejected", "moderation", "too_long", "bad_request", "disabled"}
     assert {name for name, row in relay.FAILURES.items() if row.cool == 0} == unmarked
 
 
