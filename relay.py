@@ -15,8 +15,8 @@ A request goes
               (who)    (where)  (failover)               (bytes) (usage, log)
 
 The rule of this file: code refers only to what stands above it.  First come values
-(sections 1-19: pure; no await, no clock, no socket), then memory (20-28: synchronous, told
-the time), then I/O (29-47).  To follow one request start at `Relay.handle` and read upward.
+(sections 1-19: pure; no await, no clock, no socket), then memory (20-29: synchronous, told
+the time), then I/O (30-51).  To follow one request start at `Relay.handle` and read upward.
 
 Contents
      1. Errors                what can go wrong, and what it means
@@ -44,28 +44,32 @@ Contents
     23. Ledger                what was used, by the hour and by the day
     24. Limits                who may ask now: rates, concurrency, budgets
     25. Cache ledger          why a prompt cache was missed
-    26. Verdict               what a client is told when nothing worked
-    27. Metrics               what is counted, in Prometheus's words
-    28. Feed                  what happens, for whoever watches
-    29. Log                   one line per request
-    30. State                 where usage and budgets outlive the process
-    31. Connections           HTTP/1.1 to providers, lean
-    32. Upstream              one HTTP exchange with a provider
-    33. Demo                  the embedded provider
-    34. Client                who asks; the body read, the answer written
-    35. Exchange              one request and how it goes out
-    36. Relay                 from accept to settle
-    37. Forwarding            what is passed on unread: embeddings, images, audio, /p/
-    38. Page                  the dashboard
-    39. Source                where a configuration comes from
-    40. Admin                 what relay knows of itself, and what can be done to it
-    41. Operations            which path is whose; probes, lists, status
-    42. Server                sockets, signals, reload, drain
-    43. Grafana               a dashboard of the metrics
-    44. Console               a running relay, asked by a command
-    45. Launch                a tool as relay's child
-    46. Watch                 the log and what runs, in a terminal
-    47. Command line          the commands as a table
+    26. Notes                 what relays tell one another of health
+    27. Verdict               what a client is told when nothing worked
+    28. Metrics               what is counted, in Prometheus's words
+    29. Feed                  what happens, for whoever watches
+    30. Log                   one line per request
+    31. State                 where usage and budgets outlive the process
+    32. SQLite                the store in a file
+    33. Redis                 the store that many machines share
+    34. Keeper                memory and the store kept in step
+    35. Connections           HTTP/1.1 to providers, lean
+    36. Upstream              one HTTP exchange with a provider
+    37. Demo                  the embedded provider
+    38. Client                who asks; the body read, the answer written
+    39. Exchange              one request and how it goes out
+    40. Relay                 from accept to settle
+    41. Forwarding            what is passed on unread: embeddings, images, audio, /p/
+    42. Page                  the dashboard
+    43. Source                where a configuration comes from
+    44. Admin                 what relay knows of itself, and what can be done to it
+    45. Operations            which path is whose; probes, lists, status
+    46. Server                sockets, signals, reload, drain
+    47. Grafana               a dashboard of the metrics
+    48. Console               a running relay, asked by a command
+    49. Launch                a tool as relay's child
+    50. Watch                 the log and what runs, in a terminal
+    51. Command line          the commands as a table
 """
 
 from __future__ import annotations
@@ -174,6 +178,7 @@ __version__ = "0.1.0"
 #       NotYet              501    understood, but not supported by this version
 #       NoTarget            503    every target failed or is cooling down
 #         ShuttingDown      503    it ran longer than server.grace allows
+#       StateDown           503    the shared budgets are out of reach: state_fail_closed
 #       UpstreamError       ...    one attempt failed; its failure class says the rest
 
 
@@ -340,6 +345,10 @@ OF_THE_REQUEST: Final = frozenset({"moderation", "too_long", "bad_request"})
 
 class ShuttingDown(NoTarget):
     code = "DR"
+
+
+class StateDown(RelayError):
+    status, kind, code = 503, "unavailable", "SD"
 
 
 class UpstreamError(RelayError):
@@ -8912,14 +8921,14 @@ def _rule(site: Site) -> tuple[RuleConfig, ...]:
 
 def _state(site: Site) -> str:
     text = site.text()
-    if re.fullmatch(r"rediss?://.+", text):
-        raise _Wrong("redis is not supported yet")
-    if not re.fullmatch(r"memory|sqlite:.+", text):
+    if not re.fullmatch(r"memory|sqlite:.+|rediss?://.+", text):
         raise _Wrong(f"expected {{kind}}, got {site.shape()}")
+    if text.startswith("redis") and not site.reading.installed("redis"):
+        raise _Wrong("Redis needs one more package: pip install 'redis>=5'")
     return text
 
 
-STATE: Final = Kind("memory or sqlite:PATH", _state, NAMES_SCHEMA)
+STATE: Final = Kind("memory, sqlite:PATH or redis://...", _state, NAMES_SCHEMA)
 PROVIDER: Final = Kind("mapping", _provider, {"$ref": "#/$defs/ProviderConfig"})
 RULE: Final = Kind(
     "a target, a list of targets, or a mapping with `to`",
@@ -8955,8 +8964,11 @@ class Config:
     default: str | None = option(TEXT, "The target of names nothing else matches.")
     state: str = option(
         STATE,
-        "Where usage, budgets and cooldowns are kept; else $STATE_DIRECTORY or beside it.",
+        "Where usage, budgets and cooldowns are kept; a file beside this one by default.",
         "",
+    )
+    state_fail_closed: bool = option(
+        FLAG, "Refuse keys with budgets while Redis is down, rather than count alone.", False
     )
     log: LogConfig = option(table(LogConfig), "What is written, and how.", LogConfig())
     record: None = later("The flight recorder.")
@@ -9081,6 +9093,9 @@ def _table_schema(cls: Any) -> JSON:
 
 MONEY: Final = 10**9  # billionths in one
 FREE: Final = PriceConfig()
+# Of one request: whatever a provider says, sums stay within 64 bits.
+_MOST_COST: Final = 10**6 * MONEY
+_MOST_TOKENS: Final = 10**9
 
 
 def cost(usage: Usage, price: PriceConfig) -> int:
@@ -9089,7 +9104,13 @@ def cost(usage: Usage, price: PriceConfig) -> int:
     write = price.input if price.cache_write is None else price.cache_write
     fresh = max(0, usage.input - usage.cache_read - usage.cache_write)
     paid = fresh * price.input + usage.cache_read * read + usage.cache_write * write
-    return round((paid + usage.output * price.output) * (MONEY // 10**6))
+    return round(min((paid + usage.output * price.output) * (MONEY // 10**6), _MOST_COST))
+
+
+def sane(usage: Usage) -> Usage:
+    """The counts as far as a provider can mean them."""
+    counts = (usage.input, usage.output, usage.cache_read, usage.cache_write, usage.reasoning)
+    return Usage(*(min(max(0, count), _MOST_TOKENS) for count in counts))
 
 
 def price_of(
@@ -9112,9 +9133,10 @@ def _matching(prices: Mapping[str, PriceConfig], model: str) -> PriceConfig | No
     return exact or next(globs, None)
 
 
-# Base64 in a body: a picture, a page, a sound.
+# Base64 in a body: a picture, a page, a sound.  Text has a blank or a comma sooner or later, so
+# looking at a few bytes in every two thousand finds all that is worth finding.
 _BLOB: Final = re.compile(rb"[\",][A-Za-z0-9+/=_-]{4096,}\"")
-_BLOB_MARKS: Final = (b"base64", b"inlineData", b"inline_data", b"input_audio")
+_DENSE: Final = re.compile(rb"[A-Za-z0-9+/=_-]{100}")
 # How the dialects say how long an answer may be, and how long one is when nobody says.
 _OUTPUT_WORDS: Final = (
     ("max_tokens",),
@@ -9129,7 +9151,8 @@ def likely_input(raw: bytes) -> int:
     """About as many tokens as a body can be, at a glance: three bytes each, for prose of any
     script in JSON; a picture what it costs at its largest, a page 1,500 for 75 KB.
     """
-    blobs = _BLOB.findall(raw) if any(mark in raw for mark in _BLOB_MARKS) else []
+    dense = any(_DENSE.match(raw, at) for at in range(0, len(raw), 2048))
+    blobs = _BLOB.findall(raw) if dense else []
     media = sum(max(3300, len(blob) // 66) for blob in blobs)
     return (len(raw) - sum(map(len, blobs))) // 3 + media
 
@@ -9706,7 +9729,7 @@ def compile_plan(config: Config, reading: Reading) -> Plan:
     for name, key in config.keys.items():
         if key.key and (other := by_key.setdefault(key.key, name)) != name:
             reading.wrong(f"keys.{name}.key", f"is the key of {other!r} too")
-    shown = [c.secret for c in credentials] + [config.admin_key]
+    shown = [c.secret for c in credentials] + [config.admin_key, _password(config, reading)]
     plans = [plan for p in providers.values() for plan in p.plans]
     shown += [s for b in plans for e in b.endpoints.values() for s in _in_proxy(e.proxy)]
     shown += [key.key for key in config.keys.values() if not key.key.startswith("sha256:")]
@@ -9718,6 +9741,15 @@ def compile_plan(config: Config, reading: Reading) -> Plan:
         secrets=tuple(sorted({f for s in shown for f in _forms(s)}, key=len, reverse=True)),
         zone=zone,
     )
+
+
+def _password(config: Config, reading: Reading) -> str:
+    """Redis's, as it stands in its URL."""
+    try:
+        return urllib.parse.unquote(urllib.parse.urlsplit(config.state).password or "")
+    except ValueError as error:
+        reading.wrong("state", f"not a URL: {error}")
+        return ""
 
 
 def _forms(secret: str) -> Iterator[str]:
@@ -10552,6 +10584,7 @@ FORMATS: Final[dict[str, Callable[[Setup, Recipe, str], Iterator[str]]]] = {
 # It chooses among equals only; what an earlier target or plan is worth, it does not outrank.
 
 _MOST_BOUND: Final = 10_000  # conversations
+_TOLD_EVERY: Final = 3600.0  # seconds in which others need not hear of the same again
 _BOUND_FOR: Final = 86400.0  # seconds; caches live an hour at most, sealed reasoning longer
 _MOST_POOLS: Final = 4  # plans of providers that one conversation is bound at
 # What clients call a conversation in their headers: Claude Code, Codex, others, opencode.
@@ -10625,6 +10658,7 @@ def unmarked(value: Any) -> Any:
 class _Bound:
     credentials: dict[str, str]  # provider/plan -> credential, the latest last
     until: float
+    told: float = 0.0  # the `until` that others know
 
 
 class Stickiness:
@@ -10633,6 +10667,7 @@ class Stickiness:
     def __init__(self) -> None:
         self.counts = {"hit": 0, "miss": 0, "repin": 0}
         self._bound: dict[str, _Bound] = {}
+        self._untold: dict[str, None] = {}  # bound anew since `collect`, or again after an hour
 
     def bound(self, identity: str, now: float) -> list[str]:
         """The credentials that served a conversation, the latest first."""
@@ -10650,7 +10685,10 @@ class Stickiness:
         kept[_pool(credential)] = credential
         if len(kept) > _MOST_POOLS:
             del kept[next(iter(kept))]
-        self._bound[identity] = _Bound(kept, now + _BOUND_FOR)
+        told = entry.told if entry else 0.0
+        self._bound[identity] = _Bound(kept, now + _BOUND_FOR, told)
+        if word != "hit" or told < now + _BOUND_FOR - _TOLD_EVERY:
+            self._untold[identity] = None
         if len(self._bound) > _MOST_BOUND:
             del self._bound[next(iter(self._bound))]
         return word
@@ -10679,10 +10717,15 @@ class Stickiness:
 
     def exported(self) -> list[JSON]:
         """All of it, the longest unused first, to be kept somewhere or told to another relay."""
-        return [
-            {"identity": identity, "credentials": dict(entry.credentials), "until": entry.until}
-            for identity, entry in self._bound.items()
-        ]
+        return [_bond(identity, entry) for identity, entry in self._bound.items()]
+
+    def collect(self) -> list[JSON]:
+        """What is new since the last time, as `exported` has it."""
+        untold = [(name, self._bound[name]) for name in self._untold if name in self._bound]
+        self._untold = {}
+        for _, entry in untold:
+            entry.told = entry.until
+        return [_bond(identity, entry) for identity, entry in untold]
 
     def adopt(self, entries: Iterable[JSON]) -> None:
         """What `exported` gave, here or elsewhere; of two that disagree the later holds."""
@@ -10690,10 +10733,18 @@ class Stickiness:
             known = self._bound.get(entry["identity"])
             if known is None or known.until < entry["until"]:
                 self._bound.pop(entry["identity"], None)
-                bound = _Bound(dict(entry["credentials"]), entry["until"])
+                bound = _Bound(dict(entry["credentials"]), entry["until"], entry["until"])
                 self._bound[entry["identity"]] = bound
         while len(self._bound) > _MOST_BOUND:
             del self._bound[next(iter(self._bound))]
+
+
+def _bond(identity: str, entry: _Bound) -> JSON:
+    return {
+        "identity": identity,
+        "credentials": dict(entry.credentials),
+        "until": entry.until,
+    }
 
 
 def _pool(credential: str) -> str:
@@ -10907,6 +10958,12 @@ class Health:
             known = self.marks.get(place)
             if known is None or known.since < mark.since:
                 self.marks[place] = mark
+
+    def discard(self, place: Place, moment: float) -> None:
+        """Another relay took this mark away then; one that is younger stays."""
+        mark = self.marks.get(place)
+        if mark and mark.since <= moment:
+            del self.marks[place]
 
     def forget(self, now: float) -> None:
         """Let go of marks that are due for long, and of more under pressure."""
@@ -11343,7 +11400,7 @@ class _Account:
     """What is known of a key."""
 
     name: str
-    running: int = 0
+    out: dict[str, Permit] = field(default_factory=dict)  # permits of requests under way
     reserved: Spend = field(default_factory=Spend)
     spent: dict[str, Spend] = field(default_factory=dict)  # by period: the store's, and ours
     window: Window = field(default_factory=Window)
@@ -11362,6 +11419,25 @@ class Permit:
     headers: dict[str, str] = field(default_factory=dict)
 
 
+class Ended(NamedTuple):
+    """A permit that was given back, for those who share it."""
+
+    key: str
+    id: str
+    tokens: int
+
+
+def rate_headers(limits: LimitConfig | None, requests: int, tokens: int) -> dict[str, str]:
+    """How much is left of the minute, in the words that OpenAI's clients know."""
+    headers: dict[str, str] = {}
+    for name, word, used in (("requests", "rpm", requests), ("tokens", "tpm", tokens)):
+        if (most := getattr(limits, word, None)) is not None:
+            headers[f"x-ratelimit-limit-{name}"] = str(most)
+            headers[f"x-ratelimit-remaining-{name}"] = str(max(0, most - used))
+            headers[f"x-ratelimit-reset-{name}"] = f"{_MINUTE}s"  # all of it, this one included
+    return headers
+
+
 class Limits:
     """What every key has spent and reserved.
 
@@ -11371,6 +11447,7 @@ class Limits:
     def __init__(self) -> None:
         self._accounts: dict[str, _Account] = {}
         self._unwritten: Spent = {}
+        self._ended: list[Ended] = []
 
     def admit(self, id: str, caller: Caller, asked: Spend, now: float, wall: float) -> Permit:
         """A permit, to be given back by `settle`; LimitExceeded or BudgetSpent."""
@@ -11379,10 +11456,10 @@ class Limits:
         if refusal := self._refusal(account, caller, asked, now, wall):
             raise refusal.error(caller, wall)
         permit = Permit(id, caller, account, asked, int(now))
-        account.running += 1
+        account.out[id] = permit
         account.reserved.add(asked)
         account.window.add(permit.second, 1, asked.tokens)
-        permit.headers = self._headers(account, caller.limits, now)
+        permit.headers = rate_headers(caller.limits, *account.window.sums)
         return permit
 
     def _refusal(
@@ -11397,7 +11474,7 @@ class Limits:
             reserved = getattr(account.reserved, what)
             if (most := budget(limits, word)) is not None and spent + reserved >= most:
                 return Refusal(word, 0.0 if spent >= most else 2.0)
-        if limits.concurrent is not None and account.running >= limits.concurrent:
+        if limits.concurrent is not None and len(account.out) >= limits.concurrent:
             return Refusal("concurrent", 1.0)
         for index, (word, amount) in enumerate((("rpm", 1), ("tpm", asked.tokens))):
             most = getattr(limits, word)
@@ -11405,32 +11482,12 @@ class Limits:
                 return Refusal(word, wait)
         return None
 
-    @staticmethod
-    def _headers(account: _Account, limits: LimitConfig | None, now: float) -> dict[str, str]:
-        """How much is left of the minute, in the words that OpenAI's clients know."""
-        headers: dict[str, str] = {}
-        window = account.window
-        for index, word in enumerate(("rpm", "tpm")):
-            if (most := getattr(limits, word, None)) is None:
-                continue
-            name = ("requests", "tokens")[index]
-            used = window.sums[index]
-            reset = window.wait(index, most, most, now) if used <= most else float(_MINUTE)
-            headers[f"x-ratelimit-limit-{name}"] = str(most)
-            headers[f"x-ratelimit-remaining-{name}"] = str(max(0, most - used))
-            headers[f"x-ratelimit-reset-{name}"] = f"{math.ceil(reset)}s"
-        return headers
-
     def settle(self, permit: Permit, spend: Spend, wall: float) -> None:
         """Give a permit back, for what the request came to; a second time it changes nothing."""
         if not permit.open:
             return
-        permit.open = False
-        account, asked = permit.account, permit.reserved
-        account.running -= 1
-        account.reserved.add(asked, -1)
-        if permit.second in account.window.slots:
-            account.window.add(permit.second, 0, spend.tokens - asked.tokens)
+        account = permit.account
+        self._close(permit, 0, spend.tokens)
         if not account.name:
             return  # a caller without a key has no budget
         labels = periods(wall, permit.caller.zone)
@@ -11440,23 +11497,52 @@ class Limits:
             account.spent.setdefault(label, Spend()).add(spend)
             self._unwritten.setdefault((account.name, label), Spend()).add(spend)
 
-    def collect(self) -> Spent:
-        """What was spent since the last time; it is the store's from now on."""
-        unwritten, self._unwritten = self._unwritten, {}
-        return unwritten
+    def withdraw(self, permit: Permit) -> None:
+        """The request was refused after all, by what other relays admitted: it never was."""
+        if permit.open:
+            self._close(permit, -1, 0)
+
+    def _close(self, permit: Permit, requests: int, tokens: int) -> None:
+        permit.open = False
+        account, asked = permit.account, permit.reserved
+        del account.out[permit.id]
+        account.reserved.add(asked, -1)
+        if permit.second in account.window.slots:
+            account.window.add(permit.second, requests, tokens - asked.tokens)
+        if permit.caller.limits:
+            self._ended.append(Ended(account.name, permit.id, tokens))
+
+    def collect(self) -> tuple[Spent, list[Ended]]:
+        """What was spent and what ended since the last time; it is the store's from now on."""
+        unwritten, ended = self._unwritten, self._ended
+        self._unwritten, self._ended = {}, []
+        return unwritten, ended
+
+    def running(self) -> list[Permit]:
+        """The permits that are out, of keys with limits."""
+        accounts = self._accounts.values()
+        return [p for account in accounts for p in account.out.values() if p.caller.limits]
 
     def learn(self, stored: Spent) -> None:
-        """What all relays have spent, by the store; what it has not got yet comes on top."""
+        """What all relays have spent, by the store; what it has not got yet comes on top.
+
+        Spending only grows, so what is known already is never less.
+        """
         for (name, label), spend in stored.items():
             account = self._accounts.setdefault(name, _Account(name))
-            account.spent[label] = replace(spend)
-            if ours := self._unwritten.get((name, label)):
-                account.spent[label].add(ours)
+            ours = self._unwritten.get((name, label), Spend())
+            known = account.spent.setdefault(label, Spend())
+            known.tokens = max(known.tokens, spend.tokens + ours.tokens)
+            known.cost = max(known.cost, spend.cost + ours.cost)
 
     def keep(self, names: Iterable[str]) -> None:
         """Let go of keys that are no more; a permit that is out still finds its account."""
         for name in self._accounts.keys() - set(names):
             del self._accounts[name]
+
+
+def has_budget(limits: LimitConfig) -> bool:
+    return any(budget(limits, word) is not None for word, *_ in BUDGETS)
 
 
 def budget(limits: LimitConfig, word: str) -> int | None:
@@ -11650,7 +11736,73 @@ def _fingerprint(value: Any) -> int:
     return hash(dumps(unmarked(value)))
 
 
-# ==== 26. Verdict =============================================================
+# ==== 26. Notes ===============================================================
+# What relays that share a store tell one another about health: every mark that came, changed or
+# went, and every conversation that was bound to a credential.  A note has a name; the latest of
+# that name holds.  A relay that starts reads them all, so a restart forgets no cooldown.
+
+_MARK, _BOND = "mark", "bond"
+
+
+class Note(NamedTuple):
+    kind: str
+    name: str
+    line: JSON  # as `exported` has it; {"gone": when} for a mark that was taken away
+    until: float  # when it may be forgotten
+
+
+class Notebook:
+    """What of health others have been told."""
+
+    def __init__(self, health: Health) -> None:
+        self._health = health
+        self._told: dict[str, JSON] = {}  # marks, as others know them
+
+    def collect(self, now: float) -> list[Note]:
+        """What is new since the last time."""
+        marks = {_place_name(entry): entry for entry in self._health.exported()}
+        gone = self._told.keys() - marks.keys()
+        notes = [
+            Note(_MARK, name, entry, entry["until"] + DAY)
+            for name, entry in marks.items()
+            if self._told.get(name) != entry
+        ]
+        notes += [Note(_MARK, name, {"gone": now}, now + DAY) for name in gone]
+        self._told = marks
+        bonds = self._health.sticky.collect()
+        return notes + [Note(_BOND, _bond_name(bond), bond, bond["until"]) for bond in bonds]
+
+    def learn(self, notes: Iterable[Note]) -> None:
+        """What others tell; a relay of another version may do so in words unknown here."""
+        for note in notes:
+            with contextlib.suppress(LookupError, TypeError, ValueError):
+                self._hear(note)
+
+    def _hear(self, note: Note) -> None:
+        if note.kind == _BOND:
+            self._health.sticky.adopt([note.line])
+        elif "gone" in note.line:
+            self._told.pop(note.name, None)
+            self._health.discard(Place(*loads(note.name)), note.line["gone"])
+        else:
+            self._health.adopt([note.line])
+            self._told[note.name] = note.line
+
+    def repeat(self) -> None:
+        """The store may have lost what it was told: tell all marks again."""
+        self._told = {}
+
+
+def _place_name(entry: JSON) -> str:
+    return dumps([entry[name] for name in Place._fields]).decode()
+
+
+def _bond_name(bond: JSON) -> str:
+    """Clients choose how a conversation is called, and at what length."""
+    return hashlib.sha256(dumps(bond["identity"])).hexdigest()
+
+
+# ==== 27. Verdict =============================================================
 # What a client is told when no target is left.  One failed target keeps its class: a limit is a
 # 429, overload a 529 or 503, a timeout a 504.  A provider's 401 is never the client's: clients
 # log out on it, and it is relay's credential that was refused, so it is a 502.  Several failed
@@ -11780,7 +11932,7 @@ def termination(error: RelayError) -> str:
     return error.code
 
 
-# ==== 27. Metrics =============================================================
+# ==== 28. Metrics =============================================================
 # Numbers of what happened, declared once and told twice: here in Prometheus's words, and in
 # OpenTelemetry's where a collector is configured.  Names are OpenTelemetry's; from them come
 # the others by its own rules for Prometheus: dots are underscores, the unit is a suffix, and a
@@ -11965,6 +12117,7 @@ class Vitals:
         self.generation = Gauge("relay.config.generation", "", "Configurations taken so far.")
         self.reloads = Counter("relay.reload", "", "Reloads by their outcome.", "result")
         self.reloaded = Gauge("relay.config.reload.success", "", "1 if the last reload was taken.")
+        self.state = Gauge("relay.state.up", "", "1 while the state store works.")
         self.lost_lines = Counter("relay.log.lines.lost", "", "Log lines that nobody read in time.")
         self.began = Gauge("process.start.time", "s", "When the process began, since 1970.")
         self.processor = Counter("process.cpu", "s", "Processor time used.")
@@ -12054,7 +12207,7 @@ def _number_text(number: float) -> str:
     return repr(number)
 
 
-# ==== 28. Feed ================================================================
+# ==== 29. Feed ================================================================
 # What happens, for whoever watches it happen: the page, `relay top`, `relay logs`.  The last
 # moments are kept, each with a number; a watcher reads on from the number it has.  So there is
 # one ring however many watch, and one that is too slow misses the oldest moments, nothing else.
@@ -12098,7 +12251,7 @@ class Feed:
 #                                     I/O                                      #
 ################################################################################
 
-# ==== 29. Log =================================================================
+# ==== 30. Log =================================================================
 # One line per request, written when it is over, and a few events in between.  Text for people
 # on a terminal, JSON otherwise.  Secrets were taken out by whoever made the text; headers and
 # bodies never come here.  Writing is a thread's work: a pipe that nobody reads holds up that
@@ -12284,20 +12437,21 @@ def _request_text(record: JSON) -> str:
     return "  ".join(_plain(step) for step in steps if step)
 
 
-# ==== 30. State ===============================================================
-# Where usage, budgets and cooldowns outlive the process: nowhere, or in a SQLite file that
-# several processes may share.  Requests never wait for it.  Once a second the keeper takes what
-# memory gathered as one batch to the store, and brings back what other relays put there; a batch
-# that could not be stored is kept and tried again, whole, so nothing is lost or counted twice.
+# ==== 31. State ===============================================================
+# Where usage, budgets, limits and cooldowns outlive the process: nowhere, in a SQLite file that
+# several processes may share, or in a Redis that any number of machines may.  What gathers in
+# memory goes to the store as a batch, and what other relays put there comes back as news.  A
+# batch that could not be stored is kept and tried again, so nothing is lost or counted twice.
 #
-#     Ledger, Limits  -- batch, every second -->  store  -- news -->  Limits
-#
-# After a kill -9 at most the last second is missing.
+#     store    batches           shared with      rates, concurrency    after a kill -9
+#     memory   every second      nobody           here                  all is gone
+#     SQLite   every second      this machine     here; budgets there   a second is missing
+#     Redis    as things happen  everybody        there                 what was not yet sent
 
-_EVERY: Final = 1.0  # seconds between batches
-_KEPT: Final = {HOUR: 35 * DAY, DAY: 800 * DAY}  # for how long the store keeps a span's rows
-_MOST_STORED: Final = 500_000  # rows
-_RECENT_STORED: Final = 1000  # requests
+KEPT: Final = {HOUR: 35 * DAY, DAY: 800 * DAY}  # for how long the store keeps a span's rows
+MOST_ROWS_STORED: Final = 500_000
+MOST_RECENT_STORED: Final = 1000  # requests
+MOST_NOTES_STORED: Final = 20_000
 
 
 @dataclass(slots=True, kw_only=True)
@@ -12307,16 +12461,29 @@ class Batch:
     usage: dict[Row, Totals] = field(default_factory=dict)
     recent: list[JSON] = field(default_factory=list)
     spent: Spent = field(default_factory=dict)
+    ended: list[Ended] = field(default_factory=list)
+    notes: list[Note] = field(default_factory=list)
+    number: int = 0  # of this relay's batches, once it is on its way
 
     def __bool__(self) -> bool:
-        return bool(self.usage or self.spent)
+        return bool(self.usage or self.spent or self.ended or self.notes)
+
+
+class Judgement(NamedTuple):
+    """What a shared store says to a permit: against it, or how much of the minute is used."""
+
+    refusal: Refusal | None
+    requests: int = 0
+    tokens: int = 0
 
 
 @dataclass(slots=True, kw_only=True)
 class News:
-    """What others put into the store, our own batch included; None where nothing is new."""
+    """What the store has that is new here; our own batch included."""
 
-    spent: Spent | None = None
+    spent: Spent = field(default_factory=dict)
+    notes: list[Note] = field(default_factory=list)
+    judgements: list[Judgement] = field(default_factory=list)  # one for each that was asked
 
 
 class StateTrouble(Exception):
@@ -12324,17 +12491,30 @@ class StateTrouble(Exception):
 
 
 class Store(Protocol):
-    """What the keeper needs of a place.  Only `sync` and `usage` may take their time."""
+    """What the keeper needs of a place."""
+
+    shares_limits: bool  # is it asked about every permit?
 
     async def open(self, to_read: bool = False) -> None:
         """ConfigError if it can never be used."""
 
-    async def sync(self, batch: Batch, labels: Sequence[str]) -> News:
-        """Store a batch, all of it or nothing (StateTrouble), and say what is new."""
+    async def sync(
+        self,
+        batch: Batch,
+        labels: Sequence[str],
+        asked: Sequence[Permit],
+        running: Sequence[Permit],
+    ) -> News:
+        """Store a batch, all of it or nothing (StateTrouble), and say what is new.
+
+        `labels` are the periods of today, `asked` permits to be judged, and `running` those
+        that are out, where the store may have forgotten them.
+        """
 
     async def usage(self, span: int, since: float) -> dict[Row, Totals]: ...
 
-    async def recent(self) -> list[JSON]: ...
+    async def recent(self) -> list[JSON]:
+        """The latest requests, the latest last."""
 
     async def close(self) -> None: ...
 
@@ -12342,28 +12522,34 @@ class Store(Protocol):
 class MemoryStore:
     """Keeps what it is told until the process ends."""
 
+    shares_limits = False
+
     def __init__(self) -> None:
         self._usage: dict[Row, Totals] = {}
-        self._recent: collections.deque[JSON] = collections.deque(maxlen=_RECENT_STORED)
+        self._recent: collections.deque[JSON] = collections.deque(maxlen=MOST_RECENT_STORED)
 
     async def open(self, to_read: bool = False) -> None:
         return
 
-    async def sync(self, batch: Batch, labels: Sequence[str]) -> News:
+    async def sync(
+        self,
+        batch: Batch,
+        labels: Sequence[str],
+        asked: Sequence[Permit],
+        running: Sequence[Permit],
+    ) -> News:
         for row, totals in batch.usage.items():
             self._usage.setdefault(row, Totals()).add(totals)
         self._recent.extend(batch.recent)
-        if len(self._usage) > _MOST_STORED // 10:
-            for row in sorted(self._usage, key=lambda row: row.start)[: _MOST_STORED // 20]:
+        if len(self._usage) > MOST_ROWS_STORED // 10:
+            oldest = sorted(self._usage, key=lambda row: row.start)
+            for row in oldest[: MOST_ROWS_STORED // 20]:
                 del self._usage[row]
         return News()
 
     async def usage(self, span: int, since: float) -> dict[Row, Totals]:
-        return {
-            row: totals
-            for row, totals in self._usage.items()
-            if row.span == span and row.start >= since
-        }
+        rows = self._usage.items()
+        return {row: totals for row, totals in rows if row.span == span and row.start >= since}
 
     async def recent(self) -> list[JSON]:
         return list(self._recent)
@@ -12371,6 +12557,11 @@ class MemoryStore:
     async def close(self) -> None:
         return
 
+
+# ==== 32. SQLite ==============================================================
+# The store in a file.  One thread of its own reads and writes it, so that nothing waits for the
+# disk.  Several processes may have it open: counts are added to what stands there, and whoever
+# sees that somebody else wrote reads the sums again.
 
 _SCHEMA_VERSION: Final = 1
 _APPLICATION: Final = 0x72656C79  # "rely", which marks the file as ours
@@ -12385,6 +12576,10 @@ CREATE TABLE spent (
     PRIMARY KEY (key, period)
 ) WITHOUT ROWID;
 CREATE TABLE recent (id INTEGER PRIMARY KEY, line TEXT NOT NULL);
+CREATE TABLE notes (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT, name TEXT, line TEXT NOT NULL,
+    until REAL NOT NULL, by TEXT NOT NULL, UNIQUE (kind, name)
+);
 PRAGMA application_id = {_APPLICATION};
 PRAGMA user_version = {_SCHEMA_VERSION};
 """
@@ -12399,13 +12594,20 @@ _ADD_SPENT: Final = (
 )
 
 
+_ADD_NOTE: Final = (
+    "INSERT OR REPLACE INTO notes (kind, name, line, until, by) VALUES (?, ?, ?, ?, ?)"
+)
+
+
 class SQLiteFile:
     """The file, as one thread sees it; every method may block."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._data: sqlite3.Connection
+        self._me = secrets.token_hex(8)
         self._seen: tuple[int, Sequence[str]] = (-1, ())  # the file's data_version, and of what
+        self._heard = 0  # the last note
         self._trimmed = 0.0
 
     def open(self) -> None:
@@ -12491,9 +12693,10 @@ class SQLiteFile:
             seen = (self._number("data_version"), labels)
             if seen == self._seen:
                 return News()
-            spent, self._seen = self._spent(labels), seen
-            return News(spent=spent)
-        except sqlite3.Error as error:
+            news = News(spent=self._spent(labels), notes=self._notes(now))
+            self._seen = seen
+            return news
+        except (sqlite3.Error, ValueError, OverflowError) as error:
             raise StateTrouble(f"{self.path}: {error}") from error
 
     def _add(self, batch: Batch) -> None:
@@ -12506,18 +12709,26 @@ class SQLiteFile:
         )
         lines = [(dumps(line).decode(),) for line in batch.recent]
         self._data.executemany("INSERT INTO recent (line) VALUES (?)", lines)
+        notes = [
+            (note.kind, note.name, dumps(note.line).decode(), note.until, self._me)
+            for note in batch.notes
+        ]
+        self._data.executemany(_ADD_NOTE, notes)
 
     def _trim(self, now: float) -> None:
         """What is too old, and what is too much; the file never outgrows it."""
         if now < self._trimmed + 600:
             return
         self._trimmed = now
-        for span, kept in _KEPT.items():
+        for span, kept in KEPT.items():
             self._data.execute("DELETE FROM usage WHERE span = ? AND start < ?", (span, now - kept))
         oldest = "SELECT start FROM usage ORDER BY start DESC LIMIT 1 OFFSET ?"
-        self._data.execute(f"DELETE FROM usage WHERE start <= ({oldest})", (_MOST_STORED,))  # noqa: S608
+        self._data.execute(f"DELETE FROM usage WHERE start <= ({oldest})", (MOST_ROWS_STORED,))  # noqa: S608
         last = "SELECT max(id) FROM recent"
-        self._data.execute(f"DELETE FROM recent WHERE id <= ({last}) - ?", (_RECENT_STORED,))  # noqa: S608
+        self._data.execute(f"DELETE FROM recent WHERE id <= ({last}) - ?", (MOST_RECENT_STORED,))  # noqa: S608
+        last = "SELECT max(seq) FROM notes"
+        query = f"DELETE FROM notes WHERE until < ? OR seq <= ({last}) - ?"  # noqa: S608
+        self._data.execute(query, (now, MOST_NOTES_STORED))
         gone = datetime.datetime.fromtimestamp(now - 70 * DAY).strftime("%Y-%m")
         self._data.execute("DELETE FROM spent WHERE period < ?", (gone,))
 
@@ -12525,6 +12736,18 @@ class SQLiteFile:
         marks = ", ".join("?" * len(labels))
         rows = self._data.execute(f"SELECT * FROM spent WHERE period IN ({marks})", labels)  # noqa: S608
         return {(key, label): Spend(tokens, cost) for key, label, tokens, cost in rows}
+
+    def _notes(self, now: float) -> list[Note]:
+        """What others have noted since the last time."""
+        query = (
+            "SELECT seq, kind, name, line, until FROM notes"
+            " WHERE seq > ? AND until > ? AND by != ? ORDER BY seq"
+        )
+        notes = []
+        for seq, kind, name, line, until in self._data.execute(query, (self._heard, now, self._me)):
+            self._heard = seq
+            notes.append(Note(kind, name, loads(line), until))
+        return notes
 
     def usage(self, span: int, since: float) -> dict[Row, Totals]:
         query = "SELECT * FROM usage WHERE span = ? AND start >= ?"
@@ -12534,7 +12757,7 @@ class SQLiteFile:
 
     def recent(self) -> list[JSON]:
         query = "SELECT line FROM recent ORDER BY id DESC LIMIT ?"
-        return [loads(line) for (line,) in self._data.execute(query, (_RECENT_STORED,))][::-1]
+        return [loads(line) for (line,) in self._data.execute(query, (MOST_RECENT_STORED,))][::-1]
 
     def close(self) -> None:
         self._data.close()
@@ -12543,6 +12766,8 @@ class SQLiteFile:
 class SQLiteStore:
     """The file with a thread of its own, so that nothing waits for the disk."""
 
+    shares_limits = False
+
     def __init__(self, path: Path) -> None:
         self._file = SQLiteFile(path)
         self._thread = concurrent.futures.ThreadPoolExecutor(1, "state")
@@ -12550,7 +12775,13 @@ class SQLiteStore:
     async def open(self, to_read: bool = False) -> None:
         await self._call(self._file.look if to_read else self._file.open)
 
-    async def sync(self, batch: Batch, labels: Sequence[str]) -> News:
+    async def sync(
+        self,
+        batch: Batch,
+        labels: Sequence[str],
+        asked: Sequence[Permit],
+        running: Sequence[Permit],
+    ) -> News:
         return await self._call(self._file.sync, batch, labels, time.time())
 
     async def usage(self, span: int, since: float) -> dict[Row, Totals]:
@@ -12565,6 +12796,382 @@ class SQLiteStore:
 
     async def _call(self, function: Callable[..., T], *args: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)
+
+
+# ==== 33. Redis ===============================================================
+# The store that any number of relays share.  One connection, one exchange at a time: what came
+# together goes together and in order, first what has ended, then who asks to be let in.  Every
+# permit is judged in Redis by a script, by the rules of section `Limits`, so that two relays
+# cannot both give away the last one.
+#
+#     last:RELAY             the number of its latest batch: a batch that comes twice counts once
+#     spent:KEY:PERIOD       tokens and cost of a key
+#     out:KEY, lease:KEY     permits: what they reserve, and until when they are believed
+#     minute:KEY             requests and tokens, second by second
+#     usage:SPAN:START       totals; `starts:SPAN` lists the starts
+#     recent, notes:...      the latest requests; what relays tell one another of health
+#
+# Whoever holds permits renews them; those of a relay that died end by themselves.  A Redis that
+# comes back with less than it had acknowledged is given the last seconds again.
+
+_PATIENCE: Final = 0.5  # seconds a client may wait for Redis, once; then it is down
+_RECONNECTING: Final = 3.0  # seconds to reach it, while nobody waits
+_LEASE: Final = 30  # seconds a permit is believed without word from its relay
+_RESENT: Final = 5.0  # seconds of batches that are sent again after a break
+
+# KEYS: the prefix.  ARGV: key, permit, tokens, cost, day, month, lease, rpm, tpm, concurrent,
+# cost_per_day, cost_per_month, tokens_per_day, tokens_per_month; -1 is no limit.
+_ADMIT: Final = """
+local function at(kind) return KEYS[1] .. ':' .. kind .. ':' .. ARGV[1] end
+local out, lease, minute = at('out'), at('lease'), at('minute')
+local id, tokens, cost = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+local time = redis.call('TIME')
+local second = tonumber(time[1])
+local now = second + tonumber(time[2]) / 1000000
+
+for _, gone in ipairs(redis.call('ZRANGEBYSCORE', lease, '-inf', now)) do
+  redis.call('ZREM', lease, gone)
+  redis.call('HDEL', out, gone)
+end
+local running, reserved = 0, {tokens = 0, cost = 0}
+for _, permit in ipairs(redis.call('HVALS', out)) do
+  local t, c = permit:match('^(%d+):(%d+)')
+  running = running + 1
+  reserved.tokens = reserved.tokens + tonumber(t)
+  reserved.cost = reserved.cost + tonumber(c)
+end
+local spent = {}
+for index = 1, 2 do
+  local both = redis.call('HMGET', at('spent') .. ':' .. ARGV[4 + index], 'tokens', 'cost')
+  spent[index] = {tokens = tonumber(both[1] or 0), cost = tonumber(both[2] or 0)}
+end
+local slots, used = {}, {r = 0, t = 0}
+local counted = redis.call('HGETALL', minute)
+for index = 1, #counted, 2 do
+  local began, kind = counted[index]:match('^(%d+):(.)')
+  began = tonumber(began)
+  if began + 61 <= now then
+    redis.call('HDEL', minute, counted[index])
+  else
+    local amount = tonumber(counted[index + 1])
+    slots[#slots + 1] = {began, kind, amount}
+    used[kind] = used[kind] + amount
+  end
+end
+table.sort(slots, function(a, b) return a[1] < b[1] end)
+
+local function verdict(word, wait)
+  local function text(number) return string.format('%.0f', number) end
+  return {word, text(wait * 1000), text(used.r), text(used.t), text(spent[1].tokens),
+          text(spent[1].cost), text(spent[2].tokens), text(spent[2].cost)}
+end
+local budgets = {{'cost_per_day', 'cost', 1, 11}, {'cost_per_month', 'cost', 2, 12},
+                 {'tokens_per_day', 'tokens', 1, 13}, {'tokens_per_month', 'tokens', 2, 14}}
+for _, budget in ipairs(budgets) do
+  local word, what, period, most = budget[1], budget[2], budget[3], tonumber(ARGV[budget[4]])
+  local gone = spent[period][what]
+  if most >= 0 and gone + reserved[what] >= most then
+    return verdict(word, gone >= most and 0 or 2)
+  end
+end
+local concurrent = tonumber(ARGV[10])
+if concurrent >= 0 and running >= concurrent then return verdict('concurrent', 1) end
+for _, rate in ipairs({{'rpm', 'r', 1, 8}, {'tpm', 't', tokens, 9}}) do
+  local most = tonumber(ARGV[rate[4]])
+  local excess = used[rate[2]] + rate[3] - most
+  if most >= 0 and excess > 0 then
+    for _, slot in ipairs(slots) do
+      if slot[2] == rate[2] then excess = excess - slot[3] end
+      if excess <= 0 then return verdict(rate[1], slot[1] + 61 - now) end
+    end
+  end
+end
+redis.call('HINCRBY', minute, second .. ':r', 1)
+redis.call('HINCRBY', minute, second .. ':t', ARGV[3])
+used = {r = used.r + 1, t = used.t + tokens}
+redis.call('EXPIRE', minute, 120)
+redis.call('HSET', out, id, ARGV[3] .. ':' .. ARGV[4] .. ':' .. second)
+redis.call('ZADD', lease, now + tonumber(ARGV[7]), id)
+redis.call('EXPIRE', out, 3600)
+redis.call('EXPIRE', lease, 3600)
+return verdict('', 0)
+"""
+
+# KEYS: the prefix.  ARGV: relay, the batch as JSON ('' for none), the last note that is known,
+# lease, most recent, most notes.  Answers the number of the last note, and the notes in between.
+_STORE: Final = """
+local function at(...) return table.concat({KEYS[1], ...}, ':') end
+local function add(key, field, amount, ttl)
+  redis.call('HINCRBY', key, field, string.format('%.0f', amount))
+  redis.call('EXPIRE', key, ttl)
+end
+local time = redis.call('TIME')
+local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
+local day, me = 86400, ARGV[1]
+local batch = ARGV[2] ~= '' and cjson.decode(ARGV[2]) or {number = 0, running = {}}
+
+if batch.number > tonumber(redis.call('GET', at('last', me)) or 0) then
+  redis.call('SET', at('last', me), string.format('%.0f', batch.number), 'EX', 35 * day)
+  for _, row in ipairs(batch.usage) do
+    local span, start, who, ttl, counts = row[1], row[2], row[3], row[4], row[5]
+    local key = at('usage', span, start)
+    for name, amount in pairs(counts) do add(key, who .. ' ' .. name, amount, ttl) end
+    redis.call('ZADD', at('starts', span), start, start)
+    redis.call('ZREMRANGEBYSCORE', at('starts', span), '-inf', now - ttl)
+    redis.call('EXPIRE', at('starts', span), ttl)
+  end
+  for _, spend in ipairs(batch.spent) do
+    local key = at('spent', spend[1], spend[2])
+    add(key, 'tokens', spend[3], 70 * day)
+    add(key, 'cost', spend[4], 70 * day)
+  end
+  for _, line in ipairs(batch.recent) do redis.call('LPUSH', at('recent'), line) end
+  redis.call('LTRIM', at('recent'), 0, tonumber(ARGV[5]) - 1)
+  redis.call('EXPIRE', at('recent'), 35 * day)
+  for _, permit in ipairs(batch.ended) do
+    local out, minute = at('out', permit[1]), at('minute', permit[1])
+    local asked, second = (redis.call('HGET', out, permit[2]) or ''):match('^(%d+):%d+:(%d+)')
+    if asked and redis.call('HEXISTS', minute, second .. ':t') == 1 then
+      local more = string.format('%.0f', permit[3] - tonumber(asked))
+      redis.call('HINCRBY', minute, second .. ':t', more)
+    end
+    redis.call('HDEL', out, permit[2])
+    redis.call('ZREM', at('lease', permit[1]), permit[2])
+  end
+  for _, note in ipairs(batch.notes) do
+    local number = redis.call('INCR', at('notes', 'count'))
+    redis.call('HSET', at('notes', 'lines'), note[1], note[2])
+    redis.call('ZADD', at('notes', 'order'), number, note[1])
+    redis.call('ZADD', at('notes', 'until'), note[3], note[1])
+  end
+end
+
+for _, permit in ipairs(batch.running) do
+  redis.call('HSETNX', at('out', permit[1]), permit[2], permit[3])
+  redis.call('ZADD', at('lease', permit[1]), now + tonumber(ARGV[4]), permit[2])
+  redis.call('EXPIRE', at('out', permit[1]), 3600)
+  redis.call('EXPIRE', at('lease', permit[1]), 3600)
+end
+
+local old = redis.call('ZRANGEBYSCORE', at('notes', 'until'), '-inf', now, 'LIMIT', 0, 100)
+if redis.call('ZCARD', at('notes', 'order')) > tonumber(ARGV[6]) then
+  old[#old + 1] = redis.call('ZRANGE', at('notes', 'order'), 0, 0)[1]
+end
+for _, name in ipairs(old) do
+  redis.call('HDEL', at('notes', 'lines'), name)
+  redis.call('ZREM', at('notes', 'order'), name)
+  redis.call('ZREM', at('notes', 'until'), name)
+end
+local lines, last = {}, tonumber(redis.call('GET', at('notes', 'count')) or 0)
+local seen = tonumber(ARGV[3])
+if last ~= seen then
+  if last < seen then seen = 0 end
+  for _, kind in ipairs({'lines', 'order', 'until', 'count'}) do
+    redis.call('EXPIRE', at('notes', kind), 36 * day)
+  end
+  for _, name in ipairs(redis.call('ZRANGEBYSCORE', at('notes', 'order'), '(' .. seen, last)) do
+    lines[#lines + 1] = redis.call('HGET', at('notes', 'lines'), name)
+  end
+end
+return {string.format('%.0f', last), lines}
+"""
+
+
+class RedisStore:
+    """Redis, by way of its official client, which is an extra."""
+
+    shares_limits = True
+
+    def __init__(self, url: str) -> None:
+        """`?prefix=` in the URL is ours: what the names of all keys begin with."""
+        parts = urllib.parse.urlsplit(url)
+        query = dict(urllib.parse.parse_qsl(parts.query))
+        # braces: were it a cluster, all keys would be in one place, which the scripts need
+        self._root = f"{{{query.pop('prefix', 'relay')}}}"
+        self._url = parts._replace(query=urllib.parse.urlencode(query)).geturl()
+        self._me = secrets.token_hex(8)
+        self._client: Any = None
+        self._scripts: tuple[str, str] | None = None  # once it is reached, and until it breaks
+        self._number = 0  # of the last batch
+        self._stored: collections.deque[tuple[float, Batch]] = collections.deque()
+        self._heard = 0  # the last note
+
+    async def open(self, to_read: bool = False) -> None:
+        from redis import asyncio as client
+        from redis.asyncio.retry import Retry
+        from redis.backoff import NoBackoff
+
+        patience = _RECONNECTING if to_read else _PATIENCE
+        try:
+            self._client = client.Redis.from_url(
+                self._url,
+                decode_responses=True,
+                socket_connect_timeout=patience,
+                socket_timeout=patience,
+                retry=Retry(NoBackoff(), 0),  # whoever waits is a client of ours
+            )
+        except (ValueError, TypeError) as error:
+            raise ConfigError([f"state: not a Redis URL: {error}"]) from error
+
+    async def sync(
+        self,
+        batch: Batch,
+        labels: Sequence[str],
+        asked: Sequence[Permit],
+        running: Sequence[Permit],
+    ) -> News:
+        if batch and not batch.number:
+            self._number += 1
+            batch.number = self._number
+        async with self._watched(_PATIENCE if self._scripts else _RECONNECTING):
+            if self._scripts is None:
+                self._scripts = await self._reached()
+            store, admit = self._scripts
+            pipeline = self._client.pipeline(transaction=False)
+            pipeline.evalsha(store, 1, self._root, *self._store_arguments(batch, running))
+            for permit in asked:
+                arguments = _admit_arguments(permit, periods(time.time(), permit.caller.zone))
+                pipeline.evalsha(admit, 1, self._root, *arguments)
+            said, *judged = await pipeline.execute()
+        self._remember(batch)
+        return self._news(said, asked, judged)
+
+    @contextlib.asynccontextmanager
+    async def _watched(self, patience: float) -> AsyncIterator[None]:
+        """Whatever goes wrong is trouble, and what the connection is worth is found out anew."""
+        from redis.exceptions import RedisError
+
+        fine = False
+        try:
+            async with asyncio.timeout(patience):
+                yield
+            fine = True
+        except TimeoutError as error:
+            raise StateTrouble(f"Redis did not answer within {patience:g} s") from error
+        except (RedisError, OSError) as error:
+            raise StateTrouble(f"Redis: {error}") from error
+        finally:
+            if not fine:
+                self._scripts = None
+
+    async def _reached(self) -> tuple[str, str]:
+        """The scripts' names, once Redis knows them and has all that it had acknowledged."""
+        store = await self._client.script_load(_STORE)
+        admit = await self._client.script_load(_ADMIT)
+        last = int(await self._client.get(f"{self._root}:last:{self._me}") or 0)
+        missing = [batch for _, batch in self._stored if batch.number > last]
+        pipeline = self._client.pipeline(transaction=False)
+        for batch in missing:
+            pipeline.evalsha(store, 1, self._root, *self._store_arguments(batch, ()))
+        await pipeline.execute()
+        return store, admit
+
+    def _store_arguments(self, batch: Batch, running: Sequence[Permit]) -> list[object]:
+        body = _batch_text(batch, running, self._me) if batch or running else ""
+        return [self._me, body, self._heard, _LEASE, MOST_RECENT_STORED, MOST_NOTES_STORED]
+
+    def _remember(self, batch: Batch) -> None:
+        now = time.monotonic()
+        if batch:
+            self._stored.append((now, batch))
+        while self._stored and self._stored[0][0] < now - _RESENT:
+            self._stored.popleft()
+
+    def _news(self, said: Any, asked: Sequence[Permit], judged: Sequence[Sequence[str]]) -> News:
+        self._heard = int(said[0])
+        notes = [loads(line) for line in said[1] if line]
+        news = News(notes=[Note(*note[1:]) for note in notes if note[0] != self._me])
+        for permit, (word, wait, *counts) in zip(asked, judged, strict=True):
+            requests, tokens, *spent = map(int, counts)
+            refusal = Refusal(word, int(wait) / 1000) if word else None
+            news.judgements.append(Judgement(refusal, requests, tokens))
+            for label, at in zip(periods(time.time(), permit.caller.zone), (0, 2), strict=True):
+                news.spent[permit.caller.name, label] = Spend(*spent[at : at + 2])
+        return news
+
+    async def usage(self, span: int, since: float) -> dict[Row, Totals]:
+        found: dict[Row, Totals] = {}
+        async with self._watched(_RECONNECTING):
+            starts = await self._client.zrangebyscore(f"{self._root}:starts:{span}", since, "+inf")
+            pipeline = self._client.pipeline(transaction=False)
+            for start in starts:
+                pipeline.hgetall(f"{self._root}:usage:{span}:{start}")
+            for start, fields in zip(starts, await pipeline.execute(), strict=True):
+                for name, amount in fields.items():
+                    who, _, count = name.rpartition(" ")
+                    totals = found.setdefault(Row(span, int(start), *loads(who)), Totals())
+                    if count in COUNTS:
+                        setattr(totals, count, int(amount))
+        return found
+
+    async def recent(self) -> list[JSON]:
+        async with self._watched(_RECONNECTING):
+            lines = await self._client.lrange(f"{self._root}:recent", 0, MOST_RECENT_STORED)
+        return [loads(line) for line in reversed(lines)]
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+
+def _batch_text(batch: Batch, running: Sequence[Permit], by: str) -> str:
+    """A batch as the script reads it."""
+    notes = [
+        (f"{note.kind} {note.name}", dumps((by, *note)).decode(), note.until)
+        for note in batch.notes
+    ]
+    usage = [
+        (
+            row.span,
+            row.start,
+            dumps(row[2:]).decode(),
+            KEPT[row.span] + DAY,
+            {name: count for name, count in zip(COUNTS, totals.counts(), strict=True) if count},
+        )
+        for row, totals in batch.usage.items()
+    ]
+    body = {
+        "number": batch.number,
+        "usage": usage,
+        "recent": [dumps(line).decode() for line in batch.recent],
+        "spent": [(*who, spend.tokens, spend.cost) for who, spend in batch.spent.items()],
+        "ended": batch.ended,
+        "notes": notes,
+        "running": [_running(permit) for permit in running],
+    }
+    return dumps(body).decode()
+
+
+def _running(permit: Permit) -> tuple[str, str, str]:
+    asked = permit.reserved
+    return permit.caller.name, permit.id, f"{asked.tokens}:{asked.cost}:0"
+
+
+def _admit_arguments(permit: Permit, labels: tuple[str, str]) -> list[object]:
+    limits, asked = permit.caller.limits or LimitConfig(), permit.reserved
+    rates = (limits.rpm, limits.tpm, limits.concurrent)
+    most = [-1 if rate is None else rate for rate in rates]
+    for word, *_ in BUDGETS:
+        amount = budget(limits, word)
+        most.append(-1 if amount is None else amount)
+    return [permit.caller.name, permit.id, asked.tokens, asked.cost, *labels, _LEASE, *most]
+
+
+# ==== 34. Keeper ==============================================================
+# Takes what memory gathered to the store, and brings back what others did.  One exchange at a
+# time: every second, and where limits are shared as soon as somebody asks or something ended.
+# While the store is down nobody waits for it: each relay decides by what it knows itself.
+
+_EVERY: Final = 1.0  # seconds between two exchanges when nothing happens
+_RENEWED: Final = 10.0  # seconds between two reminders of the permits that are out
+_LONGEST_PAUSE: Final = 15.0  # seconds between two tries to reach a store that is down
+
+
+def store_of(state: str) -> Store:
+    """The place that `state` names."""
+    kind, _, where = state.partition(":")
+    if kind in ("redis", "rediss"):
+        return RedisStore(state)
+    return SQLiteStore(Path(where)) if kind == "sqlite" else MemoryStore()
 
 
 async def usage_report(
@@ -12592,20 +13199,15 @@ def _records(
     return records
 
 
-def store_of(state: str) -> Store:
-    """The place that `state` names."""
-    kind, _, where = state.partition(":")
-    return SQLiteStore(Path(where)) if kind == "sqlite" else MemoryStore()
-
-
 class Keeper:
-    """Takes what memory gathered to the store, and brings back what others did."""
+    """Keeps the store and memory in step."""
 
     def __init__(
         self,
         store: Store,
         ledger: Ledger,
         limits: Limits,
+        notebook: Notebook,
         callers: Callable[[], Iterable[Caller]],
         said: Callable[[str, str], None],
     ) -> None:
@@ -12613,11 +13215,18 @@ class Keeper:
         self.trouble = ""  # why the store cannot be used just now
         self._ledger = ledger
         self._limits = limits
+        self._notebook = notebook
         self._callers = callers
         self._said = said
         self._unstored: Batch | None = None
-        self._stopping = asyncio.Event()
+        self._asked: dict[Permit, asyncio.Future[Judgement | None]] = {}
+        self._wake = asyncio.Event()
+        self._stopping = False
         self._task: asyncio.Task[None] | None = None
+        self._noted = 0.0  # when notes were gathered, and permits renewed
+        self._renewed = 0.0
+        self._pause = _EVERY
+        self._since = -math.inf  # the last trouble
 
     async def start(self) -> None:
         """Open the store and read what was spent, before anybody is admitted."""
@@ -12626,50 +13235,94 @@ class Keeper:
         self._task = asyncio.create_task(self._run())
 
     async def stop(self) -> None:
-        """The last batch; a batch under way is waited for, or it would be stored twice."""
-        self._stopping.set()
+        """The last batch; an exchange under way is waited for, or it would be stored twice."""
+        self._stopping = True
+        self._wake.set()
         if self._task:
             await self._task
+            self._noted = 0.0
             await self.sync()
+            if self.trouble:
+                self._said("error", "what was used since the state store went down is lost")
             await self.store.close()
 
+    def wake(self) -> None:
+        """Something ended that other relays wait for."""
+        if self.store.shares_limits and not self.trouble:
+            self._wake.set()
+
+    async def judged(self, permit: Permit) -> Judgement | None:
+        """What the shared store says to a permit; None if it cannot be asked."""
+        if self.trouble or self._stopping:
+            return None
+        answer: asyncio.Future[Judgement | None] = asyncio.get_running_loop().create_future()
+        self._asked[permit] = answer
+        self._wake.set()
+        return await answer
+
     async def _run(self) -> None:
-        while not self._stopping.is_set():
+        while not self._stopping:
+            pause = self._pause if self.trouble else _EVERY
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_EVERY):
-                    await self._stopping.wait()
+                async with asyncio.timeout(pause):
+                    await self._wake.wait()
+            self._wake.clear()
             await self.sync()
 
     async def sync(self) -> None:
-        """One batch; what could not be stored is kept, and goes first next time."""
-        if self._unstored is None:
-            usage, recent = self._ledger.collect()
-            self._unstored = Batch(usage=usage, recent=recent, spent=self._limits.collect())
+        """One exchange; a batch that could not be stored goes first next time."""
+        asked, self._asked = self._asked, {}
         now = time.time()
+        batch = self._unstored = self._unstored or self._gathered(now)
         zones = {caller.zone for caller in self._callers()}
         labels = sorted({label for zone in zones for label in periods(now, zone)})
+        due = self.store.shares_limits and now >= self._renewed + _RENEWED
+        running = (
+            [permit for permit in self._limits.running() if permit not in asked] if due else []
+        )
         try:
-            news = await self.store.sync(self._unstored, labels)
+            news = await self.store.sync(batch, labels, list(asked), running)
         except StateTrouble as error:
-            self._note(str(error))
-            return
-        self._unstored = None
-        self._note("")
-        if news.spent is not None:
+            self._down(str(error))
+            asked |= self._asked
+            self._asked = {}
+            answers: Iterable[Judgement | None] = [None] * len(asked)
+        else:
+            self._unstored = None
+            self._renewed = now if due else self._renewed
+            self._up()
             self._limits.learn(news.spent)
+            self._notebook.learn(news.notes)
+            answers = news.judgements
+        for waiting, judgement in zip(asked.values(), answers, strict=True):
+            if not waiting.done():  # else its client is gone
+                waiting.set_result(judgement)
 
-    def _note(self, trouble: str) -> None:
-        """Say when the store goes and when it is back, once each."""
-        if trouble and not self.trouble:
-            self._said(
-                "error", f"the state store is down, usage is kept until it is back: {trouble}"
-            )
-        elif self.trouble and not trouble:
+    def _gathered(self, now: float) -> Batch:
+        usage, recent = self._ledger.collect()
+        spent, ended = self._limits.collect()
+        batch = Batch(usage=usage, recent=recent, spent=spent, ended=ended)
+        if now >= self._noted + _EVERY:
+            self._noted, batch.notes = now, self._notebook.collect(now)
+        return batch
+
+    def _down(self, trouble: str) -> None:
+        """Say when the store goes, once, and leave it alone for longer each time."""
+        if not self.trouble:
+            self._said("error", f"the state store is down, relay goes on alone: {trouble}")
+        calm = time.monotonic() > self._since + 60
+        self._pause = _EVERY if calm else min(2 * self._pause, _LONGEST_PAUSE)
+        self._since, self.trouble = time.monotonic(), trouble
+
+    def _up(self) -> None:
+        if self.trouble:
             self._said("info", "the state store is back, and has what it missed")
-        self.trouble = trouble
+            self._notebook.repeat()
+            self._renewed = 0.0
+        self.trouble = ""
 
 
-# ==== 31. Connections =========================================================
+# ==== 35. Connections =========================================================
 # HTTP/1.1 to providers on bare asyncio transports: what a general client does for a request costs
 # three times as much as the bytes do.  One class per thing that lives: a `Link` as long as its
 # socket, a `LinkReply` as long as one answer, `Connections` as long as the process.
@@ -12998,7 +13651,7 @@ class _Stale(Exception):
     """A kept link that turned out to be closed."""
 
 
-# ==== 32. Upstream ============================================================
+# ==== 36. Upstream ============================================================
 # One HTTP exchange with a provider.  Foreign exceptions become ours here and nowhere else: a
 # provider that says nothing is an UpstreamError like one that says no.  Answers are read in the
 # blocks they come in and in the coding they have; whoever must understand them inflates them.
@@ -13349,7 +14002,7 @@ class Inflater:
         return UpstreamError("transient", f"sent a broken content coding: {why}")
 
 
-# ==== 33. Demo ================================================================
+# ==== 37. Demo ================================================================
 # The embedded provider: no key, no network, always the same answer to the same request.  It
 # calls a tool when the user's words ask for one, so that an agent's loop can be seen whole.
 
@@ -13442,7 +14095,7 @@ def _in_words(events: Iterable[Event]) -> Iterator[Event]:
             yield event
 
 
-# ==== 34. Client ==============================================================
+# ==== 38. Client ==============================================================
 # The client's side of an exchange: who asks, the body as it is read, the answer as it is
 # written.
 
@@ -13630,7 +14283,7 @@ class Downstream:
                 await asyncio.sleep(self._interval - silence)
 
 
-# ==== 35. Exchange ============================================================
+# ==== 39. Exchange ============================================================
 # One client request and all that is known of it so far, and how it goes out on a lane: as the
 # bytes that came where the dialect is the same, else by way of the hub.
 
@@ -13864,7 +14517,7 @@ class Exchange:
         That is so where the provider never told, or could not tell to the end.  An attempt that
         the client gave up on was read by the provider all the same; one that failed is free.
         """
-        told = self.usage or Usage()
+        told = sane(self.usage or Usage())
         if self.code == "OK" and (told.input or told.output):
             return told, False
         if self.first is not None:
@@ -14003,7 +14656,7 @@ def request_headers(client: CIMultiDictProxy[str], stream: bool, same: bool) -> 
     return kept
 
 
-# ==== 36. Relay ===============================================================
+# ==== 40. Relay ===============================================================
 # One request from accept to settle.  Start at `Relay.handle`.  Until the first meaningful
 # event nothing has reached the client, so trying the next target is free; afterwards a break
 # is told in the client's own words and the connection is closed without an end, because
@@ -14116,13 +14769,23 @@ class Relay:
     What outlives a request: the plan, health, limits, the ledger.
     """
 
-    def __init__(self, plan: Plan, upstream: Upstream, log: Log, keepalive: float) -> None:
+    def __init__(
+        self, plan: Plan, upstream: Upstream, log: Log, keepalive: float, store: Store
+    ) -> None:
         self.plan = plan
         self.health = Health()
         self.balance = Balance(self.health)
         self.caches = CacheLedger()
         self.limits = Limits()
         self.ledger = Ledger()
+        self.keeper = Keeper(
+            store,
+            self.ledger,
+            self.limits,
+            Notebook(self.health),
+            lambda: [key.caller for key in self.plan.keys],
+            lambda level, message: self.log.event(level, message),
+        )
         self.upstream = upstream
         self.log = log
         self.keepalive = keepalive
@@ -14167,7 +14830,7 @@ class Relay:
     async def _serve(self, exchange: Exchange) -> web.StreamResponse:
         await self.admit(exchange)
         body = exchange.body
-        self.reserve(exchange, likely_input(body.raw), likely_output(body.wire))
+        await self.reserve(exchange, likely_input(body.raw), likely_output(body.wire))
         limits = exchange.plan.config.timeouts
         gate = limits.gate if exchange.peek.stream else None
         downstream = Downstream(exchange.request, exchange.id, self.keepalive, gate)
@@ -14215,13 +14878,28 @@ class Relay:
         exchange.identity = conversation_of(exchange)
         exchange.route = permitted(exchange.peek.model, exchange.caller, plan, exchange.facts())
 
-    def reserve(self, exchange: Exchange, sent: int, wanted: int) -> None:
+    async def reserve(self, exchange: Exchange, sent: int, wanted: int) -> None:
         """A permit within the caller's limits, for about so many tokens; `settle` gives it back,
-        whatever comes between."""
+        whatever comes between.  Only a store that shares limits makes anybody wait."""
         exchange.likely, caller = sent, exchange.caller
         asked = exchange.reservation(sent, wanted) if caller.limits else Spend()
         now = time.monotonic()
-        exchange.permit = self.limits.admit(exchange.id, caller, asked, now, time.time())
+        permit = self.limits.admit(exchange.id, caller, asked, now, time.time())
+        exchange.permit = permit
+        if caller.limits is None or not self.keeper.store.shares_limits:
+            return
+        judged = await self.keeper.judged(permit)
+        if judged and not judged.refusal:
+            permit.headers = rate_headers(caller.limits, judged.requests, judged.tokens)
+            return
+        closed = exchange.plan.config.state_fail_closed and has_budget(caller.limits)
+        if judged is None and not closed:
+            return
+        self.limits.withdraw(permit)
+        exchange.permit = None
+        if judged and judged.refusal:
+            raise judged.refusal.error(caller, time.time())
+        raise StateDown("budgets cannot be looked up: the shared state is down", retry_after=10)
 
     # Attempts
 
@@ -14639,6 +15317,7 @@ class Relay:
         record = self._record(exchange)
         if permit := exchange.permit:
             self.limits.settle(permit, Spend(usage.input + usage.output, paid), time.time())
+            self.keeper.wake()
             record |= {"cost": paid / MONEY if price else None, "estimated": estimated}
             self._enter(exchange, record, usage, Totals(estimated=estimated, cost=paid))
         self.log.request(record)
@@ -14787,7 +15466,7 @@ _SEAL_TROUBLE: Final = re.compile(
 )
 
 
-# ==== 37. Forwarding ==========================================================
+# ==== 41. Forwarding ==========================================================
 # What relay passes on without a dialect: embeddings, images, audio, rerank, moderations and old
 # completions go to the provider that their `model` field names, by the routes of any request;
 # /p/PROVIDER/... goes to that provider as it is.  Nothing is understood but the model's name;
@@ -14908,7 +15587,7 @@ class Forwarding:
         model = upload.model or _UNSAID_MODELS.get(path, "")
         exchange.peek = CHAT.peek({"model": model or None}, "")
         exchange.route = permitted(model, exchange.caller, plan, exchange.facts())
-        self.relay.reserve(exchange, likely_input(upload.body.raw) if upload.body else 0, 0)
+        await self.relay.reserve(exchange, likely_input(upload.body.raw) if upload.body else 0, 0)
         failures, skipped = list[tuple[Lane, UpstreamError]](), list[tuple[Lane, Mark]]()
         for lane, mark in self.relay.lanes(exchange):
             if not lane.endpoint.dialect.forwards or lane.endpoint.demo:
@@ -14980,7 +15659,7 @@ class Forwarding:
         if lane.endpoint.demo:
             raise NotFound("the demo provider has nothing below /p/")
         exchange.lane, exchange.note = lane, "verbatim"
-        self.relay.reserve(exchange, 0, 0)
+        await self.relay.reserve(exchange, 0, 0)
         body = request.content.iter_any() if request.body_exists else None
         await expected(request)
         began = time.monotonic()
@@ -15053,7 +15732,7 @@ def _usage_at_the_end(tail: bytes) -> Usage | None:
         return None
 
 
-# ==== 38. Page ================================================================
+# ==== 42. Page ================================================================
 # The dashboard: one page without a single asset from elsewhere, and a policy that would let it
 # load none.  It asks /admin for everything it shows, so the shell itself may be seen by anybody.
 
@@ -15453,7 +16132,7 @@ PAGE_HEADERS: Final = {
 }
 
 
-# ==== 39. Source ==============================================================
+# ==== 43. Source ==============================================================
 # Where a configuration comes from, and how one becomes a plan.
 
 
@@ -15503,7 +16182,7 @@ def load(source: Source) -> Plan:
     return plan
 
 
-# ==== 40. Admin ===============================================================
+# ==== 44. Admin ===============================================================
 # What relay knows of itself, as JSON below /admin, and the few things that can be done to it.
 # Whoever has the admin key may do both, with it in a header or, in a browser, with the cookie
 # that /admin/login gives for it.  Without an `admin_key` this machine may look, nobody may act.
@@ -15570,10 +16249,9 @@ class Steward(Protocol):
 class Admin:
     """Answers what stands below /admin."""
 
-    def __init__(self, relay: Relay, steward: Steward, keeper: Keeper) -> None:
+    def __init__(self, relay: Relay, steward: Steward) -> None:
         self.relay = relay
         self.steward = steward
-        self.keeper = keeper
         self.generation = 1
         self.started = time.time()
         self.last_reload = ""
@@ -15672,7 +16350,7 @@ class Admin:
             "providers": [self._provider(provider) for provider in plan.providers.values()],
             "cooling": cooling,
             "busy": self.relay.balance.busy,
-            "state": self.keeper.trouble or "ok",
+            "state": self.relay.keeper.trouble or "ok",
             "last_reload": self.last_reload or None,
             "file": str(self.steward.source.path or "") or None,
             "may": bool(plan.admin),
@@ -15706,10 +16384,14 @@ class Admin:
         days = request.query.get("days", "7")
         if not re.fullmatch(r"\d{1,3}", days):
             raise BadRequest("days: expected a whole number")
-        store, zone, now = self.keeper.store, self.relay.plan.zone, time.time()
-        report = await usage_report(store, int(days), now, zone)
+        store, zone, now = self.relay.keeper.store, self.relay.plan.zone, time.time()
+        try:
+            report = await usage_report(store, int(days), now, zone)
+            recent = await store.recent()
+        except StateTrouble as error:
+            raise StateDown(f"the state store is down: {error}") from error
         today = datetime.datetime.fromtimestamp(span_starts(now, zone)[1], zone).astimezone(zone)
-        return report | {"today": today.isoformat(), "recent": await store.recent()}
+        return report | {"today": today.isoformat(), "recent": recent}
 
     async def config(self, request: web.BaseRequest) -> JSON:
         """The configuration in force, defaults and all, with what is secret left out."""
@@ -15859,7 +16541,7 @@ def _shown_config(value: Any, name: str = "") -> Any:
     return value if plain else str(value)
 
 
-# ==== 41. Operations ==========================================================
+# ==== 45. Operations ==========================================================
 # Which path is whose, and what is not a model's answer: probes, lists, status.  No probe ever
 # calls a provider.
 
@@ -15878,11 +16560,10 @@ _EXPOSITIONS: Final = {
 class Operations:
     """Finds the handler of a path."""
 
-    def __init__(self, relay: Relay, admin: Admin, keeper: Keeper) -> None:
+    def __init__(self, relay: Relay, admin: Admin) -> None:
         self.relay = relay
         self.admin = admin
         self.forwarding = Forwarding(relay)
-        self.keeper = keeper
         self.draining = False
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -15961,7 +16642,7 @@ class Operations:
             "the last reload failed": self.admin.last_reload.startswith("failed"),
             f"cooling down: {cooling}": bool(causes),
             "log lines are lost": self.relay.log.sink.losing,
-            "the state store is down": bool(self.keeper.trouble),
+            "the state store is down": bool(self.relay.keeper.trouble),
         }
         return [words for words, holds in states.items() if holds]
 
@@ -15989,6 +16670,7 @@ class Operations:
         vitals.cooling.set_all(self._cooling())
         vitals.generation.set(self.admin.generation)
         vitals.reloaded.set(0 if self.admin.last_reload.startswith("failed") else 1)
+        vitals.state.set(0 if self.relay.keeper.trouble else 1)
         vitals.lost_lines.reach(self.relay.log.sink.dropped)
         vitals.began.set(self.admin.started)
         vitals.processor.reach(time.process_time())
@@ -16054,7 +16736,7 @@ def refused(request: web.BaseRequest, error: RelayError) -> web.Response:
     return web.Response(body=body, status=dialect.status(error), headers=headers)
 
 
-# ==== 42. Server ==============================================================
+# ==== 46. Server ==============================================================
 # Four verbs in a row: start, run, drain, stop.  SIGHUP builds another plan and swaps it in one
 # assignment, or says everything that is wrong and changes nothing.  SIGTERM and SIGINT stop
 # accepting, let streams finish within the grace period, and end what is left in the client's
@@ -16185,25 +16867,18 @@ class Server:
         self._hurry = asyncio.Event()
         keepalive = float(os.environ.get("RELAY_KEEPALIVE", "10"))
         upstream = Upstream(lean=os.environ.get("RELAY_UPSTREAM") != "aiohttp")
-        self.relay = Relay(plan, upstream, log, keepalive)
-        self.keeper = self._keeper(state_place(plan.config.state, source, os.environ))
-        self.admin = Admin(self.relay, self, self.keeper)
-        self.operations = Operations(self.relay, self.admin, self.keeper)
+        self.relay = Relay(plan, upstream, log, keepalive, self._store(plan.config.state))
+        self.admin = Admin(self.relay, self)
+        self.operations = Operations(self.relay, self.admin)
         self._server = Listener(self.operations.handle, lambda: self.relay.plan.config.server)
         self._runner = web.ServerRunner(self._server, shutdown_timeout=1.0)
 
-    def _keeper(self, place: str) -> Keeper:
-        relay = self.relay
-        if place == "memory" and self.source.path and not relay.plan.config.state:
+    def _store(self, state: str) -> Store:
+        place = state_place(state, self.source, os.environ)
+        if place == "memory" and self.source.path and not state:
             folder = self.source.path.absolute().parent
             self.log.event("warning", f"state: {folder} cannot be written; usage is not kept")
-        return Keeper(
-            store_of(place),
-            relay.ledger,
-            relay.limits,
-            lambda: [key.caller for key in relay.plan.keys],
-            lambda level, message: self.log.event(level, message),
-        )
+        return store_of(place)
 
     @property
     def base(self) -> str:
@@ -16221,7 +16896,7 @@ class Server:
             await self.stop()
 
     async def start(self) -> None:
-        await self.keeper.start()
+        await self.relay.keeper.start()
         await self._runner.setup()
         config = self.relay.plan.config
         for listen in config.listen:
@@ -16290,7 +16965,7 @@ class Server:
 
     async def stop(self) -> None:
         await self.relay.upstream.close()
-        await self.keeper.stop()
+        await self.relay.keeper.stop()
         for listen in self.relay.plan.config.listen:
             if listen.startswith("unix:"):
                 with contextlib.suppress(FileNotFoundError):
@@ -16330,7 +17005,7 @@ def _remove_stale_socket(path: str) -> None:
             Path(path).unlink()
 
 
-# ==== 43. Grafana =============================================================
+# ==== 47. Grafana =============================================================
 # A dashboard of the metrics, ready for import: a row of this table for each panel.  A test holds
 # its queries to names that exist, and lets Prometheus's own tool read them.
 
@@ -16462,7 +17137,7 @@ def _panel(place: int, panel: Panel, source: JSON) -> JSON:
     }
 
 
-# ==== 44. Console =============================================================
+# ==== 48. Console =============================================================
 # A running relay, asked by a command: at the address it listens on, with the admin key, both of
 # the file that it was started with.  Whoever asks need not have the providers' keys in the
 # environment, nor need the file be without mistakes: the relay that runs may be older than they.
@@ -16529,7 +17204,7 @@ def console_of(source: Source) -> Console:
     return console
 
 
-# ==== 45. Launch ==============================================================
+# ==== 49. Launch ==============================================================
 # A tool as relay's child.  It gets the terminal: both stay in one process group, so what is
 # typed reaches it, Ctrl-C and Ctrl-Z included, and what is sent to relay alone is passed on.
 # If nobody serves at the configured address, a relay does for as long as the child lives.
@@ -16647,7 +17322,7 @@ async def serving(plan: Plan, source: Source, log: Log) -> AsyncIterator[str]:
         await server.stop()
 
 
-# ==== 46. Watch ===============================================================
+# ==== 50. Watch ===============================================================
 # `relay logs` and `relay top`: what the log says and what runs, from a relay that is asked for its
 # events.  What the screen shows is worked out from values alone; only `_Screen` knows a terminal.
 
@@ -16831,7 +17506,7 @@ async def _press(top: Top, key: str, console: Console) -> None:
             top.said = error.message
 
 
-# ==== 47. Command line ========================================================
+# ==== 51. Command line ========================================================
 # Arguments to a running server, or to an answer on paper.
 
 DEMO_CONFIG: Final = """\
@@ -17100,7 +17775,11 @@ def command_usage(args: argparse.Namespace) -> int:
     if wrong := [name for name in by if name not in ROW_NAMES]:
         print(f"--by {wrong[0]}: one of {', '.join(ROW_NAMES)}, or several with commas")
         return 2
-    report = asyncio.run(_usage(store_of(place), args.days, plan.zone, by))
+    try:
+        report = asyncio.run(_usage(store_of(place), args.days, plan.zone, by))
+    except StateTrouble as error:
+        print(error)
+        return 1
     if args.json:
         print(json.dumps(report, indent=2))
         return 0

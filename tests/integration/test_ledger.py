@@ -5,13 +5,14 @@ import json
 import os
 import signal
 import sqlite3
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 from aiohttp import ClientError, ClientSession
 from fake_upstream import Answer, FakeUpstream, chat_error, chat_stream
 from relay_process import SECRET, RelayProcess, Start, run
-from talk import JSON, ask, dial, eventually, one
+from talk import JSON, ask, config, dial, eventually, one
 
 KEYS = {name: {"key": f"{SECRET}-of-{name}"} for name in ("alice", "bob")}
 PRICES = {"*": {"input": 1000, "output": 1000}}
@@ -86,8 +87,8 @@ async def test_the_command_prints_tables(
     for _ in range(3):
         await ask(http, server, headers=AS["alice"])
     assert await server.stop() == 0
-    config = ("-c", server.file.name)
-    ran = await run("usage", *config, cwd=server.file.parent)
+    named = ("-c", server.file.name)
+    ran = await run("usage", *named, cwd=server.file.parent)
     assert ran.status == 0, ran.output
     days = ran.stdout.partition("hours:")[0].splitlines()
     assert days[1].split() == [
@@ -96,11 +97,11 @@ async def test_the_command_prints_tables(
     ]
     assert days[2].split()[1:] == ["alice", "m", "3", "0", "3135", "171", "3072", "0", "3.3060"]
     assert days[3].split() == ["all", "3", "0", "3135", "171", "3072", "0", "3.3060"]
-    by_provider = await run("usage", *config, "--by", "provider", cwd=server.file.parent)
+    by_provider = await run("usage", *named, "--by", "provider", cwd=server.file.parent)
     assert by_provider.stdout.splitlines()[2].split()[1] == "first"
-    as_json = await run("usage", *config, "--json", "--days", "1", cwd=server.file.parent)
+    as_json = await run("usage", *named, "--json", "--days", "1", cwd=server.file.parent)
     assert json.loads(as_json.stdout)["days"][0]["requests"] == 3
-    wrong = await run("usage", *config, "--by", "colour", cwd=server.file.parent)
+    wrong = await run("usage", *named, "--by", "colour", cwd=server.file.parent)
     assert (wrong.status, "one of key, provider, model" in wrong.output) == (2, True)
 
 
@@ -295,3 +296,24 @@ async def test_a_file_that_is_locked_is_waited_for_and_nothing_is_lost(
     await server.says("the state store is back", within=15)
     await server.stop()
     assert totals(file) == (6, 6 * 1102)
+
+
+async def test_cooldowns_and_bonds_outlive_a_restart(
+    upstreams: Callable[[int], Awaitable[list[FakeUpstream]]],
+    relay: Start,
+    http: ClientSession,
+    tmp_path: Path,
+) -> None:
+    first, second = await upstreams(2)
+    first.script(chat_error(429, "slow down", headers={"retry-after": "600"}))
+    settings = {**config(first, second), "state": f"sqlite:{tmp_path}/state.db"}
+    server = await relay(settings)
+    for _ in range(2):
+        assert (await ask(http, server)).headers["x-relay-provider"] == "second"
+    assert (await server.logged(2)).attempts != []
+    await server.stop()
+    again = await relay(settings)
+    assert (await ask(http, again)).headers["x-relay-provider"] == "second"
+    assert len(first.requests) == 1
+    await again.logged()
+    assert [record["sticky"] for record in again.log() if "sticky" in record] == ["hit"]

@@ -129,7 +129,8 @@ def test_permits_balance(config: relay.LimitConfig, schedule: list[Step]) -> Non
     life = lived(config, schedule)
     while life.running:
         life.end(life.running[0], 0.5)
-    stored = life.limits.collect()
+    stored, ended = life.limits.collect()
+    assert sorted(end.id for end in ended) == sorted(permit.id for _, permit in life.admitted)
     assert {label: spend for (_, label), spend in stored.items()} == life.spent
     free = relay.Caller("alice", limits=relay.LimitConfig(concurrent=1, rpm=1), zone=UTC)
     later = life.now + 61
@@ -168,7 +169,7 @@ def test_relays_that_share_a_store_know_what_all_spent(
     caller, sums = relay.Caller("alice", zone=UTC), dict[tuple[str, str], relay.Spend]()
 
     def store(index: int) -> None:
-        for who, spend in relays[index].collect().items():
+        for who, spend in relays[index].collect()[0].items():
             sums.setdefault(who, relay.Spend()).add(spend)
         relays[index].learn(sums)
 

@@ -74,7 +74,7 @@ PROBLEMS: dict[str, tuple[str, list[str]]] = {
         provider("proxy: x, prices: {m: {inptu: 1, output: -1}}")
         + "keys: {k: {key: x, limits: {rpm: 0, rps: 1}}}\n"
         + "routing_rules: {x: {to: a, wait: soon, hedge_after: 0}}\n"
-        + "state: redis://x\n",
+        + "state: redis:x\n",
         [
             "2:50: providers.a.proxy: expected direct, or a URL like http://host:port"
             " (http, https, socks5, socks5h)",
@@ -84,7 +84,7 @@ PROBLEMS: dict[str, tuple[str, list[str]]] = {
             "3:37: keys.k.limits.rps: unknown key; did you mean 'rpm'?",
             "4:28: routing_rules.x.wait: expected seconds, got 'soon'",
             "4:40: routing_rules.x.hedge_after: must be more than 0",
-            "5:1: state: redis is not supported yet",
+            "5:1: state: expected memory, sqlite:PATH or redis://..., got 'redis:x'",
         ],
     ),
     # Values
@@ -107,7 +107,7 @@ PROBLEMS: dict[str, tuple[str, list[str]]] = {
             "8:1: routing_rules: expected mapping of a target, a list of targets,"
             " or a mapping with `to`, got a list",
             "9:1: default: expected text, got a list",
-            "10:1: state: expected memory or sqlite:PATH, got 'disk'",
+            "10:1: state: expected memory, sqlite:PATH or redis://..., got 'disk'",
             "11:1: timezone: unknown time zone 'Mars/Olympus'",
             "12:1: admin_key: expected secret, got a list",
         ],

@@ -1,0 +1,320 @@
+"""Several relays and a real Redis: limits and budgets hold across them, and outlive its death."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+from aiohttp import ClientSession
+from fake_upstream import CHAT_USAGE, HEAD, FakeUpstream, chat_error, chat_stream, chat_whole
+from redis_server import RedisServer
+from relay_process import SECRET, RelayProcess, Start, run
+from talk import JSON, ask, config, dial, eventually, one
+
+USED = CHAT_USAGE["prompt_tokens"] + CHAT_USAGE["completion_tokens"]
+ALICE = f"{SECRET}-of-alice"
+BOB = f"{SECRET}-of-bob"
+AS_ALICE, AS_BOB = {"x-api-key": ALICE}, {"x-api-key": BOB}
+ADMIN = {"x-api-key": f"{SECRET}-admin"}
+
+
+@pytest.fixture
+async def redis(tmp_path: Path, tool: Callable[[str], str]) -> AsyncIterator[RedisServer]:
+    home = tmp_path / "redis"
+    home.mkdir()
+    server = RedisServer(tool("redis-server"), home)
+    await server.start()
+    yield server
+    await server.stop()
+
+
+def shared(upstream: FakeUpstream, redis: RedisServer, top: JSON = None, **limits: JSON) -> JSON:
+    """Alice has limits, Bob has none."""
+    keys = {"alice": {"key": ALICE, "limits": limits}, "bob": {"key": BOB}}
+    return {
+        **one(upstream),
+        "keys": keys,
+        "timezone": "UTC",
+        "admin_key": f"{SECRET}-admin",
+        "state": f"{redis.url}/0?prefix=team",
+        **(top or {}),
+    }
+
+
+async def days(http: ClientSession, server: RelayProcess) -> list[JSON]:
+    async with http.get(f"{server.url}/admin/usage", headers=ADMIN) as response:
+        assert response.status == 200, await response.text()
+        return list((await response.json())["days"])
+
+
+async def requests_in(http: ClientSession, server: RelayProcess) -> int:
+    return sum(day["requests"] for day in await days(http, server))
+
+
+async def test_a_budget_holds_across_relays_under_load(
+    upstream: FakeUpstream, redis: RedisServer, relay: Start, http: ClientSession
+) -> None:
+    """Each request uses 1,102 tokens of 20,000 and reserves more: 19 at the most are answered,
+    whoever is asked, and of those that are refused none reaches the provider."""
+    upstream.script(chat_whole(text="Hi.").but(delay=0.01))
+    settings = shared(upstream, redis, tokens_per_day=20_000)
+    servers = [await relay(settings), await relay(settings)]
+
+    async def client(number: int) -> list[int]:
+        said = []
+        for _ in range(10):
+            reply = await ask(http, servers[number % 2], headers=AS_ALICE, max_tokens=1200)
+            said.append(reply.status)
+        return said
+
+    statuses = [status for said in await asyncio.gather(*map(client, range(10))) for status in said]
+    answered = statuses.count(200)
+    assert answered == len(upstream.requests)
+    assert 20_000 // 1300 <= answered <= 20_000 // USED + 1
+    assert set(statuses) <= {200, 402, 429}
+    for server in servers:  # what is left, if anything, is given away one at a time
+        while (await ask(http, server, headers=AS_ALICE, max_tokens=1200)).status == 200:
+            pass
+    assert len(upstream.requests) == 20_000 // USED + 1
+    refused = [await ask(http, server, headers=AS_ALICE) for server in servers]
+    assert [reply.status for reply in refused] == [402, 402]
+
+
+async def test_rates_and_concurrency_are_common(
+    upstream: FakeUpstream, redis: RedisServer, relay: Start, http: ClientSession
+) -> None:
+    go = asyncio.Event()
+    upstream.script(chat_stream("Hi.").but(hold={HEAD: go}), chat_stream("Hi."))
+    settings = shared(upstream, redis, rpm=3, concurrent=1)
+    first, second = await relay(settings), await relay(settings)
+    async with dial(first) as wire:
+        await wire.post("openai", AS_ALICE)
+        await upstream.arrived()
+        reply = await ask(http, second, headers=AS_ALICE)
+        assert (reply.status, "concurrent 1" in reply.error["message"]) == (429, True)
+        assert (await ask(http, second, headers=AS_BOB, stream=True)).status == 200
+        go.set()
+        assert (await wire.reply()).status == 200
+    for left in (1, 0):
+
+        async def admitted(left: int = left) -> bool:
+            reply = await ask(http, second, headers=AS_ALICE, stream=True)
+            if reply.status == 200:
+                assert reply.headers["x-ratelimit-remaining-requests"] == str(left)
+            return reply.status == 200
+
+        await eventually(admitted, every=0.05)
+    reply = await ask(http, first, headers=AS_ALICE)
+    assert (reply.status, "rpm 3" in reply.error["message"]) == (429, True)
+    assert 1 <= int(reply.headers["retry-after"]) <= 61
+
+
+async def test_one_after_the_other_never_meets_its_own_permit(
+    upstream: FakeUpstream, redis: RedisServer, relay: Start, http: ClientSession
+) -> None:
+    server = await relay(shared(upstream, redis, concurrent=1))
+    for _ in range(30):
+        assert (await ask(http, server, headers=AS_ALICE)).status == 200
+
+
+async def test_killed_and_started_again_it_loses_and_doubles_nothing(
+    upstream: FakeUpstream, redis: RedisServer, relay: Start, http: ClientSession
+) -> None:
+    settings = shared(upstream, redis, tokens_per_day=10**9, rpm=10**6)
+    servers = [await relay(settings), await relay(settings)]
+    stopping, answered = asyncio.Event(), list[int]()
+
+    async def client(number: int) -> None:
+        while not stopping.is_set():
+            reply = await ask(http, servers[number % 2], headers=AS_ALICE)
+            assert reply.status == 200, reply.body
+            answered.append(number)
+
+    clients = [asyncio.create_task(client(number)) for number in range(4)]
+    for _ in range(3):
+        await asyncio.sleep(0.7)
+        await redis.kill()
+        await asyncio.sleep(0.5)
+        await redis.start()
+    await asyncio.sleep(0.5)
+    stopping.set()
+    await asyncio.gather(*clients)
+    for server in servers:
+        await server.says("the state store is back", within=20)
+
+    async def all_there() -> bool:
+        return await requests_in(http, servers[0]) >= len(answered)
+
+    await eventually(all_there, within=40)
+    assert len(answered) > 50
+    (day,) = await days(http, servers[0])
+    assert day["requests"] == len(answered)
+    assert day["tokens_in"] + day["tokens_out"] == len(answered) * USED
+    spent = await redis.command("HGET", f"{{team}}:spent:alice:{day['start'][:10]}", "tokens")
+    assert spent.split(b"\r\n")[1] == str(len(answered) * USED).encode()
+
+
+@pytest.mark.parametrize("how", ["dead", "frozen"])
+async def test_while_it_is_down_relay_goes_on_alone_and_nobody_waits(
+    how: str, upstream: FakeUpstream, redis: RedisServer, relay: Start, http: ClientSession
+) -> None:
+    """One request may find out; the others are decided here at once, by limits of its own."""
+    server = await relay(shared(upstream, redis, rpm=40))
+    assert (await ask(http, server, headers=AS_ALICE)).status == 200
+    if how == "dead":
+        await redis.kill()
+    else:
+        redis.freeze()
+    clock = asyncio.get_running_loop().time
+    began = clock()
+    statuses = [(await ask(http, server, headers=AS_ALICE)).status for _ in range(45)]
+    assert clock() - began < 10  # a timeout for each would be over twenty seconds
+    assert statuses.count(200) == 39
+    assert statuses[-1] == 429
+    await server.says("the state store is down")
+    async with http.get(f"{server.url}/readyz") as response:
+        assert (response.status, (await response.json())["degraded"]) == (
+            200,
+            ["the state store is down"],
+        )
+    async with http.get(f"{server.url}/metrics", headers=ADMIN) as response:
+        assert "relay_state_up 0" in await response.text()
+    if how == "dead":
+        await redis.start()
+    else:
+        redis.thaw()
+    await server.says("the state store is back", within=30)
+
+    async def all_there() -> bool:
+        return await requests_in(http, server) == 40
+
+    await eventually(all_there)
+
+
+async def test_it_may_be_down_from_the_start(
+    upstream: FakeUpstream, redis: RedisServer, relay: Start, http: ClientSession
+) -> None:
+    await redis.kill()
+    server = await relay(shared(upstream, redis, rpm=1))
+    assert (await ask(http, server, headers=AS_ALICE)).status == 200
+    assert (await ask(http, server, headers=AS_ALICE)).status == 429
+    await redis.start()
+    await server.says("the state store is back", within=30)
+
+    async def all_there() -> bool:
+        return await requests_in(http, server) == 1
+
+    await eventually(all_there)
+
+
+async def test_budgets_may_fail_closed(
+    upstream: FakeUpstream, redis: RedisServer, relay: Start, http: ClientSession
+) -> None:
+    settings = shared(upstream, redis, {"state_fail_closed": True}, tokens_per_day=10**6)
+    server = await relay(settings)
+    assert (await ask(http, server, headers=AS_ALICE)).status == 200
+    await redis.kill()
+    reply = await ask(http, server, headers=AS_ALICE)
+    assert (reply.status, reply.headers["retry-after"]) == (503, "10")
+    assert "the shared state is down" in reply.error["message"]
+    assert (await server.logged(2)).code == "SD"
+    assert (await ask(http, server, headers=AS_BOB)).status == 200
+
+
+async def test_the_permits_of_a_relay_that_died_end_by_themselves(
+    upstream: FakeUpstream, redis: RedisServer, relay: Start, http: ClientSession
+) -> None:
+    """Here the lease is ended by hand, rather than waited for."""
+    upstream.script(chat_stream("Hi.").but(hold={1: asyncio.Event()}), chat_stream("Hi."))
+    settings = shared(upstream, redis, concurrent=1)
+    first, second = await relay(settings), await relay(settings)
+    async with dial(first) as wire:
+        await wire.post("openai", AS_ALICE)
+        await upstream.arrived()
+        await first.end()
+    assert (await ask(http, second, headers=AS_ALICE)).status == 429
+    lease = (await redis.command("ZRANGE", "{team}:lease:alice", "0", "0")).split(b"\r\n")[2]
+    await redis.command("ZADD", "{team}:lease:alice", "1", lease.decode())
+    assert (await ask(http, second, headers=AS_ALICE, stream=True)).status == 200
+
+
+async def test_every_key_has_an_end(
+    upstream: FakeUpstream, redis: RedisServer, relay: Start, http: ClientSession
+) -> None:
+    upstream.script(chat_error(429, "slow down", headers={"retry-after": "60"}), chat_whole("Hi."))
+    settings = shared(upstream, redis, rpm=10, tpm=10**6, cost_per_day=1)
+    settings |= {"providers": config(upstream, upstream)["providers"], "default": "first"}
+    settings |= {"routing_rules": {"m": ["first", "second"]}}
+    server = await relay(settings)
+    assert (await ask(http, server, headers=AS_ALICE)).status == 200
+    await server.stop()
+    ends = await redis.keys()
+    assert {name.split(":")[1] for name in ends} >= {"last", "spent", "minute", "usage", "notes"}
+    assert [name for name, left in ends.items() if left <= 0] == []
+
+
+async def test_cooldowns_are_common(
+    upstreams: Callable[[int], object], redis: RedisServer, relay: Start, http: ClientSession
+) -> None:
+    """What one relay learns the hard way, the other knows; and so does one that starts later."""
+    first, second = await upstreams(2)  # type: ignore[misc]
+    first.script(chat_error(429, "slow down", headers={"retry-after": "600"}))
+    settings = {**config(first, second), "state": redis.url, "admin_key": f"{SECRET}-admin"}
+    servers = [await relay(settings), await relay(settings)]
+    assert (await ask(http, servers[0])).headers["x-relay-provider"] == "second"
+    asked = len(first.requests)
+
+    async def known(server: RelayProcess) -> bool:
+        async with http.get(f"{server.url}/admin/health", headers=ADMIN) as response:
+            return len((await response.json())["marks"]) == 1
+
+    await eventually(lambda: known(servers[1]))
+    assert (await ask(http, servers[1])).headers["x-relay-provider"] == "second"
+    third = await relay(settings)
+    assert (await ask(http, third)).headers["x-relay-provider"] == "second"
+    assert len(first.requests) == asked
+    async with http.post(
+        f"{third.url}/admin/health/clear", headers=ADMIN, json={"all": True}
+    ) as response:
+        assert response.status == 200
+
+    async def forgotten() -> bool:
+        return not any([await known(server) for server in servers])
+
+    await eventually(forgotten)
+
+
+async def test_the_command_reads_it(
+    upstream: FakeUpstream, redis: RedisServer, relay: Start, http: ClientSession
+) -> None:
+    server = await relay(shared(upstream, redis, rpm=100))
+    for _ in range(3):
+        await ask(http, server, headers=AS_ALICE)
+    await server.stop()
+    ran = await run("usage", "-c", server.file.name, "--json", cwd=server.file.parent)
+    (row,) = json.loads(ran.stdout)["days"]
+    assert (row["key"], row["requests"], row["tokens_out"]) == ("alice", 3, 171)
+    await redis.kill()
+    ran = await run("usage", "-c", server.file.name, cwd=server.file.parent)
+    assert (ran.status, ran.stdout.startswith("Redis: ")) == (1, True)
+
+
+async def test_a_password_is_never_said(
+    upstream: FakeUpstream, redis: RedisServer, relay: Start, http: ClientSession
+) -> None:
+    await redis.command("CONFIG", "SET", "requirepass", "another one")
+    state = redis.url.replace("redis://", f"redis://:{SECRET}-of-redis@")
+    server = await relay({**shared(upstream, redis, rpm=2), "state": state})
+    assert (await ask(http, server, headers=AS_ALICE)).status == 200
+    assert "the state store is down" in server.stderr
+
+
+async def test_without_its_client_it_says_what_to_install(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['redis'] = None\n")
+    (tmp_path / "config.yaml").write_text(
+        'providers: {demo: {api_format: demo}}\nstate: "redis://127.0.0.1"\n'
+    )
+    ran = await run("check", cwd=tmp_path, env={"PYTHONPATH": str(tmp_path)})
+    assert ran.status == 2
+    assert ran.stderr.startswith("config.yaml:2:1: state: Redis needs one more package: pip install")
