@@ -105,9 +105,13 @@ async def test_rates_and_concurrency_are_common(
             return reply.status == 200
 
         await eventually(admitted, every=0.05)
-    reply = await ask(http, first, headers=AS_ALICE)
-    assert (reply.status, "rpm 3" in reply.error["message"]) == (429, True)
-    assert 1 <= int(reply.headers["retry-after"]) <= 61
+
+    async def over_the_rate() -> bool:
+        reply = await ask(http, first, headers=AS_ALICE)
+        assert (reply.status, 1 <= int(reply.headers["retry-after"]) <= 61) == (429, True)
+        return "rpm 3" in reply.error["message"]
+
+    await eventually(over_the_rate, every=0.05)  # the other relay's permit may not be back yet
 
 
 async def test_one_after_the_other_never_meets_its_own_permit(
