@@ -321,4 +321,6 @@ async def test_without_its_client_it_says_what_to_install(tmp_path: Path) -> Non
     )
     ran = await run("check", cwd=tmp_path, env={"PYTHONPATH": str(tmp_path)})
     assert ran.status == 2
-    assert ran.stderr.startswith("config.yaml:2:1: state: Redis needs one more package: pip install")
+    assert ran.stderr.startswith(
+        "config.yaml:2:1: state: Redis needs one more package: pip install"
+    )
