@@ -15873,11 +15873,11 @@ const span = (ms) => ms == null ? "" : ms < 1000 ? Math.round(ms) + " ms"
 const clock = (at) => new Date(at * 1000).toLocaleTimeString();
 
 async function ask(path, body) {
-  const options = body === undefined ? {} : { method: "POST", body: JSON.stringify(body),
-    headers: { "Content-Type": "application/json", "X-Relay-Page": "1" } };
-  const reply = await fetch("admin/" + path, options);
-  if (reply.status === 401) { login(); throw new Error("the admin key is needed"); }
+  const headers = { "Content-Type": "application/json", "X-Relay-Page": "1" };
+  const post = { method: "POST", body: JSON.stringify(body) };
+  const reply = await fetch("admin/" + path, { headers, ...(body === undefined ? {} : post) });
   const said = await reply.json().catch(() => ({}));
+  if (reply.status === 401 && path !== "login") login();
   if (!reply.ok) throw new Error(said.error?.message ?? "HTTP " + reply.status);
   return said;
 }
@@ -16083,14 +16083,17 @@ function editing(on) {
 }
 $("edit").onclick = async () => {
   try {
-    $("file").value = (await ask("file")).text;
+    const file = await ask("file");
+    $("file").value = file.text;
+    state.digest = file.digest;
     editing(true);
   } catch (error) { alert(error.message); }
 };
 $("cancel").onclick = () => editing(false);
 $("save").onclick = async () => {
   try {
-    $("saved").textContent = (await ask("file", { text: $("file").value })).said;
+    const changed = { text: $("file").value, digest: state.digest };
+    $("saved").textContent = (await ask("file", changed)).said;
     editing(false); await refresh(); await config();
   } catch (error) { $("wrong").textContent = error.message; $("wrong").hidden = false; }
 };
@@ -17339,7 +17342,7 @@ async def watched(console: Console) -> AsyncIterator[tuple[str, Any]]:
                 for event in decoder.feed(block):
                     yield event.event, loads(event.data)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise RelayError(f"the relay at {console.listen} is gone") from error
+            raise RelayError(f"no relay answers at {console.listen} any more") from error
 
 
 async def follow(console: Console, wanted: Mapping[str, str], on: bool) -> None:

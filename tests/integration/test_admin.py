@@ -1,0 +1,318 @@
+"""/admin: who may look and who may act, what is seen, what is done."""
+
+import asyncio
+import contextlib
+import json
+import os
+import pty
+import re
+import stat
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import yaml
+from aiohttp import ClientSession
+from fake_upstream import HEAD, FakeUpstream, chat_stream, chat_whole
+from relay_process import PROGRAM, SECRET, RelayProcess, Start, run
+from talk import JSON, UPSTREAM_KEY, ask, config, one
+
+ADMIN = f"{SECRET}-admin"
+KEYED = {"Authorization": f"Bearer {ADMIN}"}
+
+
+async def get(http: ClientSession, server: RelayProcess, path: str, **how: JSON) -> JSON:
+    async with http.get(f"{server.url}/admin/{path}", headers=KEYED, **how) as response:
+        assert response.status == 200, await response.text()
+        return await response.json()
+
+
+async def post(
+    http: ClientSession, server: RelayProcess, path: str, body: JSON, **headers: str
+) -> tuple[int, JSON]:
+    url = f"{server.url}/admin/{path}"
+    async with http.post(url, json=body, headers=headers or KEYED) as response:
+        return response.status, await response.json()
+
+
+async def events(http: ClientSession, server: RelayProcess) -> AsyncIterator[tuple[str, JSON]]:
+    async with http.get(f"{server.url}/admin/events", headers=KEYED) as response:
+        kind = ""
+        async for line in response.content:
+            name, _, value = line.decode().rstrip("\n").partition(": ")
+            if name == "event":
+                kind = value
+            elif name == "data":
+                yield kind, json.loads(value)
+
+
+# Who
+
+
+async def test_the_page_itself_may_be_seen_by_anybody_and_loads_nothing(
+    upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    server = await relay(one(upstream) | {"admin_key": ADMIN})
+    async with http.get(server.url) as response:
+        policy = response.headers["Content-Security-Policy"]
+        page = await response.text()
+    assert policy.startswith("default-src 'none'; style-src 'sha256-")
+    assert "unsafe" not in policy
+    assert re.findall(r"""(?:src|href)=["'](?!data:)""", page) == []
+    assert ADMIN not in page
+
+
+async def test_a_session_looks_and_only_its_page_acts(
+    upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    server = await relay(one(upstream) | {"admin_key": ADMIN})
+    assert (await post(http, server, "login", {"key": "wrong"}, x="y"))[0] == 401
+    url = f"{server.url}/admin/login"
+    async with http.post(url, json={"key": ADMIN}) as response:
+        said = response.headers["Set-Cookie"]
+        assert response.status == 200
+    assert {"HttpOnly", "SameSite=Strict", "Path=/admin"} <= set(said.split("; "))
+    assert ADMIN not in said
+    cookie = said.partition(";")[0]
+    async with http.get(f"{server.url}/admin/status", headers={"Cookie": cookie}) as response:
+        assert (response.status, (await response.json())["session"]) == (200, True)
+    for headers, status in (
+        ({"Cookie": cookie}, 401),  # as another site's form would send it
+        ({"Cookie": cookie, "X-Relay-Page": "1"}, 200),
+        ({"Cookie": "relay_session=made-up", "X-Relay-Page": "1"}, 401),
+    ):
+        assert (await post(http, server, "reload", {}, **headers))[0] == status, headers
+    own = {"Cookie": cookie, "X-Relay-Page": "1"}
+    assert (await post(http, server, "logout", {}, **own))[0] == 200
+    assert (await post(http, server, "reload", {}, **own))[0] == 401
+
+
+async def test_a_sixth_wrong_key_in_a_minute_has_to_wait(
+    upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    server = await relay(one(upstream) | {"admin_key": ADMIN})
+    tries = [await post(http, server, "login", {"key": f"{n}"}, x="y") for n in range(6)]
+    assert [status for status, _ in tries] == [401] * 5 + [429]
+    assert (await post(http, server, "login", {"key": ADMIN}, x="y"))[0] == 429
+    assert (await get(http, server, "status"))["version"]  # the key in a header works on
+
+
+async def test_without_an_admin_key_this_machine_looks_and_nobody_acts(
+    upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    server = await relay(one(upstream))
+    for path in ("status", "health", "usage", "config", "login"):
+        async with http.get(f"{server.url}/admin/{path}") as response:
+            assert response.status == 200, path
+    async with http.get(f"{server.url}/admin/status", headers={"Host": "evil.example"}) as response:
+        assert response.status == 403
+    async with http.get(f"{server.url}/admin/file") as response:
+        assert response.status == 403
+    for path in ("reload", "file", "disable", "abandon", "health/clear"):
+        assert (await post(http, server, path, {}, x="y"))[0] == 403, path
+    async with http.get(f"{server.url}/admin/nothing") as response:
+        assert response.status == 404
+
+
+# What is seen
+
+
+async def test_the_configuration_in_force_is_shown_without_secrets(
+    upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    keys = {"alice": {"key": f"{SECRET}-alice", "models": ["m"]}}
+    server = await relay(one(upstream, active=True) | {"admin_key": ADMIN, "keys": keys})
+    text = (await get(http, server, "config"))["text"]
+    shown = yaml.safe_load(text)
+    assert shown["providers"]["first"]["endpoint"] == upstream.url
+    assert shown["keys"]["alice"] == {"key": "[secret]", "models": ["m"]}
+    assert SECRET not in text
+    assert UPSTREAM_KEY not in text
+
+
+async def test_what_is_said_and_what_runs_is_told_as_it_happens(
+    upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    gate = asyncio.Event()
+    upstream.script(chat_stream(text=["one", "two"]).but(hold={3: gate}))
+    server = await relay(one(upstream) | {"admin_key": ADMIN})
+    asking = asyncio.create_task(ask(http, server, stream=True, model="m"))
+    await upstream.arrived()
+    seen: list[str] = []
+    async with asyncio.timeout(10):
+        async for kind, said in events(http, server):
+            seen.append(kind)
+            if kind == "running" and said and said[0]["begun"]:
+                assert said[0]["target"] == "first/m"
+                assert said[0]["sent"] > 0
+                gate.set()
+            if kind == "request":
+                assert (said["code"], said["target"]) == ("OK", "first/m")
+                assert said["line"].endswith(said["id"])
+                break
+    assert seen[0] == "event"
+    await asking
+
+
+# What is done
+
+
+async def test_a_silent_attempt_is_given_up_for_the_next_target(
+    upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    never = asyncio.Event()
+    upstream.script(chat_stream().but(hold={HEAD: never}), path="/a/v1/chat/completions")
+    upstream.script(chat_stream(text="from b"), path="/b/v1/chat/completions")
+    server = await relay(
+        config(f"{upstream.url}/a/v1", f"{upstream.url}/b/v1") | {"admin_key": ADMIN}
+    )
+    asking = asyncio.create_task(ask(http, server, stream=True))
+    await upstream.arrived()
+    async for kind, said in events(http, server):
+        if kind == "running" and said:
+            break
+    assert said[0]["begun"] is False
+    assert (await post(http, server, "abandon", {"id": said[0]["id"]}))[0] == 200
+    reply = await asking
+    assert (reply.said.text, reply.headers["x-relay-attempts"]) == ("from b", "2")
+    assert (await post(http, server, "abandon", {"id": said[0]["id"]}))[0] == 404
+    never.set()
+
+
+async def test_a_provider_is_left_out_until_it_is_used_again_or_reloaded(
+    upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    upstream.script(chat_whole(text="here"))
+    server = await relay(
+        config(f"{upstream.url}/a/v1", f"{upstream.url}/b/v1") | {"admin_key": ADMIN}
+    )
+
+    async def served_by() -> str:
+        return (await ask(http, server)).headers.get("x-relay-provider", "nobody")
+
+    off = {"provider": "first", "disabled": True}
+    assert (await post(http, server, "disable", off))[0] == 200
+    assert await served_by() == "second"
+    assert (await post(http, server, "disable", {"provider": "second"}))[0] == 200
+    assert await served_by() == "nobody"
+    assert (await post(http, server, "disable", off | {"disabled": False}))[0] == 200
+    assert await served_by() == "first"
+    assert (await post(http, server, "disable", off))[0] == 200
+    assert (await post(http, server, "reload", {}))[0] == 200
+    assert await served_by() == "first"
+    assert (await post(http, server, "disable", {"provider": "nobody"}))[0] == 404
+
+
+async def test_the_file_is_changed_whole_or_not_at_all(
+    upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    server = await relay(one(upstream) | {"admin_key": ADMIN})
+    os.chmod(server.file, 0o640)
+    before = await get(http, server, "file")
+    assert before["text"] == server.file.read_text()
+    status, said = await post(http, server, "file", {"text": before["text"] + "\nlistn: 1\n"})
+    assert status == 400
+    assert re.search(r":\d+:1: listn: unknown key; did you mean 'listen'\?", str(said))
+    assert server.file.read_text() == before["text"]
+    text = "# a comment that stays\n" + before["text"] + "\ndefault: first/other\n"
+    status, said = await post(http, server, "file", {"text": text, "digest": before["digest"]})
+    assert (status, said["said"]) == (200, "default: changed")
+    assert server.file.read_text() == text
+    assert stat.S_IMODE(server.file.stat().st_mode) == 0o640
+    assert server.file.with_name(server.file.name + ".bak").read_text() == before["text"]
+    stale = {"text": before["text"], "digest": before["digest"]}
+    status, said = await post(http, server, "file", stale)
+    assert (status, "somebody else" in str(said)) == (400, True)
+
+
+# The commands
+
+
+async def test_logs_prints_the_lines_that_are_wanted(
+    upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    upstream.script(chat_whole(text="here"))
+    server = await relay(one(upstream, models=["m"]) | {"admin_key": ADMIN})
+    await ask(http, server)
+    await ask(http, server, model="unknown")
+    ran = await run("logs", "-c", str(server.file), cwd=server.file.parent)
+    assert ran.status == 0, ran.output
+    assert [line.split()[1] for line in ran.output.splitlines()] == ["info", "OK", "BR"]
+    only = ("--code", "B*")
+    ran = await run("logs", "-c", str(server.file), *only, cwd=server.file.parent)
+    assert [line.split()[1] for line in ran.output.splitlines()] == ["BR"]
+
+
+async def test_top_shows_what_ran_where_there_is_no_terminal(
+    upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    upstream.script(chat_whole(text="here"))
+    server = await relay(one(upstream) | {"admin_key": ADMIN})
+    await ask(http, server)
+    ran = await run("top", "-c", str(server.file), cwd=server.file.parent)
+    assert ran.status == 0, ran.output
+    assert re.search(r"OK +- +m +first/m", ran.output)
+
+
+async def test_top_gives_up_a_silent_attempt_from_a_terminal(
+    upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    never = asyncio.Event()
+    upstream.script(chat_stream().but(hold={HEAD: never}), path="/a/v1/chat/completions")
+    upstream.script(chat_stream(text="from b"), path="/b/v1/chat/completions")
+    server = await relay(
+        config(f"{upstream.url}/a/v1", f"{upstream.url}/b/v1") | {"admin_key": ADMIN}
+    )
+    asking = asyncio.create_task(ask(http, server, stream=True))
+    await upstream.arrived()
+    ours, theirs = pty.openpty()
+    command = (sys.executable, str(PROGRAM), "top", "-c", str(server.file))
+    top = await asyncio.create_subprocess_exec(*command, stdin=theirs, stdout=theirs)
+    os.close(theirs)
+    screen = Screen(ours)
+    await screen.shows(b"waits")
+    os.write(ours, b"a")
+    assert (await asking).said.text == "from b"
+    await screen.shows(b"given up")
+    os.write(ours, b"q")
+    await screen.shows(b"\x1b[?1049l")  # the screen as it was before
+    assert await top.wait() == 0
+    screen.close()
+    never.set()
+
+
+class Screen:
+    """What a program wrote to its terminal."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._said = b""
+        self._more = asyncio.Event()
+        asyncio.get_running_loop().add_reader(descriptor, self._read)
+
+    def _read(self) -> None:
+        with contextlib.suppress(OSError):
+            self._said += os.read(self._descriptor, 1 << 16)
+        self._more.set()
+
+    async def shows(self, text: bytes, within: float = 15) -> None:
+        """Wait until it is there; what stood before it is forgotten."""
+        async with asyncio.timeout(within):
+            while text not in self._said:
+                self._more.clear()
+                await self._more.wait()
+        self._said = self._said.partition(text)[2]
+
+    def close(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._descriptor)
+        os.close(self._descriptor)
+
+
+@pytest.mark.parametrize("command", ["logs", "top", "health"])
+async def test_a_relay_that_does_not_run_is_said_to(command: str, tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text("listen: 127.0.0.1:9\nproviders: {d: {api_format: demo}}\n")
+    ran = await run(command, "-c", "config.yaml", cwd=tmp_path)
+    assert ran.status == 1
+    assert "no relay answers at 127.0.0.1:9" in ran.output
