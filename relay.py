@@ -5338,7 +5338,7 @@ _GEMINI_PURPOSES: Final = {
 # Also as Vertex has it, and with `models/` said twice: SDKs put it before a name that has it.
 _GEMINI_PATH: Final = re.compile(
     r"(?:/projects/[^/]+/locations/[^/]+)?(?:/publishers/[^/]+)?"
-    r"/(?=(?:models|tunedModels)/)(?:models/)*(?P<model>.+):(?P<method>[a-zA-Z]+)"
+    r"/(?=(?:models|tunedModels)/)(?:models/)*(?P<model>(?!models/).+):(?P<method>[a-zA-Z]+)"
 )
 _GEMINI_REQUEST: Final = frozenset(
     "model contents systemInstruction tools toolConfig generationConfig cachedContent".split()
@@ -5753,7 +5753,7 @@ def _gemini_output(response: JSON) -> tuple[str, bool]:
         if response.keys() == {key}:
             said = response[key]
             return said if isinstance(said, str) else dumps(said).decode(), key == "error"
-    return dumps(response).decode(), "error" in response
+    return dumps(response).decode(), response.get("error") is not None
 
 
 def _gemini_media(wire: Wire) -> Iterator[Media]:
@@ -5844,9 +5844,10 @@ def _gemini_thinking(config: Wire) -> Thinking | None:
     level, budget = thinking.want("thinkingLevel", str), thinking.want("thinkingBudget", int)
     if budget == 0:
         return Thinking(False)
-    if level or budget is not None:
+    if level or budget is not None:  # a budget of -1 is up to the model
         known = (level or "").lower()
-        return Thinking(True, known if known in _GEMINI_LEVELS else "", None if level else budget)
+        known = known if known in _GEMINI_LEVELS else ""
+        return Thinking(True, known, budget if budget and budget > 0 and not level else None)
     return Thinking(True) if thinking.want("includeThoughts", bool) else None
 
 
@@ -5870,22 +5871,30 @@ def _json_schema(schema: Any) -> Any:
     if not isinstance(schema, dict):
         return schema
     said = {_SCHEMA_NAMES.get(_camel(k), _camel(k)): v for k, v in schema.items()}
+    said = _in_schema(said, _json_schema)
     nullable = said.pop("nullable", False)
     said.pop("propertyOrdering", None)
-    for key in _SCHEMA_MAPS & said.keys():
-        if isinstance(said[key], dict):
-            said[key] = {name: _json_schema(inner) for name, inner in said[key].items()}
-    for key in _SCHEMA_LISTS & said.keys():
-        if isinstance(said[key], list):
-            said[key] = [_json_schema(inner) for inner in said[key]]
-    for key in _SCHEMA_INNER & said.keys():
-        said[key] = _json_schema(said[key])
     for key in _SCHEMA_COUNTS & said.keys():  # 64-bit integers are strings in Google's JSON
         said[key] = int(said[key]) if str(said[key]).isdecimal() else said[key]
+    if isinstance(ref := said.get("$ref"), str):
+        said["$ref"] = ref.replace("#/defs/", "#/$defs/")
     if isinstance(kind := said.get("type"), str):
         said["type"] = [kind.lower(), "null"] if nullable else kind.lower()
     elif nullable and isinstance(said.get("anyOf"), list):
         said["anyOf"] = [*said["anyOf"], {"type": "null"}]
+    return said
+
+
+def _in_schema(schema: JSON, change: Callable[[Any], Any]) -> JSON:
+    """A schema with every schema inside it changed; what is called as a keyword is no keyword."""
+    said = dict(schema)
+    for key, value in schema.items():
+        if key in _SCHEMA_MAPS and isinstance(value, dict):
+            said[key] = {name: change(inner) for name, inner in value.items()}
+        elif key in _SCHEMA_LISTS and isinstance(value, list):
+            said[key] = list(map(change, value))
+        elif key in _SCHEMA_INNER:
+            said[key] = change(value)
     return said
 
 
@@ -5907,18 +5916,8 @@ def _known_schema(schema: Any) -> Any:
     """JSON Schema as `parametersJsonSchema` takes it: all but a few keywords."""
     if not isinstance(schema, dict):
         return schema
-    known = {}
-    for key, value in schema.items():
-        if key in _SCHEMA_UNKNOWN:
-            continue
-        if key in _SCHEMA_MAPS and isinstance(value, dict):
-            value = {name: _known_schema(inner) for name, inner in value.items()}
-        elif key in _SCHEMA_LISTS and isinstance(value, list):
-            value = [_known_schema(inner) for inner in value]
-        elif key in _SCHEMA_INNER:
-            value = _known_schema(value)
-        known[key] = value
-    return known
+    known = {key: value for key, value in schema.items() if key not in _SCHEMA_UNKNOWN}
+    return _in_schema(known, _known_schema)
 
 
 class _OpenAPI:
@@ -5945,7 +5944,8 @@ class _OpenAPI:
         if len(kinds) > 1:
             options = [schema | {"type": kind} for kind in kinds]
         if len(options) == 1 and not kinds:
-            return self.of({k: v for k, v in schema.items() if k not in _WAYS} | options[0], within)
+            bare = {key: value for key, value in schema.items() if key not in _WAYS}
+            return self.of(bare | options[0], within) | said
         if options:
             return said | {"anyOf": [self.of(option, within) for option in options]}
         return said | self._typed(schema, kinds[0] if kinds else _guessed(schema), within)
@@ -6228,7 +6228,7 @@ class _GeminiWriter:
             level = _level(word, self.gemini.levels)
             return on | ({"thinkingLevel": level.upper()} if level else {})
         if not self.gemini.budget:
-            self.dropped.append("thinking")
+            self.dropped += ["thinking"] if word != "none" else []
             return None
         least, most = self.gemini.budget
         wanted = thinking.budget if thinking.budget else _GEMINI_BUDGETS.get(word, most)

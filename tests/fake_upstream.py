@@ -416,8 +416,74 @@ def responses_whole(
     return whole(responses_answer(responses_items(text, reasoning, calls), finish, usage, model))
 
 
+# ---- Gemini generateContent ----------------------------------------------------------------
+
+GEMINI_USAGE = {
+    "promptTokenCount": 1045,
+    "cachedContentTokenCount": 1024,
+    "candidatesTokenCount": 57,
+    "totalTokenCount": 1102,
+}
+
+
+def gemini_stream(
+    text: str | Sequence[str] = "",
+    reasoning: str | Sequence[str] = "",
+    calls: Sequence[Call] = (),
+    usage: JSON = GEMINI_USAGE,
+    finish: str | None = None,
+    model: str = "upstream-model",
+) -> Answer:
+    """`finish=""` leaves the finish reason out; there is no other end."""
+    finish = "STOP" if finish is None else finish
+    parts = gemini_parts(pieces(text), pieces(reasoning), calls)
+    chunks = [gemini_chunk([part], model=model) for part in parts[:-1]]
+    last = gemini_chunk(parts[-1:], finish, model) | ({"usageMetadata": usage} if usage else {})
+    return stream(map(data, [*chunks, last]))
+
+
+def gemini_whole(
+    text: str = "",
+    reasoning: str = "",
+    calls: Sequence[Call] = (),
+    usage: JSON = GEMINI_USAGE,
+    finish: str | None = None,
+    model: str = "upstream-model",
+) -> Answer:
+    parts = gemini_parts([text] if text else [], [reasoning] if reasoning else [], calls)
+    answer = gemini_chunk(parts, "STOP" if finish is None else finish, model)
+    return whole(answer | ({"usageMetadata": usage} if usage else {}))
+
+
+def gemini_parts(
+    texts: Iterable[str], thoughts: Iterable[str], calls: Sequence[Call]
+) -> list[JSON]:
+    """As Gemini 3 says it: of parallel calls the first is signed."""
+    said: list[JSON] = [{"text": thought, "thought": True} for thought in thoughts]
+    said += [{"text": text} for text in texts]
+    for number, (ident, name, arguments) in enumerate(calls):
+        call = {"id": ident, "name": name, "args": json.loads(arguments)}
+        said.append({"functionCall": call} | ({} if number else {"thoughtSignature": SIGNATURE}))
+    return said
+
+
+def gemini_chunk(parts: Sequence[JSON], finish: str = "", model: str = "upstream-model") -> JSON:
+    candidate: JSON = {"content": {"role": "model", "parts": list(parts)}, "index": 0}
+    candidate |= {"finishReason": finish} if finish else {}
+    return {"candidates": [candidate], "modelVersion": model, "responseId": "r-7"}
+
+
 # ---- Errors --------------------------------------------------------------------------------
 
+GEMINI_KINDS = {
+    400: "INVALID_ARGUMENT",
+    401: "UNAUTHENTICATED",
+    403: "PERMISSION_DENIED",
+    404: "NOT_FOUND",
+    429: "RESOURCE_EXHAUSTED",
+    503: "UNAVAILABLE",
+    504: "DEADLINE_EXCEEDED",
+}
 CHAT_KINDS = {
     401: ("invalid_request_error", "invalid_api_key"),
     404: ("invalid_request_error", "model_not_found"),
@@ -456,6 +522,19 @@ def anthropic_error_body(status: int, message: str, type: str | None = None) -> 
     )
     error = {"type": kind, "message": message}
     return {"type": "error", "error": error, "request_id": "req_011"}
+
+
+def gemini_error(status: int, message: str, **rest: Any) -> Answer:
+    return whole(gemini_error_body(status, message), status, **rest)
+
+
+def gemini_error_body(status: int, message: str) -> JSON:
+    kind = GEMINI_KINDS.get(status, "INTERNAL")
+    return {"error": {"code": status, "message": message, "status": kind}}
+
+
+def gemini_error_event(message: str, status: int = 503) -> bytes:
+    return data(gemini_error_body(status, message))
 
 
 def glm_error(
@@ -523,6 +602,34 @@ def responses_speaks(body: JSON) -> Answer:
     return responses_stream(**said) if body.get("stream") else responses_whole(**said)
 
 
+SCHEMAS = ("parametersJsonSchema", "parameters_json_schema", "parameters")
+
+
+def gemini_says(body: JSON) -> Answer:
+    return gemini_whole(**gemini_speech(body))
+
+
+def gemini_streams(body: JSON) -> Answer:
+    return gemini_stream(**gemini_speech(body))
+
+
+def gemini_speech(body: JSON) -> JSON:
+    entries = body.get("tools") or []
+    tools = [
+        {"name": tool["name"], "schema": next((tool[key] for key in SCHEMAS if key in tool), {})}
+        for entry in entries
+        for tool in entry.get("functionDeclarations", ())
+    ]
+    mode = body.get("toolConfig", {}).get("functionCallingConfig", {}).get("mode", "AUTO")
+    last = body["contents"][-1]["parts"]
+    results = mode == "NONE" or any("functionResponse" in part for part in last)
+    return speech({}, tools, "schema", "fc-1", results)
+
+
+def gemini_counts(body: JSON) -> Answer:
+    return whole({"totalTokens": max(1, len(dump(body)) // 4)})
+
+
 def speech(body: JSON, tools: Sequence[JSON], schema: str, ident: str, results: bool) -> JSON:
     model = body.get("model") or "upstream-model"
     if results or not tools or body.get("tool_choice") in ("none", {"type": "none"}):
@@ -583,6 +690,9 @@ SPEAKERS: Mapping[str, Callable[[JSON], Answer]] = {
     "/responses": responses_speaks,
     "/responses/input_tokens": counts,
     "/models": lists,
+    ":generateContent": gemini_says,
+    ":streamGenerateContent": gemini_streams,
+    ":countTokens": gemini_counts,
 }
 
 

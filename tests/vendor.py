@@ -15,6 +15,7 @@ from typing import Any, Self
 
 import aiohttp
 import anthropic.types
+import google.genai.types as gemini
 import httpx2
 import openai.types
 from aiohttp import web
@@ -164,12 +165,41 @@ class OpenAIError(BaseModel):
     error: ErrorObject
 
 
+class GeminiStatus(BaseModel, extra="forbid"):
+    code: int
+    message: str
+    status: str
+    details: list[dict[str, str]] = []
+
+
+class GeminiError(BaseModel, extra="forbid"):
+    error: GeminiStatus
+
+
+class GeminiModel(BaseModel, extra="forbid"):
+    name: str
+    version: str
+    displayName: str  # noqa: N815  # as it is on the wire
+    supportedGenerationMethods: list[str]  # noqa: N815
+    inputTokenLimit: int = 0  # noqa: N815
+    outputTokenLimit: int = 0  # noqa: N815
+
+
+class GeminiModels(BaseModel, extra="forbid"):
+    models: list[GeminiModel]
+
+
+class GeminiCount(BaseModel, extra="forbid"):
+    totalTokens: int  # noqa: N815
+
+
 class Ping(BaseModel, extra="forbid"):
     type: str
 
 
 ERRORS = {
     "anthropic": TypeAdapter[Any](anthropic.types.ErrorResponse),
+    "gemini": TypeAdapter[Any](GeminiError),
     "openai": TypeAdapter[Any](OpenAIError),
     "responses": TypeAdapter[Any](OpenAIError),
 }
@@ -178,6 +208,10 @@ WHOLE = {
     ("anthropic", "/v1/messages/count_tokens"): TypeAdapter[Any](MessageTokensCount),
     ("anthropic", "/v1/models"): TypeAdapter[Any](AnthropicModels),
     ("anthropic", "/v1/models/.+"): TypeAdapter[Any](anthropic.types.ModelInfo),
+    ("gemini", "/v1.*/models/.+:generateContent"): TypeAdapter[Any](gemini.GenerateContentResponse),
+    ("gemini", "/v1.*/models/.+:countTokens"): TypeAdapter[Any](GeminiCount),
+    ("gemini", "/v1.*/models"): TypeAdapter[Any](GeminiModels),
+    ("gemini", "/v1.*/models/.+"): TypeAdapter[Any](GeminiModel),
     ("openai", "/v1/chat/completions"): TypeAdapter[Any](ChatCompletion),
     ("responses", "/v1/responses"): TypeAdapter[Any](Response),
     ("responses", "/v1/responses/compact"): TypeAdapter[Any](CompactedResponse),
@@ -244,8 +278,19 @@ def judge_responses(events: list[Event]) -> None:
     assert [event.name for event in told if event.name in ends] == [events[-1].name], events[-1]
 
 
+def judge_gemini(events: list[Event]) -> None:
+    """Whole chunks, of which the last says how it ended; nothing is named, nothing else is said."""
+    chunk = TypeAdapter[Any](gemini.GenerateContentResponse)
+    assert not any(event.name for event in events)
+    for event in events:
+        valid(ERRORS["gemini"] if "error" in event.json else chunk, event.data)
+    ended = ["error" in e.json or "finishReason" in e.json["candidates"][0] for e in events]
+    assert True not in ended[:-1], events[-1]  # a break is told by the connection alone
+
+
 STREAMS: Mapping[str, Callable[[list[Event]], None]] = {
     "anthropic": judge_anthropic,
+    "gemini": judge_gemini,
     "openai": judge_openai,
     "responses": judge_responses,
 }

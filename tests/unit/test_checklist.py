@@ -1,7 +1,7 @@
 """The checklist of PROTOCOLS.md 4, as far as it concerns Anthropic and Chat; by its numbers.
 
-The other dialects' halves of a case come with these dialects.  60, 63 and 64 are laws
-(tests/laws) and integration tests; 51 and 52 need sockets.
+Gemini's halves of a case stand in test_gemini.py, named by the same numbers.  60, 63 and 64
+are laws (tests/laws) and integration tests; 51 and 52 need sockets.
 """
 
 from __future__ import annotations
