@@ -81,10 +81,12 @@ import bisect
 import collections
 import concurrent.futures
 import contextlib
+import ctypes
 import dataclasses
 import datetime
 import difflib
 import functools
+import gc
 import hashlib
 import hmac
 import importlib
@@ -945,6 +947,15 @@ def sse(data: JSON, event: str = "") -> bytes:
     """One event as bytes."""
     body = b"data: " + dumps(data) + b"\n\n"
     return b"event: " + event.encode() + b"\n" + body if event else body
+
+
+def holds_any(data: bytes, marks: Iterable[bytes]) -> bool:
+    """Is one of these in it?  Once for every block of a stream, so the quick way: rfind takes half
+    the time of `in`, a loop a third of any()'s."""
+    for mark in marks:  # noqa: SIM110
+        if data.rfind(mark) >= 0:
+            return True
+    return False
 
 
 def sse_of(data: object, event: str) -> bytes:
@@ -6736,7 +6747,7 @@ class Passthrough(Pipe):
 
     def _read(self, data: bytes) -> bytes:
         """The meter: JSON is parsed only in blocks where one of the dialect's marks stands."""
-        if not any(mark in data for mark in self._dialect.marks):
+        if not holds_any(data, self._dialect.marks):
             return data
         decoder = SSEDecoder()
         for event in decoder.feed(data) + decoder.eof():
@@ -7095,10 +7106,12 @@ def _modelspan(raw: bytes, wire: JSON) -> tuple[int, int] | None:
     that one is the only top-level key, and its number among them tells which it is.  Keys
     that stand twice make the count come out wrong; then every token is looked at.
     """
-    if b"\\u006" in raw:  # m, o, d, e and l are all \u006x: one may be written so
+    # rfind, where `in` or count would do: on JSON it takes a third of the time
+    if raw.rfind(b"\\u006") >= 0:  # m, o, d, e and l are all \u006x: one may be written so
         return _model_walked(raw)
     place = 0
-    if (count := raw.count(b'"model"')) > 1:
+    if raw.find(b'"model"') != raw.rfind(b'"model"'):
+        count = raw.count(b'"model"')
         inside = {k: dumps([k, v]).count(b'"model"') for k, v in wire.items() if k != "model"}
         if sum(inside.values()) + 1 + (wire["model"] == "model") != count:
             return _model_walked(raw)
@@ -13925,20 +13938,69 @@ def _said(error: BaseException) -> str:
     return getattr(inner, "strerror", None) or str(inner) or type(error).__name__
 
 
+class Patience:
+    """A limit to a provider's silence, over many reads: one timer at a time, and not one each.
+
+    `async with` it raises UpstreamError when a `read` has waited longer than that.
+    """
+
+    def __init__(self, seconds: float, message: str) -> None:
+        self.seconds = seconds
+        self._message = message
+        self._since: float | None = None  # when the read under way began, in the loop's time
+        self._timeout = asyncio.timeout(None)
+        self._loop = asyncio.get_running_loop()
+        self._timer = self._loop.call_later(seconds, self._look)
+
+    async def __aenter__(self) -> Patience:
+        await self._timeout.__aenter__()
+        return self
+
+    async def __aexit__(self, *raised: Any) -> None:
+        self._timer.cancel()
+        try:
+            await self._timeout.__aexit__(*raised)
+        except TimeoutError:
+            raise UpstreamError("timeout", self._message) from None
+
+    async def read(self, reply: Readable) -> bytes:
+        self._since = self._loop.time()
+        data = await reply.read()
+        self._since = None
+        return data
+
+    def shorten(self, seconds: float) -> None:
+        if seconds < self.seconds:
+            self.seconds = seconds
+            self._timer.cancel()
+            self._look()
+
+    @property
+    def spent(self) -> bool:
+        return self._timeout.expired()
+
+    def _look(self) -> None:
+        now = self._loop.time()
+        due = (now if self._since is None else self._since) + self.seconds
+        if due > now:
+            self._timer = self._loop.call_at(due, self._look)
+        else:
+            self._timeout.reschedule(now)
+
+
+class Readable(Protocol):
+    async def read(self) -> bytes: ...
+
+
 async def read_all(reply: Reply, idle: float, most: int = MOST_HELD) -> bytes:
     """A whole answer; UpstreamError if it stops, or is longer than any answer should be."""
     blocks, size = list[bytes](), 0
-    try:
-        while True:
-            async with asyncio.timeout(idle):
-                block = await reply.read()
-            if not block:
-                return b"".join(blocks)
+    async with Patience(idle, "went silent in the middle of its answer") as patience:
+        while block := await patience.read(reply):
             blocks.append(block)
             if (size := size + len(block)) > most:
                 raise UpstreamError("transient", f"sent more than {most >> 20} MB")
-    except TimeoutError:
-        raise UpstreamError("timeout", "went silent in the middle of its answer") from None
+    return b"".join(blocks)
 
 
 class Inflater:
@@ -14190,7 +14252,8 @@ async def read_body(request: web.BaseRequest, limits: ServerConfig) -> bytes:
     await expected(request)
     blocks, size = list[bytes](), 0
     try:
-        async with asyncio.timeout(limits.body_timeout):
+        here = request.content.is_eof()  # all of it: no timer is needed
+        async with contextlib.nullcontext() if here else asyncio.timeout(limits.body_timeout):
             while block := await request.content.readany():
                 blocks.append(inflater.feed(block))
                 if (size := size + len(blocks[-1])) > limits.max_body:
@@ -14334,6 +14397,9 @@ class Said(NamedTuple):
     dropped: tuple[str, ...] = ()
 
 
+_NO_BODY: Final = Body(b"{}")
+
+
 class Exchange:
     """One client request and all that is known of it so far; dies in `settle`."""
 
@@ -14348,7 +14414,7 @@ class Exchange:
         self.id = secrets.token_hex(8)
         self.began = time.monotonic()
         self.caller = Caller()
-        self.body = Body(b"{}")
+        self.body = _NO_BODY
         self.peek = Peek("", False)
         self.identity = ""  # of the conversation; "" if it has none
         self.route = Route("", "", ())
@@ -14404,7 +14470,7 @@ class Exchange:
 
     def release(self) -> None:
         """The answer has begun, nobody will ask again: a stream need not keep its request."""
-        self.body = Body(b"{}")
+        self.body = _NO_BODY
         self.__dict__.pop("parsed", None)
 
     def prepare(self, lane: Lane, strip: bool, counting: bool = False) -> Outgoing:
@@ -15243,33 +15309,26 @@ class Relay:
     ) -> tuple[str, Failure]:
         """The provider's bytes to their end, and how that came: a code, and the reason."""
         pipe, provider = answer.pipe, answer.lane.target.provider
+        idle = provider.timeouts.idle
+        patience = Patience(min(idle, pipe.rest), f"went silent for {idle:g} s")
         try:
-            async with asyncio.timeout_at(answer.deadline):
-                while not pipe.failure and (data := await self._next(answer)):
+            async with asyncio.timeout_at(answer.deadline), patience:
+                while not pipe.failure and (data := await patience.read(answer)):
                     exchange.heard += data.count(b"data:")
                     if out := pipe.feed(data):
                         await downstream.write(out)
                     if pipe.rest < math.inf:
+                        patience.shorten(pipe.rest)
                         downstream.stop()  # no keep-alive has a place behind the end
             return "OK", TRUNCATED
         except TimeoutError:
             limit = provider.attempt_total
             return "UT", Failure(f"not finished within {limit:g} s", cause="timeout")
         except UpstreamError as error:
+            if patience.spent and pipe.rest < math.inf:  # silence behind an end that was said
+                return "OK", TRUNCATED
             code = "UI" if error.failure.name == "timeout" else "UR"
             return code, Failure(error.message, cause=error.failure.name)
-
-    @staticmethod
-    async def _next(answer: Answer) -> bytes:
-        """The next bytes; silence is the end behind an end that was said, else a failure."""
-        idle = answer.lane.target.provider.timeouts.idle
-        try:
-            async with asyncio.timeout(min(idle, answer.pipe.rest)):
-                return await answer.read()
-        except TimeoutError:
-            if answer.pipe.rest < math.inf:
-                return b""
-            raise UpstreamError("timeout", f"went silent for {idle:g} s") from None
 
     def _broke(self, exchange: Exchange, answer: Answer, failure: Failure) -> None:
         """A break after content is the provider's fault too: the next request knows of it."""
@@ -17556,15 +17615,50 @@ def _spoken(preset: Preset) -> Iterator[str]:
 def command_serve(args: argparse.Namespace) -> int:
     source = find_config(args)
     plan = load(source)
+    _keep_heap()
+    _rarely_collect()
     if source.path is None and not args.demo:
         print(f"# from the environment\n{source.text}", file=sys.stderr, flush=True)
     log = Log(plan.config.log, plan.zone, Sink(sys.stderr))
     try:
-        with contextlib.suppress(KeyboardInterrupt):
-            asyncio.run(_serve(plan, source, log))
+        runner = asyncio.Runner(loop_factory=_loop_factory())
+        with contextlib.suppress(KeyboardInterrupt), runner:
+            runner.run(_serve(plan, source, log))
     finally:
         log.sink.flush(within=2)  # seconds; a reader that has stopped is not waited for
     return 0
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop's where it is installed (`pip install llm-api-relay[speed]`), else Python's own."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return cast(Callable[[], asyncio.AbstractEventLoop], uvloop.new_event_loop)
+
+
+# glibc asks the system for every block over 128 KB and gives it back at once: the pages of a
+# coding agent's request are made anew for each copy.  mallopt(3) has the numbers.
+_HEAP: Final = {-3: 4 << 20, -1: 64 << 20, -2: 1 << 20}  # M_MMAP_THRESHOLD, M_TRIM_..., M_TOP_PAD
+
+
+def _keep_heap() -> None:
+    with contextlib.suppress(OSError, AttributeError, TypeError):  # another C library
+        mallopt = ctypes.CDLL(None).mallopt
+        for parameter, size in _HEAP.items():
+            mallopt(parameter, size)
+
+
+# A parsed request is thousands of objects in a tree, which reference counts free.  To look through
+# them for cycles after every 700, as Python does, is a tenth of the cost of a large request.
+_OBJECTS: Final = 50_000
+
+
+def _rarely_collect() -> None:
+    gc.collect()
+    gc.freeze()  # modules and the plan: they stay
+    gc.set_threshold(_OBJECTS)
 
 
 async def _serve(plan: Plan, source: Source, log: Log) -> None:

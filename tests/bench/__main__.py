@@ -210,9 +210,11 @@ def command_compare(args: argparse.Namespace, directory: Path) -> None:
     with bench(directory) as tools, contextlib.ExitStack() as stack:
         ones = [stack.enter_context(running(p, tools.provider, directory)) for p in peers]
         rows = []
-        for pair in (("openai", "openai"), ("anthropic", "openai")):
-            found = rounds(tools, ones, pair, OF_A_PAIR, args.rounds)
-            for name in OF_A_PAIR:
+        pairs = [tuple(args.pair)] if args.pair else [("openai", "openai"), ("anthropic", "openai")]
+        names = tuple(args.scenario or OF_A_PAIR)
+        for pair in pairs:
+            found = rounds(tools, ones, pair, names, args.rounds)
+            for name in names:
                 old, new = (found[peer.name, name] for peer in peers)
                 ratios = sorted(b["cpu"] / a["cpu"] for a, b in zip(old, new, strict=True))
                 figures = (shown(cpu(found, p.name, name), 1) for p in peers)
@@ -237,7 +239,7 @@ def command_profile(args: argparse.Namespace, directory: Path) -> None:
     client, provider = (relay.DIALECTS[name] for name in args.pair)
     with bench(directory) as tools, running(profiled, tools.provider, directory) as one:
         tools.measure(one, client, provider, SCENARIOS[args.scenario])
-    code = f"import pstats; pstats.Stats({str(stats)!r}).sort_stats('tottime').print_stats(45)"
+    code = f"import pstats; pstats.Stats({str(stats)!r}).sort_stats('tottime').print_stats(60)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
@@ -277,6 +279,8 @@ def parser() -> argparse.ArgumentParser:
             sub.add_argument("--requests", type=int, default=100_000)
         if name == "compare":
             sub.add_argument("commits", nargs="+")
+            sub.add_argument("--scenario", action="append", choices=SCENARIOS)
+            sub.add_argument("--pair", nargs=2)
         if name == "profile":
             sub.add_argument("scenario", choices=SCENARIOS)
             sub.add_argument("pair", nargs="*", default=["openai", "openai"])
