@@ -16,7 +16,7 @@ A request goes
 
 The rule of this file: code refers only to what stands above it.  First come values
 (sections 1-19: pure; no await, no clock, no socket), then memory (20-29: synchronous, told
-the time), then I/O (30-51).  To follow one request start at `Relay.handle` and read upward.
+the time), then I/O (30-54).  To follow one request start at `Relay.handle` and read upward.
 
 Contents
      1. Errors                what can go wrong, and what it means
@@ -57,19 +57,22 @@ Contents
     36. Upstream              one HTTP exchange with a provider
     37. Demo                  the embedded provider
     38. Client                who asks; the body read, the answer written
-    39. Exchange              one request and how it goes out
-    40. Relay                 from accept to settle
-    41. Forwarding            what is passed on unread: embeddings, images, audio, /p/
-    42. Page                  the dashboard
-    43. Source                where a configuration comes from
-    44. Admin                 what relay knows of itself, and what can be done to it
-    45. Operations            which path is whose; probes, lists, status
-    46. Server                sockets, signals, reload, drain
-    47. Grafana               a dashboard of the metrics
-    48. Console               a running relay, asked by a command
-    49. Launch                a tool as relay's child
-    50. Watch                 the log and what runs, in a terminal
-    51. Command line          the commands as a table
+    39. Telemetry             spans and metrics for an OpenTelemetry collector
+    40. Exchange              one request and how it goes out
+    41. Relay                 from accept to settle
+    42. Forwarding            what is passed on unread: embeddings, images, audio, /p/
+    43. Page                  the dashboard
+    44. Source                where a configuration comes from
+    45. Admin                 what relay knows of itself, and what can be done to it
+    46. Operations            which path is whose; probes, lists, status
+    47. Service manager       what systemd and relay tell one another
+    48. Server                sockets, signals, reload, drain
+    49. Units                 what systemd has to know to run it
+    50. Grafana               a dashboard of the metrics
+    51. Console               a running relay, asked by a command
+    52. Launch                a tool as relay's child
+    53. Watch                 the log and what runs, in a terminal
+    54. Command line          the commands as a table
 """
 
 from __future__ import annotations
@@ -107,6 +110,7 @@ import signal
 import socket
 import sqlite3
 import ssl
+import subprocess
 import sys
 import tempfile
 import threading
@@ -124,6 +128,7 @@ from collections.abc import (
     Iterable,
     Iterator,
     Mapping,
+    MutableMapping,
     Sequence,
     Set,
 )
@@ -8463,12 +8468,16 @@ def _number(least: float, whole: bool = False) -> Callable[[Site], Any]:
     return read
 
 
-def _seconds(site: Site) -> float:
+def _pause(site: Site) -> float:
     text = site.text()
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h)?", text)
     if not match:
         raise _Wrong(f"expected {{kind}}, got {site.shape()}")
-    value = float(match[1]) * {"ms": 0.001, "m": 60, "h": 3600}.get(match[2] or "", 1)
+    return float(match[1]) * {"ms": 0.001, "m": 60, "h": 3600}.get(match[2] or "", 1)
+
+
+def _seconds(site: Site) -> float:
+    value = _pause(site)
     if value <= 0:
         raise _Wrong("must be more than 0")
     return value
@@ -8552,6 +8561,7 @@ COUNT: Final = Kind("a whole number", _number(1, whole=True), {"type": "integer"
 NUMBER: Final = Kind("a number", _number(-math.inf), {"type": "number"})
 WEIGHT: Final = Kind("a number", _number(0), {"type": "number", "minimum": 0})
 SECONDS: Final = Kind("seconds", _seconds, {"type": ["number", "string"]})
+PAUSE: Final = Kind("seconds", _pause, {"type": ["number", "string"]})  # or none at all
 SIZE: Final = Kind("a size like 64MB or 64KB", _size, {"type": ["integer", "string"]})
 DATE: Final = Kind("a date", _date, {"type": "string"})
 ANYTHING: Final = Kind("any value", _json, {})
@@ -8660,6 +8670,15 @@ class ServerConfig:
     max_header: int = option(SIZE, "The longest header taken; a longer one is a 431.", 64 << 10)
     body_timeout: float = option(SECONDS, "Until a whole request must be here, else 408.", 60.0)
     grace: float = option(SECONDS, "How long running streams may go on at shutdown.", 30.0)
+    drain_delay: float = option(
+        PAUSE, "How long /readyz says 503 at shutdown before connections are refused.", 0.0
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TLSConfig:
+    certificate: str = option(TEXT, "The PEM file, intermediates included.", "", required=True)
+    key: str = option(TEXT, "The PEM file of its key, without a passphrase.", "", required=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -8964,7 +8983,7 @@ class Config:
     timezone: str | None = option(
         TEXT, "For budgets, tables and times that are shown; the machine's by default."
     )
-    tls: None = later("Certificate and key to serve with.")
+    tls: TLSConfig | None = option(table(TLSConfig), "Serve HTTPS at TCP addresses.")
     keys: dict[str, KeyConfig] = option(
         mapping(table(KeyConfig)), "Who may call; without any, loopback callers only.", {}
     )
@@ -9023,6 +9042,7 @@ def _flatten(loader: yaml.SafeLoader, node: yaml.Node | None, above: set[int]) -
 
 _TABLES: Final = (
     ServerConfig,
+    TLSConfig,
     TimeoutConfig,
     LimitConfig,
     KeyConfig,
@@ -14346,7 +14366,192 @@ class Downstream:
                 await asyncio.sleep(self._interval - silence)
 
 
-# ==== 39. Exchange ============================================================
+# ==== 39. Telemetry ===========================================================
+# What happens, told to an OpenTelemetry collector by the SDK, if the extra is installed and
+# OTEL_EXPORTER_OTLP_ENDPOINT names one; its other variables are the SDK's to read.  A request is
+# a span, each attempt a span within it, under the trace that the client's `traceparent` names;
+# the provider is given the attempt's.  The metrics are those of /metrics.
+#
+#     client's span  >  request (server)  >  attempt (client)  >  provider's span
+#
+# The event loop only appends to the SDK's queues; its own threads send, and what they cannot
+# get rid of in time is dropped.
+
+_OTLP: Final = "OTEL_EXPORTER_OTLP_ENDPOINT"
+_INSTRUMENTS: Final = {"counter": "add", "gauge": "set", "histogram": "record"}
+
+
+class Trace:
+    """The spans of one request.  This one is of nothing: nobody listens."""
+
+    def carried(self, lane: Lane) -> dict[str, str]:
+        """The headers that put a provider's spans below the attempt's."""
+        return {}
+
+    def attempt(self, lane: Lane, operation: str) -> None:
+        """An attempt begins."""
+
+    def attempted(self, lane: Lane, **facts: Any) -> None:
+        """The attempt is over, if one is under way."""
+
+    def end(self, name: str, **facts: Any) -> None:
+        """So is the request.  In facts, `__` is a dot; None and "" are left out."""
+
+
+class Telemetry:
+    """Who is told of requests.  Nobody, here."""
+
+    active = False
+
+    def trace(self, headers: Mapping[str, str]) -> Trace:
+        return Trace()
+
+    def mirror(self, metrics: Metrics) -> None:
+        """Tell of every number from now on."""
+
+    def stop(self, within: float) -> None:
+        """Send what is left, but do not wait for long."""
+
+
+class OpenTelemetry(Telemetry):
+    """The SDK, with the exporters that the extra brings.  ImportError if there is none."""
+
+    active = True
+
+    def __init__(self, env: Mapping[str, str], log: Log) -> None:
+        load = importlib.import_module
+        named = "OTEL_SERVICE_NAME" in env or "service.name" in env.get(
+            "OTEL_RESOURCE_ATTRIBUTES", ""
+        )
+        about = {"service.version": __version__, "service.instance.id": secrets.token_hex(8)}
+        resources = load("opentelemetry.sdk.resources")
+        resource = resources.Resource.create(about | ({} if named else {"service.name": "relay"}))
+        tracing, metering = load("opentelemetry.sdk.trace"), load("opentelemetry.sdk.metrics")
+        spans = load("opentelemetry.exporter.otlp.proto.http.trace_exporter").OTLPSpanExporter()
+        numbers = load("opentelemetry.exporter.otlp.proto.http.metric_exporter")
+        self.api = load("opentelemetry.trace")
+        self.context = load("opentelemetry.trace.propagation.tracecontext")
+        # Its hooks at exit would wait for a collector that is gone; `stop` does not.
+        self._spans = tracing.TracerProvider(resource=resource, shutdown_on_exit=False)
+        batches = load("opentelemetry.sdk.trace.export").BatchSpanProcessor(spans)
+        self._spans.add_span_processor(batches)
+        reader = load("opentelemetry.sdk.metrics.export").PeriodicExportingMetricReader(
+            numbers.OTLPMetricExporter()
+        )
+        self._meters = metering.MeterProvider(
+            metric_readers=[reader], resource=resource, shutdown_on_exit=False
+        )
+        self.tracer = self._spans.get_tracer("relay", __version__)
+        logger = logging.getLogger("opentelemetry")
+        logger.handlers, logger.propagate = [_ToLog(log)], False
+
+    def trace(self, headers: Mapping[str, str]) -> Trace:
+        return _SpanTrace(self, headers)
+
+    def mirror(self, metrics: Metrics) -> None:
+        meter = self._meters.get_meter("relay", __version__)
+        for family in metrics.families():
+            make = getattr(meter, f"create_{family.kind}")
+            more: JSON = {}
+            if isinstance(family, Histogram):
+                more = {"explicit_bucket_boundaries_advisory": list(family.bounds)}
+            made = make(family.name, unit=family.unit, description=family.doc, **more)
+            family.mirror = getattr(made, _INSTRUMENTS[family.kind])
+
+    def stop(self, within: float) -> None:
+        """In a thread that is left behind if the collector does not answer."""
+        ending = threading.Thread(target=self._shut_down, name="telemetry", daemon=True)
+        ending.start()
+        ending.join(within)
+
+    def _shut_down(self) -> None:
+        self._spans.shutdown()
+        self._meters.shutdown()
+
+
+class _ToLog(logging.Handler):
+    """What the SDK complains of, as lines of ours; they come from its threads."""
+
+    def __init__(self, log: Log) -> None:
+        super().__init__(logging.WARNING)
+        self._log = log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._log.event("warning", "telemetry", said=record.getMessage()[:300])
+
+
+class _SpanTrace(Trace):
+    """The spans of one request, in the SDK's hands."""
+
+    def __init__(self, telemetry: OpenTelemetry, headers: Mapping[str, str]) -> None:
+        self._telemetry = telemetry
+        self._carrier = telemetry.context.TraceContextTextMapPropagator()
+        known = ("traceparent", "tracestate")
+        said = {name: headers[name] for name in known if name in headers}
+        kind = telemetry.api.SpanKind.SERVER
+        above = self._carrier.extract(said)
+        self._request = telemetry.tracer.start_span("request", context=above, kind=kind)
+        self._attempts: dict[int, Any] = {}  # several, where a second target is asked beside
+
+    def carried(self, lane: Lane) -> dict[str, str]:
+        headers: dict[str, str] = {}
+        if span := self._attempts.get(id(lane)):
+            self._carrier.inject(headers, self._telemetry.api.set_span_in_context(span))
+        return headers
+
+    def attempt(self, lane: Lane, operation: str) -> None:
+        parts, api = urllib.parse.urlsplit(lane.endpoint.url), self._telemetry.api
+        span = self._attempts[id(lane)] = self._telemetry.tracer.start_span(
+            f"{operation} {lane.target.model}",
+            context=api.set_span_in_context(self._request),
+            kind=api.SpanKind.CLIENT,
+        )
+        self._note(
+            span,
+            gen_ai__operation__name=operation,
+            gen_ai__provider__name=lane.target.provider.name,
+            gen_ai__request__model=lane.target.model,
+            server__address=parts.hostname,
+            server__port=parts.port,
+            relay__plan=lane.plan.name,
+        )
+
+    def attempted(self, lane: Lane, **facts: Any) -> None:
+        if span := self._attempts.pop(id(lane), None):
+            self._close(span, facts)
+
+    def end(self, name: str, **facts: Any) -> None:
+        for span in self._attempts.values():
+            self._close(span, {"error__type": facts.get("error__type")})
+        self._request.update_name(name)
+        self._close(self._request, facts)
+
+    def _close(self, span: Any, facts: JSON) -> None:
+        self._note(span, **facts)
+        if facts.get("error__type"):
+            span.set_status(self._telemetry.api.StatusCode.ERROR)
+        span.end()
+
+    @staticmethod
+    def _note(span: Any, **facts: Any) -> None:
+        for name, value in facts.items():
+            if value not in (None, ""):
+                span.set_attribute(name.replace("__", "."), value)
+
+
+def telemetry_of(env: Mapping[str, str], log: Log) -> Telemetry:
+    """Whom the environment names; nobody, by default."""
+    if not env.get(_OTLP) or env.get("OTEL_SDK_DISABLED", "").lower() == "true":
+        return Telemetry()
+    try:
+        return OpenTelemetry(env, log)
+    except ImportError:
+        install = "pip install 'llm-api-relay[otel]'"
+        log.event("warning", f"{_OTLP} is set, but the SDK is missing", install=install)
+        return Telemetry()
+
+
+# ==== 40. Exchange ============================================================
 # One client request and all that is known of it so far, and how it goes out on a lane: as the
 # bytes that came where the dialect is the same, else by way of the hub.
 
@@ -14434,6 +14639,7 @@ class Exchange:
         self.heard = 0
         self.waiting: list[tuple[Lane, asyncio.Timeout]] = []  # attempts that have not answered
         self.abandoned = False
+        self.trace = Trace()
         self.task = asyncio.current_task()
         self.downstream: Downstream | None = None
         self.expelled = False  # cancelled by us at shutdown, not by the client
@@ -14487,7 +14693,7 @@ class Exchange:
         if same:
             query = self.request.raw_path.partition("?")[2]
             url = with_query(url, query, {"key", *dialect.modes})
-        url, headers = authorized(lane, url, headers)
+        url, headers = authorized(lane, url, headers | self.trace.carried(lane))
         return Outgoing(
             url=url,
             headers=headers,
@@ -14722,7 +14928,7 @@ def request_headers(client: CIMultiDictProxy[str], stream: bool, same: bool) -> 
     return kept
 
 
-# ==== 40. Relay ===============================================================
+# ==== 41. Relay ===============================================================
 # One request from accept to settle.  Start at `Relay.handle`.  Until the first meaningful
 # event nothing has reached the client, so trying the next target is free; afterwards a break
 # is told in the client's own words and the connection is closed without an end, because
@@ -14856,6 +15062,7 @@ class Relay:
         self.log = log
         self.keepalive = keepalive
         self.metrics = Metrics()
+        self.telemetry = Telemetry()
         self.running: set[Exchange] = set()
         self._answered: set[str] = set()  # models that somebody has answered as
 
@@ -14873,6 +15080,7 @@ class Relay:
     ) -> web.StreamResponse:
         """From accept to settle, whatever happens in between."""
         self.running.add(exchange)
+        exchange.trace = self.telemetry.trace(exchange.request.headers)
         try:
             return await serve(exchange)
         except RelayError as error:
@@ -15107,6 +15315,7 @@ class Relay:
         flight = self.balance.began(lane, exchange.route)
         deadline = asyncio.get_running_loop().time() + provider.attempt_total
         outcome, status = "cancelled", 0
+        exchange.trace.attempt(lane, exchange.operation)
         with self.health.attempting(lane, moment):
             try:
                 async with asyncio.timeout_at(deadline) as clock:
@@ -15137,6 +15346,10 @@ class Relay:
                     outcome = "outrun"  # by the one that was asked beside it
                     self.balance.answered(lane, seconds, time.time())
                 exchange.waiting = [wait for wait in exchange.waiting if wait[0] is not lane]
+                if outcome != "ok":
+                    exchange.trace.attempted(
+                        lane, error__type=outcome, http__response__status_code=status or None
+                    )
                 exchange.tried.append(Tried(lane, outcome, status, seconds))
 
     async def _first_event(self, exchange: Exchange, lane: Lane, strip: bool) -> Answer:
@@ -15453,6 +15666,30 @@ class Relay:
             metrics.overhead.observe(max(0.0, first - spent - exchange.held))
         if usage := exchange.usage:
             self._measure_tokens(usage, asked, caller)
+        self._end_trace(exchange, usage)
+
+    @staticmethod
+    def _end_trace(exchange: Exchange, usage: Usage | None) -> None:
+        """The counts stand with the attempt that answered, so that nobody adds them up twice."""
+        failed = None if exchange.code == "OK" else exchange.code
+        if exchange.lane:
+            exchange.trace.attempted(
+                exchange.lane,
+                gen_ai__usage__input_tokens=usage.input if usage else None,
+                gen_ai__usage__output_tokens=usage.output if usage else None,
+                http__response__status_code=200 if usage else None,
+                error__type=failed,
+            )
+        exchange.trace.end(
+            f"{exchange.operation} {exchange.peek.model}".strip(),
+            http__request__method=exchange.request.method,
+            url__path=exchange.request.path,
+            http__response__status_code=exchange.status or None,
+            error__type=failed,
+            relay__request_id=exchange.id,
+            relay__code=exchange.code,
+            relay__attempts=len(exchange.tried),
+        )
 
     def _measure_tokens(self, usage: Usage, asked: tuple[str, str, str], caller: str) -> None:
         for kind, count in (("input", usage.input), ("output", usage.output)):
@@ -15525,7 +15762,7 @@ _SEAL_TROUBLE: Final = re.compile(
 )
 
 
-# ==== 41. Forwarding ==========================================================
+# ==== 42. Forwarding ==========================================================
 # What relay passes on without a dialect: embeddings, images, audio, rerank, moderations and old
 # completions go to the provider that their `model` field names, by the routes of any request;
 # /p/PROVIDER/... goes to that provider as it is.  Nothing is understood but the model's name;
@@ -15791,7 +16028,7 @@ def _usage_at_the_end(tail: bytes) -> Usage | None:
         return None
 
 
-# ==== 42. Page ================================================================
+# ==== 43. Page ================================================================
 # The dashboard: one page without a single asset from elsewhere, and a policy that would let it
 # load none.  It asks /admin for everything it shows, so the shell itself may be seen by anybody.
 
@@ -16194,8 +16431,40 @@ PAGE_HEADERS: Final = {
 }
 
 
-# ==== 43. Source ==============================================================
+# ==== 44. Source ==============================================================
 # Where a configuration comes from, and how one becomes a plan.
+
+
+class Certificate:
+    """What TCP connections are secured with; `take` gives new ones another certificate."""
+
+    def __init__(self, config: TLSConfig) -> None:
+        """OSError says which of the files is amiss."""
+        self.context = _tls_context(config)
+        self._current = self.context
+        # Called for every handshake, before a certificate is sent, with a server name or without.
+        self.context.sni_callback = self._choose
+
+    def take(self, newer: Certificate) -> None:
+        self._current = newer._current
+
+    def _choose(self, connection: ssl.SSLObject, name: str | None, context: object) -> None:
+        connection.context = self._current
+
+
+def _tls_context(config: TLSConfig) -> ssl.SSLContext:
+    """Certificate and key, or an OSError that says what is wrong with them."""
+    for file in (config.certificate, config.key):
+        if "-----BEGIN" not in Path(file).read_text(errors="replace"):
+            raise OSError(f"{file} is not a PEM file")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        # Without a passphrase OpenSSL would ask for one at the terminal.
+        context.load_cert_chain(config.certificate, config.key, password="")
+    except ssl.SSLError as error:
+        reason = (error.reason or str(error)).lower().replace("_", " ")
+        raise OSError(f"{config.certificate} and {config.key}: {reason}") from error
+    return context
 
 
 class Source(NamedTuple):
@@ -16203,7 +16472,8 @@ class Source(NamedTuple):
 
     path: Path | None
     text: str
-    listen: str | None = None
+    listen: tuple[str, ...] = ()
+    reuse_port: bool = False
 
     def again(self) -> Source:
         """The file as it is now."""
@@ -16237,14 +16507,19 @@ def load(source: Source) -> Plan:
     )
     config = read_config(source.text, reading)
     if source.listen:
-        config = replace(config, listen=(source.listen,))
+        config = replace(config, listen=source.listen)
     plan = compile_plan(config, reading)
+    if config.tls:
+        try:
+            Certificate(config.tls)
+        except (OSError, ValueError) as error:
+            reading.wrong("tls", str(error))
     if problems := reading.problems():
         raise ConfigError(problems)
     return plan
 
 
-# ==== 44. Admin ===============================================================
+# ==== 45. Admin ===============================================================
 # What relay knows of itself, as JSON below /admin, and the few things that can be done to it.
 # Whoever has the admin key may do both, with it in a header or, in a browser, with the cookie
 # that /admin/login gives for it.  Without an `admin_key` this machine may look, nobody may act.
@@ -16603,7 +16878,7 @@ def _shown_config(value: Any, name: str = "") -> Any:
     return value if plain else str(value)
 
 
-# ==== 45. Operations ==========================================================
+# ==== 46. Operations ==========================================================
 # Which path is whose, and what is not a model's answer: probes, lists, status.  No probe ever
 # calls a provider.
 
@@ -16798,7 +17073,93 @@ def refused(request: web.BaseRequest, error: RelayError) -> web.Response:
     return web.Response(body=body, status=dialect.status(error), headers=headers)
 
 
-# ==== 46. Server ==============================================================
+# ==== 47. Service manager =====================================================
+# What systemd and relay tell one another, by way of the environment and a socket; without
+# systemd nothing of it happens.  After sd_notify(3), sd_listen_fds(3) and systemd.service(5).
+#
+#     LISTEN_FDS      descriptors from 3 on are sockets that listen already, and go on doing so
+#                     while relay is restarted: nobody is refused meanwhile
+#     NOTIFY_SOCKET   where relay says READY, RELOADING, STOPPING, and what `systemctl status`
+#                     shows
+#     WATCHDOG_USEC   how often it has to say that it is alive; the event loop says it, so that
+#                     a loop that hangs is restarted
+
+_FIRST_PASSED: Final = 3  # SD_LISTEN_FDS_START
+BACKLOG: Final = 4096  # connections that may wait while a restart or a busy moment lasts
+_NOTIFY_PATIENCE: Final = (
+    1.0  # seconds for a message that must not get lost; its queue is never full
+)
+
+
+class Passed(NamedTuple):
+    """A listening socket that was passed, and its name."""
+
+    name: str
+    socket: socket.socket
+
+
+class Supervisor:
+    """Who started relay, as far as the environment names somebody.
+
+    What is meant for this process is taken out of the environment, lest a child take it.
+    """
+
+    def __init__(self, env: MutableMapping[str, str], pid: int) -> None:
+        said = {name: env.pop(name, "") for name in _AGREED}
+        address = said["NOTIFY_SOCKET"]
+        self._address = re.sub("^@", "\0", address)  # an abstract one
+        mine = said["WATCHDOG_PID"] in ("", str(pid))
+        self.watchdog = int(said["WATCHDOG_USEC"] or 0) / 1e6 if mine else 0.0  # seconds; 0: none
+        self.passed: tuple[Passed, ...] = ()
+        if said["LISTEN_PID"] == str(pid):
+            names = said["LISTEN_FDNAMES"].split(":")
+            pairs = itertools.zip_longest(range(int(said["LISTEN_FDS"] or 0)), names)
+            self.passed = tuple(
+                _taken(_FIRST_PASSED + n, name or "") for n, name in pairs if n is not None
+            )
+
+    def say(self, patience: float = _NOTIFY_PATIENCE, **states: object) -> None:
+        """One message: READY=1, STATUS="..." and so on."""
+        if not self._address:
+            return
+        lines = (f"{name}={_one_line(value)}" for name, value in states.items())
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out:
+            out.settimeout(patience)
+            out.sendto("\n".join(lines).encode(errors="replace"), self._address)
+
+    async def watch(self) -> None:
+        """Say that the event loop goes round, twice as often as is asked for."""
+        while self.watchdog:
+            self.say(0, WATCHDOG=1)
+            await asyncio.sleep(self.watchdog / 2)
+
+
+_AGREED: Final = (
+    "NOTIFY_SOCKET",
+    "WATCHDOG_USEC",
+    "WATCHDOG_PID",
+    "LISTEN_PID",
+    "LISTEN_FDS",
+    "LISTEN_FDNAMES",
+)
+
+
+def _one_line(value: object) -> str:
+    return re.sub(r"[\x00-\x1f\x7f]+", " ", str(value))[:500]
+
+
+def _taken(descriptor: int, name: str) -> Passed:
+    """A descriptor as the socket it has to be."""
+    with contextlib.suppress(OSError):
+        taken = socket.socket(fileno=descriptor)
+        taken.set_inheritable(False)
+        if taken.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            return Passed(name, taken)
+    text = f"descriptor {descriptor} ({name or 'unnamed'}) was passed, but does not listen"
+    raise ConfigError([text])
+
+
+# ==== 48. Server ==============================================================
 # Four verbs in a row: start, run, drain, stop.  SIGHUP builds another plan and swaps it in one
 # assignment, or says everything that is wrong and changes nothing.  SIGTERM and SIGINT stop
 # accepting, let streams finish within the grace period, and end what is left in the client's
@@ -16919,17 +17280,27 @@ def _silent() -> logging.Logger:
     return logger
 
 
+_REFRESH: Final = 15.0  # seconds; collectors are told once a minute
+
+
 class Server:
     """A running relay: sockets, signals, the current plan."""
 
-    def __init__(self, plan: Plan, source: Source, log: Log) -> None:
+    def __init__(
+        self, plan: Plan, source: Source, log: Log, supervisor: Supervisor | None = None
+    ) -> None:
         self.source = source
         self.log = log
+        self.supervisor = supervisor or Supervisor({}, 0)
+        self._certificate = Certificate(plan.config.tls) if plan.config.tls else None
+        self._files: list[str] = []  # unix sockets that are ours to remove
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
         keepalive = float(os.environ.get("RELAY_KEEPALIVE", "10"))
         upstream = Upstream(lean=os.environ.get("RELAY_UPSTREAM") != "aiohttp")
         self.relay = Relay(plan, upstream, log, keepalive, self._store(plan.config.state))
+        self.relay.telemetry = telemetry_of(os.environ, log)
+        self.relay.telemetry.mirror(self.relay.metrics)
         self.admin = Admin(self.relay, self)
         self.operations = Operations(self.relay, self.admin)
         self._server = Listener(self.operations.handle, lambda: self.relay.plan.config.server)
@@ -16950,51 +17321,105 @@ class Server:
 
     async def serve(self) -> None:
         """From start to stop."""
+        ticking = [asyncio.create_task(t) for t in (self.supervisor.watch(), self._refresh())]
         try:
             await self.start()
             await self._stopping.wait()
             await self.drain()
         finally:
+            for task in ticking:
+                task.cancel()
             await self.stop()
+
+    async def _refresh(self) -> None:
+        """/metrics brings states up to date when it is asked; a collector does not ask."""
+        while self.relay.telemetry.active:
+            self.operations.refresh()
+            await asyncio.sleep(_REFRESH)
 
     async def start(self) -> None:
         await self.relay.keeper.start()
         await self._runner.setup()
-        config = self.relay.plan.config
-        for listen in config.listen:
+        passed, listening = self.supervisor.passed, list[str]()
+        for name, passed_socket in passed:
+            listening.append(f"{_address(passed_socket)} ({name or 'passed'})")
+            await self._serve_at(passed_socket)
+        # What was passed stands for the file's `listen`; --listen is served besides.
+        for listen in self.relay.plan.config.listen if self.source.listen or not passed else ():
+            listening.append(listen)
             await self._listen(listen)
         loop = asyncio.get_running_loop()
         for number, act in self._signals().items():
             loop.add_signal_handler(number, act)
         names = ", ".join(self.relay.plan.providers) or "none"
-        listening = ", ".join(config.listen)
-        self.log.event("info", f"relay {__version__} is ready", listen=listening, providers=names)
+        self.log.event(
+            "info", f"relay {__version__} is ready", listen=", ".join(listening), providers=names
+        )
+        self._say_ready()
 
     async def _listen(self, listen: str) -> None:
         try:
             if listen.startswith("unix:"):
                 socket_path = listen.removeprefix("unix:")
                 _remove_stale_socket(socket_path)
-                await web.UnixSite(self._runner, socket_path).start()
+                await web.UnixSite(self._runner, socket_path, backlog=BACKLOG).start()
+                self._files.append(socket_path)
                 os.chmod(socket_path, 0o660)
             else:
                 host, port = host_and_port(listen)
-                await web.TCPSite(self._runner, host or None, port).start()
-        except OSError as error:
-            reason = error.strerror or str(error)
+                site = web.TCPSite(
+                    self._runner,
+                    host or None,
+                    port,
+                    ssl_context=self._certificate.context if self._certificate else None,
+                    backlog=BACKLOG,
+                    reuse_port=self.source.reuse_port or None,
+                )
+                await site.start()
+        except (OSError, ValueError) as error:  # ValueError: a system without SO_REUSEPORT
+            reason = getattr(error, "strerror", None) or str(error)
             raise ConfigError([f"cannot listen on {listen}: {reason}"]) from error
+
+    async def _serve_at(self, passed: socket.socket) -> None:
+        certificate = None if passed.family == socket.AF_UNIX else self._certificate
+        context = certificate.context if certificate else None
+        site = web.SockSite(self._runner, passed, ssl_context=context, backlog=BACKLOG)
+        await site.start()
+
+    def _say_ready(self) -> None:
+        """It serves, and what `systemctl status` shows of it."""
+        config, outcome = self.relay.plan.config, self.admin.last_reload
+        status = f"serving {len(self.relay.plan.providers)} of {len(config.providers)} providers"
+        generation = self.admin.generation
+        if outcome.startswith("failed"):
+            status += f"; RELOAD {outcome}"
+        elif outcome:
+            status += f"; configuration {generation} taken: {outcome}"
+        self.supervisor.say(READY=1, STATUS=status)
 
     def reload(self) -> None:
         """Read, check, swap, say what changed; a bad file changes nothing."""
-        if self.source.path is None:
+        if self._stopping.is_set():
+            return  # and a READY would contradict the STOPPING that was said
+        now = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+        self.supervisor.say(RELOADING=1, MONOTONIC_USEC=now)
+        if self.source.path:
+            self._reload(self.source.path)
+        else:
             self.log.event("warning", "there is no configuration file to reload")
-            return
+        self._say_ready()  # whatever came of it: systemd waits for this word
+
+    def _reload(self, path: Path) -> None:
         old = self.relay.plan.config
         try:
             plan = load(self.source.again())
             for name in ("listen", "state"):
                 if getattr(old, name) != getattr(plan.config, name):
-                    raise ConfigError([f"{self.source.path}: {name} needs a restart to change"])
+                    raise ConfigError([f"{path}: {name} needs a restart to change"])
+            if (old.tls is None) != (plan.config.tls is None):
+                raise ConfigError([f"{path}: tls needs a restart to be switched on or off"])
+            if self._certificate and plan.config.tls:
+                self._certificate.take(Certificate(plan.config.tls))
         except (ConfigError, OSError, UnicodeDecodeError) as error:
             problems = list(error.problems) if isinstance(error, ConfigError) else [str(error)]
             self.admin.last_reload = "failed: " + "; ".join(problems)
@@ -17015,10 +17440,19 @@ class Server:
         )
 
     async def drain(self) -> None:
-        """No new connections; what runs may finish within the grace period."""
+        """No new connections; what runs may finish within the grace period.
+
+        Balancers that poll /readyz are given a while to see it fail, and to send nobody here.
+        """
         self.operations.draining = self.admin.closing = True
-        running, grace = len(self.relay.running), self.relay.plan.config.server.grace
+        limits = self.relay.plan.config.server
+        running, grace = len(self.relay.running), limits.grace
         self.log.event("info", "stopping", running=running, grace=f"{grace:g} s")
+        longest = round((limits.drain_delay + grace + 10) * 1e6)
+        status = f"finishing {running} requests"
+        self.supervisor.say(STOPPING=1, STATUS=status, EXTEND_TIMEOUT_USEC=longest)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._hurry.wait(), limits.drain_delay)
         for site in self._runner.sites:
             await site.stop()
         self._server.retire()
@@ -17028,10 +17462,10 @@ class Server:
     async def stop(self) -> None:
         await self.relay.upstream.close()
         await self.relay.keeper.stop()
-        for listen in self.relay.plan.config.listen:
-            if listen.startswith("unix:"):
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(listen.removeprefix("unix:"))
+        for file in self._files:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(file)
+        self.relay.telemetry.stop(within=3)  # seconds
         self.log.event("info", "stopped")
         _deafen(self._signals())
 
@@ -17041,6 +17475,14 @@ class Server:
 
     def _stop(self) -> None:
         (self._hurry if self._stopping.is_set() else self._stopping).set()
+
+
+def _address(listening: socket.socket) -> str:
+    """Where it listens, as `listen` writes it."""
+    name = listening.getsockname()
+    if not isinstance(name, tuple):
+        return f"unix:{name}"
+    return f"[{name[0]}]:{name[1]}" if ":" in name[0] else f"{name[0]}:{name[1]}"
 
 
 def _deafen(signals: Iterable[signal.Signals]) -> None:
@@ -17067,7 +17509,149 @@ def _remove_stale_socket(path: str) -> None:
             Path(path).unlink()
 
 
-# ==== 47. Grafana =============================================================
+# ==== 49. Units ===============================================================
+# What `relay systemd` prints: a socket that systemd keeps, and a service that may do nothing but
+# read its configuration, keep its state and use the network.  For several processes the service
+# is a template; all of its instances share the one socket, so that whoever has time accepts,
+# and while one restarts the others serve.
+
+_SOCKET_UNIT: Final = """\
+# {folder}/relay.socket
+[Unit]
+Description=Where relay listens
+
+[Socket]
+{streams}
+SocketMode=0660
+NoDelay=yes
+Backlog={backlog}
+{service}
+[Install]
+WantedBy=sockets.target
+"""
+
+_SERVICE_UNIT: Final = """\
+# {folder}/{name}
+[Unit]
+Description=relay, one address for every LLM API{instance}
+Wants=network-online.target
+After=network-online.target relay.socket
+Requires=relay.socket
+
+[Service]
+{type}
+ExecStart={command}
+Sockets=relay.socket
+# A configuration that is wrong does not get better by being read again.
+Restart=on-failure
+RestartPreventExitStatus=2
+WatchdogSec=30
+# server.drain_delay and server.grace, and a moment for the rest.
+TimeoutStopSec={stop}
+
+# Who it is, and what it owns: /var/lib/relay, for `state`.
+DynamicUser=yes
+User=relay
+StateDirectory=relay
+StateDirectoryMode=0700
+ConfigurationDirectory=relay
+UMask=0077
+# Variables such as ZAI_API_KEY=..., readable by root alone.
+EnvironmentFile=-/etc/relay/environment
+# Or a file for each secret; the configuration then says file:${{CREDENTIALS_DIRECTORY}}/NAME.
+{credentials}
+
+# What it may do besides using the network: nothing.
+CapabilityBoundingSet=
+NoNewPrivileges=yes
+ProtectSystem=strict
+ProtectHome={home}
+PrivateTmp=yes
+PrivateDevices=yes
+ProtectClock=yes
+ProtectControlGroups=yes
+ProtectHostname=yes
+ProtectKernelLogs=yes
+ProtectKernelModules=yes
+ProtectKernelTunables=yes
+ProtectProc=invisible
+ProcSubset=pid
+RemoveIPC=yes
+# Name look-ups ask for the machine's own addresses by netlink.
+RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
+RestrictNamespaces=yes
+RestrictRealtime=yes
+RestrictSUIDSGID=yes
+LockPersonality=yes
+MemoryDenyWriteExecute=yes
+KeyringMode=private
+SystemCallArchitectures=native
+SystemCallFilter=@system-service
+SystemCallFilter=~@privileged @resources
+SystemCallErrorNumber=EPERM
+LimitNOFILE=65536
+
+[Install]
+WantedBy=multi-user.target
+"""
+
+_UNITS_FOLDER: Final = "/etc/systemd/system"
+# Since systemd 253 a reload is a signal and an answer; before that it is a command, and over
+# once the signal is sent.
+_NOTIFY_RELOAD_SINCE: Final = 253
+_NOTIFY_RELOAD: Final = "Type=notify-reload"
+_NOTIFY_ONLY: Final = "Type=notify\nExecReload=/bin/kill -HUP $MAINPID"
+_CREDENTIAL: Final = re.compile(
+    r"file:(?:\$\{CREDENTIALS_DIRECTORY\}|/run/credentials/[^/\s]+)/([\w.-]+)"
+)
+
+
+def systemd_units(
+    config: Config, text: str, program: Sequence[str], version: int, several: bool
+) -> dict[str, str]:
+    """The units by their file names; `text` is the configuration's own, `program` what starts."""
+    name = "relay@.service" if several else "relay.service"
+    own = ["--listen", "127.0.0.1:1848%i"] if several else []  # for the metrics of each
+    command = [*program, "-c", "/etc/relay/config.yaml", *own]
+    named = sorted(set(_CREDENTIAL.findall(text)))
+    credentials = [f"LoadCredential={name}:/etc/relay/credentials/{name}" for name in named]
+    limits = config.server
+    service = _SERVICE_UNIT.format(
+        folder=_UNITS_FOLDER,
+        name=name,
+        instance=" (process %i)" if several else "",
+        type=_NOTIFY_RELOAD if version >= _NOTIFY_RELOAD_SINCE else _NOTIFY_ONLY,
+        command=" ".join(map(_unit_word, command)),
+        stop=math.ceil(limits.drain_delay + limits.grace + 10),
+        credentials="\n".join(credentials) or "#LoadCredential=zai:/etc/relay/credentials/zai",
+        home="read-only" if re.match(r"/(home|root)/", " ".join(program)) else "yes",
+    )
+    sockets = _SOCKET_UNIT.format(
+        folder=_UNITS_FOLDER,
+        streams="\n".join(f"ListenStream={s}" for on in config.listen for s in _streams(on)),
+        backlog=BACKLOG,
+        service="Service=relay@1.service\n" if several else "",
+    )
+    return {"relay.socket": sockets, name: service}
+
+
+def _unit_word(word: str) -> str:
+    """A word of a command as systemd reads it: % is its own, and so are $ and quotes."""
+    word = word.replace("$", "$$") if "%i" in word else word.replace("$", "$$").replace("%", "%%")
+    return f'"{word}"' if re.search(r"[\s;]", word) else word
+
+
+def _streams(listen: str) -> tuple[str, ...]:
+    """An address as systemd writes it: no host names, and a bare port for all interfaces."""
+    if listen.startswith("unix:"):
+        return (listen.removeprefix("unix:"),)
+    host, port = host_and_port(listen)
+    if host.lower() in LOOPBACK_NAMES:
+        return (f"127.0.0.1:{port}", f"[::1]:{port}")
+    return (f"[{host}]:{port}" if ":" in host else f"{host}:{port}" if host else str(port),)
+
+
+# ==== 50. Grafana =============================================================
 # A dashboard of the metrics, ready for import: a row of this table for each panel.  A test holds
 # its queries to names that exist, and lets Prometheus's own tool read them.
 
@@ -17199,7 +17783,7 @@ def _panel(place: int, panel: Panel, source: JSON) -> JSON:
     }
 
 
-# ==== 48. Console =============================================================
+# ==== 51. Console =============================================================
 # A running relay, asked by a command: at the address it listens on, with the admin key, both of
 # the file that it was started with.  Whoever asks need not have the providers' keys in the
 # environment, nor need the file be without mistakes: the relay that runs may be older than they.
@@ -17208,9 +17792,10 @@ def _panel(place: int, panel: Panel, source: JSON) -> JSON:
 class Console:
     """The /admin of one relay.  What it refuses is a RelayError with its words."""
 
-    def __init__(self, listen: str, key: str) -> None:
+    def __init__(self, listen: str, key: str, tls: TLSConfig | None = None) -> None:
         self.listen = listen
         self._key = key
+        self._tls = tls
         self._socket = listen.removeprefix("unix:") if listen.startswith("unix:") else ""
 
     def get(self, path: str) -> JSON:
@@ -17237,10 +17822,21 @@ class Console:
         """For whoever wants to watch a stream, or ask many questions."""
         return aiohttp.ClientSession(
             self._base(),
-            connector=aiohttp.UnixConnector(self._socket) if self._socket else None,
+            connector=self._connector(),
             headers={"Authorization": f"Bearer {self._key}"} if self._key else {},
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=30),
         )
+
+    def _connector(self) -> aiohttp.BaseConnector:
+        """To the very certificate that relay serves with, whatever names stand in it."""
+        if self._socket:
+            return aiohttp.UnixConnector(self._socket)
+        if self._tls is None:
+            return aiohttp.TCPConnector()
+        context = ssl.create_default_context(cafile=self._tls.certificate)
+        context.check_hostname = False
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+        return aiohttp.TCPConnector(ssl=context)
 
     def _base(self) -> str:
         """An address that listens everywhere is asked on this machine."""
@@ -17248,7 +17844,8 @@ class Console:
             return "http://localhost"
         host, port = host_and_port(self.listen)
         host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
-        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        scheme = "https" if self._tls else "http"
+        return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 def console_of(source: Source) -> Console:
@@ -17257,16 +17854,16 @@ def console_of(source: Source) -> Console:
     reading = Reading(file, os.environ, lambda name: Path(name).read_text(), zoneinfo.ZoneInfo)
     reading.lenient = True
     config = read_config(source.text, reading)
-    listen = source.listen or next(iter(config.listen), Config.listen[0])
+    listen = next(iter(source.listen or config.listen), Config.listen[0])
     try:
-        console = Console(listen, config.admin_key)
+        console = Console(listen, config.admin_key, config.tls)
         console._base()
     except ValueError as error:
         raise ConfigError([f"{file}: listen: {error}"]) from error
     return console
 
 
-# ==== 49. Launch ==============================================================
+# ==== 52. Launch ==============================================================
 # A tool as relay's child.  It gets the terminal: both stay in one process group, so what is
 # typed reaches it, Ctrl-C and Ctrl-Z included, and what is sent to relay alone is passed on.
 # If nobody serves at the configured address, a relay does for as long as the child lives.
@@ -17374,7 +17971,7 @@ async def is_served(base: str) -> bool:
 async def serving(plan: Plan, source: Source, log: Log) -> AsyncIterator[str]:
     """A relay on a free port of this machine for a while; where it is."""
     limits = replace(plan.config.server, grace=0)  # whoever asked is gone
-    config = replace(plan.config, listen=("127.0.0.1:0",), server=limits)
+    config = replace(plan.config, listen=("127.0.0.1:0",), server=limits, tls=None)
     server = Server(replace(plan, config=config), source, log)
     try:
         await server.start()
@@ -17384,7 +17981,7 @@ async def serving(plan: Plan, source: Source, log: Log) -> AsyncIterator[str]:
         await server.stop()
 
 
-# ==== 50. Watch ===============================================================
+# ==== 53. Watch ===============================================================
 # `relay logs` and `relay top`: what the log says and what runs, from a relay that is asked for its
 # events.  What the screen shows is worked out from values alone; only `_Screen` knows a terminal.
 
@@ -17568,7 +18165,7 @@ async def _press(top: Top, key: str, console: Console) -> None:
             top.said = error.message
 
 
-# ==== 51. Command line ========================================================
+# ==== 54. Command line ========================================================
 # Arguments to a running server, or to an answer on paper.
 
 DEMO_CONFIG: Final = """\
@@ -17579,12 +18176,13 @@ providers:
 
 def find_config(args: argparse.Namespace) -> Source:
     """The file to read and its text: -c, ./config.yaml, or made from keys in the environment."""
+    overrides = tuple(args.listen or ()), args.reuse_port
     if args.demo:
-        return Source(None, DEMO_CONFIG, args.listen)
+        return Source(None, DEMO_CONFIG, *overrides)
     path = Path(args.config or "config.yaml")
     if args.config or path.exists():
         try:
-            return Source(path, path.read_text(), args.listen)
+            return Source(path, path.read_text(), *overrides)
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError([f"{path}: cannot be read: {error}"]) from error
     text = config_from(os.environ)
@@ -17595,7 +18193,7 @@ def find_config(args: argparse.Namespace) -> Source:
                 "the environment (such as ZAI_API_KEY), or try --demo"
             ]
         )
-    return Source(None, text, args.listen)
+    return Source(None, text, *overrides)
 
 
 def config_from(env: Mapping[str, str]) -> str:
@@ -17613,6 +18211,7 @@ def _spoken(preset: Preset) -> Iterator[str]:
 
 
 def command_serve(args: argparse.Namespace) -> int:
+    supervisor = Supervisor(os.environ, os.getpid())
     source = find_config(args)
     plan = load(source)
     _keep_heap()
@@ -17623,7 +18222,7 @@ def command_serve(args: argparse.Namespace) -> int:
     try:
         runner = asyncio.Runner(loop_factory=_loop_factory())
         with contextlib.suppress(KeyboardInterrupt), runner:
-            runner.run(_serve(plan, source, log))
+            runner.run(_serve(plan, source, log, supervisor))
     finally:
         log.sink.flush(within=2)  # seconds; a reader that has stopped is not waited for
     return 0
@@ -17661,8 +18260,8 @@ def _rarely_collect() -> None:
     gc.set_threshold(_OBJECTS)
 
 
-async def _serve(plan: Plan, source: Source, log: Log) -> None:
-    await Server(plan, source, log).serve()
+async def _serve(plan: Plan, source: Source, log: Log, supervisor: Supervisor) -> None:
+    await Server(plan, source, log, supervisor).serve()
 
 
 def command_check(args: argparse.Namespace) -> int:
@@ -17765,7 +18364,7 @@ def command_models(args: argparse.Namespace) -> int:
 def command_env(args: argparse.Namespace) -> int:
     """A tool's settings, for a shell to read or for a file."""
     plan = load(find_config(args))
-    base = base_of(plan.config.listen)
+    base = base_of(plan.config.listen, "https" if plan.config.tls else "http")
     if not base:
         raise ConfigError(["relay listens on sockets of the file system only; tools need a port"])
     key = "{{ env.RELAY_KEY }}"
@@ -17798,7 +18397,7 @@ async def _run(plan: Plan, source: Source, args: argparse.Namespace, log: Log) -
     recipe = recipe_of(args.client)
     offer(plan, recipe, "", key, args.model)  # what is wrong with it is said before anything starts
     async with contextlib.AsyncExitStack() as stack:
-        base = base_of(plan.config.listen)
+        base = base_of(plan.config.listen, "https" if plan.config.tls else "http")
         if args.demo or not await is_served(base):
             base = await stack.enter_async_context(serving(plan, source, log))
         setup = recipe.setup(offer(plan, recipe, base, key, args.model))
@@ -17921,6 +18520,52 @@ def _usage_table(records: Sequence[JSON], by: Sequence[str], digits: int) -> lis
     ]
 
 
+def command_systemd(args: argparse.Namespace) -> int:
+    """The units, for the configuration at hand, or for the usual one where there is none."""
+    try:
+        source = find_config(args)
+    except ConfigError:
+        if args.config:
+            raise
+        source = Source(None, "", tuple(args.listen or ()))
+    config = read_config(source.text, Reading("", _Anything(), str, zoneinfo.ZoneInfo))
+    config = replace(config, listen=source.listen or config.listen)
+    program = (sys.executable, str(Path(__file__).resolve()))
+    version = args.systemd or _systemd_version()
+    units = systemd_units(config, source.text, program, version, args.instances)
+    if not args.output:
+        print("\n".join(units.values()), end="")
+    for name, text in units.items() if args.output else ():
+        Path(args.output, name).write_text(text)
+        print(f"{args.output}/{name}")
+    return 0
+
+
+class _Anything(dict[str, str]):
+    """An environment in which every variable is set: the service's is not the shell's."""
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return default or "-"
+
+
+def _systemd_version() -> int:
+    """Of this machine; a new one where there is none, for the units are meant for elsewhere."""
+    program = shutil.which("systemctl")
+    if program is None:
+        return 255
+    command = (program, "--version")
+    said = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603  # ours
+    found = re.match(r"systemd (\d+)", said.stdout)
+    return int(found[1]) if found else 255
+
+
+_SYSTEMD_OPTIONS: Final[Mapping[str, JSON]] = {
+    "--instances": {"action": "store_true", "help": "a template for several processes"},
+    "--output": {"metavar": "FOLDER", "help": "write the files there, do not print"},
+    "--systemd": {"metavar": "VERSION", "type": int, "help": "for which; default: this machine's"},
+}
+
+
 def command_schema(args: argparse.Namespace) -> int:
     print(json.dumps(json_schema(), indent=2))
     return 0
@@ -18003,6 +18648,9 @@ COMMANDS: Final[dict[str, Command]] = {
         },
     ),
     "key": Command(command_key, "make a key for a client"),
+    "systemd": Command(
+        command_systemd, "print units for systemd, hardened", options=_SYSTEMD_OPTIONS
+    ),
     "grafana": Command(command_grafana, "print a Grafana dashboard of relay's metrics"),
     "usage": Command(
         command_usage,
@@ -18019,7 +18667,7 @@ COMMANDS: Final[dict[str, Command]] = {
 
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="relay", description="One address for every LLM API.")
-    _add_options(top, config=None, demo=False, listen=None)
+    _add_options(top, config=None, demo=False, listen=None, reuse_port=False)
     top.add_argument("--version", action="version", version=f"relay {__version__}")
     commands = top.add_subparsers(dest="command", metavar="COMMAND")
     for name, command in COMMANDS.items():
@@ -18037,7 +18685,12 @@ def _add_options(target: argparse.ArgumentParser, **defaults: Any) -> None:
     absent = argparse.SUPPRESS  # so that a command does not undo what stood before it
     target.add_argument("-c", "--config", metavar="FILE", default=defaults.get("config", absent))
     target.add_argument("--demo", action="store_true", default=defaults.get("demo", absent))
-    target.add_argument("--listen", metavar="ADDRESS", default=defaults.get("listen", absent))
+    target.add_argument(
+        "--listen", metavar="ADDRESS", action="append", default=defaults.get("listen", absent)
+    )
+    target.add_argument(
+        "--reuse-port", action="store_true", default=defaults.get("reuse_port", absent)
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:

