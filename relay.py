@@ -16,7 +16,7 @@ A request goes
 
 The rule of this file: code refers only to what stands above it.  First come values
 (sections 1-19: pure; no await, no clock, no socket), then memory (20-29: synchronous, told
-the time), then I/O (30-54).  To follow one request start at `Relay.handle` and read upward.
+the time), then I/O (30-55).  To follow one request start at `Relay.handle` and read upward.
 
 Contents
      1. Errors                what can go wrong, and what it means
@@ -71,8 +71,9 @@ Contents
     50. Grafana               a dashboard of the metrics
     51. Console               a running relay, asked by a command
     52. Launch                a tool as relay's child
-    53. Watch                 the log and what runs, in a terminal
-    54. Command line          the commands as a table
+    53. Trial                 whether the providers there are answer as they should
+    54. Watch                 the log and what runs, in a terminal
+    55. Command line          the commands as a table
 """
 
 from __future__ import annotations
@@ -1568,6 +1569,7 @@ class Dialect(ABC):
     name: ClassVar[str]  # the word used in config
     path: ClassVar[str]  # what is posted to, below a base that has no version segment
     versioned: ClassVar[str] = r"/v\d+[a-z0-9]*$"  # found in a base that has one
+    list_path: ClassVar[str] = "/models"  # of the provider's own list, below the same base
     purposes: ClassVar[Mapping[str, str]]  # clients' paths, without version -> answer | count
     auth: ClassVar[str]  # how it carries a credential, a key of AUTH_STYLES
     call_id: ClassVar[str]  # what a tool call's id may be
@@ -1876,6 +1878,7 @@ class AnthropicMessages(Dialect):
     name = "anthropic"
     quirks = AnthropicQuirks
     path = "/v1/messages"
+    list_path = "/v1/models"
     purposes: ClassVar = {"/messages": "answer", "/messages/count_tokens": "count"}
     auth = "x-api-key"
     call_id = r"[a-zA-Z0-9_-]{1,128}"
@@ -5411,6 +5414,7 @@ class GeminiContent(Dialect):
     name = "gemini"
     quirks = GeminiQuirks
     path = "/v1beta/models/{model}:generateContent"
+    list_path = "/v1beta/models"
     versioned = r"/v\d+[a-z0-9]*$|/publishers/[^/]+$"  # Vertex has the version further to the front
     modes = frozenset(("alt", "$alt"))
     purposes: ClassVar = {f"/models/{{model}}:{m}": p for m, p in _GEMINI_PURPOSES.items()}
@@ -16828,6 +16832,27 @@ class Admin:
             raise BadRequest("it has begun to answer, or is not waiting for a provider just now")
         return {"said": "given up"}
 
+    async def test(self, request: web.BaseRequest) -> JSON:
+        """A few small requests to a provider, as `relay check --live` sends them."""
+        name = Wire(await self._body(request)).need("provider", str)
+        if self.steward.source.path is None or name.lower() not in self.relay.plan.providers:
+            raise NotFound(f"no provider of the configuration file is called {name!r}")
+        file = str(self.steward.source.path)
+        command = (sys.executable, __file__, "check", "-c", file, "--live", "--yes")
+        # a process of its own: what it serves and listens to is none of ours
+        child = await asyncio.create_subprocess_exec(
+            *(*command, "--provider", name),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        try:
+            said, _ = await child.communicate()
+        finally:
+            if child.returncode is None:
+                child.kill()
+        return {"said": self.relay.plan.redacted(said.decode()), "well": child.returncode == 0}
+
 
 _ADMIN: Final[dict[tuple[str, str], Callable[[Admin, web.BaseRequest], Awaitable[Any]]]] = {
     ("GET", ""): Admin.status,
@@ -16845,6 +16870,7 @@ _ADMIN: Final[dict[tuple[str, str], Callable[[Admin, web.BaseRequest], Awaitable
     ("POST", "health/clear"): Admin.clear,
     ("POST", "disable"): Admin.disable,
     ("POST", "abandon"): Admin.abandon,
+    ("POST", "test"): Admin.test,
 }
 ADMIN_PATHS: Final = tuple((method, f"/admin/{path}".rstrip("/")) for method, path in _ADMIN)
 
@@ -17981,7 +18007,259 @@ async def serving(plan: Plan, source: Source, log: Log) -> AsyncIterator[str]:
         await server.stop()
 
 
-# ==== 53. Watch ===============================================================
+# ==== 53. Trial ===============================================================
+# Does it work with the providers there are?  `relay check --live` asks every provider, by every
+# plan, credential and dialect, through a relay of its own on this machine: what is tried is the
+# whole way that a client's request goes.  A few small requests each, and what they may cost is said
+# before.
+#
+#     list    the names the provider serves             tool    one call of a tool that is offered
+#     whole   a tiny answer                             tools   two calls at once
+#     stream  the same, streamed                        count   the tokens of a request
+
+_TRIAL_TOKENS: Final = 300  # of an answer: room for a model that thinks first
+_TRIAL_SECONDS: Final = 90.0
+_CITY: Final = Tool(
+    "get_weather",
+    "Tells the weather in a city.",
+    {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+)
+_WEATHER: Final = "What is the weather in {}?  Call the tool; for several cities all at once."
+
+
+class Ask(NamedTuple):
+    """One of the things that are tried."""
+
+    name: str
+    text: str = "Say OK."
+    stream: bool = False
+    tools: tuple[Tool, ...] = ()
+    calls: int = 0  # that the answer should hold
+
+
+ASKS: Final = (
+    Ask("whole"),
+    Ask("stream", stream=True),
+    Ask("tool", _WEATHER.format("Paris"), True, (_CITY,), 1),
+    Ask("tools", _WEATHER.format("Paris, and in Rome"), True, (_CITY,), 2),
+)
+
+
+@dataclass(slots=True)
+class Trial:
+    """One way to a provider, and what came of trying it."""
+
+    provider: str
+    plan: str
+    credential: str
+    dialect: Dialect
+    model: str
+    cells: dict[str, str] = field(default_factory=dict)
+    faults: dict[str, str] = field(default_factory=dict)
+    notes: dict[str, str] = field(default_factory=dict)  # what many do without
+
+    @property
+    def row(self) -> tuple[str, ...]:
+        names = ("list", *(ask.name for ask in ASKS), "count")
+        cells = (self.cells.get(name, "-") for name in names)
+        return (self.provider, self.plan, self.credential, self.dialect.name, self.model, *cells)
+
+
+TRIAL_HEAD: Final = (
+    *("provider", "plan", "credential", "dialect", "model"),
+    *("list", *(ask.name for ask in ASKS), "count"),
+)
+
+
+class Access(NamedTuple):
+    """What is tried: one credential of one plan."""
+
+    provider: Provider
+    billing: BillingPlan
+    credential: Credential
+
+    @property
+    def mark(self) -> str:
+        return self.credential.name.rpartition("/")[2]
+
+
+def accesses(plan: Plan, only: str) -> list[Access]:
+    """Every credential of every plan; `only` is a provider's name, "" for all."""
+    held = [
+        Access(provider, billing, credential)
+        for provider in plan.providers.values()
+        for billing in provider.plans
+        for credential in billing.credentials
+        if only.lower() in ("", provider.name.lower())
+    ]
+    if not held:
+        raise NotFound(f"no provider is called {only!r}{meant(only, plan.providers)}")
+    return held
+
+
+def expected_cost(chosen: Sequence[Access]) -> str:
+    """What trying them may cost, in words."""
+    rows = sum(len(access.billing.endpoints) for access in chosen)
+    names = ", ".join(dict.fromkeys(access.provider.name for access in chosen))
+    asks, tokens = rows * len(ASKS), rows * (len(ASKS) * _TRIAL_TOKENS)
+    return f"{asks} small requests, at most {tokens} tokens out and about as few in, to {names}"
+
+
+def alone(plan: Plan, access: Access) -> Plan:
+    """A plan in which this way is the only one there is, and nobody needs a key of relay's."""
+    name = access.provider.name
+    billing = replace(access.billing, credentials=(access.credential,))
+    config = replace(plan.config, keys={}, routing_rules={}, default=None, state="memory")
+    provider = replace(access.provider, plans=(billing,))
+    return replace(plan, config=config, providers={name.lower(): provider}, keys=(), admin=b"")
+
+
+def tried_model(plan: Plan, provider: Provider, served: Sequence[str]) -> str:
+    """A model to try: the first that is configured, else the first it serves and claims."""
+    listed = [name for name in provider.config.models or () if not is_glob(name)]
+    targets = [
+        to.partition("/")[2]
+        for entries in plan.config.routing_rules.values()
+        for entry in entries
+        for to in entry.to
+        if to.lower().startswith(f"{provider.name.lower()}/")
+    ]
+    claimed = [name for name in served if provider.match(name) or provider.accepts_all]
+    return next(iter((*listed, *targets, *claimed)), "")
+
+
+async def tried(plan: Plan, access: Access, log: Log) -> list[Trial]:
+    """All of one access, dialect by dialect."""
+    single = alone(plan, access)
+    async with (
+        serving(single, Source(None, ""), log) as base,
+        aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_TRIAL_SECONDS)) as session,
+    ):
+        trials: list[Trial] = []
+        for dialect in (endpoint.dialect for endpoint in access.billing.endpoints.values()):
+            trial = Trial(access.provider.name, access.billing.name, access.mark, dialect, "")
+            served = await _listed(session, base, trial)
+            trial.model = tried_model(plan, access.provider, served)
+            trials.append(trial)
+            if not trial.model:
+                trial.faults["whole"] = "no model is known to try; name one in `models`"
+                continue
+            for ask in ASKS:
+                await _asked(session, base, trial, ask)
+            await _counted_live(session, base, trial)
+        return trials
+
+
+async def fetched(plan: Plan, access: Access, log: Log) -> tuple[list[str], str]:
+    """The names a provider gives, by the first dialect it gives any in; and what went wrong."""
+    fault = ""
+    async with (
+        serving(alone(plan, access), Source(None, ""), log) as base,
+        aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_TRIAL_SECONDS)) as session,
+    ):
+        for endpoint in access.billing.endpoints.values():
+            trial = Trial(access.provider.name, "", "", endpoint.dialect, "")
+            if names := await _listed(session, base, trial):
+                return sorted(names), ""
+            fault = fault or trial.notes["list"]
+    return [], fault
+
+
+async def _listed(session: aiohttp.ClientSession, base: str, trial: Trial) -> list[str]:
+    """The names that the provider itself gives."""
+    url = f"{base}/p/{trial.provider}{trial.dialect.list_path}"
+    began = time.monotonic()
+    try:
+        async with session.get(url, headers=dict(trial.dialect.headers)) as reply:
+            said = await reply.read()
+            names = served_names(loads(said)) if reply.status == 200 else []
+            fault = said_in(said, reply.status).message if reply.status != 200 else "an empty list"
+    except (aiohttp.ClientError, TimeoutError, *UNREADABLE) as error:
+        names, fault = [], str(error) or type(error).__name__
+    trial.cells["list"] = str(len(names)) if names else "none"
+    if not names:
+        trial.notes["list"] = f"no list ({fault}); names can be given in `models`"
+    trial.cells["list"] += f" {_since(began)}" if names else ""
+    return names
+
+
+def served_names(wire: JSON) -> list[str]:
+    """The names in a list of any dialect."""
+    entries = wire.get("data") or wire.get("models") or []
+    names = (entry.get("id") or entry.get("name") or "" for entry in entries)
+    return [str(name).removeprefix("models/") for name in names if name]
+
+
+def _since(began: float) -> str:
+    return f"{(time.monotonic() - began) * 1000:.0f}ms"
+
+
+async def _asked(session: aiohttp.ClientSession, base: str, trial: Trial, ask: Ask) -> None:
+    dialect, name = trial.dialect, f"{trial.provider}/{trial.model}"
+    request = Request(
+        model=name,
+        messages=(Message("user", (Text(ask.text),)),),
+        tools=ask.tools,
+        max_tokens=_TRIAL_TOKENS,
+        stream=ask.stream,
+    )
+    body = dumps(dialect.render_request(request, dialect.quirks(), "").body)
+    url, began = dialect.address(base + dialect.path, name, ask.stream), time.monotonic()
+    try:
+        headers = {**dialect.headers, "Content-Type": "application/json"}
+        async with session.post(url, data=body, headers=headers) as reply:
+            said = await reply.read()
+        answer = _understood(dialect, said, ask.stream) if reply.status == 200 else said_in(said)
+    except (aiohttp.ClientError, TimeoutError, *UNREADABLE) as error:
+        answer = Failure(str(error) or type(error).__name__)
+    if isinstance(answer, Failure):
+        trial.cells[ask.name], trial.faults[ask.name] = "FAILED", answer.message
+        return
+    calls = sum(isinstance(part, ToolCall) for part in answer.parts)
+    trial.cells[ask.name] = f"{calls} in {_since(began)}" if ask.calls else _since(began)
+    if calls < min(ask.calls, 1):
+        trial.cells[ask.name] = "no call"
+        trial.faults[ask.name] = "answered without calling the tool; the model may know none"
+
+
+def _understood(dialect: Dialect, said: bytes, stream: bool) -> Response | Failure:
+    if not stream:
+        return sound(dialect.parse_response(loads(said)))
+    decoder = dialect.decoder()
+    return fold(decoder.feed(said) + decoder.eof())
+
+
+async def _counted_live(session: aiohttp.ClientSession, base: str, trial: Trial) -> None:
+    dialect, name = trial.dialect, f"{trial.provider}/{trial.model}"
+    where = dialect.counting(base + dialect.path)
+    if not where:
+        return
+    request = Request(model=name, messages=(Message("user", (Text("Count me."),)),))
+    body = dialect.render_request(request, dialect.quirks(), "").body
+    body = {key: value for key, value in body.items() if key not in dialect.uncounted}
+    url = dialect.address(where, name, stream=False)
+    with contextlib.suppress(aiohttp.ClientError, TimeoutError, *UNREADABLE):
+        headers = {**dialect.headers, "Content-Type": "application/json"}
+        async with session.post(url, data=dumps(body), headers=headers) as reply:
+            count = dialect.parse_count(loads(await reply.read()))
+            about = "about " if "x-relay-estimated" in reply.headers else ""
+            trial.cells["count"] = f"{about}{count}"
+
+
+def matrix(trials: Sequence[Trial]) -> list[str]:
+    """The table, and below it what went wrong and where."""
+    rows = [TRIAL_HEAD, *(trial.row for trial in trials)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+    faults = [
+        f"{trial.provider} ({trial.plan}, {trial.credential}) {trial.dialect.name} {name}: {fault}"
+        for trial in trials
+        for name, fault in (trial.faults | trial.notes).items()
+    ]
+    return [*lines, "", *faults] if faults else lines
+
+
+# ==== 54. Watch ===============================================================
 # `relay logs` and `relay top`: what the log says and what runs, from a relay that is asked for its
 # events.  What the screen shows is worked out from values alone; only `_Screen` knows a terminal.
 
@@ -18165,7 +18443,7 @@ async def _press(top: Top, key: str, console: Console) -> None:
             top.said = error.message
 
 
-# ==== 54. Command line ========================================================
+# ==== 55. Command line ========================================================
 # Arguments to a running server, or to an answer on paper.
 
 DEMO_CONFIG: Final = """\
@@ -18273,7 +18551,28 @@ def command_check(args: argparse.Namespace) -> int:
             for dialect, endpoint in billing.endpoints.items():
                 way = f", by way of {shown_proxy(endpoint.proxy)}" if endpoint.proxy else ""
                 print(f"  {provider.name} ({billing.name}) {dialect}: {endpoint.url}{way}")
-    return 0
+    return _check_live(plan, args) if args.live else 0
+
+
+def _check_live(plan: Plan, args: argparse.Namespace) -> int:
+    """Try it, after saying what that may cost; 1 if anything went wrong."""
+    chosen = accesses(plan, args.provider)
+    print(f"to be sent: {expected_cost(chosen)}", flush=True)
+    if not args.yes:
+        if not sys.stdin.isatty():
+            print("not sent: say --yes where nobody can be asked", file=sys.stderr)
+            return 2
+        if input("go on? [y/N] ").strip().lower() not in ("y", "yes"):
+            return 1
+    trials = asyncio.run(_all_tried(plan, chosen))
+    print(plan.redacted("\n".join(matrix(trials))))
+    return 1 if any(trial.faults for trial in trials) else 0
+
+
+async def _all_tried(plan: Plan, chosen: Sequence[Access]) -> list[Trial]:
+    """One way after the other, so that none is throttled because of the others."""
+    log = Log(plan.config.log, plan.zone, Sink(None))
+    return [trial for access in chosen for trial in await tried(plan, access, log)]
 
 
 def command_route(args: argparse.Namespace) -> int:
@@ -18344,6 +18643,8 @@ def _print_ways(route: Route, dialect: str, identity: str) -> None:
 
 def command_models(args: argparse.Namespace) -> int:
     plan = load(find_config(args))
+    if args.fetch:
+        return asyncio.run(_fetch(plan, args.provider))
     for name in plan.listed:
         route = plan.route(name)
         targets = [str(target) for group in route.groups for target in group] if route else []
@@ -18359,6 +18660,23 @@ def command_models(args: argparse.Namespace) -> int:
         for glob in ["*"] if provider.accepts_all else globs:
             print(f"{glob}  ->  {provider.name}")
     return 0
+
+
+async def _fetch(plan: Plan, only: str) -> int:
+    """What the providers say they serve, as `models` could name it; 1 if none says anything."""
+    log, told = Log(plan.config.log, plan.zone, Sink(None)), 0
+    first = {access.provider.name: access for access in reversed(accesses(plan, only))}
+    for access in first.values():
+        names, fault = await fetched(plan, access, log)
+        known = access.provider.config.models or {}
+        fresh = [name for name in names if name not in known]
+        told += bool(names)
+        counts = f"{len(names)} served, {len(fresh)} not yet here"
+        print(f"{access.provider.name}:  # {plan.redacted(fault) or counts}")
+        if fresh:
+            print("  models:")
+            print("\n".join(f"    {dumps(name).decode()}:" for name in fresh))
+    return 0 if told else 1
 
 
 def command_env(args: argparse.Namespace) -> int:
@@ -18614,7 +18932,15 @@ class Command:
 
 COMMANDS: Final[dict[str, Command]] = {
     "serve": Command(command_serve, "serve what the configuration says (the default)"),
-    "check": Command(command_check, "say everything that is wrong with a configuration"),
+    "check": Command(
+        command_check,
+        "say everything that is wrong with a configuration",
+        options={
+            "--live": {"action": "store_true", "help": "try every provider, too"},
+            "--provider": {"metavar": "NAME", "default": "", "help": "try only this one"},
+            "--yes": {"action": "store_true", "help": "do not ask before"},
+        },
+    ),
     "route": Command(
         command_route,
         "explain where a model name goes and why",
@@ -18626,7 +18952,14 @@ COMMANDS: Final[dict[str, Command]] = {
             "--key": {"metavar": "NAME", "default": "", "help": "who asks"},
         },
     ),
-    "models": Command(command_models, "list the names that can be used"),
+    "models": Command(
+        command_models,
+        "list the names that can be used",
+        options={
+            "--fetch": {"action": "store_true", "help": "ask the providers what they serve"},
+            "--provider": {"metavar": "NAME", "default": "", "help": "ask only this one"},
+        },
+    ),
     "health": Command(
         command_health,
         "list what cools down at the relay that runs, or clear it",
