@@ -6760,6 +6760,8 @@ class Passthrough(Pipe):
             return data
         decoder = SSEDecoder()
         for event in decoder.feed(data) + decoder.eof():
+            if not holds_any(event.data, self._dialect.marks):
+                continue  # of many in one block few have to be read
             if self._dialect.is_last(event.data):
                 self._ended, self.rest = True, _AFTER_END
             try:
@@ -7388,6 +7390,10 @@ class ReplyDecoder:
                 at, self._left = at + 1, self._left - 1
             else:
                 at = self._chunk_line(data, at)
+                end = at + self._left
+                if self._left and data[end - 2 : end] == b"\r\n":  # all of it is here, mostly
+                    parts.append(data[at : end - 2])
+                    at, self._left = end, 0
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def _chunk_line(self, data: bytes, at: int) -> int:

@@ -14,6 +14,7 @@ interleaved; figures are medians.  Compare figures of one run only.
 
 import argparse
 import contextlib
+import io
 import os
 import platform
 import subprocess
@@ -134,11 +135,10 @@ def conditions() -> str:
         ),
         platform.machine(),
     )
-    commit = git("describe", "--always", "--dirty")
     load = os.getloadavg()[0]
     return (
-        f"{commit}, Python {platform.python_version()}, {model}, {os.cpu_count()} cores, "
-        f"load {load:.1f} beside it"
+        f"relay {relay.__version__}, Python {platform.python_version()}, {model}, "
+        f"{os.cpu_count()} cores, load {load:.1f} beside it"
     )
 
 
@@ -267,12 +267,14 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    top.set_defaults(readme=False)
     commands = top.add_subparsers(dest="command", required=True)
     for name in ("table", "pairs", "translate", "compare", "memory", "start", "profile"):
         sub = commands.add_parser(name)
         sub.add_argument("--rounds", type=int, default=3)
         sub.add_argument("--uvloop", action="store_true")
         if name == "table":
+            sub.add_argument("--readme", action="store_true", help="put the tables there")
             sub.add_argument("--only", action="append", help="a peer by its name; may be repeated")
             sub.add_argument("scenarios", nargs="*", choices=[[], *SCENARIOS])
         if name == "memory":
@@ -289,8 +291,22 @@ def parser() -> argparse.ArgumentParser:
 
 def main() -> None:
     args = parser().parse_args()
-    with tempfile.TemporaryDirectory(prefix="relay-bench-") as directory:
+    said = io.StringIO()
+    place = contextlib.redirect_stdout(said) if args.readme else contextlib.nullcontext()
+    with place, tempfile.TemporaryDirectory(prefix="relay-bench-") as directory:
         globals()[f"command_{args.command}"](args, Path(directory))
+    if args.readme:
+        print(said.getvalue())
+        write_readme(said.getvalue())
+
+
+def write_readme(tables: str) -> None:
+    """The last run, between its marks."""
+    readme = ROOT / "README.md"
+    before, rest = readme.read_text().split("<!-- performance -->\n")
+    after = rest.partition("<!-- /performance -->")[2]
+    marks = f"<!-- performance -->\n{tables.strip()}\n<!-- /performance -->"
+    readme.write_text(before + marks + after)
 
 
 main()
