@@ -53,11 +53,33 @@ LOOKED = {"type": "tool_result", "tool_use_id": "a", "content": [IMAGE]}
 CHAT_IMAGE = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PNG}"}}
 LONG = asked(messages=[{"role": "user", "content": "word " * 20_000}])  # 30,000 tokens, about
 
+CODEX_IMAGE = {"type": "input_image", "image_url": f"data:image/png;base64,{PNG}"}
+CODEX = [{"type": "message", "role": "user", "content": [CODEX_IMAGE]}]
+GEMINI_PARTS = [{"inlineData": {"mimeType": "image/png", "data": PNG}}]
+GEMINI = [{"role": "user", "parts": GEMINI_PARTS}]
+BUDGET = {"thinkingConfig": {"includeThoughts": True, "thinkingBudget": 8192}}
+
 # A condition that holds when it is true, and a request of which it is.
 FLAGS: dict[str, tuple[str, relay.Facts]] = {
     "an image": ("images", facts(said("anthropic", IMAGE))),
     "an image that a tool has read": ("images", facts(said("anthropic", LOOKED))),
     "an image in chat": ("images", facts(said("openai", CHAT_IMAGE))),
+    "an image in Responses": ("images", facts(("responses", {"model": "m", "input": CODEX}))),
+    "an image in Gemini": ("images", facts(("gemini", {"contents": GEMINI}))),
+    "an effort in Responses": (
+        "thinking",
+        facts(("responses", {"model": "m", "input": "hi", "reasoning": {"effort": "high"}})),
+    ),
+    "a budget in Gemini": (
+        "thinking",
+        facts(("gemini", {"contents": GEMINI, "generationConfig": BUDGET})),
+    ),
+    "tools in Gemini": (
+        "tools",
+        facts(
+            ("gemini", {"contents": GEMINI, "tools": [{"functionDeclarations": [{"name": "t"}]}]})
+        ),
+    ),
     "a document": ("documents", facts(said("anthropic", PDF))),
     "a budget": ("thinking", facts(asked(thinking={"type": "enabled", "budget_tokens": 31999}))),
     "adaptive": ("thinking", facts(asked(thinking={"type": "adaptive", "display": "omitted"}))),
