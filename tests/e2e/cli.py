@@ -26,8 +26,8 @@ class Client:
 
     speaks: str
     args: tuple[str, ...]
-    shell: str
-    call: JSON  # what its shell must be given
+    tool: str  # what its shell is called
+    call: JSON  # and what it must be given
     env: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)  # in its home
     seals: bool = True  # its dialect has a place for a provider's sealed state
@@ -65,7 +65,7 @@ CLIENTS = {
     "claude": Client(
         speaks="anthropic",
         args=("-p", ASKED, "--allowedTools", "Bash"),
-        shell="Bash",
+        tool="Bash",
         call=SAID,
         env={
             "ANTHROPIC_BASE_URL": "<url>",
@@ -77,7 +77,7 @@ CLIENTS = {
     "codex": Client(
         speaks="responses",
         args=("exec", "--skip-git-repo-check", "--json", "-s", "danger-full-access", ASKED),
-        shell="exec_command",
+        tool="exec_command",
         call={"cmd": SHELL},
         env={"RELAY_KEY": "<key>"},
         files={".codex/config.toml": CODEX},
@@ -85,7 +85,7 @@ CLIENTS = {
     "gemini": Client(
         speaks="gemini",
         args=("-m", MODEL, "-p", ASKED, "--yolo"),
-        shell="run_shell_command",
+        tool="run_shell_command",
         call=SAID,
         env={
             "GEMINI_API_KEY": "<key>",
@@ -97,7 +97,7 @@ CLIENTS = {
     "qwen": Client(
         speaks="openai",
         args=(*QWEN, "openai"),
-        shell="run_shell_command",
+        tool="run_shell_command",
         call=NOT_BEHIND,
         env={"OPENAI_API_KEY": "<key>", "OPENAI_BASE_URL": "<url>/v1", "OPENAI_MODEL": MODEL},
         seals=False,

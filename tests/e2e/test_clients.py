@@ -84,7 +84,7 @@ def playing(provider: Provider, client: Client) -> Callable[[Seen], Answer]:
     def answer(seen: Seen) -> Answer:
         if PRINTED in json.dumps(provider.results(seen.json)):
             return provider.stream(text=FINAL)
-        call = ("call_a1", client.shell, json.dumps(client.call))
+        call = ("call_a1", client.tool, json.dumps(client.call))
         return provider.stream(text="I will.", reasoning="A command.", calls=[call])
 
     return answer
