@@ -9014,7 +9014,9 @@ class Config:
     )
     log: LogConfig = option(table(LogConfig), "What is written, and how.", LogConfig())
     record: None = later("The flight recorder.")
-    plugins: None = later("Python files that register presets and dialects.")
+    plugins: tuple[str, ...] = option(
+        many(TEXT), "Python files that register presets and dialects; their code is run.", ()
+    )
 
 
 def read_config(text: str, reading: Reading) -> Config:
@@ -9353,7 +9355,12 @@ def covers(earlier: WhenConfig, later: WhenConfig) -> bool:
 #          -> Credential   one of several keys, the same for a conversation every time
 #          -> Lane         all of these and an endpoint: what one attempt goes to
 
-SUPPORTED: Final = frozenset((*DIALECTS, "demo"))
+
+def supported() -> frozenset[str]:
+    """What `api_format` may say; plugins add to it."""
+    return frozenset((*DIALECTS, "demo"))
+
+
 LOOPBACK_NAMES: Final = frozenset(("localhost", "localhost.localdomain", "ip6-localhost"))
 
 # How a credential is carried: the header, and what stands before the key in it; None means that
@@ -9964,7 +9971,7 @@ class _Compiler:
         entry = self.entry
         if entry.endpoint:
             return {"regular": self._urls("endpoint", entry.endpoint)}
-        if entry.endpoints and all(name in SUPPORTED for name in entry.endpoints):
+        if entry.endpoints and all(name in supported() for name in entry.endpoints):
             return {"regular": self._urls("endpoints", entry.endpoints)}
         return {
             plan: self._urls(f"endpoints.{plan}", urls) for plan, urls in entry.endpoints.items()
@@ -10002,8 +10009,8 @@ class _Compiler:
             said = dict.fromkeys(self._formats(key, said), said)
         urls: dict[str, str] = {}
         for dialect, url in said.items():
-            if dialect not in SUPPORTED:
-                self.wrong(key, f"unknown dialect {dialect!r}{meant(dialect, SUPPORTED)}")
+            if dialect not in supported():
+                self.wrong(key, f"unknown dialect {dialect!r}{meant(dialect, supported())}")
             elif not _is_url(url):
                 self.wrong(key, f"expected a URL with http:// or https://, got {url!r:.80}")
             else:
@@ -10094,8 +10101,10 @@ class _Compiler:
     def _check_names(self) -> None:
         entry = self.entry
         for dialect in entry.api_format:
-            if dialect not in SUPPORTED:
-                self.wrong("api_format", f"unknown dialect {dialect!r}{meant(dialect, SUPPORTED)}")
+            if dialect not in supported():
+                self.wrong(
+                    "api_format", f"unknown dialect {dialect!r}{meant(dialect, supported())}"
+                )
         for name, model in (entry.models or {}).items():
             if model.name and is_glob(model.name):
                 self.wrong(f"models.{name}", f"{model.name!r}: a provider's name cannot be a glob")
@@ -16505,6 +16514,24 @@ class Source(NamedTuple):
         fresh.replace(path)
 
 
+def plugged(name: str, beside: Path | None) -> str:
+    """Run a plugin's file, which registers what it has; what is wrong with it, or "".
+
+    In it `import relay` is this very module: `relay.PRESETS["mine"] = relay.Preset(...)`, or a
+    `relay.Dialect` of its own in `relay.DIALECTS`.  A reload runs it again.
+    """
+    path = (beside.absolute().parent if beside else Path.cwd()) / name
+    sys.modules.setdefault("relay", sys.modules[__name__])
+    try:
+        code = compile(path.read_bytes(), str(path), "exec")
+        exec(code, {"__name__": path.stem, "__file__": str(path)})  # noqa: S102  # what it is for
+    except Exception as error:  # noqa: BLE001  # of somebody else's code: any
+        frames = traceback.extract_tb(error.__traceback__)
+        line = next((f.lineno for f in reversed(frames) if f.filename == str(path)), None)
+        return f"{path}{f', line {line}' if line else ''}: {type(error).__name__}: {error}"
+    return ""
+
+
 def load(source: Source) -> Plan:
     """A configuration as a plan; ConfigError with everything that is wrong with it."""
     name = str(source.path or "config")
@@ -16518,6 +16545,9 @@ def load(source: Source) -> Plan:
     config = read_config(source.text, reading)
     if source.listen:
         config = replace(config, listen=source.listen)
+    for plugin in config.plugins:
+        if fault := plugged(plugin, source.path):
+            reading.wrong("plugins", fault)
     plan = compile_plan(config, reading)
     if config.tls:
         try:
@@ -16561,24 +16591,18 @@ class Sessions:
     def refuse(self, now: float) -> None:
         self._refused.append(now)
 
-    def begin(self, now: float) -> str:
-        """A new session's cookie."""
-        token = secrets.token_urlsafe(32)
+    def begin(self, token: str, now: float) -> None:
+        """From now on it holds, for a while."""
         self._ends = {mark: end for mark, end in self._ends.items() if end > now}
         while len(self._ends) >= _MOST_SESSIONS:
             del self._ends[next(iter(self._ends))]
         self._ends[_digest(token)] = now + _SESSION
-        return token
 
     def holds(self, token: str, now: float) -> bool:
         return self._ends.get(_digest(token), 0.0) > now
 
     def end(self, token: str) -> None:
         self._ends.pop(_digest(token), None)
-
-    def clear(self) -> None:
-        """After the admin key has changed nobody is logged in."""
-        self._ends.clear()
 
 
 def _digest(text: str) -> bytes:
@@ -16641,7 +16665,11 @@ class Admin:
         """The cookie of the page; to act, sent by the page itself and not by another site's."""
         token = request.cookies.get(_COOKIE, "")
         own = "X-Relay-Page" in request.headers  # which no other site may send along
-        return (own or not write) and self.sessions.holds(token, time.time())
+        return (own or not write) and self.sessions.holds(self._bound(token), time.time())
+
+    def _bound(self, token: str) -> str:
+        """A cookie and the admin key it was given for: with another key nobody is logged in."""
+        return token + self.relay.plan.admin.hex()
 
     async def entrance(self, request: web.BaseRequest) -> JSON:
         """Whether the key is needed first; the page asks, so that it need not run into a 401."""
@@ -16658,9 +16686,11 @@ class Admin:
         if not self.relay.plan.admin or not self._is_key(key):
             self.sessions.refuse(now)
             raise Unauthorized("this is not the `admin_key`")
+        token = secrets.token_urlsafe(32)
+        self.sessions.begin(self._bound(token), now)
         response = web.Response(body=b"{}", headers={"Content-Type": "application/json"})
         response.set_cookie(
-            *(_COOKIE, self.sessions.begin(now)),
+            *(_COOKIE, token),
             max_age=int(_SESSION),
             path="/admin",
             httponly=True,
@@ -16670,7 +16700,7 @@ class Admin:
         return response
 
     async def logout(self, request: web.BaseRequest) -> web.StreamResponse:
-        self.sessions.end(request.cookies.get(_COOKIE, ""))
+        self.sessions.end(self._bound(request.cookies.get(_COOKIE, "")))
         response = web.Response(body=b"{}", headers={"Content-Type": "application/json"})
         response.del_cookie(_COOKIE, path="/admin")
         return response
@@ -16906,8 +16936,8 @@ def _shown_config(value: Any, name: str = "") -> Any:
         return {str(key): _shown_config(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
         return [_shown_config(each) for each in value]
-    plain = isinstance(value, str | int | float | bool) or value is None
-    return value if plain else str(value)
+    plain = isinstance(value, int | float | bool) or value is None
+    return value if plain else re.sub(r"//[^/@\s]+@", "//[secret]@", str(value))
 
 
 # ==== 46. Operations ==========================================================

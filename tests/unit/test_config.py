@@ -63,10 +63,9 @@ PROBLEMS: dict[str, tuple[str, list[str]]] = {
         ["2:61: providers.a.weight: stands here twice"],
     ),
     "keys of coming versions": (
-        UP + "record: {directory: x}\nplugins: [x]\n",
+        UP + "record: {directory: x}\n",
         [
             "3:1: record: not supported yet",
-            "4:1: plugins: not supported yet",
         ],
     ),
     "more of coming versions": (
