@@ -9748,6 +9748,17 @@ class Plan:
         return Target(provider, found[1], found[2].output) if found else Target(provider, name)
 
 
+def unpriced(plan: Plan) -> list[str]:
+    """Where budgets are money: the providers that cost some and have no `prices`."""
+    words = ("cost_per_day", "cost_per_month")
+    limits = [key.caller.limits for key in plan.keys]
+    if not any(getattr(each, word, None) is not None for each in limits for word in words):
+        return []
+    providers = plan.providers.values()
+    paid = [p for p in providers if not p.config.prices and not all(b.free for b in p.plans)]
+    return [provider.name for provider in paid]
+
+
 def addressed(name: str) -> tuple[str, str]:
     """`provider/model` or `provider,model`; the model is "" if it is neither."""
     head, *rest = re.split(r"[/,]", name, maxsplit=1)
@@ -17417,6 +17428,7 @@ class Server:
         self.log.event(
             "info", f"relay {__version__} is ready", listen=", ".join(listening), providers=names
         )
+        self._warn()
         self._say_ready()
 
     async def _listen(self, listen: str) -> None:
@@ -17500,6 +17512,12 @@ class Server:
         self.log.event(
             "info", "reloaded", generation=self.admin.generation, changes=changed or ["none"]
         )
+        self._warn()
+
+    def _warn(self) -> None:
+        if names := unpriced(self.relay.plan):
+            message = "budgets in money do not see these providers: they have no `prices`"
+            self.log.event("warning", message, providers=", ".join(names))
 
     async def drain(self) -> None:
         """No new connections; what runs may finish within the grace period.
@@ -18587,6 +18605,8 @@ def command_check(args: argparse.Namespace) -> int:
             for dialect, endpoint in billing.endpoints.items():
                 way = f", by way of {shown_proxy(endpoint.proxy)}" if endpoint.proxy else ""
                 print(f"  {provider.name} ({billing.name}) {dialect}: {endpoint.url}{way}")
+    for name in unpriced(plan):
+        print(f"  {name}: no `prices`, so budgets in money do not see what it serves")
     return _check_live(plan, args) if args.live else 0
 
 

@@ -1,7 +1,11 @@
 """Several relays and a real Redis: limits and budgets hold across them, and outlive its death."""
 
 import asyncio
+import datetime
 import json
+import random
+import re
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -11,6 +15,8 @@ from fake_upstream import CHAT_USAGE, HEAD, FakeUpstream, chat_error, chat_strea
 from redis_server import RedisServer
 from relay_process import SECRET, RelayProcess, Start, run
 from talk import JSON, ask, config, dial, eventually, one
+
+import relay as relay_module
 
 USED = CHAT_USAGE["prompt_tokens"] + CHAT_USAGE["completion_tokens"]
 ALICE = f"{SECRET}-of-alice"
@@ -324,3 +330,53 @@ async def test_without_its_client_it_says_what_to_install(tmp_path: Path) -> Non
     assert ran.stderr.startswith(
         "config.yaml:2:1: state: Redis needs one more package: pip install"
     )
+
+
+async def test_the_script_judges_as_relay_itself_does(redis: RedisServer) -> None:
+    """The same requests and ends, told to both: the same answers, by the same limit."""
+    store, chance = relay_module.RedisStore(redis.url), random.Random(7)
+    await store.open()
+    try:
+        for number in range(25):
+            await agree(store, chance, f"key{number}")
+    finally:
+        await store.close()
+
+
+async def agree(store: relay_module.RedisStore, chance: random.Random, name: str) -> None:
+    config = relay_module.LimitConfig(
+        rpm=chance.choice((None, 5, 12)),
+        tpm=chance.choice((None, 900, 3000)),
+        concurrent=chance.choice((None, 2, 4)),
+        tokens_per_day=chance.choice((None, 2000)),
+        cost_per_month=chance.choice((None, 2.5)),
+    )
+    caller = relay_module.Caller(name, limits=config, zone=datetime.UTC)
+    limits, out = relay_module.Limits(), list[relay_module.Permit]()
+    for step in range(25):
+        now = time.time()
+        while out and chance.random() < 0.4:
+            permit = out.pop(chance.randrange(len(out)))
+            used = relay_module.Spend(permit.reserved.tokens // 2, permit.reserved.cost // 3)
+            limits.settle(permit, used, now)
+        asked = relay_module.Spend(chance.randrange(900), chance.randrange(relay_module.MONEY))
+        spent, ended = limits.collect()
+        batch = relay_module.Batch(spent=spent, ended=ended)
+        blank = relay_module._Account(name)
+        permit = relay_module.Permit(f"{name}-{step}", caller, blank, asked, int(now))
+        (judged,) = (await store.sync(batch, [], [permit], [])).judgements
+        mine = ""
+        try:
+            permit = limits.admit(permit.id, caller, asked, now, now)
+            out.append(permit)
+            assert judged.requests == permit.account.window.sums[0]
+            assert judged.tokens == permit.account.window.sums[1]
+        except (relay_module.LimitExceeded, relay_module.BudgetSpent) as error:
+            mine = error.message
+        theirs = judged.refusal.error(caller, now).message if judged.refusal else ""
+        assert seconds_apart(mine) == seconds_apart(theirs)
+
+
+def seconds_apart(message: str) -> str:
+    """Without the number of seconds, which differs by what the two clocks do."""
+    return re.sub(r"in \d+ s", "in some seconds", message)
