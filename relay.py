@@ -13142,8 +13142,11 @@ class RedisStore:
 
     def _news(self, said: Any, asked: Sequence[Permit], judged: Sequence[Sequence[str]]) -> News:
         self._heard = int(said[0])
-        notes = [loads(line) for line in said[1] if line]
-        news = News(notes=[Note(*note[1:]) for note in notes if note[0] != self._me])
+        news = News()
+        for line in said[1]:
+            with contextlib.suppress(ValueError, TypeError, LookupError):  # of another version
+                by, *note = loads(line)
+                news.notes += [Note(*note)] if by != self._me else []
         for permit, (word, wait, *counts) in zip(asked, judged, strict=True):
             requests, tokens, *spent = map(int, counts)
             refusal = Refusal(word, int(wait) / 1000) if word else None
@@ -13334,8 +13337,8 @@ class Keeper:
 
     async def sync(self) -> None:
         """One exchange; a batch that could not be stored goes first next time."""
-        asked, self._asked = self._asked, {}
-        now = time.time()
+        asked = {permit: answer for permit, answer in self._asked.items() if not answer.done()}
+        self._asked, now = {}, time.time()
         batch = self._unstored = self._unstored or self._gathered(now)
         zones = {caller.zone for caller in self._callers()}
         labels = sorted({label for zone in zones for label in periods(now, zone)})
@@ -15611,15 +15614,16 @@ class Relay:
 
         Synchronous, so that nothing can prevent it.
         """
-        self._measure(exchange)
-        self._explain(exchange)
         usage, estimated = exchange.used()
         price = exchange.price
         paid = cost(usage, price) if price else 0
-        record = self._record(exchange)
-        if permit := exchange.permit:
+        if permit := exchange.permit:  # first of all: whatever comes then, it is back
             self.limits.settle(permit, Spend(usage.input + usage.output, paid), time.time())
             self.keeper.wake()
+        self._measure(exchange)
+        self._explain(exchange)
+        record = self._record(exchange)
+        if exchange.permit:
             record |= {"cost": paid / MONEY if price else None, "estimated": estimated}
             self._enter(exchange, record, usage, Totals(estimated=estimated, cost=paid))
         self.log.request(record)
