@@ -15,8 +15,8 @@ A request goes
               (who)    (where)  (failover)               (bytes) (usage, log)
 
 The rule of this file: code refers only to what stands above it.  First come values
-(sections 1-19: pure; no await, no clock, no socket), then memory (20-29: synchronous, told
-the time), then I/O (30-55).  To follow one request start at `Relay.handle` and read upward.
+(sections 1-20: pure; no await, no clock, no socket), then memory (21-30: synchronous, told
+the time), then I/O (31-56).  To follow one request start at `Relay.handle` and read upward.
 
 Contents
      1. Errors                what can go wrong, and what it means
@@ -38,42 +38,43 @@ Contents
     17. Conditions            what a rule may ask about a request
     18. Plan                  a configuration compiled to answer "where may this go?"
     19. Clients               what a coding tool must be told
-    20. Stickiness            which credential a conversation had last
-    21. Health                who is cooling down, why, until when
-    22. Balance               which of several equals goes first
-    23. Ledger                what was used, by the hour and by the day
-    24. Limits                who may ask now: rates, concurrency, budgets
-    25. Cache ledger          why a prompt cache was missed
-    26. Notes                 what relays tell one another of health
-    27. Verdict               what a client is told when nothing worked
-    28. Metrics               what is counted, in Prometheus's words
-    29. Feed                  what happens, for whoever watches
-    30. Log                   one line per request
-    31. State                 where usage and budgets outlive the process
-    32. SQLite                the store in a file
-    33. Redis                 the store that many machines share
-    34. Keeper                memory and the store kept in step
-    35. Connections           HTTP/1.1 to providers, lean
-    36. Upstream              one HTTP exchange with a provider
-    37. Demo                  the embedded provider
-    38. Client                who asks; the body read, the answer written
-    39. Telemetry             spans and metrics for an OpenTelemetry collector
-    40. Exchange              one request and how it goes out
-    41. Relay                 from accept to settle
-    42. Forwarding            what is passed on unread: embeddings, images, audio, /p/
-    43. Page                  the dashboard
-    44. Source                where a configuration comes from
-    45. Admin                 what relay knows of itself, and what can be done to it
-    46. Operations            which path is whose; probes, lists, status
-    47. Service manager       what systemd and relay tell one another
-    48. Server                sockets, signals, reload, drain
-    49. Units                 what systemd has to know to run it
-    50. Grafana               a dashboard of the metrics
-    51. Console               a running relay, asked by a command
-    52. Launch                a tool as relay's child
-    53. Trial                 whether the providers there are answer as they should
-    54. Watch                 the log and what runs, in a terminal
-    55. Command line          the commands as a table
+    20. Import                another relay's file as a configuration of this one
+    21. Stickiness            which credential a conversation had last
+    22. Health                who is cooling down, why, until when
+    23. Balance               which of several equals goes first
+    24. Ledger                what was used, by the hour and by the day
+    25. Limits                who may ask now: rates, concurrency, budgets
+    26. Cache ledger          why a prompt cache was missed
+    27. Notes                 what relays tell one another of health
+    28. Verdict               what a client is told when nothing worked
+    29. Metrics               what is counted, in Prometheus's words
+    30. Feed                  what happens, for whoever watches
+    31. Log                   one line per request
+    32. State                 where usage and budgets outlive the process
+    33. SQLite                the store in a file
+    34. Redis                 the store that many machines share
+    35. Keeper                memory and the store kept in step
+    36. Connections           HTTP/1.1 to providers, lean
+    37. Upstream              one HTTP exchange with a provider
+    38. Demo                  the embedded provider
+    39. Client                who asks; the body read, the answer written
+    40. Telemetry             spans and metrics for an OpenTelemetry collector
+    41. Exchange              one request and how it goes out
+    42. Relay                 from accept to settle
+    43. Forwarding            what is passed on unread: embeddings, images, audio, /p/
+    44. Page                  the dashboard
+    45. Source                where a configuration comes from
+    46. Admin                 what relay knows of itself, and what can be done to it
+    47. Operations            which path is whose; probes, lists, status
+    48. Service manager       what systemd and relay tell one another
+    49. Server                sockets, signals, reload, drain
+    50. Units                 what systemd has to know to run it
+    51. Grafana               a dashboard of the metrics
+    52. Console               a running relay, asked by a command
+    53. Launch                a tool as relay's child
+    54. Trial                 whether the providers there are answer as they should
+    55. Watch                 the log and what runs, in a terminal
+    56. Command line          the commands as a table
 """
 
 from __future__ import annotations
@@ -10629,13 +10630,595 @@ FORMATS: Final[dict[str, Callable[[Setup, Recipe, str], Iterator[str]]]] = {
 }
 
 
+# ==== 20. Import ==============================================================
+# Another relay's file as a configuration of this one.  Never silently lossy: the old file is
+# emptied value by value, and whatever is still in it at the end is named in a comment.  Keys
+# that stand there in plain text become variables unless they are asked for.
+#
+#     old file -> leaves -+- taken by its reader -> configuration
+#                         `- left                -> "# not carried over: PATH = VALUE"
+
+Path_: TypeAlias = tuple[str | int, ...]
+_SECRET_NAME: Final = re.compile(r"(?i)key|token|secret|password|credential|auth|cookie|database")
+_REFERENCE: Final = re.compile(r"os\.environ/(\w+)|\$\{?([A-Za-z_]\w*)\}?")
+
+
+def leaves(value: Any, path: Path_ = ()) -> Iterator[tuple[Path_, Any]]:
+    """Every scalar, and every empty container, with the way to it."""
+    if isinstance(value, dict) and value:
+        for name, inner in value.items():
+            yield from leaves(inner, (*path, str(name)))
+    elif isinstance(value, list) and value:
+        for number, inner in enumerate(value):
+            yield from leaves(inner, (*path, number))
+    else:
+        yield path, value
+
+
+def path_text(path: Path_) -> str:
+    """model_list[0].litellm_params.model; names that are no plain words in quotes."""
+    text = ""
+    for part in path:
+        if isinstance(part, int):
+            text += f"[{part}]"
+        elif re.fullmatch(r"[\w-]+", part, re.ASCII):
+            text += f".{part}" if text else part
+        else:
+            text += f"[{json.dumps(part)}]"
+    return text
+
+
+class Old:
+    """A file being emptied."""
+
+    def __init__(self, root: Any) -> None:
+        self.root = root
+        self._left = dict(leaves(root))
+        self.notes: list[str] = []  # what was carried otherwise than it stood there
+
+    def look(self, *path: str | int) -> Any:
+        """What stands at a path, left there; None if nothing does."""
+        value = self.root
+        for part in path:
+            if isinstance(value, dict) and isinstance(part, str):
+                value = value.get(part)
+            elif isinstance(value, list) and isinstance(part, int) and part < len(value):
+                value = value[part]
+            else:
+                return None
+        return value
+
+    def take(self, *path: str | int) -> Any:
+        """What stands at a path, now carried over with all below it."""
+        value = self.look(*path)
+        for known in [known for known in self._left if known[: len(path)] == path]:
+            del self._left[known]
+        return value
+
+    def text(self, *path: str | int) -> str:
+        """A scalar's text, carried over; "" and left there if it is none."""
+        value = self.look(*path)
+        if isinstance(value, bool) or not isinstance(value, str | int | float):
+            return ""
+        return str(self.take(*path)).strip()
+
+    def number(self, *path: str | int) -> float | None:
+        """A positive number, carried over; None and left there if it is none."""
+        value = self.look(*path)
+        with contextlib.suppress(TypeError, ValueError):
+            number = float(value)
+            if not isinstance(value, bool) and 0 < number < math.inf:
+                self.take(*path)
+                return int(number) if number == int(number) else number
+        return None
+
+    def flag(self, *path: str | int) -> bool | None:
+        said = {True: True, False: False, "true": True, "false": False}
+        value = self.look(*path)
+        if not isinstance(value, bool | str) or value not in said:
+            return None
+        self.take(*path)
+        return said[value]
+
+    def rows(self, *path: str | int) -> list[Path_]:
+        """The paths of a list's mappings."""
+        value = self.look(*path)
+        items = value if isinstance(value, list) else []
+        return [(*path, i) for i, item in enumerate(items) if isinstance(item, dict)]
+
+    def left(self) -> Iterator[str]:
+        """What nobody took, a line for each; the values of secrets stay out of it."""
+        for path, value in self._left.items():
+            shown = json.dumps(value, default=str)
+            hidden = any(isinstance(part, str) and _SECRET_NAME.search(part) for part in path)
+            if (hidden and value not in ("", None)) or re.search(r"://[^/\s]*@", shown):
+                shown = "..."
+            shown = shown if len(shown) < 80 else f"{shown[:76]} ..."
+            yield f"{path_text(path) or 'the file'} = {shown}"
+
+
+class Draft:
+    """A configuration being written."""
+
+    def __init__(self, old: Old, with_secrets: bool) -> None:
+        self.old = old
+        self.providers: dict[str, JSON] = {}
+        self.rules: JSON = {}
+        self.top: JSON = {}
+        self.keys: JSON = {}
+        self.variables: dict[str, tuple[str, str]] = {}  # to be set -> the secret, and its path
+        self._with_secrets = with_secrets
+
+    def secret(self, variable: str, *path: str | int) -> str:
+        """A secret as a reference: the one that stood there, or to a variable of this name."""
+        said = self.old.text(*path)
+        if not said:
+            return ""
+        if reference := _REFERENCE.fullmatch(said):
+            return f"${{{reference[1] or reference[2]}}}"
+        if self._with_secrets and re.fullmatch(r"[!-~ ]+", said):
+            return said.replace("$", "$$")
+        plain = re.sub(r"\W+", "_", variable.upper(), flags=re.ASCII).strip("_")
+        plain = f"K_{plain}" if plain[0].isdigit() else plain
+        names = itertools.chain((plain,), (f"{plain}_{number}" for number in itertools.count(2)))
+        name = next(n for n in names if self.variables.get(n, (said,))[0] == said)
+        self.variables.setdefault(name, (said, path_text(path)))
+        return f"${{{name}}}"
+
+    def provider(self, name: str, settings: JSON, models: JSON) -> str:
+        """Add models to the provider of these settings, or make one; its name."""
+        for known, provider in self.providers.items():
+            listed = provider.get("models") or {}
+            same = {k: v for k, v in provider.items() if k != "models"} == settings
+            if same and bool(listed) == bool(models) and not (listed.keys() & models.keys()):
+                provider.get("models", {}).update(models)
+                return known
+        slug = re.sub(r"[^\w.-]+", "-", name.lower(), flags=re.ASCII).strip("-.") or "provider"
+        unique = slug
+        for number in itertools.count(2):
+            if unique not in self.providers:
+                break
+            unique = f"{slug}-{number}"
+        self.providers[unique] = settings | ({"models": dict(models)} if models else {})
+        return unique
+
+    def targets(self, name: str) -> list[str]:
+        """Every provider that lists a name, as targets."""
+        return [
+            f"{p}/{name}" for p, said in self.providers.items() if name in said.get("models", {})
+        ]
+
+    def yaml(self, title: str) -> str:
+        said = dict(self.top)
+        if self.keys:
+            said["keys"] = self.keys
+        said["providers"] = self.providers
+        if self.rules:
+            said["routing_rules"] = self.rules
+        if default := said.pop("default", None):
+            said["default"] = default
+        head = [f"# Made by `relay import` from {title}. `relay check` says whether all is well."]
+        head += [f"# Set {n} to what stands at {at}." for n, (_, at) in self.variables.items()]
+        head += [f"# {note}" for note in self.old.notes]
+        left = [f"#   {line}" for line in self.old.left()]
+        head += ["# Not carried over:", *left] if left else []
+        body = yaml.safe_dump(said, sort_keys=False, allow_unicode=True, width=100)
+        return "\n".join(head) + "\n\n" + body
+
+
+def _endpoint_settings(url: str, dialect: str) -> JSON:
+    """A preset where the URL is one of its bases, with the plan if it is not the usual one."""
+    wanted = _plain_base(url)
+    for name, preset in PRESETS.items():
+        for plan, bases in preset.plans.items():
+            if any(_plain_base(base) == wanted for base in bases.values()):
+                usual = (preset.subscription or tuple(preset.plans))[0]
+                return {"preset": name} | ({} if plan == usual else {"billing_plans": [plan]})
+    return {"api_format": dialect, "endpoint": url}
+
+
+def _plain_base(url: str) -> str:
+    """Without what different relays put behind it."""
+    url = url.lower().replace("://localhost", "://127.0.0.1").split("?")[0].rstrip("/")
+    for ending in ("/chat/completions", "/messages", "/responses", "/models", "/v1", "/v1beta"):
+        url = url.removesuffix(ending)
+    return url
+
+
+def _is_base(url: str) -> bool:
+    return re.fullmatch(r"https?://[\w.\[\]:-]+(/[^\s?#]*)?", url, re.ASCII) is not None
+
+
+def _listen(host: str, port: float | None, draft: Draft, otherwise: int) -> None:
+    """Loopback unless there are keys: relay would refuse to listen farther."""
+    if not host and port is None:
+        return
+    if host not in ("127.0.0.1", "localhost", "::1", "") and not draft.keys:
+        draft.old.notes.append(
+            f"host was {json.dumps(host)}: without `keys` only this machine is served."
+        )
+        host = "127.0.0.1"
+    if not re.fullmatch(r"[\w.-]+", host, re.ASCII):
+        host = "127.0.0.1"
+    whole = int(port) if port and port == int(port) and port < 65536 else otherwise
+    draft.top["listen"] = f"{host or '127.0.0.1'}:{whole}"
+
+
+# LiteLLM: model_list, where `model` begins with a maker's name.  What is not in this table needs
+# an api_base.
+
+_LITELLM_MAKERS: Final[dict[str, JSON]] = {
+    name: {"preset": preset} | ({"billing_plans": [plan]} if plan else {})
+    for name, preset, plan in (
+        ("openai", "openai", ""), ("anthropic", "anthropic", ""), ("gemini", "gemini", ""),
+        ("deepseek", "deepseek", ""), ("openrouter", "openrouter", ""), ("groq", "groq", ""),
+        ("mistral", "mistral", ""), ("xai", "xai", ""), ("moonshot", "moonshot-ai", ""),
+        ("dashscope", "dashscope-intl", "regular"), ("zai", "zai", "regular"),
+        ("minimax", "minimax", "regular"), ("novita", "novita", ""),
+        ("fireworks_ai", "fireworks", ""), ("nvidia_nim", "nvidia", ""),
+        ("volcengine", "ark", "regular"), ("ollama", "ollama", ""), ("ollama_chat", "ollama", ""),
+        ("azure", "azure", ""), ("azure_ai", "azure", ""), ("lm_studio", "lmstudio", ""),
+        ("hosted_vllm", "vllm", ""),
+    )
+}  # fmt: skip
+_LITELLM_DEFAULTS: Final = ("temperature", "top_p", "max_tokens", "presence_penalty", "seed")
+
+
+def _litellm(old: Old, draft: Draft) -> None:
+    for row in old.rows("model_list"):
+        _litellm_deployment(old, draft, row)
+    if key := draft.secret("RELAY_KEY_MASTER", "general_settings", "master_key"):
+        draft.keys["master"] = {"key": key}
+    for place in (("router_settings",), ("litellm_settings",)):
+        _litellm_fallbacks(old, draft, (*place, "fallbacks"))
+    aliases = old.look("router_settings", "model_group_alias")
+    for alias, group in (aliases if isinstance(aliases, dict) else {}).items():
+        if isinstance(group, str) and (targets := draft.targets(group)):
+            old.take("router_settings", "model_group_alias", alias)
+            draft.rules.setdefault(str(alias), targets)
+    for path in (("litellm_settings", "request_timeout"), ("router_settings", "timeout")):
+        if seconds := old.number(*path):
+            draft.top["timeouts"] = {"total": seconds}
+
+
+def _litellm_deployment(old: Old, draft: Draft, row: Path_) -> None:
+    """One entry; those that differ in their model only become one provider."""
+    params = (*row, "litellm_params")
+    said, name = old.look(*params, "model"), old.look(*row, "model_name")
+    if not (isinstance(said, str) and isinstance(name, str) and said and name):
+        return
+    maker, _, model = said.partition("/")
+    if not model or maker not in _LITELLM_MAKERS:
+        maker, model = "openai", said
+    base_name = "api_base" if old.look(*params, "api_base") else "base_url"
+    url = str(old.look(*params, base_name) or "")
+    if "/" in said and said.partition("/")[0] not in _LITELLM_MAKERS and not url:
+        return  # of a maker that relay knows nothing of: all of it is named below
+    if (url and not _is_base(url)) or (is_glob(model) and model != "*"):
+        return
+    old.take(*params, "model"), old.take(*row, "model_name"), old.take(*params, base_name)
+    settings = _litellm_endpoint(maker, url)
+    settings |= _litellm_settings(old, draft, params, settings, maker)
+    if name == f"{maker}/*" or model == "*" != name:
+        old.notes.append(f"{path_text(row)}: {json.dumps(name)} is said as {maker}/MODEL.")
+        draft.provider(maker, settings, {})
+        return
+    limits = {
+        "name": None if model == "*" else model,
+        "context": old.number(*row, "model_info", "max_input_tokens"),
+        "output": old.number(*row, "model_info", "max_output_tokens"),
+    }
+    known = {k: v for k, v in limits.items() if v is not None and (k == "name" or v % 1 == 0)}
+    provider = draft.provider(maker, settings, {name: model if set(known) == {"name"} else known})
+    _litellm_prices(old, draft.providers[provider], row, model)
+
+
+def _litellm_prices(old: Old, provider: JSON, row: Path_, model: str) -> None:
+    """Per token there, per million here."""
+    prices = {}
+    for ours, theirs in (
+        ("input", "input_cost_per_token"),
+        ("output", "output_cost_per_token"),
+        ("cache_read", "cache_read_input_token_cost"),
+        ("cache_write", "cache_creation_input_token_cost"),
+    ):
+        place = next((p for p in ("model_info", "litellm_params") if old.look(*row, p, theirs)), "")
+        if place and (price := old.number(*row, place, theirs)):
+            prices[ours] = round(price * 1e6, 6)
+    if prices:
+        provider.setdefault("prices", {})[model] = prices
+
+
+def _litellm_endpoint(maker: str, url: str) -> JSON:
+    if maker in ("azure", "azure_ai") and url:
+        return {"preset": "azure", "endpoint": url}
+    if url and maker in ("openai", "anthropic"):
+        return _endpoint_settings(url, maker)
+    settings = dict(_LITELLM_MAKERS[maker])
+    return {"preset": settings["preset"], "endpoint": url} if url else settings
+
+
+def _litellm_settings(old: Old, draft: Draft, params: Path_, settings: JSON, maker: str) -> JSON:
+    """What else an entry says of its provider."""
+    more: JSON = {}
+    preset = PRESETS.get(settings.get("preset", ""))
+    variable = (preset.key if preset else "") or f"{maker}_API_KEY"
+    if key := draft.secret(variable, *params, "api_key"):
+        more["api_key"] = key
+    elif preset and preset.key and not preset.local:
+        more["api_key"] = f"${{{preset.key}}}"  # LiteLLM looks there by itself
+    if (weight := old.number(*params, "weight")) is not None:
+        more["weight"] = weight
+    if (order := old.number(*params, "order")) is not None:
+        more["priority"] = -order  # there the lowest comes first
+    waits = {"total": "timeout", "first_event": "stream_timeout"}
+    timeouts = {ours: old.number(*params, theirs) for ours, theirs in waits.items()}
+    if known := {name: value for name, value in timeouts.items() if value is not None}:
+        more["timeouts"] = known
+    fields = {name: old.number(*params, name) for name in _LITELLM_DEFAULTS}
+    if defaults := {name: value for name, value in fields.items() if value is not None}:
+        more["override"] = {"default": defaults}
+    return more
+
+
+def _litellm_fallbacks(old: Old, draft: Draft, path: Path_) -> None:
+    """[{"a": ["b", "c"]}]: after all that serves a, what serves b, then c."""
+    for row in old.rows(*path):
+        for name, others in list(old.look(*row).items()):
+            groups = [name, *others] if isinstance(others, list) else []
+            listed = [draft.targets(group) for group in groups if isinstance(group, str)]
+            if groups and len(listed) == len(groups) and all(listed):
+                old.take(*row, name)
+                draft.rules[name] = [target for targets in listed for target in targets]
+
+
+# claude-code-router 2: Providers, and a Router that names "provider,model" by kind of request.
+
+_CONDITIONAL: Final = not next(
+    spec for spec in dataclasses.fields(RuleConfig) if spec.name == "when"
+).metadata["later"]
+_CCR_LEVELS: Final = {
+    "fatal": "error",
+    "error": "error",
+    "warn": "warning",
+    "info": "info",
+    "debug": "debug",
+    "trace": "debug",
+}
+
+
+def _ccr(old: Old, draft: Draft) -> None:
+    names = dict(filter(None, (_ccr_provider(old, draft, row) for row in old.rows("Providers"))))
+    if key := draft.secret("RELAY_KEY_CCR", "APIKEY"):
+        draft.keys["ccr"] = {"key": key}
+    _ccr_router(old, draft, names)
+    if (milliseconds := old.number("API_TIMEOUT_MS")) is not None:
+        draft.top["timeouts"] = {"total": milliseconds / 1000}
+    level = old.look("LOG_LEVEL")
+    if isinstance(level, str) and level in _CCR_LEVELS:
+        draft.top["log"] = {"level": _CCR_LEVELS[old.text("LOG_LEVEL")]}
+    _listen(old.text("HOST"), old.number("PORT"), draft, 3456)
+
+
+def _ccr_provider(old: Old, draft: Draft, row: Path_) -> tuple[str, str] | None:
+    name, url, models = (old.look(*row, each) for each in ("name", "api_base_url", "models"))
+    if not (isinstance(name, str) and name and isinstance(url, str) and _is_base(url)):
+        return None
+    old.take(*row, "name"), old.take(*row, "api_base_url")
+    used = [use for _, use in leaves(old.look(*row, "transformer", "use"))]
+    settings = _endpoint_settings(url, "anthropic" if "Anthropic" in used else "openai")
+    if key := draft.secret(f"{name}_API_KEY", *row, "api_key"):
+        settings["api_key"] = key
+    elif settings.get("preset") and not PRESETS[settings["preset"]].local:
+        settings["api_key"] = f"${{{PRESETS[settings['preset']].key}}}"
+    limit = _ccr_limit(old, (*row, "transformer", "use"))
+    listed: JSON = {}
+    for i, model in enumerate(models if isinstance(models, list) else []):
+        if isinstance(model, str) and model and not is_glob(model):
+            output = _ccr_limit(old, (*row, "transformer", model, "use")) or limit
+            listed[model] = {"output": output} if output else model
+            old.take(*row, "models", i)
+    return name.lower(), draft.provider(name, settings, listed)
+
+
+def _ccr_limit(old: Old, path: Path_) -> int | None:
+    """What the transformer `maxtoken` allows: ["maxtoken", {"max_tokens": N}]."""
+    for i, use in enumerate(old.look(*path) or ()):
+        if isinstance(use, list) and use[:1] == ["maxtoken"]:
+            number = old.number(*path, i, 1, "max_tokens")
+            if number and number % 1 == 0:
+                old.take(*path, i, 0)
+                return int(number)
+    return None
+
+
+def _ccr_router(old: Old, draft: Draft, names: Mapping[str, str]) -> None:
+    """Its kinds of request as rules for the names Claude Code asks for."""
+
+    def target(kind: str) -> str:
+        said = old.look("Router", kind)
+        head, _, model = said.partition(",") if isinstance(said, str) else ("", "", "")
+        provider = names.get(head.strip().lower())
+        return f"{provider}/{model.strip()}" if provider and model.strip() else ""
+
+    if background := target("background"):
+        old.take("Router", "background")
+        draft.rules["claude-*haiku*"] = background
+    entries: list[JSON] = []
+    threshold = old.look("Router", "longContextThreshold")
+    tokens = int(threshold) if isinstance(threshold, int) and threshold > 0 else 60_000
+    kinds = (
+        ("image", {"images": True}),
+        ("longContext", {"tokens_over": tokens}),
+        ("think", {"thinking": True}),
+    )
+    for kind, when in kinds if _CONDITIONAL else ():
+        if to := target(kind):
+            old.take("Router", kind)
+            entries.append({"when": when, "to": to})
+            if kind == "longContext" and threshold == tokens:
+                old.take("Router", "longContextThreshold")
+    if default := target("default"):
+        old.take("Router", "default")
+        draft.rules["claude-*"] = [*entries, {"to": default}] if entries else default
+        draft.top["default"] = default
+    elif entries:
+        draft.rules["claude-*"] = entries
+
+
+# OpenAICompatible: arrays of accounts.  It speaks for the CodeGeeX plugin, chat.qwen.ai and Gemini
+# CLI's login, which relay does not: their makers' own interfaces stand in, under the same prefix.
+
+_STAND_INS: Final = {
+    "codegeex": "bigmodel",
+    "qwen": "dashscope",
+    "qwen_code": "dashscope",
+    "gemini_cli": "gemini",
+}
+
+
+def _openai_compatible(old: Old, draft: Draft) -> None:
+    for kind, preset in _STAND_INS.items():
+        for row in old.rows(kind):
+            key = f"${{{PRESETS[preset].key}}}"
+            settings: JSON = {"preset": preset, "api_key": key}
+            if prefix := old.text(*row, "prefix"):
+                settings["prefix"] = prefix
+            draft.provider(prefix or kind, settings, {})
+            draft.old.notes.append(
+                f"{path_text(row)}: its token is of no use here; a key of {preset} in "
+                f"{PRESETS[preset].key} stands in for it."
+            )
+    _listen(old.text("host"), old.number("port"), draft, 8080)
+
+
+# claude-relay-service: a list of self-hosted models, or accounts as its interface gives them.
+
+
+def _crs_models(old: Old, draft: Draft) -> None:
+    for row in old.rows("models"):
+        url, model = old.look(*row, "endpoint"), old.look(*row, "deployment")
+        if not (isinstance(url, str) and _is_base(url)) or not isinstance(model, str) or not model:
+            continue
+        if is_glob(model):
+            continue
+        old.take(*row, "endpoint"), old.take(*row, "deployment")
+        said = [old.text(*row, "mapping"), old.text(*row, "name"), model]
+        models = {name: model for name in said if name}
+        draft.provider(said[1] or model, _endpoint_settings(url, "openai"), models)
+
+
+def _crs_accounts(old: Old, draft: Draft) -> None:
+    root = old.root
+    inside = next((k for k in ("data", "accounts") if isinstance(old.look(k), list)), None)
+    rows = old.rows(inside) if inside else old.rows() if isinstance(root, list) else [()]
+    for row in rows:
+        _crs_account(old, draft, row)
+
+
+def _crs_account(old: Old, draft: Draft, row: Path_) -> None:
+    """An account speaks Anthropic at apiUrl, or OpenAI at an azureEndpoint of one's own."""
+    field_, dialect = (
+        ("azureEndpoint", "openai") if old.look(*row, "azureEndpoint") else ("apiUrl", "anthropic")
+    )
+    url = old.look(*row, field_)
+    if not (isinstance(url, str) and _is_base(url)):
+        return
+    old.take(*row, field_)
+    name = old.text(*row, "name") or "account"
+    settings = _endpoint_settings(url, dialect)
+    if key := draft.secret(f"{name}_API_KEY", *row, "apiKey"):
+        settings["api_key"] = key
+    elif "preset" in settings and not PRESETS[settings["preset"]].local:
+        settings["api_key"] = f"${{{PRESETS[settings['preset']].key}}}"
+    if (priority := old.number(*row, "priority")) is not None:
+        settings["priority"] = 100 - priority  # there the lowest comes first
+    if (active := old.flag(*row, "isActive")) is False:
+        settings["active"] = active
+    if agent := old.text(*row, "userAgent"):
+        settings["headers"] = {"User-Agent": agent.replace("$", "$$")}
+    draft.provider(name, settings, _crs_supported(old, row))
+
+
+def _crs_supported(old: Old, row: Path_) -> JSON:
+    """A list of names, or what they become; kept as JSON's text in its store."""
+    said = old.look(*row, "supportedModels")
+    deployment = old.look(*row, "deploymentName")
+    deployment = deployment if isinstance(deployment, str) and not is_glob(deployment) else ""
+    if isinstance(said, str):
+        with contextlib.suppress(ValueError):
+            said = json.loads(said)
+    pairs = {name: name for name in said} if _all_text(said) else said
+    good = isinstance(pairs, dict) and all(map(_all_text, ([*pairs], [*pairs.values()])))
+    if not good or any(is_glob(name) for name in pairs.values()):
+        return {}
+    old.take(*row, "supportedModels")
+    if deployment:
+        old.take(*row, "deploymentName")
+        return dict.fromkeys((*pairs, deployment), deployment)
+    return dict(pairs)
+
+
+def _all_text(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) and item for item in value)
+
+
+class Predecessor(NamedTuple):
+    title: str
+    marks: frozenset[str]  # a file with one of these at its top is one of its
+    read: Callable[[Old, Draft], None]
+
+
+PREDECESSORS: Final = (
+    Predecessor(
+        "a LiteLLM configuration",
+        frozenset(("model_list", "litellm_settings", "router_settings")),
+        _litellm,
+    ),
+    Predecessor("a claude-code-router configuration", frozenset(("Providers", "Router")), _ccr),
+    Predecessor("an OpenAICompatible configuration", frozenset(_STAND_INS), _openai_compatible),
+    Predecessor("claude-relay-service's models", frozenset(("models",)), _crs_models),
+    Predecessor(
+        "a claude-relay-service account",
+        frozenset(("apiUrl", "supportedModels", "azureEndpoint", "data", "accounts")),
+        _crs_accounts,
+    ),
+)
+
+
+def imported(text: str, with_secrets: bool = False) -> str:
+    """Another relay's file as YAML for this one, with comments on what could not be carried."""
+    try:
+        root = yaml.safe_load(_without_comments(text))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ConfigError([f"neither YAML nor JSON: {error}"]) from error
+    first = root[0] if isinstance(root, list) and root else root
+    marks = set(first) if isinstance(first, dict) else set()
+    found = next((each for each in PREDECESSORS if marks & each.marks), None)
+    if found is None:
+        titles = "; ".join(each.title for each in PREDECESSORS)
+        raise ConfigError([f"this is none of the files relay can read: {titles}"])
+    draft = Draft(Old(root), with_secrets)
+    found.read(draft.old, draft)
+    return draft.yaml(found.title)
+
+
+def _without_comments(text: str) -> str:
+    """JSON with comments, as claude-code-router takes it, is YAML once they are gone."""
+    if not text.lstrip().startswith(("{", "[", "//", "/*")):
+        return text
+    pattern = r'("(?:[^"\\]|\\.)*")|//[^\n]*|/\*.*?\*/'
+    plain = re.sub(pattern, lambda m: m[1] or " ", text, flags=re.DOTALL)
+    return plain.replace("\t", " ")  # which YAML would not have between its words
+
+
 ################################################################################
 #                                    MEMORY                                    #
 #        synchronous and told the time; nothing here awaits, so nothing can    #
 #        interleave, which is why there are no locks                           #
 ################################################################################
 
-# ==== 20. Stickiness ==========================================================
+# ==== 21. Stickiness ==========================================================
 # Which credential a conversation had last.  Prompt caches and sealed reasoning belong to an
 # account, so a conversation that wanders pays for its prompt again and loses its thoughts.
 #
@@ -10815,7 +11398,7 @@ def _pool(credential: str) -> str:
     return credential.rpartition("/")[0]
 
 
-# ==== 21. Health ==============================================================
+# ==== 22. Health ==============================================================
 # Who is cooling down, why, and until when.  A cooldown is a prediction, not a verdict: short
 # marks end within half an hour, a plan's at its reset.  Marks are keyed by stable names, so
 # they outlive a reload; a changed key has another name, and so begins with a clean slate.
@@ -11054,7 +11637,7 @@ def _marked(error: UpstreamError, before: Mark | None, now: float, began: float)
     return Mark(row.name, now, now + seconds, said is None, times, words)
 
 
-# ==== 22. Balance =============================================================
+# ==== 23. Balance =============================================================
 # Which of several equals goes first.  A conversation stays with what served it last, because
 # caches and sealed reasoning belong to an account; for the others the route's mode decides, first
 # among targets of one rank, then among the credentials of a target's plan:
@@ -11240,7 +11823,7 @@ def _remember(memory: dict[str, T], name: str, value: T) -> None:
         del memory[next(iter(memory))]
 
 
-# ==== 23. Ledger ==============================================================
+# ==== 24. Ledger ==============================================================
 # What was used: totals of every hour and every day, per key, provider and model, and the latest
 # requests.  Here is only what was added since the store took the last batch; each request is
 # added twice, to its hour and to its day, so that old hours can go and nothing need be summed.
@@ -11368,7 +11951,7 @@ class Ledger:
         return added, lines
 
 
-# ==== 24. Limits ==============================================================
+# ==== 25. Limits ==============================================================
 # Who may ask now.  A permit is taken at admission, for what the request may come to, and given
 # back once, at its end, for what it came to.
 #
@@ -11616,7 +12199,7 @@ def budget(limits: LimitConfig, word: str) -> int | None:
     return round(most * MONEY) if word.startswith("cost") else int(most)
 
 
-# ==== 25. Cache ledger ========================================================
+# ==== 26. Cache ledger ========================================================
 # Why a prompt cache was missed.  What a provider read from its cache for a conversation should
 # not fall behind what it read and wrote the time before; when it collapses, somebody has
 # changed a part of the prompt, moved the conversation, or waited too long, and each costs real
@@ -11799,7 +12382,7 @@ def _fingerprint(value: Any) -> int:
     return hash(dumps(unmarked(value)))
 
 
-# ==== 26. Notes ===============================================================
+# ==== 27. Notes ===============================================================
 # What relays that share a store tell one another about health: every mark that came, changed or
 # went, and every conversation that was bound to a credential.  A note has a name; the latest of
 # that name holds.  A relay that starts reads them all, so a restart forgets no cooldown.
@@ -11865,7 +12448,7 @@ def _bond_name(bond: JSON) -> str:
     return hashlib.sha256(dumps(bond["identity"])).hexdigest()
 
 
-# ==== 27. Verdict =============================================================
+# ==== 28. Verdict =============================================================
 # What a client is told when no target is left.  One failed target keeps its class: a limit is a
 # 429, overload a 529 or 503, a timeout a 504.  A provider's 401 is never the client's: clients
 # log out on it, and it is relay's credential that was refused, so it is a 502.  Several failed
@@ -11995,7 +12578,7 @@ def termination(error: RelayError) -> str:
     return error.code
 
 
-# ==== 28. Metrics =============================================================
+# ==== 29. Metrics =============================================================
 # Numbers of what happened, declared once and told twice: here in Prometheus's words, and in
 # OpenTelemetry's where a collector is configured.  Names are OpenTelemetry's; from them come
 # the others by its own rules for Prometheus: dots are underscores, the unit is a suffix, and a
@@ -12270,7 +12853,7 @@ def _number_text(number: float) -> str:
     return repr(number)
 
 
-# ==== 29. Feed ================================================================
+# ==== 30. Feed ================================================================
 # What happens, for whoever watches it happen: the page, `relay top`, `relay logs`.  The last
 # moments are kept, each with a number; a watcher reads on from the number it has.  So there is
 # one ring however many watch, and one that is too slow misses the oldest moments, nothing else.
@@ -12314,7 +12897,7 @@ class Feed:
 #                                     I/O                                      #
 ################################################################################
 
-# ==== 30. Log =================================================================
+# ==== 31. Log =================================================================
 # One line per request, written when it is over, and a few events in between.  Text for people
 # on a terminal, JSON otherwise.  Secrets were taken out by whoever made the text; headers and
 # bodies never come here.  Writing is a thread's work: a pipe that nobody reads holds up that
@@ -12500,7 +13083,7 @@ def _request_text(record: JSON) -> str:
     return "  ".join(_plain(step) for step in steps if step)
 
 
-# ==== 31. State ===============================================================
+# ==== 32. State ===============================================================
 # Where usage, budgets, limits and cooldowns outlive the process: nowhere, in a SQLite file that
 # several processes may share, or in a Redis that any number of machines may.  What gathers in
 # memory goes to the store as a batch, and what other relays put there comes back as news.  A
@@ -12621,7 +13204,7 @@ class MemoryStore:
         return
 
 
-# ==== 32. SQLite ==============================================================
+# ==== 33. SQLite ==============================================================
 # The store in a file.  One thread of its own reads and writes it, so that nothing waits for the
 # disk.  Several processes may have it open: counts are added to what stands there, and whoever
 # sees that somebody else wrote reads the sums again.
@@ -12861,7 +13444,7 @@ class SQLiteStore:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)
 
 
-# ==== 33. Redis ===============================================================
+# ==== 34. Redis ===============================================================
 # The store that any number of relays share.  One connection, one exchange at a time: what came
 # together goes together and in order, first what has ended, then who asks to be let in.  Every
 # permit is judged in Redis by a script, by the rules of section `Limits`, so that two relays
@@ -13222,7 +13805,7 @@ def _admit_arguments(permit: Permit, labels: tuple[str, str]) -> list[object]:
     return [permit.caller.name, permit.id, asked.tokens, asked.cost, *labels, _LEASE, *most]
 
 
-# ==== 34. Keeper ==============================================================
+# ==== 35. Keeper ==============================================================
 # Takes what memory gathered to the store, and brings back what others did.  One exchange at a
 # time: every second, and where limits are shared as soon as somebody asks or something ended.
 # While the store is down nobody waits for it: each relay decides by what it knows itself.
@@ -13388,7 +13971,7 @@ class Keeper:
         self.trouble = ""
 
 
-# ==== 35. Connections =========================================================
+# ==== 36. Connections =========================================================
 # HTTP/1.1 to providers on bare asyncio transports: what a general client does for a request costs
 # three times as much as the bytes do.  One class per thing that lives: a `Link` as long as its
 # socket, a `LinkReply` as long as one answer, `Connections` as long as the process.
@@ -13717,7 +14300,7 @@ class _Stale(Exception):
     """A kept link that turned out to be closed."""
 
 
-# ==== 36. Upstream ============================================================
+# ==== 37. Upstream ============================================================
 # One HTTP exchange with a provider.  Foreign exceptions become ours here and nowhere else: a
 # provider that says nothing is an UpstreamError like one that says no.  Answers are read in the
 # blocks they come in and in the coding they have; whoever must understand them inflates them.
@@ -14117,7 +14700,7 @@ class Inflater:
         return UpstreamError("transient", f"sent a broken content coding: {why}")
 
 
-# ==== 37. Demo ================================================================
+# ==== 38. Demo ================================================================
 # The embedded provider: no key, no network, always the same answer to the same request.  It
 # calls a tool when the user's words ask for one, so that an agent's loop can be seen whole.
 
@@ -14210,7 +14793,7 @@ def _in_words(events: Iterable[Event]) -> Iterator[Event]:
             yield event
 
 
-# ==== 38. Client ==============================================================
+# ==== 39. Client ==============================================================
 # The client's side of an exchange: who asks, the body as it is read, the answer as it is
 # written.
 
@@ -14399,7 +14982,7 @@ class Downstream:
                 await asyncio.sleep(self._interval - silence)
 
 
-# ==== 39. Telemetry ===========================================================
+# ==== 40. Telemetry ===========================================================
 # What happens, told to an OpenTelemetry collector by the SDK, if the extra is installed and
 # OTEL_EXPORTER_OTLP_ENDPOINT names one; its other variables are the SDK's to read.  A request is
 # a span, each attempt a span within it, under the trace that the client's `traceparent` names;
@@ -14584,7 +15167,7 @@ def telemetry_of(env: Mapping[str, str], log: Log) -> Telemetry:
         return Telemetry()
 
 
-# ==== 40. Exchange ============================================================
+# ==== 41. Exchange ============================================================
 # One client request and all that is known of it so far, and how it goes out on a lane: as the
 # bytes that came where the dialect is the same, else by way of the hub.
 
@@ -14961,7 +15544,7 @@ def request_headers(client: CIMultiDictProxy[str], stream: bool, same: bool) -> 
     return kept
 
 
-# ==== 41. Relay ===============================================================
+# ==== 42. Relay ===============================================================
 # One request from accept to settle.  Start at `Relay.handle`.  Until the first meaningful
 # event nothing has reached the client, so trying the next target is free; afterwards a break
 # is told in the client's own words and the connection is closed without an end, because
@@ -15796,7 +16379,7 @@ _SEAL_TROUBLE: Final = re.compile(
 )
 
 
-# ==== 42. Forwarding ==========================================================
+# ==== 43. Forwarding ==========================================================
 # What relay passes on without a dialect: embeddings, images, audio, rerank, moderations and old
 # completions go to the provider that their `model` field names, by the routes of any request;
 # /p/PROVIDER/... goes to that provider as it is.  Nothing is understood but the model's name;
@@ -16062,7 +16645,7 @@ def _usage_at_the_end(tail: bytes) -> Usage | None:
         return None
 
 
-# ==== 43. Page ================================================================
+# ==== 44. Page ================================================================
 # The dashboard: one page without a single asset from elsewhere, and a policy that would let it
 # load none.  It asks /admin for everything it shows, so the shell itself may be seen by anybody.
 
@@ -16465,7 +17048,7 @@ PAGE_HEADERS: Final = {
 }
 
 
-# ==== 44. Source ==============================================================
+# ==== 45. Source ==============================================================
 # Where a configuration comes from, and how one becomes a plan.
 
 
@@ -16574,7 +17157,7 @@ def load(source: Source) -> Plan:
     return plan
 
 
-# ==== 45. Admin ===============================================================
+# ==== 46. Admin ===============================================================
 # What relay knows of itself, as JSON below /admin, and the few things that can be done to it.
 # Whoever has the admin key may do both, with it in a header or, in a browser, with the cookie
 # that /admin/login gives for it.  Without an `admin_key` this machine may look, nobody may act.
@@ -16955,7 +17538,7 @@ def _shown_config(value: Any, name: str = "") -> Any:
     return value if plain else re.sub(r"//[^/@\s]+@", "//[secret]@", str(value))
 
 
-# ==== 46. Operations ==========================================================
+# ==== 47. Operations ==========================================================
 # Which path is whose, and what is not a model's answer: probes, lists, status.  No probe ever
 # calls a provider.
 
@@ -17150,7 +17733,7 @@ def refused(request: web.BaseRequest, error: RelayError) -> web.Response:
     return web.Response(body=body, status=dialect.status(error), headers=headers)
 
 
-# ==== 47. Service manager =====================================================
+# ==== 48. Service manager =====================================================
 # What systemd and relay tell one another, by way of the environment and a socket; without
 # systemd nothing of it happens.  After sd_notify(3), sd_listen_fds(3) and systemd.service(5).
 #
@@ -17236,7 +17819,7 @@ def _taken(descriptor: int, name: str) -> Passed:
     raise ConfigError([text])
 
 
-# ==== 48. Server ==============================================================
+# ==== 49. Server ==============================================================
 # Four verbs in a row: start, run, drain, stop.  SIGHUP builds another plan and swaps it in one
 # assignment, or says everything that is wrong and changes nothing.  SIGTERM and SIGINT stop
 # accepting, let streams finish within the grace period, and end what is left in the client's
@@ -17593,7 +18176,7 @@ def _remove_stale_socket(path: str) -> None:
             Path(path).unlink()
 
 
-# ==== 49. Units ===============================================================
+# ==== 50. Units ===============================================================
 # What `relay systemd` prints: a socket that systemd keeps, and a service that may do nothing but
 # read its configuration, keep its state and use the network.  For several processes the service
 # is a template; all of its instances share the one socket, so that whoever has time accepts,
@@ -17735,7 +18318,7 @@ def _streams(listen: str) -> tuple[str, ...]:
     return (f"[{host}]:{port}" if ":" in host else f"{host}:{port}" if host else str(port),)
 
 
-# ==== 50. Grafana =============================================================
+# ==== 51. Grafana =============================================================
 # A dashboard of the metrics, ready for import: a row of this table for each panel.  A test holds
 # its queries to names that exist, and lets Prometheus's own tool read them.
 
@@ -17867,7 +18450,7 @@ def _panel(place: int, panel: Panel, source: JSON) -> JSON:
     }
 
 
-# ==== 51. Console =============================================================
+# ==== 52. Console =============================================================
 # A running relay, asked by a command: at the address it listens on, with the admin key, both of
 # the file that it was started with.  Whoever asks need not have the providers' keys in the
 # environment, nor need the file be without mistakes: the relay that runs may be older than they.
@@ -17947,7 +18530,7 @@ def console_of(source: Source) -> Console:
     return console
 
 
-# ==== 52. Launch ==============================================================
+# ==== 53. Launch ==============================================================
 # A tool as relay's child.  It gets the terminal: both stay in one process group, so what is
 # typed reaches it, Ctrl-C and Ctrl-Z included, and what is sent to relay alone is passed on.
 # If nobody serves at the configured address, a relay does for as long as the child lives.
@@ -17965,6 +18548,10 @@ async def launch(
     command: Sequence[str], setup: Setup, env: Mapping[str, str], hint: str = ""
 ) -> int:
     """Run a tool to its end; its exit status, 128 and the number if a signal ended it."""
+    early: list[signal.Signals] = []  # came before there was a child to pass them on to
+    loop = asyncio.get_running_loop()
+    for number in _PASSED_ON:
+        loop.add_signal_handler(number, early.append, number)
     with _private(setup.file, env) as given:
         try:
             child = await asyncio.create_subprocess_exec(
@@ -17973,9 +18560,10 @@ async def launch(
         except OSError as error:
             print(f"relay: {command[0]}: {error.strerror}{hint}", file=sys.stderr)
             return 127 if isinstance(error, FileNotFoundError) else 126
-        loop = asyncio.get_running_loop()
         for number in _PASSED_ON:
             loop.add_signal_handler(number, _pass_on, child, number)
+        for number in early:
+            _pass_on(child, number)
         status = await child.wait()
     return status if status >= 0 else 128 - status
 
@@ -18065,7 +18653,7 @@ async def serving(plan: Plan, source: Source, log: Log) -> AsyncIterator[str]:
         await server.stop()
 
 
-# ==== 53. Trial ===============================================================
+# ==== 54. Trial ===============================================================
 # Does it work with the providers there are?  `relay check --live` asks every provider, by every
 # plan, credential and dialect, through a relay of its own on this machine: what is tried is the
 # whole way that a client's request goes.  A few small requests each, and what they may cost is said
@@ -18317,7 +18905,7 @@ def matrix(trials: Sequence[Trial]) -> list[str]:
     return [*lines, "", *faults] if faults else lines
 
 
-# ==== 54. Watch ===============================================================
+# ==== 55. Watch ===============================================================
 # `relay logs` and `relay top`: what the log says and what runs, from a relay that is asked for its
 # events.  What the screen shows is worked out from values alone; only `_Screen` knows a terminal.
 
@@ -18501,7 +19089,7 @@ async def _press(top: Top, key: str, console: Console) -> None:
             top.said = error.message
 
 
-# ==== 55. Command line ========================================================
+# ==== 56. Command line ========================================================
 # Arguments to a running server, or to an answer on paper.
 
 DEMO_CONFIG: Final = """\
@@ -18784,6 +19372,28 @@ async def _run(plan: Plan, source: Source, args: argparse.Namespace, log: Log) -
         return await launch([args.client, *args.args], setup, env | unproxied(env, base), hint)
 
 
+def command_import(args: argparse.Namespace) -> int:
+    """Another relay's file; the result is checked as it would be at start."""
+    try:
+        text = imported(Path(args.file).read_text(), args.with_secrets)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError([f"{args.file}: cannot be read: {error}"]) from error
+    except ConfigError as error:
+        raise ConfigError([f"{args.file}: {problem}" for problem in error.problems]) from error
+    if args.output is None:
+        print(text, end="")
+        return 0
+    try:
+        descriptor = os.open(args.output, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except OSError as error:
+        raise ConfigError([f"{args.output}: {error.strerror}"]) from error
+    with open(descriptor, "w") as file:
+        file.write(text)
+    comments = [line for line in text.splitlines() if line.startswith("#")]
+    print("\n".join((f"{args.output} is written.", *comments[1:])))
+    return 0
+
+
 _TOOL_OPTIONS: Final[dict[str, JSON]] = {
     "--model": {"metavar": "NAME", "default": "", "help": "the model to start with"},
     "--key": {"metavar": "NAME", "help": "whose key of `keys` it shows"},
@@ -19038,6 +19648,15 @@ COMMANDS: Final[dict[str, Command]] = {
             "--key": {"metavar": "GLOB", "help": "only of this key"},
             "--provider": {"metavar": "GLOB", "help": "only of this provider"},
             "--code": {"metavar": "GLOB", "help": "only with this termination code"},
+        },
+    ),
+    "import": Command(
+        command_import,
+        "turn another relay's file into a configuration",
+        "file",
+        {
+            "-o": {"dest": "output", "metavar": "FILE", "help": "a new file to write it to"},
+            "--with-secrets": {"action": "store_true", "help": "carry keys over in plain text"},
         },
     ),
     "key": Command(command_key, "make a key for a client"),

@@ -1,0 +1,408 @@
+"""Other relays' files, after their documents, as configurations of this one: what is carried,
+what is named, and that nothing is neither."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from unit.configs import problems_of
+
+import relay
+
+LITELLM = """
+model_list:
+  - model_name: gpt-4o
+    litellm_params:
+      model: azure/gpt-4o-eu
+      api_base: https://my-endpoint-europe.openai.azure.com/
+      api_key: os.environ/AZURE_API_KEY_EU
+      api_version: "2024-02-01"
+      rpm: 6
+  - model_name: gpt-4o
+    litellm_params: {model: openai/gpt-4o, api_key: sk-in-plain-text, timeout: 300,
+                     stream_timeout: 60}
+    model_info: {mode: chat, max_input_tokens: 128000, max_output_tokens: 16384,
+                 input_cost_per_token: 0.0000025, output_cost_per_token: 0.00001}
+  - model_name: claude
+    litellm_params: {model: anthropic/claude-sonnet-5, api_key: os.environ/ANTHROPIC_API_KEY}
+  - model_name: vllm-models
+    litellm_params: {model: openai/facebook/opt-125m, api_base: http://0.0.0.0:4000/v1,
+                     api_key: none, temperature: 0.2}
+  - model_name: deepseek
+    litellm_params: {model: deepseek/deepseek-chat, weight: 2, order: 1}
+  - model_name: bedrock
+    litellm_params: {model: bedrock/anthropic.claude-v2, aws_region_name: us-east-1}
+  - model_name: "openrouter/*"
+    litellm_params: {model: "openrouter/*", api_key: os.environ/OPENROUTER_API_KEY}
+litellm_settings:
+  drop_params: true
+  request_timeout: 600
+  fallbacks: [{"claude": ["gpt-4o"]}]
+  success_callback: ["langfuse"]
+router_settings:
+  routing_strategy: simple-shuffle
+  model_group_alias: {gpt-4: gpt-4o}
+  num_retries: 2
+general_settings:
+  master_key: sk-1234
+  database_url: postgresql://user:pass@host/db
+environment_variables:
+  REDIS_PASSWORD: hunter2
+"""
+
+CCR = """
+{
+  // two hashes of the same key
+  "APIKEY": "your-secret-key",
+  "PROXY_URL": "http://127.0.0.1:7890",
+  "LOG": true,
+  "LOG_LEVEL": "warn",
+  "HOST": "0.0.0.0",
+  "API_TIMEOUT_MS": 600000,
+  "NON_INTERACTIVE_MODE": false,
+  "Providers": [
+    {
+      "name": "openrouter",
+      "api_base_url": "https://openrouter.ai/api/v1/chat/completions",
+      "api_key": "$OPENROUTER_API_KEY",
+      "models": ["google/gemini-2.5-pro-preview", "anthropic/claude-sonnet-4"],
+      "transformer": {"use": ["openrouter"]}
+    },
+    {
+      "name": "DeepSeek",
+      "api_base_url": "https://api.deepseek.com/chat/completions",
+      "api_key": "sk-in-plain-text",
+      "models": ["deepseek-chat", "deepseek-reasoner"],
+      "transformer": {"use": ["deepseek"], "deepseek-chat": {"use": ["tooluse"]}}
+    },
+    {
+      "name": "ollama",
+      "api_base_url": "http://localhost:11434/v1/chat/completions",
+      "api_key": "ollama",
+      "models": ["qwen2.5-coder:latest"]
+    },
+    {
+      "name": "gemini",
+      "api_base_url": "https://generativelanguage.googleapis.com/v1beta/models/",
+      "api_key": "${GEMINI_API_KEY}",
+      "models": ["gemini-2.5-flash"],
+      "transformer": {"use": ["gemini"]}
+    },
+    {
+      "name": "modelscope",
+      "api_base_url": "https://api-inference.modelscope.cn/v1/chat/completions",
+      "api_key": "",
+      "models": ["Qwen/Qwen3-Coder-480B-A35B-Instruct"],
+      "transformer": {"use": [["maxtoken", {"max_tokens": 65536}], "enhancetool"]}
+    },
+    {
+      "name": "mine",
+      "api_base_url": "https://my.example.com/v1/messages",
+      "api_key": "sk-",
+      "models": ["m"],
+      "transformer": {"use": ["Anthropic"]}
+    }
+  ],
+  "Router": {
+    "default": "DeepSeek,deepseek-chat",
+    "background": "ollama,qwen2.5-coder:latest",
+    "think": "deepseek,deepseek-reasoner",
+    "longContext": "openrouter,google/gemini-2.5-pro-preview",
+    "longContextThreshold": 60000,
+    "webSearch": "gemini,gemini-2.5-flash"
+  }
+}
+"""
+
+OPENAI_COMPATIBLE = """
+{
+    "host": "0.0.0.0",
+    "port": 8080,
+    "proxy": "http://127.0.0.1:7890",
+    "codegeex": [{"prefix": "codegeex", "token": "t-secret-1", "user_role": 1}],
+    "qwen": [{"prefix": "qwen1", "token": "t-secret-2"},
+             {"prefix": "qwen2", "token": "t-secret-3"}],
+    "gemini_cli": [
+        {"prefix": "gemini_cli", "project_id": "p",
+         "token": {"access_token": "t-secret-4", "expires_in": 0}}
+    ]
+}
+"""
+
+CRS_MODELS = """
+{
+  "models": [
+    {"name": "Qwen3-VL-235B", "endpoint": "http://192.168.1.100:8000",
+     "deployment": "qwen3-vl-235b",
+     "type": "vision", "mapping": "claude-3-opus-20240229"},
+    {"name": "Qwen3-Coder-480B", "endpoint": "http://192.168.1.103:8000",
+     "deployment": "qwen3-coder-480b", "type": "code", "mapping": "claude-3-opus-20240229"}
+  ]
+}
+"""
+
+CRS_ACCOUNT = """
+{"success": true, "data": [
+  {"name": "Kimi", "apiUrl": "https://api.moonshot.cn/anthropic", "apiKey": "sk-in-plain-text",
+   "priority": "50",
+   "supportedModels": "{\\"claude-sonnet-4-5\\": \\"kimi-k2\\"}", "isActive": "true",
+   "userAgent": "claude-cli/1", "rateLimitDuration": "60", "dailyQuota": "0"},
+  {"name": "Open", "apiUrl": "https://relay.example.com/v1/messages/", "apiKey": "x",
+   "supportedModels": [], "isActive": false,
+   "proxy": {"type": "socks5", "host": "h", "password": "p"}},
+  {"name": "Local", "azureEndpoint": "http://192.168.1.100:8000", "deploymentName": "qwen3-32b",
+   "apiKey": "sk-dummy", "supportedModels": ["claude-3-opus-20240229"], "priority": 10}
+]}
+"""
+
+FILES = {
+    "litellm": LITELLM,
+    "ccr": CCR,
+    "openai_compatible": OPENAI_COMPATIBLE,
+    "crs_models": CRS_MODELS,
+    "crs_account": CRS_ACCOUNT,
+}
+SECRETS = ("in-plain-text", "sk-1234", "pass@", "hunter2", "your-secret-key", "t-secret")
+
+
+def made(text: str, with_secrets: bool = False) -> Any:
+    """What the configuration says, once it has been found in order."""
+    out = relay.imported(text, with_secrets)
+    checked(out)
+    return yaml.safe_load(out)
+
+
+def checked(out: str) -> None:
+    variables = dict.fromkeys(re.findall(r"(?<!\$)\$\{(\w+)\}", out), "a-value")
+    assert problems_of(out, variables) == []
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_the_result_passes_check(name: str) -> None:
+    checked(relay.imported(FILES[name]))
+    checked(relay.imported(FILES[name], with_secrets=True))
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_no_secret_is_in_it_unless_asked_for(name: str) -> None:
+    out = relay.imported(FILES[name])
+    assert [secret for secret in SECRETS if secret in out] == []
+
+
+def test_a_literal_key_becomes_a_variable_or_is_carried_when_asked_for() -> None:
+    out = relay.imported(LITELLM)
+    assert "# Set OPENAI_API_KEY to what stands at model_list[1].litellm_params.api_key." in out
+    assert made(LITELLM)["providers"]["openai"]["api_key"] == "${OPENAI_API_KEY}"
+    assert made(LITELLM, True)["providers"]["openai"]["api_key"] == "sk-in-plain-text"
+
+
+# ---- Each of them
+
+
+def test_litellm() -> None:
+    said = made(LITELLM)
+    providers = said["providers"]
+    assert providers["azure"] == {
+        "preset": "azure",
+        "endpoint": "https://my-endpoint-europe.openai.azure.com/",
+        "api_key": "${AZURE_API_KEY_EU}",
+        "models": {"gpt-4o": "gpt-4o-eu"},
+    }
+    assert providers["openai"] == {
+        "preset": "openai",
+        "api_key": "${OPENAI_API_KEY}",
+        "timeouts": {"total": 300, "first_event": 60},
+        "models": {"gpt-4o": {"name": "gpt-4o", "context": 128000, "output": 16384}},
+        "prices": {"gpt-4o": {"input": 2.5, "output": 10}},
+    }
+    assert providers["openai-2"] == {
+        "api_format": "openai",
+        "endpoint": "http://0.0.0.0:4000/v1",
+        "api_key": "${OPENAI_API_KEY_2}",
+        "override": {"default": {"temperature": 0.2}},
+        "models": {"vllm-models": "facebook/opt-125m"},
+    }
+    assert providers["deepseek"] == {
+        "preset": "deepseek",
+        "api_key": "${DEEPSEEK_API_KEY}",
+        "weight": 2,
+        "priority": -1,
+        "models": {"deepseek": "deepseek-chat"},
+    }
+    assert "models" not in providers["openrouter"]
+    assert said["keys"] == {"master": {"key": "${RELAY_KEY_MASTER}"}}
+    assert said["timeouts"] == {"total": 600}
+    assert said["routing_rules"] == {
+        "claude": ["anthropic/claude", "azure/gpt-4o", "openai/gpt-4o"],
+        "gpt-4": ["azure/gpt-4o", "openai/gpt-4o"],
+    }
+    out = relay.imported(LITELLM)
+    for line in (
+        "model_list[0].litellm_params.rpm = 6",
+        'model_list[5].litellm_params.model = "bedrock/anthropic.claude-v2"',
+        "litellm_settings.drop_params = true",
+        "general_settings.database_url = ...",
+        "environment_variables.REDIS_PASSWORD = ...",
+    ):
+        assert f"#   {line}\n" in out
+
+
+def test_claude_code_router() -> None:
+    said = made(CCR)
+    providers = said["providers"]
+    assert providers["openrouter"]["preset"] == "openrouter"
+    assert providers["openrouter"]["api_key"] == "${OPENROUTER_API_KEY}"
+    assert providers["deepseek"]["preset"] == "deepseek"
+    assert list(providers["deepseek"]["models"]) == ["deepseek-chat", "deepseek-reasoner"]
+    assert providers["ollama"]["preset"] == "ollama"
+    assert providers["gemini"]["preset"] == "gemini"
+    (model,) = providers["modelscope"]["models"].values()
+    assert model == {"output": 65536}
+    assert providers["modelscope"]["api_key"] == "${MODELSCOPE_API_KEY}"
+    assert providers["mine"]["api_format"] == "anthropic"
+    assert said["default"] == "deepseek/deepseek-chat"
+    assert said["routing_rules"]["claude-*haiku*"] == "ollama/qwen2.5-coder:latest"
+    assert list(said["routing_rules"]) == ["claude-*haiku*", "claude-*"]
+    assert said["keys"] == {"ccr": {"key": "${RELAY_KEY_CCR}"}}
+    assert said["listen"] == "0.0.0.0:3456"
+    assert said["timeouts"] == {"total": 600}
+    assert said["log"] == {"level": "warning"}
+    out = relay.imported(CCR)
+    assert '#   Router.webSearch = "gemini,gemini-2.5-flash"\n' in out
+    assert "#   LOG = true\n" in out
+
+
+def test_without_keys_only_this_machine_is_served() -> None:
+    said = made(OPENAI_COMPATIBLE)
+    assert said["listen"] == "127.0.0.1:8080"
+    assert 'host was "0.0.0.0"' in relay.imported(OPENAI_COMPATIBLE)
+
+
+def test_openai_compatible() -> None:
+    providers = made(OPENAI_COMPATIBLE)["providers"]
+    said = {name: (each["preset"], each["prefix"]) for name, each in providers.items()}
+    assert said == {
+        "codegeex": ("bigmodel", "codegeex"),
+        "qwen1": ("dashscope", "qwen1"),
+        "qwen2": ("dashscope", "qwen2"),
+        "gemini_cli": ("gemini", "gemini_cli"),
+    }
+    out = relay.imported(OPENAI_COMPATIBLE)
+    assert "# codegeex[0]: its token is of no use here" in out
+    assert "#   gemini_cli[0].token.access_token = ...\n" in out
+
+
+def test_claude_relay_services_models() -> None:
+    """Two models under one name are equals, as they were there."""
+    providers = made(CRS_MODELS)["providers"]
+    first, second = providers.values()
+    assert first["endpoint"] == "http://192.168.1.100:8000"
+    assert first["models"]["claude-3-opus-20240229"] == "qwen3-vl-235b"
+    assert second["models"]["claude-3-opus-20240229"] == "qwen3-coder-480b"
+    assert '#   models[0].type = "vision"\n' in relay.imported(CRS_MODELS)
+
+
+def test_claude_relay_service_accounts() -> None:
+    providers = made(CRS_ACCOUNT)["providers"]
+    assert providers["kimi"]["preset"] == "moonshot"
+    assert providers["kimi"]["models"] == {"claude-sonnet-4-5": "kimi-k2"}
+    assert providers["kimi"]["headers"] == {"User-Agent": "claude-cli/1"}
+    assert providers["open"]["endpoint"] == "https://relay.example.com/v1/messages/"
+    assert providers["open"]["active"] is False
+    assert "models" not in providers["open"]
+    assert providers["local"]["models"] == dict.fromkeys(
+        ("claude-3-opus-20240229", "qwen3-32b"), "qwen3-32b"
+    )
+    assert providers["local"]["priority"] > providers["kimi"]["priority"]
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "", "a: b", "- 1", '{"x": 1}', "\0"])
+def test_what_is_none_of_them_is_said_to_be_none(text: str) -> None:
+    with pytest.raises(relay.ConfigError):
+        relay.imported(text)
+
+
+# ---- Nothing is lost
+
+SCALARS = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-10, 10**6),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.text(max_size=12),
+    st.sampled_from(["https://a.example/v1", "openai/m", "p,m", "os.environ/KEY", "*", "a/*"]),
+)
+NAMES = st.text(min_size=1, max_size=8)
+VALUES = st.recursive(
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=3),
+    max_leaves=6,
+)
+
+
+def known_keys(value: Any) -> set[str]:
+    if isinstance(value, dict):
+        return {*map(str, value)}.union(*map(known_keys, value.values()))
+    return set().union(*map(known_keys, value)) if isinstance(value, list) else set()
+
+
+def mutated(value: Any, draw: Any) -> Any:
+    """A file of the documented shape with values of any kind in it, and keys nobody knows."""
+    if draw(st.integers(0, 19)) == 0:
+        return draw(VALUES)
+    if isinstance(value, dict):
+        changed = {name: mutated(inner, draw) for name, inner in value.items()}
+        return changed | draw(st.dictionaries(NAMES, VALUES, max_size=1))
+    if isinstance(value, list):
+        return [mutated(inner, draw) for inner in value]
+    return value
+
+
+@st.composite
+def files(draw: Any) -> Any:
+    text = draw(st.sampled_from(sorted(FILES)))
+    root = yaml.safe_load(relay._without_comments(FILES[text]))
+    return {name: mutated(inner, draw) for name, inner in root.items()} | draw(
+        st.dictionaries(NAMES, VALUES, max_size=2)
+    )
+
+
+@given(files())
+def test_every_value_is_carried_or_named(root: Any) -> None:
+    """Taken by its reader, or in a comment with the path to it; and what comes of it loads,
+    unless nothing in the file is a provider."""
+    text = json.dumps(root)
+    read = yaml.safe_load(relay._without_comments(text))
+    out = relay.imported(text)
+    comments = [line for line in out.splitlines() if line.startswith("#   ")]
+    config = yaml.safe_load(out)
+    carried = json.dumps(config)
+    for path, value in relay.leaves(read):
+        said = f"#   {relay.path_text(path) or 'the file'} = "
+        named = any(line.startswith(said) for line in comments)
+        named |= path == ("host",) and "# host was " in out
+        assert named or stands(value, carried, out), (path, value)
+    if config["providers"]:
+        checked(out)
+
+
+def stands(value: Any, carried: str, out: str) -> bool:
+    """A value that was taken is in the configuration, as it was or as its unit became."""
+    if isinstance(value, bool | None | dict | list) or value == "":
+        return True
+    if isinstance(value, int | float):
+        forms = {value, value / 1000, -value, 100 - value, round(value * 1e6, 6)}
+        return any(f"{form:g}" in carried or str(form) in carried for form in forms)
+    words = [word for word in re.split(r"[/,$\s]", value) if word]
+    slug = re.sub(r"[^\w.-]+", "-", value.lower(), flags=re.ASCII).strip("-.")
+    return (
+        slug in carried
+        or all(json.dumps(w)[1:-1].lower() in carried.lower() for w in words)
+        or "# Set " in out
+    )
