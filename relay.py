@@ -10712,6 +10712,16 @@ class Old:
                 return int(number) if number == int(number) else number
         return None
 
+    def whole(self, *path: str | int) -> int | None:
+        """A positive whole number, likewise."""
+        value = self.look(*path)
+        if isinstance(value, str) and re.fullmatch(r"[0-9]{1,15}", value):
+            value = int(value)
+        if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
+            return None
+        self.take(*path)
+        return value
+
     def flag(self, *path: str | int) -> bool | None:
         said = {True: True, False: False, "true": True, "false": False}
         value = self.look(*path)
@@ -10829,19 +10839,25 @@ def _is_base(url: str) -> bool:
     return re.fullmatch(r"https?://[\w.\[\]:-]+(/[^\s?#]*)?", url, re.ASCII) is not None
 
 
-def _listen(host: str, port: float | None, draft: Draft, otherwise: int) -> None:
-    """Loopback unless there are keys: relay would refuse to listen farther."""
-    if not host and port is None:
-        return
-    if host not in ("127.0.0.1", "localhost", "::1", "") and not draft.keys:
-        draft.old.notes.append(
-            f"host was {json.dumps(host)}: without `keys` only this machine is served."
-        )
-        host = "127.0.0.1"
-    if not re.fullmatch(r"[\w.-]+", host, re.ASCII):
-        host = "127.0.0.1"
-    whole = int(port) if port and port == int(port) and port < 65536 else otherwise
-    draft.top["listen"] = f"{host or '127.0.0.1'}:{whole}"
+def _listen(draft: Draft, host_key: str, port_key: str, otherwise: int) -> None:
+    """Loopback unless there are keys: relay would refuse to listen farther.  What is no host or
+    no port stays where it was."""
+    old = draft.old
+    host, port = old.look(host_key), old.look(port_key)
+    good_host = isinstance(host, str) and re.fullmatch(r"[\w.-]+", host, re.ASCII)
+    good_port = isinstance(port, int) and not isinstance(port, bool) and 0 < port < 65536
+    if good_host:
+        old.take(host_key)
+        if host not in ("127.0.0.1", "localhost") and not draft.keys:
+            old.notes.append(
+                f"host was {json.dumps(host)}: without `keys` only this machine is served."
+            )
+            host = "127.0.0.1"
+    if good_port:
+        old.take(port_key)
+    if good_host or good_port:
+        shown = port if good_port else otherwise
+        draft.top["listen"] = f"{host if good_host else '127.0.0.1'}:{shown}"
 
 
 # LiteLLM: model_list, where `model` begins with a maker's name.  What is not in this table needs
@@ -10892,8 +10908,10 @@ def _litellm_deployment(old: Old, draft: Draft, row: Path_) -> None:
         maker, model = "openai", said
     base_name = "api_base" if old.look(*params, "api_base") else "base_url"
     url = str(old.look(*params, base_name) or "")
-    if "/" in said and said.partition("/")[0] not in _LITELLM_MAKERS and not url:
-        return  # of a maker that relay knows nothing of: all of it is named below
+    unknown = "/" in said and said.partition("/")[0] not in _LITELLM_MAKERS
+    homeless = not any(PRESETS[_LITELLM_MAKERS[maker]["preset"]].plans.values())
+    if not url and (unknown or homeless):
+        return  # nobody knows where that is: all of it is named below
     if (url and not _is_base(url)) or (is_glob(model) and model != "*"):
         return
     old.take(*params, "model"), old.take(*row, "model_name"), old.take(*params, base_name)
@@ -10905,10 +10923,10 @@ def _litellm_deployment(old: Old, draft: Draft, row: Path_) -> None:
         return
     limits = {
         "name": None if model == "*" else model,
-        "context": old.number(*row, "model_info", "max_input_tokens"),
-        "output": old.number(*row, "model_info", "max_output_tokens"),
+        "context": old.whole(*row, "model_info", "max_input_tokens"),
+        "output": old.whole(*row, "model_info", "max_output_tokens"),
     }
-    known = {k: v for k, v in limits.items() if v is not None and (k == "name" or v % 1 == 0)}
+    known = {k: v for k, v in limits.items() if v is not None}
     provider = draft.provider(maker, settings, {name: model if set(known) == {"name"} else known})
     _litellm_prices(old, draft.providers[provider], row, model)
 
@@ -10997,7 +11015,7 @@ def _ccr(old: Old, draft: Draft) -> None:
     level = old.look("LOG_LEVEL")
     if isinstance(level, str) and level in _CCR_LEVELS:
         draft.top["log"] = {"level": _CCR_LEVELS[old.text("LOG_LEVEL")]}
-    _listen(old.text("HOST"), old.number("PORT"), draft, 3456)
+    _listen(draft, "HOST", "PORT", 3456)
 
 
 def _ccr_provider(old: Old, draft: Draft, row: Path_) -> tuple[str, str] | None:
@@ -11011,24 +11029,28 @@ def _ccr_provider(old: Old, draft: Draft, row: Path_) -> tuple[str, str] | None:
         settings["api_key"] = key
     elif settings.get("preset") and not PRESETS[settings["preset"]].local:
         settings["api_key"] = f"${{{PRESETS[settings['preset']].key}}}"
-    limit = _ccr_limit(old, (*row, "transformer", "use"))
+    good = {
+        i: model
+        for i, model in enumerate(models if isinstance(models, list) else [])
+        if isinstance(model, str) and model and not is_glob(model)
+    }
+    limit = _ccr_limit(old, (*row, "transformer", "use")) if good else None
     listed: JSON = {}
-    for i, model in enumerate(models if isinstance(models, list) else []):
-        if isinstance(model, str) and model and not is_glob(model):
-            output = _ccr_limit(old, (*row, "transformer", model, "use")) or limit
-            listed[model] = {"output": output} if output else model
-            old.take(*row, "models", i)
+    for i, model in good.items():
+        output = _ccr_limit(old, (*row, "transformer", model, "use")) or limit
+        listed[model] = {"output": output} if output else model
+        old.take(*row, "models", i)
     return name.lower(), draft.provider(name, settings, listed)
 
 
 def _ccr_limit(old: Old, path: Path_) -> int | None:
     """What the transformer `maxtoken` allows: ["maxtoken", {"max_tokens": N}]."""
-    for i, use in enumerate(old.look(*path) or ()):
-        if isinstance(use, list) and use[:1] == ["maxtoken"]:
-            number = old.number(*path, i, 1, "max_tokens")
-            if number and number % 1 == 0:
-                old.take(*path, i, 0)
-                return int(number)
+    uses = old.look(*path)
+    for i, use in enumerate(uses if isinstance(uses, list) else ()):
+        named = isinstance(use, list) and use[:1] == ["maxtoken"]
+        if named and (number := old.whole(*path, i, 1, "max_tokens")):
+            old.take(*path, i, 0)
+            return number
     return None
 
 
@@ -11089,7 +11111,7 @@ def _openai_compatible(old: Old, draft: Draft) -> None:
                 f"{path_text(row)}: its token is of no use here; a key of {preset} in "
                 f"{PRESETS[preset].key} stands in for it."
             )
-    _listen(old.text("host"), old.number("port"), draft, 8080)
+    _listen(draft, "host", "port", 8080)
 
 
 # claude-relay-service: a list of self-hosted models, or accounts as its interface gives them.
