@@ -10860,6 +10860,18 @@ def _listen(draft: Draft, host_key: str, port_key: str, otherwise: int) -> None:
         draft.top["listen"] = f"{host if good_host else '127.0.0.1'}:{shown}"
 
 
+def _proxied(draft: Draft, name: str) -> None:
+    """One way out for all there; here it is each provider's, but for those of this machine."""
+    url = draft.old.look(name)
+    if not (isinstance(url, str) and _is_base(url)):
+        return
+    for provider in draft.providers.values():
+        preset = PRESETS.get(provider.get("preset", ""))
+        if not (preset and preset.local):
+            provider["proxy"] = url
+            draft.old.take(name)
+
+
 # LiteLLM: model_list, where `model` begins with a maker's name.  What is not in this table needs
 # an api_base.
 
@@ -10992,9 +11004,6 @@ def _litellm_fallbacks(old: Old, draft: Draft, path: Path_) -> None:
 
 # claude-code-router 2: Providers, and a Router that names "provider,model" by kind of request.
 
-_CONDITIONAL: Final = not next(
-    spec for spec in dataclasses.fields(RuleConfig) if spec.name == "when"
-).metadata["later"]
 _CCR_LEVELS: Final = {
     "fatal": "error",
     "error": "error",
@@ -11015,6 +11024,7 @@ def _ccr(old: Old, draft: Draft) -> None:
     level = old.look("LOG_LEVEL")
     if isinstance(level, str) and level in _CCR_LEVELS:
         draft.top["log"] = {"level": _CCR_LEVELS[old.text("LOG_LEVEL")]}
+    _proxied(draft, "PROXY_URL")
     _listen(draft, "HOST", "PORT", 3456)
 
 
@@ -11074,7 +11084,7 @@ def _ccr_router(old: Old, draft: Draft, names: Mapping[str, str]) -> None:
         ("longContext", {"tokens_over": tokens}),
         ("think", {"thinking": True}),
     )
-    for kind, when in kinds if _CONDITIONAL else ():
+    for kind, when in kinds:
         if to := target(kind):
             old.take("Router", kind)
             entries.append({"when": when, "to": to})
@@ -11111,6 +11121,7 @@ def _openai_compatible(old: Old, draft: Draft) -> None:
                 f"{path_text(row)}: its token is of no use here; a key of {preset} in "
                 f"{PRESETS[preset].key} stands in for it."
             )
+    _proxied(draft, "proxy")
     _listen(draft, "host", "port", 8080)
 
 
@@ -11211,7 +11222,7 @@ PREDECESSORS: Final = (
 def imported(text: str, with_secrets: bool = False) -> str:
     """Another relay's file as YAML for this one, with comments on what could not be carried."""
     try:
-        root = yaml.safe_load(_without_comments(text))
+        root = _parsed(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError([f"neither YAML nor JSON: {error}"]) from error
     first = root[0] if isinstance(root, list) and root else root
@@ -11223,6 +11234,13 @@ def imported(text: str, with_secrets: bool = False) -> str:
     draft = Draft(Old(root), with_secrets)
     found.read(draft.old, draft)
     return draft.yaml(found.title)
+
+
+def _parsed(text: str) -> Any:
+    """JSON as it is, for YAML reads some of its numbers as words; else YAML."""
+    with contextlib.suppress(ValueError):
+        return json.loads(text)
+    return yaml.safe_load(_without_comments(text))
 
 
 def _without_comments(text: str) -> str:
