@@ -479,13 +479,14 @@ def carried(
     client: relay.Dialect,
     upstream: relay.Dialect,
     quirks: relay.Quirks | None = None,
+    account: str = ACCOUNT,
 ) -> relay.Rendered:
     """A client's request as it goes to an upstream of another dialect."""
     quirks = quirks or upstream.quirks()
     request = client.parse_request(body)
     request = replace(request, messages=relay.repaired(request.messages))
     request, _ = relay.suited(request, *patterns(upstream, quirks))
-    return upstream.render_request(request, quirks, ACCOUNT)
+    return upstream.render_request(request, quirks, account)
 
 
 def quirked(dialect: relay.Dialect, **words: Any) -> relay.Quirks:
