@@ -6,71 +6,17 @@ The clients are found by RELAY_TEST_CLAUDE and the like; `eval "$(.ci/clients)"`
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
-import fake_upstream as fake
 import pytest
 from e2e.cli import CLIENTS, FINAL, PRINTED, Client, run
+from e2e.played import PROVIDERS, Provider
 from fake_upstream import Answer, FakeUpstream, Seen
 from relay_process import Start
 from talk import CLIENT_KEY, JSON, UPSTREAM_KEY, one
 from vendor import Tee
 
 import relay as program
-
-
-@dataclass(frozen=True)
-class Provider:
-    """A dialect as a provider has it.  To Gemini thoughts go back as signatures alone."""
-
-    stream: Callable[..., Answer]
-    path: str
-    turns: str  # what the conversation is called
-    results: Callable[[JSON], dict[str, str]]  # of tools, by the id of their call
-    seal: str  # what goes back to it of its reasoning
-
-
-def anthropic_results(body: JSON) -> dict[str, str]:
-    spoken = [turn["content"] for turn in body["messages"] if isinstance(turn["content"], list)]
-    results = [block for said in spoken for block in said if block["type"] == "tool_result"]
-    return {block["tool_use_id"]: json.dumps(block["content"]) for block in results}
-
-
-def chat_results(body: JSON) -> dict[str, str]:
-    results = [turn for turn in body["messages"] if turn["role"] == "tool"]
-    return {turn["tool_call_id"]: json.dumps(turn["content"]) for turn in results}
-
-
-def responses_results(body: JSON) -> dict[str, str]:
-    results = [item for item in body["input"] if item.get("type") == "function_call_output"]
-    return {item["call_id"]: json.dumps(item["output"]) for item in results}
-
-
-def gemini_results(body: JSON) -> dict[str, str]:
-    parts = [part for turn in body["contents"] for part in turn["parts"]]
-    results = [part["functionResponse"] for part in parts if "functionResponse" in part]
-    return {result["id"]: json.dumps(result["response"]) for result in results}
-
-
-PROVIDERS = {
-    "anthropic": Provider(
-        fake.anthropic_stream, "/v1/messages", "messages", anthropic_results, fake.SIGNATURE
-    ),
-    "gemini": Provider(
-        fake.gemini_stream,
-        "/v1beta/models/real-model:streamGenerateContent",
-        "contents",
-        gemini_results,
-        fake.SIGNATURE,
-    ),
-    "openai": Provider(
-        fake.chat_stream, "/v1/chat/completions", "messages", chat_results, '"reasoning_content"'
-    ),
-    "responses": Provider(
-        fake.responses_stream, "/v1/responses", "input", responses_results, fake.ENCRYPTED
-    ),
-}
 
 
 def test_every_dialect_is_played() -> None:
