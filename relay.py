@@ -1585,6 +1585,7 @@ class Dialect(ABC):
     turns: ClassVar[str]  # the key of the conversation's turns, oldest first
     output_limits: ClassVar[tuple[str, ...]]  # dotted paths of the room asked for the answer
     uncounted: ClassVar[frozenset[str]] = frozenset()  # keys that counting tokens refuses
+    tells_breaks: ClassVar[bool] = True  # has it words for a break behind content?
     converted: ClassVar[frozenset[str]] = frozenset()  # variants no provider's stream answers
     modes: ClassVar[frozenset[str]] = frozenset()  # query parameters that `address` says anew
 
@@ -5425,6 +5426,7 @@ class GeminiContent(Dialect):
     turns = "contents"
     output_limits = ("generationConfig.maxOutputTokens",)
     converted = frozenset(("array",))
+    tells_breaks = False  # its clients take an error object for the end of a whole answer
     marks = (b'"usageMetadata"', b'"error"', *_GEMINI_END)
     error_types: ClassVar = {
         "bad_request": "INVALID_ARGUMENT",
@@ -16214,8 +16216,9 @@ class Relay:
             return self.refuse(exchange, error)
         exchange.status, exchange.error = 200, error.message
         exchange.code = termination(error)
-        variant = exchange.peek.variant
-        await downstream.write(exchange.dialect.error_event(error, exchange.id, variant))
+        dialect, variant = exchange.dialect, exchange.peek.variant
+        if dialect.tells_breaks or exchange.first is None:
+            await downstream.write(dialect.error_event(error, exchange.id, variant))
         await downstream.end(broken=True)
         return downstream.response
 
