@@ -11378,7 +11378,9 @@ class Stickiness:
         if word != "hit" or told < now + _BOUND_FOR - _TOLD_EVERY:
             self._untold[identity] = None
         if len(self._bound) > _MOST_BOUND:
-            del self._bound[next(iter(self._bound))]
+            gone = next(iter(self._bound))
+            del self._bound[gone]
+            self._untold.pop(gone, None)
         return word
 
     def drop(self, identity: str, credential: str) -> None:
@@ -12009,6 +12011,7 @@ class Ledger:
 # reserved by what is under way is a 429, for it may be back in a moment.
 
 _MINUTE: Final = 61
+_MOST_ENDED: Final = 10_000  # while the store is down; what it does not hear of ends by its lease
 # What a budget goes by: its word in `limits`, what it counts, and in which period (0: day).
 BUDGETS: Final = (
     ("cost_per_day", "cost", 0),
@@ -12135,7 +12138,7 @@ class Limits:
     def __init__(self) -> None:
         self._accounts: dict[str, _Account] = {}
         self._unwritten: Spent = {}
-        self._ended: list[Ended] = []
+        self._ended: collections.deque[Ended] = collections.deque(maxlen=_MOST_ENDED)
 
     def admit(self, id: str, caller: Caller, asked: Spend, now: float, wall: float) -> Permit:
         """A permit, to be given back by `settle`; LimitExceeded or BudgetSpent."""
@@ -12202,8 +12205,9 @@ class Limits:
 
     def collect(self) -> tuple[Spent, list[Ended]]:
         """What was spent and what ended since the last time; it is the store's from now on."""
-        unwritten, ended = self._unwritten, self._ended
-        self._unwritten, self._ended = {}, []
+        unwritten, ended = self._unwritten, list(self._ended)
+        self._unwritten = {}
+        self._ended.clear()
         return unwritten, ended
 
     def running(self) -> list[Permit]:
@@ -13949,7 +13953,10 @@ class Keeper:
         answer: asyncio.Future[Judgement | None] = asyncio.get_running_loop().create_future()
         self._asked[permit] = answer
         self._wake.set()
-        return await answer
+        try:
+            return await answer
+        finally:  # if the client is gone: the store must not hear of it after its end
+            self._asked.pop(permit, None)
 
     async def _run(self) -> None:
         while not self._stopping:
@@ -14399,36 +14406,17 @@ class Upstream:
         """`lean`: by `Connections` where they can; else, and always, by aiohttp's client."""
         self._lean = lean
         self._connections = Connections()
-        # No limit: aiohttp's default of 100 makes the 101st open stream wait for minutes.
-        self._session = _session(aiohttp.TCPConnector(limit=0, keepalive_timeout=60))
-        self._fresh = _session(aiohttp.TCPConnector(limit=0, force_close=True))
-        self._ways: dict[str, Proxied] = {}
+        self._pools = {"": Pool()}
 
     async def post(self, outgoing: Outgoing, timeouts: TimeoutConfig) -> Reply:
         """The reply's head; UpstreamError if there is none."""
-        if outgoing.proxy:
-            way, body = self._way(outgoing.proxy), outgoing.body
-            return await way.sent("POST", outgoing.url, outgoing.headers, body, timeouts)
+        url, headers, body = outgoing.url, outgoing.headers, outgoing.body
+        if outgoing.proxy or not (self._lean and _is_plain(url)):
+            return await self.send("POST", url, headers, body, timeouts, outgoing.proxy)
         try:
-            if self._lean and _is_plain(outgoing.url):
-                return await self._connections.post(
-                    outgoing.url, outgoing.headers, outgoing.body, timeouts.connect
-                )
-            return await self._posted(outgoing, timeouts)
-        except (aiohttp.ClientError, OSError, ValueError) as error:
+            return await self._connections.post(url, headers, body, timeouts.connect)
+        except (OSError, ValueError) as error:
             raise _unreachable(error) from error
-
-    async def _posted(self, outgoing: Outgoing, timeouts: TimeoutConfig) -> Reply:
-        """By way of aiohttp's client."""
-        reused: dict[str, bool] = {}
-        try:
-            return await self._post(self._session, outgoing, timeouts, reused)
-        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
-            # A kept connection that the provider was just closing: the request never arrived.
-            # The next kept one may be as stale, so the second try makes its own.
-            if isinstance(error, aiohttp.ClientConnectorError) or not reused:
-                raise
-        return await self._post(self._fresh, outgoing, timeouts, {})
 
     async def send(
         self,
@@ -14440,56 +14428,23 @@ class Upstream:
         proxy: str = "",
     ) -> Reply:
         """Any request at all, its body perhaps still on its way; UpstreamError if no answer."""
-        if proxy:
-            return await self._way(proxy).sent(method, url, headers, body, timeouts)
-        try:
-            response = await self._session.request(
-                method,
-                yarl.URL(url, encoded=True),
-                data=body,
-                headers=headers,
-                timeout=aiohttp.ClientTimeout(total=None, connect=timeouts.connect),
-                allow_redirects=False,
-                trace_request_ctx={},
-            )
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise _unreachable(error) from error
-        return HTTPReply(response)
-
-    async def _post(
-        self,
-        session: aiohttp.ClientSession,
-        outgoing: Outgoing,
-        timeouts: TimeoutConfig,
-        reused: dict[str, bool],
-    ) -> Reply:
-        response = await session.post(
-            yarl.URL(outgoing.url, encoded=True),
-            data=outgoing.body,
-            headers=outgoing.headers,
-            timeout=aiohttp.ClientTimeout(total=None, connect=timeouts.connect),
-            allow_redirects=False,
-            trace_request_ctx=reused,
-        )
-        return HTTPReply(response)
+        if proxy not in self._pools:
+            self._pools[proxy] = Pool(proxy)
+        return await self._pools[proxy].sent(method, url, headers, body, timeouts)
 
     async def close(self) -> None:
         await self._connections.close()
-        await self._session.close()
-        await self._fresh.close()
-        for way in self._ways.values():
-            await way.close()
-
-    def _way(self, proxy: str) -> Proxied:
-        if proxy not in self._ways:
-            self._ways[proxy] = Proxied(proxy)
-        return self._ways[proxy]
+        for pool in self._pools.values():
+            await pool.close()
 
 
-class Proxied:
-    """Connections through one proxy.  Who answers is its affair: a name is found there."""
+class Pool:
+    """Connections by aiohttp's client: straight, or through a proxy, which then finds the names.
 
-    def __init__(self, proxy: str) -> None:
+    No limit to their number: aiohttp's own of 100 makes the 101st open stream wait for minutes.
+    """
+
+    def __init__(self, proxy: str = "") -> None:
         self._shown = shown_proxy(proxy)
         self._url: yarl.URL | None = None  # of an HTTP proxy, which aiohttp's client knows
         self._foreign: tuple[type[Exception], ...] = (aiohttp.ClientError, OSError, ValueError)
@@ -14500,7 +14455,7 @@ class Proxied:
             url = proxy.replace("socks5h:", "socks5:", 1)
             make = functools.partial(socks.ProxyConnector.from_url, url, rdns=True)
             self._foreign += (socks.ProxyError, socks.ProxyConnectionError, socks.ProxyTimeoutError)
-        else:
+        elif proxy:
             self._url = yarl.URL(proxy)
         self._kept = _session(make(limit=0, keepalive_timeout=60))
         self._fresh = _session(make(limit=0, force_close=True))
@@ -14513,7 +14468,8 @@ class Proxied:
         body: bytes | AsyncIterator[bytes] | None,
         timeouts: TimeoutConfig,
     ) -> Reply:
-        """The reply's head.  A kept connection that was just being closed is tried once more."""
+        """The reply's head.  Where a kept connection was just being closed, the request never
+        arrived; the next kept one may be as stale, so the second try makes its own."""
         request = functools.partial(self._reply, method, url, headers, body, timeouts)
         reused: dict[str, bool] = {}
         try:
@@ -14549,7 +14505,9 @@ class Proxied:
             trace_request_ctx=reused,
             proxy=self._url,
         )
-        if response.status == 407:  # to plain HTTP a proxy answers in the provider's place
+        if (
+            self._url and response.status == 407
+        ):  # to plain HTTP a proxy answers in the provider's place
             response.close()
             raise UpstreamError("transient", self._refusal(407), scope="endpoint")
         return HTTPReply(response)
@@ -14641,8 +14599,12 @@ class Patience:
         except TimeoutError:
             raise UpstreamError("timeout", self._message) from None
 
-    async def read(self, reply: Readable) -> bytes:
+    def stir(self) -> None:
+        """The silence begins now, or anew."""
         self._since = self._loop.time()
+
+    async def read(self, reply: Readable) -> bytes:
+        self.stir()
         data = await reply.read()
         self._since = None
         return data
@@ -15296,7 +15258,6 @@ class Exchange:
         self.likely = 0  # about how many tokens were sent, and how many came back
         self.heard = 0
         self.waiting: list[tuple[Lane, asyncio.Timeout]] = []  # attempts that have not answered
-        self.abandoned = False
         self.trace = Trace()
         self.task = asyncio.current_task()
         self.downstream: Downstream | None = None
@@ -15470,8 +15431,7 @@ class Exchange:
         """Give up the attempts that nothing came of yet; False if there is none."""
         for _, clock in self.waiting:
             clock.reschedule(asyncio.get_running_loop().time())
-        self.abandoned = bool(self.waiting)
-        return self.abandoned
+        return bool(self.waiting)
 
     def glance(self, now: float) -> JSON:
         """What there is to see of it while it runs; times in milliseconds."""
@@ -15670,12 +15630,17 @@ def patience(exchange: Exchange) -> float:
 
 
 async def _first_of(tasks: Iterable[asyncio.Task[Answer | None]]) -> Answer | None:
-    """The first that has an answer; None if none has."""
-    waiting = set(tasks)
+    """The first that has an answer; None if none has.  What one raises is heard at the end: the
+    request cannot be said in this one's dialect, the other may answer all the same."""
+    waiting, faults = set(tasks), list[BaseException]()
     while waiting:
         done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-        if answer := next(filter(None, (task.result() for task in done)), None):
+        faults += filter(None, (task.exception() for task in done))
+        fine = (task.result() for task in done if not task.exception())
+        if answer := next(filter(None, fine), None):
             return answer
+    for fault in faults:
+        raise fault
     return None
 
 
@@ -15969,50 +15934,69 @@ class Relay:
 
     async def attempt(self, exchange: Exchange, lane: Lane, strip: bool) -> Answer:
         """One lane.  It counts as answered once its first meaningful event is in."""
-        began, provider, moment = time.monotonic(), lane.target.provider, time.time()
-        flight = self.balance.began(lane, exchange.route)
-        deadline = asyncio.get_running_loop().time() + provider.attempt_total
-        outcome, status = "cancelled", 0
-        exchange.trace.attempt(lane, exchange.operation)
-        with self.health.attempting(lane, moment):
-            try:
-                async with asyncio.timeout_at(deadline) as clock:
-                    exchange.waiting.append((lane, clock))
-                    answer = await self._first_event(exchange, lane, strip)
-                answer.deadline, answer.flight = deadline, flight
-                outcome, status = "ok", answer.reply.status
-                exchange.first = exchange.first or time.monotonic()
-                identity, now = exchange.identity, time.time()
-                exchange.sticky = self.health.succeeded(lane, identity, now, moment)
-                if exchange.peek.stream:  # a whole answer's time says more of its length
-                    self.balance.answered(lane, time.monotonic() - began, now)
-                return answer
-            except (TimeoutError, UpstreamError) as error:
-                if not isinstance(error, UpstreamError):
-                    message = f"no answer within {provider.attempt_total:g} s"
-                    message = "was given up by hand" if exchange.abandoned else message
-                    exchange.abandoned = False
-                    error = UpstreamError("timeout", message)
-                outcome, status, error.at = error.failure.name, error.upstream_status, time.time()
-                self.health.failed(lane, error, error.at, moment, exchange.identity)
-                raise error from None
-            finally:
-                seconds = time.monotonic() - began
-                if outcome != "ok":
-                    flight.end()
-                if outcome == "cancelled" and exchange.first is not None:
-                    outcome = "outrun"  # by the one that was asked beside it
-                    self.balance.answered(lane, seconds, time.time())
-                exchange.waiting = [wait for wait in exchange.waiting if wait[0] is not lane]
-                if outcome != "ok":
-                    exchange.trace.attempted(
-                        lane, error__type=outcome, http__response__status_code=status or None
-                    )
-                exchange.tried.append(Tried(lane, outcome, status, seconds))
-
-    async def _first_event(self, exchange: Exchange, lane: Lane, strip: bool) -> Answer:
-        outgoing = exchange.prepare(lane, strip)
+        outgoing = exchange.prepare(lane, strip)  # first: what cannot be said is no attempt
         exchange.went(lane, outgoing.note, outgoing.dropped)
+        exchange.trace.attempt(lane, exchange.operation)
+        began, moment = time.monotonic(), time.time()
+        flight = self.balance.began(lane, exchange.route)
+        outcome, status = "cancelled", 0
+        try:
+            with self.health.attempting(lane, moment):
+                answer = await self._judged(exchange, lane, outgoing, moment)
+            answer.flight = flight
+            outcome, status = "ok", answer.reply.status
+            exchange.first = exchange.first or time.monotonic()
+            if exchange.peek.stream:  # a whole answer's time says more of its length
+                self.balance.answered(lane, time.monotonic() - began, time.time())
+            return answer
+        except UpstreamError as error:
+            outcome, status = error.failure.name, error.upstream_status
+            raise
+        finally:
+            seconds = time.monotonic() - began
+            if outcome != "ok":
+                flight.end()
+            if outcome == "cancelled" and exchange.first is not None:
+                outcome = "outrun"  # by the one that was asked beside it
+                self.balance.answered(lane, seconds, time.time())
+            if outcome != "ok":
+                exchange.trace.attempted(
+                    lane, error__type=outcome, http__response__status_code=status or None
+                )
+            exchange.tried.append(Tried(lane, outcome, status, seconds))
+
+    async def _judged(
+        self, exchange: Exchange, lane: Lane, outgoing: Outgoing, moment: float
+    ) -> Answer:
+        """The beginning of an answer, and what health learns of it; `moment`: when this began."""
+        try:
+            answer = await self._timed(exchange, lane, outgoing)
+        except UpstreamError as error:
+            error.at = time.time()
+            self.health.failed(lane, error, error.at, moment, exchange.identity)
+            raise
+        now = time.time()
+        exchange.sticky = self.health.succeeded(lane, exchange.identity, now, moment)
+        return answer
+
+    async def _timed(self, exchange: Exchange, lane: Lane, outgoing: Outgoing) -> Answer:
+        """The beginning of an answer, within the attempt's time; a hand may shorten that."""
+        loop, total = asyncio.get_running_loop(), lane.target.provider.attempt_total
+        deadline = loop.time() + total
+        try:
+            async with asyncio.timeout_at(deadline) as clock:
+                exchange.waiting.append((lane, clock))
+                answer = await self._first_event(exchange, lane, outgoing)
+        except TimeoutError:
+            by_hand = loop.time() < deadline
+            message = "was given up by hand" if by_hand else f"no answer within {total:g} s"
+            raise UpstreamError("timeout", message) from None
+        finally:
+            exchange.waiting = [wait for wait in exchange.waiting if wait[0] is not lane]
+        answer.deadline = deadline
+        return answer
+
+    async def _first_event(self, exchange: Exchange, lane: Lane, outgoing: Outgoing) -> Answer:
         limits = lane.target.provider.timeouts
         wait = limits.first_event if outgoing.stream and exchange.peek.stream else None
         try:
@@ -16512,6 +16496,35 @@ class Upload:
         return block
 
 
+class Sending:
+    """A body on its way to a provider.
+
+    While it moves, the provider owes no answer.  What is wrong with it is the client's fault,
+    although all that is seen of that is a connection to the provider that breaks.
+    """
+
+    def __init__(self, body: bytes | AsyncIterator[bytes] | None) -> None:
+        self.body = body
+        self.fault: RelayError | None = None
+
+    def blocks(self, patience: Patience) -> bytes | AsyncIterator[bytes] | None:
+        patience.stir()
+        whole = self.body is None or isinstance(self.body, bytes)
+        return self.body if whole else self._flow(cast(AsyncIterator[bytes], self.body), patience)
+
+    async def _flow(self, body: AsyncIterator[bytes], patience: Patience) -> AsyncIterator[bytes]:
+        try:
+            async for block in body:
+                patience.stir()
+                yield block
+        except RelayError as error:
+            self.fault = error
+            raise
+        except (web.RequestPayloadError, ValueError) as error:
+            self.fault = BadRequest(f"the body cannot be read: {error}")
+            raise self.fault from error
+
+
 class Forwarding:
     """Serves what no dialect covers."""
 
@@ -16564,32 +16577,39 @@ class Forwarding:
     async def _attempt(
         self, exchange: Exchange, lane: Lane, path: str, upload: Upload
     ) -> web.StreamResponse:
-        began, moment = time.monotonic(), time.time()
-        exchange.lane = lane
+        exchange.lane, sending = lane, Sending(upload.outgoing(lane.target.model))
+        same = upload.body is not None and sending.body == upload.body.raw
+        exchange.note = "verbatim" if same else "edited"
+        name = urllib.parse.quote(lane.target.model, safe="")
+        url = lane.endpoint.beside(path).replace("{model}", name)
+        flight = self.relay.balance.began(lane, exchange.route)
+        try:
+            reply = await self._replied(exchange, lane, url, sending)
+            return await self._passed(exchange, lane, reply, sending)
+        finally:
+            flight.end()
+
+    async def _replied(self, exchange: Exchange, lane: Lane, url: str, sending: Sending) -> Reply:
+        """The head of a good answer, and what health has to know of it."""
+        began, moment, health = time.monotonic(), time.time(), self.relay.health
         outcome, status = "cancelled", 0
-        with self.relay.health.attempting(lane, moment):
+        with health.attempting(lane, moment):
             try:
-                reply = await self._replied(exchange, lane, path, upload)
+                reply = await self._good(exchange, lane, url, sending)
                 outcome, status = "ok", reply.status
-                self.relay.health.succeeded(lane, "", time.time(), moment)
+                health.succeeded(lane, "", time.time(), moment)
+                return reply
             except UpstreamError as error:
                 outcome, status, error.at = error.failure.name, error.upstream_status, time.time()
-                self.relay.health.failed(lane, error, error.at, moment)
+                health.failed(lane, error, error.at, moment)
                 raise
             finally:
                 seconds = time.monotonic() - began
                 exchange.tried.append(Tried(lane, outcome, status, seconds))
-        return await self._passed(exchange, lane, reply)
 
-    async def _replied(self, exchange: Exchange, lane: Lane, path: str, upload: Upload) -> Reply:
+    async def _good(self, exchange: Exchange, lane: Lane, url: str, sending: Sending) -> Reply:
         """The head of a good answer; UpstreamError if the provider says no."""
-        body = upload.outgoing(lane.target.model)
-        same = isinstance(body, bytes) and upload.body and body == upload.body.raw
-        exchange.note = "verbatim" if same else "edited"
-        url = lane.endpoint.beside(path).replace(
-            "{model}", urllib.parse.quote(lane.target.model, safe="")
-        )
-        reply = await self._sent(exchange, lane, url, body)
+        reply = await self._sent(exchange, lane, url, sending)
         if 200 <= reply.status < 300:
             return reply
         try:
@@ -16610,40 +16630,52 @@ class Forwarding:
             raise NotFound(f"no provider is called {name!r}; there are {', '.join(plan.providers)}")
         exchange.identity = f"{exchange.caller.name}\0{provider.name}"
         exchange.route = Route(name, "addressed directly", ((Target(provider, ""),),))
-        lanes = list(self.relay.lanes(exchange))
-        lane = next((lane for lane, mark in lanes if not mark), lanes[0][0])
+        lane = self._any(exchange)
         if lane.endpoint.demo:
             raise NotFound("the demo provider has nothing below /p/")
         exchange.lane, exchange.note = lane, "verbatim"
         await self.relay.reserve(exchange, 0, 0)
-        body = request.content.iter_any() if request.body_exists else None
+        sending = Sending(request.content.iter_any() if request.body_exists else None)
         await expected(request)
-        began = time.monotonic()
-        reply = await self._sent(exchange, lane, lane.endpoint.beside(f"/{path}"), body)
-        exchange.tried.append(Tried(lane, "ok", reply.status, time.monotonic() - began))
-        return await self._passed(exchange, lane, reply)
+        began, flight = time.monotonic(), self.relay.balance.began(lane, exchange.route)
+        try:
+            url = lane.endpoint.beside(f"/{path}")
+            reply = await self._sent(exchange, lane, url, sending)
+            exchange.tried.append(Tried(lane, "ok", reply.status, time.monotonic() - began))
+            return await self._passed(exchange, lane, reply, sending)
+        finally:
+            flight.end()
 
-    async def _sent(
-        self, exchange: Exchange, lane: Lane, url: str, body: bytes | AsyncIterator[bytes] | None
-    ) -> Reply:
+    def _any(self, exchange: Exchange) -> Lane:
+        """The first way that is free; else the first of all, unless it was closed by hand."""
+        lanes = list(self.relay.lanes(exchange))
+        lane, mark = next(((lane, mark) for lane, mark in lanes if not mark), lanes[0])
+        if mark and mark.failure == "disabled":
+            raise concluded([], [(lane, mark)], time.time())
+        return lane
+
+    async def _sent(self, exchange: Exchange, lane: Lane, url: str, sending: Sending) -> Reply:
         """The request as the client wrote it, with the provider's credential for relay's."""
         request, limits = exchange.request, lane.target.provider.timeouts
         headers = request_headers(request.headers, stream=False, same=True)
         del headers["content-type"]
         kept = ["Content-Type", "Accept-Encoding"]
-        kept += [] if isinstance(body, bytes) else ["Content-Encoding"]  # what was read is plain
+        read = isinstance(sending.body, bytes)  # and so it is plain
+        kept += [] if read else ["Content-Encoding"]
         headers |= {name.lower(): request.headers[name] for name in kept if name in request.headers}
         url = with_query(url, request.raw_path.partition("?")[2], {"key"})
         url, headers = authorized(lane, url, headers)
+        send, proxy = self.relay.upstream.send, lane.endpoint.proxy
         try:
-            async with asyncio.timeout(limits.idle):
-                proxy = lane.endpoint.proxy
-                send = self.relay.upstream.send
+            async with Patience(limits.idle, f"no answer within {limits.idle:g} s") as patience:
+                body = sending.blocks(patience)
                 return await send(request.method, url, headers, body, limits, proxy)
-        except TimeoutError:
-            raise UpstreamError("timeout", f"no answer within {limits.idle:g} s") from None
+        except UpstreamError as error:
+            raise sending.fault or error from None
 
-    async def _passed(self, exchange: Exchange, lane: Lane, reply: Reply) -> web.StreamResponse:
+    async def _passed(
+        self, exchange: Exchange, lane: Lane, reply: Reply, sending: Sending
+    ) -> web.StreamResponse:
         """The answer as it comes; a break closes the connection without an end."""
         exchange.status, exchange.first = reply.status, time.monotonic()
         headers = answer_headers(exchange, reply, verbatim=True)
@@ -16658,8 +16690,10 @@ class Forwarding:
             await response.write_eof()
             exchange.code = "OK"
         except UpstreamError as error:
-            exchange.code, exchange.error = termination(error), error.message
-            self.relay.health.failed(lane, error, time.time())
+            reason = sending.fault or error
+            exchange.code, exchange.error = termination(reason), reason.message
+            if reason is error:
+                self.relay.health.failed(lane, error, time.time())
             response.aborted = True
         finally:
             reply.close()
@@ -17491,9 +17525,10 @@ class Admin:
         """A provider left out until the next reload, or used again."""
         asked = Wire(await self._body(request))
         name, off = asked.need("provider", str), asked.want("disabled", bool)
-        if name.lower() not in self.relay.plan.providers:
+        provider = self.relay.plan.providers.get(name.lower())
+        if provider is None:
             raise NotFound(f"no provider is called {name!r}")
-        disabled = self.relay.health.disabled
+        name, disabled = provider.name, self.relay.health.disabled
         (disabled.discard if off is False else disabled.add)(name)
         said = "used again" if off is False else "left out until the next reload"
         self.relay.log.event("warning", f"provider {said}", provider=name)
@@ -18130,6 +18165,8 @@ class Server:
             self.relay.metrics.vitals.reloads.add(1, "refused")
             self.log.event("error", "reload failed, nothing changed", problems=problems)
             return
+        if plan.admin != self.relay.plan.admin:
+            self.admin.sessions.clear()
         self.relay.plan = plan
         forgotten = self.relay.health.keep(plan)
         self.log = self.relay.log = Log(plan.config.log, plan.zone, self.log.sink, self.log.feed)

@@ -303,3 +303,92 @@ async def test_a_websocket_is_answered_so_that_codex_falls_back_at_once(
     async with http.get(f"{server.url}/v1/responses", headers=headers) as response:
         error: JSON = json.loads(await response.read())["error"]
         assert (response.status, "POST /v1/responses" in error["message"]) == (426, True)
+
+
+# ---- Whose fault it is ---------------------------------------------------------------------
+
+FORM_HEAD = b'--B\r\nContent-Disposition: form-data; name="model"\r\n\r\nm\r\n'
+FAULTS = {
+    "too large": ([bytes(1 << 16)] * 20, 413),
+    "model twice": ([b"z\r\n", FORM_HEAD], 400),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+async def test_a_client_that_sends_what_it_must_not_harms_no_provider(
+    name: str, upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    """What is wrong shows only when the beginning is on its way already."""
+    blocks, status = FAULTS[name]
+
+    async def flow():  # type: ignore[no-untyped-def]
+        yield FORM_HEAD + b"--B\r\nx: y\r\n\r\n"
+        for block in blocks:
+            await asyncio.sleep(0.01)
+            yield block
+
+    made = config(f"{upstream.url}/a/v1", f"{upstream.url}/b/v1")
+    server = await relay(made | {"server": {"max_body": "1MB"}})
+    kind = {"Content-Type": "multipart/form-data; boundary=B"}
+    url = f"{server.url}/v1/audio/transcriptions"
+    async with http.post(url, data=flow(), headers=kind) as response:
+        assert response.status == status
+    line = await server.logged()
+    assert (line.code, [tried["outcome"] for tried in line.attempts]) == ("BR", ["cancelled"])
+    async with http.get(f"{server.url}/admin/health") as response:
+        assert (await response.json())["marks"] == []
+
+
+async def test_a_kept_connection_that_was_just_closed_is_not_the_providers_fault(
+    relay: Start, http: ClientSession
+) -> None:
+    """It says nothing of its idle timeout, and closes as the next request arrives."""
+    asked = list[int]()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for turn in (1, 2):
+            await reader.readuntil(b"\r\n\r\n")
+            asked.append(turn)
+            if turn == 1:
+                await reader.readuntil(b"}")
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+                await writer.drain()
+        writer.close()
+
+    provider = await asyncio.start_server(answer, "127.0.0.1", 0)
+    port = provider.sockets[0].getsockname()[1]
+    server = await relay(one(f"http://127.0.0.1:{port}/v1"))
+    async with provider:
+        for _ in range(2):
+            url = f"{server.url}/v1/embeddings"
+            async with http.post(url, json={"model": "m", "input": ""}) as response:
+                assert response.status == 200
+    assert asked == [1, 2, 1]
+
+
+async def test_turns_are_taken_here_too(
+    upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    made = config(f"{upstream.url}/a/v1", f"{upstream.url}/b/v1")
+    rule = {"balance": "round_robin", "to": list(made["providers"])}
+    upstream.script(whole(VECTORS))
+    server = await relay(made | {"routing_rules": {"m": rule}})
+    for _ in range(4):
+        async with http.post(f"{server.url}/v1/embeddings", json={"model": "m"}) as response:
+            assert response.status == 200
+    assert [seen.path[:3] for seen in upstream.requests] == ["/a/", "/b/", "/a/", "/b/"]
+    async with http.get(f"{server.url}/admin/status") as response:
+        assert (await response.json())["busy"] == {}
+
+
+async def test_p_leads_to_nobody_who_is_left_out_by_hand(
+    upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    admin = {"x-api-key": f"{CLIENT_KEY}-of-admin"}
+    server = await relay(one(upstream) | {"admin_key": admin["x-api-key"]})
+    out = {"provider": "FIRST", "disabled": True}
+    async with http.post(f"{server.url}/admin/disable", json=out, headers=admin) as response:
+        assert (await response.json())["disabled"] == ["first"]
+    async with http.get(f"{server.url}/p/first/files") as response:
+        assert response.status == 503
+    assert upstream.requests == []

@@ -339,3 +339,39 @@ async def eventually_all(first: FakeUpstream, second: FakeUpstream, count: int) 
         return len(first.requests) + len(second.requests) == count
 
     await eventually(arrived, 5, 0.02)
+
+
+# ---- What cannot be said in a target's dialect ---------------------------------------------
+
+# passes through as it is; in another dialect's words it cannot be said
+ODD = {"role": "user", "content": [{"type": "text", "text": 7}]}
+
+
+def mixed(first: FakeUpstream, second: FakeUpstream, **rule: JSON) -> JSON:
+    """The first speaks the client's dialect, the second another."""
+    made = ruled(first, second, **rule)
+    made["providers"]["second"]["api_format"] = "anthropic"
+    return made
+
+
+async def test_a_hedge_that_cannot_be_said_leaves_the_first_alone(
+    upstreams: Upstreams, relay: Start, http: ClientSession
+) -> None:
+    first, second = await upstreams(2)
+    first.script(chat_stream(text=TEXT).but(delay=1))
+    server = await relay(mixed(first, second, hedge_after="50ms"))
+    reply = await ask(http, server, stream=True, messages=[ODD])
+    assert (reply.status, reply.said.text) == (200, "".join(TEXT))
+    assert second.requests == []
+
+
+async def test_what_never_left_is_not_charged(
+    upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    made = ruled(upstream)
+    made["providers"]["first"]["api_format"] = "anthropic"
+    server = await relay(made)
+    reply = await ask(http, server, messages=[ODD])
+    assert reply.status == 400
+    line = await record(server)
+    assert (line["attempts"], line["estimated"], upstream.requests) == ([], False, [])
