@@ -88,6 +88,19 @@ async def test_a_session_looks_and_only_its_page_acts(
     assert (await post(http, server, "reload", {}, **own))[0] == 401
 
 
+async def test_another_admin_key_ends_the_sessions_of_the_one_before(
+    upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    server = await relay(one(upstream) | {"admin_key": ADMIN})
+    async with http.post(f"{server.url}/admin/login", json={"key": ADMIN}) as response:
+        cookie = response.headers["Set-Cookie"].partition(";")[0]
+    for key, status in ((ADMIN, 200), (f"{ADMIN}-2", 401)):
+        server.write(one(upstream) | {"admin_key": key})
+        await server.hup()
+        async with http.get(f"{server.url}/admin/status", headers={"Cookie": cookie}) as response:
+            assert response.status == status
+
+
 async def test_a_sixth_wrong_key_in_a_minute_has_to_wait(
     upstream: FakeUpstream, relay: Start, http: ClientSession
 ) -> None:
