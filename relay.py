@@ -15864,16 +15864,23 @@ class Relay:
         route = exchange.route
         if route.hedge_after == math.inf or exchange.hedged or not exchange.peek.stream:
             return await self._tried(exchange, lane, failures)
-        tasks, answer = [asyncio.create_task(self._tried(exchange, lane, failures))], None
-        try:
-            await asyncio.wait(tasks, timeout=route.hedge_after)
-            if not tasks[0].done() and (other := next(others, None)):
-                exchange.hedged = True
-                tasks.append(asyncio.create_task(self._tried(exchange, other, failures)))
-            answer = await _first_of(tasks)
-            return answer
-        finally:
-            await _call_off(tasks, answer)
+        with contextlib.ExitStack() as probes:
+
+            def begun(lane: Lane) -> asyncio.Task[Answer | None]:
+                # the task begins in a moment, in which nobody else may take this for untried
+                probes.enter_context(self.health.attempting(lane, time.time()))
+                return asyncio.create_task(self._tried(exchange, lane, failures))
+
+            tasks, answer = [begun(lane)], None
+            try:
+                await asyncio.wait(tasks, timeout=route.hedge_after)
+                if not tasks[0].done() and (other := next(others, None)):
+                    exchange.hedged = True
+                    tasks.append(begun(other))
+                answer = await _first_of(tasks)
+                return answer
+            finally:
+                await _call_off(tasks, answer)
 
     async def _tried(
         self, exchange: Exchange, lane: Lane, failures: list[tuple[Lane, UpstreamError]]

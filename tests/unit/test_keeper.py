@@ -33,7 +33,7 @@ class SharedStore(relay.MemoryStore):
 
 def keeper_of(store: relay.Store, limits: relay.Limits) -> relay.Keeper:
     notebook = relay.Notebook(relay.Health())
-    return relay.Keeper(store, relay.Ledger(), limits, notebook, lambda: [], lambda *said: None)
+    return relay.Keeper(store, relay.Ledger(), limits, notebook, list, lambda *said: None)
 
 
 async def test_who_left_before_being_asked_about_is_not_asked_about() -> None:

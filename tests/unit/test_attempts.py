@@ -1,0 +1,72 @@
+"""A request's way through relay, where what matters is the order of single steps."""
+
+import asyncio
+
+import pytest
+from aiohttp.test_utils import make_mocked_request
+from unit.configs import plan_of
+
+import relay
+
+CONFIG = """
+providers:
+  a: {api_format: openai, endpoint: "http://a.example/v1", api_key: k}
+  b: {api_format: openai, endpoint: "http://b.example/v1", api_key: k}
+routing_rules: {m: {to: [a, b], hedge_after: 30s}}
+"""
+
+
+class Silent(relay.Upstream):
+    """Providers that never say a word."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    async def post(self, outgoing: relay.Outgoing, timeouts: relay.TimeoutConfig) -> relay.Reply:
+        self.asked.append(outgoing.url.split("/")[2])
+        return await asyncio.get_running_loop().create_future()
+
+
+def relay_of(plan: relay.Plan, upstream: relay.Upstream) -> relay.Relay:
+    log = relay.Log(plan.config.log, plan.zone, relay.Sink(None))
+    return relay.Relay(plan, upstream, log, 10.0, relay.MemoryStore())
+
+
+def exchange_of(plan: relay.Plan) -> relay.Exchange:
+    request = make_mocked_request("POST", "/v1/chat/completions")
+    exchange = relay.Exchange(plan, request, relay.CHAT)
+    exchange.body = relay.Body(b'{"model": "m", "stream": true, "messages": []}')
+    exchange.peek = relay.Peek("m", True)
+    exchange.route = relay.permitted("m", exchange.caller, plan)
+    return exchange
+
+
+async def test_of_requests_that_come_at_once_one_is_the_probe() -> None:
+    """Also where the rule hedges, and an attempt is a task that begins a moment later."""
+    plan, upstream = plan_of(CONFIG), Silent()
+    served = relay_of(plan, upstream)
+    first = exchange_of(plan)
+    lane, _ = next(served.lanes(first))
+    served.health.failed(lane, relay.UpstreamError("rate_limited", "slow down"), now=0.0)
+    tasks = [asyncio.create_task(served.attempts(each)) for each in (first, exchange_of(plan))]
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert upstream.asked == ["a.example", "b.example"]
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+    assert served.balance.busy == {}
+    assert not any(mark.probing for mark in served.health.marks.values())
+
+
+async def test_the_permit_comes_back_whatever_fails_after_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    plan = plan_of(CONFIG)
+    served, exchange = relay_of(plan, Silent()), exchange_of(plan)
+    exchange.caller = relay.Caller("alice", limits=relay.LimitConfig(concurrent=1))
+    await served.reserve(exchange, 1, 1)
+    monkeypatch.setattr(served, "metrics", None)
+    with pytest.raises(AttributeError):
+        served.settle(exchange)
+    await served.reserve(exchange, 1, 1)
