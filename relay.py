@@ -18172,8 +18172,6 @@ class Server:
             self.relay.metrics.vitals.reloads.add(1, "refused")
             self.log.event("error", "reload failed, nothing changed", problems=problems)
             return
-        if plan.admin != self.relay.plan.admin:
-            self.admin.sessions.clear()
         self.relay.plan = plan
         forgotten = self.relay.health.keep(plan)
         self.log = self.relay.log = Log(plan.config.log, plan.zone, self.log.sink, self.log.feed)
