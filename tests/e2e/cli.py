@@ -123,6 +123,12 @@ CLIENTS["qwen-gemini"] = replace(
 )
 
 
+def asking_for(model: str, client: Client) -> Client:
+    """The same client, asking for another model: Codex offers other tools by the name."""
+    files = {name: text.replace(MODEL, model) for name, text in client.files.items()}
+    return replace(client, files=files)
+
+
 async def run(client: Client, program: Path, url: str, home: Path) -> Ended:
     """One run, in a home and with an environment that hold nothing but what it needs."""
 
