@@ -45,6 +45,36 @@ def shows_secret(reply: Reply) -> bool:
 # ---- Keys that open ------------------------------------------------------------------------
 
 
+GOOGLE_SAYS: JSON = {
+    "contents": [{"role": "user", "parts": [{"text": "Hi."}]}],
+    "system_instruction": {"parts": [{"text": "Be brief."}]},
+    "generation_config": {"max_output_tokens": 500, "stop_sequences": ["x"]},
+}
+
+
+@pytest.mark.parametrize("version", ["v1", "v1beta"])
+async def test_google_s_clients_say_their_key_in_any_way(
+    upstream: FakeUpstream, relay: Start, http: ClientSession, version: str
+) -> None:
+    """Checklist 34: header, query or bearer, and fields in snake case."""
+    server = await relay(guarded(upstream))
+    carriers = {**CARRIERS, "query": {}}
+
+    async def opens(name: str, headers: dict[str, str]) -> None:
+        query = {"key": CLIENT_KEY} if name == "query" else {}
+        url = f"{server.url}/{version}/models/m:generateContent"
+        async with http.post(url, json=GOOGLE_SAYS, headers=headers, params=query) as response:
+            assert response.status == 200, await response.read()
+            answer = await response.json()
+        assert answer["candidates"][0]["content"]["parts"][0]["text"] == TEXT
+
+    await each(carriers, opens)
+    for seen in upstream.requests:
+        assert seen.json["messages"][0] == {"role": "system", "content": "Be brief."}
+        assert (seen.json["max_tokens"], seen.json["stop"]) == (500, ["x"])
+        assert CLIENT_KEY not in seen.query + str(seen.headers)
+
+
 async def test_a_key_is_taken_from_any_header_on_any_route(
     upstream: FakeUpstream, relay: Start, http: ClientSession
 ) -> None:

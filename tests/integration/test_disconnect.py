@@ -31,6 +31,7 @@ async def left(seen: Seen) -> None:
 async def test_gone_in_the_middle_of_a_stream(
     client: str, provider: str, upstream: FakeUpstream, relay: Start
 ) -> None:
+    """Checklist 52."""
     answer = DIALECTS[provider].stream(text="One two three.")
     upstream.script(stream(answer.chunks[:-3], never_ends=True))
     server = await relay(config(upstream, dialect=provider))

@@ -54,6 +54,7 @@ def renamed(body: bytes, name: bytes = b'"n"') -> bytes:
 async def test_a_request_goes_out_as_it_came(
     dialect: str, upstream: FakeUpstream, relay: Start, http: ClientSession
 ) -> None:
+    """Checklist 60, with test_a_stream_arrives_as_it_was_sent."""
     server = await relay(config(upstream, dialect=dialect))
     reply = await ask(http, server, dialect, raw=ODD)
     assert reply.status == 200

@@ -186,6 +186,7 @@ def is_keepalive(event: Event) -> bool:
 async def test_silence_between_words_is_filled_in_the_client_s_dialect(
     client: str, provider: str, upstream: FakeUpstream, relay: Start
 ) -> None:
+    """Checklist 51; test_a_stall_is_an_error_although_keep_alives_were_sent is its end."""
     answer, go = DIALECTS[provider].stream(text=WORDS), asyncio.Event()
     upstream.script(answer.but(hold={index_of(answer, "three"): go}))
     server = await relay(config(upstream, dialect=provider), env=KEEPALIVE)

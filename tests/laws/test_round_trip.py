@@ -74,6 +74,7 @@ def test_the_stream_of_an_answer_says_what_the_answer_says(
 @dialects
 @given(request=requests())
 def test_a_request_comes_back(dialect: relay.Dialect, request: relay.Request) -> None:
+    """Checklist 63, with the laws on answers above."""
     request = sayable(request, dialect)
     unsaid = {name: () for name in UNSAID.get(dialect.name, ()) if getattr(request, name)}
     again, dropped = retold(request, dialect)

@@ -288,6 +288,7 @@ def named(turn: int, calls: int) -> list[str]:
 def test_a_session_that_changes_its_maker_goes_on(
     client: relay.Dialect, first: relay.Dialect, data: st.DataObject
 ) -> None:
+    """Checklist 64, for every maker and every client."""
     plays = CLIENTS[client.name]
     turns, past = [plays.asks("Look.")], Past()
     for number, step in enumerate(data.draw(sessions(client, first))):

@@ -1,7 +1,8 @@
 """The checklist of PROTOCOLS.md 4, as far as it concerns Anthropic and Chat; by its numbers.
 
-Gemini's halves of a case stand in test_gemini.py, named by the same numbers.  60, 63 and 64
-are laws (tests/laws) and integration tests; 51 and 52 need sockets.
+The halves of a case that concern Responses stand in test_checklist_responses.py and
+test_responses.py, Gemini's in test_gemini.py, named by the same numbers.  63 and 64 are laws
+(tests/laws); 51, 52 and 60 need sockets (tests/integration).
 """
 
 from __future__ import annotations
@@ -953,3 +954,11 @@ def test_the_checklist_is_whole() -> None:
     wanted = {*range(1, 17), *range(20, 28), *range(35, 44), 48, 49, 50, 53, 54, 55, 58, 59, 61, 62}
     named = re.findall(r"^def test_checklist_(\d\d)_", Path(__file__).read_text(), re.MULTILINE)
     assert set(map(int, named)) == wanted
+
+
+def test_every_case_of_the_checklist_has_its_test() -> None:
+    """By the name of a test, or at the beginning of what it says of itself."""
+    named = r"def test_checklist_(\d\d)_|\"\"\"Checklist (\d+)"
+    files = Path(__file__).parents[1].rglob("test_*.py")
+    found = [match for file in files for match in re.findall(named, file.read_text())]
+    assert {int(one or other) for one, other in found} == {*range(1, 65)}

@@ -229,6 +229,7 @@ def test_controls_are_read() -> None:
 
 
 def test_snake_case_says_the_same() -> None:
+    """Checklist 34, with test_google_s_clients_say_their_key_in_any_way."""
     schema = {"type": "object", "properties": {"file_path": {"type": "string"}}}
     request = parsed(
         turn({"function_call": {"name": "read", "args": {"file_path": "a"}}}, role="model"),

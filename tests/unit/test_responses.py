@@ -567,6 +567,7 @@ def item_of(out: Sequence[relay.JSON]) -> relay.JSON:
 
 
 def test_a_namespaced_call_comes_back_with_its_namespace() -> None:
+    """Checklist 47."""
     call = {"type": "function_call", "call_id": "call_1", "name": "read", "arguments": "{}"}
     assert item_of(called("agents__read", "{}")) == call | {"namespace": "agents"}
     assert item_of(called("mcp__docs__read", "{}")) == call | {"namespace": "mcp__docs__"}
@@ -598,6 +599,7 @@ PATCH = '*** Begin Patch\n+\t"\\é\U0001f680\u2028\x7f/\n*** End Patch'
 def test_a_freeform_call_is_unwrapped_however_it_is_cut(
     cuts: list[int], escaped: bool, every: bool
 ) -> None:
+    """Checklist 46."""
     wrapped = json.dumps({"input": PATCH}, ensure_ascii=escaped)
     at = range(len(wrapped)) if every else sorted(cuts)
     pieces = [wrapped[a:b] for a, b in itertools.pairwise([0, *at, len(wrapped)])]
@@ -738,6 +740,7 @@ def test_elsewhere_the_model_is_asked_for_a_summary(variant: str) -> None:
 
 
 def test_a_summary_comes_as_one_item_and_is_read_back() -> None:
+    """Checklist 32."""
     stream = chat_stream({"reasoning_content": "Hm."}, "We did ", "this.", finish="stop")
     out = events(through(C, R, stream, variant="trigger"))
     (item,) = [e["item"] for e in out if e["type"] == "response.output_item.done"]
