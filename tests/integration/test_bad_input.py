@@ -333,7 +333,7 @@ async def test_a_wrong_method_is_told(
     client: str, upstream: FakeUpstream, relay: Start, http: ClientSession
 ) -> None:
     server = await relay(config(upstream))
-    async with http.get(server.url + DIALECTS[client].path) as response:
+    async with http.delete(server.url + DIALECTS[client].path) as response:
         assert response.status in (404, 405)
         assert "GET" in (await response.json())["error"]["message"]
 

@@ -90,7 +90,7 @@ async def test_endpoints_may_be_given_per_dialect(
     endpoint = {"openai": f"{upstream.url}/chat/v1", "anthropic": f"{upstream.url}/claude"}
     first = {"endpoint": endpoint, "api_key": UPSTREAM_KEY}
     server = await relay({"providers": {"first": first}})
-    for client in DIALECTS:
+    for client in endpoint:
         assert (await ask(http, server, client)).headers["x-relay-body"] == "verbatim"
     paths = {seen.path for seen in upstream.requests}
     assert paths == {"/chat/v1/chat/completions", "/claude/v1/messages"}
