@@ -18634,9 +18634,10 @@ async def launch(
 ) -> int:
     """Run a tool to its end; its exit status, 128 and the number if a signal ended it."""
     early: list[signal.Signals] = []  # came before there was a child to pass them on to
+    heed: Callable[[signal.Signals], None] = early.append
     loop = asyncio.get_running_loop()
-    for number in _PASSED_ON:
-        loop.add_signal_handler(number, early.append, number)
+    for number in _PASSED_ON:  # once: a handler that is replaced may still be due to run
+        loop.add_signal_handler(number, lambda signal_number: heed(signal_number), number)
     with _private(setup.file, env) as given:
         try:
             child = await asyncio.create_subprocess_exec(
@@ -18645,10 +18646,9 @@ async def launch(
         except OSError as error:
             print(f"relay: {command[0]}: {error.strerror}{hint}", file=sys.stderr)
             return 127 if isinstance(error, FileNotFoundError) else 126
-        for number in _PASSED_ON:
-            loop.add_signal_handler(number, _pass_on, child, number)
+        heed = functools.partial(_pass_on, child)
         for number in early:
-            _pass_on(child, number)
+            heed(number)
         status = await child.wait()
     return status if status >= 0 else 128 - status
 
