@@ -335,7 +335,7 @@ async def test_a_wrong_method_is_told(
     server = await relay(config(upstream))
     async with http.delete(server.url + DIALECTS[client].path) as response:
         assert response.status in (404, 405)
-        assert "GET" in (await response.json())["error"]["message"]
+        assert "DELETE" in (await response.json())["error"]["message"]
 
 
 POST = b"POST /v1/messages HTTP/1.1\r\nhost: localhost\r\n"
