@@ -15,8 +15,8 @@ A request goes
               (who)    (where)  (failover)               (bytes) (usage, log)
 
 The rule of this file: code refers only to what stands above it.  First come values
-(sections 1-20: pure; no await, no clock, no socket), then memory (21-30: synchronous, told
-the time), then I/O (31-56).  To follow one request start at `Relay.handle` and read upward.
+(sections 1-21: pure; no await, no clock, no socket), then memory (22-31: synchronous, told
+the time), then I/O (32-59).  To follow one request start at `Relay.handle` and read upward.
 
 Contents
      1. Errors                what can go wrong, and what it means
@@ -39,42 +39,45 @@ Contents
     18. Plan                  a configuration compiled to answer "where may this go?"
     19. Clients               what a coding tool must be told
     20. Import                another relay's file as a configuration of this one
-    21. Stickiness            which credential a conversation had last
-    22. Health                who is cooling down, why, until when
-    23. Balance               which of several equals goes first
-    24. Ledger                what was used, by the hour and by the day
-    25. Limits                who may ask now: rates, concurrency, budgets
-    26. Cache ledger          why a prompt cache was missed
-    27. Notes                 what relays tell one another of health
-    28. Verdict               what a client is told when nothing worked
-    29. Metrics               what is counted, in Prometheus's words
-    30. Feed                  what happens, for whoever watches
-    31. Log                   one line per request
-    32. State                 where usage and budgets outlive the process
-    33. SQLite                the store in a file
-    34. Redis                 the store that many machines share
-    35. Keeper                memory and the store kept in step
-    36. Connections           HTTP/1.1 to providers, lean
-    37. Upstream              one HTTP exchange with a provider
-    38. Demo                  the embedded provider
-    39. Client                who asks; the body read, the answer written
-    40. Telemetry             spans and metrics for an OpenTelemetry collector
-    41. Exchange              one request and how it goes out
-    42. Relay                 from accept to settle
-    43. Forwarding            what is passed on unread: embeddings, images, audio, /p/
-    44. Page                  the dashboard
-    45. Source                where a configuration comes from
-    46. Admin                 what relay knows of itself, and what can be done to it
-    47. Operations            which path is whose; probes, lists, status
-    48. Service manager       what systemd and relay tell one another
-    49. Server                sockets, signals, reload, drain
-    50. Units                 what systemd has to know to run it
-    51. Grafana               a dashboard of the metrics
-    52. Console               a running relay, asked by a command
-    53. Launch                a tool as relay's child
-    54. Trial                 whether the providers there are answer as they should
-    55. Watch                 the log and what runs, in a terminal
-    56. Command line          the commands as a table
+    21. Records               what the flight recorder keeps, and how it is written
+    22. Stickiness            which credential a conversation had last
+    23. Health                who is cooling down, why, until when
+    24. Balance               which of several equals goes first
+    25. Ledger                what was used, by the hour and by the day
+    26. Limits                who may ask now: rates, concurrency, budgets
+    27. Cache ledger          why a prompt cache was missed
+    28. Notes                 what relays tell one another of health
+    29. Verdict               what a client is told when nothing worked
+    30. Metrics               what is counted, in Prometheus's words
+    31. Feed                  what happens, for whoever watches
+    32. Log                   one line per request
+    33. State                 where usage and budgets outlive the process
+    34. SQLite                the store in a file
+    35. Redis                 the store that many machines share
+    36. Keeper                memory and the store kept in step
+    37. Connections           HTTP/1.1 to providers, lean
+    38. Upstream              one HTTP exchange with a provider
+    39. Recorder              whole exchanges in a ring of files
+    40. Demo                  the embedded provider
+    41. Client                who asks; the body read, the answer written
+    42. Telemetry             spans and metrics for an OpenTelemetry collector
+    43. Exchange              one request and how it goes out
+    44. Relay                 from accept to settle
+    45. Forwarding            what is passed on unread: embeddings, images, audio, /p/
+    46. Page                  the dashboard
+    47. Source                where a configuration comes from
+    48. Admin                 what relay knows of itself, and what can be done to it
+    49. Operations            which path is whose; probes, lists, status
+    50. Service manager       what systemd and relay tell one another
+    51. Server                sockets, signals, reload, drain
+    52. Units                 what systemd has to know to run it
+    53. Grafana               a dashboard of the metrics
+    54. Console               a running relay, asked by a command
+    55. Launch                a tool as relay's child
+    56. Trial                 whether the providers there are answer as they should
+    57. Watch                 the log and what runs, in a terminal
+    58. Replay                a record listed, sent again, compared, exported
+    59. Command line          the commands as a table
 """
 
 from __future__ import annotations
@@ -83,6 +86,7 @@ import argparse
 import asyncio
 import base64
 import bisect
+import codecs
 import collections
 import concurrent.futures
 import contextlib
@@ -90,6 +94,8 @@ import ctypes
 import dataclasses
 import datetime
 import difflib
+import errno
+import fcntl
 import functools
 import gc
 import hashlib
@@ -112,6 +118,7 @@ import signal
 import socket
 import sqlite3
 import ssl
+import stat
 import subprocess
 import sys
 import tempfile
@@ -138,6 +145,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import (
     Any,
+    BinaryIO,
     ClassVar,
     Final,
     Literal,
@@ -155,6 +163,7 @@ import orjson
 import yaml
 import yarl
 from aiohttp import web
+from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http_exceptions import LineTooLong
 from aiohttp.web_protocol import RequestHandler
 from multidict import CIMultiDict, CIMultiDictProxy
@@ -8637,16 +8646,10 @@ def table(cls: type, name: str = "") -> Kind:
 
 def option(kind: Kind, doc: str, default: Any = None, *, required: bool = False) -> Any:
     """Declare a key: its kind, its sentence in the reference, its default."""
-    metadata = {"kind": kind, "doc": doc, "required": required, "later": False}
+    metadata = {"kind": kind, "doc": doc, "required": required}
     if isinstance(default, dict):
         return field(default_factory=dict, metadata=metadata)
     return field(default=default, metadata=metadata, repr="secret" not in kind.name)
-
-
-def later(doc: str) -> Any:
-    """A key of a coming version: known, and refused rather than ignored."""
-    metadata = {"kind": ANYTHING, "doc": doc, "required": False, "later": True}
-    return field(default=None, metadata=metadata)
 
 
 def _read_table(cls: Any, site: Site) -> Any:
@@ -8655,8 +8658,6 @@ def _read_table(cls: Any, site: Site) -> Any:
     for name, inner in pairs.items():
         if name not in known:
             site.reading.wrong(inner.path, f"unknown key{meant(name, known)}")
-        elif known[name].metadata["later"]:
-            site.reading.wrong(inner.path, "not supported yet")
         elif (value := known[name].metadata["kind"](inner)) is not None:
             values[known[name].name] = value
     for name, spec in known.items():
@@ -8731,6 +8732,12 @@ class LogConfig:
         word("text", "json"), "How to write; text on a terminal and json otherwise by default."
     )
     level: str = option(word("debug", "info", "warning", "error"), "What to write.", "info")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordConfig:
+    directory: str = option(TEXT, "Where; a relative one stands beside it.", "", required=True)
+    keep: int = option(SIZE, "How much of it: beyond that the oldest go.", 200 << 20)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -9016,7 +9023,9 @@ class Config:
         FLAG, "Refuse keys with budgets while Redis is down, rather than count alone.", False
     )
     log: LogConfig = option(table(LogConfig), "What is written, and how.", LogConfig())
-    record: None = later("The flight recorder.")
+    record: RecordConfig | None = option(
+        table(RecordConfig), "The flight recorder: whole exchanges in files; off by default."
+    )
     plugins: tuple[str, ...] = option(
         many(TEXT), "Python files that register presets and dialects; their code is run.", ()
     )
@@ -9070,6 +9079,7 @@ _TABLES: Final = (
     WhenConfig,
     RuleConfig,
     LogConfig,
+    RecordConfig,
     Config,
 )
 
@@ -9079,9 +9089,6 @@ def reference(cls: Any = Config, path: str = "") -> Iterator[tuple[str, str, str
     for spec in dataclasses.fields(cls):
         where = f"{path}.{_key_of(spec)}" if path else _key_of(spec)
         kind: Kind = spec.metadata["kind"]
-        if spec.metadata["later"]:
-            yield where, "", "", spec.metadata["doc"] + " Not supported yet."
-            continue
         default = "required" if spec.metadata["required"] else _default(spec)
         inner = next((c for c in _TABLES if _refers(kind.schema, c)), None)
         yield where, "mapping" if inner else kind.name, default, spec.metadata["doc"]
@@ -9116,7 +9123,7 @@ def json_schema() -> JSON:
 
 
 def _table_schema(cls: Any) -> JSON:
-    specs = [spec for spec in dataclasses.fields(cls) if not spec.metadata["later"]]
+    specs = dataclasses.fields(cls)
     required = [_key_of(spec) for spec in specs if spec.metadata["required"]]
     return {
         "type": "object",
@@ -10217,7 +10224,7 @@ def changes(old: Config, new: Config) -> list[str]:
 
 
 def _fields(old: Any, new: Any) -> str:
-    if not dataclasses.is_dataclass(old):
+    if not dataclasses.is_dataclass(old) or new is None:
         return ""
     names = [
         f.name for f in dataclasses.fields(old) if getattr(old, f.name) != getattr(new, f.name)
@@ -11254,13 +11261,315 @@ def _without_comments(text: str) -> str:
     return plain.replace("\t", " ")  # which YAML would not have between its words
 
 
+# ==== 21. Records =============================================================
+# What the flight recorder keeps of an exchange: a file of JSON lines in the order in which things
+# happened, to be read with any tool.  An exchange has legs, each a head and the bytes behind it:
+#
+#     request      what the client asked       attempt 1, 2, ...   what a provider was asked
+#     response     what the client was told    answer 1, 2, ...    what it said to that
+#
+#     kind record     version, id, time, and all that the log's line says
+#     kind head       of: which leg; at; method and path, or url, or status; headers
+#     kind data       of, at; text, or base64 where the bytes are no text
+#     kind end        cut: of each leg how many bytes there was no room for; a file without this
+#                     line is not whole
+#
+# `at` is in milliseconds since the request came.  A line of data is a block as it came, with two
+# exceptions: what was compressed is plain here, and a character or a secret that was torn between
+# two blocks stands whole in the first or in the second.  Secrets are known by their values, which
+# are those of the configuration and those that headers and queries carry by names like
+# `authorization`; in the place of each stands [secret].
+
+RECORD_VERSION: Final = 1
+MASK: Final = "[secret]"
+REQUEST: Final = "request"
+RESPONSE: Final = "response"
+RECORD_NAME: Final = re.compile(r"\d{8}T\d{9}Z-([0-9a-f]+)\.jsonl")
+_CARRYING: Final = re.compile(
+    r"authori[sz]ation|cookie|secret|pass(w|$)|credential|api-?_?key|(^|[-_])(auth|key|token|sig)$",
+    re.IGNORECASE,
+)
+_SHORTEST: Final = 8  # of what a caller sends as a key; any word will do where there are no `keys`
+
+Blocks: TypeAlias = list[tuple[float, bytes]]
+
+
+@dataclass(slots=True)
+class Leg:
+    """One direction of one exchange: its head, and the bytes, each block with its time."""
+
+    at: float
+    head: JSON
+    blocks: Blocks = field(default_factory=list)
+
+    @property
+    def body(self) -> bytes:
+        return b"".join(block for _, block in self.blocks)
+
+    @property
+    def headers(self) -> list[tuple[str, str]]:
+        return [(name, value) for name, value in self.head.get("headers", ())]
+
+
+@dataclass(slots=True)
+class Record:
+    """An exchange as it is kept."""
+
+    summary: JSON
+    legs: dict[str, Leg]
+    cut: dict[str, int] = field(default_factory=dict)  # bytes, by leg
+
+    @property
+    def id(self) -> str:
+        return str(self.summary["id"])
+
+    @property
+    def request(self) -> Leg:
+        return self.legs.get(REQUEST) or Leg(0.0, {})
+
+    @property
+    def response(self) -> Leg:
+        return self.legs.get(RESPONSE) or Leg(0.0, {})
+
+    def numbered(self, what: str) -> list[Leg]:
+        """The attempts, or the answers, in the order of their numbers."""
+        names = sorted(
+            (n for n in self.legs if n.startswith(f"{what} ")), key=lambda n: (len(n), n)
+        )
+        return [self.legs[name] for name in names]
+
+
+def record_name(time: float, id: str) -> str:
+    """A file's name; by their names files are in the order of time."""
+    moment = datetime.datetime.fromtimestamp(time, datetime.UTC)
+    return f"{moment:%Y%m%dT%H%M%S}{moment.microsecond // 1000:03d}Z-{id}.jsonl"
+
+
+def surplus(files: Iterable[tuple[str, int]], keep: int) -> list[str]:
+    """Of files with their sizes the oldest, as many as must go so that `keep` bytes stay."""
+    gone, size = list[str](), 0
+    for name, length in sorted(files, reverse=True):
+        size += length
+        if size > keep:
+            gone.append(name)
+    return gone
+
+
+def record_lines(record: Record, masker: Masker) -> Iterator[bytes]:
+    """The lines of a file, without a secret."""
+    head = {"kind": "record", "version": RECORD_VERSION}
+    yield _line(masker.value(head | record.summary))
+    timed = [entry for name, leg in record.legs.items() for entry in _leg_lines(name, leg, masker)]
+    for _, line in sorted(timed, key=operator.itemgetter(0)):  # stable: heads before their bytes
+        yield line
+    yield _line({"kind": "end", "cut": record.cut})
+
+
+def _line(value: JSON) -> bytes:
+    return dumps(value) + b"\n"
+
+
+def _leg_lines(name: str, leg: Leg, masker: Masker) -> Iterator[tuple[float, bytes]]:
+    at = round(leg.at, 3)
+    yield at, _line({"kind": "head", "of": name, "at": at} | masker.head(leg.head))
+    for moment, said in _lines_of(masker.blocks(leg.blocks)):
+        at = round(moment, 3)
+        yield at, _line({"kind": "data", "of": name, "at": at} | said)
+
+
+def _lines_of(blocks: Blocks) -> Iterator[tuple[float, JSON]]:
+    """Blocks as text, whole characters each; as base64 where they are none."""
+    decoder, said = codecs.getincrementaldecoder("utf-8")(), list[tuple[float, JSON]]()
+    try:
+        for at, block in blocks:
+            if text := decoder.decode(block):
+                said.append((at, {"text": text}))
+    except UnicodeDecodeError:
+        yield from ((at, _base64_of(block)) for at, block in blocks if block)
+        return
+    yield from said
+    if torn := decoder.getstate()[0]:
+        yield blocks[-1][0], _base64_of(torn)
+
+
+def _base64_of(data: bytes) -> JSON:
+    return {"base64": base64.b64encode(data).decode()}
+
+
+def read_record(data: bytes) -> Record:
+    """A file's record; ValueError says how it is damaged."""
+    lines = data.splitlines() if data.endswith(b"\n") else []
+    try:
+        wires = [loads(line) for line in lines]
+        summary = record_summary(wires[0])
+        if wires[-1]["kind"] != "end":
+            raise ValueError("it has no end")
+        record = Record(summary, {}, wires[-1]["cut"])
+        for wire in wires[1:-1]:
+            _take(record, wire)
+    except UNREADABLE as error:
+        raise ValueError("it is not whole") from error
+    return record
+
+
+def record_summary(wire: Any) -> JSON:
+    """What a file's first line says; ValueError if it is none of this version."""
+    if not isinstance(wire, dict) or wire.get("version") != RECORD_VERSION or "id" not in wire:
+        raise ValueError("it is no record of this version")
+    return {name: value for name, value in wire.items() if name not in ("kind", "version")}
+
+
+def _take(record: Record, wire: JSON) -> None:
+    if wire["kind"] == "head":
+        head = {name: value for name, value in wire.items() if name not in ("kind", "of", "at")}
+        record.legs[wire["of"]] = Leg(wire["at"], head)
+    elif wire["kind"] == "data":
+        data = wire["text"].encode() if "text" in wire else base64.b64decode(wire["base64"])
+        record.legs[wire["of"]].blocks.append((wire["at"], data))
+
+
+class Masker:
+    """Puts [secret] in the place of secrets, however they are written."""
+
+    def __init__(self, secrets: Iterable[str], legs: Iterable[Leg] = ()) -> None:
+        """`secrets` of the configuration; what the legs' headers and queries carry is added."""
+        carried = [value for leg in legs for value in _carried(leg)]
+        forms = {form for secret in (*secrets, *carried) for form in _written(secret)}
+        ordered = sorted(forms, key=lambda form: (-len(form), form))
+        self._secrets = [form.encode(errors="surrogateescape") for form in ordered]
+
+    def bytes_of(self, data: bytes) -> bytes:
+        return _between(data, 0, len(data), self._spans(data))
+
+    def text(self, text: str) -> str:
+        data = text.encode(errors="surrogateescape")
+        return self.bytes_of(data).decode(errors="replace")
+
+    def value(self, value: Any) -> Any:
+        """JSON without secrets in its texts."""
+        if isinstance(value, dict):
+            return {name: self.value(each) for name, each in value.items()}
+        if isinstance(value, list | tuple):
+            return [self.value(each) for each in value]
+        return self.text(value) if isinstance(value, str) else value
+
+    def head(self, head: JSON) -> JSON:
+        """A head without what its headers and its address carry."""
+        plain = {name: value for name, value in head.items() if name != "headers"}
+        plain |= {name: _unkeyed(plain[name]) for name in ("url", "path") if name in plain}
+        headers = [(name, _uncarried(name, value)) for name, value in head.get("headers", ())]
+        masked: JSON = self.value(plain | {"headers": headers})
+        return masked
+
+    def blocks(self, blocks: Blocks) -> Blocks:
+        """The same blocks; one that ends within a secret ends behind it."""
+        data = b"".join(block for _, block in blocks)
+        spans = self._spans(data)
+        begins = [begin for begin, _ in spans]
+        masked, start, size = Blocks(), 0, 0
+        for at, block in blocks:
+            size += len(block)
+            last = bisect.bisect_left(begins, size) - 1
+            end = max(size, spans[last][1]) if last >= 0 else size
+            masked.append((at, _between(data, start, end, spans)))
+            start = max(start, end)
+        return masked
+
+    def _spans(self, data: bytes) -> list[tuple[int, int]]:
+        """Where secrets stand, in order, and one that is cut off at the end.
+
+        By `find`, secret by secret: one pattern for all of them would hold up the process while
+        it looks through megabytes.
+        """
+        places = [place for secret in self._secrets for place in _places(data, secret)]
+        merged = list[tuple[int, int]]()
+        for begin, end in sorted(places):
+            if merged and begin < merged[-1][1]:
+                merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
+            else:
+                merged.append((begin, end))
+        return merged
+
+
+def _places(data: bytes, secret: bytes) -> Iterator[tuple[int, int]]:
+    start = data.find(secret)
+    while start >= 0:
+        yield start, start + len(secret)
+        start = data.find(secret, start + 1)
+    for length in range(len(secret) - 1, 3, -1):
+        if data.endswith(secret[:length]):
+            yield len(data) - length, len(data)
+            return
+
+
+def _between(data: bytes, start: int, end: int, spans: Sequence[tuple[int, int]]) -> bytes:
+    """The bytes from one place to another, in which each span stands whole or not at all."""
+    pieces = list[bytes]()
+    for begin, stop in spans[bisect.bisect_left(spans, (start, 0)) :]:
+        if begin >= end:
+            break
+        pieces += [data[start:begin], MASK.encode()]
+        start = stop
+    return b"".join((*pieces, data[start:end]))
+
+
+def _written(secret: str) -> Iterator[str]:
+    """A secret, and as JSON has it."""
+    yield secret
+    for text in (dumps(secret.encode(errors="replace").decode()).decode(), json.dumps(secret)):
+        yield text[1:-1]
+
+
+def _carried(leg: Leg) -> Iterator[str]:
+    """The values that a head carries under a secret's name."""
+    for name, value in leg.headers:
+        if _CARRYING.search(name):
+            yield from _tokens(value)
+    for place in (leg.head.get("url", ""), leg.head.get("path", "")):
+        for item in place.partition("?")[2].split("&"):
+            name, _, value = item.partition("=")
+            if _CARRYING.search(urllib.parse.unquote_plus(name)):
+                yield from _tokens(value)
+                yield from _tokens(urllib.parse.unquote_plus(value))
+
+
+def _tokens(value: str) -> Iterator[str]:
+    """A value, its words (Bearer KEY) and what they are set to (name=KEY; name=KEY)."""
+    words = re.split(r"[\s;,]+", value)
+    for text in (value, *words, *(word.partition("=")[2] for word in words)):
+        if len(text) >= _SHORTEST:
+            yield text
+            yield urllib.parse.quote(text, safe="")
+
+
+def _uncarried(name: str, value: str) -> str:
+    """A header's value; of one that carries a secret only the scheme before it."""
+    if not _CARRYING.search(name) or value == "":
+        return value
+    scheme = re.match(r"(Bearer|Basic)\s+", value, re.IGNORECASE)
+    return (scheme[0] if scheme else "") + MASK
+
+
+def _unkeyed(address: str) -> str:
+    """An address without user and password, and without the values of secrets' names."""
+    address = re.sub(r"(?<=//)[^/?#@]*@", "", address, count=1)
+    place, mark, query = address.partition("?")
+    items = [item.partition("=") for item in query.split("&")]
+    named = ((n, eq, _CARRYING.search(urllib.parse.unquote_plus(n))) for n, eq, _ in items)
+    said = [
+        n + eq + (MASK if secret else value)
+        for (n, eq, secret), (_, _, value) in zip(named, items, strict=True)
+    ]
+    return place + mark + "&".join(said)
+
+
 ################################################################################
 #                                    MEMORY                                    #
 #        synchronous and told the time; nothing here awaits, so nothing can    #
 #        interleave, which is why there are no locks                           #
 ################################################################################
 
-# ==== 21. Stickiness ==========================================================
+# ==== 22. Stickiness ==========================================================
 # Which credential a conversation had last.  Prompt caches and sealed reasoning belong to an
 # account, so a conversation that wanders pays for its prompt again and loses its thoughts.
 #
@@ -11442,7 +11751,7 @@ def _pool(credential: str) -> str:
     return credential.rpartition("/")[0]
 
 
-# ==== 22. Health ==============================================================
+# ==== 23. Health ==============================================================
 # Who is cooling down, why, and until when.  A cooldown is a prediction, not a verdict: short
 # marks end within half an hour, a plan's at its reset.  Marks are keyed by stable names, so
 # they outlive a reload; a changed key has another name, and so begins with a clean slate.
@@ -11681,7 +11990,7 @@ def _marked(error: UpstreamError, before: Mark | None, now: float, began: float)
     return Mark(row.name, now, now + seconds, said is None, times, words)
 
 
-# ==== 23. Balance =============================================================
+# ==== 24. Balance =============================================================
 # Which of several equals goes first.  A conversation stays with what served it last, because
 # caches and sealed reasoning belong to an account; for the others the route's mode decides, first
 # among targets of one rank, then among the credentials of a target's plan:
@@ -11867,7 +12176,7 @@ def _remember(memory: dict[str, T], name: str, value: T) -> None:
         del memory[next(iter(memory))]
 
 
-# ==== 24. Ledger ==============================================================
+# ==== 25. Ledger ==============================================================
 # What was used: totals of every hour and every day, per key, provider and model, and the latest
 # requests.  Here is only what was added since the store took the last batch; each request is
 # added twice, to its hour and to its day, so that old hours can go and nothing need be summed.
@@ -11995,7 +12304,7 @@ class Ledger:
         return added, lines
 
 
-# ==== 25. Limits ==============================================================
+# ==== 26. Limits ==============================================================
 # Who may ask now.  A permit is taken at admission, for what the request may come to, and given
 # back once, at its end, for what it came to.
 #
@@ -12245,7 +12554,7 @@ def budget(limits: LimitConfig, word: str) -> int | None:
     return round(most * MONEY) if word.startswith("cost") else int(most)
 
 
-# ==== 26. Cache ledger ========================================================
+# ==== 27. Cache ledger ========================================================
 # Why a prompt cache was missed.  What a provider read from its cache for a conversation should
 # not fall behind what it read and wrote the time before; when it collapses, somebody has
 # changed a part of the prompt, moved the conversation, or waited too long, and each costs real
@@ -12428,7 +12737,7 @@ def _fingerprint(value: Any) -> int:
     return hash(dumps(unmarked(value)))
 
 
-# ==== 27. Notes ===============================================================
+# ==== 28. Notes ===============================================================
 # What relays that share a store tell one another about health: every mark that came, changed or
 # went, and every conversation that was bound to a credential.  A note has a name; the latest of
 # that name holds.  A relay that starts reads them all, so a restart forgets no cooldown.
@@ -12494,7 +12803,7 @@ def _bond_name(bond: JSON) -> str:
     return hashlib.sha256(dumps(bond["identity"])).hexdigest()
 
 
-# ==== 28. Verdict =============================================================
+# ==== 29. Verdict =============================================================
 # What a client is told when no target is left.  One failed target keeps its class: a limit is a
 # 429, overload a 529 or 503, a timeout a 504.  A provider's 401 is never the client's: clients
 # log out on it, and it is relay's credential that was refused, so it is a 502.  Several failed
@@ -12624,7 +12933,7 @@ def termination(error: RelayError) -> str:
     return error.code
 
 
-# ==== 29. Metrics =============================================================
+# ==== 30. Metrics =============================================================
 # Numbers of what happened, declared once and told twice: here in Prometheus's words, and in
 # OpenTelemetry's where a collector is configured.  Names are OpenTelemetry's; from them come
 # the others by its own rules for Prometheus: dots are underscores, the unit is a suffix, and a
@@ -12899,7 +13208,7 @@ def _number_text(number: float) -> str:
     return repr(number)
 
 
-# ==== 30. Feed ================================================================
+# ==== 31. Feed ================================================================
 # What happens, for whoever watches it happen: the page, `relay top`, `relay logs`.  The last
 # moments are kept, each with a number; a watcher reads on from the number it has.  So there is
 # one ring however many watch, and one that is too slow misses the oldest moments, nothing else.
@@ -12943,7 +13252,7 @@ class Feed:
 #                                     I/O                                      #
 ################################################################################
 
-# ==== 31. Log =================================================================
+# ==== 32. Log =================================================================
 # One line per request, written when it is over, and a few events in between.  Text for people
 # on a terminal, JSON otherwise.  Secrets were taken out by whoever made the text; headers and
 # bodies never come here.  Writing is a thread's work: a pipe that nobody reads holds up that
@@ -13129,7 +13438,7 @@ def _request_text(record: JSON) -> str:
     return "  ".join(_plain(step) for step in steps if step)
 
 
-# ==== 32. State ===============================================================
+# ==== 33. State ===============================================================
 # Where usage, budgets, limits and cooldowns outlive the process: nowhere, in a SQLite file that
 # several processes may share, or in a Redis that any number of machines may.  What gathers in
 # memory goes to the store as a batch, and what other relays put there comes back as news.  A
@@ -13250,7 +13559,7 @@ class MemoryStore:
         return
 
 
-# ==== 33. SQLite ==============================================================
+# ==== 34. SQLite ==============================================================
 # The store in a file.  One thread of its own reads and writes it, so that nothing waits for the
 # disk.  Several processes may have it open: counts are added to what stands there, and whoever
 # sees that somebody else wrote reads the sums again.
@@ -13490,7 +13799,7 @@ class SQLiteStore:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)
 
 
-# ==== 34. Redis ===============================================================
+# ==== 35. Redis ===============================================================
 # The store that any number of relays share.  One connection, one exchange at a time: what came
 # together goes together and in order, first what has ended, then who asks to be let in.  Every
 # permit is judged in Redis by a script, by the rules of section `Limits`, so that two relays
@@ -13851,7 +14160,7 @@ def _admit_arguments(permit: Permit, labels: tuple[str, str]) -> list[object]:
     return [permit.caller.name, permit.id, asked.tokens, asked.cost, *labels, _LEASE, *most]
 
 
-# ==== 35. Keeper ==============================================================
+# ==== 36. Keeper ==============================================================
 # Takes what memory gathered to the store, and brings back what others did.  One exchange at a
 # time: every second, and where limits are shared as soon as somebody asks or something ended.
 # While the store is down nobody waits for it: each relay decides by what it knows itself.
@@ -14020,7 +14329,7 @@ class Keeper:
         self.trouble = ""
 
 
-# ==== 36. Connections =========================================================
+# ==== 37. Connections =========================================================
 # HTTP/1.1 to providers on bare asyncio transports: what a general client does for a request costs
 # three times as much as the bytes do.  One class per thing that lives: a `Link` as long as its
 # socket, a `LinkReply` as long as one answer, `Connections` as long as the process.
@@ -14349,7 +14658,7 @@ class _Stale(Exception):
     """A kept link that turned out to be closed."""
 
 
-# ==== 37. Upstream ============================================================
+# ==== 38. Upstream ============================================================
 # One HTTP exchange with a provider.  Foreign exceptions become ours here and nowhere else: a
 # provider that says nothing is an UpstreamError like one that says no.  Answers are read in the
 # blocks they come in and in the coding they have; whoever must understand them inflates them.
@@ -14704,7 +15013,373 @@ class Inflater:
         return UpstreamError("transient", f"sent a broken content coding: {why}")
 
 
-# ==== 38. Demo ================================================================
+# ==== 39. Recorder ============================================================
+# The flight recorder: of every exchange a file, until there are too many bytes of them, and then
+# the oldest go.  While an exchange runs, its tape holds on to the bytes that pass, which are the
+# very same objects; when it is over, a thread takes the secrets out and writes.  A disk that is
+# slow, full or gone costs records, which are counted, and nothing else.
+#
+#     exchange --Tape--> settle --at most 64 MB of bytes--> thread --Ring--> directory, 0700
+#
+# Several processes may share a directory.  In its file `.ring` stands how many bytes of records
+# there are; whoever writes locks it.  If it is wrong, for a process was killed between two steps,
+# that lasts until the next one starts, or the next time that files have to go: then they are
+# counted.
+
+_MOST_TAPED: Final = 64 << 20  # bytes of all tapes that run or wait to be written
+_MOST_OF_ONE: Final = 32 << 20  # bytes of one exchange; a request may be that long
+_BLOCK_COST: Final = 128  # bytes that a block or a head takes besides its own
+_LEDGER: Final = ".ring"
+_LEDGER_ROOM: Final = 32  # bytes
+_LONGEST_END: Final = 4096  # bytes of a record's last line
+_SAID_EVERY: Final = 60.0  # seconds between two words about what is lost
+
+
+class Ring:
+    """A directory of records whose size is bounded."""
+
+    def __init__(self, directory: Path, keep: int) -> None:
+        self.directory = directory
+        self.keep = keep
+        self._counted = False  # by this process, at least once
+
+    def open(self) -> None:
+        """Make the directory; ConfigError if it cannot be made or others can look into it."""
+        try:
+            self.directory.mkdir(0o700, parents=True, exist_ok=True)
+            mode = self.directory.stat().st_mode
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise ConfigError([f"record.directory: {self.directory}: {reason}"]) from error
+        if mode & 0o077:
+            message = f"{self.directory} is open to others; chmod 700 it, or name another"
+            raise ConfigError([f"record.directory: {message}"])
+
+    def put(self, name: str, data: bytes) -> None:
+        """Write a record, after room was made for it; OSError if that cannot be."""
+        room = self.keep - _LEDGER_ROOM
+        if len(data) > room:
+            raise OSError(errno.EFBIG, "a record is longer than record.keep")
+        with self._ledger() as ledger:
+            total = self._total(ledger)
+            if total is None or total + len(data) > room:
+                total = self._make_room(room, len(data))
+            fresh = self.directory / f".{name}.part"
+            try:
+                with open(
+                    os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb"
+                ) as file:
+                    file.write(data)
+                fresh.rename(self.directory / name)
+            except OSError:
+                fresh.unlink(missing_ok=True)
+                raise
+            os.pwrite(ledger, f"{total + len(data):<{_LEDGER_ROOM - 1}}\n".encode(), 0)
+            self._counted = True
+
+    @contextlib.contextmanager
+    def _ledger(self) -> Iterator[int]:
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        descriptor = os.open(self.directory / _LEDGER, flags, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    def _total(self, ledger: int) -> int | None:
+        """The bytes of all records; None if they have to be counted."""
+        said = os.read(ledger, _LEDGER_ROOM).strip()
+        return int(said) if self._counted and said.isdigit() else None
+
+    def _make_room(self, room: int, wanted: int) -> int:
+        """Let the oldest go where there are too many; the bytes that stay.
+
+        Rather more than must, so that it is not for every record that all have to be counted.
+        """
+        for torn in self.directory.glob(".*.part"):  # nobody else writes now
+            torn.unlink(missing_ok=True)
+        files = dict(self._files())
+        if sum(files.values()) + wanted > room:
+            for name in surplus(files.items(), min(room - wanted, room * 7 // 8)):
+                (self.directory / name).unlink(missing_ok=True)
+                del files[name]
+        return sum(files.values())
+
+    def _files(self) -> Iterator[tuple[str, int]]:
+        with os.scandir(self.directory) as entries:
+            for entry in entries:
+                if RECORD_NAME.fullmatch(entry.name):
+                    with contextlib.suppress(FileNotFoundError):
+                        yield entry.name, entry.stat(follow_symlinks=False).st_size
+
+    # Reading
+
+    def names(self) -> list[str]:
+        """The files' names, the newest first."""
+        try:
+            return sorted((name for name, _ in self._files()), reverse=True)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise RelayError(f"{self.directory}: {reason}") from error
+
+    def summaries(self) -> Iterator[tuple[str, JSON | None, str]]:
+        """(name, what the record's first line says, what is wrong), the newest first."""
+        for name in self.names():
+            try:
+                yield name, self._summary(name), ""
+            except (OSError, ValueError) as error:
+                yield name, None, getattr(error, "strerror", None) or str(error)
+
+    def _summary(self, name: str) -> JSON:
+        with self._reading(name) as file:
+            first = file.readline()
+            file.seek(max(0, os.fstat(file.fileno()).st_size - _LONGEST_END))
+            if not re.search(rb'\n\{"kind":"end","cut":\{[^{}]*\}\}\n\Z', file.read()):
+                raise ValueError("it is not whole")
+        return record_summary(loads(first))
+
+    def read(self, said: str) -> Record:
+        """The record of an id, of the beginning of one, or the `last`."""
+        names = self.names()
+        if said == "last":
+            fitting = names[:1]
+        else:
+            fitting = [n for n in names if said and n.partition("-")[2].startswith(said)]
+        if len(fitting) != 1:
+            few = "several records begin" if fitting else "no record begins"
+            raise RelayError("there is no record" if said == "last" else f"{few} with {said!r}")
+        try:
+            with self._reading(fitting[0]) as file:
+                return read_record(file.read())
+        except (OSError, ValueError) as error:
+            raise RelayError(f"{self.directory / fitting[0]}: cannot be read: {error}") from error
+
+    def _reading(self, name: str) -> BinaryIO:
+        """A file of the ring; what is no plain file, a pipe for one, is not waited for."""
+        flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
+        file = open(os.open(self.directory / name, flags), "rb")  # noqa: SIM115  # the caller's
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            file.close()
+            raise ValueError("it is not a file")
+        return file
+
+
+class Recorder:
+    """Takes tapes and has them written; never waits for the disk."""
+
+    def __init__(self, ring: Ring, most: int = _MOST_TAPED) -> None:
+        self.ring = ring
+        self.most_of_one = min(_MOST_OF_ONE, ring.keep // 8)
+        self.taped = 0  # bytes that tapes have taken, of which the thread has
+        self.released = 0  # let go so many; each is one thread's to change
+        self.lost = 0
+        self._most = most
+        self._why = ""
+        self._unsaid = 0
+        self._said_at = -math.inf
+        self._waiting: collections.deque[Tape] = collections.deque()
+        self._unwritten = 0
+        self._closing = False
+        self._changed = threading.Condition()
+        threading.Thread(target=self._run, name="recorder", daemon=True).start()
+
+    @property
+    def room(self) -> int:
+        """Bytes that tapes may still take."""
+        return self._most - (self.taped - self.released)
+
+    def tape(
+        self, secrets: Sequence[str], request: web.BaseRequest, began: float, now: float
+    ) -> Tape | None:
+        """A tape for an exchange; None, and one record is lost, if there is no room for another."""
+        if self.room < _BLOCK_COST:
+            self._lose("what was recorded before is not written yet")
+            return None
+        tape = Tape(self, secrets, began, now)
+        head = {"method": request.method, "path": request.raw_path}
+        tape.head(REQUEST, head, request.headers)
+        return tape
+
+    def take(self, tape: Tape) -> None:
+        """An exchange is over."""
+        with self._changed:
+            self._waiting.append(tape)
+            self._unwritten += 1
+            self._changed.notify_all()
+
+    def news(self, now: float) -> tuple[int, str] | None:
+        """How many records were lost since that was last told, and why; not all too often."""
+        with self._changed:
+            if not self._unsaid or now - self._said_at < _SAID_EVERY:
+                return None
+            count, self._unsaid, self._said_at = self._unsaid, 0, now
+            return count, self._why
+
+    def flush(self, within: float) -> bool:
+        """Wait until all is written, but not for ever; was it?"""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._unwritten, within)
+
+    def close(self) -> None:
+        """The thread ends once all that waits is written."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+
+    def _lose(self, why: str) -> None:
+        with self._changed:
+            self.lost += 1
+            self._unsaid += 1
+            self._why = why
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting or self._closing)
+                if not self._waiting:
+                    return
+                tape = self._waiting.popleft()
+            self._write(tape)
+            self.released += tape.held
+            with self._changed:
+                self._unwritten -= 1
+                self._changed.notify_all()
+
+    def _write(self, tape: Tape) -> None:
+        record = tape.record()
+        masker = Masker(tape.secrets, record.legs.values())
+        try:
+            data = b"".join(record_lines(record, masker))
+            self.ring.put(record_name(tape.time, record.id), data)
+        except OSError as error:
+            self._lose(error.strerror or str(error))
+
+
+class Tape:
+    """What is kept of one exchange while it runs."""
+
+    def __init__(
+        self, recorder: Recorder, secrets: Sequence[str], began: float, now: float
+    ) -> None:
+        self.secrets = secrets
+        self.time = now
+        self.summary: JSON = {}
+        self.held = 0  # bytes
+        self._recorder = recorder
+        self._began = began
+        self._legs: dict[str, Leg] = {}
+        self._codings: dict[str, str] = {}  # of the legs whose bytes are compressed
+        self._attempts = 0
+        self._cut: collections.Counter[str] = collections.Counter()
+
+    # What passes
+
+    def head(self, leg: str, head: JSON, headers: Mapping[str, str]) -> None:
+        pairs = [(name, value) for name, value in headers.items()]
+        self._legs[leg] = Leg(self._now(), head | {"headers": pairs})
+        self._hold(_BLOCK_COST)
+
+    def data(self, leg: str, data: bytes) -> None:
+        """Bytes of a leg, as many as there is room for; what comes behind a cut is cut too."""
+        room = min(self._recorder.most_of_one - self.held, self._recorder.room) - _BLOCK_COST
+        kept = b"" if self._cut else data[: max(0, room)]
+        if kept is not data:
+            self._cut[leg] += len(data) - len(kept)
+        if kept:
+            self._hold(len(kept) + _BLOCK_COST)
+            self._legs[leg].blocks.append((self._now(), kept))
+
+    def coded(self, leg: str, coding: str) -> None:
+        """The leg's bytes are in this content coding."""
+        self._codings[leg] = coding
+
+    async def flowing(self, blocks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        """A client's body on its way to a provider."""
+        async for block in blocks:
+            self.data(REQUEST, block)
+            yield block
+
+    async def attempt(
+        self,
+        lane: Lane,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes | object,
+        sent: Awaitable[Reply],
+    ) -> Reply:
+        """The reply, once it is there; a body that flows is kept as the client's only."""
+        self._attempts += 1
+        number, target = self._attempts, str(lane.target)
+        head: JSON = {"target": target, "plan": lane.plan.name, "method": method, "url": url}
+        head["preset"] = lane.target.provider.config.preset
+        self.head(f"attempt {number}", head, headers)
+        if isinstance(body, bytes):
+            self.data(f"attempt {number}", body)
+        reply = await sent
+        leg = f"answer {number}"
+        self.head(leg, {"status": reply.status}, reply.headers)
+        self.coded(leg, reply.headers.get("Content-Encoding", ""))
+        return TapedReply(reply, self, leg)
+
+    def whole(self, response: web.Response) -> None:
+        """An answer that is not streamed."""
+        self.head(RESPONSE, {"status": response.status}, response.headers)
+        self.coded(RESPONSE, response.headers.get("Content-Encoding", ""))
+        self.data(RESPONSE, response.body if isinstance(response.body, bytes) else b"")
+
+    # What is kept of it
+
+    def record(self) -> Record:
+        legs = {name: replace(leg, blocks=self._inflated(name)) for name, leg in self._legs.items()}
+        return Record({"time": self.time} | self.summary, legs, dict(+self._cut))
+
+    def _inflated(self, name: str) -> Blocks:
+        """A leg's bytes out of their coding, for a secret in it would not be seen.
+
+        What cannot be read is left out for the same reason, and counted as cut.
+        """
+        blocks, coding = self._legs[name].blocks, self._codings.get(name, "").strip().lower()
+        if coding in ("", "identity"):
+            return blocks
+        inflater, plain = Inflater(coding, self._recorder.most_of_one), Blocks()
+        for at, block in blocks:
+            try:
+                plain.append((at, inflater.feed(block) if inflater.active else b""))
+            except RelayError:
+                inflater.active = False
+            self._cut[name] += 0 if inflater.active else len(block)
+        return [(at, block) for at, block in plain if block]
+
+    def _now(self) -> float:
+        return (time.monotonic() - self._began) * 1000
+
+    def _hold(self, size: int) -> None:
+        self.held += size
+        self._recorder.taped += size
+
+
+class TapedReply:
+    """A reply whose bytes are kept as they are read."""
+
+    def __init__(self, reply: Reply, tape: Tape, leg: str) -> None:
+        self.status = reply.status
+        self.headers = reply.headers
+        self._reply = reply
+        self._tape = tape
+        self._leg = leg
+
+    async def read(self) -> bytes:
+        if data := await self._reply.read():
+            self._tape.data(self._leg, data)
+        return data
+
+    def close(self) -> None:
+        self._reply.close()
+
+
+# ==== 40. Demo ================================================================
 # The embedded provider: no key, no network, always the same answer to the same request.  It
 # calls a tool when the user's words ask for one, so that an agent's loop can be seen whole.
 
@@ -14797,7 +15472,7 @@ def _in_words(events: Iterable[Event]) -> Iterator[Event]:
             yield event
 
 
-# ==== 39. Client ==============================================================
+# ==== 41. Client ==============================================================
 # The client's side of an exchange: who asks, the body as it is read, the answer as it is
 # written.
 
@@ -14918,6 +15593,32 @@ class ClientResponse(web.StreamResponse):
         await super().write_eof(data)
 
 
+class TapedResponse(ClientResponse):
+    """An answer whose bytes are kept once they are written."""
+
+    def __init__(self, tape: Tape, status: int, headers: Mapping[str, str]) -> None:
+        super().__init__(status=status, headers=headers)
+        self._tape = tape
+
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
+        known = self.prepared  # aiohttp comes again when the handler is done
+        writer = await super().prepare(request)
+        if not known:
+            self._tape.head(RESPONSE, {"status": self.status}, self.headers)
+            self._tape.coded(RESPONSE, self.headers.get("Content-Encoding", ""))
+        return writer
+
+    async def write(self, data: bytes | bytearray | memoryview) -> None:
+        await super().write(data)
+        self._tape.data(RESPONSE, bytes(data))
+
+
+def client_response(tape: Tape | None, status: int, headers: Mapping[str, str]) -> ClientResponse:
+    if tape is None:
+        return ClientResponse(status=status, headers=headers)
+    return TapedResponse(tape, status, headers)
+
+
 class Downstream:
     """The client's side of an exchange: the head, the bytes, and keep-alives in silence.
 
@@ -14925,10 +15626,16 @@ class Downstream:
     """
 
     def __init__(
-        self, request: web.BaseRequest, id: str, interval: float, gate: float | None
+        self,
+        request: web.BaseRequest,
+        id: str,
+        interval: float,
+        gate: float | None,
+        tape: Tape | None = None,
     ) -> None:
         """`gate`: seconds until a stream's head goes out in any case; None for whole answers."""
         self.response: ClientResponse | None = None
+        self._tape = tape
         self.alive: Callable[[], bytes] = lambda: b": keep-alive\n\n"
         self.kind = "text/event-stream"
         self._request = request
@@ -14943,7 +15650,7 @@ class Downstream:
     async def begin(self, headers: Mapping[str, str]) -> ClientResponse:
         """Send the head, unless it went out early."""
         if self.response is None:
-            self.response = ClientResponse(status=200, headers=headers)
+            self.response = client_response(self._tape, 200, headers)
             await self.response.prepare(self._request)
             if self._timer and not self._beating:
                 self._timer.cancel()
@@ -14986,7 +15693,7 @@ class Downstream:
                 await asyncio.sleep(self._interval - silence)
 
 
-# ==== 40. Telemetry ===========================================================
+# ==== 42. Telemetry ===========================================================
 # What happens, told to an OpenTelemetry collector by the SDK, if the extra is installed and
 # OTEL_EXPORTER_OTLP_ENDPOINT names one; its other variables are the SDK's to read.  A request is
 # a span, each attempt a span within it, under the trace that the client's `traceparent` names;
@@ -15171,7 +15878,7 @@ def telemetry_of(env: Mapping[str, str], log: Log) -> Telemetry:
         return Telemetry()
 
 
-# ==== 41. Exchange ============================================================
+# ==== 43. Exchange ============================================================
 # One client request and all that is known of it so far, and how it goes out on a lane: as the
 # bytes that came where the dialect is the same, else by way of the hub.
 
@@ -15261,6 +15968,7 @@ class Exchange:
         self.trace = Trace()
         self.task = asyncio.current_task()
         self.downstream: Downstream | None = None
+        self.tape: Tape | None = None  # of the flight recorder
         self.expelled = False  # cancelled by us at shutdown, not by the client
         self.status = 0
         self.code = "CD"  # the termination code; what it is if nobody comes to say another
@@ -15546,7 +16254,7 @@ def request_headers(client: CIMultiDictProxy[str], stream: bool, same: bool) -> 
     return kept
 
 
-# ==== 42. Relay ===============================================================
+# ==== 44. Relay ===============================================================
 # One request from accept to settle.  Start at `Relay.handle`.  Until the first meaningful
 # event nothing has reached the client, so trying the next target is free; afterwards a break
 # is told in the client's own words and the connection is closed without an end, because
@@ -15686,6 +16394,7 @@ class Relay:
         self.keepalive = keepalive
         self.metrics = Metrics()
         self.telemetry = Telemetry()
+        self.recorder: Recorder | None = None
         self.running: set[Exchange] = set()
         self._answered: set[str] = set()  # models that somebody has answered as
 
@@ -15699,6 +16408,25 @@ class Relay:
         return await self.framed(exchange, self._count)
 
     async def framed(
+        self, exchange: Exchange, serve: Callable[[Exchange], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        """From accept to settle, and on tape if it is to be recorded."""
+        if not self.recorder:
+            return await self._settled(exchange, serve)
+        recorder, now = self.recorder, time.time()
+        exchange.tape = recorder.tape(exchange.plan.secrets, exchange.request, exchange.began, now)
+        try:
+            response = await self._settled(exchange, serve)
+            if exchange.tape and isinstance(response, web.Response):
+                exchange.tape.whole(response)
+            return response
+        finally:
+            if exchange.tape:
+                recorder.take(exchange.tape)
+            if lost := recorder.news(time.monotonic()):
+                self.log.event("warning", "records were lost", records=lost[0], reason=lost[1])
+
+    async def _settled(
         self, exchange: Exchange, serve: Callable[[Exchange], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
         """From accept to settle, whatever happens in between."""
@@ -15730,7 +16458,8 @@ class Relay:
         await self.reserve(exchange, likely_input(body.raw), likely_output(body.wire))
         limits = exchange.plan.config.timeouts
         gate = limits.gate if exchange.peek.stream else None
-        downstream = Downstream(exchange.request, exchange.id, self.keepalive, gate)
+        tape = exchange.tape
+        downstream = Downstream(exchange.request, exchange.id, self.keepalive, gate, tape)
         exchange.downstream = downstream
         # before the first event there is no pipe yet whose keep-alive could be asked for
         asked = Asked(exchange.peek.model, exchange.id, variant=exchange.peek.variant)
@@ -15770,7 +16499,10 @@ class Relay:
         """Who asks, for what, and where that goes; everything a client can do wrong."""
         request, plan = exchange.request, exchange.plan
         exchange.caller = authenticated(request, plan)
-        exchange.body = Body(await read_body(request, plan.config.server))
+        raw = await read_body(request, plan.config.server)
+        if exchange.tape:
+            exchange.tape.data(REQUEST, raw)
+        exchange.body = Body(raw)
         exchange.peek = exchange.dialect.peek(exchange.body.wire, request.raw_path)
         exchange.identity = conversation_of(exchange)
         exchange.route = permitted(exchange.peek.model, exchange.caller, plan, exchange.facts())
@@ -16018,13 +16750,11 @@ class Relay:
             raise UpstreamError("timeout", f"said nothing within {wait:g} s") from None
 
     async def _posted(self, exchange: Exchange, lane: Lane, outgoing: Outgoing) -> Reply:
-        if lane.endpoint.demo:
-            return DemoReply(outgoing)
         limits = lane.target.provider.timeouts
         wait = limits.first_event if outgoing.stream else limits.whole
         try:
             async with asyncio.timeout(wait):
-                reply = await self.upstream.post(outgoing, limits)
+                reply = await self._sent(exchange, lane, outgoing)
         except TimeoutError:
             raise UpstreamError("timeout", f"said nothing within {wait:g} s") from None
         if reply.status != 200:
@@ -16033,6 +16763,18 @@ class Relay:
             finally:
                 reply.close()
         return reply
+
+    async def _sent(self, exchange: Exchange, lane: Lane, outgoing: Outgoing) -> Reply:
+        reply = self._replied(lane, outgoing)
+        if exchange.tape is None:
+            return await reply
+        url, headers, body = outgoing.url, outgoing.headers, outgoing.body
+        return await exchange.tape.attempt(lane, "POST", url, headers, body, reply)
+
+    async def _replied(self, lane: Lane, outgoing: Outgoing) -> Reply:
+        if lane.endpoint.demo:
+            return DemoReply(outgoing)
+        return await self.upstream.post(outgoing, lane.target.provider.timeouts)
 
     async def error(self, exchange: Exchange, lane: Lane, reply: Reply) -> UpstreamError:
         """What an answer with an error status means."""
@@ -16243,6 +16985,8 @@ class Relay:
         if exchange.permit:
             record |= {"cost": paid / MONEY if price else None, "estimated": estimated}
             self._enter(exchange, record, usage, Totals(estimated=estimated, cost=paid))
+        if exchange.tape:
+            exchange.tape.summary = record
         self.log.request(record)
 
     def _enter(self, exchange: Exchange, record: JSON, usage: Usage, totals: Totals) -> None:
@@ -16389,7 +17133,7 @@ class Relay:
         outgoing = exchange.prepare(lane, strip=False, counting=True)
         try:
             async with asyncio.timeout(lane.target.provider.timeouts.connect + 10):
-                reply = await self.upstream.post(outgoing, lane.target.provider.timeouts)
+                reply = await self._sent(exchange, lane, outgoing)
                 try:
                     body = await read_all(reply, 10, 1 << 20)
                 finally:
@@ -16413,7 +17157,7 @@ _SEAL_TROUBLE: Final = re.compile(
 )
 
 
-# ==== 43. Forwarding ==========================================================
+# ==== 45. Forwarding ==========================================================
 # What relay passes on without a dialect: embeddings, images, audio, rerank, moderations and old
 # completions go to the provider that their `model` field names, by the routes of any request;
 # /p/PROVIDER/... goes to that provider as it is.  Nothing is understood but the model's name;
@@ -16440,8 +17184,11 @@ def forwards(path: str) -> bool:
 class Upload:
     """A request's body on its way through: what had to be read of it, and the rest."""
 
-    def __init__(self, request: web.BaseRequest, limits: ServerConfig) -> None:
+    def __init__(
+        self, request: web.BaseRequest, limits: ServerConfig, tape: Tape | None = None
+    ) -> None:
         self.form: Form | None = None
+        self._tape = tape
         self.body: Body | None = None
         self.whole = False  # is all of it here?
         self._request = request
@@ -16453,9 +17200,14 @@ class Upload:
         """Read until the model is known; RelayError if that cannot be."""
         kind = self._request.headers.get("Content-Type", "")
         if not kind.lower().startswith("multipart/form-data"):
-            self.body, self.whole = Body(await read_body(self._request, self._limits)), True
+            raw = await read_body(self._request, self._limits)
+            if self._tape:
+                self._tape.data(REQUEST, raw)
+            self.body, self.whole = Body(raw), True
             return
         self.form = Form(kind)
+        if self._tape:
+            self._tape.coded(REQUEST, self._request.headers.get("Content-Encoding", ""))
         await expected(self._request)
         while not self.form.span and (block := await self._next()):
             self.form.feed(block)
@@ -16500,6 +17252,8 @@ class Upload:
         if self._size > self._limits.max_body:
             raise TooLarge(f"the body is over server.max_body, {self._limits.max_body >> 20} MB")
         self.whole = self.whole or not block
+        if self._tape:
+            self._tape.data(REQUEST, block)
         return block
 
 
@@ -16558,7 +17312,7 @@ class Forwarding:
     async def _routed(self, exchange: Exchange, path: str) -> web.StreamResponse:
         plan, request = exchange.plan, exchange.request
         exchange.caller = authenticated(request, plan)
-        upload = Upload(request, plan.config.server)
+        upload = Upload(request, plan.config.server, exchange.tape)
         await upload.begin()
         model = upload.model or _UNSAID_MODELS.get(path, "")
         exchange.peek = CHAT.peek({"model": model or None}, "")
@@ -16642,7 +17396,13 @@ class Forwarding:
             raise NotFound("the demo provider has nothing below /p/")
         exchange.lane, exchange.note = lane, "verbatim"
         await self.relay.reserve(exchange, 0, 0)
-        sending = Sending(request.content.iter_any() if request.body_exists else None)
+        body: AsyncIterator[bytes] | None = None
+        if request.body_exists:
+            body = request.content.iter_any()
+            if exchange.tape:
+                exchange.tape.coded(REQUEST, request.headers.get("Content-Encoding", ""))
+                body = exchange.tape.flowing(body)
+        sending = Sending(body)
         await expected(request)
         began, flight = time.monotonic(), self.relay.balance.began(lane, exchange.route)
         try:
@@ -16676,7 +17436,10 @@ class Forwarding:
         try:
             async with Patience(limits.idle, f"no answer within {limits.idle:g} s") as patience:
                 body = sending.blocks(patience)
-                return await send(request.method, url, headers, body, limits, proxy)
+                reply = send(request.method, url, headers, body, limits, proxy)
+                if exchange.tape is None:
+                    return await reply
+                return await exchange.tape.attempt(lane, request.method, url, headers, body, reply)
         except UpstreamError as error:
             raise sending.fault or error from None
 
@@ -16687,7 +17450,7 @@ class Forwarding:
         exchange.status, exchange.first = reply.status, time.monotonic()
         headers = answer_headers(exchange, reply, verbatim=True)
         headers.update(exchange.answer_headers())
-        response = ClientResponse(status=reply.status, headers=headers)
+        response = client_response(exchange.tape, reply.status, headers)
         tail, idle = b"", lane.target.provider.timeouts.idle
         try:
             await response.prepare(exchange.request)
@@ -16729,7 +17492,7 @@ def _usage_at_the_end(tail: bytes) -> Usage | None:
         return None
 
 
-# ==== 44. Page ================================================================
+# ==== 46. Page ================================================================
 # The dashboard: one page without a single asset from elsewhere, and a policy that would let it
 # load none.  It asks /admin for everything it shows, so the shell itself may be seen by anybody.
 
@@ -17132,7 +17895,7 @@ PAGE_HEADERS: Final = {
 }
 
 
-# ==== 45. Source ==============================================================
+# ==== 47. Source ==============================================================
 # Where a configuration comes from, and how one becomes a plan.
 
 
@@ -17241,7 +18004,7 @@ def load(source: Source) -> Plan:
     return plan
 
 
-# ==== 46. Admin ===============================================================
+# ==== 48. Admin ===============================================================
 # What relay knows of itself, as JSON below /admin, and the few things that can be done to it.
 # Whoever has the admin key may do both, with it in a header or, in a browser, with the cookie
 # that /admin/login gives for it.  Without an `admin_key` this machine may look, nobody may act.
@@ -17623,7 +18386,7 @@ def _shown_config(value: Any, name: str = "") -> Any:
     return value if plain else re.sub(r"//[^/@\s]+@", "//[secret]@", str(value))
 
 
-# ==== 47. Operations ==========================================================
+# ==== 49. Operations ==========================================================
 # Which path is whose, and what is not a model's answer: probes, lists, status.  No probe ever
 # calls a provider.
 
@@ -17649,7 +18412,7 @@ class Operations:
         self.draining = False
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        path = _VERSIONS.sub("", request.path.rstrip("/")) or "/"
+        path = unversioned(request.path)
         try:
             return await self._handle(request, path)
         except RelayError as error:
@@ -17789,6 +18552,11 @@ _HANDLERS: Final[dict[tuple[str, str], Handler]] = {
 }
 
 
+def unversioned(path: str) -> str:
+    """A path without version, and without the slash at its end."""
+    return _VERSIONS.sub("", path.rstrip("/")) or "/"
+
+
 def asked_at(path: str) -> tuple[Dialect, str] | None:
     """Whose path this is, and what is asked there: answer, or count."""
     claims = ((dialect, dialect.serves(path)) for dialect in DIALECTS.values())
@@ -17818,7 +18586,7 @@ def refused(request: web.BaseRequest, error: RelayError) -> web.Response:
     return web.Response(body=body, status=dialect.status(error), headers=headers)
 
 
-# ==== 48. Service manager =====================================================
+# ==== 50. Service manager =====================================================
 # What systemd and relay tell one another, by way of the environment and a socket; without
 # systemd nothing of it happens.  After sd_notify(3), sd_listen_fds(3) and systemd.service(5).
 #
@@ -17904,7 +18672,7 @@ def _taken(descriptor: int, name: str) -> Passed:
     raise ConfigError([text])
 
 
-# ==== 49. Server ==============================================================
+# ==== 51. Server ==============================================================
 # Four verbs in a row: start, run, drain, stop.  SIGHUP builds another plan and swaps it in one
 # assignment, or says everything that is wrong and changes nothing.  SIGTERM and SIGINT stop
 # accepting, let streams finish within the grace period, and end what is left in the client's
@@ -17915,15 +18683,25 @@ def state_place(state: str, source: Source, env: Mapping[str, str]) -> str:
     """`state` with a whole path; where it is left out, a file in $STATE_DIRECTORY, else beside
     the configuration, if relay may write there.
     """
-    home = env.get("STATE_DIRECTORY", "").partition(":")[0]
-    beside = source.path.absolute().parent if source.path else None
-    folder = Path(home) if home else beside
+    folder = _folder(source, env)
     kind, _, where = state.partition(":")
     if kind == "sqlite":
         return f"sqlite:{(folder or Path.cwd()) / where}"
     if state or folder is None or not os.access(folder, os.W_OK):
         return state or "memory"
     return f"sqlite:{folder / 'relay.db'}"
+
+
+def _folder(source: Source, env: Mapping[str, str]) -> Path | None:
+    """Where files stand that have no whole path."""
+    home = env.get("STATE_DIRECTORY", "").partition(":")[0]
+    beside = source.path.absolute().parent if source.path else None
+    return Path(home) if home else beside
+
+
+def records_place(record: RecordConfig, source: Source, env: Mapping[str, str]) -> Path:
+    """`record.directory` with a whole path."""
+    return (_folder(source, env) or Path.cwd()) / record.directory
 
 
 class Connection(RequestHandler):
@@ -18047,6 +18825,7 @@ class Server:
         self.relay.telemetry = telemetry_of(os.environ, log)
         self.relay.telemetry.mirror(self.relay.metrics)
         self.admin = Admin(self.relay, self)
+        self.relay.recorder = self._recorder(plan.config.record)
         self.operations = Operations(self.relay, self.admin)
         self._server = Listener(self.operations.handle, lambda: self.relay.plan.config.server)
         self._runner = web.ServerRunner(self._server, shutdown_timeout=1.0)
@@ -18057,6 +18836,14 @@ class Server:
             folder = self.source.path.absolute().parent
             self.log.event("warning", f"state: {folder} cannot be written; usage is not kept")
         return store_of(place)
+
+    def _recorder(self, record: RecordConfig | None) -> Recorder | None:
+        """A recorder for this configuration; ConfigError if its directory is of no use."""
+        if record is None:
+            return None
+        ring = Ring(records_place(record, self.source, os.environ), record.keep)
+        ring.open()
+        return Recorder(ring)
 
     @property
     def base(self) -> str:
@@ -18166,6 +18953,9 @@ class Server:
                 raise ConfigError([f"{path}: tls needs a restart to be switched on or off"])
             if self._certificate and plan.config.tls:
                 self._certificate.take(Certificate(plan.config.tls))
+            recorder = self.relay.recorder
+            if old.record != plan.config.record:
+                recorder = self._recorder(plan.config.record)
         except (ConfigError, OSError, UnicodeDecodeError) as error:
             problems = list(error.problems) if isinstance(error, ConfigError) else [str(error)]
             self.admin.last_reload = "failed: " + "; ".join(problems)
@@ -18173,6 +18963,9 @@ class Server:
             self.log.event("error", "reload failed, nothing changed", problems=problems)
             return
         self.relay.plan = plan
+        if self.relay.recorder and self.relay.recorder is not recorder:
+            self.relay.recorder.close()
+        self.relay.recorder = recorder
         forgotten = self.relay.health.keep(plan)
         self.log = self.relay.log = Log(plan.config.log, plan.zone, self.log.sink, self.log.feed)
         self.admin.generation += 1
@@ -18214,6 +19007,9 @@ class Server:
     async def stop(self) -> None:
         await self.relay.upstream.close()
         await self.relay.keeper.stop()
+        if recorder := self.relay.recorder:
+            recorder.close()
+            await asyncio.to_thread(recorder.flush, 2)  # seconds; a disk that is stuck is left
         for file in self._files:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(file)
@@ -18261,7 +19057,7 @@ def _remove_stale_socket(path: str) -> None:
             Path(path).unlink()
 
 
-# ==== 50. Units ===============================================================
+# ==== 52. Units ===============================================================
 # What `relay systemd` prints: a socket that systemd keeps, and a service that may do nothing but
 # read its configuration, keep its state and use the network.  For several processes the service
 # is a template; all of its instances share the one socket, so that whoever has time accepts,
@@ -18403,7 +19199,7 @@ def _streams(listen: str) -> tuple[str, ...]:
     return (f"[{host}]:{port}" if ":" in host else f"{host}:{port}" if host else str(port),)
 
 
-# ==== 51. Grafana =============================================================
+# ==== 53. Grafana =============================================================
 # A dashboard of the metrics, ready for import: a row of this table for each panel.  A test holds
 # its queries to names that exist, and lets Prometheus's own tool read them.
 
@@ -18535,7 +19331,7 @@ def _panel(place: int, panel: Panel, source: JSON) -> JSON:
     }
 
 
-# ==== 52. Console =============================================================
+# ==== 54. Console =============================================================
 # A running relay, asked by a command: at the address it listens on, with the admin key, both of
 # the file that it was started with.  Whoever asks need not have the providers' keys in the
 # environment, nor need the file be without mistakes: the relay that runs may be older than they.
@@ -18600,12 +19396,17 @@ class Console:
         return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
-def console_of(source: Source) -> Console:
-    """The relay that a configuration describes; mistakes elsewhere in it do not matter here."""
+def lenient_config(source: Source) -> Config:
+    """A configuration whose mistakes are nobody's business now."""
     file = str(source.path or "config")
     reading = Reading(file, os.environ, lambda name: Path(name).read_text(), zoneinfo.ZoneInfo)
     reading.lenient = True
-    config = read_config(source.text, reading)
+    return read_config(source.text, reading)
+
+
+def console_of(source: Source) -> Console:
+    """The relay that a configuration describes; mistakes elsewhere in it do not matter here."""
+    file, config = str(source.path or "config"), lenient_config(source)
     listen = next(iter(source.listen or config.listen), Config.listen[0])
     try:
         console = Console(listen, config.admin_key, config.tls)
@@ -18615,7 +19416,7 @@ def console_of(source: Source) -> Console:
     return console
 
 
-# ==== 53. Launch ==============================================================
+# ==== 55. Launch ==============================================================
 # A tool as relay's child.  It gets the terminal: both stay in one process group, so what is
 # typed reaches it, Ctrl-C and Ctrl-Z included, and what is sent to relay alone is passed on.
 # If nobody serves at the configured address, a relay does for as long as the child lives.
@@ -18738,7 +19539,7 @@ async def serving(plan: Plan, source: Source, log: Log) -> AsyncIterator[str]:
         await server.stop()
 
 
-# ==== 54. Trial ===============================================================
+# ==== 56. Trial ===============================================================
 # Does it work with the providers there are?  `relay check --live` asks every provider, by every
 # plan, credential and dialect, through a relay of its own on this machine: what is tried is the
 # whole way that a client's request goes.  A few small requests each, and what they may cost is said
@@ -18990,7 +19791,7 @@ def matrix(trials: Sequence[Trial]) -> list[str]:
     return [*lines, "", *faults] if faults else lines
 
 
-# ==== 55. Watch ===============================================================
+# ==== 57. Watch ===============================================================
 # `relay logs` and `relay top`: what the log says and what runs, from a relay that is asked for its
 # events.  What the screen shows is worked out from values alone; only `_Screen` knows a terminal.
 
@@ -19174,7 +19975,325 @@ async def _press(top: Top, key: str, console: Console) -> None:
             top.said = error.message
 
 
-# ==== 56. Command line ========================================================
+# ==== 58. Replay ==============================================================
+# What can be done with a record: list, send again, compare, turn into a command for a shell.  A
+# request is sent again to a relay that lives as long as that takes, with the configuration as it
+# is now, so that all is as in earnest: rules, failover, translation; what it answers is a record,
+# too, and is compared as any two are.
+
+
+def ring_of(source: Source) -> Ring:
+    """The records of a configuration; mistakes elsewhere in it do not matter here."""
+    config = lenient_config(source)
+    if config.record is None:
+        raise RelayError("nothing is recorded: the configuration has no `record`")
+    return Ring(records_place(config.record, source, os.environ), config.record.keep)
+
+
+def listed_records(ring: Ring, most: int) -> Iterator[str]:
+    """A line each, the newest first."""
+    for name, summary, wrong in itertools.islice(ring.summaries(), most):
+        if summary is None:
+            yield f"{ring.directory / name}: skipped: {wrong}"
+            continue
+        moment = datetime.datetime.fromtimestamp(summary["time"])
+        ways = f"{summary.get('model') or '-'} -> {summary.get('target') or '-'}"
+        code = f"{summary.get('code') or '-':2} {summary.get('status') or '-'}"
+        yield f"{summary['id']}  {moment:%Y-%m-%d %H:%M:%S}  {code}  {ways}"
+
+
+# An answer, as far as it can be understood
+
+
+def dialect_of(record: Record) -> Dialect | None:
+    """The dialect of the client; None where relay passed on what it did not understand."""
+    path = str(record.request.head.get("path", "")).partition("?")[0]
+    asked = asked_at(unversioned(path))
+    return asked[0] if asked and asked[1] == "answer" else None
+
+
+def spoken(record: Record) -> Response | Failure | None:
+    """What the client was told; None if it is in no dialect."""
+    dialect, data = dialect_of(record), record.response.body
+    if dialect is None or not data:
+        return None
+    if looks_like(data) == "json" and not data.lstrip().startswith(b"["):
+        answer = whole_answer(data, dialect)
+        return answer if isinstance(answer, Failure) else answer[1]
+    if looks_like(data) == "json":  # Gemini's stream as one array
+        with contextlib.suppress(*UNREADABLE):
+            data = b"".join(sse(item) for item in loads(data))
+    decoder = dialect.decoder()
+    return fold(decoder.feed(data) + decoder.eof())
+
+
+def _text_of(answer: Response | Failure | None, data: bytes) -> str:
+    if isinstance(answer, Response):
+        return "".join(part.text for part in answer.parts if isinstance(part, Text))
+    return answer.message if answer else data.decode(errors="replace")
+
+
+def answer_text(record: Record) -> str:
+    """What a person reads of an answer: its text, and the calls behind it."""
+    answer = spoken(record)
+    calls = _calls_of(answer)
+    return _text_of(answer, record.response.body) + (f"\n[{calls}]" if calls else "")
+
+
+def _calls_of(answer: Response | Failure | None) -> str:
+    parts = answer.parts if isinstance(answer, Response) else ()
+    return ", ".join(f"{p.name}({p.text})" for p in parts if isinstance(p, ToolCall))
+
+
+# Comparing
+
+
+def differences(one: Record, other: Record) -> Iterator[str]:
+    """What differs between two requests and between their answers."""
+    yield from _request_differences(one, other)
+    yield from answer_table(one, other)
+
+
+def _request_differences(one: Record, other: Record) -> Iterator[str]:
+    heads = one.request.head, other.request.head
+    for name in ("method", "path"):
+        if heads[0].get(name) != heads[1].get(name):
+            yield f"{name}: {heads[0].get(name)} | {heads[1].get(name)}"
+    said = [{n.lower(): v for n, v in leg.headers} for leg in (one.request, other.request)]
+    for name in sorted((said[0].keys() | said[1].keys()) - _CONNECTION):
+        if (a := said[0].get(name, ABSENT)) != (b := said[1].get(name, ABSENT)):
+            yield f"header {name}: {_short(a)} | {_short(b)}"
+    bodies = one.request.body, other.request.body
+    if bodies[0] == bodies[1]:
+        yield f"body: the same {len(bodies[0])} bytes"
+        return
+    try:
+        lines = list(_unlike("", loads(bodies[0]), loads(bodies[1])))
+    except ValueError:
+        lines = [f"{len(bodies[0])} bytes | {len(bodies[1])} bytes, and not JSON"]
+    yield from (f"body{line}" for line in lines[:_MOST_DIFFERENCES] or [": written differently"])
+    if len(lines) > _MOST_DIFFERENCES:
+        yield f"body: {len(lines) - _MOST_DIFFERENCES} more"
+
+
+def _unlike(path: str, one: Any, other: Any) -> Iterator[str]:
+    """Where two JSON values differ, as deep as they have the same shape."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        for name in dict.fromkeys((*one, *other)):
+            yield from _unlike(f"{path}.{name}", one.get(name, ABSENT), other.get(name, ABSENT))
+    elif isinstance(one, list) and isinstance(other, list):
+        pairs = itertools.zip_longest(one, other, fillvalue=ABSENT)
+        for index, (a, b) in enumerate(pairs):
+            yield from _unlike(f"{path}[{index}]", a, b)
+    elif one != other or type(one) is not type(other):
+        yield f"{path}: {_differing(one, other)}"
+
+
+def _alike(one: str, other: str) -> int:
+    """For how many characters two texts begin alike."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((i for i, (a, b) in pairs if a != b), min(len(one), len(other)))
+
+
+def _differing(one: Any, other: Any) -> str:
+    """Two values side by side; of long texts what follows on their common beginning."""
+    if isinstance(one, str) and isinstance(other, str):
+        same = _alike(one, other)
+        if same > _SHOWN // 2:
+            return (
+                f"alike for {same} characters, then {_short(one[same:])} | {_short(other[same:])}"
+            )
+    return f"{_short(one)} | {_short(other)}"
+
+
+def _short(value: Any) -> str:
+    if value is None or value is ABSENT:
+        return "-" if value is ABSENT else "null"
+    text = value if isinstance(value, str) else dumps(value).decode()
+    line = " ".join(text.split())
+    return repr(line) if len(line) <= _SHOWN else f"{line[:_SHOWN]!r} ... ({len(text)} characters)"
+
+
+ABSENT: Final = object()  # unlike any value that JSON has
+_SHOWN: Final = 60  # characters of a value
+_MOST_DIFFERENCES: Final = 20
+
+
+def answer_table(one: Record, other: Record) -> Iterator[str]:
+    """The two answers side by side, a line for each thing they may differ in."""
+    rows = [("", one.id, other.id), *_answer_rows(one, other)]
+    widths = [max(len(row[i]) for row in rows) for i in range(2)]
+    for name, a, b in rows:
+        yield f"{name:{widths[0]}}  {a:{widths[1]}}  {b}".rstrip()
+    for name, a, b in _wordings(one, other):
+        if a != b:
+            yield f"{name}: {_differing(a, b)}"
+
+
+def _answer_rows(one: Record, other: Record) -> Iterator[tuple[str, str, str]]:
+    records = one, other
+    for name, value in _FACTS.items():
+        a, b = (value(record.summary) for record in records)
+        yield name, a, b
+    for name, said, again in _wordings(one, other):
+        lengths = [f"{len(text)} characters" if text else "none" for text in (said, again)]
+        yield name, lengths[0], "the same" if said == again else lengths[1]
+
+
+def _wordings(one: Record, other: Record) -> Iterator[tuple[str, str, str]]:
+    """What was said in the two answers."""
+    a, b = spoken(one), spoken(other)
+    yield "text", _text_of(a, one.response.body), _text_of(b, other.response.body)
+    yield "calls", _calls_of(a), _calls_of(b)
+
+
+def _seconds_of(field: str, summary: JSON) -> str:
+    spent = summary.get(field)
+    return "-" if spent is None else f"{spent / 1000:.2f} s"
+
+
+def _usage_of(summary: JSON) -> str:
+    if summary.get("tokens_in") is None:
+        return "-"
+    cached = f" ({summary['cache_read']} cached)" if summary.get("cache_read") else ""
+    return f"in {summary['tokens_in']}{cached} out {summary['tokens_out']}"
+
+
+_FACTS: Final[dict[str, Callable[[JSON], str]]] = {
+    "status": lambda summary: f"{summary.get('status') or '-'} {summary.get('code') or ''}".strip(),
+    "target": lambda summary: str(summary.get("target") or "-"),
+    "attempts": lambda summary: str(len(summary.get("attempts") or ())),
+    "usage": _usage_of,
+    "first": functools.partial(_seconds_of, "first_ms"),
+    "total": functools.partial(_seconds_of, "ms"),
+}
+
+
+def whole_leg(record: Record, name: str) -> Leg:
+    """A request that can be sent again; RelayError if there is none, or not all of it."""
+    if name not in record.legs:
+        count = len(record.numbered("attempt"))
+        raise RelayError(f"record {record.id} has no {name}; of attempts it has {count}")
+    if missing := record.cut.get(name):
+        raise RelayError(f"record {record.id} is not whole: its {name} lacks {missing} bytes")
+    return record.legs[name]
+
+
+# Sending again
+
+# What of a client's headers belongs to its own connection, or is said anew.
+_CONNECTION: Final = frozenset(
+    "host connection content-length content-encoding transfer-encoding expect keep-alive te"
+    " upgrade authorization x-api-key api-key x-goog-api-key cookie".split()
+)
+
+
+async def replay(record: Record, plan: Plan, source: Source, ring: Ring, log: Log) -> Record:
+    """The record of the same request, sent again; it is put into the ring."""
+    keep = RecordConfig(directory=str(ring.directory.absolute()), keep=ring.keep)
+    plan = replace(plan, config=replace(plan.config, record=keep))
+    key = secrets.token_urlsafe(24)
+    if plan.keys:  # the caller's own key is nowhere; its name is what rules go by
+        caller = Caller(record.summary.get("key") or "", raw=True)
+        digest = hashlib.sha256(key.encode()).digest()
+        plan = replace(plan, keys=(Key(caller, digest, None),))
+    async with serving(plan, source, log) as base:
+        id = await _sent_again(record, base, key)
+    return ring.read(id)
+
+
+def redirected(plan: Plan, record: Record, to: str) -> Plan:
+    """A plan in which the record's model leads to one target; ConfigError if there is no such."""
+    model = plan.bare(record.summary.get("model") or "")
+    rules = {model: (RuleConfig(to=(to,)),)}
+    others = {n: r for n, r in plan.config.routing_rules.items() if n.lower() != model.lower()}
+    plan = replace(plan, config=replace(plan.config, routing_rules=rules | others))
+    route = plan.route(model)
+    if not model or route is None or not route.why.startswith("rule "):
+        raise ConfigError([f"--to {to}: there is no such provider"])
+    return plan
+
+
+async def _sent_again(record: Record, base: str, key: str) -> str:
+    """Send it and read the answer to its end; the new record's id."""
+    leg = whole_leg(record, REQUEST)
+    headers = CIMultiDict(
+        (name, value)
+        for name, value in leg.headers
+        if name.lower() not in _CONNECTION and MASK not in value
+    )
+    headers["Authorization"] = f"Bearer {key}"
+    address = yarl.URL(base + _unmasked_path(leg.head["path"]), encoded=True)
+    quiet = frozenset(("User-Agent", "Content-Type", "Accept", "Accept-Encoding"))
+    connector, timeout = aiohttp.TCPConnector(limit=1), aiohttp.ClientTimeout(total=None)
+    async with aiohttp.ClientSession(
+        connector=connector, timeout=timeout, skip_auto_headers=quiet
+    ) as session:
+        method = leg.head["method"]
+        async with session.request(method, address, headers=headers, data=leg.body) as reply:
+            with contextlib.suppress(aiohttp.ClientPayloadError):  # that it broke off is recorded
+                await reply.read()
+        # On the same connection: what comes next is answered once this exchange is settled.
+        await (await session.get(f"{base}/healthz")).read()
+    return reply.headers["x-relay-request-id"]
+
+
+def _unmasked_path(path: str) -> str:
+    place, _, query = path.partition("?")
+    items = [item for item in query.split("&") if item and MASK not in item]
+    return place + ("?" + "&".join(items) if items else "")
+
+
+# A command for a shell
+
+
+def as_curl(record: Record, attempt: int | None, base: str) -> str:
+    """The client's request, or an attempt's, with a variable in the credential's place."""
+    leg = whole_leg(record, REQUEST if attempt is None else f"attempt {attempt}")
+    variable = "RELAY_KEY" if attempt is None else _variable_of(leg)
+    address = leg.head["url"] if "url" in leg.head else base + leg.head["path"]
+    command = ["curl -sS --no-buffer", f"-X {leg.head['method']}", _quoted(address, variable)]
+    command += [
+        f"-H {_quoted(f'{name}: {value}', variable)}"
+        for name, value in leg.headers
+        if name.lower() not in _CONNECTION | {"accept-encoding"}  # curl would print what it gets
+        or (MASK in value and name.lower() != "cookie")
+    ]
+    body = leg.body
+    if not body and attempt is not None:  # it flowed through: the client's own bytes
+        body = whole_leg(record, REQUEST).body
+    if not body:
+        return " \\\n  ".join(command)
+    return _poured(body) + " | " + " \\\n  ".join([*command, "--data-binary @-"])
+
+
+def _variable_of(leg: Leg) -> str:
+    """Where the credential of an attempt is to be looked for: as its preset names it."""
+    preset = PRESETS.get(str(leg.head.get("preset") or ""))
+    if preset and preset.key:
+        return preset.key
+    provider = str(leg.head.get("target", "")).partition("/")[0]
+    return re.sub(r"\W", "_", provider).upper() + "_API_KEY"
+
+
+def _quoted(text: str, variable: str) -> str:
+    """For a POSIX shell; what was masked becomes the variable."""
+    if MASK not in text:
+        return shlex.quote(text)
+    pieces = (re.sub(r'([\\"$`])', r"\\\1", piece) for piece in text.split(MASK))
+    return '"' + ("${" + variable + "}").join(pieces) + '"'
+
+
+def _poured(body: bytes) -> str:
+    """What puts these very bytes into a pipe.  printf is the shell's own, so that the kernel's
+    limit on arguments, 128 KB each, does not count."""
+    text = body.decode(errors="replace")
+    if text.encode() == body and "\0" not in text:
+        return f"printf %s {shlex.quote(text)}"
+    return f"printf %s {base64.b64encode(body).decode()} | base64 -d"
+
+
+# ==== 59. Command line ========================================================
 # Arguments to a running server, or to an answer on paper.
 
 DEMO_CONFIG: Final = """\
@@ -19520,6 +20639,45 @@ async def _once(console: Console) -> list[str]:
     return lines[:-1]  # nobody can press a key here
 
 
+def command_records(args: argparse.Namespace) -> int:
+    lines = list(listed_records(ring_of(find_config(args)), args.number))
+    print("\n".join(lines) or "no record yet")
+    return 0
+
+
+def command_replay(args: argparse.Namespace) -> int:
+    """Send a recorded request again; what is answered, and how that differs."""
+    source = find_config(args)
+    plan, ring = load(source), ring_of(source)
+    before = ring.read(args.id)
+    plan = redirected(plan, before, args.to) if args.to else plan
+    with contextlib.ExitStack() as stack:
+        quiet = Log(plan.config.log, plan.zone, Sink(None))
+        if not args.save:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="relay-"))
+            ring = Ring(Path(folder), max(ring.keep, 1 << 30))
+        after = asyncio.run(replay(before, plan, source, ring, quiet))
+    print("\n".join((answer_text(after), "", *answer_table(before, after))))
+    return 0 if after.summary["code"] == "OK" else 1
+
+
+def command_diff(args: argparse.Namespace) -> int:
+    ring = ring_of(find_config(args))
+    print("\n".join(differences(ring.read(args.id), ring.read(args.other))))
+    return 0
+
+
+def command_export(args: argparse.Namespace) -> int:
+    """A record's request in another form; so far that is a command for a shell."""
+    source = find_config(args)
+    record = ring_of(source).read(args.id)
+    config = lenient_config(source)
+    scheme = "https" if config.tls else "http"
+    base = base_of(source.listen or config.listen, scheme) or f"{scheme}://localhost"
+    print(as_curl(record, args.attempt, base))
+    return 0
+
+
 def command_key(args: argparse.Namespace) -> int:
     """A new key and its hash, which is all that the file needs."""
     key = "rk-" + secrets.token_urlsafe(32)
@@ -19742,6 +20900,35 @@ COMMANDS: Final[dict[str, Command]] = {
         {
             "-o": {"dest": "output", "metavar": "FILE", "help": "a new file to write it to"},
             "--with-secrets": {"action": "store_true", "help": "carry keys over in plain text"},
+        },
+    ),
+    "records": Command(
+        command_records,
+        "list what the flight recorder has kept",
+        options={"--number": {"type": int, "default": 20, "help": "how many, the newest first"}},
+    ),
+    "replay": Command(
+        command_replay,
+        "send a recorded request again and compare the answers",
+        "id",
+        {
+            "--to": {"metavar": "PROVIDER/MODEL", "help": "to this target, whatever the rules say"},
+            "--save": {"action": "store_true", "help": "record what is answered, too"},
+        },
+    ),
+    "diff": Command(
+        command_diff,
+        "say how two recorded exchanges differ",
+        "id",
+        {"other": {"help": "the id it is compared with"}},
+    ),
+    "export": Command(
+        command_export,
+        "print a recorded request as a command",
+        "id",
+        {
+            "--curl": {"action": "store_true", "required": True, "help": "for a shell"},
+            "--attempt": {"type": int, "metavar": "N", "help": "what a provider was sent instead"},
         },
     ),
     "key": Command(command_key, "make a key for a client"),

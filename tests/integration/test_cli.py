@@ -170,44 +170,6 @@ async def test_every_value_that_makes_no_sense_is_told(tmp_path: Path) -> None:
     assert set(range(1, 24)) - headings - told == set(), ran.output
 
 
-LATER = """\
-server: {grace: 1}
-record: {directory: records}
-keys:
-  alice: {key: x, raw: true}
-providers:
-  local: {api_format: openai, endpoint: "http://127.0.0.1:1/v1"}
-"""
-
-
-async def test_what_does_not_act_yet_is_refused_and_not_ignored(tmp_path: Path) -> None:
-    ran = await checked(tmp_path, LATER)
-    refused(ran)
-    for line in (2,):
-        pattern = rf"config\.yaml:{line}:\d+:.*not supported yet"
-        assert re.search(pattern, ran.output), (line, ran.output)
-
-
-PLUGIN = """
-import relay
-
-relay.PRESETS["house"] = relay.Preset(
-    plans={"regular": {"openai": "https://llm.house.example/v1"}}, globs=("house-*",)
-)
-"""
-
-
-async def test_a_plugin_registers_a_preset(tmp_path: Path) -> None:
-    text = "plugins: [mine.py]\nproviders: {h: {preset: house, api_key: k}}\n"
-    refused(await checked(tmp_path, text), "mine.py: FileNotFoundError", "unknown preset 'house'")
-    (tmp_path / "mine.py").write_text("import relay\n\nrelay.Presset\n")
-    refused(await checked(tmp_path, text), "mine.py, line 3: AttributeError", "Presset")
-    (tmp_path / "mine.py").write_text(PLUGIN)
-    ran = await checked(tmp_path, text)
-    assert ran.status == 0, ran.output
-    assert "h (regular) openai: https://llm.house.example/v1/chat/completions" in ran.stdout
-
-
 async def test_check_opens_no_connection(upstream: FakeUpstream, tmp_path: Path) -> None:
     assert (await checked(tmp_path, config(upstream))).status == 0
     assert upstream.requests == []

@@ -62,10 +62,12 @@ PROBLEMS: dict[str, tuple[str, list[str]]] = {
         provider("weight: 1, weight: 2"),
         ["2:61: providers.a.weight: stands here twice"],
     ),
-    "keys of coming versions": (
-        UP + "record: {directory: x}\n",
+    "a flight recorder without a place": (
+        UP + "record: {keep: much, kepe: 1MB}\n",
         [
-            "3:1: record: not supported yet",
+            "3:1: record.directory: required",
+            "3:10: record.keep: expected a size like 64MB or 64KB, got 'much'",
+            "3:22: record.kepe: unknown key; did you mean 'keep'?",
         ],
     ),
     "more of coming versions": (
