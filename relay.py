@@ -14289,7 +14289,7 @@ class Keeper:
         )
         try:
             news = await self.store.sync(batch, labels, list(asked), running)
-        except StateTrouble as error:
+        except (StateTrouble, *UNREADABLE) as error:  # or it says what nobody understands
             self._down(str(error))
             asked |= self._asked
             self._asked = {}
@@ -16673,9 +16673,9 @@ class Relay:
 
     async def attempt(self, exchange: Exchange, lane: Lane, strip: bool) -> Answer:
         """One lane.  It counts as answered once its first meaningful event is in."""
-        outgoing = exchange.prepare(lane, strip)  # first: what cannot be said is no attempt
+        exchange.trace.attempt(lane, exchange.operation)  # whose headers go out, too
+        outgoing = exchange.prepare(lane, strip)  # what cannot be said is not tried
         exchange.went(lane, outgoing.note, outgoing.dropped)
-        exchange.trace.attempt(lane, exchange.operation)
         began, moment = time.monotonic(), time.time()
         flight = self.balance.began(lane, exchange.route)
         outcome, status = "cancelled", 0

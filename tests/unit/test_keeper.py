@@ -63,3 +63,22 @@ def test_a_store_that_is_down_for_long_costs_no_memory_without_end() -> None:
     for number in range(30_000):
         sticky.bind(f"{number}", "first/regular/1", number)
     assert len(sticky.collect()) == 10_000
+
+
+class Garbled(SharedStore):
+    """It answers, but not in words that this version knows."""
+
+    async def sync(self, *asked: object) -> relay.News:
+        raise ValueError("not enough values to unpack")
+
+
+async def test_a_store_that_cannot_be_understood_is_one_that_is_down() -> None:
+    """Who waits for its word is let in by what is known here; nobody waits for ever."""
+    limits = relay.Limits()
+    keeper = keeper_of(Garbled(), limits)
+    permit = limits.admit("1", CALLER, relay.Spend(), 0.0, 0.0)
+    waiting = asyncio.create_task(keeper.judged(permit))
+    await asyncio.sleep(0)
+    await keeper.sync()
+    assert await waiting is None
+    assert keeper.trouble
