@@ -14342,11 +14342,13 @@ class Keeper:
 #
 # A link that the provider closes while the request is on its way cannot be told from one that was
 # closed before.  So a request is said again only if it went out on a link that had served
-# before, and if not one byte of an answer came; and then on a new link, once.
+# before, and if not one byte of an answer came; and then on a new link, once.  A provider that
+# says nothing for long and then closes has read it, and may have worked on it: that is a failure.
 
 _MOST_UNREAD: Final = 1 << 16  # bytes of an answer that wait for their reader; then reading rests
 _MOST_IDLE: Final = 60.0  # seconds
 _SHORT_BODY: Final = 1 << 16  # up to here one copy is cheaper than another system call
+_CLOSED_BEFORE: Final = 5.0  # seconds in which a link shows that it was closed before
 _NAMES_KEPT: Final = 10.0  # seconds for which an address is not looked up again
 _EYEBALLS: Final = 0.25  # seconds before the next address is tried beside one (RFC 8305)
 
@@ -14557,11 +14559,12 @@ class Connections:
 
     @staticmethod
     async def _ask(link: Link, head: bytes, body: bytes) -> LinkReply:
-        reply = link.ask(head, body)
+        reply, asked = link.ask(head, body), time.monotonic()
         try:
             await reply.begin()
         except UpstreamError as error:
-            if link.served > 1 and not reply.begun:
+            at_once = time.monotonic() < asked + _CLOSED_BEFORE
+            if link.served > 1 and not reply.begun and at_once:
                 raise _Stale from error
             raise
         finally:

@@ -70,3 +70,34 @@ async def test_the_permit_comes_back_whatever_fails_after_it(
     with pytest.raises(AttributeError):
         served.settle(exchange)
     await served.reserve(exchange, 1, 1)
+
+
+@pytest.mark.parametrize(("patience", "times"), [(60.0, 2), (0.0, 1)], ids=["at once", "late"])
+async def test_a_request_that_was_read_for_long_is_not_said_again(
+    patience: float, times: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kept connection that closes without a word: at once, or when the provider had its time."""
+    monkeypatch.setattr(relay, "_CLOSED_BEFORE", patience)
+    asked = list[bytes]()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"first")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        asked.append(await reader.readuntil(b"second"))
+        writer.close()
+
+    async def once_more(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await (answer if not asked else last)(reader, writer)
+
+    async def last(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await reader.readuntil(b"second"))
+        writer.close()
+
+    connections = relay.Connections()
+    async with await asyncio.start_server(once_more, "127.0.0.1", 0) as provider:
+        url = f"http://127.0.0.1:{provider.sockets[0].getsockname()[1]}/"
+        assert await (await connections.post(url, {}, b"first", 5)).read() == b""
+        with pytest.raises(relay.UpstreamError, match="closed the connection"):
+            await connections.post(url, {}, b"second", 5)
+        await connections.close()
+    assert len(asked) == times
