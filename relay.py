@@ -19362,8 +19362,10 @@ class Console:
                 reply = await session.request(method, path, data=body and dumps(body))
                 said = await reply.read()
             except (aiohttp.ClientError, OSError) as error:
-                reason = getattr(error, "strerror", None) or type(error).__name__
-                raise RelayError(f"no relay answers at {self.listen} ({reason})") from error
+                number = error.errno if isinstance(error, OSError) else None
+                reason = os.strerror(number) if number else type(error).__name__
+                hint = "start it, or say which with -c or --listen"
+                raise RelayError(f"no relay answers at {self.listen} ({reason}): {hint}") from error
         if reply.status != 200:
             raise RelayError(said_in(said, reply.status).message)
         answer: JSON = loads(said)
@@ -20301,7 +20303,7 @@ def _poured(body: bytes) -> str:
 
 DEMO_CONFIG: Final = """\
 providers:
-  demo: {api_format: demo}
+  demo: {api_format: demo, models: [demo, "*"]}
 """
 
 
@@ -20398,7 +20400,7 @@ async def _serve(plan: Plan, source: Source, log: Log, supervisor: Supervisor) -
 def command_check(args: argparse.Namespace) -> int:
     source = find_config(args)
     plan = load(source)
-    print(f"{source.path or 'the environment'}: ok")
+    print(f"{source.path or ('the demo' if args.demo else 'the environment')}: ok")
     for provider in plan.providers.values():
         for billing in provider.plans:
             for dialect, endpoint in billing.endpoints.items():
@@ -20967,17 +20969,24 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+_COMMON_OPTIONS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "-c, --config": {"metavar": "FILE", "help": "the configuration; ./config.yaml by default"},
+    "--demo": {"action": "store_true", "help": "a built-in provider instead: no key, no network"},
+    "--listen": {
+        "metavar": "ADDRESS",
+        "action": "append",
+        "help": "instead of the configuration's; may be given more than once",
+    },
+    "--reuse-port": {"action": "store_true", "help": "let other processes listen there too"},
+}
+
+
 def _add_options(target: argparse.ArgumentParser, **defaults: Any) -> None:
     """The options that may stand before a command or behind it."""
     absent = argparse.SUPPRESS  # so that a command does not undo what stood before it
-    target.add_argument("-c", "--config", metavar="FILE", default=defaults.get("config", absent))
-    target.add_argument("--demo", action="store_true", default=defaults.get("demo", absent))
-    target.add_argument(
-        "--listen", metavar="ADDRESS", action="append", default=defaults.get("listen", absent)
-    )
-    target.add_argument(
-        "--reuse-port", action="store_true", default=defaults.get("reuse_port", absent)
-    )
+    for name, how in _COMMON_OPTIONS.items():
+        dest = name.rpartition("--")[2].replace("-", "_")
+        target.add_argument(*name.split(", "), default=defaults.get(dest, absent), **how)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -375,6 +375,22 @@ async def test_help_names_the_commands(tmp_path: Path) -> None:
         assert command in ran.stdout
 
 
+async def test_help_explains_every_option(tmp_path: Path) -> None:
+    """An option and nothing behind it is a riddle."""
+    for command in ([], ["serve"], ["check"], ["route"], ["usage"], ["run"], ["import"]):
+        said = (await run(*command, "--help", cwd=tmp_path)).stdout
+        for option in ("--config FILE", "--demo", "--listen ADDRESS", "--reuse-port"):
+            assert re.search(rf"^ .*{option}\s+[a-z.]", said, re.M), (command, option)
+
+
+async def test_the_demo_passes_its_own_trial(tmp_path: Path) -> None:
+    ran = await run("--demo", "check", "--live", "--yes", cwd=tmp_path, within=60)
+    assert (ran.status, ran.stdout.splitlines()[0]) == (0, "the demo: ok")
+    rows = re.findall(r"^demo +regular .+$", ran.stdout, re.M)
+    assert len(rows) == len(re.findall(r"^  demo \(regular\)", ran.stdout, re.M)) > 3
+    assert not any("FAILED" in row or "no call" in row for row in rows)
+
+
 async def test_an_unknown_command_is_2(tmp_path: Path) -> None:
     refused(await run("sevre", cwd=tmp_path), "serve")
 

@@ -104,6 +104,7 @@ async def test_the_command_says_who_does_not_answer_and_who_may_not_ask(
     ran = await run("health", cwd=server.file.parent)
     assert (ran.status, ran.stdout) == (1, "")
     assert ran.stderr.startswith("no relay answers at 127.0.0.1:")
+    assert "(Connection refused): start it" in ran.stderr
 
 
 async def test_at_the_end_of_a_cooldown_one_request_finds_out(
