@@ -14705,7 +14705,9 @@ class HTTPReply:
         except TimeoutError as error:
             raise UpstreamError("timeout", "went silent in the middle of its answer") from error
         except (aiohttp.ClientError, OSError) as error:
-            raise UpstreamError("transient", f"broke off its answer ({_said(error)})") from error
+            raise UpstreamError(
+                "transient", f"broke off its answer ({system_words(error)})"
+            ) from error
 
     def close(self) -> None:
         self._response.close()
@@ -14831,7 +14833,7 @@ class Pool:
         if type(error).__module__.startswith("aiohttp_socks") or isinstance(
             error, aiohttp.ClientProxyConnectionError
         ):
-            message = f"cannot be reached through its proxy {self._shown} ({_said(error)})"
+            message = f"cannot be reached through its proxy {self._shown} ({system_words(error)})"
             return UpstreamError("transient", message, scope="endpoint")
         return _unreachable(error)
 
@@ -14868,7 +14870,9 @@ def _unreachable(error: BaseException) -> UpstreamError:
         return UpstreamError("transient", message, scope="endpoint")
     if isinstance(error, aiohttp.ClientResponseError):  # its text quotes URL and bytes
         return UpstreamError("transient", "does not answer in HTTP")
-    return UpstreamError("transient", f"cannot be reached ({_said(error)})", scope="endpoint")
+    return UpstreamError(
+        "transient", f"cannot be reached ({system_words(error)})", scope="endpoint"
+    )
 
 
 def _is_plain(url: str) -> bool:
@@ -14880,10 +14884,11 @@ async def _note_reuse(session: object, context: Any, params: object) -> None:
     context.trace_request_ctx["reused"] = True
 
 
-def _said(error: BaseException) -> str:
-    """The system's own words: aiohttp's quote its internals."""
-    inner = getattr(error, "os_error", error)
-    return getattr(inner, "strerror", None) or str(inner) or type(error).__name__
+def system_words(error: BaseException) -> str:
+    """The system's own words: aiohttp's quote its internals, asyncio's an address for a reason."""
+    inner: Any = getattr(error, "os_error", error)
+    said: str = getattr(inner, "strerror", None) or str(inner) or type(error).__name__
+    return os.strerror(inner.errno) if said.startswith("Connect call failed") else said
 
 
 class Patience:
@@ -15448,6 +15453,8 @@ class DemoReply:
     def __init__(self, outgoing: Outgoing, pause: float = 0.02) -> None:
         dialect = outgoing.passage.upstream
         request = dialect.parse_request(loads(outgoing.body))
+        # Gemini has the model in the URL.
+        request = replace(request, model=request.model or outgoing.passage.asked.model)
         id = hashlib.sha256(outgoing.body).hexdigest()[:16]
         asked = Asked(request.model, id, 0, outgoing.passage.asked.now, request.include_usage)
         response = demo_response(request, id)
@@ -19362,9 +19369,7 @@ class Console:
                 reply = await session.request(method, path, data=body and dumps(body))
                 said = await reply.read()
             except (aiohttp.ClientError, OSError) as error:
-                number = error.errno if isinstance(error, OSError) else None
-                reason = os.strerror(number) if number else type(error).__name__
-                hint = "start it, or say which with -c or --listen"
+                reason, hint = system_words(error), "start it, or say which with -c or --listen"
                 raise RelayError(f"no relay answers at {self.listen} ({reason}): {hint}") from error
         if reply.status != 200:
             raise RelayError(said_in(said, reply.status).message)

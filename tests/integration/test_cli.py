@@ -437,6 +437,17 @@ async def test_demo_answers_in_both_dialects_without_anything(
     assert texts != {""}
 
 
+async def test_demo_knows_the_model_that_stands_in_a_url(
+    demo: RelayProcess, http: ClientSession
+) -> None:
+    body = {"contents": [{"role": "user", "parts": [{"text": "hello"}]}]}
+    url = f"{demo.url}/v1beta/models/some-model:generateContent"
+    async with http.post(url, json=body) as reply:
+        said = await reply.text()
+    assert reply.status == 200
+    assert "asked for the model 'some-model'" in said
+
+
 @pytest.mark.parametrize("client", DIALECTS)
 async def test_demo_calls_a_tool_when_asked_to(
     client: str, demo: RelayProcess, http: ClientSession
