@@ -18534,6 +18534,10 @@ class Operations:
             vitals.memory.set(pages * os.sysconf("SC_PAGE_SIZE"))
             vitals.descriptors.set(len(os.listdir("/proc/self/fd")))
 
+    async def hello(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Claude Code looks whether anybody is there."""
+        return web.Response(text=f"relay {__version__}\n")
+
     async def root(self, request: web.BaseRequest) -> web.StreamResponse:
         return web.Response(body=PAGE, headers=PAGE_HEADERS)
 
@@ -18557,8 +18561,8 @@ _HANDLERS: Final[dict[tuple[str, str], Handler]] = {
     ("GET", "/metrics"): Operations.metrics,
     ("GET", "/"): Operations.root,
     ("HEAD", "/"): Operations.root,
-    ("GET", "/api/hello"): Operations.root,
-    ("HEAD", "/api/hello"): Operations.root,
+    ("GET", "/api/hello"): Operations.hello,
+    ("HEAD", "/api/hello"): Operations.hello,
 }
 
 
