@@ -205,7 +205,12 @@ def test_behind_a_cut_nothing_is_kept(ring: relay.Ring) -> None:
 @pytest.mark.parametrize(
     ("coding", "data", "body", "cut"),
     [
-        ("gzip", gzip.compress(b"said sk-secret-12345 and more"), b"said [secret] and more", 0),
+        (
+            "gzip",
+            gzip.compress(b"said sk-secret-12345 and more", mtime=0),
+            b"said [secret] and more",
+            0,
+        ),
         ("", b"said sk-secret-12345", b"said [secret]", 0),
         ("br", b"\x0b\x02\x80sk-secret-12345", b"", 18),
         ("gzip", b"no gzip at all", b"", 14),
