@@ -1779,6 +1779,59 @@ def error_of(failure: Failure) -> UpstreamError:
     return UpstreamError(failure.cause or "transient", failure.message)
 
 
+# What OpenAI's two formats share: they are two ways to one API, with one kind of credential, one
+# error object, one list of models, and the same names for who asks.
+
+
+class OpenAIDialect(Dialect):
+    auth = "bearer"
+    forwards = True
+    error_types: ClassVar = {
+        "bad_request": "invalid_request_error",
+        "context_length": "invalid_request_error",
+        "auth": "invalid_request_error",
+        "billing": "api_error",
+        "budget": "insufficient_quota",
+        "permission": "permission_error",
+        "not_found": "invalid_request_error",
+        "model_not_found": "invalid_request_error",
+        "too_large": "invalid_request_error",
+        "rate_limit": "rate_limit_error",
+        "timeout": "timeout",
+    }
+    error_codes: ClassVar = {
+        "context_length": "context_length_exceeded",
+        "auth": "invalid_api_key",
+        "budget": "insufficient_quota",
+        "model_not_found": "model_not_found",
+        "rate_limit": "rate_limit_exceeded",
+    }
+
+    def render_error(self, error: RelayError, request_id: str) -> JSON:
+        kind = self.error_types.get(error.kind, "server_error")
+        code = self.error_codes.get(error.kind)
+        return {"error": {"message": error.message, "type": kind, "param": None, "code": code}}
+
+    def render_models(self, models: Sequence[Listed]) -> JSON:
+        data = [
+            {"id": m.name, "object": "model", "created": 0, "owned_by": "relay"}
+            | ({"context_length": m.context} if m.context else {})
+            for m in models
+        ]
+        return {"object": "list", "data": data}
+
+
+def openai_identity(request: Request, names: Iterable[str]) -> JSON:
+    """Names of the user and of the conversation, hashed: their limits are 64 characters."""
+    known = {
+        "user": request.user,
+        "safety_identifier": request.user,
+        "prompt_cache_key": request.session,
+    }
+    said = {name: known[name].encode(errors="replace") for name in names if known[name]}
+    return {name: hashlib.sha256(text).hexdigest()[:32] for name, text in said.items()}
+
+
 # ==== 6. Dialect: Anthropic Messages ==========================================
 # https://docs.anthropic.com/en/api/messages and the types of the anthropic SDK.
 # Turns are lists of blocks and keep their order; a tool's input is an object; thinking blocks
@@ -2902,37 +2955,15 @@ class ChatQuirks(Quirks):
     prefill: str = ""  # the field that makes a last assistant message a beginning to go on with
 
 
-class OpenAIChat(Dialect):
+class OpenAIChat(OpenAIDialect):
     name = "openai"
     quirks = ChatQuirks
     path = "/chat/completions"
     purposes: ClassVar = {"/chat/completions": "answer"}
-    auth = "bearer"
-    forwards = True
     turns = "messages"
     output_limits = ("max_tokens", "max_completion_tokens")
     call_id = r".{1,128}"
     marks = (b'"usage":{', b'"usage": {', b"[DONE]", b'"error"', *_CHAT_REASON)
-    error_types: ClassVar = {
-        "bad_request": "invalid_request_error",
-        "context_length": "invalid_request_error",
-        "auth": "invalid_request_error",
-        "billing": "api_error",
-        "budget": "insufficient_quota",
-        "permission": "permission_error",
-        "not_found": "invalid_request_error",
-        "model_not_found": "invalid_request_error",
-        "too_large": "invalid_request_error",
-        "rate_limit": "rate_limit_error",
-        "timeout": "timeout",
-    }
-    error_codes: ClassVar = {
-        "context_length": "context_length_exceeded",
-        "auth": "invalid_api_key",
-        "budget": "insufficient_quota",
-        "model_not_found": "model_not_found",
-        "rate_limit": "rate_limit_exceeded",
-    }
 
     def claims(self, wire: JSON) -> bool:
         return "choices" in wire or str(wire.get("object", "")).startswith("chat.completion")
@@ -3046,24 +3077,11 @@ class OpenAIChat(Dialect):
     def is_last(self, data: bytes) -> bool:
         return data.strip() == b"[DONE]"
 
-    def render_error(self, error: RelayError, request_id: str) -> JSON:
-        kind = self.error_types.get(error.kind, "server_error")
-        code = self.error_codes.get(error.kind)
-        return {"error": {"message": error.message, "type": kind, "param": None, "code": code}}
-
     def decoder(self) -> StreamDecoder:
         return _ChatDecoder()
 
     def encoder(self, asked: Asked) -> StreamEncoder:
         return _ChatEncoder(asked)
-
-    def render_models(self, models: Sequence[Listed]) -> JSON:
-        data = [
-            {"id": m.name, "object": "model", "created": 0, "owned_by": "relay"}
-            | ({"context_length": m.context} if m.context else {})
-            for m in models
-        ]
-        return {"object": "list", "data": data}
 
 
 # A client's request, read
@@ -3281,7 +3299,7 @@ class _ChatWriter:
             body["reasoning_effort"] = quirks.tools_effort
         if request.format:
             self._format(body, request.format)
-        self._identity(body)
+        body |= openai_identity(request, self.quirks.identity)
         if request.stream:
             body["stream"] = True
             if quirks.stream_usage:
@@ -3421,18 +3439,6 @@ class _ChatWriter:
             text = f"{JSON_ONLY} It must fit this JSON Schema: {dumps(format.schema).decode()}"
             body["messages"].insert(0, {"role": self.quirks.system_role, "content": text})
             body["response_format"] = {"type": "json_object"}
-
-    def _identity(self, body: JSON) -> None:
-        """Names of the user and of the conversation, hashed: their limits are 64 characters."""
-        request = self.request
-        known = {
-            "user": request.user,
-            "safety_identifier": request.user,
-            "prompt_cache_key": request.session,
-        }
-        for name in self.quirks.identity:
-            if known[name]:
-                body[name] = hashlib.sha256(known[name].encode(errors="replace")).hexdigest()[:32]
 
 
 def _effort_style(thinking: Thinking, quirks: ChatQuirks) -> JSON:
@@ -4062,7 +4068,7 @@ class ResponsesQuirks(Quirks):
     placeholder: str = ""  # stands for reasoning that is missing on a turn with tool calls
 
 
-class OpenAIResponses(Dialect):
+class OpenAIResponses(OpenAIDialect):
     name = "responses"
     quirks = ResponsesQuirks
     path = "/responses"
@@ -4071,7 +4077,6 @@ class OpenAIResponses(Dialect):
         "/responses/compact": "answer",
         "/responses/input_tokens": "count",
     }
-    auth = "bearer"
     call_id = r".{1,64}"
     turns = "input"
     output_limits = ("max_output_tokens",)
@@ -4081,26 +4086,6 @@ class OpenAIResponses(Dialect):
         " prompt_cache_retention service_tier background client_metadata".split()
     )
     marks = (*_RESPONSES_LAST, b'"error"')
-    error_types: ClassVar = {
-        "bad_request": "invalid_request_error",
-        "context_length": "invalid_request_error",
-        "auth": "invalid_request_error",
-        "billing": "api_error",
-        "budget": "insufficient_quota",
-        "permission": "permission_error",
-        "not_found": "invalid_request_error",
-        "model_not_found": "invalid_request_error",
-        "too_large": "invalid_request_error",
-        "rate_limit": "rate_limit_error",
-        "timeout": "timeout",
-    }
-    error_codes: ClassVar = {
-        "context_length": "context_length_exceeded",
-        "auth": "invalid_api_key",
-        "budget": "insufficient_quota",
-        "model_not_found": "model_not_found",
-        "rate_limit": "rate_limit_exceeded",
-    }
 
     def claims(self, wire: JSON) -> bool:
         words = (wire.get("type"), wire.get("object"))
@@ -4223,11 +4208,6 @@ class OpenAIResponses(Dialect):
         except ValueError:
             return False
 
-    def render_error(self, error: RelayError, request_id: str) -> JSON:
-        kind = self.error_types.get(error.kind, "server_error")
-        code = self.error_codes.get(error.kind)
-        return {"error": {"message": error.message, "type": kind, "param": None, "code": code}}
-
     def error_event(self, error: RelayError, request_id: str, variant: str = "") -> bytes:
         return _ResponsesEncoder(Asked("", request_id)).failed(error)
 
@@ -4242,14 +4222,6 @@ class OpenAIResponses(Dialect):
 
     def parse_count(self, wire: JSON) -> int:
         return operator.index(wire["input_tokens"])
-
-    def render_models(self, models: Sequence[Listed]) -> JSON:
-        data = [
-            {"id": m.name, "object": "model", "created": 0, "owned_by": "relay"}
-            | ({"context_length": m.context} if m.context else {})
-            for m in models
-        ]
-        return {"object": "list", "data": data}
 
 
 def _below(url: str, name: str) -> str:
@@ -4630,7 +4602,7 @@ class _ResponsesWriter:
             body["reasoning"] = {"effort": self.quirks.efforts.get(word, word)}
         if request.format:
             body["text"] = {"format": _format_spec(request.format)}
-        self._identity(body)
+        body |= openai_identity(request, self.quirks.identity)
         body |= {"store": False, "include": ["reasoning.encrypted_content"]}
         if request.stream:
             body["stream"] = True
@@ -4706,18 +4678,6 @@ class _ResponsesWriter:
                 body[name] = value
             elif value is not None:
                 self.dropped.append(name)
-
-    def _identity(self, body: JSON) -> None:
-        """Names of the user and of the conversation, hashed: their limits are 64 characters."""
-        request = self.request
-        known = {
-            "user": request.user,
-            "safety_identifier": request.user,
-            "prompt_cache_key": request.session,
-        }
-        for name in self.quirks.identity:
-            if known[name]:
-                body[name] = hashlib.sha256(known[name].encode(errors="replace")).hexdigest()[:32]
 
 
 def _result_item(result: ToolResult) -> JSON:

@@ -69,7 +69,8 @@ class Provider:
 
     async def stop(self) -> None:
         for wire in self.wires:
-            wire.writer.transport.abort()
+            if not wire.writer.is_closing():  # asyncio before 3.12 aborts a closed one badly
+                wire.writer.transport.abort()
             wire.task.cancel()
         await asyncio.gather(*(wire.task for wire in self.wires), return_exceptions=True)
 

@@ -71,6 +71,16 @@ async def test_the_next_target_is_tried_and_the_client_told_in_openais_words(
         assert "model: required" in (await response.json())["error"]["message"]
 
 
+async def test_a_provider_of_responses_alone_has_the_rest_of_openais_api_too(
+    upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    upstream.script(whole(VECTORS))
+    server = await relay(one(upstream, "responses"))
+    async with http.post(f"{server.url}/v1/embeddings", json={"model": "m"}) as response:
+        assert await response.json() == VECTORS
+    assert upstream.requests[0].headers["Authorization"] == f"Bearer {UPSTREAM_KEY}"
+
+
 async def test_a_provider_of_another_api_has_no_embeddings(
     upstream: FakeUpstream, relay: Start, http: ClientSession
 ) -> None:
