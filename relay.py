@@ -16,7 +16,7 @@ A request goes
 
 The rule of this file: code refers only to what stands above it.  First come values
 (sections 1-21: pure; no await, no clock, no socket), then memory (22-31: synchronous, told
-the time), then I/O (32-59).  To follow one request start at `Relay.handle` and read upward.
+the time), then I/O (32-60).  To follow one request start at `Relay.handle` and read upward.
 
 Contents
      1. Errors                what can go wrong, and what it means
@@ -67,17 +67,18 @@ Contents
     46. Page                  the dashboard
     47. Source                where a configuration comes from
     48. Admin                 what relay knows of itself, and what can be done to it
-    49. Operations            which path is whose; probes, lists, status
-    50. Service manager       what systemd and relay tell one another
-    51. Server                sockets, signals, reload, drain
-    52. Units                 what systemd has to know to run it
-    53. Grafana               a dashboard of the metrics
-    54. Console               a running relay, asked by a command
-    55. Launch                a tool as relay's child
-    56. Trial                 whether the providers there are answer as they should
-    57. Watch                 the log and what runs, in a terminal
-    58. Replay                a record listed, sent again, compared, exported
-    59. Command line          the commands as a table
+    49. Heap                  what the allocator keeps, and gives back
+    50. Operations            which path is whose; probes, lists, status
+    51. Service manager       what systemd and relay tell one another
+    52. Server                sockets, signals, reload, drain
+    53. Units                 what systemd has to know to run it
+    54. Grafana               a dashboard of the metrics
+    55. Console               a running relay, asked by a command
+    56. Launch                a tool as relay's child
+    57. Trial                 whether the providers there are answer as they should
+    58. Watch                 the log and what runs, in a terminal
+    59. Replay                a record listed, sent again, compared, exported
+    60. Command line          the commands as a table
 """
 
 from __future__ import annotations
@@ -18356,7 +18357,68 @@ def _shown_config(value: Any, name: str = "") -> Any:
     return value if plain else re.sub(r"//[^/@\s]+@", "//[secret]@", str(value))
 
 
-# ==== 49. Operations ==========================================================
+# ==== 49. Heap ================================================================
+# A coding agent's requests are large and alike, and what one has freed the next will take.  glibc
+# asks the system for every block over 128 KB and gives it back at once, so that the pages are made
+# anew for each copy.  It is told to keep them, and to give back what is idle after a burst.
+
+_KEPT: Final = {-3: 4 << 20, -1: 64 << 20, -2: 1 << 20}  # M_MMAP_THRESHOLD, M_TRIM_..., M_TOP_PAD
+_SLACK: Final = 32 << 20  # bytes above what there was after the last time: not worth a pause yet
+_OF_ONE: Final = 1 << 20  # bytes that a request may well need while it runs
+# A parsed request is thousands of objects in a tree, which reference counts free.  To look through
+# them for cycles after every 700, as Python does, is a tenth of the cost of a large request.
+_OBJECTS: Final = 50_000
+
+
+class Heap:
+    """The process's memory."""
+
+    def __init__(self) -> None:
+        self._low = 0  # bytes that were there after the last time
+        self._libc = _glibc()
+        if self._libc:
+            for parameter, size in _KEPT.items():
+                self._libc.mallopt(parameter, size)
+
+    def settle(self) -> None:
+        """Once all is read and made that stays.
+
+        The collector does not look through it from now on, and not once before: the few hundred KB
+        in cycles are not worth a tenth of the start.  Where Python had to compile this file, that
+        took 40 MB.
+        """
+        gc.freeze()
+        gc.set_threshold(_OBJECTS)
+        self.give_back(0)
+
+    def give_back(self, running: int) -> None:
+        """What is free, if it is much: 10 ms of the processor for 100 MB, 10 us for nothing."""
+        now = resident()
+        if self._libc and now > self._low + _SLACK + running * _OF_ONE:
+            self._libc.malloc_trim(0)
+            now = self._low = resident()
+        self._low = min(self._low, now)
+
+
+def _glibc() -> ctypes.CDLL | None:
+    """None where the C library is another one, or cannot be asked."""
+    try:
+        libc = ctypes.CDLL(None)
+    except (OSError, TypeError):
+        return None
+    return libc if hasattr(libc, "malloc_trim") else None
+
+
+def resident() -> int:
+    """Bytes of this process in memory; 0 where there is no /proc."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except OSError:
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+# ==== 50. Operations ==========================================================
 # Which path is whose, and what is not a model's answer: probes, lists, status.  No probe ever
 # calls a provider.
 
@@ -18490,8 +18552,7 @@ class Operations:
         vitals.began.set(self.admin.started)
         vitals.processor.reach(time.process_time())
         with contextlib.suppress(OSError):  # where there is no /proc
-            pages = int(Path("/proc/self/statm").read_text().split()[1])
-            vitals.memory.set(pages * os.sysconf("SC_PAGE_SIZE"))
+            vitals.memory.set(resident())
             vitals.descriptors.set(len(os.listdir("/proc/self/fd")))
 
     async def hello(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -18560,7 +18621,7 @@ def refused(request: web.BaseRequest, error: RelayError) -> web.Response:
     return web.Response(body=body, status=dialect.status(error), headers=headers)
 
 
-# ==== 50. Service manager =====================================================
+# ==== 51. Service manager =====================================================
 # What systemd and relay tell one another, by way of the environment and a socket; without
 # systemd nothing of it happens.  After sd_notify(3), sd_listen_fds(3) and systemd.service(5).
 #
@@ -18646,7 +18707,7 @@ def _taken(descriptor: int, name: str) -> Passed:
     raise ConfigError([text])
 
 
-# ==== 51. Server ==============================================================
+# ==== 52. Server ==============================================================
 # Four verbs in a row: start, run, drain, stop.  SIGHUP builds another plan and swaps it in one
 # assignment, or says everything that is wrong and changes nothing.  SIGTERM and SIGINT stop
 # accepting, let streams finish within the grace period, and end what is left in the client's
@@ -18777,18 +18838,24 @@ def _silent() -> logging.Logger:
     return logger
 
 
-_REFRESH: Final = 15.0  # seconds; collectors are told once a minute
+_REFRESH: Final = 15.0  # seconds between looks; collectors are told once a minute
 
 
 class Server:
     """A running relay: sockets, signals, the current plan."""
 
     def __init__(
-        self, plan: Plan, source: Source, log: Log, supervisor: Supervisor | None = None
+        self,
+        plan: Plan,
+        source: Source,
+        log: Log,
+        supervisor: Supervisor | None = None,
+        heap: Heap | None = None,
     ) -> None:
         self.source = source
         self.log = log
         self.supervisor = supervisor or Supervisor({}, 0)
+        self.heap = heap or Heap()
         self._certificate = Certificate(plan.config.tls) if plan.config.tls else None
         self._files: list[str] = []  # unix sockets that are ours to remove
         self._stopping = asyncio.Event()
@@ -18827,7 +18894,8 @@ class Server:
 
     async def serve(self) -> None:
         """From start to stop."""
-        ticking = [asyncio.create_task(t) for t in (self.supervisor.watch(), self._refresh())]
+        again = (self.supervisor.watch(), self._refresh(), self._tidy())
+        ticking = [asyncio.create_task(task) for task in again]
         try:
             await self.start()
             await self._stopping.wait()
@@ -18842,6 +18910,12 @@ class Server:
         while self.relay.telemetry.active:
             self.operations.refresh()
             await asyncio.sleep(_REFRESH)
+
+    async def _tidy(self) -> None:
+        """What a burst has needed goes back once it is over."""
+        while True:
+            await asyncio.sleep(_REFRESH)
+            self.heap.give_back(len(self.relay.running))
 
     async def start(self) -> None:
         await self.relay.keeper.start()
@@ -19031,7 +19105,7 @@ def _remove_stale_socket(path: str) -> None:
             Path(path).unlink()
 
 
-# ==== 52. Units ===============================================================
+# ==== 53. Units ===============================================================
 # What `relay systemd` prints: a socket that systemd keeps, and a service that may do nothing but
 # read its configuration, keep its state and use the network.  For several processes the service
 # is a template; all of its instances share the one socket, so that whoever has time accepts,
@@ -19173,7 +19247,7 @@ def _streams(listen: str) -> tuple[str, ...]:
     return (f"[{host}]:{port}" if ":" in host else f"{host}:{port}" if host else str(port),)
 
 
-# ==== 53. Grafana =============================================================
+# ==== 54. Grafana =============================================================
 # A dashboard of the metrics, ready for import: a row of this table for each panel.  A test holds
 # its queries to names that exist, and lets Prometheus's own tool read them.
 
@@ -19305,7 +19379,7 @@ def _panel(place: int, panel: Panel, source: JSON) -> JSON:
     }
 
 
-# ==== 54. Console =============================================================
+# ==== 55. Console =============================================================
 # A running relay, asked by a command: at the address it listens on, with the admin key, both of
 # the file that it was started with.  Whoever asks need not have the providers' keys in the
 # environment, nor need the file be without mistakes: the relay that runs may be older than they.
@@ -19390,7 +19464,7 @@ def console_of(source: Source) -> Console:
     return console
 
 
-# ==== 55. Launch ==============================================================
+# ==== 56. Launch ==============================================================
 # A tool as relay's child.  It gets the terminal: both stay in one process group, so what is
 # typed reaches it, Ctrl-C and Ctrl-Z included, and what is sent to relay alone is passed on.
 # If nobody serves at the configured address, a relay does for as long as the child lives.
@@ -19513,7 +19587,7 @@ async def serving(plan: Plan, source: Source, log: Log) -> AsyncIterator[str]:
         await server.stop()
 
 
-# ==== 56. Trial ===============================================================
+# ==== 57. Trial ===============================================================
 # Does it work with the providers there are?  `relay check --live` asks every provider, by every
 # plan, credential and dialect, through a relay of its own on this machine: what is tried is the
 # whole way that a client's request goes.  A few small requests each, and what they may cost is said
@@ -19765,7 +19839,7 @@ def matrix(trials: Sequence[Trial]) -> list[str]:
     return [*lines, "", *faults] if faults else lines
 
 
-# ==== 57. Watch ===============================================================
+# ==== 58. Watch ===============================================================
 # `relay logs` and `relay top`: what the log says and what runs, from a relay that is asked for its
 # events.  What the screen shows is worked out from values alone; only `_Screen` knows a terminal.
 
@@ -19949,7 +20023,7 @@ async def _press(top: Top, key: str, console: Console) -> None:
             top.said = error.message
 
 
-# ==== 58. Replay ==============================================================
+# ==== 59. Replay ==============================================================
 # What can be done with a record: list, send again, compare, turn into a command for a shell.  A
 # request is sent again to a relay that lives as long as that takes, with the configuration as it
 # is now, so that all is as in earnest: rules, failover, translation; what it answers is a record,
@@ -20267,7 +20341,7 @@ def _poured(body: bytes) -> str:
     return f"printf %s {base64.b64encode(body).decode()} | base64 -d"
 
 
-# ==== 59. Command line ========================================================
+# ==== 60. Command line ========================================================
 # Arguments to a running server, or to an answer on paper.
 
 DEMO_CONFIG: Final = """\
@@ -20315,16 +20389,16 @@ def _spoken(preset: Preset) -> Iterator[str]:
 def command_serve(args: argparse.Namespace) -> int:
     supervisor = Supervisor(os.environ, os.getpid())
     source = find_config(args)
+    heap = Heap()
     plan = load(source)
-    _keep_heap()
-    _rarely_collect()
+    heap.settle()
     if source.path is None and not args.demo:
         print(f"# from the environment\n{source.text}", file=sys.stderr, flush=True)
     log = Log(plan.config.log, plan.zone, Sink(sys.stderr))
     try:
         runner = asyncio.Runner(loop_factory=_loop_factory())
         with contextlib.suppress(KeyboardInterrupt), runner:
-            runner.run(_serve(plan, source, log, supervisor))
+            runner.run(_serve(plan, source, log, supervisor, heap))
     finally:
         log.sink.flush(within=2)  # seconds; a reader that has stopped is not waited for
     return 0
@@ -20339,31 +20413,8 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return cast(Callable[[], asyncio.AbstractEventLoop], uvloop.new_event_loop)
 
 
-# glibc asks the system for every block over 128 KB and gives it back at once: the pages of a
-# coding agent's request are made anew for each copy.  mallopt(3) has the numbers.
-_HEAP: Final = {-3: 4 << 20, -1: 64 << 20, -2: 1 << 20}  # M_MMAP_THRESHOLD, M_TRIM_..., M_TOP_PAD
-
-
-def _keep_heap() -> None:
-    with contextlib.suppress(OSError, AttributeError, TypeError):  # another C library
-        mallopt = ctypes.CDLL(None).mallopt
-        for parameter, size in _HEAP.items():
-            mallopt(parameter, size)
-
-
-# A parsed request is thousands of objects in a tree, which reference counts free.  To look through
-# them for cycles after every 700, as Python does, is a tenth of the cost of a large request.
-_OBJECTS: Final = 50_000
-
-
-def _rarely_collect() -> None:
-    gc.collect()
-    gc.freeze()  # modules and the plan: they stay
-    gc.set_threshold(_OBJECTS)
-
-
-async def _serve(plan: Plan, source: Source, log: Log, supervisor: Supervisor) -> None:
-    await Server(plan, source, log, supervisor).serve()
+async def _serve(plan: Plan, source: Source, log: Log, supervisor: Supervisor, heap: Heap) -> None:
+    await Server(plan, source, log, supervisor, heap).serve()
 
 
 def command_check(args: argparse.Namespace) -> int:
@@ -20923,13 +20974,16 @@ COMMANDS: Final[dict[str, Command]] = {
 }
 
 
-def parser() -> argparse.ArgumentParser:
+def parser(argv: Sequence[str] = ()) -> argparse.ArgumentParser:
+    """For these arguments: a command that is not among them gets no options, only its line."""
     top = argparse.ArgumentParser(prog="relay", description="One address for every LLM API.")
     _add_options(top, config=None, demo=False, listen=None, reuse_port=False)
     top.add_argument("--version", action="version", version=f"relay {__version__}")
     commands = top.add_subparsers(dest="command", metavar="COMMAND")
     for name, command in COMMANDS.items():
         sub = commands.add_parser(name, help=command.doc, description=command.doc)
+        if name not in argv:
+            continue
         _add_options(sub)
         if command.argument:
             sub.add_argument(command.argument)
@@ -20960,7 +21014,8 @@ def _add_options(target: argparse.ArgumentParser, **defaults: Any) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """0: done; 1: no answer; 2: the configuration or the arguments are wrong."""
-    args = parser().parse_args(argv)
+    argv = sys.argv[1:] if argv is None else argv
+    args = parser(argv).parse_args(argv)
     try:
         return COMMANDS[args.command or "serve"].run(args)
     except ConfigError as error:

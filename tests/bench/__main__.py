@@ -20,6 +20,7 @@ import platform
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
@@ -31,7 +32,7 @@ sys.path.insert(0, str(ROOT))
 import inside  # noqa: E402
 import soak  # noqa: E402
 from measure import Bench, Running, Scenario, free_port, process, running, wait_for  # noqa: E402
-from peers import Peer, built, others, relay_peer  # noqa: E402
+from peers import Peer, Place, built, others, relay_peer  # noqa: E402
 
 import relay  # noqa: E402
 
@@ -69,6 +70,18 @@ def here(directory: Path) -> list[Peer]:
     if find_spec("uvloop"):
         found.append(relay_peer("relay + uvloop", program, DIALECTS, True, nothing))
     return found
+
+
+def as_script(directory: Path) -> Peer:
+    """This checkout, compiled at each start: Python keeps no bytecode of a script."""
+    relay_here, *_ = here(directory)
+
+    def command(place: Place) -> list[str]:
+        assert relay_here.command
+        python, _, _, *rest = relay_here.command(place)
+        return [python, str(ROOT / "relay.py"), *rest]
+
+    return replace(relay_here, name="python relay.py", command=command)
 
 
 def rounds(
@@ -232,8 +245,8 @@ def command_profile(args: argparse.Namespace, directory: Path) -> None:
 
     def command(place: Any) -> list[str]:
         assert peer.command
-        python, program, *rest = peer.command(place)
-        return [python, "-m", "cProfile", "-o", str(stats), program, *rest]
+        python, *rest = peer.command(place)
+        return [python, "-m", "cProfile", "-o", str(stats), *rest]
 
     profiled = Peer(peer.name, command, peer.pairs, peer.env)
     client, provider = (relay.DIALECTS[name] for name in args.pair)
@@ -259,8 +272,12 @@ def command_memory(args: argparse.Namespace, directory: Path) -> None:
 
 def command_start(args: argparse.Namespace, directory: Path) -> None:
     with bench(directory) as tools:
-        rows = [soak.start_row(tools, peer) for peer in here(directory)]
-    print_table(["", "to the first answer, s", "CPU, s", "resident, MB"], rows)
+        plain = [peer for peer in others(directory) if peer.name.startswith("aiohttp")]
+        rows = [
+            soak.start_row(tools, peer) for peer in plain + here(directory) + [as_script(directory)]
+        ]
+    print(f"The least of five starts ({conditions()})\n")
+    print_table(["", "to the first answer, s", "CPU, s", "memory, MB"], rows)
 
 
 def parser() -> argparse.ArgumentParser:

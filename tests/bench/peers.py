@@ -108,14 +108,17 @@ def relay_config(place: Place, dialects: tuple[str, ...]) -> str:
 def relay_peer(
     name: str, program: Path, dialects: tuple[str, ...], uvloop: bool, nothing: Path
 ) -> Peer:
+    """As it is installed: a module, whose bytecode Python keeps."""
+
     def command(place: Place) -> list[str]:
         config = place.file("config.yaml", relay_config(place, dialects))
-        return [sys.executable, str(program), "-c", config]
+        return [sys.executable, "-m", "relay", "-c", config]
 
     pairs = frozenset((client, provider) for client in dialects for provider in dialects)
     (nothing / "uvloop.py").write_text("raise ImportError\n")
-    env = {} if uvloop else {"PYTHONPATH": str(nothing)}
-    return Peer(name, command, pairs, env)
+    found = program.parent if uvloop else f"{nothing}:{program.parent}"
+    env = {"PYTHONPATH": str(found), "PYTHONPYCACHEPREFIX": str(nothing / "bytecode")}
+    return Peer(name, command, pairs, env | {"PYTHONDONTWRITEBYTECODE": ""})
 
 
 def others(directory: Path) -> list[Peer]:

@@ -99,15 +99,15 @@ def silent_client(port: int, asked: bytes) -> socket.socket:
 
 
 def start_row(tools: Bench, peer: Peer) -> list[str]:
-    """From the command to the first good answer, the quickest of five."""
+    """From the command to the first good answer, the quickest of five after one for the caches."""
     found: list[tuple[float, float, int]] = []
-    for _ in range(5):
+    for _ in range(6):
         began = time.monotonic()
         with running(peer, tools.provider, tools.directory) as one:
             answer(tools, one)
             seconds = time.monotonic() - began
             found.append((seconds, one.cpu() / 1e9, memory_kb(one.pid)))
-    seconds, cpu, kb = min(found)
+    seconds, cpu, kb = min(found[1:])
     return [re.sub(r"\s+", " ", peer.name), f"{seconds:.2f}", f"{cpu:.2f}", f"{kb / 1024:.1f}"]
 
 
