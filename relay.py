@@ -156,6 +156,7 @@ from typing import (
     TypeAlias,
     TypeVar,
     cast,
+    dataclass_transform,
 )
 
 import aiohappyeyeballs
@@ -415,7 +416,17 @@ FinishReason = Literal[
 Role = Literal["system", "user", "assistant"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass_transform(frozen_default=True, field_specifiers=(field,))
+def frozen(cls: type[T]) -> type[T]:
+    """A frozen dataclass to the type checker, which sees every line that would change one.
+
+    For what a request or a stream has by the thousand: a class that also refuses changes at run
+    time sets its fields by way of object.__setattr__, and takes three times as long to make.
+    """
+    return dataclass(slots=True, unsafe_hash=True)(cls)
+
+
+@frozen
 class Seal:
     """An opaque token by which a maker recognises its own reasoning.
 
@@ -429,25 +440,25 @@ class Seal:
     account: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Text:
     text: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Reasoning:
     text: str = ""
     seal: Seal | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ToolCall:
     id: str
     name: str
     text: str = ""  # the arguments, as the JSON text the model wrote
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Media:
     """An image, a document or a sound: `data` (base64, or the text itself) or `url`."""
 
@@ -458,7 +469,7 @@ class Media:
     name: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ToolResult:
     call_id: str
     parts: tuple[Text | Media, ...] = ()
@@ -469,7 +480,7 @@ Part: TypeAlias = Text | Reasoning | ToolCall | Media | ToolResult
 OutputPart: TypeAlias = Text | Reasoning | ToolCall
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Message:
     """One turn.  The system prompt is the leading system messages; later ones keep their place."""
 
@@ -477,7 +488,7 @@ class Message:
     parts: tuple[Part, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Tool:
     name: str
     description: str = ""
@@ -560,7 +571,7 @@ class Request:
     dropped: tuple[str, ...] = ()  # what the client said that has no word here
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Usage:
     """Token counts.  `input` includes both cache counts, `output` includes reasoning."""
 
@@ -588,36 +599,36 @@ class Response:
 #     part   := PartStart PartDelta* PartEnd
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Start:
     id: str = ""
     model: str = ""
     usage: Usage = Usage()  # what is known of the input so far
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class PartStart:
     part: OutputPart  # its kind, id and name; its text is still empty
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class PartDelta:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class PartEnd:
     seal: Seal | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Finish:
     reason: FinishReason
     usage: Usage = Usage()
     detail: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Failure:
     """The upstream failed in mid-stream: in its own words, or by `cause` (a failure class)."""
 
@@ -754,8 +765,12 @@ def loads_exactly(data: bytes) -> Any:
 
 
 def has_long_number(data: bytes) -> bool:
-    """Are there digits in a row that may be more than 64 bits?"""
-    return _MANY_DIGITS in data.translate(_DIGITS_ONLY)
+    """Are there digits in a row that may be more than 64 bits?
+
+    Nineteen in a row are four at least of every fourth byte, and few bodies have those without.
+    """
+    few = data[::4].translate(_DIGITS_ONLY).rfind(_MANY_DIGITS[:4]) >= 0
+    return few and data.translate(_DIGITS_ONLY).rfind(_MANY_DIGITS) >= 0
 
 
 _MANY_DIGITS: Final = b"0" * 19
@@ -780,11 +795,14 @@ class Wire:
     client said is lost without a word.
     """
 
-    __slots__ = ("_key", "_parent", "data", "dropped")
+    __slots__ = ("_index", "_key", "_parent", "data", "dropped")
 
-    def __init__(self, data: object, parent: Wire | None = None, key: str | int = "") -> None:
+    def __init__(
+        self, data: object, parent: Wire | None = None, key: str = "", index: int | None = None
+    ) -> None:
         self._parent = parent
         self._key = key
+        self._index = index  # in the list under the key
         self.dropped: dict[str, None] = parent.dropped if parent else {}
         if not isinstance(data, dict):
             raise BadRequest(f"{self.path() or 'body'}: expected an object, got {shown(data)}")
@@ -818,7 +836,7 @@ class Wire:
         """The objects in the list under `name`; none if it is not there."""
         items: Sequence[object] = (self.need if required else self.want)(name, list) or ()
         for index, item in enumerate(items):
-            yield Wire(item, self, f"{name}[{index}]")
+            yield Wire(item, self, name, index)
 
     def texts(self, name: str) -> tuple[str, ...]:
         """The strings under `name`, where one string may stand for a list."""
@@ -833,6 +851,8 @@ class Wire:
 
     def rest(self, known: frozenset[str]) -> None:
         """Note what stands here besides `known`."""
+        if known.issuperset(self.data):
+            return
         for name in self.data.keys() - known:
             if self.data[name] is not None:
                 self.drop(name)
@@ -842,7 +862,8 @@ class Wire:
 
     def path(self, name: str = "") -> str:
         above = self._parent.path() if self._parent else ""
-        return ".".join(str(step) for step in (above, self._key, name) if step != "")
+        here = self._key if self._index is None else f"{self._key}[{self._index}]"
+        return ".".join(filter(None, (above, here, name)))
 
 
 _KINDS: Final[dict[object, str]] = {
@@ -1041,9 +1062,10 @@ def _calls(message: Message) -> bool:
 
 def _answered(turn: Message, owed: Sequence[str]) -> Message:
     """A user turn whose results answer just the calls that are `owed`."""
-    results = [p for p in turn.parts if isinstance(p, ToolResult)]
-    if not results and not owed:
+    ids = [part.call_id if isinstance(part, ToolResult) else None for part in turn.parts]
+    if ids == [*owed, *(len(ids) - len(owed)) * [None]]:  # as it should be
         return turn
+    results = [p for p in turn.parts if isinstance(p, ToolResult)]
     given: dict[str, list[ToolResult]] = {}
     for result in results:
         given.setdefault(result.call_id, []).append(result)
@@ -1064,6 +1086,11 @@ def _orphaned(part: Part) -> tuple[Part, ...]:
     return (Text(f"[result of tool call {part.call_id}]"), *part.parts)
 
 
+def leading(messages: Sequence[Message]) -> int:
+    """How many system messages come first: the system prompt."""
+    return next((i for i, m in enumerate(messages) if m.role != "system"), len(messages))
+
+
 def fitted(name: str, pattern: re.Pattern[str]) -> str:
     """`name` as a target takes it.
 
@@ -1082,33 +1109,41 @@ def fitted(name: str, pattern: re.Pattern[str]) -> str:
 def suited(
     request: Request, names: re.Pattern[str], ids: re.Pattern[str]
 ) -> tuple[Request, dict[str, str]]:
-    """The request with tool names and call ids as a target takes them, and the names' way back."""
-    back: dict[str, str] = {}
+    """The request with tool names and call ids as a target takes them, and the names' way back.
 
-    def name_of(name: str) -> str:
-        there = fitted(name, names)
-        if there != name:
-            back[there] = name
-        return there
+    Mostly they fit as they are, and so does the request.
+    """
+    choice = request.tool_choice
+    said = [part for message in request.messages for part in message.parts]
+    calls = [part for part in said if isinstance(part, ToolCall)]
+    results = [part.call_id for part in said if isinstance(part, ToolResult)]
+    offered = [tool.name for tool in request.tools] + [*(choice.names if choice else ())]
+    name_of = _changed({*offered, *(call.name for call in calls)}, names)
+    id_of = _changed({*results, *(call.id for call in calls)}, ids)
+    if not name_of and not id_of:
+        return request, {}
 
     def part_of(part: Part) -> Part:
         if isinstance(part, ToolCall):
-            return replace(part, id=fitted(part.id, ids), name=name_of(part.name))
+            id, name = id_of.get(part.id, part.id), name_of.get(part.name, part.name)
+            return ToolCall(id, name, part.text)
         if isinstance(part, ToolResult):
-            return replace(part, call_id=fitted(part.call_id, ids))
+            return replace(part, call_id=id_of.get(part.call_id, part.call_id))
         return part
 
-    choice = request.tool_choice
+    chosen = tuple(name_of.get(name, name) for name in choice.names) if choice else ()
     fits = replace(
         request,
-        tools=tuple(replace(tool, name=name_of(tool.name)) for tool in request.tools),
-        tool_choice=choice and replace(choice, names=tuple(map(name_of, choice.names))),
-        messages=tuple(
-            Message(message.role, tuple(map(part_of, message.parts)))
-            for message in request.messages
-        ),
+        tools=tuple(replace(t, name=name_of.get(t.name, t.name)) for t in request.tools),
+        tool_choice=choice and replace(choice, names=chosen),
+        messages=tuple(Message(m.role, tuple(map(part_of, m.parts))) for m in request.messages),
     )
-    return fits, back
+    return fits, {there: name for name, there in name_of.items()}
+
+
+def _changed(names: Iterable[str], pattern: re.Pattern[str]) -> dict[str, str]:
+    """Those of the names that do not fit, and what they become."""
+    return {name: fitted(name, pattern) for name in names if not pattern.fullmatch(name)}
 
 
 def with_known_choice(request: Request) -> Request:
@@ -1159,20 +1194,25 @@ def estimate(request: Request) -> int:
 
     Rules of thumb, measured on code and prose with the makers' tokenizers' published rates:
     3.6 characters of ASCII or 1.1 wide characters (CJK, emoji) a token; pictures by their
-    area; 4 tokens around every turn and 8 around every tool.
+    area; 4 tokens around every turn and 8 around every tool.  In UTF-8 a wide character has
+    three bytes, so that 3.6 bytes a token are about right for a schema in any language.
     """
     count = sum(4 + sum(map(_part_tokens, m.parts)) for m in request.messages)
     for tool in request.tools:
         count += 8 + _text_tokens(tool.name + tool.description)
-        count += _text_tokens(dumps(tool.schema).decode())
+        count += len(dumps(tool.schema)) / 3.6
     return math.ceil(count * 1.1)
 
 
 def _text_tokens(text: str) -> float:
     if text.isascii():
         return len(text) / 3.6
-    wide = (len(text.encode(errors="replace")) - len(text)) / 2  # three bytes for most
-    return (len(text) - min(wide, len(text))) / 3.6 + wide / 1.1
+    some = text[:: len(text) // _SAMPLE | 1]
+    wide = (len(some.encode(errors="replace")) / len(some) - 1) / 2  # three bytes for most
+    return len(text) * ((1 - min(wide, 1)) / 3.6 + wide / 1.1)
+
+
+_SAMPLE: Final = 512  # characters by which a text that is longer is judged
 
 
 def _part_tokens(part: Part) -> float:
@@ -2322,10 +2362,11 @@ class _AnthropicWriter:
         if messages and messages[-1].role == "assistant" and not self.claude.sampling:
             self.dropped.append("prefill")  # the generation that refuses it
             messages.pop()
-        system = [part for m in _taken_system(messages) for part in m.parts]
+        lead = leading(messages)
+        system = [part for m in messages[:lead] for part in m.parts]
         if blocks := self._blocks(system):
             body["system"] = blocks
-        body["messages"] = self._messages(messages)
+        body["messages"] = self._messages(messages[lead:])
         if tools := [_anthropic_definition(tool) for tool in self._offered()]:
             body["tools"] = tools
         self._controls(body)
@@ -2471,13 +2512,6 @@ class _AnthropicWriter:
             return
         spec = {"type": "json_schema", "schema": _closed(format.schema)}
         body["output_config"] = body.get("output_config", {}) | {"format": spec}
-
-
-def _taken_system(messages: list[Message]) -> list[Message]:
-    """The leading system messages, taken out of the list."""
-    count = next((i for i, m in enumerate(messages) if m.role != "system"), len(messages))
-    taken, messages[:] = messages[:count], messages[count:]
-    return taken
 
 
 def _reminder(blocks: Iterable[JSON]) -> list[JSON]:
@@ -3334,16 +3368,11 @@ class _ChatWriter:
         Chat templates of several models (Qwen, Mistral) refuse a system message there; hoisting
         it would change the prompt's beginning and cost the cache.
         """
-        if self.quirks.system_in_place:
-            return self.request.messages
-        placed, started = list[Message](), False
-        for message in self.request.messages:
-            started |= message.role != "system"
-            if started and message.role == "system":
-                text = f"<system-reminder>\n{_chat_text(message.parts)}\n</system-reminder>"
-                message = Message("user", (Text(text),))
-            placed.append(message)
-        return repaired(placed)
+        said = self.request.messages
+        lead = leading(said)
+        if self.quirks.system_in_place or all(m.role != "system" for m in said[lead:]):
+            return said
+        return repaired((*said[:lead], *map(_chat_placed, said[lead:])))
 
     def _user(self, message: Message) -> list[JSON]:
         """Tool messages first, then what else was said and what a tool message cannot hold."""
@@ -3486,6 +3515,13 @@ REASONING_STYLES: Final[dict[str, Callable[[Thinking, ChatQuirks], JSON]]] = {
 
 def _chat_text(parts: Iterable[Part]) -> str:
     return "\n\n".join(part.text for part in parts if isinstance(part, Text) and part.text)
+
+
+def _chat_placed(message: Message) -> Message:
+    if message.role != "system":
+        return message
+    text = f"<system-reminder>\n{_chat_text(message.parts)}\n</system-reminder>"
+    return Message("user", (Text(text),))
 
 
 def _chat_media(media: Media) -> JSON:
@@ -4588,7 +4624,7 @@ class _ResponsesWriter:
         if messages and messages[-1].role == "assistant":
             self.dropped.append("prefill")  # an answer would stand behind it, not go on with it
             messages.pop()
-        lead = next((i for i, m in enumerate(messages) if m.role != "system"), len(messages))
+        lead = leading(messages)
         body: JSON = {"model": request.model}
         if system := [p.text for m in messages[:lead] for p in m.parts if isinstance(p, Text)]:
             body["instructions"] = "\n\n".join(system)
@@ -6050,7 +6086,7 @@ class _GeminiWriter:
         if messages and messages[-1].role == "assistant":
             self.dropped.append("prefill")
             messages.pop()
-        count = next((i for i, m in enumerate(messages) if m.role != "system"), len(messages))
+        count = leading(messages)
         system = [p.text for m in messages[:count] for p in m.parts if isinstance(p, Text)]
         config = self._config(system)
         body: JSON = {"contents": self._contents(messages[count:])}
