@@ -476,6 +476,7 @@ class ToolResult:
     is_error: bool = False
 
 
+TEXT_OR_MEDIA: Final = (Text, Media)  # what a tool's result may hold
 Part: TypeAlias = Text | Reasoning | ToolCall | Media | ToolResult
 OutputPart: TypeAlias = Text | Reasoning | ToolCall
 
@@ -820,10 +821,13 @@ class Wire:
         raise BadRequest(f"{self.path(name)}: expected {_KINDS[kind]}, got {shown(value)}")
 
     def need(self, name: str, kind: type[T]) -> T:
+        value: Any = self.data.get(name)
+        if type(value) is kind:
+            return value
         value = self.want(name, kind)
         if value is None:
             raise BadRequest(f"{self.path(name)}: required")
-        return value
+        return cast(T, value)
 
     def inner(self, name: str, known: frozenset[str] = frozenset()) -> Wire:
         """The object under `name`, or an empty one; what is not `known` in it is noted."""
@@ -834,7 +838,7 @@ class Wire:
 
     def each(self, name: str, required: bool = False) -> Iterator[Wire]:
         """The objects in the list under `name`; none if it is not there."""
-        items: Sequence[object] = (self.need if required else self.want)(name, list) or ()
+        items = self.need(name, list) if required else self.want(name, list) or ()
         for index, item in enumerate(items):
             yield Wire(item, self, name, index)
 
@@ -1197,11 +1201,21 @@ def estimate(request: Request) -> int:
     area; 4 tokens around every turn and 8 around every tool.  In UTF-8 a wide character has
     three bytes, so that 3.6 bytes a token are about right for a schema in any language.
     """
-    count = sum(4 + sum(map(_part_tokens, m.parts)) for m in request.messages)
-    for tool in request.tools:
-        count += 8 + _text_tokens(tool.name + tool.description)
-        count += len(dumps(tool.schema)) / 3.6
+    parts = [part for message in request.messages for part in message.parts]
+    results = [part for part in parts if isinstance(part, ToolResult)]
+    parts += [part for result in results for part in result.parts]
+    calls = [part for part in parts if isinstance(part, ToolCall)]
+    texts = [part.text for part in parts if isinstance(part, _TEXTS)]
+    texts += [call.name for call in calls]
+    texts += [text for tool in request.tools for text in (tool.name, tool.description)]
+    count = 4.0 * len(request.messages) + 6 * len(results) + 8 * (len(calls) + len(request.tools))
+    count += sum(map(_text_tokens, texts))
+    count += sum(_media_tokens(part) for part in parts if isinstance(part, Media))
+    count += sum(len(dumps(tool.schema)) for tool in request.tools) / 3.6
     return math.ceil(count * 1.1)
+
+
+_TEXTS: Final = (Text, Reasoning, ToolCall)
 
 
 def _text_tokens(text: str) -> float:
@@ -1212,19 +1226,7 @@ def _text_tokens(text: str) -> float:
     return len(text) * ((1 - min(wide, 1)) / 3.6 + wide / 1.1)
 
 
-_SAMPLE: Final = 512  # characters by which a text that is longer is judged
-
-
-def _part_tokens(part: Part) -> float:
-    match part:
-        case Text(text) | Reasoning(text):
-            return _text_tokens(text)
-        case ToolCall(_, name, text):
-            return 8 + _text_tokens(name) + _text_tokens(text)
-        case ToolResult(_, parts):
-            return 6 + sum(map(_part_tokens, parts))
-        case Media():
-            return _media_tokens(part)
+_SAMPLE: Final = 256  # characters by which a text that is longer is judged
 
 
 def _media_tokens(media: Media) -> float:
@@ -1283,12 +1285,12 @@ def media_from_url(url: str, name: str = "", kind: Literal["image", "document"] 
 
 def rooted(schema: JSON) -> JSON:
     """A tool's schema with the root that every provider can do with: an object's."""
-    kept = {name: value for name, value in schema.items() if name not in _SCHEMA_NOTES}
     properties = schema.get("properties")
-    return kept | {
-        "type": "object",
-        "properties": properties if isinstance(properties, dict) else {},
-    }
+    known = isinstance(properties, dict)
+    if known and schema.get("type") == "object" and _SCHEMA_NOTES.isdisjoint(schema):
+        return schema
+    kept = {name: value for name, value in schema.items() if name not in _SCHEMA_NOTES}
+    return kept | {"type": "object", "properties": properties if known else {}}
 
 
 _SCHEMA_NOTES: Final = frozenset(("$schema", "$id", "$comment"))
@@ -2188,9 +2190,7 @@ def _anthropic_message(wire: Wire) -> Message:
         said = shown(wire.data["role"])
         raise BadRequest(f"{wire.path('role')}: expected user, assistant or system, got {said}")
     wire.rest(_ANTHROPIC_MESSAGE)
-    if isinstance(content := wire.data.get("content"), str):
-        return Message(role, (Text(content),) if content else ())
-    return Message(role, _anthropic_parts(wire))
+    return Message(role, tuple(_anthropic_parts(wire)))
 
 
 _ANTHROPIC_ROLES: Final[dict[str, Role]] = {
@@ -2201,7 +2201,9 @@ _ANTHROPIC_ROLES: Final[dict[str, Role]] = {
 _ANTHROPIC_MESSAGE: Final = frozenset(("role", "content"))
 
 
-def _anthropic_parts(wire: Wire) -> tuple[Part, ...]:
+def _anthropic_parts(wire: Wire) -> list[Part]:
+    if isinstance(content := wire.data.get("content"), str):
+        return [Text(content)] if content else []
     parts: list[Part] = []
     for block in wire.each("content"):
         kind = block.need("type", str)
@@ -2211,35 +2213,33 @@ def _anthropic_parts(wire: Wire) -> tuple[Part, ...]:
             continue
         block.rest(_ANTHROPIC_BLOCK)
         parts += read(block)
-    return tuple(parts)
+    return parts
 
 
-def _anthropic_text(wire: Wire) -> Iterator[Part]:
-    if text := wire.want("text", str):
-        yield Text(text)
+def _anthropic_text(wire: Wire) -> Iterable[Part]:
+    text = wire.want("text", str)
+    return (Text(text),) if text else ()
 
 
-def _anthropic_thought(wire: Wire) -> Iterator[Part]:
+def _anthropic_thought(wire: Wire) -> Iterable[Part]:
     seal = opened(wire.want("signature", str) or "", "as")
-    yield Reasoning(wire.want("thinking", str) or "", seal if seal.value or seal.account else None)
+    text = wire.want("thinking", str) or ""
+    return (Reasoning(text, seal if seal.value or seal.account else None),)
 
 
-def _anthropic_redacted(wire: Wire) -> Iterator[Part]:
-    yield Reasoning("", opened(wire.need("data", str), "ad"))
+def _anthropic_redacted(wire: Wire) -> Iterable[Part]:
+    return (Reasoning("", opened(wire.need("data", str), "ad")),)
 
 
-def _anthropic_call(wire: Wire) -> Iterator[Part]:
+def _anthropic_call(wire: Wire) -> Iterable[Part]:
     arguments = dumps(wire.want("input", dict) or {}).decode()
-    yield ToolCall(wire.need("id", str), wire.need("name", str), arguments)
+    return (ToolCall(wire.need("id", str), wire.need("name", str), arguments),)
 
 
-def _anthropic_result(wire: Wire) -> Iterator[Part]:
-    if isinstance(content := wire.data.get("content"), str):
-        parts: tuple[Part, ...] = (Text(content),) if content else ()
-    else:
-        parts = _anthropic_parts(wire)
-    kept = tuple(part for part in parts if isinstance(part, Text | Media))
-    yield ToolResult(wire.need("tool_use_id", str), kept, bool(wire.want("is_error", bool)))
+def _anthropic_result(wire: Wire) -> Iterable[Part]:
+    parts = [part for part in _anthropic_parts(wire) if isinstance(part, TEXT_OR_MEDIA)]
+    id, is_error = wire.need("tool_use_id", str), wire.want("is_error", bool)
+    return (ToolResult(id, tuple(parts), bool(is_error)),)
 
 
 def _anthropic_media(wire: Wire) -> Iterator[Part]:
@@ -2272,7 +2272,7 @@ def _anthropic_reference(wire: Wire) -> Iterator[Part]:
     yield Text(f"The tool {wire.need('tool_name', str)} is now available.")
 
 
-_ANTHROPIC_PARTS: Final[dict[str, Callable[[Wire], Iterator[Part]]]] = {
+_ANTHROPIC_PARTS: Final[dict[str, Callable[[Wire], Iterable[Part]]]] = {
     "text": _anthropic_text,
     "thinking": _anthropic_thought,
     "redacted_thinking": _anthropic_redacted,
@@ -2288,10 +2288,11 @@ _ANTHROPIC_PARTS: Final[dict[str, Callable[[Wire], Iterator[Part]]]] = {
 def _anthropic_tool(wire: Wire) -> Tool | None:
     kind, name = wire.want("type", str) or "custom", wire.need("name", str)
     description = wire.want("description", str) or ""
-    typed = next((t for t in _ANTHROPIC_TYPED if re.fullmatch(rf"{t}_\d{{8}}", kind)), None)
-    if typed:
-        return Tool(name, description, {"type": "object", "properties": _ANTHROPIC_TYPED[typed]})
     if kind != "custom":
+        typed = next((t for t in _ANTHROPIC_TYPED if re.fullmatch(rf"{t}_\d{{8}}", kind)), None)
+        if typed:
+            schema = {"type": "object", "properties": _ANTHROPIC_TYPED[typed]}
+            return Tool(name, description, schema)
         wire.drop(kind)
         return None
     wire.rest(_ANTHROPIC_TOOL)
@@ -3140,7 +3141,7 @@ def _chat_user(wire: Wire) -> Message:
 
 def _chat_tool_message(wire: Wire) -> Message:
     id = wire.want("tool_call_id", str) or wire.want("name", str) or ""
-    parts = tuple(p for p in _chat_parts(wire) if isinstance(p, Text | Media))
+    parts = tuple(p for p in _chat_parts(wire) if isinstance(p, TEXT_OR_MEDIA))
     return Message("user", (ToolResult(id, parts),))
 
 
@@ -3391,12 +3392,13 @@ class _ChatWriter:
 
     def _content(self, parts: Sequence[Part]) -> str | list[JSON]:
         """One string where text is all there is: some servers take nothing else."""
-        if all(isinstance(part, Text) for part in parts):
-            return _chat_text(parts)
+        texts = [part.text for part in parts if isinstance(part, Text)]
+        if len(texts) == len(parts):
+            return "\n\n".join(filter(None, texts))
         return [
             _chat_media(part) if isinstance(part, Media) else {"type": "text", "text": part.text}
             for part in parts
-            if isinstance(part, Text | Media)
+            if isinstance(part, TEXT_OR_MEDIA)
         ]
 
     def _assistant(self, message: Message) -> JSON:
@@ -3514,7 +3516,7 @@ REASONING_STYLES: Final[dict[str, Callable[[Thinking, ChatQuirks], JSON]]] = {
 
 
 def _chat_text(parts: Iterable[Part]) -> str:
-    return "\n\n".join(part.text for part in parts if isinstance(part, Text) and part.text)
+    return "\n\n".join([part.text for part in parts if isinstance(part, Text) and part.text])
 
 
 def _chat_placed(message: Message) -> Message:
@@ -4449,12 +4451,18 @@ _RESPONSES_ITEMS: Final[dict[str, Callable[[Wire], Iterator[Message]]]] = {
 def _responses_tools(wire: Wire) -> tuple[Tool, ...]:
     """All tools offered, in the order of their first sight: a prefix stays one."""
     tools: dict[str, Tool] = {}
-    items = [] if isinstance(wire.data.get("input"), str) else list(wire.each("input"))
-    later = (i for i in items if i.data.get("type") in ("additional_tools", "tool_search_output"))
-    for place in (wire, *later):
+    for place in _responses_offers(wire):
         for tool in _offered_in(place):
             tools.setdefault(tool.name, tool)
     return tuple(tools.values())
+
+
+def _responses_offers(wire: Wire) -> Iterator[Wire]:
+    yield wire
+    if not isinstance(wire.data.get("input"), str):
+        for item in wire.each("input"):
+            if item.data.get("type") in ("additional_tools", "tool_search_output"):
+                yield item
 
 
 def _offered_in(wire: Wire, namespace: str = "") -> Iterator[Tool]:
@@ -4679,7 +4687,7 @@ class _ResponsesWriter:
 
     def _user(self, message: Message) -> list[JSON]:
         """The results first, as every dialect has them, then what else was said."""
-        said = [part for part in message.parts if isinstance(part, Text | Media)]
+        said = [part for part in message.parts if isinstance(part, TEXT_OR_MEDIA)]
         results = [part for part in message.parts if isinstance(part, ToolResult)]
         return [
             *map(_result_item, results),
@@ -5633,8 +5641,12 @@ def _camelled(value: Any) -> Any:
         return [_camelled(item) for item in value]
     if not isinstance(value, dict):
         return value
-    named = ((_camel(name), inner) for name, inner in value.items())
-    return {name: v if name in _GEMINI_OPAQUE else _camelled(v) for name, v in named}
+    said = {}
+    for key, inner in value.items():
+        name = _camel(key) if "_" in key else key
+        nests = isinstance(inner, (dict, list)) and name not in _GEMINI_OPAQUE
+        said[name] = _camelled(inner) if nests else inner
+    return said
 
 
 @functools.lru_cache(maxsize=1024)
@@ -5692,7 +5704,7 @@ class _GeminiHistory:
 
     def _read(self, wire: Wire, parts: list[Part]) -> None:
         kind = next((kind for kind in self._READERS if kind in wire.data), "")
-        wire.rest(_GEMINI_PART | {kind})
+        wire.rest(_GEMINI_PARTS[kind])
         signature = wire.want("thoughtSignature", str) or ""
         if signature and signature not in _GEMINI_DUMMIES:
             _sealed(parts, signature)
@@ -5713,8 +5725,7 @@ class _GeminiHistory:
         """Without an id it gets one by its place, which is the same on every turn."""
         call = wire.inner("functionCall")
         self._called += 1
-        mark = hashlib.sha256(f"{self._called}".encode()).hexdigest()
-        id, name = call.want("id", str) or f"call_{mark[:12]}", call.need("name", str)
+        id, name = call.want("id", str) or _gemini_call_id(self._called), call.need("name", str)
         said = ToolCall(id, name, dumps(call.want("args", dict) or {}).decode())
         self._owed.append(said)
         yield said
@@ -5747,6 +5758,11 @@ class _GeminiHistory:
 
 
 _GEMINI_TURN: Final = frozenset(("role", "parts"))
+_GEMINI_PARTS: Final = {kind: _GEMINI_PART | {kind} for kind in ("", *_GeminiHistory._READERS)}
+
+
+def _gemini_call_id(number: int) -> str:
+    return "call_" + hashlib.sha256(str(number).encode()).hexdigest()[:12]
 
 
 def _sealed(parts: list[Part], signature: str) -> None:
@@ -5772,8 +5788,10 @@ def _sealed(parts: list[Part], signature: str) -> None:
 
 def _without_echoes(parts: Sequence[Part]) -> tuple[Part, ...]:
     """Without the thoughts a client was shown, where the same ones came back with their seals."""
-    known = any(isinstance(p, Reasoning) and p.seal and p.seal.account for p in parts)
-    return tuple(p for p in parts if not (known and isinstance(p, Reasoning) and p.seal is None))
+    thoughts = [part for part in parts if isinstance(part, Reasoning)]
+    if not any(thought.seal and thought.seal.account for thought in thoughts):
+        return tuple(parts)
+    return tuple(p for p in parts if not (isinstance(p, Reasoning) and p.seal is None))
 
 
 def _gemini_output(response: JSON) -> tuple[str, bool]:
@@ -5940,10 +5958,12 @@ _SCHEMA_UNKNOWN: Final = frozenset(
     " dependentSchemas dependencies unevaluatedItems unevaluatedProperties".split()
 )
 
+_SCHEMA_DEEP: Final = _SCHEMA_UNKNOWN | _SCHEMA_MAPS | _SCHEMA_LISTS | _SCHEMA_INNER
+
 
 def _known_schema(schema: Any) -> Any:
     """JSON Schema as `parametersJsonSchema` takes it: all but a few keywords."""
-    if not isinstance(schema, dict):
+    if not isinstance(schema, dict) or _SCHEMA_DEEP.isdisjoint(schema):
         return schema
     known = {key: value for key, value in schema.items() if key not in _SCHEMA_UNKNOWN}
     return _in_schema(known, _known_schema)
