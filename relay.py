@@ -684,10 +684,8 @@ def fold(events: Iterable[Event]) -> Response | Failure:
     return TRUNCATED
 
 
-def latest(old: Usage, new: Usage | None) -> Usage:
+def latest(old: Usage, new: Usage) -> Usage:
     """The later counts win; a later report may leave out what an earlier one gave."""
-    if new is None:
-        return old
     counts = (after or before for before, after in zip(_counts(old), _counts(new), strict=True))
     return Usage(*counts)
 
@@ -989,6 +987,17 @@ def sse(data: JSON, event: str = "") -> bytes:
     """One event as bytes."""
     body = b"data: " + dumps(data) + b"\n\n"
     return b"event: " + event.encode() + b"\n" + body if event else body
+
+
+def form_of(said: bytes) -> bytes:
+    """JSON that comes again and again with other values: bytes for `%`, with a %b per `HOLE`.
+
+    A long answer is thousands of deltas that differ in one text; the rest is rendered once.
+    """
+    return said.replace(b"%", b"%%").replace(dumps(HOLE), b"%b")
+
+
+HOLE: Final = "\0relay\0"  # a string that nobody says
 
 
 def holds_any(data: bytes, marks: Iterable[bytes]) -> bool:
@@ -1312,6 +1321,7 @@ def data_url(media: Media) -> str:
 #     _start   the answer begins      it was said twice, or never
 #     _part    a part begins          the one before was not closed; another call is still open
 #     _delta   more of a part         the part waits for its turn, or is over
+#     _more    the same               the part has not begun
 #     _close   a part is over         others wait for it
 #     _end     the answer is whole    the finish reason contradicts what was said
 #     _fail    it broke               something is still open
@@ -1484,11 +1494,12 @@ class StreamDecoder(ABC):
 
     def _data(self, data: bytes) -> None:
         """One event; some servers cut one object in two, or say two at once."""
-        if not data or data.strip() == b"[DONE]":  # clones say it in other dialects too
+        if data.strip() == b"[DONE]":  # clones say it in other dialects too
+            self._done()
             return
         text, self._torn = self._torn + data, b""
         try:
-            wires = json_values(text)
+            wires = json_values(text) if text else ()
         except ValueError:
             if len(text) > len(data):  # neither whole nor the rest of what came before
                 raise
@@ -1501,6 +1512,9 @@ class StreamDecoder(ABC):
         for wire in wires:
             if isinstance(wire, dict) and not self.ended:
                 self._object(wire)
+
+    def _done(self) -> None:  # noqa: B027  # nothing is what most dialects do about it
+        """[DONE] was said."""
 
     @abstractmethod
     def _object(self, wire: JSON) -> None:
@@ -1532,13 +1546,22 @@ class StreamDecoder(ABC):
 
     def _delta(self, key: object, text: str) -> None:
         """More of a part; what comes too late for one that is closed is let go."""
-        _only_text(text)
-        if key in self._waiting:
+        if type(text) is not str:
+            _only_text(text)
+        live = self._live
+        if live and live.key == key:
+            if isinstance(live.part, ToolCall):
+                live.texts.append(text)
+            if text:
+                self._said.append(PartDelta(text))
+        elif key in self._waiting:
             self._waiting[key].texts.append(text)
-        elif text and self._live and self._live.key == key:
-            if isinstance(self._live.part, ToolCall):
-                self._live.texts.append(text)
-            self._said.append(PartDelta(text))
+
+    def _more(self, key: object, part: OutputPart, text: str) -> None:
+        """More of a part that begins with it, if it is not the one that is open."""
+        if not self._live or self._live.key != key:
+            self._part(key, part)
+        self._delta(key, text)
 
     def _close(self, key: object, seal: Seal | None = None) -> None:
         """A part is over: the next that waited gets its turn."""
@@ -1774,7 +1797,7 @@ JSON_ONLY: Final = "Answer with one JSON object and nothing else."
 
 def whole_number(value: object) -> int:
     """A count as providers send it: 12, 12.0, null or nothing."""
-    return int(value) if isinstance(value, int | float) and 0 < value < math.inf else 0
+    return int(value) if isinstance(value, (int, float)) and 0 < value < math.inf else 0
 
 
 def failure_in(wire: JSON) -> Failure | None:
@@ -2781,7 +2804,8 @@ class _AnthropicDecoder(StreamDecoder):
         if wire.get("type") == "error" or "error" in wire:
             self._fail(failure_in(wire) or Failure(dumps(wire).decode()))
             return
-        self._usage = latest(self._usage, ANTHROPIC.parse_usage(wire))
+        if usage := ANTHROPIC.parse_usage(wire):
+            self._usage = latest(self._usage, usage)
         if handler := self._HANDLERS.get(wire.get("type")):  # else a ping, or next year's
             handler(self, wire)
 
@@ -2802,8 +2826,8 @@ class _AnthropicDecoder(StreamDecoder):
 
     def _block_delta(self, wire: JSON) -> None:
         delta = wire["delta"]
-        if signature := word_of(delta.get("signature")):
-            self._signature = Seal("as", self._signature.value + signature)
+        if signature := delta.get("signature"):
+            self._signature = Seal("as", self._signature.value + word_of(signature))
         text = delta.get("text") or delta.get("thinking") or delta.get("partial_json") or ""
         self._spoke |= bool(text)
         self._delta(wire["index"], text)
@@ -2837,6 +2861,10 @@ class _AnthropicDecoder(StreamDecoder):
     }
 
 
+_ANTHROPIC_MORE: Final = "content_block_delta"
+_THOUGHT: Final[JSON] = {"type": "thinking", "thinking": "", "signature": ""}
+
+
 class _AnthropicEncoder:
     """Events to message_start ... message_stop."""
 
@@ -2844,19 +2872,21 @@ class _AnthropicEncoder:
         self._asked = asked
         self._index = -1
         self._part: OutputPart = Text()
+        self._form = b""  # of the part's deltas
+        self._opened = False  # is the part's start said?
         self._spoke = False
         self._started = False
 
     def encode(self, event: Event) -> bytes:
         match event:
+            case PartDelta(text):
+                self._spoke = True
+                begin = b"" if self._opened else self._begin(_THOUGHT)
+                return begin + self._form % dumps(text)
             case Start(id, _, usage):
                 return self._start(id, usage)
             case PartStart(part):
                 return self._open(part)
-            case PartDelta(text):
-                kind, key = _ANTHROPIC_DELTA[type(self._part)]
-                self._spoke = True
-                return self._delta({"type": kind, key: text})
             case PartEnd(seal):
                 return self._close(seal)
             case Finish():
@@ -2876,33 +2906,35 @@ class _AnthropicEncoder:
         return self._event("message_start", message=head | {"stop_reason": None})
 
     def _open(self, part: OutputPart) -> bytes:
-        self._index, self._part, self._spoke = self._index + 1, part, False
-        if isinstance(part, Reasoning):
-            return b""  # thinking or redacted: known when it speaks, or at its end
-        block = _anthropic_block(part)
+        self._index, self._part = self._index + 1, part
+        self._spoke = self._opened = False
+        kind, key = _ANTHROPIC_DELTA[type(part)]
+        self._form = form_of(sse(self._delta({"type": kind, key: HOLE}), _ANTHROPIC_MORE))
+        # thinking or redacted: known when it speaks, or at its end
+        return b"" if isinstance(part, Reasoning) else self._begin(_anthropic_block(part))
+
+    def _begin(self, block: JSON) -> bytes:
+        self._opened = True
         return self._event("content_block_start", index=self._index, content_block=block)
 
-    def _delta(self, delta: JSON) -> bytes:
-        head = b""
-        if isinstance(self._part, Reasoning) and not self._part.text:
-            self._part = Reasoning("begun")
-            block = {"type": "thinking", "thinking": "", "signature": ""}
-            head = self._event("content_block_start", index=self._index, content_block=block)
-        return head + self._event("content_block_delta", index=self._index, delta=delta)
+    def _delta(self, delta: JSON) -> JSON:
+        return {"type": _ANTHROPIC_MORE, "index": self._index, "delta": delta}
 
     def _close(self, seal: Seal | None) -> bytes:
         stop = self._event("content_block_stop", index=self._index)
         if isinstance(self._part, Reasoning):
-            if seal and seal.field == "ad" and not self._spoke:
-                block = {"type": "redacted_thinking", "data": _anthropic_token(seal)}
-                begin = self._event("content_block_start", index=self._index, content_block=block)
-                return begin + stop
-            return (
-                self._delta({"type": "signature_delta", "signature": _anthropic_token(seal)}) + stop
-            )
+            return self._sealed(seal) + stop
         if isinstance(self._part, ToolCall) and not self._spoke:
-            return self._delta({"type": "input_json_delta", "partial_json": "{}"}) + stop
+            return self._form % dumps("{}") + stop
         return stop
+
+    def _sealed(self, seal: Seal | None) -> bytes:
+        token = _anthropic_token(seal)
+        if seal and seal.field == "ad" and not self._spoke:
+            return self._begin({"type": "redacted_thinking", "data": token})
+        begin = b"" if self._opened else self._begin(_THOUGHT)
+        signed = self._delta({"type": "signature_delta", "signature": token})
+        return begin + sse(signed, _ANTHROPIC_MORE)
 
     def _finish(self, finish: Finish) -> bytes:
         usage = finish.usage
@@ -3104,7 +3136,7 @@ class OpenAIChat(OpenAIDialect):
     def failure_in(self, wire: JSON) -> Failure | None:
         reasons = [c.get("finish_reason") for c in wire.get("choices") or () if c]
         if reasons and reasons[0] in _CHAT_BREAK:
-            return Failure(f"gave up: {reasons[0]}", cause="overloaded")
+            return _gave_up(reasons[0])
         return super().failure_in(wire)
 
     def is_end(self, data: bytes) -> bool:
@@ -3696,6 +3728,14 @@ def _chat_id(id: str) -> str:
     return id if id.startswith("chatcmpl-") else "chatcmpl-" + id.removeprefix("msg_")
 
 
+def _gave_up(reason: str) -> Failure:
+    return Failure(f"gave up: {reason}", cause="overloaded")
+
+
+_CHAT_THOUGHTS: Final = frozenset(("reasoning_content", "reasoning", "reasoning_details"))
+_CHAT_TEXT: Final = Text()
+
+
 class _ChatDecoder(StreamDecoder):
     """chat.completion.chunk objects to events.
 
@@ -3710,53 +3750,49 @@ class _ChatDecoder(StreamDecoder):
         self._details: dict[object, JSON] = {}
         self._plain = False  # has reasoning come as plain text?
 
-    def _data(self, data: bytes) -> None:
-        if data.strip() != b"[DONE]":
-            super()._data(data)
-        else:
-            if not self._finish and self._live and isinstance(self._live.part, ToolCall):
-                self._finish = "tool_calls" if self._live.is_complete() else "length"
-            self._end()
+    def _done(self) -> None:
+        if not self._finish and self._live and isinstance(self._live.part, ToolCall):
+            self._finish = "tool_calls" if self._live.is_complete() else "length"
+        self._end()
 
     def _object(self, wire: JSON) -> None:
         odd = wire.get("error") or "base_resp" in wire or "choices" not in wire
         if odd and (failure := failure_in(wire)):
             self._fail(failure)
             return
-        if id := word_of(wire.get("id")):  # Azure's first chunk has none yet
-            self._start(id, word_of(wire.get("model")))
-        self._usage = latest(self._usage, CHAT.parse_usage(wire))
+        if not self._begun and (id := wire.get("id")):  # Azure's first chunk has none yet
+            self._start(word_of(id), word_of(wire.get("model")))
+        if usage := CHAT.parse_usage(wire):
+            self._usage = latest(self._usage, usage)
         for choice in wire.get("choices") or ():
-            if not choice.get("index"):  # one answer is translated, the first
+            if not choice.get("index") and not self.ended:  # the first answer is translated
                 self._choice(choice)
-        if failure := CHAT.failure_in(wire):
-            self._fail(failure)
 
     def _choice(self, choice: JSON) -> None:
         """A chunk may hold all kinds at once; they are said in the order of a message."""
         delta = choice.get("delta") or choice.get("message") or {}
-        self._thought(delta)
+        if not delta.keys().isdisjoint(_CHAT_THOUGHTS):
+            self._thought(delta)
         content = delta.get("content")
         if isinstance(content, list):  # Mistral
             self._list(content)
         elif content:
-            self._say("text", Text(), content)
+            self._more("text", _CHAT_TEXT, content)
         if refusal := delta.get("refusal"):
             self._finish, self._detail = "content_filter", self._detail + refusal
-            self._say("text", Text(), refusal)
+            self._more("text", Text(), refusal)
         for call in delta.get("tool_calls") or ():
             self._call(call)
         if legacy := delta.get("function_call"):  # before there were tools
             self._call({"index": 0, "function": legacy})
-        self._finished(choice.get("finish_reason"))
+        if reason := choice.get("finish_reason"):
+            self._finished(reason)
 
-    def _finished(self, reason: str | None) -> None:
-        if reason and self._finish != "content_filter":
+    def _finished(self, reason: str) -> None:
+        if reason in _CHAT_BREAK:
+            self._fail(_gave_up(reason))
+        elif self._finish != "content_filter":
             self._finish = _CHAT_FINISH.get(reason, "stop")
-
-    def _say(self, key: str, part: OutputPart, text: str) -> None:
-        self._part(key, part)
-        self._delta(key, text)
 
     def _thought(self, delta: JSON) -> None:
         """Plain text where there is some, for the details then only repeat it."""
@@ -3768,7 +3804,7 @@ class _ChatDecoder(StreamDecoder):
             if not self._plain:
                 text += _chat_detail_text(detail)
         if text or details:
-            self._say("reasoning", Reasoning(), text)
+            self._more("reasoning", Reasoning(), text)
 
     def _detailed(self, detail: JSON) -> None:
         """OpenRouter sends its details in pieces: the same index and type is one detail."""
@@ -3784,9 +3820,9 @@ class _ChatDecoder(StreamDecoder):
         for item in content:
             if isinstance(thought := item.get("thinking"), list):
                 thoughts = "".join(t.get("text", "") for t in thought)
-                self._say("reasoning", Reasoning(), thoughts)
+                self._more("reasoning", Reasoning(), thoughts)
             elif text := item.get("text"):
-                self._say("text", Text(), text)
+                self._more("text", Text(), text)
 
     def _call(self, call: JSON) -> None:
         function = call.get("function") or {}
@@ -3874,20 +3910,21 @@ class _ChatEncoder:
             "model": asked.model,
         }
         self._part: OutputPart = Text()
+        self._form = b""  # of the part's deltas
         self._texts: list[str] = []
         self._calls = 0
         self._thoughts = 0
 
     def encode(self, event: Event) -> bytes:
         match event:
+            case PartDelta(text):
+                self._texts.append(text)
+                return self._form % dumps(text)
             case Start(id):
                 self._head["id"] = _chat_id(id or self._asked.id)
                 return self._delta({"role": "assistant", "content": ""})
             case PartStart(part):
-                self._part, self._texts = part, []
-                return self._open(part) if isinstance(part, ToolCall) else b""
-            case PartDelta(text):
-                return self._said(text)
+                return self._open(part)
             case PartEnd(seal):
                 return self._close(seal)
             case Finish():
@@ -3898,27 +3935,25 @@ class _ChatEncoder:
     def alive(self) -> bytes:
         return self._delta({})
 
-    def _open(self, part: ToolCall) -> bytes:
-        self._calls += 1
-        call = {"index": self._calls - 1, "id": part.id, "type": "function"}
-        return self._delta({"tool_calls": [call | {"function": _arguments("", part.name)}]})
-
-    def _said(self, text: str) -> bytes:
-        match self._part:
-            case ToolCall():
-                self._texts = [text]
-                call = {"index": self._calls - 1, "function": _arguments(text)}
-                return self._delta({"tool_calls": [call]})
+    def _open(self, part: OutputPart) -> bytes:
+        self._part, self._texts = part, []
+        match part:
+            case ToolCall(id, name):
+                call = {"index": self._calls, "id": id, "type": "function"}
+                begin = self._delta({"tool_calls": [call | {"function": _arguments("", name)}]})
+                more = {"index": self._calls, "function": _arguments(HOLE)}
+                self._form = form_of(self._delta({"tool_calls": [more]}))
+                self._calls += 1
+                return begin
             case Reasoning():
-                self._texts.append(text)
-                return self._delta({"reasoning_content": text})
-            case _:
-                self._texts.append(text)
-                return self._delta({"content": text})
+                self._form = form_of(self._delta({"reasoning_content": HOLE}))
+            case Text():
+                self._form = form_of(self._delta({"content": HOLE}))
+        return b""
 
     def _close(self, seal: Seal | None) -> bytes:
         if isinstance(self._part, ToolCall) and not self._texts:
-            return self._said("{}")
+            return self._form % dumps("{}")
         part = Reasoning("".join(self._texts), seal)
         if isinstance(self._part, Reasoning) and _chat_sealed(part):
             self._thoughts += 1
@@ -4810,7 +4845,8 @@ class _ResponsesDecoder(StreamDecoder):
         item = wire.get("item") or {}
         key = wire.get("output_index")
         key = key if isinstance(key, int) else wire.get("item_id") or item.get("id")
-        self._items |= {key, item.get("id") or key}
+        if key not in self._items:
+            self._items |= {key, item.get("id") or key}
         return key
 
     def _item_added(self, wire: JSON) -> None:
@@ -4864,7 +4900,8 @@ class _ResponsesDecoder(StreamDecoder):
         for index, item in enumerate(answer.get("output") or ()):
             if self._items.isdisjoint((index, item.get("id") or index, None)):
                 self._item_is(index, item)
-        self._usage = latest(self._usage, RESPONSES.parse_usage(wire))
+        if usage := RESPONSES.parse_usage(wire):
+            self._usage = latest(self._usage, usage)
         self._detail = self._refusal
         self._end("content_filter" if self._refusal else _responses_finish(answer))
 
@@ -4908,10 +4945,17 @@ class _Item:
         self._index = index
 
     def begin(self) -> list[JSON]:
+        return []
+
+    def head(self) -> list[JSON]:
         """Most items begin with their first word: one without any is none."""
         return []
 
-    def more(self, text: str) -> list[JSON]:
+    def news(self, text: str) -> str:
+        """What of more text is said at once."""
+        return text
+
+    def delta(self, text: str) -> JSON:
         raise NotImplementedError
 
     def end(self, seal: Seal | None) -> list[JSON]:
@@ -4940,11 +4984,14 @@ class _SaidItem(_Item):
         self._kind = kind
         self._more: JSON = {} if kind == "refusal" else {"logprobs": []}
 
-    def more(self, text: str) -> list[JSON]:
-        head = [] if self.texts else self._head()
-        self.texts.append(text)
-        delta = self._at(f"{self._kind}.delta", content_index=0, delta=text, **self._more)
-        return [*head, delta]
+    def head(self) -> list[JSON]:
+        return [
+            self._item("added", self._message("in_progress", [])),
+            self._at("content_part.added", content_index=0, part=self._part("")),
+        ]
+
+    def delta(self, text: str) -> JSON:
+        return self._at(f"{self._kind}.delta", content_index=0, delta=text, **self._more)
 
     def end(self, seal: Seal | None) -> list[JSON]:
         if not self.texts:
@@ -4954,12 +5001,6 @@ class _SaidItem(_Item):
             self._at(f"{self._kind}.done", content_index=0, **{name: text}, **self._more),
             self._at("content_part.done", content_index=0, part=self._part(text)),
             self._item("done", self._message("completed", [self._part(text)])),
-        ]
-
-    def _head(self) -> list[JSON]:
-        return [
-            self._item("added", self._message("in_progress", [])),
-            self._at("content_part.added", content_index=0, part=self._part("")),
         ]
 
     def _part(self, text: str) -> JSON:
@@ -4978,15 +5019,16 @@ class _ThoughtItem(_Item):
     none that a provider has under this id.
     """
 
-    def more(self, text: str) -> list[JSON]:
-        head = [] if self.texts else [self._head(), self._at_part("part.added", part=_summary(""))]
-        self.texts.append(text)
-        return [*head, self._at_part("text.delta", delta=text)]
+    def head(self) -> list[JSON]:
+        return [self._added(), self._at_part("part.added", part=_summary(""))]
+
+    def delta(self, text: str) -> JSON:
+        return self._at_part("text.delta", delta=text)
 
     def end(self, seal: Seal | None) -> list[JSON]:
         if not self.texts and not seal:
             return []
-        text, said = self.text(), [self._head()]
+        text, said = self.text(), [self._added()]
         if self.texts:
             part = self._at_part("part.done", part=_summary(text))
             said = [self._at_part("text.done", text=text), part]
@@ -4995,7 +5037,7 @@ class _ThoughtItem(_Item):
         item = {"type": "reasoning", "summary": summary, "encrypted_content": token}
         return [*said, self._item("done", item)]
 
-    def _head(self) -> JSON:
+    def _added(self) -> JSON:
         return self._item("added", {"type": "reasoning", "summary": []})
 
     def _at_part(self, type: str, **fields: Any) -> JSON:
@@ -5019,24 +5061,23 @@ class _CallItem(_Item):
     def begin(self) -> list[JSON]:
         return [self._item("added", self._called("", "in_progress"))]
 
-    def more(self, text: str) -> list[JSON]:
-        self.texts.append(text)
-        return self._delta(self._free.feed(text) if self._free else text)
+    def news(self, text: str) -> str:
+        return self._free.feed(text) if self._free else text
+
+    def delta(self, text: str) -> JSON:
+        return self._at(f"{self._event}.delta", delta=text)
 
     def end(self, seal: Seal | None) -> list[JSON]:
-        text, said = self.text(), list[JSON]()
+        text, rest = self.text(), ""
         whole = parse_object(text or "{}") is not None
         if self._free:
-            said = self._delta(self._free.rest(text))
+            rest = self._free.rest(text)
             text = self._free.text()
         elif not text:
-            text, said = "{}", self._delta("{}")
+            text = rest = "{}"
         done = self._at(f"{self._event}.done", **{self._slot: text})
         item = self._called(text, "completed" if whole else "incomplete")
-        return [*said, done, self._item("done", item)]
-
-    def _delta(self, text: str) -> list[JSON]:
-        return [self._at(f"{self._event}.delta", delta=text)] if text else []
+        return [*([self.delta(rest)] if rest else []), done, self._item("done", item)]
 
     def _called(self, text: str, status: str) -> JSON:
         return self._call | {self._slot: text, "status": status}
@@ -5048,9 +5089,8 @@ class _TypedCallItem(_CallItem):
     def begin(self) -> list[JSON]:
         return []
 
-    def more(self, text: str) -> list[JSON]:
-        self.texts.append(text)
-        return []
+    def news(self, text: str) -> str:
+        return ""
 
     def end(self, seal: Seal | None) -> list[JSON]:
         kind, arguments = _KINDS_OF_TOOL[self._kind], parse_object(self.text() or "{}")
@@ -5122,18 +5162,20 @@ class _ResponsesEncoder:
         self._number = 0
         self._started = False
         self._item = _Item("", 0)
+        self._form = b""  # of the item's deltas
         self._output: list[JSON] = []
         self._text = ""  # of the last message
 
     def encode(self, event: Event) -> bytes:
         match event:
+            case PartDelta(text):
+                return self._more(text)
             case Start(id):
                 return self._start(id)
             case PartStart(part):
                 self._item = self._begun(part)
+                self._form = form_of(self._numbered(self._item.delta(HOLE), HOLE))
                 return self._say(self._item.begin())
-            case PartDelta(text):
-                return self._say(self._item.more(text))
             case PartEnd(seal):
                 return self._say(self._item.end(seal))
             case Finish():
@@ -5155,6 +5197,15 @@ class _ResponsesEncoder:
             message += f" (try again in {math.ceil(error.retry_after)}s)"
         failure = {"code": code, "message": message}
         return self._last("failed", error=failure)
+
+    def _more(self, text: str) -> bytes:
+        item = self._item
+        head = b"" if item.texts else self._say(item.head())
+        item.texts.append(text)
+        if not (news := item.news(text)):
+            return head
+        self._number += 1
+        return head + self._form % (dumps(news), dumps(self._number - 1))
 
     def _start(self, id: str) -> bytes:
         self._id, self._started = _responses_id(id or self._asked.id), True
@@ -5191,7 +5242,9 @@ class _ResponsesEncoder:
         if finish.reason == "content_filter" and finish.detail not in ("", self._text):
             index = len(self._output)
             refusal = _SaidItem(_item_id("msg_", self._id, index), index, "refusal")
-            said = self._say([*refusal.more(finish.detail), *refusal.end(None)])
+            refusal.texts.append(finish.detail)
+            whole = (*refusal.head(), refusal.delta(finish.detail), *refusal.end(None))
+            said = self._say(whole)
         cut = _RESPONSES_CUT.get(finish.reason)
         usage = finish.usage
         usage = usage if usage.input else replace(usage, input=self._asked.tokens)
@@ -5209,9 +5262,12 @@ class _ResponsesEncoder:
             if event["type"] == "response.output_item.done":
                 self._output.append(event["item"])
                 self._text = self._item.text() if isinstance(self._item, _SaidItem) else ""
-            said.append(sse(event | {"sequence_number": self._number}, event["type"]))
+            said.append(self._numbered(event, self._number))
             self._number += 1
         return b"".join(said)
+
+    def _numbered(self, event: JSON, number: int | str) -> bytes:
+        return sse(event | {"sequence_number": number}, event["type"])
 
     def _answer(self, status: str) -> JSON:
         return {
@@ -6420,9 +6476,10 @@ class _GeminiDecoder(StreamDecoder):
             self._fail(failure)
             return
         candidates = wire.get("candidates") or ()
-        if candidates or wire.get("responseId"):  # else it only keeps the line alive
+        if not self._begun and (candidates or wire.get("responseId")):  # else a sign of life
             self._start(_gemini_id(wire), word_of(wire.get("modelVersion")))
-        self._usage = latest(self._usage, GEMINI.parse_usage(wire))
+        if usage := GEMINI.parse_usage(wire):
+            self._usage = latest(self._usage, usage)
         for candidate in candidates:
             if not candidate.get("index"):  # one answer is translated, the first
                 self._candidate(candidate)
@@ -6509,10 +6566,10 @@ class _GeminiSpeech:
 
     def parts(self, event: Event) -> list[JSON]:
         match event:
-            case PartStart(part):
-                return self._begun(part)
             case PartDelta(text):
                 return self._said(text)
+            case PartStart(part):
+                return self._begun(part)
             case PartEnd(seal):
                 return self._ended(seal)
             case Finish(reason):
@@ -6529,7 +6586,7 @@ class _GeminiSpeech:
 
     def _said(self, text: str) -> list[JSON]:
         if isinstance(self._part, Text):
-            return [{"text": text} | self._signature()]
+            return [{"text": text, **self._signature()} if self._own else {"text": text}]
         self._texts.append(text)
         return [{"text": text, "thought": True}] if isinstance(self._part, Reasoning) else []
 
@@ -6576,7 +6633,7 @@ class _GeminiSpeech:
         return {"thoughtSignature": signature} if signature else {}
 
 
-def _gemini_chunk(asked: Asked, id: str, parts: list[JSON]) -> JSON:
+def _gemini_chunk(asked: Asked, id: str, parts: list[JSON] | str) -> JSON:
     content = {"role": "model", "parts": parts or [{"text": ""}]}  # readers look at the first
     return {
         "candidates": [{"content": content, "index": 0}],
@@ -6611,35 +6668,40 @@ class _GeminiEncoder:
 
     def __init__(self, asked: Asked) -> None:
         self._asked = asked
-        self._id = asked.id
         self._speech = _GeminiSpeech()
         self._array = asked.variant == "array"
         self._opened = False
+        self._id = asked.id
+        self._form = self._chunk_form()
 
     def encode(self, event: Event) -> bytes:
         if isinstance(event, Start):
             self._id = event.id or self._asked.id
+            self._form = self._chunk_form()
         parts = self._speech.parts(event)
         if isinstance(event, Finish):
             usage = event.usage
             usage = usage if usage.input else replace(usage, input=self._asked.tokens)
             chunk = _gemini_chunk(self._asked, self._id, parts)
-            last = self._frame(_gemini_finished(chunk, replace(event, usage=usage)))
-            return last + (b"]" if self._array else b"")
+            last = dumps(_gemini_finished(chunk, replace(event, usage=usage)))
+            return self._frame(last) + (b"]" if self._array else b"")
         # After a break nothing is said: Gemini CLI takes an answer that ends in an error event for
         # a whole one.  It sees the connection close without its last chunk.
-        return self._frame(_gemini_chunk(self._asked, self._id, parts)) if parts else b""
+        return self._frame(self._form % dumps(parts)) if parts else b""
 
     def alive(self) -> bytes:
         if self._array:
             return b"\n"
-        return self._frame(_gemini_chunk(self._asked, self._id, [{"text": ""}]))
+        return self._frame(self._form % dumps([{"text": ""}]))
 
-    def _frame(self, chunk: JSON) -> bytes:
+    def _chunk_form(self) -> bytes:
+        return form_of(dumps(_gemini_chunk(self._asked, self._id, HOLE)))
+
+    def _frame(self, chunk: bytes) -> bytes:
         if not self._array:
-            return sse(chunk)
+            return b"data: " + chunk + b"\n\n"
         before, self._opened = b",\r\n" if self._opened else b"[", True
-        return before + dumps(chunk)
+        return before + chunk
 
 
 GEMINI: Final = GeminiContent()
@@ -6839,14 +6901,24 @@ class Translation(Pipe):
         return self._encoder.alive()
 
     def _say(self, events: Sequence[Event]) -> bytes:
-        events = [returned(event, self._passage) for event in events]
-        self._note(events)  # what is noted is judged, and named then; what is encoded, here
-        events = [told(e, self._passage) if isinstance(e, Failure) else e for e in events]
+        said = []
+        for event in events:
+            if isinstance(event, PartDelta):  # nearly all of a stream, and says only itself
+                self.begun = True
+            else:
+                event = self._put_back(event)
+            said.append(self._encoder.encode(event))
         if self._decoder.ended:
             self.rest = _AFTER_END
         elif self._decoder.finishing:
             self.rest = _AFTER_FINISH
-        return b"".join(map(self._encoder.encode, events))
+        return b"".join(said)
+
+    def _put_back(self, event: Event) -> Event:
+        """As the client is told; a failure is judged, and so noted, as the provider said it."""
+        event = returned(event, self._passage)
+        self._note([event])
+        return told(event, self._passage) if isinstance(event, Failure) else event
 
 
 def told(failure: Failure, passage: Passage) -> Failure:

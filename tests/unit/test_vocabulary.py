@@ -71,7 +71,6 @@ def test_a_stream_without_an_end_folds_to_a_truncation(length: int) -> None:
 
 
 LATEST = [
-    (Usage(5, 1), None, Usage(5, 1)),
     (Usage(5, 1), Usage(0, 9), Usage(5, 9)),
     (Usage(5, 1, 3), Usage(7, 9), Usage(7, 9, 3)),
     (Usage(), Usage(1, 2, 3, 4, 5), Usage(1, 2, 3, 4, 5)),
@@ -80,7 +79,7 @@ LATEST = [
 
 @pytest.mark.parametrize(("old", "new", "both"), LATEST)
 def test_later_counts_win_and_what_they_leave_out_stands(
-    old: Usage, new: Usage | None, both: Usage
+    old: Usage, new: Usage, both: Usage
 ) -> None:
     assert relay.latest(old, new) == both
 
