@@ -149,6 +149,7 @@ from typing import (
     BinaryIO,
     ClassVar,
     Final,
+    Generic,
     Literal,
     NamedTuple,
     Protocol,
@@ -8935,6 +8936,16 @@ def glob_matches(glob: str, name: str) -> bool:
     return _glob_pattern(glob).fullmatch(name) is not None
 
 
+def any_of(words: Collection[str]) -> str:
+    """A regular expression of these words that takes as long for hundreds as for a few: it looks
+    at one character after the other."""
+    if "" in words:
+        return ""
+    begun = itertools.groupby(sorted(words), key=operator.itemgetter(0))
+    ways = (re.escape(first) + any_of({word[1:] for word in group}) for first, group in begun)
+    return f"(?:{'|'.join(ways)})"
+
+
 def named(name: str, kind: Kind) -> Kind:
     """The same kind under a name that reads better in the reference."""
     return replace(kind, name=name)
@@ -9254,21 +9265,25 @@ def cost(usage: Usage, price: PriceConfig) -> int:
 def sane(usage: Usage) -> Usage:
     """The counts as far as a provider can mean them."""
     counts = (usage.input, usage.output, usage.cache_read, usage.cache_write, usage.reasoning)
+    if min(counts) >= 0 and max(counts) <= _MOST_TOKENS:
+        return usage
     return Usage(*(min(max(0, count), _MOST_TOKENS) for count in counts))
 
 
-def price_of(
-    prices: Mapping[str, PriceConfig], plan: str, free: bool, model: str
-) -> PriceConfig | None:
-    """What a model costs on a plan: what was said of the plan, else of all; None if nothing was."""
-    own = {
-        name.removeprefix(f"{plan}/"): price
-        for name, price in prices.items()
-        if name.startswith(f"{plan}/")
-    }
-    if price := _matching(own, model):
-        return price
-    return FREE if free else _matching(prices, model)
+class PriceList:
+    """What models cost on one plan: what was said of the plan, else of all; None if nothing was."""
+
+    def __init__(self, prices: Mapping[str, PriceConfig], plan: str, free: bool) -> None:
+        own = f"{plan}/"
+        said = {n.removeprefix(own): price for n, price in prices.items() if n.startswith(own)}
+        self._lists = (said,) if free else (said, prices)
+        self._else = FREE if free else None
+        # A few models are asked for again and again; names that clients make up do not stay.
+        self.of = functools.lru_cache(maxsize=1000)(self._of)
+
+    def _of(self, model: str) -> PriceConfig | None:
+        found = (_matching(prices, model) for prices in self._lists)
+        return next(filter(None, found), self._else)
 
 
 def _matching(prices: Mapping[str, PriceConfig], model: str) -> PriceConfig | None:
@@ -9523,7 +9538,8 @@ class BillingPlan:
     name: str
     credentials: tuple[Credential, ...]
     endpoints: Mapping[str, Endpoint]  # dialect -> endpoint, the preferred one first
-    free: bool = False  # not paid by the token: a subscription, or a server of one's own
+    free: bool  # not paid by the token: a subscription, or a server of one's own
+    prices: PriceList = field(compare=False)
 
     def endpoint(self, dialect: str) -> Endpoint:
         return self.endpoints.get(dialect) or next(iter(self.endpoints.values()))
@@ -9555,9 +9571,6 @@ class Provider:
             glob_matches(glob, name) for glob in self.claims or ()
         )
         return (2, name, ModelConfig()) if claimed else None
-
-    def price(self, plan: BillingPlan, model: str) -> PriceConfig | None:
-        return price_of(self.config.prices, plan.name, plan.free, model)
 
     @property
     def accepts_all(self) -> bool:
@@ -9662,7 +9675,8 @@ class Caller:
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A key as it is compared: by its hash, in constant time, whether or not there is a match."""
+    """A key as it is looked up: by its hash.  Nobody can steer that, so the time that it takes
+    says nothing of the keys there are, and is the same for one and for hundreds."""
 
     caller: Caller
     digest: bytes
@@ -9775,17 +9789,24 @@ class Plan:
         return [known[word] for word in near]
 
     def caller(self, offered: Sequence[str], now: float) -> Caller | None:
-        """Who the first good key belongs to; every key is compared with every credential."""
-        found: Caller | None = None
+        """Who the first good key belongs to."""
         for credential in offered:
             digest = hashlib.sha256(credential.encode(errors="replace")).digest()
-            for key in self.keys:
-                same = hmac.compare_digest(digest, key.digest)
-                if same and found is None and (key.expires is None or now < key.expires):
-                    found = key.caller
-        return found
+            for key in self._by_digest.get(digest, ()):
+                if key.expires is None or now < key.expires:
+                    return key.caller
+        return None
+
+    @functools.cached_property
+    def _by_digest(self) -> dict[bytes, list[Key]]:
+        known: dict[bytes, list[Key]] = {}
+        for key in self.keys:
+            known.setdefault(key.digest, []).append(key)
+        return known
 
     def redacted(self, text: str) -> str:
+        if not self._suspicious.search(text):
+            return text
         for secret in self.secrets:
             if secret[:4] not in text:
                 continue
@@ -9794,6 +9815,13 @@ class Plan:
                 if text.endswith(secret[:length]):
                     text = text[:-length] + "[secret]"
         return text
+
+    @functools.cached_property
+    def _suspicious(self) -> re.Pattern[str]:
+        """What secrets begin with: nearly all texts are done with after one look, be the keys
+        ever so many."""
+        begin = {secret[:4] for secret in self.secrets}
+        return re.compile(any_of(begin) if begin else "(?!)")
 
     # The five steps
 
@@ -10159,7 +10187,8 @@ class _Compiler:
             self.wrong("", f"plan {name} has no dialect that is supported yet")
         if not endpoints:
             return None
-        return BillingPlan(name, credentials, endpoints, self._is_free(name))
+        prices = PriceList(self.entry.prices, name, free := self._is_free(name))
+        return BillingPlan(name, credentials, endpoints, free, prices)
 
     def _is_free(self, plan: str) -> bool:
         preset = self.preset
@@ -12267,16 +12296,24 @@ def _remember(memory: dict[str, T], name: str, value: T) -> None:
 
 # ==== 25. Ledger ==============================================================
 # What was used: totals of every hour and every day, per key, provider and model, and the latest
-# requests.  Here is only what was added since the store took the last batch; each request is
-# added twice, to its hour and to its day, so that old hours can go and nothing need be summed.
+# requests.  Here is only what was added since the store took the last batch.
 #
-# Hours begin where the clock on the wall says so, for a day has to be made of whole hours also
-# where the clock is half an hour off UTC.
+#     a request --> its key, provider and model in this hour --batch--> a row of the hour
+#                                                                       a row of the day
+#
+# So a request is added once, and the store has two rows of it: old hours can go, and nothing need
+# be summed.  Hours begin where the clock on the wall says so, for a day has to be made of whole
+# hours also where the clock is half an hour off UTC.
 
 HOUR, DAY = 3600, 86400  # the two spans
 OTHERS: Final = "(others)"
 _MOST_ROWS: Final = 1000  # an hour; clients make up model names
 _MOST_RECENT: Final = 200
+# What is remembered of a request besides its line in the log.
+_REMEMBERED: Final = (
+    *("time", "id", "code", "status", "key", "model", "target", "tokens_in", "tokens_out"),
+    *("cache_read", "cache_write", "cost", "estimated", "ms", "first_ms"),
+)
 
 
 class Row(NamedTuple):
@@ -12335,13 +12372,37 @@ def span_starts(now: float, zone: datetime.tzinfo | None) -> tuple[int, int]:
     """When the hour and the day began, by the clock on the wall."""
     local = datetime.datetime.fromtimestamp(now, zone)
     hour = int(now) - local.minute * 60 - local.second
-    return hour, int(local.replace(hour=0, minute=0, second=0, microsecond=0).timestamp())
+    midnight = local.replace(hour=0, minute=0, second=0, microsecond=0, fold=0)
+    return hour, int(midnight.timestamp())
 
 
 def periods(now: float, zone: datetime.tzinfo | None) -> tuple[str, str]:
     """The day and the month that budgets go by: ("2027-06-30", "2027-06")."""
     day = datetime.datetime.fromtimestamp(now, zone).date().isoformat()
     return day, day[:7]
+
+
+class Clock(NamedTuple):
+    """What holds for an hour of a clock on the wall."""
+
+    hour: int  # when it and its day began
+    day: int
+    periods: tuple[str, str]
+
+
+class Calendar:
+    """The clocks of all zones that are asked for, each of them looked at once an hour: to work
+    out what day it is takes as long as all else that is counted of a request."""
+
+    def __init__(self) -> None:
+        self._clocks: dict[datetime.tzinfo | None, Clock] = {}
+
+    def at(self, now: float, zone: datetime.tzinfo | None) -> Clock:
+        clock = self._clocks.get(zone)
+        if clock is None or not 0 <= now - clock.hour < HOUR:
+            clock = Clock(*span_starts(now, zone), periods(now, zone))
+            self._clocks[zone] = clock
+        return clock
 
 
 def summed(
@@ -12355,42 +12416,52 @@ def summed(
     return dict(sorted(sums.items()))
 
 
+Who: TypeAlias = tuple[str, str, str]  # key, provider, model
+
+
 class Ledger:
     """What was used since the last batch, and the latest requests."""
 
     def __init__(self) -> None:
-        self.recent: collections.deque[JSON] = collections.deque(maxlen=_MOST_RECENT)
         self._fresh: collections.deque[JSON] = collections.deque(maxlen=_MOST_RECENT)
-        self._added: dict[Row, Totals] = {}
-        self._known: set[tuple[str, str, str]] = set()  # who was added to in this hour
-        self._hour = 0
+        self._calendar = Calendar()
+        self._clock = Clock(0, 0, ("", ""))
+        self._known: set[Who] = set()  # who was added to in this hour
+        self._sums: dict[Who, Totals] = {}  # since the last batch, in this hour
+        self._rows: dict[Row, Totals] = {}  # since the last batch, in hours that are over
 
-    def add(
-        self,
-        who: tuple[str, str, str],
-        totals: Totals,
-        line: JSON,
-        now: float,
-        zone: datetime.tzinfo | None,
-    ) -> None:
-        """One request of a (key, provider, model), and the line that is remembered of it."""
-        hour, day = span_starts(now, zone)
-        if hour != self._hour:
-            self._hour, self._known = hour, set()
-        if who not in self._known and len(self._known) >= _MOST_ROWS:
-            who = (who[0], who[1], OTHERS)
-        self._known.add(who)
-        for row in (Row(HOUR, hour, *who), Row(DAY, day, *who)):
-            self._added.setdefault(row, Totals()).add(totals)
-        self.recent.append(line)
-        self._fresh.append(line)
+    def totals(self, who: Who, now: float, zone: datetime.tzinfo | None) -> Totals:
+        """Where a request is to be added, now."""
+        clock = self._calendar.at(now, zone)
+        if clock is not self._clock:
+            self._close()
+            self._clock, self._known = clock, set()
+        return self._sums.get(who) or self._begun(who)
+
+    def remember(self, record: JSON) -> None:
+        """One of the latest requests; the record must not change any more."""
+        self._fresh.append(record)
 
     def collect(self) -> tuple[dict[Row, Totals], list[JSON]]:
         """What was added since the last time; it is the store's from now on."""
-        added, lines = self._added, list(self._fresh)
-        self._added = {}
+        self._close()
+        rows, self._rows = self._rows, {}
+        lines = [{name: record[name] for name in _REMEMBERED} for record in self._fresh]
         self._fresh.clear()
-        return added, lines
+        return rows, lines
+
+    def _begun(self, who: Who) -> Totals:
+        if who not in self._known and len(self._known) >= _MOST_ROWS:
+            who = (who[0], who[1], OTHERS)
+        self._known.add(who)
+        return self._sums.setdefault(who, Totals())
+
+    def _close(self) -> None:
+        """The sums as rows."""
+        for who, totals in self._sums.items():
+            for row in (Row(HOUR, self._clock.hour, *who), Row(DAY, self._clock.day, *who)):
+                self._rows.setdefault(row, Totals()).add(totals)
+        self._sums.clear()
 
 
 # ==== 26. Limits ==============================================================
@@ -12417,6 +12488,7 @@ BUDGETS: Final = (
     ("tokens_per_day", "tokens", 0),
     ("tokens_per_month", "tokens", 1),
 )
+_RATES: Final = ("rpm", "tpm")  # in the order of a window's numbers
 
 
 class Refusal(NamedTuple):
@@ -12461,27 +12533,36 @@ class Window:
     def age(self, now: float) -> None:
         """Let go of the seconds that no minute touches any more."""
         while self.slots and (first := next(iter(self.slots))) + _MINUTE <= now:
-            for index, amount in enumerate(self.slots.pop(first)):
-                self.sums[index] -= amount
+            requests, tokens = self.slots.pop(first)
+            self.sums[0] -= requests
+            self.sums[1] -= tokens
 
     def add(self, second: int, requests: int, tokens: int) -> None:
-        slot = self.slots.setdefault(second, [0, 0])
-        for index, amount in enumerate((requests, tokens)):
-            slot[index] += amount
-            self.sums[index] += amount
+        slot = self.slots.get(second) or self.slots.setdefault(second, [0, 0])
+        slot[0] += requests
+        slot[1] += tokens
+        self.sums[0] += requests
+        self.sums[1] += tokens
 
     def wait(self, index: int, amount: int, most: int, now: float) -> float:
         """Seconds until this much more fits under the limit; 0 if it does now."""
-        if amount > most:
-            return math.inf
         excess = self.sums[index] + amount - most
+        if excess <= 0:
+            return 0.0
         for second, slot in self.slots.items():
-            if excess <= 0:
-                break
             excess -= slot[index]
             if excess <= 0:
                 return second + _MINUTE - now
-        return 0.0
+        return math.inf  # it alone is more
+
+
+class Budget(NamedTuple):
+    """A row of `BUDGETS` that a key has."""
+
+    word: str
+    what: str
+    period: int
+    most: int
 
 
 @dataclass(slots=True)
@@ -12489,9 +12570,12 @@ class _Account:
     """What is known of a key."""
 
     name: str
+    limits: LimitConfig | None = None  # that it had last, and the budgets among them
+    budgets: tuple[Budget, ...] = ()
     out: dict[str, Permit] = field(default_factory=dict)  # permits of requests under way
     reserved: Spend = field(default_factory=Spend)
-    spent: dict[str, Spend] = field(default_factory=dict)  # by period: the store's, and ours
+    # by period: the store's, and ours
+    spent: dict[str, Spend] = field(default_factory=lambda: collections.defaultdict(Spend))
     window: Window = field(default_factory=Window)
 
 
@@ -12516,14 +12600,22 @@ class Ended(NamedTuple):
     tokens: int
 
 
-def rate_headers(limits: LimitConfig | None, requests: int, tokens: int) -> dict[str, str]:
-    """How much is left of the minute, in the words that OpenAI's clients know."""
+# The words that OpenAI's clients know, of each rate.
+_RATE_HEADERS: Final = tuple(
+    tuple(f"x-ratelimit-{what}-{name}" for what in ("limit", "remaining", "reset"))
+    for name in ("requests", "tokens")
+)
+
+
+def rate_headers(limits: LimitConfig, requests: int, tokens: int) -> dict[str, str]:
+    """How much is left of the minute."""
     headers: dict[str, str] = {}
-    for name, word, used in (("requests", "rpm", requests), ("tokens", "tpm", tokens)):
-        if (most := getattr(limits, word, None)) is not None:
-            headers[f"x-ratelimit-limit-{name}"] = str(most)
-            headers[f"x-ratelimit-remaining-{name}"] = str(max(0, most - used))
-            headers[f"x-ratelimit-reset-{name}"] = f"{_MINUTE}s"  # all of it, this one included
+    rates = zip(_RATE_HEADERS, (limits.rpm, limits.tpm), (requests, tokens), strict=True)
+    for (limit, remaining, reset), most, used in rates:
+        if most is not None:
+            headers[limit] = str(most)
+            headers[remaining] = str(max(0, most - used))
+            headers[reset] = f"{_MINUTE}s"  # all of it, this one included
     return headers
 
 
@@ -12535,40 +12627,48 @@ class Limits:
 
     def __init__(self) -> None:
         self._accounts: dict[str, _Account] = {}
-        self._unwritten: Spent = {}
+        self._calendar = Calendar()
+        self._unwritten: Spent = collections.defaultdict(Spend)
         self._ended: collections.deque[Ended] = collections.deque(maxlen=_MOST_ENDED)
 
     def admit(self, id: str, caller: Caller, asked: Spend, now: float, wall: float) -> Permit:
         """A permit, to be given back by `settle`; LimitExceeded or BudgetSpent."""
-        account = self._accounts.setdefault(caller.name, _Account(caller.name))
+        account, limits = self._account(caller.name), caller.limits
         account.window.age(now)
-        if refusal := self._refusal(account, caller, asked, now, wall):
+        if limits and (refusal := self._refusal(account, caller, limits, asked, now, wall)):
             raise refusal.error(caller, wall)
-        permit = Permit(id, caller, account, asked, int(now))
-        account.out[id] = permit
+        permit = account.out[id] = Permit(id, caller, account, asked, int(now))
         account.reserved.add(asked)
         account.window.add(permit.second, 1, asked.tokens)
-        permit.headers = rate_headers(caller.limits, *account.window.sums)
+        if limits:
+            permit.headers = rate_headers(limits, *account.window.sums)
         return permit
 
+    def _account(self, name: str) -> _Account:
+        return self._accounts.get(name) or self._accounts.setdefault(name, _Account(name))
+
     def _refusal(
-        self, account: _Account, caller: Caller, asked: Spend, now: float, wall: float
+        self,
+        account: _Account,
+        caller: Caller,
+        limits: LimitConfig,
+        asked: Spend,
+        now: float,
+        wall: float,
     ) -> Refusal | None:
-        limits = caller.limits
-        if limits is None:
-            return None
-        labels = periods(wall, caller.zone)
-        for word, what, period in BUDGETS:
-            spent = getattr(account.spent.get(labels[period], Spend()), what)
-            reserved = getattr(account.reserved, what)
-            if (most := budget(limits, word)) is not None and spent + reserved >= most:
+        if account.limits is not limits:  # it is new, or was configured anew
+            account.limits, account.budgets = limits, budgets(limits)
+        labels = self._calendar.at(wall, caller.zone).periods
+        for word, what, period, most in account.budgets:
+            known = account.spent.get(labels[period])
+            spent: int = getattr(known, what) if known else 0
+            if spent + getattr(account.reserved, what) >= most:
                 return Refusal(word, 0.0 if spent >= most else 2.0)
         if limits.concurrent is not None and len(account.out) >= limits.concurrent:
             return Refusal("concurrent", 1.0)
-        for index, (word, amount) in enumerate((("rpm", 1), ("tpm", asked.tokens))):
-            most = getattr(limits, word)
-            if most is not None and (wait := account.window.wait(index, amount, most, now)):
-                return Refusal(word, wait)
+        for index, rate, amount in ((0, limits.rpm, 1), (1, limits.tpm, asked.tokens)):
+            if rate is not None and (wait := account.window.wait(index, amount, rate, now)):
+                return Refusal(_RATES[index], wait)
         return None
 
     def settle(self, permit: Permit, spend: Spend, wall: float) -> None:
@@ -12579,12 +12679,13 @@ class Limits:
         self._close(permit, 0, spend.tokens)
         if not account.name:
             return  # a caller without a key has no budget
-        labels = periods(wall, permit.caller.zone)
-        for label in account.spent.keys() - set(labels):
-            del account.spent[label]
+        labels = self._calendar.at(wall, permit.caller.zone).periods
         for label in labels:
-            account.spent.setdefault(label, Spend()).add(spend)
-            self._unwritten.setdefault((account.name, label), Spend()).add(spend)
+            account.spent[label].add(spend)
+            self._unwritten[account.name, label].add(spend)
+        if len(account.spent) > len(labels):  # some are over
+            for label in account.spent.keys() - set(labels):
+                del account.spent[label]
 
     def withdraw(self, permit: Permit) -> None:
         """The request was refused after all, by what other relays admitted: it never was."""
@@ -12595,7 +12696,7 @@ class Limits:
         permit.open = False
         account, asked = permit.account, permit.reserved
         del account.out[permit.id]
-        account.reserved.add(asked, -1)
+        account.reserved.add(asked, sign=-1)
         if permit.second in account.window.slots:
             account.window.add(permit.second, requests, tokens - asked.tokens)
         if permit.caller.limits:
@@ -12604,7 +12705,7 @@ class Limits:
     def collect(self) -> tuple[Spent, list[Ended]]:
         """What was spent and what ended since the last time; it is the store's from now on."""
         unwritten, ended = self._unwritten, list(self._ended)
-        self._unwritten = {}
+        self._unwritten = collections.defaultdict(Spend)
         self._ended.clear()
         return unwritten, ended
 
@@ -12619,9 +12720,8 @@ class Limits:
         Spending only grows, so what is known already is never less.
         """
         for (name, label), spend in stored.items():
-            account = self._accounts.setdefault(name, _Account(name))
             ours = self._unwritten.get((name, label), Spend())
-            known = account.spent.setdefault(label, Spend())
+            known = self._account(name).spent[label]
             known.tokens = max(known.tokens, spend.tokens + ours.tokens)
             known.cost = max(known.cost, spend.cost + ours.cost)
 
@@ -12631,8 +12731,13 @@ class Limits:
             del self._accounts[name]
 
 
-def has_budget(limits: LimitConfig) -> bool:
-    return any(budget(limits, word) is not None for word, *_ in BUDGETS)
+def budgets(limits: LimitConfig) -> tuple[Budget, ...]:
+    """All that a key has, in the order in which they are looked at."""
+    return tuple(
+        Budget(word, what, period, most)
+        for word, what, period in BUDGETS
+        if (most := budget(limits, word)) is not None
+    )
 
 
 def budget(limits: LimitConfig, word: str) -> int | None:
@@ -13030,6 +13135,7 @@ def termination(error: RelayError) -> str:
 #
 #     family    relay.requests {provider, code}      one name, one sentence, label names
 #     series    provider="glm", code="OK" -> 17      one number for each set of label values
+#     tally     of requests that are alike           their series, of all families, found once
 #
 # Label values have to be few, for each series is kept for ever: beyond a number of them a new
 # value counts as "other".  No conversation, request or client's own word is ever a label.
@@ -13037,6 +13143,7 @@ def termination(error: RelayError) -> str:
 OTHER: Final = "other"
 _MOST_VALUES: Final = 100  # of one label; more than providers or keys a team has
 _MOST_SERIES: Final = 2000  # of one family
+_MOST_TALLIES: Final = 2000  # remembered; they hold no numbers of their own
 _UNIT_SUFFIXES: Final = {"s": "_seconds", "By": "_bytes"}  # {token} and the like name no unit
 
 _SECONDS: Final = (
@@ -13059,7 +13166,50 @@ _OVERHEAD: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 
 _TOKENS: Final = tuple(4**power for power in range(14))  # as the GenAI conventions have them
 
 
-class Family:
+class Series:
+    """The number of one set of label values."""
+
+    __slots__ = ("_family", "_labels", "number")
+
+    def __init__(self, family: Family[Any], said: tuple[str, ...]) -> None:
+        self.number: float = 0
+        self._family = family
+        pairs = zip(family.labels, said, strict=True)
+        self._labels = {name: value for name, value in pairs if value}
+
+    def add(self, amount: float) -> None:
+        self.number += amount
+        if mirror := self._family.mirror:
+            mirror(amount, self._labels)
+
+    def set(self, state: float) -> None:
+        self.number = state
+        if mirror := self._family.mirror:
+            mirror(state, self._labels)
+
+
+class Spread(Series):
+    """How the numbers of one set of label values spread; `number` is their sum."""
+
+    __slots__ = ("bounds", "counts")
+
+    def __init__(
+        self, family: Family[Any], said: tuple[str, ...], bounds: tuple[float, ...]
+    ) -> None:
+        super().__init__(family, said)
+        self.number = 0.0
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)  # the last is of those beyond
+
+    def observe(self, number: float) -> None:
+        self.counts[bisect.bisect_left(self.bounds, number)] += 1
+        self.add(number)
+
+
+S = TypeVar("S", bound=Series)
+
+
+class Family(Generic[S]):
     """One metric and all its series."""
 
     kind: ClassVar[Literal["counter", "gauge", "histogram"]]
@@ -13073,7 +13223,13 @@ class Family:
         self.base = _prometheus(name) + _UNIT_SUFFIXES.get(unit, "")
         # Whoever else is told of each number: the number, and the labels that are there.
         self.mirror: Callable[[float, Mapping[str, str]], None] | None = None
+        self.series: dict[tuple[str, ...], S] = {}
         self._values = tuple(set[str]() for _ in self.labels)
+
+    def of(self, *said: str) -> S:
+        """The series of these label values, or of "other" where there are too many.  It stays
+        theirs, so who has it may keep it."""
+        return self.series.get(said) or self._found(said)
 
     def lines(self, openmetrics: bool) -> Iterator[str]:
         """The family as text; OpenMetrics names a counter's family without its suffix."""
@@ -13089,16 +13245,14 @@ class Family:
         """(suffix, labels, number) of everything there is."""
         raise NotImplementedError
 
-    def _series(
-        self, known: Mapping[tuple[str, ...], object], said: tuple[str, ...]
-    ) -> tuple[str, ...]:
-        """The label values a number is counted under: those said, or "other" for too many."""
-        if said in known:
-            return said
+    def _found(self, said: tuple[str, ...]) -> S:
         kept = tuple(self._kept(*pair) for pair in zip(self._values, said, strict=True))
-        if kept not in known and len(known) >= _MOST_SERIES:
-            return (OTHER,) * len(kept)
-        return kept
+        if kept not in self.series and len(self.series) >= _MOST_SERIES:
+            kept = (OTHER,) * len(kept)
+        return self.series.get(kept) or self.series.setdefault(kept, self._begun(kept))
+
+    def _begun(self, said: tuple[str, ...]) -> S:
+        raise NotImplementedError
 
     @staticmethod
     def _kept(values: set[str], said: str) -> str:
@@ -13107,63 +13261,57 @@ class Family:
             values.add(said)
         return said if said in values else OTHER
 
-    def _named(self, series: tuple[str, ...]) -> list[tuple[str, str]]:
-        return list(zip(map(_prometheus, self.labels), series, strict=True))
-
-    def _tell(self, number: float, series: tuple[str, ...]) -> None:
-        if self.mirror:
-            pairs = zip(self.labels, series, strict=True)
-            self.mirror(number, {name: said for name, said in pairs if said})
+    def _named(self, said: tuple[str, ...]) -> list[tuple[str, str]]:
+        return list(zip(map(_prometheus, self.labels), said, strict=True))
 
 
-class Counter(Family):
+class Counter(Family[Series]):
     """What only grows."""
 
     kind = "counter"
 
     def __init__(self, name: str, unit: str, doc: str, labels: str = "") -> None:
         super().__init__(name, unit, doc, labels)
-        self.counts: dict[tuple[str, ...], float] = {} if labels else {(): 0}
+        if not labels:
+            self.of()  # 0 is said, too
 
     def add(self, amount: float, *said: str) -> None:
-        series = self._series(self.counts, said)
-        self.counts[series] = self.counts.get(series, 0) + amount
-        self._tell(amount, series)
+        self.of(*said).add(amount)
 
     def reach(self, total: float) -> None:
         """What is counted elsewhere."""
-        self.add(total - self.counts[()])
+        self.add(total - self.of().number)
 
     def samples(self) -> Iterator[tuple[str, list[tuple[str, str]], float]]:
-        for series, count in self.counts.items():
-            yield "_total", self._named(series), count
+        for said, series in self.series.items():
+            yield "_total", self._named(said), series.number
+
+    def _begun(self, said: tuple[str, ...]) -> Series:
+        return Series(self, said)
 
 
-class Gauge(Family):
+class Gauge(Family[Series]):
     """What goes up and down."""
 
     kind = "gauge"
 
-    def __init__(self, name: str, unit: str, doc: str, labels: str = "") -> None:
-        super().__init__(name, unit, doc, labels)
-        self.states: dict[tuple[str, ...], float] = {}
-
     def set(self, state: float, *said: str) -> None:
-        series = self._series(self.states, said)
-        self.states[series] = state
-        self._tell(state, series)
+        self.of(*said).set(state)
 
     def set_all(self, states: Mapping[str, float]) -> None:
         """The states by the one label's value; those that are no longer named are 0."""
-        for value in {*states, *(series[0] for series in self.states)}:
+        for value in {*states, *(said[0] for said in self.series)}:
             self.set(states.get(value, 0), value)
 
     def samples(self) -> Iterator[tuple[str, list[tuple[str, str]], float]]:
-        for series, state in self.states.items():
-            yield "", self._named(series), state
+        for said, series in self.series.items():
+            yield "", self._named(said), series.number
+
+    def _begun(self, said: tuple[str, ...]) -> Series:
+        return Series(self, said)
 
 
-class Histogram(Family):
+class Histogram(Family[Spread]):
     """How numbers spread: how many were at most so large."""
 
     kind = "histogram"
@@ -13173,24 +13321,21 @@ class Histogram(Family):
     ) -> None:
         super().__init__(name, unit, doc, labels)
         self.bounds = bounds
-        self.counts: dict[tuple[str, ...], list[int]] = {}  # the last is of those beyond
-        self.sums: dict[tuple[str, ...], float] = {}
 
     def observe(self, number: float, *said: str) -> None:
-        series = self._series(self.counts, said)
-        counts = self.counts.setdefault(series, [0] * (len(self.bounds) + 1))
-        counts[bisect.bisect_left(self.bounds, number)] += 1
-        self.sums[series] = self.sums.get(series, 0.0) + number
-        self._tell(number, series)
+        self.of(*said).observe(number)
 
     def samples(self) -> Iterator[tuple[str, list[tuple[str, str]], float]]:
-        for series, counts in self.counts.items():
-            named = self._named(series)
-            running = itertools.accumulate(counts)
+        for said, spread in self.series.items():
+            named = self._named(said)
+            running = itertools.accumulate(spread.counts)
             for bound, count in zip((*self.bounds, math.inf), running, strict=True):
                 yield "_bucket", [*named, ("le", _number_text(float(bound)))], count
-            yield "_sum", named, self.sums[series]
-            yield "_count", named, sum(counts)
+            yield "_sum", named, spread.number
+            yield "_count", named, sum(spread.counts)
+
+    def _begun(self, said: tuple[str, ...]) -> Spread:
+        return Spread(self, said, self.bounds)
 
 
 _MODEL: Final = "gen_ai.operation.name gen_ai.provider.name gen_ai.request.model"
@@ -13272,8 +13417,18 @@ class Metrics:
             _SECONDS,
         )
         self.vitals = Vitals()
+        self._tallies: dict[tuple[str, ...], Tally] = {}
 
-    def families(self) -> list[Family]:
+    def tally(self, *alike: str) -> Tally:
+        """Of requests of one operation, dialect, provider, model, key, status and code."""
+        return self._tallies.get(alike) or self._found(alike)
+
+    def _found(self, alike: tuple[str, ...]) -> Tally:
+        if len(self._tallies) >= _MOST_TALLIES:
+            self._tallies.clear()  # those that are still asked for are found again
+        return self._tallies.setdefault(alike, Tally(self, *alike))
+
+    def families(self) -> list[Family[Any]]:
         everything = (*vars(self).values(), *vars(self.vitals).values())
         return [value for value in everything if isinstance(value, Family)]
 
@@ -13281,6 +13436,58 @@ class Metrics:
         """All of it in Prometheus's text format 0.0.4, or as OpenMetrics 1.0."""
         lines = [line for family in self.families() for line in family.lines(openmetrics)]
         return "\n".join([*lines, *(["# EOF"] if openmetrics else []), ""])
+
+
+class Tally:
+    """The series in which requests that are alike are counted; some of them only once they have
+    something to count, for a series is shown from then on."""
+
+    def __init__(
+        self,
+        metrics: Metrics,
+        operation: str,
+        dialect: str,
+        provider: str,
+        model: str,
+        key: str,
+        status: str,
+        code: str,
+    ) -> None:
+        self._metrics = metrics
+        self._asked = (operation, provider, model)
+        self._key = key
+        self.requests = metrics.requests.of(operation, dialect, provider, status, code)
+        self.callers = metrics.callers.of(key, code)
+        self.duration = metrics.duration.of(*self._asked, "" if code == "OK" else code)
+
+    @functools.cached_property
+    def first_token(self) -> Spread:
+        return self._metrics.first_token.of(*self._asked)
+
+    @functools.cached_property
+    def tokens(self) -> TokenTally:
+        return TokenTally(self._metrics, self._asked, self._key)
+
+
+class TokenTally:
+    """The series of their tokens."""
+
+    def __init__(self, metrics: Metrics, asked: tuple[str, str, str], key: str) -> None:
+        kinds = ("input", "output")
+        self._read, self._written = (metrics.tokens.of(*asked, kind) for kind in kinds)
+        self._key_read, self._key_written = (metrics.caller_tokens.of(key, kind) for kind in kinds)
+        self._cached, self._stored, self._fresh = (
+            metrics.cache.of(*asked[1:], kind) for kind in ("read", "write", "fresh")
+        )
+
+    def count(self, usage: Usage) -> None:
+        self._read.observe(usage.input)
+        self._written.observe(usage.output)
+        self._key_read.add(usage.input)
+        self._key_written.add(usage.output)
+        self._cached.add(usage.cache_read)
+        self._stored.add(usage.cache_write)
+        self._fresh.add(max(0, usage.input - usage.cache_read - usage.cache_write))
 
 
 def _prometheus(name: str) -> str:
@@ -13348,9 +13555,14 @@ class Feed:
 # thread and nothing else; what then no longer fits is counted, and the count is said later.
 #
 #     event loop  --put-->  at most 4 MB of lines  --thread-->  stderr
+#
+# The first line after a silence is written at once.  Behind it the thread rests for a moment, in
+# which lines only gather: to wake a thread for each of them would cost a busy relay more than the
+# lines do, for a thread that wakes wants the interpreter's lock.
 
 _LEVELS: Final = ("debug", "info", "warning", "error")
 _MOST_UNWRITTEN: Final = 4 << 20  # bytes of lines that may wait: some 10,000 requests
+_REST: Final = 0.02  # seconds between two writes
 
 
 class Sink:
@@ -13364,7 +13576,10 @@ class Sink:
         self._waiting: list[bytes] = []
         self._size = 0  # bytes not written yet, those in the thread's hands included
         self._untold = 0  # lines dropped since the count was last said
-        self._changed = threading.Condition()
+        self._idle = False  # is the thread to be woken by a line?
+        self._hurry = 0  # of those who wait for all to be written
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         if stream is not None:
             # Straight to the descriptor: at exit Python waits for the lock of its own stream,
             # which a thread that is stuck in a write would hold.
@@ -13373,7 +13588,7 @@ class Sink:
 
     def put(self, line: str, lost: Callable[[int], str]) -> None:
         """Take a line if there is room; `lost` words the count of those there was none for."""
-        with self._changed:
+        with self._lock:
             before = lost(self._untold) + "\n" if self._untold else ""
             data = f"{before}{line}\n".encode(errors="replace")
             if self._size + len(data) > self._most:
@@ -13382,7 +13597,8 @@ class Sink:
             self._waiting.append(data)
             self._size += len(data)
             self._untold = 0
-            self._changed.notify_all()
+            if self._idle:
+                self._changed.notify_all()
 
     @property
     def losing(self) -> bool:
@@ -13392,7 +13608,12 @@ class Sink:
     def flush(self, within: float) -> bool:
         """Wait until all is written, but not for ever; was it?"""
         with self._changed:
-            return self._changed.wait_for(lambda: self._size == 0, within)
+            self._hurry += 1
+            self._changed.notify_all()
+            try:
+                return self._changed.wait_for(lambda: self._size == 0, within)
+            finally:
+                self._hurry -= 1
 
     def _drop(self, lines: int) -> None:
         self.dropped += lines
@@ -13400,12 +13621,21 @@ class Sink:
 
     def _run(self, descriptor: int) -> None:
         while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._waiting)
-                data = b"".join(self._waiting)
-                self._waiting.clear()
+            data = self._taken()
             while data:
                 data = data[self._write(descriptor, data) :]
+            with self._changed:
+                self._changed.wait_for(lambda: self._hurry > 0, _REST)
+
+    def _taken(self) -> bytes:
+        """All that waits, as soon as something does."""
+        with self._changed:
+            self._idle = True
+            self._changed.wait_for(lambda: self._waiting)
+            self._idle = False
+            data = b"".join(self._waiting)
+            self._waiting.clear()
+            return data
 
     def _write(self, descriptor: int, data: bytes) -> int:
         """How much of it is done with: written, or given up because it cannot be."""
@@ -13416,7 +13646,7 @@ class Sink:
             select.select((), (descriptor,), ())
         except OSError:  # a full disk, a reader that is gone: it must not stop service
             written = len(data)
-            with self._changed:
+            with self._lock:
                 self._drop(data.count(b"\n"))
         with self._changed:
             self._size -= written
@@ -13435,47 +13665,49 @@ class Log:
         self.sink = sink
         self._least = _LEVELS.index(config.level)
         self._zone = zone
+        self._second = (0, "")  # the last one that was said, and how
 
     def event(self, level: str, message: str, **fields: Any) -> None:
+        record = _event(level, message, fields)
         if level != "debug":
-            said = {"level": level, "message": message} | fields
-            self.feed.say("event", {"time": time.time()} | said)
-        if _LEVELS.index(level) >= self._least:
-            self._write(self._event_line(level, message, fields))
+            self.feed.say("event", record)
+        self._write("event", record)
 
     def request(self, record: JSON) -> None:
-        """The line of a request; what went wrong is a warning, the rest is information."""
-        level = "info" if record["code"] in ("OK", "CD") else "warning"
-        self.feed.say("request", {"time": time.time(), "level": level} | record)
-        if _LEVELS.index(level) < self._least:
-            return
-        if self.text:
-            self._write(f"{self._clock()} {_request_text(record)}")
-        else:
-            self._write(self._json_line({"level": level} | record))
+        """The line of a request.  Whoever watches sees the record itself, so it must not change
+        any more."""
+        self.feed.say("request", record)
+        self._write("request", record)
 
     def fault(self, error: BaseException) -> None:
         """An exception nobody expected: where it happened, but not what the values were."""
         where = [f"{f.name}:{f.lineno}" for f in traceback.extract_tb(error.__traceback__)]
         self.event("error", "internal error", type=type(error).__name__, where=where[-6:])
 
-    def _clock(self) -> str:
-        return datetime.datetime.now(self._zone).strftime("%H:%M:%S")
+    def _write(self, kind: str, record: JSON) -> None:
+        if _LEVELS.index(record["level"]) >= self._least:
+            self.sink.put(self._line(kind, record), self._lost)
 
-    def _event_line(self, level: str, message: str, fields: JSON) -> str:
-        if not self.text:
-            return self._json_line({"level": level, "message": message} | fields)
-        return f"{self._clock()} {_event_text(level, message, fields)}"
+    def _line(self, kind: str, record: JSON) -> str:
+        if self.text:
+            return moment_text(kind, record, self._zone)
+        return dumps(record | {"time": self._stamp(record["time"])}).decode()
 
-    def _json_line(self, record: JSON) -> str:
-        stamp = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
-        return dumps({"time": stamp} | record).decode()
+    def _stamp(self, now: float) -> str:
+        """2027-06-30T23:59:59.123+00:00"""
+        whole, second = int(now), self._second  # read once: other threads say something, too
+        if second[0] != whole:
+            moment = datetime.datetime.fromtimestamp(whole, datetime.UTC)
+            second = self._second = (whole, f"{moment:%Y-%m-%dT%H:%M:%S}")
+        return f"{second[1]}.{int(now % 1 * 1000):03}+00:00"
 
     def _lost(self, count: int) -> str:
-        return self._event_line("warning", "log lines were lost: nobody read", {"lines": count})
+        said = _event("warning", "log lines were lost: nobody read", {"lines": count})
+        return self._line("event", said)
 
-    def _write(self, line: str) -> None:
-        self.sink.put(line, self._lost)
+
+def _event(level: str, message: str, fields: JSON) -> JSON:
+    return {"time": time.time(), "level": level, "message": message} | fields
 
 
 def moment_text(kind: str, data: JSON, zone: datetime.tzinfo | None) -> str:
@@ -15430,7 +15662,7 @@ class Tape:
 
     def record(self) -> Record:
         legs = {name: replace(leg, blocks=self._inflated(name)) for name, leg in self._legs.items()}
-        return Record({"time": self.time} | self.summary, legs, dict(+self._cut))
+        return Record(self.summary | {"time": self.time}, legs, dict(+self._cut))
 
     def _inflated(self, name: str) -> Blocks:
         """A leg's bytes out of their coding, for a secret in it would not be seen.
@@ -15824,13 +16056,16 @@ class Trace:
         """So is the request.  In facts, `__` is a dot; None and "" are left out."""
 
 
+NO_TRACE: Final = Trace()
+
+
 class Telemetry:
     """Who is told of requests.  Nobody, here."""
 
     active = False
 
     def trace(self, headers: Mapping[str, str]) -> Trace:
-        return Trace()
+        return NO_TRACE
 
     def mirror(self, metrics: Metrics) -> None:
         """Tell of every number from now on."""
@@ -16029,6 +16264,7 @@ class Said(NamedTuple):
 
 
 _NO_BODY: Final = Body(b"{}")
+_NO_USAGE: Final = Usage()
 
 
 class Exchange:
@@ -16064,7 +16300,7 @@ class Exchange:
         self.likely = 0  # about how many tokens were sent, and how many came back
         self.heard = 0
         self.waiting: list[tuple[Lane, asyncio.Timeout]] = []  # attempts that have not answered
-        self.trace = Trace()
+        self.trace = NO_TRACE
         self.task = asyncio.current_task()
         self.downstream: Downstream | None = None
         self.tape: Tape | None = None  # of the flight recorder
@@ -16201,13 +16437,12 @@ class Exchange:
     def reservation(self, sent: int, wanted: int) -> Spend:
         """What the request may come to, at the dearest of the places where it may go."""
         targets = self.route.targets()
-        if targets and all(target.output for target in targets):
-            wanted = min(wanted, max(target.output or 0 for target in targets))
+        most = max((target.output or math.inf for target in targets), default=math.inf)
+        wanted = int(min(wanted, most))
+        ways = [(target, plan) for target in targets for plan in target.provider.plans]
+        prices = [price for target, plan in ways if (price := plan.prices.of(target.model))]
         usage = Usage(input=sent, output=wanted)
-        ways = ((target, plan) for target in targets for plan in target.provider.plans)
-        prices = (target.provider.price(plan, target.model) for target, plan in ways)
-        dearest = max((cost(usage, price) for price in prices if price), default=0)
-        return Spend(sent + wanted, dearest)
+        return Spend(sent + wanted, max((cost(usage, price) for price in prices), default=0))
 
     def used(self) -> tuple[Usage, bool]:
         """The tokens of the answer, and whether they had to be estimated.
@@ -16215,21 +16450,21 @@ class Exchange:
         That is so where the provider never told, or could not tell to the end.  An attempt that
         the client gave up on was read by the provider all the same; one that failed is free.
         """
-        told = sane(self.usage or Usage())
+        told = sane(self.usage) if self.usage else _NO_USAGE
         if self.code == "OK" and (told.input or told.output):
             return told, False
         if self.first is not None:
             sent = told.input or self.likely
             guess = replace(told, input=sent, output=max(told.output, self.heard))
-            return guess, guess != Usage()
+            return guess, guess != _NO_USAGE
         if self.tried and self.tried[-1].outcome == "cancelled":
             return Usage(input=self.likely), self.likely > 0
-        return Usage(), False
+        return _NO_USAGE, False
 
     @property
     def price(self) -> PriceConfig | None:
         lane = self.lane
-        return lane.target.provider.price(lane.plan, lane.target.model) if lane else None
+        return lane.plan.prices.of(lane.target.model) if lane else None
 
     def since(self, moment: float | None) -> int | None:
         return None if moment is None else round((moment - self.began) * 1000)
@@ -16611,16 +16846,15 @@ class Relay:
         whatever comes between.  Only a store that shares limits makes anybody wait."""
         exchange.likely, caller = sent, exchange.caller
         asked = exchange.reservation(sent, wanted) if caller.limits else Spend()
-        now = time.monotonic()
-        permit = self.limits.admit(exchange.id, caller, asked, now, time.time())
-        exchange.permit = permit
+        now, wall = time.monotonic(), time.time()
+        permit = exchange.permit = self.limits.admit(exchange.id, caller, asked, now, wall)
         if caller.limits is None or not self.keeper.store.shares_limits:
             return
         judged = await self.keeper.judged(permit)
         if judged and not judged.refusal:
             permit.headers = rate_headers(caller.limits, judged.requests, judged.tokens)
             return
-        closed = exchange.plan.config.state_fail_closed and has_budget(caller.limits)
+        closed = exchange.plan.config.state_fail_closed and budgets(caller.limits)
         if judged is None and not closed:
             return
         self.limits.withdraw(permit)
@@ -17072,40 +17306,49 @@ class Relay:
 
         Synchronous, so that nothing can prevent it.
         """
+        now, wall = time.monotonic(), time.time()
         usage, estimated = exchange.used()
         price = exchange.price
         paid = cost(usage, price) if price else 0
         if permit := exchange.permit:  # first of all: whatever comes then, it is back
-            self.limits.settle(permit, Spend(usage.input + usage.output, paid), time.time())
+            self.limits.settle(permit, Spend(usage.input + usage.output, paid), wall)
             self.keeper.wake()
-        self._measure(exchange)
-        self._explain(exchange)
-        record = self._record(exchange)
-        if exchange.permit:
-            record |= {"cost": paid / MONEY if price else None, "estimated": estimated}
-            self._enter(exchange, record, usage, Totals(estimated=estimated, cost=paid))
+        self._measure(exchange, now)
+        self._explain(exchange, wall)
+        record = self._record(exchange, now, wall)
+        if permit:
+            record["cost"] = paid / MONEY if price else None
+            record["estimated"] = estimated
+            self._enter(exchange, record, usage, paid)
         if exchange.tape:
             exchange.tape.summary = record
         self.log.request(record)
 
-    def _enter(self, exchange: Exchange, record: JSON, usage: Usage, totals: Totals) -> None:
+    def _enter(self, exchange: Exchange, record: JSON, usage: Usage, paid: int) -> None:
         """The request's place in the ledger."""
-        now, lane = time.time(), exchange.lane
-        totals.requests, totals.errors = 1, exchange.code not in ("OK", "CD")
-        totals.tokens_in, totals.tokens_out = usage.input, usage.output
-        totals.cache_read, totals.cache_write = usage.cache_read, usage.cache_write
-        provider, model = (lane.target.provider.name, lane.target.model) if lane else ("", "")
-        line = {"time": now} | {name: record[name] for name in _REMEMBERED}
+        target = exchange.lane.target if exchange.lane else None
+        provider, model = (target.provider.name, target.model) if target else ("", "")
         who = (exchange.caller.name, provider, model)
-        self.ledger.add(who, totals, line, now, exchange.plan.zone)
+        totals = self.ledger.totals(who, record["time"], exchange.plan.zone)
+        totals.requests += 1
+        totals.errors += record["level"] != "info"
+        totals.estimated += record["estimated"]
+        totals.tokens_in += usage.input
+        totals.tokens_out += usage.output
+        totals.cache_read += usage.cache_read
+        totals.cache_write += usage.cache_write
+        totals.cost += paid
+        self.ledger.remember(record)
 
     @staticmethod
-    def _record(exchange: Exchange) -> JSON:
-        """What the log says of a request."""
-        lane, usage = exchange.lane, exchange.usage
+    def _record(exchange: Exchange, now: float, wall: float) -> JSON:
+        """What the log says of a request.  What went wrong is a warning."""
+        lane, usage, code = exchange.lane, exchange.usage, exchange.code
         return {
+            "time": wall,
+            "level": "info" if code in ("OK", "CD") else "warning",
             "id": exchange.id,
-            "code": exchange.code,
+            "code": code,
             "status": exchange.status,
             "path": exchange.request.path,
             "key": exchange.caller.name or None,
@@ -17121,7 +17364,7 @@ class Relay:
             "cache_write": usage.cache_write if usage else None,
             "cost": None,
             "estimated": False,
-            "ms": exchange.since(time.monotonic()),
+            "ms": exchange.since(now),
             "first_ms": exchange.since(exchange.first),
             "held_ms": round(exchange.held * 1000) or None,
             "sticky": exchange.sticky,
@@ -17129,38 +17372,47 @@ class Relay:
             "error": exchange.plan.redacted(exchange.error) or None,
         }
 
-    def _explain(self, exchange: Exchange) -> None:
+    def _explain(self, exchange: Exchange, wall: float) -> None:
         """A cache that was lost has a line of its own: what of the prompt changed, by whom."""
         lane, question = exchange.lane, exchange.question
         if not (lane and question):
             return
         said = (lane.endpoint, exchange.note, exchange.dropped)
         way = Way(exchange.peek.model, lane.credential.name, str(lane.target), said)
-        if lost := self.caches.settled(question, exchange.usage, way, time.time()):
+        if lost := self.caches.settled(question, exchange.usage, way, wall):
             known = {"id": exchange.id, "key": exchange.caller.name, "target": way.target}
             conversation = {"conversation": exchange.identity[:8]}
             self.log.event("info", "cache lost", **known, **conversation, **lost)
 
-    def _measure(self, exchange: Exchange) -> None:
+    def _measure(self, exchange: Exchange, now: float) -> None:
         """What the metrics keep of a request; nothing is counted while it runs."""
-        metrics, code, caller = self.metrics, exchange.code, exchange.caller.name
-        provider = exchange.lane.target.provider.name if exchange.lane else ""
-        asked = (exchange.operation, provider, self._model_label(exchange))
-        status = str(exchange.status or "")
-        metrics.requests.add(1, exchange.operation, exchange.dialect.name, provider, status, code)
-        metrics.callers.add(1, caller, code)
-        seconds = time.monotonic() - exchange.began
-        metrics.duration.observe(seconds, *asked, "" if code == "OK" else code)
+        metrics, tally = self.metrics, self._tally(exchange)
+        tally.requests.add(1)
+        tally.callers.add(1)
+        tally.duration.observe(now - exchange.began)
+        spent = exchange.held
         for tried in exchange.tried:
+            spent += tried.seconds
             metrics.attempts.observe(tried.seconds, tried.lane.target.provider.name, tried.outcome)
         if exchange.first is not None:
             first = exchange.first - exchange.began
-            metrics.first_token.observe(first, *asked)
-            spent = sum(tried.seconds for tried in exchange.tried)
-            metrics.overhead.observe(max(0.0, first - spent - exchange.held))
-        if usage := exchange.usage:
-            self._measure_tokens(usage, asked, caller)
-        self._end_trace(exchange, usage)
+            tally.first_token.observe(first)
+            metrics.overhead.observe(max(0.0, first - spent))
+        if exchange.usage:
+            tally.tokens.count(exchange.usage)
+        if self.telemetry.active:
+            self._end_trace(exchange, exchange.usage)
+
+    def _tally(self, exchange: Exchange) -> Tally:
+        return self.metrics.tally(
+            exchange.operation,
+            exchange.dialect.name,
+            exchange.lane.target.provider.name if exchange.lane else "",
+            self._model_label(exchange),
+            exchange.caller.name,
+            str(exchange.status or ""),
+            exchange.code,
+        )
 
     @staticmethod
     def _end_trace(exchange: Exchange, usage: Usage | None) -> None:
@@ -17184,15 +17436,6 @@ class Relay:
             relay__code=exchange.code,
             relay__attempts=len(exchange.tried),
         )
-
-    def _measure_tokens(self, usage: Usage, asked: tuple[str, str, str], caller: str) -> None:
-        for kind, count in (("input", usage.input), ("output", usage.output)):
-            self.metrics.tokens.observe(count, *asked, kind)
-            self.metrics.caller_tokens.add(count, caller, kind)
-        read, write = usage.cache_read, usage.cache_write
-        fresh = max(0, usage.input - read - write)
-        for kind, count in (("read", read), ("write", write), ("fresh", fresh)):
-            self.metrics.cache.add(count, *asked[1:], kind)
 
     def _model_label(self, exchange: Exchange) -> str:
         """The provider's name for the model, once it has answered to it: clients make names up,
@@ -17245,11 +17488,6 @@ class Relay:
         return counted
 
 
-# What is remembered of a request besides its line in the log.
-_REMEMBERED: Final = (
-    *("id", "code", "status", "key", "model", "target", "tokens_in", "tokens_out"),
-    *("cache_read", "cache_write", "cost", "estimated", "ms", "first_ms"),
-)
 _SEAL_TROUBLE: Final = re.compile(
     r"signature|encrypted_content|redacted_thinking|expected `?thinking|thinking.{0,40}block",
     re.IGNORECASE,

@@ -78,19 +78,19 @@ def test_too_many_values_of_a_label_are_other() -> None:
     requests = relay.Counter("relay.requests", "", "Requests.", "provider code")
     for number in range(1000):
         requests.add(1, f"provider {number}", "OK")
-    assert len(requests.counts) == 101
-    assert requests.counts["provider 7", "OK"] == 1
-    assert requests.counts[relay.OTHER, "OK"] == 900
+    assert len(requests.series) == 101
+    assert requests.of("provider 7", "OK").number == 1
+    assert requests.of(relay.OTHER, "OK").number == 900
     requests.add(1, "provider 7", "RL")  # known, and stays so
-    assert requests.counts["provider 7", "RL"] == 1
+    assert requests.of("provider 7", "RL").number == 1
 
 
 def test_too_many_series_are_other_altogether() -> None:
     requests = relay.Counter("relay.requests", "", "Requests.", "a b")
     for number in range(10_000):
         requests.add(1, str(number % 100), str(number // 100))
-    assert len(requests.counts) == 2001
-    assert sum(requests.counts.values()) == 10_000
+    assert len(requests.series) == 2001
+    assert sum(each.number for each in requests.series.values()) == 10_000
 
 
 def test_what_is_told_to_others_is_what_is_counted() -> None:

@@ -57,14 +57,15 @@ WHOSE: dict[tuple[str, bool, str], float | None] = {
 
 @pytest.mark.parametrize(("asked", "price"), WHOSE.items(), ids=str)
 def test_whose_price(asked: tuple[str, bool, str], price: float) -> None:
-    found = relay.price_of(PRICES, *asked)
+    *plan, model = asked
+    found = relay.PriceList(PRICES, *plan).of(model)
     assert found is not None
     assert found.input == price
 
 
 def test_what_nobody_priced_has_no_price() -> None:
-    assert relay.price_of({"m": PRICE}, "regular", False, "other") is None
-    assert relay.price_of({}, "regular", True, "other") == relay.FREE
+    assert relay.PriceList({"m": PRICE}, "regular", False).of("other") is None
+    assert relay.PriceList({}, "regular", True).of("other") == relay.FREE
 
 
 def test_which_plans_are_free() -> None:
