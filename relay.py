@@ -9805,7 +9805,7 @@ class Plan:
         return known
 
     def redacted(self, text: str) -> str:
-        if not self._suspicious.search(text):
+        if not text or not self._beginnings.search(text):
             return text
         for secret in self.secrets:
             if secret[:4] not in text:
@@ -9817,7 +9817,7 @@ class Plan:
         return text
 
     @functools.cached_property
-    def _suspicious(self) -> re.Pattern[str]:
+    def _beginnings(self) -> re.Pattern[str]:
         """What secrets begin with: nearly all texts are done with after one look, be the keys
         ever so many."""
         begin = {secret[:4] for secret in self.secrets}
@@ -12488,7 +12488,6 @@ BUDGETS: Final = (
     ("tokens_per_day", "tokens", 0),
     ("tokens_per_month", "tokens", 1),
 )
-_RATES: Final = ("rpm", "tpm")  # in the order of a window's numbers
 
 
 class Refusal(NamedTuple):
@@ -12565,13 +12564,65 @@ class Budget(NamedTuple):
     most: int
 
 
+class Rate(NamedTuple):
+    word: str
+    what: int  # of a window's numbers: 0 requests, 1 tokens
+    most: int
+    header: str  # in which it is said how much is left
+
+
+def budget(limits: LimitConfig, word: str) -> int | None:
+    """A budget in what is counted: tokens, or billionths."""
+    most: float | None = getattr(limits, word)
+    if most is None:
+        return None
+    return round(most * MONEY) if word.startswith("cost") else int(most)
+
+
+def budgets(limits: LimitConfig) -> tuple[Budget, ...]:
+    """All that a key has, in the order in which they are looked at."""
+    return tuple(
+        Budget(word, what, period, most)
+        for word, what, period in BUDGETS
+        if (most := budget(limits, word)) is not None
+    )
+
+
+class Terms:
+    """What a key's limits ask of each request, worked out once for as long as it has them."""
+
+    def __init__(self, limits: LimitConfig | None) -> None:
+        self.limits = limits
+        self.concurrent = limits.concurrent if limits else None
+        self.budgets = budgets(limits) if limits else ()
+        self.rates: list[Rate] = []
+        self._headers: dict[str, str] = {}
+        # in the words that OpenAI's clients know
+        for what, (word, name) in enumerate((("rpm", "requests"), ("tpm", "tokens"))):
+            if (most := getattr(limits, word, None)) is not None:
+                left = f"x-ratelimit-remaining-{name}"
+                self.rates.append(Rate(word, what, most, left))
+                self._headers[f"x-ratelimit-limit-{name}"] = str(most)
+                self._headers[left] = str(most)
+                self._headers[f"x-ratelimit-reset-{name}"] = f"{_MINUTE}s"  # all, this one too
+
+    def headers(self, *used: int) -> dict[str, str]:
+        """How much is left of the minute, of which so many requests and tokens are used."""
+        headers = self._headers.copy()
+        for _, what, most, header in self.rates:
+            headers[header] = str(max(0, most - used[what]))
+        return headers
+
+
+_NO_TERMS: Final = Terms(None)
+
+
 @dataclass(slots=True)
 class _Account:
     """What is known of a key."""
 
     name: str
-    limits: LimitConfig | None = None  # that it had last, and the budgets among them
-    budgets: tuple[Budget, ...] = ()
+    terms: Terms = _NO_TERMS
     out: dict[str, Permit] = field(default_factory=dict)  # permits of requests under way
     reserved: Spend = field(default_factory=Spend)
     # by period: the store's, and ours
@@ -12600,25 +12651,6 @@ class Ended(NamedTuple):
     tokens: int
 
 
-# The words that OpenAI's clients know, of each rate.
-_RATE_HEADERS: Final = tuple(
-    tuple(f"x-ratelimit-{what}-{name}" for what in ("limit", "remaining", "reset"))
-    for name in ("requests", "tokens")
-)
-
-
-def rate_headers(limits: LimitConfig, requests: int, tokens: int) -> dict[str, str]:
-    """How much is left of the minute."""
-    headers: dict[str, str] = {}
-    rates = zip(_RATE_HEADERS, (limits.rpm, limits.tpm), (requests, tokens), strict=True)
-    for (limit, remaining, reset), most, used in rates:
-        if most is not None:
-            headers[limit] = str(most)
-            headers[remaining] = str(max(0, most - used))
-            headers[reset] = f"{_MINUTE}s"  # all of it, this one included
-    return headers
-
-
 class Limits:
     """What every key has spent and reserved.
 
@@ -12633,15 +12665,16 @@ class Limits:
 
     def admit(self, id: str, caller: Caller, asked: Spend, now: float, wall: float) -> Permit:
         """A permit, to be given back by `settle`; LimitExceeded or BudgetSpent."""
-        account, limits = self._account(caller.name), caller.limits
+        account = self._account(caller.name)
+        if account.terms.limits is not caller.limits:
+            account.terms = Terms(caller.limits)
         account.window.age(now)
-        if limits and (refusal := self._refusal(account, caller, limits, asked, now, wall)):
+        if refusal := self._refusal(account, caller.zone, asked, now, wall):
             raise refusal.error(caller, wall)
         permit = account.out[id] = Permit(id, caller, account, asked, int(now))
         account.reserved.add(asked)
         account.window.add(permit.second, 1, asked.tokens)
-        if limits:
-            permit.headers = rate_headers(limits, *account.window.sums)
+        permit.headers = account.terms.headers(*account.window.sums)
         return permit
 
     def _account(self, name: str) -> _Account:
@@ -12650,25 +12683,23 @@ class Limits:
     def _refusal(
         self,
         account: _Account,
-        caller: Caller,
-        limits: LimitConfig,
+        zone: datetime.tzinfo | None,
         asked: Spend,
         now: float,
         wall: float,
     ) -> Refusal | None:
-        if account.limits is not limits:  # it is new, or was configured anew
-            account.limits, account.budgets = limits, budgets(limits)
-        labels = self._calendar.at(wall, caller.zone).periods
-        for word, what, period, most in account.budgets:
-            known = account.spent.get(labels[period])
+        terms = account.terms
+        for word, what, period, most in terms.budgets:
+            known = account.spent.get(self._calendar.at(wall, zone).periods[period])
             spent: int = getattr(known, what) if known else 0
             if spent + getattr(account.reserved, what) >= most:
                 return Refusal(word, 0.0 if spent >= most else 2.0)
-        if limits.concurrent is not None and len(account.out) >= limits.concurrent:
+        if terms.concurrent is not None and len(account.out) >= terms.concurrent:
             return Refusal("concurrent", 1.0)
-        for index, rate, amount in ((0, limits.rpm, 1), (1, limits.tpm, asked.tokens)):
-            if rate is not None and (wait := account.window.wait(index, amount, rate, now)):
-                return Refusal(_RATES[index], wait)
+        for word, which, most, _ in terms.rates:
+            amount = asked.tokens if which else 1
+            if wait := account.window.wait(which, amount, most, now):
+                return Refusal(word, wait)
         return None
 
     def settle(self, permit: Permit, spend: Spend, wall: float) -> None:
@@ -12729,23 +12760,6 @@ class Limits:
         """Let go of keys that are no more; a permit that is out still finds its account."""
         for name in self._accounts.keys() - set(names):
             del self._accounts[name]
-
-
-def budgets(limits: LimitConfig) -> tuple[Budget, ...]:
-    """All that a key has, in the order in which they are looked at."""
-    return tuple(
-        Budget(word, what, period, most)
-        for word, what, period in BUDGETS
-        if (most := budget(limits, word)) is not None
-    )
-
-
-def budget(limits: LimitConfig, word: str) -> int | None:
-    """A budget in what is counted: tokens, or billionths."""
-    most: float | None = getattr(limits, word)
-    if most is None:
-        return None
-    return round(most * MONEY) if word.startswith("cost") else int(most)
 
 
 # ==== 27. Cache ledger ========================================================
@@ -13203,7 +13217,9 @@ class Spread(Series):
 
     def observe(self, number: float) -> None:
         self.counts[bisect.bisect_left(self.bounds, number)] += 1
-        self.add(number)
+        self.number += number
+        if mirror := self._family.mirror:
+            mirror(number, self._labels)
 
 
 S = TypeVar("S", bound=Series)
@@ -13522,13 +13538,14 @@ class Feed:
     """The last moments, and who is to be woken by the next."""
 
     def __init__(self) -> None:
-        self.moments: collections.deque[Moment] = collections.deque(maxlen=_MOST_MOMENTS)
+        self._moments = collections.deque[tuple[int, str, JSON]](maxlen=_MOST_MOMENTS)
         self._watchers: set[Callable[[], None]] = set()
         self._number = 0
 
     def say(self, kind: str, data: JSON) -> None:
+        """Something happened; what is said of it must not change any more."""
         self._number += 1
-        self.moments.append(Moment(self._number, kind, data))
+        self._moments.append((self._number, kind, data))
         for wake in self._watchers:
             wake()
 
@@ -13536,7 +13553,7 @@ class Feed:
         """What came behind this number; all there is for one of a process that is gone."""
         if number > self._number:
             number = 0
-        return [moment for moment in self.moments if moment.number > number]
+        return [Moment(*moment) for moment in self._moments if moment[0] > number]
 
     def watch(self, wake: Callable[[], None]) -> Callable[[], None]:
         """`wake` is called, and must not wait, whenever something is said; returns the way out."""
@@ -13598,6 +13615,7 @@ class Sink:
             self._size += len(data)
             self._untold = 0
             if self._idle:
+                self._idle = False  # woken once, however long it takes to come
                 self._changed.notify_all()
 
     @property
@@ -13630,9 +13648,8 @@ class Sink:
     def _taken(self) -> bytes:
         """All that waits, as soon as something does."""
         with self._changed:
-            self._idle = True
+            self._idle = not self._waiting
             self._changed.wait_for(lambda: self._waiting)
-            self._idle = False
             data = b"".join(self._waiting)
             self._waiting.clear()
             return data
@@ -13663,9 +13680,9 @@ class Log:
         self.feed = feed or Feed()
         self.text = (config.format or ("text" if sink.terminal else "json")) == "text"
         self.sink = sink
-        self._least = _LEVELS.index(config.level)
+        self._shown = _LEVELS[_LEVELS.index(config.level) :]
         self._zone = zone
-        self._second = (0, "")  # the last one that was said, and how
+        self._second = (-1, "")  # the last one that was said, and how
 
     def event(self, level: str, message: str, **fields: Any) -> None:
         record = _event(level, message, fields)
@@ -13674,8 +13691,7 @@ class Log:
         self._write("event", record)
 
     def request(self, record: JSON) -> None:
-        """The line of a request.  Whoever watches sees the record itself, so it must not change
-        any more."""
+        """The line of a request."""
         self.feed.say("request", record)
         self._write("request", record)
 
@@ -13685,7 +13701,7 @@ class Log:
         self.event("error", "internal error", type=type(error).__name__, where=where[-6:])
 
     def _write(self, kind: str, record: JSON) -> None:
-        if _LEVELS.index(record["level"]) >= self._least:
+        if record["level"] in self._shown:
             self.sink.put(self._line(kind, record), self._lost)
 
     def _line(self, kind: str, record: JSON) -> str:
@@ -13695,11 +13711,12 @@ class Log:
 
     def _stamp(self, now: float) -> str:
         """2027-06-30T23:59:59.123+00:00"""
-        whole, second = int(now), self._second  # read once: other threads say something, too
+        whole, rest = divmod(int(now * 1000), 1000)
+        second = self._second  # read once: other threads say something, too
         if second[0] != whole:
             moment = datetime.datetime.fromtimestamp(whole, datetime.UTC)
             second = self._second = (whole, f"{moment:%Y-%m-%dT%H:%M:%S}")
-        return f"{second[1]}.{int(now % 1 * 1000):03}+00:00"
+        return f"{second[1]}.{rest:03}+00:00"
 
     def _lost(self, count: int) -> str:
         said = _event("warning", "log lines were lost: nobody read", {"lines": count})
@@ -16436,13 +16453,15 @@ class Exchange:
 
     def reservation(self, sent: int, wanted: int) -> Spend:
         """What the request may come to, at the dearest of the places where it may go."""
-        targets = self.route.targets()
-        most = max((target.output or math.inf for target in targets), default=math.inf)
-        wanted = int(min(wanted, most))
-        ways = [(target, plan) for target in targets for plan in target.provider.plans]
-        prices = [price for target, plan in ways if (price := plan.prices.of(target.model))]
+        most, prices = 0.0, list[PriceConfig | None]()
+        for target in self.route.targets():
+            most = max(most, target.output or math.inf)
+            prices += [plan.prices.of(target.model) for plan in target.provider.plans]
+        wanted = int(min(wanted, most or math.inf))
+        if not any(prices):
+            return Spend(sent + wanted)
         usage = Usage(input=sent, output=wanted)
-        return Spend(sent + wanted, max((cost(usage, price) for price in prices), default=0))
+        return Spend(sent + wanted, max(cost(usage, price) for price in prices if price))
 
     def used(self) -> tuple[Usage, bool]:
         """The tokens of the answer, and whether they had to be estimated.
@@ -16852,9 +16871,9 @@ class Relay:
             return
         judged = await self.keeper.judged(permit)
         if judged and not judged.refusal:
-            permit.headers = rate_headers(caller.limits, judged.requests, judged.tokens)
+            permit.headers = permit.account.terms.headers(judged.requests, judged.tokens)
             return
-        closed = exchange.plan.config.state_fail_closed and budgets(caller.limits)
+        closed = exchange.plan.config.state_fail_closed and permit.account.terms.budgets
         if judged is None and not closed:
             return
         self.limits.withdraw(permit)
@@ -17443,9 +17462,12 @@ class Relay:
         model = exchange.lane.target.model if exchange.lane else ""
         if not model:
             return ""
-        if exchange.first is not None and len(self._answered) < _MOST_MODELS:
-            self._answered.add(model)
-        return model if model in self._answered else OTHER
+        if model in self._answered:
+            return model
+        if exchange.first is None or len(self._answered) >= _MOST_MODELS:
+            return OTHER
+        self._answered.add(model)
+        return model
 
     # Counting tokens
 

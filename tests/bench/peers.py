@@ -89,7 +89,7 @@ class Peer:
 
 
 def relay_config(place: Place, dialects: tuple[str, ...]) -> str:
-    """As a user has it: keys, several providers, the log on."""
+    """As a user has it: keys with limits, several providers, the log on."""
     url = f"http://127.0.0.1:{place.upstream}"
     providers = {
         name: {
@@ -100,7 +100,8 @@ def relay_config(place: Place, dialects: tuple[str, ...]) -> str:
         }
         for name in dialects
     }
-    keys = {"bench": {"key": KEY}, "other": {"key": KEY[::-1]}}
+    limits = {"rpm": 10**9, "tpm": 10**12, "tokens_per_day": 10**15}  # out of reach
+    keys = {"bench": {"key": KEY, "limits": limits}, "other": {"key": KEY[::-1]}}
     listen = f"127.0.0.1:{place.port}"
     return yaml.safe_dump({"listen": listen, "keys": keys, "providers": providers})
 

@@ -57,6 +57,45 @@ def test_lines_are_written_in_their_order() -> None:
         assert messages(reader.read()) == [f"line {n}" for n in range(500)]
 
 
+def test_lines_that_come_while_the_thread_rests_are_written_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The first at once, and who waits for all of them does not wait for the rest."""
+    monkeypatch.setattr(relay, "_REST", 3600.0)
+    written = list[int]()
+
+    def write(descriptor: int, data: bytes) -> int:
+        written.append(data.count(b"\n"))
+        return os_write(descriptor, data)
+
+    os_write = os.write
+    monkeypatch.setattr(relay.os, "write", write)
+    with pipe() as reader:
+        log = log_to(relay.Sink(reader.stream))
+        log.event("info", "the first")
+        assert messages(reader.read()) == ["the first"]
+        for number in range(100):
+            log.event("info", f"line {number}")
+        assert log.sink.flush(5)
+        assert messages(reader.read()) == [f"line {n}" for n in range(100)]
+    assert written == [1, 100]
+
+
+def test_a_time_is_said_to_the_millisecond() -> None:
+    moments = list[str]()
+    log = log_to(relay.Sink(None))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(log.sink, "put", lambda line, lost: moments.append(json.loads(line)["time"]))
+        for now in (0.0, 1_798_761_599.9996, 1_798_761_599.0, 1_798_761_600.25):
+            log.request({"time": now, "level": "info"})
+    assert moments == [
+        "1970-01-01T00:00:00.000+00:00",
+        "2026-12-31T23:59:59.999+00:00",
+        "2026-12-31T23:59:59.000+00:00",
+        "2027-01-01T00:00:00.250+00:00",
+    ]
+
+
 def read_all(reader: Pipe, log: relay.Log) -> list[dict[str, Any]]:
     """Every record that is on its way, and one more that says that it is the last."""
     drained, end = bytearray(), threading.Event()
