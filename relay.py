@@ -1662,6 +1662,7 @@ class Dialect(ABC):
     output_limits: ClassVar[tuple[str, ...]]  # dotted paths of the room asked for the answer
     uncounted: ClassVar[frozenset[str]] = frozenset()  # keys that counting tokens refuses
     tells_breaks: ClassVar[bool] = True  # has it words for a break behind content?
+    telling: ClassVar[tuple[bytes, ...]] = ()  # bytes without which `peek` needs but scalars
     converted: ClassVar[frozenset[str]] = frozenset()  # variants no provider's stream answers
     modes: ClassVar[frozenset[str]] = frozenset()  # query parameters that `address` says anew
 
@@ -1717,6 +1718,10 @@ class Dialect(ABC):
         objected to it.  The very same object where there is nothing to take out.
         """
         return body
+
+    def is_clean(self, raw: bytes, quirks: Any) -> bool:
+        """Do the bytes alone tell that `cleaned`, without `strip`, has nothing to take out?"""
+        return False
 
     # An answer: whole, streamed, or an error
 
@@ -2080,6 +2085,12 @@ class AnthropicMessages(Dialect):
         body = _with_own_thoughts(body, account, quirks, strip)
         off = found(body, ("thinking", "type")) == "disabled"
         return body if off or not quirks.placeholder else _with_thoughts(body, quirks.placeholder)
+
+    def is_clean(self, raw: bytes, quirks: AnthropicQuirks) -> bool:
+        """It is if nobody has thought yet, and says nothing to Anthropic alone."""
+        said = () if quirks.native else (ATTRIBUTION.encode(), b'"safeguards"')
+        marks = (b'":"thinking"', b'": "thinking"', b"redacted_thinking", *said)
+        return not quirks.placeholder and all(raw.rfind(mark) < 0 for mark in marks)
 
     def parse_response(self, wire: JSON) -> Response:
         blocks = (_anthropic_output(block) for block in wire["content"])
@@ -3086,6 +3097,9 @@ class OpenAIChat(OpenAIDialect):
         kept = [_chat_cleaned(message, strip, placeholder) for message in messages]
         same = all(new is old for new, old in zip(kept, messages, strict=True))
         return body if same else body | {"messages": kept}
+
+    def is_clean(self, raw: bytes, quirks: ChatQuirks) -> bool:
+        return not quirks.placeholder and raw.rfind(b'"reasoning_details"') < 0
 
     def parse_response(self, wire: JSON) -> Response:
         choice = wire["choices"][0]
@@ -4161,6 +4175,7 @@ class OpenAIResponses(OpenAIDialect):
         " prompt_cache_retention service_tier background client_metadata".split()
     )
     marks = (*_RESPONSES_LAST, b'"error"')
+    telling = (b'"compaction_trigger"',)
 
     def claims(self, wire: JSON) -> bool:
         words = (wire.get("type"), wire.get("object"))
@@ -4225,6 +4240,9 @@ class OpenAIResponses(OpenAIDialect):
         if all(map(operator.is_, kept, items)):
             return body
         return body | {"input": [item for item in kept if item is not None]}
+
+    def is_clean(self, raw: bytes, quirks: ResponsesQuirks) -> bool:
+        return raw.rfind(b'"rly1.') < 0
 
     def parse_response(self, wire: JSON) -> Response:
         items = wire["output"]
@@ -5603,6 +5621,9 @@ class GeminiContent(Dialect):
         if all(map(operator.is_, kept, contents)):
             return body
         return body | {"contents": [c for c in kept if not isinstance(c, dict) or c.get("parts")]}
+
+    def is_clean(self, raw: bytes, quirks: GeminiQuirks) -> bool:
+        return raw.rfind(b"hought_signature") < 0 and raw.rfind(b"houghtSignature") < 0
 
     # An answer
 
@@ -7173,20 +7194,25 @@ class _Unreadable(Pipe):
 
 
 class Body:
-    """A request body and, decoded once, what it says."""
+    """A request body and, decoded once, what it says.
 
-    def __init__(self, raw: bytes) -> None:
-        try:
-            wire = loads(raw)
-        except ValueError as error:
-            raise BadRequest(f"the body is not JSON: {error}") from error
-        if not isinstance(wire, dict):
-            raise BadRequest(f"body: expected an object, got {shown(wire)}")
-        if any(key.lower() == "model" and key != "model" for key in wire):
-            # servers that match names without case would read another model than relay did
-            raise BadRequest("model: stands here in another spelling too")
+    A large one may stay unread: its two ends tell the model and the mode, mostly, and the rest
+    only if somebody asks.  Until then nobody vouches that it is JSON.
+    """
+
+    def __init__(self, raw: bytes, unread: bool = False) -> None:
         self.raw = raw
-        self.wire: JSON = wire
+        self._model_at = -1  # where the key stands, by the ends
+        if not unread or len(raw) < _LARGE:
+            self.wire = _decoded(raw)
+
+    @functools.cached_property
+    def wire(self) -> JSON:
+        return _decoded(self.raw)
+
+    @property
+    def unread(self) -> bool:
+        return "wire" not in self.__dict__
 
     @functools.cached_property
     def exact(self) -> JSON:
@@ -7194,14 +7220,105 @@ class Body:
         exact = loads_exactly(self.raw) if has_long_number(self.raw) else self.wire
         return exact if isinstance(exact, dict) else self.wire
 
+    def outline(self, marks: Iterable[bytes] = ()) -> JSON:
+        """Model and mode of an unread body; all of it where its ends leave a doubt, or where one
+        of the marks stands that say there is more to know."""
+        if not self.unread or any(self.raw.rfind(mark) >= 0 for mark in marks):
+            return self.wire
+        ends = _by_its_ends(self.raw)
+        if ends is None:
+            return self.wire
+        said, self._model_at = ends
+        return said
+
     def retargeted(self, model: str) -> bytes:
         """The same bytes with another model; where its place is not certain, edited JSON."""
-        span = _modelspan(self.raw, self.wire)
-        if span and self.wire["model"] == model:
+        span = self._span()
+        if span is None:
+            return dumps(self.exact | {"model": model})
+        if loads(self.raw[slice(*span)]) == model:
             return self.raw
-        if span:
-            return self.raw[: span[0]] + dumps(model) + self.raw[span[1] :]
-        return dumps(self.exact | {"model": model})
+        return b"".join((self.raw[: span[0]], dumps(model), self.raw[span[1] :]))
+
+    def _span(self) -> tuple[int, int] | None:
+        if not self.unread:
+            return _modelspan(self.raw, self.wire)
+        match = _MODEL_VALUE.match(self.raw, self._model_at) if self._model_at >= 0 else None
+        return match.span(1) if match else _modelspan(self.raw, self.wire)
+
+
+def _decoded(raw: bytes) -> JSON:
+    try:
+        wire = loads(raw)
+    except ValueError as error:
+        raise BadRequest(f"the body is not JSON: {error}") from error
+    if not isinstance(wire, dict):
+        raise BadRequest(f"body: expected an object, got {shown(wire)}")
+    if any(key != "model" and key.lower() == "model" for key in wire):
+        # servers that match names without case would read another model than relay did
+        raise BadRequest("model: stands here in another spelling too")
+    return wire
+
+
+_LARGE: Final = 1 << 15  # bytes; to read fewer costs no more than to search them
+# The scalars that stand before anything else.
+_SCALARS_FIRST: Final = re.compile(
+    rb"""[ \t\r\n]*\{ (?: [ \t\r\n]* "[A-Za-z_]{1,40}" [ \t\r\n]* : [ \t\r\n]*
+    (?: "[^"\\\x00-\x1f]{0,256}" | -?[0-9][0-9.eE+-]{0,30} | true | false | null )
+    [ \t\r\n]* , )*""",
+    re.VERBOSE,
+)
+_SCALAR: Final = re.compile(rb'"[a-z]+"[ \t\r\n]*:[ \t\r\n]*[^\[{ \t\r\n]')
+
+
+def _by_its_ends(raw: bytes) -> tuple[JSON, int] | None:
+    """Model and mode by the two ends of a body, and where the model's key stands; None if these
+    leave a doubt.
+
+    A key is at the top if it is one of the scalars that stand first, or if all from it to the end
+    is the rest of one object.  There is no doubt if its name stands with a scalar nowhere else:
+    with an object, as in the schema of a tool, it can be no model and no mode.
+    """
+    head = _SCALARS_FIRST.match(raw)
+    if not head or not raw[-64:].rstrip().endswith(b"}"):
+        return None
+    said: JSON = {}
+    place = _NOWHERE
+    for name in ("stream", "model"):
+        place = _only_scalar(raw, f'"{name}"'.encode())
+        try:
+            said |= _member(raw, place, head.end(), name) if place >= 0 else {}
+        except (ValueError, KeyError):
+            return None
+        if place == _SEVERAL:
+            return None
+    return (said, place) if place >= 0 else None
+
+
+_NOWHERE, _SEVERAL = -1, -2
+
+
+def _only_scalar(raw: bytes, key: bytes) -> int:
+    """Where a key stands with a scalar; _NOWHERE, or _SEVERAL if there is more than one."""
+    found_at, place = _NOWHERE, raw.rfind(key)
+    while place >= 0:
+        if _SCALAR.match(raw, place):
+            if found_at >= 0:
+                return _SEVERAL
+            found_at = place
+        place = raw.rfind(key, 0, place)
+    return found_at
+
+
+def _member(raw: bytes, place: int, head: int, name: str) -> JSON:
+    """The top-level member that begins at a place; ValueError if it is none, or costs too much."""
+    if place < head:
+        rest = raw[place:head].rstrip(b", \t\r\n") + b"}"
+    elif place > len(raw) // 2:
+        rest = raw[place:]
+    else:
+        raise ValueError("in the middle")
+    return {name: loads(b"{" + rest)[name]}
 
 
 _MODEL_VALUE: Final = re.compile(rb'"model"[ \t\r\n]*:[ \t\r\n]*("(?:[^"\\]|\\.)*")')
@@ -9292,8 +9409,8 @@ def _matching(prices: Mapping[str, PriceConfig], model: str) -> PriceConfig | No
     return exact or next(globs, None)
 
 
-# Base64 in a body: a picture, a page, a sound.  Text has a blank or a comma sooner or later, so
-# looking at a few bytes in every two thousand finds all that is worth finding.
+# Base64 in a body: a picture, a page, a sound.  Text has a blank or a comma sooner or later, so a
+# look at a few bytes now and then finds all that counts: what is shorter is about its length.
 _BLOB: Final = re.compile(rb"[\",][A-Za-z0-9+/=_-]{4096,}\"")
 _DENSE: Final = re.compile(rb"[A-Za-z0-9+/=_-]{100}")
 # How the dialects say how long an answer may be, and how long one is when nobody says.
@@ -9303,6 +9420,9 @@ _OUTPUT_WORDS: Final = (
     ("max_output_tokens",),
     ("generationConfig", "maxOutputTokens"),
 )
+_OUTPUT_SAID: Final = re.compile(
+    rb'"(?:max_(?:completion_|output_)?tokens|maxOutputTokens)"[ \t\r\n]*:[ \t\r\n]*(\d{1,9})'
+)
 _USUAL_OUTPUT: Final = 4096
 
 
@@ -9310,15 +9430,18 @@ def likely_input(raw: bytes) -> int:
     """About as many tokens as a body can be, at a glance: three bytes each, for prose of any
     script in JSON; a picture what it costs at its largest, a page 1,500 for 75 KB.
     """
-    dense = any(_DENSE.match(raw, at) for at in range(0, len(raw), 2048))
+    dense = any(_DENSE.match(raw, at) for at in range(0, len(raw), 8192))
     blobs = _BLOB.findall(raw) if dense else []
     media = sum(max(3300, len(blob) // 66) for blob in blobs)
     return (len(raw) - sum(map(len, blobs))) // 3 + media
 
 
-def likely_output(body: JSON) -> int:
-    """As many tokens as an answer may have."""
-    said = (found(body, path) for path in _OUTPUT_WORDS)
+def likely_output(body: Body) -> int:
+    """As many tokens as an answer may have; of an unread body as its ends say it."""
+    if body.unread:
+        match = _OUTPUT_SAID.search(body.raw[:4096] + body.raw[-4096:])
+        return int(match[1]) if match else _USUAL_OUTPUT
+    said = (found(body.wire, path) for path in _OUTPUT_WORDS)
     return next((most for most in said if isinstance(most, int) and most > 0), _USUAL_OUTPUT)
 
 
@@ -9488,7 +9611,7 @@ AUTH_STYLES: Final[dict[str, tuple[str, str | None]]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Endpoint:
     """Where one dialect of one plan is spoken."""
 
@@ -9500,6 +9623,10 @@ class Endpoint:
     demo: bool = False
     proxy: str = field(default="", repr=False)  # a URL; "" for none
 
+    @functools.cached_property
+    def edits_nothing(self) -> bool:
+        return all(edits == Edits() for edits in self.edits)
+
     def edited(self, body: JSON) -> tuple[JSON, tuple[str, ...]]:
         """The body as the quirks and then the user want it, and what was taken out of it."""
         taken: tuple[str, ...] = ()
@@ -9508,7 +9635,7 @@ class Endpoint:
             body = edits.applied(body)
         return body, taken
 
-    @property
+    @functools.cached_property
     def base(self) -> str:
         """What goes down together: the host and port."""
         return urllib.parse.urlsplit(self.url).netloc
@@ -9577,7 +9704,7 @@ class Provider:
         return not self.config.models and (self.config.models is not None or not self.claims)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Target:
     """A model at a provider: what an attempt goes to."""
 
@@ -9585,39 +9712,109 @@ class Target:
     model: str
     output: int | None = None  # tokens it can write, where `models` says so
 
-    def __str__(self) -> str:
+    def lanes(self, dialect: str) -> tuple[tuple[Lane, ...], ...]:
+        """Every way to it for a client of this dialect, plan by plan."""
+        if dialect not in self._lanes:
+            self._lanes[dialect] = tuple(
+                tuple(Lane(self, plan, key, plan.endpoint(dialect)) for key in plan.credentials)
+                for plan in self.provider.plans
+            )
+        return self._lanes[dialect]
+
+    @functools.cached_property
+    def _lanes(self) -> dict[str, tuple[tuple[Lane, ...], ...]]:
+        return {}
+
+    @functools.cached_property
+    def name(self) -> str:
         return f"{self.provider.name}/{self.model}"
 
+    def __str__(self) -> str:
+        return self.name
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True)
 class Lane:
-    """One way to a target."""
+    """One way to a target, and what is the same of every request that takes it."""
 
     target: Target
     plan: BillingPlan
     credential: Credential
     endpoint: Endpoint
 
-    def key(self, scope: str) -> str:
-        """The stable name of what a failure of this scope marks."""
+    @functools.cached_property
+    def _keys(self) -> Mapping[str, str]:
         provider, model = self.target.provider.name, self.target.model
         return {
             "credential": self.credential.name,
             "credential+model": self.name,
             "provider+model": f"{provider} {model}",
             "endpoint": f"{provider} {self.endpoint.base}",
-        }[scope]
+        }
 
-    @property
+    @functools.cached_property
     def name(self) -> str:
         """Stable, and no other lane's."""
         return f"{self.credential.name} {self.target.model}"
+
+    @functools.cached_property
+    def price(self) -> PriceConfig | None:
+        return self.plan.prices.of(self.target.model)
+
+    @functools.cached_property
+    def about(self) -> Mapping[str, str]:
+        """The headers in which relay says where an answer comes from."""
+        provider, model = self.target.provider.name, self.target.model
+        return {"x-relay-provider": header_text(provider), "x-relay-model": header_text(model)}
+
+    def key(self, scope: str) -> str:
+        """The stable name of what a failure of this scope marks."""
+        return self._keys[scope]
 
     def owner(self, scope: str) -> str:
         """What of the configuration a mark of this scope belongs to."""
         provider = self.target.provider.name
         whose = self.credential.name if scope.startswith("credential") else provider
         return self.key(scope) if scope == "endpoint" else whose
+
+    def address(self, stream: bool, variant: str = "") -> str:
+        """Where it is asked."""
+        how = (stream, variant)
+        if how not in self._addresses:
+            endpoint, model = self.endpoint, self.target.model
+            self._addresses[how] = endpoint.dialect.address(endpoint.url, model, stream, variant)
+        return self._addresses[how]
+
+    @functools.cached_property
+    def _addresses(self) -> dict[tuple[bool, str], str]:
+        return {}
+
+    def authorized(self, url: str, headers: Mapping[str, str]) -> tuple[str, dict[str, str]]:
+        """The URL and the headers with the credential, and the user's headers last; names in
+        lower case."""
+        query, carrying = self._authority
+        overridden = self._overridden
+        said = {**headers, **carrying}
+        if overridden:
+            said = {name: value for name, value in said.items() if name.lower() not in overridden}
+            said |= {n: v for n, v in self.target.provider.config.headers.items() if v is not None}
+        return (f"{url}{'&' if '?' in url else '?'}{query}" if query else url), said
+
+    @functools.cached_property
+    def _authority(self) -> tuple[str, Mapping[str, str]]:
+        """What carries the secret: behind the URL, or in a header."""
+        name, before = AUTH_STYLES[self.endpoint.auth]
+        secret = self.credential.secret
+        if not secret:
+            return "", {}
+        if before is None:
+            return f"{name}={urllib.parse.quote(secret)}", {}
+        return "", {name: before + secret}
+
+    @functools.cached_property
+    def _overridden(self) -> frozenset[str]:
+        """The user's headers have the last word; null removes one."""
+        return frozenset(name.lower() for name in self.target.provider.config.headers)
 
     def __str__(self) -> str:
         several = len(self.plan.credentials) > 1
@@ -9626,7 +9823,12 @@ class Lane:
         return f"{self.target}{plan}{credential}"
 
 
-@dataclass(frozen=True, slots=True)
+def header_text(text: str) -> str:
+    """A text that clients had a hand in, as a header's value: visible ASCII, one line."""
+    return re.sub(r"[^ -~]", "?", text)[:1000]
+
+
+@dataclass(frozen=True)
 class Route:
     """Where a name goes: groups in failover order, equals within a group."""
 
@@ -9639,6 +9841,16 @@ class Route:
 
     def targets(self) -> list[Target]:
         return [target for group in self.groups for target in group]
+
+    @functools.cached_property
+    def is_single(self) -> bool:
+        """Is there one way only, whichever conversation asks?"""
+        plans = [plan for target in self.targets() for plan in target.provider.plans]
+        return sum(len(plan.credentials) for plan in plans) < 2
+
+
+def has_price(limits: LimitConfig) -> bool:
+    return limits.cost_per_day is not None or limits.cost_per_month is not None
 
 
 def ranked(
@@ -9669,6 +9881,11 @@ class Caller:
     limits: LimitConfig | None = None
     zone: datetime.tzinfo | None = None  # whose days and months its budgets go by
 
+    @property
+    def is_bound(self) -> bool:
+        """Does what it may have depend on the model that its request means?"""
+        return self.models is not None or (self.limits is not None and has_price(self.limits))
+
     def may_use(self, name: str) -> bool:
         return self.models is None or any(glob_matches(glob, name) for glob in self.models)
 
@@ -9688,6 +9905,8 @@ class Key:
 PICKED: Final = ("claude", "anthropic")
 ALIAS: Final = "claude--"
 LONG_CONTEXT: Final = "[1m]"
+
+_MOST_NAMES: Final = 1000  # whose routes a plan remembers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -9710,6 +9929,22 @@ class Plan:
         by_rule = functools.partial(self._by_rule, facts=facts or Facts(model=name))
         steps = (by_rule, self._by_address, self._by_models, self._by_default, self._by_all)
         return next((route for step in steps if (route := step(name)) and route.groups), None)
+
+    def lookup(self, said: str, facts: Callable[[], Facts]) -> Route | None:
+        """The same, remembered for names of which no rule asks more than the name."""
+        if said in self._remembered:
+            return self._remembered[said]
+        name = self.bare(said)
+        if any(conditions(rule.when) for _, rule in self.entries(name)):
+            return self.route(said, facts())
+        if len(self._remembered) >= _MOST_NAMES:  # clients make names up
+            self._remembered.clear()
+        self._remembered[said] = self.route(said)
+        return self._remembered[said]
+
+    @functools.cached_property
+    def _remembered(self) -> dict[str, Route | None]:
+        return {}
 
     def entries(self, name: str) -> Iterator[tuple[str, RuleConfig]]:
         """The entries of rules that may decide on a name, and where they stand: of the exact
@@ -11719,15 +11954,19 @@ _BEGINNINGS: Final = (
 )
 
 
+def session_of(headers: Mapping[str, str]) -> str:
+    """What the client calls the conversation in a header; "" if it does not."""
+    return next(filter(None, (headers.get(name) for name in _SESSION_HEADERS)), "")
+
+
 def identity_of(headers: Mapping[str, str], body: JSON) -> str:
     """A conversation's name, the same on every turn; "" if there is none.
 
     What clients send to this end first, then what is in the body, then how it began.
     """
-    named = (headers.get(name) for name in _SESSION_HEADERS)
     conversation = body.get("conversation")
     inner = conversation.get("id") if isinstance(conversation, dict) else conversation
-    said = (*named, _session_in(body), body.get("prompt_cache_key"), inner)
+    said = (session_of(headers), _session_in(body), body.get("prompt_cache_key"), inner)
     name = next((value for value in said if isinstance(value, str) and value), "")
     return name or next(filter(None, (_begun_with(body, *keys) for keys in _BEGINNINGS)), "")
 
@@ -11923,6 +12162,21 @@ class Mark:
         return (self.guessed or self.probing) and row.retry and not row.opens_next_plan
 
 
+class Probe:
+    """Within this block one attempt finds out whether marks are over."""
+
+    def __init__(self, marks: Sequence[Mark]) -> None:
+        self._marks = marks
+
+    def __enter__(self) -> None:
+        for mark in self._marks:
+            mark.probing = True
+
+    def __exit__(self, *raised: object) -> None:
+        for mark in self._marks:
+            mark.probing = False
+
+
 class Health:
     """What is marked, and who is bound to whom.
 
@@ -11936,18 +12190,10 @@ class Health:
 
     # An attempt
 
-    @contextlib.contextmanager
-    def attempting(self, lane: Lane, now: float) -> Iterator[None]:
+    def attempting(self, lane: Lane, now: float) -> Probe:
         """While an attempt runs, it is the probe of what is due on its way; however it ends,
         cancelled or by a fault of ours, the next may probe."""
-        probed = [mark for mark in self._on(lane).values() if not mark.stands(now)]
-        for mark in probed:
-            mark.probing = True
-        try:
-            yield
-        finally:
-            for mark in probed:
-                mark.probing = False
+        return Probe([mark for mark in self._on(lane).values() if not mark.stands(now)])
 
     def failed(
         self,
@@ -12198,12 +12444,10 @@ class Balance:
 
     def _plans(
         self, target: Target, dialect: str, now: Callable[[], float]
-    ) -> Iterator[list[Lane]]:
+    ) -> Iterator[Sequence[Lane]]:
         """A target's lanes, plan by plan: the next opens only when every credential of the one
         before is marked as used up."""
-        for plan in target.provider.plans:
-            endpoint = plan.endpoint(dialect)
-            lanes = [Lane(target, plan, credential, endpoint) for credential in plan.credentials]
+        for lanes in target.lanes(dialect):
             yield lanes
             if not all(self._health.exhausted(lane, now()) for lane in lanes):
                 return
@@ -12766,21 +13010,20 @@ class Limits:
 # Why a prompt cache was missed.  What a provider read from its cache for a conversation should
 # not fall behind what it read and wrote the time before; when it collapses, somebody has
 # changed a part of the prompt, moved the conversation, or waited too long, and each costs real
-# money.  Of a prompt only hashes are kept:
+# money.  Kept is each conversation's last prompt, as the bytes it came in:
 #
-#     at first          every turn, and tools, system and parameters: the past that a later
-#                       prompt is compared with
-#     from then on      the turns that are new; the bytes stand by until the tokens are counted
-#     at a collapse     all of those bytes; the first hash that differs is what changed
+#     as long as all is well      nobody looks into them; the next prompt takes their place
+#     at a collapse               both are read, and the first difference is what changed
 #
-# So a conversation that goes well costs some ten microseconds a turn, however long it is.  Within
-# one session agents talk beside one another; a thread is known by how it began.
+# So a conversation that goes well costs nothing, however long it is.  Within one session agents
+# talk beside one another; a thread is known by its first turns, once there is a doubt.
 
-_MOST_THREADS: Final = 10_000
-_MOST_STANDING_BY: Final = 32 << 20  # bytes of prompts whose answers are not over yet
+_MOST_CONVERSATIONS: Final = 10_000
+_MOST_THREADS: Final = 4  # of a session: whoever is told apart there
+_MOST_KEPT: Final = 32 << 20  # bytes of prompts
 _LEAST_PROMPT: Final = 2048  # bytes; no provider caches less than a thousand tokens
 _LEAST_CACHED: Final = 1024  # tokens
-_COLD: Final = 2  # answers without a word of caches, after which a thread is not looked at
+_COLD: Final = 8  # answers of a target without a word of caches, after which none is expected
 _CACHE_LIFE: Final = 300.0  # seconds; Anthropic's default, and about what others promise
 _TURNS: Final = ("messages", "input", "contents")
 _SYSTEM: Final = ("system", "instructions", "systemInstruction", "system_instruction")
@@ -12802,23 +13045,18 @@ class Way(NamedTuple):
 
 @dataclass(slots=True)
 class _Thread:
-    turns: list[int]  # hashes
-    parts: dict[str, int]  # tools, system, parameters: their hashes
-    way: Way | None = None
-    at: float = 0.0  # of the last answer
-    cached: int = 0  # tokens that the next prompt should find
-    cold: int = 0  # answers in a row without a word of caches
+    raw: bytes  # its last prompt
+    way: Way
+    at: float  # of the last answer
+    cached: int  # tokens that the next prompt should find
 
 
 @dataclass(slots=True)
 class Question:
     """A prompt that is being answered."""
 
-    thread: _Thread
+    raw: bytes  # b"" if there was no room for it, or nothing is expected of it
     at: float
-    known: int  # turns that the thread had
-    new: list[int]  # hashes of the others
-    raw: bytes  # b"" if there was no room for it to stand by
 
 
 class CacheLedger:
@@ -12826,96 +13064,136 @@ class CacheLedger:
 
     def __init__(self) -> None:
         self.causes: dict[str, int] = {}  # "client: system" -> collapses
-        self._threads: dict[tuple[str, int], _Thread] = {}  # by its first turn, by its second
-        self._standing_by = 0
+        self._conversations: dict[str, list[_Thread]] = {}  # the longest unused first
+        self._cold: dict[str, int] = {}  # target -> answers in a row without a word of caches
+        self._kept = 0  # bytes
 
-    def asked(self, identity: str, body: Body, now: float) -> Question | None:
+    def asked(self, raw: bytes, target: str, now: float) -> Question | None:
         """Note a prompt before it leaves memory; None if no cache can be in play."""
-        turns = _said_in(body.wire)
-        if not identity or not turns or len(body.raw) < _LEAST_PROMPT:
+        if len(raw) < _LEAST_PROMPT:
             return None
-        begun = [_fingerprint(turn) for turn in turns[:2]]
-        thread = self._known(identity, begun)
-        if thread is None:
-            thread = _Thread(_fingerprints(turns), _parts(body.wire))
-        for place in begun:
-            self._threads.pop((identity, place), None)
-            self._threads[identity, place] = thread
-        while len(self._threads) > _MOST_THREADS:
-            del self._threads[next(iter(self._threads))]
-        if thread.cold >= _COLD:
-            return Question(thread, now, 0, [], b"")
-        raw = body.raw if self._standing_by + len(body.raw) <= _MOST_STANDING_BY else b""
-        self._standing_by += len(raw)
-        if len(turns) < len(thread.turns):  # taken back to an earlier turn
-            thread.turns = _fingerprints(turns)
-        known = len(thread.turns)
-        return Question(thread, now, known, _fingerprints(turns[known:]), raw)
+        if self._cold.get(target, 0) >= _COLD or not self._make_room(len(raw)):
+            raw = b""
+        self._kept += len(raw)
+        return Question(raw, now)
 
-    def settled(self, question: Question, usage: Usage | None, way: Way, now: float) -> JSON | None:
+    def settled(
+        self,
+        question: Question,
+        identity: Callable[[], str],
+        usage: Usage | None,
+        way: Way,
+        now: float,
+    ) -> JSON | None:
         """The answer is over: what was lost, and by whose doing; None if all is well."""
-        thread, raw, lost = question.thread, question.raw, None
-        question.raw = b""
-        self._standing_by -= len(raw)
+        raw, question.raw = question.raw, b""
+        self._kept -= len(raw)
         if usage is None or not usage.input:  # it broke off before anything was counted
             return None
-        if thread.way and thread.cached >= max(_LEAST_CACHED, 2 * usage.cache_read + 1):
-            lost = self._lost(question, raw, usage, way)
-        elif question.known == len(thread.turns):  # else another was asked beside it
-            thread.turns += question.new
-        known = usage.cache_read or usage.cache_write
-        thread.cold = 0 if known else thread.cold + 1
-        if thread.cold >= _COLD:
-            thread.turns.clear()
-        thread.way, thread.at = way, now
-        thread.cached = usage.cache_read + usage.cache_write
+        known = usage.cache_read + usage.cache_write
+        self._cold[way.target] = 0 if known else self._cold.get(way.target, 0) + 1
+        if len(self._cold) > _MOST_CONVERSATIONS:  # clients make up model names
+            self._cold.clear()
+        if not raw or not (name := identity()):
+            return None
+        latest = _Thread(raw, way, now, known)
+        threads = self._conversations.pop(name, [])
+        self._conversations[name] = threads
+        thread = _nearest(threads, raw)
+        lost = None
+        if thread and thread.cached >= max(_LEAST_CACHED, 2 * usage.cache_read + 1):
+            thread, lost = self._looked_into(threads, latest, question.at, usage)
+        if thread:
+            threads.remove(thread)
+            self._kept -= len(thread.raw)
+        self._keep(threads, latest)
         return lost
 
-    def _known(self, identity: str, begun: Sequence[int]) -> _Thread | None:
-        """The thread of a prompt.  One that is at its first turn begins one; a second turn is a
-        model's, and hardly said twice."""
-        if len(begun) < 2:
-            return None
-        if thread := self._threads.get((identity, begun[1])):
-            return thread
-        thread = self._threads.get((identity, begun[0]))
-        return thread if thread and len(thread.turns) == 1 else None
+    def _looked_into(
+        self, threads: Sequence[_Thread], latest: _Thread, asked: float, usage: Usage
+    ) -> tuple[_Thread | None, JSON | None]:
+        """Which thread it is, if it is one that is known, and what it has lost if it has."""
+        prompt = _prompt(latest.raw)
+        for thread in reversed(threads):
+            before = _prompt(thread.raw)
+            if not before.goes_on_in(prompt):
+                continue
+            if thread.cached < max(_LEAST_CACHED, 2 * usage.cache_read + 1):
+                return thread, None
+            idle = max(0.0, asked - thread.at)
+            by, changed = _cause(before, prompt, thread.way, latest.way, idle)
+            cause = f"{by}: {changed.partition(' ')[0]}"
+            self.causes[cause] = self.causes.get(cause, 0) + 1
+            told = {"read": usage.cache_read, "expected": thread.cached, "idle": f"{idle:.0f} s"}
+            return thread, {"changed": changed, "by": by} | told
+        return None, None
 
-    def _lost(self, question: Question, raw: bytes, usage: Usage, way: Way) -> JSON:
-        thread = question.thread
-        wire: JSON = loads(raw) if raw else {}
-        turns, parts = _fingerprints(_said_in(wire)), _parts(wire)
-        idle = max(0.0, question.at - thread.at)
-        by, changed = _cause(thread, turns, parts, way, idle) if raw else ("unknown", "unknown")
-        if raw:
-            thread.turns, thread.parts = turns, parts
-        cause = f"{by}: {changed.partition(' ')[0]}"
-        self.causes[cause] = self.causes.get(cause, 0) + 1
-        return {
-            "changed": changed,
-            "by": by,
-            "read": usage.cache_read,
-            "expected": thread.cached,
-            "idle": f"{idle:.0f} s",
-        }
+    def _keep(self, threads: list[_Thread], latest: _Thread) -> None:
+        self._kept += len(latest.raw)  # as it did until now: there is room
+        threads.append(latest)
+        while len(threads) > _MOST_THREADS:
+            self._kept -= len(threads.pop(0).raw)
+        while len(self._conversations) > _MOST_CONVERSATIONS:
+            self._forget(next(iter(self._conversations)))
+
+    def _make_room(self, size: int) -> bool:
+        """Let go of the prompts that were not asked about for longest, until there is room."""
+        while self._kept + size > _MOST_KEPT and len(self._conversations) > 1:
+            self._forget(next(iter(self._conversations)))
+        return self._kept + size <= _MOST_KEPT
+
+    def _forget(self, name: str) -> None:
+        self._kept -= sum(len(thread.raw) for thread in self._conversations.pop(name))
 
 
-def _cause(
-    thread: _Thread, turns: Sequence[int], parts: Mapping[str, int], way: Way, idle: float
-) -> tuple[str, str]:
+def _nearest(threads: Sequence[_Thread], raw: bytes) -> _Thread | None:
+    """The thread whose prompt begins most like this one, the latest of several."""
+    if len(threads) < 2:
+        return threads[0] if threads else None
+    sizes = [256 << power for power in range(9)]
+
+    def alike(thread: _Thread) -> int:
+        return bisect.bisect(sizes, 0, key=lambda size: thread.raw[:size] != raw[:size])
+
+    return max(reversed(threads), key=alike)
+
+
+class _Prompt(NamedTuple):
+    """Hashes of what was said."""
+
+    turns: list[int]
+    parts: dict[str, int]  # tools, system, parameters
+
+    def goes_on_in(self, other: _Prompt) -> bool:
+        """Is it one thread?  Its second turn is a model's, and hardly said twice; of one that is
+        at its first turn there is no more to go by."""
+        if len(self.turns) > 1 and len(other.turns) > 1 and self.turns[1] == other.turns[1]:
+            return True
+        short = len(self.turns) == 1 or len(other.turns) == 1
+        return short and self.turns[:1] == other.turns[:1]
+
+
+def _prompt(raw: bytes) -> _Prompt:
+    try:
+        wire = loads(raw)
+    except ValueError:  # no provider would have answered it
+        return _Prompt([], {})
+    return _Prompt(_fingerprints(_said_in(wire)), _parts(wire))
+
+
+def _cause(before: _Prompt, after: _Prompt, way: Way, new_way: Way, idle: float) -> tuple[str, str]:
     """Who changed what, the first that suffices: caches belong to a model and an account, and
     go by the prompt's beginning, of which tools and system come first."""
-    before = thread.way or way
     steps = (
-        ("client", "model", way.asked != before.asked),
-        ("relay", "target", way.target != before.target),
-        ("relay", "credential", way.credential != before.credential),
-        *(("client", name, parts[name] != thread.parts.get(name)) for name in parts),
+        ("client", "model", new_way.asked != way.asked),
+        ("relay", "target", new_way.target != way.target),
+        ("relay", "credential", new_way.credential != way.credential),
+        *(("client", name, after.parts[name] != before.parts.get(name)) for name in after.parts),
         *(
             ("client", f"message {index}", new != old)
-            for index, (new, old) in enumerate(zip(turns, thread.turns, strict=False))
+            for index, (new, old) in enumerate(zip(after.turns, before.turns, strict=False))
         ),
-        ("relay", "body", way.said != before.said),
+        ("relay", "body", new_way.said != way.said),
         ("time", "nothing", idle > _CACHE_LIFE),
     )
     return next(((by, what) for by, what, holds in steps if holds), ("provider", "nothing"))
@@ -15812,6 +16090,10 @@ class DemoReply:
         self._blocks = iter(())
 
 
+async def demo(outgoing: Outgoing) -> Reply:
+    return DemoReply(outgoing)
+
+
 def _in_words(events: Iterable[Event]) -> Iterator[Event]:
     for event in events:
         if isinstance(event, PartDelta):
@@ -15848,7 +16130,8 @@ def offered_keys(request: web.BaseRequest) -> list[str]:
         if value[:7].lower() == "bearer "
     ]
     named = [headers.get(name, "") for name in ("x-api-key", "api-key", "x-goog-api-key")]
-    return [key for key in (*bearer, *named, request.query.get("key", "")) if key]
+    asked = request.query.get("key", "") if "?" in request.raw_path else ""
+    return [key for key in (*bearer, *named, asked) if key]
 
 
 def require_loopback(request: web.BaseRequest) -> None:
@@ -15868,8 +16151,22 @@ def require_loopback(request: web.BaseRequest) -> None:
         raise Forbidden("relay has no `keys`, so it answers no page of another site")
 
 
-def permitted(model: str, caller: Caller, plan: Plan, facts: Facts | None = None) -> Route:
+def permitted(model: str, caller: Caller, plan: Plan, facts: Callable[[], Facts] = Facts) -> Route:
     """The route of a model name that this caller may use."""
+    if caller.models is not None:
+        _require_allowed(model, caller, plan)
+    if route := plan.lookup(model, facts):
+        return route
+    bare = plan.bare(model)
+    near = plan.nearest(bare)
+    hint = f"did you mean {' or '.join(map(repr, near))}?"
+    if not near:  # a client that brings its own names, as Claude Code does
+        family = re.split(r"[-.:/]", bare, maxsplit=1)[0]
+        hint = f"routing_rules: {{{family}*: PROVIDER/MODEL}} would send it somewhere"
+    raise UnknownModel(f"no provider serves model {model!r}; {hint}")
+
+
+def _require_allowed(model: str, caller: Caller, plan: Plan) -> None:
     bare = plan.bare(model)
     if model not in plan.listed:  # `claude-*` allows no name that only its alias makes one
         model = model.removeprefix(ALIAS)
@@ -15877,14 +16174,6 @@ def permitted(model: str, caller: Caller, plan: Plan, facts: Facts | None = None
     plain = rest if rest and head.lower() in plan.providers else bare
     if not any(caller.may_use(name) for name in (model, bare, plain)):
         raise Forbidden(f"key {caller.name!r} may not use model {model!r}")
-    if route := plan.route(model, facts):
-        return route
-    near = plan.nearest(bare)
-    hint = f"did you mean {' or '.join(map(repr, near))}?"
-    if not near:  # a client that brings its own names, as Claude Code does
-        family = re.split(r"[-.:/]", bare, maxsplit=1)[0]
-        hint = f"routing_rules: {{{family}*: PROVIDER/MODEL}} would send it somewhere"
-    raise UnknownModel(f"no provider serves model {model!r}; {hint}")
 
 
 class RequestInflater(Inflater):
@@ -16295,12 +16584,12 @@ class Exchange:
         self.plan = plan
         self.request = request
         self.dialect = dialect
-        self.id = secrets.token_hex(8)
+        self.id = os.urandom(8).hex()
         self.began = time.monotonic()
+        self.deadline = math.inf  # by when all has to be over, in the event loop's time
         self.caller = Caller()
         self.body = _NO_BODY
         self.peek = Peek("", False)
-        self.identity = ""  # of the conversation; "" if it has none
         self.route = Route("", "", ())
         self.hedged = False  # a second attempt was made beside the first
         self.held = 0.0  # seconds in which all were cooling down
@@ -16325,6 +16614,19 @@ class Exchange:
         self.status = 0
         self.code = "CD"  # the termination code; what it is if nobody comes to say another
         self.error = ""
+
+    @functools.cached_property
+    def identity(self) -> str:
+        """A short name for the conversation, apart for each caller; "" if it has none."""
+        headers = self.request.headers
+        said = session_of(headers) or identity_of(headers, self.body.wire)
+        whole = f"{self.caller.name}\0{said}".encode(errors="replace")
+        return hashlib.sha256(whole).hexdigest()[:32] if said else ""
+
+    @property
+    def bound(self) -> str:
+        """The same where there is a choice that may be bound to it."""
+        return "" if self.route.is_single else self.identity
 
     @functools.cached_property
     def parsed(self) -> Request:
@@ -16353,6 +16655,12 @@ class Exchange:
         """Where it was sent last, or where the answer comes from."""
         self.lane, self.note, self.dropped = lane, note, dropped
 
+    @property
+    def may_hedge(self) -> bool:
+        """May a second attempt be made beside the first?  Of streams only: how long a whole
+        answer takes says nothing of its provider."""
+        return self.route.hedge_after < math.inf and self.peek.stream and not self.hedged
+
     def release(self) -> None:
         """The answer has begun, nobody will ask again: a stream need not keep its request."""
         self.body = _NO_BODY
@@ -16367,12 +16675,13 @@ class Exchange:
         said = self._uncounted(said, lane) if counting else said
         dialect, variant = lane.endpoint.dialect, self.peek.variant if same else ""
         headers = {**dialect.headers, **request_headers(self.request.headers, stream, same)}
-        url = dialect.counting(lane.endpoint.url) if counting else lane.endpoint.url
-        url = dialect.address(url, lane.target.model, stream, variant)
-        if same:
+        url = lane.address(stream, variant)
+        if counting:
+            url = dialect.address(dialect.counting(lane.endpoint.url), lane.target.model, stream)
+        if same and "?" in self.request.raw_path:
             query = self.request.raw_path.partition("?")[2]
             url = with_query(url, query, {"key", *dialect.modes})
-        url, headers = authorized(lane, url, headers | self.trace.carried(lane))
+        url, headers = lane.authorized(url, headers | self.trace.carried(lane))
         return Outgoing(
             url=url,
             headers=headers,
@@ -16407,15 +16716,23 @@ class Exchange:
 
     def _forwarded(self, lane: Lane, stream: bool, strip: bool) -> Said:
         """The same dialect: the client's bytes, edited only where something must be."""
-        named = self.dialect.names_model
-        body, taken = self._edited(self.body.wire, lane, stream, strip)
-        if body is self.body.wire:
-            data = self.body.retargeted(lane.target.model) if named else self.body.raw
-            return Said(data, "verbatim" if data == self.body.raw else "edited")
-        if self.body.exact is not self.body.wire:
-            body, taken = self._edited(self.body.exact, lane, stream, strip)
-        body = body | {"model": lane.target.model} if named else body
-        return Said(dumps(body), "edited", {}, taken)
+        body, named = self.body, self.dialect.names_model
+        if not self._is_as_wanted(lane, stream, strip):
+            edited, taken = self._edited(body.wire, lane, stream, strip)
+            if edited is not body.wire:
+                if body.exact is not body.wire:
+                    edited, taken = self._edited(body.exact, lane, stream, strip)
+                model = {"model": lane.target.model} if named else {}
+                return Said(dumps(edited | model), "edited", {}, taken)
+        data = body.retargeted(lane.target.model) if named else body.raw
+        return Said(data, "verbatim" if data is body.raw else "edited")
+
+    def _is_as_wanted(self, lane: Lane, stream: bool, strip: bool) -> bool:
+        """Is a body that nobody has read as it has to be, as far as its bytes tell?"""
+        endpoint, body = lane.endpoint, self.body
+        asks = strip or stream is not self.peek.stream or lane.target.output
+        leaves = body.unread and not asks and endpoint.edits_nothing
+        return leaves and self.dialect.is_clean(body.raw, endpoint.quirks)
 
     def _edited(
         self, body: JSON, lane: Lane, stream: bool, strip: bool
@@ -16483,7 +16800,7 @@ class Exchange:
     @property
     def price(self) -> PriceConfig | None:
         lane = self.lane
-        return lane.plan.prices.of(lane.target.model) if lane else None
+        return lane.price if lane else None
 
     def since(self, moment: float | None) -> int | None:
         return None if moment is None else round((moment - self.began) * 1000)
@@ -16516,9 +16833,8 @@ class Exchange:
     def answer_headers(self) -> dict[str, str]:
         """What relay says about itself in an answer."""
         headers = {"x-relay-request-id": self.id, "x-relay-attempts": str(len(self.tried))}
-        if lane := self.lane:
-            headers["x-relay-provider"] = header_text(lane.target.provider.name)
-            headers["x-relay-model"] = header_text(lane.target.model)
+        if self.lane:
+            headers |= self.lane.about
         if self.note:
             headers["x-relay-body"] = self.note
         if self.dropped:
@@ -16542,42 +16858,11 @@ def _within(body: JSON, output: int | None, limits: Iterable[str]) -> JSON:
     return body
 
 
-def authorized(lane: Lane, url: str, headers: Mapping[str, str]) -> tuple[str, dict[str, str]]:
-    """The URL and the headers with the lane's credential, and the user's headers last."""
-    said = dict(headers)
-    if secret := lane.credential.secret:
-        name, before = AUTH_STYLES[lane.endpoint.auth]
-        if before is None:
-            url += ("&" if "?" in url else "?") + f"{name}={urllib.parse.quote(secret)}"
-        else:
-            said[name] = before + secret
-    return url, _overridden(said, lane.target.provider.config)
-
-
-def conversation_of(exchange: Exchange) -> str:
-    """A short name for the conversation of a request, apart for each caller; "" without one."""
-    said = identity_of(exchange.request.headers, exchange.body.wire)
-    whole = f"{exchange.caller.name}\0{said}".encode(errors="replace")
-    return hashlib.sha256(whole).hexdigest()[:32] if said else ""
-
-
-def header_text(text: str) -> str:
-    """A text that clients had a hand in, as a header's value: visible ASCII, one line."""
-    return re.sub(r"[^ -~]", "?", text)[:1000]
-
-
 def with_query(url: str, query: str, taken: Set[str]) -> str:
     """The client's query string after the endpoint's own, without what is `taken` care of."""
     names = ((item, urllib.parse.unquote_plus(item.partition("=")[0])) for item in query.split("&"))
     kept = [item for item, name in names if item and name.lower() not in taken]
     return url + ("&" if "?" in url else "?") + "&".join(kept) if kept else url
-
-
-def _overridden(headers: dict[str, str], config: ProviderConfig) -> dict[str, str]:
-    """The user's headers have the last word; null removes one."""
-    said = {name.lower(): value for name, value in config.headers.items()}
-    kept = {name: value for name, value in headers.items() if name.lower() not in said}
-    return kept | {name: value for name, value in config.headers.items() if value is not None}
 
 
 # What another dialect's client still may say of itself.
@@ -16590,21 +16875,32 @@ def request_headers(client: CIMultiDictProxy[str], stream: bool, same: bool) -> 
     A stream is asked for without a content coding, because it has to be read as it passes; a
     whole answer in the codings that the client takes and relay can read.
     """
-    connection = ",".join(client.getall("Connection", ()))
-    named = {name.strip().lower() for name in connection.split(",")}
     kept: dict[str, str] = {}
-    for name in client:
-        lower = name.lower()
-        if lower in _NOT_FORWARDED or lower in named or lower.startswith("x-relay-"):
-            continue
-        if same or lower in _SAID_ANYWHERE:
-            kept[lower] = ", ".join(client.getall(name))
+    for said, value in client.items():
+        name = _forwarded_name(said)
+        if name and (same or name in _SAID_ANYWHERE):
+            kept[name] = f"{kept[name]}, {value}" if name in kept else value
+    if "Connection" in client:
+        for named in ",".join(client.getall("Connection")).lower().split(","):
+            kept.pop(named.strip(), None)
     kept.setdefault("user-agent", f"relay/{__version__}")
     kept["content-type"] = "application/json"
-    offered = [] if stream else client.get("Accept-Encoding", "").split(",")
-    readable = [c.strip() for c in offered if c.partition(";")[0].strip() in _READABLE]
-    kept["accept-encoding"] = ", ".join(readable) or "identity"
+    offered = "" if stream else client.get("Accept-Encoding", "")
+    kept["accept-encoding"] = _readable(offered) or "identity"
     return kept
+
+
+@functools.lru_cache(1000)
+def _forwarded_name(said: str) -> str:
+    """A header's name as it goes out; "" for one that does not."""
+    name = said.lower()
+    return "" if name in _NOT_FORWARDED or name.startswith("x-relay-") else name
+
+
+@functools.lru_cache(100)
+def _readable(offered: str) -> str:
+    codings = (coding.strip() for coding in offered.split(","))
+    return ", ".join(c for c in codings if c.partition(";")[0].strip() in _READABLE)
 
 
 # ==== 44. Relay ===============================================================
@@ -16669,12 +16965,22 @@ def answer_headers(exchange: Exchange, reply: Reply, verbatim: bool) -> CIMultiD
     """What of a provider's headers reaches the client: where its words pass, nearly all."""
     headers: CIMultiDict[str] = CIMultiDict()
     for name, value in reply.headers.items():
-        lower = name.lower()
-        passes = verbatim and lower not in _ANSWER_DROPPED
-        passes = passes and not lower.startswith(("x-relay-", "access-control-"))
-        if (passes or lower in _ANSWER_KEPT) and _HEADER_VALUE.fullmatch(value):
-            headers.add(name, exchange.plan.redacted(value))
-    return headers
+        if _passes(name, verbatim):
+            headers.add(name, value)
+    said = " ".join(headers.values())
+    if _HEADER_VALUE.fullmatch(said) and exchange.plan.redacted(said) == said:
+        return headers
+    fine = ((n, v) for n, v in headers.items() if _HEADER_VALUE.fullmatch(v))
+    return CIMultiDict((name, exchange.plan.redacted(value)) for name, value in fine)
+
+
+@functools.lru_cache(1000)
+def _passes(name: str, verbatim: bool) -> bool:
+    name = name.lower()
+    if name in _ANSWER_KEPT:
+        return True
+    own = name.startswith(("x-relay-", "access-control-"))
+    return verbatim and name not in _ANSWER_DROPPED and not own
 
 
 _GLANCE: Final = 0.1  # seconds between two looks at whether a lane is back
@@ -16719,6 +17025,9 @@ async def _call_off(tasks: Sequence[asyncio.Task[Answer | None]], kept: Answer |
     await asyncio.wait(tasks)
 
 
+Answering: TypeAlias = Awaitable[web.StreamResponse]
+
+
 class Relay:
     """Serves requests by the current plan.
 
@@ -16751,22 +17060,23 @@ class Relay:
         self.running: set[Exchange] = set()
         self._answered: set[str] = set()  # models that somebody has answered as
 
-    async def handle(self, request: web.BaseRequest, dialect: Dialect) -> web.StreamResponse:
+    def handle(self, request: web.BaseRequest, dialect: Dialect) -> Answering:
         """A request to be answered by a model."""
-        return await self.framed(Exchange(self.plan, request, dialect), self._serve)
+        return self.framed(Exchange(self.plan, request, dialect), self._serve)
 
-    async def count(self, request: web.BaseRequest, dialect: Dialect) -> web.StreamResponse:
+    def count(self, request: web.BaseRequest, dialect: Dialect) -> Answering:
         """A request whose tokens are to be counted."""
-        exchange = Exchange(self.plan, request, dialect, "count_tokens")
-        return await self.framed(exchange, self._count)
+        return self.framed(Exchange(self.plan, request, dialect, "count_tokens"), self._count)
 
-    async def framed(
-        self, exchange: Exchange, serve: Callable[[Exchange], Awaitable[web.StreamResponse]]
-    ) -> web.StreamResponse:
+    def framed(self, exchange: Exchange, serve: Callable[[Exchange], Answering]) -> Answering:
         """From accept to settle, and on tape if it is to be recorded."""
-        if not self.recorder:
-            return await self._settled(exchange, serve)
-        recorder, now = self.recorder, time.time()
+        framed = self._taped if self.recorder else self._settled
+        return framed(exchange, serve)
+
+    async def _taped(
+        self, exchange: Exchange, serve: Callable[[Exchange], Answering]
+    ) -> web.StreamResponse:
+        recorder, now = cast(Recorder, self.recorder), time.time()
         exchange.tape = recorder.tape(exchange.plan.secrets, exchange.request, exchange.began, now)
         try:
             response = await self._settled(exchange, serve)
@@ -16780,7 +17090,7 @@ class Relay:
                 self.log.event("warning", "records were lost", records=lost[0], reason=lost[1])
 
     async def _settled(
-        self, exchange: Exchange, serve: Callable[[Exchange], Awaitable[web.StreamResponse]]
+        self, exchange: Exchange, serve: Callable[[Exchange], Answering]
     ) -> web.StreamResponse:
         """From accept to settle, whatever happens in between."""
         self.running.add(exchange)
@@ -16807,27 +17117,31 @@ class Relay:
 
     async def _serve(self, exchange: Exchange) -> web.StreamResponse:
         await self.admit(exchange)
-        body = exchange.body
-        await self.reserve(exchange, likely_input(body.raw), likely_output(body.wire))
-        limits = exchange.plan.config.timeouts
-        gate = limits.gate if exchange.peek.stream else None
-        tape = exchange.tape
-        downstream = Downstream(exchange.request, exchange.id, self.keepalive, gate, tape)
-        exchange.downstream = downstream
+        body, limits = exchange.body, exchange.plan.config.timeouts
+        wanted = likely_output(body) if exchange.caller.limits else 0
+        await self.reserve(exchange, likely_input(body.raw), wanted)
+        exchange.deadline = asyncio.get_running_loop().time() + limits.total
+        downstream = exchange.downstream = self._downstream(exchange)
+        try:
+            answer = await self.attempts(exchange)
+            try:
+                return await self._answer(exchange, answer, downstream)
+            finally:
+                answer.close()
+        except TimeoutError:
+            message = f"not finished within {limits.total:g} s"
+            raise UpstreamError("timeout", message) from None
+
+    def _downstream(self, exchange: Exchange) -> Downstream:
+        if not exchange.peek.stream:
+            return Downstream(exchange.request, exchange.id, self.keepalive, None, exchange.tape)
+        gate = exchange.plan.config.timeouts.gate
+        downstream = Downstream(exchange.request, exchange.id, self.keepalive, gate, exchange.tape)
         # before the first event there is no pipe yet whose keep-alive could be asked for
         asked = Asked(exchange.peek.model, exchange.id, variant=exchange.peek.variant)
         downstream.alive = exchange.dialect.encoder(asked).alive
         downstream.kind = exchange.dialect.stream_type(asked.variant)
-        try:
-            async with asyncio.timeout(limits.total):
-                answer = await self.attempts(exchange)
-                try:
-                    return await self._answer(exchange, answer, downstream)
-                finally:
-                    answer.close()
-        except TimeoutError:
-            message = f"not finished within {limits.total:g} s"
-            raise UpstreamError("timeout", message) from None
+        return downstream
 
     async def drain(self, hurry: asyncio.Event, grace: float) -> None:
         """Let what runs finish within the grace period, unless told to hurry; then end it."""
@@ -16855,10 +17169,11 @@ class Relay:
         raw = await read_body(request, plan.config.server)
         if exchange.tape:
             exchange.tape.data(REQUEST, raw)
-        exchange.body = Body(raw)
-        exchange.peek = exchange.dialect.peek(exchange.body.wire, request.raw_path)
-        exchange.identity = conversation_of(exchange)
-        exchange.route = permitted(exchange.peek.model, exchange.caller, plan, exchange.facts())
+        exchange.body = body = Body(raw, unread=not exchange.caller.is_bound)
+        dialect = exchange.dialect
+        seen = body.outline(dialect.telling) if dialect.names_model else {}
+        exchange.peek = dialect.peek(seen, request.raw_path)
+        exchange.route = permitted(exchange.peek.model, exchange.caller, plan, exchange.facts)
 
     async def reserve(self, exchange: Exchange, sent: int, wanted: int) -> None:
         """A permit within the caller's limits, for about so many tokens; `settle` gives it back,
@@ -16914,7 +17229,11 @@ class Relay:
         """One pass over the lanes; who failed and who was skipped is added to the lists."""
         lanes = self._open(exchange, desperate, failures, skipped)
         for lane in lanes:
-            if answer := await self._hedged(exchange, lane, lanes, failures):
+            if exchange.may_hedge:
+                answer = await self._hedged(exchange, lane, lanes, failures)
+            else:
+                answer = await self._tried(exchange, lane, failures)
+            if answer:
                 return answer
             if any(not error.failure.failover for _, error in failures):
                 return None
@@ -16941,13 +17260,8 @@ class Relay:
         others: Iterator[Lane],
         failures: list[tuple[Lane, UpstreamError]],
     ) -> Answer | None:
-        """One attempt; where it is slow to begin and the rule says so, the next one beside it.
-
-        Streams only: how long a whole answer takes says nothing of its provider.
-        """
+        """One attempt; where it is slow to begin, the next one beside it."""
         route = exchange.route
-        if route.hedge_after == math.inf or exchange.hedged or not exchange.peek.stream:
-            return await self._tried(exchange, lane, failures)
         with contextlib.ExitStack() as probes:
 
             def begun(lane: Lane) -> asyncio.Task[Answer | None]:
@@ -16969,12 +17283,19 @@ class Relay:
     async def _tried(
         self, exchange: Exchange, lane: Lane, failures: list[tuple[Lane, UpstreamError]]
     ) -> Answer | None:
-        """One attempt; its failure is added to the list."""
-        try:
-            return await self._rectified(exchange, lane)
-        except UpstreamError as error:
-            failures.append((lane, error))
-            return None
+        """One attempt, and a second without reasoning if that is what the provider objects to;
+        the failure is added to the list."""
+        for strip in (False, True):
+            try:
+                return await self.attempt(exchange, lane, strip)
+            except UpstreamError as error:
+                objects = error.failure.name == "bad_request" and _SEAL_TROUBLE.search(
+                    error.message
+                )
+                if strip or not objects:
+                    failures.append((lane, error))
+                    break
+        return None
 
     async def _is_back(
         self, exchange: Exchange, until: float, failures: list[tuple[Lane, UpstreamError]]
@@ -17003,7 +17324,7 @@ class Relay:
             exchange.held += time.monotonic() - began
 
     def lanes(self, exchange: Exchange) -> Iterator[tuple[Lane, Mark | None]]:
-        identity = exchange.identity or exchange.id
+        identity = exchange.bound or exchange.id
         return self.balance.lanes(exchange.route, exchange.dialect.name, identity, time.time)
 
     @staticmethod
@@ -17013,15 +17334,6 @@ class Relay:
             failed == lane or (error.failure.name == "too_long" and failed.target == lane.target)
             for failed, error in failures
         )
-
-    async def _rectified(self, exchange: Exchange, lane: Lane) -> Answer:
-        """One attempt; a second one without reasoning if that is what the provider objects to."""
-        try:
-            return await self.attempt(exchange, lane, strip=False)
-        except UpstreamError as error:
-            if error.failure.name != "bad_request" or not _SEAL_TROUBLE.search(error.message):
-                raise
-        return await self.attempt(exchange, lane, strip=True)
 
     async def attempt(self, exchange: Exchange, lane: Lane, strip: bool) -> Answer:
         """One lane.  It counts as answered once its first meaningful event is in."""
@@ -17033,100 +17345,82 @@ class Relay:
         outcome, status = "cancelled", 0
         try:
             with self.health.attempting(lane, moment):
-                answer = await self._judged(exchange, lane, outgoing, moment)
-            answer.flight = flight
-            outcome, status = "ok", answer.reply.status
+                answer = await self._begun_in_time(exchange, lane, outgoing)
+            outcome, status, answer.flight = "ok", answer.reply.status, flight
+            exchange.sticky = self.health.succeeded(lane, exchange.bound, time.time(), moment)
             exchange.first = exchange.first or time.monotonic()
             if exchange.peek.stream:  # a whole answer's time says more of its length
                 self.balance.answered(lane, time.monotonic() - began, time.time())
             return answer
         except UpstreamError as error:
-            outcome, status = error.failure.name, error.upstream_status
+            outcome, status, error.at = error.failure.name, error.upstream_status, time.time()
+            self.health.failed(lane, error, error.at, moment, exchange.bound)
             raise
         finally:
             seconds = time.monotonic() - began
             if outcome != "ok":
-                flight.end()
-            if outcome == "cancelled" and exchange.first is not None:
-                outcome = "outrun"  # by the one that was asked beside it
-                self.balance.answered(lane, seconds, time.time())
-            if outcome != "ok":
-                exchange.trace.attempted(
-                    lane, error__type=outcome, http__response__status_code=status or None
-                )
+                outcome = self._ended(exchange, lane, flight, outcome, status, seconds)
             exchange.tried.append(Tried(lane, outcome, status, seconds))
 
-    async def _judged(
-        self, exchange: Exchange, lane: Lane, outgoing: Outgoing, moment: float
-    ) -> Answer:
-        """The beginning of an answer, and what health learns of it; `moment`: when this began."""
-        try:
-            answer = await self._timed(exchange, lane, outgoing)
-        except UpstreamError as error:
-            error.at = time.time()
-            self.health.failed(lane, error, error.at, moment, exchange.identity)
-            raise
-        now = time.time()
-        exchange.sticky = self.health.succeeded(lane, exchange.identity, now, moment)
-        return answer
+    def _ended(
+        self,
+        exchange: Exchange,
+        lane: Lane,
+        flight: Flight,
+        outcome: str,
+        status: int,
+        seconds: float,
+    ) -> str:
+        """After an attempt without an answer: how it is called."""
+        flight.end()
+        if outcome == "cancelled" and exchange.first is not None:
+            outcome = "outrun"  # by the one that was asked beside it
+            self.balance.answered(lane, seconds, time.time())
+        exchange.trace.attempted(
+            lane, error__type=outcome, http__response__status_code=status or None
+        )
+        return outcome
 
-    async def _timed(self, exchange: Exchange, lane: Lane, outgoing: Outgoing) -> Answer:
-        """The beginning of an answer, within the attempt's time; a hand may shorten that."""
-        loop, total = asyncio.get_running_loop(), lane.target.provider.attempt_total
-        deadline = loop.time() + total
+    async def _begun_in_time(self, exchange: Exchange, lane: Lane, outgoing: Outgoing) -> Answer:
+        """The beginning of an answer: its head, and the first event of a stream, soon enough; and
+        all within the attempt's time, that of the request, and the patience of a hand."""
+        loop, provider = asyncio.get_running_loop(), lane.target.provider
+        silence = getattr(provider.timeouts, "first_event" if outgoing.stream else "whole")
+        deadline = min(loop.time() + provider.attempt_total, exchange.deadline)
+        until = min(loop.time() + silence, deadline)
         try:
-            async with asyncio.timeout_at(deadline) as clock:
+            async with asyncio.timeout_at(until) as clock:
                 exchange.waiting.append((lane, clock))
-                answer = await self._first_event(exchange, lane, outgoing)
+                reply = await self._sent(exchange, lane, outgoing)
+                try:
+                    if not (outgoing.stream and exchange.peek.stream):  # what follows is its length
+                        until = deadline
+                        clock.reschedule(until)
+                    answer = await self._begun(exchange, lane, outgoing, reply)
+                except BaseException:  # cancelled or failed: half-read, it is of no more use
+                    reply.close()
+                    raise
         except TimeoutError:
-            by_hand = loop.time() < deadline
-            message = "was given up by hand" if by_hand else f"no answer within {total:g} s"
-            raise UpstreamError("timeout", message) from None
+            if loop.time() >= exchange.deadline:
+                raise  # no fault of this provider
+            why = f"said nothing within {silence:g} s"
+            if until == deadline:
+                why = f"no answer within {provider.attempt_total:g} s"
+            if loop.time() < until:
+                why = "was given up by hand"
+            raise UpstreamError("timeout", why) from None
         finally:
             exchange.waiting = [wait for wait in exchange.waiting if wait[0] is not lane]
         answer.deadline = deadline
         return answer
 
-    async def _first_event(self, exchange: Exchange, lane: Lane, outgoing: Outgoing) -> Answer:
-        limits = lane.target.provider.timeouts
-        wait = limits.first_event if outgoing.stream and exchange.peek.stream else None
-        try:
-            async with asyncio.timeout(wait):
-                reply = await self._posted(exchange, lane, outgoing)
-                try:
-                    return await self._begun(exchange, lane, outgoing, reply)
-                except BaseException:  # cancelled or failed: half-read, it is of no more use
-                    reply.close()
-                    raise
-        except TimeoutError:
-            raise UpstreamError("timeout", f"said nothing within {wait:g} s") from None
-
-    async def _posted(self, exchange: Exchange, lane: Lane, outgoing: Outgoing) -> Reply:
-        limits = lane.target.provider.timeouts
-        wait = limits.first_event if outgoing.stream else limits.whole
-        try:
-            async with asyncio.timeout(wait):
-                reply = await self._sent(exchange, lane, outgoing)
-        except TimeoutError:
-            raise UpstreamError("timeout", f"said nothing within {wait:g} s") from None
-        if reply.status != 200:
-            try:
-                raise await self.error(exchange, lane, reply)
-            finally:
-                reply.close()
-        return reply
-
-    async def _sent(self, exchange: Exchange, lane: Lane, outgoing: Outgoing) -> Reply:
-        reply = self._replied(lane, outgoing)
+    def _sent(self, exchange: Exchange, lane: Lane, outgoing: Outgoing) -> Awaitable[Reply]:
+        timeouts = lane.target.provider.timeouts
+        reply = demo(outgoing) if lane.endpoint.demo else self.upstream.post(outgoing, timeouts)
         if exchange.tape is None:
-            return await reply
+            return reply
         url, headers, body = outgoing.url, outgoing.headers, outgoing.body
-        return await exchange.tape.attempt(lane, "POST", url, headers, body, reply)
-
-    async def _replied(self, lane: Lane, outgoing: Outgoing) -> Reply:
-        if lane.endpoint.demo:
-            return DemoReply(outgoing)
-        return await self.upstream.post(outgoing, lane.target.provider.timeouts)
+        return exchange.tape.attempt(lane, "POST", url, headers, body, reply)
 
     async def error(self, exchange: Exchange, lane: Lane, reply: Reply) -> UpstreamError:
         """What an answer with an error status means."""
@@ -17172,6 +17466,8 @@ class Relay:
     async def _begun(
         self, exchange: Exchange, lane: Lane, outgoing: Outgoing, reply: Reply
     ) -> Answer:
+        if reply.status != 200:
+            raise await self.error(exchange, lane, reply)
         make = Streamed if exchange.peek.stream else Gathered
         inflater = Inflater(reply.headers.get("Content-Encoding", ""))
         answer = Answer(lane, reply, make(outgoing.passage), b"", inflater, math.inf)
@@ -17203,7 +17499,8 @@ class Relay:
     ) -> web.StreamResponse:
         exchange.went(answer.lane, answer.note, answer.dropped)
         exchange.heard = answer.heard()
-        exchange.question = self.caches.asked(exchange.identity, exchange.body, time.time())
+        target = answer.lane.target.name
+        exchange.question = self.caches.asked(exchange.body.raw, target, time.time())
         exchange.release()
         if answer.pipe.translated:
             exchange.note = "translated"
@@ -17278,6 +17575,8 @@ class Relay:
                         downstream.stop()  # no keep-alive has a place behind the end
             return "OK", TRUNCATED
         except TimeoutError:
+            if asyncio.get_running_loop().time() >= exchange.deadline:
+                raise
             limit = provider.attempt_total
             return "UT", Failure(f"not finished within {limit:g} s", cause="timeout")
         except UpstreamError as error:
@@ -17290,7 +17589,7 @@ class Relay:
         """A break after content is the provider's fault too: the next request knows of it."""
         error = self._classified(exchange, answer.lane, failure, answer.reply)
         exchange.error = error.message
-        self.health.failed(answer.lane, error, time.time(), identity=exchange.identity)
+        self.health.failed(answer.lane, error, time.time(), identity=exchange.bound)
 
     async def _fail(self, exchange: Exchange, error: RelayError) -> web.StreamResponse:
         """No answer: a status of its own, or in the stream if the head is out already."""
@@ -17398,7 +17697,12 @@ class Relay:
             return
         said = (lane.endpoint, exchange.note, exchange.dropped)
         way = Way(exchange.peek.model, lane.credential.name, str(lane.target), said)
-        if lost := self.caches.settled(question, exchange.usage, way, wall):
+        if question.raw:  # once more, for the conversation may be named by it
+            exchange.body = Body(question.raw, unread=True)
+        lost = self.caches.settled(
+            question, lambda: exchange.identity, exchange.usage, way, wall
+        )
+        if lost:
             known = {"id": exchange.id, "key": exchange.caller.name, "target": way.target}
             conversation = {"conversation": exchange.identity[:8]}
             self.log.event("info", "cache lost", **known, **conversation, **lost)
@@ -17675,7 +17979,7 @@ class Forwarding:
         await upload.begin()
         model = upload.model or _UNSAID_MODELS.get(path, "")
         exchange.peek = CHAT.peek({"model": model or None}, "")
-        exchange.route = permitted(model, exchange.caller, plan, exchange.facts())
+        exchange.route = permitted(model, exchange.caller, plan, exchange.facts)
         await self.relay.reserve(exchange, likely_input(upload.body.raw) if upload.body else 0, 0)
         failures, skipped = list[tuple[Lane, UpstreamError]](), list[tuple[Lane, Mark]]()
         for lane, mark in self.relay.lanes(exchange):
@@ -17790,7 +18094,7 @@ class Forwarding:
         kept += [] if read else ["Content-Encoding"]
         headers |= {name.lower(): request.headers[name] for name in kept if name in request.headers}
         url = with_query(url, request.raw_path.partition("?")[2], {"key"})
-        url, headers = authorized(lane, url, headers)
+        url, headers = lane.authorized(url, headers)
         send, proxy = self.relay.upstream.send, lane.endpoint.proxy
         try:
             async with Patience(limits.idle, f"no answer within {limits.idle:g} s") as patience:
@@ -18810,7 +19114,7 @@ def resident() -> int:
 # Which path is whose, and what is not a model's answer: probes, lists, status.  No probe ever
 # calls a provider.
 
-Handler: TypeAlias = Callable[["Operations", web.BaseRequest], Awaitable[web.StreamResponse]]
+Handler: TypeAlias = Callable[["Operations", web.BaseRequest], Answering]
 
 # The paths of clients, without the version segments in front: a base URL that already ends in
 # /v1 makes a client ask for /v1/v1/messages, one without it for /chat/completions.
@@ -18832,28 +19136,28 @@ class Operations:
         self.draining = False
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        path = unversioned(request.path)
         try:
-            return await self._handle(request, path)
+            return await self._begun(request)
         except RelayError as error:
             return refused(request, error)
 
-    async def _handle(self, request: web.BaseRequest, path: str) -> web.StreamResponse:
-        if handler := _HANDLERS.get((request.method, path)):
-            return await handler(self, request)
+    def _begun(self, request: web.BaseRequest) -> Answering:
+        path = unversioned(request.path)
         if request.method == "POST" and (asked := asked_at(path)):
             dialect, purpose = asked
             serve = self.relay.handle if purpose == "answer" else self.relay.count
-            return await serve(request, dialect)
+            return serve(request, dialect)
+        if handler := _HANDLERS.get((request.method, path)):
+            return handler(self, request)
         if request.method == "POST" and forwards(path):
-            return await self.forwarding.by_model(request, path)
+            return self.forwarding.by_model(request, path)
         if path == "/admin" or path.startswith("/admin/"):
-            return await self.admin.handle(request, path.removeprefix("/admin").lstrip("/"))
+            return self.admin.handle(request, path.removeprefix("/admin").lstrip("/"))
         if request.path.startswith("/p/"):
-            return await self.forwarding.raw(request, request.raw_path.removeprefix("/p/"))
+            return self.forwarding.raw(request, request.raw_path.removeprefix("/p/"))
         return self._other(request, path)
 
-    def _other(self, request: web.BaseRequest, path: str) -> web.StreamResponse:
+    async def _other(self, request: web.BaseRequest, path: str) -> web.StreamResponse:
         if request.method in ("GET", "HEAD") and path.startswith("/models/"):
             return self._one_model(request, urllib.parse.unquote(path.removeprefix("/models/")))
         if (path, request.method) == ("/responses", "GET"):
@@ -18975,11 +19279,13 @@ _HANDLERS: Final[dict[tuple[str, str], Handler]] = {
 }
 
 
+@functools.lru_cache(1000)
 def unversioned(path: str) -> str:
     """A path without version, and without the slash at its end."""
     return _VERSIONS.sub("", path.rstrip("/")) or "/"
 
 
+@functools.lru_cache(1000)
 def asked_at(path: str) -> tuple[Dialect, str] | None:
     """Whose path this is, and what is asked there: answer, or count."""
     claims = ((dialect, dialect.serves(path)) for dialect in DIALECTS.values())

@@ -3,7 +3,9 @@
 import json
 import re
 from typing import Any
+from unittest.mock import patch
 
+import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from laws.strategies import idents, values, words
@@ -11,7 +13,9 @@ from laws.strategies import idents, values, words
 import relay
 
 models = words | st.sampled_from(("model", "gpt-5", 'a"b', "\\", "m\u00f6del", "\ud83d"))
-names = st.sampled_from(("model", "messages", "modelx", "Model", "x", 'a"model"')) | idents
+names = (
+    st.sampled_from(("model", "stream", "messages", "modelx", "Model", "x", 'a"model"')) | idents
+)
 inner = st.recursive(
     values | models,
     lambda value: (
@@ -131,6 +135,74 @@ def test_the_same_model_is_the_same_body(drawn: tuple[bytes, bool]) -> None:
         return
     same = body.retargeted(body.wire["model"])
     assert same is raw if plain else json.loads(same) == body.wire
+
+
+# A body that nobody has read
+
+
+@given(drawn=bodies(), model=models)
+@settings(max_examples=settings.default.max_examples * 10)
+def test_the_two_ends_of_a_body_tell_what_all_of_it_would(
+    drawn: tuple[bytes, bool], model: str
+) -> None:
+    raw, plain = drawn
+    assume(plain)
+    with patch.object(relay, "_LARGE", 0):
+        unread = relay.Body(raw, unread=True)
+    try:
+        seen, whole = unread.outline(), relay.Body(raw)
+    except relay.BadRequest:
+        return
+    assert seen["model"] == whole.wire["model"]
+    mode = whole.wire.get("stream")
+    assert seen.get("stream") == mode or isinstance(mode, dict | list)
+    assert relay.loads(unread.retargeted(model)) == whole.wire | {"model": model}
+    assert unread.retargeted(model) == whole.retargeted(model)
+
+
+ENDS: list[tuple[str, bool]] = [
+    ('{"model":"a","messages":[{"x":1}],"stream":true}', True),
+    ('{"messages":[{"role":"user","content":"say \\"model\\":\\"b\\""}],"model":"a"}', True),
+    (
+        '{"model":"a","tools":[{"properties":{"model":{"type":"string"}},"required":["model"]}]}',
+        True,
+    ),
+    ('{"max_tokens":1,"stream":true,"model":"a","x":{"y":[]}}', True),
+    ('{ "model" : "a" , "x" : {} , "stream" : false }\n', True),
+    ('{"model":"a","input":{"model":"haiku"}}', False),  # the arguments of a call
+    ('{"model":"a","x":[],"model":"b"}', False),
+    ('{"model":"a","x":[],"stream":true,"stream":false}', False),
+    ('{"x":[],"y":{"model":"a"}}', False),
+    ('{"y":{"model":"a"},"x":[],"z":1}', False),
+    (
+        '{"x":[],"model":"a","y":{},"z":"a text that is longer than all that stands before it"}',
+        False,
+    ),
+    ('{"model":"a\\u0062","x":[]}', False),
+]
+
+
+@pytest.mark.parametrize(("text", "told"), ENDS)
+def test_which_bodies_need_not_be_read(text: str, told: bool) -> None:
+    with patch.object(relay, "_LARGE", 0):
+        body = relay.Body(text.encode(), unread=True)
+    body.outline()
+    assert body.unread is told
+
+
+@pytest.mark.parametrize("text", ['{"model":"a","x":[]', '{"model":"a",', "nope", '["model":"a"]'])
+def test_what_plainly_is_no_object_is_read_and_refused(text: str) -> None:
+    with patch.object(relay, "_LARGE", 0), pytest.raises(relay.BadRequest, match="not JSON"):
+        relay.Body(text.encode(), unread=True).outline()
+
+
+def test_a_body_is_read_where_a_mark_says_there_is_more_to_know() -> None:
+    raw = b'{"model":"a","input":[{"type":"compaction_trigger"}]}'
+    for marks, unread in ((), True), ((b'"compaction_trigger"',), False):
+        with patch.object(relay, "_LARGE", 0):
+            body = relay.Body(raw, unread=True)
+        assert body.outline(marks)["model"] == "a"
+        assert body.unread is unread
 
 
 # Edits

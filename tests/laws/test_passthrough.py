@@ -1,8 +1,11 @@
 """Where both sides speak one dialect, relay reads along and changes nothing."""
 
+import json
+
 from hypothesis import given
 from hypothesis import strategies as st
 from laws.strategies import (
+    ACCOUNT,
     answers,
     cuts,
     cuttings,
@@ -12,6 +15,8 @@ from laws.strategies import (
     newlines,
     passage,
     piped,
+    quirked,
+    requests,
     stream_of,
 )
 
@@ -124,3 +129,19 @@ def test_what_is_cut_off_goes_through_up_to_the_cut_and_ends_in_an_error(
         *said, last = decoded(dialect, [out])
         assert isinstance(last, relay.Failure)
         assert said in [decoded(dialect, [w])[:-1] for w in (wire, wire[: wire.rfind(b"\n\n") + 2])]
+
+
+@dialects
+@given(data=st.data())
+def test_a_body_whose_bytes_say_it_is_clean_has_nothing_to_take_out(
+    dialect: relay.Dialect, data: st.DataObject
+) -> None:
+    """Reasoning of its own maker and of others, in the separators of Node and of Python."""
+    request, account = data.draw(requests()), data.draw(st.sampled_from((ACCOUNT, "1" * 8)))
+    body = dialect.render_request(request, quirked(dialect, unsigned=True), account).body
+    spaced = data.draw(st.booleans())
+    raw = json.dumps(body).encode() if spaced else relay.dumps(body)
+    native, placeholder = data.draw(st.booleans()), data.draw(st.sampled_from(("", ".")))
+    quirks = quirked(dialect, native=native, placeholder=placeholder)
+    if dialect.is_clean(raw, quirks):
+        assert dialect.cleaned(relay.loads(raw), quirks, ACCOUNT, False) == relay.loads(raw)

@@ -45,11 +45,21 @@ class Talk:
         identity: str = "s",
     ) -> relay.JSON | None:
         self.now += after
-        question = self.ledger.asked(identity, relay.Body(relay.dumps(body)), self.now)
+        question = self.ledger.asked(relay.dumps(body), way.target, self.now)
         if question is None:
             return None
         usage = relay.Usage(30_000, 10, read, write)
-        return self.ledger.settled(question, usage, way, self.now)
+        return self.settled(question, usage, way, identity)
+
+    def settled(
+        self,
+        question: relay.Question | None,
+        usage: relay.Usage | None,
+        way: relay.Way = WAY,
+        identity: str = "s",
+    ) -> relay.JSON | None:
+        assert question
+        return self.ledger.settled(question, lambda: identity, usage, way, self.now)
 
     def begun(self) -> Talk:
         assert self.turn(prompt(1), read=0, write=20_000) is None
@@ -153,83 +163,100 @@ def test_agents_of_one_session_are_told_apart() -> None:
 
 
 def test_who_caches_nothing_is_not_looked_at() -> None:
-    talk = Talk()
-    for turns in (1, 3, 5):
+    talk, raw = Talk(), relay.dumps(prompt(7))
+    for turns in range(1, 17, 2):
         talk.turn(prompt(turns), read=0)
-    question = talk.ledger.asked("s", relay.Body(relay.dumps(prompt(7))), T)
+    question = talk.ledger.asked(raw, WAY.target, T)
     assert question
-    assert (question.raw, question.new) == (b"", [])
-    assert talk.turn(prompt(7), read=20_000) is None  # it does after all: looked at from now on
-    assert talk.turn(prompt(9)) is None
-    lost = talk.turn(prompt(11, tools=[]), read=0)
+    assert question.raw == b""
+    elsewhere = talk.ledger.asked(raw, "b/m", T)
+    assert elsewhere
+    assert elsewhere.raw == raw
+    assert talk.turn(prompt(17), read=20_000) is None  # it does after all: looked at from now on
+    assert talk.turn(prompt(19)) is None
+    lost = talk.turn(prompt(21, tools=[]), read=0)
     assert lost
     assert lost["changed"] == "tools"
 
 
-@pytest.mark.parametrize("body", [prompt(1, system="short"), {"model": "m", "messages": []}])
-def test_what_no_provider_caches_is_not_asked_about(body: relay.JSON) -> None:
-    assert relay.CacheLedger().asked("s", relay.Body(relay.dumps(body)), T) is None
-    assert relay.CacheLedger().asked("", relay.Body(relay.dumps(prompt())), T) is None
+def test_what_no_provider_caches_is_not_asked_about() -> None:
+    talk, short = Talk(), relay.dumps(prompt(1, system="short"))
+    assert talk.ledger.asked(short, WAY.target, T) is None
+    assert talk.turn(prompt(1), identity="", write=20_000) is None
+    assert talk.turn(prompt(3), identity="", read=0) is None  # nobody knows what was before
+    assert talk.turn({"model": "m", "messages": [], "x": LONG}) is None
+
+
+def test_who_a_prompt_is_of_is_asked_only_where_caches_are() -> None:
+    """It may have to be read out of the prompt, which costs more than all the rest."""
+    ledger, usage, names = relay.CacheLedger(), relay.Usage(9000, 9), list[str]()
+
+    def name() -> str:
+        names.append("s")
+        return names[-1]
+
+    for _ in range(40):
+        question = ledger.asked(relay.dumps(prompt(3)), WAY.target, T)
+        assert question
+        ledger.settled(question, name, usage, WAY, T)
+    assert len(names) < 10
 
 
 def test_an_answer_that_broke_off_uncounted_says_nothing() -> None:
     talk = Talk().begun()
     for usage in (None, relay.Usage()):
-        question = talk.ledger.asked("s", relay.Body(relay.dumps(prompt(7))), T)
-        assert question
-        assert talk.ledger.settled(question, usage, WAY, T) is None
+        question = talk.ledger.asked(relay.dumps(prompt(7)), WAY.target, T)
+        assert talk.settled(question, usage) is None
     assert talk.turn(prompt(7)) is None
 
 
 def test_questions_beside_one_another_confuse_nobody() -> None:
     talk = Talk().begun()
-    bodies = [relay.Body(relay.dumps(prompt(7))) for _ in range(3)]
-    questions = [talk.ledger.asked("s", body, T) for body in bodies]
-    for question in questions:
-        assert question
-        assert talk.ledger.settled(question, relay.Usage(9, 9, 20_000), WAY, T) is None
+    raw = relay.dumps(prompt(7))
+    for question in [talk.ledger.asked(raw, WAY.target, T) for _ in range(3)]:
+        assert talk.settled(question, relay.Usage(9, 9, 20_000)) is None
     assert talk.turn(prompt(9)) is None
     lost = talk.turn(edited(11, 8), read=0)
     assert lost
     assert lost["changed"] == "message 8"
 
 
-def test_what_stands_by_is_bounded() -> None:
-    ledger = relay.CacheLedger()
+def test_the_prompts_that_are_kept_are_bounded() -> None:
+    """Those of the longest unused conversations go first; of one that is gone nothing is said."""
+    talk = Talk()
     big = prompt(3, system="x" * (9 << 20))
-    body = relay.Body(relay.dumps(big))
-    questions = [ledger.asked(f"s{n}", body, T) for n in range(5)]
+    for n in range(5):
+        assert talk.turn(big, read=0, write=9000, identity=f"s{n}") is None
+        assert talk.ledger._kept <= 32 << 20
+    assert talk.turn(big, read=0, identity="s0") is None
+    lost = talk.turn(big, read=0, identity="s4")
+    assert lost
+    assert (lost["changed"], lost["by"]) == ("nothing", "provider")
+
+
+def test_what_is_being_answered_counts_too() -> None:
+    ledger, raw = relay.CacheLedger(), relay.dumps(prompt(3, system="x" * (9 << 20)))
+    questions = [ledger.asked(raw, WAY.target, T) for _ in range(5)]
     assert [bool(question and question.raw) for question in questions] == [True] * 3 + [False] * 2
     for question in questions:
         assert question
-        ledger.settled(question, relay.Usage(9, 9, 9000), WAY, T)
-    unseen = [ledger.asked(f"s{n}", body, T) for n in range(5)]
-    last = unseen[-1]
-    assert last
-    lost = ledger.settled(last, relay.Usage(9, 9, 0), WAY, T)
-    assert lost
-    assert lost["by"] == "unknown"
-    for question in unseen[:-1]:
-        assert question
-        ledger.settled(question, None, WAY, T)
-    assert ledger._standing_by == 0
+        ledger.settled(question, lambda: "s", None, WAY, T)
+    assert ledger._kept == 0
 
 
-def test_threads_are_bounded() -> None:
-    ledger = relay.CacheLedger()
-    body = relay.Body(relay.dumps(prompt(3)))
-    for n in range(6000):
-        ledger.asked(f"s{n}", body, T)
-    assert len(ledger._threads) <= 10_000
-
-
-def test_a_turn_costs_what_is_new_not_what_is_there() -> None:
-    """However long the conversation is, two turns are hashed of it, and the bytes stand by."""
+def test_conversations_and_their_threads_are_bounded() -> None:
     talk = Talk()
-    talk.turn(prompt(301), read=0, write=20_000)
-    question = talk.ledger.asked("s", relay.Body(relay.dumps(prompt(303))), T)
-    assert question
-    assert (question.known, len(question.new)) == (301, 2)
+    for n in range(10_500):
+        talk.turn(prompt(1), read=0, write=20_000, identity=f"s{n}")
+    assert len(talk.ledger._conversations) <= 10_000
+    for n in range(20):
+        other = prompt(1)
+        other["messages"][0] = {"role": "user", "content": f"agent {n}"}
+        talk.turn(other, read=0, write=20_000)
+    assert len(talk.ledger._conversations["s"]) <= 4
+    assert talk.ledger._kept == sum(
+        len(thread.raw) for threads in talk.ledger._conversations.values() for thread in threads
+    )
 
 
 if __name__ == "__main__":  # what it costs: python tests/unit/test_cache_ledger.py
@@ -240,11 +267,10 @@ if __name__ == "__main__":  # what it costs: python tests/unit/test_cache_ledger
     talk = Talk()
     talk.turn(body, read=0, write=20_000)
     body["messages"] += [{"role": "assistant", "content": "a"}, {"role": "user", "content": "b"}]
-    raw = relay.Body(relay.dumps(body))
+    raw = relay.dumps(body)
 
     def once() -> None:
-        question = talk.ledger.asked("s", raw, T)
-        assert question
-        talk.ledger.settled(question, None, WAY, T)
+        question = talk.ledger.asked(raw, WAY.target, T)
+        talk.settled(question, relay.Usage(9000, 9, 20_000))
 
-    print(f"{len(raw.raw) >> 10} KB: {min(timeit.repeat(once, number=100, repeat=5)) * 1e4:.1f} us")
+    print(f"{len(raw) >> 10} KB: {min(timeit.repeat(once, number=100, repeat=5)) * 1e4:.1f} us")
