@@ -7254,7 +7254,7 @@ def _decoded(raw: bytes) -> JSON:
         raise BadRequest(f"the body is not JSON: {error}") from error
     if not isinstance(wire, dict):
         raise BadRequest(f"body: expected an object, got {shown(wire)}")
-    if any(key != "model" and key.lower() == "model" for key in wire):
+    if [key for key in wire if len(key) == 5 and key != "model" and key.lower() == "model"]:
         # servers that match names without case would read another model than relay did
         raise BadRequest("model: stands here in another spelling too")
     return wire
@@ -9629,6 +9629,8 @@ class Endpoint:
 
     def edited(self, body: JSON) -> tuple[JSON, tuple[str, ...]]:
         """The body as the quirks and then the user want it, and what was taken out of it."""
+        if self.edits_nothing:
+            return body, ()
         taken: tuple[str, ...] = ()
         for edits in self.edits:
             taken += edits.taken(body)
@@ -12177,6 +12179,9 @@ class Probe:
             mark.probing = False
 
 
+_NO_PROBE: Final = Probe(())
+
+
 class Health:
     """What is marked, and who is bound to whom.
 
@@ -12193,7 +12198,8 @@ class Health:
     def attempting(self, lane: Lane, now: float) -> Probe:
         """While an attempt runs, it is the probe of what is due on its way; however it ends,
         cancelled or by a fault of ours, the next may probe."""
-        return Probe([mark for mark in self._on(lane).values() if not mark.stands(now)])
+        due = [mark for mark in self._on(lane).values() if not mark.stands(now)]
+        return Probe(due) if due else _NO_PROBE
 
     def failed(
         self,
@@ -12239,6 +12245,8 @@ class Health:
         """The mark that keeps a lane from being used, the firmest and longest of several."""
         if lane.target.provider.name in self.disabled:
             return Mark("disabled", now, now + _BY_HAND, False)
+        if not self.marks:
+            return None
         marks = [mark for mark in self._on(lane).values() if mark.stands(now)]
         return max(marks, key=lambda mark: (not mark.worth_a_try, mark.until), default=None)
 
@@ -16204,8 +16212,9 @@ async def read_body(request: web.BaseRequest, limits: ServerConfig) -> bytes:
     await expected(request)
     blocks, size = list[bytes](), 0
     try:
-        here = request.content.is_eof()  # all of it: no timer is needed
-        async with contextlib.nullcontext() if here else asyncio.timeout(limits.body_timeout):
+        if request.content.is_eof() and not inflater.active:  # it came with the head
+            return request.content.read_nowait()
+        async with asyncio.timeout(limits.body_timeout):
             while block := await request.content.readany():
                 blocks.append(inflater.feed(block))
                 if (size := size + len(blocks[-1])) > limits.max_body:
@@ -16551,7 +16560,7 @@ class Tried:
 
     def record(self) -> JSON:
         return {
-            "target": str(self.lane.target),
+            "target": self.lane.target.name,
             "plan": self.lane.plan.name,
             "credential": self.lane.credential.name.rpartition("/")[2],
             "outcome": self.outcome,
@@ -16710,7 +16719,7 @@ class Exchange:
             asked=asked,
             names=names,
             account=lane.credential.account,
-            provider=str(lane.target),
+            provider=lane.target.name,
             redacted=self.plan.redacted,
         )
 
@@ -16991,6 +17000,8 @@ def patience(exchange: Exchange) -> float:
 
     The makers' SDKs say how long they wait, whole seconds in a header.
     """
+    if not exchange.route.wait:
+        return 0.0
     said = exchange.request.headers.get("x-stainless-timeout", "")
     limit = float(said) if re.fullmatch(r"[0-9]{1,6}(\.[0-9]+)?", said) else math.inf
     return min(exchange.route.wait, 0.9 * limit, 0.9 * exchange.plan.config.timeouts.total)
@@ -17330,7 +17341,7 @@ class Relay:
     @staticmethod
     def _is_hopeless(lane: Lane, failures: Sequence[tuple[Lane, UpstreamError]]) -> bool:
         """What was too long for a model is too long for it by every way there."""
-        return any(
+        return bool(failures) and any(
             failed == lane or (error.failure.name == "too_long" and failed.target == lane.target)
             for failed, error in failures
         )
