@@ -17710,9 +17710,7 @@ class Relay:
         way = Way(exchange.peek.model, lane.credential.name, str(lane.target), said)
         if question.raw:  # once more, for the conversation may be named by it
             exchange.body = Body(question.raw, unread=True)
-        lost = self.caches.settled(
-            question, lambda: exchange.identity, exchange.usage, way, wall
-        )
+        lost = self.caches.settled(question, lambda: exchange.identity, exchange.usage, way, wall)
         if lost:
             known = {"id": exchange.id, "key": exchange.caller.name, "target": way.target}
             conversation = {"conversation": exchange.identity[:8]}
