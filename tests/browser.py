@@ -15,6 +15,7 @@ from typing import Any, Self
 
 import aiohttp
 import pytest
+from relay_process import STARTED
 
 CHROMIUM = os.environ.get("RELAY_TEST_CHROMIUM") or shutil.which("chromium")
 FLAGS = (
@@ -55,7 +56,7 @@ class Page:
         number = next(self._numbers)
         answer = self._answers[number] = asyncio.get_running_loop().create_future()
         await self._socket.send_json({"id": number, "method": method, "params": params})
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(STARTED):
             return await answer
 
     async def _read(self) -> None:
@@ -83,9 +84,9 @@ class Page:
         assert "exceptionDetails" not in said, said
         return said["result"].get("value")
 
-    async def until(self, script: str, within: float = 15) -> Any:
+    async def until(self, script: str) -> Any:
         """Wait until an expression holds, and return what it is."""
-        async with asyncio.timeout(within):
+        async with asyncio.timeout(STARTED):
             while not (value := await self.run(script)):  # noqa: ASYNC110  # it is another process
                 await asyncio.sleep(0.05)
         return value
@@ -126,7 +127,7 @@ async def browser(folder: Path) -> AsyncIterator[Page]:
     )
     try:
         port_file = folder / "DevToolsActivePort"
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(STARTED):
             while not (port_file.exists() and port_file.read_text().strip()):  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
         port = port_file.read_text().split()[0]

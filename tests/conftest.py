@@ -56,7 +56,7 @@ async def relay(tmp_path: Path) -> AsyncIterator[Start]:
 @pytest.fixture
 async def http() -> AsyncIterator[aiohttp.ClientSession]:
     """A client that shows bytes as they came."""
-    timeout = aiohttp.ClientTimeout(total=30)
+    timeout = aiohttp.ClientTimeout(total=60)
     async with aiohttp.ClientSession(auto_decompress=False, timeout=timeout) as session:
         yield session
 

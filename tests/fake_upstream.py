@@ -28,6 +28,7 @@ from typing import Any, Literal, Self
 
 from aiohttp import web
 from multidict import CIMultiDict
+from relay_process import SOON
 
 JSON = Any
 Call = tuple[str, str, str]  # id, name, arguments as JSON text
@@ -757,9 +758,9 @@ class FakeUpstream:
         """Answers in order, the last one again and again; `path` is the end of the paths meant."""
         self._scripts[path or ""] = list(answers)
 
-    async def arrived(self, count: int = 1, within: float = 5) -> Seen:
+    async def arrived(self, count: int = 1) -> Seen:
         """The count-th request, once it is here."""
-        async with asyncio.timeout(within), self._arrival:
+        async with asyncio.timeout(SOON), self._arrival:
             await self._arrival.wait_for(lambda: len(self.requests) >= count)
         return self.requests[count - 1]
 

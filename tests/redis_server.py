@@ -5,7 +5,7 @@ import os
 import signal
 from pathlib import Path
 
-from relay_process import free_port
+from relay_process import STARTED, free_port
 
 
 class RedisServer:
@@ -32,11 +32,9 @@ class RedisServer:
             *("--appendonly", "yes", "--save", "", "--appendfsync", "everysec"),
             stdout=asyncio.subprocess.DEVNULL,
         )
-        for _ in range(500):
-            if await self.command("PING") == b"+PONG\r\n":
-                return
-            await asyncio.sleep(0.02)
-        raise AssertionError("redis-server does not answer")
+        async with asyncio.timeout(STARTED):
+            while await self.command("PING") != b"+PONG\r\n":  # noqa: ASYNC110  # it says nothing
+                await asyncio.sleep(0.02)
 
     async def kill(self) -> None:
         """Without a word."""

@@ -1,20 +1,20 @@
 """relay.py as its users have it: a process, a file, signals, and what it writes."""
 
 import asyncio
+import fcntl
 import json
 import os
 import re
 import signal
 import socket
 import sys
+import tempfile
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
 from typing import Any, Protocol
 
-import aiohttp
 import yaml
 
 ROOT = Path(__file__).parents[1]
@@ -39,9 +39,14 @@ LOG_KEYS = {
     "ms": "ms",
     "first_ms": "first_ms",
 }
+RELOADED = re.compile(r".*(\breloaded\b|reload failed|no configuration file to reload).*\n")
 PROBES = ("/healthz", "/readyz")  # never a line of their own, as far as the tests count
 
 SECRET = "sk-secret"  # what every secret of the tests begins with
+# Seconds for what should happen at once: a busy machine's at once, and still less than relay's own
+# patience (the gate and the grace, 30 s each), so that what only that would end is not waited for.
+SOON = 20
+STARTED = 60  # seconds for a Python of its own, which has more to do
 NOISE = ("Traceback (most recent", "was never retrieved", "was never awaited", "Unclosed ")
 
 Config = Mapping[str, Any] | str
@@ -78,6 +83,7 @@ class RelayProcess:
         self.process = process
         self.pid = process.pid
         self._written = {"out": bytearray(), "err": bytearray()}
+        self._open = 2  # streams that more may come from
         self._fresh = asyncio.Condition()
         assert process.stdout is not None
         assert process.stderr is not None
@@ -106,22 +112,30 @@ class RelayProcess:
         records = (record for record in self.log() if is_request(record))
         return [line_of(record) for record in records]
 
-    async def logged(self, count: int = 1, within: float = 5) -> Line:
+    async def logged(self, count: int = 1, within: float = SOON) -> Line:
         """The count-th request's line, once it is written."""
         await self.until(lambda: len(self.lines()) >= count, within)
         return self.lines()[count - 1]
 
-    async def says(self, pattern: str, within: float = 5) -> str:
+    async def says(self, pattern: str, within: float = SOON) -> str:
         """All output, once something in it matches."""
         await self.until(lambda: re.search(pattern, self.stdout + self.stderr) is not None, within)
         return self.stdout + self.stderr
 
-    async def until(self, holds: Callable[[], bool], within: float = 5) -> None:
-        try:
+    async def until(self, holds: Callable[[], bool], within: float = SOON) -> None:
+        """Once its output is such; at the end of all output it either is, or never will be."""
+        with suppress(TimeoutError):
             async with asyncio.timeout(within), self._fresh:
-                await self._fresh.wait_for(holds)
-        except TimeoutError:
-            raise AssertionError(f"not seen within {within} s; stderr:\n{self.stderr}") from None
+                await self._fresh.wait_for(lambda: holds() or not self._open)
+        end = self.stderr[-4000:]
+        assert holds(), f"not seen within {within} s, or before its end; stderr:\n{end}"
+
+    async def ready(self) -> None:
+        """Once it listens at all its addresses and hears signals, which is when it says so."""
+        await self.until(lambda: "is ready" in self.stderr or not self._open, STARTED)
+        if "is ready" not in self.stderr:
+            status = await self.exited()
+            raise RuntimeError(f"relay ended with status {status}:\n{self.stdout}{self.stderr}")
 
     # -- what is done to it
 
@@ -129,20 +143,21 @@ class RelayProcess:
         self.file.write_text(text_of(config, self.url.removeprefix("http://")))
 
     async def hup(self) -> str:
-        """Reload; what it wrote about that."""
-        before = self._sizes()
+        """Reload; the line it wrote about that, when all is done."""
+        before = len(self.stderr)
         self.process.send_signal(signal.SIGHUP)
-        await self.until(lambda: self._sizes() != before)
-        await asyncio.sleep(0.1)  # the rest of a report of many lines
-        return self.stdout[before[0] :] + self.stderr[before[1] :]
+        await self.until(lambda: RELOADED.search(self.stderr, before) is not None)
+        found = RELOADED.search(self.stderr, before)
+        assert found
+        return found[0]
 
-    async def stop(self, by: signal.Signals = signal.SIGTERM, within: float = 10) -> int:
+    async def stop(self, by: signal.Signals = signal.SIGTERM, within: float = SOON) -> int:
         """The exit status."""
         if self.process.returncode is None:
             self.process.send_signal(by)
         return await self.exited(within)
 
-    async def exited(self, within: float = 10) -> int:
+    async def exited(self, within: float = SOON) -> int:
         async with asyncio.timeout(within):
             await asyncio.gather(*self._readers)
             return await self.process.wait()
@@ -153,14 +168,14 @@ class RelayProcess:
             self.process.kill()
         await self.exited()
 
-    def _sizes(self) -> tuple[int, int]:
-        return len(self.stdout), len(self.stderr)
-
     async def _collect(self, name: str, stream: asyncio.StreamReader) -> None:
         while chunk := await stream.read(65536):
             async with self._fresh:
                 self._written[name] += chunk
                 self._fresh.notify_all()
+        async with self._fresh:
+            self._open -= 1
+            self._fresh.notify_all()
 
 
 class Start(Protocol):
@@ -187,17 +202,28 @@ def is_request(record: Mapping[str, Any]) -> bool:
 # ---- Starting ------------------------------------------------------------------------------
 
 
-# Below the ports that the kernel gives to outgoing connections, and each process its own:
-# tests that run side by side must not meet.
-PORTS = count(10_000 + os.getpid() * 97 % 20_000)
+# Ports below those that the kernel gives to outgoing connections.  The processes of a run, and of
+# other runs beside it, take them in turn from one file: none is anybody else's for a long time.
+FIRST_PORT, PORTS = 10_000, 20_000
+LAST_GIVEN = Path(tempfile.gettempdir()) / f"relay-tests-of-{os.getuid()}.port"
 
 
 def free_port() -> int:
-    for port in PORTS:
+    while True:
+        port = next_port()
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port
-    raise AssertionError("no free port")
+
+
+def next_port() -> int:
+    with open(LAST_GIVEN, "a+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.seek(0)
+        port = FIRST_PORT + (int(file.read() or 0) + 1 - FIRST_PORT) % PORTS
+        file.truncate(0)
+        file.write(str(port))
+    return port
 
 
 def text_of(config: Config, listen: str) -> str:
@@ -243,14 +269,13 @@ async def launch(
     """Write the file, start relay on it, wait until it serves."""
     listen = place(file, config)
     process = await spawn("-c", file.name, *args, cwd=file.parent, env=env)
-    started = RelayProcess(f"http://{listen}", file, process)
-    return await served(started)
+    return await served(RelayProcess(f"http://{listen}", file, process))
 
 
 async def served(started: RelayProcess) -> RelayProcess:
     """Once it serves; if it never does, nothing of it is left."""
     try:
-        await ready(started)
+        await started.ready()
     except BaseException:
         await started.end()
         raise
@@ -264,25 +289,6 @@ async def spawn(
     return await asyncio.create_subprocess_exec(
         sys.executable, "-c", ENTRY, *args, cwd=cwd, env=environment(env), stdout=pipe, stderr=pipe
     )
-
-
-async def ready(started: RelayProcess, within: float = 15) -> None:
-    """Until /healthz answers 200, or the process is gone."""
-    async with asyncio.timeout(within), aiohttp.ClientSession() as session:
-        while started.process.returncode is None:
-            if await healthy(session, started.url):
-                return
-            await asyncio.sleep(0.02)
-    status = await started.exited()
-    raise RuntimeError(f"relay ended with status {status}:\n{started.stdout}{started.stderr}")
-
-
-async def healthy(session: aiohttp.ClientSession, url: str) -> bool:
-    try:
-        async with session.get(f"{url}/healthz") as response:
-            return response.status == 200
-    except aiohttp.ClientError:
-        return False
 
 
 def complaints(started: RelayProcess) -> list[str]:
@@ -306,7 +312,7 @@ class Ran:
 
 
 async def run(
-    *args: str, cwd: Path, env: Mapping[str, str] | None = None, within: float = 15
+    *args: str, cwd: Path, env: Mapping[str, str] | None = None, within: float = STARTED
 ) -> Ran:
     """A command that ends by itself."""
     process = await spawn(*args, cwd=cwd, env=env)

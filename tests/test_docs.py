@@ -25,7 +25,7 @@ import yaml
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]  # for --write; pytest has them already
 
-from relay_process import RelayProcess, environment, free_port, ready, spawn  # noqa: E402
+from relay_process import STARTED, RelayProcess, environment, free_port, served, spawn  # noqa: E402
 from simulation import failover  # noqa: E402
 
 import relay  # noqa: E402
@@ -238,7 +238,7 @@ def printed(command: str, text: str) -> str:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=30,
+            timeout=STARTED,
             check=False,
         )
     assert "Traceback" not in ran.stdout, ran.stdout
@@ -443,9 +443,8 @@ async def test_the_curl_commands_work(tmp_path: Path) -> None:
     commands = re.findall(r"^curl (?:.*\\\n)*.*$", "\n".join(blocks("sh")), re.M)
     port = free_port()
     process = await spawn("--demo", "--listen", f"127.0.0.1:{port}", cwd=tmp_path)
-    server = RelayProcess(f"http://127.0.0.1:{port}", tmp_path / "none", process)
+    server = await served(RelayProcess(f"http://127.0.0.1:{port}", tmp_path / "none", process))
     try:
-        await ready(server)
         answers = {line: await shell(line.replace(":8484", f":{port}")) for line in commands}
     finally:
         await server.end()
@@ -460,7 +459,7 @@ async def test_the_curl_commands_work(tmp_path: Path) -> None:
 async def shell(command: str) -> str:
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec("bash", "-c", command, stdout=pipe, stderr=pipe)
-    out, err = await asyncio.wait_for(process.communicate(), 30)
+    out, err = await asyncio.wait_for(process.communicate(), STARTED)
     assert process.returncode == 0, err.decode()
     return out.decode()
 

@@ -17,6 +17,7 @@ ASKED = "Run the command, please."
 SHELL = "printf 'relay-%d' 42; sleep 0.5"  # a shell that ends at once is not always heard
 PRINTED = "relay-42"
 FINAL = "The command said relay-42, as it should."
+LONGEST = 240  # seconds that a run may take; within the 300 that any test may
 MODEL = "claude-relay-test"  # Claude Code lists no other names; the rest take any
 
 
@@ -150,7 +151,7 @@ async def run(client: Client, program: Path, url: str, home: Path) -> Ended:
         stderr=pipe,
     )
     try:
-        async with asyncio.timeout(110):
+        async with asyncio.timeout(LONGEST):
             out, err = await process.communicate()
     finally:
         if process.returncode is None:

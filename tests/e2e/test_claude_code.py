@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
+from e2e.cli import LONGEST
 from fake_upstream import SIGNATURE, FakeUpstream
 from relay_process import Start
 from talk import CLIENT_KEY, DIALECTS, UPSTREAM_KEY, one
@@ -86,7 +87,7 @@ async def ask(claude: Path, url: str, home: Path) -> str:
         *command, cwd=home, env=settings, stdin=none, stdout=pipe, stderr=pipe
     )
     try:
-        async with asyncio.timeout(90):
+        async with asyncio.timeout(LONGEST):
             out, err = await process.communicate()
     finally:
         if process.returncode is None:
@@ -218,7 +219,7 @@ async def test_claude_code_gives_up_at_once_on_a_wrong_key(
     relay: Start, upstream: FakeUpstream, claude: Path, home: Path
 ) -> None:
     server = await relay(one(upstream) | {"keys": {"alice": {"key": f"{CLIENT_KEY}-of-alice"}}})
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(100):  # its ten tries would be over three minutes
         with pytest.raises(AssertionError, match="401"):
             await ask(claude, server.url, home)
     assert not upstream.requests

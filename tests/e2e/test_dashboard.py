@@ -8,12 +8,10 @@ from aiohttp import ClientSession
 from browser import Page, browser
 from fake_upstream import FakeUpstream, chat_error, chat_stream, chat_whole
 from relay_process import SECRET, RelayProcess, Start
-from talk import ask, config
+from talk import ask, config, noon
 
 ADMIN = f"{SECRET}-admin"
 USAGE = {"prompt_tokens": 1000, "completion_tokens": 200, "total_tokens": 1200}
-
-pytestmark = pytest.mark.timeout(180)
 
 
 @pytest.fixture
@@ -26,7 +24,7 @@ async def page(tmp_path: Path) -> AsyncIterator[Page]:
 async def server(upstream: FakeUpstream, relay: Start) -> RelayProcess:
     two = config(f"{upstream.url}/a/v1", f"{upstream.url}/b/v1")
     keys = {"alice": {"key": f"{SECRET}-alice"}}
-    return await relay(two | {"admin_key": ADMIN, "keys": keys})
+    return await relay(two | {"admin_key": ADMIN, "keys": keys, "timezone": noon()})
 
 
 async def log_in(page: Page, server: RelayProcess) -> None:

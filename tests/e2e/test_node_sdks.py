@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from e2e.cli import LONGEST
 from e2e.played import PROVIDERS
 from fake_upstream import Answer, FakeUpstream, Seen
 from relay_process import Start
@@ -34,7 +35,7 @@ async def node(program: Path, script: str, url: str, sdks: Path, mode: str) -> J
         str(program), str(file), mode, env=env, stdout=pipe, stderr=pipe
     )
     try:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(LONGEST / 2):
             out, err = await process.communicate()
     finally:
         if process.returncode is None:

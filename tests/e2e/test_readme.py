@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from e2e.cli import LONGEST
 from fake_upstream import Answer, FakeUpstream, Seen, chat_stream, chat_whole
 from relay_process import Start
 from talk import one
@@ -76,7 +77,7 @@ async def shell(script: str, home: Path, programs: Path) -> str:
         stderr=asyncio.subprocess.STDOUT,
     )
     try:
-        async with asyncio.timeout(110):
+        async with asyncio.timeout(LONGEST):
             said, _ = await process.communicate()
     finally:
         if process.returncode is None:

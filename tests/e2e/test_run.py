@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from e2e.cli import LONGEST
 from fake_upstream import Answer, FakeUpstream, Seen
 from relay_process import environment, free_port, spawn, text_of
 from talk import DIALECTS, JSON, UPSTREAM_KEY, one
@@ -84,7 +85,7 @@ async def test_a_tool_round_trip(
     command = ("-c", "../config.yaml", "run", str(path), *tool.args)
     process = await spawn(*command, cwd=home, env=env)
     try:
-        async with asyncio.timeout(120):
+        async with asyncio.timeout(LONGEST):
             out, err = await process.communicate()
     finally:
         if process.returncode is None:

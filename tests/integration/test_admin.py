@@ -8,14 +8,15 @@ import pty
 import re
 import stat
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from pathlib import Path
 
 import pytest
 import yaml
 from aiohttp import ClientSession
 from fake_upstream import HEAD, FakeUpstream, chat_stream, chat_whole
-from relay_process import PROGRAM, SECRET, RelayProcess, Start, run
+from relay_process import PROGRAM, SECRET, SOON, STARTED, RelayProcess, Start, run
 from talk import JSON, UPSTREAM_KEY, ask, config, one
 
 ADMIN = f"{SECRET}-admin"
@@ -36,7 +37,7 @@ async def post(
         return response.status, await response.json()
 
 
-async def events(http: ClientSession, server: RelayProcess) -> AsyncIterator[tuple[str, JSON]]:
+async def events(http: ClientSession, server: RelayProcess) -> AsyncGenerator[tuple[str, JSON]]:
     async with http.get(f"{server.url}/admin/events", headers=KEYED) as response:
         kind = ""
         async for line in response.content:
@@ -153,8 +154,8 @@ async def test_what_is_said_and_what_runs_is_told_as_it_happens(
     asking = asyncio.create_task(ask(http, server, stream=True, model="m"))
     await upstream.arrived()
     seen: list[str] = []
-    async with asyncio.timeout(10):
-        async for kind, said in events(http, server):
+    async with asyncio.timeout(SOON), aclosing(events(http, server)) as told:
+        async for kind, said in told:
             seen.append(kind)
             if kind == "running" and said and said[0]["begun"]:
                 assert said[0]["target"] == "first/m"
@@ -182,9 +183,10 @@ async def test_a_silent_attempt_is_given_up_for_the_next_target(
     )
     asking = asyncio.create_task(ask(http, server, stream=True))
     await upstream.arrived()
-    async for kind, said in events(http, server):
-        if kind == "running" and said:
-            break
+    async with asyncio.timeout(SOON), aclosing(events(http, server)) as told:
+        async for kind, said in told:
+            if kind == "running" and said:
+                break
     assert said[0]["begun"] is False
     assert (await post(http, server, "abandon", {"id": said[0]["id"]}))[0] == 200
     reply = await asking
@@ -309,9 +311,9 @@ class Screen:
             self._said += os.read(self._descriptor, 1 << 16)
         self._more.set()
 
-    async def shows(self, text: bytes, within: float = 15) -> None:
+    async def shows(self, text: bytes) -> None:
         """Wait until it is there; what stood before it is forgotten."""
-        async with asyncio.timeout(within):
+        async with asyncio.timeout(STARTED):
             while text not in self._said:
                 self._more.clear()
                 await self._more.wait()

@@ -384,7 +384,7 @@ async def test_help_explains_every_option(tmp_path: Path) -> None:
 
 
 async def test_the_demo_passes_its_own_trial(tmp_path: Path) -> None:
-    ran = await run("--demo", "check", "--live", "--yes", cwd=tmp_path, within=60)
+    ran = await run("--demo", "check", "--live", "--yes", cwd=tmp_path, within=110)
     assert (ran.status, ran.stdout.splitlines()[0]) == (0, "the demo: ok")
     rows = re.findall(r"^demo +regular .+$", ran.stdout, re.M)
     assert len(rows) == len(re.findall(r"^  demo \(regular\)", ran.stdout, re.M)) > 3
@@ -495,8 +495,10 @@ async def test_a_unix_socket_is_served_and_removed(tmp_path: Path) -> None:
 
 
 async def test_without_a_file_it_serves_the_providers_of_the_environment(tmp_path: Path) -> None:
-    process = await spawn(cwd=tmp_path, env={"DEEPSEEK_API_KEY": "sk-secret-found"})
-    server = RelayProcess("http://127.0.0.1:8484", tmp_path / "config.yaml", process)
+    address = f"127.0.0.1:{free_port()}"
+    env = {"DEEPSEEK_API_KEY": "sk-secret-found"}
+    process = await spawn("--listen", address, cwd=tmp_path, env=env)
+    server = RelayProcess(f"http://{address}", tmp_path / "config.yaml", process)
     try:
         said = await server.says("deepseek")
         assert "DEEPSEEK_API_KEY" in said

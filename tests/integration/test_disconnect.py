@@ -1,6 +1,7 @@
 """A client that goes away: its upstream request ends, its line is written, nobody else notices."""
 
 import asyncio
+from collections.abc import Mapping, Sequence
 
 import pytest
 from aiohttp import ClientSession
@@ -16,15 +17,27 @@ from fake_upstream import (
     chat_stream,
     stream,
 )
-from relay_process import Start
-from talk import DIALECTS, PAIRS, ask, config, dial
+from relay_process import SOON, Config, RelayProcess, Start
+from talk import DIALECTS, PAIRS, ask, config, dial, stalled
 
 FOREVER = Answer(delay=3600)
 
 
+@pytest.fixture
+def relay(relay: Start) -> Start:
+    """One that sends no keep-alive, unless it is told otherwise."""
+
+    async def start(
+        config: Config, *, args: Sequence[str] = (), env: Mapping[str, str] | None = None
+    ) -> RelayProcess:
+        return await relay(config, args=args, env={"RELAY_KEEPALIVE": "3600", **(env or {})})
+
+    return start
+
+
 async def left(seen: Seen) -> None:
-    """Within a second, by contract."""
-    await asyncio.wait_for(seen.left.wait(), 1)
+    """At once: by what is said of the connection, and not by a keep-alive that cannot be sent."""
+    await asyncio.wait_for(seen.left.wait(), SOON)
 
 
 @pytest.mark.parametrize(("client", "provider"), PAIRS)
@@ -99,7 +112,7 @@ async def test_gone_without_having_read_anything(upstream: FakeUpstream, relay: 
     async with dial(server) as wire:
         await wire.post("openai")
         await wire.head()
-        await asyncio.sleep(0.5)  # until every buffer between is full
+        await stalled(upstream.requests[0])
     await left(upstream.requests[0])
 
 
@@ -178,7 +191,7 @@ async def test_fifty_that_leave_at_once_leave_nothing_behind(
     async def come_and_go() -> None:
         async with dial(server) as wire:
             await wire.post("openai")
-            await asyncio.sleep(0.3)
+            await upstream.arrived(50)
 
     await asyncio.gather(*(come_and_go() for _ in range(50)))
     await asyncio.gather(*(left(seen) for seen in upstream.requests))

@@ -153,7 +153,7 @@ async def test_the_total_time_is_told_by_the_connection_alone_too(
     upstream: FakeUpstream, relay: Start, http: ClientSession
 ) -> None:
     upstream.script(stream([fake.chat_chunk({"content": "x"})] * 1000, pause=0.05))
-    server = await relay(config(upstream, timeouts={"total": 1}))
+    server = await relay(config(upstream, timeouts={"total": 3}))
     _, body, clean = await generate(http, server, "streamGenerateContent?alt=sse")
     assert not clean
     assert b'"x"' in body

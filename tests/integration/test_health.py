@@ -123,16 +123,13 @@ async def test_at_the_end_of_a_cooldown_one_request_finds_out(
         assert len(sick.requests) == 1
         await asyncio.sleep(1.1)
         asked = [asyncio.create_task(ask(http, server, text=f"{n}")) for n in range(8)]
-        await eventually(lambda: seen(upstream, 8))
-        assert len(sick.requests) == 2
+        await upstream.arrived(8)
+        await sick.arrived(2)
+        assert (len(upstream.requests), len(sick.requests)) == (8, 2)
         go.set()
         said = sorted([(await reply).said.text for reply in asked])
         assert said.count("well again") == 1
         assert (await ask(http, server)).said.text == "well"
-
-
-async def seen(upstream: FakeUpstream, count: int) -> bool:
-    return len(upstream.requests) == count
 
 
 async def test_a_probe_whose_client_leaves_makes_room_for_the_next(
@@ -148,7 +145,7 @@ async def test_a_probe_whose_client_leaves_makes_room_for_the_next(
         await ask(http, server)
         await asyncio.sleep(1.1)
         probe = asyncio.create_task(ask(http, server))
-        await eventually(lambda: seen(sick, 2))
+        await sick.arrived(2)
         probe.cancel()
         await eventually(lambda: answered(http, server, "well again"))
 

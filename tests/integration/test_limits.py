@@ -7,7 +7,7 @@ import pytest
 from aiohttp import ClientSession
 from fake_upstream import CHAT_USAGE, HEAD, Answer, FakeUpstream, chat_error, chat_stream, stream
 from relay_process import SECRET, RelayProcess, Start
-from talk import DIALECTS, JSON, ask, config, dial, eventually, one
+from talk import DIALECTS, JSON, ask, config, dial, eventually, noon, one
 
 ALICE = f"{SECRET}-of-alice"
 BOB = f"{SECRET}-of-bob"
@@ -22,7 +22,7 @@ USED = CHAT_USAGE["prompt_tokens"] + CHAT_USAGE["completion_tokens"]
 def limited(upstream: FakeUpstream, dialect: str = "openai", **limits: JSON) -> JSON:
     """Alice has limits, Bob has none."""
     keys = {"alice": {"key": ALICE, "limits": limits}, "bob": {"key": BOB}}
-    return {**one(upstream, dialect, prices=PRICES), "keys": keys, "timezone": "UTC"}
+    return {**one(upstream, dialect, prices=PRICES), "keys": keys, "timezone": noon()}
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
@@ -133,7 +133,8 @@ async def test_who_hangs_up_gives_the_permit_back_and_pays(
     upstream: FakeUpstream, relay: Start, http: ClientSession
 ) -> None:
     """The provider had read it all; nobody knows how much it wrote, so relay says it guessed."""
-    upstream.script(chat_stream("word " * 50, usage=None).but(pause=0.05), chat_stream("Hi."))
+    talks = stream(chat_stream("word " * 50, usage=None).chunks[:5], never_ends=True)
+    upstream.script(talks, chat_stream("Hi."))
     server = await relay(limited(upstream, concurrent=1))
     async with dial(server) as wire:
         await wire.post("openai", AS_ALICE, text="x" * 3000)

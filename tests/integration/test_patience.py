@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from relay_process import SOON
 
 import relay
 
@@ -21,25 +22,25 @@ class Scripted:
 async def test_silence_ends_it() -> None:
     patience = relay.Patience(0.05, "went silent")
     with pytest.raises(relay.UpstreamError, match="went silent") as caught:
-        async with asyncio.timeout(5), patience:
+        async with asyncio.timeout(SOON), patience:
             await patience.read(Scripted())
     assert caught.value.failure.name == "timeout"
     assert patience.spent
 
 
 async def test_many_short_pauses_are_no_silence() -> None:
-    reply = Scripted(*[0.02] * 20)
-    async with asyncio.timeout(5), relay.Patience(0.2, "went silent") as patience:
-        for _ in range(20):
+    reply = Scripted(*[0.5] * 5)  # together longer than the limit, each far below it
+    async with asyncio.timeout(SOON), relay.Patience(2, "went silent") as patience:
+        for _ in range(5):
             assert await patience.read(reply) == b"x"
     assert not patience.spent
 
 
 async def test_only_reading_counts() -> None:
     reply = Scripted(0, 0)
-    async with asyncio.timeout(5), relay.Patience(0.05, "went silent") as patience:
+    async with asyncio.timeout(SOON), relay.Patience(1, "went silent") as patience:
         await patience.read(reply)
-        await asyncio.sleep(0.2)  # a client that is slow to take what it was given
+        await asyncio.sleep(1.5)  # a client that is slow to take what it was given
         await patience.read(reply)
 
 
@@ -50,7 +51,7 @@ async def test_a_shorter_limit_holds_at_once() -> None:
 
 
 async def shortened(patience: relay.Patience) -> None:
-    async with asyncio.timeout(5), patience:
+    async with asyncio.timeout(SOON), patience:
         await patience.read(Scripted(0))
         patience.shorten(0.05)
         await patience.read(Scripted())

@@ -142,14 +142,16 @@ async def test_a_plan_used_up_in_one_dialect_is_used_up_in_the_other(
 async def test_the_first_plan_is_taken_again_after_its_reset(
     upstream: FakeUpstream, relay: Start, http: ClientSession
 ) -> None:
-    upstream.script(used_up(wait=3), chat_whole(text="coding again"), path=CODING)
+    upstream.script(
+        lambda _: used_up(wait=3), lambda _: chat_whole(text="coding again"), path=CODING
+    )
     server = await relay(glm(upstream))
     assert await turn(http, server) != "coding again"
 
     async def is_back() -> bool:
         return await turn(http, server) == "coding again"
 
-    await eventually(is_back, within=15)
+    await eventually(is_back)
     plans(upstream)
     assert await is_back()
     assert plans(upstream) == [CODING]
@@ -219,10 +221,8 @@ async def test_other_failures_never_open_the_paid_plan(
 ) -> None:
     for name, (fault, _) in CLOSED.items():
         upstream.script(fault, path=f"/{slug(name)}{CODING}")
-    short = {"total": 0.5}
-    accounts = {
-        slug(name): account(f"{upstream.url}/{slug(name)}", timeouts=short) for name in CLOSED
-    }
+    accounts = {slug(name): account(f"{upstream.url}/{slug(name)}") for name in CLOSED}
+    accounts["too-late"]["timeouts"] = {"total": 0.5}
     server = await relay({"providers": accounts})
 
     async def stays_closed(name: str, expected: tuple[Answer, set[int]]) -> None:

@@ -15,7 +15,7 @@ from typing import Self
 import pytest
 from aiohttp import ClientSession
 from fake_upstream import TEXT, Answer, FakeUpstream
-from relay_process import Start, free_port, run, text_of
+from relay_process import SOON, Start, free_port, run, text_of
 from talk import JSON, ask, config, one, provider
 
 Upstreams = Callable[[int], Awaitable[list[FakeUpstream]]]
@@ -244,7 +244,7 @@ async def test_a_client_that_leaves_ends_the_way_through_the_proxy(
         asking = asyncio.create_task(ask(http, server))
         seen = await upstream.arrived()
         asking.cancel()
-        await asyncio.wait_for(seen.left.wait(), 1)
+        await asyncio.wait_for(seen.left.wait(), SOON)
     assert (await server.logged()).code == "CD"
 
 

@@ -47,7 +47,7 @@ async def records(server: RelayProcess, count: int) -> list[program.Record]:
     async def written() -> bool:
         return ring.directory.is_dir() and len(ring.names()) >= count
 
-    await eventually(written, every=0.05)
+    await eventually(written)
     names = ring.names()
     assert len(names) == count
     return [ring.read(name.partition("-")[2].removesuffix(".jsonl")) for name in names]
@@ -64,18 +64,23 @@ def written(server: RelayProcess) -> bytes:
 # ---- What is kept
 
 
-async def test_an_exchange_is_kept_from_end_to_end(
-    upstream: FakeUpstream, relay: Start, http: ClientSession
-) -> None:
+async def test_an_exchange_is_kept_from_end_to_end(upstream: FakeUpstream, relay: Start) -> None:
     refusal = chat_error(429, f"{UPSTREAM_KEY} has asked too often")
     upstream.script(refusal, path="/a/v1/chat/completions")
-    answer = chat_stream(text="Hello you.").but(pause=0.02)
+    first, second = asyncio.Event(), asyncio.Event()
+    answer = chat_stream(text="Hello to you.").but(hold={2: first, 3: second})
     upstream.script(answer, path="/b/v1/chat/completions")
     server = await relay(recorded(f"{upstream.url}/a/v1", f"{upstream.url}/b/v1"))
-    reply = await ask(
-        http, server, "anthropic", headers=AS_ALICE, stream=True, text=f"I am {CLIENT_KEY}"
-    )
-    assert reply.said.text == "Hello you."
+    async with dial(server) as wire:
+        await wire.post("anthropic", AS_ALICE, text=f"I am {CLIENT_KEY}")
+        await wire.head()
+        early = b""
+        for word, go in ((b"Hello", first), (b"to", second)):
+            early += await wire.until(word)
+            await asyncio.sleep(0.03)
+            go.set()
+        reply = await wire.reply(early)
+    assert reply.said.text == "Hello to you."
     (record,) = await records(server, 1)
     assert record.id == reply.headers["x-relay-request-id"] == (await server.logged()).id
     assert [tried["outcome"] for tried in record.summary["attempts"]] == ["rate_limited", "ok"]
@@ -93,9 +98,9 @@ async def test_an_exchange_is_kept_from_end_to_end(
     assert record.response.body == reply.body
     assert dict(attempts[1].headers)["Authorization"] == "Bearer [secret]"
     times = [at for at, _ in answers[1].blocks]
-    assert len(times) > 3
+    assert len(times) >= 3
     assert times == sorted(times)
-    assert times[-1] > times[0] + 20
+    assert times[-1] >= times[0] + 50
     assert SECRET.encode() not in written(server)
 
 
@@ -215,6 +220,11 @@ async def test_a_kill_leaves_files_that_can_be_read(
 
     busy = [asyncio.create_task(keep_asking()) for _ in range(4)]
     await server.logged(20)
+
+    async def some_are_kept() -> bool:
+        return len(ring_of(server).names()) > 3
+
+    await eventually(some_are_kept)
     server.process.send_signal(signal.SIGKILL)
     await server.exited()
     ended = await asyncio.gather(*busy, return_exceptions=True)
@@ -234,7 +244,7 @@ async def test_a_stuck_disk_holds_nobody_up(
     for _ in range(20):
         assert (await ask(http, server, headers=AS_ALICE)).said.text == TEXT
     assert ring_of(server).names() == []
-    assert await server.stop(within=10) == 0
+    assert await server.stop() == 0
 
 
 async def test_a_lost_directory_is_told_and_nothing_else(
@@ -243,12 +253,15 @@ async def test_a_lost_directory_is_told_and_nothing_else(
     server = await relay(recorded(upstream))
     shutil.rmtree(ring_of(server).directory)
 
+    def said() -> list[JSON]:
+        return [line for line in server.log() if line.get("message") == "records were lost"]
+
     async def told() -> bool:
         assert (await ask(http, server, headers=AS_ALICE)).said.text == TEXT
-        return "records were lost" in server.stderr
+        return bool(said())
 
     await eventually(told)
-    (event,) = [line for line in server.log() if line.get("message") == "records were lost"]
+    (event,) = said()
     assert event["reason"] == "No such file or directory"
     assert event["records"] >= 1
 

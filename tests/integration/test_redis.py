@@ -1,11 +1,11 @@
 """Several relays and a real Redis: limits and budgets hold across them, and outlive its death."""
 
 import asyncio
-import datetime
 import json
 import random
 import re
 import time
+import zoneinfo
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from aiohttp import ClientSession
 from fake_upstream import CHAT_USAGE, HEAD, FakeUpstream, chat_error, chat_stream, chat_whole
 from redis_server import RedisServer
 from relay_process import SECRET, RelayProcess, Start, run
-from talk import JSON, ask, config, dial, eventually, one
+from talk import JSON, ask, config, dial, eventually, noon, one
 
 import relay as relay_module
 
@@ -41,7 +41,7 @@ def shared(upstream: FakeUpstream, redis: RedisServer, top: JSON = None, **limit
     return {
         **one(upstream),
         "keys": keys,
-        "timezone": "UTC",
+        "timezone": noon(),
         "admin_key": f"{SECRET}-admin",
         "state": f"{redis.url}/0?prefix=team",
         **(top or {}),
@@ -79,12 +79,13 @@ async def test_a_budget_holds_across_relays_under_load(
     assert answered == len(upstream.requests)
     assert 20_000 // 1300 <= answered <= 20_000 // USED + 1
     assert set(statuses) <= {200, 402, 429}
-    for server in servers:  # what is left, if anything, is given away one at a time
-        while (await ask(http, server, headers=AS_ALICE, max_tokens=1200)).status == 200:
-            pass
+    for server in servers:  # what is left is given away one at a time, once nothing is reserved
+
+        async def is_spent(server: RelayProcess = server) -> bool:
+            return (await ask(http, server, headers=AS_ALICE, max_tokens=1200)).status == 402
+
+        await eventually(is_spent)
     assert len(upstream.requests) == 20_000 // USED + 1
-    refused = [await ask(http, server, headers=AS_ALICE) for server in servers]
-    assert [reply.status for reply in refused] == [402, 402]
 
 
 async def test_rates_and_concurrency_are_common(
@@ -110,14 +111,14 @@ async def test_rates_and_concurrency_are_common(
                 assert reply.headers["x-ratelimit-remaining-requests"] == str(left)
             return reply.status == 200
 
-        await eventually(admitted, every=0.05)
+        await eventually(admitted)
 
     async def over_the_rate() -> bool:
         reply = await ask(http, first, headers=AS_ALICE)
         assert (reply.status, 1 <= int(reply.headers["retry-after"]) <= 61) == (429, True)
         return "rpm 3" in reply.error["message"]
 
-    await eventually(over_the_rate, every=0.05)  # the other relay's permit may not be back yet
+    await eventually(over_the_rate)  # the other relay's permit may not be back yet
 
 
 async def test_one_after_the_other_never_meets_its_own_permit(
@@ -142,22 +143,32 @@ async def test_killed_and_started_again_it_loses_and_doubles_nothing(
             answered.append(number)
 
     clients = [asyncio.create_task(client(number)) for number in range(4)]
+
+    async def more() -> None:
+        enough = len(answered) + 40
+
+        async def there() -> bool:
+            return len(answered) >= enough
+
+        await eventually(there)
+
     for _ in range(3):
-        await asyncio.sleep(0.7)
+        await more()
         await redis.kill()
-        await asyncio.sleep(0.5)
+        for server in servers:
+            await server.until(lambda server=server: store_of(server) == "down")
+        await more()
         await redis.start()
-    await asyncio.sleep(0.5)
+    await more()
     stopping.set()
     await asyncio.gather(*clients)
     for server in servers:
-        await server.says("the state store is back", within=20)
+        await server.until(lambda server=server: store_of(server) == "back", 60)
 
     async def all_there() -> bool:
         return await requests_in(http, servers[0]) >= len(answered)
 
-    await eventually(all_there, within=40)
-    assert len(answered) > 50
+    await eventually(all_there, within=60)
     (day,) = await days(http, servers[0])
     assert day["requests"] == len(answered)
     assert day["tokens_in"] + day["tokens_out"] == len(answered) * USED
@@ -165,12 +176,21 @@ async def test_killed_and_started_again_it_loses_and_doubles_nothing(
     assert spent.split(b"\r\n")[1] == str(len(answered) * USED).encode()
 
 
+def store_of(server: RelayProcess) -> str:
+    """What the log said last of the state store: that it is down, or back."""
+    said = [word for line in server.log() for word in STORE.findall(line.get("message", ""))]
+    return said[-1] if said else ""
+
+
+STORE = re.compile("the state store is (down|back)")
+
+
 @pytest.mark.parametrize("how", ["dead", "frozen"])
 async def test_while_it_is_down_relay_goes_on_alone_and_nobody_waits(
     how: str, upstream: FakeUpstream, redis: RedisServer, relay: Start, http: ClientSession
 ) -> None:
     """One request may find out; the others are decided here at once, by limits of its own."""
-    server = await relay(shared(upstream, redis, rpm=40))
+    server = await relay(shared(upstream, redis, rpm=90))
     assert (await ask(http, server, headers=AS_ALICE)).status == 200
     if how == "dead":
         await redis.kill()
@@ -178,9 +198,9 @@ async def test_while_it_is_down_relay_goes_on_alone_and_nobody_waits(
         redis.freeze()
     clock = asyncio.get_running_loop().time
     began = clock()
-    statuses = [(await ask(http, server, headers=AS_ALICE)).status for _ in range(45)]
-    assert clock() - began < 10  # a timeout for each would be over twenty seconds
-    assert statuses.count(200) == 39
+    statuses = [(await ask(http, server, headers=AS_ALICE)).status for _ in range(95)]
+    assert clock() - began < 30  # a timeout for each would be over 45 seconds
+    assert statuses.count(200) == 89
     assert statuses[-1] == 429
     await server.says("the state store is down")
     async with http.get(f"{server.url}/readyz") as response:
@@ -194,10 +214,10 @@ async def test_while_it_is_down_relay_goes_on_alone_and_nobody_waits(
         await redis.start()
     else:
         redis.thaw()
-    await server.says("the state store is back", within=30)
+    await server.says("the state store is back", within=60)
 
     async def all_there() -> bool:
-        return await requests_in(http, server) == 40
+        return await requests_in(http, server) == 90
 
     await eventually(all_there)
 
@@ -210,7 +230,7 @@ async def test_it_may_be_down_from_the_start(
     assert (await ask(http, server, headers=AS_ALICE)).status == 200
     assert (await ask(http, server, headers=AS_ALICE)).status == 429
     await redis.start()
-    await server.says("the state store is back", within=30)
+    await server.says("the state store is back", within=60)
 
     async def all_there() -> bool:
         return await requests_in(http, server) == 1
@@ -317,7 +337,7 @@ async def test_a_password_is_never_said(
     state = redis.url.replace("redis://", f"redis://:{SECRET}-of-redis@")
     server = await relay({**shared(upstream, redis, rpm=2), "state": state})
     assert (await ask(http, server, headers=AS_ALICE)).status == 200
-    assert "the state store is down" in server.stderr
+    await server.says("the state store is down")
 
 
 async def test_without_its_client_it_says_what_to_install(tmp_path: Path) -> None:
@@ -351,7 +371,7 @@ async def agree(store: relay_module.RedisStore, chance: random.Random, name: str
         tokens_per_day=chance.choice((None, 2000)),
         cost_per_month=chance.choice((None, 2.5)),
     )
-    caller = relay_module.Caller(name, limits=config, zone=datetime.UTC)
+    caller = relay_module.Caller(name, limits=config, zone=zoneinfo.ZoneInfo(noon()))
     limits, out = relay_module.Limits(), list[relay_module.Permit]()
     for step in range(25):
         now = time.time()

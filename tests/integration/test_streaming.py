@@ -22,7 +22,7 @@ from fake_upstream import (
     chat_stream,
     stream,
 )
-from relay_process import RelayProcess, Start
+from relay_process import SOON, RelayProcess, Start
 from talk import (
     DIALECTS,
     OPENAI,
@@ -34,6 +34,7 @@ from talk import (
     dial,
     events_of,
     one,
+    stalled,
     stream_of,
 )
 
@@ -79,7 +80,7 @@ async def test_the_head_comes_with_the_first_meaningful_event_and_not_after_it(
     server = await relay(config(upstream))
     async with dial(server) as wire:
         await wire.post("openai")
-        assert await asyncio.wait_for(wire.head(), 3) == 200
+        assert await asyncio.wait_for(wire.head(), SOON) == 200
 
 
 @pytest.mark.parametrize(("client", "provider"), PAIRS)
@@ -158,11 +159,8 @@ async def test_a_client_that_does_not_read_stops_the_provider(
         await wire.post("openai")
         await wire.head()
         wire.writer.transport.pause_reading()  # type: ignore[attr-defined]
-        seen, sent = upstream.requests[0], -1
-        while sent != seen.sent:
-            sent = seen.sent
-            await asyncio.sleep(0.5)
-        assert seen.sent < 60_000_000
+        await stalled(upstream.requests[0])
+        assert upstream.requests[0].sent < 60_000_000
         assert resident(server) < 200_000_000
 
 
@@ -205,7 +203,7 @@ async def test_silence_between_words_is_filled_in_the_client_s_dialect(
 async def silence(chunks: AsyncIterator[bytes], count: int) -> bytes:
     """The next `count` chunks, which come although the provider says nothing."""
     seen = b""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(SOON):
         for _ in range(count):
             seen += await anext(chunks)
     return seen
@@ -221,7 +219,7 @@ async def test_after_the_gate_the_head_and_keep_alives_come_without_an_event(
     server = await relay(early_head, env=KEEPALIVE)
     async with dial(server) as wire:
         await wire.post(client)
-        assert await asyncio.wait_for(wire.head(), 5) == 200
+        assert await asyncio.wait_for(wire.head(), SOON) == 200
         assert wire.headers["content-type"].startswith("text/event-stream")
         assert wire.headers["x-relay-request-id"]
         early = await silence(wire.chunks(), 2)
@@ -285,13 +283,13 @@ async def test_a_stall_is_an_error_although_keep_alives_were_sent(
 ) -> None:
     answer = DIALECTS[provider].stream(text=WORDS)
     upstream.script(answer.but(hold={index_of(answer, "three"): asyncio.Event()}))
-    stalls = config(upstream, dialect=provider, timeouts={"idle": 1})
+    stalls = config(upstream, dialect=provider, timeouts={"idle": 2})
     server = await relay(stalls, env=KEEPALIVE)
     reply = await stream_of(server, client)
     assert "first" in reply.final_error["message"]
     assert any(is_keepalive(event) for event in reply.events)
     assert (await server.logged()).code == "UI"
-    await asyncio.wait_for(upstream.requests[0].left.wait(), 1)
+    await asyncio.wait_for(upstream.requests[0].left.wait(), SOON)
 
 
 async def test_pings_of_the_provider_do_not_hide_a_stall_before_content(
@@ -306,7 +304,7 @@ async def test_pings_of_the_provider_do_not_hide_a_stall_before_content(
 
 async def test_the_total_time_of_a_request_is_bounded(upstream: FakeUpstream, relay: Start) -> None:
     upstream.script(stream([chat_chunk({"content": "x"})] * 1000, pause=0.05))
-    server = await relay(config(upstream, timeouts={"total": 1}))
+    server = await relay(config(upstream, timeouts={"total": 3}))
     assert (await stream_of(server, "openai")).final_error["message"]
 
 
@@ -421,21 +419,28 @@ async def test_a_finish_that_means_failure_is_one(
 async def test_a_failure_after_the_early_head_is_reported_in_the_stream(
     client: str, provider: str, upstream: FakeUpstream, relay: Start
 ) -> None:
-    upstream.script(DIALECTS[provider].error(500, "out of luck").but(delay=0.8))
+    go = asyncio.Event()
+    upstream.script(DIALECTS[provider].error(500, "out of luck").but(hold={HEAD: go}))
     server = await relay(config(upstream, dialect=provider, timeouts={"gate": 0.2}))
-    reply = await stream_of(server, client)
-    assert reply.status == 200
+    async with dial(server) as wire:
+        await wire.post(client)
+        assert await wire.head() == 200
+        go.set()
+        reply = await wire.reply()
     assert "out of luck" in reply.final_error["message"]
     assert (await server.logged()).code != "OK"
 
 
-async def test_failover_goes_on_behind_the_early_head(
-    upstream: FakeUpstream, relay: Start, http: ClientSession
-) -> None:
-    upstream.script(chat_error(500, "no").but(delay=0.8), path="/bad/v1/chat/completions")
+async def test_failover_goes_on_behind_the_early_head(upstream: FakeUpstream, relay: Start) -> None:
+    go = asyncio.Event()
+    upstream.script(chat_error(500, "no").but(hold={HEAD: go}), path="/bad/v1/chat/completions")
     both = config(f"{upstream.url}/bad/v1", f"{upstream.url}/v1", timeouts={"gate": 0.2})
     server = await relay(both)
-    reply = await ask(http, server, stream=True)
+    async with dial(server) as wire:
+        await wire.post("openai")
+        assert await wire.head() == 200
+        go.set()
+        reply = await wire.reply()
     assert reply.said.text == TEXT
     assert (await server.logged()).provider == "second"
 

@@ -18,6 +18,7 @@ from aiohttp import ClientSession
 from fake_upstream import TEXT, FakeUpstream, chat_stream
 from relay_process import (
     PROGRAM,
+    SOON,
     RelayProcess,
     Start,
     environment,
@@ -44,7 +45,7 @@ class Manager:
         self._socket.setblocking(False)
         self._socket.bind(address.replace("@", "\0", 1))
 
-    async def hears(self, name: str, within: float = 5) -> dict[str, str]:
+    async def hears(self, name: str, within: float = SOON) -> dict[str, str]:
         """The next message that has this name; others before it are passed over."""
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(within):
@@ -254,7 +255,7 @@ async def test_a_restart_refuses_no_connection(
             while not asking.is_set():
                 headers = {"connection": "close"}
                 asked.append(asyncio.create_task(ask(http, first, headers=headers)))
-                await asyncio.sleep(0.02)
+                await asyncio.sleep(0.05)
 
         clients = asyncio.create_task(keep_asking())
         await first.logged(5)

@@ -72,9 +72,8 @@ async def collector() -> AsyncIterator[Collector]:
     application.router.add_post("/v1/{kind}", made.take)
     runner = web.AppRunner(application, shutdown_timeout=0.1)
     await runner.setup()
-    port = free_port()
-    await web.TCPSite(runner, "127.0.0.1", port).start()
-    made.url = f"http://127.0.0.1:{port}"
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    made.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
     yield made
     if made.holding:
         made.holding.set()
@@ -179,10 +178,11 @@ async def test_a_collector_that_hangs_holds_nobody_up(
 ) -> None:
     collector.holding = asyncio.Event()
     quick = {"OTEL_BSP_SCHEDULE_DELAY": "50", "OTEL_METRIC_EXPORT_INTERVAL": "50"}
+    quick["OTEL_EXPORTER_OTLP_TIMEOUT"] = "600"  # seconds: the SDK alone would wait as long
     server = await relay(config(upstream), env=told(collector, **quick))
     for _ in range(20):
         assert (await ask(http, server)).said.text == TEXT
-    assert await server.stop(within=8) == 0
+    assert await server.stop() == 0
 
 
 async def test_a_collector_that_is_not_there_is_said_in_the_log(
@@ -191,7 +191,7 @@ async def test_a_collector_that_is_not_there_is_said_in_the_log(
     env = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{free_port()}"}
     server = await relay(config(upstream), env=env)
     assert (await ask(http, server)).said.text == TEXT
-    assert await server.stop(within=8) == 0
+    assert await server.stop() == 0
     assert all(record is not None for record in server.log())
     assert len(server.log()) == server.stderr.count("\n")  # nothing but lines of JSON
 

@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 from aiohttp import ClientSession
 from fake_upstream import TEXT, FakeUpstream, chat_stream, chat_whole
-from relay_process import RelayProcess, Start, free_port, spawn, text_of
+from relay_process import RelayProcess, Start, free_port, served, spawn, text_of
 from talk import JSON, ask, config
 
 Tool = Callable[[str], str]
@@ -51,9 +51,8 @@ async def https(tmp_path: Path) -> AsyncIterator[Serve]:
         file = tmp_path / "config.yaml"
         file.write_text(text_of(content, listen))
         process = await spawn("-c", str(file), cwd=tmp_path)
-        server = RelayProcess(f"https://{listen}", file, process)
+        server = await served(RelayProcess(f"https://{listen}", file, process))
         started.append(server)
-        await server.says("is ready")
         return server
 
     yield start

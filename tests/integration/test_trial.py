@@ -11,7 +11,7 @@ from talk import DIALECTS, JSON, UPSTREAM_KEY, one, provider
 
 async def check(home: Path, config: JSON, *more: str) -> Ran:
     (home / "config.yaml").write_text(text_of(config, "127.0.0.1:9"))
-    return await run("check", "--live", *more, "-c", "config.yaml", cwd=home, within=60)
+    return await run("check", "--live", *more, "-c", "config.yaml", cwd=home, within=110)
 
 
 def row(ran: Ran, dialect: str) -> list[str]:
