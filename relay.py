@@ -6790,6 +6790,11 @@ class Pipe(ABC):
         """A keep-alive in the client's words; it may stand between any two outputs of `feed`."""
         return b""
 
+    @property
+    def chosen(self) -> Pipe:
+        """Who goes on from here: itself, unless all it did was to find out who should."""
+        return self
+
     def _note(self, events: Iterable[Event]) -> None:
         for event in events:
             match event:
@@ -6812,6 +6817,7 @@ class Passthrough(Pipe):
         self.translated = False
         self._passage = passage
         self._dialect = passage.client
+        self._marks = passage.client.marks
         self._encoder = passage.client.encoder(passage.asked)
         self._probe = passage.client.decoder()
         self._held: list[bytes] = []  # an event of which only a part is here
@@ -6820,31 +6826,39 @@ class Passthrough(Pipe):
         self._started = False
 
     def feed(self, data: bytes) -> bytes:
-        if self._held:
-            self._held.append(data)
-            self._size += len(data)
-            if self._size > MOST_HELD:
-                self._held = []
-                self.failure = Failure("sent an event without an end", cause="transient")
-                return self._encoder.encode(told(self.failure, self._passage))
-            if b"\n" not in data and b"\r" not in data:
-                return b""
-            data = b"".join(self._held)
-        cut = len(data) if data.endswith(b"\n\n") else whole_events(data)
-        self._held, data = [data[cut:]] if cut < len(data) else [], data[:cut]
-        self._size = len(self._held[0]) if self._held else 0
+        if self._held or not data.endswith(b"\n\n"):
+            if self._size + len(data) > MOST_HELD:
+                return self._endless()
+            data = self._whole(data)
         if not self.begun and data:
-            self._look(self._probe.feed(data))
+            self._look(data)
         self._started |= bool(data)
-        return self._read(data)
+        return self._read(data) if holds_any(data, self._marks) else data
+
+    def _whole(self, data: bytes) -> bytes:
+        """The whole events in what was held and these bytes; the rest is held."""
+        self._held.append(data)
+        self._size += len(data)
+        if b"\n" not in data and b"\r" not in data:
+            return b""
+        data = b"".join(self._held)
+        cut = whole_events(data)
+        self._held = [data[cut:]] if cut < len(data) else []
+        self._size = len(data) - cut
+        return data[:cut]
+
+    def _endless(self) -> bytes:
+        self._held = []
+        self.failure = Failure("sent an event without an end", cause="transient")
+        return self._encoder.encode(told(self.failure, self._passage))
 
     def eof(self, reason: Failure = TRUNCATED) -> bytes:
         """A last event may lack its blank line; half of one is let go before the error."""
         held, self._held = b"".join(self._held), []
         if held and not self.begun:
-            self._look(self._probe.feed(held + b"\n\n"))
+            self._look(held + b"\n\n")
         if not self.begun:  # where the end of the bytes is all that says the answer is whole
-            self._look(e for e in self._probe.eof() if not isinstance(e, Failure))
+            self._note_first(e for e in self._probe.eof() if not isinstance(e, Failure))
         said = self._read(held + b"\n\n").removesuffix(b"\n\n") if held else b""
         if (self._ended and self.begun) or self.failure:
             return said if _is_whole(said) else b""
@@ -6859,8 +6873,14 @@ class Passthrough(Pipe):
             self._started = False
         return self._encoder.alive()
 
-    def _look(self, events: Iterable[Event]) -> None:
+    def _look(self, data: bytes) -> None:
         """Has it begun, or failed before it did?  What comes then is the meter's."""
+        for piece in _pieces(data):
+            self._note_first(self._probe.feed(piece))
+            if self.begun:
+                return
+
+    def _note_first(self, events: Iterable[Event]) -> None:
         for event in events:
             self._note([event])
             if self.begun:
@@ -6868,12 +6888,10 @@ class Passthrough(Pipe):
         self.begun |= self._probe.acted
 
     def _read(self, data: bytes) -> bytes:
-        """The meter: JSON is parsed only in blocks where one of the dialect's marks stands."""
-        if not holds_any(data, self._dialect.marks):
-            return data
+        """The meter: JSON is parsed only in events where one of the dialect's marks stands."""
         decoder = SSEDecoder()
-        for event in decoder.feed(data) + decoder.eof():
-            if not holds_any(event.data, self._dialect.marks):
+        for event in decoder.feed(self._marked(data)) + decoder.eof():
+            if not holds_any(event.data, self._marks):
                 continue  # of many in one block few have to be read
             if self._dialect.is_last(event.data):
                 self._ended, self.rest = True, _AFTER_END
@@ -6893,6 +6911,16 @@ class Passthrough(Pipe):
                     errors="surrogateescape"
                 )
         return data
+
+    def _marked(self, data: bytes) -> bytes:
+        """From the event on that holds the first mark: mostly a stream's last few."""
+        first = min((at for mark in self._marks if (at := data.find(mark)) >= 0), default=0)
+        return data[whole_events(data[:first]) :]
+
+
+def _pieces(data: bytes, size: int = 1024) -> Iterator[bytes]:
+    """A little at a time, where of all that came at once only the beginning may be wanted."""
+    return (data[at : at + size] for at in range(0, len(data), size))
 
 
 def _is_whole(event: bytes) -> bool:
@@ -7102,7 +7130,8 @@ def looks_like(data: bytes) -> Literal["json", "sse", "other", ""]:
 
 def first_dialect(data: bytes, expected: Dialect) -> Dialect | None:
     """The dialect of a stream by its first JSON event; None while there is none."""
-    for event in SSEDecoder().feed(data):
+    decoder = SSEDecoder()
+    for event in itertools.chain.from_iterable(map(decoder.feed, _pieces(data))):
         try:
             wire = loads(event.data)
         except ValueError:
@@ -7143,6 +7172,10 @@ class Streamed(Pipe):
 
     def alive(self) -> bytes:
         return self._way.alive() if self._way else b""
+
+    @property
+    def chosen(self) -> Pipe:
+        return self._way or self
 
     def _recognise(self) -> Pipe | None:
         if len(self._buffer) > _MOST_PREAMBLE:
@@ -7597,27 +7630,36 @@ class ReplyDecoder:
         if self._held:
             data = bytes(self._held) + data
             self._held.clear()
-        at, parts = 0, list[bytes]()
-        while at < len(data) and not (self.ended or self.fault):
-            if self._left > 2:  # of a chunk that began in earlier bytes
-                parts.append(data[at : at + self._left - 2])
-                at += len(parts[-1])
-                self._left -= len(parts[-1])
-            elif self._left:  # the line's end behind it
-                if data[at] != b"\r\n"[2 - self._left]:
-                    self._fail("sent a chunk that is longer than it said")
-                at, self._left = at + 1, self._left - 1
+        parts = list[bytes]()
+        at = self._of_chunk(data, 0, parts) if self._left else 0
+        while at < len(data):
+            line = _CHUNK_LINE.match(data, at)
+            start = line.end() if line else at
+            end = start + int(line[1], 16) if line else at
+            if end > start and data[end : end + 2] == b"\r\n" and start - at <= _MOST_CHUNK_LINE:
+                parts.append(data[start:end])  # all of it is here, as mostly
+                at = end + 2
+            elif self._chunk_line(data, at, line):
+                at = self._of_chunk(data, start, parts)
             else:
-                at = self._chunk_line(data, at)
-                end = at + self._left
-                if self._left and data[end - 2 : end] == b"\r\n":  # all of it is here, mostly
-                    parts.append(data[at : end - 2])
-                    at, self._left = end, 0
+                break
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    def _chunk_line(self, data: bytes, at: int) -> int:
-        """The size of the next chunk; the place behind that, or the end of the bytes."""
-        line = _CHUNK_LINE.match(data, at)
+    def _of_chunk(self, data: bytes, at: int, parts: list[bytes]) -> int:
+        """What of a chunk is here, and of the line's end behind it; the place behind that."""
+        body = data[at : at + max(0, self._left - 2)]
+        parts.append(body)
+        at, self._left = at + len(body), self._left - len(body)
+        if self._left <= 2:
+            ending = data[at : at + self._left]
+            if not b"\r\n"[-self._left :].startswith(ending):
+                self._fail("sent a chunk that is longer than it said")
+                return len(data)
+            at, self._left = at + len(ending), self._left - len(ending)
+        return at
+
+    def _chunk_line(self, data: bytes, at: int, line: re.Match[bytes] | None) -> bool:
+        """Does a chunk begin here?  Else what it is has been seen to, to the last byte."""
         if (line.end() if line else len(data)) - at > _MOST_CHUNK_LINE:
             # a line that is no chunk's, or would be a very long one
             self._fail("sent a broken chunk")
@@ -7627,12 +7669,12 @@ class ReplyDecoder:
             self._held += data[at:]
         elif size := int(line[1], 16):
             self._left = size + 2
-            return line.end()
+            return True
         else:
             self._read = self._in_trailers
             self._held += b"\n"  # so that a blank line ends them, also where there are none
             self._in_trailers(data[line.end() :])
-        return len(data)
+        return False
 
     def _in_trailers(self, data: bytes) -> bytes:
         """Nobody here reads them."""
@@ -14985,6 +15027,7 @@ class LinkReply:
         "_decoder",
         "_error",
         "_link",
+        "_taker",
         "_unread",
         "_waiter",
         "headers",
@@ -14996,10 +15039,11 @@ class LinkReply:
         self.headers: Mapping[str, str] = {}
         self._link: Link | None = link
         self._decoder = ReplyDecoder()
-        self._blocks: list[bytes] = []
+        self._blocks: list[bytes] = []  # came while nobody took them
         self._unread = 0
-        self._error: UpstreamError | None = None
-        self._waiter: asyncio.Future[None] | None = None
+        self._taker: Callable[[bytes], object] | None = None
+        self._error: BaseException | None = None
+        self._waiter: asyncio.Future[bool] | None = None
 
     @property
     def begun(self) -> bool:
@@ -15014,17 +15058,28 @@ class LinkReply:
             await self._more()
         self.status, self.headers = head.status, head.headers
 
-    async def read(self) -> bytes:
-        while not self._blocks:
-            if self._decoder.ended:
-                return b""
-            if self._error:
+    async def pour(self, take: Callable[[bytes], object]) -> bool:
+        while True:
+            if self._blocks:
+                if not take(self._kept()):
+                    return True
+            elif self._decoder.ended:
+                return False
+            elif self._error:
                 raise self._error
-            await self._more()
+            elif await self._more(take):
+                return True
+
+    async def read(self) -> bytes:
+        blocks = list[bytes]()
+        await self.pour(blocks.append)  # it gives None: one is enough
+        return b"".join(blocks)
+
+    def _kept(self) -> bytes:
         blocks, self._blocks, self._unread = self._blocks, [], 0
         if self._link:
             self._link.resume()
-        return blocks[0] if len(blocks) == 1 else b"".join(blocks)
+        return b"".join(blocks)
 
     def close(self) -> None:
         """Whatever is still to come is not wanted."""
@@ -15033,25 +15088,43 @@ class LinkReply:
         if link:
             link.close()
 
-    async def _more(self) -> None:
-        self._waiter = asyncio.get_running_loop().create_future()
+    async def _more(self, take: Callable[[bytes], object] | None = None) -> bool:
+        """Until there is news that `take` does not take; did it have enough?"""
+        self._taker, self._waiter = take, asyncio.get_running_loop().create_future()
         try:
-            await self._waiter
+            return await self._waiter
         finally:
-            self._waiter = None
+            self._taker = self._waiter = None
 
     # What the link tells
 
     def take(self, data: bytes) -> None:
         decoder = self._decoder
-        if block := decoder.feed(data):
-            self._blocks.append(block)
-            self._unread += len(block)
+        block = decoder.feed(data)
+        if self._taker is None:
+            self._keep(block)
+        elif block:
+            self._hand(block, self._taker)
         if decoder.ended or decoder.fault:
             self._over()
-        elif self._unread > _MOST_UNREAD and self._link:
+            self._wake(False)
+
+    def _hand(self, block: bytes, taker: Callable[[bytes], object]) -> None:
+        try:
+            more = taker(block)
+        except RelayError as error:  # a content coding that is broken, for one
+            self._error, more = error, None
+        if not more:
+            self._taker = None
+            self._wake(self._error is None)
+
+    def _keep(self, block: bytes) -> None:
+        if block:
+            self._blocks.append(block)
+            self._unread += len(block)
+        if self._unread > _MOST_UNREAD and self._link:
             self._link.pause()
-        self._wake()
+        self._wake(False)
 
     def lost(self, error: Exception | None) -> None:
         """The connection is gone: that may be the end, a break, or nothing new."""
@@ -15059,13 +15132,15 @@ class LinkReply:
             said = getattr(error, "strerror", None) or str(error or "")
             if error:
                 self._error = UpstreamError("transient", f"broke off its answer ({said})")
-            if not self._decoder.begun:
+            if error and not isinstance(error, OSError):
+                self._error = error  # a fault of ours, in what is called with the bytes
+            elif not self._decoder.begun:
                 message = "closed the connection without an answer"
                 self._error = UpstreamError("transient", message, scope="endpoint")
             if not error:
                 self._decoder.eof()
             self._over()
-        self._wake()
+        self._wake(False)
 
     def _over(self) -> None:
         """No byte more is taken; the link is free, if all is as it should be."""
@@ -15077,9 +15152,9 @@ class LinkReply:
         elif link:
             link.close()
 
-    def _wake(self) -> None:
+    def _wake(self, enough: bool) -> None:
         if self._waiter and not self._waiter.done():
-            self._waiter.set_result(None)
+            self._waiter.set_result(enough)
 
 
 class Link(asyncio.Protocol):
@@ -15306,7 +15381,7 @@ class Outgoing:
 
 
 class Reply(Protocol):
-    """A provider's answer whose head is here.  `read` gives b"" at the end and raises
+    """A provider's answer whose head is here.  `read` gives b"" at the end; it and `pour` raise
     UpstreamError when the connection breaks; `close` may be called at any time."""
 
     status: int
@@ -15314,10 +15389,28 @@ class Reply(Protocol):
 
     async def read(self) -> bytes: ...
 
+    async def pour(self, take: Callable[[bytes], object]) -> bool:
+        """Hand over block after block, where that can be done in the very callback of the socket
+        they come from: no task is woken for them.  False at the end; True once `take` has enough,
+        and says so by a result that is false.  It may raise RelayError, which comes out here."""
+
     def close(self) -> None: ...
 
 
-class HTTPReply:
+class Pulled(ABC):
+    """A reply that has to be asked for every block."""
+
+    @abstractmethod
+    async def read(self) -> bytes: ...
+
+    async def pour(self, take: Callable[[bytes], object]) -> bool:
+        while block := await self.read():
+            if not take(block):
+                return True
+        return False
+
+
+class HTTPReply(Pulled):
     def __init__(self, response: aiohttp.ClientResponse) -> None:
         self.status = response.status
         self.headers: Mapping[str, str] = response.headers
@@ -15516,15 +15609,16 @@ def system_words(error: BaseException) -> str:
 
 
 class Patience:
-    """A limit to a provider's silence, over many reads: one timer at a time, and not one each.
+    """A limit to a provider's silence, over many blocks: one timer at a time, and not one each.
 
-    `async with` it raises UpstreamError when a `read` has waited longer than that.
+    `async with` it raises UpstreamError when `pour` has gone longer than that without a `stir`,
+    which is for `take` to give.
     """
 
     def __init__(self, seconds: float, message: str) -> None:
         self.seconds = seconds
+        self.since: float | None = None  # when the silence that is waited through began
         self._message = message
-        self._since: float | None = None  # when the read under way began, in the loop's time
         self._timeout = asyncio.timeout(None)
         self._loop = asyncio.get_running_loop()
         self._timer = self._loop.call_later(seconds, self._look)
@@ -15542,13 +15636,13 @@ class Patience:
 
     def stir(self) -> None:
         """The silence begins now, or anew."""
-        self._since = self._loop.time()
+        self.since = time.monotonic()
 
-    async def read(self, reply: Readable) -> bytes:
+    async def pour(self, reply: Pourable, take: Callable[[bytes], object]) -> bool:
         self.stir()
-        data = await reply.read()
-        self._since = None
-        return data
+        more = await reply.pour(take)
+        self.since = None
+        return more
 
     def shorten(self, seconds: float) -> None:
         if seconds < self.seconds:
@@ -15561,27 +15655,31 @@ class Patience:
         return self._timeout.expired()
 
     def _look(self) -> None:
-        now = self._loop.time()
-        due = (now if self._since is None else self._since) + self.seconds
-        if due > now:
-            self._timer = self._loop.call_at(due, self._look)
+        silent = 0.0 if self.since is None else time.monotonic() - self.since
+        if silent < self.seconds:
+            self._timer = self._loop.call_later(self.seconds - silent, self._look)
         else:
-            self._timeout.reschedule(now)
+            self._timeout.reschedule(self._loop.time())
 
 
-class Readable(Protocol):
-    async def read(self) -> bytes: ...
+class Pourable(Protocol):
+    def pour(self, take: Callable[[bytes], object]) -> Awaitable[bool]: ...
 
 
-async def read_all(reply: Reply, idle: float, most: int = MOST_HELD) -> bytes:
+async def read_all(reply: Pourable, idle: float, most: int = MOST_HELD) -> bytes:
     """A whole answer; UpstreamError if it stops, or is longer than any answer should be."""
-    blocks, size = list[bytes](), 0
-    async with Patience(idle, "went silent in the middle of its answer") as patience:
-        while block := await patience.read(reply):
-            blocks.append(block)
-            if (size := size + len(block)) > most:
-                raise UpstreamError("transient", f"sent more than {most >> 20} MB")
-    return b"".join(blocks)
+    patience = Patience(idle, "went silent in the middle of its answer")
+    body = bytearray()
+
+    def take(block: bytes) -> bool:
+        patience.stir()
+        body.extend(block)
+        return len(body) <= most
+
+    async with patience:
+        if await patience.pour(reply, take):
+            raise UpstreamError("transient", f"sent more than {most >> 20} MB")
+    return bytes(body)
 
 
 class Inflater:
@@ -16007,6 +16105,13 @@ class TapedReply:
             self._tape.data(self._leg, data)
         return data
 
+    async def pour(self, take: Callable[[bytes], object]) -> bool:
+        def taped(data: bytes) -> object:
+            self._tape.data(self._leg, data)
+            return take(data)
+
+        return await self._reply.pour(taped)
+
     def close(self) -> None:
         self._reply.close()
 
@@ -16069,7 +16174,7 @@ def _example(schema: JSON) -> Any:
     return simple.get(kind, "relay") if isinstance(kind, str) else "relay"
 
 
-class DemoReply:
+class DemoReply(Pulled):
     """The demo provider's answer, streamed at a pace that can be watched."""
 
     status = 200
@@ -16228,10 +16333,41 @@ async def read_body(request: web.BaseRequest, limits: ServerConfig) -> bytes:
     return b"".join(blocks)
 
 
+_MOST_UNSENT: Final = 1 << 16  # bytes; asyncio's own limit, from which `drain` waits
+
+
 class ClientResponse(web.StreamResponse):
     """An answer that can be ended without an end."""
 
     aborted = False
+    _out: AbstractStreamWriter | None = None
+    _wire: asyncio.Transport | None = None  # once the head is out
+    _framed = False  # in chunks, as toward anybody who knows more than HTTP/1.0
+
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
+        self._out = await super().prepare(request)
+        self._wire = request.transport
+        self._framed = "Transfer-Encoding" in self.headers
+        return self._out
+
+    def send(self, data: bytes) -> bool:
+        """Bytes of a stream, now; False: the client is slow or gone, see `room`.
+
+        What `write` does, without a step of a task.  A stream has neither length nor coding, and
+        nobody asks for its head alone.
+        """
+        wire = self._wire
+        if wire is None or wire.is_closing():
+            return False
+        wire.write(b"%x\r\n%b\r\n" % (len(data), data) if self._framed else data)
+        return wire.get_write_buffer_size() <= _MOST_UNSENT
+
+    async def room(self) -> None:
+        """Until the client has taken most of what was sent; ConnectionError if it is gone."""
+        if self._wire is None or self._wire.is_closing():
+            raise ConnectionResetError("the client is gone")
+        if self._out:
+            await self._out.drain()
 
     async def write_eof(self, data: bytes = b"") -> None:
         if self.aborted:  # aiohttp then closes the connection, without the final chunk
@@ -16257,6 +16393,10 @@ class TapedResponse(ClientResponse):
     async def write(self, data: bytes | bytearray | memoryview) -> None:
         await super().write(data)
         self._tape.data(RESPONSE, bytes(data))
+
+    def send(self, data: bytes) -> bool:
+        self._tape.data(RESPONSE, data)
+        return super().send(data)
 
 
 def client_response(tape: Tape | None, status: int, headers: Mapping[str, str]) -> ClientResponse:
@@ -16304,11 +16444,19 @@ class Downstream:
                 self._timer = loop.call_later(self._interval, self._begin_beating)
         return self.response
 
-    async def write(self, data: bytes) -> None:
+    def send(self, data: bytes) -> bool:
+        """Whole events, now; False: no more of them before there is `room`."""
         self.last = time.monotonic()
         self.sent += len(data)
-        if data and self.response:
-            await self.response.write(data)
+        return self.response is not None and self.response.send(data)
+
+    async def room(self) -> None:
+        if self.response:
+            await self.response.room()
+
+    async def write(self, data: bytes) -> None:
+        if data and not self.send(data):
+            await self.room()
 
     async def end(self, broken: bool) -> None:
         self.stop()
@@ -16957,12 +17105,30 @@ class Answer:
         """About how many tokens came so far: an event each, four bytes of a whole answer."""
         return len(self.raw) // 4 or self.head.count(b"data:")
 
-    async def read(self) -> bytes:
-        """The next bytes, readable; b"" at the end."""
-        while data := await self.reply.read():
-            if plain := self.inflater.feed(data):
-                return plain
-        return b""
+    def pour(self, take: Callable[[bytes], object]) -> Awaitable[bool]:
+        """What the reply pours, readable."""
+        if not self.inflater.active:
+            return self.reply.pour(take)
+
+        def inflated(data: bytes) -> object:
+            plain = self.inflater.feed(data)
+            return take(plain) if plain else True
+
+        return self.reply.pour(inflated)
+
+    async def begin(self) -> None:
+        """Up to the first thing of a stream that cannot be taken back, a failure, or the end."""
+        pipe = self.pipe
+
+        def take(data: bytes) -> bool:
+            self.head += pipe.feed(data)
+            if len(self.head) > MOST_HELD:
+                pipe.failure = Failure("says nothing, at length", cause="transient")
+            return not (pipe.begun or pipe.failure)
+
+        if not await self.pour(take):
+            self.head += pipe.eof()
+        self.pipe = pipe.chosen
 
     def close(self) -> None:
         self.reply.close()
@@ -17489,13 +17655,7 @@ class Relay:
             pipe.feed(inflater.whole(answer.raw))
             answer.head = pipe.eof()
         else:
-            while not (pipe.begun or pipe.failure):
-                data = await answer.read()
-                answer.head += pipe.feed(data) if data else pipe.eof()
-                if len(answer.head) > MOST_HELD:
-                    pipe.failure = Failure("says nothing, at length", cause="transient")
-                if not data:
-                    break
+            await answer.begin()
         if pipe.failure and not (pipe.begun and exchange.peek.stream):
             raise self._classified(exchange, lane, pipe.failure, reply)
         if not pipe.begun:
@@ -17575,15 +17735,22 @@ class Relay:
         pipe, provider = answer.pipe, answer.lane.target.provider
         idle = provider.timeouts.idle
         patience = Patience(min(idle, pipe.rest), f"went silent for {idle:g} s")
+
+        def take(data: bytes) -> bool:
+            """Is all as before, so that more may come?"""
+            patience.stir()
+            exchange.heard += data.count(b"data:")
+            out = pipe.feed(data)
+            room = downstream.send(out) if out else True
+            return room and pipe.rest == math.inf and not pipe.failure
+
         try:
             async with asyncio.timeout_at(answer.deadline), patience:
-                while not pipe.failure and (data := await patience.read(answer)):
-                    exchange.heard += data.count(b"data:")
-                    if out := pipe.feed(data):
-                        await downstream.write(out)
+                while not pipe.failure and await patience.pour(answer, take):
                     if pipe.rest < math.inf:
                         patience.shorten(pipe.rest)
                         downstream.stop()  # no keep-alive has a place behind the end
+                    await downstream.room()
             return "OK", TRUNCATED
         except TimeoutError:
             if asyncio.get_running_loop().time() >= exchange.deadline:

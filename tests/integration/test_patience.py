@@ -8,7 +8,7 @@ from relay_process import SOON
 import relay
 
 
-class Scripted:
+class Scripted(relay.Pulled):
     """Says something after each of these pauses, then never again."""
 
     def __init__(self, *pauses: float) -> None:
@@ -19,11 +19,17 @@ class Scripted:
         return b"x"
 
 
+async def one_from(reply: relay.Pulled, patience: relay.Patience) -> list[bytes]:
+    taken = list[bytes]()
+    await patience.pour(reply, taken.append)
+    return taken
+
+
 async def test_silence_ends_it() -> None:
     patience = relay.Patience(0.05, "went silent")
     with pytest.raises(relay.UpstreamError, match="went silent") as caught:
         async with asyncio.timeout(SOON), patience:
-            await patience.read(Scripted())
+            await one_from(Scripted(), patience)
     assert caught.value.failure.name == "timeout"
     assert patience.spent
 
@@ -32,16 +38,31 @@ async def test_many_short_pauses_are_no_silence() -> None:
     reply = Scripted(*[0.5] * 5)  # together longer than the limit, each far below it
     async with asyncio.timeout(SOON), relay.Patience(2, "went silent") as patience:
         for _ in range(5):
-            assert await patience.read(reply) == b"x"
+            assert await one_from(reply, patience) == [b"x"]
     assert not patience.spent
+
+
+async def test_many_short_pauses_of_one_flow_are_no_silence() -> None:
+    reply, taken = Scripted(*[0.5] * 5), list[bytes]()
+    patience = relay.Patience(2, "went silent")
+
+    def take(block: bytes) -> bool:
+        patience.stir()
+        taken.append(block)
+        return True
+
+    with pytest.raises(relay.UpstreamError, match="went silent"):
+        async with asyncio.timeout(SOON), patience:
+            await patience.pour(reply, take)
+    assert taken == [b"x"] * 5
 
 
 async def test_only_reading_counts() -> None:
     reply = Scripted(0, 0)
     async with asyncio.timeout(SOON), relay.Patience(1, "went silent") as patience:
-        await patience.read(reply)
+        await one_from(reply, patience)
         await asyncio.sleep(1.5)  # a client that is slow to take what it was given
-        await patience.read(reply)
+        await one_from(reply, patience)
 
 
 async def test_a_shorter_limit_holds_at_once() -> None:
@@ -52,16 +73,16 @@ async def test_a_shorter_limit_holds_at_once() -> None:
 
 async def shortened(patience: relay.Patience) -> None:
     async with asyncio.timeout(SOON), patience:
-        await patience.read(Scripted(0))
+        await one_from(Scripted(0), patience)
         patience.shorten(0.05)
-        await patience.read(Scripted())
+        await one_from(Scripted(), patience)
 
 
 async def test_another_timeout_stays_another() -> None:
     patience = relay.Patience(60, "went silent")
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.05), patience:
-            await patience.read(Scripted())
+            await one_from(Scripted(), patience)
     assert not patience.spent
 
 
@@ -78,7 +99,7 @@ async def test_one_timer_serves_many_reads(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(reply, "read", _at_once)
     async with relay.Patience(60, "went silent") as patience:
         for _ in range(1000):
-            await patience.read(reply)
+            await one_from(reply, patience)
     assert len(timers) == 1
 
 
