@@ -173,6 +173,22 @@ from multidict import CIMultiDict, CIMultiDictProxy
 
 __version__ = "0.1.0"
 
+T = TypeVar("T")
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(field,))
+def frozen(cls: type[T] | None = None, /, *, kw_only: bool = False) -> Any:
+    """A frozen dataclass to the type checker, which sees every line that would change one.
+
+    A class that also refuses changes at run time sets its fields by way of object.__setattr__: a
+    value takes three times as long to make, and the class, at the start, half as long again.
+    """
+    if cls is None:
+        return functools.partial(frozen, kw_only=kw_only)
+    cls.__doc__ = cls.__doc__ or cls.__name__  # else Python works out a signature to say here
+    return dataclass(slots=True, unsafe_hash=True, kw_only=kw_only)(cls)
+
+
 ################################################################################
 #                                    VALUES                                    #
 #            pure: no await, no clock, no randomness, no file, no socket       #
@@ -306,7 +322,7 @@ MARKED_SCOPES: Final = ("credential", "credential+model", "provider+model", "end
 SCOPES: Final = (*MARKED_SCOPES, "request")  # what a request has done wrong marks nothing
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class FailureClass:
     name: str
     scope: str  # one of SCOPES
@@ -408,23 +424,12 @@ class UpstreamError(RelayError):
 # wire format and these types, never another dialect.  Values only; the one idea is in `fold`
 # and `unfold`: a whole response and its stream are two spellings of one thing.
 
-T = TypeVar("T")
 JSON: TypeAlias = dict[str, Any]  # one wire object, as orjson.loads returns it
 
 FinishReason = Literal[
     "stop", "length", "tool_calls", "content_filter", "stop_sequence", "context_length", "pause"
 ]
 Role = Literal["system", "user", "assistant"]
-
-
-@dataclass_transform(frozen_default=True, field_specifiers=(field,))
-def frozen(cls: type[T]) -> type[T]:
-    """A frozen dataclass to the type checker, which sees every line that would change one.
-
-    For what a request or a stream has by the thousand: a class that also refuses changes at run
-    time sets its fields by way of object.__setattr__, and takes three times as long to make.
-    """
-    return dataclass(slots=True, unsafe_hash=True)(cls)
 
 
 @frozen
@@ -499,13 +504,13 @@ class Tool:
     form: str = ""  # the client's dialect's own word for a kind that is no plain function
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ToolChoice:
     mode: Literal["auto", "none", "required", "named"]
     names: tuple[str, ...] = ()  # the one for "named"; else the allowed subset, () for all
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Thinking:
     """How much to reason: off, an effort word, a token budget, or on and up to the model."""
 
@@ -535,7 +540,7 @@ class Thinking:
         return self.budget or budgets.get(self.effort, 31999 if self.effort == "max" else 8192)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Format:
     """What an answer must look like: any JSON object, or one that fits a schema."""
 
@@ -544,7 +549,7 @@ class Format:
     strict: bool | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Sampling:
     temperature: float | None = None
     top_p: float | None = None
@@ -554,7 +559,7 @@ class Sampling:
     presence_penalty: float | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Request:
     model: str
     messages: tuple[Message, ...]
@@ -584,7 +589,7 @@ class Usage:
     reasoning: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Response:
     id: str
     model: str
@@ -1334,7 +1339,7 @@ def data_url(media: Media) -> str:
 # order, one call after the other, streams without any waiting.
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Quirks:
     """What one platform wants differently, in any dialect; each dialect adds words of its own.
 
@@ -1787,7 +1792,7 @@ class Dialect(ABC):
         return cast(JSON, self.render_models([model])["data"][0])
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Listed:
     """A line of the model list: a name clients can use."""
 
@@ -1983,7 +1988,7 @@ _ANTHROPIC_TYPED: Final[dict[str, JSON]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Claude:
     """What a generation of models accepts; asking for more is a 400."""
 
@@ -2002,7 +2007,7 @@ _CLAUDES: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class AnthropicQuirks(Quirks):
     signed: bool = False  # checks the signatures of thinking blocks
     unsigned: bool = False  # wants earlier thinking back, also without a signature
@@ -3014,7 +3019,7 @@ _CHAT_MESSAGE: Final = frozenset(
 SAMPLING: Final = ("temperature", "top_p", "seed", "frequency_penalty", "presence_penalty")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class ChatQuirks(Quirks):
     # How a body says how much to think: a key of REASONING_STYLES
     reasoning: str = "effort"
@@ -4066,7 +4071,7 @@ _FREEFORM: Final[JSON] = {
 _STRINGS: Final[JSON] = {"type": "array", "items": {"type": "string"}}
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Kind:
     """A kind of tool: the items of its calls, and for tools without a name what they take."""
 
@@ -4148,7 +4153,7 @@ _HANDOVER: Final = (
 _HANDED_OVER: Final = "[The conversation up to here was compacted. What is known of it:]\n\n"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class ResponsesQuirks(Quirks):
     tool_choice: tuple[str, ...] = ("auto", "none", "required", "named")  # else auto
     sampling: tuple[str, ...] = ("temperature", "top_p")  # there are no more
@@ -5466,7 +5471,7 @@ _GEMINI_OPAQUE: Final = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Gemini:
     """What a generation of models accepts; asking for more is a 400."""
 
@@ -5495,7 +5500,7 @@ _GEMINIS: Final = (
 _GEMINI_NEXT: Final = replace(_GEMINI_3, levels=_GEMINI_LEVELS, penalties=True)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class GeminiQuirks(Quirks):
     tool_name: str = r"[a-zA-Z_][a-zA-Z0-9_.:-]{0,63}"
     media_alone: bool = True  # takes a turn of media without a text beside it
@@ -6747,7 +6752,7 @@ DIALECTS: Final[dict[str, Dialect]] = {d.name: d for d in (ANTHROPIC, CHAT, RESP
 BodyNote = Literal["verbatim", "edited", "translated"]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Passage:
     """From whom to whom an answer goes, and what has to be put back on the way."""
 
@@ -7463,7 +7468,7 @@ _BOUNDARY: Final = re.compile(r'boundary=(?:"([^"]+)"|([^;\s]+))', re.IGNORECASE
 _MOST_PART_HEADER: Final = 4096  # bytes of a delimiter and the headers behind it
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Edits:
     """What a provider's quirks, or a user's override, change in a body; in this order."""
 
@@ -7764,7 +7769,7 @@ _TARGET: Final = re.compile(r"/[!-~]*")
 #                                       says, and `Health` guesses
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ErrorRule:
     """One row: what a failure looks like, and its class.  Every condition given must hold."""
 
@@ -7815,7 +7820,7 @@ def said_in(body: bytes, status: int = 0) -> Failure:
 _MOST_SAID: Final = 1000  # characters of a provider's words; FastAPI quotes the whole prompt
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Verdict:
     """A failure, classified: `until` is seconds from now, None when nobody says."""
 
@@ -7945,7 +7950,7 @@ def _calendar(reset: str, now: float) -> float | None:
 # about where a version stands.
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Preset:
     key: str = ""  # the environment variable of its credential
     plans: Mapping[str, Mapping[str, str]]  # plan -> dialect -> base URL, the best dialect first
@@ -8697,7 +8702,7 @@ def _constructed(node: yaml.Node) -> object:
         raise _Wrong(f"expected {{kind}}, got {node.value!r:.40}") from error
 
 
-@dataclass(frozen=True)
+@frozen
 class Kind:
     """A kind of value: its name in the reference, how it is read, its JSON Schema."""
 
@@ -8927,7 +8932,7 @@ def meant(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {by_lower[near[0]]!r}?" if near else ""
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class ServerConfig:
     max_body: int = option(SIZE, "The largest request taken; a larger one is a 413.", 64 << 20)
     max_header: int = option(SIZE, "The longest header taken; a longer one is a 431.", 64 << 10)
@@ -8938,13 +8943,13 @@ class ServerConfig:
     )
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class TLSConfig:
     certificate: str = option(TEXT, "The PEM file, intermediates included.", "", required=True)
     key: str = option(TEXT, "The PEM file of its key, without a passphrase.", "", required=True)
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class TimeoutConfig:
     connect: float = option(SECONDS, "To open a connection to a provider.", 10.0)
     first_event: float = option(
@@ -8967,7 +8972,7 @@ class TimeoutConfig:
         return self.first_event + self.idle
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class AttemptTimeouts:
     connect: float | None = option(SECONDS, "As in `timeouts`, for this provider.")
     first_event: float | None = option(SECONDS, "As in `timeouts`, for this provider.")
@@ -8975,7 +8980,7 @@ class AttemptTimeouts:
     total: float | None = option(SECONDS, "One attempt at this provider.")
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class LogConfig:
     format: str | None = option(
         word("text", "json"), "How to write; text on a terminal and json otherwise by default."
@@ -8983,13 +8988,13 @@ class LogConfig:
     level: str = option(word("debug", "info", "warning", "error"), "What to write.", "info")
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class RecordConfig:
     directory: str = option(TEXT, "Where; a relative one stands beside it.", "", required=True)
     keep: int = option(SIZE, "How much of it: beyond that the oldest go.", 200 << 20)
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class LimitConfig:
     rpm: int | None = option(COUNT, "Requests in any minute.")
     tpm: int | None = option(COUNT, "Tokens in any minute, in and out, cached ones too.")
@@ -9000,7 +9005,7 @@ class LimitConfig:
     cost_per_month: float | None = option(WEIGHT, "What a calendar month may cost.")
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class KeyConfig:
     key: str = option(SECRET, "The secret, or `sha256:` and its hash.", "", required=True)
     models: tuple[str, ...] | None = option(
@@ -9012,21 +9017,21 @@ class KeyConfig:
     raw: bool = option(FLAG, "May ask providers anything, under `/p/PROVIDER/`.", False)
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class ModelConfig:
     name: str | None = option(TEXT, "What the provider calls it; the same by default.")
     context: int | None = option(COUNT, "Tokens it can read.")
     output: int | None = option(COUNT, "Tokens it can write.")
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class OverrideConfig:
     set: dict[str, Any] = option(mapping(ANYTHING), "Fields that get this value.", {})
     default: dict[str, Any] = option(mapping(ANYTHING), "Fields that get it when absent.", {})
     drop: tuple[str, ...] = option(many(TEXT), "Fields that are taken out.", ())
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class PriceConfig:
     input: float = option(WEIGHT, "A million tokens that are read.", 0.0)
     output: float = option(WEIGHT, "A million tokens that are written.", 0.0)
@@ -9043,7 +9048,7 @@ def _pattern(site: Site) -> str:
     return text
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class ErrorConfig:
     status: tuple[int, ...] = option(many(COUNT), "HTTP statuses; any by default.", ())
     code: tuple[str, ...] = option(many(TEXT), "The error's code; `x*` is a prefix.", ())
@@ -9121,7 +9126,7 @@ MODELS: Final = Kind(
 )
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class ProviderConfig:
     preset: str | None = option(TEXT, "A known provider; `api_key` is then all it needs.")
     api_format: tuple[str, ...] = option(
@@ -9182,7 +9187,7 @@ def _provider(site: Site) -> ProviderConfig:
     return config
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class WhenConfig:
     """All that are said must hold."""
 
@@ -9201,7 +9206,7 @@ class WhenConfig:
 BALANCES: Final = ("order", "round_robin", "weighted", "least_busy", "least_latency")
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class RuleConfig:
     to: tuple[str, ...] = option(many(TEXT), "Targets in order.", (), required=True)
     balance: str = option(word(*BALANCES), "Who of them goes first.", "order")
@@ -9248,7 +9253,7 @@ RULE: Final = Kind(
 )
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class Config:
     listen: tuple[str, ...] = option(
         many(TEXT), "host:port or unix:PATH to listen on.", ("127.0.0.1:8484",)
@@ -9500,7 +9505,7 @@ _SUBAGENT_HEADERS: Final = ("x-claude-code-agent-id", "x-claude-code-parent-agen
 _SUBAGENT_LINE: Final = "cc_is_subagent=true"  # in Claude Code's billing line
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Facts:
     """A request as far as a rule may look; what costs something is found out when asked."""
 
@@ -9512,7 +9517,7 @@ class Facts:
     count: Callable[[], int] = lambda: 0  # its tokens, about
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Condition:
     """A word of `when`."""
 
@@ -9695,7 +9700,7 @@ class Endpoint:
         return origin + path
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Credential:
     """A key at a provider.  The name is stable, says nothing, and changes with the key."""
 
@@ -9704,7 +9709,7 @@ class Credential:
     account: str  # eight hex digits, for seals
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class BillingPlan:
     name: str
     credentials: tuple[Credential, ...]
@@ -9716,7 +9721,7 @@ class BillingPlan:
         return self.endpoints.get(dialect) or next(iter(self.endpoints.values()))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Provider:
     name: str
     config: ProviderConfig
@@ -9915,7 +9920,7 @@ def ranked(
     return sorted(items, key=score)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Caller:
     """Who asks: a key of the configuration, or a loopback caller without one."""
 
@@ -9934,7 +9939,7 @@ class Caller:
         return self.models is None or any(glob_matches(glob, name) for glob in self.models)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Key:
     """A key as it is looked up: by its hash.  Nobody can steer that, so the time that it takes
     says nothing of the keys there are, and is the same for one and for hundreds."""
@@ -10346,7 +10351,7 @@ class _Compiler:
             return None
         plans = [self._plan(name, urls) for name, urls in self._plans().items()]
         self._check_names()
-        limits = {k: v for k, v in vars(entry.timeouts).items() if v is not None}
+        limits = {k: v for k, v in dataclasses.asdict(entry.timeouts).items() if v is not None}
         total = limits.pop("total", self.config.timeouts.total)
         return Provider(
             name=self.name,
@@ -10636,7 +10641,7 @@ def _fields(old: Any, new: Any) -> str:
 # What a shell may have inherited and would lead the tool elsewhere is named, to be taken away.
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Offer:
     """What a tool can be told of this relay."""
 
@@ -10660,7 +10665,7 @@ class Settings(NamedTuple):
     content: JSON
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Setup:
     """What a tool gets."""
 
@@ -10669,7 +10674,7 @@ class Setup:
     file: Settings | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Recipe:
     """One tool: how it is set up, and which variables would lead it elsewhere if they stayed."""
 
@@ -12439,7 +12444,7 @@ class Flight:
             del self._busy[name]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Equal:
     """One of several of the same rank: a target, or one credential's lane at it."""
 
@@ -15366,7 +15371,7 @@ class _Stale(Exception):
 # blocks they come in and in the coding they have; whoever must understand them inflates them.
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Outgoing:
     """A request as it goes out on one lane."""
 
@@ -16693,7 +16698,7 @@ _NOT_FORWARDED: Final = frozenset(
 _READABLE: Final = ("gzip", "deflate", "identity")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Tried:
     """One attempt, for the log and for what the client is told."""
 
@@ -21730,7 +21735,7 @@ def _mark_text(mark: JSON, now: int) -> str:
     return f"{head}{more}\n    {mark['said']}".rstrip()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Command:
     run: Callable[[argparse.Namespace], int]
     doc: str
