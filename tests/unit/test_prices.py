@@ -122,7 +122,7 @@ ROOMS = {
 
 @pytest.mark.parametrize(("said", "room"), ROOMS.items())
 def test_how_long_an_answer_may_be(said: str, room: int) -> None:
-    assert relay.likely_output(json.loads(said)) == room
+    assert relay.likely_output(relay.Body(said.encode())) == room
 
 
 UNPRICED = """
