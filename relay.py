@@ -558,6 +558,11 @@ class Sampling:
     frequency_penalty: float | None = None
     presence_penalty: float | None = None
 
+    def given(self) -> dict[str, float]:
+        """What of it was said."""
+        said = ((name, getattr(self, name)) for name in self.__slots__)
+        return {name: value for name, value in said if value is not None}
+
 
 @frozen(kw_only=True)
 class Request:
@@ -786,6 +791,8 @@ _DIGITS_ONLY: Final = bytes(ord("0") if chr(code).isdigit() else 32 for code in 
 
 def parse_object(text: str) -> JSON | None:
     """A JSON object in a string, such as a tool call's arguments; None if it is not one."""
+    if not text.lstrip().startswith("{"):
+        return None
     try:
         value = loads_exactly(text.encode(errors="surrogatepass"))
     except ValueError:
@@ -922,7 +929,8 @@ def without(body: JSON, path: Sequence[str]) -> JSON:
 MOST_HELD: Final = 64 << 20
 
 
-class ServerSentEvent(NamedTuple):
+@frozen
+class ServerSentEvent:
     event: str
     data: bytes
 
@@ -944,28 +952,27 @@ class SSEDecoder:
         self._size += len(data)
         if self._size > MOST_HELD:
             raise ValueError(f"an event of more than {MOST_HELD >> 20} MB")
-        if self._buffer and b"\n" not in data and b"\r" not in data:
-            self._more.append(data)
-            return []
-        if self._more:
-            data, self._more = b"".join((*self._more, data)), []
-        buffer = self._buffer + data if self._buffer else data
-        if self._first and buffer:
-            if len(buffer) < 3 and b"\xef\xbb\xbf".startswith(buffer):
-                self._buffer = buffer
+        if self._buffer:
+            if b"\n" not in data and b"\r" not in data:
+                self._more.append(data)
                 return []
-            buffer, self._first = buffer.removeprefix(b"\xef\xbb\xbf"), False
+            data, self._more = b"".join((self._buffer, *self._more, data)), []
+        if self._first and data:
+            if len(data) < 3 and b"\xef\xbb\xbf".startswith(data):
+                self._buffer = data
+                return []
+            data, self._first = data.removeprefix(b"\xef\xbb\xbf"), False
         held = b""
-        if b"\r" in buffer:
+        if b"\r" in data:
             # a last CR may be half a CRLF, but behind a line's end it is a blank line either way
-            blank = buffer.endswith((b"\r\r", b"\n\r"))
-            held = b"\r" if buffer.endswith(b"\r") and not blank else b""
+            blank = data.endswith((b"\r\r", b"\n\r"))
+            held = b"\r" if data.endswith(b"\r") and not blank else b""
             self._halved = blank
-            buffer = buffer.removesuffix(held).replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-        *blocks, rest = buffer.split(b"\n\n")
+            data = data.removesuffix(held).replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        *blocks, rest = data.split(b"\n\n")
         self._buffer = rest + held
         self._size = len(self._buffer)
-        return [event for event in map(_sse_event, blocks) if event]
+        return [event for block in blocks if (event := _sse_event(block))]
 
     def eof(self) -> list[ServerSentEvent]:
         """An event that lacks only its blank line at the end of the stream counts as whole."""
@@ -976,8 +983,12 @@ class SSEDecoder:
 
 
 def _sse_event(block: bytes) -> ServerSentEvent | None:
-    if block.startswith(b"data:") and b"\n" not in block:  # the usual event, in one step
-        return ServerSentEvent("", block[5:].removeprefix(b" "))
+    first, _, last = block.partition(b"\n")
+    if not last and first.startswith(b"data:"):  # the usual events in one step each
+        return ServerSentEvent("", first[5:].removeprefix(b" "))
+    if first.startswith(b"event:") and last.startswith(b"data:") and b"\n" not in last:
+        name = first[6:].removeprefix(b" ").decode(errors="replace")
+        return ServerSentEvent(name, last[5:].removeprefix(b" "))
     name, lines = "", list[bytes]()
     for line in block.split(b"\n"):
         key, _, value = line.partition(b":")
@@ -2434,10 +2445,12 @@ class _AnthropicWriter:
 
     def _messages(self, messages: Sequence[Message]) -> list[JSON]:
         said: list[JSON] = []
+        off = self.request.thinking == Thinking(False)
+        placeholder = "" if off else self.quirks.placeholder
         for index, message in enumerate(messages):
             role, content = message.role, self._blocks(message.parts)
-            if role == "assistant" and self.request.thinking != Thinking(False):
-                content = _with_placeholder(content, self.quirks.placeholder)
+            if role == "assistant" and placeholder:
+                content = _with_placeholder(content, placeholder)
             if role == "system" and not self._may_stand(messages, index):
                 role, content = "user", _reminder(content)
             if not content:
@@ -2514,11 +2527,10 @@ class _AnthropicWriter:
             body |= _anthropic_tool_choice(choice, request.parallel_tools, forced=not on)
             if on and choice and choice.mode in ("required", "named"):
                 self.dropped.append("tool_choice")
-        sampling = request.sampling
         lost = ["seed", "frequency_penalty", "presence_penalty"]
         if not self.claude.sampling or on:
             lost += ["temperature", "top_p", "top_k"]
-        said = {n: v for n, v in dataclasses.asdict(sampling).items() if v is not None}
+        said = request.sampling.given()
         self.dropped += [name for name in said if name in lost]
         kept = {name: value for name, value in said.items() if name not in lost}
         if "temperature" in kept:
@@ -2573,7 +2585,9 @@ def _anthropic_definition(tool: Tool) -> JSON:
 
 def _flat(schema: JSON) -> JSON:
     """A root without oneOf, anyOf and allOf, which Anthropic refuses: their properties, merged."""
-    ways = [way for way in ("oneOf", "anyOf", "allOf") if isinstance(schema.get(way), list)]
+    ways = [way for way in _SCHEMA_WAYS if isinstance(schema.get(way), list)]
+    if not ways:
+        return schema
     flat = {name: value for name, value in schema.items() if name not in ways}
     required = set(_names(schema))
     for way in ways:
@@ -2583,7 +2597,10 @@ def _flat(schema: JSON) -> JSON:
             flat["properties"] = (more if isinstance(more, dict) else {}) | flat["properties"]
         needs = [set(_names(option)) for option in options] or [set()]
         required |= set.union(*needs) if way == "allOf" else set.intersection(*needs)
-    return flat | ({"required": sorted(required)} if ways and required else {})
+    return flat | ({"required": sorted(required)} if required else {})
+
+
+_SCHEMA_WAYS: Final = ("oneOf", "anyOf", "allOf")
 
 
 def _names(schema: JSON) -> Iterator[str]:
@@ -3216,15 +3233,17 @@ def _chat_assistant(wire: Wire) -> Message:
 def _chat_split(id: str, text: str) -> Iterator[tuple[str, str]]:
     """Arguments that are several objects in a row are as many calls, each with an id."""
     try:
-        values = json_values(text.encode(errors="surrogatepass"))
+        values = json_values(text.encode(errors="surrogatepass")) if _IN_A_ROW.search(text) else ()
     except ValueError:
-        values = []
+        values = ()
     if len(values) < 2:
         yield id, text
         return
     for number, value in enumerate(values):
         yield f"{id}_{number + 1}" if number else id, dumps(value).decode()
 
+
+_IN_A_ROW: Final = re.compile(r"\}\s*\{")
 
 _CHAT_ROLES: Final[dict[str, Callable[[Wire], Message]]] = {
     "system": _chat_system,
@@ -3429,16 +3448,14 @@ class _ChatWriter:
 
     def _user(self, message: Message) -> list[JSON]:
         """Tool messages first, then what else was said and what a tool message cannot hold."""
-        results = [p for p in message.parts if isinstance(p, ToolResult)]
-        rest: list[Part] = []
-        for result in results:
-            media = [p for p in result.parts if isinstance(p, Media) and p.kind != "text"]
-            if media:
-                rest.append(Text(f"[{media[0].kind} output of tool call {result.call_id}]"))
-                rest += media
-        rest += [p for p in message.parts if not isinstance(p, ToolResult)]
-        said = [_chat_tool_result(result) for result in results]
-        if content := self._content(rest):
+        said, rest = list[JSON](), list[Part]()
+        for part in message.parts:
+            if isinstance(part, ToolResult):
+                said.append(_chat_tool_result(part))
+                rest += _chat_shown(part)
+            else:
+                rest.append(part)
+        if rest and (content := self._content(rest)):
             said.append({"role": "user", "content": content})
         return said
 
@@ -3468,7 +3485,7 @@ class _ChatWriter:
         if quirks.replay == "never" or (quirks.replay == "tool_turns" and not calls):
             return {}
         thoughts = [part for part in message.parts if isinstance(part, Reasoning)]
-        text = "\n\n".join(part.text for part in thoughts if part.text)
+        text = "\n\n".join([part.text for part in thoughts if part.text])
         text = text or (quirks.placeholder if calls else "")
         if quirks.replay_field != "reasoning_details":
             return {quirks.replay_field: text} if text else {}
@@ -3502,10 +3519,7 @@ class _ChatWriter:
             body["parallel_tool_calls"] = self.request.parallel_tools
 
     def _sampling(self, body: JSON) -> None:
-        said = dataclasses.asdict(self.request.sampling)
-        for name, value in said.items():
-            if value is None:
-                continue
+        for name, value in self.request.sampling.given().items():
             if name in self.quirks.sampling:
                 body[name] = value
             else:
@@ -3607,6 +3621,14 @@ def _chat_tool_result(result: ToolResult) -> JSON:
     text = text or "(no output)"
     text = f"Error: {text}" if result.is_error else text
     return {"role": "tool", "tool_call_id": result.call_id, "content": text}
+
+
+def _chat_shown(result: ToolResult) -> list[Part]:
+    """Pictures and the like, for a message of their own."""
+    media = [part for part in result.parts if isinstance(part, Media) and part.kind != "text"]
+    if not media:
+        return []
+    return [Text(f"[{media[0].kind} output of tool call {result.call_id}]"), *media]
 
 
 # An answer, read and written
@@ -4287,9 +4309,10 @@ class OpenAIResponses(OpenAIDialect):
         )
 
     def failure_in(self, wire: JSON) -> Failure | None:
-        if wire.get("type") == "error" and not wire.get("error"):
+        kind = wire.get("type")
+        if kind == "error" and not wire.get("error"):
             return Failure(word_of(wire.get("message")), word_of(wire.get("code")))
-        failed = wire.get("type") == "response.failed"
+        failed = kind == "response.failed"
         answer = wire["response"] if failed else wire
         if failed or answer.get("status") in ("failed", "cancelled"):
             nothing = Failure("failed, and did not say why", cause="transient")
@@ -4739,10 +4762,12 @@ class _ResponsesWriter:
                     pass
         while items and items[-1]["type"] == "reasoning":
             items.pop()
+        if not self.quirks.placeholder:
+            return items
         kinds = {item["type"] for item in items}
-        if self.quirks.placeholder and "function_call" in kinds and "reasoning" not in kinds:
-            return [_plain_thought(self.quirks.placeholder, str(items)), *items]
-        return items
+        if "function_call" not in kinds or "reasoning" in kinds:
+            return items
+        return [_plain_thought(self.quirks.placeholder, str(items)), *items]
 
     def _user(self, message: Message) -> list[JSON]:
         """The results first, as every dialect has them, then what else was said."""
@@ -4777,10 +4802,10 @@ class _ResponsesWriter:
         return said
 
     def _sampling(self, body: JSON) -> None:
-        for name, value in dataclasses.asdict(self.request.sampling).items():
-            if value is not None and name in self.quirks.sampling:
+        for name, value in self.request.sampling.given().items():
+            if name in self.quirks.sampling:
                 body[name] = value
-            elif value is not None:
+            else:
                 self.dropped.append(name)
 
 
@@ -4789,10 +4814,10 @@ def _result_item(result: ToolResult) -> JSON:
     said = list(result.parts)
     if result.is_error:  # for which there is no word
         said = [Text("Error:"), *said]
-    output: str | list[JSON] = list(map(_input_part, said))
-    if all(isinstance(part, Text) for part in said):
-        texts = (part.text for part in said if isinstance(part, Text))
-        output = (" " if result.is_error else "\n\n").join(texts) or "(no output)"
+    texts = [part.text for part in said if isinstance(part, Text)]
+    output: str | list[JSON] = (" " if result.is_error else "\n\n").join(texts) or "(no output)"
+    if len(texts) < len(said):
+        output = list(map(_input_part, said))
     return {"type": "function_call_output", "call_id": result.call_id, "output": output}
 
 
@@ -16795,8 +16820,9 @@ class Exchange:
         """The whole request in the hub's words and in order."""
         request = self.dialect.parse_request(self.body.exact, self.peek.variant)
         model, stream = self.peek.model, self.peek.stream  # which not every body says
-        request = replace(request, model=model, stream=stream)
-        return with_known_choice(replace(request, messages=repaired(request.messages)))
+        messages = repaired(request.messages)
+        request = replace(request, model=model, stream=stream, messages=messages)
+        return with_known_choice(request)
 
     @functools.cached_property
     def tokens(self) -> int:
