@@ -1527,8 +1527,11 @@ class StreamDecoder(ABC):
 
     def _objects(self, wires: Sequence[Any]) -> None:
         for wire in wires:
-            if isinstance(wire, dict) and not self.ended:
-                self._object(wire)
+            if isinstance(wire, dict):
+                if not self.ended:
+                    self._object(wire)
+            elif isinstance(wire, list):  # Google's errors on some paths, without alt=sse all of it
+                self._objects(wire)
 
     def _done(self) -> None:  # noqa: B027  # nothing is what most dialects do about it
         """[DONE] was said."""
@@ -5743,17 +5746,19 @@ def _gemini_block(wire: JSON) -> str:
 # A client's request, read
 
 
-def _camelled(value: Any) -> Any:
+def _camelled(wire: JSON) -> JSON:
     """With Google's names in camelCase; the server takes snake_case as well, and SDKs send it."""
-    if isinstance(value, list):
-        return [_camelled(item) for item in value]
-    if not isinstance(value, dict):
-        return value
     said = {}
-    for key, inner in value.items():
+    for key, value in wire.items():
         name = _camel(key) if "_" in key else key
-        nests = isinstance(inner, (dict, list)) and name not in _GEMINI_OPAQUE
-        said[name] = _camelled(inner) if nests else inner
+        if name in _GEMINI_OPAQUE:
+            said[name] = value
+        elif isinstance(value, dict):
+            said[name] = _camelled(value)
+        elif isinstance(value, list):
+            said[name] = [_camelled(one) if isinstance(one, dict) else one for one in value]
+        else:
+            said[name] = value
     return said
 
 
@@ -5811,7 +5816,7 @@ class _GeminiHistory:
         return _GEMINI_ROLES[said]
 
     def _read(self, wire: Wire, parts: list[Part]) -> None:
-        kind = next((kind for kind in self._READERS if kind in wire.data), "")
+        kind = next(filter(wire.data.__contains__, self._READERS), "")
         wire.rest(_GEMINI_PARTS[kind])
         signature = wire.want("thoughtSignature", str) or ""
         if signature and signature not in _GEMINI_DUMMIES:
@@ -5819,26 +5824,24 @@ class _GeminiHistory:
         if kind:
             parts += self._READERS[kind](self, wire)
 
-    def _text(self, wire: Wire) -> Iterator[Part]:
-        text = wire.want("text", str)
-        if text and wire.want("thought", bool):
-            yield Reasoning(text)
-        elif text:
-            yield Text(text)
+    def _text(self, wire: Wire) -> Iterable[Part]:
+        if text := wire.want("text", str):
+            return (Reasoning(text) if wire.want("thought", bool) else Text(text),)
+        return ()
 
-    def _media(self, wire: Wire) -> Iterator[Part]:
-        yield from _gemini_media(wire)
+    def _media(self, wire: Wire) -> Iterable[Part]:
+        return _gemini_media(wire)
 
-    def _call(self, wire: Wire) -> Iterator[Part]:
+    def _call(self, wire: Wire) -> Iterable[Part]:
         """Without an id it gets one by its place, which is the same on every turn."""
         call = wire.inner("functionCall")
         self._called += 1
         id, name = call.want("id", str) or _gemini_call_id(self._called), call.need("name", str)
         said = ToolCall(id, name, dumps(call.want("args", dict) or {}).decode())
         self._owed.append(said)
-        yield said
+        return (said,)
 
-    def _result(self, wire: Wire) -> Iterator[Part]:
+    def _result(self, wire: Wire) -> Iterable[Part]:
         result = wire.inner("functionResponse")
         id, name = result.want("id", str) or "", result.want("name", str) or ""
         call = next((call for call in self._owed if call.id == id), None)
@@ -5847,14 +5850,15 @@ class _GeminiHistory:
             self._owed.remove(call)
         text, is_error = _gemini_output(result.want("response", dict) or {})
         said: list[Text | Media] = [Text(text)] if text else []
-        said += (media for inner in result.each("parts") for media in _gemini_media(inner))
-        yield ToolResult(call.id if call else id or name, tuple(said), is_error)
+        for inner in result.each("parts"):
+            said += _gemini_media(inner)
+        return (ToolResult(call.id if call else id or name, tuple(said), is_error),)
 
-    def _code(self, wire: Wire) -> Iterator[Part]:
-        if text := _gemini_code(wire.data):
-            yield Text(text)
+    def _code(self, wire: Wire) -> Iterable[Part]:
+        text = _gemini_code(wire.data)
+        return (Text(text),) if text else ()
 
-    _READERS: ClassVar[dict[str, Callable[[Any, Wire], Iterator[Part]]]] = {
+    _READERS: ClassVar[dict[str, Callable[[Any, Wire], Iterable[Part]]]] = {
         "text": _text,
         "inlineData": _media,
         "fileData": _media,
@@ -5896,8 +5900,8 @@ def _sealed(parts: list[Part], signature: str) -> None:
 
 def _without_echoes(parts: Sequence[Part]) -> tuple[Part, ...]:
     """Without the thoughts a client was shown, where the same ones came back with their seals."""
-    thoughts = [part for part in parts if isinstance(part, Reasoning)]
-    if not any(thought.seal and thought.seal.account for thought in thoughts):
+    seals = [part.seal for part in parts if isinstance(part, Reasoning) and part.seal]
+    if not seals or not any(seal.account for seal in seals):
         return tuple(parts)
     return tuple(p for p in parts if not (isinstance(p, Reasoning) and p.seal is None))
 
@@ -6517,12 +6521,6 @@ class _GeminiDecoder(StreamDecoder):
             self._finish = "stop"
         return fold(self.eof())
 
-    def _objects(self, wires: Sequence[Any]) -> None:
-        # an error comes in a list on some paths, and in a stream without alt=sse all chunks do
-        super()._objects(
-            [w for wire in wires for w in (wire if isinstance(wire, list) else [wire])]
-        )
-
     def _object(self, wire: JSON) -> None:
         if failure := GEMINI.failure_in(wire):
             self._fail(failure)
@@ -6543,11 +6541,12 @@ class _GeminiDecoder(StreamDecoder):
     def _candidate(self, candidate: JSON) -> None:
         for part in (candidate.get("content") or {}).get("parts") or ():
             self._said_part(part)
-        reason = word_of(candidate.get("finishReason"))
-        message = word_of(candidate.get("finishMessage"))
+        if not (said := candidate.get("finishReason")):
+            return
+        reason, message = word_of(said), word_of(candidate.get("finishMessage"))
         if reason in _GEMINI_BREAK:
             self._broke(f"ended with {reason}" + (f": {message}" if message else ""))
-        elif reason and reason != "FINISH_REASON_UNSPECIFIED":
+        elif reason != "FINISH_REASON_UNSPECIFIED":
             self._finish = _GEMINI_FINISH.get(reason, "stop")
             if self._finish == "content_filter":
                 self._detail = message or reason.removeprefix("SAFETY")
@@ -6561,9 +6560,9 @@ class _GeminiDecoder(StreamDecoder):
         self._finish = "stop"
 
     def _said_part(self, part: JSON) -> None:
-        thought = part.get("thought") is True
-        if (signature := word_of(part.get("thoughtSignature"))) and not thought:
-            self._seal_with(Seal("gs", signature))
+        thought, signature = part.get("thought") is True, part.get("thoughtSignature")
+        if signature and not thought:
+            self._seal_with(Seal("gs", word_of(signature)))
         if isinstance(call := part.get("functionCall"), dict):
             self._call(call)
         elif text := _gemini_text(part):
@@ -6571,7 +6570,7 @@ class _GeminiDecoder(StreamDecoder):
         else:  # a tool of Google's own at work, or what comes next year
             self.acted |= not part.keys() <= _GEMINI_PART | {"text"}
         if signature and thought:
-            self._seal_with(Seal("gs", signature))
+            self._seal_with(Seal("gs", word_of(signature)))
 
     def _seal_with(self, seal: Seal) -> None:
         """A signature belongs to the thought before its part; without one, to a silent one."""
