@@ -560,7 +560,7 @@ class Sampling:
 
     def given(self) -> dict[str, float]:
         """What of it was said."""
-        said = ((name, getattr(self, name)) for name in self.__slots__)
+        said = ((name, getattr(self, name)) for name in self.__dataclass_fields__)
         return {name: value for name, value in said if value is not None}
 
 
