@@ -1,5 +1,10 @@
-"""Fixtures: providers that do as told, relay as a process, a client that changes nothing."""
+"""Fixtures: providers that do as told, relay as a process, a client that changes nothing.
 
+And how deep laws look: the same examples every time, or more of them and random, by
+RELAY_TEST_EXAMPLES=2000 pytest tests/laws
+"""
+
+import asyncio
 import os
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -10,8 +15,22 @@ from pathlib import Path
 import aiohttp
 import pytest
 import relay_process
+import uvloop
 from fake_upstream import FakeUpstream
+from hypothesis import HealthCheck, Phase, settings
 from relay_process import Config, RelayProcess, Start
+
+DEEPER = os.environ.get("RELAY_TEST_EXAMPLES")
+
+settings.register_profile(
+    "relay",
+    max_examples=int(DEEPER or 25),
+    derandomize=DEEPER is None,
+    deadline=None,
+    phases=[phase for phase in Phase if phase is not Phase.explain],
+    suppress_health_check=list(HealthCheck),
+)
+settings.load_profile("relay")
 
 
 @pytest.fixture
@@ -31,8 +50,39 @@ async def upstreams() -> AsyncIterator[Callable[[int], Awaitable[list[FakeUpstre
         yield start
 
 
+LoopFactory = Callable[[], asyncio.AbstractEventLoop]
+
+# How relay.py may be run.  What depends on sockets is marked `every_way`; all else is run as users
+# have it who installed everything: its own client toward providers, on uvloop.
+UNINSTALLED = {"PYTHONPATH": str(Path(__file__).parent / "without")}
+WAYS: Mapping[str, Mapping[str, str]] = {
+    "uvloop": {},
+    "uvloop-aiohttp": {"RELAY_UPSTREAM": "aiohttp"},
+    "asyncio": UNINSTALLED,
+    "asyncio-aiohttp": UNINSTALLED | {"RELAY_UPSTREAM": "aiohttp"},
+}
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if metafunc.definition.get_closest_marker("every_way"):
+        metafunc.parametrize("way", WAYS, indirect=True)
+
+
+def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, LoopFactory]:
+    """For parts of relay that run in the test itself."""
+    loops: dict[str, LoopFactory] = {"asyncio": asyncio.new_event_loop}
+    if item.get_closest_marker("every_loop"):
+        loops["uvloop"] = uvloop.new_event_loop
+    return loops
+
+
 @pytest.fixture
-async def relay(tmp_path: Path) -> AsyncIterator[Start]:
+def way(request: pytest.FixtureRequest) -> str:
+    return str(getattr(request, "param", "uvloop"))
+
+
+@pytest.fixture
+async def relay(tmp_path: Path, way: str) -> AsyncIterator[Start]:
     """relay.py on a config: `server = await relay({...})`."""
     started: list[RelayProcess] = []
     numbers = count()
@@ -42,7 +92,9 @@ async def relay(tmp_path: Path) -> AsyncIterator[Start]:
     ) -> RelayProcess:
         home = tmp_path / f"relay{next(numbers)}"
         home.mkdir()
-        server = await relay_process.launch(home / "config.yaml", config, args, env)
+        server = await relay_process.launch(
+            home / "config.yaml", config, args, {**WAYS[way], **(env or {})}
+        )
         started.append(server)
         return server
 

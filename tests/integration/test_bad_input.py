@@ -194,6 +194,7 @@ async def test_a_body_above_the_limit_is_413(
     assert len(upstream.requests) == 1
 
 
+@pytest.mark.every_way
 async def test_a_chunked_body_above_the_limit_is_413_before_it_ends(
     upstream: FakeUpstream, relay: Start
 ) -> None:
@@ -251,6 +252,7 @@ async def test_a_compressed_body_that_is_not_all_there_is_400(
     assert upstream.requests == []
 
 
+@pytest.mark.every_way
 @pytest.mark.parametrize("size", [20_000, 300_000])
 async def test_headers_above_the_limit_are_431(
     size: int, upstream: FakeUpstream, relay: Start
@@ -288,6 +290,7 @@ async def test_a_body_that_does_not_come_is_408(
     assert upstream.requests == []
 
 
+@pytest.mark.every_way
 async def test_a_body_that_drips_is_408(upstream: FakeUpstream, relay: Start) -> None:
     server = await relay(config(upstream) | {"server": {"body_timeout": 0.5}})
     async with dial(server) as wire:
@@ -349,6 +352,7 @@ NOT_HTTP: dict[str, bytes] = {
 }
 
 
+@pytest.mark.every_way
 async def test_what_is_not_http_does_no_harm(
     upstream: FakeUpstream, relay: Start, http: ClientSession
 ) -> None:

@@ -15,6 +15,8 @@ from relay_process import SOON, STARTED, free_port
 
 import relay
 
+pytestmark = pytest.mark.every_loop
+
 Serve = Callable[["Wire"], Awaitable[None]]
 
 FINE = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -519,12 +521,12 @@ async def test_a_name_is_looked_up_once_for_all(
     monkeypatch.setattr(loop, "getaddrinfo", counting)
     async with provider(always(FINE)) as (_, url):
         await asyncio.gather(*(post(client, url) for _ in range(20)))
-        assert len(asked) == 1
+        assert asked.count("localhost") == 1  # uvloop asks for addresses too, which costs nothing
     with pytest.raises(OSError, match=r"."):
         await post(client, "http://nobody.invalid")
     with pytest.raises(OSError, match=r"."):  # that it failed is not remembered
         await post(client, "http://nobody.invalid")
-    assert len(asked) == 3
+    assert asked.count("nobody.invalid") == 2
 
 
 @pytest.mark.parametrize("path", ["/a b", "/\N{LATIN SMALL LETTER E WITH ACUTE}", "/a\r\nb: c"])

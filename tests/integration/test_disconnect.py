@@ -57,6 +57,7 @@ async def test_gone_in_the_middle_of_a_stream(
     assert (line.code, line.provider) == ("CD", "first")
 
 
+@pytest.mark.every_way
 @pytest.mark.parametrize("polite", [False, True], ids=["reset", "closed"])
 async def test_gone_while_the_provider_talks(
     polite: bool, upstream: FakeUpstream, relay: Start
@@ -73,6 +74,7 @@ async def test_gone_while_the_provider_talks(
     assert (await server.logged()).code == "CD"
 
 
+@pytest.mark.every_way
 @pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
 async def test_gone_before_the_provider_answered(
     streamed: bool, upstream: FakeUpstream, relay: Start
@@ -86,6 +88,7 @@ async def test_gone_before_the_provider_answered(
     assert (await server.logged()).code == "CD"
 
 
+@pytest.mark.every_way
 async def test_gone_before_the_first_meaningful_event(upstream: FakeUpstream, relay: Start) -> None:
     upstream.script(stream(anthropic_stream(text="x").chunks[:2], never_ends=True))
     server = await relay(config(upstream, dialect="anthropic"))
@@ -95,6 +98,7 @@ async def test_gone_before_the_first_meaningful_event(upstream: FakeUpstream, re
     await left(seen)
 
 
+@pytest.mark.every_way
 async def test_gone_behind_the_early_head(upstream: FakeUpstream, relay: Start) -> None:
     upstream.script(FOREVER)
     early = config(upstream, timeouts={"gate": 0.2})
@@ -106,6 +110,7 @@ async def test_gone_behind_the_early_head(upstream: FakeUpstream, relay: Start) 
     assert (await server.logged()).code == "CD"
 
 
+@pytest.mark.every_way
 async def test_gone_without_having_read_anything(upstream: FakeUpstream, relay: Start) -> None:
     upstream.script(stream([chat_chunk({"content": "x" * 65536})] * 1000))
     server = await relay(config(upstream))
@@ -116,6 +121,7 @@ async def test_gone_without_having_read_anything(upstream: FakeUpstream, relay: 
     await left(upstream.requests[0])
 
 
+@pytest.mark.every_way
 async def test_gone_while_the_second_target_is_asked(upstream: FakeUpstream, relay: Start) -> None:
     upstream.script(chat_error(500, "no"), FOREVER)
     server = await relay(config(upstream, upstream, upstream))
@@ -166,6 +172,7 @@ async def test_leaving_is_no_fault_of_the_target(
     assert (await ask(http, server, stream=True)).headers["x-relay-provider"] == "first"
 
 
+@pytest.mark.every_way
 async def test_the_others_notice_nothing(
     upstream: FakeUpstream, relay: Start, http: ClientSession
 ) -> None:
@@ -182,6 +189,7 @@ async def test_the_others_notice_nothing(
         assert (await stays.reply()).said.text == "One two three."
 
 
+@pytest.mark.every_way
 async def test_fifty_that_leave_at_once_leave_nothing_behind(
     upstream: FakeUpstream, relay: Start, http: ClientSession
 ) -> None:

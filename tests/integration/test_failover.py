@@ -100,6 +100,7 @@ def hurried(config: JSON) -> JSON:
     return config
 
 
+@pytest.mark.every_way
 @pytest.mark.parametrize(
     ("streamed", "faults"),
     [(False, FAULTS), (True, FAULTS | STREAM_FAULTS)],
@@ -144,6 +145,7 @@ async def test_a_200_whose_first_event_is_an_error_fails_over(
     assert b"overloaded" not in reply.body
 
 
+@pytest.mark.every_way
 @pytest.mark.parametrize(
     "address",
     [
@@ -531,6 +533,7 @@ async def test_a_free_port_is_refused(relay: Start, http: ClientSession) -> None
     assert (await server.logged()).code == "UC"
 
 
+@pytest.mark.every_way
 async def test_a_whole_request_goes_on_from_a_provider_that_never_answers(
     upstream: FakeUpstream, relay: Start, http: ClientSession
 ) -> None:

@@ -136,6 +136,7 @@ async def written(payload: aiohttp.Payload):  # type: ignore[no-untyped-def]
         yield part
 
 
+@pytest.mark.every_way
 async def test_a_form_is_on_its_way_before_all_of_it_is_here(
     upstream: FakeUpstream, relay: Start, http: ClientSession
 ) -> None:
@@ -204,6 +205,7 @@ async def test_the_answer_flows_as_it_comes(
         assert await response.content.read() == b"two"
 
 
+@pytest.mark.every_way
 async def test_an_answer_that_breaks_has_no_end(
     upstream: FakeUpstream, relay: Start, http: ClientSession
 ) -> None:
@@ -349,6 +351,7 @@ async def test_a_client_that_sends_what_it_must_not_harms_no_provider(
         assert (await response.json())["marks"] == []
 
 
+@pytest.mark.every_way
 async def test_a_kept_connection_that_was_just_closed_is_not_the_providers_fault(
     relay: Start, http: ClientSession
 ) -> None:

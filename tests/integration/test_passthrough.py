@@ -112,6 +112,7 @@ async def test_a_large_body_passes_whole(
     assert upstream.requests[0].body == body
 
 
+@pytest.mark.every_way
 async def test_a_chunked_request_passes(upstream: FakeUpstream, relay: Start) -> None:
     server = await relay(config(upstream))
     async with dial(server) as wire:

@@ -3,11 +3,12 @@
 import asyncio
 import json
 import time
+from pathlib import Path
 
 import pytest
 from aiohttp import ClientSession
 from fake_upstream import TEXT, FakeUpstream
-from relay_process import Start
+from relay_process import PROGRAM, Start
 from talk import (
     ANTHROPIC,
     DIALECTS,
@@ -456,6 +457,21 @@ async def test_a_refused_request_has_a_line_too(
     assert line.status == 400
     assert line.code != "OK"
     assert not line.attempts
+
+
+# ---- The ways relay is run in ----------------------------------------------------------------
+
+
+@pytest.mark.every_way
+async def test_each_way_is_what_it_is_called(
+    way: str, upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    """uvloop is a library in memory; of the client only the name of its switch can be seen."""
+    server = await relay(config(upstream))
+    assert (await ask(http, server)).said.text == TEXT
+    maps = await asyncio.to_thread(Path(f"/proc/{server.pid}/maps").read_text)
+    assert ("/uvloop/" in maps) is way.startswith("uvloop")
+    assert 'environ.get("RELAY_UPSTREAM") != "aiohttp"' in PROGRAM.read_text()
 
 
 # ---- What a provider's options change ------------------------------------------------------

@@ -61,6 +61,7 @@ async def test_a_running_stream_is_finished_first(
     assert server.lines()[-1].code == "OK"
 
 
+@pytest.mark.every_way
 async def test_a_whole_request_is_finished_first(
     upstream: FakeUpstream, relay: Start, http: ClientSession
 ) -> None:
@@ -77,6 +78,7 @@ async def test_a_whole_request_is_finished_first(
     assert await server.exited() == 0
 
 
+@pytest.mark.every_way
 async def test_idle_connections_do_not_hold_it_up(
     upstream: FakeUpstream, relay: Start, http: ClientSession
 ) -> None:
@@ -86,6 +88,7 @@ async def test_idle_connections_do_not_hold_it_up(
         assert await server.stop() == 0
 
 
+@pytest.mark.every_way
 @BOTH
 async def test_a_second_signal_ends_at_once(
     by: signal.Signals, upstream: FakeUpstream, relay: Start, http: ClientSession
@@ -102,6 +105,7 @@ async def test_a_second_signal_ends_at_once(
     await asyncio.wait_for(upstream.requests[0].left.wait(), SOON)
 
 
+@pytest.mark.every_way
 @BOTH
 async def test_any_number_of_signals_ends_with_status_0(
     by: signal.Signals, upstream: FakeUpstream, relay: Start
@@ -116,6 +120,7 @@ async def test_any_number_of_signals_ends_with_status_0(
         assert await server.exited() == 0
 
 
+@pytest.mark.every_way
 @pytest.mark.parametrize("client", DIALECTS)
 async def test_after_the_grace_what_still_runs_is_ended_and_not_cleanly(
     client: str, upstream: FakeUpstream, relay: Start

@@ -149,6 +149,7 @@ async def test_a_stream_compressed_unasked_is_read(
     assert (await stream_of(server, client)).said.text == WORDS
 
 
+@pytest.mark.every_way
 async def test_a_client_that_does_not_read_stops_the_provider(
     upstream: FakeUpstream, relay: Start
 ) -> None:
@@ -244,6 +245,7 @@ async def test_a_whole_answer_waits_beyond_the_gate(
 
 
 # not Responses: its events are numbered, and two streams cannot be sewn together
+@pytest.mark.every_way
 @pytest.mark.parametrize("provider", ["anthropic", "openai"])
 async def test_no_keep_alive_falls_into_an_event(
     provider: str, upstream: FakeUpstream, relay: Start
@@ -292,6 +294,7 @@ async def test_a_stall_is_an_error_although_keep_alives_were_sent(
     await asyncio.wait_for(upstream.requests[0].left.wait(), SOON)
 
 
+@pytest.mark.every_way
 async def test_pings_of_the_provider_do_not_hide_a_stall_before_content(
     upstream: FakeUpstream, relay: Start
 ) -> None:
@@ -302,6 +305,7 @@ async def test_pings_of_the_provider_do_not_hide_a_stall_before_content(
     assert reply.error["message"]
 
 
+@pytest.mark.every_way
 async def test_the_total_time_of_a_request_is_bounded(upstream: FakeUpstream, relay: Start) -> None:
     upstream.script(stream([chat_chunk({"content": "x"})] * 1000, pause=0.05))
     server = await relay(config(upstream, timeouts={"total": 3}))
@@ -322,6 +326,7 @@ async def test_a_provider_s_own_timeouts_go_before_the_general_ones(
 # ---- Ends ----------------------------------------------------------------------------------
 
 
+@pytest.mark.every_way
 @pytest.mark.parametrize(("client", "provider"), PAIRS)
 async def test_a_stream_cut_after_content_is_never_a_clean_end(
     client: str, provider: str, upstream: FakeUpstream, relay: Start
@@ -431,6 +436,7 @@ async def test_a_failure_after_the_early_head_is_reported_in_the_stream(
     assert (await server.logged()).code != "OK"
 
 
+@pytest.mark.every_way
 async def test_failover_goes_on_behind_the_early_head(upstream: FakeUpstream, relay: Start) -> None:
     go = asyncio.Event()
     upstream.script(chat_error(500, "no").but(hold={HEAD: go}), path="/bad/v1/chat/completions")

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any, TextIO
 
 import pytest
+from relay_process import SOON
 
 import relay
 
@@ -53,7 +54,7 @@ def test_lines_are_written_in_their_order() -> None:
         log = log_to(relay.Sink(reader.stream))
         for number in range(500):
             log.event("info", f"line {number}")
-        assert log.sink.flush(5)
+        assert log.sink.flush(SOON)
         assert messages(reader.read()) == [f"line {n}" for n in range(500)]
 
 
@@ -76,7 +77,7 @@ def test_lines_that_come_while_the_thread_rests_are_written_together(
         assert messages(reader.read()) == ["the first"]
         for number in range(100):
             log.event("info", f"line {number}")
-        assert log.sink.flush(5)
+        assert log.sink.flush(SOON)
         assert messages(reader.read()) == [f"line {n}" for n in range(100)]
     assert written == [1, 100]
 
@@ -106,10 +107,10 @@ def read_all(reader: Pipe, log: relay.Log) -> list[dict[str, Any]]:
 
     thread = threading.Thread(target=drain)
     thread.start()
-    assert log.sink.flush(5)
+    assert log.sink.flush(SOON)
     end.set()
     log.event("info", "last")
-    thread.join(5)
+    thread.join(SOON)
     return [json.loads(line) for line in drained.splitlines()]
 
 
@@ -143,7 +144,7 @@ def test_the_count_has_the_form_of_the_log(format: str) -> None:
         log = log_to(relay.Sink(reader.stream, most=120), format)
         log.event("info", "x" * 200)
         log.event("info", "y")
-        log.sink.flush(5)
+        log.sink.flush(SOON)
         log = log_to(relay.Sink(reader.stream), format)
         log.sink.put("last", str)
         said = reader.read_until(b"last").decode()
@@ -158,7 +159,7 @@ def test_a_descriptor_that_does_not_block_is_waited_for() -> None:
         for number in range(3000):
             log.event("info", f"line {number}", text="x" * 100)
         seen = reader.read_until(b"line 2999")
-        assert log.sink.flush(5)
+        assert log.sink.flush(SOON)
     assert seen.count(b"\n") == 3000
     assert log.sink.dropped == 0
 
@@ -169,7 +170,7 @@ def test_a_reader_that_is_gone_costs_lines_but_not_the_service() -> None:
     with os.fdopen(into, "w") as stream:
         log = log_to(relay.Sink(stream))
         log.event("info", "into the void")
-        assert log.sink.flush(5)
+        assert log.sink.flush(SOON)
         assert log.sink.dropped == 1
 
 

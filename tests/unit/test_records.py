@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from aiohttp.test_utils import make_mocked_request
+from relay_process import SOON
 
 import relay
 
@@ -174,7 +175,7 @@ def taped(recorder: relay.Recorder, **headers: str) -> relay.Tape | None:
 def kept(recorder: relay.Recorder, tape: relay.Tape, id: str = "a") -> relay.Record:
     tape.summary = {"id": id}
     recorder.take(tape)
-    assert recorder.flush(10)
+    assert recorder.flush(SOON)
     return recorder.ring.read(id)
 
 
@@ -237,7 +238,7 @@ class Stuck(relay.Ring):
         self.free = threading.Event()
 
     def put(self, name: str, data: bytes) -> None:
-        assert self.free.wait(10)
+        assert self.free.wait(SOON)
         super().put(name, data)
 
 
@@ -260,7 +261,7 @@ def test_a_disk_that_is_stuck_costs_records_and_not_memory(ring: relay.Ring) -> 
     assert recorder.news(1001.0) is None  # it was said a moment ago
     assert recorder.news(1100.0) == (1, "what was recorded before is not written yet")
     stuck.free.set()
-    assert recorder.flush(10)
+    assert recorder.flush(SOON)
     assert recorder.room == 4 * SIZE
     assert taped(recorder) is not None
 
@@ -275,7 +276,7 @@ def test_a_disk_that_is_full_is_told(ring: relay.Ring, monkeypatch: pytest.Monke
     assert tape
     tape.summary = {"id": "1"}
     recorder.take(tape)
-    assert recorder.flush(10)
+    assert recorder.flush(SOON)
     assert recorder.news(0.0) == (1, "No space left on device")
 
 
@@ -289,7 +290,7 @@ def test_a_recorder_that_is_closed_writes_what_waits(ring: relay.Ring) -> None:
         recorder.take(tape)
     recorder.close()
     stuck.free.set()
-    assert recorder.flush(10)
+    assert recorder.flush(SOON)
     assert len(ring.names()) == 3
 
 
