@@ -210,3 +210,14 @@ WHOLE = [
 @pytest.mark.parametrize(("data", "end"), WHOLE)
 def test_where_the_last_whole_event_ends(data: bytes, end: int) -> None:
     assert relay.whole_events(data) == end
+
+
+@pytest.mark.parametrize("digits", [1, 18, 19, 20, 40])
+@pytest.mark.parametrize("place", range(9))
+def test_a_long_number_is_found_wherever_it_stands(digits: int, place: int) -> None:
+    for around in (b" ", b"12:30:45,", b"0f3a9c17"):  # blanks, times, hashes
+        before, behind = (around * 90)[: 100 + place], (b"x" + around * 90)[:300]
+        data = before + b"x" + b"7" * digits + behind
+        assert relay.has_long_number(data) is (digits >= 19)
+        assert relay.has_long_number(b"7" * digits + behind) is (digits >= 19)
+        assert relay.has_long_number(before + b"x" + b"7" * digits) is (digits >= 19)
