@@ -5,6 +5,7 @@
     python tests/bench translate                   every pair in one process: worst cases
     python tests/bench compare COMMIT [COMMIT]     two commits (the second: this checkout), paired
     python tests/bench memory                      100,000 mixed requests; open and stalled streams
+    python tests/bench growth                      many in flight; many keys, providers, rules
     python tests/bench start                       from the command to the first answer
     python tests/bench profile SCENARIO [CLIENT PROVIDER]   where the time goes (cProfile)
 
@@ -29,6 +30,7 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
+import growth  # noqa: E402
 import inside  # noqa: E402
 import soak  # noqa: E402
 from measure import Bench, Running, Scenario, free_port, process, running, wait_for  # noqa: E402
@@ -270,6 +272,21 @@ def command_memory(args: argparse.Namespace, directory: Path) -> None:
             print_table(head, rows)
 
 
+def command_growth(args: argparse.Namespace, directory: Path) -> None:
+    """CPU of a request where more is going on, or more is configured."""
+    plain = here(directory)[-1 if args.uvloop else 0]
+    with bench(directory) as tools, contextlib.ExitStack() as stack:
+        print(f"The least of {args.rounds} rounds ({conditions()})\n")
+        ones = {
+            which: stack.enter_context(running(peer, tools.provider, directory))
+            for which, peer in growth.peers(plain).items()
+        }
+        rows = growth.by_flight(tools, ones["", 1], args.rounds)
+        print_table(["in flight", *map(str, growth.IN_FLIGHT)], rows)
+        rows = growth.by_size(tools, ones, args.rounds)
+        print_table(["CPU of a tiny request, us", *map(str, growth.SIZES)], rows)
+
+
 def command_start(args: argparse.Namespace, directory: Path) -> None:
     with bench(directory) as tools:
         plain = [peer for peer in others(directory) if peer.name.startswith("aiohttp")]
@@ -286,7 +303,7 @@ def parser() -> argparse.ArgumentParser:
     )
     top.set_defaults(readme=False)
     commands = top.add_subparsers(dest="command", required=True)
-    for name in ("table", "pairs", "translate", "compare", "memory", "start", "profile"):
+    for name in ("table", "pairs", "translate", "compare", "memory", "growth", "start", "profile"):
         sub = commands.add_parser(name)
         sub.add_argument("--rounds", type=int, default=3)
         sub.add_argument("--uvloop", action="store_true")

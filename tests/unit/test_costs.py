@@ -131,6 +131,27 @@ def test_looking_up_costs_the_same_with_many_keys(cost: Callable[[relay.Plan], o
     assert spent[0] == spent[1]
 
 
+def plan_with_names(count: int) -> relay.Plan:
+    """As many providers, exact names and globs; what is asked for stands last."""
+    row = "{api_format: openai, endpoint: http://p.example/v1, api_key: k, models: {%s: x}}"
+    providers = "".join(f"  p-{n}: {row % f'm-{n}'}\n" for n in range(count))
+    rules = "".join(f"  exact-{n}: p-{n}\n  glob-{n}-*: p-{n}/m-{n}\n" for n in range(count))
+    last = f"  by-name: p-{count - 1}/m-{count - 1}\n  by-glob*: p-{count - 1}/m-{count - 1}\n"
+    return plan_of(f"providers:\n{providers}routing_rules:\n{rules}{last}")
+
+
+@pytest.mark.parametrize("name", ["by-name", "by-glob-of-all", "m-0", "p-0/anything"])
+def test_routing_costs_the_same_with_many_names(name: str) -> None:
+    """The second time: a name that a glob took is known from then on."""
+    spent = list[tuple[int, int]]()
+    for plan in (plan_with_names(1), plan_with_names(200)):
+        plan.lookup(name, relay.Facts)
+        with counted() as calls:
+            assert plan.lookup(name, relay.Facts)
+        spent.append((calls.python, calls.c))
+    assert spent[0] == spent[1]
+
+
 # Translation.  What each more turn, tool or delta adds is what counts: a coding agent sends
 # hundreds of turns with every request, and an answer is thousands of deltas.
 
