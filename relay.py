@@ -20365,7 +20365,7 @@ def lenient_config(source: Source) -> Config:
 def console_of(source: Source) -> Console:
     """The relay that a configuration describes; mistakes elsewhere in it do not matter here."""
     file, config = str(source.path or "config"), lenient_config(source)
-    listen = next(iter(source.listen or config.listen), Config.listen[0])
+    listen = (source.listen or config.listen or Config().listen)[0]
     try:
         console = Console(listen, config.admin_key, config.tls)
         console._base()
