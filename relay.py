@@ -7348,38 +7348,34 @@ def _by_its_ends(raw: bytes) -> tuple[JSON, int] | None:
     leave a doubt.
 
     A key is at the top if it is one of the scalars that stand first, or if all from it to the end
-    is the rest of one object.  There is no doubt if its name stands with a scalar nowhere else:
-    with an object, as in the schema of a tool, it can be no model and no mode.
+    is the rest of one object.  What counts is said last, and with a scalar: with an object, as in
+    the schema of a tool, it can be no mode and no model; and the model must be said once.
     """
     head = _SCALARS_FIRST.match(raw)
     if not head or not raw[-64:].rstrip().endswith(b"}"):
         return None
     said: JSON = {}
-    place = _NOWHERE
-    for name in ("stream", "model"):
-        place = _only_scalar(raw, f'"{name}"'.encode())
+    places = {name: _last_scalar(raw, f'"{name}"'.encode(), len(raw)) for name in _OUTLINED}
+    for name, place in places.items():
         try:
             said |= _member(raw, place, head.end(), name) if place >= 0 else {}
         except (ValueError, KeyError):
             return None
-        if place == _SEVERAL:
-            return None
-    return (said, place) if place >= 0 else None
+    place = places["model"]
+    if place < 0 or _last_scalar(raw, b'"model"', place) >= 0:
+        return None
+    return said, place
 
 
-_NOWHERE, _SEVERAL = -1, -2
+_OUTLINED: Final = ("model", "stream")
 
 
-def _only_scalar(raw: bytes, key: bytes) -> int:
-    """Where a key stands with a scalar; _NOWHERE, or _SEVERAL if there is more than one."""
-    found_at, place = _NOWHERE, raw.rfind(key)
-    while place >= 0:
-        if _SCALAR.match(raw, place):
-            if found_at >= 0:
-                return _SEVERAL
-            found_at = place
+def _last_scalar(raw: bytes, key: bytes, end: int) -> int:
+    """Where a key last stands with a scalar before some place; -1 if it does not."""
+    place = raw.rfind(key, 0, end)
+    while place >= 0 and not _SCALAR.match(raw, place):
         place = raw.rfind(key, 0, place)
-    return found_at
+    return place
 
 
 def _member(raw: bytes, place: int, head: int, name: str) -> JSON:
@@ -9493,6 +9489,7 @@ def _matching(prices: Mapping[str, PriceConfig], model: str) -> PriceConfig | No
 # Base64 in a body: a picture, a page, a sound.  Text has a blank or a comma sooner or later, so a
 # look at a few bytes now and then finds all that counts: what is shorter is about its length.
 _BLOB: Final = re.compile(rb"[\",][A-Za-z0-9+/=_-]{4096,}\"")
+_LEAST_BLOB: Final = 8192  # bytes; what is shorter costs about as much as text
 _DENSE: Final = re.compile(rb"[A-Za-z0-9+/=_-]{100}")
 # How the dialects say how long an answer may be, and how long one is when nobody says.
 _OUTPUT_WORDS: Final = (
@@ -9511,7 +9508,9 @@ def likely_input(raw: bytes) -> int:
     """About as many tokens as a body can be, at a glance: three bytes each, for prose of any
     script in JSON; a picture what it costs at its largest, a page 1,500 for 75 KB.
     """
-    dense = any(_DENSE.match(raw, at) for at in range(0, len(raw), 8192))
+    if len(raw) < _LEAST_BLOB:
+        return len(raw) // 3
+    dense = any(_DENSE.match(raw, at) for at in range(0, len(raw), _LEAST_BLOB))
     blobs = _BLOB.findall(raw) if dense else []
     media = sum(max(3300, len(blob) // 66) for blob in blobs)
     return (len(raw) - sum(map(len, blobs))) // 3 + media
@@ -16274,16 +16273,18 @@ def authenticated(request: web.BaseRequest, plan: Plan) -> Caller:
     return caller
 
 
+_KEY_HEADERS: Final = ("x-api-key", "api-key", "x-goog-api-key")
+
+
 def offered_keys(request: web.BaseRequest) -> list[str]:
-    headers = request.headers
-    bearer = [
-        value[7:].strip()
-        for value in headers.getall("Authorization", ())
-        if value[:7].lower() == "bearer "
-    ]
-    named = [headers.get(name, "") for name in ("x-api-key", "api-key", "x-goog-api-key")]
-    asked = request.query.get("key", "") if "?" in request.raw_path else ""
-    return [key for key in (*bearer, *named, asked) if key]
+    headers, offered = request.headers, list[str]()
+    for value in headers.getall("Authorization", ()):
+        if value[:7].lower() == "bearer ":
+            offered.append(value[7:].strip())
+    offered += [headers[name] for name in _KEY_HEADERS if name in headers]
+    if "?" in request.raw_path:
+        offered.append(request.query.get("key", ""))
+    return [key for key in offered if key]
 
 
 def require_loopback(request: web.BaseRequest) -> None:
@@ -16353,7 +16354,8 @@ async def read_body(request: web.BaseRequest, limits: ServerConfig) -> bytes:
         raise inflater.too_much()
     if not inflater.active and coding != "identity":
         raise UnknownCoding(f"Content-Encoding {coding[:20]!r} cannot be read; send gzip or none")
-    await expected(request)
+    if "Expect" in request.headers:
+        await expected(request)
     blocks, size = list[bytes](), 0
     try:
         if request.content.is_eof() and not inflater.active:  # it came with the head
@@ -16925,11 +16927,11 @@ class Exchange:
         return Said(data, "verbatim" if data is body.raw else "edited")
 
     def _is_as_wanted(self, lane: Lane, stream: bool, strip: bool) -> bool:
-        """Is a body that nobody has read as it has to be, as far as its bytes tell?"""
-        endpoint, body = lane.endpoint, self.body
+        """Do the bytes alone tell that the body is as it has to be?"""
+        endpoint = lane.endpoint
         asks = strip or stream is not self.peek.stream or lane.target.output
-        leaves = body.unread and not asks and endpoint.edits_nothing
-        return leaves and self.dialect.is_clean(body.raw, endpoint.quirks)
+        leaves = not asks and endpoint.edits_nothing
+        return leaves and self.dialect.is_clean(self.body.raw, endpoint.quirks)
 
     def _edited(
         self, body: JSON, lane: Lane, stream: bool, strip: bool
@@ -17038,7 +17040,7 @@ class Exchange:
             headers["x-relay-dropped"] = header_text(", ".join(self.dropped))
         if self.permit:
             headers |= self.permit.headers
-        upstream = sum(tried.ms for tried in self.tried)
+        upstream = sum([tried.ms for tried in self.tried])
         held = round(self.held * 1000)
         relay = max(0, (self.since(time.monotonic()) or 0) - upstream - held)
         timing = f"relay;dur={relay}, upstream;dur={upstream}"
@@ -17338,11 +17340,12 @@ class Relay:
         wanted = likely_output(body) if exchange.caller.limits else 0
         await self.reserve(exchange, likely_input(body.raw), wanted)
         exchange.deadline = asyncio.get_running_loop().time() + limits.total
-        downstream = exchange.downstream = self._downstream(exchange)
+        if exchange.peek.stream:
+            exchange.downstream = self._downstream(exchange)
         try:
             answer = await self.attempts(exchange)
             try:
-                return await self._answer(exchange, answer, downstream)
+                return await self._answer(exchange, answer)
             finally:
                 answer.close()
         except TimeoutError:
@@ -17350,8 +17353,6 @@ class Relay:
             raise UpstreamError("timeout", message) from None
 
     def _downstream(self, exchange: Exchange) -> Downstream:
-        if not exchange.peek.stream:
-            return Downstream(exchange.request, exchange.id, self.keepalive, None, exchange.tape)
         gate = exchange.plan.config.timeouts.gate
         downstream = Downstream(exchange.request, exchange.id, self.keepalive, gate, exchange.tape)
         # before the first event there is no pipe yet whose keep-alive could be asked for
@@ -17705,9 +17706,7 @@ class Relay:
 
     # The answer
 
-    async def _answer(
-        self, exchange: Exchange, answer: Answer, downstream: Downstream
-    ) -> web.StreamResponse:
+    async def _answer(self, exchange: Exchange, answer: Answer) -> web.StreamResponse:
         exchange.went(answer.lane, answer.note, answer.dropped)
         exchange.heard = answer.heard()
         target = answer.lane.target.name
@@ -17719,8 +17718,8 @@ class Relay:
             self.log.event(
                 "debug", "dropped in translation", id=exchange.id, fields=list(exchange.dropped)
             )
-        if exchange.peek.stream:
-            return await self.pump(exchange, answer, downstream)
+        if exchange.downstream:
+            return await self.pump(exchange, answer, exchange.downstream)
         return self._whole(exchange, answer)
 
     def _whole(self, exchange: Exchange, answer: Answer) -> web.StreamResponse:

@@ -171,7 +171,7 @@ ENDS: list[tuple[str, bool]] = [
     ('{ "model" : "a" , "x" : {} , "stream" : false }\n', True),
     ('{"model":"a","input":{"model":"haiku"}}', False),  # the arguments of a call
     ('{"model":"a","x":[],"model":"b"}', False),
-    ('{"model":"a","x":[],"stream":true,"stream":false}', False),
+    ('{"model":"a","x":[],"stream":true,"stream":false}', True),
     ('{"x":[],"y":{"model":"a"}}', False),
     ('{"y":{"model":"a"},"x":[],"z":1}', False),
     (
