@@ -16767,7 +16767,11 @@ class Said(NamedTuple):
     dropped: tuple[str, ...] = ()
 
 
+# What an exchange begins with; made once, for no exchange changes them.
 _NO_BODY: Final = Body(b"{}")
+_NOBODY: Final = Caller()
+_NO_PEEK: Final = Peek("", False)
+_NO_ROUTE: Final = Route("", "", ())
 _NO_USAGE: Final = Usage()
 
 
@@ -16785,10 +16789,10 @@ class Exchange:
         self.id = os.urandom(8).hex()
         self.began = time.monotonic()
         self.deadline = math.inf  # by when all has to be over, in the event loop's time
-        self.caller = Caller()
+        self.caller = _NOBODY
         self.body = _NO_BODY
-        self.peek = Peek("", False)
-        self.route = Route("", "", ())
+        self.peek = _NO_PEEK
+        self.route = _NO_ROUTE
         self.hedged = False  # a second attempt was made beside the first
         self.held = 0.0  # seconds in which all were cooling down
         # What came of it
