@@ -13113,6 +13113,7 @@ _LEAST_PROMPT: Final = 2048  # bytes; no provider caches less than a thousand to
 _LEAST_CACHED: Final = 1024  # tokens
 _COLD: Final = 8  # answers of a target without a word of caches, after which none is expected
 _CACHE_LIFE: Final = 300.0  # seconds; Anthropic's default, and about what others promise
+_KEPT_FOR: Final = 3600.0  # seconds; no cache that is told of in these words lives longer
 _TURNS: Final = ("messages", "input", "contents")
 _SYSTEM: Final = ("system", "instructions", "systemInstruction", "system_instruction")
 # What says nothing of the prompt, and may differ from turn to turn.
@@ -13221,8 +13222,11 @@ class CacheLedger:
         threads.append(latest)
         while len(threads) > _MOST_THREADS:
             self._kept -= len(threads.pop(0).raw)
-        while len(self._conversations) > _MOST_CONVERSATIONS:
-            self._forget(next(iter(self._conversations)))
+        oldest = next(iter(self._conversations))
+        too_many = len(self._conversations) > _MOST_CONVERSATIONS
+        while too_many or self._conversations[oldest][-1].at < latest.at - _KEPT_FOR:
+            self._forget(oldest)
+            oldest, too_many = next(iter(self._conversations)), False
 
     def _make_room(self, size: int) -> bool:
         """Let go of the prompts that were not asked about for longest, until there is room."""

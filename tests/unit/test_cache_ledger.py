@@ -244,6 +244,14 @@ def test_what_is_being_answered_counts_too() -> None:
     assert ledger._kept == 0
 
 
+def test_a_prompt_is_forgotten_after_an_hour() -> None:
+    talk = Talk()
+    for n in range(5):
+        talk.turn(prompt(3), read=0, write=20_000, identity=f"s{n}", after=1000)
+    assert list(talk.ledger._conversations) == ["s1", "s2", "s3", "s4"]
+    assert talk.ledger._kept == 4 * len(relay.dumps(prompt(3)))
+
+
 def test_conversations_and_their_threads_are_bounded() -> None:
     talk = Talk()
     for n in range(10_500):
