@@ -7286,6 +7286,10 @@ class Body:
     def unread(self) -> bool:
         return "wire" not in self.__dict__
 
+    def read(self) -> JSON:
+        """All of it; BadRequest if that is no JSON."""
+        return self.wire
+
     @functools.cached_property
     def exact(self) -> JSON:
         """What it says, for saying it again: with integers of any size."""
@@ -17580,6 +17584,7 @@ class Relay:
             return answer
         except UpstreamError as error:
             outcome, status, error.at = error.failure.name, error.upstream_status, time.time()
+            exchange.body.read()  # who sends what is no JSON brings no provider into trouble
             self.health.failed(lane, error, error.at, moment, exchange.bound)
             raise
         finally:

@@ -7,7 +7,7 @@ import json
 
 import pytest
 from aiohttp import ClientSession
-from fake_upstream import TEXT, FakeUpstream, dump
+from fake_upstream import TEXT, FakeUpstream, answer_well, chat_error, dump
 from relay_process import RelayProcess, Start
 from talk import (
     DIALECTS,
@@ -36,7 +36,6 @@ BROKEN: dict[str, bytes] = {
     "NaN": b'{"model": "m", "temperature": NaN}',
     "not UTF-8": b'{"model": "m", "messages": "\xff\xfe"}',
     "an endless list": b'{"model": "m", "messages": ' + b"[" * 200_000,
-    "a deep list": b'{"model":"m","messages":' + b"[" * 200_000 + b"]" * 200_000 + b"}",
 }
 MODELS: dict[str, bytes] = {
     "missing": b'{"messages": []}',
@@ -71,6 +70,24 @@ async def test_a_body_that_is_no_json_object_is_400(
 
     await each(BROKEN, is_refused)
     assert upstream.requests == []
+    assert (await ask(http, server, client)).said.text == TEXT
+
+
+@pytest.mark.parametrize("client", DIALECTS)
+async def test_a_large_body_that_is_no_json_brings_no_provider_into_trouble(
+    client: str, upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    """Its ends look well, so it is not read before a provider has refused it, in whatever way."""
+    server = await relay(one(upstream, client))
+    begin = b'{"model":"m","messages":'
+    broken = (begin + b"[" * 200_000 + b"]" * 200_000 + b"}", begin + b"[" + b"1" * 99_000 + b",]}")
+    for body in broken:
+        for status in (500, 400, 429, 401):
+            upstream.script(chat_error(status, "what is this?"))
+            assert "not JSON" in await refused(http, server, client, body)
+    async with http.get(f"{server.url}/admin/health") as response:
+        assert (await response.json())["marks"] == []
+    upstream.script(answer_well)
     assert (await ask(http, server, client)).said.text == TEXT
 
 
