@@ -2117,9 +2117,13 @@ class AnthropicMessages(Dialect):
 
     def is_clean(self, raw: bytes, quirks: AnthropicQuirks) -> bool:
         """It is if nobody has thought yet, and says nothing to Anthropic alone."""
-        said = () if quirks.native else (ATTRIBUTION.encode(), b'"safeguards"')
-        marks = (b'":"thinking"', b'": "thinking"', b"redacted_thinking", *said)
-        return not quirks.placeholder and all(raw.rfind(mark) < 0 for mark in marks)
+        marks = () if quirks.native else (ATTRIBUTION.encode(), b'"safeguards"')
+        if quirks.placeholder or any(raw.rfind(mark) >= 0 for mark in marks):
+            return False
+        place = raw.rfind(b'thinking"')  # a key is how to think, a value a block's type
+        while place >= 0 and raw.startswith(b'thinking":', place):
+            place = raw.rfind(b'thinking"', 0, place)
+        return place < 0
 
     def parse_response(self, wire: JSON) -> Response:
         blocks = (_anthropic_output(block) for block in wire["content"])
