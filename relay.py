@@ -1439,15 +1439,17 @@ def sound(response: Response) -> Response:
 
     Calls get the ids that are missing or stand twice, and the finish reason is worked out.
     """
+    id, model, detail = response.id, response.model, response.detail
+    _only_text(id, model, detail)
     parts, seen = list[OutputPart](), set[str]()
     for part in response.parts:
+        _only_text(part.text)
         if isinstance(part, ToolCall):
-            part = replace(part, id=call_id(part.id, seen, response.id))
-        _only_text(part.text, getattr(part, "name", ""), response.id, response.model)
+            _only_text(part.name)
+            part = ToolCall(call_id(part.id, seen, id), part.name, part.text)
         parts.append(part)
-    _only_text(response.id, response.model, response.detail)
-    called = any(isinstance(part, ToolCall) for part in parts)
-    return replace(response, parts=tuple(parts), finish=true_finish(response.finish, called))
+    finish = true_finish(response.finish, bool(seen))
+    return Response(id, model, tuple(parts), finish, response.usage, detail)
 
 
 def _only_text(*values: object) -> None:
@@ -7025,12 +7027,28 @@ def returned(event: Event, passage: Passage) -> Event:
     match event:
         case Failure(message=message):
             return replace(event, message=passage.redacted(message))
-        case PartStart(ToolCall(id, name)) if name in passage.names:
-            return PartStart(ToolCall(id, passage.names[name]))
-        case PartEnd(Seal(kind, value)) if passage.upstream is not passage.client:
-            return PartEnd(Seal(kind, value, passage.account))
+        case PartStart(part):
+            return PartStart(returned_part(part, passage))
+        case PartEnd(Seal() as seal):
+            return PartEnd(_owned(seal, passage))
         case _:
             return event
+
+
+def returned_part(part: OutputPart, passage: Passage) -> OutputPart:
+    match part:
+        case ToolCall(id, name, text) if name in passage.names:
+            return ToolCall(id, passage.names[name], text)
+        case Reasoning(text, Seal() as seal):
+            return Reasoning(text, _owned(seal, passage))
+        case _:
+            return part
+
+
+def _owned(seal: Seal, passage: Passage) -> Seal:
+    if passage.upstream is passage.client:
+        return seal
+    return Seal(seal.field, seal.value, passage.account)
 
 
 class WholeDecoder:
@@ -7064,18 +7082,17 @@ def whole_answer(data: bytes, expected: Dialect) -> tuple[Dialect, Response] | F
     try:
         wire = loads(data)
         wire = wire[0] if isinstance(wire, list) and wire else wire  # Google wraps errors so
-        if failure := _failure_instead(wire, expected):
-            return failure
         dialect = recognised(wire, expected)
+        if failure := _failure_instead(wire, dialect):
+            return failure
         return dialect, sound(dialect.parse_response(wire))
     except UNREADABLE as error:
         return Failure(f"an unreadable answer ({error}): {snippet(data)}", cause="transient")
 
 
-def _failure_instead(wire: JSON, expected: Dialect) -> Failure | None:
-    claimed = any(dialect.claims(wire) for dialect in DIALECTS.values())
-    if claimed and not (wire.get("base_resp") or {}).get("status_code"):
-        return recognised(wire, expected).failure_in(wire)
+def _failure_instead(wire: JSON, dialect: Dialect) -> Failure | None:
+    if dialect.claims(wire) and not (wire.get("base_resp") or {}).get("status_code"):
+        return dialect.failure_in(wire)
     return failure_in(wire) or Failure(
         f"not an answer of this kind: {snippet(dumps(wire))}", cause="transient"
     )
@@ -7125,8 +7142,11 @@ class Gathered(Pipe):
         answer = whole_answer(data, passage.upstream)
         if isinstance(answer, Failure):
             return self._respond(answer)
-        response = answer[1]
-        return self._respond(fold(returned(e, passage) for e in unfold(response)))
+        said = answer[1]
+        parts = tuple([returned_part(part, passage) for part in said.parts])
+        return self._respond(
+            Response(said.id, said.model, parts, said.finish, said.usage, said.detail)
+        )
 
     def _passes(self, data: bytes) -> bool:
         """Is it an answer in the client's own dialect?  Then it need not be understood."""

@@ -243,3 +243,24 @@ def test_a_delta_is_translated_with_few_calls(
     few, many, more = (calls_to_stream(client, provider, deltas) for deltas in (10, 60, 310))
     assert (many - few) / 50 <= 33
     assert more - many == 5 * (many - few)
+
+
+# One of Responses is put together by saying its stream, so that both are the same; one of Gemini's
+# is read as a stream of one chunk.
+WRITTEN = {"anthropic": 50, "openai": 52, "responses": 146, "gemini": 84}
+READ = {"anthropic": 0, "openai": 0, "responses": 16, "gemini": 54}
+
+
+@pytest.mark.parametrize(("client", "provider"), PAIRS)
+def test_a_whole_answer_is_translated_with_few_calls(
+    client: relay.Dialect, provider: relay.Dialect
+) -> None:
+    asked, usage = relay.Asked("m", "an-id"), relay.Usage(input=11, output=7)
+    answer = relay.Response("an-id", "m", (relay.Text("a word"),), "stop", usage)
+    data = relay.dumps(provider.render_response(answer, asked))
+    pipe = relay.Gathered(relay.Passage(provider, client, asked))
+    with counted() as calls:
+        pipe.feed(data)
+        pipe.eof()
+    assert pipe.usage == usage
+    assert calls.python <= WRITTEN[client.name] + READ[provider.name]
