@@ -13017,7 +13017,9 @@ class Limits:
     Told two times: `now` never goes back (rates), `wall` is the calendar's (budgets).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, shared: bool = True) -> None:
+        """`shared`: others want to hear what ended."""
+        self._shared = shared
         self._accounts: dict[str, _Account] = {}
         self._calendar = Calendar()
         self._unwritten: Spent = collections.defaultdict(Spend)
@@ -13090,7 +13092,7 @@ class Limits:
         account.reserved.add(asked, sign=-1)
         if permit.second in account.window.slots:
             account.window.add(permit.second, requests, tokens - asked.tokens)
-        if permit.caller.limits:
+        if self._shared and permit.caller.limits:
             self._ended.append(Ended(account.name, permit.id, tokens))
 
     def collect(self) -> tuple[Spent, list[Ended]]:
@@ -14001,11 +14003,12 @@ class Sink:
             arguments = (stream.fileno(),)
             threading.Thread(target=self._run, args=arguments, name="log", daemon=True).start()
 
-    def put(self, line: str, lost: Callable[[int], str]) -> None:
+    def put(self, line: bytes, lost: Callable[[int], bytes]) -> None:
         """Take a line if there is room; `lost` words the count of those there was none for."""
         with self._lock:
-            before = lost(self._untold) + "\n" if self._untold else ""
-            data = f"{before}{line}\n".encode(errors="replace")
+            data = line + b"\n"
+            if self._untold:
+                data = lost(self._untold) + b"\n" + data
             if self._size + len(data) > self._most:
                 self._drop(1)
                 return
@@ -14102,10 +14105,10 @@ class Log:
         if record["level"] in self._shown:
             self.sink.put(self._line(kind, record), self._lost)
 
-    def _line(self, kind: str, record: JSON) -> str:
+    def _line(self, kind: str, record: JSON) -> bytes:
         if self.text:
-            return moment_text(kind, record, self._zone)
-        return dumps(record | {"time": self._stamp(record["time"])}).decode()
+            return moment_text(kind, record, self._zone).encode(errors="replace")
+        return dumps(record | {"time": self._stamp(record["time"])})
 
     def _stamp(self, now: float) -> str:
         """2027-06-30T23:59:59.123+00:00"""
@@ -14116,7 +14119,7 @@ class Log:
             second = self._second = (whole, f"{moment:%Y-%m-%dT%H:%M:%S}")
         return f"{second[1]}.{rest:03}+00:00"
 
-    def _lost(self, count: int) -> str:
+    def _lost(self, count: int) -> bytes:
         said = _event("warning", "log lines were lost: nobody read", {"lines": count})
         return self._line("event", said)
 
@@ -17296,7 +17299,7 @@ class Relay:
         self.health = Health()
         self.balance = Balance(self.health)
         self.caches = CacheLedger()
-        self.limits = Limits()
+        self.limits = Limits(store.shares_limits)
         self.ledger = Ledger()
         self.keeper = Keeper(
             store,
@@ -17968,11 +17971,12 @@ class Relay:
         spent = exchange.held
         for tried in exchange.tried:
             spent += tried.seconds
-            metrics.attempts.observe(tried.seconds, tried.lane.target.provider.name, tried.outcome)
+            series = metrics.attempts.of(tried.lane.target.provider.name, tried.outcome)
+            series.observe(tried.seconds)
         if exchange.first is not None:
             first = exchange.first - exchange.began
             tally.first_token.observe(first)
-            metrics.overhead.observe(max(0.0, first - spent))
+            metrics.overhead.of().observe(max(0.0, first - spent))
         if exchange.usage:
             tally.tokens.count(exchange.usage)
         if self.telemetry.active:
