@@ -9500,10 +9500,8 @@ class PriceList:
         said = {n.removeprefix(own): price for n, price in prices.items() if n.startswith(own)}
         self._lists = (said,) if free else (said, prices)
         self._else = FREE if free else None
-        # A few models are asked for again and again; names that clients make up do not stay.
-        self.of = functools.lru_cache(maxsize=1000)(self._of)
 
-    def _of(self, model: str) -> PriceConfig | None:
+    def of(self, model: str) -> PriceConfig | None:
         found = (_matching(prices, model) for prices in self._lists)
         return next(filter(None, found), self._else)
 
@@ -9872,6 +9870,12 @@ class Lane:
         return self.plan.prices.of(self.target.model)
 
     @functools.cached_property
+    def record(self) -> JSON:
+        """As the log names it."""
+        credential = self.credential.name.rpartition("/")[2]
+        return {"target": self.target.name, "plan": self.plan.name, "credential": credential}
+
+    @functools.cached_property
     def about(self) -> Mapping[str, str]:
         """The headers in which relay says where an answer comes from."""
         provider, model = self.target.provider.name, self.target.model
@@ -9951,6 +9955,17 @@ class Route:
 
     def targets(self) -> list[Target]:
         return [target for group in self.groups for target in group]
+
+    @functools.cached_property
+    def room(self) -> float:
+        """Tokens that an answer can have, where it can have the most."""
+        return max((target.output or math.inf for target in self.targets()), default=math.inf)
+
+    @functools.cached_property
+    def prices(self) -> tuple[PriceConfig, ...]:
+        """All that it may have to be paid by."""
+        ways = ((target, plan) for target in self.targets() for plan in target.provider.plans)
+        return tuple(filter(None, (plan.prices.of(target.model) for target, plan in ways)))
 
     @functools.cached_property
     def is_single(self) -> bool:
@@ -16783,14 +16798,8 @@ class Tried:
         return round(self.seconds * 1000)
 
     def record(self) -> JSON:
-        return {
-            "target": self.lane.target.name,
-            "plan": self.lane.plan.name,
-            "credential": self.lane.credential.name.rpartition("/")[2],
-            "outcome": self.outcome,
-            "status": self.status,
-            "ms": self.ms,
-        }
+        said = {"outcome": self.outcome, "status": self.status, "ms": self.ms}
+        return self.lane.record | said
 
 
 class Said(NamedTuple):
@@ -17008,15 +17017,11 @@ class Exchange:
 
     def reservation(self, sent: int, wanted: int) -> Spend:
         """What the request may come to, at the dearest of the places where it may go."""
-        most, prices = 0.0, list[PriceConfig | None]()
-        for target in self.route.targets():
-            most = max(most, target.output or math.inf)
-            prices += [plan.prices.of(target.model) for plan in target.provider.plans]
-        wanted = int(min(wanted, most or math.inf))
-        if not any(prices):
+        wanted, prices = int(min(wanted, self.route.room)), self.route.prices
+        if not prices:
             return Spend(sent + wanted)
         usage = Usage(input=sent, output=wanted)
-        return Spend(sent + wanted, max(cost(usage, price) for price in prices if price))
+        return Spend(sent + wanted, max(cost(usage, price) for price in prices))
 
     def used(self) -> tuple[Usage, bool]:
         """The tokens of the answer, and whether they had to be estimated.
@@ -17929,7 +17934,7 @@ class Relay:
             "key": exchange.caller.name or None,
             "model": exchange.peek.model or None,
             "provider": lane.target.provider.name if lane else None,
-            "target": str(lane.target) if lane else None,
+            "target": lane.target.name if lane else None,
             "body": exchange.note,
             "stream": exchange.peek.stream,
             "attempts": [tried.record() for tried in exchange.tried],
