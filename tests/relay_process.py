@@ -159,14 +159,15 @@ class RelayProcess:
 
     async def exited(self, within: float = SOON) -> int:
         async with asyncio.timeout(within):
-            await asyncio.gather(*self._readers)
+            # Shielded: who waits too short a time must not end the reading, or nobody could after.
+            await asyncio.shield(asyncio.gather(*self._readers))
             return await self.process.wait()
 
     async def end(self) -> None:
         """The end of a test: whatever it takes."""
         if self.process.returncode is None:
             self.process.kill()
-        await self.exited()
+        await self.exited(STARTED)
 
     async def _collect(self, name: str, stream: asyncio.StreamReader) -> None:
         while chunk := await stream.read(65536):

@@ -12,6 +12,7 @@ from aiohttp import ClientSession
 from fake_upstream import FakeUpstream
 from relay_process import (
     SECRET,
+    STARTED,
     Ran,
     RelayProcess,
     Start,
@@ -500,7 +501,7 @@ async def test_without_a_file_it_serves_the_providers_of_the_environment(tmp_pat
     process = await spawn("--listen", address, cwd=tmp_path, env=env)
     server = RelayProcess(f"http://{address}", tmp_path / "config.yaml", process)
     try:
-        said = await server.says("deepseek")
+        said = await server.says("deepseek", STARTED)
         assert "DEEPSEEK_API_KEY" in said
         assert SECRET not in said
     finally:

@@ -19,6 +19,7 @@ from fake_upstream import TEXT, FakeUpstream, chat_stream
 from relay_process import (
     PROGRAM,
     SOON,
+    STARTED,
     RelayProcess,
     Start,
     environment,
@@ -131,7 +132,7 @@ async def test_without_a_file_a_reload_is_over_too(manager: Manager, tmp_path: P
     process = await spawn("--demo", "--listen", f"127.0.0.1:{port}", cwd=tmp_path, env=env)
     server = RelayProcess(f"http://127.0.0.1:{port}", tmp_path / "none", process)
     try:
-        await manager.hears("READY")
+        await manager.hears("READY", STARTED)
         process.send_signal(signal.SIGHUP)
         await manager.hears("RELOADING")
         await manager.hears("READY")
@@ -300,7 +301,7 @@ async def test_what_does_not_listen_is_refused(passing: Pass, upstream: FakeUpst
     with socket.socket() as idle:
         idle.bind(("127.0.0.1", 0))
         server = await passing(idle, config=config(upstream), names="web")
-        assert await server.exited() == 2
+        assert await server.exited(STARTED) == 2
         assert "descriptor 3 (web) was passed, but does not listen" in server.stderr
 
 
