@@ -15179,6 +15179,8 @@ class LinkReply:
     async def _more(self, take: Callable[[bytes], object] | None = None) -> bool:
         """Until there is news that `take` does not take; did it have enough?"""
         self._taker, self._waiter = take, asyncio.get_running_loop().create_future()
+        if self._link:
+            self._link.resume()
         try:
             return await self._waiter
         finally:
@@ -15204,6 +15206,8 @@ class LinkReply:
             self._error, more = error, None
         if not more:
             self._taker = None
+            if self._link and len(block) > _MOST_UNREAD:
+                self._link.pause()  # or as much again would be held for a slow client
             self._wake(self._error is None)
 
     def _keep(self, block: bytes) -> None:
