@@ -7578,9 +7578,9 @@ _MOST_HEAD: Final = 1 << 16  # bytes; of interim heads and trailers likewise.  n
 _MOST_CHUNK_LINE: Final = 1 << 12  # a chunk's size and its extensions
 _MOST_INTERIM: Final = 16  # 102 and 103 may come repeatedly
 
-_HEAD_END: Final = re.compile(rb"\r?\n\r?\n")
+_HEAD_END: Final = re.compile(rb"\n\r?\n")
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-9]\d\d)(?: [^\r\0]*)?")
-_FIELD_NAME: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_FIELD: Final = re.compile(r"^([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*(.*)$", re.MULTILINE)
 _FOLD: Final = re.compile(rb"\n[ \t]+")
 _LENGTH: Final = re.compile(r"\d{1,15}", re.ASCII)
 _CHUNK_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n\0]*)?\r\n")
@@ -7643,18 +7643,19 @@ class ReplyDecoder:
         self.kept = self.kept and not rest
 
     def _in_head(self, data: bytes) -> bytes:
-        held, before = self._held, len(self._held)
-        held += data
+        before = len(self._held)
+        self._held += data
+        held = self._held if before else data  # mostly all of it is here at once
         if held[:7] != b"HTTP/1."[: len(held)]:
             return self._fail("does not answer in HTTP")
-        end = _HEAD_END.search(held, max(0, before - 3))
+        end = _HEAD_END.search(held, max(0, before - 2))
         if (end.end() if end else len(held)) > _MOST_HEAD:
             return self._fail("sent a head that is too large")
         if not end:
             return b""
         text, rest = bytes(held[: end.start()]), bytes(held[end.end() :])
-        held.clear()
-        return self._headed(_head(text), rest)
+        self._held.clear()
+        return self._headed(_head(text.removesuffix(b"\r")), rest)
 
     def _headed(self, head: Head | str, rest: bytes) -> bytes:
         if isinstance(head, str):
@@ -7675,8 +7676,10 @@ class ReplyDecoder:
         if not length:
             self._end(rest)
             return b""
-        ways = {_BY_CLOSE: self._until_close, _IN_CHUNKS: self._in_chunks}
-        self._read = ways.get(length, self._of_length)
+        if length == _IN_CHUNKS:
+            self._read = self._in_chunks
+        else:
+            self._read = self._until_close if length == _BY_CLOSE else self._of_length
         return self._read(rest) if rest else b""
 
     def _until_close(self, data: bytes) -> bytes:
@@ -7760,50 +7763,69 @@ def _head(text: bytes) -> Head | str:
     text = text.replace(b"\r\n", b"\n")
     if b"\r" in text or b"\0" in text:
         return "sent a bare CR or NUL in its head"
-    first, _, rest = text.partition(b"\n")
+    first, newline, rest = text.partition(b"\n")
     said = _STATUS_LINE.fullmatch(first)
     if not said or rest.startswith((b" ", b"\t")):
         return "does not answer in HTTP"
-    headers: CIMultiDict[str] = CIMultiDict()
-    for line in _FOLD.sub(b" ", rest).split(b"\n") if rest else ():
-        name, colon, value = line.partition(b":")
-        if not colon or not _FIELD_NAME.fullmatch(name):
-            return "sent a header that is none"
-        headers.add(name.decode(), value.strip(b" \t").decode(errors="surrogateescape"))
+    if b"\n " in rest or b"\n\t" in rest:
+        rest = _FOLD.sub(b" ", rest)
+    fields = _FIELD.findall(rest.decode(errors="surrogateescape"))
+    if len(fields) != rest.count(b"\n") + len(newline):
+        return "sent a header that is none"
+    headers = CIMultiDict([(name, value.rstrip(" \t")) for name, value in fields])
     return Head(int(said[2]), CIMultiDictProxy(headers), int(said[1]))
 
 
 def _body_length(head: Head) -> int | str:
     """How many bytes, or how else the end is known; or why it is not."""
     said = head.headers.getall("Content-Length", ())
-    lengths = {length.strip() for line in said for length in line.split(",")}
-    codings = [coding.strip().lower() for coding in head.headers.getall("Transfer-Encoding", ())]
+    codings = head.headers.getall("Transfer-Encoding", ())
     if head.status in (204, 304):
         return 0
-    if not codings and not lengths:
+    if not codings and not said:
         return _BY_CLOSE
-    if codings == ["chunked"] and not lengths and head.version == 1:
-        return _IN_CHUNKS
+    if len(codings) == 1 and not said and head.version == 1:
+        return _IN_CHUNKS if codings[0].strip().lower() == "chunked" else _IN_DOUBT
+    lengths = {length.strip() for line in said for length in line.split(",")}
     if codings or len(lengths) > 1 or not _LENGTH.fullmatch(min(lengths)):
-        return "leaves in doubt how long its answer is"
+        return _IN_DOUBT
     return int(min(lengths))
 
 
+_IN_DOUBT: Final = "leaves in doubt how long its answer is"
+
+
 def _keeps(head: Head) -> bool:
-    said = {
-        word.strip().lower() for word in ",".join(head.headers.getall("Connection", ())).split(",")
-    }
-    return "close" not in said and (head.version == 1 or "keep-alive" in said)
+    said = head.headers.getall("Connection", ())
+    words = {word.strip().lower() for word in ",".join(said).split(",")} if said else ()
+    return "close" not in words and (head.version == 1 or "keep-alive" in words)
+
+
+class Address(NamedTuple):
+    """Where a request goes."""
+
+    origin: str  # scheme, host and port: who shares them may share a connection
+    host: str  # and port
+    target: str  # what stands in the request's first line
+    plain: bool  # neither user and password in the address nor a name that has to be made ASCII
+
+
+@functools.lru_cache(maxsize=512)
+def address_of(url: str) -> Address:
+    scheme, _, rest = url.partition("://")
+    host, slash, path = rest.partition("#")[0].partition("/")
+    plain = "@" not in host and url.isascii()
+    return Address(f"{scheme}://{host}", host, slash + path or "/", plain)
 
 
 def request_text(target: str, host: str, headers: Mapping[str, str], length: int) -> bytes:
     """The head of a POST; ValueError for what would break out of its line."""
-    lines = [f"POST {target} HTTP/1.1"]
-    if not any(name.lower() == "host" for name in headers):
-        lines.append(f"Host: {host}")
-    lines += [f"{name}: {value}" for name, value in headers.items()]
-    text = "\r\n".join((*lines, f"Content-Length: {length}", "", ""))
-    ends = len(lines) + 2
+    lines = (*map(": ".join, headers.items()), f"Content-Length: {length}", "", "")
+    fields = "\r\n".join(lines)
+    named = "\nhost:" in f"\n{fields}".lower()  # by the user's own headers
+    first = f"POST {target} HTTP/1.1\r\n"
+    text = first + fields if named else f"{first}Host: {host}\r\n{fields}"
+    ends = len(headers) + (3 if named else 4)
     if text.count("\r") != ends or text.count("\n") != ends or "\0" in text:
         raise ValueError("a header holds a line's end")
     if not _TARGET.fullmatch(target):
@@ -15138,6 +15160,10 @@ class LinkReply:
         """Has the provider said anything at all?"""
         return self._decoder.begun
 
+    @property
+    def ended(self) -> bool:
+        return self._decoder.ended
+
     async def begin(self) -> None:
         """Wait for the head."""
         while not (head := self._decoder.head):
@@ -15338,14 +15364,14 @@ class Connections:
         self, url: str, headers: Mapping[str, str], body: bytes, patience: float
     ) -> LinkReply:
         """The reply, with its head; UpstreamError, OSError or ValueError if there is none."""
-        scheme, _, rest = url.partition("://")
-        place, slash, path = rest.partition("#")[0].partition("/")
-        origin = f"{scheme}://{place}"
-        head = request_text(slash + path or "/", place, headers, len(body))
-        if link := self._freshest(origin):
-            with contextlib.suppress(_Stale):
+        place = address_of(url)
+        head = request_text(place.target, place.host, headers, len(body))
+        if link := self._freshest(place.origin):
+            try:
                 return await self._ask(link, head, body)
-        link = await self._opened(origin, patience)
+            except _Stale:
+                pass
+        link = await self._opened(place.origin, patience)
         return await self._ask(link, head, body)
 
     @staticmethod
@@ -15479,6 +15505,10 @@ class Reply(Protocol):
     status: int
     headers: Mapping[str, str]
 
+    @property
+    def ended(self) -> bool:
+        """Is the rest here, so that one `read` gives all of it?"""
+
     async def read(self) -> bytes: ...
 
     async def pour(self, take: Callable[[bytes], object]) -> bool:
@@ -15491,6 +15521,8 @@ class Reply(Protocol):
 
 class Pulled(ABC):
     """A reply that has to be asked for every block."""
+
+    ended = False  # it does not tell
 
     @abstractmethod
     async def read(self) -> bytes: ...
@@ -15534,7 +15566,7 @@ class Upstream:
     async def post(self, outgoing: Outgoing, timeouts: TimeoutConfig) -> Reply:
         """The reply's head; UpstreamError if there is none."""
         url, headers, body = outgoing.url, outgoing.headers, outgoing.body
-        if outgoing.proxy or not (self._lean and _is_plain(url)):
+        if outgoing.proxy or not (self._lean and address_of(url).plain):
             return await self.send("POST", url, headers, body, timeouts, outgoing.proxy)
         try:
             return await self._connections.post(url, headers, body, timeouts.connect)
@@ -15684,11 +15716,6 @@ def _unreachable(error: BaseException) -> UpstreamError:
     )
 
 
-def _is_plain(url: str) -> bool:
-    """Neither user and password in the address nor a name that has to be made ASCII."""
-    return "@" not in url.split("/", 3)[2] and url.isascii()
-
-
 async def _note_reuse(session: object, context: Any, params: object) -> None:
     context.trace_request_ctx["reused"] = True
 
@@ -15758,8 +15785,10 @@ class Pourable(Protocol):
     def pour(self, take: Callable[[bytes], object]) -> Awaitable[bool]: ...
 
 
-async def read_all(reply: Pourable, idle: float, most: int = MOST_HELD) -> bytes:
+async def read_all(reply: Reply, idle: float, most: int = MOST_HELD) -> bytes:
     """A whole answer; UpstreamError if it stops, or is longer than any answer should be."""
+    if reply.ended:  # as short ones mostly are: no timer is needed
+        return await reply.read()
     patience = Patience(idle, "went silent in the middle of its answer")
     body = bytearray()
 
@@ -16191,6 +16220,10 @@ class TapedReply:
         self._reply = reply
         self._tape = tape
         self._leg = leg
+
+    @property
+    def ended(self) -> bool:
+        return self._reply.ended
 
     async def read(self) -> bytes:
         if data := await self._reply.read():
