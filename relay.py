@@ -16478,6 +16478,12 @@ class ClientResponse(web.StreamResponse):
         self._framed = "Transfer-Encoding" in self.headers
         return self._out
 
+    async def open(self, request: web.BaseRequest, data: bytes) -> None:
+        """The head and the first bytes, by one system call."""
+        self._send_headers_immediately = False  # as aiohttp has it for what is sent whole
+        await self.prepare(request)
+        await self.write(data)
+
     def send(self, data: bytes) -> bool:
         """Bytes of a stream, now; False: the client is slow or gone, see `room`.
 
@@ -16561,15 +16567,18 @@ class Downstream:
         loop = asyncio.get_running_loop()
         self._timer = None if gate is None else loop.call_later(gate, self._begin_beating)
 
-    async def begin(self, headers: Mapping[str, str]) -> ClientResponse:
-        """Send the head, unless it went out early."""
-        if self.response is None:
-            self.response = client_response(self._tape, 200, headers)
-            await self.response.prepare(self._request)
-            if self._timer and not self._beating:
-                self._timer.cancel()
-                loop = asyncio.get_running_loop()
-                self._timer = loop.call_later(self._interval, self._begin_beating)
+    async def begin(self, headers: Mapping[str, str], data: bytes = b"") -> ClientResponse:
+        """Send the head, unless it went out early, and the first bytes."""
+        if self.response:
+            await self.write(data)
+            return self.response
+        self.response = client_response(self._tape, 200, headers)
+        if self._timer and not self._beating:
+            self._timer.cancel()
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(self._interval, self._begin_beating)
+        self.last, self.sent = time.monotonic(), len(data)
+        await self.response.open(self._request, data)
         return self.response
 
     def send(self, data: bytes) -> bool:
@@ -17834,9 +17843,9 @@ class Relay:
         pipe = answer.pipe
         exchange.status = 200
         try:
-            response = await downstream.begin(self._headers(exchange, answer))
+            headers, head, answer.head = self._headers(exchange, answer), answer.head, b""
             downstream.alive = pipe.alive
-            await downstream.write(answer.head)
+            response = await downstream.begin(headers, head)
             code, reason = await self._flow(exchange, answer, downstream)
             await downstream.write(pipe.eof(reason))
             exchange.code = code if pipe.failure else "OK"
