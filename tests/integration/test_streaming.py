@@ -72,6 +72,25 @@ async def test_a_chunk_reaches_the_client_while_the_next_is_held(
         assert (await wire.reply(early)).said.text == WORDS
 
 
+async def test_a_client_of_http_1_0_gets_the_bytes_without_chunks(
+    upstream: FakeUpstream, relay: Start
+) -> None:
+    answer = chat_stream(text=WORDS)
+    upstream.script(answer)
+    server = await relay(config(upstream))
+    body = b'{"model": "gpt-4o", "stream": true, "messages": [{"role": "user", "content": "hi"}]}'
+    async with dial(server) as wire:
+        await wire.send(
+            b"POST /v1/chat/completions HTTP/1.0\r\nhost: localhost\r\n"
+            b"content-length: %d\r\n\r\n%b" % (len(body), body)
+        )
+        async with asyncio.timeout(SOON):
+            head, _, said = (await wire.reader.read(-1)).partition(b"\r\n\r\n")
+    assert b" 200 OK" in head
+    assert b"transfer-encoding" not in head.lower()
+    assert said == b"".join(answer.chunks)
+
+
 async def test_the_head_comes_with_the_first_meaningful_event_and_not_after_it(
     upstream: FakeUpstream, relay: Start
 ) -> None:
