@@ -119,6 +119,7 @@ def relay_peer(
     (nothing / "uvloop.py").write_text("raise ImportError\n")
     found = program.parent if uvloop else f"{nothing}:{program.parent}"
     env = {"PYTHONPATH": str(found), "PYTHONPYCACHEPREFIX": str(nothing / "bytecode")}
+    env["PYTHONSAFEPATH"] = "1"  # else -m takes the module that lies where the bench is started
     return Peer(name, command, pairs, env | {"PYTHONDONTWRITEBYTECODE": ""})
 
 
