@@ -6864,7 +6864,7 @@ class Passthrough(Pipe):
         self._dialect = passage.client
         self._marks = passage.client.marks
         self._encoder = passage.client.encoder(passage.asked)
-        self._probe = passage.client.decoder()
+        self._probe: StreamDecoder | None = passage.client.decoder()  # until it has begun
         self._held: list[bytes] = []  # an event of which only a part is here
         self._size = 0
         self._ended = False
@@ -6875,7 +6875,7 @@ class Passthrough(Pipe):
             if self._size + len(data) > MOST_HELD:
                 return self._endless()
             data = self._whole(data)
-        if not self.begun and data:
+        if self._probe and data:
             self._look(data)
         self._started |= bool(data)
         return self._read(data) if holds_any(data, self._marks) else data
@@ -6900,10 +6900,10 @@ class Passthrough(Pipe):
     def eof(self, reason: Failure = TRUNCATED) -> bytes:
         """A last event may lack its blank line; half of one is let go before the error."""
         held, self._held = b"".join(self._held), []
-        if held and not self.begun:
+        if held:
             self._look(held + b"\n\n")
-        if not self.begun:  # where the end of the bytes is all that says the answer is whole
-            self._note_first(e for e in self._probe.eof() if not isinstance(e, Failure))
+        if probe := self._probe:  # where the end of the bytes is all that says the answer is whole
+            self._note_first(probe, (e for e in probe.eof() if not isinstance(e, Failure)))
         said = self._read(held + b"\n\n").removesuffix(b"\n\n") if held else b""
         if (self._ended and self.begun) or self.failure:
             return said if _is_whole(said) else b""
@@ -6921,16 +6921,17 @@ class Passthrough(Pipe):
     def _look(self, data: bytes) -> None:
         """Has it begun, or failed before it did?  What comes then is the meter's."""
         for piece in _pieces(data):
-            self._note_first(self._probe.feed(piece))
-            if self.begun:
-                return
+            if self._probe:
+                self._note_first(self._probe, self._probe.feed(piece))
 
-    def _note_first(self, events: Iterable[Event]) -> None:
+    def _note_first(self, probe: StreamDecoder, events: Iterable[Event]) -> None:
         for event in events:
             self._note([event])
             if self.begun:
-                return
-        self.begun |= self._probe.acted
+                break
+        self.begun |= probe.acted
+        if self.begun:
+            self._probe = None
 
     def _read(self, data: bytes) -> bytes:
         """The meter: JSON is parsed only in events where one of the dialect's marks stands."""
@@ -17697,7 +17698,8 @@ class Relay:
         """The beginning of an answer: its head, and the first event of a stream, soon enough; and
         all within the attempt's time, that of the request, and the patience of a hand."""
         loop, provider = asyncio.get_running_loop(), lane.target.provider
-        silence = getattr(provider.timeouts, "first_event" if outgoing.stream else "whole")
+        limits = provider.timeouts
+        silence = limits.first_event if outgoing.stream else limits.whole
         deadline = min(loop.time() + provider.attempt_total, exchange.deadline)
         until = min(loop.time() + silence, deadline)
         try:
