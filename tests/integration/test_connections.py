@@ -412,7 +412,7 @@ async def test_a_slow_reader_holds_up_the_provider(client: relay.Connections) ->
             before = sent
             await asyncio.sleep(0.3)
         assert reply._unread < 1_000_000
-        assert sent < 20_000_000  # the rest of it: the system's own buffers
+        assert sent < 60_000_000  # the rest of it: the system's own buffers
         assert len(await rest(reply)) == 100_000_000
 
 

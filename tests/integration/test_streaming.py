@@ -180,7 +180,7 @@ async def test_a_client_that_does_not_read_stops_the_provider(
         await wire.head()
         wire.writer.transport.pause_reading()  # type: ignore[attr-defined]
         await stalled(upstream.requests[0])
-        assert upstream.requests[0].sent < 60_000_000
+        assert upstream.requests[0].sent < 120_000_000  # the systems' own buffers
         assert resident(server) < 200_000_000
 
 
