@@ -6921,8 +6921,9 @@ class Passthrough(Pipe):
     def _look(self, data: bytes) -> None:
         """Has it begun, or failed before it did?  What comes then is the meter's."""
         for piece in _pieces(data):
-            if self._probe:
-                self._note_first(self._probe, self._probe.feed(piece))
+            if not (probe := self._probe):
+                return
+            self._note_first(probe, probe.feed(piece))
 
     def _note_first(self, probe: StreamDecoder, events: Iterable[Event]) -> None:
         for event in events:
