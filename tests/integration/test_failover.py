@@ -125,7 +125,9 @@ async def test_a_fault_before_anything_was_said_moves_the_request_on(
         assert reply.headers["x-relay-attempts"] == "2"
 
     await each(faults, moves_on)
-    assert len(upstream.requests) == 2 * len(faults)
+    # A kept connection that ends without a byte may have been stale: the request is said again.
+    silent = sum(fault.reset or fault.raw is not None for fault in faults.values())
+    assert 0 <= len(upstream.requests) - 2 * len(faults) <= silent
     await server.logged(len(faults))
     for line in server.lines():
         assert (line.code, line.provider, len(line.attempts)) == ("OK", "good", 2)
