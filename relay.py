@@ -16545,7 +16545,7 @@ def client_response(tape: Tape | None, status: int, headers: Mapping[str, str]) 
 
 
 class Downstream:
-    """The client's side of an exchange: the head, the bytes, and keep-alives in silence.
+    """The client's side of a stream: the head, the bytes, and keep-alives in silence.
 
     Writes are whole events, so a keep-alive may stand between any two of them.
     """
@@ -16555,10 +16555,10 @@ class Downstream:
         request: web.BaseRequest,
         id: str,
         interval: float,
-        gate: float | None,
+        gate: float,
         tape: Tape | None = None,
     ) -> None:
-        """`gate`: seconds until a stream's head goes out in any case; None for whole answers."""
+        """`gate`: seconds until the head goes out in any case."""
         self.response: ClientResponse | None = None
         self._tape = tape
         self.alive: Callable[[], bytes] = lambda: b": keep-alive\n\n"
@@ -16570,7 +16570,7 @@ class Downstream:
         self.sent = 0  # bytes
         self._beating: asyncio.Task[None] | None = None
         loop = asyncio.get_running_loop()
-        self._timer = None if gate is None else loop.call_later(gate, self._begin_beating)
+        self._timer = loop.call_later(gate, self._begin_beating)
 
     async def begin(self, headers: Mapping[str, str], data: bytes = b"") -> ClientResponse:
         """Send the head, unless it went out early, and the first bytes."""
@@ -16578,7 +16578,7 @@ class Downstream:
             await self.write(data)
             return self.response
         self.response = client_response(self._tape, 200, headers)
-        if self._timer and not self._beating:
+        if not self._beating:
             self._timer.cancel()
             loop = asyncio.get_running_loop()
             self._timer = loop.call_later(self._interval, self._begin_beating)
@@ -16608,8 +16608,7 @@ class Downstream:
                 await self.response.write_eof()
 
     def stop(self) -> None:
-        if self._timer:
-            self._timer.cancel()
+        self._timer.cancel()
         if self._beating:
             self._beating.cancel()
 

@@ -1,4 +1,4 @@
-"""What clients get wrong, from broken JSON to broken HTTP; nothing of it goes upstream."""
+"""What clients get wrong, from broken JSON to broken HTTP; no provider is blamed for it."""
 
 import asyncio
 import contextlib
