@@ -53,7 +53,8 @@ async def upstreams() -> AsyncIterator[Callable[[int], Awaitable[list[FakeUpstre
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
 # How relay.py may be run.  What depends on sockets is marked `every_way`; all else is run as users
-# have it who installed everything: its own client toward providers, on uvloop.
+# have it who installed everything: its own client toward providers, on uvloop.  Everything another
+# way: RELAY_TEST_WAY=asyncio-aiohttp pytest
 UNINSTALLED = {"PYTHONPATH": str(Path(__file__).parent / "without")}
 WAYS: Mapping[str, Mapping[str, str]] = {
     "uvloop": {},
@@ -78,7 +79,7 @@ def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, LoopFactory
 
 @pytest.fixture
 def way(request: pytest.FixtureRequest) -> str:
-    return str(getattr(request, "param", "uvloop"))
+    return str(getattr(request, "param", os.environ.get("RELAY_TEST_WAY", "uvloop")))
 
 
 @pytest.fixture
