@@ -16887,26 +16887,29 @@ class Exchange:
         self.body = _NO_BODY
         self.peek = _NO_PEEK
         self.route = _NO_ROUTE
+        # What it runs with
+        self.task = asyncio.current_task()
+        self.expelled = False  # cancelled by us at shutdown, not by the client
+        self.permit: Permit | None = None
+        self.trace = NO_TRACE
+        self.tape: Tape | None = None  # of the flight recorder
+        self.downstream: Downstream | None = None  # of a stream
+        # Its attempts: hedged ones run beside one another, and all of them write here
+        self.waiting: list[tuple[Lane, asyncio.Timeout]] = []  # have not answered yet
+        self.tried: list[Tried] = []  # are over, in the order in which they ended
         self.hedged = False  # a second attempt was made beside the first
         self.held = 0.0  # seconds in which all were cooling down
-        # What came of it
-        self.tried: list[Tried] = []
-        self.lane: Lane | None = None
+        self.first: float | None = None  # when the first meaningful event came
         self.sticky: str | None = None  # hit | miss | repin
-        self.question: Question | None = None  # to the cache ledger
-        self.usage: Usage | None = None
+        # Of the attempt that answers; until one does, of the one that was sent last (see `went`)
+        self.lane: Lane | None = None
         self.note: BodyNote | None = None
         self.dropped: tuple[str, ...] = ()
-        self.first: float | None = None  # when the first meaningful event came
-        self.permit: Permit | None = None
+        # What came of it
+        self.question: Question | None = None  # to the cache ledger
         self.likely = 0  # about how many tokens were sent, and how many came back
         self.heard = 0
-        self.waiting: list[tuple[Lane, asyncio.Timeout]] = []  # attempts that have not answered
-        self.trace = NO_TRACE
-        self.task = asyncio.current_task()
-        self.downstream: Downstream | None = None
-        self.tape: Tape | None = None  # of the flight recorder
-        self.expelled = False  # cancelled by us at shutdown, not by the client
+        self.usage: Usage | None = None  # as the provider counts
         self.status = 0
         self.code = "CD"  # the termination code; what it is if nobody comes to say another
         self.error = ""
@@ -16949,7 +16952,7 @@ class Exchange:
         )
 
     def went(self, lane: Lane, note: BodyNote | None, dropped: tuple[str, ...]) -> None:
-        """Where it was sent last, or where the answer comes from."""
+        """Note where it is sent now, and at last where the answer comes from."""
         self.lane, self.note, self.dropped = lane, note, dropped
 
     @property
@@ -17136,7 +17139,7 @@ class Exchange:
             headers |= self.permit.headers
         upstream = sum([tried.ms for tried in self.tried])
         held = round(self.held * 1000)
-        relay = max(0, (self.since(time.monotonic()) or 0) - upstream - held)
+        relay = max(0, round((time.monotonic() - self.began) * 1000) - upstream - held)
         timing = f"relay;dur={relay}, upstream;dur={upstream}"
         headers["server-timing"] = timing + (f", held;dur={held}" if held else "")
         return headers
@@ -17235,7 +17238,11 @@ class Answer:
     raw: bytes = b""  # a whole answer, in its content coding
     note: BodyNote | None = None
     dropped: tuple[str, ...] = ()  # of the request, on its way there
-    flight: Flight | None = None  # the attempt goes on until the answer is over
+    flight: Flight | None = None  # the lane is busy until the answer is over
+
+    @property
+    def status(self) -> int:
+        return self.reply.status
 
     def heard(self) -> int:
         """About how many tokens came so far: an event each, four bytes of a whole answer."""
@@ -17339,6 +17346,14 @@ async def _call_off(tasks: Sequence[asyncio.Task[Answer | None]], kept: Answer |
 
 
 Answering: TypeAlias = Awaitable[web.StreamResponse]
+
+
+class Answered(Protocol):
+    @property
+    def status(self) -> int: ...
+
+
+A = TypeVar("A", bound=Answered)
 
 
 class Relay:
@@ -17647,27 +17662,42 @@ class Relay:
             for failed, error in failures
         )
 
-    async def attempt(self, exchange: Exchange, lane: Lane, strip: bool) -> Answer:
+    def attempt(self, exchange: Exchange, lane: Lane, strip: bool) -> Awaitable[Answer]:
         """One lane.  It counts as answered once its first meaningful event is in."""
         exchange.trace.attempt(lane, exchange.operation)  # whose headers go out, too
         outgoing = exchange.prepare(lane, strip)  # what cannot be said is not tried
         exchange.went(lane, outgoing.note, outgoing.dropped)
-        began, moment = time.monotonic(), time.time()
         flight = self.balance.began(lane, exchange.route)
+        answering = self._begun_in_time(exchange, lane, outgoing, flight)
+        return self.tracked(exchange, lane, flight, answering, exchange.bound)
+
+    async def tracked(
+        self,
+        exchange: Exchange,
+        lane: Lane,
+        flight: Flight,
+        answering: Awaitable[A],
+        identity: str = "",
+    ) -> A:
+        """An attempt under way: health, the trace and the log learn how it ends.
+
+        After an answer the lane stays busy until whoever passes the answer on ends its flight.
+        """
+        began, moment = time.monotonic(), time.time()
         outcome, status = "cancelled", 0
         try:
             with self.health.attempting(lane, moment):
-                answer = await self._begun_in_time(exchange, lane, outgoing)
-            outcome, status, answer.flight = "ok", answer.reply.status, flight
-            exchange.sticky = self.health.succeeded(lane, exchange.bound, time.time(), moment)
+                answer = await answering
+            outcome, status = "ok", answer.status
+            exchange.sticky = self.health.succeeded(lane, identity, time.time(), moment)
             exchange.first = exchange.first or time.monotonic()
-            if exchange.peek.stream:  # a whole answer's time says more of its length
+            if exchange.peek.stream:  # how long a whole answer takes depends on its length
                 self.balance.answered(lane, time.monotonic() - began, time.time())
             return answer
         except UpstreamError as error:
             outcome, status, error.at = error.failure.name, error.upstream_status, time.time()
-            exchange.body.read()  # who sends what is no JSON brings no provider into trouble
-            self.health.failed(lane, error, error.at, moment, exchange.bound)
+            exchange.body.read()  # a body that is not JSON is no fault of the provider
+            self.health.failed(lane, error, error.at, moment, identity)
             raise
         finally:
             seconds = time.monotonic() - began
@@ -17694,17 +17724,21 @@ class Relay:
         )
         return outcome
 
-    async def _begun_in_time(self, exchange: Exchange, lane: Lane, outgoing: Outgoing) -> Answer:
+    async def _begun_in_time(
+        self, exchange: Exchange, lane: Lane, outgoing: Outgoing, flight: Flight
+    ) -> Answer:
         """The beginning of an answer: its head, and the first event of a stream, soon enough; and
-        all within the attempt's time, that of the request, and the patience of a hand."""
+        all within the time of the attempt and of the request, unless somebody abandons it."""
         loop, provider = asyncio.get_running_loop(), lane.target.provider
         limits = provider.timeouts
         silence = limits.first_event if outgoing.stream else limits.whole
         deadline = min(loop.time() + provider.attempt_total, exchange.deadline)
         until = min(loop.time() + silence, deadline)
+        clock = asyncio.timeout_at(until)
+        waiting = (lane, clock)
+        exchange.waiting.append(waiting)
         try:
-            async with asyncio.timeout_at(until) as clock:
-                exchange.waiting.append((lane, clock))
+            async with clock:
                 reply = await self._sent(exchange, lane, outgoing)
                 try:
                     if not (outgoing.stream and exchange.peek.stream):  # what follows is its length
@@ -17724,8 +17758,8 @@ class Relay:
                 why = "was given up by hand"
             raise UpstreamError("timeout", why) from None
         finally:
-            exchange.waiting = [wait for wait in exchange.waiting if wait[0] is not lane]
-        answer.deadline = deadline
+            exchange.waiting.remove(waiting)
+        answer.deadline, answer.flight = deadline, flight
         return answer
 
     def _sent(self, exchange: Exchange, lane: Lane, outgoing: Outgoing) -> Awaitable[Reply]:
@@ -18320,28 +18354,11 @@ class Forwarding:
         url = lane.endpoint.beside(path).replace("{model}", name)
         flight = self.relay.balance.began(lane, exchange.route)
         try:
-            reply = await self._replied(exchange, lane, url, sending)
+            answering = self._good(exchange, lane, url, sending)
+            reply = await self.relay.tracked(exchange, lane, flight, answering)
             return await self._passed(exchange, lane, reply, sending)
         finally:
             flight.end()
-
-    async def _replied(self, exchange: Exchange, lane: Lane, url: str, sending: Sending) -> Reply:
-        """The head of a good answer, and what health has to know of it."""
-        began, moment, health = time.monotonic(), time.time(), self.relay.health
-        outcome, status = "cancelled", 0
-        with health.attempting(lane, moment):
-            try:
-                reply = await self._good(exchange, lane, url, sending)
-                outcome, status = "ok", reply.status
-                health.succeeded(lane, "", time.time(), moment)
-                return reply
-            except UpstreamError as error:
-                outcome, status, error.at = error.failure.name, error.upstream_status, time.time()
-                health.failed(lane, error, error.at, moment)
-                raise
-            finally:
-                seconds = time.monotonic() - began
-                exchange.tried.append(Tried(lane, outcome, status, seconds))
 
     async def _good(self, exchange: Exchange, lane: Lane, url: str, sending: Sending) -> Reply:
         """The head of a good answer; UpstreamError if the provider says no."""
@@ -19533,10 +19550,7 @@ class Operations:
 
     async def metrics(self, request: web.BaseRequest) -> web.StreamResponse:
         """Everything that is counted, for this machine or with the admin key."""
-        try:
-            self._require_admin_or_loopback(request)
-        except RelayError as error:
-            return refused(request, error)
+        self._require_admin_or_loopback(request)
         self.refresh()
         openmetrics = "application/openmetrics-text" in request.headers.get("Accept", "")
         body = self.relay.metrics.exposition(openmetrics).encode()
