@@ -15,8 +15,8 @@ A request goes
               (who)    (where)  (failover)               (bytes) (usage, log)
 
 The rule of this file: code refers only to what stands above it.  First come values
-(sections 1-21: pure; no await, no clock, no socket), then memory (22-31: synchronous, told
-the time), then I/O (32-60).  To follow one request start at `Relay.handle` and read upward.
+(sections 1-23: pure; no await, no clock, no socket), then memory (24-33: synchronous, told
+the time), then I/O (34-63).  To follow one request start at `Relay.handle` and read upward.
 
 Contents
      1. Errors                what can go wrong, and what it means
@@ -33,52 +33,55 @@ Contents
     12. HTTP                  a provider's reply: bytes in; head, body and end out
     13. Failures              what an upstream's error means
     14. Presets               one row per known provider
-    15. Configuration         the YAML file, and everything wrong with it
-    16. Prices                what tokens cost
-    17. Conditions            what a rule may ask about a request
-    18. Plan                  a configuration compiled to answer "where may this go?"
-    19. Clients               what a coding tool must be told
-    20. Import                another relay's file as a configuration of this one
-    21. Records               what the flight recorder keeps, and how it is written
-    22. Stickiness            which credential a conversation had last
-    23. Health                who is cooling down, why, until when
-    24. Balance               which of several equals goes first
-    25. Ledger                what was used, by the hour and by the day
-    26. Limits                who may ask now: rates, concurrency, budgets
-    27. Cache ledger          why a prompt cache was missed
-    28. Notes                 what relays tell one another of health
-    29. Verdict               what a client is told when nothing worked
-    30. Metrics               what is counted, in Prometheus's words
-    31. Feed                  what happens, for whoever watches
-    32. Log                   one line per request
-    33. State                 where usage and budgets outlive the process
-    34. SQLite                the store in a file
-    35. Redis                 the store that many machines share
-    36. Keeper                memory and the store kept in step
-    37. Connections           HTTP/1.1 to providers, lean
-    38. Upstream              one HTTP exchange with a provider
-    39. Recorder              whole exchanges in a ring of files
-    40. Demo                  the embedded provider
-    41. Client                who asks; the body read, the answer written
-    42. Telemetry             spans and metrics for an OpenTelemetry collector
-    43. Exchange              one request and how it goes out
-    44. Relay                 from accept to settle
-    45. Forwarding            what is passed on unread: embeddings, images, audio, /p/
-    46. Page                  the dashboard
-    47. Source                where a configuration comes from
-    48. Admin                 what relay knows of itself, and what can be done to it
-    49. Heap                  what the allocator keeps, and gives back
-    50. Operations            which path is whose; probes, lists, status
-    51. Service manager       what systemd and relay tell one another
-    52. Server                sockets, signals, reload, drain
-    53. Units                 what systemd has to know to run it
-    54. Grafana               a dashboard of the metrics
-    55. Console               a running relay, asked by a command
-    56. Launch                a tool as relay's child
-    57. Trial                 whether the providers there are answer as they should
-    58. Watch                 the log and what runs, in a terminal
-    59. Replay                a record listed, sent again, compared, exported
-    60. Command line          the commands as a table
+    15. Reading               a YAML file, and everything wrong with it
+    16. Configuration         the keys of the file, each with its kind and its sentence
+    17. Prices                what tokens cost
+    18. Conditions            what a rule may ask about a request
+    19. Plan                  a configuration compiled to answer "where may this go?"
+    20. Compiler              from the file to the plan, and mistakes of more than one key
+    21. Clients               what a coding tool must be told
+    22. Import                another relay's file as a configuration of this one
+    23. Records               what the flight recorder keeps, and how it is written
+    24. Stickiness            which credential a conversation had last
+    25. Health                who is cooling down, why, until when
+    26. Balance               which of several equals goes first
+    27. Ledger                what was used, by the hour and by the day
+    28. Limits                who may ask now: rates, concurrency, budgets
+    29. Cache ledger          why a prompt cache was missed
+    30. Notes                 what relays tell one another of health
+    31. Verdict               what a client is told when nothing worked
+    32. Metrics               what is counted, in Prometheus's words
+    33. Feed                  what happens, for whoever watches
+    34. Log                   one line per request
+    35. State                 where usage and budgets outlive the process
+    36. SQLite                the store in a file
+    37. Redis                 the store that many machines share
+    38. Keeper                memory and the store kept in step
+    39. Connections           HTTP/1.1 to providers, lean
+    40. Upstream              one HTTP exchange with a provider
+    41. Recorder              whole exchanges in a ring of files
+    42. Demo                  the embedded provider
+    43. Client                who asks; the body read, the answer written
+    44. Telemetry             spans and metrics for an OpenTelemetry collector
+    45. Exchange              one request and how it goes out
+    46. Accounts              what a request may take, and what it came to
+    47. Relay                 from accept to settle
+    48. Forwarding            what is passed on unread: embeddings, images, audio, /p/
+    49. Page                  the dashboard
+    50. Source                where a configuration comes from
+    51. Admin                 what relay knows of itself, and what can be done to it
+    52. Heap                  what the allocator keeps, and gives back
+    53. Operations            which path is whose; probes, lists, status
+    54. Service manager       what systemd and relay tell one another
+    55. Server                sockets, signals, reload, drain
+    56. Units                 what systemd has to know to run it
+    57. Grafana               a dashboard of the metrics
+    58. Console               a running relay, asked by a command
+    59. Launch                a tool as relay's child
+    60. Trial                 whether the providers there are answer as they should
+    61. Watch                 the log and what runs, in a terminal
+    62. Replay                a record listed, sent again, compared, exported
+    63. Command line          the commands as a table
 """
 
 from __future__ import annotations
@@ -8653,11 +8656,11 @@ PRESET_ALIASES: Final[dict[str, tuple[str, str]]] = {
 # fmt: on
 
 
-# ==== 15. Configuration =======================================================
-# A dataclass field is a key: its kind (how it is read, its schema), its sentence in the
-# reference, its default.  Reading never stops at the first mistake: what is wrong is noted
-# with its place in the file, and reading goes on.  The environment and files of secrets are
-# handed in, so the section stays pure.
+# ==== 15. Reading =============================================================
+# How a YAML file is read into dataclasses.  A field is a key: its kind (how it is read, its
+# schema), its sentence in the reference, its default.  Reading never stops at the first mistake:
+# what is wrong is noted with its place in the file, and reading goes on.  The environment and
+# files of secrets are handed in, so the section stays pure.
 
 _VARIABLE: Final = re.compile(r"\$\$|\$\{([A-Za-z_]\w*)(?::-([^}]*))?\}")
 _RESOLVER: Final = yaml.resolver.Resolver()
@@ -8703,7 +8706,7 @@ class Reading:
         return [f"{self.file}:{line}:{col}: {text}" for line, col, text in sorted(self._problems)]
 
 
-class _Wrong(Exception):
+class Wrong(Exception):
     """A value that is not of its kind."""
 
 
@@ -8722,7 +8725,7 @@ class Site:
     def text(self) -> str:
         """A scalar with its references filled in; what YAML takes for a number stays a name."""
         if not isinstance(self.node, yaml.ScalarNode):
-            raise _Wrong(f"expected {{kind}}, got {self.shape()}")
+            raise Wrong(f"expected {{kind}}, got {self.shape()}")
         return self._expanded(self.node.value)
 
     def scalar(self) -> object:
@@ -8735,14 +8738,14 @@ class Site:
 
     def items(self) -> list[Site]:
         if not isinstance(self.node, yaml.SequenceNode):
-            raise _Wrong(f"expected {{kind}}, got {self.shape()}")
+            raise Wrong(f"expected {{kind}}, got {self.shape()}")
         return [
             Site(item, f"{self.path}[{i}]", self.reading) for i, item in enumerate(self.node.value)
         ]
 
     def pairs(self) -> dict[str, Site]:
         if not isinstance(self.node, yaml.MappingNode):
-            raise _Wrong(f"expected {{kind}}, got {self.shape()}")
+            raise Wrong(f"expected {{kind}}, got {self.shape()}")
         pairs, own = dict[str, Site](), set[str]()
         span = range(self.node.start_mark.index, self.node.end_mark.index)
         for key, value in self.node.value:
@@ -8784,7 +8787,7 @@ def _constructed(node: yaml.Node) -> object:
     try:
         return loader.construct_object(node, deep=True)
     except (yaml.YAMLError, ValueError) as error:
-        raise _Wrong(f"expected {{kind}}, got {node.value!r:.40}") from error
+        raise Wrong(f"expected {{kind}}, got {node.value!r:.40}") from error
 
 
 @frozen
@@ -8802,7 +8805,7 @@ class Kind:
             return self.null
         try:
             return self.read(site)
-        except _Wrong as wrong:
+        except Wrong as wrong:
             site.reading.wrong(site.path, str(wrong).replace("{kind}", self.name))
             return None
 
@@ -8810,7 +8813,7 @@ class Kind:
 def _flag(site: Site) -> bool:
     value = site.scalar()
     if not isinstance(value, bool):
-        raise _Wrong(f"expected {{kind}}, got {site.shape()}")
+        raise Wrong(f"expected {{kind}}, got {site.shape()}")
     return value
 
 
@@ -8819,11 +8822,11 @@ def _number(least: float, whole: bool = False) -> Callable[[Site], Any]:
         value = site.scalar()
         good = int if whole else int | float
         if isinstance(value, bool) or not isinstance(value, good):
-            raise _Wrong(f"expected {{kind}}, got {site.shape()}")
+            raise Wrong(f"expected {{kind}}, got {site.shape()}")
         if not math.isfinite(value):
-            raise _Wrong(f"expected {{kind}}, got {site.shape()}")
+            raise Wrong(f"expected {{kind}}, got {site.shape()}")
         if value < least:
-            raise _Wrong(f"must be at least {least:g}")
+            raise Wrong(f"must be at least {least:g}")
         return value
 
     return read
@@ -8833,21 +8836,21 @@ def _pause(site: Site) -> float:
     text = site.text()
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h)?", text)
     if not match:
-        raise _Wrong(f"expected {{kind}}, got {site.shape()}")
+        raise Wrong(f"expected {{kind}}, got {site.shape()}")
     return float(match[1]) * {"ms": 0.001, "m": 60, "h": 3600}.get(match[2] or "", 1)
 
 
 def _seconds(site: Site) -> float:
     value = _pause(site)
     if value <= 0:
-        raise _Wrong("must be more than 0")
+        raise Wrong("must be more than 0")
     return value
 
 
 def _size(site: Site) -> int:
     match = re.fullmatch(r"(\d+)\s*([KMG]?)i?B?", site.text(), re.IGNORECASE)
     if not match or not int(match[1]):
-        raise _Wrong(f"expected {{kind}}, got {site.shape()}")
+        raise Wrong(f"expected {{kind}}, got {site.shape()}")
     return int(match[1]) << {"": 0, "K": 10, "M": 20, "G": 30}[match[2].upper()]
 
 
@@ -8860,7 +8863,7 @@ def _date(site: Site) -> datetime.datetime:
             value = datetime.date.fromisoformat(value)
     if isinstance(value, datetime.date):  # valid to the end of that day
         return datetime.datetime.combine(value, datetime.time.max)
-    raise _Wrong(f"expected {{kind}}, got {site.shape()}")
+    raise Wrong(f"expected {{kind}}, got {site.shape()}")
 
 
 def _secret(site: Site) -> str:
@@ -8872,9 +8875,9 @@ def _secret(site: Site) -> str:
         except OSError as error:
             if site.reading.lenient:
                 return ""
-            raise _Wrong(f"cannot read {text}: {error.strerror}") from error
+            raise Wrong(f"cannot read {text}: {error.strerror}") from error
     if not re.fullmatch(r"[!-~ ]*", text):
-        raise _Wrong("a secret must be one line of ASCII")
+        raise Wrong("a secret must be one line of ASCII")
     return text
 
 
@@ -8883,7 +8886,7 @@ def _proxy(site: Site) -> str:
     text = _secret(site)
     if text != DIRECT and not is_proxy(text):
         schemes = ", ".join(PROXY_SCHEMES)
-        raise _Wrong(f"expected {DIRECT}, or a URL like http://host:port ({schemes})")
+        raise Wrong(f"expected {DIRECT}, or a URL like http://host:port ({schemes})")
     return text
 
 
@@ -8898,7 +8901,7 @@ def is_proxy(text: str) -> bool:
 def _header(site: Site) -> str:
     text = site.text()
     if not re.fullmatch(r"[^\x00-\x08\x0a-\x1f\x7f]*", text):
-        raise _Wrong("a header must be one line")
+        raise Wrong("a header must be one line")
     return text
 
 
@@ -8934,9 +8937,9 @@ def word(*words: str, later: str = "") -> Kind:
     def read(site: Site) -> str:
         text = site.text()
         if later and re.fullmatch(later, text):
-            raise _Wrong(f"{text!r} is not supported yet")
+            raise Wrong(f"{text!r} is not supported yet")
         if text not in words:
-            raise _Wrong(f"unknown word {text!r}{meant(text, words)}; one of {', '.join(words)}")
+            raise Wrong(f"unknown word {text!r}{meant(text, words)}; one of {', '.join(words)}")
         return text
 
     return Kind(" | ".join(words), read, {"enum": list(words)})
@@ -8979,7 +8982,7 @@ def either(scalar: Kind, mapped: Kind) -> Kind:
 
 def table(cls: type, name: str = "") -> Kind:
     """A mapping with the keys of a dataclass."""
-    read = functools.partial(_read_table, cls)
+    read = functools.partial(read_table, cls)
     return Kind(name or "mapping", read, {"$ref": f"#/$defs/{cls.__name__}"})
 
 
@@ -8991,9 +8994,9 @@ def option(kind: Kind, doc: str, default: Any = None, *, required: bool = False)
     return field(default=default, metadata=metadata, repr="secret" not in kind.name)
 
 
-def _read_table(cls: Any, site: Site) -> Any:
+def read_table(cls: Any, site: Site) -> Any:
     pairs, values = site.pairs(), dict[str, Any]()
-    known = {_key_of(f): f for f in dataclasses.fields(cls) if "kind" in f.metadata}
+    known = {key_of(f): f for f in dataclasses.fields(cls) if "kind" in f.metadata}
     for name, inner in pairs.items():
         if name not in known:
             site.reading.wrong(inner.path, f"unknown key{meant(name, known)}")
@@ -9005,7 +9008,7 @@ def _read_table(cls: Any, site: Site) -> Any:
     return cls(**values)
 
 
-def _key_of(spec: dataclasses.Field[Any]) -> str:
+def key_of(spec: dataclasses.Field[Any]) -> str:
     """The key in the file; `class` cannot be the name of a field."""
     return spec.name.removesuffix("_")
 
@@ -9015,6 +9018,12 @@ def meant(name: str, known: Iterable[str]) -> str:
     by_lower = {word.lower(): word for word in known}
     near = difflib.get_close_matches(name.lower(), by_lower, 1)
     return f"; did you mean {by_lower[near[0]]!r}?" if near else ""
+
+
+# ==== 16. Configuration =======================================================
+# The keys, table by table: a field for each, with its kind, its sentence in the reference and its
+# default.  A key is added here and nowhere else: the loader, the README's table and the JSON
+# Schema are made from these fields.
 
 
 @frozen(kw_only=True)
@@ -9129,7 +9138,7 @@ def _pattern(site: Site) -> str:
     try:
         re.compile(text)
     except re.error as error:
-        raise _Wrong(f"expected {{kind}}: {error}") from error
+        raise Wrong(f"expected {{kind}}: {error}") from error
     return text
 
 
@@ -9148,7 +9157,7 @@ class ErrorConfig:
 
 def _error_rule(site: Site) -> ErrorRule | None:
     """One row of `errors`, as the presets have them."""
-    row: ErrorConfig = _read_table(ErrorConfig, site)
+    row: ErrorConfig = read_table(ErrorConfig, site)
     if not (row.status or row.code or row.type or row.pattern):
         site.reading.wrong(site.path, "needs a status, code, type or pattern to go by")
     return ErrorRule(row.class_, row.status, row.code, row.type, row.pattern, row.scope, row.reset)
@@ -9266,7 +9275,7 @@ def _provider(site: Site) -> ProviderConfig:
     outer = site.reading.lenient
     site.reading.lenient = "active" in pairs and FLAG(pairs["active"]) is False
     try:
-        config: ProviderConfig = _read_table(ProviderConfig, site)
+        config: ProviderConfig = read_table(ProviderConfig, site)
     finally:
         site.reading.lenient = outer
     return config
@@ -9314,7 +9323,7 @@ def _rule(site: Site) -> tuple[RuleConfig, ...]:
         return (rule,) if rule else ()
     shapes = {isinstance(item.node, yaml.MappingNode) for item in site.items()}
     if shapes == {True, False}:
-        raise _Wrong("a list is either all targets or all entries with `to`")
+        raise Wrong("a list is either all targets or all entries with `to`")
     if shapes == {True}:
         return tuple(rule for rule in map(entry, site.items()) if rule)
     return (RuleConfig(to=many(TEXT)(site) or ()),)
@@ -9323,9 +9332,9 @@ def _rule(site: Site) -> tuple[RuleConfig, ...]:
 def _state(site: Site) -> str:
     text = site.text()
     if not re.fullmatch(r"memory|sqlite:.+|rediss?://.+", text):
-        raise _Wrong(f"expected {{kind}}, got {site.shape()}")
+        raise Wrong(f"expected {{kind}}, got {site.shape()}")
     if text.startswith("redis") and not site.reading.installed("redis"):
-        raise _Wrong("Redis needs one more package: pip install 'redis>=5'")
+        raise Wrong("Redis needs one more package: pip install 'redis>=5'")
     return text
 
 
@@ -9436,7 +9445,7 @@ _TABLES: Final = (
 def reference(cls: Any = Config, path: str = "") -> Iterator[tuple[str, str, str, str]]:
     """(key, kind, default, sentence) of every key; the README's table is this."""
     for spec in dataclasses.fields(cls):
-        where = f"{path}.{_key_of(spec)}" if path else _key_of(spec)
+        where = f"{path}.{key_of(spec)}" if path else key_of(spec)
         kind: Kind = spec.metadata["kind"]
         default = "required" if spec.metadata["required"] else _default(spec)
         inner = next((c for c in _TABLES if _refers(kind.schema, c)), None)
@@ -9473,18 +9482,18 @@ def json_schema() -> JSON:
 
 def _table_schema(cls: Any) -> JSON:
     specs = dataclasses.fields(cls)
-    required = [_key_of(spec) for spec in specs if spec.metadata["required"]]
+    required = [key_of(spec) for spec in specs if spec.metadata["required"]]
     return {
         "type": "object",
         "additionalProperties": False,
         "properties": {
-            _key_of(spec): {"description": spec.metadata["doc"], **spec.metadata["kind"].schema}
+            key_of(spec): {"description": spec.metadata["doc"], **spec.metadata["kind"].schema}
             for spec in specs
         },
     } | ({"required": required} if required else {})
 
 
-# ==== 16. Prices ==============================================================
+# ==== 17. Prices ==============================================================
 # What tokens cost.  Money is a whole number of billionths of whatever `prices` is in, so that
 # sums are exact, whoever adds them up and in whatever order.  What is not paid by the token
 # costs nothing, though it is counted: a plan paid in advance, a server of one's own.
@@ -9578,7 +9587,7 @@ def likely_output(body: Body) -> int:
     return next((most for most in said if isinstance(most, int) and most > 0), _USUAL_OUTPUT)
 
 
-# ==== 17. Conditions ==========================================================
+# ==== 18. Conditions ==========================================================
 # What a rule may ask about a request: the words of `when`.  A row says what is found and whether
 # that is what was wanted, so one table decides, explains, and finds the entries that can never
 # be reached.  Cheap words come first; the request is parsed and its tokens are counted only if a
@@ -9714,7 +9723,7 @@ def covers(earlier: WhenConfig, later: WhenConfig) -> bool:
     )
 
 
-# ==== 18. Plan ================================================================
+# ==== 19. Plan ================================================================
 # A configuration compiled for answering "where may this go?".  Frozen: a reload builds another
 # and swaps it whole, a request keeps the one it began with.
 #
@@ -10279,7 +10288,10 @@ def addressed(name: str) -> tuple[str, str]:
     return head, rest[0] if rest else ""
 
 
-# Compiling: every mistake that needs more than one key to be seen
+# ==== 20. Compiler ============================================================
+# From a configuration to a plan: addresses joined, presets and aliases filled in, credentials
+# named.  Here every mistake is found that needs more than one key to be seen; like those of
+# reading it is noted with its place, and compiling goes on.
 
 
 def compile_plan(config: Config, reading: Reading) -> Plan:
@@ -10737,7 +10749,7 @@ def _fields(old: Any, new: Any) -> str:
     return f" ({', '.join(names)})"
 
 
-# ==== 19. Clients =============================================================
+# ==== 21. Clients =============================================================
 # What a coding tool must be told so that it talks to this relay: one row per tool, and from it
 # the environment, arguments and, where nothing else will do, a private file.  Model names and
 # limits come from the plan, so that a tool compacts in time before a smaller model than its own.
@@ -11144,7 +11156,7 @@ FORMATS: Final[dict[str, Callable[[Setup, Recipe, str], Iterator[str]]]] = {
 }
 
 
-# ==== 20. Import ==============================================================
+# ==== 22. Import ==============================================================
 # Another relay's file as a configuration of this one.  Never silently lossy: the old file is
 # emptied value by value, and whatever is still in it at the end is named in a comment.  Keys
 # that stand there in plain text become variables unless they are asked for.
@@ -11766,7 +11778,7 @@ def _without_comments(text: str) -> str:
     return plain.replace("\t", " ")  # which YAML would not have between its words
 
 
-# ==== 21. Records =============================================================
+# ==== 23. Records =============================================================
 # What the flight recorder keeps of an exchange: a file of JSON lines in the order in which things
 # happened, to be read with any tool.  An exchange has legs, each a head and the bytes behind it:
 #
@@ -12074,7 +12086,7 @@ def _unkeyed(address: str) -> str:
 #        interleave, which is why there are no locks                           #
 ################################################################################
 
-# ==== 22. Stickiness ==========================================================
+# ==== 24. Stickiness ==========================================================
 # Which credential a conversation had last.  Prompt caches and sealed reasoning belong to an
 # account, so a conversation that wanders pays for its prompt again and loses its thoughts.
 #
@@ -12260,7 +12272,7 @@ def _pool(credential: str) -> str:
     return credential.rpartition("/")[0]
 
 
-# ==== 23. Health ==============================================================
+# ==== 25. Health ==============================================================
 # Who is cooling down, why, and until when.  A cooldown is a prediction, not a verdict: short
 # marks end within half an hour, a plan's at its reset.  Marks are keyed by stable names, so
 # they outlive a reload; a changed key has another name, and so begins with a clean slate.
@@ -12512,7 +12524,7 @@ def _marked(error: UpstreamError, before: Mark | None, now: float, began: float)
     return Mark(row.name, now, now + seconds, said is None, times, words)
 
 
-# ==== 24. Balance =============================================================
+# ==== 26. Balance =============================================================
 # Which of several equals goes first.  A conversation stays with what served it last, because
 # caches and sealed reasoning belong to an account; for the others the route's mode decides, first
 # among targets of one rank, then among the credentials of a target's plan:
@@ -12696,7 +12708,7 @@ def _remember(memory: dict[str, T], name: str, value: T) -> None:
         del memory[next(iter(memory))]
 
 
-# ==== 25. Ledger ==============================================================
+# ==== 27. Ledger ==============================================================
 # What was used: totals of every hour and every day, per key, provider and model, and the latest
 # requests.  Here is only what was added since the store took the last batch.
 #
@@ -12866,7 +12878,7 @@ class Ledger:
         self._sums.clear()
 
 
-# ==== 26. Limits ==============================================================
+# ==== 28. Limits ==============================================================
 # Who may ask now.  A permit is taken at admission, for what the request may come to, and given
 # back once, at its end, for what it came to.
 #
@@ -13166,7 +13178,7 @@ class Limits:
             del self._accounts[name]
 
 
-# ==== 27. Cache ledger ========================================================
+# ==== 29. Cache ledger ========================================================
 # Why a prompt cache was missed.  What a provider read from its cache for a conversation should
 # not fall behind what it read and wrote the time before; when it collapses, somebody has
 # changed a part of the prompt, moved the conversation, or waited too long, and each costs real
@@ -13387,7 +13399,7 @@ def _fingerprint(value: Any) -> int:
     return hash(dumps(unmarked(value)))
 
 
-# ==== 28. Notes ===============================================================
+# ==== 30. Notes ===============================================================
 # What relays that share a store tell one another about health: every mark that came, changed or
 # went, and every conversation that was bound to a credential.  A note has a name; the latest of
 # that name holds.  A relay that starts reads them all, so a restart forgets no cooldown.
@@ -13453,7 +13465,7 @@ def _bond_name(bond: JSON) -> str:
     return hashlib.sha256(dumps(bond["identity"])).hexdigest()
 
 
-# ==== 29. Verdict =============================================================
+# ==== 31. Verdict =============================================================
 # What a client is told when no target is left.  One failed target keeps its class: a limit is a
 # 429, overload a 529 or 503, a timeout a 504.  A provider's 401 is never the client's: clients
 # log out on it, and it is relay's credential that was refused, so it is a 502.  Several failed
@@ -13583,7 +13595,7 @@ def termination(error: RelayError) -> str:
     return error.code
 
 
-# ==== 30. Metrics =============================================================
+# ==== 32. Metrics =============================================================
 # Numbers of what happened, declared once and told twice: here in Prometheus's words, and in
 # OpenTelemetry's where a collector is configured.  Names are OpenTelemetry's; from them come
 # the others by its own rules for Prometheus: dots are underscores, the unit is a suffix, and a
@@ -13962,7 +13974,7 @@ def _number_text(number: float) -> str:
     return repr(number)
 
 
-# ==== 31. Feed ================================================================
+# ==== 33. Feed ================================================================
 # What happens, for whoever watches it happen: the page, `relay top`, `relay logs`.  The last
 # moments are kept, each with a number; a watcher reads on from the number it has.  So there is
 # one ring however many watch, and one that is too slow misses the oldest moments, nothing else.
@@ -14007,7 +14019,7 @@ class Feed:
 #                                     I/O                                      #
 ################################################################################
 
-# ==== 32. Log =================================================================
+# ==== 34. Log =================================================================
 # One line per request, written when it is over, and a few events in between.  Text for people
 # on a terminal, JSON otherwise.  Secrets were taken out by whoever made the text; headers and
 # bodies never come here.  Writing is a thread's work: a pipe that nobody reads holds up that
@@ -14219,7 +14231,7 @@ def _request_text(record: JSON) -> str:
     return "  ".join(_plain(step) for step in steps if step)
 
 
-# ==== 33. State ===============================================================
+# ==== 35. State ===============================================================
 # Where usage, budgets, limits and cooldowns outlive the process: nowhere, in a SQLite file that
 # several processes may share, or in a Redis that any number of machines may.  What gathers in
 # memory goes to the store as a batch, and what other relays put there comes back as news.  A
@@ -14340,7 +14352,7 @@ class MemoryStore:
         return
 
 
-# ==== 34. SQLite ==============================================================
+# ==== 36. SQLite ==============================================================
 # The store in a file.  One thread of its own reads and writes it, so that nothing waits for the
 # disk.  Several processes may have it open: counts are added to what stands there, and whoever
 # sees that somebody else wrote reads the sums again.
@@ -14580,7 +14592,7 @@ class SQLiteStore:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)
 
 
-# ==== 35. Redis ===============================================================
+# ==== 37. Redis ===============================================================
 # The store that any number of relays share.  One connection, one exchange at a time: what came
 # together goes together and in order, first what has ended, then who asks to be let in.  Every
 # permit is judged in Redis by a script, by the rules of section `Limits`, so that two relays
@@ -14941,7 +14953,7 @@ def _admit_arguments(permit: Permit, labels: tuple[str, str]) -> list[object]:
     return [permit.caller.name, permit.id, asked.tokens, asked.cost, *labels, _LEASE, *most]
 
 
-# ==== 36. Keeper ==============================================================
+# ==== 38. Keeper ==============================================================
 # Takes what memory gathered to the store, and brings back what others did.  One exchange at a
 # time: every second, and where limits are shared as soon as somebody asks or something ended.
 # While the store is down nobody waits for it: each relay decides by what it knows itself.
@@ -15110,7 +15122,7 @@ class Keeper:
         self.trouble = ""
 
 
-# ==== 37. Connections =========================================================
+# ==== 39. Connections =========================================================
 # HTTP/1.1 to providers on bare asyncio transports: what a general client does for a request costs
 # three times as much as the bytes do.  One class per thing that lives: a `Link` as long as its
 # socket, a `LinkReply` as long as one answer, `Connections` as long as the process.
@@ -15483,7 +15495,7 @@ class _Stale(Exception):
     """A kept link that turned out to be closed."""
 
 
-# ==== 38. Upstream ============================================================
+# ==== 40. Upstream ============================================================
 # One HTTP exchange with a provider.  Foreign exceptions become ours here and nowhere else: a
 # provider that says nothing is an UpstreamError like one that says no.  Answers are read in the
 # blocks they come in and in the coding they have; whoever must understand them inflates them.
@@ -15869,7 +15881,7 @@ class Inflater:
         return UpstreamError("transient", f"sent a broken content coding: {why}")
 
 
-# ==== 39. Recorder ============================================================
+# ==== 41. Recorder ============================================================
 # The flight recorder: of every exchange a file, until there are too many bytes of them, and then
 # the oldest go.  While an exchange runs, its tape holds on to the bytes that pass, which are the
 # very same objects; when it is over, a thread takes the secrets out and writes.  A disk that is
@@ -16246,7 +16258,7 @@ class TapedReply:
         self._reply.close()
 
 
-# ==== 40. Demo ================================================================
+# ==== 42. Demo ================================================================
 # The embedded provider: no key, no network, always the same answer to the same request.  It
 # calls a tool when the user's words ask for one, so that an agent's loop can be seen whole.
 
@@ -16345,7 +16357,7 @@ def _in_words(events: Iterable[Event]) -> Iterator[Event]:
             yield event
 
 
-# ==== 41. Client ==============================================================
+# ==== 43. Client ==============================================================
 # The client's side of an exchange: who asks, the body as it is read, the answer as it is
 # written.
 
@@ -16628,7 +16640,7 @@ class Downstream:
                 await asyncio.sleep(self._interval - silence)
 
 
-# ==== 42. Telemetry ===========================================================
+# ==== 44. Telemetry ===========================================================
 # What happens, told to an OpenTelemetry collector by the SDK, if the extra is installed and
 # OTEL_EXPORTER_OTLP_ENDPOINT names one; its other variables are the SDK's to read.  A request is
 # a span, each attempt a span within it, under the trace that the client's `traceparent` names;
@@ -16816,7 +16828,7 @@ def telemetry_of(env: Mapping[str, str], log: Log) -> Telemetry:
         return Telemetry()
 
 
-# ==== 43. Exchange ============================================================
+# ==== 45. Exchange ============================================================
 # One client request and all that is known of it so far, and how it goes out on a lane: as the
 # bytes that came where the dialect is the same, else by way of the hub.
 
@@ -17199,7 +17211,212 @@ def _readable(offered: str) -> str:
     return ", ".join(c for c in codings if c.partition(";")[0].strip() in _READABLE)
 
 
-# ==== 44. Relay ===============================================================
+# ==== 46. Accounts ============================================================
+# What a request may take, and what it came to.  Every request passes here twice:
+#
+#     reserve    before its first attempt: a permit within the limits of its key
+#     settle     at its end, whatever that was: the permit back, and the request entered in the
+#                ledger, the metrics, the trace, the cache ledger and the log
+#
+# Settling never waits, so nothing can prevent or repeat it.
+
+_MOST_MODELS: Final = 1000  # whose names are remembered; a bound for memory
+
+
+class Accounts:
+    """Limits, ledger, cache ledger and metrics, and the store that keeps them."""
+
+    def __init__(
+        self,
+        store: Store,
+        notebook: Notebook,
+        callers: Callable[[], Iterable[Caller]],
+        said: Callable[[str, str], None],
+    ) -> None:
+        self.limits = Limits(store.shares_limits)
+        self.ledger = Ledger()
+        self.caches = CacheLedger()
+        self.metrics = Metrics()
+        self.keeper = Keeper(store, self.ledger, self.limits, notebook, callers, said)
+        self._answered: set[str] = set()  # models that somebody has answered as
+
+    async def reserve(self, exchange: Exchange, sent: int, wanted: int) -> None:
+        """A permit within the caller's limits, for about so many tokens; `settle` gives it back,
+        whatever comes between.  Only a store that shares limits makes anybody wait."""
+        exchange.likely, caller = sent, exchange.caller
+        asked = exchange.reservation(sent, wanted) if caller.limits else Spend()
+        now, wall = time.monotonic(), time.time()
+        permit = exchange.permit = self.limits.admit(exchange.id, caller, asked, now, wall)
+        if caller.limits is None or not self.keeper.store.shares_limits:
+            return
+        judged = await self.keeper.judged(permit)
+        if judged and not judged.refusal:
+            permit.headers = permit.account.terms.headers(judged.requests, judged.tokens)
+            return
+        closed = exchange.plan.config.state_fail_closed and permit.account.terms.budgets
+        if judged is None and not closed:
+            return
+        self.limits.withdraw(permit)
+        exchange.permit = None
+        if judged and judged.refusal:
+            raise judged.refusal.error(caller, time.time())
+        raise StateDown("budgets cannot be looked up: the shared state is down", retry_after=10)
+
+    def settle(self, exchange: Exchange, log: Log) -> None:
+        """The end, however it came: the permit back, counted, and one log line.
+
+        Synchronous, so that nothing can prevent it.
+        """
+        now, wall = time.monotonic(), time.time()
+        usage, estimated = exchange.used()
+        price = exchange.price
+        paid = cost(usage, price) if price else 0
+        if permit := exchange.permit:  # first of all: whatever comes then, it is back
+            self.limits.settle(permit, Spend(usage.input + usage.output, paid), wall)
+            self.keeper.wake()
+        self._measure(exchange, now)
+        self._explain(exchange, wall, log)
+        record = self._record(exchange, now, wall)
+        if permit:
+            record["cost"] = paid / MONEY if price else None
+            record["estimated"] = estimated
+            self._enter(exchange, record, usage, paid)
+        if exchange.tape:
+            exchange.tape.summary = record
+        log.request(record)
+
+    def _enter(self, exchange: Exchange, record: JSON, usage: Usage, paid: int) -> None:
+        """The request's place in the ledger."""
+        target = exchange.lane.target if exchange.lane else None
+        provider, model = (target.provider.name, target.model) if target else ("", "")
+        who = (exchange.caller.name, provider, model)
+        totals = self.ledger.totals(who, record["time"], exchange.plan.zone)
+        totals.requests += 1
+        totals.errors += record["level"] != "info"
+        totals.estimated += record["estimated"]
+        totals.tokens_in += usage.input
+        totals.tokens_out += usage.output
+        totals.cache_read += usage.cache_read
+        totals.cache_write += usage.cache_write
+        totals.cost += paid
+        self.ledger.remember(record)
+
+    @staticmethod
+    def _record(exchange: Exchange, now: float, wall: float) -> JSON:
+        """What the log says of a request.  What went wrong is a warning."""
+        lane, usage, code = exchange.lane, exchange.usage, exchange.code
+        return {
+            "time": wall,
+            "level": "info" if code in ("OK", "CD") else "warning",
+            "id": exchange.id,
+            "code": code,
+            "status": exchange.status,
+            "path": exchange.request.path,
+            "key": exchange.caller.name or None,
+            "model": exchange.peek.model or None,
+            "provider": lane.target.provider.name if lane else None,
+            "target": lane.target.name if lane else None,
+            "body": exchange.note,
+            "stream": exchange.peek.stream,
+            "attempts": [tried.record() for tried in exchange.tried],
+            "tokens_in": usage.input if usage else None,
+            "tokens_out": usage.output if usage else None,
+            "cache_read": usage.cache_read if usage else None,
+            "cache_write": usage.cache_write if usage else None,
+            "cost": None,
+            "estimated": False,
+            "ms": exchange.since(now),
+            "first_ms": exchange.since(exchange.first),
+            "held_ms": round(exchange.held * 1000) or None,
+            "sticky": exchange.sticky,
+            "dropped": list(exchange.dropped) or None,
+            "error": exchange.plan.redacted(exchange.error) or None,
+        }
+
+    def _explain(self, exchange: Exchange, wall: float, log: Log) -> None:
+        """A cache that was lost has a line of its own: what of the prompt changed, by whom."""
+        lane, question = exchange.lane, exchange.question
+        if not (lane and question):
+            return
+        said = (lane.endpoint, exchange.note, exchange.dropped)
+        way = Way(exchange.peek.model, lane.credential.name, str(lane.target), said)
+        if question.raw:  # once more, for the conversation may be named by it
+            exchange.body = Body(question.raw, unread=True)
+        lost = self.caches.settled(question, lambda: exchange.identity, exchange.usage, way, wall)
+        if lost:
+            known = {"id": exchange.id, "key": exchange.caller.name, "target": way.target}
+            conversation = {"conversation": exchange.identity[:8]}
+            log.event("info", "cache lost", **known, **conversation, **lost)
+
+    def _measure(self, exchange: Exchange, now: float) -> None:
+        """What the metrics keep of a request; nothing is counted while it runs."""
+        metrics, tally = self.metrics, self._tally(exchange)
+        tally.requests.add(1)
+        tally.callers.add(1)
+        tally.duration.observe(now - exchange.began)
+        spent = exchange.held
+        for tried in exchange.tried:
+            spent += tried.seconds
+            series = metrics.attempts.of(tried.lane.target.provider.name, tried.outcome)
+            series.observe(tried.seconds)
+        if exchange.first is not None:
+            first = exchange.first - exchange.began
+            tally.first_token.observe(first)
+            metrics.overhead.of().observe(max(0.0, first - spent))
+        if exchange.usage:
+            tally.tokens.count(exchange.usage)
+        if exchange.trace is not NO_TRACE:
+            self._end_trace(exchange, exchange.usage)
+
+    def _tally(self, exchange: Exchange) -> Tally:
+        return self.metrics.tally(
+            exchange.operation,
+            exchange.dialect.name,
+            exchange.lane.target.provider.name if exchange.lane else "",
+            self._model_label(exchange),
+            exchange.caller.name,
+            str(exchange.status or ""),
+            exchange.code,
+        )
+
+    @staticmethod
+    def _end_trace(exchange: Exchange, usage: Usage | None) -> None:
+        """The counts stand with the attempt that answered, so that nobody adds them up twice."""
+        failed = None if exchange.code == "OK" else exchange.code
+        if exchange.lane:
+            exchange.trace.attempted(
+                exchange.lane,
+                gen_ai__usage__input_tokens=usage.input if usage else None,
+                gen_ai__usage__output_tokens=usage.output if usage else None,
+                http__response__status_code=200 if usage else None,
+                error__type=failed,
+            )
+        exchange.trace.end(
+            f"{exchange.operation} {exchange.peek.model}".strip(),
+            http__request__method=exchange.request.method,
+            url__path=exchange.request.path,
+            http__response__status_code=exchange.status or None,
+            error__type=failed,
+            relay__request_id=exchange.id,
+            relay__code=exchange.code,
+            relay__attempts=len(exchange.tried),
+        )
+
+    def _model_label(self, exchange: Exchange) -> str:
+        """The provider's name for the model, once it has answered to it: clients make names up,
+        and a provider without `models` is asked for all of them."""
+        model = exchange.lane.target.model if exchange.lane else ""
+        if not model:
+            return ""
+        if model in self._answered:
+            return model
+        if exchange.first is None or len(self._answered) >= _MOST_MODELS:
+            return OTHER
+        self._answered.add(model)
+        return model
+
+
+# ==== 47. Relay ===============================================================
 # One request from accept to settle.  Start at `Relay.handle`.  Until the first meaningful
 # event nothing has reached the client, so trying the next target is free; afterwards a break
 # is told in the client's own words and the connection is closed without an end, because
@@ -17215,7 +17432,6 @@ def _readable(offered: str) -> str:
 #     settle     one log line, whatever happened
 
 
-_MOST_MODELS: Final = 1000  # whose names are remembered; a bound for memory
 _HEADER_VALUE: Final = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
 # What an answer in another dialect's words keeps of the provider's headers.
 _ANSWER_KEPT: Final = frozenset(("request-id", "x-request-id"))
@@ -17359,7 +17575,7 @@ A = TypeVar("A", bound=Answered)
 class Relay:
     """Serves requests by the current plan.
 
-    What outlives a request: the plan, health, limits, the ledger.
+    What outlives a request: the plan, health, the accounts.
     """
 
     def __init__(
@@ -17368,13 +17584,8 @@ class Relay:
         self.plan = plan
         self.health = Health()
         self.balance = Balance(self.health)
-        self.caches = CacheLedger()
-        self.limits = Limits(store.shares_limits)
-        self.ledger = Ledger()
-        self.keeper = Keeper(
+        self.accounts = Accounts(
             store,
-            self.ledger,
-            self.limits,
             Notebook(self.health),
             lambda: [key.caller for key in self.plan.keys],
             lambda level, message: self.log.event(level, message),
@@ -17382,11 +17593,9 @@ class Relay:
         self.upstream = upstream
         self.log = log
         self.keepalive = keepalive
-        self.metrics = Metrics()
         self.telemetry = Telemetry()
         self.recorder: Recorder | None = None
         self.running: set[Exchange] = set()
-        self._answered: set[str] = set()  # models that somebody has answered as
 
     def handle(self, request: web.BaseRequest, dialect: Dialect) -> Answering:
         """A request to be answered by a model."""
@@ -17441,13 +17650,13 @@ class Relay:
             self.running.discard(exchange)
             if exchange.downstream:
                 exchange.downstream.stop()
-            self.settle(exchange)
+            self.accounts.settle(exchange, self.log)
 
     async def _serve(self, exchange: Exchange) -> web.StreamResponse:
         await self.admit(exchange)
         body, limits = exchange.body, exchange.plan.config.timeouts
         wanted = likely_output(body) if exchange.caller.limits else 0
-        await self.reserve(exchange, likely_input(body.raw), wanted)
+        await self.accounts.reserve(exchange, likely_input(body.raw), wanted)
         exchange.deadline = asyncio.get_running_loop().time() + limits.total
         if exchange.peek.stream:
             exchange.downstream = self._downstream(exchange)
@@ -17501,28 +17710,6 @@ class Relay:
         seen = body.outline(dialect.telling) if dialect.names_model else {}
         exchange.peek = dialect.peek(seen, request.raw_path)
         exchange.route = permitted(exchange.peek.model, exchange.caller, plan, exchange.facts)
-
-    async def reserve(self, exchange: Exchange, sent: int, wanted: int) -> None:
-        """A permit within the caller's limits, for about so many tokens; `settle` gives it back,
-        whatever comes between.  Only a store that shares limits makes anybody wait."""
-        exchange.likely, caller = sent, exchange.caller
-        asked = exchange.reservation(sent, wanted) if caller.limits else Spend()
-        now, wall = time.monotonic(), time.time()
-        permit = exchange.permit = self.limits.admit(exchange.id, caller, asked, now, wall)
-        if caller.limits is None or not self.keeper.store.shares_limits:
-            return
-        judged = await self.keeper.judged(permit)
-        if judged and not judged.refusal:
-            permit.headers = permit.account.terms.headers(judged.requests, judged.tokens)
-            return
-        closed = exchange.plan.config.state_fail_closed and permit.account.terms.budgets
-        if judged is None and not closed:
-            return
-        self.limits.withdraw(permit)
-        exchange.permit = None
-        if judged and judged.refusal:
-            raise judged.refusal.error(caller, time.time())
-        raise StateDown("budgets cannot be looked up: the shared state is down", retry_after=10)
 
     # Attempts
 
@@ -17840,7 +18027,7 @@ class Relay:
         exchange.went(answer.lane, answer.note, answer.dropped)
         exchange.heard = answer.heard()
         target = answer.lane.target.name
-        exchange.question = self.caches.asked(exchange.body.raw, target, time.time())
+        exchange.question = self.accounts.caches.asked(exchange.body.raw, target, time.time())
         exchange.release()
         if answer.pipe.translated:
             exchange.note = "translated"
@@ -17966,159 +18153,6 @@ class Relay:
         headers["Content-Type"] = "application/json"
         return web.Response(body=body, status=exchange.status, headers=headers)
 
-    def settle(self, exchange: Exchange) -> None:
-        """The end, however it came: the permit back, counted, and one log line.
-
-        Synchronous, so that nothing can prevent it.
-        """
-        now, wall = time.monotonic(), time.time()
-        usage, estimated = exchange.used()
-        price = exchange.price
-        paid = cost(usage, price) if price else 0
-        if permit := exchange.permit:  # first of all: whatever comes then, it is back
-            self.limits.settle(permit, Spend(usage.input + usage.output, paid), wall)
-            self.keeper.wake()
-        self._measure(exchange, now)
-        self._explain(exchange, wall)
-        record = self._record(exchange, now, wall)
-        if permit:
-            record["cost"] = paid / MONEY if price else None
-            record["estimated"] = estimated
-            self._enter(exchange, record, usage, paid)
-        if exchange.tape:
-            exchange.tape.summary = record
-        self.log.request(record)
-
-    def _enter(self, exchange: Exchange, record: JSON, usage: Usage, paid: int) -> None:
-        """The request's place in the ledger."""
-        target = exchange.lane.target if exchange.lane else None
-        provider, model = (target.provider.name, target.model) if target else ("", "")
-        who = (exchange.caller.name, provider, model)
-        totals = self.ledger.totals(who, record["time"], exchange.plan.zone)
-        totals.requests += 1
-        totals.errors += record["level"] != "info"
-        totals.estimated += record["estimated"]
-        totals.tokens_in += usage.input
-        totals.tokens_out += usage.output
-        totals.cache_read += usage.cache_read
-        totals.cache_write += usage.cache_write
-        totals.cost += paid
-        self.ledger.remember(record)
-
-    @staticmethod
-    def _record(exchange: Exchange, now: float, wall: float) -> JSON:
-        """What the log says of a request.  What went wrong is a warning."""
-        lane, usage, code = exchange.lane, exchange.usage, exchange.code
-        return {
-            "time": wall,
-            "level": "info" if code in ("OK", "CD") else "warning",
-            "id": exchange.id,
-            "code": code,
-            "status": exchange.status,
-            "path": exchange.request.path,
-            "key": exchange.caller.name or None,
-            "model": exchange.peek.model or None,
-            "provider": lane.target.provider.name if lane else None,
-            "target": lane.target.name if lane else None,
-            "body": exchange.note,
-            "stream": exchange.peek.stream,
-            "attempts": [tried.record() for tried in exchange.tried],
-            "tokens_in": usage.input if usage else None,
-            "tokens_out": usage.output if usage else None,
-            "cache_read": usage.cache_read if usage else None,
-            "cache_write": usage.cache_write if usage else None,
-            "cost": None,
-            "estimated": False,
-            "ms": exchange.since(now),
-            "first_ms": exchange.since(exchange.first),
-            "held_ms": round(exchange.held * 1000) or None,
-            "sticky": exchange.sticky,
-            "dropped": list(exchange.dropped) or None,
-            "error": exchange.plan.redacted(exchange.error) or None,
-        }
-
-    def _explain(self, exchange: Exchange, wall: float) -> None:
-        """A cache that was lost has a line of its own: what of the prompt changed, by whom."""
-        lane, question = exchange.lane, exchange.question
-        if not (lane and question):
-            return
-        said = (lane.endpoint, exchange.note, exchange.dropped)
-        way = Way(exchange.peek.model, lane.credential.name, str(lane.target), said)
-        if question.raw:  # once more, for the conversation may be named by it
-            exchange.body = Body(question.raw, unread=True)
-        lost = self.caches.settled(question, lambda: exchange.identity, exchange.usage, way, wall)
-        if lost:
-            known = {"id": exchange.id, "key": exchange.caller.name, "target": way.target}
-            conversation = {"conversation": exchange.identity[:8]}
-            self.log.event("info", "cache lost", **known, **conversation, **lost)
-
-    def _measure(self, exchange: Exchange, now: float) -> None:
-        """What the metrics keep of a request; nothing is counted while it runs."""
-        metrics, tally = self.metrics, self._tally(exchange)
-        tally.requests.add(1)
-        tally.callers.add(1)
-        tally.duration.observe(now - exchange.began)
-        spent = exchange.held
-        for tried in exchange.tried:
-            spent += tried.seconds
-            series = metrics.attempts.of(tried.lane.target.provider.name, tried.outcome)
-            series.observe(tried.seconds)
-        if exchange.first is not None:
-            first = exchange.first - exchange.began
-            tally.first_token.observe(first)
-            metrics.overhead.of().observe(max(0.0, first - spent))
-        if exchange.usage:
-            tally.tokens.count(exchange.usage)
-        if self.telemetry.active:
-            self._end_trace(exchange, exchange.usage)
-
-    def _tally(self, exchange: Exchange) -> Tally:
-        return self.metrics.tally(
-            exchange.operation,
-            exchange.dialect.name,
-            exchange.lane.target.provider.name if exchange.lane else "",
-            self._model_label(exchange),
-            exchange.caller.name,
-            str(exchange.status or ""),
-            exchange.code,
-        )
-
-    @staticmethod
-    def _end_trace(exchange: Exchange, usage: Usage | None) -> None:
-        """The counts stand with the attempt that answered, so that nobody adds them up twice."""
-        failed = None if exchange.code == "OK" else exchange.code
-        if exchange.lane:
-            exchange.trace.attempted(
-                exchange.lane,
-                gen_ai__usage__input_tokens=usage.input if usage else None,
-                gen_ai__usage__output_tokens=usage.output if usage else None,
-                http__response__status_code=200 if usage else None,
-                error__type=failed,
-            )
-        exchange.trace.end(
-            f"{exchange.operation} {exchange.peek.model}".strip(),
-            http__request__method=exchange.request.method,
-            url__path=exchange.request.path,
-            http__response__status_code=exchange.status or None,
-            error__type=failed,
-            relay__request_id=exchange.id,
-            relay__code=exchange.code,
-            relay__attempts=len(exchange.tried),
-        )
-
-    def _model_label(self, exchange: Exchange) -> str:
-        """The provider's name for the model, once it has answered to it: clients make names up,
-        and a provider without `models` is asked for all of them."""
-        model = exchange.lane.target.model if exchange.lane else ""
-        if not model:
-            return ""
-        if model in self._answered:
-            return model
-        if exchange.first is None or len(self._answered) >= _MOST_MODELS:
-            return OTHER
-        self._answered.add(model)
-        return model
-
     # Counting tokens
 
     async def _count(self, exchange: Exchange) -> web.StreamResponse:
@@ -18166,7 +18200,7 @@ _SEAL_TROUBLE: Final = re.compile(
 )
 
 
-# ==== 45. Forwarding ==========================================================
+# ==== 48. Forwarding ==========================================================
 # What relay passes on without a dialect: embeddings, images, audio, rerank, moderations and old
 # completions go to the provider that their `model` field names, by the routes of any request;
 # /p/PROVIDER/... goes to that provider as it is.  Nothing is understood but the model's name;
@@ -18326,7 +18360,9 @@ class Forwarding:
         model = upload.model or _UNSAID_MODELS.get(path, "")
         exchange.peek = CHAT.peek({"model": model or None}, "")
         exchange.route = permitted(model, exchange.caller, plan, exchange.facts)
-        await self.relay.reserve(exchange, likely_input(upload.body.raw) if upload.body else 0, 0)
+        await self.relay.accounts.reserve(
+            exchange, likely_input(upload.body.raw) if upload.body else 0, 0
+        )
         failures, skipped = list[tuple[Lane, UpstreamError]](), list[tuple[Lane, Mark]]()
         for lane, mark in self.relay.lanes(exchange):
             if not lane.endpoint.dialect.forwards or lane.endpoint.demo:
@@ -18387,7 +18423,7 @@ class Forwarding:
         if lane.endpoint.demo:
             raise NotFound("the demo provider has nothing below /p/")
         exchange.lane, exchange.note = lane, "verbatim"
-        await self.relay.reserve(exchange, 0, 0)
+        await self.relay.accounts.reserve(exchange, 0, 0)
         body: AsyncIterator[bytes] | None = None
         if request.body_exists:
             body = request.content.iter_any()
@@ -18484,7 +18520,7 @@ def _usage_at_the_end(tail: bytes) -> Usage | None:
         return None
 
 
-# ==== 46. Page ================================================================
+# ==== 49. Page ================================================================
 # The dashboard: one page without a single asset from elsewhere, and a policy that would let it
 # load none.  It asks /admin for everything it shows, so the shell itself may be seen by anybody.
 
@@ -18887,7 +18923,7 @@ PAGE_HEADERS: Final = {
 }
 
 
-# ==== 47. Source ==============================================================
+# ==== 50. Source ==============================================================
 # Where a configuration comes from, and how one becomes a plan.
 
 
@@ -18996,7 +19032,7 @@ def load(source: Source) -> Plan:
     return plan
 
 
-# ==== 48. Admin ===============================================================
+# ==== 51. Admin ===============================================================
 # What relay knows of itself, as JSON below /admin, and the few things that can be done to it.
 # Whoever has the admin key may do both, with it in a header or, in a browser, with the cookie
 # that /admin/login gives for it.  Without an `admin_key` this machine may look, nobody may act.
@@ -19164,7 +19200,7 @@ class Admin:
             "providers": [self._provider(provider) for provider in plan.providers.values()],
             "cooling": cooling,
             "busy": self.relay.balance.busy,
-            "state": self.relay.keeper.trouble or "ok",
+            "state": self.relay.accounts.keeper.trouble or "ok",
             "last_reload": self.last_reload or None,
             "file": str(self.steward.source.path or "") or None,
             "may": bool(plan.admin),
@@ -19190,7 +19226,7 @@ class Admin:
             "now": round(now),
             "marks": health.listed(now),
             "sticky": health.sticky.counts,
-            "cache_lost": self.relay.caches.causes,
+            "cache_lost": self.relay.accounts.caches.causes,
         }
 
     async def usage(self, request: web.BaseRequest) -> JSON:
@@ -19198,7 +19234,7 @@ class Admin:
         days = request.query.get("days", "7")
         if not re.fullmatch(r"\d{1,3}", days):
             raise BadRequest("days: expected a whole number")
-        store, zone, now = self.relay.keeper.store, self.relay.plan.zone, time.time()
+        store, zone, now = self.relay.accounts.keeper.store, self.relay.plan.zone, time.time()
         try:
             report = await usage_report(store, int(days), now, zone)
             recent = await store.recent()
@@ -19378,7 +19414,7 @@ def _shown_config(value: Any, name: str = "") -> Any:
     return value if plain else re.sub(r"//[^/@\s]+@", "//[secret]@", str(value))
 
 
-# ==== 49. Heap ================================================================
+# ==== 52. Heap ================================================================
 # A coding agent's requests are large and alike, and what one has freed the next will take.  glibc
 # asks the system for every block over 128 KB and gives it back at once, so that the pages are made
 # anew for each copy.  It is told to keep them, and to give back what is idle after a burst.
@@ -19439,7 +19475,7 @@ def resident() -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-# ==== 50. Operations ==========================================================
+# ==== 53. Operations ==========================================================
 # Which path is whose, and what is not a model's answer: probes, lists, status.  No probe ever
 # calls a provider.
 
@@ -19540,7 +19576,7 @@ class Operations:
             "the last reload failed": self.admin.last_reload.startswith("failed"),
             f"cooling down: {cooling}": bool(causes),
             "log lines are lost": self.relay.log.sink.losing,
-            "the state store is down": bool(self.relay.keeper.trouble),
+            "the state store is down": bool(self.relay.accounts.keeper.trouble),
         }
         return [words for words, holds in states.items() if holds]
 
@@ -19553,19 +19589,19 @@ class Operations:
         self._require_admin_or_loopback(request)
         self.refresh()
         openmetrics = "application/openmetrics-text" in request.headers.get("Accept", "")
-        body = self.relay.metrics.exposition(openmetrics).encode()
+        body = self.relay.accounts.metrics.exposition(openmetrics).encode()
         return web.Response(body=body, headers={"Content-Type": _EXPOSITIONS[openmetrics]})
 
     def refresh(self) -> None:
         """Bring what is a state, not a count, up to date."""
-        vitals, plan = self.relay.metrics.vitals, self.relay.plan
+        vitals, plan = self.relay.accounts.metrics.vitals, self.relay.plan
         vitals.build.set(1, __version__)
         vitals.ready.set(0 if self.draining or not plan.providers else 1)
         vitals.running.set(len(self.relay.running))
         vitals.cooling.set_all(self._cooling())
         vitals.generation.set(self.admin.generation)
         vitals.reloaded.set(0 if self.admin.last_reload.startswith("failed") else 1)
-        vitals.state.set(0 if self.relay.keeper.trouble else 1)
+        vitals.state.set(0 if self.relay.accounts.keeper.trouble else 1)
         vitals.lost_lines.reach(self.relay.log.sink.dropped)
         vitals.began.set(self.admin.started)
         vitals.processor.reach(time.process_time())
@@ -19641,7 +19677,7 @@ def refused(request: web.BaseRequest, error: RelayError) -> web.Response:
     return web.Response(body=body, status=dialect.status(error), headers=headers)
 
 
-# ==== 51. Service manager =====================================================
+# ==== 54. Service manager =====================================================
 # What systemd and relay tell one another, by way of the environment and a socket; without
 # systemd nothing of it happens.  After sd_notify(3), sd_listen_fds(3) and systemd.service(5).
 #
@@ -19727,7 +19763,7 @@ def _taken(descriptor: int, name: str) -> Passed:
     raise ConfigError([text])
 
 
-# ==== 52. Server ==============================================================
+# ==== 55. Server ==============================================================
 # Four verbs in a row: start, run, drain, stop.  SIGHUP builds another plan and swaps it in one
 # assignment, or says everything that is wrong and changes nothing.  SIGTERM and SIGINT stop
 # accepting, let streams finish within the grace period, and end what is left in the client's
@@ -19884,7 +19920,7 @@ class Server:
         upstream = Upstream(lean=os.environ.get("RELAY_UPSTREAM") != "aiohttp")
         self.relay = Relay(plan, upstream, log, keepalive, self._store(plan.config.state))
         self.relay.telemetry = telemetry_of(os.environ, log)
-        self.relay.telemetry.mirror(self.relay.metrics)
+        self.relay.telemetry.mirror(self.relay.accounts.metrics)
         self.admin = Admin(self.relay, self)
         self.relay.recorder = self._recorder(plan.config.record)
         self.operations = Operations(self.relay, self.admin)
@@ -19938,7 +19974,7 @@ class Server:
             self.heap.give_back(len(self.relay.running))
 
     async def start(self) -> None:
-        await self.relay.keeper.start()
+        await self.relay.accounts.keeper.start()
         await self._runner.setup()
         passed, listening = self.supervisor.passed, list[str]()
         for name, passed_socket in passed:
@@ -20027,7 +20063,7 @@ class Server:
         except (ConfigError, OSError, UnicodeDecodeError) as error:
             problems = list(error.problems) if isinstance(error, ConfigError) else [str(error)]
             self.admin.last_reload = "failed: " + "; ".join(problems)
-            self.relay.metrics.vitals.reloads.add(1, "refused")
+            self.relay.accounts.metrics.vitals.reloads.add(1, "refused")
             self.log.event("error", "reload failed, nothing changed", problems=problems)
             return
         self.relay.plan = plan
@@ -20037,11 +20073,11 @@ class Server:
         forgotten = self.relay.health.keep(plan)
         self.log = self.relay.log = Log(plan.config.log, plan.zone, self.log.sink, self.log.feed)
         self.admin.generation += 1
-        self.relay.limits.keep(("", *plan.config.keys))
+        self.relay.accounts.limits.keep(("", *plan.config.keys))
         changed = changes(old, plan.config)
         changed += [f"mark on {name}: forgotten" for name in forgotten]
         self.admin.last_reload = "; ".join(changed) or "nothing changed"
-        self.relay.metrics.vitals.reloads.add(1, "taken")
+        self.relay.accounts.metrics.vitals.reloads.add(1, "taken")
         self.log.event(
             "info", "reloaded", generation=self.admin.generation, changes=changed or ["none"]
         )
@@ -20074,7 +20110,7 @@ class Server:
 
     async def stop(self) -> None:
         await self.relay.upstream.close()
-        await self.relay.keeper.stop()
+        await self.relay.accounts.keeper.stop()
         if recorder := self.relay.recorder:
             recorder.close()
             await asyncio.to_thread(recorder.flush, 2)  # seconds; a disk that is stuck is left
@@ -20125,7 +20161,7 @@ def _remove_stale_socket(path: str) -> None:
             Path(path).unlink()
 
 
-# ==== 53. Units ===============================================================
+# ==== 56. Units ===============================================================
 # What `relay systemd` prints: a socket that systemd keeps, and a service that may do nothing but
 # read its configuration, keep its state and use the network.  For several processes the service
 # is a template; all of its instances share the one socket, so that whoever has time accepts,
@@ -20267,7 +20303,7 @@ def _streams(listen: str) -> tuple[str, ...]:
     return (f"[{host}]:{port}" if ":" in host else f"{host}:{port}" if host else str(port),)
 
 
-# ==== 54. Grafana =============================================================
+# ==== 57. Grafana =============================================================
 # A dashboard of the metrics, ready for import: a row of this table for each panel.  A test holds
 # its queries to names that exist, and lets Prometheus's own tool read them.
 
@@ -20399,7 +20435,7 @@ def _panel(place: int, panel: Panel, source: JSON) -> JSON:
     }
 
 
-# ==== 55. Console =============================================================
+# ==== 58. Console =============================================================
 # A running relay, asked by a command: at the address it listens on, with the admin key, both of
 # the file that it was started with.  Whoever asks need not have the providers' keys in the
 # environment, nor need the file be without mistakes: the relay that runs may be older than they.
@@ -20484,7 +20520,7 @@ def console_of(source: Source) -> Console:
     return console
 
 
-# ==== 56. Launch ==============================================================
+# ==== 59. Launch ==============================================================
 # A tool as relay's child.  It gets the terminal: both stay in one process group, so what is
 # typed reaches it, Ctrl-C and Ctrl-Z included, and what is sent to relay alone is passed on.
 # If nobody serves at the configured address, a relay does for as long as the child lives.
@@ -20607,7 +20643,7 @@ async def serving(plan: Plan, source: Source, log: Log) -> AsyncIterator[str]:
         await server.stop()
 
 
-# ==== 57. Trial ===============================================================
+# ==== 60. Trial ===============================================================
 # Does it work with the providers there are?  `relay check --live` asks every provider, by every
 # plan, credential and dialect, through a relay of its own on this machine: what is tried is the
 # whole way that a client's request goes.  A few small requests each, and what they may cost is said
@@ -20859,7 +20895,7 @@ def matrix(trials: Sequence[Trial]) -> list[str]:
     return [*lines, "", *faults] if faults else lines
 
 
-# ==== 58. Watch ===============================================================
+# ==== 61. Watch ===============================================================
 # `relay logs` and `relay top`: what the log says and what runs, from a relay that is asked for its
 # events.  What the screen shows is worked out from values alone; only `_Screen` knows a terminal.
 
@@ -21043,7 +21079,7 @@ async def _press(top: Top, key: str, console: Console) -> None:
             top.said = error.message
 
 
-# ==== 59. Replay ==============================================================
+# ==== 62. Replay ==============================================================
 # What can be done with a record: list, send again, compare, turn into a command for a shell.  A
 # request is sent again to a relay that lives as long as that takes, with the configuration as it
 # is now, so that all is as in earnest: rules, failover, translation; what it answers is a record,
@@ -21361,7 +21397,7 @@ def _poured(body: bytes) -> str:
     return f"printf %s {base64.b64encode(body).decode()} | base64 -d"
 
 
-# ==== 60. Command line ========================================================
+# ==== 63. Command line ========================================================
 # Arguments to a running server, or to an answer on paper.
 
 DEMO_CONFIG: Final = """\

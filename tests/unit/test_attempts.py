@@ -65,11 +65,11 @@ async def test_the_permit_comes_back_whatever_fails_after_it(
     plan = plan_of(CONFIG)
     served, exchange = relay_of(plan, Silent()), exchange_of(plan)
     exchange.caller = relay.Caller("alice", limits=relay.LimitConfig(concurrent=1))
-    await served.reserve(exchange, 1, 1)
-    monkeypatch.setattr(served, "metrics", None)
+    await served.accounts.reserve(exchange, 1, 1)
+    monkeypatch.setattr(served.accounts, "metrics", None)
     with pytest.raises(AttributeError):
-        served.settle(exchange)
-    await served.reserve(exchange, 1, 1)
+        served.accounts.settle(exchange, served.log)
+    await served.accounts.reserve(exchange, 1, 1)
 
 
 @pytest.mark.parametrize(("patience", "times"), [(60.0, 2), (0.0, 1)], ids=["at once", "late"])

@@ -98,8 +98,8 @@ async def calls_of_a_request(keys: int) -> Calls:
     served = relay_of(plan_with(keys))
     for exchange in (answered(served), answered(served)):
         with counted() as calls:
-            await served.reserve(exchange, 11, 64)
-            served.settle(exchange)
+            await served.accounts.reserve(exchange, 11, 64)
+            served.accounts.settle(exchange, served.log)
     return calls
 
 
