@@ -16,70 +16,90 @@ A request goes
 
 The rule of this file: code refers only to what stands above it.  First come values
 (sections 1-23: pure; no await, no clock, no socket), then memory (24-33: synchronous, told
-the time), then I/O (34-63).  To follow one request start at `Relay.handle` and read upward.
+the time), then I/O (34-63).  A name with a leading underscore stays within its section.
+
+Where to begin
+    to follow one request     Relay.handle, and from there upward
+    to add a provider         a row of PRESETS; what is odd about it is data in that row
+    to add a dialect          a section like Gemini's, and its name in DIALECTS
+    to add a config key       a field in Configuration
+    to say what an error is   COMMON_ERRORS, or the provider's own rows beside it
+    to count something        a family in Metrics, and a line in Accounts
+    to add a command          a row of COMMANDS
 
 Contents
+  Values: what a request says
      1. Errors                what can go wrong, and what it means
      2. Vocabulary            the hub: what all dialects mean
      3. Wire                  JSON text, checked access, server-sent events
-     4. Conversation          a request put in order before it is said again
+     4. Conversation          a history put in order before it is translated
      5. Dialect               the shape of a wire format; the grammar of a stream
      6. Dialect: Anthropic Messages
      7. Dialect: OpenAI Chat Completions
      8. Dialect: OpenAI Responses
      9. Dialect: Gemini generateContent
+  Values: the bytes it travels as
     10. Pipes                 upstream bytes to client bytes
     11. Body                  a client's bytes, edited in place or not at all
     12. HTTP                  a provider's reply: bytes in; head, body and end out
-    13. Failures              what an upstream's error means
+  Values: what a configuration makes of it
+    13. Failures              what a provider's error means
     14. Presets               one row per known provider
     15. Reading               a YAML file, and everything wrong with it
     16. Configuration         the keys of the file, each with its kind and its sentence
     17. Prices                what tokens cost
     18. Conditions            what a rule may ask about a request
     19. Plan                  a configuration compiled to answer "where may this go?"
-    20. Compiler              from the file to the plan, and mistakes of more than one key
+    20. Compiler              a configuration made a plan; mistakes that take two keys to see
+  Values: other tools, other files
     21. Clients               what a coding tool must be told
     22. Import                another relay's file as a configuration of this one
     23. Records               what the flight recorder keeps, and how it is written
-    24. Stickiness            which credential a conversation had last
+  Memory: where a request may go now
+    24. Stickiness            which credential served a conversation last
     25. Health                who is cooling down, why, until when
     26. Balance               which of several equals goes first
+  Memory: what is counted and told
     27. Ledger                what was used, by the hour and by the day
     28. Limits                who may ask now: rates, concurrency, budgets
     29. Cache ledger          why a prompt cache was missed
-    30. Notes                 what relays tell one another of health
+    30. Notes                 what relays tell one another about health
     31. Verdict               what a client is told when nothing worked
     32. Metrics               what is counted, in Prometheus's words
-    33. Feed                  what happens, for whoever watches
+    33. Feed                  what happens, for those who watch
+  I/O: what is written down
     34. Log                   one line per request
     35. State                 where usage and budgets outlive the process
     36. SQLite                the store in a file
     37. Redis                 the store that many machines share
     38. Keeper                memory and the store kept in step
-    39. Connections           HTTP/1.1 to providers, lean
+  I/O: providers on one side, clients on the other
+    39. Connections           HTTP/1.1 to providers on bare transports
     40. Upstream              one HTTP exchange with a provider
     41. Recorder              whole exchanges in a ring of files
     42. Demo                  the embedded provider
     43. Client                who asks; the body read, the answer written
     44. Telemetry             spans and metrics for an OpenTelemetry collector
+  I/O: a request from beginning to end
     45. Exchange              one request and how it goes out
     46. Accounts              what a request may take, and what it came to
     47. Relay                 from accept to settle
-    48. Forwarding            what is passed on unread: embeddings, images, audio, /p/
+    48. Forwarding            what passes unread: embeddings, images, audio, /p/
+  I/O: the process around it
     49. Page                  the dashboard
     50. Source                where a configuration comes from
     51. Admin                 what relay knows of itself, and what can be done to it
-    52. Heap                  what the allocator keeps, and gives back
+    52. Heap                  what the allocator keeps and what it gives back
     53. Operations            which path is whose; probes, lists, status
     54. Service manager       what systemd and relay tell one another
     55. Server                sockets, signals, reload, drain
-    56. Units                 what systemd has to know to run it
+    56. Units                 what systemd needs to run relay
     57. Grafana               a dashboard of the metrics
+  I/O: the commands
     58. Console               a running relay, asked by a command
     59. Launch                a tool as relay's child
-    60. Trial                 whether the providers there are answer as they should
-    61. Watch                 the log and what runs, in a terminal
+    60. Trial                 whether the configured providers answer as they should
+    61. Watch                 the log and the running requests, in a terminal
     62. Replay                a record listed, sent again, compared, exported
     63. Command line          the commands as a table
 """
@@ -1419,6 +1439,10 @@ class Asked(NamedTuple):
     usage: bool = True  # is a stream to end with token counts?
     variant: str = ""  # of `Peek`
     forms: Mapping[str, str] = {}  # tool name -> `Tool.form`, of those that have one
+
+    def counted(self, usage: Usage) -> Usage:
+        """The provider's counts, with the estimate where it did not count the input."""
+        return usage if usage.input else replace(usage, input=self.tokens)
 
 
 class Rendered(NamedTuple):
@@ -2993,8 +3017,7 @@ class _AnthropicEncoder:
         return begin + sse(signed, _ANTHROPIC_MORE)
 
     def _finish(self, finish: Finish) -> bytes:
-        usage = finish.usage
-        usage = usage if usage.input else replace(usage, input=self._asked.tokens)
+        usage = self._asked.counted(finish.usage)
         whole = Response("", "", (), finish.reason, usage, finish.detail)
         last = ANTHROPIC.render_response(whole, self._asked)
         delta = {name: last[name] for name in ("stop_reason", "stop_sequence", "stop_details")}
@@ -5317,8 +5340,7 @@ class _ResponsesEncoder:
             whole = (*refusal.head(), refusal.delta(finish.detail), *refusal.end(None))
             said = self._say(whole)
         cut = _RESPONSES_CUT.get(finish.reason)
-        usage = finish.usage
-        usage = usage if usage.input else replace(usage, input=self._asked.tokens)
+        usage = self._asked.counted(finish.usage)
         details = {"reason": cut} if cut else None
         status = "incomplete" if cut else "completed"
         return said + self._last(status, incomplete_details=details, usage=_responses_usage(usage))
@@ -6750,8 +6772,7 @@ class _GeminiEncoder:
             self._form = self._chunk_form()
         parts = self._speech.parts(event)
         if isinstance(event, Finish):
-            usage = event.usage
-            usage = usage if usage.input else replace(usage, input=self._asked.tokens)
+            usage = self._asked.counted(event.usage)
             chunk = _gemini_chunk(self._asked, self._id, parts)
             last = dumps(_gemini_finished(chunk, replace(event, usage=usage)))
             return self._frame(last) + (b"]" if self._array else b"")
@@ -13474,11 +13495,11 @@ def _bond_name(bond: JSON) -> str:
 # conversation on "prompt is too long".
 
 
-def concluded(
-    failures: Sequence[tuple[Lane, UpstreamError]],
-    skipped: Sequence[tuple[Lane, Mark]],
-    now: float,
-) -> RelayError:
+Failed: TypeAlias = tuple[Lane, UpstreamError]  # was tried
+Skipped: TypeAlias = tuple[Lane, Mark]  # was not
+
+
+def concluded(failures: Sequence[Failed], skipped: Sequence[Skipped], now: float) -> RelayError:
     """The one error for all that was tried and all that was skipped."""
     if not failures:
         return _all_cooling(skipped, now)
@@ -13511,8 +13532,8 @@ def concluded(
 
 
 def _waits(
-    failures: Sequence[tuple[Lane, UpstreamError]],
-    skipped: Sequence[tuple[Lane, Mark]],
+    failures: Sequence[Failed],
+    skipped: Sequence[Skipped],
     now: float,
 ) -> list[float]:
     """Seconds from now until each target may be asked again, if any of them said so.
@@ -13543,7 +13564,7 @@ _ADVICE: Final = {
 }
 
 
-def _all_cooling(skipped: Sequence[tuple[Lane, Mark]], now: float) -> RelayError:
+def _all_cooling(skipped: Sequence[Skipped], now: float) -> RelayError:
     rows = {mark.failure: FAILURES[mark.failure] for _, mark in skipped}
     limits = rows.keys() <= LIMITS
     row = next(iter(rows.values())) if len(rows) == 1 else None
@@ -13556,7 +13577,7 @@ def _all_cooling(skipped: Sequence[tuple[Lane, Mark]], now: float) -> RelayError
     )
 
 
-def _resting(skipped: Sequence[tuple[Lane, Mark]], now: float) -> str:
+def _resting(skipped: Sequence[Skipped], now: float) -> str:
     """Who is not tried, why, and for how long."""
     return "; ".join(
         f"{lane}: {mark.failure.replace('_', ' ')}, "
@@ -14193,12 +14214,12 @@ def moment_text(kind: str, data: JSON, zone: datetime.tzinfo | None) -> str:
 
 
 def _event_text(level: str, message: str, fields: JSON) -> str:
-    said = "  ".join(f"{name}={_plain(value)}" for name, value in fields.items())
+    said = "  ".join(f"{name}={printable(value)}" for name, value in fields.items())
     return f"{level:7} {message}  {said}".rstrip()
 
 
-def _plain(value: object) -> str:
-    """On one line and without escape codes, whoever made it up."""
+def printable(value: object) -> str:
+    """On one line and without escape codes, whoever wrote it."""
     text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
     return re.sub(r"[\x00-\x1f\x7f-\x9f]", "?", text)
 
@@ -14228,7 +14249,7 @@ def _request_text(record: JSON) -> str:
         record["error"] or "",
         record["id"],
     )
-    return "  ".join(_plain(step) for step in steps if step)
+    return "  ".join(printable(step) for step in steps if step)
 
 
 # ==== 35. State ===============================================================
@@ -15571,6 +15592,10 @@ class HTTPReply(Pulled):
         self._response.close()
 
 
+# A request's body: all of it, or still on its way, or none.
+Payload: TypeAlias = bytes | AsyncIterator[bytes] | None
+
+
 class Upstream:
     """Connections to providers."""
 
@@ -15595,7 +15620,7 @@ class Upstream:
         method: str,
         url: str,
         headers: Mapping[str, str],
-        body: bytes | AsyncIterator[bytes] | None,
+        body: Payload,
         timeouts: TimeoutConfig,
         proxy: str = "",
     ) -> Reply:
@@ -15637,7 +15662,7 @@ class Pool:
         method: str,
         url: str,
         headers: Mapping[str, str],
-        body: bytes | AsyncIterator[bytes] | None,
+        body: Payload,
         timeouts: TimeoutConfig,
     ) -> Reply:
         """The reply's head.  Where a kept connection was just being closed, the request never
@@ -15662,7 +15687,7 @@ class Pool:
         method: str,
         url: str,
         headers: Mapping[str, str],
-        body: bytes | AsyncIterator[bytes] | None,
+        body: Payload,
         timeouts: TimeoutConfig,
         session: aiohttp.ClientSession,
         reused: dict[str, bool],
@@ -17720,7 +17745,7 @@ class Relay:
         until somebody is back; in the end those with a short mark that relay only guessed are
         tried all the same.
         """
-        failures, skipped = list[tuple[Lane, UpstreamError]](), list[tuple[Lane, Mark]]()
+        failures, skipped = list[Failed](), list[Skipped]()
         until = time.monotonic() + patience(exchange)
         answer = await self._pass(exchange, False, failures, skipped)
         while answer is None and await self._is_back(exchange, until, failures):
@@ -17737,8 +17762,8 @@ class Relay:
         self,
         exchange: Exchange,
         desperate: bool,
-        failures: list[tuple[Lane, UpstreamError]],
-        skipped: list[tuple[Lane, Mark]],
+        failures: list[Failed],
+        skipped: list[Skipped],
     ) -> Answer | None:
         """One pass over the lanes; who failed and who was skipped is added to the lists."""
         lanes = self._open(exchange, desperate, failures, skipped)
@@ -17757,8 +17782,8 @@ class Relay:
         self,
         exchange: Exchange,
         desperate: bool,
-        failures: Sequence[tuple[Lane, UpstreamError]],
-        skipped: list[tuple[Lane, Mark]],
+        failures: Sequence[Failed],
+        skipped: list[Skipped],
     ) -> Iterator[Lane]:
         """The lanes that are worth trying now."""
         for lane, mark in self.lanes(exchange):
@@ -17772,7 +17797,7 @@ class Relay:
         exchange: Exchange,
         lane: Lane,
         others: Iterator[Lane],
-        failures: list[tuple[Lane, UpstreamError]],
+        failures: list[Failed],
     ) -> Answer | None:
         """One attempt; where it is slow to begin, the next one beside it."""
         route = exchange.route
@@ -17794,9 +17819,7 @@ class Relay:
             finally:
                 await _call_off(tasks, answer)
 
-    async def _tried(
-        self, exchange: Exchange, lane: Lane, failures: list[tuple[Lane, UpstreamError]]
-    ) -> Answer | None:
+    async def _tried(self, exchange: Exchange, lane: Lane, failures: list[Failed]) -> Answer | None:
         """One attempt, and a second without reasoning if that is what the provider objects to;
         the failure is added to the list."""
         for strip in (False, True):
@@ -17811,9 +17834,7 @@ class Relay:
                     break
         return None
 
-    async def _is_back(
-        self, exchange: Exchange, until: float, failures: list[tuple[Lane, UpstreamError]]
-    ) -> bool:
+    async def _is_back(self, exchange: Exchange, until: float, failures: list[Failed]) -> bool:
         """Hold the request until a lane is available again; False if none is in time.
 
         It looks, and is not told: a mark may end by time, by the success of another request, by a
@@ -17842,7 +17863,7 @@ class Relay:
         return self.balance.lanes(exchange.route, exchange.dialect.name, identity, time.time)
 
     @staticmethod
-    def _is_hopeless(lane: Lane, failures: Sequence[tuple[Lane, UpstreamError]]) -> bool:
+    def _is_hopeless(lane: Lane, failures: Sequence[Failed]) -> bool:
         """What was too long for a model is too long for it by every way there."""
         return bool(failures) and any(
             failed == lane or (error.failure.name == "too_long" and failed.target == lane.target)
@@ -18307,11 +18328,11 @@ class Sending:
     although all that is seen of that is a connection to the provider that breaks.
     """
 
-    def __init__(self, body: bytes | AsyncIterator[bytes] | None) -> None:
+    def __init__(self, body: Payload) -> None:
         self.body = body
         self.fault: RelayError | None = None
 
-    def blocks(self, patience: Patience) -> bytes | AsyncIterator[bytes] | None:
+    def blocks(self, patience: Patience) -> Payload:
         patience.stir()
         whole = self.body is None or isinstance(self.body, bytes)
         return self.body if whole else self._flow(cast(AsyncIterator[bytes], self.body), patience)
@@ -18363,7 +18384,7 @@ class Forwarding:
         await self.relay.accounts.reserve(
             exchange, likely_input(upload.body.raw) if upload.body else 0, 0
         )
-        failures, skipped = list[tuple[Lane, UpstreamError]](), list[tuple[Lane, Mark]]()
+        failures, skipped = list[Failed](), list[Skipped]()
         for lane, mark in self.relay.lanes(exchange):
             if not lane.endpoint.dialect.forwards or lane.endpoint.demo:
                 continue  # its base is another API's, where none of these paths is
@@ -20491,13 +20512,8 @@ class Console:
         return aiohttp.TCPConnector(ssl=context)
 
     def _base(self) -> str:
-        """An address that listens everywhere is asked on this machine."""
-        if self._socket:
-            return "http://localhost"
-        host, port = host_and_port(self.listen)
-        host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
-        scheme = "https" if self._tls else "http"
-        return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+        """For a socket of the file system any name will do."""
+        return base_of([self.listen], "https" if self._tls else "http") or "http://localhost"
 
 
 def lenient_config(source: Source) -> Config:
@@ -20884,15 +20900,19 @@ async def _counted_live(session: aiohttp.ClientSession, base: str, trial: Trial)
 
 def matrix(trials: Sequence[Trial]) -> list[str]:
     """The table, and below it what went wrong and where."""
-    rows = [TRIAL_HEAD, *(trial.row for trial in trials)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+    lines = aligned([TRIAL_HEAD, *(trial.row for trial in trials)])
     faults = [
         f"{trial.provider} ({trial.plan}, {trial.credential}) {trial.dialect.name} {name}: {fault}"
         for trial in trials
         for name, fault in (trial.faults | trial.notes).items()
     ]
     return [*lines, "", *faults] if faults else lines
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """The rows of a table as lines."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
 
 
 # ==== 61. Watch ===============================================================
@@ -20969,11 +20989,10 @@ class Top:
         room = max(0, height - len(lines) - len(rows) - len(self.marks) - 4)
         finished = self.recent[-room:][::-1] if room else []
         rows += [_top_row(record, False) for record in finished]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines += ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+        lines += aligned(rows)
         lines += [""] + [f"cooling: {m['name']}, {m['cause']}: {m['said']}" for m in self.marks]
         lines = [*lines[: height - 1], *[""] * (height - 1 - len(lines)), _TOP_KEYS]
-        return [_plain_line(line)[:width] for line in lines]
+        return [printable(line)[:width] for line in lines]
 
 
 _TOP_HEAD: Final = (
@@ -21005,10 +21024,6 @@ def _top_row(request: JSON, chosen: bool) -> tuple[str, ...]:
         f"{out / writing:.0f}" if out and writing >= 0.1 else "",
         f"{cost:.4f}" if cost else "",
     )
-
-
-def _plain_line(text: str) -> str:
-    return re.sub(r"[\x00-\x1f\x7f-\x9f]", "?", text)
 
 
 class _Screen:
