@@ -599,6 +599,8 @@ class Request:
     stop: tuple[str, ...] = ()
     thinking: Thinking | None = None
     format: Format | None = None
+    verbosity: str = ""  # how much to say of what was thought: low, medium or high
+    service_tier: str = ""  # how soon and how dear: auto, default, flex, priority; OpenAI's words
     user: str = ""  # who the end user is, as the client says it; opaque
     session: str = ""  # the conversation's name for caches, likewise
     stream: bool = False
@@ -1218,6 +1220,13 @@ def with_known_choice(request: Request) -> Request:
     return replace(request, tool_choice=None, dropped=dropped)
 
 
+def offered(request: Request) -> tuple[Tool, ...]:
+    """All tools, or the subset that the choice allows: where a target has no other words for it."""
+    choice = request.tool_choice
+    only = choice.names if choice and choice.mode != "named" else ()
+    return tuple(tool for tool in request.tools if not only or tool.name in only)
+
+
 # A foreign maker's seal travels in the client's own opaque slot, in an envelope that says whose
 # it is:  rly1.<field>.<account>.<base64url of the value>
 _ENVELOPE: Final = re.compile(r"rly1\.([a-z]{2})\.([0-9a-f]{8})\.([A-Za-z0-9_-]*)")
@@ -1399,6 +1408,7 @@ class Quirks:
     tool_name: str = r"[a-zA-Z0-9_-]{1,64}"  # full match
     call_id: str = ""  # likewise, where it differs from the dialect's
     tool_strict: Literal["as_is", "drop", "false"] = "as_is"
+    service_tiers: tuple[str, ...] = ()  # of the hub's words, those it sells
     count_tokens: bool = False  # serves the endpoint that counts a request's tokens
 
 
@@ -1859,6 +1869,11 @@ class Listed:
 JSON_ONLY: Final = "Answer with one JSON object and nothing else."
 
 
+def lost(request: Request, *names: str) -> list[str]:
+    """Those of these fields that the client has said, for a format without a word for them."""
+    return [name for name in names if getattr(request, name)]
+
+
 def whole_number(value: object) -> int:
     """A count as providers send it: 12, 12.0, null or nothing."""
     return int(value) if isinstance(value, (int, float)) and 0 < value < math.inf else 0
@@ -1990,6 +2005,8 @@ _ANTHROPIC_REASON: Final = (b'"stop_reason":"', b'"stop_reason": "')
 _ANTHROPIC_STOP: Final[dict[FinishReason, str]] = {
     finish: stop for stop, finish in _ANTHROPIC_FINISH.items()
 }
+_ANTHROPIC_TIERS: Final = {"auto": "auto", "default": "standard_only"}
+_TIER_OF_ANTHROPIC: Final = {word: tier for tier, word in _ANTHROPIC_TIERS.items()}
 # Claude Code's first system block.  It differs from session to session (and once did from
 # request to request), so every provider that hashes prefixes misses its cache because of it.
 ATTRIBUTION: Final = "x-anthropic-billing-header:"
@@ -2001,7 +2018,7 @@ _ANTHROPIC_DELTA: Final[dict[type, tuple[str, str]]] = {
 }
 _ANTHROPIC_REQUEST: Final = frozenset(
     "model max_tokens messages system tools tool_choice thinking output_config output_format"
-    " stop_sequences temperature top_p top_k stream metadata cache_control".split()
+    " stop_sequences temperature top_p top_k stream metadata cache_control service_tier".split()
 )
 # cache_control only says where a prefix may be cached, which other providers find themselves.
 _ANTHROPIC_BLOCK: Final = frozenset(
@@ -2110,7 +2127,7 @@ class AnthropicMessages(Dialect):
         messages = _anthropic_system(wire)
         messages += map(_anthropic_message, wire.each("messages", required=True))
         user = wire.inner("metadata").want("user_id", str) or ""
-        choice = wire.inner("tool_choice")
+        choice, tier = wire.inner("tool_choice"), wire.want("service_tier", str) or ""
         disable_parallel = choice.want("disable_parallel_tool_use", bool)
         return Request(
             model=wire.want("model", str) or "",
@@ -2127,6 +2144,7 @@ class AnthropicMessages(Dialect):
             stop=wire.texts("stop_sequences"),
             thinking=_anthropic_thinking(wire),
             format=_anthropic_format(wire),
+            service_tier=_TIER_OF_ANTHROPIC.get(tier, tier),
             user=user,
             session=_anthropic_session(user),
             stream=bool(wire.want("stream", bool)),
@@ -2448,7 +2466,7 @@ class _AnthropicWriter:
         self.quirks = quirks
         self.account = account
         self.claude = next((c for p, c in _CLAUDES if p.search(request.model)), _Claude())
-        self.dropped = list(request.dropped)
+        self.dropped = [*request.dropped, *lost(request, "verbosity")]
 
     def render(self) -> Rendered:
         request = self.request
@@ -2465,29 +2483,33 @@ class _AnthropicWriter:
         if blocks := self._blocks(system):
             body["system"] = blocks
         body["messages"] = self._messages(messages[lead:])
-        if tools := [_anthropic_definition(tool) for tool in self._offered()]:
+        if tools := [_anthropic_definition(tool) for tool in offered(request)]:
             body["tools"] = tools
         self._controls(body)
         if stops := [text for text in request.stop if text.strip()]:
             body["stop_sequences"] = stops
         if len(stops) < len(request.stop):  # Anthropic refuses those of white space only
             self.dropped.append("stop_sequences")
-        if request.user:
-            body["metadata"] = {"user_id": request.user}
         if request.format:
             self._format(body, request.format)
-        if self.quirks.native:
-            # clients of other dialects expect caching without asking for it
-            body["cache_control"] = {"type": "ephemeral"}
+        body |= self._hints()
         if request.stream:
             body["stream"] = True
         return Rendered(body, tuple(dict.fromkeys(self.dropped)))
 
-    def _offered(self) -> Iterable[Tool]:
-        """All tools, or the subset that the choice allows, which has no other words here."""
-        choice = self.request.tool_choice
-        only = choice.names if choice and choice.mode != "named" else ()
-        return (tool for tool in self.request.tools if not only or tool.name in only)
+    def _hints(self) -> JSON:
+        """For whom, how soon, and what to keep: nothing that changes the answer."""
+        request, tier, said = self.request, self.request.service_tier, JSON()
+        if request.user:
+            said["metadata"] = {"user_id": request.user}
+        if tier in self.quirks.service_tiers:
+            said["service_tier"] = _ANTHROPIC_TIERS[tier]
+        else:
+            self.dropped += lost(request, "service_tier")
+        if self.quirks.native:
+            # clients of other dialects expect caching without asking for it
+            said["cache_control"] = {"type": "ephemeral"}
+        return said
 
     def _messages(self, messages: Sequence[Message]) -> list[JSON]:
         said: list[JSON] = []
@@ -3069,6 +3091,7 @@ _CHAT_REQUEST: Final = frozenset(
     " frequency_penalty presence_penalty stop stream stream_options n tools tool_choice"
     " parallel_tool_calls functions function_call response_format reasoning_effort reasoning"
     " thinking enable_thinking thinking_budget user safety_identifier prompt_cache_key"
+    " verbosity service_tier"
     " store".split()  # to store answers for later is a wish that no other provider has to grant
 )
 _CHAT_MESSAGE: Final = frozenset(
@@ -3092,12 +3115,14 @@ class ChatQuirks(Quirks):
     placeholder: str = ""
     stream_usage: bool = True  # takes stream_options.include_usage
     json_schema: bool = True  # response_format json_schema; False: only json_object
-    tool_choice: tuple[str, ...] = ("auto", "none", "required", "named")  # else auto
+    # What of these it takes, else it is auto; "allowed": a subset to choose from, else cut out
+    tool_choice: tuple[str, ...] = ("auto", "none", "required", "named")
     max_tokens: str = "max_tokens"
     system_role: str = "system"
     system_in_place: bool = False  # takes a system message behind the first user message
     identity: tuple[str, ...] = ()  # of user, safety_identifier, prompt_cache_key
     sampling: tuple[str, ...] = SAMPLING  # what of these it takes in a translated request
+    verbosity: bool = False  # takes a word on how much to say
     tools_effort: str = ""  # the only reasoning_effort it takes together with tools
     prefill: str = ""  # the field that makes a last assistant message a beginning to go on with
 
@@ -3145,6 +3170,8 @@ class OpenAIChat(OpenAIDialect):
             stop=wire.texts("stop"),
             thinking=_chat_thinking(wire),
             format=_chat_format(wire),
+            verbosity=wire.want("verbosity", str) or "",
+            service_tier=wire.want("service_tier", str) or "",
             user=user,
             session=wire.want("prompt_cache_key", str) or "",
             stream=bool(wire.want("stream", bool)),
@@ -3432,9 +3459,8 @@ class _ChatWriter:
     def render(self) -> Rendered:
         request, quirks = self.request, self.quirks
         body: JSON = {"model": request.model, "messages": self._messages()}
-        if tools := [self._definition(tool) for tool in request.tools]:
-            body["tools"] = tools
-            self._choice(body)
+        if request.tools:
+            body |= self._tools()
         if request.max_tokens is not None:
             body[quirks.max_tokens] = request.max_tokens
         self._sampling(body)
@@ -3451,7 +3477,7 @@ class _ChatWriter:
             body["reasoning_effort"] = quirks.tools_effort
         if request.format:
             self._format(body, request.format)
-        body |= openai_identity(request, self.quirks.identity)
+        body |= openai_identity(request, self.quirks.identity) | self._hints()
         if request.stream:
             body["stream"] = True
             if quirks.stream_usage:
@@ -3550,18 +3576,30 @@ class _ChatWriter:
             function["strict"] = tool.strict
         return {"type": "function", "function": function}
 
-    def _choice(self, body: JSON) -> None:
-        choice, quirks = self.request.tool_choice, self.quirks
-        if choice and choice.mode == "none" and "none" not in quirks.tool_choice:
-            del body["tools"]
-        elif choice and choice.mode not in quirks.tool_choice:
-            self.dropped.append("tool_choice")
-        elif choice and choice.mode == "named":
-            body["tool_choice"] = {"type": "function", "function": {"name": choice.names[0]}}
+    def _tools(self) -> JSON:
+        """What may be called, and how it is chosen as far as this provider takes a word on it."""
+        request, choice, known = self.request, self.request.tool_choice, self.quirks.tool_choice
+        tools = request.tools if "allowed" in known else offered(request)
+        said: JSON = {"tools": list(map(self._definition, tools))}
+        if choice and choice.mode in known:
+            said["tool_choice"] = _chat_choice_spec(choice, "allowed" in known)
+        elif choice and choice.mode == "none":
+            return {}
         elif choice:
-            body["tool_choice"] = choice.mode
-        if self.request.parallel_tools is not None:
-            body["parallel_tool_calls"] = self.request.parallel_tools
+            self.dropped.append("tool_choice")
+        if request.parallel_tools is not None:
+            said["parallel_tool_calls"] = request.parallel_tools
+        return said
+
+    def _hints(self) -> JSON:
+        """How much to say, and how soon: OpenAI's words, of which others know few or none."""
+        request, quirks = self.request, self.quirks
+        said = {
+            "verbosity": request.verbosity if quirks.verbosity else "",
+            "service_tier": tier if (tier := request.service_tier) in quirks.service_tiers else "",
+        }
+        self.dropped += [name for name in lost(request, *said) if not said[name]]
+        return {name: word for name, word in said.items() if word}
 
     def _sampling(self, body: JSON) -> None:
         for name, value in self.request.sampling.given().items():
@@ -3582,6 +3620,14 @@ class _ChatWriter:
             text = f"{JSON_ONLY} It must fit this JSON Schema: {dumps(format.schema).decode()}"
             body["messages"].insert(0, {"role": self.quirks.system_role, "content": text})
             body["response_format"] = {"type": "json_object"}
+
+
+def _chat_choice_spec(choice: ToolChoice, subset: bool) -> str | JSON:
+    named = [{"type": "function", "function": {"name": name}} for name in choice.names]
+    if choice.mode == "named":
+        return named[0]
+    allowed = {"mode": choice.mode, "tools": named}
+    return {"type": "allowed_tools", "allowed_tools": allowed} if named and subset else choice.mode
 
 
 def _effort_style(thinking: Thinking, quirks: ChatQuirks) -> JSON:
@@ -4110,6 +4156,7 @@ _RESPONSES_STATE: Final = ("previous_response_id", "conversation", "prompt", "ba
 _RESPONSES_REQUEST: Final = frozenset(_RESPONSES_STATE) | frozenset(
     "model input instructions tools tool_choice parallel_tool_calls max_output_tokens temperature"
     " top_p reasoning text stream stream_options user safety_identifier prompt_cache_key"
+    " service_tier"
     # to store answers is a wish that no other provider has to grant; the others say what OpenAI
     # shall cache or send back, and who the client is (Codex: its folders, its installation)
     " store include prompt_cache_options prompt_cache_retention client_metadata".split()
@@ -4222,7 +4269,8 @@ _HANDED_OVER: Final = "[The conversation up to here was compacted. What is known
 
 @frozen(kw_only=True)
 class ResponsesQuirks(Quirks):
-    tool_choice: tuple[str, ...] = ("auto", "none", "required", "named")  # else auto
+    # What of these it takes, else it is auto; "allowed": a subset to choose from, else cut out
+    tool_choice: tuple[str, ...] = ("auto", "none", "required", "named", "allowed")
     sampling: tuple[str, ...] = ("temperature", "top_p")  # there are no more
     identity: tuple[str, ...] = ("prompt_cache_key",)  # of user, safety_identifier and this
     unsigned: bool = False  # wants earlier reasoning back, whoever's it was
@@ -4295,6 +4343,8 @@ class OpenAIResponses(OpenAIDialect):
             ),
             thinking=_responses_thinking(wire),
             format=format,
+            verbosity=wire.inner("text", _RESPONSES_TEXT).want("verbosity", str) or "",
+            service_tier=wire.want("service_tier", str) or "",
             user=wire.want("safety_identifier", str) or wire.want("user", str) or "",
             session=wire.want("prompt_cache_key", str) or "",
             stream=bool(wire.want("stream", bool)),
@@ -4398,6 +4448,7 @@ def _below(url: str, name: str) -> str:
 # A client's request, read
 
 
+_RESPONSES_TEXT: Final = frozenset(("format", "verbosity"))
 _RESPONSES_REASONING: Final = frozenset(("effort", "summary", "generate_summary", "context"))
 
 
@@ -4663,7 +4714,7 @@ def _responses_thinking(wire: Wire) -> Thinking | None:
 
 
 def _responses_format(wire: Wire) -> Format | None:
-    spec = wire.inner("text", frozenset(("format",))).inner("format")
+    spec = wire.inner("text").inner("format")
     match spec.want("type", str):
         case "json_object":
             return Format()
@@ -4772,8 +4823,13 @@ class _ResponsesWriter:
         self.dropped += ["stop"] if request.stop else []
         if request.thinking and (word := request.thinking.word()):
             body["reasoning"] = {"effort": self.quirks.efforts.get(word, word)}
-        if request.format:
-            body["text"] = {"format": _format_spec(request.format)}
+        spec = {"format": _format_spec(request.format)} if request.format else {}
+        if text := spec | ({"verbosity": request.verbosity} if request.verbosity else {}):
+            body["text"] = text
+        if request.service_tier in self.quirks.service_tiers:
+            body["service_tier"] = request.service_tier
+        else:
+            self.dropped += lost(request, "service_tier")
         body |= openai_identity(request, self.quirks.identity)
         body |= {"store": False, "include": ["reasoning.encrypted_content"]}
         if request.stream:
@@ -4834,16 +4890,17 @@ class _ResponsesWriter:
 
     def _tools(self) -> JSON:
         """What may be called, and how it is chosen as far as this provider takes a word on it."""
-        choice, known = self.request.tool_choice, self.quirks.tool_choice
-        said: JSON = {"tools": list(map(self._definition, self.request.tools))}
+        request, choice, known = self.request, self.request.tool_choice, self.quirks.tool_choice
+        tools = request.tools if "allowed" in known else offered(request)
+        said: JSON = {"tools": list(map(self._definition, tools))}
         if choice and choice.mode in known:
-            said["tool_choice"] = _choice_spec(choice)
+            said["tool_choice"] = _choice_spec(choice, "allowed" in known)
         elif choice and choice.mode == "none":
             return {}
         elif choice:
             self.dropped.append("tool_choice")
-        if self.request.parallel_tools is not None:
-            said["parallel_tool_calls"] = self.request.parallel_tools
+        if request.parallel_tools is not None:
+            said["parallel_tool_calls"] = request.parallel_tools
         return said
 
     def _sampling(self, body: JSON) -> None:
@@ -4866,11 +4923,12 @@ def _result_item(result: ToolResult) -> JSON:
     return {"type": "function_call_output", "call_id": result.call_id, "output": output}
 
 
-def _choice_spec(choice: ToolChoice) -> str | JSON:
+def _choice_spec(choice: ToolChoice, subset: bool) -> str | JSON:
     named = [{"type": "function", "name": name} for name in choice.names]
     if choice.mode == "named":
         return named[0]
-    return {"type": "allowed_tools", "mode": choice.mode, "tools": named} if named else choice.mode
+    allowed = {"type": "allowed_tools", "mode": choice.mode, "tools": named}
+    return allowed if named and subset else choice.mode
 
 
 def _format_spec(format: Format) -> JSON:
@@ -5510,6 +5568,8 @@ _GEMINI_END: Final = (
     *(b'"finishReason":"', b'"finishReason": "'),
     *(b'"blockReason":"', b'"blockReason": "'),
 )
+_GEMINI_TIERS: Final = {"default": "standard", "flex": "flex", "priority": "priority"}
+_TIER_OF_GEMINI: Final = {word: tier for tier, word in _GEMINI_TIERS.items()}
 # What Google documents for calls of another maker; Gemini CLI puts it where it has no signature.
 _GEMINI_UNSIGNED: Final = "skip_thought_signature_validator"
 _GEMINI_DUMMIES: Final = frozenset((_GEMINI_UNSIGNED, "context_engineering_is_the_way_to_go"))
@@ -5525,7 +5585,8 @@ _GEMINI_PATH: Final = re.compile(
     r"/(?=(?:models|tunedModels)/)(?:models/)*(?P<model>(?!models/).+):(?P<method>[a-zA-Z]+)"
 )
 _GEMINI_REQUEST: Final = frozenset(
-    "model contents systemInstruction tools toolConfig generationConfig cachedContent".split()
+    "model contents systemInstruction tools toolConfig generationConfig cachedContent"
+    " serviceTier".split()
 )
 _GEMINI_CONFIG: Final = frozenset(
     "temperature topP topK seed candidateCount maxOutputTokens stopSequences presencePenalty"
@@ -5663,7 +5724,7 @@ class GeminiContent(Dialect):
         config = wire.inner("generationConfig", _GEMINI_CONFIG)
         if (config.want("candidateCount", int) or 1) > 1:
             raise BadRequest("generationConfig.candidateCount: this provider gives one answer")
-        top_k = config.want("topK", float)
+        top_k, tier = config.want("topK", float), (wire.want("serviceTier", str) or "").lower()
         return Request(
             model="",
             messages=(*_gemini_system(wire), *_GeminiHistory().read(wire)),
@@ -5681,6 +5742,7 @@ class GeminiContent(Dialect):
             stop=config.texts("stopSequences"),
             thinking=_gemini_thinking(config),
             format=_gemini_format(config),
+            service_tier=_TIER_OF_GEMINI.get(tier, tier),
             dropped=tuple(wire.dropped),
         )
 
@@ -6249,7 +6311,7 @@ class _GeminiWriter:
         self.request = request
         self.quirks = quirks
         self.account = account
-        self.dropped = list(request.dropped)
+        self.dropped = [*request.dropped, *lost(request, "verbosity")]
         self.gemini = next((g for p, g in _GEMINIS if p.search(request.model)), _GEMINI_NEXT)
         self._names: dict[str, str] = {}  # of the functions behind the calls of the latest turn
 
@@ -6270,6 +6332,10 @@ class _GeminiWriter:
             body |= self._choice()
         if config:
             body["generationConfig"] = config
+        if (tier := request.service_tier) in self.quirks.service_tiers:
+            body["serviceTier"] = _GEMINI_TIERS[tier]
+        else:
+            self.dropped += lost(request, "service_tier")
         return Rendered(body, tuple(dict.fromkeys(self.dropped)))
 
     def _contents(self, messages: Sequence[Message]) -> list[JSON]:
@@ -8383,14 +8449,18 @@ _MIMO_QUIRKS: Final = {
                      json_schema=False, tool_strict="drop"),
     "anthropic": AnthropicQuirks(placeholder=" ", unsigned=True)}
 
+_OPENAI_TIERS: Final = ("auto", "default", "flex", "priority", "scale", "fast")
 _OPENAI_QUIRKS: Final = {"openai": ChatQuirks(
     replay="never", max_tokens="max_completion_tokens",
     system_role="developer", system_in_place=True,
     sampling=(),                                 # its reasoning models refuse every one of them
     tools_effort="none",                         # what gpt-5.4 and later want here beside tools
+    tool_choice=("auto", "none", "required", "named", "allowed"),
+    verbosity=True, service_tiers=_OPENAI_TIERS,
     identity=("safety_identifier", "prompt_cache_key")),
     "responses": ResponsesQuirks(
-        sampling=(), identity=("safety_identifier", "prompt_cache_key"), count_tokens=True)}
+        service_tiers=_OPENAI_TIERS, sampling=(),
+        identity=("safety_identifier", "prompt_cache_key"), count_tokens=True)}
 
 _OPENROUTER_QUIRKS: Final = {
     "openai": ChatQuirks(
@@ -8530,12 +8600,14 @@ PRESETS: Final[dict[str, Preset]] = {
         key="ANTHROPIC_API_KEY", globs=("claude-*",),
         plans={"regular": {"anthropic": "https://api.anthropic.com"}},
         quirks={"anthropic": AnthropicQuirks(signed=True, native=True, count_tokens=True,
+                                    service_tiers=("auto", "default"),
                                     tool_name=r"[a-zA-Z0-9_-]{1,128}")}),
     "gemini": Preset(                        # AI Studio; its own dialect keeps signatures whole
         key="GEMINI_API_KEY", globs=("gemini-*", "gemma-*"),
         plans={"regular": {"gemini": "https://generativelanguage.googleapis.com",
                            "openai": "https://generativelanguage.googleapis.com/v1beta/openai"}},
-        quirks={"openai": ChatQuirks(replay="never"), "gemini": GeminiQuirks(count_tokens=True)}),
+        quirks={"openai": ChatQuirks(replay="never"), "gemini": GeminiQuirks(
+            count_tokens=True, service_tiers=("default", "flex", "priority"))}),
     "mistral": Preset(
         key="MISTRAL_API_KEY", quirks=_MISTRAL_QUIRKS,
         globs=("mistral-*", "codestral-*", "devstral-*", "magistral-*", "ministral-*", "pixtral-*"),

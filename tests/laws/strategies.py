@@ -143,7 +143,12 @@ SPEECHES = {
 
 
 # What of a request a dialect has no words for; then that has to be said.
-UNSAID: dict[str, tuple[str, ...]] = {"responses": ("stop",)}
+UNSAID: dict[str, tuple[str, ...]] = {
+    "anthropic": ("verbosity", "service_tier"),
+    "gemini": ("verbosity", "service_tier"),
+    "openai": ("verbosity", "service_tier"),  # where the provider is not OpenAI itself
+    "responses": ("stop", "service_tier"),
+}
 
 
 def speech(dialect: relay.Dialect) -> Speech:
@@ -451,6 +456,8 @@ def requests(draw: Draw) -> Request:
         stop=tuple(draw(st.lists(spoken_words, max_size=4, unique=True))),
         thinking=thinking,
         format=draw(st.none() | st.builds(relay.Format, closed_schemas)),
+        verbosity=draw(st.sampled_from(("", "low", "high"))),
+        service_tier=draw(st.sampled_from(("", "auto", "default", "flex", "priority"))),
         stream=draw(st.booleans()),
     )
 

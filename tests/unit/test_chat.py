@@ -205,7 +205,8 @@ FIELDS: list[tuple[relay.JSON, relay.JSON]] = [
     ),
     ({"functions": [{"name": "n", "description": "d"}]}, {"tools": (Tool("n", "d"),)}),
     ({"tools": [{"type": "custom", "custom": {"name": "n"}}]}, {"tools": ()}),
-    ({"logit_bias": {}, "verbosity": "low"}, {"dropped": ("logit_bias", "verbosity")}),
+    ({"logit_bias": {}, "modalities": []}, {"dropped": ("logit_bias", "modalities")}),
+    ({"verbosity": "low", "service_tier": "flex"}, {"verbosity": "low", "service_tier": "flex"}),
     ({"n": 1}, {"dropped": ()}),
 ]
 

@@ -22,6 +22,7 @@ from unit.configs import plan_of
 from unit.wires import (
     A,
     C,
+    R,
     anthropic,
     anthropic_stream,
     assistant,
@@ -34,6 +35,7 @@ from unit.wires import (
     events,
     fragment,
     message_of,
+    responses,
     result,
     roles,
     stop_of,
@@ -481,6 +483,42 @@ def test_checklist_24_an_allowed_subset_is_what_is_offered(mode: str, there: str
     body = to_anthropic(tools=TOOLS_C, tool_choice=choice)
     assert [offered["name"] for offered in body["tools"]] == ["u"]
     assert body["tool_choice"] == {"type": there}
+
+
+def test_checklist_24_chat_providers_but_openai_are_offered_the_subset_alone() -> None:
+    allowed = {
+        "type": "allowed_tools",
+        "mode": "auto",
+        "tools": [{"type": "function", "name": "u"}],
+    }
+    body = responses(tools=[TOOLS_C[0]["function"] | {"type": "function"}], tool_choice=allowed)
+    body["tools"].append(TOOLS_C[1]["function"] | {"type": "function"})
+    cut = carried(body, R, C).body
+    assert [offered["function"]["name"] for offered in cut["tools"]] == ["u"]
+    assert cut["tool_choice"] == "auto"
+    there = carried(body, R, C, relay.PRESETS["openai"].quirks["openai"]).body
+    assert len(there["tools"]) == 2
+    assert there["tool_choice"]["allowed_tools"]["tools"] == [
+        {"type": "function", "function": {"name": "u"}}
+    ]
+
+
+@pytest.mark.parametrize("tier", ["flex", "priority"])
+def test_checklist_26_what_openai_sells_goes_to_openai_alone(tier: str) -> None:
+    """By either of its two formats; others are not asked for what they do not know."""
+    openai = relay.PRESETS["openai"].quirks
+    said = {"verbosity": "low", "service_tier": tier}
+    flat = {"text": {"verbosity": "low"}, "service_tier": tier}
+    there = carried(chat(**said), C, R, openai["responses"]).body
+    assert {name: there[name] for name in flat} == flat
+    back = carried(responses(**flat), R, C, openai["openai"]).body
+    assert {name: back[name] for name in said} == said
+    for upstream in (A, C, relay.GEMINI):
+        rendered = carried(responses(**flat), R, upstream)
+        assert said.keys() <= set(rendered.dropped)
+        assert said.keys().isdisjoint(rendered.body)
+    gemini = carried(chat(**said), C, relay.GEMINI, relay.PRESETS["gemini"].quirks["gemini"])
+    assert gemini.body["serviceTier"] == tier
 
 
 def test_checklist_24_what_a_provider_does_not_know_is_dropped_and_said() -> None:
