@@ -201,10 +201,10 @@ T = TypeVar("T")
 
 @dataclass_transform(frozen_default=True, field_specifiers=(field,))
 def frozen(cls: type[T] | None = None, /, *, kw_only: bool = False) -> Any:
-    """A frozen dataclass to the type checker, which sees every line that would change one.
+    """A dataclass that is frozen for the type checker, which sees every assignment there is.
 
-    A class that also refuses changes at run time sets its fields by way of object.__setattr__: a
-    value takes three times as long to make, and the class, at the start, half as long again.
+    One that refused changes at run time too would set its fields through object.__setattr__:
+    making a value would take three times as long, and making the class half as long again.
     """
     if cls is None:
         return functools.partial(frozen, kw_only=kw_only)
@@ -336,9 +336,10 @@ class NoTarget(RelayError):
     status, kind, code = 503, "unavailable", "CO"
 
 
-# What an upstream's failure is.  `scope` is what gets marked, `cool` for how many seconds when
-# nobody says until when (0: no mark), `grows_to` what doubling that may come to, `failover` whether
-# the next target may do better, and the rest what the client is told when this is what remains.
+# What a provider's failure is.  `scope` is what gets marked, and `cool` for how many seconds if
+# nobody says until when (0: no mark); `grows_to` is as far as repeated failures may double that.
+# `failover` says whether another target may do better, and the rest what the client is told when
+# no target did.
 
 
 MARKED_SCOPES: Final = ("credential", "credential+model", "provider+model", "endpoint")
@@ -361,7 +362,7 @@ class FailureClass:
 FAILURES: Final[dict[str, FailureClass]] = {
     row.name: row
     for row in (
-        # 20 min for a window of hours, 6 h for one of weeks: which it is, the growth finds out
+        # 20 min for a window of hours, up to 6 h for one of weeks: doubling finds out which it is
         FailureClass(
             "plan_exhausted",
             "credential",
@@ -395,11 +396,11 @@ FAILURES: Final[dict[str, FailureClass]] = {
         FailureClass("moderation", "request", 0, False, 400, "bad_request", False),
         FailureClass("too_long", "request", 0, True, 400, "context_length", False),
         FailureClass("bad_request", "request", 0, False, 400, "bad_request", False),
-        FailureClass("disabled", "request", 0, True, 503, "unavailable"),  # by hand
+        FailureClass("disabled", "request", 0, True, 503, "unavailable"),  # by an operator
     )
 }
 LIMITS: Final = frozenset({"plan_exhausted", "rate_limited"})
-# Says something of the request, not of the provider; what the client has to read.
+# Failures that are about the request, not the provider; the client has to be told of them.
 OF_THE_REQUEST: Final = frozenset({"moderation", "too_long", "bad_request"})
 
 
@@ -457,11 +458,12 @@ Role = Literal["system", "user", "assistant"]
 
 @frozen
 class Seal:
-    """An opaque token by which a maker recognises its own reasoning.
+    """An opaque token by which the maker of a model recognises its own reasoning.
 
-    `field` says where it stood ("as": Anthropic signature, "ad": Anthropic redacted data,
-    "cr": reasoning text of a chat provider, which has no token of its own).  `account` names
-    who minted it (`Lane.account`); empty when it came from a direct session, unknown to us.
+    `field` says where it was found: "as" Anthropic's signature, "ad" Anthropic's redacted data,
+    "re" an item of OpenAI's Responses, "gs" Gemini's thoughtSignature, "cd" OpenRouter's
+    reasoning_details, "cr" plain reasoning of a chat provider, which has no token.  `account` is
+    the credential's that minted it; empty if it came from a session that did not pass here.
     """
 
     field: str
@@ -542,7 +544,7 @@ class Thinking:
     budget: int | None = None
 
     def word(self) -> str:
-        """The effort, worked out from the budget where only that was given; "" is up to it."""
+        """The effort, derived from the budget if only that was given; "" leaves it to the model."""
         if not self.on:
             return "none"
         if self.effort or self.budget is None:
@@ -558,7 +560,7 @@ class Thinking:
         return next((word for most, word in steps.items() if self.budget <= most), "max")
 
     def tokens(self) -> int:
-        """The budget, worked out from the effort where only that was given."""
+        """The budget, derived from the effort if only that was given."""
         budgets = {"none": 0, "minimal": 1024, "low": 2048, "high": 16384, "xhigh": 24576}
         return self.budget or budgets.get(self.effort, 31999 if self.effort == "max" else 8192)
 
@@ -582,7 +584,7 @@ class Sampling:
     presence_penalty: float | None = None
 
     def given(self) -> dict[str, float]:
-        """What of it was said."""
+        """Those that were set."""
         said = ((name, getattr(self, name)) for name in self.__dataclass_fields__)
         return {name: value for name, value in said if value is not None}
 
@@ -605,7 +607,7 @@ class Request:
     session: str = ""  # the conversation's name for caches, likewise
     stream: bool = False
     include_usage: bool = True  # are the token counts wanted in a stream?
-    dropped: tuple[str, ...] = ()  # what the client said that has no word here
+    dropped: tuple[str, ...] = ()  # what the client sent that cannot be expressed here
 
 
 @frozen
@@ -682,7 +684,7 @@ TRUNCATED: Final = Failure("closed the stream before its end", cause="transient"
 
 
 def emptied(part: OutputPart) -> OutputPart:
-    """The part as it is when it starts: who it is, and nothing said yet."""
+    """The part as it starts: its kind, id and name, and no text yet."""
     return Reasoning() if isinstance(part, Reasoning) else replace(part, text="")
 
 
@@ -740,10 +742,10 @@ def _counts(usage: Usage) -> tuple[int, ...]:
 
 
 def loads(data: bytes | str) -> Any:
-    """JSON text to values; ValueError if it is none.
+    """JSON text to values; ValueError if it is not JSON.
 
-    orjson first.  What it refuses and clients do send, the standard library reads: a lone
-    surrogate (JavaScript clients cut strings in the middle of an emoji).
+    orjson first.  The standard library reads what orjson refuses although clients send it: a
+    lone surrogate (JavaScript clients cut strings in the middle of an emoji).
     """
     try:
         return orjson.loads(data)
@@ -759,7 +761,7 @@ def _no_constant(name: str) -> None:
 
 
 def json_values(data: bytes) -> list[Any]:
-    """The JSON values that stand one behind the other, mostly one; ValueError if one is torn."""
+    """The JSON values in a row, usually just one; ValueError if one is cut off."""
     try:
         return [loads(data)]
     except ValueError:
@@ -781,7 +783,7 @@ _BLANKS: Final = re.compile(r"[ \t\r\n]*")
 
 
 def dumps(value: object) -> bytes:
-    """Values to compact JSON; lone surrogates and huge integers by way of the standard library."""
+    """Values to compact JSON; the standard library writes lone surrogates and huge integers."""
     try:
         return orjson.dumps(value)
     except TypeError:
@@ -800,10 +802,11 @@ def loads_exactly(data: bytes) -> Any:
 
 
 def has_long_number(data: bytes) -> bool:
-    """Are there digits in a row that may be more than 64 bits?
+    """Is there a run of digits that may need more than 64 bits?
 
-    Of nineteen in a row four stand side by side in every fourth byte, which is a quarter of the
-    work to see.  Where there are such four, one looks closer; where there are many, at all of it.
+    A run of nineteen digits puts at least four in a row into every fourth byte, and to look at
+    every fourth byte is a quarter of the work.  Such places are looked at closely; if there are
+    too many of them, all the bytes are.
     """
     few = data[::4].translate(_DIGITS_ONLY)
     at = len(few)
@@ -836,10 +839,10 @@ def parse_object(text: str) -> JSON | None:
 
 
 class Wire:
-    """A client's JSON object and the way to it, so that a complaint can point at a place.
+    """A client's JSON object and its path, so that a complaint can point at a place.
 
-    What no reader asked for is noted in `dropped`, once per kind of place: nothing that a
-    client said is lost without a word.
+    What no reader asked for is noted in `dropped`, once per kind of place: nothing a client
+    sent is lost silently.
     """
 
     __slots__ = ("_index", "_key", "_parent", "data", "dropped")
@@ -856,7 +859,7 @@ class Wire:
         self.data: JSON = data
 
     def want(self, name: str, kind: type[T]) -> T | None:
-        """The value under `name` if it is there, of the right kind."""
+        """The value under `name`, None if it is absent; BadRequest if it is of another kind."""
         value: Any = self.data.get(name)
         if value is None:
             return None
@@ -932,8 +935,8 @@ def shown(value: object) -> str:
     return text if 0 < len(text) <= 60 else _KINDS.get(type(value), type(value).__name__)
 
 
-# Copies of a JSON object with one place changed; what is on the way there is copied, the rest
-# is shared, and where there is nothing to change the very same object comes back.
+# Copies of a JSON object with one place changed: the objects on the path to it are copied, the
+# rest is shared, and if there is nothing to change the very same object is returned.
 
 
 def found(body: object, path: Sequence[str]) -> object:
@@ -960,7 +963,7 @@ def without(body: JSON, path: Sequence[str]) -> JSON:
     return body if inner is body[key] else body | {key: inner}
 
 
-# What is held at the most while more of it is awaited: an event, an answer.
+# Bytes held at most while the rest is awaited: of an event, of an answer.
 MOST_HELD: Final = 64 << 20
 
 
@@ -975,9 +978,9 @@ class SSEDecoder:
 
     def __init__(self) -> None:
         self._buffer = b""
-        self._more: list[bytes] = []  # of a line that goes on and on: joined once, at its end
+        self._more: list[bytes] = []  # pieces of an unfinished line: joined once, at its end
         self._first = True
-        self._halved = False  # was the last byte a CR whose LF does not count any more?
+        self._halved = False  # was the last byte a CR whose LF, if it comes, must be ignored?
         self._size = 0
 
     def feed(self, data: bytes) -> list[ServerSentEvent]:
@@ -999,7 +1002,7 @@ class SSEDecoder:
             data, self._first = data.removeprefix(b"\xef\xbb\xbf"), False
         held = b""
         if b"\r" in data:
-            # a last CR may be half a CRLF, but behind a line's end it is a blank line either way
+            # a final CR may be half a CRLF, but after a line's end it is a blank line either way
             blank = data.endswith((b"\r\r", b"\n\r"))
             held = b"\r" if data.endswith(b"\r") and not blank else b""
             self._halved = blank
@@ -1042,19 +1045,19 @@ def sse(data: JSON, event: str = "") -> bytes:
 
 
 def form_of(said: bytes) -> bytes:
-    """JSON that comes again and again with other values: bytes for `%`, with a %b per `HOLE`.
+    """JSON with holes, as a template for `%`: a %b for each `HOLE`.
 
     A long answer is thousands of deltas that differ in one text; the rest is rendered once.
     """
     return said.replace(b"%", b"%%").replace(dumps(HOLE), b"%b")
 
 
-HOLE: Final = "\0relay\0"  # a string that nobody says
+HOLE: Final = "\0relay\0"  # a string that occurs nowhere else
 
 
 def holds_any(data: bytes, marks: Iterable[bytes]) -> bool:
-    """Is one of these in it?  Once for every block of a stream, so the quick way: rfind takes half
-    the time of `in`, a loop a third of any()'s."""
+    """Does it hold one of these?  Asked of every block of a stream, hence the quick way: rfind
+    takes half as long as `in`, and a loop a third as long as any()."""
     for mark in marks:  # noqa: SIM110
         if data.rfind(mark) >= 0:
             return True
@@ -1067,7 +1070,7 @@ def sse_of(data: object, event: str) -> bytes:
 
 
 def whole_events(data: bytes) -> int:
-    """Where the last whole event of these bytes ends."""
+    """Where the last complete event in these bytes ends."""
     if b"\r" not in data:
         return data.rfind(b"\n\n") + 2 if b"\n\n" in data else 0
     ends = [data.rfind(mark) + len(mark) for mark in _BLANK_LINES if mark in data]
@@ -1078,19 +1081,19 @@ _BLANK_LINES: Final = (b"\r\n\r\n", b"\n\n", b"\r\r")
 
 
 # ==== 4. Conversation =========================================================
-# A client's history, put in order before it is said in another dialect.  Pairing and merging
-# are the same for every target, so they are done once, here, on the hub's own types.
-# Everything is a function of the conversation alone: request n stays a prefix of request n+1,
-# which is what a provider's prompt cache goes by.
+# A client's history, put in order before it is translated.  Pairing and merging are the same for
+# every target, so they are done once, here, on the hub's own types.  Everything is a function of
+# the conversation alone: request n stays a prefix of request n+1, and prefixes are what a
+# provider's prompt cache knows a prompt by.
 
 
 def repaired(messages: Iterable[Message]) -> tuple[Message, ...]:
-    """The same conversation in the one order that every dialect can say.
+    """The same conversation in the one order that every dialect can express.
 
-    1. Neighbouring turns of one role are one turn.
+    1. Neighbouring turns of one role become one turn.
     2. The turn after tool calls begins with exactly one result per call, in the calls' order; a
-       result nobody gave is made up as an error, one without its call becomes text.
-    3. A system message between calls and their results moves behind the results.
+       missing result is filled in as an error, a result without its call becomes text.
+    3. A system message between calls and their results moves after the results.
     """
     turns: list[Message] = []
     owed: tuple[str, ...] = ()
@@ -1126,7 +1129,7 @@ def _calls(message: Message) -> bool:
 
 
 def _answered(turn: Message, owed: Sequence[str]) -> Message:
-    """A user turn whose results answer just the calls that are `owed`."""
+    """A user turn whose results answer exactly the calls that are `owed` one."""
     ids = [part.call_id if isinstance(part, ToolResult) else None for part in turn.parts]
     if ids == [*owed, *(len(ids) - len(owed)) * [None]]:  # as it should be
         return turn
@@ -1157,10 +1160,10 @@ def leading(messages: Sequence[Message]) -> int:
 
 
 def fitted(name: str, pattern: re.Pattern[str]) -> str:
-    """`name` as a target takes it.
+    """`name` in a form that the target accepts.
 
-    A name that has to change always gets a hash of the whole, so two that clean to the same
-    text stay apart, and the outcome depends on nothing else: it is the same on every turn.
+    A name that has to change gets a hash of the whole, so two names that would become the same
+    text stay distinct; and the result depends on nothing else, so it is the same on every turn.
     """
     if pattern.fullmatch(name):
         return name
@@ -1174,9 +1177,9 @@ def fitted(name: str, pattern: re.Pattern[str]) -> str:
 def suited(
     request: Request, names: re.Pattern[str], ids: re.Pattern[str]
 ) -> tuple[Request, dict[str, str]]:
-    """The request with tool names and call ids as a target takes them, and the names' way back.
+    """The request with tool names and call ids that a target accepts, and how to map names back.
 
-    Mostly they fit as they are, and so does the request.
+    Usually all of them fit, and the request is returned as it is.
     """
     choice = request.tool_choice
     said = [part for message in request.messages for part in message.parts]
@@ -1207,12 +1210,12 @@ def suited(
 
 
 def _changed(names: Iterable[str], pattern: re.Pattern[str]) -> dict[str, str]:
-    """Those of the names that do not fit, and what they become."""
+    """The names that do not fit, and what they become."""
     return {name: fitted(name, pattern) for name in names if not pattern.fullmatch(name)}
 
 
 def with_known_choice(request: Request) -> Request:
-    """Without a choice that names a tool which is not offered, as a server tool is not."""
+    """Without a tool choice that names a tool that is not offered, such as a server tool."""
     choice, names = request.tool_choice, {tool.name for tool in request.tools}
     if choice is None or (names and names.issuperset(choice.names)):
         return request
@@ -1221,19 +1224,19 @@ def with_known_choice(request: Request) -> Request:
 
 
 def offered(request: Request) -> tuple[Tool, ...]:
-    """All tools, or the subset that the choice allows: where a target has no other words for it."""
+    """All tools, or the subset that the choice allows, for a target that cannot be told of one."""
     choice = request.tool_choice
     only = choice.names if choice and choice.mode != "named" else ()
     return tuple(tool for tool in request.tools if not only or tool.name in only)
 
 
-# A foreign maker's seal travels in the client's own opaque slot, in an envelope that says whose
-# it is:  rly1.<field>.<account>.<base64url of the value>
+# A seal of another dialect travels in the client's own opaque field, in an envelope that says
+# whose it is:  rly1.<field>.<account>.<base64url of the value>
 _ENVELOPE: Final = re.compile(r"rly1\.([a-z]{2})\.([0-9a-f]{8})\.([A-Za-z0-9_-]*)")
 
 
 def enveloped(seal: Seal | None) -> str:
-    """A seal as a client of another dialect is given it to keep."""
+    """A seal in the form in which a client of another dialect keeps it."""
     if seal is None:
         return ""
     data = seal.value.encode(errors="surrogatepass")
@@ -1242,12 +1245,12 @@ def enveloped(seal: Seal | None) -> str:
 
 
 def opened(text: str, field: str) -> Seal:
-    """The seal a client gave back; without our envelope it is a `field` of a direct session."""
+    """The seal a client sent back; without our envelope it is a `field` of a direct session."""
     if not (match := _ENVELOPE.fullmatch(text)):
         return Seal(field, text)
     try:
         value = base64.urlsafe_b64decode(match[3] + "=" * (-len(match[3]) % 4))
-    except ValueError:  # damaged on its way: a seal that opens nothing
+    except ValueError:  # damaged: a seal that opens nothing
         value = b""
     return Seal(match[1], value.decode(errors="replace"), match[2])
 
@@ -1308,7 +1311,7 @@ def _media_tokens(media: Media) -> float:
 
 
 def image_size(data: str) -> tuple[int, int]:
-    """Width and height by the header of a base64 picture; 1024 x 1024 where it cannot be told."""
+    """Width and height from the header of a base64 picture; 1024 x 1024 if it does not say."""
     try:
         head = base64.b64decode(data[:4096] + "=" * (-len(data[:4096]) % 4))
     except ValueError:  # not base64, or not even ASCII
@@ -1322,7 +1325,7 @@ def image_size(data: str) -> tuple[int, int]:
     return 1024, 1024
 
 
-# What a picture is by its first base64 characters; clients mislabel, and Anthropic checks.
+# A picture's type by its first base64 characters; clients mislabel, and Anthropic checks.
 _MAGIC: Final = {
     "iVBORw0KGgo": "image/png",
     "/9j/": "image/jpeg",
@@ -1333,7 +1336,7 @@ _MAGIC: Final = {
 
 
 def mime_of(data: str, declared: str) -> str:
-    """The media type of base64 data: what it is, else what it is said to be."""
+    """The media type of base64 data: as recognised, else as declared."""
     seen = next((mime for magic, mime in _MAGIC.items() if data.startswith(magic)), "")
     return seen or declared.lower().replace("image/jpg", "image/jpeg")
 
@@ -1352,7 +1355,7 @@ def media_from_url(url: str, name: str = "", kind: Literal["image", "document"] 
 
 
 def rooted(schema: JSON) -> JSON:
-    """A tool's schema with the root that every provider can do with: an object's."""
+    """A tool's schema with a root that every provider accepts: an object."""
     properties = schema.get("properties")
     known = isinstance(properties, dict)
     if known and schema.get("type") == "object" and _SCHEMA_NOTES.isdisjoint(schema):
@@ -1373,31 +1376,30 @@ def data_url(media: Media) -> str:
 # coders it makes hold a stream's state.  Coders do no I/O: bytes in, events out, bytes out.
 #
 # Decoders are total: whatever the bytes, what comes out is a sentence of the grammar of
-# section 2.  They get there by making only the moves of `StreamDecoder`, which mend what
-# providers do wrong:
+# section 2.  They make only the moves of `StreamDecoder`, which mend what providers do wrong:
 #
-#     move     a dialect means        and need not care that
-#     _start   the answer begins      it was said twice, or never
-#     _part    a part begins          the one before was not closed; another call is still open
+#     move     a dialect means        and need not care whether
+#     _start   the answer begins      that came twice, or never
+#     _part    a part begins          the one before was closed; another call is still open
 #     _delta   more of a part         the part waits for its turn, or is over
-#     _more    the same               the part has not begun
+#     _more    the same               the part has begun
 #     _close   a part is over         others wait for it
-#     _end     the answer is whole    the finish reason contradicts what was said
+#     _end     the answer is whole    the finish reason contradicts the content
 #     _fail    it broke               something is still open
 #
-# Tool calls may come interleaved, but clients take one block at a time.  So one call is live
+# Tool calls may arrive interleaved, but clients accept one block at a time.  So one call is live
 # and streams on; fragments of others wait, each in its own list, and follow whole when the live
-# one ends: at its own end, at a part of another kind, or at the end of the answer.  A call that
-# begins while the arguments of the live one are complete JSON closes it, so that the usual
-# order, one call after the other, streams without any waiting.
+# call ends: at its own end, at a part of another kind, or at the end of the answer.  A call that
+# begins when the live one's arguments are complete JSON closes it, so that in the usual order,
+# one call after the other, nothing has to wait.
 
 
 @frozen(kw_only=True)
 class Quirks:
-    """What one platform wants differently, in any dialect; each dialect adds words of its own.
+    """What one platform wants differently, in any dialect; each dialect adds fields of its own.
 
-    `drop`, `rename`, `fixed` and `clamp` act on a body of the dialect, also on one that passes
-    through; the rest says how a request is written.
+    `drop`, `rename`, `fixed` and `clamp` act on every body of the dialect, one that passes
+    through included; the rest says how a translated request is written.
     """
 
     drop: tuple[str, ...] = ()  # dotted paths it does not know
@@ -1415,7 +1417,7 @@ class Quirks:
 _NAME: Final = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]+")
 
 
-# What reading something that is not as it should be may raise.
+# What may be raised by reading something malformed.
 UNREADABLE: Final = (
     ValueError,
     LookupError,
@@ -1430,8 +1432,8 @@ UNREADABLE: Final = (
 class Peek(NamedTuple):
     """What routing needs to know of a request.
 
-    `variant` is the dialect's own word for a special way of asking: a stream as a JSON array, a
-    compaction.  "" is the usual way.
+    `variant` is the dialect's own word for a special kind of request: a stream as a JSON array,
+    a compaction.  "" is the usual kind.
     """
 
     model: str
@@ -1440,7 +1442,7 @@ class Peek(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """What an answer has to know of the request it answers."""
+    """What has to be known of a request to answer it."""
 
     model: str  # as the client said it
     id: str  # the request's own, where the provider gave the answer none
@@ -1456,14 +1458,14 @@ class Asked(NamedTuple):
 
 
 class Rendered(NamedTuple):
-    """A request in a target's dialect, and what it has no words for."""
+    """A request in a target's dialect, and what that dialect cannot express."""
 
     body: JSON
     dropped: tuple[str, ...]
 
 
 def true_finish(finish: FinishReason, called: bool) -> FinishReason:
-    """Length and filter stand; else it is what was said that counts, not what was claimed."""
+    """Length and filter are believed; otherwise the content decides, not what is claimed."""
     if finish in ("length", "content_filter", "context_length", "pause"):
         return finish
     if called:
@@ -1472,9 +1474,9 @@ def true_finish(finish: FinishReason, called: bool) -> FinishReason:
 
 
 def sound(response: Response) -> Response:
-    """A whole answer made fit for saying again; TypeError if it holds what no answer can.
+    """A whole answer made fit to be rendered; TypeError if it holds what no answer can.
 
-    Calls get the ids that are missing or stand twice, and the finish reason is worked out.
+    Calls whose id is missing or a duplicate get one, and the finish reason is worked out.
     """
     id, model, detail = response.id, response.model, response.detail
     _only_text(id, model, detail)
@@ -1515,9 +1517,9 @@ class StreamDecoder(ABC):
         self._begun = False
         self._live: _Live | None = None
         self._waiting: dict[object, _Live] = {}
-        self._closed: set[object] = set()  # of those that wait, whose end has come already
-        self._torn = b""  # an event's JSON that may go on in the next event
-        self.acted = False  # did something begin that the hub has no word for?
+        self._closed: set[object] = set()  # of those waiting, the ones whose end has come
+        self._torn = b""  # an event's JSON that may continue in the next event
+        self.acted = False  # did something begin that the hub cannot express?
         self._id = ""
         self._ids: set[str] = set()
         self._parts = self._calls = self._torn_calls = 0
@@ -1534,7 +1536,7 @@ class StreamDecoder(ABC):
         return self._taken()
 
     def eof(self, reason: Failure = TRUNCATED) -> list[Event]:
-        """The bytes are over, for this `reason` unless a finish reason was seen before."""
+        """The bytes are over: a failure for this `reason`, unless a finish reason was seen."""
         self._messages(self._sse.eof())
         if not self.ended:
             self._end() if self._finish else self._fail(reason)
@@ -1542,7 +1544,7 @@ class StreamDecoder(ABC):
 
     @property
     def finishing(self) -> bool:
-        """Has the answer said how it ends, if not that it has?"""
+        """Has the answer given its finish reason, if perhaps not its last event?"""
         return self._finish is not None
 
     def _taken(self) -> list[Event]:
@@ -1559,17 +1561,17 @@ class StreamDecoder(ABC):
                 self._fail(Failure(f"an unreadable event: {error}", cause="transient"))
 
     def _data(self, data: bytes) -> None:
-        """One event; some servers cut one object in two, or say two at once."""
-        if data.strip() == b"[DONE]":  # clones say it in other dialects too
+        """One event; some servers cut an object in two, or put two into one event."""
+        if data.strip() == b"[DONE]":  # clones send it in other dialects too
             self._done()
             return
         text, self._torn = self._torn + data, b""
         try:
             wires = json_values(text) if text else ()
         except ValueError:
-            if len(text) > len(data):  # neither whole nor the rest of what came before
+            if len(text) > len(data):  # neither complete nor the rest of what came before
                 raise
-            if text.lstrip().startswith((b"{", b"[")):  # else a word of no one's format
+            if text.lstrip().startswith((b"{", b"[")):  # else no JSON at all: passed over
                 self._torn = text
             return
         self._objects(wires)
@@ -1582,14 +1584,14 @@ class StreamDecoder(ABC):
             elif isinstance(wire, list):  # Google's errors on some paths, without alt=sse all of it
                 self._objects(wire)
 
-    def _done(self) -> None:  # noqa: B027  # nothing is what most dialects do about it
-        """[DONE] was said."""
+    def _done(self) -> None:  # noqa: B027  # most dialects do nothing about it
+        """[DONE] has come."""
 
     @abstractmethod
     def _object(self, wire: JSON) -> None:
-        """What one object of this wire means, said in moves; all that a dialect has to write."""
+        """Make the moves that one object of this format means; all that a dialect has to write."""
 
-    # The moves.  A part is known by a key of the dialect's own choice (an index, a kind).
+    # The moves.  A part is identified by a key of the dialect's choice (an index, a kind).
 
     def _start(self, id: str = "", model: str = "", usage: Usage | None = None) -> None:
         if not self._begun:
@@ -1614,7 +1616,7 @@ class StreamDecoder(ABC):
         self._begin(fresh)
 
     def _delta(self, key: object, text: str) -> None:
-        """More of a part; what comes too late for one that is closed is let go."""
+        """More of a part; what comes after the part was closed is dropped."""
         if type(text) is not str:
             _only_text(text)
         live = self._live
@@ -1627,13 +1629,13 @@ class StreamDecoder(ABC):
             self._waiting[key].texts.append(text)
 
     def _more(self, key: object, part: OutputPart, text: str) -> None:
-        """More of a part that begins with it, if it is not the one that is open."""
+        """More of a part, which begins now if it is not the one that is open."""
         if not self._live or self._live.key != key:
             self._part(key, part)
         self._delta(key, text)
 
     def _close(self, key: object, seal: Seal | None = None) -> None:
-        """A part is over: the next that waited gets its turn."""
+        """A part is over: the next one waiting has its turn."""
         if key in self._waiting:
             self._closed.add(key)
         if not self._live or self._live.key != key:
@@ -1657,7 +1659,7 @@ class StreamDecoder(ABC):
         self._close_all()
         self.ended = True
         finish = true_finish(reason or self._finish or "stop", self._calls > 0)
-        if finish == "stop" and self._torn_calls:  # cut off; to run it would be a mistake
+        if finish == "stop" and self._torn_calls:  # a call was cut off: it must not be run
             finish = "length"
         self._said.append(Finish(finish, self._usage, self._detail))
 
@@ -1677,12 +1679,12 @@ class StreamDecoder(ABC):
             self._close(self._live.key, self._seal())
 
     def _seal(self) -> Seal | None:
-        """The seal of the part that is being closed because something else begins."""
+        """The seal of the open part, which is closed because something else begins."""
         return None
 
 
 class _Live:
-    """A part that is open or waits to be, and for a tool call what its arguments are so far."""
+    """A part that is open or waits to be; for a tool call, with its arguments so far."""
 
     __slots__ = ("key", "part", "texts")
 
@@ -1705,61 +1707,61 @@ class StreamEncoder(Protocol):
     def encode(self, event: Event) -> bytes: ...
 
     def alive(self) -> bytes:
-        """Something to send in silence that resets the client's idle timer and means nothing."""
+        """Bytes without meaning, for silence: they reset the client's idle timer."""
 
 
 class Dialect(ABC):
     """One wire format.  The attributes are facts of the format; the methods are pure."""
 
     name: ClassVar[str]  # the word used in config
-    path: ClassVar[str]  # what is posted to, below a base that has no version segment
-    versioned: ClassVar[str] = r"/v\d+[a-z0-9]*$"  # found in a base that has one
-    list_path: ClassVar[str] = "/models"  # of the provider's own list, below the same base
+    path: ClassVar[str]  # to post to, relative to a base without a version segment
+    versioned: ClassVar[str] = r"/v\d+[a-z0-9]*$"  # matches a base that has one
+    list_path: ClassVar[str] = "/models"  # of the provider's list of models, relative to the base
     purposes: ClassVar[Mapping[str, str]]  # clients' paths, without version -> answer | count
     auth: ClassVar[str]  # how it carries a credential, a key of AUTH_STYLES
     call_id: ClassVar[str]  # what a tool call's id may be
-    quirks: ClassVar[type[Quirks]]  # its words for what platforms want differently
-    # Bytes one of which is in every stream event that a meter must read.  A search for them
-    # is exact: inside a JSON string the quotes would be escaped.
+    quirks: ClassVar[type[Quirks]]  # what platforms may want differently
+    # Every stream event that a meter must read holds one of these.  A search for them is exact:
+    # inside a JSON string the quotes would be escaped.
     marks: ClassVar[tuple[bytes, ...]]
     error_types: ClassVar[Mapping[str, str]]  # canonical kind -> this format's word
-    headers: ClassVar[Mapping[str, str]] = {}  # what a provider needs, unless the client says it
+    headers: ClassVar[Mapping[str, str]] = {}  # a provider needs them; the client's win
     names_model: ClassVar[bool] = True  # does the body say which model is meant?
     forwards: ClassVar[bool] = False  # do its providers serve embeddings, images and such?
     turns: ClassVar[str]  # the key of the conversation's turns, oldest first
-    output_limits: ClassVar[tuple[str, ...]]  # dotted paths of the room asked for the answer
-    uncounted: ClassVar[frozenset[str]] = frozenset()  # keys that counting tokens refuses
-    tells_breaks: ClassVar[bool] = True  # has it words for a break behind content?
-    telling: ClassVar[tuple[bytes, ...]] = ()  # bytes without which `peek` needs but scalars
-    converted: ClassVar[frozenset[str]] = frozenset()  # variants no provider's stream answers
-    modes: ClassVar[frozenset[str]] = frozenset()  # query parameters that `address` says anew
+    output_limits: ClassVar[tuple[str, ...]]  # dotted paths of the limit on the answer's tokens
+    uncounted: ClassVar[frozenset[str]] = frozenset()  # keys that the counting endpoint refuses
+    tells_breaks: ClassVar[bool] = True  # can it tell of a break after content?
+    telling: ClassVar[tuple[bytes, ...]] = ()  # without these in a body, `peek` needs scalars only
+    converted: ClassVar[frozenset[str]] = frozenset()  # variants that no provider streams
+    modes: ClassVar[frozenset[str]] = frozenset()  # query parameters that `address` sets itself
 
     @abstractmethod
     def claims(self, wire: JSON) -> bool:
-        """Is this object, a whole answer or one stream event, of this format?"""
+        """Is this object, a whole answer or a stream event, in this format?"""
 
     @abstractmethod
     def is_answer(self, wire: JSON) -> bool:
-        """Does a whole answer of this format hold one, rather than a failure or nothing?"""
+        """Is this object, which is in this format, an answer and not a failure or empty?"""
 
     # Addresses
 
     def serves(self, path: str) -> str:
-        """What a client's POST to this path, version taken off, asks: answer, count, or ""."""
+        """What a client's POST to this path (without version) asks for: answer, count, or ""."""
         return self.purposes.get(path, "")
 
     def address(self, url: str, model: str, stream: bool, variant: str = "") -> str:
-        """Where a provider is asked, from its endpoint's URL, which may hold {model}."""
+        """The URL to ask a provider at, from its endpoint's, which may hold {model}."""
         return url.replace("{model}", urllib.parse.quote(model, safe=""))
 
     def counting(self, url: str) -> str:
-        """Where a provider that is asked at this URL counts a request's tokens; "" nowhere."""
+        """The URL at which the provider of this one counts a request's tokens; "" if it cannot."""
         return ""
 
     # A request
 
     def peek(self, body: JSON, address: str) -> Peek:
-        """Model and mode; BadRequest if they are not there.  `address`: raw path and query."""
+        """Model and mode; BadRequest if there is no model.  `address`: raw path and query."""
         wire = Wire(body)
         model = wire.need("model", str)
         if not 0 < len(model) <= 256 or not _NAME.fullmatch(model):
@@ -1767,7 +1769,7 @@ class Dialect(ABC):
         return Peek(model, bool(wire.want("stream", bool)))
 
     def restreamed(self, body: JSON, stream: bool) -> JSON:
-        """The body asking for a stream, or for a whole answer."""
+        """The body changed to ask for a stream, or for a whole answer."""
         return without(body, ["stream_options"]) | {"stream": stream}
 
     @abstractmethod
@@ -1779,23 +1781,23 @@ class Dialect(ABC):
         """A repaired request in this format, for a provider with these quirks (of `quirks`)."""
 
     def cleaned(self, body: JSON, quirks: Any, account: str, strip: bool) -> JSON:
-        """A client's body of this format without what this provider must not get.
+        """A client's body in this format without what this provider must not see.
 
-        That is what the client says to the format's maker alone, and reasoning sealed by
-        another account; with `strip` all reasoning of earlier turns, for a provider that
-        objected to it.  The very same object where there is nothing to take out.
+        That is what the client means for the format's maker alone, and reasoning sealed by
+        another account; with `strip`, all reasoning of earlier turns, for a provider that
+        objected to it.  The very same object if there is nothing to take out.
         """
         return body
 
     def is_clean(self, raw: bytes, quirks: Any) -> bool:
-        """Do the bytes alone tell that `cleaned`, without `strip`, has nothing to take out?"""
+        """Do the bytes alone show that `cleaned`, without `strip`, has nothing to take out?"""
         return False
 
     # An answer: whole, streamed, or an error
 
     @abstractmethod
     def parse_response(self, wire: JSON) -> Response:
-        """A whole answer; raises as a decoder may, LookupError and friends."""
+        """A whole answer; raises one of UNREADABLE if it is malformed."""
 
     @abstractmethod
     def render_response(self, response: Response, asked: Asked) -> JSON: ...
@@ -1805,16 +1807,16 @@ class Dialect(ABC):
         """The token counts in a whole answer or in one stream event, if it has any."""
 
     def failure_in(self, wire: JSON) -> Failure | None:
-        """The failure that one of this format's own objects tells of, if it does."""
+        """The failure that an object of this format tells of, if it does."""
         return failure_in(wire) if wire.get("error") else None
 
     @abstractmethod
     def is_end(self, data: bytes) -> bool:
-        """Does this stream event say how the answer ends?  Behind it a broken line is no break."""
+        """Does this event give the finish reason?  A break after it is no failure."""
 
     @abstractmethod
     def is_last(self, data: bytes) -> bool:
-        """Is it the event behind which nothing follows?"""
+        """Is it the event after which nothing follows?"""
 
     @abstractmethod
     def render_error(self, error: RelayError, request_id: str) -> JSON: ...
@@ -1844,28 +1846,28 @@ class Dialect(ABC):
         raise NotFound(f"{self.name} has no endpoint that counts tokens")
 
     def parse_count(self, wire: JSON) -> int:
-        """A provider's count, of a dialect that has `counting`; raises as a decoder may."""
+        """A provider's count, in a dialect that has `counting`; raises one of UNREADABLE."""
         raise LookupError("no count")
 
     @abstractmethod
     def render_models(self, models: Sequence[Listed]) -> JSON: ...
 
     def render_model(self, model: Listed) -> JSON:
-        """One line of the list, asked for alone."""
+        """One entry of the list, asked for by itself."""
         return cast(JSON, self.render_models([model])["data"][0])
 
 
 @frozen
 class Listed:
-    """A line of the model list: a name clients can use."""
+    """An entry of the model list: a name that clients can use."""
 
     name: str
     context: int | None = None
     output: int | None = None
-    title: str = ""  # what people are shown, where it is not the name
+    title: str = ""  # what people are shown, if it is not the name
 
 
-# Where a format has no word for "any JSON object", the prompt has to say it.
+# Where a format cannot ask for "any JSON object", the prompt has to.
 JSON_ONLY: Final = "Answer with one JSON object and nothing else."
 
 
@@ -1875,7 +1877,7 @@ def lost(request: Request, *names: str) -> list[str]:
 
 
 def whole_number(value: object) -> int:
-    """A count as providers send it: 12, 12.0, null or nothing."""
+    """A count as providers send it: 12, 12.0, null or absent."""
     return int(value) if isinstance(value, (int, float)) and 0 < value < math.inf else 0
 
 
@@ -1924,8 +1926,8 @@ def error_of(failure: Failure) -> UpstreamError:
     return UpstreamError(failure.cause or "transient", failure.message)
 
 
-# What OpenAI's two formats share: they are two ways to one API, with one kind of credential, one
-# error object, one list of models, and the same names for who asks.
+# What OpenAI's two formats share: they are two ways into one API, with one kind of credential, one
+# error object, one list of models, and the same names for the end user.
 
 
 class OpenAIDialect(Dialect):
@@ -1979,17 +1981,17 @@ def openai_identity(request: Request, names: Iterable[str]) -> JSON:
 
 # ==== 6. Dialect: Anthropic Messages ==========================================
 # https://docs.anthropic.com/en/api/messages and the types of the anthropic SDK.
-# Turns are lists of blocks and keep their order; a tool's input is an object; thinking blocks
-# carry a signature bound to the account that minted it; input tokens are counted without the
-# cached ones.  A stream is
+# Turns are lists of blocks in order; a tool's input is an object; thinking blocks carry a
+# signature bound to the account that minted it; input tokens are counted without the cached
+# ones.  A stream is
 #
 #     message_start
 #     (content_block_start  content_block_delta*  content_block_stop)*     one at a time
 #     message_delta         the stop reason, and the counts, which replace the earlier ones
 #     message_stop
 #
-# with pings anywhere after the start, or an `error` event and nothing behind it.  It needs its
-# `event:` lines: the official SDK ignores frames without, and Claude Code then repeats every
+# with pings anywhere after the start, or an `error` event and nothing after it.  It needs its
+# `event:` lines: the official SDK ignores frames without one, and Claude Code then repeats every
 # request without streaming.  A tool's input comes in deltas only; a signature comes last.
 
 _ANTHROPIC_FINISH: Final[dict[str, FinishReason]] = {
@@ -2026,11 +2028,11 @@ _ANTHROPIC_BLOCK: Final = frozenset(
     " data id name input caller tool_use_id content is_error tool_name".split()
 )
 _ANTHROPIC_TOOL: Final = frozenset(
-    # hints about when and how a tool is loaded, without meaning elsewhere (Claude Code sends them)
+    # the later ones say when and how a tool is loaded, which means nothing elsewhere (Claude Code)
     "name description input_schema type strict cache_control defer_loading input_examples"
     " eager_input_streaming allowed_callers".split()
 )
-# Tools that Anthropic defines and the client runs: what they take, for models that were not
+# Tools that Anthropic defines and the client runs: their parameters, for models that were not
 # trained on them.  Server tools have no counterpart elsewhere.
 _ANTHROPIC_TYPED: Final[dict[str, JSON]] = {
     "bash": {"command": {"type": "string"}, "restart": {"type": "boolean"}},
@@ -2060,12 +2062,12 @@ _ANTHROPIC_TYPED: Final[dict[str, JSON]] = {
 
 @frozen
 class _Claude:
-    """What a generation of models accepts; asking for more is a 400."""
+    """What a generation of models accepts; anything more is answered with a 400."""
 
     adaptive: bool = False  # thinking: adaptive with an effort, instead of a budget
     sampling: bool = True  # temperature and its like
-    max_tokens: int = 32000  # the field is required; this stands in for a client that left it out
-    system_in_place: bool = True  # role: system behind the first user message
+    max_tokens: int = 32000  # the field is required; this is used if a client left it out
+    system_in_place: bool = True  # takes role: system after the first user message
 
 
 _CLAUDES: Final = (
@@ -2080,9 +2082,9 @@ _CLAUDES: Final = (
 @frozen(kw_only=True)
 class AnthropicQuirks(Quirks):
     signed: bool = False  # checks the signatures of thinking blocks
-    unsigned: bool = False  # wants earlier thinking back, also without a signature
-    placeholder: str = ""  # stands for thinking that is missing on a turn with tool calls
-    native: bool = False  # Anthropic's own API: nothing of Claude Code's is taken out
+    unsigned: bool = False  # wants earlier thinking back, even without a signature
+    placeholder: str = ""  # goes where thinking is missing on a turn with tool calls
+    native: bool = False  # Anthropic's own API: nothing that Claude Code sends is taken out
 
 
 class AnthropicMessages(Dialect):
@@ -2163,11 +2165,11 @@ class AnthropicMessages(Dialect):
         return body if off or not quirks.placeholder else _with_thoughts(body, quirks.placeholder)
 
     def is_clean(self, raw: bytes, quirks: AnthropicQuirks) -> bool:
-        """It is if nobody has thought yet, and says nothing to Anthropic alone."""
+        """Yes if it has no thinking block, and nothing that is meant for Anthropic alone."""
         marks = () if quirks.native else (ATTRIBUTION.encode(), b'"safeguards"')
         if quirks.placeholder or any(raw.rfind(mark) >= 0 for mark in marks):
             return False
-        place = raw.rfind(b'thinking"')  # a key is how to think, a value a block's type
+        place = raw.rfind(b'thinking"')  # as a key a setting, as a value the type of a block
         while place >= 0 and raw.startswith(b'thinking":', place):
             place = raw.rfind(b'thinking"', 0, place)
         return place < 0
@@ -2532,7 +2534,7 @@ class _AnthropicWriter:
         return said
 
     def _may_stand(self, messages: Sequence[Message], index: int) -> bool:
-        """Anthropic's rules for a system message in place; clones know none of it."""
+        """Anthropic's rules for a system message in its place; clones do not take any there."""
         before = messages[index - 1].role if index else ""
         after = messages[index + 1].role if index + 1 < len(messages) else "assistant"
         knows = self.quirks.native and self.claude.system_in_place
@@ -2557,7 +2559,7 @@ class _AnthropicWriter:
                 return self._media(part)
 
     def _thought(self, part: Reasoning) -> JSON | None:
-        """A foreign signature is an error to Anthropic; clones that want a thought ask for none."""
+        """A foreign signature is an error to Anthropic; clones want the thought without one."""
         seal = part.seal
         ours = seal and seal.field in ("as", "ad") and seal.account in ("", self.account)
         if seal and ours and seal.field == "ad":
@@ -2608,7 +2610,7 @@ class _AnthropicWriter:
     def _unthought(self) -> bool:
         """Does the tool turn in progress lack the thinking that must come before its calls?
 
-        "Expected thinking or redacted_thinking, but found tool_use"; only where it is checked.
+        "Expected thinking or redacted_thinking, but found tool_use", where that is checked.
         """
         turns = [m for m in self.request.messages if m.role == "assistant"]
         last = turns[-1].parts if turns else ()
@@ -2652,7 +2654,7 @@ def _anthropic_definition(tool: Tool) -> JSON:
 
 
 def _flat(schema: JSON) -> JSON:
-    """A root without oneOf, anyOf and allOf, which Anthropic refuses: their properties, merged."""
+    """A root without oneOf, anyOf and allOf, which Anthropic refuses: properties merged."""
     ways = [way for way in _SCHEMA_WAYS if isinstance(schema.get(way), list)]
     if not ways:
         return schema
@@ -2678,7 +2680,7 @@ def _names(schema: JSON) -> Iterator[str]:
     )
 
 
-# What structured output does not support; it is said in words instead.
+# What structured output does not support; the description says it instead.
 _BOUNDS: Final = frozenset(
     "minimum maximum exclusiveMinimum exclusiveMaximum multipleOf minLength maxLength minItems"
     " maxItems".split()
@@ -2712,7 +2714,7 @@ def _anthropic_tool_choice(choice: ToolChoice | None, parallel: bool | None, for
     return {"tool_choice": said} if choice or parallel is False else {}
 
 
-# A request that passes through, as far as it must be edited
+# A request that passes through, where it must be edited
 
 
 def _unattributed(text: str) -> str:
@@ -2720,7 +2722,7 @@ def _unattributed(text: str) -> str:
 
 
 def _without_attribution(body: JSON) -> JSON:
-    """Without what Claude Code says to Anthropic alone: the billing line and `safeguards`.
+    """Without what Claude Code means for Anthropic alone: the billing line and `safeguards`.
 
     The line differs between sessions and so spoils every prefix cache (11 projects met it);
     `safeguards` holds the user's name, folders and permission rules.
@@ -2741,9 +2743,9 @@ def _attributes(block: object) -> bool:
 def _with_own_thoughts(body: JSON, account: str, quirks: AnthropicQuirks, strip: bool) -> JSON:
     """With thinking blocks as this provider knows them.
 
-    An envelope of its own account is opened.  Another's goes with its block, for it is an error
-    to whoever checks signatures; only who wants thoughts back without one gets the thought.
-    With `strip` every thinking block goes.
+    An envelope of its own account is opened.  A block with another's is removed, because it is
+    an error where signatures are checked; only a provider that wants thoughts back without a
+    signature gets the thought.  With `strip` every thinking block is removed.
     """
     messages, changed = [], False
     for message in body.get("messages") or ():
@@ -2759,7 +2761,7 @@ def _with_own_thoughts(body: JSON, account: str, quirks: AnthropicQuirks, strip:
 
 
 def _with_thoughts(body: JSON, placeholder: str) -> JSON:
-    """With a thought before the calls of every turn, for who refuses turns without (DeepSeek)."""
+    """With a thought before the calls of every turn; DeepSeek refuses turns without one."""
     messages = []
     for message in body.get("messages") or ():
         content = message.get("content") if isinstance(message, dict) else None
@@ -2812,7 +2814,7 @@ def _anthropic_output(block: JSON) -> OutputPart | None:
             arguments = block.get("input") or {}
             return ToolCall(word_of(block.get("id")), block["name"], dumps(arguments).decode())
         case _:
-            return None  # server tools and what comes next year
+            return None  # server tools, and block types yet to come
 
 
 def _anthropic_block(part: OutputPart) -> JSON:
@@ -2830,7 +2832,7 @@ def _anthropic_block(part: OutputPart) -> JSON:
 
 
 def _anthropic_token(seal: Seal | None) -> str:
-    """A seal for a client of this format: its own as it is, another's in an envelope."""
+    """A seal for a client of this format: Anthropic's own as it is, another in an envelope."""
     own = seal and seal.field in ("as", "ad") and not seal.account
     return seal.value if seal and own else enveloped(seal)
 
@@ -2856,9 +2858,9 @@ def _anthropic_detail(wire: JSON) -> str:
     return str(wire.get("stop_sequence") or "")
 
 
-# How providers say that a request does not fit, with what counts in it.  Two different things:
-# a prompt that is too long, which has to be compacted, and a prompt with too much room asked
-# for the answer, which has to be asked for less.
+# How providers say that a request does not fit, with the numbers.  There are two cases: a prompt
+# that is too long has to be compacted; a prompt that fits, but not with the answer's max_tokens,
+# has to ask for fewer.
 _TOO_LONG_TEXTS: Final = tuple(
     re.compile(pattern, re.IGNORECASE | re.DOTALL)
     for pattern in (
@@ -2873,12 +2875,12 @@ _TOO_LONG_TEXTS: Final = tuple(
         r"token count \((?P<input>\d+)\) exceeds .{0,60}?\((?P<limit>\d+)\)",
     )
 )
-# By these Claude Code knows what to do; other words make it give up.
+# By these words Claude Code knows what to do; at any others it gives up.
 _TOO_LONG_WORDS: Final = ("prompt is too long", "exceed context limit")
 
 
 def _prompt_too_long(message: str) -> str:
-    """In Anthropic's words, with the provider's numbers where it gave any."""
+    """In Anthropic's words, with the provider's numbers if it gave any."""
     if any(words in message for words in _TOO_LONG_WORDS):
         return message
     found = (pattern.search(message) for pattern in _TOO_LONG_TEXTS)
@@ -2894,12 +2896,12 @@ def _prompt_too_long(message: str) -> str:
 
 
 class _AnthropicDecoder(StreamDecoder):
-    """message_start ... message_stop; the wire is nearly the hub's own grammar."""
+    """message_start ... message_stop to events; the format is nearly the hub's own grammar."""
 
     def __init__(self) -> None:
         super().__init__()
         self._signature = Seal("as")
-        self._input: JSON = {}  # clones put a whole input where its deltas should follow
+        self._input: JSON = {}  # clones put the whole input here, and send no deltas
         self._spoke = False
 
     def _object(self, wire: JSON) -> None:
@@ -2908,7 +2910,7 @@ class _AnthropicDecoder(StreamDecoder):
             return
         if usage := ANTHROPIC.parse_usage(wire):
             self._usage = latest(self._usage, usage)
-        if handler := self._HANDLERS.get(wire.get("type")):  # else a ping, or next year's
+        if handler := self._HANDLERS.get(wire.get("type")):  # else a ping, or something new
             handler(self, wire)
 
     def _message_start(self, wire: JSON) -> None:
@@ -2918,7 +2920,7 @@ class _AnthropicDecoder(StreamDecoder):
     def _block_start(self, wire: JSON) -> None:
         block = wire["content_block"]
         part = _anthropic_output(block)
-        if part is None:  # a server tool at work, or what comes next year
+        if part is None:  # a server tool at work, or something new
             self.acted = True
             return
         self._signature = part.seal if isinstance(part, Reasoning) and part.seal else Seal("as")
@@ -2975,7 +2977,7 @@ class _AnthropicEncoder:
         self._index = -1
         self._part: OutputPart = Text()
         self._form = b""  # of the part's deltas
-        self._opened = False  # is the part's start said?
+        self._opened = False  # has the part's start been sent?
         self._spoke = False
         self._started = False
 
@@ -2997,7 +2999,7 @@ class _AnthropicEncoder:
                 return ANTHROPIC.error_event(error_of(event), self._asked.id)
 
     def alive(self) -> bytes:
-        # Before message_start a ping has no place (readers fail on it); a comment has.
+        # Before message_start readers fail on a ping, but not on a comment.
         return self._event("ping") if self._started else b": keep-alive\n\n"
 
     def _start(self, id: str, usage: Usage) -> bytes:
@@ -3012,7 +3014,7 @@ class _AnthropicEncoder:
         self._spoke = self._opened = False
         kind, key = _ANTHROPIC_DELTA[type(part)]
         self._form = form_of(sse(self._delta({"type": kind, key: HOLE}), _ANTHROPIC_MORE))
-        # thinking or redacted: known when it speaks, or at its end
+        # thinking, or redacted?  Known once there is text, or at the end
         return b"" if isinstance(part, Reasoning) else self._begin(_anthropic_block(part))
 
     def _begin(self, block: JSON) -> bytes:
@@ -3055,18 +3057,19 @@ ANTHROPIC: Final = AnthropicMessages()
 
 # ==== 7. Dialect: OpenAI Chat Completions =====================================
 # https://platform.openai.com/docs/api-reference/chat and the types of the openai SDK.
-# The most spoken wire, and the loosest: every provider has its own words for reasoning, which
-# is not in the standard at all, and several break its streams in their own ways.  A message
-# has one text, one reasoning and its calls, in that order; a part's end is not told.  A stream is
+# The most widely spoken format, and the loosest: every provider has its own fields for reasoning,
+# which is not in the standard at all, and several break its streams in ways of their own.  A
+# message has one text, one reasoning and its calls, in that order; where a part ends is not said.
+# A stream is
 #
 #     chunk*            choices[0].delta: role, reasoning, content, fragments of tool_calls by index
 #     finish chunk      choices[0].finish_reason
 #     usage chunk       choices: [], and only if stream_options.include_usage asked for it
-#     [DONE]            and nothing behind it
+#     [DONE]            and nothing after it
 #
 # or an object with `error`.  What providers do to it: no [DONE]; a finish reason in every
-# chunk, a wrong one, none; usage in the last choice; every call at index 0, no index at all, id
-# and name repeated; arguments whole each time; content as a list; comments in between.
+# chunk, a wrong one, none; usage in the last choice; every call at index 0, or without an index;
+# id and name repeated; arguments whole each time; content as a list; comments in between.
 
 _CHAT_FINISH: Final[dict[str, FinishReason]] = {
     "stop": "stop",
@@ -3092,7 +3095,7 @@ _CHAT_REQUEST: Final = frozenset(
     " parallel_tool_calls functions function_call response_format reasoning_effort reasoning"
     " thinking enable_thinking thinking_budget user safety_identifier prompt_cache_key"
     " verbosity service_tier"
-    " store".split()  # to store answers for later is a wish that no other provider has to grant
+    " store".split()  # asks to store the answer, which no other provider need do
 )
 _CHAT_MESSAGE: Final = frozenset(
     "role content name refusal tool_calls tool_call_id reasoning_content reasoning"
@@ -3100,7 +3103,7 @@ _CHAT_MESSAGE: Final = frozenset(
 )
 
 
-# What every chat provider takes, more or less; top_k is known to a few.
+# What nearly every chat provider takes; few know top_k.
 SAMPLING: Final = ("temperature", "top_p", "seed", "frequency_penalty", "presence_penalty")
 
 
@@ -3108,8 +3111,8 @@ SAMPLING: Final = ("temperature", "top_p", "seed", "frequency_penalty", "presenc
 class ChatQuirks(Quirks):
     # How a body says how much to think: a key of REASONING_STYLES
     reasoning: str = "effort"
-    # Which assistant turns carry their reasoning back, in which field, and what stands for
-    # reasoning that is missing on a turn with tool calls
+    # Which assistant turns carry their reasoning back, in which field, and what to put where
+    # reasoning is missing on a turn with tool calls
     replay: Literal["never", "tool_turns", "always"] = "tool_turns"
     replay_field: str = "reasoning_content"
     placeholder: str = ""
@@ -3119,12 +3122,12 @@ class ChatQuirks(Quirks):
     tool_choice: tuple[str, ...] = ("auto", "none", "required", "named")
     max_tokens: str = "max_tokens"
     system_role: str = "system"
-    system_in_place: bool = False  # takes a system message behind the first user message
+    system_in_place: bool = False  # takes a system message after the first user message
     identity: tuple[str, ...] = ()  # of user, safety_identifier, prompt_cache_key
-    sampling: tuple[str, ...] = SAMPLING  # what of these it takes in a translated request
-    verbosity: bool = False  # takes a word on how much to say
+    sampling: tuple[str, ...] = SAMPLING  # those it takes in a translated request
+    verbosity: bool = False  # can be told how much to write
     tools_effort: str = ""  # the only reasoning_effort it takes together with tools
-    prefill: str = ""  # the field that makes a last assistant message a beginning to go on with
+    prefill: str = ""  # the field that marks a last assistant message as one to continue
 
 
 class OpenAIChat(OpenAIDialect):
@@ -3215,7 +3218,7 @@ class OpenAIChat(OpenAIDialect):
         refused = response.finish == "content_filter" and response.detail
         message: JSON = {"role": "assistant", "content": None, "refusal": None}
         message |= _chat_said(response.parts)
-        if refused:  # said once: a chat provider's refusal is also the text it came as
+        if refused:  # once only: a chat provider's refusal has come as text, too
             message["refusal"] = response.detail
             message["content"] = (
                 None if message["content"] == response.detail else message["content"]
@@ -3303,7 +3306,7 @@ def _chat_assistant(wire: Wire) -> Message:
 
 
 def _chat_split(id: str, text: str) -> Iterator[tuple[str, str]]:
-    """Arguments that are several objects in a row are as many calls, each with an id."""
+    """Arguments that are several objects in a row make as many calls, each with an id."""
     try:
         values = json_values(text.encode(errors="surrogatepass")) if _IN_A_ROW.search(text) else ()
     except ValueError:
@@ -3399,7 +3402,7 @@ _CHAT_MODES: Final[dict[str, Literal["auto", "none", "required"]]] = {
 
 
 def _chat_thinking(wire: Wire) -> Thinking | None:
-    """The standard's one word, or one of the vendors' switches."""
+    """The standard's one field, or one of the vendors' switches."""
     inner, switch = wire.inner("reasoning"), wire.inner("thinking")
     effort = wire.want("reasoning_effort", str) or inner.want("effort", str) or ""
     budget = wire.want("thinking_budget", int) or inner.want("max_tokens", int)
@@ -3424,14 +3427,14 @@ def _chat_format(wire: Wire) -> Format | None:
             return None
 
 
-# A request that passes through, as far as it must be edited
+# A request that passes through, where it must be edited
 
 
 def _chat_cleaned(message: Any, strip: bool, placeholder: str) -> Any:
     """A message without details that carry our envelopes: no chat provider minted those.
 
-    And with a placeholder where calls stand without the reasoning that DeepSeek and Kimi want
-    back; not every client keeps it.
+    And with a placeholder on calls without the reasoning that DeepSeek and Kimi want back,
+    because not every client keeps it.
     """
     if not isinstance(message, dict):
         return message
@@ -3448,7 +3451,7 @@ def _chat_cleaned(message: Any, strip: bool, placeholder: str) -> Any:
 
 
 class _ChatWriter:
-    """One request on its way into this format, for a provider with these quirks."""
+    """Renders one request in this format, for a provider with these quirks."""
 
     def __init__(self, request: Request, quirks: ChatQuirks, account: str) -> None:
         self.request = request
@@ -3498,7 +3501,7 @@ class _ChatWriter:
         return said
 
     def _prefill(self, said: list[JSON]) -> None:
-        """The beginning of an answer; without a word for it, it would be taken for a whole one."""
+        """The beginning of an answer: unless marked, it would be taken for a complete one."""
         if self.quirks.prefill:
             said[-1][self.quirks.prefill] = True
         else:
@@ -3506,10 +3509,10 @@ class _ChatWriter:
             said.pop()
 
     def _placed(self) -> Iterable[Message]:
-        """System messages behind the first user message, as this provider takes them.
+        """System messages after the first user message, in the form this provider takes.
 
-        Chat templates of several models (Qwen, Mistral) refuse a system message there; hoisting
-        it would change the prompt's beginning and cost the cache.
+        Chat templates of several models (Qwen, Mistral) refuse a system message there; moving it
+        to the front would change the prompt's beginning and cost the cache.
         """
         said = self.request.messages
         lead = leading(said)
@@ -3518,7 +3521,7 @@ class _ChatWriter:
         return repaired((*said[:lead], *map(_chat_placed, said[lead:])))
 
     def _user(self, message: Message) -> list[JSON]:
-        """Tool messages first, then what else was said and what a tool message cannot hold."""
+        """Tool messages first, then the rest, and what a tool message cannot hold."""
         said, rest = list[JSON](), list[Part]()
         for part in message.parts:
             if isinstance(part, ToolResult):
@@ -3531,7 +3534,7 @@ class _ChatWriter:
         return said
 
     def _content(self, parts: Sequence[Part]) -> str | list[JSON]:
-        """One string where text is all there is: some servers take nothing else."""
+        """One string if there is only text: some servers take nothing else."""
         texts = [part.text for part in parts if isinstance(part, Text)]
         if len(texts) == len(parts):
             return "\n\n".join(filter(None, texts))
@@ -3747,7 +3750,7 @@ def _chat_output(message: JSON) -> tuple[OutputPart, ...]:
 
 
 def _chat_thoughts(message: JSON, plain: str = "") -> Iterator[Reasoning]:
-    """The reasoning in a message, in whoever's words; `plain` text gets a seal of that name."""
+    """The reasoning in a message, in any provider's fields; `plain`: the seal for bare text."""
     details = message.get("reasoning_details")
     details = [d for d in details if isinstance(d, dict)] if isinstance(details, list) else []
     if any(map(_chat_token, details)):
@@ -3759,7 +3762,7 @@ def _chat_thoughts(message: JSON, plain: str = "") -> Iterator[Reasoning]:
 
 
 def _chat_details(details: Sequence[JSON]) -> Iterator[Reasoning]:
-    """reasoning_details: one of ours per sealed thought, else OpenRouter's, kept as they are."""
+    """reasoning_details: ours, one per sealed thought, or OpenRouter's, kept as they are."""
     tokens = list(map(_chat_token, details))
     if not any(token.startswith("rly1.") for token in tokens):
         text = "".join(map(_chat_detail_text, details))
@@ -3770,7 +3773,7 @@ def _chat_details(details: Sequence[JSON]) -> Iterator[Reasoning]:
 
 
 def _chat_kept(seal: Seal) -> list[JSON]:
-    """The details in a seal; a client may have sent anything in their place."""
+    """The details in a seal; a client may have sent anything instead."""
     try:
         details = loads(seal.value)
     except ValueError:
@@ -3801,7 +3804,7 @@ def _chat_said(parts: Iterable[OutputPart]) -> JSON:
         said["content"] = "".join(texts)
     if text := "".join(part.text for part in thoughts):
         said["reasoning_content"] = text
-    if any(map(_chat_sealed, thoughts)):  # then each, for who reads the details reads them alone
+    if any(map(_chat_sealed, thoughts)):  # then all: readers of details read nothing else
         said["reasoning_details"] = [_chat_detail(i, p) for i, p in enumerate(thoughts)]
     if calls:
         said["tool_calls"] = calls
@@ -3872,8 +3875,8 @@ _CHAT_TEXT: Final = Text()
 class _ChatDecoder(StreamDecoder):
     """chat.completion.chunk objects to events.
 
-    The wire does not say when a part ends, so a part is closed when another begins, and the
-    finish reason waits for the usage that may follow it in a chunk of its own.
+    Nothing says when a part ends, so a part is closed when another begins; and the finish
+    reason waits for the usage that may follow it in a chunk of its own.
     """
 
     def __init__(self) -> None:
@@ -3898,11 +3901,11 @@ class _ChatDecoder(StreamDecoder):
         if usage := CHAT.parse_usage(wire):
             self._usage = latest(self._usage, usage)
         for choice in wire.get("choices") or ():
-            if not choice.get("index") and not self.ended:  # the first answer is translated
+            if not choice.get("index") and not self.ended:  # only the first answer is translated
                 self._choice(choice)
 
     def _choice(self, choice: JSON) -> None:
-        """A chunk may hold all kinds at once; they are said in the order of a message."""
+        """A chunk may hold all kinds at once; they are taken in the order of a message."""
         delta = choice.get("delta") or choice.get("message") or {}
         if not delta.keys().isdisjoint(_CHAT_THOUGHTS):
             self._thought(delta)
@@ -3928,7 +3931,7 @@ class _ChatDecoder(StreamDecoder):
             self._finish = _CHAT_FINISH.get(reason, "stop")
 
     def _thought(self, delta: JSON) -> None:
-        """Plain text where there is some, for the details then only repeat it."""
+        """Plain text if there is any, because the details then only repeat it."""
         text = delta.get("reasoning_content") or delta.get("reasoning") or ""
         self._plain |= bool(text)
         details = delta.get("reasoning_details") or ()
@@ -3980,8 +3983,8 @@ class _ChatDecoder(StreamDecoder):
         """The call a fragment belongs to; None when it begins a new one.
 
         Normally by its index.  Ollama and LiteLLM's bridge give every call index 0 and tell
-        them apart by id; vLLM repeats id and name in every fragment; some give no index, and
-        some no id, where a name behind complete arguments is the next call's.
+        calls apart by id; vLLM repeats id and name in every fragment; some give no index, and
+        some no id, so that a name after complete arguments is the next call's.
         """
         slot = self._slots.get(index) if isinstance(index, int) else self._last
         if slot is None or (id and slot.id and id != slot.id):
@@ -4021,8 +4024,8 @@ class _Slot:
     def news(self, text: str, again: bool) -> str:
         """What is new in a fragment.
 
-        Servers that say id or name `again` in every fragment may also say all of the arguments
-        every time.
+        Servers that send id or name `again` in every fragment may also send all the arguments
+        again every time.
         """
         if again and 1 < self.size <= len(text) and text.startswith(whole := self.text()):
             text = text[len(whole) :]
@@ -4116,9 +4119,9 @@ CHAT: Final = OpenAIChat()
 
 # ==== 8. Dialect: OpenAI Responses ============================================
 # https://platform.openai.com/docs/api-reference/responses and the types of the openai SDK.
-# There are no turns: a conversation is a flat list of items, each of a type of its own, and so
-# is an answer.  A tool's calls come back as the kind of item that the tool was offered as, or
-# Codex does not know them; in the hub every tool is a function, and `Tool.form` remembers.
+# There are no turns: a conversation is a flat list of typed items, and so is an answer.  A tool's
+# calls must come back as the kind of item that the tool was offered as, or Codex does not
+# recognise them; in the hub every tool is a function, and `Tool.form` remembers the kind.
 #
 #     in the hub     an item here
 #     Text           message            with parts: output_text, refusal, input_text, ...
@@ -4132,9 +4135,9 @@ CHAT: Final = OpenAIChat()
 #     (output_item.added  (..._part.added  ....delta*  ....done)*  output_item.done)*
 #     response.completed | response.incomplete | response.failed      the whole answer again
 #
-# each event numbered.  Codex acts on output_item.done and the last event alone; opencode, Kimi
-# and Cline on `added` and the deltas; Copilot on the `output` of the last event.  So all of it is
-# said, and the last event is put together from what was said before, as is a whole answer.
+# each event numbered.  Codex acts on output_item.done and the last event only; opencode, Kimi
+# and Cline on `added` and the deltas; Copilot on the `output` of the last event.  So all of them
+# are sent, and the last event is assembled from those before it, as is a whole answer.
 
 _RESPONSES_FINISH: Final[dict[str, FinishReason]] = {
     "max_output_tokens": "length",
@@ -4151,14 +4154,14 @@ _RESPONSES_LAST: Final = (
     b'"response.incomplete"',
     b'"response.failed"',
 )
-# What the provider of an earlier answer keeps.
+# These refer to what the provider of an earlier answer keeps.
 _RESPONSES_STATE: Final = ("previous_response_id", "conversation", "prompt", "background")
 _RESPONSES_REQUEST: Final = frozenset(_RESPONSES_STATE) | frozenset(
     "model input instructions tools tool_choice parallel_tool_calls max_output_tokens temperature"
     " top_p reasoning text stream stream_options user safety_identifier prompt_cache_key"
     " service_tier"
-    # to store answers is a wish that no other provider has to grant; the others say what OpenAI
-    # shall cache or send back, and who the client is (Codex: its folders, its installation)
+    # `store` asks to keep the answer, which no other provider need do; the others say what OpenAI
+    # is to cache or send back, and who the client is (Codex: its folders, its installation)
     " store include prompt_cache_options prompt_cache_retention client_metadata".split()
 )
 _RESPONSES_ITEM: Final = frozenset(
@@ -4187,13 +4190,13 @@ _STRINGS: Final[JSON] = {"type": "array", "items": {"type": "string"}}
 
 @frozen
 class _Kind:
-    """A kind of tool: the items of its calls, and for tools without a name what they take."""
+    """A kind of tool: the items of its calls, and for tools without a name their parameters."""
 
-    item: str  # the type of a call; of its result, with _output behind it
+    item: str  # the type of a call; its result's has _output after it
     prefix: str  # of an item's id
-    slot: str  # where a call has its arguments
-    constant: JSON = field(default_factory=dict)  # what always stands in the slot
-    default: JSON = field(default_factory=dict)  # what must stand there
+    slot: str  # the field of a call that holds its arguments
+    constant: JSON = field(default_factory=dict)  # always the same in the slot
+    default: JSON = field(default_factory=dict)  # required in the slot
     purpose: str = ""
     schema: JSON = field(default_factory=dict)
 
@@ -4252,11 +4255,11 @@ _KINDS_OF_TOOL: Final[dict[str, _Kind]] = {
         },
     ),
 }
-_NAMED: Final = ("function", "custom")  # of the others there is one each
+_NAMED: Final = ("function", "custom")  # of each other kind there is only one tool
 _CALLS: Final = {kind.item: name for name, kind in _KINDS_OF_TOOL.items()}
 
-# What a model is asked for where a client wants its conversation compacted and the provider has
-# no endpoint for it, and what the next request says in the summary's place.
+# What a model is asked if a client wants its conversation compacted and the provider has no
+# endpoint for that; and how the summary is introduced in the next request.
 _HANDOVER: Final = (
     "Stop working now and write a handover. Somebody else goes on with this work and will see"
     " nothing of the conversation but your text. Be exact about: what the user asked for and"
@@ -4273,8 +4276,8 @@ class ResponsesQuirks(Quirks):
     tool_choice: tuple[str, ...] = ("auto", "none", "required", "named", "allowed")
     sampling: tuple[str, ...] = ("temperature", "top_p")  # there are no more
     identity: tuple[str, ...] = ("prompt_cache_key",)  # of user, safety_identifier and this
-    unsigned: bool = False  # wants earlier reasoning back, whoever's it was
-    placeholder: str = ""  # stands for reasoning that is missing on a turn with tool calls
+    unsigned: bool = False  # wants earlier reasoning back, whoever made it
+    placeholder: str = ""  # goes where reasoning is missing on a turn with tool calls
 
 
 class OpenAIResponses(OpenAIDialect):
@@ -4418,7 +4421,7 @@ class OpenAIResponses(OpenAIDialect):
         return any(mark in data for mark in _RESPONSES_LAST)
 
     def is_last(self, data: bytes) -> bool:
-        """Only if it is all there: it is the longest event of all, and may be torn."""
+        """Only if it is complete: it is the longest event of all, and may be cut off."""
         try:
             return self.is_end(data) and isinstance(loads(data), dict)
         except ValueError:
@@ -4453,7 +4456,7 @@ _RESPONSES_REASONING: Final = frozenset(("effort", "summary", "generate_summary"
 
 
 def _refuse_state(wire: Wire) -> None:
-    """What another provider keeps cannot be had here, and to go on without would be wrong."""
+    """What another provider keeps is out of reach, and to go on without it would be wrong."""
     for name in _RESPONSES_STATE:
         if wire.data.get(name):
             raise BadRequest(
@@ -4532,7 +4535,7 @@ def _responses_thought(wire: Wire) -> Iterator[Message]:
 
 
 def _thought_text(item: JSON) -> str:
-    """The summary, or what was thought word by word where a provider shows that."""
+    """The summary, or the full reasoning if a provider shows that."""
     for name in ("summary", "content"):
         if texts := [text for part in item.get(name) or () if (text := part.get("text"))]:
             return "\n\n".join(texts)
@@ -4540,9 +4543,9 @@ def _thought_text(item: JSON) -> str:
 
 
 def _responses_token(item: JSON) -> str:
-    """What a seal says: the item's id, to which OpenAI ties it, and the encrypted content.
+    """What a seal holds: the item's id, to which OpenAI ties it, and the encrypted content.
 
-    An envelope is whole by itself.
+    An envelope holds both already.
     """
     token = word_of(item.get("encrypted_content"))
     return token if token.startswith("rly1.") else f"{word_of(item.get('id'))} {token}"
@@ -4557,7 +4560,7 @@ def _responses_call(wire: Wire) -> Iterator[Message]:
 
 
 def _responses_called(item: JSON) -> ToolCall:
-    """A call of any kind as the function call that it is in the hub."""
+    """A call of any kind as a function call, which is what it is in the hub."""
     name = _CALLS[item["type"]]
     kind, said = _KINDS_OF_TOOL[name], item.get(_KINDS_OF_TOOL[name].slot)
     if name == "custom":
@@ -4571,7 +4574,7 @@ def _responses_called(item: JSON) -> ToolCall:
 
 
 def _qualified(namespace: str | None, name: str) -> str:
-    """A tool in a namespace by one name; Codex's namespaces for MCP servers end in __ already."""
+    """One name for a tool in a namespace; Codex's for MCP servers end in __ already."""
     mark = "" if not namespace or namespace.endswith("__") else "__"
     return f"{namespace or ''}{mark}{name}"
 
@@ -4587,14 +4590,14 @@ def _responses_result(wire: Wire) -> Iterator[Message]:
 
 
 def _responses_search(wire: Wire) -> Iterator[Message]:
-    """Tools a search has found; that they may be called now is said where they are listed."""
+    """Tools that a search has found; the list of tools says that they may now be called."""
     if id := wire.want("call_id", str):
         names = ", ".join(tool.name for tool in _offered_in(wire)) or "nothing"
         yield Message("user", (ToolResult(id, (Text(f"Found: {names}"),)),))
 
 
 def _responses_compaction(wire: Wire) -> Iterator[Message]:
-    """A summary that relay has had made; another maker's cannot be read."""
+    """A summary that relay asked a model for; any other is encrypted."""
     seal = opened(wire.want("encrypted_content", str) or "", "")
     if seal.field == "rc":
         yield Message("user", (Text(_HANDED_OVER + seal.value),))
@@ -4620,14 +4623,14 @@ _RESPONSES_ITEMS: Final[dict[str, Callable[[Wire], Iterator[Message]]]] = {
     "tool_search_output": _responses_search,
     "compaction": _responses_compaction,
     "compaction_summary": _responses_compaction,
-    "compaction_trigger": _responses_nothing,  # known by its variant
-    "additional_tools": _responses_nothing,  # which stand among the tools
+    "compaction_trigger": _responses_nothing,  # `peek` has seen it
+    "additional_tools": _responses_nothing,  # listed among the tools
     "item_reference": _responses_reference,
 }
 
 
 def _responses_tools(wire: Wire) -> tuple[Tool, ...]:
-    """All tools offered, in the order of their first sight: a prefix stays one."""
+    """All tools offered, in the order of their first appearance: a prefix stays a prefix."""
     tools: dict[str, Tool] = {}
     for place in _responses_offers(wire):
         for tool in _offered_in(place):
@@ -4668,7 +4671,7 @@ def _responses_tool(wire: Wire, kind: str, namespace: str) -> Tool:
         _qualified(namespace, name),
         description,
         schema,
-        wire.want("strict", bool) or None,  # where it is not true, it is not asked for
+        wire.want("strict", bool) or None,  # anything but true is no wish
         "" if form == "function" else form,
     )
 
@@ -4725,14 +4728,14 @@ def _responses_format(wire: Wire) -> Format | None:
             return None
 
 
-# A request that passes through, as far as it must be edited
+# A request that passes through, where it must be edited
 
 
 def _responses_cleaned(item: Any, quirks: ResponsesQuirks, account: str, strip: bool) -> Any:
-    """An item as this provider knows it; None for one that it must not get.
+    """An item as this provider knows it; None for one that it must not see.
 
-    An envelope of its own account is opened, another's goes with its item.  A summary that relay
-    has had made becomes the message that it is.
+    An envelope of its own account is opened; an item with another's is removed.  A summary that
+    relay asked for becomes a message again.
     """
     kind = item.get("type") if isinstance(item, dict) else None
     token = str(item.get("encrypted_content") or "") if kind else ""
@@ -4752,7 +4755,7 @@ def _responses_cleaned(item: Any, quirks: ResponsesQuirks, account: str, strip: 
 def _thought_item(
     text: str, seal: Seal | None, quirks: ResponsesQuirks, account: str
 ) -> JSON | None:
-    """Reasoning for this provider: its own as it was, another's only where that is wanted."""
+    """Reasoning for this provider: its own as it was, another's only if that is wanted."""
     ours = seal and seal.field == "re" and seal.account in ("", "0" * 8, account)
     id, _, token = seal.value.rpartition(" ") if seal and ours else ("", "", "")
     if token:
@@ -4808,7 +4811,7 @@ class _ResponsesWriter:
         request = self.request
         messages = list(request.messages)
         if messages and messages[-1].role == "assistant":
-            self.dropped.append("prefill")  # an answer would stand behind it, not go on with it
+            self.dropped.append("prefill")  # the model would answer after it, not continue it
             messages.pop()
         lead = leading(messages)
         body: JSON = {"model": request.model}
@@ -4847,7 +4850,7 @@ class _ResponsesWriter:
                 return [_said_item("developer", texts)] if texts else []
 
     def _assistant(self, message: Message) -> list[JSON]:
-        """Item by item; reasoning is refused where nothing follows that it led to."""
+        """Item by item; reasoning that is followed by nothing is refused."""
         items: list[JSON] = []
         for part in message.parts:
             match part:
@@ -4871,7 +4874,7 @@ class _ResponsesWriter:
         return [_plain_thought(self.quirks.placeholder, str(items)), *items]
 
     def _user(self, message: Message) -> list[JSON]:
-        """The results first, as every dialect has them, then what else was said."""
+        """The results first, as in every dialect, then the rest."""
         said = [part for part in message.parts if isinstance(part, TEXT_OR_MEDIA)]
         results = [part for part in message.parts if isinstance(part, ToolResult)]
         return [
@@ -4884,7 +4887,7 @@ class _ResponsesWriter:
         if tool.description:
             said["description"] = tool.description
         said["parameters"] = rooted(tool.schema)
-        if self.quirks.tool_strict != "drop":  # left out it means "try", and schemas are rewritten
+        if self.quirks.tool_strict != "drop":  # absent means "try", and schemas are rewritten
             said["strict"] = bool(tool.strict) and self.quirks.tool_strict == "as_is"
         return said
 
@@ -4912,9 +4915,9 @@ class _ResponsesWriter:
 
 
 def _result_item(result: ToolResult) -> JSON:
-    """A text where text is all there is: servers other than OpenAI's may take nothing else."""
+    """One string if there is only text: servers other than OpenAI's may take nothing else."""
     said = list(result.parts)
-    if result.is_error:  # for which there is no word
+    if result.is_error:  # for which there is no field
         said = [Text("Error:"), *said]
     texts = [part.text for part in said if isinstance(part, Text)]
     output: str | list[JSON] = (" " if result.is_error else "\n\n").join(texts) or "(no output)"
@@ -4952,7 +4955,7 @@ def _responses_output(item: JSON) -> Iterator[OutputPart]:
         case str() if kind in _CALLS:
             yield _responses_called(item)
         case _:
-            pass  # a server tool at work, or what comes next year
+            pass  # a server tool at work, or something new
 
 
 def _refusal_in(item: JSON) -> str:
@@ -4968,25 +4971,25 @@ def _responses_finish(answer: JSON) -> FinishReason:
 
 
 class _ResponsesDecoder(StreamDecoder):
-    """response.created ... response.completed.
+    """response.created ... response.completed to events.
 
-    What was said in deltas is said again in the events that end a part, an item and the answer;
-    some servers leave out the deltas, and some the ends.  So a part is what its deltas say, and
-    of each later telling only what is missing.
+    What came in deltas is repeated in the events that end a part, an item and the answer; some
+    servers leave out the deltas, and some the ends.  So a part is its deltas, and of each
+    repetition only what is missing.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self._items: set[object] = set()  # those known of, by index or id
+        self._items: set[object] = set()  # those seen, by index or id
         self._told: dict[object, list[str]] = {}  # a part's text so far
         self._over: set[object] = set()
-        self._place: dict[object, tuple[str, object]] = {}  # where in an item its reasoning stands
+        self._place: dict[object, tuple[str, object]] = {}  # which part of an item's reasoning
         self._refusal = ""
 
     def _object(self, wire: JSON) -> None:
         if failure := RESPONSES.failure_in(wire):
             self._fail(failure)
-        elif handler := self._HANDLERS.get(wire.get("type")):  # else what says nothing new
+        elif handler := self._HANDLERS.get(wire.get("type")):  # else nothing that is not known
             handler(self, wire)
 
     def _created(self, wire: JSON) -> None:
@@ -5007,7 +5010,7 @@ class _ResponsesDecoder(StreamDecoder):
             self._say(key, Reasoning(), "")
         elif item.get("type") in _CALLS:
             self._say(key, replace(_responses_called(item), text=""), "")
-        elif item.get("type") != "message":  # which begins with its first word
+        elif item.get("type") != "message":  # a message begins with its first text
             self.acted = True
 
     def _text_delta(self, wire: JSON) -> None:
@@ -5018,7 +5021,7 @@ class _ResponsesDecoder(StreamDecoder):
         self._text_delta(wire)
 
     def _thought_delta(self, wire: JSON) -> None:
-        """One telling of two, where both the summary and the words come; parts stand apart."""
+        """If both a summary and the full text come, only the first; its parts are set apart."""
         key, kind = self._key(wire), str(wire["type"])
         place = (kind, wire.get("summary_index", wire.get("content_index")))
         before = self._place.setdefault(key, place)
@@ -5029,7 +5032,7 @@ class _ResponsesDecoder(StreamDecoder):
 
     def _arguments_delta(self, wire: JSON) -> None:
         key = self._key(wire)
-        if key in self._told:  # else its name is not known yet, and comes with all of it
+        if key in self._told:  # else its name is not known yet, and comes with the whole call
             self._told[key].append(wire["delta"])
             self._delta(key, wire["delta"])
 
@@ -5037,7 +5040,7 @@ class _ResponsesDecoder(StreamDecoder):
         self._item_is(self._key(wire), wire["item"])
 
     def _item_is(self, key: object, item: JSON) -> None:
-        """An item as it is in the end: what is missing of it is said, and it is closed."""
+        """A complete item: what is missing of it is added, and it is closed."""
         self._refusal = self._refusal or _refusal_in(item)
         for place, part in enumerate(_responses_output(item)):
             at = (key, place) if isinstance(part, Text) else key
@@ -5089,7 +5092,7 @@ class _ResponsesDecoder(StreamDecoder):
 
 
 class _Item:
-    """An output item while it is said: the events that say it, without their numbers."""
+    """An output item while it is being sent: its events, without their numbers."""
 
     def __init__(self, id: str, index: int) -> None:
         self.id = id
@@ -5100,11 +5103,11 @@ class _Item:
         return []
 
     def head(self) -> list[JSON]:
-        """Most items begin with their first word: one without any is none."""
+        """Most items begin with their first text: one without any is not sent."""
         return []
 
     def news(self, text: str) -> str:
-        """What of more text is said at once."""
+        """The part of more text that can be sent at once."""
         return text
 
     def delta(self, text: str) -> JSON:
@@ -5167,8 +5170,8 @@ class _SaidItem(_Item):
 class _ThoughtItem(_Item):
     """Reasoning, shown as a summary: Codex shows no other.
 
-    The seal is always in an envelope, also an empty one: by that relay knows the item again as
-    none that a provider has under this id.
+    The seal is always in an envelope, even an empty one: by it relay recognises the item as one
+    that no provider knows by this id.
     """
 
     def head(self) -> list[JSON]:
@@ -5236,7 +5239,7 @@ class _CallItem(_Item):
 
 
 class _TypedCallItem(_CallItem):
-    """A call whose arguments are an object: it is said when they are whole."""
+    """A call whose arguments are an object: it is sent when they are complete."""
 
     def begin(self) -> list[JSON]:
         return []
@@ -5267,7 +5270,7 @@ class _FreeText:
         if self._state == "before":
             if head := _FREE_HEAD.match(self._left):
                 self._state, self._left = "inside", self._left[head.end() :]
-            elif len(self._left) > 64:  # something else: it is said at the end
+            elif len(self._left) > 64:  # something else: it is sent at the end
                 self._state = "behind"
         return self._inside() if self._state == "inside" else ""
 
@@ -5275,12 +5278,12 @@ class _FreeText:
         read = _FREE_TEXT.match(self._left)
         text = read[0] if read else ""
         self._left = self._left[len(text) :]
-        if self._left.startswith('"') or len(self._left) > 12:  # the end, or no JSON
+        if self._left.startswith('"') or len(self._left) > 12:  # the end, or not JSON
             self._state = "behind"
         return self._say(json.loads(f'"{text}"', strict=False))
 
     def rest(self, arguments: str) -> str:
-        """What is missing at the end; a model may leave out the wrapping, or name it otherwise."""
+        """What is missing at the end; a model may leave out the wrapper, or name it differently."""
         value, told = parse_object(arguments), self.text()
         texts = [v for v in (value or {}).values() if isinstance(v, str)]
         whole = value.get("input") if value else None
@@ -5297,7 +5300,7 @@ class _FreeText:
 
 
 _FREE_HEAD: Final = re.compile(r'\s*\{\s*"input"\s*:\s*"')
-# Up to the closing quote or half an escape; half of a surrogate pair waits for the other.
+# Up to the closing quote or half an escape; half a surrogate pair waits for the other half.
 _FREE_TEXT: Final = re.compile(
     r'(?:[^"\\]|\\["\\/bfnrt]|\\u(?![dD][89abAB])[0-9a-fA-F]{4}'
     r"|\\u[dD][89abAB][0-9a-fA-F]{2}(?:\\u[0-9a-fA-F]{4}|(?=[^\\]|\\[^u])))*"
@@ -5336,8 +5339,8 @@ class _ResponsesEncoder:
                 return self.failed(error_of(event), event.code)
 
     def alive(self) -> bytes:
-        # Ignored by who does not know it, and resets Codex's timer, as a comment does not.  Before
-        # response.created the official SDK takes no other event; a comment it does.
+        # Clients that do not know the event ignore it, and it resets Codex's timer, which a comment
+        # does not.  Before response.created the official SDK takes no event, only a comment.
         return sse({"type": "keepalive"}) if self._started else b": keep-alive\n\n"
 
     def failed(self, error: RelayError, code: str = "") -> bytes:
@@ -5448,7 +5451,7 @@ class _ResponsesEncoder:
 
 
 class _CompactionEncoder(_ResponsesEncoder):
-    """A summary said as the one item in which Codex expects it, readable to relay alone."""
+    """A summary as the one item in which Codex expects it; only relay can read it."""
 
     def __init__(self, asked: Asked) -> None:
         super().__init__(asked)
@@ -5493,7 +5496,7 @@ def _responses_id(id: str) -> str:
 
 
 def _item_id(prefix: str, answer: str, index: int) -> str:
-    """Of an item that a provider gave none: the same each time, and shorter than 64 characters."""
+    """For an item without one: the same each time, and shorter than 64 characters."""
     mark = hashlib.sha256(f"{answer}\0{index}".encode(errors="replace")).hexdigest()
     return prefix + mark[:32]
 
@@ -5516,32 +5519,32 @@ RESPONSES: Final = OpenAIResponses()
 
 # ==== 9. Dialect: Gemini generateContent ======================================
 # https://ai.google.dev/api/generate-content and the types of the google-genai SDK.
-# The model's name and whether to stream stand in the address, not in the body:
+# The model's name and whether to stream are in the address, not in the body:
 #
 #     POST /v1beta/models/{model}:generateContent                 one answer
 #          /v1beta/models/{model}:streamGenerateContent?alt=sse   chunks, as events
 #          /v1beta/models/{model}:streamGenerateContent           chunks, as one JSON array
 #          /v1beta/models/{model}:countTokens
 #
-# A turn is a list of parts, each known by the one key it has.  A function call is said whole, its
-# arguments an object; its result finds it by name and order, ids came late.  A stream is
+# A turn is a list of parts, each identified by its one key.  A function call comes whole, with an
+# object as its arguments; its result refers to it by name and order, as ids came late.  A stream is
 #
 #     chunk*        candidates[0].content.parts: what is new; usageMetadata: all so far
 #     last chunk    candidates[0].finishReason, which is STOP for calls too
 #
-# and ends with the connection.  Google's own reader takes `data: ` lines and blank ones, and dies
-# of anything else: a comment, an `event:`, a [DONE].
+# and ends with the connection.  Google's own reader takes `data: ` lines and blank ones, and fails
+# on anything else: a comment, an `event:`, a [DONE].
 #
-# A thoughtSignature seals what was thought before the part it stands on.  Gemini 3 signs the first
-# call of every step and refuses a request in which one lacks it.  In the hub a seal belongs to a
-# thought, so
+# A thoughtSignature seals the thinking before the part that carries it.  Gemini 3 signs the first
+# call of every step and refuses a request in which one lacks its signature.  In the hub a seal
+# belongs to a thought, so
 #
 #     wire   {thought: "hm"}    {text: "so"}    {functionCall, signature}    {text: "", signature}
 #     hub    Reasoning("hm")    Text("so")      Reasoning(seal), ToolCall    Reasoning(seal)
 #
-# A foreign maker's thoughts come to a client of this dialect as thought parts, which many do not
-# send back.  So their seals and texts ride on the next call, which every client returns with its
-# signature; the last part of the answer takes those that no call follows.
+# Another maker's thoughts reach a client of this dialect as thought parts, which many do not send
+# back.  So their seals and texts ride on the next call, which every client returns with its
+# signature; if no call follows, they ride on the last part of the answer.
 
 _GEMINI_BLOCKED: Final = (
     "SAFETY RECITATION LANGUAGE BLOCKLIST PROHIBITED_CONTENT SPII ESCALATION MODEL_ARMOR"
@@ -5554,7 +5557,7 @@ _GEMINI_FINISH: Final[dict[str, FinishReason]] = {
     "CONTINUATION": "length",
     **dict.fromkeys(_GEMINI_BLOCKED, "content_filter"),
 }
-# A finish that means the inference failed; with nothing said before it, another may do better.
+# A finish that means the inference failed; if nothing came before it, another target may do better.
 _GEMINI_BREAK: Final = frozenset(
     "MALFORMED_FUNCTION_CALL UNEXPECTED_TOOL_CALL TOO_MANY_TOOL_CALLS MALFORMED_RESPONSE"
     " MISSING_THOUGHT_SIGNATURE OTHER".split()
@@ -5570,7 +5573,7 @@ _GEMINI_END: Final = (
 )
 _GEMINI_TIERS: Final = {"default": "standard", "flex": "flex", "priority": "priority"}
 _TIER_OF_GEMINI: Final = {word: tier for tier, word in _GEMINI_TIERS.items()}
-# What Google documents for calls of another maker; Gemini CLI puts it where it has no signature.
+# What Google documents for calls by another model; Gemini CLI sends it if it has no signature.
 _GEMINI_UNSIGNED: Final = "skip_thought_signature_validator"
 _GEMINI_DUMMIES: Final = frozenset((_GEMINI_UNSIGNED, "context_engineering_is_the_way_to_go"))
 
@@ -5579,7 +5582,7 @@ _GEMINI_PURPOSES: Final = {
     "streamGenerateContent": "answer",
     "countTokens": "count",
 }
-# Also as Vertex has it, and with `models/` said twice: SDKs put it before a name that has it.
+# Also in Vertex's form, and with `models/` twice: SDKs put it before names that have it already.
 _GEMINI_PATH: Final = re.compile(
     r"(?:/projects/[^/]+/locations/[^/]+)?(?:/publishers/[^/]+)?"
     r"/(?=(?:models|tunedModels)/)(?:models/)*(?P<model>(?!models/).+):(?P<method>[a-zA-Z]+)"
@@ -5594,7 +5597,7 @@ _GEMINI_CONFIG: Final = frozenset(
 )
 _GEMINI_PART: Final = frozenset(("thought", "thoughtSignature"))
 _GEMINI_FUNCTION: Final = frozenset("name description parameters parametersJsonSchema".split())
-# Under these names stands what is not Google's: names in it are left as they are.
+# The values of these are not Google's, so that names in them are left as they are.
 _GEMINI_OPAQUE: Final = frozenset(
     "args response parameters parametersJsonSchema responseSchema responseJsonSchema labels"
     " partMetadata".split()
@@ -5603,10 +5606,10 @@ _GEMINI_OPAQUE: Final = frozenset(
 
 @frozen
 class _Gemini:
-    """What a generation of models accepts; asking for more is a 400."""
+    """What a generation of models accepts; anything more is answered with a 400."""
 
     levels: tuple[str, ...] = ()  # thinkingLevel, the least first
-    budget: tuple[int, int] | None = None  # thinkingBudget, from least to most, where it is that
+    budget: tuple[int, int] | None = None  # thinkingBudget, least and most, if it takes that
     signed: bool = False  # every step's first call needs a signature
     ids: bool = False  # knows calls by id
     json_schema: bool = True  # takes JSON Schema, not only the subset of OpenAPI
@@ -5633,7 +5636,7 @@ _GEMINI_NEXT: Final = replace(_GEMINI_3, levels=_GEMINI_LEVELS, penalties=True)
 @frozen(kw_only=True)
 class GeminiQuirks(Quirks):
     tool_name: str = r"[a-zA-Z_][a-zA-Z0-9_.:-]{0,63}"
-    media_alone: bool = True  # takes a turn of media without a text beside it
+    media_alone: bool = True  # takes a turn of media without text
 
 
 class GeminiContent(Dialect):
@@ -5641,7 +5644,7 @@ class GeminiContent(Dialect):
     quirks = GeminiQuirks
     path = "/v1beta/models/{model}:generateContent"
     list_path = "/v1beta/models"
-    versioned = r"/v\d+[a-z0-9]*$|/publishers/[^/]+$"  # Vertex has the version further to the front
+    versioned = r"/v\d+[a-z0-9]*$|/publishers/[^/]+$"  # Vertex's version stands further left
     modes = frozenset(("alt", "$alt"))
     purposes: ClassVar = {f"/models/{{model}}:{m}": p for m, p in _GEMINI_PURPOSES.items()}
     auth = "x-goog-api-key"
@@ -5785,7 +5788,7 @@ class GeminiContent(Dialect):
         read = whole_number(usage.get("cachedContentTokenCount"))
         said = whole_number(usage.get("candidatesTokenCount"))
         thought = whole_number(usage.get("thoughtsTokenCount"))
-        # Google counts thoughts apart; who counts them among the candidates shows in the sum
+        # Google counts thoughts apart; the total shows if somebody counts them as candidates
         apart = whole_number(usage.get("totalTokenCount")) != prompt + said
         return Usage(
             input=prompt if prompt >= read else prompt + read,
@@ -5798,7 +5801,7 @@ class GeminiContent(Dialect):
         return self.is_last(data) or any(mark in data for mark in _GEMINI_END)
 
     def is_last(self, data: bytes) -> bool:
-        return data.strip() == b"[DONE]"  # never Google's; some clones say it in any dialect
+        return data.strip() == b"[DONE]"  # never Google's; some clones send it in any dialect
 
     def render_error(self, error: RelayError, request_id: str) -> JSON:
         status = self.error_types.get(error.kind, "INTERNAL")
@@ -5888,14 +5891,14 @@ _GEMINI_ROLES: Final[dict[str, Role]] = {
 
 
 class _GeminiHistory:
-    """Contents to messages, with every result paired to its call."""
+    """Reads contents as messages, and pairs every result with its call."""
 
     def __init__(self) -> None:
         self._owed: list[ToolCall] = []  # the latest turn's calls that have no result yet
         self._called = 0
 
     def read(self, wire: Wire) -> Iterator[Message]:
-        """SDKs that stream keep every chunk as a content of its own; a turn is all of them."""
+        """SDKs that stream keep every chunk as a content of its own: together they are a turn."""
         role: Role | None = None
         parts = list[Part]()
         for content in wire.each("contents", required=True):
@@ -5936,7 +5939,7 @@ class _GeminiHistory:
         return _gemini_media(wire)
 
     def _call(self, wire: Wire) -> Iterable[Part]:
-        """Without an id it gets one by its place, which is the same on every turn."""
+        """A call without an id gets one from its place, which is the same on every turn."""
         call = wire.inner("functionCall")
         self._called += 1
         id, name = call.want("id", str) or _gemini_call_id(self._called), call.need("name", str)
@@ -5981,10 +5984,10 @@ def _gemini_call_id(number: int) -> str:
 
 
 def _sealed(parts: list[Part], signature: str) -> None:
-    """The thoughts that a part's signature stands for, put before it.
+    """Add the thoughts that a part's signature stands for, which precede the part.
 
-    Google's own seals what was thought just before.  In ours ride the thoughts of another maker:
-    those from before the texts of this step, and those between the texts and this part.
+    Google's own seals the thought just before.  Ours carries the thoughts of another maker: those
+    before the texts of this step, and those between the texts and this part.
     """
     carried = _gemini_carried(signature)
     if carried is None:
@@ -6002,7 +6005,7 @@ def _sealed(parts: list[Part], signature: str) -> None:
 
 
 def _without_echoes(parts: Sequence[Part]) -> tuple[Part, ...]:
-    """Without the thoughts a client was shown, where the same ones came back with their seals."""
+    """Without the thoughts the client was shown, if the same came back with their seals."""
     seals = [part.seal for part in parts if isinstance(part, Reasoning) and part.seal]
     if not seals or not any(seal.account for seal in seals):
         return tuple(parts)
@@ -6010,7 +6013,7 @@ def _without_echoes(parts: Sequence[Part]) -> tuple[Part, ...]:
 
 
 def _gemini_output(response: JSON) -> tuple[str, bool]:
-    """A function's response as text; the SDK's own helper says `result` for `output`."""
+    """A function's response as text; the SDK's own helper writes `result` for `output`."""
     for key in ("output", "result", "error"):
         if response.keys() == {key}:
             said = response[key]
@@ -6046,7 +6049,7 @@ def _base64_text(data: str) -> str:
 
 
 def _mime_by_name(url: str) -> str:
-    """Google wants a media type beside an address."""
+    """Google wants a media type with an address."""
     suffix = urllib.parse.urlsplit(url).path.rpartition(".")[2].lower()
     return _MIMES.get(suffix, "image/jpeg")
 
@@ -6073,7 +6076,7 @@ def _gemini_code(part: JSON) -> str:
 
 
 def _gemini_tools(wire: Wire) -> Iterator[Tool]:
-    """One entry for all functions, or one for each; Google's own tools nobody else has."""
+    """One entry for all functions, or one for each; only Google has Google's own tools."""
     for entry in wire.each("tools"):
         entry.rest(frozenset(("functionDeclarations",)))
         for function in entry.each("functionDeclarations"):
@@ -6118,14 +6121,14 @@ def _gemini_format(config: Wire) -> Format | None:
     if schema is None and (subset := config.want("responseSchema", dict)) is not None:
         schema = _json_schema(subset)
     mime = config.want("responseMimeType", str) or ""
-    if mime == "text/x.enum":  # a bare word of an enumeration, where the rest has objects
+    if mime == "text/x.enum":  # a bare word; other formats can ask for objects only
         config.drop("responseMimeType")
         return None
     return Format(schema) if schema is not None or mime == "application/json" else None
 
 
-# Schemas.  Google's own `Schema` is a subset of OpenAPI 3.0 with its types in capitals; newer
-# models take JSON Schema too, in a field of another name.
+# Schemas.  Google's own `Schema` is a subset of OpenAPI 3.0 with types in capitals; newer models
+# take JSON Schema too, in another field.
 
 
 def _json_schema(schema: Any) -> Any:
@@ -6148,7 +6151,7 @@ def _json_schema(schema: Any) -> Any:
 
 
 def _in_schema(schema: JSON, change: Callable[[Any], Any]) -> JSON:
-    """A schema with every schema inside it changed; what is called as a keyword is no keyword."""
+    """A schema with every schema in it changed; a property named like a keyword is not one."""
     said = dict(schema)
     for key, value in schema.items():
         if key in _SCHEMA_MAPS and isinstance(value, dict):
@@ -6167,7 +6170,7 @@ _SCHEMA_INNER: Final = frozenset(("items", "additionalProperties"))
 _SCHEMA_COUNTS: Final = frozenset(
     "minItems maxItems minLength maxLength minProperties maxProperties".split()
 )
-# JSON Schema that Google does not know, wherever it stands
+# Keywords of JSON Schema that Google does not know at any depth
 _SCHEMA_UNKNOWN: Final = frozenset(
     "$schema $id $comment propertyNames patternProperties if then else not dependentRequired"
     " dependentSchemas dependencies unevaluatedItems unevaluatedProperties".split()
@@ -6191,7 +6194,7 @@ class _OpenAPI:
         self._root = root
 
     def of(self, schema: Any, within: tuple[str, ...] = ()) -> JSON:
-        """`within`: the references that lead here; one that leads back is any object."""
+        """`within`: the references on the way here; one that leads back becomes any object."""
         schema = schema if isinstance(schema, dict) else {}
         if isinstance(ref := schema.get("$ref"), str):
             target = found(self._root, ref.removeprefix("#/").split("/"))
@@ -6279,7 +6282,7 @@ _OPENAPI_BOUNDS: Final = {
 
 
 def _kinds(schema: JSON) -> tuple[list[str], bool]:
-    """The types of a schema, and whether null is one."""
+    """The types of a schema, and whether null is among them."""
     said = schema.get("type")
     kinds = [kind for kind in (said if isinstance(said, list) else [said]) if isinstance(kind, str)]
     kinds = [kind.lower() for kind in kinds]
@@ -6287,7 +6290,7 @@ def _kinds(schema: JSON) -> tuple[list[str], bool]:
 
 
 def _options(schema: JSON) -> tuple[list[JSON], bool]:
-    """The schemas one of which must fit, and whether null is one."""
+    """The schemas of which one must fit, and whether null is among them."""
     way = next((way for way in _WAYS if isinstance(schema.get(way), list)), None)
     options = [option for option in schema[way] if isinstance(option, dict)] if way else []
     return [o for o in options if o.get("type") != "null"], any(
@@ -6313,7 +6316,7 @@ class _GeminiWriter:
         self.account = account
         self.dropped = [*request.dropped, *lost(request, "verbosity")]
         self.gemini = next((g for p, g in _GEMINIS if p.search(request.model)), _GEMINI_NEXT)
-        self._names: dict[str, str] = {}  # of the functions behind the calls of the latest turn
+        self._names: dict[str, str] = {}  # of the functions called in the latest turn, by call id
 
     def render(self) -> Rendered:
         request = self.request
@@ -6353,25 +6356,25 @@ class _GeminiWriter:
         return said
 
     def _reminder(self, message: Message) -> list[JSON]:
-        """A system message in its place, for which there is no role."""
+        """A system message that is not at the front; there is no role for it."""
         text = "\n".join(part.text for part in message.parts if isinstance(part, Text))
         return [{"text": f"<system-reminder>\n{text}\n</system-reminder>"}] if text else []
 
     def _user(self, message: Message) -> list[JSON]:
         """The results first, as many as calls and in their order; then the rest."""
-        said, behind = list[JSON](), list[JSON]()
+        said, after = list[JSON](), list[JSON]()
         for part in message.parts:
             if isinstance(part, ToolResult):
-                said.append(self._result(part, behind))
+                said.append(self._result(part, after))
             elif isinstance(part, Text) and part.text:
-                behind.append({"text": part.text})
+                after.append({"text": part.text})
             elif isinstance(part, Media):
-                behind += self._media(part)
-        said += behind
+                after += self._media(part)
+        said += after
         alone = said and not any("text" in p or "functionResponse" in p for p in said)
         return [*said, {"text": " "}] if alone and not self.quirks.media_alone else said
 
-    def _result(self, result: ToolResult, behind: list[JSON]) -> JSON:
+    def _result(self, result: ToolResult, after: list[JSON]) -> JSON:
         texts = [part.text for part in result.parts if isinstance(part, Text)]
         media = [part for part in result.parts if isinstance(part, Media)]
         texts += [f"[document {m.name}]\n{m.data}" for m in media if m.kind == "text"]
@@ -6382,11 +6385,11 @@ class _GeminiWriter:
         if shown and self.gemini.result_media:
             said["parts"] = shown
         elif shown:
-            behind += [{"text": f"[{media[0].kind} output of tool call {result.call_id}]"}, *shown]
+            after += [{"text": f"[{media[0].kind} output of tool call {result.call_id}]"}, *shown]
         return {"functionResponse": said}
 
     def _assistant(self, message: Message) -> list[JSON]:
-        """A thought goes back as the signature of the part behind it, and as nothing else."""
+        """A thought goes back only as the signature of the part after it."""
         said = list[JSON]()
         signature = ""
         unsigned = self.gemini.signed  # is the first call of the step still to come?
@@ -6487,7 +6490,7 @@ class _GeminiWriter:
         return {name: value for name, value in config.items() if value is not None}
 
     def _thinking(self, thinking: Thinking | None) -> JSON | None:
-        """A level or a budget by the model's generation; never both, never more than it takes."""
+        """A level or a budget, by the model's generation; never both, never more than it takes."""
         if thinking is None:
             return None
         word = self.quirks.efforts.get(thinking.word(), thinking.word())
@@ -6522,7 +6525,7 @@ _PENALTIES: Final = {
     "frequencyPenalty": "frequency_penalty",
     "presencePenalty": "presence_penalty",
 }
-# "" is on, and up to the model; more than `high` is as much as the model takes
+# "": on, and left to the model; above `high`: as much as the model takes
 _GEMINI_BUDGETS: Final = {
     "": -1,
     "none": 0,
@@ -6534,7 +6537,7 @@ _GEMINI_BUDGETS: Final = {
 
 
 def _level(word: str, levels: Sequence[str]) -> str:
-    """The highest level that is not above the effort, else the lowest; "" for no effort."""
+    """The highest level not above the effort, else the lowest; "" if no effort is given."""
     if not word:
         return ""
     ladder = ("none", *_GEMINI_LEVELS, "max")
@@ -6542,11 +6545,11 @@ def _level(word: str, levels: Sequence[str]) -> str:
     return next((level for level in reversed(levels) if ladder.index(level) <= rank), levels[0])
 
 
-# A request that passes through, as far as it must be edited
+# A request that passes through, where it must be edited
 
 
 def _gemini_cleaned(content: Any, strip: bool) -> Any:
-    """A content without signatures that this provider did not make, as far as that can be told."""
+    """A content without signatures that are recognisably not this provider's."""
     parts = content.get("parts") if isinstance(content, dict) else None
     if not isinstance(parts, list):
         return content
@@ -6556,7 +6559,7 @@ def _gemini_cleaned(content: Any, strip: bool) -> Any:
 
 
 def _gemini_resigned(part: Any, strip: bool) -> Any:
-    """A call keeps the word that stands for a signature; an empty text goes with its own."""
+    """A call gets the word that replaces a signature; an empty text is removed with its own."""
     slot = next((slot for slot in _GEMINI_SLOTS if isinstance(part, dict) and part.get(slot)), "")
     if not slot or not (strip or _gemini_carried(word_of(part[slot])) is not None):
         return part
@@ -6569,8 +6572,8 @@ def _gemini_resigned(part: Any, strip: bool) -> Any:
 _GEMINI_SLOTS: Final = ("thoughtSignature", "thought_signature")
 
 
-# A signature of ours: what was thought before the part it stands on, one word for each thought or
-# seal, and `text` where the texts stood.  SDKs decode signatures to bytes, hence base64 around it.
+# A signature of ours: the thoughts before the part that carries it, one word for each text and
+# seal, and `text` where the texts were.  SDKs decode signatures to bytes, hence base64 around it.
 
 
 def _gemini_token(carried: Iterable[Reasoning | None]) -> str:
@@ -6585,8 +6588,8 @@ def _gemini_token(carried: Iterable[Reasoning | None]) -> str:
 
 
 def _gemini_carried(signature: str) -> list[Reasoning | None] | None:
-    """What a signature of ours says; None if it is Google's, or no one's."""
-    try:  # Python's SDK sends the alphabet for addresses back
+    """What a signature of ours says; None if it is not ours."""
+    try:  # Python's SDK answers in the URL-safe alphabet
         data = base64.b64decode(signature + "=" * (-len(signature) % 4), altchars=b"-_")
     except ValueError:
         return None
@@ -6609,13 +6612,13 @@ def _gemini_carried(signature: str) -> list[Reasoning | None] | None:
 
 
 def _gemini_id(wire: JSON) -> str:
-    """The answer's id; calls without one are named after it, so it has to be one of a kind."""
+    """The answer's id; calls without one are named after it, so it has to be unique."""
     said = word_of(wire.get("responseId"))
     return said or hashlib.sha256(dumps(wire)).hexdigest()[:24]
 
 
 class _GeminiDecoder(StreamDecoder):
-    """Chunks to events.  Where a part ends is not told: when another kind begins."""
+    """Chunks to events.  A part ends when one of another kind begins; nothing else says so."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -6638,7 +6641,7 @@ class _GeminiDecoder(StreamDecoder):
         if usage := GEMINI.parse_usage(wire):
             self._usage = latest(self._usage, usage)
         for candidate in candidates:
-            if not candidate.get("index"):  # one answer is translated, the first
+            if not candidate.get("index"):  # only the first answer is translated
                 self._candidate(candidate)
         if (reason := _gemini_block(wire)) and not candidates:
             feedback = wire["promptFeedback"]
@@ -6659,7 +6662,7 @@ class _GeminiDecoder(StreamDecoder):
                 self._detail = message or reason.removeprefix("SAFETY")
 
     def _broke(self, message: str) -> None:
-        """Behind something said it is the end; the model's words for it say why."""
+        """A failure, or after content an ordinary end with a note of why."""
         if not self._parts:
             self._fail(Failure(message, cause="transient"))
             return
@@ -6674,13 +6677,13 @@ class _GeminiDecoder(StreamDecoder):
             self._call(call)
         elif text := _gemini_text(part):
             self._say("thought" if thought else "text", text)
-        else:  # a tool of Google's own at work, or what comes next year
+        else:  # a tool of Google's own at work, or something new
             self.acted |= not part.keys() <= _GEMINI_PART | {"text"}
         if signature and thought:
             self._seal_with(Seal("gs", word_of(signature)))
 
     def _seal_with(self, seal: Seal) -> None:
-        """A signature belongs to the thought before its part; without one, to a silent one."""
+        """A signature belongs to the thought before its part; if there is none, to an empty one."""
         if not self._live or self._key[0] != "thought":
             self._fresh("thought", Reasoning())
         self._close(self._key, seal)
@@ -6701,7 +6704,7 @@ class _GeminiDecoder(StreamDecoder):
 
 
 def _gemini_text(part: JSON) -> str:
-    """What a part says in words.  Media has no place in other dialects' answers: a note."""
+    """A part as text.  Media, which other dialects' answers cannot hold, becomes a note."""
     text = part.get("text")
     if text or "text" in part:
         return text or ""
@@ -6713,7 +6716,7 @@ def _gemini_text(part: JSON) -> str:
 
 
 class _GeminiSpeech:
-    """Events to parts.  A call is said when it is whole: its readers take no fragments."""
+    """Events to parts.  A call is sent when it is complete: readers take no fragments."""
 
     def __init__(self) -> None:
         self._part: OutputPart = Text()
@@ -6739,7 +6742,7 @@ class _GeminiSpeech:
         self._part, self._texts = part, []
         if isinstance(part, Text) and self._carried and self._carried[-1]:
             self._carried.append(None)
-        # a signature is of the thought before its part: two of them are two parts
+        # a signature belongs to one part: a second thought needs a part of its own
         return self._silence() if isinstance(part, Reasoning) and self._own else []
 
     def _said(self, text: str) -> list[JSON]:
@@ -6759,7 +6762,7 @@ class _GeminiSpeech:
         return []
 
     def _called(self, call: ToolCall) -> list[JSON]:
-        """Arguments that are several objects in a row are as many calls (LiteLLM#20543)."""
+        """Arguments that are several objects in a row make as many calls (LiteLLM#20543)."""
         try:
             values = json_values(call.text.encode(errors="surrogatepass")) if call.text else [{}]
         except ValueError:
@@ -6775,7 +6778,7 @@ class _GeminiSpeech:
         return {"functionCall": said} | self._signature(True)
 
     def _finished(self, reason: FinishReason) -> list[JSON]:
-        """A call that was cut off is not said, for it would be run; one that is wrong is."""
+        """A call that was cut off is not sent, or it would be run; one that is wrong is sent."""
         wrong = [] if reason in ("length", "content_filter") else self._torn
         said = [self._call(call, {"_raw": call.text}) for call in wrong]
         return said + self._silence() if self._own or self._carried else said
@@ -6784,7 +6787,7 @@ class _GeminiSpeech:
         return [{"text": ""} | self._signature(True)]
 
     def _signature(self, last: bool = False) -> JSON:
-        """Google's own goes on the next part, ours on one that every client sends back."""
+        """Google's own goes on the next part, ours on a part that every client sends back."""
         signature, self._own = self._own, ""
         if last and not signature and any(self._carried):
             signature, self._carried = _gemini_token(self._carried), []
@@ -6842,8 +6845,8 @@ class _GeminiEncoder:
             chunk = _gemini_chunk(self._asked, self._id, parts)
             last = dumps(_gemini_finished(chunk, replace(event, usage=usage)))
             return self._frame(last) + (b"]" if self._array else b"")
-        # After a break nothing is said: Gemini CLI takes an answer that ends in an error event for
-        # a whole one.  It sees the connection close without its last chunk.
+        # After a break nothing is sent: Gemini CLI takes an answer that ends in an error event for
+        # a complete one.  It sees the connection close without its last chunk.
         return self._frame(self._form % dumps(parts)) if parts else b""
 
     def alive(self) -> bytes:
@@ -6865,12 +6868,12 @@ GEMINI: Final = GeminiContent()
 
 
 # ==== 10. Pipes ===============================================================
-# What stands between the provider's bytes and the client's.  Equal dialects are piped through
-# untouched, and only a meter reads along; unequal ones meet in the hub.  Which of it is needed
-# is seen from what the provider says, not from what it was asked or calls itself: servers
-# answer JSON to a streaming request, SSE to a whole one, and one dialect on another's path.
+# What is between the provider's bytes and the client's.  Equal dialects are piped through
+# untouched, and only a meter reads along; unequal ones meet in the hub.  What is needed is seen
+# from what the provider sends, not from what it was asked or declares: servers send JSON in reply
+# to a streaming request, SSE to one for a whole answer, and one dialect on another's path.
 #
-#     the provider says       to a client that wants a stream     ... a whole answer
+#     the provider sends      to a client that wants a stream     ... a whole answer
 #     SSE, client's dialect   Passthrough: the bytes              Gathered: fold, render
 #     SSE, another dialect    Translation: decode, encode         Gathered: fold, render
 #     JSON, client's dialect  Translation: unfold, encode         Gathered: the bytes
@@ -6884,27 +6887,27 @@ BodyNote = Literal["verbatim", "edited", "translated"]
 
 @frozen
 class Passage:
-    """From whom to whom an answer goes, and what has to be put back on the way."""
+    """From whom to whom an answer goes, and what has to be restored on the way."""
 
     upstream: Dialect  # what was spoken to the provider
     client: Dialect
     asked: Asked
-    names: Mapping[str, str] = field(default_factory=dict)  # tool names as the client knows them
-    account: str = ""  # who mints the seals
+    names: Mapping[str, str] = field(default_factory=dict)  # tool names -> as the client knows them
+    account: str = ""  # whose the seals are
     provider: str = "the provider"  # for error messages
     redacted: Callable[[str], str] = str  # takes secrets out of what a provider says
 
 
-# Some providers keep the connection open behind their last word.  After the end mark nothing
-# follows; after a finish reason the usage, and the end mark, if there is one.
-_AFTER_END, _AFTER_FINISH = 1.0, 5.0
+# Some providers keep the connection open after the last event.  After the end mark nothing
+# follows; after a finish reason come the usage and the end mark, if there is one.
+_AFTER_END, _AFTER_FINISH = 1.0, 5.0  # seconds
 
 
 class Pipe(ABC):
     """Bytes in, bytes out.  `feed` and `eof` never raise; `failure` says what went wrong.
 
-    `begun`: the provider has said something that cannot be taken back.  Until then nothing
-    that came out of `feed` may reach the client, so that another target can be tried.
+    `begun`: the provider has sent something that cannot be taken back.  Until then nothing
+    that `feed` returned may reach the client, so that another target can be tried.
     """
 
     def __init__(self) -> None:
@@ -6912,22 +6915,22 @@ class Pipe(ABC):
         self.failure: Failure | None = None
         self.usage: Usage | None = None
         self.translated = True
-        self.rest = math.inf  # seconds in which more may come, once an end was said
+        self.rest = math.inf  # seconds to wait for more; finite once an end has come
 
     @abstractmethod
     def feed(self, data: bytes) -> bytes: ...
 
     @abstractmethod
     def eof(self, reason: Failure = TRUNCATED) -> bytes:
-        """The provider's bytes are over: for this `reason`, unless what it said was whole."""
+        """The provider's bytes are over: a failure for this `reason`, unless they were complete."""
 
     def alive(self) -> bytes:
-        """A keep-alive in the client's words; it may stand between any two outputs of `feed`."""
+        """A keep-alive in the client's dialect; it may go between any two outputs of `feed`."""
         return b""
 
     @property
     def chosen(self) -> Pipe:
-        """Who goes on from here: itself, unless all it did was to find out who should."""
+        """The pipe to go on with: this one, unless it only had to find out which."""
         return self
 
     def _note(self, events: Iterable[Event]) -> None:
@@ -6945,7 +6948,7 @@ class Pipe(ABC):
 
 
 class Passthrough(Pipe):
-    """Same dialect on both sides: whole events go through as they came."""
+    """Same dialect on both sides: complete events pass as they came."""
 
     def __init__(self, passage: Passage) -> None:
         super().__init__()
@@ -6955,7 +6958,7 @@ class Passthrough(Pipe):
         self._marks = passage.client.marks
         self._encoder = passage.client.encoder(passage.asked)
         self._probe: StreamDecoder | None = passage.client.decoder()  # until it has begun
-        self._held: list[bytes] = []  # an event of which only a part is here
+        self._held: list[bytes] = []  # the pieces of an incomplete event
         self._size = 0
         self._ended = False
         self._started = False
@@ -6971,7 +6974,7 @@ class Passthrough(Pipe):
         return self._read(data) if holds_any(data, self._marks) else data
 
     def _whole(self, data: bytes) -> bytes:
-        """The whole events in what was held and these bytes; the rest is held."""
+        """The complete events in what was held and these bytes; the rest is held."""
         self._held.append(data)
         self._size += len(data)
         if b"\n" not in data and b"\r" not in data:
@@ -6988,11 +6991,11 @@ class Passthrough(Pipe):
         return self._encoder.encode(told(self.failure, self._passage))
 
     def eof(self, reason: Failure = TRUNCATED) -> bytes:
-        """A last event may lack its blank line; half of one is let go before the error."""
+        """A last event may lack its blank line; half an event is dropped before the error."""
         held, self._held = b"".join(self._held), []
         if held:
             self._look(held + b"\n\n")
-        if probe := self._probe:  # where the end of the bytes is all that says the answer is whole
+        if probe := self._probe:  # the end of the bytes may be all that completes the answer
             self._note_first(probe, (e for e in probe.eof() if not isinstance(e, Failure)))
         said = self._read(held + b"\n\n").removesuffix(b"\n\n") if held else b""
         if (self._ended and self.begun) or self.failure:
@@ -7002,14 +7005,14 @@ class Passthrough(Pipe):
         return (said + b"\n\n" if said and _is_whole(said) else b"") + error
 
     def alive(self) -> bytes:
-        # the encoder has not said the start that went by; tell it, so that it may ping
+        # the start went past the encoder; tell it of one, so that it may ping
         if self._started:
             self._encoder.encode(Start())
             self._started = False
         return self._encoder.alive()
 
     def _look(self, data: bytes) -> None:
-        """Has it begun, or failed before it did?  What comes then is the meter's."""
+        """Has the answer begun, or failed before that?  What comes later is for the meter."""
         for piece in _pieces(data):
             if not (probe := self._probe):
                 return
@@ -7025,11 +7028,11 @@ class Passthrough(Pipe):
             self._probe = None
 
     def _read(self, data: bytes) -> bytes:
-        """The meter: JSON is parsed only in events where one of the dialect's marks stands."""
+        """The meter: JSON is parsed only in events that hold one of the dialect's marks."""
         decoder = SSEDecoder()
         for event in decoder.feed(self._marked(data)) + decoder.eof():
             if not holds_any(event.data, self._marks):
-                continue  # of many in one block few have to be read
+                continue  # of many events in a block only a few have to be read
             if self._dialect.is_last(event.data):
                 self._ended, self.rest = True, _AFTER_END
             try:
@@ -7042,7 +7045,7 @@ class Passthrough(Pipe):
                 continue
             if usage:
                 self.usage = latest(self.usage or Usage(), usage)
-            if failed:  # the one place where a provider might quote a credential
+            if failed:  # only here might a provider quote a credential
                 self.failure = self.failure or failed
                 data = self._passage.redacted(data.decode(errors="surrogateescape")).encode(
                     errors="surrogateescape"
@@ -7050,16 +7053,16 @@ class Passthrough(Pipe):
         return data
 
     def _marked(self, data: bytes) -> bytes:
-        """From the event on that holds the first mark: mostly a stream's last few."""
+        """From the event that holds the first mark: usually a stream's last few."""
         first = len(data)
-        for mark in self._marks:  # from behind, which takes half the time
+        for mark in self._marks:  # backwards, which takes half the time
             while (at := data.rfind(mark, 0, first)) >= 0:
                 first = at
         return data[whole_events(data[:first]) :]
 
 
 def _pieces(data: bytes, size: int = 1024) -> Iterator[bytes]:
-    """A little at a time, where of all that came at once only the beginning may be wanted."""
+    """A little at a time, because of a large block only the beginning may be needed."""
     return (data[at : at + size] for at in range(0, len(data), size))
 
 
@@ -7093,7 +7096,7 @@ class Translation(Pipe):
     def _say(self, events: Sequence[Event]) -> bytes:
         said = []
         for event in events:
-            if isinstance(event, PartDelta):  # nearly all of a stream, and says only itself
+            if isinstance(event, PartDelta):  # nearly all of a stream, with nothing to restore
                 self.begun = True
             else:
                 event = self._put_back(event)
@@ -7105,14 +7108,14 @@ class Translation(Pipe):
         return b"".join(said)
 
     def _put_back(self, event: Event) -> Event:
-        """As the client is told; a failure is judged, and so noted, as the provider said it."""
+        """The event for the client; a failure is noted as the provider gave it, to be judged."""
         event = returned(event, self._passage)
         self._note([event])
         return told(event, self._passage) if isinstance(event, Failure) else event
 
 
 def told(failure: Failure, passage: Passage) -> Failure:
-    """A failure as the client is told of it: at which provider, and without its credential."""
+    """A failure as the client is told it: with the provider's name, without the credential."""
     message = passage.redacted(failure.message[:1000])
     return replace(failure, message=f"{passage.provider}: {message}")
 
@@ -7173,10 +7176,10 @@ class WholeDecoder:
 
 
 def whole_answer(data: bytes, expected: Dialect) -> tuple[Dialect, Response] | Failure:
-    """A whole JSON answer in whatever dialect it is, or the failure that it is."""
+    """A whole JSON answer, in whatever dialect it turns out to be, or a failure."""
     try:
         wire = loads(data)
-        wire = wire[0] if isinstance(wire, list) and wire else wire  # Google wraps errors so
+        wire = wire[0] if isinstance(wire, list) and wire else wire  # Google wraps errors in a list
         dialect = recognised(wire, expected)
         if failure := _failure_instead(wire, dialect):
             return failure
@@ -7194,14 +7197,14 @@ def _failure_instead(wire: JSON, dialect: Dialect) -> Failure | None:
 
 
 def recognised(wire: JSON, expected: Dialect) -> Dialect:
-    """The dialect an object is in; servers answer in another one than their path's."""
+    """The dialect an object is in: some servers answer in another than their path's."""
     if expected.claims(wire):
         return expected
     return next((d for d in DIALECTS.values() if d.claims(wire)), expected)
 
 
 def snippet(data: bytes) -> str:
-    """The beginning of what a provider said, fit for one line of an error message."""
+    """The beginning of what a provider sent, fit for one line of an error message."""
     text = data.decode(errors="replace")[:2000]
     if "<html" in text[:500].lower() or text.lstrip().startswith("<"):
         title = re.search(r"<title>(.*?)</title>", text, re.DOTALL | re.IGNORECASE)
@@ -7210,7 +7213,7 @@ def snippet(data: bytes) -> str:
 
 
 def _cut(text: str, most: int) -> str:
-    """Whole words only: half a credential would be shown, because it is not recognised as one."""
+    """Whole words only: half a credential would not be recognised as one, and so be shown."""
     line = " ".join(text.split())
     return line if len(line) <= most else line[:most].rpartition(" ")[0] + " ..."
 
@@ -7244,7 +7247,7 @@ class Gathered(Pipe):
         )
 
     def _passes(self, data: bytes) -> bool:
-        """Is it an answer in the client's own dialect?  Then it need not be understood."""
+        """Is it an answer in the client's own dialect?  Then it need not be parsed into the hub."""
         client = self._passage.client
         try:
             wire = loads(data)
@@ -7264,7 +7267,7 @@ class Gathered(Pipe):
 
 
 def _folded(data: bytes, passage: Passage) -> Response | Failure:
-    """A stream, where a whole answer was wanted."""
+    """A stream that came where a whole answer was wanted."""
     if looks_like(data) != "sse":
         return Failure(f"not an answer: {snippet(data)}", cause="transient")
     dialect = first_dialect(data + b"\n\n", passage.upstream) or passage.upstream
@@ -7274,7 +7277,7 @@ def _folded(data: bytes, passage: Passage) -> Response | Failure:
 
 
 def looks_like(data: bytes) -> Literal["json", "sse", "other", ""]:
-    """What kind of answer these first bytes begin, whatever its content type says."""
+    """The kind of answer that begins with these bytes, whatever its content type says."""
     start = data.lstrip(b"\xef\xbb\xbf \t\r\n")[:8]
     if not start:
         return ""
@@ -7287,7 +7290,7 @@ def looks_like(data: bytes) -> Literal["json", "sse", "other", ""]:
 
 
 def first_dialect(data: bytes, expected: Dialect) -> Dialect | None:
-    """The dialect of a stream by its first JSON event; None while there is none."""
+    """The dialect of a stream, by its first JSON event; None if none has come yet."""
     decoder = SSEDecoder()
     for event in itertools.chain.from_iterable(map(decoder.feed, _pieces(data))):
         try:
@@ -7303,7 +7306,7 @@ _MOST_PREAMBLE: Final = 1 << 20  # comments, before a stream says what dialect i
 
 
 class Streamed(Pipe):
-    """For a client that wants a stream: holds the first bytes until they say what they are."""
+    """For a client that wants a stream: holds the first bytes until they show what they are."""
 
     def __init__(self, passage: Passage) -> None:
         super().__init__()
@@ -7365,7 +7368,7 @@ class Streamed(Pipe):
 
 
 class _Unreadable(Pipe):
-    """A web page, or worse: no target of ours."""
+    """A web page, or worse: not an answer at all."""
 
     def __init__(self, data: bytes) -> None:
         super().__init__()
@@ -7379,21 +7382,21 @@ class _Unreadable(Pipe):
 
 
 # ==== 11. Body ================================================================
-# A client's request as bytes.  Toward a provider of the same dialect it goes as it came, but
-# for the model's JSON string, which is spliced in place: a prompt cache goes by the bytes.
-# What must be edited is edited with the key order kept.
+# A client's request as bytes.  To a provider of the same dialect it goes as it came, except for
+# the model's JSON string, which is replaced in place: prompt caches compare bytes.  What must be
+# edited keeps the order of its keys.
 
 
 class Body:
-    """A request body and, decoded once, what it says.
+    """A request body and, decoded once, its content.
 
-    A large one may stay unread: its two ends tell the model and the mode, mostly, and the rest
-    only if somebody asks.  Until then nobody vouches that it is JSON.
+    A large one may stay unread: its two ends usually tell the model and the mode, and the rest is
+    decoded only if somebody asks for it.  Until then it is not known to be JSON.
     """
 
     def __init__(self, raw: bytes, unread: bool = False) -> None:
         self.raw = raw
-        self._model_at = -1  # where the key stands, by the ends
+        self._model_at = -1  # where the key "model" is, as seen from the ends
         if not unread or len(raw) < _LARGE:
             self.wire = _decoded(raw)
 
@@ -7406,18 +7409,18 @@ class Body:
         return "wire" not in self.__dict__
 
     def read(self) -> JSON:
-        """All of it; BadRequest if that is no JSON."""
+        """All of it; BadRequest if it is not JSON."""
         return self.wire
 
     @functools.cached_property
     def exact(self) -> JSON:
-        """What it says, for saying it again: with integers of any size."""
+        """The content for writing it again: with integers of any size."""
         exact = loads_exactly(self.raw) if has_long_number(self.raw) else self.wire
         return exact if isinstance(exact, dict) else self.wire
 
     def outline(self, marks: Iterable[bytes] = ()) -> JSON:
-        """Model and mode of an unread body; all of it where its ends leave a doubt, or where one
-        of the marks stands that say there is more to know."""
+        """Model and mode of an unread body; all of it if its ends leave a doubt, or if it holds one
+        of the `marks`, which say that there is more to know."""
         if not self.unread or any(self.raw.rfind(mark) >= 0 for mark in marks):
             return self.wire
         ends = _by_its_ends(self.raw)
@@ -7427,7 +7430,7 @@ class Body:
         return said
 
     def retargeted(self, model: str) -> bytes:
-        """The same bytes with another model; where its place is not certain, edited JSON."""
+        """The same bytes with another model; re-rendered JSON if its place is not certain."""
         span = self._span()
         if span is None:
             return dumps(self.exact | {"model": model})
@@ -7450,13 +7453,13 @@ def _decoded(raw: bytes) -> JSON:
     if not isinstance(wire, dict):
         raise BadRequest(f"body: expected an object, got {shown(wire)}")
     if [key for key in wire if len(key) == 5 and key != "model" and key.lower() == "model"]:
-        # servers that match names without case would read another model than relay did
+        # servers that ignore the case of names would read another model than relay did
         raise BadRequest("model: stands here in another spelling too")
     return wire
 
 
-_LARGE: Final = 1 << 15  # bytes; to read fewer costs no more than to search them
-# The scalars that stand before anything else.
+_LARGE: Final = 1 << 15  # bytes; to decode fewer costs no more than to search them
+# The scalar members at the very beginning.
 _SCALARS_FIRST: Final = re.compile(
     rb"""[ \t\r\n]*\{ (?: [ \t\r\n]* "[A-Za-z_]{1,40}" [ \t\r\n]* : [ \t\r\n]*
     (?: "[^"\\\x00-\x1f]{0,256}" | -?[0-9][0-9.eE+-]{0,30} | true | false | null )
@@ -7467,12 +7470,12 @@ _SCALAR: Final = re.compile(rb'"[a-z]+"[ \t\r\n]*:[ \t\r\n]*[^\[{ \t\r\n]')
 
 
 def _by_its_ends(raw: bytes) -> tuple[JSON, int] | None:
-    """Model and mode by the two ends of a body, and where the model's key stands; None if these
+    """Model and mode by the two ends of a body, and where the model's key is; None if the ends
     leave a doubt.
 
-    A key is at the top if it is one of the scalars that stand first, or if all from it to the end
-    is the rest of one object.  What counts is said last, and with a scalar: with an object, as in
-    the schema of a tool, it can be no mode and no model; and the model must be said once.
+    A key is at the top level if it is one of the scalar members at the beginning, or if all from
+    it to the end is the rest of one object.  The last occurrence with a scalar counts: one with
+    an object, as in the schema of a tool, is neither mode nor model.  "model" must occur once.
     """
     head = _SCALARS_FIRST.match(raw)
     if not head or not raw[-64:].rstrip().endswith(b"}"):
@@ -7494,7 +7497,7 @@ _OUTLINED: Final = ("model", "stream")
 
 
 def _last_scalar(raw: bytes, key: bytes, end: int) -> int:
-    """Where a key last stands with a scalar before some place; -1 if it does not."""
+    """The last place before `end` where a key has a scalar; -1 if there is none."""
     place = raw.rfind(key, 0, end)
     while place >= 0 and not _SCALAR.match(raw, place):
         place = raw.rfind(key, 0, place)
@@ -7502,7 +7505,7 @@ def _last_scalar(raw: bytes, key: bytes, end: int) -> int:
 
 
 def _member(raw: bytes, place: int, head: int, name: str) -> JSON:
-    """The top-level member that begins at a place; ValueError if it is none, or costs too much."""
+    """The top-level member at a place; ValueError if it is not one, or is too costly to read."""
     if place < head:
         rest = raw[place:head].rstrip(b", \t\r\n") + b"}"
     elif place > len(raw) // 2:
@@ -7520,14 +7523,14 @@ _TOKEN: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\],]')
 
 
 def _modelspan(raw: bytes, wire: JSON) -> tuple[int, int] | None:
-    """Where the model's string stands, exactly or not at all.
+    """Where the model's string is, exactly or not at all.
 
     In valid JSON the bytes `"model"` are always a whole string token, because a quote inside a
-    string is escaped.  If the values of the other keys hold all the tokens there are but one,
-    that one is the only top-level key, and its number among them tells which it is.  Keys
-    that stand twice make the count come out wrong; then every token is looked at.
+    string is escaped.  If the values of the other keys hold all but one of these tokens, that
+    one is the only top-level key, and counting tells which it is.  If keys occur twice the count
+    comes out wrong, and every token is looked at.
     """
-    # rfind, where `in` or count would do: on JSON it takes a third of the time
+    # rfind where `in` or count would do: on JSON it takes a third of the time
     if raw.rfind(b"\\u006") >= 0:  # m, o, d, e and l are all \u006x: one may be written so
         return _model_walked(raw)
     place = 0
@@ -7545,7 +7548,7 @@ def _modelspan(raw: bytes, wire: JSON) -> tuple[int, int] | None:
 
 
 def _model_walked(raw: bytes) -> tuple[int, int] | None:
-    """The same by going through every token, which takes ten times as long."""
+    """The same by walking all tokens, which takes ten times as long."""
     depth, key, spans = 0, b"", list[tuple[int, int]]()
     for token in _TOKEN.finditer(raw):
         step = _DEPTH.get(token[0], 0)
@@ -7567,9 +7570,9 @@ def _before(wire: JSON, name: str) -> list[str]:
 
 
 class Form:
-    """A multipart form (RFC 7578) while it arrives, as far as its `model` field is concerned.
+    """A multipart form (RFC 7578) while it arrives, read for its `model` field only.
 
-    A part begins behind a delimiter line, which by definition stands nowhere else, so the field
+    A part begins after a delimiter line, which by definition occurs nowhere else, so the field
     is found exactly.  A second one is refused: servers differ in which they read.
     """
 
@@ -7586,11 +7589,11 @@ class Form:
         self._header = re.compile(head + name + tail, re.IGNORECASE)
         self._value = re.compile(rb"([^\r\n]{0,1024})\r\n" + mark)
         self._seen = b""  # the last bytes, in which a header may have begun
-        self.data = bytearray()  # what has to be held back: all until the model is known
-        self.span: tuple[int, int] | None = None  # where the model stands in `data`
+        self.data = bytearray()  # held back: everything until the model is known
+        self.span: tuple[int, int] | None = None  # where the model is in `data`
 
     def feed(self, block: bytes) -> None:
-        """More of the form; BadRequest if it says twice which model it means."""
+        """More of the form; BadRequest if it has two `model` fields."""
         if self.span:
             self._seen = self._seen[-_MOST_PART_HEADER:] + block
             if self._header.search(self._seen):
@@ -7618,7 +7621,7 @@ class Form:
 
 
 _BOUNDARY: Final = re.compile(r'boundary=(?:"([^"]+)"|([^;\s]+))', re.IGNORECASE)
-_MOST_PART_HEADER: Final = 4096  # bytes of a delimiter and the headers behind it
+_MOST_PART_HEADER: Final = 4096  # bytes of a delimiter and the headers after it
 
 
 @frozen
@@ -7632,7 +7635,7 @@ class Edits:
     set: Mapping[str, Any] = field(default_factory=dict)
 
     def taken(self, body: JSON) -> tuple[str, ...]:
-        """What of a body `applied` takes out."""
+        """The paths that `applied` removes from a body."""
         return tuple(path for path in self.drop if found(body, path.split(".")) is not None)
 
     def applied(self, body: JSON) -> JSON:
@@ -7657,17 +7660,17 @@ class Edits:
 
 # ==== 12. HTTP ================================================================
 # What a provider sends on a connection, read as RFC 9112 says: bytes in; a head, the bytes of a
-# body, and an end out.  No socket here, so the laws can cut the bytes wherever they like.
+# body, and an end out.  There is no socket here, so tests can cut the bytes wherever they like.
 #
-#     status line, fields            -> `head`; 1xx come before it and are passed over
-#     a body of a known length       the end is counted
-#     a body in chunks               the end is said; extensions and trailers are passed over
-#     anything else                  the end is the connection's
+#     status line, fields            -> `head`; 1xx come before it and are skipped
+#     a body of a known length       ends by count
+#     a body in chunks               ends with an empty chunk; extensions and trailers are skipped
+#     anything else                  ends with the connection
 #
-# How long a body is must be beyond doubt, else the rest of one answer would be read as the next
-# one's beginning (response splitting): a length said twice differently or beside chunks, a coding
-# that is not `chunked` alone, a space before a colon, a bare CR make a `fault`.  What old servers
-# do and nobody can misread is taken: lines that end in LF, values that go on in the next line.
+# How long a body is must be beyond doubt, else the rest of one answer would be read as the
+# beginning of the next (response splitting).  Two different lengths, a length together with chunks,
+# a coding other than `chunked` alone, a space before a colon and a bare CR are each a `fault`.
+# What old servers do and nobody can misread is accepted: lines that end in LF, folded values.
 
 _MOST_HEAD: Final = 1 << 16  # bytes; of interim heads and trailers likewise.  nginx: 32 KB
 _MOST_CHUNK_LINE: Final = 1 << 12  # a chunk's size and its extensions
@@ -7689,7 +7692,8 @@ class Head(NamedTuple):
 
 
 class ReplyDecoder:
-    """One reply.  Total: whatever the bytes, `feed` and `eof` never raise, `fault` says why not.
+    """One reply.  Total: whatever the bytes, `feed` and `eof` never raise; `fault` says what is
+    wrong.
 
     `kept`, at the end: the connection may carry another request.
     """
@@ -7702,18 +7706,18 @@ class ReplyDecoder:
         self.fault = ""
         self._read: Callable[[bytes], bytes] = self._in_head
         self._held = bytearray()  # of a head, a chunk's line or the trailers
-        self._left = 0  # bytes of the body, or of a chunk and the line's end behind it
+        self._left = 0  # bytes of the body, or of a chunk and the line's end after it
         self._interim = 0
 
     def feed(self, data: bytes) -> bytes:
-        """What of the body is in these bytes."""
+        """The part of the body that is in these bytes."""
         if not data:
             return b""
         self.begun = True
         return self._read(data)
 
     def eof(self) -> None:
-        """The connection ended: so does the reply, or it lacks something."""
+        """The connection ended: with it the reply, or the reply is incomplete."""
         if self._read == self._until_close:
             self.ended = True
         elif not (self.ended or self.fault):
@@ -7721,7 +7725,7 @@ class ReplyDecoder:
 
     @property
     def patience(self) -> float:
-        """Seconds for which the server says it keeps an idle connection."""
+        """Seconds for which the server promises to keep an idle connection."""
         hint = _HINT.search(self.head.headers.get("Keep-Alive", "")) if self.head else None
         return float(hint[1]) if hint else math.inf
 
@@ -7730,7 +7734,7 @@ class ReplyDecoder:
         return b""
 
     def _ignored(self, data: bytes) -> bytes:
-        self.kept = False  # bytes behind the end belong to nobody
+        self.kept = False  # bytes after the end belong to nothing
         return b""
 
     def _end(self, rest: bytes | bytearray) -> None:
@@ -7740,7 +7744,7 @@ class ReplyDecoder:
     def _in_head(self, data: bytes) -> bytes:
         before = len(self._held)
         self._held += data
-        held = self._held if before else data  # mostly all of it is here at once
+        held = self._held if before else data  # usually all of it comes at once
         if held[:7] != b"HTTP/1."[: len(held)]:
             return self._fail("does not answer in HTTP")
         end = _HEAD_END.search(held, max(0, before - 2))
@@ -7798,7 +7802,7 @@ class ReplyDecoder:
             start = line.end() if line else at
             end = start + int(line[1], 16) if line else at
             if end > start and data[end : end + 2] == b"\r\n" and start - at <= _MOST_CHUNK_LINE:
-                parts.append(data[start:end])  # all of it is here, as mostly
+                parts.append(data[start:end])  # the usual case: all of it is here
                 at = end + 2
             elif self._chunk_line(data, at, line):
                 at = self._of_chunk(data, start, parts)
@@ -7807,7 +7811,7 @@ class ReplyDecoder:
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def _of_chunk(self, data: bytes, at: int, parts: list[bytes]) -> int:
-        """What of a chunk is here, and of the line's end behind it; the place behind that."""
+        """Take what is here of a chunk and of the line's end after it; the place after that."""
         body = data[at : at + max(0, self._left - 2)]
         parts.append(body)
         at, self._left = at + len(body), self._left - len(body)
@@ -7820,9 +7824,9 @@ class ReplyDecoder:
         return at
 
     def _chunk_line(self, data: bytes, at: int, line: re.Match[bytes] | None) -> bool:
-        """Does a chunk begin here?  Else what it is has been seen to, to the last byte."""
+        """Does a chunk begin here?  If not, all of the bytes have been dealt with."""
         if (line.end() if line else len(data)) - at > _MOST_CHUNK_LINE:
-            # a line that is no chunk's, or would be a very long one
+            # not the line of a chunk, or far too long for one
             self._fail("sent a broken chunk")
         elif not line and data.find(b"\n", at) >= 0:
             self._fail("sent a broken chunk")
@@ -7833,7 +7837,7 @@ class ReplyDecoder:
             return True
         else:
             self._read = self._in_trailers
-            self._held += b"\n"  # so that a blank line ends them, also where there are none
+            self._held += b"\n"  # so that a blank line ends them, even if there are none
             self._in_trailers(data[line.end() :])
         return False
 
@@ -7854,7 +7858,7 @@ _BY_CLOSE, _IN_CHUNKS = -1, -2
 
 
 def _head(text: bytes) -> Head | str:
-    """A head without the blank line behind it, or what is wrong with it."""
+    """A head, given without its blank line; or what is wrong with it."""
     text = text.replace(b"\r\n", b"\n")
     if b"\r" in text or b"\0" in text:
         return "sent a bare CR or NUL in its head"
@@ -7872,7 +7876,7 @@ def _head(text: bytes) -> Head | str:
 
 
 def _body_length(head: Head) -> int | str:
-    """How many bytes, or how else the end is known; or why it is not."""
+    """How many bytes, or how else the end is known; or why it is not known."""
     said = head.headers.getall("Content-Length", ())
     codings = head.headers.getall("Transfer-Encoding", ())
     if head.status in (204, 304):
@@ -7899,10 +7903,10 @@ def _keeps(head: Head) -> bool:
 class Address(NamedTuple):
     """Where a request goes."""
 
-    origin: str  # scheme, host and port: who shares them may share a connection
+    origin: str  # scheme, host and port: requests with the same may share a connection
     host: str  # and port
-    target: str  # what stands in the request's first line
-    plain: bool  # neither user and password in the address nor a name that has to be made ASCII
+    target: str  # goes into the request's first line
+    plain: bool  # has neither user and password nor a name that needs encoding as ASCII
 
 
 @functools.lru_cache(maxsize=512)
@@ -7914,10 +7918,10 @@ def address_of(url: str) -> Address:
 
 
 def request_text(target: str, host: str, headers: Mapping[str, str], length: int) -> bytes:
-    """The head of a POST; ValueError for what would break out of its line."""
+    """The head of a POST; ValueError for a header or address that would break out of its line."""
     lines = (*map(": ".join, headers.items()), f"Content-Length: {length}", "", "")
     fields = "\r\n".join(lines)
-    named = "\nhost:" in f"\n{fields}".lower()  # by the user's own headers
+    named = "\nhost:" in f"\n{fields}".lower()  # in the user's own headers
     first = f"POST {target} HTTP/1.1\r\n"
     text = first + fields if named else f"{first}Host: {host}\r\n{fields}"
     ends = len(headers) + (3 if named else 4)
@@ -7934,14 +7938,13 @@ _TARGET: Final = re.compile(r"/[!-~]*")
 # ==== 13. Failures ============================================================
 # What a provider's error means.  The body is looked at before the status: a 429 means five
 # different things, a 403 is an empty plan at one provider and a wrong key at another, a 400 can
-# be a debt, and an error can hide in a 200.  The tables stand with the presets; here is how they
-# are read:
+# be a debt, and an error can hide in a 200.  The tables are in Presets; here is how they are read:
 #
-#     1. What did it say?   `said_in`   code, type, message, whatever shape they come in
+#     1. What did it say?   `said_in`   code, type, message, in whatever shape they come
 #     2. What does it mean? `judged`    the first rule that matches: the preset's, then common ones
 #     3. Until when?        `_until`    retry-after-ms, retry-after, a date or a delay in the text,
-#                                       rate-limit headers, the calendar of the rule; else nobody
-#                                       says, and `Health` guesses
+#                                       rate-limit headers, the rule's calendar; if nothing says,
+#                                       `Health` guesses
 
 
 @frozen
@@ -7950,11 +7953,11 @@ class ErrorRule:
 
     failure: str  # a key of FAILURES
     status: tuple[int, ...] = ()
-    code: tuple[str, ...] = ()  # error.code, or the [1308] a message begins with; x* is a prefix
+    code: tuple[str, ...] = ()  # error.code, or a leading [1308] of the message; x* is a prefix
     type: tuple[str, ...] = ()
     pattern: str = ""  # a regular expression searched in the message
     scope: str = ""  # instead of the class's own
-    reset: str = ""  # when it ends if nothing else says so, one of RESETS
+    reset: str = ""  # when it ends if nothing else says, one of RESETS
 
     def matches(self, status: int, said: Failure) -> bool:
         return (
@@ -7997,7 +8000,7 @@ _MOST_SAID: Final = 1000  # characters of a provider's words; FastAPI quotes the
 
 @frozen
 class Verdict:
-    """A failure, classified: `until` is seconds from now, None when nobody says."""
+    """A failure, classified: `until` is in seconds from now, None if nothing says."""
 
     failure: str
     message: str
@@ -8026,7 +8029,7 @@ def judged(
 
 
 def _until(headers: Mapping[str, str], text: str, reset: str, now: float) -> float | None:
-    """Seconds until a limit ends, by the first source that says so; never a negative number."""
+    """Seconds until a limit ends, from the first source that says; never negative."""
     sources = (
         _milliseconds(headers.get("retry-after-ms")),
         _retry_after(headers.get("retry-after"), now),
@@ -8058,8 +8061,8 @@ def _retry_after(value: str | None, now: float) -> float | None:
     return None
 
 
-# 2026-08-03 23:59:59 +0800 CST (Ark), 2026-06-06T05:00:00+08:00 (MiniMax), and without a zone,
-# which is China's (GLM).  A bare number in brackets is never seconds: MiniMax ends with (2056).
+# 2026-08-03 23:59:59 +0800 CST (Ark), 2026-06-06T05:00:00+08:00 (MiniMax); without a zone it is
+# China's (GLM).  A bare number in brackets is never seconds: MiniMax's texts end with (2056).
 _DATE: Final = re.compile(r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d)(?:\.\d+)?\s*(Z|[+-]\d\d:?\d\d)?")
 _CHINA: Final = datetime.timezone(datetime.timedelta(hours=8))
 # "retryDelay": "43s" (Google), "try again in 1m2.5s" (OpenAI, Groq)
@@ -8119,10 +8122,10 @@ def _calendar(reset: str, now: float) -> float | None:
 
 
 # ==== 14. Presets =============================================================
-# One row per account host: where it lives, how it wants to be spoken to, how it fails
-# (the makers' documents and public issues, named where a row is odd).  Adding a provider is
-# adding a row; what is odd about it is data in that row.  Bases are exact: nothing is guessed
-# about where a version stands.
+# One row per place where one can have an account: its addresses, what it wants differently, how
+# it fails (from the makers' documents and public issues, named where a row is odd).  To add a
+# provider is to add a row; whatever is odd about it is data in that row.  Base URLs are exact:
+# nothing is guessed about where a version belongs.
 
 
 @frozen(kw_only=True)
@@ -8130,20 +8133,19 @@ class Preset:
     key: str = ""  # the environment variable of its credential
     plans: Mapping[str, Mapping[str, str]]  # plan -> dialect -> base URL, the best dialect first
     subscription: tuple[str, ...] = ()  # the plans that are paid in advance
-    globs: tuple[str, ...] = ()  # names it claims when `models` is not given
+    globs: tuple[str, ...] = ()  # the names it serves if `models` is not given
     auth: Mapping[str, str] = field(default_factory=dict)  # dialect -> a key of AUTH_STYLES
     quirks: Mapping[str, Quirks] = field(default_factory=dict)
     errors: tuple[ErrorRule, ...] = ()  # before the common ones
-    paths: Mapping[str, str] = field(default_factory=dict)  # as `paths` in a configuration
-    local: bool = False  # a server of one's own: no key needed
+    paths: Mapping[str, str] = field(default_factory=dict)  # like `paths` in a configuration
+    local: bool = False  # a server of one's own, which needs no key
 
 
 # The formatter would give every value of these tables a line of its own.
 # fmt: off
 
-# What a failure means, everywhere: read from the top, a provider's own rows before these, bodies
-# before statuses, for 429 means five things, 403 is a quota here and a bad key there, and 400 can
-# be a debt.  `pattern` sees the message and, behind it, the JSON text of error.details and
+# What a failure means at any provider: read from the top, after the provider's own rows, bodies
+# before statuses.  `pattern` sees the message followed by the JSON text of error.details and
 # error.metadata (Google's quota ids, OpenRouter's limit_source).  `type` is also Google's
 # error.status and TGI's error_type, `code` also Huawei's error_code and MiniMax's
 # base_resp.status_code.  An error inside a 200 whose code is an HTTP status counts as that status.
@@ -8170,8 +8172,8 @@ _NO_MODEL: Final = "|".join((
     r"(access to|activated) (the |this )?model\b",   # OpenAI 403; Ark
 ))
 
-# A limit and a span of time in one clause are a plan's window.  Not "requests per hour" or "rate
-# limit for this period", which are rates, nor "retry in an hour" behind a comma or a stop.
+# A limit and a span of time in one clause mean a plan's window.  Not "requests per hour" or "rate
+# limit for this period", which are rates, nor "retry in an hour" after a comma or a full stop.
 _WINDOW: Final = "|".join((
     r"((?<!per )hour|week|month|period|cycle)[^.,;]{0,30}(quota|limit)",
     r"(quota|(?<!rate )limit)[^.,;]{0,30}((?<!per )hour|week|month|period|cycle)",
@@ -8243,7 +8245,7 @@ COMMON_ERRORS: Final[tuple[ErrorRule, ...]] = (
     ErrorRule("overloaded", status=(498, 503, 529)),                        # Groq's flex; Anthropic
     ErrorRule("bad_request", status=(400, 422)),
     ErrorRule("bad_request", status=(200,), type=("invalid_request_error", "INVALID_ARGUMENT")),
-    ErrorRule("transient", status=(200,)),           # it had taken the request: its own failure
+    ErrorRule("transient", status=(200,)),           # it had accepted the request: its own failure
 )
 
 # What a failure means, at one provider.
@@ -8256,7 +8258,7 @@ _GLM_ERRORS: Final[tuple[ErrorRule, ...]] = (    # docs.bigmodel.cn/cn/api/api-c
     ErrorRule("balance_empty", code=("1113",)),      # HTTP 429; also a key at another plan's base
     ErrorRule("rate_limited", code=("1302", "1303", "1305")),
     ErrorRule("overloaded", code=("1312",)),
-    ErrorRule("client_rejected", code=("1313",)),            # fair use: somebody must look
+    ErrorRule("client_rejected", code=("1313",)),            # fair use: a person must look
     ErrorRule("auth", code=("1000", "1001", "1002", "1003", "1004",
                             "1110", "1111", "1112", "1120", "1121", "1220")),
     ErrorRule("model_missing", code=("1211", "1212", "1221", "1222")),
@@ -8293,7 +8295,7 @@ _DASHSCOPE_ERRORS: Final[tuple[ErrorRule, ...]] = (      # Model Studio: error c
     ErrorRule("plan_exhausted", pattern=r"hour allocated quota exceeded|calls are blocked"),
     ErrorRule("balance_empty", code=("AllocationQuota.FreeTierOnly",), scope="credential+model"),
     ErrorRule("balance_empty", pattern=r"free allocated quota exceeded", scope="credential+model"),
-    # Behind the windows: the same words without a span are tokens per minute, not money.
+    # After the windows: the same words without a span are tokens per minute, not money.
     ErrorRule("rate_limited", code=("Throttling*", "insufficient_quota", "limit_requests")),
     ErrorRule("rate_limited", type=("insufficient_quota",)),
     ErrorRule("rate_limited", pattern=r"allocated quota exceeded|exceeded your current quota"),
@@ -8332,7 +8334,7 @@ _SILICONFLOW_ERRORS: Final[tuple[ErrorRule, ...]] = (    # flat: {"code": 20012,
 
 _OPENROUTER_ERRORS: Final[tuple[ErrorRule, ...]] = (     # openrouter.ai/docs errors, limits
     ErrorRule("rate_limited", status=(402,), pattern=r"in_flight_budget"),   # has a Retry-After
-    ErrorRule("overloaded", status=(402,), scope="provider+model",           # of whom is behind it
+    ErrorRule("overloaded", status=(402,), scope="provider+model",           # the provider it asked
               pattern=r"\braw\b"),
     ErrorRule("overloaded", status=(429,), scope="provider+model",
               pattern=r"rate-limited upstream"),
@@ -8357,7 +8359,7 @@ _HUAWEI_ERRORS: Final[tuple[ErrorRule, ...]] = (         # huaweicloud.com token
     ErrorRule("plan_exhausted", code=("ModelArts.81022",)),  # HTTP 403, as the next three
     ErrorRule("plan_expired", code=("ModelArts.81019",)),
     ErrorRule("balance_empty", code=("ModelArts.81021",)),   # frozen: "check for arrears"
-    ErrorRule("client_rejected", code=("ModelArts.81023",)),             # somebody must look
+    ErrorRule("client_rejected", code=("ModelArts.81023",)),             # a person must look
     ErrorRule("rate_limited", code=("ModelArts.81101", "ModelArts.81103")),
     ErrorRule("balance_empty", code=("ModelArts.81005",), scope="credential+model"),  # free quota
     ErrorRule("model_missing", code=("ModelArts.81004", "ModelArts.81009")),
@@ -8377,9 +8379,9 @@ _FASTCHAT_ERRORS: Final[tuple[ErrorRule, ...]] = (       # fastchat/constants.py
     *_LOCAL_ERRORS,
 )
 
-# What a platform wants differently.  By platform, not by model: the same model takes other fields
-# at another host.  An edit costs pass-through its identity, so a row holds only what the platform
-# refuses or misreads.
+# What a platform wants differently.  By platform, not by model: at another host the same model
+# takes other fields.  An edited body is no longer the client's, byte for byte, so a row holds only
+# what the platform refuses or misreads.
 
 _LOW_MEDIUM_HIGH: Final = {"none": "low", "minimal": "low", "low": "low", "medium": "medium",
                            "high": "high", "xhigh": "high", "max": "high"}
@@ -8467,7 +8469,7 @@ _OPENROUTER_QUIRKS: Final = {
         reasoning="reasoning", replay_field="reasoning_details",
         efforts={"none": "none", "minimal": "minimal", "low": "low", "medium": "medium",
                  "high": "high", "xhigh": "xhigh", "max": "xhigh"}),     # max: 400, openclaw#77350
-    "anthropic": AnthropicQuirks(signed=True)}                           # for Claude behind it
+    "anthropic": AnthropicQuirks(signed=True)}                           # of Claude, checked
 
 _GROQ_QUIRKS: Final = {"openai": ChatQuirks(         # refuses messages.*.reasoning_content
     efforts=_LOW_MEDIUM_HIGH, replay="never")}
@@ -8499,8 +8501,8 @@ def _bases(dialects: str, base: str, anthropic: str = "") -> dict[str, str]:
     return dict(at[letter] for letter in dialects)
 
 
-# One row per account host.  The first plan is the default; within a plan the first dialect is
-# spoken to clients of any other.  Where `plans` holds no base, `endpoint` must be given.
+# The first plan is the default; within a plan, the first dialect serves clients of dialects that
+# it does not have.  If `plans` holds no base, `endpoint` must be given.
 PRESETS: Final[dict[str, Preset]] = {
     # Makers of models
     "bigmodel": Preset(
@@ -8616,7 +8618,7 @@ PRESETS: Final[dict[str, Preset]] = {
         key="XAI_API_KEY", globs=("grok-*",), quirks=_XAI_QUIRKS, errors=_XAI_ERRORS,
         plans={"regular": _bases("RC", "https://api.x.ai/v1")}),
 
-    # Clouds and resellers.  Most names there are maker/model, which is what "*/*" claims.
+    # Clouds and resellers.  Most of their names are maker/model, hence the glob "*/*".
     # vertex wants `endpoints`, gemini: https://HOST/v1/projects/P/locations/L/publishers/google,
     # openai: https://HOST/v1beta1/projects/P/locations/L/endpoints/openapi, and google/NAME.
     "vertex": Preset(
@@ -8760,7 +8762,7 @@ _RESOLVER: Final = yaml.resolver.Resolver()
 
 
 class Reading:
-    """One file being read: what is wrong with it so far, and where everything stands."""
+    """One file being read: what is wrong with it so far, and the place of everything in it."""
 
     def __init__(
         self,
@@ -8780,7 +8782,7 @@ class Reading:
         self._places: dict[str, tuple[int, int]] = {}
 
     def wrong(self, path: str, text: str, mark: yaml.Mark | None = None) -> None:
-        """Note a problem at a path's place, or at the nearest place above it."""
+        """Note a problem at the place of a path, or of the nearest path above it."""
         line, column = (mark.line + 1, mark.column + 1) if mark else self.place(path)
         self._problems[line, column, f"{path}: {text}" if path else text] = None
 
@@ -8804,7 +8806,7 @@ class Wrong(Exception):
 
 
 class Site:
-    """A node of the YAML file and the way to it."""
+    """A node of the YAML file, and its path."""
 
     def __init__(self, node: yaml.Node, path: str, reading: Reading) -> None:
         self.node = node
@@ -8816,13 +8818,13 @@ class Site:
         return isinstance(self.node, yaml.ScalarNode) and self.node.tag.endswith(":null")
 
     def text(self) -> str:
-        """A scalar with its references filled in; what YAML takes for a number stays a name."""
+        """A scalar's text with its references filled in, even if YAML takes it for a number."""
         if not isinstance(self.node, yaml.ScalarNode):
             raise Wrong(f"expected {{kind}}, got {self.shape()}")
         return self._expanded(self.node.value)
 
     def scalar(self) -> object:
-        """A scalar as YAML means it, once its references are filled in."""
+        """A scalar's value in YAML, once its references are filled in."""
         text = self.text()
         plain = isinstance(self.node, yaml.ScalarNode) and self.node.style not in ("'", '"')
         implicit = (plain or "$" in self.node.value, False)
@@ -8845,7 +8847,7 @@ class Site:
             name = str(key.value)
             where = f"{self.path}.{name}" if self.path else name
             if key.start_mark.index not in span:
-                pass  # merged in from elsewhere; what stands here has the last word
+                pass  # merged in from elsewhere; a key that is written here wins
             elif name not in own:
                 own.add(name)
             else:
@@ -8890,7 +8892,7 @@ class Kind:
     name: str
     read: Callable[[Site], Any]
     schema: JSON
-    null: Any = None  # what an empty value means; None: as if the key were not there
+    null: Any = None  # what an empty value means; None: as if the key were absent
 
     def __call__(self, site: Site) -> Any:
         """The value, or None with the problem noted."""
@@ -8960,7 +8962,7 @@ def _date(site: Site) -> datetime.datetime:
 
 
 def _secret(site: Site) -> str:
-    """A secret, or what the file it names holds; it has to fit into a header."""
+    """A secret, or the content of the file it names; it has to fit into a header."""
     text = site.text()
     if text.startswith("file:"):
         try:
@@ -8975,7 +8977,7 @@ def _secret(site: Site) -> str:
 
 
 def _proxy(site: Site) -> str:
-    """A proxy's URL, or `direct`; it may hold a password, so it is not quoted back."""
+    """A proxy's URL, or `direct`; it may hold a password, so complaints do not quote it."""
     text = _secret(site)
     if text != DIRECT and not is_proxy(text):
         schemes = ", ".join(PROXY_SCHEMES)
@@ -8987,7 +8989,7 @@ def is_proxy(text: str) -> bool:
     try:
         parts = urllib.parse.urlsplit(text)
         return parts.scheme in PROXY_SCHEMES and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a port that is no number, or too large
+    except ValueError:  # a port that is not a number, or too large
         return False
 
 
@@ -9025,7 +9027,7 @@ ANYTHING: Final = Kind("any value", _json, {})
 
 
 def word(*words: str, later: str = "") -> Kind:
-    """One of some words; those that match `later` are of a coming version."""
+    """One of some words; those that match `later` are for a coming version."""
 
     def read(site: Site) -> str:
         text = site.text()
@@ -9107,7 +9109,7 @@ def key_of(spec: dataclasses.Field[Any]) -> str:
 
 
 def meant(name: str, known: Iterable[str]) -> str:
-    """ "; did you mean 'endpoint'?" if there is something near."""
+    """ "; did you mean 'endpoint'?" if something similar is known."""
     by_lower = {word.lower(): word for word in known}
     near = difflib.get_close_matches(name.lower(), by_lower, 1)
     return f"; did you mean {by_lower[near[0]]!r}?" if near else ""
@@ -9150,11 +9152,11 @@ class TimeoutConfig:
 
     @property
     def whole(self) -> float:
-        """Until the head of a whole answer is here, which most providers send when all of it is.
+        """Until the head of a whole answer comes, which most providers send with the body.
 
-        As long as a sound stream may be silent before its first event and once behind it: an
-        answer of 15,000 tokens is no failure, and of the ten minutes for which SDKs wait by
-        default, half is left for another target.
+        As long as a stream may be silent before its first event and once after it: an answer of
+        15,000 tokens is no failure, and of the ten minutes that SDKs wait by default, half is left
+        for another target.
         """
         return self.first_event + self.idle
 
@@ -9288,8 +9290,8 @@ def glob_matches(glob: str, name: str) -> bool:
 
 
 def any_of(words: Collection[str]) -> str:
-    """A regular expression of these words that takes as long for hundreds as for a few: it looks
-    at one character after the other."""
+    """A regular expression for these words that takes as long for hundreds as for a few, because
+    it branches character by character."""
     if "" in words:
         return ""
     begun = itertools.groupby(sorted(words), key=operator.itemgetter(0))
@@ -9363,7 +9365,7 @@ class ProviderConfig:
 
 
 def _provider(site: Site) -> ProviderConfig:
-    """Inactive ones are read too, but their unset variables are nobody's business."""
+    """Inactive ones are read too, but their variables need not be set."""
     pairs = site.pairs()
     outer = site.reading.lenient
     site.reading.lenient = "active" in pairs and FLAG(pairs["active"]) is False
@@ -9376,7 +9378,7 @@ def _provider(site: Site) -> ProviderConfig:
 
 @frozen(kw_only=True)
 class WhenConfig:
-    """All that are said must hold."""
+    """All conditions given must hold."""
 
     tokens_over: int | None = option(COUNT, "The prompt is longer than so many tokens, roughly.")
     tokens_under: int | None = option(COUNT, "It is shorter.")
@@ -9483,7 +9485,7 @@ class Config:
 
 
 def read_config(text: str, reading: Reading) -> Config:
-    """The file's content as a Config; what is wrong with it is noted in `reading`."""
+    """The file's content as a Config; problems are noted in `reading`."""
     try:
         loader = yaml.SafeLoader(text)
         node = loader.get_single_node()
@@ -9587,19 +9589,19 @@ def _table_schema(cls: Any) -> JSON:
 
 
 # ==== 17. Prices ==============================================================
-# What tokens cost.  Money is a whole number of billionths of whatever `prices` is in, so that
-# sums are exact, whoever adds them up and in whatever order.  What is not paid by the token
-# costs nothing, though it is counted: a plan paid in advance, a server of one's own.
+# What tokens cost.  Money is a whole number of billionths of the unit of `prices`, so that sums
+# are exact in whatever order they are added.  What is not paid by the token costs nothing, though
+# it is counted: a plan paid in advance, a server of one's own.
 #
-#     prices: glm-4.6         what a token costs where it is paid for; globs too, file order
-#             coding/glm-*    the same for one billing plan, be it paid in advance or not
+#     prices: glm-4.6         what tokens cost where they are paid for; globs too, in file order
+#             coding/glm-*    the same for one billing plan, even one paid in advance
 #
-# A request's usage is told at its end, and budgets need a number at its beginning.  The guess
-# errs upward, for what is reserved must cover what is then spent.
+# A request's usage is known at its end, but budgets need a number at its beginning.  The guess
+# errs on the high side, because what is reserved must cover what is then spent.
 
 MONEY: Final = 10**9  # billionths in one
 FREE: Final = PriceConfig()
-# Of one request: whatever a provider says, sums stay within 64 bits.
+# Limits for one request: whatever a provider reports, sums stay within 64 bits.
 _MOST_COST: Final = 10**6 * MONEY
 _MOST_TOKENS: Final = 10**9
 
@@ -9614,7 +9616,7 @@ def cost(usage: Usage, price: PriceConfig) -> int:
 
 
 def sane(usage: Usage) -> Usage:
-    """The counts as far as a provider can mean them."""
+    """The counts, cut to what a provider can possibly mean."""
     counts = (usage.input, usage.output, usage.cache_read, usage.cache_write, usage.reasoning)
     if min(counts) >= 0 and max(counts) <= _MOST_TOKENS:
         return usage
@@ -9622,7 +9624,7 @@ def sane(usage: Usage) -> Usage:
 
 
 class PriceList:
-    """What models cost on one plan: what was said of the plan, else of all; None if nothing was."""
+    """What models cost on one plan: by the plan's own prices, else the general ones, else None."""
 
     def __init__(self, prices: Mapping[str, PriceConfig], plan: str, free: bool) -> None:
         own = f"{plan}/"
@@ -9641,10 +9643,10 @@ def _matching(prices: Mapping[str, PriceConfig], model: str) -> PriceConfig | No
     return exact or next(globs, None)
 
 
-# Base64 in a body: a picture, a page, a sound.  Text has a blank or a comma sooner or later, so a
-# look at a few bytes now and then finds all that counts: what is shorter is about its length.
+# Base64 in a body: a picture, a page, a sound.  Text soon has a blank or a comma, so a look at a
+# few bytes every now and then finds every blob that matters.
 _BLOB: Final = re.compile(rb"[\",][A-Za-z0-9+/=_-]{4096,}\"")
-_LEAST_BLOB: Final = 8192  # bytes; what is shorter costs about as much as text
+_LEAST_BLOB: Final = 8192  # bytes; shorter ones cost about as much as text
 _DENSE: Final = re.compile(rb"[A-Za-z0-9+/=_-]{100}")
 # How the dialects say how long an answer may be, and how long one is when nobody says.
 _OUTPUT_WORDS: Final = (
@@ -9660,8 +9662,8 @@ _USUAL_OUTPUT: Final = 4096
 
 
 def likely_input(raw: bytes) -> int:
-    """About as many tokens as a body can be, at a glance: three bytes each, for prose of any
-    script in JSON; a picture what it costs at its largest, a page 1,500 for 75 KB.
+    """About the most tokens that a body can be, at a glance: one for three bytes, for prose of
+    any script in JSON; for a picture the most that one costs; 1,500 for a page of 75 KB.
     """
     if len(raw) < _LEAST_BLOB:
         return len(raw) // 3
@@ -9672,7 +9674,7 @@ def likely_input(raw: bytes) -> int:
 
 
 def likely_output(body: Body) -> int:
-    """As many tokens as an answer may have; of an unread body as its ends say it."""
+    """How many tokens the answer may have; an unread body is asked only at its two ends."""
     if body.unread:
         match = _OUTPUT_SAID.search(body.raw[:4096] + body.raw[-4096:])
         return int(match[1]) if match else _USUAL_OUTPUT
@@ -9681,13 +9683,13 @@ def likely_output(body: Body) -> int:
 
 
 # ==== 18. Conditions ==========================================================
-# What a rule may ask about a request: the words of `when`.  A row says what is found and whether
-# that is what was wanted, so one table decides, explains, and finds the entries that can never
-# be reached.  Cheap words come first; the request is parsed and its tokens are counted only if a
-# rule asks.  A body that cannot be parsed may still pass through: of it, nothing holds.
+# What a rule may ask about a request: the words of `when`.  A row says what to look for and
+# whether it is what was wanted, so one table decides, explains, and finds the entries that can
+# never be reached.  Cheap words come first; the request is parsed and its tokens are counted only
+# if a rule asks.  A body that cannot be parsed may still pass through: it meets no condition.
 
-# What clients call by themselves: Claude Code's small fast model and opencode's, Gemini CLI's
-# classifier.
+# What clients call of their own accord: Claude Code's small fast model and opencode's, Gemini
+# CLI's classifier.
 _SMALL_MODELS: Final = ("*haiku*", "*flash-lite*", "*-nano", "*-nano-*")
 _SUBAGENT_HEADERS: Final = ("x-claude-code-agent-id", "x-claude-code-parent-agent-id")
 _SUBAGENT_LINE: Final = "cc_is_subagent=true"  # in Claude Code's billing line
@@ -9695,28 +9697,28 @@ _SUBAGENT_LINE: Final = "cc_is_subagent=true"  # in Claude Code's billing line
 
 @frozen(kw_only=True)
 class Facts:
-    """A request as far as a rule may look; what costs something is found out when asked."""
+    """What a rule may know of a request; the costly facts are worked out when asked for."""
 
     model: str = ""
     key: str = ""  # the caller's name
     headers: Mapping[str, str] = field(default_factory=dict)  # in any case
     body: JSON = field(default_factory=dict)
     parse: Callable[[], Request] = lambda: Request(model="", messages=())
-    count: Callable[[], int] = lambda: 0  # its tokens, about
+    count: Callable[[], int] = lambda: 0  # about how many tokens it has
 
 
 @frozen
 class Condition:
     """A word of `when`."""
 
-    found: Callable[[Facts, Any], Any]  # what the request has of what is wanted
+    found: Callable[[Facts, Any], Any]  # (facts, wanted): what the request has
     holds: Callable[[Any, Any], bool] = operator.eq  # (found, wanted)
-    # (earlier, later): does what the earlier wants hold whenever the later's does?
+    # (earlier, later): does the earlier condition hold whenever the later one does?
     covers: Callable[[Any, Any], bool] = operator.eq
 
 
 def _is_background(facts: Facts) -> bool:
-    """As Claude Code says itself, else by the model; titles are asked of the large one, too."""
+    """As Claude Code says itself, else by the model; the large one is asked for titles, too."""
     if said := facts.headers.get("x-claude-code-request-class"):
         return said == "auxiliary"
     if any(glob_matches(glob, facts.model) for glob in _SMALL_MODELS):
@@ -9739,7 +9741,7 @@ def _is_subagent(facts: Facts) -> bool:
 
 
 def _has_tools(facts: Facts) -> bool:
-    """Every dialect calls them so; `functions` is what Chat Completions called them once."""
+    """Every dialect has the name; `functions` is what Chat Completions once called them."""
     return bool(facts.body.get("tools") or facts.body.get("functions"))
 
 
@@ -9785,13 +9787,13 @@ CONDITIONS: Final[dict[str, Condition]] = {
 
 
 def conditions(when: WhenConfig) -> Mapping[str, Any]:
-    """The words that are said, and what they want; the cheap ones first."""
+    """The conditions given, and what they want; the cheap ones first."""
     said = ((word, getattr(when, word)) for word in CONDITIONS)
     return {word: wanted for word, wanted in said if wanted is not None}
 
 
 def unmet(when: WhenConfig, facts: Facts) -> str:
-    """The first condition that does not hold, and what was found instead; "" if all do."""
+    """The first condition that does not hold, and what the request has; "" if all hold."""
     for name, wanted in conditions(when).items():
         row = CONDITIONS[name]
         try:
@@ -9817,10 +9819,10 @@ def covers(earlier: WhenConfig, later: WhenConfig) -> bool:
 
 
 # ==== 19. Plan ================================================================
-# A configuration compiled for answering "where may this go?".  Frozen: a reload builds another
-# and swaps it whole, a request keeps the one it began with.
+# A configuration compiled to answer "where may this go?".  Frozen: a reload builds another and
+# swaps it whole, and a request keeps the one it began with.
 #
-#     name -> Route        what the client said, looked up: rules, provider/model, models,
+#     name -> Route        the client's model name, looked up: rules, provider/model, models,
 #                          default, providers that take every name
 #          -> Target       a model at a provider; groups in failover order, equals in a group
 #          -> BillingPlan  a subscription first, pay as you go once it is used up
@@ -9835,8 +9837,8 @@ def supported() -> frozenset[str]:
 
 LOOPBACK_NAMES: Final = frozenset(("localhost", "localhost.localdomain", "ip6-localhost"))
 
-# How a credential is carried: the header, and what stands before the key in it; None means that
-# the name is a query parameter's.
+# How a credential is sent: the header, and what precedes the key in it; None means that the name
+# is a query parameter's.
 AUTH_STYLES: Final[dict[str, tuple[str, str | None]]] = {
     "query:key": ("key", None),
     "bearer": ("Authorization", "Bearer "),
@@ -9848,13 +9850,13 @@ AUTH_STYLES: Final[dict[str, tuple[str, str | None]]] = {
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where one dialect of one plan is spoken."""
+    """Where one dialect of one plan is served."""
 
     dialect: Dialect
-    url: str  # what is posted to; may hold {model}
+    url: str  # to post to; may hold {model}
     auth: str
     quirks: Quirks
-    edits: tuple[Edits, ...]  # the quirks' and then the user's, for a body of this dialect
+    edits: tuple[Edits, ...]  # the quirks', then the user's, for a body in this dialect
     demo: bool = False
     proxy: str = field(default="", repr=False)  # a URL; "" for none
 
@@ -9863,7 +9865,7 @@ class Endpoint:
         return all(edits == Edits() for edits in self.edits)
 
     def edited(self, body: JSON) -> tuple[JSON, tuple[str, ...]]:
-        """The body as the quirks and then the user want it, and what was taken out of it."""
+        """The body as the quirks and then the user want it, and the paths taken out of it."""
         if self.edits_nothing:
             return body, ()
         taken: tuple[str, ...] = ()
@@ -9874,11 +9876,11 @@ class Endpoint:
 
     @functools.cached_property
     def base(self) -> str:
-        """What goes down together: the host and port."""
+        """The host and port: what shares them fails together."""
         return urllib.parse.urlsplit(self.url).netloc
 
     def beside(self, path: str) -> str:
-        """The URL of another path below the same base, which is all before the dialect's own."""
+        """The URL of another path on the same base: the URL up to the dialect's own path."""
         url, _, query = self.url.partition("?")
         short = re.sub(r"^/v\d+[a-z0-9]*", "", self.dialect.path)
         for own in (self.dialect.path, short):
@@ -9890,7 +9892,7 @@ class Endpoint:
 
 @frozen
 class Credential:
-    """A key at a provider.  The name is stable, says nothing, and changes with the key."""
+    """A key at a provider.  The name is stable, reveals nothing, and changes with the key."""
 
     name: str
     secret: str = field(repr=False)
@@ -9917,10 +9919,10 @@ class Provider:
     rules: tuple[ErrorRule, ...]
     timeouts: TimeoutConfig
     attempt_total: float
-    claims: tuple[str, ...] | None  # globs it serves without being told; None: listed models only
+    claims: tuple[str, ...] | None  # globs its preset says it serves; None: listed models only
 
     def match(self, name: str) -> tuple[int, str, ModelConfig] | None:
-        """(quality, upstream name, limits): exact 0, case-insensitive 1, glob 2."""
+        """(rank, the provider's name, limits); rank 0: exact, 1: but for case, 2: by a glob."""
         models = self.config.models or {}
         if name in models and not is_glob(name):
             return 0, models[name].name or name, models[name]
@@ -9943,14 +9945,14 @@ class Provider:
 
 @dataclass(frozen=True)
 class Target:
-    """A model at a provider: what an attempt goes to."""
+    """A model at a provider."""
 
     provider: Provider
     model: str
     output: int | None = None  # tokens it can write, where `models` says so
 
     def lanes(self, dialect: str) -> tuple[tuple[Lane, ...], ...]:
-        """Every way to it for a client of this dialect, plan by plan."""
+        """All lanes to it for a client of this dialect, plan by plan."""
         if dialect not in self._lanes:
             self._lanes[dialect] = tuple(
                 tuple(Lane(self, plan, key, plan.endpoint(dialect)) for key in plan.credentials)
@@ -9972,7 +9974,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Lane:
-    """One way to a target, and what is the same of every request that takes it."""
+    """One way to a target, and whatever is the same for every request that takes it."""
 
     target: Target
     plan: BillingPlan
@@ -9991,7 +9993,7 @@ class Lane:
 
     @functools.cached_property
     def name(self) -> str:
-        """Stable, and no other lane's."""
+        """Stable and unique."""
         return f"{self.credential.name} {self.target.model}"
 
     @functools.cached_property
@@ -10000,7 +10002,7 @@ class Lane:
 
     @functools.cached_property
     def record(self) -> JSON:
-        """As the log names it."""
+        """How the log names it."""
         credential = self.credential.name.rpartition("/")[2]
         return {"target": self.target.name, "plan": self.plan.name, "credential": credential}
 
@@ -10015,13 +10017,13 @@ class Lane:
         return self._keys[scope]
 
     def owner(self, scope: str) -> str:
-        """What of the configuration a mark of this scope belongs to."""
+        """What in the configuration a mark of this scope belongs to, and disappears with."""
         provider = self.target.provider.name
         whose = self.credential.name if scope.startswith("credential") else provider
         return self.key(scope) if scope == "endpoint" else whose
 
     def address(self, stream: bool, variant: str = "") -> str:
-        """Where it is asked."""
+        """The URL to ask it at."""
         how = (stream, variant)
         if how not in self._addresses:
             endpoint, model = self.endpoint, self.target.model
@@ -10033,8 +10035,8 @@ class Lane:
         return {}
 
     def authorized(self, url: str, headers: Mapping[str, str]) -> tuple[str, dict[str, str]]:
-        """The URL and the headers with the credential, and the user's headers last; names in
-        lower case."""
+        """The URL and headers with the credential added, and the user's headers on top; names of
+        `headers` are in lower case."""
         query, carrying = self._authority
         overridden = self._overridden
         said = {**headers, **carrying}
@@ -10045,7 +10047,7 @@ class Lane:
 
     @functools.cached_property
     def _authority(self) -> tuple[str, Mapping[str, str]]:
-        """What carries the secret: behind the URL, or in a header."""
+        """What carries the secret: a query, or a header."""
         name, before = AUTH_STYLES[self.endpoint.auth]
         secret = self.credential.secret
         if not secret:
@@ -10056,7 +10058,7 @@ class Lane:
 
     @functools.cached_property
     def _overridden(self) -> frozenset[str]:
-        """The user's headers have the last word; null removes one."""
+        """The names of the user's headers, which win; null removes one."""
         return frozenset(name.lower() for name in self.target.provider.config.headers)
 
     def __str__(self) -> str:
@@ -10067,7 +10069,7 @@ class Lane:
 
 
 def header_text(text: str) -> str:
-    """A text that clients had a hand in, as a header's value: visible ASCII, one line."""
+    """A text that may come from a client, as a header's value: visible ASCII, one line."""
     return re.sub(r"[^ -~]", "?", text)[:1000]
 
 
@@ -10087,18 +10089,18 @@ class Route:
 
     @functools.cached_property
     def room(self) -> float:
-        """Tokens that an answer can have, where it can have the most."""
+        """The most tokens that an answer can have at any of its targets."""
         return max((target.output or math.inf for target in self.targets()), default=math.inf)
 
     @functools.cached_property
     def prices(self) -> tuple[PriceConfig, ...]:
-        """All that it may have to be paid by."""
+        """All the prices by which it may have to be paid."""
         ways = ((target, plan) for target in self.targets() for plan in target.provider.plans)
         return tuple(filter(None, (plan.prices.of(target.model) for target, plan in ways)))
 
     @functools.cached_property
     def is_single(self) -> bool:
-        """Is there one way only, whichever conversation asks?"""
+        """Is there only one lane, whichever conversation asks?"""
         plans = [plan for target in self.targets() for plan in target.provider.plans]
         return sum(len(plan.credentials) for plan in plans) < 2
 
@@ -10110,9 +10112,9 @@ def has_price(limits: LimitConfig) -> bool:
 def ranked(
     items: Sequence[T], identity: str, name: Callable[[T], str], weight: Callable[[T], float]
 ) -> list[T]:
-    """Weighted rendezvous hashing: shares by weight over all conversations, and the same order
-    for one of them every time, without a table.  Caches belong to an account, so a conversation
-    must not wander; when one item goes, only its own conversations move.
+    """Weighted rendezvous hashing: over all conversations, shares by weight; for each one, the
+    same order every time, without a table.  Caches belong to an account, so a conversation must
+    not wander; when an item is removed, only its own conversations move.
     """
     if len(items) < 2:
         return list(items)
@@ -10127,7 +10129,7 @@ def ranked(
 
 @frozen
 class Caller:
-    """Who asks: a key of the configuration, or a loopback caller without one."""
+    """Who sends a request: a key of the configuration, or somebody on this machine without one."""
 
     name: str = ""
     models: tuple[str, ...] | None = None
@@ -10137,7 +10139,7 @@ class Caller:
 
     @property
     def is_bound(self) -> bool:
-        """Does what it may have depend on the model that its request means?"""
+        """Does the model decide whether its request is allowed?"""
         return self.models is not None or (self.limits is not None and has_price(self.limits))
 
     def may_use(self, name: str) -> bool:
@@ -10146,16 +10148,16 @@ class Caller:
 
 @frozen
 class Key:
-    """A key as it is looked up: by its hash.  Nobody can steer that, so the time that it takes
-    says nothing of the keys there are, and is the same for one and for hundreds."""
+    """A key, which is looked up by its hash.  Nobody can choose hashes, so the time of a look-up
+    reveals nothing about the keys there are, and is the same for one and for hundreds."""
 
     caller: Caller
     digest: bytes
     expires: float | None  # seconds since the epoch
 
 
-# Claude Code's picker shows names that begin with claude or anthropic and no other, and takes
-# [1m] behind one for a context of a million tokens.
+# Claude Code's model picker shows only names that begin with claude or anthropic, and takes a [1m]
+# after one to mean a context of a million tokens.
 PICKED: Final = ("claude", "anthropic")
 ALIAS: Final = "claude--"
 LONG_CONTEXT: Final = "[1m]"
@@ -10177,7 +10179,7 @@ class Plan:
     def route(self, said: str, facts: Facts | None = None) -> Route | None:
         """Where a model name goes, by the first of five steps that knows; None if nowhere.
 
-        Without facts as for an empty request.
+        Without facts, as for an empty request.
         """
         name = self.bare(said)
         by_rule = functools.partial(self._by_rule, facts=facts or Facts(model=name))
@@ -10185,7 +10187,7 @@ class Plan:
         return next((route for step in steps if (route := step(name)) and route.groups), None)
 
     def lookup(self, said: str, facts: Callable[[], Facts]) -> Route | None:
-        """The same, remembered for names of which no rule asks more than the name."""
+        """The same, remembered for names about which no rule asks anything but the name."""
         if said in self._remembered:
             return self._remembered[said]
         name = self.bare(said)
@@ -10201,8 +10203,8 @@ class Plan:
         return {}
 
     def entries(self, name: str) -> Iterator[tuple[str, RuleConfig]]:
-        """The entries of rules that may decide on a name, and where they stand: of the exact
-        name, then of the globs in file order, up to the first that asks for nothing."""
+        """The entries of rules that may decide on a name, and how to call them: those of the exact
+        name, then of globs in file order, up to the first without conditions."""
         rules, lower = self.config.routing_rules, name.lower()
         exact = name if name in rules else next((r for r in rules if r.lower() == lower), None)
         globs = [rule for rule in rules if is_glob(rule) and glob_matches(rule, name)]
@@ -10214,9 +10216,9 @@ class Plan:
                     return
 
     def bare(self, said: str) -> str:
-        """Without Claude Code's [1m] behind or the alias of its picker in front.
+        """Without Claude Code's [1m] at the end or its picker's alias at the beginning.
 
-        A name that is listed as it was said stays as it is.
+        A name that is listed exactly so is left alone.
         """
         if said in self.listed:
             return said
@@ -10225,7 +10227,7 @@ class Plan:
 
     @functools.cached_property
     def listed(self) -> dict[str, Listed]:
-        """Every name that can be said, with its limits where they are known."""
+        """Every name a client can use, with its limits if they are known."""
         rules = self.config.routing_rules
         listed = {name: self._limits(name, name) for name in rules if not is_glob(name)}
         for provider in self.providers.values():
@@ -10244,9 +10246,9 @@ class Plan:
 
     @functools.cached_property
     def picked(self) -> dict[str, Listed]:
-        """The same for Claude Code's picker: what it would leave out under an alias.
+        """The same for Claude Code's picker: names it would not show get an alias.
 
-        And what holds a million tokens once more, in the notation that makes it use them.
+        Models that hold a million tokens appear once more, in the notation that makes it use them.
         """
         shown = {
             name: model
@@ -10278,7 +10280,7 @@ class Plan:
         return [known[word] for word in near]
 
     def caller(self, offered: Sequence[str], now: float) -> Caller | None:
-        """Who the first good key belongs to."""
+        """The caller whose key is the first valid one."""
         for credential in offered:
             digest = hashlib.sha256(credential.encode(errors="replace")).digest()
             for key in self._by_digest.get(digest, ()):
@@ -10300,15 +10302,15 @@ class Plan:
             if secret[:4] not in text:
                 continue
             text = text.replace(secret, "[secret]")
-            for length in range(len(secret) - 1, 3, -1):  # one that was cut off at the end
+            for length in range(len(secret) - 1, 3, -1):  # a secret cut off at the end
                 if text.endswith(secret[:length]):
                     text = text[:-length] + "[secret]"
         return text
 
     @functools.cached_property
     def _beginnings(self) -> re.Pattern[str]:
-        """What secrets begin with: nearly all texts are done with after one look, be the keys
-        ever so many."""
+        """What secrets begin with: nearly every text is cleared by one search, however many keys
+        there are."""
         begin = {secret[:4] for secret in self.secrets}
         return re.compile(any_of(begin) if begin else "(?!)")
 
@@ -10365,7 +10367,7 @@ class Plan:
 
 
 def unpriced(plan: Plan) -> list[str]:
-    """Where budgets are money: the providers that cost some and have no `prices`."""
+    """If budgets are in money: the providers that cost some but have no `prices`."""
     words = ("cost_per_day", "cost_per_month")
     limits = [key.caller.limits for key in plan.keys]
     if not any(getattr(each, word, None) is not None for each in limits for word in words):
