@@ -462,13 +462,16 @@ class Seal:
 
     `field` says where it was found: "as" Anthropic's signature, "ad" Anthropic's redacted data,
     "re" an item of OpenAI's Responses, "gs" Gemini's thoughtSignature, "cd" OpenRouter's
-    reasoning_details, "cr" plain reasoning of a chat provider, which has no token.  `account` is
-    the credential's that minted it; empty if it came from a session that did not pass here.
+    reasoning_details, "cr" plain reasoning of a chat provider, which has no token, "tx" a thought
+    whose maker gave it none.  `account` is the credential's that minted it; empty if it came from
+    a session that did not pass here.  `text` is the thought itself, for a client that keeps the
+    thought without showing it.
     """
 
     field: str
     value: str = ""
     account: str = ""
+    text: str = ""
 
 
 @frozen
@@ -600,6 +603,7 @@ class Request:
     sampling: Sampling = Sampling()
     stop: tuple[str, ...] = ()
     thinking: Thinking | None = None
+    show_thoughts: bool | None = None  # are they to be seen?  None: the client did not say
     format: Format | None = None
     verbosity: str = ""  # how much to say of what was thought: low, medium or high
     service_tier: str = ""  # how soon and how dear: auto, default, flex, priority; OpenAI's words
@@ -1231,37 +1235,65 @@ def offered(request: Request) -> tuple[Tool, ...]:
 
 
 # A seal of another dialect travels in the client's own opaque field, in an envelope that says
-# whose it is:  rly1.<field>.<account>.<base64url of the value>
-_ENVELOPE: Final = re.compile(r"rly1\.([a-z]{2})\.([0-9a-f]{8})\.([A-Za-z0-9_-]*)")
+# whose it is.  A thought that the client does not show travels in it too: its maker wants it back.
+#
+#     rly1.<field>.<account>.<base64url of the value>[.<base64url of the thought>]
+_ENVELOPE: Final = re.compile(
+    r"rly1\.([a-z]{2})\.([0-9a-f]{8})\.([A-Za-z0-9_-]*)(?:\.([A-Za-z0-9_-]*))?"
+)
 
 
 def enveloped(seal: Seal | None) -> str:
     """A seal in the form in which a client of another dialect keeps it."""
     if seal is None:
         return ""
-    data = seal.value.encode(errors="surrogatepass")
-    value = base64.urlsafe_b64encode(data).decode().rstrip("=")
-    return f"rly1.{seal.field}.{seal.account or '0' * 8}.{value}"
+    thought = f".{_packed(seal.text)}" if seal.text else ""
+    return f"rly1.{seal.field}.{seal.account or '0' * 8}.{_packed(seal.value)}{thought}"
 
 
 def opened(text: str, field: str) -> Seal:
     """The seal a client sent back; without our envelope it is a `field` of a direct session."""
     if not (match := _ENVELOPE.fullmatch(text)):
         return Seal(field, text)
+    return Seal(match[1], _unpacked(match[3]), match[2], _unpacked(match[4] or ""))
+
+
+def _packed(text: str) -> str:
+    data = text.encode(errors="surrogatepass")
+    return base64.urlsafe_b64encode(data).decode().rstrip("=")
+
+
+def _unpacked(text: str) -> str:
     try:
-        value = base64.urlsafe_b64decode(match[3] + "=" * (-len(match[3]) % 4))
+        return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode(errors="replace")
     except ValueError:  # damaged: a seal that opens nothing
-        value = b""
-    return Seal(match[1], value.decode(errors="replace"), match[2])
+        return ""
+
+
+def hidden(thought: Reasoning) -> Reasoning:
+    """A thought for a client that does not show it: all of it in its seal."""
+    if not thought.text:
+        return thought
+    return Reasoning("", replace(thought.seal or Seal("tx"), text=thought.text))
+
+
+def recalled(text: str, seal: Seal | None) -> Reasoning:
+    """A thought that a client sends back, shown or not."""
+    if seal is None or not seal.text:
+        return Reasoning(text, seal)
+    return Reasoning(seal.text, replace(seal, text=""))
 
 
 def without_reasoning(request: Request) -> Request:
-    """For a provider that objects to reasoning it did not mint."""
+    """For a provider that objects to reasoning it did not mint, or to telling its own.
+
+    To an organization that is not verified OpenAI refuses summaries of what was thought.
+    """
     messages = (
         Message(m.role, tuple(p for p in m.parts if not isinstance(p, Reasoning)))
         for m in request.messages
     )
-    return replace(request, messages=tuple(messages))
+    return replace(request, messages=tuple(messages), show_thoughts=None)
 
 
 def estimate(request: Request) -> int:
@@ -1450,6 +1482,7 @@ class Asked(NamedTuple):
     now: int = 0  # seconds since the epoch
     usage: bool = True  # is a stream to end with token counts?
     variant: str = ""  # of `Peek`
+    shown: bool = True  # is the client shown what was thought?
     forms: Mapping[str, str] = {}  # tool name -> `Tool.form`, of those that have one
 
     def counted(self, usage: Usage) -> Usage:
@@ -2145,6 +2178,7 @@ class AnthropicMessages(Dialect):
             ),
             stop=wire.texts("stop_sequences"),
             thinking=_anthropic_thinking(wire),
+            show_thoughts=_anthropic_display(wire),
             format=_anthropic_format(wire),
             service_tier=_TIER_OF_ANTHROPIC.get(tier, tier),
             user=user,
@@ -2341,7 +2375,7 @@ def _anthropic_text(wire: Wire) -> Iterable[Part]:
 def _anthropic_thought(wire: Wire) -> Iterable[Part]:
     seal = opened(wire.want("signature", str) or "", "as")
     text = wire.want("thinking", str) or ""
-    return (Reasoning(text, seal if seal.value or seal.account else None),)
+    return (recalled(text, seal if seal.value or seal.account else None),)
 
 
 def _anthropic_redacted(wire: Wire) -> Iterable[Part]:
@@ -2442,6 +2476,19 @@ def _anthropic_thinking(wire: Wire) -> Thinking | None:
     if kind is None and not effort:
         return None
     return Thinking(True, effort, config.want("budget_tokens", int))
+
+
+def _anthropic_display(wire: Wire) -> bool | None:
+    """Are thoughts to be seen?  Who says nothing sees them.
+
+    By default newer Claudes leave them out and older ones do not, and clients that know nothing
+    of `display` (Qwen Code, Kimi) show what comes.  Claude Code asks for `updates` where it has
+    somebody to show them to, and else for none.
+    """
+    return _ANTHROPIC_DISPLAYS.get(wire.inner("thinking").want("display", str) or "")
+
+
+_ANTHROPIC_DISPLAYS: Final = {"summarized": True, "updates": True, "omitted": False}
 
 
 def _anthropic_format(wire: Wire) -> Format | None:
@@ -2621,8 +2668,10 @@ class _AnthropicWriter:
         if self.claude.adaptive:
             effort = {"minimal": "low", "none": ""}.get(thinking.word(), thinking.word())
             config = {"output_config": {"effort": effort}} if effort else {}
+            display = "omitted" if self.request.show_thoughts is False else "summarized"
             # the generation without sampling cannot switch thinking off either
-            return {"thinking": {"type": "adaptive"}} | config if thinking.on else {}
+            adaptive = {"thinking": {"type": "adaptive", "display": display}}
+            return adaptive | config if thinking.on else {}
         if not thinking.on or thinking.word() == "none":
             return {"thinking": {"type": "disabled"}}
         budget = max(1024, min(thinking.tokens(), body["max_tokens"] - 1))
@@ -2791,9 +2840,11 @@ def _own_thought(block: Any, account: str, quirks: AnthropicQuirks, strip: bool)
     if not token.startswith("rly1."):
         return block
     seal = opened(token, "as")
+    thought = {"thinking": seal.text} if seal.text else {}  # which the client was not shown
     if seal.account == account and seal.field in ("as", "ad"):
-        return block | {slot: seal.value}
-    return block | {slot: ""} if block.get("thinking") and quirks.unsigned else None
+        return block | thought | {slot: seal.value}
+    told = quirks.unsigned and (block.get("thinking") or thought)
+    return block | thought | {slot: ""} if told else None
 
 
 # An answer, read and written
@@ -3172,6 +3223,8 @@ class OpenAIChat(OpenAIDialect):
             ),
             stop=wire.texts("stop"),
             thinking=_chat_thinking(wire),
+            # OpenRouter's word; there is no other, and who says nothing is told
+            show_thoughts=False if wire.inner("reasoning").want("exclude", bool) else None,
             format=_chat_format(wire),
             verbosity=wire.want("verbosity", str) or "",
             service_tier=wire.want("service_tier", str) or "",
@@ -3290,7 +3343,7 @@ def _chat_tool_message(wire: Wire) -> Message:
 
 
 def _chat_assistant(wire: Wire) -> Message:
-    parts: list[Part] = list(_chat_thoughts(wire.data))
+    parts: list[Part] = [recalled(part.text, part.seal) for part in _chat_thoughts(wire.data)]
     parts += _chat_parts(wire)
     if refusal := wire.want("refusal", str):
         parts.append(Text(refusal))
@@ -3813,7 +3866,7 @@ def _chat_said(parts: Iterable[OutputPart]) -> JSON:
 
 def _chat_sealed(part: Reasoning) -> bool:
     """Does it need more than its plain text?  Only a chat provider's own does not."""
-    return part.seal is None or part.seal.field != "cr"
+    return part.seal is None or part.seal.field != "cr" or bool(part.seal.text)
 
 
 def _chat_detail(index: int, part: Reasoning) -> JSON:
@@ -4345,6 +4398,7 @@ class OpenAIResponses(OpenAIDialect):
                 temperature=wire.want("temperature", float), top_p=wire.want("top_p", float)
             ),
             thinking=_responses_thinking(wire),
+            show_thoughts=_responses_summary(wire),
             format=format,
             verbosity=wire.inner("text", _RESPONSES_TEXT).want("verbosity", str) or "",
             service_tier=wire.want("service_tier", str) or "",
@@ -4529,7 +4583,8 @@ def _responses_part(wire: Wire) -> Iterator[Text | Media]:
 
 def _responses_thought(wire: Wire) -> Iterator[Message]:
     seal = opened(_responses_token(wire.data), "re")
-    part = Reasoning(_thought_text(wire.data), seal if seal.value.strip() else None)
+    known = seal if seal.value.strip() or seal.text else None
+    part = recalled(_thought_text(wire.data), known)
     if part != Reasoning():
         yield Message("assistant", (part,))
 
@@ -4716,6 +4771,17 @@ def _responses_thinking(wire: Wire) -> Thinking | None:
     return Thinking(True, effort) if effort else None
 
 
+def _responses_summary(wire: Wire) -> bool | None:
+    """Are thoughts to be seen?  Only who asks for a summary is given one.
+
+    That is so where `reasoning` is said at all: Codex says how much to think and, where it shows
+    it, `summary: auto`.  Qwen Code says nothing of reasoning and shows what comes.
+    """
+    reasoning = wire.inner("reasoning").data
+    asked = reasoning.get("summary") or reasoning.get("generate_summary")
+    return bool(asked) if reasoning else None
+
+
 def _responses_format(wire: Wire) -> Format | None:
     spec = wire.inner("text").inner("format")
     match spec.want("type", str):
@@ -4740,13 +4806,10 @@ def _responses_cleaned(item: Any, quirks: ResponsesQuirks, account: str, strip: 
     kind = item.get("type") if isinstance(item, dict) else None
     token = str(item.get("encrypted_content") or "") if kind else ""
     if kind == "reasoning":
-        if strip:
-            return None
-        return (
-            _thought_item(_thought_text(item), opened(token, "re"), quirks, account)
-            if (token.startswith("rly1."))
-            else item
-        )
+        if strip or not token.startswith("rly1."):
+            return None if strip else item
+        thought = recalled(_thought_text(item), opened(token, "re"))
+        return _thought_item(thought.text, thought.seal, quirks, account)
     if kind in ("compaction", "compaction_summary") and token.startswith("rly1.rc."):
         return _said_item("user", [Text(_HANDED_OVER + opened(token, "").value)])
     return item
@@ -4824,8 +4887,8 @@ class _ResponsesWriter:
             body["max_output_tokens"] = max(16, request.max_tokens)
         self._sampling(body)
         self.dropped += ["stop"] if request.stop else []
-        if request.thinking and (word := request.thinking.word()):
-            body["reasoning"] = {"effort": self.quirks.efforts.get(word, word)}
+        if reasoning := self._reasoning():
+            body["reasoning"] = reasoning
         spec = {"format": _format_spec(request.format)} if request.format else {}
         if text := spec | ({"verbosity": request.verbosity} if request.verbosity else {}):
             body["text"] = text
@@ -4838,6 +4901,14 @@ class _ResponsesWriter:
         if request.stream:
             body["stream"] = True
         return Rendered(body, tuple(dict.fromkeys(self.dropped)))
+
+    def _reasoning(self) -> JSON:
+        """How much to think, and whether to tell of it, which only those ask for who are shown."""
+        thinking = self.request.thinking
+        word = thinking.word() if thinking else ""
+        effort = {"effort": self.quirks.efforts.get(word, word)} if word else {}
+        told = self.request.show_thoughts and word != "none"
+        return effort | ({"summary": "auto"} if told else {})
 
     def _items(self, message: Message) -> list[JSON]:
         match message.role:
@@ -5744,6 +5815,8 @@ class GeminiContent(Dialect):
             ),
             stop=config.texts("stopSequences"),
             thinking=_gemini_thinking(config),
+            # not unless they are asked for, as with Google
+            show_thoughts=bool(config.inner("thinkingConfig").want("includeThoughts", bool)),
             format=_gemini_format(config),
             service_tier=_TIER_OF_GEMINI.get(tier, tier),
             dropped=tuple(wire.dropped),
@@ -6491,10 +6564,11 @@ class _GeminiWriter:
 
     def _thinking(self, thinking: Thinking | None) -> JSON | None:
         """A level or a budget, by the model's generation; never both, never more than it takes."""
+        show, thinks = self.request.show_thoughts, self.gemini.levels or self.gemini.budget
         if thinking is None:
-            return None
+            return {"includeThoughts": True} if show and thinks else None
         word = self.quirks.efforts.get(thinking.word(), thinking.word())
-        on = {"includeThoughts": word != "none"}
+        on = {"includeThoughts": word != "none" and show is not False}
         if self.gemini.levels:
             level = _level(word, self.gemini.levels)
             return on | ({"thinkingLevel": level.upper()} if level else {})
@@ -6572,18 +6646,13 @@ def _gemini_resigned(part: Any, strip: bool) -> Any:
 _GEMINI_SLOTS: Final = ("thoughtSignature", "thought_signature")
 
 
-# A signature of ours: the thoughts before the part that carries it, one word for each text and
-# seal, and `text` where the texts were.  SDKs decode signatures to bytes, hence base64 around it.
+# A signature of ours: the thoughts before the part that carries it, an envelope for each, and
+# `text` where the texts were.  SDKs decode signatures to bytes, hence base64 around it.
 
 
 def _gemini_token(carried: Iterable[Reasoning | None]) -> str:
-    words = list[str]()
-    for thought in carried:
-        if thought is None:
-            words.append("text")
-            continue
-        words += [enveloped(Seal("tx", thought.text))] if thought.text else []
-        words += [enveloped(thought.seal)] if thought.seal else []
+    seals = (thought and hidden(thought).seal for thought in carried)
+    words = [enveloped(seal) if seal else "text" for seal in seals]
     return base64.b64encode(" ".join(words).encode()).decode()
 
 
@@ -6595,17 +6664,9 @@ def _gemini_carried(signature: str) -> list[Reasoning | None] | None:
         return None
     if not data.startswith(b"rly1."):
         return None
-    carried, text = list[Reasoning | None](), ""
-    for word in data.decode(errors="replace").split():
-        seal = opened(word, "")
-        if word == "text":
-            carried.append(None)
-        elif seal.field == "tx":
-            text = seal.value
-        elif seal.field:
-            carried.append(Reasoning(text, seal))
-            text = ""
-    return carried
+    words = data.decode(errors="replace").split()
+    seals = (None if word == "text" else opened(word, "") for word in words)
+    return [recalled("", seal) if seal else None for seal in seals if not seal or seal.field]
 
 
 # An answer, read and written
@@ -7075,6 +7136,30 @@ def _is_whole(event: bytes) -> bool:
         return False
 
 
+class _Veil:
+    """Takes the thoughts out of a stream that the client does not want to see.
+
+    Nothing of them is lost: each rides in the seal at its end.
+    """
+
+    def __init__(self) -> None:
+        self._texts: list[str] | None = None  # of the thought that is open
+
+    def over(self, events: Iterable[Event]) -> Iterator[Event]:
+        for event in events:
+            match event:
+                case PartStart(Reasoning()):
+                    self._texts = []
+                    yield event
+                case PartDelta(text) if self._texts is not None:
+                    self._texts.append(text)
+                case PartEnd(seal) if self._texts is not None:
+                    yield PartEnd(hidden(Reasoning("".join(self._texts), seal)).seal)
+                    self._texts = None
+                case _:
+                    yield event
+
+
 class Translation(Pipe):
     """Different dialects, or different modes: bytes to events to bytes."""
 
@@ -7083,6 +7168,7 @@ class Translation(Pipe):
         self._passage = passage
         self._decoder = decoder
         self._encoder = passage.client.encoder(passage.asked)
+        self._veil = None if passage.asked.shown else _Veil()
 
     def feed(self, data: bytes) -> bytes:
         return self._say(self._decoder.feed(data))
@@ -7093,9 +7179,9 @@ class Translation(Pipe):
     def alive(self) -> bytes:
         return self._encoder.alive()
 
-    def _say(self, events: Sequence[Event]) -> bytes:
+    def _say(self, events: Iterable[Event]) -> bytes:
         said = []
-        for event in events:
+        for event in self._veil.over(events) if self._veil else events:
             if isinstance(event, PartDelta):  # nearly all of a stream, with nothing to restore
                 self.begun = True
             else:
@@ -7137,8 +7223,9 @@ def returned_part(part: OutputPart, passage: Passage) -> OutputPart:
     match part:
         case ToolCall(id, name, text) if name in passage.names:
             return ToolCall(id, passage.names[name], text)
-        case Reasoning(text, Seal() as seal):
-            return Reasoning(text, _owned(seal, passage))
+        case Reasoning():
+            thought = part if passage.asked.shown else hidden(part)
+            return replace(thought, seal=thought.seal and _owned(thought.seal, passage))
         case _:
             return part
 
@@ -7146,7 +7233,7 @@ def returned_part(part: OutputPart, passage: Passage) -> OutputPart:
 def _owned(seal: Seal, passage: Passage) -> Seal:
     if passage.upstream is passage.client:
         return seal
-    return Seal(seal.field, seal.value, passage.account)
+    return replace(seal, account=passage.account)
 
 
 class WholeDecoder:
@@ -7272,7 +7359,8 @@ def _folded(data: bytes, passage: Passage) -> Response | Failure:
         return Failure(f"not an answer: {snippet(data)}", cause="transient")
     dialect = first_dialect(data + b"\n\n", passage.upstream) or passage.upstream
     decoder = dialect.decoder()
-    events = decoder.feed(data) + decoder.eof()
+    events: Iterable[Event] = decoder.feed(data) + decoder.eof()
+    events = events if passage.asked.shown else _Veil().over(events)
     return fold(returned(event, passage) for event in events)
 
 
@@ -17113,6 +17201,7 @@ class Exchange:
             now=int(time.time()),
             usage=same or self.parsed.include_usage,
             variant=self.peek.variant,
+            shown=same or self.parsed.show_thoughts is not False,
             forms={} if same else {t.name: t.form for t in self.parsed.tools if t.form},
         )
         return Passage(
@@ -18290,7 +18379,8 @@ class Relay:
 
 
 _SEAL_TROUBLE: Final = re.compile(
-    r"signature|encrypted_content|redacted_thinking|expected `?thinking|thinking.{0,40}block",
+    r"signature|encrypted_content|redacted_thinking|expected `?thinking|thinking.{0,40}block"
+    r"|reasoning[. ]summar",  # to an organization that is not verified; of a model that has none
     re.IGNORECASE,
 )
 

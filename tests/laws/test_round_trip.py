@@ -87,7 +87,7 @@ def test_a_request_comes_back(dialect: relay.Dialect, request: relay.Request) ->
 
 # Said by every dialect in its own way: compared above, or a fact of the stream alone.
 SILENT = relay.Request.__dataclass_fields__
-LOOSE = {"thinking": None, "format": None, "include_usage": True}
+LOOSE = {"thinking": None, "show_thoughts": None, "format": None, "include_usage": True}
 
 
 def words_of(thinking: relay.Thinking | None) -> str | None:

@@ -21,7 +21,18 @@ import pytest
 import talk
 from hypothesis import given
 from hypothesis import strategies as st
-from laws.strategies import ASKED, DIALECTS, carried, piped
+from laws.strategies import (
+    ACCOUNT,
+    ASKED,
+    DIALECTS,
+    answers,
+    calls_of,
+    carried,
+    folded,
+    piped,
+    stream_of,
+    text_of,
+)
 from laws.test_sdk_types import ADAPTERS, plain
 
 import relay
@@ -207,6 +218,7 @@ class Step:
     text: str
     calls: int
     streamed: bool
+    shown: bool  # is the client shown what was thought?
 
 
 @st.composite
@@ -222,7 +234,8 @@ def sessions(draw: st.DrawFn, client: relay.Dialect, first: relay.Dialect) -> li
     ways = st.sampled_from([second, third, makers(first, 1)])
     path = [makers(first, 1), second, *draw(st.lists(ways, max_size=3)), makers(first, 1)]
     text = st.sampled_from(["", "I look.", "Wörter 🌍."])
-    return [Step(maker, draw(text), draw(st.integers(1, 2)), draw(st.booleans())) for maker in path]
+    calls, either = st.integers(1, 2), st.booleans()
+    return [Step(maker, draw(text), draw(calls), draw(either), draw(either)) for maker in path]
 
 
 def sent(client: relay.Dialect, turns: list[JSON], maker: Maker) -> JSON:
@@ -235,7 +248,8 @@ def sent(client: relay.Dialect, turns: list[JSON], maker: Maker) -> JSON:
 
 def returned(client: relay.Dialect, step: Step, wire: bytes) -> JSON:
     """A maker's answer as the client has it in the end."""
-    passage = relay.Passage(step.maker.dialect, client, ASKED, account=step.maker.account)
+    asked = ASKED._replace(shown=step.shown or step.maker.dialect is client)
+    passage = relay.Passage(step.maker.dialect, client, asked, account=step.maker.account)
     if not step.streamed:
         return relay.loads(piped(relay.Gathered(passage), [wire]))
     out = piped(relay.Streamed(passage), [wire])
@@ -299,3 +313,33 @@ def test_a_session_that_changes_its_maker_goes_on(
         turns += plays.kept(returned(client, step, wire))
         turns += plays.results(calls)
         past.append((step.maker, number, step.calls))
+
+
+@pytest.mark.parametrize("client", DIALECTS, ids=relay.DIALECTS)
+@pytest.mark.parametrize("maker", DIALECTS, ids=[f"by-{name}" for name in relay.DIALECTS])
+@given(data=st.data(), streamed=st.booleans())
+def test_what_a_client_is_not_shown_it_keeps(
+    client: relay.Dialect, maker: relay.Dialect, data: st.DataObject, streamed: bool
+) -> None:
+    """Its maker may want it back: all that was thought is in what the client returns."""
+    if maker is client:
+        return  # passes through: the maker itself was asked not to tell
+    answer, plays = data.draw(answers(maker)), CLIENTS[client.name]
+    asked = ASKED._replace(shown=False)
+    passage = relay.Passage(maker, client, asked, account=ACCOUNT)
+    if streamed:
+        out = piped(relay.Streamed(passage), [stream_of(maker, answer)])
+        events = [event.json for event in talk.events_of(out) if event.data != "[DONE]"]
+        got, wire = folded(client, out), plays.read(events)
+    else:
+        said = relay.dumps(maker.render_response(answer, ASKED))
+        wire = relay.loads(piped(relay.Gathered(passage), [said]))
+        got = client.parse_response(wire)
+    assert isinstance(got, relay.Response)
+    assert text_of(got, relay.Reasoning) == ""
+    assert text_of(got, relay.Text) == text_of(answer, relay.Text)
+    assert calls_of(got) == calls_of(answer)
+    body = plays.body([plays.asks("Look."), *plays.kept(wire)])
+    turns = client.parse_request(relay.loads(relay.dumps(body))).messages
+    thoughts = [p for m in turns for p in m.parts if isinstance(p, relay.Reasoning)]
+    assert "".join(p.text for p in thoughts) == text_of(answer, relay.Reasoning)

@@ -146,7 +146,7 @@ FIELDS: list[tuple[relay.JSON, relay.JSON]] = [
         {"thinking": {"type": "enabled", "budget_tokens": 5000}},
         {"thinking": Thinking(True, "", 5000)},
     ),
-    ({"thinking": {"type": "adaptive"}}, {"thinking": Thinking(True)}),
+    ({"thinking": {"type": "adaptive", "display": "summarized"}}, {"thinking": Thinking(True)}),
     ({"thinking": {"type": "between_tools"}}, {"thinking": Thinking(True)}),
     ({"thinking": {"type": "disabled"}}, {"thinking": Thinking(False)}),
     ({"output_config": {"effort": "high"}}, {"thinking": Thinking(True, "high")}),
@@ -496,19 +496,32 @@ THINKING: list[tuple[str, relay.JSON, relay.JSON]] = [
     (
         "claude-opus-4-6",
         {"thinking": Thinking(True, "high")},
-        {"thinking": {"type": "adaptive"}, "output_config": {"effort": "high"}},
+        {
+            "thinking": {"type": "adaptive", "display": "summarized"},
+            "output_config": {"effort": "high"},
+        },
     ),
     (
         "claude-opus-4-8",
         {"thinking": Thinking(True, "minimal")},
-        {"thinking": {"type": "adaptive"}, "output_config": {"effort": "low"}},
+        {
+            "thinking": {"type": "adaptive", "display": "summarized"},
+            "output_config": {"effort": "low"},
+        },
     ),
     (
         "claude-opus-4-8",
         {"thinking": Thinking(True, "", 10000)},
-        {"thinking": {"type": "adaptive"}, "output_config": {"effort": "medium"}},
+        {
+            "thinking": {"type": "adaptive", "display": "summarized"},
+            "output_config": {"effort": "medium"},
+        },
     ),
-    ("claude-haiku-5-1", {"thinking": Thinking(True)}, {"thinking": {"type": "adaptive"}}),
+    (
+        "claude-haiku-5-1",
+        {"thinking": Thinking(True)},
+        {"thinking": {"type": "adaptive", "display": "summarized"}},
+    ),
 ]
 
 

@@ -376,7 +376,7 @@ def test_checklist_20_an_effort_is_a_budget_for_older_claudes(effort: str, most:
 
 def test_checklist_20_an_effort_stays_one_for_newer_claudes() -> None:
     body = to_anthropic(model="claude-opus-4-8", reasoning_effort="high")
-    assert body["thinking"] == {"type": "adaptive"}
+    assert body["thinking"] == {"type": "adaptive", "display": "summarized"}
     assert body["output_config"] == {"effort": "high"}
     off = to_anthropic(model="claude-sonnet-4-5", reasoning_effort="none")
     assert off["thinking"] == {"type": "disabled"}
