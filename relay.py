@@ -13356,9 +13356,12 @@ class Limits:
             known.cost = max(known.cost, spend.cost + ours.cost)
 
     def keep(self, names: Iterable[str]) -> None:
-        """Let go of keys that are no more; a permit that is out still finds its account."""
+        """Let go of keys that are no more, but for what they have spent and have under way: the
+        next reload may bring them back, and they are no richer then."""
         for name in self._accounts.keys() - set(names):
-            del self._accounts[name]
+            account = self._accounts[name]
+            if not account.out and not account.spent:
+                del self._accounts[name]
 
 
 # ==== 29. Cache ledger ========================================================
@@ -14586,14 +14589,17 @@ class SQLiteFile:
         self._seen: tuple[int, Sequence[str]] = (-1, ())  # the file's data_version, and of what
         self._heard = 0  # the last note
         self._trimmed = 0.0
+        self._opened = (0, 0)  # which file that is, whatever it is called by now
 
     def open(self) -> None:
         """Make the file if there is none; ConfigError for one that cannot be used."""
         with self._explained():
             os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
+            opened = self._identity()
             self._data = sqlite3.connect(self.path, timeout=5, isolation_level=None)
             self._claim()
             self._go_wal()
+            self._opened = opened
 
     def look(self) -> None:
         """The file as it is, for reading alone."""
@@ -14661,20 +14667,43 @@ class SQLiteFile:
                 self._data.execute("ROLLBACK")
 
     def sync(self, batch: Batch, labels: Sequence[str], now: float) -> News:
+        heard = self._heard
         try:
-            if batch:
-                with self._writing():
-                    self._add(batch)
-                    self._trim(now)
-            # another number than last time: another process wrote
-            seen = (self._number("data_version"), labels)
-            if seen == self._seen:
-                return News()
-            news = News(spent=self._spent(labels), notes=self._notes(now))
-            self._seen = seen
-            return news
-        except (sqlite3.Error, ValueError, OverflowError) as error:
+            self._find()
+            if not batch:
+                return self._news(labels, now)
+            with self._writing():
+                self._add(batch)
+                self._trim(now)
+                # before the end: what is stored, and then is not understood, would come again
+                return self._news(labels, now)
+        except (sqlite3.Error, OSError, ValueError, OverflowError, ConfigError) as error:
+            self._seen, self._heard = (-1, ()), heard
             raise StateTrouble(f"{self.path}: {error}") from error
+
+    def _find(self) -> None:
+        """Who moves the file away while relay runs means to begin anew, not to lose what comes."""
+        if self._identity() != self._opened:
+            self._data.close()
+            self._opened, self._heard = (0, 0), 0  # until it is
+            self.open()
+            raise StateTrouble(f"{self.path} was moved or replaced; it is opened anew")
+
+    def _identity(self) -> tuple[int, int]:
+        try:
+            there = os.stat(self.path)
+        except FileNotFoundError:
+            return -1, -1
+        return there.st_dev, there.st_ino
+
+    def _news(self, labels: Sequence[str], now: float) -> News:
+        # another number than last time: another process wrote
+        seen = (self._number("data_version"), labels)
+        if seen == self._seen:
+            return News()
+        news = News(spent=self._spent(labels), notes=self._notes(now))
+        self._seen = seen
+        return news
 
     def _add(self, batch: Batch) -> None:
         self._data.executemany(
@@ -14694,7 +14723,7 @@ class SQLiteFile:
 
     def _trim(self, now: float) -> None:
         """What is too old, and what is too much; the file never outgrows it."""
-        if now < self._trimmed + 600:
+        if abs(now - self._trimmed) < 600:  # clocks are set back, too
             return
         self._trimmed = now
         for span, kept in KEPT.items():
@@ -14723,7 +14752,8 @@ class SQLiteFile:
         notes = []
         for seq, kind, name, line, until in self._data.execute(query, (self._heard, now, self._me)):
             self._heard = seq
-            notes.append(Note(kind, name, loads(line), until))
+            with contextlib.suppress(ValueError):  # of another version
+                notes.append(Note(kind, name, loads(line), until))
         return notes
 
     def usage(self, span: int, since: float) -> dict[Row, Totals]:
@@ -14772,7 +14802,10 @@ class SQLiteStore:
         self._thread.shutdown(wait=False)
 
     async def _call(self, function: Callable[..., T], *args: object) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)
+        except sqlite3.Error as error:
+            raise StateTrouble(f"{self._file.path}: {error}") from error
 
 
 # ==== 37. Redis ===============================================================
@@ -15006,12 +15039,16 @@ class RedisStore:
             store, admit = self._scripts
             pipeline = self._client.pipeline(transaction=False)
             pipeline.evalsha(store, 1, self._root, *self._store_arguments(batch, running))
-            for permit in asked:
-                arguments = _admit_arguments(permit, periods(time.time(), permit.caller.zone))
-                pipeline.evalsha(admit, 1, self._root, *arguments)
+            # once: by the time Redis answers it may be the next day, with nothing spent in it
+            days = [periods(time.time(), permit.caller.zone) for permit in asked]
+            for permit, today in zip(asked, days, strict=True):
+                pipeline.evalsha(admit, 1, self._root, *_admit_arguments(permit, today))
             said, *judged = await pipeline.execute()
         self._remember(batch)
-        return self._news(said, asked, judged)
+        news = self._news(said)
+        for permit, today, words in zip(asked, days, judged, strict=True):
+            self._judged(news, permit, today, words)
+        return news
 
     @contextlib.asynccontextmanager
     async def _watched(self, patience: float) -> AsyncIterator[None]:
@@ -15054,20 +15091,24 @@ class RedisStore:
         while self._stored and self._stored[0][0] < now - _RESENT:
             self._stored.popleft()
 
-    def _news(self, said: Any, asked: Sequence[Permit], judged: Sequence[Sequence[str]]) -> News:
+    def _news(self, said: Any) -> News:
         self._heard = int(said[0])
         news = News()
         for line in said[1]:
             with contextlib.suppress(ValueError, TypeError, LookupError):  # of another version
                 by, *note = loads(line)
                 news.notes += [Note(*note)] if by != self._me else []
-        for permit, (word, wait, *counts) in zip(asked, judged, strict=True):
-            requests, tokens, *spent = map(int, counts)
-            refusal = Refusal(word, int(wait) / 1000) if word else None
-            news.judgements.append(Judgement(refusal, requests, tokens))
-            for label, at in zip(periods(time.time(), permit.caller.zone), (0, 2), strict=True):
-                news.spent[permit.caller.name, label] = Spend(*spent[at : at + 2])
         return news
+
+    @staticmethod
+    def _judged(news: News, permit: Permit, labels: tuple[str, str], words: Sequence[str]) -> None:
+        """What the script said to a permit."""
+        word, wait, *counts = words
+        requests, tokens, *spent = map(int, counts)
+        refusal = Refusal(word, int(wait) / 1000) if word else None
+        news.judgements.append(Judgement(refusal, requests, tokens))
+        for label, at in zip(labels, (0, 2), strict=True):
+            news.spent[permit.caller.name, label] = Spend(*spent[at : at + 2])
 
     async def usage(self, span: int, since: float) -> dict[Row, Totals]:
         found: dict[Row, Totals] = {}
@@ -15189,7 +15230,7 @@ class Keeper:
         limits: Limits,
         notebook: Notebook,
         callers: Callable[[], Iterable[Caller]],
-        said: Callable[[str, str], None],
+        log: Callable[[], Log],
     ) -> None:
         self.store = store
         self.trouble = ""  # why the store cannot be used just now
@@ -15197,16 +15238,15 @@ class Keeper:
         self._limits = limits
         self._notebook = notebook
         self._callers = callers
-        self._said = said
+        self._log = log
         self._unstored: Batch | None = None
         self._asked: dict[Permit, asyncio.Future[Judgement | None]] = {}
         self._wake = asyncio.Event()
         self._stopping = False
         self._task: asyncio.Task[None] | None = None
-        self._noted = 0.0  # when notes were gathered, and permits renewed
-        self._renewed = 0.0
+        # in time that is never set back: when notes were gathered, permits renewed, trouble seen
+        self._noted = self._renewed = self._since = -math.inf
         self._pause = _EVERY
-        self._since = -math.inf  # the last trouble
 
     async def start(self) -> None:
         """Open the store and read what was spent, before anybody is admitted."""
@@ -15220,10 +15260,11 @@ class Keeper:
         self._wake.set()
         if self._task:
             await self._task
-            self._noted = 0.0
+            self._noted = -math.inf
             await self.sync()
             if self.trouble:
-                self._said("error", "what was used since the state store went down is lost")
+                lost = "what was used since the state store went down is lost"
+                self._log().event("error", lost)
             await self.store.close()
 
     def wake(self) -> None:
@@ -15253,55 +15294,70 @@ class Keeper:
             await self.sync()
 
     async def sync(self) -> None:
-        """One exchange; a batch that could not be stored goes first next time."""
+        """One exchange, after which nobody waits who asked before it.
+
+        Whatever goes wrong is the store's trouble for now: were this to end, nothing would be
+        written any more, and whoever asks would wait for ever.
+        """
         asked = {permit: answer for permit, answer in self._asked.items() if not answer.done()}
-        self._asked, now = {}, time.time()
-        batch = self._unstored = self._unstored or self._gathered(now)
-        zones = {caller.zone for caller in self._callers()}
-        labels = sorted({label for zone in zones for label in periods(now, zone)})
-        due = self.store.shares_limits and now >= self._renewed + _RENEWED
-        running = (
-            [permit for permit in self._limits.running() if permit not in asked] if due else []
-        )
+        self._asked = {}
+        answers: Sequence[Judgement | None]
         try:
-            news = await self.store.sync(batch, labels, list(asked), running)
-        except (StateTrouble, *UNREADABLE) as error:  # or it says what nobody understands
-            self._down(str(error))
+            answers = await self._exchanged(list(asked))
+            self._up()
+        except Exception as error:  # noqa: BLE001  # of a store, its client and what it holds: any
+            self._down(error)
             asked |= self._asked
             self._asked = {}
-            answers: Iterable[Judgement | None] = [None] * len(asked)
-        else:
-            self._unstored = None
-            self._renewed = now if due else self._renewed
-            self._up()
-            self._limits.learn(news.spent)
-            self._notebook.learn(news.notes)
-            answers = news.judgements
+            answers = [None] * len(asked)
         for waiting, judgement in zip(asked.values(), answers, strict=True):
             if not waiting.done():  # else its client is gone
                 waiting.set_result(judgement)
 
-    def _gathered(self, now: float) -> Batch:
-        usage, recent = self._ledger.collect()
-        spent, ended = self._limits.collect()
-        batch = Batch(usage=usage, recent=recent, spent=spent, ended=ended)
+    async def _exchanged(self, asked: Sequence[Permit]) -> Sequence[Judgement]:
+        """A batch there, news back; one that could not be stored goes first next time."""
+        now, wall = time.monotonic(), time.time()
+        batch = self._unstored = self._unstored or self._gathered(now, wall)
+        zones = {caller.zone for caller in self._callers()}
+        labels = sorted({label for zone in zones for label in periods(wall, zone)})
+        due = self.store.shares_limits and now >= self._renewed + _RENEWED
+        running = self._limits.running() if due else ()
+        running = [permit for permit in running if permit not in asked]
+        news = await self.store.sync(batch, labels, asked, running)
+        self._unstored = None
+        self._renewed = now if due else self._renewed
+        self._limits.learn(news.spent)
+        self._notebook.learn(news.notes)
+        if len(news.judgements) != len(asked):
+            raise StateTrouble(f"it judged {len(news.judgements)} of {len(asked)} permits")
+        return news.judgements
+
+    def _gathered(self, now: float, wall: float) -> Batch:
+        batch = Batch()
         if now >= self._noted + _EVERY:
-            self._noted, batch.notes = now, self._notebook.collect(now)
+            batch.notes = self._notebook.collect(wall)
+            self._noted = now
+        batch.usage, batch.recent = self._ledger.collect()
+        batch.spent, batch.ended = self._limits.collect()
         return batch
 
-    def _down(self, trouble: str) -> None:
+    def _down(self, error: Exception) -> None:
         """Say when the store goes, once, and leave it alone for longer each time."""
+        trouble = str(error) or type(error).__name__
         if not self.trouble:
-            self._said("error", f"the state store is down, relay goes on alone: {trouble}")
+            log = self._log()
+            log.event("error", f"the state store is down, relay goes on alone: {trouble}")
+            if not isinstance(error, StateTrouble):
+                log.fault(error)
         calm = time.monotonic() > self._since + 60
         self._pause = _EVERY if calm else min(2 * self._pause, _LONGEST_PAUSE)
         self._since, self.trouble = time.monotonic(), trouble
 
     def _up(self) -> None:
         if self.trouble:
-            self._said("info", "the state store is back, and has what it missed")
+            self._log().event("info", "the state store is back, and has what it missed")
             self._notebook.repeat()
-            self._renewed = 0.0
+            self._renewed = -math.inf
         self.trouble = ""
 
 
@@ -17776,7 +17832,7 @@ class Relay:
             store,
             Notebook(self.health),
             lambda: [key.caller for key in self.plan.keys],
-            lambda level, message: self.log.event(level, message),
+            lambda: self.log,
         )
         self.upstream = upstream
         self.log = log

@@ -400,3 +400,22 @@ async def agree(store: relay_module.RedisStore, chance: random.Random, name: str
 def seconds_apart(message: str) -> str:
     """Without the number of seconds, which differs by what the two clocks do."""
     return re.sub(r"in \d+ s", "in some seconds", message)
+
+
+async def test_what_was_spent_yesterday_is_not_learnt_as_todays(
+    redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Asked a moment before midnight, answered a moment after it: spending only grows, so what
+    is learnt of the wrong day would hold all day long."""
+    store, caller = relay_module.RedisStore(redis.url), relay_module.Caller("alice")
+    permit = relay_module.Limits().admit("1", caller, relay_module.Spend(), 0.0, 0.0)
+    days = [("2027-01-31", "2027-01"), ("2027-02-01", "2027-02")]
+    spent = {("alice", label): relay_module.Spend(7) for label in days[0]}
+    passing = iter(days)
+    monkeypatch.setattr(relay_module, "periods", lambda now, zone: next(passing))
+    await store.open()
+    try:
+        news = await store.sync(relay_module.Batch(spent=spent), [], [permit], [])
+    finally:
+        await store.close()
+    assert news.spent == spent

@@ -1,7 +1,8 @@
 """Over any schedule of requests, ends and clocks: rates, concurrency and budgets hold."""
 
+import copy
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -189,3 +190,22 @@ def test_relays_that_share_a_store_know_what_all_spent(
         except relay.BudgetSpent:
             continue
         raise AssertionError("a relay does not know what the others spent")
+
+
+@given(config=limits, schedule=steps, at=st.integers(0, 40))
+def test_a_key_that_goes_and_comes_back_is_no_richer(
+    config: relay.LimitConfig, schedule: list[Step], at: int
+) -> None:
+    """Two reloads, one without the key, change nothing that its budgets and permits go by."""
+    life = lived(config, schedule[:at])
+    once, twice = life.limits, copy.deepcopy(life.limits)
+    twice.keep([""])
+    twice.keep(["", "alice"])
+    caller = relay.Caller("alice", limits=replace(config, rpm=None, tpm=None), zone=UTC)
+    said = list[str]()
+    for each in (once, twice):
+        try:
+            said.append(str(each.admit("x", caller, relay.Spend(), life.now, BEGAN + life.now).id))
+        except (relay.LimitExceeded, relay.BudgetSpent) as error:
+            said.append(error.message)
+    assert said[0] == said[1]

@@ -2,11 +2,24 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Sequence
+
+import pytest
 
 import relay
 
 CALLER = relay.Caller("alice", limits=relay.LimitConfig(concurrent=1))
+
+
+class Heard(relay.Log):
+    """What was said, in one text."""
+
+    def __init__(self) -> None:
+        self.words = ""
+
+    def event(self, level: str, message: str, **fields: object) -> None:
+        self.words += f"{level}: {message} {fields}\n"
 
 
 class SharedStore(relay.MemoryStore):
@@ -31,9 +44,9 @@ class SharedStore(relay.MemoryStore):
         return relay.News(judgements=[relay.Judgement(None) for _ in asked])
 
 
-def keeper_of(store: relay.Store, limits: relay.Limits) -> relay.Keeper:
-    notebook = relay.Notebook(relay.Health())
-    return relay.Keeper(store, relay.Ledger(), limits, notebook, list, lambda *said: None)
+def keeper_of(store: relay.Store, limits: relay.Limits, heard: Heard | None = None) -> relay.Keeper:
+    log, notebook = heard or Heard(), relay.Notebook(relay.Health())
+    return relay.Keeper(store, relay.Ledger(), limits, notebook, list, lambda: log)
 
 
 async def test_who_left_before_being_asked_about_is_not_asked_about() -> None:
@@ -82,3 +95,86 @@ async def test_a_store_that_cannot_be_understood_is_one_that_is_down() -> None:
     await keeper.sync()
     assert await waiting is None
     assert keeper.trouble
+
+
+class Capricious(SharedStore):
+    """It stores, and then fails in ways that nobody thought of, once each."""
+
+    def __init__(self, *faults: Exception) -> None:
+        super().__init__()
+        self.faults = list(faults)
+
+    async def sync(
+        self,
+        batch: relay.Batch,
+        labels: Sequence[str],
+        asked: Sequence[relay.Permit],
+        running: Sequence[relay.Permit],
+    ) -> relay.News:
+        if self.faults:
+            raise self.faults.pop(0)
+        return await super().sync(batch, labels, asked, running)
+
+
+async def test_nothing_ends_the_keeping(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is raised is said, with its place; nobody waits for ever; what was used is kept."""
+    monkeypatch.setattr(relay, "_EVERY", 0.01)
+    store, limits, heard = Capricious(), relay.Limits(), Heard()
+    keeper = keeper_of(store, limits, heard)
+    await keeper.start()
+    store.faults = [ZeroDivisionError("division by zero"), RuntimeError(), MemoryError("no more")]
+    for number in range(4):
+        permit = limits.admit(f"{number}", CALLER, relay.Spend(), 0.0, 0.0)
+        judged = await keeper.judged(permit)
+        assert (judged is None) == (number < 1)
+        limits.settle(permit, relay.Spend(7), 0.0)
+        while store.faults or keeper.trouble:
+            await asyncio.sleep(0.01)
+    await keeper.stop()
+    assert store.ended == ["0", "1", "2", "3"]
+    assert "relay goes on alone: division by zero" in heard.words
+    assert "'where': [" in heard.words
+    assert "info: the state store is back" in heard.words
+
+
+async def test_a_store_that_forgets_a_permit_keeps_nobody_waiting() -> None:
+    class Forgetful(SharedStore):
+        async def sync(self, *asked: object) -> relay.News:
+            return relay.News()
+
+    limits = relay.Limits()
+    keeper = keeper_of(Forgetful(), limits)
+    permit = limits.admit("1", CALLER, relay.Spend(), 0.0, 0.0)
+    waiting = asyncio.create_task(keeper.judged(permit))
+    await asyncio.sleep(0)
+    await keeper.sync()
+    assert await waiting is None
+    assert keeper.trouble == "it judged 0 of 1 permits"
+
+
+async def test_permits_are_renewed_though_the_clock_was_set_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else they would end under those who hold them, and others would be let in."""
+    renewed = list[tuple[str, ...]]()
+
+    class Noting(SharedStore):
+        async def sync(
+            self,
+            batch: relay.Batch,
+            labels: Sequence[str],
+            asked: Sequence[relay.Permit],
+            running: Sequence[relay.Permit],
+        ) -> relay.News:
+            renewed.append(tuple(permit.id for permit in running))
+            return await super().sync(batch, labels, asked, running)
+
+    monkeypatch.setattr(relay, "_RENEWED", 0.0)
+    limits = relay.Limits()
+    keeper = keeper_of(Noting(), limits)
+    limits.admit("1", CALLER, relay.Spend(), 0.0, 0.0)
+    await keeper.sync()
+    long_ago = time.time() - 3600
+    monkeypatch.setattr(time, "time", lambda: long_ago)
+    await keeper.sync()
+    assert renewed == [("1",), ("1",)]
