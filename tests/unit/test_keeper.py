@@ -128,7 +128,7 @@ async def test_nothing_ends_the_keeping(monkeypatch: pytest.MonkeyPatch) -> None
         judged = await keeper.judged(permit)
         assert (judged is None) == (number < 1)
         limits.settle(permit, relay.Spend(7), 0.0)
-        while store.faults or keeper.trouble:
+        while store.faults or keeper.trouble:  # noqa: ASYNC110  # it tells nobody
             await asyncio.sleep(0.01)
     await keeper.stop()
     assert store.ended == ["0", "1", "2", "3"]
