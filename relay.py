@@ -17475,13 +17475,13 @@ class Accounts:
         store: Store,
         notebook: Notebook,
         callers: Callable[[], Iterable[Caller]],
-        said: Callable[[str, str], None],
+        log: Callable[[], Log],
     ) -> None:
         self.limits = Limits(store.shares_limits)
         self.ledger = Ledger()
         self.caches = CacheLedger()
         self.metrics = Metrics()
-        self.keeper = Keeper(store, self.ledger, self.limits, notebook, callers, said)
+        self.keeper = Keeper(store, self.ledger, self.limits, notebook, callers, log)
         self._answered: set[str] = set()  # models that somebody has answered as
 
     async def reserve(self, exchange: Exchange, sent: int, wanted: int) -> None:
@@ -17826,6 +17826,7 @@ class Relay:
         self, plan: Plan, upstream: Upstream, log: Log, keepalive: float, store: Store
     ) -> None:
         self.plan = plan
+        self.log = log
         self.health = Health()
         self.balance = Balance(self.health)
         self.accounts = Accounts(
@@ -17835,7 +17836,6 @@ class Relay:
             lambda: self.log,
         )
         self.upstream = upstream
-        self.log = log
         self.keepalive = keepalive
         self.telemetry = Telemetry()
         self.recorder: Recorder | None = None
