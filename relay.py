@@ -10478,7 +10478,7 @@ def addressed(name: str) -> tuple[str, str]:
 
 
 def compile_plan(config: Config, reading: Reading) -> Plan:
-    """The plan; what is wrong is noted in `reading`, and the plan is then of no use."""
+    """The plan; mistakes are noted in `reading`, and if there are any the plan is of no use."""
     providers: dict[str, Provider] = {}
     for name, entry in config.providers.items():
         path = f"providers.{name}"
@@ -10514,7 +10514,7 @@ def compile_plan(config: Config, reading: Reading) -> Plan:
 
 
 def _password(config: Config, reading: Reading) -> str:
-    """Redis's, as it stands in its URL."""
+    """Redis's password, from the URL."""
     try:
         return urllib.parse.unquote(urllib.parse.urlsplit(config.state).password or "")
     except ValueError as error:
@@ -10523,7 +10523,7 @@ def _password(config: Config, reading: Reading) -> str:
 
 
 def _forms(secret: str) -> Iterator[str]:
-    """A secret as it may be quoted back; what is too short to be one would hide words."""
+    """A secret as others may quote it; to mask a very short one would mask ordinary words."""
     if len(secret) > 3:
         yield secret
         yield urllib.parse.quote(secret, safe="")
@@ -10738,7 +10738,7 @@ class _Compiler:
         return urls
 
     def _formats(self, key: str, url: str) -> tuple[str, ...]:
-        """What a plain URL speaks: as said, else as its path ends, else as the preset's first."""
+        """What a plain URL speaks: `api_format`, else by its path, else the preset's first."""
         if self.entry.api_format:
             return self.entry.api_format
         path = urllib.parse.urlsplit(url).path.rstrip("/")
@@ -10756,7 +10756,7 @@ class _Compiler:
     def _joined(self, dialect: str, base: str, exact: bool = False) -> str:
         parts = urllib.parse.urlsplit(base)
         path = self.entry.paths.get(dialect)
-        if self.preset and parts.path in ("", "/"):  # a URL with a path says it all itself
+        if self.preset and parts.path in ("", "/"):  # a URL with a path is complete
             path = path or self.preset.paths.get(dialect)
         if path:
             return f"{parts.scheme}://{parts.netloc}/{path.lstrip('/')}"
@@ -10835,7 +10835,7 @@ class _Compiler:
 
 
 def proxy_of(url: str, env: Mapping[str, str]) -> str:
-    """What HTTPS_PROXY or HTTP_PROXY say of a URL; never for this machine, nor for NO_PROXY."""
+    """HTTPS_PROXY's or HTTP_PROXY's word on a URL; none for this machine or NO_PROXY."""
     parts = urllib.parse.urlsplit(url)
     name, host = f"{parts.scheme}_proxy", parts.hostname or ""
     proxy = env.get(name) or env.get(name.upper()) or ""
@@ -10849,7 +10849,7 @@ def proxy_of(url: str, env: Mapping[str, str]) -> str:
 
 
 def _is_meant(entry: str, host: str, port: int) -> bool:
-    """An entry of NO_PROXY: `*`, a domain and all below it, an address, a network; or one port."""
+    """By an entry of NO_PROXY: `*`, a domain and all below it, an address, a network, one port?"""
     with contextlib.suppress(ValueError):
         return ipaddress.ip_address(host) in ipaddress.ip_network(entry.strip("[]"), strict=False)
     if match := re.fullmatch(r"(.+):(\d+)", entry):
@@ -10859,13 +10859,13 @@ def _is_meant(entry: str, host: str, port: int) -> bool:
 
 
 def shown_proxy(proxy: str) -> str:
-    """Without the credentials that it may hold."""
+    """A proxy's URL without the credentials it may hold."""
     parts = urllib.parse.urlsplit(proxy)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
 
 
 def _in_proxy(proxy: str) -> Iterator[str]:
-    """The secrets of a proxy's URL, as they may be quoted back."""
+    """The secrets in a proxy's URL, as others may quote them."""
     parts = urllib.parse.urlsplit(proxy)
     if parts.password:
         password = urllib.parse.unquote(parts.password)
@@ -10877,7 +10877,7 @@ def _is_url(text: str) -> bool:
     try:
         parts = urllib.parse.urlsplit(text)
         whole = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a port that is no number, or too large
+    except ValueError:  # a port that is not a number, or too large
         return False
     return whole and not re.search(r"[\s\x00-\x1f]", text)
 
@@ -10886,7 +10886,7 @@ def joined(dialect: Dialect, base: str, exact: bool = False) -> str:
     """A base URL in any shape, joined with the dialect's path.
 
     A base that ends in the path, or in its last part, is used as it is; a version segment is
-    never doubled; a bare host gets the version first, unless a preset says the base is `exact`.
+    never doubled; a bare host gets the version first, unless the base is a preset's, and `exact`.
     """
     url, _, query = base.partition("?")
     url, tail = url.rstrip("/"), f"?{query}" if query else ""
@@ -10904,7 +10904,7 @@ def joined(dialect: Dialect, base: str, exact: bool = False) -> str:
 
 
 def changes(old: Config, new: Config) -> list[str]:
-    """Lines like "provider glm: changed (models, priority)"; secrets only by their key's name."""
+    """Lines like "provider glm: changed (models, priority)"; a secret only by its key's name."""
     lines: list[str] = []
     for title, name in (("provider", "providers"), ("key", "keys"), ("rule", "routing_rules")):
         before, after = getattr(old, name), getattr(new, name)
@@ -10933,10 +10933,10 @@ def _fields(old: Any, new: Any) -> str:
 
 
 # ==== 21. Clients =============================================================
-# What a coding tool must be told so that it talks to this relay: one row per tool, and from it
-# the environment, arguments and, where nothing else will do, a private file.  Model names and
-# limits come from the plan, so that a tool compacts in time before a smaller model than its own.
-# What a shell may have inherited and would lead the tool elsewhere is named, to be taken away.
+# What a coding tool must be told to talk to this relay: one row per tool, and from it the
+# environment, arguments and, if nothing else will do, a private file.  Model names and limits come
+# from the plan, so that a tool compacts in time for a model smaller than its own.  Variables that
+# a shell may have inherited and that would lead the tool elsewhere are listed, to be unset.
 
 
 @frozen(kw_only=True)
@@ -10953,9 +10953,10 @@ class Offer:
 
 
 class Settings(NamedTuple):
-    """What a tool takes from a file only: in a folder below home, or below what a variable names.
+    """What a tool takes only from a file: below home, or below the folder a variable names.
 
-    As a child, a tool gets a home of its own that holds this and leads to all else in the user's.
+    As a child of relay, a tool gets a home of its own, with this file and with links to all else
+    in the user's.
     """
 
     variable: str
@@ -10974,17 +10975,17 @@ class Setup:
 
 @frozen(kw_only=True)
 class Recipe:
-    """One tool: how it is set up, and which variables would lead it elsewhere if they stayed."""
+    """One tool: how it is set up, and which variables would lead it elsewhere."""
 
     setup: Callable[[Offer], Setup]
     package: str = ""  # where npm has it
     clears: tuple[str, ...] = ()
-    tiers: Mapping[str, str] = field(default_factory=dict)  # what it asks for unless told
-    needs_model: bool = True  # it has no name of its own that a plan may serve
+    tiers: Mapping[str, str] = field(default_factory=dict)  # the models it asks for by default
+    needs_model: bool = True  # it asks for no model that a plan might serve
 
 
 def _known(**values: object) -> dict[str, str]:
-    """Only those that are."""
+    """Only the values that are known."""
     return {name: str(value) for name, value in values.items() if value not in (None, "")}
 
 
@@ -10993,9 +10994,9 @@ _LEAST_COMPACT_WINDOW: Final = 100_000
 
 
 def _claude(offer: Offer) -> Setup:
-    """A token alone: with ANTHROPIC_API_KEY beside it both would be sent, and a login ignored.
+    """Only a token: with ANTHROPIC_API_KEY as well, both would be sent, and a login ignored.
 
-    MAX_CONTEXT_TOKENS is heeded for names Claude Code does not know, AUTO_COMPACT_WINDOW for all.
+    MAX_CONTEXT_TOKENS counts for names Claude Code does not know, AUTO_COMPACT_WINDOW for all.
     """
     window = offer.context if (offer.context or 0) >= _LEAST_COMPACT_WINDOW else None
     tiers = {f"ANTHROPIC_DEFAULT_{tier}_MODEL": name for tier, name in offer.tiers.items()}
@@ -11014,8 +11015,8 @@ def _claude(offer: Offer) -> Setup:
 
 
 def _codex(offer: Offer) -> Setup:
-    """OPENAI_BASE_URL is ignored; a provider of its own keeps Codex to plain HTTP and needs no
-    login.  Offline its analytics would hold up the end of `codex exec`."""
+    """OPENAI_BASE_URL is ignored; with a provider of its own Codex uses plain HTTP and needs no
+    login.  Offline, its analytics would delay the end of `codex exec`."""
     url, key = json.dumps(f"{offer.base}/v1"), '"RELAY_KEY"'  # JSON's strings are TOML's
     said = {
         "model_provider": '"relay"',
@@ -11057,7 +11058,7 @@ def _qwen(offer: Offer) -> Setup:
 
 def _opencode(offer: Offer) -> Setup:
     """Its configuration fits into a variable.  Limits count only as a pair; titles are made by
-    a small model of opencode's own choice unless one is named."""
+    a small model that opencode chooses unless one is named."""
     limits = {"context": offer.context, "output": offer.output or 32_000}
     provider = {
         "npm": "@ai-sdk/openai-compatible",
@@ -11071,7 +11072,7 @@ def _opencode(offer: Offer) -> Setup:
 
 
 def _anything(offer: Offer) -> Setup:
-    """What the SDKs look at, and relay's own words for scripts."""
+    """The variables that SDKs read, and relay's own for scripts."""
     return Setup(
         _known(
             RELAY_URL=offer.base,
@@ -11136,15 +11137,15 @@ _ANY_CLIENT: Final = Recipe(
 
 
 def recipe_of(command: str) -> Recipe:
-    """A tool's recipe by its command, wherever that is installed; a general one for others."""
+    """A tool's recipe by its command, with or without a path; a general one for others."""
     return CLIENTS.get(command.rpartition("/")[2], _ANY_CLIENT)
 
 
 def offer(plan: Plan, recipe: Recipe, base: str, key: str, said: str = "") -> Offer:
     """What a plan has for a tool; `said` is the model that the user wants.
 
-    A tool that asks for names which the plan serves is left alone.  Else it gets the user's
-    model, or what the plan names first.
+    A tool that asks for names that the plan serves is left alone.  Otherwise it gets the user's
+    model, or the first that the plan names.
     """
     if said and plan.route(said) is None:
         near = plan.nearest(said)
@@ -11167,7 +11168,7 @@ def offer(plan: Plan, recipe: Recipe, base: str, key: str, said: str = "") -> Of
 
 
 def _mapped(plan: Plan, name: str) -> bool:
-    """Somebody said where this name goes; a provider that takes every name did not."""
+    """Does the configuration say where this name goes?  A provider of every name does not."""
     route = plan.route(name)
     targets = route.targets() if route else []
     return any(not t.provider.accepts_all or t.model != name for t in targets)
@@ -11189,7 +11190,7 @@ def _first_model(plan: Plan) -> str:
 
 
 def _limits(plan: Plan, name: str) -> tuple[int | None, int | None]:
-    """What a model can read and write, as `models` says; the least of equals."""
+    """What a model can read and write, as `models` says; the least, if there are several."""
     route = plan.route(name) if name else None
     found = [
         model
@@ -11203,8 +11204,8 @@ def _limits(plan: Plan, name: str) -> tuple[int | None, int | None]:
 
 
 def client_key(plan: Plan, name: str | None, held: str, now: float) -> str:
-    """What a tool shows as its key: that of a name in `keys`, else the one `held` in RELAY_KEY.
-    Without `keys` anything will do."""
+    """The key a tool shall send: that of a name in `keys`, else the one `held` in RELAY_KEY.
+    Without `keys` any will do."""
     keys = plan.config.keys
     if name and name not in keys:
         raise ConfigError([f"--key {name}: there is no such key{meant(name, keys)}"])
@@ -11226,8 +11227,8 @@ def client_key(plan: Plan, name: str | None, held: str, now: float) -> str:
 
 
 def base_of(listen: Iterable[str], scheme: str = "http") -> str:
-    """Where a tool on this machine finds relay; "" if it listens on sockets of the file system
-    only.  Listening everywhere, it is found on loopback."""
+    """Where a tool on this machine finds relay: on loopback, if it listens everywhere; "" if it
+    listens only on sockets of the file system."""
     for address in listen:
         if not address.startswith("unix:"):
             host, port = host_and_port(address)
@@ -11240,7 +11241,7 @@ def base_of(listen: Iterable[str], scheme: str = "http") -> str:
 
 def cleaned_environment(env: Mapping[str, str], plan: Plan) -> dict[str, str]:
     """A child's environment: without what leads the tool elsewhere, and without providers' keys,
-    by their usual names and by what they are."""
+    whether by their usual names or by their values."""
     secrets = {c.secret for p in plan.providers.values() for b in p.plans for c in b.credentials}
     gone = {*_ANY_CLIENT.clears, *(preset.key for preset in PRESETS.values())}
     return {
@@ -11251,7 +11252,7 @@ def cleaned_environment(env: Mapping[str, str], plan: Plan) -> dict[str, str]:
 
 
 def unproxied(env: Mapping[str, str], base: str) -> dict[str, str]:
-    """What keeps a tool from asking a proxy for a relay that is next door."""
+    """Variables that keep a tool from going through a proxy to a relay on the same machine."""
     if not any(name.lower() in ("http_proxy", "https_proxy", "all_proxy") for name in env):
         return {}
     host = urllib.parse.urlsplit(base).hostname or ""
@@ -11260,8 +11261,8 @@ def unproxied(env: Mapping[str, str], base: str) -> dict[str, str]:
     return {"NO_PROXY": hosts, "no_proxy": hosts}
 
 
-# A setup on paper, for shells and for mise.  Nothing is written: where a tool needs a file, the
-# text says what must stand in it.
+# A setup as text, for shells and for mise.  Nothing is written: if a tool needs a file, the text
+# says what must be in it.
 
 
 def _cleared(setup: Setup, recipe: Recipe) -> list[str]:
@@ -11319,11 +11320,11 @@ def _json_setup(setup: Setup, recipe: Recipe, command: str) -> Iterator[str]:
 
 
 def _mise(setup: Setup, recipe: Recipe, command: str) -> Iterator[str]:
-    """A project's file is shared, so a key is asked of the environment; false unsets."""
+    """A project's file is shared, so a key comes from the environment; false unsets."""
     yield "[env]"
     yield from (f"{name} = false" for name in _cleared(setup, recipe))
     for name, value in setup.env.items():
-        if value != f"{{{{ env.{name} }}}}":  # from itself: it is there already
+        if value != f"{{{{ env.{name} }}}}":  # a variable set from itself is there already
             yield f"{name} = {json.dumps(value, ensure_ascii=False)}"
     yield from _file_needed(setup, "the project's ")
     if setup.args:
@@ -11341,8 +11342,8 @@ FORMATS: Final[dict[str, Callable[[Setup, Recipe, str], Iterator[str]]]] = {
 
 # ==== 22. Import ==============================================================
 # Another relay's file as a configuration of this one.  Never silently lossy: the old file is
-# emptied value by value, and whatever is still in it at the end is named in a comment.  Keys
-# that stand there in plain text become variables unless they are asked for.
+# emptied value by value, and whatever is left in it at the end is named in a comment.  Keys in
+# plain text become variables, unless the user wants them carried over.
 #
 #     old file -> leaves -+- taken by its reader -> configuration
 #                         `- left                -> "# not carried over: PATH = VALUE"
@@ -11353,7 +11354,7 @@ _REFERENCE: Final = re.compile(r"os\.environ/(\w+)|\$\{?([A-Za-z_]\w*)\}?")
 
 
 def leaves(value: Any, path: Path_ = ()) -> Iterator[tuple[Path_, Any]]:
-    """Every scalar, and every empty container, with the way to it."""
+    """Every scalar and every empty container, with its path."""
     if isinstance(value, dict) and value:
         for name, inner in value.items():
             yield from leaves(inner, (*path, str(name)))
@@ -11365,7 +11366,7 @@ def leaves(value: Any, path: Path_ = ()) -> Iterator[tuple[Path_, Any]]:
 
 
 def path_text(path: Path_) -> str:
-    """model_list[0].litellm_params.model; names that are no plain words in quotes."""
+    """model_list[0].litellm_params.model; names other than plain words in quotes."""
     text = ""
     for part in path:
         if isinstance(part, int):
@@ -11383,10 +11384,10 @@ class Old:
     def __init__(self, root: Any) -> None:
         self.root = root
         self._left = dict(leaves(root))
-        self.notes: list[str] = []  # what was carried otherwise than it stood there
+        self.notes: list[str] = []  # on what was carried over in another form
 
     def look(self, *path: str | int) -> Any:
-        """What stands at a path, left there; None if nothing does."""
+        """The value at a path, left there; None if there is none."""
         value = self.root
         for part in path:
             if isinstance(value, dict) and isinstance(part, str):
@@ -11398,21 +11399,21 @@ class Old:
         return value
 
     def take(self, *path: str | int) -> Any:
-        """What stands at a path, now carried over with all below it."""
+        """The value at a path, which with all below it now counts as carried over."""
         value = self.look(*path)
         for known in [known for known in self._left if known[: len(path)] == path]:
             del self._left[known]
         return value
 
     def text(self, *path: str | int) -> str:
-        """A scalar's text, carried over; "" and left there if it is none."""
+        """A scalar's text, carried over; "" and left there if it is not a scalar."""
         value = self.look(*path)
         if isinstance(value, bool) or not isinstance(value, str | int | float):
             return ""
         return str(self.take(*path)).strip()
 
     def number(self, *path: str | int) -> float | None:
-        """A positive number, carried over; None and left there if it is none."""
+        """A positive number, carried over; None and left there if it is anything else."""
         value = self.look(*path)
         with contextlib.suppress(TypeError, ValueError):
             number = float(value)
@@ -11446,7 +11447,7 @@ class Old:
         return [(*path, i) for i, item in enumerate(items) if isinstance(item, dict)]
 
     def left(self) -> Iterator[str]:
-        """What nobody took, a line for each; the values of secrets stay out of it."""
+        """What was not carried over, a line each; without the values of secrets."""
         for path, value in self._left.items():
             shown = json.dumps(value, default=str)
             hidden = any(isinstance(part, str) and _SECRET_NAME.search(part) for part in path)
@@ -11465,11 +11466,11 @@ class Draft:
         self.rules: JSON = {}
         self.top: JSON = {}
         self.keys: JSON = {}
-        self.variables: dict[str, tuple[str, str]] = {}  # to be set -> the secret, and its path
+        self.variables: dict[str, tuple[str, str]] = {}  # to set -> the secret, and its path
         self._with_secrets = with_secrets
 
     def secret(self, variable: str, *path: str | int) -> str:
-        """A secret as a reference: the one that stood there, or to a variable of this name."""
+        """A secret as a reference: the one that was there, or one to a variable of this name."""
         said = self.old.text(*path)
         if not said:
             return ""
@@ -11485,7 +11486,7 @@ class Draft:
         return f"${{{name}}}"
 
     def provider(self, name: str, settings: JSON, models: JSON) -> str:
-        """Add models to the provider of these settings, or make one; its name."""
+        """Add models to the provider with these settings, or make it; its name."""
         for known, provider in self.providers.items():
             listed = provider.get("models") or {}
             same = {k: v for k, v in provider.items() if k != "models"} == settings
@@ -11526,7 +11527,7 @@ class Draft:
 
 
 def _endpoint_settings(url: str, dialect: str) -> JSON:
-    """A preset where the URL is one of its bases, with the plan if it is not the usual one."""
+    """A preset if the URL is one of its bases, with the plan if it is not the usual one."""
     wanted = _plain_base(url)
     for name, preset in PRESETS.items():
         for plan, bases in preset.plans.items():
@@ -11537,7 +11538,7 @@ def _endpoint_settings(url: str, dialect: str) -> JSON:
 
 
 def _plain_base(url: str) -> str:
-    """Without what different relays put behind it."""
+    """Without what different relays put after it."""
     url = url.lower().replace("://localhost", "://127.0.0.1").split("?")[0].rstrip("/")
     for ending in ("/chat/completions", "/messages", "/responses", "/models", "/v1", "/v1beta"):
         url = url.removesuffix(ending)
@@ -11549,8 +11550,8 @@ def _is_base(url: str) -> bool:
 
 
 def _listen(draft: Draft, host_key: str, port_key: str, otherwise: int) -> None:
-    """Loopback unless there are keys: relay would refuse to listen farther.  What is no host or
-    no port stays where it was."""
+    """Loopback unless there are keys: relay would refuse to listen on more.  What is not a host
+    or a port is left."""
     old = draft.old
     host, port = old.look(host_key), old.look(port_key)
     good_host = isinstance(host, str) and re.fullmatch(r"[\w.-]+", host, re.ASCII)
@@ -11570,7 +11571,7 @@ def _listen(draft: Draft, host_key: str, port_key: str, otherwise: int) -> None:
 
 
 def _proxied(draft: Draft, name: str) -> None:
-    """One way out for all there; here it is each provider's, but for those of this machine."""
+    """One proxy for all there; here one per provider, except for those on this machine."""
     url = draft.old.look(name)
     if not (isinstance(url, str) and _is_base(url)):
         return
@@ -11581,8 +11582,8 @@ def _proxied(draft: Draft, name: str) -> None:
             draft.old.take(name)
 
 
-# LiteLLM: model_list, where `model` begins with a maker's name.  What is not in this table needs
-# an api_base.
+# LiteLLM: model_list, where `model` begins with a maker's name.  A maker that is not in this table
+# needs an api_base.
 
 _LITELLM_MAKERS: Final[dict[str, JSON]] = {
     name: {"preset": preset} | ({"billing_plans": [plan]} if plan else {})
@@ -11619,7 +11620,7 @@ def _litellm(old: Old, draft: Draft) -> None:
 
 
 def _litellm_deployment(old: Old, draft: Draft, row: Path_) -> None:
-    """One entry; those that differ in their model only become one provider."""
+    """One entry; entries that differ only in their model become one provider."""
     params = (*row, "litellm_params")
     said, name = old.look(*params, "model"), old.look(*row, "model_name")
     if not (isinstance(said, str) and isinstance(name, str) and said and name):
@@ -11632,7 +11633,7 @@ def _litellm_deployment(old: Old, draft: Draft, row: Path_) -> None:
     unknown = "/" in said and said.partition("/")[0] not in _LITELLM_MAKERS
     homeless = not any(PRESETS[_LITELLM_MAKERS[maker]["preset"]].plans.values())
     if not url and (unknown or homeless):
-        return  # nobody knows where that is: all of it is named below
+        return  # its address is not known: all of it is named as left
     if (url and not _is_base(url)) or (is_glob(model) and model != "*"):
         return
     old.take(*params, "model"), old.take(*row, "model_name"), old.take(*params, base_name)
@@ -11678,7 +11679,7 @@ def _litellm_endpoint(maker: str, url: str) -> JSON:
 
 
 def _litellm_settings(old: Old, draft: Draft, params: Path_, settings: JSON, maker: str) -> JSON:
-    """What else an entry says of its provider."""
+    """What else an entry says about its provider."""
     more: JSON = {}
     preset = PRESETS.get(settings.get("preset", ""))
     variable = (preset.key if preset else "") or f"{maker}_API_KEY"
@@ -11689,7 +11690,7 @@ def _litellm_settings(old: Old, draft: Draft, params: Path_, settings: JSON, mak
     if (weight := old.number(*params, "weight")) is not None:
         more["weight"] = weight
     if (order := old.number(*params, "order")) is not None:
-        more["priority"] = -order  # there the lowest comes first
+        more["priority"] = -order  # there the lowest is preferred
     waits = {"total": "timeout", "first_event": "stream_timeout"}
     timeouts = {ours: old.number(*params, theirs) for ours, theirs in waits.items()}
     if known := {name: value for name, value in timeouts.items() if value is not None}:
@@ -11763,7 +11764,7 @@ def _ccr_provider(old: Old, draft: Draft, row: Path_) -> tuple[str, str] | None:
 
 
 def _ccr_limit(old: Old, path: Path_) -> int | None:
-    """What the transformer `maxtoken` allows: ["maxtoken", {"max_tokens": N}]."""
+    """The limit of the transformer `maxtoken`: ["maxtoken", {"max_tokens": N}]."""
     uses = old.look(*path)
     for i, use in enumerate(uses if isinstance(uses, list) else ()):
         named = isinstance(use, list) and use[:1] == ["maxtoken"]
@@ -11807,8 +11808,8 @@ def _ccr_router(old: Old, draft: Draft, names: Mapping[str, str]) -> None:
         draft.rules["claude-*"] = entries
 
 
-# OpenAICompatible: arrays of accounts.  It speaks for the CodeGeeX plugin, chat.qwen.ai and Gemini
-# CLI's login, which relay does not: their makers' own interfaces stand in, under the same prefix.
+# OpenAICompatible: arrays of accounts.  It uses the CodeGeeX plugin, chat.qwen.ai and Gemini CLI's
+# login, which relay does not: the makers' own APIs take their place, under the same prefix.
 
 _STAND_INS: Final = {
     "codegeex": "bigmodel",
@@ -11834,7 +11835,7 @@ def _openai_compatible(old: Old, draft: Draft) -> None:
     _listen(draft, "host", "port", 8080)
 
 
-# claude-relay-service: a list of self-hosted models, or accounts as its interface gives them.
+# claude-relay-service: a list of self-hosted models, or accounts as its API returns them.
 
 
 def _crs_models(old: Old, draft: Draft) -> None:
@@ -11874,7 +11875,7 @@ def _crs_account(old: Old, draft: Draft, row: Path_) -> None:
     elif "preset" in settings and not PRESETS[settings["preset"]].local:
         settings["api_key"] = f"${{{PRESETS[settings['preset']].key}}}"
     if (priority := old.number(*row, "priority")) is not None:
-        settings["priority"] = 100 - priority  # there the lowest comes first
+        settings["priority"] = 100 - priority  # there the lowest is preferred
     if (active := old.flag(*row, "isActive")) is False:
         settings["active"] = active
     if agent := old.text(*row, "userAgent"):
@@ -11883,7 +11884,7 @@ def _crs_account(old: Old, draft: Draft, row: Path_) -> None:
 
 
 def _crs_supported(old: Old, row: Path_) -> JSON:
-    """A list of names, or what they become; kept as JSON's text in its store."""
+    """A list of names, or a mapping to other names; its store keeps it as JSON text."""
     said = old.look(*row, "supportedModels")
     deployment = old.look(*row, "deploymentName")
     deployment = deployment if isinstance(deployment, str) and not is_glob(deployment) else ""
@@ -11907,7 +11908,7 @@ def _all_text(value: Any) -> bool:
 
 class Predecessor(NamedTuple):
     title: str
-    marks: frozenset[str]  # a file with one of these at its top is one of its
+    marks: frozenset[str]  # a file with one of these keys at its top is of this kind
     read: Callable[[Old, Draft], None]
 
 
@@ -11929,7 +11930,7 @@ PREDECESSORS: Final = (
 
 
 def imported(text: str, with_secrets: bool = False) -> str:
-    """Another relay's file as YAML for this one, with comments on what could not be carried."""
+    """Another relay's file as YAML for this one, with comments on what was not carried over."""
     try:
         root = _parsed(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
@@ -11946,7 +11947,7 @@ def imported(text: str, with_secrets: bool = False) -> str:
 
 
 def _parsed(text: str) -> Any:
-    """JSON as it is, for YAML reads some of its numbers as words; else YAML."""
+    """JSON, since YAML reads some of its numbers as words; else YAML."""
     with contextlib.suppress(ValueError):
         return json.loads(text)
     return yaml.safe_load(_without_comments(text))
@@ -11958,12 +11959,12 @@ def _without_comments(text: str) -> str:
         return text
     pattern = r'("(?:[^"\\]|\\.)*")|//[^\n]*|/\*.*?\*/'
     plain = re.sub(pattern, lambda m: m[1] or " ", text, flags=re.DOTALL)
-    return plain.replace("\t", " ")  # which YAML would not have between its words
+    return plain.replace("\t", " ")  # YAML allows no tabs there
 
 
 # ==== 23. Records =============================================================
-# What the flight recorder keeps of an exchange: a file of JSON lines in the order in which things
-# happened, to be read with any tool.  An exchange has legs, each a head and the bytes behind it:
+# What the flight recorder keeps of an exchange: a file of JSON lines, in the order in which things
+# happened, for any tool to read.  An exchange has legs, each with a head and the bytes after it:
 #
 #     request      what the client asked       attempt 1, 2, ...   what a provider was asked
 #     response     what the client was told    answer 1, 2, ...    what it said to that
@@ -11971,14 +11972,14 @@ def _without_comments(text: str) -> str:
 #     kind record     version, id, time, and all that the log's line says
 #     kind head       of: which leg; at; method and path, or url, or status; headers
 #     kind data       of, at; text, or base64 where the bytes are no text
-#     kind end        cut: of each leg how many bytes there was no room for; a file without this
-#                     line is not whole
+#     kind end        cut: for each leg how many bytes there was no room for; a file without this
+#                     line is incomplete
 #
 # `at` is in milliseconds since the request came.  A line of data is a block as it came, with two
-# exceptions: what was compressed is plain here, and a character or a secret that was torn between
-# two blocks stands whole in the first or in the second.  Secrets are known by their values, which
-# are those of the configuration and those that headers and queries carry by names like
-# `authorization`; in the place of each stands [secret].
+# exceptions: what was compressed is plain here, and a character or a secret that was split between
+# two blocks is whole in one of them.  Secrets are recognised by their values: those of the
+# configuration, and those that headers and queries carry under names like `authorization`.  Each
+# is replaced by [secret].
 
 RECORD_VERSION: Final = 1
 MASK: Final = "[secret]"
@@ -11989,7 +11990,7 @@ _CARRYING: Final = re.compile(
     r"authori[sz]ation|cookie|secret|pass(w|$)|credential|api-?_?key|(^|[-_])(auth|key|token|sig)$",
     re.IGNORECASE,
 )
-_SHORTEST: Final = 8  # of what a caller sends as a key; any word will do where there are no `keys`
+_SHORTEST: Final = 8  # characters of a secret in a header; without `keys`, callers send any word
 
 Blocks: TypeAlias = list[tuple[float, bytes]]
 
@@ -12040,13 +12041,13 @@ class Record:
 
 
 def record_name(time: float, id: str) -> str:
-    """A file's name; by their names files are in the order of time."""
+    """A file's name; sorted by name, files are in the order of time."""
     moment = datetime.datetime.fromtimestamp(time, datetime.UTC)
     return f"{moment:%Y%m%dT%H%M%S}{moment.microsecond // 1000:03d}Z-{id}.jsonl"
 
 
 def surplus(files: Iterable[tuple[str, int]], keep: int) -> list[str]:
-    """Of files with their sizes the oldest, as many as must go so that `keep` bytes stay."""
+    """The oldest of these (name, size), as many as must go so that at most `keep` bytes stay."""
     gone, size = list[str](), 0
     for name, length in sorted(files, reverse=True):
         size += length
@@ -12078,7 +12079,7 @@ def _leg_lines(name: str, leg: Leg, masker: Masker) -> Iterator[tuple[float, byt
 
 
 def _lines_of(blocks: Blocks) -> Iterator[tuple[float, JSON]]:
-    """Blocks as text, whole characters each; as base64 where they are none."""
+    """Blocks as text, each of whole characters; all as base64 if they are not text."""
     decoder, said = codecs.getincrementaldecoder("utf-8")(), list[tuple[float, JSON]]()
     try:
         for at, block in blocks:
@@ -12129,10 +12130,10 @@ def _take(record: Record, wire: JSON) -> None:
 
 
 class Masker:
-    """Puts [secret] in the place of secrets, however they are written."""
+    """Replaces secrets by [secret], in every form in which they are written."""
 
     def __init__(self, secrets: Iterable[str], legs: Iterable[Leg] = ()) -> None:
-        """`secrets` of the configuration; what the legs' headers and queries carry is added."""
+        """`secrets`: the configuration's; those in the legs' headers and queries are added."""
         carried = [value for leg in legs for value in _carried(leg)]
         forms = {form for secret in (*secrets, *carried) for form in _written(secret)}
         ordered = sorted(forms, key=lambda form: (-len(form), form))
@@ -12146,7 +12147,7 @@ class Masker:
         return self.bytes_of(data).decode(errors="replace")
 
     def value(self, value: Any) -> Any:
-        """JSON without secrets in its texts."""
+        """A JSON value without secrets in its strings."""
         if isinstance(value, dict):
             return {name: self.value(each) for name, each in value.items()}
         if isinstance(value, list | tuple):
@@ -12162,7 +12163,7 @@ class Masker:
         return masked
 
     def blocks(self, blocks: Blocks) -> Blocks:
-        """The same blocks; one that ends within a secret ends behind it."""
+        """The same blocks without secrets; one that ends within a secret ends after it."""
         data = b"".join(block for _, block in blocks)
         spans = self._spans(data)
         begins = [begin for begin, _ in spans]
@@ -12176,10 +12177,10 @@ class Masker:
         return masked
 
     def _spans(self, data: bytes) -> list[tuple[int, int]]:
-        """Where secrets stand, in order, and one that is cut off at the end.
+        """Where secrets are, in order, including one that is cut off at the end.
 
-        By `find`, secret by secret: one pattern for all of them would hold up the process while
-        it looks through megabytes.
+        By `find`, secret by secret: one pattern for all of them would block the process while it
+        searches megabytes.
         """
         places = [place for secret in self._secrets for place in _places(data, secret)]
         merged = list[tuple[int, int]]()
@@ -12203,7 +12204,7 @@ def _places(data: bytes, secret: bytes) -> Iterator[tuple[int, int]]:
 
 
 def _between(data: bytes, start: int, end: int, spans: Sequence[tuple[int, int]]) -> bytes:
-    """The bytes from one place to another, in which each span stands whole or not at all."""
+    """The bytes from one place to another, with each span in between masked."""
     pieces = list[bytes]()
     for begin, stop in spans[bisect.bisect_left(spans, (start, 0)) :]:
         if begin >= end:
@@ -12234,7 +12235,7 @@ def _carried(leg: Leg) -> Iterator[str]:
 
 
 def _tokens(value: str) -> Iterator[str]:
-    """A value, its words (Bearer KEY) and what they are set to (name=KEY; name=KEY)."""
+    """A value, its words (Bearer KEY), and their own values (name=KEY; name=KEY)."""
     words = re.split(r"[\s;,]+", value)
     for text in (value, *words, *(word.partition("=")[2] for word in words)):
         if len(text) >= _SHORTEST:
@@ -12243,7 +12244,7 @@ def _tokens(value: str) -> Iterator[str]:
 
 
 def _uncarried(name: str, value: str) -> str:
-    """A header's value; of one that carries a secret only the scheme before it."""
+    """A header's value; if it carries a secret, only the scheme before it."""
     if not _CARRYING.search(name) or value == "":
         return value
     scheme = re.match(r"(Bearer|Basic)\s+", value, re.IGNORECASE)
@@ -12251,7 +12252,7 @@ def _uncarried(name: str, value: str) -> str:
 
 
 def _unkeyed(address: str) -> str:
-    """An address without user and password, and without the values of secrets' names."""
+    """An address without user and password, and without values under a secret's name."""
     address = re.sub(r"(?<=//)[^/?#@]*@", "", address, count=1)
     place, mark, query = address.partition("?")
     items = [item.partition("=") for item in query.split("&")]
@@ -12270,20 +12271,20 @@ def _unkeyed(address: str) -> str:
 ################################################################################
 
 # ==== 24. Stickiness ==========================================================
-# Which credential a conversation had last.  Prompt caches and sealed reasoning belong to an
+# Which credential served a conversation last.  Prompt caches and sealed reasoning belong to an
 # account, so a conversation that wanders pays for its prompt again and loses its thoughts.
 #
-#     bound       by a success only, one credential for each plan of each provider: who moves on
-#                 for an hour and comes back still finds the cache that was left there
-#     let go      when that very credential fails, when its key leaves the configuration, after
-#                 a day without a success, or when newer conversations need the place
+#     bound       by a success only, one credential for each plan of each provider: a conversation
+#                 that moves away for an hour and comes back still finds the cache it left
+#     released    when that very credential fails, when its key leaves the configuration, after
+#                 a day without a success, or when newer conversations need the room
 #
-# It chooses among equals only; what an earlier target or plan is worth, it does not outrank.
+# It only chooses among equals; it never outranks an earlier target or plan.
 
 _MOST_BOUND: Final = 10_000  # conversations
-_TOLD_EVERY: Final = 3600.0  # seconds in which others need not hear of the same again
+_TOLD_EVERY: Final = 3600.0  # seconds before other relays are told the same again
 _BOUND_FOR: Final = 86400.0  # seconds; caches live an hour at most, sealed reasoning longer
-_MOST_POOLS: Final = 4  # plans of providers that one conversation is bound at
+_MOST_POOLS: Final = 4  # plans of providers for which one conversation has a credential
 # What clients call a conversation in their headers: Claude Code, Codex, others, opencode.
 _SESSION_HEADERS: Final = (
     "x-claude-code-session-id",
@@ -12292,7 +12293,7 @@ _SESSION_HEADERS: Final = (
     "x-session-id",
     "x-session-affinity",
 )
-# How a request begins, in each dialect: what was told to the model first, and the turns.
+# How a request begins, in each dialect: the system prompt, and the turns.
 _BEGINNINGS: Final = (
     ("system", "messages"),
     ("instructions", "input"),
@@ -12302,14 +12303,14 @@ _BEGINNINGS: Final = (
 
 
 def session_of(headers: Mapping[str, str]) -> str:
-    """What the client calls the conversation in a header; "" if it does not."""
+    """The client's name for the conversation, from a header; "" if there is none."""
     return next(filter(None, (headers.get(name) for name in _SESSION_HEADERS)), "")
 
 
 def identity_of(headers: Mapping[str, str], body: JSON) -> str:
     """A conversation's name, the same on every turn; "" if there is none.
 
-    What clients send to this end first, then what is in the body, then how it began.
+    First what clients send for this purpose, then names in the body, then how it began.
     """
     conversation = body.get("conversation")
     inner = conversation.get("id") if isinstance(conversation, dict) else conversation
@@ -12329,7 +12330,7 @@ def _session_in(body: JSON) -> object:
 
 
 def _begun_with(body: JSON, system: str, turns: str) -> str:
-    """A hash of all up to the first user's turn: what follows is not there yet on that turn."""
+    """A hash of all up to the first user turn, beyond which the first request has nothing."""
     said = body.get(turns)
     if isinstance(said, str) and turns == "input":
         said = [{"role": "user", "content": said}]
@@ -12343,8 +12344,8 @@ def _begun_with(body: JSON, system: str, turns: str) -> str:
 
 
 def unmarked(value: Any) -> Any:
-    """Without the cache marks, which move on from turn to turn; and a text always as a block,
-    which is what a client makes of it when it has to hang a mark on it."""
+    """Without cache marks, which move from turn to turn; and with text always as a block, which is
+    what a client turns it into to attach a mark."""
     if isinstance(value, list):
         return [unmarked(item) for item in value]
     if not isinstance(value, dict):
@@ -12359,7 +12360,7 @@ def unmarked(value: Any) -> Any:
 class _Bound:
     credentials: dict[str, str]  # provider/plan -> credential, the latest last
     until: float
-    told: float = 0.0  # the `until` that others know
+    told: float = 0.0  # the `until` that other relays know
 
 
 class Stickiness:
@@ -12368,7 +12369,7 @@ class Stickiness:
     def __init__(self) -> None:
         self.counts = {"hit": 0, "miss": 0, "repin": 0}
         self._bound: dict[str, _Bound] = {}
-        self._untold: dict[str, None] = {}  # bound anew since `collect`, or again after an hour
+        self._untold: dict[str, None] = {}  # bound since `collect`, or again after an hour
 
     def bound(self, identity: str, now: float) -> list[str]:
         """The credentials that served a conversation, the latest first."""
@@ -12397,13 +12398,13 @@ class Stickiness:
         return word
 
     def drop(self, identity: str, credential: str) -> None:
-        """This credential failed the conversation; what others hold of it stays."""
+        """This credential failed the conversation; those at other plans stay bound."""
         entry = self._bound.get(identity)
         if entry and entry.credentials.get(_pool(credential)) == credential:
             del entry.credentials[_pool(credential)]
 
     def keep(self, credentials: Collection[str]) -> None:
-        """After a reload: what is bound to keys that are gone is bound no more."""
+        """After a reload: release what is bound to keys that are gone."""
         for identity, entry in list(self._bound.items()):
             kept = {pool: name for pool, name in entry.credentials.items() if name in credentials}
             entry.credentials = kept
@@ -12411,7 +12412,7 @@ class Stickiness:
                 del self._bound[identity]
 
     def tally(self, now: float) -> dict[str, int]:
-        """Credential -> conversations whose latest it is."""
+        """Credential -> the number of conversations it served last."""
         tally: dict[str, int] = {}
         for identity in self._bound:
             for name in self.bound(identity, now)[:1]:
@@ -12419,11 +12420,11 @@ class Stickiness:
         return tally
 
     def exported(self) -> list[JSON]:
-        """All of it, the longest unused first, to be kept somewhere or told to another relay."""
+        """All of it, the longest unused first, to store or to tell another relay."""
         return [_bond(identity, entry) for identity, entry in self._bound.items()]
 
     def collect(self) -> list[JSON]:
-        """What is new since the last time, as `exported` has it."""
+        """What is new since the last call, in the form of `exported`."""
         untold = [(name, self._bound[name]) for name in self._untold if name in self._bound]
         self._untold = {}
         for _, entry in untold:
@@ -12431,7 +12432,7 @@ class Stickiness:
         return [_bond(identity, entry) for identity, entry in untold]
 
     def adopt(self, entries: Iterable[JSON]) -> None:
-        """What `exported` gave, here or elsewhere; of two that disagree the later holds."""
+        """Take what `exported` gave, here or elsewhere; the later of two wins."""
         for entry in entries:
             known = self._bound.get(entry["identity"])
             if known is None or known.until < entry["until"]:
@@ -12451,37 +12452,37 @@ def _bond(identity: str, entry: _Bound) -> JSON:
 
 
 def _pool(credential: str) -> str:
-    """provider/plan: the credentials that could stand in for one another."""
+    """provider/plan: within it, credentials can replace one another."""
     return credential.rpartition("/")[0]
 
 
 # ==== 25. Health ==============================================================
 # Who is cooling down, why, and until when.  A cooldown is a prediction, not a verdict: short
-# marks end within half an hour, a plan's at its reset.  Marks are keyed by stable names, so
-# they outlive a reload; a changed key has another name, and so begins with a clean slate.
+# marks end within half an hour, a plan's when it resets.  Marks are keyed by stable names, so
+# they outlive a reload; a changed key has another name, and so starts with a clean slate.
 #
 #     failed ---> cooling ---> due ---> probing ---> gone, after a success
 #                 (skipped)    (end     (one request, the others skip it)
 #                               is past)     |
 #                    ^-----------------------'  after a failure: a guess doubles
 #
-# What a failure marks is its class's scope: a wrong key or a spent plan the credential, overload
-# the model at that provider, a broken connection the endpoint; a bad request nothing.  Plans have
-# marks of their own, so that a throttle neither hides nor shortens a spent one.  A mark that
-# relay guessed, or whose announced end is past, never keeps the last way from being tried.  A
-# success clears the marks on its way that are older than the attempt, and any short guess: only
-# what was announced while it was under way, it cannot know about.
+# The scope of a failure's class is what it marks: a wrong key or a spent plan marks the
+# credential, overload the model at that provider, a broken connection the endpoint, a bad request
+# nothing.  Plans have marks of their own, so that throttling neither hides nor shortens a spent
+# plan.  A mark that relay guessed, or whose announced end is past, never keeps the last lane from
+# being tried.  A success clears the marks of its lane that are older than the attempt, and any
+# short guess; it says nothing about what was announced while it was under way.
 
 SHORTEST, LONGEST = 1.0, 1800.0  # seconds, of a short mark
 LONGEST_PLAN: Final = 35 * 86400.0
 _MOST_MARKS: Final = 1000  # clients make up model names, and each that fails is a mark
-_STALE: Final = 86400.0  # seconds; a mark that is due for so long says nothing any more
-_BY_HAND: Final = 60.0  # seconds after which asking again about a disabled provider makes sense
-_MOST_SAID_OF: Final = 200  # characters of a provider's words
+_STALE: Final = 86400.0  # seconds after its end, when a mark says nothing any more
+_BY_HAND: Final = 60.0  # seconds after which to ask again for a provider that is disabled
+_MOST_SAID_OF: Final = 200  # characters of a provider's message
 
 
 class Place(NamedTuple):
-    """What is marked.  The windows of plans stand beside the short marks."""
+    """What is marked.  A plan's mark and a short one can exist side by side."""
 
     scope: str
     name: str
@@ -12495,8 +12496,8 @@ class Mark:
     until: float
     guessed: bool  # nobody said until when
     times: int = 1  # incidents in a row
-    said: str = ""  # by the provider
-    owner: str = ""  # the credential, provider or address whose going takes the mark along
+    said: str = ""  # the provider's message
+    owner: str = ""  # the credential, provider or address with which the mark disappears
     probing: bool = False  # its end is past, and one request is finding out
 
     def stands(self, now: float) -> bool:
@@ -12504,13 +12505,13 @@ class Mark:
 
     @property
     def worth_a_try(self) -> bool:
-        """A short mark that nobody vouches for any more; it must not lock the last way."""
+        """A short mark that may be wrong by now; it must not block the last lane."""
         row = FAILURES[self.failure]
         return (self.guessed or self.probing) and row.retry and not row.opens_next_plan
 
 
 class Probe:
-    """Within this block one attempt finds out whether marks are over."""
+    """A block in which one attempt finds out whether these marks are over."""
 
     def __init__(self, marks: Sequence[Mark]) -> None:
         self._marks = marks
@@ -12528,21 +12529,21 @@ _NO_PROBE: Final = Probe(())
 
 
 class Health:
-    """What is marked, and who is bound to whom.
+    """All marks, and which conversation is bound to which credential.
 
-    Never reads the clock: `now` is an argument, and `began` is when the attempt did.
+    Never reads the clock: `now` is an argument, and `began` is when the attempt began.
     """
 
     def __init__(self) -> None:
         self.marks: dict[Place, Mark] = {}
-        self.disabled: set[str] = set()  # providers that are left out by hand
+        self.disabled: set[str] = set()  # providers that an operator has taken out
         self.sticky = Stickiness()
 
     # An attempt
 
     def attempting(self, lane: Lane, now: float) -> Probe:
-        """While an attempt runs, it is the probe of what is due on its way; however it ends,
-        cancelled or by a fault of ours, the next may probe."""
+        """While an attempt runs, it is the probe of the marks on its lane that are due; however it
+        ends, even cancelled or by a bug, the next one may probe."""
         due = [mark for mark in self._on(lane).values() if not mark.stands(now)]
         return Probe(due) if due else _NO_PROBE
 
@@ -12554,10 +12555,10 @@ class Health:
         began: float | None = None,
         identity: str = "",
     ) -> None:
-        """Mark what the failure says is out of order; a request's own fault marks nothing.
+        """Mark what the failure is about; a failure of the request's own marks nothing.
 
         Attempts that were under way together fail together: that is one incident.  Only a
-        failure of an attempt that began after the mark makes the next one longer.
+        failure of an attempt that began after the mark was made counts as another.
         """
         if error.failure.cool == 0 or error.scope == "request":
             return
@@ -12569,7 +12570,7 @@ class Health:
         mark.owner = lane.owner(error.scope)
         firm = before and (not before.guessed or began <= before.since)
         if before and firm and before.until > max(now, mark.until):
-            return  # what was said to last longer still stands
+            return  # what was announced to last longer still holds
         self.marks[place] = mark
         if len(self.marks) > _MOST_MARKS:
             self.forget(now)
@@ -12577,7 +12578,7 @@ class Health:
     def succeeded(
         self, lane: Lane, identity: str = "", now: float = 0.0, began: float | None = None
     ) -> str | None:
-        """Clears what was marked on its way, and binds the conversation to it; see `bind`."""
+        """Clear the marks on the lane, and bind the conversation to its credential; see `bind`."""
         for place, mark in self._on(lane).items():
             older = began is None or mark.since < began
             if older or (mark.guessed and not place.of_plan):
@@ -12596,14 +12597,14 @@ class Health:
         return max(marks, key=lambda mark: (not mark.worth_a_try, mark.until), default=None)
 
     def exhausted(self, lane: Lane, now: float) -> bool:
-        """Is the lane's plan used up or over, so that the next plan may open?
+        """Is the lane's plan used up or expired, so that the next plan may open?
 
-        So it is while a probe finds out whether it still is: the others go on as before.
+        It counts as used up while a probe finds out whether it still is.
         """
         return any(place.of_plan and mark.stands(now) for place, mark in self._on(lane).items())
 
     def _on(self, lane: Lane) -> dict[Place, Mark]:
-        """The marks on a lane's way."""
+        """The marks on a lane."""
         if not self.marks:
             return {}
         names = [(scope, lane.key(scope)) for scope in MARKED_SCOPES]
@@ -12613,7 +12614,7 @@ class Health:
     # Looking after it
 
     def listed(self, now: float) -> list[JSON]:
-        """Every mark in words and seconds since the epoch; `next_probe` None: it is under way."""
+        """Every mark, with times since the epoch; a `next_probe` of None is under way."""
         self.forget(now)
         bound = self.sticky.tally(now)
         return [
@@ -12644,7 +12645,7 @@ class Health:
         return [place.name for place in hit]
 
     def keep(self, plan: Plan) -> list[str]:
-        """After a reload: marks and bonds of what is gone go too; the names of those marks."""
+        """After a reload: remove marks and bonds of what is gone; the names of those marks."""
         self.disabled.clear()
         credentials, owners = set[str](), set[str]()
         for provider in plan.providers.values():
@@ -12660,14 +12661,14 @@ class Health:
         return [place.name for place in gone]
 
     def exported(self) -> list[JSON]:
-        """Every mark, to be kept somewhere or told to another relay."""
+        """Every mark, to store or to tell another relay."""
         return [
             place._asdict() | dataclasses.asdict(mark) | {"probing": False}
             for place, mark in self.marks.items()
         ]
 
     def adopt(self, entries: Iterable[JSON]) -> None:
-        """What `exported` gave, here or elsewhere; of two marks at a place the later holds."""
+        """Take what `exported` gave, here or elsewhere; the later of two marks at a place wins."""
         for entry in entries:
             place = Place(*(entry[name] for name in Place._fields))
             mark = Mark(**{name: entry[name] for name in Mark.__slots__ if name in entry})
@@ -12676,13 +12677,13 @@ class Health:
                 self.marks[place] = mark
 
     def discard(self, place: Place, moment: float) -> None:
-        """Another relay took this mark away then; one that is younger stays."""
+        """Another relay removed this mark at that moment; one made later stays."""
         mark = self.marks.get(place)
         if mark and mark.since <= moment:
             del self.marks[place]
 
     def forget(self, now: float) -> None:
-        """Let go of marks that are due for long, and of more under pressure."""
+        """Drop marks that ended long ago, and more if there are too many."""
         for place, mark in list(self.marks.items()):
             patience = 0.0 if len(self.marks) > _MOST_MARKS else _STALE
             if mark.until < now - patience and not mark.probing:
@@ -12696,7 +12697,7 @@ class Health:
 
 
 def _marked(error: UpstreamError, before: Mark | None, now: float, began: float) -> Mark:
-    """The mark of a failure, after the one that stood in its place."""
+    """The mark of a failure, given the one it replaces."""
     row, said, times = error.failure, error.retry_after, 1
     if before and before.failure == row.name and now < before.until + LONGEST:
         times = before.times + (before.since < began)
