@@ -12710,25 +12710,25 @@ def _marked(error: UpstreamError, before: Mark | None, now: float, began: float)
 
 # ==== 26. Balance =============================================================
 # Which of several equals goes first.  A conversation stays with what served it last, because
-# caches and sealed reasoning belong to an account; for the others the route's mode decides, first
+# caches and sealed reasoning belong to an account; for new ones the route's mode decides, first
 # among targets of one rank, then among the credentials of a target's plan:
 #
-#     weighted         by the conversation's name (`ranked`): shares by weight, no table
-#     round_robin      who has waited longest for a turn
-#     least_busy       who has the fewest attempts under way
-#     least_latency    the sooner of two that the conversation's name picks: choosing the best
+#     weighted         by the conversation's name (`ranked`): shares by weight, without a table
+#     round_robin      the one that has waited longest for its turn
+#     least_busy       the one with the fewest attempts under way
+#     least_latency    the faster of two that the conversation's name picks: to choose the fastest
 #                      of all would send everybody there at once
 #
 # What is remembered is keyed by stable names and bounded.  Ties are broken by `ranked`, so the
 # same history and the same request give the same order.
 
-FADING: Final = 60.0  # seconds in which a time to first event comes to count half
+FADING: Final = 60.0  # seconds after which a time to first event counts half
 _LATEST: Final = 0.3  # the share of the latest time in the mean
 _MOST_REMEMBERED: Final = 10_000  # clients make up model names, and each is a lane
 
 
 class Flight:
-    """An attempt under way; it counts until `end`, which may come from several sides."""
+    """An attempt under way: its lane counts as busy until `end`, which may be called twice."""
 
     def __init__(self, busy: dict[str, int], name: str) -> None:
         self._busy = busy
@@ -12747,15 +12747,15 @@ class Flight:
 class _Equal:
     """One of several of the same rank: a target, or one credential's lane at it."""
 
-    place: int  # where it stands among them
+    place: int  # its index among them
     name: str
     weight: float
-    bound: int  # 0 if it served the conversation last, then by how long ago; the rest are last
+    bound: int  # 0 if it served the conversation last, 1 for the one before; the rest are last
     lanes: tuple[Lane, ...]  # its lanes that are open and not cooling down
 
 
 class Balance:
-    """The order of lanes; who is busy, whose turn it was, how soon each answered."""
+    """The order of lanes; which are busy, whose turn it was, how soon each answered."""
 
     def __init__(self, health: Health) -> None:
         self.busy: dict[str, int] = {}  # lane -> attempts under way
@@ -12767,10 +12767,10 @@ class Balance:
     def lanes(
         self, route: Route, dialect: str, identity: str, now: Callable[[], float]
     ) -> Iterator[tuple[Lane, Mark | None]]:
-        """Every way there is, in order, each with what keeps it from being used just now.
+        """All lanes in order, each with the mark that keeps it from being used now, if any.
 
-        What happens between two steps counts, so a plan that runs out in the middle of a
-        request opens the next at once.
+        Marks are looked up at each step, so a plan that runs out in the middle of a request
+        opens the next at once.
         """
         for group in route.groups:
             for target in self._targets(group, route, dialect, identity, now):
@@ -12787,20 +12787,20 @@ class Balance:
         return Flight(self.busy, lane.name)
 
     def answered(self, lane: Lane, seconds: float, now: float) -> None:
-        """How long its first event took; the latest times count most."""
+        """Note how long its first event took; the latest times count most."""
         mean, _ = self._soon.get(lane.name, (seconds, now))
         _remember(self._soon, lane.name, (mean + _LATEST * (seconds - mean), now))
 
     def seconds(self, lane: Lane, now: float) -> float:
-        """The expected time to first event.  It fades, so that who was slow is asked again."""
+        """The expected time to first event.  It fades, so that a slow lane is asked again."""
         mean, seen = self._soon.get(lane.name, (0.0, now))
         return float(mean * 2 ** ((seen - now) / FADING))
 
     def _plans(
         self, target: Target, dialect: str, now: Callable[[], float]
     ) -> Iterator[Sequence[Lane]]:
-        """A target's lanes, plan by plan: the next opens only when every credential of the one
-        before is marked as used up."""
+        """A target's lanes, plan by plan: the next plan opens only when every credential of the
+        one before is marked as used up."""
         for lanes in target.lanes(dialect):
             yield lanes
             if not all(self._health.exhausted(lane, now()) for lane in lanes):
@@ -12841,12 +12841,12 @@ class Balance:
     def _order(
         self, equals: Sequence[_Equal], route: Route, identity: str, now: float
     ) -> list[int]:
-        """Their places by the route's mode, what the conversation is bound to first."""
+        """Their indexes: those the conversation is bound to, then by the route's mode."""
         order = ranked(equals, identity, lambda equal: equal.name, lambda equal: equal.weight)
         order = _MODES[route.balance](self, order, route, now)
         return [equal.place for equal in sorted(order, key=lambda equal: equal.bound)]
 
-    # The modes: what `ranked` has put in order, in another
+    # The modes: each reorders what `ranked` has put in order
 
     def _weighted(self, equals: list[_Equal], route: Route, now: float) -> list[_Equal]:
         return equals
@@ -12885,7 +12885,7 @@ _MODES: Final = {
 
 
 def _remember(memory: dict[str, T], name: str, value: T) -> None:
-    """Set a value, the latest last; the oldest goes when there are too many."""
+    """Set a value, the latest last; the oldest is dropped when there are too many."""
     memory.pop(name, None)
     memory[name] = value
     if len(memory) > _MOST_REMEMBERED:
@@ -12893,21 +12893,21 @@ def _remember(memory: dict[str, T], name: str, value: T) -> None:
 
 
 # ==== 27. Ledger ==============================================================
-# What was used: totals of every hour and every day, per key, provider and model, and the latest
-# requests.  Here is only what was added since the store took the last batch.
+# What was used: totals of every hour and every day, per key, provider and model; and the latest
+# requests.  Memory holds only what was added since the store took the last batch.
 #
 #     a request --> its key, provider and model in this hour --batch--> a row of the hour
 #                                                                       a row of the day
 #
-# So a request is added once, and the store has two rows of it: old hours can go, and nothing need
-# be summed.  Hours begin where the clock on the wall says so, for a day has to be made of whole
-# hours also where the clock is half an hour off UTC.
+# A request is added once, but counts in two rows of the store, so that old hours can be deleted
+# and days need not be summed up.  Hours are those of the local clock, because a day has to consist
+# of whole hours even where the clock is half an hour off UTC.
 
 HOUR, DAY = 3600, 86400  # the two spans
 OTHERS: Final = "(others)"
 _MOST_ROWS: Final = 1000  # an hour; clients make up model names
 _MOST_RECENT: Final = 200
-# What is remembered of a request besides its line in the log.
+# The fields of a request's log line that the store remembers.
 _REMEMBERED: Final = (
     *("time", "id", "code", "status", "key", "model", "target", "tokens_in", "tokens_out"),
     *("cache_read", "cache_write", "cost", "estimated", "ms", "first_ms"),
@@ -12915,7 +12915,7 @@ _REMEMBERED: Final = (
 
 
 class Row(NamedTuple):
-    """What is added up: one line of the tables."""
+    """What totals are kept for: a line of the tables."""
 
     span: int  # HOUR or DAY
     start: int  # seconds since the epoch
@@ -12930,7 +12930,7 @@ class Totals:
 
     requests: int = 0
     errors: int = 0
-    estimated: int = 0  # requests whose tokens the provider did not tell, or not to the end
+    estimated: int = 0  # requests whose tokens the provider did not report, or not to the end
     tokens_in: int = 0
     tokens_out: int = 0
     cache_read: int = 0
@@ -12967,7 +12967,7 @@ ROW_NAMES: Final = ("key", "provider", "model")
 
 
 def span_starts(now: float, zone: datetime.tzinfo | None) -> tuple[int, int]:
-    """When the hour and the day began, by the clock on the wall."""
+    """When the hour and the day began, by the local clock."""
     local = datetime.datetime.fromtimestamp(now, zone)
     hour = int(now) - local.minute * 60 - local.second
     midnight = local.replace(hour=0, minute=0, second=0, microsecond=0, fold=0)
@@ -12981,7 +12981,7 @@ def periods(now: float, zone: datetime.tzinfo | None) -> tuple[str, str]:
 
 
 class Clock(NamedTuple):
-    """What holds for an hour of a clock on the wall."""
+    """What is the same for an hour of a local clock."""
 
     hour: int  # when it and its day began
     day: int
@@ -12989,8 +12989,8 @@ class Clock(NamedTuple):
 
 
 class Calendar:
-    """The clocks of all zones that are asked for, each of them looked at once an hour: to work
-    out what day it is takes as long as all else that is counted of a request."""
+    """The clocks of all zones that are asked for, each read once an hour: to work out what day it
+    is would take as long as everything else that is counted of a request."""
 
     def __init__(self) -> None:
         self._clocks: dict[datetime.tzinfo | None, Clock] = {}
@@ -13006,7 +13006,7 @@ class Calendar:
 def summed(
     rows: Mapping[Row, Totals], by: Sequence[str]
 ) -> dict[tuple[int, tuple[str, ...]], Totals]:
-    """Totals per start and per what is asked for of key, provider, model; in that order."""
+    """Totals per start and per key, provider, model, or those of them in `by`; sorted."""
     sums: dict[tuple[int, tuple[str, ...]], Totals] = {}
     for row, totals in sorted(rows.items()):
         who = tuple(getattr(row, name) for name in by)
@@ -13024,12 +13024,12 @@ class Ledger:
         self._fresh: collections.deque[JSON] = collections.deque(maxlen=_MOST_RECENT)
         self._calendar = Calendar()
         self._clock = Clock(0, 0, ("", ""))
-        self._known: set[Who] = set()  # who was added to in this hour
+        self._known: set[Who] = set()  # those with totals in this hour
         self._sums: dict[Who, Totals] = {}  # since the last batch, in this hour
         self._rows: dict[Row, Totals] = {}  # since the last batch, in hours that are over
 
     def totals(self, who: Who, now: float, zone: datetime.tzinfo | None) -> Totals:
-        """Where a request is to be added, now."""
+        """The totals to add a request to, now."""
         clock = self._calendar.at(now, zone)
         if clock is not self._clock:
             self._close()
@@ -13037,11 +13037,11 @@ class Ledger:
         return self._sums.get(who) or self._begun(who)
 
     def remember(self, record: JSON) -> None:
-        """One of the latest requests; the record must not change any more."""
+        """Keep a request among the latest; the record must not change any more."""
         self._fresh.append(record)
 
     def collect(self) -> tuple[dict[Row, Totals], list[JSON]]:
-        """What was added since the last time; it is the store's from now on."""
+        """What was added since the last call; from now on it is the store's."""
         self._close()
         rows, self._rows = self._rows, {}
         lines = [{name: record[name] for name in _REMEMBERED} for record in self._fresh]
@@ -13063,23 +13063,23 @@ class Ledger:
 
 
 # ==== 28. Limits ==============================================================
-# Who may ask now.  A permit is taken at admission, for what the request may come to, and given
-# back once, at its end, for what it came to.
+# Who may send a request now.  A permit is taken at admission, for what the request may come to, and
+# given back once, at its end, for what it came to.
 #
 #     rates         any minute holds at most rpm requests and tpm tokens
-#     concurrent    permits that are out
-#     budgets       admitted while what is spent and what the others reserve is below the
-#                   limit; so only the request admitted last can go over it
+#     concurrent    so many permits may be out
+#     budgets       a request is admitted while what is spent and reserved is below the limit; so
+#                   only the request admitted last can exceed it
 #
-# A minute is counted in slots of a second, of which it always touches 61: so no minute, wherever
-# it begins, holds more than the limit, and a key costs a few dozen numbers at any rate.
+# A minute is counted in slots of a second, of which it can touch 61: so no minute, wherever it
+# begins, holds more than the limit, and a key costs a few dozen numbers at any rate.
 #
-# A budget that is spent is a 402, for clients try a 429 again and again; one that is only
-# reserved by what is under way is a 429, for it may be back in a moment.
+# A budget that is spent gives a 402, because clients repeat a request that got a 429; if only
+# requests under way have reserved it, that is a 429, because it may be free in a moment.
 
 _MINUTE: Final = 61
-_MOST_ENDED: Final = 10_000  # while the store is down; what it does not hear of ends by its lease
-# What a budget goes by: its word in `limits`, what it counts, and in which period (0: day).
+_MOST_ENDED: Final = 10_000  # while the store is down; there, the rest ends when its lease does
+# Of each budget: its key in `limits`, what it counts, and in which period (0 day, 1 month).
 BUDGETS: Final = (
     ("cost_per_day", "cost", 0),
     ("cost_per_month", "cost", 1),
@@ -13089,10 +13089,10 @@ BUDGETS: Final = (
 
 
 class Refusal(NamedTuple):
-    """The limit that stands against a request: its word, and in how many seconds to ask again."""
+    """The limit that refuses a request: its key in `limits`, and when to try again."""
 
     word: str
-    wait: float  # 0: a budget that is spent; infinite: never, it is too large for the limit
+    wait: float  # seconds; 0: a budget that is spent; infinite: the request exceeds the limit
 
     def error(self, caller: Caller, now: float) -> RelayError:
         most = getattr(caller.limits, self.word)
@@ -13128,7 +13128,7 @@ class Window:
         self.sums = [0, 0]
 
     def age(self, now: float) -> None:
-        """Let go of the seconds that no minute touches any more."""
+        """Drop the seconds that are no longer in any minute."""
         while self.slots and (first := next(iter(self.slots))) + _MINUTE <= now:
             requests, tokens = self.slots.pop(first)
             self.sums[0] -= requests
@@ -13150,11 +13150,11 @@ class Window:
             excess -= slot[index]
             if excess <= 0:
                 return second + _MINUTE - now
-        return math.inf  # it alone is more
+        return math.inf  # it alone exceeds the limit
 
 
 class Budget(NamedTuple):
-    """A row of `BUDGETS` that a key has."""
+    """A budget of a key: a row of `BUDGETS` and its limit."""
 
     word: str
     what: str
@@ -13164,13 +13164,13 @@ class Budget(NamedTuple):
 
 class Rate(NamedTuple):
     word: str
-    what: int  # of a window's numbers: 0 requests, 1 tokens
+    what: int  # which of a window's sums: 0 requests, 1 tokens
     most: int
-    header: str  # in which it is said how much is left
+    header: str  # says how much is left
 
 
 def budget(limits: LimitConfig, word: str) -> int | None:
-    """A budget in what is counted: tokens, or billionths."""
+    """A budget in the unit that is counted: tokens, or billionths."""
     most: float | None = getattr(limits, word)
     if most is None:
         return None
@@ -13178,7 +13178,7 @@ def budget(limits: LimitConfig, word: str) -> int | None:
 
 
 def budgets(limits: LimitConfig) -> tuple[Budget, ...]:
-    """All that a key has, in the order in which they are looked at."""
+    """All budgets of a key, in the order in which they are checked."""
     return tuple(
         Budget(word, what, period, most)
         for word, what, period in BUDGETS
@@ -13187,7 +13187,7 @@ def budgets(limits: LimitConfig) -> tuple[Budget, ...]:
 
 
 class Terms:
-    """What a key's limits ask of each request, worked out once for as long as it has them."""
+    """A key's limits, prepared once for checking every request against them."""
 
     def __init__(self, limits: LimitConfig | None) -> None:
         self.limits = limits
@@ -13195,17 +13195,17 @@ class Terms:
         self.budgets = budgets(limits) if limits else ()
         self.rates: list[Rate] = []
         self._headers: dict[str, str] = {}
-        # in the words that OpenAI's clients know
+        # headers that OpenAI's clients know
         for what, (word, name) in enumerate((("rpm", "requests"), ("tpm", "tokens"))):
             if (most := getattr(limits, word, None)) is not None:
                 left = f"x-ratelimit-remaining-{name}"
                 self.rates.append(Rate(word, what, most, left))
                 self._headers[f"x-ratelimit-limit-{name}"] = str(most)
                 self._headers[left] = str(most)
-                self._headers[f"x-ratelimit-reset-{name}"] = f"{_MINUTE}s"  # all, this one too
+                self._headers[f"x-ratelimit-reset-{name}"] = f"{_MINUTE}s"  # until all is back
 
     def headers(self, *used: int) -> dict[str, str]:
-        """How much is left of the minute, of which so many requests and tokens are used."""
+        """What is left of the minute after so many requests and tokens."""
         headers = self._headers.copy()
         for _, what, most, header in self.rates:
             headers[header] = str(max(0, most - used[what]))
@@ -13223,7 +13223,7 @@ class _Account:
     terms: Terms = _NO_TERMS
     out: dict[str, Permit] = field(default_factory=dict)  # permits of requests under way
     reserved: Spend = field(default_factory=Spend)
-    # by period: the store's, and ours
+    # by period: as the store has it, and what is not stored yet
     spent: dict[str, Spend] = field(default_factory=lambda: collections.defaultdict(Spend))
     window: Window = field(default_factory=Window)
 
@@ -13242,7 +13242,7 @@ class Permit:
 
 
 class Ended(NamedTuple):
-    """A permit that was given back, for those who share it."""
+    """A permit that was given back, as told to a shared store."""
 
     key: str
     id: str
@@ -13252,11 +13252,11 @@ class Ended(NamedTuple):
 class Limits:
     """What every key has spent and reserved.
 
-    Told two times: `now` never goes back (rates), `wall` is the calendar's (budgets).
+    It is told two times: `now` never goes back (for rates), `wall` is the calendar's (budgets).
     """
 
     def __init__(self, shared: bool = True) -> None:
-        """`shared`: others want to hear what ended."""
+        """`shared`: note what ended, for a store that judges permits."""
         self._shared = shared
         self._accounts: dict[str, _Account] = {}
         self._calendar = Calendar()
@@ -13303,7 +13303,7 @@ class Limits:
         return None
 
     def settle(self, permit: Permit, spend: Spend, wall: float) -> None:
-        """Give a permit back, for what the request came to; a second time it changes nothing."""
+        """Give a permit back, for what the request came to; a second call changes nothing."""
         if not permit.open:
             return
         account = permit.account
@@ -13319,7 +13319,7 @@ class Limits:
                 del account.spent[label]
 
     def withdraw(self, permit: Permit) -> None:
-        """The request was refused after all, by what other relays admitted: it never was."""
+        """Take a permit back as if it had never been: the shared store refused the request."""
         if permit.open:
             self._close(permit, -1, 0)
 
@@ -13334,7 +13334,7 @@ class Limits:
             self._ended.append(Ended(account.name, permit.id, tokens))
 
     def collect(self) -> tuple[Spent, list[Ended]]:
-        """What was spent and what ended since the last time; it is the store's from now on."""
+        """What was spent and what ended since the last call; from now on it is the store's."""
         unwritten, ended = self._unwritten, list(self._ended)
         self._unwritten = collections.defaultdict(Spend)
         self._ended.clear()
@@ -13346,9 +13346,9 @@ class Limits:
         return [p for account in accounts for p in account.out.values() if p.caller.limits]
 
     def learn(self, stored: Spent) -> None:
-        """What all relays have spent, by the store; what it has not got yet comes on top.
+        """Take what all relays have spent, by the store; what it has not got yet comes on top.
 
-        Spending only grows, so what is known already is never less.
+        Spending only grows, so a lower number is an older one.
         """
         for (name, label), spend in stored.items():
             ours = self._unwritten.get((name, label), Spend())
@@ -13366,28 +13366,28 @@ class Limits:
 
 
 # ==== 29. Cache ledger ========================================================
-# Why a prompt cache was missed.  What a provider read from its cache for a conversation should
-# not fall behind what it read and wrote the time before; when it collapses, somebody has
-# changed a part of the prompt, moved the conversation, or waited too long, and each costs real
-# money.  Kept is each conversation's last prompt, as the bytes it came in:
+# Why a prompt cache was missed.  For a conversation, a provider should read from its cache at least
+# what it read and wrote the time before.  If that number collapses, a part of the prompt has
+# changed, the conversation was moved, or it waited too long, and each of these costs real money.
+# Each conversation's last prompt is kept, as the bytes it came in:
 #
-#     as long as all is well      nobody looks into them; the next prompt takes their place
-#     at a collapse               both are read, and the first difference is what changed
+#     while all is well      nobody looks into them; the next prompt takes their place
+#     at a collapse          both are parsed, and the first difference is what changed
 #
-# So a conversation that goes well costs nothing, however long it is.  Within one session agents
-# talk beside one another; a thread is known by its first turns, once there is a doubt.
+# So a conversation that goes well costs nothing, however long it is.  Several agents may talk in
+# one session; if in doubt, a thread is recognised by its first turns.
 
 _MOST_CONVERSATIONS: Final = 10_000
-_MOST_THREADS: Final = 4  # of a session: whoever is told apart there
+_MOST_THREADS: Final = 4  # of a session
 _MOST_KEPT: Final = 32 << 20  # bytes of prompts
 _LEAST_PROMPT: Final = 2048  # bytes; no provider caches less than a thousand tokens
 _LEAST_CACHED: Final = 1024  # tokens
-_COLD: Final = 8  # answers of a target without a word of caches, after which none is expected
+_COLD: Final = 8  # answers of a target that mention no cache, after which none is expected
 _CACHE_LIFE: Final = 300.0  # seconds; Anthropic's default, and about what others promise
-_KEPT_FOR: Final = 3600.0  # seconds; no cache that is told of in these words lives longer
+_KEPT_FOR: Final = 3600.0  # seconds; no cache that reports its reads lives longer
 _TURNS: Final = ("messages", "input", "contents")
 _SYSTEM: Final = ("system", "instructions", "systemInstruction", "system_instruction")
-# What says nothing of the prompt, and may differ from turn to turn.
+# Keys that are not part of the prompt, and may differ from turn to turn.
 _NOT_OF_THE_PROMPT: Final = frozenset(
     "model stream stream_options metadata user store client_metadata max_tokens"
     " max_completion_tokens max_output_tokens prompt_cache_key safety_identifier".split()
@@ -13400,7 +13400,7 @@ class Way(NamedTuple):
     asked: str  # the model as the client said it
     credential: str
     target: str
-    said: object  # endpoint with its edits, what became of the body, what was dropped
+    said: object  # endpoint with its edits, the body's note, what was dropped
 
 
 @dataclass(slots=True)
@@ -13415,17 +13415,17 @@ class _Thread:
 class Question:
     """A prompt that is being answered."""
 
-    raw: bytes  # b"" if there was no room for it, or nothing is expected of it
+    raw: bytes  # b"" if there was no room for it, or if no cache is expected
     at: float
 
 
 class CacheLedger:
-    """What each thread's prompt was, and what should be in a cache of it.  Bounded."""
+    """Each thread's last prompt, and how much of it should be in a cache.  Bounded."""
 
     def __init__(self) -> None:
         self.causes: dict[str, int] = {}  # "client: system" -> collapses
         self._conversations: dict[str, list[_Thread]] = {}  # the longest unused first
-        self._cold: dict[str, int] = {}  # target -> answers in a row without a word of caches
+        self._cold: dict[str, int] = {}  # target -> answers in a row that mention no cache
         self._kept = 0  # bytes
 
     def asked(self, raw: bytes, target: str, now: float) -> Question | None:
@@ -13445,7 +13445,7 @@ class CacheLedger:
         way: Way,
         now: float,
     ) -> JSON | None:
-        """The answer is over: what was lost, and by whose doing; None if all is well."""
+        """The answer is over: what was lost, and because of whom; None if all is well."""
         raw, question.raw = question.raw, b""
         self._kept -= len(raw)
         if usage is None or not usage.input:  # it broke off before anything was counted
@@ -13472,7 +13472,7 @@ class CacheLedger:
     def _looked_into(
         self, threads: Sequence[_Thread], latest: _Thread, asked: float, usage: Usage
     ) -> tuple[_Thread | None, JSON | None]:
-        """Which thread it is, if it is one that is known, and what it has lost if it has."""
+        """The known thread that this prompt goes on with, and what it has lost; either None."""
         prompt = _prompt(latest.raw)
         for thread in reversed(threads):
             before = _prompt(thread.raw)
@@ -13489,7 +13489,7 @@ class CacheLedger:
         return None, None
 
     def _keep(self, threads: list[_Thread], latest: _Thread) -> None:
-        self._kept += len(latest.raw)  # as it did until now: there is room
+        self._kept += len(latest.raw)  # its room was reserved until now
         threads.append(latest)
         while len(threads) > _MOST_THREADS:
             self._kept -= len(threads.pop(0).raw)
@@ -13500,7 +13500,7 @@ class CacheLedger:
             oldest, too_many = next(iter(self._conversations)), False
 
     def _make_room(self, size: int) -> bool:
-        """Let go of the prompts that were not asked about for longest, until there is room."""
+        """Drop the prompts of conversations unused for longest, until there is room."""
         while self._kept + size > _MOST_KEPT and len(self._conversations) > 1:
             self._forget(next(iter(self._conversations)))
         return self._kept + size <= _MOST_KEPT
@@ -13528,8 +13528,8 @@ class _Prompt(NamedTuple):
     parts: dict[str, int]  # tools, system, parameters
 
     def goes_on_in(self, other: _Prompt) -> bool:
-        """Is it one thread?  Its second turn is a model's, and hardly said twice; of one that is
-        at its first turn there is no more to go by."""
+        """Is it the same thread?  Its second turn is a model's, and hardly ever repeated; if there
+        is only a first turn, that has to do."""
         if len(self.turns) > 1 and len(other.turns) > 1 and self.turns[1] == other.turns[1]:
             return True
         short = len(self.turns) == 1 or len(other.turns) == 1
@@ -13539,14 +13539,14 @@ class _Prompt(NamedTuple):
 def _prompt(raw: bytes) -> _Prompt:
     try:
         wire = loads(raw)
-    except ValueError:  # no provider would have answered it
+    except ValueError:  # no provider would have answered that
         return _Prompt([], {})
     return _Prompt(_fingerprints(_said_in(wire)), _parts(wire))
 
 
 def _cause(before: _Prompt, after: _Prompt, way: Way, new_way: Way, idle: float) -> tuple[str, str]:
-    """Who changed what, the first that suffices: caches belong to a model and an account, and
-    go by the prompt's beginning, of which tools and system come first."""
+    """Who changed what, by the first sufficient cause: caches belong to a model and an account,
+    and match the prompt's beginning, where tools and system come first."""
     steps = (
         ("client", "model", new_way.asked != way.asked),
         ("relay", "target", new_way.target != way.target),
@@ -13581,8 +13581,8 @@ def _fingerprints(values: Iterable[Any]) -> list[int]:
 
 
 def _fingerprint(value: Any) -> int:
-    """Equal for what is equal to a cache.  Python's own hash: a secret of this process, and
-    three times as fast as those that are none."""
+    """Equal for what is equal to a cache.  Python's own hash is keyed with a secret of this
+    process, and three times as fast as a cryptographic one."""
     return hash(dumps(unmarked(value)))
 
 
@@ -13597,16 +13597,16 @@ _MARK, _BOND = "mark", "bond"
 class Note(NamedTuple):
     kind: str
     name: str
-    line: JSON  # as `exported` has it; {"gone": when} for a mark that was taken away
+    line: JSON  # in the form of `exported`; {"gone": when} for a mark that was removed
     until: float  # when it may be forgotten
 
 
 class Notebook:
-    """What of health others have been told."""
+    """What other relays have been told about health."""
 
     def __init__(self, health: Health) -> None:
         self._health = health
-        self._told: dict[str, JSON] = {}  # marks, as others know them
+        self._told: dict[str, JSON] = {}  # marks, as other relays know them
 
     def collect(self, now: float) -> list[Note]:
         """What is new since the last time."""
@@ -13623,7 +13623,7 @@ class Notebook:
         return notes + [Note(_BOND, _bond_name(bond), bond, bond["until"]) for bond in bonds]
 
     def learn(self, notes: Iterable[Note]) -> None:
-        """What others tell; a relay of another version may do so in words unknown here."""
+        """Take what others tell; a relay of another version may do so in a form unknown here."""
         for note in notes:
             with contextlib.suppress(LookupError, TypeError, ValueError):
                 self._hear(note)
@@ -13648,17 +13648,17 @@ def _place_name(entry: JSON) -> str:
 
 
 def _bond_name(bond: JSON) -> str:
-    """Clients choose how a conversation is called, and at what length."""
+    """Hashed, because clients choose a conversation's name, of any length."""
     return hashlib.sha256(dumps(bond["identity"])).hexdigest()
 
 
 # ==== 31. Verdict =============================================================
-# What a client is told when no target is left.  One failed target keeps its class: a limit is a
-# 429, overload a 529 or 503, a timeout a 504.  A provider's 401 is never the client's: clients
-# log out on it, and it is relay's credential that was refused, so it is a 502.  Several failed
-# targets are a 429 if all are limits, with the soonest end, else a 503.  What the request itself
-# has done wrong outranks the rest, because clients act on its text: Claude Code compacts the
-# conversation on "prompt is too long".
+# What a client is told when no target is left.  If one target failed, its class decides: a limit
+# gives a 429, overload a 529 or 503, a timeout a 504.  A provider's 401 becomes a 502: clients log
+# out on a 401, and it was relay's credential that was refused.  Several failed targets give a 429
+# with the soonest end if all failures are limits, else a 503.  A mistake in the request itself
+# outranks the rest, because clients act on its text: Claude Code compacts the conversation on
+# "prompt is too long".
 
 
 Failed: TypeAlias = tuple[Lane, UpstreamError]  # was tried
@@ -13702,9 +13702,9 @@ def _waits(
     skipped: Sequence[Skipped],
     now: float,
 ) -> list[float]:
-    """Seconds from now until each target may be asked again, if any of them said so.
+    """Seconds from now until each target may be asked again, if any of them said.
 
-    What the first one said was a while ago when the last one has failed: its time has run on.
+    By the time the last target has failed, part of the time that the first one gave is over.
     """
     spans = [
         (error.failure.cool if error.retry_after is None else error.retry_after)
@@ -13717,7 +13717,7 @@ def _waits(
     return [max(0.0, span) for span in (*spans, *(mark.until - now for _, mark in skipped))]
 
 
-# A failure class in words, with what to do where the operator can do something.
+# A failure class in words, and what to do if the operator can do something.
 _ADVICE: Final = {
     "auth": " refused relay's credential; check api_key and the plan's URL",
     "balance_empty": " has no balance left",
@@ -13744,7 +13744,7 @@ def _all_cooling(skipped: Sequence[Skipped], now: float) -> RelayError:
 
 
 def _resting(skipped: Sequence[Skipped], now: float) -> str:
-    """Who is not tried, why, and for how long."""
+    """Which lanes are not tried, why, and for how long."""
     return "; ".join(
         f"{lane}: {mark.failure.replace('_', ' ')}, "
         + ("being probed" if mark.probing else f"for {span(mark.until - now)} more")
@@ -13759,7 +13759,7 @@ def span(seconds: float) -> str:
 
 
 def error_headers(error: RelayError) -> dict[str, str]:
-    """retry-after in whole seconds, which Codex needs on every 429; and whether to try again."""
+    """retry-after in whole seconds, which Codex needs on every 429; and whether to retry at all."""
     headers: dict[str, str] = {}
     wait = error.retry_after
     if error.status == 429 and wait is None:
@@ -13784,21 +13784,20 @@ def termination(error: RelayError) -> str:
 
 # ==== 32. Metrics =============================================================
 # Numbers of what happened, declared once and told twice: here in Prometheus's words, and in
-# OpenTelemetry's where a collector is configured.  Names are OpenTelemetry's; from them come
-# the others by its own rules for Prometheus: dots are underscores, the unit is a suffix, and a
-# counter ends in _total.
+# OpenTelemetry's if a collector is configured.  Names are OpenTelemetry's; Prometheus's follow
+# from them by its rules: dots become underscores, the unit a suffix, and a counter ends in _total.
 #
 #     family    relay.requests {provider, code}      one name, one sentence, label names
 #     series    provider="glm", code="OK" -> 17      one number for each set of label values
-#     tally     of requests that are alike           their series, of all families, found once
+#     tally     of requests that are alike           their series in all families, looked up once
 #
-# Label values have to be few, for each series is kept for ever: beyond a number of them a new
-# value counts as "other".  No conversation, request or client's own word is ever a label.
+# Label values have to be few, because every series is kept for ever: beyond some number a new value
+# counts as "other".  No conversation, no request and no client's own text is ever a label.
 
 OTHER: Final = "other"
 _MOST_VALUES: Final = 100  # of one label; more than providers or keys a team has
 _MOST_SERIES: Final = 2000  # of one family
-_MOST_TALLIES: Final = 2000  # remembered; they hold no numbers of their own
+_MOST_TALLIES: Final = 2000  # remembered look-ups; they hold no numbers of their own
 _UNIT_SUFFIXES: Final = {"s": "_seconds", "By": "_bytes"}  # {token} and the like name no unit
 
 _SECONDS: Final = (
@@ -13844,7 +13843,7 @@ class Series:
 
 
 class Spread(Series):
-    """How the numbers of one set of label values spread; `number` is their sum."""
+    """The distribution of the numbers of one set of label values; `number` is their sum."""
 
     __slots__ = ("bounds", "counts")
 
@@ -13854,7 +13853,7 @@ class Spread(Series):
         super().__init__(family, said)
         self.number = 0.0
         self.bounds = bounds
-        self.counts = [0] * (len(bounds) + 1)  # the last is of those beyond
+        self.counts = [0] * (len(bounds) + 1)  # the last counts those beyond all bounds
 
     def observe(self, number: float) -> None:
         self.counts[bisect.bisect_left(self.bounds, number)] += 1
@@ -13872,20 +13871,20 @@ class Family(Generic[S]):
     kind: ClassVar[Literal["counter", "gauge", "histogram"]]
 
     def __init__(self, name: str, unit: str, doc: str, labels: str = "") -> None:
-        """`labels` are names between spaces; an empty value is a label that is not there."""
+        """`labels`: names separated by spaces; a label with an empty value is left out."""
         self.name = name
         self.unit = unit
         self.doc = doc
         self.labels = tuple(labels.split())
         self.base = _prometheus(name) + _UNIT_SUFFIXES.get(unit, "")
-        # Whoever else is told of each number: the number, and the labels that are there.
+        # Told of each number, too: the number, and the labels that are not empty.
         self.mirror: Callable[[float, Mapping[str, str]], None] | None = None
         self.series: dict[tuple[str, ...], S] = {}
         self._values = tuple(set[str]() for _ in self.labels)
 
     def of(self, *said: str) -> S:
-        """The series of these label values, or of "other" where there are too many.  It stays
-        theirs, so who has it may keep it."""
+        """The series of these label values, or of "other" if there are too many.  It never
+        changes, so callers may keep it."""
         return self.series.get(said) or self._found(said)
 
     def lines(self, openmetrics: bool) -> Iterator[str]:
@@ -13899,7 +13898,7 @@ class Family(Generic[S]):
             yield f"{self.base}{suffix}{f'{{{inner}}}' if inner else ''} {_number_text(value)}"
 
     def samples(self) -> Iterator[tuple[str, list[tuple[str, str]], float]]:
-        """(suffix, labels, number) of everything there is."""
+        """(suffix, labels, number) of all its series."""
         raise NotImplementedError
 
     def _found(self, said: tuple[str, ...]) -> S:
@@ -13923,20 +13922,20 @@ class Family(Generic[S]):
 
 
 class Counter(Family[Series]):
-    """What only grows."""
+    """A number that only grows."""
 
     kind = "counter"
 
     def __init__(self, name: str, unit: str, doc: str, labels: str = "") -> None:
         super().__init__(name, unit, doc, labels)
         if not labels:
-            self.of()  # 0 is said, too
+            self.of()  # so that 0 is shown, too
 
     def add(self, amount: float, *said: str) -> None:
         self.of(*said).add(amount)
 
     def reach(self, total: float) -> None:
-        """What is counted elsewhere."""
+        """Set a total that is counted elsewhere."""
         self.add(total - self.of().number)
 
     def samples(self) -> Iterator[tuple[str, list[tuple[str, str]], float]]:
@@ -13948,7 +13947,7 @@ class Counter(Family[Series]):
 
 
 class Gauge(Family[Series]):
-    """What goes up and down."""
+    """A number that goes up and down."""
 
     kind = "gauge"
 
@@ -13956,7 +13955,7 @@ class Gauge(Family[Series]):
         self.of(*said).set(state)
 
     def set_all(self, states: Mapping[str, float]) -> None:
-        """The states by the one label's value; those that are no longer named are 0."""
+        """Set states by the value of the only label; values not named become 0."""
         for value in {*states, *(said[0] for said in self.series)}:
             self.set(states.get(value, 0), value)
 
@@ -13969,7 +13968,7 @@ class Gauge(Family[Series]):
 
 
 class Histogram(Family[Spread]):
-    """How numbers spread: how many were at most so large."""
+    """A distribution: how many numbers were at most as large as each bound."""
 
     kind = "histogram"
 
@@ -13999,7 +13998,7 @@ _MODEL: Final = "gen_ai.operation.name gen_ai.provider.name gen_ai.request.model
 
 
 class Vitals:
-    """The state of things, brought up to date when somebody asks."""
+    """States rather than counts, brought up to date when somebody asks."""
 
     def __init__(self) -> None:
         self.build = Gauge("relay.build.info", "", "1, with the version as a label.", "version")
@@ -14018,8 +14017,9 @@ class Vitals:
 
 
 class Metrics:
-    """What is counted of each request, once, at its end.  The names `gen_ai.*` are those of the
-    GenAI semantic conventions: relay is a server to its clients, and a client that uses tokens."""
+    """What is counted of each request, once, at its end.  The names `gen_ai.*` are from the GenAI
+    semantic conventions: relay is a server to its clients, and to providers a client that uses
+    tokens."""
 
     def __init__(self) -> None:
         self.requests = Counter(
@@ -14077,12 +14077,12 @@ class Metrics:
         self._tallies: dict[tuple[str, ...], Tally] = {}
 
     def tally(self, *alike: str) -> Tally:
-        """Of requests of one operation, dialect, provider, model, key, status and code."""
+        """For requests with the same operation, dialect, provider, model, key, status and code."""
         return self._tallies.get(alike) or self._found(alike)
 
     def _found(self, alike: tuple[str, ...]) -> Tally:
         if len(self._tallies) >= _MOST_TALLIES:
-            self._tallies.clear()  # those that are still asked for are found again
+            self._tallies.clear()  # those still in use are looked up again
         return self._tallies.setdefault(alike, Tally(self, *alike))
 
     def families(self) -> list[Family[Any]]:
@@ -14096,8 +14096,8 @@ class Metrics:
 
 
 class Tally:
-    """The series in which requests that are alike are counted; some of them only once they have
-    something to count, for a series is shown from then on."""
+    """The series in which requests that are alike are counted; some are looked up only when there
+    is something to count, because from then on a series is shown."""
 
     def __init__(
         self,
@@ -14127,7 +14127,7 @@ class Tally:
 
 
 class TokenTally:
-    """The series of their tokens."""
+    """The series in which their tokens are counted."""
 
     def __init__(self, metrics: Metrics, asked: tuple[str, str, str], key: str) -> None:
         kinds = ("input", "output")
@@ -14162,9 +14162,9 @@ def _number_text(number: float) -> str:
 
 
 # ==== 33. Feed ================================================================
-# What happens, for whoever watches it happen: the page, `relay top`, `relay logs`.  The last
-# moments are kept, each with a number; a watcher reads on from the number it has.  So there is
-# one ring however many watch, and one that is too slow misses the oldest moments, nothing else.
+# What happens, for those who watch it happen: the page, `relay top`, `relay logs`.  The last
+# moments are kept, each with a number; a watcher reads on from the last number it has seen.  So
+# one ring serves any number of watchers, and a slow one misses the oldest moments, nothing else.
 
 _MOST_MOMENTS: Final = 500
 
@@ -14176,7 +14176,7 @@ class Moment(NamedTuple):
 
 
 class Feed:
-    """The last moments, and who is to be woken by the next."""
+    """The last moments, and the watchers that the next one wakes."""
 
     def __init__(self) -> None:
         self._moments = collections.deque[tuple[int, str, JSON]](maxlen=_MOST_MOMENTS)
@@ -14184,20 +14184,20 @@ class Feed:
         self._number = 0
 
     def say(self, kind: str, data: JSON) -> None:
-        """Something happened; what is said of it must not change any more."""
+        """Note that something happened; its data must not change any more."""
         self._number += 1
         self._moments.append((self._number, kind, data))
         for wake in self._watchers:
             wake()
 
     def since(self, number: int) -> list[Moment]:
-        """What came behind this number; all there is for one of a process that is gone."""
+        """The moments after this number; all of them if it is from an earlier process."""
         if number > self._number:
             number = 0
         return [Moment(*moment) for moment in self._moments if moment[0] > number]
 
     def watch(self, wake: Callable[[], None]) -> Callable[[], None]:
-        """`wake` is called, and must not wait, whenever something is said; returns the way out."""
+        """Call `wake`, which must not wait, at each moment; the result ends that."""
         self._watchers.add(wake)
         return lambda: self._watchers.discard(wake)
 
