@@ -329,7 +329,7 @@ class HeaderTooLarge(RelayError):
 
 
 class NotYet(RelayError):
-    status, kind, retry, code = 501, "bad_request", False, "BR"
+    status, kind, retry, code = 501, "unimplemented", False, "BR"
 
 
 class NoTarget(RelayError):
@@ -1976,6 +1976,7 @@ class OpenAIDialect(Dialect):
         "not_found": "invalid_request_error",
         "model_not_found": "invalid_request_error",
         "too_large": "invalid_request_error",
+        "unimplemented": "invalid_request_error",
         "rate_limit": "rate_limit_error",
         "timeout": "timeout",
     }
@@ -2144,6 +2145,7 @@ class AnthropicMessages(Dialect):
         "not_found": "not_found_error",
         "model_not_found": "not_found_error",
         "too_large": "invalid_request_error",
+        "unimplemented": "invalid_request_error",
         "rate_limit": "rate_limit_error",
         "overloaded": "overloaded_error",
         "timeout": "timeout_error",
@@ -5741,6 +5743,7 @@ class GeminiContent(Dialect):
         "unavailable": "UNAVAILABLE",
         "upstream": "UNAVAILABLE",
         "timeout": "DEADLINE_EXCEEDED",
+        "unimplemented": "UNIMPLEMENTED",
     }
 
     def claims(self, wire: JSON) -> bool:
@@ -7534,6 +7537,8 @@ class Body:
 
 
 def _decoded(raw: bytes) -> JSON:
+    if not raw:
+        raise BadRequest("the body is empty; expected JSON")
     try:
         wire = loads(raw)
     except ValueError as error:
@@ -8845,7 +8850,7 @@ PRESET_ALIASES: Final[dict[str, tuple[str, str]]] = {
 # what is wrong is noted with its place in the file, and reading goes on.  The environment and
 # files of secrets are handed in, so the section stays pure.
 
-_VARIABLE: Final = re.compile(r"\$\$|\$\{([A-Za-z_]\w*)(?::-([^}]*))?\}")
+_VARIABLE: Final = re.compile(r"\$\$|\$\{([A-Za-z_]\w*)(?::-([^}]*))?\}|(\$\{)")
 _RESOLVER: Final = yaml.resolver.Resolver()
 
 
@@ -8876,6 +8881,9 @@ class Reading:
 
     def complained(self, path: str) -> bool:
         return any(text.startswith(f"{path}: ") for _, _, text in self._problems)
+
+    def complained_below(self, path: str) -> bool:
+        return any(text.startswith((f"{path}.", f"{path}[")) for _, _, text in self._problems)
 
     def place(self, path: str) -> tuple[int, int]:
         while path and path not in self._places:
@@ -8926,10 +8934,18 @@ class Site:
             Site(item, f"{self.path}[{i}]", self.reading) for i, item in enumerate(self.node.value)
         ]
 
-    def pairs(self) -> dict[str, Site]:
+    def pairs(self, keys: Iterable[str] = ()) -> dict[str, Site]:
+        """What a mapping holds; `keys` are some that it may have, for the message if it is none.
+
+        That does not quote what stands here instead: where a key's mapping is left out, it is
+        the key.
+        """
         if not isinstance(self.node, yaml.MappingNode):
-            raise Wrong(f"expected {{kind}}, got {self.shape()}")
-        pairs, own = dict[str, Site](), set[str]()
+            some = [*itertools.islice(keys, 3), "..."]
+            like = f" ({', '.join(some)})" if len(some) > 1 else ""
+            got = self.shape() if isinstance(self.node, yaml.SequenceNode) else "a single value"
+            raise Wrong(f"expected a mapping{like}, got {got}")
+        pairs, own = dict[str, Site](), dict[str, int]()
         span = range(self.node.start_mark.index, self.node.end_mark.index)
         for key, value in self.node.value:
             name = str(key.value)
@@ -8937,9 +8953,10 @@ class Site:
             if key.start_mark.index not in span:
                 pass  # merged in from elsewhere; a key that is written here wins
             elif name not in own:
-                own.add(name)
+                own[name] = key.start_mark.line + 1
             else:
-                self.reading.wrong(where, "stands here twice", key.start_mark)
+                first = f"stands here twice, first in line {own[name]}"
+                self.reading.wrong(where, first, key.start_mark)
             pairs[name] = Site(value, where, self.reading)
             self.reading.stands(where, key.start_mark)
         return pairs
@@ -8954,7 +8971,13 @@ class Site:
     def _expanded(self, text: str) -> str:
         if text.startswith("os.environ/"):  # LiteLLM's spelling
             return self._variable(text.removeprefix("os.environ/"), None)
-        return _VARIABLE.sub(lambda m: self._variable(m[1], m[2]) if m[1] else "$", text)
+        return _VARIABLE.sub(self._meant, text)
+
+    def _meant(self, match: re.Match[str]) -> str:
+        if match[3]:
+            known = "${NAME}, ${NAME:-default}, or $$ for a dollar"
+            self.reading.wrong(self.path, f"a reference that is none: write {known}")
+        return self._variable(match[1], match[2]) if match[1] else "$"
 
     def _variable(self, name: str, default: str | None) -> str:
         value = self.reading.env.get(name)
@@ -9017,9 +9040,11 @@ def _number(least: float, whole: bool = False) -> Callable[[Site], Any]:
 
 def _pause(site: Site) -> float:
     text = site.text()
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h)?", text)
+    match = re.fullmatch(r"(-?\d+(?:\.\d+)?)\s*(ms|s|m|h)?", text)
     if not match:
-        raise Wrong(f"expected {{kind}}, got {site.shape()}")
+        raise Wrong(f"expected {{kind}}, or a time like 500ms, 30s, 5m, 1h, got {site.shape()}")
+    if match[1].startswith("-"):
+        raise Wrong("must not be negative")
     return float(match[1]) * {"ms": 0.001, "m": 60, "h": 3600}.get(match[2] or "", 1)
 
 
@@ -9037,6 +9062,12 @@ def _size(site: Site) -> int:
     return int(match[1]) << {"": 0, "K": 10, "M": 20, "G": 30}[match[2].upper()]
 
 
+def size_text(size: int) -> str:
+    """As `_size` reads it."""
+    steps = ((30, "GB"), (20, "MB"), (10, "KB"), (0, " bytes"))
+    return next(f"{size >> bits}{unit}" for bits, unit in steps if not size & ((1 << bits) - 1))
+
+
 def _date(site: Site) -> datetime.datetime:
     value = site.scalar()
     if isinstance(value, datetime.datetime):
@@ -9049,16 +9080,22 @@ def _date(site: Site) -> datetime.datetime:
     raise Wrong(f"expected {{kind}}, got {site.shape()}")
 
 
+_SHELLS: Final = re.compile(r"\$[A-Z_][A-Z0-9_]*")  # what only a shell takes for a variable
+
+
 def _secret(site: Site) -> str:
     """A secret, or the content of the file it names; it has to fit into a header."""
     text = site.text()
+    if isinstance(site.node, yaml.ScalarNode) and _SHELLS.fullmatch(site.node.value):
+        raise Wrong(f"write ${{{site.node.value[1:]}}} for that variable; a dollar is $$")
     if text.startswith("file:"):
         try:
             text = site.reading.read_secret(text.removeprefix("file:")).strip()
-        except OSError as error:
+        except (OSError, UnicodeDecodeError) as error:
             if site.reading.lenient:
                 return ""
-            raise Wrong(f"cannot read {text}: {error.strerror}") from error
+            reason = error.strerror if isinstance(error, OSError) else "not a text"
+            raise Wrong(f"cannot read {text}: {reason}") from error
     if not re.fullmatch(r"[!-~ ]*", text):
         raise Wrong("a secret must be one line of ASCII")
     return text
@@ -9096,6 +9133,11 @@ def _json(site: Site) -> Any:
     return site.scalar()
 
 
+# Names of headers and of parameters of a query whose values are secrets.
+CARRYING: Final = re.compile(
+    r"authori[sz]ation|cookie|secret|pass(w|$)|credential|api-?_?key|(^|[-_])(auth|key|token|sig)$",
+    re.IGNORECASE,
+)
 PROXY_SCHEMES: Final = ("http", "https", "socks5", "socks5h")
 DIRECT: Final = "direct"  # no proxy, whatever the environment says
 TEXT: Final = Kind("text", Site.text, {"type": ["string", "number"]})
@@ -9110,7 +9152,7 @@ WEIGHT: Final = Kind("a number", _number(0), {"type": "number", "minimum": 0})
 SECONDS: Final = Kind("seconds", _seconds, {"type": ["number", "string"]})
 PAUSE: Final = Kind("seconds", _pause, {"type": ["number", "string"]})  # or none at all
 SIZE: Final = Kind("a size like 64MB or 64KB", _size, {"type": ["integer", "string"]})
-DATE: Final = Kind("a date", _date, {"type": "string"})
+DATE: Final = Kind("a date like 2027-06-30", _date, {"type": "string"})
 ANYTHING: Final = Kind("any value", _json, {})
 
 
@@ -9178,8 +9220,8 @@ def option(kind: Kind, doc: str, default: Any = None, *, required: bool = False)
 
 
 def read_table(cls: Any, site: Site) -> Any:
-    pairs, values = site.pairs(), dict[str, Any]()
     known = {key_of(f): f for f in dataclasses.fields(cls) if "kind" in f.metadata}
+    pairs, values = site.pairs(known), dict[str, Any]()
     for name, inner in pairs.items():
         if name not in known:
             site.reading.wrong(inner.path, f"unknown key{meant(name, known)}")
@@ -9354,6 +9396,8 @@ def _models(site: Site) -> dict[str, ModelConfig]:
     if isinstance(site.node, yaml.SequenceNode):
         names = [name for name in map(TEXT, site.items()) if name]
         return {name: ModelConfig(name=None if is_glob(name) else name) for name in names}
+    if not isinstance(site.node, yaml.MappingNode):
+        raise Wrong(f"expected {{kind}}, got {site.shape()}")
     kind = either(TEXT, table(ModelConfig))
     read = ((name, kind(inner)) for name, inner in site.pairs().items())
     return {
@@ -9516,11 +9560,23 @@ def _state(site: Site) -> str:
     text = site.text()
     if not re.fullmatch(r"memory|sqlite:.+|rediss?://.+", text):
         raise Wrong(f"expected {{kind}}, got {site.shape()}")
+    if text.startswith("redis") and not _is_redis(text):
+        raise Wrong("expected redis://[USER:PASSWORD@]HOST:PORT/NUMBER")
     if text.startswith("redis") and not site.reading.installed("redis"):
         raise Wrong("Redis needs one more package: pip install 'redis>=5'")
     return text
 
 
+def _is_redis(text: str) -> bool:
+    """A URL that names a server; it may hold a password, so it is not quoted back."""
+    try:
+        parts = urllib.parse.urlsplit(text)
+        return bool(parts.hostname) and parts.port != 0 and bool(_DATABASE.fullmatch(parts.path))
+    except ValueError:  # a port that is no number, or too large
+        return False
+
+
+_DATABASE: Final = re.compile(r"/?\d*")
 STATE: Final = Kind("memory, sqlite:PATH or redis://...", _state, NAMES_SCHEMA)
 PROVIDER: Final = Kind("mapping", _provider, {"$ref": "#/$defs/ProviderConfig"})
 RULE: Final = Kind(
@@ -9580,7 +9636,11 @@ def read_config(text: str, reading: Reading) -> Config:
         _flatten(loader, node, set())
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        reading.wrong("", f"not YAML: {error.problem}", mark)
+        reading.wrong("", f"not YAML: {_trouble(error, text)}", mark)
+        return Config()
+    except yaml.reader.ReaderError as error:
+        mark = _mark(text, error.position)
+        reading.wrong("", f"not YAML: the character U+{ord(text[mark.index]):04X}", mark)
         return Config()
     except (yaml.YAMLError, ValueError) as error:
         reading.wrong("", f"not YAML: {error}")
@@ -9590,6 +9650,35 @@ def read_config(text: str, reading: Reading) -> Config:
         return Config()
     config = table(Config)(Site(node, "", reading))
     return config if isinstance(config, Config) else Config()
+
+
+# What people have mostly done when YAML says so.
+_OFTEN: Final = {
+    "mapping values are not allowed here": "; quote a value that holds ': ', and see whether the"
+    " line is indented as it should be",
+    "cannot start any token": "; indent with spaces, and quote what begins with a special"
+    " character",
+}
+
+
+def _trouble(error: yaml.MarkedYAMLError, text: str) -> str:
+    """YAML's words, where what it was reading began, and what may help."""
+    said, at, began = error.problem or "", error.problem_mark, error.context_mark
+    if said.startswith("but "):
+        said = f"{error.context}, {said}"
+    elif at and began and began.line != at.line:
+        said += f", {error.context} from line {began.line + 1} on"
+    line = text.splitlines()[at.line] if at and at.line < len(text.splitlines()) else ""
+    if "${" in line and "'{'" in said:
+        return f'{said}; within {{...}} a reference needs quotes: "${{NAME}}"'
+    return said + next((hint for words, hint in _OFTEN.items() if words in said), "")
+
+
+def _mark(text: str, index: int) -> yaml.Mark:
+    """Where the character stands that was read as the `index`-th."""
+    before = text[:index]
+    column = index - (before.rfind("\n") + 1)
+    return yaml.Mark("", index, before.count("\n"), column, None, 0)
 
 
 def _flatten(loader: yaml.SafeLoader, node: yaml.Node | None, above: set[int]) -> None:
@@ -9649,7 +9738,7 @@ def _default(spec: dataclasses.Field[Any]) -> str:
     if value is dataclasses.MISSING or value in (None, (), "") or dataclasses.is_dataclass(value):
         return ""
     if spec.metadata["kind"] is SIZE:
-        return f"{value >> 20}MB" if value >= 1 << 20 else f"{value >> 10}KB"
+        return size_text(value)
     return ", ".join(value) if isinstance(value, tuple) else dumps(value).decode().strip('"')
 
 
@@ -10054,7 +10143,8 @@ class Target:
 
     @functools.cached_property
     def name(self) -> str:
-        return f"{self.provider.name}/{self.model}"
+        """As the log and messages say it; /p/ asks a provider for no model."""
+        return f"{self.provider.name}/{self.model}" if self.model else self.provider.name
 
     def __str__(self) -> str:
         return self.name
@@ -10098,7 +10188,8 @@ class Lane:
     def about(self) -> Mapping[str, str]:
         """The headers in which relay says where an answer comes from."""
         provider, model = self.target.provider.name, self.target.model
-        return {"x-relay-provider": header_text(provider), "x-relay-model": header_text(model)}
+        said = {"x-relay-provider": header_text(provider)}
+        return said | ({"x-relay-model": header_text(model)} if model else {})
 
     def key(self, scope: str) -> str:
         """The stable name of what a failure of this scope marks."""
@@ -10236,8 +10327,9 @@ class Caller:
 
 @frozen
 class Key:
-    """A key, which is looked up by its hash.  Nobody can choose hashes, so the time of a look-up
-    reveals nothing about the keys there are, and is the same for one and for hundreds."""
+    """A key, which is looked up by its hash; what is found is compared in constant time.  Nobody
+    can choose hashes, so the time of a look-up reveals nothing about the keys there are, and is
+    the same for one and for hundreds."""
 
     caller: Caller
     digest: bytes
@@ -10372,6 +10464,8 @@ class Plan:
         for credential in offered:
             digest = hashlib.sha256(credential.encode(errors="replace")).digest()
             for key in self._by_digest.get(digest, ()):
+                if not hmac.compare_digest(key.digest, digest):
+                    continue
                 if key.expires is None or now < key.expires:
                     return key.caller
         return None
@@ -10502,6 +10596,8 @@ def compile_plan(config: Config, reading: Reading) -> Plan:
     shown = [c.secret for c in credentials] + [config.admin_key, _password(config, reading)]
     plans = [plan for p in providers.values() for plan in p.plans]
     shown += [s for b in plans for e in b.endpoints.values() for s in _in_proxy(e.proxy)]
+    shown += [s for p in providers.values() for s in _in_headers(p.config.headers)]
+    shown += [s for b in plans for e in b.endpoints.values() for s in _in_query(e.url)]
     shown += [key.key for key in config.keys.values() if not key.key.startswith("sha256:")]
     return Plan(
         config=config,
@@ -10559,7 +10655,7 @@ def _zone(path: str, name: str | None, reading: Reading) -> datetime.tzinfo | No
 def _check_rules(config: Config, reading: Reading) -> None:
     for name, rules in config.routing_rules.items():
         path = f"routing_rules.{name}"
-        if not any(rule.to for rule in rules):
+        if not any(rule.to for rule in rules) and not reading.complained_below(path):
             reading.wrong(path, "a rule needs at least one target")
         for index, rule in enumerate(rules):
             place = f"{path}[{index}]" if len(rules) > 1 else path
@@ -10595,6 +10691,8 @@ def _check_listen(config: Config, reading: Reading) -> None:
         reading.wrong("listen", "at least one address is needed")
     for index, listen in enumerate(config.listen):
         path = f"listen[{index}]"
+        if listen in config.listen[:index]:
+            reading.wrong(path, f"{listen} stands here twice")
         if listen.startswith("unix:"):
             if not listen.removeprefix("unix:"):
                 reading.wrong(path, "unix: needs a path")
@@ -10647,8 +10745,8 @@ class _Compiler:
         entry, preset = self.entry, self.preset
         if entry.preset and preset is None:
             return None
-        plans = [self._plan(name, urls) for name, urls in self._plans().items()]
         self._check_names()
+        plans = [self._plan(name, urls) for name, urls in self._plans().items()]
         limits = {k: v for k, v in dataclasses.asdict(entry.timeouts).items() if v is not None}
         total = limits.pop("total", self.config.timeouts.total)
         return Provider(
@@ -10680,6 +10778,8 @@ class _Compiler:
         entry = self.entry
         if entry.endpoint and entry.endpoints:
             self.wrong("endpoints", "give either `endpoint` or `endpoints`")
+        if "demo" in entry.api_format and (entry.endpoint or entry.endpoints):
+            self.wrong("api_format", "demo is embedded: it has no endpoint and nothing beside it")
         offered = self.offered = self._own_plans() or self._preset_plans()
         wanted = entry.billing_plans or self._default_plans(offered)
         for plan in wanted:
@@ -10708,8 +10808,18 @@ class _Compiler:
             self.wrong(
                 "", f"preset {self.entry.preset} needs an `endpoint`: it differs per account"
             )
+        spoken = set(self.entry.api_format or DIALECTS)
+        for dialect in spoken - {dialect for urls in plans.values() for dialect in urls}:
+            if self.entry.api_format and dialect in DIALECTS:
+                known = ", ".join(dict.fromkeys(d for urls in plans.values() for d in urls))
+                text = f"preset {self.entry.preset} does not speak {dialect}; it speaks {known}"
+                self.wrong("api_format", text)
         return {
-            plan: {d: self._joined(d, url, exact=True) for d, url in urls.items() if d in DIALECTS}
+            plan: {
+                dialect: self._joined(dialect, url, exact=True)
+                for dialect, url in urls.items()
+                if dialect in DIALECTS and dialect in spoken
+            }
             for plan, urls in plans.items()
         }
 
@@ -10730,7 +10840,10 @@ class _Compiler:
         urls: dict[str, str] = {}
         for dialect, url in said.items():
             if dialect not in supported():
-                self.wrong(key, f"unknown dialect {dialect!r}{meant(dialect, supported())}")
+                if dialect not in self.entry.api_format:  # else it is said there
+                    self.wrong(key, f"unknown dialect {dialect!r}{meant(dialect, supported())}")
+            elif _credentials_in(url):
+                self.wrong(key, "a URL is shown and logged: credentials go into `api_key`")
             elif not _is_url(url):
                 self.wrong(key, f"expected a URL with http:// or https://, got {url!r:.80}")
             else:
@@ -10766,7 +10879,7 @@ class _Compiler:
         endpoints = {d: self._endpoint(d, url) for d, url in urls.items() if d in DIALECTS}
         credentials = self._credentials(name)
         if not endpoints and not self.reading.problems():
-            self.wrong("", f"plan {name} has no dialect that is supported yet")
+            self.wrong("", f"plan {name} speaks no dialect that relay knows")
         if not endpoints:
             return None
         prices = PriceList(self.entry.prices, name, free := self._is_free(name))
@@ -10807,7 +10920,7 @@ class _Compiler:
                     hint = meant(other, self.offered)
                     self.wrong(f"api_key.{other}", f"no plan is called {other!r}{hint}")
             if plan not in said:
-                self.wrong("api_key", f"no credential for plan {plan!r}{meant(plan, said)}")
+                self.wrong("api_key", f"no credential for plan {plan!r}")
             said = said.get(plan, ())
         preset = self.preset
         if said is None and preset and preset.key and not preset.local and self.entry.active:
@@ -10832,6 +10945,21 @@ class _Compiler:
         for dialect in entry.paths:
             if dialect not in DIALECTS:
                 self.wrong(f"paths.{dialect}", f"unknown dialect{meant(dialect, DIALECTS)}")
+        if entry.prefix.strip("/") != entry.prefix:
+            self.wrong("prefix", f"goes without the slash: {entry.prefix.strip('/')!r}")
+        self._check_headers()
+
+    def _check_headers(self) -> None:
+        for header in self.entry.headers:
+            if not _HEADER_NAME.fullmatch(header):
+                self.wrong(f"headers.{header}", "not a header's name")
+            elif header.lower() in _FRAMING:
+                self.wrong(f"headers.{header}", "is relay's own to say: it frames the request")
+
+
+_HEADER_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")  # RFC 9110 5.6.2
+# With these somebody else's word the provider would read another request than was sent.
+_FRAMING: Final = frozenset(("content-length", "transfer-encoding", "connection", "te", "trailer"))
 
 
 def proxy_of(url: str, env: Mapping[str, str]) -> str:
@@ -10873,13 +11001,31 @@ def _in_proxy(proxy: str) -> Iterator[str]:
         yield f"{urllib.parse.unquote(parts.username or '')}:{password}"
 
 
+def _in_headers(headers: Mapping[str, str | None]) -> Iterator[str]:
+    """The secrets that headers of the configuration carry, without a word such as Bearer."""
+    for name, value in headers.items():
+        if value and CARRYING.search(name):
+            yield from (value, value.rpartition(" ")[2])
+
+
+def _in_query(url: str) -> Iterator[str]:
+    """The secrets that a URL carries behind its path."""
+    query = urllib.parse.urlsplit(url).query
+    yield from (value for name, value in urllib.parse.parse_qsl(query) if CARRYING.search(name))
+
+
 def _is_url(text: str) -> bool:
     try:
         parts = urllib.parse.urlsplit(text)
         whole = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:  # a port that is not a number, or too large
         return False
-    return whole and not re.search(r"[\s\x00-\x1f]", text)
+    return whole and not re.search(r"[\s\x00-\x1f#]", text)
+
+
+def _credentials_in(url: str) -> bool:
+    """Does it say who asks, as in https://user:password@host?"""
+    return "@" in url.partition("://")[2].partition("/")[0]
 
 
 def joined(dialect: Dialect, base: str, exact: bool = False) -> str:
@@ -11986,10 +12132,6 @@ MASK: Final = "[secret]"
 REQUEST: Final = "request"
 RESPONSE: Final = "response"
 RECORD_NAME: Final = re.compile(r"\d{8}T\d{9}Z-([0-9a-f]+)\.jsonl")
-_CARRYING: Final = re.compile(
-    r"authori[sz]ation|cookie|secret|pass(w|$)|credential|api-?_?key|(^|[-_])(auth|key|token|sig)$",
-    re.IGNORECASE,
-)
 _SHORTEST: Final = 8  # characters of a secret in a header; without `keys`, callers send any word
 
 Blocks: TypeAlias = list[tuple[float, bytes]]
@@ -12224,12 +12366,12 @@ def _written(secret: str) -> Iterator[str]:
 def _carried(leg: Leg) -> Iterator[str]:
     """The values that a head carries under a secret's name."""
     for name, value in leg.headers:
-        if _CARRYING.search(name):
+        if CARRYING.search(name):
             yield from _tokens(value)
     for place in (leg.head.get("url", ""), leg.head.get("path", "")):
         for item in place.partition("?")[2].split("&"):
             name, _, value = item.partition("=")
-            if _CARRYING.search(urllib.parse.unquote_plus(name)):
+            if CARRYING.search(urllib.parse.unquote_plus(name)):
                 yield from _tokens(value)
                 yield from _tokens(urllib.parse.unquote_plus(value))
 
@@ -12245,7 +12387,7 @@ def _tokens(value: str) -> Iterator[str]:
 
 def _uncarried(name: str, value: str) -> str:
     """A header's value; if it carries a secret, only the scheme before it."""
-    if not _CARRYING.search(name) or value == "":
+    if not CARRYING.search(name) or value == "":
         return value
     scheme = re.match(r"(Bearer|Basic)\s+", value, re.IGNORECASE)
     return (scheme[0] if scheme else "") + MASK
@@ -12256,7 +12398,7 @@ def _unkeyed(address: str) -> str:
     address = re.sub(r"(?<=//)[^/?#@]*@", "", address, count=1)
     place, mark, query = address.partition("?")
     items = [item.partition("=") for item in query.split("&")]
-    named = ((n, eq, _CARRYING.search(urllib.parse.unquote_plus(n))) for n, eq, _ in items)
+    named = ((n, eq, CARRYING.search(urllib.parse.unquote_plus(n))) for n, eq, _ in items)
     said = [
         n + eq + (MASK if secret else value)
         for (n, eq, secret), (_, _, value) in zip(named, items, strict=True)
@@ -13671,10 +13813,8 @@ def concluded(failures: Sequence[Failed], skipped: Sequence[Skipped], now: float
         return _all_cooling(skipped, now)
     own = [(lane, error) for lane, error in failures if error.failure.name in OF_THE_REQUEST]
     hopeful = [(lane, error) for lane, error in failures if error.retry]
-    lane, last = (own or hopeful or failures)[-1]
-    told = "; ".join(f"{lane}: {error.message}" for lane, error in failures)
-    if len(failures) == 1:
-        told = f"{lane}{_ADVICE.get(last.failure.name, '')}: {last.message}"
+    _, last = (own or hopeful or failures)[-1]
+    told = "; ".join(f"{lane}{_advice(error)}: {error.message}" for lane, error in failures)
     if skipped:
         told += "; not tried: " + _resting(skipped, now)
     waits = _waits(failures, skipped, now)
@@ -13728,6 +13868,12 @@ _ADVICE: Final = {
     "rate_limited": " limits the rate",
     "overloaded": " is overloaded",
 }
+
+
+def _advice(error: UpstreamError) -> str:
+    if error.failure.name == "transient" and error.upstream_status >= 500:
+        return f" failed with HTTP {error.upstream_status}"
+    return _ADVICE.get(error.failure.name, "")
 
 
 def _all_cooling(skipped: Sequence[Skipped], now: float) -> RelayError:
@@ -16677,11 +16823,15 @@ def _require_allowed(model: str, caller: Caller, plan: Plan) -> None:
         raise Forbidden(f"key {caller.name!r} may not use model {model!r}")
 
 
+def too_large(most: int) -> TooLarge:
+    return TooLarge(f"the body is over server.max_body, {size_text(most)}")
+
+
 class RequestInflater(Inflater):
     """The same toward clients: what is wrong with a body is the client's fault here."""
 
     def too_much(self) -> RelayError:
-        return TooLarge(f"the body is over server.max_body, {self._most >> 20} MB")
+        return too_large(self._most)
 
     def broken(self, why: str) -> RelayError:
         return BadRequest(f"the body cannot be read: a broken content coding: {why}")
@@ -16707,7 +16857,10 @@ async def read_body(request: web.BaseRequest, limits: ServerConfig) -> bytes:
     blocks, size = list[bytes](), 0
     try:
         if request.content.is_eof() and not inflater.active:  # it came with the head
-            return request.content.read_nowait()
+            body = request.content.read_nowait()
+            if len(body) > limits.max_body:  # in chunks, so that no length was said
+                raise inflater.too_much()
+            return body
         async with asyncio.timeout(limits.body_timeout):
             while block := await request.content.readany():
                 blocks.append(inflater.feed(block))
@@ -18198,8 +18351,10 @@ class Relay:
         url, headers, body = outgoing.url, outgoing.headers, outgoing.body
         return exchange.tape.attempt(lane, "POST", url, headers, body, reply)
 
-    async def error(self, exchange: Exchange, lane: Lane, reply: Reply) -> UpstreamError:
-        """What an answer with an error status means."""
+    async def error(
+        self, exchange: Exchange, lane: Lane, reply: Reply, url: str = ""
+    ) -> UpstreamError:
+        """What an answer with an error status means; `url` if it is not the lane's own."""
         body = b""
         with contextlib.suppress(UpstreamError, TimeoutError):  # else the status says enough
             async with asyncio.timeout(5):
@@ -18213,16 +18368,23 @@ class Relay:
             said_in(body, reply.status),
             reply,
             body if lane.endpoint.dialect is exchange.dialect else b"",
+            url,
         )
 
     def _classified(
-        self, exchange: Exchange, lane: Lane, said: Failure, reply: Reply, body: bytes = b""
+        self,
+        exchange: Exchange,
+        lane: Lane,
+        said: Failure,
+        reply: Reply,
+        body: bytes = b"",
+        url: str = "",
     ) -> UpstreamError:
         """What a provider said went wrong, as an error that knows what to do about it."""
         verdict = judged(lane.target.provider.rules, reply.status, said, reply.headers, time.time())
         message = exchange.plan.redacted(verdict.message)
         if reply.status in (301, 302, 303, 307, 308, 404, 405) and verdict.failure == "transient":
-            path = urllib.parse.urlsplit(lane.endpoint.url).path
+            path = urllib.parse.urlsplit(url or lane.endpoint.url).path
             message = f"serves nothing at {path} ({message}); check `endpoint`"
         return UpstreamError(
             verdict.failure,
@@ -18535,7 +18697,7 @@ class Upload:
             raise TooSlow(message) from None
         self._size += len(block)
         if self._size > self._limits.max_body:
-            raise TooLarge(f"the body is over server.max_body, {self._limits.max_body >> 20} MB")
+            raise too_large(self._limits.max_body)
         self.whole = self.whole or not block
         if self._tape:
             self._tape.data(REQUEST, block)
@@ -18644,9 +18806,12 @@ class Forwarding:
         if 200 <= reply.status < 300:
             return reply
         try:
-            raise await self.relay.error(exchange, lane, reply)
+            error = await self.relay.error(exchange, lane, reply, url)
         finally:
             reply.close()
+        if _is_of_the_path(error):
+            error.scope = "request"
+        raise error
 
     async def _raw(self, exchange: Exchange, rest: str) -> web.StreamResponse:
         plan, request = exchange.plan, exchange.request
@@ -18678,7 +18843,13 @@ class Forwarding:
         try:
             url = lane.endpoint.beside(f"/{path}")
             reply = await self._sent(exchange, lane, url, sending)
-            exchange.tried.append(Tried(lane, "ok", reply.status, time.monotonic() - began))
+            refused = reply.status == 401  # relay's credential, so not the client's 401
+            outcome = "auth" if refused else "ok"
+            exchange.tried.append(Tried(lane, outcome, reply.status, time.monotonic() - began))
+            if refused:
+                error = await self.relay.error(exchange, lane, reply, url)
+                reply.close()
+                raise concluded([(lane, error)], [], time.time())
             return await self._passed(exchange, lane, reply, sending)
         finally:
             flight.end()
@@ -18739,6 +18910,11 @@ class Forwarding:
             reply.close()
             exchange.usage = _usage_at_the_end(tail)
         return response
+
+
+def _is_of_the_path(error: UpstreamError) -> bool:
+    """Is only this not to be had there?  That says nothing of conversations with the model."""
+    return error.failure.name == "model_missing" or error.upstream_status in (404, 405, 501)
 
 
 async def _soon(read: Awaitable[bytes], idle: float) -> bytes:
@@ -19189,7 +19365,11 @@ class Certificate:
 def _tls_context(config: TLSConfig) -> ssl.SSLContext:
     """Certificate and key, or an OSError that says what is wrong with them."""
     for file in (config.certificate, config.key):
-        if "-----BEGIN" not in Path(file).read_text(errors="replace"):
+        try:
+            text = Path(file).read_text(errors="replace")
+        except OSError as error:
+            raise OSError(f"cannot read {file}: {error.strerror}") from error
+        if "-----BEGIN" not in text:
             raise OSError(f"{file} is not a PEM file")
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     try:
@@ -19199,6 +19379,21 @@ def _tls_context(config: TLSConfig) -> ssl.SSLContext:
         reason = (error.reason or str(error)).lower().replace("_", " ")
         raise OSError(f"{config.certificate} and {config.key}: {reason}") from error
     return context
+
+
+def text_of(path: Path) -> str:
+    """A configuration file's text, UTF-8 whatever the locale; ConfigError if it is none."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ConfigError([f"{path}: cannot be read: {error.strerror}"]) from error
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        before = data[: error.start]
+        line, column = before.count(b"\n") + 1, error.start - before.rfind(b"\n")
+        found = f"the byte 0x{data[error.start]:02X}"
+        raise ConfigError([f"{path}:{line}:{column}: not UTF-8: {found}"]) from error
 
 
 class Source(NamedTuple):
@@ -19211,7 +19406,7 @@ class Source(NamedTuple):
 
     def again(self) -> Source:
         """The file as it is now."""
-        return self._replace(text=self.path.read_text()) if self.path else self
+        return self._replace(text=text_of(self.path)) if self.path else self
 
     def save(self) -> None:
         """Put the text in the file's place at once and whole; what was there stays beside it."""
@@ -19238,7 +19433,11 @@ def plugged(name: str, beside: Path | None) -> str:
     path = (beside.absolute().parent if beside else Path.cwd()) / name
     sys.modules.setdefault("relay", sys.modules[__name__])
     try:
-        code = compile(path.read_bytes(), str(path), "exec")
+        text = path.read_bytes()
+    except OSError as error:
+        return f"cannot read {path}: {error.strerror}"
+    try:
+        code = compile(text, str(path), "exec")
         exec(code, {"__name__": path.stem, "__file__": str(path)})  # noqa: S102  # what it is for
     except Exception as error:  # noqa: BLE001  # of somebody else's code: any
         frames = traceback.extract_tb(error.__traceback__)
@@ -19264,7 +19463,7 @@ def load(source: Source) -> Plan:
         if fault := plugged(plugin, source.path):
             reading.wrong("plugins", fault)
     plan = compile_plan(config, reading)
-    if config.tls:
+    if config.tls and config.tls.certificate and config.tls.key:
         try:
             Certificate(config.tls)
         except (OSError, ValueError) as error:
@@ -19724,8 +19923,10 @@ def resident() -> int:
 Handler: TypeAlias = Callable[["Operations", web.BaseRequest], Answering]
 
 # The paths of clients, without the version segments in front: a base URL that already ends in
-# /v1 makes a client ask for /v1/v1/messages, one without it for /chat/completions.
+# /v1 makes a client ask for /v1/v1/messages, one without it for /chat/completions, one with a
+# slash at its end for //v1/messages.
 _VERSIONS: Final = re.compile(r"^(/v1(?:beta1?|alpha)?)+(?=/|$)")
+_SLASHES: Final = re.compile(r"//+")
 _LATER_PATHS: Final = re.compile(r"/models/[^/]+:\w+")
 _EXPOSITIONS: Final = {
     False: "text/plain; version=0.0.4; charset=utf-8",
@@ -19745,8 +19946,9 @@ class Operations:
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         try:
             return await self._begun(request)
-        except RelayError as error:
-            return refused(request, error)
+        except RelayError as error:  # before it was a request like any: logged as one all the same
+            exchange = Exchange(self.relay.plan, request, _list_dialect(request), "other")
+            return await self.relay.framed(exchange, functools.partial(_raised, error))
 
     def _begun(self, request: web.BaseRequest) -> Answering:
         path = unversioned(request.path)
@@ -19885,8 +20087,8 @@ _HANDLERS: Final[dict[tuple[str, str], Handler]] = {
 
 @functools.lru_cache(1000)
 def unversioned(path: str) -> str:
-    """A path without version, and without the slash at its end."""
-    return _VERSIONS.sub("", path.rstrip("/")) or "/"
+    """A path without version, and without the slashes that are too many."""
+    return _VERSIONS.sub("", _SLASHES.sub("/", path).rstrip("/")) or "/"
 
 
 @functools.lru_cache(1000)
@@ -19910,8 +20112,12 @@ def _list_dialect(request: web.BaseRequest) -> Dialect:
     return GEMINI if google else CHAT
 
 
+async def _raised(error: RelayError, exchange: Exchange) -> web.StreamResponse:
+    raise error
+
+
 def refused(request: web.BaseRequest, error: RelayError) -> web.Response:
-    """An error on a path without a dialect of its own."""
+    """What could not even be parsed: an error in nobody's dialect."""
     dialect = _list_dialect(request)
     id = secrets.token_hex(8)
     headers = error_headers(error) | {"x-relay-request-id": id, "Content-Type": "application/json"}
@@ -21649,10 +21855,7 @@ def find_config(args: argparse.Namespace) -> Source:
         return Source(None, DEMO_CONFIG, *overrides)
     path = Path(args.config or "config.yaml")
     if args.config or path.exists():
-        try:
-            return Source(path, path.read_text(), *overrides)
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError([f"{path}: cannot be read: {error}"]) from error
+        return Source(path, text_of(path), *overrides)
     text = config_from(os.environ)
     if not text:
         raise ConfigError(
@@ -21717,7 +21920,8 @@ def command_check(args: argparse.Namespace) -> int:
         for billing in provider.plans:
             for dialect, endpoint in billing.endpoints.items():
                 way = f", by way of {shown_proxy(endpoint.proxy)}" if endpoint.proxy else ""
-                print(f"  {provider.name} ({billing.name}) {dialect}: {endpoint.url}{way}")
+                url = plan.redacted(endpoint.url)
+                print(f"  {provider.name} ({billing.name}) {dialect}: {url}{way}")
     for name in unpriced(plan):
         print(f"  {name}: no `prices`, so budgets in money do not see what it serves")
     return _check_live(plan, args) if args.live else 0

@@ -6,6 +6,7 @@ import gzip
 import json
 
 import pytest
+import yarl
 from aiohttp import ClientSession
 from fake_upstream import TEXT, FakeUpstream, answer_well, chat_error, dump
 from relay_process import RelayProcess, Start
@@ -224,6 +225,21 @@ async def test_a_chunked_body_above_the_limit_is_413_before_it_ends(
         assert await wire.head() == 413
 
 
+async def test_a_chunked_body_above_the_limit_that_comes_with_its_head_is_413(
+    upstream: FakeUpstream, relay: Start
+) -> None:
+    server = await relay(config(upstream) | {"server": {"max_body": "1KB"}})
+    body = dump(chat(text="x" * 1024))
+    async with dial(server) as wire:
+        head = {"host": "localhost", "transfer-encoding": "chunked"}
+        chunks = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+        await wire.send(request_head("POST", "/v1/chat/completions", head) + chunks)
+        reply = await wire.reply()
+    assert reply.status == 413
+    assert reply.error["message"] == "the body is over server.max_body, 1KB"
+    assert upstream.requests == []
+
+
 async def test_a_declared_body_above_the_limit_is_413_before_it_is_sent(
     upstream: FakeUpstream, relay: Start
 ) -> None:
@@ -346,6 +362,32 @@ async def test_an_unknown_path_is_404_in_json(
         assert reply.status in (404, 405), path
         assert json.loads(reply.body)["error"]["message"]
     assert upstream.requests == []
+
+
+async def test_whatever_is_refused_has_its_line_in_the_log(
+    upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    """Whose base URL is wrong looks there first; the id it was told leads to the line."""
+    server = await relay(config(upstream))
+    for count, (method, path, status) in enumerate(
+        (("POST", "/v2/nothing", 404), ("GET", "/v1/messages", 404), ("POST", "/admin/reload", 403))
+    ):
+        async with http.request(method, server.url + path) as response:
+            assert response.status == status
+            line = await server.logged(count + 1)
+            assert (line.id, line.status) == (response.headers["x-relay-request-id"], status)
+    assert [line.code for line in server.lines()] == ["BR", "BR", "AU"]
+
+
+@pytest.mark.parametrize("path", ["//v1/chat/completions", "//chat/completions", "/v1//models/"])
+async def test_slashes_that_are_too_many_do_no_harm(
+    path: str, upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    """As a base URL with a slash at its end makes them."""
+    server = await relay(config(upstream))
+    url, method = server.url + path, "GET" if "models" in path else "POST"
+    async with http.request(method, yarl.URL(url, encoded=True), json=chat()) as response:
+        assert response.status == 200
 
 
 @pytest.mark.parametrize("client", DIALECTS)

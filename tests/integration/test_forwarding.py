@@ -6,9 +6,9 @@ import json
 import aiohttp
 import pytest
 from aiohttp import ClientSession, FormData
-from fake_upstream import Answer, FakeUpstream, chat_error, whole
+from fake_upstream import TEXT, Answer, FakeUpstream, chat_error, whole
 from relay_process import Start
-from talk import CLIENT_KEY, JSON, UPSTREAM_KEY, config, one
+from talk import CLIENT_KEY, JSON, UPSTREAM_KEY, ask, config, one
 
 VECTORS = {
     "object": "list",
@@ -405,3 +405,35 @@ async def test_p_leads_to_nobody_who_is_left_out_by_hand(
     async with http.get(f"{server.url}/p/first/files") as response:
         assert response.status == 503
     assert upstream.requests == []
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [chat_error(404, "The model does not exist"), Answer(status=404), Answer(status=405)],
+    ids=["model", "path", "method"],
+)
+async def test_what_is_not_to_be_had_there_leaves_conversations_alone(
+    answer: Answer, upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    """An editor that asks a chat model's provider for embeddings, all day long."""
+    upstream.script(answer, path="/embeddings")
+    server = await relay(one(upstream))
+    async with http.post(f"{server.url}/v1/embeddings", json={"model": "m"}) as response:
+        assert response.status == 502
+        assert "/v1/chat/completions" not in await response.text()
+    assert (await ask(http, server)).said.text == TEXT
+    async with http.get(f"{server.url}/admin/health") as response:
+        assert (await response.json())["marks"] == []
+
+
+async def test_a_refused_credential_is_not_the_clients_below_p_either(
+    upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    upstream.script(chat_error(401, "who are you?"))
+    server = await relay(one(upstream))
+    async with http.get(f"{server.url}/p/first/files") as response:
+        assert response.status == 502
+        assert response.headers["x-should-retry"] == "false"
+        assert "x-relay-model" not in response.headers  # it was asked for none
+        assert "first refused relay's credential" in (await response.json())["error"]["message"]
+    assert (await server.logged()).attempts[0]["outcome"] == "auth"

@@ -21,6 +21,7 @@ def provider(fields: str) -> str:
     return f"providers:\n  a: {{api_format: openai, endpoint: http://a/v1, {fields}}}\n"
 
 
+SECONDS = "expected seconds, or a time like 500ms, 30s, 5m, 1h"
 OPEN = " can be reached by others: give `keys`, listen on 127.0.0.1, or say `allow_anonymous: true`"
 
 # Everything wrong with a file, all at once, in the order of the file
@@ -29,14 +30,54 @@ PROBLEMS: dict[str, tuple[str, list[str]]] = {
     "empty": ("", ["1:1: providers: required; the file is empty"]),
     "only a comment": ("# nothing\n", ["1:1: providers: required; the file is empty"]),
     "null": ("~\n", ["1:1: providers: at least one is needed"]),
-    "a list": ("- a\n", ["1:1: expected mapping, got a list"]),
-    "a word": ("hello\n", ["1:1: expected mapping, got 'hello'"]),
+    "a list": (
+        "- a\n",
+        ["1:1: expected a mapping (listen, admin_key, allow_anonymous, ...), got a list"],
+    ),
+    "a word": (
+        "hello\n",
+        ["1:1: expected a mapping (listen, admin_key, allow_anonymous, ...), got a single value"],
+    ),
     "a tab": (
         "providers:\n\ta: 1\n",
-        ["2:1: not YAML: found character '\\t' that cannot start any token"],
+        [
+            "2:1: not YAML: found character '\\t' that cannot start any token; indent with"
+            " spaces, and quote what begins with a special character"
+        ],
     ),
-    "an open quote": ('providers: "x\n', ["2:1: not YAML: found unexpected end of stream"]),
-    "two documents": ("a: 1\n---\nb: 2\n", ["2:1: not YAML: but found another document"]),
+    "an open quote": (
+        'providers: "x\n',
+        [
+            "2:1: not YAML: found unexpected end of stream, while scanning a quoted scalar"
+            " from line 1 on"
+        ],
+    ),
+    "two documents": (
+        "a: 1\n---\nb: 2\n",
+        ["2:1: not YAML: expected a single document in the stream, but found another document"],
+    ),
+    "two lines of two documents": (
+        "providers: [a\nb: 2\n",
+        [
+            "2:2: not YAML: expected ',' or ']', but got ':', while parsing a flow sequence"
+            " from line 1 on"
+        ],
+    ),
+    "a reference without quotes": (
+        "providers:\n  a: {preset: zai, api_key: ${K}}\n",
+        [
+            "2:30: not YAML: expected ',' or '}', but got '{'; within {...} a reference needs"
+            ' quotes: "${NAME}"'
+        ],
+    ),
+    "a mapping within a line": (
+        "providers:\n  a: preset: zai\n",
+        [
+            "2:12: not YAML: mapping values are not allowed here; quote a value that holds ': ',"
+            " and see whether the line is indented as it should be"
+        ],
+    ),
+    "a character that is none": ("# one\n# \x00\n", ["2:3: not YAML: the character U+0000"]),
     "an unknown alias": (
         "providers:\n  a: *nope\n",
         ["2:6: not YAML: found undefined alias 'nope'"],
@@ -57,10 +98,13 @@ PROBLEMS: dict[str, tuple[str, list[str]]] = {
         provider("endpont: x"),
         ["2:50: providers.a.endpont: unknown key; did you mean 'endpoint'?"],
     ),
-    "a key twice": (UP + "default: a\ndefault: a\n", ["4:1: default: stands here twice"]),
+    "a key twice": (
+        UP + "default: a\ndefault: a\n",
+        ["4:1: default: stands here twice, first in line 3"],
+    ),
     "a key twice inside": (
         provider("weight: 1, weight: 2"),
-        ["2:61: providers.a.weight: stands here twice"],
+        ["2:61: providers.a.weight: stands here twice, first in line 2"],
     ),
     "a flight recorder without a place": (
         UP + "record: {keep: much, kepe: 1MB}\n",
@@ -82,7 +126,7 @@ PROBLEMS: dict[str, tuple[str, list[str]]] = {
             "2:83: providers.a.prices.m.output: must be at least 0",
             "3:29: keys.k.limits.rpm: must be at least 1",
             "3:37: keys.k.limits.rps: unknown key; did you mean 'rpm'?",
-            "4:28: routing_rules.x.wait: expected seconds, got 'soon'",
+            f"4:28: routing_rules.x.wait: {SECONDS}, got 'soon'",
             "4:40: routing_rules.x.hedge_after: must be more than 0",
             "5:1: state: expected memory, sqlite:PATH or redis://..., got 'redis:x'",
         ],
@@ -97,16 +141,16 @@ PROBLEMS: dict[str, tuple[str, list[str]]] = {
         + "timezone: Mars/Olympus\nadmin_key: [1]\n",
         [
             "3:1: allow_anonymous: expected true or false, got 'maybe'",
-            "4:1: server: expected mapping, got '3'",
-            "5:12: timeouts.connect: expected seconds, got 'soon'",
+            "4:1: server: expected a mapping (max_body, max_header, body_timeout, ...),"
+            " got a single value",
+            f"5:12: timeouts.connect: {SECONDS}, got 'soon'",
             "5:27: timeouts.idle: must be more than 0",
-            "5:36: timeouts.total: expected seconds, got '-1'",
+            "5:36: timeouts.total: must not be negative",
             "6:7: log.level: unknown word 'inof'; did you mean 'info'?;"
             " one of debug, info, warning, error",
             "6:20: log.format: expected text | json, got a list",
-            "7:1: keys: expected mapping of mapping, got a list",
-            "8:1: routing_rules: expected mapping of a target, a list of targets,"
-            " or a mapping with `to`, got a list",
+            "7:1: keys: expected a mapping, got a list",
+            "8:1: routing_rules: expected a mapping, got a list",
             "9:1: default: expected text, got a list",
             "10:1: state: expected memory, sqlite:PATH or redis://..., got 'disk'",
             "11:1: timezone: unknown time zone 'Mars/Olympus'",
@@ -126,10 +170,10 @@ PROBLEMS: dict[str, tuple[str, list[str]]] = {
             "8:5: providers.a.stream_mode: unknown word 'sometimes'; one of auto, always, never",
             "9:5: providers.a.models: expected list of names, or mapping to the provider's names,"
             " got '3'",
-            "10:5: providers.a.headers: expected mapping of text, got a list",
-            "11:16: providers.a.override.set: expected mapping of any value, got '3'",
+            "10:5: providers.a.headers: expected a mapping, got a list",
+            "11:16: providers.a.override.set: expected a mapping, got a single value",
             "11:24: providers.a.override.dro: unknown key; did you mean 'drop'?",
-            "12:16: providers.a.timeouts.first_event: expected seconds, got 'x'",
+            f"12:16: providers.a.timeouts.first_event: {SECONDS}, got 'x'",
             "12:32: providers.a.timeouts.gate: unknown key",
             "13:13: providers.a.paths.opnai: unknown dialect; did you mean 'openai'?",
             "14:5: providers.a.billing_plans: expected text, got a mapping",
@@ -141,7 +185,7 @@ PROBLEMS: dict[str, tuple[str, list[str]]] = {
         [
             "3:10: server.max_body: expected a size like 64MB or 64KB, got '0'",
             "3:23: server.max_header: expected a size like 64MB or 64KB, got 'big'",
-            "3:40: server.body_timeout: expected seconds, got '1d'",
+            f"3:40: server.body_timeout: {SECONDS}, got '1d'",
             "3:58: server.grace: must be more than 0",
         ],
     ),
@@ -183,9 +227,9 @@ PROBLEMS: dict[str, tuple[str, list[str]]] = {
             "4:7: keys.a.key: must not be empty; `relay key` makes one",
             "5:7: keys.b.key: expected sha256: and 64 hexadecimal digits",
             "6:3: keys.c.key: required",
-            "7:15: keys.d.expires: expected a date, got 'soon'",
+            "7:15: keys.d.expires: expected a date like 2027-06-30, got 'soon'",
             "8:7: keys.e.key: is the key of 'd' too",
-            "9:3: keys.f: expected mapping, got '3'",
+            "9:3: keys.f: expected a mapping (key, models, expires, ...), got a single value",
             "10:7: keys.g.key: expected sha256: and 64 hexadecimal digits",
         ],
     ),
@@ -254,7 +298,7 @@ PROBLEMS: dict[str, tuple[str, list[str]]] = {
             "3:28: routing_rules.v.when.image: unknown key; did you mean 'images'?",
             "3:41: routing_rules.v.when.tokens_over: must be at least 1",
             "3:57: routing_rules.v.when.tools: expected true or false, got 'some'",
-            "3:70: routing_rules.v.when.header: expected mapping of text, got 'x'",
+            "3:70: routing_rules.v.when.header: expected a mapping, got a single value",
         ],
     ),
     # Providers
@@ -289,12 +333,60 @@ PROBLEMS: dict[str, tuple[str, list[str]]] = {
             + " or ".join(relay.DIALECTS),
         ],
     ),
+    "what a URL may not hold": (
+        "providers:\n  a: {api_format: openai, endpoint: 'http://u:hunter22@c'}\n"
+        "  b: {api_format: openai, endpoint: 'http://c/v1#x'}\n",
+        [
+            "2:27: providers.a.endpoint: a URL is shown and logged: credentials go into `api_key`",
+            "3:27: providers.b.endpoint: expected a URL with http:// or https://,"
+            " got 'http://c/v1#x'",
+        ],
+    ),
+    "what nothing would come of": (
+        "providers:\n  a: {preset: deepseek, api_key: k, api_format: gemini}\n"
+        "  b: {api_format: demo, endpoint: http://c}\n"
+        "  c: {preset: ollama, prefix: /q/, headers: {a b: x, Content-Length: 3}}\n"
+        "listen: [127.0.0.1:1, 127.0.0.1:2, 127.0.0.1:1]\nrouting_rules: {x: {wait: 1}}\n",
+        [
+            "2:37: providers.a.api_format: preset deepseek does not speak gemini;"
+            " it speaks openai, anthropic, responses",
+            "3:7: providers.b.api_format: demo is embedded: it has no endpoint and nothing"
+            " beside it",
+            "4:23: providers.c.prefix: goes without the slash: 'q'",
+            "4:46: providers.c.headers.a b: not a header's name",
+            "4:54: providers.c.headers.Content-Length: is relay's own to say: it frames the"
+            " request",
+            "5:36: listen[2]: 127.0.0.1:1 stands here twice",
+            "6:17: routing_rules.x.to: required",
+        ],
+    ),
+    "references that are none": (
+        "providers:\n  a: {preset: zai, api_key: $ZAI_API_KEY}\n"
+        "  b: {preset: zai, api_key: '${ZAI_API_KEY'}\n  c: {preset: zai, api_key: '${2}'}\n",
+        [
+            "2:20: providers.a.api_key: write ${ZAI_API_KEY} for that variable; a dollar is $$",
+            *(
+                f"{line}:20: providers.{name}.api_key: a reference that is none: write ${{NAME}},"
+                " ${NAME:-default}, or $$ for a dollar"
+                for line, name in ((3, "b"), (4, "c"))
+            ),
+        ],
+    ),
+    "a store that is none": (
+        UP + "state: redis://:hunter22@h:port/0\n",
+        ["3:1: state: expected redis://[USER:PASSWORD@]HOST:PORT/NUMBER"],
+    ),
+    "a key where its mapping should be": (
+        UP + "keys: {alice: sk-hunter22}\n",
+        [
+            "3:8: keys.alice: expected a mapping (key, models, expires, ...), got a single value",
+        ],
+    ),
     "dialects": (
         "providers:\n  d: {api_format: openapi, endpoint: http://c}\n"
         "  e: {endpoint: {opnai: http://x, gemini: http://y}}\n",
         [
             "2:7: providers.d.api_format: unknown dialect 'openapi'; did you mean 'openai'?",
-            "2:28: providers.d.endpoint: unknown dialect 'openapi'; did you mean 'openai'?",
             "3:7: providers.e.endpoint: unknown dialect 'opnai'; did you mean 'openai'?",
         ],
     ),
@@ -393,7 +485,8 @@ REFERENCES = [
     ("os.environ/A", {"A": "x"}, "x"),
     ("$$A", {"A": "x"}, "$A"),
     ("$${A}", {"A": "x"}, "${A}"),
-    ("$A", {"A": "x"}, "$A"),
+    ("$a", {"a": "x"}, "$a"),
+    ("A$A", {"A": "x"}, "A$A"),
     ("'5$'", {}, "5$"),
     ("${A}", {"A": "${B}", "B": "y"}, "${B}"),
     ("'${A}'", {"A": "yes"}, "yes"),
@@ -659,7 +752,7 @@ WRONG_ERRORS = [
     ("{pattern: '(', class: overloaded}", "expected a regular expression"),
     ("{code: a, class: plan_exhausted, reset: monday}", "did you mean 'monday+8'?"),
     ("{code: a, clas: plan_exhausted}", "unknown key; did you mean 'class'?"),
-    ("overloaded", "got 'overloaded'"),
+    ("overloaded", "expected a mapping (status, code, type, ...), got a single value"),
 ]
 
 
@@ -680,3 +773,17 @@ def test_the_receipt_names_what_changed_in_a_table() -> None:
 
 def test_a_whole_answer_may_be_silent_for_as_long_as_a_stream_before_and_within() -> None:
     assert relay.TimeoutConfig().whole == 300
+
+
+def test_a_presets_dialects_can_be_fewer() -> None:
+    plan = plan_of("providers: {d: {preset: deepseek, api_key: k, api_format: [openai]}}")
+    assert [list(billing.endpoints) for billing in plan.providers["d"].plans] == [["openai"]]
+
+
+def test_what_headers_and_queries_carry_is_secret() -> None:
+    plan = plan_of(
+        "providers: {a: {api_format: openai, endpoint: 'http://a/v1?api-key=in-query&v=2026',"
+        " headers: {Authorization: Bearer in-header, X-Team: research}}}"
+    )
+    said = "in-query in-header Bearer in-header research 2026"
+    assert plan.redacted(said) == "[secret] [secret] [secret] research 2026"

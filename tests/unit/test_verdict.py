@@ -171,3 +171,12 @@ def test_who_is_being_probed_may_be_back_at_once() -> None:
     error = relay.concluded([], [(lane(), later), (lane("two"), probed)], NOW)
     assert error.retry_after == 0
     assert "two/m: auth, being probed" in error.message
+
+
+def test_each_target_that_failed_is_said_what_for() -> None:
+    error = verdict(
+        (lane("one"), failed("auth", upstream_status=401)),
+        (lane("two"), failed("transient", upstream_status=500)),
+    )
+    assert "one/m#1 refused relay's credential; check api_key" in error.message
+    assert "two/m failed with HTTP 500: said transient" in error.message
