@@ -14354,15 +14354,15 @@ class Feed:
 
 # ==== 34. Log =================================================================
 # One line per request, written when it is over, and a few events in between.  Text for people
-# on a terminal, JSON otherwise.  Secrets were taken out by whoever made the text; headers and
-# bodies never come here.  Writing is a thread's work: a pipe that nobody reads holds up that
-# thread and nothing else; what then no longer fits is counted, and the count is said later.
+# on a terminal, JSON otherwise.  Secrets were removed where the text was made; headers and bodies
+# never come here.  A thread does the writing: a pipe that nobody reads blocks that thread and
+# nothing else; lines that then find no room are counted, and the count is logged later.
 #
 #     event loop  --put-->  at most 4 MB of lines  --thread-->  stderr
 #
-# The first line after a silence is written at once.  Behind it the thread rests for a moment, in
-# which lines only gather: to wake a thread for each of them would cost a busy relay more than the
-# lines do, for a thread that wakes wants the interpreter's lock.
+# The first line after a silence is written at once.  Then the thread rests for a moment, in which
+# lines only gather: to wake it for each of them would cost a busy relay more than the lines do,
+# because a thread that wakes wants the interpreter's lock.
 
 _LEVELS: Final = ("debug", "info", "warning", "error")
 _MOST_UNWRITTEN: Final = 4 << 20  # bytes of lines that may wait: some 10,000 requests
@@ -14370,7 +14370,7 @@ _REST: Final = 0.02  # seconds between two writes
 
 
 class Sink:
-    """A stream that lines are written to in their order, by a thread of its own."""
+    """A stream to which a thread of its own writes lines in order."""
 
     def __init__(self, stream: TextIO | None, most: int = _MOST_UNWRITTEN) -> None:
         """`stream` is None where stderr was closed: descriptor 2 may be a client's socket then."""
@@ -14378,20 +14378,20 @@ class Sink:
         self.dropped = 0  # lines that nobody will ever see
         self._most = most if stream is not None else 0
         self._waiting: list[bytes] = []
-        self._size = 0  # bytes not written yet, those in the thread's hands included
-        self._untold = 0  # lines dropped since the count was last said
-        self._idle = False  # is the thread to be woken by a line?
-        self._hurry = 0  # of those who wait for all to be written
+        self._size = 0  # bytes not written yet, including those the thread has taken
+        self._untold = 0  # lines dropped since the count was last logged
+        self._idle = False  # must a line wake the thread?
+        self._hurry = 0  # how many wait for everything to be written
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         if stream is not None:
             # Straight to the descriptor: at exit Python waits for the lock of its own stream,
-            # which a thread that is stuck in a write would hold.
+            # which a thread stuck in a write would hold.
             arguments = (stream.fileno(),)
             threading.Thread(target=self._run, args=arguments, name="log", daemon=True).start()
 
     def put(self, line: bytes, lost: Callable[[int], bytes]) -> None:
-        """Take a line if there is room; `lost` words the count of those there was none for."""
+        """Take a line if there is room; `lost` makes a line of the number of those dropped."""
         with self._lock:
             data = line + b"\n"
             if self._untold:
@@ -14403,16 +14403,16 @@ class Sink:
             self._size += len(data)
             self._untold = 0
             if self._idle:
-                self._idle = False  # woken once, however long it takes to come
+                self._idle = False  # it is woken once, however long that takes
                 self._changed.notify_all()
 
     @property
     def losing(self) -> bool:
-        """Have lines been dropped whose number is not written yet?"""
+        """Have lines been dropped and not yet been reported?"""
         return self._untold > 0
 
     def flush(self, within: float) -> bool:
-        """Wait until all is written, but not for ever; was it?"""
+        """Wait until all is written, but not for ever; is it?"""
         with self._changed:
             self._hurry += 1
             self._changed.notify_all()
@@ -14434,7 +14434,7 @@ class Sink:
                 self._changed.wait_for(lambda: self._hurry > 0, _REST)
 
     def _taken(self) -> bytes:
-        """All that waits, as soon as something does."""
+        """All lines waiting, as soon as there is one."""
         with self._changed:
             self._idle = not self._waiting
             self._changed.wait_for(lambda: self._waiting)
@@ -14443,13 +14443,13 @@ class Sink:
             return data
 
     def _write(self, descriptor: int, data: bytes) -> int:
-        """How much of it is done with: written, or given up because it cannot be."""
+        """How many bytes are done with: written, or given up because they cannot be."""
         written = 0
         try:
             written = os.write(descriptor, data[: 1 << 16])
-        except BlockingIOError:  # who shares the terminal or pipe made it so; node does
+        except BlockingIOError:  # whoever shares the terminal or pipe set this mode, as node does
             select.select((), (descriptor,), ())
-        except OSError:  # a full disk, a reader that is gone: it must not stop service
+        except OSError:  # a full disk, a reader that is gone: service must go on
             written = len(data)
             with self._lock:
                 self._drop(data.count(b"\n"))
@@ -14460,7 +14460,7 @@ class Sink:
 
 
 class Log:
-    """Says what happens, in lines; `zone` is for the times in text, JSON has UTC."""
+    """Writes what happens, in lines; `zone` is for times in text, JSON has UTC."""
 
     def __init__(
         self, config: LogConfig, zone: datetime.tzinfo | None, sink: Sink, feed: Feed | None = None
@@ -14470,7 +14470,7 @@ class Log:
         self.sink = sink
         self._shown = _LEVELS[_LEVELS.index(config.level) :]
         self._zone = zone
-        self._second = (-1, "")  # the last one that was said, and how
+        self._second = (-1, "")  # the last one that was formatted, and its text
 
     def event(self, level: str, message: str, **fields: Any) -> None:
         record = _event(level, message, fields)
@@ -14484,7 +14484,7 @@ class Log:
         self._write("request", record)
 
     def fault(self, error: BaseException) -> None:
-        """An exception nobody expected: where it happened, but not what the values were."""
+        """An unexpected exception: where it happened, but no values, which may be secret."""
         where = [f"{f.name}:{f.lineno}" for f in traceback.extract_tb(error.__traceback__)]
         self.event("error", "internal error", type=type(error).__name__, where=where[-6:])
 
@@ -14500,7 +14500,7 @@ class Log:
     def _stamp(self, now: float) -> str:
         """2027-06-30T23:59:59.123+00:00"""
         whole, rest = divmod(int(now * 1000), 1000)
-        second = self._second  # read once: other threads say something, too
+        second = self._second  # read once: other threads log, too
         if second[0] != whole:
             moment = datetime.datetime.fromtimestamp(whole, datetime.UTC)
             second = self._second = (whole, f"{moment:%Y-%m-%dT%H:%M:%S}")
@@ -14516,7 +14516,7 @@ def _event(level: str, message: str, fields: JSON) -> JSON:
 
 
 def moment_text(kind: str, data: JSON, zone: datetime.tzinfo | None) -> str:
-    """A moment of the feed as the log writes it on a terminal."""
+    """A moment of the feed in the form in which the log writes it on a terminal."""
     clock = datetime.datetime.fromtimestamp(data["time"], zone).strftime("%H:%M:%S")
     if kind == "request":
         return f"{clock} {_request_text(data)}"
@@ -14566,9 +14566,9 @@ def _request_text(record: JSON) -> str:
 
 # ==== 35. State ===============================================================
 # Where usage, budgets, limits and cooldowns outlive the process: nowhere, in a SQLite file that
-# several processes may share, or in a Redis that any number of machines may.  What gathers in
-# memory goes to the store as a batch, and what other relays put there comes back as news.  A
-# batch that could not be stored is kept and tried again, so nothing is lost or counted twice.
+# several processes may share, or in a Redis that any number of machines may share.  What gathers
+# in memory goes to the store as a batch; what other relays put there comes back as news.  A batch
+# that could not be stored is kept and tried again, so nothing is lost or counted twice.
 #
 #     store    batches           shared with      rates, concurrency    after a kill -9
 #     memory   every second      nobody           here                  all is gone
@@ -14583,21 +14583,21 @@ MOST_NOTES_STORED: Final = 20_000
 
 @dataclass(slots=True, kw_only=True)
 class Batch:
-    """What memory gathered since the last one."""
+    """What memory gathered since the last batch."""
 
     usage: dict[Row, Totals] = field(default_factory=dict)
     recent: list[JSON] = field(default_factory=list)
     spent: Spent = field(default_factory=dict)
     ended: list[Ended] = field(default_factory=list)
     notes: list[Note] = field(default_factory=list)
-    number: int = 0  # of this relay's batches, once it is on its way
+    number: int = 0  # among this relay's batches, once it has been sent
 
     def __bool__(self) -> bool:
         return bool(self.usage or self.spent or self.ended or self.notes)
 
 
 class Judgement(NamedTuple):
-    """What a shared store says to a permit: against it, or how much of the minute is used."""
+    """A shared store's answer to a permit: a refusal, or how much of the minute is used."""
 
     refusal: Refusal | None
     requests: int = 0
@@ -14606,21 +14606,21 @@ class Judgement(NamedTuple):
 
 @dataclass(slots=True, kw_only=True)
 class News:
-    """What the store has that is new here; our own batch included."""
+    """What the store has that is new here, including our own batch."""
 
     spent: Spent = field(default_factory=dict)
     notes: list[Note] = field(default_factory=list)
-    judgements: list[Judgement] = field(default_factory=list)  # one for each that was asked
+    judgements: list[Judgement] = field(default_factory=list)  # one per permit asked about
 
 
 class StateTrouble(Exception):
-    """The store cannot be used just now."""
+    """The store cannot be used at the moment."""
 
 
 class Store(Protocol):
-    """What the keeper needs of a place."""
+    """What the keeper needs of a store."""
 
-    shares_limits: bool  # is it asked about every permit?
+    shares_limits: bool  # does it judge every permit?
 
     async def open(self, to_read: bool = False) -> None:
         """ConfigError if it can never be used."""
@@ -14634,8 +14634,8 @@ class Store(Protocol):
     ) -> News:
         """Store a batch, all of it or nothing (StateTrouble), and say what is new.
 
-        `labels` are the periods of today, `asked` permits to be judged, and `running` those
-        that are out, where the store may have forgotten them.
+        `labels` are today's periods, `asked` permits to be judged, and `running` permits that are
+        out, in case the store has forgotten them.
         """
 
     async def usage(self, span: int, since: float) -> dict[Row, Totals]: ...
@@ -14647,7 +14647,7 @@ class Store(Protocol):
 
 
 class MemoryStore:
-    """Keeps what it is told until the process ends."""
+    """Keeps everything until the process ends."""
 
     shares_limits = False
 
@@ -14687,8 +14687,8 @@ class MemoryStore:
 
 # ==== 36. SQLite ==============================================================
 # The store in a file.  One thread of its own reads and writes it, so that nothing waits for the
-# disk.  Several processes may have it open: counts are added to what stands there, and whoever
-# sees that somebody else wrote reads the sums again.
+# disk.  Several processes may have it open: counts are added to those in the file, and a process
+# that sees that another wrote reads the sums again.
 
 _SCHEMA_VERSION: Final = 1
 _APPLICATION: Final = 0x72656C79  # "rely", which marks the file as ours
@@ -14733,13 +14733,13 @@ class SQLiteFile:
         self.path = path
         self._data: sqlite3.Connection
         self._me = secrets.token_hex(8)
-        self._seen: tuple[int, Sequence[str]] = (-1, ())  # the file's data_version, and of what
+        self._seen: tuple[int, Sequence[str]] = (-1, ())  # data_version and labels, when last read
         self._heard = 0  # the last note
         self._trimmed = 0.0
         self._opened = (0, 0)  # which file that is, whatever it is called by now
 
     def open(self) -> None:
-        """Make the file if there is none; ConfigError for one that cannot be used."""
+        """Open the file, made if there is none; ConfigError if it cannot be used."""
         with self._explained():
             os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
             opened = self._identity()
@@ -14749,7 +14749,7 @@ class SQLiteFile:
             self._opened = opened
 
     def look(self) -> None:
-        """The file as it is, for reading alone."""
+        """Open the file as it is, for reading only."""
         with self._explained():
             os.close(os.open(self.path, os.O_RDONLY))
             self._data = sqlite3.connect(f"{self.path.as_uri()}?mode=ro", timeout=5, uri=True)
@@ -14766,7 +14766,7 @@ class SQLiteFile:
             raise ConfigError([message]) from error
 
     def _claim(self) -> None:
-        """Make the tables where there are none, or see that they are ours and whole."""
+        """Make the tables if there are none, else check that they are ours and undamaged."""
         with self._writing():
             if self._number("schema_version"):
                 self._check()
@@ -14785,9 +14785,9 @@ class SQLiteFile:
             raise sqlite3.DatabaseError(known)
 
     def _go_wal(self) -> None:
-        """Readers and the writer then do not wait for one another; NORMAL syncs at checkpoints.
+        """Then readers and the writer do not wait for one another; NORMAL syncs at checkpoints.
 
-        The switch needs the file for itself, and does not wait when another process has it.
+        The switch needs the file to itself, and fails at once if another process has it open.
         """
         for left in range(40, -1, -1):
             try:
@@ -14869,7 +14869,7 @@ class SQLiteFile:
         self._data.executemany(_ADD_NOTE, notes)
 
     def _trim(self, now: float) -> None:
-        """What is too old, and what is too much; the file never outgrows it."""
+        """Delete what is too old or too much, so that the file stays bounded."""
         if abs(now - self._trimmed) < 600:  # clocks are set back, too
             return
         self._trimmed = now
@@ -14891,7 +14891,7 @@ class SQLiteFile:
         return {(key, label): Spend(tokens, cost) for key, label, tokens, cost in rows}
 
     def _notes(self, now: float) -> list[Note]:
-        """What others have noted since the last time."""
+        """What others have noted since the last call."""
         query = (
             "SELECT seq, kind, name, line, until FROM notes"
             " WHERE seq > ? AND until > ? AND by != ? ORDER BY seq"
@@ -14956,24 +14956,24 @@ class SQLiteStore:
 
 
 # ==== 37. Redis ===============================================================
-# The store that any number of relays share.  One connection, one exchange at a time: what came
-# together goes together and in order, first what has ended, then who asks to be let in.  Every
-# permit is judged in Redis by a script, by the rules of section `Limits`, so that two relays
-# cannot both give away the last one.
+# The store that any number of relays share.  One connection, one exchange at a time: what gathered
+# meanwhile goes together and in order, first what has ended, then the permits that are asked for.
+# A script in Redis judges every permit, by the rules of section `Limits`, so that two relays cannot
+# both give away the last one.
 #
 #     last:RELAY             the number of its latest batch: a batch that comes twice counts once
 #     spent:KEY:PERIOD       tokens and cost of a key
 #     out:KEY, lease:KEY     permits: what they reserve, and until when they are believed
 #     minute:KEY             requests and tokens, second by second
 #     usage:SPAN:START       totals; `starts:SPAN` lists the starts
-#     recent, notes:...      the latest requests; what relays tell one another of health
+#     recent, notes:...      the latest requests; what relays tell one another about health
 #
-# Whoever holds permits renews them; those of a relay that died end by themselves.  A Redis that
-# comes back with less than it had acknowledged is given the last seconds again.
+# A relay renews the permits it holds; those of a relay that died expire.  A Redis that comes back
+# with less than it had acknowledged is sent the last seconds again.
 
-_PATIENCE: Final = 0.5  # seconds a client may wait for Redis, once; then it is down
+_PATIENCE: Final = 0.5  # seconds a client may have to wait for Redis, once; then it is down
 _RECONNECTING: Final = 3.0  # seconds to reach it, while nobody waits
-_LEASE: Final = 30  # seconds a permit is believed without word from its relay
+_LEASE: Final = 30  # seconds a permit counts without word from its relay
 _RESENT: Final = 5.0  # seconds of batches that are sent again after a break
 
 # KEYS: the prefix.  ARGV: key, permit, tokens, cost, day, month, lease, rpm, tpm, concurrent,
@@ -15135,15 +15135,15 @@ return {string.format('%.0f', last), lines}
 
 
 class RedisStore:
-    """Redis, by way of its official client, which is an extra."""
+    """Redis, through its official client, which is an optional dependency."""
 
     shares_limits = True
 
     def __init__(self, url: str) -> None:
-        """`?prefix=` in the URL is ours: what the names of all keys begin with."""
+        """`?prefix=` in the URL is for us: what the names of all keys begin with."""
         parts = urllib.parse.urlsplit(url)
         query = dict(urllib.parse.parse_qsl(parts.query))
-        # braces: were it a cluster, all keys would be in one place, which the scripts need
+        # braces: in a cluster they keep all keys in one slot, which the scripts need
         self._root = f"{{{query.pop('prefix', 'relay')}}}"
         self._url = parts._replace(query=urllib.parse.urlencode(query)).geturl()
         self._me = secrets.token_hex(8)
@@ -15199,7 +15199,7 @@ class RedisStore:
 
     @contextlib.asynccontextmanager
     async def _watched(self, patience: float) -> AsyncIterator[None]:
-        """Whatever goes wrong is trouble, and what the connection is worth is found out anew."""
+        """Whatever goes wrong becomes StateTrouble, and the connection is then checked afresh."""
         from redis.exceptions import RedisError
 
         fine = False
@@ -15326,7 +15326,7 @@ def _admit_arguments(permit: Permit, labels: tuple[str, str]) -> list[object]:
 
 # ==== 38. Keeper ==============================================================
 # Takes what memory gathered to the store, and brings back what others did.  One exchange at a
-# time: every second, and where limits are shared as soon as somebody asks or something ended.
+# time: every second, and if limits are shared, as soon as a permit is asked for or given back.
 # While the store is down nobody waits for it: each relay decides by what it knows itself.
 
 _EVERY: Final = 1.0  # seconds between two exchanges when nothing happens
@@ -15335,7 +15335,7 @@ _LONGEST_PAUSE: Final = 15.0  # seconds between two tries to reach a store that 
 
 
 def store_of(state: str) -> Store:
-    """The place that `state` names."""
+    """The store that `state` names."""
     kind, _, where = state.partition(":")
     if kind in ("redis", "rediss"):
         return RedisStore(state)
@@ -15345,7 +15345,7 @@ def store_of(state: str) -> Store:
 async def usage_report(
     store: Store, days: int, now: float, zone: datetime.tzinfo | None, by: Sequence[str] = ROW_NAMES
 ) -> JSON:
-    """What was used in these days, and in the last day's hours, as JSON."""
+    """What was used in the last days, and in the hours of the last one, as JSON."""
     _, today = span_starts(now, zone)
     spans = {
         "days": await store.usage(DAY, today - (days - 1) * DAY - HOUR),  # an hour: summer time
@@ -15368,7 +15368,7 @@ def _records(
 
 
 class Keeper:
-    """Keeps the store and memory in step."""
+    """Keeps memory and the store in step."""
 
     def __init__(
         self,
@@ -15415,12 +15415,12 @@ class Keeper:
             await self.store.close()
 
     def wake(self) -> None:
-        """Something ended that other relays wait for."""
+        """Something ended that other relays may be waiting for."""
         if self.store.shares_limits and not self.trouble:
             self._wake.set()
 
     async def judged(self, permit: Permit) -> Judgement | None:
-        """What the shared store says to a permit; None if it cannot be asked."""
+        """The shared store's judgement of a permit; None if it cannot be asked."""
         if self.trouble or self._stopping:
             return None
         answer: asyncio.Future[Judgement | None] = asyncio.get_running_loop().create_future()
@@ -15510,30 +15510,31 @@ class Keeper:
 
 # ==== 39. Connections =========================================================
 # HTTP/1.1 to providers on bare asyncio transports: what a general client does for a request costs
-# three times as much as the bytes do.  One class per thing that lives: a `Link` as long as its
+# three times as much as the bytes do.  One class for each lifetime: a `Link` lives as long as its
 # socket, a `LinkReply` as long as one answer, `Connections` as long as the process.
 #
-#     post     the freshest idle link, or a new one (names cached, happy eyeballs, TLS verified)
-#     head     awaited; what arrives meanwhile is decoded, whether or not all of the body is out
-#     read     blocks as they come; a client that is slow stops the reading, not only the writing
-#     end      counted or said: the link is idle again at once.  By a close, a fault, bytes behind
-#              the end, a body not all out, or a reader who left: it is closed, and nothing else is
+#     post     on the freshest idle link, or a new one (names cached, happy eyeballs, TLS verified)
+#     head     is awaited; what arrives is decoded even before all of the request's body is sent
+#     read     blocks as they come; a slow client stops the reading, not only the writing
+#     end      by count or by chunk: the link is idle again at once.  By a close, a fault, bytes
+#              after the end, an unsent body, or a reader who left: only this link is closed
 #
-# A link that the provider closes while the request is on its way cannot be told from one that was
-# closed before.  So a request is said again only if it went out on a link that had served
-# before, and if not one byte of an answer came; and then on a new link, once.  A provider that
-# says nothing for long and then closes has read it, and may have worked on it: that is a failure.
+# A link that the provider closes while a request is on its way cannot be told from one that was
+# closed before.  So a request is sent again only if it went out on a link that had served one
+# before, and if no byte of an answer came; and then on a new link, once.  A provider that is
+# silent for long and then closes has read the request, and may have worked on it: that is a
+# failure.
 
-_MOST_UNREAD: Final = 1 << 16  # bytes of an answer that wait for their reader; then reading rests
+_MOST_UNREAD: Final = 1 << 16  # bytes of an answer that may wait for their reader; then it pauses
 _MOST_IDLE: Final = 60.0  # seconds
 _SHORT_BODY: Final = 1 << 16  # up to here one copy is cheaper than another system call
-_CLOSED_BEFORE: Final = 5.0  # seconds in which a link shows that it was closed before
+_CLOSED_BEFORE: Final = 5.0  # seconds within which a link that was closed before shows it
 _NAMES_KEPT: Final = 10.0  # seconds for which an address is not looked up again
 _EYEBALLS: Final = 0.25  # seconds before the next address is tried beside one (RFC 8305)
 
 
 class LinkReply:
-    """A provider's answer on a link; `Reply`, once its head is here."""
+    """A provider's answer on a link; a `Reply` once its head is here."""
 
     __slots__ = (
         "_blocks",
@@ -15552,7 +15553,7 @@ class LinkReply:
         self.headers: Mapping[str, str] = {}
         self._link: Link | None = link
         self._decoder = ReplyDecoder()
-        self._blocks: list[bytes] = []  # came while nobody took them
+        self._blocks: list[bytes] = []  # that came while nobody took any
         self._unread = 0
         self._taker: Callable[[bytes], object] | None = None
         self._error: BaseException | None = None
@@ -15560,7 +15561,7 @@ class LinkReply:
 
     @property
     def begun(self) -> bool:
-        """Has the provider said anything at all?"""
+        """Has the provider sent anything at all?"""
         return self._decoder.begun
 
     @property
@@ -15589,7 +15590,7 @@ class LinkReply:
 
     async def read(self) -> bytes:
         blocks = list[bytes]()
-        await self.pour(blocks.append)  # it gives None: one is enough
+        await self.pour(blocks.append)  # append returns None: one block is enough
         return b"".join(blocks)
 
     def _kept(self) -> bytes:
@@ -15599,14 +15600,14 @@ class LinkReply:
         return b"".join(blocks)
 
     def close(self) -> None:
-        """Whatever is still to come is not wanted."""
+        """What is still to come is not wanted."""
         link, self._link = self._link, None
         self._blocks.clear()
         if link:
             link.close()
 
     async def _more(self, take: Callable[[bytes], object] | None = None) -> bool:
-        """Until there is news that `take` does not take; did it have enough?"""
+        """Wait for an event that `take` does not deal with; has `take` had enough?"""
         self._taker, self._waiter = take, asyncio.get_running_loop().create_future()
         if self._link:
             self._link.resume()
@@ -15615,7 +15616,7 @@ class LinkReply:
         finally:
             self._taker = self._waiter = None
 
-    # What the link tells
+    # Called by the link
 
     def take(self, data: bytes) -> None:
         decoder = self._decoder
@@ -15636,7 +15637,7 @@ class LinkReply:
         if not more:
             self._taker = None
             if self._link and len(block) > _MOST_UNREAD:
-                self._link.pause()  # or as much again would be held for a slow client
+                self._link.pause()  # else as much again would be held for a slow client
             self._wake(self._error is None)
 
     def _keep(self, block: bytes) -> None:
@@ -15648,13 +15649,13 @@ class LinkReply:
         self._wake(False)
 
     def lost(self, error: Exception | None) -> None:
-        """The connection is gone: that may be the end, a break, or nothing new."""
+        """The connection is gone: this may be the answer's end, a break, or nothing new."""
         if self._link:
             said = getattr(error, "strerror", None) or str(error or "")
             if error:
                 self._error = UpstreamError("transient", f"broke off its answer ({said})")
             if error and not isinstance(error, OSError):
-                self._error = error  # a fault of ours, in what is called with the bytes
+                self._error = error  # a bug of ours, in what is called with the bytes
             elif not self._decoder.begun:
                 message = "closed the connection without an answer"
                 self._error = UpstreamError("transient", message, scope="endpoint")
@@ -15664,7 +15665,7 @@ class LinkReply:
         self._wake(False)
 
     def _over(self) -> None:
-        """No byte more is taken; the link is free, if all is as it should be."""
+        """No more bytes are taken; the link is released if all went well."""
         link, self._link = self._link, None
         if self._decoder.fault:
             self._error = self._error or UpstreamError("transient", self._decoder.fault)
@@ -15713,7 +15714,7 @@ class Link(asyncio.Protocol):
             self._paused = False
 
     def release(self, patience: float) -> None:
-        """The answer is here; may another request follow?  Not behind a body not all sent."""
+        """The answer is complete; may another request follow?  Not after an unsent body."""
         self._reply = None
         transport = self._transport
         if transport is None or transport.is_closing() or transport.get_write_buffer_size():
@@ -15723,7 +15724,7 @@ class Link(asyncio.Protocol):
         self._connections.keep(self, min(_MOST_IDLE, patience - 1))
 
     def close(self) -> None:
-        """At once: nobody waits for what is still to be sent."""
+        """At once, even if something is still to be sent."""
         transport, self._transport, self._reply = self._transport, None, None
         if transport:
             transport.abort()
@@ -15733,7 +15734,7 @@ class Link(asyncio.Protocol):
     def usable(self) -> bool:
         return self._transport is not None and not self._transport.is_closing()
 
-    # What the transport tells
+    # Called by the transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -15741,7 +15742,7 @@ class Link(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._reply:
             self._reply.take(data)
-        else:  # unasked: not to be taken for an answer to what will be asked
+        else:  # unasked: it must not be taken for the answer to the next request
             self.close()
 
     def eof_received(self) -> None:
@@ -15755,7 +15756,7 @@ class Link(asyncio.Protocol):
 
 
 class Connections:
-    """The links to all providers, by origin: those idle, and how new ones are made."""
+    """The links to all providers: keeps idle ones by origin, and makes new ones."""
 
     def __init__(self) -> None:
         self._links: set[Link] = set()
@@ -15766,7 +15767,7 @@ class Connections:
     async def post(
         self, url: str, headers: Mapping[str, str], body: bytes, patience: float
     ) -> LinkReply:
-        """The reply, with its head; UpstreamError, OSError or ValueError if there is none."""
+        """The reply, once its head is here; else UpstreamError, OSError or ValueError."""
         place = address_of(url)
         head = request_text(place.target, place.host, headers, len(body))
         if link := self._freshest(place.origin):
@@ -15788,7 +15789,7 @@ class Connections:
                 raise _Stale from error
             raise
         finally:
-            if not reply.status:  # failed, or nobody waits any longer
+            if not reply.status:  # it failed, or nobody waits any longer
                 reply.close()
         return reply
 
@@ -15813,7 +15814,7 @@ class Connections:
             self._sweeping.cancel()
         for link in list(self._links):
             link.connection_lost(None)
-        await asyncio.sleep(0)  # the transports' own last calls
+        await asyncio.sleep(0)  # for the transports' own last callbacks
 
     def _freshest(self, origin: str) -> Link | None:
         idle, now = self._idle.get(origin, []), asyncio.get_running_loop().time()
@@ -15856,13 +15857,13 @@ class Connections:
 
     @functools.cached_property
     def _tls(self) -> ssl.SSLContext:
-        """Made when first needed: reading the system's certificates takes a while."""
+        """Made when first needed: to read the system's certificates takes a while."""
         context = ssl.create_default_context()
         context.set_alpn_protocols(["http/1.1"])
         return context
 
     async def _addresses(self, host: str, port: int) -> list[Any]:
-        """Looked up once for all who ask at the same time, and for a while after."""
+        """Looked up once for all who ask at the same time, and kept for a while."""
         loop = asyncio.get_running_loop()
         until, found = self._names.get((host, port), (0.0, None))
         if found is None or until < loop.time():
@@ -15882,14 +15883,14 @@ class _Stale(Exception):
 
 
 # ==== 40. Upstream ============================================================
-# One HTTP exchange with a provider.  Foreign exceptions become ours here and nowhere else: a
-# provider that says nothing is an UpstreamError like one that says no.  Answers are read in the
-# blocks they come in and in the coding they have; whoever must understand them inflates them.
+# One HTTP exchange with a provider.  Foreign exceptions become ours here and nowhere else: silence
+# is an UpstreamError just as a refusal is.  Answers are read in the blocks and in the content
+# coding in which they come; whoever must understand them inflates them.
 
 
 @frozen
 class Outgoing:
-    """A request as it goes out on one lane."""
+    """A request in the form in which it goes out on one lane."""
 
     url: str
     headers: Mapping[str, str]
@@ -15898,7 +15899,7 @@ class Outgoing:
     passage: Passage
     note: BodyNote
     dropped: tuple[str, ...] = ()
-    proxy: str = field(default="", repr=False)  # by way of which; "" for none
+    proxy: str = field(default="", repr=False)  # to go through; "" for none
 
 
 class Reply(Protocol):
@@ -15910,14 +15911,14 @@ class Reply(Protocol):
 
     @property
     def ended(self) -> bool:
-        """Is the rest here, so that one `read` gives all of it?"""
+        """Is all the rest here, so that one `read` returns it?"""
 
     async def read(self) -> bytes: ...
 
     async def pour(self, take: Callable[[bytes], object]) -> bool:
-        """Hand over block after block, where that can be done in the very callback of the socket
-        they come from: no task is woken for them.  False at the end; True once `take` has enough,
-        and says so by a result that is false.  It may raise RelayError, which comes out here."""
+        """Hand block after block to `take`, if possible in the socket's own callback, so that no
+        task has to wake for them.  False at the end; True once `take` has had enough, which it says
+        by a false result.  A RelayError that `take` raises comes out here."""
 
     def close(self) -> None: ...
 
@@ -15925,7 +15926,7 @@ class Reply(Protocol):
 class Pulled(ABC):
     """A reply that has to be asked for every block."""
 
-    ended = False  # it does not tell
+    ended = False  # it cannot tell
 
     @abstractmethod
     async def read(self) -> bytes: ...
@@ -15965,7 +15966,7 @@ class Upstream:
     """Connections to providers."""
 
     def __init__(self, lean: bool = True) -> None:
-        """`lean`: by `Connections` where they can; else, and always, by aiohttp's client."""
+        """`lean`: use `Connections` where they suffice; if not `lean`, aiohttp's client for all."""
         self._lean = lean
         self._connections = Connections()
         self._pools = {"": Pool()}
@@ -15989,7 +15990,7 @@ class Upstream:
         timeouts: TimeoutConfig,
         proxy: str = "",
     ) -> Reply:
-        """Any request at all, its body perhaps still on its way; UpstreamError if no answer."""
+        """Any request at all, even with a body still arriving; UpstreamError without an answer."""
         if proxy not in self._pools:
             self._pools[proxy] = Pool(proxy)
         return await self._pools[proxy].sent(method, url, headers, body, timeouts)
@@ -16001,9 +16002,10 @@ class Upstream:
 
 
 class Pool:
-    """Connections by aiohttp's client: straight, or through a proxy, which then finds the names.
+    """Connections by aiohttp's client: direct, or through a proxy, which then resolves names.
 
-    No limit to their number: aiohttp's own of 100 makes the 101st open stream wait for minutes.
+    There is no limit to their number: with aiohttp's own of 100 the 101st open stream would wait
+    for minutes.
     """
 
     def __init__(self, proxy: str = "") -> None:
@@ -16013,7 +16015,7 @@ class Pool:
         make: Callable[..., aiohttp.TCPConnector] = aiohttp.TCPConnector
         if proxy.startswith("socks"):
             socks = importlib.import_module("aiohttp_socks")
-            # socks5h is curl's word for what is done here in any case: the proxy finds the name
+            # socks5h is curl's word for what is done here in any case: the proxy resolves the name
             url = proxy.replace("socks5h:", "socks5:", 1)
             make = functools.partial(socks.ProxyConnector.from_url, url, rdns=True)
             self._foreign += (socks.ProxyError, socks.ProxyConnectionError, socks.ProxyTimeoutError)
@@ -16030,8 +16032,8 @@ class Pool:
         body: Payload,
         timeouts: TimeoutConfig,
     ) -> Reply:
-        """The reply's head.  Where a kept connection was just being closed, the request never
-        arrived; the next kept one may be as stale, so the second try makes its own."""
+        """The reply's head.  If a kept connection was just being closed, the request never arrived;
+        other kept ones may be just as stale, so the second try makes a new one."""
         request = functools.partial(self._reply, method, url, headers, body, timeouts)
         reused: dict[str, bool] = {}
         try:
@@ -16075,7 +16077,7 @@ class Pool:
         return HTTPReply(response)
 
     def _unreachable(self, error: Exception) -> UpstreamError:
-        """A proxy that is down, or does not let relay through, is like a provider that is."""
+        """A proxy that is down or refuses counts like a provider that is down."""
         if isinstance(error, aiohttp.ClientHttpProxyError):
             return UpstreamError("transient", self._refusal(error.status), scope="endpoint")
         if type(error).__module__.startswith("aiohttp_socks") or isinstance(
@@ -16128,22 +16130,22 @@ async def _note_reuse(session: object, context: Any, params: object) -> None:
 
 
 def system_words(error: BaseException) -> str:
-    """The system's own words: aiohttp's quote its internals, asyncio's an address for a reason."""
+    """The system's own words: aiohttp's quote internals, asyncio's an address and no reason."""
     inner: Any = getattr(error, "os_error", error)
     said: str = getattr(inner, "strerror", None) or str(inner) or type(error).__name__
     return os.strerror(inner.errno) if said.startswith("Connect call failed") else said
 
 
 class Patience:
-    """A limit to a provider's silence, over many blocks: one timer at a time, and not one each.
+    """A limit to a provider's silence, over many blocks, with one timer and not one per block.
 
     `async with` it raises UpstreamError when `pour` has gone longer than that without a `stir`,
-    which is for `take` to give.
+    which `take` is to call.
     """
 
     def __init__(self, seconds: float, message: str) -> None:
         self.seconds = seconds
-        self.since: float | None = None  # when the silence that is waited through began
+        self.since: float | None = None  # when the present silence began; None outside `pour`
         self._message = message
         self._timeout = asyncio.timeout(None)
         self._loop = asyncio.get_running_loop()
@@ -16161,7 +16163,7 @@ class Patience:
             raise UpstreamError("timeout", self._message) from None
 
     def stir(self) -> None:
-        """The silence begins now, or anew."""
+        """The silence begins now."""
         self.since = time.monotonic()
 
     async def pour(self, reply: Pourable, take: Callable[[bytes], object]) -> bool:
@@ -16194,7 +16196,7 @@ class Pourable(Protocol):
 
 async def read_all(reply: Reply, idle: float, most: int = MOST_HELD) -> bytes:
     """A whole answer; UpstreamError if it stops, or is longer than any answer should be."""
-    if reply.ended:  # as short ones mostly are: no timer is needed
+    if reply.ended:  # as most short ones are: no timer is needed
         return await reply.read()
     patience = Patience(idle, "went silent in the middle of its answer")
     body = bytearray()
@@ -16211,9 +16213,9 @@ async def read_all(reply: Reply, idle: float, most: int = MOST_HELD) -> bytes:
 
 
 class Inflater:
-    """A body out of its content coding; bytes of a coding we cannot read stay as they are.
+    """Decodes a body's content coding; bytes in a coding that we cannot read stay as they are.
 
-    `most` bounds what one block may become: half a megabyte of zeros is half a gigabyte.
+    `most` bounds what one block may become: half a megabyte can inflate to half a gigabyte.
     """
 
     def __init__(self, coding: str, most: int = MOST_HELD) -> None:
@@ -16244,7 +16246,7 @@ class Inflater:
         return plain
 
     def _of_a_member(self, data: bytes) -> bytes:
-        """What is to be read next: of the member under way, or of one that begins here."""
+        """The bytes to read next: of the present member, or of one that begins here."""
         if self._stream is not None and self._stream.eof:
             data = data.lstrip(b"\0")  # as gzip(1) pads files on tapes
             if data and not self._members:
@@ -16254,7 +16256,7 @@ class Inflater:
         return data
 
     def finish(self) -> None:
-        """The body is over; the coding has to be, too, or what came is not all of it."""
+        """The body is over; if the coding is not, the body is incomplete."""
         if self._stream is not None and not self._stream.eof:
             raise self.broken("it ends early")
 
