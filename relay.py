@@ -16274,25 +16274,25 @@ class Inflater:
 
 
 # ==== 41. Recorder ============================================================
-# The flight recorder: of every exchange a file, until there are too many bytes of them, and then
-# the oldest go.  While an exchange runs, its tape holds on to the bytes that pass, which are the
-# very same objects; when it is over, a thread takes the secrets out and writes.  A disk that is
-# slow, full or gone costs records, which are counted, and nothing else.
+# The flight recorder: a file for every exchange, until there are too many bytes of them; then the
+# oldest are deleted.  While an exchange runs, its tape holds references to the bytes that pass, not
+# copies; when it is over, a thread removes the secrets and writes the file.  A disk that is slow,
+# full or gone costs records, which are counted, and nothing else.
 #
 #     exchange --Tape--> settle --at most 64 MB of bytes--> thread --Ring--> directory, 0700
 #
-# Several processes may share a directory.  In its file `.ring` stands how many bytes of records
-# there are; whoever writes locks it.  If it is wrong, for a process was killed between two steps,
-# that lasts until the next one starts, or the next time that files have to go: then they are
+# Several processes may share a directory.  Its file `.ring` says how many bytes of records there
+# are; a process that writes locks it.  If the number is wrong because a process was killed between
+# two steps, it stays so until another process starts or files have to be deleted: then they are
 # counted.
 
-_MOST_TAPED: Final = 64 << 20  # bytes of all tapes that run or wait to be written
+_MOST_TAPED: Final = 64 << 20  # bytes of all tapes that run or wait to be written, together
 _MOST_OF_ONE: Final = 32 << 20  # bytes of one exchange; a request may be that long
-_BLOCK_COST: Final = 128  # bytes that a block or a head takes besides its own
+_BLOCK_COST: Final = 128  # bytes of memory for a block or a head, besides its own
 _LEDGER: Final = ".ring"
 _LEDGER_ROOM: Final = 32  # bytes
 _LONGEST_END: Final = 4096  # bytes of a record's last line
-_SAID_EVERY: Final = 60.0  # seconds between two words about what is lost
+_SAID_EVERY: Final = 60.0  # seconds between two log lines about what is lost
 
 
 class Ring:
@@ -16304,7 +16304,7 @@ class Ring:
         self._counted = False  # by this process, at least once
 
     def open(self) -> None:
-        """Make the directory; ConfigError if it cannot be made or others can look into it."""
+        """Make the directory; ConfigError if it cannot be made or others can read it."""
         try:
             self.directory.mkdir(0o700, parents=True, exist_ok=True)
             mode = self.directory.stat().st_mode
@@ -16316,7 +16316,7 @@ class Ring:
             raise ConfigError([f"record.directory: {message}"])
 
     def put(self, name: str, data: bytes) -> None:
-        """Write a record, after room was made for it; OSError if that cannot be."""
+        """Make room for a record and write it; OSError if that is not possible."""
         room = self.keep - _LEDGER_ROOM
         if len(data) > room:
             raise OSError(errno.EFBIG, "a record is longer than record.keep")
@@ -16353,9 +16353,9 @@ class Ring:
         return int(said) if self._counted and said.isdigit() else None
 
     def _make_room(self, room: int, wanted: int) -> int:
-        """Let the oldest go where there are too many; the bytes that stay.
+        """Delete the oldest if there are too many; the number of bytes that stay.
 
-        Rather more than must, so that it is not for every record that all have to be counted.
+        Rather more than necessary, so that not every record makes all be counted again.
         """
         for torn in self.directory.glob(".*.part"):  # nobody else writes now
             torn.unlink(missing_ok=True)
@@ -16384,7 +16384,7 @@ class Ring:
             raise RelayError(f"{self.directory}: {reason}") from error
 
     def summaries(self) -> Iterator[tuple[str, JSON | None, str]]:
-        """(name, what the record's first line says, what is wrong), the newest first."""
+        """(name, the record's first line or None, what is wrong with it), the newest first."""
         for name in self.names():
             try:
                 yield name, self._summary(name), ""
@@ -16400,7 +16400,7 @@ class Ring:
         return record_summary(loads(first))
 
     def read(self, said: str) -> Record:
-        """The record of an id, of the beginning of one, or the `last`."""
+        """The record with this id, or with one that begins so, or the `last`."""
         names = self.names()
         if said == "last":
             fitting = names[:1]
@@ -16416,7 +16416,7 @@ class Ring:
             raise RelayError(f"{self.directory / fitting[0]}: cannot be read: {error}") from error
 
     def _reading(self, name: str) -> BinaryIO:
-        """A file of the ring; what is no plain file, a pipe for one, is not waited for."""
+        """A file of the ring, opened; anything but a plain file, such as a pipe, is refused."""
         flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
         file = open(os.open(self.directory / name, flags), "rb")  # noqa: SIM115  # the caller's
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
@@ -16431,8 +16431,8 @@ class Recorder:
     def __init__(self, ring: Ring, most: int = _MOST_TAPED) -> None:
         self.ring = ring
         self.most_of_one = min(_MOST_OF_ONE, ring.keep // 8)
-        self.taped = 0  # bytes that tapes have taken, of which the thread has
-        self.released = 0  # let go so many; each is one thread's to change
+        self.taped = 0  # bytes that tapes have taken in all; changed by the event loop only
+        self.released = 0  # bytes of them that are free again; changed by the thread only
         self.lost = 0
         self._most = most
         self._why = ""
@@ -16452,7 +16452,7 @@ class Recorder:
     def tape(
         self, secrets: Sequence[str], request: web.BaseRequest, began: float, now: float
     ) -> Tape | None:
-        """A tape for an exchange; None, and one record is lost, if there is no room for another."""
+        """A tape for an exchange; None if there is no room, and then one record is lost."""
         if self.room < _BLOCK_COST:
             self._lose("what was recorded before is not written yet")
             return None
@@ -16469,7 +16469,7 @@ class Recorder:
             self._changed.notify_all()
 
     def news(self, now: float) -> tuple[int, str] | None:
-        """How many records were lost since that was last told, and why; not all too often."""
+        """How many records were lost since the last report, and why; None if it is too soon."""
         with self._changed:
             if not self._unsaid or now - self._said_at < _SAID_EVERY:
                 return None
@@ -16477,12 +16477,12 @@ class Recorder:
             return count, self._why
 
     def flush(self, within: float) -> bool:
-        """Wait until all is written, but not for ever; was it?"""
+        """Wait until all is written, but not for ever; is it?"""
         with self._changed:
             return self._changed.wait_for(lambda: not self._unwritten, within)
 
     def close(self) -> None:
-        """The thread ends once all that waits is written."""
+        """End the thread once all that waits is written."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
@@ -16541,7 +16541,7 @@ class Tape:
         self._hold(_BLOCK_COST)
 
     def data(self, leg: str, data: bytes) -> None:
-        """Bytes of a leg, as many as there is room for; what comes behind a cut is cut too."""
+        """Keep as many bytes of a leg as there is room for; after a cut, everything is cut."""
         room = min(self._recorder.most_of_one - self.held, self._recorder.room) - _BLOCK_COST
         kept = b"" if self._cut else data[: max(0, room)]
         if kept is not data:
@@ -16569,7 +16569,7 @@ class Tape:
         body: bytes | object,
         sent: Awaitable[Reply],
     ) -> Reply:
-        """The reply, once it is there; a body that flows is kept as the client's only."""
+        """The reply, once it is there; a body that flows through is kept only as the client's."""
         self._attempts += 1
         number, target = self._attempts, str(lane.target)
         head: JSON = {"target": target, "plan": lane.plan.name, "method": method, "url": url}
@@ -16596,9 +16596,9 @@ class Tape:
         return Record(self.summary | {"time": self.time}, legs, dict(+self._cut))
 
     def _inflated(self, name: str) -> Blocks:
-        """A leg's bytes out of their coding, for a secret in it would not be seen.
+        """A leg's bytes with the content coding removed: a secret in it would not be seen.
 
-        What cannot be read is left out for the same reason, and counted as cut.
+        What cannot be decoded is left out for the same reason, and counted as cut.
         """
         blocks, coding = self._legs[name].blocks, self._codings.get(name, "").strip().lower()
         if coding in ("", "identity"):
@@ -16651,8 +16651,8 @@ class TapedReply:
 
 
 # ==== 42. Demo ================================================================
-# The embedded provider: no key, no network, always the same answer to the same request.  It
-# calls a tool when the user's words ask for one, so that an agent's loop can be seen whole.
+# The embedded provider: no key, no network, always the same answer to the same request.  It calls
+# a tool if the user's text asks for one, so that all of an agent's loop can be seen.
 
 
 def demo_response(request: Request, id: str) -> Response:
@@ -16675,7 +16675,7 @@ def demo_response(request: Request, id: str) -> Response:
 
 
 def _demo_asked(request: Request) -> tuple[str, list[str]]:
-    """What the user said last, without what clients put around it, and any tool's results."""
+    """The user's last text, without what clients add to it, and any tool results."""
     turns = [message for message in request.messages if message.role == "user"]
     parts = turns[-1].parts if turns else ()
     results = [p for p in parts if isinstance(p, ToolResult)]
@@ -16685,7 +16685,7 @@ def _demo_asked(request: Request) -> tuple[str, list[str]]:
 
 
 def _demo_tool(tools: Sequence[Tool], asked: str) -> Tool | None:
-    """A tool that the words name, or the first if they speak of tools."""
+    """A tool that the text names, or the first one if it mentions tools."""
     words = {word.lower() for word in re.findall(r"[\w-]+", asked)}
     named = next((tool for tool in tools if tool.name.lower() in words), None)
     return named or (tools[0] if tools and words & {"tool", "tools"} else None)
@@ -16696,7 +16696,7 @@ def _demo_usage(request: Request, text: str) -> Usage:
 
 
 def _example(schema: JSON) -> Any:
-    """A value that fits a JSON Schema, as far as it is simple."""
+    """A value that fits a JSON Schema, if the schema is simple."""
     if "enum" in schema:
         return schema["enum"][0]
     kind = schema.get("type", "object")
@@ -16755,7 +16755,7 @@ def _in_words(events: Iterable[Event]) -> Iterator[Event]:
 
 
 def authenticated(request: web.BaseRequest, plan: Plan) -> Caller:
-    """Who asks.  Any of the headers, on any route, several at once; the first good one names."""
+    """Who asks.  Any of the key headers will do, on any path; the first valid key decides."""
     if not plan.keys:
         if not plan.config.allow_anonymous:
             require_loopback(request)
@@ -16784,7 +16784,7 @@ def offered_keys(request: web.BaseRequest) -> list[str]:
 
 
 def require_loopback(request: web.BaseRequest) -> None:
-    """Without keys only this machine is answered, and no page of another site (DNS rebinding)."""
+    """Without keys, only this machine is answered, and no other site's page (DNS rebinding)."""
     peer = request.transport.get_extra_info("peername") if request.transport else None
     if isinstance(peer, tuple) and not is_loopback(str(peer[0])):
         raise Forbidden("relay has no `keys`, so it answers this machine only")
@@ -16809,7 +16809,7 @@ def permitted(model: str, caller: Caller, plan: Plan, facts: Callable[[], Facts]
     bare = plan.bare(model)
     near = plan.nearest(bare)
     hint = f"did you mean {' or '.join(map(repr, near))}?"
-    if not near:  # a client that brings its own names, as Claude Code does
+    if not near:  # a client with names of its own, such as Claude Code
         family = re.split(r"[-.:/]", bare, maxsplit=1)[0]
         hint = f"routing_rules: {{{family}*: PROVIDER/MODEL}} would send it somewhere"
     raise UnknownModel(f"no provider serves model {model!r}; {hint}")
@@ -16817,7 +16817,7 @@ def permitted(model: str, caller: Caller, plan: Plan, facts: Callable[[], Facts]
 
 def _require_allowed(model: str, caller: Caller, plan: Plan) -> None:
     bare = plan.bare(model)
-    if model not in plan.listed:  # `claude-*` allows no name that only its alias makes one
+    if model not in plan.listed:  # a name that only its alias makes claude-* must not match that
         model = model.removeprefix(ALIAS)
     head, rest = addressed(bare)
     plain = rest if rest and head.lower() in plan.providers else bare
@@ -16830,7 +16830,7 @@ def too_large(most: int) -> TooLarge:
 
 
 class RequestInflater(Inflater):
-    """The same toward clients: what is wrong with a body is the client's fault here."""
+    """The same for requests: what is wrong with a body is the client's fault here."""
 
     def too_much(self) -> RelayError:
         return too_large(self._most)
@@ -16840,7 +16840,7 @@ class RequestInflater(Inflater):
 
 
 async def expected(request: web.BaseRequest) -> None:
-    """Tell a client that waits for leave to send its body that it may (RFC 9110 10.1.1)."""
+    """Tell a client that asks first whether to send its body that it may (RFC 9110 10.1.1)."""
     if request.headers.get("Expect", "").lower() == "100-continue":
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         request.writer.output_size = 0
@@ -16858,7 +16858,7 @@ async def read_body(request: web.BaseRequest, limits: ServerConfig) -> bytes:
         await expected(request)
     blocks, size = list[bytes](), 0
     try:
-        if request.content.is_eof() and not inflater.active:  # it came with the head
+        if request.content.is_eof() and not inflater.active:  # all of it came with the head
             body = request.content.read_nowait()
             if len(body) > limits.max_body:  # in chunks, so that no length was said
                 raise inflater.too_much()
@@ -16877,16 +16877,16 @@ async def read_body(request: web.BaseRequest, limits: ServerConfig) -> bytes:
     return b"".join(blocks)
 
 
-_MOST_UNSENT: Final = 1 << 16  # bytes; asyncio's own limit, from which `drain` waits
+_MOST_UNSENT: Final = 1 << 16  # bytes; asyncio's own limit, above which `drain` waits
 
 
 class ClientResponse(web.StreamResponse):
-    """An answer that can be ended without an end."""
+    """An answer that can be broken off: closed without its final chunk."""
 
     aborted = False
     _out: AbstractStreamWriter | None = None
     _wire: asyncio.Transport | None = None  # once the head is out
-    _framed = False  # in chunks, as toward anybody who knows more than HTTP/1.0
+    _framed = False  # in chunks, as HTTP/1.1 has it and HTTP/1.0 does not
 
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
         self._out = await super().prepare(request)
@@ -16895,16 +16895,16 @@ class ClientResponse(web.StreamResponse):
         return self._out
 
     async def open(self, request: web.BaseRequest, data: bytes) -> None:
-        """The head and the first bytes, by one system call."""
-        self._send_headers_immediately = False  # as aiohttp has it for what is sent whole
+        """Send the head and the first bytes in one system call."""
+        self._send_headers_immediately = False  # as aiohttp sets it for answers sent whole
         await self.prepare(request)
         await self.write(data)
 
     def send(self, data: bytes) -> bool:
-        """Bytes of a stream, now; False: the client is slow or gone, see `room`.
+        """Send bytes of a stream now; False: the client is slow or gone, see `room`.
 
-        What `write` does, without a step of a task.  A stream has neither length nor coding, and
-        nobody asks for its head alone.
+        Like `write`, but without a step of a task.  A stream has neither length nor coding, and
+        is never the answer to a HEAD.
         """
         wire = self._wire
         if wire is None or wire.is_closing():
@@ -16913,7 +16913,7 @@ class ClientResponse(web.StreamResponse):
         return wire.get_write_buffer_size() <= _MOST_UNSENT
 
     async def room(self) -> None:
-        """Until the client has taken most of what was sent; ConnectionError if it is gone."""
+        """Wait until the client has taken most of what was sent; ConnectionError if it is gone."""
         if self._wire is None or self._wire.is_closing():
             raise ConnectionResetError("the client is gone")
         if self._out:
@@ -16926,14 +16926,14 @@ class ClientResponse(web.StreamResponse):
 
 
 class TapedResponse(ClientResponse):
-    """An answer whose bytes are kept once they are written."""
+    """An answer whose bytes are kept on tape as they are written."""
 
     def __init__(self, tape: Tape, status: int, headers: Mapping[str, str]) -> None:
         super().__init__(status=status, headers=headers)
         self._tape = tape
 
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
-        known = self.prepared  # aiohttp comes again when the handler is done
+        known = self.prepared  # aiohttp calls again when the handler is done
         writer = await super().prepare(request)
         if not known:
             self._tape.head(RESPONSE, {"status": self.status}, self.headers)
@@ -16956,9 +16956,9 @@ def client_response(tape: Tape | None, status: int, headers: Mapping[str, str]) 
 
 
 class Downstream:
-    """The client's side of a stream: the head, the bytes, and keep-alives in silence.
+    """The client's side of a stream: the head, the bytes, and keep-alives during silence.
 
-    Writes are whole events, so a keep-alive may stand between any two of them.
+    Writes are complete events, so a keep-alive may go between any two of them.
     """
 
     def __init__(
@@ -16969,7 +16969,7 @@ class Downstream:
         gate: float,
         tape: Tape | None = None,
     ) -> None:
-        """`gate`: seconds until the head goes out in any case."""
+        """`gate`: seconds after which the head is sent in any case."""
         self.response: ClientResponse | None = None
         self._tape = tape
         self.alive: Callable[[], bytes] = lambda: b": keep-alive\n\n"
@@ -16998,7 +16998,7 @@ class Downstream:
         return self.response
 
     def send(self, data: bytes) -> bool:
-        """Whole events, now; False: no more of them before there is `room`."""
+        """Send complete events now; False: no more of them before there is `room`."""
         self.last = time.monotonic()
         self.sent += len(data)
         return self.response is not None and self.response.send(data)
@@ -17027,7 +17027,7 @@ class Downstream:
         self._beating = asyncio.get_running_loop().create_task(self._beat())
 
     async def _beat(self) -> None:
-        """Head and keep-alives, so that clients that wait for either do not give up."""
+        """Send the head and keep-alives, so that clients waiting for either do not give up."""
         with contextlib.suppress(ConnectionError):
             head = {"Content-Type": self.kind, "Cache-Control": "no-cache"}
             await self.begin(head | {"x-relay-request-id": self._id})
@@ -17040,25 +17040,25 @@ class Downstream:
 
 
 # ==== 44. Telemetry ===========================================================
-# What happens, told to an OpenTelemetry collector by the SDK, if the extra is installed and
-# OTEL_EXPORTER_OTLP_ENDPOINT names one; its other variables are the SDK's to read.  A request is
-# a span, each attempt a span within it, under the trace that the client's `traceparent` names;
-# the provider is given the attempt's.  The metrics are those of /metrics.
+# What happens, as told to an OpenTelemetry collector by the SDK, if the `otel` extra is installed
+# and OTEL_EXPORTER_OTLP_ENDPOINT names one; the SDK reads its other variables itself.  A request is
+# a span, each attempt a span within it, in the trace that the client's `traceparent` names; the
+# provider is given the attempt's.  The metrics are those of /metrics.
 #
 #     client's span  >  request (server)  >  attempt (client)  >  provider's span
 #
-# The event loop only appends to the SDK's queues; its own threads send, and what they cannot
-# get rid of in time is dropped.
+# The event loop only appends to the SDK's queues; the SDK's threads send, and what they cannot
+# send in time is dropped.
 
 _OTLP: Final = "OTEL_EXPORTER_OTLP_ENDPOINT"
 _INSTRUMENTS: Final = {"counter": "add", "gauge": "set", "histogram": "record"}
 
 
 class Trace:
-    """The spans of one request.  This one is of nothing: nobody listens."""
+    """The spans of one request.  This base class makes none: nobody listens."""
 
     def carried(self, lane: Lane) -> dict[str, str]:
-        """The headers that put a provider's spans below the attempt's."""
+        """The headers that make a provider's spans children of the attempt's."""
         return {}
 
     def attempt(self, lane: Lane, operation: str) -> None:
@@ -17068,14 +17068,14 @@ class Trace:
         """The attempt is over, if one is under way."""
 
     def end(self, name: str, **facts: Any) -> None:
-        """So is the request.  In facts, `__` is a dot; None and "" are left out."""
+        """The request is over.  In names of facts `__` is a dot; None and "" are left out."""
 
 
 NO_TRACE: Final = Trace()
 
 
 class Telemetry:
-    """Who is told of requests.  Nobody, here."""
+    """Where requests are reported.  This base class reports nowhere."""
 
     active = False
 
@@ -17083,14 +17083,14 @@ class Telemetry:
         return NO_TRACE
 
     def mirror(self, metrics: Metrics) -> None:
-        """Tell of every number from now on."""
+        """Report every number from now on."""
 
     def stop(self, within: float) -> None:
         """Send what is left, but do not wait for long."""
 
 
 class OpenTelemetry(Telemetry):
-    """The SDK, with the exporters that the extra brings.  ImportError if there is none."""
+    """The SDK, with the exporters of the extra.  ImportError if it is not installed."""
 
     active = True
 
@@ -17107,7 +17107,7 @@ class OpenTelemetry(Telemetry):
         numbers = load("opentelemetry.exporter.otlp.proto.http.metric_exporter")
         self.api = load("opentelemetry.trace")
         self.context = load("opentelemetry.trace.propagation.tracecontext")
-        # Its hooks at exit would wait for a collector that is gone; `stop` does not.
+        # The SDK's exit hooks would wait for a collector that is gone; `stop` does not.
         self._spans = tracing.TracerProvider(resource=resource, shutdown_on_exit=False)
         batches = load("opentelemetry.sdk.trace.export").BatchSpanProcessor(spans)
         self._spans.add_span_processor(batches)
@@ -17135,7 +17135,7 @@ class OpenTelemetry(Telemetry):
             family.mirror = getattr(made, _INSTRUMENTS[family.kind])
 
     def stop(self, within: float) -> None:
-        """In a thread that is left behind if the collector does not answer."""
+        """In a thread that is abandoned if the collector does not answer."""
         ending = threading.Thread(target=self._shut_down, name="telemetry", daemon=True)
         ending.start()
         ending.join(within)
@@ -17146,7 +17146,7 @@ class OpenTelemetry(Telemetry):
 
 
 class _ToLog(logging.Handler):
-    """What the SDK complains of, as lines of ours; they come from its threads."""
+    """The SDK's complaints as lines of our log; they come from its threads."""
 
     def __init__(self, log: Log) -> None:
         super().__init__(logging.WARNING)
@@ -17167,7 +17167,7 @@ class _SpanTrace(Trace):
         kind = telemetry.api.SpanKind.SERVER
         above = self._carrier.extract(said)
         self._request = telemetry.tracer.start_span("request", context=above, kind=kind)
-        self._attempts: dict[int, Any] = {}  # several, where a second target is asked beside
+        self._attempts: dict[int, Any] = {}  # by id of the lane; two, if a request is hedged
 
     def carried(self, lane: Lane) -> dict[str, str]:
         headers: dict[str, str] = {}
@@ -17216,7 +17216,7 @@ class _SpanTrace(Trace):
 
 
 def telemetry_of(env: Mapping[str, str], log: Log) -> Telemetry:
-    """Whom the environment names; nobody, by default."""
+    """The telemetry that the environment asks for; none by default."""
     if not env.get(_OTLP) or env.get("OTEL_SDK_DISABLED", "").lower() == "true":
         return Telemetry()
     try:
@@ -17229,11 +17229,11 @@ def telemetry_of(env: Mapping[str, str], log: Log) -> Telemetry:
 
 # ==== 45. Exchange ============================================================
 # One client request and all that is known of it so far, and how it goes out on a lane: as the
-# bytes that came where the dialect is the same, else by way of the hub.
+# bytes that came if the dialect is the same, else through the hub.
 
-# What concerns one connection only (RFC 9110 7.6.1), what relay says itself, the client's own
-# credentials, and what would tell the provider about the client's network.  The last two: with
-# relay's key a caller's organization is a 401, which would mark the key for everybody.
+# What concerns one connection only (RFC 9110 7.6.1), what relay sets itself, the client's own
+# credentials, and what would tell the provider about the client's network.  The last two names:
+# with relay's key, a caller's organization is a 401, which would mark the key for everybody.
 _NOT_FORWARDED: Final = frozenset(
     "connection keep-alive proxy-connection proxy-authenticate proxy-authorization te trailer"
     " trailers transfer-encoding upgrade expect host content-length content-encoding"
@@ -17268,11 +17268,11 @@ class Said(NamedTuple):
 
     body: bytes
     note: BodyNote
-    names: Mapping[str, str] = {}  # tool names that had to change, and what they were
+    names: Mapping[str, str] = {}  # tool names that had to change -> what they were
     dropped: tuple[str, ...] = ()
 
 
-# What an exchange begins with; made once, for no exchange changes them.
+# What an exchange begins with; shared, because no exchange changes them.
 _NO_BODY: Final = Body(b"{}")
 _NOBODY: Final = Caller()
 _NO_PEEK: Final = Peek("", False)
@@ -17322,12 +17322,12 @@ class Exchange:
         self.heard = 0
         self.usage: Usage | None = None  # as the provider counts
         self.status = 0
-        self.code = "CD"  # the termination code; what it is if nobody comes to say another
+        self.code = "CD"  # the termination code: the client left, unless something sets another
         self.error = ""
 
     @functools.cached_property
     def identity(self) -> str:
-        """A short name for the conversation, apart for each caller; "" if it has none."""
+        """A short name for the conversation, different for each caller; "" if it has none."""
         headers = self.request.headers
         said = session_of(headers) or identity_of(headers, self.body.wire)
         whole = f"{self.caller.name}\0{said}".encode(errors="replace")
@@ -17335,14 +17335,14 @@ class Exchange:
 
     @property
     def bound(self) -> str:
-        """The same where there is a choice that may be bound to it."""
+        """The same, but "" if there is only one lane, so that nothing can be bound."""
         return "" if self.route.is_single else self.identity
 
     @functools.cached_property
     def parsed(self) -> Request:
-        """The whole request in the hub's words and in order."""
+        """The whole request in the hub's types, put in order."""
         request = self.dialect.parse_request(self.body.exact, self.peek.variant)
-        model, stream = self.peek.model, self.peek.stream  # which not every body says
+        model, stream = self.peek.model, self.peek.stream  # not every body says these
         messages = repaired(request.messages)
         request = replace(request, model=model, stream=stream, messages=messages)
         return with_known_choice(request)
@@ -17368,17 +17368,17 @@ class Exchange:
 
     @property
     def may_hedge(self) -> bool:
-        """May a second attempt be made beside the first?  Of streams only: how long a whole
-        answer takes says nothing of its provider."""
+        """May a second attempt be made beside the first?  Only for streams: how long a whole answer
+        takes says nothing about its provider."""
         return self.route.hedge_after < math.inf and self.peek.stream and not self.hedged
 
     def release(self) -> None:
-        """The answer has begun, nobody will ask again: a stream need not keep its request."""
+        """The answer has begun, so the request is not needed again: free its memory."""
         self.body = _NO_BODY
         self.__dict__.pop("parsed", None)
 
     def prepare(self, lane: Lane, strip: bool, counting: bool = False) -> Outgoing:
-        """The request as it goes to a lane; `strip`: without reasoning it objected to."""
+        """The request for a lane; `strip`: without the reasoning that it objected to."""
         config = lane.target.provider.config
         stream = {"always": True, "never": False}.get(config.stream_mode, self.peek.stream)
         same = lane.endpoint.dialect is self.dialect
@@ -17405,7 +17405,7 @@ class Exchange:
         )
 
     def _passage(self, lane: Lane, same: bool, names: Mapping[str, str]) -> Passage:
-        """The way back: what the answer has to know of the request."""
+        """The way back: what is needed of the request to pass its answer on."""
         asked = Asked(
             model=self.peek.model,
             id=self.id,
@@ -17427,7 +17427,7 @@ class Exchange:
         )
 
     def _forwarded(self, lane: Lane, stream: bool, strip: bool) -> Said:
-        """The same dialect: the client's bytes, edited only where something must be."""
+        """The same dialect: the client's bytes, edited only if something has to be."""
         body, named = self.body, self.dialect.names_model
         if not self._is_as_wanted(lane, stream, strip):
             edited, taken = self._edited(body.wire, lane, stream, strip)
@@ -17440,7 +17440,7 @@ class Exchange:
         return Said(data, "verbatim" if data is body.raw else "edited")
 
     def _is_as_wanted(self, lane: Lane, stream: bool, strip: bool) -> bool:
-        """Do the bytes alone tell that the body is as it has to be?"""
+        """Do the bytes alone show that nothing has to be edited?"""
         endpoint = lane.endpoint
         asks = strip or stream is not self.peek.stream or lane.target.output
         leaves = not asks and endpoint.edits_nothing
@@ -17449,7 +17449,7 @@ class Exchange:
     def _edited(
         self, body: JSON, lane: Lane, stream: bool, strip: bool
     ) -> tuple[JSON, tuple[str, ...]]:
-        """What must be edited, and what was taken out; the very same object if nothing must."""
+        """The edited body, and what was taken out; the very same object if nothing changed."""
         endpoint, account = lane.endpoint, lane.credential.account
         body = self.dialect.cleaned(body, endpoint.quirks, account, strip)
         if stream is not self.peek.stream:
@@ -17459,7 +17459,7 @@ class Exchange:
         return body, taken + (("thinking",) if strip else ())
 
     def _uncounted(self, said: Said, lane: Lane) -> Said:
-        """Without what edits have set and the counting endpoint refuses."""
+        """Without keys that edits have set but the counting endpoint refuses."""
         body, client = loads_exactly(said.body), self.body.wire
         refused = lane.endpoint.dialect.uncounted - client.keys()
         if refused.isdisjoint(body):
@@ -17467,7 +17467,7 @@ class Exchange:
         return said._replace(body=dumps({k: v for k, v in body.items() if k not in refused}))
 
     def _translated(self, lane: Lane, stream: bool, strip: bool) -> Said:
-        """Another dialect: what was meant, in the words this provider takes."""
+        """Another dialect: the same request, in the form that this provider takes."""
         endpoint, quirks = lane.endpoint, lane.endpoint.quirks
         request = replace(self.parsed, model=lane.target.model, stream=stream)
         if request.max_tokens and lane.target.output:
@@ -17481,7 +17481,7 @@ class Exchange:
         return Said(dumps(body), "translated", names, dropped)
 
     def reservation(self, sent: int, wanted: int) -> Spend:
-        """What the request may come to, at the dearest of the places where it may go."""
+        """What the request may come to, at the most expensive of its possible targets."""
         wanted, prices = int(min(wanted, self.route.room)), self.route.prices
         if not prices:
             return Spend(sent + wanted)
@@ -17489,10 +17489,10 @@ class Exchange:
         return Spend(sent + wanted, max(cost(usage, price) for price in prices))
 
     def used(self) -> tuple[Usage, bool]:
-        """The tokens of the answer, and whether they had to be estimated.
+        """The tokens used, and whether they had to be estimated.
 
-        That is so where the provider never told, or could not tell to the end.  An attempt that
-        the client gave up on was read by the provider all the same; one that failed is free.
+        They are estimated if the provider never reported them, or not to the end.  If the client
+        gave up, the provider has read the prompt all the same; a failed attempt is free.
         """
         told = sane(self.usage) if self.usage else _NO_USAGE
         if self.code == "OK" and (told.input or told.output):
@@ -17514,13 +17514,13 @@ class Exchange:
         return None if moment is None else round((moment - self.began) * 1000)
 
     def abandon(self) -> bool:
-        """Give up the attempts that nothing came of yet; False if there is none."""
+        """Give up the attempts that have not answered yet; False if there are none."""
         for _, clock in self.waiting:
             clock.reschedule(asyncio.get_running_loop().time())
         return bool(self.waiting)
 
     def glance(self, now: float) -> JSON:
-        """What there is to see of it while it runs; times in milliseconds."""
+        """What watchers see of it while it runs; times in milliseconds."""
         lanes = [lane for lane, _ in self.waiting] or ([self.lane] if self.lane else [])
         last = self.downstream.last if self.downstream and self.first else self.began
         return {
@@ -17558,7 +17558,7 @@ class Exchange:
 
 
 def _within(body: JSON, output: int | None, limits: Iterable[str]) -> JSON:
-    """With no more room for an answer than the model has; Claude Code asks for 32,000 always."""
+    """With max_tokens cut to what the model can write; Claude Code always asks for 32,000."""
     for path in limits if output else ():
         asked = found(body, path.split("."))
         if isinstance(asked, int) and output and asked > output:
@@ -17567,21 +17567,21 @@ def _within(body: JSON, output: int | None, limits: Iterable[str]) -> JSON:
 
 
 def with_query(url: str, query: str, taken: Set[str]) -> str:
-    """The client's query string after the endpoint's own, without what is `taken` care of."""
+    """The URL with the client's query after its own, without the parameters in `taken`."""
     names = ((item, urllib.parse.unquote_plus(item.partition("=")[0])) for item in query.split("&"))
     kept = [item for item, name in names if item and name.lower() not in taken]
     return url + ("&" if "?" in url else "?") + "&".join(kept) if kept else url
 
 
-# What another dialect's client still may say of itself.
+# The client's headers that reach a provider of another dialect.
 _SAID_ANYWHERE: Final = frozenset(("user-agent", "accept-language", "traceparent", "tracestate"))
 
 
 def request_headers(client: CIMultiDictProxy[str], stream: bool, same: bool) -> dict[str, str]:
-    """What of a client's headers goes to a provider: in the same dialect all, else its name.
+    """The client's headers that go to a provider: in the same dialect nearly all, else a few.
 
-    A stream is asked for without a content coding, because it has to be read as it passes; a
-    whole answer in the codings that the client takes and relay can read.
+    A stream is requested without a content coding, because it has to be read as it passes; a
+    whole answer in the codings that the client accepts and relay can read.
     """
     kept: dict[str, str] = {}
     for said, value in client.items():
@@ -17600,7 +17600,7 @@ def request_headers(client: CIMultiDictProxy[str], stream: bool, same: bool) -> 
 
 @functools.lru_cache(1000)
 def _forwarded_name(said: str) -> str:
-    """A header's name as it goes out; "" for one that does not."""
+    """The name under which a header is forwarded; "" if it is not."""
     name = said.lower()
     return "" if name in _NOT_FORWARDED or name.startswith("x-relay-") else name
 
