@@ -501,6 +501,7 @@ class Media:
     data: str = ""
     url: str = ""
     name: str = ""
+    detail: str = ""  # how closely an image is to be looked at: low, high, original
 
 
 @frozen
@@ -1383,7 +1384,17 @@ def media_from_url(url: str, name: str = "", kind: Literal["image", "document"] 
     if "base64" not in (option.strip().lower() for option in options):
         data = base64.b64encode(urllib.parse.unquote_to_bytes(payload)).decode()
     mime = mime_of(data, mime or "text/plain")
+    if mime.startswith("text/"):
+        return Media("text", "text/plain", base64_text(data), name=name)
     return Media("image" if mime.startswith("image/") else "document", mime, data, name=name)
+
+
+def base64_text(data: str) -> str:
+    """The text in base64, or the text itself where somebody put it there as it is."""
+    try:
+        return base64.b64decode(data + "=" * (-len(data) % 4)).decode(errors="replace")
+    except ValueError:
+        return data
 
 
 def rooted(schema: JSON) -> JSON:
@@ -2002,6 +2013,17 @@ class OpenAIDialect(Dialect):
         return {"object": "list", "data": data}
 
 
+def detailed(image: Media, detail: str) -> Media:
+    """An image with the client's word for how closely to look at it; `auto` is none."""
+    return image if detail == "auto" else replace(image, detail=detail)
+
+
+def openai_audio(media: Media) -> JSON:
+    """A sound, with the name of its format: OpenAI knows wav and mp3."""
+    kind = media.mime.partition(";")[0].removeprefix("audio/").removeprefix("x-")
+    return {"data": media.data, "format": {"mpeg": "mp3", "wave": "wav"}.get(kind, kind)}
+
+
 def openai_identity(request: Request, names: Iterable[str]) -> JSON:
     """Names of the user and of the conversation, hashed: their limits are 64 characters."""
     known = {
@@ -2161,6 +2183,7 @@ class AnthropicMessages(Dialect):
     def parse_request(self, body: JSON, variant: str = "") -> Request:
         wire = Wire(body)
         wire.rest(_ANTHROPIC_REQUEST)
+        _anthropic_refused(wire)
         messages = _anthropic_system(wire)
         messages += map(_anthropic_message, wire.each("messages", required=True))
         user = wire.inner("metadata").want("user_id", str) or ""
@@ -2324,6 +2347,17 @@ class AnthropicMessages(Dialect):
 # A client's request, read
 
 
+def _anthropic_refused(wire: Wire) -> None:
+    """What only Anthropic can do, and what to go on without would be wrong."""
+    if wire.inner("thread").data.get("type") == "continue":
+        raise BadRequest(
+            "thread: kept by Anthropic, and this model is served by a provider that keeps nothing;"
+            " send the whole conversation in `messages`"
+        )
+    if wire.data.get("compaction"):
+        raise BadRequest("compaction: the provider that serves this model has none")
+
+
 def _anthropic_system(wire: Wire) -> list[Message]:
     content = wire.data.get("system")
     if not content:
@@ -2399,6 +2433,8 @@ def _anthropic_media(wire: Wire) -> Iterator[Part]:
     source = wire.inner("source")
     kind: Literal["image", "document"] = "image" if wire.data["type"] == "image" else "document"
     title = wire.want("title", str) or ""
+    if context := wire.want("context", str):
+        yield Text(context)
     match source.need("type", str):
         case "base64":
             data = source.need("data", str)
@@ -2534,7 +2570,7 @@ class _AnthropicWriter:
         if blocks := self._blocks(system):
             body["system"] = blocks
         body["messages"] = self._messages(messages[lead:])
-        if tools := [_anthropic_definition(tool) for tool in offered(request)]:
+        if tools := [_anthropic_definition(tool, self.quirks) for tool in self._offered()]:
             body["tools"] = tools
         self._controls(body)
         if stops := [text for text in request.stop if text.strip()]:
@@ -2547,6 +2583,18 @@ class _AnthropicWriter:
         if request.stream:
             body["stream"] = True
         return Rendered(body, tuple(dict.fromkeys(self.dropped)))
+
+    def _offered(self) -> Sequence[Tool]:
+        """The tools, or stand-ins for those in the history where none are offered.
+
+        Codex compacts without tools; Claude's platforms refuse calls in a history without them.
+        """
+        tools = offered(self.request)
+        if tools or not self.quirks.signed:
+            return tools
+        parts = (part for message in self.request.messages for part in message.parts)
+        names = dict.fromkeys(part.name for part in parts if isinstance(part, ToolCall))
+        return [Tool(name) for name in names]
 
     def _hints(self) -> JSON:
         """For whom, how soon, and what to keep: nothing that changes the answer."""
@@ -2620,6 +2668,7 @@ class _AnthropicWriter:
         return None
 
     def _media(self, media: Media) -> JSON | None:
+        self.dropped += ["detail"] if media.detail else []
         if media.kind == "audio":
             self.dropped.append("audio")
             return None
@@ -2642,7 +2691,8 @@ class _AnthropicWriter:
             body |= self._thinking(thinking, body)
             self.dropped += [] if "thinking" in body else ["thinking"]
         on = body.get("thinking", {}).get("type") in ("enabled", "adaptive")
-        if request.tools:
+        if "tools" in body:
+            choice = choice if request.tools else ToolChoice("none")
             body |= _anthropic_tool_choice(choice, request.parallel_tools, forced=not on)
             if on and choice and choice.mode in ("required", "named"):
                 self.dropped.append("tool_choice")
@@ -2684,7 +2734,7 @@ class _AnthropicWriter:
         if format.schema is None:
             body["system"] = [*body.get("system", ()), {"type": "text", "text": JSON_ONLY}]
             return
-        spec = {"type": "json_schema", "schema": _closed(format.schema)}
+        spec = {"type": "json_schema", "schema": _closed(_referable(format.schema))}
         body["output_config"] = body.get("output_config", {}) | {"format": spec}
 
 
@@ -2694,14 +2744,22 @@ def _reminder(blocks: Iterable[JSON]) -> list[JSON]:
     return [{"type": "text", "text": f"<system-reminder>\n{text}\n</system-reminder>"}]
 
 
-def _anthropic_definition(tool: Tool) -> JSON:
+def _anthropic_definition(tool: Tool, quirks: AnthropicQuirks) -> JSON:
     described = {"description": tool.description} if tool.description else {}
-    strict = {"strict": True} if tool.strict else {}
-    schema = rooted(tool.schema)
-    if "definitions" in schema and "$defs" not in schema:  # $ref is resolved in $defs only
-        schema = loads(dumps(schema).replace(b"#/definitions/", b"#/$defs/"))
-        schema["$defs"] = schema.pop("definitions")
-    return {"name": tool.name} | described | {"input_schema": _flat(schema)} | strict
+    schema, strict = _flat(_referable(rooted(tool.schema))), quirks.tool_strict == "as_is"
+    if tool.strict and strict:  # then a schema is what structured output takes
+        schema = _closed(schema)
+    strictly = {"strict": True} if tool.strict and strict else {}
+    return {"name": tool.name} | described | {"input_schema": schema} | strictly
+
+
+def _referable(schema: JSON) -> JSON:
+    """Anthropic finds what `$ref` refers to in `$defs` only."""
+    if "definitions" not in schema or "$defs" in schema:
+        return schema
+    schema = loads(dumps(schema).replace(b"#/definitions/", b"#/$defs/"))
+    schema["$defs"] = schema.pop("definitions")
+    return schema
 
 
 def _flat(schema: JSON) -> JSON:
@@ -2907,7 +2965,7 @@ def _anthropic_id(id: str) -> str:
 def _anthropic_detail(wire: JSON) -> str:
     details = wire.get("stop_details")
     if isinstance(details, dict):
-        return str(details.get("explanation") or "")
+        return str(details.get("explanation") or details.get("category") or "")
     return str(wire.get("stop_sequence") or "")
 
 
@@ -3398,7 +3456,10 @@ def _chat_part(wire: Wire) -> Iterator[Part]:
                 yield Text(text)
         case "image_url":
             image = wire.data.get("image_url")
-            yield media_from_url(image if isinstance(image, str) else _chat_url(wire))
+            image = {"url": image} if isinstance(image, str) else image
+            said = Wire(image, wire, "image_url")
+            detail = said.want("detail", str) or "auto"
+            yield detailed(media_from_url(said.need("url", str)), detail)
         case "file":
             file = wire.inner("file")
             name, data = file.want("filename", str) or "", file.want("file_data", str)
@@ -3413,10 +3474,6 @@ def _chat_part(wire: Wire) -> Iterator[Part]:
             yield Media("audio", mime, audio.need("data", str))
         case _:
             wire.drop(kind)
-
-
-def _chat_url(wire: Wire) -> str:
-    return wire.inner("image_url").need("url", str)
 
 
 def _chat_tools(wire: Wire) -> tuple[Tool, ...]:
@@ -3516,7 +3573,8 @@ class _ChatWriter:
 
     def render(self) -> Rendered:
         request, quirks = self.request, self.quirks
-        body: JSON = {"model": request.model, "messages": self._messages()}
+        messages = self._messages() or [{"role": "user", "content": "."}]  # none at all is refused
+        body: JSON = {"model": request.model, "messages": messages}
         if request.tools:
             body |= self._tools()
         if request.max_tokens is not None:
@@ -3743,11 +3801,12 @@ def _chat_placed(message: Message) -> Message:
 
 def _chat_media(media: Media) -> JSON:
     match media:
-        case Media(kind="image"):
-            return {"type": "image_url", "image_url": {"url": data_url(media)}}
-        case Media(kind="audio", mime=mime, data=data):
-            sound = {"data": data, "format": mime.removeprefix("audio/")}
-            return {"type": "input_audio", "input_audio": sound}
+        case Media(kind="image", detail=detail):
+            # `original` is young, and says no more than `high` to who does not know it
+            known = {"detail": "low" if detail == "low" else "high"} if detail else {}
+            return {"type": "image_url", "image_url": {"url": data_url(media)} | known}
+        case Media(kind="audio"):
+            return {"type": "input_audio", "input_audio": openai_audio(media)}
         case Media(kind="text", data=data, name=name):
             return {"type": "text", "text": f"[document {name}]\n{data}"}
         case Media(url=url) if url:
@@ -3893,12 +3952,15 @@ def _chat_counts(usage: JSON) -> Usage:
         prompt.get("cache_write_tokens") or usage.get("cache_creation_input_tokens")
     )
     total = whole_number(usage.get("prompt_tokens"))
+    said = whole_number(usage.get("completion_tokens"))
+    thought = whole_number(completion.get("reasoning_tokens"))
+    apart = whole_number(usage.get("total_tokens")) == total + said + thought  # xAI
     return Usage(
         input=total if total >= read + write else total + read + write,  # counted without them
-        output=whole_number(usage.get("completion_tokens")),
+        output=said + thought if apart else max(said, thought),
         cache_read=read,
         cache_write=write,
-        reasoning=whole_number(completion.get("reasoning_tokens")),
+        reasoning=thought,
     )
 
 
@@ -4222,7 +4284,7 @@ _RESPONSES_REQUEST: Final = frozenset(_RESPONSES_STATE) | frozenset(
 _RESPONSES_ITEM: Final = frozenset(
     # `phase` and `caller` mean something to OpenAI's models alone
     "type id role content status phase summary encrypted_content call_id name namespace arguments"
-    " input output action operation execution tools caller environment".split()
+    " input output action operation execution tools caller environment reasoning text".split()
 )
 _RESPONSES_PART: Final = frozenset(
     "type text refusal annotations logprobs image_url detail file_id file_url file_data filename"
@@ -4381,7 +4443,7 @@ class OpenAIResponses(OpenAIDialect):
         return peek._replace(variant="trigger") if triggered else peek
 
     def parse_request(self, body: JSON, variant: str = "") -> Request:
-        wire = Wire(body)
+        wire = Wire(_reconfigured(body))
         wire.rest(_RESPONSES_REQUEST)
         _refuse_state(wire)
         messages = _responses_messages(wire)
@@ -4521,6 +4583,24 @@ def _refuse_state(wire: Wire) -> None:
             )
 
 
+def _reconfigured(body: JSON) -> JSON:
+    """The request as the items in it that change its settings leave it."""
+    items = body.get("input")
+    for item in items if isinstance(items, list) else ():
+        if isinstance(item, dict) and item.get("type") == "configuration_update":
+            for name in _RESPONSES_SETTINGS & item.keys():
+                old, new = body.get(name), item[name]
+                body = body | {name: _both(old, new)}
+    return body
+
+
+def _both(old: Any, new: Any) -> Any:
+    return old | new if isinstance(old, dict) and isinstance(new, dict) else new
+
+
+_RESPONSES_SETTINGS: Final = frozenset(("reasoning", "text"))
+
+
 def _responses_messages(wire: Wire) -> list[Message]:
     messages: list[Message] = []
     if instructions := wire.want("instructions", str):
@@ -4569,7 +4649,7 @@ def _responses_part(wire: Wire) -> Iterator[Text | Media]:
             if text := wire.want("refusal" if kind == "refusal" else "text", str):
                 yield Text(text)
         case "input_image" if url := wire.want("image_url", str):
-            yield media_from_url(url)
+            yield detailed(media_from_url(url), wire.want("detail", str) or "auto")
         case "input_file" if data := wire.want("file_data", str):
             data = data if data.startswith("data:") else "data:application/pdf;base64," + data
             yield media_from_url(data, wire.want("filename", str) or "", "document")
@@ -4681,6 +4761,7 @@ _RESPONSES_ITEMS: Final[dict[str, Callable[[Wire], Iterator[Message]]]] = {
     "compaction": _responses_compaction,
     "compaction_summary": _responses_compaction,
     "compaction_trigger": _responses_nothing,  # `peek` has seen it
+    "configuration_update": _responses_nothing,  # which stands among the settings
     "additional_tools": _responses_nothing,  # listed among the tools
     "item_reference": _responses_reference,
 }
@@ -4847,10 +4928,10 @@ def _input_part(part: Text | Media) -> JSON:
         case Text(text):
             return {"type": "input_text", "text": text}
         case Media(kind="image"):
-            return {"type": "input_image", "image_url": data_url(part), "detail": "auto"}
-        case Media(kind="audio", mime=mime, data=data):
-            sound = {"data": data, "format": mime.removeprefix("audio/")}
-            return {"type": "input_audio", "input_audio": sound}
+            detail = part.detail or "auto"
+            return {"type": "input_image", "image_url": data_url(part), "detail": detail}
+        case Media(kind="audio"):
+            return {"type": "input_audio", "input_audio": openai_audio(part)}
         case Media(kind="text", data=data, name=name):
             return {"type": "input_text", "text": f"[document {name}]\n{data}"}
         case Media(url=url) if url:
@@ -4882,7 +4963,8 @@ class _ResponsesWriter:
         body: JSON = {"model": request.model}
         if system := [p.text for m in messages[:lead] for p in m.parts if isinstance(p, Text)]:
             body["instructions"] = "\n\n".join(system)
-        body["input"] = [item for m in messages[lead:] for item in self._items(m)]
+        items = [item for m in messages[lead:] for item in self._items(m)]
+        body["input"] = items or [_said_item("user", [Text(".")])]  # none at all is refused
         if request.tools:
             body |= self._tools()
         if request.max_tokens is not None:
@@ -6106,7 +6188,7 @@ def _gemini_media(wire: Wire) -> Iterator[Media]:
     if mime.startswith("video/"):
         wire.drop("video")
     elif mime.startswith("text/") and data:
-        yield Media("text", "text/plain", _base64_text(data), name=name)
+        yield Media("text", "text/plain", base64_text(data), name=name)
     elif data or url:
         kind = _gemini_kind(mime or _mime_by_name(url))
         yield Media(kind, "" if url and mime == _mime_by_name(url) else mime, data, url, name)
@@ -6115,13 +6197,6 @@ def _gemini_media(wire: Wire) -> Iterator[Media]:
 def _gemini_kind(mime: str) -> Literal["image", "document", "audio"]:
     kinds: dict[str, Literal["image", "audio"]] = {"image": "image", "audio": "audio"}
     return kinds.get(mime.partition("/")[0], "document")
-
-
-def _base64_text(data: str) -> str:
-    try:
-        return base64.b64decode(data + "=" * (-len(data) % 4)).decode(errors="replace")
-    except ValueError:
-        return data
 
 
 def _mime_by_name(url: str) -> str:
@@ -6506,6 +6581,7 @@ class _GeminiWriter:
         return {"functionCall": id | {"name": call.name, "args": arguments}}
 
     def _media(self, media: Media) -> list[JSON]:
+        self.dropped += ["detail"] if media.detail else []
         if media.kind == "text":
             return [{"text": f"[document {media.name}]\n{media.data}"}]
         if media.url:
@@ -6878,7 +6954,7 @@ def _gemini_finished(chunk: JSON, finish: Finish) -> JSON:
 def _gemini_usage(usage: Usage) -> JSON:
     counts = {
         "promptTokenCount": usage.input,
-        "candidatesTokenCount": usage.output - usage.reasoning,
+        "candidatesTokenCount": max(0, usage.output - usage.reasoning),
         "totalTokenCount": usage.input + usage.output,
     }
     seldom = {

@@ -110,12 +110,14 @@ async def test_text_arrives_in_the_pieces_it_was_said_in(client: Any, says: Says
     assert [part.text for part in parts if part.text] == said
 
 
+@pytest.mark.parametrize("shown", [True, False])
 async def test_parallel_calls_and_their_results(
-    client: Any, says: Says, streamed: bool, upstream: FakeUpstream, behind: str
+    client: Any, says: Says, streamed: bool, upstream: FakeUpstream, behind: str, shown: bool
 ) -> None:
-    """What the SDK was given it sends back: thoughts, calls, signatures."""
+    """What the SDK was given it sends back: thoughts, shown or not, calls, signatures."""
     says(text="Both.", reasoning="Need weather.", calls=CALLS)
-    parts, last = await say(client, streamed, "Weather?", tools=[TOOL])
+    asked = {"thinking_config": types.ThinkingConfig(include_thoughts=True)} if shown else {}
+    parts, last = await say(client, streamed, "Weather?", tools=[TOOL], **asked)
     calls = [part.function_call for part in parts if part.function_call]
     assert [(c.id, c.name, c.args["city"]) for c in calls] == [
         ("call_1", "get_weather", "Oslo"),
@@ -123,7 +125,8 @@ async def test_parallel_calls_and_their_results(
     ]
     assert last.candidates[0].finish_reason == types.FinishReason.STOP
     assert text_of(parts) == "Both."
-    assert [part.text for part in parts if part.thought and part.text]
+    thoughts = [part.text for part in parts if part.thought and part.text]
+    assert bool(thoughts) is (shown or behind == "gemini")  # which passes through
 
     says(text="Sunny.")
     answers = [

@@ -414,8 +414,10 @@ schemas = st.dictionaries(idents, st.sampled_from(({"type": "string"}, {"type": 
     lambda properties: {"type": "object", "properties": properties}
 )
 closed_schemas = schemas.map(lambda schema: schema | {"additionalProperties": False})
+described = words | st.just("")
 tools = st.lists(
-    st.builds(Tool, idents, words | st.just(""), schemas, st.sampled_from((None, True))),
+    st.builds(Tool, idents, described, schemas)
+    | st.builds(Tool, idents, described, closed_schemas, st.just(True)),
     max_size=3,
     unique_by=lambda tool: tool.name,
 )

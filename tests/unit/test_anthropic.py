@@ -69,6 +69,14 @@ BLOCKS: list[tuple[relay.JSON, list[relay.Part]]] = [
         [Text("d"), Media("image", "image/png", PNG)],
     ),
     (
+        {
+            "type": "document",
+            "context": "From the archive.",
+            "source": {"type": "text", "media_type": "text/plain", "data": "d"},
+        },
+        [Text("From the archive."), Media("text", "text/plain", "d")],
+    ),
+    (
         {"type": "search_result", "source": "https://a", "title": "T", "content": [text("x")]},
         [Text("T\nhttps://a\nx")],
     ),
@@ -266,6 +274,8 @@ MISTAKES: list[tuple[relay.JSON, str]] = [
     ({"stop_sequences": [1]}, "stop_sequences: expected strings, got 1"),
     ({"metadata": "u"}, "metadata: expected an object"),
     ({"stream": "yes"}, "stream: expected true or false"),
+    ({"thread": {"type": "continue", "previous_message_id": "msg_1"}}, "thread: kept by Anthropic"),
+    ({"compaction": {"type": "summarize"}}, "compaction: the provider that serves this model"),
 ]
 
 
@@ -432,7 +442,44 @@ def test_a_schema_for_the_answer_is_closed_and_says_its_bounds_in_words() -> Non
     assert "1" in there["properties"]["n"]["description"]
 
 
+def test_a_strict_tool_is_closed_and_says_its_bounds_in_words() -> None:
+    """What OpenAI takes of a strict tool is more than what Anthropic does."""
+    schema = {"type": "object", "properties": {"n": {"type": "integer", "minimum": 1}}}
+    tools = (Tool("t", "", schema, True), Tool("u", "", schema))
+    strict, loose = rendered(HI, tools=tools)["tools"]
+    assert strict["input_schema"]["additionalProperties"] is False
+    assert "minimum" not in strict["input_schema"]["properties"]["n"]
+    assert (strict["strict"], loose["input_schema"]) == (True, schema)
+    silent = relay.AnthropicQuirks(tool_strict="drop")
+    assert rendered(HI, quirks=silent, tools=tools)["tools"] == [
+        {"name": "t", "input_schema": schema},
+        {"name": "u", "input_schema": schema},
+    ]
+
+
+def test_references_are_found_where_anthropic_looks_for_them() -> None:
+    schema = {"type": "object", "properties": {"a": {"$ref": "#/definitions/a"}}}
+    schema |= {"definitions": {"a": {"type": "string"}}}
+    there = rendered(HI, format=relay.Format(schema))["output_config"]["format"]["schema"]
+    assert there["properties"] == {"a": {"$ref": "#/$defs/a"}}
+    assert there["$defs"] == {"a": {"type": "string"}}
+
+
 SIGNED = relay.AnthropicQuirks(signed=True)
+
+
+def test_calls_in_a_history_without_tools_have_stand_ins() -> None:
+    """Codex compacts so; Claude's platforms refuse it, and others need no such thing."""
+    said = (HI, Message("assistant", (ToolCall("a", "read", "{}"),)))
+    history = relay.repaired(said)
+    body = rendered(*history, quirks=SIGNED)
+    empty = {"type": "object", "properties": {}}
+    assert body["tools"] == [{"name": "read", "input_schema": empty}]
+    assert body["tool_choice"] == {"type": "none"}
+    assert "tools" not in rendered(*history)
+    assert "tools" not in rendered(HI, quirks=SIGNED)
+
+
 SEALS: list[tuple[Reasoning, relay.Quirks, relay.JSON | None]] = [
     (
         Reasoning("Hm.", Seal("as", "EqAB", ACCOUNT)),

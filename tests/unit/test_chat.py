@@ -34,7 +34,7 @@ MESSAGES: list[tuple[relay.JSON, Message]] = [
     ({"role": "user", "content": ""}, Message("user", ())),
     (
         user("see", {"type": "image_url", "image_url": {"url": PNG_URL, "detail": "high"}}),
-        Message("user", (Text("see"), Media("image", "image/png", PNG))),
+        Message("user", (Text("see"), Media("image", "image/png", PNG, detail="high"))),
     ),
     (
         user({"type": "image_url", "image_url": "https://a/b"}),
@@ -600,6 +600,15 @@ USAGES: list[tuple[Any, relay.Usage | None]] = [
     (
         {"completion_tokens": 5, "completion_tokens_details": {"reasoning_tokens": 3}},
         relay.Usage(0, 5, reasoning=3),
+    ),
+    (  # xAI counts what was thought apart, and into the sum
+        {
+            "prompt_tokens": 32,
+            "completion_tokens": 9,
+            "total_tokens": 135,
+            "completion_tokens_details": {"reasoning_tokens": 94},
+        },
+        relay.Usage(32, 103, reasoning=94),
     ),
     (None, None),
     ([], None),

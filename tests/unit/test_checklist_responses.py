@@ -13,6 +13,7 @@ from laws.strategies import ACCOUNT, PNG, carried, passage, piped
 from unit.wires import (
     A,
     C,
+    G,
     R,
     anthropic,
     anthropic_stream,
@@ -254,6 +255,39 @@ def test_checklist_25_documents_and_sounds_have_their_parts() -> None:
     sound = {"type": "input_audio", "input_audio": {"data": "UklG", "format": "wav"}}
     there = carried(chat(messages=[user(sound)]), C, R).body
     assert there["input"][0]["content"] == [sound]
+
+
+@pytest.mark.parametrize(
+    ("said", "chats"), [("low", "low"), ("high", "high"), ("original", "high"), ("auto", None)]
+)
+def test_checklist_25_how_closely_to_look_is_said_by_openais_formats(said: str, chats: Any) -> None:
+    picture = {"type": "input_image", "image_url": "https://a/b.png", "detail": said}
+    asked = {"role": "user", "content": [picture]}
+    image = r_to_c(asked)["messages"][0]["content"][0]["image_url"]
+    assert image == {"url": "https://a/b.png"} | ({"detail": chats} if chats else {})
+    part = {"type": "image_url", "image_url": {"url": "https://a/b.png", "detail": said}}
+    there = carried(chat(user(part)), C, R).body["input"][0]["content"]
+    assert there == [picture]
+    assert ("detail" in carried(responses(asked), R, A).dropped) is (said != "auto")
+
+
+@pytest.mark.parametrize(
+    ("mime", "format"), [("audio/mpeg", "mp3"), ("audio/x-wav", "wav"), ("audio/mp3", "mp3")]
+)
+def test_checklist_25_sounds_have_the_formats_that_openai_knows(mime: str, format: str) -> None:
+    parts = [{"inlineData": {"mimeType": mime, "data": "UklG"}}]
+    body = {"contents": [{"role": "user", "parts": parts}]}
+    sound = {"type": "input_audio", "input_audio": {"data": "UklG", "format": format}}
+    assert carried(body, G, C).body["messages"][0]["content"] == [sound]
+    assert carried(body, G, R).body["input"][0]["content"] == [sound]
+
+
+def test_checklist_25_a_text_in_a_file_is_a_text() -> None:
+    """Anthropic takes base64 of nothing but PDF."""
+    file = {"filename": "a.txt", "file_data": "data:text/plain;base64,SGk="}
+    there = carried(chat(user({"type": "file", "file": file})), C, A).body
+    (block,) = there["messages"][0]["content"]
+    assert block["source"] == {"type": "text", "media_type": "text/plain", "data": "Hi"}
 
 
 def test_checklist_28_items_are_grouped_into_turns() -> None:

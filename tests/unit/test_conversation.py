@@ -236,8 +236,9 @@ def test_a_picture_that_is_no_base64_has_some_size() -> None:
         (f"data:image/jpg;base64,{PNG}", Media("image", "image/png", PNG)),
         ("data:image/jpg;base64,AAAA", Media("image", "image/jpeg", "AAAA")),
         (f"data:application/pdf;base64,{PDF}", Media("document", "application/pdf", PDF)),
-        ("data:text/plain,a%20b", Media("document", "text/plain", "YSBi")),
-        ("data:,a", Media("document", "text/plain", "YQ==")),
+        ("data:text/plain,a%20b", Media("text", "text/plain", "a b")),
+        ("data:text/csv;base64,YSxi", Media("text", "text/plain", "a,b")),
+        ("data:,a", Media("text", "text/plain", "a")),
     ],
 )
 def test_a_url_is_media(url: str, media: Media) -> None:

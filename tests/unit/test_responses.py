@@ -145,7 +145,7 @@ ITEMS: list[tuple[relay.JSON, Message]] = [
             "call_id": "c",
             "output": [{"type": "input_image", "image_url": PNG_URL, "detail": "original"}],
         },
-        Message("user", (ToolResult("c", (Media("image", "image/png", PNG),)),)),
+        Message("user", (ToolResult("c", (Media("image", "image/png", PNG, detail="original"),)),)),
     ),
     (
         {
@@ -171,6 +171,24 @@ def test_an_item_is_read_as_what_it_means(item: relay.JSON, message: Message) ->
     request = parsed(item)
     assert request.messages == (message,)
     assert request.dropped == ()
+
+
+def test_settings_that_change_on_the_way_are_those_of_the_end() -> None:
+    update = {"type": "configuration_update", "reasoning": {"effort": "low"}}
+    format = {"type": "json_object"}
+    body = responses(
+        {"role": "user", "content": "Hi"},
+        update,
+        update | {"reasoning": {"effort": "high"}, "text": {"format": format}},
+        reasoning={"effort": "medium", "summary": "auto"},
+        text={"verbosity": "low"},
+    )
+    request = R.parse_request(body)
+    assert request.thinking == relay.Thinking(True, "high")
+    assert (request.show_thoughts, request.verbosity) == (True, "low")
+    assert request.format == relay.Format()
+    assert request.dropped == ()
+    assert body["reasoning"]["effort"] == "medium"
 
 
 def test_input_may_be_one_string() -> None:
