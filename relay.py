@@ -17717,8 +17717,8 @@ class Accounts:
         self._answered: set[str] = set()  # models that somebody has answered as
 
     async def reserve(self, exchange: Exchange, sent: int, wanted: int) -> None:
-        """A permit within the caller's limits, for about so many tokens; `settle` gives it back,
-        whatever comes between.  Only a store that shares limits makes anybody wait."""
+        """Take a permit within the caller's limits, for about so many tokens; `settle` gives it
+        back, whatever happens in between.  Only a store that shares limits makes anybody wait."""
         exchange.likely, caller = sent, exchange.caller
         asked = exchange.reservation(sent, wanted) if caller.limits else Spend()
         now, wall = time.monotonic(), time.time()
@@ -17747,7 +17747,7 @@ class Accounts:
         usage, estimated = exchange.used()
         price = exchange.price
         paid = cost(usage, price) if price else 0
-        if permit := exchange.permit:  # first of all: whatever comes then, it is back
+        if permit := exchange.permit:  # first of all, so that nothing can keep it from coming back
             self.limits.settle(permit, Spend(usage.input + usage.output, paid), wall)
             self.keeper.wake()
         self._measure(exchange, now)
@@ -17762,7 +17762,7 @@ class Accounts:
         log.request(record)
 
     def _enter(self, exchange: Exchange, record: JSON, usage: Usage, paid: int) -> None:
-        """The request's place in the ledger."""
+        """Add the request to the ledger."""
         target = exchange.lane.target if exchange.lane else None
         provider, model = (target.provider.name, target.model) if target else ("", "")
         who = (exchange.caller.name, provider, model)
@@ -17779,7 +17779,7 @@ class Accounts:
 
     @staticmethod
     def _record(exchange: Exchange, now: float, wall: float) -> JSON:
-        """What the log says of a request.  What went wrong is a warning."""
+        """What the log says of a request; a warning if something went wrong."""
         lane, usage, code = exchange.lane, exchange.usage, exchange.code
         return {
             "time": wall,
@@ -17810,13 +17810,13 @@ class Accounts:
         }
 
     def _explain(self, exchange: Exchange, wall: float, log: Log) -> None:
-        """A cache that was lost has a line of its own: what of the prompt changed, by whom."""
+        """Give a lost cache a line of its own: which part of the prompt changed, and by whom."""
         lane, question = exchange.lane, exchange.question
         if not (lane and question):
             return
         said = (lane.endpoint, exchange.note, exchange.dropped)
         way = Way(exchange.peek.model, lane.credential.name, str(lane.target), said)
-        if question.raw:  # once more, for the conversation may be named by it
+        if question.raw:  # restored, because the conversation's name may come from it
             exchange.body = Body(question.raw, unread=True)
         lost = self.caches.settled(question, lambda: exchange.identity, exchange.usage, way, wall)
         if lost:
@@ -17825,7 +17825,7 @@ class Accounts:
             log.event("info", "cache lost", **known, **conversation, **lost)
 
     def _measure(self, exchange: Exchange, now: float) -> None:
-        """What the metrics keep of a request; nothing is counted while it runs."""
+        """Count the request in the metrics; nothing is counted while it runs."""
         metrics, tally = self.metrics, self._tally(exchange)
         tally.requests.add(1)
         tally.callers.add(1)
@@ -17857,7 +17857,7 @@ class Accounts:
 
     @staticmethod
     def _end_trace(exchange: Exchange, usage: Usage | None) -> None:
-        """The counts stand with the attempt that answered, so that nobody adds them up twice."""
+        """Token counts go on the attempt's span only, so that nobody adds them up twice."""
         failed = None if exchange.code == "OK" else exchange.code
         if exchange.lane:
             exchange.trace.attempted(
@@ -17879,8 +17879,8 @@ class Accounts:
         )
 
     def _model_label(self, exchange: Exchange) -> str:
-        """The provider's name for the model, once it has answered to it: clients make names up,
-        and a provider without `models` is asked for all of them."""
+        """The provider's name for the model, once it has answered under it: clients invent names,
+        and a provider without `models` is asked for every one."""
         model = exchange.lane.target.model if exchange.lane else ""
         if not model:
             return ""
@@ -17893,23 +17893,23 @@ class Accounts:
 
 
 # ==== 47. Relay ===============================================================
-# One request from accept to settle.  Start at `Relay.handle`.  Until the first meaningful
-# event nothing has reached the client, so trying the next target is free; afterwards a break
-# is told in the client's own words and the connection is closed without an end, because
-# clients run truncated commands when they see a clean one.
+# One request from accept to settle.  Start at `Relay.handle`.  Until the first meaningful event
+# nothing has reached the client, so trying the next target is free.  After it a break is reported
+# in the client's own dialect and the connection is closed without a proper end, because clients
+# run truncated commands if they see one.
 #
 #     0 s        the request is here: who asks, for what, where it may go
-#     ...        attempts, one lane after the other; nothing is said to the client
-#     gate       (30 s) the head goes out all the same, for clients give up without one, and
-#                keep-alives after it; attempts go on behind it, a failure is told in the stream
+#     ...        attempts, one lane after the other; nothing is sent to the client
+#     gate       (30 s) the head is sent in any case, because clients give up without one, and
+#                keep-alives after it; attempts continue, and a failure is told in the stream
 #     first      the first meaningful event: text, reasoning, a call, a regular finish.  Now the
-#                lane is chosen, and what was held flows
+#                lane is settled, and what was held flows
 #     last       the dialect's own end; or its error event and a connection cut short
 #     settle     one log line, whatever happened
 
 
 _HEADER_VALUE: Final = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
-# What an answer in another dialect's words keeps of the provider's headers.
+# The provider's headers that a translated answer keeps, and those that no answer does.
 _ANSWER_KEPT: Final = frozenset(("request-id", "x-request-id"))
 _ANSWER_DROPPED: Final = frozenset(
     "connection keep-alive proxy-authenticate te trailer transfer-encoding upgrade date server"
@@ -17919,17 +17919,17 @@ _ANSWER_DROPPED: Final = frozenset(
 
 @dataclass(slots=True)
 class Answer:
-    """A provider that has begun to answer well."""
+    """An answer that has begun: the attempt succeeded, and the rest of its bytes may still come."""
 
     lane: Lane
     reply: Reply
     pipe: Pipe
-    head: bytes  # what the client is owed for what was read so far
+    head: bytes  # for the client, from what was read so far
     inflater: Inflater
     deadline: float  # of the attempt, in the event loop's time
     raw: bytes = b""  # a whole answer, in its content coding
     note: BodyNote | None = None
-    dropped: tuple[str, ...] = ()  # of the request, on its way there
+    dropped: tuple[str, ...] = ()  # of the request
     flight: Flight | None = None  # the lane is busy until the answer is over
 
     @property
@@ -17937,11 +17937,11 @@ class Answer:
         return self.reply.status
 
     def heard(self) -> int:
-        """About how many tokens came so far: an event each, four bytes of a whole answer."""
+        """About how many tokens came so far: one per event, or per four bytes of a whole answer."""
         return len(self.raw) // 4 or self.head.count(b"data:")
 
     def pour(self, take: Callable[[bytes], object]) -> Awaitable[bool]:
-        """What the reply pours, readable."""
+        """Pour the reply's bytes, inflated."""
         if not self.inflater.active:
             return self.reply.pour(take)
 
@@ -17952,7 +17952,7 @@ class Answer:
         return self.reply.pour(inflated)
 
     async def begin(self) -> None:
-        """Up to the first thing of a stream that cannot be taken back, a failure, or the end."""
+        """Read up to the first thing that cannot be taken back, a failure, or the end."""
         pipe = self.pipe
 
         def take(data: bytes) -> bool:
@@ -17972,7 +17972,7 @@ class Answer:
 
 
 def answer_headers(exchange: Exchange, reply: Reply, verbatim: bool) -> CIMultiDict[str]:
-    """What of a provider's headers reaches the client: where its words pass, nearly all."""
+    """The provider's headers for the client: nearly all if its bytes pass `verbatim`."""
     headers: CIMultiDict[str] = CIMultiDict()
     for name, value in reply.headers.items():
         if _passes(name, verbatim):
@@ -17997,9 +17997,9 @@ _GLANCE: Final = 0.1  # seconds between two looks at whether a lane is back
 
 
 def patience(exchange: Exchange) -> float:
-    """How long a request may be held: by its rule, and not until its client has given up.
+    """How long a request may be held: as its rule says, but less than its client waits.
 
-    The makers' SDKs say how long they wait, whole seconds in a header.
+    The makers' SDKs say in a header how many seconds they wait.
     """
     if not exchange.route.wait:
         return 0.0
@@ -18009,8 +18009,8 @@ def patience(exchange: Exchange) -> float:
 
 
 async def _first_of(tasks: Iterable[asyncio.Task[Answer | None]]) -> Answer | None:
-    """The first that has an answer; None if none has.  What one raises is heard at the end: the
-    request cannot be said in this one's dialect, the other may answer all the same."""
+    """The first answer of these; None if there is none.  An exception is raised only at the end:
+    if one dialect cannot express the request, the other may answer it all the same."""
     waiting, faults = set(tasks), list[BaseException]()
     while waiting:
         done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
@@ -18024,7 +18024,7 @@ async def _first_of(tasks: Iterable[asyncio.Task[Answer | None]]) -> Answer | No
 
 
 async def _call_off(tasks: Sequence[asyncio.Task[Answer | None]], kept: Answer | None) -> None:
-    """End what runs, and close every answer but one, even one that comes at this very moment."""
+    """Cancel what runs, and close every answer but `kept`, even one that comes just now."""
 
     def close(task: asyncio.Task[Answer | None]) -> None:
         answer = None if task.cancelled() or task.exception() else task.result()
@@ -18049,10 +18049,7 @@ A = TypeVar("A", bound=Answered)
 
 
 class Relay:
-    """Serves requests by the current plan.
-
-    What outlives a request: the plan, health, the accounts.
-    """
+    """Serves requests by the current plan, and holds what outlives them: health, accounts."""
 
     def __init__(
         self, plan: Plan, upstream: Upstream, log: Log, keepalive: float, store: Store
@@ -18074,11 +18071,11 @@ class Relay:
         self.running: set[Exchange] = set()
 
     def handle(self, request: web.BaseRequest, dialect: Dialect) -> Answering:
-        """A request to be answered by a model."""
+        """Serve a request that a model is to answer."""
         return self.framed(Exchange(self.plan, request, dialect), self._serve)
 
     def count(self, request: web.BaseRequest, dialect: Dialect) -> Answering:
-        """A request whose tokens are to be counted."""
+        """Serve a request whose tokens are to be counted."""
         return self.framed(Exchange(self.plan, request, dialect, "count_tokens"), self._count)
 
     def framed(self, exchange: Exchange, serve: Callable[[Exchange], Answering]) -> Answering:
@@ -18149,14 +18146,14 @@ class Relay:
     def _downstream(self, exchange: Exchange) -> Downstream:
         gate = exchange.plan.config.timeouts.gate
         downstream = Downstream(exchange.request, exchange.id, self.keepalive, gate, exchange.tape)
-        # before the first event there is no pipe yet whose keep-alive could be asked for
+        # before the first event there is no pipe yet that could make a keep-alive
         asked = Asked(exchange.peek.model, exchange.id, variant=exchange.peek.variant)
         downstream.alive = exchange.dialect.encoder(asked).alive
         downstream.kind = exchange.dialect.stream_type(asked.variant)
         return downstream
 
     async def drain(self, hurry: asyncio.Event, grace: float) -> None:
-        """Let what runs finish within the grace period, unless told to hurry; then end it."""
+        """Let requests finish within the grace period, unless told to hurry; then end the rest."""
         hurried = asyncio.create_task(hurry.wait())
         async with contextlib.AsyncExitStack() as stack:
             stack.callback(hurried.cancel)
@@ -18175,7 +18172,7 @@ class Relay:
         return {exchange.task for exchange in self.running if exchange.task}
 
     async def admit(self, exchange: Exchange) -> None:
-        """Who asks, for what, and where that goes; everything a client can do wrong."""
+        """Who asks, for what, and where it may go; any mistake of the client's is raised here."""
         request, plan = exchange.request, exchange.plan
         exchange.caller = authenticated(request, plan)
         raw = await read_body(request, plan.config.server)
@@ -18190,11 +18187,11 @@ class Relay:
     # Attempts
 
     async def attempts(self, exchange: Exchange) -> Answer:
-        """The first good answer.  Nothing has reached the client yet, so trying on is free.
+        """The first good answer.  Nothing has reached the client yet, so another try is free.
 
-        What is cooling down is skipped.  If that leaves nobody, a rule may have the request held
-        until somebody is back; in the end those with a short mark that relay only guessed are
-        tried all the same.
+        Lanes that are cooling down are skipped.  If that leaves none, a rule may let the request
+        wait until one is back; at last, lanes with a short mark that relay only guessed are tried
+        all the same.
         """
         failures, skipped = list[Failed](), list[Skipped]()
         until = time.monotonic() + patience(exchange)
@@ -18216,7 +18213,7 @@ class Relay:
         failures: list[Failed],
         skipped: list[Skipped],
     ) -> Answer | None:
-        """One pass over the lanes; who failed and who was skipped is added to the lists."""
+        """One pass over the lanes; failures and skipped lanes are added to the lists."""
         lanes = self._open(exchange, desperate, failures, skipped)
         for lane in lanes:
             if exchange.may_hedge:
@@ -18250,12 +18247,12 @@ class Relay:
         others: Iterator[Lane],
         failures: list[Failed],
     ) -> Answer | None:
-        """One attempt; where it is slow to begin, the next one beside it."""
+        """One attempt; if it is slow to begin, the next one beside it."""
         route = exchange.route
         with contextlib.ExitStack() as probes:
 
             def begun(lane: Lane) -> asyncio.Task[Answer | None]:
-                # the task begins in a moment, in which nobody else may take this for untried
+                # the task starts a moment later, and until then no other request may probe
                 probes.enter_context(self.health.attempting(lane, time.time()))
                 return asyncio.create_task(self._tried(exchange, lane, failures))
 
@@ -18271,8 +18268,8 @@ class Relay:
                 await _call_off(tasks, answer)
 
     async def _tried(self, exchange: Exchange, lane: Lane, failures: list[Failed]) -> Answer | None:
-        """One attempt, and a second without reasoning if that is what the provider objects to;
-        the failure is added to the list."""
+        """One attempt, and if the provider objects to the reasoning, another without it; a failure
+        is added to the list."""
         for strip in (False, True):
             try:
                 return await self.attempt(exchange, lane, strip)
@@ -18288,8 +18285,8 @@ class Relay:
     async def _is_back(self, exchange: Exchange, until: float, failures: list[Failed]) -> bool:
         """Hold the request until a lane is available again; False if none is in time.
 
-        It looks, and is not told: a mark may end by time, by the success of another request, by a
-        command, or at another relay.  What cannot get better by waiting is not waited for.
+        It polls, because a mark may end with time, by the success of another request, by a command,
+        or at another relay.  It does not wait for what cannot get better.
         """
         own = [(lane, error) for lane, error in failures if error.scope == "request"]
         if any(not error.failure.failover for _, error in own):
@@ -18315,7 +18312,7 @@ class Relay:
 
     @staticmethod
     def _is_hopeless(lane: Lane, failures: Sequence[Failed]) -> bool:
-        """What was too long for a model is too long for it by every way there."""
+        """A lane that failed; or whose model has said that the request is too long for it."""
         return bool(failures) and any(
             failed == lane or (error.failure.name == "too_long" and failed.target == lane.target)
             for failed, error in failures
@@ -18323,8 +18320,8 @@ class Relay:
 
     def attempt(self, exchange: Exchange, lane: Lane, strip: bool) -> Awaitable[Answer]:
         """One lane.  It counts as answered once its first meaningful event is in."""
-        exchange.trace.attempt(lane, exchange.operation)  # whose headers go out, too
-        outgoing = exchange.prepare(lane, strip)  # what cannot be said is not tried
+        exchange.trace.attempt(lane, exchange.operation)  # first: its headers go out, too
+        outgoing = exchange.prepare(lane, strip)  # BadRequest if this dialect cannot express it
         exchange.went(lane, outgoing.note, outgoing.dropped)
         flight = self.balance.began(lane, exchange.route)
         answering = self._begun_in_time(exchange, lane, outgoing, flight)
@@ -18373,10 +18370,10 @@ class Relay:
         status: int,
         seconds: float,
     ) -> str:
-        """After an attempt without an answer: how it is called."""
+        """After an attempt without an answer: the name of its outcome."""
         flight.end()
         if outcome == "cancelled" and exchange.first is not None:
-            outcome = "outrun"  # by the one that was asked beside it
+            outcome = "outrun"  # by the attempt beside it
             self.balance.answered(lane, seconds, time.time())
         exchange.trace.attempted(
             lane, error__type=outcome, http__response__status_code=status or None
@@ -18400,16 +18397,16 @@ class Relay:
             async with clock:
                 reply = await self._sent(exchange, lane, outgoing)
                 try:
-                    if not (outgoing.stream and exchange.peek.stream):  # what follows is its length
+                    if not (outgoing.stream and exchange.peek.stream):  # now its length counts
                         until = deadline
                         clock.reschedule(until)
                     answer = await self._begun(exchange, lane, outgoing, reply)
-                except BaseException:  # cancelled or failed: half-read, it is of no more use
+                except BaseException:  # cancelled or failed: a half-read reply is useless
                     reply.close()
                     raise
         except TimeoutError:
             if loop.time() >= exchange.deadline:
-                raise  # no fault of this provider
+                raise  # not this provider's fault
             why = f"said nothing within {silence:g} s"
             if until == deadline:
                 why = f"no answer within {provider.attempt_total:g} s"
@@ -18458,7 +18455,7 @@ class Relay:
         body: bytes = b"",
         url: str = "",
     ) -> UpstreamError:
-        """What a provider said went wrong, as an error that knows what to do about it."""
+        """A failure as an error that knows its class: what to mark, and whether to try on."""
         verdict = judged(lane.target.provider.rules, reply.status, said, reply.headers, time.time())
         message = exchange.plan.redacted(verdict.message)
         if reply.status in (301, 302, 303, 307, 308, 404, 405) and verdict.failure == "transient":
@@ -18529,7 +18526,7 @@ class Relay:
         return web.Response(body=body, headers=headers)
 
     def _headers(self, exchange: Exchange, answer: Answer) -> CIMultiDict[str]:
-        """The provider's headers where its words pass, and relay's own."""
+        """The provider's headers, as far as they apply, and relay's own."""
         headers = answer_headers(exchange, answer.reply, verbatim=not answer.pipe.translated)
         if exchange.peek.stream:
             kind = headers.get("Content-Type", "")
@@ -18537,7 +18534,7 @@ class Relay:
             if not kind.startswith(wanted):
                 headers["Content-Type"] = wanted
             headers.setdefault("Cache-Control", "no-cache")
-            headers["X-Accel-Buffering"] = "no"  # nginx in front would gather the chunks
+            headers["X-Accel-Buffering"] = "no"  # else nginx in front buffers the chunks
             if answer.inflater.active:
                 headers.pop("Content-Encoding", None)
         headers.update(exchange.answer_headers())
@@ -18568,13 +18565,13 @@ class Relay:
     async def _flow(
         self, exchange: Exchange, answer: Answer, downstream: Downstream
     ) -> tuple[str, Failure]:
-        """The provider's bytes to their end, and how that came: a code, and the reason."""
+        """Pass the provider's bytes on to their end; how they ended: a code, and a reason."""
         pipe, provider = answer.pipe, answer.lane.target.provider
         idle = provider.timeouts.idle
         patience = Patience(min(idle, pipe.rest), f"went silent for {idle:g} s")
 
         def take(data: bytes) -> bool:
-            """Is all as before, so that more may come?"""
+            """Pass on a block; may more come, with nothing else to do first?"""
             patience.stir()
             exchange.heard += data.count(b"data:")
             out = pipe.feed(data)
@@ -18586,7 +18583,7 @@ class Relay:
                 while not pipe.failure and await patience.pour(answer, take):
                     if pipe.rest < math.inf:
                         patience.shorten(pipe.rest)
-                        downstream.stop()  # no keep-alive has a place behind the end
+                        downstream.stop()  # no keep-alive may come after the end
                     await downstream.room()
             return "OK", TRUNCATED
         except TimeoutError:
@@ -18595,19 +18592,19 @@ class Relay:
             limit = provider.attempt_total
             return "UT", Failure(f"not finished within {limit:g} s", cause="timeout")
         except UpstreamError as error:
-            if patience.spent and pipe.rest < math.inf:  # silence behind an end that was said
+            if patience.spent and pipe.rest < math.inf:  # silence after the answer's end
                 return "OK", TRUNCATED
             code = "UI" if error.failure.name == "timeout" else "UR"
             return code, Failure(error.message, cause=error.failure.name)
 
     def _broke(self, exchange: Exchange, answer: Answer, failure: Failure) -> None:
-        """A break after content is the provider's fault too: the next request knows of it."""
+        """A break after content is the provider's failure, too, and marked for later requests."""
         error = self._classified(exchange, answer.lane, failure, answer.reply)
         exchange.error = error.message
         self.health.failed(answer.lane, error, time.time(), identity=exchange.bound)
 
     async def _fail(self, exchange: Exchange, error: RelayError) -> web.StreamResponse:
-        """No answer: a status of its own, or in the stream if the head is out already."""
+        """Report a failure: by the status, or in the stream if the head has been sent."""
         downstream = exchange.downstream
         if downstream is None or downstream.response is None:
             if downstream:
@@ -18622,7 +18619,7 @@ class Relay:
         return downstream.response
 
     def refuse(self, exchange: Exchange, error: RelayError) -> web.StreamResponse:
-        """An error in the client's dialect; the provider's own words where they are its too."""
+        """An error in the client's dialect; the provider's own body if it is in that dialect."""
         exchange.error, exchange.code = error.message, termination(error)
         headers = exchange.answer_headers() | error_headers(error)
         if isinstance(error, UpstreamError) and error.body and exchange.dialect.passes(error):
@@ -18637,7 +18634,7 @@ class Relay:
     # Counting tokens
 
     async def _count(self, exchange: Exchange) -> web.StreamResponse:
-        """The provider's own count where it has an endpoint for it, or an estimate that says so."""
+        """The provider's own count if it has an endpoint for that, else a marked estimate."""
         await self.admit(exchange)
         exchange.status, exchange.code = 200, "OK"
         lane = next((lane for lane, mark in self.lanes(exchange) if not mark), None)
@@ -18651,7 +18648,7 @@ class Relay:
         return web.Response(body=body, headers=headers)
 
     async def _counted(self, exchange: Exchange, lane: Lane) -> int | None:
-        """The count of a provider of the client's dialect; None if it cannot be had."""
+        """The count by a provider of the client's dialect; None if there is none to be had."""
         endpoint = lane.endpoint
         dialect, url = endpoint.dialect, endpoint.dialect.counting(endpoint.url)
         if dialect is not exchange.dialect or endpoint.demo or not url:
@@ -18683,17 +18680,16 @@ _SEAL_TROUBLE: Final = re.compile(
 
 
 # ==== 48. Forwarding ==========================================================
-# What relay passes on without a dialect: embeddings, images, audio, rerank, moderations and old
-# completions go to the provider that their `model` field names, by the routes of any request;
-# /p/PROVIDER/... goes to that provider as it is.  Nothing is understood but the model's name;
-# bytes flow both ways as they come, so that neither a long recording nor a long film has to fit
-# into memory, once the model is known.
+# What relay passes on without understanding it: embeddings, images, audio, rerank, moderations and
+# old completions go where the name in their `model` field goes, by the routes of any request;
+# /p/PROVIDER/... goes to that provider as it is.  Only the model's name is read; once it is known,
+# bytes flow both ways as they come, so that no long recording or film has to fit into memory.
 #
-#     JSON          read whole, the model spliced in place; every target may be tried
-#     a form        read up to its model field; targets may be tried until more was needed
+#     JSON          read whole, the model replaced in place; every target may be tried
+#     a form        read up to its model field; targets may be tried until more has been sent
 #     /p/...        not read at all; one target
 
-# Below which path what stands is forwarded, and the model that is meant when none is said.
+# The paths that are forwarded, and the model that is meant if none is given.
 _FORWARDED: Final = re.compile(
     r"/(?:(?:images|audio)/[a-z/_-]+|embeddings|rerank|moderations|completions)"
 )
@@ -18715,14 +18711,14 @@ class Upload:
         self.form: Form | None = None
         self._tape = tape
         self.body: Body | None = None
-        self.whole = False  # is all of it here?
+        self.whole = False  # has all of it been read?
         self._request = request
         self._limits = limits
         self._size = 0
         self._sending = False
 
     async def begin(self) -> None:
-        """Read until the model is known; RelayError if that cannot be."""
+        """Read until the model is known; RelayError if the body cannot be read."""
         kind = self._request.headers.get("Content-Type", "")
         if not kind.lower().startswith("multipart/form-data"):
             raw = await read_body(self._request, self._limits)
@@ -18746,11 +18742,11 @@ class Upload:
 
     @property
     def again(self) -> bool:
-        """Can it be sent once more?"""
+        """Can it be sent again?"""
         return self.whole or not self._sending
 
     def outgoing(self, model: str) -> bytes | AsyncIterator[bytes]:
-        """The body for a provider that calls the model so."""
+        """The body for a provider, with its name for the model."""
         if self.body:
             unsaid = "model" not in self.body.wire
             return self.body.raw if unsaid else self.body.retargeted(model)
@@ -18785,8 +18781,8 @@ class Upload:
 class Sending:
     """A body on its way to a provider.
 
-    While it moves, the provider owes no answer.  What is wrong with it is the client's fault,
-    although all that is seen of that is a connection to the provider that breaks.
+    While it moves, no answer is expected.  If reading it fails, that is the client's fault, though
+    what shows is a broken connection to the provider; `fault` remembers the real cause.
     """
 
     def __init__(self, body: Payload) -> None:
@@ -18848,7 +18844,7 @@ class Forwarding:
         failures, skipped = list[Failed](), list[Skipped]()
         for lane, mark in self.relay.lanes(exchange):
             if not lane.endpoint.dialect.forwards or lane.endpoint.demo:
-                continue  # its base is another API's, where none of these paths is
+                continue  # its base is another API's, which has none of these paths
             if mark or not upload.again:
                 skipped += [(lane, mark)] if mark else []
                 continue
@@ -18933,7 +18929,7 @@ class Forwarding:
             flight.end()
 
     def _any(self, exchange: Exchange) -> Lane:
-        """The first way that is free; else the first of all, unless it was closed by hand."""
+        """The first lane without a mark; else the first of all, unless it was disabled."""
         lanes = list(self.relay.lanes(exchange))
         lane, mark = next(((lane, mark) for lane, mark in lanes if not mark), lanes[0])
         if mark and mark.failure == "disabled":
@@ -18946,7 +18942,7 @@ class Forwarding:
         headers = request_headers(request.headers, stream=False, same=True)
         del headers["content-type"]
         kept = ["Content-Type", "Accept-Encoding"]
-        read = isinstance(sending.body, bytes)  # and so it is plain
+        read = isinstance(sending.body, bytes)  # and so its content coding was removed
         kept += [] if read else ["Content-Encoding"]
         headers |= {name.lower(): request.headers[name] for name in kept if name in request.headers}
         url = with_query(url, request.raw_path.partition("?")[2], {"key"})
@@ -18965,7 +18961,7 @@ class Forwarding:
     async def _passed(
         self, exchange: Exchange, lane: Lane, reply: Reply, sending: Sending
     ) -> web.StreamResponse:
-        """The answer as it comes; a break closes the connection without an end."""
+        """Pass the answer on as it comes; after a break the connection closes without an end."""
         exchange.status, exchange.first = reply.status, time.monotonic()
         headers = answer_headers(exchange, reply, verbatim=True)
         headers.update(exchange.answer_headers())
@@ -19008,7 +19004,7 @@ _USAGE: Final = re.compile(rb'"usage":\s*(\{(?:[^{}]|\{[^{}]*\})*\})')
 
 
 def _usage_at_the_end(tail: bytes) -> Usage | None:
-    """The token counts of an answer nobody has read: the last thing that most of them say."""
+    """The token counts of an answer that was not read: in most, they come last."""
     said = _USAGE.findall(tail)
     try:
         return CHAT.parse_usage({"usage": loads(said[-1])}) if said else None
@@ -19017,8 +19013,8 @@ def _usage_at_the_end(tail: bytes) -> Usage | None:
 
 
 # ==== 49. Page ================================================================
-# The dashboard: one page without a single asset from elsewhere, and a policy that would let it
-# load none.  It asks /admin for everything it shows, so the shell itself may be seen by anybody.
+# The dashboard: one page without any asset from elsewhere, and a policy that lets it load none.  It
+# asks /admin for everything it shows, so that the page itself may be seen by anybody.
 
 _STYLE: Final = """
 :root { color-scheme: light dark;
@@ -19424,13 +19420,13 @@ PAGE_HEADERS: Final = {
 
 
 class Certificate:
-    """What TCP connections are secured with; `take` gives new ones another certificate."""
+    """The TLS of TCP connections; `take` gives new ones another certificate."""
 
     def __init__(self, config: TLSConfig) -> None:
-        """OSError says which of the files is amiss."""
+        """OSError says which of the files is wrong."""
         self.context = _tls_context(config)
         self._current = self.context
-        # Called for every handshake, before a certificate is sent, with a server name or without.
+        # Called in every handshake before a certificate is sent, even without a server name.
         self.context.sni_callback = self._choose
 
     def take(self, newer: Certificate) -> None:
@@ -19487,7 +19483,7 @@ class Source(NamedTuple):
         return self._replace(text=text_of(self.path)) if self.path else self
 
     def save(self) -> None:
-        """Put the text in the file's place at once and whole; what was there stays beside it."""
+        """Replace the file atomically by the text; the old one stays beside it as .bak."""
         if self.path is None:
             raise BadRequest("this relay was started without a configuration file")
         path = self.path.resolve()  # a link stays one
@@ -19505,7 +19501,7 @@ class Source(NamedTuple):
 def plugged(name: str, beside: Path | None) -> str:
     """Run a plugin's file, which registers what it has; what is wrong with it, or "".
 
-    In it `import relay` is this very module: `relay.PRESETS["mine"] = relay.Preset(...)`, or a
+    In it, `import relay` is this very module: `relay.PRESETS["mine"] = relay.Preset(...)`, or a
     `relay.Dialect` of its own in `relay.DIALECTS`.  A reload runs it again.
     """
     path = (beside.absolute().parent if beside else Path.cwd()) / name
@@ -19552,12 +19548,12 @@ def load(source: Source) -> Plan:
 
 
 # ==== 51. Admin ===============================================================
-# What relay knows of itself, as JSON below /admin, and the few things that can be done to it.
-# Whoever has the admin key may do both, with it in a header or, in a browser, with the cookie
-# that /admin/login gives for it.  Without an `admin_key` this machine may look, nobody may act.
+# What relay knows about itself, as JSON below /admin, and the few things that can be done to it.
+# The admin key allows both, in a header or, in a browser, as the cookie that /admin/login gives in
+# exchange.  Without an `admin_key`, this machine may look, and nobody may act.
 #
-#     GET    status  health  usage  config  file  events (a stream, of what the log says and of
-#            what runs)
+#     GET    status  health  usage  config  file  events (a stream of log lines and of running
+#            requests)
 #     POST   login  logout  reload  file  health/clear  disable  abandon  test
 
 _COOKIE: Final = "relay_session"
@@ -19565,7 +19561,7 @@ _SESSION: Final = 12 * 3600.0  # seconds
 _MOST_SESSIONS: Final = 100
 _MOST_REFUSED: Final = 5  # wrong keys a minute, from anywhere
 _OPEN: Final = frozenset(("login", "logout"))
-_TICK: Final = 1.0  # seconds between two looks at what runs
+_TICK: Final = 1.0  # seconds between two reports of the running requests
 
 
 class Sessions:
@@ -19576,7 +19572,7 @@ class Sessions:
         self._refused: collections.deque[float] = collections.deque(maxlen=_MOST_REFUSED)
 
     def check(self, now: float) -> None:
-        """LimitExceeded while too many keys were wrong of late."""
+        """LimitExceeded if too many wrong keys came in the last minute."""
         if len(self._refused) == _MOST_REFUSED and (wait := self._refused[0] + 60 - now) > 0:
             raise LimitExceeded("too many wrong keys; wait a minute", retry_after=wait)
 
@@ -19584,7 +19580,7 @@ class Sessions:
         self._refused.append(now)
 
     def begin(self, token: str, now: float) -> None:
-        """From now on it holds, for a while."""
+        """Let a token hold from now on, for a while."""
         self._ends = {mark: end for mark, end in self._ends.items() if end > now}
         while len(self._ends) >= _MOST_SESSIONS:
             del self._ends[next(iter(self._ends))]
@@ -19602,7 +19598,7 @@ def _digest(text: str) -> bytes:
 
 
 class Steward(Protocol):
-    """Who holds the configuration and can take another."""
+    """What holds the configuration and can reload it."""
 
     source: Source
 
@@ -19610,7 +19606,7 @@ class Steward(Protocol):
 
 
 class Admin:
-    """Answers what stands below /admin."""
+    """Answers requests below /admin."""
 
     def __init__(self, relay: Relay, steward: Steward) -> None:
         self.relay = relay
@@ -19622,7 +19618,7 @@ class Admin:
         self.sessions = Sessions()
 
     async def handle(self, request: web.BaseRequest, path: str) -> web.StreamResponse:
-        """`path` is what stands behind /admin/."""
+        """`path` is what follows /admin/."""
         act = _ADMIN.get((request.method, path))
         if act is None:
             raise NotFound(f"{request.method} {request.path}: no such thing in /admin")
@@ -19633,12 +19629,11 @@ class Admin:
             return answer
         return web.Response(body=dumps(answer), headers={"Content-Type": "application/json"})
 
-    # Who may
+    # Permission
 
     def require(self, request: web.BaseRequest, write: bool = False) -> None:
-        """The admin key; without one only this machine, directly, and no page of another site.
-
-        And then only to look: whoever runs a program here could ask.
+        """The admin key.  If none is configured: only this machine, directly, no other site's page,
+        and only to look, because any program here could ask.
         """
         if not self.relay.plan.admin:
             if write:
@@ -19654,17 +19649,17 @@ class Admin:
         return hmac.compare_digest(_digest(key), self.relay.plan.admin)
 
     def _has_session(self, request: web.BaseRequest, write: bool) -> bool:
-        """The cookie of the page; to act, sent by the page itself and not by another site's."""
+        """The page's cookie; to act, the page itself must have sent it, not another site's."""
         token = request.cookies.get(_COOKIE, "")
-        own = "X-Relay-Page" in request.headers  # which no other site may send along
+        own = "X-Relay-Page" in request.headers  # a header that other sites may not send
         return (own or not write) and self.sessions.holds(self._bound(token), time.time())
 
     def _bound(self, token: str) -> str:
-        """A cookie and the admin key it was given for: with another key nobody is logged in."""
+        """A cookie with the admin key it was given for: a new key logs everybody out."""
         return token + self.relay.plan.admin.hex()
 
     async def entrance(self, request: web.BaseRequest) -> JSON:
-        """Whether the key is needed first; the page asks, so that it need not run into a 401."""
+        """Whether the key is needed first; the page asks, to avoid running into a 401."""
         try:
             self.require(request)
         except Unauthorized:
@@ -19703,7 +19698,7 @@ class Admin:
     # What there is to see
 
     async def status(self, request: web.BaseRequest) -> JSON:
-        """What is configured, what cools down, how the last reload went; no secret in it."""
+        """What is configured, what is cooling down, how the last reload went; without secrets."""
         plan, now, health = self.relay.plan, time.time(), self.relay.health
         cooling = {
             place.name: {"cause": mark.failure, "seconds": round(mark.until - now)}
@@ -19739,7 +19734,7 @@ class Admin:
         return {"name": provider.name, "disabled": off, "plans": plans}
 
     async def health(self, request: web.BaseRequest) -> JSON:
-        """What cools down and why, until when; and how well conversations stay where they are."""
+        """What is cooling down, why, until when; and how well conversations stay in place."""
         health, now = self.relay.health, time.time()
         return {
             "now": round(now),
@@ -19763,18 +19758,18 @@ class Admin:
         return report | {"today": today.isoformat(), "recent": recent}
 
     async def config(self, request: web.BaseRequest) -> JSON:
-        """The configuration in force, defaults and all, with what is secret left out."""
+        """The configuration in force, with secrets masked."""
         shown = _shown_config(self.relay.plan.config)
         text = yaml.safe_dump(shown, sort_keys=False, allow_unicode=True, width=100)
         return {"text": self.relay.plan.redacted(text)}
 
     async def file(self, request: web.BaseRequest) -> JSON:
-        """The file itself, for who may change it."""
+        """The file itself, for those who may change it."""
         text = self.steward.source.again().text
         return {"text": text, "digest": _digest(text).hex()}
 
     async def events(self, request: web.BaseRequest) -> web.StreamResponse:
-        """What the log says, from a number on, and once a second what runs."""
+        """The moments of the feed after a number, and once a second the running requests."""
         number = request.headers.get("Last-Event-ID", request.query.get("since", "0"))
         at = int(number) if number.isascii() and number.isdigit() else 0
         feed, woken = self.relay.log.feed, asyncio.Event()
@@ -19791,7 +19786,7 @@ class Admin:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(_TICK):
                         await woken.wait()
-                        await asyncio.sleep(0.1)  # a busy relay is told in one go
+                        await asyncio.sleep(0.1)  # so that a busy relay sends several at once
         finally:
             leave()
         return response
@@ -19805,7 +19800,7 @@ class Admin:
         now = time.monotonic()
         return sse_of([exchange.glance(now) for exchange in self.relay.running], "running")
 
-    # What can be done
+    # What it can be told to do
 
     async def reload(self, request: web.BaseRequest) -> JSON:
         self.steward.reload()
@@ -19814,7 +19809,7 @@ class Admin:
         return {"said": self.last_reload, "generation": self.generation}
 
     async def save(self, request: web.BaseRequest) -> JSON:
-        """Another text for the file: checked first, and nothing is changed if anything is wrong."""
+        """Replace the file's text: checked first, and nothing changes if anything is wrong."""
         asked = Wire(await self._body(request))
         source = self.steward.source.again()
         if (known := asked.want("digest", str)) and known != _digest(source.text).hex():
@@ -19829,7 +19824,7 @@ class Admin:
         return await self.reload(request)
 
     async def clear(self, request: web.BaseRequest) -> JSON:
-        """Marks taken away: `{"name": NAME}` of a mark or a provider, or `{"all": true}`."""
+        """Remove marks: `{"name": NAME}` of a mark or a provider, or `{"all": true}`."""
         asked = Wire(await self._body(request))
         everything, name = asked.want("all", bool), asked.want("name", str)
         if bool(everything) == bool(name):
@@ -19839,7 +19834,7 @@ class Admin:
         return {"cleared": cleared}
 
     async def disable(self, request: web.BaseRequest) -> JSON:
-        """A provider left out until the next reload, or used again."""
+        """Take a provider out of use until the next reload, or put it back."""
         asked = Wire(await self._body(request))
         name, off = asked.need("provider", str), asked.want("disabled", bool)
         provider = self.relay.plan.providers.get(name.lower())
@@ -19852,7 +19847,7 @@ class Admin:
         return {"said": said, "disabled": sorted(disabled)}
 
     async def abandon(self, request: web.BaseRequest) -> JSON:
-        """Give up an attempt that says nothing, so that the next target is tried."""
+        """Give up a silent attempt, so that the next target is tried."""
         id = Wire(await self._body(request)).need("id", str)
         exchange = next((each for each in self.relay.running if each.id == id), None)
         if exchange is None:
@@ -19862,13 +19857,13 @@ class Admin:
         return {"said": "given up"}
 
     async def test(self, request: web.BaseRequest) -> JSON:
-        """A few small requests to a provider, as `relay check --live` sends them."""
+        """Send a few small requests to a provider, as `relay check --live` does."""
         name = Wire(await self._body(request)).need("provider", str)
         if self.steward.source.path is None or name.lower() not in self.relay.plan.providers:
             raise NotFound(f"no provider of the configuration file is called {name!r}")
         file = str(self.steward.source.path)
         command = (sys.executable, __file__, "check", "-c", file, "--live", "--yes")
-        # a process of its own: what it serves and listens to is none of ours
+        # in a process of its own, which serves on a port of its own
         child = await asyncio.create_subprocess_exec(
             *(*command, "--provider", name),
             stdin=asyncio.subprocess.DEVNULL,
@@ -19905,18 +19900,18 @@ ADMIN_PATHS: Final = tuple((method, f"/admin/{path}".rstrip("/")) for method, pa
 
 
 def require_direct(request: web.BaseRequest) -> None:
-    """This machine, and no proxy between."""
+    """Only this machine, and not through a proxy."""
     require_loopback(request)
     if any(name.lower().startswith(("forwarded", "x-forwarded-")) for name in request.headers):
         raise Forbidden("without an `admin_key` this is not answered through a proxy")
 
 
-# Keys of the configuration whose values nobody is shown.
+# Keys of the configuration whose values are never shown.
 _HIDDEN: Final = frozenset(("key", "api_key", "admin_key"))
 
 
 def _shown_config(value: Any, name: str = "") -> Any:
-    """A configuration as plain values: what is as by default left out, secrets hidden."""
+    """A configuration as plain values, without defaults, and with secrets hidden."""
     if name in _HIDDEN and value:
         return "[secret]"
     if dataclasses.is_dataclass(value):
@@ -19934,14 +19929,14 @@ def _shown_config(value: Any, name: str = "") -> Any:
 
 
 # ==== 52. Heap ================================================================
-# A coding agent's requests are large and alike, and what one has freed the next will take.  glibc
-# asks the system for every block over 128 KB and gives it back at once, so that the pages are made
-# anew for each copy.  It is told to keep them, and to give back what is idle after a burst.
+# A coding agent's requests are large and alike, and memory that one has freed the next will need.
+# By default glibc gets every block over 128 KB from the system and gives it back at once, so that
+# each copy gets new pages.  Here it is told to keep them; after a burst, idle memory is given back.
 
 _KEPT: Final = {-3: 4 << 20, -1: 64 << 20, -2: 1 << 20}  # M_MMAP_THRESHOLD, M_TRIM_..., M_TOP_PAD
-_SLACK: Final = 32 << 20  # bytes above what there was after the last time: not worth a pause yet
-_OF_ONE: Final = 1 << 20  # bytes that a request may well need while it runs
-# A parsed request is thousands of objects in a tree, which reference counts free.  To look through
+_SLACK: Final = 32 << 20  # bytes more than after the last time: not worth a pause yet
+_OF_ONE: Final = 1 << 20  # bytes that a request may need while it runs
+# A parsed request is a tree of thousands of objects, which reference counting frees.  To search
 # them for cycles after every 700, as Python does, is a tenth of the cost of a large request.
 _OBJECTS: Final = 50_000
 
@@ -19950,25 +19945,25 @@ class Heap:
     """The process's memory."""
 
     def __init__(self) -> None:
-        self._low = 0  # bytes that were there after the last time
+        self._low = 0  # bytes that remained after the last time
         self._libc = _glibc()
         if self._libc:
             for parameter, size in _KEPT.items():
                 self._libc.mallopt(parameter, size)
 
     def settle(self) -> None:
-        """Once all is read and made that stays.
+        """To be called once everything permanent has been made.
 
-        The collector does not look through it from now on, and not once before: the few hundred KB
-        in cycles are not worth a tenth of the start.  Where Python had to compile this file, that
-        took 40 MB.
+        From now on the collector ignores it.  It does not run now either: the few hundred KB in
+        cycles are not worth a tenth of the start-up time.  If Python had to compile this file, 40
+        MB are free.
         """
         gc.freeze()
         gc.set_threshold(_OBJECTS)
         self.give_back(0)
 
     def give_back(self, running: int) -> None:
-        """What is free, if it is much: 10 ms of the processor for 100 MB, 10 us for nothing."""
+        """Give free memory back if there is much: 10 ms for 100 MB, 10 us if there is none."""
         now = resident()
         if self._libc and now > self._low + _SLACK + running * _OF_ONE:
             self._libc.malloc_trim(0)
@@ -19977,7 +19972,7 @@ class Heap:
 
 
 def _glibc() -> ctypes.CDLL | None:
-    """None where the C library is another one, or cannot be asked."""
+    """None if the C library is another one, or cannot be loaded."""
     try:
         libc = ctypes.CDLL(None)
     except (OSError, TypeError):
