@@ -18429,7 +18429,7 @@ class Relay:
     async def error(
         self, exchange: Exchange, lane: Lane, reply: Reply, url: str = ""
     ) -> UpstreamError:
-        """What an answer with an error status means; `url` if it is not the lane's own."""
+        """The error that an answer with an error status means; `url` if not the lane's own."""
         body = b""
         with contextlib.suppress(UpstreamError, TimeoutError):  # else the status says enough
             async with asyncio.timeout(5):
@@ -19990,8 +19990,8 @@ def resident() -> int:
 
 
 # ==== 53. Operations ==========================================================
-# Which path is whose, and what is not a model's answer: probes, lists, status.  No probe ever
-# calls a provider.
+# Which handler serves which path, and the handlers of what is not a model's answer: probes, lists,
+# status.  No probe ever calls a provider.
 
 Handler: TypeAlias = Callable[["Operations", web.BaseRequest], Answering]
 
@@ -20043,7 +20043,7 @@ class Operations:
         if request.method in ("GET", "HEAD") and path.startswith("/models/"):
             return self._one_model(request, urllib.parse.unquote(path.removeprefix("/models/")))
         if (path, request.method) == ("/responses", "GET"):
-            # Codex tries a WebSocket first; at this it falls back at once, without it after 6 s
+            # Codex tries a WebSocket first; after this error it falls back at once, else in 6 s
             raise NoWebSocket("no WebSocket here; send POST /v1/responses instead")
         if asked_at(path) or forwards(path) or any(known == path for _, known in _HANDLERS):
             raise NotFound(f"{request.method} is not a method of {request.path}")
@@ -20052,7 +20052,7 @@ class Operations:
         raise NotFound(f"no such path: {request.path}; see the README for those relay serves")
 
     async def models(self, request: web.BaseRequest) -> web.StreamResponse:
-        """The list in the shape that the caller's headers ask for."""
+        """The list of models, in the dialect that the headers suggest."""
         body = _list_dialect(request).render_models(self._visible(request))
         return web.json_response(body, dumps=_json_text)
 
@@ -20073,7 +20073,7 @@ class Operations:
         return web.json_response({"status": "ok", "version": __version__})
 
     async def ready(self, request: web.BaseRequest) -> web.StreamResponse:
-        """503 while draining, or while there is nobody to send a request to."""
+        """503 while draining, or while there is no provider."""
         if self.draining:
             return web.json_response({"status": "draining"}, status=503)
         if not self.relay.plan.providers:
@@ -20086,7 +20086,7 @@ class Operations:
         return web.json_response(ready)
 
     def degraded(self) -> list[str]:
-        """What is not as it should be although relay serves; anybody may read it, so no names."""
+        """What is wrong although relay serves; anybody may read it, so it holds no names."""
         causes = self._cooling()
         cooling = ", ".join(f"{count} {cause}" for cause, count in sorted(causes.items()))
         states = {
@@ -20102,7 +20102,7 @@ class Operations:
         return collections.Counter(mark.failure for mark in marks if mark.until > now)
 
     async def metrics(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Everything that is counted, for this machine or with the admin key."""
+        """All metrics, for this machine or with the admin key."""
         self._require_admin_or_loopback(request)
         self.refresh()
         openmetrics = "application/openmetrics-text" in request.headers.get("Accept", "")
@@ -20110,7 +20110,7 @@ class Operations:
         return web.Response(body=body, headers={"Content-Type": _EXPOSITIONS[openmetrics]})
 
     def refresh(self) -> None:
-        """Bring what is a state, not a count, up to date."""
+        """Bring the metrics that are states up to date."""
         vitals, plan = self.relay.accounts.metrics.vitals, self.relay.plan
         vitals.build.set(1, __version__)
         vitals.ready.set(0 if self.draining or not plan.providers else 1)
@@ -20127,7 +20127,7 @@ class Operations:
             vitals.descriptors.set(len(os.listdir("/proc/self/fd")))
 
     async def hello(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Claude Code looks whether anybody is there."""
+        """Claude Code checks here whether anybody answers."""
         return web.Response(text=f"relay {__version__}\n")
 
     async def root(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -20166,7 +20166,7 @@ def unversioned(path: str) -> str:
 
 @functools.lru_cache(1000)
 def asked_at(path: str) -> tuple[Dialect, str] | None:
-    """Whose path this is, and what is asked there: answer, or count."""
+    """The dialect of a path, and what is asked for there: answer or count."""
     claims = ((dialect, dialect.serves(path)) for dialect in DIALECTS.values())
     return next((claim for claim in claims if claim[1]), None)
 
@@ -20176,7 +20176,7 @@ def _json_text(value: object) -> str:
 
 
 def _list_dialect(request: web.BaseRequest) -> Dialect:
-    """Whose list it is to be: by the headers only its own clients send, or Google's version."""
+    """The dialect for a list: by headers that only its clients send, or by Google's version."""
     if "anthropic-version" in request.headers:
         return ANTHROPIC
     google = request.path.startswith("/v1beta") or any(
@@ -20199,34 +20199,32 @@ def refused(request: web.BaseRequest, error: RelayError) -> web.Response:
 
 
 # ==== 54. Service manager =====================================================
-# What systemd and relay tell one another, by way of the environment and a socket; without
-# systemd nothing of it happens.  After sd_notify(3), sd_listen_fds(3) and systemd.service(5).
+# What systemd and relay tell one another, through the environment and a socket; without systemd
+# none of it happens.  See sd_notify(3), sd_listen_fds(3) and systemd.service(5).
 #
-#     LISTEN_FDS      descriptors from 3 on are sockets that listen already, and go on doing so
-#                     while relay is restarted: nobody is refused meanwhile
+#     LISTEN_FDS      descriptors from 3 on are sockets that already listen, and go on listening
+#                     while relay is restarted, so that no client is refused
 #     NOTIFY_SOCKET   where relay says READY, RELOADING, STOPPING, and what `systemctl status`
 #                     shows
-#     WATCHDOG_USEC   how often it has to say that it is alive; the event loop says it, so that
-#                     a loop that hangs is restarted
+#     WATCHDOG_USEC   how often it has to say that it is alive; the event loop does, so that a
+#                     process whose loop hangs is restarted
 
 _FIRST_PASSED: Final = 3  # SD_LISTEN_FDS_START
 BACKLOG: Final = 4096  # connections that may wait while a restart or a busy moment lasts
-_NOTIFY_PATIENCE: Final = (
-    1.0  # seconds for a message that must not get lost; its queue is never full
-)
+_NOTIFY_PATIENCE: Final = 1.0  # seconds to wait, at most, with a message that must not get lost
 
 
 class Passed(NamedTuple):
-    """A listening socket that was passed, and its name."""
+    """A listening socket that was passed to this process, and its name."""
 
     name: str
     socket: socket.socket
 
 
 class Supervisor:
-    """Who started relay, as far as the environment names somebody.
+    """The service manager that started relay, if the environment names one.
 
-    What is meant for this process is taken out of the environment, lest a child take it.
+    Its variables are taken out of the environment, so that no child takes them for its own.
     """
 
     def __init__(self, env: MutableMapping[str, str], pid: int) -> None:
@@ -20253,7 +20251,7 @@ class Supervisor:
             out.sendto("\n".join(lines).encode(errors="replace"), self._address)
 
     async def watch(self) -> None:
-        """Say that the event loop goes round, twice as often as is asked for."""
+        """Say that the event loop is alive, twice as often as required."""
         while self.watchdog:
             self.say(0, WATCHDOG=1)
             await asyncio.sleep(self.watchdog / 2)
@@ -20285,14 +20283,14 @@ def _taken(descriptor: int, name: str) -> Passed:
 
 
 # ==== 55. Server ==============================================================
-# Four verbs in a row: start, run, drain, stop.  SIGHUP builds another plan and swaps it in one
-# assignment, or says everything that is wrong and changes nothing.  SIGTERM and SIGINT stop
-# accepting, let streams finish within the grace period, and end what is left in the client's
-# own words; a second signal skips the wait.
+# Four verbs in a row: start, run, drain, stop.  SIGHUP builds another plan and swaps it in with one
+# assignment, or says everything that is wrong and changes nothing.  At SIGTERM and SIGINT relay
+# stops accepting, lets streams finish within the grace period, and ends the rest with an error in
+# the client's dialect; a second signal skips the wait.
 
 
 def state_place(state: str, source: Source, env: Mapping[str, str]) -> str:
-    """`state` with a whole path; where it is left out, a file in $STATE_DIRECTORY, else beside
+    """`state` with an absolute path; if it is not given, a file in $STATE_DIRECTORY, else beside
     the configuration, if relay may write there.
     """
     folder = _folder(source, env)
@@ -20305,14 +20303,14 @@ def state_place(state: str, source: Source, env: Mapping[str, str]) -> str:
 
 
 def _folder(source: Source, env: Mapping[str, str]) -> Path | None:
-    """Where files stand that have no whole path."""
+    """The folder of files with a relative path."""
     home = env.get("STATE_DIRECTORY", "").partition(":")[0]
     beside = source.path.absolute().parent if source.path else None
     return Path(home) if home else beside
 
 
 def records_place(record: RecordConfig, source: Source, env: Mapping[str, str]) -> Path:
-    """`record.directory` with a whole path."""
+    """`record.directory` with an absolute path."""
     return (_folder(source, env) or Path.cwd()) / record.directory
 
 
@@ -20348,7 +20346,7 @@ class Connection(RequestHandler):
         self._patience = asyncio.get_running_loop().call_later(self._limit, self._give_up)
 
     def _give_up(self) -> None:
-        """No request's head is here yet: a client that is too slow, or wants nothing."""
+        """Close: the head of a request has not come in time."""
         self._patience = None
         if self.transport:
             self.transport.write(
@@ -20366,7 +20364,7 @@ class Connection(RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """What cannot even be parsed.  The text is ours: aiohttp's would quote the line."""
+        """Answer what cannot even be parsed, in our words: aiohttp's would quote the line."""
         error: RelayError = BadRequest("this is not an HTTP request that relay understands")
         if isinstance(exc, LineTooLong):
             error = HeaderTooLarge("a line of the request's head is over server.max_header")
@@ -20380,7 +20378,7 @@ class Connection(RequestHandler):
 
 
 class Listener(web.Server):
-    """Makes a Connection of every connection, with the limits of the moment."""
+    """Makes a Connection for every client, with the limits in force at that moment."""
 
     def __init__(self, handler: Any, limits: Callable[[], ServerConfig]) -> None:
         super().__init__(handler, handler_cancellation=True)
@@ -20401,21 +20399,21 @@ class Listener(web.Server):
         )
 
     def retire(self) -> None:
-        """Kept connections close: now if nothing runs on them, else after their answer."""
+        """Close idle connections now, and the others after their answer."""
         for connection in self.connections:
             if isinstance(connection, Connection):
                 connection.retire()
 
 
 def _silent() -> logging.Logger:
-    """aiohttp's own words would stand between the lines of JSON; what counts is in ours."""
+    """aiohttp's own log would mix with the lines of JSON; what matters is in ours."""
     logger = logging.getLogger("relay.http")
     logger.addHandler(logging.NullHandler())
     logger.propagate = False
     return logger
 
 
-_REFRESH: Final = 15.0  # seconds between looks; collectors are told once a minute
+_REFRESH: Final = 15.0  # seconds between updates; collectors are sent metrics once a minute
 
 
 class Server:
@@ -20434,7 +20432,7 @@ class Server:
         self.supervisor = supervisor or Supervisor({}, 0)
         self.heap = heap or Heap()
         self._certificate = Certificate(plan.config.tls) if plan.config.tls else None
-        self._files: list[str] = []  # unix sockets that are ours to remove
+        self._files: list[str] = []  # unix sockets to remove at the end
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
         keepalive = float(os.environ.get("RELAY_KEEPALIVE", "10"))
@@ -20465,7 +20463,7 @@ class Server:
 
     @property
     def base(self) -> str:
-        """Where it listens, with the port that the system chose if it was left to."""
+        """Where it listens, with the actual port if the system was to choose one."""
         host, port, *_ = self._runner.addresses[0]
         return f"http://{host}:{port}"
 
@@ -20483,13 +20481,13 @@ class Server:
             await self.stop()
 
     async def _refresh(self) -> None:
-        """/metrics brings states up to date when it is asked; a collector does not ask."""
+        """/metrics updates states when it is asked; a collector never asks."""
         while self.relay.telemetry.active:
             self.operations.refresh()
             await asyncio.sleep(_REFRESH)
 
     async def _tidy(self) -> None:
-        """What a burst has needed goes back once it is over."""
+        """Give back the memory that a burst has needed, once it is over."""
         while True:
             await asyncio.sleep(_REFRESH)
             self.heap.give_back(len(self.relay.running))
@@ -20501,7 +20499,7 @@ class Server:
         for name, passed_socket in passed:
             listening.append(f"{_address(passed_socket)} ({name or 'passed'})")
             await self._serve_at(passed_socket)
-        # What was passed stands for the file's `listen`; --listen is served besides.
+        # Passed sockets replace the file's `listen`; --listen is served as well.
         for listen in self.relay.plan.config.listen if self.source.listen or not passed else ():
             listening.append(listen)
             await self._listen(listen)
@@ -20545,7 +20543,7 @@ class Server:
         await site.start()
 
     def _say_ready(self) -> None:
-        """It serves, and what `systemctl status` shows of it."""
+        """Tell systemd that relay serves, and what `systemctl status` is to show."""
         config, outcome = self.relay.plan.config, self.admin.last_reload
         status = f"serving {len(self.relay.plan.providers)} of {len(config.providers)} providers"
         generation = self.admin.generation
@@ -20558,14 +20556,14 @@ class Server:
     def reload(self) -> None:
         """Read, check, swap, say what changed; a bad file changes nothing."""
         if self._stopping.is_set():
-            return  # and a READY would contradict the STOPPING that was said
+            return  # a READY now would contradict the STOPPING that was sent
         now = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
         self.supervisor.say(RELOADING=1, MONOTONIC_USEC=now)
         if self.source.path:
             self._reload(self.source.path)
         else:
             self.log.event("warning", "there is no configuration file to reload")
-        self._say_ready()  # whatever came of it: systemd waits for this word
+        self._say_ready()  # in any case: systemd waits for it
 
     def _reload(self, path: Path) -> None:
         old = self.relay.plan.config
@@ -20610,9 +20608,9 @@ class Server:
             self.log.event("warning", message, providers=", ".join(names))
 
     async def drain(self) -> None:
-        """No new connections; what runs may finish within the grace period.
+        """Accept no new connections; running requests may finish within the grace period.
 
-        Balancers that poll /readyz are given a while to see it fail, and to send nobody here.
+        Before that, balancers that poll /readyz get some time to see it fail.
         """
         self.operations.draining = self.admin.closing = True
         limits = self.relay.plan.config.server
@@ -20634,7 +20632,7 @@ class Server:
         await self.relay.accounts.keeper.stop()
         if recorder := self.relay.recorder:
             recorder.close()
-            await asyncio.to_thread(recorder.flush, 2)  # seconds; a disk that is stuck is left
+            await asyncio.to_thread(recorder.flush, 2)  # seconds; a stuck disk is not waited for
         for file in self._files:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(file)
@@ -20659,10 +20657,10 @@ def _address(listening: socket.socket) -> str:
 
 
 def _deafen(signals: Iterable[signal.Signals]) -> None:
-    """From now on one more signal changes nothing: the exit status stays 0.
+    """Ignore further signals, so that the exit status stays 0.
 
-    Closing the loop would give them back their default, which is to end with status -15;
-    between its removal and ours they have to wait.
+    Closing the loop would restore their default, which is to end with status -15; they are
+    blocked between the removal of its handlers and the setting of ours.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     for number in signals:
@@ -20672,7 +20670,7 @@ def _deafen(signals: Iterable[signal.Signals]) -> None:
 
 
 def _remove_stale_socket(path: str) -> None:
-    """A socket file that nobody listens on any more."""
+    """Remove a socket file on which nobody listens any more."""
     if not Path(path).is_socket():
         return
     with socket.socket(socket.AF_UNIX) as probe:
@@ -20683,10 +20681,10 @@ def _remove_stale_socket(path: str) -> None:
 
 
 # ==== 56. Units ===============================================================
-# What `relay systemd` prints: a socket that systemd keeps, and a service that may do nothing but
-# read its configuration, keep its state and use the network.  For several processes the service
-# is a template; all of its instances share the one socket, so that whoever has time accepts,
-# and while one restarts the others serve.
+# What `relay systemd` prints: a socket that systemd keeps open, and a service that may do nothing
+# but read its configuration, keep its state and use the network.  For several processes the service
+# is a template; all instances share the one socket, so that an idle one accepts, and while one
+# restarts the others serve.
 
 _SOCKET_UNIT: Final = """\
 # {folder}/relay.socket
@@ -20769,8 +20767,8 @@ WantedBy=multi-user.target
 """
 
 _UNITS_FOLDER: Final = "/etc/systemd/system"
-# Since systemd 253 a reload is a signal and an answer; before that it is a command, and over
-# once the signal is sent.
+# Since systemd 253 a reload is a signal and a reply; before that it is a command, which is over as
+# soon as the signal is sent.
 _NOTIFY_RELOAD_SINCE: Final = 253
 _NOTIFY_RELOAD: Final = "Type=notify-reload"
 _NOTIFY_ONLY: Final = "Type=notify\nExecReload=/bin/kill -HUP $MAINPID"
@@ -20782,7 +20780,7 @@ _CREDENTIAL: Final = re.compile(
 def systemd_units(
     config: Config, text: str, program: Sequence[str], version: int, several: bool
 ) -> dict[str, str]:
-    """The units by their file names; `text` is the configuration's own, `program` what starts."""
+    """The units by file name; `text` is the configuration's, `program` the command to start."""
     name = "relay@.service" if several else "relay.service"
     own = ["--listen", "127.0.0.1:1848%i"] if several else []  # for the metrics of each
     command = [*program, "-c", "/etc/relay/config.yaml", *own]
@@ -20809,13 +20807,13 @@ def systemd_units(
 
 
 def _unit_word(word: str) -> str:
-    """A word of a command as systemd reads it: % is its own, and so are $ and quotes."""
+    """A word of a command in systemd's syntax, where %, $ and quotes are special."""
     word = word.replace("$", "$$") if "%i" in word else word.replace("$", "$$").replace("%", "%%")
     return f'"{word}"' if re.search(r"[\s;]", word) else word
 
 
 def _streams(listen: str) -> tuple[str, ...]:
-    """An address as systemd writes it: no host names, and a bare port for all interfaces."""
+    """An address in systemd's form: no host names, and a bare port for all interfaces."""
     if listen.startswith("unix:"):
         return (listen.removeprefix("unix:"),)
     host, port = host_and_port(listen)
@@ -20825,8 +20823,8 @@ def _streams(listen: str) -> tuple[str, ...]:
 
 
 # ==== 57. Grafana =============================================================
-# A dashboard of the metrics, ready for import: a row of this table for each panel.  A test holds
-# its queries to names that exist, and lets Prometheus's own tool read them.
+# A dashboard of the metrics, ready for import: a row of this table is a panel.  A test checks that
+# the names in its queries exist, and that Prometheus's own tool can parse them.
 
 
 class Panel(NamedTuple):
@@ -20842,7 +20840,7 @@ def _per_second(name: str, by: str, where: str = "") -> str:
 
 
 def _quantiles(name: str) -> dict[str, str]:
-    """Half of them, and all but one in twenty."""
+    """The median and the 95th percentile."""
     rates = _per_second(f"{name}_bucket", "le")
     return {f"histogram_quantile({q}, {rates})": f"p{q * 100:g}" for q in (0.5, 0.95)}
 
@@ -20904,7 +20902,7 @@ PANELS: Final = (
         {f"process_resident_memory_bytes{{{_SELECTED}}}": "{{instance}}"},
     ),
 )
-_STATS: Final = 4  # the first of them are single numbers, in one row
+_STATS: Final = 4  # so many of the first panels are single numbers, in one row
 
 
 def grafana_dashboard() -> JSON:
@@ -20957,13 +20955,13 @@ def _panel(place: int, panel: Panel, source: JSON) -> JSON:
 
 
 # ==== 58. Console =============================================================
-# A running relay, asked by a command: at the address it listens on, with the admin key, both of
-# the file that it was started with.  Whoever asks need not have the providers' keys in the
-# environment, nor need the file be without mistakes: the relay that runs may be older than they.
+# A running relay, asked by a command: at the address it listens on and with the admin key, both
+# from the file it was started with.  The command does not need the providers' keys in its
+# environment, nor a file without mistakes: these may be newer than the running relay.
 
 
 class Console:
-    """The /admin of one relay.  What it refuses is a RelayError with its words."""
+    """The /admin of one relay.  A refusal becomes a RelayError with its message."""
 
     def __init__(self, listen: str, key: str, tls: TLSConfig | None = None) -> None:
         self.listen = listen
@@ -20978,7 +20976,7 @@ class Console:
         return asyncio.run(self.ask("POST", path, body))
 
     async def ask(self, method: str, path: str, body: JSON | None = None) -> JSON:
-        """One question, its answer."""
+        """Ask once; the answer."""
         async with self.session() as session:
             try:
                 reply = await session.request(method, path, data=body and dumps(body))
@@ -20992,7 +20990,7 @@ class Console:
         return answer
 
     def session(self) -> aiohttp.ClientSession:
-        """For whoever wants to watch a stream, or ask many questions."""
+        """For watching a stream, or asking several times."""
         return aiohttp.ClientSession(
             self._base(),
             connector=self._connector(),
@@ -21001,7 +20999,7 @@ class Console:
         )
 
     def _connector(self) -> aiohttp.BaseConnector:
-        """To the very certificate that relay serves with, whatever names stand in it."""
+        """Trusts exactly the certificate that relay serves with, whatever names it holds."""
         if self._socket:
             return aiohttp.UnixConnector(self._socket)
         if self._tls is None:
@@ -21017,7 +21015,7 @@ class Console:
 
 
 def lenient_config(source: Source) -> Config:
-    """A configuration whose mistakes are nobody's business now."""
+    """A configuration whose mistakes do not matter now."""
     file = str(source.path or "config")
     reading = Reading(file, os.environ, lambda name: Path(name).read_text(), zoneinfo.ZoneInfo)
     reading.lenient = True
@@ -21037,9 +21035,9 @@ def console_of(source: Source) -> Console:
 
 
 # ==== 59. Launch ==============================================================
-# A tool as relay's child.  It gets the terminal: both stay in one process group, so what is
-# typed reaches it, Ctrl-C and Ctrl-Z included, and what is sent to relay alone is passed on.
-# If nobody serves at the configured address, a relay does for as long as the child lives.
+# A tool as relay's child.  It gets the terminal: both stay in one process group, so what is typed
+# reaches it, including Ctrl-C and Ctrl-Z; a signal sent to relay alone is passed on.  If no relay
+# serves at the configured address, this one does for as long as the child lives.
 #
 #     configured address answers? -- yes --> child
 #             | no
@@ -21047,14 +21045,14 @@ def console_of(source: Source) -> Console:
 #     serve on a free port --> child --> stop serving --> its exit status
 
 _PASSED_ON: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
-_TYPED: Final = (signal.SIGINT, signal.SIGQUIT)  # what a terminal sends to all in front of it
+_TYPED: Final = (signal.SIGINT, signal.SIGQUIT)  # a terminal sends these to its whole group
 
 
 async def launch(
     command: Sequence[str], setup: Setup, env: Mapping[str, str], hint: str = ""
 ) -> int:
-    """Run a tool to its end; its exit status, 128 and the number if a signal ended it."""
-    early: list[signal.Signals] = []  # came before there was a child to pass them on to
+    """Run a tool to its end; its exit status, or 128 plus the number of a signal that ended it."""
+    early: list[signal.Signals] = []  # that came before there was a child
     heed: Callable[[signal.Signals], None] = early.append
     loop = asyncio.get_running_loop()
     for number in _PASSED_ON:  # once: a handler that is replaced may still be due to run
@@ -21075,15 +21073,15 @@ async def launch(
 
 
 def _pass_on(child: asyncio.subprocess.Process, number: signal.Signals) -> None:
-    """A signal for relay is the child's, unless the terminal sent it to both already: tools
-    take two Ctrl-C for more than one."""
+    """Pass a signal on, unless the terminal has sent it to both: tools take a second Ctrl-C for
+    more than the first."""
     if not (number in _TYPED and _in_front()):
         with contextlib.suppress(ProcessLookupError):
             child.send_signal(number)
 
 
 def _in_front() -> bool:
-    """Is this process group the one that its terminal listens to?"""
+    """Is this process group in the foreground of its terminal?"""
     try:
         with open("/dev/tty") as terminal:
             return os.tcgetpgrp(terminal.fileno()) == os.getpgrp()
@@ -21093,7 +21091,7 @@ def _in_front() -> bool:
 
 @contextlib.contextmanager
 def _private(file: Settings | None, env: Mapping[str, str]) -> Iterator[dict[str, str]]:
-    """A home of the tool's own for a while: its settings with ours over them, else links."""
+    """A temporary home for the tool: the user's settings overlaid with ours, links to the rest."""
     users = Path(env.get(file.variable) or Path.home()) / file.path if file else Path()
     content = _user_settings(users) if file else {}
     if file is None or _over(content, file.content) == content:
@@ -21121,7 +21119,7 @@ def _user_settings(path: Path) -> JSON:
 
 
 def _over(below: JSON, above: JSON) -> JSON:
-    """Two nested objects as one; where both say something, the upper one is right."""
+    """Two nested objects merged; where both have a value, the one above wins."""
     both = {
         name: _over(below[name], value)
         for name, value in above.items()
@@ -21131,7 +21129,7 @@ def _over(below: JSON, above: JSON) -> JSON:
 
 
 async def is_served(base: str) -> bool:
-    """Does a relay answer there?"""
+    """Does a relay answer at this address?"""
     if not base:
         return False
     try:
@@ -21147,8 +21145,8 @@ async def is_served(base: str) -> bool:
 
 @contextlib.asynccontextmanager
 async def serving(plan: Plan, source: Source, log: Log) -> AsyncIterator[str]:
-    """A relay on a free port of this machine for a while; where it is."""
-    limits = replace(plan.config.server, grace=0)  # whoever asked is gone
+    """Serve on a free port of this machine for the time of the block; the address."""
+    limits = replace(plan.config.server, grace=0)  # at the end no client is left
     config = replace(plan.config, listen=("127.0.0.1:0",), server=limits, tls=None)
     server = Server(replace(plan, config=config), source, log)
     try:
@@ -21160,10 +21158,10 @@ async def serving(plan: Plan, source: Source, log: Log) -> AsyncIterator[str]:
 
 
 # ==== 60. Trial ===============================================================
-# Does it work with the providers there are?  `relay check --live` asks every provider, by every
-# plan, credential and dialect, through a relay of its own on this machine: what is tried is the
-# whole way that a client's request goes.  A few small requests each, and what they may cost is said
-# before.
+# Does it work with the configured providers?  `relay check --live` asks every provider, with every
+# plan, credential and dialect, through a relay of its own on this machine, so that the whole path
+# of a client's request is tried.  These are a few small requests each, whose cost is announced
+# first.
 #
 #     list    the names the provider serves             tool    one call of a tool that is offered
 #     whole   a tiny answer                             tools   two calls at once
@@ -21180,7 +21178,7 @@ _WEATHER: Final = "What is the weather in {}?  Call the tool; for several cities
 
 
 class Ask(NamedTuple):
-    """One of the things that are tried."""
+    """One of the requests that are tried."""
 
     name: str
     text: str = "Say OK."
@@ -21199,7 +21197,7 @@ ASKS: Final = (
 
 @dataclass(slots=True)
 class Trial:
-    """One way to a provider, and what came of trying it."""
+    """One way to a provider, and the results of trying it."""
 
     provider: str
     plan: str
@@ -21208,7 +21206,7 @@ class Trial:
     model: str
     cells: dict[str, str] = field(default_factory=dict)
     faults: dict[str, str] = field(default_factory=dict)
-    notes: dict[str, str] = field(default_factory=dict)  # what many do without
+    notes: dict[str, str] = field(default_factory=dict)  # faults in what many do not offer
 
     @property
     def row(self) -> tuple[str, ...]:
@@ -21250,7 +21248,7 @@ def accesses(plan: Plan, only: str) -> list[Access]:
 
 
 def expected_cost(chosen: Sequence[Access]) -> str:
-    """What trying them may cost, in words."""
+    """What trying these may cost, in words."""
     rows = sum(len(access.billing.endpoints) for access in chosen)
     names = ", ".join(dict.fromkeys(access.provider.name for access in chosen))
     asks, tokens = rows * len(ASKS), rows * (len(ASKS) * _TRIAL_TOKENS)
@@ -21258,7 +21256,7 @@ def expected_cost(chosen: Sequence[Access]) -> str:
 
 
 def alone(plan: Plan, access: Access) -> Plan:
-    """A plan in which this way is the only one there is, and nobody needs a key of relay's."""
+    """A plan with only this access, in which callers need no key."""
     name = access.provider.name
     billing = replace(access.billing, credentials=(access.credential,))
     config = replace(plan.config, keys={}, routing_rules={}, default=None, state="memory")
@@ -21281,7 +21279,7 @@ def tried_model(plan: Plan, provider: Provider, served: Sequence[str]) -> str:
 
 
 async def tried(plan: Plan, access: Access, log: Log) -> list[Trial]:
-    """All of one access, dialect by dialect."""
+    """Try everything with one access, dialect by dialect."""
     single = alone(plan, access)
     async with (
         serving(single, Source(None, ""), log) as base,
@@ -21303,7 +21301,7 @@ async def tried(plan: Plan, access: Access, log: Log) -> list[Trial]:
 
 
 async def fetched(plan: Plan, access: Access, log: Log) -> tuple[list[str], str]:
-    """The names a provider gives, by the first dialect it gives any in; and what went wrong."""
+    """The models a provider lists, in the first dialect with a list; or what went wrong."""
     fault = ""
     async with (
         serving(alone(plan, access), Source(None, ""), log) as base,
@@ -21318,7 +21316,7 @@ async def fetched(plan: Plan, access: Access, log: Log) -> tuple[list[str], str]
 
 
 async def _listed(session: aiohttp.ClientSession, base: str, trial: Trial) -> list[str]:
-    """The names that the provider itself gives."""
+    """The models that the provider itself lists."""
     url = f"{base}/p/{trial.provider}{trial.dialect.list_path}"
     began = time.monotonic()
     try:
@@ -21416,8 +21414,8 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 # ==== 61. Watch ===============================================================
-# `relay logs` and `relay top`: what the log says and what runs, from a relay that is asked for its
-# events.  What the screen shows is worked out from values alone; only `_Screen` knows a terminal.
+# `relay logs` and `relay top`: log lines and running requests, from the events of a running relay.
+# What the screen shows is computed from values alone; only `_Screen` knows the terminal.
 
 
 async def watched(console: Console) -> AsyncIterator[tuple[str, Any]]:
@@ -21436,7 +21434,7 @@ async def watched(console: Console) -> AsyncIterator[tuple[str, Any]]:
 
 
 async def follow(console: Console, wanted: Mapping[str, str], on: bool) -> None:
-    """Print the log's lines whose fields are as `wanted`; with `on` those to come as well."""
+    """Print the log lines whose fields match `wanted`; with `on`, future ones as well."""
     async for kind, data in watched(console):
         if kind == "running":
             if not on:
@@ -21456,7 +21454,7 @@ _TOP_KEYS: Final = "q quit   s sort   j/k choose   a abandon   p pause"
 
 @dataclass(slots=True)
 class Top:
-    """What `relay top` knows."""
+    """The state of `relay top`."""
 
     running: list[JSON] = field(default_factory=list)
     recent: list[JSON] = field(default_factory=list)
@@ -21502,7 +21500,7 @@ _TOP_HEAD: Final = (
 
 
 def _top_row(request: JSON, chosen: bool) -> tuple[str, ...]:
-    """A request that runs, or one that is over."""
+    """The row of a running or a finished request."""
     runs = "begun" in request
     state = ("answers" if request["begun"] else "waits") if runs else request["code"]
     first, total = request.get("first_ms"), request["ms"]
@@ -21527,7 +21525,7 @@ def _top_row(request: JSON, chosen: bool) -> tuple[str, ...]:
 
 
 class _Screen:
-    """A terminal's second screen, without line editing, and as it was again afterwards."""
+    """The terminal's alternate screen, without line editing; restored afterwards."""
 
     def __enter__(self) -> _Screen:
         import termios  # not everywhere, and needed nowhere else
@@ -21595,10 +21593,9 @@ async def _press(top: Top, key: str, console: Console) -> None:
 
 
 # ==== 62. Replay ==============================================================
-# What can be done with a record: list, send again, compare, turn into a command for a shell.  A
-# request is sent again to a relay that lives as long as that takes, with the configuration as it
-# is now, so that all is as in earnest: rules, failover, translation; what it answers is a record,
-# too, and is compared as any two are.
+# What can be done with a record: list, send again, compare, turn into a shell command.  A request
+# is sent again to a temporary relay with the present configuration, so that everything is real:
+# rules, failover, translation; its answer becomes a record, too, and is compared like any other.
 
 
 def ring_of(source: Source) -> Ring:
@@ -21621,18 +21618,18 @@ def listed_records(ring: Ring, most: int) -> Iterator[str]:
         yield f"{summary['id']}  {moment:%Y-%m-%d %H:%M:%S}  {code}  {ways}"
 
 
-# An answer, as far as it can be understood
+# What an answer says
 
 
 def dialect_of(record: Record) -> Dialect | None:
-    """The dialect of the client; None where relay passed on what it did not understand."""
+    """The client's dialect; None for what relay passed on without understanding it."""
     path = str(record.request.head.get("path", "")).partition("?")[0]
     asked = asked_at(unversioned(path))
     return asked[0] if asked and asked[1] == "answer" else None
 
 
 def spoken(record: Record) -> Response | Failure | None:
-    """What the client was told; None if it is in no dialect."""
+    """What the client was told; None if that is not in a dialect."""
     dialect, data = dialect_of(record), record.response.body
     if dialect is None or not data:
         return None
@@ -21653,7 +21650,7 @@ def _text_of(answer: Response | Failure | None, data: bytes) -> str:
 
 
 def answer_text(record: Record) -> str:
-    """What a person reads of an answer: its text, and the calls behind it."""
+    """An answer for people to read: its text, and its calls."""
     answer = spoken(record)
     calls = _calls_of(answer)
     return _text_of(answer, record.response.body) + (f"\n[{calls}]" if calls else "")
@@ -21696,7 +21693,7 @@ def _request_differences(one: Record, other: Record) -> Iterator[str]:
 
 
 def _unlike(path: str, one: Any, other: Any) -> Iterator[str]:
-    """Where two JSON values differ, as deep as they have the same shape."""
+    """Where two JSON values differ, down to where their shapes do."""
     if isinstance(one, dict) and isinstance(other, dict):
         for name in dict.fromkeys((*one, *other)):
             yield from _unlike(f"{path}.{name}", one.get(name, ABSENT), other.get(name, ABSENT))
@@ -21709,13 +21706,13 @@ def _unlike(path: str, one: Any, other: Any) -> Iterator[str]:
 
 
 def _alike(one: str, other: str) -> int:
-    """For how many characters two texts begin alike."""
+    """How many characters two texts have in common at the beginning."""
     pairs = enumerate(zip(one, other, strict=False))
     return next((i for i, (a, b) in pairs if a != b), min(len(one), len(other)))
 
 
 def _differing(one: Any, other: Any) -> str:
-    """Two values side by side; of long texts what follows on their common beginning."""
+    """Two values side by side; of long texts only what follows a common beginning."""
     if isinstance(one, str) and isinstance(other, str):
         same = _alike(one, other)
         if same > _SHOWN // 2:
@@ -21789,7 +21786,7 @@ _FACTS: Final[dict[str, Callable[[JSON], str]]] = {
 
 
 def whole_leg(record: Record, name: str) -> Leg:
-    """A request that can be sent again; RelayError if there is none, or not all of it."""
+    """A leg that can be sent again; RelayError if it is missing or incomplete."""
     if name not in record.legs:
         count = len(record.numbered("attempt"))
         raise RelayError(f"record {record.id} has no {name}; of attempts it has {count}")
@@ -21800,7 +21797,7 @@ def whole_leg(record: Record, name: str) -> Leg:
 
 # Sending again
 
-# What of a client's headers belongs to its own connection, or is said anew.
+# Headers that belong to the client's own connection, or are set anew.
 _CONNECTION: Final = frozenset(
     "host connection content-length content-encoding transfer-encoding expect keep-alive te"
     " upgrade authorization x-api-key api-key x-goog-api-key cookie".split()
@@ -21808,11 +21805,11 @@ _CONNECTION: Final = frozenset(
 
 
 async def replay(record: Record, plan: Plan, source: Source, ring: Ring, log: Log) -> Record:
-    """The record of the same request, sent again; it is put into the ring."""
+    """Send a request again and record that; the new record, which is in the ring."""
     keep = RecordConfig(directory=str(ring.directory.absolute()), keep=ring.keep)
     plan = replace(plan, config=replace(plan.config, record=keep))
     key = secrets.token_urlsafe(24)
-    if plan.keys:  # the caller's own key is nowhere; its name is what rules go by
+    if plan.keys:  # the caller's key was not recorded, but its name, which rules may ask for
         caller = Caller(record.summary.get("key") or "", raw=True)
         digest = hashlib.sha256(key.encode()).digest()
         plan = replace(plan, keys=(Key(caller, digest, None),))
@@ -21822,7 +21819,7 @@ async def replay(record: Record, plan: Plan, source: Source, ring: Ring, log: Lo
 
 
 def redirected(plan: Plan, record: Record, to: str) -> Plan:
-    """A plan in which the record's model leads to one target; ConfigError if there is no such."""
+    """A plan in which the record's model goes to one target; ConfigError if there is none."""
     model = plan.bare(record.summary.get("model") or "")
     rules = {model: (RuleConfig(to=(to,)),)}
     others = {n: r for n, r in plan.config.routing_rules.items() if n.lower() != model.lower()}
@@ -21852,7 +21849,7 @@ async def _sent_again(record: Record, base: str, key: str) -> str:
         async with session.request(method, address, headers=headers, data=leg.body) as reply:
             with contextlib.suppress(aiohttp.ClientPayloadError):  # that it broke off is recorded
                 await reply.read()
-        # On the same connection: what comes next is answered once this exchange is settled.
+        # On the same connection, so it is answered only after this exchange was settled.
         await (await session.get(f"{base}/healthz")).read()
     return reply.headers["x-relay-request-id"]
 
@@ -21867,7 +21864,7 @@ def _unmasked_path(path: str) -> str:
 
 
 def as_curl(record: Record, attempt: int | None, base: str) -> str:
-    """The client's request, or an attempt's, with a variable in the credential's place."""
+    """The client's request, or an attempt's, with a variable for the credential."""
     leg = whole_leg(record, REQUEST if attempt is None else f"attempt {attempt}")
     variable = "RELAY_KEY" if attempt is None else _variable_of(leg)
     address = leg.head["url"] if "url" in leg.head else base + leg.head["path"]
@@ -21887,7 +21884,7 @@ def as_curl(record: Record, attempt: int | None, base: str) -> str:
 
 
 def _variable_of(leg: Leg) -> str:
-    """Where the credential of an attempt is to be looked for: as its preset names it."""
+    """The variable of an attempt's credential: its preset's, or one named after the provider."""
     preset = PRESETS.get(str(leg.head.get("preset") or ""))
     if preset and preset.key:
         return preset.key
@@ -21896,7 +21893,7 @@ def _variable_of(leg: Leg) -> str:
 
 
 def _quoted(text: str, variable: str) -> str:
-    """For a POSIX shell; what was masked becomes the variable."""
+    """Quoted for a POSIX shell; what was masked becomes the variable."""
     if MASK not in text:
         return shlex.quote(text)
     pieces = (re.sub(r'([\\"$`])', r"\\\1", piece) for piece in text.split(MASK))
@@ -21904,8 +21901,8 @@ def _quoted(text: str, variable: str) -> str:
 
 
 def _poured(body: bytes) -> str:
-    """What puts these very bytes into a pipe.  printf is the shell's own, so that the kernel's
-    limit on arguments, 128 KB each, does not count."""
+    """A command that writes exactly these bytes.  printf is built into the shell, so that the
+    kernel's limit of 128 KB on arguments does not apply."""
     text = body.decode(errors="replace")
     if text.encode() == body and "\0" not in text:
         return f"printf %s {shlex.quote(text)}"
@@ -21913,7 +21910,7 @@ def _poured(body: bytes) -> str:
 
 
 # ==== 63. Command line ========================================================
-# Arguments to a running server, or to an answer on paper.
+# From arguments to a running server, or to an answer in print.
 
 DEMO_CONFIG: Final = """\
 providers:
@@ -21968,7 +21965,7 @@ def command_serve(args: argparse.Namespace) -> int:
         with contextlib.suppress(KeyboardInterrupt), runner:
             runner.run(_serve(plan, source, log, supervisor, heap))
     finally:
-        log.sink.flush(within=2)  # seconds; a reader that has stopped is not waited for
+        log.sink.flush(within=2)  # seconds; a stuck reader is not waited for
     return 0
 
 
@@ -22001,7 +21998,7 @@ def command_check(args: argparse.Namespace) -> int:
 
 
 def _check_live(plan: Plan, args: argparse.Namespace) -> int:
-    """Try it, after saying what that may cost; 1 if anything went wrong."""
+    """Try it, after announcing the cost; 1 if anything went wrong."""
     chosen = accesses(plan, args.provider)
     print(f"to be sent: {expected_cost(chosen)}", flush=True)
     if not args.yes:
@@ -22016,13 +22013,13 @@ def _check_live(plan: Plan, args: argparse.Namespace) -> int:
 
 
 async def _all_tried(plan: Plan, chosen: Sequence[Access]) -> list[Trial]:
-    """One way after the other, so that none is throttled because of the others."""
+    """One after the other, so that none is throttled because of another."""
     log = Log(plan.config.log, plan.zone, Sink(None))
     return [trial for access in chosen for trial in await tried(plan, access, log)]
 
 
 def command_route(args: argparse.Namespace) -> int:
-    """Where a request goes and why, with every way there in the order it would be tried."""
+    """Where a request goes and why, with all its ways in the order in which they are tried."""
     plan = load(find_config(args))
     facts = _facts(args, plan)
     name = plan.bare(args.model)
@@ -22109,7 +22106,7 @@ def command_models(args: argparse.Namespace) -> int:
 
 
 async def _fetch(plan: Plan, only: str) -> int:
-    """What the providers say they serve, as `models` could name it; 1 if none says anything."""
+    """What the providers list, in the form of `models`; 1 if none lists anything."""
     log, told = Log(plan.config.log, plan.zone, Sink(None)), 0
     first = {access.provider.name: access for access in reversed(accesses(plan, only))}
     for access in first.values():
@@ -22144,7 +22141,7 @@ def command_run(args: argparse.Namespace) -> int:
     source = find_config(args)
     plan = load(source)
     with contextlib.ExitStack() as stack:
-        try:  # not stderr: what is on the screen is the tool's
+        try:  # not stderr: the screen is the tool's
             stream = stack.enter_context(Path(args.log or os.devnull).open("a"))
         except OSError as error:
             raise ConfigError([f"--log {args.log}: {error.strerror}"]) from error
@@ -22156,10 +22153,10 @@ def command_run(args: argparse.Namespace) -> int:
 
 
 async def _run(plan: Plan, source: Source, args: argparse.Namespace, log: Log) -> int:
-    """The tool before the relay that serves already, or before one of its own."""
+    """Run the tool with a relay that serves already, or with one of its own."""
     key = client_key(plan, args.key, os.environ.get("RELAY_KEY", ""), time.time())
     recipe = recipe_of(args.client)
-    offer(plan, recipe, "", key, args.model)  # what is wrong with it is said before anything starts
+    offer(plan, recipe, "", key, args.model)  # mistakes are reported before anything starts
     async with contextlib.AsyncExitStack() as stack:
         base = base_of(plan.config.listen, "https" if plan.config.tls else "http")
         if args.demo or not await is_served(base):
@@ -22204,7 +22201,7 @@ _RUN_OPTIONS: Final = _TOOL_OPTIONS | {
 
 
 def command_logs(args: argparse.Namespace) -> int:
-    """The last lines of the log of the relay that runs, and with -f those to come."""
+    """The last log lines of the running relay, and with -f those to come."""
     wanted = {name: said for name in ("key", "provider", "code") if (said := getattr(args, name))}
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(follow(console_of(find_config(args)), wanted, args.follow))
@@ -22212,7 +22209,7 @@ def command_logs(args: argparse.Namespace) -> int:
 
 
 def command_top(args: argparse.Namespace) -> int:
-    """The live table; where there is no terminal, what it would show now."""
+    """The live table; without a terminal, what it would show now."""
     console = console_of(find_config(args))
     with contextlib.suppress(KeyboardInterrupt):
         if sys.stdin.isatty() and sys.stdout.isatty():
@@ -22240,7 +22237,7 @@ def command_records(args: argparse.Namespace) -> int:
 
 
 def command_replay(args: argparse.Namespace) -> int:
-    """Send a recorded request again; what is answered, and how that differs."""
+    """Send a recorded request again; the answer, and how it differs."""
     source = find_config(args)
     plan, ring = load(source), ring_of(source)
     before = ring.read(args.id)
@@ -22262,7 +22259,7 @@ def command_diff(args: argparse.Namespace) -> int:
 
 
 def command_export(args: argparse.Namespace) -> int:
-    """A record's request in another form; so far that is a command for a shell."""
+    """A record's request in another form; so far only as a shell command."""
     source = find_config(args)
     record = ring_of(source).read(args.id)
     config = lenient_config(source)
@@ -22346,7 +22343,7 @@ def _usage_table(records: Sequence[JSON], by: Sequence[str], digits: int) -> lis
 
 
 def command_systemd(args: argparse.Namespace) -> int:
-    """The units, for the configuration at hand, or for the usual one where there is none."""
+    """The units, for the configuration at hand, or for the usual one if there is none."""
     try:
         source = find_config(args)
     except ConfigError:
@@ -22374,7 +22371,7 @@ class _Anything(dict[str, str]):
 
 
 def _systemd_version() -> int:
-    """Of this machine; a new one where there is none, for the units are meant for elsewhere."""
+    """This machine's; a recent one if it has none, because the units are for another machine."""
     program = shutil.which("systemctl")
     if program is None:
         return 255
@@ -22397,7 +22394,7 @@ def command_schema(args: argparse.Namespace) -> int:
 
 
 def command_health(args: argparse.Namespace) -> int:
-    """What cools down at the relay that runs; or, with --clear, its marks taken away."""
+    """What is cooling down at the running relay; or with --clear, remove marks."""
     console = console_of(find_config(args))
     if args.clear:
         which = {"all": True} if args.clear == "all" else {"name": args.clear}
@@ -22544,7 +22541,7 @@ COMMANDS: Final[dict[str, Command]] = {
 
 
 def parser(argv: Sequence[str] = ()) -> argparse.ArgumentParser:
-    """For these arguments: a command that is not among them gets no options, only its line."""
+    """For these arguments: a command that is not among them gets its line, but no options."""
     top = argparse.ArgumentParser(prog="relay", description="One address for every LLM API.")
     _add_options(top, config=None, demo=False, listen=None, reuse_port=False)
     top.add_argument("--version", action="version", version=f"relay {__version__}")
@@ -22574,8 +22571,8 @@ _COMMON_OPTIONS: Final[Mapping[str, Mapping[str, Any]]] = {
 
 
 def _add_options(target: argparse.ArgumentParser, **defaults: Any) -> None:
-    """The options that may stand before a command or behind it."""
-    absent = argparse.SUPPRESS  # so that a command does not undo what stood before it
+    """The options that may come before a command or after it."""
+    absent = argparse.SUPPRESS  # so that a command does not undo what came before it
     for name, how in _COMMON_OPTIONS.items():
         dest = name.rpartition("--")[2].replace("-", "_")
         target.add_argument(*name.split(", "), default=defaults.get(dest, absent), **how)
