@@ -17339,6 +17339,23 @@ class Tried:
         return self.lane.record | said
 
 
+_READ: Final = frozenset(("ok", "outrun", "cancelled"))  # outcomes of who was not in the wrong
+
+
+class Charge(NamedTuple):
+    """What a provider will want to be paid for, as far as relay knows."""
+
+    lane: Lane | None  # None: nobody was asked
+    usage: Usage
+    estimated: bool
+    cost: int | None  # billionths; None: no price is known
+
+    @classmethod
+    def of(cls, lane: Lane | None, usage: Usage, estimated: bool) -> Charge:
+        price = lane.price if lane else None
+        return cls(lane, usage, estimated, cost(usage, price) if price else None)
+
+
 class Said(NamedTuple):
     """A request's body for one lane, and what became of the client's."""
 
@@ -17581,10 +17598,18 @@ class Exchange:
             return Usage(input=self.likely), self.likely > 0
         return _NO_USAGE, False
 
-    @property
-    def price(self) -> PriceConfig | None:
-        lane = self.lane
-        return lane.price if lane else None
+    def charges(self) -> list[Charge]:
+        """What each provider that read the request will charge for, the one that counts first.
+
+        Who was asked beside it and called off has read the same prompt, whatever it made of it.
+        """
+        usage, estimated = self.used()
+        charges = [Charge.of(self.lane, usage, estimated)]
+        if self.hedged:
+            read = Usage(input=usage.input or self.likely)
+            others = [t.lane for t in self.tried if t.outcome in _READ and t.lane is not self.lane]
+            charges += [Charge.of(lane, read, True) for lane in others]
+        return charges
 
     def since(self, moment: float | None) -> int | None:
         return None if moment is None else round((moment - self.began) * 1000)
@@ -17744,37 +17769,43 @@ class Accounts:
         Synchronous, so that nothing can prevent it.
         """
         now, wall = time.monotonic(), time.time()
-        usage, estimated = exchange.used()
-        price = exchange.price
-        paid = cost(usage, price) if price else 0
+        charges = exchange.charges()
+        spend, priced, estimated = Spend(), False, False
+        for charge in charges:
+            spend.tokens += charge.usage.input + charge.usage.output
+            spend.cost += charge.cost or 0
+            priced = priced or charge.cost is not None
+            estimated = estimated or charge.estimated
         if permit := exchange.permit:  # first of all, so that nothing can keep it from coming back
-            self.limits.settle(permit, Spend(usage.input + usage.output, paid), wall)
+            self.limits.settle(permit, spend, wall)
             self.keeper.wake()
         self._measure(exchange, now)
         self._explain(exchange, wall, log)
         record = self._record(exchange, now, wall)
         if permit:
-            record["cost"] = paid / MONEY if price else None
+            record["cost"] = spend.cost / MONEY if priced else None
             record["estimated"] = estimated
-            self._enter(exchange, record, usage, paid)
+            self._enter(exchange, record, charges)
         if exchange.tape:
             exchange.tape.summary = record
         log.request(record)
 
-    def _enter(self, exchange: Exchange, record: JSON, usage: Usage, paid: int) -> None:
-        """Add the request to the ledger."""
-        target = exchange.lane.target if exchange.lane else None
-        provider, model = (target.provider.name, target.model) if target else ("", "")
-        who = (exchange.caller.name, provider, model)
-        totals = self.ledger.totals(who, record["time"], exchange.plan.zone)
-        totals.requests += 1
-        totals.errors += record["level"] != "info"
-        totals.estimated += record["estimated"]
-        totals.tokens_in += usage.input
-        totals.tokens_out += usage.output
-        totals.cache_read += usage.cache_read
-        totals.cache_write += usage.cache_write
-        totals.cost += paid
+    def _enter(self, exchange: Exchange, record: JSON, charges: Sequence[Charge]) -> None:
+        """Add the request to the ledger, and what other providers than its own will charge."""
+        for charge in charges:
+            target, usage = charge.lane.target if charge.lane else None, charge.usage
+            provider, model = (target.provider.name, target.model) if target else ("", "")
+            who = (exchange.caller.name, provider, model)
+            totals = self.ledger.totals(who, record["time"], exchange.plan.zone)
+            if charge is charges[0]:
+                totals.requests += 1
+                totals.errors += record["level"] != "info"
+            totals.estimated += charge.estimated
+            totals.tokens_in += usage.input
+            totals.tokens_out += usage.output
+            totals.cache_read += usage.cache_read
+            totals.cache_write += usage.cache_write
+            totals.cost += charge.cost or 0
         self.ledger.remember(record)
 
     @staticmethod
@@ -18788,6 +18819,7 @@ class Sending:
     def __init__(self, body: Payload) -> None:
         self.body = body
         self.fault: RelayError | None = None
+        self.size = 0  # of what went as it came, so far
 
     def blocks(self, patience: Patience) -> Payload:
         patience.stir()
@@ -18798,6 +18830,7 @@ class Sending:
         try:
             async for block in body:
                 patience.stir()
+                self.size += len(block)
                 yield block
         except RelayError as error:
             self.fault = error
@@ -18838,9 +18871,9 @@ class Forwarding:
         model = upload.model or _UNSAID_MODELS.get(path, "")
         exchange.peek = CHAT.peek({"model": model or None}, "")
         exchange.route = permitted(model, exchange.caller, plan, exchange.facts)
-        await self.relay.accounts.reserve(
-            exchange, likely_input(upload.body.raw) if upload.body else 0, 0
-        )
+        sent = likely_input(upload.body.raw) if upload.body else 0
+        wanted = likely_output(upload.body) if upload.body and path == "/completions" else 0
+        await self.relay.accounts.reserve(exchange, sent, wanted)
         failures, skipped = list[Failed](), list[Skipped]()
         for lane, mark in self.relay.lanes(exchange):
             if not lane.endpoint.dialect.forwards or lane.endpoint.demo:
@@ -18941,7 +18974,7 @@ class Forwarding:
         request, limits = exchange.request, lane.target.provider.timeouts
         headers = request_headers(request.headers, stream=False, same=True)
         del headers["content-type"]
-        kept = ["Content-Type", "Accept-Encoding"]
+        kept = ["Content-Type"]
         read = isinstance(sending.body, bytes)  # and so its content coding was removed
         kept += [] if read else ["Content-Encoding"]
         headers |= {name.lower(): request.headers[name] for name in kept if name in request.headers}
@@ -18966,12 +18999,12 @@ class Forwarding:
         headers = answer_headers(exchange, reply, verbatim=True)
         headers.update(exchange.answer_headers())
         response = client_response(exchange.tape, reply.status, headers)
-        tail, idle = b"", lane.target.provider.timeouts.idle
+        meter, idle = Meter(exchange, reply), lane.target.provider.timeouts.idle
         try:
             await response.prepare(exchange.request)
             while block := await _soon(reply.read(), idle):
+                meter.feed(block)  # first: it counts also if the client is gone
                 await response.write(block)
-                tail = (tail + block)[-_MOST_TAIL:]
             await response.write_eof()
             exchange.code = "OK"
         except UpstreamError as error:
@@ -18982,7 +19015,8 @@ class Forwarding:
             response.aborted = True
         finally:
             reply.close()
-            exchange.usage = _usage_at_the_end(tail)
+            if meter.streams and "json" in exchange.request.content_type:
+                exchange.likely = exchange.likely or sending.size // 3  # as `likely_input`
         return response
 
 
@@ -18999,17 +19033,67 @@ async def _soon(read: Awaitable[bytes], idle: float) -> bytes:
         raise UpstreamError("timeout", f"went silent for {idle:g} s") from None
 
 
-_MOST_TAIL: Final = 2048
-_USAGE: Final = re.compile(rb'"usage":\s*(\{(?:[^{}]|\{[^{}]*\})*\})')
+class Meter:
+    """The token counts in an answer that is not read: every `usage` that passes, of any API.
+
+    Streams report them more than once, growing or in parts: the latest of each counts.
+    """
+
+    def __init__(self, exchange: Exchange, reply: Reply) -> None:
+        kind = reply.headers.get("Content-Type", "").lower()
+        self._exchange = exchange
+        self.streams = kind.startswith("text/event-stream")
+        # only a POST uses tokens; a GET may show what was counted before
+        self._reads = exchange.request.method == "POST" and (self.streams or "json" in kind)
+        self._inflater = Inflater(reply.headers.get("Content-Encoding", ""))
+        self._tail = b""
+
+    def feed(self, block: bytes) -> None:
+        if not self._reads:
+            return
+        try:
+            plain = self._inflater.feed(block)
+        except UpstreamError:  # a broken coding, which passes to the client as it is
+            self._reads = False
+            return
+        self._exchange.heard += plain.count(b"data:") if self.streams else 0
+        text, end = self._tail + plain, 0
+        for said in _USAGE.finditer(text):
+            end = said.end()
+            self._take(said[1])
+        self._tail = text[max(end, len(text) - _LONGEST_USAGE) :]
+
+    def _take(self, said: bytes) -> None:
+        with contextlib.suppress(*UNREADABLE):
+            usage, known = _usage_in(loads(said)), self._exchange.usage or _NOTHING
+            if usage != _NOTHING:
+                self._exchange.usage = latest(known, usage)
 
 
-def _usage_at_the_end(tail: bytes) -> Usage | None:
-    """The token counts of an answer that was not read: in most, they come last."""
-    said = _USAGE.findall(tail)
-    try:
-        return CHAT.parse_usage({"usage": loads(said[-1])}) if said else None
-    except UNREADABLE:
-        return None
+_LONGEST_USAGE: Final = 2048  # bytes
+_NOTHING: Final = Usage()
+# SiliconFlow's reranking counts `tokens`.
+_USAGE: Final = re.compile(
+    rb'"(?:usage|usageMetadata|tokens)":\s*(\{(?:[^{}]|\{[^{}]*\}){0,2048}\})'
+)
+# Whose words they are: the first of these that is there decides.
+_COUNTERS: Final[tuple[tuple[str, str, Dialect], ...]] = (
+    ("totalTokenCount", "usageMetadata", GEMINI),
+    ("cache_read_input_tokens", "usage", ANTHROPIC),
+    ("cache_creation_input_tokens", "usage", ANTHROPIC),
+    ("input_tokens", "usage", RESPONSES),
+    ("output_tokens", "usage", RESPONSES),
+    ("prompt_tokens", "usage", CHAT),
+)
+
+
+def _usage_in(said: JSON) -> Usage:
+    """Embeddings and reranking may report the sum alone, which is what was read."""
+    for word, name, dialect in _COUNTERS:
+        usage = dialect.parse_usage({name: said}) if word in said else None
+        if usage and usage != _NOTHING:
+            return usage
+    return Usage(input=whole_number(said.get("total_tokens")))
 
 
 # ==== 49. Page ================================================================

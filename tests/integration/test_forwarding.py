@@ -1,12 +1,14 @@
 """What is passed on unread: embeddings, images, audio, rerank, moderations, completions, /p/."""
 
 import asyncio
+import gzip
 import json
+from typing import Literal
 
 import aiohttp
 import pytest
 from aiohttp import ClientSession, FormData
-from fake_upstream import TEXT, Answer, FakeUpstream, chat_error, whole
+from fake_upstream import TEXT, Answer, FakeUpstream, chat_error, data, stream, whole
 from relay_process import Start
 from talk import CLIENT_KEY, JSON, UPSTREAM_KEY, ask, config, one
 
@@ -437,3 +439,133 @@ async def test_a_refused_credential_is_not_the_clients_below_p_either(
         assert "x-relay-model" not in response.headers  # it was asked for none
         assert "first refused relay's credential" in (await response.json())["error"]["message"]
     assert (await server.logged()).attempts[0]["outcome"] == "auth"
+
+
+# ---- What it came to -----------------------------------------------------------------------
+
+OPENAI = {"prompt_tokens": 30, "completion_tokens": 12, "total_tokens": 42}
+BEGUN = {"input_tokens": 10, "cache_read_input_tokens": 1000, "output_tokens": 1}
+SAID = [
+    pytest.param("embeddings", VECTORS, (7, 0), id="embeddings"),
+    pytest.param("embeddings", {"usage": OPENAI, "data": [0.5] * 9000}, (30, 12), id="said first"),
+    pytest.param("rerank", {"results": [], "usage": {"total_tokens": 9}}, (9, 0), id="the sum"),
+    pytest.param(
+        "rerank",
+        {"results": [], "meta": {"tokens": {"input_tokens": 8, "output_tokens": 1}}},
+        (8, 1),
+        id="siliconflow",
+    ),
+    pytest.param(
+        "images/generations",
+        {
+            "data": [],
+            "usage": {
+                "input_tokens": 50,
+                "input_tokens_details": {"text_tokens": 10, "image_tokens": 40},
+                "output_tokens": 200,
+                "total_tokens": 250,
+            },
+        },
+        (50, 200),
+        id="images",
+    ),
+    pytest.param("audio/transcriptions", {"text": "", "usage": {"seconds": 9}}, None, id="time"),
+    pytest.param(
+        "completions",
+        [{"choices": [{"text": "a"}], "usage": None}, {"choices": [], "usage": OPENAI}],
+        (30, 12),
+        id="completions, streamed",
+    ),
+    pytest.param("completions", [{"choices": [{"text": "a"}]}] * 5, None, id="untold, streamed"),
+]
+
+
+@pytest.mark.parametrize("coding", [None, "gzip"])
+@pytest.mark.parametrize(("path", "answer", "said"), SAID)
+async def test_what_an_unread_answer_tells_is_counted_for_the_key(
+    path: str,
+    answer: JSON,
+    said: tuple[int, int] | None,
+    coding: Literal["gzip"] | None,
+    upstream: FakeUpstream,
+    relay: Start,
+    http: ClientSession,
+) -> None:
+    made = stream(map(data, answer)) if isinstance(answer, list) else whole(answer)
+    upstream.script(made.but(compress=coding, drip=None if isinstance(answer, list) else 5))
+    keys = {"alice": {"key": CLIENT_KEY, "limits": {"tokens_per_day": 10**6}}}
+    prices = {"m": {"input": 1000, "output": 2000}}
+    server = await relay({**one(upstream, prices=prices), "keys": keys})
+    body = {"model": "m", "input": "x" * 300, "stream": isinstance(answer, list)}
+    asked = http.post(f"{server.url}/v1/{path}", json=body, headers={"x-api-key": CLIENT_KEY})
+    async with asked as response:
+        assert response.status == 200
+        passed = await response.read()
+        assert (gzip.decompress(passed) if coding else passed) == made.wire
+    await server.logged()
+    (line,) = [line for line in server.log() if "code" in line]
+    if said:
+        assert (line["tokens_in"], line["tokens_out"], line["estimated"]) == (*said, False)
+        assert line["cost"] == pytest.approx((said[0] + 2 * said[1]) / 1000)
+    else:  # about a third of the bytes, and an event each
+        heard = len(answer) if isinstance(answer, list) else 0
+        assert line["estimated"]
+        assert line["cost"] == pytest.approx(0.11 + 0.002 * heard, abs=0.02)
+
+
+RAW = [
+    pytest.param(
+        [
+            {"type": "message_start", "message": {"usage": BEGUN}},
+            {"type": "message_delta", "usage": {"output_tokens": 40}},
+        ],
+        (1010, 40, 1000),
+        id="anthropic",
+    ),
+    pytest.param(
+        [
+            {"usageMetadata": {"promptTokenCount": 6, "totalTokenCount": 6}},
+            {
+                "usageMetadata": {
+                    "promptTokenCount": 6,
+                    "candidatesTokenCount": 3,
+                    "totalTokenCount": 9,
+                }
+            },
+        ],
+        (6, 3, 0),
+        id="gemini",
+    ),
+    pytest.param(
+        [{"type": "response.completed", "response": {"usage": OPENAI, "tail": "x" * 3000}}],
+        (30, 12, 0),
+        id="far from the end",
+    ),
+]
+
+
+@pytest.mark.parametrize(("events", "said"), RAW)
+async def test_below_p_it_is_counted_too(
+    events: list[JSON],
+    said: tuple[int, int, int],
+    upstream: FakeUpstream,
+    relay: Start,
+    http: ClientSession,
+) -> None:
+    upstream.script(stream(map(data, events)))
+    server = await relay(one(upstream))
+    async with http.post(f"{server.url}/p/first/v1/x", json={"prompt": "x" * 30}) as response:
+        await response.read()
+    await server.logged()
+    (line,) = [line for line in server.log() if "code" in line]
+    assert (line["tokens_in"], line["tokens_out"], line["cache_read"]) == said
+
+
+async def test_what_is_only_looked_at_is_not_counted_again(
+    upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    upstream.script(whole({"id": "resp_1", "usage": OPENAI}))
+    server = await relay(one(upstream))
+    async with http.get(f"{server.url}/p/first/v1/responses/resp_1") as response:
+        assert response.status == 200
+    assert (await server.logged()).tokens_in is None

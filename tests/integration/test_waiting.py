@@ -1,6 +1,7 @@
 """A rule may hold a request while all are cooling down, and ask a second one beside the first."""
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -15,8 +16,8 @@ from fake_upstream import (
     chat_stream,
     chat_whole,
 )
-from relay_process import SOON, RelayProcess, Start
-from talk import JSON, ask, config, dial, eventually
+from relay_process import SOON, RelayProcess, Start, run
+from talk import CLIENT_KEY, JSON, ask, config, dial, eventually
 
 Upstreams = Callable[[int], Awaitable[list[FakeUpstream]]]
 
@@ -193,6 +194,62 @@ async def test_the_second_wins_and_the_first_is_called_off(
     ]
     assert line["provider"] == "second"
     await idle(http, server)
+
+
+def priced(*upstreams: FakeUpstream, **rule: JSON) -> JSON:
+    """What is read costs one thousandth at the first and ten at the second, what is written 0."""
+    made = ruled(*upstreams, **rule)
+    for number, provider in enumerate(made["providers"].values()):
+        provider["prices"] = {"m": {"input": 1000 * 10**number}}
+    limits = {"tokens_per_day": 10**6, "cost_per_day": 1000}
+    return made | {"keys": {"alice": {"key": CLIENT_KEY, "limits": limits}}}
+
+
+async def used(server: RelayProcess) -> dict[str, tuple[int, ...]]:
+    """What the store has of each provider once relay is gone."""
+    await server.stop()
+    command = ("usage", "-c", server.file.name, "--json", "--by", "provider")
+    ran = await run(*command, cwd=server.file.parent)
+    names = ("requests", "estimated", "tokens_in", "tokens_out", "cost")
+    days = json.loads(ran.stdout)["days"]
+    return {day["provider"]: tuple(day[name] for name in names) for day in days}
+
+
+async def test_who_was_outrun_is_paid_for_what_it_read(
+    upstreams: Upstreams, relay: Start, http: ClientSession
+) -> None:
+    """The same prompt as the winner's, who told how long it is."""
+    first, second = await upstreams(2)
+    first.script(NEVER)
+    second.script(chat_stream(text=TEXT))
+    server = await relay(priced(first, second, hedge_after="200ms"))
+    reply = await ask(http, server, stream=True, headers={"x-api-key": CLIENT_KEY})
+    assert reply.headers["x-relay-provider"] == "second"
+    line = await record(server)
+    assert (line["tokens_in"], line["estimated"]) == (1045, True)
+    assert line["cost"] == pytest.approx(1.045 + 10.45)
+    assert await used(server) == {
+        "first": (0, 1, 1045, 0, pytest.approx(1.045)),
+        "second": (1, 0, 1045, 57, pytest.approx(10.45)),
+    }
+
+
+async def test_a_client_that_leaves_two_at_once_pays_for_both(
+    upstreams: Upstreams, relay: Start, http: ClientSession
+) -> None:
+    first, second = await upstreams(2)
+    first.script(NEVER)
+    second.script(NEVER)
+    server = await relay(priced(first, second, hedge_after="100ms"))
+    async with dial(server) as wire:
+        await wire.post("openai", {"x-api-key": CLIENT_KEY}, text="x" * 3000)
+        await second.arrived()
+    line = await record(server)
+    read = line["cost"] * 1000 / 11
+    assert read == pytest.approx(1020, abs=40)
+    (one, other) = (await used(server)).values()
+    assert one[1:4] == other[1:4] == (1, round(read), 0)
+    assert one[0] + other[0] == 1
 
 
 async def test_the_first_may_still_win(
