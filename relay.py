@@ -2013,6 +2013,81 @@ class OpenAIDialect(Dialect):
         return {"object": "list", "data": data}
 
 
+# A freeform (custom) tool as a function: Codex's apply_patch, whose input is a patch, not JSON.
+FREEFORM: Final[JSON] = {
+    "type": "object",
+    "properties": {"input": {"type": "string"}},
+    "required": ["input"],
+    "additionalProperties": False,
+}
+
+
+def freeform(description: str, format: Wire) -> str:
+    """What a freeform tool is for, as a function's description: its input is not JSON."""
+    grammar = format.want("definition", str)
+    said = f"{description}\n\n`input` is the whole text, as it is: not JSON, not quoted."
+    if grammar:
+        said += f" It has to fit this grammar ({format.want('syntax', str)}):\n\n{grammar}"
+    return said
+
+
+def freely(input: str) -> str:
+    """The input of a freeform tool's call as the arguments of the function that stands for it."""
+    return dumps({"input": input}).decode()
+
+
+class FreeText:
+    """The text in {"input": "..."}, while the JSON around it comes in pieces."""
+
+    def __init__(self) -> None:
+        self._said: list[str] = []
+        self._left = ""  # not read yet
+        self._state: Literal["before", "inside", "behind"] = "before"
+
+    def feed(self, piece: str) -> str:
+        if self._state == "behind":
+            return ""
+        self._left += piece
+        if self._state == "before":
+            if head := _FREE_HEAD.match(self._left):
+                self._state, self._left = "inside", self._left[head.end() :]
+            elif len(self._left) > 64:  # something else: it is sent at the end
+                self._state = "behind"
+        return self._inside() if self._state == "inside" else ""
+
+    def _inside(self) -> str:
+        read = _FREE_TEXT.match(self._left)
+        text = read[0] if read else ""
+        self._left = self._left[len(text) :]
+        if self._left.startswith('"') or len(self._left) > 12:  # the end, or not JSON
+            self._state = "behind"
+        return self._say(json.loads(f'"{text}"', strict=False))
+
+    def rest(self, arguments: str) -> str:
+        """What is missing at the end; a model may leave out the wrapper, or name it differently."""
+        value, told = parse_object(arguments), self.text()
+        texts = [v for v in (value or {}).values() if isinstance(v, str)]
+        whole = value.get("input") if value else None
+        if not isinstance(whole, str):
+            whole = texts[0] if len(texts) == 1 else told or arguments
+        return self._say(whole.removeprefix(told) if whole.startswith(told) else "")
+
+    def text(self) -> str:
+        return "".join(self._said)
+
+    def _say(self, text: str) -> str:
+        self._said.append(text)
+        return text
+
+
+_FREE_HEAD: Final = re.compile(r'\s*\{\s*"input"\s*:\s*"')
+# Up to the closing quote or half an escape; half a surrogate pair waits for the other half.
+_FREE_TEXT: Final = re.compile(
+    r'(?:[^"\\]|\\["\\/bfnrt]|\\u(?![dD][89abAB])[0-9a-fA-F]{4}'
+    r"|\\u[dD][89abAB][0-9a-fA-F]{2}(?:\\u[0-9a-fA-F]{4}|(?=[^\\]|\\[^u])))*"
+)
+
+
 def detailed(image: Media, detail: str) -> Media:
     """An image with the client's word for how closely to look at it; `auto` is none."""
     return image if detail == "auto" else replace(image, detail=detail)
@@ -3330,7 +3405,7 @@ class OpenAIChat(OpenAIDialect):
     def render_response(self, response: Response, asked: Asked) -> JSON:
         refused = response.finish == "content_filter" and response.detail
         message: JSON = {"role": "assistant", "content": None, "refusal": None}
-        message |= _chat_said(response.parts)
+        message |= _chat_said(response.parts, asked.forms)
         if refused:  # once only: a chat provider's refusal has come as text, too
             message["refusal"] = response.detail
             message["content"] = (
@@ -3408,14 +3483,23 @@ def _chat_assistant(wire: Wire) -> Message:
     if refusal := wire.want("refusal", str):
         parts.append(Text(refusal))
     for call in wire.each("tool_calls"):
-        function = call.inner("function") if "function" in call.data else call.inner("custom")
-        text = function.want("arguments", str) or function.want("input", str) or ""
-        id, name = call.need("id", str), function.need("name", str)
-        parts += (ToolCall(each, name, one) for each, one in _chat_split(id, text))
+        parts += _chat_called(call)
     if legacy := wire.inner("function_call").data:
         name = str(legacy.get("name", ""))
         parts.append(ToolCall(name, name, str(legacy.get("arguments", ""))))
     return Message("assistant", tuple(parts))
+
+
+def _chat_called(wire: Wire) -> Iterator[ToolCall]:
+    id = wire.need("id", str)
+    if "custom" in wire.data:
+        custom = wire.inner("custom")
+        yield ToolCall(id, custom.need("name", str), freely(custom.want("input", str) or ""))
+        return
+    function = wire.inner("function")
+    name, text = function.need("name", str), function.want("arguments", str) or ""
+    for each, one in _chat_split(id, text):
+        yield ToolCall(each, name, one)
 
 
 def _chat_split(id: str, text: str) -> Iterator[tuple[str, str]]:
@@ -3483,12 +3567,20 @@ def _chat_tools(wire: Wire) -> tuple[Tool, ...]:
 
 
 def _chat_tool(function: Wire, item: Wire) -> Tool | None:
-    if (kind := item.want("type", str) or "function") != "function":
+    kind = item.want("type", str) or "function"
+    if kind == "custom":
+        return _chat_custom_tool(item.inner("custom"))
+    if kind != "function":
         item.drop(kind)
         return None
     description = function.want("description", str) or ""
     schema = function.want("parameters", dict) or {}
     return Tool(function.need("name", str), description, schema, function.want("strict", bool))
+
+
+def _chat_custom_tool(wire: Wire) -> Tool:
+    said = freeform(wire.want("description", str) or "", wire.inner("format").inner("grammar"))
+    return Tool(wire.need("name", str), said, FREEFORM, form="custom")
 
 
 def _chat_choice(wire: Wire) -> ToolChoice | None:
@@ -3500,10 +3592,14 @@ def _chat_choice(wire: Wire) -> ToolChoice | None:
     said = Wire(choice, wire, "tool_choice")
     if said.data.get("type") == "allowed_tools":
         allowed = said.inner("allowed_tools")
-        names = tuple(t.inner("function").need("name", str) for t in allowed.each("tools"))
-        return ToolChoice(_CHAT_MODES.get(allowed.want("mode", str) or "", "auto"), names)
-    function = said.inner("function") if "function" in said.data else said
-    return ToolChoice("named", (function.need("name", str),))
+        mode = _CHAT_MODES.get(allowed.want("mode", str) or "", "auto")
+        return ToolChoice(mode, tuple(map(_chat_chosen, allowed.each("tools"))))
+    return ToolChoice("named", (_chat_chosen(said),))
+
+
+def _chat_chosen(wire: Wire) -> str:
+    kind = next((kind for kind in ("function", "custom") if kind in wire.data), "")
+    return (wire.inner(kind) if kind else wire).need("name", str)
 
 
 _CHAT_MODES: Final[dict[str, Literal["auto", "none", "required"]]] = {
@@ -3821,6 +3917,11 @@ def _chat_call(call: ToolCall) -> JSON:
     return {"id": call.id, "type": "function", "function": function}
 
 
+def _chat_custom_call(call: ToolCall) -> JSON:
+    custom = {"name": call.name, "input": FreeText().rest(call.text)}
+    return {"id": call.id, "type": "custom", "custom": custom}
+
+
 def _chat_tool_result(result: ToolResult) -> JSON:
     text = _chat_text(result.parts)
     for part in result.parts:
@@ -3903,7 +4004,7 @@ def _chat_detail_text(detail: JSON) -> str:
     return str(detail.get("text") or detail.get("summary") or "")
 
 
-def _chat_said(parts: Iterable[OutputPart]) -> JSON:
+def _chat_said(parts: Iterable[OutputPart], forms: Mapping[str, str]) -> JSON:
     """What a message says, for a client of this dialect."""
     said, texts, thoughts, calls = JSON(), list[str](), list[Reasoning](), list[JSON]()
     for part in parts:
@@ -3913,7 +4014,8 @@ def _chat_said(parts: Iterable[OutputPart]) -> JSON:
             case Reasoning():
                 thoughts.append(part)
             case ToolCall():
-                calls.append(_chat_call(part))
+                free = forms.get(part.name) == "custom"
+                calls.append(_chat_custom_call(part) if free else _chat_call(part))
     if texts:
         said["content"] = "".join(texts)
     if text := "".join(part.text for part in thoughts):
@@ -4165,6 +4267,7 @@ class _ChatEncoder:
         self._part: OutputPart = Text()
         self._form = b""  # of the part's deltas
         self._texts: list[str] = []
+        self._free: FreeText | None = None  # of a call whose client takes the input as it is
         self._calls = 0
         self._thoughts = 0
 
@@ -4172,7 +4275,8 @@ class _ChatEncoder:
         match event:
             case PartDelta(text):
                 self._texts.append(text)
-                return self._form % dumps(text)
+                text = self._free.feed(text) if self._free else text
+                return self._form % dumps(text) if text else b""
             case Start(id):
                 self._head["id"] = _chat_id(id or self._asked.id)
                 return self._delta({"role": "assistant", "content": ""})
@@ -4192,19 +4296,28 @@ class _ChatEncoder:
         self._part, self._texts = part, []
         match part:
             case ToolCall(id, name):
-                call = {"index": self._calls, "id": id, "type": "function"}
-                begin = self._delta({"tool_calls": [call | {"function": _arguments("", name)}]})
-                more = {"index": self._calls, "function": _arguments(HOLE)}
-                self._form = form_of(self._delta({"tool_calls": [more]}))
-                self._calls += 1
-                return begin
+                return self._called(id, name)
             case Reasoning():
                 self._form = form_of(self._delta({"reasoning_content": HOLE}))
             case Text():
                 self._form = form_of(self._delta({"content": HOLE}))
         return b""
 
+    def _called(self, id: str, name: str) -> bytes:
+        kind = "custom" if self._asked.forms.get(name) == "custom" else "function"
+        slot = {"custom": "input", "function": "arguments"}[kind]
+        self._free = FreeText() if kind == "custom" else None
+        call = {"index": self._calls, "id": id, "type": kind, kind: {"name": name, slot: ""}}
+        more = {"index": self._calls, kind: {slot: HOLE}}
+        self._form = form_of(self._delta({"tool_calls": [more]}))
+        self._calls += 1
+        return self._delta({"tool_calls": [call]})
+
     def _close(self, seal: Seal | None) -> bytes:
+        if free := self._free:
+            self._free = None
+            rest = free.rest("".join(self._texts))
+            return self._form % dumps(rest) if rest else b""
         if isinstance(self._part, ToolCall) and not self._texts:
             return self._form % dumps("{}")
         part = Reasoning("".join(self._texts), seal)
@@ -4225,10 +4338,6 @@ class _ChatEncoder:
     def _delta(self, delta: JSON, finish: str | None = None) -> bytes:
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
         return sse(self._head | {"choices": [choice]})
-
-
-def _arguments(text: str, name: str = "") -> JSON:
-    return {"name": name, "arguments": text} if name else {"arguments": text}
 
 
 CHAT: Final = OpenAIChat()
@@ -4295,13 +4404,6 @@ _RESPONSES_TOOL: Final = frozenset(
     " allowed_callers async environment".split()
 )
 
-# A freeform tool as a function: Codex's apply_patch, whose input is a patch and not JSON.
-_FREEFORM: Final[JSON] = {
-    "type": "object",
-    "properties": {"input": {"type": "string"}},
-    "required": ["input"],
-    "additionalProperties": False,
-}
 _STRINGS: Final[JSON] = {"type": "array", "items": {"type": "string"}}
 
 
@@ -4701,7 +4803,7 @@ def _responses_called(item: JSON) -> ToolCall:
     name = _CALLS[item["type"]]
     kind, said = _KINDS_OF_TOOL[name], item.get(_KINDS_OF_TOOL[name].slot)
     if name == "custom":
-        text = dumps({"input": word_of(said)}).decode()
+        text = freely(word_of(said))
     elif isinstance(said, dict):
         text = dumps({k: v for k, v in said.items() if k not in kind.constant}).decode()
     else:
@@ -4803,7 +4905,7 @@ def _responses_tool(wire: Wire, kind: str, namespace: str) -> Tool:
     description = wire.want("description", str) or known.purpose
     schema = known.schema or wire.want("parameters", dict) or {}
     if kind == "custom":
-        description, schema = _freeform(description, wire.inner("format")), _FREEFORM
+        description, schema = freeform(description, wire.inner("format")), FREEFORM
     form = kind + (f"@{namespace}" if namespace else "")
     return Tool(
         _qualified(namespace, name),
@@ -4812,14 +4914,6 @@ def _responses_tool(wire: Wire, kind: str, namespace: str) -> Tool:
         wire.want("strict", bool) or None,  # anything but true is no wish
         "" if form == "function" else form,
     )
-
-
-def _freeform(description: str, format: Wire) -> str:
-    grammar = format.want("definition", str)
-    said = f"{description}\n\n`input` is the whole text, as it is: not JSON, not quoted."
-    if grammar:
-        said += f" It has to fit this grammar ({format.want('syntax', str)}):\n\n{grammar}"
-    return said
 
 
 def _responses_choice(wire: Wire) -> ToolChoice | None:
@@ -5364,7 +5458,7 @@ class _CallItem(_Item):
     def __init__(self, id: str, index: int, head: JSON, kind: str) -> None:
         super().__init__(id, index)
         self._call, self._kind = head, kind
-        self._free = _FreeText() if kind == "custom" else None
+        self._free = FreeText() if kind == "custom" else None
         self._slot = _KINDS_OF_TOOL[kind].slot
         self._event = "custom_tool_call_input" if self._free else "function_call_arguments"
 
@@ -5408,58 +5502,6 @@ class _TypedCallItem(_CallItem):
         slot = kind.default | (arguments or {}) | kind.constant
         item = self._call | {self._slot: slot, "status": status}
         return [self._item("added", item | {"status": "in_progress"}), self._item("done", item)]
-
-
-class _FreeText:
-    """The text in {"input": "..."}, while the JSON around it comes in pieces."""
-
-    def __init__(self) -> None:
-        self._said: list[str] = []
-        self._left = ""  # not read yet
-        self._state: Literal["before", "inside", "behind"] = "before"
-
-    def feed(self, piece: str) -> str:
-        if self._state == "behind":
-            return ""
-        self._left += piece
-        if self._state == "before":
-            if head := _FREE_HEAD.match(self._left):
-                self._state, self._left = "inside", self._left[head.end() :]
-            elif len(self._left) > 64:  # something else: it is sent at the end
-                self._state = "behind"
-        return self._inside() if self._state == "inside" else ""
-
-    def _inside(self) -> str:
-        read = _FREE_TEXT.match(self._left)
-        text = read[0] if read else ""
-        self._left = self._left[len(text) :]
-        if self._left.startswith('"') or len(self._left) > 12:  # the end, or not JSON
-            self._state = "behind"
-        return self._say(json.loads(f'"{text}"', strict=False))
-
-    def rest(self, arguments: str) -> str:
-        """What is missing at the end; a model may leave out the wrapper, or name it differently."""
-        value, told = parse_object(arguments), self.text()
-        texts = [v for v in (value or {}).values() if isinstance(v, str)]
-        whole = value.get("input") if value else None
-        if not isinstance(whole, str):
-            whole = texts[0] if len(texts) == 1 else told or arguments
-        return self._say(whole.removeprefix(told) if whole.startswith(told) else "")
-
-    def text(self) -> str:
-        return "".join(self._said)
-
-    def _say(self, text: str) -> str:
-        self._said.append(text)
-        return text
-
-
-_FREE_HEAD: Final = re.compile(r'\s*\{\s*"input"\s*:\s*"')
-# Up to the closing quote or half an escape; half a surrogate pair waits for the other half.
-_FREE_TEXT: Final = re.compile(
-    r'(?:[^"\\]|\\["\\/bfnrt]|\\u(?![dD][89abAB])[0-9a-fA-F]{4}'
-    r"|\\u[dD][89abAB][0-9a-fA-F]{2}(?:\\u[0-9a-fA-F]{4}|(?=[^\\]|\\[^u])))*"
-)
 
 
 class _ResponsesEncoder:

@@ -6,8 +6,8 @@ import json
 from typing import Any
 
 import pytest
-from laws.strategies import ACCOUNT, ASKED, EFFORTS, PDF, PNG
-from unit.wires import C, called, chat, text, to_chat, tool, user
+from laws.strategies import ACCOUNT, ASKED, EFFORTS, PDF, PNG, piped, stream_of
+from unit.wires import C, called, chat, events, text, to_chat, tool, user
 
 import relay
 from relay import Media, Message, Reasoning, Seal, Text, Thinking, Tool, ToolCall, ToolResult
@@ -84,7 +84,7 @@ MESSAGES: list[tuple[relay.JSON, Message]] = [
             "role": "assistant",
             "tool_calls": [{"id": "c1", "type": "custom", "custom": {"name": "n", "input": "raw"}}],
         },
-        Message("assistant", (ToolCall("c1", "n", "raw"),)),
+        Message("assistant", (ToolCall("c1", "n", '{"input":"raw"}'),)),
     ),
     (
         {"role": "assistant", "content": None, "function_call": {"name": "n", "arguments": "{}"}},
@@ -204,7 +204,11 @@ FIELDS: list[tuple[relay.JSON, relay.JSON]] = [
         {"tools": (Tool("n", "", {"type": "object"}, True),)},
     ),
     ({"functions": [{"name": "n", "description": "d"}]}, {"tools": (Tool("n", "d"),)}),
-    ({"tools": [{"type": "custom", "custom": {"name": "n"}}]}, {"tools": ()}),
+    ({"tools": [{"type": "hologram"}]}, {"tools": (), "dropped": ("tools[].hologram",)}),
+    (
+        {"tool_choice": {"type": "custom", "custom": {"name": "n"}}},
+        {"tool_choice": relay.ToolChoice("named", ("n",))},
+    ),
     ({"logit_bias": {}, "modalities": []}, {"dropped": ("logit_bias", "modalities")}),
     ({"verbosity": "low", "service_tier": "flex"}, {"verbosity": "low", "service_tier": "flex"}),
     ({"n": 1}, {"dropped": ()}),
@@ -219,6 +223,57 @@ def test_every_field_is_read(body: relay.JSON, fields: relay.JSON) -> None:
         assert (sorted(got) if name == "dropped" else got) == (
             sorted(value) if name == "dropped" else value
         )
+
+
+PATCH_TOOL = {
+    "type": "custom",
+    "custom": {
+        "name": "patch",
+        "description": "Edit files.",
+        "format": {"type": "grammar", "grammar": {"syntax": "lark", "definition": "start: any"}},
+    },
+}
+
+
+def test_a_freeform_tool_is_a_function_that_remembers_what_it_was() -> None:
+    allowed = {"mode": "auto", "tools": [{"type": "custom", "custom": {"name": "patch"}}]}
+    choice = {"type": "allowed_tools", "allowed_tools": allowed}
+    request = parsed(tools=[PATCH_TOOL], tool_choice=choice)
+    (tool,) = request.tools
+    assert (tool.name, tool.form, tool.schema) == ("patch", "custom", relay.FREEFORM)
+    assert tool.description.startswith("Edit files.")
+    assert tool.description.endswith("(lark):\n\nstart: any")
+    assert request.tool_choice == relay.ToolChoice("auto", ("patch",))
+    assert request.dropped == ()
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+@pytest.mark.parametrize("maker", [C, relay.ANTHROPIC], ids=["openai", "anthropic"])
+def test_a_freeform_call_comes_back_unwrapped(streamed: bool, maker: relay.Dialect) -> None:
+    """As what it was offered as; and its text is wrapped again in the history."""
+    text = 'line "one"\n\u2028two \\ 🌍'
+    wrapped = relay.dumps({"input": text}).decode()
+    said = (relay.Text("Now."), ToolCall("a", "patch", wrapped), ToolCall("b", "read", "{}"))
+    answer = relay.Response("1", "m", said, "tool_calls", relay.Usage(1, 1))
+    asked = ASKED._replace(forms={"patch": "custom"})
+    between = relay.Passage(maker, C, asked, account=ACCOUNT, names={"x": "y"})
+    if streamed:
+        out = piped(relay.Streamed(between), [stream_of(maker, answer)])
+        deltas = [choice["delta"] for event in events(out) for choice in event["choices"]]
+        pieces = [call for delta in deltas for call in delta.get("tool_calls", ())]
+        custom = [piece["custom"] for piece in pieces if piece["index"] == 0]
+        first = pieces[0]
+        call = first | {"custom": {"name": custom[0]["name"], "input": ""}}
+        call["custom"]["input"] = "".join(piece["input"] for piece in custom)
+        assert (call.pop("index"), pieces[-1]["index"]) == (0, 1)
+    else:
+        wire = relay.dumps(maker.render_response(answer, ASKED))
+        whole = relay.loads(piped(relay.Gathered(between), [wire]))
+        call, other = whole["choices"][0]["message"]["tool_calls"]
+        assert other["type"] == "function"
+    assert call == {"id": "a", "type": "custom", "custom": {"name": "patch", "input": text}}
+    (message,) = parsed({"role": "assistant", "tool_calls": [call]}).messages
+    assert message.parts == (ToolCall("a", "patch", wrapped),)
 
 
 MISTAKES: list[tuple[relay.JSON, str]] = [

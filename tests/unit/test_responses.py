@@ -656,11 +656,11 @@ def test_a_freeform_call_is_read_as_it_was_meant(arguments: str, text: str) -> N
 
 
 def test_a_freeform_call_that_is_no_json_is_its_text() -> None:
-    reader = relay._FreeText()
+    reader = relay.FreeText()
     bare = "*** Begin Patch\n" * 9
     assert "".join(map(reader.feed, bare)) == ""
     assert reader.rest(bare) == bare
-    broken = relay._FreeText()
+    broken = relay.FreeText()
     told = "".join(map(broken.feed, '{"input": "ab\\d and more of it'))
     assert told + broken.rest('{"input": "ab\\d and more of it') == "ab"
 
