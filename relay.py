@@ -4382,6 +4382,7 @@ _RESPONSES_LAST: Final = (
 )
 # These refer to what the provider of an earlier answer keeps.
 _RESPONSES_STATE: Final = ("previous_response_id", "conversation", "prompt", "background")
+_SENT_ANYWAY: Final = ("reasoning.encrypted_content",)  # of what `include` may ask for
 _RESPONSES_REQUEST: Final = frozenset(_RESPONSES_STATE) | frozenset(
     "model input instructions tools tool_choice parallel_tool_calls max_output_tokens temperature"
     " top_p reasoning text stream stream_options user safety_identifier prompt_cache_key"
@@ -4547,6 +4548,8 @@ class OpenAIResponses(OpenAIDialect):
     def parse_request(self, body: JSON, variant: str = "") -> Request:
         wire = Wire(_reconfigured(body))
         wire.rest(_RESPONSES_REQUEST)
+        if any(each not in _SENT_ANYWAY for each in wire.want("include", list) or ()):
+            wire.drop("include")
         _refuse_state(wire)
         messages = _responses_messages(wire)
         choice, format = _responses_choice(wire), _responses_format(wire)
@@ -13998,8 +14001,10 @@ def _all_cooling(skipped: Sequence[Skipped], now: float) -> RelayError:
     rows = {mark.failure: FAILURES[mark.failure] for _, mark in skipped}
     limits = rows.keys() <= LIMITS
     row = next(iter(rows.values())) if len(rows) == 1 else None
+    off = rows.keys() == {"disabled"}
+    told = "every target is left out:" if off else "every target is cooling down:"
     return NoTarget(
-        f"every target is cooling down: {_resting(skipped, now)}",
+        f"{told} {_resting(skipped, now)}",
         status=row.status if row else 429 if limits else 503,
         kind=row.kind if row else "rate_limit" if limits else "unavailable",
         retry=any(row.retry for row in rows.values()),
@@ -14009,11 +14014,14 @@ def _all_cooling(skipped: Sequence[Skipped], now: float) -> RelayError:
 
 def _resting(skipped: Sequence[Skipped], now: float) -> str:
     """Which lanes are not tried, why, and for how long."""
-    return "; ".join(
-        f"{lane}: {mark.failure.replace('_', ' ')}, "
-        + ("being probed" if mark.probing else f"for {span(mark.until - now)} more")
-        for lane, mark in skipped
-    )
+    return "; ".join(f"{lane}: {_rest(mark, now)}" for lane, mark in skipped)
+
+
+def _rest(mark: Mark, now: float) -> str:
+    if mark.failure == "disabled":
+        return "left out by the admin until the next reload"
+    end = "being probed" if mark.probing else f"for {span(mark.until - now)} more"
+    return f"{mark.failure.replace('_', ' ')}, {end}"
 
 
 def span(seconds: float) -> str:
@@ -16901,21 +16909,22 @@ def offered_keys(request: web.BaseRequest) -> list[str]:
     return [key for key in offered if key]
 
 
-def require_loopback(request: web.BaseRequest) -> None:
+def require_loopback(request: web.BaseRequest, lacking: str = "`keys`") -> None:
     """Without keys, only this machine is answered, and no other site's page (DNS rebinding)."""
+    why = f"relay has no {lacking}, so"
     peer = request.transport.get_extra_info("peername") if request.transport else None
     if isinstance(peer, tuple) and not is_loopback(str(peer[0])):
-        raise Forbidden("relay has no `keys`, so it answers this machine only")
+        raise Forbidden(f"{why} it answers this machine only")
     host = request.headers.get("Host", "")
     name = re.sub(r":\d+$", "", host).strip("[]")
     if isinstance(peer, tuple) and not is_loopback(name):
-        raise Forbidden(f"relay has no `keys`, so it answers to localhost only, not {host[:60]!r}")
+        raise Forbidden(f"{why} it answers to localhost only, not {host[:60]!r}")
     origin = request.headers.get("Origin", "")
     foreign = origin.startswith(("http://", "https://")) and not is_loopback(
         urllib.parse.urlsplit(origin).hostname or ""
     )
     if foreign or origin == "null" or request.headers.get("Sec-Fetch-Site") == "cross-site":
-        raise Forbidden("relay has no `keys`, so it answers no page of another site")
+        raise Forbidden(f"{why} it answers no page of another site")
 
 
 def permitted(model: str, caller: Caller, plan: Plan, facts: Callable[[], Facts] = Facts) -> Route:
@@ -19796,7 +19805,9 @@ class Admin:
         key = Wire(await self._body(request)).need("key", str)
         now = time.time()
         self.sessions.check(now)
-        if not self.relay.plan.admin or not self._is_key(key):
+        if not self.relay.plan.admin:
+            raise Forbidden("relay has no `admin_key`, so there is nothing to log in to")
+        if not self._is_key(key):
             self.sessions.refuse(now)
             raise Unauthorized("this is not the `admin_key`")
         token = secrets.token_urlsafe(32)
@@ -20027,7 +20038,7 @@ ADMIN_PATHS: Final = tuple((method, f"/admin/{path}".rstrip("/")) for method, pa
 
 def require_direct(request: web.BaseRequest) -> None:
     """Only this machine, and not through a proxy."""
-    require_loopback(request)
+    require_loopback(request, "`admin_key`")
     if any(name.lower().startswith(("forwarded", "x-forwarded-")) for name in request.headers):
         raise Forbidden("without an `admin_key` this is not answered through a proxy")
 
@@ -20561,13 +20572,14 @@ class Server:
         self._files: list[str] = []  # unix sockets to remove at the end
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
+        recorder = self._recorder(plan.config.record)  # first of all, for its directory may be none
         keepalive = float(os.environ.get("RELAY_KEEPALIVE", "10"))
         upstream = Upstream(lean=os.environ.get("RELAY_UPSTREAM") != "aiohttp")
         self.relay = Relay(plan, upstream, log, keepalive, self._store(plan.config.state))
         self.relay.telemetry = telemetry_of(os.environ, log)
         self.relay.telemetry.mirror(self.relay.accounts.metrics)
         self.admin = Admin(self.relay, self)
-        self.relay.recorder = self._recorder(plan.config.record)
+        self.relay.recorder = recorder
         self.operations = Operations(self.relay, self.admin)
         self._server = Listener(self.operations.handle, lambda: self.relay.plan.config.server)
         self._runner = web.ServerRunner(self._server, shutdown_timeout=1.0)
@@ -20659,8 +20671,11 @@ class Server:
                 )
                 await site.start()
         except (OSError, ValueError) as error:  # ValueError: a system without SO_REUSEPORT
-            reason = getattr(error, "strerror", None) or str(error)
-            raise ConfigError([f"cannot listen on {listen}: {reason}"]) from error
+            number = getattr(error, "errno", None) or 0  # below 0 it is the resolver's
+            # asyncio's own words repeat the address
+            reason = os.strerror(number).lower() if number > 0 else system_words(error)
+            more = "; --listen takes another" if number == errno.EADDRINUSE else ""
+            raise ConfigError([f"cannot listen on {listen}: {reason}{more}"]) from error
 
     async def _serve_at(self, passed: socket.socket) -> None:
         certificate = None if passed.family == socket.AF_UNIX else self._certificate
@@ -21108,12 +21123,16 @@ class Console:
                 reply = await session.request(method, path, data=body and dumps(body))
                 said = await reply.read()
             except (aiohttp.ClientError, OSError) as error:
-                reason, hint = system_words(error), "start it, or say which with -c or --listen"
-                raise RelayError(f"no relay answers at {self.listen} ({reason}): {hint}") from error
+                raise self.silent(error) from error
         if reply.status != 200:
             raise RelayError(said_in(said, reply.status).message)
         answer: JSON = loads(said)
         return answer
+
+    def silent(self, error: BaseException) -> RelayError:
+        """Nobody is there, and what to do about it."""
+        reason, hint = system_words(error), "start it, or say which with -c or --listen"
+        return RelayError(f"no relay answers at {self.listen} ({reason}): {hint}")
 
     def session(self) -> aiohttp.ClientSession:
         """For watching a stream, or asking several times."""
@@ -21546,16 +21565,19 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 
 async def watched(console: Console) -> AsyncIterator[tuple[str, Any]]:
     """(kind, data) of every event, the last 500 first; ends when the relay does."""
-    decoder = SSEDecoder()
+    decoder, begun = SSEDecoder(), False
     async with console.session() as session:
         try:
             reply = await session.get("/admin/events?since=0")
+            begun = True
             if reply.status != 200:
                 raise RelayError(said_in(await reply.read(), reply.status).message)
             async for block in reply.content.iter_any():
                 for event in decoder.feed(block):
                     yield event.event, loads(event.data)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            if not begun:
+                raise console.silent(error) from error
             raise RelayError(f"no relay answers at {console.listen} any more") from error
 
 
@@ -22095,6 +22117,11 @@ def command_serve(args: argparse.Namespace) -> int:
     return 0
 
 
+def command_demo(args: argparse.Namespace) -> int:
+    args.demo = True
+    return command_serve(args)
+
+
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     """uvloop's where it is installed (`pip install llm-api-relay[speed]`), else Python's own."""
     try:
@@ -22185,7 +22212,7 @@ def _facts(args: argparse.Namespace, plan: Plan) -> Facts:
     try:
         body = Body(Path(args.request).read_bytes()).wire
     except (OSError, BadRequest) as error:
-        raise ConfigError([f"{args.request}: {error}"]) from error
+        raise ConfigError([f"{args.request}: {system_words(error)}"]) from error
     parse = functools.partial(DIALECTS[args.dialect].parse_request, body)
     return replace(facts, body=body, parse=parse, count=lambda: estimate(parse()))
 
@@ -22298,7 +22325,7 @@ def command_import(args: argparse.Namespace) -> int:
     try:
         text = imported(Path(args.file).read_text(), args.with_secrets)
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError([f"{args.file}: cannot be read: {error}"]) from error
+        raise ConfigError([f"{args.file}: cannot be read: {system_words(error)}"]) from error
     except ConfigError as error:
         raise ConfigError([f"{args.file}: {problem}" for problem in error.problems]) from error
     if args.output is None:
@@ -22413,17 +22440,15 @@ def command_usage(args: argparse.Namespace) -> int:
     plan = load(source)
     place = state_place(plan.config.state, source, os.environ)
     if place == "memory":
-        print("state is memory: usage ends with relay; while it runs, see /admin/usage")
-        return 1
+        raise RelayError("state is memory: usage ends with relay; while it runs, see /admin/usage")
     by = tuple(args.by.split(","))
     if wrong := [name for name in by if name not in ROW_NAMES]:
-        print(f"--by {wrong[0]}: one of {', '.join(ROW_NAMES)}, or several with commas")
-        return 2
+        known = f"one of {', '.join(ROW_NAMES)}, or several with commas"
+        raise ConfigError([f"--by {wrong[0]}: {known}"])
     try:
         report = asyncio.run(_usage(store_of(place), args.days, plan.zone, by))
     except StateTrouble as error:
-        print(error)
-        return 1
+        raise RelayError(str(error)) from error
     if args.json:
         print(json.dumps(report, indent=2))
         return 0
@@ -22663,6 +22688,7 @@ COMMANDS: Final[dict[str, Command]] = {
         },
     ),
     "schema": Command(command_schema, "print the configuration's JSON Schema, for editors"),
+    "demo": Command(command_demo, "serve an embedded provider: no key, no network"),
 }
 
 

@@ -121,6 +121,8 @@ async def test_without_an_admin_key_this_machine_looks_and_nobody_acts(
             assert response.status == 200, path
     async with http.get(f"{server.url}/admin/status", headers={"Host": "evil.example"}) as response:
         assert response.status == 403
+        assert "relay has no `admin_key`" in (await response.json())["error"]["message"]
+    assert (await post(http, server, "login", {"key": "any"}, x="y"))[0] == 403
     async with http.get(f"{server.url}/admin/file") as response:
         assert response.status == 403
     for path in ("reload", "file", "disable", "abandon", "health/clear"):
@@ -211,6 +213,8 @@ async def test_a_provider_is_left_out_until_it_is_used_again_or_reloaded(
     assert await served_by() == "second"
     assert (await post(http, server, "disable", {"provider": "second"}))[0] == 200
     assert await served_by() == "nobody"
+    message = (await ask(http, server)).error["message"]
+    assert message.startswith("every target is left out: first/m: left out by the admin until")
     assert (await post(http, server, "disable", off | {"disabled": False}))[0] == 200
     assert await served_by() == "first"
     assert (await post(http, server, "disable", off))[0] == 200
@@ -330,4 +334,4 @@ async def test_a_relay_that_does_not_run_is_said_to(command: str, tmp_path: Path
     file.write_text("listen: 127.0.0.1:9\nproviders: {d: {api_format: demo}}\n")
     ran = await run(command, "-c", "config.yaml", cwd=tmp_path)
     assert ran.status == 1
-    assert "no relay answers at 127.0.0.1:9" in ran.output
+    assert "no relay answers at 127.0.0.1:9 (Connection refused): start it" in ran.output

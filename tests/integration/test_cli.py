@@ -2,6 +2,7 @@
 
 import json
 import re
+import socket
 from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -519,3 +520,55 @@ async def test_the_start_is_announced_without_secrets(upstream: FakeUpstream, re
     server = await relay(config(upstream))
     said = await server.says(re.escape(server.url.removeprefix("http://")))
     assert SECRET not in said
+
+
+# ---- Words ---------------------------------------------------------------------------------
+
+
+async def test_what_cannot_be_read_is_said_in_the_systems_words(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(json.dumps(GOOD))
+    for arguments in (("import", "nope.json"), ("route", "m", "--request", "nope.json")):
+        ran = await run(*arguments, cwd=tmp_path)
+        refused(ran, "nope.json: ", "No such file or directory")
+        assert "Errno" not in ran.output
+
+
+async def test_a_file_in_another_coding_is_said_where(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_bytes(b"providers:\n  p: {preset: ollama} # \xe4\n")
+    refused(await run("check", cwd=tmp_path), "config.yaml:2:25: not UTF-8: the byte 0xE4")
+
+
+async def test_what_tls_and_plugins_lack_is_named(tmp_path: Path) -> None:
+    extra = {"tls": {"certificate": "/nope.pem", "key": "/nope.key"}, "plugins": ["nope.py"]}
+    (tmp_path / "config.yaml").write_text(json.dumps(GOOD | extra))
+    refused(
+        await run("check", cwd=tmp_path),
+        "tls: cannot read /nope.pem: No such file or directory",
+        f"plugins: cannot read {tmp_path}/nope.py: No such file or directory",
+    )
+
+
+async def test_an_unknown_column_of_usage_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(json.dumps(GOOD))
+    ran = await run("usage", "--by", "colour", cwd=tmp_path)
+    assert (ran.status, ran.stdout) == (2, "")
+    assert "--by colour: one of key, provider, model" in ran.stderr
+
+
+async def test_an_address_in_use_is_said_with_a_way_out(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(json.dumps(GOOD))
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        listen = f"127.0.0.1:{taken.getsockname()[1]}"
+        ran = await run("--listen", listen, cwd=tmp_path)
+    refused(ran, f"cannot listen on {listen}: address already in use; --listen takes another")
+
+
+async def test_the_demo_is_a_command_too(tmp_path: Path, http: ClientSession) -> None:
+    address = f"127.0.0.1:{free_port()}"
+    server = await serving(tmp_path, f"http://{address}", "demo", "--listen", address)
+    try:
+        assert (await ask(http, server)).headers["x-relay-provider"] == "demo"
+    finally:
+        await server.end()

@@ -279,6 +279,7 @@ async def test_a_directory_others_can_see_is_refused(
     ran = await run("serve", "--listen", "127.0.0.1:0", cwd=tmp_path)
     assert (ran.status, ran.stdout) == (2, "")
     assert "chmod 700" in ran.stderr
+    assert ran.stderr.count("\n") == 1
 
 
 async def test_recording_begins_and_ends_with_a_reload(

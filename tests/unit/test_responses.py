@@ -191,6 +191,15 @@ def test_settings_that_change_on_the_way_are_those_of_the_end() -> None:
     assert body["reasoning"]["effort"] == "medium"
 
 
+def test_what_include_asks_for_is_named_where_nobody_sends_it() -> None:
+    def dropped(*asked: str) -> tuple[str, ...]:
+        said = {"role": "user", "content": "Hi."}
+        return parsed(said, include=list(asked)).dropped
+
+    assert dropped("reasoning.encrypted_content") == ()
+    assert dropped("reasoning.encrypted_content", "message.output_text.logprobs") == ("include",)
+
+
 def test_input_may_be_one_string() -> None:
     request = R.parse_request({"model": "m", "input": "Hi", "instructions": "Be brief."})
     assert request.messages == (Message("system", (Text("Be brief."),)), HI)
