@@ -10464,6 +10464,15 @@ ALIAS: Final = "claude--"
 LONG_CONTEXT: Final = "[1m]"
 
 _MOST_NAMES: Final = 1000  # whose routes a plan remembers
+_MOST_COMPARED: Final = 50  # names, letter by letter, with one that nobody serves
+
+
+def _pairs(word: str) -> int:
+    """The pairs of letters in a word, each a bit of 256; first and last stand beside a blank."""
+    pairs = 0
+    for first, second in zip(f" {word}", f"{word} ", strict=True):
+        pairs |= 1 << (31 * ord(first) + ord(second)) % 256
+    return pairs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -10575,10 +10584,24 @@ class Plan:
         return Listed(name, limits.context, limits.output)
 
     def nearest(self, name: str) -> list[str]:
-        """Names that may have been meant."""
-        known = {word.lower(): word for word in self.listed}
-        near = difflib.get_close_matches(name.lower(), known, 3, 0.5)
-        return [known[word] for word in near]
+        """Names that may have been meant.
+
+        To compare all of them letter by letter would take milliseconds where there are hundreds,
+        so it is done for those that have most pairs of letters in common with what was said.
+        """
+        said, known = _pairs(name.lower()), self._spelled
+        alike = [
+            ((said & pairs).bit_count() / (said | pairs).bit_count(), word)
+            for word, (_, pairs) in known.items()
+        ]
+        likely = [word for _, word in sorted(alike, reverse=True)[:_MOST_COMPARED]]
+        near = difflib.get_close_matches(name.lower(), likely, 3, 0.5)
+        return [known[word][0] for word in near]
+
+    @functools.cached_property
+    def _spelled(self) -> dict[str, tuple[str, int]]:
+        """The names in lower case: as they are listed, and their pairs of letters."""
+        return {name.lower(): (name, _pairs(name.lower())) for name in self.listed}
 
     def caller(self, offered: Sequence[str], now: float) -> Caller | None:
         """The caller whose key is the first valid one."""

@@ -153,6 +153,17 @@ def test_routing_costs_the_same_with_many_names(name: str) -> None:
     assert spent[0] == spent[1]
 
 
+def test_a_name_that_nobody_serves_is_not_compared_with_all() -> None:
+    """Letter by letter that is; the second time, for what the names are made of is kept."""
+    spent = list[int]()
+    for plan in (plan_with_names(50), plan_with_names(250)):
+        plan.nearest("m-77x")
+        with counted() as calls:
+            assert plan.nearest("M-49x")[0] == "m-49"
+        spent.append(calls.python)
+    assert spent[1] <= spent[0] + 50
+
+
 # Translation.  What each more turn, tool or delta adds is what counts: a coding agent sends
 # hundreds of turns with every request, and an answer is thousands of deltas.
 
