@@ -12763,6 +12763,7 @@ SHORTEST, LONGEST = 1.0, 1800.0  # seconds, of a short mark
 LONGEST_PLAN: Final = 35 * 86400.0
 _MOST_MARKS: Final = 1000  # clients make up model names, and each that fails is a mark
 _STALE: Final = 86400.0  # seconds after its end, when a mark says nothing any more
+_SKEW: Final = 60.0  # seconds by which the clocks of relays that share marks may differ
 _BY_HAND: Final = 60.0  # seconds after which to ask again for a provider that is disabled
 _MOST_SAID_OF: Final = 200  # characters of a provider's message
 
@@ -12787,7 +12788,12 @@ class Mark:
     probing: bool = False  # its end is past, and one request is finding out
 
     def stands(self, now: float) -> bool:
-        return self.until > now or self.probing
+        return self.probing or (self.until > now and not self.is_ahead(now))
+
+    def is_ahead(self, now: float) -> bool:
+        """Was it made later than now?  Then the clock was set back, and nobody knows when it ends:
+        it is due, rather than standing for as long again as the clock was wrong."""
+        return self.since > now + _SKEW
 
     @property
     def worth_a_try(self) -> bool:
@@ -12852,6 +12858,7 @@ class Health:
             self.sticky.drop(identity, lane.credential.name)
         place = Place(error.scope, lane.key(error.scope), error.failure.opens_next_plan)
         before, began = self.marks.get(place), now if began is None else began
+        before = None if before and before.is_ahead(now) else before
         mark = _marked(error, before, now, began)
         mark.owner = lane.owner(error.scope)
         firm = before and (not before.guessed or began <= before.since)
@@ -12866,7 +12873,7 @@ class Health:
     ) -> str | None:
         """Clear the marks on the lane, and bind the conversation to its credential; see `bind`."""
         for place, mark in self._on(lane).items():
-            older = began is None or mark.since < began
+            older = began is None or mark.since < began or mark.is_ahead(began)
             if older or (mark.guessed and not place.of_plan):
                 del self.marks[place]
         return self.sticky.bind(identity, lane.credential.name, now) if identity else None
@@ -13080,7 +13087,7 @@ class Balance:
     def seconds(self, lane: Lane, now: float) -> float:
         """The expected time to first event.  It fades, so that a slow lane is asked again."""
         mean, seen = self._soon.get(lane.name, (0.0, now))
-        return float(mean * 2 ** ((seen - now) / FADING))
+        return float(mean * 2 ** (-abs(now - seen) / FADING))  # clocks are set back, too
 
     def _plans(
         self, target: Target, dialect: str, now: Callable[[], float]

@@ -175,3 +175,14 @@ def test_memory_is_bounded() -> None:
     assert len(balance._turns) <= 10_000
     assert len(balance._soon) <= 10_000
     assert balance.busy == {}
+
+
+@given(seconds=st.floats(0, 1e5), back=st.floats(0, 1e9))
+def test_a_time_that_is_still_to_come_has_faded_too(seconds: float, back: float) -> None:
+    """The clock was set back since: nobody is kept waiting until it is that late again."""
+    balance = relay.Balance(relay.Health())
+    balance.answered(LANES[0], seconds, T)
+    assert 0 <= balance.seconds(LANES[0], T - back) <= seconds
+    assert balance.seconds(LANES[0], T - back - relay.FADING) == pytest.approx(
+        balance.seconds(LANES[0], T - back) / 2
+    )

@@ -260,3 +260,31 @@ def test_what_is_forgotten_was_over(history: list[tuple[relay.Lane, None, float]
     assert [str(lane) for lane, mark in lanes(health, now) if mark] == cooling
     health.forget(now + 37 * 86400)
     assert health.marks == {}
+
+
+@given(history=histories, back=st.floats(61, 10**8), failure=failures)
+def test_a_clock_that_is_set_back_locks_nobody_out(
+    history: list[tuple[relay.Lane, tuple[str, float | None] | None, float]],
+    back: float,
+    failure: tuple[str, float | None],
+) -> None:
+    """What was marked by the wrong time is due at once: one asks, and what it learns holds."""
+    health, now = relay.Health(), 1_700_000_000.0
+    for lane, how, later in history:
+        if how and relay.FAILURES[how[0]].cool:
+            health.failed(lane, relay.UpstreamError(how[0], "no", retry_after=how[1]), now)
+        now += later
+    now = 1_700_000_000.0 - back
+    assert not any(health.cooling(lane, now) for lane in LANES)
+    lane = LANES[0]
+    with health.attempting(lane, now):
+        marked = any(health._on(lane))
+        assert (health.cooling(lane, now) is not None) == marked
+    health.failed(lane, relay.UpstreamError(failure[0], "no", retry_after=failure[1]), now)
+    row = relay.FAILURES[failure[0]]
+    if row.cool and row.scope in relay.MARKED_SCOPES:
+        assert health.cooling(lane, now)
+    health.succeeded(lane, "", now + 1, now + 0.5)
+    health.succeeded(lane, "", now + 1, now + 1)
+    assert not any(mark.since <= now for mark in health._on(lane).values())
+    assert not health.cooling(lane, now + 1)
