@@ -23,9 +23,18 @@ Where to begin
     to add a provider         a row of PRESETS; what is odd about it is data in that row
     to add a dialect          a section like Gemini's, and its name in DIALECTS
     to add a config key       a field in Configuration
-    to say what an error is   COMMON_ERRORS, or the provider's own rows beside it
+    to explain an error       COMMON_ERRORS, or the provider's own rows beside it
     to count something        a family in Metrics, and a line in Accounts
     to add a command          a row of COMMANDS
+
+Words
+    dialect     a wire format, of clients and of providers; the hub holds what they all mean
+    target      a model at a provider; a lane is one way to it: a plan, a key, an endpoint
+    exchange    a client's request from accept to settle; an attempt is one try at one lane
+    pipe        what turns a provider's bytes into the client's
+    mark        why and until when a lane is cooling down
+    seal        the opaque token by which a provider recognises its own reasoning
+    permit      a caller's leave to go on, within the limits of its key
 
 Contents
   Values: what a request says
@@ -9376,7 +9385,7 @@ def meant(name: str, known: Iterable[str]) -> str:
 class ServerConfig:
     max_body: int = option(SIZE, "The largest request taken; a larger one is a 413.", 64 << 20)
     max_header: int = option(SIZE, "The longest header taken; a longer one is a 431.", 64 << 10)
-    body_timeout: float = option(SECONDS, "Until a whole request must be here, else 408.", 60.0)
+    body_timeout: float = option(SECONDS, "For a whole request to arrive, else 408.", 60.0)
     grace: float = option(SECONDS, "How long running streams may go on at shutdown.", 30.0)
     drain_delay: float = option(
         PAUSE, "How long /readyz says 503 at shutdown before connections are refused.", 0.0
@@ -9430,8 +9439,10 @@ class LogConfig:
 
 @frozen(kw_only=True)
 class RecordConfig:
-    directory: str = option(TEXT, "Where; a relative one stands beside it.", "", required=True)
-    keep: int = option(SIZE, "How much of it: beyond that the oldest go.", 200 << 20)
+    directory: str = option(
+        TEXT, "The directory; a relative one is beside this file.", "", required=True
+    )
+    keep: int = option(SIZE, "Their total size; beyond it the oldest are deleted.", 200 << 20)
 
 
 @frozen(kw_only=True)
@@ -9451,9 +9462,11 @@ class KeyConfig:
     models: tuple[str, ...] | None = option(
         many(TEXT), "Names and globs this key may use, as clients say them; all by default."
     )
-    expires: datetime.datetime | None = option(DATE, "The last day it is good.")
+    expires: datetime.datetime | None = option(DATE, "The last day on which it is valid.")
     limits: LimitConfig | None = option(table(LimitConfig), "Rates and budgets; none by default.")
-    timezone: str | None = option(TEXT, "Whose days and months budgets go by; else `timezone`.")
+    timezone: str | None = option(
+        TEXT, "The time zone of its budgets' days and months; else `timezone`."
+    )
     raw: bool = option(FLAG, "May ask providers anything, under `/p/PROVIDER/`.", False)
 
 
@@ -9498,7 +9511,7 @@ class ErrorConfig:
     )
     class_: str = option(word(*FAILURES), "What it means.", "bad_request", required=True)
     scope: str = option(word(*SCOPES), "What cools down, instead of the class's own.", "")
-    reset: str = option(word(*RESETS), "When it is over if nobody says.", "")
+    reset: str = option(word(*RESETS), "When it ends if the provider does not say.", "")
 
 
 def _error_rule(site: Site) -> ErrorRule | None:
@@ -9585,7 +9598,7 @@ class ProviderConfig:
     models: dict[str, ModelConfig] | None = option(
         MODELS, "What it serves; left out: the preset's names, or every name."
     )
-    prefix: str = option(TEXT, "Names are callable with this in front, too.", "")
+    prefix: str = option(TEXT, "Names can also be used with this in front.", "")
     priority: float = option(NUMBER, "Higher is preferred among providers of a name.", 0)
     weight: float = option(WEIGHT, "The share among providers of equal priority.", 1)
     active: bool = option(FLAG, "Whether it is used at all.", True)
@@ -9593,13 +9606,13 @@ class ProviderConfig:
         word("auto", "always", "never"), "Whether it is asked to stream.", "auto"
     )
     headers: dict[str, str | None] = option(
-        mapping(HEADER, nullable=True), "Headers to set toward it; null removes one.", {}
+        mapping(HEADER, nullable=True), "Headers to set for it; null removes one.", {}
     )
     override: OverrideConfig = option(
         table(OverrideConfig), "Changes to bodies in its dialect.", OverrideConfig()
     )
     paths: dict[str, str] = option(
-        mapping(TEXT), "Per dialect: all after host and port; may hold {model}.", {}
+        mapping(TEXT), "Per dialect: everything after host and port; may hold {model}.", {}
     )
     timeouts: AttemptTimeouts = option(
         table(AttemptTimeouts), "Limits on waiting for it.", AttemptTimeouts()
@@ -9608,7 +9621,7 @@ class ProviderConfig:
         many(ERROR_RULE), "What its errors mean; read before the preset's, the first counts.", ()
     )
     proxy: str | None = option(
-        PROXY, "The way out to it: http, https or socks5; by default the environment's."
+        PROXY, "The proxy for it: http, https or socks5; by default the environment's."
     )
     prices: dict[str, PriceConfig] = option(
         mapping(table(PriceConfig)),
@@ -9651,7 +9664,7 @@ BALANCES: Final = ("order", "round_robin", "weighted", "least_busy", "least_late
 @frozen(kw_only=True)
 class RuleConfig:
     to: tuple[str, ...] = option(many(TEXT), "Targets in order.", (), required=True)
-    balance: str = option(word(*BALANCES), "Who of them goes first.", "order")
+    balance: str = option(word(*BALANCES), "Which of them goes first.", "order")
     when: WhenConfig = option(table(WhenConfig), "Conditions on the request.", WhenConfig())
     wait: float | None = option(SECONDS, "How long to hold a request while all are cooling down.")
     hedge_after: float | None = option(
@@ -9714,7 +9727,7 @@ class Config:
     )
     admin_key: str = option(SECRET, "Guards /admin; without one it is loopback only.", "")
     allow_anonymous: bool = option(
-        FLAG, "Listen beyond loopback without keys, on your own head.", False
+        FLAG, "Listen beyond loopback without keys, at your own risk.", False
     )
     server: ServerConfig = option(table(ServerConfig), "Limits toward clients.", ServerConfig())
     timeouts: TimeoutConfig = option(table(TimeoutConfig), "Limits on waiting.", TimeoutConfig())
@@ -9731,7 +9744,7 @@ class Config:
     routing_rules: dict[str, tuple[RuleConfig, ...]] = option(
         mapping(RULE), "Where names and globs go; looked up first.", {}
     )
-    default: str | None = option(TEXT, "The target of names nothing else matches.")
+    default: str | None = option(TEXT, "The target of names that nothing else matches.")
     state: str = option(
         STATE,
         "Where usage, budgets and cooldowns are kept; a file beside this one by default.",
@@ -22374,7 +22387,7 @@ def command_import(args: argparse.Namespace) -> int:
 
 _TOOL_OPTIONS: Final[dict[str, JSON]] = {
     "--model": {"metavar": "NAME", "default": "", "help": "the model to start with"},
-    "--key": {"metavar": "NAME", "help": "whose key of `keys` it shows"},
+    "--key": {"metavar": "NAME", "help": "whose key from `keys` it sends"},
 }
 _ENV_OPTIONS: Final = _TOOL_OPTIONS | {"--format": {"choices": tuple(FORMATS), "default": "sh"}}
 _RUN_OPTIONS: Final = _TOOL_OPTIONS | {
@@ -22565,7 +22578,7 @@ def _systemd_version() -> int:
 _SYSTEMD_OPTIONS: Final[Mapping[str, JSON]] = {
     "--instances": {"action": "store_true", "help": "a template for several processes"},
     "--output": {"metavar": "FOLDER", "help": "write the files there, do not print"},
-    "--systemd": {"metavar": "VERSION", "type": int, "help": "for which; default: this machine's"},
+    "--systemd": {"metavar": "VERSION", "type": int, "help": "systemd's; default: this machine's"},
 }
 
 
@@ -22619,7 +22632,7 @@ COMMANDS: Final[dict[str, Command]] = {
     "serve": Command(command_serve, "serve what the configuration says (the default)"),
     "check": Command(
         command_check,
-        "say everything that is wrong with a configuration",
+        "report everything that is wrong with a configuration",
         options={
             "--live": {"action": "store_true", "help": "try every provider, too"},
             "--provider": {"metavar": "NAME", "default": "", "help": "try only this one"},
@@ -22647,19 +22660,19 @@ COMMANDS: Final[dict[str, Command]] = {
     ),
     "health": Command(
         command_health,
-        "list what cools down at the relay that runs, or clear it",
+        "list what is cooling down at the running relay, or clear it",
         options={"--clear": {"metavar": "NAME", "help": "a mark, credential, provider, or all"}},
     ),
     "env": Command(
         command_env, "print what a coding tool needs to use relay", "client", _ENV_OPTIONS
     ),
     "run": Command(command_run, "run a coding tool through relay", "client", _RUN_OPTIONS),
-    "top": Command(command_top, "show what runs at the relay that runs, live"),
+    "top": Command(command_top, "show the running requests, live"),
     "logs": Command(
         command_logs,
-        "show the log of the relay that runs",
+        "show the log of the running relay",
         options={
-            "--follow": {"action": "store_true", "help": "go on with what comes"},
+            "--follow": {"action": "store_true", "help": "keep showing new lines"},
             "--key": {"metavar": "GLOB", "help": "only of this key"},
             "--provider": {"metavar": "GLOB", "help": "only of this provider"},
             "--code": {"metavar": "GLOB", "help": "only with this termination code"},
@@ -22690,7 +22703,7 @@ COMMANDS: Final[dict[str, Command]] = {
     ),
     "diff": Command(
         command_diff,
-        "say how two recorded exchanges differ",
+        "show how two recorded exchanges differ",
         "id",
         {"other": {"help": "the id it is compared with"}},
     ),

@@ -160,6 +160,15 @@ def test_the_bands_are_where_the_docstring_says() -> None:
     assert [*VALUES, *MEMORY, *IO] == list(TITLES)
 
 
+def test_what_the_map_sends_a_reader_to_is_there() -> None:
+    begin = MAP.partition("Where to begin\n")[2].partition("\nWords\n")[0]
+    places = [re.split(r"\s{2,}", line.strip())[1] for line in begin.strip().splitlines()]
+    named = set(re.findall(r"\b(?:[A-Z][a-z]+\b|[A-Z]+(?:_[A-Z]+)*\b)", " ".join(places)))
+    known = {*DEFINED, *(word for title in TITLES.values() for word in title.split())}
+    assert len(named) >= 7
+    assert named <= known
+
+
 # ---- The layering
 
 
