@@ -1503,6 +1503,7 @@ class Asked(NamedTuple):
     usage: bool = True  # is a stream to end with token counts?
     variant: str = ""  # of `Peek`
     shown: bool = True  # is the client shown what was thought?
+    echo: Mapping[str, Any] = {}  # what the answer repeats of the request
     forms: Mapping[str, str] = {}  # tool name -> `Tool.form`, of those that have one
 
     def counted(self, usage: Usage) -> Usage:
@@ -1824,6 +1825,10 @@ class Dialect(ABC):
     def restreamed(self, body: JSON, stream: bool) -> JSON:
         """The body changed to ask for a stream, or for a whole answer."""
         return without(body, ["stream_options"]) | {"stream": stream}
+
+    def echoed(self, body: JSON) -> JSON:
+        """What an answer of this format repeats of the client's request."""
+        return {}
 
     @abstractmethod
     def parse_request(self, body: JSON, variant: str = "") -> Request:
@@ -2204,15 +2209,17 @@ _ANTHROPIC_TYPED: Final[dict[str, JSON]] = {
 class _Claude:
     """What a generation of models accepts; anything more is answered with a 400."""
 
-    adaptive: bool = False  # thinking: adaptive with an effort, instead of a budget
+    adaptive: bool = False  # thinking: adaptive with an effort, instead of a budget; no prefill
     sampling: bool = True  # temperature and its like
+    both: bool = True  # temperature together with top_p
     max_tokens: int = 32000  # the field is required; this is used if a client left it out
     system_in_place: bool = True  # takes role: system after the first user message
 
 
 _CLAUDES: Final = (
     (re.compile(r"(opus-4-[789]|(opus|sonnet|haiku|fable)-[5-9])"), _Claude(True, False)),
-    (re.compile(r"(opus|sonnet)-4-6"), _Claude(True, True)),
+    (re.compile(r"(opus|sonnet)-4-6"), _Claude(True, True, False)),
+    (re.compile(r"(opus|sonnet|haiku)-4-[15]"), _Claude(both=False, system_in_place=False)),
     (re.compile(r"(opus|sonnet|haiku)-4"), _Claude(system_in_place=False)),
     (re.compile(r"claude-3-[57]|claude-3-opus"), _Claude(max_tokens=8192, system_in_place=False)),
     (re.compile(r"claude-3|claude-2"), _Claude(max_tokens=4096, system_in_place=False)),
@@ -2646,8 +2653,8 @@ class _AnthropicWriter:
             "max_tokens": request.max_tokens or self.claude.max_tokens,
         }
         messages = list(request.messages)
-        if messages and messages[-1].role == "assistant" and not self.claude.sampling:
-            self.dropped.append("prefill")  # the generation that refuses it
+        if messages and messages[-1].role == "assistant" and self._ends_with_the_user():
+            self.dropped.append("prefill")
             messages.pop()
         lead = leading(messages)
         system = [part for m in messages[:lead] for part in m.parts]
@@ -2664,14 +2671,21 @@ class _AnthropicWriter:
         if request.format:
             self._format(body, request.format)
         body |= self._hints()
+        if self.quirks.signed and not self.quirks.native:
+            _mark_prefixes(body)
         if request.stream:
             body["stream"] = True
         return Rendered(body, tuple(dict.fromkeys(self.dropped)))
 
+    def _ends_with_the_user(self) -> bool:
+        """Is the beginning of an answer refused?  By newer Claudes, and by all that think."""
+        thinking = self.request.thinking
+        return self.claude.adaptive or bool(thinking and thinking.on and self.quirks.signed)
+
     def _offered(self) -> Sequence[Tool]:
         """The tools, or stand-ins for those in the history where none are offered.
 
-        Codex compacts without tools; Claude's platforms refuse calls in a history without them.
+        Codex compacts without tools; some of Claude's platforms refuse calls without them.
         """
         tools = offered(self.request)
         if tools or not self.quirks.signed:
@@ -2780,12 +2794,14 @@ class _AnthropicWriter:
             body |= _anthropic_tool_choice(choice, request.parallel_tools, forced=not on)
             if on and choice and choice.mode in ("required", "named"):
                 self.dropped.append("tool_choice")
-        lost = ["seed", "frequency_penalty", "presence_penalty"]
-        if not self.claude.sampling or on:
-            lost += ["temperature", "top_p", "top_k"]
+        refused = ["seed", "frequency_penalty", "presence_penalty"]
         said = request.sampling.given()
-        self.dropped += [name for name in said if name in lost]
-        kept = {name: value for name, value in said.items() if name not in lost}
+        if not self.claude.sampling or on:
+            refused += ["temperature", "top_p", "top_k"]
+        elif not self.claude.both and "temperature" in said:
+            refused.append("top_p")
+        self.dropped += [name for name in said if name in refused]
+        kept = {name: value for name, value in said.items() if name not in refused}
         if "temperature" in kept:
             kept["temperature"] = min(kept["temperature"], 1.0)
         body |= kept
@@ -2820,6 +2836,17 @@ class _AnthropicWriter:
             return
         spec = {"type": "json_schema", "schema": _closed(_referable(format.schema))}
         body["output_config"] = body.get("output_config", {}) | {"format": spec}
+
+
+def _mark_prefixes(body: JSON) -> None:
+    """Ask Claude's other platforms to cache what comes again: the system, the last two user turns.
+
+    Clients of other dialects expect caching without asking for it; Anthropic's own API has one
+    word for it.
+    """
+    turns = [turn["content"] for turn in body["messages"] if turn["role"] == "user"]
+    for blocks in [*filter(None, [body.get("system")]), *turns[-2:]]:
+        blocks[-1] = blocks[-1] | {"cache_control": {"type": "ephemeral"}}
 
 
 def _reminder(blocks: Iterable[JSON]) -> list[JSON]:
@@ -4554,6 +4581,12 @@ class OpenAIResponses(OpenAIDialect):
         triggered = isinstance(last, dict) and last.get("type") == "compaction_trigger"
         return peek._replace(variant="trigger") if triggered else peek
 
+    def echoed(self, body: JSON) -> JSON:
+        said = {name: body[name] for name in _RESPONSES_ECHOED if body.get(name) is not None}
+        for name in _RESPONSES_SETTINGS & said.keys():
+            said[name] = _both(_RESPONSES_UNSAID[name], said[name])
+        return said
+
     def parse_request(self, body: JSON, variant: str = "") -> Request:
         wire = Wire(_reconfigured(body))
         wire.rest(_RESPONSES_REQUEST)
@@ -4713,6 +4746,15 @@ def _both(old: Any, new: Any) -> Any:
 
 
 _RESPONSES_SETTINGS: Final = frozenset(("reasoning", "text"))
+_RESPONSES_UNSAID: Final = {
+    "reasoning": {"effort": None, "summary": None},
+    "text": {"format": {"type": "text"}},
+}
+# Not the instructions and the tools: Codex's are 60 KB, which a stream would hold three times.
+_RESPONSES_ECHOED: Final = (
+    "max_output_tokens metadata parallel_tool_calls prompt_cache_key reasoning safety_identifier"
+    " temperature text tool_choice top_p truncation user"
+).split()
 
 
 def _responses_messages(wire: Wire) -> list[Message]:
@@ -5646,16 +5688,16 @@ class _ResponsesEncoder:
             "output": list(self._output),
             "parallel_tool_calls": True,
             "previous_response_id": None,
-            "reasoning": {"effort": None, "summary": None},
             "store": False,
             "temperature": None,
-            "text": {"format": {"type": "text"}},
             "tool_choice": "auto",
             "tools": [],
             "top_p": None,
             "truncation": "disabled",
             "usage": None,
             "metadata": {},
+            **_RESPONSES_UNSAID,
+            **self._asked.echo,
         }
 
 
@@ -17601,6 +17643,7 @@ class Exchange:
             usage=same or self.parsed.include_usage,
             variant=self.peek.variant,
             shown=same or self.parsed.show_thoughts is not False,
+            echo={} if same else self.dialect.echoed(self.body.wire),
             forms={} if same else {t.name: t.form for t in self.parsed.tools if t.form},
         )
         return Passage(

@@ -88,6 +88,17 @@ async def test_text_and_usage(client: AsyncOpenAI, says: Says, streamed: bool) -
     assert (usage.output_tokens, usage.total_tokens) == (57, 1102)
 
 
+async def test_an_answer_repeats_what_was_asked_for(
+    client: AsyncOpenAI, streamed: bool, behind: str
+) -> None:
+    if behind == "responses":
+        return  # it passes through: the provider repeats it
+    asked: Any = {"metadata": {"run": "7"}, "max_output_tokens": 300, "text": {"verbosity": "low"}}
+    response = await say(client, streamed, **asked)
+    assert (response.metadata, response.max_output_tokens) == ({"run": "7"}, 300)
+    assert response.text.verbosity == "low"
+
+
 async def test_text_arrives_in_the_pieces_it_was_said_in(client: AsyncOpenAI, says: Says) -> None:
     says(text=["Hel", "lo\u2028 ", "wörld", " 🌍."])
     stream = await client.responses.create(model="m", input="Hi.", stream=True)

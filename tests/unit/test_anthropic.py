@@ -306,6 +306,22 @@ def test_only_anthropic_itself_is_asked_to_cache() -> None:
     assert "cache_control" not in rendered(HI)
 
 
+def test_claudes_other_platforms_are_told_what_to_cache() -> None:
+    """Azure and OpenRouter cache nothing that is not marked; Codex marks nothing."""
+    mark = {"cache_control": {"type": "ephemeral"}}
+    turns = [Message("system", (Text("s"), Text("t"))), HI]
+    for id in ("a", "b"):
+        turns.append(Message("assistant", (ToolCall(id, "n", "{}"),)))
+        turns.append(Message("user", (relay.ToolResult(id, (Text("r"),)),)))
+    body = rendered(*turns, quirks=SIGNED)
+    assert body["system"] == [text("s"), text("t") | mark]
+    users = [turn["content"] for turn in body["messages"] if turn["role"] == "user"]
+    marked = [[block.get("cache_control") for block in content] for content in users]
+    assert marked == [[None], [mark["cache_control"]], [mark["cache_control"]]]
+    assert "cache_control" not in body
+    assert "cache_control" not in json.dumps(rendered(*turns))
+
+
 def test_results_are_blocks_of_the_users_turn() -> None:
     body = rendered(
         HI,
@@ -603,6 +619,50 @@ def test_thinking_is_switched_off_where_the_turn_in_progress_has_none() -> None:
         HI, turn, answer, model="claude-sonnet-4-5", thinking=Thinking(True), quirks=NATIVE
     )
     assert body["thinking"]["type"] == "enabled"
+
+
+@pytest.mark.parametrize(
+    ("model", "kept"),
+    [
+        ("claude-sonnet-4-5", ["temperature"]),
+        ("claude-opus-4-1-20250805", ["temperature"]),
+        ("claude-opus-4-6", ["temperature"]),
+        ("claude-sonnet-4-20250514", ["temperature", "top_p"]),
+        ("claude-3-5-haiku-latest", ["temperature", "top_p"]),
+        ("claude-opus-5", []),
+    ],
+)
+def test_newer_claudes_take_one_word_on_sampling(model: str, kept: list[str]) -> None:
+    """400 "`temperature` and `top_p` cannot both be specified"; Gemini CLI and Copilot do it."""
+    request = relay.Request(
+        model=model, messages=(HI,), sampling=relay.Sampling(temperature=0.5, top_p=0.9)
+    )
+    out = A.render_request(request, A.quirks(), ACCOUNT)
+    assert [name for name in ("temperature", "top_p") if name in out.body] == kept
+    assert {"temperature", "top_p"} - set(kept) == set(out.dropped)
+    alone = relay.replace(request, sampling=relay.Sampling(top_p=0.9))
+    assert ("top_p" in A.render_request(alone, A.quirks(), ACCOUNT).body) is bool(kept)
+
+
+@pytest.mark.parametrize(
+    ("model", "thinking", "goes"),
+    [
+        ("claude-sonnet-4-5", None, True),
+        ("claude-sonnet-4-5", Thinking(True), False),
+        ("claude-sonnet-4-5", Thinking(False), True),
+        ("claude-opus-4-6", None, False),
+        ("claude-opus-5", None, False),
+    ],
+)
+def test_the_beginning_of_an_answer_goes_where_it_is_taken(
+    model: str, thinking: Thinking | None, goes: bool
+) -> None:
+    """Newer models end with the user, and so do older ones that think; PROTOCOLS.md 2.2.3."""
+    begun = Message("assistant", (Text("I be"),))
+    request = relay.Request(model=model, messages=(HI, begun), thinking=thinking)
+    out = A.render_request(request, SIGNED, ACCOUNT)
+    assert (out.body["messages"][-1]["role"] == "assistant") is goes
+    assert ("prefill" in out.dropped) is not goes
 
 
 def test_stop_sequences_of_white_space_are_refused_there() -> None:

@@ -200,6 +200,34 @@ def test_what_include_asks_for_is_named_where_nobody_sends_it() -> None:
     assert dropped("reasoning.encrypted_content", "message.output_text.logprobs") == ("include",)
 
 
+def test_an_answer_repeats_what_was_asked_for() -> None:
+    """All but what is long; and what was not said is said as not said."""
+    body = responses(
+        {"role": "user", "content": "Hi"},
+        instructions="Be brief.",
+        tools=[{"type": "function", "name": "n", "parameters": {}}],
+        reasoning={"effort": "low"},
+        text={"verbosity": "low"},
+        metadata={"run": "7"},
+        temperature=0.5,
+        tool_choice="required",
+        parallel_tool_calls=False,
+        top_p=None,
+    )
+    answer = relay.Response("1", "m", (Text("Hi"),), "stop", relay.Usage(1, 1))
+    whole = R.render_response(answer, ASKED._replace(echo=R.echoed(body)))
+    assert (whole["reasoning"], whole["text"]) == (
+        {"effort": "low", "summary": None},
+        {"format": {"type": "text"}, "verbosity": "low"},
+    )
+    assert (whole["metadata"], whole["temperature"], whole["top_p"]) == ({"run": "7"}, 0.5, None)
+    assert (whole["tool_choice"], whole["parallel_tool_calls"]) == ("required", False)
+    assert (whole["tools"], whole["instructions"]) == ([], None)
+    nothing = R.render_response(answer, ASKED)
+    assert nothing["text"] == {"format": {"type": "text"}}
+    assert nothing["reasoning"] == {"effort": None, "summary": None}
+
+
 def test_input_may_be_one_string() -> None:
     request = R.parse_request({"model": "m", "input": "Hi", "instructions": "Be brief."})
     assert request.messages == (Message("system", (Text("Be brief."),)), HI)
