@@ -17082,7 +17082,7 @@ async def read_body(request: web.BaseRequest, limits: ServerConfig) -> bytes:
                     raise inflater.too_much()
         inflater.finish()
     except TimeoutError:
-        message = f"the request was not here within {limits.body_timeout:g} s"
+        message = f"the request was not here within server.body_timeout, {limits.body_timeout:g} s"
         raise TooSlow(message) from None
     except (web.RequestPayloadError, ValueError) as error:
         raise BadRequest(f"the body cannot be read: {error}") from error
@@ -18308,7 +18308,10 @@ class Relay:
             finally:
                 answer.close()
         except TimeoutError:
-            message = f"not finished within {limits.total:g} s"
+            tried = "; ".join(f"{each.lane}: {each.outcome}" for each in exchange.tried)
+            message = (
+                f"not finished within timeouts.total, {limits.total:g} s; tried {tried or 'nobody'}"
+            )
             raise UpstreamError("timeout", message) from None
 
     def _downstream(self, exchange: Exchange) -> Downstream:
@@ -18789,15 +18792,18 @@ class Relay:
     def refuse(self, exchange: Exchange, error: RelayError) -> web.StreamResponse:
         """An error in the client's dialect; the provider's own body if it is in that dialect."""
         exchange.error, exchange.code = error.message, termination(error)
-        headers = exchange.answer_headers() | error_headers(error)
-        if isinstance(error, UpstreamError) and error.body and exchange.dialect.passes(error):
-            exchange.status = error.upstream_status
-            headers |= {"Content-Type": "application/json"} | dict(error.headers)
-            return web.Response(body=error.body, status=exchange.status, headers=headers)
-        exchange.status = exchange.dialect.status(error)
-        body = dumps(exchange.dialect.render_error(error, exchange.id))
+        headers = CIMultiDict(exchange.answer_headers() | error_headers(error))
         headers["Content-Type"] = "application/json"
-        return web.Response(body=body, status=exchange.status, headers=headers)
+        if isinstance(error, UpstreamError) and error.body and exchange.dialect.passes(error):
+            exchange.status, body = error.upstream_status, error.body
+            headers.update(error.headers)  # whichever case its names are in
+        else:
+            exchange.status = exchange.dialect.status(error)
+            body = dumps(exchange.dialect.render_error(error, exchange.id))
+        response = web.Response(body=body, status=exchange.status, headers=headers)
+        if not exchange.request.content.is_eof():  # nobody waits for the rest of the request
+            response.force_close()
+        return response
 
     # Counting tokens
 
@@ -21474,7 +21480,7 @@ def accesses(plan: Plan, only: str) -> list[Access]:
         if only.lower() in ("", provider.name.lower())
     ]
     if not held:
-        raise NotFound(f"no provider is called {only!r}{meant(only, plan.providers)}")
+        raise ConfigError([f"no provider is called {only!r}{meant(only, plan.providers)}"])
     return held
 
 
@@ -22595,7 +22601,10 @@ def command_systemd(args: argparse.Namespace) -> int:
     if not args.output:
         print("\n".join(units.values()), end="")
     for name, text in units.items() if args.output else ():
-        Path(args.output, name).write_text(text)
+        try:
+            Path(args.output, name).write_text(text)
+        except OSError as error:
+            raise ConfigError([f"{args.output}/{name}: {error.strerror}"]) from error
         print(f"{args.output}/{name}")
     return 0
 

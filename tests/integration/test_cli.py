@@ -555,6 +555,15 @@ async def test_an_unknown_column_of_usage_is_an_error(tmp_path: Path) -> None:
     assert "--by colour: one of key, provider, model" in ran.stderr
 
 
+@pytest.mark.parametrize("command", [("check", "--live", "--yes"), ("models", "--fetch")])
+async def test_a_provider_that_is_none_is_an_error_in_the_arguments(
+    command: tuple[str, ...], tmp_path: Path
+) -> None:
+    (tmp_path / "config.yaml").write_text(json.dumps(GOOD))
+    ran = await run(*command, "--provider", "locol", cwd=tmp_path)
+    refused(ran, "no provider is called 'locol'; did you mean 'local'?")
+
+
 async def test_an_address_in_use_is_said_with_a_way_out(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(json.dumps(GOOD))
     with socket.socket() as taken:

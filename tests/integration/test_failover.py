@@ -22,7 +22,7 @@ from fake_upstream import (
     stream,
     whole,
 )
-from relay_process import Start, free_port
+from relay_process import SOON, Start, free_port
 from talk import (
     DIALECTS,
     JSON,
@@ -209,6 +209,29 @@ async def test_what_is_wrong_with_the_request_is_said_at_once_and_verbatim(
         reply = await ask(http, server, client, stream=streamed)
         assert (reply.status, reply.body) == (status, refusal.wire)
     assert second.requests == []
+
+
+async def test_a_refusals_headers_stand_once_in_whichever_case_they_came(
+    upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    body = chat_error(400, "no").wire
+    head = b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json; charset=utf-8\r\n"
+    upstream.script(Answer(raw=head + b"content-length: %d\r\n\r\n%b" % (len(body), body)))
+    server = await relay(config(upstream))
+    reply = await ask(http, server)
+    assert (reply.status, reply.body) == (400, body)
+    assert reply.headers.getall("Content-Type") == ["application/json; charset=utf-8"]
+
+
+async def test_who_ran_out_of_time_is_told_who_was_asked(
+    upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    upstream.script(chat_error(500, "boom"), Answer(delay=SOON))
+    targets = config(f"{upstream.url}/a/v1", f"{upstream.url}/b/v1")
+    server = await relay(targets | {"timeouts": {"total": 1}})
+    reply = await ask(http, server)
+    assert reply.status == 504
+    assert "timeouts.total, 1 s; tried first/m: transient; second/m:" in reply.error["message"]
 
 
 @pytest.mark.parametrize(("client", "provider_dialect"), PAIRS)

@@ -378,6 +378,12 @@ async def test_an_older_systemd_gets_what_it_knows(tmp_path: Path) -> None:
     assert "ExecReload=/bin/kill -HUP $MAINPID" in lines
 
 
+async def test_a_folder_for_units_that_is_none_is_said(tmp_path: Path) -> None:
+    ran = await run("systemd", "--output", str(tmp_path / "nowhere"), cwd=tmp_path)
+    assert (ran.status, ran.stdout) == (2, "")
+    assert ran.stderr.endswith("relay.socket: No such file or directory\n")
+
+
 async def test_the_service_may_do_little(tool: Tool, tmp_path: Path) -> None:
     """By systemd's own judgement, from 0 (nothing) to 10 (anything)."""
     await run("systemd", "--output", str(tmp_path), cwd=tmp_path)
