@@ -16,7 +16,7 @@ A request goes
 
 The rule of this file: code refers only to what stands above it.  First come values
 (sections 1-23: pure; no await, no clock, no socket), then memory (24-33: synchronous, told
-the time), then I/O (34-63).  A name with a leading underscore stays within its section.
+the time), then I/O (34-64).  A name with a leading underscore stays within its section.
 
 Where to begin
     to follow one request     Relay.handle, and from there upward
@@ -90,27 +90,28 @@ Contents
     43. Client                who asks; the body read, the answer written
     44. Telemetry             spans and metrics for an OpenTelemetry collector
   I/O: a request from beginning to end
-    45. Exchange              one request and how it goes out
-    46. Accounts              what a request may take, and what it came to
-    47. Relay                 from accept to settle
-    48. Forwarding            what passes unread: embeddings, images, audio, /p/
+    45. Exchange              one client request, and all that is known of it
+    46. Preparation           how it goes out on a lane
+    47. Accounts              what a request may take, and what it came to
+    48. Relay                 from accept to settle
+    49. Forwarding            what passes unread: embeddings, images, audio, /p/
   I/O: the process around it
-    49. Page                  the dashboard
-    50. Source                where a configuration comes from
-    51. Admin                 what relay knows of itself, and what can be done to it
-    52. Heap                  what the allocator keeps and what it gives back
-    53. Operations            which path is whose; probes, lists, status
-    54. Service manager       what systemd and relay tell one another
-    55. Server                sockets, signals, reload, drain
-    56. Units                 what systemd needs to run relay
-    57. Grafana               a dashboard of the metrics
+    50. Page                  the dashboard
+    51. Source                where a configuration comes from
+    52. Admin                 what relay knows of itself, and what can be done to it
+    53. Heap                  what the allocator keeps and what it gives back
+    54. Operations            which path is whose; probes, lists, status
+    55. Service manager       what systemd and relay tell one another
+    56. Server                sockets, signals, reload, drain
+    57. Units                 what systemd needs to run relay
+    58. Grafana               a dashboard of the metrics
   I/O: the commands
-    58. Console               a running relay, asked by a command
-    59. Launch                a tool as relay's child
-    60. Trial                 whether the configured providers answer as they should
-    61. Watch                 the log and the running requests, in a terminal
-    62. Replay                a record listed, sent again, compared, exported
-    63. Command line          the commands as a table
+    59. Console               a running relay, asked by a command
+    60. Launch                a tool as relay's child
+    61. Trial                 whether the configured providers answer as they should
+    62. Watch                 the log and the running requests, in a terminal
+    63. Replay                a record listed, sent again, compared, exported
+    64. Command line          the commands as a table
 """
 
 from __future__ import annotations
@@ -17440,21 +17441,8 @@ def telemetry_of(env: Mapping[str, str], log: Log) -> Telemetry:
 
 
 # ==== 45. Exchange ============================================================
-# One client request and all that is known of it so far, and how it goes out on a lane: as the
-# bytes that came if the dialect is the same, else through the hub.
-
-# What concerns one connection only (RFC 9110 7.6.1), what relay sets itself, the client's own
-# credentials, and what would tell the provider about the client's network.  The last two names:
-# with relay's key, a caller's organization is a 401, which would mark the key for everybody.
-_NOT_FORWARDED: Final = frozenset(
-    "connection keep-alive proxy-connection proxy-authenticate proxy-authorization te trailer"
-    " trailers transfer-encoding upgrade expect host content-length content-encoding"
-    " accept-encoding authorization x-api-key api-key x-goog-api-key cookie forwarded"
-    " x-forwarded-for x-forwarded-host x-forwarded-proto x-forwarded-port x-real-ip via"
-    " cf-connecting-ip true-client-ip x-client-ip x-forwarded-prefix origin referer"
-    " sec-fetch-site sec-fetch-mode sec-fetch-dest openai-organization openai-project".split()
-)
-_READABLE: Final = ("gzip", "deflate", "identity")
+# One client request and all that is known of it so far: what was asked, its attempts, what came of
+# it, and what that costs.
 
 
 @frozen
@@ -17490,15 +17478,6 @@ class Charge(NamedTuple):
     def of(cls, lane: Lane | None, usage: Usage, estimated: bool) -> Charge:
         price = lane.price if lane else None
         return cls(lane, usage, estimated, cost(usage, price) if price else None)
-
-
-class Said(NamedTuple):
-    """A request's body for one lane, and what became of the client's."""
-
-    body: bytes
-    note: BodyNote
-    names: Mapping[str, str] = {}  # tool names that had to change -> what they were
-    dropped: tuple[str, ...] = ()
 
 
 # What an exchange begins with; shared, because no exchange changes them.
@@ -17606,110 +17585,6 @@ class Exchange:
         self.body = _NO_BODY
         self.__dict__.pop("parsed", None)
 
-    def prepare(self, lane: Lane, strip: bool, counting: bool = False) -> Outgoing:
-        """The request for a lane; `strip`: without the reasoning that it objected to."""
-        config = lane.target.provider.config
-        stream = {"always": True, "never": False}.get(config.stream_mode, self.peek.stream)
-        same = lane.endpoint.dialect is self.dialect
-        said = (self._forwarded if same else self._translated)(lane, stream, strip)
-        said = self._uncounted(said, lane) if counting else said
-        dialect, variant = lane.endpoint.dialect, self.peek.variant if same else ""
-        headers = {**dialect.headers, **request_headers(self.request.headers, stream, same)}
-        url = lane.address(stream, variant)
-        if counting:
-            url = dialect.address(dialect.counting(lane.endpoint.url), lane.target.model, stream)
-        if same and "?" in self.request.raw_path:
-            query = self.request.raw_path.partition("?")[2]
-            url = with_query(url, query, {"key", *dialect.modes})
-        url, headers = lane.authorized(url, headers | self.trace.carried(lane))
-        return Outgoing(
-            url=url,
-            headers=headers,
-            body=said.body,
-            stream=stream,
-            passage=self._passage(lane, same, said.names),
-            note=said.note,
-            dropped=said.dropped,
-            proxy=lane.endpoint.proxy,
-        )
-
-    def _passage(self, lane: Lane, same: bool, names: Mapping[str, str]) -> Passage:
-        """The way back: what is needed of the request to pass its answer on."""
-        asked = Asked(
-            model=self.peek.model,
-            id=self.id,
-            tokens=0 if same else self.tokens,
-            now=int(time.time()),
-            usage=same or self.parsed.include_usage,
-            variant=self.peek.variant,
-            shown=same or self.parsed.show_thoughts is not False,
-            echo={} if same else self.dialect.echoed(self.body.wire),
-            forms={} if same else {t.name: t.form for t in self.parsed.tools if t.form},
-        )
-        return Passage(
-            upstream=lane.endpoint.dialect,
-            client=self.dialect,
-            asked=asked,
-            names=names,
-            account=lane.credential.account,
-            provider=lane.target.name,
-            redacted=self.plan.redacted,
-        )
-
-    def _forwarded(self, lane: Lane, stream: bool, strip: bool) -> Said:
-        """The same dialect: the client's bytes, edited only if something has to be."""
-        body, named = self.body, self.dialect.names_model
-        if not self._is_as_wanted(lane, stream, strip):
-            edited, taken = self._edited(body.wire, lane, stream, strip)
-            if edited is not body.wire:
-                if body.exact is not body.wire:
-                    edited, taken = self._edited(body.exact, lane, stream, strip)
-                model = {"model": lane.target.model} if named else {}
-                return Said(dumps(edited | model), "edited", {}, taken)
-        data = body.retargeted(lane.target.model) if named else body.raw
-        return Said(data, "verbatim" if data is body.raw else "edited")
-
-    def _is_as_wanted(self, lane: Lane, stream: bool, strip: bool) -> bool:
-        """Do the bytes alone show that nothing has to be edited?"""
-        endpoint = lane.endpoint
-        asks = strip or stream is not self.peek.stream or lane.target.output
-        leaves = not asks and endpoint.edits_nothing
-        return leaves and self.dialect.is_clean(self.body.raw, endpoint.quirks)
-
-    def _edited(
-        self, body: JSON, lane: Lane, stream: bool, strip: bool
-    ) -> tuple[JSON, tuple[str, ...]]:
-        """The edited body, and what was taken out; the very same object if nothing changed."""
-        endpoint, account = lane.endpoint, lane.credential.account
-        body = self.dialect.cleaned(body, endpoint.quirks, account, strip)
-        if stream is not self.peek.stream:
-            body = self.dialect.restreamed(body, stream)
-        body = _within(body, lane.target.output, self.dialect.output_limits)
-        body, taken = endpoint.edited(body)
-        return body, taken + (("thinking",) if strip else ())
-
-    def _uncounted(self, said: Said, lane: Lane) -> Said:
-        """Without keys that edits have set but the counting endpoint refuses."""
-        body, client = loads_exactly(said.body), self.body.wire
-        refused = lane.endpoint.dialect.uncounted - client.keys()
-        if refused.isdisjoint(body):
-            return said
-        return said._replace(body=dumps({k: v for k, v in body.items() if k not in refused}))
-
-    def _translated(self, lane: Lane, stream: bool, strip: bool) -> Said:
-        """Another dialect: the same request, in the form that this provider takes."""
-        endpoint, quirks = lane.endpoint, lane.endpoint.quirks
-        request = replace(self.parsed, model=lane.target.model, stream=stream)
-        if request.max_tokens and lane.target.output:
-            request = replace(request, max_tokens=min(request.max_tokens, lane.target.output))
-        request = without_reasoning(request) if strip else request
-        ids = re.compile(quirks.call_id or endpoint.dialect.call_id)
-        request, names = suited(request, re.compile(quirks.tool_name), ids)
-        rendered = endpoint.dialect.render_request(request, quirks, lane.credential.account)
-        body, taken = endpoint.edited(rendered.body)
-        dropped = tuple(dict.fromkeys((*rendered.dropped, *taken)))
-        return Said(dumps(body), "translated", names, dropped)
-
     def reservation(self, sent: int, wanted: int) -> Spend:
         """What the request may come to, at the most expensive of its possible targets."""
         wanted, prices = int(min(wanted, self.route.room)), self.route.prices
@@ -17787,12 +17662,157 @@ class Exchange:
             headers["x-relay-dropped"] = header_text(", ".join(self.dropped))
         if self.permit:
             headers |= self.permit.headers
-        upstream = sum([tried.ms for tried in self.tried])
+        upstream = sum(map(operator.attrgetter("ms"), self.tried))
         held = round(self.held * 1000)
         relay = max(0, round((time.monotonic() - self.began) * 1000) - upstream - held)
         timing = f"relay;dur={relay}, upstream;dur={upstream}"
         headers["server-timing"] = timing + (f", held;dur={held}" if held else "")
         return headers
+
+
+# ==== 46. Preparation =========================================================
+# How a request goes out on a lane: as the bytes that came if the dialect is the same, edited only
+# where something has to be, else through the hub.
+
+# What concerns one connection only (RFC 9110 7.6.1), what relay sets itself, the client's own
+# credentials, and what would tell the provider about the client's network.  The last two names:
+# with relay's key, a caller's organization is a 401, which would mark the key for everybody.
+_NOT_FORWARDED: Final = frozenset(
+    "connection keep-alive proxy-connection proxy-authenticate proxy-authorization te trailer"
+    " trailers transfer-encoding upgrade expect host content-length content-encoding"
+    " accept-encoding authorization x-api-key api-key x-goog-api-key cookie forwarded"
+    " x-forwarded-for x-forwarded-host x-forwarded-proto x-forwarded-port x-real-ip via"
+    " cf-connecting-ip true-client-ip x-client-ip x-forwarded-prefix origin referer"
+    " sec-fetch-site sec-fetch-mode sec-fetch-dest openai-organization openai-project".split()
+)
+_READABLE: Final = ("gzip", "deflate", "identity")
+# What `stream_mode` makes of the client's wish.
+_STREAMS: Final = {"always": True, "never": False}
+
+
+class Prepared(NamedTuple):
+    """A request's body for one lane, and what became of the client's."""
+
+    body: bytes
+    note: BodyNote
+    names: Mapping[str, str] = {}  # tool names that had to change -> what they were
+    dropped: tuple[str, ...] = ()
+
+
+class Preparation:
+    """One request made ready for one lane."""
+
+    def __init__(self, exchange: Exchange, lane: Lane, strip: bool = False) -> None:
+        """`strip`: without the reasoning that the provider objected to."""
+        self.exchange = exchange
+        self.lane = lane
+        self.strip = strip
+        self.upstream = lane.endpoint.dialect
+        self.same = self.upstream is exchange.dialect
+        mode = lane.target.provider.config.stream_mode
+        self.stream = _STREAMS.get(mode, exchange.peek.stream)
+
+    def outgoing(self, counting: bool = False) -> Outgoing:
+        """The request as it is sent; `counting`: to the endpoint that counts its tokens."""
+        exchange, lane, dialect, stream = self.exchange, self.lane, self.upstream, self.stream
+        prepared = self._forwarded() if self.same else self._translated()
+        client = request_headers(exchange.request.headers, stream, self.same)
+        url = lane.address(stream, exchange.peek.variant if self.same else "")
+        if counting:
+            prepared = self._uncounted(prepared)
+            url = dialect.address(dialect.counting(lane.endpoint.url), lane.target.model, stream)
+        if self.same and "?" in exchange.request.raw_path:
+            query = exchange.request.raw_path.partition("?")[2]
+            url = with_query(url, query, {"key", *dialect.modes})
+        headers = {**dialect.headers, **client, **exchange.trace.carried(lane)}
+        url, headers = lane.authorized(url, headers)
+        return Outgoing(
+            url=url,
+            headers=headers,
+            body=prepared.body,
+            stream=stream,
+            passage=self._passage(prepared.names),
+            note=prepared.note,
+            dropped=prepared.dropped,
+            proxy=lane.endpoint.proxy,
+        )
+
+    def _passage(self, names: Mapping[str, str]) -> Passage:
+        """The way back: what is needed of the request to pass its answer on."""
+        exchange, lane, same = self.exchange, self.lane, self.same
+        asked = Asked(
+            model=exchange.peek.model,
+            id=exchange.id,
+            tokens=0 if same else exchange.tokens,
+            now=int(time.time()),
+            usage=same or exchange.parsed.include_usage,
+            variant=exchange.peek.variant,
+            shown=same or exchange.parsed.show_thoughts is not False,
+            echo={} if same else exchange.dialect.echoed(exchange.body.wire),
+            forms={} if same else {t.name: t.form for t in exchange.parsed.tools if t.form},
+        )
+        return Passage(
+            upstream=self.upstream,
+            client=exchange.dialect,
+            asked=asked,
+            names=names,
+            account=lane.credential.account,
+            provider=lane.target.name,
+            redacted=exchange.plan.redacted,
+        )
+
+    def _forwarded(self) -> Prepared:
+        """The same dialect: the client's bytes, edited only if something has to be."""
+        body, named, model = self.exchange.body, self.upstream.names_model, self.lane.target.model
+        if not self._is_as_wanted():
+            edited, taken = self._edited(body.wire)
+            if edited is not body.wire:
+                if body.exact is not body.wire:
+                    edited, taken = self._edited(body.exact)
+                return Prepared(
+                    dumps(edited | ({"model": model} if named else {})), "edited", {}, taken
+                )
+        data = body.retargeted(model) if named else body.raw
+        return Prepared(data, "verbatim" if data is body.raw else "edited")
+
+    def _is_as_wanted(self) -> bool:
+        """Do the bytes alone show that nothing has to be edited?"""
+        endpoint, exchange = self.lane.endpoint, self.exchange
+        asks = self.strip or self.stream is not exchange.peek.stream or self.lane.target.output
+        leaves = not asks and endpoint.edits_nothing
+        return leaves and self.upstream.is_clean(exchange.body.raw, endpoint.quirks)
+
+    def _edited(self, body: JSON) -> tuple[JSON, tuple[str, ...]]:
+        """The edited body, and what was taken out; the very same object if nothing changed."""
+        endpoint, account = self.lane.endpoint, self.lane.credential.account
+        body = self.upstream.cleaned(body, endpoint.quirks, account, self.strip)
+        if self.stream is not self.exchange.peek.stream:
+            body = self.upstream.restreamed(body, self.stream)
+        body = _within(body, self.lane.target.output, self.upstream.output_limits)
+        body, taken = endpoint.edited(body)
+        return body, taken + (("thinking",) if self.strip else ())
+
+    def _uncounted(self, prepared: Prepared) -> Prepared:
+        """Without keys that edits have set but the counting endpoint refuses."""
+        body, client = loads_exactly(prepared.body), self.exchange.body.wire
+        refused = self.upstream.uncounted - client.keys()
+        if refused.isdisjoint(body):
+            return prepared
+        return prepared._replace(body=dumps({k: v for k, v in body.items() if k not in refused}))
+
+    def _translated(self) -> Prepared:
+        """Another dialect: the same request, in the form that this provider takes."""
+        lane, endpoint, quirks = self.lane, self.lane.endpoint, self.lane.endpoint.quirks
+        request = replace(self.exchange.parsed, model=lane.target.model, stream=self.stream)
+        if request.max_tokens and lane.target.output:
+            request = replace(request, max_tokens=min(request.max_tokens, lane.target.output))
+        request = without_reasoning(request) if self.strip else request
+        ids = re.compile(quirks.call_id or self.upstream.call_id)
+        request, names = suited(request, re.compile(quirks.tool_name), ids)
+        rendered = self.upstream.render_request(request, quirks, lane.credential.account)
+        body, taken = endpoint.edited(rendered.body)
+        dropped = tuple(dict.fromkeys((*rendered.dropped, *taken)))
+        return Prepared(dumps(body), "translated", names, dropped)
 
 
 def _within(body: JSON, output: int | None, limits: Iterable[str]) -> JSON:
@@ -17849,7 +17869,7 @@ def _readable(offered: str) -> str:
     return ", ".join(c for c in codings if c.partition(";")[0].strip() in _READABLE)
 
 
-# ==== 46. Accounts ============================================================
+# ==== 47. Accounts ============================================================
 # What a request may take, and what it came to.  Every request passes here twice:
 #
 #     reserve    before its first attempt: a permit within the limits of its key
@@ -18060,7 +18080,7 @@ class Accounts:
         return model
 
 
-# ==== 47. Relay ===============================================================
+# ==== 48. Relay ===============================================================
 # One request from accept to settle.  Start at `Relay.handle`.  Until the first meaningful event
 # nothing has reached the client, so trying the next target is free.  After it a break is reported
 # in the client's own dialect and the connection is closed without a proper end, because clients
@@ -18492,7 +18512,9 @@ class Relay:
     def attempt(self, exchange: Exchange, lane: Lane, strip: bool) -> Awaitable[Answer]:
         """One lane.  It counts as answered once its first meaningful event is in."""
         exchange.trace.attempt(lane, exchange.operation)  # first: its headers go out, too
-        outgoing = exchange.prepare(lane, strip)  # BadRequest if this dialect cannot express it
+        outgoing = Preparation(
+            exchange, lane, strip
+        ).outgoing()  # BadRequest if this dialect cannot express it
         exchange.went(lane, outgoing.note, outgoing.dropped)
         flight = self.balance.began(lane, exchange.route)
         answering = self._begun_in_time(exchange, lane, outgoing, flight)
@@ -18830,7 +18852,7 @@ class Relay:
         if not endpoint.quirks.count_tokens and lane.target.provider.config.preset:
             return None
         exchange.lane = lane
-        outgoing = exchange.prepare(lane, strip=False, counting=True)
+        outgoing = Preparation(exchange, lane).outgoing(counting=True)
         try:
             async with asyncio.timeout(lane.target.provider.timeouts.connect + 10):
                 reply = await self._sent(exchange, lane, outgoing)
@@ -18853,7 +18875,7 @@ _SEAL_TROUBLE: Final = re.compile(
 )
 
 
-# ==== 48. Forwarding ==========================================================
+# ==== 49. Forwarding ==========================================================
 # What relay passes on without understanding it: embeddings, images, audio, rerank, moderations and
 # old completions go where the name in their `model` field goes, by the routes of any request;
 # /p/PROVIDER/... goes to that provider as it is.  Only the model's name is read; once it is known,
@@ -19239,7 +19261,7 @@ def _usage_in(said: JSON) -> Usage:
     return Usage(input=whole_number(said.get("total_tokens")))
 
 
-# ==== 49. Page ================================================================
+# ==== 50. Page ================================================================
 # The dashboard: one page without any asset from elsewhere, and a policy that lets it load none.  It
 # asks /admin for everything it shows, so that the page itself may be seen by anybody.
 
@@ -19642,7 +19664,7 @@ PAGE_HEADERS: Final = {
 }
 
 
-# ==== 50. Source ==============================================================
+# ==== 51. Source ==============================================================
 # Where a configuration comes from, and how one becomes a plan.
 
 
@@ -19774,7 +19796,7 @@ def load(source: Source) -> Plan:
     return plan
 
 
-# ==== 51. Admin ===============================================================
+# ==== 52. Admin ===============================================================
 # What relay knows about itself, as JSON below /admin, and the few things that can be done to it.
 # The admin key allows both, in a header or, in a browser, as the cookie that /admin/login gives in
 # exchange.  Without an `admin_key`, this machine may look, and nobody may act.
@@ -20157,7 +20179,7 @@ def _shown_config(value: Any, name: str = "") -> Any:
     return value if plain else re.sub(r"//[^/@\s]+@", "//[secret]@", str(value))
 
 
-# ==== 52. Heap ================================================================
+# ==== 53. Heap ================================================================
 # A coding agent's requests are large and alike, and memory that one has freed the next will need.
 # By default glibc gets every block over 128 KB from the system and gives it back at once, so that
 # each copy gets new pages.  Here it is told to keep them; after a burst, idle memory is given back.
@@ -20218,7 +20240,7 @@ def resident() -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-# ==== 53. Operations ==========================================================
+# ==== 54. Operations ==========================================================
 # Which handler serves which path, and the handlers of what is not a model's answer: probes, lists,
 # status.  No probe ever calls a provider.
 
@@ -20427,7 +20449,7 @@ def refused(request: web.BaseRequest, error: RelayError) -> web.Response:
     return web.Response(body=body, status=dialect.status(error), headers=headers)
 
 
-# ==== 54. Service manager =====================================================
+# ==== 55. Service manager =====================================================
 # What systemd and relay tell one another, through the environment and a socket; without systemd
 # none of it happens.  See sd_notify(3), sd_listen_fds(3) and systemd.service(5).
 #
@@ -20511,7 +20533,7 @@ def _taken(descriptor: int, name: str) -> Passed:
     raise ConfigError([text])
 
 
-# ==== 55. Server ==============================================================
+# ==== 56. Server ==============================================================
 # Four verbs in a row: start, run, drain, stop.  SIGHUP builds another plan and swaps it in with one
 # assignment, or says everything that is wrong and changes nothing.  At SIGTERM and SIGINT relay
 # stops accepting, lets streams finish within the grace period, and ends the rest with an error in
@@ -20913,7 +20935,7 @@ def _remove_stale_socket(path: str) -> None:
             Path(path).unlink()
 
 
-# ==== 56. Units ===============================================================
+# ==== 57. Units ===============================================================
 # What `relay systemd` prints: a socket that systemd keeps open, and a service that may do nothing
 # but read its configuration, keep its state and use the network.  For several processes the service
 # is a template; all instances share the one socket, so that an idle one accepts, and while one
@@ -21055,7 +21077,7 @@ def _streams(listen: str) -> tuple[str, ...]:
     return (f"[{host}]:{port}" if ":" in host else f"{host}:{port}" if host else str(port),)
 
 
-# ==== 57. Grafana =============================================================
+# ==== 58. Grafana =============================================================
 # A dashboard of the metrics, ready for import: a row of this table is a panel.  A test checks that
 # the names in its queries exist, and that Prometheus's own tool can parse them.
 
@@ -21187,7 +21209,7 @@ def _panel(place: int, panel: Panel, source: JSON) -> JSON:
     }
 
 
-# ==== 58. Console =============================================================
+# ==== 59. Console =============================================================
 # A running relay, asked by a command: at the address it listens on and with the admin key, both
 # from the file it was started with.  The command does not need the providers' keys in its
 # environment, nor a file without mistakes: these may be newer than the running relay.
@@ -21271,7 +21293,7 @@ def console_of(source: Source) -> Console:
     return console
 
 
-# ==== 59. Launch ==============================================================
+# ==== 60. Launch ==============================================================
 # A tool as relay's child.  It gets the terminal: both stay in one process group, so what is typed
 # reaches it, including Ctrl-C and Ctrl-Z; a signal sent to relay alone is passed on.  If no relay
 # serves at the configured address, this one does for as long as the child lives.
@@ -21394,7 +21416,7 @@ async def serving(plan: Plan, source: Source, log: Log) -> AsyncIterator[str]:
         await server.stop()
 
 
-# ==== 60. Trial ===============================================================
+# ==== 61. Trial ===============================================================
 # Does it work with the configured providers?  `relay check --live` asks every provider, with every
 # plan, credential and dialect, through a relay of its own on this machine, so that the whole path
 # of a client's request is tried.  These are a few small requests each, whose cost is announced
@@ -21650,7 +21672,7 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
 
 
-# ==== 61. Watch ===============================================================
+# ==== 62. Watch ===============================================================
 # `relay logs` and `relay top`: log lines and running requests, from the events of a running relay.
 # What the screen shows is computed from values alone; only `_Screen` knows the terminal.
 
@@ -21832,7 +21854,7 @@ async def _press(top: Top, key: str, console: Console) -> None:
             top.said = error.message
 
 
-# ==== 62. Replay ==============================================================
+# ==== 63. Replay ==============================================================
 # What can be done with a record: list, send again, compare, turn into a shell command.  A request
 # is sent again to a temporary relay with the present configuration, so that everything is real:
 # rules, failover, translation; its answer becomes a record, too, and is compared like any other.
@@ -22149,7 +22171,7 @@ def _poured(body: bytes) -> str:
     return f"printf %s {base64.b64encode(body).decode()} | base64 -d"
 
 
-# ==== 63. Command line ========================================================
+# ==== 64. Command line ========================================================
 # From arguments to a running server, or to an answer in print.
 
 DEMO_CONFIG: Final = """\
