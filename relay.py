@@ -253,7 +253,7 @@ def frozen(cls: type[T] | None = None, /, *, kw_only: bool = False) -> Any:
 
 
 class RelayError(Exception):
-    """Base of all; `kind` is the canonical word that each dialect renders in its own.
+    """Base of all; each dialect renders `kind` in its own words.
 
     `retry_after` is in seconds; `retry` False tells clients that trying again is pointless.
     """
@@ -551,7 +551,7 @@ class ToolChoice:
 
 @frozen
 class Thinking:
-    """How much to reason: off, an effort word, a token budget, or on and up to the model."""
+    """How much to reason: not at all, an effort, a token budget, or as the model decides."""
 
     on: bool
     effort: str = ""
@@ -619,7 +619,7 @@ class Request:
     verbosity: str = ""  # how much to say of what was thought: low, medium or high
     service_tier: str = ""  # how soon and how dear: auto, default, flex, priority; OpenAI's words
     user: str = ""  # who the end user is, as the client says it; opaque
-    session: str = ""  # the conversation's name for caches, likewise
+    session: str = ""  # the conversation's name for caches; opaque, too
     stream: bool = False
     include_usage: bool = True  # are the token counts wanted in a stream?
     dropped: tuple[str, ...] = ()  # what the client sent that cannot be expressed here
@@ -684,7 +684,7 @@ class Finish:
 
 @frozen
 class Failure:
-    """The upstream failed in mid-stream: in its own words, or by `cause` (a failure class)."""
+    """The provider failed in mid-stream: in its own words, or by `cause` (a failure class)."""
 
     message: str
     code: str = ""
@@ -907,7 +907,7 @@ class Wire:
             yield Wire(item, self, name, index)
 
     def texts(self, name: str) -> tuple[str, ...]:
-        """The strings under `name`, where one string may stand for a list."""
+        """The strings under `name`; a single string counts as a list of one."""
         value = self.data.get(name)
         if isinstance(value, str):
             return (value,)
@@ -918,7 +918,7 @@ class Wire:
         return tuple(str(item) for item in items)
 
     def rest(self, known: frozenset[str]) -> None:
-        """Note what stands here besides `known`."""
+        """Note all keys here except those `known`."""
         if known.issuperset(self.data):
             return
         for name in self.data.keys() - known:
@@ -1400,7 +1400,7 @@ def media_from_url(url: str, name: str = "", kind: Literal["image", "document"] 
 
 
 def base64_text(data: str) -> str:
-    """The text in base64, or the text itself where somebody put it there as it is."""
+    """The text in base64, or the text itself if it is not encoded."""
     try:
         return base64.b64decode(data + "=" * (-len(data) % 4)).decode(errors="replace")
     except ValueError:
@@ -1459,9 +1459,9 @@ class Quirks:
     rename: Mapping[str, str] = field(default_factory=dict)  # top-level names
     fixed: Mapping[str, Any] = field(default_factory=dict)  # always set to this
     clamp: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    efforts: Mapping[str, str] = field(default_factory=dict)  # its words for these; {}: as they are
+    efforts: Mapping[str, str] = field(default_factory=dict)  # its words for these; {}: the same
     tool_name: str = r"[a-zA-Z0-9_-]{1,64}"  # full match
-    call_id: str = ""  # likewise, where it differs from the dialect's
+    call_id: str = ""  # full match, too; "": the dialect's
     tool_strict: Literal["as_is", "drop", "false"] = "as_is"
     service_tiers: tuple[str, ...] = ()  # of the hub's words, those it sells
     count_tokens: bool = False  # serves the endpoint that counts a request's tokens
@@ -1779,7 +1779,7 @@ class Dialect(ABC):
     # Every stream event that a meter must read holds one of these.  A search for them is exact:
     # inside a JSON string the quotes would be escaped.
     marks: ClassVar[tuple[bytes, ...]]
-    error_types: ClassVar[Mapping[str, str]]  # canonical kind -> this format's word
+    error_types: ClassVar[Mapping[str, str]]  # `RelayError.kind` -> this format's word
     headers: ClassVar[Mapping[str, str]] = {}  # a provider needs them; the client's win
     names_model: ClassVar[bool] = True  # does the body say which model is meant?
     forwards: ClassVar[bool] = False  # do its providers serve embeddings, images and such?
@@ -1888,7 +1888,7 @@ class Dialect(ABC):
         return "text/event-stream"
 
     def passes(self, error: UpstreamError) -> bool:
-        """May a provider's error of this format reach a client as it is?"""
+        """May a provider's error in this format reach a client unchanged?"""
         return True
 
     def status(self, error: RelayError) -> int:
@@ -1931,7 +1931,7 @@ JSON_ONLY: Final = "Answer with one JSON object and nothing else."
 
 
 def lost(request: Request, *names: str) -> list[str]:
-    """Those of these fields that the client has said, for a format without a word for them."""
+    """Those of these fields that the client has set, for a format that cannot express them."""
     return [name for name in names if getattr(request, name)]
 
 
@@ -3826,7 +3826,7 @@ class _ChatWriter:
         return {"type": "function", "function": function}
 
     def _tools(self) -> JSON:
-        """What may be called, and how it is chosen as far as this provider takes a word on it."""
+        """What may be called, and the choice among it as far as this provider lets one choose."""
         request, choice, known = self.request, self.request.tool_choice, self.quirks.tool_choice
         tools = request.tools if "allowed" in known else offered(request)
         said: JSON = {"tools": list(map(self._definition, tools))}
@@ -5196,7 +5196,7 @@ class _ResponsesWriter:
         return said
 
     def _tools(self) -> JSON:
-        """What may be called, and how it is chosen as far as this provider takes a word on it."""
+        """What may be called, and the choice among it as far as this provider lets one choose."""
         request, choice, known = self.request, self.request.tool_choice, self.quirks.tool_choice
         tools = request.tools if "allowed" in known else offered(request)
         said: JSON = {"tools": list(map(self._definition, tools))}
@@ -9108,7 +9108,7 @@ class Site:
         ]
 
     def pairs(self, keys: Iterable[str] = ()) -> dict[str, Site]:
-        """What a mapping holds; `keys` are some that it may have, for the message if it is none.
+        """The pairs of a mapping; `keys` are examples, for the message if it is not a mapping.
 
         That does not quote what stands here instead: where a key's mapping is left out, it is
         the key.
@@ -9344,7 +9344,7 @@ def word(*words: str, later: str = "") -> Kind:
 
 
 def many(kind: Kind) -> Kind:
-    """A list; a single value stands for a list of one."""
+    """A list; a single value counts as a list of one."""
 
     def read(site: Site) -> tuple[Any, ...]:
         sites = site.items() if isinstance(site.node, yaml.SequenceNode) else [site]
@@ -9829,7 +9829,7 @@ def read_config(text: str, reading: Reading) -> Config:
     return config if isinstance(config, Config) else Config()
 
 
-# What people have mostly done when YAML says so.
+# The usual mistake behind what YAML complains of.
 _OFTEN: Final = {
     "mapping values are not allowed here": "; quote a value that holds ': ', and see whether the"
     " line is indented as it should be",
@@ -9839,7 +9839,7 @@ _OFTEN: Final = {
 
 
 def _trouble(error: yaml.MarkedYAMLError, text: str) -> str:
-    """YAML's words, where what it was reading began, and what may help."""
+    """YAML's complaint, where what it was reading begins, and what may help."""
     said, at, began = error.problem or "", error.problem_mark, error.context_mark
     if said.startswith("but "):
         said = f"{error.context}, {said}"
@@ -11209,7 +11209,7 @@ def _in_headers(headers: Mapping[str, str | None]) -> Iterator[str]:
 
 
 def _in_query(url: str) -> Iterator[str]:
-    """The secrets that a URL carries behind its path."""
+    """The secrets in a URL's query."""
     query = urllib.parse.urlsplit(url).query
     yield from (value for name, value in urllib.parse.parse_qsl(query) if CARRYING.search(name))
 
@@ -11335,7 +11335,7 @@ def _known(**values: object) -> dict[str, str]:
     return {name: str(value) for name, value in values.items() if value not in (None, "")}
 
 
-# Below this the variable is refused with a warning (Claude Code 2.1).
+# Claude Code 2.1 refuses a smaller one with a warning.
 _LEAST_COMPACT_WINDOW: Final = 100_000
 
 
@@ -11769,7 +11769,7 @@ class Old:
         return None
 
     def whole(self, *path: str | int) -> int | None:
-        """A positive whole number, likewise."""
+        """A positive whole number, carried over; None and left there if it is anything else."""
         value = self.look(*path)
         if isinstance(value, str) and re.fullmatch(r"[0-9]{1,15}", value):
             value = int(value)
@@ -12456,7 +12456,7 @@ def read_record(data: bytes) -> Record:
 
 
 def record_summary(wire: Any) -> JSON:
-    """What a file's first line says; ValueError if it is none of this version."""
+    """What a file's first line says; ValueError if it is not a record of this version."""
     if not isinstance(wire, dict) or wire.get("version") != RECORD_VERSION or "id" not in wire:
         raise ValueError("it is no record of this version")
     return {name: value for name, value in wire.items() if name not in ("kind", "version")}
@@ -12934,7 +12934,7 @@ class Health:
                 del self.marks[place]
         return self.sticky.bind(identity, lane.credential.name, now) if identity else None
 
-    # What stands in the way
+    # Asking about a lane
 
     def cooling(self, lane: Lane, now: float) -> Mark | None:
         """The mark that keeps a lane from being used, the firmest and longest of several."""
@@ -12960,7 +12960,7 @@ class Health:
         places = (Place(*name, of_plan) for name in names for of_plan in (False, True))
         return {place: mark for place in places if (mark := self.marks.get(place))}
 
-    # Looking after it
+    # Looking after the marks
 
     def listed(self, now: float) -> list[JSON]:
         """Every mark, with times since the epoch; a `next_probe` of None is under way."""
@@ -13324,7 +13324,7 @@ def span_starts(now: float, zone: datetime.tzinfo | None) -> tuple[int, int]:
 
 
 def periods(now: float, zone: datetime.tzinfo | None) -> tuple[str, str]:
-    """The day and the month that budgets go by: ("2027-06-30", "2027-06")."""
+    """The day and the month, which budgets are kept for: ("2027-06-30", "2027-06")."""
     day = datetime.datetime.fromtimestamp(now, zone).date().isoformat()
     return day, day[:7]
 
@@ -15041,7 +15041,7 @@ class SQLiteFile:
             raise StateTrouble(f"{self.path}: {error}") from error
 
     def _find(self) -> None:
-        """Who moves the file away while relay runs means to begin anew, not to lose what comes."""
+        """If the file is moved away while relay runs, make a new one: that is what was meant."""
         if self._identity() != self._opened:
             self._data.close()
             self._opened, self._heard = (0, 0), 0  # until it is
@@ -17463,7 +17463,7 @@ class Tried:
         return self.lane.record | said
 
 
-_READ: Final = frozenset(("ok", "outrun", "cancelled"))  # outcomes of who was not in the wrong
+_READ: Final = frozenset(("ok", "outrun", "cancelled"))  # outcomes after which a prompt was read
 
 
 class Charge(NamedTuple):
@@ -17613,7 +17613,7 @@ class Exchange:
     def charges(self) -> list[Charge]:
         """What each provider that read the request will charge for, the one that counts first.
 
-        Who was asked beside it and called off has read the same prompt, whatever it made of it.
+        A provider that was asked beside it and called off has read the same prompt.
         """
         usage, estimated = self.used()
         charges = [Charge.of(self.lane, usage, estimated)]
@@ -18301,9 +18301,9 @@ class Relay:
             if not exchange.expelled:  # the client is gone
                 raise
             return await self._fail(exchange, ShuttingDown("relay is shutting down"))
-        except ConnectionError:  # the client is gone, likewise
+        except ConnectionError:  # the client is gone, too
             raise
-        except Exception as error:  # noqa: BLE001  # the boundary: a fault of ours is a 500
+        except Exception as error:  # noqa: BLE001  # the boundary: a bug of ours is a 500
             self.log.fault(error)
             fault = RelayError("internal error; relay's log has the details")
             return await self._fail(exchange, fault)
@@ -18844,7 +18844,7 @@ class Relay:
         return web.Response(body=body, headers=headers)
 
     async def _counted(self, exchange: Exchange, lane: Lane) -> int | None:
-        """The count by a provider of the client's dialect; None if there is none to be had."""
+        """The count by a provider of the client's dialect; None if it gives none."""
         endpoint = lane.endpoint
         dialect, url = endpoint.dialect, endpoint.dialect.counting(endpoint.url)
         if dialect is not exchange.dialect or endpoint.demo or not url:
@@ -19705,7 +19705,7 @@ def _tls_context(config: TLSConfig) -> ssl.SSLContext:
 
 
 def text_of(path: Path) -> str:
-    """A configuration file's text, UTF-8 whatever the locale; ConfigError if it is none."""
+    """A configuration file's text, UTF-8 whatever the locale; ConfigError if it cannot be read."""
     try:
         data = path.read_bytes()
     except OSError as error:
