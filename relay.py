@@ -1504,6 +1504,7 @@ class Asked(NamedTuple):
     usage: bool = True  # is a stream to end with token counts?
     variant: str = ""  # of `Peek`
     shown: bool = True  # is the client shown what was thought?
+    stops: tuple[str, ...] = ()  # where relay has to end the text, for the provider does not
     echo: Mapping[str, Any] = {}  # what the answer repeats of the request
     forms: Mapping[str, str] = {}  # tool name -> `Tool.form`, of those that have one
 
@@ -1517,6 +1518,7 @@ class Rendered(NamedTuple):
 
     body: JSON
     dropped: tuple[str, ...]
+    stops: tuple[str, ...] = ()  # the stop sequences it does not take: relay cuts the answer there
 
 
 def true_finish(finish: FinishReason, called: bool) -> FinishReason:
@@ -2667,8 +2669,6 @@ class _AnthropicWriter:
         self._controls(body)
         if stops := [text for text in request.stop if text.strip()]:
             body["stop_sequences"] = stops
-        if len(stops) < len(request.stop):  # Anthropic refuses those of white space only
-            self.dropped.append("stop_sequences")
         if request.format:
             self._format(body, request.format)
         body |= self._hints()
@@ -2676,7 +2676,12 @@ class _AnthropicWriter:
             _mark_prefixes(body)
         if request.stream:
             body["stream"] = True
-        return Rendered(body, tuple(dict.fromkeys(self.dropped)))
+        # those of white space only are refused
+        return Rendered(
+            body,
+            tuple(dict.fromkeys(self.dropped)),
+            tuple(text for text in request.stop if not text.strip()),
+        )
 
     def _ends_with_the_user(self) -> bool:
         """Is the beginning of an answer refused?  By newer Claudes, and by all that think."""
@@ -3715,7 +3720,6 @@ class _ChatWriter:
         self._sampling(body)
         if request.stop:
             body["stop"] = list(request.stop[:4])
-            self.dropped += ["stop[4:]"] if request.stop[4:] else []
         if request.thinking:
             said = REASONING_STYLES[quirks.reasoning](request.thinking, quirks)
             body |= said
@@ -3731,7 +3735,7 @@ class _ChatWriter:
             body["stream"] = True
             if quirks.stream_usage:
                 body["stream_options"] = {"include_usage": True}
-        return Rendered(body, tuple(dict.fromkeys(self.dropped)))
+        return Rendered(body, tuple(dict.fromkeys(self.dropped)), request.stop[4:])
 
     def _messages(self) -> list[JSON]:
         said: list[JSON] = []
@@ -5119,7 +5123,6 @@ class _ResponsesWriter:
         if request.max_tokens is not None:
             body["max_output_tokens"] = max(16, request.max_tokens)
         self._sampling(body)
-        self.dropped += ["stop"] if request.stop else []
         if reasoning := self._reasoning():
             body["reasoning"] = reasoning
         spec = {"format": _format_spec(request.format)} if request.format else {}
@@ -5133,7 +5136,7 @@ class _ResponsesWriter:
         body |= {"store": False, "include": ["reasoning.encrypted_content"]}
         if request.stream:
             body["stream"] = True
-        return Rendered(body, tuple(dict.fromkeys(self.dropped)))
+        return Rendered(body, tuple(dict.fromkeys(self.dropped)), request.stop)
 
     def _reasoning(self) -> JSON:
         """How much to think, and whether to tell of it, which only those ask for who are shown."""
@@ -6587,7 +6590,7 @@ class _GeminiWriter:
             body["serviceTier"] = _GEMINI_TIERS[tier]
         else:
             self.dropped += lost(request, "service_tier")
-        return Rendered(body, tuple(dict.fromkeys(self.dropped)))
+        return Rendered(body, tuple(dict.fromkeys(self.dropped)), request.stop[_MOST_STOPS:])
 
     def _contents(self, messages: Sequence[Message]) -> list[JSON]:
         said: list[JSON] = []
@@ -6729,8 +6732,6 @@ class _GeminiWriter:
             "stopSequences": list(request.stop[:_MOST_STOPS]) or None,
             "thinkingConfig": self._thinking(request.thinking),
         }
-        if request.stop[_MOST_STOPS:]:
-            self.dropped.append(f"stop[{_MOST_STOPS}:]")
         if not self.gemini.penalties:
             for wire, name in _PENALTIES.items():
                 self.dropped += [] if config.pop(wire) is None else [name]
@@ -7336,6 +7337,74 @@ class _Veil:
                     yield event
 
 
+class _Stops:
+    """Ends the text at a stop sequence, for a provider that does not.
+
+    The rest of the answer is read, for its counts, and not passed on.
+    """
+
+    def __init__(self, stops: Sequence[str]) -> None:
+        self._stops = stops
+        self._any = re.compile("|".join(map(re.escape, stops)))
+        self._held = ""  # the end of the text, with which a stop may begin
+        self._open = False  # is a text open?
+        self._called = False
+        self._found = ""
+
+    def over(self, events: Iterable[Event]) -> Iterator[Event]:
+        for event in events:
+            if not self._found:
+                yield from self._passed(event)
+            elif isinstance(event, Finish):
+                reason = true_finish("stop_sequence", self._called)
+                yield Finish(reason, event.usage, self._found)
+            elif isinstance(event, Failure):  # behind all that the client wanted
+                yield Finish(true_finish("stop_sequence", self._called), detail=self._found)
+
+    def _passed(self, event: Event) -> Iterator[Event]:
+        match event:
+            case PartStart(part):
+                self._open = isinstance(part, Text)
+                self._called |= isinstance(part, ToolCall)
+            case PartDelta(text) if self._open:
+                yield from self._cut(self._held + text)
+                return
+            case PartEnd() if self._held:
+                yield PartDelta(self._held)
+                self._held = ""
+            case _:
+                pass
+        yield event
+
+    def _cut(self, text: str) -> Iterator[Event]:
+        match = self._any.search(text)
+        end = match.start() if match else len(text) - self._doubtful(text)
+        self._held = "" if match else text[end:]
+        if end:
+            yield PartDelta(text[:end])
+        if match:
+            self._found = match[0]
+            yield PartEnd()
+
+    def _doubtful(self, text: str) -> int:
+        """How many characters at the end may be the beginning of a stop."""
+        most = min(max(map(len, self._stops)) - 1, len(text))
+        ends = (n for n in range(most, 0, -1) if any(s.startswith(text[-n:]) for s in self._stops))
+        return next(ends, 0)
+
+
+def _filters(asked: Asked) -> tuple[_Veil | _Stops, ...]:
+    """What stands between the provider's events and the client's; mostly nothing."""
+    veils, stops = () if asked.shown else (_Veil(),), tuple(filter(None, asked.stops))
+    return (*veils, _Stops(stops)) if stops else veils
+
+
+def _filtered(events: Iterable[Event], filters: Iterable[_Veil | _Stops]) -> Iterable[Event]:
+    for each in filters:
+        events = each.over(events)
+    return events
+
+
 class Translation(Pipe):
     """Different dialects, or different modes: bytes to events to bytes."""
 
@@ -7344,7 +7413,7 @@ class Translation(Pipe):
         self._passage = passage
         self._decoder = decoder
         self._encoder = passage.client.encoder(passage.asked)
-        self._veil = None if passage.asked.shown else _Veil()
+        self._filters = _filters(passage.asked)
 
     def feed(self, data: bytes) -> bytes:
         return self._say(self._decoder.feed(data))
@@ -7357,7 +7426,7 @@ class Translation(Pipe):
 
     def _say(self, events: Iterable[Event]) -> bytes:
         said = []
-        for event in self._veil.over(events) if self._veil else events:
+        for event in _filtered(events, self._filters) if self._filters else events:
             if isinstance(event, PartDelta):  # nearly all of a stream, with nothing to restore
                 self.begun = True
             else:
@@ -7400,8 +7469,7 @@ def returned_part(part: OutputPart, passage: Passage) -> OutputPart:
         case ToolCall(id, name, text) if name in passage.names:
             return ToolCall(id, passage.names[name], text)
         case Reasoning():
-            thought = part if passage.asked.shown else hidden(part)
-            return replace(thought, seal=thought.seal and _owned(thought.seal, passage))
+            return replace(part, seal=part.seal and _owned(part.seal, passage))
         case _:
             return part
 
@@ -7503,7 +7571,7 @@ class Gathered(Pipe):
         answer = whole_answer(data, passage.upstream)
         if isinstance(answer, Failure):
             return self._respond(answer)
-        said = answer[1]
+        said = _filtered_answer(answer[1], passage.asked)
         parts = tuple([returned_part(part, passage) for part in said.parts])
         return self._respond(
             Response(said.id, said.model, parts, said.finish, said.usage, said.detail)
@@ -7535,9 +7603,13 @@ def _folded(data: bytes, passage: Passage) -> Response | Failure:
         return Failure(f"not an answer: {snippet(data)}", cause="transient")
     dialect = first_dialect(data + b"\n\n", passage.upstream) or passage.upstream
     decoder = dialect.decoder()
-    events: Iterable[Event] = decoder.feed(data) + decoder.eof()
-    events = events if passage.asked.shown else _Veil().over(events)
+    events = _filtered(decoder.feed(data) + decoder.eof(), _filters(passage.asked))
     return fold(returned(event, passage) for event in events)
+
+
+def _filtered_answer(answer: Response, asked: Asked) -> Response:
+    filters = _filters(asked)
+    return cast(Response, fold(_filtered(unfold(answer), filters))) if filters else answer
 
 
 def looks_like(data: bytes) -> Literal["json", "sse", "other", ""]:
@@ -17697,6 +17769,7 @@ class Prepared(NamedTuple):
     note: BodyNote
     names: Mapping[str, str] = {}  # tool names that had to change -> what they were
     dropped: tuple[str, ...] = ()
+    stops: tuple[str, ...] = ()  # of `Rendered`
 
 
 class Preparation:
@@ -17731,13 +17804,13 @@ class Preparation:
             headers=headers,
             body=prepared.body,
             stream=stream,
-            passage=self._passage(prepared.names),
+            passage=self._passage(prepared),
             note=prepared.note,
             dropped=prepared.dropped,
             proxy=lane.endpoint.proxy,
         )
 
-    def _passage(self, names: Mapping[str, str]) -> Passage:
+    def _passage(self, prepared: Prepared) -> Passage:
         """The way back: what is needed of the request to pass its answer on."""
         exchange, lane, same = self.exchange, self.lane, self.same
         asked = Asked(
@@ -17748,6 +17821,7 @@ class Preparation:
             usage=same or exchange.parsed.include_usage,
             variant=exchange.peek.variant,
             shown=same or exchange.parsed.show_thoughts is not False,
+            stops=prepared.stops,
             echo={} if same else exchange.dialect.echoed(exchange.body.wire),
             forms={} if same else {t.name: t.form for t in exchange.parsed.tools if t.form},
         )
@@ -17755,7 +17829,7 @@ class Preparation:
             upstream=self.upstream,
             client=exchange.dialect,
             asked=asked,
-            names=names,
+            names=prepared.names,
             account=lane.credential.account,
             provider=lane.target.name,
             redacted=exchange.plan.redacted,
@@ -17812,7 +17886,7 @@ class Preparation:
         rendered = self.upstream.render_request(request, quirks, lane.credential.account)
         body, taken = endpoint.edited(rendered.body)
         dropped = tuple(dict.fromkeys((*rendered.dropped, *taken)))
-        return Prepared(dumps(body), "translated", names, dropped)
+        return Prepared(dumps(body), "translated", names, dropped, rendered.stops)
 
 
 def _within(body: JSON, output: int | None, limits: Iterable[str]) -> JSON:

@@ -105,6 +105,24 @@ async def test_text_and_usage(client: AsyncAnthropic, says: Says, streamed: bool
     assert usage.output_tokens == 57
 
 
+async def test_a_text_ends_at_a_stop_whoever_writes_it(
+    client: AsyncAnthropic, says: Says, streamed: bool, upstream: FakeUpstream, behind: str
+) -> None:
+    """A sixth is more than Gemini takes; chat takes four, Responses none."""
+    stops, pieces = (
+        ["a#", "b#", "c#", "d#", "e#", "END"],
+        ["One E", "N two E", "ND three", " four."],
+    )
+    says(text=pieces if streamed else "".join(pieces))
+    message = await say(client, streamed, stop_sequences=stops)
+    if behind == "anthropic":  # which would have stopped
+        assert upstream.requests[-1].json["stop_sequences"] == stops
+        return
+    assert message.content[0].text == "One EN two "
+    assert (message.stop_reason, message.stop_sequence) == ("stop_sequence", "END")
+    assert message.usage.output_tokens == 57  # all of it was written
+
+
 async def test_text_arrives_in_the_pieces_it_was_said_in(
     client: AsyncAnthropic, says: Says
 ) -> None:

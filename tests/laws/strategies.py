@@ -147,7 +147,7 @@ UNSAID: dict[str, tuple[str, ...]] = {
     "anthropic": ("verbosity", "service_tier"),
     "gemini": ("verbosity", "service_tier"),
     "openai": ("verbosity", "service_tier"),  # where the provider is not OpenAI itself
-    "responses": ("stop", "service_tier"),
+    "responses": ("service_tier",),
 }
 
 
@@ -479,7 +479,8 @@ def retold(
     """A request said in a dialect and read again, with all that was lost on either way."""
     rendered = dialect.render_request(request, quirks or dialect.quirks(), ACCOUNT)
     again = dialect.parse_request(relay.loads(relay.dumps(rendered.body)))
-    repaired = replace(again, messages=relay.repaired(again.messages))
+    stop = (*again.stop, *rendered.stops)  # what it does not take relay watches for
+    repaired = replace(again, messages=relay.repaired(again.messages), stop=stop)
     return repaired, (*rendered.dropped, *again.dropped)
 
 

@@ -182,6 +182,48 @@ def test_tool_names_come_back_as_the_client_knows_them(
         assert calls_of(got) == said
 
 
+@st.composite
+def stops_in(draw: Any, answer: relay.Response) -> tuple[str, ...]:
+    """Stop sequences: cut from what is said, or not in it at all, or only nearly."""
+    text = text_of(answer, relay.Text)
+    at = st.integers(0, max(0, len(text) - 1))
+    cut = st.tuples(at, st.integers(1, 6)).map(lambda pair: text[pair[0] : pair[0] + pair[1]])
+    some = st.lists(cut | st.just("END") | cut.map(lambda s: s + "?"), min_size=1, max_size=3)
+    return tuple(filter(None, draw(some))) or ("END",)
+
+
+def until(answer: relay.Response, stops: tuple[str, ...]) -> relay.Response:
+    """The answer as it is when its maker stops there: the plainest way to say what is meant."""
+    kept: list[relay.OutputPart] = []
+    for part in answer.parts:
+        found = [at for stop in stops if (at := part.text.find(stop)) >= 0]
+        if isinstance(part, relay.Text) and found:
+            kept.append(relay.Text(part.text[: min(found)]))
+            return relay.replace(answer, parts=tuple(kept), finish="stop_sequence")
+        kept.append(part)
+    return answer
+
+
+@pairs
+@given(data=st.data(), streamed=st.booleans())
+def test_a_text_ends_at_a_stop_that_its_maker_does_not_know(
+    upstream: relay.Dialect, client: relay.Dialect, data: st.DataObject, streamed: bool
+) -> None:
+    answer = data.draw(answers(upstream))
+    stops = data.draw(stops_in(answer))
+    between = passage(upstream, client, names={"x": "y"})  # never passed through
+    between = relay.replace(between, asked=ASKED._replace(stops=stops))
+    pipe = (relay.Streamed if streamed else relay.Gathered)(between)
+    whole = relay.dumps(upstream.render_response(answer, ASKED))
+    wire = stream_of(upstream, answer) if data.draw(st.booleans()) else whole
+    out = piped(pipe, data.draw(cuttings(wire)))
+    got = folded(client, out) if streamed else client.parse_response(relay.loads(out))
+    assert pipe.failure is None
+    assert pipe.usage == answer.usage
+    meant = until(answer, stops)
+    same_content(got, meant, client)
+
+
 # Interleaved calls: fragments of several calls may alternate in any way
 
 

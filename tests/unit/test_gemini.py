@@ -794,7 +794,6 @@ def test_what_a_generation_does_not_take_is_named() -> None:
     assert lost("gemini-2.5-pro", sampling=penalties) == ()
     assert lost("gemini-2.0-flash", thinking=Thinking(True)) == ("thinking",)
     assert lost("gemini-2.0-flash", thinking=Thinking(False)) == ()
-    assert lost(stop=tuple("abcdefg")) == ("stop[5:]",)
     assert lost(tools=(Tool("a"),), parallel_tools=False) == ("parallel_tool_calls",)
     assert lost(parallel_tools=True) == ()
 

@@ -44,6 +44,35 @@ pairs = pytest.mark.parametrize(
 )
 
 
+# What stands in between
+
+
+def test_what_may_be_the_beginning_of_a_stop_waits_and_nothing_else_does() -> None:
+    asked = ASKED._replace(stops=("END", "", "#"))
+    pipe = relay.Streamed(relay.Passage(C, A, asked))
+    *deltas, last = [
+        relay.sse({"choices": [{"index": 0, "delta": {"content": word}}]})
+        for word in ("One", " E", "N", " two E", "ND three")
+    ]
+    said = [pipe.feed(delta) for delta in deltas]
+    texts = [[e["delta"]["text"] for e in events(data) if "delta" in e] for data in said]
+    assert texts == [["One"], [" "], [], ["EN two "]]
+    assert b"three" not in pipe.feed(last)
+    broken = pipe.eof()  # the client has all that it wanted
+    assert pipe.failure is None
+    (ended,) = [e for e in events(broken) if e["type"] == "message_delta"]
+    assert ended["delta"]["stop_sequence"] == "END"
+
+
+def test_a_stop_behind_a_call_ends_a_turn_of_calls() -> None:
+    answer = anthropic_stream(use("a"), text("Now.# More"), stop="tool_use")
+    asked = ASKED._replace(stops=("#",))
+    out = piped(relay.Streamed(relay.Passage(A, R, asked)), [answer])
+    got = relay.fold(decoded(R, [out]))
+    assert isinstance(got, relay.Response)
+    assert (got.finish, got.parts[-1]) == ("tool_calls", relay.Text("Now."))
+
+
 # What is it?
 
 
