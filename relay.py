@@ -18693,17 +18693,21 @@ class Relay:
         url, headers, body = outgoing.url, outgoing.headers, outgoing.body
         return exchange.tape.attempt(lane, "POST", url, headers, body, reply)
 
-    async def error(
-        self, exchange: Exchange, lane: Lane, reply: Reply, url: str = ""
-    ) -> UpstreamError:
-        """The error that an answer with an error status means; `url` if not the lane's own."""
-        body = b""
+    async def words(self, exchange: Exchange, reply: Reply) -> bytes:
+        """The body of an answer with an error status, inflated and without secrets."""
         with contextlib.suppress(UpstreamError, TimeoutError):  # else the status says enough
             async with asyncio.timeout(5):
                 raw = await read_all(reply, 5, 1 << 20)
             plain = Inflater(reply.headers.get("Content-Encoding", ""), 1 << 20).feed(raw)
             text = exchange.plan.redacted(plain.decode(errors="surrogateescape"))
-            body = text.encode(errors="surrogateescape")
+            return text.encode(errors="surrogateescape")
+        return b""
+
+    async def error(
+        self, exchange: Exchange, lane: Lane, reply: Reply, url: str = ""
+    ) -> UpstreamError:
+        """The error that an answer with an error status means; `url` if not the lane's own."""
+        body = await self.words(exchange, reply)
         return self._classified(
             exchange,
             lane,
@@ -19196,9 +19200,22 @@ class Forwarding:
                 error = await self.relay.error(exchange, lane, reply, url)
                 reply.close()
                 raise concluded([(lane, error)], [], time.time())
+            if reply.status >= 400:
+                return await self._quoted(exchange, reply)
             return await self._passed(exchange, lane, reply, sending)
         finally:
             flight.end()
+
+    async def _quoted(self, exchange: Exchange, reply: Reply) -> web.StreamResponse:
+        """A refusal as it came, but for secrets: some providers quote the key they refuse."""
+        body = await self.relay.words(exchange, reply)
+        reply.close()
+        headers = answer_headers(exchange, reply, verbatim=True)
+        headers.update(exchange.answer_headers())
+        if Inflater(reply.headers.get("Content-Encoding", "")).active:  # it is plain now
+            headers.popall("Content-Encoding", None)
+        exchange.status, exchange.code, exchange.first = reply.status, "OK", time.monotonic()
+        return web.Response(body=body, status=reply.status, headers=headers)
 
     def _any(self, exchange: Exchange) -> Lane:
         """The first lane without a mark; else the first of all, unless it was disabled."""

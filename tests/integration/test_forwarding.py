@@ -569,3 +569,16 @@ async def test_what_is_only_looked_at_is_not_counted_again(
     async with http.get(f"{server.url}/p/first/v1/responses/resp_1") as response:
         assert response.status == 200
     assert (await server.logged()).tokens_in is None
+
+
+@pytest.mark.parametrize("packed", ["gzip", None])
+async def test_a_refusal_below_p_is_the_providers_but_for_secrets(
+    packed: Literal["gzip"] | None, upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    said = chat_error(403, f"{UPSTREAM_KEY} may not do that").but(compress=packed)
+    upstream.script(said)
+    server = await relay(one(upstream))
+    async with http.get(f"{server.url}/p/first/files") as response:
+        assert response.status == 403
+        expected = said.wire.replace(UPSTREAM_KEY.encode(), b"[secret]")
+        assert await response.read() == expected
