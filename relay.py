@@ -18913,7 +18913,6 @@ class Relay:
         exchange.status, exchange.code = 200, "OK"
         lane = next((lane for lane, mark in self.lanes(exchange) if not mark), None)
         tokens = await self._counted(exchange, lane) if lane else None
-        exchange.note = None if tokens is None else exchange.note
         headers = exchange.answer_headers() | {"Content-Type": "application/json"}
         if tokens is None:
             tokens = exchange.tokens
@@ -18929,8 +18928,7 @@ class Relay:
             return None
         if not endpoint.quirks.count_tokens and lane.target.provider.config.preset:
             return None
-        exchange.lane = lane
-        outgoing = Preparation(exchange, lane).outgoing(counting=True)
+        outgoing, began = Preparation(exchange, lane).outgoing(counting=True), time.monotonic()
         try:
             async with asyncio.timeout(lane.target.provider.timeouts.connect + 10):
                 reply = await self._sent(exchange, lane, outgoing)
@@ -18942,7 +18940,9 @@ class Relay:
             counted = dialect.parse_count(loads(plain)) if reply.status == 200 else None
         except (TimeoutError, *UNREADABLE):
             return None
-        exchange.note = outgoing.note
+        if counted is not None:  # else the estimate is nobody's but relay's
+            exchange.lane, exchange.note = lane, outgoing.note
+            exchange.tried.append(Tried(lane, "ok", reply.status, time.monotonic() - began))
         return counted
 
 
@@ -19179,8 +19179,8 @@ class Forwarding:
         lane = self._any(exchange)
         if lane.endpoint.demo:
             raise NotFound("the demo provider has nothing below /p/")
-        exchange.lane, exchange.note = lane, "verbatim"
         await self.relay.accounts.reserve(exchange, 0, 0)
+        exchange.lane, exchange.note = lane, "verbatim"
         body: AsyncIterator[bytes] | None = None
         if request.body_exists:
             body = request.content.iter_any()

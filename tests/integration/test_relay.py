@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from aiohttp import ClientSession
-from fake_upstream import TEXT, FakeUpstream
+from fake_upstream import TEXT, FakeUpstream, anthropic_error
 from relay_process import PROGRAM, Start
 from talk import (
     ANTHROPIC,
@@ -325,6 +325,18 @@ async def test_tokens_are_counted_by_a_provider_that_can(
     assert upstream.requests[0].path == COUNT
     assert upstream.requests[0].json["model"] == "n"
     assert reply.json == {"input_tokens": max(1, len(upstream.requests[0].body) // 4)}
+    headers = reply.headers
+    assert (headers["x-relay-provider"], headers["x-relay-attempts"]) == ("first", "1")
+
+
+async def test_an_estimate_after_a_failed_count_is_nobodys_but_relays(
+    upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    upstream.script(anthropic_error(500, "cannot count"), path="/count_tokens")
+    server = await relay(one(upstream, "anthropic"))
+    reply = await ask(http, server, "anthropic", path=COUNT)
+    assert (reply.status, reply.headers["x-relay-estimated"]) == (200, "true")
+    assert "x-relay-provider" not in reply.headers
 
 
 async def test_tokens_are_estimated_where_the_provider_cannot_count(
