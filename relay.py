@@ -1109,6 +1109,8 @@ def repaired(messages: Iterable[Message]) -> tuple[Message, ...]:
     2. The turn after tool calls begins with exactly one result per call, in the calls' order; a
        missing result is filled in as an error, a result without its call becomes text.
     3. A system message between calls and their results moves after the results.
+    4. Every call has an id of its own: Anthropic refuses one that was there before, and some
+       servers count from 0 in every answer.
     """
     turns: list[Message] = []
     owed: tuple[str, ...] = ()
@@ -1122,7 +1124,7 @@ def repaired(messages: Iterable[Message]) -> tuple[Message, ...]:
         owed = tuple(p.id for p in turn.parts if isinstance(p, ToolCall))
     if owed:
         turns.append(_answered(Message("user", ()), owed))
-    return tuple(turns)
+    return _told_apart(turns)
 
 
 def _turns(messages: Iterable[Message]) -> list[Message]:
@@ -1137,6 +1139,34 @@ def _turns(messages: Iterable[Message]) -> list[Message]:
             turns += [message, *held] if message.role == "user" else [*held, message]
             held = []
     return turns + held
+
+
+def _told_apart(turns: Sequence[Message]) -> tuple[Message, ...]:
+    """With new ids for calls whose id was there before, and for their results."""
+    calls = [part.id for turn in turns for part in turn.parts if isinstance(part, ToolCall)]
+    if len(set(calls)) == len(calls):
+        return tuple(turns)
+    seen, owed, apart = set[str](), list[str](), list[Message]()
+    for turn in turns:
+        results = iter(owed)  # which stand in the calls' order
+        owed = []
+        parts: list[Part] = []
+        for part in turn.parts:
+            if isinstance(part, ToolCall):
+                owed.append(_new_id(part.id, seen))
+                part = replace(part, id=owed[-1])
+            elif isinstance(part, ToolResult):
+                part = replace(part, call_id=next(results, part.call_id))
+            parts.append(part)
+        apart.append(Message(turn.role, tuple(parts)))
+    return tuple(apart)
+
+
+def _new_id(id: str, seen: set[str]) -> str:
+    tries = itertools.chain((id,), (f"{id}_{number}" for number in itertools.count(2)))
+    new = next(each for each in tries if each not in seen)
+    seen.add(new)
+    return new
 
 
 def _calls(message: Message) -> bool:
@@ -2822,14 +2852,21 @@ class _AnthropicWriter:
         thought = any(isinstance(p, Reasoning) and self._thought(p) for p in last)
         return self.quirks.signed and any(isinstance(p, ToolCall) for p in last) and not thought
 
+    def _display(self) -> JSON:
+        """Whether to tell what was thought; unasked, only older models tell it."""
+        show = self.request.show_thoughts
+        if show is None and self.claude.sampling:
+            return {}
+        return {"display": "omitted" if show is False else "summarized"}
+
     def _thinking(self, thinking: Thinking, body: JSON) -> JSON:
         if self.claude.adaptive:
             effort = {"minimal": "low", "none": ""}.get(thinking.word(), thinking.word())
             config = {"output_config": {"effort": effort}} if effort else {}
-            display = "omitted" if self.request.show_thoughts is False else "summarized"
             # the generation without sampling cannot switch thinking off either
-            adaptive = {"thinking": {"type": "adaptive", "display": display}}
-            return adaptive | config if thinking.on else {}
+            return (
+                {"thinking": {"type": "adaptive"} | self._display()} | config if thinking.on else {}
+            )
         if not thinking.on or thinking.word() == "none":
             return {"thinking": {"type": "disabled"}}
         budget = max(1024, min(thinking.tokens(), body["max_tokens"] - 1))
@@ -3321,8 +3358,8 @@ _CHAT_REQUEST: Final = frozenset(
     "model messages max_tokens max_completion_tokens temperature top_p top_k seed"
     " frequency_penalty presence_penalty stop stream stream_options n tools tool_choice"
     " parallel_tool_calls functions function_call response_format reasoning_effort reasoning"
-    " thinking enable_thinking thinking_budget user safety_identifier prompt_cache_key"
-    " verbosity service_tier"
+    " thinking enable_thinking thinking_budget chat_template_kwargs verbosity service_tier"
+    " user safety_identifier prompt_cache_key"
     " store".split()  # asks to store the answer, which no other provider need do
 )
 _CHAT_MESSAGE: Final = frozenset(
@@ -3382,6 +3419,8 @@ class OpenAIChat(OpenAIDialect):
         if (wire.want("n", int) or 1) > 1:
             raise BadRequest("n: more than one answer cannot be asked of this provider")
         parallel = wire.want("parallel_tool_calls", bool)
+        if wire.data.get("functions"):  # whose client can be told of one call only
+            parallel = False
         user = wire.want("safety_identifier", str) or wire.want("user", str) or ""
         return Request(
             model=wire.want("model", str) or "",
@@ -3457,7 +3496,7 @@ class OpenAIChat(OpenAIDialect):
             "index": 0,
             "message": message,
             "logprobs": None,
-            "finish_reason": _CHAT_STOP.get(response.finish, response.finish),
+            "finish_reason": _chat_reason(response.finish, _LEGACY in message),
         }
         return {
             "id": _chat_id(response.id or asked.id),
@@ -3604,8 +3643,12 @@ def _chat_part(wire: Wire) -> Iterator[Part]:
 
 def _chat_tools(wire: Wire) -> tuple[Tool, ...]:
     tools = [_chat_tool(item.inner("function"), item) for item in wire.each("tools")]
-    tools += [_chat_tool(item, item) for item in wire.each("functions")]
+    legacy = (_chat_tool(item, item) for item in wire.each("functions"))
+    tools += [replace(tool, form=_LEGACY) for tool in legacy if tool]
     return tuple(tool for tool in tools if tool)
+
+
+_LEGACY: Final = "function_call"  # before there were tools: one call, without an id
 
 
 def _chat_tool(function: Wire, item: Wire) -> Tool | None:
@@ -3655,10 +3698,13 @@ def _chat_thinking(wire: Wire) -> Thinking | None:
     """The standard's one field, or one of the vendors' switches."""
     inner, switch = wire.inner("reasoning"), wire.inner("thinking")
     effort = wire.want("reasoning_effort", str) or inner.want("effort", str) or ""
-    budget = wire.want("thinking_budget", int) or inner.want("max_tokens", int)
-    budget = budget or switch.want("budget_tokens", int)
+    budgets = ((wire, "thinking_budget"), (inner, "max_tokens"), (switch, "budget_tokens"))
+    budget = next((n for at, name in budgets if (n := at.want(name, int)) is not None), None)
+    template = wire.inner("chat_template_kwargs", frozenset(("enable_thinking",)))
     kind, enabled = switch.want("type", str), wire.want("enable_thinking", bool)
-    if kind == "disabled" or enabled is False or effort == "none":
+    for at, name in ((inner, "enabled"), (template, "enable_thinking")):
+        enabled = at.want(name, bool) if enabled is None else enabled
+    if kind == "disabled" or enabled is False or effort == "none" or budget == 0:
         return Thinking(False)
     said = effort or budget is not None or kind or enabled
     return Thinking(True, effort, budget) if said else None
@@ -4045,7 +4091,7 @@ def _chat_detail_text(detail: JSON) -> str:
     return str(detail.get("text") or detail.get("summary") or "")
 
 
-def _chat_said(parts: Iterable[OutputPart], forms: Mapping[str, str]) -> JSON:
+def _chat_said(parts: Sequence[OutputPart], forms: Mapping[str, str]) -> JSON:
     """What a message says, for a client of this dialect."""
     said, texts, thoughts, calls = JSON(), list[str](), list[Reasoning](), list[JSON]()
     for part in parts:
@@ -4063,9 +4109,16 @@ def _chat_said(parts: Iterable[OutputPart], forms: Mapping[str, str]) -> JSON:
         said["reasoning_content"] = text
     if any(map(_chat_sealed, thoughts)):  # then all: readers of details read nothing else
         said["reasoning_details"] = [_chat_detail(i, p) for i, p in enumerate(thoughts)]
-    if calls:
+    if calls and _LEGACY in (forms.get(part.name) for part in parts if isinstance(part, ToolCall)):
+        said[_LEGACY] = calls[0].get("function")
+    elif calls:
         said["tool_calls"] = calls
     return said
+
+
+def _chat_reason(finish: FinishReason, legacy: bool) -> str:
+    said = _CHAT_STOP.get(finish, finish)
+    return _LEGACY if legacy and said == "tool_calls" else said
 
 
 def _chat_sealed(part: Reasoning) -> bool:
@@ -4309,6 +4362,7 @@ class _ChatEncoder:
         self._form = b""  # of the part's deltas
         self._texts: list[str] = []
         self._free: FreeText | None = None  # of a call whose client takes the input as it is
+        self._legacy = False  # was a call of the kind made that was before there were tools?
         self._calls = 0
         self._thoughts = 0
 
@@ -4345,14 +4399,20 @@ class _ChatEncoder:
         return b""
 
     def _called(self, id: str, name: str) -> bytes:
-        kind = "custom" if self._asked.forms.get(name) == "custom" else "function"
-        slot = {"custom": "input", "function": "arguments"}[kind]
-        self._free = FreeText() if kind == "custom" else None
+        form = self._asked.forms.get(name)
+        if form == _LEGACY:
+            return self._called_so(_LEGACY, {"name": name, "arguments": ""}, {"arguments": HOLE})
+        kind, slot = ("custom", "input") if form == "custom" else ("function", "arguments")
+        self._free = FreeText() if form == "custom" else None
         call = {"index": self._calls, "id": id, "type": kind, kind: {"name": name, slot: ""}}
         more = {"index": self._calls, kind: {slot: HOLE}}
-        self._form = form_of(self._delta({"tool_calls": [more]}))
         self._calls += 1
-        return self._delta({"tool_calls": [call]})
+        return self._called_so("tool_calls", [call], [more])
+
+    def _called_so(self, key: str, call: object, more: object) -> bytes:
+        self._legacy |= key == _LEGACY
+        self._form = form_of(self._delta({key: more}))
+        return self._delta({key: call})
 
     def _close(self, seal: Seal | None) -> bytes:
         if free := self._free:
@@ -4371,7 +4431,7 @@ class _ChatEncoder:
         refused = finish.reason == "content_filter" and finish.detail
         said = "".join(self._texts) == finish.detail and isinstance(self._part, Text)
         delta = {"refusal": finish.detail} if refused and not said else {}
-        last = self._delta(delta, _CHAT_STOP.get(finish.reason, finish.reason))
+        last = self._delta(delta, _chat_reason(finish.reason, self._legacy))
         if self._asked.usage:
             last += sse(self._head | {"choices": [], "usage": _chat_usage(finish.usage)})
         return last + b"data: [DONE]\n\n"
@@ -18948,7 +19008,8 @@ class Relay:
 
 _SEAL_TROUBLE: Final = re.compile(
     r"signature|encrypted_content|redacted_thinking|expected `?thinking|thinking.{0,40}block"
-    r"|reasoning[. ]summar",  # to an organization that is not verified; of a model that has none
+    # of a platform that does not know it; to an organization that is not verified
+    r"|thinking\S*\.display|reasoning[. ]summar",
     re.IGNORECASE,
 )
 

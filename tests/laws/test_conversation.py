@@ -88,8 +88,20 @@ def test_nothing_that_was_said_is_lost(history: list[Message]) -> None:
     assert [text for text in before if text not in after] == []
 
 
+@given(history=histories)
+def test_every_call_has_an_id_of_its_own(history: list[Message]) -> None:
+    """And what was there before keeps its own as more is said."""
+    turns = relay.repaired(history)
+    ids = [id for turn in turns for id in call_ids(turn)]
+    assert len(set(ids)) == len(ids)
+    shorter = [id for turn in relay.repaired(history[:-1]) for id in call_ids(turn)]
+    assert shorter == ids[: len(shorter)]
+
+
 def said(history: Any) -> list[Any]:
+    """What was said, whatever the ids of calls."""
     parts = [part for message in history for part in message.parts]
+    parts = [relay.replace(p, id="") if isinstance(p, ToolCall) else p for p in parts]
     inside = [p for part in parts if isinstance(part, ToolResult) for p in part.parts]
     return [part for part in (*parts, *inside) if not isinstance(part, ToolResult)]
 

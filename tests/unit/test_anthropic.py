@@ -560,7 +560,7 @@ THINKING: list[tuple[str, relay.JSON, relay.JSON]] = [
         "claude-opus-4-6",
         {"thinking": Thinking(True, "high")},
         {
-            "thinking": {"type": "adaptive", "display": "summarized"},
+            "thinking": {"type": "adaptive"},
             "output_config": {"effort": "high"},
         },
     ),

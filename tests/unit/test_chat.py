@@ -203,7 +203,17 @@ FIELDS: list[tuple[relay.JSON, relay.JSON]] = [
         },
         {"tools": (Tool("n", "", {"type": "object"}, True),)},
     ),
-    ({"functions": [{"name": "n", "description": "d"}]}, {"tools": (Tool("n", "d"),)}),
+    (
+        {"functions": [{"name": "n", "description": "d"}]},
+        {"tools": (Tool("n", "d", form="function_call"),), "parallel_tools": False},
+    ),
+    ({"reasoning": {"enabled": True}}, {"thinking": Thinking(True), "dropped": ()}),
+    ({"chat_template_kwargs": {"enable_thinking": False}}, {"thinking": Thinking(False)}),
+    (
+        {"chat_template_kwargs": {"enable_thinking": True, "x": 1}},
+        {"thinking": Thinking(True), "dropped": ("chat_template_kwargs.x",)},
+    ),
+    ({"thinking_budget": 0}, {"thinking": Thinking(False)}),
     ({"tools": [{"type": "hologram"}]}, {"tools": (), "dropped": ("tools[].hologram",)}),
     (
         {"tool_choice": {"type": "custom", "custom": {"name": "n"}}},
@@ -274,6 +284,27 @@ def test_a_freeform_call_comes_back_unwrapped(streamed: bool, maker: relay.Diale
     assert call == {"id": "a", "type": "custom", "custom": {"name": "patch", "input": text}}
     (message,) = parsed({"role": "assistant", "tool_calls": [call]}).messages
     assert message.parts == (ToolCall("a", "patch", wrapped),)
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+def test_who_knows_no_tools_is_told_of_a_function_call(streamed: bool) -> None:
+    """`functions` came before `tools`, and their clients read nothing else."""
+    said = (relay.Text("Now."), ToolCall("a", "look", '{"x":1}'))
+    answer = relay.Response("1", "m", said, "tool_calls", relay.Usage(1, 1))
+    asked = ASKED._replace(forms={"look": "function_call"})
+    between = relay.Passage(relay.ANTHROPIC, C, asked, account=ACCOUNT)
+    if streamed:
+        out = piped(relay.Streamed(between), [stream_of(relay.ANTHROPIC, answer)])
+        choices = [choice for event in events(out) for choice in event["choices"]]
+        pieces = [c["delta"]["function_call"] for c in choices if "function_call" in c["delta"]]
+        call = {"name": pieces[0]["name"], "arguments": "".join(p["arguments"] for p in pieces)}
+        finish = choices[-1]["finish_reason"]
+    else:
+        wire = relay.dumps(relay.ANTHROPIC.render_response(answer, ASKED))
+        (choice,) = relay.loads(piped(relay.Gathered(between), [wire]))["choices"]
+        assert "tool_calls" not in choice["message"]
+        call, finish = choice["message"]["function_call"], choice["finish_reason"]
+    assert (call, finish) == ({"name": "look", "arguments": '{"x":1}'}, "function_call")
 
 
 MISTAKES: list[tuple[relay.JSON, str]] = [

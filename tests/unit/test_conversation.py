@@ -91,13 +91,27 @@ HISTORIES: dict[str, tuple[list[Message], list[Message]]] = {
         [
             assistant(call("1")),
             user(result("1", "A")),
-            assistant(call("1")),
-            user(result("1", "B")),
+            assistant(call("1_2")),
+            user(result("1_2", "B")),
         ],
     ),
     "one id twice in a turn": (
         [assistant(call("1"), call("1")), user(result("1", "A"), result("1", "B"))],
-        [assistant(call("1"), call("1")), user(result("1", "A"), result("1", "B"))],
+        [assistant(call("1"), call("1_2")), user(result("1", "A"), result("1_2", "B"))],
+    ),
+    "an id that a new one would be is left to its call": (
+        [
+            assistant(call("1"), call("1_2")),
+            user(result("1", "A"), result("1_2", "B")),
+            assistant(call("1")),
+            user(result("1", "C")),
+        ],
+        [
+            assistant(call("1"), call("1_2")),
+            user(result("1", "A"), result("1_2", "B")),
+            assistant(call("1_3")),
+            user(result("1_3", "C")),
+        ],
     ),
     "a system message between calls and results moves behind them": (
         [assistant(call("1")), system("s"), user(result("1"), "text"), assistant("x")],
