@@ -12837,6 +12837,14 @@ class _Bound:
     told: float = 0.0  # the `until` that other relays know
 
 
+def finite(value: object) -> float:
+    """A moment out of what another relay has noted; ValueError or TypeError if it is none."""
+    moment = float(cast(float, value))
+    if not math.isfinite(moment):
+        raise ValueError(f"{moment} is no moment")
+    return moment
+
+
 class Stickiness:
     """Conversation -> credentials.  Bounded; the longest unused goes first."""
 
@@ -12908,11 +12916,12 @@ class Stickiness:
     def adopt(self, entries: Iterable[JSON]) -> None:
         """Take what `exported` gave, here or elsewhere; the later of two wins."""
         for entry in entries:
-            known = self._bound.get(entry["identity"])
-            if known is None or known.until < entry["until"]:
-                self._bound.pop(entry["identity"], None)
-                bound = _Bound(dict(entry["credentials"]), entry["until"], entry["until"])
-                self._bound[entry["identity"]] = bound
+            identity, until = str(entry["identity"]), finite(entry["until"])
+            known = self._bound.get(identity)
+            if known is None or known.until < until:
+                self._bound.pop(identity, None)
+                credentials = {str(pool): str(name) for pool, name in entry["credentials"].items()}
+                self._bound[identity] = _Bound(credentials, until, until)
         while len(self._bound) > _MOST_BOUND:
             del self._bound[next(iter(self._bound))]
 
@@ -13151,8 +13160,8 @@ class Health:
     def adopt(self, entries: Iterable[JSON]) -> None:
         """Take what `exported` gave, here or elsewhere; the later of two marks at a place wins."""
         for entry in entries:
-            place = Place(*(entry[name] for name in Place._fields))
-            mark = Mark(**{name: entry[name] for name in Mark.__slots__ if name in entry})
+            place = Place(str(entry["scope"]), str(entry["name"]), bool(entry["of_plan"]))
+            mark = _adopted(entry)
             known = self.marks.get(place)
             if known is None or known.since < mark.since:
                 self.marks[place] = mark
@@ -13175,6 +13184,20 @@ class Health:
             )
             for place, _ in order[: max(0, excess)]:  # guesses first, the oldest first
                 del self.marks[place]
+
+
+def _adopted(entry: JSON) -> Mark:
+    """A mark as `exported` has it.  A relay of another version may have other words for what is
+    wrong, and no mark is better than one that nobody here understands."""
+    return Mark(
+        FAILURES[entry["failure"]].name,
+        finite(entry["since"]),
+        finite(entry["until"]),
+        bool(entry["guessed"]),
+        int(entry.get("times", 1)),
+        str(entry.get("said", "")),
+        str(entry.get("owner", "")),
+    )
 
 
 def _marked(error: UpstreamError, before: Mark | None, now: float, began: float) -> Mark:
@@ -14106,7 +14129,7 @@ class Notebook:
     def learn(self, notes: Iterable[Note]) -> None:
         """Take what others tell; a relay of another version may do so in a form unknown here."""
         for note in notes:
-            with contextlib.suppress(LookupError, TypeError, ValueError):
+            with contextlib.suppress(*UNREADABLE):
                 self._hear(note)
 
     def _hear(self, note: Note) -> None:

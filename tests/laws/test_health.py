@@ -288,3 +288,36 @@ def test_a_clock_that_is_set_back_locks_nobody_out(
     health.succeeded(lane, "", now + 1, now + 1)
     assert not any(mark.since <= now for mark in health._on(lane).values())
     assert not health.cooling(lane, now + 1)
+
+
+SICK = relay.Health()
+SICK.failed(LANES[0], relay.UpstreamError("overloaded", "no"), 1_700_000_000.0)
+NOTED = SICK.exported()[0]
+BOND = {"identity": "alice", "credentials": {"one/coding": "one/coding/1"}, "until": 1.8e9}
+odd = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3)
+odder = odd | st.lists(odd, max_size=2) | st.dictionaries(st.text(max_size=3), odd, max_size=2)
+
+
+@given(
+    kind=st.sampled_from(("mark", "bond", "else")),
+    changes=st.dictionaries(st.sampled_from([*NOTED, *BOND, "gone"]), odder, max_size=3),
+    line=st.none() | odder,
+    name=st.sampled_from(("", "x", "[1, 2]", '["model", "x", false]')),
+)
+def test_what_a_relay_of_another_version_notes_breaks_nothing(
+    kind: str, changes: dict[str, Any], line: Any, name: str
+) -> None:
+    """It shares the store with this one while they are renewed one after the other."""
+    health, now = relay.Health(), 1_700_000_001.0
+    notebook = relay.Notebook(health)
+    said = {**(NOTED if kind == "mark" else BOND), **changes}
+    notebook.learn([relay.Note(kind, name, said if line is None else line, now + 60)])
+    for balance in ("weighted", "least_latency"):
+        route = relay.Route("m", "", (tuple(TARGETS),), balance=balance)
+        for lane, mark in relay.Balance(health).lanes(route, "openai", "alice", lambda: now):
+            assert mark is None or mark.worth_a_try in (True, False)
+            health.failed(lane, relay.UpstreamError("overloaded", "no"), now)
+            health.succeeded(lane, "alice", now, now)
+    assert relay.dumps(health.listed(now))
+    assert relay.dumps([note.line for note in notebook.collect(now)])
+    health.keep(PLAN)
