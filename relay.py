@@ -18379,7 +18379,12 @@ async def _call_off(tasks: Sequence[asyncio.Task[Answer | None]], kept: Answer |
     for task in tasks:
         task.add_done_callback(close)
         task.cancel()
-    await asyncio.wait(tasks)
+    try:
+        await asyncio.wait(tasks)
+    except asyncio.CancelledError:  # the client left just now, so nobody will take the answer
+        if kept:
+            kept.close()
+        raise
 
 
 Answering: TypeAlias = Awaitable[web.StreamResponse]

@@ -59,6 +59,44 @@ async def test_of_requests_that_come_at_once_one_is_the_probe() -> None:
     assert not any(mark.probing for mark in served.health.marks.values())
 
 
+class Closable:
+    """An answer of which only counts whether it was let go of."""
+
+    closed = False
+
+    def close(self) -> None:
+        self.closed = True
+
+
+async def test_a_client_that_leaves_while_the_loser_is_called_off_takes_the_answer_along(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nobody takes what has won: its lane must not stay busy, nor its connection open."""
+    plan = plan_of(CONFIG.replace("30s", "1ms"))
+    served, exchange, won = relay_of(plan, Silent()), exchange_of(plan), Closable()
+    asked, called_off, goes = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def attempt(exchange: relay.Exchange, lane: relay.Lane, strip: bool) -> Closable:
+        if asked.is_set():
+            return won
+        asked.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            called_off.set()
+            await goes.wait()  # a connection that takes its time to close
+        raise AssertionError
+
+    monkeypatch.setattr(served, "attempt", attempt)
+    client = asyncio.create_task(served.attempts(exchange))
+    await called_off.wait()
+    assert not won.closed
+    client.cancel()
+    await asyncio.wait([client])
+    goes.set()
+    assert won.closed
+
+
 async def test_the_permit_comes_back_whatever_fails_after_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
