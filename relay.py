@@ -16,7 +16,7 @@ A request goes
 
 The rule of this file: code refers only to what stands above it.  First come values
 (sections 1-23: pure; no await, no clock, no socket), then memory (24-33: synchronous, told
-the time), then I/O (34-64).  A name with a leading underscore stays within its section.
+the time), then I/O (34-65).  A name with a leading underscore stays within its section.
 
 Where to begin
     to follow one request     Relay.handle, and from there upward
@@ -93,25 +93,26 @@ Contents
     45. Exchange              one client request, and all that is known of it
     46. Preparation           how it goes out on a lane
     47. Accounts              what a request may take, and what it came to
-    48. Relay                 from accept to settle
-    49. Forwarding            what passes unread: embeddings, images, audio, /p/
+    48. Failover              attempts, until a lane answers
+    49. Relay                 from accept to settle
+    50. Forwarding            what passes unread: embeddings, images, audio, /p/
   I/O: the process around it
-    50. Page                  the dashboard
-    51. Source                where a configuration comes from
-    52. Admin                 what relay knows of itself, and what can be done to it
-    53. Heap                  what the allocator keeps and what it gives back
-    54. Operations            which path is whose; probes, lists, status
-    55. Service manager       what systemd and relay tell one another
-    56. Server                sockets, signals, reload, drain
-    57. Units                 what systemd needs to run relay
-    58. Grafana               a dashboard of the metrics
+    51. Page                  the dashboard
+    52. Source                where a configuration comes from
+    53. Admin                 what relay knows of itself, and what can be done to it
+    54. Heap                  what the allocator keeps and what it gives back
+    55. Operations            which path is whose; probes, lists, status
+    56. Service manager       what systemd and relay tell one another
+    57. Server                sockets, signals, reload, drain
+    58. Units                 what systemd needs to run relay
+    59. Grafana               a dashboard of the metrics
   I/O: the commands
-    59. Console               a running relay, asked by a command
-    60. Launch                a tool as relay's child
-    61. Trial                 whether the configured providers answer as they should
-    62. Watch                 the log and the running requests, in a terminal
-    63. Replay                a record listed, sent again, compared, exported
-    64. Command line          the commands as a table
+    60. Console               a running relay, asked by a command
+    61. Launch                a tool as relay's child
+    62. Trial                 whether the configured providers answer as they should
+    63. Watch                 the log and the running requests, in a terminal
+    64. Replay                a record listed, sent again, compared, exported
+    65. Command line          the commands as a table
 """
 
 from __future__ import annotations
@@ -18237,22 +18238,25 @@ class Accounts:
         return model
 
 
-# ==== 48. Relay ===============================================================
-# One request from accept to settle.  Start at `Relay.handle`.  Until the first meaningful event
-# nothing has reached the client, so trying the next target is free.  After it a break is reported
-# in the client's own dialect and the connection is closed without a proper end, because clients
-# run truncated commands if they see one.
+# ==== 48. Failover ============================================================
+# Attempts at a request, until a lane answers.  Nothing of it reaches the client before the first
+# meaningful event, so trying another lane is free.  From the outside in:
 #
-#     0 s        the request is here: who asks, for what, where it may go
-#     ...        attempts, one lane after the other; nothing is sent to the client
-#     gate       (30 s) the head is sent in any case, because clients give up without one, and
-#                keep-alives after it; attempts continue, and a failure is told in the stream
-#     first      the first meaningful event: text, reasoning, a call, a regular finish.  Now the
-#                lane is settled, and what was held flows
-#     last       the dialect's own end; or its error event and a connection cut short
-#     settle     one log line, whatever happened
+#     attempts          passes over the lanes until one answers: skipping, waiting, at last trying
+#                       even those that are marked
+#     _pass             one pass, lane by lane; `_hedged` tries two beside one another
+#     _tried            one lane, and again without the reasoning it objects to
+#     attempt           one try: prepared and sent
+#     tracked           its outcome told to health, the trace and the log
+#     _begun_in_time    its limits of time
+#     _begun            the reply's status, and its first event: an answer, or an error
 
-
+_SEAL_TROUBLE: Final = re.compile(
+    r"signature|encrypted_content|redacted_thinking|expected `?thinking|thinking.{0,40}block"
+    # of a platform that does not know it; to an organization that is not verified
+    r"|thinking\S*\.display|reasoning[. ]summar",
+    re.IGNORECASE,
+)
 _HEADER_VALUE: Final = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
 # The provider's headers that a translated answer keeps, and those that no answer does.
 _ANSWER_KEPT: Final = frozenset(("request-id", "x-request-id"))
@@ -18387,9 +18391,6 @@ async def _call_off(tasks: Sequence[asyncio.Task[Answer | None]], kept: Answer |
         raise
 
 
-Answering: TypeAlias = Awaitable[web.StreamResponse]
-
-
 class Answered(Protocol):
     @property
     def status(self) -> int: ...
@@ -18398,146 +18399,13 @@ class Answered(Protocol):
 A = TypeVar("A", bound=Answered)
 
 
-class Relay:
-    """Serves requests by the current plan, and holds what outlives them: health, accounts."""
+class Failover:
+    """Tries the lanes of a request.  Health and balance say which, and learn how it went."""
 
-    def __init__(
-        self, plan: Plan, upstream: Upstream, log: Log, keepalive: float, store: Store
-    ) -> None:
-        self.plan = plan
-        self.log = log
-        self.health = Health()
-        self.balance = Balance(self.health)
-        self.accounts = Accounts(
-            store,
-            Notebook(self.health),
-            lambda: [key.caller for key in self.plan.keys],
-            lambda: self.log,
-        )
+    def __init__(self, health: Health, upstream: Upstream) -> None:
+        self.health = health
+        self.balance = Balance(health)
         self.upstream = upstream
-        self.keepalive = keepalive
-        self.telemetry = Telemetry()
-        self.recorder: Recorder | None = None
-        self.running: set[Exchange] = set()
-
-    def handle(self, request: web.BaseRequest, dialect: Dialect) -> Answering:
-        """Serve a request that a model is to answer."""
-        return self.framed(Exchange(self.plan, request, dialect), self._serve)
-
-    def count(self, request: web.BaseRequest, dialect: Dialect) -> Answering:
-        """Serve a request whose tokens are to be counted."""
-        return self.framed(Exchange(self.plan, request, dialect, "count_tokens"), self._count)
-
-    def framed(self, exchange: Exchange, serve: Callable[[Exchange], Answering]) -> Answering:
-        """From accept to settle, and on tape if it is to be recorded."""
-        framed = self._taped if self.recorder else self._settled
-        return framed(exchange, serve)
-
-    async def _taped(
-        self, exchange: Exchange, serve: Callable[[Exchange], Answering]
-    ) -> web.StreamResponse:
-        recorder, now = cast(Recorder, self.recorder), time.time()
-        exchange.tape = recorder.tape(exchange.plan.secrets, exchange.request, exchange.began, now)
-        try:
-            response = await self._settled(exchange, serve)
-            if exchange.tape and isinstance(response, web.Response):
-                exchange.tape.whole(response)
-            return response
-        finally:
-            if exchange.tape:
-                recorder.take(exchange.tape)
-            if lost := recorder.news(time.monotonic()):
-                self.log.event("warning", "records were lost", records=lost[0], reason=lost[1])
-
-    async def _settled(
-        self, exchange: Exchange, serve: Callable[[Exchange], Answering]
-    ) -> web.StreamResponse:
-        """From accept to settle, whatever happens in between."""
-        self.running.add(exchange)
-        exchange.trace = self.telemetry.trace(exchange.request.headers)
-        try:
-            return await serve(exchange)
-        except RelayError as error:
-            return await self._fail(exchange, error)
-        except asyncio.CancelledError:
-            if not exchange.expelled:  # the client is gone
-                raise
-            return await self._fail(exchange, ShuttingDown("relay is shutting down"))
-        except ConnectionError:  # the client is gone, too
-            raise
-        except Exception as error:  # noqa: BLE001  # the boundary: a bug of ours is a 500
-            self.log.fault(error)
-            fault = RelayError("internal error; relay's log has the details")
-            return await self._fail(exchange, fault)
-        finally:
-            self.running.discard(exchange)
-            if exchange.downstream:
-                exchange.downstream.stop()
-            self.accounts.settle(exchange, self.log)
-
-    async def _serve(self, exchange: Exchange) -> web.StreamResponse:
-        await self.admit(exchange)
-        body, limits = exchange.body, exchange.plan.config.timeouts
-        wanted = likely_output(body) if exchange.caller.limits else 0
-        await self.accounts.reserve(exchange, likely_input(body.raw), wanted)
-        exchange.deadline = asyncio.get_running_loop().time() + limits.total
-        if exchange.peek.stream:
-            exchange.downstream = self._downstream(exchange)
-        try:
-            answer = await self.attempts(exchange)
-            try:
-                return await self._answer(exchange, answer)
-            finally:
-                answer.close()
-        except TimeoutError:
-            tried = "; ".join(f"{each.lane}: {each.outcome}" for each in exchange.tried)
-            message = (
-                f"not finished within timeouts.total, {limits.total:g} s; tried {tried or 'nobody'}"
-            )
-            raise UpstreamError("timeout", message) from None
-
-    def _downstream(self, exchange: Exchange) -> Downstream:
-        gate = exchange.plan.config.timeouts.gate
-        downstream = Downstream(exchange.request, exchange.id, self.keepalive, gate, exchange.tape)
-        # before the first event there is no pipe yet that could make a keep-alive
-        asked = Asked(exchange.peek.model, exchange.id, variant=exchange.peek.variant)
-        downstream.alive = exchange.dialect.encoder(asked).alive
-        downstream.kind = exchange.dialect.stream_type(asked.variant)
-        return downstream
-
-    async def drain(self, hurry: asyncio.Event, grace: float) -> None:
-        """Let requests finish within the grace period, unless told to hurry; then end the rest."""
-        hurried = asyncio.create_task(hurry.wait())
-        async with contextlib.AsyncExitStack() as stack:
-            stack.callback(hurried.cancel)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(grace):
-                    while (tasks := self._tasks()) and not hurry.is_set():
-                        await asyncio.wait({*tasks, hurried}, return_when=asyncio.FIRST_COMPLETED)
-        for exchange in self.running:
-            exchange.expelled = True
-        for task in self._tasks():
-            task.cancel()
-        if tasks := self._tasks():
-            await asyncio.wait(tasks, timeout=1)
-
-    def _tasks(self) -> set[asyncio.Task[Any]]:
-        return {exchange.task for exchange in self.running if exchange.task}
-
-    async def admit(self, exchange: Exchange) -> None:
-        """Who asks, for what, and where it may go; any mistake of the client's is raised here."""
-        request, plan = exchange.request, exchange.plan
-        exchange.caller = authenticated(request, plan)
-        raw = await read_body(request, plan.config.server)
-        if exchange.tape:
-            exchange.tape.data(REQUEST, raw)
-        exchange.body = body = Body(raw, unread=not exchange.caller.is_bound)
-        dialect = exchange.dialect
-        seen = body.outline(dialect.telling) if dialect.names_model else {}
-        exchange.peek = dialect.peek(seen, request.raw_path)
-        exchange.route = permitted(exchange.peek.model, exchange.caller, plan, exchange.facts)
-
-    # Attempts
 
     async def attempts(self, exchange: Exchange) -> Answer:
         """The first good answer.  Nothing has reached the client yet, so another try is free.
@@ -18750,7 +18618,7 @@ class Relay:
         exchange.waiting.append(waiting)
         try:
             async with clock:
-                reply = await self._sent(exchange, lane, outgoing)
+                reply = await self.sent(exchange, lane, outgoing)
                 try:
                     if not (outgoing.stream and exchange.peek.stream):  # now its length counts
                         until = deadline
@@ -18773,7 +18641,7 @@ class Relay:
         answer.deadline, answer.flight = deadline, flight
         return answer
 
-    def _sent(self, exchange: Exchange, lane: Lane, outgoing: Outgoing) -> Awaitable[Reply]:
+    def sent(self, exchange: Exchange, lane: Lane, outgoing: Outgoing) -> Awaitable[Reply]:
         timeouts = lane.target.provider.timeouts
         reply = demo(outgoing) if lane.endpoint.demo else self.upstream.post(outgoing, timeouts)
         if exchange.tape is None:
@@ -18796,7 +18664,7 @@ class Relay:
     ) -> UpstreamError:
         """The error that an answer with an error status means; `url` if not the lane's own."""
         body = await self.words(exchange, reply)
-        return self._classified(
+        return self.classified(
             exchange,
             lane,
             said_in(body, reply.status),
@@ -18805,7 +18673,7 @@ class Relay:
             url,
         )
 
-    def _classified(
+    def classified(
         self,
         exchange: Exchange,
         lane: Lane,
@@ -18852,11 +18720,168 @@ class Relay:
         else:
             await answer.begin()
         if pipe.failure and not (pipe.begun and exchange.peek.stream):
-            raise self._classified(exchange, lane, pipe.failure, reply)
+            raise self.classified(exchange, lane, pipe.failure, reply)
         if not pipe.begun:
             nothing = Failure("ended without an answer", cause="transient")
-            raise self._classified(exchange, lane, nothing, reply)
+            raise self.classified(exchange, lane, nothing, reply)
         return answer
+
+
+# ==== 49. Relay ===============================================================
+# One request from accept to settle.  Start at `Relay.handle`.  After the first meaningful event a
+# break is reported in the client's own dialect and the connection is closed without a proper end,
+# because clients run truncated commands if they see one.
+#
+#     0 s        the request is here: who asks, for what, where it may go
+#     ...        attempts, one lane after the other; nothing is sent to the client
+#     gate       (30 s) the head is sent in any case, because clients give up without one, and
+#                keep-alives after it; attempts continue, and a failure is told in the stream
+#     first      the first meaningful event: text, reasoning, a call, a regular finish.  Now the
+#                lane is settled, and what was held flows
+#     last       the dialect's own end; or its error event and a connection cut short
+#     settle     one log line, whatever happened
+
+
+Answering: TypeAlias = Awaitable[web.StreamResponse]
+
+
+class Relay:
+    """Serves requests by the current plan, and holds what outlives it: health, accounts."""
+
+    def __init__(
+        self, plan: Plan, upstream: Upstream, log: Log, keepalive: float, store: Store
+    ) -> None:
+        self.plan = plan
+        self.log = log
+        self.health = Health()
+        self.failover = Failover(self.health, upstream)
+        self.accounts = Accounts(
+            store,
+            Notebook(self.health),
+            lambda: [key.caller for key in self.plan.keys],
+            lambda: self.log,
+        )
+        self.keepalive = keepalive
+        self.telemetry = Telemetry()
+        self.recorder: Recorder | None = None
+        self.running: set[Exchange] = set()
+
+    def handle(self, request: web.BaseRequest, dialect: Dialect) -> Answering:
+        """Serve a request that a model is to answer."""
+        return self.framed(Exchange(self.plan, request, dialect), self._serve)
+
+    def count(self, request: web.BaseRequest, dialect: Dialect) -> Answering:
+        """Serve a request whose tokens are to be counted."""
+        return self.framed(Exchange(self.plan, request, dialect, "count_tokens"), self._count)
+
+    def framed(self, exchange: Exchange, serve: Callable[[Exchange], Answering]) -> Answering:
+        """From accept to settle, and on tape if it is to be recorded."""
+        framed = self._taped if self.recorder else self._settled
+        return framed(exchange, serve)
+
+    async def _taped(
+        self, exchange: Exchange, serve: Callable[[Exchange], Answering]
+    ) -> web.StreamResponse:
+        recorder, now = cast(Recorder, self.recorder), time.time()
+        exchange.tape = recorder.tape(exchange.plan.secrets, exchange.request, exchange.began, now)
+        try:
+            response = await self._settled(exchange, serve)
+            if exchange.tape and isinstance(response, web.Response):
+                exchange.tape.whole(response)
+            return response
+        finally:
+            if exchange.tape:
+                recorder.take(exchange.tape)
+            if lost := recorder.news(time.monotonic()):
+                self.log.event("warning", "records were lost", records=lost[0], reason=lost[1])
+
+    async def _settled(
+        self, exchange: Exchange, serve: Callable[[Exchange], Answering]
+    ) -> web.StreamResponse:
+        """From accept to settle, whatever happens in between."""
+        self.running.add(exchange)
+        exchange.trace = self.telemetry.trace(exchange.request.headers)
+        try:
+            return await serve(exchange)
+        except RelayError as error:
+            return await self._fail(exchange, error)
+        except asyncio.CancelledError:
+            if not exchange.expelled:  # the client is gone
+                raise
+            return await self._fail(exchange, ShuttingDown("relay is shutting down"))
+        except ConnectionError:  # the client is gone, too
+            raise
+        except Exception as error:  # noqa: BLE001  # the boundary: a bug of ours is a 500
+            self.log.fault(error)
+            fault = RelayError("internal error; relay's log has the details")
+            return await self._fail(exchange, fault)
+        finally:
+            self.running.discard(exchange)
+            if exchange.downstream:
+                exchange.downstream.stop()
+            self.accounts.settle(exchange, self.log)
+
+    async def _serve(self, exchange: Exchange) -> web.StreamResponse:
+        await self.admit(exchange)
+        body, limits = exchange.body, exchange.plan.config.timeouts
+        wanted = likely_output(body) if exchange.caller.limits else 0
+        await self.accounts.reserve(exchange, likely_input(body.raw), wanted)
+        exchange.deadline = asyncio.get_running_loop().time() + limits.total
+        if exchange.peek.stream:
+            exchange.downstream = self._downstream(exchange)
+        try:
+            answer = await self.failover.attempts(exchange)
+            try:
+                return await self._answer(exchange, answer)
+            finally:
+                answer.close()
+        except TimeoutError:
+            tried = "; ".join(f"{each.lane}: {each.outcome}" for each in exchange.tried)
+            message = (
+                f"not finished within timeouts.total, {limits.total:g} s; tried {tried or 'nobody'}"
+            )
+            raise UpstreamError("timeout", message) from None
+
+    def _downstream(self, exchange: Exchange) -> Downstream:
+        gate = exchange.plan.config.timeouts.gate
+        downstream = Downstream(exchange.request, exchange.id, self.keepalive, gate, exchange.tape)
+        # before the first event there is no pipe yet that could make a keep-alive
+        asked = Asked(exchange.peek.model, exchange.id, variant=exchange.peek.variant)
+        downstream.alive = exchange.dialect.encoder(asked).alive
+        downstream.kind = exchange.dialect.stream_type(asked.variant)
+        return downstream
+
+    async def drain(self, hurry: asyncio.Event, grace: float) -> None:
+        """Let requests finish within the grace period, unless told to hurry; then end the rest."""
+        hurried = asyncio.create_task(hurry.wait())
+        async with contextlib.AsyncExitStack() as stack:
+            stack.callback(hurried.cancel)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(grace):
+                    while (tasks := self._tasks()) and not hurry.is_set():
+                        await asyncio.wait({*tasks, hurried}, return_when=asyncio.FIRST_COMPLETED)
+        for exchange in self.running:
+            exchange.expelled = True
+        for task in self._tasks():
+            task.cancel()
+        if tasks := self._tasks():
+            await asyncio.wait(tasks, timeout=1)
+
+    def _tasks(self) -> set[asyncio.Task[Any]]:
+        return {exchange.task for exchange in self.running if exchange.task}
+
+    async def admit(self, exchange: Exchange) -> None:
+        """Who asks, for what, and where it may go; any mistake of the client's is raised here."""
+        request, plan = exchange.request, exchange.plan
+        exchange.caller = authenticated(request, plan)
+        raw = await read_body(request, plan.config.server)
+        if exchange.tape:
+            exchange.tape.data(REQUEST, raw)
+        exchange.body = body = Body(raw, unread=not exchange.caller.is_bound)
+        dialect = exchange.dialect
+        seen = body.outline(dialect.telling) if dialect.names_model else {}
+        exchange.peek = dialect.peek(seen, request.raw_path)
+        exchange.route = permitted(exchange.peek.model, exchange.caller, plan, exchange.facts)
 
     # The answer
 
@@ -18958,7 +18983,7 @@ class Relay:
 
     def _broke(self, exchange: Exchange, answer: Answer, failure: Failure) -> None:
         """A break after content is the provider's failure, too, and marked for later requests."""
-        error = self._classified(exchange, answer.lane, failure, answer.reply)
+        error = self.failover.classified(exchange, answer.lane, failure, answer.reply)
         exchange.error = error.message
         self.health.failed(answer.lane, error, time.time(), identity=exchange.bound)
 
@@ -18999,7 +19024,7 @@ class Relay:
         """The provider's own count if it has an endpoint for that, else a marked estimate."""
         await self.admit(exchange)
         exchange.status, exchange.code = 200, "OK"
-        lane = next((lane for lane, mark in self.lanes(exchange) if not mark), None)
+        lane = next((lane for lane, mark in self.failover.lanes(exchange) if not mark), None)
         tokens = await self._counted(exchange, lane) if lane else None
         headers = exchange.answer_headers() | {"Content-Type": "application/json"}
         if tokens is None:
@@ -19019,7 +19044,7 @@ class Relay:
         outgoing, began = Preparation(exchange, lane).outgoing(counting=True), time.monotonic()
         try:
             async with asyncio.timeout(lane.target.provider.timeouts.connect + 10):
-                reply = await self._sent(exchange, lane, outgoing)
+                reply = await self.failover.sent(exchange, lane, outgoing)
                 try:
                     body = await read_all(reply, 10, 1 << 20)
                 finally:
@@ -19034,15 +19059,7 @@ class Relay:
         return counted
 
 
-_SEAL_TROUBLE: Final = re.compile(
-    r"signature|encrypted_content|redacted_thinking|expected `?thinking|thinking.{0,40}block"
-    # of a platform that does not know it; to an organization that is not verified
-    r"|thinking\S*\.display|reasoning[. ]summar",
-    re.IGNORECASE,
-)
-
-
-# ==== 49. Forwarding ==========================================================
+# ==== 50. Forwarding ==========================================================
 # What relay passes on without understanding it: embeddings, images, audio, rerank, moderations and
 # old completions go where the name in their `model` field goes, by the routes of any request;
 # /p/PROVIDER/... goes to that provider as it is.  Only the model's name is read; once it is known,
@@ -19207,7 +19224,7 @@ class Forwarding:
         wanted = likely_output(upload.body) if upload.body and path == "/completions" else 0
         await self.relay.accounts.reserve(exchange, sent, wanted)
         failures, skipped = list[Failed](), list[Skipped]()
-        for lane, mark in self.relay.lanes(exchange):
+        for lane, mark in self.relay.failover.lanes(exchange):
             if not lane.endpoint.dialect.forwards or lane.endpoint.demo:
                 continue  # its base is another API's, which has none of these paths
             if mark or not upload.again:
@@ -19231,10 +19248,10 @@ class Forwarding:
         exchange.note = "verbatim" if same else "edited"
         name = urllib.parse.quote(lane.target.model, safe="")
         url = lane.endpoint.beside(path).replace("{model}", name)
-        flight = self.relay.balance.began(lane, exchange.route)
+        flight = self.relay.failover.balance.began(lane, exchange.route)
         try:
             answering = self._good(exchange, lane, url, sending)
-            reply = await self.relay.tracked(exchange, lane, flight, answering)
+            reply = await self.relay.failover.tracked(exchange, lane, flight, answering)
             return await self._passed(exchange, lane, reply, sending)
         finally:
             flight.end()
@@ -19245,7 +19262,7 @@ class Forwarding:
         if 200 <= reply.status < 300:
             return reply
         try:
-            error = await self.relay.error(exchange, lane, reply, url)
+            error = await self.relay.failover.error(exchange, lane, reply, url)
         finally:
             reply.close()
         if _is_of_the_path(error):
@@ -19278,7 +19295,7 @@ class Forwarding:
                 body = exchange.tape.flowing(body)
         sending = Sending(body)
         await expected(request)
-        began, flight = time.monotonic(), self.relay.balance.began(lane, exchange.route)
+        began, flight = time.monotonic(), self.relay.failover.balance.began(lane, exchange.route)
         try:
             url = lane.endpoint.beside(f"/{path}")
             reply = await self._sent(exchange, lane, url, sending)
@@ -19286,7 +19303,7 @@ class Forwarding:
             outcome = "auth" if refused else "ok"
             exchange.tried.append(Tried(lane, outcome, reply.status, time.monotonic() - began))
             if refused:
-                error = await self.relay.error(exchange, lane, reply, url)
+                error = await self.relay.failover.error(exchange, lane, reply, url)
                 reply.close()
                 raise concluded([(lane, error)], [], time.time())
             if reply.status >= 400:
@@ -19297,7 +19314,7 @@ class Forwarding:
 
     async def _quoted(self, exchange: Exchange, reply: Reply) -> web.StreamResponse:
         """A refusal as it came, but for secrets: some providers quote the key they refuse."""
-        body = await self.relay.words(exchange, reply)
+        body = await self.relay.failover.words(exchange, reply)
         reply.close()
         headers = answer_headers(exchange, reply, verbatim=True)
         headers.update(exchange.answer_headers())
@@ -19308,7 +19325,7 @@ class Forwarding:
 
     def _any(self, exchange: Exchange) -> Lane:
         """The first lane without a mark; else the first of all, unless it was disabled."""
-        lanes = list(self.relay.lanes(exchange))
+        lanes = list(self.relay.failover.lanes(exchange))
         lane, mark = next(((lane, mark) for lane, mark in lanes if not mark), lanes[0])
         if mark and mark.failure == "disabled":
             raise concluded([], [(lane, mark)], time.time())
@@ -19325,7 +19342,7 @@ class Forwarding:
         headers |= {name.lower(): request.headers[name] for name in kept if name in request.headers}
         url = with_query(url, request.raw_path.partition("?")[2], {"key"})
         url, headers = lane.authorized(url, headers)
-        send, proxy = self.relay.upstream.send, lane.endpoint.proxy
+        send, proxy = self.relay.failover.upstream.send, lane.endpoint.proxy
         try:
             async with Patience(limits.idle, f"no answer within {limits.idle:g} s") as patience:
                 body = sending.blocks(patience)
@@ -19441,7 +19458,7 @@ def _usage_in(said: JSON) -> Usage:
     return Usage(input=whole_number(said.get("total_tokens")))
 
 
-# ==== 50. Page ================================================================
+# ==== 51. Page ================================================================
 # The dashboard: one page without any asset from elsewhere, and a policy that lets it load none.  It
 # asks /admin for everything it shows, so that the page itself may be seen by anybody.
 
@@ -19844,7 +19861,7 @@ PAGE_HEADERS: Final = {
 }
 
 
-# ==== 51. Source ==============================================================
+# ==== 52. Source ==============================================================
 # Where a configuration comes from, and how one becomes a plan.
 
 
@@ -19976,7 +19993,7 @@ def load(source: Source) -> Plan:
     return plan
 
 
-# ==== 52. Admin ===============================================================
+# ==== 53. Admin ===============================================================
 # What relay knows about itself, as JSON below /admin, and the few things that can be done to it.
 # The admin key allows both, in a header or, in a browser, as the cookie that /admin/login gives in
 # exchange.  Without an `admin_key`, this machine may look, and nobody may act.
@@ -20144,7 +20161,7 @@ class Admin:
             "running": len(self.relay.running),
             "providers": [self._provider(provider) for provider in plan.providers.values()],
             "cooling": cooling,
-            "busy": self.relay.balance.busy,
+            "busy": self.relay.failover.balance.busy,
             "state": self.relay.accounts.keeper.trouble or "ok",
             "last_reload": self.last_reload or None,
             "file": str(self.steward.source.path or "") or None,
@@ -20359,7 +20376,7 @@ def _shown_config(value: Any, name: str = "") -> Any:
     return value if plain else re.sub(r"//[^/@\s]+@", "//[secret]@", str(value))
 
 
-# ==== 53. Heap ================================================================
+# ==== 54. Heap ================================================================
 # A coding agent's requests are large and alike, and memory that one has freed the next will need.
 # By default glibc gets every block over 128 KB from the system and gives it back at once, so that
 # each copy gets new pages.  Here it is told to keep them; after a burst, idle memory is given back.
@@ -20420,7 +20437,7 @@ def resident() -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-# ==== 54. Operations ==========================================================
+# ==== 55. Operations ==========================================================
 # Which handler serves which path, and the handlers of what is not a model's answer: probes, lists,
 # status.  No probe ever calls a provider.
 
@@ -20629,7 +20646,7 @@ def refused(request: web.BaseRequest, error: RelayError) -> web.Response:
     return web.Response(body=body, status=dialect.status(error), headers=headers)
 
 
-# ==== 55. Service manager =====================================================
+# ==== 56. Service manager =====================================================
 # What systemd and relay tell one another, through the environment and a socket; without systemd
 # none of it happens.  See sd_notify(3), sd_listen_fds(3) and systemd.service(5).
 #
@@ -20713,7 +20730,7 @@ def _taken(descriptor: int, name: str) -> Passed:
     raise ConfigError([text])
 
 
-# ==== 56. Server ==============================================================
+# ==== 57. Server ==============================================================
 # Four verbs in a row: start, run, drain, stop.  SIGHUP builds another plan and swaps it in with one
 # assignment, or says everything that is wrong and changes nothing.  At SIGTERM and SIGINT relay
 # stops accepting, lets streams finish within the grace period, and ends the rest with an error in
@@ -21063,7 +21080,7 @@ class Server:
         await self._runner.cleanup()
 
     async def stop(self) -> None:
-        await self.relay.upstream.close()
+        await self.relay.failover.upstream.close()
         await self.relay.accounts.keeper.stop()
         if recorder := self.relay.recorder:
             recorder.close()
@@ -21115,7 +21132,7 @@ def _remove_stale_socket(path: str) -> None:
             Path(path).unlink()
 
 
-# ==== 57. Units ===============================================================
+# ==== 58. Units ===============================================================
 # What `relay systemd` prints: a socket that systemd keeps open, and a service that may do nothing
 # but read its configuration, keep its state and use the network.  For several processes the service
 # is a template; all instances share the one socket, so that an idle one accepts, and while one
@@ -21257,7 +21274,7 @@ def _streams(listen: str) -> tuple[str, ...]:
     return (f"[{host}]:{port}" if ":" in host else f"{host}:{port}" if host else str(port),)
 
 
-# ==== 58. Grafana =============================================================
+# ==== 59. Grafana =============================================================
 # A dashboard of the metrics, ready for import: a row of this table is a panel.  A test checks that
 # the names in its queries exist, and that Prometheus's own tool can parse them.
 
@@ -21389,7 +21406,7 @@ def _panel(place: int, panel: Panel, source: JSON) -> JSON:
     }
 
 
-# ==== 59. Console =============================================================
+# ==== 60. Console =============================================================
 # A running relay, asked by a command: at the address it listens on and with the admin key, both
 # from the file it was started with.  The command does not need the providers' keys in its
 # environment, nor a file without mistakes: these may be newer than the running relay.
@@ -21473,7 +21490,7 @@ def console_of(source: Source) -> Console:
     return console
 
 
-# ==== 60. Launch ==============================================================
+# ==== 61. Launch ==============================================================
 # A tool as relay's child.  It gets the terminal: both stay in one process group, so what is typed
 # reaches it, including Ctrl-C and Ctrl-Z; a signal sent to relay alone is passed on.  If no relay
 # serves at the configured address, this one does for as long as the child lives.
@@ -21596,7 +21613,7 @@ async def serving(plan: Plan, source: Source, log: Log) -> AsyncIterator[str]:
         await server.stop()
 
 
-# ==== 61. Trial ===============================================================
+# ==== 62. Trial ===============================================================
 # Does it work with the configured providers?  `relay check --live` asks every provider, with every
 # plan, credential and dialect, through a relay of its own on this machine, so that the whole path
 # of a client's request is tried.  These are a few small requests each, whose cost is announced
@@ -21852,7 +21869,7 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
 
 
-# ==== 62. Watch ===============================================================
+# ==== 63. Watch ===============================================================
 # `relay logs` and `relay top`: log lines and running requests, from the events of a running relay.
 # What the screen shows is computed from values alone; only `_Screen` knows the terminal.
 
@@ -22034,7 +22051,7 @@ async def _press(top: Top, key: str, console: Console) -> None:
             top.said = error.message
 
 
-# ==== 63. Replay ==============================================================
+# ==== 64. Replay ==============================================================
 # What can be done with a record: list, send again, compare, turn into a shell command.  A request
 # is sent again to a temporary relay with the present configuration, so that everything is real:
 # rules, failover, translation; its answer becomes a record, too, and is compared like any other.
@@ -22351,7 +22368,7 @@ def _poured(body: bytes) -> str:
     return f"printf %s {base64.b64encode(body).decode()} | base64 -d"
 
 
-# ==== 64. Command line ========================================================
+# ==== 65. Command line ========================================================
 # From arguments to a running server, or to an answer in print.
 
 DEMO_CONFIG: Final = """\

@@ -46,16 +46,18 @@ async def test_of_requests_that_come_at_once_one_is_the_probe() -> None:
     plan, upstream = plan_of(CONFIG), Silent()
     served = relay_of(plan, upstream)
     first = exchange_of(plan)
-    lane, _ = next(served.lanes(first))
+    lane, _ = next(served.failover.lanes(first))
     served.health.failed(lane, relay.UpstreamError("rate_limited", "slow down"), now=0.0)
-    tasks = [asyncio.create_task(served.attempts(each)) for each in (first, exchange_of(plan))]
+    tasks = [
+        asyncio.create_task(served.failover.attempts(each)) for each in (first, exchange_of(plan))
+    ]
     for _ in range(5):
         await asyncio.sleep(0)
     assert upstream.asked == ["a.example", "b.example"]
     for task in tasks:
         task.cancel()
     await asyncio.wait(tasks)
-    assert served.balance.busy == {}
+    assert served.failover.balance.busy == {}
     assert not any(mark.probing for mark in served.health.marks.values())
 
 

@@ -86,7 +86,7 @@ def answered(served: relay.Relay) -> relay.Exchange:
     exchange.caller = plan.caller([SECRET], 0.0) or relay.Caller()
     exchange.peek = relay.Peek("m", False)
     exchange.route = relay.permitted("m", exchange.caller, plan)
-    exchange.lane, _ = next(served.lanes(exchange))
+    exchange.lane, _ = next(served.failover.lanes(exchange))
     exchange.tried.append(relay.Tried(exchange.lane, "ok", 200, 0.5))
     exchange.first, exchange.usage = exchange.began + 0.6, relay.Usage(input=11, output=7)
     exchange.status, exchange.code = 200, "OK"
@@ -334,8 +334,8 @@ def words(dialect: relay.Dialect, count: int) -> tuple[bytes, bytes, bytes]:
 async def calls_to_pass(dialect: relay.Dialect, blocks: int, chunks: int) -> int:
     """So many blocks of so many chunks, from one wire to the other."""
     served, provider, client = relay_of(plan_with(1)), OneLink(), Wire()
-    served.upstream = relay.Upstream()
-    served.upstream._connections = provider
+    served.failover.upstream = relay.Upstream()
+    served.failover.upstream._connections = provider
     config = relay.ServerConfig()
     server = relay.Listener(lambda request: served.handle(request, relay.CHAT), lambda: config)
     connection = server()
@@ -361,7 +361,7 @@ async def calls_to_pass(dialect: relay.Dialect, blocks: int, chunks: int) -> int
     provider.link.data_received(chunk(end) + b"0\r\n\r\n")
     await until(lambda: client.said[-1].endswith(b"0\r\n\r\n"))
     connection.connection_lost(None)
-    await served.upstream.close()
+    await served.failover.upstream.close()
     return calls.python
 
 
