@@ -9145,6 +9145,7 @@ PRESET_ALIASES: Final[dict[str, tuple[str, str]]] = {
     "tencent-coding": ("tencent", "coding"),    "tencent-token-plan": ("tencent", "token"),
     "qianfan-coding": ("qianfan", "coding"),    "qianfan-token-plan": ("qianfan", "token"),
     "huawei-token-plan": ("huawei", "token"),
+    "llama.cpp": ("llamacpp", "regular"),
 }
 
 # fmt: on
@@ -20950,8 +20951,8 @@ class Server:
             await self._serve_at(passed_socket)
         # Passed sockets replace the file's `listen`; --listen is served as well.
         for listen in self.relay.plan.config.listen if self.source.listen or not passed else ():
-            listening.append(listen)
             await self._listen(listen)
+            listening.append(self._as_bound(listen))
         loop = asyncio.get_running_loop()
         for number, act in self._signals().items():
             loop.add_signal_handler(number, act)
@@ -20987,6 +20988,12 @@ class Server:
             reason = os.strerror(number).lower() if number > 0 else system_words(error)
             more = "; --listen takes another" if number == errno.EADDRINUSE else ""
             raise ConfigError([f"cannot listen on {listen}: {reason}{more}"]) from error
+
+    def _as_bound(self, listen: str) -> str:
+        """An address of `listen`, with the port that the system chose for a 0."""
+        host, _, port = listen.rpartition(":")
+        freely = port == "0" and host != "unix"
+        return f"{host}:{self._runner.addresses[-1][1]}" if freely else listen
 
     async def _serve_at(self, passed: socket.socket) -> None:
         certificate = None if passed.family == socket.AF_UNIX else self._certificate

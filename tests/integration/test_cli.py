@@ -581,3 +581,14 @@ async def test_the_demo_is_a_command_too(tmp_path: Path, http: ClientSession) ->
         assert (await ask(http, server)).headers["x-relay-provider"] == "demo"
     finally:
         await server.end()
+
+
+async def test_a_port_that_the_system_chose_is_said(tmp_path: Path, http: ClientSession) -> None:
+    (tmp_path / "config.yaml").write_text(text_of(GOOD, "127.0.0.1:0"))
+    server = await serving(tmp_path, "")
+    try:
+        listen = server.log()[0]["listen"]
+        async with http.get(f"http://{listen}/healthz") as response:
+            assert response.status == 200
+    finally:
+        await server.end()
