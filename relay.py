@@ -1495,6 +1495,7 @@ class Quirks:
     call_id: str = ""  # full match, too; "": the dialect's
     tool_strict: Literal["as_is", "drop", "false"] = "as_is"
     service_tiers: tuple[str, ...] = ()  # of the hub's words, those it sells
+    most_tools: int = 1 << 20  # no limit is known; more than this is a 400
     count_tokens: bool = False  # serves the endpoint that counts a request's tokens
 
 
@@ -1966,6 +1967,11 @@ JSON_ONLY: Final = "Answer with one JSON object and nothing else."
 def lost(request: Request, *names: str) -> list[str]:
     """Those of these fields that the client has set, for a format that cannot express them."""
     return [name for name in names if getattr(request, name)]
+
+
+def too_many(tools: Sequence[Tool], quirks: Quirks) -> list[str]:
+    """That tools are left out, if there are more than the provider takes."""
+    return [f"tools[{quirks.most_tools}:]"] if len(tools) > quirks.most_tools else []
 
 
 def whole_number(value: object) -> int:
@@ -2804,9 +2810,11 @@ class _AnthropicWriter:
 
     def _media(self, media: Media) -> JSON | None:
         self.dropped += ["detail"] if media.detail else []
-        if media.kind == "audio":
-            self.dropped.append("audio")
-            return None
+        papers = media.kind == "document" and not media.url and media.mime != "application/pdf"
+        if media.kind == "audio" or papers:  # it is a 400; the model can say what it did not get
+            self.dropped.append(media.kind)
+            name = " ".join(filter(None, (media.kind, media.name, media.mime)))
+            return {"type": "text", "text": f"[{name}: left out, for this model does not take it]"}
         kind = "image" if media.kind == "image" else "document"
         source: JSON = {"type": "base64", "media_type": media.mime, "data": media.data}
         if media.url:
@@ -3880,7 +3888,8 @@ class _ChatWriter:
         """What may be called, and the choice among it as far as this provider lets one choose."""
         request, choice, known = self.request, self.request.tool_choice, self.quirks.tool_choice
         tools = request.tools if "allowed" in known else offered(request)
-        said: JSON = {"tools": list(map(self._definition, tools))}
+        self.dropped += too_many(tools, self.quirks)
+        said: JSON = {"tools": list(map(self._definition, tools[: self.quirks.most_tools]))}
         if choice and choice.mode in known:
             said["tool_choice"] = _chat_choice_spec(choice, "allowed" in known)
         elif choice and choice.mode == "none":
@@ -5952,6 +5961,7 @@ _GEMINI_NEXT: Final = replace(_GEMINI_3, levels=_GEMINI_LEVELS, penalties=True)
 @frozen(kw_only=True)
 class GeminiQuirks(Quirks):
     tool_name: str = r"[a-zA-Z_][a-zA-Z0-9_.:-]{0,63}"
+    most_tools: int = 512
     media_alone: bool = True  # takes a turn of media without text
 
 
@@ -6346,13 +6356,19 @@ def _gemini_media(wire: Wire) -> Iterator[Media]:
     name = inline.want("displayName", str) or file.want("displayName", str) or ""
     url, data = file.want("fileUri", str) or "", inline.want("data", str) or ""
     mime = mime_of(data, mime) if data else mime
-    if mime.startswith("video/"):
-        wire.drop("video")
+    if mime.startswith("video/") or _GOOGLES_OWN.match(url):
+        wire.drop("video" if mime.startswith("video/") else "fileUri")
     elif mime.startswith("text/") and data:
         yield Media("text", "text/plain", base64_text(data), name=name)
     elif data or url:
         kind = _gemini_kind(mime or _mime_by_name(url))
         yield Media(kind, "" if url and mime == _mime_by_name(url) else mime, data, url, name)
+
+
+# What nobody but Google can fetch: files uploaded to it, buckets, and videos by their page.
+_GOOGLES_OWN: Final = re.compile(
+    r"gs://|https?://(generativelanguage\.googleapis\.com|(www\.|m\.)?youtube\.com|youtu\.be)/"
+)
 
 
 def _gemini_kind(mime: str) -> Literal["image", "document", "audio"]:
@@ -6751,10 +6767,9 @@ class _GeminiWriter:
         return [{"inlineData": {"mimeType": media.mime, "data": media.data}}]
 
     def _functions(self) -> list[JSON]:
-        tools = self.request.tools
-        if len(tools) > _MOST_FUNCTIONS:
-            self.dropped.append(f"tools[{_MOST_FUNCTIONS}:]")
-        return [self._function(tool) for tool in tools[:_MOST_FUNCTIONS]]
+        tools, most = self.request.tools, self.quirks.most_tools
+        self.dropped += too_many(tools, self.quirks)
+        return [self._function(tool) for tool in tools[:most]]
 
     def _function(self, tool: Tool) -> JSON:
         said: JSON = {"name": tool.name}
@@ -6831,7 +6846,6 @@ class _GeminiWriter:
         return said | {"responseSchema": _OpenAPI(format.schema).of(format.schema)}
 
 
-_MOST_FUNCTIONS: Final = 512
 _MOST_STOPS: Final = 5
 _PENALTIES: Final = {
     "frequencyPenalty": "frequency_penalty",
@@ -8792,7 +8806,7 @@ _GLM_QUIRKS: Final = {"openai": ChatQuirks(
     clamp={"temperature": (0.01, 0.99), "top_p": (0.01, 0.99)},  # open interval, as z-ai-sdk does
     reasoning="thinking", efforts=_LOW_HIGH_MAX,                 # older than glm-5.2: ignored
     replay="always",                                             # preserved thinking, docs.z.ai
-    json_schema=False, tool_choice=("auto",), tool_strict="drop"),
+    json_schema=False, tool_choice=("auto",), tool_strict="drop", most_tools=128),
     "anthropic": AnthropicQuirks(unsigned=True)}
 
 _DEEPSEEK_EFFORTS: Final = _LOW_HIGH_MAX | {"xhigh": "high"}
@@ -8801,7 +8815,7 @@ _DEEPSEEK_QUIRKS: Final = {
         reasoning="thinking", efforts=_DEEPSEEK_EFFORTS,     # disabled together with an effort: 400
         placeholder=" ", json_schema=False, system_in_place=True,    # a tool turn without it: 400
         tool_choice=("auto", "none"),                        # when thinking, DeepSeek-V3#1376
-        tool_strict="drop"),                                 # known to /beta only
+        tool_strict="drop", most_tools=128),                 # strict: known to /beta only
     "anthropic": AnthropicQuirks(placeholder=" ", unsigned=True),
     "responses": ResponsesQuirks(
         efforts={"none": "none"} | _DEEPSEEK_EFFORTS, tool_choice=("auto", "none"),
@@ -8814,6 +8828,7 @@ _KIMI_QUIRKS: Final = {
         drop=("temperature", "top_p", "n", "presence_penalty", "frequency_penalty"),
         efforts=_KIMI_EFFORTS, placeholder=" ", tool_choice=("auto", "none"),
         max_tokens="max_completion_tokens", tool_name=_KIMI_TOOL, prefill="partial",
+        most_tools=128,
         tool_strict="false"),                                # true unless said: CLIs' schemas fail
     "anthropic": AnthropicQuirks(drop=("temperature", "top_p"), placeholder=" ", unsigned=True,
                         tool_name=_KIMI_TOOL),
@@ -8857,7 +8872,7 @@ _OPENAI_QUIRKS: Final = {"openai": ChatQuirks(
     sampling=(),                                 # its reasoning models refuse every one of them
     tools_effort="none",                         # what gpt-5.4 and later want here beside tools
     tool_choice=("auto", "none", "required", "named", "allowed"),
-    verbosity=True, service_tiers=_OPENAI_TIERS,
+    most_tools=128, verbosity=True, service_tiers=_OPENAI_TIERS,
     identity=("safety_identifier", "prompt_cache_key")),
     "responses": ResponsesQuirks(
         service_tiers=_OPENAI_TIERS, sampling=(),

@@ -306,6 +306,21 @@ def test_only_anthropic_itself_is_asked_to_cache() -> None:
     assert "cache_control" not in rendered(HI)
 
 
+@pytest.mark.parametrize(
+    ("media", "named"),
+    [
+        (Media("audio", "audio/wav", "UklG"), "audio audio/wav"),
+        (Media("document", "application/msword", "0M8R", name="a.doc"), "document a.doc"),
+    ],
+)
+def test_what_claudes_cannot_read_is_said_to_be_left_out(media: Media, named: str) -> None:
+    request = relay.Request(model="m", messages=(Message("user", (media,)),))
+    out = A.render_request(request, A.quirks(), ACCOUNT)
+    (block,) = out.body["messages"][0]["content"]
+    assert block["text"].startswith(f"[{named}")
+    assert out.dropped == (media.kind,)
+
+
 def test_claudes_other_platforms_are_told_what_to_cache() -> None:
     """Azure and OpenRouter cache nothing that is not marked; Codex marks nothing."""
     mark = {"cache_control": {"type": "ephemeral"}}

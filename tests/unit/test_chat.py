@@ -542,6 +542,16 @@ def test_what_a_provider_does_not_sample_by_is_said() -> None:
     assert {"top_p", "top_k", "seed"} <= set(out.dropped)
 
 
+def test_no_more_tools_go_out_than_are_taken() -> None:
+    """400 "array too long. Expected an array with maximum length 128", with many MCP servers."""
+    tools = tuple(Tool(f"t{number}") for number in range(130))
+    request = relay.Request(model="m", messages=(HI,), tools=tools)
+    out = C.render_request(request, relay.PRESETS["openai"].quirks["openai"], ACCOUNT)
+    assert (len(out.body["tools"]), out.dropped) == (128, ("tools[128:]",))
+    everything = C.render_request(request, relay.ChatQuirks(), ACCOUNT)
+    assert (len(everything.body["tools"]), everything.dropped) == (130, ())
+
+
 def test_what_is_not_said_is_not_written() -> None:
     assert rendered(HI) == {"model": "m", "messages": [{"role": "user", "content": "Hi"}]}
 

@@ -450,6 +450,22 @@ def test_a_functions_response_is_read(response: relay.JSON, read: str, is_error:
     assert relay._gemini_output(response) == (read, is_error)
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "gs://bucket/a.png",
+        "https://generativelanguage.googleapis.com/v1beta/files/abc",
+        "https://www.youtube.com/watch?v=1",
+        "https://youtu.be/1",
+    ],
+)
+def test_what_google_alone_can_fetch_is_named_as_lost(url: str) -> None:
+    parts = [{"text": "See."}, {"fileData": {"fileUri": url}}]
+    request = G.parse_request({"contents": [{"role": "user", "parts": parts}]})
+    assert request.messages == (Message("user", (Text("See."),)),)
+    assert request.dropped == ("contents[].parts[].fileUri",)
+
+
 def test_pictures_in_a_response_are_its_own() -> None:
     picture = {"inlineData": {"mimeType": "image/png", "data": PNG}}
     response = {"name": "see", "response": {"output": "look"}, "parts": [picture]}
