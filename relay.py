@@ -2648,11 +2648,11 @@ def _anthropic_thinking(wire: Wire) -> Thinking | None:
 
 
 def _anthropic_display(wire: Wire) -> bool | None:
-    """Are thoughts to be seen?  Who says nothing sees them.
+    """Does the client want to see the thoughts?  None if it does not say; it is shown them then.
 
-    By default newer Claudes leave them out and older ones do not, and clients that know nothing
-    of `display` (Qwen Code, Kimi) show what comes.  Claude Code asks for `updates` where it has
-    somebody to show them to, and else for none.
+    The default differs: newer Claudes leave the thoughts out, older ones do not.  Clients that do
+    not know `display` (Qwen Code, Kimi) show whatever they get.  Claude Code sends `updates` when
+    it has a screen, `omitted` when it runs without one (-p).
     """
     return _ANTHROPIC_DISPLAYS.get(wire.inner("thinking").want("display", str) or "")
 
@@ -2828,6 +2828,8 @@ class _AnthropicWriter:
         """Thinking, tool choice and sampling, each of which limits the others."""
         request, choice = self.request, self.request.tool_choice
         thinking = request.thinking
+        if thinking is None and request.show_thoughts and self.claude.adaptive:
+            thinking = Thinking(True)  # Codex asks for a summary, and leaves it to the model
         if thinking and thinking.on and not self.claude.adaptive and self._unthought():
             thinking = Thinking(False)
         if thinking:
@@ -3448,7 +3450,7 @@ class OpenAIChat(OpenAIDialect):
             ),
             stop=wire.texts("stop"),
             thinking=_chat_thinking(wire),
-            # OpenRouter's word; there is no other, and who says nothing is told
+            # OpenRouter's field; Chat has no other, so by default the thoughts are shown
             show_thoughts=False if wire.inner("reasoning").want("exclude", bool) else None,
             format=_chat_format(wire),
             verbosity=wire.want("verbosity", str) or "",
@@ -5078,10 +5080,10 @@ def _responses_thinking(wire: Wire) -> Thinking | None:
 
 
 def _responses_summary(wire: Wire) -> bool | None:
-    """Are thoughts to be seen?  Only who asks for a summary is given one.
+    """Does the client want to see the thoughts?  None if it says nothing of `reasoning`.
 
-    That is so where `reasoning` is said at all: Codex says how much to think and, where it shows
-    it, `summary: auto`.  Qwen Code says nothing of reasoning and shows what comes.
+    Codex sends an effort, and `summary: auto` when it shows the thoughts; without the summary
+    OpenAI tells none.  Qwen Code sends no `reasoning` at all, and shows whatever it gets.
     """
     reasoning = wire.inner("reasoning").data
     asked = reasoning.get("summary") or reasoning.get("generate_summary")
@@ -6071,7 +6073,7 @@ class GeminiContent(Dialect):
             ),
             stop=config.texts("stopSequences"),
             thinking=_gemini_thinking(config),
-            # not unless they are asked for, as with Google
+            # Google's default is not to show them, and its SDKs count on it
             show_thoughts=bool(config.inner("thinkingConfig").want("includeThoughts", bool)),
             format=_gemini_format(config),
             service_tier=_TIER_OF_GEMINI.get(tier, tier),
@@ -7389,9 +7391,9 @@ def _is_whole(event: bytes) -> bool:
 
 
 class _Veil:
-    """Takes the thoughts out of a stream that the client does not want to see.
+    """Takes thoughts out of a stream whose client does not want to see them.
 
-    Nothing of them is lost: each rides in the seal at its end.
+    Nothing is lost: the text of each thought goes into the seal at its end.
     """
 
     def __init__(self) -> None:
@@ -7413,9 +7415,9 @@ class _Veil:
 
 
 class _Stops:
-    """Ends the text at a stop sequence, for a provider that does not.
+    """Ends the text at a stop sequence that the provider does not know.
 
-    The rest of the answer is read, for its counts, and not passed on.
+    The rest of the answer is still read, for its token counts, but not passed on.
     """
 
     def __init__(self, stops: Sequence[str]) -> None:
@@ -7469,7 +7471,7 @@ class _Stops:
 
 
 def _filters(asked: Asked) -> tuple[_Veil | _Stops, ...]:
-    """What stands between the provider's events and the client's; mostly nothing."""
+    """What changes the events on their way from the provider to the client; mostly nothing."""
     veils, stops = () if asked.shown else (_Veil(),), tuple(filter(None, asked.stops))
     return (*veils, _Stops(stops)) if stops else veils
 

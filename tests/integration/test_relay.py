@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from aiohttp import ClientSession
-from fake_upstream import TEXT, FakeUpstream, anthropic_error
+from fake_upstream import TEXT, FakeUpstream, anthropic_error, chat_error, responses_whole
 from relay_process import PROGRAM, Start
 from talk import (
     ANTHROPIC,
@@ -15,6 +15,7 @@ from talk import (
     JSON,
     OPENAI,
     PAIRS,
+    RESPONSES,
     UPSTREAM_KEY,
     Said,
     ask,
@@ -230,6 +231,21 @@ async def test_a_signature_of_another_maker_never_reaches_anthropic_s_dialect(
     assert reply.said.text == TEXT
     signature = next(block["signature"] for block in said if block["type"] == "thinking")
     assert not signature or signature not in upstream.requests[1].body.decode()
+
+
+async def test_who_may_not_be_told_what_was_thought_is_asked_again_without(
+    upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    """OpenAI refuses summaries to organizations that are not verified; Gemini CLI asks for them."""
+    refusal = chat_error(400, "Your organization must be verified to generate reasoning summaries.")
+    upstream.script(refusal, responses_whole(text="Hello."), path=RESPONSES.path)
+    server = await relay(one(upstream, "responses"))
+    shown = {"thinking": {"type": "adaptive", "display": "updates"}}
+    reply = await ask(http, server, "anthropic", **shown)
+    assert reply.said.text == "Hello."
+    first, second = (request.json for request in upstream.requests)
+    assert first["reasoning"] == {"summary": "auto"}
+    assert "reasoning" not in second
 
 
 async def test_twenty_requests_at_once_are_all_answered(

@@ -110,6 +110,20 @@ def test_a_summary_alone_is_asked_for_too() -> None:
     assert body["reasoning"] == {"summary": "auto"}
 
 
+def test_who_is_asked_to_tell_its_thoughts_has_some() -> None:
+    """Unless a budget would have to be made up for it, as older Claudes want one."""
+    asked = responses({"role": "user", "content": "Hi"}, reasoning={"summary": "auto"})
+    request = R.parse_request(asked)
+
+    def thinking(model: str) -> relay.JSON | None:
+        body = A.render_request(relay.replace(request, model=model), A.quirks(), ACCOUNT).body
+        found: relay.JSON | None = body.get("thinking")
+        return found
+
+    assert thinking("claude-opus-5") == {"type": "adaptive", "display": "summarized"}
+    assert thinking("claude-sonnet-4-5") is None
+
+
 def test_who_may_not_summarize_is_asked_without() -> None:
     request = R.parse_request(
         responses({"role": "user", "content": "Hi"}, reasoning={"effort": "low", "summary": "auto"})
