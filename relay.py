@@ -10900,14 +10900,23 @@ class Plan:
 
 
 def unpriced(plan: Plan) -> list[str]:
-    """If budgets are in money: the providers that cost some but have no `prices`."""
+    """If budgets are in money: what costs some and has no price, as PROVIDER or PROVIDER/MODEL."""
     words = ("cost_per_day", "cost_per_month")
     limits = [key.caller.limits for key in plan.keys]
     if not any(getattr(each, word, None) is not None for each in limits for word in words):
         return []
-    providers = plan.providers.values()
-    paid = [p for p in providers if not p.config.prices and not all(b.free for b in p.plans)]
-    return [provider.name for provider in paid]
+    return [name for provider in plan.providers.values() for name in _unpriced_of(provider)]
+
+
+def _unpriced_of(provider: Provider) -> list[str]:
+    if not provider.config.prices:
+        return [] if all(plan.free for plan in provider.plans) else [provider.name]
+    named = [model.name or name for name, model in (provider.config.models or {}).items()]
+    return [
+        f"{provider.name}/{name}"
+        for name in dict.fromkeys(named)
+        if not is_glob(name) and any(plan.prices.of(name) is None for plan in provider.plans)
+    ]
 
 
 def addressed(name: str) -> tuple[str, str]:
@@ -21080,8 +21089,8 @@ class Server:
 
     def _warn(self) -> None:
         if names := unpriced(self.relay.plan):
-            message = "budgets in money do not see these providers: they have no `prices`"
-            self.log.event("warning", message, providers=", ".join(names))
+            message = "budgets in money do not see these: they have no `prices`"
+            self.log.event("warning", message, names=", ".join(names))
 
     async def drain(self) -> None:
         """Accept no new connections; running requests may finish within the grace period.

@@ -131,11 +131,17 @@ providers:
   glm: {preset: bigmodel, api_key: k}
   api: {api_format: openai, endpoint: "http://x/v1"}
   told: {api_format: openai, endpoint: "http://y/v1", prices: {"*": {input: 1}}}
+  half:
+    api_format: openai
+    endpoint: "http://z/v1"
+    models: {m: real-m, n: real-n, "o-*": real-n, "p-*": null}
+    prices: {real-m: {input: 1}}
 """
 
 
 @pytest.mark.parametrize(
-    ("limits", "names"), [("rpm: 1, tokens_per_day: 1", []), ("cost_per_month: 0", ["api"])]
+    ("limits", "names"),
+    [("rpm: 1, tokens_per_day: 1", []), ("cost_per_month: 0", ["api", "half/real-n"])],
 )
 def test_budgets_that_cannot_see_are_named(limits: str, names: list[str]) -> None:
     assert relay.unpriced(plan_of(UNPRICED % limits)) == names
