@@ -18569,9 +18569,8 @@ class Failover:
     def attempt(self, exchange: Exchange, lane: Lane, strip: bool) -> Awaitable[Answer]:
         """One lane.  It counts as answered once its first meaningful event is in."""
         exchange.trace.attempt(lane, exchange.operation)  # first: its headers go out, too
-        outgoing = Preparation(
-            exchange, lane, strip
-        ).outgoing()  # BadRequest if this dialect cannot express it
+        # a BadRequest if the lane's dialect cannot express the request
+        outgoing = Preparation(exchange, lane, strip).outgoing()
         exchange.went(lane, outgoing.note, outgoing.dropped)
         flight = self.balance.began(lane, exchange.route)
         answering = self._begun_in_time(exchange, lane, outgoing, flight)

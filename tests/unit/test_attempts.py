@@ -89,8 +89,8 @@ async def test_a_client_that_leaves_while_the_loser_is_called_off_takes_the_answ
             await goes.wait()  # a connection that takes its time to close
         raise AssertionError
 
-    monkeypatch.setattr(served, "attempt", attempt)
-    client = asyncio.create_task(served.attempts(exchange))
+    monkeypatch.setattr(served.failover, "attempt", attempt)
+    client = asyncio.create_task(served.failover.attempts(exchange))
     await called_off.wait()
     assert not won.closed
     client.cancel()
