@@ -922,8 +922,8 @@ class Wire:
         """Note all keys here except those `known`."""
         if known.issuperset(self.data):
             return
-        for name in self.data.keys() - known:
-            if self.data[name] is not None:
+        for name, value in self.data.items():
+            if name not in known and value is not None:
                 self.drop(name)
 
     def drop(self, name: str = "") -> None:
@@ -17671,6 +17671,18 @@ _NO_ROUTE: Final = Route("", "", ())
 _NO_USAGE: Final = Usage()
 
 
+_MOST_NAMES_SAID: Final = 900  # characters; many clients refuse heads of more than 8 KB
+
+
+def _shortened(names: Sequence[str]) -> str:
+    """Names in one line, as many as fit into a header; the log has them all."""
+    said = ", ".join(names)
+    if len(said) <= _MOST_NAMES_SAID:
+        return said
+    fitting = said[:_MOST_NAMES_SAID].split(", ")[:-1]
+    return f"{', '.join(fitting)}, and {len(names) - len(fitting)} more"
+
+
 class Exchange:
     """One client request and all that is known of it so far; dies in `settle`."""
 
@@ -17842,7 +17854,7 @@ class Exchange:
         if self.note:
             headers["x-relay-body"] = self.note
         if self.dropped:
-            headers["x-relay-dropped"] = header_text(", ".join(self.dropped))
+            headers["x-relay-dropped"] = header_text(_shortened(self.dropped))
         if self.permit:
             headers |= self.permit.headers
         upstream = sum(map(operator.attrgetter("ms"), self.tried))

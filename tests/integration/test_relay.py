@@ -318,6 +318,23 @@ async def test_what_the_provider_cannot_be_told_is_named(
     assert "seed" not in upstream.requests[0].json
 
 
+async def test_what_is_dropped_is_named_in_order_and_within_a_header(
+    upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    server = await relay(config(upstream))
+    unknown = {f"unknown_{number}": 1 for number in range(500)}
+    reply = await ask(http, server, "anthropic", **unknown)
+    said = reply.headers["x-relay-dropped"]
+    names, _, more = said.rpartition(", and ")
+    assert len(said) < 1000
+    assert names.split(", ") == list(unknown)[: 500 - int(more.removesuffix(" more"))]
+    await server.logged()
+    (line,) = [
+        record for record in server.log() if record.get("id") == reply.headers["x-relay-request-id"]
+    ]
+    assert line["dropped"] == list(unknown)
+
+
 async def test_a_translated_stream_is_labelled_as_one(
     upstream: FakeUpstream, relay: Start, http: ClientSession
 ) -> None:
