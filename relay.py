@@ -2480,7 +2480,7 @@ class AnthropicMessages(Dialect):
 
 def _anthropic_refused(wire: Wire) -> None:
     """What only Anthropic can do, and what to go on without would be wrong."""
-    if wire.inner("thread").data.get("type") == "continue":
+    if "thread" in wire.data and wire.inner("thread").data.get("type") == "continue":
         raise BadRequest(
             "thread: kept by Anthropic, and this model is served by a provider that keeps nothing;"
             " send the whole conversation in `messages`"
@@ -2654,6 +2654,8 @@ def _anthropic_display(wire: Wire) -> bool | None:
     not know `display` (Qwen Code, Kimi) show whatever they get.  Claude Code sends `updates` when
     it has a screen, `omitted` when it runs without one (-p).
     """
+    if "thinking" not in wire.data:
+        return None
     return _ANTHROPIC_DISPLAYS.get(wire.inner("thinking").want("display", str) or "")
 
 
@@ -3904,13 +3906,13 @@ class _ChatWriter:
 
     def _hints(self) -> JSON:
         """How much to say, and how soon: OpenAI's words, of which others know few or none."""
-        request, quirks = self.request, self.quirks
-        said = {
-            "verbosity": request.verbosity if quirks.verbosity else "",
-            "service_tier": tier if (tier := request.service_tier) in quirks.service_tiers else "",
-        }
-        self.dropped += [name for name in lost(request, *said) if not said[name]]
-        return {name: word for name, word in said.items() if word}
+        request, quirks, said = self.request, self.quirks, JSON()
+        if request.verbosity and quirks.verbosity:
+            said["verbosity"] = request.verbosity
+        if request.service_tier in quirks.service_tiers:
+            said["service_tier"] = request.service_tier
+        self.dropped += [n for n in lost(request, "verbosity", "service_tier") if n not in said]
+        return said
 
     def _sampling(self, body: JSON) -> None:
         for name, value in self.request.sampling.given().items():
