@@ -15,8 +15,8 @@ A request goes
               (who)    (where)  (failover)               (bytes) (usage, log)
 
 The rule of this file: code refers only to what stands above it.  First come values
-(sections 1-23: pure; no await, no clock, no socket), then memory (24-33: synchronous, told
-the time), then I/O (34-65).  A name with a leading underscore stays within its section.
+(sections 1-25: pure; no await, no clock, no socket), then memory (26-35: synchronous, told
+the time), then I/O (36-67).  A name with a leading underscore stays within its section.
 
 Where to begin
     to follow one request     Relay.handle, and from there upward
@@ -42,77 +42,79 @@ Contents
      2. Vocabulary            the hub: what all dialects mean
      3. Wire                  JSON text, checked access, server-sent events
      4. Conversation          a history put in order before it is translated
-     5. Dialect               the shape of a wire format; the grammar of a stream
-     6. Dialect: Anthropic Messages
-     7. Dialect: OpenAI Chat Completions
-     8. Dialect: OpenAI Responses
-     9. Dialect: Gemini generateContent
+     5. Decoding              a provider's bytes to events, whatever the bytes
+     6. Dialect               the shape of a wire format
+     7. OpenAI                what its two formats share
+     8. Dialect: Anthropic Messages
+     9. Dialect: OpenAI Chat Completions
+    10. Dialect: OpenAI Responses
+    11. Dialect: Gemini generateContent
   Values: the bytes it travels as
-    10. Pipes                 upstream bytes to client bytes
-    11. Body                  a client's bytes, edited in place or not at all
-    12. HTTP                  a provider's reply: bytes in; head, body and end out
+    12. Pipes                 upstream bytes to client bytes
+    13. Body                  a client's bytes, edited in place or not at all
+    14. HTTP                  a provider's reply: bytes in; head, body and end out
   Values: what a configuration makes of it
-    13. Failures              what a provider's error means
-    14. Presets               one row per known provider
-    15. Reading               a YAML file, and everything wrong with it
-    16. Configuration         the keys of the file, each with its kind and its sentence
-    17. Prices                what tokens cost
-    18. Conditions            what a rule may ask about a request
-    19. Plan                  a configuration compiled to answer "where may this go?"
-    20. Compiler              a configuration made a plan; mistakes that take two keys to see
+    15. Failures              what a provider's error means
+    16. Presets               one row per known provider
+    17. Reading               a YAML file, and everything wrong with it
+    18. Configuration         the keys of the file, each with its kind and its sentence
+    19. Prices                what tokens cost
+    20. Conditions            what a rule may ask about a request
+    21. Plan                  a configuration compiled to answer "where may this go?"
+    22. Compiler              a configuration made a plan; mistakes that take two keys to see
   Values: other tools, other files
-    21. Clients               what a coding tool must be told
-    22. Import                another relay's file as a configuration of this one
-    23. Records               what the flight recorder keeps, and how it is written
+    23. Clients               what a coding tool must be told
+    24. Import                another relay's file as a configuration of this one
+    25. Records               what the flight recorder keeps, and how it is written
   Memory: where a request may go now
-    24. Stickiness            which credential served a conversation last
-    25. Health                who is cooling down, why, until when
-    26. Balance               which of several equals goes first
+    26. Stickiness            which credential served a conversation last
+    27. Health                who is cooling down, why, until when
+    28. Balance               which of several equals goes first
   Memory: what is counted and told
-    27. Ledger                what was used, by the hour and by the day
-    28. Limits                who may ask now: rates, concurrency, budgets
-    29. Cache ledger          why a prompt cache was missed
-    30. Notes                 what relays tell one another about health
-    31. Verdict               what a client is told when nothing worked
-    32. Metrics               what is counted, in Prometheus's words
-    33. Feed                  what happens, for those who watch
+    29. Ledger                what was used, by the hour and by the day
+    30. Limits                who may ask now: rates, concurrency, budgets
+    31. Cache ledger          why a prompt cache was missed
+    32. Notes                 what relays tell one another about health
+    33. Verdict               what a client is told when nothing worked
+    34. Metrics               what is counted, in Prometheus's words
+    35. Feed                  what happens, for those who watch
   I/O: what is written down
-    34. Log                   one line per request
-    35. State                 where usage and budgets outlive the process
-    36. SQLite                the store in a file
-    37. Redis                 the store that many machines share
-    38. Keeper                memory and the store kept in step
+    36. Log                   one line per request
+    37. State                 where usage and budgets outlive the process
+    38. SQLite                the store in a file
+    39. Redis                 the store that many machines share
+    40. Keeper                memory and the store kept in step
   I/O: providers on one side, clients on the other
-    39. Connections           HTTP/1.1 to providers on bare transports
-    40. Upstream              one HTTP exchange with a provider
-    41. Recorder              whole exchanges in a ring of files
-    42. Demo                  the embedded provider
-    43. Client                who asks; the body read, the answer written
-    44. Telemetry             spans and metrics for an OpenTelemetry collector
+    41. Connections           HTTP/1.1 to providers on bare transports
+    42. Upstream              one HTTP exchange with a provider
+    43. Recorder              whole exchanges in a ring of files
+    44. Demo                  the embedded provider
+    45. Client                who asks; the body read, the answer written
+    46. Telemetry             spans and metrics for an OpenTelemetry collector
   I/O: a request from beginning to end
-    45. Exchange              one client request, and all that is known of it
-    46. Preparation           how it goes out on a lane
-    47. Accounts              what a request may take, and what it came to
-    48. Failover              attempts, until a lane answers
-    49. Relay                 from accept to settle
-    50. Forwarding            what passes unread: embeddings, images, audio, /p/
+    47. Exchange              one client request, and all that is known of it
+    48. Preparation           how it goes out on a lane
+    49. Accounts              what a request may take, and what it came to
+    50. Failover              attempts, until a lane answers
+    51. Relay                 from accept to settle
+    52. Forwarding            what passes unread: embeddings, images, audio, /p/
   I/O: the process around it
-    51. Page                  the dashboard
-    52. Source                where a configuration comes from
-    53. Admin                 what relay knows of itself, and what can be done to it
-    54. Heap                  what the allocator keeps and what it gives back
-    55. Operations            which path is whose; probes, lists, status
-    56. Service manager       what systemd and relay tell one another
-    57. Server                sockets, signals, reload, drain
-    58. Units                 what systemd needs to run relay
-    59. Grafana               a dashboard of the metrics
+    53. Page                  the dashboard
+    54. Source                where a configuration comes from
+    55. Admin                 what relay knows of itself, and what can be done to it
+    56. Heap                  what the allocator keeps and what it gives back
+    57. Operations            which path is whose; probes, lists, status
+    58. Service manager       what systemd and relay tell one another
+    59. Server                sockets, signals, reload, drain
+    60. Units                 what systemd needs to run relay
+    61. Grafana               a dashboard of the metrics
   I/O: the commands
-    60. Console               a running relay, asked by a command
-    61. Launch                a tool as relay's child
-    62. Trial                 whether the configured providers answer as they should
-    63. Watch                 the log and the running requests, in a terminal
-    64. Replay                a record listed, sent again, compared, exported
-    65. Command line          the commands as a table
+    62. Console               a running relay, asked by a command
+    63. Launch                a tool as relay's child
+    64. Trial                 whether the configured providers answer as they should
+    65. Watch                 the log and the running requests, in a terminal
+    66. Replay                a record listed, sent again, compared, exported
+    67. Command line          the commands as a table
 """
 
 from __future__ import annotations
@@ -1455,9 +1457,9 @@ def data_url(media: Media) -> str:
     return media.url or f"data:{media.mime};base64,{media.data}"
 
 
-# ==== 5. Dialect ==============================================================
-# The shape of a wire format, and the grammar of its streams.  A dialect is stateless; the
-# coders it makes hold a stream's state.  Coders do no I/O: bytes in, events out, bytes out.
+# ==== 5. Decoding =============================================================
+# A provider's bytes to events, in the grammar of the hub.  Coders hold a stream's state and do no
+# I/O: bytes in, events out, bytes out.
 #
 # Decoders are total: whatever the bytes, what comes out is a sentence of the grammar of
 # section 2.  They make only the moves of `StreamDecoder`, which mend what providers do wrong:
@@ -1477,31 +1479,6 @@ def data_url(media: Media) -> str:
 # begins when the live one's arguments are complete JSON closes it, so that in the usual order,
 # one call after the other, nothing has to wait.
 
-
-@frozen(kw_only=True)
-class Quirks:
-    """What one platform wants differently, in any dialect; each dialect adds fields of its own.
-
-    `drop`, `rename`, `fixed` and `clamp` act on every body of the dialect, one that passes
-    through included; the rest says how a translated request is written.
-    """
-
-    drop: tuple[str, ...] = ()  # dotted paths it does not know
-    rename: Mapping[str, str] = field(default_factory=dict)  # top-level names
-    fixed: Mapping[str, Any] = field(default_factory=dict)  # always set to this
-    clamp: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    efforts: Mapping[str, str] = field(default_factory=dict)  # its words for these; {}: the same
-    tool_name: str = r"[a-zA-Z0-9_-]{1,64}"  # full match
-    call_id: str = ""  # full match, too; "": the dialect's
-    tool_strict: Literal["as_is", "drop", "false"] = "as_is"
-    service_tiers: tuple[str, ...] = ()  # of the hub's words, those it sells
-    most_tools: int = 1 << 20  # no limit is known; more than this is a 400
-    count_tokens: bool = False  # serves the endpoint that counts a request's tokens
-
-
-_NAME: Final = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]+")
-
-
 # What may be raised by reading something malformed.
 UNREADABLE: Final = (
     ValueError,
@@ -1512,88 +1489,6 @@ UNREADABLE: Final = (
     RecursionError,
     RelayError,
 )
-
-
-class Peek(NamedTuple):
-    """What routing needs to know of a request.
-
-    `variant` is the dialect's own word for a special kind of request: a stream as a JSON array,
-    a compaction.  "" is the usual kind.
-    """
-
-    model: str
-    stream: bool
-    variant: str = ""
-
-
-class Asked(NamedTuple):
-    """What has to be known of a request to answer it."""
-
-    model: str  # as the client said it
-    id: str  # the request's own, where the provider gave the answer none
-    tokens: int = 0  # about how long the prompt is
-    now: int = 0  # seconds since the epoch
-    usage: bool = True  # is a stream to end with token counts?
-    variant: str = ""  # of `Peek`
-    shown: bool = True  # is the client shown what was thought?
-    stops: tuple[str, ...] = ()  # where relay has to end the text, for the provider does not
-    echo: Mapping[str, Any] = {}  # what the answer repeats of the request
-    forms: Mapping[str, str] = {}  # tool name -> `Tool.form`, of those that have one
-
-    def counted(self, usage: Usage) -> Usage:
-        """The provider's counts, with the estimate where it did not count the input."""
-        return usage if usage.input else replace(usage, input=self.tokens)
-
-
-class Rendered(NamedTuple):
-    """A request in a target's dialect, and what that dialect cannot express."""
-
-    body: JSON
-    dropped: tuple[str, ...]
-    stops: tuple[str, ...] = ()  # the stop sequences it does not take: relay cuts the answer there
-
-
-def true_finish(finish: FinishReason, called: bool) -> FinishReason:
-    """Length and filter are believed; otherwise the content decides, not what is claimed."""
-    if finish in ("length", "content_filter", "context_length", "pause"):
-        return finish
-    if called:
-        return "tool_calls"
-    return "stop" if finish == "tool_calls" else finish
-
-
-def sound(response: Response) -> Response:
-    """A whole answer made fit to be rendered; TypeError if it holds what no answer can.
-
-    Calls whose id is missing or a duplicate get one, and the finish reason is worked out.
-    """
-    id, model, detail = response.id, response.model, response.detail
-    _only_text(id, model, detail)
-    parts, seen = list[OutputPart](), set[str]()
-    for part in response.parts:
-        _only_text(part.text)
-        if isinstance(part, ToolCall):
-            _only_text(part.name)
-            part = ToolCall(call_id(part.id, seen, id), part.name, part.text)
-        parts.append(part)
-    finish = true_finish(response.finish, bool(seen))
-    return Response(id, model, tuple(parts), finish, response.usage, detail)
-
-
-def _only_text(*values: object) -> None:
-    for value in values:
-        if not isinstance(value, str):
-            raise TypeError(f"expected text, got {shown(value)}")
-
-
-def call_id(id: str, seen: set[str], answer: str) -> str:
-    """A call's id, or one made for it; unique in the answer, and over the conversation."""
-    if not id or id in seen:
-        _only_text(id, answer)
-        mark = hashlib.sha256(f"{answer}\0{len(seen)}".encode(errors="replace")).hexdigest()
-        id = f"call_{mark[:12]}"
-    seen.add(id)
-    return id
 
 
 class StreamDecoder(ABC):
@@ -1797,6 +1692,117 @@ class StreamEncoder(Protocol):
 
     def alive(self) -> bytes:
         """Bytes without meaning, for silence: they reset the client's idle timer."""
+
+
+def true_finish(finish: FinishReason, called: bool) -> FinishReason:
+    """Length and filter are believed; otherwise the content decides, not what is claimed."""
+    if finish in ("length", "content_filter", "context_length", "pause"):
+        return finish
+    if called:
+        return "tool_calls"
+    return "stop" if finish == "tool_calls" else finish
+
+
+def sound(response: Response) -> Response:
+    """A whole answer made fit to be rendered; TypeError if it holds what no answer can.
+
+    Calls whose id is missing or a duplicate get one, and the finish reason is worked out.
+    """
+    id, model, detail = response.id, response.model, response.detail
+    _only_text(id, model, detail)
+    parts, seen = list[OutputPart](), set[str]()
+    for part in response.parts:
+        _only_text(part.text)
+        if isinstance(part, ToolCall):
+            _only_text(part.name)
+            part = ToolCall(call_id(part.id, seen, id), part.name, part.text)
+        parts.append(part)
+    finish = true_finish(response.finish, bool(seen))
+    return Response(id, model, tuple(parts), finish, response.usage, detail)
+
+
+def _only_text(*values: object) -> None:
+    for value in values:
+        if not isinstance(value, str):
+            raise TypeError(f"expected text, got {shown(value)}")
+
+
+def call_id(id: str, seen: set[str], answer: str) -> str:
+    """A call's id, or one made for it; unique in the answer, and over the conversation."""
+    if not id or id in seen:
+        _only_text(id, answer)
+        mark = hashlib.sha256(f"{answer}\0{len(seen)}".encode(errors="replace")).hexdigest()
+        id = f"call_{mark[:12]}"
+    seen.add(id)
+    return id
+
+
+# ==== 6. Dialect ==============================================================
+# The shape of a wire format: its facts, and the pure functions that read and write it.  A dialect
+# is stateless; the coders it makes hold a stream's state.
+
+
+@frozen(kw_only=True)
+class Quirks:
+    """What one platform wants differently, in any dialect; each dialect adds fields of its own.
+
+    `drop`, `rename`, `fixed` and `clamp` act on every body of the dialect, one that passes
+    through included; the rest says how a translated request is written.
+    """
+
+    drop: tuple[str, ...] = ()  # dotted paths it does not know
+    rename: Mapping[str, str] = field(default_factory=dict)  # top-level names
+    fixed: Mapping[str, Any] = field(default_factory=dict)  # always set to this
+    clamp: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    efforts: Mapping[str, str] = field(default_factory=dict)  # its words for these; {}: the same
+    tool_name: str = r"[a-zA-Z0-9_-]{1,64}"  # full match
+    call_id: str = ""  # full match, too; "": the dialect's
+    tool_strict: Literal["as_is", "drop", "false"] = "as_is"
+    service_tiers: tuple[str, ...] = ()  # of the hub's words, those it sells
+    most_tools: int = 1 << 20  # no limit is known; more than this is a 400
+    count_tokens: bool = False  # serves the endpoint that counts a request's tokens
+
+
+_NAME: Final = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]+")
+
+
+class Peek(NamedTuple):
+    """What routing needs to know of a request.
+
+    `variant` is the dialect's own word for a special kind of request: a stream as a JSON array,
+    a compaction.  "" is the usual kind.
+    """
+
+    model: str
+    stream: bool
+    variant: str = ""
+
+
+class Asked(NamedTuple):
+    """What has to be known of a request to answer it."""
+
+    model: str  # as the client said it
+    id: str  # the request's own, where the provider gave the answer none
+    tokens: int = 0  # about how long the prompt is
+    now: int = 0  # seconds since the epoch
+    usage: bool = True  # is a stream to end with token counts?
+    variant: str = ""  # of `Peek`
+    shown: bool = True  # is the client shown what was thought?
+    stops: tuple[str, ...] = ()  # where relay has to end the text, for the provider does not
+    echo: Mapping[str, Any] = {}  # what the answer repeats of the request
+    forms: Mapping[str, str] = {}  # tool name -> `Tool.form`, of those that have one
+
+    def counted(self, usage: Usage) -> Usage:
+        """The provider's counts, with the estimate where it did not count the input."""
+        return usage if usage.input else replace(usage, input=self.tokens)
+
+
+class Rendered(NamedTuple):
+    """A request in a target's dialect, and what that dialect cannot express."""
+
+    body: JSON
+    dropped: tuple[str, ...]
+    stops: tuple[str, ...] = ()  # the stop sequences it does not take: relay cuts the answer there
 
 
 class Dialect(ABC):
@@ -2024,6 +2030,7 @@ def error_of(failure: Failure) -> UpstreamError:
     return UpstreamError(failure.cause or "transient", failure.message)
 
 
+# ==== 7. OpenAI ===============================================================
 # What OpenAI's two formats share: they are two ways into one API, with one kind of credential, one
 # error object, one list of models, and the same names for the end user.
 
@@ -2164,7 +2171,7 @@ def openai_identity(request: Request, names: Iterable[str]) -> JSON:
     return {name: hashlib.sha256(text).hexdigest()[:32] for name, text in said.items()}
 
 
-# ==== 6. Dialect: Anthropic Messages ==========================================
+# ==== 8. Dialect: Anthropic Messages ==========================================
 # https://docs.anthropic.com/en/api/messages and the types of the anthropic SDK.
 # Turns are lists of blocks in order; a tool's input is an object; thinking blocks carry a
 # signature bound to the account that minted it; input tokens are counted without the cached
@@ -3333,7 +3340,7 @@ class _AnthropicEncoder:
 ANTHROPIC: Final = AnthropicMessages()
 
 
-# ==== 7. Dialect: OpenAI Chat Completions =====================================
+# ==== 9. Dialect: OpenAI Chat Completions =====================================
 # https://platform.openai.com/docs/api-reference/chat and the types of the openai SDK.
 # The most widely spoken format, and the loosest: every provider has its own fields for reasoning,
 # which is not in the standard at all, and several break its streams in ways of their own.  A
@@ -4458,7 +4465,7 @@ class _ChatEncoder:
 CHAT: Final = OpenAIChat()
 
 
-# ==== 8. Dialect: OpenAI Responses ============================================
+# ==== 10. Dialect: OpenAI Responses ===========================================
 # https://platform.openai.com/docs/api-reference/responses and the types of the openai SDK.
 # There are no turns: a conversation is a flat list of typed items, and so is an answer.  A tool's
 # calls must come back as the kind of item that the tool was offered as, or Codex does not
@@ -5846,7 +5853,7 @@ def _responses_usage(usage: Usage) -> JSON:
 RESPONSES: Final = OpenAIResponses()
 
 
-# ==== 9. Dialect: Gemini generateContent ======================================
+# ==== 11. Dialect: Gemini generateContent =====================================
 # https://ai.google.dev/api/generate-content and the types of the google-genai SDK.
 # The model's name and whether to stream are in the address, not in the body:
 #
@@ -7184,7 +7191,7 @@ class _GeminiEncoder:
 GEMINI: Final = GeminiContent()
 
 
-# ==== 10. Pipes ===============================================================
+# ==== 12. Pipes ===============================================================
 # What is between the provider's bytes and the client's.  Equal dialects are piped through
 # untouched, and only a meter reads along; unequal ones meet in the hub.  What is needed is seen
 # from what the provider sends, not from what it was asked or declares: servers send JSON in reply
@@ -7796,7 +7803,7 @@ class _Unreadable(Pipe):
         return b""
 
 
-# ==== 11. Body ================================================================
+# ==== 13. Body ================================================================
 # A client's request as bytes.  To a provider of the same dialect it goes as it came, except for
 # the model's JSON string, which is replaced in place: prompt caches compare bytes.  What must be
 # edited keeps the order of its keys.
@@ -8075,7 +8082,7 @@ class Edits:
         return body
 
 
-# ==== 12. HTTP ================================================================
+# ==== 14. HTTP ================================================================
 # What a provider sends on a connection, read as RFC 9112 says: bytes in; a head, the bytes of a
 # body, and an end out.  There is no socket here, so tests can cut the bytes wherever they like.
 #
@@ -8352,7 +8359,7 @@ def request_text(target: str, host: str, headers: Mapping[str, str], length: int
 _TARGET: Final = re.compile(r"/[!-~]*")
 
 
-# ==== 13. Failures ============================================================
+# ==== 15. Failures ============================================================
 # What a provider's error means.  The body is looked at before the status: a 429 means five
 # different things, a 403 is an empty plan at one provider and a wrong key at another, a 400 can
 # be a debt, and an error can hide in a 200.  The tables are in Presets; here is how they are read:
@@ -8538,7 +8545,7 @@ def _calendar(reset: str, now: float) -> float | None:
     return then.timestamp() - now
 
 
-# ==== 14. Presets =============================================================
+# ==== 16. Presets =============================================================
 # One row per place where one can have an account: its addresses, what it wants differently, how
 # it fails (from the makers' documents and public issues, named where a row is odd).  To add a
 # provider is to add a row; whatever is odd about it is data in that row.  Base URLs are exact:
@@ -9170,7 +9177,7 @@ PRESET_ALIASES: Final[dict[str, tuple[str, str]]] = {
 # fmt: on
 
 
-# ==== 15. Reading =============================================================
+# ==== 17. Reading =============================================================
 # How a YAML file is read into dataclasses.  A field is a key: its kind (how it is read, its
 # schema), its sentence in the reference, its default.  Reading never stops at the first mistake:
 # what is wrong is noted with its place in the file, and reading goes on.  The environment and
@@ -9571,7 +9578,7 @@ def meant(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {by_lower[near[0]]!r}?" if near else ""
 
 
-# ==== 16. Configuration =======================================================
+# ==== 18. Configuration =======================================================
 # The keys, table by table: a field for each, with its kind, its sentence in the reference and its
 # default.  A key is added here and nowhere else: the loader, the README's table and the JSON
 # Schema are made from these fields.
@@ -10095,7 +10102,7 @@ def _table_schema(cls: Any) -> JSON:
     } | ({"required": required} if required else {})
 
 
-# ==== 17. Prices ==============================================================
+# ==== 19. Prices ==============================================================
 # What tokens cost.  Money is a whole number of billionths of the unit of `prices`, so that sums
 # are exact in whatever order they are added.  What is not paid by the token costs nothing, though
 # it is counted: a plan paid in advance, a server of one's own.
@@ -10189,7 +10196,7 @@ def likely_output(body: Body) -> int:
     return next((most for most in said if isinstance(most, int) and most > 0), _USUAL_OUTPUT)
 
 
-# ==== 18. Conditions ==========================================================
+# ==== 20. Conditions ==========================================================
 # What a rule may ask about a request: the words of `when`.  A row says what to look for and
 # whether it is what was wanted, so one table decides, explains, and finds the entries that can
 # never be reached.  Cheap words come first; the request is parsed and its tokens are counted only
@@ -10325,7 +10332,7 @@ def covers(earlier: WhenConfig, later: WhenConfig) -> bool:
     )
 
 
-# ==== 19. Plan ================================================================
+# ==== 21. Plan ================================================================
 # A configuration compiled to answer "where may this go?".  Frozen: a reload builds another and
 # swaps it whole, and a request keeps the one it began with.
 #
@@ -10927,7 +10934,7 @@ def addressed(name: str) -> tuple[str, str]:
     return head, rest[0] if rest else ""
 
 
-# ==== 20. Compiler ============================================================
+# ==== 22. Compiler ============================================================
 # From a configuration to a plan: addresses joined, presets and aliases filled in, credentials
 # named.  Here every mistake is found that needs more than one key to be seen; like those of
 # reading it is noted with its place, and compiling goes on.
@@ -11440,7 +11447,7 @@ def _fields(old: Any, new: Any) -> str:
     return f" ({', '.join(names)})"
 
 
-# ==== 21. Clients =============================================================
+# ==== 23. Clients =============================================================
 # What a coding tool must be told to talk to this relay: one row per tool, and from it the
 # environment, arguments and, if nothing else will do, a private file.  Model names and limits come
 # from the plan, so that a tool compacts in time for a model smaller than its own.  Variables that
@@ -11848,7 +11855,7 @@ FORMATS: Final[dict[str, Callable[[Setup, Recipe, str], Iterator[str]]]] = {
 }
 
 
-# ==== 22. Import ==============================================================
+# ==== 24. Import ==============================================================
 # Another relay's file as a configuration of this one.  Never silently lossy: the old file is
 # emptied value by value, and whatever is left in it at the end is named in a comment.  Keys in
 # plain text become variables, unless the user wants them carried over.
@@ -12470,7 +12477,7 @@ def _without_comments(text: str) -> str:
     return plain.replace("\t", " ")  # YAML allows no tabs there
 
 
-# ==== 23. Records =============================================================
+# ==== 25. Records =============================================================
 # What the flight recorder keeps of an exchange: a file of JSON lines, in the order in which things
 # happened, for any tool to read.  An exchange has legs, each with a head and the bytes after it:
 #
@@ -12774,7 +12781,7 @@ def _unkeyed(address: str) -> str:
 #        interleave, which is why there are no locks                           #
 ################################################################################
 
-# ==== 24. Stickiness ==========================================================
+# ==== 26. Stickiness ==========================================================
 # Which credential served a conversation last.  Prompt caches and sealed reasoning belong to an
 # account, so a conversation that wanders pays for its prompt again and loses its thoughts.
 #
@@ -12969,7 +12976,7 @@ def _pool(credential: str) -> str:
     return credential.rpartition("/")[0]
 
 
-# ==== 25. Health ==============================================================
+# ==== 27. Health ==============================================================
 # Who is cooling down, why, and until when.  A cooldown is a prediction, not a verdict: short
 # marks end within half an hour, a plan's when it resets.  Marks are keyed by stable names, so
 # they outlive a reload; a changed key has another name, and so starts with a clean slate.
@@ -13242,7 +13249,7 @@ def _marked(error: UpstreamError, before: Mark | None, now: float, began: float)
     return Mark(row.name, now, now + seconds, said is None, times, words)
 
 
-# ==== 26. Balance =============================================================
+# ==== 28. Balance =============================================================
 # Which of several equals goes first.  A conversation stays with what served it last, because
 # caches and sealed reasoning belong to an account; for new ones the route's mode decides, first
 # among targets of one rank, then among the credentials of a target's plan:
@@ -13426,7 +13433,7 @@ def _remember(memory: dict[str, T], name: str, value: T) -> None:
         del memory[next(iter(memory))]
 
 
-# ==== 27. Ledger ==============================================================
+# ==== 29. Ledger ==============================================================
 # What was used: totals of every hour and every day, per key, provider and model; and the latest
 # requests.  Memory holds only what was added since the store took the last batch.
 #
@@ -13596,7 +13603,7 @@ class Ledger:
         self._sums.clear()
 
 
-# ==== 28. Limits ==============================================================
+# ==== 30. Limits ==============================================================
 # Who may send a request now.  A permit is taken at admission, for what the request may come to, and
 # given back once, at its end, for what it came to.
 #
@@ -13899,7 +13906,7 @@ class Limits:
                 del self._accounts[name]
 
 
-# ==== 29. Cache ledger ========================================================
+# ==== 31. Cache ledger ========================================================
 # Why a prompt cache was missed.  For a conversation, a provider should read from its cache at least
 # what it read and wrote the time before.  If that number collapses, a part of the prompt has
 # changed, the conversation was moved, or it waited too long, and each of these costs real money.
@@ -14120,7 +14127,7 @@ def _fingerprint(value: Any) -> int:
     return hash(dumps(unmarked(value)))
 
 
-# ==== 30. Notes ===============================================================
+# ==== 32. Notes ===============================================================
 # What relays that share a store tell one another about health: every mark that came, changed or
 # went, and every conversation that was bound to a credential.  A note has a name; the latest of
 # that name holds.  A relay that starts reads them all, so a restart forgets no cooldown.
@@ -14186,7 +14193,7 @@ def _bond_name(bond: JSON) -> str:
     return hashlib.sha256(dumps(bond["identity"])).hexdigest()
 
 
-# ==== 31. Verdict =============================================================
+# ==== 33. Verdict =============================================================
 # What a client is told when no target is left.  If one target failed, its class decides: a limit
 # gives a 429, overload a 529 or 503, a timeout a 504.  A provider's 401 becomes a 502: clients log
 # out on a 401, and it was relay's credential that was refused.  Several failed targets give a 429
@@ -14325,7 +14332,7 @@ def termination(error: RelayError) -> str:
     return error.code
 
 
-# ==== 32. Metrics =============================================================
+# ==== 34. Metrics =============================================================
 # Numbers of what happened, declared once and told twice: here in Prometheus's words, and in
 # OpenTelemetry's if a collector is configured.  Names are OpenTelemetry's; Prometheus's follow
 # from them by its rules: dots become underscores, the unit a suffix, and a counter ends in _total.
@@ -14704,7 +14711,7 @@ def _number_text(number: float) -> str:
     return repr(number)
 
 
-# ==== 33. Feed ================================================================
+# ==== 35. Feed ================================================================
 # What happens, for those who watch it happen: the page, `relay top`, `relay logs`.  The last
 # moments are kept, each with a number; a watcher reads on from the last number it has seen.  So
 # one ring serves any number of watchers, and a slow one misses the oldest moments, nothing else.
@@ -14749,7 +14756,7 @@ class Feed:
 #                                     I/O                                      #
 ################################################################################
 
-# ==== 34. Log =================================================================
+# ==== 36. Log =================================================================
 # One line per request, written when it is over, and a few events in between.  Text for people
 # on a terminal, JSON otherwise.  Secrets were removed where the text was made; headers and bodies
 # never come here.  A thread does the writing: a pipe that nobody reads blocks that thread and
@@ -14961,7 +14968,7 @@ def _request_text(record: JSON) -> str:
     return "  ".join(printable(step) for step in steps if step)
 
 
-# ==== 35. State ===============================================================
+# ==== 37. State ===============================================================
 # Where usage, budgets, limits and cooldowns outlive the process: nowhere, in a SQLite file that
 # several processes may share, or in a Redis that any number of machines may share.  What gathers
 # in memory goes to the store as a batch; what other relays put there comes back as news.  A batch
@@ -15082,7 +15089,7 @@ class MemoryStore:
         return
 
 
-# ==== 36. SQLite ==============================================================
+# ==== 38. SQLite ==============================================================
 # The store in a file.  One thread of its own reads and writes it, so that nothing waits for the
 # disk.  Several processes may have it open: counts are added to those in the file, and a process
 # that sees that another wrote reads the sums again.
@@ -15352,7 +15359,7 @@ class SQLiteStore:
             raise StateTrouble(f"{self._file.path}: {error}") from error
 
 
-# ==== 37. Redis ===============================================================
+# ==== 39. Redis ===============================================================
 # The store that any number of relays share.  One connection, one exchange at a time: what gathered
 # meanwhile goes together and in order, first what has ended, then the permits that are asked for.
 # A script in Redis judges every permit, by the rules of section `Limits`, so that two relays cannot
@@ -15721,7 +15728,7 @@ def _admit_arguments(permit: Permit, labels: tuple[str, str]) -> list[object]:
     return [permit.caller.name, permit.id, asked.tokens, asked.cost, *labels, _LEASE, *most]
 
 
-# ==== 38. Keeper ==============================================================
+# ==== 40. Keeper ==============================================================
 # Takes what memory gathered to the store, and brings back what others did.  One exchange at a
 # time: every second, and if limits are shared, as soon as a permit is asked for or given back.
 # While the store is down nobody waits for it: each relay decides by what it knows itself.
@@ -15905,7 +15912,7 @@ class Keeper:
         self.trouble = ""
 
 
-# ==== 39. Connections =========================================================
+# ==== 41. Connections =========================================================
 # HTTP/1.1 to providers on bare asyncio transports: what a general client does for a request costs
 # three times as much as the bytes do.  One class for each lifetime: a `Link` lives as long as its
 # socket, a `LinkReply` as long as one answer, `Connections` as long as the process.
@@ -16279,7 +16286,7 @@ class _Stale(Exception):
     """A kept link that turned out to be closed."""
 
 
-# ==== 40. Upstream ============================================================
+# ==== 42. Upstream ============================================================
 # One HTTP exchange with a provider.  Foreign exceptions become ours here and nowhere else: silence
 # is an UpstreamError just as a refusal is.  Answers are read in the blocks and in the content
 # coding in which they come; whoever must understand them inflates them.
@@ -16670,7 +16677,7 @@ class Inflater:
         return UpstreamError("transient", f"sent a broken content coding: {why}")
 
 
-# ==== 41. Recorder ============================================================
+# ==== 43. Recorder ============================================================
 # The flight recorder: a file for every exchange, until there are too many bytes of them; then the
 # oldest are deleted.  While an exchange runs, its tape holds references to the bytes that pass, not
 # copies; when it is over, a thread removes the secrets and writes the file.  A disk that is slow,
@@ -17047,7 +17054,7 @@ class TapedReply:
         self._reply.close()
 
 
-# ==== 42. Demo ================================================================
+# ==== 44. Demo ================================================================
 # The embedded provider: no key, no network, always the same answer to the same request.  It calls
 # a tool if the user's text asks for one, so that all of an agent's loop can be seen.
 
@@ -17146,7 +17153,7 @@ def _in_words(events: Iterable[Event]) -> Iterator[Event]:
             yield event
 
 
-# ==== 43. Client ==============================================================
+# ==== 45. Client ==============================================================
 # The client's side of an exchange: who asks, the body as it is read, the answer as it is
 # written.
 
@@ -17437,7 +17444,7 @@ class Downstream:
                 await asyncio.sleep(self._interval - silence)
 
 
-# ==== 44. Telemetry ===========================================================
+# ==== 46. Telemetry ===========================================================
 # What happens, as told to an OpenTelemetry collector by the SDK, if the `otel` extra is installed
 # and OTEL_EXPORTER_OTLP_ENDPOINT names one; the SDK reads its other variables itself.  A request is
 # a span, each attempt a span within it, in the trace that the client's `traceparent` names; the
@@ -17625,7 +17632,7 @@ def telemetry_of(env: Mapping[str, str], log: Log) -> Telemetry:
         return Telemetry()
 
 
-# ==== 45. Exchange ============================================================
+# ==== 47. Exchange ============================================================
 # One client request and all that is known of it so far: what was asked, its attempts, what came of
 # it, and what that costs.
 
@@ -17867,7 +17874,7 @@ class Exchange:
         return headers
 
 
-# ==== 46. Preparation =========================================================
+# ==== 48. Preparation =========================================================
 # How a request goes out on a lane: as the bytes that came if the dialect is the same, edited only
 # where something has to be, else through the hub.
 
@@ -18068,7 +18075,7 @@ def _readable(offered: str) -> str:
     return ", ".join(c for c in codings if c.partition(";")[0].strip() in _READABLE)
 
 
-# ==== 47. Accounts ============================================================
+# ==== 49. Accounts ============================================================
 # What a request may take, and what it came to.  Every request passes here twice:
 #
 #     reserve    before its first attempt: a permit within the limits of its key
@@ -18279,7 +18286,7 @@ class Accounts:
         return model
 
 
-# ==== 48. Failover ============================================================
+# ==== 50. Failover ============================================================
 # Attempts at a request, until a lane answers.  Nothing of it reaches the client before the first
 # meaningful event, so trying another lane is free.  From the outside in:
 #
@@ -18767,7 +18774,7 @@ class Failover:
         return answer
 
 
-# ==== 49. Relay ===============================================================
+# ==== 51. Relay ===============================================================
 # One request from accept to settle.  Start at `Relay.handle`.  After the first meaningful event a
 # break is reported in the client's own dialect and the connection is closed without a proper end,
 # because clients run truncated commands if they see one.
@@ -19099,7 +19106,7 @@ class Relay:
         return counted
 
 
-# ==== 50. Forwarding ==========================================================
+# ==== 52. Forwarding ==========================================================
 # What relay passes on without understanding it: embeddings, images, audio, rerank, moderations and
 # old completions go where the name in their `model` field goes, by the routes of any request;
 # /p/PROVIDER/... goes to that provider as it is.  Only the model's name is read; once it is known,
@@ -19498,7 +19505,7 @@ def _usage_in(said: JSON) -> Usage:
     return Usage(input=whole_number(said.get("total_tokens")))
 
 
-# ==== 51. Page ================================================================
+# ==== 53. Page ================================================================
 # The dashboard: one page without any asset from elsewhere, and a policy that lets it load none.  It
 # asks /admin for everything it shows, so that the page itself may be seen by anybody.
 
@@ -19901,7 +19908,7 @@ PAGE_HEADERS: Final = {
 }
 
 
-# ==== 52. Source ==============================================================
+# ==== 54. Source ==============================================================
 # Where a configuration comes from, and how one becomes a plan.
 
 
@@ -20033,7 +20040,7 @@ def load(source: Source) -> Plan:
     return plan
 
 
-# ==== 53. Admin ===============================================================
+# ==== 55. Admin ===============================================================
 # What relay knows about itself, as JSON below /admin, and the few things that can be done to it.
 # The admin key allows both, in a header or, in a browser, as the cookie that /admin/login gives in
 # exchange.  Without an `admin_key`, this machine may look, and nobody may act.
@@ -20416,7 +20423,7 @@ def _shown_config(value: Any, name: str = "") -> Any:
     return value if plain else re.sub(r"//[^/@\s]+@", "//[secret]@", str(value))
 
 
-# ==== 54. Heap ================================================================
+# ==== 56. Heap ================================================================
 # A coding agent's requests are large and alike, and memory that one has freed the next will need.
 # By default glibc gets every block over 128 KB from the system and gives it back at once, so that
 # each copy gets new pages.  Here it is told to keep them; after a burst, idle memory is given back.
@@ -20477,7 +20484,7 @@ def resident() -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-# ==== 55. Operations ==========================================================
+# ==== 57. Operations ==========================================================
 # Which handler serves which path, and the handlers of what is not a model's answer: probes, lists,
 # status.  No probe ever calls a provider.
 
@@ -20686,7 +20693,7 @@ def refused(request: web.BaseRequest, error: RelayError) -> web.Response:
     return web.Response(body=body, status=dialect.status(error), headers=headers)
 
 
-# ==== 56. Service manager =====================================================
+# ==== 58. Service manager =====================================================
 # What systemd and relay tell one another, through the environment and a socket; without systemd
 # none of it happens.  See sd_notify(3), sd_listen_fds(3) and systemd.service(5).
 #
@@ -20770,7 +20777,7 @@ def _taken(descriptor: int, name: str) -> Passed:
     raise ConfigError([text])
 
 
-# ==== 57. Server ==============================================================
+# ==== 59. Server ==============================================================
 # Four verbs in a row: start, run, drain, stop.  SIGHUP builds another plan and swaps it in with one
 # assignment, or says everything that is wrong and changes nothing.  At SIGTERM and SIGINT relay
 # stops accepting, lets streams finish within the grace period, and ends the rest with an error in
@@ -21178,7 +21185,7 @@ def _remove_stale_socket(path: str) -> None:
             Path(path).unlink()
 
 
-# ==== 58. Units ===============================================================
+# ==== 60. Units ===============================================================
 # What `relay systemd` prints: a socket that systemd keeps open, and a service that may do nothing
 # but read its configuration, keep its state and use the network.  For several processes the service
 # is a template; all instances share the one socket, so that an idle one accepts, and while one
@@ -21320,7 +21327,7 @@ def _streams(listen: str) -> tuple[str, ...]:
     return (f"[{host}]:{port}" if ":" in host else f"{host}:{port}" if host else str(port),)
 
 
-# ==== 59. Grafana =============================================================
+# ==== 61. Grafana =============================================================
 # A dashboard of the metrics, ready for import: a row of this table is a panel.  A test checks that
 # the names in its queries exist, and that Prometheus's own tool can parse them.
 
@@ -21452,7 +21459,7 @@ def _panel(place: int, panel: Panel, source: JSON) -> JSON:
     }
 
 
-# ==== 60. Console =============================================================
+# ==== 62. Console =============================================================
 # A running relay, asked by a command: at the address it listens on and with the admin key, both
 # from the file it was started with.  The command does not need the providers' keys in its
 # environment, nor a file without mistakes: these may be newer than the running relay.
@@ -21536,7 +21543,7 @@ def console_of(source: Source) -> Console:
     return console
 
 
-# ==== 61. Launch ==============================================================
+# ==== 63. Launch ==============================================================
 # A tool as relay's child.  It gets the terminal: both stay in one process group, so what is typed
 # reaches it, including Ctrl-C and Ctrl-Z; a signal sent to relay alone is passed on.  If no relay
 # serves at the configured address, this one does for as long as the child lives.
@@ -21659,7 +21666,7 @@ async def serving(plan: Plan, source: Source, log: Log) -> AsyncIterator[str]:
         await server.stop()
 
 
-# ==== 62. Trial ===============================================================
+# ==== 64. Trial ===============================================================
 # Does it work with the configured providers?  `relay check --live` asks every provider, with every
 # plan, credential and dialect, through a relay of its own on this machine, so that the whole path
 # of a client's request is tried.  These are a few small requests each, whose cost is announced
@@ -21915,7 +21922,7 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
 
 
-# ==== 63. Watch ===============================================================
+# ==== 65. Watch ===============================================================
 # `relay logs` and `relay top`: log lines and running requests, from the events of a running relay.
 # What the screen shows is computed from values alone; only `_Screen` knows the terminal.
 
@@ -22097,7 +22104,7 @@ async def _press(top: Top, key: str, console: Console) -> None:
             top.said = error.message
 
 
-# ==== 64. Replay ==============================================================
+# ==== 66. Replay ==============================================================
 # What can be done with a record: list, send again, compare, turn into a shell command.  A request
 # is sent again to a temporary relay with the present configuration, so that everything is real:
 # rules, failover, translation; its answer becomes a record, too, and is compared like any other.
@@ -22414,7 +22421,7 @@ def _poured(body: bytes) -> str:
     return f"printf %s {base64.b64encode(body).decode()} | base64 -d"
 
 
-# ==== 65. Command line ========================================================
+# ==== 67. Command line ========================================================
 # From arguments to a running server, or to an answer in print.
 
 DEMO_CONFIG: Final = """\
