@@ -2710,8 +2710,10 @@ class _AnthropicWriter:
         if blocks := self._blocks(system):
             body["system"] = blocks
         body["messages"] = self._messages(messages[lead:])
-        if tools := [_anthropic_definition(tool, self.quirks) for tool in self._offered()]:
-            body["tools"] = tools
+        if tools := self._offered():
+            self.dropped += too_many(tools, self.quirks)
+            tools = tools[: self.quirks.most_tools]
+            body["tools"] = [_anthropic_definition(tool, self.quirks) for tool in tools]
         self._controls(body)
         if stops := [text for text in request.stop if text.strip()]:
             body["stop_sequences"] = stops
@@ -5283,7 +5285,8 @@ class _ResponsesWriter:
         """What may be called, and the choice among it as far as this provider lets one choose."""
         request, choice, known = self.request, self.request.tool_choice, self.quirks.tool_choice
         tools = request.tools if "allowed" in known else offered(request)
-        said: JSON = {"tools": list(map(self._definition, tools))}
+        self.dropped += too_many(tools, self.quirks)
+        said: JSON = {"tools": list(map(self._definition, tools[: self.quirks.most_tools]))}
         if choice and choice.mode in known:
             said["tool_choice"] = _choice_spec(choice, "allowed" in known)
         elif choice and choice.mode == "none":

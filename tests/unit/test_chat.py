@@ -548,8 +548,12 @@ def test_no_more_tools_go_out_than_are_taken() -> None:
     request = relay.Request(model="m", messages=(HI,), tools=tools)
     out = C.render_request(request, relay.PRESETS["openai"].quirks["openai"], ACCOUNT)
     assert (len(out.body["tools"]), out.dropped) == (128, ("tools[128:]",))
-    everything = C.render_request(request, relay.ChatQuirks(), ACCOUNT)
-    assert (len(everything.body["tools"]), everything.dropped) == (130, ())
+    for dialect in relay.DIALECTS.values():
+        everything = dialect.render_request(request, dialect.quirks(), ACCOUNT)
+        assert everything.dropped == ()
+        some = dialect.render_request(request, dialect.quirks(most_tools=3), ACCOUNT)
+        assert some.dropped == ("tools[3:]",)
+        assert len(dialect.parse_request(some.body).tools) == 3
 
 
 def test_what_is_not_said_is_not_written() -> None:
