@@ -22568,7 +22568,9 @@ def _facts(args: argparse.Namespace, plan: Plan) -> Facts:
     """The request that --request, --header and --key describe."""
     headers: CIMultiDict[str] = CIMultiDict()
     for header in args.header:
-        name, _, value = header.partition(":")
+        name, colon, value = header.partition(":")
+        if not (colon and name.strip()):
+            raise ConfigError([f"--header {header!r}: expected 'NAME: VALUE'"])
         headers[name.strip()] = value.strip()
     known = [key.caller.name for key in plan.keys]
     if args.key and args.key not in known:
@@ -22955,6 +22957,12 @@ class Command:
     options: Mapping[str, JSON] = field(default_factory=dict)  # as add_argument takes them
 
 
+def _how_many(text: str) -> int:
+    if not re.fullmatch(r"0*[1-9][0-9]{0,3}", text):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a number from 1 to 9999")
+    return int(text)
+
+
 COMMANDS: Final[dict[str, Command]] = {
     "serve": Command(command_serve, "serve what the configuration says (the default)"),
     "check": Command(
@@ -23017,7 +23025,9 @@ COMMANDS: Final[dict[str, Command]] = {
     "records": Command(
         command_records,
         "list what the flight recorder has kept",
-        options={"--number": {"type": int, "default": 20, "help": "how many, the newest first"}},
+        options={
+            "--number": {"type": _how_many, "default": 20, "help": "how many, the newest first"}
+        },
     ),
     "replay": Command(
         command_replay,
@@ -23040,7 +23050,11 @@ COMMANDS: Final[dict[str, Command]] = {
         "id",
         {
             "--curl": {"action": "store_true", "required": True, "help": "for a shell"},
-            "--attempt": {"type": int, "metavar": "N", "help": "what a provider was sent instead"},
+            "--attempt": {
+                "type": _how_many,
+                "metavar": "N",
+                "help": "what a provider was sent instead",
+            },
         },
     ),
     "key": Command(command_key, "make a key for a client"),
@@ -23053,7 +23067,7 @@ COMMANDS: Final[dict[str, Command]] = {
         "show what was used, by day and by hour",
         options={
             "--by": {"metavar": "NAMES", "default": "key,model", "help": "of key,provider,model"},
-            "--days": {"type": int, "default": 7, "help": "how many of them"},
+            "--days": {"type": _how_many, "default": 7, "help": "how many of them"},
             "--json": {"action": "store_true", "help": "for programs"},
         },
     ),

@@ -592,3 +592,20 @@ async def test_a_port_that_the_system_chose_is_said(tmp_path: Path, http: Client
             assert response.status == 200
     finally:
         await server.end()
+
+
+NO_ARGUMENTS = [
+    (("records", "--number", "-1"), "'-1': expected a number from 1 to 9999"),
+    (("usage", "--days", "0"), "'0': expected a number from 1 to 9999"),
+    (("usage", "--days", "many"), "'many': expected a number from 1 to 9999"),
+    (("route", "m", "--header", "x-team"), "--header 'x-team': expected 'NAME: VALUE'"),
+    (("route", "m", "--header", ": red"), "--header ': red': expected 'NAME: VALUE'"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "said"), NO_ARGUMENTS, ids=str)
+async def test_arguments_that_are_none_are_2(
+    arguments: tuple[str, ...], said: str, tmp_path: Path
+) -> None:
+    (tmp_path / "config.yaml").write_text(json.dumps(GOOD))
+    refused(await run(*arguments, cwd=tmp_path), said)
