@@ -18394,6 +18394,7 @@ def _passes(name: str, verbatim: bool) -> bool:
 
 
 _GLANCE: Final = 0.1  # seconds between two looks at whether a lane is back
+_MOST_GLANCES: Final = 200  # looks a second of all that are held; each costs some 0.2 ms
 
 
 def patience(exchange: Exchange) -> float:
@@ -18457,6 +18458,7 @@ class Failover:
         self.health = health
         self.balance = Balance(health)
         self.upstream = upstream
+        self._held = 0  # requests that wait for a lane
 
     async def attempts(self, exchange: Exchange) -> Answer:
         """The first good answer.  Nothing has reached the client yet, so another try is free.
@@ -18564,9 +18566,10 @@ class Failover:
         if any(not error.failure.failover for _, error in own):
             return False
         began = time.monotonic()
+        self._held += 1
         try:
             while (left := until - time.monotonic()) > 0:
-                await asyncio.sleep(min(left, _GLANCE))
+                await asyncio.sleep(min(left, max(_GLANCE, self._held / _MOST_GLANCES)))
                 lanes = self.lanes(exchange)
                 marks = [mark for lane, mark in lanes if not self._is_hopeless(lane, own)]
                 if not all(marks):
@@ -18576,6 +18579,7 @@ class Failover:
                     return False
             return False
         finally:
+            self._held -= 1
             exchange.held += time.monotonic() - began
 
     def lanes(self, exchange: Exchange) -> Iterator[tuple[Lane, Mark | None]]:

@@ -1,6 +1,8 @@
 """A request's way through relay, where what matters is the order of single steps."""
 
 import asyncio
+import time
+from collections.abc import Iterator
 
 import pytest
 from aiohttp.test_utils import make_mocked_request
@@ -59,6 +61,32 @@ async def test_of_requests_that_come_at_once_one_is_the_probe() -> None:
     await asyncio.wait(tasks)
     assert served.failover.balance.busy == {}
     assert not any(mark.probing for mark in served.health.marks.values())
+
+
+async def test_many_that_are_held_do_not_wear_the_machine_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In an outage they are hundreds, and each that looks every moment costs all others theirs."""
+    plan = plan_of(CONFIG.replace("hedge_after: 30s", "wait: 20s"))
+    served, first, looks = relay_of(plan, Silent()), exchange_of(plan), list[int]()
+    failover, lanes = served.failover, served.failover.lanes
+    for lane, _ in lanes(first):
+        slow_down = relay.UpstreamError("rate_limited", "slow down", retry_after=600)
+        served.health.failed(lane, slow_down, now=time.time())
+
+    def counted(exchange: relay.Exchange) -> Iterator[tuple[relay.Lane, relay.Mark | None]]:
+        looks.append(1)
+        return lanes(exchange)
+
+    held = [asyncio.create_task(failover.attempts(exchange_of(plan))) for _ in range(300)]
+    await asyncio.sleep(0)
+    monkeypatch.setattr(failover, "lanes", counted)
+    await asyncio.sleep(0.5)
+    for task in held:
+        task.cancel()
+    await asyncio.wait(held)
+    assert 0 < len(looks) <= 300
+    assert failover._held == 0
 
 
 class Closable:
