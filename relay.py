@@ -15168,19 +15168,27 @@ class SQLiteFile:
             yield
         except OSError as error:
             raise ConfigError([f"state: cannot open {self.path}: {error.strerror}"]) from error
+        except sqlite3.OperationalError as error:  # it is locked, or the disk does not let us
+            raise ConfigError([f"state: {self.path} cannot be used now: {error}"]) from error
         except sqlite3.Error as error:
             message = f"state: {self.path} cannot be used: {error}; move it away to begin anew"
             raise ConfigError([message]) from error
 
     def _claim(self) -> None:
-        """Make the tables if there are none, else check that they are ours and undamaged."""
+        """Make the tables if there are none, else check that they are ours and undamaged.
+
+        To check a large file takes seconds, in which others may write.
+        """
+        if not self._number("schema_version"):
+            self._make()
+        self._check()
+        (said,) = self._data.execute("PRAGMA quick_check(1)").fetchone()
+        if said != "ok":
+            raise sqlite3.DatabaseError(f"it is damaged ({said})")
+
+    def _make(self) -> None:
         with self._writing():
-            if self._number("schema_version"):
-                self._check()
-                (said,) = self._data.execute("PRAGMA quick_check(1)").fetchone()
-                if said != "ok":
-                    raise sqlite3.DatabaseError(f"it is damaged ({said})")
-            else:
+            if not self._number("schema_version"):  # else another process was first
                 for statement in _SCHEMA.split(";"):
                     self._data.execute(statement)
 

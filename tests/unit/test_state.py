@@ -10,6 +10,7 @@ import relay
 
 NOON = 1_800_000_000.0
 TODAY = ("2027-01-15",)
+SEVEN = relay.Spend(7)
 
 
 def batch(tokens: int = 7) -> relay.Batch:
@@ -54,7 +55,7 @@ def test_what_cannot_be_read_back_is_not_stored_again_and_again(file: relay.SQLi
         file,
         "CREATE TABLE notes (seq INTEGER PRIMARY KEY AUTOINCREMENT, kind, name, line, until, by)",
     )
-    assert file.sync(batch(), TODAY, NOON).spent == {("alice", TODAY[0]): relay.Spend(7)}
+    assert file.sync(batch(), TODAY, NOON).spent == {("alice", TODAY[0]): SEVEN}
     assert requests(file) == 1
 
 
@@ -133,3 +134,20 @@ def test_what_is_old_goes_also_after_the_clock_was_set_back(file: relay.SQLiteFi
     row = relay.Row(relay.HOUR, int(NOON) - 40 * relay.DAY, "alice", "p", "m")
     file.sync(relay.Batch(usage={row: relay.Totals(requests=1)}), TODAY, NOON)
     assert requests(file) == 1
+
+
+def test_who_starts_waits_for_no_writer(file: relay.SQLiteFile) -> None:
+    """Another process may be writing, or checking a large file, for longer than one waits."""
+    file.sync(batch(), TODAY, NOON)
+    holder = sqlite3.connect(file.path, isolation_level=None)
+    second = relay.SQLiteFile(file.path)
+    try:
+        holder.execute("BEGIN IMMEDIATE")
+        second.open()
+        assert second.sync(relay.Batch(), TODAY, NOON).spent == {("alice", TODAY[0]): SEVEN}
+        holder.execute("ROLLBACK")
+        second.sync(batch(), TODAY, NOON)
+    finally:
+        holder.close()
+        second.close()
+    assert requests(file) == 2
