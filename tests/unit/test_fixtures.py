@@ -134,6 +134,23 @@ def test_every_client_is_told_the_same(case: Path, client: relay.Dialect) -> Non
         told(client, pipe, piped(pipe, way(data)), reading)
 
 
+@streams
+@clients
+def test_a_client_that_is_not_shown_thoughts_is_told_the_rest(
+    case: Path, client: relay.Dialect
+) -> None:
+    data, dialect = (case / "stream.sse").read_bytes(), dialect_of(case)
+    if dialect is client:
+        return  # passes through: the provider itself was asked not to tell
+    reading = relay.fold(decoded(dialect, [data]))
+    if isinstance(reading, relay.Response):
+        silent = [p for p in reading.parts if not isinstance(p, relay.Reasoning)]
+        reading = dataclasses.replace(reading, parts=tuple(silent))
+    between = dataclasses.replace(passage(dialect, client), asked=ASKED._replace(shown=False))
+    pipe = relay.Streamed(between)
+    told(client, pipe, piped(pipe, byte_by_byte(data)), reading)
+
+
 @whole
 @clients
 def test_json_on_a_streaming_request_tells_every_client_the_same(
