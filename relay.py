@@ -11373,17 +11373,21 @@ def _in_proxy(proxy: str) -> Iterator[str]:
         yield f"{urllib.parse.unquote(parts.username or '')}:{password}"
 
 
+_SHORTEST_CARRIED: Final = 8  # characters; only a name says that it is a secret, and not a word
+
+
 def _in_headers(headers: Mapping[str, str | None]) -> Iterator[str]:
     """The secrets that headers of the configuration carry, without a word such as Bearer."""
-    for name, value in headers.items():
-        if value and CARRYING.search(name):
-            yield from (value, value.rpartition(" ")[2])
+    carried = [value for name, value in headers.items() if value and CARRYING.search(name)]
+    said = (part for value in carried for part in (value, value.rpartition(" ")[2]))
+    yield from (part for part in said if len(part) >= _SHORTEST_CARRIED)
 
 
 def _in_query(url: str) -> Iterator[str]:
     """The secrets in a URL's query."""
-    query = urllib.parse.urlsplit(url).query
-    yield from (value for name, value in urllib.parse.parse_qsl(query) if CARRYING.search(name))
+    pairs = urllib.parse.parse_qsl(urllib.parse.urlsplit(url).query)
+    carried = (value for name, value in pairs if CARRYING.search(name))
+    yield from (value for value in carried if len(value) >= _SHORTEST_CARRIED)
 
 
 def _is_url(text: str) -> bool:
@@ -18841,6 +18845,14 @@ class Relay:
         framed = self._taped if self.recorder else self._settled
         return framed(exchange, serve)
 
+    def turned_away(self, exchange: Exchange, error: RelayError) -> Answering:
+        """A request that is no model's, refused: one log line, and nothing on tape."""
+
+        async def refusing(_: Exchange) -> web.StreamResponse:
+            raise error
+
+        return self._settled(exchange, refusing)
+
     async def _taped(
         self, exchange: Exchange, serve: Callable[[Exchange], Answering]
     ) -> web.StreamResponse:
@@ -20531,7 +20543,7 @@ class Operations:
             return await self._begun(request)
         except RelayError as error:  # before it was a request like any: logged as one all the same
             exchange = Exchange(self.relay.plan, request, _list_dialect(request), "other")
-            return await self.relay.framed(exchange, functools.partial(_raised, error))
+            return await self.relay.turned_away(exchange, error)
 
     def _begun(self, request: web.BaseRequest) -> Answering:
         path = unversioned(request.path)
@@ -20693,10 +20705,6 @@ def _list_dialect(request: web.BaseRequest) -> Dialect:
         name in request.headers for name in ("x-goog-api-key", "x-goog-api-client")
     )
     return GEMINI if google else CHAT
-
-
-async def _raised(error: RelayError, exchange: Exchange) -> web.StreamResponse:
-    raise error
 
 
 def refused(request: web.BaseRequest, error: RelayError) -> web.Response:

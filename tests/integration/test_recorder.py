@@ -269,6 +269,18 @@ async def test_a_lost_directory_is_told_and_nothing_else(
 # ---- Configuration
 
 
+async def test_what_is_no_request_is_not_recorded(
+    upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    server = await relay(recorded(upstream))
+    async with http.get(f"{server.url}/nothing") as response:
+        assert response.status == 404
+    await ask(http, server, headers=AS_ALICE)
+    await server.logged(2)
+    await server.stop()
+    assert len(list((server.file.parent / "records").glob("*.jsonl"))) == 1
+
+
 async def test_a_directory_others_can_see_is_refused(
     upstream: FakeUpstream, relay: Start, tmp_path: Path
 ) -> None:

@@ -783,7 +783,7 @@ def test_a_presets_dialects_can_be_fewer() -> None:
 def test_what_headers_and_queries_carry_is_secret() -> None:
     plan = plan_of(
         "providers: {a: {api_format: openai, endpoint: 'http://a/v1?api-key=in-query&v=2026',"
-        " headers: {Authorization: Bearer in-header, X-Team: research}}}"
+        " headers: {Authorization: Bearer in-header, X-Team: research, X-Auth: none}}}"
     )
-    said = "in-query in-header Bearer in-header research 2026"
-    assert plan.redacted(said) == "[secret] [secret] [secret] research 2026"
+    said = "in-query in-header Bearer in-header research 2026 none"
+    assert plan.redacted(said) == "[secret] [secret] [secret] research 2026 none"
