@@ -2573,6 +2573,8 @@ def _anthropic_media(wire: Wire) -> Iterator[Part]:
     title = wire.want("title", str) or ""
     if context := wire.want("context", str):
         yield Text(context)
+    if found(wire.data, ("citations", "enabled")) is True:  # nobody else points at passages
+        wire.drop("citations")
     match source.need("type", str):
         case "base64":
             data = source.need("data", str)

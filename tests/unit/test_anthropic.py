@@ -111,6 +111,13 @@ def test_every_block_is_read(block: relay.JSON, read: list[relay.Part]) -> None:
     assert list(parts(block)) == read
 
 
+def test_a_wish_for_citations_is_named_as_lost() -> None:
+    source = {"type": "text", "media_type": "text/plain", "data": "d"}
+    for wish, lost in ((True, ("messages[].content[].citations",)), (False, ())):
+        document = {"type": "document", "source": source, "citations": {"enabled": wish}}
+        assert A.parse_request(anthropic(user(document))).dropped == lost
+
+
 def test_an_envelope_is_opened() -> None:
     seal = Seal("cr", "", "0a1b2c3d")
     block = {"type": "thinking", "thinking": "Hm.", "signature": relay.enveloped(seal)}
