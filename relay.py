@@ -1145,13 +1145,13 @@ def _turns(messages: Iterable[Message]) -> list[Message]:
 
 
 def _told_apart(turns: Sequence[Message]) -> tuple[Message, ...]:
-    """With new ids for calls whose id was there before, and for their results."""
+    """Gives a new id to every call whose id was used before, and to its result."""
     calls = [part.id for turn in turns for part in turn.parts if isinstance(part, ToolCall)]
     if len(set(calls)) == len(calls):
         return tuple(turns)
     seen, owed, apart = set[str](), list[str](), list[Message]()
     for turn in turns:
-        results = iter(owed)  # which stand in the calls' order
+        results = iter(owed)  # in the order of the calls
         owed = []
         parts: list[Part] = []
         for part in turn.parts:
@@ -1759,7 +1759,7 @@ class Quirks:
     call_id: str = ""  # full match, too; "": the dialect's
     tool_strict: Literal["as_is", "drop", "false"] = "as_is"
     service_tiers: tuple[str, ...] = ()  # of the hub's words, those it sells
-    most_tools: int = 1 << 20  # no limit is known; more than this is a 400
+    most_tools: int = 1 << 20  # more than this is a 400; by default no limit is known
     count_tokens: bool = False  # serves the endpoint that counts a request's tokens
 
 
@@ -1788,7 +1788,7 @@ class Asked(NamedTuple):
     usage: bool = True  # is a stream to end with token counts?
     variant: str = ""  # of `Peek`
     shown: bool = True  # is the client shown what was thought?
-    stops: tuple[str, ...] = ()  # where relay has to end the text, for the provider does not
+    stops: tuple[str, ...] = ()  # where relay ends the text, because the provider does not
     echo: Mapping[str, Any] = {}  # what the answer repeats of the request
     forms: Mapping[str, str] = {}  # tool name -> `Tool.form`, of those that have one
 
@@ -1976,7 +1976,7 @@ def lost(request: Request, *names: str) -> list[str]:
 
 
 def too_many(tools: Sequence[Tool], quirks: Quirks) -> list[str]:
-    """That tools are left out, if there are more than the provider takes."""
+    """Names the tools that are left out, because the provider does not take so many."""
     return [f"tools[{quirks.most_tools}:]"] if len(tools) > quirks.most_tools else []
 
 
@@ -2084,7 +2084,7 @@ FREEFORM: Final[JSON] = {
 
 
 def freeform(description: str, format: Wire) -> str:
-    """What a freeform tool is for, as a function's description: its input is not JSON."""
+    """A freeform tool's description as a function's; it adds what the input has to be."""
     grammar = format.want("definition", str)
     said = f"{description}\n\n`input` is the whole text, as it is: not JSON, not quoted."
     if grammar:
@@ -2112,7 +2112,7 @@ class FreeText:
         if self._state == "before":
             if head := _FREE_HEAD.match(self._left):
                 self._state, self._left = "inside", self._left[head.end() :]
-            elif len(self._left) > 64:  # something else: it is sent at the end
+            elif len(self._left) > 64:  # not the wrapper: all of it is sent at the end
                 self._state = "behind"
         return self._inside() if self._state == "inside" else ""
 
@@ -2125,7 +2125,7 @@ class FreeText:
         return self._say(json.loads(f'"{text}"', strict=False))
 
     def rest(self, arguments: str) -> str:
-        """What is missing at the end; a model may leave out the wrapper, or name it differently."""
+        """What is still unsent at the end; a model may leave out the wrapper, or rename it."""
         value, told = parse_object(arguments), self.text()
         texts = [v for v in (value or {}).values() if isinstance(v, str)]
         whole = value.get("input") if value else None
@@ -2142,7 +2142,7 @@ class FreeText:
 
 
 _FREE_HEAD: Final = re.compile(r'\s*\{\s*"input"\s*:\s*"')
-# Up to the closing quote or half an escape; half a surrogate pair waits for the other half.
+# Up to the closing quote or an unfinished escape; half a surrogate pair waits for the other.
 _FREE_TEXT: Final = re.compile(
     r'(?:[^"\\]|\\["\\/bfnrt]|\\u(?![dD][89abAB])[0-9a-fA-F]{4}'
     r"|\\u[dD][89abAB][0-9a-fA-F]{2}(?:\\u[0-9a-fA-F]{4}|(?=[^\\]|\\[^u])))*"
@@ -2726,7 +2726,7 @@ class _AnthropicWriter:
             _mark_prefixes(body)
         if request.stream:
             body["stream"] = True
-        # those of white space only are refused
+        # those that are only white space are refused
         return Rendered(
             body,
             tuple(dict.fromkeys(self.dropped)),
@@ -2734,7 +2734,7 @@ class _AnthropicWriter:
         )
 
     def _ends_with_the_user(self) -> bool:
-        """Is the beginning of an answer refused?  By newer Claudes, and by all that think."""
+        """Is a prefilled answer refused?  By newer Claudes, and by all that think."""
         thinking = self.request.thinking
         return self.claude.adaptive or bool(thinking and thinking.on and self.quirks.signed)
 
@@ -2824,7 +2824,8 @@ class _AnthropicWriter:
     def _media(self, media: Media) -> JSON | None:
         self.dropped += ["detail"] if media.detail else []
         papers = media.kind == "document" and not media.url and media.mime != "application/pdf"
-        if media.kind == "audio" or papers:  # it is a 400; the model can say what it did not get
+        # It would be a 400; so, the model can say what it did not get.
+        if media.kind == "audio" or papers:
             self.dropped.append(media.kind)
             name = " ".join(filter(None, (media.kind, media.name, media.mime)))
             return {"type": "text", "text": f"[{name}: left out, for this model does not take it]"}
@@ -2877,7 +2878,7 @@ class _AnthropicWriter:
         return self.quirks.signed and any(isinstance(p, ToolCall) for p in last) and not thought
 
     def _display(self) -> JSON:
-        """Whether to tell what was thought; unasked, only older models tell it."""
+        """Whether to show the thoughts; unless asked, only older models do."""
         show = self.request.show_thoughts
         if show is None and self.claude.sampling:
             return {}
@@ -3443,7 +3444,7 @@ class OpenAIChat(OpenAIDialect):
         if (wire.want("n", int) or 1) > 1:
             raise BadRequest("n: more than one answer cannot be asked of this provider")
         parallel = wire.want("parallel_tool_calls", bool)
-        if wire.data.get("functions"):  # whose client can be told of one call only
+        if wire.data.get("functions"):  # the old form: its client can be given only one call
             parallel = False
         user = wire.want("safety_identifier", str) or wire.want("user", str) or ""
         return Request(
@@ -4386,8 +4387,8 @@ class _ChatEncoder:
         self._part: OutputPart = Text()
         self._form = b""  # of the part's deltas
         self._texts: list[str] = []
-        self._free: FreeText | None = None  # of a call whose client takes the input as it is
-        self._legacy = False  # was a call of the kind made that was before there were tools?
+        self._free: FreeText | None = None  # set during a call of a freeform tool
+        self._legacy = False  # was there a call in the form older than tools?
         self._calls = 0
         self._thoughts = 0
 
@@ -4508,7 +4509,7 @@ _RESPONSES_LAST: Final = (
 )
 # These refer to what the provider of an earlier answer keeps.
 _RESPONSES_STATE: Final = ("previous_response_id", "conversation", "prompt", "background")
-_SENT_ANYWAY: Final = ("reasoning.encrypted_content",)  # of what `include` may ask for
+_SENT_ANYWAY: Final = ("reasoning.encrypted_content",)  # values of `include`
 _RESPONSES_REQUEST: Final = frozenset(_RESPONSES_STATE) | frozenset(
     "model input instructions tools tool_choice parallel_tool_calls max_output_tokens temperature"
     " top_p reasoning text stream stream_options user safety_identifier prompt_cache_key"
@@ -7437,7 +7438,7 @@ class _Stops:
     def __init__(self, stops: Sequence[str]) -> None:
         self._stops = stops
         self._any = re.compile("|".join(map(re.escape, stops)))
-        self._held = ""  # the end of the text, with which a stop may begin
+        self._held = ""  # the end of the text, which may be the beginning of a stop
         self._open = False  # is a text open?
         self._called = False
         self._found = ""
@@ -7449,7 +7450,7 @@ class _Stops:
             elif isinstance(event, Finish):
                 reason = true_finish("stop_sequence", self._called)
                 yield Finish(reason, event.usage, self._found)
-            elif isinstance(event, Failure):  # behind all that the client wanted
+            elif isinstance(event, Failure):  # after all that the client wanted
                 yield Finish(true_finish("stop_sequence", self._called), detail=self._found)
 
     def _passed(self, event: Event) -> Iterator[Event]:
@@ -7478,7 +7479,7 @@ class _Stops:
             yield PartEnd()
 
     def _doubtful(self, text: str) -> int:
-        """How many characters at the end may be the beginning of a stop."""
+        """How many characters at the end of the text may be the beginning of a stop."""
         most = min(max(map(len, self._stops)) - 1, len(text))
         ends = (n for n in range(most, 0, -1) if any(s.startswith(text[-n:]) for s in self._stops))
         return next(ends, 0)
@@ -10685,11 +10686,11 @@ ALIAS: Final = "claude--"
 LONG_CONTEXT: Final = "[1m]"
 
 _MOST_NAMES: Final = 1000  # whose routes a plan remembers
-_MOST_COMPARED: Final = 50  # names, letter by letter, with one that nobody serves
+_MOST_COMPARED: Final = 50  # names that are compared letter by letter with an unknown one
 
 
 def _pairs(word: str) -> int:
-    """The pairs of letters in a word, each a bit of 256; first and last stand beside a blank."""
+    """A word's pairs of letters as bits of 256; its first and last letter pair with a blank."""
     pairs = 0
     for first, second in zip(f" {word}", f"{word} ", strict=True):
         pairs |= 1 << (31 * ord(first) + ord(second)) % 256
@@ -10807,8 +10808,8 @@ class Plan:
     def nearest(self, name: str) -> list[str]:
         """Names that may have been meant.
 
-        To compare all of them letter by letter would take milliseconds where there are hundreds,
-        so it is done for those that have most pairs of letters in common with what was said.
+        Comparing hundreds of names letter by letter would take milliseconds, so only those are
+        compared that share the most pairs of letters with the unknown name.
         """
         said, known = _pairs(name.lower()), self._spelled
         alike = [
@@ -10821,7 +10822,7 @@ class Plan:
 
     @functools.cached_property
     def _spelled(self) -> dict[str, tuple[str, int]]:
-        """The names in lower case: as they are listed, and their pairs of letters."""
+        """By name in lower case: the name as it is listed, and its pairs of letters."""
         return {name.lower(): (name, _pairs(name.lower())) for name in self.listed}
 
     def caller(self, offered: Sequence[str], now: float) -> Caller | None:
@@ -10914,7 +10915,7 @@ class Plan:
 
 
 def unpriced(plan: Plan) -> list[str]:
-    """If budgets are in money: what costs some and has no price, as PROVIDER or PROVIDER/MODEL."""
+    """With budgets in money, what has a cost but no known price: PROVIDER or PROVIDER/MODEL."""
     words = ("cost_per_day", "cost_per_month")
     limits = [key.caller.limits for key in plan.keys]
     if not any(getattr(each, word, None) is not None for each in limits for word in words):
@@ -11375,7 +11376,7 @@ def _in_proxy(proxy: str) -> Iterator[str]:
         yield f"{urllib.parse.unquote(parts.username or '')}:{password}"
 
 
-_SHORTEST_CARRIED: Final = 8  # characters; only a name says that it is a secret, and not a word
+_SHORTEST_CARRIED: Final = 8  # characters; what is shorter may be an ordinary word
 
 
 def _in_headers(headers: Mapping[str, str | None]) -> Iterator[str]:
@@ -12884,7 +12885,7 @@ class _Bound:
 
 
 def finite(value: object) -> float:
-    """A moment out of what another relay has noted; ValueError or TypeError if it is none."""
+    """A time from another relay's notes; ValueError or TypeError if it is not a time."""
     moment = float(cast(float, value))
     if not math.isfinite(moment):
         raise ValueError(f"{moment} is no moment")
@@ -13034,8 +13035,8 @@ class Mark:
         return self.probing or (self.until > now and not self.is_ahead(now))
 
     def is_ahead(self, now: float) -> bool:
-        """Was it made later than now?  Then the clock was set back, and nobody knows when it ends:
-        it is due, rather than standing for as long again as the clock was wrong."""
+        """Was it made later than now?  Then the clock has been set back and the end means nothing:
+        the mark counts as over, lest it stand for as long as the clock was wrong."""
         return self.since > now + _SKEW
 
     @property
@@ -15174,7 +15175,7 @@ class SQLiteFile:
             yield
         except OSError as error:
             raise ConfigError([f"state: cannot open {self.path}: {error.strerror}"]) from error
-        except sqlite3.OperationalError as error:  # it is locked, or the disk does not let us
+        except sqlite3.OperationalError as error:  # it is locked, or the disk refuses
             raise ConfigError([f"state: {self.path} cannot be used now: {error}"]) from error
         except sqlite3.Error as error:
             message = f"state: {self.path} cannot be used: {error}; move it away to begin anew"
@@ -15183,7 +15184,7 @@ class SQLiteFile:
     def _claim(self) -> None:
         """Make the tables if there are none, else check that they are ours and undamaged.
 
-        To check a large file takes seconds, in which others may write.
+        Checking a large file takes seconds; others may write meanwhile.
         """
         if not self._number("schema_version"):
             self._make()
@@ -18848,7 +18849,7 @@ class Relay:
         return framed(exchange, serve)
 
     def turned_away(self, exchange: Exchange, error: RelayError) -> Answering:
-        """A request that is no model's, refused: one log line, and nothing on tape."""
+        """Refuse a request that is for no model: one log line, and nothing recorded."""
 
         async def refusing(_: Exchange) -> web.StreamResponse:
             raise error
@@ -19090,7 +19091,7 @@ class Relay:
             exchange.status = exchange.dialect.status(error)
             body = dumps(exchange.dialect.render_error(error, exchange.id))
         response = web.Response(body=body, status=exchange.status, headers=headers)
-        if not exchange.request.content.is_eof():  # nobody waits for the rest of the request
+        if not exchange.request.content.is_eof():  # the rest of the request is not waited for
             response.force_close()
         return response
 
@@ -19129,7 +19130,7 @@ class Relay:
             counted = dialect.parse_count(loads(plain)) if reply.status == 200 else None
         except (TimeoutError, *UNREADABLE):
             return None
-        if counted is not None:  # else the estimate is nobody's but relay's
+        if counted is not None:  # else there is only relay's own estimate
             exchange.lane, exchange.note = lane, outgoing.note
             exchange.tried.append(Tried(lane, "ok", reply.status, time.monotonic() - began))
         return counted
@@ -19389,7 +19390,7 @@ class Forwarding:
             flight.end()
 
     async def _quoted(self, exchange: Exchange, reply: Reply) -> web.StreamResponse:
-        """A refusal as it came, but for secrets: some providers quote the key they refuse."""
+        """A refusal as it came, but without secrets: some providers quote the key they refuse."""
         body = await self.relay.failover.words(exchange, reply)
         reply.close()
         headers = answer_headers(exchange, reply, verbatim=True)
@@ -20955,7 +20956,7 @@ class Server:
         self._files: list[str] = []  # unix sockets to remove at the end
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
-        recorder = self._recorder(plan.config.record)  # first of all, for its directory may be none
+        recorder = self._recorder(plan.config.record)  # first: its directory may be unusable
         keepalive = float(os.environ.get("RELAY_KEEPALIVE", "10"))
         upstream = Upstream(lean=os.environ.get("RELAY_UPSTREAM") != "aiohttp")
         self.relay = Relay(plan, upstream, log, keepalive, self._store(plan.config.state))
@@ -21054,14 +21055,14 @@ class Server:
                 )
                 await site.start()
         except (OSError, ValueError) as error:  # ValueError: a system without SO_REUSEPORT
-            number = getattr(error, "errno", None) or 0  # below 0 it is the resolver's
+            number = getattr(error, "errno", None) or 0  # a negative one is the resolver's
             # asyncio's own words repeat the address
             reason = os.strerror(number).lower() if number > 0 else system_words(error)
             more = "; --listen takes another" if number == errno.EADDRINUSE else ""
             raise ConfigError([f"cannot listen on {listen}: {reason}{more}"]) from error
 
     def _as_bound(self, listen: str) -> str:
-        """An address of `listen`, with the port that the system chose for a 0."""
+        """An address of `listen`; a port 0 becomes the one that the system chose."""
         host, _, port = listen.rpartition(":")
         freely = port == "0" and host != "unix"
         return f"{host}:{self._runner.addresses[-1][1]}" if freely else listen
@@ -21519,7 +21520,7 @@ class Console:
         return answer
 
     def silent(self, error: BaseException) -> RelayError:
-        """Nobody is there, and what to do about it."""
+        """The error that nothing listens there, with what to do about it."""
         reason, hint = system_words(error), "start it, or say which with -c or --listen"
         return RelayError(f"no relay answers at {self.listen} ({reason}): {hint}")
 
