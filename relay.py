@@ -10964,10 +10964,9 @@ def compile_plan(config: Config, reading: Reading) -> Plan:
     _check_rules(config, reading)
     _check_listen(config, reading)
     credentials = [c for p in providers.values() for plan in p.plans for c in plan.credentials]
-    by_key: dict[str, str] = {}
-    for name, key in config.keys.items():
-        if key.key and (other := by_key.setdefault(key.key, name)) != name:
-            reading.wrong(f"keys.{name}.key", f"is the key of {other!r} too")
+    keys = tuple(_key(name, entry, zone, reading) for name, entry in config.keys.items())
+    admin = hashlib.sha256(config.admin_key.encode()).digest() if config.admin_key else b""
+    _check_keys(keys, admin, reading)
     shown = [c.secret for c in credentials] + [config.admin_key, _password(config, reading)]
     plans = [plan for p in providers.values() for plan in p.plans]
     shown += [s for b in plans for e in b.endpoints.values() for s in _in_proxy(e.proxy)]
@@ -10977,8 +10976,8 @@ def compile_plan(config: Config, reading: Reading) -> Plan:
     return Plan(
         config=config,
         providers=providers,
-        keys=tuple(_key(name, entry, zone, reading) for name, entry in config.keys.items()),
-        admin=hashlib.sha256(config.admin_key.encode()).digest() if config.admin_key else b"",
+        keys=keys,
+        admin=admin,
         secrets=tuple(sorted({f for s in shown for f in _forms(s)}, key=len, reverse=True)),
         zone=zone,
     )
@@ -11003,7 +11002,7 @@ def _forms(secret: str) -> Iterator[str]:
 
 def _key(name: str, entry: KeyConfig, zone: datetime.tzinfo | None, reading: Reading) -> Key:
     path = f"keys.{name}.key"
-    digest = hashlib.sha256(entry.key.encode()).digest()
+    digest = hashlib.sha256(entry.key.encode()).digest() if entry.key else b""
     if entry.key.startswith("sha256:"):
         try:
             digest = bytes.fromhex(entry.key.removeprefix("sha256:"))
@@ -11042,11 +11041,27 @@ def _check_rules(config: Config, reading: Reading) -> None:
         _check_target("default", config.default, config, reading)
 
 
+def _check_keys(keys: Sequence[Key], admin: bytes, reading: Reading) -> None:
+    """One key means one caller, whether it stands there itself or as its hash."""
+    known: dict[bytes, str] = {}
+    for key in keys:
+        name, other = key.caller.name, known.setdefault(key.digest, key.caller.name)
+        if other != name and key.digest:
+            reading.wrong(f"keys.{name}.key", f"is the key of {other!r} too")
+    if admin and admin in known:
+        reading.wrong("admin_key", f"is the key of {known[admin]!r} too")
+
+
 def _check_target(path: str, target: str, config: Config, reading: Reading) -> None:
-    head = target.partition("/")[0]
+    head, _, model = target.partition("/")
     if head.lower() not in {name.lower() for name in config.providers}:
         hint = meant(head, config.providers)
+        if "," in head:  # which is how clients may say it
+            hint = f"; write {target.replace(',', '/', 1)!r}"
         reading.wrong(path, f"target {target!r}: no provider is called {head!r}{hint}")
+    elif is_glob(model):
+        hint = f"{head!r} alone keeps the name that was asked for"
+        reading.wrong(path, f"target {target!r}: a target is one model; {hint}")
 
 
 def _dead(rule: RuleConfig, before: Sequence[RuleConfig], config: Config) -> Iterator[str]:
@@ -11122,6 +11137,7 @@ class _Compiler:
             return None
         self._check_names()
         plans = [self._plan(name, urls) for name, urls in self._plans().items()]
+        self._check_paths()
         limits = {k: v for k, v in dataclasses.asdict(entry.timeouts).items() if v is not None}
         total = limits.pop("total", self.config.timeouts.total)
         return Provider(
@@ -11323,6 +11339,14 @@ class _Compiler:
         if entry.prefix.strip("/") != entry.prefix:
             self.wrong("prefix", f"goes without the slash: {entry.prefix.strip('/')!r}")
         self._check_headers()
+
+    def _check_paths(self) -> None:
+        """A path of a dialect that no plan speaks would never be used."""
+        spoken = {dialect for urls in self.offered.values() for dialect in urls}
+        for dialect in self.entry.paths:
+            if spoken and dialect in DIALECTS and dialect not in spoken:
+                known = ", ".join(d for d in DIALECTS if d in spoken)
+                self.wrong(f"paths.{dialect}", f"is not spoken here; {known} is")
 
     def _check_headers(self) -> None:
         for header in self.entry.headers:
@@ -22533,7 +22557,7 @@ def command_check(args: argparse.Namespace) -> int:
         for billing in provider.plans:
             for dialect, endpoint in billing.endpoints.items():
                 way = f", by way of {shown_proxy(endpoint.proxy)}" if endpoint.proxy else ""
-                url = plan.redacted(endpoint.url)
+                url = "embedded" if endpoint.demo else plan.redacted(endpoint.url)
                 print(f"  {provider.name} ({billing.name}) {dialect}: {url}{way}")
     for name in unpriced(plan):
         print(f"  {name}: no `prices`, so budgets in money do not see what it serves")
@@ -22626,6 +22650,7 @@ def _print_ways(route: Route, dialect: str, identity: str) -> None:
                 keys = f", {count} credentials" if count > 1 else ""
                 same = "passes through" if endpoint.dialect.name == dialect else "translated to"
                 url = endpoint.dialect.address(endpoint.url, target.model, stream=True)
+                url = "embedded" if endpoint.demo else url
                 print(f"     {same} {endpoint.dialect.name}: {url}{keys}")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import hashlib
 import json
 from typing import Any
 
@@ -359,6 +360,24 @@ PROBLEMS: dict[str, tuple[str, list[str]]] = {
             "5:36: listen[2]: 127.0.0.1:1 stands here twice",
             "6:17: routing_rules.x.to: required",
         ],
+    ),
+    "one key of two": (
+        UP
+        + "admin_key: sk-one\nkeys:\n  a: {key: sk-one}\n"
+        + f"  b: {{key: 'sha256:{hashlib.sha256(b'sk-one').hexdigest()}'}}\n",
+        ["3:1: admin_key: is the key of 'a' too", "6:7: keys.b.key: is the key of 'a' too"],
+    ),
+    "targets that are none": (
+        UP + "routing_rules: {x: 'a,m', y: [a/m, 'a/*']}\n",
+        [
+            "3:17: routing_rules.x: target 'a,m': no provider is called 'a,m'; write 'a/m'",
+            "3:27: routing_rules.y: target 'a/*': a target is one model; 'a' alone keeps the name"
+            " that was asked for",
+        ],
+    ),
+    "a path that is never used": (
+        provider("paths: {anthropic: /x}"),
+        ["2:58: providers.a.paths.anthropic: is not spoken here; openai is"],
     ),
     "references that are none": (
         "providers:\n  a: {preset: zai, api_key: $ZAI_API_KEY}\n"
