@@ -327,7 +327,7 @@ async def test_the_command_reads_it(
     assert (row["key"], row["requests"], row["tokens_out"]) == ("alice", 3, 171)
     await redis.kill()
     ran = await run("usage", "-c", server.file.name, cwd=server.file.parent)
-    assert (ran.status, ran.stdout.startswith("Redis: ")) == (1, True)
+    assert (ran.status, ran.stderr.startswith("Redis: "), ran.stdout) == (1, True, "")
 
 
 async def test_a_password_is_never_said(
