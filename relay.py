@@ -18500,7 +18500,16 @@ class Failover:
         self._held = 0  # requests that wait for a lane
 
     async def attempts(self, exchange: Exchange) -> Answer:
-        """The first good answer.  Nothing has reached the client yet, so another try is free.
+        """The first good answer.  Nothing has reached the client yet, so another try is free."""
+        return await self.first(exchange, functools.partial(self._pass, exchange))
+
+    async def first(
+        self,
+        exchange: Exchange,
+        one_pass: Callable[[bool, list[Failed], list[Skipped]], Awaitable[T | None]],
+        fits: Callable[[Lane], bool] = lambda lane: True,
+    ) -> T:
+        """What comes of the first good attempt; a pass goes once over the lanes that fit.
 
         Lanes that are cooling down are skipped.  If that leaves none, a rule may let the request
         wait until one is back; at last, lanes with a short mark that relay only guessed are tried
@@ -18508,16 +18517,16 @@ class Failover:
         """
         failures, skipped = list[Failed](), list[Skipped]()
         until = time.monotonic() + patience(exchange)
-        answer = await self._pass(exchange, False, failures, skipped)
-        while answer is None and await self._is_back(exchange, until, failures):
+        found = await one_pass(False, failures, skipped)
+        while found is None and await self._is_back(exchange, until, failures, fits):
             skipped.clear()
-            answer = await self._pass(exchange, False, failures, skipped)
-        if answer is None and not failures:
+            found = await one_pass(False, failures, skipped)
+        if found is None and not failures:
             skipped.clear()
-            answer = await self._pass(exchange, True, failures, skipped)
-        if answer is None:
+            found = await one_pass(True, failures, skipped)
+        if found is None:
             raise concluded(failures, skipped, time.time())
-        return answer
+        return found
 
     async def _pass(
         self,
@@ -18527,7 +18536,7 @@ class Failover:
         skipped: list[Skipped],
     ) -> Answer | None:
         """One pass over the lanes; failures and skipped lanes are added to the lists."""
-        lanes = self._open(exchange, desperate, failures, skipped)
+        lanes = self.open(exchange, desperate, failures, skipped)
         for lane in lanes:
             if exchange.may_hedge:
                 answer = await self._hedged(exchange, lane, lanes, failures)
@@ -18539,15 +18548,18 @@ class Failover:
                 return None
         return None
 
-    def _open(
+    def open(
         self,
         exchange: Exchange,
         desperate: bool,
         failures: Sequence[Failed],
         skipped: list[Skipped],
+        fits: Callable[[Lane], bool] = lambda lane: True,
     ) -> Iterator[Lane]:
         """The lanes that are worth trying now."""
         for lane, mark in self.lanes(exchange):
+            if not fits(lane):
+                continue
             if mark and not (desperate and mark.worth_a_try):
                 skipped.append((lane, mark))
             elif not self._is_hopeless(lane, failures):
@@ -18595,7 +18607,13 @@ class Failover:
                     break
         return None
 
-    async def _is_back(self, exchange: Exchange, until: float, failures: list[Failed]) -> bool:
+    async def _is_back(
+        self,
+        exchange: Exchange,
+        until: float,
+        failures: list[Failed],
+        fits: Callable[[Lane], bool],
+    ) -> bool:
         """Hold the request until a lane is available again; False if none is in time.
 
         It polls, because a mark may end with time, by the success of another request, by a command,
@@ -18609,7 +18627,7 @@ class Failover:
         try:
             while (left := until - time.monotonic()) > 0:
                 await asyncio.sleep(min(left, max(_GLANCE, self._held / _MOST_GLANCES)))
-                lanes = self.lanes(exchange)
+                lanes = [(lane, mark) for lane, mark in self.lanes(exchange) if fits(lane)]
                 marks = [mark for lane, mark in lanes if not self._is_hopeless(lane, own)]
                 if not all(marks):
                     failures[:] = own
@@ -19196,7 +19214,7 @@ class Upload:
         self._request = request
         self._limits = limits
         self._size = 0
-        self._sending = False
+        self._gone = False  # was some of it sent and not kept?
 
     async def begin(self) -> None:
         """Read until the model is known; RelayError if the body cannot be read."""
@@ -19224,7 +19242,7 @@ class Upload:
     @property
     def again(self) -> bool:
         """Can it be sent again?"""
-        return self.whole or not self._sending
+        return not self._gone
 
     def outgoing(self, model: str) -> bytes | AsyncIterator[bytes]:
         """The body for a provider, with its name for the model."""
@@ -19236,8 +19254,8 @@ class Upload:
 
     async def _flow(self, head: bytes) -> AsyncIterator[bytes]:
         yield head
-        self._sending = True
         while block := await self._next():
+            self._gone = True
             if self.form:
                 self.form.feed(block)
             yield block
@@ -19324,22 +19342,31 @@ class Forwarding:
         sent = likely_input(upload.body.raw) if upload.body else 0
         wanted = likely_output(upload.body) if upload.body and path == "/completions" else 0
         await self.relay.accounts.reserve(exchange, sent, wanted)
-        failures, skipped = list[Failed](), list[Skipped]()
-        for lane, mark in self.relay.failover.lanes(exchange):
-            if not lane.endpoint.dialect.forwards or lane.endpoint.demo:
-                continue  # its base is another API's, which has none of these paths
-            if mark or not upload.again:
-                skipped += [(lane, mark)] if mark else []
-                continue
+        if not any(_forwards(lane) for lane, _ in self.relay.failover.lanes(exchange)):
+            message = f"no provider of model {model!r} serves {path}: none speaks OpenAI's API"
+            raise NotFound(message)
+        one_pass = functools.partial(self._pass, exchange, path, upload)
+        return await self.relay.failover.first(exchange, one_pass, _forwards)
+
+    async def _pass(
+        self,
+        exchange: Exchange,
+        path: str,
+        upload: Upload,
+        desperate: bool,
+        failures: list[Failed],
+        skipped: list[Skipped],
+    ) -> web.StreamResponse | None:
+        """One pass over the lanes; failures and skipped lanes are added to the lists."""
+        failover = self.relay.failover
+        for lane in failover.open(exchange, desperate, failures, skipped, _forwards):
             try:
                 return await self._attempt(exchange, lane, path, upload)
             except UpstreamError as error:
                 failures.append((lane, error))
-                if not error.failure.failover:
-                    break
-        if failures or skipped:
-            raise concluded(failures, skipped, time.time())
-        raise NotFound(f"no provider of model {model!r} serves {path}: none speaks OpenAI's API")
+                if not (error.failure.failover and upload.again):  # nobody else can be asked
+                    raise concluded(failures, skipped, time.time()) from error
+        return None
 
     async def _attempt(
         self, exchange: Exchange, lane: Lane, path: str, upload: Upload
@@ -19481,6 +19508,11 @@ class Forwarding:
             if meter.streams and "json" in exchange.request.content_type:
                 exchange.likely = exchange.likely or sending.size // 3  # as `likely_input`
         return response
+
+
+def _forwards(lane: Lane) -> bool:
+    """Is its base OpenAI's API?  Others have none of these paths."""
+    return lane.endpoint.dialect.forwards and not lane.endpoint.demo
 
 
 def _is_of_the_path(error: UpstreamError) -> bool:

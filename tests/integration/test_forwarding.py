@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+import io
 import json
 from typing import Literal
 
@@ -582,3 +583,63 @@ async def test_a_refusal_below_p_is_the_providers_but_for_secrets(
         assert response.status == 403
         expected = said.wire.replace(UPSTREAM_KEY.encode(), b"[secret]")
         assert await response.read() == expected
+
+
+# ---- While all are cooling down --------------------------------------------------------------
+
+
+async def test_a_mark_that_relay_guessed_does_not_keep_the_last_way_shut(
+    upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    upstream.script(chat_error(503, "busy"), whole(VECTORS))
+    server = await relay(one(upstream))
+    for status in (503, 200):
+        async with http.post(f"{server.url}/v1/embeddings", json={"model": "m"}) as response:
+            assert response.status == status, await response.text()
+
+
+@pytest.mark.parametrize(("rule", "status"), [({"wait": "20s"}, 200), ({}, 429)])
+async def test_it_is_held_where_the_rule_says_so(
+    rule: JSON, status: int, upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    later = chat_error(429, "slow down", headers={"retry-after": "1"})
+    upstream.script(later, whole(VECTORS))
+    rules = {"m": {"to": ["first"], **rule}}
+    server = await relay(one(upstream) | {"routing_rules": rules})
+    async with http.post(f"{server.url}/v1/embeddings", json={"model": "m"}) as response:
+        assert response.status == status, await response.text()
+
+
+@pytest.mark.parametrize(("size", "status"), [(100, 200), (3_000_000, 503)])
+async def test_a_form_goes_to_another_target_whole_or_not_at_all(
+    size: int, status: int, upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    """What flowed to the first was not kept; the second would get the beginning alone."""
+    upstream.script(chat_error(503, "busy"), whole({"text": "said"}))
+    server = await relay(config(f"{upstream.url}/a/v1", f"{upstream.url}/b/v1"))
+    form = FormData(default_to_multipart=True)
+    form.add_field("model", "m")
+    form.add_field("file", io.BytesIO(b"x" * size), filename="a.wav", content_type="audio/wav")
+    async with http.post(f"{server.url}/v1/audio/transcriptions", data=form) as response:
+        assert response.status == status, await response.text()
+    bodies = [seen.body for seen in upstream.requests]
+    assert len(bodies) == (2 if status == 200 else 1)
+    assert all(b"x" * size in body for body in bodies)
+
+
+async def test_a_form_that_was_sent_in_part_is_not_held(
+    upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    """It cannot be sent again, so waiting would be in vain."""
+    upstream.script(chat_error(429, "slow down", headers={"retry-after": "1"}))
+    rules = {"m": {"to": ["first"], "wait": "20s"}}
+    server = await relay(one(upstream) | {"routing_rules": rules})
+    form = FormData(default_to_multipart=True)
+    form.add_field("model", "m")
+    form.add_field("file", io.BytesIO(b"x" * 3_000_000), filename="a.wav", content_type="audio/wav")
+    url = f"{server.url}/v1/audio/transcriptions"
+    async with http.post(url, data=form) as response:
+        assert response.status == 429
+    await server.logged()
+    (line,) = [line for line in server.log() if "held_ms" in line]
+    assert line["held_ms"] is None
