@@ -8823,7 +8823,7 @@ _GLM_QUIRKS: Final = {"openai": ChatQuirks(
     clamp={"temperature": (0.01, 0.99), "top_p": (0.01, 0.99)},  # open interval, as z-ai-sdk does
     reasoning="thinking", efforts=_LOW_HIGH_MAX,                 # older than glm-5.2: ignored
     replay="always",                                             # preserved thinking, docs.z.ai
-    json_schema=False, tool_choice=("auto",), tool_strict="drop", most_tools=128),
+    json_schema=False, tool_choice=("auto",), tool_strict="drop"),  # took 235 tools, documents 128
     "anthropic": AnthropicQuirks(unsigned=True)}
 
 _DEEPSEEK_EFFORTS: Final = _LOW_HIGH_MAX | {"xhigh": "high"}
