@@ -63,7 +63,7 @@ async def test_nothing_is_sent_before_it_is_agreed_to(
     assert "to be sent: 4 small requests" in ran.stdout
     assert upstream.requests == []
     ran = await check(tmp_path, one(upstream), "--yes", "--provider", "frist")
-    assert (ran.status, "did you mean 'first'?" in ran.stderr) == (1, True)
+    assert (ran.status, "did you mean 'first'?" in ran.stderr) == (2, True)
 
 
 async def test_a_provider_whose_models_nobody_names_is_tried_with_one_it_lists(
