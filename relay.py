@@ -1690,6 +1690,9 @@ class StreamEncoder(Protocol):
 
     def encode(self, event: Event) -> bytes: ...
 
+    def failed(self, error: RelayError) -> bytes:
+        """The error with which a stream ends that broke."""
+
     def alive(self) -> bytes:
         """Bytes without meaning, for silence: they reset the client's idle timer."""
 
@@ -1919,10 +1922,6 @@ class Dialect(ABC):
 
     @abstractmethod
     def render_error(self, error: RelayError, request_id: str) -> JSON: ...
-
-    def error_event(self, error: RelayError, request_id: str, variant: str = "") -> bytes:
-        """The error as the last event of a stream."""
-        return sse(self.render_error(error, request_id))
 
     def stream_type(self, variant: str) -> str:
         return "text/event-stream"
@@ -2419,9 +2418,6 @@ class AnthropicMessages(Dialect):
 
     def is_last(self, data: bytes) -> bool:
         return b'"message_stop"' in data
-
-    def error_event(self, error: RelayError, request_id: str, variant: str = "") -> bytes:
-        return sse(self.render_error(error, request_id), "error")
 
     def passes(self, error: UpstreamError) -> bool:
         said = error.body.decode(errors="replace")
@@ -3286,7 +3282,10 @@ class _AnthropicEncoder:
             case Finish():
                 return self._finish(event)
             case Failure():
-                return ANTHROPIC.error_event(error_of(event), self._asked.id)
+                return self.failed(error_of(event))
+
+    def failed(self, error: RelayError) -> bytes:
+        return sse(ANTHROPIC.render_error(error, self._asked.id), "error")
 
     def alive(self) -> bytes:
         # Before message_start readers fail on a ping, but not on a comment.
@@ -4408,7 +4407,10 @@ class _ChatEncoder:
             case Finish():
                 return self._finish(event)
             case Failure():
-                return CHAT.error_event(error_of(event), self._asked.id)
+                return self.failed(error_of(event))
+
+    def failed(self, error: RelayError) -> bytes:
+        return sse(CHAT.render_error(error, self._asked.id))
 
     def alive(self) -> bytes:
         return self._delta({})
@@ -4782,9 +4784,6 @@ class OpenAIResponses(OpenAIDialect):
             return self.is_end(data) and isinstance(loads(data), dict)
         except ValueError:
             return False
-
-    def error_event(self, error: RelayError, request_id: str, variant: str = "") -> bytes:
-        return _ResponsesEncoder(Asked("", request_id)).failed(error)
 
     def decoder(self) -> StreamDecoder:
         return _ResponsesDecoder()
@@ -6157,10 +6156,6 @@ class GeminiContent(Dialect):
             said["details"] = [{"@type": kind, "retryDelay": f"{math.ceil(error.retry_after)}s"}]
         return {"error": said}
 
-    def error_event(self, error: RelayError, request_id: str, variant: str = "") -> bytes:
-        wire = self.render_error(error, request_id)
-        return dumps([wire]) if variant == "array" else sse(wire)
-
     def stream_type(self, variant: str) -> str:
         return "application/json" if variant == "array" else super().stream_type(variant)
 
@@ -7179,6 +7174,10 @@ class _GeminiEncoder:
         # a complete one.  It sees the connection close without its last chunk.
         return self._frame(self._form % dumps(parts)) if parts else b""
 
+    def failed(self, error: RelayError) -> bytes:
+        wire = GEMINI.render_error(error, self._asked.id)
+        return dumps([wire]) if self._array else sse(wire)
+
     def alive(self) -> bytes:
         if self._array:
             return b"\n"
@@ -7253,6 +7252,10 @@ class Pipe(ABC):
     @abstractmethod
     def eof(self, reason: Failure = TRUNCATED) -> bytes:
         """The provider's bytes are over: a failure for this `reason`, unless they were complete."""
+
+    def failed(self, error: RelayError) -> bytes:
+        """The end of a stream that relay itself breaks off."""
+        return b""
 
     def alive(self) -> bytes:
         """A keep-alive in the client's dialect; it may go between any two outputs of `feed`."""
@@ -7333,6 +7336,9 @@ class Passthrough(Pipe):
         self.failure = reason
         error = self._encoder.encode(told(reason, self._passage))
         return (said + b"\n\n" if said and _is_whole(said) else b"") + error
+
+    def failed(self, error: RelayError) -> bytes:
+        return self._encoder.failed(error)
 
     def alive(self) -> bytes:
         # the start went past the encoder; tell it of one, so that it may ping
@@ -7512,6 +7518,9 @@ class Translation(Pipe):
 
     def eof(self, reason: Failure = TRUNCATED) -> bytes:
         return self._say(self._decoder.eof(reason))
+
+    def failed(self, error: RelayError) -> bytes:
+        return self._encoder.failed(error)
 
     def alive(self) -> bytes:
         return self._encoder.alive()
@@ -7758,6 +7767,9 @@ class Streamed(Pipe):
             self._way = self._recognise() or self._choose(self._passage.upstream)
             return self._through(self._way.feed(data) + self._way.eof(reason))
         return self._through(self._way.eof(reason))
+
+    def failed(self, error: RelayError) -> bytes:
+        return self._way.failed(error) if self._way else b""
 
     def alive(self) -> bytes:
         return self._way.alive() if self._way else b""
@@ -17420,6 +17432,7 @@ class Downstream:
         self.response: ClientResponse | None = None
         self._tape = tape
         self.alive: Callable[[], bytes] = lambda: b": keep-alive\n\n"
+        self.failed: Callable[[RelayError], bytes] = lambda _: b""
         self.kind = "text/event-stream"
         self._request = request
         self._id = id
@@ -18964,9 +18977,10 @@ class Relay:
     def _downstream(self, exchange: Exchange) -> Downstream:
         gate = exchange.plan.config.timeouts.gate
         downstream = Downstream(exchange.request, exchange.id, self.keepalive, gate, exchange.tape)
-        # before the first event there is no pipe yet that could make a keep-alive
+        # before the first event there is no pipe yet that could make a keep-alive, or an error
         asked = Asked(exchange.peek.model, exchange.id, variant=exchange.peek.variant)
-        downstream.alive = exchange.dialect.encoder(asked).alive
+        encoder = exchange.dialect.encoder(asked)
+        downstream.alive, downstream.failed = encoder.alive, encoder.failed
         downstream.kind = exchange.dialect.stream_type(asked.variant)
         return downstream
 
@@ -19051,7 +19065,7 @@ class Relay:
         exchange.status = 200
         try:
             headers, head, answer.head = self._headers(exchange, answer), answer.head, b""
-            downstream.alive = pipe.alive
+            downstream.alive, downstream.failed = pipe.alive, pipe.failed
             response = await downstream.begin(headers, head)
             code, reason = await self._flow(exchange, answer, downstream)
             await downstream.write(pipe.eof(reason))
@@ -19115,9 +19129,8 @@ class Relay:
             return self.refuse(exchange, error)
         exchange.status, exchange.error = 200, error.message
         exchange.code = termination(error)
-        dialect, variant = exchange.dialect, exchange.peek.variant
-        if dialect.tells_breaks or exchange.first is None:
-            await downstream.write(dialect.error_event(error, exchange.id, variant))
+        if exchange.dialect.tells_breaks or exchange.first is None:
+            await downstream.write(downstream.failed(error))
         await downstream.end(broken=True)
         return downstream.response
 

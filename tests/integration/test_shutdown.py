@@ -135,6 +135,21 @@ async def test_after_the_grace_what_still_runs_is_ended_and_not_cleanly(
     assert server.lines()[-1].code == "DR"
 
 
+async def test_the_error_that_ends_a_stream_continues_it(
+    upstream: FakeUpstream, relay: Start
+) -> None:
+    """In Responses every event has its number, and the answer one id."""
+    server = await relay(config(upstream) | {"server": {"grace": 0.5}})
+    async with dial(server) as wire:
+        await held_stream(upstream, wire, "responses")
+        server.process.send_signal(signal.SIGTERM)
+        events = [event.json for event in (await wire.reply()).events]
+        assert await server.exited() == 0
+    assert (events[0]["type"], events[-1]["type"]) == ("response.created", "response.failed")
+    assert [event["sequence_number"] for event in events] == list(range(len(events)))
+    assert events[-1]["response"]["id"] == events[0]["response"]["id"]
+
+
 async def test_a_whole_request_beyond_the_grace_gets_an_answer(
     upstream: FakeUpstream, relay: Start, http: ClientSession
 ) -> None:

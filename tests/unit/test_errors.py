@@ -135,7 +135,8 @@ def test_every_dialect_renders_every_kind(dialect: str, kind: str) -> None:
     said = relay.failure_in(wire)
     assert said
     assert said.type
-    event = spoken.error_event(relay.RelayError("what happened", kind=kind), "req_1")
+    error = relay.RelayError("what happened", kind=kind)
+    event = spoken.encoder(relay.Asked("", "req_1")).failed(error)
     assert event.endswith(b"\n\n")
     said = relay.loads(relay.SSEDecoder().feed(event)[0].data)
     assert said == wire or relay.failure_in(said["response"])

@@ -1065,8 +1065,13 @@ def test_how_long_to_wait_is_told_as_google_does() -> None:
 
 def test_an_error_in_an_array_is_a_list() -> None:
     error = relay.RelayError("what")
-    assert json.loads(G.error_event(error, "req_1", "array"))[0]["error"]["message"] == "what"
-    assert G.error_event(error, "req_1").startswith(b'data: {"error":')
+    assert (
+        json.loads(G.encoder(relay.Asked("", "", variant="array")).failed(error))[0]["error"][
+            "message"
+        ]
+        == "what"
+    )
+    assert G.encoder(relay.Asked("", "")).failed(error).startswith(b'data: {"error":')
 
 
 def test_the_list_of_models() -> None:

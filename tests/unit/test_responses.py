@@ -753,7 +753,7 @@ def test_codex_is_told_what_failed_in_words_it_knows(failure: relay.Failure, cod
 
 def test_codex_is_told_when_to_try_again() -> None:
     error = relay.UpstreamError("rate_limited", "slow down", retry_after=1.5)
-    (event,) = events(R.error_event(error, "req_1"))
+    (event,) = events(R.encoder(ASKED).failed(error))
     assert "try again in 2s" in event["response"]["error"]["message"]
 
 
