@@ -1149,7 +1149,7 @@ def _told_apart(turns: Sequence[Message]) -> tuple[Message, ...]:
     calls = [part.id for turn in turns for part in turn.parts if isinstance(part, ToolCall)]
     if len(set(calls)) == len(calls):
         return tuple(turns)
-    seen, owed, apart = set[str](), list[str](), list[Message]()
+    seen, owed, apart = dict[str, int](), list[str](), list[Message]()
     for turn in turns:
         results = iter(owed)  # in the order of the calls
         owed = []
@@ -1165,10 +1165,13 @@ def _told_apart(turns: Sequence[Message]) -> tuple[Message, ...]:
     return tuple(apart)
 
 
-def _new_id(id: str, seen: set[str]) -> str:
-    tries = itertools.chain((id,), (f"{id}_{number}" for number in itertools.count(2)))
-    new = next(each for each in tries if each not in seen)
-    seen.add(new)
+def _new_id(id: str, seen: dict[str, int]) -> str:
+    """The id itself, or with the next number that is free; `seen` has the last number of each."""
+    new = id
+    while new in seen:
+        seen[id] += 1
+        new = f"{id}_{seen[id]}"
+    seen[new] = 1
     return new
 
 
@@ -6928,9 +6931,17 @@ def _gemini_carried(signature: str) -> list[Reasoning | None] | None:
         return None
     if not data.startswith(b"rly1."):
         return None
-    words = data.decode(errors="replace").split()
-    seals = (None if word == "text" else opened(word, "") for word in words)
-    return [recalled("", seal) if seal else None for seal in seals if not seal or seal.field]
+    carried, text = list[Reasoning | None](), ""
+    for word in data.decode(errors="replace").split():
+        seal = opened(word, "")
+        if word == "text":
+            carried.append(None)
+        elif seal.field == "tx" and seal.value:  # of a session that began before thoughts were
+            text = seal.value  # in their seals: the text of the next one
+        elif seal.field:
+            carried.append(recalled(text, seal))
+            text = ""
+    return carried
 
 
 # An answer, read and written
@@ -15290,7 +15301,7 @@ class SQLiteFile:
         """If the file is moved away while relay runs, make a new one: that is what was meant."""
         if self._identity() != self._opened:
             self._data.close()
-            self._opened, self._heard = (0, 0), 0  # until it is
+            self._opened, self._heard, self._seen = (0, 0), 0, (-1, ())  # until it is
             self.open()
             raise StateTrouble(f"{self.path} was moved or replaced; it is opened anew")
 

@@ -169,6 +169,15 @@ def test_odd_patterns_are_met_too(pattern: str, name: str) -> None:
     assert re.fullmatch(pattern, relay.fitted(name, re.compile(pattern)))
 
 
+def test_as_many_calls_as_there_are_may_share_an_id() -> None:
+    """With work for each that does not grow: servers that count from 0 do so for hours."""
+    history = [turn for _ in range(3000) for turn in (assistant(call("0")), user(result("0")))]
+    turns = relay.repaired(history)
+    new = ["0", *(f"0_{number}" for number in range(2, 3001))]
+    assert [turn.parts for turn in turns[::2]] == [(call(id),) for id in new]
+    assert [turn.parts for turn in turns[1::2]] == [(result(id),) for id in new]
+
+
 # Seals: rly1.<field>.<account>.<base64url>
 
 SEALS = [

@@ -103,8 +103,9 @@ def test_a_file_that_was_moved_away_while_relay_runs_is_begun_anew(
         there.close()
     with pytest.raises(relay.StateTrouble, match="moved or replaced"):
         file.sync(batch(), TODAY, NOON)
-    assert file.sync(batch(), TODAY, NOON)
-    assert requests(file) == (2 if how == "replaced" else 1)
+    written = 2 if how == "replaced" else 1
+    assert file.sync(batch(), TODAY, NOON).spent == {("alice", TODAY[0]): relay.Spend(7 * written)}
+    assert requests(file) == written
     assert file.path.stat().st_mode & 0o777 == 0o600
 
 
