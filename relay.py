@@ -3676,6 +3676,7 @@ def _chat_tools(wire: Wire) -> tuple[Tool, ...]:
 
 
 _LEGACY: Final = "function_call"  # before there were tools: one call, without an id
+_UNSAID: Final = b"%.0b"  # a form for deltas, of which nothing is left
 
 
 def _chat_tool(function: Wire, item: Wire) -> Tool | None:
@@ -4431,6 +4432,9 @@ class _ChatEncoder:
 
     def _called(self, id: str, name: str) -> bytes:
         form = self._asked.forms.get(name)
+        if form == _LEGACY and self._legacy:  # the client has room for one, and would join them
+            self._form = _UNSAID
+            return b""
         if form == _LEGACY:
             return self._called_so(_LEGACY, {"name": name, "arguments": ""}, {"arguments": HOLE})
         kind, slot = ("custom", "input") if form == "custom" else ("function", "arguments")

@@ -288,9 +288,14 @@ def test_a_freeform_call_comes_back_unwrapped(streamed: bool, maker: relay.Diale
 
 @pytest.mark.parametrize("streamed", [True, False])
 def test_who_knows_no_tools_is_told_of_a_function_call(streamed: bool) -> None:
-    """`functions` came before `tools`, and their clients read nothing else."""
-    said = (relay.Text("Now."), ToolCall("a", "look", '{"x":1}'))
-    answer = relay.Response("1", "m", said, "tool_calls", relay.Usage(1, 1))
+    """`functions` came before `tools`, and their clients read nothing else, and of one call only;
+    not every provider heeds that it is asked for one."""
+    calls = (
+        ToolCall("a", "look", '{"x":1}'),
+        ToolCall("b", "look", '{"y":2}'),
+        ToolCall("c", "look"),
+    )
+    answer = relay.Response("1", "m", (relay.Text("Now."), *calls), "tool_calls", relay.Usage(1, 1))
     asked = ASKED._replace(forms={"look": "function_call"})
     between = relay.Passage(relay.ANTHROPIC, C, asked, account=ACCOUNT)
     if streamed:
