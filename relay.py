@@ -618,6 +618,7 @@ class Request:
     stop: tuple[str, ...] = ()
     thinking: Thinking | None = None
     show_thoughts: bool | None = None  # are they to be seen?  None: the client did not say
+    stripped: bool = False  # nothing is said of showing thoughts: the provider has objected
     format: Format | None = None
     verbosity: str = ""  # how much to say of what was thought: low, medium or high
     service_tier: str = ""  # how soon and how dear: auto, default, flex, priority; OpenAI's words
@@ -1340,7 +1341,7 @@ def without_reasoning(request: Request) -> Request:
         Message(m.role, tuple(p for p in m.parts if not isinstance(p, Reasoning)))
         for m in request.messages
     )
-    return replace(request, messages=tuple(messages), show_thoughts=None)
+    return replace(request, messages=tuple(messages), show_thoughts=None, stripped=True)
 
 
 def estimate(request: Request) -> int:
@@ -2879,7 +2880,7 @@ class _AnthropicWriter:
     def _display(self) -> JSON:
         """Whether to show the thoughts; unless asked, only older models do."""
         show = self.request.show_thoughts
-        if show is None and self.claude.sampling:
+        if self.request.stripped or (show is None and self.claude.sampling):
             return {}
         return {"display": "omitted" if show is False else "summarized"}
 

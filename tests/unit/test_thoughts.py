@@ -132,6 +132,21 @@ def test_who_may_not_summarize_is_asked_without() -> None:
     assert R.render_request(again, R.quirks(), ACCOUNT).body["reasoning"] == {"effort": "low"}
 
 
+@pytest.mark.parametrize("model", ["claude-opus-4-8", "claude-sonnet-4-6"])
+@pytest.mark.parametrize("shown", [None, True, False])
+def test_a_platform_that_does_not_know_display_is_asked_without(
+    model: str, shown: bool | None
+) -> None:
+    request = relay.Request(
+        model=model,
+        messages=(relay.Message("user", (relay.Text("Hi"),)),),
+        thinking=relay.Thinking(True, "high"),
+        show_thoughts=shown,
+    )
+    again = relay.without_reasoning(request)
+    assert A.render_request(again, A.quirks(), ACCOUNT).body["thinking"] == {"type": "adaptive"}
+
+
 def test_a_thought_that_was_not_shown_goes_back_to_its_maker() -> None:
     """DeepSeek wants it on every tool turn, whatever the client shows; by each of its formats."""
     thought = {"reasoning_content": "Need to look."}
