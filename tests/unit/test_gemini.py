@@ -1083,12 +1083,9 @@ def test_how_long_to_wait_is_told_as_google_does() -> None:
 
 def test_an_error_in_an_array_is_a_list() -> None:
     error = relay.RelayError("what")
-    assert (
-        json.loads(G.encoder(relay.Asked("", "", variant="array")).failed(error))[0]["error"][
-            "message"
-        ]
-        == "what"
-    )
+    array = G.encoder(relay.Asked("", "", variant="array"))
+    (said,) = json.loads(array.failed(error))
+    assert said["error"]["message"] == "what"
     assert G.encoder(relay.Asked("", "")).failed(error).startswith(b'data: {"error":')
 
 
