@@ -127,6 +127,7 @@ import codecs
 import collections
 import concurrent.futures
 import contextlib
+import copy
 import ctypes
 import dataclasses
 import datetime
@@ -12079,11 +12080,14 @@ class Draft:
         self.providers[unique] = settings | ({"models": dict(models)} if models else {})
         return unique
 
-    def targets(self, name: str) -> list[str]:
-        """Every provider that lists a name, as targets."""
-        return [
-            f"{p}/{name}" for p, said in self.providers.items() if name in said.get("models", {})
-        ]
+    def tiers(self, name: str) -> list[list[str]]:
+        """The providers that list a name, by priority: those of equal priority together."""
+
+        def rank(provider: str) -> float:
+            return -float(self.providers[provider].get("priority", 0))
+
+        listed = [p for p, said in self.providers.items() if name in said.get("models", {})]
+        return [list(equals) for _, equals in itertools.groupby(sorted(listed, key=rank), rank)]
 
     def yaml(self, title: str) -> str:
         said = dict(self.top)
@@ -12184,13 +12188,8 @@ def _litellm(old: Old, draft: Draft) -> None:
         _litellm_deployment(old, draft, row)
     if key := draft.secret("RELAY_KEY_MASTER", "general_settings", "master_key"):
         draft.keys["master"] = {"key": key}
-    for place in (("router_settings",), ("litellm_settings",)):
-        _litellm_fallbacks(old, draft, (*place, "fallbacks"))
-    aliases = old.look("router_settings", "model_group_alias")
-    for alias, group in (aliases if isinstance(aliases, dict) else {}).items():
-        if isinstance(group, str) and (targets := draft.targets(group)):
-            old.take("router_settings", "model_group_alias", alias)
-            draft.rules.setdefault(str(alias), targets)
+    _litellm_aliases(old, draft)
+    _litellm_fallbacks(old, draft)
     for path in (("litellm_settings", "request_timeout"), ("router_settings", "timeout")):
         if seconds := old.number(*path):
             draft.top["timeouts"] = {"total": seconds}
@@ -12278,15 +12277,49 @@ def _litellm_settings(old: Old, draft: Draft, params: Path_, settings: JSON, mak
     return more
 
 
-def _litellm_fallbacks(old: Old, draft: Draft, path: Path_) -> None:
+def _litellm_aliases(old: Old, draft: Draft) -> None:
+    """One more name for the same models, so that what were equals are equals under it, too."""
+    place = ("router_settings", "model_group_alias")
+    said = old.look(*place)
+    for alias, group in said.items() if isinstance(said, dict) else ():
+        plain = isinstance(alias, str) and isinstance(group, str) and not is_glob(alias)
+        if not plain or draft.tiers(alias) or not (tiers := draft.tiers(group)):
+            continue
+        old.take(*place, alias)
+        for models in (draft.providers[p]["models"] for tier in tiers for p in tier):
+            models[alias] = copy.copy(models[group])
+
+
+def _litellm_fallbacks(old: Old, draft: Draft) -> None:
     """[{"a": ["b", "c"]}]: after all that serves a, what serves b, then c."""
-    for row in old.rows(*path):
-        for name, others in list(old.look(*row).items()):
+    found: dict[str, list[tuple[str, list[str]]]] = {}
+    places = ("router_settings", "litellm_settings")
+    for row in (row for place in places for row in old.rows(place, "fallbacks")):
+        for name, others in old.look(*row).items():
             groups = [name, *others] if isinstance(others, list) else []
-            listed = [draft.targets(group) for group in groups if isinstance(group, str)]
-            if groups and len(listed) == len(groups) and all(listed):
+            good = [g for g in groups if isinstance(g, str) and not is_glob(g) and draft.tiers(g)]
+            if good and good == groups and name not in found:
                 old.take(*row, name)
-                draft.rules[name] = [target for targets in listed for target in targets]
+                found[name] = [(group, tier) for group in good for tier in draft.tiers(group)]
+    for name, steps in found.items():  # only now: what is added is for one name alone
+        _litellm_chain(draft, name, steps)
+
+
+def _litellm_chain(draft: Draft, name: str, steps: Sequence[tuple[str, list[str]]]) -> None:
+    """A rule tries one target after the other.  Where some are equals, it is the priority that
+    says so: each provider behind the first ones is there once more, for this name alone."""
+    if all(len(tier) == 1 for _, tier in steps):
+        targets = [f"{provider}/{group}" for group, tier in steps for provider in tier]
+        draft.rules[name] = list(dict.fromkeys(targets))
+        return
+    priority = min(draft.providers[p].get("priority", 0) for g, t in steps if g == name for p in t)
+    for group, tier in ((group, tier) for group, tier in steps if group != name):
+        priority -= 1
+        for provider in tier:
+            settings = copy.deepcopy(draft.providers[provider]) | {"priority": priority}
+            model = settings.pop("models")[group]
+            added = draft.provider(f"{provider}-fallback", settings, {name: model})
+            draft.old.notes.append(f"{added} is {provider}, where {name} falls back to {group}.")
 
 
 # claude-code-router 2: Providers, and a Router that names "provider,model" by kind of request.

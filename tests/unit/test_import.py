@@ -11,7 +11,7 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from unit.configs import problems_of
+from unit.configs import plan_of, problems_of
 
 import relay
 
@@ -179,8 +179,11 @@ def made(text: str, with_secrets: bool = False) -> Any:
 
 
 def checked(out: str) -> None:
-    variables = dict.fromkeys(re.findall(r"(?<!\$)\$\{(\w+)\}", out), "a-value")
-    assert problems_of(out, variables) == []
+    assert problems_of(out, variables(out)) == []
+
+
+def variables(out: str) -> dict[str, str]:
+    return dict.fromkeys(re.findall(r"(?<!\$)\$\{(\w+)\}", out), "a-value")
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -205,6 +208,9 @@ def test_a_literal_key_becomes_a_variable_or_is_carried_when_asked_for() -> None
 # ---- Each of them
 
 
+GPT_4O = {"name": "gpt-4o", "context": 128000, "output": 16384}
+
+
 def test_litellm() -> None:
     said = made(LITELLM)
     providers = said["providers"]
@@ -212,13 +218,13 @@ def test_litellm() -> None:
         "preset": "azure",
         "endpoint": "https://my-endpoint-europe.openai.azure.com/",
         "api_key": "${AZURE_API_KEY_EU}",
-        "models": {"gpt-4o": "gpt-4o-eu"},
+        "models": {"gpt-4o": "gpt-4o-eu", "gpt-4": "gpt-4o-eu"},
     }
     assert providers["openai"] == {
         "preset": "openai",
         "api_key": "${OPENAI_API_KEY}",
         "timeouts": {"total": 300, "first_event": 60},
-        "models": {"gpt-4o": {"name": "gpt-4o", "context": 128000, "output": 16384}},
+        "models": dict.fromkeys(("gpt-4o", "gpt-4"), GPT_4O),
         "prices": {"gpt-4o": {"input": 2.5, "output": 10}},
     }
     assert providers["openai-2"] == {
@@ -238,10 +244,7 @@ def test_litellm() -> None:
     assert "models" not in providers["openrouter"]
     assert said["keys"] == {"master": {"key": "${RELAY_KEY_MASTER}"}}
     assert said["timeouts"] == {"total": 600}
-    assert said["routing_rules"] == {
-        "claude": ["anthropic/claude", "azure/gpt-4o", "openai/gpt-4o"],
-        "gpt-4": ["azure/gpt-4o", "openai/gpt-4o"],
-    }
+    assert "routing_rules" not in said
     out = relay.imported(LITELLM)
     for line in (
         "model_list[0].litellm_params.rpm = 6",
@@ -251,6 +254,62 @@ def test_litellm() -> None:
         "environment_variables.REDIS_PASSWORD = ...",
     ):
         assert f"#   {line}\n" in out
+
+
+def deployment(name: str, model: str, **params: Any) -> Any:
+    return {"model_name": name, "litellm_params": {"model": model, **params}}
+
+
+def ways(old: Any, name: str) -> list[dict[str, float]]:
+    """Where the imported configuration leads a name: equals with their weights, step by step."""
+    out = relay.imported(json.dumps(old))
+    route = plan_of(out, variables(out)).route(name, relay.Facts())
+    assert route
+    return [{str(t): t.provider.config.weight for t in group} for group in route.groups]
+
+
+@pytest.mark.parametrize("place", ["router_settings", "litellm_settings"])
+def test_litellms_equals_stay_equals_before_their_fallbacks(place: str) -> None:
+    equals = [
+        deployment("m", "openai/big", weight=1),
+        deployment("m", "anthropic/large", weight=9),
+        deployment("m", "groq/late", order=2),
+    ]
+    spare = [deployment("fb", "openrouter/spare"), deployment("fb", "openai/small", weight=1)]
+    routed = {"model_group_alias": {"al": "m"}}
+    old: dict[str, Any] = {"model_list": [*equals, *spare], "router_settings": routed}
+    steps = [{"openai/big": 1, "anthropic/large": 9}, {"groq/late": 1}]
+    assert ways(old, "m") == ways(old, "al") == steps
+
+    old |= {place: old.get(place, {}) | {"fallbacks": [{"m": ["fb", "last"]}]}}
+    old["model_list"] += [deployment("last", "deepseek/end")]
+    behind = [{"openrouter-fallback/spare": 1, "openai-fallback/small": 1}]
+    assert ways(old, "m") == [*steps, *behind, {"deepseek-fallback/end": 1}]
+    assert ways(old, "al") == steps
+    assert ways(old, "fb") == [{"openrouter/spare": 1, "openai/small": 1}]
+    assert "# openai-fallback is openai, where m falls back to fb." in relay.imported(
+        json.dumps(old)
+    )
+
+
+def test_litellms_fallbacks_of_single_deployments_are_a_plain_rule() -> None:
+    models = [deployment("a", "openai/x", order=2), deployment("a", "groq/y", order=1)]
+    models += [deployment("b", "openrouter/z")]
+    old = {"model_list": models, "router_settings": {"fallbacks": [{"a": ["b"]}]}}
+    assert made(json.dumps(old))["routing_rules"] == {"a": ["groq/a", "openai/a", "openrouter/b"]}
+    assert ways(old, "a") == [{"groq/y": 1}, {"openai/x": 1}, {"openrouter/z": 1}]
+
+
+def test_what_litellm_says_twice_or_of_nobody_is_named() -> None:
+    routed = {"model_group_alias": {"a": "b", "c": "x"}, "fallbacks": [{"a": ["x"]}]}
+    models = [deployment("a", "openai/x"), deployment("b", "openai/y")]
+    out = relay.imported(json.dumps({"model_list": models, "router_settings": routed}))
+    for line in (
+        'model_group_alias.a = "b"',
+        'model_group_alias.c = "x"',
+        'fallbacks[0].a[0] = "x"',
+    ):
+        assert f"#   router_settings.{line}\n" in out
 
 
 def test_claude_code_router() -> None:
