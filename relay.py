@@ -19715,6 +19715,18 @@ svg text { fill: var(--soft); font-size: 11px }
   overflow-wrap: anywhere }
 dialog { border: 1px solid var(--line); border-radius: 10px; background: var(--card);
   color: inherit; width: min(24rem, 92vw) }
+@media (max-width: 40rem) {  /* a phone: each row is a card, each cell says its column */
+  main { padding: .5rem } section { padding: .75rem }
+  thead { display: none } table, tbody { display: block; white-space: normal }
+  tr { display: grid; grid-template-columns: 1fr 1fr; gap: .15rem .75rem; padding: .5rem 0;
+    border-top: 1px solid var(--line) }
+  td { display: block; grid-column: 1 / -1; border: 0; padding: 0 0 0 5.5rem; position: relative;
+    overflow-wrap: anywhere; min-width: 0 }
+  td.n { grid-column: auto; text-align: left; padding-left: 5.5rem }
+  td:empty { display: none }
+  td::before { content: attr(data-label); color: var(--soft); position: absolute; left: 0 }
+  button, select, input { min-height: 2.75rem } td button { margin: .25rem 0 }
+}
 [hidden] { display: none !important }
 """
 
@@ -19776,6 +19788,12 @@ const row = (...cells) => {
   const tr = document.createElement("tr");
   tr.append(...cells);
   return tr;
+};
+const fill = (id, rows) => {  // a table's body; on a phone each cell shows its column's name
+  const labels = [...$(id).closest("table").querySelectorAll("th")];
+  for (const tr of rows) [...tr.cells].forEach((cell, index) => {
+    cell.dataset.label = labels[index].textContent.trim(); });
+  $(id).replaceChildren(...rows);
 };
 const button = (said, act) => {
   const node = text("button", said);
@@ -19877,7 +19895,7 @@ function providers() {
       rows.push(row(text("td", index ? "" : provider.name), text("td", index ? "" : plan.name),
         text("td", credential.split("/").pop()), text("td", plan.speaks.join(", ")), health, acts));
     });
-  $("providers").replaceChildren(...rows);
+  fill("providers", rows);
 }
 
 const requestRow = (request, running) => {
@@ -19903,8 +19921,8 @@ const requestRow = (request, running) => {
   return tr;
 };
 function requests() {
-  $("requests").replaceChildren(...state.running.map((each) => requestRow(each, true)),
-    ...state.recent.slice(-30).reverse().map((each) => requestRow(each, false)));
+  fill("requests", [...state.running.map((each) => requestRow(each, true)),
+    ...state.recent.slice(-30).reverse().map((each) => requestRow(each, false))]);
 }
 
 function chart() {
@@ -19948,8 +19966,9 @@ function chart() {
       tip.textContent = `${start.replace("T", " ").slice(0, 16)}  ${name}: ${say(value)}`;
       bar.append(tip);
     }
-    if (index % Math.ceil(starts.length / 8) === 0) draw("text", { x: left + index * width,
-      y: high - 5 }, step === "hours" ? start.slice(11, 16) : start.slice(5, 10));
+    if (index % Math.ceil(Math.max(starts.length / 8, 40 / width)) === 0) draw("text",
+      { x: left + index * width, y: high - 5 },
+      step === "hours" ? start.slice(11, 16) : start.slice(5, 10));
   });
   $("chart").replaceChildren(starts.length ? svg : text("p", "nothing was used yet", "soft"));
   $("legend").replaceChildren(...shown.map((name, index) => {
@@ -19959,6 +19978,8 @@ function chart() {
   }));
 }
 for (const id of ["what", "by", "step"]) $(id).onchange = chart;
+// its units are the screen's, so that its text stays as large as the page's
+new ResizeObserver(() => { if (state.usage) chart(); }).observe($("chart"));
 
 function failed(record) {
   for (const each of record.attempts ?? []) if (!["ok", "cancelled"].includes(each.outcome)) {

@@ -132,14 +132,35 @@ async def test_a_wrong_key_is_refused(page: Page, server: RelayProcess) -> None:
 async def test_it_fits_a_phone(
     scheme: str, page: Page, server: RelayProcess, upstream: FakeUpstream, http: ClientSession
 ) -> None:
-    upstream.script(chat_whole(text="here"))
+    upstream.script(chat_error(401, "wrong key"), path="/a/v1/chat/completions")
+    upstream.script(chat_whole(text="here", usage=USAGE), path="/b/v1/chat/completions")
     await ask(http, server, headers={"x-api-key": f"{SECRET}-alice"})
     feature = {"name": "prefers-color-scheme", "value": scheme}
     await page.send("Emulation.setEmulatedMedia", features=[feature])
-    await page.size(360, 740)
+    await page.size(1280, 740)
     await log_in(page, server)
-    await page.until(f"{text('#requests')}.includes('first/m')")
+    await page.until(f"{text('#requests')}.includes('second/m')")
+    await page.until("!!document.querySelector('#chart text')")
+    await page.size(360, 740)
+    await page.until("document.querySelector('#chart svg').viewBox.baseVal.width < 360")
     assert await page.run("document.documentElement.scrollWidth <= innerWidth")
+    # nothing is cut off, not even in what could be scrolled
+    seen = "[...document.querySelectorAll('td, td button')].filter((each) => each.offsetWidth)"
+    assert await page.run(f"{seen}.length > 10")
+    assert await page.run(
+        f"{seen}.every((each) => each.getBoundingClientRect().right <= innerWidth"
+        " && each.scrollWidth <= each.clientWidth + 1)"
+    )
+    assert {"Test", "Disable", "Clear"} <= set(
+        await page.run(
+            "[...document.querySelectorAll('#providers button')].map((b) => b.innerText)"
+        )
+    )
+    label = "getComputedStyle(document.querySelector('#providers .long'), '::before').content"
+    assert await page.run(label) == '"health"'
+    scale = "document.querySelector('#chart svg').getScreenCTM().a"
+    size = "parseFloat(getComputedStyle(document.querySelector('#chart text')).fontSize)"
+    assert await page.run(f"{scale} * {size}") >= 10
     ink, ground = await page.run(
         "[getComputedStyle(document.body).color, getComputedStyle(document.body).backgroundColor]"
     )
