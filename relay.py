@@ -6467,8 +6467,9 @@ def _gemini_thinking(config: Wire) -> Thinking | None:
 
 def _gemini_format(config: Wire) -> Format | None:
     schema = config.want("responseJsonSchema", dict)
-    if schema is None and (subset := config.want("responseSchema", dict)) is not None:
-        schema = _json_schema(subset)
+    if schema is None:
+        schema = config.want("responseSchema", dict)
+    schema = _json_schema(schema)  # in either field Gemini CLI writes types in capitals
     mime = config.want("responseMimeType", str) or ""
     if mime == "text/x.enum":  # a bare word; other formats can ask for objects only
         config.drop("responseMimeType")
@@ -17159,7 +17160,11 @@ class TapedReply:
 
 # ==== 44. Demo ================================================================
 # The embedded provider: no key, no network, always the same answer to the same request.  It calls
-# a tool if the user's text asks for one, so that all of an agent's loop can be seen.
+# a tool if the user's text asks for one, so that all of an agent's loop can be seen.  Who wants
+# JSON gets JSON: Gemini CLI asks which model to use before anything else, and again after prose.
+
+_DEMO_DEPTH: Final = 20  # levels of an example; a schema that refers to itself has no end
+_RUN: Final = frozenset(("command", "commands", "cmd", "script"))  # arguments that a tool runs
 
 
 def demo_response(request: Request, id: str) -> Response:
@@ -17167,9 +17172,16 @@ def demo_response(request: Request, id: str) -> Response:
     asked, results = _demo_asked(request)
     tool = None if results else _demo_tool(request.tools, asked)
     if tool:
-        call = ToolCall(f"call_{id[:12]}", tool.name, dumps(_example(tool.schema)).decode())
+        call = ToolCall(f"call_{id[:12]}", tool.name, dumps(example(tool.schema)).decode())
         usage = _demo_usage(request, call.text)
         return Response(id, request.model, (thought, call), "tool_calls", usage)
+    text = _demo_text(request, asked, results)
+    usage = _demo_usage(request, text)
+    return Response(id, request.model, (thought, Text(text)), "stop", usage)
+
+
+def _demo_text(request: Request, asked: str, results: Sequence[str]) -> str:
+    """What it says, in the form that is wanted."""
     text = (
         f"Hello from relay {__version__}. You asked for the model {request.model!r} and said: "
         f"{asked[-200:].strip() or 'nothing'!r}. This answer comes from the embedded demo "
@@ -17177,8 +17189,10 @@ def demo_response(request: Request, id: str) -> Response:
     )
     if results:
         text = f"The tool answered: {' '.join(results)[:500] or 'nothing'}"
-    usage = _demo_usage(request, text)
-    return Response(id, request.model, (thought, Text(text)), "stop", usage)
+    if request.format is None:
+        return text
+    schema = request.format.schema
+    return dumps({"answer": text} if schema is None else example(schema)).decode()
 
 
 def _demo_asked(request: Request) -> tuple[str, list[str]]:
@@ -17202,17 +17216,73 @@ def _demo_usage(request: Request, text: str) -> Usage:
     return Usage(input=estimate(request), output=8 + len(text) // 4, reasoning=8)
 
 
-def _example(schema: JSON) -> Any:
-    """A value that fits a JSON Schema, if the schema is simple."""
-    if "enum" in schema:
-        return schema["enum"][0]
-    kind = schema.get("type", "object")
-    if kind == "object" or "properties" in schema:
-        needed = schema.get("required") or list(schema.get("properties") or ())[:1]
+def example(schema: JSON) -> Any:
+    """A small value that fits a JSON Schema.  No harm is done by a tool that takes it."""
+    return _Example(schema).value(schema)
+
+
+class _Example:
+    """Values for the parts of a schema, whose references lead back to its root."""
+
+    def __init__(self, root: JSON) -> None:
+        self._root = root
+
+    def value(self, schema: JSON, name: str = "", depth: int = 0) -> Any:
+        """What fits; `name` is the property's that it is for."""
+        if depth > _DEMO_DEPTH or not isinstance(schema, dict):
+            return None
+        if (meant := self._meant(schema)) is not None:
+            return self.value(meant, name, depth + 1)
+        if choices := [schema["const"]] if "const" in schema else schema.get("enum"):
+            return choices[0]
+        kind, number = _kind(schema), schema.get("minimum", 1)
+        if kind == "object":
+            return self._object(schema, depth)
+        if kind == "array":
+            return self._array(schema, name, depth)
+        simple = {"integer": number, "number": number, "boolean": True, "null": None}
+        return simple.get(kind, "echo hello" if name in _RUN else "relay")
+
+    def _object(self, schema: JSON, depth: int) -> JSON:
+        """What it needs; at the top not nothing at all, which would show little."""
         properties = schema.get("properties") or {}
-        return {name: _example(properties.get(name, {"type": "string"})) for name in needed}
-    simple = {"integer": 1, "number": 1.0, "boolean": True, "array": [], "null": None}
-    return simple.get(kind, "relay") if isinstance(kind, str) else "relay"
+        needed = schema.get("required") or (() if depth else list(properties)[:1])
+        one = {"type": "string"}
+        return {name: self.value(properties.get(name, one), name, depth + 1) for name in needed}
+
+    def _array(self, schema: JSON, name: str, depth: int) -> list[Any]:
+        items = schema.get("items") or {"type": "string"}
+        if name in _RUN and isinstance(items, dict) and _kind(items) == "string":
+            return ["echo", "hello"]
+        fewest = min(schema.get("minItems") or 0, _DEMO_DEPTH)
+        return [self.value(items, "", depth + 1) for _ in range(fewest)]
+
+    def _meant(self, schema: JSON) -> JSON | None:
+        """The schema with a reference followed, or with the first of alternatives; else None."""
+        if isinstance(ref := schema.get("$ref"), str):
+            return _without(schema, "$ref") | self._at(ref)
+        for word in ("anyOf", "oneOf", "allOf"):
+            if (options := schema.get(word)) and isinstance(options[0], dict):
+                first: JSON = options[0]
+                return _without(schema, word) | first
+        return None
+
+    def _at(self, ref: str) -> JSON:
+        """The part that a pointer into the same document names; {}, which is anything, if none."""
+        part = self._root
+        for step in ref.removeprefix("#").split("/")[1:]:
+            part = part.get(step.replace("~1", "/").replace("~0", "~")) or {}
+        return part
+
+
+def _kind(schema: JSON) -> str:
+    """Its type, the first if it has several; without one, it is an object's."""
+    kind = schema.get("type") or ("array" if "items" in schema else "object")
+    return kind if isinstance(kind, str) else str(kind[0])
+
+
+def _without(schema: JSON, word: str) -> JSON:
+    return {key: value for key, value in schema.items() if key != word}
 
 
 class DemoReply(Pulled):
@@ -21804,17 +21874,30 @@ def _over(below: JSON, above: JSON) -> JSON:
 
 async def is_served(base: str) -> bool:
     """Does a relay answer at this address?"""
-    if not base:
+    return {"status", "version"} <= (await _said_at(base, "/healthz")).keys()
+
+
+async def is_demo_served(base: str) -> bool:
+    """Does a relay answer there that serves the demo and nothing else?"""
+    if not await is_served(base):
         return False
+    listed = (await _said_at(base, "/v1/models")).get("data") or ()
+    return [model["id"] for model in listed] == ["demo"]
+
+
+async def _said_at(base: str, path: str) -> JSON:
+    """The object that is answered there; {} if none is."""
+    if not base:
+        return {}
     try:
         async with (
             aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=2)) as session,
-            session.get(f"{base}/healthz", allow_redirects=False) as response,
+            session.get(f"{base}{path}", allow_redirects=False) as response,
         ):
             said = loads(await response.read())
     except (aiohttp.ClientError, TimeoutError, *UNREADABLE):
-        return False
-    return isinstance(said, dict) and {"status", "version"} <= said.keys()
+        return {}
+    return said if isinstance(said, dict) else {}
 
 
 @contextlib.asynccontextmanager
@@ -22595,7 +22678,12 @@ providers:
 """
 
 
-def find_config(args: argparse.Namespace) -> Source:
+def find_console(args: argparse.Namespace) -> Console:
+    """The running relay that is meant; --listen alone will do, if it wants no admin key."""
+    return console_of(find_config(args, optional=bool(args.listen)))
+
+
+def find_config(args: argparse.Namespace, optional: bool = False) -> Source:
     """The file to read and its text: -c, ./config.yaml, or made from keys in the environment."""
     overrides = tuple(args.listen or ()), args.reuse_port
     if args.demo:
@@ -22604,7 +22692,7 @@ def find_config(args: argparse.Namespace) -> Source:
     if args.config or path.exists():
         return Source(path, text_of(path), *overrides)
     text = config_from(os.environ)
-    if not text:
+    if not (text or optional):
         raise ConfigError(
             [
                 "no configuration: give -c FILE, put a config.yaml here, set a provider's key in "
@@ -22665,6 +22753,8 @@ async def _serve(plan: Plan, source: Source, log: Log, supervisor: Supervisor, h
 
 
 def command_check(args: argparse.Namespace) -> int:
+    if args.provider and not args.live:
+        raise ConfigError(["--provider says which one to try: give --live, too"])
     source = find_config(args)
     plan = load(source)
     print(f"{source.path or ('the demo' if args.demo else 'the environment')}: ok")
@@ -22770,6 +22860,8 @@ def _print_ways(route: Route, dialect: str, identity: str) -> None:
 
 
 def command_models(args: argparse.Namespace) -> int:
+    if args.provider and not args.fetch:
+        raise ConfigError(["--provider says which one to ask: give --fetch, too"])
     plan = load(find_config(args))
     if args.fetch:
         return asyncio.run(_fetch(plan, args.provider))
@@ -22844,7 +22936,7 @@ async def _run(plan: Plan, source: Source, args: argparse.Namespace, log: Log) -
     offer(plan, recipe, "", key, args.model)  # mistakes are reported before anything starts
     async with contextlib.AsyncExitStack() as stack:
         base = base_of(plan.config.listen, "https" if plan.config.tls else "http")
-        if args.demo or not await is_served(base):
+        if not await (is_demo_served if args.demo else is_served)(base):
             base = await stack.enter_async_context(serving(plan, source, log))
         setup = recipe.setup(offer(plan, recipe, base, key, args.model))
         env = cleaned_environment(os.environ, plan)
@@ -22889,13 +22981,13 @@ def command_logs(args: argparse.Namespace) -> int:
     """The last log lines of the running relay, and with -f those to come."""
     wanted = {name: said for name in ("key", "provider", "code") if (said := getattr(args, name))}
     with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(follow(console_of(find_config(args)), wanted, args.follow))
+        asyncio.run(follow(find_console(args), wanted, args.follow))
     return 0
 
 
 def command_top(args: argparse.Namespace) -> int:
     """The live table; without a terminal, what it would show now."""
-    console = console_of(find_config(args))
+    console = find_console(args)
     with contextlib.suppress(KeyboardInterrupt):
         if sys.stdin.isatty() and sys.stdout.isatty():
             asyncio.run(show_top(console))
@@ -23081,7 +23173,7 @@ def command_schema(args: argparse.Namespace) -> int:
 
 def command_health(args: argparse.Namespace) -> int:
     """What is cooling down at the running relay; or with --clear, remove marks."""
-    console = console_of(find_config(args))
+    console = find_console(args)
     if args.clear:
         which = {"all": True} if args.clear == "all" else {"name": args.clear}
         cleared = console.post("/admin/health/clear", which)["cleared"]
@@ -23116,7 +23208,7 @@ def _mark_text(mark: JSON, now: int) -> str:
 class Command:
     run: Callable[[argparse.Namespace], int]
     doc: str
-    argument: str = ""
+    arguments: str = ""  # the names of those that must be given
     options: Mapping[str, JSON] = field(default_factory=dict)  # as add_argument takes them
 
 
@@ -23170,7 +23262,7 @@ COMMANDS: Final[dict[str, Command]] = {
         command_logs,
         "show the log of the running relay",
         options={
-            "--follow": {"action": "store_true", "help": "keep showing new lines"},
+            "-f, --follow": {"action": "store_true", "help": "keep showing new lines"},
             "--key": {"metavar": "GLOB", "help": "only of this key"},
             "--provider": {"metavar": "GLOB", "help": "only of this provider"},
             "--code": {"metavar": "GLOB", "help": "only with this termination code"},
@@ -23204,8 +23296,7 @@ COMMANDS: Final[dict[str, Command]] = {
     "diff": Command(
         command_diff,
         "show how two recorded exchanges differ",
-        "id",
-        {"other": {"help": "the id it is compared with"}},
+        "id other",
     ),
     "export": Command(
         command_export,
@@ -23239,21 +23330,32 @@ COMMANDS: Final[dict[str, Command]] = {
 }
 
 
+class _CommandParser(argparse.ArgumentParser):
+    """Shows its own usage for what it does not know; argparse would show that of the program."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        known, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return known, unknown
+
+
 def parser(argv: Sequence[str] = ()) -> argparse.ArgumentParser:
     """For these arguments: a command that is not among them gets its line, but no options."""
     top = argparse.ArgumentParser(prog="relay", description="One address for every LLM API.")
     _add_options(top, config=None, demo=False, listen=None, reuse_port=False)
     top.add_argument("--version", action="version", version=f"relay {__version__}")
-    commands = top.add_subparsers(dest="command", metavar="COMMAND")
+    commands = top.add_subparsers(dest="command", metavar="COMMAND", parser_class=_CommandParser)
     for name, command in COMMANDS.items():
         sub = commands.add_parser(name, help=command.doc, description=command.doc)
         if name not in argv:
             continue
         _add_options(sub)
-        if command.argument:
-            sub.add_argument(command.argument)
+        for argument in command.arguments.split():
+            sub.add_argument(argument)
         for option_name, how in command.options.items():
-            sub.add_argument(option_name, **how)
+            added = sub.add_argument(*option_name.split(", "), **how)
+            added.required &= added.nargs != argparse.REMAINDER  # which may be nothing
     return top
 
 

@@ -149,7 +149,7 @@ def reference() -> str:
 
 def commands() -> str:
     rows = [
-        (code(f"relay {name} {command.argument.upper()}".rstrip()), _sentence(command.doc))
+        (code(f"relay {name} {command.arguments.upper()}".rstrip()), _sentence(command.doc))
         for name, command in relay.COMMANDS.items()
     ]
     return table(("command", "what it does"), rows)

@@ -26,6 +26,8 @@ from relay_process import (
 )
 from talk import DIALECTS, JSON, ask, config, one
 
+import relay
+
 LOCAL = "127.0.0.1:8484"
 
 
@@ -391,6 +393,39 @@ async def test_the_demo_passes_its_own_trial(tmp_path: Path) -> None:
     rows = re.findall(r"^demo +regular .+$", ran.stdout, re.M)
     assert len(rows) == len(re.findall(r"^  demo \(regular\)", ran.stdout, re.M)) > 3
     assert not any("FAILED" in row or "no call" in row for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("run", "required: client\n"),
+        ("check --foo", "unrecognized arguments: --foo"),
+        ("check --provider x", "give --live"),
+        ("models --provider x", "give --fetch"),
+        ("diff 3f2a", "required: other\n"),
+    ],
+)
+async def test_what_is_missing_or_too_much_is_said(command: str, said: str, tmp_path: Path) -> None:
+    ran = await run(*command.split(), cwd=tmp_path)
+    assert ran.status == 2
+    assert said in ran.stderr
+    assert "give --" in said or f"usage: relay {command.split()[0]} " in ran.stderr
+
+
+@pytest.mark.parametrize("command", ["health", "top", "logs"])
+async def test_an_address_is_enough_to_ask_a_running_relay(
+    command: str, demo: RelayProcess, tmp_path: Path
+) -> None:
+    ran = await run("--listen", demo.url.removeprefix("http://"), command, cwd=tmp_path)
+    assert ran.status == 0, ran.output
+    missing = await run(command, cwd=tmp_path)
+    assert (missing.status, missing.stderr[:16]) == (2, "no configuration")
+
+
+@pytest.mark.parametrize("option", ["-f", "--follow"])
+def test_following_has_a_short_name(option: str) -> None:
+    arguments = ["logs", option]
+    assert relay.parser(arguments).parse_args(arguments).follow
 
 
 async def test_an_unknown_command_is_2(tmp_path: Path) -> None:

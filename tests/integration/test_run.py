@@ -13,7 +13,17 @@ from pathlib import Path
 
 import pytest
 from fake_upstream import FakeUpstream
-from relay_process import PROGRAM, Start, environment, free_port, run, spawn, text_of
+from relay_process import (
+    PROGRAM,
+    RelayProcess,
+    Start,
+    environment,
+    free_port,
+    run,
+    served,
+    spawn,
+    text_of,
+)
 from talk import CLIENT_KEY, DIALECTS, JSON, UPSTREAM_KEY, one
 
 
@@ -128,6 +138,17 @@ async def test_the_demo_is_not_a_relay_that_serves_something_else(
         "--demo", "--listen", listen, "run", "sh", "-c", "echo $RELAY_URL", cwd=server.file.parent
     )
     assert ran.stdout.strip() != server.url
+
+
+async def test_a_demo_that_serves_already_is_used(tmp_path: Path) -> None:
+    listen = ("--demo", "--listen", f"127.0.0.1:{free_port()}")
+    process = await spawn(*listen, cwd=tmp_path)
+    server = await served(RelayProcess(f"http://{listen[-1]}", tmp_path / "none", process))
+    try:
+        ran = await run(*listen, "run", "sh", "-c", "echo $RELAY_URL", cwd=tmp_path)
+    finally:
+        await server.end()
+    assert ran.stdout.strip() == server.url
 
 
 async def test_something_else_at_the_address_is_not_taken_for_a_relay(home: Path) -> None:

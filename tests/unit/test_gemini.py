@@ -350,6 +350,7 @@ def test_both_forms_of_counting_are_read() -> None:
     [
         ({"responseMimeType": "application/json"}, (None,)),
         ({"responseJsonSchema": {"type": "object"}}, ({"type": "object"},)),
+        ({"responseJsonSchema": {"type": "OBJECT"}}, ({"type": "object"},)),
         (
             {"responseMimeType": "application/json", "responseSchema": {"type": "OBJECT"}},
             ({"type": "object"},),
