@@ -19806,7 +19806,7 @@ _BODY: Final = """
 <main id="main" hidden>
 <section><div class="tiles" id="tiles"></div></section>
 <section aria-labelledby="h-run"><h2 id="h-run">Requests</h2><div class="wide"><table>
-<thead><tr><th>state<th>key<th>model<th>target<th class="n">first<th class="n">time
+<thead><tr><th>state<th>ended<th>key<th>model<th>target<th class="n">first<th class="n">time
 <th class="n">in<th class="n">cached<th class="n">out
 <th class="n">tok/s<th class="n">cost<th>attempts</tr></thead>
 <tbody id="requests"></tbody></table></div></section>
@@ -19879,7 +19879,15 @@ const count = (n) => n == null ? "" : n < 10000 ? String(n)
   : n < 1e6 ? (n / 1e3).toFixed(n < 1e5 ? 1 : 0) + "k" : (n / 1e6).toFixed(1) + "M";
 const span = (ms) => ms == null ? "" : ms < 1000 ? Math.round(ms) + " ms"
   : ms < 1e5 ? (ms / 1e3).toFixed(1) + " s" : Math.round(ms / 6e4) + " min";
-const clock = (at) => new Date(at * 1000).toLocaleTimeString();
+const money = (n) => n === 0 ? "0" : n.toFixed(n < 100 ? 4 : 2);
+// As the log writes it: relay's own clock, whose offset the day's beginning tells; a time that is
+// not today's with its date.
+const stamp = (at) => new Date(at * 1000 + Date.parse(state.usage.today.slice(0, 19) + "Z")
+  - Date.parse(state.usage.today)).toISOString().replace("T", " ");
+const clock = (at) => {
+  const said = stamp(at), today = said.slice(0, 10) === state.usage.today.slice(0, 10);
+  return today ? said.slice(11, 19) : said.slice(0, 16);
+};
 
 async function ask(path, body) {
   const headers = { "Content-Type": "application/json", "X-Relay-Page": "1" };
@@ -19887,7 +19895,8 @@ async function ask(path, body) {
   const reply = await fetch("admin/" + path, { headers, ...(body === undefined ? {} : post) });
   const said = await reply.json().catch(() => ({}));
   if (reply.status === 401 && path !== "login") login();
-  if (!reply.ok) throw new Error(said.error?.message ?? "HTTP " + reply.status);
+  if (!reply.ok) throw new Error(
+    said.error?.message.replaceAll("`", "") ?? "HTTP " + reply.status);
   return said;
 }
 
@@ -19910,7 +19919,7 @@ $("reload").onclick = async () => {
 async function refresh() {
   const [status, health, usage] = await Promise.all(
     [ask("status"), ask("health"), ask("usage?days=14")]);
-  Object.assign(state, { status, marks: health.marks, usage, may: status.may });
+  Object.assign(state, { status, marks: health.marks, now: health.now, usage, may: status.may });
   $("facts").textContent = `${status.version} · plan ${status.generation} · `
     + `${status.last_reload || "started " + clock(status.started)}`;
   $("reload").hidden = !state.may; $("leave").hidden = !status.session;
@@ -19918,6 +19927,10 @@ async function refresh() {
   $("main").hidden = false;
   tiles(); providers(); chart();
 }
+
+const cools = (mark) => mark.until > state.now;
+const probe = (mark) => mark.next_probe === null ? "being probed"
+  : cools(mark) ? "until " + clock(mark.until) : "over: the next request probes";
 
 function tiles() {
   const day = { requests: 0, tokens_in: 0, tokens_out: 0, cache_read: 0, cost: 0 };
@@ -19927,8 +19940,8 @@ function tiles() {
   const share = input ? Math.round(100 * day.cache_read / input) + " %" : "-";
   const facts = [["running", state.running.length], ["requests today", count(day.requests)],
     ["tokens in today", count(input)], ["tokens out today", count(day.tokens_out)],
-    ["cached input", share], ["cost today", day.cost.toFixed(2)],
-    ["cooling down", state.marks.length]];
+    ["cached input", share], ["cost today", money(day.cost)],
+    ["cooling down", state.marks.filter(cools).length]];
   $("tiles").replaceChildren(...facts.map(([name, value]) => {
     const tile = text("div", "", "tile");
     tile.append(text("b", value), text("span", name, "soft"));
@@ -19946,8 +19959,8 @@ function providers() {
       const health = text("td", marks.length ? "" : provider.disabled ? "off" : "well",
         provider.disabled ? "warn" : marks.length ? "long" : "good");
       for (const mark of marks) health.append(text("div",
-        `${mark.cause.replaceAll("_", " ")} (${mark.name}) until ${clock(mark.until)}: ${mark.said}`
-        + (mark.next_probe ? "" : ", a probe is under way"), "bad"));
+        `${mark.cause.replaceAll("_", " ")} (${mark.name}), ${probe(mark)}: ${mark.said}`,
+        cools(mark) ? "bad" : "warn"));
       const acts = document.createElement("td");
       if (!index && plan === provider.plans[0]) acts.append(
         button("Test", async () => {
@@ -19980,12 +19993,12 @@ const requestRow = (request, running) => {
   const speed = request.tokens_out && writing >= 100
     ? Math.round(1000 * request.tokens_out / writing) : null;
   const tries = (request.attempts ?? []).map((each) => `${each.target} ${each.outcome}`);
-  const tr = row(first, text("td", request.key), text("td", request.model),
-    text("td", request.target),
+  const tr = row(first, text("td", running ? "" : clock(request.time)),
+    text("td", request.key), text("td", request.model), text("td", request.target),
     text("td", span(request.first_ms), "n"), text("td", span(request.ms), "n"),
     text("td", count(request.tokens_in), "n"), text("td", count(request.cache_read), "n"),
     text("td", count(request.tokens_out), "n"), text("td", speed ?? "", "n"),
-    text("td", request.cost ? request.cost.toFixed(4) : "", "n"),
+    text("td", request.cost ? money(request.cost) : "", "n"),
     text("td", request.error && bad ? request.error : tries.join("; "), "long soft"));
   tr.dataset.id = request.id;
   return tr;
@@ -20001,12 +20014,13 @@ function chart() {
     cost: (r) => r.cost, cached: (r) => r.cache_read, errors: (r) => r.errors }[what];
   const sums = new Map(), names = new Map();
   for (const each of state.usage[step] ?? []) {
-    const name = each[by] || "-", value = measure(each);
+    const name = each[by] || "no " + by, value = measure(each);
     if (!sums.has(each.start)) sums.set(each.start, new Map());
     sums.get(each.start).set(name, (sums.get(each.start).get(name) ?? 0) + value);
     names.set(name, (names.get(name) ?? 0) + value);
   }
-  const order = [...names].sort((a, b) => b[1] - a[1]).map(([name]) => name);
+  const used = [...names].filter(([, sum]) => sum > 0);
+  const order = used.sort((a, b) => b[1] - a[1]).map(([name]) => name);
   const shown = order.slice(0, 7), starts = [...sums.keys()].sort();
   const most = Math.max(1e-9, ...[...sums.values()].map(
     (bar) => [...bar.values()].reduce((a, b) => a + b, 0)));
@@ -20022,7 +20036,7 @@ function chart() {
   svg.setAttribute("role", "img");
   svg.setAttribute("aria-label", `${what} by ${by}, ${step}`);
   const width = (wide - left) / Math.max(starts.length, 12);
-  const say = what === "cost" ? (n) => n.toFixed(2) : (n) => count(Math.round(n));
+  const say = what === "cost" ? money : (n) => count(Math.round(n));
   for (const part of [0, .5, 1]) draw("text", { x: 0, y: 12 + (high - foot - 12) * (1 - part) },
     say(most * part));
   starts.forEach((start, index) => {
@@ -20040,7 +20054,8 @@ function chart() {
       { x: left + index * width, y: high - 5 },
       step === "hours" ? start.slice(11, 16) : start.slice(5, 10));
   });
-  $("chart").replaceChildren(starts.length ? svg : text("p", "nothing was used yet", "soft"));
+  const none = `no ${$("what").selectedOptions[0].text.trim()} yet`;
+  $("chart").replaceChildren(shown.length ? svg : text("p", none, "soft"));
   $("legend").replaceChildren(...shown.map((name, index) => {
     const entry = text("span", "");
     entry.append(text("i", "", "f" + index), `${name} ${say(names.get(name))}`);
@@ -20076,6 +20091,7 @@ function watch() {
   source = new EventSource("admin/events?since=0");
   source.addEventListener("request", (event) => {
     const record = JSON.parse(event.data);
+    if (/^\/admin(\/|$)/.test(record.path)) { logged("request", record); return; }
     state.recent.push(record); state.recent.splice(0, state.recent.length - 200);
     failed(record); logged("request", record); requests();
     clearTimeout(timer); timer = setTimeout(() => refresh().catch(() => {}), 400);
@@ -22226,7 +22242,8 @@ class Top:
 
     def take(self, kind: str, data: Any) -> None:
         if kind == "request":
-            self.recent = [*self.recent[-99:], data]
+            if not data["path"].startswith("/admin/"):  # refused, but of no model
+                self.recent = [*self.recent[-99:], data]
         elif kind == "running" and not self.paused:
             self.running = sorted(data, key=SORTS[self.sort])
             if self.chosen not in (request["id"] for request in self.running):

@@ -1,7 +1,9 @@
 """The dashboard in a real Chromium: what it shows after real traffic, and what it does."""
 
 from collections.abc import AsyncIterator
+from datetime import datetime
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pytest
 from aiohttp import ClientSession
@@ -55,6 +57,10 @@ async def test_it_shows_what_happened_and_what_happens(
     assert "out of order" in await page.run(text("#providers"))
     assert await page.until("document.querySelectorAll('#chart rect').length >= 1")
     assert "second" in await page.run(text("#legend"))
+    # the clock is the log's, not the browser's
+    at = datetime.fromisoformat(server.log()[-1]["time"])
+    ended = at.astimezone(ZoneInfo(noon())).strftime("%H:%M:%S")
+    assert ended in await page.run(text("#requests"))
 
     # what comes
     before = await page.run("document.querySelectorAll('#requests tr').length")
@@ -87,7 +93,13 @@ async def test_it_acts(
     await ask(http, server, headers=alice, stream=True)
     await log_in(page, server)
 
-    # a cooldown, cleared
+    # a cooldown: until when, or that it is over
+    await page.until(f"/, until (\\d+-\\d+-\\d+ )?\\d\\d:\\d\\d/.test({text('#providers')})")
+    await page.run("state.now = state.marks[0].until, providers(), tiles()")
+    assert "the next request probes" in await page.run(text("#providers"))
+    assert "0\ncooling down" in await page.run(text("#tiles"))
+
+    # and cleared
     button = "[...document.querySelectorAll('#providers button')]"
     await page.until(f"{button}.some((each) => each.innerText === 'Clear')")
     await page.run(f"{button}.find((each) => each.innerText === 'Clear').click()")
@@ -105,6 +117,8 @@ async def test_it_acts(
     await page.fill("#file", file + "\nlistn: 1\n")
     await page.click("#save")
     await page.until(f"{text('#wrong')}.includes('listn: unknown key')")
+    assert "BR" in await page.until(text("#log"))
+    assert "BR" not in await page.run(text("#requests"))  # no model was asked
     line = len(file.splitlines()) + 2
     assert f":{line}:1:" in await page.run(text("#wrong"))
     await page.fill("#file", file + "\ndefault: second/other\n")

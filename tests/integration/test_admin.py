@@ -269,9 +269,13 @@ async def test_top_shows_what_ran_where_there_is_no_terminal(
     upstream.script(chat_whole(text="here"))
     server = await relay(one(upstream) | {"admin_key": ADMIN})
     await ask(http, server)
+    admin = {"x-api-key": ADMIN}
+    async with http.post(f"{server.url}/admin/abandon", json={"id": "?"}, headers=admin) as reply:
+        assert reply.status == 404
     ran = await run("top", "-c", str(server.file), cwd=server.file.parent)
     assert ran.status == 0, ran.output
     assert re.search(r"OK +- +m +first/m", ran.output)
+    assert "BR" not in ran.output  # what an admin was refused is no model's request
 
 
 async def test_top_gives_up_a_silent_attempt_from_a_terminal(
