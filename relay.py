@@ -12590,7 +12590,8 @@ def _without_comments(text: str) -> str:
 # exceptions: what was compressed is plain here, and a character or a secret that was split between
 # two blocks is whole in one of them.  Secrets are recognised by their values: those of the
 # configuration, and those that headers and queries carry under names like `authorization`.  Each
-# is replaced by [secret].
+# is replaced by [secret], and so is the beginning of one where the bytes or a text were cut off.
+# Names that only the configuration can give are no secrets, whatever they look like.
 
 RECORD_VERSION: Final = 1
 MASK: Final = "[secret]"
@@ -12598,6 +12599,12 @@ REQUEST: Final = "request"
 RESPONSE: Final = "response"
 RECORD_NAME: Final = re.compile(r"\d{8}T\d{9}Z-([0-9a-f]+)\.jsonl")
 _SHORTEST: Final = 8  # characters of a secret in a header; without `keys`, callers send any word
+_SHORTEST_CUT: Final = 4  # bytes of a secret at the end of a leg; for a text it is _SHORTEST
+_NEVER_CUT: Final = 1 << 30  # bytes: more than a text has
+_CONFIGURED: Final = frozenset(("key", "provider", "plan", "preset"))  # fields with such names
+_UNCUT: Final = frozenset(
+    ("model", "target", "credential")
+)  # a client may say these; they are whole
 
 Blocks: TypeAlias = list[tuple[float, bytes]]
 
@@ -12746,20 +12753,27 @@ class Masker:
         ordered = sorted(forms, key=lambda form: (-len(form), form))
         self._secrets = [form.encode(errors="surrogateescape") for form in ordered]
 
-    def bytes_of(self, data: bytes) -> bytes:
-        return _between(data, 0, len(data), self._spans(data))
-
-    def text(self, text: str) -> str:
+    def text(self, text: str, shortest_cut: int = _SHORTEST) -> str:
+        """Short words that happen to begin a secret stay: a name, say, that its key begins with."""
         data = text.encode(errors="surrogateescape")
-        return self.bytes_of(data).decode(errors="replace")
+        return _between(data, 0, len(data), self._spans(data, shortest_cut)).decode(
+            errors="replace"
+        )
 
     def value(self, value: Any) -> Any:
         """A JSON value without secrets in its strings."""
         if isinstance(value, dict):
-            return {name: self.value(each) for name, each in value.items()}
+            return {name: self._field(name, each) for name, each in value.items()}
         if isinstance(value, list | tuple):
             return [self.value(each) for each in value]
         return self.text(value) if isinstance(value, str) else value
+
+    def _field(self, name: str, value: Any) -> Any:
+        if name in _CONFIGURED:
+            return value
+        if name in _UNCUT and isinstance(value, str):
+            return self.text(value, _NEVER_CUT)
+        return self.value(value)
 
     def head(self, head: JSON) -> JSON:
         """A head without what its headers and its address carry."""
@@ -12772,7 +12786,7 @@ class Masker:
     def blocks(self, blocks: Blocks) -> Blocks:
         """The same blocks without secrets; one that ends within a secret ends after it."""
         data = b"".join(block for _, block in blocks)
-        spans = self._spans(data)
+        spans = self._spans(data, _SHORTEST_CUT)
         begins = [begin for begin, _ in spans]
         masked, start, size = Blocks(), 0, 0
         for at, block in blocks:
@@ -12783,13 +12797,14 @@ class Masker:
             start = max(start, end)
         return masked
 
-    def _spans(self, data: bytes) -> list[tuple[int, int]]:
-        """Where secrets are, in order, including one that is cut off at the end.
+    def _spans(self, data: bytes, shortest_cut: int) -> list[tuple[int, int]]:
+        """Where secrets are, in order, including one that is cut off at the end, if so many bytes
+        of it are there.
 
         By `find`, secret by secret: one pattern for all of them would block the process while it
         searches megabytes.
         """
-        places = [place for secret in self._secrets for place in _places(data, secret)]
+        places = [p for secret in self._secrets for p in _places(data, secret, shortest_cut)]
         merged = list[tuple[int, int]]()
         for begin, end in sorted(places):
             if merged and begin < merged[-1][1]:
@@ -12799,12 +12814,12 @@ class Masker:
         return merged
 
 
-def _places(data: bytes, secret: bytes) -> Iterator[tuple[int, int]]:
+def _places(data: bytes, secret: bytes, shortest_cut: int) -> Iterator[tuple[int, int]]:
     start = data.find(secret)
     while start >= 0:
         yield start, start + len(secret)
         start = data.find(secret, start + 1)
-    for length in range(len(secret) - 1, 3, -1):
+    for length in range(len(secret) - 1, shortest_cut - 1, -1):
         if data.endswith(secret[:length]):
             yield len(data) - length, len(data)
             return
@@ -17346,6 +17361,15 @@ def authenticated(request: web.BaseRequest, plan: Plan) -> Caller:
     return caller
 
 
+def is_known(request: web.BaseRequest, plan: Plan) -> bool:
+    """Is it from somebody who is served at all?"""
+    try:
+        authenticated(request, plan)
+    except RelayError:
+        return False
+    return True
+
+
 _KEY_HEADERS: Final = ("x-api-key", "api-key", "x-goog-api-key")
 
 
@@ -19018,8 +19042,12 @@ class Relay:
         return self.framed(Exchange(self.plan, request, dialect, "count_tokens"), self._count)
 
     def framed(self, exchange: Exchange, serve: Callable[[Exchange], Answering]) -> Answering:
-        """From accept to settle, and on tape if it is to be recorded."""
-        framed = self._taped if self.recorder else self._settled
+        """From accept to settle, and on tape if it is to be recorded.
+
+        Without a key it is not: anyone could push out what is kept.
+        """
+        taped = self.recorder and is_known(exchange.request, exchange.plan)
+        framed = self._taped if taped else self._settled
         return framed(exchange, serve)
 
     def turned_away(self, exchange: Exchange, error: RelayError) -> Answering:

@@ -77,6 +77,34 @@ def test_no_secret_is_in_any_file(data: st.DataObject, ours: str, callers: str) 
             assert not any(form.encode() in text for text in texts), form
 
 
+@given(secret=secrets, before=junk, length=st.integers(8, 30))
+def test_what_is_there_of_a_secret_that_was_cut_off_is_masked(
+    secret: str, before: bytes, length: int
+) -> None:
+    """Of bytes, where any end is one of a buffer, also when less of it is there."""
+    masker = relay.Masker([secret])
+    part = secret[: min(length, len(secret) - 1)]
+    said = before.decode(errors="replace") + part
+    assert masker.text(said).endswith(relay.MASK)
+    assert masker.value({"error": [said]})["error"][0].endswith(relay.MASK)
+    for size in range(4, len(part) + 1):
+        blocks = [(0.0, before), (1.0, part[:size].encode())]
+        assert b"".join(block for _, block in masker.blocks(blocks)).endswith(b"[secret]")
+
+
+@given(secret=secrets, length=st.integers(1, 30))
+def test_the_beginning_of_a_secret_may_be_a_name(secret: str, length: int) -> None:
+    """Callers and providers may even be called like a secret; a model only like a part of it."""
+    part = secret[: min(length, len(secret) - 1)]
+    summary = {"id": "1", "key": secret, "provider": secret, "model": part, "target": part}
+    head = {"target": part, "plan": secret, "preset": part}
+    record = relay.Record(summary, {"attempt 1": relay.Leg(0.0, head)})
+    kept = relay.read_record(b"".join(relay.record_lines(record, relay.Masker([secret]))))
+    assert kept.summary == summary
+    assert kept.legs["attempt 1"].head | head == kept.legs["attempt 1"].head
+    assert relay.Masker([secret]).value({"model": secret}) == {"model": relay.MASK}
+
+
 @st.composite
 def exchanges(draw: st.DrawFn) -> relay.Record:
     times = st.lists(st.integers(0, 10_000), min_size=1, max_size=6).map(sorted)
