@@ -12030,7 +12030,7 @@ class Old:
         for path, value in self._left.items():
             shown = json.dumps(value, default=str)
             hidden = any(isinstance(part, str) and _SECRET_NAME.search(part) for part in path)
-            if (hidden and value not in ("", None)) or re.search(r"://[^/\s]*@", shown):
+            if (hidden and value not in ("", None)) or re.search(r"://[^/\s]*@|password", shown):
                 shown = "..."
             shown = shown if len(shown) < 80 else f"{shown[:76]} ..."
             yield f"{path_text(path) or 'the file'} = {shown}"
@@ -12491,7 +12491,32 @@ def _crs_account(old: Old, draft: Draft, row: Path_) -> None:
         settings["active"] = active
     if agent := old.text(*row, "userAgent"):
         settings["headers"] = {"User-Agent": agent.replace("$", "$$")}
+    if proxy := _crs_proxy(draft, name, (*row, "proxy")):
+        settings["proxy"] = proxy
     draft.provider(name, settings, _crs_supported(old, row))
+
+
+def _crs_proxy(draft: Draft, name: str, place: Path_) -> str:
+    """Its parts as one URL; "" if they make none that relay can use."""
+    old = draft.old
+    kind, host, port = (old.look(*place, part) for part in ("type", "host", "port"))
+    address = f"{host}:{port}"
+    if not re.fullmatch(r"[\w.-]+:[0-9]+", address, re.ASCII) or not is_proxy(
+        f"{kind}://{address}"
+    ):
+        return ""
+    for part in ("type", "host", "port"):
+        old.take(*place, part)
+    user = urllib.parse.quote(old.text(*place, "username"), safe="")
+    word = str(old.look(*place, "password") or "").strip()
+    password = draft.secret(f"{name}_PROXY_PASSWORD", *place, "password")
+    quoted = urllib.parse.quote(word, safe="")
+    if password == word.replace("$", "$$"):
+        password = quoted
+    elif password and quoted != word and not _REFERENCE.fullmatch(word):
+        old.notes.append(f"{password} is part of a URL: percent-encode it.")
+    said = f"{user}:{password}" if password else user
+    return f"{kind}://{said}@{address}" if said else f"{kind}://{address}"
 
 
 def _crs_supported(old: Old, row: Path_) -> JSON:
@@ -12541,7 +12566,10 @@ PREDECESSORS: Final = (
 
 
 def imported(text: str, with_secrets: bool = False) -> str:
-    """Another relay's file as YAML for this one, with comments on what was not carried over."""
+    """Another relay's file as YAML for this one, with comments on what was not carried over.
+
+    ConfigError if it is no such file; RelayError if no provider comes of it.
+    """
     try:
         root = _parsed(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
@@ -12554,6 +12582,9 @@ def imported(text: str, with_secrets: bool = False) -> str:
         raise ConfigError([f"this is none of the files relay can read: {titles}"])
     draft = Draft(Old(root), with_secrets)
     found.read(draft.old, draft)
+    if not draft.providers:
+        left = [f"  {line}" for line in draft.old.left()]
+        raise RelayError("\n".join((f"nothing of {found.title} could be carried over:", *left)))
     return draft.yaml(found.title)
 
 
@@ -12602,9 +12633,7 @@ _SHORTEST: Final = 8  # characters of a secret in a header; without `keys`, call
 _SHORTEST_CUT: Final = 4  # bytes of a secret at the end of a leg; for a text it is _SHORTEST
 _NEVER_CUT: Final = 1 << 30  # bytes: more than a text has
 _CONFIGURED: Final = frozenset(("key", "provider", "plan", "preset"))  # fields with such names
-_UNCUT: Final = frozenset(
-    ("model", "target", "credential")
-)  # a client may say these; they are whole
+_UNCUT: Final = frozenset(("model", "target", "credential"))  # never cut; clients may say them
 
 Blocks: TypeAlias = list[tuple[float, bytes]]
 
@@ -22997,6 +23026,8 @@ def command_import(args: argparse.Namespace) -> int:
         raise ConfigError([f"{args.file}: cannot be read: {system_words(error)}"]) from error
     except ConfigError as error:
         raise ConfigError([f"{args.file}: {problem}" for problem in error.problems]) from error
+    except RelayError as error:
+        raise RelayError(f"{args.file}: {error.message}") from error
     if args.output is None:
         print(text, end="")
         return 0

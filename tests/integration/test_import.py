@@ -53,6 +53,16 @@ async def test_what_is_there_is_not_overwritten(home: Path) -> None:
     assert "config.yaml: File exists" in ran.stderr
 
 
+async def test_nothing_carried_over_is_1_and_writes_nothing(home: Path) -> None:
+    (home / "models.json").write_text('{"models": [{"name": "a", "endpoint": "nowhere"}]}')
+    for args in ([], ["-o", "config.yaml"]):
+        ran = await run("import", "models.json", *args, cwd=home)
+        assert (ran.status, ran.stdout) == (1, "")
+        assert ran.stderr.startswith("models.json: nothing of claude-relay-service's models could")
+        assert '  models[0].endpoint = "nowhere"\n' in ran.stderr
+    assert not (home / "config.yaml").exists()
+
+
 @pytest.mark.parametrize("text", [None, "a: b", "{", "\udcff"])
 async def test_a_file_that_is_none_is_2(text: str | None, home: Path) -> None:
     if text is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+import urllib.parse
 from typing import Any
 
 import pytest
@@ -155,7 +156,8 @@ CRS_ACCOUNT = """
    "userAgent": "claude-cli/1", "rateLimitDuration": "60", "dailyQuota": "0"},
   {"name": "Open", "apiUrl": "https://relay.example.com/v1/messages/", "apiKey": "x",
    "supportedModels": [], "isActive": false,
-   "proxy": {"type": "socks5", "host": "h", "password": "p"}},
+   "proxy": {"type": "socks5", "host": "h", "port": 1080, "username": "me@x",
+             "password": "pa/ss-in-plain-text"}},
   {"name": "Local", "azureEndpoint": "http://192.168.1.100:8000", "deploymentName": "qwen3-32b",
    "apiKey": "sk-dummy", "supportedModels": ["claude-3-opus-20240229"], "priority": 10}
 ]}
@@ -388,6 +390,56 @@ def test_claude_relay_service_accounts() -> None:
     assert providers["local"]["priority"] > providers["kimi"]["priority"]
 
 
+def test_claude_relay_service_proxies() -> None:
+    out = relay.imported(CRS_ACCOUNT)
+    assert yaml.safe_load(out)["providers"]["open"]["proxy"] == (
+        "socks5://me%40x:${OPEN_PROXY_PASSWORD}@h:1080"
+    )
+    assert "# Set OPEN_PROXY_PASSWORD to what stands at data[1].proxy.password.\n" in out
+    assert "# ${OPEN_PROXY_PASSWORD} is part of a URL: percent-encode it.\n" in out
+    proxy = made(CRS_ACCOUNT, True)["providers"]["open"]["proxy"]
+    assert proxy == "socks5://me%40x:pa%2Fss-in-plain-text@h:1080"
+
+
+@pytest.mark.parametrize(
+    ("proxy", "url"),
+    [
+        ({"type": "http", "host": "10.0.0.1", "port": "3128"}, "http://10.0.0.1:3128"),
+        (
+            {"type": "https", "host": "p.example", "port": 1, "username": "u"},
+            "https://u@p.example:1",
+        ),
+        ({"type": "socks5", "host": "h", "port": 1, "password": "$P"}, "socks5://:${P}@h:1"),
+        ({"type": "socks4", "host": "h", "port": 1}, None),
+        ({"type": "http", "host": "h", "port": 0}, None),
+        ({"type": "http", "host": "h@x", "port": 1}, None),
+        ({"type": "http", "host": "h"}, None),
+        ('{"type": "http", "password": "in-plain-text"}', None),
+        (None, None),
+    ],
+)
+def test_a_claude_relay_service_proxy_is_carried_or_named(proxy: Any, url: str | None) -> None:
+    account = {"name": "a", "apiUrl": "https://api.example.com", "proxy": proxy}
+    out = relay.imported(json.dumps(account))
+    checked(out)
+    assert yaml.safe_load(out)["providers"]["a"].get("proxy") == url
+    assert ("#   proxy" in out) == (url is None)
+    assert "in-plain-text" not in out
+
+
+def test_where_nothing_can_be_carried_over_that_is_said() -> None:
+    models = {"models": [{"name": "a", "endpoint": "ftp://x", "apiKey": "sk-in-plain-text"}]}
+    with pytest.raises(relay.RelayError) as caught:
+        relay.imported(json.dumps(models))
+    assert not isinstance(caught.value, relay.ConfigError)
+    assert caught.value.message == (
+        "nothing of claude-relay-service's models could be carried over:\n"
+        '  models[0].name = "a"\n'
+        '  models[0].endpoint = "ftp://x"\n'
+        "  models[0].apiKey = ..."
+    )
+
+
 @pytest.mark.parametrize("text", ["{", "[]", "", "a: b", "- 1", '{"x": 1}', "\0"])
 def test_what_is_none_of_them_is_said_to_be_none(text: str) -> None:
     with pytest.raises(relay.ConfigError):
@@ -442,11 +494,16 @@ def files(draw: Any) -> Any:
 @settings(deadline=None, max_examples=60)
 @given(files())
 def test_every_value_is_carried_or_named(root: Any) -> None:
-    """Taken by its reader, or in a comment with the path to it; and what comes of it loads,
-    unless nothing in the file is a provider."""
+    """Taken by its reader, or in a comment with the path to it; and what comes of it loads.
+    Where nothing in the file is a provider, there is no configuration to lose it in."""
     text = json.dumps(root)
     read = json.loads(text)
-    out = relay.imported(text)
+    try:
+        out = relay.imported(text)
+    except relay.ConfigError:
+        raise
+    except relay.RelayError:
+        return
     comments = [line for line in out.splitlines() if line.startswith("#   ")]
     config = yaml.safe_load(out)
     carried = json.dumps(config)
@@ -455,9 +512,9 @@ def test_every_value_is_carried_or_named(root: Any) -> None:
         named = any(line.startswith(said) for line in comments)
         named |= f" to what stands at {relay.path_text(path)}." in out
         named |= path in (("host",), ("HOST",)) and "# host was " in out
+        named |= f"# {relay.path_text(path[:-1])}: {json.dumps(value)} is said as " in out
         assert named or stands(value, carried), (path, value)
-    if config["providers"]:
-        checked(out)
+    checked(out)
 
 
 def stands(value: Any, carried: str) -> bool:
@@ -472,6 +529,8 @@ def stands(value: Any, carried: str) -> bool:
     if value in ("true", "false") or re.fullmatch(r"[0-9]+", value):  # as a store keeps them
         return stands(json.loads(value.lstrip("0") or "0"), carried)
     if (preset := relay._endpoint_settings(value, "").get("preset")) and preset in carried:
+        return True
+    if urllib.parse.quote(value, safe="") in carried:  # in a proxy's URL
         return True
     slug = re.sub(r"[^\w.-]+", "-", value.lower(), flags=re.ASCII).strip("-.")
     words = [json.dumps(word)[1:-1].lower() for word in re.split(r"[/,:${}\"\s]", value) if word]
