@@ -17919,6 +17919,10 @@ def _shortened(names: Sequence[str]) -> str:
     return f"{', '.join(fitting)}, and {len(names) - len(fitting)} more"
 
 
+# A name at the start of User-Agent, without its version (RFC 9110 10.1.5); at most so much is shown
+_PRODUCT: Final = re.compile(r"[-!#$%&'*+.^_`|~0-9A-Za-z]{1,20}")
+
+
 class Exchange:
     """One client request and all that is known of it so far; dies in `settle`."""
 
@@ -17971,6 +17975,13 @@ class Exchange:
         said = session_of(headers) or identity_of(headers, self.body.wire)
         whole = f"{self.caller.name}\0{said}".encode(errors="replace")
         return hashlib.sha256(whole).hexdigest()[:32] if said else ""
+
+    @property
+    def client(self) -> str | None:
+        """The calling program as it names itself: claude-cli, codex_cli_rs."""
+        agent = self.plan.redacted(self.request.headers.get("User-Agent", ""))
+        product = _PRODUCT.match(agent)
+        return product[0] if product else None
 
     @property
     def bound(self) -> str:
@@ -18069,6 +18080,7 @@ class Exchange:
         last = self.downstream.last if self.downstream and self.first else self.began
         return {
             "id": self.id,
+            "client": self.client,
             "key": self.caller.name or None,
             "model": self.peek.model or None,
             "target": " or ".join(map(str, lanes)) or None,
@@ -18409,6 +18421,7 @@ class Accounts:
             "code": code,
             "status": exchange.status,
             "path": exchange.request.path,
+            "client": exchange.client,
             "key": exchange.caller.name or None,
             "model": exchange.peek.model or None,
             "provider": lane.target.provider.name if lane else None,
@@ -19863,8 +19876,8 @@ _BODY: Final = """
 <main id="main" hidden>
 <section><div class="tiles" id="tiles"></div></section>
 <section aria-labelledby="h-run"><h2 id="h-run">Requests</h2><div class="wide"><table>
-<thead><tr><th>state<th>ended<th>key<th>model<th>target<th class="n">first<th class="n">time
-<th class="n">in<th class="n">cached<th class="n">out
+<thead><tr><th>state<th>ended<th>client<th>key<th>model<th>target
+<th class="n">first<th class="n">time<th class="n">in<th class="n">cached<th class="n">out
 <th class="n">tok/s<th class="n">cost<th>attempts</tr></thead>
 <tbody id="requests"></tbody></table></div></section>
 <section aria-labelledby="h-prov"><h2 id="h-prov">Providers</h2><div class="wide"><table>
@@ -20051,7 +20064,8 @@ const requestRow = (request, running) => {
     ? Math.round(1000 * request.tokens_out / writing) : null;
   const tries = (request.attempts ?? []).map((each) => `${each.target} ${each.outcome}`);
   const tr = row(first, text("td", running ? "" : clock(request.time)),
-    text("td", request.key), text("td", request.model), text("td", request.target),
+    text("td", request.client), text("td", request.key), text("td", request.model),
+    text("td", request.target),
     text("td", span(request.first_ms), "n"), text("td", span(request.ms), "n"),
     text("td", count(request.tokens_in), "n"), text("td", count(request.cache_read), "n"),
     text("td", count(request.tokens_out), "n"), text("td", speed ?? "", "n"),
@@ -22321,16 +22335,25 @@ class Top:
         room = max(0, height - len(lines) - len(rows) - len(self.marks) - 4)
         finished = self.recent[-room:][::-1] if room else []
         rows += [_top_row(record, False) for record in finished]
-        lines += aligned(rows)
+        lines += _fitted(rows, width)
         lines += [""] + [f"cooling: {m['name']}, {m['cause']}: {m['said']}" for m in self.marks]
         lines = [*lines[: height - 1], *[""] * (height - 1 - len(lines)), _TOP_KEYS]
         return [printable(line)[:width] for line in lines]
 
 
 _TOP_HEAD: Final = (
-    *(" ", "state", "key", "model", "target", "first", "time", "silent", "in", "cached", "out"),
-    *("tok/s", "cost"),
+    *(" ", "state", "client", "key", "model", "target", "first", "time", "silent"),
+    *("in", "cached", "out", "tok/s", "cost"),
 )
+_CLIENT: Final = _TOP_HEAD.index("client")
+
+
+def _fitted(rows: Sequence[tuple[str, ...]], width: int) -> list[str]:
+    """The table; without its clients if they would leave the rest no room."""
+    lines = aligned(rows)
+    if all(len(line) <= width for line in lines):
+        return lines
+    return aligned([row[:_CLIENT] + row[_CLIENT + 1 :] for row in rows])
 
 
 def _top_row(request: JSON, chosen: bool) -> tuple[str, ...]:
@@ -22344,6 +22367,7 @@ def _top_row(request: JSON, chosen: bool) -> tuple[str, ...]:
     return (
         ">" if chosen else " ",
         state,
+        request.get("client") or "-",
         request.get("key") or "-",
         (request["model"] or "-")[:28],
         (request["target"] or "-")[:36],

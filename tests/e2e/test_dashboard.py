@@ -53,6 +53,7 @@ async def test_it_shows_what_happened_and_what_happens(
     await page.until(f"{text('#requests')}.includes('second/m')")
     await page.until(f"{text('#tiles')}.includes('1.0k') || {text('#tiles')}.includes('1000')")
     assert "alice" in await page.run(text("#requests"))
+    assert "Python" in await page.run(text("#requests"))  # the client: aiohttp says so
     assert "overloaded at first/m" in await page.run(text("#failures"))
     assert "out of order" in await page.run(text("#providers"))
     assert await page.until("document.querySelectorAll('#chart rect').length >= 1")

@@ -268,13 +268,15 @@ async def test_top_shows_what_ran_where_there_is_no_terminal(
 ) -> None:
     upstream.script(chat_whole(text="here"))
     server = await relay(one(upstream) | {"admin_key": ADMIN})
-    await ask(http, server)
+    await ask(http, server, headers={"User-Agent": "claude-cli/2.1.329 (external, cli)"})
+    await ask(http, server, headers={"User-Agent": f"{UPSTREAM_KEY}/1"})
     admin = {"x-api-key": ADMIN}
     async with http.post(f"{server.url}/admin/abandon", json={"id": "?"}, headers=admin) as reply:
         assert reply.status == 404
     ran = await run("top", "-c", str(server.file), cwd=server.file.parent)
     assert ran.status == 0, ran.output
-    assert re.search(r"OK +- +m +first/m", ran.output)
+    assert re.search(r"OK +claude-cli +- +m +first/m", ran.output)
+    assert re.search(r"OK +- +- +m +first/m", ran.output)  # who shows a secret is not shown
     assert "BR" not in ran.output  # what an admin was refused is no model's request
 
 
