@@ -18440,7 +18440,7 @@ class Accounts:
             "held_ms": round(exchange.held * 1000) or None,
             "sticky": exchange.sticky,
             "dropped": list(exchange.dropped) or None,
-            "error": exchange.plan.redacted(exchange.error) or None,
+            "error": exchange.plan.redacted(exchange.error) if exchange.error else None,
         }
 
     def _explain(self, exchange: Exchange, wall: float, log: Log) -> None:
