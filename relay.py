@@ -181,6 +181,7 @@ from collections.abc import (
 )
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from site import getsitepackages
 from typing import (
     Any,
     BinaryIO,
@@ -23227,7 +23228,7 @@ def command_systemd(args: argparse.Namespace) -> int:
         source = Source(None, "", tuple(args.listen or ()))
     config = read_config(source.text, Reading("", _Anything(), str, zoneinfo.ZoneInfo))
     config = replace(config, listen=source.listen or config.listen)
-    program = (sys.executable, str(Path(__file__).resolve()))
+    program = _program(Path(__file__).resolve())
     version = args.systemd or _systemd_version()
     units = systemd_units(config, source.text, program, version, args.instances)
     if not args.output:
@@ -23239,6 +23240,13 @@ def command_systemd(args: argparse.Namespace) -> int:
             raise ConfigError([f"{args.output}/{name}: {error.strerror}"]) from error
         print(f"{args.output}/{name}")
     return 0
+
+
+def _program(file: Path) -> tuple[str, ...]:
+    """How a service starts relay.  Where it is installed, as a module: that was compiled before,
+    while a script is compiled at each start.  -P, so that only the installed one can be meant."""
+    installed = file.parent in (Path(folder).resolve() for folder in getsitepackages())
+    return (sys.executable, *(("-P", "-m", file.stem) if installed else (str(file),)))
 
 
 class _Anything(dict[str, str]):

@@ -4,10 +4,13 @@ import asyncio
 import os
 import re
 import shlex
+import shutil
 import signal
 import socket
 import sys
+import sysconfig
 import time
+import venv
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -370,6 +373,42 @@ async def test_the_units_say_what_the_configuration_does(tmp_path: Path) -> None
     assert "TimeoutStopSec=85" in lines
     for hardened in ("DynamicUser=yes", "StateDirectory=relay", "WatchdogSec=30"):
         assert hardened in lines
+
+
+async def test_an_installed_relay_is_started_as_a_module(tool: Tool, tmp_path: Path) -> None:
+    """From a virtual environment of its own; where it is only a file, that is the script."""
+    line = re.compile(r"^ExecStart=(.+) -c /etc/relay/config\.yaml$", re.M)
+    found = line.search((await run("systemd", cwd=tmp_path)).stdout)
+    assert found
+    assert found[1] == f"{sys.executable} {PROGRAM}"
+
+    home = tmp_path / "venv"
+    venv.create(home, symlinks=True)
+    python = home / "bin" / "python"
+    folder = next(home.glob("lib/python*/site-packages"))
+    (folder / "others.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    shutil.copy(PROGRAM, folder)
+    units = tmp_path / "units"
+    units.mkdir()
+    told = await said_by(python, "-P", "-m", "relay", "systemd", "--output", units, cwd=tmp_path)
+    assert "relay.service" in told
+    found = line.search((units / "relay.service").read_text())
+    assert found
+    assert found[1] == f"{python} -P -m relay"
+    (tmp_path / "relay.py").write_text("raise SystemExit('another one')")
+    assert "usage: relay" in await said_by(*found[1].split(), "--help", cwd=tmp_path)
+    files = (units / "relay.socket", units / "relay.service")
+    assert await said_by(tool("systemd-analyze"), "verify", *files, cwd=tmp_path) == ""
+
+
+async def said_by(*command: str | Path, cwd: Path) -> str:
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(
+        *command, cwd=cwd, stdout=pipe, stderr=asyncio.subprocess.STDOUT
+    )
+    said, _ = await process.communicate()
+    assert process.returncode == 0, said.decode()
+    return said.decode()
 
 
 async def test_an_older_systemd_gets_what_it_knows(tmp_path: Path) -> None:
