@@ -19815,7 +19815,7 @@ header { display: flex; flex-wrap: wrap; gap: .25rem 1rem; align-items: baseline
   padding: .75rem 1rem; background: var(--card); border-bottom: 1px solid var(--line) }
 h1 { font-size: 1.1rem; margin: 0 } h2 { font-size: 1rem; margin: 0 0 .5rem }
 header .facts { color: var(--soft); flex: 1 }
-main { max-width: 72rem; margin: 0 auto; padding: 1rem; display: grid; gap: 1rem }
+main { max-width: 84rem; margin: 0 auto; padding: 1rem; display: grid; gap: 1rem }
 section { background: var(--card); border: 1px solid var(--line); border-radius: 8px;
   padding: 1rem; min-width: 0 }
 .wide { overflow-x: auto }
@@ -19824,7 +19824,8 @@ th { text-align: left; font-weight: 500; color: var(--soft); padding: .25rem .6r
 td button + button { margin-left: .35rem }
 td { padding: .25rem .6rem .25rem 0; border-top: 1px solid var(--line); vertical-align: top }
 .n { text-align: right; font-variant-numeric: tabular-nums }
-.long { white-space: normal; min-width: 12rem; overflow-wrap: anywhere }
+.long, .name { white-space: normal; min-width: 12rem; overflow-wrap: anywhere }
+.name { min-width: 8rem }
 .soft { color: var(--soft) } .good { color: var(--good) } .warn { color: var(--warn) }
 .bad { color: var(--bad) }
 .tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(8.5rem, 1fr)); gap: .75rem }
@@ -19861,8 +19862,8 @@ dialog { border: 1px solid var(--line); border-radius: 10px; background: var(--c
   thead { display: none } table, tbody { display: block; white-space: normal }
   tr { display: grid; grid-template-columns: 1fr 1fr; gap: .15rem .75rem; padding: .5rem 0;
     border-top: 1px solid var(--line) }
-  td { display: block; grid-column: 1 / -1; border: 0; padding: 0 0 0 5.5rem; position: relative;
-    overflow-wrap: anywhere; min-width: 0 }
+  td, td.long, td.name { display: block; grid-column: 1 / -1; border: 0; min-width: 0;
+    padding: 0 0 0 5.5rem; position: relative; overflow-wrap: anywhere }
   td.n { grid-column: auto; text-align: left; padding-left: 5.5rem }
   td:empty { display: none }
   td::before { content: attr(data-label); color: var(--soft); position: absolute; left: 0 }
@@ -20065,8 +20066,8 @@ const requestRow = (request, running) => {
     ? Math.round(1000 * request.tokens_out / writing) : null;
   const tries = (request.attempts ?? []).map((each) => `${each.target} ${each.outcome}`);
   const tr = row(first, text("td", running ? "" : clock(request.time)),
-    text("td", request.client), text("td", request.key), text("td", request.model),
-    text("td", request.target),
+    text("td", request.client), text("td", request.key), text("td", request.model, "name"),
+    text("td", request.target, "name"),
     text("td", span(request.first_ms), "n"), text("td", span(request.ms), "n"),
     text("td", count(request.tokens_in), "n"), text("td", count(request.cache_read), "n"),
     text("td", count(request.tokens_out), "n"), text("td", speed ?? "", "n"),
