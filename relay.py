@@ -2154,6 +2154,57 @@ _FREE_TEXT: Final = re.compile(
 )
 
 
+@frozen(kw_only=True)
+class OpenAIQuirks(Quirks):
+    # What of these it takes, else it is auto; "allowed": a subset to choose from, else cut out
+    tool_choice: tuple[str, ...] = ("auto", "none", "required", "named")
+    identity: tuple[str, ...] = ()  # of user, safety_identifier, prompt_cache_key
+    sampling: tuple[str, ...] = ()  # those it takes in a translated request
+
+
+OfOpenAI = TypeVar("OfOpenAI", bound=OpenAIQuirks)
+
+
+class OpenAIWriter(ABC, Generic[OfOpenAI]):
+    """One request on its way into one of the formats, for a provider with these quirks."""
+
+    def __init__(self, request: Request, quirks: OfOpenAI, account: str) -> None:
+        self.request = request
+        self.quirks = quirks
+        self.account = account
+        self.dropped = list(request.dropped)
+
+    @abstractmethod
+    def definition(self, tool: Tool) -> JSON: ...
+
+    @abstractmethod
+    def choice(self, choice: ToolChoice, subset: bool) -> str | JSON:
+        """How the choice among tools is said; `subset`: may some of them be allowed?"""
+
+    def tools(self) -> JSON:
+        """What may be called, and the choice among it as far as this provider lets one choose."""
+        request, choice, known = self.request, self.request.tool_choice, self.quirks.tool_choice
+        tools = request.tools if "allowed" in known else offered(request)
+        self.dropped += too_many(tools, self.quirks)
+        said: JSON = {"tools": list(map(self.definition, tools[: self.quirks.most_tools]))}
+        if choice and choice.mode in known:
+            said["tool_choice"] = self.choice(choice, "allowed" in known)
+        elif choice and choice.mode == "none":
+            return {}
+        elif choice:
+            self.dropped.append("tool_choice")
+        if request.parallel_tools is not None:
+            said["parallel_tool_calls"] = request.parallel_tools
+        return said
+
+    def sampling(self, body: JSON) -> None:
+        for name, value in self.request.sampling.given().items():
+            if name in self.quirks.sampling:
+                body[name] = value
+            else:
+                self.dropped.append(name)
+
+
 def detailed(image: Media, detail: str) -> Media:
     """An image with the client's word for how closely to look at it; `auto` is none."""
     return image if detail == "auto" else replace(image, detail=detail)
@@ -3403,7 +3454,7 @@ SAMPLING: Final = ("temperature", "top_p", "seed", "frequency_penalty", "presenc
 
 
 @frozen(kw_only=True)
-class ChatQuirks(Quirks):
+class ChatQuirks(OpenAIQuirks):
     # How a body says how much to think: a key of REASONING_STYLES
     reasoning: str = "effort"
     # Which assistant turns carry their reasoning back, in which field, and what to put where
@@ -3413,13 +3464,10 @@ class ChatQuirks(Quirks):
     placeholder: str = ""
     stream_usage: bool = True  # takes stream_options.include_usage
     json_schema: bool = True  # response_format json_schema; False: only json_object
-    # What of these it takes, else it is auto; "allowed": a subset to choose from, else cut out
-    tool_choice: tuple[str, ...] = ("auto", "none", "required", "named")
     max_tokens: str = "max_tokens"
     system_role: str = "system"
     system_in_place: bool = False  # takes a system message after the first user message
-    identity: tuple[str, ...] = ()  # of user, safety_identifier, prompt_cache_key
-    sampling: tuple[str, ...] = SAMPLING  # those it takes in a translated request
+    sampling: tuple[str, ...] = SAMPLING
     verbosity: bool = False  # can be told how much to write
     tools_effort: str = ""  # the only reasoning_effort it takes together with tools
     prefill: str = ""  # the field that marks a last assistant message as one to continue
@@ -3777,24 +3825,16 @@ def _chat_cleaned(message: Any, strip: bool, placeholder: str) -> Any:
 # A request, written
 
 
-class _ChatWriter:
-    """Renders one request in this format, for a provider with these quirks."""
-
-    def __init__(self, request: Request, quirks: ChatQuirks, account: str) -> None:
-        self.request = request
-        self.quirks = quirks
-        self.account = account
-        self.dropped = list(request.dropped)
-
+class _ChatWriter(OpenAIWriter[ChatQuirks]):
     def render(self) -> Rendered:
         request, quirks = self.request, self.quirks
         messages = self._messages() or [{"role": "user", "content": "."}]  # none at all is refused
         body: JSON = {"model": request.model, "messages": messages}
         if request.tools:
-            body |= self._tools()
+            body |= self.tools()
         if request.max_tokens is not None:
             body[quirks.max_tokens] = request.max_tokens
-        self._sampling(body)
+        self.sampling(body)
         if request.stop:
             body["stop"] = list(request.stop[:4])
         if request.thinking:
@@ -3895,7 +3935,7 @@ class _ChatWriter:
         details = details or ([{"type": "reasoning.text", "text": text}] if text else [])
         return {"reasoning_details": details} if details else {}
 
-    def _definition(self, tool: Tool) -> JSON:
+    def definition(self, tool: Tool) -> JSON:
         function: JSON = {"name": tool.name}
         if tool.description:
             function["description"] = tool.description
@@ -3906,21 +3946,12 @@ class _ChatWriter:
             function["strict"] = tool.strict
         return {"type": "function", "function": function}
 
-    def _tools(self) -> JSON:
-        """What may be called, and the choice among it as far as this provider lets one choose."""
-        request, choice, known = self.request, self.request.tool_choice, self.quirks.tool_choice
-        tools = request.tools if "allowed" in known else offered(request)
-        self.dropped += too_many(tools, self.quirks)
-        said: JSON = {"tools": list(map(self._definition, tools[: self.quirks.most_tools]))}
-        if choice and choice.mode in known:
-            said["tool_choice"] = _chat_choice_spec(choice, "allowed" in known)
-        elif choice and choice.mode == "none":
-            return {}
-        elif choice:
-            self.dropped.append("tool_choice")
-        if request.parallel_tools is not None:
-            said["parallel_tool_calls"] = request.parallel_tools
-        return said
+    def choice(self, choice: ToolChoice, subset: bool) -> str | JSON:
+        named = [{"type": "function", "function": {"name": name}} for name in choice.names]
+        if choice.mode == "named":
+            return named[0]
+        allowed = {"type": "allowed_tools", "allowed_tools": {"mode": choice.mode, "tools": named}}
+        return allowed if named and subset else choice.mode
 
     def _hints(self) -> JSON:
         """How much to say, and how soon: OpenAI's words, of which others know few or none."""
@@ -3931,13 +3962,6 @@ class _ChatWriter:
             said["service_tier"] = request.service_tier
         self.dropped += [n for n in lost(request, "verbosity", "service_tier") if n not in said]
         return said
-
-    def _sampling(self, body: JSON) -> None:
-        for name, value in self.request.sampling.given().items():
-            if name in self.quirks.sampling:
-                body[name] = value
-            else:
-                self.dropped.append(name)
 
     def _format(self, body: JSON, format: Format) -> None:
         if format.schema is None:
@@ -3951,14 +3975,6 @@ class _ChatWriter:
             text = f"{JSON_ONLY} It must fit this JSON Schema: {dumps(format.schema).decode()}"
             body["messages"].insert(0, {"role": self.quirks.system_role, "content": text})
             body["response_format"] = {"type": "json_object"}
-
-
-def _chat_choice_spec(choice: ToolChoice, subset: bool) -> str | JSON:
-    named = [{"type": "function", "function": {"name": name}} for name in choice.names]
-    if choice.mode == "named":
-        return named[0]
-    allowed = {"mode": choice.mode, "tools": named}
-    return {"type": "allowed_tools", "allowed_tools": allowed} if named and subset else choice.mode
 
 
 def _effort_style(thinking: Thinking, quirks: ChatQuirks) -> JSON:
@@ -4630,11 +4646,10 @@ _HANDED_OVER: Final = "[The conversation up to here was compacted. What is known
 
 
 @frozen(kw_only=True)
-class ResponsesQuirks(Quirks):
-    # What of these it takes, else it is auto; "allowed": a subset to choose from, else cut out
+class ResponsesQuirks(OpenAIQuirks):
     tool_choice: tuple[str, ...] = ("auto", "none", "required", "named", "allowed")
     sampling: tuple[str, ...] = ("temperature", "top_p")  # there are no more
-    identity: tuple[str, ...] = ("prompt_cache_key",)  # of user, safety_identifier and this
+    identity: tuple[str, ...] = ("prompt_cache_key",)
     unsigned: bool = False  # wants earlier reasoning back, whoever made it
     placeholder: str = ""  # goes where reasoning is missing on a turn with tool calls
 
@@ -5192,15 +5207,7 @@ def _input_part(part: Text | Media) -> JSON:
 # A request, written
 
 
-class _ResponsesWriter:
-    """One request on its way into this format, for a provider with these quirks."""
-
-    def __init__(self, request: Request, quirks: ResponsesQuirks, account: str) -> None:
-        self.request = request
-        self.quirks = quirks
-        self.account = account
-        self.dropped = list(request.dropped)
-
+class _ResponsesWriter(OpenAIWriter[ResponsesQuirks]):
     def render(self) -> Rendered:
         request = self.request
         messages = list(request.messages)
@@ -5214,10 +5221,10 @@ class _ResponsesWriter:
         items = [item for m in messages[lead:] for item in self._items(m)]
         body["input"] = items or [_said_item("user", [Text(".")])]  # none at all is refused
         if request.tools:
-            body |= self._tools()
+            body |= self.tools()
         if request.max_tokens is not None:
             body["max_output_tokens"] = max(16, request.max_tokens)
-        self._sampling(body)
+        self.sampling(body)
         if reasoning := self._reasoning():
             body["reasoning"] = reasoning
         spec = {"format": _format_spec(request.format)} if request.format else {}
@@ -5284,7 +5291,7 @@ class _ResponsesWriter:
             *([_said_item("user", said)] if said else []),
         ]
 
-    def _definition(self, tool: Tool) -> JSON:
+    def definition(self, tool: Tool) -> JSON:
         said: JSON = {"type": "function", "name": tool.name}
         if tool.description:
             said["description"] = tool.description
@@ -5293,28 +5300,12 @@ class _ResponsesWriter:
             said["strict"] = bool(tool.strict) and self.quirks.tool_strict == "as_is"
         return said
 
-    def _tools(self) -> JSON:
-        """What may be called, and the choice among it as far as this provider lets one choose."""
-        request, choice, known = self.request, self.request.tool_choice, self.quirks.tool_choice
-        tools = request.tools if "allowed" in known else offered(request)
-        self.dropped += too_many(tools, self.quirks)
-        said: JSON = {"tools": list(map(self._definition, tools[: self.quirks.most_tools]))}
-        if choice and choice.mode in known:
-            said["tool_choice"] = _choice_spec(choice, "allowed" in known)
-        elif choice and choice.mode == "none":
-            return {}
-        elif choice:
-            self.dropped.append("tool_choice")
-        if request.parallel_tools is not None:
-            said["parallel_tool_calls"] = request.parallel_tools
-        return said
-
-    def _sampling(self, body: JSON) -> None:
-        for name, value in self.request.sampling.given().items():
-            if name in self.quirks.sampling:
-                body[name] = value
-            else:
-                self.dropped.append(name)
+    def choice(self, choice: ToolChoice, subset: bool) -> str | JSON:
+        named = [{"type": "function", "name": name} for name in choice.names]
+        if choice.mode == "named":
+            return named[0]
+        allowed = {"type": "allowed_tools", "mode": choice.mode, "tools": named}
+        return allowed if named and subset else choice.mode
 
 
 def _result_item(result: ToolResult) -> JSON:
@@ -5327,14 +5318,6 @@ def _result_item(result: ToolResult) -> JSON:
     if len(texts) < len(said):
         output = list(map(_input_part, said))
     return {"type": "function_call_output", "call_id": result.call_id, "output": output}
-
-
-def _choice_spec(choice: ToolChoice, subset: bool) -> str | JSON:
-    named = [{"type": "function", "name": name} for name in choice.names]
-    if choice.mode == "named":
-        return named[0]
-    allowed = {"type": "allowed_tools", "mode": choice.mode, "tools": named}
-    return allowed if named and subset else choice.mode
 
 
 def _format_spec(format: Format) -> JSON:
@@ -19601,21 +19584,8 @@ class Forwarding:
         raise error
 
     async def _raw(self, exchange: Exchange, rest: str) -> web.StreamResponse:
-        plan, request = exchange.plan, exchange.request
-        exchange.caller = authenticated(request, plan)
-        if not exchange.caller.raw:
-            raise Forbidden(f"key {exchange.caller.name!r} may not use /p/; it needs `raw: true`")
-        name, _, path = rest.partition("?")[0].partition("/")
-        if _CLIMBING.search(path):
-            raise BadRequest("the path may not climb out of the provider's own")
-        provider = plan.providers.get(urllib.parse.unquote(name).lower())
-        if provider is None:
-            raise NotFound(f"no provider is called {name!r}; there are {', '.join(plan.providers)}")
-        exchange.identity = f"{exchange.caller.name}\0{provider.name}"
-        exchange.route = Route(name, "addressed directly", ((Target(provider, ""),),))
-        lane = self._any(exchange)
-        if lane.endpoint.demo:
-            raise NotFound("the demo provider has nothing below /p/")
+        request = exchange.request
+        lane, url = self._addressed(exchange, rest)
         await self.relay.accounts.reserve(exchange, 0, 0)
         exchange.lane, exchange.note = lane, "verbatim"
         body: AsyncIterator[bytes] | None = None
@@ -19628,7 +19598,6 @@ class Forwarding:
         await expected(request)
         began, flight = time.monotonic(), self.relay.failover.balance.began(lane, exchange.route)
         try:
-            url = lane.endpoint.beside(f"/{path}")
             reply = await self._sent(exchange, lane, url, sending)
             refused = reply.status == 401  # relay's credential, so not the client's 401
             outcome = "auth" if refused else "ok"
@@ -19642,6 +19611,25 @@ class Forwarding:
             return await self._passed(exchange, lane, reply, sending)
         finally:
             flight.end()
+
+    def _addressed(self, exchange: Exchange, rest: str) -> tuple[Lane, str]:
+        """The lane and URL that a path below /p/ means; an error if the caller may not go there."""
+        plan = exchange.plan
+        exchange.caller = authenticated(exchange.request, plan)
+        if not exchange.caller.raw:
+            raise Forbidden(f"key {exchange.caller.name!r} may not use /p/; it needs `raw: true`")
+        name, _, path = rest.partition("?")[0].partition("/")
+        if _CLIMBING.search(path):
+            raise BadRequest("the path may not climb out of the provider's own")
+        provider = plan.providers.get(urllib.parse.unquote(name).lower())
+        if provider is None:
+            raise NotFound(f"no provider is called {name!r}; there are {', '.join(plan.providers)}")
+        exchange.identity = f"{exchange.caller.name}\0{provider.name}"
+        exchange.route = Route(name, "addressed directly", ((Target(provider, ""),),))
+        lane = self._any(exchange)
+        if lane.endpoint.demo:
+            raise NotFound("the demo provider has nothing below /p/")
+        return lane, lane.endpoint.beside(f"/{path}")
 
     async def _quoted(self, exchange: Exchange, reply: Reply) -> web.StreamResponse:
         """A refusal as it came, but without secrets: some providers quote the key they refuse."""
