@@ -879,7 +879,7 @@ class Wire:
             raise BadRequest(f"{self.path() or 'body'}: expected an object, got {shown(data)}")
         self.data: JSON = data
 
-    def want(self, name: str, kind: type[T]) -> T | None:
+    def optional(self, name: str, kind: type[T]) -> T | None:
         """The value under `name`, None if it is absent; BadRequest if it is of another kind."""
         value: Any = self.data.get(name)
         if value is None:
@@ -890,11 +890,11 @@ class Wire:
             return cast(T, value)
         raise BadRequest(f"{self.path(name)}: expected {_KINDS[kind]}, got {shown(value)}")
 
-    def need(self, name: str, kind: type[T]) -> T:
+    def required(self, name: str, kind: type[T]) -> T:
         value: Any = self.data.get(name)
         if type(value) is kind:
             return value
-        value = self.want(name, kind)
+        value = self.optional(name, kind)
         if value is None:
             raise BadRequest(f"{self.path(name)}: required")
         return cast(T, value)
@@ -903,12 +903,12 @@ class Wire:
         """The object under `name`, or an empty one; what is not `known` in it is noted."""
         inner = Wire(self.data.get(name) or {}, self, name)
         if known:
-            inner.rest(known)
+            inner.drop_unknown(known)
         return inner
 
     def each(self, name: str, required: bool = False) -> Iterator[Wire]:
         """The objects in the list under `name`; none if it is not there."""
-        items = self.need(name, list) if required else self.want(name, list) or ()
+        items = self.required(name, list) if required else self.optional(name, list) or ()
         for index, item in enumerate(items):
             yield Wire(item, self, name, index)
 
@@ -917,13 +917,13 @@ class Wire:
         value = self.data.get(name)
         if isinstance(value, str):
             return (value,)
-        items: list[object] = self.want(name, list) or []
+        items: list[object] = self.optional(name, list) or []
         wrong = next((item for item in items if not isinstance(item, str)), None)
         if wrong is not None:
             raise BadRequest(f"{self.path(name)}: expected strings, got {shown(wrong)}")
         return tuple(str(item) for item in items)
 
-    def rest(self, known: frozenset[str]) -> None:
+    def drop_unknown(self, known: frozenset[str]) -> None:
         """Note all keys here except those `known`."""
         if known.issuperset(self.data):
             return
@@ -1867,10 +1867,10 @@ class Dialect(ABC):
     def peek(self, body: JSON, address: str) -> Peek:
         """Model and mode; BadRequest if there is no model.  `address`: raw path and query."""
         wire = Wire(body)
-        model = wire.need("model", str)
+        model = wire.required("model", str)
         if not 0 < len(model) <= 256 or not _NAME.fullmatch(model):
             raise BadRequest("model: expected a name of up to 256 visible characters")
-        return Peek(model, bool(wire.want("stream", bool)))
+        return Peek(model, bool(wire.optional("stream", bool)))
 
     def restreamed(self, body: JSON, stream: bool) -> JSON:
         """The body changed to ask for a stream, or for a whole answer."""
@@ -1954,15 +1954,15 @@ class Dialect(ABC):
         raise LookupError("no count")
 
     @abstractmethod
-    def render_models(self, models: Sequence[Listed]) -> JSON: ...
+    def render_models(self, models: Sequence[ModelInfo]) -> JSON: ...
 
-    def render_model(self, model: Listed) -> JSON:
+    def render_model(self, model: ModelInfo) -> JSON:
         """One entry of the list, asked for by itself."""
         return cast(JSON, self.render_models([model])["data"][0])
 
 
 @frozen
-class Listed:
+class ModelInfo:
     """An entry of the model list: a name that clients can use."""
 
     name: str
@@ -2070,7 +2070,7 @@ class OpenAIDialect(Dialect):
         code = self.error_codes.get(error.kind)
         return {"error": {"message": error.message, "type": kind, "param": None, "code": code}}
 
-    def render_models(self, models: Sequence[Listed]) -> JSON:
+    def render_models(self, models: Sequence[ModelInfo]) -> JSON:
         data = [
             {"id": m.name, "object": "model", "created": 0, "owned_by": "relay"}
             | ({"context_length": m.context} if m.context else {})
@@ -2090,10 +2090,10 @@ FREEFORM: Final[JSON] = {
 
 def freeform(description: str, format: Wire) -> str:
     """A freeform tool's description as a function's; it adds what the input has to be."""
-    grammar = format.want("definition", str)
+    grammar = format.optional("definition", str)
     said = f"{description}\n\n`input` is the whole text, as it is: not JSON, not quoted."
     if grammar:
-        said += f" It has to fit this grammar ({format.want('syntax', str)}):\n\n{grammar}"
+        said += f" It has to fit this grammar ({format.optional('syntax', str)}):\n\n{grammar}"
     return said
 
 
@@ -2376,24 +2376,24 @@ class AnthropicMessages(Dialect):
 
     def parse_request(self, body: JSON, variant: str = "") -> Request:
         wire = Wire(body)
-        wire.rest(_ANTHROPIC_REQUEST)
+        wire.drop_unknown(_ANTHROPIC_REQUEST)
         _anthropic_refused(wire)
         messages = _anthropic_system(wire)
         messages += map(_anthropic_message, wire.each("messages", required=True))
-        user = wire.inner("metadata").want("user_id", str) or ""
-        choice, tier = wire.inner("tool_choice"), wire.want("service_tier", str) or ""
-        disable_parallel = choice.want("disable_parallel_tool_use", bool)
+        user = wire.inner("metadata").optional("user_id", str) or ""
+        choice, tier = wire.inner("tool_choice"), wire.optional("service_tier", str) or ""
+        disable_parallel = choice.optional("disable_parallel_tool_use", bool)
         return Request(
-            model=wire.want("model", str) or "",
+            model=wire.optional("model", str) or "",
             messages=tuple(messages),
             tools=tuple(tool for item in wire.each("tools") if (tool := _anthropic_tool(item))),
             tool_choice=_anthropic_choice(choice),
             parallel_tools=None if disable_parallel is None else not disable_parallel,
-            max_tokens=wire.want("max_tokens", int),
+            max_tokens=wire.optional("max_tokens", int),
             sampling=Sampling(
-                temperature=wire.want("temperature", float),
-                top_p=wire.want("top_p", float),
-                top_k=wire.want("top_k", int),
+                temperature=wire.optional("temperature", float),
+                top_p=wire.optional("top_p", float),
+                top_k=wire.optional("top_k", int),
             ),
             stop=wire.texts("stop_sequences"),
             thinking=_anthropic_thinking(wire),
@@ -2402,7 +2402,7 @@ class AnthropicMessages(Dialect):
             service_tier=_TIER_OF_ANTHROPIC.get(tier, tier),
             user=user,
             session=_anthropic_session(user),
-            stream=bool(wire.want("stream", bool)),
+            stream=bool(wire.optional("stream", bool)),
             dropped=tuple(wire.dropped),
         )
 
@@ -2500,7 +2500,7 @@ class AnthropicMessages(Dialect):
     def encoder(self, asked: Asked) -> StreamEncoder:
         return _AnthropicEncoder(asked)
 
-    def render_models(self, models: Sequence[Listed]) -> JSON:
+    def render_models(self, models: Sequence[ModelInfo]) -> JSON:
         data = [
             {
                 "type": "model",
@@ -2559,15 +2559,15 @@ def _anthropic_system(wire: Wire) -> list[Message]:
 
 
 def _anthropic_texts(wire: Wire) -> Iterator[str]:
-    return (block.want("text", str) or "" for block in wire.each("system"))
+    return (block.optional("text", str) or "" for block in wire.each("system"))
 
 
 def _anthropic_message(wire: Wire) -> Message:
-    role = _ANTHROPIC_ROLES.get(wire.need("role", str))
+    role = _ANTHROPIC_ROLES.get(wire.required("role", str))
     if role is None:
         said = shown(wire.data["role"])
         raise BadRequest(f"{wire.path('role')}: expected user, assistant or system, got {said}")
-    wire.rest(_ANTHROPIC_MESSAGE)
+    wire.drop_unknown(_ANTHROPIC_MESSAGE)
     return Message(role, tuple(_anthropic_parts(wire)))
 
 
@@ -2584,59 +2584,59 @@ def _anthropic_parts(wire: Wire) -> list[Part]:
         return [Text(content)] if content else []
     parts: list[Part] = []
     for block in wire.each("content"):
-        kind = block.need("type", str)
+        kind = block.required("type", str)
         read = _ANTHROPIC_PARTS.get(kind)
         if read is None:
             block.drop(kind)
             continue
-        block.rest(_ANTHROPIC_BLOCK)
+        block.drop_unknown(_ANTHROPIC_BLOCK)
         parts += read(block)
     return parts
 
 
 def _anthropic_text(wire: Wire) -> Iterable[Part]:
-    text = wire.want("text", str)
+    text = wire.optional("text", str)
     return (Text(text),) if text else ()
 
 
 def _anthropic_thought(wire: Wire) -> Iterable[Part]:
-    seal = opened(wire.want("signature", str) or "", "as")
-    text = wire.want("thinking", str) or ""
+    seal = opened(wire.optional("signature", str) or "", "as")
+    text = wire.optional("thinking", str) or ""
     return (recalled(text, seal if seal.value or seal.account else None),)
 
 
 def _anthropic_redacted(wire: Wire) -> Iterable[Part]:
-    return (Reasoning("", opened(wire.need("data", str), "ad")),)
+    return (Reasoning("", opened(wire.required("data", str), "ad")),)
 
 
 def _anthropic_call(wire: Wire) -> Iterable[Part]:
-    arguments = dumps(wire.want("input", dict) or {}).decode()
-    return (ToolCall(wire.need("id", str), wire.need("name", str), arguments),)
+    arguments = dumps(wire.optional("input", dict) or {}).decode()
+    return (ToolCall(wire.required("id", str), wire.required("name", str), arguments),)
 
 
 def _anthropic_result(wire: Wire) -> Iterable[Part]:
     parts = [part for part in _anthropic_parts(wire) if isinstance(part, TEXT_OR_MEDIA)]
-    id, is_error = wire.need("tool_use_id", str), wire.want("is_error", bool)
+    id, is_error = wire.required("tool_use_id", str), wire.optional("is_error", bool)
     return (ToolResult(id, tuple(parts), bool(is_error)),)
 
 
 def _anthropic_media(wire: Wire) -> Iterator[Part]:
     source = wire.inner("source")
     kind: Literal["image", "document"] = "image" if wire.data["type"] == "image" else "document"
-    title = wire.want("title", str) or ""
-    if context := wire.want("context", str):
+    title = wire.optional("title", str) or ""
+    if context := wire.optional("context", str):
         yield Text(context)
     if found(wire.data, ("citations", "enabled")) is True:  # nobody else points at passages
         wire.drop("citations")
-    match source.need("type", str):
+    match source.required("type", str):
         case "base64":
-            data = source.need("data", str)
-            mime = mime_of(data, source.want("media_type", str) or "application/pdf")
+            data = source.required("data", str)
+            mime = mime_of(data, source.optional("media_type", str) or "application/pdf")
             yield Media(kind, mime, data, name=title)
         case "url":
-            yield Media(kind, url=source.need("url", str), name=title)
+            yield Media(kind, url=source.required("url", str), name=title)
         case "text":
-            yield Media("text", "text/plain", source.need("data", str), name=title)
+            yield Media("text", "text/plain", source.required("data", str), name=title)
         case "content" if isinstance(source.data.get("content"), str):
             yield Media("text", "text/plain", source.data["content"], name=title)
         case "content":
@@ -2646,12 +2646,14 @@ def _anthropic_media(wire: Wire) -> Iterator[Part]:
 
 
 def _anthropic_search(wire: Wire) -> Iterator[Part]:
-    texts = [block.want("text", str) or "" for block in wire.each("content")]
-    yield Text("\n".join([wire.want("title", str) or "", wire.want("source", str) or "", *texts]))
+    texts = [block.optional("text", str) or "" for block in wire.each("content")]
+    yield Text(
+        "\n".join([wire.optional("title", str) or "", wire.optional("source", str) or "", *texts])
+    )
 
 
 def _anthropic_reference(wire: Wire) -> Iterator[Part]:
-    yield Text(f"The tool {wire.need('tool_name', str)} is now available.")
+    yield Text(f"The tool {wire.required('tool_name', str)} is now available.")
 
 
 _ANTHROPIC_PARTS: Final[dict[str, Callable[[Wire], Iterable[Part]]]] = {
@@ -2668,8 +2670,8 @@ _ANTHROPIC_PARTS: Final[dict[str, Callable[[Wire], Iterable[Part]]]] = {
 
 
 def _anthropic_tool(wire: Wire) -> Tool | None:
-    kind, name = wire.want("type", str) or "custom", wire.need("name", str)
-    description = wire.want("description", str) or ""
+    kind, name = wire.optional("type", str) or "custom", wire.required("name", str)
+    description = wire.optional("description", str) or ""
     if kind != "custom":
         typed = next((t for t in _ANTHROPIC_TYPED if re.fullmatch(rf"{t}_\d{{8}}", kind)), None)
         if typed:
@@ -2677,18 +2679,20 @@ def _anthropic_tool(wire: Wire) -> Tool | None:
             return Tool(name, description, schema)
         wire.drop(kind)
         return None
-    wire.rest(_ANTHROPIC_TOOL)
+    wire.drop_unknown(_ANTHROPIC_TOOL)
     if name == "DeferredToolPlaceholder":  # Claude Code's stand-in for tools that load later
         return None
-    return Tool(name, description, wire.want("input_schema", dict) or {}, wire.want("strict", bool))
+    return Tool(
+        name, description, wire.optional("input_schema", dict) or {}, wire.optional("strict", bool)
+    )
 
 
 def _anthropic_choice(wire: Wire) -> ToolChoice | None:
-    match wire.want("type", str):
+    match wire.optional("type", str):
         case None:
             return None
         case "tool":
-            return ToolChoice("named", (wire.need("name", str),))
+            return ToolChoice("named", (wire.required("name", str),))
         case "any":
             return ToolChoice("required")
         case "none":
@@ -2699,14 +2703,14 @@ def _anthropic_choice(wire: Wire) -> ToolChoice | None:
 
 def _anthropic_thinking(wire: Wire) -> Thinking | None:
     config = wire.inner("thinking", frozenset(("type", "budget_tokens", "display")))
-    kind = config.want("type", str)
+    kind = config.optional("type", str)
     output = wire.inner("output_config", frozenset(("effort", "format")))
-    effort = output.want("effort", str) or ""
+    effort = output.optional("effort", str) or ""
     if kind == "disabled":
         return Thinking(False)
     if kind is None and not effort:
         return None
-    return Thinking(True, effort, config.want("budget_tokens", int))
+    return Thinking(True, effort, config.optional("budget_tokens", int))
 
 
 def _anthropic_display(wire: Wire) -> bool | None:
@@ -2718,7 +2722,7 @@ def _anthropic_display(wire: Wire) -> bool | None:
     """
     if "thinking" not in wire.data:
         return None
-    return _ANTHROPIC_DISPLAYS.get(wire.inner("thinking").want("display", str) or "")
+    return _ANTHROPIC_DISPLAYS.get(wire.inner("thinking").optional("display", str) or "")
 
 
 _ANTHROPIC_DISPLAYS: Final = {"summarized": True, "updates": True, "omitted": False}
@@ -2727,7 +2731,7 @@ _ANTHROPIC_DISPLAYS: Final = {"summarized": True, "updates": True, "omitted": Fa
 def _anthropic_format(wire: Wire) -> Format | None:
     spec = wire.inner("output_config").inner("format")
     spec = spec if spec.data else wire.inner("output_format")
-    return Format(spec.want("schema", dict)) if spec.data else None
+    return Format(spec.optional("schema", dict)) if spec.data else None
 
 
 def _anthropic_session(user: str) -> str:
@@ -3493,39 +3497,40 @@ class OpenAIChat(OpenAIDialect):
 
     def parse_request(self, body: JSON, variant: str = "") -> Request:
         wire = Wire(body)
-        wire.rest(_CHAT_REQUEST)
-        if (wire.want("n", int) or 1) > 1:
+        wire.drop_unknown(_CHAT_REQUEST)
+        if (wire.optional("n", int) or 1) > 1:
             raise BadRequest("n: more than one answer cannot be asked of this provider")
-        parallel = wire.want("parallel_tool_calls", bool)
+        parallel = wire.optional("parallel_tool_calls", bool)
         if wire.data.get("functions"):  # the old form: its client can be given only one call
             parallel = False
-        user = wire.want("safety_identifier", str) or wire.want("user", str) or ""
+        user = wire.optional("safety_identifier", str) or wire.optional("user", str) or ""
         return Request(
-            model=wire.want("model", str) or "",
+            model=wire.optional("model", str) or "",
             messages=tuple(map(_chat_message, wire.each("messages", required=True))),
             tools=_chat_tools(wire),
             tool_choice=_chat_choice(wire),
             parallel_tools=parallel,
-            max_tokens=wire.want("max_completion_tokens", int) or wire.want("max_tokens", int),
+            max_tokens=wire.optional("max_completion_tokens", int)
+            or wire.optional("max_tokens", int),
             sampling=Sampling(
-                temperature=wire.want("temperature", float),
-                top_p=wire.want("top_p", float),
-                top_k=wire.want("top_k", int),
-                seed=wire.want("seed", int),
-                frequency_penalty=wire.want("frequency_penalty", float),
-                presence_penalty=wire.want("presence_penalty", float),
+                temperature=wire.optional("temperature", float),
+                top_p=wire.optional("top_p", float),
+                top_k=wire.optional("top_k", int),
+                seed=wire.optional("seed", int),
+                frequency_penalty=wire.optional("frequency_penalty", float),
+                presence_penalty=wire.optional("presence_penalty", float),
             ),
             stop=wire.texts("stop"),
             thinking=_chat_thinking(wire),
             # OpenRouter's field; Chat has no other, so by default the thoughts are shown
-            show_thoughts=False if wire.inner("reasoning").want("exclude", bool) else None,
+            show_thoughts=False if wire.inner("reasoning").optional("exclude", bool) else None,
             format=_chat_format(wire),
-            verbosity=wire.want("verbosity", str) or "",
-            service_tier=wire.want("service_tier", str) or "",
+            verbosity=wire.optional("verbosity", str) or "",
+            service_tier=wire.optional("service_tier", str) or "",
             user=user,
-            session=wire.want("prompt_cache_key", str) or "",
-            stream=bool(wire.want("stream", bool)),
-            include_usage=bool(wire.inner("stream_options").want("include_usage", bool)),
+            session=wire.optional("prompt_cache_key", str) or "",
+            stream=bool(wire.optional("stream", bool)),
+            include_usage=bool(wire.inner("stream_options").optional("include_usage", bool)),
             dropped=tuple(wire.dropped),
         )
 
@@ -3615,10 +3620,10 @@ class OpenAIChat(OpenAIDialect):
 
 
 def _chat_message(wire: Wire) -> Message:
-    read = _CHAT_ROLES.get(role := wire.need("role", str))
+    read = _CHAT_ROLES.get(role := wire.required("role", str))
     if read is None:
         raise BadRequest(f"{wire.path('role')}: unknown role {shown(role)}")
-    wire.rest(_CHAT_MESSAGE)
+    wire.drop_unknown(_CHAT_MESSAGE)
     return read(wire)
 
 
@@ -3631,7 +3636,7 @@ def _chat_user(wire: Wire) -> Message:
 
 
 def _chat_tool_message(wire: Wire) -> Message:
-    id = wire.want("tool_call_id", str) or wire.want("name", str) or ""
+    id = wire.optional("tool_call_id", str) or wire.optional("name", str) or ""
     parts = tuple(p for p in _chat_parts(wire) if isinstance(p, TEXT_OR_MEDIA))
     return Message("user", (ToolResult(id, parts),))
 
@@ -3639,7 +3644,7 @@ def _chat_tool_message(wire: Wire) -> Message:
 def _chat_assistant(wire: Wire) -> Message:
     parts: list[Part] = [recalled(part.text, part.seal) for part in _chat_thoughts(wire.data)]
     parts += _chat_parts(wire)
-    if refusal := wire.want("refusal", str):
+    if refusal := wire.optional("refusal", str):
         parts.append(Text(refusal))
     for call in wire.each("tool_calls"):
         parts += _chat_called(call)
@@ -3650,13 +3655,15 @@ def _chat_assistant(wire: Wire) -> Message:
 
 
 def _chat_called(wire: Wire) -> Iterator[ToolCall]:
-    id = wire.need("id", str)
+    id = wire.required("id", str)
     if "custom" in wire.data:
         custom = wire.inner("custom")
-        yield ToolCall(id, custom.need("name", str), freely(custom.want("input", str) or ""))
+        yield ToolCall(
+            id, custom.required("name", str), freely(custom.optional("input", str) or "")
+        )
         return
     function = wire.inner("function")
-    name, text = function.need("name", str), function.want("arguments", str) or ""
+    name, text = function.required("name", str), function.optional("arguments", str) or ""
     for each, one in _chat_split(id, text):
         yield ToolCall(each, name, one)
 
@@ -3693,19 +3700,19 @@ def _chat_parts(wire: Wire) -> tuple[Part, ...]:
 
 
 def _chat_part(wire: Wire) -> Iterator[Part]:
-    match kind := wire.want("type", str) or "text":
+    match kind := wire.optional("type", str) or "text":
         case "text" | "refusal":
-            if text := wire.want(kind, str):
+            if text := wire.optional(kind, str):
                 yield Text(text)
         case "image_url":
             image = wire.data.get("image_url")
             image = {"url": image} if isinstance(image, str) else image
             said = Wire(image, wire, "image_url")
-            detail = said.want("detail", str) or "auto"
-            yield detailed(media_from_url(said.need("url", str)), detail)
+            detail = said.optional("detail", str) or "auto"
+            yield detailed(media_from_url(said.required("url", str)), detail)
         case "file":
             file = wire.inner("file")
-            name, data = file.want("filename", str) or "", file.want("file_data", str)
+            name, data = file.optional("filename", str) or "", file.optional("file_data", str)
             if data is None:  # a file_id is bound to the account that holds the file
                 file.drop("file_id")
                 return
@@ -3713,8 +3720,8 @@ def _chat_part(wire: Wire) -> Iterator[Part]:
             yield media_from_url(data, name, "document")
         case "input_audio":
             audio = wire.inner("input_audio")
-            mime = "audio/" + (audio.want("format", str) or "wav")
-            yield Media("audio", mime, audio.need("data", str))
+            mime = "audio/" + (audio.optional("format", str) or "wav")
+            yield Media("audio", mime, audio.required("data", str))
         case _:
             wire.drop(kind)
 
@@ -3731,20 +3738,22 @@ _UNSAID: Final = b"%.0b"  # a form for deltas, of which nothing is left
 
 
 def _chat_tool(function: Wire, item: Wire) -> Tool | None:
-    kind = item.want("type", str) or "function"
+    kind = item.optional("type", str) or "function"
     if kind == "custom":
         return _chat_custom_tool(item.inner("custom"))
     if kind != "function":
         item.drop(kind)
         return None
-    description = function.want("description", str) or ""
-    schema = function.want("parameters", dict) or {}
-    return Tool(function.need("name", str), description, schema, function.want("strict", bool))
+    description = function.optional("description", str) or ""
+    schema = function.optional("parameters", dict) or {}
+    return Tool(
+        function.required("name", str), description, schema, function.optional("strict", bool)
+    )
 
 
 def _chat_custom_tool(wire: Wire) -> Tool:
-    said = freeform(wire.want("description", str) or "", wire.inner("format").inner("grammar"))
-    return Tool(wire.need("name", str), said, FREEFORM, form="custom")
+    said = freeform(wire.optional("description", str) or "", wire.inner("format").inner("grammar"))
+    return Tool(wire.required("name", str), said, FREEFORM, form="custom")
 
 
 def _chat_choice(wire: Wire) -> ToolChoice | None:
@@ -3756,14 +3765,14 @@ def _chat_choice(wire: Wire) -> ToolChoice | None:
     said = Wire(choice, wire, "tool_choice")
     if said.data.get("type") == "allowed_tools":
         allowed = said.inner("allowed_tools")
-        mode = _CHAT_MODES.get(allowed.want("mode", str) or "", "auto")
+        mode = _CHAT_MODES.get(allowed.optional("mode", str) or "", "auto")
         return ToolChoice(mode, tuple(map(_chat_chosen, allowed.each("tools"))))
     return ToolChoice("named", (_chat_chosen(said),))
 
 
 def _chat_chosen(wire: Wire) -> str:
     kind = next((kind for kind in ("function", "custom") if kind in wire.data), "")
-    return (wire.inner(kind) if kind else wire).need("name", str)
+    return (wire.inner(kind) if kind else wire).required("name", str)
 
 
 _CHAT_MODES: Final[dict[str, Literal["auto", "none", "required"]]] = {
@@ -3776,13 +3785,13 @@ _CHAT_MODES: Final[dict[str, Literal["auto", "none", "required"]]] = {
 def _chat_thinking(wire: Wire) -> Thinking | None:
     """The standard's one field, or one of the vendors' switches."""
     inner, switch = wire.inner("reasoning"), wire.inner("thinking")
-    effort = wire.want("reasoning_effort", str) or inner.want("effort", str) or ""
+    effort = wire.optional("reasoning_effort", str) or inner.optional("effort", str) or ""
     budgets = ((wire, "thinking_budget"), (inner, "max_tokens"), (switch, "budget_tokens"))
-    budget = next((n for at, name in budgets if (n := at.want(name, int)) is not None), None)
+    budget = next((n for at, name in budgets if (n := at.optional(name, int)) is not None), None)
     template = wire.inner("chat_template_kwargs", frozenset(("enable_thinking",)))
-    kind, enabled = switch.want("type", str), wire.want("enable_thinking", bool)
+    kind, enabled = switch.optional("type", str), wire.optional("enable_thinking", bool)
     for at, name in ((inner, "enabled"), (template, "enable_thinking")):
-        enabled = at.want(name, bool) if enabled is None else enabled
+        enabled = at.optional(name, bool) if enabled is None else enabled
     if kind == "disabled" or enabled is False or effort == "none" or budget == 0:
         return Thinking(False)
     said = effort or budget is not None or kind or enabled
@@ -3791,13 +3800,15 @@ def _chat_thinking(wire: Wire) -> Thinking | None:
 
 def _chat_format(wire: Wire) -> Format | None:
     spec = wire.inner("response_format")
-    match spec.want("type", str):
+    match spec.optional("type", str):
         case "json_object":
             return Format()
         case "json_schema":
             inner = spec.inner("json_schema")
-            name = inner.want("name", str) or "output"
-            return Format(inner.want("schema", dict) or {}, name, inner.want("strict", bool))
+            name = inner.optional("name", str) or "output"
+            return Format(
+                inner.optional("schema", dict) or {}, name, inner.optional("strict", bool)
+            )
         case _:
             return None
 
@@ -4707,8 +4718,8 @@ class OpenAIResponses(OpenAIDialect):
 
     def parse_request(self, body: JSON, variant: str = "") -> Request:
         wire = Wire(_reconfigured(body))
-        wire.rest(_RESPONSES_REQUEST)
-        if any(each not in _SENT_ANYWAY for each in wire.want("include", list) or ()):
+        wire.drop_unknown(_RESPONSES_REQUEST)
+        if any(each not in _SENT_ANYWAY for each in wire.optional("include", list) or ()):
             wire.drop("include")
         _refuse_state(wire)
         messages = _responses_messages(wire)
@@ -4717,23 +4728,23 @@ class OpenAIResponses(OpenAIDialect):
             messages.append(Message("user", (Text(_HANDOVER),)))
             choice, format = ToolChoice("none"), None
         return Request(
-            model=wire.want("model", str) or "",
+            model=wire.optional("model", str) or "",
             messages=tuple(messages),
             tools=_responses_tools(wire),
             tool_choice=choice,
-            parallel_tools=wire.want("parallel_tool_calls", bool),
-            max_tokens=wire.want("max_output_tokens", int),
+            parallel_tools=wire.optional("parallel_tool_calls", bool),
+            max_tokens=wire.optional("max_output_tokens", int),
             sampling=Sampling(
-                temperature=wire.want("temperature", float), top_p=wire.want("top_p", float)
+                temperature=wire.optional("temperature", float), top_p=wire.optional("top_p", float)
             ),
             thinking=_responses_thinking(wire),
             show_thoughts=_responses_summary(wire),
             format=format,
-            verbosity=wire.inner("text", _RESPONSES_TEXT).want("verbosity", str) or "",
-            service_tier=wire.want("service_tier", str) or "",
-            user=wire.want("safety_identifier", str) or wire.want("user", str) or "",
-            session=wire.want("prompt_cache_key", str) or "",
-            stream=bool(wire.want("stream", bool)),
+            verbosity=wire.inner("text", _RESPONSES_TEXT).optional("verbosity", str) or "",
+            service_tier=wire.optional("service_tier", str) or "",
+            user=wire.optional("safety_identifier", str) or wire.optional("user", str) or "",
+            session=wire.optional("prompt_cache_key", str) or "",
+            stream=bool(wire.optional("stream", bool)),
             dropped=tuple(wire.dropped),
         )
 
@@ -4874,14 +4885,14 @@ _RESPONSES_ECHOED: Final = (
 
 def _responses_messages(wire: Wire) -> list[Message]:
     messages: list[Message] = []
-    if instructions := wire.want("instructions", str):
+    if instructions := wire.optional("instructions", str):
         messages.append(Message("system", (Text(instructions),)))
     if isinstance(said := wire.data.get("input"), str):
         return [*messages, Message("user", (Text(said),))]
     for item in wire.each("input", required=True):
-        kind = item.want("type", str) or "message"
+        kind = item.optional("type", str) or "message"
         if read := _RESPONSES_ITEMS.get(kind):
-            item.rest(_RESPONSES_ITEM)
+            item.drop_unknown(_RESPONSES_ITEM)
             messages += read(item)
         else:
             item.drop(kind)
@@ -4889,7 +4900,7 @@ def _responses_messages(wire: Wire) -> list[Message]:
 
 
 def _responses_message(wire: Wire) -> Iterator[Message]:
-    role = _RESPONSES_ROLES.get(said := wire.need("role", str))
+    role = _RESPONSES_ROLES.get(said := wire.required("role", str))
     if role is None:
         raise BadRequest(f"{wire.path('role')}: unknown role {shown(said)}")
     if parts := _responses_parts(wire, "content"):
@@ -4909,27 +4920,27 @@ def _responses_parts(wire: Wire, name: str) -> tuple[Text | Media, ...]:
         return (Text(content),) if content else ()
     parts: list[Text | Media] = []
     for part in wire.each(name):
-        part.rest(_RESPONSES_PART)
+        part.drop_unknown(_RESPONSES_PART)
         parts += _responses_part(part)
     return tuple(parts)
 
 
 def _responses_part(wire: Wire) -> Iterator[Text | Media]:
-    match kind := wire.need("type", str):
+    match kind := wire.required("type", str):
         case "input_text" | "output_text" | "text" | "refusal":
-            if text := wire.want("refusal" if kind == "refusal" else "text", str):
+            if text := wire.optional("refusal" if kind == "refusal" else "text", str):
                 yield Text(text)
-        case "input_image" if url := wire.want("image_url", str):
-            yield detailed(media_from_url(url), wire.want("detail", str) or "auto")
-        case "input_file" if data := wire.want("file_data", str):
+        case "input_image" if url := wire.optional("image_url", str):
+            yield detailed(media_from_url(url), wire.optional("detail", str) or "auto")
+        case "input_file" if data := wire.optional("file_data", str):
             data = data if data.startswith("data:") else "data:application/pdf;base64," + data
-            yield media_from_url(data, wire.want("filename", str) or "", "document")
-        case "input_file" if url := wire.want("file_url", str):
-            yield media_from_url(url, wire.want("filename", str) or "", "document")
+            yield media_from_url(data, wire.optional("filename", str) or "", "document")
+        case "input_file" if url := wire.optional("file_url", str):
+            yield media_from_url(url, wire.optional("filename", str) or "", "document")
         case "input_audio":
             audio = wire.inner("input_audio")
-            mime = "audio/" + (audio.want("format", str) or "wav")
-            yield Media("audio", mime, audio.need("data", str))
+            mime = "audio/" + (audio.optional("format", str) or "wav")
+            yield Media("audio", mime, audio.required("data", str))
         case _:  # a file_id is bound to the account that holds the file
             wire.drop("file_id" if wire.data.get("file_id") else kind)
 
@@ -4963,7 +4974,7 @@ def _responses_call(wire: Wire) -> Iterator[Message]:
     if wire.data.get("call_id") is None and wire.data["type"] == "tool_search_call":
         return  # one that ran at the provider
     for name in ("call_id", "name", "namespace"):
-        wire.want(name, str)
+        wire.optional(name, str)
     yield Message("assistant", (_responses_called(wire.data),))
 
 
@@ -4993,20 +5004,20 @@ def _responses_result(wire: Wire) -> Iterator[Message]:
         parts: tuple[Text | Media, ...] = (Text(dumps(output).decode()),)
     else:
         parts = _responses_parts(wire, "output")
-    id = wire.want("call_id", str) or wire.need("id", str)
+    id = wire.optional("call_id", str) or wire.required("id", str)
     yield Message("user", (ToolResult(id, parts, wire.data.get("status") == "failed"),))
 
 
 def _responses_search(wire: Wire) -> Iterator[Message]:
     """Tools that a search has found; the list of tools says that they may now be called."""
-    if id := wire.want("call_id", str):
+    if id := wire.optional("call_id", str):
         names = ", ".join(tool.name for tool in _offered_in(wire)) or "nothing"
         yield Message("user", (ToolResult(id, (Text(f"Found: {names}"),)),))
 
 
 def _responses_compaction(wire: Wire) -> Iterator[Message]:
     """A summary that relay asked a model for; any other is encrypted."""
-    seal = opened(wire.want("encrypted_content", str) or "", "")
+    seal = opened(wire.optional("encrypted_content", str) or "", "")
     if seal.field == "rc":
         yield Message("user", (Text(_HANDED_OVER + seal.value),))
     else:
@@ -5057,22 +5068,22 @@ def _responses_offers(wire: Wire) -> Iterator[Wire]:
 
 def _offered_in(wire: Wire, namespace: str = "") -> Iterator[Tool]:
     for item in wire.each("tools"):
-        kind = item.need("type", str)
-        server = kind == "tool_search" and item.want("execution", str) != "client"
+        kind = item.required("type", str)
+        server = kind == "tool_search" and item.optional("execution", str) != "client"
         if kind == "namespace":
-            yield from _offered_in(item, item.need("name", str))
+            yield from _offered_in(item, item.required("name", str))
         elif kind not in _KINDS_OF_TOOL or server:  # runs at OpenAI
             item.drop(kind)
         else:
-            item.rest(_RESPONSES_TOOL)
+            item.drop_unknown(_RESPONSES_TOOL)
             yield _responses_tool(item, kind, namespace)
 
 
 def _responses_tool(wire: Wire, kind: str, namespace: str) -> Tool:
     known = _KINDS_OF_TOOL[kind]
-    name = wire.need("name", str) if kind in _NAMED else kind
-    description = wire.want("description", str) or known.purpose
-    schema = known.schema or wire.want("parameters", dict) or {}
+    name = wire.required("name", str) if kind in _NAMED else kind
+    description = wire.optional("description", str) or known.purpose
+    schema = known.schema or wire.optional("parameters", dict) or {}
     if kind == "custom":
         description, schema = freeform(description, wire.inner("format")), FREEFORM
     form = kind + (f"@{namespace}" if namespace else "")
@@ -5080,7 +5091,7 @@ def _responses_tool(wire: Wire, kind: str, namespace: str) -> Tool:
         _qualified(namespace, name),
         description,
         schema,
-        wire.want("strict", bool) or None,  # anything but true is no wish
+        wire.optional("strict", bool) or None,  # anything but true is no wish
         "" if form == "function" else form,
     )
 
@@ -5092,15 +5103,15 @@ def _responses_choice(wire: Wire) -> ToolChoice | None:
     if isinstance(choice, str):
         return ToolChoice(_RESPONSES_MODES.get(choice, "auto"))
     said = Wire(choice, wire, "tool_choice")
-    if said.need("type", str) == "allowed_tools":
-        mode = _RESPONSES_MODES.get(said.want("mode", str) or "", "auto")
+    if said.required("type", str) == "allowed_tools":
+        mode = _RESPONSES_MODES.get(said.optional("mode", str) or "", "auto")
         return ToolChoice(mode, tuple(map(_chosen, said.each("tools"))))
     return ToolChoice("named", (_chosen(said),))
 
 
 def _chosen(wire: Wire) -> str:
-    name = wire.want("name", str) or wire.need("type", str)
-    return _qualified(wire.want("namespace", str), name)
+    name = wire.optional("name", str) or wire.required("type", str)
+    return _qualified(wire.optional("namespace", str), name)
 
 
 _RESPONSES_MODES: Final[dict[str, Literal["auto", "none", "required"]]] = {
@@ -5111,7 +5122,7 @@ _RESPONSES_MODES: Final[dict[str, Literal["auto", "none", "required"]]] = {
 
 
 def _responses_thinking(wire: Wire) -> Thinking | None:
-    effort = wire.inner("reasoning", _RESPONSES_REASONING).want("effort", str)
+    effort = wire.inner("reasoning", _RESPONSES_REASONING).optional("effort", str)
     if effort == "none":
         return Thinking(False)
     return Thinking(True, effort) if effort else None
@@ -5130,12 +5141,12 @@ def _responses_summary(wire: Wire) -> bool | None:
 
 def _responses_format(wire: Wire) -> Format | None:
     spec = wire.inner("text").inner("format")
-    match spec.want("type", str):
+    match spec.optional("type", str):
         case "json_object":
             return Format()
         case "json_schema":
-            name = spec.want("name", str) or "output"
-            return Format(spec.want("schema", dict) or {}, name, spec.want("strict", bool))
+            name = spec.optional("name", str) or "output"
+            return Format(spec.optional("schema", dict) or {}, name, spec.optional("strict", bool))
         case _:
             return None
 
@@ -6057,31 +6068,34 @@ class GeminiContent(Dialect):
         wire = Wire(_camelled(body))
         if "generateContentRequest" in wire.data:  # countTokens has both forms
             wire = wire.inner("generateContentRequest")
-        wire.rest(_GEMINI_REQUEST)
-        if wire.want("cachedContent", str):
+        wire.drop_unknown(_GEMINI_REQUEST)
+        if wire.optional("cachedContent", str):
             raise BadRequest("cachedContent: a prompt that Google keeps; nobody else can read it")
         config = wire.inner("generationConfig", _GEMINI_CONFIG)
-        if (config.want("candidateCount", int) or 1) > 1:
+        if (config.optional("candidateCount", int) or 1) > 1:
             raise BadRequest("generationConfig.candidateCount: this provider gives one answer")
-        top_k, tier = config.want("topK", float), (wire.want("serviceTier", str) or "").lower()
+        top_k, tier = (
+            config.optional("topK", float),
+            (wire.optional("serviceTier", str) or "").lower(),
+        )
         return Request(
             model="",
             messages=(*_gemini_system(wire), *_GeminiHistory().read(wire)),
             tools=tuple(_gemini_tools(wire)),
             tool_choice=_gemini_choice(wire),
-            max_tokens=config.want("maxOutputTokens", int),
+            max_tokens=config.optional("maxOutputTokens", int),
             sampling=Sampling(
-                temperature=config.want("temperature", float),
-                top_p=config.want("topP", float),
+                temperature=config.optional("temperature", float),
+                top_p=config.optional("topP", float),
                 top_k=None if top_k is None else int(top_k),
-                seed=config.want("seed", int),
-                frequency_penalty=config.want("frequencyPenalty", float),
-                presence_penalty=config.want("presencePenalty", float),
+                seed=config.optional("seed", int),
+                frequency_penalty=config.optional("frequencyPenalty", float),
+                presence_penalty=config.optional("presencePenalty", float),
             ),
             stop=config.texts("stopSequences"),
             thinking=_gemini_thinking(config),
             # Google's default is not to show them, and its SDKs count on it
-            show_thoughts=bool(config.inner("thinkingConfig").want("includeThoughts", bool)),
+            show_thoughts=bool(config.inner("thinkingConfig").optional("includeThoughts", bool)),
             format=_gemini_format(config),
             service_tier=_TIER_OF_GEMINI.get(tier, tier),
             dropped=tuple(wire.dropped),
@@ -6164,10 +6178,10 @@ class GeminiContent(Dialect):
     def parse_count(self, wire: JSON) -> int:
         return operator.index(wire["totalTokens"])
 
-    def render_models(self, models: Sequence[Listed]) -> JSON:
+    def render_models(self, models: Sequence[ModelInfo]) -> JSON:
         return {"models": list(map(self.render_model, models))}
 
-    def render_model(self, model: Listed) -> JSON:
+    def render_model(self, model: ModelInfo) -> JSON:
         limits = {"inputTokenLimit": model.context, "outputTokenLimit": model.output}
         return {
             "name": f"models/{model.name}",
@@ -6211,7 +6225,7 @@ def _gemini_system(wire: Wire) -> list[Message]:
     content = wire.data.get("systemInstruction")
     if isinstance(content, str):
         return [Message("system", (Text(content),))] if content else []
-    texts = (part.want("text", str) for part in wire.inner("systemInstruction").each("parts"))
+    texts = (part.optional("text", str) for part in wire.inner("systemInstruction").each("parts"))
     parts = tuple(Text(text) for text in texts if text)
     return [Message("system", parts)] if parts else []
 
@@ -6249,24 +6263,24 @@ class _GeminiHistory:
             yield Message(role, _without_echoes(parts))
 
     def _role(self, content: Wire) -> Role:
-        content.rest(_GEMINI_TURN)
-        said = content.want("role", str) or "user"
+        content.drop_unknown(_GEMINI_TURN)
+        said = content.optional("role", str) or "user"
         if said not in _GEMINI_ROLES:
             raise BadRequest(f"{content.path('role')}: expected user or model, got {shown(said)}")
         return _GEMINI_ROLES[said]
 
     def _read(self, wire: Wire, parts: list[Part]) -> None:
         kind = next(filter(wire.data.__contains__, self._READERS), "")
-        wire.rest(_GEMINI_PARTS[kind])
-        signature = wire.want("thoughtSignature", str) or ""
+        wire.drop_unknown(_GEMINI_PARTS[kind])
+        signature = wire.optional("thoughtSignature", str) or ""
         if signature and signature not in _GEMINI_DUMMIES:
             _sealed(parts, signature)
         if kind:
             parts += self._READERS[kind](self, wire)
 
     def _text(self, wire: Wire) -> Iterable[Part]:
-        if text := wire.want("text", str):
-            return (Reasoning(text) if wire.want("thought", bool) else Text(text),)
+        if text := wire.optional("text", str):
+            return (Reasoning(text) if wire.optional("thought", bool) else Text(text),)
         return ()
 
     def _media(self, wire: Wire) -> Iterable[Part]:
@@ -6276,19 +6290,22 @@ class _GeminiHistory:
         """A call without an id gets one from its place, which is the same on every turn."""
         call = wire.inner("functionCall")
         self._called += 1
-        id, name = call.want("id", str) or _gemini_call_id(self._called), call.need("name", str)
-        said = ToolCall(id, name, dumps(call.want("args", dict) or {}).decode())
+        id, name = (
+            call.optional("id", str) or _gemini_call_id(self._called),
+            call.required("name", str),
+        )
+        said = ToolCall(id, name, dumps(call.optional("args", dict) or {}).decode())
         self._owed.append(said)
         return (said,)
 
     def _result(self, wire: Wire) -> Iterable[Part]:
         result = wire.inner("functionResponse")
-        id, name = result.want("id", str) or "", result.want("name", str) or ""
+        id, name = result.optional("id", str) or "", result.optional("name", str) or ""
         call = next((call for call in self._owed if call.id == id), None)
         call = call or next((call for call in self._owed if call.name == name), None)
         if call:
             self._owed.remove(call)
-        text, is_error = _gemini_output(result.want("response", dict) or {})
+        text, is_error = _gemini_output(result.optional("response", dict) or {})
         said: list[Text | Media] = [Text(text)] if text else []
         for inner in result.each("parts"):
             said += _gemini_media(inner)
@@ -6357,9 +6374,9 @@ def _gemini_output(response: JSON) -> tuple[str, bool]:
 
 def _gemini_media(wire: Wire) -> Iterator[Media]:
     inline, file = wire.inner("inlineData"), wire.inner("fileData")
-    mime = (inline.want("mimeType", str) or file.want("mimeType", str) or "").lower()
-    name = inline.want("displayName", str) or file.want("displayName", str) or ""
-    url, data = file.want("fileUri", str) or "", inline.want("data", str) or ""
+    mime = (inline.optional("mimeType", str) or file.optional("mimeType", str) or "").lower()
+    name = inline.optional("displayName", str) or file.optional("displayName", str) or ""
+    url, data = file.optional("fileUri", str) or "", inline.optional("data", str) or ""
     mime = mime_of(data, mime) if data else mime
     if mime.startswith("video/") or _GOOGLES_OWN.match(url):
         wire.drop("video" if mime.startswith("video/") else "fileUri")
@@ -6411,20 +6428,22 @@ def _gemini_code(part: JSON) -> str:
 def _gemini_tools(wire: Wire) -> Iterator[Tool]:
     """One entry for all functions, or one for each; only Google has Google's own tools."""
     for entry in wire.each("tools"):
-        entry.rest(frozenset(("functionDeclarations",)))
+        entry.drop_unknown(frozenset(("functionDeclarations",)))
         for function in entry.each("functionDeclarations"):
-            function.rest(_GEMINI_FUNCTION)
-            schema = function.want("parametersJsonSchema", dict)
+            function.drop_unknown(_GEMINI_FUNCTION)
+            schema = function.optional("parametersJsonSchema", dict)
             if schema is None:
-                schema = _json_schema(function.want("parameters", dict) or {})
-            yield Tool(function.need("name", str), function.want("description", str) or "", schema)
+                schema = _json_schema(function.optional("parameters", dict) or {})
+            yield Tool(
+                function.required("name", str), function.optional("description", str) or "", schema
+            )
 
 
 def _gemini_choice(wire: Wire) -> ToolChoice | None:
     config = wire.inner("toolConfig", frozenset(("functionCallingConfig",)))
     calling = config.inner("functionCallingConfig")
     names = calling.texts("allowedFunctionNames")
-    match (calling.want("mode", str) or "").upper():
+    match (calling.optional("mode", str) or "").upper():
         case "ANY" if len(names) == 1:
             return ToolChoice("named", names)
         case "ANY":
@@ -6439,22 +6458,25 @@ def _gemini_choice(wire: Wire) -> ToolChoice | None:
 
 def _gemini_thinking(config: Wire) -> Thinking | None:
     thinking = config.inner("thinkingConfig")
-    level, budget = thinking.want("thinkingLevel", str), thinking.want("thinkingBudget", int)
+    level, budget = (
+        thinking.optional("thinkingLevel", str),
+        thinking.optional("thinkingBudget", int),
+    )
     if budget == 0:
         return Thinking(False)
     if level or budget is not None:  # a budget of -1 is up to the model
         known = (level or "").lower()
         known = known if known in _GEMINI_LEVELS else ""
         return Thinking(True, known, budget if budget and budget > 0 and not level else None)
-    return Thinking(True) if thinking.want("includeThoughts", bool) else None
+    return Thinking(True) if thinking.optional("includeThoughts", bool) else None
 
 
 def _gemini_format(config: Wire) -> Format | None:
-    schema = config.want("responseJsonSchema", dict)
+    schema = config.optional("responseJsonSchema", dict)
     if schema is None:
-        schema = config.want("responseSchema", dict)
+        schema = config.optional("responseSchema", dict)
     schema = _json_schema(schema)  # in either field Gemini CLI writes types in capitals
-    mime = config.want("responseMimeType", str) or ""
+    mime = config.optional("responseMimeType", str) or ""
     if mime == "text/x.enum":  # a bare word; other formats can ask for objects only
         config.drop("responseMimeType")
         return None
@@ -10772,7 +10794,7 @@ class Plan:
         return bare.removeprefix(ALIAS) or bare
 
     @functools.cached_property
-    def listed(self) -> dict[str, Listed]:
+    def listed(self) -> dict[str, ModelInfo]:
         """Every name a client can use, with its limits if they are known."""
         rules = self.config.routing_rules
         listed = {name: self._limits(name, name) for name in rules if not is_glob(name)}
@@ -10783,7 +10805,7 @@ class Plan:
                     continue
                 names = [name, f"{prefix}/{name}"] if prefix else [name]
                 for known in names:
-                    listed[known] = Listed(known, model.context, model.output)
+                    listed[known] = ModelInfo(known, model.context, model.output)
         targets = [to for entries in rules.values() for entry in entries for to in entry.to]
         for target in (*targets, self.config.default or ""):
             if "/" in target:  # a name too: it addresses a provider directly
@@ -10791,7 +10813,7 @@ class Plan:
         return listed
 
     @functools.cached_property
-    def picked(self) -> dict[str, Listed]:
+    def picked(self) -> dict[str, ModelInfo]:
         """The same for Claude Code's picker: names it would not show get an alias.
 
         Models that hold a million tokens appear once more, in the notation that makes it use them.
@@ -10809,7 +10831,7 @@ class Plan:
         }
         return shown | long
 
-    def _limits(self, name: str, said: str) -> Listed:
+    def _limits(self, name: str, said: str) -> ModelInfo:
         """A name with the limits of the first model it leads to."""
         rules = self.config.routing_rules.get(name, ())
         to = next((to for entry in rules for to in entry.to), name)
@@ -10817,7 +10839,7 @@ class Plan:
         provider = self.providers.get(head.lower())
         known = provider.match(model or said) if provider else None
         limits = known[2] if known else ModelConfig()
-        return Listed(name, limits.context, limits.output)
+        return ModelInfo(name, limits.context, limits.output)
 
     def nearest(self, name: str) -> list[str]:
         """Names that may have been meant.
@@ -19423,7 +19445,7 @@ class Upload:
         if self.form:
             return self.form.model
         said = Wire(self.body.wire if self.body else {})
-        return said.want("model", str) or ""
+        return said.optional("model", str) or ""
 
     @property
     def again(self) -> bool:
@@ -20476,7 +20498,7 @@ class Admin:
         return {"needed": False}
 
     async def login(self, request: web.BaseRequest) -> web.StreamResponse:
-        key = Wire(await self._body(request)).need("key", str)
+        key = Wire(await self._body(request)).required("key", str)
         now = time.time()
         self.sessions.check(now)
         if not self.relay.plan.admin:
@@ -20623,9 +20645,9 @@ class Admin:
         """Replace the file's text: checked first, and nothing changes if anything is wrong."""
         asked = Wire(await self._body(request))
         source = self.steward.source.again()
-        if (known := asked.want("digest", str)) and known != _digest(source.text).hex():
+        if (known := asked.optional("digest", str)) and known != _digest(source.text).hex():
             raise BadRequest("the file was changed by somebody else meanwhile; look at it again")
-        source = source._replace(text=asked.need("text", str))
+        source = source._replace(text=asked.required("text", str))
         try:
             load(source)
         except ConfigError as error:
@@ -20637,7 +20659,7 @@ class Admin:
     async def clear(self, request: web.BaseRequest) -> JSON:
         """Remove marks: `{"name": NAME}` of a mark or a provider, or `{"all": true}`."""
         asked = Wire(await self._body(request))
-        everything, name = asked.want("all", bool), asked.want("name", str)
+        everything, name = asked.optional("all", bool), asked.optional("name", str)
         if bool(everything) == bool(name):
             raise BadRequest("say which marks: a `name`, or `all`: true")
         cleared = self.relay.health.clear(name or "")
@@ -20647,7 +20669,7 @@ class Admin:
     async def disable(self, request: web.BaseRequest) -> JSON:
         """Take a provider out of use until the next reload, or put it back."""
         asked = Wire(await self._body(request))
-        name, off = asked.need("provider", str), asked.want("disabled", bool)
+        name, off = asked.required("provider", str), asked.optional("disabled", bool)
         provider = self.relay.plan.providers.get(name.lower())
         if provider is None:
             raise NotFound(f"no provider is called {name!r}")
@@ -20659,7 +20681,7 @@ class Admin:
 
     async def abandon(self, request: web.BaseRequest) -> JSON:
         """Give up a silent attempt, so that the next target is tried."""
-        id = Wire(await self._body(request)).need("id", str)
+        id = Wire(await self._body(request)).required("id", str)
         exchange = next((each for each in self.relay.running if each.id == id), None)
         if exchange is None:
             raise NotFound(f"no request {id!r} is running")
@@ -20669,7 +20691,7 @@ class Admin:
 
     async def test(self, request: web.BaseRequest) -> JSON:
         """Send a few small requests to a provider, as `relay check --live` does."""
-        name = Wire(await self._body(request)).need("provider", str)
+        name = Wire(await self._body(request)).required("provider", str)
         if self.steward.source.path is None or name.lower() not in self.relay.plan.providers:
             raise NotFound(f"no provider of the configuration file is called {name!r}")
         file = str(self.steward.source.path)
@@ -20873,7 +20895,7 @@ class Operations:
             raise UnknownModel(f"model {name!r} is not in the list")
         return web.json_response(_list_dialect(request).render_model(found), dumps=_json_text)
 
-    def _visible(self, request: web.BaseRequest) -> list[Listed]:
+    def _visible(self, request: web.BaseRequest) -> list[ModelInfo]:
         plan = self.relay.plan
         caller = authenticated(request, plan)
         picker = request.headers.get("User-Agent", "").startswith("claude-")

@@ -969,7 +969,7 @@ def test_checklist_61_counting_is_about_right_and_rather_too_much() -> None:
 
 
 def test_checklist_62_the_model_list_has_the_shape_of_each_dialect() -> None:
-    listed = [relay.Listed("glm-4.6", 200_000, 128_000), relay.Listed("local")]
+    listed = [relay.ModelInfo("glm-4.6", 200_000, 128_000), relay.ModelInfo("local")]
     there = A.render_models(listed)
     assert there["has_more"] is False
     assert (there["first_id"], there["last_id"]) == ("glm-4.6", "local")

@@ -494,6 +494,6 @@ def test_checklist_61_counting_counts_everything() -> None:
 
 
 def test_checklist_62_the_model_list_is_openais() -> None:
-    wire = R.render_models([relay.Listed("glm-4.6", 200_000, 8192)])
+    wire = R.render_models([relay.ModelInfo("glm-4.6", 200_000, 8192)])
     assert wire["object"] == "list"
     assert wire["data"][0]["id"] == "glm-4.6"

@@ -1092,7 +1092,7 @@ def test_an_error_in_an_array_is_a_list() -> None:
 
 def test_the_list_of_models() -> None:
     """Checklist 62."""
-    listed = [relay.Listed("a", 1000, 100), relay.Listed("b")]
+    listed = [relay.ModelInfo("a", 1000, 100), relay.ModelInfo("b")]
     first, second = G.render_models(listed)["models"]
     assert first["name"] == "models/a"
     assert (first["inputTokenLimit"], first["outputTokenLimit"]) == (1000, 100)

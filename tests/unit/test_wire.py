@@ -74,13 +74,13 @@ def test_a_number_keeps_all_its_digits() -> None:
 
 COMPLAINTS: list[tuple[Any, Callable[[Wire], object], str]] = [
     ([], lambda w: w, "body: expected an object, got a list"),
-    ({}, lambda w: w.need("model", str), "model: required"),
-    ({"model": 3}, lambda w: w.need("model", str), "model: expected a string, got 3"),
-    ({"n": True}, lambda w: w.want("n", int), "n: expected an integer, got true"),
-    ({"n": "1"}, lambda w: w.want("n", int), 'n: expected an integer, got "1"'),
-    ({"n": 1.5}, lambda w: w.want("n", int), "n: expected an integer, got 1.5"),
-    ({"t": []}, lambda w: w.want("t", float), "t: expected a number, got a list"),
-    ({"s": 1}, lambda w: w.want("s", bool), "s: expected true or false, got 1"),
+    ({}, lambda w: w.required("model", str), "model: required"),
+    ({"model": 3}, lambda w: w.required("model", str), "model: expected a string, got 3"),
+    ({"n": True}, lambda w: w.optional("n", int), "n: expected an integer, got true"),
+    ({"n": "1"}, lambda w: w.optional("n", int), 'n: expected an integer, got "1"'),
+    ({"n": 1.5}, lambda w: w.optional("n", int), "n: expected an integer, got 1.5"),
+    ({"t": []}, lambda w: w.optional("t", float), "t: expected a number, got a list"),
+    ({"s": 1}, lambda w: w.optional("s", bool), "s: expected true or false, got 1"),
     ({"m": {}}, lambda w: list(w.each("m")), "m: expected a list, got an object"),
     (
         {"m": [{}, 3]},
@@ -89,10 +89,10 @@ COMPLAINTS: list[tuple[Any, Callable[[Wire], object], str]] = [
     ),
     (
         {"m": [{"c": [{"t": 3}]}]},
-        lambda w: [c.want("t", str) for m in w.each("m") for c in m.each("c")],
+        lambda w: [c.optional("t", str) for m in w.each("m") for c in m.each("c")],
         "m[0].c[0].t: expected a string, got 3",
     ),
-    ({"o": {"x": 1}}, lambda w: w.inner("o").need("x", str), "o.x: expected a string, got 1"),
+    ({"o": {"x": 1}}, lambda w: w.inner("o").required("x", str), "o.x: expected a string, got 1"),
     ({"o": 3}, lambda w: w.inner("o"), "o: expected an object, got 3"),
     ({"stop": ["a", 1]}, lambda w: w.texts("stop"), "stop: expected strings, got 1"),
     ({"stop": {}}, lambda w: w.texts("stop"), "stop: expected a list, got an object"),
@@ -110,13 +110,13 @@ def test_a_complaint_says_where_and_what(
 
 def test_a_complaint_does_not_repeat_a_clients_prose() -> None:
     with pytest.raises(relay.BadRequest) as caught:
-        Wire({"n": "secret " * 40}).want("n", int)
+        Wire({"n": "secret " * 40}).optional("n", int)
     assert "secret secret" not in caught.value.message
 
 
 def test_an_integer_is_a_number_too() -> None:
-    assert Wire({"t": 1}).want("t", float) == 1
-    assert Wire({"t": None}).want("t", float) is None
+    assert Wire({"t": 1}).optional("t", float) == 1
+    assert Wire({"t": None}).optional("t", float) is None
 
 
 def test_one_string_may_stand_for_a_list() -> None:
