@@ -410,13 +410,14 @@ FAILURES: Final[dict[str, FailureClass]] = {
         FailureClass("timeout", "provider+model", 10, True, 504, "timeout"),
         FailureClass("moderation", "request", 0, False, 400, "bad_request", False),
         FailureClass("too_long", "request", 0, True, 400, "context_length", False),
+        FailureClass("reasoning_refused", "request", 0, True, 400, "bad_request", False),
         FailureClass("bad_request", "request", 0, False, 400, "bad_request", False),
         FailureClass("disabled", "request", 0, True, 503, "unavailable"),  # by an operator
     )
 }
 LIMITS: Final = frozenset({"plan_exhausted", "rate_limited"})
 # Failures that are about the request, not the provider; the client has to be told of them.
-OF_THE_REQUEST: Final = frozenset({"moderation", "too_long", "bad_request"})
+OF_THE_REQUEST: Final = frozenset({"moderation", "too_long", "reasoning_refused", "bad_request"})
 
 
 class ShuttingDown(NoTarget):
@@ -1836,6 +1837,7 @@ class Dialect(ABC):
     output_limits: ClassVar[tuple[str, ...]]  # dotted paths of the limit on the answer's tokens
     uncounted: ClassVar[frozenset[str]] = frozenset()  # keys that the counting endpoint refuses
     tells_breaks: ClassVar[bool] = True  # can it tell of a break after content?
+    overflow_words: ClassVar[tuple[str, ...]]  # one of them stands in an error of a long prompt
     telling: ClassVar[tuple[bytes, ...]] = ()  # without these in a body, `peek` needs scalars only
     converted: ClassVar[frozenset[str]] = frozenset()  # variants that no provider streams
     modes: ClassVar[frozenset[str]] = frozenset()  # query parameters that `address` sets itself
@@ -1933,8 +1935,12 @@ class Dialect(ABC):
         return "text/event-stream"
 
     def passes(self, error: UpstreamError) -> bool:
-        """May a provider's error in this format reach a client unchanged?"""
-        return True
+        """May a provider's error in this format reach a client unchanged?
+
+        Clients compact a conversation that is too long only at the maker's own words.
+        """
+        text = error.body.decode(errors="replace")
+        return error.kind != "context_length" or any(word in text for word in self.overflow_words)
 
     def status(self, error: RelayError) -> int:
         return error.status
@@ -2042,6 +2048,7 @@ def error_of(failure: Failure) -> UpstreamError:
 
 class OpenAIDialect(Dialect):
     auth = "bearer"
+    overflow_words = ("context_length_exceeded",)
     forwards = True
     error_types: ClassVar = {
         "bad_request": "invalid_request_error",
@@ -2067,8 +2074,11 @@ class OpenAIDialect(Dialect):
 
     def render_error(self, error: RelayError, request_id: str) -> JSON:
         kind = self.error_types.get(error.kind, "server_error")
-        code = self.error_codes.get(error.kind)
-        return {"error": {"message": error.message, "type": kind, "param": None, "code": code}}
+        code, message = self.error_codes.get(error.kind), error.message
+        # opencode and pi read the text alone
+        if error.kind == "context_length" and not re.search("(?i)context|too long", message):
+            message = f"Context length exceeded: {message}"
+        return {"error": {"message": message, "type": kind, "param": None, "code": code}}
 
     def render_models(self, models: Sequence[ModelInfo]) -> JSON:
         data = [
@@ -2344,6 +2354,7 @@ class AnthropicMessages(Dialect):
     list_path = "/v1/models"
     purposes: ClassVar = {"/messages": "answer", "/messages/count_tokens": "count"}
     auth = "x-api-key"
+    overflow_words = ("prompt is too long", "exceed context limit")
     call_id = r"[a-zA-Z0-9_-]{1,128}"
     headers: ClassVar = {"anthropic-version": "2023-06-01"}
     turns = "messages"
@@ -2475,10 +2486,6 @@ class AnthropicMessages(Dialect):
 
     def is_last(self, data: bytes) -> bool:
         return b'"message_stop"' in data
-
-    def passes(self, error: UpstreamError) -> bool:
-        said = error.body.decode(errors="replace")
-        return error.kind != "context_length" or any(words in said for words in _TOO_LONG_WORDS)
 
     def status(self, error: RelayError) -> int:
         return 529 if error.kind == "overloaded" else error.status
@@ -3222,13 +3229,12 @@ _TOO_LONG_TEXTS: Final = tuple(
         r"token count \((?P<input>\d+)\) exceeds .{0,60}?\((?P<limit>\d+)\)",
     )
 )
+
+
 # By these words Claude Code knows what to do; at any others it gives up.
-_TOO_LONG_WORDS: Final = ("prompt is too long", "exceed context limit")
-
-
 def _prompt_too_long(message: str) -> str:
     """In Anthropic's words, with the provider's numbers if it gave any."""
-    if any(words in message for words in _TOO_LONG_WORDS):
+    if any(words in message for words in ANTHROPIC.overflow_words):
         return message
     found = (pattern.search(message) for pattern in _TOO_LONG_TEXTS)
     if not (match := next((match for match in found if match), None)):
@@ -5994,6 +6000,7 @@ class GeminiContent(Dialect):
     modes = frozenset(("alt", "$alt"))
     purposes: ClassVar = {f"/models/{{model}}:{m}": p for m, p in _GEMINI_PURPOSES.items()}
     auth = "x-goog-api-key"
+    overflow_words = ("input token count",)
     call_id = r".{1,128}"
     names_model = False
     turns = "contents"
@@ -6156,8 +6163,10 @@ class GeminiContent(Dialect):
         return data.strip() == b"[DONE]"  # never Google's; some clones send it in any dialect
 
     def render_error(self, error: RelayError, request_id: str) -> JSON:
-        status = self.error_types.get(error.kind, "INTERNAL")
-        said: JSON = {"code": self.status(error), "message": error.message, "status": status}
+        status, message = self.error_types.get(error.kind, "INTERNAL"), error.message
+        if error.kind == "context_length" and self.overflow_words[0] not in message:
+            message = f"The {self.overflow_words[0]} exceeds the maximum: {message}"
+        said: JSON = {"code": self.status(error), "message": message, "status": status}
         if error.retry_after is not None:
             kind = "type.googleapis.com/google.rpc.RetryInfo"
             said["details"] = [{"@type": kind, "retryDelay": f"{math.ceil(error.retry_after)}s"}]
@@ -8402,15 +8411,14 @@ _TARGET: Final = re.compile(r"/[!-~]*")
 
 
 # ==== 15. Failures ============================================================
-# What a provider's error means.  The body is looked at before the status: a 429 means five
-# different things, a 403 is an empty plan at one provider and a wrong key at another, a 400 can
-# be a debt, and an error can hide in a 200.  The tables are in Presets; here is how they are read:
+# What a provider's error means.  The body decides before the status: a 429 means five different
+# things, a 403 is an empty plan at one provider and a wrong key at another, a 400 can be a debt,
+# and an error can stand in a 200.  The tables are in Presets; this is how they are read:
 #
-#     1. What did it say?   `said_in`   code, type, message, in whatever shape they come
-#     2. What does it mean? `judged`    the first rule that matches: the preset's, then common ones
-#     3. Until when?        `_until`    retry-after-ms, retry-after, a date or a delay in the text,
-#                                       rate-limit headers, the rule's calendar; if nothing says,
-#                                       `Health` guesses
+#     1. `error_in`         code, type and message, in whatever shape they come
+#     2. `classify_error`   the first rule that matches: the preset's, then the common ones
+#     3. `_seconds_left`    retry-after-ms, retry-after, a date or a delay in the text, rate-limit
+#                           headers, the rule's calendar; if none says, `Health` guesses
 
 
 @frozen
@@ -8425,12 +8433,12 @@ class ErrorRule:
     scope: str = ""  # instead of the class's own
     reset: str = ""  # when it ends if nothing else says, one of RESETS
 
-    def matches(self, status: int, said: Failure) -> bool:
+    def matches(self, status: int, error: Failure) -> bool:
         return (
             (not self.status or status in self.status)
-            and (not self.code or _is_one_of(said.code, self.code))
-            and (not self.type or _is_one_of(said.type, self.type))
-            and (not self.pattern or bool(_searched(self.pattern, said.message + said.extra)))
+            and (not self.code or _is_one_of(error.code, self.code))
+            and (not self.type or _is_one_of(error.type, self.type))
+            and (not self.pattern or bool(_search(self.pattern, error.message + error.extra)))
         )
 
 
@@ -8444,29 +8452,29 @@ def _is_one_of(word: str, words: Sequence[str]) -> bool:
     )
 
 
-def _searched(pattern: str, text: str) -> re.Match[str] | None:
+def _search(pattern: str, text: str) -> re.Match[str] | None:
     return re.search(pattern, text, re.IGNORECASE)  # re keeps the compiled ones
 
 
-def said_in(body: bytes, status: int = 0) -> Failure:
-    """What an error body says, in any provider's shape; GLM's `[1308][text][id]` included."""
+def error_in(body: bytes, status: int = 0) -> Failure:
+    """The error of a body in any provider's shape, GLM's `[1308][text][id]` included."""
     try:
         wire = loads(body)
         wire = wire[0] if isinstance(wire, list) and wire else wire
-        said = failure_in(wire) if isinstance(wire, dict) else None
+        error = failure_in(wire) if isinstance(wire, dict) else None
     except ValueError:
-        said = None
-    said = said or Failure(f"HTTP {status}, {snippet(body)}" if status else snippet(body))
-    bracket = re.match(r"\[(\w+)\]\[?", said.message)
-    return replace(said, code=bracket[1]) if bracket else said
+        error = None
+    error = error or Failure(f"HTTP {status}, {snippet(body)}" if status else snippet(body))
+    bracket = re.match(r"\[(\w+)\]\[?", error.message)
+    return replace(error, code=bracket[1]) if bracket else error
 
 
-_MOST_SAID: Final = 1000  # characters of a provider's words; FastAPI quotes the whole prompt
+_LONGEST_MESSAGE: Final = 1000  # characters of a provider's text; FastAPI quotes the whole prompt
 
 
 @frozen
-class Verdict:
-    """A failure, classified: `until` is in seconds from now, None if nothing says."""
+class Classified:
+    """A failure and its class; `until` is in seconds from now, None if nothing says."""
 
     failure: str
     message: str
@@ -8474,115 +8482,131 @@ class Verdict:
     until: float | None
 
 
-def judged(
+def classify_error(
     rules: Iterable[ErrorRule],
     status: int,
-    said: Failure,
+    error: Failure,
     headers: Mapping[str, str],
     now: float,
-) -> Verdict:
-    """The first rule that matches decides."""
-    if status == 200 and re.fullmatch(r"[45]\d\d", said.code):  # OpenRouter's code is a status
-        status = int(said.code)
-    rule = next((rule for rule in rules if rule.matches(status, said)), None)
+    zone: datetime.tzinfo = datetime.UTC,
+) -> Classified:
+    """The class of a failure, by the first rule that matches; `zone` is that of dates in its text
+    that name none."""
+    if status == 200 and re.fullmatch(r"[45]\d\d", error.code):  # OpenRouter's code is a status
+        status = int(error.code)
+    rule = next((rule for rule in rules if rule.matches(status, error)), None)
     fallback = "transient" if status >= 500 or status < 400 else "bad_request"
-    failure = said.cause or (rule.failure if rule else fallback)
-    scope = rule.scope if rule else ""
+    failure = error.cause or (rule.failure if rule else fallback)
+    scope = (rule.scope if rule else "") or FAILURES[failure].scope
     until = None
     if FAILURES[failure].scope != "request":
-        until = _until(headers, said.message + said.extra, rule.reset if rule else "", now)
-    return Verdict(failure, said.message[:_MOST_SAID], scope or FAILURES[failure].scope, until)
+        text, reset = error.message + error.extra, rule.reset if rule else ""
+        until = _seconds_left(headers, text, reset, now, zone)
+    return Classified(failure, error.message[:_LONGEST_MESSAGE], scope, until)
 
 
-def _until(headers: Mapping[str, str], text: str, reset: str, now: float) -> float | None:
+def _seconds_left(
+    headers: Mapping[str, str], text: str, reset: str, now: float, zone: datetime.tzinfo
+) -> float | None:
     """Seconds until a limit ends, from the first source that says; never negative."""
-    sources = (
-        _milliseconds(headers.get("retry-after-ms")),
-        _retry_after(headers.get("retry-after"), now),
-        _date_in(text, now),
-        _header_reset(headers, now),
-        _calendar(reset, now),
-    )
-    seconds = next((value for value in sources if value is not None), None)
+    known = {name.lower(): value for name, value in headers.items()}
+    if (seconds := _milliseconds(known.get("retry-after-ms", ""))) is None:
+        seconds = _wait(known.get("retry-after", ""), now, zone)
+    if seconds is None and (match := _DATE.search(text)):
+        seconds = _until_date(match, now, zone)
+    if seconds is None and (match := _DELAY.search(text)):
+        seconds = _duration(match[1])
+    if seconds is None:
+        seconds = _header_reset(known, now, zone)
+    if seconds is None:
+        seconds = _until_calendar(reset, now)
     if seconds is None or not math.isfinite(seconds):
         return None
     return min(max(0.0, seconds), 35 * 86400.0)  # no window is longer than a month
 
 
-def _milliseconds(value: str | None) -> float | None:
-    with contextlib.suppress(ValueError, TypeError):
-        return float(value or "") / 1000
+def _milliseconds(value: str) -> float | None:
+    with contextlib.suppress(ValueError):
+        return float(value) / 1000
     return None
 
 
-def _retry_after(value: str | None, now: float) -> float | None:
-    """Seconds, or an HTTP date (RFC 9110 10.2.3)."""
-    if not value:
-        return None
+# 2026-08-03 23:59:59 +0800 CST (Ark), 2026-06-06T05:00:00+08:00 (MiniMax).  A bare number in
+# brackets is never seconds: MiniMax's texts end with (2056).
+_DATE: Final = re.compile(
+    r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d)(?:\.\d+)?\s*(Z|UTC|GMT|[+-]\d\d:?\d\d)?", re.IGNORECASE
+)
+CHINA: Final = datetime.timezone(datetime.timedelta(hours=8))
+_UNITS: Final = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
+_UNIT: Final = r"(ms|s(?:ec(?:ond)?s?)?|m(?:in(?:ute)?s?)?|h(?:(?:ou)?rs?)?|d(?:ays?)?|weeks?)"
+_STEP: Final = rf"(\d+(?:\.\d+)?|\b(?:an?|one)(?=\s))\s*{_UNIT}(?![a-z])"
+_STEPS: Final = rf"{_STEP}(?:(?:,|\s|and)*{_STEP})*"
+# "retryDelay": "43s" (Google), "try again in 1m2.5s" (OpenAI, Groq), "again in 20 minutes"
+_DELAY: Final = re.compile(
+    rf"(?:retryDelay\W+|(?:again|retry|reset\w*) (?:in|after) (?:about |approximately )?)"
+    rf"({_STEPS})",
+    re.IGNORECASE,
+)
+
+
+def _until_date(match: re.Match[str], now: float, zone: datetime.tzinfo) -> float | None:
+    """Seconds from now to a date of _DATE."""
+    offset = re.sub("Z|UTC|GMT", "+00:00", (match[3] or "").upper())
     with contextlib.suppress(ValueError):
-        return float(value)
+        date = datetime.datetime.fromisoformat(f"{match[1]}T{match[2]}{offset}")
+        return (date if date.tzinfo else date.replace(tzinfo=zone)).timestamp() - now
+    return None
+
+
+def _duration(text: str) -> float:
+    """Seconds of 6m0s, 1.5s, 20ms, 20 minutes, 1 hour and 5 minutes, an hour."""
+    seconds = 0.0
+    for number, unit in re.findall(_STEP, text.lower()):
+        amount = float(number) if number[0].isdigit() else 1.0
+        seconds += amount * (0.001 if unit == "ms" else _UNITS[unit[0]])
+    return seconds
+
+
+def _wait(value: str, now: float, zone: datetime.tzinfo) -> float | None:
+    """Seconds until the end that a header names: seconds, a duration such as 6m0s, seconds or
+    milliseconds since 1970, or a date (RFC 9110 10.2.3, RFC 3339)."""
+    with contextlib.suppress(ValueError):
+        number = float(value)
+        epoch = next((scale for scale in (1000.0, 1.0) if number / scale > 1e9), 0.0)
+        return number / epoch - now if epoch else number
     with contextlib.suppress(ValueError):
         date = datetime.datetime.strptime(value, "%a, %d %b %Y %H:%M:%S GMT")
         return date.replace(tzinfo=datetime.UTC).timestamp() - now
-    return None
+    if match := _DATE.fullmatch(value):
+        return _until_date(match, now, zone)
+    return _duration(value) if re.fullmatch(_STEPS, value, re.IGNORECASE) else None
 
 
-# 2026-08-03 23:59:59 +0800 CST (Ark), 2026-06-06T05:00:00+08:00 (MiniMax); without a zone it is
-# China's (GLM).  A bare number in brackets is never seconds: MiniMax's texts end with (2056).
-_DATE: Final = re.compile(r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d)(?:\.\d+)?\s*(Z|[+-]\d\d:?\d\d)?")
-_CHINA: Final = datetime.timezone(datetime.timedelta(hours=8))
-# "retryDelay": "43s" (Google), "try again in 1m2.5s" (OpenAI, Groq)
-_DELAY: Final = re.compile(
-    r"(?:retryDelay\W+|(?:again|retry|reset\w*) (?:in|after) )"
-    r"((?:\d+(?:\.\d+)?\s*(?:ms|h|m|s)(?![a-z])\s*)+|\d+(?= seconds))"
-)
-_UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
-
-
-def _date_in(text: str, now: float) -> float | None:
-    if match := _DATE.search(text):
-        zone = (match[3] or "+08:00").replace("Z", "+00:00")
-        with contextlib.suppress(ValueError):
-            return datetime.datetime.fromisoformat(f"{match[1]}T{match[2]}{zone}").timestamp() - now
-    if match := _DELAY.search(text):
-        return _duration(match[1])
-    return None
-
-
-def _duration(text: str) -> float | None:
-    """6m0s, 1.5s, 20ms, 17."""
-    steps = re.findall(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h)?", text)
-    return sum(float(n) * _UNITS[unit or "s"] for n, unit in steps) if steps else None
-
-
-def _header_reset(headers: Mapping[str, str], now: float) -> float | None:
-    """anthropic-ratelimit-unified-reset (epoch), or the longest of x-ratelimit-reset-*."""
-    if value := headers.get("anthropic-ratelimit-unified-reset"):
-        with contextlib.suppress(ValueError):
-            return float(value) - now
-    spent = {
-        name.lower().replace("remaining", "reset")
+def _header_reset(headers: Mapping[str, str], now: float, zone: datetime.tzinfo) -> float | None:
+    """anthropic-ratelimit-unified-reset, or the longest of the resets whose remainder is 0:
+    x-ratelimit-reset-tokens beside x-ratelimit-remaining-tokens."""
+    unified = _wait(headers.get("anthropic-ratelimit-unified-reset", ""), now, zone)
+    if unified is not None:
+        return unified
+    resets = [
+        headers.get(name.replace("remaining", "reset"), "")
         for name, left in headers.items()
-        if name.lower().startswith("x-ratelimit-remaining-") and left.strip() == "0"
-    }
-    waits = [
-        wait
-        for name, value in headers.items()
-        if name.lower() in spent and (wait := _duration(value)) is not None
+        if re.match(r"(x|anthropic)-ratelimit-.*remaining", name) and left.strip() == "0"
     ]
-    return max(waits, default=None)
+    waits = (_wait(value, now, zone) for value in resets)
+    return max((wait for wait in waits if wait is not None), default=None)
 
 
-def _calendar(reset: str, now: float) -> float | None:
-    """The next midnight, Monday or month, in China."""
+def _until_calendar(reset: str, now: float) -> float | None:
+    """Seconds to the next midnight, Monday or month in China; `reset` is one of RESETS or ""."""
     if not reset:
         return None
-    today = datetime.datetime.fromtimestamp(now, _CHINA)
+    today = datetime.datetime.fromtimestamp(now, CHINA)
     midnight = today.replace(hour=0, minute=0, second=0, microsecond=0)
-    days = {"midnight+8": 1, "monday+8": 7 - today.weekday()}.get(reset)
-    if days is None:
+    if reset == "month":
         then = (midnight.replace(day=1) + datetime.timedelta(days=32)).replace(day=1)
     else:
+        days = 1 if reset == "midnight+8" else 7 - today.weekday()
         then = midnight + datetime.timedelta(days=days)
     return then.timestamp() - now
 
@@ -8605,6 +8629,7 @@ class Preset:
     errors: tuple[ErrorRule, ...] = ()  # before the common ones
     paths: Mapping[str, str] = field(default_factory=dict)  # like `paths` in a configuration
     local: bool = False  # a server of one's own, which needs no key
+    zone: datetime.tzinfo = datetime.UTC  # of dates in its errors that name none
 
 
 # The formatter would give every value of these tables a line of its own.
@@ -8615,6 +8640,23 @@ class Preset:
 # error.metadata (Google's quota ids, OpenRouter's limit_source).  `type` is also Google's
 # error.status and TGI's error_type, `code` also Huawei's error_code and MiniMax's
 # base_resp.status_code.  An error inside a 200 whose code is an HTTP status counts as that status.
+
+# Reasoning of earlier turns that a provider does not take: sealed by another account or model,
+# changed, without its seal, not known at all, or of an organization that may not see it.
+_REASONING: Final = (
+    ErrorRule("reasoning_refused", code=("invalid_encrypted_content",)),                 # OpenAI
+    ErrorRule("reasoning_refused", status=(200, 400, 404, 422), pattern="|".join((
+        r"encrypted[ _]content|redacted_thinking",                   # OpenAI, xAI; Anthropic
+        r"(thinking|thought|reasoning)[ _`'.\w]{0,20}signature",     # Gemini, OpenRouter
+        r"signature\W.{0,20}(thinking|thought|reasoning|block)",     # Anthropic, Bedrock
+        r"(invalid|missing|corrupted|unverifiable) [`'\"]?signature",
+        r"expected [`'\"]?thinking|thinking.{0,40}block|thinking\S*\.(display|signature)",
+        r"\breasoning_(content|details)\b",             # DeepSeek, Kimi; Groq, Mistral: unknown
+        r"reasoning[. ]summar",                          # OpenAI: "must be verified to ..."
+        r"\brs_\w+.{0,80}(not found|without|required|persisted|duplicate)",
+        r"reasoning.{0,20}(item|block)",                 # "... without its required following item"
+    ))),
+)
 
 _TOO_LONG: Final = "|".join((
     r"maximum (context|prompt|input|model) length",  # OpenAI, vLLM, DeepSeek, Mistral; xAI; Huawei
@@ -8628,9 +8670,19 @@ _TOO_LONG: Final = "|".join((
     r"exceed max message tokens|exceeds the maximum length",     # Ark
     r"prompt_tokens.{0,30}must be less than",        # SiliconFlow
     r"`inputs` (tokens \+|must have less than)",     # TGI
-    r"reduce the length of the messages|request too large for",      # OpenAI, Groq
+    r"reduce the length of the (messages|prompt|input)|request too large for",   # OpenAI, Groq
     r"required for long context requests",           # Anthropic 429: "Extra usage is ..."
 ))
+
+# Looser, so only where nothing speaks of a rate or of money.
+_EXCEEDED: Final = r"(?s)^(?!.*(rate limit|per (minute|hour|day)|quota|tpm)).*(" + "|".join((
+    r"context[ _-](length|window|size|limit)( is| was)? exceed",     # Together, Nebius, Ollama
+    r"exceed(s|ed|ing)? (the )?(max\w* )?(allowed )?(prompt|input|context|sequence)",
+    r"(prompt|tokens?|context|input (length|text))\b.{0,60} exceeds? (the |its )?"
+    r"((max|token|context)\w* )*(limit|length|number of tokens)",   # Copilot: "the limit of N"; GLM
+    r"too many (input |prompt )?tokens|too large for (the |this )?(model|context)",
+    r"(prompt|input|messages|conversation) (is|are) too (long|large)",
+)) + ")"
 
 _NO_MODEL: Final = "|".join((
     r"\bmodels?[:/]? ?\S{0,80}? (does not exist|not exist|(is )?not (found|supported|available))",
@@ -8652,6 +8704,7 @@ COMMON_ERRORS: Final[tuple[ErrorRule, ...]] = (
                                 "tokens_too_long", "characters_too_long")),  # Qianfan
     ErrorRule("too_long", type=("exceed_context_size_error", "request_too_large")),
     ErrorRule("too_long", pattern=_TOO_LONG),
+    ErrorRule("too_long", status=(200, 400, 413, 422, 500), pattern=_EXCEEDED),
     ErrorRule("moderation", code=("content_filter", "content_policy_violation", "invalid_prompt",
                                   "moderation_blocked", "data_inspection_failed")),
     ErrorRule("moderation", type=("content_filter",)),
@@ -8660,6 +8713,7 @@ COMMON_ERRORS: Final[tuple[ErrorRule, ...]] = (
     ErrorRule("client_rejected", type=("client_validation_error",)),             # other relays
     ErrorRule("client_rejected", pattern=r"client (is )?not (allowed|authorized)|"
               r"only (available for coding agents|accepts requests from claude code)"),
+    *_REASONING,
     # Quotas paid in advance, and spending limits
     ErrorRule("plan_exhausted", reset="month",                               # OpenAI
               code=("organization_spend_limit_exceeded", "project_spend_limit_exceeded",
@@ -8730,6 +8784,7 @@ _GLM_ERRORS: Final[tuple[ErrorRule, ...]] = (    # docs.bigmodel.cn/cn/api/api-c
     ErrorRule("model_missing", code=("1211", "1212", "1221", "1222")),
     ErrorRule("too_long", code=("1261",)),
     ErrorRule("moderation", code=("1300", "1301")),
+    *_REASONING,
     ErrorRule("bad_request", code=("1210", "1213", "1214", "1215")),
     ErrorRule("transient", code=("500", "1230", "1231", "1234")),
     ErrorRule("auth", status=(434,)),                        # no permission
@@ -8777,6 +8832,7 @@ _MINIMAX_ERRORS: Final[tuple[ErrorRule, ...]] = (        # platform.minimax.io; 
     ErrorRule("auth", code=("1004", "2049")),
     ErrorRule("moderation", code=("1026", "1027")),
     ErrorRule("too_long", code=("2013",), pattern=r"context window"),
+    *_REASONING,
     ErrorRule("bad_request", code=("2013",)),
     ErrorRule("transient", code=("1000", "1001", "1024", "1033")),
 )
@@ -8973,12 +9029,14 @@ def _bases(dialects: str, base: str, anthropic: str = "") -> dict[str, str]:
 PRESETS: Final[dict[str, Preset]] = {
     # Makers of models
     "bigmodel": Preset(
+        zone=CHINA,
         key="BIGMODEL_API_KEY", subscription=("coding",), globs=("glm-*",), auth=_BEARER,
         plans={"coding": _bases("CA", "https://open.bigmodel.cn/api/coding/paas/v4",
                                 "/api/anthropic"),
                "regular": _bases("C", "https://open.bigmodel.cn/api/paas/v4")},
         quirks=_GLM_QUIRKS, errors=_GLM_ERRORS),
     "zai": Preset(                           # international; another account
+        zone=CHINA,
         key="ZAI_API_KEY", subscription=("coding",), globs=("glm-*",), auth=_BEARER,
         plans={"coding": _bases("CA", "https://api.z.ai/api/coding/paas/v4", "/api/anthropic")
                          | _bases("R", "https://api.z.ai/api/v1"),
@@ -8988,6 +9046,7 @@ PRESETS: Final[dict[str, Preset]] = {
         key="DEEPSEEK_API_KEY", globs=("deepseek-*",), quirks=_DEEPSEEK_QUIRKS,
         plans={"regular": _bases("CAR", "https://api.deepseek.com/v1", "/anthropic")}),
     "moonshot": Preset(
+        zone=CHINA,
         key="MOONSHOT_API_KEY", globs=("kimi-k*", "moonshot-*"), auth=_BEARER,
         plans={"regular": _bases("CAR", "https://api.moonshot.cn/v1", "/anthropic")},
         quirks=_KIMI_QUIRKS, errors=_MOONSHOT_ERRORS),
@@ -8996,10 +9055,12 @@ PRESETS: Final[dict[str, Preset]] = {
         plans={"regular": _bases("CAR", "https://api.moonshot.ai/v1", "/anthropic")},
         quirks=_KIMI_QUIRKS, errors=_MOONSHOT_ERRORS),
     "kimi-coding": Preset(                   # admits coding agents only, by the client's user agent
+        zone=CHINA,
         key="KIMI_API_KEY", subscription=("coding",), globs=("kimi-for-coding*", "k3*"),
         plans={"coding": _bases("CA", "https://api.kimi.com/coding/v1", "/coding")},
         auth=_BEARER, quirks=_KIMI_QUIRKS, errors=_KIMI_ERRORS),
     "dashscope": Preset(                     # keys are bound to region and plan
+        zone=CHINA,
         key="DASHSCOPE_API_KEY", subscription=("coding", "token"), globs=("qwen*",), auth=_BEARER,
         plans={"coding": _bases("CA", "https://coding.dashscope.aliyuncs.com/v1",
                                 "/apps/anthropic"),
@@ -9025,11 +9086,13 @@ PRESETS: Final[dict[str, Preset]] = {
                             _bases("CAR", "https://api.minimax.io/v1", "/anthropic")),
         quirks=_MINIMAX_QUIRKS, errors=_MINIMAX_ERRORS),
     "minimax-cn": Preset(
+        zone=CHINA,
         key="MINIMAX_CN_API_KEY", subscription=("plan",), globs=("MiniMax-*",), auth=_BEARER,
         plans=dict.fromkeys(("plan", "regular"),
                             _bases("CAR", "https://api.minimaxi.com/v1", "/anthropic")),
         quirks=_MINIMAX_QUIRKS, errors=_MINIMAX_ERRORS),
     "stepfun": Preset(
+        zone=CHINA,
         key="STEPFUN_API_KEY", subscription=("plan",), globs=("step-*",), auth=_BEARER,
         plans={"plan": _bases("CA", "https://api.stepfun.com/step_plan/v1", "/step_plan"),
                "regular": _bases("C", "https://api.stepfun.com/v1")},
@@ -9040,6 +9103,7 @@ PRESETS: Final[dict[str, Preset]] = {
                "regular": _bases("C", "https://api.stepfun.ai/v1")},
         quirks=_STEPFUN_QUIRKS),
     "ark": Preset(                           # Volcengine; regular is billed apart from the plans
+        zone=CHINA,
         key="ARK_API_KEY", subscription=("coding", "agent"), auth=_BEARER,
         globs=("doubao-*", "ark-code-*", "ep-*"),
         plans={"coding": _bases("CAR", "https://ark.cn-beijing.volces.com/api/coding/v3",
@@ -9056,6 +9120,7 @@ PRESETS: Final[dict[str, Preset]] = {
                "regular": _bases("C", "https://ark.ap-southeast.bytepluses.com/api/v3")},
         quirks=_ARK_QUIRKS, errors=_ARK_ERRORS),
     "mimo": Preset(                          # the plan's keys begin with tp-, one region each
+        zone=CHINA,
         key="MIMO_API_KEY", subscription=("plan", "plan-sgp", "plan-ams"), globs=("mimo-*",),
         plans={"plan": _bases("CAR", "https://token-plan-cn.xiaomimimo.com/v1", "/anthropic"),
                "plan-sgp": _bases("CAR", "https://token-plan-sgp.xiaomimimo.com/v1", "/anthropic"),
@@ -9118,6 +9183,7 @@ PRESETS: Final[dict[str, Preset]] = {
         globs=("llama-*", "meta-llama/*", "openai/gpt-oss-*", "qwen/*", "moonshotai/*", "groq/*"),
         plans={"regular": _bases("CR", "https://api.groq.com/openai/v1")}),
     "siliconflow": Preset(
+        zone=CHINA,
         key="SILICONFLOW_API_KEY", globs=("*/*",), auth=_BEARER,
         plans={"regular": _bases("CA", "https://api.siliconflow.cn/v1")},
         quirks=_SILICONFLOW_QUIRKS, errors=_SILICONFLOW_ERRORS),
@@ -9126,6 +9192,7 @@ PRESETS: Final[dict[str, Preset]] = {
         plans={"regular": _bases("CA", "https://api.siliconflow.com/v1")},
         quirks=_SILICONFLOW_QUIRKS, errors=_SILICONFLOW_ERRORS),
     "tencent": Preset(                       # token: cloud.tencent.com/developer/article/2767736
+        zone=CHINA,
         key="TENCENT_API_KEY", subscription=("coding", "token"), globs=("tc-code-*", "hunyuan-*"),
         plans={"coding": _bases("CA", "https://api.lkeap.cloud.tencent.com/coding/v3",
                                 "/coding/anthropic"),
@@ -9133,6 +9200,7 @@ PRESETS: Final[dict[str, Preset]] = {
                "regular": _bases("C", "https://tokenhub.tencentmaas.com/v1")},
         auth=_BEARER, quirks=_SILENT),
     "qianfan": Preset(                       # Baidu; bases as in cc-switch
+        zone=CHINA,
         key="QIANFAN_API_KEY", subscription=("coding", "token"), globs=("qianfan-*", "ernie-*"),
         plans={"coding": _bases("CA", "https://qianfan.baidubce.com/v2/coding",
                                 "/anthropic/coding"),
@@ -9141,11 +9209,13 @@ PRESETS: Final[dict[str, Preset]] = {
                "regular": _bases("C", "https://qianfan.baidubce.com/v2")},
         auth=_BEARER, quirks=_SILENT),
     "huawei": Preset(                        # huaweicloud.com tokenplan-maas, model-call-060
+        zone=CHINA,
         key="MAAS_API_KEY", subscription=("token",), globs=("openpangu-*", "pangu-*"), auth=_BEARER,
         plans={"token": _bases("CA", "https://api.modelarts-maas.com/plan/v2", "/plan/anthropic"),
                "regular": _bases("CA", "https://api.modelarts-maas.com/v2", "/anthropic")},
         quirks=_SILENT, errors=_HUAWEI_ERRORS),
     "modelscope": Preset(
+        zone=CHINA,
         key="MODELSCOPE_API_KEY", globs=("*/*",), auth=_BEARER, quirks=_SWITCHED,
         plans={"regular": _bases("CA", "https://api-inference.modelscope.cn/v1")}),
     "novita": Preset(
@@ -10473,6 +10543,7 @@ class Provider:
     config: ProviderConfig
     plans: tuple[BillingPlan, ...]
     rules: tuple[ErrorRule, ...]
+    zone: datetime.tzinfo  # of dates in its errors that name none
     timeouts: TimeoutConfig
     attempt_total: float
     claims: tuple[str, ...] | None  # globs its preset says it serves; None: listed models only
@@ -11181,6 +11252,7 @@ class _Compiler:
             config=entry,
             plans=tuple(plan for plan in plans if plan),
             rules=(*entry.errors, *(preset.errors if preset else ()), *COMMON_ERRORS),
+            zone=preset.zone if preset else datetime.UTC,
             timeouts=replace(self.config.timeouts, **limits),
             attempt_total=total,
             claims=preset.globs if preset and preset.globs else None,
@@ -18545,12 +18617,6 @@ class Accounts:
 #     _begun_in_time    its limits of time
 #     _begun            the reply's status, and its first event: an answer, or an error
 
-_SEAL_TROUBLE: Final = re.compile(
-    r"signature|encrypted_content|redacted_thinking|expected `?thinking|thinking.{0,40}block"
-    # of a platform that does not know it; to an organization that is not verified
-    r"|thinking\S*\.display|reasoning[. ]summar",
-    re.IGNORECASE,
-)
 _HEADER_VALUE: Final = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
 # The provider's headers that a translated answer keeps, and those that no answer does.
 _ANSWER_KEPT: Final = frozenset(("request-id", "x-request-id"))
@@ -18803,10 +18869,7 @@ class Failover:
             try:
                 return await self.attempt(exchange, lane, strip)
             except UpstreamError as error:
-                objects = error.failure.name == "bad_request" and _SEAL_TROUBLE.search(
-                    error.message
-                )
-                if strip or not objects:
+                if strip or error.failure.name != "reasoning_refused":
                     failures.append((lane, error))
                     break
         return None
@@ -18982,7 +19045,7 @@ class Failover:
         return self.classified(
             exchange,
             lane,
-            said_in(body, reply.status),
+            error_in(body, reply.status),
             reply,
             body if lane.endpoint.dialect is exchange.dialect else b"",
             url,
@@ -18998,7 +19061,10 @@ class Failover:
         url: str = "",
     ) -> UpstreamError:
         """A failure as an error that knows its class: what to mark, and whether to try on."""
-        verdict = judged(lane.target.provider.rules, reply.status, said, reply.headers, time.time())
+        provider = lane.target.provider
+        verdict = classify_error(
+            provider.rules, reply.status, said, reply.headers, time.time(), provider.zone
+        )
         message = exchange.plan.redacted(verdict.message)
         if reply.status in (301, 302, 303, 307, 308, 404, 405) and verdict.failure == "transient":
             path = urllib.parse.urlsplit(url or lane.endpoint.url).path
@@ -21823,7 +21889,7 @@ class Console:
             except (aiohttp.ClientError, OSError) as error:
                 raise self.silent(error) from error
         if reply.status != 200:
-            raise RelayError(said_in(said, reply.status).message)
+            raise RelayError(error_in(said, reply.status).message)
         answer: JSON = loads(said)
         return answer
 
@@ -22179,7 +22245,7 @@ async def _listed(session: aiohttp.ClientSession, base: str, trial: Trial) -> li
         async with session.get(url, headers=dict(trial.dialect.headers)) as reply:
             said = await reply.read()
             names = served_names(loads(said)) if reply.status == 200 else []
-            fault = said_in(said, reply.status).message if reply.status != 200 else "an empty list"
+            fault = error_in(said, reply.status).message if reply.status != 200 else "an empty list"
     except (aiohttp.ClientError, TimeoutError, *UNREADABLE) as error:
         names, fault = [], str(error) or type(error).__name__
     trial.cells["list"] = str(len(names)) if names else "none"
@@ -22215,7 +22281,7 @@ async def _asked(session: aiohttp.ClientSession, base: str, trial: Trial, ask: A
         headers = {**dialect.headers, "Content-Type": "application/json"}
         async with session.post(url, data=body, headers=headers) as reply:
             said = await reply.read()
-        answer = _understood(dialect, said, ask.stream) if reply.status == 200 else said_in(said)
+        answer = _understood(dialect, said, ask.stream) if reply.status == 200 else error_in(said)
     except (aiohttp.ClientError, TimeoutError, *UNREADABLE) as error:
         answer = Failure(str(error) or type(error).__name__)
     if isinstance(answer, Failure):
@@ -22282,7 +22348,7 @@ async def watched(console: Console) -> AsyncIterator[tuple[str, Any]]:
             reply = await session.get("/admin/events?since=0")
             begun = True
             if reply.status != 200:
-                raise RelayError(said_in(await reply.read(), reply.status).message)
+                raise RelayError(error_in(await reply.read(), reply.status).message)
             async for block in reply.content.iter_any():
                 for event in decoder.feed(block):
                     yield event.event, loads(event.data)

@@ -91,6 +91,7 @@ FAILED_BECAUSE = {
     "timeout": "it did not answer in time",
     "moderation": "it refuses the content",
     "too_long": "the model cannot read that much",
+    "reasoning_refused": "it does not take reasoning of earlier turns; asked once more without it",
     "bad_request": "it does not accept the request",
     "disabled": "the admin left it out, until the next reload",
 }

@@ -200,10 +200,10 @@ class Relay(Strategy):
 
 
 def classified(lane: relay.Lane, outage: Outage, now: float) -> relay.UpstreamError:
-    said = relay.said_in(outage.body.encode(), outage.status)
+    said = relay.error_in(outage.body.encode(), outage.status)
     headers = {"retry-after": outage.retry_after} if outage.retry_after else {}
-    rules = lane.target.provider.rules
-    verdict = relay.judged(rules, outage.status, said, headers, now)
+    provider = lane.target.provider
+    verdict = relay.classify_error(provider.rules, outage.status, said, headers, now, provider.zone)
     error = relay.UpstreamError(
         verdict.failure, verdict.message, retry_after=verdict.until, scope=verdict.scope
     )

@@ -835,8 +835,8 @@ def lane_of(plan: relay.Plan) -> relay.Lane:
 def told(status: int, body: relay.JSON, headers: dict[str, str]) -> tuple[relay.RelayError, str]:
     """What a client is told of one provider's error, and the whole text of it."""
     plan = plan_of(LANE_CONFIG)
-    said = relay.said_in(relay.dumps(body))
-    verdict = relay.judged(relay.COMMON_ERRORS, status, said, headers, 1_700_000_000.0)
+    said = relay.error_in(relay.dumps(body))
+    verdict = relay.classify_error(relay.COMMON_ERRORS, status, said, headers, 1_700_000_000.0)
     failure = relay.UpstreamError(
         verdict.failure,
         plan.redacted(verdict.message),

@@ -755,7 +755,7 @@ def test_errors_of_a_provider_come_before_the_presets(
 ) -> None:
     rules = plan_of(ERRORS).providers["a"].rules
     body = relay.dumps({"error": said})
-    verdict = relay.judged(rules, status, relay.said_in(body), {}, now=1_800_000_000)
+    verdict = relay.classify_error(rules, status, relay.error_in(body), {}, now=1_800_000_000)
     assert (verdict.failure, verdict.scope) == (failure, scope)
     if failure == "plan_exhausted":
         assert verdict.until is not None

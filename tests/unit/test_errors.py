@@ -78,6 +78,7 @@ TOLD = {
     "timeout": (504, "timeout", True),
     "moderation": (400, "bad_request", False),
     "too_long": (400, "context_length", False),
+    "reasoning_refused": (400, "bad_request", False),
     "bad_request": (400, "bad_request", False),
     "disabled": (503, "unavailable", True),
 }
@@ -97,7 +98,14 @@ def test_only_a_plan_that_is_used_up_or_over_opens_the_next() -> None:
 
 def test_what_is_the_requests_own_fault_marks_nobody() -> None:
     unmarked = {name for name, row in relay.FAILURES.items() if row.scope == "request"}
-    assert unmarked == {"client_rejected", "moderation", "too_long", "bad_request", "disabled"}
+    assert unmarked == {
+        "client_rejected",
+        "moderation",
+        "too_long",
+        "reasoning_refused",
+        "bad_request",
+        "disabled",
+    }
     assert {name for name, row in relay.FAILURES.items() if row.cool == 0} == unmarked
 
 
@@ -178,7 +186,8 @@ CHAT_CODES = {
 @pytest.mark.parametrize(("kind", "code"), CHAT_CODES.items())
 def test_chat_knows_its_error_codes(kind: str, code: str | None) -> None:
     error = relay.CHAT.render_error(relay.RelayError("x", kind=kind), "req_1")["error"]
-    assert (error["message"], error["code"], error["param"]) == ("x", code, None)
+    message = "Context length exceeded: x" if kind == "context_length" else "x"
+    assert (error["message"], error["code"], error["param"]) == (message, code, None)
 
 
 def test_overload_is_a_529_to_anthropics_clients_and_a_503_to_others() -> None:

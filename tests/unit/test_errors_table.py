@@ -14,7 +14,7 @@ import relay
 def classify(preset: str, status: int, body: bytes) -> str:
     """The class of an answer of `preset`; "" stands for a provider without one."""
     rules = (*(relay.PRESETS[preset].errors if preset else ()), *relay.COMMON_ERRORS)
-    return relay.judged(rules, status, relay.said_in(body), {}, now=1_800_000_000).failure
+    return relay.classify_error(rules, status, relay.error_in(body), {}, now=1_800_000_000).failure
 
 
 def code(value: object, message: str = "", **more: Any) -> bytes:
@@ -112,7 +112,8 @@ GLM: list[Case] = [
 # api-docs.deepseek.com/quick_start/error_codes
 DEEPSEEK: list[Case] = [
     ("deepseek", 400, kind("invalid_request_error",
-     "The reasoning_content in the thinking mode must be passed back to the API."), "bad_request"),
+     "The reasoning_content in the thinking mode must be passed back to the API."),
+     "reasoning_refused"),
     ("deepseek", 400, kind("invalid_request_error", "Model Not Exist"), "model_missing"),
     ("deepseek", 400, kind("invalid_request_error", "Content Exists Risk"), "moderation"),
     ("deepseek", 400, kind("invalid_request_error",
@@ -310,7 +311,7 @@ GEMINI: list[Case] = [
     ("gemini", 400, google(400, "INVALID_ARGUMENT",
      "The input token count (1200000) exceeds the maximum number of tokens allowed"), "too_long"),
     ("gemini", 400, google(400, "INVALID_ARGUMENT", "Function call is missing a thought_signature"),
-     "bad_request"),
+     "reasoning_refused"),
     ("gemini", 404, google(404, "NOT_FOUND", "models/gemini-9 is not found for API version v1beta"),
      "model_missing"),
     ("gemini", 500, google(500, "INTERNAL", "An internal error has occurred."), "transient"),
@@ -523,6 +524,37 @@ PLAIN: list[Case] = [
     ("", 403, wire({"error": "Client not allowed", "userAgent": "curl"}), "client_rejected"),
     ("", 200, says("something broke"), "transient"),
     ("", 200, b'{"error": "boom"}', "transient"),
+    # too long, in the words of servers without a preset; at a rate the same words are none
+    ("", 400, says("Context length exceeded"), "too_long"),
+    ("", 400, says("The input exceeds the maximum allowed input length"), "too_long"),
+    ("", 400, says("prompt token count of 135000 exceeds the limit of 128000"), "too_long"),
+    ("", 400, says("Prompt exceeds max length"), "too_long"),
+    ("", 200, code("1261", "Prompt exceeds max length"), "too_long"),
+    ("", 400, wire({"error": {"code": 400, "type": "exceed_context_size_error", "n_ctx": 4096,
+     "message": "the request exceeds the available context size, try increasing it"}}), "too_long"),
+    ("", 500, says("Too many tokens: the conversation is too long"), "too_long"),
+    ("", 429, says("Too many tokens, please wait before trying again."), "rate_limited"),
+    ("", 400, says("Number of prompt tokens per minute exceeds the limit"), "bad_request"),
+    ("", 400, says("The image exceeds the limit of 5 MB"), "bad_request"),
+    # reasoning of another account, model or maker
+    ("", 400, code("invalid_encrypted_content", "No."), "reasoning_refused"),
+    ("", 200, code("invalid_encrypted_content", "No."), "reasoning_refused"),
+    ("", 200, says("The encrypted content gAAA could not be verified. Reason: Encrypted content"
+     " could not be decrypted or parsed."), "reasoning_refused"),
+    ("", 400, says("messages.1.content.0: Invalid `signature` in `thinking` block"),
+     "reasoning_refused"),
+    ("", 400, says("Expected `thinking` or `redacted_thinking`, but found `tool_use`"),
+     "reasoning_refused"),
+    ("", 400, google(400, "INVALID_ARGUMENT", "Corrupted thought signature."), "reasoning_refused"),
+    ("", 422, wire({"detail": [{"loc": ["body", "messages", 2, "assistant", "reasoning_content"],
+     "msg": "Extra inputs are not permitted"}]}), "reasoning_refused"),
+    ("", 404, says("Item with id 'rs_68' not found. Items are not persisted when `store` is false"),
+     "reasoning_refused"),
+    ("", 400, says("Your organization must be verified to generate reasoning summaries."),
+     "reasoning_refused"),
+    ("bigmodel", 400, code("1210", "Invalid signature in thinking block"), "reasoning_refused"),
+    ("", 400, says("reasoning_effort: unknown value"), "bad_request"),
+    ("", 400, says("The signature of the function `f` has no parameters"), "bad_request"),
     # claude-relay-service, a relay behind this one
     ("", 403, kind("client_validation_error",
      "This endpoint only accepts requests from Claude Code CLI"), "client_rejected"),

@@ -15,10 +15,10 @@ NOW = datetime.datetime(2026, 11, 20, 12, 0, 0, tzinfo=datetime.UTC).timestamp()
 
 def verdict(
     *rules: ErrorRule, status: int = 429, said: Failure | str = "", **headers: str
-) -> relay.Verdict:
+) -> relay.Classified:
     failure = Failure(said) if isinstance(said, str) else said
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return relay.judged(rules, status, failure, named, NOW)
+    return relay.classify_error(rules, status, failure, named, NOW)
 
 
 # When it ends: PROVIDERS.md 0.2, rule 4
@@ -61,6 +61,32 @@ RESETS: list[tuple[str, dict[str, str], str, float | None]] = [
         "",
         0.02,
     ),
+    (
+        "a date (RFC 3339)",
+        {
+            "x-ratelimit-remaining-requests": "0",
+            "x-ratelimit-reset-requests": "2026-11-20T12:30:00Z",
+        },
+        "",
+        1800,
+    ),
+    (
+        "Anthropic's names",
+        {
+            "anthropic-ratelimit-tokens-remaining": "0",
+            "anthropic-ratelimit-tokens-reset": "2026-11-20T12:01:00Z",
+        },
+        "",
+        60,
+    ),
+    (
+        "milliseconds since 1970 (OpenRouter)",
+        {"x-ratelimit-remaining": "0", "x-ratelimit-reset": str(int(NOW + 90) * 1000)},
+        "",
+        90,
+    ),
+    ("a date of RFC 3339 as retry-after", {"retry-after": "2026-11-20T12:00:45+00:00"}, "", 45),
+    ("a date nobody can read", {"retry-after": "Fri, 20 Nov 2026 13:00:00 CET"}, "", None),
     ("nothing is spent", {"x-ratelimit-reset-requests": "1s"}, "", None),
     (
         "headers in any case",
@@ -70,9 +96,9 @@ RESETS: list[tuple[str, dict[str, str], str, float | None]] = [
     ),
     # dates in the text
     (
-        "GLM, without a zone: China's",
+        "without a zone",
         {},
-        "Usage limit reached for 5 hour. Your limit will reset at 2026-11-20 21:30:00",
+        "Usage limit reached for 5 hour. Your limit will reset at 2026-11-20 13:30:00",
         5400,
     ),
     (
@@ -89,6 +115,7 @@ RESETS: list[tuple[str, dict[str, str], str, float | None]] = [
         3600,
     ),
     ("a bare number is never seconds", {}, "usage limit exceeded (2056)", None),
+    ("UTC as a word", {}, "resets at 2026-11-20 12:00:30 UTC", 30),
     ("UTC", {}, "resets at 2026-11-20T12:00:30Z", 30),
     ("parts of a second in a date", {}, "until 2026-11-20T12:00:30.250Z", 30),
     ("another offset", {}, "resets at 2026-11-20T07:00:30-0500", 30),
@@ -104,6 +131,11 @@ RESETS: list[tuple[str, dict[str, str], str, float | None]] = [
     ("OpenAI, milliseconds", {}, "Please try again in 20ms.", 0.02),
     ("words", {}, "Please try again in 20 seconds.", 20),
     ("hours", {}, "limit resets in 2h30m", 9000),
+    ("minutes in words", {}, "Please try again in 20 minutes.", 1200),
+    ("an hour in words", {}, "Try again in 1 hour", 3600),
+    ("an article", {}, "Retry after about an hour", 3600),
+    ("hours and minutes", {}, "try again in 1 hour and 5 minutes", 3900),
+    ("days", {}, "limit resets in 2 days, 3 hours", 183600),
     ("not a model's name", {}, "retry with gpt-4 in 5 steps", None),
 ]
 
@@ -113,8 +145,20 @@ RESETS: list[tuple[str, dict[str, str], str, float | None]] = [
 )
 def test_until_when(headers: dict[str, str], text: str, seconds: float | None) -> None:
     rule = ErrorRule("rate_limited")
-    until = relay.judged([rule], 429, Failure(text), headers, NOW).until
+    until = relay.classify_error([rule], 429, Failure(text), headers, NOW).until
     assert until == (None if seconds is None else pytest.approx(seconds))
+
+
+@pytest.mark.parametrize(("preset", "seconds"), [("bigmodel", 0), ("openai", 5400), ("", 5400)])
+def test_a_date_without_a_zone_is_of_the_providers_place(preset: str, seconds: float) -> None:
+    zone = relay.PRESETS[preset].zone if preset else datetime.UTC
+    said = Failure("Your limit will reset at 2026-11-20 13:30:00")
+    until = relay.classify_error([ErrorRule("rate_limited")], 429, said, {}, NOW, zone).until
+    assert until == seconds
+    if preset == "bigmodel":
+        said = Failure("Your limit will reset at 2026-11-20 21:30:00")
+        until = relay.classify_error([ErrorRule("rate_limited")], 429, said, {}, NOW, zone).until
+        assert until == 5400
 
 
 @pytest.mark.parametrize(
@@ -134,8 +178,8 @@ def test_until_when(headers: dict[str, str], text: str, seconds: float | None) -
 def test_what_nobody_says_the_calendar_says(reset: str, now: str, then: str) -> None:
     moment, ends = (datetime.datetime.fromisoformat(text).timestamp() for text in (now, then))
     rule = ErrorRule("plan_exhausted", reset=reset)
-    assert relay.judged([rule], 429, Failure("quota"), {}, moment).until == ends - moment
-    said = relay.judged([rule], 429, Failure("quota"), {"retry-after": "7"}, moment)
+    assert relay.classify_error([rule], 429, Failure("quota"), {}, moment).until == ends - moment
+    said = relay.classify_error([rule], 429, Failure("quota"), {"retry-after": "7"}, moment)
     assert said.until == 7
 
 
@@ -287,7 +331,7 @@ SAID: list[tuple[str, Any, Failure]] = [
 
 @pytest.mark.parametrize(("body", "said"), [row[1:] for row in SAID], ids=[row[0] for row in SAID])
 def test_every_shape_of_an_error_is_read(body: Any, said: Failure) -> None:
-    assert relay.said_in(relay.dumps(body)) == said
+    assert relay.error_in(relay.dumps(body)) == said
 
 
 @pytest.mark.parametrize(
@@ -303,7 +347,7 @@ def test_every_shape_of_an_error_is_read(body: Any, said: Failure) -> None:
     ],
 )
 def test_what_is_no_json_is_quoted_shortly(body: bytes, text: str) -> None:
-    said = relay.said_in(body).message
+    said = relay.error_in(body).message
     assert text in said
     assert len(said) <= 304
 
