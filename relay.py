@@ -9314,7 +9314,7 @@ class Reading:
         self.env = env
         self.read_secret = read_secret
         self.zone = zone
-        self.lenient = False  # inside an inactive provider unset variables are fine
+        self.lenient = False  # secrets may be missing: in inactive providers, for some commands
         self.installed = installed
         self._problems: dict[tuple[int, int, str], None] = {}
         self._places: dict[str, tuple[int, int]] = {}
@@ -9949,7 +9949,7 @@ def _provider(site: Site) -> ProviderConfig:
     """Inactive ones are read too, but their variables need not be set."""
     pairs = site.pairs()
     outer = site.reading.lenient
-    site.reading.lenient = "active" in pairs and FLAG(pairs["active"]) is False
+    site.reading.lenient = outer or ("active" in pairs and FLAG(pairs["active"]) is False)
     try:
         config: ProviderConfig = read_table(ProviderConfig, site)
     finally:
@@ -11117,7 +11117,7 @@ def _key(name: str, entry: KeyConfig, zone: datetime.tzinfo | None, reading: Rea
             digest = b""
         if len(digest) != 32:
             reading.wrong(path, "expected sha256: and 64 hexadecimal digits")
-    elif not entry.key and not reading.complained(path):
+    elif not (entry.key or reading.lenient or reading.complained(path)):
         reading.wrong(path, "must not be empty; `relay key` makes one")
     own = _zone(f"keys.{name}.timezone", entry.timezone, reading) or zone
     expires = entry.expires and entry.expires.replace(tzinfo=entry.expires.tzinfo or own)
@@ -11808,10 +11808,12 @@ def offer(plan: Plan, recipe: Recipe, base: str, key: str, said: str = "") -> Of
         near = plan.nearest(said)
         hint = f"; near: {', '.join(near)}" if near else ""
         raise ConfigError([f"--model {said}: no provider serves it{hint}"])
-    model = said
     unserved = {tier: name for tier, name in recipe.tiers.items() if not _mapped(plan, name)}
-    if not model and (recipe.needs_model or any(not plan.route(n) for n in unserved.values())):
-        model = _first_model(plan)
+    needed = recipe.needs_model or any(not plan.route(name) for name in unserved.values())
+    model = said or (_first_model(plan) if needed or not recipe.tiers else "")
+    if needed and not model:
+        globs = [glob for p in plan.providers.values() for glob in p.claims or ("any name",)]
+        raise ConfigError([f"which model? say --model NAME; served: {', '.join(globs)}"])
     context, output = _limits(plan, model or next(iter(recipe.tiers.values()), ""))
     return Offer(
         base=base,
@@ -11832,7 +11834,8 @@ def _mapped(plan: Plan, name: str) -> bool:
 
 
 def _first_model(plan: Plan) -> str:
-    """The default, else what is listed first; the demo answers to anything."""
+    """The default, else what is listed first, else the demo, which answers to anything; "" if
+    nothing is named."""
     default = plan.config.default or ""
     names = [default] if "/" in default else list(plan.listed)
     demo = [
@@ -11840,10 +11843,7 @@ def _first_model(plan: Plan) -> str:
         for p in plan.providers.values()
         if any(endpoint.demo for billing in p.plans for endpoint in billing.endpoints.values())
     ]
-    if not (names or demo):
-        globs = [glob for p in plan.providers.values() for glob in p.claims or ("any name",)]
-        raise ConfigError([f"which model? say --model NAME; served: {', '.join(globs)}"])
-    return (names or demo)[0]
+    return next(iter(names or demo), "")
 
 
 def _limits(plan: Plan, name: str) -> tuple[int | None, int | None]:
@@ -11869,18 +11869,36 @@ def client_key(plan: Plan, name: str | None, held: str, now: float) -> str:
     if not keys:
         return held or "relay"
     wanted = [name] if name else list(keys)
-    plain = [keys[each].key for each in wanted if not keys[each].key.startswith("sha256:")]
+    values = [keys[each].key for each in wanted]  # "" where a variable is not set here
+    plain = [key for key in values if key and not key.startswith("sha256:")]
     if held and (caller := plan.caller([held], now)) and (not name or caller.name == name):
+        return held
+    if held and not all(values):  # it may well be the one that is not known here
         return held
     if held and not (name and plain):
         raise ConfigError([f"RELAY_KEY does not hold {f'the key of {name}' if name else 'a key'}"])
     if len(wanted) > 1:
         raise ConfigError([f"whose key? say --key NAME ({', '.join(keys)}), or set RELAY_KEY"])
     if not plain:
-        raise ConfigError(
-            [f"the key of {wanted[0]} is kept as a hash, so relay cannot tell it: set RELAY_KEY"]
-        )
+        why = "kept as a hash" if values[0] else "not set in this environment"
+        raise ConfigError([f"the key of {wanted[0]} is {why}: set RELAY_KEY to it"])
     return plain[0]
+
+
+def plan_digest(plan: Plan) -> str:
+    """The same for relays that serve the same names in the same way; it reveals no configuration,
+    and no secret is part of it."""
+    providers = [
+        (
+            each.name,
+            each.config.preset,
+            [billing.name for billing in each.plans],
+            each.config.models,
+        )
+        for each in plan.providers.values()
+    ]
+    text = repr((providers, plan.config.routing_rules, plan.config.default))
+    return hashlib.sha256(text.encode(errors="replace")).hexdigest()[:12]
 
 
 def base_of(listen: Iterable[str], scheme: str = "http") -> str:
@@ -12858,11 +12876,11 @@ class Masker:
         carried = [value for leg in legs for value in _carried(leg)]
         forms = {form for secret in (*secrets, *carried) for form in _written(secret)}
         ordered = sorted(forms, key=lambda form: (-len(form), form))
-        self._secrets = [form.encode(errors="surrogateescape") for form in ordered]
+        self._secrets = [_bytes_of(form) for form in ordered]
 
     def text(self, text: str, shortest_cut: int = _SHORTEST) -> str:
         """Short words that happen to begin a secret stay: a name, say, that its key begins with."""
-        data = text.encode(errors="surrogateescape")
+        data = _bytes_of(text)
         return _between(data, 0, len(data), self._spans(data, shortest_cut)).decode(
             errors="replace"
         )
@@ -12919,6 +12937,14 @@ class Masker:
             else:
                 merged.append((begin, end))
         return merged
+
+
+def _bytes_of(text: str) -> bytes:
+    """The bytes that a header or a path had; of a client's JSON also half a surrogate pair."""
+    try:
+        return text.encode(errors="surrogateescape")
+    except UnicodeEncodeError:
+        return text.encode(errors="surrogatepass")
 
 
 def _places(data: bytes, secret: bytes, shortest_cut: int) -> Iterator[tuple[int, int]]:
@@ -17137,13 +17163,14 @@ class Recorder:
                 self._changed.notify_all()
 
     def _write(self, tape: Tape) -> None:
-        record = tape.record()
-        masker = Masker(tape.secrets, record.legs.values())
         try:
-            data = b"".join(record_lines(record, masker))
+            record = tape.record()
+            data = b"".join(record_lines(record, Masker(tape.secrets, record.legs.values())))
             self.ring.put(record_name(tape.time, record.id), data)
         except OSError as error:
             self._lose(error.strerror or str(error))
+        except Exception as error:  # noqa: BLE001  # one exchange's fault must not end the thread
+            self._lose(f"a record could not be written: {error!r}")
 
 
 class Tape:
@@ -17307,7 +17334,8 @@ def _demo_text(request: Request, asked: str, results: Sequence[str]) -> str:
     text = (
         f"Hello from relay {__version__}. You asked for the model {request.model!r} and said: "
         f"{asked[-200:].strip() or 'nothing'!r}. This answer comes from the embedded demo "
-        "provider; put a real one into config.yaml and it will answer instead."
+        "provider. For real ones, set a provider's key, such as ZAI_API_KEY, or write a "
+        "config.yaml, and start relay without --demo."
     )
     if results:
         text = f"The tool answered: {' '.join(results)[:500] or 'nothing'}"
@@ -20417,8 +20445,12 @@ def plugged(name: str, beside: Path | None) -> str:
     return ""
 
 
-def load(source: Source) -> Plan:
-    """A configuration as a plan; ConfigError with everything that is wrong with it."""
+def load(source: Source, lenient: bool = False) -> Plan:
+    """A configuration as a plan; ConfigError with everything that is wrong with it.
+
+    A `lenient` plan may lack secrets that are not in this environment: it answers questions, but
+    cannot be served.
+    """
     name = str(source.path or "config")
     reading = Reading(
         name,
@@ -20427,6 +20459,7 @@ def load(source: Source) -> Plan:
         zoneinfo.ZoneInfo,
         lambda module: importlib.util.find_spec(module) is not None,
     )
+    reading.lenient = lenient
     config = read_config(source.text, reading)
     if source.listen:
         config = replace(config, listen=source.listen)
@@ -20969,7 +21002,9 @@ class Operations:
         return [model for name, model in names.items() if caller.may_use(name)]
 
     async def alive(self, request: web.BaseRequest) -> web.StreamResponse:
-        return web.json_response({"status": "ok", "version": __version__})
+        """`relay run` recognises by the digest whether this relay has the configuration it read."""
+        digest = plan_digest(self.relay.plan)
+        return web.json_response({"status": "ok", "version": __version__, "config": digest})
 
     async def ready(self, request: web.BaseRequest) -> web.StreamResponse:
         """503 while draining, or while there is no provider."""
@@ -21931,6 +21966,13 @@ def lenient_config(source: Source) -> Config:
     return read_config(source.text, reading)
 
 
+def zone_of(source: Source) -> datetime.tzinfo | None:
+    """The time zone of what is shown; the machine's where none or a wrong one is given."""
+    with contextlib.suppress(KeyError, ValueError, OSError):
+        return zoneinfo.ZoneInfo(lenient_config(source).timezone or "")
+    return None
+
+
 def console_of(source: Source) -> Console:
     """The relay that a configuration describes; mistakes elsewhere in it do not matter here."""
     file, config = str(source.path or "config"), lenient_config(source)
@@ -22037,32 +22079,20 @@ def _over(below: JSON, above: JSON) -> JSON:
     return {**below, **above, **both}
 
 
-async def is_served(base: str) -> bool:
-    """Does a relay answer at this address?"""
-    return {"status", "version"} <= (await _said_at(base, "/healthz")).keys()
-
-
-async def is_demo_served(base: str) -> bool:
-    """Does a relay answer there that serves the demo and nothing else?"""
-    if not await is_served(base):
-        return False
-    listed = (await _said_at(base, "/v1/models")).get("data") or ()
-    return [model["id"] for model in listed] == ["demo"]
-
-
-async def _said_at(base: str, path: str) -> JSON:
-    """The object that is answered there; {} if none is."""
+async def served_digest(base: str) -> str | None:
+    """The digest of the configuration that a relay serves at this address; None if none answers."""
     if not base:
-        return {}
+        return None
     try:
         async with (
             aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=2)) as session,
-            session.get(f"{base}{path}", allow_redirects=False) as response,
+            session.get(f"{base}/healthz", allow_redirects=False) as response,
         ):
-            said = loads(await response.read())
+            health = loads(await response.read())
     except (aiohttp.ClientError, TimeoutError, *UNREADABLE):
-        return {}
-    return said if isinstance(said, dict) else {}
+        return None
+    is_relay = isinstance(health, dict) and {"status", "version"} <= health.keys()
+    return str(health.get("config")) if is_relay else None
 
 
 @contextlib.asynccontextmanager
@@ -22542,13 +22572,13 @@ def ring_of(source: Source) -> Ring:
     return Ring(records_place(config.record, source, os.environ), config.record.keep)
 
 
-def listed_records(ring: Ring, most: int) -> Iterator[str]:
+def listed_records(ring: Ring, most: int, zone: datetime.tzinfo | None) -> Iterator[str]:
     """A line each, the newest first."""
     for name, summary, wrong in itertools.islice(ring.summaries(), most):
         if summary is None:
             yield f"{ring.directory / name}: skipped: {wrong}"
             continue
-        moment = datetime.datetime.fromtimestamp(summary["time"])
+        moment = datetime.datetime.fromtimestamp(summary["time"], zone)
         ways = f"{summary.get('model') or '-'} -> {summary.get('target') or '-'}"
         code = f"{summary.get('code') or '-':2} {summary.get('status') or '-'}"
         yield f"{summary['id']}  {moment:%Y-%m-%d %H:%M:%S}  {code}  {ways}"
@@ -22745,8 +22775,10 @@ async def replay(record: Record, plan: Plan, source: Source, ring: Ring, log: Lo
     keep = RecordConfig(directory=str(ring.directory.absolute()), keep=ring.keep)
     plan = replace(plan, config=replace(plan.config, record=keep))
     key = secrets.token_urlsafe(24)
-    if plan.keys:  # the caller's key was not recorded, but its name, which rules may ask for
-        caller = Caller(record.summary.get("key") or "", raw=True)
+    if plan.keys:  # the caller's key was not recorded, but its name: it may use what that may
+        name = record.summary.get("key") or ""
+        known = (each.caller for each in plan.keys if each.caller.name == name)
+        caller = replace(next(known, Caller(name)), limits=None)
         digest = hashlib.sha256(key.encode()).digest()
         plan = replace(plan, keys=(Key(caller, digest, None),))
     async with serving(plan, source, log) as base:
@@ -22968,7 +23000,7 @@ async def _all_tried(plan: Plan, chosen: Sequence[Access]) -> list[Trial]:
 
 def command_route(args: argparse.Namespace) -> int:
     """Where a request goes and why, with all its ways in the order in which they are tried."""
-    plan = load(find_config(args))
+    plan = load(find_config(args), lenient=True)
     facts = _facts(args, plan)
     name = plan.bare(args.model)
     if not next(
@@ -23038,7 +23070,7 @@ def _print_ways(route: Route, dialect: str, identity: str) -> None:
 def command_models(args: argparse.Namespace) -> int:
     if args.provider and not args.fetch:
         raise ConfigError(["--provider says which one to ask: give --fetch, too"])
-    plan = load(find_config(args))
+    plan = load(find_config(args), lenient=not args.fetch)
     if args.fetch:
         return asyncio.run(_fetch(plan, args.provider))
     for name in plan.listed:
@@ -23076,23 +23108,38 @@ async def _fetch(plan: Plan, only: str) -> int:
 
 
 def command_env(args: argparse.Namespace) -> int:
-    """A tool's settings, for a shell to read or for a file."""
-    plan = load(find_config(args))
-    base = base_of(plan.config.listen, "https" if plan.config.tls else "http")
+    """A tool's settings, for a shell to read or for a file; with --url, for a relay elsewhere,
+    whose configuration need not be here."""
+    recipe, name = recipe_of(args.client), args.client.rpartition("/")[2]
+    held = os.environ.get("RELAY_KEY", "")
+    if args.url and not re.fullmatch(r"https?://[^\s/?#]+(/[^\s?#]*)?", args.url):
+        raise ConfigError([f"--url {args.url}: expected something like https://relay.lan:8484"])
+    if args.url and not args.config:
+        plan, keys, key = None, True, held or "relay"
+        if not held and args.format != "mise":
+            print("# RELAY_KEY is not set: put your key for that relay there", file=sys.stderr)
+    else:
+        plan = load(find_config(args), lenient=True)
+        keys, key = bool(plan.config.keys), ""
+    url = (args.url or "").rstrip("/").removesuffix("/v1")
+    base = url or (plan and base_of(plan.config.listen, "https" if plan.config.tls else "http"))
     if not base:
         raise ConfigError(["relay listens on sockets of the file system only; tools need a port"])
-    key = "{{ env.RELAY_KEY }}"
-    if args.format != "mise" or not plan.config.keys:
-        key = client_key(plan, args.key, os.environ.get("RELAY_KEY", ""), time.time())
-    recipe, name = recipe_of(args.client), args.client.rpartition("/")[2]
-    setup = recipe.setup(offer(plan, recipe, base, key, args.model))
+    if args.format == "mise" and keys:
+        key = "{{ env.RELAY_KEY }}"
+    elif plan:
+        key = client_key(plan, args.key, held, time.time())
+    if plan is None and recipe.needs_model and not args.model:
+        raise ConfigError(["which model? say --model NAME"])
+    offered = offer(plan, recipe, base, key, args.model) if plan else None
+    setup = recipe.setup(offered or Offer(base=base, key=key, model=args.model))
     print("\n".join(FORMATS[args.format](setup, recipe, name)))
     return 0
 
 
 def command_run(args: argparse.Namespace) -> int:
     source = find_config(args)
-    plan = load(source)
+    plan = load(source, lenient=True)
     with contextlib.ExitStack() as stack:
         try:  # not stderr: the screen is the tool's
             stream = stack.enter_context(Path(args.log or os.devnull).open("a"))
@@ -23112,12 +23159,22 @@ async def _run(plan: Plan, source: Source, args: argparse.Namespace, log: Log) -
     offer(plan, recipe, "", key, args.model)  # mistakes are reported before anything starts
     async with contextlib.AsyncExitStack() as stack:
         base = base_of(plan.config.listen, "https" if plan.config.tls else "http")
-        if not await (is_demo_served if args.demo else is_served)(base):
-            base = await stack.enter_async_context(serving(plan, source, log))
+        if (served := await served_digest(base)) != plan_digest(plan):
+            own = load(source)  # to serve, it has to have its providers' keys
+            if served is not None:
+                other = "is the demo" if served == _demo_digest() else "has another configuration"
+                print(
+                    f"relay: the relay at {base} {other}; this tool gets its own", file=sys.stderr
+                )
+            base = await stack.enter_async_context(serving(own, source, log))
         setup = recipe.setup(offer(plan, recipe, base, key, args.model))
         env = cleaned_environment(os.environ, plan)
         hint = f"; npm install -g {recipe.package} installs it" if recipe.package else ""
         return await launch([args.client, *args.args], setup, env | unproxied(env, base), hint)
+
+
+def _demo_digest() -> str:
+    return plan_digest(load(Source(None, DEMO_CONFIG)))
 
 
 def command_import(args: argparse.Namespace) -> int:
@@ -23148,7 +23205,10 @@ _TOOL_OPTIONS: Final[dict[str, JSON]] = {
     "--model": {"metavar": "NAME", "default": "", "help": "the model to start with"},
     "--key": {"metavar": "NAME", "help": "whose key from `keys` it sends"},
 }
-_ENV_OPTIONS: Final = _TOOL_OPTIONS | {"--format": {"choices": tuple(FORMATS), "default": "sh"}}
+_ENV_OPTIONS: Final = _TOOL_OPTIONS | {
+    "--format": {"choices": tuple(FORMATS), "default": "sh"},
+    "--url": {"metavar": "URL", "help": "a relay on another machine"},
+}
 _RUN_OPTIONS: Final = _TOOL_OPTIONS | {
     "--log": {"metavar": "FILE", "help": "where a relay of its own writes its log"},
     "args": {"nargs": argparse.REMAINDER, "help": "the tool's own arguments"},
@@ -23186,7 +23246,8 @@ async def _once(console: Console) -> list[str]:
 
 
 def command_records(args: argparse.Namespace) -> int:
-    lines = list(listed_records(ring_of(find_config(args)), args.number))
+    source = find_config(args)
+    lines = list(listed_records(ring_of(source), args.number, zone_of(source)))
     print("\n".join(lines) or "no record yet")
     return 0
 
@@ -23239,7 +23300,7 @@ def command_grafana(args: argparse.Namespace) -> int:
 def command_usage(args: argparse.Namespace) -> int:
     """Tables of days and of the last hours, read from where relay keeps them."""
     source = find_config(args)
-    plan = load(source)
+    plan = load(source, lenient=True)
     place = state_place(plan.config.state, source, os.environ)
     if place == "memory":
         raise RelayError("state is memory: usage ends with relay; while it runs, see /admin/usage")
@@ -23358,7 +23419,8 @@ def command_schema(args: argparse.Namespace) -> int:
 
 def command_health(args: argparse.Namespace) -> int:
     """What is cooling down at the running relay; or with --clear, remove marks."""
-    console = find_console(args)
+    source = find_config(args, optional=bool(args.listen))
+    console, zone = console_of(source), zone_of(source)
     if args.clear:
         which = {"all": True} if args.clear == "all" else {"name": args.clear}
         cleared = console.post("/admin/health/clear", which)["cleared"]
@@ -23366,19 +23428,19 @@ def command_health(args: argparse.Namespace) -> int:
         return 0 if cleared else 1
     said = console.get("/admin/health")
     for mark in said["marks"]:
-        print(_mark_text(mark, said["now"]))
+        print(_mark_text(mark, said["now"], zone))
     if not said["marks"]:
         print("nothing cools down")
     print("conversations: " + ", ".join(f"{n} {word}" for word, n in said["sticky"].items()))
     return 0
 
 
-def _mark_text(mark: JSON, now: int) -> str:
+def _mark_text(mark: JSON, now: int, zone: datetime.tzinfo | None) -> str:
     """glm/coding/1f3a (credential): plan exhausted for 3 min, until 14:05:00 (in 2 h)"""
     until, probe = mark["until"], mark["next_probe"]
     when = "being probed" if probe is None else "the next request probes"
     if until > now:
-        end = datetime.datetime.fromtimestamp(until)
+        end = datetime.datetime.fromtimestamp(until, zone)
         form = "%H:%M:%S" if until - now < 86400 else "%Y-%m-%d %H:%M"
         guess = ", guessed" if mark["guessed"] else ""
         when = f"until {end.strftime(form)} (in {span(until - now)}{guess})"
@@ -23488,7 +23550,7 @@ COMMANDS: Final[dict[str, Command]] = {
         "print a recorded request as a command",
         "id",
         {
-            "--curl": {"action": "store_true", "required": True, "help": "for a shell"},
+            "--curl": {"action": "store_true", "help": "for a shell, which is the default"},
             "--attempt": {
                 "type": _how_many,
                 "metavar": "N",

@@ -339,8 +339,9 @@ def test_there_are_no_globals() -> None:
 def test_broad_excepts_are_few_and_explained() -> None:
     """A linter's code is no explanation."""
     broad = [n.lineno for n in ast.walk(TREE) if isinstance(n, ast.ExceptHandler) and is_broad(n)]
-    # a fault of ours, a plugin's, one that would end the keeping; and one that is raised again
-    assert len(broad) <= 4
+    # a fault of ours, a plugin's, two that would end a thread or a task for good; and one that is
+    # raised again
+    assert len(broad) <= 5
     for line in broad:
         comments = LINES[line - 1].split("# ")[1:] + LINES[line].strip().split("# ")[1:]
         assert [c for c in comments if not c.startswith("noqa")], f"line {line} says nothing"

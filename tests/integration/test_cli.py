@@ -350,6 +350,44 @@ async def test_models_lists_the_names_clients_may_use(tmp_path: Path) -> None:
         assert name in ran.stdout
 
 
+UNSET = {
+    "keys": {"alice": {"key": "${RELAY_KEY_ALICE}", "models": ["glm-*"]}},
+    "admin_key": "${RELAY_ADMIN}",
+    "providers": {
+        "zai": {"preset": "zai", "api_key": "${ZAI_API_KEY}", "models": ["glm-5.3"]},
+        "file": {"preset": "openai", "api_key": "file:/nowhere/key"},
+        "off": {"preset": "openai", "api_key": "${OFF_KEY}", "active": False},
+    },
+    "state": "sqlite:relay.db",
+}
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("models", "glm-5.3  ->  zai/glm-5.3"),
+        ("route glm-5.3", "1. zai/glm-5.3 (coding)"),
+        ("route gpt-4 --key alice", "key 'alice' may not use it"),
+        ("usage", "relay.db: No such file"),  # which it would not have come to
+    ],
+)
+async def test_in_another_terminal_no_secret_need_be_set(
+    command: str, said: str, tmp_path: Path
+) -> None:
+    ran = await relay_on(tmp_path, UNSET, *command.split())
+    assert said in ran.output
+    assert "not set" not in ran.output
+    ran = await relay_on(tmp_path, UNSET | {"timeouts": {"idle": -3}}, *command.split())
+    refused(ran, "timeouts.idle")
+    assert "not set" not in ran.output
+
+
+async def test_where_secrets_matter_each_is_asked_for(tmp_path: Path) -> None:
+    ran = await checked(tmp_path, UNSET)
+    refused(ran, "RELAY_KEY_ALICE", "RELAY_ADMIN", "ZAI_API_KEY", "file:/nowhere/key")
+    assert "OFF_KEY" not in ran.output
+
+
 async def test_key_makes_a_new_key_each_time(tmp_path: Path) -> None:
     first, second = [await run("key", cwd=tmp_path) for _ in range(2)]
     assert (first.status, second.status) == (0, 0)

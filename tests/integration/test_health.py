@@ -1,6 +1,8 @@
 """Marks on real sockets: listed, cleared, probed; conversations stay where their state is."""
 
 import asyncio
+import datetime
+import zoneinfo
 
 import pytest
 from aiohttp import ClientSession
@@ -90,13 +92,23 @@ async def test_the_command_lists_and_clears(
     assert (await ask(http, server)).said.text == "again"
 
 
+PROBED = datetime.timedelta(minutes=15)  # after so long, a refused key is tried once more
+
+
 async def test_the_command_says_who_does_not_answer_and_who_may_not_ask(
     upstream: FakeUpstream, relay: Start, http: ClientSession
 ) -> None:
     """The file needs no provider's key in this shell: only address and admin key count."""
-    config = one(upstream, api_key="${NOT_IN_THIS_SHELL}") | {"admin_key": ADMIN}
+    upstream.script(chat_error(401, "bad key"))
+    zone = {"timezone": "Pacific/Kiritimati"}
+    config = one(upstream, api_key="${NOT_IN_THIS_SHELL}") | {"admin_key": ADMIN} | zone
     server = await relay(config, env={"NOT_IN_THIS_SHELL": KEYS[0]})
-    assert (await run("health", cwd=server.file.parent)).status == 0
+    await ask(http, server)
+    ran = await run("health", cwd=server.file.parent)
+    assert ran.status == 0
+    until = datetime.datetime.now(zoneinfo.ZoneInfo("Pacific/Kiritimati")) + PROBED
+    near = {f"until {until + datetime.timedelta(minutes=m):%H:%M}" for m in (-1, 0, 1)}
+    assert any(text in ran.stdout for text in near), ran.output
     server.write(config | {"admin_key": "another"})
     ran = await run("health", cwd=server.file.parent)
     assert (ran.status, ran.stdout, ran.stderr) == (1, "", "the admin key is needed here\n")

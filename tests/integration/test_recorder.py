@@ -1,12 +1,14 @@
 """The flight recorder: what relay keeps of exchanges, and what can be done with it."""
 
 import asyncio
+import datetime
 import json
 import os
 import re
 import shutil
 import signal
 import stat
+import zoneinfo
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from fake_upstream import TEXT, FakeUpstream, chat_error, chat_stream, chat_whol
 from relay_process import SECRET, Ran, RelayProcess, Start, run
 from talk import (
     CLIENT_KEY,
+    DIALECTS,
     JSON,
     UPSTREAM_KEY,
     ask,
@@ -367,6 +370,9 @@ async def test_records_are_listed_and_the_damaged_skipped(
     assert lines[1] == f"{damaged}: skipped: it is not whole"
     assert lines[2].startswith(ids[0])
     assert len((await command(server, "records", "--number", "1")).stdout.splitlines()) == 1
+    hour = datetime.datetime.now(zoneinfo.ZoneInfo("Pacific/Kiritimati")).strftime("%Y-%m-%d %H:")
+    server.file.write_text("timezone: Pacific/Kiritimati\n" + server.file.read_text())
+    assert f"  {hour}" in (await command(server, "records")).stdout
     ran = await command(server, "diff", "last", "zzz")
     assert (ran.status, ran.stderr) == (1, "no record begins with 'zzz'\n")
 
@@ -410,6 +416,32 @@ async def test_a_request_is_sent_to_another_target(
     ran = await command(server, "replay", "last", "--to", "nobody/x")
     assert (ran.status, ran.stderr) == (2, "--to nobody/x: there is no such provider\n")
     assert len(upstream.requests) == 2
+
+
+async def test_what_a_key_may_not_use_is_refused_again(
+    upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    keys = {"alice": {"key": CLIENT_KEY, "models": ["other-*"]}}
+    server = await relay(recorded(upstream, keys=keys))
+    assert (await ask(http, server, headers=AS_ALICE)).status == 403
+    await records(server, 1)
+    ran = await command(server, "replay", "last")
+    assert ran.status == 1
+    assert "status    403" in ran.stdout
+    assert upstream.requests == []
+
+
+@pytest.mark.parametrize("dialect", ["openai", "anthropic"])
+async def test_half_a_character_does_not_end_recording(
+    dialect: str, upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    """A name that cannot be written as UTF-8 is among what was dropped, as the record says."""
+    server = await relay(recorded(upstream))
+    for text in ("one", "two"):
+        body = json.dumps(DIALECTS[dialect].body(text=text) | {"zz\ud800": 1, "user": "\udcff"})
+        await http.post(server.url + DIALECTS[dialect].path, data=body, headers=AS_ALICE)
+    second, first = await records(server, 2)
+    assert [json.loads(each.request.body)["zz\ud800"] for each in (first, second)] == [1, 1]
 
 
 async def test_an_answer_that_fails_again_is_told(
@@ -460,7 +492,8 @@ async def test_an_exported_command_says_the_same(
     server = await relay(recorded(upstream, record={"directory": "records"}))
     await ask(http, server, headers={**AS_ALICE, "x-odd": "it's $HOME"}, text=AWKWARD * 4000)
     await records(server, 1)
-    client = await command(server, "export", "last", "--curl")
+    client = await command(server, "export", "last")
+    assert client.stdout == (await command(server, "export", "last", "--curl")).stdout
     provider = await command(server, "export", "last", "--curl", "--attempt", "1")
     assert SECRET not in client.output + provider.output
     assert "${RELAY_KEY}" in client.stdout

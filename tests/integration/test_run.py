@@ -82,6 +82,42 @@ async def test_env_without_a_port_is_2(home: Path) -> None:
     assert "need a port" in ran.stderr
 
 
+@pytest.mark.parametrize("client", ["claude", "codex", "anything"])
+async def test_env_for_a_relay_elsewhere_needs_no_configuration(
+    client: str, tmp_path: Path
+) -> None:
+    url = "https://relay.lan:8484"
+    for given in (url, f"{url}/v1/"):
+        options = ("env", client, "--url", given, "--model", "m")
+        ran = await run(*options, cwd=tmp_path, env={"RELAY_KEY": "rk-mine"})
+        assert ran.status == 0, ran.output
+        assert f"{url}/v1/" not in ran.stdout
+        assert {"claude": f"ANTHROPIC_BASE_URL={url}\n"}.get(client, f"{url}/v1") in ran.stdout
+        assert "rk-mine" in ran.stdout
+        assert ran.stderr == ""
+
+
+async def test_env_for_a_relay_elsewhere_says_what_it_lacks(tmp_path: Path) -> None:
+    ran = await run("env", "claude", "--url", "http://10.0.0.7:8484", cwd=tmp_path)
+    assert ran.status == 0
+    assert "RELAY_KEY is not set" in ran.stderr
+    for options in (["codex", "--url", "http://h"], ["claude", "--url", "h:8484"]):
+        assert (await run("env", *options, cwd=tmp_path)).status == 2
+
+
+@pytest.mark.parametrize("client", ["claude", "codex", "anything"])
+async def test_env_needs_no_providers_key(client: str, home: Path) -> None:
+    keys = {"a": {"key": "${RELAY_KEY_A}"}}
+    zai = {"preset": "zai", "api_key": "${ZAI_API_KEY}", "models": ["glm-5.3"]}
+    place(home, {"keys": keys, "providers": {"zai": zai, "f": zai | {"api_key": "file:none"}}})
+    ran = await run("env", client, cwd=home, env={"RELAY_KEY": "of-a"})
+    assert ran.status == 0, ran.output
+    assert "of-a" in ran.stdout
+    ran = await run("env", client, cwd=home)
+    assert (ran.status, ran.stdout) == (2, "")
+    assert "the key of a is not set in this environment: set RELAY_KEY" in ran.stderr
+
+
 @pytest.mark.parametrize("command", ["env", "run"])
 async def test_what_cannot_be_known_is_asked_for(command: str, home: Path) -> None:
     place(home, {"providers": {"deepseek": {"preset": "deepseek", "api_key": UPSTREAM_KEY}}})
@@ -138,6 +174,40 @@ async def test_the_demo_is_not_a_relay_that_serves_something_else(
         "--demo", "--listen", listen, "run", "sh", "-c", "echo $RELAY_URL", cwd=server.file.parent
     )
     assert ran.stdout.strip() != server.url
+    assert f"the relay at {server.url} has another configuration" in ran.stderr
+
+
+async def test_a_relay_with_other_models_is_not_used(tmp_path: Path) -> None:
+    """As a demo that was left open, when the first real provider is tried."""
+    listen = f"127.0.0.1:{free_port()}"
+    process = await spawn("--demo", "--listen", listen, cwd=tmp_path)
+    server = await served(RelayProcess(f"http://{listen}", tmp_path / "none", process))
+    tool = ("--listen", listen, "run", "--model", "glm-5.3", "sh", "-c", "echo $RELAY_URL")
+    try:
+        ran = await run(*tool, cwd=tmp_path, env={"ZAI_API_KEY": "k"})
+    finally:
+        await server.end()
+    assert ran.status == 0, ran.output
+    assert ran.stdout.strip() not in ("", server.url)
+    assert f"the relay at {server.url} is the demo" in ran.stderr
+
+
+async def test_a_child_of_a_relay_that_serves_needs_no_providers_key(
+    upstream: FakeUpstream, relay: Start
+) -> None:
+    config = one(upstream, api_key="${THE_PROVIDERS_KEY}")
+    server = await relay(config, env={"THE_PROVIDERS_KEY": "k"})
+    ran = await run("run", "sh", "-c", "echo $RELAY_URL", cwd=server.file.parent)
+    assert (ran.status, ran.stdout, ran.stderr) == (0, f"{server.url}\n", "")
+    await server.end()
+    ran = await run("run", "sh", "-c", "echo $RELAY_URL", cwd=server.file.parent)
+    assert ran.status == 2
+    assert "THE_PROVIDERS_KEY is not set" in ran.stderr
+
+
+async def test_a_script_is_told_a_model(home: Path) -> None:
+    ran = await run("--demo", "run", "sh", "-c", "echo $RELAY_MODEL", cwd=home)
+    assert ran.stdout == "demo\n"
 
 
 async def test_a_demo_that_serves_already_is_used(tmp_path: Path) -> None:
