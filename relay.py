@@ -207,7 +207,7 @@ from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http_exceptions import LineTooLong
 from aiohttp.web_protocol import RequestHandler
-from multidict import CIMultiDict, CIMultiDictProxy
+from multidict import CIMultiDict, CIMultiDictProxy, MultiMapping
 
 __version__ = "0.1.0"
 
@@ -254,6 +254,7 @@ def frozen(cls: type[T] | None = None, /, *, kw_only: bool = False) -> Any:
 #       NoTarget            503    every target failed or is cooling down
 #         ShuttingDown      503    it ran longer than server.grace allows
 #       StateDown           503    the shared budgets are out of reach: state_fail_closed
+#       NoDescriptors       503    relay may open no more files and sockets
 #       UpstreamError       ...    one attempt failed; its failure class says the rest
 
 
@@ -426,6 +427,14 @@ class ShuttingDown(NoTarget):
 
 class StateDown(RelayError):
     status, kind, code = 503, "unavailable", "SD"
+
+
+class NoDescriptors(RelayError):
+    # No provider's fault, and no other one can be reached either.
+    status, kind, code = 503, "unavailable", "FD"
+
+    def __init__(self) -> None:
+        super().__init__("relay has as many files open as the system lets it", retry_after=5)
 
 
 class UpstreamError(RelayError):
@@ -1991,9 +2000,14 @@ def too_many(tools: Sequence[Tool], quirks: Quirks) -> list[str]:
     return [f"tools[{quirks.most_tools}:]"] if len(tools) > quirks.most_tools else []
 
 
+MOST_TOKENS: Final = 10**8  # of one request; the longest context windows hold 10^7
+
+
 def whole_number(value: object) -> int:
-    """A count as providers send it: 12, 12.0, null or absent."""
-    return int(value) if isinstance(value, (int, float)) and 0 < value < math.inf else 0
+    """A count as providers send it: 12, 12.0, null or absent.  What cannot be one is 0 if it is
+    negative, else at most `MOST_TOKENS`, by which `is_absurd` knows it."""
+    known = isinstance(value, (int, float)) and value > 0
+    return int(min(cast(float, value), MOST_TOKENS)) if known else 0
 
 
 def failure_in(wire: JSON) -> Failure | None:
@@ -8330,6 +8344,10 @@ class ReplyDecoder:
 
 
 _BY_CLOSE, _IN_CHUNKS = -1, -2
+# What `Connection` cannot take away: it says what the body is, or is read here.
+_END_TO_END: Final = frozenset(
+    "connection keep-alive content-type content-encoding content-length transfer-encoding".split()
+)
 
 
 def _head(text: bytes) -> Head | str:
@@ -8347,6 +8365,8 @@ def _head(text: bytes) -> Head | str:
     if len(fields) != rest.count(b"\n") + len(newline):
         return "sent a header that is none"
     headers = CIMultiDict([(name, value.rstrip(" \t")) for name, value in fields])
+    for name in _connection_words(headers) - _END_TO_END:
+        headers.popall(name, None)  # for this connection only (RFC 9110 7.6.1)
     return Head(int(said[2]), CIMultiDictProxy(headers), int(said[1]))
 
 
@@ -8369,9 +8389,13 @@ def _body_length(head: Head) -> int | str:
 _IN_DOUBT: Final = "leaves in doubt how long its answer is"
 
 
+def _connection_words(headers: MultiMapping[str]) -> set[str]:
+    lines = headers.getall("Connection", ())
+    return {word.strip().lower() for line in lines for word in line.split(",")}
+
+
 def _keeps(head: Head) -> bool:
-    said = head.headers.getall("Connection", ())
-    words = {word.strip().lower() for word in ",".join(said).split(",")} if said else ()
+    words = _connection_words(head.headers)
     return "close" not in words and (head.version == 1 or "keep-alive" in words)
 
 
@@ -10229,7 +10253,6 @@ MONEY: Final = 10**9  # billionths in one
 FREE: Final = PriceConfig()
 # Limits for one request: whatever a provider reports, sums stay within 64 bits.
 _MOST_COST: Final = 10**6 * MONEY
-_MOST_TOKENS: Final = 10**9
 
 
 def cost(usage: Usage, price: PriceConfig) -> int:
@@ -10241,12 +10264,11 @@ def cost(usage: Usage, price: PriceConfig) -> int:
     return round(min((paid + usage.output * price.output) * (MONEY // 10**6), _MOST_COST))
 
 
-def sane(usage: Usage) -> Usage:
-    """The counts, cut to what a provider can possibly mean."""
+def is_absurd(usage: Usage) -> bool:
+    """Are these counts that no provider can mean?  They say nothing, so nobody is billed for
+    them: what was used is estimated."""
     counts = (usage.input, usage.output, usage.cache_read, usage.cache_write, usage.reasoning)
-    if min(counts) >= 0 and max(counts) <= _MOST_TOKENS:
-        return usage
-    return Usage(*(min(max(0, count), _MOST_TOKENS) for count in counts))
+    return not (min(counts) >= 0 and max(counts) < MOST_TOKENS)
 
 
 class PriceList:
@@ -13856,13 +13878,14 @@ class Ledger:
 #     budgets       a request is admitted while what is spent and reserved is below the limit; so
 #                   only the request admitted last can exceed it
 #
-# A minute is counted in slots of a second, of which it can touch 61: so no minute, wherever it
-# begins, holds more than the limit, and a key costs a few dozen numbers at any rate.
+# A minute is counted in slots of a second, each with the time of its last request: so no minute,
+# wherever it begins, holds more than the limit, nobody waits for longer than a minute, and a key
+# costs a few dozen numbers at any rate.
 #
 # A budget that is spent gives a 402, because clients repeat a request that got a 429; if only
 # requests under way have reserved it, that is a 429, because it may be free in a moment.
 
-_MINUTE: Final = 61
+_MINUTE: Final = 60
 _MOST_ENDED: Final = 10_000  # while the store is down; there, the rest ends when its lease does
 # Of each budget: its key in `limits`, what it counts, and in which period (0 day, 1 month).
 BUDGETS: Final = (
@@ -13881,12 +13904,12 @@ class Refusal(NamedTuple):
 
     def error(self, caller: Caller, now: float) -> RelayError:
         most = getattr(caller.limits, self.word)
-        said = f"key {caller.name!r} has {self.word} {most:g}"
+        said = f"key {caller.name!r} has {self.word} {most:.15g}"
         if self.word == "concurrent":
             return LimitExceeded(f"{said}, and as many requests are under way", retry_after=1)
         if self.wait == math.inf:
             message = f"{said}, and this request alone is more"
-            return LimitExceeded(message, retry=False, retry_after=60)
+            return LimitExceeded(message, retry=False, retry_after=_MINUTE)
         if self.word in ("rpm", "tpm"):
             message = f"{said}; try again in {math.ceil(self.wait)} s"
             return LimitExceeded(message, retry_after=self.wait)
@@ -13911,20 +13934,31 @@ class Window:
     def __init__(self) -> None:
         self.slots: dict[int, list[int]] = {}  # second -> [requests, tokens], the oldest first
         self.sums = [0, 0]
+        self._last: dict[int, float] = {}  # second -> when its last request came
 
     def age(self, now: float) -> None:
         """Drop the seconds that are no longer in any minute."""
-        while self.slots and (first := next(iter(self.slots))) + _MINUTE <= now:
+        while self.slots and self._last[first := next(iter(self.slots))] + _MINUTE <= now:
             requests, tokens = self.slots.pop(first)
+            del self._last[first]
             self.sums[0] -= requests
             self.sums[1] -= tokens
 
-    def add(self, second: int, requests: int, tokens: int) -> None:
-        slot = self.slots.get(second) or self.slots.setdefault(second, [0, 0])
-        slot[0] += requests
-        slot[1] += tokens
-        self.sums[0] += requests
-        self.sums[1] += tokens
+    def add(self, now: float, tokens: int) -> int:
+        """Count a request; the slot it is in."""
+        second = int(now)
+        self.slots.setdefault(second, [0, 0])
+        self._last[second] = now
+        self.change(second, 1, tokens)
+        return second
+
+    def change(self, second: int, requests: int, tokens: int) -> None:
+        """Correct what was counted in a slot, unless it is no longer in any minute."""
+        if slot := self.slots.get(second):
+            slot[0] += requests
+            slot[1] += tokens
+            self.sums[0] += requests
+            self.sums[1] += tokens
 
     def wait(self, index: int, amount: int, most: int, now: float) -> float:
         """Seconds until this much more fits under the limit; 0 if it does now."""
@@ -13934,7 +13968,7 @@ class Window:
         for second, slot in self.slots.items():
             excess -= slot[index]
             if excess <= 0:
-                return second + _MINUTE - now
+                return min(float(_MINUTE), self._last[second] + _MINUTE - now)
         return math.inf  # it alone exceeds the limit
 
 
@@ -14056,9 +14090,9 @@ class Limits:
         account.window.age(now)
         if refusal := self._refusal(account, caller.zone, asked, now, wall):
             raise refusal.error(caller, wall)
-        permit = account.out[id] = Permit(id, caller, account, asked, int(now))
+        second = account.window.add(now, asked.tokens)
+        permit = account.out[id] = Permit(id, caller, account, asked, second)
         account.reserved.add(asked)
-        account.window.add(permit.second, 1, asked.tokens)
         permit.headers = account.terms.headers(*account.window.sums)
         return permit
 
@@ -14113,8 +14147,7 @@ class Limits:
         account, asked = permit.account, permit.reserved
         del account.out[permit.id]
         account.reserved.add(asked, sign=-1)
-        if permit.second in account.window.slots:
-            account.window.add(permit.second, requests, tokens - asked.tokens)
+        account.window.change(permit.second, requests, tokens - asked.tokens)
         if self._shared and permit.caller.limits:
             self._ended.append(Ended(account.name, permit.id, tokens))
 
@@ -14852,6 +14885,12 @@ class Metrics:
             "",
             "Input tokens by what the provider's prompt cache did with them.",
             "provider model kind",
+        )
+        self.absurd = Counter(
+            "relay.usage.absurd",
+            "",
+            "Answers whose token counts cannot be true, so that they are estimated.",
+            "provider",
         )
         self.overhead = Histogram(
             "relay.overhead",
@@ -15695,7 +15734,7 @@ for _, rate in ipairs({{'rpm', 'r', 1, 8}, {'tpm', 't', tokens, 9}}) do
   if most >= 0 and excess > 0 then
     for _, slot in ipairs(slots) do
       if slot[2] == rate[2] then excess = excess - slot[3] end
-      if excess <= 0 then return verdict(rate[1], slot[1] + 61 - now) end
+      if excess <= 0 then return verdict(rate[1], math.min(60, slot[1] + 61 - now)) end
     end
   end
 end
@@ -15987,6 +16026,7 @@ def _admit_arguments(permit: Permit, labels: tuple[str, str]) -> list[object]:
 
 _EVERY: Final = 1.0  # seconds between two exchanges when nothing happens
 _RENEWED: Final = 10.0  # seconds between two reminders of the permits that are out
+_MOST_REFUSALS: Final = 5  # of one batch, before it is given up
 _LONGEST_PAUSE: Final = 15.0  # seconds between two tries to reach a store that is down
 
 
@@ -16043,6 +16083,7 @@ class Keeper:
         self._callers = callers
         self._log = log
         self._unstored: Batch | None = None
+        self._refusals = 0  # how often the store has refused it
         self._asked: dict[Permit, asyncio.Future[Judgement | None]] = {}
         self._wake = asyncio.Event()
         self._stopping = False
@@ -16113,6 +16154,7 @@ class Keeper:
             asked |= self._asked
             self._asked = {}
             answers = [None] * len(asked)
+            await self._give_up(error)
         for waiting, judgement in zip(asked.values(), answers, strict=True):
             if not waiting.done():  # else its client is gone
                 waiting.set_result(judgement)
@@ -16127,13 +16169,35 @@ class Keeper:
         running = self._limits.running() if due else ()
         running = [permit for permit in running if permit not in asked]
         news = await self.store.sync(batch, labels, asked, running)
-        self._unstored = None
+        self._unstored, self._refusals = None, 0
         self._renewed = now if due else self._renewed
         self._limits.learn(news.spent)
         self._notebook.learn(news.notes)
         if len(news.judgements) != len(asked):
             raise StateTrouble(f"it judged {len(news.judgements)} of {len(asked)} permits")
         return news.judgements
+
+    async def _give_up(self, error: Exception) -> None:
+        """Let go of a batch that the store refuses each time, although it takes an empty one: else
+        nothing would be stored any more."""
+        self._refusals += 1
+        if self._refusals < _MOST_REFUSALS or not self._unstored:
+            return
+        try:
+            news = await self.store.sync(Batch(), (), (), ())
+        except Exception:  # noqa: BLE001  # then it is down, whatever the batch is
+            return
+        self._limits.learn(news.spent)
+        self._notebook.learn(news.notes)
+        hours = [totals for row, totals in self._unstored.usage.items() if row.span == HOUR]
+        self._log().event(
+            "error",
+            "what was used cannot be stored and is given up",
+            requests=sum(totals.requests for totals in hours),
+            tokens=sum(totals.tokens_in + totals.tokens_out for totals in hours),
+            error=str(error) or type(error).__name__,
+        )
+        self._unstored, self._refusals = None, 0
 
     def _gathered(self, now: float, wall: float) -> Batch:
         batch = Batch()
@@ -16725,6 +16789,9 @@ class Pool:
             trace_request_ctx=reused,
             proxy=self._url,
         )
+        if response.status < 200:  # a 101 that nobody asked for, or no status at all
+            response.close()
+            raise UpstreamError("transient", "does not answer in HTTP")
         if (
             self._url and response.status == 407
         ):  # to plain HTTP a proxy answers in the provider's place
@@ -16732,7 +16799,7 @@ class Pool:
             raise UpstreamError("transient", self._refusal(407), scope="endpoint")
         return HTTPReply(response)
 
-    def _unreachable(self, error: Exception) -> UpstreamError:
+    def _unreachable(self, error: Exception) -> RelayError:
         """A proxy that is down or refuses counts like a provider that is down."""
         if isinstance(error, aiohttp.ClientHttpProxyError):
             return UpstreamError("transient", self._refusal(error.status), scope="endpoint")
@@ -16765,8 +16832,10 @@ def _session(connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
     )
 
 
-def _unreachable(error: BaseException) -> UpstreamError:
+def _unreachable(error: BaseException) -> RelayError:
     """A foreign exception as ours."""
+    if isinstance(error, OSError) and _files_are_spent():
+        return NoDescriptors()
     if isinstance(error, aiohttp.ConnectionTimeoutError):
         return UpstreamError("timeout", "could not be connected to in time", scope="endpoint")
     if isinstance(error, TimeoutError):
@@ -16779,6 +16848,15 @@ def _unreachable(error: BaseException) -> UpstreamError:
     return UpstreamError(
         "transient", f"cannot be reached ({system_words(error)})", scope="endpoint"
     )
+
+
+def _files_are_spent() -> bool:
+    """May this process open no more files?  Libraries report that in many ways, by other errors."""
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY))
+    except OSError as error:
+        return error.errno in (errno.EMFILE, errno.ENFILE)
+    return False
 
 
 async def _note_reuse(session: object, context: Any, params: object) -> None:
@@ -18147,7 +18225,7 @@ class Exchange:
         They are estimated if the provider never reported them, or not to the end.  If the client
         gave up, the provider has read the prompt all the same; a failed attempt is free.
         """
-        told = sane(self.usage) if self.usage else _NO_USAGE
+        told = self.usage or _NO_USAGE
         if self.code == "OK" and (told.input or told.output):
             return told, False
         if self.first is not None:
@@ -18477,6 +18555,11 @@ class Accounts:
         Synchronous, so that nothing can prevent it.
         """
         now, wall = time.monotonic(), time.time()
+        if exchange.usage and is_absurd(exchange.usage):
+            name = exchange.lane.target.provider.name if exchange.lane else ""
+            self.metrics.absurd.add(1, name)
+            log.event("warning", "absurd token counts are left out", id=exchange.id, provider=name)
+            exchange.usage = None
         charges = exchange.charges()
         spend, priced, estimated = Spend(), False, False
         for charge in charges:

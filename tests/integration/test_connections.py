@@ -1,6 +1,8 @@
 """relay's own HTTP client against providers that misbehave on the wire."""
 
 import asyncio
+import os
+import resource
 import shutil
 import socket
 import ssl
@@ -504,6 +506,21 @@ async def test_nobody_is_left_waiting_when_all_is_closed(client: relay.Connectio
 async def test_nobody_listens(client: relay.Connections) -> None:
     with pytest.raises(OSError, match=r"Connect call failed|refused"):
         await post(client, f"http://localhost:{free_port()}")
+
+
+async def test_a_process_that_may_open_no_more_files_blames_nobody() -> None:
+    """Neither the provider's address is marked, nor another one asked."""
+    upstream, most = relay.Upstream(), resource.getrlimit(resource.RLIMIT_NOFILE)
+    async with provider(always(FINE)) as (_, url):
+        spare = os.dup(0)
+        os.close(spare)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (spare, most[1]))
+        try:
+            with pytest.raises(relay.NoDescriptors):
+                await upstream.send("POST", url, {}, b"{}", relay.TimeoutConfig())
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, most)
+            await upstream.close()
 
 
 async def test_a_name_is_looked_up_once_for_all(

@@ -118,9 +118,16 @@ async def test_days_begin_at_the_configured_midnight(
     assert [row["start"][13:19] for row in report["hours"]] == [":00:00"]
 
 
+def absurd(count: int) -> JSON:
+    return {"prompt_tokens": count, "completion_tokens": count, "total_tokens": 2 * count}
+
+
 ANSWERS: dict[str, tuple[Answer, str]] = {
     "told nothing": (chat_stream("one two three", usage=None), "OK"),
     "broke off": (chat_stream("one two three four five").but(cut_after=700), "UR"),
+    "absurd": (chat_stream("one two three", usage=absurd(10**18)), "OK"),
+    "of 400 digits": (chat_stream("one two three", usage=absurd(int("9" * 400))), "OK"),
+    "negative": (chat_stream("one two three", usage=absurd(-5)), "OK"),
 }
 
 

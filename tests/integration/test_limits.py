@@ -36,10 +36,19 @@ async def test_over_the_rate(
     assert reply.status == 429
     assert "rate_limit" in reply.error["type"] or reply.error["code"] == "rate_limit_exceeded"
     assert "rpm 2" in reply.error["message"]
-    assert 1 <= int(reply.headers["retry-after"]) <= 61
+    assert 1 <= int(reply.headers["retry-after"]) <= 60
     assert (await ask(http, server, dialect, headers=AS_BOB)).status == 200
     assert len(upstream.requests) == 3
     assert (await server.logged(3)).code == "RL"
+
+
+async def test_a_limit_is_named_as_it_is_configured(
+    upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    server = await relay(limited(upstream, tpm=12_345_678))
+    reply = await ask(http, server, headers=AS_ALICE, max_tokens=12_345_678)
+    assert reply.status == 429
+    assert "tpm 12345678, and this request alone is more" in reply.error["message"]
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)

@@ -152,7 +152,7 @@ def test_who_waits_as_told_is_let_in(config: relay.LimitConfig, schedule: list[S
         life.limits.admit("again", caller, asked, life.now, BEGAN + life.now)
     except relay.LimitExceeded as error:
         wait = error.retry_after or math.inf
-    assert wait <= 61
+    assert wait <= 60
     if wait:
         later = math.ceil(life.now + wait)
         life.limits.admit("later", caller, asked, later, BEGAN + later)

@@ -108,6 +108,15 @@ def test_what_is_no_answer_is_noticed_at_once(start: bytes) -> None:
     assert decoded(start)[0].fault
 
 
+def test_what_was_for_one_connection_only_is_left_out() -> None:
+    """What says how to read the body stays, whatever `Connection` names (RFC 9110 7.6.1)."""
+    fields = b"Connection: X-A, content-type\r\nX-a: 1\r\nX-A: 2\r\nContent-Type: x/y\r\nX-B: 3\r\n"
+    decoder, _ = decoded(OK + fields + b"connection: Content-Length\r\nContent-Length: 0\r\n\r\n")
+    assert decoder.head is not None
+    left = {name.lower() for name in decoder.head.headers}
+    assert left == {"connection", "content-type", "content-length", "x-b"}
+
+
 def test_interim_heads_are_passed_over() -> None:
     interim = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n"
     decoder, body = decoded(interim + OK + b"Content-Length: 2\r\n\r\nhi")

@@ -137,6 +137,37 @@ async def test_nothing_ends_the_keeping(monkeypatch: pytest.MonkeyPatch) -> None
     assert "info: the state store is back" in heard.words
 
 
+class Picky(SharedStore):
+    """It is there, and stores whatever has no requests in it."""
+
+    async def sync(self, *asked: object) -> relay.News:
+        batch = asked[0]
+        assert isinstance(batch, relay.Batch)
+        if batch.usage:
+            raise relay.StateTrouble("too large an integer")
+        return relay.News()
+
+
+async def test_what_can_never_be_stored_is_given_up_and_said() -> None:
+    """Else one batch would keep all that come after it out of the store, for ever."""
+    ledger, heard = relay.Ledger(), Heard()
+    notebook = relay.Notebook(relay.Health())
+    keeper = relay.Keeper(Picky(), ledger, relay.Limits(), notebook, list, lambda: heard)
+    totals = ledger.totals(("alice", "p", "m"), time.time(), None)
+    totals.requests, totals.tokens_in = 3, 70
+    for _ in range(4):
+        await keeper.sync()
+        assert keeper.trouble
+    assert "given up" not in heard.words
+    await keeper.sync()
+    assert (
+        "error: what was used cannot be stored and is given up {'requests': 3, 'tokens': 70, "
+        in heard.words
+    )
+    await keeper.sync()
+    assert not keeper.trouble
+
+
 async def test_a_store_that_forgets_a_permit_keeps_nobody_waiting() -> None:
     class Forgetful(SharedStore):
         async def sync(self, *asked: object) -> relay.News:

@@ -31,8 +31,16 @@ def test_cost(usage: Usage, price: PriceConfig, paid: float) -> None:
     assert relay.cost(usage, price) == round(paid * MONEY)
 
 
-def test_counts_that_no_provider_can_mean_are_cut() -> None:
-    assert relay.sane(Usage(-5, 10**30, 3)) == Usage(0, 10**9, 3)
+def test_counts_that_no_provider_can_mean_are_known() -> None:
+    """Whatever stands for a count in JSON: it is bounded, and what it was bounded from shows."""
+    for value in (10**8, 10**18, int("9" * 400), 1e308, float("inf")):
+        count = relay.whole_number(value)
+        assert count == relay.MOST_TOKENS
+        assert relay.is_absurd(Usage(cache_read=count))
+    for value in (-1, -(10**400), float("nan"), None, "12", [], {}):
+        assert relay.whole_number(value) == 0
+    assert relay.is_absurd(Usage(input=-5))
+    assert not relay.is_absurd(Usage(10_000_000, 65_536, 9_000_000))
 
 
 PRICES = {
