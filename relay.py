@@ -16154,7 +16154,7 @@ class Keeper:
             asked |= self._asked
             self._asked = {}
             answers = [None] * len(asked)
-            await self._give_up(error)
+            self._refusals += 1
         for waiting, judgement in zip(asked.values(), answers, strict=True):
             if not waiting.done():  # else its client is gone
                 waiting.set_result(judgement)
@@ -16168,7 +16168,10 @@ class Keeper:
         due = self.store.shares_limits and now >= self._renewed + _RENEWED
         running = self._limits.running() if due else ()
         running = [permit for permit in running if permit not in asked]
-        news = await self.store.sync(batch, labels, asked, running)
+        doubtful = self._refusals >= _MOST_REFUSALS  # of the batch, or of anything at all?
+        news = await self.store.sync(Batch() if doubtful else batch, labels, asked, running)
+        if doubtful:
+            self._give_up(batch)
         self._unstored, self._refusals = None, 0
         self._renewed = now if due else self._renewed
         self._limits.learn(news.spent)
@@ -16177,27 +16180,17 @@ class Keeper:
             raise StateTrouble(f"it judged {len(news.judgements)} of {len(asked)} permits")
         return news.judgements
 
-    async def _give_up(self, error: Exception) -> None:
-        """Let go of a batch that the store refuses each time, although it takes an empty one: else
-        nothing would be stored any more."""
-        self._refusals += 1
-        if self._refusals < _MOST_REFUSALS or not self._unstored:
-            return
-        try:
-            news = await self.store.sync(Batch(), (), (), ())
-        except Exception:  # noqa: BLE001  # then it is down, whatever the batch is
-            return
-        self._limits.learn(news.spent)
-        self._notebook.learn(news.notes)
-        hours = [totals for row, totals in self._unstored.usage.items() if row.span == HOUR]
+    def _give_up(self, batch: Batch) -> None:
+        """The store takes an empty batch, but never this one: let go of it, or nothing would be
+        stored any more."""
+        hours = [totals for row, totals in batch.usage.items() if row.span == HOUR]
         self._log().event(
             "error",
             "what was used cannot be stored and is given up",
             requests=sum(totals.requests for totals in hours),
             tokens=sum(totals.tokens_in + totals.tokens_out for totals in hours),
-            error=str(error) or type(error).__name__,
+            reason=self.trouble,
         )
-        self._unstored, self._refusals = None, 0
 
     def _gathered(self, now: float, wall: float) -> Batch:
         batch = Batch()
