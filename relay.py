@@ -8213,7 +8213,7 @@ class ReplyDecoder:
             self._fail("broke off its answer" if self.head else "closed without an answer")
 
     @property
-    def patience(self) -> float:
+    def keepalive(self) -> float:
         """Seconds for which the server promises to keep an idle connection."""
         hint = _HINT.search(self.head.headers.get("Keep-Alive", "")) if self.head else None
         return float(hint[1]) if hint else math.inf
@@ -15853,13 +15853,13 @@ class RedisStore:
         from redis.asyncio.retry import Retry
         from redis.backoff import NoBackoff
 
-        patience = _RECONNECTING if to_read else _PATIENCE
+        seconds = _RECONNECTING if to_read else _PATIENCE
         try:
             self._client = client.Redis.from_url(
                 self._url,
                 decode_responses=True,
-                socket_connect_timeout=patience,
-                socket_timeout=patience,
+                socket_connect_timeout=seconds,
+                socket_timeout=seconds,
                 retry=Retry(NoBackoff(), 0),  # whoever waits is a client of ours
             )
         except (ValueError, TypeError) as error:
@@ -15893,17 +15893,17 @@ class RedisStore:
         return news
 
     @contextlib.asynccontextmanager
-    async def _watched(self, patience: float) -> AsyncIterator[None]:
+    async def _watched(self, seconds: float) -> AsyncIterator[None]:
         """Whatever goes wrong becomes StateTrouble, and the connection is then checked afresh."""
         from redis.exceptions import RedisError
 
         fine = False
         try:
-            async with asyncio.timeout(patience):
+            async with asyncio.timeout(seconds):
                 yield
             fine = True
         except TimeoutError as error:
-            raise StateTrouble(f"Redis did not answer within {patience:g} s") from error
+            raise StateTrouble(f"Redis did not answer within {seconds:g} s") from error
         except (RedisError, OSError) as error:
             raise StateTrouble(f"Redis: {error}") from error
         finally:
@@ -16289,7 +16289,7 @@ class LinkReply:
             await self._more()
         self.status, self.headers = head.status, head.headers
 
-    async def pour(self, take: Callable[[bytes], object]) -> bool:
+    async def feed_to(self, take: Callable[[bytes], object]) -> bool:
         while True:
             if self._blocks:
                 if not take(self._kept()):
@@ -16303,7 +16303,7 @@ class LinkReply:
 
     async def read(self) -> bytes:
         blocks = list[bytes]()
-        await self.pour(blocks.append)  # append returns None: one block is enough
+        await self.feed_to(blocks.append)  # append returns None: one block is enough
         return b"".join(blocks)
 
     def _kept(self) -> bytes:
@@ -16383,7 +16383,7 @@ class LinkReply:
         if self._decoder.fault:
             self._error = self._error or UpstreamError("transient", self._decoder.fault)
         if link and self._decoder.kept:
-            link.release(self._decoder.patience)
+            link.release(self._decoder.keepalive)
         elif link:
             link.close()
 
@@ -16426,7 +16426,7 @@ class Link(asyncio.Protocol):
             self._transport.resume_reading()
             self._paused = False
 
-    def release(self, patience: float) -> None:
+    def release(self, keepalive: float) -> None:
         """The answer is complete; may another request follow?  Not after an unsent body."""
         self._reply = None
         transport = self._transport
@@ -16434,7 +16434,7 @@ class Link(asyncio.Protocol):
             self.close()
             return
         self.resume()
-        self._connections.keep(self, min(_MOST_IDLE, patience - 1))
+        self._connections.keep(self, min(_MOST_IDLE, keepalive - 1))
 
     def close(self) -> None:
         """At once, even if something is still to be sent."""
@@ -16478,7 +16478,7 @@ class Connections:
         self._sweeping: asyncio.TimerHandle | None = None
 
     async def post(
-        self, url: str, headers: Mapping[str, str], body: bytes, patience: float
+        self, url: str, headers: Mapping[str, str], body: bytes, connect_timeout: float
     ) -> LinkReply:
         """The reply, once its head is here; else UpstreamError, OSError or ValueError."""
         place = address_of(url)
@@ -16488,7 +16488,7 @@ class Connections:
                 return await self._ask(link, head, body)
             except _Stale:
                 pass
-        link = await self._opened(place.origin, patience)
+        link = await self._opened(place.origin, connect_timeout)
         return await self._ask(link, head, body)
 
     @staticmethod
@@ -16547,11 +16547,11 @@ class Connections:
         self._idle = {origin: idle for origin, idle in self._idle.items() if idle}
         self._sweeping = loop.call_later(_MOST_IDLE / 4, self._sweep) if self._idle else None
 
-    async def _opened(self, origin: str, patience: float) -> Link:
+    async def _opened(self, origin: str, connect_timeout: float) -> Link:
         parts = urllib.parse.urlsplit(origin)
         secure, host = parts.scheme == "https", parts.hostname or ""
         try:
-            async with asyncio.timeout(patience):
+            async with asyncio.timeout(connect_timeout):
                 addresses = await self._addresses(host, parts.port or (443 if secure else 80))
                 sock = await aiohappyeyeballs.start_connection(
                     addresses, happy_eyeballs_delay=_EYEBALLS, interleave=1
@@ -16616,7 +16616,7 @@ class Outgoing:
 
 
 class Reply(Protocol):
-    """A provider's answer whose head is here.  `read` gives b"" at the end; it and `pour` raise
+    """A provider's answer whose head is here.  `read` gives b"" at the end; it and `feed_to` raise
     UpstreamError when the connection breaks; `close` may be called at any time."""
 
     status: int
@@ -16628,7 +16628,7 @@ class Reply(Protocol):
 
     async def read(self) -> bytes: ...
 
-    async def pour(self, take: Callable[[bytes], object]) -> bool:
+    async def feed_to(self, take: Callable[[bytes], object]) -> bool:
         """Hand block after block to `take`, if possible in the socket's own callback, so that no
         task has to wake for them.  False at the end; True once `take` has had enough, which it says
         by a false result.  A RelayError that `take` raises comes out here."""
@@ -16636,7 +16636,7 @@ class Reply(Protocol):
     def close(self) -> None: ...
 
 
-class Pulled(ABC):
+class PullReply(ABC):
     """A reply that has to be asked for every block."""
 
     ended = False  # it cannot tell
@@ -16644,14 +16644,14 @@ class Pulled(ABC):
     @abstractmethod
     async def read(self) -> bytes: ...
 
-    async def pour(self, take: Callable[[bytes], object]) -> bool:
+    async def feed_to(self, take: Callable[[bytes], object]) -> bool:
         while block := await self.read():
             if not take(block):
                 return True
         return False
 
 
-class HTTPReply(Pulled):
+class HTTPReply(PullReply):
     def __init__(self, response: aiohttp.ClientResponse) -> None:
         self.status = response.status
         self.headers: Mapping[str, str] = response.headers
@@ -16863,22 +16863,22 @@ def system_words(error: BaseException) -> str:
     return os.strerror(inner.errno) if said.startswith("Connect call failed") else said
 
 
-class Patience:
+class IdleTimeout:
     """A limit to a provider's silence, over many blocks, with one timer and not one per block.
 
-    `async with` it raises UpstreamError when `pour` has gone longer than that without a `stir`,
-    which `take` is to call.
+    `async with` it raises UpstreamError when `feed_to` has gone longer than that without a
+    `restart`, which `take` is to call.
     """
 
     def __init__(self, seconds: float, message: str) -> None:
         self.seconds = seconds
-        self.since: float | None = None  # when the present silence began; None outside `pour`
+        self.since: float | None = None  # when the present silence began; None outside `feed_to`
         self._message = message
         self._timeout = asyncio.timeout(None)
         self._loop = asyncio.get_running_loop()
         self._timer = self._loop.call_later(seconds, self._look)
 
-    async def __aenter__(self) -> Patience:
+    async def __aenter__(self) -> IdleTimeout:
         await self._timeout.__aenter__()
         return self
 
@@ -16889,13 +16889,13 @@ class Patience:
         except TimeoutError:
             raise UpstreamError("timeout", self._message) from None
 
-    def stir(self) -> None:
+    def restart(self) -> None:
         """The silence begins now."""
         self.since = time.monotonic()
 
-    async def pour(self, reply: Pourable, take: Callable[[bytes], object]) -> bool:
-        self.stir()
-        more = await reply.pour(take)
+    async def feed_to(self, reply: Feeding, take: Callable[[bytes], object]) -> bool:
+        self.restart()
+        more = await reply.feed_to(take)
         self.since = None
         return more
 
@@ -16917,24 +16917,24 @@ class Patience:
             self._timeout.reschedule(self._loop.time())
 
 
-class Pourable(Protocol):
-    def pour(self, take: Callable[[bytes], object]) -> Awaitable[bool]: ...
+class Feeding(Protocol):
+    def feed_to(self, take: Callable[[bytes], object]) -> Awaitable[bool]: ...
 
 
 async def read_all(reply: Reply, idle: float, most: int = MOST_HELD) -> bytes:
     """A whole answer; UpstreamError if it stops, or is longer than any answer should be."""
     if reply.ended:  # as most short ones are: no timer is needed
         return await reply.read()
-    patience = Patience(idle, "went silent in the middle of its answer")
+    silence = IdleTimeout(idle, "went silent in the middle of its answer")
     body = bytearray()
 
     def take(block: bytes) -> bool:
-        patience.stir()
+        silence.restart()
         body.extend(block)
         return len(body) <= most
 
-    async with patience:
-        if await patience.pour(reply, take):
+    async with silence:
+        if await silence.feed_to(reply, take):
             raise UpstreamError("transient", f"sent more than {most >> 20} MB")
     return bytes(body)
 
@@ -17367,12 +17367,12 @@ class TapedReply:
             self._tape.data(self._leg, data)
         return data
 
-    async def pour(self, take: Callable[[bytes], object]) -> bool:
+    async def feed_to(self, take: Callable[[bytes], object]) -> bool:
         def taped(data: bytes) -> object:
             self._tape.data(self._leg, data)
             return take(data)
 
-        return await self._reply.pour(taped)
+        return await self._reply.feed_to(taped)
 
     def close(self) -> None:
         self._reply.close()
@@ -17506,7 +17506,7 @@ def _without(schema: JSON, word: str) -> JSON:
     return {key: value for key, value in schema.items() if key != word}
 
 
-class DemoReply(Pulled):
+class DemoReply(PullReply):
     """The demo provider's answer, streamed at a pace that can be watched."""
 
     status = 200
@@ -18753,16 +18753,16 @@ class Answer:
         """About how many tokens came so far: one per event, or per four bytes of a whole answer."""
         return len(self.raw) // 4 or self.head.count(b"data:")
 
-    def pour(self, take: Callable[[bytes], object]) -> Awaitable[bool]:
+    def feed_to(self, take: Callable[[bytes], object]) -> Awaitable[bool]:
         """Pour the reply's bytes, inflated."""
         if not self.inflater.active:
-            return self.reply.pour(take)
+            return self.reply.feed_to(take)
 
         def inflated(data: bytes) -> object:
             plain = self.inflater.feed(data)
             return take(plain) if plain else True
 
-        return self.reply.pour(inflated)
+        return self.reply.feed_to(inflated)
 
     async def begin(self) -> None:
         """Read up to the first thing that cannot be taken back, a failure, or the end."""
@@ -18774,7 +18774,7 @@ class Answer:
                 pipe.failure = Failure("says nothing, at length", cause="transient")
             return not (pipe.begun or pipe.failure)
 
-        if not await self.pour(take):
+        if not await self.feed_to(take):
             self.head += pipe.eof()
         self.pipe = pipe.chosen
 
@@ -19450,21 +19450,21 @@ class Relay:
         """Pass the provider's bytes on to their end; how they ended: a code, and a reason."""
         pipe, provider = answer.pipe, answer.lane.target.provider
         idle = provider.timeouts.idle
-        patience = Patience(min(idle, pipe.rest), f"went silent for {idle:g} s")
+        silence = IdleTimeout(min(idle, pipe.rest), f"went silent for {idle:g} s")
 
         def take(data: bytes) -> bool:
             """Pass on a block; may more come, with nothing else to do first?"""
-            patience.stir()
+            silence.restart()
             exchange.heard += data.count(b"data:")
             out = pipe.feed(data)
             room = downstream.send(out) if out else True
             return room and pipe.rest == math.inf and not pipe.failure
 
         try:
-            async with asyncio.timeout_at(answer.deadline), patience:
-                while not pipe.failure and await patience.pour(answer, take):
+            async with asyncio.timeout_at(answer.deadline), silence:
+                while not pipe.failure and await silence.feed_to(answer, take):
                     if pipe.rest < math.inf:
-                        patience.shorten(pipe.rest)
+                        silence.shorten(pipe.rest)
                         downstream.stop()  # no keep-alive may come after the end
                     await downstream.room()
             return "OK", TRUNCATED
@@ -19474,7 +19474,7 @@ class Relay:
             limit = provider.attempt_total
             return "UT", Failure(f"not finished within {limit:g} s", cause="timeout")
         except UpstreamError as error:
-            if patience.spent and pipe.rest < math.inf:  # silence after the answer's end
+            if silence.spent and pipe.rest < math.inf:  # silence after the answer's end
                 return "OK", TRUNCATED
             code = "UI" if error.failure.name == "timeout" else "UR"
             return code, Failure(error.message, cause=error.failure.name)
@@ -19667,15 +19667,15 @@ class Sending:
         self.fault: RelayError | None = None
         self.size = 0  # of what went as it came, so far
 
-    def blocks(self, patience: Patience) -> Payload:
-        patience.stir()
+    def blocks(self, silence: IdleTimeout) -> Payload:
+        silence.restart()
         whole = self.body is None or isinstance(self.body, bytes)
-        return self.body if whole else self._flow(cast(AsyncIterator[bytes], self.body), patience)
+        return self.body if whole else self._flow(cast(AsyncIterator[bytes], self.body), silence)
 
-    async def _flow(self, body: AsyncIterator[bytes], patience: Patience) -> AsyncIterator[bytes]:
+    async def _flow(self, body: AsyncIterator[bytes], silence: IdleTimeout) -> AsyncIterator[bytes]:
         try:
             async for block in body:
-                patience.stir()
+                silence.restart()
                 self.size += len(block)
                 yield block
         except RelayError as error:
@@ -19855,8 +19855,8 @@ class Forwarding:
         url, headers = lane.authorized(url, headers)
         send, proxy = self.relay.failover.upstream.send, lane.endpoint.proxy
         try:
-            async with Patience(limits.idle, f"no answer within {limits.idle:g} s") as patience:
-                body = sending.blocks(patience)
+            async with IdleTimeout(limits.idle, f"no answer within {limits.idle:g} s") as silence:
+                body = sending.blocks(silence)
                 reply = send(request.method, url, headers, body, limits, proxy)
                 if exchange.tape is None:
                     return await reply

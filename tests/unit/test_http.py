@@ -161,7 +161,7 @@ def test_what_was_said_before_a_fault_counts() -> None:
 
 def test_a_server_says_how_long_it_waits() -> None:
     decoder, _ = decoded(OK + b"Keep-Alive: max=5, timeout=7\r\nContent-Length: 0\r\n\r\n")
-    assert decoder.patience == 7
+    assert decoder.keepalive == 7
 
 
 def test_a_long_reply_is_no_square_work(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from relay_process import SOON
 import relay
 
 
-class Scripted(relay.Pulled):
+class Scripted(relay.PullReply):
     """Says something after each of these pauses, then never again."""
 
     def __init__(self, *pauses: float) -> None:
@@ -19,71 +19,71 @@ class Scripted(relay.Pulled):
         return b"x"
 
 
-async def one_from(reply: relay.Pulled, patience: relay.Patience) -> list[bytes]:
+async def one_from(reply: relay.PullReply, silence: relay.IdleTimeout) -> list[bytes]:
     taken = list[bytes]()
-    await patience.pour(reply, taken.append)
+    await silence.feed_to(reply, taken.append)
     return taken
 
 
 async def test_silence_ends_it() -> None:
-    patience = relay.Patience(0.05, "went silent")
+    silence = relay.IdleTimeout(0.05, "went silent")
     with pytest.raises(relay.UpstreamError, match="went silent") as caught:
-        async with asyncio.timeout(SOON), patience:
-            await one_from(Scripted(), patience)
+        async with asyncio.timeout(SOON), silence:
+            await one_from(Scripted(), silence)
     assert caught.value.failure.name == "timeout"
-    assert patience.spent
+    assert silence.spent
 
 
 async def test_many_short_pauses_are_no_silence() -> None:
     reply = Scripted(*[0.5] * 5)  # together longer than the limit, each far below it
-    async with asyncio.timeout(SOON), relay.Patience(2, "went silent") as patience:
+    async with asyncio.timeout(SOON), relay.IdleTimeout(2, "went silent") as silence:
         for _ in range(5):
-            assert await one_from(reply, patience) == [b"x"]
-    assert not patience.spent
+            assert await one_from(reply, silence) == [b"x"]
+    assert not silence.spent
 
 
 async def test_many_short_pauses_of_one_flow_are_no_silence() -> None:
     reply, taken = Scripted(*[0.5] * 5), list[bytes]()
-    patience = relay.Patience(2, "went silent")
+    silence = relay.IdleTimeout(2, "went silent")
 
     def take(block: bytes) -> bool:
-        patience.stir()
+        silence.restart()
         taken.append(block)
         return True
 
     with pytest.raises(relay.UpstreamError, match="went silent"):
-        async with asyncio.timeout(SOON), patience:
-            await patience.pour(reply, take)
+        async with asyncio.timeout(SOON), silence:
+            await silence.feed_to(reply, take)
     assert taken == [b"x"] * 5
 
 
 async def test_only_reading_counts() -> None:
     reply = Scripted(0, 0)
-    async with asyncio.timeout(SOON), relay.Patience(1, "went silent") as patience:
-        await one_from(reply, patience)
+    async with asyncio.timeout(SOON), relay.IdleTimeout(1, "went silent") as silence:
+        await one_from(reply, silence)
         await asyncio.sleep(1.5)  # a client that is slow to take what it was given
-        await one_from(reply, patience)
+        await one_from(reply, silence)
 
 
 async def test_a_shorter_limit_holds_at_once() -> None:
-    patience = relay.Patience(60, "went silent")
+    silence = relay.IdleTimeout(60, "went silent")
     with pytest.raises(relay.UpstreamError):
-        await shortened(patience)
+        await shortened(silence)
 
 
-async def shortened(patience: relay.Patience) -> None:
-    async with asyncio.timeout(SOON), patience:
-        await one_from(Scripted(0), patience)
-        patience.shorten(0.05)
-        await one_from(Scripted(), patience)
+async def shortened(silence: relay.IdleTimeout) -> None:
+    async with asyncio.timeout(SOON), silence:
+        await one_from(Scripted(0), silence)
+        silence.shorten(0.05)
+        await one_from(Scripted(), silence)
 
 
 async def test_another_timeout_stays_another() -> None:
-    patience = relay.Patience(60, "went silent")
+    silence = relay.IdleTimeout(60, "went silent")
     with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.05), patience:
-            await one_from(Scripted(), patience)
-    assert not patience.spent
+        async with asyncio.timeout(0.05), silence:
+            await one_from(Scripted(), silence)
+    assert not silence.spent
 
 
 async def test_one_timer_serves_many_reads(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,9 +97,9 @@ async def test_one_timer_serves_many_reads(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(loop, "call_at", counting)
     reply = Scripted()
     monkeypatch.setattr(reply, "read", _at_once)
-    async with relay.Patience(60, "went silent") as patience:
+    async with relay.IdleTimeout(60, "went silent") as silence:
         for _ in range(1000):
-            await one_from(reply, patience)
+            await one_from(reply, silence)
     assert len(timers) == 1
 
 
