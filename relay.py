@@ -2343,13 +2343,17 @@ class _Claude:
     system_in_place: bool = True  # takes role: system after the first user message
 
 
-_CLAUDES: Final = (
-    (re.compile(r"(opus-4-[789]|(opus|sonnet|haiku|fable)-[5-9])"), _Claude(True, False)),
-    (re.compile(r"(opus|sonnet)-4-6"), _Claude(True, True, False)),
-    (re.compile(r"(opus|sonnet|haiku)-4-[15]"), _Claude(both=False, system_in_place=False)),
-    (re.compile(r"(opus|sonnet|haiku)-4"), _Claude(system_in_place=False)),
-    (re.compile(r"claude-3-[57]|claude-3-opus"), _Claude(max_tokens=8192, system_in_place=False)),
-    (re.compile(r"claude-3|claude-2"), _Claude(max_tokens=4096, system_in_place=False)),
+_NEWEST_CLAUDE: Final = _Claude(adaptive=True, sampling=False)
+_CLAUDES: Final = (  # the first that matches; what no row knows is not Claude
+    (
+        re.compile(r"claude-3[-.][57]|claude-3-opus"),
+        _Claude(max_tokens=8192, system_in_place=False),
+    ),
+    (re.compile(r"claude-([123]\b|instant)"), _Claude(max_tokens=4096, system_in_place=False)),
+    (re.compile(r"(opus|sonnet)-4[-.]6(?!\d)"), _Claude(True, True, False)),
+    (re.compile(r"-4[-.][15](?!\d)"), _Claude(both=False, system_in_place=False)),
+    (re.compile(r"(opus|sonnet|haiku)-4(?![-.]?[1-9]\b)"), _Claude(system_in_place=False)),
+    (re.compile(r"claude|opus|sonnet|haiku|fable|mythos"), _NEWEST_CLAUDE),
 )
 
 
@@ -4683,6 +4687,7 @@ class ResponsesQuirks(OpenAIQuirks):
     identity: tuple[str, ...] = ("prompt_cache_key",)
     unsigned: bool = False  # wants earlier reasoning back, whoever made it
     placeholder: str = ""  # goes where reasoning is missing on a turn with tool calls
+    functions_only: bool = False  # takes no tools but functions, and no other items of calls
 
 
 class OpenAIResponses(OpenAIDialect):
@@ -8952,7 +8957,7 @@ _DEEPSEEK_QUIRKS: Final = {
     "anthropic": AnthropicQuirks(placeholder=" ", unsigned=True),
     "responses": ResponsesQuirks(
         efforts={"none": "none"} | _DEEPSEEK_EFFORTS, tool_choice=("auto", "none"),
-        placeholder=" ", unsigned=True)}
+        placeholder=" ", unsigned=True, functions_only=True)}
 
 _KIMI_TOOL: Final = r"[a-zA-Z_][a-zA-Z0-9_-]{2,63}"          # three characters at least
 _KIMI_EFFORTS: Final = {"none": "low"} | _LOW_HIGH_MAX       # K3 cannot be off; K2 ignores efforts
@@ -9011,7 +9016,8 @@ _OPENAI_QUIRKS: Final = {"openai": ChatQuirks(
         service_tiers=_OPENAI_TIERS, sampling=(),
         identity=("safety_identifier", "prompt_cache_key"), count_tokens=True)}
 
-_OPENROUTER_QUIRKS: Final = {
+_FUNCTIONS: Final = {"responses": ResponsesQuirks(functions_only=True)}
+_OPENROUTER_QUIRKS: Final = _FUNCTIONS | {
     "openai": ChatQuirks(
         reasoning="reasoning", replay_field="reasoning_details",
         efforts={"none": "none", "minimal": "minimal", "low": "low", "medium": "medium",
@@ -9022,7 +9028,7 @@ _GROQ_QUIRKS: Final = {"openai": ChatQuirks(         # refuses messages.*.reason
     efforts=_LOW_MEDIUM_HIGH, replay="never")}
 
 _MISTRAL_QUIRKS: Final = {"openai": ChatQuirks(      # 422 extra_forbidden for what it does not know
-    drop=("store", "service_tier", "logit_bias", "user", "metadata", "prompt_cache_key"),
+    drop=("store", "service_tier", "logit_bias", "user", "metadata"),
     rename={"seed": "random_seed"}, clamp={"temperature": (0.0, 1.0)},
     efforts={"none": "none", "minimal": "none", "low": "high", "medium": "high",
              "high": "high", "xhigh": "high", "max": "high"},
@@ -9037,6 +9043,16 @@ _XAI_QUIRKS: Final = {
 _SILENT: Final = {"openai": ChatQuirks(reasoning="none", tool_strict="drop")}   # no switch known
 _SWITCHED: Final = {"openai": ChatQuirks(reasoning="enable_thinking")}
 _TEMPLATED: Final = {"openai": ChatQuirks(reasoning="template")}
+
+# Hosts of those who made the dialects.
+_MAKERS: Final = ("anthropic.com", "openai.com", "googleapis.com")
+
+
+def is_makers(url: str) -> bool:
+    """Is this a host of the maker of a dialect, behind which no other relay can stand?"""
+    host = urllib.parse.urlsplit(url).hostname or ""
+    return host.endswith(tuple(f".{maker}" for maker in _MAKERS))
+
 
 _BEARER: Final = {"anthropic": "bearer"}     # as ANTHROPIC_AUTH_TOKEN; both headers may be a 401
 
@@ -9185,7 +9201,7 @@ PRESETS: Final[dict[str, Preset]] = {
         key="VERTEX_API_KEY", globs=("gemini-*",),
         plans={"regular": {"gemini": "https://aiplatform.googleapis.com"}},
         paths={"gemini": "/v1/publishers/google/models/{model}:generateContent"},
-        auth={"gemini": "query:key", "openai": "query:key"}, quirks=_VERTEX_QUIRKS),
+        auth={"gemini": "query", "openai": "query"}, quirks=_VERTEX_QUIRKS),
     "azure": Preset(                         # endpoint: https://RESOURCE.services.ai.azure.com
         key="AZURE_OPENAI_API_KEY", plans={"regular": {}},   # models are called as deployed
         auth={"openai": "api-key", "responses": "api-key", "anthropic": "api-key"},
@@ -9256,7 +9272,8 @@ PRESETS: Final[dict[str, Preset]] = {
     "vllm": Preset(                          # --api-key reads Authorization only
         local=True, auth=_BEARER, errors=_LOCAL_ERRORS,
         plans={"regular": _bases("CAR", "http://127.0.0.1:8000/v1")},
-        quirks={"openai": ChatQuirks(reasoning="template", replay_field="reasoning"),   # renamed
+        quirks=_FUNCTIONS | {
+                "openai": ChatQuirks(reasoning="template", replay_field="reasoning"),   # renamed
                 "anthropic": AnthropicQuirks(count_tokens=True)}),
     "sglang": Preset(
         local=True, auth=_BEARER, errors=_LOCAL_ERRORS,
@@ -9265,19 +9282,20 @@ PRESETS: Final[dict[str, Preset]] = {
     "ollama": Preset(
         local=True, auth=_BEARER, errors=_LOCAL_ERRORS,
         plans={"regular": _bases("CAR", "http://127.0.0.1:11434/v1")},
-        quirks={"openai": ChatQuirks(replay_field="reasoning", efforts={
+        quirks=_FUNCTIONS | {"openai": ChatQuirks(replay_field="reasoning", efforts={
             "none": "none", "minimal": "low", "low": "low", "medium": "medium",
             "high": "high", "xhigh": "max", "max": "max"})}),
     "llamacpp": Preset(
         local=True, auth=_BEARER, errors=_LOCAL_ERRORS,
         plans={"regular": _bases("CAR", "http://127.0.0.1:8080/v1")},
-        quirks={"openai": ChatQuirks(reasoning="template",   # a named choice silently becomes auto
+        quirks=_FUNCTIONS | {
+                "openai": ChatQuirks(reasoning="template",   # a named choice silently becomes auto
                                      tool_choice=("auto", "none", "required")),
                 "anthropic": AnthropicQuirks(count_tokens=True)}),
     "lmstudio": Preset(
         local=True, auth=_BEARER, errors=_LOCAL_ERRORS,
         plans={"regular": _bases("CAR", "http://127.0.0.1:1234/v1")},
-        quirks={"openai": ChatQuirks(reasoning="none")}),
+        quirks=_FUNCTIONS | {"openai": ChatQuirks(reasoning="none")}),
     "tgi": Preset(                           # no port of its own: as its documents publish it
         local=True, errors=_LOCAL_ERRORS,
         plans={"regular": _bases("C", "http://127.0.0.1:8080/v1")},
@@ -9340,7 +9358,9 @@ class Reading:
         self.zone = zone
         self.lenient = False  # secrets may be missing: in inactive providers, for some commands
         self.installed = installed
+        self.secret_files = set[str]()  # those that were read
         self._problems: dict[tuple[int, int, str], None] = {}
+        self._warnings: dict[tuple[int, int, str], None] = {}
         self._places: dict[str, tuple[int, int]] = {}
 
     def wrong(self, path: str, text: str, mark: yaml.Mark | None = None) -> None:
@@ -9362,8 +9382,15 @@ class Reading:
     def stands(self, path: str, mark: yaml.Mark) -> None:
         self._places[path] = (mark.line + 1, mark.column + 1)
 
+    def warn(self, path: str, text: str) -> None:
+        """Note at the place of a path what is no mistake, but surely not meant."""
+        self._warnings[*self.place(path), f"{path}: {text}"] = None
+
     def problems(self) -> list[str]:
         return [f"{self.file}:{line}:{col}: {text}" for line, col, text in sorted(self._problems)]
+
+    def warnings(self) -> list[str]:
+        return [f"{self.file}:{line}:{col}: {text}" for line, col, text in sorted(self._warnings)]
 
 
 class Wrong(Exception):
@@ -9552,14 +9579,28 @@ def _date(site: Site) -> datetime.datetime:
 _SHELLS: Final = re.compile(r"\$[A-Z_][A-Z0-9_]*")  # what only a shell takes for a variable
 
 
+class FileSecret(str):
+    """A secret read from a file, which may later hold another for the same account."""
+
+    __slots__ = ("file",)
+    file: str
+
+    def __new__(cls, secret: str, file: str) -> FileSecret:
+        self = super().__new__(cls, secret)
+        self.file = file
+        return self
+
+
 def _secret(site: Site) -> str:
     """A secret, or the content of the file it names; it has to fit into a header."""
     text = site.text()
     if isinstance(site.node, yaml.ScalarNode) and _SHELLS.fullmatch(site.node.value):
         raise Wrong(f"write ${{{site.node.value[1:]}}} for that variable; a dollar is $$")
-    if text.startswith("file:"):
+    file = text.removeprefix("file:") if text.startswith("file:") else ""
+    if file:
+        site.reading.secret_files.add(file)
         try:
-            text = site.reading.read_secret(text.removeprefix("file:")).strip()
+            text = site.reading.read_secret(file).strip()
         except (OSError, UnicodeDecodeError) as error:
             if site.reading.lenient:
                 return ""
@@ -9567,7 +9608,7 @@ def _secret(site: Site) -> str:
             raise Wrong(f"cannot read {text}: {reason}") from error
     if not re.fullmatch(r"[!-~ ]*", text):
         raise Wrong("a secret must be one line of ASCII")
-    return text
+    return FileSecret(text, file) if file else text
 
 
 def _proxy(site: Site) -> str:
@@ -9934,6 +9975,11 @@ class ProviderConfig:
         many(TEXT), "Plans in order; the next opens only when one's quota is used up.", ()
     )
     api_key: Any = option(_API_KEYS, "One credential, a list (balanced), or either per plan.")
+    auth: str = option(
+        word("bearer", "x-api-key", "api-key", "x-goog-api-key", "query", "both"),
+        "How the credential is sent; `both`: as a bearer token and in the dialect's own header.",
+        "",
+    )
     models: dict[str, ModelConfig] | None = option(
         MODELS, "What it serves; left out: the preset's names, or every name."
     )
@@ -10272,12 +10318,17 @@ def is_absurd(usage: Usage) -> bool:
 
 
 class PriceList:
-    """What models cost on one plan: by the plan's own prices, else the general ones, else None."""
+    """What models cost on one plan: by the plan's own prices, else the general ones, else None.
 
-    def __init__(self, prices: Mapping[str, PriceConfig], plan: str, free: bool) -> None:
-        own = f"{plan}/"
-        said = {n.removeprefix(own): price for n, price in prices.items() if n.startswith(own)}
-        self._lists = (said,) if free else (said, prices)
+    `free`: what has no price costs nothing; `own_only`: the general prices are other plans'.
+    """
+
+    def __init__(
+        self, prices: Mapping[str, PriceConfig], plan: str, free: bool, own_only: bool
+    ) -> None:
+        prefix = f"{plan}/"
+        own = {n.removeprefix(prefix): p for n, p in prices.items() if n.startswith(prefix)}
+        self._lists = (own,) if own_only else (own, prices)
         self._else = FREE if free else None
 
     def of(self, model: str) -> PriceConfig | None:
@@ -10485,14 +10536,13 @@ def supported() -> frozenset[str]:
 
 LOOPBACK_NAMES: Final = frozenset(("localhost", "localhost.localdomain", "ip6-localhost"))
 
-# How a credential is sent: the header, and what precedes the key in it; None means that the name
-# is a query parameter's.
-AUTH_STYLES: Final[dict[str, tuple[str, str | None]]] = {
-    "query:key": ("key", None),
+# How a credential is sent: the header, and what precedes the key in it; `query` is a parameter.
+AUTH_STYLES: Final[dict[str, tuple[str, str]]] = {
     "bearer": ("Authorization", "Bearer "),
     "x-api-key": ("x-api-key", ""),
     "api-key": ("api-key", ""),
     "x-goog-api-key": ("x-goog-api-key", ""),
+    "query": ("key", ""),
 }
 
 
@@ -10502,7 +10552,7 @@ class Endpoint:
 
     dialect: Dialect
     url: str  # to post to; may hold {model}
-    auth: str
+    auth: tuple[str, ...]  # keys of AUTH_STYLES, each of which carries the credential
     quirks: Quirks
     edits: tuple[Edits, ...]  # the quirks', then the user's, for a body in this dialect
     demo: bool = False
@@ -10540,7 +10590,8 @@ class Endpoint:
 
 @frozen
 class Credential:
-    """A key at a provider.  The name is stable, reveals nothing, and changes with the key."""
+    """A key at a provider.  The name is stable, reveals nothing, and changes with the key, or with
+    the file that holds it."""
 
     name: str
     secret: str = field(repr=False)
@@ -10698,14 +10749,15 @@ class Lane:
 
     @functools.cached_property
     def _authority(self) -> tuple[str, Mapping[str, str]]:
-        """What carries the secret: a query, or a header."""
-        name, before = AUTH_STYLES[self.endpoint.auth]
-        secret = self.credential.secret
-        if not secret:
-            return "", {}
-        if before is None:
-            return f"{name}={urllib.parse.quote(secret)}", {}
-        return "", {name: before + secret}
+        """What carries the secret: a query, and headers."""
+        secret, query, headers = self.credential.secret, "", dict[str, str]()
+        for style in self.endpoint.auth if secret else ():
+            name, before = AUTH_STYLES[style]
+            if style == "query":
+                query = f"{name}={urllib.parse.quote(secret)}"
+            else:
+                headers[name] = before + secret
+        return query, headers
 
     @functools.cached_property
     def _overridden(self) -> frozenset[str]:
@@ -10836,6 +10888,8 @@ class Plan:
     admin: bytes  # digest of the admin key; b"" without one
     secrets: tuple[str, ...] = field(repr=False)  # what must never be shown
     zone: datetime.tzinfo | None  # of times that are shown; None is the machine's
+    secret_files: frozenset[str] = frozenset()  # files whose content it holds
+    warnings: tuple[str, ...] = ()  # what is no mistake, but surely not meant
 
     def route(self, said: str, facts: Facts | None = None) -> Route | None:
         """Where a model name goes, by the first of five steps that knows; None if nowhere.
@@ -10953,6 +11007,12 @@ class Plan:
     def _spelled(self) -> dict[str, tuple[str, int]]:
         """By name in lower case: the name as it is listed, and its pairs of letters."""
         return {name.lower(): (name, _pairs(name.lower())) for name in self.listed}
+
+    @functools.cached_property
+    def secrets_by_name(self) -> dict[str, str]:
+        """Credentials' names and secrets."""
+        plans = (plan for provider in self.providers.values() for plan in provider.plans)
+        return {key.name: key.secret for plan in plans for key in plan.credentials}
 
     def caller(self, offered: Sequence[str], now: float) -> Caller | None:
         """The caller whose key is the first valid one."""
@@ -11109,6 +11169,8 @@ def compile_plan(config: Config, reading: Reading) -> Plan:
         admin=admin,
         secrets=tuple(sorted({f for s in shown for f in _forms(s)}, key=len, reverse=True)),
         zone=zone,
+        secret_files=frozenset(reading.secret_files),
+        warnings=tuple(reading.warnings()),
     )
 
 
@@ -11156,8 +11218,15 @@ def _zone(path: str, name: str | None, reading: Reading) -> datetime.tzinfo | No
 
 
 def _check_rules(config: Config, reading: Reading) -> None:
+    unconditional: list[str] = []  # globs that take whatever they match
     for name, rules in config.routing_rules.items():
         path = f"routing_rules.{name}"
+        if is_glob(name):
+            if earlier := next((glob for glob in unconditional if _takes_all(glob, name)), None):
+                text = f"never used: {earlier} above takes every name that it would; put it first"
+                reading.warn(path, text)
+            if not all(conditions(rule.when) for rule in rules):
+                unconditional.append(name)
         if not any(rule.to for rule in rules) and not reading.complained_below(path):
             reading.wrong(path, "a rule needs at least one target")
         for index, rule in enumerate(rules):
@@ -11168,6 +11237,12 @@ def _check_rules(config: Config, reading: Reading) -> None:
                 reading.wrong(place, text)
     if config.default:
         _check_target("default", config.default, config, reading)
+
+
+def _takes_all(glob: str, other: str) -> bool:
+    """Does a glob match every name that another one matches?"""
+    pattern = re.escape(glob).replace(r"\*", ".*").replace(r"\?", "[^*]")
+    return re.fullmatch(pattern, other, re.IGNORECASE) is not None
 
 
 def _check_keys(keys: Sequence[Key], admin: bytes, reading: Reading) -> None:
@@ -11258,6 +11333,7 @@ class _Compiler:
         self.reading = reading
         self.path = f"providers.{name}"
         self.offered: dict[str, dict[str, str]] = {}  # plan -> dialect -> URL
+        self.wanted: tuple[str, ...] = ()  # plans
         self.preset, self.alias_plan = self._preset()
 
     def provider(self) -> Provider | None:
@@ -11302,7 +11378,7 @@ class _Compiler:
         if "demo" in entry.api_format and (entry.endpoint or entry.endpoints):
             self.wrong("api_format", "demo is embedded: it has no endpoint and nothing beside it")
         offered = self.offered = self._own_plans() or self._preset_plans()
-        wanted = entry.billing_plans or self._default_plans(offered)
+        wanted = self.wanted = entry.billing_plans or self._default_plans(offered)
         for plan in wanted:
             if plan not in offered:
                 self.wrong("billing_plans", f"no endpoint for plan {plan!r}{meant(plan, offered)}")
@@ -11371,6 +11447,19 @@ class _Compiler:
                 urls[dialect] = self._joined(dialect, url)
         return urls
 
+    def _is_own_address(self, url: str) -> bool:
+        """Would a request to this URL come back to this relay?"""
+        parts = urllib.parse.urlsplit(url)
+        host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+        for listen in self.config.listen:
+            with contextlib.suppress(ValueError):
+                own, own_port = host_and_port(listen)
+                everywhere = own in ("", "0.0.0.0", "::")  # noqa: S104
+                local = is_loopback(host) and (everywhere or is_loopback(own))
+                if port == own_port and (local or host == own):
+                    return True
+        return False
+
     def _formats(self, key: str, url: str) -> tuple[str, ...]:
         """What a plain URL speaks: `api_format`, else by its path, else the preset's first."""
         if self.entry.api_format:
@@ -11403,7 +11492,10 @@ class _Compiler:
             self.wrong("", f"plan {name} speaks no dialect that relay knows")
         if not endpoints:
             return None
-        prices = PriceList(self.entry.prices, name, free := self._is_free(name))
+        free = self._is_free(name)
+        # prices without a plan's name are those of the plans that are paid by the token, if any
+        paid_elsewhere = free and not all(map(self._is_free, self.wanted))
+        prices = PriceList(self.entry.prices, name, free, paid_elsewhere)
         return BillingPlan(name, credentials, endpoints, free, prices)
 
     def _is_free(self, plan: str) -> bool:
@@ -11414,13 +11506,34 @@ class _Compiler:
     def _endpoint(self, dialect: str, url: str) -> Endpoint:
         preset, override = self.preset, self.entry.override
         quirks = (preset.quirks.get(dialect) if preset else None) or DIALECTS[dialect].quirks()
-        auth = (preset.auth.get(dialect) if preset else None) or DIALECTS[dialect].auth
         edits = (
             Edits(quirks.drop, quirks.rename, quirks.clamp, set=quirks.fixed),
             Edits(override.drop, default=override.default, set=override.set),
         )
+        if self._is_own_address(url):
+            key = next(
+                (name for name in ("endpoint", "endpoints") if getattr(self.entry, name)), ""
+            )
+            self.wrong(key, f"{urllib.parse.urlsplit(url).netloc} is where this relay listens")
         demo = "demo" in self.entry.api_format
+        auth = self._auth(DIALECTS[dialect], url)
         return Endpoint(DIALECTS[dialect], url, auth, quirks, edits, demo, self._proxy(url))
+
+    def _auth(self, dialect: Dialect, url: str) -> tuple[str, ...]:
+        """How the credential goes to an endpoint.
+
+        Many servers that speak a maker's dialect take only a bearer token, so what is neither the
+        maker's host nor a preset's gets that beside the maker's own header.
+        """
+        style = self.entry.auth or (self.preset.auth.get(dialect.name, "") if self.preset else "")
+        own = dialect.auth
+        if not style:
+            style = own if self.preset or is_makers(url) else "both"
+        if style != "both":
+            return (style,)
+        if self.entry.auth and own == "bearer":
+            own = "x-api-key"
+        return tuple(dict.fromkeys((own, "bearer")))
 
     def _proxy(self, url: str) -> str:
         """The way to a URL: the provider's own proxy, else what the environment says."""
@@ -11450,7 +11563,8 @@ class _Compiler:
         return tuple(self._credential(plan, secret) for secret in secrets)
 
     def _credential(self, plan: str, secret: str) -> Credential:
-        mark = hashlib.sha256(f"{self.name}\0{secret}".encode()).hexdigest()[:8]
+        known = f"file:{secret.file}" if isinstance(secret, FileSecret) else secret
+        mark = hashlib.sha256(f"{self.name}\0{known}".encode()).hexdigest()[:8]
         return Credential(f"{self.name}/{plan}/{mark}", secret, mark)
 
     def _check_names(self) -> None:
@@ -21422,6 +21536,17 @@ def _silent() -> logging.Logger:
 _REFRESH: Final = 15.0  # seconds between updates; collectors are sent metrics once a minute
 
 
+def file_stamps(files: Iterable[str]) -> dict[str, tuple[int, int, int] | None]:
+    """What shows that a file has changed: time, size and number, None where there is no file."""
+    stamps: dict[str, tuple[int, int, int] | None] = {}
+    for file in files:
+        stamps[file] = None
+        with contextlib.suppress(OSError):
+            found = os.stat(file)
+            stamps[file] = (found.st_mtime_ns, found.st_size, found.st_ino)
+    return stamps
+
+
 class Server:
     """A running relay: sockets, signals, the current plan."""
 
@@ -21476,7 +21601,7 @@ class Server:
 
     async def serve(self) -> None:
         """From start to stop."""
-        again = (self.supervisor.watch(), self._refresh(), self._tidy())
+        again = (self.supervisor.watch(), self._refresh(), self._tidy(), self._follow_secrets())
         ticking = [asyncio.create_task(task) for task in again]
         try:
             await self.start()
@@ -21492,6 +21617,25 @@ class Server:
         while self.relay.telemetry.active:
             self.operations.refresh()
             await asyncio.sleep(_REFRESH)
+
+    async def _follow_secrets(self) -> None:
+        """Once a second: take what the files of `file:` credentials hold, if one has changed."""
+        plan, stamps = self.relay.plan, file_stamps(self.relay.plan.secret_files)
+        while True:
+            await asyncio.sleep(1)
+            current = file_stamps(self.relay.plan.secret_files)
+            if plan is self.relay.plan and stamps != current:
+                try:
+                    self.relay.plan = load(self.source)
+                except ConfigError as error:  # it may be about to be replaced
+                    message = "a file of credentials cannot be used; the old ones stay"
+                    self.log.event("error", message, problems=error.problems)
+                else:
+                    fresh = self.relay.plan.secrets_by_name.items() - plan.secrets_by_name.items()
+                    for name, _ in fresh:
+                        self.relay.health.clear(name)
+                    self.log.event("info", "credentials were read again from their files")
+            plan, stamps = self.relay.plan, current
 
     async def _tidy(self) -> None:
         """Give back the memory that a burst has needed, once it is over."""
@@ -21584,7 +21728,8 @@ class Server:
     def _reload(self, path: Path) -> None:
         old = self.relay.plan.config
         try:
-            plan = load(self.source.again())
+            source = self.source.again()
+            plan = load(source)
             for name in ("listen", "state"):
                 if getattr(old, name) != getattr(plan.config, name):
                     raise ConfigError([f"{path}: {name} needs a restart to change"])
@@ -21601,7 +21746,7 @@ class Server:
             self.relay.accounts.metrics.vitals.reloads.add(1, "refused")
             self.log.event("error", "reload failed, nothing changed", problems=problems)
             return
-        self.relay.plan = plan
+        self.relay.plan, self.source = plan, source
         if self.relay.recorder and self.relay.recorder is not recorder:
             self.relay.recorder.close()
         self.relay.recorder = recorder
@@ -21619,6 +21764,8 @@ class Server:
         self._warn()
 
     def _warn(self) -> None:
+        for warning in self.relay.plan.warnings:
+            self.log.event("warning", warning)
         if names := unpriced(self.relay.plan):
             message = "budgets in money do not see these: they have no `prices`"
             self.log.event("warning", message, names=", ".join(names))
@@ -23048,6 +23195,8 @@ def command_check(args: argparse.Namespace) -> int:
                 way = f", by way of {shown_proxy(endpoint.proxy)}" if endpoint.proxy else ""
                 url = "embedded" if endpoint.demo else plan.redacted(endpoint.url)
                 print(f"  {provider.name} ({billing.name}) {dialect}: {url}{way}")
+    for warning in plan.warnings:
+        print(f"{warning} (a warning)")
     for name in unpriced(plan):
         print(f"  {name}: no `prices`, so budgets in money do not see what it serves")
     return _check_live(plan, args) if args.live else 0

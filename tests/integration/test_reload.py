@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from pathlib import Path
 
 import pytest
 from aiohttp import ClientSession
@@ -190,3 +191,28 @@ async def test_ten_reloads_in_a_row_lose_no_request(
         await server.hup()
         asked += [asyncio.create_task(ask(http, server)) for _ in range(3)]
     assert {reply.said.text for reply in await asyncio.gather(*asked)} == {TEXT}
+
+
+async def test_a_credential_in_a_file_is_read_again(
+    upstream: FakeUpstream, relay: Start, http: ClientSession, tmp_path: Path
+) -> None:
+    """Within a second, without a signal; a file that is gone for a moment changes nothing."""
+    token = tmp_path / "token"
+    token.write_text("first\n")
+    server = await relay(one(upstream, api_key=f"file:{token}"))
+
+    async def carried() -> str:
+        assert (await ask(http, server)).said.text == TEXT
+        return upstream.requests[-1].headers["Authorization"]
+
+    assert await carried() == "Bearer first"
+    token.unlink()
+    await asyncio.sleep(1.3)
+    assert await carried() == "Bearer first"
+    token.write_text("second\n")
+    for _ in range(50):
+        if await carried() == "Bearer second":
+            break
+        await asyncio.sleep(0.1)
+    assert await carried() == "Bearer second"
+    assert "second" not in server.stderr

@@ -826,3 +826,39 @@ def test_the_wire_claims_its_own() -> None:
         assert A.claims(wire)
     for wire in ({"choices": []}, {"type": "response.created"}, {"type": 3}, {}, {"error": {}}):
         assert not A.claims(wire)
+
+
+# What a generation of models accepts
+
+GENERATIONS = {
+    "claude-3-5-sonnet-20241022": "budget",
+    "claude-3-haiku-20240307": "budget",
+    "claude-sonnet-4-20250514": "budget",
+    "claude-opus-4-1-20250805": "budget",
+    "claude-sonnet-4-5-20250929": "budget",
+    "anthropic/claude-haiku-4.5": "budget",
+    "claude-opus-4-6": "adaptive",
+    "claude-opus-4-7": "adaptive",
+    "claude-opus-4-10": "adaptive",
+    "claude-sonnet-5-5": "adaptive",
+    "claude-mythos-5": "adaptive",
+    "us.anthropic.claude-mythos-5-2-v1:0": "adaptive",
+    "claude-fable-5-1": "adaptive",
+    "claude-fable-5-2": "adaptive",
+    "claude-sonnet-11": "adaptive",
+    "claude-story-7": "adaptive",
+    "glm-5.3": "budget",
+}
+
+
+@pytest.mark.parametrize(("model", "thinks"), GENERATIONS.items())
+def test_unknown_names_of_claude_are_of_the_newest_generation(model: str, thinks: str) -> None:
+    request = relay.Request(
+        model=model,
+        messages=(relay.Message("user", (relay.Text("x"),)),),
+        thinking=relay.Thinking(True, "high"),
+    )
+    quirks = relay.AnthropicQuirks(signed=True)
+    body = relay.ANTHROPIC.render_request(request, quirks, "account").body
+    kind = "adaptive" if body["thinking"]["type"] == "adaptive" else "budget"
+    assert kind == thinks

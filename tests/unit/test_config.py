@@ -249,6 +249,18 @@ PROBLEMS: dict[str, tuple[str, list[str]]] = {
             "3:79: listen[7]: expected host:port or unix:PATH, got '::1'",
         ],
     ),
+    "an endpoint that is this relay": (
+        "listen: ['127.0.0.1:8000', ':9000']\nproviders:\n"
+        "  a: {api_format: openai, endpoint: 'http://localhost:8000/v1'}\n"
+        "  b: {api_format: openai, endpoint: 'http://127.0.0.1:9000'}\n"
+        "  c: {api_format: openai, endpoint: 'http://10.0.0.1:8000'}\n"
+        "  d: {preset: vllm}\nallow_anonymous: true\n",
+        [
+            "3:27: providers.a.endpoint: localhost:8000 is where this relay listens",
+            "4:27: providers.b.endpoint: 127.0.0.1:9000 is where this relay listens",
+            "6:3: providers.d: 127.0.0.1:8000 is where this relay listens",
+        ],
+    ),
     "no address": (UP + "listen: []\n", ["3:1: listen: at least one address is needed"]),
     # Rules
     "dead rules": (

@@ -382,22 +382,72 @@ def test_an_endpoint_of_ones_own_takes_no_url_from_the_preset() -> None:
     assert quirks == relay.PRESETS["bigmodel"].quirks["openai"]
 
 
+BEARER = {"Authorization": "Bearer k"}
 AUTHS = [
-    ("preset: anthropic, api_key: k", "anthropic", "x-api-key"),
-    ("preset: deepseek, api_key: k", "openai", "bearer"),
-    ("preset: bigmodel, api_key: k", "anthropic", "bearer"),
-    ("preset: azure, api_key: k, endpoint: 'https://r'", "openai", "api-key"),
-    ("api_format: openai, endpoint: http://h", "openai", "bearer"),
-    ("api_format: anthropic, endpoint: http://h", "anthropic", "x-api-key"),
+    ("preset: anthropic", "anthropic", {"x-api-key": "k"}),
+    ("preset: deepseek", "openai", BEARER),
+    ("preset: deepseek", "anthropic", {"x-api-key": "k"}),
+    ("preset: bigmodel", "anthropic", BEARER),
+    ("preset: azure, endpoint: 'https://r'", "openai", {"api-key": "k"}),
+    ("preset: vertex-express", "gemini", {}),
+    ("api_format: openai, endpoint: http://h", "openai", BEARER),
+    # a server of another maker may want either; the maker itself gets its own
+    ("api_format: anthropic, endpoint: http://h", "anthropic", BEARER | {"x-api-key": "k"}),
+    ("api_format: gemini, endpoint: http://h", "gemini", BEARER | {"x-goog-api-key": "k"}),
+    ("api_format: anthropic, endpoint: https://api.anthropic.com", "anthropic", {"x-api-key": "k"}),
+    (
+        "api_format: gemini, endpoint: https://generativelanguage.googleapis.com",
+        "gemini",
+        {"x-goog-api-key": "k"},
+    ),
+    # `auth` decides before all of these
+    ("preset: anthropic, auth: bearer", "anthropic", BEARER),
+    ("preset: bigmodel, auth: x-api-key", "anthropic", {"x-api-key": "k"}),
+    ("preset: bigmodel, auth: both", "anthropic", BEARER | {"x-api-key": "k"}),
+    ("api_format: openai, endpoint: http://h, auth: api-key", "openai", {"api-key": "k"}),
+    ("api_format: openai, endpoint: http://h, auth: both", "openai", BEARER | {"x-api-key": "k"}),
+    ("api_format: openai, endpoint: http://h, auth: query", "openai", {}),
 ]
 
 
-@pytest.mark.parametrize(("fields", "dialect", "auth"), AUTHS)
+@pytest.mark.parametrize(("fields", "dialect", "headers"), AUTHS)
 def test_a_credential_is_carried_as_the_provider_wants_it(
-    fields: str, dialect: str, auth: str
+    fields: str, dialect: str, headers: dict[str, str]
 ) -> None:
-    assert provider(fields).plans[0].endpoint(dialect).auth == auth
-    assert auth in relay.AUTH_STYLES
+    target = relay.Target(provider(f"api_key: k, {fields}"), "m")
+    ((lane,), *_) = target.lanes(dialect)
+    assert lane.endpoint.dialect.name == dialect
+    expected = "https://h/p" if headers else "https://h/p?key=k"
+    assert lane.authorized("https://h/p", {}) == (expected, headers)
+
+
+@pytest.mark.parametrize("secret", ["one", "two"])
+def test_a_credential_in_a_file_keeps_its_name_when_the_file_changes(secret: str) -> None:
+    text = "providers:\n  p: {preset: vertex, endpoint: 'https://h', api_key: 'file:/run/token'}\n"
+    plan = plan_of(text, secrets={"/run/token": secret})
+    (key,) = plan.providers["p"].plans[0].credentials
+    assert key.secret == secret
+    assert key.name == "p/regular/38445f12"
+    assert plan.secret_files == {"/run/token"}
+
+
+def test_a_rule_that_can_never_be_reached_is_a_warning() -> None:
+    plan = plan_of(
+        "providers:\n  a: {preset: ollama}\n"
+        "routing_rules:\n"
+        "  claude-opus-4: a/exact\n"  # exact names come before globs, wherever they stand
+        "  gpt-*: {when: {tools: true}, to: a/x}\n"
+        "  claude-?*: a/x\n"
+        "  claude-opus*: a/y\n"
+        "  CLAUDE-?: a/y\n"
+        "  claude*: a/y\n"
+        "  gpt-6*: a/y\n"
+    )
+    text = "never used: claude-?* above takes every name that it would; put it first"
+    assert plan.warnings == (
+        f"config.yaml:7:3: routing_rules.claude-opus*: {text}",
+        f"config.yaml:8:3: routing_rules.CLAUDE-?: {text}",
+    )
 
 
 def test_only_the_demo_is_embedded() -> None:

@@ -50,21 +50,22 @@ PRICES = {
     "coding/n": PriceConfig(input=4),
     "org/x": PriceConfig(input=5),
 }
-# plan, is it free, model -> the price of its input
-WHOSE: dict[tuple[str, bool, str], float | None] = {
-    ("regular", False, "m"): 1,
-    ("regular", False, "m-1"): 2,
-    ("regular", False, "other"): 3,
-    ("regular", False, "org/x"): 5,
-    ("coding", True, "m"): 0,
-    ("coding", True, "n"): 4,
-    ("coding", False, "n"): 4,
-    ("coding", False, "m"): 1,
+# plan, is it free, are the general prices of others, model -> the price of its input
+WHOSE: dict[tuple[str, bool, bool, str], float | None] = {
+    ("regular", False, False, "m"): 1,
+    ("regular", False, False, "m-1"): 2,
+    ("regular", False, False, "other"): 3,
+    ("regular", False, False, "org/x"): 5,
+    ("coding", True, True, "m"): 0,
+    ("coding", True, True, "n"): 4,
+    ("coding", True, False, "m"): 1,
+    ("coding", False, False, "n"): 4,
+    ("coding", False, False, "m"): 1,
 }
 
 
 @pytest.mark.parametrize(("asked", "price"), WHOSE.items(), ids=str)
-def test_whose_price(asked: tuple[str, bool, str], price: float) -> None:
+def test_whose_price(asked: tuple[str, bool, bool, str], price: float) -> None:
     *plan, model = asked
     found = relay.PriceList(PRICES, *plan).of(model)
     assert found is not None
@@ -72,8 +73,26 @@ def test_whose_price(asked: tuple[str, bool, str], price: float) -> None:
 
 
 def test_what_nobody_priced_has_no_price() -> None:
-    assert relay.PriceList({"m": PRICE}, "regular", False).of("other") is None
-    assert relay.PriceList({}, "regular", True).of("other") == relay.FREE
+    assert relay.PriceList({"m": PRICE}, "regular", False, False).of("other") is None
+    assert relay.PriceList({}, "regular", True, False).of("other") == relay.FREE
+
+
+@pytest.mark.parametrize(
+    ("fields", "costs"),
+    [
+        ("preset: bigmodel, api_key: k", {"coding": 1}),
+        (
+            "preset: bigmodel, api_key: k, billing_plans: [coding, regular]",
+            {"coding": 0, "regular": 1},
+        ),
+        ("preset: ollama", {"regular": 1}),
+        ("api_format: demo", {"regular": 1}),
+    ],
+)
+def test_prices_count_wherever_they_stand(fields: str, costs: dict[str, float]) -> None:
+    plan = plan_of(f"providers:\n  p: {{{fields}, prices: {{m: {{input: 1}}}}}}\n")
+    prices = {each.name: each.prices.of("m") for each in plan.providers["p"].plans}
+    assert {name: price and price.input for name, price in prices.items()} == costs
 
 
 def test_which_plans_are_free() -> None:
