@@ -666,7 +666,11 @@ class Response:
 # need not defend against any other:
 #
 #     stream := Start part* (Finish | Failure)  |  Failure
-#     part   := PartStart PartDelta* PartEnd
+#     part   := PartStart PartDelta* PartEnd?
+#
+# A part without its end was torn: what the model was writing broke off.  A client runs a tool
+# call when it has ended, so a torn call is never ended, whatever comes after it: a failure ends
+# nothing, and a Finish after a torn call has the reason "length" (or a filter's).
 
 
 @frozen
@@ -731,21 +735,19 @@ def unfold(response: Response) -> Iterator[Event]:
 
 
 def fold(events: Iterable[Event]) -> Response | Failure:
-    """Gather a stream into a whole response, or the failure it ended in."""
-    start, parts, texts = Start(), list[OutputPart](), list[str]()
+    """Gather a stream into a whole response without its torn parts, or the failure it ended in."""
+    start, parts, texts, part = Start(), list[OutputPart](), list[str](), cast(OutputPart, Text())
     for event in events:
         match event:
             case Start():
                 start = event
             case PartStart(part):
-                parts.append(part)
                 texts = []
             case PartDelta(text):
                 texts.append(text)
             case PartEnd(seal):
-                parts[-1] = replace(parts[-1], text="".join(texts))
-                if isinstance(parts[-1], Reasoning):
-                    parts[-1] = replace(parts[-1], seal=seal)
+                part = replace(part, text="".join(texts))
+                parts.append(replace(part, seal=seal) if isinstance(part, Reasoning) else part)
             case Finish(reason, usage, detail):
                 return Response(start.id, start.model, tuple(parts), reason, usage, detail)
             case Failure():
@@ -1485,9 +1487,9 @@ def data_url(media: Media) -> str:
 #     _part    a part begins          the one before was closed; another call is still open
 #     _delta   more of a part         the part waits for its turn, or is over
 #     _more    the same               the part has begun
-#     _close   a part is over         others wait for it
+#     _close   a part is over         others wait for it, or its arguments broke off
 #     _end     the answer is whole    the finish reason contradicts the content
-#     _fail    it broke               something is still open
+#     _fail    it broke               something is still open: it stays so
 #
 # Tool calls may arrive interleaved, but clients accept one block at a time.  So one call is live
 # and streams on; fragments of others wait, each in its own list, and follow whole when the live
@@ -1517,7 +1519,7 @@ class StreamDecoder(ABC):
         self._begun = False
         self._live: _Live | None = None
         self._waiting: dict[object, _Live] = {}
-        self._closed: set[object] = set()  # of those waiting, the ones whose end has come
+        self._closed: dict[object, bool] = {}  # of those waiting, whose end has come: torn?
         self._torn = b""  # an event's JSON that may continue in the next event
         self.acted = False  # did something begin that the hub cannot express?
         self._id = ""
@@ -1603,7 +1605,7 @@ class StreamDecoder(ABC):
         """A part begins.  While a tool call's arguments still come, it waits for its turn."""
         if key in self._waiting or (self._live and self._live.key == key):
             return
-        self._closed.discard(key)
+        self._closed.pop(key, None)
         self._parts += 1
         if isinstance(part, ToolCall):
             _only_text(part.name)
@@ -1634,37 +1636,47 @@ class StreamDecoder(ABC):
             self._part(key, part)
         self._delta(key, text)
 
-    def _close(self, key: object, seal: Seal | None = None) -> None:
-        """A part is over: the next one waiting has its turn."""
+    def _close(self, key: object, seal: Seal | None = None, torn: bool = False) -> None:
+        """A part is over: the next one waiting has its turn.
+
+        A call is not ended if it is `torn`, or its arguments are JSON that breaks off, although
+        Anthropic closes such a block too.  Arguments that are wrong in another way are the model's
+        mistake, which the client tells it.
+        """
         if key in self._waiting:
-            self._closed.add(key)
+            self._closed[key] = torn
         if not self._live or self._live.key != key:
             return
-        if isinstance(self._live.part, ToolCall):
-            whole = self._live.is_complete() or not any(self._live.texts)
-            self._calls, self._torn_calls = self._calls + whole, self._torn_calls + (not whole)
-        self._live = None
-        self._said.append(PartEnd(seal))
+        live, self._live = self._live, None
+        if isinstance(live.part, ToolCall) and (torn or is_cut_off("".join(live.texts))):
+            self._torn_calls += 1
+        else:
+            self._calls += isinstance(live.part, ToolCall)
+            self._said.append(PartEnd(seal))
         while self._waiting and not self._live:
             following = self._waiting.pop(next(iter(self._waiting)))
             self._begin(following)
             if following.key in self._closed:
-                self._close(following.key)
+                self._close(following.key, None, self._closed[following.key])
 
     def _end(self, reason: FinishReason | None = None) -> None:
         if not (reason or self._finish or self._parts):
             self._fail(Failure("sent an empty answer", cause="transient"))
             return
         self._start()
-        self._close_all()
+        finish = reason or self._finish or "stop"
+        cut = finish in ("length", "context_length", "content_filter")
+        while live := self._live:  # where the answer was cut, a call is whole only if it looks so
+            torn = cut and isinstance(live.part, ToolCall) and not live.is_complete()
+            self._close(live.key, self._seal(), torn)
         self.ended = True
-        finish = true_finish(reason or self._finish or "stop", self._calls > 0)
-        if finish == "stop" and self._torn_calls:  # a call was cut off: it must not be run
+        finish = true_finish(finish, self._calls > 0)
+        if self._torn_calls and not cut:
             finish = "length"
         self._said.append(Finish(finish, self._usage, self._detail))
 
     def _fail(self, failure: Failure) -> None:
-        self._close_all()
+        """It broke: what is open is not ended, and what waits does not begin."""
         self.ended = True
         self._said.append(failure)
 
@@ -1722,21 +1734,39 @@ def true_finish(finish: FinishReason, called: bool) -> FinishReason:
     return "stop" if finish == "tool_calls" else finish
 
 
+def is_cut_off(text: str) -> bool:
+    """Is this JSON that breaks off, with an object or a list still open?"""
+    if not text.lstrip().startswith(("{", "[")):
+        return False
+    bare = _JSON_STRING.sub("", text)
+    return bare.count("{") + bare.count("[") > bare.count("}") + bare.count("]")
+
+
+_JSON_STRING: Final = re.compile(r'"(?:[^"\\]|\\.)*+"?', re.DOTALL)  # the last one may be open
+
+
 def sound(response: Response) -> Response:
     """A whole answer made fit to be rendered; TypeError if it holds what no answer can.
 
-    Calls whose id is missing or a duplicate get one, and the finish reason is worked out.
+    Calls whose id is missing or a duplicate get one, those that were cut off are left out, and the
+    finish reason is worked out.
     """
     id, model, detail = response.id, response.model, response.detail
     _only_text(id, model, detail)
-    parts, seen = list[OutputPart](), set[str]()
+    parts, seen, torn = list[OutputPart](), set[str](), False
+    cut = response.finish in ("length", "context_length", "content_filter")
     for part in response.parts:
         _only_text(part.text)
         if isinstance(part, ToolCall):
             _only_text(part.name)
+            if is_cut_off(part.text) or (cut and parse_object(part.text) is None):
+                torn = True
+                continue
             part = ToolCall(call_id(part.id, seen, id), part.name, part.text)
         parts.append(part)
     finish = true_finish(response.finish, bool(seen))
+    if torn and not cut:
+        finish = "length"
     return Response(id, model, tuple(parts), finish, response.usage, detail)
 
 
@@ -2153,14 +2183,24 @@ class FreeText:
             self._state = "behind"
         return self._say(json.loads(f'"{text}"', strict=False))
 
-    def rest(self, arguments: str) -> str:
-        """What is still unsent at the end; a model may leave out the wrapper, or rename it."""
-        value, told = parse_object(arguments), self.text()
-        texts = [v for v in (value or {}).values() if isinstance(v, str)]
-        whole = value.get("input") if value else None
+    def rest(self, arguments: str) -> str | None:
+        """What is still unsent at the end; None if what was sent is not what the call says.
+
+        A model may leave out the wrapper, or rename it, or write line breaks as they are.  But a
+        wrapper that breaks off is not ended: Codex would run half a script.
+        """
+        try:
+            value = json.loads(arguments, strict=False)
+        except ValueError:
+            value = None
+            if _FREE_HEAD.match(arguments):
+                return None
+        texts = [v for v in value.values() if isinstance(v, str)] if isinstance(value, dict) else []
+        whole = value.get("input") if isinstance(value, dict) else None
         if not isinstance(whole, str):
-            whole = texts[0] if len(texts) == 1 else told or arguments
-        return self._say(whole.removeprefix(told) if whole.startswith(told) else "")
+            whole = texts[0] if len(texts) == 1 else arguments
+        told = self.text()
+        return self._say(whole.removeprefix(told)) if whole.startswith(told) else None
 
     def text(self) -> str:
         return "".join(self._said)
@@ -3594,6 +3634,8 @@ class OpenAIChat(OpenAIDialect):
         refused = response.finish == "content_filter" and response.detail
         message: JSON = {"role": "assistant", "content": None, "refusal": None}
         message |= _chat_said(response.parts, asked.forms)
+        legacy, calls = _LEGACY in message, message.get("tool_calls") or ()
+        torn = not legacy and len(calls) < sum(isinstance(p, ToolCall) for p in response.parts)
         if refused:  # once only: a chat provider's refusal has come as text, too
             message["refusal"] = response.detail
             message["content"] = (
@@ -3603,7 +3645,7 @@ class OpenAIChat(OpenAIDialect):
             "index": 0,
             "message": message,
             "logprobs": None,
-            "finish_reason": _chat_reason(response.finish, _LEGACY in message),
+            "finish_reason": "length" if torn else _chat_reason(response.finish, legacy),
         }
         return {
             "id": _chat_id(response.id or asked.id),
@@ -4087,9 +4129,10 @@ def _chat_call(call: ToolCall) -> JSON:
     return {"id": call.id, "type": "function", "function": function}
 
 
-def _chat_custom_call(call: ToolCall) -> JSON:
-    custom = {"name": call.name, "input": FreeText().rest(call.text)}
-    return {"id": call.id, "type": "custom", "custom": custom}
+def _chat_custom_call(call: ToolCall) -> Iterator[JSON]:
+    """The call of a freeform tool; none if its input broke off."""
+    if (input := FreeText().rest(call.text)) is not None:
+        yield {"id": call.id, "type": "custom", "custom": {"name": call.name, "input": input}}
 
 
 def _chat_tool_result(result: ToolResult) -> JSON:
@@ -4185,7 +4228,7 @@ def _chat_said(parts: Sequence[OutputPart], forms: Mapping[str, str]) -> JSON:
                 thoughts.append(part)
             case ToolCall():
                 free = forms.get(part.name) == "custom"
-                calls.append(_chat_custom_call(part) if free else _chat_call(part))
+                calls += _chat_custom_call(part) if free else [_chat_call(part)]
     if texts:
         said["content"] = "".join(texts)
     if text := "".join(part.text for part in thoughts):
@@ -4446,6 +4489,7 @@ class _ChatEncoder:
         self._texts: list[str] = []
         self._free: FreeText | None = None  # set during a call of a freeform tool
         self._legacy = False  # was there a call in the form older than tools?
+        self._torn = False  # is there a call whose input broke off?
         self._calls = 0
         self._thoughts = 0
 
@@ -4474,7 +4518,7 @@ class _ChatEncoder:
         return self._delta({})
 
     def _open(self, part: OutputPart) -> bytes:
-        self._part, self._texts = part, []
+        self._part, self._texts, self._free = part, [], None
         match part:
             case ToolCall(id, name):
                 return self._called(id, name)
@@ -4507,6 +4551,7 @@ class _ChatEncoder:
         if free := self._free:
             self._free = None
             rest = free.rest("".join(self._texts))
+            self._torn |= rest is None
             return self._form % dumps(rest) if rest else b""
         if isinstance(self._part, ToolCall) and not self._texts:
             return self._form % dumps("{}")
@@ -4520,7 +4565,8 @@ class _ChatEncoder:
         refused = finish.reason == "content_filter" and finish.detail
         said = "".join(self._texts) == finish.detail and isinstance(self._part, Text)
         delta = {"refusal": finish.detail} if refused and not said else {}
-        last = self._delta(delta, _chat_reason(finish.reason, self._legacy))
+        reason = "length" if self._torn else _chat_reason(finish.reason, self._legacy)
+        last = self._delta(delta, reason)
         if self._asked.usage:
             last += sse(self._head | {"choices": [], "usage": _chat_usage(finish.usage)})
         return last + b"data: [DONE]\n\n"
@@ -5469,7 +5515,8 @@ class _ResponsesDecoder(StreamDecoder):
             if part.text or not isinstance(part, Text):
                 self._say(at, emptied(part), self._news(at, part.text))
             self._over.add(at)
-            self._close(at, part.seal if isinstance(part, Reasoning) else None)
+            seal = part.seal if isinstance(part, Reasoning) else None
+            self._close(at, seal, isinstance(part, ToolCall) and item.get("status") == "incomplete")
 
     def _completed(self, wire: JSON) -> None:
         answer = wire["response"]
@@ -5519,6 +5566,7 @@ class _Item:
     def __init__(self, id: str, index: int) -> None:
         self.id = id
         self.texts: list[str] = []
+        self.torn = False
         self._index = index
 
     def begin(self) -> list[JSON]:
@@ -5536,6 +5584,7 @@ class _Item:
         raise NotImplementedError
 
     def end(self, seal: Seal | None) -> list[JSON]:
+        """The events that end the item; none if nothing was sent of it, or it was torn."""
         raise NotImplementedError
 
     def text(self) -> str:
@@ -5645,15 +5694,17 @@ class _CallItem(_Item):
         return self._at(f"{self._event}.delta", delta=text)
 
     def end(self, seal: Seal | None) -> list[JSON]:
-        text, rest = self.text(), ""
-        whole = parse_object(text or "{}") is not None
+        text, rest = self.text(), cast("str | None", "")
         if self._free:
             rest = self._free.rest(text)
+            if rest is None:
+                self.torn = True
+                return []
             text = self._free.text()
         elif not text:
             text = rest = "{}"
         done = self._at(f"{self._event}.done", **{self._slot: text})
-        item = self._called(text, "completed" if whole else "incomplete")
+        item = self._called(text, "completed")
         return [*([self.delta(rest)] if rest else []), done, self._item("done", item)]
 
     def _called(self, text: str, status: str) -> JSON:
@@ -5671,9 +5722,11 @@ class _TypedCallItem(_CallItem):
 
     def end(self, seal: Seal | None) -> list[JSON]:
         kind, arguments = _KINDS_OF_TOOL[self._kind], parse_object(self.text() or "{}")
-        status = "incomplete" if arguments is None else "completed"
-        slot = kind.default | (arguments or {}) | kind.constant
-        item = self._call | {self._slot: slot, "status": status}
+        if arguments is None:
+            self.torn = True
+            return []
+        slot = kind.default | arguments | kind.constant
+        item = self._call | {self._slot: slot, "status": "completed"}
         return [self._item("added", item | {"status": "in_progress"}), self._item("done", item)]
 
 
@@ -5689,6 +5742,8 @@ class _ResponsesEncoder:
         self._item = _Item("", 0)
         self._form = b""  # of the item's deltas
         self._output: list[JSON] = []
+        self._items = 0  # those that were begun; one that was torn is not in the output
+        self._torn = False
         self._text = ""  # of the last message
 
     def encode(self, event: Event) -> bytes:
@@ -5702,7 +5757,9 @@ class _ResponsesEncoder:
                 self._form = form_of(self._numbered(self._item.delta(HOLE), HOLE))
                 return self._say(self._item.begin())
             case PartEnd(seal):
-                return self._say(self._item.end(seal))
+                said = self._say(self._item.end(seal))
+                self._torn |= self._item.torn
+                return said
             case Finish():
                 return self._finish(event)
             case Failure():
@@ -5739,7 +5796,7 @@ class _ResponsesEncoder:
         return self._say([{"type": step, "response": head} for step in steps])
 
     def _begun(self, part: OutputPart) -> _Item:
-        index = len(self._output)
+        index, self._items = self._items, self._items + 1
         match part:
             case Text():
                 return _SaidItem(_item_id("msg_", self._id, index), index)
@@ -5765,12 +5822,12 @@ class _ResponsesEncoder:
     def _finish(self, finish: Finish) -> bytes:
         said = b""
         if finish.reason == "content_filter" and finish.detail not in ("", self._text):
-            index = len(self._output)
+            index = self._items
             refusal = _SaidItem(_item_id("msg_", self._id, index), index, "refusal")
             refusal.texts.append(finish.detail)
             whole = (*refusal.head(), refusal.delta(finish.detail), *refusal.end(None))
             said = self._say(whole)
-        cut = _RESPONSES_CUT.get(finish.reason)
+        cut = "max_output_tokens" if self._torn else _RESPONSES_CUT.get(finish.reason)
         usage = self._asked.counted(finish.usage)
         details = {"reason": cut} if cut else None
         status = "incomplete" if cut else "completed"
@@ -7100,7 +7157,6 @@ class _GeminiSpeech:
         self._texts: list[str] = []
         self._own = ""  # Google's own signature, for the part that comes next
         self._carried: list[Reasoning | None] = []  # other makers' thoughts, for the next call
-        self._torn: list[ToolCall] = []
 
     def parts(self, event: Event) -> list[JSON]:
         match event:
@@ -7110,8 +7166,8 @@ class _GeminiSpeech:
                 return self._begun(part)
             case PartEnd(seal):
                 return self._ended(seal)
-            case Finish(reason):
-                return self._finished(reason)
+            case Finish() if self._own or self._carried:
+                return self._silence()
             case _:
                 return []
 
@@ -7145,20 +7201,13 @@ class _GeminiSpeech:
         except ValueError:
             values = []
         if not values or not all(isinstance(value, dict) for value in values):
-            self._torn.append(call)
-            return []
+            values = [{"_raw": call.text}]
         return [self._call(call, value, number) for number, value in enumerate(values)]
 
     def _call(self, call: ToolCall, arguments: JSON, number: int = 0) -> JSON:
         id = f"{call.id}_{number + 1}" if number else call.id
         said = {"id": id, "name": call.name, "args": arguments}
         return {"functionCall": said} | self._signature(True)
-
-    def _finished(self, reason: FinishReason) -> list[JSON]:
-        """A call that was cut off is not sent, or it would be run; one that is wrong is sent."""
-        wrong = [] if reason in ("length", "content_filter") else self._torn
-        said = [self._call(call, {"_raw": call.text}) for call in wrong]
-        return said + self._silence() if self._own or self._carried else said
 
     def _silence(self) -> list[JSON]:
         return [{"text": ""} | self._signature(True)]
@@ -7497,7 +7546,7 @@ class _Stops:
         self._stops = stops
         self._any = re.compile("|".join(map(re.escape, stops)))
         self._held = ""  # the end of the text, which may be the beginning of a stop
-        self._open = False  # is a text open?
+        self._open = self._call = False  # is a text open, or a call?
         self._called = False
         self._found = ""
 
@@ -7514,14 +7563,15 @@ class _Stops:
     def _passed(self, event: Event) -> Iterator[Event]:
         match event:
             case PartStart(part):
-                self._open = isinstance(part, Text)
-                self._called |= isinstance(part, ToolCall)
+                self._open, self._call = isinstance(part, Text), isinstance(part, ToolCall)
             case PartDelta(text) if self._open:
                 yield from self._cut(self._held + text)
                 return
-            case PartEnd() if self._held:
-                yield PartDelta(self._held)
-                self._held = ""
+            case PartEnd():
+                self._called |= self._call
+                if self._held:
+                    yield PartDelta(self._held)
+                    self._held = ""
             case _:
                 pass
         yield event

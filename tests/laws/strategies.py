@@ -283,24 +283,30 @@ def passage(upstream: relay.Dialect, client: relay.Dialect, **more: Any) -> rela
 
 
 def check_grammar(events: Sequence[relay.Event]) -> None:
-    """stream := Start part* (Finish | Failure) | Failure;  part := PartStart PartDelta* PartEnd."""
+    """stream := Start part* (Finish | Failure) | Failure;  part := PartStart PartDelta* PartEnd?
+
+    Only before a failure may another part than a call lack its end.
+    """
     state, part = "begin", None
     for event in events:
         check_types(event)
         match state, event:
             case "begin", Start():
                 state = "between"
-            case "begin" | "between", relay.Failure():
+            case "begin" | "between" | "part", relay.Failure():
                 state = "end"
-            case "between", PartStart(part):
-                state = "part"
+            case "between" | "part", PartStart(new):
+                assert state == "between" or isinstance(part, ToolCall), events
+                state, part = "part", new
                 assert part == relay.emptied(part), events
             case "part", PartDelta(text):
                 assert text, events
             case "part", PartEnd(seal):
                 state = "between"
                 assert seal is None or isinstance(part, Reasoning), events
-            case "between", Finish():
+            case "between" | "part", Finish(reason):
+                cut = reason not in ("stop", "tool_calls", "stop_sequence", "pause")
+                assert state == "between" or (isinstance(part, ToolCall) and cut), events
                 state = "end"
             case _:
                 raise AssertionError((state, event, events))

@@ -472,9 +472,10 @@ NO_ARGUMENTS = {
 
 
 def test_arguments_that_are_no_json_are_kept_as_they_are() -> None:
-    broken = json.loads(json.dumps(NO_ARGUMENTS).replace('"arguments": ""', '"arguments": "{nope"'))
-    (whole,) = json.loads(piped(relay.Gathered(passage(C, A)), [relay.dumps(broken)]))["content"]
-    assert whole["input"] == {"_raw": "{nope"}
+    """The model's mistake, of which the client tells it; those that break off are not told."""
+    broken = json.dumps(NO_ARGUMENTS).replace('"arguments": ""', '"arguments": "{nope}"')
+    (whole,) = json.loads(piped(relay.Gathered(passage(C, A)), [broken.encode()]))["content"]
+    assert whole["input"] == {"_raw": "{nope}"}
 
 
 def test_signatures_come_last_in_their_block() -> None:

@@ -697,17 +697,39 @@ def test_a_freeform_call_that_is_no_json_is_its_text() -> None:
     bare = "*** Begin Patch\n" * 9
     assert "".join(map(reader.feed, bare)) == ""
     assert reader.rest(bare) == bare
-    broken = relay.FreeText()
-    told = "".join(map(broken.feed, '{"input": "ab\\d and more of it'))
-    assert told + broken.rest('{"input": "ab\\d and more of it') == "ab"
+
+
+@pytest.mark.parametrize("end", ["", '"', '"}', "\\n"])
+def test_a_freeform_call_whose_input_is_not_what_was_sent_is_not_ended(end: str) -> None:
+    """An escape that JSON does not know: what stands before it is half a script."""
+    arguments = '{"input": "ab\\d and more of it' + end
+    reader = relay.FreeText()
+    assert "".join(map(reader.feed, arguments)) == "ab"
+    assert reader.rest(arguments) is None
+    stream = chat_stream(calls(fragment(0, arguments + "}", "call_1", "exec")), finish="tool_calls")
+    for client, done in ((R, "output_item.done"), (C, '"tool_calls","logprobs"')):
+        way = relay.Passage(C, client, relay.Asked("m", "r", forms={"exec": "custom"}), {"x": "x"})
+        out = piped(relay.Streamed(way), [stream]).decode()
+        assert done not in out
+        assert '"length"' in out or "response.incomplete" in out
+        whole = piped(relay.Gathered(way), [stream]).decode()
+        assert '"ab' not in whole
+
+
+def test_a_freeform_call_may_hold_line_breaks_as_they_are() -> None:
+    arguments = '{"input": "a\nb"}'
+    reader = relay.FreeText()
+    told = "".join(map(reader.feed, arguments))
+    assert f"{told}{reader.rest(arguments)}" == "a\nb"
 
 
 def test_a_call_that_was_cut_off_is_not_complete() -> None:
-    """Codex runs what it is told is done: status and end both say it is not."""
+    """Codex runs an item that is done, whatever its status: so none is said to be."""
     stream = chat_stream(calls(fragment(0, '{"a', "call_1", "read")), finish="length")
-    *_, done, last = events(through(C, R, stream))
-    assert done["item"]["status"] == "incomplete"
+    *_, before, last = events(through(C, R, stream))
+    assert before["type"] == "response.function_call_arguments.delta"
     assert last["type"] == "response.incomplete"
+    assert last["response"]["output"] == []
     assert last["response"]["incomplete_details"] == {"reason": "max_output_tokens"}
 
 
