@@ -253,6 +253,7 @@ def frozen(cls: type[T] | None = None, /, *, kw_only: bool = False) -> Any:
 #       NotYet              501    understood, but not supported by this version
 #       NoTarget            503    every target failed or is cooling down
 #         ShuttingDown      503    it ran longer than server.grace allows
+#       Loop                508    the request has come through relay twice before
 #       StateDown           503    the shared budgets are out of reach: state_fail_closed
 #       NoDescriptors       503    relay may open no more files and sockets
 #       UpstreamError       ...    one attempt failed; its failure class says the rest
@@ -346,6 +347,10 @@ class HeaderTooLarge(RelayError):
 
 class NotYet(RelayError):
     status, kind, retry, code = 501, "unimplemented", False, "BR"
+
+
+class Loop(RelayError):
+    status, kind, retry, code = 508, "upstream", False, "LP"
 
 
 class NoTarget(RelayError):
@@ -1974,12 +1979,23 @@ class Dialect(ABC):
         return "text/event-stream"
 
     def passes(self, error: UpstreamError) -> bool:
-        """May a provider's error in this format reach a client unchanged?
-
-        Clients compact a conversation that is too long only at the maker's own words.
+        """May a provider's error reach a client of this format unchanged?  Only if the body is an
+        error object as the format's maker writes it; and clients compact a conversation that is
+        too long only at the maker's own words.
         """
         text = error.body.decode(errors="replace")
-        return error.kind != "context_length" or any(word in text for word in self.overflow_words)
+        if error.kind == "context_length" and not any(word in text for word in self.overflow_words):
+            return False
+        try:
+            body = loads(error.body)
+        except ValueError:
+            return False
+        return isinstance(body, dict) and self.is_error(body)
+
+    def is_error(self, body: JSON) -> bool:
+        """Is this object an error in this format?"""
+        error = body.get("error")
+        return isinstance(error, dict) and type(error.get("message")) is str
 
     def status(self, error: RelayError) -> int:
         return error.status
@@ -2544,6 +2560,9 @@ class AnthropicMessages(Dialect):
 
     def is_last(self, data: bytes) -> bool:
         return b'"message_stop"' in data
+
+    def is_error(self, body: JSON) -> bool:
+        return body.get("type") == "error" and super().is_error(body)
 
     def status(self, error: RelayError) -> int:
         return 529 if error.kind == "overloaded" else error.status
@@ -8116,56 +8135,119 @@ def _before(wire: JSON, name: str) -> list[str]:
 class Form:
     """A multipart form (RFC 7578) while it arrives, read for its `model` field only.
 
-    A part begins after a delimiter line, which by definition occurs nowhere else, so the field
-    is found exactly.  A second one is refused: servers differ in which they read.
+    Parsers differ in what they take for a delimiter, a header or a name, so a form could name one
+    model to relay and another to the provider.  Hence only what all of them read alike passes:
+    the delimiter occurs nowhere but in its own lines, headers have no odd line ends and no folds,
+    every part has one plain name, and there is one `model`.  BadRequest says what is wrong.
     """
 
     def __init__(self, content_type: str) -> None:
-        found_at = _BOUNDARY.search(content_type)
-        if not found_at:
-            raise BadRequest("Content-Type: a form needs its boundary")
-        mark = re.escape(b"--" + (found_at[1] or found_at[2]).encode(errors="replace"))
-        head = rb"(?:\A|\r\n)" + mark + rb"[ \t]*\r\n(?:[^\r\n]+\r\n)*?"
-        name = (
-            rb"content-disposition:[^\r\n]*;[ \t]*name=(?:\"model\"|model(?=[;\r \t]))[^\r\n]*\r\n"
-        )
-        tail = rb"(?:[^\r\n]+\r\n)*\r\n"
-        self._header = re.compile(head + name + tail, re.IGNORECASE)
-        self._value = re.compile(rb"([^\r\n]{0,1024})\r\n" + mark)
-        self._seen = b""  # the last bytes, in which a header may have begun
+        found_at = _FORM_TYPE.fullmatch(content_type.strip())
+        if not found_at or len(_BOUNDARY.findall(content_type)) != 1:
+            raise BadRequest("Content-Type: a form needs its boundary, once")
+        self._mark = b"--" + (found_at[1] or found_at[2]).encode(errors="replace")
         self.data = bytearray()  # held back: everything until the model is known
         self.span: tuple[int, int] | None = None  # where the model is in `data`
+        self._rest = b""  # what has not been looked at
+        self._at = 0  # its place in the whole form
+        self._model_at = -1  # where the model's value begins
+        self._in_head = self._ended = False
 
     def feed(self, block: bytes) -> None:
-        """More of the form; BadRequest if it has two `model` fields."""
-        if self.span:
-            self._seen = self._seen[-_MOST_PART_HEADER:] + block
-            if self._header.search(self._seen):
+        """More of the form."""
+        if self.span is None:
+            self.data += block
+        text, at, place = self._rest + block, 0, 0
+        while place >= 0:
+            place = self._head(text, at) if self._in_head else self._delimiter(text, at)
+            at = max(at, place)
+        if not self._in_head:  # a delimiter may have begun, with the line's end before it
+            at = max(at, len(text) - len(self._mark) - 3)
+        self._rest, self._at = text[at:], self._at + at
+
+    def _delimiter(self, text: bytes, start: int) -> int:
+        """Find the next delimiter; the place after its line, -1 if more bytes have to come."""
+        at = text.find(self._mark, start)
+        end = at + len(self._mark) + 2
+        if at < 0 or len(text) < end:
+            return -1
+        first = self._at + at == 0
+        if self._ended or not (first or (at - 2 >= start and text[at - 2 : at] == b"\r\n")):
+            raise BadRequest("the form's delimiter stands where no part ends")
+        if text[end - 2 : end] not in (b"\r\n", b"--"):
+            raise BadRequest("the form's delimiter is not followed by the end of its line")
+        if self._model_at >= 0 and self.span is None:
+            self.span = self._model_at, self._at + at - 2
+            if not re.fullmatch(rb"[^\r\n]{0,1024}", self.data[slice(*self.span)]):
+                raise BadRequest("model: expected one line of up to 1,024 bytes")
+        self._ended = text[end - 2 : end] == b"--"
+        self._in_head = not self._ended
+        return end
+
+    def _head(self, text: bytes, start: int) -> int:
+        """Read a part's headers; the place after them, -1 if more bytes have to come."""
+        end = text.find(b"\r\n\r\n", start)
+        if (end if end >= 0 else len(text)) - start > _MOST_PART_HEADER:
+            raise BadRequest("the headers of a part of the form are too long")
+        if end < 0:
+            return -1
+        lines = text[start:end].decode(errors="replace").split("\r\n")
+        fields = [(name.lower(), value.strip()) for name, _, value in map(_partition, lines)]
+        named = [value for name, value in fields if name == "content-disposition"]
+        if len(named) != 1 or not all(map(_PART_FIELD.fullmatch, lines)):
+            raise BadRequest("the headers of a part of the form are not of the usual form")
+        if self._is_model(named[0]):
+            if self._model_at >= 0:
                 raise BadRequest("model: stands twice in the form")
-            return
-        start = max(0, len(self.data) - _MOST_PART_HEADER)
-        self.data += block
-        header = self._header.search(self.data, start)
-        value = self._value.match(self.data, header.end()) if header else None
-        if value:
-            self.span = value.span(1)
-            self.feed(bytes(self.data[value.end(1) :]))
+            if any(name == "content-transfer-encoding" for name, _ in fields):
+                raise BadRequest("model: is encoded")
+            self._model_at = self._at + end + 4
+        self._in_head = False
+        return end + 4
+
+    @staticmethod
+    def _is_model(disposition: str) -> bool:
+        """Does it name the field `model`?  BadRequest if only some parsers would say so."""
+        names = _PART_NAME.findall(disposition)
+        if len(names) != 1 or not _DISPOSITION.fullmatch(disposition):
+            raise BadRequest("a part of the form has no name, or not a plain one")
+        name: str = names[0].strip('"')
+        plain = re.split(r"[\[.]", urllib.parse.unquote(name).replace("\\", ""))[0].strip().lower()
+        if plain == "model" and name != "model":
+            raise BadRequest(f"a part of the form is called {name!r}; expected 'model'")
+        return name == "model"
 
     @property
     def model(self) -> str:
-        """What it says, or "" while it has not."""
+        """The model's name, or "" while it is not known."""
         start, end = self.span or (0, 0)
         return self.data[start:end].decode(errors="replace")
 
     def retargeted(self, model: str) -> bytes:
         """What was held back, with another model."""
         start, end = self.span or (0, 0)
-        said = model.encode() if self.span else b""
-        return bytes(self.data[:start]) + said + bytes(self.data[end:])
+        value = model.encode() if self.span else b""
+        return bytes(self.data[:start]) + value + bytes(self.data[end:])
 
 
-_BOUNDARY: Final = re.compile(r'boundary=(?:"([^"]+)"|([^;\s]+))', re.IGNORECASE)
-_MOST_PART_HEADER: Final = 4096  # bytes of a delimiter and the headers after it
+_FORM_TYPE: Final = re.compile(
+    r"""multipart/form-data (?:\s*;\s*(?!boundary)[a-z-]+=[^\s;",]+)*
+    \s*;\s*boundary=(?:"([^"\\]{1,100})"|([^\s;",]{1,100}))
+    (?:\s*;\s*[a-z-]+=[^\s;",]+)*""",
+    re.IGNORECASE | re.VERBOSE,
+)
+_BOUNDARY: Final = re.compile(r"boundary\s*\*?\d*\*?\s*=", re.IGNORECASE)
+_PART_FIELD: Final = re.compile(r"[A-Za-z0-9-]+:[^\r\n\0]*")
+_PART_NAME: Final = re.compile(r";\s*name\s*\*?\s*=\s*(\"[^\"]*\"|[^\s;]*)", re.IGNORECASE)
+_DISPOSITION: Final = re.compile(
+    r"""form-data(?:;[ ]?(?:name|filename)=(?:"[^"]*"|[^\s";]+)|;[ ]?filename\*=[^\s";]+)+""",
+    re.IGNORECASE | re.VERBOSE,
+)
+_MOST_PART_HEADER: Final = 4096  # bytes
+
+
+def _partition(line: str) -> tuple[str, str, str]:
+    return line.partition(":")
 
 
 @frozen
@@ -16870,7 +16952,11 @@ class Upstream:
         """Any request at all, even with a body still arriving; UpstreamError without an answer."""
         if proxy not in self._pools:
             self._pools[proxy] = Pool(proxy)
-        return await self._pools[proxy].sent(method, url, headers, body, timeouts)
+        reply = await self._pools[proxy].sent(method, url, headers, body, timeouts)
+        if not 200 <= reply.status < 600:
+            reply.close()
+            raise UpstreamError("transient", f"answered with the status {reply.status}")
+        return reply
 
     async def close(self) -> None:
         await self._connections.close()
@@ -18510,6 +18596,7 @@ class Preparation:
             query = exchange.request.raw_path.partition("?")[2]
             url = with_query(url, query, {"key", *dialect.modes})
         headers = {**dialect.headers, **client, **exchange.trace.carried(lane)}
+        headers |= hop_mark(exchange.request.headers, lane)
         url, headers = lane.authorized(url, headers)
         return Outgoing(
             url=url,
@@ -18610,6 +18697,40 @@ def _within(body: JSON, output: int | None, limits: Iterable[str]) -> JSON:
     return body
 
 
+# What relay adds to a request, once for each relay that it has come through (RFC 9110 7.6.3).
+_HOP: Final = "1.1 llm-api-relay"
+
+
+def refuse_loop(headers: CIMultiDictProxy[str]) -> None:
+    """Loop if a request has come through relay twice: a provider's address leads back to it."""
+    if "Via" in headers and _hops(headers) >= 2:
+        raise Loop(
+            "this request has come through relay twice before: the endpoint of one of its"
+            " providers is a relay that sends it back; check `endpoint`"
+        )
+
+
+def _hops(headers: CIMultiDictProxy[str]) -> int:
+    said = ",".join(headers.getall("Via", ()))
+    return sum(hop.strip().startswith(_HOP) for hop in said.split(","))
+
+
+def hop_mark(headers: CIMultiDictProxy[str], lane: Lane) -> dict[str, str]:
+    """The header by which a relay knows that a request comes through it again; none for the host
+    of a maker, which is no relay and need not know of one."""
+    if lane.endpoint.base.partition(":")[0] in _makers():
+        return {}
+    return {"via": ", ".join([_HOP] * (_hops(headers) + 1))}
+
+
+@functools.cache
+def _makers() -> frozenset[str]:
+    """The hosts of all presets, but for those that run on one's own machine."""
+    rows = (preset for preset in PRESETS.values() if not preset.local)
+    bases = (url for row in rows for plan in row.plans.values() for url in plan.values())
+    return frozenset(urllib.parse.urlsplit(url).hostname or "" for url in bases)
+
+
 def with_query(url: str, query: str, taken: Set[str]) -> str:
     """The URL with the client's query after its own, without the parameters in `taken`."""
     names = ((item, urllib.parse.unquote_plus(item.partition("=")[0])) for item in query.split("&"))
@@ -18665,6 +18786,7 @@ def _readable(offered: str) -> str:
 # Settling never waits, so nothing can prevent or repeat it.
 
 _MOST_MODELS: Final = 1000  # whose names are remembered; a bound for memory
+_MOST_PATH: Final = 200  # characters of a path that the log shows; relay's own are shorter
 
 
 class Accounts:
@@ -18766,7 +18888,7 @@ class Accounts:
             "id": exchange.id,
             "code": code,
             "status": exchange.status,
-            "path": exchange.request.path,
+            "path": exchange.request.path[:_MOST_PATH],
             "client": exchange.client,
             "key": exchange.caller.name or None,
             "model": exchange.peek.model or None,
@@ -18886,12 +19008,19 @@ class Accounts:
 #     _begun            the reply's status, and its first event: an answer, or an error
 
 _HEADER_VALUE: Final = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
-# The provider's headers that a translated answer keeps, and those that no answer does.
-_ANSWER_KEPT: Final = frozenset(("request-id", "x-request-id"))
-_ANSWER_DROPPED: Final = frozenset(
-    "connection keep-alive proxy-authenticate te trailer transfer-encoding upgrade date server"
-    " content-length set-cookie alt-svc strict-transport-security".split()
+# The provider's headers that reach a client: those that SDKs and coding tools read, names of a
+# request in a provider's own log, and what describes the body.  Any other name might steer what
+# stands in front of relay (X-Accel-Redirect), or the browser (Refresh, Clear-Site-Data).
+_ANSWER_KEPT: Final = frozenset(("request-id", "x-request-id"))  # of a translated answer
+_PASSED_HEADER: Final = re.compile(
+    r"content-(?:type|encoding|language|disposition|range)|accept-ranges|cache-control|etag|expires"
+    r"|last-modified|age|retry-after(?:-ms)?|x-should-retry|deprecation|sunset|cf-ray"
+    r"|(?:x-)?ratelimit-.+|(?:x-)?(?:anthropic|openai|codex|oai|groq|goog|gemini|ms|amzn)-.+"
+    r"|azureml-.+|x-models-etag|x-reasoning-included"
+    r"|(?:[a-z0-9]+-)*(?:request|trace|correlation|generation|log)-?id|nvcf-reqid"
 )
+# Content of a provider that a browser is shown may not act as relay's own page.
+_HARMLESS: Final = {"Content-Security-Policy": "sandbox", "X-Content-Type-Options": "nosniff"}
 
 
 @dataclass(slots=True)
@@ -18964,10 +19093,7 @@ def answer_headers(exchange: Exchange, reply: Reply, verbatim: bool) -> CIMultiD
 @functools.lru_cache(1000)
 def _passes(name: str, verbatim: bool) -> bool:
     name = name.lower()
-    if name in _ANSWER_KEPT:
-        return True
-    own = name.startswith(("x-relay-", "access-control-"))
-    return verbatim and name not in _ANSWER_DROPPED and not own
+    return name in _ANSWER_KEPT or (verbatim and _PASSED_HEADER.fullmatch(name) is not None)
 
 
 _GLANCE: Final = 0.1  # seconds between two looks at whether a lane is back
@@ -19347,7 +19473,10 @@ class Failover:
             headers={
                 name: exchange.plan.redacted(value)
                 for name, value in reply.headers.items()
-                if name.lower() in (*_ANSWER_KEPT, "content-type")
+                if (
+                    name.lower() in _ANSWER_KEPT
+                    or (name.lower() == "content-type" and "json" in value)
+                )
                 and _HEADER_VALUE.fullmatch(value)
             },
         )
@@ -19355,7 +19484,7 @@ class Failover:
     async def _begun(
         self, exchange: Exchange, lane: Lane, outgoing: Outgoing, reply: Reply
     ) -> Answer:
-        if reply.status != 200:
+        if not 200 <= reply.status < 300:
             raise await self.error(exchange, lane, reply)
         make = Streamed if exchange.peek.stream else Gathered
         inflater = Inflater(reply.headers.get("Content-Encoding", ""))
@@ -19463,6 +19592,7 @@ class Relay:
         self.running.add(exchange)
         exchange.trace = self.telemetry.trace(exchange.request.headers)
         try:
+            refuse_loop(exchange.request.headers)
             return await serve(exchange)
         except RelayError as error:
             return await self._fail(exchange, error)
@@ -19568,7 +19698,8 @@ class Relay:
         exchange.status, exchange.code = 200, "OK"
         headers = self._headers(exchange, answer)
         body = answer.head if answer.pipe.translated else answer.raw
-        headers.setdefault("Content-Type", "application/json")
+        if "json" not in headers.get("Content-Type", ""):  # else a browser might show a page
+            headers["Content-Type"] = "application/json"
         return web.Response(body=body, headers=headers)
 
     def _headers(self, exchange: Exchange, answer: Answer) -> CIMultiDict[str]:
@@ -19735,7 +19866,10 @@ _FORWARDED: Final = re.compile(
     r"/(?:(?:images|audio)/[a-z/_-]+|embeddings|rerank|moderations|completions)"
 )
 _UNSAID_MODELS: Final = {"/moderations": "omni-moderation-latest"}
-_CLIMBING: Final = re.compile(r"(^|[/\\])(\.|%2e){1,2}([/\\]|$)|\\|%2f|%5c", re.IGNORECASE)
+# `..;x` too, which Java's servers take for `..`
+_CLIMBING: Final = re.compile(
+    r"(^|[/\\])(\.|%2e){1,2}((;|%3b)[^/\\]*)?([/\\]|$)|\\|%2f|%5c", re.IGNORECASE
+)
 
 
 def forwards(path: str) -> bool:
@@ -19952,21 +20086,27 @@ class Forwarding:
                 body = exchange.tape.flowing(body)
         sending = Sending(body)
         await expected(request)
-        began, flight = time.monotonic(), self.relay.failover.balance.began(lane, exchange.route)
+        flight = self.relay.failover.balance.began(lane, exchange.route)
+        answering = self._unrefused(exchange, lane, url, sending)
         try:
-            reply = await self._sent(exchange, lane, url, sending)
-            refused = reply.status == 401  # relay's credential, so not the client's 401
-            outcome = "auth" if refused else "ok"
-            exchange.tried.append(Tried(lane, outcome, reply.status, time.monotonic() - began))
-            if refused:
-                error = await self.relay.failover.error(exchange, lane, reply, url)
-                reply.close()
-                raise concluded([(lane, error)], [], time.time())
+            try:
+                reply = await self.relay.failover.tracked(exchange, lane, flight, answering)
+            except UpstreamError as error:
+                raise concluded([(lane, error)], [], time.time()) from error
             if reply.status >= 400:
                 return await self._quoted(exchange, reply)
             return await self._passed(exchange, lane, reply, sending)
         finally:
             flight.end()
+
+    async def _unrefused(self, exchange: Exchange, lane: Lane, url: str, sending: Sending) -> Reply:
+        """The head of any answer but a 401, which is about relay's credential."""
+        reply = await self._sent(exchange, lane, url, sending)
+        if reply.status != 401:
+            return reply
+        error = await self.relay.failover.error(exchange, lane, reply, url)
+        reply.close()
+        raise error
 
     def _addressed(self, exchange: Exchange, rest: str) -> tuple[Lane, str]:
         """The lane and URL that a path below /p/ means; an error if the caller may not go there."""
@@ -19992,7 +20132,7 @@ class Forwarding:
         body = await self.relay.failover.words(exchange, reply)
         reply.close()
         headers = answer_headers(exchange, reply, verbatim=True)
-        headers.update(exchange.answer_headers())
+        headers.update(exchange.answer_headers() | _HARMLESS)
         if Inflater(reply.headers.get("Content-Encoding", "")).active:  # it is plain now
             headers.popall("Content-Encoding", None)
         exchange.status, exchange.code, exchange.first = reply.status, "OK", time.monotonic()
@@ -20015,6 +20155,7 @@ class Forwarding:
         read = isinstance(sending.body, bytes)  # and so its content coding was removed
         kept += [] if read else ["Content-Encoding"]
         headers |= {name.lower(): request.headers[name] for name in kept if name in request.headers}
+        headers |= hop_mark(request.headers, lane)
         url = with_query(url, request.raw_path.partition("?")[2], {"key"})
         url, headers = lane.authorized(url, headers)
         send, proxy = self.relay.failover.upstream.send, lane.endpoint.proxy
@@ -20034,7 +20175,7 @@ class Forwarding:
         """Pass the answer on as it comes; after a break the connection closes without an end."""
         exchange.status, exchange.first = reply.status, time.monotonic()
         headers = answer_headers(exchange, reply, verbatim=True)
-        headers.update(exchange.answer_headers())
+        headers.update(exchange.answer_headers() | _HARMLESS)
         response = client_response(exchange.tape, reply.status, headers)
         meter, idle = Meter(exchange, reply), lane.target.provider.timeouts.idle
         try:
