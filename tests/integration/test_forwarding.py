@@ -337,7 +337,7 @@ async def test_a_client_that_sends_what_it_must_not_harms_no_provider(
     blocks, status = FAULTS[name]
 
     async def flow():  # type: ignore[no-untyped-def]
-        yield FORM_HEAD + b"--B\r\nx: y\r\n\r\n"
+        yield FORM_HEAD + b'--B\r\nContent-Disposition: form-data; name="file"\r\n\r\n'
         for block in blocks:
             await asyncio.sleep(0.01)
             yield block
