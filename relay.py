@@ -19020,7 +19020,7 @@ _PASSED_HEADER: Final = re.compile(
     r"|(?:[a-z0-9]+-)*(?:request|trace|correlation|generation|log)-?id|nvcf-reqid"
 )
 # Content of a provider that a browser is shown may not act as relay's own page.
-_HARMLESS: Final = {"Content-Security-Policy": "sandbox", "X-Content-Type-Options": "nosniff"}
+HARMLESS: Final = {"Content-Security-Policy": "sandbox", "X-Content-Type-Options": "nosniff"}
 
 
 @dataclass(slots=True)
@@ -20132,7 +20132,7 @@ class Forwarding:
         body = await self.relay.failover.words(exchange, reply)
         reply.close()
         headers = answer_headers(exchange, reply, verbatim=True)
-        headers.update(exchange.answer_headers() | _HARMLESS)
+        headers.update(exchange.answer_headers() | HARMLESS)
         if Inflater(reply.headers.get("Content-Encoding", "")).active:  # it is plain now
             headers.popall("Content-Encoding", None)
         exchange.status, exchange.code, exchange.first = reply.status, "OK", time.monotonic()
@@ -20175,7 +20175,7 @@ class Forwarding:
         """Pass the answer on as it comes; after a break the connection closes without an end."""
         exchange.status, exchange.first = reply.status, time.monotonic()
         headers = answer_headers(exchange, reply, verbatim=True)
-        headers.update(exchange.answer_headers() | _HARMLESS)
+        headers.update(exchange.answer_headers() | HARMLESS)
         response = client_response(exchange.tape, reply.status, headers)
         meter, idle = Meter(exchange, reply), lane.target.provider.timeouts.idle
         try:
