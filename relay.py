@@ -2408,7 +2408,7 @@ _CLAUDES: Final = (  # the first that matches; what no row knows is not Claude
     (re.compile(r"claude-([123]\b|instant)"), _Claude(max_tokens=4096, system_in_place=False)),
     (re.compile(r"(opus|sonnet)-4[-.]6(?!\d)"), _Claude(True, True, False)),
     (re.compile(r"-4[-.][15](?!\d)"), _Claude(both=False, system_in_place=False)),
-    (re.compile(r"(opus|sonnet|haiku)-4(?![-.]?[1-9]\b)"), _Claude(system_in_place=False)),
+    (re.compile(r"(opus|sonnet|haiku)-4(?![-.]?[1-9]\d?\b)"), _Claude(system_in_place=False)),
     (re.compile(r"claude|opus|sonnet|haiku|fable|mythos"), _NEWEST_CLAUDE),
 )
 
