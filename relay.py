@@ -138,6 +138,7 @@ import functools
 import gc
 import hashlib
 import hmac
+import html
 import importlib
 import importlib.util
 import ipaddress
@@ -9776,7 +9777,7 @@ def _json(site: Site) -> Any:
 
 
 # Names of headers and of parameters of a query whose values are secrets.
-CARRYING: Final = re.compile(
+SECRET_NAMES: Final = re.compile(
     r"authori[sz]ation|cookie|secret|pass(w|$)|credential|api-?_?key|(^|[-_])(auth|key|token|sig)$",
     re.IGNORECASE,
 )
@@ -11010,6 +11011,135 @@ def _pairs(word: str) -> int:
     return pairs
 
 
+# What stands in the place of a secret.
+MASK: Final = "[secret]"
+_LEAST_SECRET: Final = 4  # characters; to mask what is shorter would mask ordinary words
+_LEAST_CARRIED: Final = 8  # characters of one in a header or query: a client may send any word
+
+
+class Secrets:
+    """Takes secrets out of whatever is shown, logged or kept, however they are written there: as
+    they are, escaped in JSON, HTML or a URL, or in base64; and the beginning of one that is cut
+    off at the end of a text."""
+
+    def __init__(self, values: Iterable[str]) -> None:
+        known = {value for value in values if len(value) >= _LEAST_SECRET}
+        forms = {form for value in known for form in _written(value)}
+        self._forms = sorted(forms, key=lambda form: (-len(form), form))
+
+    def plus(self, values: Iterable[str]) -> Secrets:
+        """These and others."""
+        both = Secrets(values)
+        both._forms = sorted({*self._forms, *both._forms}, key=lambda form: (-len(form), form))
+        return both
+
+    def text(self, text: str, cut: int = _LEAST_CARRIED) -> str:
+        """A text with [secret] in their places.
+
+        The beginning of one at the end is masked from `cut` characters on: a shorter one may be
+        a word, such as a name that a key begins with.
+        """
+        if not text or not self._beginnings.search(text):
+            return text
+        return _masked(text, 0, len(text), self._spans(text, self._forms, cut))
+
+    def blocks(self, blocks: Sequence[tuple[float, bytes]]) -> list[tuple[float, bytes]]:
+        """Blocks of bytes, each with its time, with [secret] in their places; a block that ends
+        within a secret ends after it."""
+        data = b"".join(block for _, block in blocks).decode("latin-1")
+        forms = [raw_bytes(form).decode("latin-1") for form in self._forms]
+        spans = self._spans(data, forms, _LEAST_SECRET)
+        begins = [begin for begin, _ in spans]
+        masked, start, size = list[tuple[float, bytes]](), 0, 0
+        for at, block in blocks:
+            size += len(block)
+            last = bisect.bisect_left(begins, size) - 1
+            end = max(size, spans[last][1]) if last >= 0 else size
+            masked.append((at, _masked(data, start, end, spans).encode("latin-1")))
+            start = max(start, end)
+        return masked
+
+    @functools.cached_property
+    def _beginnings(self) -> re.Pattern[str]:
+        """What they begin with: one search clears nearly every text, however many there are."""
+        begin = {form[:_LEAST_SECRET] for form in self._forms}
+        return re.compile(any_of(begin) if begin else "(?!)")
+
+    @staticmethod
+    def _spans(text: str, forms: Iterable[str], cut: int) -> list[tuple[int, int]]:
+        """Where secrets are, in order.
+
+        By `find`, one by one: a pattern for all of them would block the process while it searches
+        megabytes.
+        """
+        places = list[tuple[int, int]]()
+        for form in forms:
+            start = text.find(form)
+            while start >= 0:
+                places.append((start, start + len(form)))
+                start = text.find(form, start + 1)
+            lengths = range(len(form) - 1, cut - 1, -1) if form[:cut] in text[-len(form) :] else ()
+            if length := next((n for n in lengths if text.endswith(form[:n])), 0):
+                places.append((len(text) - length, len(text)))
+        merged = list[tuple[int, int]]()
+        for begin, end in sorted(places):
+            if merged and begin < merged[-1][1]:
+                merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
+            else:
+                merged.append((begin, end))
+        return merged
+
+
+def _masked(text: str, start: int, end: int, spans: Sequence[tuple[int, int]]) -> str:
+    """The text from one place to another, with each span in between masked."""
+    pieces = list[str]()
+    for begin, stop in spans[bisect.bisect_left(spans, (start, 0)) :]:
+        if begin >= end:
+            break
+        pieces += [text[start:begin], MASK]
+        start = stop
+    return "".join((*pieces, text[start:end]))
+
+
+def _written(secret: str) -> Iterator[str]:
+    """A secret, and how others write it."""
+    plain = raw_bytes(secret)
+    yield secret
+    yield base64.b64encode(plain).decode().rstrip("=")
+    for quoted in (urllib.parse.quote(plain, safe=""), urllib.parse.quote_plus(plain)):
+        yield quoted
+        yield re.sub("%..", lambda hex: hex[0].lower(), quoted)
+    yield html.escape(secret)
+    # JSON as orjson and Python, PHP and Go write it
+    for text in (dumps(plain.decode(errors="replace")).decode(), json.dumps(secret)):
+        yield text[1:-1]
+        yield text[1:-1].replace("/", "\\/")
+        yield re.sub("[<>&]", lambda char: f"\\u{ord(char[0]):04x}", text[1:-1])
+
+
+def raw_bytes(text: str) -> bytes:
+    """The bytes that a header or a path had; of a client's JSON also half a surrogate pair."""
+    try:
+        return text.encode(errors="surrogateescape")
+    except UnicodeEncodeError:
+        return text.encode(errors="surrogatepass")
+
+
+def secrets_in(headers: Iterable[tuple[str, str | None]], address: str) -> Iterator[str]:
+    """The values that headers and an address's query carry under a secret's name: whole, their
+    words (Bearer KEY), and the values of those (name=KEY; name=KEY)."""
+    fields = [(name, value or "") for name, value in headers]
+    for item in address.partition("?")[2].split("&"):
+        name, _, value = item.partition("=")
+        name = urllib.parse.unquote_plus(name)
+        fields += [(name, value), (name, urllib.parse.unquote_plus(value))]
+    for name, value in fields:
+        if SECRET_NAMES.search(name):
+            words = re.split(r"[\s;,]+", value)
+            values = (value, *words, *(word.partition("=")[2] for word in words))
+            yield from (each for each in values if len(each) >= _LEAST_CARRIED)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """All that requests need of a configuration."""
@@ -11018,7 +11148,7 @@ class Plan:
     providers: Mapping[str, Provider]  # by lower-case name
     keys: tuple[Key, ...]
     admin: bytes  # digest of the admin key; b"" without one
-    secrets: tuple[str, ...] = field(repr=False)  # what must never be shown
+    secrets: Secrets = field(repr=False)  # what must never be shown
     zone: datetime.tzinfo | None  # of times that are shown; None is the machine's
     secret_files: frozenset[str] = frozenset()  # files whose content it holds
     warnings: tuple[str, ...] = ()  # what is no mistake, but surely not meant
@@ -11164,24 +11294,10 @@ class Plan:
             known.setdefault(key.digest, []).append(key)
         return known
 
-    def redacted(self, text: str) -> str:
-        if not text or not self._beginnings.search(text):
-            return text
-        for secret in self.secrets:
-            if secret[:4] not in text:
-                continue
-            text = text.replace(secret, "[secret]")
-            for length in range(len(secret) - 1, 3, -1):  # a secret cut off at the end
-                if text.endswith(secret[:length]):
-                    text = text[:-length] + "[secret]"
-        return text
-
     @functools.cached_property
-    def _beginnings(self) -> re.Pattern[str]:
-        """What secrets begin with: nearly every text is cleared by one search, however many keys
-        there are."""
-        begin = {secret[:4] for secret in self.secrets}
-        return re.compile(any_of(begin) if begin else "(?!)")
+    def redacted(self) -> Callable[[str], str]:
+        """A text without this configuration's secrets."""
+        return self.secrets.text
 
     # The five steps
 
@@ -11291,15 +11407,15 @@ def compile_plan(config: Config, reading: Reading) -> Plan:
     shown = [c.secret for c in credentials] + [config.admin_key, _password(config, reading)]
     plans = [plan for p in providers.values() for plan in p.plans]
     shown += [s for b in plans for e in b.endpoints.values() for s in _in_proxy(e.proxy)]
-    shown += [s for p in providers.values() for s in _in_headers(p.config.headers)]
-    shown += [s for b in plans for e in b.endpoints.values() for s in _in_query(e.url)]
+    shown += [s for p in providers.values() for s in secrets_in(p.config.headers.items(), "")]
+    shown += [s for b in plans for e in b.endpoints.values() for s in secrets_in((), e.url)]
     shown += [key.key for key in config.keys.values() if not key.key.startswith("sha256:")]
     return Plan(
         config=config,
         providers=providers,
         keys=keys,
         admin=admin,
-        secrets=tuple(sorted({f for s in shown for f in _forms(s)}, key=len, reverse=True)),
+        secrets=Secrets(shown),
         zone=zone,
         secret_files=frozenset(reading.secret_files),
         warnings=tuple(reading.warnings()),
@@ -11313,14 +11429,6 @@ def _password(config: Config, reading: Reading) -> str:
     except ValueError as error:
         reading.wrong("state", f"not a URL: {error}")
         return ""
-
-
-def _forms(secret: str) -> Iterator[str]:
-    """A secret as others may quote it; to mask a very short one would mask ordinary words."""
-    if len(secret) > 3:
-        yield secret
-        yield urllib.parse.quote(secret, safe="")
-        yield base64.b64encode(secret.encode()).decode().rstrip("=")
 
 
 def _key(name: str, entry: KeyConfig, zone: datetime.tzinfo | None, reading: Reading) -> Key:
@@ -11774,23 +11882,6 @@ def _in_proxy(proxy: str) -> Iterator[str]:
         password = urllib.parse.unquote(parts.password)
         yield from (parts.password, password)
         yield f"{urllib.parse.unquote(parts.username or '')}:{password}"
-
-
-_SHORTEST_CARRIED: Final = 8  # characters; what is shorter may be an ordinary word
-
-
-def _in_headers(headers: Mapping[str, str | None]) -> Iterator[str]:
-    """The secrets that headers of the configuration carry, without a word such as Bearer."""
-    carried = [value for name, value in headers.items() if value and CARRYING.search(name)]
-    said = (part for value in carried for part in (value, value.rpartition(" ")[2]))
-    yield from (part for part in said if len(part) >= _SHORTEST_CARRIED)
-
-
-def _in_query(url: str) -> Iterator[str]:
-    """The secrets in a URL's query."""
-    pairs = urllib.parse.parse_qsl(urllib.parse.urlsplit(url).query)
-    carried = (value for name, value in pairs if CARRYING.search(name))
-    yield from (value for value in carried if len(value) >= _SHORTEST_CARRIED)
 
 
 def _is_url(text: str) -> bool:
@@ -12989,13 +13080,10 @@ def _without_comments(text: str) -> str:
 # Names that only the configuration can give are no secrets, whatever they look like.
 
 RECORD_VERSION: Final = 1
-MASK: Final = "[secret]"
 REQUEST: Final = "request"
 RESPONSE: Final = "response"
 RECORD_NAME: Final = re.compile(r"\d{8}T\d{9}Z-([0-9a-f]+)\.jsonl")
-_SHORTEST: Final = 8  # characters of a secret in a header; without `keys`, callers send any word
-_SHORTEST_CUT: Final = 4  # bytes of a secret at the end of a leg; for a text it is _SHORTEST
-_NEVER_CUT: Final = 1 << 30  # bytes: more than a text has
+_ADDRESS: Final = ("url", "path")  # fields of a head
 _CONFIGURED: Final = frozenset(("key", "provider", "plan", "preset"))  # fields with such names
 _UNCUT: Final = frozenset(("model", "target", "credential"))  # never cut; clients may say them
 
@@ -13063,11 +13151,15 @@ def surplus(files: Iterable[tuple[str, int]], keep: int) -> list[str]:
     return gone
 
 
-def record_lines(record: Record, masker: Masker) -> Iterator[bytes]:
-    """The lines of a file, without a secret."""
+def record_lines(record: Record, secrets: Secrets) -> Iterator[bytes]:
+    """The lines of a file, without the configuration's `secrets` and what its legs carry."""
+    addresses = [(leg, str(leg.head.get(n, ""))) for leg in record.legs.values() for n in _ADDRESS]
+    secrets = secrets.plus(
+        s for leg, address in addresses for s in secrets_in(leg.headers, address)
+    )
     head = {"kind": "record", "version": RECORD_VERSION}
-    yield _line(masker.value(head | record.summary))
-    timed = [entry for name, leg in record.legs.items() for entry in _leg_lines(name, leg, masker)]
+    yield _line(without_secrets(head | record.summary, secrets))
+    timed = [entry for name, leg in record.legs.items() for entry in _leg_lines(name, leg, secrets)]
     for _, line in sorted(timed, key=operator.itemgetter(0)):  # stable: heads before their bytes
         yield line
     yield _line({"kind": "end", "cut": record.cut})
@@ -13077,10 +13169,10 @@ def _line(value: JSON) -> bytes:
     return dumps(value) + b"\n"
 
 
-def _leg_lines(name: str, leg: Leg, masker: Masker) -> Iterator[tuple[float, bytes]]:
+def _leg_lines(name: str, leg: Leg, secrets: Secrets) -> Iterator[tuple[float, bytes]]:
     at = round(leg.at, 3)
-    yield at, _line({"kind": "head", "of": name, "at": at} | masker.head(leg.head))
-    for moment, said in _lines_of(masker.blocks(leg.blocks)):
+    yield at, _line({"kind": "head", "of": name, "at": at} | _masked_head(leg.head, secrets))
+    for moment, said in _lines_of(secrets.blocks(leg.blocks)):
         at = round(moment, 3)
         yield at, _line({"kind": "data", "of": name, "at": at} | said)
 
@@ -13136,150 +13228,41 @@ def _take(record: Record, wire: JSON) -> None:
         record.legs[wire["of"]].blocks.append((wire["at"], data))
 
 
-class Masker:
-    """Replaces secrets by [secret], in every form in which they are written."""
-
-    def __init__(self, secrets: Iterable[str], legs: Iterable[Leg] = ()) -> None:
-        """`secrets`: the configuration's; those in the legs' headers and queries are added."""
-        carried = [value for leg in legs for value in _carried(leg)]
-        forms = {form for secret in (*secrets, *carried) for form in _written(secret)}
-        ordered = sorted(forms, key=lambda form: (-len(form), form))
-        self._secrets = [_bytes_of(form) for form in ordered]
-
-    def text(self, text: str, shortest_cut: int = _SHORTEST) -> str:
-        """Short words that happen to begin a secret stay: a name, say, that its key begins with."""
-        data = _bytes_of(text)
-        return _between(data, 0, len(data), self._spans(data, shortest_cut)).decode(
-            errors="replace"
-        )
-
-    def value(self, value: Any) -> Any:
-        """A JSON value without secrets in its strings."""
-        if isinstance(value, dict):
-            return {name: self._field(name, each) for name, each in value.items()}
-        if isinstance(value, list | tuple):
-            return [self.value(each) for each in value]
-        return self.text(value) if isinstance(value, str) else value
-
-    def _field(self, name: str, value: Any) -> Any:
-        if name in _CONFIGURED:
-            return value
-        if name in _UNCUT and isinstance(value, str):
-            return self.text(value, _NEVER_CUT)
-        return self.value(value)
-
-    def head(self, head: JSON) -> JSON:
-        """A head without what its headers and its address carry."""
-        plain = {name: value for name, value in head.items() if name != "headers"}
-        plain |= {name: _unkeyed(plain[name]) for name in ("url", "path") if name in plain}
-        headers = [(name, _uncarried(name, value)) for name, value in head.get("headers", ())]
-        masked: JSON = self.value(plain | {"headers": headers})
-        return masked
-
-    def blocks(self, blocks: Blocks) -> Blocks:
-        """The same blocks without secrets; one that ends within a secret ends after it."""
-        data = b"".join(block for _, block in blocks)
-        spans = self._spans(data, _SHORTEST_CUT)
-        begins = [begin for begin, _ in spans]
-        masked, start, size = Blocks(), 0, 0
-        for at, block in blocks:
-            size += len(block)
-            last = bisect.bisect_left(begins, size) - 1
-            end = max(size, spans[last][1]) if last >= 0 else size
-            masked.append((at, _between(data, start, end, spans)))
-            start = max(start, end)
-        return masked
-
-    def _spans(self, data: bytes, shortest_cut: int) -> list[tuple[int, int]]:
-        """Where secrets are, in order, including one that is cut off at the end, if so many bytes
-        of it are there.
-
-        By `find`, secret by secret: one pattern for all of them would block the process while it
-        searches megabytes.
-        """
-        places = [p for secret in self._secrets for p in _places(data, secret, shortest_cut)]
-        merged = list[tuple[int, int]]()
-        for begin, end in sorted(places):
-            if merged and begin < merged[-1][1]:
-                merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
-            else:
-                merged.append((begin, end))
-        return merged
+def without_secrets(value: Any, secrets: Secrets, name: str = "") -> Any:
+    """A JSON value without secrets in its strings; `name` is that of its field."""
+    if isinstance(value, str) and name not in _CONFIGURED:
+        text = secrets.text(value, len(value) + 1) if name in _UNCUT else secrets.text(value)
+        return raw_bytes(text).decode(errors="replace")
+    if isinstance(value, dict):
+        return {name: without_secrets(each, secrets, name) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_secrets(each, secrets) for each in value]
+    return value
 
 
-def _bytes_of(text: str) -> bytes:
-    """The bytes that a header or a path had; of a client's JSON also half a surrogate pair."""
-    try:
-        return text.encode(errors="surrogateescape")
-    except UnicodeEncodeError:
-        return text.encode(errors="surrogatepass")
+def _masked_head(head: JSON, secrets: Secrets) -> JSON:
+    """A head without what its headers and its address carry."""
+    plain = {name: value for name, value in head.items() if name != "headers"}
+    plain |= {name: mask_query(plain[name]) for name in _ADDRESS if name in plain}
+    headers = [(name, mask_header(name, value)) for name, value in head.get("headers", ())]
+    masked: JSON = without_secrets(plain | {"headers": headers}, secrets)
+    return masked
 
 
-def _places(data: bytes, secret: bytes, shortest_cut: int) -> Iterator[tuple[int, int]]:
-    start = data.find(secret)
-    while start >= 0:
-        yield start, start + len(secret)
-        start = data.find(secret, start + 1)
-    for length in range(len(secret) - 1, shortest_cut - 1, -1):
-        if data.endswith(secret[:length]):
-            yield len(data) - length, len(data)
-            return
-
-
-def _between(data: bytes, start: int, end: int, spans: Sequence[tuple[int, int]]) -> bytes:
-    """The bytes from one place to another, with each span in between masked."""
-    pieces = list[bytes]()
-    for begin, stop in spans[bisect.bisect_left(spans, (start, 0)) :]:
-        if begin >= end:
-            break
-        pieces += [data[start:begin], MASK.encode()]
-        start = stop
-    return b"".join((*pieces, data[start:end]))
-
-
-def _written(secret: str) -> Iterator[str]:
-    """A secret, and as JSON has it."""
-    yield secret
-    for text in (dumps(secret.encode(errors="replace").decode()).decode(), json.dumps(secret)):
-        yield text[1:-1]
-
-
-def _carried(leg: Leg) -> Iterator[str]:
-    """The values that a head carries under a secret's name."""
-    for name, value in leg.headers:
-        if CARRYING.search(name):
-            yield from _tokens(value)
-    for place in (leg.head.get("url", ""), leg.head.get("path", "")):
-        for item in place.partition("?")[2].split("&"):
-            name, _, value = item.partition("=")
-            if CARRYING.search(urllib.parse.unquote_plus(name)):
-                yield from _tokens(value)
-                yield from _tokens(urllib.parse.unquote_plus(value))
-
-
-def _tokens(value: str) -> Iterator[str]:
-    """A value, its words (Bearer KEY), and their own values (name=KEY; name=KEY)."""
-    words = re.split(r"[\s;,]+", value)
-    for text in (value, *words, *(word.partition("=")[2] for word in words)):
-        if len(text) >= _SHORTEST:
-            yield text
-            yield urllib.parse.quote(text, safe="")
-
-
-def _uncarried(name: str, value: str) -> str:
+def mask_header(name: str, value: str) -> str:
     """A header's value; if it carries a secret, only the scheme before it."""
-    if not CARRYING.search(name) or value == "":
+    if not SECRET_NAMES.search(name) or value == "":
         return value
     scheme = re.match(r"(Bearer|Basic)\s+", value, re.IGNORECASE)
     return (scheme[0] if scheme else "") + MASK
 
 
-def _unkeyed(address: str) -> str:
+def mask_query(address: str) -> str:
     """An address without user and password, and without values under a secret's name."""
     address = re.sub(r"(?<=//)[^/?#@]*@", "", address, count=1)
     place, mark, query = address.partition("?")
     items = [item.partition("=") for item in query.split("&")]
-    named = ((n, eq, CARRYING.search(urllib.parse.unquote_plus(n))) for n, eq, _ in items)
+    named = ((n, eq, SECRET_NAMES.search(urllib.parse.unquote_plus(n))) for n, eq, _ in items)
     said = [
         n + eq + (MASK if secret else value)
         for (n, eq, secret), (_, _, value) in zip(named, items, strict=True)
@@ -17427,7 +17410,7 @@ class Recorder:
         return self._most - (self.taped - self.released)
 
     def tape(
-        self, secrets: Sequence[str], request: web.BaseRequest, began: float, now: float
+        self, secrets: Secrets, request: web.BaseRequest, began: float, now: float
     ) -> Tape | None:
         """A tape for an exchange; None if there is no room, and then one record is lost."""
         if self.room < _BLOCK_COST:
@@ -17486,7 +17469,7 @@ class Recorder:
     def _write(self, tape: Tape) -> None:
         try:
             record = tape.record()
-            data = b"".join(record_lines(record, Masker(tape.secrets, record.legs.values())))
+            data = b"".join(record_lines(record, tape.secrets))
             self.ring.put(record_name(tape.time, record.id), data)
         except OSError as error:
             self._lose(error.strerror or str(error))
@@ -17497,9 +17480,7 @@ class Recorder:
 class Tape:
     """What is kept of one exchange while it runs."""
 
-    def __init__(
-        self, recorder: Recorder, secrets: Sequence[str], began: float, now: float
-    ) -> None:
+    def __init__(self, recorder: Recorder, secrets: Secrets, began: float, now: float) -> None:
         self.secrets = secrets
         self.time = now
         self.summary: JSON = {}
@@ -18888,7 +18869,7 @@ class Accounts:
             "id": exchange.id,
             "code": code,
             "status": exchange.status,
-            "path": exchange.request.path[:_MOST_PATH],
+            "path": exchange.plan.redacted(exchange.request.path)[:_MOST_PATH],
             "client": exchange.client,
             "key": exchange.caller.name or None,
             "model": exchange.peek.model or None,
@@ -18972,7 +18953,7 @@ class Accounts:
         exchange.trace.end(
             f"{exchange.operation} {exchange.peek.model}".strip(),
             http__request__method=exchange.request.method,
-            url__path=exchange.request.path,
+            url__path=exchange.plan.redacted(exchange.request.path),
             http__response__status_code=exchange.status or None,
             error__type=failed,
             relay__request_id=exchange.id,

@@ -66,8 +66,7 @@ def test_no_secret_is_in_any_file(data: st.DataObject, ours: str, callers: str) 
     callers_whole = any(callers in value for leg in legs.values() for _, value in leg.headers)
     assume(callers_whole or any("key=" in str(leg.head["path"]) for leg in legs.values()))
     summary = {"id": "1", "error": f"refused: {ours} of {callers}", "attempts": [{"x": callers}]}
-    masker = relay.Masker(list(relay._forms(ours)), legs.values())
-    file = b"".join(relay.record_lines(relay.Record(summary, legs), masker))
+    file = b"".join(relay.record_lines(relay.Record(summary, legs), relay.Secrets([ours])))
     kept = relay.read_record(file)
     texts = [file, *(leg.body for leg in kept.legs.values())]
     texts += [json.dumps([leg.head for leg in kept.legs.values()], ensure_ascii=False).encode()]
@@ -82,14 +81,13 @@ def test_what_is_there_of_a_secret_that_was_cut_off_is_masked(
     secret: str, before: bytes, length: int
 ) -> None:
     """Of bytes, where any end is one of a buffer, also when less of it is there."""
-    masker = relay.Masker([secret])
+    known = relay.Secrets([secret])
     part = secret[: min(length, len(secret) - 1)]
     said = before.decode(errors="replace") + part
-    assert masker.text(said).endswith(relay.MASK)
-    assert masker.value({"error": [said]})["error"][0].endswith(relay.MASK)
+    assert known.text(said).endswith(relay.MASK)
     for size in range(4, len(part) + 1):
         blocks = [(0.0, before), (1.0, part[:size].encode())]
-        assert b"".join(block for _, block in masker.blocks(blocks)).endswith(b"[secret]")
+        assert b"".join(block for _, block in known.blocks(blocks)).endswith(b"[secret]")
 
 
 @given(secret=secrets, length=st.integers(1, 30))
@@ -99,10 +97,11 @@ def test_the_beginning_of_a_secret_may_be_a_name(secret: str, length: int) -> No
     summary = {"id": "1", "key": secret, "provider": secret, "model": part, "target": part}
     head = {"target": part, "plan": secret, "preset": part}
     record = relay.Record(summary, {"attempt 1": relay.Leg(0.0, head)})
-    kept = relay.read_record(b"".join(relay.record_lines(record, relay.Masker([secret]))))
+    kept = relay.read_record(b"".join(relay.record_lines(record, relay.Secrets([secret]))))
     assert kept.summary == summary
     assert kept.legs["attempt 1"].head | head == kept.legs["attempt 1"].head
-    assert relay.Masker([secret]).value({"model": secret}) == {"model": relay.MASK}
+    masked = relay.without_secrets({"model": secret}, relay.Secrets([secret]))
+    assert masked == {"model": relay.MASK}
 
 
 @st.composite
@@ -122,7 +121,7 @@ def exchanges(draw: st.DrawFn) -> relay.Record:
 
 @given(record=exchanges())
 def test_what_is_written_is_read(record: relay.Record) -> None:
-    file = b"".join(relay.record_lines(record, relay.Masker(())))
+    file = b"".join(relay.record_lines(record, relay.Secrets(())))
     kept = relay.read_record(file)
     assert (kept.summary, kept.cut) == (record.summary, record.cut)
     for name, leg in record.legs.items():
@@ -137,7 +136,7 @@ def test_what_is_written_is_read(record: relay.Record) -> None:
 def test_blocks_of_whole_characters_stay_as_they_are(texts: list[str]) -> None:
     blocks = [(float(at), text.encode()) for at, text in enumerate(texts)]
     record = relay.Record({"id": "7"}, {"response": relay.Leg(0.0, {}, blocks)})
-    kept = relay.read_record(b"".join(relay.record_lines(record, relay.Masker(()))))
+    kept = relay.read_record(b"".join(relay.record_lines(record, relay.Secrets(()))))
     assert kept.response.blocks == blocks
 
 
@@ -145,7 +144,7 @@ def test_blocks_of_whole_characters_stay_as_they_are(texts: list[str]) -> None:
 def test_a_damaged_file_is_told_from_a_whole_one(
     record: relay.Record, cut: int, junk: bytes
 ) -> None:
-    file = b"".join(relay.record_lines(record, relay.Masker(())))
+    file = b"".join(relay.record_lines(record, relay.Secrets(())))
     for damaged in (file[: cut % len(file)], junk, junk + b"\n", file[1:], file + b"x"):
         with pytest.raises(ValueError, match="it "):
             relay.read_record(damaged)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import html
+import json
 from collections import Counter
+from urllib.parse import quote, quote_plus
 
 import pytest
 from unit.configs import plan_of
@@ -623,6 +627,37 @@ def test_secrets_are_cut_out_of_every_text() -> None:
     assert "sk-pro" not in plan.redacted("Incorrect key: sk-provid")
     assert plan.redacted("nothing to hide") == "nothing to hide"
     assert "caller-secret" not in repr(plan)
+
+
+ODD = 'k"ey\\of/<some>&+one 100%'
+FORMS = {
+    "plain": ODD,
+    "JSON": json.dumps(ODD)[1:-1],
+    "JSON of PHP": json.dumps(ODD)[1:-1].replace("/", r"\/"),
+    "JSON of Go": json.dumps(ODD)[1:-1]
+    .replace("<", r"\u003c")
+    .replace(">", r"\u003e")
+    .replace("&", r"\u0026"),
+    "a URL": quote(ODD, safe=""),
+    "a URL in lower case": quote(ODD, safe="").lower(),
+    "a form": quote_plus(ODD),
+    "HTML": html.escape(ODD),
+    "base64": base64.b64encode(ODD.encode()).decode().rstrip("="),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("end", ["", " end", "/v1/models"])
+def test_a_secret_is_found_in_every_form_by_the_one_that_redacts(form: str, end: str) -> None:
+    """In a text and in bytes, whole and cut off, wherever a block ends."""
+    known, text = relay.Secrets([ODD, "sk-another"]), f"before {FORMS[form]}"
+    assert known.text(text + end) == f"before [secret]{end}"
+    for cut in range(1, len(text) + 1):
+        blocks = known.blocks([(0.0, text[:cut].encode()), (1.0, (text[cut:] + end).encode())])
+        assert b"".join(block for _, block in blocks) == f"before [secret]{end}".encode()
+    for length in range(8, len(FORMS[form])):
+        assert known.text(text[: 7 + length]) == "before [secret]"
+        assert known.blocks([(0.0, text[: 7 + length].encode())]) == [(0.0, b"before [secret]")]
 
 
 # What a reload prints

@@ -28,7 +28,7 @@ def ring(tmp_path: Path) -> relay.Ring:
 def file(id: int, size: int = SIZE) -> tuple[str, bytes]:
     """A file's name, and a record of this size."""
     record = relay.Record({"id": f"{id:x}", "time": float(id)}, {})
-    first, *rest = relay.record_lines(record, relay.Masker(()))
+    first, *rest = relay.record_lines(record, relay.Secrets(()))
     assert not first.startswith(b'{"kind":"end"')
     filler = b'{"kind":"note"'
     line = filler + b" " * (size - len(first) - len(b"".join(rest)) - len(filler) - 2) + b"}\n"
@@ -169,7 +169,7 @@ def test_an_id_may_be_cut_short_if_it_means_one(ring: relay.Ring) -> None:
 
 def taped(recorder: relay.Recorder, **headers: str) -> relay.Tape | None:
     request = make_mocked_request("POST", "/v1/messages", headers=headers)
-    return recorder.tape((), request, time.monotonic(), time.time())
+    return recorder.tape(relay.Secrets(()), request, time.monotonic(), time.time())
 
 
 def kept(recorder: relay.Recorder, tape: relay.Tape, id: str = "a") -> relay.Record:
