@@ -12379,30 +12379,41 @@ FORMATS: Final[dict[str, Callable[[Setup, Recipe, str], Iterator[str]]]] = {
 # emptied value by value, and whatever is left in it at the end is named in a comment.  Keys in
 # plain text become variables, unless the user wants them carried over.
 #
-#     old file -> leaves -+- taken by its reader -> configuration
-#                         `- left                -> "# not carried over: PATH = VALUE"
+#     old file -> leaves -+- taken by a row of a table -> configuration
+#                         `- left                      -> "# not carried over: PATH = VALUE"
+#
+# A table has a row per field: where it is in the old file (several places: the first that has it),
+# where it goes, and what makes one of the other.  A value that cannot be made stays where it is.
 
-Path_: TypeAlias = tuple[str | int, ...]
+LeafPath: TypeAlias = tuple[str | int, ...]
+Fields: TypeAlias = Sequence[tuple[str, str, Callable[[Any], Any]]]
 _SECRET_NAME: Final = re.compile(r"(?i)key|token|secret|password|credential|auth|cookie|database")
+_SECRET_WORD: Final = re.compile(
+    r"(?i)(x[-_]|admin[-_])?(api[-_]?)?key|token|authorization|password"
+)
 _REFERENCE: Final = re.compile(r"os\.environ/(\w+)|\$\{?([A-Za-z_]\w*)\}?")
+_DEEPEST_LEAF: Final = 60  # levels; a YAML file may refer to itself
+_MOST_LEAVES: Final = 100_000  # aliases of aliases make a small file a huge one
 
 
-def leaves(value: Any, path: Path_ = ()) -> Iterator[tuple[Path_, Any]]:
-    """Every scalar and every empty container, with its path."""
+def leaves(value: Any, place: LeafPath = ()) -> Iterator[tuple[LeafPath, Any]]:
+    """Every scalar and every empty container, with its place; ValueError if it is too deep."""
+    if len(place) > _DEEPEST_LEAF:
+        raise ValueError("nested too deeply, or it refers to itself")
     if isinstance(value, dict) and value:
         for name, inner in value.items():
-            yield from leaves(inner, (*path, str(name)))
+            yield from leaves(inner, (*place, str(name)))
     elif isinstance(value, list) and value:
         for number, inner in enumerate(value):
-            yield from leaves(inner, (*path, number))
+            yield from leaves(inner, (*place, number))
     else:
-        yield path, value
+        yield place, value
 
 
-def path_text(path: Path_) -> str:
+def path_text(place: LeafPath) -> str:
     """model_list[0].litellm_params.model; names other than plain words in quotes."""
     text = ""
-    for part in path:
+    for part in place:
         if isinstance(part, int):
             text += f"[{part}]"
         elif re.fullmatch(r"[\w-]+", part, re.ASCII):
@@ -12412,18 +12423,80 @@ def path_text(path: Path_) -> str:
     return text
 
 
-class Old:
+# What makes a field of one file one of the other: None where it cannot.
+
+
+def _word(value: Any) -> str | None:
+    """A scalar's text; None if it is empty."""
+    is_scalar = isinstance(value, str | int | float) and not isinstance(value, bool)
+    return (str(value).strip() or None) if is_scalar else None
+
+
+def _plain_name(value: Any) -> str | None:
+    """A model's name, which is no glob."""
+    return value if isinstance(value, str) and value and not is_glob(value) else None
+
+
+def _positive(value: Any) -> float | None:
+    with contextlib.suppress(TypeError, ValueError):
+        number = float(value)
+        if not isinstance(value, bool) and 0 < number < math.inf:
+            return int(number) if number == int(number) else number
+    return None
+
+
+def _count(value: Any) -> int | None:
+    """A positive whole number, also as text."""
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,15}", value):
+        value = int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
+
+
+def _scaled(factor: float, offset: float = 0) -> Callable[[Any], float | None]:
+    """A positive number in another unit, or counted from another end."""
+
+    def scaled(value: Any) -> float | None:
+        if (number := _positive(value)) is None:
+            return None
+        result = round(offset + number * factor, 6)
+        return int(result) if result == int(result) else result
+
+    return scaled
+
+
+def _one_of(choices: Mapping[Any, Any]) -> Callable[[Any], Any]:
+    return lambda value: choices.get(value) if isinstance(value, str | bool | int) else None
+
+
+def _base_url(value: Any) -> str | None:
+    good = isinstance(value, str) and re.fullmatch(
+        r"https?://[\w.\[\]:-]+(/[^\s?#]*)?", value, re.A
+    )
+    return str(value) if good else None
+
+
+def _plain_text(value: Any) -> str | None:
+    """Text in which a dollar begins no reference."""
+    text = _word(value)
+    return text.replace("$", "$$") if text else None
+
+
+_boolean: Final = _one_of({True: True, False: False, "true": True, "false": False})
+
+
+class OldFile:
     """A file being emptied."""
 
     def __init__(self, root: Any) -> None:
         self.root = root
-        self._left = dict(leaves(root))
-        self.notes: list[str] = []  # on what was carried over in another form
+        self._left = dict(itertools.islice(leaves(root), _MOST_LEAVES + 1))
+        if len(self._left) > _MOST_LEAVES:
+            raise ValueError(f"more than {_MOST_LEAVES} values")
 
-    def look(self, *path: str | int) -> Any:
-        """The value at a path, left there; None if there is none."""
+    def look(self, *place: str | int) -> Any:
+        """The value at a place, left there; None if there is none."""
         value = self.root
-        for part in path:
+        for part in place:
             if isinstance(value, dict) and isinstance(part, str):
                 value = value.get(part)
             elif isinstance(value, list) and isinstance(part, int) and part < len(value):
@@ -12432,92 +12505,111 @@ class Old:
                 return None
         return value
 
-    def take(self, *path: str | int) -> Any:
-        """The value at a path, which with all below it now counts as carried over."""
-        value = self.look(*path)
-        for known in [known for known in self._left if known[: len(path)] == path]:
+    def take(self, *place: str | int) -> Any:
+        """The value at a place, which with all below it now counts as carried over."""
+        for known in [known for known in self._left if known[: len(place)] == place]:
             del self._left[known]
-        return value
+        return self.look(*place)
 
-    def text(self, *path: str | int) -> str:
-        """A scalar's text, carried over; "" and left there if it is not a scalar."""
-        value = self.look(*path)
-        if isinstance(value, bool) or not isinstance(value, str | int | float):
-            return ""
-        return str(self.take(*path)).strip()
+    def made(self, make: Callable[[Any], Any], *place: str | int) -> Any:
+        """What is made of the value at a place, and the value taken; None and left if nothing."""
+        if (result := make(self.look(*place))) is not None:
+            self.take(*place)
+        return result
 
-    def number(self, *path: str | int) -> float | None:
-        """A positive number, carried over; None and left there if it is anything else."""
-        value = self.look(*path)
-        with contextlib.suppress(TypeError, ValueError):
-            number = float(value)
-            if not isinstance(value, bool) and 0 < number < math.inf:
-                self.take(*path)
-                return int(number) if number == int(number) else number
-        return None
+    def fields(self, fields: Fields, *row: str | int) -> JSON:
+        """What a table makes of a part of the file."""
+        settings: JSON = {}
+        for places, target, make in fields:
+            for place in places.split():
+                if (value := self.made(make, *row, *place.split("."))) is not None:
+                    *above, last = target.split(".")
+                    inner = settings
+                    for name in above:
+                        inner = inner.setdefault(name, {})
+                    inner[last] = value
+                    break
+        return settings
 
-    def whole(self, *path: str | int) -> int | None:
-        """A positive whole number, carried over; None and left there if it is anything else."""
-        value = self.look(*path)
-        if isinstance(value, str) and re.fullmatch(r"[0-9]{1,15}", value):
-            value = int(value)
-        if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
-            return None
-        self.take(*path)
-        return value
-
-    def flag(self, *path: str | int) -> bool | None:
-        said = {True: True, False: False, "true": True, "false": False}
-        value = self.look(*path)
-        if not isinstance(value, bool | str) or value not in said:
-            return None
-        self.take(*path)
-        return said[value]
-
-    def rows(self, *path: str | int) -> list[Path_]:
-        """The paths of a list's mappings."""
-        value = self.look(*path)
+    def rows(self, *place: str | int) -> list[LeafPath]:
+        """The places of a list's mappings."""
+        value = self.look(*place)
         items = value if isinstance(value, list) else []
-        return [(*path, i) for i, item in enumerate(items) if isinstance(item, dict)]
+        return [(*place, i) for i, item in enumerate(items) if isinstance(item, dict)]
 
     def left(self) -> Iterator[str]:
         """What was not carried over, a line each; without the values of secrets."""
-        for path, value in self._left.items():
+        for place, value in self._left.items():
             shown = json.dumps(value, default=str)
-            hidden = any(isinstance(part, str) and _SECRET_NAME.search(part) for part in path)
+            inside = shown if shown.startswith(('"{', '"[')) else ""  # JSON in a text
+            names = (inside, *(part for part in place if isinstance(part, str)))
+            hidden = any(map(_SECRET_NAME.search, names))
             if (hidden and value not in ("", None)) or re.search(r"://[^/\s]*@|password", shown):
                 shown = "..."
             shown = shown if len(shown) < 80 else f"{shown[:76]} ..."
-            yield f"{path_text(path) or 'the file'} = {shown}"
+            yield f"{path_text(place) or 'the file'} = {shown}"
 
 
 class Draft:
     """A configuration being written."""
 
-    def __init__(self, old: Old, with_secrets: bool) -> None:
+    def __init__(self, old: OldFile, with_secrets: bool) -> None:
         self.old = old
         self.providers: dict[str, JSON] = {}
         self.rules: JSON = {}
         self.top: JSON = {}
         self.keys: JSON = {}
-        self.variables: dict[str, tuple[str, str]] = {}  # to set -> the secret, and its path
+        self.notes: list[str] = []  # on what was carried over in another form
+        self.variables: dict[str, tuple[str, str]] = {}  # to set -> the secret, and where it was
         self._with_secrets = with_secrets
 
-    def secret(self, variable: str, *path: str | int) -> str:
+    def secret(self, variable: str, *place: str | int) -> str:
         """A secret as a reference: the one that was there, or one to a variable of this name."""
-        said = self.old.text(*path)
-        if not said:
+        text = self.old.made(_word, *place) or ""
+        if not text:
             return ""
-        if reference := _REFERENCE.fullmatch(said):
+        if reference := _REFERENCE.fullmatch(text):
             return f"${{{reference[1] or reference[2]}}}"
-        if self._with_secrets and re.fullmatch(r"[!-~ ]+", said):
-            return said.replace("$", "$$")
-        plain = re.sub(r"\W+", "_", variable.upper(), flags=re.ASCII).strip("_")
-        plain = f"K_{plain}" if plain[0].isdigit() else plain
+        masked = re.fullmatch(r"\*+|\[ENCRYPTED\]", text)  # as an API shows it
+        if self._with_secrets and re.fullmatch(r"[!-~ ]+", text) and not masked:
+            return str(text.replace("$", "$$"))
+        return f"${{{self.variable(variable, text, path_text(place))}}}"
+
+    def variable(self, wanted: str, secret: str, origin: str) -> str:
+        """The name of a variable for a secret; equal secrets share one."""
+        plain = re.sub(r"\W+", "_", wanted.upper(), flags=re.ASCII).strip("_")
+        plain = f"K_{plain}" if not plain or plain[0].isdigit() else plain
         names = itertools.chain((plain,), (f"{plain}_{number}" for number in itertools.count(2)))
-        name = next(n for n in names if self.variables.get(n, (said,))[0] == said)
-        self.variables.setdefault(name, (said, path_text(path)))
-        return f"${{{name}}}"
+        name = next(n for n in names if self.variables.get(n, (secret,))[0] == secret)
+        self.variables.setdefault(name, (secret, origin))
+        return name
+
+    def carried(self, variable: str, value: Any, place: LeafPath) -> Any:
+        """A value as it is, but for secrets in it."""
+        if isinstance(value, dict):
+            return {
+                str(name): self.carried(f"{variable}_{name}", inner, (*place, name))
+                for name, inner in value.items()
+            }
+        if isinstance(value, list):
+            return [self.carried(variable, inner, (*place, i)) for i, inner in enumerate(value)]
+        secret = isinstance(value, str) and any(_SECRET_WORD.fullmatch(str(p)) for p in place)
+        return self.secret(variable, *place) if secret else value
+
+    def unknown_key(self, variable: str, url: str, row: LeafPath) -> str:
+        """A reference to a key that the file does not hold; "" for a server of one's own."""
+        host = urllib.parse.urlsplit(url).hostname or ""
+        with contextlib.suppress(ValueError):
+            if host == "localhost" or ipaddress.ip_address(host).is_private:
+                return ""
+        origin = f"{path_text(row) or 'the file'}.apiKey, which is not in the file"
+        return f"${{{self.variable(variable, '', origin)}}}"
+
+    def own_key(self, settings: JSON) -> None:
+        """The credential's usual variable, where the old file named none."""
+        preset = PRESETS.get(settings.get("preset", ""))
+        if preset and preset.key and not preset.local:
+            settings.setdefault("api_key", f"${{{preset.key}}}")
 
     def provider(self, name: str, settings: JSON, models: JSON) -> str:
         """Add models to the provider with these settings, or make it; its name."""
@@ -12528,11 +12620,8 @@ class Draft:
                 provider.get("models", {}).update(models)
                 return known
         slug = re.sub(r"[^\w.-]+", "-", name.lower(), flags=re.ASCII).strip("-.") or "provider"
-        unique = slug
-        for number in itertools.count(2):
-            if unique not in self.providers:
-                break
-            unique = f"{slug}-{number}"
+        numbered = (f"{slug}-{number}" for number in itertools.count(2))
+        unique = next(n for n in itertools.chain((slug,), numbered) if n not in self.providers)
         self.providers[unique] = settings | ({"models": dict(models)} if models else {})
         return unique
 
@@ -12542,24 +12631,47 @@ class Draft:
         def rank(provider: str) -> float:
             return -float(self.providers[provider].get("priority", 0))
 
-        listed = [p for p, said in self.providers.items() if name in said.get("models", {})]
+        listed = [p for p, given in self.providers.items() if name in given.get("models", {})]
         return [list(equals) for _, equals in itertools.groupby(sorted(listed, key=rank), rank)]
 
+    def listen(self, host_key: str, port_key: str, usual: int) -> None:
+        """Loopback unless there are keys: relay would refuse to listen on more."""
+        shown = self.old.look(host_key)
+        is_port = {port: port for port in range(1, 65536)}
+        port = self.old.made(
+            lambda v: None if isinstance(v, bool) else _one_of(is_port)(v), port_key
+        )
+        is_host = re.compile(r"[\w.-]+", re.ASCII).fullmatch
+        host = self.old.made(lambda v: v if isinstance(v, str) and is_host(v) else None, host_key)
+        if host not in (None, "127.0.0.1", "localhost") and not self.keys:
+            self.notes.append(
+                f"host was {json.dumps(shown)}: without `keys` only this machine is served."
+            )
+            host = "127.0.0.1"
+        if host or port:
+            self.top["listen"] = f"{host or '127.0.0.1'}:{port or usual}"
+
+    def proxy_all(self, name: str) -> None:
+        """One proxy for all there; here one per provider, except for those on this machine."""
+        url = _base_url(self.old.look(name))
+        for provider in self.providers.values() if url else ():
+            preset = PRESETS.get(provider.get("preset", ""))
+            if not (preset and preset.local):
+                provider["proxy"] = url
+                self.old.take(name)
+
     def yaml(self, title: str) -> str:
-        said = dict(self.top)
-        if self.keys:
-            said["keys"] = self.keys
-        said["providers"] = self.providers
-        if self.rules:
-            said["routing_rules"] = self.rules
-        if default := said.pop("default", None):
-            said["default"] = default
+        top = dict(self.top)
+        default = top.pop("default", None)
+        parts = {"keys": self.keys, "providers": self.providers, "routing_rules": self.rules}
+        content = top | {name: part for name, part in parts.items() if part}
+        content |= {"default": default} if default else {}
         head = [f"# Made by `relay import` from {title}. `relay check` says whether all is well."]
         head += [f"# Set {n} to what stands at {at}." for n, (_, at) in self.variables.items()]
-        head += [f"# {note}" for note in self.old.notes]
+        head += [f"# {note}" for note in dict.fromkeys(self.notes)]
         left = [f"#   {line}" for line in self.old.left()]
         head += ["# Not carried over:", *left] if left else []
-        body = yaml.safe_dump(said, sort_keys=False, allow_unicode=True, width=100)
+        body = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100)
         return "\n".join(head) + "\n\n" + body
 
 
@@ -12582,43 +12694,6 @@ def _plain_base(url: str) -> str:
     return url
 
 
-def _is_base(url: str) -> bool:
-    return re.fullmatch(r"https?://[\w.\[\]:-]+(/[^\s?#]*)?", url, re.ASCII) is not None
-
-
-def _listen(draft: Draft, host_key: str, port_key: str, otherwise: int) -> None:
-    """Loopback unless there are keys: relay would refuse to listen on more.  What is not a host
-    or a port is left."""
-    old = draft.old
-    host, port = old.look(host_key), old.look(port_key)
-    good_host = isinstance(host, str) and re.fullmatch(r"[\w.-]+", host, re.ASCII)
-    good_port = isinstance(port, int) and not isinstance(port, bool) and 0 < port < 65536
-    if good_host:
-        old.take(host_key)
-        if host not in ("127.0.0.1", "localhost") and not draft.keys:
-            old.notes.append(
-                f"host was {json.dumps(host)}: without `keys` only this machine is served."
-            )
-            host = "127.0.0.1"
-    if good_port:
-        old.take(port_key)
-    if good_host or good_port:
-        shown = port if good_port else otherwise
-        draft.top["listen"] = f"{host if good_host else '127.0.0.1'}:{shown}"
-
-
-def _proxied(draft: Draft, name: str) -> None:
-    """One proxy for all there; here one per provider, except for those on this machine."""
-    url = draft.old.look(name)
-    if not (isinstance(url, str) and _is_base(url)):
-        return
-    for provider in draft.providers.values():
-        preset = PRESETS.get(provider.get("preset", ""))
-        if not (preset and preset.local):
-            provider["proxy"] = url
-            draft.old.take(name)
-
-
 # LiteLLM: model_list, where `model` begins with a maker's name.  A maker that is not in this table
 # needs an api_base.
 
@@ -12636,371 +12711,532 @@ _LITELLM_MAKERS: Final[dict[str, JSON]] = {
         ("hosted_vllm", "vllm", ""),
     )
 }  # fmt: skip
-_LITELLM_DEFAULTS: Final = ("temperature", "top_p", "max_tokens", "presence_penalty", "seed")
-
-
-def _litellm(old: Old, draft: Draft) -> None:
-    for row in old.rows("model_list"):
-        _litellm_deployment(old, draft, row)
-    if key := draft.secret("RELAY_KEY_MASTER", "general_settings", "master_key"):
-        draft.keys["master"] = {"key": key}
-    _litellm_aliases(old, draft)
-    _litellm_fallbacks(old, draft)
-    for path in (("litellm_settings", "request_timeout"), ("router_settings", "timeout")):
-        if seconds := old.number(*path):
-            draft.top["timeouts"] = {"total": seconds}
-
-
-def _litellm_deployment(old: Old, draft: Draft, row: Path_) -> None:
-    """One entry; entries that differ only in their model become one provider."""
-    params = (*row, "litellm_params")
-    said, name = old.look(*params, "model"), old.look(*row, "model_name")
-    if not (isinstance(said, str) and isinstance(name, str) and said and name):
-        return
-    maker, _, model = said.partition("/")
-    if not model or maker not in _LITELLM_MAKERS:
-        maker, model = "openai", said
-    base_name = "api_base" if old.look(*params, "api_base") else "base_url"
-    url = str(old.look(*params, base_name) or "")
-    unknown = "/" in said and said.partition("/")[0] not in _LITELLM_MAKERS
-    homeless = not any(PRESETS[_LITELLM_MAKERS[maker]["preset"]].plans.values())
-    if not url and (unknown or homeless):
-        return  # its address is not known: all of it is named as left
-    if (url and not _is_base(url)) or (is_glob(model) and model != "*"):
-        return
-    old.take(*params, "model"), old.take(*row, "model_name"), old.take(*params, base_name)
-    settings = _litellm_endpoint(maker, url)
-    settings |= _litellm_settings(old, draft, params, settings, maker)
-    if name == f"{maker}/*" or model == "*" != name:
-        old.notes.append(f"{path_text(row)}: {json.dumps(name)} is said as {maker}/MODEL.")
-        draft.provider(maker, settings, {})
-        return
-    limits = {
-        "name": None if model == "*" else model,
-        "context": old.whole(*row, "model_info", "max_input_tokens"),
-        "output": old.whole(*row, "model_info", "max_output_tokens"),
-    }
-    known = {k: v for k, v in limits.items() if v is not None}
-    provider = draft.provider(maker, settings, {name: model if set(known) == {"name"} else known})
-    _litellm_prices(old, draft.providers[provider], row, model)
-
-
-def _litellm_prices(old: Old, provider: JSON, row: Path_, model: str) -> None:
-    """Per token there, per million here."""
-    prices = {}
+_LITELLM_FIELDS: Final[Fields] = (
+    ("weight", "weight", _positive),
+    ("order", "priority", _scaled(-1)),  # there the lowest is preferred
+    ("timeout", "timeouts.total", _positive),
+    ("stream_timeout", "timeouts.first_event", _positive),
+    *(
+        (name, f"override.default.{name}", _positive)
+        for name in ("temperature", "top_p", "max_tokens", "presence_penalty", "seed")
+    ),
+)
+_LITELLM_MODEL: Final[Fields] = (
+    ("model_info.max_input_tokens", "context", _count),
+    ("model_info.max_output_tokens", "output", _count),
+)
+_LITELLM_PRICES: Final[Fields] = tuple(  # per token there, per million here
+    (f"model_info.{theirs} litellm_params.{theirs}", ours, _scaled(1e6))
     for ours, theirs in (
         ("input", "input_cost_per_token"),
         ("output", "output_cost_per_token"),
         ("cache_read", "cache_read_input_token_cost"),
         ("cache_write", "cache_creation_input_token_cost"),
-    ):
-        place = next((p for p in ("model_info", "litellm_params") if old.look(*row, p, theirs)), "")
-        if place and (price := old.number(*row, place, theirs)):
-            prices[ours] = round(price * 1e6, 6)
-    if prices:
-        provider.setdefault("prices", {})[model] = prices
+    )
+)
+_LITELLM_TOP: Final[Fields] = (
+    ("router_settings.timeout litellm_settings.request_timeout", "timeouts.total", _positive),
+)
 
 
-def _litellm_endpoint(maker: str, url: str) -> JSON:
-    if maker in ("azure", "azure_ai") and url:
-        return {"preset": "azure", "endpoint": url}
+def _litellm(old: OldFile, draft: Draft) -> None:
+    for row in old.rows("model_list"):
+        _litellm_deployment(old, draft, row)
+    if key := draft.secret("RELAY_KEY_MASTER", "general_settings", "master_key"):
+        draft.keys["master"] = {"key": key}
+    place = ("router_settings", "model_group_alias")
+    aliases = old.look(*place)
+    for alias, group in aliases.items() if isinstance(aliases, dict) else ():
+        plain = _plain_name(alias) and isinstance(group, str)
+        if plain and not draft.tiers(alias) and (tiers := draft.tiers(group)):
+            old.take(*place, alias)  # one more name, so that what were equals are equals under it
+            for models in (draft.providers[p]["models"] for tier in tiers for p in tier):
+                models[alias] = copy.copy(models[group])
+    _litellm_fallbacks(old, draft)
+    draft.top |= old.fields(_LITELLM_TOP)
+
+
+def _litellm_deployment(old: OldFile, draft: Draft, row: LeafPath) -> None:
+    """One entry; entries that differ only in their model become one provider."""
+    params = (*row, "litellm_params")
+    full, name = old.look(*params, "model"), old.look(*row, "model_name")
+    if not (isinstance(full, str) and isinstance(name, str) and full and name):
+        return
+    maker, _, model = full.partition("/")
+    is_known = bool(model) and maker in _LITELLM_MAKERS
+    if not is_known:
+        maker, model = "openai", full
+    base_name = "api_base" if old.look(*params, "api_base") else "base_url"
+    url = str(old.look(*params, base_name) or "")
+    usual = _LITELLM_MAKERS[maker]
+    needs_url = not any(PRESETS[usual["preset"]].plans.values()) or ("/" in full and not is_known)
+    if (needs_url and not url) or (url and not _base_url(url)) or (is_glob(model) and model != "*"):
+        return  # all of it is named as left
+    for place in ((*params, "model"), (*row, "model_name"), (*params, base_name)):
+        old.take(*place)
     if url and maker in ("openai", "anthropic"):
-        return _endpoint_settings(url, maker)
-    settings = dict(_LITELLM_MAKERS[maker])
-    return {"preset": settings["preset"], "endpoint": url} if url else settings
-
-
-def _litellm_settings(old: Old, draft: Draft, params: Path_, settings: JSON, maker: str) -> JSON:
-    """What else an entry says about its provider."""
-    more: JSON = {}
+        settings = _endpoint_settings(url, maker)
+    else:
+        settings = {"preset": usual["preset"], "endpoint": url} if url else dict(usual)
     preset = PRESETS.get(settings.get("preset", ""))
     variable = (preset.key if preset else "") or f"{maker}_API_KEY"
     if key := draft.secret(variable, *params, "api_key"):
-        more["api_key"] = key
-    elif preset and preset.key and not preset.local:
-        more["api_key"] = f"${{{preset.key}}}"  # LiteLLM looks there by itself
-    if (weight := old.number(*params, "weight")) is not None:
-        more["weight"] = weight
-    if (order := old.number(*params, "order")) is not None:
-        more["priority"] = -order  # there the lowest is preferred
-    waits = {"total": "timeout", "first_event": "stream_timeout"}
-    timeouts = {ours: old.number(*params, theirs) for ours, theirs in waits.items()}
-    if known := {name: value for name, value in timeouts.items() if value is not None}:
-        more["timeouts"] = known
-    fields = {name: old.number(*params, name) for name in _LITELLM_DEFAULTS}
-    if defaults := {name: value for name, value in fields.items() if value is not None}:
-        more["override"] = {"default": defaults}
-    return more
+        settings["api_key"] = key
+    draft.own_key(settings)  # LiteLLM looks there by itself
+    settings |= old.fields(_LITELLM_FIELDS, *params)
+    if name == f"{maker}/*" or model == "*" != name:
+        draft.notes.append(f"{path_text(row)}: {json.dumps(name)} is said as {maker}/MODEL.")
+        draft.provider(maker, settings, {})
+        return
+    limits = ({} if model == "*" else {"name": model}) | old.fields(_LITELLM_MODEL, *row)
+    provider = draft.provider(maker, settings, {name: model if set(limits) == {"name"} else limits})
+    if prices := old.fields(_LITELLM_PRICES, *row):
+        draft.providers[provider].setdefault("prices", {})[model] = prices
 
 
-def _litellm_aliases(old: Old, draft: Draft) -> None:
-    """One more name for the same models, so that what were equals are equals under it, too."""
-    place = ("router_settings", "model_group_alias")
-    said = old.look(*place)
-    for alias, group in said.items() if isinstance(said, dict) else ():
-        plain = isinstance(alias, str) and isinstance(group, str) and not is_glob(alias)
-        if not plain or draft.tiers(alias) or not (tiers := draft.tiers(group)):
-            continue
-        old.take(*place, alias)
-        for models in (draft.providers[p]["models"] for tier in tiers for p in tier):
-            models[alias] = copy.copy(models[group])
-
-
-def _litellm_fallbacks(old: Old, draft: Draft) -> None:
+def _litellm_fallbacks(old: OldFile, draft: Draft) -> None:
     """[{"a": ["b", "c"]}]: after all that serves a, what serves b, then c."""
     found: dict[str, list[tuple[str, list[str]]]] = {}
     places = ("router_settings", "litellm_settings")
     for row in (row for place in places for row in old.rows(place, "fallbacks")):
         for name, others in old.look(*row).items():
             groups = [name, *others] if isinstance(others, list) else []
-            good = [g for g in groups if isinstance(g, str) and not is_glob(g) and draft.tiers(g)]
+            good = [group for group in groups if _plain_name(group) and draft.tiers(group)]
             if good and good == groups and name not in found:
                 old.take(*row, name)
                 found[name] = [(group, tier) for group in good for tier in draft.tiers(group)]
     for name, steps in found.items():  # only now: what is added is for one name alone
-        _litellm_chain(draft, name, steps)
-
-
-def _litellm_chain(draft: Draft, name: str, steps: Sequence[tuple[str, list[str]]]) -> None:
-    """A rule tries one target after the other.  Where some are equals, it is the priority that
-    says so: each provider behind the first ones is there once more, for this name alone."""
-    if all(len(tier) == 1 for _, tier in steps):
-        targets = [f"{provider}/{group}" for group, tier in steps for provider in tier]
-        draft.rules[name] = list(dict.fromkeys(targets))
-        return
-    priority = min(draft.providers[p].get("priority", 0) for g, t in steps if g == name for p in t)
-    for group, tier in ((group, tier) for group, tier in steps if group != name):
-        priority -= 1
-        for provider in tier:
-            settings = copy.deepcopy(draft.providers[provider]) | {"priority": priority}
-            model = settings.pop("models")[group]
-            added = draft.provider(f"{provider}-fallback", settings, {name: model})
-            draft.old.notes.append(f"{added} is {provider}, where {name} falls back to {group}.")
+        if all(len(tier) == 1 for _, tier in steps):
+            targets = [f"{provider}/{group}" for group, tier in steps for provider in tier]
+            draft.rules[name] = list(dict.fromkeys(targets))
+            continue
+        # A rule tries one target after the other.  Where some are equals, it is the priority that
+        # says so: each provider behind the first ones is there once more, for this name alone.
+        first = [draft.providers[p].get("priority", 0) for g, t in steps if g == name for p in t]
+        behind = [(group, tier) for group, tier in steps if group != name]
+        for priority, (group, tier) in zip(itertools.count(min(first) - 1, -1), behind):
+            for provider in tier:
+                settings = copy.deepcopy(draft.providers[provider]) | {"priority": priority}
+                model = settings.pop("models")[group]
+                added = draft.provider(f"{provider}-fallback", settings, {name: model})
+                draft.notes.append(f"{added} is {provider}, where {name} falls back to {group}.")
 
 
 # claude-code-router 2: Providers, and a Router that names "provider,model" by kind of request.
 
 _CCR_LEVELS: Final = {
-    "fatal": "error",
-    "error": "error",
-    "warn": "warning",
-    "info": "info",
-    "debug": "debug",
+    "fatal": "error", "error": "error", "warn": "warning", "info": "info", "debug": "debug",
     "trace": "debug",
-}
+}  # fmt: skip
+_CCR_TOP: Final[Fields] = (
+    ("API_TIMEOUT_MS", "timeouts.total", _scaled(0.001)),
+    ("LOG_LEVEL", "log.level", _one_of(_CCR_LEVELS)),
+)
 
 
-def _ccr(old: Old, draft: Draft) -> None:
+def _ccr(old: OldFile, draft: Draft) -> None:
     names = dict(filter(None, (_ccr_provider(old, draft, row) for row in old.rows("Providers"))))
     if key := draft.secret("RELAY_KEY_CCR", "APIKEY"):
         draft.keys["ccr"] = {"key": key}
     _ccr_router(old, draft, names)
-    if (milliseconds := old.number("API_TIMEOUT_MS")) is not None:
-        draft.top["timeouts"] = {"total": milliseconds / 1000}
-    level = old.look("LOG_LEVEL")
-    if isinstance(level, str) and level in _CCR_LEVELS:
-        draft.top["log"] = {"level": _CCR_LEVELS[old.text("LOG_LEVEL")]}
-    _proxied(draft, "PROXY_URL")
-    _listen(draft, "HOST", "PORT", 3456)
+    draft.top |= old.fields(_CCR_TOP)
+    draft.proxy_all("PROXY_URL")
+    draft.listen("HOST", "PORT", 3456)
 
 
-def _ccr_provider(old: Old, draft: Draft, row: Path_) -> tuple[str, str] | None:
+def _ccr_provider(old: OldFile, draft: Draft, row: LeafPath) -> tuple[str, str] | None:
     name, url, models = (old.look(*row, each) for each in ("name", "api_base_url", "models"))
-    if not (isinstance(name, str) and name and isinstance(url, str) and _is_base(url)):
+    if not (isinstance(name, str) and name and _base_url(url)):
         return None
     old.take(*row, "name"), old.take(*row, "api_base_url")
     used = [use for _, use in leaves(old.look(*row, "transformer", "use"))]
     settings = _endpoint_settings(url, "anthropic" if "Anthropic" in used else "openai")
     if key := draft.secret(f"{name}_API_KEY", *row, "api_key"):
         settings["api_key"] = key
-    elif settings.get("preset") and not PRESETS[settings["preset"]].local:
-        settings["api_key"] = f"${{{PRESETS[settings['preset']].key}}}"
-    good = {
-        i: model
-        for i, model in enumerate(models if isinstance(models, list) else [])
-        if isinstance(model, str) and model and not is_glob(model)
-    }
-    limit = _ccr_limit(old, (*row, "transformer", "use")) if good else None
+    draft.own_key(settings)
     listed: JSON = {}
-    for i, model in good.items():
-        output = _ccr_limit(old, (*row, "transformer", model, "use")) or limit
-        listed[model] = {"output": output} if output else model
-        old.take(*row, "models", i)
+    limit = None
+    for i, model in enumerate(models if isinstance(models, list) else ()):
+        if _plain_name(model):
+            limit = limit or _ccr_limit(old, (*row, "transformer", "use"))
+            output = _ccr_limit(old, (*row, "transformer", model, "use")) or limit
+            listed[model] = {"output": output} if output else model
+            old.take(*row, "models", i)
     return name.lower(), draft.provider(name, settings, listed)
 
 
-def _ccr_limit(old: Old, path: Path_) -> int | None:
+def _ccr_limit(old: OldFile, place: LeafPath) -> int | None:
     """The limit of the transformer `maxtoken`: ["maxtoken", {"max_tokens": N}]."""
-    uses = old.look(*path)
+    uses = old.look(*place)
     for i, use in enumerate(uses if isinstance(uses, list) else ()):
         named = isinstance(use, list) and use[:1] == ["maxtoken"]
-        if named and (number := old.whole(*path, i, 1, "max_tokens")):
-            old.take(*path, i, 0)
-            return number
+        if named and (number := old.made(_count, *place, i, 1, "max_tokens")):
+            old.take(*place, i, 0)
+            return int(number)
     return None
 
 
-def _ccr_router(old: Old, draft: Draft, names: Mapping[str, str]) -> None:
+def _ccr_router(old: OldFile, draft: Draft, names: Mapping[str, str]) -> None:
     """Its kinds of request as rules for the names Claude Code asks for."""
 
-    def target(kind: str) -> str:
-        said = old.look("Router", kind)
-        head, _, model = said.partition(",") if isinstance(said, str) else ("", "", "")
+    def target(value: Any) -> str | None:
+        head, _, model = value.partition(",") if isinstance(value, str) else ("", "", "")
         provider = names.get(head.strip().lower())
-        return f"{provider}/{model.strip()}" if provider and model.strip() else ""
+        return f"{provider}/{model.strip()}" if provider and model.strip() else None
 
-    if background := target("background"):
-        old.take("Router", "background")
+    if background := old.made(target, "Router", "background"):
         draft.rules["claude-*haiku*"] = background
     entries: list[JSON] = []
     threshold = old.look("Router", "longContextThreshold")
     tokens = int(threshold) if isinstance(threshold, int) and threshold > 0 else 60_000
-    kinds = (
-        ("image", {"images": True}),
-        ("longContext", {"tokens_over": tokens}),
-        ("think", {"thinking": True}),
-    )
-    for kind, when in kinds:
-        if to := target(kind):
-            old.take("Router", kind)
+    kinds = {
+        "image": {"images": True},
+        "longContext": {"tokens_over": tokens},
+        "think": {"thinking": True},
+    }
+    for kind, when in kinds.items():
+        if to := old.made(target, "Router", kind):
             entries.append({"when": when, "to": to})
             if kind == "longContext" and threshold == tokens:
                 old.take("Router", "longContextThreshold")
-    if default := target("default"):
-        old.take("Router", "default")
-        draft.rules["claude-*"] = [*entries, {"to": default}] if entries else default
+    if default := old.made(target, "Router", "default"):
         draft.top["default"] = default
-    elif entries:
-        draft.rules["claude-*"] = entries
+        entries.append({"to": default})
+    if entries:
+        draft.rules["claude-*"] = entries if "when" in entries[0] else default
 
 
-# OpenAICompatible: arrays of accounts.  It uses the CodeGeeX plugin, chat.qwen.ai and Gemini CLI's
-# login, which relay does not: the makers' own APIs take their place, under the same prefix.
+# OpenAICompatible: lists of accounts, of which each kind has a fixed prefix: codegeex/codegeex4.
+# It uses the CodeGeeX plugin, chat.qwen.ai and Gemini CLI's login, which their makers do not offer
+# to other programs; their own APIs take their place, as a provider of the prefix's name.
 
-_STAND_INS: Final = {
-    "codegeex": "bigmodel",
-    "qwen": "dashscope",
-    "qwen_code": "dashscope",
-    "gemini_cli": "gemini",
+_STAND_INS: Final[dict[str, tuple[str, JSON]]] = {  # kind -> preset, and names that are gone
+    "codegeex": ("bigmodel", {"codegeex4": "glm-4.7"}),
+    "qwen": ("dashscope", {}),
+    "qwen_code": ("dashscope", {}),
+    "gemini_cli": ("gemini", {"gemini-pro": "gemini-pro-latest"}),
 }
 
 
-def _openai_compatible(old: Old, draft: Draft) -> None:
-    for kind, preset in _STAND_INS.items():
+def _openai_compatible(old: OldFile, draft: Draft) -> None:
+    for kind, (preset, renamed) in _STAND_INS.items():
         for row in old.rows(kind):
-            key = f"${{{PRESETS[preset].key}}}"
-            settings: JSON = {"preset": preset, "api_key": key}
-            if prefix := old.text(*row, "prefix"):
-                settings["prefix"] = prefix
-            draft.provider(prefix or kind, settings, {})
-            draft.old.notes.append(
+            settings: JSON = {"preset": preset, "api_key": f"${{{PRESETS[preset].key}}}"}
+            if len(PRESETS[preset].plans) > 1:
+                settings["billing_plans"] = ["regular"]
+            globs = dict.fromkeys(PRESETS[preset].globs) if renamed else {}
+            if kind not in draft.providers:  # a second account would have the same key
+                draft.provider(kind, settings, renamed | globs)
+            old.made(_one_of({kind: kind}), *row, "prefix")
+            draft.notes.append(
                 f"{path_text(row)}: its token is of no use here; a key of {preset} in "
-                f"{PRESETS[preset].key} stands in for it."
+                f"{PRESETS[preset].key} stands in for it, and models are called {kind}/MODEL."
             )
-    _proxied(draft, "proxy")
-    _listen(draft, "host", "port", 8080)
+            draft.notes += [f"{kind}/{model} is answered by {to}." for model, to in renamed.items()]
+    draft.proxy_all("proxy")
+    draft.listen("host", "port", 8080)
 
 
-# claude-relay-service: a list of self-hosted models, or accounts as its API returns them.
+# claude-relay-service: accounts, as its API returns and its export writes them, and a list of
+# self-hosted models.  An account's key may be missing, because its API does not show it.
+
+_CRS_URLS: Final = (
+    "apiUrl azureEndpoint baseApi baseUrl baseURL apiBase base_url endpoint credentials.base_url"
+).split()
+_CRS_MARKS: Final = frozenset((*_CRS_URLS, "credentials", "supportedModels", "region"))
+_CRS_DIALECTS: Final = {  # what an account of this platform speaks; else, what its address is for
+    "claude": "anthropic",
+    "claude-console": "anthropic",
+    "ccr": "anthropic",
+    "bedrock": "anthropic",
+    "openai": "openai",
+    "azure-openai": "openai",
+    "openai-responses": "responses",
+    "gemini": "gemini",
+    "gemini-api": "gemini",
+}
+_CRS_AGENT: Final[Fields] = (
+    ("userAgent credentials.user_agent", "headers.User-Agent", _plain_text),
+)
+_CRS_ORDER: Final = (
+    "priority: the lowest comes first there and the highest here, so 10 became 90; Azure accounts,"
+    " of which the highest comes first, keep theirs."
+)
 
 
-def _crs_models(old: Old, draft: Draft) -> None:
-    for row in old.rows("models"):
-        url, model = old.look(*row, "endpoint"), old.look(*row, "deployment")
-        if not (isinstance(url, str) and _is_base(url)) or not isinstance(model, str) or not model:
-            continue
-        if is_glob(model):
-            continue
-        old.take(*row, "endpoint"), old.take(*row, "deployment")
-        said = [old.text(*row, "mapping"), old.text(*row, "name"), model]
-        models = {name: model for name in said if name}
-        draft.provider(said[1] or model, _endpoint_settings(url, "openai"), models)
-
-
-def _crs_accounts(old: Old, draft: Draft) -> None:
-    root = old.root
-    inside = next((k for k in ("data", "accounts") if isinstance(old.look(k), list)), None)
-    rows = old.rows(inside) if inside else old.rows() if isinstance(root, list) else [()]
-    for row in rows:
+def _crs(old: OldFile, draft: Draft) -> None:
+    for row in _crs_accounts(old.root):
         _crs_account(old, draft, row)
 
 
-def _crs_account(old: Old, draft: Draft, row: Path_) -> None:
-    """An account speaks Anthropic at apiUrl, or OpenAI at an azureEndpoint of one's own."""
-    field_, dialect = (
-        ("azureEndpoint", "openai") if old.look(*row, "azureEndpoint") else ("apiUrl", "anthropic")
-    )
-    url = old.look(*row, field_)
-    if not (isinstance(url, str) and _is_base(url)):
+def _crs_accounts(value: Any, place: LeafPath = ()) -> Iterator[LeafPath]:
+    """Where accounts are: in a list, in lists by kind, or one alone."""
+    if isinstance(value, dict) and not _CRS_MARKS.isdisjoint(value):
+        yield place
+    elif isinstance(value, dict | list):
+        for name, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _crs_accounts(inner, (*place, name))
+
+
+def _crs_account(old: OldFile, draft: Draft, row: LeafPath) -> None:
+    kinds = (old.look(*row, name) for name in ("platform", "kind", "type"))
+    platform = next((str(kind).removesuffix("-account") for kind in kinds if kind), "")
+    where = next((n for n in _CRS_URLS if _base_url(old.look(*row, *n.split(".")))), "")
+    url = old.look(*row, *where.split("."))
+    if platform == "bedrock" and (region := _plain_name(old.look(*row, "region"))):
+        where, url = "region", _base_url(f"https://bedrock-mantle.{region}.api.aws/anthropic")
+    listed = old.look(*row, "deployment") is not None
+    if not (where and url) or (listed and not _plain_name(old.look(*row, "deployment"))):
         return
-    old.take(*row, field_)
-    name = old.text(*row, "name") or "account"
-    settings = _endpoint_settings(url, dialect)
-    if key := draft.secret(f"{name}_API_KEY", *row, "apiKey"):
+    old.take(*row, *where.split("."))
+    is_azure = where == "azureEndpoint" or platform == "azure-openai"
+    usual = "anthropic" if where == "apiUrl" else "openai"
+    settings = _endpoint_settings(url, _CRS_DIALECTS.get(platform, usual))
+    if re.match(r"https://[\w.-]+\.azure\.(com|cn|us)(/|$)", url):
+        settings = {"preset": "azure-deployments", "endpoint": url}
+        is_version = re.compile(r"[\w.-]+", re.ASCII).fullmatch
+        if version := old.made(lambda v: v if is_version(str(v)) else None, *row, "apiVersion"):
+            chat = f"/openai/deployments/{{model}}/chat/completions?api-version={version}"
+            settings["paths"] = {"openai": chat}
+    name = old.made(_word, *row, "name") or "account"
+    keys = (draft.secret(f"{name}_API_KEY", *row, *n.split(".")) for n in _CRS_KEYS)
+    if key := next(filter(None, keys), "") or draft.unknown_key(f"{name}_API_KEY", url, row):
         settings["api_key"] = key
-    elif "preset" in settings and not PRESETS[settings["preset"]].local:
-        settings["api_key"] = f"${{{PRESETS[settings['preset']].key}}}"
-    if (priority := old.number(*row, "priority")) is not None:
-        settings["priority"] = 100 - priority  # there the lowest is preferred
-    if (active := old.flag(*row, "isActive")) is False:
-        settings["active"] = active
-    if agent := old.text(*row, "userAgent"):
-        settings["headers"] = {"User-Agent": agent.replace("$", "$$")}
+    order = _positive if is_azure else _scaled(-1, 100)
+    if (priority := old.made(order, *row, "priority")) is not None:
+        settings["priority"] = priority
+        draft.notes.append(_CRS_ORDER)
+    if False in [old.made(_boolean, *row, word) for word in ("isActive", "schedulable")]:
+        settings["active"] = False
+    settings |= old.fields(_CRS_AGENT, *row)
     if proxy := _crs_proxy(draft, name, (*row, "proxy")):
         settings["proxy"] = proxy
-    draft.provider(name, settings, _crs_supported(old, row))
+    draft.provider(name, settings, _crs_models(old, row, name, platform))
 
 
-def _crs_proxy(draft: Draft, name: str, place: Path_) -> str:
+_CRS_KEYS: Final = ("apiKey", "credentials.api_key", "bearerToken", "api_key")
+
+
+def _crs_proxy(draft: Draft, name: str, place: LeafPath) -> str:
     """Its parts as one URL; "" if they make none that relay can use."""
     old = draft.old
-    kind, host, port = (old.look(*place, part) for part in ("type", "host", "port"))
+    scheme = "type" if old.look(*place, "type") else "protocol"
+    kind, host, port = (old.look(*place, part) for part in (scheme, "host", "port"))
     address = f"{host}:{port}"
-    if not re.fullmatch(r"[\w.-]+:[0-9]+", address, re.ASCII) or not is_proxy(
-        f"{kind}://{address}"
-    ):
+    is_address = re.fullmatch(r"[\w.-]+:[0-9]+", address, re.ASCII)
+    if not is_address or not is_proxy(f"{kind}://{address}"):
         return ""
-    for part in ("type", "host", "port"):
+    for part in (scheme, "host", "port"):
         old.take(*place, part)
-    user = urllib.parse.quote(old.text(*place, "username"), safe="")
+    user = urllib.parse.quote(old.made(_word, *place, "username") or "", safe="")
     word = str(old.look(*place, "password") or "").strip()
     password = draft.secret(f"{name}_PROXY_PASSWORD", *place, "password")
     quoted = urllib.parse.quote(word, safe="")
     if password == word.replace("$", "$$"):
         password = quoted
     elif password and quoted != word and not _REFERENCE.fullmatch(word):
-        old.notes.append(f"{password} is part of a URL: percent-encode it.")
-    said = f"{user}:{password}" if password else user
-    return f"{kind}://{said}@{address}" if said else f"{kind}://{address}"
+        draft.notes.append(f"{password} is part of a URL: percent-encode it.")
+    login = f"{user}:{password}" if password else user
+    return f"{kind}://{login}@{address}" if login else f"{kind}://{address}"
 
 
-def _crs_supported(old: Old, row: Path_) -> JSON:
-    """A list of names, or a mapping to other names; its store keeps it as JSON text."""
-    said = old.look(*row, "supportedModels")
-    deployment = old.look(*row, "deploymentName")
-    deployment = deployment if isinstance(deployment, str) and not is_glob(deployment) else ""
-    if isinstance(said, str):
+def _crs_models(old: OldFile, row: LeafPath, name: str, platform: str) -> JSON:
+    """What an account serves.  A deployment answers to all its names."""
+    place = next((p for p in _CRS_MODELS if old.look(*row, *p.split("."))), _CRS_MODELS[0])
+    models: JSON | None = old.made(_model_pairs, *row, *place.split("."))
+    names, deployment = list(models or ()), None
+    if models is not None or old.look(*row, *place.split(".")) is None:
+        deployment = old.made(_plain_name, *row, "deploymentName")
+    if listed := old.made(_plain_name, *row, "deployment"):
+        names += filter(None, [old.made(_plain_name, *row, "mapping"), name])
+    elif platform == "bedrock" and (listed := old.made(_plain_name, *row, "defaultModel")):
+        names.append("claude-*")
+    model = deployment or listed
+    return dict.fromkeys((*names, model), model) if model else models or {}
+
+
+def _model_pairs(value: Any) -> JSON | None:
+    """A list of names, or a mapping to other names; their store keeps it as JSON text."""
+    if isinstance(value, str):
         with contextlib.suppress(ValueError):
-            said = json.loads(said)
-    pairs = {name: name for name in said} if _all_text(said) else said
-    good = isinstance(pairs, dict) and all(map(_all_text, ([*pairs], [*pairs.values()])))
-    if not good or any(is_glob(name) for name in pairs.values()):
-        return {}
-    old.take(*row, "supportedModels")
-    if deployment:
-        old.take(*row, "deploymentName")
-        return dict.fromkeys((*pairs, deployment), deployment)
-    return dict(pairs)
+            value = json.loads(value)
+    value = {name: name for name in value} if _all_text(value) else value
+    good = isinstance(value, dict) and all(map(_all_text, ([*value], [*value.values()])))
+    return value if good and not any(map(is_glob, value.values())) else None
+
+
+_CRS_MODELS: Final = ("supportedModels", "credentials.model_mapping", "models")
 
 
 def _all_text(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(item, str) and item for item in value)
 
 
+# Veloera: relay's own words, but for providers and rules in lists.  What relay's own reader would
+# refuse is left.
+
+_VELOERA_WORDS: Final = {
+    "base_url": "endpoint", "url": "endpoint", "format": "api_format", "enabled": "active",
+    "key": "api_key", "apiKey": "api_key", "model_mapping": "models",
+}  # fmt: skip
+_VELOERA_LISTS: Final = {  # of mappings: the words for a name, and those for its value
+    "endpoints": ("plan billing_plan name type", "url endpoint base_url"),
+    "billing_plans": ("name plan type", ""),
+    "models": ("alias name id model", "name id model"),
+}
+Origins: TypeAlias = dict[tuple[str, ...], list[LeafPath]]  # of the parts of a configuration
+_VELOERA_RULE: Final = ("model pattern match name from", "to target targets provider providers")
+
+
+def _veloera(old: OldFile, draft: Draft) -> None:
+    config: JSON = {"providers": {}, "routing_rules": {}}
+    origins: Origins = {}
+    for row in old.rows("providers"):
+        _veloera_provider(draft, row, config["providers"], origins)
+    rules = old.look("routing_rules")
+    listed = enumerate(rules) if isinstance(rules, list) else ()
+    for key, rule in rules.items() if isinstance(rules, dict) else listed:
+        word, model = _under_any(rule, _VELOERA_RULE[0]) if isinstance(key, int) else ("", key)
+        to_word, to = _under_any(rule, _VELOERA_RULE[1]) if isinstance(rule, dict) else ("", rule)
+        inner_word, inner = _under_any(rule, "provider_model target_model upstream_model")
+        if isinstance(to, str) and inner and "/" not in to:
+            to = f"{to}/{inner}"
+        used = [each for each in (word, to_word, inner_word) if each]
+        if isinstance(model, str):
+            config["routing_rules"][model] = to
+            whole = ("routing_rules", key)
+            origins["routing_rules", model] = [(*whole, each) for each in used] or [whole]
+    for name in old.root.keys() & _CONFIG_WORDS - {"providers", "routing_rules"}:
+        config[name] = draft.carried(name, old.look(name), (name,))
+        origins[(name,)] = [(name,)]
+    _without_refused(config, origins)
+    for place in (place for places in origins.values() for place in places):
+        old.take(*place)
+    draft.providers, draft.rules = config.pop("providers"), config.pop("routing_rules")
+    draft.keys = config.pop("keys", {})
+    draft.top |= config
+
+
+def _veloera_provider(draft: Draft, row: LeafPath, providers: JSON, origins: Origins) -> None:
+    """One of the list, under its name.  If its addresses are a preset's, it gets this preset, too,
+    which knows what errors mean, such as that a plan is used up."""
+    named = _word(draft.old.look(*row, "name")) or "provider"
+    name = re.sub(r"[^\w.-]+", "-", named, flags=re.ASCII)
+    settings = providers.setdefault(name, {})
+    origins["providers", name] = [(*row, "name")]
+    for word, value in draft.old.look(*row).items():
+        ours = _VELOERA_WORDS.get(word, word)
+        if ours in _PROVIDER_WORDS and ours not in settings:
+            carried = draft.carried(f"{name}_{ours}", value, (*row, word))
+            settings[ours] = _unlisted(ours, carried)
+            origins["providers", name, ours] = [(*row, word)]
+    urls = [url for _, url in leaves([settings.get("endpoint"), settings.get("endpoints")])]
+    presets = {_endpoint_settings(url, "").get("preset") for url in urls if _base_url(url)}
+    if len(presets) == 1 and (preset := presets.pop()):
+        settings.setdefault("preset", preset)
+    if "preset" not in settings:
+        settings.setdefault("api_format", "openai")
+
+
+def _under_any(value: Any, words: str) -> tuple[str, Any]:
+    """The first of these words that a mapping has, and what it says there; "" and None if none."""
+    known = value if isinstance(value, dict) else {}
+    return next(((word, known[word]) for word in words.split() if word in known), ("", None))
+
+
+def _unlisted(word: str, value: Any) -> Any:
+    """A list of mappings, which names things, as relay has it: a mapping, or a list of names."""
+    if word not in _VELOERA_LISTS or not isinstance(value, list):
+        return value
+    names, values = _VELOERA_LISTS[word]
+    known = {*names.split(), *values.split()}
+    if not all(isinstance(each, dict) and known.issuperset(each) for each in value):
+        return value
+    pairs = [(_under_any(each, names)[1], _under_any(each, values)[1]) for each in value]
+    return {str(name): inner for name, inner in pairs} if values else [name for name, _ in pairs]
+
+
+def _without_refused(config: JSON, origins: Origins) -> None:
+    """Remove what relay's reader would complain of, part by part."""
+    for _ in range(len(origins)):
+        reading = Reading("", AnyVariable(), lambda name: "-", lambda name: datetime.UTC)
+        compile_plan(read_config(yaml.safe_dump(config), reading), reading)
+        paths = {target: ".".join(target) for target in origins}
+        bad = [t for t, p in paths.items() if reading.complained(p) or reading.complained_below(p)]
+        if not reading.problems() or not bad:
+            break
+        deepest = max(map(len, bad))
+        for target in [target for target in bad if len(target) == deepest]:
+            for known in [known for known in origins if known[:deepest] == target]:
+                del origins[known]
+            *above, last = target
+            functools.reduce(operator.getitem, above, config).pop(last, None)
+
+
+class AnyVariable(dict[str, str]):
+    """An environment in which every variable is set."""
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return default or "-"
+
+
+_PROVIDER_WORDS: Final = {each.name for each in dataclasses.fields(ProviderConfig)}
+_CONFIG_WORDS: Final = {each.name for each in dataclasses.fields(Config)}
+
+
+# VTE: its database, gateway.db, as `vte_tables` reads it.
+
+
+def _plain_headers(value: Any) -> JSON | None:
+    """Headers from JSON text, unless a name among them is that of a secret."""
+    try:
+        headers = {str(name): _plain_text(text) for name, text in json.loads(value).items()}
+    except (*UNREADABLE, TypeError, AttributeError):
+        return None
+    return None if any(map(_SECRET_NAME.search, headers)) else headers or None
+
+
+_VTE_FIELDS: Final[Fields] = (
+    ("model_prefix", "prefix", _plain_text),
+    ("proxy_url", "proxy", lambda value: value if value and is_proxy(str(value)) else None),
+    ("is_active", "active", _one_of({0: False})),
+    ("extra_headers", "headers", _plain_headers),
+)
+_VTE_MODES: Final = {"auto": "auto", "force_stream": "always", "force_non_stream": "never"}
+_VTE_TOP: Final[Fields] = (("vte.settings.stream_mode", "stream_mode", _one_of(_VTE_MODES)),)
+
+
+def _vte(old: OldFile, draft: Draft) -> None:
+    modes = old.fields(_VTE_TOP)
+    for row in old.rows("vte", "providers"):
+        name = old.made(_word, *row, "name") or "provider"
+        if old.made(_one_of({"vertex_express": True}), *row, "provider_type"):
+            settings: JSON = {"preset": "vertex-express"}
+        elif url := old.made(_base_url, *row, "base_url"):
+            settings = _endpoint_settings(url, "openai")
+        else:
+            continue
+        places = [(*row, "api_keys", i) for i in range(len(old.look(*row, "api_keys") or ()))]
+        if keys := [key for place in places if (key := draft.secret(f"{name}_API_KEY", *place))]:
+            settings["api_key"] = keys[0] if len(keys) == 1 else keys
+        settings |= modes | old.fields(_VTE_FIELDS, *row)
+        models: JSON = {}
+        for model, shown in (old.take(*row, "models") or {}).items():
+            if _plain_name(model):
+                is_vertex = settings.get("preset") == "vertex-express"
+                models[model] = model.removeprefix("google/") if is_vertex else model
+                if shown != f"{settings.get('prefix')}/{model}":
+                    models[shown] = models[model]
+        draft.provider(name, settings, models)
+    for name in old.look("vte", "users") or ():
+        if key := draft.secret(f"RELAY_KEY_{name}", "vte", "users", name):
+            draft.keys[name] = {"key": key}
+
+
 class Predecessor(NamedTuple):
     title: str
     marks: frozenset[str]  # a file with one of these keys at its top is of this kind
-    read: Callable[[Old, Draft], None]
+    read: Callable[[OldFile, Draft], None]
 
 
 PREDECESSORS: Final = (
@@ -13011,22 +13247,24 @@ PREDECESSORS: Final = (
     ),
     Predecessor("a claude-code-router configuration", frozenset(("Providers", "Router")), _ccr),
     Predecessor("an OpenAICompatible configuration", frozenset(_STAND_INS), _openai_compatible),
-    Predecessor("claude-relay-service's models", frozenset(("models",)), _crs_models),
+    Predecessor("VTE's database", frozenset(("vte",)), _vte),
+    Predecessor("a Veloera configuration", frozenset(("providers", "routing_rules")), _veloera),
+    Predecessor("claude-relay-service's models", frozenset(("models",)), _crs),
     Predecessor(
-        "a claude-relay-service account",
-        frozenset(("apiUrl", "supportedModels", "azureEndpoint", "data", "accounts")),
-        _crs_accounts,
+        "a claude-relay-service account", frozenset((*_CRS_MARKS, "data", "accounts")), _crs
     ),
 )
 
 
-def imported(text: str, with_secrets: bool = False) -> str:
-    """Another relay's file as YAML for this one, with comments on what was not carried over.
+def imported(file: str | JSON, with_secrets: bool = False) -> str:
+    """Another relay's file, as text or as a database's tables, as YAML for this one, with comments
+    on what was not carried over.
 
     ConfigError if it is no such file; RelayError if no provider comes of it.
     """
     try:
-        root = _parsed(text)
+        root = _parsed(file) if isinstance(file, str) else file
+        old = OldFile(root)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError([f"neither YAML nor JSON: {error}"]) from error
     first = root[0] if isinstance(root, list) and root else root
@@ -13035,28 +13273,24 @@ def imported(text: str, with_secrets: bool = False) -> str:
     if found is None:
         titles = "; ".join(each.title for each in PREDECESSORS)
         raise ConfigError([f"this is none of the files relay can read: {titles}"])
-    draft = Draft(Old(root), with_secrets)
-    found.read(draft.old, draft)
+    draft = Draft(old, with_secrets)
+    found.read(old, draft)
     if not draft.providers:
-        left = [f"  {line}" for line in draft.old.left()]
+        left = [f"  {line}" for line in old.left()]
         raise RelayError("\n".join((f"nothing of {found.title} could be carried over:", *left)))
     return draft.yaml(found.title)
 
 
 def _parsed(text: str) -> Any:
-    """JSON, since YAML reads some of its numbers as words; else YAML."""
+    """JSON, since YAML reads some of its numbers as words; else YAML, which JSON with comments, as
+    claude-code-router takes it, is once they are gone."""
     with contextlib.suppress(ValueError):
         return json.loads(text)
-    return yaml.safe_load(_without_comments(text))
-
-
-def _without_comments(text: str) -> str:
-    """JSON with comments, as claude-code-router takes it, is YAML once they are gone."""
-    if not text.lstrip().startswith(("{", "[", "//", "/*")):
-        return text
-    pattern = r'("(?:[^"\\]|\\.)*")|//[^\n]*|/\*.*?\*/'
-    plain = re.sub(pattern, lambda m: m[1] or " ", text, flags=re.DOTALL)
-    return plain.replace("\t", " ")  # YAML allows no tabs there
+    if text.lstrip().startswith(("{", "[", "//", "/*")):
+        pattern = r'("(?:[^"\\]|\\.)*")|//[^\n]*|/\*.*?\*/'
+        text = re.sub(pattern, lambda m: m[1] or " ", text, flags=re.DOTALL)
+        text = text.replace("\t", " ")  # YAML allows no tabs there
+    return yaml.safe_load(text)
 
 
 # ==== 25. Records =============================================================
@@ -21291,8 +21525,11 @@ Handler: TypeAlias = Callable[["Operations", web.BaseRequest], Answering]
 
 # The paths of clients, without the version segments in front: a base URL that already ends in
 # /v1 makes a client ask for /v1/v1/messages, one without it for /chat/completions, one with a
-# slash at its end for //v1/messages.
-_VERSIONS: Final = re.compile(r"^(/v1(?:beta1?|alpha)?)+(?=/|$)")
+# slash at its end for //v1/messages.  Clients of claude-relay-service have the name of a pool of
+# accounts before it.
+_VERSIONS: Final = re.compile(
+    r"^(?:/(?:api|claude|gemini|openai)(?=/(?:v1|responses|chat/)))?(?:/v1(?:beta1?|alpha)?)*(?=/|$)"
+)
 _SLASHES: Final = re.compile(r"//+")
 _LATER_PATHS: Final = re.compile(r"/models/[^/]+:\w+")
 _EXPOSITIONS: Final = {
@@ -23574,11 +23811,48 @@ def _demo_digest() -> str:
     return plan_digest(load(Source(None, DEMO_CONFIG)))
 
 
+_VTE_COLUMNS: Final = (
+    *("name", "base_url", "model_prefix", "provider_type", "vertex_project", "vertex_location"),
+    *("extra_headers", "proxy_url", "is_active"),
+)
+
+
+def vte_tables(file: str) -> JSON:
+    """What VTE's database says: providers with their keys and switched-on models, users, settings.
+
+    It is only read, also while VTE runs.
+    """
+    url = f"{Path(file).absolute().as_uri()}?mode=ro"
+    with contextlib.closing(sqlite3.connect(url, uri=True)) as store:
+        store.row_factory = sqlite3.Row
+        active = "WHERE is_active ORDER BY id"
+        providers = store.execute("SELECT * FROM providers ORDER BY id").fetchall()
+        keys = store.execute(f"SELECT * FROM provider_api_keys {active}").fetchall()  # noqa: S608
+        models = store.execute(f"SELECT * FROM models {active}").fetchall()  # noqa: S608
+        users = store.execute(f"SELECT username, api_key FROM users {active}").fetchall()  # noqa: S608
+        settings = store.execute("SELECT key, value FROM settings").fetchall()
+    tables: list[JSON] = []
+    for row in providers:
+        usual = (None, "", "standard", "global", 1)
+        table = {name: row[name] for name in _VTE_COLUMNS if row[name] not in usual}
+        own = [key["api_key"] for key in keys if key["provider_id"] == row["id"]]
+        table["api_keys"] = own or [row["api_key"]]
+        table["models"] = {
+            model["original_id"]: model["display_name"] or model["original_id"]
+            for model in models
+            if model["provider_id"] == row["id"]
+        }
+        tables.append(table)
+    return {"vte": {"providers": tables, "users": dict(users), "settings": dict(settings)}}
+
+
 def command_import(args: argparse.Namespace) -> int:
-    """Another relay's file; the result is checked as it would be at start."""
+    """Another relay's file; what was left out is said in comments."""
     try:
-        text = imported(Path(args.file).read_text(), args.with_secrets)
-    except (OSError, UnicodeDecodeError) as error:
+        data = Path(args.file).read_bytes()
+        is_database = data.startswith(b"SQLite format 3\0")
+        text = imported(vte_tables(args.file) if is_database else data.decode(), args.with_secrets)
+    except (OSError, UnicodeDecodeError, sqlite3.Error) as error:
         raise ConfigError([f"{args.file}: cannot be read: {system_words(error)}"]) from error
     except ConfigError as error:
         raise ConfigError([f"{args.file}: {problem}" for problem in error.problems]) from error
@@ -23761,7 +24035,7 @@ def command_systemd(args: argparse.Namespace) -> int:
         if args.config:
             raise
         source = Source(None, "", tuple(args.listen or ()))
-    config = read_config(source.text, Reading("", _Anything(), str, zoneinfo.ZoneInfo))
+    config = read_config(source.text, Reading("", AnyVariable(), str, zoneinfo.ZoneInfo))
     config = replace(config, listen=source.listen or config.listen)
     program = _program(Path(__file__).resolve())
     version = args.systemd or _systemd_version()
@@ -23782,13 +24056,6 @@ def _program(file: Path) -> tuple[str, ...]:
     while a script is compiled at each start.  -P, so that only the installed one can be meant."""
     installed = file.parent in (Path(folder).resolve() for folder in getsitepackages())
     return (sys.executable, *(("-P", "-m", file.stem) if installed else (str(file),)))
-
-
-class _Anything(dict[str, str]):
-    """An environment in which every variable is set: the service's is not the shell's."""
-
-    def get(self, name: str, default: Any = None) -> Any:
-        return default or "-"
 
 
 def _systemd_version() -> int:

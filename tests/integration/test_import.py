@@ -1,10 +1,17 @@
 """`relay import`, as a person in a shell has it."""
 
+import asyncio
+import json
 import os
+import re
+import sqlite3
 from pathlib import Path
 
 import pytest
-from relay_process import run
+import yaml
+from fake_upstream import FakeUpstream
+from relay_process import Start, run
+from talk import CLIENT_KEY, JSON, UPSTREAM_KEY
 
 OLD = """
 {
@@ -71,3 +78,185 @@ async def test_a_file_that_is_none_is_2(text: str | None, home: Path) -> None:
     assert ran.status == 2
     assert ran.stderr.startswith("other: ")
     assert "Traceback" not in ran.stderr
+
+
+# ---- What worked there works here: their documents' requests, with another host and key
+
+OPENAI_COMPATIBLE: JSON = {
+    "host": "0.0.0.0",
+    "port": 8080,
+    "codegeex": [{"token": "t1", "prefix": "codegeex1", "user_role": 1}, {"token": "t2"}],
+    "qwen": [{"token": "t3", "prefix": "qwen1"}],
+    "gemini_cli": [{"project_id": "p", "token": {}, "prefix": "gemini1"}],
+}
+VELOERA: JSON = {
+    "providers": [
+        {
+            "name": "bigglm",
+            "api_format": "openai",
+            "endpoints": {"regular": "UPSTREAM/regular/v4", "coding": "UPSTREAM/coding/v4"},
+            "billing_plans": ["coding", "regular"],
+            "api_key": "literal",
+            "models": ["glm-4.6", "glm-4.5"],
+        }
+    ],
+    "routing_rules": {"glm-4.6": "bigglm"},
+}
+CRS_MODELS: JSON = {
+    "models": [
+        {
+            "name": "Qwen3-Coder-480B",
+            "endpoint": "UPSTREAM",
+            "deployment": "qwen3-coder-480b",
+            "type": "code",
+            "mapping": "claude-3-opus-20240229",
+        }
+    ]
+}
+CRS_ACCOUNT: JSON = {
+    "platform": "claude-console",
+    "name": "console",
+    "apiUrl": "UPSTREAM",
+    "apiKey": "literal",
+    "supportedModels": {"claude-sonnet-4-5": "theirs"},
+    "isActive": True,
+    "schedulable": True,
+}
+CRS_RESPONSES: JSON = {
+    "platform": "openai-responses",
+    "name": "codex",
+    "baseApi": "UPSTREAM",
+    "apiKey": "literal",
+}
+CRS_GEMINI: JSON = {
+    "platform": "gemini-api",
+    "name": "g",
+    "baseUrl": "UPSTREAM",
+    "apiKey": "literal",
+    "supportedModels": ["gemini-2.5-pro"],
+}
+CRS_AZURE: JSON = {
+    "platform": "openai",
+    "name": "method 2",
+    "baseUrl": "UPSTREAM/v1",
+    "apiKey": "literal",
+    "supportedModels": ["gpt-4o"],
+    "deploymentName": "qwen3-32b",
+}
+CCR: JSON = {
+    "Providers": [
+        {
+            "name": "deepseek",
+            "api_base_url": "UPSTREAM/chat/completions",
+            "api_key": "literal",
+            "models": ["deepseek-chat"],
+        }
+    ],
+    "Router": {"default": "deepseek,deepseek-chat"},
+}
+LITELLM: JSON = {
+    "model_list": [
+        {
+            "model_name": "gpt-3.5-turbo",
+            "litellm_params": {
+                "model": "openai/gpt-4o-mini",
+                "api_base": "UPSTREAM/v1",
+                "api_key": "literal",
+            },
+        }
+    ],
+    "general_settings": {"master_key": "sk-1234"},
+}
+CHAT = """curl -sf -X POST HOST/v1/chat/completions -H "Content-Type: application/json" \\
+  -H "Authorization: Bearer KEY" -d '{"model": "MODEL", "messages": [{"role": "user",
+  "content": "Hello"}]}'"""
+STREAMED = CHAT.replace('"messages"', '"stream": true, "messages"')
+MESSAGES = """curl -sf -X POST HOST/v1/messages -H "content-type: application/json" \\
+  -H "anthropic-version: 2023-06-01" -H "x-api-key: KEY" -d '{"model": "MODEL",
+  "max_tokens": 1024, "messages": [{"role": "user", "content": "Hello"}]}'"""
+
+IN_API, IN_CLAUDE = (MESSAGES.replace("HOST/", f"HOST/{pool}/") for pool in ("api", "claude"))
+CODEX = """curl -sf HOST/openai/responses -H "content-type: application/json" \\
+  -H "authorization: Bearer KEY" -d '{"model": "MODEL", "input": "Hello", "stream": true}'"""
+GEMINI = """curl -sf HOST/gemini/v1beta/models/MODEL:generateContent -H "x-goog-api-key: KEY" \\
+  -d '{"contents": [{"role": "user", "parts": [{"text": "Hello"}]}]}'"""
+
+DOCUMENTS: dict[str, tuple[JSON, str, str, str, str]] = {
+    # a predecessor's file, the request of its document, the model in it -> dialect, model upstream
+    "codegeex": (OPENAI_COMPATIBLE, STREAMED, "codegeex/codegeex4", "openai", "glm-4.7"),
+    "qwen": (OPENAI_COMPATIBLE, CHAT, "qwen/qwen-turbo", "openai", "qwen-turbo"),
+    "gemini": (OPENAI_COMPATIBLE, CHAT, "gemini_cli/gemini-pro", "gemini", "gemini-pro-latest"),
+    "veloera": (VELOERA, CHAT, "glm-4.6", "openai", "glm-4.6"),
+    "models": (CRS_MODELS, MESSAGES, "claude-3-opus-20240229", "openai", "qwen3-coder-480b"),
+    "account": (CRS_ACCOUNT, IN_API, "claude-sonnet-4-5", "anthropic", "theirs"),
+    "claude": (CRS_ACCOUNT, IN_CLAUDE, "claude-sonnet-4-5", "anthropic", "theirs"),
+    "codex": (CRS_RESPONSES, CODEX, "gpt-6-sol", "responses", "gpt-6-sol"),
+    "gemini api": (CRS_GEMINI, GEMINI, "gemini-2.5-pro", "gemini", "gemini-2.5-pro"),
+    "method 2": (CRS_AZURE, CHAT, "gpt-4o", "openai", "qwen3-32b"),
+    "ccr": (CCR, MESSAGES, "claude-sonnet-4-20250514", "openai", "deepseek-chat"),
+    "litellm": (LITELLM, CHAT, "gpt-3.5-turbo", "openai", "gpt-4o-mini"),
+    "vte": ({}, CHAT, "gpt-4", "openai", "gpt-4"),
+}
+VTE = """
+CREATE TABLE users (id INTEGER PRIMARY KEY, username TEXT, hashed_password TEXT, api_key TEXT,
+  is_admin INTEGER DEFAULT 0, is_active INTEGER DEFAULT 1);
+CREATE TABLE providers (id INTEGER PRIMARY KEY, name TEXT, base_url TEXT, api_key TEXT,
+  model_prefix TEXT DEFAULT '', provider_type TEXT DEFAULT 'standard', vertex_project TEXT,
+  vertex_location TEXT DEFAULT 'global', extra_headers TEXT, proxy_url TEXT,
+  is_active INTEGER DEFAULT 1);
+CREATE TABLE models (id INTEGER PRIMARY KEY, provider_id INTEGER, original_id TEXT,
+  display_name TEXT, custom_name INTEGER DEFAULT 0, is_active INTEGER DEFAULT 1);
+CREATE TABLE settings (key TEXT PRIMARY KEY, value TEXT);
+CREATE TABLE provider_api_keys (id INTEGER PRIMARY KEY, provider_id INTEGER, api_key TEXT,
+  name TEXT, is_active INTEGER DEFAULT 1);
+INSERT INTO users (username, hashed_password, api_key) VALUES ('admin', 'x', 'literal-of-admin');
+INSERT INTO providers (id, name, base_url, api_key, model_prefix)
+  VALUES (1, 'main', 'UPSTREAM/v1', 'literal-1', 'gpt');
+INSERT INTO provider_api_keys (provider_id, api_key, is_active)
+  VALUES (1, 'literal-1', 1), (1, 'literal-2', 0);
+INSERT INTO models (provider_id, original_id, display_name, is_active)
+  VALUES (1, 'gpt-4', 'gpt/gpt-4', 1), (1, 'gpt-5', 'five', 1), (1, 'off', 'gpt/off', 0);
+INSERT INTO settings VALUES ('stream_mode', 'auto'), ('secret_key', 'literal-secret');
+"""
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+async def test_the_request_of_its_document_works_after_importing(
+    name: str, home: Path, upstream: FakeUpstream, relay: Start
+) -> None:
+    old, curl, model, _, served = DOCUMENTS[name]
+    file = home / "old"
+    if old:
+        file.write_text(json.dumps(old).replace("UPSTREAM", upstream.url))
+    else:
+        store = sqlite3.connect(file)
+        store.executescript(VTE.replace("UPSTREAM", upstream.url))
+        store.close()
+    ran = await run("import", "old", cwd=home)
+    assert ran.status == 0, ran.output
+    assert "literal" not in ran.output
+    config = yaml.safe_load(ran.stdout)
+    for each in config["providers"].values():  # where makers' own APIs stand in: not the real ones
+        if not {"endpoint", "endpoints"} & each.keys():
+            each |= {"endpoint": upstream.url}
+            each.pop("billing_plans", None)
+    variables = set(re.findall(r"\$\{(\w+)\}", ran.stdout))
+    env = {n: CLIENT_KEY if n.startswith("RELAY_KEY") else UPSTREAM_KEY for n in variables}
+    server = await relay(config, env=env)
+    command = curl.replace("HOST", server.url).replace("KEY", CLIENT_KEY).replace("MODEL", model)
+    process = await asyncio.create_subprocess_shell(command, stdout=asyncio.subprocess.PIPE)
+    answer, _ = await process.communicate()
+    assert process.returncode == 0
+    assert b"Hello" in answer
+    (seen,) = upstream.requests
+    assert served in (seen.path + seen.body.decode())
+
+
+async def test_a_database_that_is_not_vtes_is_said_to_be_none(home: Path) -> None:
+    store = sqlite3.connect(home / "other.db")
+    store.execute("CREATE TABLE t (x)")
+    store.commit()
+    store.close()
+    ran = await run("import", "other.db", cwd=home)
+    assert (ran.status, ran.stdout) == (2, "")
+    assert ran.stderr == "other.db: cannot be read: no such table: providers\n"

@@ -163,7 +163,104 @@ CRS_ACCOUNT = """
 ]}
 """
 
+CRS_EXPORT = """
+{"success": true, "data": {"exportedAt": "2026-07-23T08:00:00Z",
+  "claudeAccounts": [{"kind": "claude-account", "name": "login", "platform": "claude",
+    "authType": "oauth", "credentials": {"access_token": "sk-in-plain-text"}}],
+  "claudeConsoleAccounts": [{"kind": "claude-console-account", "name": "GLM",
+    "platform": "claude-console", "isActive": true, "schedulable": false, "priority": 10,
+    "proxy": {"protocol": "http", "host": "10.0.0.1", "port": 3128, "username": "",
+              "password": ""},
+    "credentials": {"api_key": "sk-in-plain-text", "base_url": "https://claude.example.com/api",
+                    "model_mapping": {"claude-opus-5-5": "glm-5.3"},
+                    "user_agent": "claude-cli/1"}}],
+  "openaiResponsesAccounts": [{"kind": "openai-responses-account", "name": "Codex",
+    "platform": "openai-responses", "isActive": true, "schedulable": true, "priority": 60,
+    "credentials": {"api_key": "sk-in-plain-text", "base_url": "https://codex.example.com/v1"}}]
+}}
+"""
+
+CRS_TYPES = """
+{"success": true, "data": [
+  {"id": "1", "platform": "azure-openai", "name": "Low", "isActive": true, "schedulable": true,
+   "azureEndpoint": "https://low.openai.azure.com", "apiVersion": "2024-10-21", "priority": 10,
+   "deploymentName": "gpt-4o-eu", "supportedModels": ["gpt-4", "gpt-4o"]},
+  {"id": "2", "platform": "azure-openai", "name": "High", "isActive": true, "schedulable": true,
+   "azureEndpoint": "https://high.openai.azure.com/", "apiVersion": "2025-04-01-preview",
+   "deploymentName": "gpt-5", "supportedModels": "[]", "priority": "90", "apiKey": "***"},
+  {"id": "3", "platform": "openai", "name": "Chat", "baseUrl": "http://192.168.1.100:8000/v1",
+   "apiKey": "sk-dummy", "supportedModels": {"gpt-4o": "qwen3-32b"}},
+  {"id": "4", "platform": "openai-responses", "name": "R", "isActive": "true", "priority": "50",
+   "baseApi": "https://codex.example.com", "providerEndpoint": "responses"},
+  {"id": "5", "platform": "gemini-api", "name": "G", "apiKey": "sk-in-plain-text",
+   "baseUrl": "https://generativelanguage.googleapis.com", "supportedModels": ["gemini-2.5-pro"]},
+  {"id": "6", "platform": "ccr", "name": "C", "apiUrl": "https://api.moonshot.cn/anthropic"},
+  {"id": "7", "platform": "bedrock", "type": "bedrock", "name": "B", "region": "eu-central-1",
+   "defaultModel": "anthropic.claude-sonnet-5-5", "bearerToken": "sk-in-plain-text"}
+]}
+"""
+
+VELOERA = """
+{
+  "providers": [
+    {"name": "bigglm", "api_format": "openai",
+     "endpoints": {"regular": "https://open.bigmodel.cn/api/paas/v4",
+                   "coding": "https://open.bigmodel.cn/api/coding/paas/v4"},
+     "billing_plans": ["coding", "regular"], "api_key": "sk-in-plain-text",
+     "models": ["glm-4.6", "glm-4.5"], "priority": 10, "colour": "blue"},
+    {"name": "My Own", "api_format": "openai", "endpoint": "http://192.168.1.100:8000/v1",
+     "api_key": ["${ONE}", "sk-two-in-plain-text"], "models": {"claude-*": "qwen3-32b"},
+     "headers": {"User-Agent": "x"}, "enabled": true, "weight": -3}
+  ],
+  "routing_rules": {"glm-4.6": "bigglm", "gpt-*": ["bigglm/glm-4.6", "My-Own"], "lost": "nobody"},
+  "timeouts": {"idle": 60},
+  "listen": "0.0.0.0:3000"
+}
+"""
+
+VELOERA_LISTS = """
+{"providers": [{"name": "glm",
+   "endpoints": [{"plan": "coding", "url": "https://open.bigmodel.cn/api/coding/paas/v4"},
+                 {"plan": "regular", "url": "https://open.bigmodel.cn/api/paas/v4"}],
+   "billing_plans": [{"name": "coding"}, {"name": "regular"}], "apiKey": "$GLM_KEY",
+   "models": [{"name": "glm-4.6", "alias": "big"}, {"name": "glm-4.5"}]}],
+ "routing_rules": [{"model": "claude-*", "provider": "glm", "provider_model": "glm-4.6"},
+                   {"pattern": "glm-*", "targets": ["glm"]}]}
+"""
+
+VTE = {
+    "vte": {
+        "providers": [
+            {
+                "name": "Deep Seek",
+                "base_url": "https://api.deepseek.com/v1",
+                "model_prefix": "ds",
+                "api_keys": ["sk-in-plain-text", "sk-two-in-plain-text"],
+                "models": {"deepseek-chat": "ds/deepseek-chat", "deepseek-reasoner": "thinker"},
+                "extra_headers": '{"X-Team": "a$b"}',
+            },
+            {
+                "name": "Vertex",
+                "base_url": "",
+                "provider_type": "vertex_express",
+                "vertex_project": "my-project",
+                "api_keys": ["sk-in-plain-text"],
+                "models": {"google/gemini-2.5-pro": "google/gemini-2.5-pro"},
+                "extra_headers": '{"X-Api-Key": "sk-in-plain-text"}',
+                "is_active": 0,
+            },
+        ],
+        "users": {"admin": "sk-in-plain-text-of-admin"},
+        "settings": {"stream_mode": "force_stream", "max_retries": "3", "secret_key": "hunter2"},
+    }
+}
+
 FILES = {
+    "crs_export": CRS_EXPORT,
+    "crs_types": CRS_TYPES,
+    "veloera": VELOERA,
+    "veloera_lists": VELOERA_LISTS,
+    "vte": json.dumps(VTE),
     "litellm": LITELLM,
     "ccr": CCR,
     "openai_compatible": OPENAI_COMPATIBLE,
@@ -353,17 +450,33 @@ def test_without_keys_only_this_machine_is_served() -> None:
 
 
 def test_openai_compatible() -> None:
+    """Its prefixes are fixed, whatever the file says: codegeex/..., qwen/..., gemini_cli/..."""
     providers = made(OPENAI_COMPATIBLE)["providers"]
-    said = {name: (each["preset"], each["prefix"]) for name, each in providers.items()}
-    assert said == {
-        "codegeex": ("bigmodel", "codegeex"),
-        "qwen1": ("dashscope", "qwen1"),
-        "qwen2": ("dashscope", "qwen2"),
-        "gemini_cli": ("gemini", "gemini_cli"),
+    assert {name: each["preset"] for name, each in providers.items()} == {
+        "codegeex": "bigmodel",
+        "qwen": "dashscope",
+        "gemini_cli": "gemini",
     }
     out = relay.imported(OPENAI_COMPATIBLE)
+    assert '#   qwen[0].prefix = "qwen1"\n' in out
     assert "# codegeex[0]: its token is of no use here" in out
+    assert "# gemini_cli/gemini-pro is answered by gemini-pro-latest.\n" in out
     assert "#   gemini_cli[0].token.access_token = ...\n" in out
+
+
+@pytest.mark.parametrize(
+    ("name", "target"),
+    [
+        ("codegeex/codegeex4", "codegeex/glm-4.7"),
+        ("codegeex/glm-5.3", "codegeex/glm-5.3"),
+        ("qwen/qwen-turbo", "qwen/qwen-turbo"),
+        ("gemini_cli/gemini-pro", "gemini_cli/gemini-pro-latest"),
+        ("gemini_cli/gemini-2.5-pro", "gemini_cli/gemini-2.5-pro"),
+        ("gemini-2.5-pro", "gemini_cli/gemini-2.5-pro"),
+    ],
+)
+def test_names_of_openai_compatible_lead_where_they_did(name: str, target: str) -> None:
+    assert ways(json.loads(OPENAI_COMPATIBLE), name) == [{target: 1}]
 
 
 def test_claude_relay_services_models() -> None:
@@ -387,7 +500,146 @@ def test_claude_relay_service_accounts() -> None:
     assert providers["local"]["models"] == dict.fromkeys(
         ("claude-3-opus-20240229", "qwen3-32b"), "qwen3-32b"
     )
-    assert providers["local"]["priority"] > providers["kimi"]["priority"]
+    assert (providers["kimi"]["priority"], providers["local"]["priority"]) == (50, 10)
+    assert "# priority: the lowest comes first there" in relay.imported(CRS_ACCOUNT)
+
+
+def test_every_type_of_account_of_claude_relay_service() -> None:
+    providers = made(CRS_TYPES)["providers"]
+    azure = "/openai/deployments/{model}/chat/completions?api-version="
+    assert providers["low"] == {
+        "preset": "azure-deployments",
+        "endpoint": "https://low.openai.azure.com",
+        "paths": {"openai": f"{azure}2024-10-21"},
+        "api_key": "${LOW_API_KEY}",
+        "priority": 10,
+        "models": dict.fromkeys(("gpt-4", "gpt-4o", "gpt-4o-eu"), "gpt-4o-eu"),
+    }
+    assert providers["high"]["models"] == {"gpt-5": "gpt-5"}
+    assert providers["high"]["priority"] == 90  # of Azure accounts the highest is first
+    assert providers["chat"] == {
+        "api_format": "openai",
+        "endpoint": "http://192.168.1.100:8000/v1",
+        "api_key": "${CHAT_API_KEY}",
+        "models": {"gpt-4o": "qwen3-32b"},
+    }
+    assert providers["r"] == {
+        "api_format": "responses",
+        "endpoint": "https://codex.example.com",
+        "api_key": "${R_API_KEY}",
+        "priority": 50,
+    }
+    assert providers["g"]["preset"] == "gemini"
+    assert providers["c"] == {"preset": "moonshot", "api_key": "${C_API_KEY}"}
+    assert providers["b"] == {
+        "api_format": "anthropic",
+        "endpoint": "https://bedrock-mantle.eu-central-1.api.aws/anthropic",
+        "api_key": "${B_API_KEY}",
+        "models": dict.fromkeys(("claude-*", "anthropic.claude-sonnet-5-5"), BEDROCK),
+    }
+    out = relay.imported(CRS_TYPES)
+    assert "# Set R_API_KEY to what stands at data[3].apiKey, which is not in the file.\n" in out
+    assert "***" not in relay.imported(CRS_TYPES, with_secrets=True)
+
+
+BEDROCK = "anthropic.claude-sonnet-5-5"
+
+
+def test_claude_relay_services_export() -> None:
+    providers = made(CRS_EXPORT)["providers"]
+    assert list(providers) == ["glm", "codex"]
+    assert providers["glm"] == {
+        "api_format": "anthropic",
+        "endpoint": "https://claude.example.com/api",
+        "api_key": "${GLM_API_KEY}",
+        "priority": 90,
+        "active": False,
+        "headers": {"User-Agent": "claude-cli/1"},
+        "proxy": "http://10.0.0.1:3128",
+        "models": {"claude-opus-5-5": "glm-5.3"},
+    }
+    assert providers["codex"]["api_format"] == "responses"
+    out = relay.imported(CRS_EXPORT)
+    assert "#   data.claudeAccounts[0].credentials.access_token = ...\n" in out
+
+
+@pytest.mark.parametrize(
+    "flags", [{"schedulable": False}, {"schedulable": "false"}, {"isActive": False}]
+)
+def test_an_account_that_was_not_used_is_inactive(flags: Any) -> None:
+    usual = {"apiUrl": "https://a.example", "name": "a", "isActive": True, "schedulable": True}
+    assert "active" not in made(json.dumps(usual))["providers"]["a"]
+    assert made(json.dumps(usual | flags))["providers"]["a"]["active"] is False
+
+
+# ---- Veloera and VTE
+
+
+def test_veloera() -> None:
+    said = made(VELOERA)
+    assert said["providers"]["bigglm"] == {
+        "preset": "bigmodel",  # for what its errors mean
+        "api_format": "openai",
+        "endpoints": {
+            "regular": "https://open.bigmodel.cn/api/paas/v4",
+            "coding": "https://open.bigmodel.cn/api/coding/paas/v4",
+        },
+        "billing_plans": ["coding", "regular"],
+        "api_key": "${BIGGLM_API_KEY}",
+        "models": ["glm-4.6", "glm-4.5"],
+        "priority": 10,
+    }
+    own = said["providers"]["My-Own"]
+    assert own["api_key"] == ["${ONE}", "${MY_OWN_API_KEY}"]
+    assert own["active"] is True
+    assert said["routing_rules"] == {"glm-4.6": "bigglm", "gpt-*": ["bigglm/glm-4.6", "My-Own"]}
+    assert said["timeouts"] == {"idle": 60}
+    out = relay.imported(VELOERA)
+    for line in (
+        'providers[0].colour = "blue"',
+        "providers[1].weight = -3",
+        'routing_rules.lost = "nobody"',
+        'listen = "0.0.0.0:3000"',
+    ):
+        assert f"#   {line}\n" in out
+
+
+def test_veloera_with_lists_of_mappings() -> None:
+    said = made(VELOERA_LISTS)
+    assert said["providers"]["glm"] == {
+        "preset": "bigmodel",
+        "endpoints": {
+            "coding": "https://open.bigmodel.cn/api/coding/paas/v4",
+            "regular": "https://open.bigmodel.cn/api/paas/v4",
+        },
+        "billing_plans": ["coding", "regular"],
+        "api_key": "${GLM_KEY}",
+        "models": {"big": "glm-4.6", "glm-4.5": "glm-4.5"},
+    }
+    assert said["routing_rules"] == {"claude-*": "glm/glm-4.6", "glm-*": ["glm"]}
+
+
+def test_vte() -> None:
+    said = made(json.dumps(VTE))
+    assert said["keys"] == {"admin": {"key": "${RELAY_KEY_ADMIN}"}}
+    assert said["providers"]["deep-seek"] == {
+        "preset": "deepseek",
+        "api_key": ["${DEEP_SEEK_API_KEY}", "${DEEP_SEEK_API_KEY_2}"],
+        "stream_mode": "always",
+        "prefix": "ds",
+        "headers": {"X-Team": "a$$b"},
+        "models": {
+            "deepseek-chat": "deepseek-chat",
+            "deepseek-reasoner": "deepseek-reasoner",
+            "thinker": "deepseek-reasoner",
+        },
+    }
+    vertex = said["providers"]["vertex"]
+    assert (vertex["preset"], vertex["active"]) == ("vertex-express", False)
+    assert vertex["models"] == {"google/gemini-2.5-pro": "gemini-2.5-pro"}
+    out = relay.imported(json.dumps(VTE))
+    assert '#   vte.settings.max_retries = "3"\n' in out
+    assert "#   vte.settings.secret_key = ...\n" in out
 
 
 def test_claude_relay_service_proxies() -> None:
@@ -440,6 +692,24 @@ def test_where_nothing_can_be_carried_over_that_is_said() -> None:
     )
 
 
+RECURSIVE = (
+    "model_list: &x [*x]",
+    "model_list: &x {a: *x}",
+    "\n".join(
+        ["model_list:", "  - &a0 [x]", *(f"  - &a{n} [{f'*a{n - 1},' * 9}]" for n in range(1, 9))]
+    ),
+)
+
+
+@pytest.mark.parametrize("text", RECURSIVE)
+def test_a_file_that_refers_to_itself_is_said_to(text: str) -> None:
+    with pytest.raises(relay.ConfigError) as caught:
+        relay.imported(text)
+    assert "refers to itself" in str(caught.value.problems) or "values" in str(
+        caught.value.problems
+    )
+
+
 @pytest.mark.parametrize("text", ["{", "[]", "", "a: b", "- 1", '{"x": 1}', "\0"])
 def test_what_is_none_of_them_is_said_to_be_none(text: str) -> None:
     with pytest.raises(relay.ConfigError):
@@ -482,10 +752,14 @@ def mutated(value: Any, draw: Any) -> Any:
     return value
 
 
+def without_comments(text: str) -> str:
+    return re.sub(r"(?m)^\s*//.*$", "", text)
+
+
 @st.composite
 def files(draw: Any) -> Any:
     text = draw(st.sampled_from(sorted(FILES)))
-    root = yaml.safe_load(relay._without_comments(FILES[text]))
+    root = yaml.safe_load(without_comments(FILES[text]))
     return {name: mutated(inner, draw) for name, inner in root.items()} | draw(
         st.dictionaries(NAMES, VALUES, max_size=2)
     )
