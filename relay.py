@@ -496,18 +496,21 @@ class Seal:
     reasoning_details, "cr" plain reasoning of a chat provider, which has no token, "tx" a thought
     whose maker gave it none.  `account` is the credential's that minted it; empty if it came from
     a session that did not pass here.  `text` is the thought itself, for a client that keeps the
-    thought without showing it.
+    thought without showing it.  `call` says which of its turn's calls the token stood on, counted
+    from 0, for clients that keep all thoughts in one place; "": on a thought or a text.
     """
 
     field: str
     value: str = ""
     account: str = ""
     text: str = ""
+    call: str = ""
 
 
 @frozen
 class Text:
     text: str = ""
+    cache: str = ""  # "5m" or "1h": the client wants the prompt up to here cached for so long
 
 
 @frozen
@@ -562,6 +565,7 @@ class Tool:
     schema: JSON = field(default_factory=dict)
     strict: bool | None = None
     form: str = ""  # the client's dialect's own word for a kind that is no plain function
+    cache: str = ""  # of `Text`
 
 
 @frozen
@@ -1231,8 +1235,8 @@ def leading(messages: Sequence[Message]) -> int:
     return next((i for i, m in enumerate(messages) if m.role != "system"), len(messages))
 
 
-def fitted(name: str, pattern: re.Pattern[str]) -> str:
-    """`name` in a form that the target accepts.
+def accepted_name(name: str, pattern: re.Pattern[str]) -> str:
+    """The name of a tool, or the id of a call, in a form that the target accepts.
 
     A name that has to change gets a hash of the whole, so two names that would become the same
     text stay distinct; and the result depends on nothing else, so it is the same on every turn.
@@ -1246,44 +1250,204 @@ def fitted(name: str, pattern: re.Pattern[str]) -> str:
     return next((name for name in tries if pattern.fullmatch(name)), clean)
 
 
-def suited(
-    request: Request, names: re.Pattern[str], ids: re.Pattern[str]
-) -> tuple[Request, dict[str, str]]:
-    """The request with tool names and call ids that a target accepts, and how to map names back.
+PICTURES: Final = frozenset(("image/png", "image/jpeg", "image/gif", "image/webp"))
 
-    Usually all of them fit, and the request is returned as it is.
+
+class Takes(NamedTuple):
+    """What the requests of a target may hold: by its dialect, its platform and its model."""
+
+    tool_name: str  # full match, as the next
+    call_id: str
+    most_tools: int
+    subset: bool  # may some of the tools be allowed for a turn, without leaving out the others?
+    prefill: bool = False  # may the last turn be the beginning of the answer?
+    # where system messages may be beside the front; "between": after a user's turn and before
+    # an answer
+    system: Literal["anywhere", "between", "front"] = "anywhere"
+    user_first: bool = False  # the first turn has to be a user's
+    blank_texts: bool = True
+    reasoning: Callable[[Reasoning], Reasoning | None] = lambda part: part  # as it may go back
+    reasoning_alone: bool = True  # may a turn have nothing else?
+    # The kinds of media, and which media types of each; None: any
+    media: Mapping[str, frozenset[str] | None] = {}
+    addresses: tuple[str, ...] = ("image", "document")  # kinds of media that it fetches
+    result_media: bool = True  # may a tool's result hold media?
+    detail: bool = False  # may it be said how closely an image is to be looked at?
+    verbosity: bool = False
+    service_tiers: tuple[str, ...] = ()
+    sampling: tuple[str, ...] = ()
+
+
+def lowered(request: Request, takes: Takes) -> tuple[Request, dict[str, str]]:
+    """The request as the target takes it, and the tools' names that changed -> as they were.
+
+    What has no place there is said in words (a picture that is left out, a system message in
+    mid-conversation), moved (a picture in a result goes behind it) or left out, and then it is
+    named in `dropped`.  A turn from which nothing is left is left out as well.
     """
-    choice = request.tool_choice
-    said = [part for message in request.messages for part in message.parts]
-    calls = [part for part in said if isinstance(part, ToolCall)]
-    results = [part.call_id for part in said if isinstance(part, ToolResult)]
-    offered = [tool.name for tool in request.tools] + [*(choice.names if choice else ())]
-    name_of = _changed({*offered, *(call.name for call in calls)}, names)
-    id_of = _changed({*results, *(call.id for call in calls)}, ids)
-    if not name_of and not id_of:
-        return request, {}
+    dropped = list(request.dropped)
+    names, name_pattern = dict[str, str](), re.compile(takes.tool_name)
+    ids, id_pattern = dict[str, str](), re.compile(takes.call_id)
+    messages = request.messages
+    if messages and messages[-1].role == "assistant" and not takes.prefill:
+        dropped.append("prefill")  # taken for a complete answer, or refused
+        messages = messages[:-1]
+    lead, turns = leading(messages), list[Message]()
+    for index, message in enumerate(messages):
+        role, parts, speaks = message.role, message.parts, False
+        if role == "system" and index >= lead and takes.system != "anywhere":
+            after = messages[index + 1].role if index + 1 < len(messages) else "assistant"
+            between = messages[index - 1].role == "user" and after == "assistant"
+            if takes.system == "front" or not between:
+                role, parts = "user", _reminder(parts)
+        kept, rest = list[Part](), list[Part]()  # a user's turn begins with the results
+        for part in parts:
+            if isinstance(part, Text):
+                if part.text and (takes.blank_texts or not part.text.isspace()):
+                    rest.append(part)
+                    speaks = True
+            elif isinstance(part, Reasoning):
+                if thought := takes.reasoning(part):
+                    rest.append(thought)
+            elif isinstance(part, ToolCall):
+                if (name := names.get(part.name)) is None:
+                    name = names[part.name] = accepted_name(part.name, name_pattern)
+                if (id := ids.get(part.id)) is None:
+                    id = ids[part.id] = accepted_name(part.id, id_pattern)
+                text = arguments_text(part.text)
+                if name is not part.name or id is not part.id or text is not part.text:
+                    part = ToolCall(id, name, text)
+                rest.append(part)
+                speaks = True
+            elif isinstance(part, ToolResult):
+                if (id := ids.get(part.call_id)) is None:
+                    id = ids[part.call_id] = accepted_name(part.call_id, id_pattern)
+                held, shown = _result_parts(part, takes, dropped)
+                if id is not part.call_id or held is not part.parts:
+                    part = ToolResult(id, held, part.is_error)
+                kept.append(part)
+                rest += shown
+            else:
+                rest.append(_medium(part, takes, dropped))
+        kept += rest
+        if not kept or (role == "assistant" and not speaks and not takes.reasoning_alone):
+            continue
+        same = len(kept) == len(parts) and all(map(operator.is_, kept, parts))
+        if turns and turns[-1].role == role != "system":
+            turns[-1] = Message(role, (*turns[-1].parts, *kept))
+        else:
+            turns.append(message if same and role == message.role else Message(role, tuple(kept)))
+    lead = leading(turns)
+    if takes.user_first and (lead == len(turns) or turns[lead].role != "user"):
+        turns.insert(lead, Message("user", (Text("."),)))
+    changes: dict[str, Any] = {"messages": tuple(turns)}
 
-    def part_of(part: Part) -> Part:
-        if isinstance(part, ToolCall):
-            id, name = id_of.get(part.id, part.id), name_of.get(part.name, part.name)
-            return ToolCall(id, name, part.text)
-        if isinstance(part, ToolResult):
-            return replace(part, call_id=id_of.get(part.call_id, part.call_id))
-        return part
-
-    chosen = tuple(name_of.get(name, name) for name in choice.names) if choice else ()
-    fits = replace(
-        request,
-        tools=tuple(replace(t, name=name_of.get(t.name, t.name)) for t in request.tools),
-        tool_choice=choice and replace(choice, names=chosen),
-        messages=tuple(Message(m.role, tuple(map(part_of, m.parts))) for m in request.messages),
+    tools, choice = request.tools, request.tool_choice
+    if choice and choice.mode != "named" and choice.names and not takes.subset:
+        tools = tuple(tool for tool in tools if tool.name in choice.names)
+    if len(tools) > takes.most_tools:
+        dropped.append(f"tools[{takes.most_tools}:]")
+    for tool in tools[: takes.most_tools]:
+        if tool.name not in names:
+            names[tool.name] = accepted_name(tool.name, name_pattern)
+    changes["tools"] = tuple(
+        tool if names[tool.name] is tool.name else replace(tool, name=names[tool.name])
+        for tool in tools[: takes.most_tools]
     )
-    return fits, {there: name for name, there in name_of.items()}
+    if choice and choice.names:
+        chosen = tuple(
+            names.get(name) or accepted_name(name, name_pattern) for name in choice.names
+        )
+        changes["tool_choice"] = ToolChoice(choice.mode, chosen)
+
+    if request.verbosity and not takes.verbosity:
+        dropped.append("verbosity")
+        changes["verbosity"] = ""
+    if request.service_tier and request.service_tier not in takes.service_tiers:
+        dropped.append("service_tier")
+        changes["service_tier"] = ""
+    given = request.sampling.given()
+    if unknown := [name for name in given if name not in takes.sampling]:
+        dropped += unknown
+        changes["sampling"] = replace(request.sampling, **dict.fromkeys(unknown))
+    low = replace(request, **changes, dropped=tuple(dict.fromkeys(dropped)))
+    return low, {there: name for name, there in names.items() if there != name}
 
 
-def _changed(names: Iterable[str], pattern: re.Pattern[str]) -> dict[str, str]:
-    """The names that do not fit, and what they become."""
-    return {name: fitted(name, pattern) for name in names if not pattern.fullmatch(name)}
+def _reminder(parts: Iterable[Part]) -> tuple[Text, ...]:
+    """A system message as a user's, in the form that Claude Code itself uses.
+
+    Chat templates of several models (Qwen, Mistral) refuse a system message in mid-conversation;
+    moving it to the front would change the prompt's beginning and cost the cache.
+    """
+    text = "\n\n".join([part.text for part in parts if isinstance(part, Text) and part.text])
+    return (Text(f"<system-reminder>\n{text}\n</system-reminder>"),) if text else ()
+
+
+def _result_parts(
+    result: ToolResult, takes: Takes, dropped: list[str]
+) -> tuple[tuple[Text | Media, ...], list[Part]]:
+    """What a tool's result holds, and what has to stand behind the results."""
+    if all(isinstance(part, Text) for part in result.parts):
+        return result.parts, []
+    held, shown = list[Text | Media](), list[Part]()
+    for part in result.parts:
+        part = _medium(part, takes, dropped) if isinstance(part, Media) else part
+        if isinstance(part, Media) and part.kind == "text" and "text" not in takes.media:
+            part = Text(as_document(part))
+        if isinstance(part, Text) or takes.result_media:
+            held.append(part)
+        else:
+            shown += [] if shown else [Text(f"[{part.kind} output of tool call {result.call_id}]")]
+            shown.append(part)
+    return tuple(held), shown
+
+
+def _medium(media: Media, takes: Takes, dropped: list[str]) -> Text | Media:
+    """Media, or what the model is told of those that are left out: they would be a 400."""
+    kind, mime = media.kind, media.mime.partition(";")[0].strip().lower()
+    known = takes.media.get(kind, frozenset())
+    fits = kind in takes.addresses if media.url else known is None or mime in known
+    if fits or kind == "text":
+        if media.detail and not takes.detail:
+            dropped.append("detail")
+            return replace(media, detail="")
+        return media
+    if kind == "document" and media.url:
+        return Text(f"[document {media.url}]")
+    dropped.append(kind)
+    name = " ".join(filter(None, (kind, media.name or media.url, media.mime)))
+    return Text(f"[{name}: left out, for this model does not take it]")
+
+
+def as_document(media: Media) -> str:
+    """A text document for a format that has no part for it."""
+    return f"[document {media.name}]\n{media.data}"
+
+
+def call_arguments(text: str) -> JSON:
+    """A call's arguments as an object, whatever the model wrote; `null` and nothing are {}.
+
+    Text that was cut off, and values that are no objects, are kept under `_raw`: providers refuse
+    the whole conversation for them, and go on refusing it.
+    """
+    if not text.strip() or text.strip() == "null":
+        return {}
+    value = parse_object(text)
+    return {"_raw": text} if value is None else value
+
+
+def arguments_text(text: str) -> str:
+    """The same as text: as it was written if it is an object."""
+    if text == "{}":
+        return text
+    try:
+        if type(orjson.loads(text)) is dict:
+            return text
+    except orjson.JSONDecodeError:
+        if parse_object(text) is not None:
+            return text
+    return dumps(call_arguments(text)).decode()
 
 
 def with_known_choice(request: Request) -> Request:
@@ -1293,13 +1457,6 @@ def with_known_choice(request: Request) -> Request:
         return request
     dropped = (*request.dropped, "tool_choice") if choice.names else request.dropped
     return replace(request, tool_choice=None, dropped=dropped)
-
-
-def offered(request: Request) -> tuple[Tool, ...]:
-    """All tools, or the subset that the choice allows, for a target that cannot be told of one."""
-    choice = request.tool_choice
-    only = choice.names if choice and choice.mode != "named" else ()
-    return tuple(tool for tool in request.tools if not only or tool.name in only)
 
 
 # A seal of another dialect travels in the client's own opaque field, in an envelope that says
@@ -1475,6 +1632,15 @@ def rooted(schema: JSON) -> JSON:
 
 
 _SCHEMA_NOTES: Final = frozenset(("$schema", "$id", "$comment"))
+
+
+def referable(schema: JSON) -> JSON:
+    """Anthropic and Google find what `$ref` refers to in `$defs` only."""
+    if "definitions" not in schema or "$defs" in schema:
+        return schema
+    schema = loads(dumps(schema).replace(b"#/definitions/", b"#/$defs/"))
+    schema["$defs"] = schema.pop("definitions")
+    return schema
 
 
 def data_url(media: Media) -> str:
@@ -1858,6 +2024,7 @@ class Rendered(NamedTuple):
     body: JSON
     dropped: tuple[str, ...]
     stops: tuple[str, ...] = ()  # the stop sequences it does not take: relay cuts the answer there
+    names: Mapping[str, str] = {}  # tools' names that had to change -> as the client knows them
 
 
 class Dialect(ABC):
@@ -2035,16 +2202,6 @@ class ModelInfo:
 
 # Where a format cannot ask for "any JSON object", the prompt has to.
 JSON_ONLY: Final = "Answer with one JSON object and nothing else."
-
-
-def lost(request: Request, *names: str) -> list[str]:
-    """Those of these fields that the client has set, for a format that cannot express them."""
-    return [name for name in names if getattr(request, name)]
-
-
-def too_many(tools: Sequence[Tool], quirks: Quirks) -> list[str]:
-    """Names the tools that are left out, because the provider does not take so many."""
-    return [f"tools[{quirks.most_tools}:]"] if len(tools) > quirks.most_tools else []
 
 
 MOST_TOKENS: Final = 10**8  # of one request; the longest context windows hold 10^7
@@ -2249,11 +2406,11 @@ OfOpenAI = TypeVar("OfOpenAI", bound=OpenAIQuirks)
 class OpenAIWriter(ABC, Generic[OfOpenAI]):
     """One request on its way into one of the formats, for a provider with these quirks."""
 
-    def __init__(self, request: Request, quirks: OfOpenAI, account: str) -> None:
-        self.request = request
+    def __init__(self, request: Request, quirks: OfOpenAI, account: str, takes: Takes) -> None:
+        self.request, self.names = lowered(request, takes)
         self.quirks = quirks
         self.account = account
-        self.dropped = list(request.dropped)
+        self.dropped = list(self.request.dropped)
 
     @abstractmethod
     def definition(self, tool: Tool) -> JSON: ...
@@ -2265,9 +2422,9 @@ class OpenAIWriter(ABC, Generic[OfOpenAI]):
     def tools(self) -> JSON:
         """What may be called, and the choice among it as far as this provider lets one choose."""
         request, choice, known = self.request, self.request.tool_choice, self.quirks.tool_choice
-        tools = request.tools if "allowed" in known else offered(request)
-        self.dropped += too_many(tools, self.quirks)
-        said: JSON = {"tools": list(map(self.definition, tools[: self.quirks.most_tools]))}
+        if not request.tools:
+            return {}
+        said: JSON = {"tools": list(map(self.definition, request.tools))}
         if choice and choice.mode in known:
             said["tool_choice"] = self.choice(choice, "allowed" in known)
         elif choice and choice.mode == "none":
@@ -2278,12 +2435,14 @@ class OpenAIWriter(ABC, Generic[OfOpenAI]):
             said["parallel_tool_calls"] = request.parallel_tools
         return said
 
-    def sampling(self, body: JSON) -> None:
-        for name, value in self.request.sampling.given().items():
-            if name in self.quirks.sampling:
-                body[name] = value
-            else:
-                self.dropped.append(name)
+    def rendered(self, body: JSON, stops: tuple[str, ...]) -> Rendered:
+        request = self.request
+        body |= request.sampling.given() | openai_identity(request, self.quirks.identity)
+        if request.service_tier:
+            body["service_tier"] = request.service_tier
+        if request.stream:
+            body["stream"] = True
+        return Rendered(body, tuple(dict.fromkeys(self.dropped)), stops, self.names)
 
 
 def detailed(image: Media, detail: str) -> Media:
@@ -2398,6 +2557,7 @@ class _Claude:
     both: bool = True  # temperature together with top_p
     max_tokens: int = 32000  # the field is required; this is used if a client left it out
     system_in_place: bool = True  # takes role: system after the first user message
+    known: bool = True  # is it a Claude?  Then the signatures of thoughts are checked
 
 
 _NEWEST_CLAUDE: Final = _Claude(adaptive=True, sampling=False)
@@ -2408,10 +2568,20 @@ _CLAUDES: Final = (  # the first that matches; what no row knows is not Claude
     ),
     (re.compile(r"claude-([123]\b|instant)"), _Claude(max_tokens=4096, system_in_place=False)),
     (re.compile(r"(opus|sonnet)-4[-.]6(?!\d)"), _Claude(True, True, False)),
-    (re.compile(r"-4[-.][15](?!\d)"), _Claude(both=False, system_in_place=False)),
+    (
+        re.compile(r"(opus|sonnet|haiku)-4[-.][15](?!\d)"),
+        _Claude(both=False, system_in_place=False),
+    ),
     (re.compile(r"(opus|sonnet|haiku)-4(?![-.]?[1-9]\d?\b)"), _Claude(system_in_place=False)),
     (re.compile(r"claude|opus|sonnet|haiku|fable|mythos"), _NEWEST_CLAUDE),
 )
+_NO_CLAUDE: Final = _Claude(known=False)
+_CLAUDE_SAMPLING: Final[tuple[str, ...]] = ("temperature", "top_p", "top_k")
+
+
+def _claude_of(model: str) -> _Claude:
+    """What a model accepts, by its name; another maker's model is no Claude."""
+    return next((row for names, row in _CLAUDES if names.search(model)), _NO_CLAUDE)
 
 
 @frozen(kw_only=True)
@@ -2493,7 +2663,7 @@ class AnthropicMessages(Dialect):
         )
 
     def render_request(self, request: Request, quirks: AnthropicQuirks, account: str) -> Rendered:
-        return _AnthropicWriter(request, quirks, account).render()
+        return _anthropic_written(request, quirks, account)
 
     def cleaned(self, body: JSON, quirks: AnthropicQuirks, account: str, strip: bool) -> JSON:
         body = body if quirks.native else _without_attribution(body)
@@ -2829,258 +2999,204 @@ def _anthropic_session(user: str) -> str:
 # A request, written
 
 
-class _AnthropicWriter:
-    """One request on its way into this format."""
+def _anthropic_own(part: Reasoning, quirks: AnthropicQuirks, account: str) -> Reasoning | None:
+    """A thought as it may go back.  A foreign signature is an error to Anthropic; clones want the
+    thought without one."""
+    seal = part.seal
+    if seal and seal.value and seal.field in ("as", "ad") and seal.account in ("", account):
+        return part
+    return Reasoning(part.text) if part.text and quirks.unsigned else None
 
-    def __init__(self, request: Request, quirks: AnthropicQuirks, account: str) -> None:
-        self.request = request
-        self.quirks = quirks
-        self.account = account
-        self.claude = next((c for p, c in _CLAUDES if p.search(request.model)), _Claude())
-        self.dropped = [*request.dropped, *lost(request, "verbosity")]
 
-    def render(self) -> Rendered:
-        request = self.request
-        body: JSON = {
-            "model": request.model,
-            "max_tokens": request.max_tokens or self.claude.max_tokens,
-        }
-        messages = list(request.messages)
-        if messages and messages[-1].role == "assistant" and self._ends_with_the_user():
-            self.dropped.append("prefill")
-            messages.pop()
-        lead = leading(messages)
-        system = [part for m in messages[:lead] for part in m.parts]
-        if blocks := self._blocks(system):
-            body["system"] = blocks
-        body["messages"] = self._messages(messages[lead:])
-        if tools := self._offered():
-            self.dropped += too_many(tools, self.quirks)
-            tools = tools[: self.quirks.most_tools]
-            body["tools"] = [_anthropic_definition(tool, self.quirks) for tool in tools]
-        self._controls(body)
-        if stops := [text for text in request.stop if text.strip()]:
-            body["stop_sequences"] = stops
-        if request.format:
-            self._format(body, request.format)
-        body |= self._hints()
-        if self.quirks.signed and not self.quirks.native:
-            _mark_prefixes(body)
-        if request.stream:
-            body["stream"] = True
-        # those that are only white space are refused
-        return Rendered(
-            body,
-            tuple(dict.fromkeys(self.dropped)),
-            tuple(text for text in request.stop if not text.strip()),
-        )
+def _anthropic_written(request: Request, quirks: AnthropicQuirks, account: str) -> Rendered:
+    claude = _claude_of(request.model)
+    own = functools.partial(_anthropic_own, quirks=quirks, account=account)
+    thinking, dropped = _anthropic_mode(request, quirks, claude, own), list[str]()
+    max_tokens = request.max_tokens or claude.max_tokens
+    body: JSON = {"model": request.model, "max_tokens": max_tokens}
+    body |= _anthropic_thoughts(request, thinking, claude, max_tokens)
+    wanted = request.thinking and request.thinking.on
+    if thinking and ("thinking" not in body or (wanted and not thinking.on)):
+        dropped.append("thinking")
+    on = body.get("thinking", {}).get("type") in ("enabled", "adaptive")
+    sampling = _CLAUDE_SAMPLING if claude.sampling and not on else ()
+    if not claude.both and request.sampling.temperature is not None:
+        sampling = tuple(name for name in sampling if name != "top_p")
+    takes = Takes(
+        tool_name=quirks.tool_name,
+        call_id=quirks.call_id or AnthropicMessages.call_id,
+        most_tools=quirks.most_tools,
+        subset=False,
+        # newer Claudes want the user to have the last word, and so do all that think
+        prefill=not (claude.adaptive or (wanted and (quirks.signed or claude.known))),
+        system="between" if quirks.native and claude.system_in_place else "front",
+        user_first=True,
+        blank_texts=False,
+        reasoning=own,
+        media={"image": PICTURES, "document": frozenset(("application/pdf",)), "text": None},
+        service_tiers=quirks.service_tiers,
+        sampling=sampling,
+    )
+    low, names = lowered(request, takes)
+    lead = leading(low.messages)
+    if system := [_anthropic_content(part) for m in low.messages[:lead] for part in m.parts]:
+        body["system"] = system
+    placeholder = "" if request.thinking == Thinking(False) else quirks.placeholder
+    messages = []
+    for message in low.messages[lead:]:
+        content = [_anthropic_content(part) for part in message.parts]
+        if message.role == "assistant" and placeholder:
+            content = _with_placeholder(content, placeholder)
+        messages.append({"role": message.role, "content": content})
+    body["messages"] = messages
+    tools, choice = low.tools, low.tool_choice
+    if not tools and quirks.signed:
+        # Codex compacts without tools; some of Claude's platforms refuse calls without any
+        parts = (part for message in low.messages for part in message.parts)
+        called = dict.fromkeys(part.name for part in parts if isinstance(part, ToolCall))
+        tools, choice = tuple(map(Tool, called)), ToolChoice("none")
+    if tools:
+        body["tools"] = [_anthropic_definition(tool, quirks) for tool in tools]
+        mode, parallel = choice.mode if choice else "auto", request.parallel_tools
+        if on and mode in ("required", "named"):  # thinking allows only auto and none
+            dropped.append("tool_choice")
+            mode = "auto"
+        if choice or parallel is False:
+            word = {"required": "any", "named": "tool"}.get(mode, mode)
+            named = {"name": choice.names[0]} if choice and mode == "named" else {}
+            alone = parallel is False and mode != "none"
+            one_by_one = {"disable_parallel_tool_use": True} if alone else {}
+            body["tool_choice"] = {"type": word} | named | one_by_one
+    body |= low.sampling.given()
+    if "temperature" in body:
+        body["temperature"] = min(body["temperature"], 1.0)
+    if stops := [text for text in request.stop if text.strip()]:
+        body["stop_sequences"] = stops  # those that are only white space are refused
+    schema = request.format.schema if request.format else None
+    if request.format and schema is None:
+        body["system"] = [*body.get("system", ()), {"type": "text", "text": JSON_ONLY}]
+    elif schema is not None:
+        spec = {"type": "json_schema", "schema": _closed(referable(schema))}
+        body["output_config"] = body.get("output_config", {}) | {"format": spec}
+    if request.user:
+        body["metadata"] = {"user_id": request.user}
+    if low.service_tier:
+        body["service_tier"] = _ANTHROPIC_TIERS[low.service_tier]
+    _mark_prefixes(body, quirks)
+    if request.stream:
+        body["stream"] = True
+    unsaid = tuple(text for text in request.stop if not text.strip())
+    return Rendered(body, tuple(dict.fromkeys((*low.dropped, *dropped))), unsaid, names)
 
-    def _ends_with_the_user(self) -> bool:
-        """Is a prefilled answer refused?  By newer Claudes, and by all that think."""
-        thinking = self.request.thinking
-        return self.claude.adaptive or bool(thinking and thinking.on and self.quirks.signed)
 
-    def _offered(self) -> Sequence[Tool]:
-        """The tools, or stand-ins for those in the history where none are offered.
+def _anthropic_mode(
+    request: Request,
+    quirks: AnthropicQuirks,
+    claude: _Claude,
+    own: Callable[[Reasoning], Reasoning | None],
+) -> Thinking | None:
+    """Whether to think.  Not if the tool turn in progress lacks the thought before its calls:
+    "Expected thinking or redacted_thinking, but found tool_use", where that is checked."""
+    thinking = request.thinking
+    if thinking is None and request.show_thoughts and claude.adaptive:
+        return Thinking(True)  # Codex asks for a summary, and leaves it to the model
+    if not thinking or not thinking.on or claude.adaptive:
+        return thinking
+    if request.stripped:  # the provider has objected, and would again
+        return Thinking(False)
+    answers = [message for message in request.messages if message.role == "assistant"]
+    last = answers[-1].parts if answers else ()
+    called = any(isinstance(part, ToolCall) for part in last)
+    thought = isinstance(last[0], Reasoning) and own(last[0]) if last else None
+    checked = quirks.signed or claude.known
+    return Thinking(False) if checked and called and not thought else thinking
 
-        Codex compacts without tools; some of Claude's platforms refuse calls without them.
-        """
-        tools = offered(self.request)
-        if tools or not self.quirks.signed:
-            return tools
-        parts = (part for message in self.request.messages for part in message.parts)
-        names = dict.fromkeys(part.name for part in parts if isinstance(part, ToolCall))
-        return [Tool(name) for name in names]
 
-    def _hints(self) -> JSON:
-        """For whom, how soon, and what to keep: nothing that changes the answer."""
-        request, tier, said = self.request, self.request.service_tier, JSON()
-        if request.user:
-            said["metadata"] = {"user_id": request.user}
-        if tier in self.quirks.service_tiers:
-            said["service_tier"] = _ANTHROPIC_TIERS[tier]
-        else:
-            self.dropped += lost(request, "service_tier")
-        if self.quirks.native:
-            # clients of other dialects expect caching without asking for it
-            said["cache_control"] = {"type": "ephemeral"}
-        return said
-
-    def _messages(self, messages: Sequence[Message]) -> list[JSON]:
-        said: list[JSON] = []
-        off = self.request.thinking == Thinking(False)
-        placeholder = "" if off else self.quirks.placeholder
-        for index, message in enumerate(messages):
-            role, content = message.role, self._blocks(message.parts)
-            if role == "assistant" and placeholder:
-                content = _with_placeholder(content, placeholder)
-            if role == "system" and not self._may_stand(messages, index):
-                role, content = "user", _reminder(content)
-            if not content:
-                continue
-            if said and said[-1]["role"] == role != "system":
-                said[-1]["content"] += content
-            else:
-                said.append({"role": role, "content": content})
-        if not said or said[0]["role"] != "user":
-            said.insert(0, {"role": "user", "content": [{"type": "text", "text": "."}]})
-        return said
-
-    def _may_stand(self, messages: Sequence[Message], index: int) -> bool:
-        """Anthropic's rules for a system message in its place; clones do not take any there."""
-        before = messages[index - 1].role if index else ""
-        after = messages[index + 1].role if index + 1 < len(messages) else "assistant"
-        knows = self.quirks.native and self.claude.system_in_place
-        return knows and before == "user" and after == "assistant"
-
-    def _blocks(self, parts: Iterable[Part]) -> list[JSON]:
-        return [block for part in parts if (block := self._block(part))]
-
-    def _block(self, part: Part) -> JSON | None:
-        match part:
-            case Text(text):
-                return {"type": "text", "text": text} if text else None
-            case Reasoning():
-                return self._thought(part)
-            case ToolCall():
-                return _anthropic_block(part)
-            case ToolResult(call_id, parts, is_error):
-                content = self._blocks(parts)
-                block = {"type": "tool_result", "tool_use_id": call_id, "content": content}
-                return block | ({"is_error": True} if is_error else {})
-            case Media():
-                return self._media(part)
-
-    def _thought(self, part: Reasoning) -> JSON | None:
-        """A foreign signature is an error to Anthropic; clones want the thought without one."""
-        seal = part.seal
-        ours = seal and seal.field in ("as", "ad") and seal.account in ("", self.account)
-        if seal and ours and seal.field == "ad":
-            return {"type": "redacted_thinking", "data": seal.value}
-        if seal and ours:
-            return {"type": "thinking", "thinking": part.text, "signature": seal.value}
-        if part.text and self.quirks.unsigned:
-            return {"type": "thinking", "thinking": part.text, "signature": ""}
-        return None
-
-    def _media(self, media: Media) -> JSON | None:
-        self.dropped += ["detail"] if media.detail else []
-        papers = media.kind == "document" and not media.url and media.mime != "application/pdf"
-        # It would be a 400; so, the model can say what it did not get.
-        if media.kind == "audio" or papers:
-            self.dropped.append(media.kind)
-            name = " ".join(filter(None, (media.kind, media.name, media.mime)))
-            return {"type": "text", "text": f"[{name}: left out, for this model does not take it]"}
-        kind = "image" if media.kind == "image" else "document"
-        source: JSON = {"type": "base64", "media_type": media.mime, "data": media.data}
-        if media.url:
-            source = {"type": "url", "url": media.url}
-        if media.kind == "text":
-            source = {"type": "text", "media_type": "text/plain", "data": media.data}
-        title = {"title": media.name} if media.name and kind == "document" else {}
-        return {"type": kind, "source": source} | title
-
-    def _controls(self, body: JSON) -> None:
-        """Thinking, tool choice and sampling, each of which limits the others."""
-        request, choice = self.request, self.request.tool_choice
-        thinking = request.thinking
-        if thinking is None and request.show_thoughts and self.claude.adaptive:
-            thinking = Thinking(True)  # Codex asks for a summary, and leaves it to the model
-        if thinking and thinking.on and not self.claude.adaptive and self._unthought():
-            thinking = Thinking(False)
-        if thinking:
-            body |= self._thinking(thinking, body)
-            self.dropped += [] if "thinking" in body else ["thinking"]
-        on = body.get("thinking", {}).get("type") in ("enabled", "adaptive")
-        if "tools" in body:
-            choice = choice if request.tools else ToolChoice("none")
-            body |= _anthropic_tool_choice(choice, request.parallel_tools, forced=not on)
-            if on and choice and choice.mode in ("required", "named"):
-                self.dropped.append("tool_choice")
-        refused = ["seed", "frequency_penalty", "presence_penalty"]
-        said = request.sampling.given()
-        if not self.claude.sampling or on:
-            refused += ["temperature", "top_p", "top_k"]
-        elif not self.claude.both and "temperature" in said:
-            refused.append("top_p")
-        self.dropped += [name for name in said if name in refused]
-        kept = {name: value for name, value in said.items() if name not in refused}
-        if "temperature" in kept:
-            kept["temperature"] = min(kept["temperature"], 1.0)
-        body |= kept
-
-    def _unthought(self) -> bool:
-        """Does the tool turn in progress lack the thinking that must come before its calls?
-
-        "Expected thinking or redacted_thinking, but found tool_use", where that is checked.
-        """
-        turns = [m for m in self.request.messages if m.role == "assistant"]
-        last = turns[-1].parts if turns else ()
-        thought = any(isinstance(p, Reasoning) and self._thought(p) for p in last)
-        return self.quirks.signed and any(isinstance(p, ToolCall) for p in last) and not thought
-
-    def _display(self) -> JSON:
-        """Whether to show the thoughts; unless asked, only older models do."""
-        show = self.request.show_thoughts
-        if self.request.stripped or (show is None and self.claude.sampling):
-            return {}
-        return {"display": "omitted" if show is False else "summarized"}
-
-    def _thinking(self, thinking: Thinking, body: JSON) -> JSON:
-        if self.claude.adaptive:
-            effort = {"minimal": "low", "none": ""}.get(thinking.word(), thinking.word())
-            config = {"output_config": {"effort": effort}} if effort else {}
-            # the generation without sampling cannot switch thinking off either
-            return (
-                {"thinking": {"type": "adaptive"} | self._display()} | config if thinking.on else {}
-            )
+def _anthropic_thoughts(
+    request: Request, thinking: Thinking | None, claude: _Claude, max_tokens: int
+) -> JSON:
+    """How much to think and whether to show it; unless asked, only older models show it."""
+    if thinking is None:
+        return {}
+    if not claude.adaptive:
         if not thinking.on or thinking.word() == "none":
             return {"thinking": {"type": "disabled"}}
-        budget = max(1024, min(thinking.tokens(), body["max_tokens"] - 1))
-        spare = {"max_tokens": budget + 1024} if body["max_tokens"] <= budget else {}
+        budget = max(1024, min(thinking.tokens(), max_tokens - 1))
+        spare = {"max_tokens": budget + 1024} if max_tokens <= budget else {}
         return {"thinking": {"type": "enabled", "budget_tokens": budget}} | spare
+    if not thinking.on:
+        return {}  # the generation without sampling cannot switch thinking off either
+    effort = {"minimal": "low", "none": ""}.get(thinking.word(), thinking.word())
+    show, config = request.show_thoughts, {"type": "adaptive"}
+    if not request.stripped and not (show is None and claude.sampling):
+        config["display"] = "omitted" if show is False else "summarized"
+    return {"thinking": config} | ({"output_config": {"effort": effort}} if effort else {})
 
-    def _format(self, body: JSON, format: Format) -> None:
-        if format.schema is None:
-            body["system"] = [*body.get("system", ()), {"type": "text", "text": JSON_ONLY}]
-            return
-        spec = {"type": "json_schema", "schema": _closed(_referable(format.schema))}
-        body["output_config"] = body.get("output_config", {}) | {"format": spec}
 
+def _mark_prefixes(body: JSON, quirks: AnthropicQuirks) -> None:
+    """Ask to cache what comes again, unless the client has marked it: clients of other dialects
+    expect caching without asking for it.
 
-def _mark_prefixes(body: JSON) -> None:
-    """Ask Claude's other platforms to cache what comes again: the system, the last two user turns.
-
-    Clients of other dialects expect caching without asking for it; Anthropic's own API has one
-    word for it.
+    Anthropic's own API has one word for it; on Claude's other platforms it is the system and the
+    last two user turns.
     """
     turns = [turn["content"] for turn in body["messages"] if turn["role"] == "user"]
+    places = [*filter(None, [body.get("system")]), *turns]
+    marked = [block for blocks in places for block in blocks if "cache_control" in block]
+    for block in marked[:-4]:  # a fifth is refused
+        del block["cache_control"]
+    if marked or not quirks.signed:
+        return
+    if quirks.native:
+        body["cache_control"] = {"type": "ephemeral"}
+        return
     for blocks in [*filter(None, [body.get("system")]), *turns[-2:]]:
         blocks[-1] = blocks[-1] | {"cache_control": {"type": "ephemeral"}}
 
 
-def _reminder(blocks: Iterable[JSON]) -> list[JSON]:
-    """A system message for a provider without the role, in the form Claude Code itself uses."""
-    text = "\n".join(block.get("text", "") for block in blocks)
-    return [{"type": "text", "text": f"<system-reminder>\n{text}\n</system-reminder>"}]
+def _anthropic_content(part: Part) -> JSON:
+    """A part of a request, which this provider may see."""
+    match part:
+        case Text(text, cache):
+            return {"type": "text", "text": text} | _cache_mark(cache)
+        case Reasoning(text, seal):
+            token = seal.value if seal else ""
+            if seal and seal.field == "ad":
+                return {"type": "redacted_thinking", "data": token}
+            return {"type": "thinking", "thinking": text, "signature": token}
+        case ToolCall(id, name, text):
+            return {"type": "tool_use", "id": id, "name": name, "input": call_arguments(text)}
+        case ToolResult(id, parts, is_error):
+            result = {"type": "tool_result", "tool_use_id": id}
+            failed = {"is_error": True} if is_error else {}
+            return result | {"content": list(map(_anthropic_content, parts))} | failed
+        case Media(kind="image", mime=mime, data=data, url=""):
+            source = {"type": "base64", "media_type": mime, "data": data}
+            return {"type": "image", "source": source}
+        case Media(kind=kind, mime=mime, data=data, url=url, name=name):
+            source = {"type": "base64", "media_type": mime, "data": data}
+            if url:
+                source = {"type": "url", "url": url}
+            elif kind == "text":
+                source |= {"type": "text", "media_type": "text/plain"}
+            if kind == "image":
+                return {"type": kind, "source": source}
+            return {"type": "document", "source": source} | ({"title": name} if name else {})
+
+
+def _cache_mark(cache: str) -> JSON:
+    ttl = {"ttl": cache} if cache == "1h" else {}
+    return {"cache_control": {"type": "ephemeral"} | ttl} if cache else {}
 
 
 def _anthropic_definition(tool: Tool, quirks: AnthropicQuirks) -> JSON:
     described = {"description": tool.description} if tool.description else {}
-    schema, strict = _flat(_referable(rooted(tool.schema))), quirks.tool_strict == "as_is"
+    schema, strict = _flat(referable(rooted(tool.schema))), quirks.tool_strict == "as_is"
     if tool.strict and strict:  # then a schema is what structured output takes
         schema = _closed(schema)
     strictly = {"strict": True} if tool.strict and strict else {}
-    return {"name": tool.name} | described | {"input_schema": schema} | strictly
-
-
-def _referable(schema: JSON) -> JSON:
-    """Anthropic finds what `$ref` refers to in `$defs` only."""
-    if "definitions" not in schema or "$defs" in schema:
-        return schema
-    schema = loads(dumps(schema).replace(b"#/definitions/", b"#/$defs/"))
-    schema["$defs"] = schema.pop("definitions")
-    return schema
+    named = {"name": tool.name} | described
+    return named | {"input_schema": schema} | strictly | _cache_mark(tool.cache)
 
 
 def _flat(schema: JSON) -> JSON:
@@ -3130,18 +3246,6 @@ def _closed(schema: Any) -> Any:
     if bounds and isinstance(schema.get("type"), str):
         closed["description"] = " ".join((schema.get("description", ""), *bounds)).strip()
     return closed
-
-
-def _anthropic_tool_choice(choice: ToolChoice | None, parallel: bool | None, forced: bool) -> JSON:
-    mode = choice.mode if choice else "auto"
-    said: JSON = {"type": {"required": "any", "named": "tool"}.get(mode, mode)}
-    if mode == "named" and choice:
-        said["name"] = choice.names[0]
-    if said["type"] in ("any", "tool") and not forced:  # thinking allows only auto and none
-        said = {"type": "auto"}
-    if parallel is False and mode != "none":
-        said["disable_parallel_tool_use"] = True
-    return {"tool_choice": said} if choice or parallel is False else {}
 
 
 # A request that passes through, where it must be edited
@@ -3923,15 +4027,33 @@ def _chat_cleaned(message: Any, strip: bool, placeholder: str) -> Any:
 
 
 class _ChatWriter(OpenAIWriter[ChatQuirks]):
+    def __init__(self, request: Request, quirks: ChatQuirks, account: str) -> None:
+        takes = Takes(
+            tool_name=quirks.tool_name,
+            call_id=quirks.call_id or OpenAIChat.call_id,
+            most_tools=quirks.most_tools,
+            subset="allowed" in quirks.tool_choice,
+            prefill=bool(quirks.prefill),
+            system="anywhere" if quirks.system_in_place else "front",
+            reasoning_alone=False,  # Kimi refuses an empty message for good
+            media={"image": PICTURES, "document": None, "audio": None},
+            addresses=("image",),
+            result_media=False,
+            detail=True,
+            verbosity=quirks.verbosity,
+            service_tiers=quirks.service_tiers,
+            sampling=quirks.sampling,
+        )
+        super().__init__(request, quirks, account, takes)
+
     def render(self) -> Rendered:
         request, quirks = self.request, self.quirks
         messages = self._messages() or [{"role": "user", "content": "."}]  # none at all is refused
-        body: JSON = {"model": request.model, "messages": messages}
-        if request.tools:
-            body |= self.tools()
+        if messages[-1]["role"] == "assistant":  # one to go on from, or it would be complete
+            messages[-1][quirks.prefill] = True
+        body: JSON = {"model": request.model, "messages": messages} | self.tools()
         if request.max_tokens is not None:
             body[quirks.max_tokens] = request.max_tokens
-        self.sampling(body)
         if request.stop:
             body["stop"] = list(request.stop[:4])
         if request.thinking:
@@ -3944,69 +4066,34 @@ class _ChatWriter(OpenAIWriter[ChatQuirks]):
             body["reasoning_effort"] = quirks.tools_effort
         if request.format:
             self._format(body, request.format)
-        body |= openai_identity(request, self.quirks.identity) | self._hints()
-        if request.stream:
-            body["stream"] = True
-            if quirks.stream_usage:
-                body["stream_options"] = {"include_usage": True}
-        return Rendered(body, tuple(dict.fromkeys(self.dropped)), request.stop[4:])
+        if request.verbosity:
+            body["verbosity"] = request.verbosity
+        if request.stream and quirks.stream_usage:
+            body["stream_options"] = {"include_usage": True}
+        return self.rendered(body, request.stop[4:])
 
     def _messages(self) -> list[JSON]:
         said: list[JSON] = []
-        for message in self._placed():
+        for message in self.request.messages:
             if message.role == "assistant":
                 said.append(self._assistant(message))
-            elif message.role == "user":
-                said += self._user(message)
-            elif text := _chat_text(message.parts):
-                said.append({"role": self.quirks.system_role, "content": text})
-        if said and said[-1]["role"] == "assistant":
-            self._prefill(said)
-        return said
-
-    def _prefill(self, said: list[JSON]) -> None:
-        """The beginning of an answer: unless marked, it would be taken for a complete one."""
-        if self.quirks.prefill:
-            said[-1][self.quirks.prefill] = True
-        else:
-            self.dropped.append("prefill")
-            said.pop()
-
-    def _placed(self) -> Iterable[Message]:
-        """System messages after the first user message, in the form this provider takes.
-
-        Chat templates of several models (Qwen, Mistral) refuse a system message there; moving it
-        to the front would change the prompt's beginning and cost the cache.
-        """
-        said = self.request.messages
-        lead = leading(said)
-        if self.quirks.system_in_place or all(m.role != "system" for m in said[lead:]):
-            return said
-        return repaired((*said[:lead], *map(_chat_placed, said[lead:])))
-
-    def _user(self, message: Message) -> list[JSON]:
-        """Tool messages first, then the rest, and what a tool message cannot hold."""
-        said, rest = list[JSON](), list[Part]()
-        for part in message.parts:
-            if isinstance(part, ToolResult):
-                said.append(_chat_tool_result(part))
-                rest += _chat_shown(part)
+                continue
+            rest = list[Text | Media]()
+            for part in message.parts:
+                if isinstance(part, ToolResult):
+                    text = _chat_text(part.parts) or "(no output)"
+                    text = f"Error: {text}" if part.is_error else text
+                    said.append({"role": "tool", "tool_call_id": part.call_id, "content": text})
+                elif isinstance(part, TEXT_OR_MEDIA):
+                    rest.append(part)
+            role = "user" if message.role == "user" else self.quirks.system_role
+            if all(isinstance(part, Text) for part in rest):  # some servers take only a string
+                content: Any = _chat_text(rest)
             else:
-                rest.append(part)
-        if rest and (content := self._content(rest)):
-            said.append({"role": "user", "content": content})
+                content = list(map(_chat_part_of, rest))
+            if content:
+                said.append({"role": role, "content": content})
         return said
-
-    def _content(self, parts: Sequence[Part]) -> str | list[JSON]:
-        """One string if there is only text: some servers take nothing else."""
-        texts = [part.text for part in parts if isinstance(part, Text)]
-        if len(texts) == len(parts):
-            return "\n\n".join(filter(None, texts))
-        return [
-            _chat_media(part) if isinstance(part, Media) else {"type": "text", "text": part.text}
-            for part in parts
-            if isinstance(part, TEXT_OR_MEDIA)
-        ]
 
     def _assistant(self, message: Message) -> JSON:
         said: JSON = {"role": "assistant", "content": _chat_text(message.parts) or None}
@@ -4014,8 +4101,6 @@ class _ChatWriter(OpenAIWriter[ChatQuirks]):
         said |= self._thoughts(message, bool(calls))
         if calls:
             said["tool_calls"] = list(map(_chat_call, calls))
-        elif said["content"] is None:
-            said["content"] = ""
         return said
 
     def _thoughts(self, message: Message, calls: bool) -> JSON:
@@ -4049,16 +4134,6 @@ class _ChatWriter(OpenAIWriter[ChatQuirks]):
             return named[0]
         allowed = {"type": "allowed_tools", "allowed_tools": {"mode": choice.mode, "tools": named}}
         return allowed if named and subset else choice.mode
-
-    def _hints(self) -> JSON:
-        """How much to say, and how soon: OpenAI's words, of which others know few or none."""
-        request, quirks, said = self.request, self.quirks, JSON()
-        if request.verbosity and quirks.verbosity:
-            said["verbosity"] = request.verbosity
-        if request.service_tier in quirks.service_tiers:
-            said["service_tier"] = request.service_tier
-        self.dropped += [n for n in lost(request, "verbosity", "service_tier") if n not in said]
-        return said
 
     def _format(self, body: JSON, format: Format) -> None:
         if format.schema is None:
@@ -4120,27 +4195,20 @@ def _chat_text(parts: Iterable[Part]) -> str:
     return "\n\n".join([part.text for part in parts if isinstance(part, Text) and part.text])
 
 
-def _chat_placed(message: Message) -> Message:
-    if message.role != "system":
-        return message
-    text = f"<system-reminder>\n{_chat_text(message.parts)}\n</system-reminder>"
-    return Message("user", (Text(text),))
-
-
-def _chat_media(media: Media) -> JSON:
-    match media:
+def _chat_part_of(part: Text | Media) -> JSON:
+    match part:
+        case Text(text):
+            return {"type": "text", "text": text}
         case Media(kind="image", detail=detail):
             # `original` is young, and says no more than `high` to who does not know it
             known = {"detail": "low" if detail == "low" else "high"} if detail else {}
-            return {"type": "image_url", "image_url": {"url": data_url(media)} | known}
+            return {"type": "image_url", "image_url": {"url": data_url(part)} | known}
         case Media(kind="audio"):
-            return {"type": "input_audio", "input_audio": openai_audio(media)}
-        case Media(kind="text", data=data, name=name):
-            return {"type": "text", "text": f"[document {name}]\n{data}"}
-        case Media(url=url) if url:
-            return {"type": "text", "text": f"[document {url}]"}
+            return {"type": "input_audio", "input_audio": openai_audio(part)}
+        case Media(kind="text"):
+            return {"type": "text", "text": as_document(part)}
         case Media(name=name):
-            file = {"filename": name or "document.pdf", "file_data": data_url(media)}
+            file = {"filename": name or "document.pdf", "file_data": data_url(part)}
             return {"type": "file", "file": file}
 
 
@@ -4153,24 +4221,6 @@ def _chat_custom_call(call: ToolCall) -> Iterator[JSON]:
     """The call of a freeform tool; none if its input broke off."""
     if (input := FreeText().rest(call.text)) is not None:
         yield {"id": call.id, "type": "custom", "custom": {"name": call.name, "input": input}}
-
-
-def _chat_tool_result(result: ToolResult) -> JSON:
-    text = _chat_text(result.parts)
-    for part in result.parts:
-        if isinstance(part, Media) and part.kind == "text":
-            text += f"\n\n[document {part.name}]\n{part.data}"
-    text = text or "(no output)"
-    text = f"Error: {text}" if result.is_error else text
-    return {"role": "tool", "tool_call_id": result.call_id, "content": text}
-
-
-def _chat_shown(result: ToolResult) -> list[Part]:
-    """Pictures and the like, for a message of their own."""
-    media = [part for part in result.parts if isinstance(part, Media) and part.kind != "text"]
-    if not media:
-        return []
-    return [Text(f"[{media[0].kind} output of tool call {result.call_id}]"), *media]
 
 
 # An answer, read and written
@@ -4752,6 +4802,7 @@ class ResponsesQuirks(OpenAIQuirks):
     sampling: tuple[str, ...] = ("temperature", "top_p")  # there are no more
     identity: tuple[str, ...] = ("prompt_cache_key",)
     unsigned: bool = False  # wants earlier reasoning back, whoever made it
+    system_role: str = "developer"  # of system messages that are not the instructions
     placeholder: str = ""  # goes where reasoning is missing on a turn with tool calls
     functions_only: bool = False  # takes no tools but functions, and no other items of calls
 
@@ -5297,8 +5348,8 @@ def _input_part(part: Text | Media) -> JSON:
             return {"type": "input_image", "image_url": data_url(part), "detail": detail}
         case Media(kind="audio"):
             return {"type": "input_audio", "input_audio": openai_audio(part)}
-        case Media(kind="text", data=data, name=name):
-            return {"type": "input_text", "text": f"[document {name}]\n{data}"}
+        case Media(kind="text"):
+            return {"type": "input_text", "text": as_document(part)}
         case Media(url=url) if url:
             return {"type": "input_file", "file_url": url}
         case Media(name=name):
@@ -5310,37 +5361,42 @@ def _input_part(part: Text | Media) -> JSON:
 
 
 class _ResponsesWriter(OpenAIWriter[ResponsesQuirks]):
+    def __init__(self, request: Request, quirks: ResponsesQuirks, account: str) -> None:
+        takes = Takes(
+            tool_name=quirks.tool_name,
+            call_id=quirks.call_id or OpenAIResponses.call_id,
+            most_tools=quirks.most_tools,
+            subset="allowed" in quirks.tool_choice,
+            reasoning=lambda part: (
+                part if _thought_item(part.text, part.seal, quirks, account) else None
+            ),
+            reasoning_alone=False,  # what is followed by nothing is refused
+            media={"image": PICTURES, "document": None, "audio": None},
+            detail=True,
+            verbosity=True,
+            service_tiers=quirks.service_tiers,
+            sampling=quirks.sampling,
+        )
+        super().__init__(request, quirks, account, takes)
+
     def render(self) -> Rendered:
-        request = self.request
-        messages = list(request.messages)
-        if messages and messages[-1].role == "assistant":
-            self.dropped.append("prefill")  # the model would answer after it, not continue it
-            messages.pop()
-        lead = leading(messages)
+        request, lead = self.request, leading(self.request.messages)
         body: JSON = {"model": request.model}
-        if system := [p.text for m in messages[:lead] for p in m.parts if isinstance(p, Text)]:
-            body["instructions"] = "\n\n".join(system)
-        items = [item for m in messages[lead:] for item in self._items(m)]
+        system = (part for message in request.messages[:lead] for part in message.parts)
+        if texts := [part.text for part in system if isinstance(part, Text)]:
+            body["instructions"] = "\n\n".join(texts)
+        items = [item for m in request.messages[lead:] for item in self._items(m)]
         body["input"] = items or [_said_item("user", [Text(".")])]  # none at all is refused
-        if request.tools:
-            body |= self.tools()
+        body |= self.tools()
         if request.max_tokens is not None:
             body["max_output_tokens"] = max(16, request.max_tokens)
-        self.sampling(body)
         if reasoning := self._reasoning():
             body["reasoning"] = reasoning
         spec = {"format": _format_spec(request.format)} if request.format else {}
         if text := spec | ({"verbosity": request.verbosity} if request.verbosity else {}):
             body["text"] = text
-        if request.service_tier in self.quirks.service_tiers:
-            body["service_tier"] = request.service_tier
-        else:
-            self.dropped += lost(request, "service_tier")
-        body |= openai_identity(request, self.quirks.identity)
         body |= {"store": False, "include": ["reasoning.encrypted_content"]}
-        if request.stream:
-            body["stream"] = True
-        return Rendered(body, tuple(dict.fromkeys(self.dropped)), request.stop)
+        return self.rendered(body, request.stop)
 
     def _reasoning(self) -> JSON:
         """How much to think, and whether to tell of it, which only those ask for who are shown."""
@@ -5358,7 +5414,7 @@ class _ResponsesWriter(OpenAIWriter[ResponsesQuirks]):
                 return self._user(message)
             case _:
                 texts = [part for part in message.parts if isinstance(part, Text)]
-                return [_said_item("developer", texts)] if texts else []
+                return [_said_item(self.quirks.system_role, texts)] if texts else []
 
     def _assistant(self, message: Message) -> list[JSON]:
         """Item by item; reasoning that is followed by nothing is refused."""
@@ -6059,7 +6115,6 @@ class _Gemini:
     budget: tuple[int, int] | None = None  # thinkingBudget, least and most, if it takes that
     signed: bool = False  # every step's first call needs a signature
     ids: bool = False  # knows calls by id
-    json_schema: bool = True  # takes JSON Schema, not only the subset of OpenAPI
     penalties: bool = True
     calls_and_json: bool = True  # takes tools together with a JSON format
     result_media: bool = False  # takes media inside a function's response
@@ -6068,7 +6123,7 @@ class _Gemini:
 _GEMINI_LEVELS: Final = ("minimal", "low", "medium", "high", "xhigh")
 _GEMINI_3: Final = _Gemini(_GEMINI_LEVELS[:4], None, True, True, penalties=False, result_media=True)
 _GEMINI_2: Final = _Gemini(budget=(0, 24576), calls_and_json=False)
-_GEMINI_1: Final = _Gemini(json_schema=False, calls_and_json=False)
+_GEMINI_1: Final = _Gemini(calls_and_json=False)
 _GEMINIS: Final = (
     (re.compile(r"gemini-3.*pro"), replace(_GEMINI_3, levels=_GEMINI_LEVELS[1:4])),
     (re.compile(r"gemini-3"), _GEMINI_3),
@@ -6077,6 +6132,7 @@ _GEMINIS: Final = (
     (re.compile(r"gemini-2\.5"), _GEMINI_2),
     (re.compile(r"gemini-(1|2)|gemini-pro|gemma|learnlm"), _GEMINI_1),
 )
+_GEMINI_PICTURES: Final = PICTURES | {"image/heic", "image/heif"}
 _GEMINI_NEXT: Final = replace(_GEMINI_3, levels=_GEMINI_LEVELS, penalties=True)
 
 
@@ -6637,132 +6693,53 @@ _SCHEMA_UNKNOWN: Final = frozenset(
     " dependentSchemas dependencies unevaluatedItems unevaluatedProperties".split()
 )
 
-_SCHEMA_DEEP: Final = _SCHEMA_UNKNOWN | _SCHEMA_MAPS | _SCHEMA_LISTS | _SCHEMA_INNER
+# What the values of keywords have to be; a schema with another value is refused as a whole.
+_SCHEMA_VALUES: Final[dict[str, type | tuple[type, ...]]] = {
+    **dict.fromkeys(_SCHEMA_MAPS, dict),
+    **dict.fromkeys(_SCHEMA_LISTS, list),
+    **dict.fromkeys(("enum", "required", "examples"), list),
+    **dict.fromkeys(("$ref", "title", "description", "format", "pattern"), str),
+    **dict.fromkeys(_SCHEMA_UNKNOWN, ()),
+    "type": (str, list),
+}
 
 
-def _known_schema(schema: Any) -> Any:
-    """JSON Schema as `parametersJsonSchema` takes it: all but a few keywords."""
-    if not isinstance(schema, dict) or _SCHEMA_DEEP.isdisjoint(schema):
+def _known_schema(schema: Any, root: JSON, within: tuple[str, ...] = ()) -> Any:
+    """JSON Schema as Google takes it: without a few keywords, and with nothing beside a `$ref`:
+    that is replaced by what it refers to.  `within`: those that were, on the way here."""
+    if not isinstance(schema, dict):
+        return schema if isinstance(schema, bool) else {}
+    if _SCHEMA_PLAIN.issuperset(schema):
         return schema
-    known = {key: value for key, value in schema.items() if key not in _SCHEMA_UNKNOWN}
-    return _in_schema(known, _known_schema)
+    known: JSON = {}
+    for key, value in schema.items():
+        if (kind := _SCHEMA_VALUES.get(key)) is not None and not isinstance(value, kind):
+            continue
+        if key in _SCHEMA_MAPS:
+            known[key] = inner = {}
+            for name, one in value.items():
+                inner[name] = _known_schema(one, root, within)
+        elif key in _SCHEMA_LISTS:
+            known[key] = [_known_schema(one, root, within) for one in value]
+        elif key in _SCHEMA_INNER:
+            known[key] = _known_schema(value, root, within)
+        elif key == "required":
+            known[key] = [name for name in value if isinstance(name, str)]
+        else:
+            known[key] = value
+    if not (ref := known.get("$ref")):
+        return known
+    target = found(root, ref.removeprefix("#/").split("/"))
+    beside = {key: value for key, value in known.items() if key != "$ref"}
+    if not isinstance(target, dict):
+        return beside
+    if ref in within or len(within) > _DEEPEST or all(key.startswith("$") for key in beside):
+        return {"$ref": ref} | {key: known[key] for key in beside if key.startswith("$")}
+    return _known_schema(target | beside, root, (*within, ref))
 
 
-class _OpenAPI:
-    """JSON Schema in the subset of OpenAPI that `parameters` and `responseSchema` take."""
-
-    def __init__(self, root: JSON) -> None:
-        self._root = root
-
-    def of(self, schema: Any, within: tuple[str, ...] = ()) -> JSON:
-        """`within`: the references on the way here; one that leads back becomes any object."""
-        schema = schema if isinstance(schema, dict) else {}
-        if isinstance(ref := schema.get("$ref"), str):
-            target = found(self._root, ref.removeprefix("#/").split("/"))
-            if ref in within or len(within) > _DEEPEST or not isinstance(target, dict):
-                return {"type": "OBJECT"}
-            beside = {key: value for key, value in schema.items() if key != "$ref"}
-            return self.of(target | beside, (*within, ref))
-        schema = self._merged(schema)
-        kinds, nullable = _kinds(schema)
-        options, null = _options(schema)
-        said: JSON = {key: schema[key] for key in _OPENAPI_KEPT if key in schema}
-        if nullable or null or schema.get("nullable") is True:
-            said["nullable"] = True
-        if len(kinds) > 1:
-            options = [schema | {"type": kind} for kind in kinds]
-        if len(options) == 1 and not kinds:
-            bare = {key: value for key, value in schema.items() if key not in _WAYS}
-            return self.of(bare | options[0], within) | said
-        if options:
-            return said | {"anyOf": [self.of(option, within) for option in options]}
-        return said | self._typed(schema, kinds[0] if kinds else _guessed(schema), within)
-
-    def _merged(self, schema: JSON) -> JSON:
-        """Without allOf: all of its properties and requirements in one."""
-        if not isinstance(schema.get("allOf"), list):
-            return schema
-        merged = {key: value for key, value in schema.items() if key != "allOf"}
-        for part in schema["allOf"]:
-            ref = part.get("$ref") if isinstance(part, dict) else None
-            target = found(self._root, ref.removeprefix("#/").split("/")) if ref else part
-            for key, value in target.items() if isinstance(target, dict) else ():
-                old = merged.get(key)
-                if isinstance(old, dict) and isinstance(value, dict):
-                    merged[key] = old | value
-                elif isinstance(old, list) and isinstance(value, list):
-                    merged[key] = [*old, *(item for item in value if item not in old)]
-                else:
-                    merged.setdefault(key, value)
-        return merged
-
-    def _typed(self, schema: JSON, kind: str, within: tuple[str, ...]) -> JSON:
-        said: JSON = {"type": kind.upper()}
-        said |= {key: schema[key] for key in _OPENAPI_BOUNDS.get(kind, ()) if key in schema}
-        if kind in ("integer", "number"):
-            for key, strict in (("minimum", "exclusiveMinimum"), ("maximum", "exclusiveMaximum")):
-                if isinstance(bound := schema.get(strict), int | float) and bound is not True:
-                    said.setdefault(key, bound)
-        if schema.get("format") in _OPENAPI_FORMATS.get(kind, ()):
-            said["format"] = schema["format"]
-        if kind == "string":
-            enum = schema.get("enum", [schema["const"]] if "const" in schema else [])
-            if enum and all(isinstance(word, str) and word for word in enum):
-                said["enum"] = enum
-        elif kind == "array":
-            said["items"] = self.of(schema.get("items") or {"type": "string"}, within)
-        elif kind == "object":
-            said |= self._properties(schema, within)
-        return said
-
-    def _properties(self, schema: JSON, within: tuple[str, ...]) -> JSON:
-        properties = schema.get("properties")
-        if not isinstance(properties, dict) or not properties:
-            return {}
-        said: JSON = {"properties": {n: self.of(p, within) for n, p in properties.items()}}
-        required = schema.get("required")
-        needed = [name for name in required or () if name in properties]
-        return said | ({"required": needed} if needed else {})
-
-
-_DEEPEST: Final = 16
-_WAYS: Final = ("anyOf", "oneOf")
-_OPENAPI_KEPT: Final = ("title", "description")
-_OPENAPI_FORMATS: Final = {
-    "string": ("enum", "date-time"),
-    "integer": ("int32", "int64"),
-    "number": ("float", "double"),
-}
-_OPENAPI_BOUNDS: Final = {
-    "string": ("minLength", "maxLength", "pattern"),
-    "integer": ("minimum", "maximum"),
-    "number": ("minimum", "maximum"),
-    "array": ("minItems", "maxItems"),
-    "object": ("minProperties", "maxProperties"),
-}
-
-
-def _kinds(schema: JSON) -> tuple[list[str], bool]:
-    """The types of a schema, and whether null is among them."""
-    said = schema.get("type")
-    kinds = [kind for kind in (said if isinstance(said, list) else [said]) if isinstance(kind, str)]
-    kinds = [kind.lower() for kind in kinds]
-    return [kind for kind in kinds if kind != "null"], "null" in kinds
-
-
-def _options(schema: JSON) -> tuple[list[JSON], bool]:
-    """The schemas of which one must fit, and whether null is among them."""
-    way = next((way for way in _WAYS if isinstance(schema.get(way), list)), None)
-    options = [option for option in schema[way] if isinstance(option, dict)] if way else []
-    return [o for o in options if o.get("type") != "null"], any(
-        option.get("type") == "null" for option in options
-    )
-
-
-def _guessed(schema: JSON) -> str:
-    if "properties" in schema:
-        return "object"
-    return "array" if "items" in schema else "string"
+_SCHEMA_PLAIN: Final = frozenset(("type", "description"))
+_DEEPEST: Final = 6
 
 
 # A request, written
@@ -6772,19 +6749,31 @@ class _GeminiWriter:
     """One request on its way into this format."""
 
     def __init__(self, request: Request, quirks: GeminiQuirks, account: str) -> None:
-        self.request = request
-        self.quirks = quirks
-        self.account = account
-        self.dropped = [*request.dropped, *lost(request, "verbosity")]
         self.gemini = next((g for p, g in _GEMINIS if p.search(request.model)), _GEMINI_NEXT)
+        penalties = ("frequency_penalty", "presence_penalty") if self.gemini.penalties else ()
+        takes = Takes(
+            tool_name=quirks.tool_name,
+            call_id=quirks.call_id or GeminiContent.call_id,
+            most_tools=quirks.most_tools,
+            subset=True,
+            system="front",  # there is no role for it
+            user_first=True,
+            reasoning=lambda part: part if self._own(part) else None,
+            media={"image": _GEMINI_PICTURES, "document": None, "audio": None},
+            addresses=("image", "document", "audio"),
+            result_media=self.gemini.result_media,
+            service_tiers=quirks.service_tiers,
+            sampling=("temperature", "top_p", "top_k", "seed", *penalties),
+        )
+        self.account = account
+        self.request, self.tool_names = lowered(request, takes)
+        self.quirks = quirks
+        self.dropped = list(self.request.dropped)
         self._names: dict[str, str] = {}  # of the functions called in the latest turn, by call id
 
     def render(self) -> Rendered:
         request = self.request
-        messages = list(request.messages)
-        if messages and messages[-1].role == "assistant":
-            self.dropped.append("prefill")
-            messages.pop()
+        messages = request.messages
         count = leading(messages)
         system = [p.text for m in messages[:count] for p in m.parts if isinstance(p, Text)]
         config = self._config(system)
@@ -6792,62 +6781,41 @@ class _GeminiWriter:
         if texts := [text for text in system if text]:
             body["systemInstruction"] = {"parts": [{"text": text} for text in texts]}
         if request.tools:
-            body["tools"] = [{"functionDeclarations": self._functions()}]
+            body["tools"] = [{"functionDeclarations": list(map(self._function, request.tools))}]
             body |= self._choice()
         if config:
             body["generationConfig"] = config
-        if (tier := request.service_tier) in self.quirks.service_tiers:
-            body["serviceTier"] = _GEMINI_TIERS[tier]
-        else:
-            self.dropped += lost(request, "service_tier")
-        return Rendered(body, tuple(dict.fromkeys(self.dropped)), request.stop[_MOST_STOPS:])
+        if request.service_tier:
+            body["serviceTier"] = _GEMINI_TIERS[request.service_tier]
+        dropped = tuple(dict.fromkeys(self.dropped))
+        return Rendered(body, dropped, request.stop[_MOST_STOPS:], self.tool_names)
 
     def _contents(self, messages: Sequence[Message]) -> list[JSON]:
         said: list[JSON] = []
         for message in messages:
-            role = "model" if message.role == "assistant" else "user"
-            if not (parts := self._PARTS[message.role](self, message)):
-                continue
-            if said and said[-1]["role"] == role:
-                said[-1]["parts"] += parts
+            if message.role == "assistant":
+                said.append({"role": "model", "parts": self._assistant(message)})
             else:
-                said.append({"role": role, "parts": parts})
-        if not said or said[0]["role"] != "user":
-            said.insert(0, {"role": "user", "parts": [{"text": "."}]})
+                said.append({"role": "user", "parts": self._user(message)})
         return said
 
-    def _reminder(self, message: Message) -> list[JSON]:
-        """A system message that is not at the front; there is no role for it."""
-        text = "\n".join(part.text for part in message.parts if isinstance(part, Text))
-        return [{"text": f"<system-reminder>\n{text}\n</system-reminder>"}] if text else []
-
     def _user(self, message: Message) -> list[JSON]:
-        """The results first, as many as calls and in their order; then the rest."""
-        said, after = list[JSON](), list[JSON]()
+        said = list[JSON]()
         for part in message.parts:
             if isinstance(part, ToolResult):
-                said.append(self._result(part, after))
-            elif isinstance(part, Text) and part.text:
-                after.append({"text": part.text})
+                texts = [inner.text for inner in part.parts if isinstance(inner, Text)]
+                result: JSON = {"id": part.call_id} if self.gemini.ids else {}
+                result["name"] = self._names.get(part.call_id, part.call_id)
+                result["response"] = {"error" if part.is_error else "output": "\n\n".join(texts)}
+                if media := [_gemini_media_part(m) for m in part.parts if isinstance(m, Media)]:
+                    result["parts"] = media
+                said.append({"functionResponse": result})
+            elif isinstance(part, Text):
+                said.append({"text": part.text})
             elif isinstance(part, Media):
-                after += self._media(part)
-        said += after
-        alone = said and not any("text" in p or "functionResponse" in p for p in said)
+                said.append(_gemini_media_part(part))
+        alone = not any("text" in part or "functionResponse" in part for part in said)
         return [*said, {"text": " "}] if alone and not self.quirks.media_alone else said
-
-    def _result(self, result: ToolResult, after: list[JSON]) -> JSON:
-        texts = [part.text for part in result.parts if isinstance(part, Text)]
-        media = [part for part in result.parts if isinstance(part, Media)]
-        texts += [f"[document {m.name}]\n{m.data}" for m in media if m.kind == "text"]
-        said: JSON = {"id": result.call_id} if self.gemini.ids else {}
-        said["name"] = self._names.get(result.call_id, result.call_id)
-        said["response"] = {"error" if result.is_error else "output": "\n\n".join(texts)}
-        shown = [part for m in media if m.kind != "text" for part in self._media(m)]
-        if shown and self.gemini.result_media:
-            said["parts"] = shown
-        elif shown:
-            after += [{"text": f"[{media[0].kind} output of tool call {result.call_id}]"}, *shown]
-        return {"functionResponse": said}
 
     def _assistant(self, message: Message) -> list[JSON]:
         """A thought goes back only as the signature of the part after it."""
@@ -6864,7 +6832,9 @@ class _GeminiWriter:
             if isinstance(part, ToolCall):
                 signature = signature or (_GEMINI_UNSIGNED if unsigned else "")
                 unsigned = False
-                wire = self._call(part)
+                id = {"id": part.id} if self.gemini.ids else {}
+                arguments = call_arguments(part.text)
+                wire: JSON = {"functionCall": id | {"name": part.name, "args": arguments}}
             elif isinstance(part, Text) and part.text:
                 wire = {"text": part.text}
             else:
@@ -6873,47 +6843,17 @@ class _GeminiWriter:
             signature = ""
         return [*said, {"text": "", "thoughtSignature": signature}] if signature else said
 
-    _PARTS: ClassVar[dict[Role, Callable[[Any, Message], list[JSON]]]] = {
-        "system": _reminder,
-        "user": _user,
-        "assistant": _assistant,
-    }
-
     def _own(self, part: Reasoning) -> str:
         seal = part.seal
         ours = seal and seal.field == "gs" and seal.account in ("", self.account)
         return seal.value if seal and ours else ""
 
-    def _call(self, call: ToolCall) -> JSON:
-        arguments = parse_object(call.text) if call.text.strip() else {}
-        arguments = {"_raw": call.text} if arguments is None else arguments
-        id = {"id": call.id} if self.gemini.ids else {}
-        return {"functionCall": id | {"name": call.name, "args": arguments}}
-
-    def _media(self, media: Media) -> list[JSON]:
-        self.dropped += ["detail"] if media.detail else []
-        if media.kind == "text":
-            return [{"text": f"[document {media.name}]\n{media.data}"}]
-        if media.url:
-            mime = media.mime or _mime_by_name(media.url)
-            return [{"fileData": {"mimeType": mime, "fileUri": media.url}}]
-        return [{"inlineData": {"mimeType": media.mime, "data": media.data}}]
-
-    def _functions(self) -> list[JSON]:
-        tools, most = self.request.tools, self.quirks.most_tools
-        self.dropped += too_many(tools, self.quirks)
-        return [self._function(tool) for tool in tools[:most]]
-
     def _function(self, tool: Tool) -> JSON:
         said: JSON = {"name": tool.name}
         if tool.description:
             said["description"] = tool.description
-        schema = rooted(tool.schema)
-        if self.gemini.json_schema:
-            return said | {"parametersJsonSchema": _known_schema(schema)}
-        parameters = _OpenAPI(schema).of(schema)
-        # an object without properties is refused; a function without parameters is not
-        return said | ({"parameters": parameters} if "properties" in parameters else {})
+        schema = referable(rooted(tool.schema))
+        return said | {"parametersJsonSchema": _known_schema(schema, schema)}
 
     def _choice(self) -> JSON:
         choice = self.request.tool_choice
@@ -6941,9 +6881,6 @@ class _GeminiWriter:
             "stopSequences": list(request.stop[:_MOST_STOPS]) or None,
             "thinkingConfig": self._thinking(request.thinking),
         }
-        if not self.gemini.penalties:
-            for wire, name in _PENALTIES.items():
-                self.dropped += [] if config.pop(wire) is None else [name]
         if request.format:
             config |= self._format(request.format, system)
         return {name: value for name, value in config.items() if value is not None}
@@ -6974,16 +6911,20 @@ class _GeminiWriter:
         said: JSON = {"responseMimeType": "application/json"}
         if format.schema is None:
             return said
-        if self.gemini.json_schema:
-            return said | {"responseJsonSchema": _known_schema(format.schema)}
-        return said | {"responseSchema": _OpenAPI(format.schema).of(format.schema)}
+        schema = referable(format.schema)
+        return said | {"responseJsonSchema": _known_schema(schema, schema)}
+
+
+def _gemini_media_part(media: Media) -> JSON:
+    if media.kind == "text":
+        return {"text": as_document(media)}
+    if media.url:
+        mime = media.mime or _mime_by_name(media.url)
+        return {"fileData": {"mimeType": mime, "fileUri": media.url}}
+    return {"inlineData": {"mimeType": media.mime, "data": media.data}}
 
 
 _MOST_STOPS: Final = 5
-_PENALTIES: Final = {
-    "frequencyPenalty": "frequency_penalty",
-    "presencePenalty": "presence_penalty",
-}
 # "": on, and left to the model; above `high`: as much as the model takes
 _GEMINI_BUDGETS: Final = {
     "": -1,
@@ -18895,12 +18836,10 @@ class Preparation:
         if request.max_tokens and lane.target.output:
             request = replace(request, max_tokens=min(request.max_tokens, lane.target.output))
         request = without_reasoning(request) if self.strip else request
-        ids = re.compile(quirks.call_id or self.upstream.call_id)
-        request, names = suited(request, re.compile(quirks.tool_name), ids)
         rendered = self.upstream.render_request(request, quirks, lane.credential.account)
         body, taken = endpoint.edited(rendered.body)
         dropped = tuple(dict.fromkeys((*rendered.dropped, *taken)))
-        return Prepared(dumps(body), "translated", names, dropped, rendered.stops)
+        return Prepared(dumps(body), "translated", rendered.names, dropped, rendered.stops)
 
 
 def _within(body: JSON, output: int | None, limits: Iterable[str]) -> JSON:

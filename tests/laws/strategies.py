@@ -501,7 +501,6 @@ def carried(
     quirks = quirks or upstream.quirks()
     request = client.parse_request(body)
     request = replace(request, messages=relay.repaired(request.messages))
-    request, _ = relay.suited(request, *patterns(upstream, quirks))
     return upstream.render_request(request, quirks, account)
 
 

@@ -125,28 +125,30 @@ odd_names = st.text(max_size=90) | st.from_regex(r"[a-z.:/\d-]{1,90}", fullmatch
 @given(pattern=st.sampled_from(PATTERNS), names=st.lists(odd_names, max_size=6, unique=True))
 def test_every_name_fits_and_distinct_names_stay_distinct(pattern: str, names: list[str]) -> None:
     compiled = re.compile(pattern)
-    there = [relay.fitted(name, compiled) for name in names]
+    there = [relay.accepted_name(name, compiled) for name in names]
     assert [name for name in there if not compiled.fullmatch(name)] == []
     assert len(set(there)) == len(names)
-    assert there == [relay.fitted(name, compiled) for name in names]
+    assert there == [relay.accepted_name(name, compiled) for name in names]
     assert all(a == b for a, b in zip(names, there, strict=True) if compiled.fullmatch(a))
 
 
 @given(base=idents, ends=st.lists(st.sampled_from(".:/ #"), min_size=2, max_size=5, unique=True))
 def test_names_that_clean_to_the_same_text_stay_distinct(base: str, ends: list[str]) -> None:
     compiled = re.compile(r"[a-zA-Z0-9_-]{1,64}")
-    assert len({relay.fitted(base + end, compiled) for end in ends}) == len(ends)
+    assert len({relay.accepted_name(base + end, compiled) for end in ends}) == len(ends)
 
 
 @given(request=requests(), rename=st.sampled_from(("mcp.{}", "{}", "functions.{}:0", "9{}" * 40)))
 def test_a_suited_request_has_names_that_fit_everywhere_and_a_way_back(
     request: Request, rename: str
 ) -> None:
+    """Calls and results still pair, and the same names come of the same request."""
     named = renamed(request, rename)
     for dialect in DIALECTS:
         names, ids = patterns(dialect, dialect.quirks())
-        fits, back = relay.suited(named, names, ids)
-        assert (fits, back) == relay.suited(named, names, ids)
+        takes = relay.Takes(names.pattern, ids.pattern, 999, True, True)
+        fits, back = relay.lowered(named, takes)
+        assert (fits, back) == relay.lowered(named, takes)
         assert [tool.name for tool in fits.tools if not names.fullmatch(tool.name)] == []
         assert [back.get(tool.name, tool.name) for tool in fits.tools] == [
             tool.name for tool in named.tools
@@ -157,7 +159,7 @@ def test_a_suited_request_has_names_that_fit_everywhere_and_a_way_back(
             assert [back.get(n, n) for n in call_names(after)] == call_names(before)
             assert all(map(names.fullmatch, call_names(after)))
             assert all(map(ids.fullmatch, (*call_ids(after), *result_ids(after))))
-        assert relay.repaired(fits.messages) == fits.messages  # calls and results still pair
+        assert relay.repaired(fits.messages) == fits.messages
 
 
 def call_names(message: Message) -> list[str]:

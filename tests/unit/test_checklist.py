@@ -169,8 +169,8 @@ def test_checklist_06_odd_tool_names_are_changed_there_and_back(name: str) -> No
         tool_choice={"type": "tool", "name": name},
     )
     request = A.parse_request(body)
-    fits, back = relay.suited(request, re.compile(KIMI.tool_name), re.compile(C.call_id))
-    there = C.render_request(fits, relay.ChatQuirks(), ACCOUNT).body
+    rendered = C.render_request(request, relay.ChatQuirks(tool_name=KIMI.tool_name), ACCOUNT)
+    there, back = rendered.body, rendered.names
     wanted = there["tools"][0]["function"]["name"]
     assert re.fullmatch(KIMI.tool_name, wanted)
     assert there["tool_choice"]["function"]["name"] == wanted

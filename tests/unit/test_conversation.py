@@ -148,16 +148,16 @@ NAMES = [
 ]
 
 
-@pytest.mark.parametrize(("name", "fitted"), NAMES)
-def test_a_name_that_fits_stays(name: str, fitted: str) -> None:
-    assert relay.fitted(name, CHAT_NAMES) == fitted
+@pytest.mark.parametrize(("name", "accepted"), NAMES)
+def test_a_name_that_fits_stays(name: str, accepted: str) -> None:
+    assert relay.accepted_name(name, CHAT_NAMES) == accepted
 
 
 @pytest.mark.parametrize("name", ["a" * 65, "mcp.read", "read file", "", "\u8bfb", "a/b", "\ud83d"])
 def test_a_name_that_does_not_fit_is_cleaned_and_marked(name: str) -> None:
-    there = relay.fitted(name, CHAT_NAMES)
+    there = relay.accepted_name(name, CHAT_NAMES)
     assert CHAT_NAMES.fullmatch(there)
-    assert there == relay.fitted(name, CHAT_NAMES)
+    assert there == relay.accepted_name(name, CHAT_NAMES)
     clean = re.sub(r"[^a-zA-Z0-9_-]", "_", name)[:40]
     assert there.startswith(clean)
 
@@ -166,7 +166,7 @@ def test_a_name_that_does_not_fit_is_cleaned_and_marked(name: str) -> None:
 @pytest.mark.parametrize("name", ["x", "1a", "functions.write:0", "call_0123456789abcdef"])
 def test_odd_patterns_are_met_too(pattern: str, name: str) -> None:
     """Mistral's ids and Moonshot's names."""
-    assert re.fullmatch(pattern, relay.fitted(name, re.compile(pattern)))
+    assert re.fullmatch(pattern, relay.accepted_name(name, re.compile(pattern)))
 
 
 def test_as_many_calls_as_there_are_may_share_an_id() -> None:

@@ -127,9 +127,9 @@ def test_one_string_may_stand_for_a_list() -> None:
 
 def test_what_nobody_reads_is_noted_once_per_kind_of_place() -> None:
     wire = Wire({"a": 1, "b": 2, "none": None, "m": [{"x": 1}, {"x": 2}]})
-    wire.rest(frozenset(("a", "m")))
+    wire.drop_unknown(frozenset(("a", "m")))
     for item in wire.each("m"):
-        item.rest(frozenset())
+        item.drop_unknown(frozenset())
     assert list(wire.dropped) == ["b", "m[].x"]
 
 
