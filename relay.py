@@ -1283,16 +1283,60 @@ def lowered(request: Request, takes: Takes) -> tuple[Request, dict[str, str]]:
 
     What has no place there is said in words (a picture that is left out, a system message in
     mid-conversation), moved (a picture in a result goes behind it) or left out, and then it is
-    named in `dropped`.  A turn from which nothing is left is left out as well.
+    named in `dropped`.
     """
-    dropped = list(request.dropped)
-    names, name_pattern = dict[str, str](), re.compile(takes.tool_name)
-    ids, id_pattern = dict[str, str](), re.compile(takes.call_id)
-    messages = request.messages
+    dropped, changes = list(request.dropped), dict[str, Any]()
+    names = _Accepted(takes.tool_name)
+    changes["messages"] = tuple(_lowered_turns(request.messages, takes, names, dropped))
+
+    tools, choice = request.tools, request.tool_choice
+    if choice and choice.mode != "named" and choice.names and not takes.subset:
+        tools = tuple(tool for tool in tools if tool.name in choice.names)
+    if len(tools) > takes.most_tools:
+        dropped.append(f"tools[{takes.most_tools}:]")
+        tools = tools[: takes.most_tools]
+    changes["tools"] = tuple(
+        tool if names[tool.name] is tool.name else replace(tool, name=names[tool.name])
+        for tool in tools
+    )
+    if choice and choice.names:
+        chosen = tuple(names[name] for name in choice.names)
+        changes["tool_choice"] = ToolChoice(choice.mode, chosen)
+
+    if request.verbosity and not takes.verbosity:
+        dropped.append("verbosity")
+        changes["verbosity"] = ""
+    if request.service_tier and request.service_tier not in takes.service_tiers:
+        dropped.append("service_tier")
+        changes["service_tier"] = ""
+    given = request.sampling.given()
+    if unknown := [name for name in given if name not in takes.sampling]:
+        dropped += unknown
+        changes["sampling"] = replace(request.sampling, **dict.fromkeys(unknown))
+    low = replace(request, **changes, dropped=tuple(dict.fromkeys(dropped)))
+    return low, {there: name for name, there in names.items() if there != name}
+
+
+class _Accepted(dict[str, str]):
+    """Names or ids -> what the target accepts in their place."""
+
+    def __init__(self, pattern: str) -> None:
+        super().__init__()
+        self._pattern = re.compile(pattern)
+
+    def __missing__(self, name: str) -> str:
+        self[name] = there = accepted_name(name, self._pattern)
+        return there
+
+
+def _lowered_turns(
+    messages: Sequence[Message], takes: Takes, names: _Accepted, dropped: list[str]
+) -> list[Message]:
+    """The turns as the target takes them; one from which nothing is left is left out."""
     if messages and messages[-1].role == "assistant" and not takes.prefill:
         dropped.append("prefill")  # taken for a complete answer, or refused
         messages = messages[:-1]
-    lead, turns = leading(messages), list[Message]()
+    ids, lead, turns = _Accepted(takes.call_id), leading(messages), list[Message]()
     for index, message in enumerate(messages):
         role, parts, speaks = message.role, message.parts, False
         if role == "system" and index >= lead and takes.system != "anywhere":
@@ -1310,18 +1354,13 @@ def lowered(request: Request, takes: Takes) -> tuple[Request, dict[str, str]]:
                 if thought := takes.reasoning(part):
                     rest.append(thought)
             elif isinstance(part, ToolCall):
-                if (name := names.get(part.name)) is None:
-                    name = names[part.name] = accepted_name(part.name, name_pattern)
-                if (id := ids.get(part.id)) is None:
-                    id = ids[part.id] = accepted_name(part.id, id_pattern)
-                text = arguments_text(part.text)
+                id, name, text = ids[part.id], names[part.name], arguments_text(part.text)
                 if name is not part.name or id is not part.id or text is not part.text:
                     part = ToolCall(id, name, text)
                 rest.append(part)
                 speaks = True
             elif isinstance(part, ToolResult):
-                if (id := ids.get(part.call_id)) is None:
-                    id = ids[part.call_id] = accepted_name(part.call_id, id_pattern)
+                id = ids[part.call_id]
                 held, shown = _result_parts(part, takes, dropped)
                 if id is not part.call_id or held is not part.parts:
                     part = ToolResult(id, held, part.is_error)
@@ -1332,46 +1371,19 @@ def lowered(request: Request, takes: Takes) -> tuple[Request, dict[str, str]]:
         kept += rest
         if not kept or (role == "assistant" and not speaks and not takes.reasoning_alone):
             continue
-        same = len(kept) == len(parts) and all(map(operator.is_, kept, parts))
         if turns and turns[-1].role == role != "system":
             turns[-1] = Message(role, (*turns[-1].parts, *kept))
+        elif role == message.role and len(kept) == len(parts) and all(map(_IS, kept, parts)):
+            turns.append(message)
         else:
-            turns.append(message if same and role == message.role else Message(role, tuple(kept)))
+            turns.append(Message(role, tuple(kept)))
     lead = leading(turns)
     if takes.user_first and (lead == len(turns) or turns[lead].role != "user"):
         turns.insert(lead, Message("user", (Text("."),)))
-    changes: dict[str, Any] = {"messages": tuple(turns)}
+    return turns
 
-    tools, choice = request.tools, request.tool_choice
-    if choice and choice.mode != "named" and choice.names and not takes.subset:
-        tools = tuple(tool for tool in tools if tool.name in choice.names)
-    if len(tools) > takes.most_tools:
-        dropped.append(f"tools[{takes.most_tools}:]")
-    for tool in tools[: takes.most_tools]:
-        if tool.name not in names:
-            names[tool.name] = accepted_name(tool.name, name_pattern)
-    changes["tools"] = tuple(
-        tool if names[tool.name] is tool.name else replace(tool, name=names[tool.name])
-        for tool in tools[: takes.most_tools]
-    )
-    if choice and choice.names:
-        chosen = tuple(
-            names.get(name) or accepted_name(name, name_pattern) for name in choice.names
-        )
-        changes["tool_choice"] = ToolChoice(choice.mode, chosen)
 
-    if request.verbosity and not takes.verbosity:
-        dropped.append("verbosity")
-        changes["verbosity"] = ""
-    if request.service_tier and request.service_tier not in takes.service_tiers:
-        dropped.append("service_tier")
-        changes["service_tier"] = ""
-    given = request.sampling.given()
-    if unknown := [name for name in given if name not in takes.sampling]:
-        dropped += unknown
-        changes["sampling"] = replace(request.sampling, **dict.fromkeys(unknown))
-    low = replace(request, **changes, dropped=tuple(dict.fromkeys(dropped)))
-    return low, {there: name for name, there in names.items() if there != name}
+_IS: Final = operator.is_
 
 
 def _reminder(parts: Iterable[Part]) -> tuple[Text, ...]:
@@ -3049,24 +3061,7 @@ def _anthropic_written(request: Request, quirks: AnthropicQuirks, account: str) 
             content = _with_placeholder(content, placeholder)
         messages.append({"role": message.role, "content": content})
     body["messages"] = messages
-    tools, choice = low.tools, low.tool_choice
-    if not tools and quirks.signed:
-        # Codex compacts without tools; some of Claude's platforms refuse calls without any
-        parts = (part for message in low.messages for part in message.parts)
-        called = dict.fromkeys(part.name for part in parts if isinstance(part, ToolCall))
-        tools, choice = tuple(map(Tool, called)), ToolChoice("none")
-    if tools:
-        body["tools"] = [_anthropic_definition(tool, quirks) for tool in tools]
-        mode, parallel = choice.mode if choice else "auto", request.parallel_tools
-        if on and mode in ("required", "named"):  # thinking allows only auto and none
-            dropped.append("tool_choice")
-            mode = "auto"
-        if choice or parallel is False:
-            word = {"required": "any", "named": "tool"}.get(mode, mode)
-            named = {"name": choice.names[0]} if choice and mode == "named" else {}
-            alone = parallel is False and mode != "none"
-            one_by_one = {"disable_parallel_tool_use": True} if alone else {}
-            body["tool_choice"] = {"type": word} | named | one_by_one
+    body |= _anthropic_tools(low, quirks, on, dropped)
     body |= low.sampling.given()
     if "temperature" in body:
         body["temperature"] = min(body["temperature"], 1.0)
@@ -3087,6 +3082,30 @@ def _anthropic_written(request: Request, quirks: AnthropicQuirks, account: str) 
         body["stream"] = True
     unsaid = tuple(text for text in request.stop if not text.strip())
     return Rendered(body, tuple(dict.fromkeys((*low.dropped, *dropped))), unsaid, names)
+
+
+def _anthropic_tools(
+    low: Request, quirks: AnthropicQuirks, thinks: bool, dropped: list[str]
+) -> JSON:
+    tools, choice, body = low.tools, low.tool_choice, JSON()
+    if not tools and quirks.signed:
+        # Codex compacts without tools; some of Claude's platforms refuse calls without any
+        parts = (part for message in low.messages for part in message.parts)
+        called = dict.fromkeys(part.name for part in parts if isinstance(part, ToolCall))
+        tools, choice = tuple(map(Tool, called)), ToolChoice("none")
+    if tools:
+        body["tools"] = [_anthropic_definition(tool, quirks) for tool in tools]
+        mode, parallel = choice.mode if choice else "auto", low.parallel_tools
+        if thinks and mode in ("required", "named"):  # thinking allows only auto and none
+            dropped.append("tool_choice")
+            mode = "auto"
+        if choice or parallel is False:
+            word = {"required": "any", "named": "tool"}.get(mode, mode)
+            named = {"name": choice.names[0]} if choice and mode == "named" else {}
+            alone = parallel is False and mode != "none"
+            one_by_one = {"disable_parallel_tool_use": True} if alone else {}
+            body["tool_choice"] = {"type": word} | named | one_by_one
+    return body
 
 
 def _anthropic_mode(
