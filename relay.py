@@ -8870,6 +8870,7 @@ COMMON_ERRORS: Final[tuple[ErrorRule, ...]] = (
                             "FAILED_PRECONDITION")),               # Gemini: not from this country
     ErrorRule("auth", pattern=r"api[ _-]?key (is )?(not valid|invalid|expired)|API_KEY_INVALID|"
               r"(invalid|incorrect) api[ _-]?key|VALIDATION_REQUIRED|"      # Gemini: with a 400
+              r"UNSUPPORTED_CLIENT|"                               # Code Assist: no longer served
               r"organization has been disabled|user location is not supported"),
     ErrorRule("rate_limited", code=("rate_limit_exceeded", "slow_down", "too_many_requests")),
     ErrorRule("rate_limited", type=("rate_limit_error", "rate_limited")),
@@ -8995,8 +8996,13 @@ _XAI_ERRORS: Final[tuple[ErrorRule, ...]] = (            # continue#10373, herme
 )
 
 _GROQ_ERRORS: Final[tuple[ErrorRule, ...]] = (           # the model wrote a bad call: draw again
+    ErrorRule("transient", code=("tool_use_failed",), scope="request"),
     ErrorRule("transient", status=(400, 422), scope="request",
               pattern=r"failed_generation|failed to (call|generate)"),
+)
+
+_CEREBRAS_ERRORS: Final[tuple[ErrorRule, ...]] = (       # without a body: pi's overflow patterns
+    ErrorRule("too_long", status=(400,), pattern=r"^HTTP 400, nothing$"),
 )
 
 _HUAWEI_ERRORS: Final[tuple[ErrorRule, ...]] = (         # huaweicloud.com tokenplan-maas-0013
@@ -9125,7 +9131,7 @@ _MISTRAL_QUIRKS: Final = {"openai": ChatQuirks(      # 422 extra_forbidden for w
     rename={"seed": "random_seed"}, clamp={"temperature": (0.0, 1.0)},
     efforts={"none": "none", "minimal": "none", "low": "high", "medium": "high",
              "high": "high", "xhigh": "high", "max": "high"},
-    call_id=r"[a-zA-Z0-9]{9}", replay="never",
+    call_id=r"[a-zA-Z0-9]{9}", replay="never", identity=("prompt_cache_key",),
     stream_usage=False)}                         # the last chunk has usage unasked
 
 _XAI_QUIRKS: Final = {
@@ -9315,6 +9321,10 @@ PRESETS: Final[dict[str, Preset]] = {
         key="GROQ_API_KEY", quirks=_GROQ_QUIRKS, errors=_GROQ_ERRORS,
         globs=("llama-*", "meta-llama/*", "openai/gpt-oss-*", "qwen/*", "moonshotai/*", "groq/*"),
         plans={"regular": _bases("CR", "https://api.groq.com/openai/v1")}),
+    "cerebras": Preset(
+        key="CEREBRAS_API_KEY", globs=("zai-glm-*", "gpt-oss-*", "qwen-3-*", "llama3*"),
+        plans={"regular": _bases("C", "https://api.cerebras.ai/v1")}, errors=_CEREBRAS_ERRORS,
+        quirks={"openai": ChatQuirks(efforts=_LOW_MEDIUM_HIGH, replay="never")}),
     "siliconflow": Preset(
         zone=CHINA,
         key="SILICONFLOW_API_KEY", globs=("*/*",), auth=_BEARER,
@@ -10256,6 +10266,9 @@ def read_config(text: str, reading: Reading) -> Config:
         return Config()
     except (yaml.YAMLError, ValueError) as error:
         reading.wrong("", f"not YAML: {error}")
+        return Config()
+    except RecursionError:
+        reading.wrong("", "nested too deeply")
         return Config()
     if node is None:
         reading.wrong("providers", "required; the file is empty")

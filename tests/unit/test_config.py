@@ -261,6 +261,8 @@ PROBLEMS: dict[str, tuple[str, list[str]]] = {
             "6:3: providers.d: 127.0.0.1:8000 is where this relay listens",
         ],
     ),
+    "far too deep": ("providers: " + "[" * 3000, ["1:1: nested too deeply"]),
+    "far too deep in blocks": ("- " * 3000, ["1:1: nested too deeply"]),
     "no address": (UP + "listen: []\n", ["3:1: listen: at least one address is needed"]),
     # Rules
     "dead rules": (

@@ -14,7 +14,9 @@ import relay
 def classify(preset: str, status: int, body: bytes) -> str:
     """The class of an answer of `preset`; "" stands for a provider without one."""
     rules = (*(relay.PRESETS[preset].errors if preset else ()), *relay.COMMON_ERRORS)
-    return relay.classify_error(rules, status, relay.error_in(body), {}, now=1_800_000_000).failure
+    return relay.classify_error(
+        rules, status, relay.error_in(body, status), {}, now=1_800_000_000
+    ).failure
 
 
 def code(value: object, message: str = "", **more: Any) -> bytes:
@@ -426,6 +428,15 @@ OTHERS: list[Case] = [
 FAST: list[Case] = [
     ("groq", 413, code("rate_limit_exceeded", "Request too large for model `x`"), "too_long"),
     ("groq", 413, b"", "too_long"),
+    ("groq", 200, wire({"error": {"message": "Failed to parse tool call arguments as JSON",
+     "code": "tool_use_failed", "failed_generation": "{"}}), "transient"),
+    ("cerebras", 400, b"", "too_long"),
+    ("cerebras", 413, b"", "too_long"),
+    ("cerebras", 400, says("temperature: too high"), "bad_request"),
+    ("gemini", 403, google(403, "PERMISSION_DENIED", "No longer supported.",
+     reason("UNSUPPORTED_CLIENT")), "auth"),
+    ("gemini", 400, google(400, "FAILED", "No longer supported.",
+     reason("UNSUPPORTED_CLIENT")), "auth"),
     ("groq", 422, says("Unprocessable"), "bad_request"),
     ("groq", 400, code("tool_use_failed", "Failed to call a function. See 'failed_generation'"),
      "transient"),

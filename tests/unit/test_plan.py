@@ -728,3 +728,36 @@ def test_what_is_no_address(text: str) -> None:
 )
 def test_only_this_machine_is_loopback(host: str, loopback: bool) -> None:
     assert relay.is_loopback(host) is loopback
+
+
+def test_azure_deployments_take_a_version_of_their_own() -> None:
+    plan = plan_of(
+        "providers:\n  az:\n    preset: azure-deployments\n    api_key: k\n"
+        "    endpoint: https://x.openai.azure.com\n    models: {gpt-6: deployed}\n"
+        "    paths: {openai: '/openai/deployments/{model}/chat/completions?api-version=v1'}\n"
+    )
+    route = plan.route("gpt-6")
+    assert route
+    ((lane,),) = route.targets()[0].lanes("openai")
+    assert lane.address(stream=True) == (
+        "https://x.openai.azure.com/openai/deployments/deployed/chat/completions?api-version=v1"
+    )
+    assert lane.authorized("u", {}) == ("u", {"api-key": "k"})
+
+
+def test_mistral_keeps_the_key_of_the_prompt_cache() -> None:
+    endpoint = provider("preset: mistral, api_key: k").plans[0].endpoint("openai")
+    body, taken = endpoint.edited({"prompt_cache_key": "a", "store": True, "seed": 1})
+    assert body == {"prompt_cache_key": "a", "random_seed": 1}
+    assert taken == ("store",)
+
+
+SERVERS = ["vllm", "llamacpp", "ollama", "lmstudio", "openrouter", "deepseek"]
+
+
+@pytest.mark.parametrize("preset", SERVERS)
+def test_servers_that_take_functions_only(preset: str) -> None:
+    quirks = relay.PRESETS[preset].quirks["responses"]
+    assert isinstance(quirks, relay.ResponsesQuirks)
+    assert quirks.functions_only
+    assert not relay.ResponsesQuirks().functions_only
