@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # /// script
 # requires-python = ">=3.11"
-# dependencies = ["aiohttp>=3.11", "pyyaml>=6", "orjson>=3.9"]
+# dependencies = ["aiohttp>=3.14.3", "pyyaml>=6.0.1", "orjson>=3.11.6"]
 # ///
 """One address for every LLM API: a reverse proxy that stays out of the way.
 
@@ -11756,7 +11756,7 @@ class _Compiler:
             self.wrong("proxy", "the proxy in the environment is none that relay knows")
             return ""
         if proxy.startswith("socks") and not self.reading.installed("aiohttp_socks"):
-            self.wrong("proxy", "SOCKS needs one more package: pip install 'aiohttp-socks>=0.9'")
+            self.wrong("proxy", "SOCKS needs one more package: pip install 'aiohttp-socks>=0.11'")
         return proxy
 
     def _credentials(self, plan: str) -> tuple[Credential, ...]:

@@ -90,7 +90,7 @@ def test_socks_without_its_package_is_an_error_that_says_what_to_do() -> None:
     relay.compile_plan(relay.read_config(text, notes), notes)
     (problem,) = notes.problems()
     assert "providers.a.proxy: " in problem
-    assert "pip install 'aiohttp-socks>=0.9'" in problem
+    assert "pip install 'aiohttp-socks>=0.11'" in problem
     notes = reading(installed=lambda module: False)
     relay.compile_plan(relay.read_config(provider('proxy: "http://p:1"'), notes), notes)
     assert notes.problems() == []
