@@ -19158,7 +19158,7 @@ class Accounts:
         exchange.trace.end(
             f"{exchange.operation} {exchange.peek.model}".strip(),
             http__request__method=exchange.request.method,
-            url__path=exchange.plan.redacted(exchange.request.path),
+            url__path=exchange.plan.redacted(exchange.request.path)[:_MOST_PATH],
             http__response__status_code=exchange.status or None,
             error__type=failed,
             relay__request_id=exchange.id,
@@ -20590,7 +20590,7 @@ yet</div></section>
 _SCRIPT: Final = r"""
 "use strict";
 const $ = (id) => document.getElementById(id);
-const state = { may: false, marks: [], running: [], recent: [], usage: null, failures: {} };
+const state = { may: false, marks: [], running: [], recent: [], log: [], usage: null, failures: {} };
 const text = (tag, said, css) => {
   const node = document.createElement(tag);
   node.textContent = said ?? "";
@@ -20820,14 +20820,17 @@ function failed(record) {
     ([name, times]) => text("div", `${times} x ${name}`)));
 }
 
-function logged(kind, said) {
-  const passes = (id, value) => !$(id).value || String(value ?? "").includes($(id).value);
-  if ($("pause").checked || !passes("f-key", said.key) || !passes("f-provider", said.provider)
-    || !passes("f-code", said.code)) return;
-  const line = text("div", said.line, ["warning", "error"].includes(said.level) ? "bad" : "");
-  $("log").prepend(line);
-  while ($("log").childElementCount > 300) $("log").lastChild.remove();
+function logged(record) {
+  state.log.unshift(record); state.log.length = Math.min(state.log.length, 500);
+  if (!$("pause").checked) lines();
 }
+function lines() {
+  const passes = (record) => ["key", "provider", "code"].every((name) =>
+    String(record[name] ?? "").includes($("f-" + name).value));
+  $("log").replaceChildren(...state.log.filter(passes).slice(0, 300).map((record) =>
+    text("div", record.line, ["warning", "error"].includes(record.level) ? "bad" : "")));
+}
+for (const id of ["f-key", "f-provider", "f-code", "pause"]) $(id).oninput = lines;
 
 let source, timer;
 function watch() {
@@ -20835,12 +20838,12 @@ function watch() {
   source = new EventSource("admin/events?since=0");
   source.addEventListener("request", (event) => {
     const record = JSON.parse(event.data);
-    if (/^\/admin(\/|$)/.test(record.path)) { logged("request", record); return; }
+    if (/^\/admin(\/|$)/.test(record.path)) { logged(record); return; }
     state.recent.push(record); state.recent.splice(0, state.recent.length - 200);
-    failed(record); logged("request", record); requests();
+    failed(record); logged(record); requests();
     clearTimeout(timer); timer = setTimeout(() => refresh().catch(() => {}), 400);
   });
-  source.addEventListener("event", (event) => logged("event", JSON.parse(event.data)));
+  source.addEventListener("event", (event) => logged(JSON.parse(event.data)));
   source.addEventListener("running", (event) => {
     state.running = JSON.parse(event.data); requests(); if (state.usage) tiles();
   });
@@ -20975,19 +20978,47 @@ class Source(NamedTuple):
         return self._replace(text=text_of(self.path)) if self.path else self
 
     def save(self) -> None:
-        """Replace the file atomically by the text; the old one stays beside it as .bak."""
+        """Replace the file by the text; the old text stays beside it as .bak.
+
+        Atomically where the folder allows that.  Else in place: containers often have the one file
+        mounted, which cannot be replaced, or its folder read-only.  BadRequest says what to do
+        where relay may not write at all.
+        """
         if self.path is None:
             raise BadRequest("this relay was started without a configuration file")
         path = self.path.resolve()  # a link stays one
-        mode = path.stat().st_mode & 0o777
-        fresh = path.with_name(f".{path.name}.new")
-        backup = path.with_name(f"{path.name}.bak")
-        for file, data in ((backup, path.read_bytes()), (fresh, self.text.encode())):
-            file.unlink(missing_ok=True)
-            with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as target:
-                target.write(data)
-                os.fsync(target.fileno())
-        fresh.replace(path)
+        fresh, backup = path.with_name(f".{path.name}.new"), path.with_name(f"{path.name}.bak")
+        data = self.text.encode()
+        try:
+            old, mode = path.read_bytes(), path.stat().st_mode & 0o777
+            try:
+                for file, content in ((backup, old), (fresh, data)):
+                    file.unlink(missing_ok=True)
+                    _write(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), content)
+                fresh.replace(path)
+            except OSError as error:
+                with contextlib.suppress(OSError):
+                    fresh.unlink(missing_ok=True)
+                if error.errno not in _IRREPLACEABLE:
+                    raise
+                _write(os.open(path, os.O_WRONLY), data)
+        except OSError as error:
+            where = f"{path} cannot be written: {error.strerror}"
+            remedy = "let relay's user write to it and its folder, or edit it outside and reload"
+            raise BadRequest(f"{where}; {remedy}") from error
+
+
+# Why a file or its folder may refuse to have it replaced, though not to have it written.
+_IRREPLACEABLE: Final = frozenset((errno.EACCES, errno.EPERM, errno.EROFS, errno.EBUSY))
+
+
+def _write(descriptor: int, data: bytes) -> None:
+    """Make this the content of an open file, to the disk."""
+    with open(descriptor, "wb") as file:
+        file.write(data)
+        file.truncate()
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def plugged(name: str, beside: Path | None) -> str:
@@ -21010,6 +21041,22 @@ def plugged(name: str, beside: Path | None) -> str:
         line = next((f.lineno for f in reversed(frames) if f.filename == str(path)), None)
         return f"{path}{f', line {line}' if line else ''}: {type(error).__name__}: {error}"
     return ""
+
+
+@contextlib.contextmanager
+def registering(keep: bool) -> Iterator[None]:
+    """What plugins register in the block stays if `keep` is true and the block does not fail."""
+    tables: tuple[dict[str, Any], ...] = (PRESETS, DIALECTS)
+    before = [dict(table) for table in tables]
+    try:
+        yield
+    except RelayError:
+        keep = False
+        raise
+    finally:
+        for table, rows in zip(tables, before, strict=True) if not keep else ():
+            table.clear()
+            table.update(rows)
 
 
 def load(source: Source, lenient: bool = False) -> Plan:
@@ -21056,25 +21103,32 @@ def load(source: Source, lenient: bool = False) -> Plan:
 _COOKIE: Final = "relay_session"
 _SESSION: Final = 12 * 3600.0  # seconds
 _MOST_SESSIONS: Final = 100
-_MOST_REFUSED: Final = 5  # wrong keys a minute, from anywhere
+_MOST_WRONG: Final = 5  # wrong keys a minute from an address
+_MOST_GUESSES: Final = 300  # and so many until no key from there is looked at any more
+_MOST_ADDRESSES: Final = 1000
 _OPEN: Final = frozenset(("login", "logout"))
 _TICK: Final = 1.0  # seconds between two reports of the running requests
 
 
 class Sessions:
-    """Who has logged in at the page, and how often somebody failed to."""
+    """Who has logged in at the page, and how often somebody failed to, by address."""
 
     def __init__(self) -> None:
         self._ends: dict[bytes, float] = {}  # digest of the cookie -> when it is over
-        self._refused: collections.deque[float] = collections.deque(maxlen=_MOST_REFUSED)
+        self._wrong: dict[str, tuple[float, int]] = {}  # address -> when its minute ends, count
 
-    def check(self, now: float) -> None:
-        """LimitExceeded if too many wrong keys came in the last minute."""
-        if len(self._refused) == _MOST_REFUSED and (wait := self._refused[0] + 60 - now) > 0:
-            raise LimitExceeded("too many wrong keys; wait a minute", retry_after=wait)
+    def check(self, address: str, now: float, most: int = _MOST_WRONG) -> None:
+        """LimitExceeded if that many wrong keys came from an address within a minute."""
+        end, count = self._wrong.get(address, (0.0, 0))
+        if end > now and count >= most:
+            raise LimitExceeded("too many wrong keys; wait a minute", retry_after=end - now)
 
-    def refuse(self, now: float) -> None:
-        self._refused.append(now)
+    def refuse(self, address: str, now: float) -> None:
+        """Count a wrong key."""
+        end, count = self._wrong.pop(address, (0.0, 0))
+        while len(self._wrong) >= _MOST_ADDRESSES:
+            del self._wrong[next(iter(self._wrong))]
+        self._wrong[address] = (end, count + 1) if end > now else (now + 60, 1)
 
     def begin(self, token: str, now: float) -> None:
         """Let a token hold from now on, for a while."""
@@ -21098,6 +21152,8 @@ class Steward(Protocol):
     """What holds the configuration and can reload it."""
 
     source: Source
+
+    def check(self, source: Source) -> Plan: ...
 
     def reload(self) -> None: ...
 
@@ -21131,13 +21187,26 @@ class Admin:
     def require(self, request: web.BaseRequest, write: bool = False) -> None:
         """The admin key.  If none is configured: only this machine, directly, no other site's page,
         and only to look, because any program here could ask.
+
+        Wrong keys are counted by address.  A right one passes all the same, so that nobody can lock
+        its owner out; not after hundreds of wrong ones, which somebody must be trying in turn.
         """
         if not self.relay.plan.admin:
             if write:
                 raise Forbidden("without an `admin_key` /admin only shows, it changes nothing")
             require_direct(request)
-        elif not (self._has_key(request) or self._has_session(request, write)):
-            raise Unauthorized("the admin key is needed here")
+        elif not self._has_session(request, write):
+            self._require_key(request)
+
+    def _require_key(self, request: web.BaseRequest) -> None:
+        if offered_keys(request):
+            address, now = _address_of(request), time.time()
+            self.sessions.check(address, now, _MOST_GUESSES)
+            if self._has_key(request):
+                return
+            self.sessions.check(address, now)
+            self.sessions.refuse(address, now)
+        raise Unauthorized("the admin key is needed here")
 
     def _has_key(self, request: web.BaseRequest) -> bool:
         return any(self._is_key(key) for key in offered_keys(request))
@@ -21165,12 +21234,12 @@ class Admin:
 
     async def login(self, request: web.BaseRequest) -> web.StreamResponse:
         key = Wire(await self._body(request)).required("key", str)
-        now = time.time()
-        self.sessions.check(now)
+        address, now = _address_of(request), time.time()
+        self.sessions.check(address, now)
         if not self.relay.plan.admin:
             raise Forbidden("relay has no `admin_key`, so there is nothing to log in to")
         if not self._is_key(key):
-            self.sessions.refuse(now)
+            self.sessions.refuse(address, now)
             raise Unauthorized("this is not the `admin_key`")
         token = secrets.token_urlsafe(32)
         self.sessions.begin(self._bound(token), now)
@@ -21277,7 +21346,7 @@ class Admin:
         leave = feed.watch(woken.set)
         try:
             await response.prepare(request)
-            while not self.closing:
+            while not self.closing and self._may_watch(request):
                 woken.clear()
                 moments = feed.since(at)
                 at = moments[-1].number if moments else at
@@ -21289,6 +21358,12 @@ class Admin:
         finally:
             leave()
         return response
+
+    def _may_watch(self, request: web.BaseRequest) -> bool:
+        """False once who began to watch has logged out, or the admin key is another."""
+        if not self.relay.plan.admin:
+            return True
+        return self._has_key(request) or self._has_session(request, write=False)
 
     def _moment(self, moment: Moment) -> bytes:
         line = moment_text(moment.kind, moment.data, self.relay.plan.zone)
@@ -21315,7 +21390,8 @@ class Admin:
             raise BadRequest("the file was changed by somebody else meanwhile; look at it again")
         source = source._replace(text=asked.required("text", str))
         try:
-            load(source)
+            with registering(keep=False):
+                self.steward.check(source)
         except ConfigError as error:
             raise BadRequest(error.message) from error
         await asyncio.to_thread(source.save)
@@ -21398,10 +21474,24 @@ _ADMIN: Final[dict[tuple[str, str], Callable[[Admin, web.BaseRequest], Awaitable
 ADMIN_PATHS: Final = tuple((method, f"/admin/{path}".rstrip("/")) for method, path in _ADMIN)
 
 
+def _address_of(request: web.BaseRequest) -> str:
+    """The peer's address; of IPv6 the network, /64, of which one machine has all addresses."""
+    peer = request.transport.get_extra_info("peername") if request.transport else None
+    host = str(peer[0]) if isinstance(peer, tuple) and peer else ""
+    return str(ipaddress.ip_network(f"{host}/64", strict=False)) if ":" in host else host
+
+
+# Headers by which proxies and CDNs tell whom they ask for.
+_PROXY_HEADERS: Final = re.compile(
+    r"(?i)via|forwarded|x-(forwarded|original|envoy|azure|amzn?)-.*|(cf|cdn|fastly|fly)-.*"
+    r"|(x-)?(true-|cluster-)?(client|real|proxyuser)-ip"
+)
+
+
 def require_direct(request: web.BaseRequest) -> None:
     """Only this machine, and not through a proxy."""
     require_loopback(request, "`admin_key`")
-    if any(name.lower().startswith(("forwarded", "x-forwarded-")) for name in request.headers):
+    if any(map(_PROXY_HEADERS.fullmatch, request.headers)):
         raise Forbidden("without an `admin_key` this is not answered through a proxy")
 
 
@@ -21479,6 +21569,19 @@ def _glibc() -> ctypes.CDLL | None:
     return libc if hasattr(libc, "malloc_trim") else None
 
 
+def raise_file_limit() -> int:
+    """Let relay open as many files as its hard limit allows; returns that number."""
+    try:
+        import resource
+    except ImportError:  # Windows, which has no such limit
+        return sys.maxsize
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    with contextlib.suppress(OSError, ValueError):  # macOS promises more than it gives
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return sys.maxsize if soft == resource.RLIM_INFINITY else soft
+
+
 def resident() -> int:
     """Bytes of this process in memory; 0 where there is no /proc."""
     try:
@@ -21502,6 +21605,7 @@ _VERSIONS: Final = re.compile(
     r"^(?:/(?:api|claude|gemini|openai)(?=/(?:v1|responses|chat/)))?(?:/v1(?:beta1?|alpha)?)*(?=/|$)"
 )
 _SLASHES: Final = re.compile(r"//+")
+_LONGEST_PATH: Final = 500  # characters of paths that are looked for; models' names are shorter
 _LATER_PATHS: Final = re.compile(r"/models/[^/]+:\w+")
 _EXPOSITIONS: Final = {
     False: "text/plain; version=0.0.4; charset=utf-8",
@@ -21526,6 +21630,10 @@ class Operations:
             return await self.relay.turned_away(exchange, error)
 
     def _begun(self, request: web.BaseRequest) -> Answering:
+        if request.path.startswith("/p/"):
+            return self.forwarding.raw(request, request.raw_path.removeprefix("/p/"))
+        if len(request.path) > _LONGEST_PATH:  # of no model: neither looked for nor remembered
+            raise NotFound(f"no such path: {request.path[:99]}...")
         path = unversioned(request.path)
         if request.method == "POST" and (asked := asked_at(path)):
             dialect, purpose = asked
@@ -21537,8 +21645,6 @@ class Operations:
             return self.forwarding.by_model(request, path)
         if path == "/admin" or path.startswith("/admin/"):
             return self.admin.handle(request, path.removeprefix("/admin").lstrip("/"))
-        if request.path.startswith("/p/"):
-            return self.forwarding.raw(request, request.raw_path.removeprefix("/p/"))
         return self._other(request, path)
 
     async def _other(self, request: web.BaseRequest, path: str) -> web.StreamResponse:
@@ -21640,7 +21746,7 @@ class Operations:
     def _require_admin_or_loopback(self, request: web.BaseRequest) -> None:
         try:
             self.admin.require(request)
-        except Unauthorized:
+        except (Unauthorized, LimitExceeded):
             try:
                 require_direct(request)
             except Forbidden:
@@ -21869,7 +21975,9 @@ class Connection(RequestHandler):
         if isinstance(exc, LineTooLong):
             error = HeaderTooLarge("a line of the request's head is over server.max_header")
         elif status >= 500:
-            error = RelayError("internal error")
+            error = RelayError("internal error; relay's log has the details")
+            if exc and isinstance(self._manager, Listener):
+                self._manager.complain(exc)
         if request.writer.output_size > 0:
             raise ConnectionError("the answer has begun already")
         response = refused(request, error)
@@ -21880,13 +21988,23 @@ class Connection(RequestHandler):
 class Listener(web.Server):
     """Makes a Connection for every client, with the limits in force at that moment."""
 
-    def __init__(self, handler: Any, limits: Callable[[], ServerConfig]) -> None:
+    def __init__(
+        self,
+        handler: Any,
+        limits: Callable[[], ServerConfig],
+        complain: Callable[[BaseException], None],
+        files: int,
+    ) -> None:
+        """`complain` is told of errors that no handler has caught; `files` may be open at once."""
         super().__init__(handler, handler_cancellation=True)
         self._limits = limits
+        self.complain = complain
+        # Each connection may need another one to a provider; some files are relay's own.
+        self._most = max(1, (files - min(64, files // 4)) // 2)
 
     def __call__(self) -> RequestHandler:
         limits = self._limits()
-        return Connection(
+        connection = Connection(
             self,
             loop=self._loop,
             limit=limits.body_timeout,
@@ -21897,6 +22015,16 @@ class Listener(web.Server):
             max_field_size=limits.max_header,
             keepalive_timeout=900.0,
         )
+        if len(self._connections) >= self._most:
+            connection._request_handler = self._refuse
+        return connection
+
+    async def _refuse(self, request: web.BaseRequest) -> web.StreamResponse:
+        error = NoDescriptors()
+        self.complain(error)
+        response = refused(request, error)
+        response.force_close()
+        return response
 
     def retire(self) -> None:
         """Close idle connections now, and the others after their answer."""
@@ -21943,9 +22071,12 @@ class Server:
         self.supervisor = supervisor or Supervisor({}, 0)
         self.heap = heap or Heap()
         self._certificate = Certificate(plan.config.tls) if plan.config.tls else None
-        self._files: list[str] = []  # unix sockets to remove at the end
+        self._files: list[tuple[str, int]] = []  # unix sockets to remove at the end, with inodes
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
+        self._quiet_until = 0.0  # in monotonic seconds: when the lack of files is told again
+        # nohup lets it live on without its terminal
+        self._has_terminal = has_terminal() and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN
         recorder = self._recorder(plan.config.record)  # first: its directory may be unusable
         keepalive = float(os.environ.get("RELAY_KEEPALIVE", "10"))
         upstream = Upstream(lean=os.environ.get("RELAY_UPSTREAM") != "aiohttp")
@@ -21955,7 +22086,12 @@ class Server:
         self.admin = Admin(self.relay, self)
         self.relay.recorder = recorder
         self.operations = Operations(self.relay, self.admin)
-        self._server = Listener(self.operations.handle, lambda: self.relay.plan.config.server)
+        self._server = Listener(
+            self.operations.handle,
+            lambda: self.relay.plan.config.server,
+            self._complain,
+            raise_file_limit(),
+        )
         self._runner = web.ServerRunner(self._server, shutdown_timeout=1.0)
 
     def _store(self, state: str) -> Store:
@@ -22035,8 +22171,10 @@ class Server:
             await self._listen(listen)
             listening.append(self._as_bound(listen))
         loop = asyncio.get_running_loop()
+        loop.set_exception_handler(self._complain_of)
         for number, act in self._signals().items():
             loop.add_signal_handler(number, act)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGHUP,))  # see `command_serve`
         names = ", ".join(self.relay.plan.providers) or "none"
         self.log.event(
             "info", f"relay {__version__} is ready", listen=", ".join(listening), providers=names
@@ -22047,11 +22185,9 @@ class Server:
     async def _listen(self, listen: str) -> None:
         try:
             if listen.startswith("unix:"):
-                socket_path = listen.removeprefix("unix:")
-                _remove_stale_socket(socket_path)
-                await web.UnixSite(self._runner, socket_path, backlog=BACKLOG).start()
-                self._files.append(socket_path)
-                os.chmod(socket_path, 0o660)
+                file = listen.removeprefix("unix:")
+                await self._serve_at(_unix_socket(file))
+                self._files.append((file, os.stat(file).st_ino))
             else:
                 host, port = host_and_port(listen)
                 site = web.TCPSite(
@@ -22100,26 +22236,33 @@ class Server:
         now = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
         self.supervisor.say(RELOADING=1, MONOTONIC_USEC=now)
         if self.source.path:
-            self._reload(self.source.path)
+            self._reload()
         else:
             self.log.event("warning", "there is no configuration file to reload")
         self._say_ready()  # in any case: systemd waits for it
 
-    def _reload(self, path: Path) -> None:
+    def check(self, source: Source) -> Plan:
+        """The plan that a reload would put in force; ConfigError if it may not."""
+        old, plan = self.relay.plan.config, load(source)
+        fixed = [n for n in ("listen", "state") if getattr(old, n) != getattr(plan.config, n)]
+        if (old.tls is None) != (plan.config.tls is None):
+            fixed.append("tls (on or off)")
+        if fixed:
+            raise ConfigError(
+                [f"{source.path}: {name} needs a restart to change" for name in fixed]
+            )
+        return plan
+
+    def _reload(self) -> None:
         old = self.relay.plan.config
         try:
             source = self.source.again()
-            plan = load(source)
-            for name in ("listen", "state"):
-                if getattr(old, name) != getattr(plan.config, name):
-                    raise ConfigError([f"{path}: {name} needs a restart to change"])
-            if (old.tls is None) != (plan.config.tls is None):
-                raise ConfigError([f"{path}: tls needs a restart to be switched on or off"])
-            if self._certificate and plan.config.tls:
-                self._certificate.take(Certificate(plan.config.tls))
-            recorder = self.relay.recorder
-            if old.record != plan.config.record:
-                recorder = self._recorder(plan.config.record)
+            with registering(keep=True):
+                plan = self.check(source)
+                certificate = Certificate(plan.config.tls) if plan.config.tls else None
+                recorder = self.relay.recorder
+                if old.record != plan.config.record:
+                    recorder = self._recorder(plan.config.record)
         except (ConfigError, OSError, UnicodeDecodeError) as error:
             problems = list(error.problems) if isinstance(error, ConfigError) else [str(error)]
             self.admin.last_reload = "failed: " + "; ".join(problems)
@@ -22127,6 +22270,8 @@ class Server:
             self.log.event("error", "reload failed, nothing changed", problems=problems)
             return
         self.relay.plan, self.source = plan, source
+        if self._certificate and certificate:
+            self._certificate.take(certificate)
         if self.relay.recorder and self.relay.recorder is not recorder:
             self.relay.recorder.close()
         self.relay.recorder = recorder
@@ -22176,16 +22321,45 @@ class Server:
         if recorder := self.relay.recorder:
             recorder.close()
             await asyncio.to_thread(recorder.flush, 2)  # seconds; a stuck disk is not waited for
-        for file in self._files:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(file)
+        for file, inode in self._files:
+            with contextlib.suppress(OSError):
+                if os.stat(file).st_ino == inode:  # else it is another relay's by now
+                    os.unlink(file)
         self.relay.telemetry.stop(within=3)  # seconds
         self.log.event("info", "stopped")
         _deafen(self._signals())
 
     def _signals(self) -> dict[signal.Signals, Callable[[], None]]:
         stop = self._stop
-        return {signal.SIGTERM: stop, signal.SIGINT: stop, signal.SIGHUP: self.reload}
+        return {signal.SIGTERM: stop, signal.SIGINT: stop, signal.SIGHUP: self._hang_up}
+
+    def _hang_up(self) -> None:
+        """SIGHUP: reload; but stop if the terminal is gone from which relay was started."""
+        if not self._has_terminal or has_terminal():
+            self.reload()
+        elif not self._stopping.is_set():
+            self.log.event("info", "the terminal that relay was started from was closed")
+            self._stopping.set()
+
+    def _complain(self, error: BaseException) -> None:
+        """Log an error that no handler has caught; a lack of files once a minute."""
+        if isinstance(error, NoDescriptors) or getattr(error, "errno", 0) in (
+            errno.EMFILE,
+            errno.ENFILE,
+        ):
+            if (now := time.monotonic()) >= self._quiet_until:
+                self._quiet_until = now + 60
+                limit = "raise it with `ulimit -Hn` or LimitNOFILE"
+                self.log.event("error", f"the limit of open files is reached; {limit}")
+        else:
+            self.log.fault(error)
+
+    def _complain_of(self, _: object, context: Mapping[str, Any]) -> None:
+        """What asyncio would print as a traceback over many lines: a callback's or task's error."""
+        if error := context.get("exception"):
+            self._complain(error)
+        else:
+            self.log.event("error", context["message"])
 
     def _stop(self) -> None:
         (self._hurry if self._stopping.is_set() else self._stopping).set()
@@ -22212,15 +22386,36 @@ def _deafen(signals: Iterable[signal.Signals]) -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _remove_stale_socket(path: str) -> None:
-    """Remove a socket file on which nobody listens any more."""
-    if not Path(path).is_socket():
-        return
-    with socket.socket(socket.AF_UNIX) as probe:
-        try:
-            probe.connect(path)
-        except ConnectionRefusedError:
-            Path(path).unlink()
+def _unix_socket(path: str) -> socket.socket:
+    """A socket that listens at a path of the file system; OSError if another one does already.
+
+    A file that an ended process has left there is replaced.
+    """
+    if Path(path).is_socket():
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.setblocking(False)
+            result = probe.connect_ex(path)
+        if result != errno.ECONNREFUSED:
+            raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+        Path(path).unlink()
+    listening = socket.socket(socket.AF_UNIX)
+    try:
+        listening.bind(path)
+        os.chmod(path, 0o660)
+        listening.listen(BACKLOG)
+    except OSError:
+        listening.close()
+        raise
+    return listening
+
+
+def has_terminal() -> bool:
+    """Whether this process has a controlling terminal that is still there."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
 
 
 # ==== 60. Units ===============================================================
@@ -23528,6 +23723,8 @@ def _spoken(preset: Preset) -> Iterator[str]:
 
 
 def command_serve(args: argparse.Namespace) -> int:
+    # SIGHUP would end relay until `Server.start` handles it: till then it waits.
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGHUP,))
     supervisor = Supervisor(os.environ, os.getpid())
     source = find_config(args)
     heap = Heap()
