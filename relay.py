@@ -20590,7 +20590,8 @@ yet</div></section>
 _SCRIPT: Final = r"""
 "use strict";
 const $ = (id) => document.getElementById(id);
-const state = { may: false, marks: [], running: [], recent: [], log: [], usage: null, failures: {} };
+const state = { may: false, marks: [], running: [], recent: [], log: [], usage: null,
+  failures: {} };
 const text = (tag, said, css) => {
   const node = document.createElement(tag);
   node.textContent = said ?? "";
@@ -21004,7 +21005,7 @@ class Source(NamedTuple):
                 _write(os.open(path, os.O_WRONLY), data)
         except OSError as error:
             where = f"{path} cannot be written: {error.strerror}"
-            remedy = "let relay's user write to it and its folder, or edit it outside and reload"
+            remedy = "let relay write there (a container: mount the folder), or edit it and reload"
             raise BadRequest(f"{where}; {remedy}") from error
 
 

@@ -284,11 +284,21 @@ async def served(started: RelayProcess) -> RelayProcess:
 
 
 async def spawn(
-    *args: str, cwd: Path, env: Mapping[str, str] | None = None
+    *args: str,
+    cwd: Path,
+    env: Mapping[str, str] | None = None,
+    before: str = "",
+    stdin: int | None = None,
 ) -> asyncio.subprocess.Process:
+    """`before` is Python that the process runs first: to set its limits, or its terminal."""
     pipe = asyncio.subprocess.PIPE
     return await asyncio.create_subprocess_exec(
-        sys.executable, "-c", ENTRY, *args, cwd=cwd, env=environment(env), stdout=pipe, stderr=pipe
+        *(sys.executable, "-c", f"{before}\n{ENTRY}", *args),
+        cwd=cwd,
+        env=environment(env),
+        stdin=stdin,
+        stdout=pipe,
+        stderr=pipe,
     )
 
 

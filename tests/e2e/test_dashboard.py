@@ -75,6 +75,12 @@ async def test_it_shows_what_happened_and_what_happens(
     await ask(http, server, headers=alice)
     await page.until(f"document.querySelectorAll('#requests tr').length > {before + 1}")
     assert await page.run("document.querySelectorAll('#log div').length") == lines
+    await page.fill("#f-code", "OK")  # acts on the lines that are there already
+    assert await page.run("document.querySelectorAll('#log div').length") == 3
+    await page.fill("#f-key", "nobody")
+    assert await page.run("document.querySelectorAll('#log div').length") == 0
+    await page.fill("#f-key", "")
+    await page.fill("#f-code", "")
 
     # nothing secret, nothing from elsewhere, no complaint
     everything = await page.run("document.documentElement.outerHTML")

@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from pathlib import Path
 
+import aiohttp
 import pytest
 import yaml
 from aiohttp import ClientSession
@@ -110,6 +111,60 @@ async def test_a_sixth_wrong_key_in_a_minute_has_to_wait(
     assert [status for status, _ in tries] == [401] * 5 + [429]
     assert (await post(http, server, "login", {"key": ADMIN}, x="y"))[0] == 429
     assert (await get(http, server, "status"))["version"]  # the key in a header works on
+
+
+async def test_wrong_keys_in_a_header_have_to_wait_and_the_right_one_does_not(
+    upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    server = await relay(one(upstream) | {"admin_key": ADMIN})
+
+    async def status(key: str, path: str = "status") -> int:
+        headers = {"x-api-key": key}
+        async with http.get(f"{server.url}/admin/{path}", headers=headers) as response:
+            return response.status
+
+    assert [await status(f"wrong{n}") for n in range(7)] == [401] * 5 + [429] * 2
+    assert await status(ADMIN) == 200
+    elsewhere = aiohttp.TCPConnector(local_addr=("127.0.0.2", 0))
+    async with ClientSession(connector=elsewhere) as other:
+        url = f"{server.url}/admin/login"
+        for key, expected in (("wrong", 401), (ADMIN, 200)):
+            async with other.post(url, json={"key": key}) as response:
+                assert response.status == expected
+        async with other.get(f"{server.url}/admin/status", headers={"x-api-key": "w"}) as response:
+            assert response.status == 401
+
+
+async def test_who_logs_out_watches_no_longer(
+    upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    server = await relay(one(upstream) | {"admin_key": ADMIN})
+    async with http.post(f"{server.url}/admin/login", json={"key": ADMIN}) as response:
+        cookie = response.headers["Set-Cookie"].partition(";")[0]
+    own = {"Cookie": cookie, "X-Relay-Page": "1"}
+    async with http.get(f"{server.url}/admin/events", headers=own) as watching:
+        await watching.content.readline()
+        assert (await post(http, server, "logout", {}, **own))[0] == 200
+        async with asyncio.timeout(SOON):
+            await watching.read()
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        *("Forwarded", "X-Forwarded-For", "X-Forwarded-Proto", "X-Real-IP", "Via"),
+        *("CF-Connecting-IP", "CF-Ray", "True-Client-IP", "X-Client-IP", "Fastly-Client-IP"),
+    ],
+)
+async def test_without_an_admin_key_no_proxy_is_answered(
+    header: str, upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    server = await relay(one(upstream))
+    for path in ("admin/status", "admin", "metrics"):
+        async with http.get(f"{server.url}/{path}", headers={header: "1.2.3.4"}) as response:
+            assert response.status in (401, 403), path
+    async with http.get(f"{server.url}/admin/status") as response:
+        assert response.status == 200
 
 
 async def test_without_an_admin_key_this_machine_looks_and_nobody_acts(
@@ -243,6 +298,51 @@ async def test_the_file_is_changed_whole_or_not_at_all(
     stale = {"text": before["text"], "digest": before["digest"]}
     status, said = await post(http, server, "file", stale)
     assert (status, "somebody else" in str(said)) == (400, True)
+
+
+async def test_a_change_that_needs_a_restart_is_refused_before_it_is_written(
+    upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    server = await relay(one(upstream) | {"admin_key": ADMIN})
+    text = server.file.read_text()
+    for changed in (
+        re.sub(r"listen: .*", "listen: 127.0.0.1:1", text),
+        text + "\nstate: memory\n",
+        text + "\ntls: {self_signed: true}\n",
+    ):
+        status, reply = await post(http, server, "file", {"text": changed})
+        assert (status, "restart" in str(reply) or "tls" in str(reply)) == (400, True)
+        assert server.file.read_text() == text
+        assert [each.name for each in server.file.parent.iterdir() if ".new" in each.name] == []
+
+
+async def test_an_error_of_relay_itself_is_one_line_of_the_log(
+    upstream: FakeUpstream, relay: Start, http: ClientSession, tmp_path: Path
+) -> None:
+    plugin = tmp_path / "plugin.py"
+    plugin.write_text(
+        "import relay\nasync def broken(*_): return 1 / 0\nrelay.usage_report = broken\n"
+    )
+    server = await relay(one(upstream) | {"admin_key": ADMIN, "plugins": [str(plugin)]})
+    async with http.get(f"{server.url}/admin/usage", headers=KEYED) as response:
+        assert response.status == 500
+        assert "relay's log" in (await response.json())["error"]["message"]
+    await server.says("ZeroDivisionError")
+    faults = [record for record in server.log() if record.get("type") == "ZeroDivisionError"]
+    assert [each.split(":")[0] for each in faults[0]["where"]][-2:] == ["usage", "broken"]
+    assert len(faults) == 1
+
+
+async def test_a_path_of_any_length_is_answered_and_logged_in_short(
+    upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    server = await relay(one(upstream))
+    for method in ("GET", "POST", "PUT", "DELETE"):
+        url = f"{server.url}/v1/{'long' * 15000}"
+        async with http.request(method, url) as response:
+            assert (response.status, len(await response.read()) < 500) == (404, True)
+    await server.until(lambda: len(server.lines()) == 4)
+    assert max(map(len, server.stderr.splitlines())) < 2000
 
 
 # The commands

@@ -2,6 +2,8 @@
 
 import asyncio
 import re
+import ssl
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -216,3 +218,65 @@ async def test_a_credential_in_a_file_is_read_again(
         await asyncio.sleep(0.1)
     assert await carried() == "Bearer second"
     assert "second" not in server.stderr
+
+
+async def test_a_signal_while_it_starts_is_done_once_it_serves(
+    upstream: FakeUpstream, relay: Start, tmp_path: Path
+) -> None:
+    mark = tmp_path / "once"
+    plugin = tmp_path / "plugin.py"
+    plugin.write_text(
+        f"import os, pathlib, signal\nmark = pathlib.Path({str(mark)!r})\n"
+        "if not mark.exists():\n    mark.touch()\n    os.kill(os.getpid(), signal.SIGHUP)\n"
+    )
+    server = await relay(one(upstream) | {"plugins": [str(plugin)]})
+    assert "reloaded" in await server.says("reloaded")
+
+
+@pytest.mark.parametrize(
+    "fault", ["default: nowhere", "state: memory", "record: {directory: /dev}"]
+)
+async def test_what_plugins_register_goes_when_the_reload_fails(
+    fault: str, upstream: FakeUpstream, relay: Start, http: ClientSession, tmp_path: Path
+) -> None:
+    """Else the next good reload, or a path of its dialect, would already be as refused."""
+    plugin = tmp_path / "plugin.py"
+    own = "import relay\nfrom dataclasses import replace\n"
+    plugin.write_text(own + "relay.PRESETS['mine'] = replace(relay.PRESETS['vllm'])\n")
+    using = one(upstream) | {"plugins": [str(plugin)], "admin_key": f"{SECRET}-admin"}
+    server = await relay(using)
+    plugin.write_text(own + "relay.PRESETS['other'] = relay.PRESETS.pop('mine')\n")
+    server.file.write_text(server.file.read_text() + f"\n{fault}\n")
+    assert "failed" in await server.hup()
+    plugin.write_text("")
+    third = {"preset": "mine", "endpoint": upstream.url}
+    server.write({**using, "providers": {"third": third}})
+    assert '"reloaded"' in await server.hup()
+
+
+async def test_a_certificate_stays_when_the_reload_fails(
+    upstream: FakeUpstream, relay: Start, tmp_path: Path
+) -> None:
+    files = [issued(tmp_path, name) for name in ("old", "new")]
+    old = Path(files[0][0]).read_text()  # noqa: ASYNC240  # once
+    server = await relay(one(upstream) | {"tls": dict(zip(KEYS, files[0], strict=True))})
+    port = int(server.url.rpartition(":")[2])
+    server.write(
+        one(upstream)
+        | {"tls": dict(zip(KEYS, files[1], strict=True)), "record": {"directory": "/dev/null/x"}}
+    )
+    assert "failed" in await server.hup()
+    served = await asyncio.to_thread(ssl.get_server_certificate, ("127.0.0.1", port))
+    assert served.strip() == old.strip()
+
+
+KEYS = ("certificate", "key")
+
+
+def issued(folder: Path, name: str) -> tuple[str, str]:
+    files = str(folder / f"{name}.pem"), str(folder / f"{name}.key")
+    command = f"openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN={name}".split()
+    subprocess.run(
+        [*command, "-out", files[0], "-keyout", files[1]], check=True, capture_output=True
+    )
+    return files

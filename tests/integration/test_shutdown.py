@@ -3,14 +3,17 @@
 import asyncio
 import contextlib
 import os
+import pty
 import signal
+import socket
+from pathlib import Path
 
 import aiohttp
 import pytest
 from aiohttp import ClientSession
 from fake_upstream import TEXT, Answer, FakeUpstream, chat_stream, chat_whole
-from relay_process import SOON, RelayProcess, Start
-from talk import DIALECTS, Cut, Wire, ask, config, dial
+from relay_process import SOON, RelayProcess, Start, place, run, served, spawn
+from talk import DIALECTS, JSON, Cut, Wire, ask, config, dial, eventually
 
 WORDS = "One two three."
 BOTH = pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGINT])
@@ -200,3 +203,117 @@ async def probe_ends(probe: Wire) -> None:
                     return
                 await probe.reply()
                 await asyncio.sleep(0.02)
+
+
+# ---- The terminal it was started from
+
+OWN_TERMINAL = "import fcntl, os, termios; os.setsid(); fcntl.ioctl(0, termios.TIOCSCTTY, 0)\n"
+NOHUP = OWN_TERMINAL + "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
+
+
+@pytest.mark.parametrize(("before", "ends"), [(OWN_TERMINAL, True), (NOHUP, False)])
+async def test_closing_its_terminal_ends_it_unless_by_nohup(
+    before: str, ends: bool, upstream: FakeUpstream, tmp_path: Path
+) -> None:
+    file = tmp_path / "config.yaml"
+    listen = place(file, config(upstream))
+    ours, theirs = pty.openpty()
+    process = await spawn("-c", file.name, cwd=tmp_path, before=before, stdin=theirs)
+    os.close(theirs)
+    server = await served(RelayProcess(f"http://{listen}", file, process))
+    try:
+        assert "reloaded" in await server.hup()  # while it is open
+        os.close(ours)
+        if ends:
+            assert await server.exited() == 0
+            assert "terminal" in server.stderr
+        else:
+            await server.says(r"(?s)reloaded.*reloaded")
+    finally:
+        await server.end()
+
+
+# ---- Sockets of the file system
+
+
+async def test_a_second_relay_at_a_socket_is_refused_and_the_first_serves_on(
+    upstream: FakeUpstream, tmp_path: Path
+) -> None:
+    file, path = tmp_path / "config.yaml", tmp_path / "s"
+    place(file, config(upstream) | {"listen": f"unix:{path}"})
+    first = await served(RelayProcess("", file, await spawn("-c", file.name, cwd=tmp_path)))
+    try:
+        ran = await run("-c", file.name, cwd=tmp_path)
+        assert (ran.status, "address already in use" in ran.stderr) == (2, True)
+        await alive(path)
+        path.unlink()  # by somebody who then starts another one there
+        second = await served(RelayProcess("", file, await spawn("-c", file.name, cwd=tmp_path)))
+        assert await first.stop() == 0
+        await alive(path)
+        assert await second.stop() == 0
+        assert not path.exists()
+        left = socket.socket(socket.AF_UNIX)
+        left.bind(str(path))
+        left.close()  # as a process does that was killed
+        third = await served(RelayProcess("", file, await spawn("-c", file.name, cwd=tmp_path)))
+        await alive(path)
+        assert await third.stop() == 0
+    finally:
+        await first.end()
+
+
+async def alive(path: Path) -> None:
+    connector = aiohttp.UnixConnector(str(path))
+    async with (
+        aiohttp.ClientSession(connector=connector) as http,
+        http.get("http://localhost/healthz") as response,
+    ):
+        assert response.status == 200
+
+
+# ---- Open files
+
+
+async def limited(upstream: FakeUpstream, folder: Path, soft: int, hard: int) -> RelayProcess:
+    file = folder / "config.yaml"
+    listen = place(file, config(upstream))
+    limit = f"import resource; resource.setrlimit(resource.RLIMIT_NOFILE, ({soft}, {hard}))"
+    process = await spawn("-c", file.name, cwd=folder, before=limit)
+    return await served(RelayProcess(f"http://{listen}", file, process))
+
+
+@pytest.mark.parametrize("hard", [1024, 200])
+async def test_files_may_be_opened_up_to_the_hard_limit_and_beyond_it_is_said(
+    hard: int, upstream: FakeUpstream, tmp_path: Path
+) -> None:
+    go = asyncio.Event()
+    upstream.script(chat_stream(text=WORDS).but(hold={2: go}))
+    server = await limited(upstream, tmp_path, 200, hard)
+    connector = aiohttp.TCPConnector(limit=0)
+    try:
+        async with aiohttp.ClientSession(connector=connector, auto_decompress=False) as http:
+            asked = [asyncio.create_task(ask(http, server, stream=True)) for _ in range(150)]
+
+            async def all_are_answered_or_held() -> bool:
+                return sum(each.done() for each in asked) + len(upstream.requests) >= 150
+
+            await eventually(all_are_answered_or_held)
+            go.set()
+            replies = await asyncio.gather(*asked)
+        good = [reply for reply in replies if reply.status == 200]
+        assert {reply.said.text for reply in good} == {WORDS}
+        assert {reply.status for reply in replies if reply not in good} <= {503}
+        assert len(good) == 150 if hard > 300 else 20 <= len(good) <= 75
+        said = [each for each in server.log() if "limit of open files" in each.get("message", "")]
+        assert len(said) == (hard < 300)
+        assert len(server.stderr.splitlines()) == len(server.log())  # no traceback
+        assert (await marks_of(server)) == []
+        assert await server.stop() == 0
+    finally:
+        await server.end()
+
+
+async def marks_of(server: RelayProcess) -> list[JSON]:
+    async with aiohttp.ClientSession() as http, http.get(f"{server.url}/admin/health") as response:
+        marks: list[JSON] = (await response.json())["marks"]
+        return marks
