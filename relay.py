@@ -21047,7 +21047,7 @@ def plugged(name: str, beside: Path | None) -> str:
 @contextlib.contextmanager
 def registering(keep: bool) -> Iterator[None]:
     """What plugins register in the block stays if `keep` is true and the block does not fail."""
-    tables: tuple[dict[str, Any], ...] = (PRESETS, DIALECTS)
+    tables = cast(tuple[JSON, ...], (PRESETS, DIALECTS))
     before = [dict(table) for table in tables]
     try:
         yield
