@@ -8264,12 +8264,18 @@ _MOST_CHUNK_LINE: Final = 1 << 12  # a chunk's size and its extensions
 _MOST_INTERIM: Final = 16  # 102 and 103 may come repeatedly
 
 _HEAD_END: Final = re.compile(rb"\n\r?\n")
-_STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-9]\d\d)(?: [^\r\0]*)?")
+_STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-5]\d\d)(?: [^\r\0]*)?")
 _FIELD: Final = re.compile(r"^([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*(.*)$", re.MULTILINE)
 _FOLD: Final = re.compile(rb"\n[ \t]+")
 _LENGTH: Final = re.compile(r"\d{1,15}", re.ASCII)
 _CHUNK_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n\0]*)?\r\n")
 _HINT: Final = re.compile(r"\btimeout\s*=\s*(\d{1,6})\b", re.IGNORECASE)
+_TARGET: Final = re.compile(r"/[!-~]*")
+# What `Connection` cannot take away: it says what the body is, or is read here.
+_END_TO_END: Final = frozenset(
+    "connection keep-alive content-type content-encoding content-length transfer-encoding".split()
+)
+_BY_CLOSE, _IN_CHUNKS = -1, -2  # instead of a length
 
 
 class Head(NamedTuple):
@@ -8279,33 +8285,39 @@ class Head(NamedTuple):
 
 
 class ReplyDecoder:
-    """One reply.  Total: whatever the bytes, `feed` and `eof` never raise; `fault` says what is
-    wrong.
+    """One reply to a request of some method.
 
-    `kept`, at the end: the connection may carry another request.
+    `feed` takes bytes, and returns the part of the body that is in them.  Total: whatever the
+    bytes, `feed` and `eof` never raise; `fault` says what is wrong.  `kept`, at the end: the
+    connection may carry another request.
     """
 
-    __slots__ = ("_held", "_interim", "_left", "_read", "begun", "ended", "fault", "head", "kept")
+    __slots__ = (
+        "_buffer",
+        "_interim",
+        "_left",
+        "_method",
+        "begun",
+        "ended",
+        "fault",
+        "feed",
+        "head",
+        "kept",
+    )
 
-    def __init__(self) -> None:
+    def __init__(self, method: str = "POST") -> None:
         self.head: Head | None = None
         self.begun = self.ended = self.kept = False
         self.fault = ""
-        self._read: Callable[[bytes], bytes] = self._in_head
-        self._held = bytearray()  # of a head, a chunk's line or the trailers
+        self.feed: Callable[[bytes], bytes] = self._in_head
+        self._method = method
+        self._buffer = bytearray()  # of a head, a chunk's line or the trailers
         self._left = 0  # bytes of the body, or of a chunk and the line's end after it
         self._interim = 0
 
-    def feed(self, data: bytes) -> bytes:
-        """The part of the body that is in these bytes."""
-        if not data:
-            return b""
-        self.begun = True
-        return self._read(data)
-
     def eof(self) -> None:
         """The connection ended: with it the reply, or the reply is incomplete."""
-        if self._read == self._until_close:
+        if self.feed == self._until_close:
             self.ended = True
         elif not (self.ended or self.fault):
             self._fail("broke off its answer" if self.head else "closed without an answer")
@@ -8317,56 +8329,52 @@ class ReplyDecoder:
         return float(hint[1]) if hint else math.inf
 
     def _fail(self, fault: str) -> bytes:
-        self.fault, self.kept, self._read = fault, False, self._ignored
-        return b""
-
-    def _ignored(self, data: bytes) -> bytes:
-        self.kept = False  # bytes after the end belong to nothing
+        self.fault, self.kept, self.feed = fault, False, self._after_end
         return b""
 
     def _end(self, rest: bytes | bytearray) -> None:
-        self.ended, self._read = True, self._ignored
+        self.ended, self.feed = True, self._after_end
         self.kept = self.kept and not rest
 
+    def _after_end(self, data: bytes) -> bytes:
+        self.kept = False  # these bytes belong to nothing
+        return b""
+
     def _in_head(self, data: bytes) -> bytes:
-        before = len(self._held)
-        self._held += data
-        held = self._held if before else data  # usually all of it comes at once
-        if held[:7] != b"HTTP/1."[: len(held)]:
+        self.begun = self.begun or bool(data)
+        before = len(self._buffer)
+        self._buffer += data
+        text = self._buffer if before else data  # usually all of it comes at once
+        if text[:7] != b"HTTP/1."[: len(text)]:
             return self._fail("does not answer in HTTP")
-        end = _HEAD_END.search(held, max(0, before - 2))
-        if (end.end() if end else len(held)) > _MOST_HEAD:
+        end = _HEAD_END.search(text, max(0, before - 2))
+        if (end.end() if end else len(text)) > _MOST_HEAD:
             return self._fail("sent a head that is too large")
         if not end:
             return b""
-        text, rest = bytes(held[: end.start()]), bytes(held[end.end() :])
-        self._held.clear()
-        return self._headed(_head(text.removesuffix(b"\r")), rest)
-
-    def _headed(self, head: Head | str, rest: bytes) -> bytes:
-        if isinstance(head, str):
-            return self._fail(head)
-        if head.status >= 200:
-            return self._begin_body(head, rest)
-        self._interim += 1
-        if head.status == 101 or self._interim > _MOST_INTERIM:
-            return self._fail("sent an interim answer that nobody asked for")
-        return self._in_head(rest) if rest else b""
+        head, rest = _head(bytes(text[: end.start()]).removesuffix(b"\r")), bytes(text[end.end() :])
+        self._buffer.clear()
+        if isinstance(head, Head) and head.status < 200:
+            self._interim += 1
+            if head.status != 101 and self._interim <= _MOST_INTERIM:
+                return self._in_head(rest) if rest else b""
+            head = "sent an interim answer that nobody asked for"
+        return self._fail(head) if isinstance(head, str) else self._begin_body(head, rest)
 
     def _begin_body(self, head: Head, rest: bytes) -> bytes:
-        length = _body_length(head)
+        without = self._method == "HEAD" or (self._method == "CONNECT" and head.status < 300)
+        length = 0 if without else _body_length(head)
         if isinstance(length, str):
             return self._fail(length)
-        self.head, self.kept = head, _keeps(head) and length != _BY_CLOSE
-        self._left = max(0, length)
+        words = _connection_words(head.headers)
+        lasting = "close" not in words and (head.version == 1 or "keep-alive" in words)
+        self.head, self.kept, self._left = head, lasting and length != _BY_CLOSE, max(0, length)
         if not length:
             self._end(rest)
             return b""
-        if length == _IN_CHUNKS:
-            self._read = self._in_chunks
-        else:
-            self._read = self._until_close if length == _BY_CLOSE else self._of_length
-        return self._read(rest) if rest else b""
+        states = {_IN_CHUNKS: self._in_chunks, _BY_CLOSE: self._until_close}
+        self.feed = states.get(length, self._of_length)
+        return self.feed(rest) if rest else b""
 
     def _until_close(self, data: bytes) -> bytes:
         return data
@@ -8379,9 +8387,9 @@ class ReplyDecoder:
         return body
 
     def _in_chunks(self, data: bytes) -> bytes:
-        if self._held:
-            data = bytes(self._held) + data
-            self._held.clear()
+        if self._buffer:
+            data = bytes(self._buffer) + data
+            self._buffer.clear()
         parts = list[bytes]()
         at = self._of_chunk(data, 0, parts) if self._left else 0
         while at < len(data):
@@ -8412,40 +8420,31 @@ class ReplyDecoder:
 
     def _chunk_line(self, data: bytes, at: int, line: re.Match[bytes] | None) -> bool:
         """Does a chunk begin here?  If not, all of the bytes have been dealt with."""
-        if (line.end() if line else len(data)) - at > _MOST_CHUNK_LINE:
-            # not the line of a chunk, or far too long for one
-            self._fail("sent a broken chunk")
-        elif not line and data.find(b"\n", at) >= 0:
+        too_long = (line.end() if line else len(data)) - at > _MOST_CHUNK_LINE
+        if too_long or (not line and data.find(b"\n", at) >= 0):
             self._fail("sent a broken chunk")
         elif not line:
-            self._held += data[at:]
+            self._buffer += data[at:]
         elif size := int(line[1], 16):
             self._left = size + 2
             return True
         else:
-            self._read = self._in_trailers
-            self._held += b"\n"  # so that a blank line ends them, even if there are none
+            self.feed = self._in_trailers
+            self._buffer += b"\n"  # so that a blank line ends them, even if there are none
             self._in_trailers(data[line.end() :])
         return False
 
     def _in_trailers(self, data: bytes) -> bytes:
         """Nobody here reads them."""
-        before = len(self._held)
-        self._held += data
-        end = _HEAD_END.search(self._held, max(0, before - 3))
-        if (end.end() if end else len(self._held)) > _MOST_HEAD:
+        before = len(self._buffer)
+        self._buffer += data
+        end = _HEAD_END.search(self._buffer, max(0, before - 3))
+        if (end.end() if end else len(self._buffer)) > _MOST_HEAD:
             self._fail("sent trailers that are too large")
         elif end:
-            self._end(self._held[end.end() :])
-            self._held.clear()
+            self._end(self._buffer[end.end() :])
+            self._buffer.clear()
         return b""
-
-
-_BY_CLOSE, _IN_CHUNKS = -1, -2
-# What `Connection` cannot take away: it says what the body is, or is read here.
-_END_TO_END: Final = frozenset(
-    "connection keep-alive content-type content-encoding content-length transfer-encoding".split()
-)
 
 
 def _head(text: bytes) -> Head | str:
@@ -8454,82 +8453,105 @@ def _head(text: bytes) -> Head | str:
     if b"\r" in text or b"\0" in text:
         return "sent a bare CR or NUL in its head"
     first, newline, rest = text.partition(b"\n")
-    said = _STATUS_LINE.fullmatch(first)
-    if not said or rest.startswith((b" ", b"\t")):
+    status = _STATUS_LINE.fullmatch(first)
+    if not status or rest.startswith((b" ", b"\t")):
         return "does not answer in HTTP"
     if b"\n " in rest or b"\n\t" in rest:
         rest = _FOLD.sub(b" ", rest)
     fields = _FIELD.findall(rest.decode(errors="surrogateescape"))
     if len(fields) != rest.count(b"\n") + len(newline):
-        return "sent a header that is none"
+        return "sent a malformed header line"
     headers = CIMultiDict([(name, value.rstrip(" \t")) for name, value in fields])
     for name in _connection_words(headers) - _END_TO_END:
         headers.popall(name, None)  # for this connection only (RFC 9110 7.6.1)
-    return Head(int(said[2]), CIMultiDictProxy(headers), int(said[1]))
+    return Head(int(status[2]), CIMultiDictProxy(headers), int(status[1]))
+
+
+def _connection_words(headers: MultiMapping[str]) -> set[str]:
+    if "Connection" not in headers:
+        return set()
+    lines = headers.getall("Connection")
+    return {word.strip().lower() for word in ",".join(lines).split(",")}
 
 
 def _body_length(head: Head) -> int | str:
     """How many bytes, or how else the end is known; or why it is not known."""
-    said = head.headers.getall("Content-Length", ())
+    lengths = head.headers.getall("Content-Length", ())
     codings = head.headers.getall("Transfer-Encoding", ())
     if head.status in (204, 304):
         return 0
-    if not codings and not said:
+    if not codings and not lengths:
         return _BY_CLOSE
-    if len(codings) == 1 and not said and head.version == 1:
-        return _IN_CHUNKS if codings[0].strip().lower() == "chunked" else _IN_DOUBT
-    lengths = {length.strip() for line in said for length in line.split(",")}
-    if codings or len(lengths) > 1 or not _LENGTH.fullmatch(min(lengths)):
-        return _IN_DOUBT
-    return int(min(lengths))
+    if len(codings) == 1 and not lengths and head.version == 1:
+        if codings[0].strip().lower() == "chunked":
+            return _IN_CHUNKS
+    elif not codings:
+        different = {length.strip() for line in lengths for length in line.split(",")}
+        if len(different) == 1 and _LENGTH.fullmatch(min(different)):
+            return int(min(different))
+    return "leaves in doubt how long its answer is"
 
 
-_IN_DOUBT: Final = "leaves in doubt how long its answer is"
+class Origin(NamedTuple):
+    """Where connections go: requests to the same origin may share one."""
 
-
-def _connection_words(headers: MultiMapping[str]) -> set[str]:
-    lines = headers.getall("Connection", ())
-    return {word.strip().lower() for line in lines for word in line.split(",")}
-
-
-def _keeps(head: Head) -> bool:
-    words = _connection_words(head.headers)
-    return "close" not in words and (head.version == 1 or "keep-alive" in words)
-
-
-class Address(NamedTuple):
-    """Where a request goes."""
-
-    origin: str  # scheme, host and port: requests with the same may share a connection
-    host: str  # and port
-    target: str  # goes into the request's first line
-    plain: bool  # has neither user and password nor a name that needs encoding as ASCII
+    secure: bool
+    name: str  # of the host, encoded as ASCII
+    port: int
+    host: str  # name and port, as the Host header has them
+    authorization: str  # of a user and password in the URL; "" without
 
 
 @functools.lru_cache(maxsize=512)
-def address_of(url: str) -> Address:
-    scheme, _, rest = url.partition("://")
-    host, slash, path = rest.partition("#")[0].partition("/")
-    plain = "@" not in host and url.isascii()
-    return Address(f"{scheme}://{host}", host, slash + path or "/", plain)
+def origin_of(base: str) -> Origin:
+    """The origin that "scheme://host:port" means; ValueError if none."""
+    url = yarl.URL(base)
+    name = url.raw_host
+    if not name or not url.port:
+        raise ValueError("an address without a host")
+    host = f"[{name}]" if ":" in name else name
+    if url.explicit_port:
+        host += f":{url.explicit_port}"
+    user = f"{url.user or ''}:{url.password or ''}"
+    word = f"Basic {base64.b64encode(user.encode()).decode()}" if user != ":" else ""
+    return Origin(url.scheme == "https", name, url.port, host, word)
 
 
-def request_text(target: str, host: str, headers: Mapping[str, str], length: int) -> bytes:
-    """The head of a POST; ValueError for a header or address that would break out of its line."""
-    lines = (*map(": ".join, headers.items()), f"Content-Length: {length}", "", "")
-    fields = "\r\n".join(lines)
-    named = "\nhost:" in f"\n{fields}".lower()  # in the user's own headers
-    first = f"POST {target} HTTP/1.1\r\n"
-    text = first + fields if named else f"{first}Host: {host}\r\n{fields}"
-    ends = len(headers) + (3 if named else 4)
+def request_text(
+    method: str, target: str, host: str, headers: Mapping[str, str], length: int | None
+) -> bytes:
+    """The head of a request; ValueError for a header or address that would break out of its line.
+
+    `length`: of the body; -1 for no body, None for one in chunks.
+    """
+    lines = [": ".join(field) for field in headers.items()]
+    names = "\n".join(["", *headers, ""]).lower()
+    if "\nhost\n" not in names:  # the user's own headers may say another
+        lines.insert(0, f"Host: {host}")
+    if length is None:
+        lines.append("Transfer-Encoding: chunked")
+    elif length >= 0:
+        lines.append(f"Content-Length: {length}")
+    text = "\r\n".join([f"{method} {target} HTTP/1.1", *lines, "", ""])
+    ends = len(lines) + 2
     if text.count("\r") != ends or text.count("\n") != ends or "\0" in text:
         raise ValueError("a header holds a line's end")
-    if not _TARGET.fullmatch(target):
-        raise ValueError("an address that is none")
     return text.encode(errors="surrogateescape")
 
 
-_TARGET: Final = re.compile(r"/[!-~]*")
+def origin_and_target(url: str) -> tuple[Origin, str]:
+    """Where a request goes, and what goes into its first line; ValueError if it cannot."""
+    scheme, _, rest = url.partition("#")[0].partition("://")
+    host, _, path = rest.partition("/")
+    if "?" in host:  # an address without a path
+        host, _, path = rest.partition("?")
+        path = f"?{path}"
+    target = f"/{path}"
+    if not target.isascii():
+        target = yarl.URL(target).raw_path_qs
+    if not _TARGET.fullmatch(target):
+        raise ValueError("an address that is none")
+    return origin_of(f"{scheme}://{host}"), target
 
 
 # ==== 15. Failures ============================================================
@@ -16660,9 +16682,9 @@ class Keeper:
 # ==== 41. Connections =========================================================
 # HTTP/1.1 to providers on bare asyncio transports: what a general client does for a request costs
 # three times as much as the bytes do.  One class for each lifetime: a `Link` lives as long as its
-# socket, a `LinkReply` as long as one answer, `Connections` as long as the process.
+# socket, a `LinkReply` as long as one answer, `Upstream` as long as the process.
 #
-#     post     on the freshest idle link, or a new one (names cached, happy eyeballs, TLS verified)
+#     send     on the freshest idle link, or a new one (names cached, happy eyeballs, TLS verified)
 #     head     is awaited; what arrives is decoded even before all of the request's body is sent
 #     read     blocks as they come; a slow client stops the reading, not only the writing
 #     end      by count or by chunk: the link is idle again at once.  By a close, a fault, bytes
@@ -16670,9 +16692,12 @@ class Keeper:
 #
 # A link that the provider closes while a request is on its way cannot be told from one that was
 # closed before.  So a request is sent again only if it went out on a link that had served one
-# before, and if no byte of an answer came; and then on a new link, once.  A provider that is
-# silent for long and then closes has read the request, and may have worked on it: that is a
-# failure.
+# before, and if no byte of an answer came; and then on a new link, once.  A body that is still
+# arriving cannot be sent twice, so it always gets a new link.  A provider that is silent for long
+# and then closes has read the request, and may have worked on it: that is a failure.
+#
+# Foreign exceptions become ours here and nowhere else: silence is an UpstreamError just as a
+# refusal is.
 
 _MOST_UNREAD: Final = 1 << 16  # bytes of an answer that may wait for their reader; then it pauses
 _MOST_IDLE: Final = 60.0  # seconds
@@ -16681,216 +16706,244 @@ _CLOSED_BEFORE: Final = 5.0  # seconds within which a link that was closed befor
 _NAMES_KEPT: Final = 10.0  # seconds for which an address is not looked up again
 _EYEBALLS: Final = 0.25  # seconds before the next address is tried beside one (RFC 8305)
 
+# A request's body: all of it, or still on its way, or none.
+Payload: TypeAlias = bytes | AsyncIterator[bytes] | None
+
+
+class Reply(Protocol):
+    """A provider's answer whose head is here.  `read` gives b"" at the end; it and `feed_to` raise
+    UpstreamError when the connection breaks; `close` may be called at any time."""
+
+    status: int
+    headers: Mapping[str, str]
+
+    @property
+    def ended(self) -> bool:
+        """Is all the rest here, so that one `read` returns it?"""
+
+    async def read(self) -> bytes: ...
+
+    async def feed_to(self, take: Callable[[bytes], object]) -> bool:
+        """Hand block after block to `take`, if possible in the socket's own callback, so that no
+        task has to wake for them.  False at the end; True once `take` has had enough, which it says
+        by a false result.  A RelayError that `take` raises comes out here."""
+
+    def close(self) -> None: ...
+
 
 class LinkReply:
     """A provider's answer on a link; a `Reply` once its head is here."""
 
     __slots__ = (
-        "_blocks",
-        "_decoder",
-        "_error",
-        "_link",
-        "_taker",
-        "_unread",
-        "_waiter",
+        "blocks",
+        "decoder",
+        "error",
         "headers",
+        "link",
         "status",
+        "taker",
+        "unread",
+        "waiter",
     )
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Link, method: str) -> None:
         self.status = 0
         self.headers: Mapping[str, str] = {}
-        self._link: Link | None = link
-        self._decoder = ReplyDecoder()
-        self._blocks: list[bytes] = []  # that came while nobody took any
-        self._unread = 0
-        self._taker: Callable[[bytes], object] | None = None
-        self._error: BaseException | None = None
-        self._waiter: asyncio.Future[bool] | None = None
-
-    @property
-    def begun(self) -> bool:
-        """Has the provider sent anything at all?"""
-        return self._decoder.begun
+        self.link: Link | None = link  # None once the answer is over
+        self.decoder = ReplyDecoder(method)
+        self.blocks: list[bytes] = []  # that came while nobody took any
+        self.unread = 0  # bytes in them
+        self.taker: Callable[[bytes], object] | None = None
+        self.error: BaseException | None = None
+        # resolved by what whoever waits has to deal with; True: the taker has had enough
+        self.waiter: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
 
     @property
     def ended(self) -> bool:
-        return self._decoder.ended
-
-    async def begin(self) -> None:
-        """Wait for the head."""
-        while not (head := self._decoder.head):
-            if self._error:
-                raise self._error
-            await self._more()
-        self.status, self.headers = head.status, head.headers
+        return self.decoder.ended
 
     async def feed_to(self, take: Callable[[bytes], object]) -> bool:
+        loop = asyncio.get_running_loop()
         while True:
-            if self._blocks:
-                if not take(self._kept()):
+            if self.blocks:
+                if not take(self.unread_bytes()):
                     return True
-            elif self._decoder.ended:
+            elif self.error:
+                raise self.error
+            elif self.decoder.ended:
                 return False
-            elif self._error:
-                raise self._error
-            elif await self._more(take):
-                return True
+            else:
+                self.taker, self.waiter = take, loop.create_future()
+                if self.link:
+                    self.link.resume()
+                try:
+                    if await self.waiter:
+                        return True
+                finally:
+                    self.taker = None
 
     async def read(self) -> bytes:
         blocks = list[bytes]()
         await self.feed_to(blocks.append)  # append returns None: one block is enough
         return b"".join(blocks)
 
-    def _kept(self) -> bytes:
-        blocks, self._blocks, self._unread = self._blocks, [], 0
-        if self._link:
-            self._link.resume()
-        return b"".join(blocks)
+    def unread_bytes(self) -> bytes:
+        """All that has come and was not taken yet."""
+        blocks, self.blocks, self.unread = self.blocks, [], 0
+        if self.link:
+            self.link.resume()
+        return blocks[0] if len(blocks) == 1 else b"".join(blocks)
 
     def close(self) -> None:
         """What is still to come is not wanted."""
-        link, self._link = self._link, None
-        self._blocks.clear()
+        link, self.link = self.link, None
+        self.blocks.clear()
         if link:
             link.close()
 
-    async def _more(self, take: Callable[[bytes], object] | None = None) -> bool:
-        """Wait for an event that `take` does not deal with; has `take` had enough?"""
-        self._taker, self._waiter = take, asyncio.get_running_loop().create_future()
-        if self._link:
-            self._link.resume()
-        try:
-            return await self._waiter
-        finally:
-            self._taker = self._waiter = None
-
     # Called by the link
 
-    def take(self, data: bytes) -> None:
-        decoder = self._decoder
-        block = decoder.feed(data)
-        if self._taker is None:
-            self._keep(block)
+    def received(self, data: bytes) -> None:
+        decoder, taker = self.decoder, self.taker
+        block, enough = decoder.feed(data), False
+        if taker and block:
+            try:
+                more = taker(block)
+            except RelayError as error:  # a content coding that is broken, for one
+                self.error, more = error, True
+            enough = not more
+            if (enough or self.error) and self.link and len(block) > _MOST_UNREAD:
+                self.link.pause()  # else as much again would be held for a slow client
         elif block:
-            self._hand(block, self._taker)
+            self.blocks.append(block)
+            self.unread += len(block)
+            if self.unread > _MOST_UNREAD and self.link:
+                self.link.pause()
         if decoder.ended or decoder.fault:
             self._over()
-            self._wake(False)
+        elif not (enough or self.error or (decoder.head and not taker)):
+            return
+        self.taker = None
+        if not self.waiter.done():
+            self.waiter.set_result(enough)
 
-    def _hand(self, block: bytes, taker: Callable[[bytes], object]) -> None:
-        try:
-            more = taker(block)
-        except RelayError as error:  # a content coding that is broken, for one
-            self._error, more = error, None
-        if not more:
-            self._taker = None
-            if self._link and len(block) > _MOST_UNREAD:
-                self._link.pause()  # else as much again would be held for a slow client
-            self._wake(self._error is None)
-
-    def _keep(self, block: bytes) -> None:
-        if block:
-            self._blocks.append(block)
-            self._unread += len(block)
-        if self._unread > _MOST_UNREAD and self._link:
-            self._link.pause()
-        self._wake(False)
-
-    def lost(self, error: Exception | None) -> None:
+    def lost(self, error: BaseException | None) -> None:
         """The connection is gone: this may be the answer's end, a break, or nothing new."""
-        if self._link:
-            said = getattr(error, "strerror", None) or str(error or "")
-            if error:
-                self._error = UpstreamError("transient", f"broke off its answer ({said})")
-            if error and not isinstance(error, OSError):
-                self._error = error  # a bug of ours, in what is called with the bytes
-            elif not self._decoder.begun:
-                message = "closed the connection without an answer"
-                self._error = UpstreamError("transient", message, scope="endpoint")
+        if self.link:
             if not error:
-                self._decoder.eof()
+                self.decoder.eof()
+            elif isinstance(error, OSError):
+                words = error.strerror or str(error)
+                self.error = UpstreamError("transient", f"broke off its answer ({words})")
+            else:  # of the request's body, or of what is called with the answer's
+                self.error = error
+            if not self.decoder.begun and (not error or isinstance(error, OSError)):
+                message = "closed the connection without an answer"
+                self.error = UpstreamError("transient", message, scope="endpoint")
             self._over()
-        self._wake(False)
+        if not self.waiter.done():
+            self.waiter.set_result(False)
 
     def _over(self) -> None:
         """No more bytes are taken; the link is released if all went well."""
-        link, self._link = self._link, None
-        if self._decoder.fault:
-            self._error = self._error or UpstreamError("transient", self._decoder.fault)
-        if link and self._decoder.kept:
-            link.release(self._decoder.keepalive)
+        link, self.link, decoder = self.link, None, self.decoder
+        if decoder.fault:
+            self.error = self.error or UpstreamError("transient", decoder.fault)
+        if link and decoder.kept:
+            link.release(decoder.keepalive)
         elif link:
             link.close()
-
-    def _wake(self, enough: bool) -> None:
-        if self._waiter and not self._waiter.done():
-            self._waiter.set_result(enough)
 
 
 class Link(asyncio.Protocol):
     """One connection to a provider: a request goes out, its answer comes in, then the next."""
 
-    def __init__(self, connections: Connections, origin: str) -> None:
-        self.origin = origin
+    def __init__(self, upstream: Upstream, key: tuple[str, Origin]) -> None:
+        self.key = key  # the proxy and the origin: requests with the same may go out on it
         self.served = 0  # requests
-        self.until = 0.0  # when an idle link is too old, in the event loop's time
-        self._connections = connections
-        self._transport: asyncio.Transport | None = None
+        self.until = 0.0  # when an idle link is too old, in monotonic time
+        self.transport: asyncio.Transport | None = None
+        self._upstream = upstream
         self._reply: LinkReply | None = None
+        self._sending: asyncio.Task[None] | None = None  # a body that is still arriving
+        self._writable = asyncio.Event()
+        self._writable.set()
         self._paused = False
 
-    def ask(self, head: bytes, body: bytes) -> LinkReply:
-        reply = self._reply = LinkReply(self)
+    def ask(self, method: str, head: bytes, body: Payload) -> LinkReply:
+        """Send a request.  A reply without a head fails if the connection is gone already."""
+        reply = self._reply = LinkReply(self, method)
         self.served += 1
-        if self._transport is None:
+        transport = self.transport
+        if transport is None:
             reply.lost(None)
-        elif len(body) <= _SHORT_BODY:
-            self._transport.write(head + body)
+        elif body is None or isinstance(body, bytes):
+            if body and len(body) > _SHORT_BODY:
+                transport.write(head)
+                transport.write(body)
+            else:
+                transport.write(head + body if body else head)
         else:
-            self._transport.write(head)
-            self._transport.write(body)
+            transport.write(head)
+            self._sending = asyncio.create_task(self._send(body, transport))
+            self._sending.add_done_callback(self._sent)
         return reply
 
+    async def _send(self, body: AsyncIterator[bytes], transport: asyncio.Transport) -> None:
+        async for block in body:
+            if block:
+                transport.write(b"%x\r\n%b\r\n" % (len(block), block))
+                await self._writable.wait()
+        transport.write(b"0\r\n\r\n")
+
+    def _sent(self, task: asyncio.Task[None]) -> None:
+        self._sending = None
+        if not task.cancelled() and (error := task.exception()) and self._reply:
+            gone = isinstance(error, OSError)  # the client
+            self._reply.lost(BadRequest("the request's body broke off") if gone else error)
+
     def pause(self) -> None:
-        if self._transport and not self._paused:
-            self._transport.pause_reading()
+        if self.transport and not self._paused:
+            self.transport.pause_reading()
             self._paused = True
 
     def resume(self) -> None:
-        if self._transport and self._paused:
-            self._transport.resume_reading()
+        if self._paused and self.transport:
+            self.transport.resume_reading()
             self._paused = False
 
     def release(self, keepalive: float) -> None:
         """The answer is complete; may another request follow?  Not after an unsent body."""
         self._reply = None
-        transport = self._transport
-        if transport is None or transport.is_closing() or transport.get_write_buffer_size():
+        transport = self.transport
+        sent = transport and not (self._sending or transport.get_write_buffer_size())
+        if sent and transport and not transport.is_closing():
+            self.resume()
+            self._upstream.keep(self, min(_MOST_IDLE, keepalive - 1))
+        else:
             self.close()
-            return
-        self.resume()
-        self._connections.keep(self, min(_MOST_IDLE, keepalive - 1))
 
     def close(self) -> None:
         """At once, even if something is still to be sent."""
-        transport, self._transport, self._reply = self._transport, None, None
+        transport, self.transport, self._reply = self.transport, None, None
+        if self._sending:
+            self._sending.cancel()
         if transport:
             transport.abort()
-        self._connections.forget(self)
+        self._upstream.forget(self)
 
     @property
     def usable(self) -> bool:
-        return self._transport is not None and not self._transport.is_closing()
+        return self.transport is not None and not self.transport.is_closing()
 
     # Called by the transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
+        self.transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
         if self._reply:
-            self._reply.take(data)
+            self._reply.received(data)
         else:  # unasked: it must not be taken for the answer to the next request
             self.close()
 
@@ -16899,62 +16952,86 @@ class Link(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         reply, self._reply = self._reply, None
+        self._writable.set()
         if reply:
             reply.lost(exc)
         self.close()
 
+    def pause_writing(self) -> None:
+        self._writable.clear()
 
-class Connections:
-    """The links to all providers: keeps idle ones by origin, and makes new ones."""
+    def resume_writing(self) -> None:
+        self._writable.set()
+
+
+class Upstream:
+    """The links to all providers: keeps idle ones, and makes new ones."""
 
     def __init__(self) -> None:
         self._links: set[Link] = set()
-        self._idle: dict[str, list[Link]] = {}
+        self._idle: dict[tuple[str, Origin], list[Link]] = {}
         self._names: dict[tuple[str, int], tuple[float, asyncio.Future[list[Any]]]] = {}
         self._sweeping: asyncio.TimerHandle | None = None
 
-    async def post(
-        self, url: str, headers: Mapping[str, str], body: bytes, connect_timeout: float
+    async def send(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: Payload,
+        connect_timeout: float,
+        proxy: str = "",
     ) -> LinkReply:
-        """The reply, once its head is here; else UpstreamError, OSError or ValueError."""
-        place = address_of(url)
-        head = request_text(place.target, place.host, headers, len(body))
-        if link := self._freshest(place.origin):
-            try:
-                return await self._ask(link, head, body)
-            except _Stale:
-                pass
-        link = await self._opened(place.origin, connect_timeout)
-        return await self._ask(link, head, body)
+        """The reply, once its head is here; else UpstreamError, or NoDescriptors.
 
-    @staticmethod
-    async def _ask(link: Link, head: bytes, body: bytes) -> LinkReply:
-        reply, asked = link.ask(head, body), time.monotonic()
+        `proxy`: the URL of an HTTP or SOCKS proxy to go through, which then resolves names.
+        """
         try:
-            await reply.begin()
-        except UpstreamError as error:
-            at_once = time.monotonic() < asked + _CLOSED_BEFORE
-            if link.served > 1 and not reply.begun and at_once:
-                raise _Stale from error
-            raise
-        finally:
-            if not reply.status:  # it failed, or nobody waits any longer
-                reply.close()
+            origin, head = _request_head(method, url, headers, body, proxy)
+            # a body that is still arriving can be sent only once
+            again = body is None or isinstance(body, bytes)
+            link = self._freshest((proxy, origin)) if again else None
+            while True:
+                link = link or await self._connect(proxy, origin, connect_timeout)
+                reply, asked = link.ask(method, head, body), time.monotonic()
+                try:
+                    if not (reply.decoder.head or reply.error):
+                        await reply.waiter
+                    if reply.decoder.head:
+                        reply.status, reply.headers, _ = reply.decoder.head
+                        break
+                finally:
+                    if not reply.status:  # it failed, or nobody waits any longer
+                        reply.close()
+                in_time = time.monotonic() < asked + _CLOSED_BEFORE
+                if reply.decoder.begun or link.served == 1 or not in_time:
+                    raise cast(BaseException, reply.error)
+                link = None  # it was closed before
+        except (OSError, ValueError) as error:
+            raise _unreachable(error, proxy) from error
+        if reply.status == 407 and proxy.startswith(
+            "http"
+        ):  # to plain HTTP a proxy answers in the provider's place
+            reply.close()
+            raise _refused_by(proxy, reply.status)
         return reply
 
     def keep(self, link: Link, seconds: float) -> None:
+        """A link is free for the next request, for some seconds."""
+        if link not in self._links:  # it is a tunnel that is being made
+            return
         if seconds <= 0:
             link.close()
             return
-        loop = asyncio.get_running_loop()
-        link.until = loop.time() + seconds
-        self._idle.setdefault(link.origin, []).append(link)
+        link.until = time.monotonic() + seconds
+        self._idle.setdefault(link.key, []).append(link)
         if not self._sweeping:
+            loop = asyncio.get_running_loop()
             self._sweeping = loop.call_later(_MOST_IDLE / 4, self._sweep)
 
     def forget(self, link: Link) -> None:
         self._links.discard(link)
-        idle = self._idle.get(link.origin, [])
+        idle = self._idle.get(link.key, [])
         if link in idle:
             idle.remove(link)
 
@@ -16965,8 +17042,8 @@ class Connections:
             link.connection_lost(None)
         await asyncio.sleep(0)  # for the transports' own last callbacks
 
-    def _freshest(self, origin: str) -> Link | None:
-        idle, now = self._idle.get(origin, []), asyncio.get_running_loop().time()
+    def _freshest(self, key: tuple[str, Origin]) -> Link | None:
+        idle, now = self._idle.get(key), time.monotonic()
         while idle:
             link = idle.pop()
             if link.usable and link.until > now:
@@ -16978,31 +17055,56 @@ class Connections:
         """Close what has been idle for too long."""
         loop = asyncio.get_running_loop()
         for link in [link for idle in self._idle.values() for link in idle]:
-            if link.until <= loop.time():
+            if link.until <= time.monotonic():
                 link.close()
-        self._idle = {origin: idle for origin, idle in self._idle.items() if idle}
+        self._idle = {key: idle for key, idle in self._idle.items() if idle}
         self._sweeping = loop.call_later(_MOST_IDLE / 4, self._sweep) if self._idle else None
 
-    async def _opened(self, origin: str, connect_timeout: float) -> Link:
-        parts = urllib.parse.urlsplit(origin)
-        secure, host = parts.scheme == "https", parts.hostname or ""
+    async def _connect(self, proxy: str, origin: Origin, seconds: float) -> Link:
+        """A new link: the socket, TLS, and between them the way through a proxy."""
+        link, loop = Link(self, (proxy, origin)), asyncio.get_running_loop()
+        peer = origin_of(proxy) if proxy.startswith("http") else origin
         try:
-            async with asyncio.timeout(connect_timeout):
-                addresses = await self._addresses(host, parts.port or (443 if secure else 80))
-                sock = await aiohappyeyeballs.start_connection(
-                    addresses, happy_eyeballs_delay=_EYEBALLS, interleave=1
+            async with asyncio.timeout(seconds):
+                if proxy.startswith("socks"):
+                    sock = await _through_socks(proxy, origin)
+                else:
+                    sock = await aiohappyeyeballs.start_connection(
+                        await self._addresses(peer.name, peer.port),
+                        happy_eyeballs_delay=_EYEBALLS,
+                        interleave=1,
+                    )
+                tls = (self._tls, peer.name) if peer.secure else (None, None)
+                await loop.create_connection(
+                    lambda: link, sock=sock, ssl=tls[0], server_hostname=tls[1]
                 )
-                _, link = await asyncio.get_running_loop().create_connection(
-                    lambda: Link(self, origin),
-                    sock=sock,
-                    ssl=self._tls if secure else None,
-                    server_hostname=host if secure else None,
-                )
+                if peer is not origin and origin.secure:
+                    await self._tunnel(link, origin, proxy)
+            self._links.add(link)
         except TimeoutError:
             message = "could not be connected to in time"
             raise UpstreamError("timeout", message, scope="endpoint") from None
-        self._links.add(link)
+        finally:
+            if link not in self._links:
+                link.close()
         return link
+
+    async def _tunnel(self, link: Link, origin: Origin, proxy: str) -> None:
+        """Ask an HTTP proxy for a tunnel, and speak TLS through it."""
+        target = f"{origin.host.removesuffix(f':{origin.port}')}:{origin.port}"
+        head = request_text("CONNECT", target, target, _proxy_headers(proxy), -1)
+        reply = link.ask("CONNECT", head, None)
+        if not (reply.decoder.head or reply.error):
+            await reply.waiter
+        if not reply.decoder.head:
+            raise cast(BaseException, reply.error)
+        if not 200 <= (status := reply.decoder.head.status) < 300 or link.transport is None:
+            raise _refused_by(proxy, status)
+        link.served = 0
+        transport = await asyncio.get_running_loop().start_tls(
+            link.transport, link, self._tls, server_hostname=origin.name
+        )
+        link.connection_made(cast(asyncio.BaseTransport, transport))
 
     @functools.cached_property
     def _tls(self) -> ssl.SSLContext:
@@ -17027,14 +17129,70 @@ class Connections:
             self._names.pop((host, port), None)
 
 
-class _Stale(Exception):
-    """A kept link that turned out to be closed."""
+def _request_head(
+    method: str, url: str, headers: Mapping[str, str], body: Payload, proxy: str
+) -> tuple[Origin, bytes]:
+    origin, target = origin_and_target(url)
+    if origin.authorization and not any(name.lower() == "authorization" for name in headers):
+        headers = {**headers, "Authorization": origin.authorization}
+    if proxy.startswith("http") and not origin.secure:
+        target = f"http://{origin.host}{target}"
+        headers = {**headers, **_proxy_headers(proxy)}
+    length = len(body) if isinstance(body, bytes) else None
+    if body is None:
+        length = 0 if method in ("POST", "PUT", "PATCH") else -1
+    return origin, request_text(method, target, origin.host, headers, length)
+
+
+async def _through_socks(proxy: str, origin: Origin) -> socket.socket:
+    """A socket to an origin; the SOCKS proxy resolves its name."""
+    package = importlib.import_module("python_socks")
+    client = importlib.import_module("python_socks.async_.asyncio")
+    # socks5h is curl's word for what is done here in any case
+    url = proxy.replace("socks5h:", "socks5:", 1)
+    try:
+        sock: socket.socket = await client.Proxy.from_url(url, rdns=True).connect(
+            origin.name, origin.port
+        )
+    except package.ProxyError as error:
+        raise OSError(str(error)) from error
+    return sock
+
+
+def _proxy_headers(proxy: str) -> dict[str, str]:
+    word = origin_of(proxy.rstrip("/")).authorization
+    return {"Proxy-Authorization": word} if word else {}
+
+
+def _refused_by(proxy: str, status: int) -> UpstreamError:
+    why = "wants other credentials" if status == 407 else "refuses"
+    message = f"cannot be reached: its proxy {shown_proxy(proxy)} {why} ({status})"
+    return UpstreamError("transient", message, scope="endpoint")
+
+
+def _unreachable(error: Exception, proxy: str) -> RelayError:
+    """A foreign exception as ours; a proxy that is down counts like a provider that is down."""
+    try:  # may this process open no more files?  Libraries report that by many other errors
+        os.close(os.open(os.devnull, os.O_RDONLY))
+    except OSError as open_error:
+        if open_error.errno in (errno.EMFILE, errno.ENFILE):
+            return NoDescriptors()
+    through = f" through its proxy {shown_proxy(proxy)}" if proxy else ""
+    message = f"cannot be reached{through} ({system_words(error)})"
+    return UpstreamError("transient", message, scope="endpoint")
+
+
+def system_words(error: BaseException) -> str:
+    """The system's own words: asyncio's quote an address and no reason."""
+    inner: Any = getattr(error, "os_error", error)
+    text: str = getattr(inner, "strerror", None) or str(inner) or type(error).__name__
+    return os.strerror(inner.errno) if text.startswith("Connect call failed") else text
 
 
 # ==== 42. Upstream ============================================================
-# One HTTP exchange with a provider.  Foreign exceptions become ours here and nowhere else: silence
-# is an UpstreamError just as a refusal is.  Answers are read in the blocks and in the content
-# coding in which they come; whoever must understand them inflates them.
+# What is done with a provider's answer, whatever it comes on: limits to its silence and its size.
+# Answers are read in the blocks and in the content coding in which they come; whoever must
+# understand them inflates them.
 
 
 @frozen
@@ -17051,27 +17209,6 @@ class Outgoing:
     proxy: str = field(default="", repr=False)  # to go through; "" for none
 
 
-class Reply(Protocol):
-    """A provider's answer whose head is here.  `read` gives b"" at the end; it and `feed_to` raise
-    UpstreamError when the connection breaks; `close` may be called at any time."""
-
-    status: int
-    headers: Mapping[str, str]
-
-    @property
-    def ended(self) -> bool:
-        """Is all the rest here, so that one `read` returns it?"""
-
-    async def read(self) -> bytes: ...
-
-    async def feed_to(self, take: Callable[[bytes], object]) -> bool:
-        """Hand block after block to `take`, if possible in the socket's own callback, so that no
-        task has to wake for them.  False at the end; True once `take` has had enough, which it says
-        by a false result.  A RelayError that `take` raises comes out here."""
-
-    def close(self) -> None: ...
-
-
 class PullReply(ABC):
     """A reply that has to be asked for every block."""
 
@@ -17085,222 +17222,6 @@ class PullReply(ABC):
             if not take(block):
                 return True
         return False
-
-
-class HTTPReply(PullReply):
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
-        self.status = response.status
-        self.headers: Mapping[str, str] = response.headers
-        self._response = response
-
-    async def read(self) -> bytes:
-        try:
-            return await self._response.content.readany()
-        except TimeoutError as error:
-            raise UpstreamError("timeout", "went silent in the middle of its answer") from error
-        except (aiohttp.ClientError, OSError) as error:
-            raise UpstreamError(
-                "transient", f"broke off its answer ({system_words(error)})"
-            ) from error
-
-    def close(self) -> None:
-        self._response.close()
-
-
-# A request's body: all of it, or still on its way, or none.
-Payload: TypeAlias = bytes | AsyncIterator[bytes] | None
-
-
-class Upstream:
-    """Connections to providers."""
-
-    def __init__(self, lean: bool = True) -> None:
-        """`lean`: use `Connections` where they suffice; if not `lean`, aiohttp's client for all."""
-        self._lean = lean
-        self._connections = Connections()
-        self._pools = {"": Pool()}
-
-    async def post(self, outgoing: Outgoing, timeouts: TimeoutConfig) -> Reply:
-        """The reply's head; UpstreamError if there is none."""
-        url, headers, body = outgoing.url, outgoing.headers, outgoing.body
-        if outgoing.proxy or not (self._lean and address_of(url).plain):
-            return await self.send("POST", url, headers, body, timeouts, outgoing.proxy)
-        try:
-            return await self._connections.post(url, headers, body, timeouts.connect)
-        except (OSError, ValueError) as error:
-            raise _unreachable(error) from error
-
-    async def send(
-        self,
-        method: str,
-        url: str,
-        headers: Mapping[str, str],
-        body: Payload,
-        timeouts: TimeoutConfig,
-        proxy: str = "",
-    ) -> Reply:
-        """Any request at all, even with a body still arriving; UpstreamError without an answer."""
-        if proxy not in self._pools:
-            self._pools[proxy] = Pool(proxy)
-        reply = await self._pools[proxy].sent(method, url, headers, body, timeouts)
-        if not 200 <= reply.status < 600:
-            reply.close()
-            raise UpstreamError("transient", f"answered with the status {reply.status}")
-        return reply
-
-    async def close(self) -> None:
-        await self._connections.close()
-        for pool in self._pools.values():
-            await pool.close()
-
-
-class Pool:
-    """Connections by aiohttp's client: direct, or through a proxy, which then resolves names.
-
-    There is no limit to their number: with aiohttp's own of 100 the 101st open stream would wait
-    for minutes.
-    """
-
-    def __init__(self, proxy: str = "") -> None:
-        self._shown = shown_proxy(proxy)
-        self._url: yarl.URL | None = None  # of an HTTP proxy, which aiohttp's client knows
-        self._foreign: tuple[type[Exception], ...] = (aiohttp.ClientError, OSError, ValueError)
-        make: Callable[..., aiohttp.TCPConnector] = aiohttp.TCPConnector
-        if proxy.startswith("socks"):
-            socks = importlib.import_module("aiohttp_socks")
-            # socks5h is curl's word for what is done here in any case: the proxy resolves the name
-            url = proxy.replace("socks5h:", "socks5:", 1)
-            make = functools.partial(socks.ProxyConnector.from_url, url, rdns=True)
-            self._foreign += (socks.ProxyError, socks.ProxyConnectionError, socks.ProxyTimeoutError)
-        elif proxy:
-            self._url = yarl.URL(proxy)
-        self._kept = _session(make(limit=0, keepalive_timeout=60))
-        self._fresh = _session(make(limit=0, force_close=True))
-
-    async def sent(
-        self,
-        method: str,
-        url: str,
-        headers: Mapping[str, str],
-        body: Payload,
-        timeouts: TimeoutConfig,
-    ) -> Reply:
-        """The reply's head.  If a kept connection was just being closed, the request never arrived;
-        other kept ones may be just as stale, so the second try makes a new one."""
-        request = functools.partial(self._reply, method, url, headers, body, timeouts)
-        reused: dict[str, bool] = {}
-        try:
-            return await request(self._kept, reused)
-        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
-            again = reused and not isinstance(error, aiohttp.ClientConnectorError)
-            if not again or isinstance(body, AsyncIterator):
-                raise self._unreachable(error) from error
-        except self._foreign as error:
-            raise self._unreachable(error) from error
-        try:
-            return await request(self._fresh, {})
-        except self._foreign as error:
-            raise self._unreachable(error) from error
-
-    async def _reply(
-        self,
-        method: str,
-        url: str,
-        headers: Mapping[str, str],
-        body: Payload,
-        timeouts: TimeoutConfig,
-        session: aiohttp.ClientSession,
-        reused: dict[str, bool],
-    ) -> Reply:
-        response = await session.request(
-            method,
-            yarl.URL(url, encoded=True),
-            data=body,
-            headers=headers,
-            timeout=aiohttp.ClientTimeout(total=None, connect=timeouts.connect),
-            allow_redirects=False,
-            trace_request_ctx=reused,
-            proxy=self._url,
-        )
-        if response.status < 200:  # a 101 that nobody asked for, or no status at all
-            response.close()
-            raise UpstreamError("transient", "does not answer in HTTP")
-        if (
-            self._url and response.status == 407
-        ):  # to plain HTTP a proxy answers in the provider's place
-            response.close()
-            raise UpstreamError("transient", self._refusal(407), scope="endpoint")
-        return HTTPReply(response)
-
-    def _unreachable(self, error: Exception) -> RelayError:
-        """A proxy that is down or refuses counts like a provider that is down."""
-        if isinstance(error, aiohttp.ClientHttpProxyError):
-            return UpstreamError("transient", self._refusal(error.status), scope="endpoint")
-        if type(error).__module__.startswith("aiohttp_socks") or isinstance(
-            error, aiohttp.ClientProxyConnectionError
-        ):
-            message = f"cannot be reached through its proxy {self._shown} ({system_words(error)})"
-            return UpstreamError("transient", message, scope="endpoint")
-        return _unreachable(error)
-
-    def _refusal(self, status: int) -> str:
-        why = "wants other credentials" if status == 407 else "refuses"
-        return f"cannot be reached: its proxy {self._shown} {why} ({status})"
-
-    async def close(self) -> None:
-        await self._kept.close()
-        await self._fresh.close()
-
-
-def _session(connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
-    trace = aiohttp.TraceConfig()
-    trace.on_connection_reuseconn.append(_note_reuse)
-    return aiohttp.ClientSession(
-        connector=connector,
-        auto_decompress=False,
-        cookie_jar=aiohttp.DummyCookieJar(),
-        skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
-        trace_configs=[trace],
-        read_bufsize=1 << 15,  # what a stalled client may pile up, a few times over
-    )
-
-
-def _unreachable(error: BaseException) -> RelayError:
-    """A foreign exception as ours."""
-    if isinstance(error, OSError) and _files_are_spent():
-        return NoDescriptors()
-    if isinstance(error, aiohttp.ConnectionTimeoutError):
-        return UpstreamError("timeout", "could not be connected to in time", scope="endpoint")
-    if isinstance(error, TimeoutError):
-        return UpstreamError("timeout", "did not answer in time")
-    if isinstance(error, aiohttp.ServerDisconnectedError):
-        message = "closed the connection without an answer"
-        return UpstreamError("transient", message, scope="endpoint")
-    if isinstance(error, aiohttp.ClientResponseError):  # its text quotes URL and bytes
-        return UpstreamError("transient", "does not answer in HTTP")
-    return UpstreamError(
-        "transient", f"cannot be reached ({system_words(error)})", scope="endpoint"
-    )
-
-
-def _files_are_spent() -> bool:
-    """May this process open no more files?  Libraries report that in many ways, by other errors."""
-    try:
-        os.close(os.open(os.devnull, os.O_RDONLY))
-    except OSError as error:
-        return error.errno in (errno.EMFILE, errno.ENFILE)
-    return False
-
-
-async def _note_reuse(session: object, context: Any, params: object) -> None:
-    context.trace_request_ctx["reused"] = True
-
-
-def system_words(error: BaseException) -> str:
-    """The system's own words: aiohttp's quote internals, asyncio's an address and no reason."""
-    inner: Any = getattr(error, "os_error", error)
-    said: str = getattr(inner, "strerror", None) or str(inner) or type(error).__name__
-    return os.strerror(inner.errno) if said.startswith("Connect call failed") else said
 
 
 class IdleTimeout:
@@ -19600,11 +19521,15 @@ class Failover:
         return answer
 
     def sent(self, exchange: Exchange, lane: Lane, outgoing: Outgoing) -> Awaitable[Reply]:
-        timeouts = lane.target.provider.timeouts
-        reply = demo(outgoing) if lane.endpoint.demo else self.upstream.post(outgoing, timeouts)
+        url, headers, body = outgoing.url, outgoing.headers, outgoing.body
+        connect = lane.target.provider.timeouts.connect
+        reply: Awaitable[Reply] = (
+            demo(outgoing)
+            if lane.endpoint.demo
+            else self.upstream.send("POST", url, headers, body, connect, outgoing.proxy)
+        )
         if exchange.tape is None:
             return reply
-        url, headers, body = outgoing.url, outgoing.headers, outgoing.body
         return exchange.tape.attempt(lane, "POST", url, headers, body, reply)
 
     async def words(self, exchange: Exchange, reply: Reply) -> bytes:
@@ -20348,7 +20273,7 @@ class Forwarding:
         try:
             async with IdleTimeout(limits.idle, f"no answer within {limits.idle:g} s") as silence:
                 body = sending.blocks(silence)
-                reply = send(request.method, url, headers, body, limits, proxy)
+                reply = send(request.method, url, headers, body, limits.connect, proxy)
                 if exchange.tape is None:
                     return await reply
                 return await exchange.tape.attempt(lane, request.method, url, headers, body, reply)
@@ -22080,7 +22005,7 @@ class Server:
         self._has_terminal = has_terminal() and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN
         recorder = self._recorder(plan.config.record)  # first: its directory may be unusable
         keepalive = float(os.environ.get("RELAY_KEEPALIVE", "10"))
-        upstream = Upstream(lean=os.environ.get("RELAY_UPSTREAM") != "aiohttp")
+        upstream = Upstream()
         self.relay = Relay(plan, upstream, log, keepalive, self._store(plan.config.state))
         self.relay.telemetry = telemetry_of(os.environ, log)
         self.relay.telemetry.mirror(self.relay.accounts.metrics)

@@ -53,14 +53,11 @@ async def upstreams() -> AsyncIterator[Callable[[int], Awaitable[list[FakeUpstre
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
 # How relay.py may be run.  What depends on sockets is marked `every_way`; all else is run as users
-# have it who installed everything: its own client toward providers, on uvloop.  Everything another
-# way: RELAY_TEST_WAY=asyncio-aiohttp pytest
+# have it who installed everything, on uvloop.  All of it another way: RELAY_TEST_WAY=asyncio pytest
 UNINSTALLED = {"PYTHONPATH": str(Path(__file__).parent / "without")}
 WAYS: Mapping[str, Mapping[str, str]] = {
     "uvloop": {},
-    "uvloop-aiohttp": {"RELAY_UPSTREAM": "aiohttp"},
     "asyncio": UNINSTALLED,
-    "asyncio-aiohttp": UNINSTALLED | {"RELAY_UPSTREAM": "aiohttp"},
 }
 
 

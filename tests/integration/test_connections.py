@@ -100,9 +100,9 @@ async def provider(
 
 
 @pytest.fixture
-async def client() -> AsyncIterator[relay.Connections]:
+async def client() -> AsyncIterator[relay.Upstream]:
     """Closed at the end, with nothing left in it."""
-    connections = relay.Connections()
+    connections = relay.Upstream()
     yield connections
     await connections.close()
     assert connections._links == set()
@@ -110,10 +110,10 @@ async def client() -> AsyncIterator[relay.Connections]:
 
 
 async def post(
-    client: relay.Connections, url: str, body: bytes = BODY, patience: float = SOON
+    client: relay.Upstream, url: str, body: bytes = BODY, patience: float = SOON
 ) -> relay.LinkReply:
     async with asyncio.timeout(SOON):
-        return await client.post(f"{url}/v1/x?a=b", {"X-A": "1"}, body, patience)
+        return await client.send("POST", f"{url}/v1/x?a=b", {"X-A": "1"}, body, patience)
 
 
 async def until(holds: Callable[[], object]) -> None:
@@ -144,7 +144,7 @@ def always(*answers: bytes) -> Serve:
 # ---- One after the other
 
 
-async def test_a_connection_serves_again(client: relay.Connections) -> None:
+async def test_a_connection_serves_again(client: relay.Upstream) -> None:
     async with provider(always(FINE)) as (one, url):
         for _ in range(3):
             reply = await post(client, url)
@@ -157,7 +157,7 @@ async def test_a_connection_serves_again(client: relay.Connections) -> None:
 
 
 async def test_requests_at_the_same_time_have_connections_of_their_own(
-    client: relay.Connections,
+    client: relay.Upstream,
 ) -> None:
     async with provider(always(FINE)) as (one, url):
         replies = await asyncio.gather(*(post(client, url) for _ in range(50)))
@@ -177,7 +177,7 @@ NOT_KEPT = {
 
 
 @pytest.mark.parametrize("answer", NOT_KEPT.values(), ids=NOT_KEPT)
-async def test_a_connection_is_not_used_again(client: relay.Connections, answer: bytes) -> None:
+async def test_a_connection_is_not_used_again(client: relay.Upstream, answer: bytes) -> None:
     async def serve(wire: Wire) -> None:
         await wire.request()
         await wire.say(answer)
@@ -191,7 +191,7 @@ async def test_a_connection_is_not_used_again(client: relay.Connections, answer:
         assert [len(wire.requests) for wire in one.wires] == [1, 1]
 
 
-async def test_what_is_said_unasked_is_no_answer(client: relay.Connections) -> None:
+async def test_what_is_said_unasked_is_no_answer(client: relay.Upstream) -> None:
     answered = asyncio.Event()
 
     async def serve(wire: Wire) -> None:
@@ -211,7 +211,7 @@ async def test_what_is_said_unasked_is_no_answer(client: relay.Connections) -> N
 
 
 async def test_an_idle_connection_grows_old(
-    client: relay.Connections, monkeypatch: pytest.MonkeyPatch
+    client: relay.Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(relay, "_MOST_IDLE", 0.1)
     async with provider(always(FINE)) as (one, url):
@@ -224,7 +224,7 @@ async def test_an_idle_connection_grows_old(
 # ---- Closed while a request is on its way
 
 
-async def test_a_stale_connection_costs_nothing_but_another(client: relay.Connections) -> None:
+async def test_a_stale_connection_costs_nothing_but_another(client: relay.Upstream) -> None:
     async def serve(wire: Wire) -> None:
         await wire.request()
         await wire.say(FINE)
@@ -237,7 +237,7 @@ async def test_a_stale_connection_costs_nothing_but_another(client: relay.Connec
         assert [len(wire.requests) for wire in one.wires] == [2, 1]
 
 
-async def test_a_request_is_said_again_only_once(client: relay.Connections) -> None:
+async def test_a_request_is_said_again_only_once(client: relay.Upstream) -> None:
     async def serve(wire: Wire) -> None:
         await wire.request()
         if wire.number == 0:
@@ -252,7 +252,7 @@ async def test_a_request_is_said_again_only_once(client: relay.Connections) -> N
         assert one.requests == 3
 
 
-async def test_a_request_that_was_heard_is_not_said_again(client: relay.Connections) -> None:
+async def test_a_request_that_was_heard_is_not_said_again(client: relay.Upstream) -> None:
     async def serve(wire: Wire) -> None:
         await wire.request()
         await wire.say(FINE)
@@ -266,7 +266,7 @@ async def test_a_request_that_was_heard_is_not_said_again(client: relay.Connecti
         assert one.requests == 2
 
 
-async def test_a_new_connection_is_tried_once(client: relay.Connections) -> None:
+async def test_a_new_connection_is_tried_once(client: relay.Upstream) -> None:
     async def serve(wire: Wire) -> None:
         await wire.request()
 
@@ -280,7 +280,7 @@ async def test_a_new_connection_is_tried_once(client: relay.Connections) -> None
 
 
 async def test_interim_heads_extensions_and_trailers_are_passed_over(
-    client: relay.Connections,
+    client: relay.Upstream,
 ) -> None:
     answer = b"HTTP/1.1 103 Early Hints\r\n\r\n" + CHUNKS + b"2;a=b\r\nok\r\n0\r\nc: d\r\n\r\n"
     async with provider(always(answer)) as (one, url):
@@ -290,7 +290,7 @@ async def test_interim_heads_extensions_and_trailers_are_passed_over(
         assert len(one.wires) == 1
 
 
-async def test_blocks_are_there_as_they_come(client: relay.Connections) -> None:
+async def test_blocks_are_there_as_they_come(client: relay.Upstream) -> None:
     more = asyncio.Event()
 
     async def serve(wire: Wire) -> None:
@@ -315,9 +315,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("answer", BROKEN.values(), ids=BROKEN)
-async def test_an_answer_that_breaks_is_no_whole_one(
-    client: relay.Connections, answer: bytes
-) -> None:
+async def test_an_answer_that_breaks_is_no_whole_one(client: relay.Upstream, answer: bytes) -> None:
     async def serve(wire: Wire) -> None:
         await wire.request()
         await wire.say(answer)
@@ -329,7 +327,7 @@ async def test_an_answer_that_breaks_is_no_whole_one(
             await reply.read()
 
 
-async def test_a_reset_is_a_break(client: relay.Connections) -> None:
+async def test_a_reset_is_a_break(client: relay.Upstream) -> None:
     more = asyncio.Event()
 
     async def serve(wire: Wire) -> None:
@@ -357,7 +355,7 @@ SHAPES = {
 
 
 @pytest.mark.parametrize("answer", SHAPES.values(), ids=SHAPES)
-async def test_an_ambiguous_answer_is_none(client: relay.Connections, answer: bytes) -> None:
+async def test_an_ambiguous_answer_is_none(client: relay.Upstream, answer: bytes) -> None:
     async def serve(wire: Wire) -> None:
         await wire.request()
         await wire.say(answer)
@@ -369,7 +367,7 @@ async def test_an_ambiguous_answer_is_none(client: relay.Connections, answer: by
 
 
 async def test_an_early_answer_is_read_while_the_body_still_goes_out(
-    client: relay.Connections,
+    client: relay.Upstream,
 ) -> None:
     read = asyncio.Event()
 
@@ -386,7 +384,7 @@ async def test_an_early_answer_is_read_while_the_body_still_goes_out(
         assert len(one.wires) == 1
 
 
-async def test_a_large_body_arrives_whole(client: relay.Connections) -> None:
+async def test_a_large_body_arrives_whole(client: relay.Upstream) -> None:
     body = bytes(range(256)) * 40_000
     async with provider(always(FINE)) as (one, url):
         await rest(await post(client, url, body))
@@ -396,7 +394,7 @@ async def test_a_large_body_arrives_whole(client: relay.Connections) -> None:
 # ---- Slow readers, and readers who leave
 
 
-async def test_a_slow_reader_holds_up_the_provider(client: relay.Connections) -> None:
+async def test_a_slow_reader_holds_up_the_provider(client: relay.Upstream) -> None:
     sent = 0
 
     async def serve(wire: Wire) -> None:
@@ -413,23 +411,23 @@ async def test_a_slow_reader_holds_up_the_provider(client: relay.Connections) ->
         while sent != before:
             before = sent
             await asyncio.sleep(0.3)
-        assert reply._unread < 1_000_000
+        assert reply.unread < 1_000_000
         assert sent < 60_000_000  # the rest of it: the system's own buffers
         assert len(await rest(reply)) == 100_000_000
 
 
-async def test_a_slow_reader_leaves_a_connection_that_reads(client: relay.Connections) -> None:
+async def test_a_slow_reader_leaves_a_connection_that_reads(client: relay.Upstream) -> None:
     """The reading rests when the end comes in; the next answer must not wait for ever."""
     big = b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n" + b"x" * 1_000_000
     async with provider(always(big, FINE)) as (one, url):
         reply = await post(client, url)
-        await until(lambda: reply._unread > relay._MOST_UNREAD)
+        await until(lambda: reply.unread > relay._MOST_UNREAD)
         assert len(await rest(reply)) == 1_000_000
         assert await rest(await post(client, url)) == b"ok"
         assert len(one.wires) == 1
 
 
-async def test_a_reader_who_leaves_ends_the_connection(client: relay.Connections) -> None:
+async def test_a_reader_who_leaves_ends_the_connection(client: relay.Upstream) -> None:
     async with provider(always(CHUNKS + b"2\r\nok\r\n")) as (one, url):
         reply = await post(client, url)
         assert await reply.read() == b"ok"
@@ -439,7 +437,7 @@ async def test_a_reader_who_leaves_ends_the_connection(client: relay.Connections
         assert client._links == set()
 
 
-async def test_a_late_close_leaves_the_next_request_alone(client: relay.Connections) -> None:
+async def test_a_late_close_leaves_the_next_request_alone(client: relay.Upstream) -> None:
     async with provider(always(FINE, CHUNKS + b"2\r\nok\r\n0\r\n\r\n")) as (one, url):
         first = await post(client, url)
         await rest(first)
@@ -460,7 +458,7 @@ async def half_a_head(wire: Wire) -> None:
 
 
 @pytest.mark.parametrize("serve", [silent, half_a_head])
-async def test_who_waits_for_a_head_may_leave(client: relay.Connections, serve: Serve) -> None:
+async def test_who_waits_for_a_head_may_leave(client: relay.Upstream, serve: Serve) -> None:
     async with provider(serve) as (one, url):
         asking = asyncio.create_task(post(client, url))
         await until(lambda: one.wires and client._links)
@@ -472,7 +470,7 @@ async def test_who_waits_for_a_head_may_leave(client: relay.Connections, serve: 
         await one.wires[0].gone()
 
 
-async def test_who_waits_for_a_block_may_leave_and_come_back(client: relay.Connections) -> None:
+async def test_who_waits_for_a_block_may_leave_and_come_back(client: relay.Upstream) -> None:
     """As an idle timeout does that finds the answer was over."""
     more = asyncio.Event()
 
@@ -491,7 +489,7 @@ async def test_who_waits_for_a_block_may_leave_and_come_back(client: relay.Conne
         assert await rest(reply) == b"ok"
 
 
-async def test_nobody_is_left_waiting_when_all_is_closed(client: relay.Connections) -> None:
+async def test_nobody_is_left_waiting_when_all_is_closed(client: relay.Upstream) -> None:
     async with provider(silent) as (_, url):
         asking = asyncio.create_task(post(client, url))
         await until(lambda: client._links)
@@ -503,28 +501,27 @@ async def test_nobody_is_left_waiting_when_all_is_closed(client: relay.Connectio
 # ---- Getting there
 
 
-async def test_nobody_listens(client: relay.Connections) -> None:
-    with pytest.raises(OSError, match=r"Connect call failed|refused"):
+async def test_nobody_listens(client: relay.Upstream) -> None:
+    with pytest.raises(relay.UpstreamError, match=r"[Rr]efused"):
         await post(client, f"http://localhost:{free_port()}")
 
 
-async def test_a_process_that_may_open_no_more_files_blames_nobody() -> None:
+async def test_a_process_that_may_open_no_more_files_blames_nobody(client: relay.Upstream) -> None:
     """Neither the provider's address is marked, nor another one asked."""
-    upstream, most = relay.Upstream(), resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)
     async with provider(always(FINE)) as (_, url):
         spare = os.dup(0)
         os.close(spare)
         resource.setrlimit(resource.RLIMIT_NOFILE, (spare, most[1]))
         try:
             with pytest.raises(relay.NoDescriptors):
-                await upstream.send("POST", url, {}, b"{}", relay.TimeoutConfig())
+                await post(client, url)
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, most)
-            await upstream.close()
 
 
 async def test_a_name_is_looked_up_once_for_all(
-    client: relay.Connections, monkeypatch: pytest.MonkeyPatch
+    client: relay.Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loop, asked = asyncio.get_running_loop(), list[object]()
     lookup = loop.getaddrinfo
@@ -539,17 +536,19 @@ async def test_a_name_is_looked_up_once_for_all(
     async with provider(always(FINE)) as (_, url):
         await asyncio.gather(*(post(client, url) for _ in range(20)))
         assert asked.count("localhost") == 1  # uvloop asks for addresses too, which costs nothing
-    with pytest.raises(OSError, match=r"."):
+    with pytest.raises(relay.UpstreamError, match=r"cannot be reached"):
         await post(client, "http://nobody.invalid")
-    with pytest.raises(OSError, match=r"."):  # that it failed is not remembered
+    with pytest.raises(
+        relay.UpstreamError, match=r"cannot be reached"
+    ):  # that it failed is not remembered
         await post(client, "http://nobody.invalid")
     assert asked.count("nobody.invalid") == 2
 
 
-@pytest.mark.parametrize("path", ["/a b", "/\N{LATIN SMALL LETTER E WITH ACUTE}", "/a\r\nb: c"])
-async def test_an_address_stays_on_its_line(client: relay.Connections, path: str) -> None:
-    with pytest.raises(ValueError, match=r"."):
-        await client.post(f"http://localhost:1{path}", {}, b"", 1)
+@pytest.mark.parametrize("path", ["/a b", "/a\r\nb: c"])
+async def test_an_address_stays_on_its_line(client: relay.Upstream, path: str) -> None:
+    with pytest.raises(relay.UpstreamError, match=r"an address that is none"):
+        await client.send("POST", f"http://localhost:1{path}", {}, b"", 1)
 
 
 # ---- TLS
@@ -580,7 +579,7 @@ def tls(certificate: tuple[Path, Path]) -> ssl.SSLContext:
 
 
 async def test_tls_speaks_http_1_and_keeps_its_connection(
-    client: relay.Connections,
+    client: relay.Upstream,
     tls: ssl.SSLContext,
     certificate: tuple[Path, Path],
     monkeypatch: pytest.MonkeyPatch,
@@ -594,27 +593,27 @@ async def test_tls_speaks_http_1_and_keeps_its_connection(
         assert secured.selected_alpn_protocol() == "http/1.1"
 
 
-async def test_a_stranger_is_not_believed(client: relay.Connections, tls: ssl.SSLContext) -> None:
+async def test_a_stranger_is_not_believed(client: relay.Upstream, tls: ssl.SSLContext) -> None:
     async with provider(always(FINE), tls) as (one, url):
-        with pytest.raises(ssl.SSLCertVerificationError):
+        with pytest.raises(relay.UpstreamError, match="certificate verify failed"):
             await post(client, url)
         assert one.requests == 0
 
 
 async def test_another_name_is_not_believed(
-    client: relay.Connections,
+    client: relay.Upstream,
     tls: ssl.SSLContext,
     certificate: tuple[Path, Path],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate[0]))
     async with provider(always(FINE), tls) as (one, url):
-        with pytest.raises(ssl.SSLCertVerificationError):
+        with pytest.raises(relay.UpstreamError, match="certificate verify failed"):
             await post(client, url.replace("localhost", "127.0.0.1"))
         assert one.requests == 0
 
 
-async def test_a_handshake_that_hangs_is_given_up(client: relay.Connections) -> None:
+async def test_a_handshake_that_hangs_is_given_up(client: relay.Upstream) -> None:
     async with provider(silent) as (one, url):
         with pytest.raises(relay.UpstreamError, match="connected to in time") as caught:
             await post(client, url.replace("http:", "https:"), patience=1)

@@ -208,6 +208,26 @@ async def test_the_answer_flows_as_it_comes(
         assert await response.content.read() == b"two"
 
 
+@pytest.mark.parametrize("status", ["101 Switching Protocols", "099 Odd", "99 Odd", "20 OK"])
+async def test_what_is_no_status_is_no_answer(
+    status: str, relay: Start, http: ClientSession
+) -> None:
+    """A switch of protocols that nobody asked for would leave the client with another one."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(f"HTTP/1.1 {status}\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n".encode())
+        await writer.drain()
+        await reader.read()
+        writer.close()
+
+    provider = await asyncio.start_server(answer, "127.0.0.1", 0)
+    port = provider.sockets[0].getsockname()[1]
+    server = await relay(one(f"http://127.0.0.1:{port}/v1"))
+    async with provider, http.get(f"{server.url}/p/first/files") as response:
+        assert response.status == 502
+
+
 @pytest.mark.every_way
 async def test_an_answer_that_breaks_has_no_end(
     upstream: FakeUpstream, relay: Start, http: ClientSession

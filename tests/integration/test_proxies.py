@@ -35,11 +35,12 @@ class Proxy:
 
     to: int
     guarded: bool = False
+    secure: ssl.SSLContext | None = None
     asked: list[str] = field(default_factory=list)  # "connect host:port", "get ...", "socks ..."
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0, ssl=self.secure)
         self.port: int = self._server.sockets[0].getsockname()[1]
         return self
 
@@ -141,9 +142,10 @@ def certified(home: Path) -> ssl.SSLContext:
     made = (
         "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2"
         " -keyout key.pem -out cert.pem -subj /CN=provider.test"
-        " -addext subjectAltName=DNS:provider.test"
+        " -addext subjectAltName=DNS:provider.test,DNS:localhost"
     )
-    subprocess.run([openssl, *made.split()], cwd=home, check=True, capture_output=True)
+    if not (home / "cert.pem").exists():
+        subprocess.run([openssl, *made.split()], cwd=home, check=True, capture_output=True)
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(home / "cert.pem", home / "key.pem")
     return context
@@ -216,6 +218,27 @@ async def test_https_goes_through_a_tunnel_and_names_are_the_proxys_to_find(
         assert (reply.status, reply.said.text) == (200, TEXT)
     kind = "socks" if scheme == "socks5" else "connect"
     assert proxy.asked == [f"{kind} provider.test:443"]
+
+
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "secure"])
+async def test_the_way_to_the_proxy_may_be_secured_too(
+    secure: bool, upstream: FakeUpstream, relay: Start, http: ClientSession, tmp_path: Path
+) -> None:
+    """Then there is TLS within TLS, or a plain request within it."""
+    async with (
+        tls(upstream, tmp_path) as (port, certificate),
+        Proxy(port if secure else upstream.port, secure=certified(tmp_path)) as proxy,
+    ):
+        way = proxy.url("https").replace("127.0.0.1", "localhost")
+        address = "https://provider.test/v1" if secure else "http://provider.test/v1"
+        trusted = {"SSL_CERT_FILE": str(certificate)}
+        server = await relay(one(address, proxy=way), env=trusted)
+        reply = await ask(http, server)
+        assert (reply.status, reply.said.text) == (200, TEXT)
+    kind = (
+        "connect provider.test:443" if secure else "post http://provider.test/v1/chat/completions"
+    )
+    assert proxy.asked == [kind]
 
 
 async def test_each_provider_has_its_own_way(

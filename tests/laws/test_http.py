@@ -152,7 +152,7 @@ def test_a_reply_that_breaks_off_has_no_end(reply: bytes, data: st.DataObject) -
 @given(headers=st.dictionaries(names, values, max_size=5), length=st.integers(0, 10**9))
 def test_a_request_is_read_by_h11_as_it_was_said(headers: dict[str, str], length: int) -> None:
     headers = {name: value for name, value in headers.items() if name.lower() != "host"}
-    text = relay.request_text("/v1/messages?a=b", "host:1", headers, length)
+    text = relay.request_text("POST", "/v1/messages?a=b", "host:1", headers, length)
     connection = h11.Connection(h11.SERVER)
     connection.receive_data(text)
     event = connection.next_event()
@@ -170,4 +170,4 @@ def test_nothing_breaks_out_of_its_line(break_out: str, before: str, after: str)
     broken = before + break_out + after
     for target, headers in (("/", {"a": broken}), ("/", {broken: "a"}), ("/" + broken, {})):
         with pytest.raises(ValueError, match=r"."):
-            relay.request_text(target, "host", headers, 0)
+            relay.request_text("POST", target, "host", headers, 0)

@@ -178,3 +178,33 @@ def test_a_long_reply_is_no_square_work(monkeypatch: pytest.MonkeyPatch) -> None
     for byte in OK + b"a" * 10_000:
         decoder.feed(bytes((byte,)))
     assert sum(searched) < 5 * 11_000
+
+
+ADDRESSES = {
+    "http://h/v1/x?a=b#c": ("http", "h", 80, "h", "", "/v1/x?a=b"),
+    "https://h:8443/%2e%2E": ("https", "h", 8443, "h:8443", "", "/%2e%2E"),
+    "http://[::1]:1": ("http", "::1", 1, "[::1]:1", "", "/"),
+    "http://h?a=b": ("http", "h", 80, "h", "", "/?a=b"),
+    "http://me:p%40ss@h/": ("http", "h", 80, "h", "Basic bWU6cEBzcw==", "/"),
+    "http://b\xfccher.test/\xfc": (
+        "http",
+        "xn--bcher-kva.test",
+        80,
+        "xn--bcher-kva.test",
+        "",
+        "/%C3%BC",
+    ),
+}
+
+
+@pytest.mark.parametrize("url", ADDRESSES)
+def test_an_address_is_taken_apart(url: str) -> None:
+    origin, target = relay.origin_and_target(url)
+    scheme = "https" if origin.secure else "http"
+    assert (scheme, *origin[1:], target) == ADDRESSES[url]
+
+
+@pytest.mark.parametrize("url", ["http://", "http://h:99999/", "h", "http://h/a b"])
+def test_what_is_no_address_is_refused(url: str) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        relay.origin_and_target(url)
