@@ -17177,8 +17177,9 @@ def _unreachable(error: Exception, proxy: str) -> RelayError:
     except OSError as open_error:
         if open_error.errno in (errno.EMFILE, errno.ENFILE):
             return NoDescriptors()
-    through = f" through its proxy {shown_proxy(proxy)}" if proxy else ""
-    message = f"cannot be reached{through} ({system_words(error)})"
+    message = f"cannot be reached ({system_words(error)})"
+    if proxy:
+        message = message.replace("reached", f"reached through its proxy {shown_proxy(proxy)}", 1)
     return UpstreamError("transient", message, scope="endpoint")
 
 
