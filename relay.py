@@ -15068,237 +15068,144 @@ def termination(error: RelayError) -> str:
 
 
 # ==== 34. Metrics =============================================================
-# Numbers of what happened, declared once and told twice: here in Prometheus's words, and in
+# Numbers of what happened, declared once and published twice: here in Prometheus's words, and in
 # OpenTelemetry's if a collector is configured.  Names are OpenTelemetry's; Prometheus's follow
 # from them by its rules: dots become underscores, the unit a suffix, and a counter ends in _total.
 #
-#     family    relay.requests {provider, code}      one name, one sentence, label names
+#     metric    relay.requests {provider, code}      one name, one sentence, label names
 #     series    provider="glm", code="OK" -> 17      one number for each set of label values
-#     tally     of requests that are alike           their series in all families, looked up once
+#     tally     of requests that are alike           their series in all metrics, looked up once
 #
 # Label values have to be few, because every series is kept for ever: beyond some number a new value
 # counts as "other".  No conversation, no request and no client's own text is ever a label.
 
 OTHER: Final = "other"
 _MOST_VALUES: Final = 100  # of one label; more than providers or keys a team has
-_MOST_SERIES: Final = 2000  # of one family
+_MOST_SERIES: Final = 2000  # of one metric
 _MOST_TALLIES: Final = 2000  # remembered look-ups; they hold no numbers of their own
 _UNIT_SUFFIXES: Final = {"s": "_seconds", "By": "_bytes"}  # {token} and the like name no unit
-
-_SECONDS: Final = (
-    0.1,
-    0.25,
-    0.5,
-    1,
-    2.5,
-    5,
-    10,
-    20,
-    40,
-    80,
-    160,
-    320,
-    640,
-    1280,
-)  # an agent's turn
+_SECONDS: Final = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320, 640, 1280)  # fmt: skip
 _OVERHEAD: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5)
 _TOKENS: Final = tuple(4**power for power in range(14))  # as the GenAI conventions have them
 
 
 class Series:
-    """The number of one set of label values."""
+    """The number of one set of label values; of a histogram the sum, and a count per bucket."""
 
-    __slots__ = ("_family", "_labels", "number")
+    __slots__ = ("counts", "labels", "metric", "number")
 
-    def __init__(self, family: Family[Any], said: tuple[str, ...]) -> None:
-        self.number: float = 0
-        self._family = family
-        pairs = zip(family.labels, said, strict=True)
-        self._labels = {name: value for name, value in pairs if value}
+    def __init__(self, metric: Metric, values: tuple[str, ...]) -> None:
+        self.metric = metric
+        self.number: float = 0.0 if metric.bounds else 0
+        # the last counts what is beyond all bounds
+        self.counts = [0] * (len(metric.bounds) + 1) if metric.bounds else []
+        pairs = zip(metric.labels, values, strict=True)
+        self.labels = {name: value for name, value in pairs if value}
 
     def add(self, amount: float) -> None:
-        self.number += amount
-        if mirror := self._family.mirror:
-            mirror(amount, self._labels)
+        """Count an amount; of a histogram, one more number of this size."""
+        add_all(((self, amount),))
 
     def set(self, state: float) -> None:
         self.number = state
-        if mirror := self._family.mirror:
-            mirror(state, self._labels)
+        if self.metric.mirror:
+            self.metric.mirror(state, self.labels)
 
 
-class Spread(Series):
-    """The distribution of the numbers of one set of label values; `number` is their sum."""
+def add_all(amounts: Iterable[tuple[Series, float]]) -> None:
+    """`Series.add` for each."""
+    for series, amount in amounts:
+        series.number += amount
+        if series.counts:
+            series.counts[bisect.bisect_left(series.metric.bounds, amount)] += 1
+        if mirror := series.metric.mirror:
+            mirror(amount, series.labels)
 
-    __slots__ = ("bounds", "counts")
+
+class Metric:
+    """One metric and all its series.  `kind` is counter, gauge or histogram."""
 
     def __init__(
-        self, family: Family[Any], said: tuple[str, ...], bounds: tuple[float, ...]
+        self,
+        kind: str,
+        name: str,
+        unit: str,
+        doc: str,
+        labels: str = "",
+        bounds: tuple[float, ...] = (),
     ) -> None:
-        super().__init__(family, said)
-        self.number = 0.0
-        self.bounds = bounds
-        self.counts = [0] * (len(bounds) + 1)  # the last counts those beyond all bounds
-
-    def observe(self, number: float) -> None:
-        self.counts[bisect.bisect_left(self.bounds, number)] += 1
-        self.number += number
-        if mirror := self._family.mirror:
-            mirror(number, self._labels)
-
-
-S = TypeVar("S", bound=Series)
-
-
-class Family(Generic[S]):
-    """One metric and all its series."""
-
-    kind: ClassVar[Literal["counter", "gauge", "histogram"]]
-
-    def __init__(self, name: str, unit: str, doc: str, labels: str = "") -> None:
-        """`labels`: names separated by spaces; a label with an empty value is left out."""
-        self.name = name
-        self.unit = unit
-        self.doc = doc
+        """`labels`: names separated by spaces; a label with an empty value is left out.  `bounds`
+        of a histogram's buckets, each inclusive."""
+        self.kind, self.name, self.unit, self.doc, self.bounds = kind, name, unit, doc, bounds
         self.labels = tuple(labels.split())
-        self.base = _prometheus(name) + _UNIT_SUFFIXES.get(unit, "")
+        self.base = name.replace(".", "_") + _UNIT_SUFFIXES.get(unit, "")
         # Told of each number, too: the number, and the labels that are not empty.
         self.mirror: Callable[[float, Mapping[str, str]], None] | None = None
-        self.series: dict[tuple[str, ...], S] = {}
+        self.series: dict[tuple[str, ...], Series] = {}
         self._values = tuple(set[str]() for _ in self.labels)
-
-    def of(self, *said: str) -> S:
-        """The series of these label values, or of "other" if there are too many.  It never
-        changes, so callers may keep it."""
-        return self.series.get(said) or self._found(said)
-
-    def lines(self, openmetrics: bool) -> Iterator[str]:
-        """The family as text; OpenMetrics names a counter's family without its suffix."""
-        suffix = "_total" if self.kind == "counter" else ""
-        name = self.base + ("" if openmetrics else suffix)
-        yield f"# HELP {name} {self.doc}"
-        yield f"# TYPE {name} {self.kind}"
-        for suffix, labels, value in self.samples():
-            inner = ",".join(f'{name}="{_escaped(said)}"' for name, said in labels if said)
-            yield f"{self.base}{suffix}{f'{{{inner}}}' if inner else ''} {_number_text(value)}"
-
-    def samples(self) -> Iterator[tuple[str, list[tuple[str, str]], float]]:
-        """(suffix, labels, number) of all its series."""
-        raise NotImplementedError
-
-    def _found(self, said: tuple[str, ...]) -> S:
-        kept = tuple(self._kept(*pair) for pair in zip(self._values, said, strict=True))
-        if kept not in self.series and len(self.series) >= _MOST_SERIES:
-            kept = (OTHER,) * len(kept)
-        return self.series.get(kept) or self.series.setdefault(kept, self._begun(kept))
-
-    def _begun(self, said: tuple[str, ...]) -> S:
-        raise NotImplementedError
-
-    @staticmethod
-    def _kept(values: set[str], said: str) -> str:
-        said = "".join(char if char.isprintable() else "?" for char in said[:100])
-        if len(values) < _MOST_VALUES:
-            values.add(said)
-        return said if said in values else OTHER
-
-    def _named(self, said: tuple[str, ...]) -> list[tuple[str, str]]:
-        return list(zip(map(_prometheus, self.labels), said, strict=True))
-
-
-class Counter(Family[Series]):
-    """A number that only grows."""
-
-    kind = "counter"
-
-    def __init__(self, name: str, unit: str, doc: str, labels: str = "") -> None:
-        super().__init__(name, unit, doc, labels)
-        if not labels:
+        if kind == "counter" and not labels:
             self.of()  # so that 0 is shown, too
 
-    def add(self, amount: float, *said: str) -> None:
-        self.of(*said).add(amount)
+    def of(self, *values: str) -> Series:
+        """The series of these label values, or of "other" if there are too many.  It never
+        changes, so callers may keep it."""
+        return self.series.get(values) or self._find(values)
+
+    def add(self, amount: float, *values: str) -> None:
+        self.of(*values).add(amount)
+
+    def set(self, state: float, *values: str) -> None:
+        self.of(*values).set(state)
+
+    def set_all(self, states: Mapping[str, float]) -> None:
+        """Set states by the value of the only label; values not named become 0."""
+        for value in {*states, *(values[0] for values in self.series)}:
+            self.set(states.get(value, 0), value)
 
     def reach(self, total: float) -> None:
         """Set a total that is counted elsewhere."""
         self.add(total - self.of().number)
 
-    def samples(self) -> Iterator[tuple[str, list[tuple[str, str]], float]]:
-        for said, series in self.series.items():
-            yield "_total", self._named(said), series.number
+    def _find(self, values: tuple[str, ...]) -> Series:
+        known = []
+        for others, value in zip(self._values, values, strict=True):
+            plain = "".join(char if char.isprintable() else "?" for char in value[:100])
+            if len(others) < _MOST_VALUES:
+                others.add(plain)
+            known.append(plain if plain in others else OTHER)
+        key = tuple(known)
+        if key not in self.series and len(self.series) >= _MOST_SERIES:
+            key = (OTHER,) * len(key)
+        return self.series.get(key) or self.series.setdefault(key, Series(self, key))
 
-    def _begun(self, said: tuple[str, ...]) -> Series:
-        return Series(self, said)
+    def lines(self, openmetrics: bool) -> Iterator[str]:
+        """The metric as text; OpenMetrics names a counter's family without its suffix."""
+        suffix = "_total" if self.kind == "counter" else ""
+        name = self.base + ("" if openmetrics else suffix)
+        yield f"# HELP {name} {self.doc}"
+        yield f"# TYPE {name} {self.kind}"
+        names = [label.replace(".", "_") for label in self.labels]
+        for values, series in self.series.items():
+            labels = list(zip(names, values, strict=True))
+            if self.kind != "histogram":
+                yield f"{self.base}{suffix}{_label_text(labels)} {series.number!r}"
+                continue
+            total = 0
+            for bound, count in zip((*self.bounds, math.inf), series.counts, strict=True):
+                total += count
+                limit = ("le", "+Inf" if bound == math.inf else repr(float(bound)))
+                yield f"{self.base}_bucket{_label_text([*labels, limit])} {total}"
+            yield f"{self.base}_sum{_label_text(labels)} {series.number!r}"
+            yield f"{self.base}_count{_label_text(labels)} {total}"
 
 
-class Gauge(Family[Series]):
-    """A number that goes up and down."""
-
-    kind = "gauge"
-
-    def set(self, state: float, *said: str) -> None:
-        self.of(*said).set(state)
-
-    def set_all(self, states: Mapping[str, float]) -> None:
-        """Set states by the value of the only label; values not named become 0."""
-        for value in {*states, *(said[0] for said in self.series)}:
-            self.set(states.get(value, 0), value)
-
-    def samples(self) -> Iterator[tuple[str, list[tuple[str, str]], float]]:
-        for said, series in self.series.items():
-            yield "", self._named(said), series.number
-
-    def _begun(self, said: tuple[str, ...]) -> Series:
-        return Series(self, said)
-
-
-class Histogram(Family[Spread]):
-    """A distribution: how many numbers were at most as large as each bound."""
-
-    kind = "histogram"
-
-    def __init__(
-        self, name: str, unit: str, doc: str, labels: str, bounds: tuple[float, ...]
-    ) -> None:
-        super().__init__(name, unit, doc, labels)
-        self.bounds = bounds
-
-    def observe(self, number: float, *said: str) -> None:
-        self.of(*said).observe(number)
-
-    def samples(self) -> Iterator[tuple[str, list[tuple[str, str]], float]]:
-        for said, spread in self.series.items():
-            named = self._named(said)
-            running = itertools.accumulate(spread.counts)
-            for bound, count in zip((*self.bounds, math.inf), running, strict=True):
-                yield "_bucket", [*named, ("le", _number_text(float(bound)))], count
-            yield "_sum", named, spread.number
-            yield "_count", named, sum(spread.counts)
-
-    def _begun(self, said: tuple[str, ...]) -> Spread:
-        return Spread(self, said, self.bounds)
+def _label_text(labels: Iterable[tuple[str, str]]) -> str:
+    escaped = ((name, value.replace("\\", r"\\").replace('"', r"\"")) for name, value in labels)
+    inner = ",".join(f'{name}="{value}"' for name, value in escaped if value)
+    return f"{{{inner}}}" if inner else ""
 
 
 _MODEL: Final = "gen_ai.operation.name gen_ai.provider.name gen_ai.request.model"
-
-
-class Vitals:
-    """States rather than counts, brought up to date when somebody asks."""
-
-    def __init__(self) -> None:
-        self.build = Gauge("relay.build.info", "", "1, with the version as a label.", "version")
-        self.ready = Gauge("relay.ready", "", "1 while /readyz answers 200.")
-        self.running = Gauge("relay.inflight", "", "Requests that are being served.")
-        self.cooling = Gauge("relay.cooldowns", "", "What is cooling down, by cause.", "cause")
-        self.generation = Gauge("relay.config.generation", "", "Configurations taken so far.")
-        self.reloads = Counter("relay.reload", "", "Reloads by their outcome.", "result")
-        self.reloaded = Gauge("relay.config.reload.success", "", "1 if the last reload was taken.")
-        self.state = Gauge("relay.state.up", "", "1 while the state store works.")
-        self.lost_lines = Counter("relay.log.lines.lost", "", "Log lines that nobody read in time.")
-        self.began = Gauge("process.start.time", "s", "When the process began, since 1970.")
-        self.processor = Counter("process.cpu", "s", "Processor time used.")
-        self.memory = Gauge("process.resident.memory", "By", "Memory in use.")
-        self.descriptors = Gauge("process.open.fds", "", "File descriptors in use.")
 
 
 class Metrics:
@@ -15307,82 +15214,64 @@ class Metrics:
     tokens."""
 
     def __init__(self) -> None:
-        self.requests = Counter(
-            "relay.requests",
-            "",
+        counter, gauge, histogram = (
+            functools.partial(Metric, kind) for kind in ("counter", "gauge", "histogram")
+        )
+        # fmt: off
+        self.requests = counter("relay.requests", "",
             "Requests by how they ended; the README explains the codes.",
-            "operation dialect provider status code",
-        )
-        self.callers = Counter("relay.key.requests", "", "Requests by relay's keys.", "key code")
-        self.caller_tokens = Counter(
-            "relay.key.tokens", "", "Tokens by relay's keys.", "key gen_ai.token.type"
-        )
-        self.duration = Histogram(
-            "gen_ai.server.request.duration",
-            "s",
-            "From a request to the last byte of its answer.",
-            f"{_MODEL} error.type",
-            _SECONDS,
-        )
-        self.first_token = Histogram(
-            "gen_ai.server.time_to_first_token",
-            "s",
-            "From a request to the first meaningful event of its answer.",
-            _MODEL,
-            _SECONDS,
-        )
-        self.tokens = Histogram(
-            "gen_ai.client.token.usage",
-            "{token}",
+            "operation dialect provider status code")
+        self.callers = counter("relay.key.requests", "", "Requests by relay's keys.", "key code")
+        self.caller_tokens = counter("relay.key.tokens", "", "Tokens by relay's keys.",
+            "key gen_ai.token.type")
+        self.duration = histogram("gen_ai.server.request.duration", "s",
+            "From a request to the last byte of its answer.", f"{_MODEL} error.type", _SECONDS)
+        self.first_token = histogram("gen_ai.server.time_to_first_token", "s",
+            "From a request to the first meaningful event of its answer.", _MODEL, _SECONDS)
+        self.tokens = histogram("gen_ai.client.token.usage", "{token}",
             "Tokens of a request as its provider counts them; input includes what was cached.",
-            f"{_MODEL} gen_ai.token.type",
-            _TOKENS,
-        )
-        self.cache = Counter(
-            "relay.cache.tokens",
-            "",
+            f"{_MODEL} gen_ai.token.type", _TOKENS)
+        self.cache = counter("relay.cache.tokens", "",
             "Input tokens by what the provider's prompt cache did with them.",
-            "provider model kind",
-        )
-        self.absurd = Counter(
-            "relay.usage.absurd",
-            "",
-            "Answers whose token counts cannot be true, so that they are estimated.",
-            "provider",
-        )
-        self.overhead = Histogram(
-            "relay.overhead",
-            "s",
-            "Until an answer began, less the time that was spent on attempts.",
-            "",
-            _OVERHEAD,
-        )
-        self.attempts = Histogram(
-            "relay.attempt.duration",
-            "s",
+            "provider model kind")
+        self.absurd = counter("relay.usage.absurd", "",
+            "Answers whose token counts cannot be true, so that they are estimated.", "provider")
+        self.overhead = histogram("relay.overhead", "s",
+            "Until an answer began, less the time that was spent on attempts.", "", _OVERHEAD)
+        self.attempts = histogram("relay.attempt.duration", "s",
             "An attempt at a provider, until its first meaningful event or its failure.",
-            "provider outcome",
-            _SECONDS,
-        )
-        self.vitals = Vitals()
+            "provider outcome", _SECONDS)
+        # States rather than counts, brought up to date when somebody asks
+        self.build = gauge("relay.build.info", "", "1, with the version as a label.", "version")
+        self.ready = gauge("relay.ready", "", "1 while /readyz answers 200.")
+        self.running = gauge("relay.inflight", "", "Requests that are being served.")
+        self.cooling = gauge("relay.cooldowns", "", "What is cooling down, by cause.", "cause")
+        self.generation = gauge("relay.config.generation", "", "Configurations taken so far.")
+        self.reloads = counter("relay.reload", "", "Reloads by their outcome.", "result")
+        self.reloaded = gauge("relay.config.reload.success", "", "1 if the last reload was taken.")
+        self.state = gauge("relay.state.up", "", "1 while the state store works.")
+        self.lost_lines = counter("relay.log.lines.lost", "", "Log lines that nobody read in time.")
+        self.began = gauge("process.start.time", "s", "When the process began, since 1970.")
+        self.processor = counter("process.cpu", "s", "Processor time used.")
+        self.memory = gauge("process.resident.memory", "By", "Memory in use.")
+        self.descriptors = gauge("process.open.fds", "", "File descriptors in use.")
+        # fmt: on
         self._tallies: dict[tuple[str, ...], Tally] = {}
+
+    def families(self) -> list[Metric]:
+        return [value for value in vars(self).values() if isinstance(value, Metric)]
 
     def tally(self, *alike: str) -> Tally:
         """For requests with the same operation, dialect, provider, model, key, status and code."""
-        return self._tallies.get(alike) or self._found(alike)
-
-    def _found(self, alike: tuple[str, ...]) -> Tally:
+        if tally := self._tallies.get(alike):
+            return tally
         if len(self._tallies) >= _MOST_TALLIES:
             self._tallies.clear()  # those still in use are looked up again
         return self._tallies.setdefault(alike, Tally(self, *alike))
 
-    def families(self) -> list[Family[Any]]:
-        everything = (*vars(self).values(), *vars(self.vitals).values())
-        return [value for value in everything if isinstance(value, Family)]
-
     def exposition(self, openmetrics: bool = False) -> str:
         """All of it in Prometheus's text format 0.0.4, or as OpenMetrics 1.0."""
-        lines = [line for family in self.families() for line in family.lines(openmetrics)]
+        lines = [line for metric in self.families() for line in metric.lines(openmetrics)]
         return "\n".join([*lines, *(["# EOF"] if openmetrics else []), ""])
 
 
@@ -15401,55 +15290,51 @@ class Tally:
         status: str,
         code: str,
     ) -> None:
-        self._metrics = metrics
-        self._asked = (operation, provider, model)
-        self._key = key
-        self.requests = metrics.requests.of(operation, dialect, provider, status, code)
-        self.callers = metrics.callers.of(key, code)
-        self.duration = metrics.duration.of(*self._asked, "" if code == "OK" else code)
+        self._metrics, self._model, self._key = metrics, (operation, provider, model), key
+        self._requests = metrics.requests.of(operation, dialect, provider, status, code)
+        self._callers = metrics.callers.of(key, code)
+        self._duration = metrics.duration.of(*self._model, "" if code == "OK" else code)
 
     @functools.cached_property
-    def first_token(self) -> Spread:
-        return self._metrics.first_token.of(*self._asked)
+    def _first_token(self) -> tuple[Series, Series]:
+        return self._metrics.first_token.of(*self._model), self._metrics.overhead.of()
 
     @functools.cached_property
-    def tokens(self) -> TokenTally:
-        return TokenTally(self._metrics, self._asked, self._key)
+    def _tokens(self) -> list[Series]:
+        metrics, kinds = self._metrics, ("input", "output")
+        return [
+            *(metrics.tokens.of(*self._model, kind) for kind in kinds),
+            *(metrics.caller_tokens.of(self._key, kind) for kind in kinds),
+            *(metrics.cache.of(*self._model[1:], kind) for kind in ("read", "write", "fresh")),
+        ]
 
-
-class TokenTally:
-    """The series in which their tokens are counted."""
-
-    def __init__(self, metrics: Metrics, asked: tuple[str, str, str], key: str) -> None:
-        kinds = ("input", "output")
-        self._read, self._written = (metrics.tokens.of(*asked, kind) for kind in kinds)
-        self._key_read, self._key_written = (metrics.caller_tokens.of(key, kind) for kind in kinds)
-        self._cached, self._stored, self._fresh = (
-            metrics.cache.of(*asked[1:], kind) for kind in ("read", "write", "fresh")
-        )
-
-    def count(self, usage: Usage) -> None:
-        self._read.observe(usage.input)
-        self._written.observe(usage.output)
-        self._key_read.add(usage.input)
-        self._key_written.add(usage.output)
-        self._cached.add(usage.cache_read)
-        self._stored.add(usage.cache_write)
-        self._fresh.add(max(0, usage.input - usage.cache_read - usage.cache_write))
-
-
-def _prometheus(name: str) -> str:
-    return name.replace(".", "_")
-
-
-def _escaped(value: str) -> str:
-    return value.replace("\\", r"\\").replace('"', r"\"")
-
-
-def _number_text(number: float) -> str:
-    if number == math.inf:
-        return "+Inf"
-    return repr(number)
+    def count(
+        self,
+        seconds: float,
+        attempts: Iterable[tuple[str, str, float]],
+        first: float | None,
+        usage: Usage | None,
+        held: float = 0.0,
+    ) -> None:
+        """Count one request.  `seconds` until its end, `first` until its first event, `held` in
+        which it waited for a lane; of each attempt its provider, outcome and seconds."""
+        amounts: list[tuple[Series, float]] = [
+            (self._requests, 1),
+            (self._callers, 1),
+            (self._duration, seconds),
+        ]
+        for provider, outcome, spent in attempts:
+            held += spent
+            amounts.append((self._metrics.attempts.of(provider, outcome), spent))
+        if first is not None:
+            first_token, overhead = self._first_token
+            amounts += ((first_token, first), (overhead, max(0.0, first - held)))
+        if usage:
+            read, written = usage.cache_read, usage.cache_write
+            fresh = max(0, usage.input - read - written)
+            total = (usage.input, usage.output)
+            amounts += zip(self._tokens, (*total, *total, read, written, fresh), strict=True)
+        add_all(amounts)
 
 
 # ==== 35. Feed ================================================================
@@ -18298,7 +18183,7 @@ class OpenTelemetry(Telemetry):
         for family in metrics.families():
             make = getattr(meter, f"create_{family.kind}")
             more: JSON = {}
-            if isinstance(family, Histogram):
+            if family.bounds:
                 more = {"explicit_bucket_boundaries_advisory": list(family.bounds)}
             made = make(family.name, unit=family.unit, description=family.doc, **more)
             family.mirror = getattr(made, _INSTRUMENTS[family.kind])
@@ -19036,21 +18921,10 @@ class Accounts:
 
     def _measure(self, exchange: Exchange, now: float) -> None:
         """Count the request in the metrics; nothing is counted while it runs."""
-        metrics, tally = self.metrics, self._tally(exchange)
-        tally.requests.add(1)
-        tally.callers.add(1)
-        tally.duration.observe(now - exchange.began)
-        spent = exchange.held
-        for tried in exchange.tried:
-            spent += tried.seconds
-            series = metrics.attempts.of(tried.lane.target.provider.name, tried.outcome)
-            series.observe(tried.seconds)
-        if exchange.first is not None:
-            first = exchange.first - exchange.began
-            tally.first_token.observe(first)
-            metrics.overhead.of().observe(max(0.0, first - spent))
-        if exchange.usage:
-            tally.tokens.count(exchange.usage)
+        first = None if exchange.first is None else exchange.first - exchange.began
+        attempts = [(t.lane.target.provider.name, t.outcome, t.seconds) for t in exchange.tried]
+        seconds, usage = now - exchange.began, exchange.usage
+        self._tally(exchange).count(seconds, attempts, first, usage, exchange.held)
         if exchange.trace is not NO_TRACE:
             self._end_trace(exchange, exchange.usage)
 
@@ -21648,20 +21522,20 @@ class Operations:
 
     def refresh(self) -> None:
         """Bring the metrics that are states up to date."""
-        vitals, plan = self.relay.accounts.metrics.vitals, self.relay.plan
-        vitals.build.set(1, __version__)
-        vitals.ready.set(0 if self.draining or not plan.providers else 1)
-        vitals.running.set(len(self.relay.running))
-        vitals.cooling.set_all(self._cooling())
-        vitals.generation.set(self.admin.generation)
-        vitals.reloaded.set(0 if self.admin.last_reload.startswith("failed") else 1)
-        vitals.state.set(0 if self.relay.accounts.keeper.trouble else 1)
-        vitals.lost_lines.reach(self.relay.log.sink.dropped)
-        vitals.began.set(self.admin.started)
-        vitals.processor.reach(time.process_time())
+        metrics, plan = self.relay.accounts.metrics, self.relay.plan
+        metrics.build.set(1, __version__)
+        metrics.ready.set(0 if self.draining or not plan.providers else 1)
+        metrics.running.set(len(self.relay.running))
+        metrics.cooling.set_all(self._cooling())
+        metrics.generation.set(self.admin.generation)
+        metrics.reloaded.set(0 if self.admin.last_reload.startswith("failed") else 1)
+        metrics.state.set(0 if self.relay.accounts.keeper.trouble else 1)
+        metrics.lost_lines.reach(self.relay.log.sink.dropped)
+        metrics.began.set(self.admin.started)
+        metrics.processor.reach(time.process_time())
         with contextlib.suppress(OSError):  # where there is no /proc
-            vitals.memory.set(resident())
-            vitals.descriptors.set(len(os.listdir("/proc/self/fd")))
+            metrics.memory.set(resident())
+            metrics.descriptors.set(len(os.listdir("/proc/self/fd")))
 
     async def hello(self, request: web.BaseRequest) -> web.StreamResponse:
         """Claude Code checks here whether anybody answers."""
@@ -22193,7 +22067,7 @@ class Server:
         except (ConfigError, OSError, UnicodeDecodeError) as error:
             problems = list(error.problems) if isinstance(error, ConfigError) else [str(error)]
             self.admin.last_reload = "failed: " + "; ".join(problems)
-            self.relay.accounts.metrics.vitals.reloads.add(1, "refused")
+            self.relay.accounts.metrics.reloads.add(1, "refused")
             self.log.event("error", "reload failed, nothing changed", problems=problems)
             return
         self.relay.plan, self.source = plan, source
@@ -22209,7 +22083,7 @@ class Server:
         changed = changes(old, plan.config)
         changed += [f"mark on {name}: forgotten" for name in forgotten]
         self.admin.last_reload = "; ".join(changed) or "nothing changed"
-        self.relay.accounts.metrics.vitals.reloads.add(1, "taken")
+        self.relay.accounts.metrics.reloads.add(1, "taken")
         self.log.event(
             "info", "reloaded", generation=self.admin.generation, changes=changed or ["none"]
         )

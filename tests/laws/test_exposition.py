@@ -35,9 +35,9 @@ def test_every_count_can_be_read_back(
 
 @given(numbers=st.lists(st.floats(0, 1e9), max_size=50))
 def test_a_histogram_counts_each_number_once(numbers: list[float]) -> None:
-    histogram = relay.Histogram("relay.overhead", "s", "Waited.", "", (0.5, 2, 100))
+    histogram = relay.Metric("histogram", "relay.overhead", "s", "Waited.", "", (0.5, 2, 100))
     for number in numbers:
-        histogram.observe(number)
+        histogram.add(number)
     text = "\n".join([*histogram.lines(openmetrics=True), "# EOF", ""])
     (family,) = openmetrics(text)
     counts = {s.labels["le"]: s.value for s in family.samples if s.name.endswith("_bucket")}

@@ -16,7 +16,7 @@ import relay
 Tool = Callable[[str], str]
 
 
-def text_of(family: relay.Family, is_openmetrics: bool = False) -> str:
+def text_of(family: relay.Metric, is_openmetrics: bool = False) -> str:
     return "\n".join(family.lines(is_openmetrics))
 
 
@@ -25,18 +25,15 @@ def filled() -> relay.Metrics:
     metrics = relay.Metrics()
     for family in metrics.families():
         said = [f"value of {name}" for name in family.labels]
-        if isinstance(family, relay.Counter):
-            family.add(3, *said)
-        elif isinstance(family, relay.Gauge):
+        if family.kind == "gauge":
             family.set(1.5, *said)
-        elif isinstance(family, relay.Histogram):
-            for number in (0, 0.3, 7, 1e9):
-                family.observe(number, *said)
+        for number in {"counter": (3,), "histogram": (0, 0.3, 7, 1e9)}.get(family.kind, ()):
+            family.add(number, *said)
     return metrics
 
 
 def test_a_counter_reads_so() -> None:
-    requests = relay.Counter("relay.requests", "", "Requests.", "provider code")
+    requests = relay.Metric("counter", "relay.requests", "", "Requests.", "provider code")
     requests.add(1, "glm", "OK")
     requests.add(2, "glm", "OK")
     requests.add(1, "", "RL")
@@ -50,7 +47,7 @@ def test_a_counter_reads_so() -> None:
 
 
 def test_a_gauge_reads_so_and_forgets_nothing() -> None:
-    cooling = relay.Gauge("relay.cooldowns", "", "Marks.", "cause")
+    cooling = relay.Metric("gauge", "relay.cooldowns", "", "Marks.", "cause")
     cooling.set_all({"timeout": 2})
     cooling.set_all({"auth": 1})
     assert text_of(cooling).splitlines()[2:] == [
@@ -60,9 +57,9 @@ def test_a_gauge_reads_so_and_forgets_nothing() -> None:
 
 
 def test_a_histogram_reads_so() -> None:
-    seconds = relay.Histogram("relay.overhead", "s", "Waited.", "", (0.5, 2))
+    seconds = relay.Metric("histogram", "relay.overhead", "s", "Waited.", "", (0.5, 2))
     for number in (0.5, 0.6, 1, 99):
-        seconds.observe(number)
+        seconds.add(number)
     assert text_of(seconds).splitlines() == [
         "# HELP relay_overhead_seconds Waited.",
         "# TYPE relay_overhead_seconds histogram",
@@ -75,7 +72,7 @@ def test_a_histogram_reads_so() -> None:
 
 
 def test_too_many_values_of_a_label_are_other() -> None:
-    requests = relay.Counter("relay.requests", "", "Requests.", "provider code")
+    requests = relay.Metric("counter", "relay.requests", "", "Requests.", "provider code")
     for number in range(1000):
         requests.add(1, f"provider {number}", "OK")
     assert len(requests.series) == 101
@@ -86,7 +83,7 @@ def test_too_many_values_of_a_label_are_other() -> None:
 
 
 def test_too_many_series_are_other_altogether() -> None:
-    requests = relay.Counter("relay.requests", "", "Requests.", "a b")
+    requests = relay.Metric("counter", "relay.requests", "", "Requests.", "a b")
     for number in range(10_000):
         requests.add(1, str(number % 100), str(number // 100))
     assert len(requests.series) == 2001
@@ -95,7 +92,7 @@ def test_too_many_series_are_other_altogether() -> None:
 
 def test_what_is_told_to_others_is_what_is_counted() -> None:
     told: list[tuple[float, dict[str, str]]] = []
-    requests = relay.Counter("relay.requests", "", "Requests.", "gen_ai.provider.name code")
+    requests = relay.Metric("counter", "relay.requests", "", "Requests.", "gen_ai.provider.name code")
     requests.mirror = lambda number, labels: told.append((number, dict(labels)))
     requests.add(2, "glm", "")
     assert told == [(2, {"gen_ai.provider.name": "glm"})]
