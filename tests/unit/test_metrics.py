@@ -92,7 +92,9 @@ def test_too_many_series_are_other_altogether() -> None:
 
 def test_what_is_told_to_others_is_what_is_counted() -> None:
     told: list[tuple[float, dict[str, str]]] = []
-    requests = relay.Metric("counter", "relay.requests", "", "Requests.", "gen_ai.provider.name code")
+    requests = relay.Metric(
+        "counter", "relay.requests", "", "Requests.", "gen_ai.provider.name code"
+    )
     requests.mirror = lambda number, labels: told.append((number, dict(labels)))
     requests.add(2, "glm", "")
     assert told == [(2, {"gen_ai.provider.name": "glm"})]
