@@ -504,7 +504,7 @@ class Seal:
     value: str = ""
     account: str = ""
     text: str = ""
-    call: str = ""
+    call: str = dataclasses.field(default="", compare=False)
 
 
 @frozen
@@ -785,18 +785,47 @@ def _counts(usage: Usage) -> tuple[int, ...]:
 
 
 def loads(data: bytes | str) -> Any:
-    """JSON text to values; ValueError if it is not JSON.
+    """JSON text to values; ValueError if it is not JSON, or nested more than `MOST_LEVELS` deep.
 
     orjson first.  The standard library reads what orjson refuses although clients send it: a
     lone surrogate (JavaScript clients cut strings in the middle of an emoji).
     """
     try:
-        return orjson.loads(data)
+        value = orjson.loads(data)
     except orjson.JSONDecodeError:
         try:
-            return json.loads(data, parse_constant=_no_constant)
+            value = json.loads(data, parse_constant=_no_constant)
         except RecursionError as error:
-            raise ValueError("nested too deeply") from error
+            raise TooDeep from error
+    return value if len(data) <= 2 * MOST_LEVELS else _within_levels(value, data)
+
+
+MOST_LEVELS: Final = 200  # of objects and lists in one another; real requests have some 20
+
+
+class TooDeep(ValueError):
+    """What walks the values would come to the end of the stack, orjson and json first of all."""
+
+    def __init__(self) -> None:
+        super().__init__(f"nested more than {MOST_LEVELS} levels deep")
+
+
+def _within_levels(value: Any, data: bytes | str) -> Any:
+    """The value; TooDeep if it is.  Only a text with so many brackets is looked at closely."""
+    brackets: tuple[Any, ...] = ("[", "{") if isinstance(data, str) else (b"[", b"{")
+    if sum(map(data.count, brackets)) <= MOST_LEVELS:
+        return value
+    level, depth = [value] if isinstance(value, (dict, list)) else [], 0
+    while level:
+        if (depth := depth + 1) > MOST_LEVELS:
+            raise TooDeep
+        level = [
+            inner
+            for outer in level
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, (dict, list))
+        ]
+    return value
 
 
 def _no_constant(name: str) -> None:
@@ -817,8 +846,8 @@ def _json_values(text: str) -> Iterator[Any]:
         try:
             value, at = decoder.raw_decode(text, at)
         except RecursionError as error:
-            raise ValueError("nested too deeply") from error
-        yield value
+            raise TooDeep from error
+        yield _within_levels(value, text)
         at = _BLANKS.match(text, at).end()  # type: ignore[union-attr]  # it matches anything
 
 
@@ -840,7 +869,7 @@ def loads_exactly(data: bytes) -> Any:
     """`loads`, but with integers of any size; orjson rounds those over 64 bits."""
     if has_long_number(data):
         with contextlib.suppress(RecursionError):
-            return json.loads(data, parse_constant=_no_constant)
+            return _within_levels(json.loads(data, parse_constant=_no_constant), data)
     return loads(data)
 
 
@@ -1004,6 +1033,22 @@ def without(body: JSON, path: Sequence[str]) -> JSON:
         return {name: value for name, value in body.items() if name != key}
     inner = without(body[key], rest)
     return body if inner is body[key] else body | {key: inner}
+
+
+def mapped(body: JSON, key: str, change: Callable[[JSON], JSON | None]) -> JSON:
+    """With every object in the list under `key` changed, or taken out where `change` gives None.
+
+    One object that stands there instead of a list counts as a list of one.
+    """
+    items = body.get(key)
+    if isinstance(items, dict):
+        items = [items]
+    if not isinstance(items, list):
+        return body
+    kept = [change(item) if isinstance(item, dict) else item for item in items]
+    if all(map(operator.is_, kept, items)):
+        return body
+    return body | {key: [item for item in kept if item is not None]}
 
 
 # Bytes held at most while the rest is awaited: of an event, of an answer.
@@ -1198,6 +1243,28 @@ def _new_id(id: str, seen: dict[str, int]) -> str:
         new = f"{id}_{seen[id]}"
     seen[new] = 1
     return new
+
+
+class CallIds:
+    """The ids of calls in a history, made acceptable to a maker: in its form, each only once."""
+
+    def __init__(self, pattern: str) -> None:
+        self._accepted = _Accepted(pattern)
+        self._seen: dict[str, int] = {}
+        self._owed: dict[str, list[str]] = {}  # of the latest turn, by the id that came
+
+    def turn(self) -> None:
+        """A new turn of calls begins."""
+        self._owed.clear()
+
+    def call(self, id: str) -> str:
+        new = _new_id(self._accepted[id], self._seen)
+        self._owed.setdefault(id, []).append(new)
+        return new
+
+    def result(self, id: str) -> str:
+        owed = self._owed.get(id)
+        return owed.pop(0) if owed else self._accepted[id]
 
 
 def _calls(message: Message) -> bool:
@@ -1474,9 +1541,9 @@ def with_known_choice(request: Request) -> Request:
 # A seal of another dialect travels in the client's own opaque field, in an envelope that says
 # whose it is.  A thought that the client does not show travels in it too: its maker wants it back.
 #
-#     rly1.<field>.<account>.<base64url of the value>[.<base64url of the thought>]
+#     rly1.<field>.<account>.<base64url of the value>[.<base64url of the thought>[.<call>]]
 _ENVELOPE: Final = re.compile(
-    r"rly1\.([a-z]{2})\.([0-9a-f]{8})\.([A-Za-z0-9_-]*)(?:\.([A-Za-z0-9_-]*))?"
+    r"rly1\.([a-z]{2})\.([0-9a-f]{8})\.([A-Za-z0-9_-]*)(?:\.([A-Za-z0-9_-]*)(?:\.([0-9]{1,4}))?)?"
 )
 
 
@@ -1484,15 +1551,17 @@ def enveloped(seal: Seal | None) -> str:
     """A seal in the form in which a client of another dialect keeps it."""
     if seal is None:
         return ""
-    thought = f".{_packed(seal.text)}" if seal.text else ""
-    return f"rly1.{seal.field}.{seal.account or '0' * 8}.{_packed(seal.value)}{thought}"
+    thought = f".{_packed(seal.text)}" if seal.text or seal.call else ""
+    call = f".{seal.call}" if seal.call else ""
+    return f"rly1.{seal.field}.{seal.account or '0' * 8}.{_packed(seal.value)}{thought}{call}"
 
 
 def opened(text: str, field: str) -> Seal:
     """The seal a client sent back; without our envelope it is a `field` of a direct session."""
     if not (match := _ENVELOPE.fullmatch(text)):
         return Seal(field, text)
-    return Seal(match[1], _unpacked(match[3]), match[2], _unpacked(match[4] or ""))
+    text = _unpacked(match[4] or "")
+    return Seal(match[1], _unpacked(match[3]), match[2], text, match[5] or "")
 
 
 def _packed(text: str) -> str:
@@ -1514,6 +1583,18 @@ def hidden(thought: Reasoning) -> Reasoning:
     return Reasoning("", replace(thought.seal or Seal("tx"), text=thought.text))
 
 
+def placed(thoughts: Iterable[Reasoning], calls: Iterable[ToolCall]) -> Iterator[Part]:
+    """Calls, each after the thoughts that came on it; for a client that keeps thoughts apart."""
+    by_call: dict[str, list[Reasoning]] = {}
+    for thought in thoughts:
+        by_call.setdefault(thought.seal.call if thought.seal else "", []).append(thought)
+    for number, call in enumerate(calls):
+        yield from by_call.pop(str(number), ())
+        yield call
+    for rest in by_call.values():
+        yield from rest
+
+
 def recalled(text: str, seal: Seal | None) -> Reasoning:
     """A thought that a client sends back, shown or not."""
     if seal is None or not seal.text:
@@ -1530,7 +1611,9 @@ def without_reasoning(request: Request) -> Request:
         Message(m.role, tuple(p for p in m.parts if not isinstance(p, Reasoning)))
         for m in request.messages
     )
-    return replace(request, messages=tuple(messages), show_thoughts=None, stripped=True)
+    dropped = tuple(dict.fromkeys((*request.dropped, "thinking")))
+    said = tuple(messages)
+    return replace(request, messages=said, show_thoughts=None, stripped=True, dropped=dropped)
 
 
 def estimate(request: Request) -> int:
@@ -1612,17 +1695,25 @@ def mime_of(data: str, declared: str) -> str:
 
 def media_from_url(url: str, name: str = "", kind: Literal["image", "document"] = "image") -> Media:
     """A web address or an RFC 2397 data URL as media."""
-    if not url.startswith("data:"):
+    if url[:5].lower() != "data:":
         return Media(kind, url=url, name=name)
     head, _, payload = url[5:].partition(",")
-    mime, *options = head.split(";")
-    data = payload
-    if "base64" not in (option.strip().lower() for option in options):
+    mime, *options = head.lower().split(";")
+    if "base64" in (option.strip() for option in options):
+        data = urllib.parse.unquote(payload) if "%" in payload else payload
+    else:
         data = base64.b64encode(urllib.parse.unquote_to_bytes(payload)).decode()
-    mime = mime_of(data, mime or "text/plain")
+    mime = mime_of(data, mime.strip() or "text/plain")
     if mime.startswith("text/"):
         return Media("text", "text/plain", base64_text(data), name=name)
     return Media("image" if mime.startswith("image/") else "document", mime, data, name=name)
+
+
+def media_from_file(data: str, name: str) -> Media:
+    """OpenAI's file data: a data URL, base64 alone, or (OpenRouter) an address."""
+    known = re.match(r"(data|https?):", data, re.IGNORECASE)
+    url = data if known else "data:application/pdf;base64," + data
+    return media_from_url(url, name, "document")
 
 
 def base64_text(data: str) -> str:
@@ -2604,6 +2695,14 @@ class AnthropicQuirks(Quirks):
     native: bool = False  # Anthropic's own API: nothing that Claude Code sends is taken out
 
 
+# Of every call that has a result, and so of every call that Anthropic would not refuse anyway.
+_TOOL_USE_ID: Final = re.compile(rb'"tool_use_id"[ \t\r\n]*:[ \t\r\n]*"([^"]*)"')
+_ANTHROPIC_ID: Final = re.compile(rb"[a-zA-Z0-9_-]{1,128}")
+_BLANK_TEXT: Final = re.compile(
+    rb'"(?:text|content)"[ \t\r\n]*:[ \t\r\n]*"(?:[ \t]|\\[nrtf]|\\u)*"'
+)
+
+
 class AnthropicMessages(Dialect):
     name = "anthropic"
     quirks = AnthropicQuirks
@@ -2679,21 +2778,31 @@ class AnthropicMessages(Dialect):
 
     def cleaned(self, body: JSON, quirks: AnthropicQuirks, account: str, strip: bool) -> JSON:
         body = body if quirks.native else _without_attribution(body)
-        if not isinstance(body.get("messages"), list):
-            return body
-        body = _with_own_thoughts(body, account, quirks, strip)
+        if strip and found(body, ("thinking", "type")) == "enabled":
+            # "Expected thinking, but found tool_use", unless it is switched off
+            body = without(body, ["thinking"])
+            management = body.get("context_management")
+            if isinstance(management, dict):
+                management = mapped(management, "edits", _not_of_thinking)
+                body = body | {"context_management": management}
         off = found(body, ("thinking", "type")) == "disabled"
-        return body if off or not quirks.placeholder else _with_thoughts(body, quirks.placeholder)
+        history = _AnthropicHistory(quirks, account, strip, "" if off else quirks.placeholder)
+        return mapped(body, "messages", history.message)
 
     def is_clean(self, raw: bytes, quirks: AnthropicQuirks) -> bool:
-        """Yes if it has no thinking block, and nothing that is meant for Anthropic alone."""
+        """Yes if it has no thinking block, nothing that is meant for Anthropic alone, and nothing
+        that Anthropic refuses."""
         marks = () if quirks.native else (ATTRIBUTION.encode(), b'"safeguards"')
         if quirks.placeholder or any(raw.rfind(mark) >= 0 for mark in marks):
             return False
         place = raw.rfind(b'thinking"')  # as a key a setting, as a value the type of a block
         while place >= 0 and raw.startswith(b'thinking":', place):
             place = raw.rfind(b'thinking"', 0, place)
-        return place < 0
+        if place >= 0 or not quirks.signed:
+            return place < 0
+        ids = _TOOL_USE_ID.findall(raw)
+        fit = all(map(_ANTHROPIC_ID.fullmatch, ids)) and len(set(ids)) == len(ids)
+        return fit and not _BLANK_TEXT.search(raw)
 
     def parse_response(self, wire: JSON) -> Response:
         blocks = (_anthropic_output(block) for block in wire["content"])
@@ -3263,7 +3372,7 @@ def _closed(schema: Any) -> Any:
         closed["additionalProperties"] = False
     bounds = [f"{name}: {shown(schema[name])}" for name in schema if name in _BOUNDS]
     if bounds and isinstance(schema.get("type"), str):
-        closed["description"] = " ".join((schema.get("description", ""), *bounds)).strip()
+        closed["description"] = " ".join((word_of(schema.get("description")), *bounds)).strip()
     return closed
 
 
@@ -3293,62 +3402,82 @@ def _attributes(block: object) -> bool:
     return isinstance(block, dict) and str(block.get("text", "")).startswith(ATTRIBUTION)
 
 
-def _with_own_thoughts(body: JSON, account: str, quirks: AnthropicQuirks, strip: bool) -> JSON:
-    """With thinking blocks as this provider knows them.
-
-    An envelope of its own account is opened.  A block with another's is removed, because it is
-    an error where signatures are checked; only a provider that wants thoughts back without a
-    signature gets the thought.  With `strip` every thinking block is removed.
-    """
-    messages, changed = [], False
-    for message in body.get("messages") or ():
-        content = message.get("content") if isinstance(message, dict) else None
-        if isinstance(content, list):
-            known = (_own_thought(block, account, quirks, strip) for block in content)
-            kept = [block for block in known if block is not None]
-            if len(kept) != len(content) or any(map(operator.is_not, kept, content)):
-                changed = True
-                message = message | {"content": kept or [{"type": "text", "text": "(thinking)"}]}
-        messages.append(message)
-    return body | {"messages": messages} if changed else body
-
-
-def _with_thoughts(body: JSON, placeholder: str) -> JSON:
-    """With a thought before the calls of every turn; DeepSeek refuses turns without one."""
-    messages = []
-    for message in body.get("messages") or ():
-        content = message.get("content") if isinstance(message, dict) else None
-        if isinstance(content, list) and message.get("role") == "assistant":
-            thought = _with_placeholder(content, placeholder)
-            message = message if thought is content else message | {"content": thought}
-        messages.append(message)
-    same = all(map(operator.is_, messages, body.get("messages") or ()))
-    return body if same else body | {"messages": messages}
+def _not_of_thinking(edit: JSON) -> JSON | None:
+    """Such an edit of the context is refused where thinking is off."""
+    return None if str(edit.get("type", "")).startswith("clear_thinking") else edit
 
 
 def _with_placeholder(content: list[Any], placeholder: str) -> list[Any]:
-    kinds = {block.get("type") for block in content if isinstance(block, dict)}
+    """With a thought before the calls of a turn; DeepSeek refuses turns without one."""
+    kinds = [block.get("type") for block in content if isinstance(block, dict)]
     if not placeholder or "tool_use" not in kinds or "thinking" in kinds:
         return content
     return [{"type": "thinking", "thinking": placeholder, "signature": ""}, *content]
 
 
-def _own_thought(block: Any, account: str, quirks: AnthropicQuirks, strip: bool) -> Any:
-    kind = block.get("type") if isinstance(block, dict) else None
-    slot = {"thinking": "signature", "redacted_thinking": "data"}.get(kind or "")
-    if not slot:
+class _AnthropicHistory:
+    """The turns of a client of this format, as a provider of it takes them."""
+
+    def __init__(
+        self, quirks: AnthropicQuirks, account: str, strip: bool, placeholder: str
+    ) -> None:
+        self._quirks = quirks
+        self._account = account
+        self._strip = strip
+        self._placeholder = placeholder
+        self._ids = CallIds(quirks.call_id or AnthropicMessages.call_id)
+
+    def message(self, message: JSON) -> JSON | None:
+        """A turn; of one from which nothing is left a word remains, because an empty one is
+        refused."""
+        role, content = message.get("role"), message.get("content")
+        word = "(thinking)" if role == "assistant" else "."
+        if isinstance(content, str) and self._quirks.signed and not content.strip():
+            return message | {"content": word}
+        if role == "assistant":
+            self._ids.turn()
+        known = mapped(message, "content", self._block)
+        if known is not message and not known["content"]:
+            return message | {"content": [{"type": "text", "text": word}]}
+        content = known.get("content")
+        if role != "assistant" or not isinstance(content, list):
+            return known
+        thought = _with_placeholder(content, self._placeholder)
+        return known if thought is content else known | {"content": thought}
+
+    def _block(self, block: JSON) -> JSON | None:
+        """A block as this provider knows it.
+
+        An envelope of its own account is opened.  A thought with another's is removed, because
+        it is an error where signatures are checked; only a provider that wants thoughts back
+        without a signature gets the thought.
+        """
+        kind, quirks = block.get("type"), self._quirks
+        if kind in ("thinking", "redacted_thinking"):
+            slot = "signature" if kind == "thinking" else "data"
+            token = str(block.get(slot) or "")
+            if self._strip or (quirks.signed and not token):
+                return None
+            if not token.startswith("rly1."):
+                return block
+            seal = opened(token, "as")
+            thought = {"thinking": seal.text} if seal.text else {}  # which the client was not shown
+            if seal.account == self._account and seal.field in ("as", "ad"):
+                return block | thought | {slot: seal.value}
+            told = quirks.unsigned and (block.get("thinking") or thought)
+            return block | thought | {slot: ""} if told else None
+        if not quirks.signed:
+            return block
+        if kind == "text" and isinstance(block.get("text"), str) and not block["text"].strip():
+            return None
+        if kind == "tool_use" and isinstance(id := block.get("id"), str):
+            new = self._ids.call(id)
+            return block if new == id else block | {"id": new}
+        if kind == "tool_result" and isinstance(id := block.get("tool_use_id"), str):
+            new = self._ids.result(id)
+            block = mapped(block, "content", self._block)
+            return block if new == id else block | {"tool_use_id": new}
         return block
-    token = str(block.get(slot) or "")
-    if strip or (quirks.signed and not token):
-        return None
-    if not token.startswith("rly1."):
-        return block
-    seal = opened(token, "as")
-    thought = {"thinking": seal.text} if seal.text else {}  # which the client was not shown
-    if seal.account == account and seal.field in ("as", "ad"):
-        return block | thought | {slot: seal.value}
-    told = quirks.unsigned and (block.get("thinking") or thought)
-    return block | thought | {slot: ""} if told else None
 
 
 # An answer, read and written
@@ -3656,7 +3785,8 @@ _CHAT_REQUEST: Final = frozenset(
 )
 _CHAT_MESSAGE: Final = frozenset(
     "role content name refusal tool_calls tool_call_id reasoning_content reasoning"
-    " reasoning_details annotations provider_specific_fields function_call prefix partial".split()
+    " reasoning_details annotations provider_specific_fields function_call prefix partial"
+    " cache_control".split()
 )
 
 
@@ -3745,17 +3875,35 @@ class OpenAIChat(OpenAIDialect):
         return _ChatWriter(request, quirks, account).render()
 
     def cleaned(self, body: JSON, quirks: ChatQuirks, account: str, strip: bool) -> JSON:
-        messages = body.get("messages")
-        if not isinstance(messages, list):
-            return body
         off = found(body, ("thinking", "type")) == "disabled"
-        placeholder = "" if off else quirks.placeholder
-        kept = [_chat_cleaned(message, strip, placeholder) for message in messages]
-        same = all(new is old for new, old in zip(kept, messages, strict=True))
-        return body if same else body | {"messages": kept}
+        ids = CallIds(quirks.call_id) if quirks.call_id else None
+
+        def known(message: JSON) -> JSON | None:
+            """Without details that carry our envelopes, which no chat provider minted, and as
+            DeepSeek and Kimi want it: with reasoning on every call, and no empty turn."""
+            calls = message.get("tool_calls")
+            if quirks.placeholder and message.get("role") == "assistant":
+                if not calls and not message.get("content") and not message.get("function_call"):
+                    return None
+                if calls and not message.get("reasoning_content") and not off:
+                    message = message | {"reasoning_content": quirks.placeholder}
+            if ids and calls:
+                ids.turn()
+                message = mapped(message, "tool_calls", functools.partial(_chat_call_named, ids))
+            if ids and isinstance(id := message.get("tool_call_id"), str):
+                new = ids.result(id)
+                message = message if new == id else message | {"tool_call_id": new}
+            details = message.get("reasoning_details")
+            if not isinstance(details, list) or not details:
+                return message
+            ours = any(isinstance(d, dict) and _chat_token(d).startswith("rly1.") for d in details)
+            return without(message, ["reasoning_details"]) if ours or strip else message
+
+        return mapped(body, "messages", known)
 
     def is_clean(self, raw: bytes, quirks: ChatQuirks) -> bool:
-        return not quirks.placeholder and raw.rfind(b'"reasoning_details"') < 0
+        asks = quirks.placeholder or quirks.call_id
+        return not asks and raw.rfind(b'"reasoning_details"') < 0
 
     def parse_response(self, wire: JSON) -> Response:
         choice = wire["choices"][0]
@@ -3851,15 +3999,16 @@ def _chat_tool_message(wire: Wire) -> Message:
 
 
 def _chat_assistant(wire: Wire) -> Message:
-    parts: list[Part] = [recalled(part.text, part.seal) for part in _chat_thoughts(wire.data)]
-    parts += _chat_parts(wire)
+    thoughts = [recalled(part.text, part.seal) for part in _chat_thoughts(wire.data)]
+    front = [thought for thought in thoughts if not thought.seal or not thought.seal.call]
+    parts: list[Part] = [*front, *_chat_parts(wire)]
     if refusal := wire.optional("refusal", str):
         parts.append(Text(refusal))
-    for call in wire.each("tool_calls"):
-        parts += _chat_called(call)
+    calls = [call for item in wire.each("tool_calls") for call in _chat_called(item)]
     if legacy := wire.inner("function_call").data:
-        name = str(legacy.get("name", ""))
-        parts.append(ToolCall(name, name, str(legacy.get("arguments", ""))))
+        name = word_of(legacy.get("name"))
+        calls.append(ToolCall(name, name, word_of(legacy.get("arguments"))))
+    parts += placed([t for t in thoughts if t.seal and t.seal.call], calls)
     return Message("assistant", tuple(parts))
 
 
@@ -3904,15 +4053,22 @@ _CHAT_ROLES: Final[dict[str, Callable[[Wire], Message]]] = {
 
 def _chat_parts(wire: Wire) -> tuple[Part, ...]:
     if isinstance(content := wire.data.get("content"), str):
-        return (Text(content),) if content else ()
+        return (Text(content, _cache_of(wire)),) if content else ()
     return tuple(part for item in wire.each("content") for part in _chat_part(item))
+
+
+def _cache_of(wire: Wire) -> str:
+    """Anthropic's mark on a message, a part or a tool, as clients of chat send it, too."""
+    if not isinstance(mark := wire.data.get("cache_control"), dict):
+        return ""
+    return "1h" if mark.get("ttl") == "1h" else "5m"
 
 
 def _chat_part(wire: Wire) -> Iterator[Part]:
     match kind := wire.optional("type", str) or "text":
         case "text" | "refusal":
             if text := wire.optional(kind, str):
-                yield Text(text)
+                yield Text(text, _cache_of(wire))
         case "image_url":
             image = wire.data.get("image_url")
             image = {"url": image} if isinstance(image, str) else image
@@ -3925,8 +4081,7 @@ def _chat_part(wire: Wire) -> Iterator[Part]:
             if data is None:  # a file_id is bound to the account that holds the file
                 file.drop("file_id")
                 return
-            data = data if data.startswith("data:") else "data:application/pdf;base64," + data
-            yield media_from_url(data, name, "document")
+            yield media_from_file(data, name)
         case "input_audio":
             audio = wire.inner("input_audio")
             mime = "audio/" + (audio.optional("format", str) or "wav")
@@ -3955,9 +4110,8 @@ def _chat_tool(function: Wire, item: Wire) -> Tool | None:
         return None
     description = function.optional("description", str) or ""
     schema = function.optional("parameters", dict) or {}
-    return Tool(
-        function.required("name", str), description, schema, function.optional("strict", bool)
-    )
+    name, strict = function.required("name", str), function.optional("strict", bool)
+    return Tool(name, description, schema, strict, cache=_cache_of(item))
 
 
 def _chat_custom_tool(wire: Wire) -> Tool:
@@ -3986,6 +4140,7 @@ def _chat_chosen(wire: Wire) -> str:
 
 _CHAT_MODES: Final[dict[str, Literal["auto", "none", "required"]]] = {
     "auto": "auto",
+    "any": "required",  # Mistral
     "none": "none",
     "required": "required",
 }
@@ -3995,6 +4150,7 @@ def _chat_thinking(wire: Wire) -> Thinking | None:
     """The standard's one field, or one of the vendors' switches."""
     inner, switch = wire.inner("reasoning"), wire.inner("thinking")
     effort = wire.optional("reasoning_effort", str) or inner.optional("effort", str) or ""
+    effort = "" if effort == "default" else effort  # Groq
     budgets = ((wire, "thinking_budget"), (inner, "max_tokens"), (switch, "budget_tokens"))
     budget = next((n for at, name in budgets if (n := at.optional(name, int)) is not None), None)
     template = wire.inner("chat_template_kwargs", frozenset(("enable_thinking",)))
@@ -4025,21 +4181,11 @@ def _chat_format(wire: Wire) -> Format | None:
 # A request that passes through, where it must be edited
 
 
-def _chat_cleaned(message: Any, strip: bool, placeholder: str) -> Any:
-    """A message without details that carry our envelopes: no chat provider minted those.
-
-    And with a placeholder on calls without the reasoning that DeepSeek and Kimi want back,
-    because not every client keeps it.
-    """
-    if not isinstance(message, dict):
-        return message
-    if placeholder and message.get("tool_calls") and not message.get("reasoning_content"):
-        message = message | {"reasoning_content": placeholder}
-    details = message.get("reasoning_details")
-    if not isinstance(details, list) or not details:
-        return message
-    ours = any(isinstance(d, dict) and _chat_token(d).startswith("rly1.") for d in details)
-    return without(message, ["reasoning_details"]) if ours or strip else message
+def _chat_call_named(ids: CallIds, call: JSON) -> JSON:
+    """A call with an id that the provider takes (Mistral: nine letters and digits)."""
+    id = call.get("id")
+    new = ids.call(id) if isinstance(id, str) else id
+    return call if new == id else call | {"id": new}
 
 
 # A request, written
@@ -4913,16 +5059,26 @@ class OpenAIResponses(OpenAIDialect):
         return _ResponsesWriter(request, quirks, account).render()
 
     def cleaned(self, body: JSON, quirks: ResponsesQuirks, account: str, strip: bool) -> JSON:
-        items = body.get("input")
-        if not isinstance(items, list):
-            return body
-        kept = [_responses_cleaned(item, quirks, account, strip) for item in items]
-        if all(map(operator.is_, kept, items)):
-            return body
-        return body | {"input": [item for item in kept if item is not None]}
+        def known(item: JSON) -> JSON | None:
+            """An envelope of its own account is opened; an item with another's is removed.  A
+            summary that relay asked for becomes a message again."""
+            kind, token = item.get("type"), str(item.get("encrypted_content") or "")
+            if item.get("role") == "developer" and quirks.system_role != "developer":
+                return item | {"role": quirks.system_role}
+            if kind == "reasoning" and (strip or not token.startswith("rly1.")):
+                return None if strip else item
+            if kind == "reasoning":
+                thought = recalled(_thought_text(item), opened(token, "re"))
+                return _thought_item(thought.text, thought.seal, quirks, account)
+            if kind in ("compaction", "compaction_summary") and token.startswith("rly1.rc."):
+                return _said_item("user", [Text(_HANDED_OVER + opened(token, "").value)])
+            return item
+
+        return mapped(body, "input", known)
 
     def is_clean(self, raw: bytes, quirks: ResponsesQuirks) -> bool:
-        return raw.rfind(b'"rly1.') < 0
+        named = quirks.system_role != "developer" and raw.rfind(b'"developer"') >= 0
+        return not named and raw.rfind(b'"rly1.') < 0
 
     def parse_response(self, wire: JSON) -> Response:
         items = wire["output"]
@@ -5094,8 +5250,7 @@ def _responses_part(wire: Wire) -> Iterator[Text | Media]:
         case "input_image" if url := wire.optional("image_url", str):
             yield detailed(media_from_url(url), wire.optional("detail", str) or "auto")
         case "input_file" if data := wire.optional("file_data", str):
-            data = data if data.startswith("data:") else "data:application/pdf;base64," + data
-            yield media_from_url(data, wire.optional("filename", str) or "", "document")
+            yield media_from_file(data, wire.optional("filename", str) or "")
         case "input_file" if url := wire.optional("file_url", str):
             yield media_from_url(url, wire.optional("filename", str) or "", "document")
         case "input_audio":
@@ -5117,7 +5272,10 @@ def _responses_thought(wire: Wire) -> Iterator[Message]:
 def _thought_text(item: JSON) -> str:
     """The summary, or the full reasoning if a provider shows that."""
     for name in ("summary", "content"):
-        if texts := [text for part in item.get(name) or () if (text := part.get("text"))]:
+        if isinstance(said := item.get(name), str) and said:
+            return said
+        parts = [part for part in said if isinstance(part, dict)] if isinstance(said, list) else []
+        if texts := [word_of(part["text"]) for part in parts if part.get("text")]:
             return "\n\n".join(texts)
     return ""
 
@@ -5313,24 +5471,6 @@ def _responses_format(wire: Wire) -> Format | None:
 
 
 # A request that passes through, where it must be edited
-
-
-def _responses_cleaned(item: Any, quirks: ResponsesQuirks, account: str, strip: bool) -> Any:
-    """An item as this provider knows it; None for one that it must not see.
-
-    An envelope of its own account is opened; an item with another's is removed.  A summary that
-    relay asked for becomes a message again.
-    """
-    kind = item.get("type") if isinstance(item, dict) else None
-    token = str(item.get("encrypted_content") or "") if kind else ""
-    if kind == "reasoning":
-        if strip or not token.startswith("rly1."):
-            return None if strip else item
-        thought = recalled(_thought_text(item), opened(token, "re"))
-        return _thought_item(thought.text, thought.seal, quirks, account)
-    if kind in ("compaction", "compaction_summary") and token.startswith("rly1.rc."):
-        return _said_item("user", [Text(_HANDED_OVER + opened(token, "").value)])
-    return item
 
 
 def _thought_item(
@@ -6283,13 +6423,22 @@ class GeminiContent(Dialect):
         return _GeminiWriter(request, quirks, account).render()
 
     def cleaned(self, body: JSON, quirks: GeminiQuirks, account: str, strip: bool) -> JSON:
-        contents = body.get("contents")
-        if not isinstance(contents, list):
-            return body
-        kept = [_gemini_cleaned(content, strip) for content in contents]
-        if all(map(operator.is_, kept, contents)):
-            return body
-        return body | {"contents": [c for c in kept if not isinstance(c, dict) or c.get("parts")]}
+        def signed(part: JSON) -> JSON | None:
+            """Without a signature that is recognisably another's; a call gets the word for that,
+            and an empty text is removed with its own."""
+            slot = next((slot for slot in _GEMINI_SLOTS if part.get(slot)), "")
+            if not slot or not (strip or _gemini_carried(word_of(part[slot])) is not None):
+                return part
+            if "functionCall" in part or "function_call" in part:
+                return part if part[slot] == _GEMINI_UNSIGNED else part | {slot: _GEMINI_UNSIGNED}
+            bare = {key: value for key, value in part.items() if key != slot}
+            return bare if bare != {"text": ""} else None
+
+        def known(content: JSON) -> JSON | None:
+            new = mapped(content, "parts", signed)
+            return new if new is content or new["parts"] else None
+
+        return mapped(body, "contents", known)
 
     def is_clean(self, raw: bytes, quirks: GeminiQuirks) -> bool:
         return raw.rfind(b"hought_signature") < 0 and raw.rfind(b"houghtSignature") < 0
@@ -6381,19 +6530,23 @@ def _gemini_block(wire: JSON) -> str:
 
 
 def _camelled(wire: JSON) -> JSON:
-    """With Google's names in camelCase; the server takes snake_case as well, and SDKs send it."""
+    """With Google's names in camelCase, and lists where one object stands for a list of one; the
+    server takes snake_case as well, and SDKs send it."""
     said = {}
     for key, value in wire.items():
         name = _camel(key) if "_" in key else key
         if name in _GEMINI_OPAQUE:
             said[name] = value
         elif isinstance(value, dict):
-            said[name] = _camelled(value)
+            said[name] = [_camelled(value)] if name in _GEMINI_LISTS else _camelled(value)
         elif isinstance(value, list):
             said[name] = [_camelled(one) if isinstance(one, dict) else one for one in value]
         else:
             said[name] = value
     return said
+
+
+_GEMINI_LISTS: Final = frozenset("contents parts tools functionDeclarations".split())
 
 
 @functools.lru_cache(maxsize=1024)
@@ -6967,27 +7120,6 @@ def _level(word: str, levels: Sequence[str]) -> str:
 # A request that passes through, where it must be edited
 
 
-def _gemini_cleaned(content: Any, strip: bool) -> Any:
-    """A content without signatures that are recognisably not this provider's."""
-    parts = content.get("parts") if isinstance(content, dict) else None
-    if not isinstance(parts, list):
-        return content
-    kept = [_gemini_resigned(part, strip) for part in parts]
-    same = all(map(operator.is_, kept, parts))
-    return content if same else content | {"parts": [part for part in kept if part is not None]}
-
-
-def _gemini_resigned(part: Any, strip: bool) -> Any:
-    """A call gets the word that replaces a signature; an empty text is removed with its own."""
-    slot = next((slot for slot in _GEMINI_SLOTS if isinstance(part, dict) and part.get(slot)), "")
-    if not slot or not (strip or _gemini_carried(word_of(part[slot])) is not None):
-        return part
-    if "functionCall" in part or "function_call" in part:
-        return part if part[slot] == _GEMINI_UNSIGNED else part | {slot: _GEMINI_UNSIGNED}
-    bare = {key: value for key, value in part.items() if key != slot}
-    return bare if bare != {"text": ""} else None
-
-
 _GEMINI_SLOTS: Final = ("thoughtSignature", "thought_signature")
 
 
@@ -7036,6 +7168,7 @@ class _GeminiDecoder(StreamDecoder):
 
     def __init__(self) -> None:
         super().__init__()
+        self._called = 0
         self._key: tuple[str, int] = ("", 0)  # the kind of the latest part, and its number
 
     def whole(self, wire: JSON) -> Response | Failure:
@@ -7085,9 +7218,12 @@ class _GeminiDecoder(StreamDecoder):
 
     def _said_part(self, part: JSON) -> None:
         thought, signature = part.get("thought") is True, part.get("thoughtSignature")
+        call = part.get("functionCall")
         if signature and not thought:
-            self._seal_with(Seal("gs", word_of(signature)))
-        if isinstance(call := part.get("functionCall"), dict):
+            place = str(self._called) if isinstance(call, dict) else ""
+            self._seal_with(Seal("gs", word_of(signature), call=place))
+        if isinstance(call, dict):
+            self._called += 1
             self._call(call)
         elif text := _gemini_text(part):
             self._say("thought" if thought else "text", text)
@@ -7972,13 +8108,15 @@ def _decoded(raw: bytes) -> JSON:
         raise BadRequest("the body is empty; expected JSON")
     try:
         wire = loads(raw)
+    except TooDeep as error:
+        raise BadRequest(f"the body is {error}") from error
     except ValueError as error:
         raise BadRequest(f"the body is not JSON: {error}") from error
     if not isinstance(wire, dict):
         raise BadRequest(f"body: expected an object, got {shown(wire)}")
     if [key for key in wire if len(key) == 5 and key != "model" and key.lower() == "model"]:
         # servers that ignore the case of names would read another model than relay did
-        raise BadRequest("model: stands here in another spelling too")
+        raise BadRequest("model: duplicate key with different capitalisation")
     return wire
 
 
@@ -8004,6 +8142,12 @@ def _by_its_ends(raw: bytes) -> tuple[JSON, int] | None:
     head = _SCALARS_FIRST.match(raw)
     if not head or not raw[-64:].rstrip().endswith(b"}"):
         return None
+    if any(raw.rfind(escape) >= 0 for escape in _ESCAPED_LETTERS):  # a key may be written so
+        return None
+    small, at = raw.lower(), -1
+    while (at := small.find(b'"model"', at + 1)) >= 0:
+        if raw[at : at + 7] != b'"model"':  # which is refused, if it is a key at the top
+            return None
     said: JSON = {}
     places = {name: _last_scalar(raw, f'"{name}"'.encode(), len(raw)) for name in _OUTLINED}
     for name, place in places.items():
@@ -8018,6 +8162,7 @@ def _by_its_ends(raw: bytes) -> tuple[JSON, int] | None:
 
 
 _OUTLINED: Final = ("model", "stream")
+_ESCAPED_LETTERS: Final = (b"\\u004", b"\\u005", b"\\u006", b"\\u007")
 
 
 def _last_scalar(raw: bytes, key: bytes, end: int) -> int:

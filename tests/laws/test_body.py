@@ -146,13 +146,18 @@ def test_the_two_ends_of_a_body_tell_what_all_of_it_would(
     drawn: tuple[bytes, bool], model: str
 ) -> None:
     raw, plain = drawn
-    assume(plain)
     with patch.object(relay, "_LARGE", 0):
         unread = relay.Body(raw, unread=True)
     try:
-        seen, whole = unread.outline(), relay.Body(raw)
-    except relay.BadRequest:
+        whole = relay.Body(raw)
+    except relay.BadRequest as error:
+        if isinstance(error.__cause__, ValueError):  # what is no JSON may stand in the middle
+            return
+        with pytest.raises(relay.BadRequest, match=re.escape(error.message)):
+            unread.outline()
         return
+    seen = unread.outline()
+    assume(plain)
     assert seen["model"] == whole.wire["model"]
     mode = whole.wire.get("stream")
     assert seen.get("stream") == mode or isinstance(mode, dict | list)
