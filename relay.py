@@ -119,6 +119,34 @@ Contents
 
 from __future__ import annotations
 
+import contextlib
+import importlib.util
+import os
+import signal
+import sys
+
+if os.name == "posix" and (__name__ == "__main__" or sys.argv[0].endswith("/relay")):
+    # SIGHUP would end relay until it serves and can act on it; other commands let it, see `main`.
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGHUP,))
+
+if __name__ == "__main__" and __spec__ is None and os.name == "posix":
+    # A script is compiled at every start, and the compiler leaves 55 MB behind in pieces.  Of a
+    # module the bytecode is kept: go on as one, in this process, with the same arguments and
+    # descriptors.  Where no bytecode is and none can be kept (a read-only folder,
+    # PYTHONDONTWRITEBYTECODE), the script goes on as it is.
+    _beside, _file = os.path.split(os.path.abspath(__file__))
+    _module = _file.removesuffix(".py")
+    _options = sys.orig_argv[1 : -len(sys.argv)]  # Python's own
+    if _module.isidentifier() and not {"-m", "-P", "-I"} & {*_options}:  # nor a pipe, `python -`
+        _bytecode = importlib.util.cache_from_source(os.path.join(_beside, _file))
+        with contextlib.suppress(OSError):
+            os.makedirs(os.path.dirname(_bytecode), exist_ok=True)
+        _can_keep = not sys.dont_write_bytecode and os.access(os.path.dirname(_bytecode), os.W_OK)
+        if _can_keep or os.path.exists(_bytecode):
+            _start = f"import sys; sys.path[0] = {_beside!r}; import {_module}"
+            _options += ["-c", f"{_start}; sys.exit({_module}.main())"]
+            os.execv(sys.executable, [sys.executable, *_options, *sys.argv[1:]])  # noqa: S606
+
 import argparse
 import asyncio
 import base64
@@ -126,7 +154,6 @@ import bisect
 import codecs
 import collections
 import concurrent.futures
-import contextlib
 import copy
 import ctypes
 import dataclasses
@@ -139,27 +166,22 @@ import gc
 import hashlib
 import hmac
 import html
-import importlib
-import importlib.util
 import ipaddress
 import itertools
 import json
 import logging
 import math
 import operator
-import os
 import re
 import secrets
 import select
 import shlex
 import shutil
-import signal
 import socket
 import sqlite3
 import ssl
 import stat
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -22120,7 +22142,7 @@ class Server:
         loop.set_exception_handler(self._complain_of)
         for number, act in self._signals().items():
             loop.add_signal_handler(number, act)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGHUP,))  # see `command_serve`
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGHUP,))  # see `main`
         names = ", ".join(self.relay.plan.providers) or "none"
         self.log.event(
             "info", f"relay {__version__} is ready", listen=", ".join(listening), providers=names
@@ -23669,8 +23691,6 @@ def _spoken(preset: Preset) -> Iterator[str]:
 
 
 def command_serve(args: argparse.Namespace) -> int:
-    # SIGHUP would end relay until `Server.start` handles it: till then it waits.
-    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGHUP,))
     supervisor = Supervisor(os.environ, os.getpid())
     source = find_config(args)
     heap = Heap()
@@ -24408,6 +24428,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """0: done; 1: no answer; 2: the configuration or the arguments are wrong."""
     argv = sys.argv[1:] if argv is None else argv
     args = parser(argv).parse_args(argv)
+    if os.name == "posix":
+        serves = args.command in (None, "serve", "demo")
+        how = signal.SIG_BLOCK if serves else signal.SIG_UNBLOCK
+        signal.pthread_sigmask(how, (signal.SIGHUP,))
     try:
         return COMMANDS[args.command or "serve"].run(args)
     except ConfigError as error:

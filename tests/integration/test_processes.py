@@ -1,7 +1,10 @@
 """Several processes at one port, and how one of them leaves without anybody being refused."""
 
 import asyncio
+import os
+import shutil
 import signal
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -9,7 +12,7 @@ import aiohttp
 import pytest
 from aiohttp import ClientSession
 from fake_upstream import TEXT, FakeUpstream
-from relay_process import RelayProcess, Start, free_port, run
+from relay_process import PROGRAM, RelayProcess, Start, environment, free_port, place, run, served
 from talk import ask, config
 
 SHARED = ("--reuse-port",)
@@ -87,3 +90,63 @@ async def test_when_it_is_over_connections_are_refused(
     assert await server.stop() == 0
     with pytest.raises(aiohttp.ClientConnectorError):
         await readiness(http, server)
+
+
+# ---- Started as a script
+
+
+async def start_script(
+    upstream: FakeUpstream, folder: Path, env: dict[str, str]
+) -> tuple[asyncio.subprocess.Process, RelayProcess]:
+    shutil.copy(PROGRAM, folder)
+    file = folder / "with a space.yaml"
+    listen = place(file, config(upstream))
+    command = (sys.executable, "-W", "error", "relay.py", "-c", file.name)
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(
+        *command, cwd=folder, env=environment(env), stdout=pipe, stderr=pipe
+    )
+    return process, RelayProcess(f"http://{listen}", file, process)
+
+
+def status_of(pid: int, name: str) -> int:
+    """A number of /proc/PID/status: hexadecimal for signals, kB for memory."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    value = next(line.split()[1] for line in lines if line.startswith(f"{name}:"))
+    return int(value, 16 if name.startswith("Sig") else 10)
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="there is no /proc")
+async def test_a_script_goes_on_as_a_module_and_hears_what_came_meanwhile(
+    upstream: FakeUpstream, http: ClientSession, tmp_path: Path
+) -> None:
+    for _ in range(2):  # the first start compiles the module, the second finds it
+        process, server = await start_script(upstream, tmp_path, {})
+        try:
+            while not status_of(process.pid, "SigBlk") & 1 << signal.SIGHUP - 1:  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
+            process.send_signal(signal.SIGHUP)  # before it could act on it
+            await served(server)
+            assert "reloaded" in await server.says("reloaded")
+            assert (await ask(http, server)).said.text == TEXT
+            seen = Path(f"/proc/{process.pid}/cmdline").read_bytes().split(b"\0")  # noqa: ASYNC240
+            assert seen[1:4] == [b"-W", b"error", b"-c"]
+            assert seen[-3:-1] == [b"-c", b"with a space.yaml"]
+            memory = status_of(process.pid, "VmRSS")
+            assert await server.stop() == 0
+        finally:
+            await server.end()
+    assert memory < 80_000
+
+
+async def test_where_no_bytecode_can_be_kept_the_script_serves_itself(
+    upstream: FakeUpstream, http: ClientSession, tmp_path: Path
+) -> None:
+    process, server = await start_script(upstream, tmp_path, {"PYTHONDONTWRITEBYTECODE": "1"})
+    try:
+        await served(server)
+        assert (await ask(http, server)).said.text == TEXT
+        assert b"relay.py" in Path(f"/proc/{process.pid}/cmdline").read_bytes()  # noqa: ASYNC240
+        assert await server.stop() == 0
+    finally:
+        await server.end()
