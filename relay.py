@@ -1305,7 +1305,8 @@ def _answered(turn: Message, owed: Sequence[str]) -> Message:
     missing = (ToolResult(id, (Text(_NO_RESULT),), True) for id in owed)
     first = [given[none.call_id].pop(0) if given.get(none.call_id) else none for none in missing]
     kept = {id(result) for result in first}
-    rest = [part for part in turn.parts if id(part) not in kept]
+    # a client that tried again (Codex) may have sent a result twice
+    rest = [part for part in turn.parts if id(part) not in kept and part not in first]
     return Message("user", (*first, *(p for part in rest for p in _orphaned(part))))
 
 
@@ -2226,6 +2227,11 @@ class Dialect(ABC):
     @abstractmethod
     def render_request(self, request: Request, quirks: Any, account: str) -> Rendered:
         """A repaired request in this format, for a provider with these quirks (of `quirks`)."""
+
+    def passes_on(self, body: Callable[[], JSON], quirks: Any) -> bool:
+        """May a client's body in this format go to such a provider of the same?  Else it goes as to
+        one of another, through the hub."""
+        return True
 
     def cleaned(self, body: JSON, quirks: Any, account: str, strip: bool) -> JSON:
         """A client's body in this format without what this provider must not see.
@@ -4968,6 +4974,7 @@ _KINDS_OF_TOOL: Final[dict[str, _Kind]] = {
         },
     ),
 }
+_OF_FUNCTIONS: Final = ("message", "reasoning", "function", "function_call", "function_call_output")
 _NAMED: Final = ("function", "custom")  # of each other kind there is only one tool
 _CALLS: Final = {kind.item: name for name, kind in _KINDS_OF_TOOL.items()}
 
@@ -5079,6 +5086,16 @@ class OpenAIResponses(OpenAIDialect):
 
     def render_request(self, request: Request, quirks: ResponsesQuirks, account: str) -> Rendered:
         return _ResponsesWriter(request, quirks, account).render()
+
+    def passes_on(self, body: Callable[[], JSON], quirks: ResponsesQuirks) -> bool:
+        """Not where only functions are known and the body has anything else, unless it refers to
+        what that provider keeps."""
+        if not quirks.functions_only or any(body().get(name) for name in _RESPONSES_STATE):
+            return True
+        items = (body().get(name) for name in ("input", "tools"))
+        each = (item for part in items if isinstance(part, list) for item in part)
+        kinds = (item.get("type") for item in each if isinstance(item, dict))
+        return all(kind is None or kind in _OF_FUNCTIONS for kind in kinds)
 
     def cleaned(self, body: JSON, quirks: ResponsesQuirks, account: str, strip: bool) -> JSON:
         def known(item: JSON) -> JSON | None:
@@ -5559,6 +5576,8 @@ class _ResponsesWriter(OpenAIWriter[ResponsesQuirks]):
             sampling=quirks.sampling,
         )
         super().__init__(request, quirks, account, takes)
+        # to one that knows functions only, a client of this format sends its own kinds of tools
+        self.names |= {tool.name: tool.name for tool in request.tools if tool.form} | self.names
 
     def render(self) -> Rendered:
         request, lead = self.request, leading(self.request.messages)
