@@ -22688,11 +22688,16 @@ def _panel(place: int, panel: Panel, source: JSON) -> JSON:
 class Console:
     """The /admin of one relay.  A refusal becomes a RelayError with its message."""
 
-    def __init__(self, listen: str, key: str, tls: TLSConfig | None = None) -> None:
-        self.listen = listen
-        self._key = key
-        self._tls = tls
-        self._socket = listen.removeprefix("unix:") if listen.startswith("unix:") else ""
+    def __init__(self, source: Source) -> None:
+        config = tolerant_config(source)
+        self.listen = (source.listen or config.listen or Config().listen)[0]
+        self.zone = zone_of(config)
+        self._key, self._tls = config.admin_key, config.tls
+        try:
+            base = base_of([self.listen], "https" if self._tls else "http")
+        except ValueError as error:
+            raise ConfigError([f"{source.path or 'config'}: listen: {error}"]) from error
+        self._base = base or "http://localhost"  # a socket of the file system needs no name
 
     def get(self, path: str) -> JSON:
         return asyncio.run(self.ask("GET", path))
@@ -22701,16 +22706,15 @@ class Console:
         return asyncio.run(self.ask("POST", path, body))
 
     async def ask(self, method: str, path: str, body: JSON | None = None) -> JSON:
-        """Ask once; the answer."""
         async with self.session() as session:
             try:
                 reply = await session.request(method, path, data=body and dumps(body))
-                said = await reply.read()
+                data = await reply.read()
             except (aiohttp.ClientError, OSError) as error:
                 raise self.silent(error) from error
         if reply.status != 200:
-            raise RelayError(error_in(said, reply.status).message)
-        answer: JSON = loads(said)
+            raise RelayError(error_in(data, reply.status).message)
+        answer: JSON = loads(data)
         return answer
 
     def silent(self, error: BaseException) -> RelayError:
@@ -22719,31 +22723,26 @@ class Console:
         return RelayError(f"no relay answers at {self.listen} ({reason}): {hint}")
 
     def session(self) -> aiohttp.ClientSession:
-        """For watching a stream, or asking several times."""
+        """For watching a stream, or asking several times.  With TLS it trusts exactly the
+        certificate that relay serves with, whatever names that holds."""
+        if self.listen.startswith("unix:"):
+            connector: aiohttp.BaseConnector = aiohttp.UnixConnector(self.listen[5:])
+        elif self._tls:
+            context = ssl.create_default_context(cafile=self._tls.certificate)
+            context.check_hostname = False
+            context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+            connector = aiohttp.TCPConnector(ssl=context)
+        else:
+            connector = aiohttp.TCPConnector()
         return aiohttp.ClientSession(
-            self._base(),
-            connector=self._connector(),
+            self._base,
+            connector=connector,
             headers={"Authorization": f"Bearer {self._key}"} if self._key else {},
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=30),
         )
 
-    def _connector(self) -> aiohttp.BaseConnector:
-        """Trusts exactly the certificate that relay serves with, whatever names it holds."""
-        if self._socket:
-            return aiohttp.UnixConnector(self._socket)
-        if self._tls is None:
-            return aiohttp.TCPConnector()
-        context = ssl.create_default_context(cafile=self._tls.certificate)
-        context.check_hostname = False
-        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-        return aiohttp.TCPConnector(ssl=context)
 
-    def _base(self) -> str:
-        """For a socket of the file system any name will do."""
-        return base_of([self.listen], "https" if self._tls else "http") or "http://localhost"
-
-
-def lenient_config(source: Source) -> Config:
+def tolerant_config(source: Source) -> Config:
     """A configuration whose mistakes do not matter now."""
     file = str(source.path or "config")
     reading = Reading(file, os.environ, lambda name: Path(name).read_text(), zoneinfo.ZoneInfo)
@@ -22751,29 +22750,29 @@ def lenient_config(source: Source) -> Config:
     return read_config(source.text, reading)
 
 
-def zone_of(source: Source) -> datetime.tzinfo | None:
+def zone_of(config: Config) -> datetime.tzinfo | None:
     """The time zone of what is shown; the machine's where none or a wrong one is given."""
     with contextlib.suppress(KeyError, ValueError, OSError):
-        return zoneinfo.ZoneInfo(lenient_config(source).timezone or "")
+        return zoneinfo.ZoneInfo(config.timezone or "")
     return None
 
 
-def console_of(source: Source) -> Console:
-    """The relay that a configuration describes; mistakes elsewhere in it do not matter here."""
-    file, config = str(source.path or "config"), lenient_config(source)
-    listen = (source.listen or config.listen or Config().listen)[0]
-    try:
-        console = Console(listen, config.admin_key, config.tls)
-        console._base()
-    except ValueError as error:
-        raise ConfigError([f"{file}: listen: {error}"]) from error
-    return console
+def aligned(rows: Sequence[Sequence[str]], left: int = 99) -> list[str]:
+    """The rows of a table as lines: so many columns to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            cell.ljust(width) if i < left else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
 
 
 # ==== 63. Launch ==============================================================
 # A tool as relay's child.  It gets the terminal: both stay in one process group, so what is typed
 # reaches it, including Ctrl-C and Ctrl-Z; a signal sent to relay alone is passed on.  If no relay
-# serves at the configured address, this one does for as long as the child lives.
+# serves this configuration at its address, this one does for as long as the child lives.
 #
 #     configured address answers? -- yes --> child
 #             | no
@@ -22793,7 +22792,7 @@ async def launch(
     loop = asyncio.get_running_loop()
     for number in _PASSED_ON:  # once: a handler that is replaced may still be due to run
         loop.add_signal_handler(number, lambda signal_number: heed(signal_number), number)
-    with _private(setup.file, env) as given:
+    with _private_home(setup.file, env) as given:
         try:
             child = await asyncio.create_subprocess_exec(
                 command[0], *setup.args, *command[1:], env={**env, **setup.env, **given}
@@ -22811,53 +22810,43 @@ async def launch(
 def _pass_on(child: asyncio.subprocess.Process, number: signal.Signals) -> None:
     """Pass a signal on, unless the terminal has sent it to both: tools take a second Ctrl-C for
     more than the first."""
-    if not (number in _TYPED and _in_front()):
+    in_front = False  # of the terminal
+    with contextlib.suppress(OSError), open("/dev/tty") as terminal:
+        in_front = os.tcgetpgrp(terminal.fileno()) == os.getpgrp()
+    if not (number in _TYPED and in_front):
         with contextlib.suppress(ProcessLookupError):
             child.send_signal(number)
 
 
-def _in_front() -> bool:
-    """Is this process group in the foreground of its terminal?"""
-    try:
-        with open("/dev/tty") as terminal:
-            return os.tcgetpgrp(terminal.fileno()) == os.getpgrp()
-    except OSError:
-        return False
-
-
 @contextlib.contextmanager
-def _private(file: Settings | None, env: Mapping[str, str]) -> Iterator[dict[str, str]]:
+def _private_home(file: Settings | None, env: Mapping[str, str]) -> Iterator[dict[str, str]]:
     """A temporary home for the tool: the user's settings overlaid with ours, links to the rest."""
-    users = Path(env.get(file.variable) or Path.home()) / file.path if file else Path()
-    content = _user_settings(users) if file else {}
-    if file is None or _over(content, file.content) == content:
+    theirs = Path(env.get(file.variable) or Path.home()) / file.path if file else Path()
+    try:
+        content = json.loads(theirs.read_text()) if file else {}
+    except FileNotFoundError:
+        content = {}
+    except (OSError, ValueError) as error:
+        raise ConfigError([f"{theirs}: cannot be read, so it cannot be kept: {error}"]) from error
+    content = content if isinstance(content, dict) else {}
+    if file is None or (merged := _overlaid(content, file.content)) == content:
         yield {}
         return
     with tempfile.TemporaryDirectory(prefix="relay-") as folder:  # made with mode 0700
         path = Path(folder, file.path)
         path.parent.mkdir(0o700)
-        for entry in users.parent.iterdir() if users.parent.is_dir() else ():
+        for entry in theirs.parent.iterdir() if theirs.parent.is_dir() else ():
             (path.parent / entry.name).symlink_to(entry.absolute())
         path.unlink(missing_ok=True)
         path.touch(0o600)
-        path.write_text(json.dumps(_over(content, file.content)))
+        path.write_text(json.dumps(merged))
         yield {file.variable: folder}
 
 
-def _user_settings(path: Path) -> JSON:
-    try:
-        settings = json.loads(path.read_text())
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise ConfigError([f"{path}: cannot be read, so it cannot be kept: {error}"]) from error
-    return settings if isinstance(settings, dict) else {}
-
-
-def _over(below: JSON, above: JSON) -> JSON:
+def _overlaid(below: JSON, above: JSON) -> JSON:
     """Two nested objects merged; where both have a value, the one above wins."""
     both = {
-        name: _over(below[name], value)
+        name: _overlaid(below[name], value)
         for name, value in above.items()
         if isinstance(value, dict) and isinstance(below.get(name), dict)
     }
@@ -22881,10 +22870,14 @@ async def served_digest(base: str) -> str | None:
 
 
 @contextlib.asynccontextmanager
-async def serving(plan: Plan, source: Source, log: Log) -> AsyncIterator[str]:
-    """Serve on a free port of this machine for the time of the block; the address."""
+async def serving(plan: Plan, source: Source, log: Log | None = None) -> AsyncIterator[str]:
+    """Serve on a free port of this machine for the time of the block; the address.
+
+    Without a log, nothing is written.
+    """
     limits = replace(plan.config.server, grace=0)  # at the end no client is left
     config = replace(plan.config, listen=("127.0.0.1:0",), server=limits, tls=None)
+    log = log or Log(config.log, plan.zone, Sink(None))
     server = Server(replace(plan, config=config), source, log)
     try:
         await server.start()
@@ -22914,48 +22907,18 @@ _CITY: Final = Tool(
 _WEATHER: Final = "What is the weather in {}?  Call the tool; for several cities all at once."
 
 
-class Ask(NamedTuple):
-    """One of the requests that are tried."""
-
-    name: str
-    text: str = "Say OK."
-    stream: bool = False
-    tools: tuple[Tool, ...] = ()
-    calls: int = 0  # that the answer should hold
+def _small(text: str, stream: bool = False, tools: tuple[Tool, ...] = ()) -> Request:
+    turns = (Message("user", (Text(text),)),)
+    return Request(model="", messages=turns, tools=tools, max_tokens=_TRIAL_TOKENS, stream=stream)
 
 
-ASKS: Final = (
-    Ask("whole"),
-    Ask("stream", stream=True),
-    Ask("tool", _WEATHER.format("Paris"), True, (_CITY,), 1),
-    Ask("tools", _WEATHER.format("Paris, and in Rome"), True, (_CITY,), 2),
-)
-
-
-@dataclass(slots=True)
-class Trial:
-    """One way to a provider, and the results of trying it."""
-
-    provider: str
-    plan: str
-    credential: str
-    dialect: Dialect
-    model: str
-    cells: dict[str, str] = field(default_factory=dict)
-    faults: dict[str, str] = field(default_factory=dict)
-    notes: dict[str, str] = field(default_factory=dict)  # faults in what many do not offer
-
-    @property
-    def row(self) -> tuple[str, ...]:
-        names = ("list", *(ask.name for ask in ASKS), "count")
-        cells = (self.cells.get(name, "-") for name in names)
-        return (self.provider, self.plan, self.credential, self.dialect.name, self.model, *cells)
-
-
-TRIAL_HEAD: Final = (
-    *("provider", "plan", "credential", "dialect", "model"),
-    *("list", *(ask.name for ask in ASKS), "count"),
-)
+_REQUESTS: Final = {
+    "whole": _small("Say OK."),
+    "stream": _small("Say OK.", stream=True),
+    "tool": _small(_WEATHER.format("Paris"), True, (_CITY,)),
+    "tools": _small(_WEATHER.format("Paris, and in Rome"), True, (_CITY,)),
+}
+_COLUMNS: Final = ("list", *_REQUESTS, "count")
 
 
 class Access(NamedTuple):
@@ -22965,9 +22928,97 @@ class Access(NamedTuple):
     billing: BillingPlan
     credential: Credential
 
-    @property
-    def mark(self) -> str:
-        return self.credential.name.rpartition("/")[2]
+
+class Trial:
+    """One dialect of an access, and the results of trying it."""
+
+    def __init__(self, access: Access, dialect: Dialect) -> None:
+        self.provider = access.provider.name
+        self.dialect = dialect
+        mark = access.credential.name.rpartition("/")[2]
+        self.place = (self.provider, access.billing.name, mark, dialect.name)
+        self.model = ""
+        self.cells: dict[str, str] = {}  # of the table, by column
+        self.faults: dict[str, str] = {}  # in "list" they are no failure: many have none
+
+    async def send(
+        self, session: aiohttp.ClientSession, url: str, body: JSON | None = None
+    ) -> tuple[int, bytes, Mapping[str, str]]:
+        """Status, body and headers of the answer; the status is 0 and the body says why if there
+        is none."""
+        headers = {**self.dialect.headers, "Content-Type": "application/json"}
+        try:
+            method, data = ("GET", None) if body is None else ("POST", dumps(body))
+            async with session.request(method, url, data=data, headers=headers) as reply:
+                return reply.status, await reply.read(), reply.headers
+        except (aiohttp.ClientError, TimeoutError) as error:
+            return 0, (str(error) or type(error).__name__).encode(), {}
+
+    async def listed(self, session: aiohttp.ClientSession, base: str) -> list[str]:
+        """The models that the provider itself lists."""
+        began = time.monotonic()
+        url = f"{base}/p/{self.provider}{self.dialect.list_path}"
+        status, data, _ = await self.send(session, url)
+        fault = "an empty list" if status == 200 else data.decode(errors="replace")
+        fault = fault if status in (0, 200) else error_in(data, status).message
+        names: list[str] = []
+        with contextlib.suppress(*UNREADABLE):
+            wire = loads(data) if status == 200 else {}
+            entries = wire.get("data") or wire.get("models") or []
+            found = (str(each.get("id") or each.get("name") or "") for each in entries)
+            names = [name.removeprefix("models/") for name in found if name]
+        self.cells["list"] = f"{len(names)} {_spent(began)}" if names else "none"
+        if not names:
+            self.faults["list"] = f"no list ({fault}); names can be given in `models`"
+        return names
+
+    async def answered(self, session: aiohttp.ClientSession, base: str, name: str) -> None:
+        """Send one of the requests and note how it was answered."""
+        dialect, began = self.dialect, time.monotonic()
+        request = replace(_REQUESTS[name], model=f"{self.provider}/{self.model}")
+        body = dialect.render_request(request, dialect.quirks(), "").body
+        url = dialect.address(base + dialect.path, request.model, request.stream)
+        status, data, _ = await self.send(session, url, body)
+        answer: Response | Failure = Failure(data.decode(errors="replace"))
+        if status:
+            answer = answer_in(data, dialect) if status == 200 else error_in(data)
+        if isinstance(answer, Failure):
+            self.cells[name], self.faults[name] = "FAILED", answer.message
+            return
+        calls = sum(isinstance(part, ToolCall) for part in answer.parts)
+        self.cells[name] = (f"{calls} in " if request.tools else "") + _spent(began)
+        if request.tools and not calls:
+            self.cells[name] = "no call"
+            self.faults[name] = "answered without calling the tool; the model may know none"
+
+    async def counted(self, session: aiohttp.ClientSession, base: str) -> None:
+        """Where the dialect can count, have the tokens of a request counted."""
+        dialect, name = self.dialect, f"{self.provider}/{self.model}"
+        if where := dialect.counting(base + dialect.path):
+            request = Request(model=name, messages=(Message("user", (Text("Count me."),)),))
+            body = dialect.render_request(request, dialect.quirks(), "").body
+            body = {key: value for key, value in body.items() if key not in dialect.uncounted}
+            url = dialect.address(where, name, stream=False)
+            _, data, headers = await self.send(session, url, body)
+            with contextlib.suppress(*UNREADABLE):
+                about = "about " if "x-relay-estimated" in headers else ""
+                self.cells["count"] = f"{about}{dialect.parse_count(loads(data))}"
+
+
+def answer_in(data: bytes, dialect: Dialect) -> Response | Failure:
+    """What the bytes of an answer in a dialect say, whole or streamed."""
+    if looks_like(data) == "json" and not data.lstrip().startswith(b"["):
+        answer = whole_answer(data, dialect)
+        return answer if isinstance(answer, Failure) else answer[1]
+    if looks_like(data) == "json":  # Gemini's stream as one array
+        with contextlib.suppress(*UNREADABLE):
+            data = b"".join(sse(item) for item in loads(data))
+    decoder = dialect.decoder()
+    return fold(decoder.feed(data) + decoder.eof())
+
+
+def _spent(began: float) -> str:
+    return f"{(time.monotonic() - began) * 1000:.0f}ms"
 
 
 def accesses(plan: Plan, only: str) -> list[Access]:
@@ -22986,23 +23037,32 @@ def accesses(plan: Plan, only: str) -> list[Access]:
 
 def expected_cost(chosen: Sequence[Access]) -> str:
     """What trying these may cost, in words."""
-    rows = sum(len(access.billing.endpoints) for access in chosen)
+    count = sum(len(access.billing.endpoints) for access in chosen) * len(_REQUESTS)
     names = ", ".join(dict.fromkeys(access.provider.name for access in chosen))
-    asks, tokens = rows * len(ASKS), rows * (len(ASKS) * _TRIAL_TOKENS)
-    return f"{asks} small requests, at most {tokens} tokens out and about as few in, to {names}"
+    tokens = f"at most {count * _TRIAL_TOKENS} tokens out and about as few in"
+    return f"{count} small requests, {tokens}, to {names}"
 
 
-def alone(plan: Plan, access: Access) -> Plan:
-    """A plan with only this access, in which callers need no key."""
+@contextlib.asynccontextmanager
+async def serving_only(
+    plan: Plan, access: Access
+) -> AsyncIterator[tuple[str, aiohttp.ClientSession]]:
+    """Serve with this access alone, in which callers need no key; address, and a session."""
     name = access.provider.name
     billing = replace(access.billing, credentials=(access.credential,))
     config = replace(plan.config, keys={}, routing_rules={}, default=None, state="memory")
-    provider = replace(access.provider, plans=(billing,))
-    return replace(plan, config=config, providers={name.lower(): provider}, keys=(), admin=b"")
+    providers = {name.lower(): replace(access.provider, plans=(billing,))}
+    alone = replace(plan, config=config, providers=providers, keys=(), admin=b"")
+    timeout = aiohttp.ClientTimeout(total=_TRIAL_SECONDS)
+    async with (
+        serving(alone, Source(None, "")) as base,
+        aiohttp.ClientSession(timeout=timeout) as session,
+    ):
+        yield base, session
 
 
-def tried_model(plan: Plan, provider: Provider, served: Sequence[str]) -> str:
-    """A model to try: the first that is configured, else the first it serves and claims."""
+def model_to_try(plan: Plan, provider: Provider, served: Sequence[str]) -> str:
+    """The first model that is configured, else the first it serves and claims."""
     listed = [name for name in provider.config.models or () if not is_glob(name)]
     targets = [
         to.partition("/")[2]
@@ -23015,139 +23075,47 @@ def tried_model(plan: Plan, provider: Provider, served: Sequence[str]) -> str:
     return next(iter((*listed, *targets, *claimed)), "")
 
 
-async def tried(plan: Plan, access: Access, log: Log) -> list[Trial]:
+async def try_access(plan: Plan, access: Access) -> list[Trial]:
     """Try everything with one access, dialect by dialect."""
-    single = alone(plan, access)
-    async with (
-        serving(single, Source(None, ""), log) as base,
-        aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_TRIAL_SECONDS)) as session,
-    ):
-        trials: list[Trial] = []
-        for dialect in (endpoint.dialect for endpoint in access.billing.endpoints.values()):
-            trial = Trial(access.provider.name, access.billing.name, access.mark, dialect, "")
-            served = await _listed(session, base, trial)
-            trial.model = tried_model(plan, access.provider, served)
+    trials: list[Trial] = []
+    async with serving_only(plan, access) as (base, session):
+        for endpoint in access.billing.endpoints.values():
+            trial = Trial(access, endpoint.dialect)
             trials.append(trial)
+            served = await trial.listed(session, base)
+            trial.model = model_to_try(plan, access.provider, served)
             if not trial.model:
                 trial.faults["whole"] = "no model is known to try; name one in `models`"
                 continue
-            for ask in ASKS:
-                await _asked(session, base, trial, ask)
-            await _counted_live(session, base, trial)
-        return trials
+            for name in _REQUESTS:
+                await trial.answered(session, base, name)
+            await trial.counted(session, base)
+    return trials
 
 
-async def fetched(plan: Plan, access: Access, log: Log) -> tuple[list[str], str]:
+async def fetch_list(plan: Plan, access: Access) -> tuple[list[str], str]:
     """The models a provider lists, in the first dialect with a list; or what went wrong."""
     fault = ""
-    async with (
-        serving(alone(plan, access), Source(None, ""), log) as base,
-        aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_TRIAL_SECONDS)) as session,
-    ):
+    async with serving_only(plan, access) as (base, session):
         for endpoint in access.billing.endpoints.values():
-            trial = Trial(access.provider.name, "", "", endpoint.dialect, "")
-            if names := await _listed(session, base, trial):
+            trial = Trial(access, endpoint.dialect)
+            if names := await trial.listed(session, base):
                 return sorted(names), ""
-            fault = fault or trial.notes["list"]
+            fault = fault or trial.faults["list"]
     return [], fault
 
 
-async def _listed(session: aiohttp.ClientSession, base: str, trial: Trial) -> list[str]:
-    """The models that the provider itself lists."""
-    url = f"{base}/p/{trial.provider}{trial.dialect.list_path}"
-    began = time.monotonic()
-    try:
-        async with session.get(url, headers=dict(trial.dialect.headers)) as reply:
-            said = await reply.read()
-            names = served_names(loads(said)) if reply.status == 200 else []
-            fault = error_in(said, reply.status).message if reply.status != 200 else "an empty list"
-    except (aiohttp.ClientError, TimeoutError, *UNREADABLE) as error:
-        names, fault = [], str(error) or type(error).__name__
-    trial.cells["list"] = str(len(names)) if names else "none"
-    if not names:
-        trial.notes["list"] = f"no list ({fault}); names can be given in `models`"
-    trial.cells["list"] += f" {_since(began)}" if names else ""
-    return names
-
-
-def served_names(wire: JSON) -> list[str]:
-    """The names in a list of any dialect."""
-    entries = wire.get("data") or wire.get("models") or []
-    names = (entry.get("id") or entry.get("name") or "" for entry in entries)
-    return [str(name).removeprefix("models/") for name in names if name]
-
-
-def _since(began: float) -> str:
-    return f"{(time.monotonic() - began) * 1000:.0f}ms"
-
-
-async def _asked(session: aiohttp.ClientSession, base: str, trial: Trial, ask: Ask) -> None:
-    dialect, name = trial.dialect, f"{trial.provider}/{trial.model}"
-    request = Request(
-        model=name,
-        messages=(Message("user", (Text(ask.text),)),),
-        tools=ask.tools,
-        max_tokens=_TRIAL_TOKENS,
-        stream=ask.stream,
-    )
-    body = dumps(dialect.render_request(request, dialect.quirks(), "").body)
-    url, began = dialect.address(base + dialect.path, name, ask.stream), time.monotonic()
-    try:
-        headers = {**dialect.headers, "Content-Type": "application/json"}
-        async with session.post(url, data=body, headers=headers) as reply:
-            said = await reply.read()
-        answer = _understood(dialect, said, ask.stream) if reply.status == 200 else error_in(said)
-    except (aiohttp.ClientError, TimeoutError, *UNREADABLE) as error:
-        answer = Failure(str(error) or type(error).__name__)
-    if isinstance(answer, Failure):
-        trial.cells[ask.name], trial.faults[ask.name] = "FAILED", answer.message
-        return
-    calls = sum(isinstance(part, ToolCall) for part in answer.parts)
-    trial.cells[ask.name] = f"{calls} in {_since(began)}" if ask.calls else _since(began)
-    if calls < min(ask.calls, 1):
-        trial.cells[ask.name] = "no call"
-        trial.faults[ask.name] = "answered without calling the tool; the model may know none"
-
-
-def _understood(dialect: Dialect, said: bytes, stream: bool) -> Response | Failure:
-    if not stream:
-        return sound(dialect.parse_response(loads(said)))
-    decoder = dialect.decoder()
-    return fold(decoder.feed(said) + decoder.eof())
-
-
-async def _counted_live(session: aiohttp.ClientSession, base: str, trial: Trial) -> None:
-    dialect, name = trial.dialect, f"{trial.provider}/{trial.model}"
-    where = dialect.counting(base + dialect.path)
-    if not where:
-        return
-    request = Request(model=name, messages=(Message("user", (Text("Count me."),)),))
-    body = dialect.render_request(request, dialect.quirks(), "").body
-    body = {key: value for key, value in body.items() if key not in dialect.uncounted}
-    url = dialect.address(where, name, stream=False)
-    with contextlib.suppress(aiohttp.ClientError, TimeoutError, *UNREADABLE):
-        headers = {**dialect.headers, "Content-Type": "application/json"}
-        async with session.post(url, data=dumps(body), headers=headers) as reply:
-            count = dialect.parse_count(loads(await reply.read()))
-            about = "about " if "x-relay-estimated" in reply.headers else ""
-            trial.cells["count"] = f"{about}{count}"
-
-
-def matrix(trials: Sequence[Trial]) -> list[str]:
+def trial_table(trials: Sequence[Trial]) -> list[str]:
     """The table, and below it what went wrong and where."""
-    lines = aligned([TRIAL_HEAD, *(trial.row for trial in trials)])
+    head = ("provider", "plan", "credential", "dialect", "model", *_COLUMNS)
+    rows = [(*t.place, t.model, *(t.cells.get(name, "-") for name in _COLUMNS)) for t in trials]
     faults = [
-        f"{trial.provider} ({trial.plan}, {trial.credential}) {trial.dialect.name} {name}: {fault}"
+        f"{provider} ({billing}, {credential}) {dialect} {name}: {fault}"
         for trial in trials
-        for name, fault in (trial.faults | trial.notes).items()
+        for provider, billing, credential, dialect in (trial.place,)
+        for name, fault in sorted(trial.faults.items(), key=lambda item: item[0] == "list")
     ]
-    return [*lines, "", *faults] if faults else lines
-
-
-def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """The rows of a table as lines."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+    return [*aligned([head, *rows]), *([""] if faults else []), *faults]
 
 
 # ==== 65. Watch ===============================================================
@@ -23155,27 +23123,27 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 # What the screen shows is computed from values alone; only `_Screen` knows the terminal.
 
 
-async def watched(console: Console) -> AsyncIterator[tuple[str, Any]]:
+async def watch(console: Console) -> AsyncIterator[tuple[str, Any]]:
     """(kind, data) of every event, the last 500 first; ends when the relay does."""
-    decoder, begun = SSEDecoder(), False
+    decoder, answers = SSEDecoder(), False
     async with console.session() as session:
         try:
             reply = await session.get("/admin/events?since=0")
-            begun = True
+            answers = True
             if reply.status != 200:
                 raise RelayError(error_in(await reply.read(), reply.status).message)
             async for block in reply.content.iter_any():
                 for event in decoder.feed(block):
                     yield event.event, loads(event.data)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            if not begun:
+            if not answers:
                 raise console.silent(error) from error
             raise RelayError(f"no relay answers at {console.listen} any more") from error
 
 
 async def follow(console: Console, wanted: Mapping[str, str], on: bool) -> None:
     """Print the log lines whose fields match `wanted`; with `on`, future ones as well."""
-    async for kind, data in watched(console):
+    async for kind, data in watch(console):
         if kind == "running":
             if not on:
                 return
@@ -23190,21 +23158,26 @@ SORTS: Final[dict[str, Callable[[JSON], Any]]] = {
     "model": lambda request: request["model"] or "",
 }
 _TOP_KEYS: Final = "q quit   s sort   j/k choose   a abandon   p pause"
+_TOP_HEAD: Final = (
+    *(" ", "state", "client", "key", "model", "target", "first", "time", "silent"),
+    *("in", "cached", "out", "tok/s", "cost"),
+)
 
 
-@dataclass(slots=True)
 class Top:
     """The state of `relay top`."""
 
-    running: list[JSON] = field(default_factory=list)
-    recent: list[JSON] = field(default_factory=list)
-    marks: list[JSON] = field(default_factory=list)
-    sort: str = "time"
-    chosen: str = ""  # the id of a running request
-    paused: bool = False
-    said: str = ""
+    def __init__(self) -> None:
+        self.running: list[JSON] = []
+        self.recent: list[JSON] = []
+        self.marks: list[JSON] = []
+        self.sort = "time"
+        self.chosen = ""  # the id of a running request
+        self.paused = False
+        self.message = ""
 
     def take(self, kind: str, data: Any) -> None:
+        """An event: a request that is over, or those that run."""
         if kind == "request":
             if not data["path"].startswith("/admin/"):  # refused, but of no model
                 self.recent = [*self.recent[-99:], data]
@@ -23213,40 +23186,43 @@ class Top:
             if self.chosen not in (request["id"] for request in self.running):
                 self.chosen = self.running[0]["id"] if self.running else ""
 
-    def choose(self, step: int) -> None:
+    async def press(self, key: str, console: Console) -> None:
+        """A key of the keyboard."""
         ids = [request["id"] for request in self.running]
-        if ids:
+        if key == "s":
+            names = list(SORTS)
+            self.sort = names[(names.index(self.sort) + 1) % len(names)]
+            self.running.sort(key=SORTS[self.sort])
+        elif key in ("j", "k") and ids:
             at = ids.index(self.chosen) if self.chosen in ids else 0
-            self.chosen = ids[max(0, min(len(ids) - 1, at + step))]
+            self.chosen = ids[max(0, min(len(ids) - 1, at + (1 if key == "j" else -1)))]
+        elif key == "p":
+            self.paused = not self.paused
+        elif key == "a" and self.chosen:
+            try:
+                answer = await console.ask("POST", "/admin/abandon", {"id": self.chosen})
+                self.message = answer["said"]
+            except RelayError as error:
+                self.message = error.message
 
     def lines(self, width: int, height: int) -> list[str]:
-        """The screen, in so many columns and lines."""
-        said = f"relay top   {len(self.running)} running   sorted by {self.sort}"
-        said += "   paused" if self.paused else ""
-        lines = [said + (f"   {self.said}" if self.said else ""), ""]
+        """The screen, in so many columns and lines; the clients are left out where they would
+        leave the rest no room."""
+        state = f"relay top   {len(self.running)} running   sorted by {self.sort}"
+        state += ("   paused" if self.paused else "") + (
+            f"   {self.message}" if self.message else ""
+        )
         rows = [_TOP_HEAD, *(_top_row(r, r["id"] == self.chosen) for r in self.running)]
-        room = max(0, height - len(lines) - len(rows) - len(self.marks) - 4)
-        finished = self.recent[-room:][::-1] if room else []
-        rows += [_top_row(record, False) for record in finished]
-        lines += _fitted(rows, width)
-        lines += [""] + [f"cooling: {m['name']}, {m['cause']}: {m['said']}" for m in self.marks]
-        lines = [*lines[: height - 1], *[""] * (height - 1 - len(lines)), _TOP_KEYS]
+        room = max(0, height - len(rows) - len(self.marks) - 6)
+        rows += [_top_row(record, False) for record in (self.recent[-room:][::-1] if room else ())]
+        table = aligned(rows)
+        if any(len(line) > width for line in table):
+            client = _TOP_HEAD.index("client")
+            table = aligned([row[:client] + row[client + 1 :] for row in rows])
+        marks = [f"cooling: {m['name']}, {m['cause']}: {m['said']}" for m in self.marks]
+        lines = [state, "", *table, "", *marks][: height - 1]
+        lines += [""] * (height - 1 - len(lines)) + [_TOP_KEYS]
         return [printable(line)[:width] for line in lines]
-
-
-_TOP_HEAD: Final = (
-    *(" ", "state", "client", "key", "model", "target", "first", "time", "silent"),
-    *("in", "cached", "out", "tok/s", "cost"),
-)
-_CLIENT: Final = _TOP_HEAD.index("client")
-
-
-def _fitted(rows: Sequence[tuple[str, ...]], width: int) -> list[str]:
-    """The table; without its clients if they would leave the rest no room."""
-    lines = aligned(rows)
-    if all(len(line) <= width for line in lines):
-        return lines
-    return aligned([row[:_CLIENT] + row[_CLIENT + 1 :] for row in rows])
 
 
 def _top_row(request: JSON, chosen: bool) -> tuple[str, ...]:
@@ -23275,243 +23251,104 @@ def _top_row(request: JSON, chosen: bool) -> tuple[str, ...]:
     )
 
 
-class _Screen:
-    """The terminal's alternate screen, without line editing; restored afterwards."""
+@contextlib.contextmanager
+def _screen() -> Iterator[Callable[[Top], None]]:
+    """The terminal's alternate screen, without line editing; what draws on it."""
+    import termios  # not everywhere, and needed nowhere else
+    import tty
 
-    def __enter__(self) -> _Screen:
-        import termios  # not everywhere, and needed nowhere else
-        import tty
-
-        self._before = termios.tcgetattr(sys.stdin)
-        tty.setcbreak(sys.stdin)
-        sys.stdout.write("\x1b[?1049h\x1b[?25l")
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        import termios
-
-        sys.stdout.write("\x1b[?25h\x1b[?1049l")
-        sys.stdout.flush()
-        termios.tcsetattr(sys.stdin, termios.TCSADRAIN, self._before)
-
-    def draw(self, top: Top) -> None:
+    def draw(top: Top) -> None:
         lines = top.lines(*shutil.get_terminal_size())
         sys.stdout.write("\x1b[H" + "\r\n".join(f"{line}\x1b[K" for line in lines) + "\x1b[J")
         sys.stdout.flush()
 
+    before = termios.tcgetattr(sys.stdin)
+    tty.setcbreak(sys.stdin)
+    sys.stdout.write("\x1b[?1049h\x1b[?25l")
+    try:
+        yield draw
+    finally:
+        sys.stdout.write("\x1b[?25h\x1b[?1049l")
+        sys.stdout.flush()
+        termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
 
-async def show_top(console: Console) -> None:
-    """The live table, until q."""
+
+async def show_top(console: Console, once: bool) -> None:
+    """The live table, until q; or what it would show now."""
     top, keys = Top(), asyncio.Queue[str]()
-    loop = asyncio.get_running_loop()
 
-    async def events() -> None:
-        async for kind, data in watched(console):
+    async def update(draw: Callable[[Top], None]) -> None:
+        async for kind, data in watch(console):
             top.take(kind, data)
             if kind == "running":
                 top.marks = (await console.ask("GET", "/admin/health"))["marks"]
-                screen.draw(top)
+                draw(top)
+                if once:
+                    return
 
-    with _Screen() as screen:
-        loop.add_reader(sys.stdin, lambda: keys.put_nowait(os.read(sys.stdin.fileno(), 1).decode()))
-        watching = asyncio.create_task(events())
+    if once:  # without the line about keys, which nobody can press
+        await update(lambda top: print("\n".join(filter(None, top.lines(200, 60)[:-1]))))
+        return
+    loop, stdin = asyncio.get_running_loop(), sys.stdin.fileno()
+    with _screen() as draw:
+        loop.add_reader(stdin, lambda: keys.put_nowait(os.read(stdin, 1).decode()))
+        watching = asyncio.create_task(update(draw))
         watching.add_done_callback(lambda _: keys.put_nowait("q"))
         try:
             while (key := await keys.get()) not in ("q", "\x04", ""):
-                await _press(top, key, console)
-                screen.draw(top)
+                await top.press(key, console)
+                draw(top)
         finally:
-            loop.remove_reader(sys.stdin)
+            loop.remove_reader(stdin)
             watching.cancel()
     if watching.done() and not watching.cancelled():
         watching.result()
 
 
-async def _press(top: Top, key: str, console: Console) -> None:
-    if key == "s":
-        names = list(SORTS)
-        top.sort = names[(names.index(top.sort) + 1) % len(names)]
-        top.running.sort(key=SORTS[top.sort])
-    elif key in ("j", "k"):
-        top.choose(1 if key == "j" else -1)
-    elif key == "p":
-        top.paused = not top.paused
-    elif key == "a" and top.chosen:
-        try:
-            top.said = (await console.ask("POST", "/admin/abandon", {"id": top.chosen}))["said"]
-        except RelayError as error:
-            top.said = error.message
-
-
 # ==== 66. Replay ==============================================================
-# What can be done with a record: list, send again, compare, turn into a shell command.  A request
-# is sent again to a temporary relay with the present configuration, so that everything is real:
-# rules, failover, translation; its answer becomes a record, too, and is compared like any other.
+# What can be done with a record: list, send again and compare, turn into a shell command.  A
+# request is sent again to a temporary relay with the present configuration, so that everything is
+# real: rules, failover, translation; its answer becomes a record, too.
+
+_SHOWN: Final = 60  # characters of a value
+# Headers that belong to the client's own connection, or are set anew.
+_CONNECTION: Final = frozenset(
+    "host connection content-length content-encoding transfer-encoding expect keep-alive te"
+    " upgrade authorization x-api-key api-key x-goog-api-key cookie".split()
+)
 
 
 def ring_of(source: Source) -> Ring:
     """The records of a configuration; mistakes elsewhere in it do not matter here."""
-    config = lenient_config(source)
+    config = tolerant_config(source)
     if config.record is None:
         raise RelayError("nothing is recorded: the configuration has no `record`")
     return Ring(records_place(config.record, source, os.environ), config.record.keep)
 
 
-def listed_records(ring: Ring, most: int, zone: datetime.tzinfo | None) -> Iterator[str]:
+def record_list(ring: Ring, most: int, zone: datetime.tzinfo | None) -> Iterator[str]:
     """A line each, the newest first."""
-    for name, summary, wrong in itertools.islice(ring.summaries(), most):
+    for name, summary, damage in itertools.islice(ring.summaries(), most):
         if summary is None:
-            yield f"{ring.directory / name}: skipped: {wrong}"
+            yield f"{ring.directory / name}: skipped: {damage}"
             continue
         moment = datetime.datetime.fromtimestamp(summary["time"], zone)
-        ways = f"{summary.get('model') or '-'} -> {summary.get('target') or '-'}"
+        route = f"{summary.get('model') or '-'} -> {summary.get('target') or '-'}"
         code = f"{summary.get('code') or '-':2} {summary.get('status') or '-'}"
-        yield f"{summary['id']}  {moment:%Y-%m-%d %H:%M:%S}  {code}  {ways}"
+        yield f"{summary['id']}  {moment:%Y-%m-%d %H:%M:%S}  {code}  {route}"
 
 
-# What an answer says
-
-
-def dialect_of(record: Record) -> Dialect | None:
-    """The client's dialect; None for what relay passed on without understanding it."""
+def answer_parts(record: Record) -> tuple[str, str]:
+    """What the client was told: the text, and the calls of tools."""
     path = str(record.request.head.get("path", "")).partition("?")[0]
-    asked = asked_at(unversioned(path))
-    return asked[0] if asked and asked[1] == "answer" else None
-
-
-def spoken(record: Record) -> Response | Failure | None:
-    """What the client was told; None if that is not in a dialect."""
-    dialect, data = dialect_of(record), record.response.body
-    if dialect is None or not data:
-        return None
-    if looks_like(data) == "json" and not data.lstrip().startswith(b"["):
-        answer = whole_answer(data, dialect)
-        return answer if isinstance(answer, Failure) else answer[1]
-    if looks_like(data) == "json":  # Gemini's stream as one array
-        with contextlib.suppress(*UNREADABLE):
-            data = b"".join(sse(item) for item in loads(data))
-    decoder = dialect.decoder()
-    return fold(decoder.feed(data) + decoder.eof())
-
-
-def _text_of(answer: Response | Failure | None, data: bytes) -> str:
-    if isinstance(answer, Response):
-        return "".join(part.text for part in answer.parts if isinstance(part, Text))
-    return answer.message if answer else data.decode(errors="replace")
-
-
-def answer_text(record: Record) -> str:
-    """An answer for people to read: its text, and its calls."""
-    answer = spoken(record)
-    calls = _calls_of(answer)
-    return _text_of(answer, record.response.body) + (f"\n[{calls}]" if calls else "")
-
-
-def _calls_of(answer: Response | Failure | None) -> str:
-    parts = answer.parts if isinstance(answer, Response) else ()
-    return ", ".join(f"{p.name}({p.text})" for p in parts if isinstance(p, ToolCall))
-
-
-# Comparing
-
-
-def differences(one: Record, other: Record) -> Iterator[str]:
-    """What differs between two requests and between their answers."""
-    yield from _request_differences(one, other)
-    yield from answer_table(one, other)
-
-
-def _request_differences(one: Record, other: Record) -> Iterator[str]:
-    heads = one.request.head, other.request.head
-    for name in ("method", "path"):
-        if heads[0].get(name) != heads[1].get(name):
-            yield f"{name}: {heads[0].get(name)} | {heads[1].get(name)}"
-    said = [{n.lower(): v for n, v in leg.headers} for leg in (one.request, other.request)]
-    for name in sorted((said[0].keys() | said[1].keys()) - _CONNECTION):
-        if (a := said[0].get(name, ABSENT)) != (b := said[1].get(name, ABSENT)):
-            yield f"header {name}: {_short(a)} | {_short(b)}"
-    bodies = one.request.body, other.request.body
-    if bodies[0] == bodies[1]:
-        yield f"body: the same {len(bodies[0])} bytes"
-        return
-    try:
-        lines = list(_unlike("", loads(bodies[0]), loads(bodies[1])))
-    except ValueError:
-        lines = [f"{len(bodies[0])} bytes | {len(bodies[1])} bytes, and not JSON"]
-    yield from (f"body{line}" for line in lines[:_MOST_DIFFERENCES] or [": written differently"])
-    if len(lines) > _MOST_DIFFERENCES:
-        yield f"body: {len(lines) - _MOST_DIFFERENCES} more"
-
-
-def _unlike(path: str, one: Any, other: Any) -> Iterator[str]:
-    """Where two JSON values differ, down to where their shapes do."""
-    if isinstance(one, dict) and isinstance(other, dict):
-        for name in dict.fromkeys((*one, *other)):
-            yield from _unlike(f"{path}.{name}", one.get(name, ABSENT), other.get(name, ABSENT))
-    elif isinstance(one, list) and isinstance(other, list):
-        pairs = itertools.zip_longest(one, other, fillvalue=ABSENT)
-        for index, (a, b) in enumerate(pairs):
-            yield from _unlike(f"{path}[{index}]", a, b)
-    elif one != other or type(one) is not type(other):
-        yield f"{path}: {_differing(one, other)}"
-
-
-def _alike(one: str, other: str) -> int:
-    """How many characters two texts have in common at the beginning."""
-    pairs = enumerate(zip(one, other, strict=False))
-    return next((i for i, (a, b) in pairs if a != b), min(len(one), len(other)))
-
-
-def _differing(one: Any, other: Any) -> str:
-    """Two values side by side; of long texts only what follows a common beginning."""
-    if isinstance(one, str) and isinstance(other, str):
-        same = _alike(one, other)
-        if same > _SHOWN // 2:
-            return (
-                f"alike for {same} characters, then {_short(one[same:])} | {_short(other[same:])}"
-            )
-    return f"{_short(one)} | {_short(other)}"
-
-
-def _short(value: Any) -> str:
-    if value is None or value is ABSENT:
-        return "-" if value is ABSENT else "null"
-    text = value if isinstance(value, str) else dumps(value).decode()
-    line = " ".join(text.split())
-    return repr(line) if len(line) <= _SHOWN else f"{line[:_SHOWN]!r} ... ({len(text)} characters)"
-
-
-ABSENT: Final = object()  # unlike any value that JSON has
-_SHOWN: Final = 60  # characters of a value
-_MOST_DIFFERENCES: Final = 20
-
-
-def answer_table(one: Record, other: Record) -> Iterator[str]:
-    """The two answers side by side, a line for each thing they may differ in."""
-    rows = [("", one.id, other.id), *_answer_rows(one, other)]
-    widths = [max(len(row[i]) for row in rows) for i in range(2)]
-    for name, a, b in rows:
-        yield f"{name:{widths[0]}}  {a:{widths[1]}}  {b}".rstrip()
-    for name, a, b in _wordings(one, other):
-        if a != b:
-            yield f"{name}: {_differing(a, b)}"
-
-
-def _answer_rows(one: Record, other: Record) -> Iterator[tuple[str, str, str]]:
-    records = one, other
-    for name, value in _FACTS.items():
-        a, b = (value(record.summary) for record in records)
-        yield name, a, b
-    for name, said, again in _wordings(one, other):
-        lengths = [f"{len(text)} characters" if text else "none" for text in (said, again)]
-        yield name, lengths[0], "the same" if said == again else lengths[1]
-
-
-def _wordings(one: Record, other: Record) -> Iterator[tuple[str, str, str]]:
-    """What was said in the two answers."""
-    a, b = spoken(one), spoken(other)
-    yield "text", _text_of(a, one.response.body), _text_of(b, other.response.body)
-    yield "calls", _calls_of(a), _calls_of(b)
+    asked, data = asked_at(unversioned(path)), record.response.body
+    answer = answer_in(data, asked[0]) if data and asked and asked[1] == "answer" else None
+    if answer is None:  # passed on without being understood
+        return data.decode(errors="replace"), ""
+    if isinstance(answer, Failure):
+        return answer.message, ""
+    calls = (f"{p.name}({p.text})" for p in answer.parts if isinstance(p, ToolCall))
+    return "".join(p.text for p in answer.parts if isinstance(p, Text)), ", ".join(calls)
 
 
 def _seconds_of(field: str, summary: JSON) -> str:
@@ -23536,6 +23373,64 @@ _FACTS: Final[dict[str, Callable[[JSON], str]]] = {
 }
 
 
+def answer_table(one: Record, other: Record) -> list[str]:
+    """The two answers side by side, a line for each thing they may differ in; then the texts that
+    differ, of long ones only what follows a common beginning."""
+    rows = [("", one.id, other.id)]
+    rows += [(name, fact(one.summary), fact(other.summary)) for name, fact in _FACTS.items()]
+    differing = []
+    for name, a, b in zip(("text", "calls"), answer_parts(one), answer_parts(other), strict=True):
+        lengths = [f"{len(text)} characters" if text else "none" for text in (a, b)]
+        rows.append((name, lengths[0], "the same" if a == b else lengths[1]))
+        if a != b:
+            differing.append(f"{name}: {_side_by_side(a, b)}")
+    return [*aligned(rows), *differing]
+
+
+def request_differences(one: Record, other: Record) -> list[str]:
+    """What differs between two requests: method, path, headers, and the values in the bodies."""
+    sides: list[JSON] = []
+    for leg in (one.request, other.request):
+        values: JSON = {name: leg.head.get(name) for name in ("method", "path")}
+        kept = ((name.lower(), value) for name, value in leg.headers)
+        values |= {f"header {name}": value for name, value in kept if name not in _CONNECTION}
+        try:
+            body = {f"body.{path_text(place)}": v for place, v in leaves(loads(leg.body))}
+        except ValueError:
+            body = {"body": leg.body.decode(errors="replace")}
+        sides.append(values | body)
+    lines = [
+        f"{name}: {_side_by_side(*(side.get(name, ABSENT) for side in sides))}"
+        for name in dict.fromkeys((*sides[0], *sides[1]))
+        if json.dumps(sides[0].get(name, "\0")) != json.dumps(sides[1].get(name, "\0"))
+    ]
+    if one.request.body == other.request.body:
+        lines.append(f"body: the same {len(one.request.body)} bytes")
+    more = len(lines) - _MOST_DIFFERENCES
+    return lines[:_MOST_DIFFERENCES] + ([f"{more} more differences"] if more > 0 else [])
+
+
+ABSENT: Final = object()  # unlike any value that JSON has
+_MOST_DIFFERENCES: Final = 20
+
+
+def _side_by_side(one: Any, other: Any) -> str:
+    """Two values; of long texts only what follows a common beginning."""
+    start = ""
+    if isinstance(one, str) and isinstance(other, str):
+        pairs = enumerate(zip(one, other, strict=False))
+        same = next((i for i, (a, b) in pairs if a != b), min(len(one), len(other)))
+        if same > _SHOWN // 2:
+            start, one, other = f"alike for {same} characters, then ", one[same:], other[same:]
+    shown = []
+    for value in (one, other):
+        text = value if isinstance(value, str) else "-" if value is ABSENT else json.dumps(value)
+        line = " ".join(text.split())
+        more = f" ... ({len(text)} characters)" if len(line) > _SHOWN else ""
+        shown.append("-" if value is ABSENT else repr(line[:_SHOWN]) + more)
+    return f"{start}{' | '.join(shown)}"
+
+
 def whole_leg(record: Record, name: str) -> Leg:
     """A leg that can be sent again; RelayError if it is missing or incomplete."""
     if name not in record.legs:
@@ -23544,31 +23439,6 @@ def whole_leg(record: Record, name: str) -> Leg:
     if missing := record.cut.get(name):
         raise RelayError(f"record {record.id} is not whole: its {name} lacks {missing} bytes")
     return record.legs[name]
-
-
-# Sending again
-
-# Headers that belong to the client's own connection, or are set anew.
-_CONNECTION: Final = frozenset(
-    "host connection content-length content-encoding transfer-encoding expect keep-alive te"
-    " upgrade authorization x-api-key api-key x-goog-api-key cookie".split()
-)
-
-
-async def replay(record: Record, plan: Plan, source: Source, ring: Ring, log: Log) -> Record:
-    """Send a request again and record that; the new record, which is in the ring."""
-    keep = RecordConfig(directory=str(ring.directory.absolute()), keep=ring.keep)
-    plan = replace(plan, config=replace(plan.config, record=keep))
-    key = secrets.token_urlsafe(24)
-    if plan.keys:  # the caller's key was not recorded, but its name: it may use what that may
-        name = record.summary.get("key") or ""
-        known = (each.caller for each in plan.keys if each.caller.name == name)
-        caller = replace(next(known, Caller(name)), limits=None)
-        digest = hashlib.sha256(key.encode()).digest()
-        plan = replace(plan, keys=(Key(caller, digest, None),))
-    async with serving(plan, source, log) as base:
-        id = await _sent_again(record, base, key)
-    return ring.read(id)
 
 
 def redirected(plan: Plan, record: Record, to: str) -> Plan:
@@ -23583,43 +23453,59 @@ def redirected(plan: Plan, record: Record, to: str) -> Plan:
     return plan
 
 
-async def _sent_again(record: Record, base: str, key: str) -> str:
-    """Send it and read the answer to its end; the new record's id."""
+async def replay(record: Record, plan: Plan, source: Source, ring: Ring) -> Record:
+    """Send a request again and record that; the new record, which is in the ring."""
     leg = whole_leg(record, REQUEST)
+    keep = RecordConfig(directory=str(ring.directory.absolute()), keep=ring.keep)
+    plan = replace(plan, config=replace(plan.config, record=keep))
+    key = secrets.token_urlsafe(24)
+    if plan.keys:  # the caller's key was not recorded, but its name: it may use what that may
+        name = record.summary.get("key") or ""
+        known = (each.caller for each in plan.keys if each.caller.name == name)
+        caller = replace(next(known, Caller(name)), limits=None)
+        digest = hashlib.sha256(key.encode()).digest()
+        plan = replace(plan, keys=(Key(caller, digest, None),))
     headers = CIMultiDict(
         (name, value)
         for name, value in leg.headers
         if name.lower() not in _CONNECTION and MASK not in value
     )
     headers["Authorization"] = f"Bearer {key}"
-    address = yarl.URL(base + _unmasked_path(leg.head["path"]), encoded=True)
+    path, _, query = leg.head["path"].partition("?")
+    query = "&".join(item for item in query.split("&") if item and MASK not in item)
+    address = path + ("?" + query if query else "")
     quiet = frozenset(("User-Agent", "Content-Type", "Accept", "Accept-Encoding"))
     connector, timeout = aiohttp.TCPConnector(limit=1), aiohttp.ClientTimeout(total=None)
-    async with aiohttp.ClientSession(
-        connector=connector, timeout=timeout, skip_auto_headers=quiet
-    ) as session:
-        method = leg.head["method"]
-        async with session.request(method, address, headers=headers, data=leg.body) as reply:
+    async with (
+        serving(plan, source) as base,
+        aiohttp.ClientSession(
+            connector=connector, timeout=timeout, skip_auto_headers=quiet
+        ) as session,
+    ):
+        url = yarl.URL(base + address, encoded=True)
+        async with session.request(
+            leg.head["method"], url, headers=headers, data=leg.body
+        ) as reply:
             with contextlib.suppress(aiohttp.ClientPayloadError):  # that it broke off is recorded
                 await reply.read()
         # On the same connection, so it is answered only after this exchange was settled.
         await (await session.get(f"{base}/healthz")).read()
-    return reply.headers["x-relay-request-id"]
-
-
-def _unmasked_path(path: str) -> str:
-    place, _, query = path.partition("?")
-    items = [item for item in query.split("&") if item and MASK not in item]
-    return place + ("?" + "&".join(items) if items else "")
-
-
-# A command for a shell
+    return ring.read(reply.headers["x-relay-request-id"])
 
 
 def as_curl(record: Record, attempt: int | None, base: str) -> str:
-    """The client's request, or an attempt's, with a variable for the credential."""
+    """A command for a shell: the client's request, or an attempt's, with a variable for the
+    credential.
+
+    The body comes from printf, which is built into the shell, so that the kernel's limit of
+    128 KB on arguments does not apply.
+    """
     leg = whole_leg(record, REQUEST if attempt is None else f"attempt {attempt}")
-    variable = "RELAY_KEY" if attempt is None else _variable_of(leg)
+    variable = "RELAY_KEY"
+    if attempt is not None:  # the preset's variable, or one named after the provider
+        preset = PRESETS.get(str(leg.head.get("preset") or ""))
+        provider = str(leg.head.get("target", "")).partition("/")[0]
+        variable = (preset and preset.key) or re.sub(r"\W", "_", provider).upper() + "_API_KEY"
     address = leg.head["url"] if "url" in leg.head else base + leg.head["path"]
     command = ["curl -sS --no-buffer", f"-X {leg.head['method']}", _quoted(address, variable)]
     command += [
@@ -23631,18 +23517,12 @@ def as_curl(record: Record, attempt: int | None, base: str) -> str:
     body = leg.body
     if not body and attempt is not None:  # it flowed through: the client's own bytes
         body = whole_leg(record, REQUEST).body
-    if not body:
-        return " \\\n  ".join(command)
-    return _poured(body) + " | " + " \\\n  ".join([*command, "--data-binary @-"])
-
-
-def _variable_of(leg: Leg) -> str:
-    """The variable of an attempt's credential: its preset's, or one named after the provider."""
-    preset = PRESETS.get(str(leg.head.get("preset") or ""))
-    if preset and preset.key:
-        return preset.key
-    provider = str(leg.head.get("target", "")).partition("/")[0]
-    return re.sub(r"\W", "_", provider).upper() + "_API_KEY"
+    text = body.decode(errors="replace")
+    printed = f"printf %s {base64.b64encode(body).decode()} | base64 -d"
+    if text.encode() == body and "\0" not in text:
+        printed = f"printf %s {shlex.quote(text)}"
+    command += ["--data-binary @-"] if body else []
+    return (f"{printed} | " if body else "") + " \\\n  ".join(command)
 
 
 def _quoted(text: str, variable: str) -> str:
@@ -23653,17 +23533,9 @@ def _quoted(text: str, variable: str) -> str:
     return '"' + ("${" + variable + "}").join(pieces) + '"'
 
 
-def _poured(body: bytes) -> str:
-    """A command that writes exactly these bytes.  printf is built into the shell, so that the
-    kernel's limit of 128 KB on arguments does not apply."""
-    text = body.decode(errors="replace")
-    if text.encode() == body and "\0" not in text:
-        return f"printf %s {shlex.quote(text)}"
-    return f"printf %s {base64.b64encode(body).decode()} | base64 -d"
-
-
 # ==== 67. Command line ========================================================
-# From arguments to a running server, or to an answer in print.
+# From arguments to a running server, or to an answer in print.  A command is a function; its
+# options are written above it as its help shows them.
 
 DEMO_CONFIG: Final = """\
 providers:
@@ -23671,45 +23543,96 @@ providers:
 """
 
 
-def find_console(args: argparse.Namespace) -> Console:
-    """The running relay that is meant; --listen alone will do, if it wants no admin key."""
-    return console_of(find_config(args, optional=bool(args.listen)))
+class Command(NamedTuple):
+    run: Callable[[argparse.Namespace], int]
+    doc: str
+    arguments: str  # the names of those that must be given
+    options: Mapping[str, JSON]  # names -> what add_argument takes
+
+
+COMMANDS: Final[dict[str, Command]] = {}
+
+
+def command(
+    *options: str, arguments: str = ""
+) -> Callable[[Callable[[argparse.Namespace], int]], Callable[[argparse.Namespace], int]]:
+    """Make a command of `command_NAME`; its help is the first line of the docstring.
+
+    Options are like "-f --follow: keep showing new lines"; "--days N=7: how many of them", a
+    number; "--key NAME: who asks", a text, by default ""; "--header TEXT...: may be repeated";
+    "--format a|b|c=a: one of these", and "args...: all that is left".
+    """
+    taken: dict[str, JSON] = {}
+    for option in options:
+        usage, _, text = option.partition(": ")
+        names = usage.split()
+        value = "" if names[-1].startswith("-") else names.pop()
+        shown, _, default = value.removesuffix("...").partition("=")
+        how: JSON
+        if not names:
+            names, how = [shown], {"nargs": argparse.REMAINDER}
+        elif not value:
+            how = {"action": "store_true"}
+        elif "|" in shown:
+            how = {"choices": shown.split("|"), "default": default}
+        else:
+            how = {"metavar": shown, "default": default}
+            if shown == "N":
+                how |= {"type": _how_many, "default": int(default) if default else None}
+            elif value.endswith("..."):
+                how |= {"action": "append", "default": []}
+        taken[" ".join(names)] = how | {"help": text}
+
+    def register(
+        run: Callable[[argparse.Namespace], int],
+    ) -> Callable[[argparse.Namespace], int]:
+        doc = (run.__doc__ or "").partition("\n\n")[0].replace("\n    ", " ").removesuffix(".")
+        name = run.__name__.removeprefix("command_")
+        COMMANDS[name] = Command(run, doc, arguments, taken)
+        return run
+
+    return register
+
+
+def _how_many(text: str) -> int:
+    if not re.fullmatch(r"0*[1-9][0-9]{0,3}", text):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a number from 1 to 9999")
+    return int(text)
 
 
 def find_config(args: argparse.Namespace, optional: bool = False) -> Source:
-    """The file to read and its text: -c, ./config.yaml, or made from keys in the environment."""
+    """The file to read and its text: -c, ./config.yaml, or made of every preset whose credential
+    is in the environment."""
     overrides = tuple(args.listen or ()), args.reuse_port
     if args.demo:
         return Source(None, DEMO_CONFIG, *overrides)
     path = Path(args.config or "config.yaml")
     if args.config or path.exists():
         return Source(path, text_of(path), *overrides)
-    text = config_from(os.environ)
-    if not (text or optional):
+    rows = [
+        f'  {name}: {{preset: {name}, api_key: "${{{preset.key}}}"}}\n'
+        for name, preset in PRESETS.items()
+        if os.environ.get(preset.key)
+        and any(d in DIALECTS for p in preset.plans.values() for d in p)
+    ]
+    if not (rows or optional):
         raise ConfigError(
             [
                 "no configuration: give -c FILE, put a config.yaml here, set a provider's key in "
                 "the environment (such as ZAI_API_KEY), or try --demo"
             ]
         )
-    return Source(None, text, *overrides)
+    return Source(None, "providers:\n" + "".join(rows) if rows else "", *overrides)
 
 
-def config_from(env: Mapping[str, str]) -> str:
-    """A configuration of every preset whose credential is in the environment; "" if none is."""
-    rows = [
-        f'  {name}: {{preset: {name}, api_key: "${{{preset.key}}}"}}\n'
-        for name, preset in PRESETS.items()
-        if preset.key and env.get(preset.key) and any(_spoken(preset))
-    ]
-    return "providers:\n" + "".join(rows) if rows else ""
+def find_console(args: argparse.Namespace) -> Console:
+    """The running relay that is meant; --listen alone will do, if it wants no admin key."""
+    return Console(find_config(args, optional=bool(args.listen)))
 
 
-def _spoken(preset: Preset) -> Iterator[str]:
-    return (d for plan in preset.plans.values() for d in plan if d in DIALECTS)
-
-
+@command()
 def command_serve(args: argparse.Namespace) -> int:
+    """Serve what the configuration says (the default)."""
     supervisor = Supervisor(os.environ, os.getpid())
     source = find_config(args)
     heap = Heap()
@@ -23718,34 +23641,30 @@ def command_serve(args: argparse.Namespace) -> int:
     if source.path is None and not args.demo:
         print(f"# from the environment\n{source.text}", file=sys.stderr, flush=True)
     log = Log(plan.config.log, plan.zone, Sink(sys.stderr))
+    factory = None  # Python's own loop, unless `pip install llm-api-relay[speed]` gave uvloop
+    with contextlib.suppress(ImportError):
+        import uvloop
+
+        factory = cast(Callable[[], asyncio.AbstractEventLoop], uvloop.new_event_loop)
+
+    async def serve() -> None:
+        await Server(plan, source, log, supervisor, heap).serve()
+
     try:
-        runner = asyncio.Runner(loop_factory=_loop_factory())
-        with contextlib.suppress(KeyboardInterrupt), runner:
-            runner.run(_serve(plan, source, log, supervisor, heap))
+        with contextlib.suppress(KeyboardInterrupt), asyncio.Runner(loop_factory=factory) as runner:
+            runner.run(serve())
     finally:
         log.sink.flush(within=2)  # seconds; a stuck reader is not waited for
     return 0
 
 
-def command_demo(args: argparse.Namespace) -> int:
-    args.demo = True
-    return command_serve(args)
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """uvloop's where it is installed (`pip install llm-api-relay[speed]`), else Python's own."""
-    try:
-        import uvloop
-    except ImportError:
-        return None
-    return cast(Callable[[], asyncio.AbstractEventLoop], uvloop.new_event_loop)
-
-
-async def _serve(plan: Plan, source: Source, log: Log, supervisor: Supervisor, heap: Heap) -> None:
-    await Server(plan, source, log, supervisor, heap).serve()
-
-
+@command(
+    "--live: try every provider, too",
+    "--provider NAME: try only this one",
+    "--yes: do not ask before",
+)
 def command_check(args: argparse.Namespace) -> int:
+    """Report everything that is wrong with a configuration."""
     if args.provider and not args.live:
         raise ConfigError(["--provider says which one to try: give --live, too"])
     source = find_config(args)
@@ -23774,19 +23693,24 @@ def _check_live(plan: Plan, args: argparse.Namespace) -> int:
             return 2
         if input("go on? [y/N] ").strip().lower() not in ("y", "yes"):
             return 1
-    trials = asyncio.run(_all_tried(plan, chosen))
-    print(plan.redacted("\n".join(matrix(trials))))
-    return 1 if any(trial.faults for trial in trials) else 0
+    # one after the other, so that none is throttled because of another
+    trials = [trial for access in chosen for trial in asyncio.run(try_access(plan, access))]
+    print(plan.redacted("\n".join(trial_table(trials))))
+    return 1 if any(trial.faults.keys() - {"list"} for trial in trials) else 0
 
 
-async def _all_tried(plan: Plan, chosen: Sequence[Access]) -> list[Trial]:
-    """One after the other, so that none is throttled because of another."""
-    log = Log(plan.config.log, plan.zone, Sink(None))
-    return [trial for access in chosen for trial in await tried(plan, access, log)]
-
-
+@command(
+    f"--dialect {'|'.join(DIALECTS)}=anthropic: the client's",
+    "--request FILE: its body, in that dialect",
+    "--header HEADER...: one of its headers, 'NAME: VALUE'",
+    "--key NAME: who asks",
+    arguments="model",
+)
 def command_route(args: argparse.Namespace) -> int:
-    """Where a request goes and why, with all its ways in the order in which they are tried."""
+    """Explain where a model name goes and why.
+
+    With all its lanes in the order in which they are tried.
+    """
     plan = load(find_config(args), lenient=True)
     facts = _facts(args, plan)
     name = plan.bare(args.model)
@@ -23796,18 +23720,20 @@ def command_route(args: argparse.Namespace) -> int:
         print(f"{args.model}: key {args.key!r} may not use it")
         return 1
     route = plan.route(args.model, facts)
-    said = route.why if route else "no provider serves it"
     near = [] if route else plan.nearest(args.model)
-    print(f"{args.model}: {said}" + (f"; near: {', '.join(near)}" if near else ""))
+    why = (route.why if route else "no provider serves it") + (
+        f"; near: {', '.join(near)}" if near else ""
+    )
+    print(f"{args.model}: {why}")
     if name != args.model:
         print(f"  looked up as {name}")
-    for why, rule in plan.entries(name):
+    for entry, rule in plan.entries(name):
         if not (reason := unmet(rule.when, facts)):
             break
-        print(f"  not {why}: {reason}")
+        print(f"  not {entry}: {reason}")
     if route:
         identity = f"{args.key}\0{identity_of(facts.headers, facts.body)}"
-        _print_ways(route, args.dialect, identity)
+        _print_lanes(route, args.dialect, identity)
     return 0 if route else 1
 
 
@@ -23823,7 +23749,7 @@ def _facts(args: argparse.Namespace, plan: Plan) -> Facts:
     if args.key and args.key not in known:
         raise ConfigError([f"no key is called {args.key!r}{meant(args.key, known)}"])
     facts = Facts(model=plan.bare(args.model), key=args.key, headers=headers)
-    if args.request is None:
+    if not args.request:
         return facts
     try:
         body = Body(Path(args.request).read_bytes()).wire
@@ -23833,7 +23759,7 @@ def _facts(args: argparse.Namespace, plan: Plan) -> Facts:
     return replace(facts, body=body, parse=parse, count=lambda: estimate(parse()))
 
 
-def _print_ways(route: Route, dialect: str, identity: str) -> None:
+def _print_lanes(route: Route, dialect: str, identity: str) -> None:
     """The targets in the order they have when nothing is cooling down or busy."""
     lanes = Balance(Health()).lanes(route, dialect, identity, lambda: 0.0)
     order = [str(lane.target) for lane, _ in lanes]
@@ -23854,12 +23780,14 @@ def _print_ways(route: Route, dialect: str, identity: str) -> None:
                 print(f"     {same} {endpoint.dialect.name}: {url}{keys}")
 
 
+@command("--fetch: ask the providers what they serve", "--provider NAME: ask only this one")
 def command_models(args: argparse.Namespace) -> int:
+    """List the names that can be used."""
     if args.provider and not args.fetch:
         raise ConfigError(["--provider says which one to ask: give --fetch, too"])
     plan = load(find_config(args), lenient=not args.fetch)
     if args.fetch:
-        return asyncio.run(_fetch(plan, args.provider))
+        return _fetch(plan, args.provider)
     for name in plan.listed:
         route = plan.route(name)
         targets = [str(target) for group in route.groups for target in group] if route else []
@@ -23877,54 +23805,112 @@ def command_models(args: argparse.Namespace) -> int:
     return 0
 
 
-async def _fetch(plan: Plan, only: str) -> int:
+def _fetch(plan: Plan, only: str) -> int:
     """What the providers list, in the form of `models`; 1 if none lists anything."""
-    log, told = Log(plan.config.log, plan.zone, Sink(None)), 0
+    found = False
     first = {access.provider.name: access for access in reversed(accesses(plan, only))}
     for access in first.values():
-        names, fault = await fetched(plan, access, log)
+        names, fault = asyncio.run(fetch_list(plan, access))
         known = access.provider.config.models or {}
         fresh = [name for name in names if name not in known]
-        told += bool(names)
+        found |= bool(names)
         counts = f"{len(names)} served, {len(fresh)} not yet here"
         print(f"{access.provider.name}:  # {plan.redacted(fault) or counts}")
-        if fresh:
-            print("  models:")
-            print("\n".join(f"    {dumps(name).decode()}:" for name in fresh))
-    return 0 if told else 1
+        print(
+            "".join(
+                ("  models:\n" if fresh else "", *(f"    {dumps(n).decode()}:\n" for n in fresh))
+            ),
+            end="",
+        )
+    return 0 if found else 1
 
 
-def command_env(args: argparse.Namespace) -> int:
-    """A tool's settings, for a shell to read or for a file; with --url, for a relay elsewhere,
-    whose configuration need not be here."""
-    recipe, name = recipe_of(args.client), args.client.rpartition("/")[2]
-    held = os.environ.get("RELAY_KEY", "")
-    if args.url and not re.fullmatch(r"https?://[^\s/?#]+(/[^\s?#]*)?", args.url):
-        raise ConfigError([f"--url {args.url}: expected something like https://relay.lan:8484"])
-    if args.url and not args.config:
-        plan, keys, key = None, True, held or "relay"
-        if not held and args.format != "mise":
-            print("# RELAY_KEY is not set: put your key for that relay there", file=sys.stderr)
-    else:
-        plan = load(find_config(args), lenient=True)
-        keys, key = bool(plan.config.keys), ""
-    url = (args.url or "").rstrip("/").removesuffix("/v1")
-    base = url or (plan and base_of(plan.config.listen, "https" if plan.config.tls else "http"))
-    if not base:
-        raise ConfigError(["relay listens on sockets of the file system only; tools need a port"])
-    if args.format == "mise" and keys:
-        key = "{{ env.RELAY_KEY }}"
-    elif plan:
-        key = client_key(plan, args.key, held, time.time())
-    if plan is None and recipe.needs_model and not args.model:
-        raise ConfigError(["which model? say --model NAME"])
-    offered = offer(plan, recipe, base, key, args.model) if plan else None
-    setup = recipe.setup(offered or Offer(base=base, key=key, model=args.model))
-    print("\n".join(FORMATS[args.format](setup, recipe, name)))
+@command("--clear NAME: a mark, credential, provider, or all")
+def command_health(args: argparse.Namespace) -> int:
+    """List what is cooling down at the running relay, or clear it."""
+    console = find_console(args)
+    if args.clear:
+        which = {"all": True} if args.clear == "all" else {"name": args.clear}
+        cleared = console.post("/admin/health/clear", which)["cleared"]
+        print("\n".join(f"cleared {name}" for name in cleared) or f"no mark on {args.clear}")
+        return 0 if cleared else 1
+    health = console.get("/admin/health")
+    for mark in health["marks"]:
+        print(_mark_text(mark, health["now"], console.zone))
+    if not health["marks"]:
+        print("nothing cools down")
+    print("conversations: " + ", ".join(f"{n} {word}" for word, n in health["sticky"].items()))
     return 0
 
 
+def _mark_text(mark: JSON, now: int, zone: datetime.tzinfo | None) -> str:
+    """glm/coding/1f3a (credential): plan exhausted for 3 min, until 14:05:00 (in 2 h)"""
+    until, probe = mark["until"], mark["next_probe"]
+    when = "being probed" if probe is None else "the next request probes"
+    if until > now:
+        end = datetime.datetime.fromtimestamp(until, zone)
+        form = "%H:%M:%S" if until - now < 86400 else "%Y-%m-%d %H:%M"
+        guess = ", guessed" if mark["guessed"] else ""
+        when = f"until {end.strftime(form)} (in {span(until - now)}{guess})"
+    cause = mark["cause"].replace("_", " ")
+    head = f"{mark['name']} ({mark['scope']}): {cause} for {span(now - mark['since'])}, {when}"
+    more = f", {mark['times']} in a row" if mark["times"] > 1 else ""
+    more += f", {mark['bound']} conversations" if mark["bound"] else ""
+    return f"{head}{more}\n    {mark['said']}".rstrip()
+
+
+_TOOL_OPTIONS: Final = (
+    "--model NAME: the model to start with",
+    "--key NAME: whose key from `keys` it sends",
+)
+
+
+@command(
+    *_TOOL_OPTIONS,
+    f"--format {'|'.join(FORMATS)}=sh: for which shell or file",
+    "--url URL: a relay on another machine",
+    arguments="client",
+)
+def command_env(args: argparse.Namespace) -> int:
+    """Print what a coding tool needs to use relay.
+
+    With --url, the relay's configuration need not be here.
+    """
+    recipe, held = recipe_of(args.client), os.environ.get("RELAY_KEY", "")
+    if args.url and not re.fullmatch(r"https?://[^\s/?#]+(/[^\s?#]*)?", args.url):
+        raise ConfigError([f"--url {args.url}: expected something like https://relay.lan:8484"])
+    in_file = args.format == "mise"  # which is shared: there the key comes from the environment
+    if args.url and not args.config:
+        if recipe.needs_model and not args.model:
+            raise ConfigError(["which model? say --model NAME"])
+        if not (held or in_file):
+            print("# RELAY_KEY is not set: put your key for that relay there", file=sys.stderr)
+        offered = Offer(base=args.url, key=held or "relay", model=args.model)
+    else:
+        plan = load(find_config(args), lenient=True)
+        base = args.url or base_of(plan.config.listen, "https" if plan.config.tls else "http")
+        if not base:
+            raise ConfigError(
+                ["relay listens on sockets of the file system only; tools need a port"]
+            )
+        in_file &= bool(plan.config.keys)
+        key = held if in_file else client_key(plan, args.key, held, time.time())
+        offered = offer(plan, recipe, base, key, args.model)
+    key = "{{ env.RELAY_KEY }}" if in_file else offered.key
+    offered = replace(offered, base=offered.base.rstrip("/").removesuffix("/v1"), key=key)
+    setup = recipe.setup(offered)
+    print("\n".join(FORMATS[args.format](setup, recipe, args.client.rpartition("/")[2])))
+    return 0
+
+
+@command(
+    *_TOOL_OPTIONS,
+    "--log FILE: where a relay of its own writes its log",
+    "args...: the tool's own arguments",
+    arguments="client",
+)
 def command_run(args: argparse.Namespace) -> int:
+    """Run a coding tool through relay."""
     source = find_config(args)
     plan = load(source, lenient=True)
     with contextlib.ExitStack() as stack:
@@ -23949,7 +23935,8 @@ async def _run(plan: Plan, source: Source, args: argparse.Namespace, log: Log) -
         if (served := await served_digest(base)) != plan_digest(plan):
             own = load(source)  # to serve, it has to have its providers' keys
             if served is not None:
-                other = "is the demo" if served == _demo_digest() else "has another configuration"
+                demo = plan_digest(load(Source(None, DEMO_CONFIG)))
+                other = "is the demo" if served == demo else "has another configuration"
                 print(
                     f"relay: the relay at {base} {other}; this tool gets its own", file=sys.stderr
                 )
@@ -23960,8 +23947,27 @@ async def _run(plan: Plan, source: Source, args: argparse.Namespace, log: Log) -
         return await launch([args.client, *args.args], setup, env | unproxied(env, base), hint)
 
 
-def _demo_digest() -> str:
-    return plan_digest(load(Source(None, DEMO_CONFIG)))
+@command()
+def command_top(args: argparse.Namespace) -> int:
+    """Show the running requests, live."""
+    with contextlib.suppress(KeyboardInterrupt):
+        live = sys.stdin.isatty() and sys.stdout.isatty()
+        asyncio.run(show_top(find_console(args), once=not live))
+    return 0
+
+
+@command(
+    "-f --follow: keep showing new lines",
+    "--key GLOB: only of this key",
+    "--provider GLOB: only of this provider",
+    "--code GLOB: only with this termination code",
+)
+def command_logs(args: argparse.Namespace) -> int:
+    """Show the log of the running relay."""
+    wanted = {name: glob for name in ("key", "provider", "code") if (glob := getattr(args, name))}
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(follow(find_console(args), wanted, args.follow))
+    return 0
 
 
 _VTE_COLUMNS: Final = (
@@ -23999,8 +24005,16 @@ def vte_tables(file: str) -> JSON:
     return {"vte": {"providers": tables, "users": dict(users), "settings": dict(settings)}}
 
 
+@command(
+    "-o --output FILE: a new file to write it to",
+    "--with-secrets: carry keys over in plain text",
+    arguments="file",
+)
 def command_import(args: argparse.Namespace) -> int:
-    """Another relay's file; what was left out is said in comments."""
+    """Turn another relay's file into a configuration.
+
+    What could not be carried over is said in comments.
+    """
     try:
         data = Path(args.file).read_bytes()
         is_database = data.startswith(b"SQLite format 3\0")
@@ -24011,7 +24025,7 @@ def command_import(args: argparse.Namespace) -> int:
         raise ConfigError([f"{args.file}: {problem}" for problem in error.problems]) from error
     except RelayError as error:
         raise RelayError(f"{args.file}: {error.message}") from error
-    if args.output is None:
+    if not args.output:
         print(text, end="")
         return 0
     try:
@@ -24025,104 +24039,133 @@ def command_import(args: argparse.Namespace) -> int:
     return 0
 
 
-_TOOL_OPTIONS: Final[dict[str, JSON]] = {
-    "--model": {"metavar": "NAME", "default": "", "help": "the model to start with"},
-    "--key": {"metavar": "NAME", "help": "whose key from `keys` it sends"},
-}
-_ENV_OPTIONS: Final = _TOOL_OPTIONS | {
-    "--format": {"choices": tuple(FORMATS), "default": "sh"},
-    "--url": {"metavar": "URL", "help": "a relay on another machine"},
-}
-_RUN_OPTIONS: Final = _TOOL_OPTIONS | {
-    "--log": {"metavar": "FILE", "help": "where a relay of its own writes its log"},
-    "args": {"nargs": argparse.REMAINDER, "help": "the tool's own arguments"},
-}
-
-
-def command_logs(args: argparse.Namespace) -> int:
-    """The last log lines of the running relay, and with -f those to come."""
-    wanted = {name: said for name in ("key", "provider", "code") if (said := getattr(args, name))}
-    with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(follow(find_console(args), wanted, args.follow))
-    return 0
-
-
-def command_top(args: argparse.Namespace) -> int:
-    """The live table; without a terminal, what it would show now."""
-    console = find_console(args)
-    with contextlib.suppress(KeyboardInterrupt):
-        if sys.stdin.isatty() and sys.stdout.isatty():
-            asyncio.run(show_top(console))
-        else:
-            print("\n".join(asyncio.run(_once(console))))
-    return 0
-
-
-async def _once(console: Console) -> list[str]:
-    top = Top()
-    async for kind, data in watched(console):
-        top.take(kind, data)
-        if kind == "running":
-            break
-    top.marks = (await console.ask("GET", "/admin/health"))["marks"]
-    lines = [line for line in top.lines(200, 60) if line]
-    return lines[:-1]  # nobody can press a key here
-
-
+@command("--number N=20: how many, the newest first")
 def command_records(args: argparse.Namespace) -> int:
+    """List what the flight recorder has kept."""
     source = find_config(args)
-    lines = list(listed_records(ring_of(source), args.number, zone_of(source)))
+    lines = record_list(ring_of(source), args.number, zone_of(tolerant_config(source)))
     print("\n".join(lines) or "no record yet")
     return 0
 
 
+@command(
+    "--to PROVIDER/MODEL: to this target, whatever the rules say",
+    "--save: record what is answered, too",
+    arguments="id",
+)
 def command_replay(args: argparse.Namespace) -> int:
-    """Send a recorded request again; the answer, and how it differs."""
+    """Send a recorded request again and compare the answers."""
     source = find_config(args)
     plan, ring = load(source), ring_of(source)
     before = ring.read(args.id)
     plan = redirected(plan, before, args.to) if args.to else plan
     with contextlib.ExitStack() as stack:
-        quiet = Log(plan.config.log, plan.zone, Sink(None))
         if not args.save:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="relay-"))
             ring = Ring(Path(folder), max(ring.keep, 1 << 30))
-        after = asyncio.run(replay(before, plan, source, ring, quiet))
-    print("\n".join((answer_text(after), "", *answer_table(before, after))))
+        after = asyncio.run(replay(before, plan, source, ring))
+    text, calls = answer_parts(after)
+    print("\n".join((text, *([f"[{calls}]"] if calls else []), "", *answer_table(before, after))))
     return 0 if after.summary["code"] == "OK" else 1
 
 
+@command(arguments="id other")
 def command_diff(args: argparse.Namespace) -> int:
+    """Show how two recorded exchanges differ."""
     ring = ring_of(find_config(args))
-    print("\n".join(differences(ring.read(args.id), ring.read(args.other))))
+    one, other = ring.read(args.id), ring.read(args.other)
+    print("\n".join((*request_differences(one, other), *answer_table(one, other))))
     return 0
 
 
+@command(
+    "--curl: for a shell, which is the default",
+    "--attempt N: what a provider was sent instead",
+    arguments="id",
+)
 def command_export(args: argparse.Namespace) -> int:
-    """A record's request in another form; so far only as a shell command."""
+    """Print a recorded request as a command."""
     source = find_config(args)
-    record = ring_of(source).read(args.id)
-    config = lenient_config(source)
+    record, config = ring_of(source).read(args.id), tolerant_config(source)
     scheme = "https" if config.tls else "http"
     base = base_of(source.listen or config.listen, scheme) or f"{scheme}://localhost"
     print(as_curl(record, args.attempt, base))
     return 0
 
 
+@command()
 def command_key(args: argparse.Namespace) -> int:
-    """A new key and its hash, which is all that the file needs."""
+    """Make a key for a client.
+
+    Its hash is all that the file needs.
+    """
     key = "rk-" + secrets.token_urlsafe(32)
     print(f"key:    {key}\nconfig: sha256:{hashlib.sha256(key.encode()).hexdigest()}")
     return 0
 
 
+@command(
+    "--instances: a template for several processes",
+    "--output FOLDER: write the files there, do not print",
+    "--systemd VERSION: systemd's; default: this machine's",
+)
+def command_systemd(args: argparse.Namespace) -> int:
+    """Print units for systemd, hardened.
+
+    They are for the configuration at hand, or for the usual one if there is none.
+    """
+    try:
+        source = find_config(args)
+    except ConfigError:
+        if args.config:
+            raise
+        source = Source(None, "", tuple(args.listen or ()))
+    # The service's environment is not the shell's.
+    config = read_config(source.text, Reading("", AnyVariable(), str, zoneinfo.ZoneInfo))
+    config = replace(config, listen=source.listen or config.listen)
+    # Where relay is installed, a service starts it as a module: that was compiled before, while a
+    # script is compiled at each start.  -P, so that only the installed one can be meant.
+    file = Path(__file__).resolve()
+    installed = file.parent in (Path(folder).resolve() for folder in getsitepackages())
+    program = (sys.executable, *(("-P", "-m", file.stem) if installed else (str(file),)))
+    units = systemd_units(config, source.text, program, _systemd_version(args), args.instances)
+    if not args.output:
+        print("\n".join(units.values()), end="")
+    for name, text in units.items() if args.output else ():
+        try:
+            Path(args.output, name).write_text(text)
+        except OSError as error:
+            raise ConfigError([f"{args.output}/{name}: {error.strerror}"]) from error
+        print(f"{args.output}/{name}")
+    return 0
+
+
+def _systemd_version(args: argparse.Namespace) -> int:
+    """This machine's; a recent one if it has none, because the units are for another machine."""
+    text = f"systemd {args.systemd}" if args.systemd else ""
+    if not text and (systemctl := shutil.which("systemctl")):
+        ran = subprocess.run((systemctl, "--version"), capture_output=True, text=True, check=False)  # noqa: S603
+        text = ran.stdout
+    found = re.match(r"systemd (\d+)", text)
+    if args.systemd and not found:
+        raise ConfigError([f"--systemd {args.systemd}: expected a number"])
+    return int(found[1]) if found else 255
+
+
+@command()
 def command_grafana(args: argparse.Namespace) -> int:
+    """Print a Grafana dashboard of relay's metrics."""
     print(json.dumps(grafana_dashboard(), indent=2))
     return 0
 
 
+@command(
+    "--by NAMES=key,model: of key,provider,model",
+    "--days N=7: how many of them",
+    "--json: for programs",
+)
 def command_usage(args: argparse.Namespace) -> int:
-    """Tables of days and of the last hours, read from where relay keeps them."""
+    """Show what was used, by day and by hour."""
     source = find_config(args)
     plan = load(source, lenient=True)
     place = state_place(plan.config.state, source, os.environ)
@@ -24141,8 +24184,18 @@ def command_usage(args: argparse.Namespace) -> int:
         return 0
     for name, digits in (("days", 10), ("hours", 16)):
         print(f"{name}:" if report[name] else f"{name}: nothing was used")
-        print("\n".join(_usage_table(report[name], by, digits)))
+        sums = {column: sum(row[column] for row in report[name]) for column in _USAGE_COLUMNS}
+        rows: list[list[str]] = [["from", *by, *_USAGE_COLUMNS]]
+        for row in (*report[name], {"start": "all", **dict.fromkeys(by, " "), **sums}):
+            names = [row["start"][:digits].replace("T", " "), *(row[n] or "-" for n in by)]
+            rows.append([*names, *(str(row[n]) for n in _USAGE_COLUMNS[:-1]), f"{row['cost']:.4f}"])
+        print("\n".join(f"  {line}" for line in aligned(rows, left=1 + len(by)) if report[name]))
     return 0
+
+
+_USAGE_COLUMNS: Final = (
+    *("requests", "errors", "tokens_in", "tokens_out", "cache_read", "cache_write", "cost"),
+)
 
 
 async def _usage(store: Store, days: int, zone: datetime.tzinfo | None, by: Sequence[str]) -> JSON:
@@ -24153,245 +24206,18 @@ async def _usage(store: Store, days: int, zone: datetime.tzinfo | None, by: Sequ
         await store.close()
 
 
-_USAGE_COLUMNS: Final = (
-    *("requests", "errors", "tokens_in", "tokens_out", "cache_read", "cache_write", "cost"),
-)
-
-
-def _usage_table(records: Sequence[JSON], by: Sequence[str], digits: int) -> list[str]:
-    """Text columns, names to the left and numbers to the right; the last line is the sum."""
-    if not records:
-        return []
-    sums = {name: sum(record[name] for record in records) for name in _USAGE_COLUMNS}
-    lines = [["from", *by, *_USAGE_COLUMNS]]
-    for record in (*records, {"start": "all", **dict.fromkeys(by, " "), **sums}):
-        names = [record["start"][:digits].replace("T", " "), *(record[n] or "-" for n in by)]
-        counts = [str(record[name]) for name in _USAGE_COLUMNS[:-1]]
-        lines.append([*names, *counts, f"{record['cost']:.4f}"])
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    left = 1 + len(by)
-    return [
-        "  "
-        + "  ".join(
-            cell.ljust(width) if i < left else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    ]
-
-
-def command_systemd(args: argparse.Namespace) -> int:
-    """The units, for the configuration at hand, or for the usual one if there is none."""
-    try:
-        source = find_config(args)
-    except ConfigError:
-        if args.config:
-            raise
-        source = Source(None, "", tuple(args.listen or ()))
-    config = read_config(source.text, Reading("", AnyVariable(), str, zoneinfo.ZoneInfo))
-    config = replace(config, listen=source.listen or config.listen)
-    program = _program(Path(__file__).resolve())
-    version = args.systemd or _systemd_version()
-    units = systemd_units(config, source.text, program, version, args.instances)
-    if not args.output:
-        print("\n".join(units.values()), end="")
-    for name, text in units.items() if args.output else ():
-        try:
-            Path(args.output, name).write_text(text)
-        except OSError as error:
-            raise ConfigError([f"{args.output}/{name}: {error.strerror}"]) from error
-        print(f"{args.output}/{name}")
-    return 0
-
-
-def _program(file: Path) -> tuple[str, ...]:
-    """How a service starts relay.  Where it is installed, as a module: that was compiled before,
-    while a script is compiled at each start.  -P, so that only the installed one can be meant."""
-    installed = file.parent in (Path(folder).resolve() for folder in getsitepackages())
-    return (sys.executable, *(("-P", "-m", file.stem) if installed else (str(file),)))
-
-
-def _systemd_version() -> int:
-    """This machine's; a recent one if it has none, because the units are for another machine."""
-    program = shutil.which("systemctl")
-    if program is None:
-        return 255
-    command = (program, "--version")
-    said = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603  # ours
-    found = re.match(r"systemd (\d+)", said.stdout)
-    return int(found[1]) if found else 255
-
-
-_SYSTEMD_OPTIONS: Final[Mapping[str, JSON]] = {
-    "--instances": {"action": "store_true", "help": "a template for several processes"},
-    "--output": {"metavar": "FOLDER", "help": "write the files there, do not print"},
-    "--systemd": {"metavar": "VERSION", "type": int, "help": "systemd's; default: this machine's"},
-}
-
-
+@command()
 def command_schema(args: argparse.Namespace) -> int:
+    """Print the configuration's JSON Schema, for editors."""
     print(json.dumps(json_schema(), indent=2))
     return 0
 
 
-def command_health(args: argparse.Namespace) -> int:
-    """What is cooling down at the running relay; or with --clear, remove marks."""
-    source = find_config(args, optional=bool(args.listen))
-    console, zone = console_of(source), zone_of(source)
-    if args.clear:
-        which = {"all": True} if args.clear == "all" else {"name": args.clear}
-        cleared = console.post("/admin/health/clear", which)["cleared"]
-        print("\n".join(f"cleared {name}" for name in cleared) or f"no mark on {args.clear}")
-        return 0 if cleared else 1
-    said = console.get("/admin/health")
-    for mark in said["marks"]:
-        print(_mark_text(mark, said["now"], zone))
-    if not said["marks"]:
-        print("nothing cools down")
-    print("conversations: " + ", ".join(f"{n} {word}" for word, n in said["sticky"].items()))
-    return 0
-
-
-def _mark_text(mark: JSON, now: int, zone: datetime.tzinfo | None) -> str:
-    """glm/coding/1f3a (credential): plan exhausted for 3 min, until 14:05:00 (in 2 h)"""
-    until, probe = mark["until"], mark["next_probe"]
-    when = "being probed" if probe is None else "the next request probes"
-    if until > now:
-        end = datetime.datetime.fromtimestamp(until, zone)
-        form = "%H:%M:%S" if until - now < 86400 else "%Y-%m-%d %H:%M"
-        guess = ", guessed" if mark["guessed"] else ""
-        when = f"until {end.strftime(form)} (in {span(until - now)}{guess})"
-    cause = mark["cause"].replace("_", " ")
-    head = f"{mark['name']} ({mark['scope']}): {cause} for {span(now - mark['since'])}, {when}"
-    more = f", {mark['times']} in a row" if mark["times"] > 1 else ""
-    more += f", {mark['bound']} conversations" if mark["bound"] else ""
-    return f"{head}{more}\n    {mark['said']}".rstrip()
-
-
-@frozen
-class Command:
-    run: Callable[[argparse.Namespace], int]
-    doc: str
-    arguments: str = ""  # the names of those that must be given
-    options: Mapping[str, JSON] = field(default_factory=dict)  # as add_argument takes them
-
-
-def _how_many(text: str) -> int:
-    if not re.fullmatch(r"0*[1-9][0-9]{0,3}", text):
-        raise argparse.ArgumentTypeError(f"{text!r}: expected a number from 1 to 9999")
-    return int(text)
-
-
-COMMANDS: Final[dict[str, Command]] = {
-    "serve": Command(command_serve, "serve what the configuration says (the default)"),
-    "check": Command(
-        command_check,
-        "report everything that is wrong with a configuration",
-        options={
-            "--live": {"action": "store_true", "help": "try every provider, too"},
-            "--provider": {"metavar": "NAME", "default": "", "help": "try only this one"},
-            "--yes": {"action": "store_true", "help": "do not ask before"},
-        },
-    ),
-    "route": Command(
-        command_route,
-        "explain where a model name goes and why",
-        "model",
-        {
-            "--dialect": {"choices": tuple(DIALECTS), "default": "anthropic"},
-            "--request": {"metavar": "FILE", "help": "its body, in that dialect"},
-            "--header": {"metavar": "'NAME: VALUE'", "action": "append", "default": []},
-            "--key": {"metavar": "NAME", "default": "", "help": "who asks"},
-        },
-    ),
-    "models": Command(
-        command_models,
-        "list the names that can be used",
-        options={
-            "--fetch": {"action": "store_true", "help": "ask the providers what they serve"},
-            "--provider": {"metavar": "NAME", "default": "", "help": "ask only this one"},
-        },
-    ),
-    "health": Command(
-        command_health,
-        "list what is cooling down at the running relay, or clear it",
-        options={"--clear": {"metavar": "NAME", "help": "a mark, credential, provider, or all"}},
-    ),
-    "env": Command(
-        command_env, "print what a coding tool needs to use relay", "client", _ENV_OPTIONS
-    ),
-    "run": Command(command_run, "run a coding tool through relay", "client", _RUN_OPTIONS),
-    "top": Command(command_top, "show the running requests, live"),
-    "logs": Command(
-        command_logs,
-        "show the log of the running relay",
-        options={
-            "-f, --follow": {"action": "store_true", "help": "keep showing new lines"},
-            "--key": {"metavar": "GLOB", "help": "only of this key"},
-            "--provider": {"metavar": "GLOB", "help": "only of this provider"},
-            "--code": {"metavar": "GLOB", "help": "only with this termination code"},
-        },
-    ),
-    "import": Command(
-        command_import,
-        "turn another relay's file into a configuration",
-        "file",
-        {
-            "-o": {"dest": "output", "metavar": "FILE", "help": "a new file to write it to"},
-            "--with-secrets": {"action": "store_true", "help": "carry keys over in plain text"},
-        },
-    ),
-    "records": Command(
-        command_records,
-        "list what the flight recorder has kept",
-        options={
-            "--number": {"type": _how_many, "default": 20, "help": "how many, the newest first"}
-        },
-    ),
-    "replay": Command(
-        command_replay,
-        "send a recorded request again and compare the answers",
-        "id",
-        {
-            "--to": {"metavar": "PROVIDER/MODEL", "help": "to this target, whatever the rules say"},
-            "--save": {"action": "store_true", "help": "record what is answered, too"},
-        },
-    ),
-    "diff": Command(
-        command_diff,
-        "show how two recorded exchanges differ",
-        "id other",
-    ),
-    "export": Command(
-        command_export,
-        "print a recorded request as a command",
-        "id",
-        {
-            "--curl": {"action": "store_true", "help": "for a shell, which is the default"},
-            "--attempt": {
-                "type": _how_many,
-                "metavar": "N",
-                "help": "what a provider was sent instead",
-            },
-        },
-    ),
-    "key": Command(command_key, "make a key for a client"),
-    "systemd": Command(
-        command_systemd, "print units for systemd, hardened", options=_SYSTEMD_OPTIONS
-    ),
-    "grafana": Command(command_grafana, "print a Grafana dashboard of relay's metrics"),
-    "usage": Command(
-        command_usage,
-        "show what was used, by day and by hour",
-        options={
-            "--by": {"metavar": "NAMES", "default": "key,model", "help": "of key,provider,model"},
-            "--days": {"type": _how_many, "default": 7, "help": "how many of them"},
-            "--json": {"action": "store_true", "help": "for programs"},
-        },
-    ),
-    "schema": Command(command_schema, "print the configuration's JSON Schema, for editors"),
-    "demo": Command(command_demo, "serve an embedded provider: no key, no network"),
-}
+@command()
+def command_demo(args: argparse.Namespace) -> int:
+    """Serve an embedded provider: no key, no network."""
+    args.demo = True
+    return command_serve(args)
 
 
 class _CommandParser(argparse.ArgumentParser):
@@ -24417,8 +24243,8 @@ def parser(argv: Sequence[str] = ()) -> argparse.ArgumentParser:
         _add_options(sub)
         for argument in command.arguments.split():
             sub.add_argument(argument)
-        for option_name, how in command.options.items():
-            added = sub.add_argument(*option_name.split(", "), **how)
+        for option, how in command.options.items():
+            added = sub.add_argument(*option.split(), **how)
             added.required &= added.nargs != argparse.REMAINDER  # which may be nothing
     return top
 

@@ -80,11 +80,11 @@ async def test_models_are_fetched_ready_to_paste(upstream: FakeUpstream, tmp_pat
     upstream.script(whole(listed), path="/models")
     config = one(upstream, models=["here"])
     config["providers"]["second"] = provider("http://127.0.0.1:9")
-    (tmp_path / "config.yaml").write_text(text_of(config, "127.0.0.1:9"))
+    (tmp_path / "config.yaml").write_text(text_of(config, "127.0.0.1:7"))
     ran = await run("models", "--fetch", "-c", "config.yaml", cwd=tmp_path)
     assert ran.status == 0, ran.output
     assert 'first:  # 3 served, 2 not yet here\n  models:\n    "a/1":\n    "b-2":\n' in ran.stdout
-    assert "second:  # no list (cannot be reached (Connection refused)" in ran.stdout
+    assert "second:  # no list (second: cannot be reached (Connection refused)" in ran.stdout
 
 
 @pytest.mark.parametrize(("name", "status"), [("first", 200), ("nobody", 404)])
