@@ -18760,7 +18760,9 @@ class Preparation:
         self.lane = lane
         self.strip = strip
         self.upstream = lane.endpoint.dialect
-        self.same = self.upstream is exchange.dialect
+        self.same = self.upstream is exchange.dialect and self.upstream.passes_on(
+            lambda: exchange.body.wire, lane.endpoint.quirks
+        )
         mode = lane.target.provider.config.stream_mode
         self.stream = _STREAMS.get(mode, exchange.peek.stream)
 

@@ -435,3 +435,26 @@ async def test_each_attempt_starts_from_the_client_s_bytes(
     assert first.json["extra"] == 1
     assert second.body == renamed(ODD, b'"two"')
     assert second.headers["authorization"] == f"Bearer {UPSTREAM_KEY}"
+
+
+CUSTOM = {"type": "custom", "name": "apply_patch", "description": "Edits files."}
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_server_that_knows_functions_only_serves_the_tools_of_responses(
+    stream: bool, upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    """The same dialect, and yet translated: Codex's freeform tools at vLLM and its like."""
+    arguments = json.dumps({"input": "*** Begin Patch"})
+    upstream.script(responses_stream(calls=[("call_1", "apply_patch", arguments)]))
+    preset = {"preset": "vllm", "api_format": "responses", "endpoint": f"{upstream.url}/v1"}
+    server = await relay({"providers": {"first": preset}})
+    body = dump(DIALECTS["responses"].body(model="m", stream=stream) | {"tools": [CUSTOM]})
+    reply = await ask(http, server, "responses", raw=body)
+    assert reply.status == 200
+    assert reply.headers["x-relay-body"] == "translated"
+    (tool,) = upstream.requests[0].json["tools"]
+    assert (tool["type"], tool["name"]) == ("function", "apply_patch")
+    assert b'"custom_tool_call"' in reply.body
+    assert b'"input":"*** Begin Patch"' in reply.body.replace(b'": "', b'":"')
+    assert b"function_call" not in reply.body
