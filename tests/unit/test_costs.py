@@ -251,6 +251,7 @@ def test_a_delta_is_translated_with_few_calls(
 ) -> None:
     """The event around it is rendered once, and what it does not hold is not asked for: 33 to 47
     calls it once took."""
+    calls_to_stream(client, provider, 10)  # a class gets its __init__ with its first value
     few, many, more = (calls_to_stream(client, provider, deltas) for deltas in (10, 60, 310))
     assert (many - few) / 50 <= 33
     assert more - many == 5 * (many - few)
@@ -269,10 +270,11 @@ def test_a_whole_answer_is_translated_with_few_calls(
     asked, usage = relay.Asked("m", "an-id"), relay.Usage(input=11, output=7)
     answer = relay.Response("an-id", "m", (relay.Text("a word"),), "stop", usage)
     data = relay.dumps(provider.render_response(answer, asked))
-    pipe = relay.Gathered(relay.Passage(provider, client, asked))
-    with counted() as calls:
-        pipe.feed(data)
-        pipe.eof()
+    for _ in range(2):  # a class gets its __init__ with its first value
+        pipe = relay.Gathered(relay.Passage(provider, client, asked))
+        with counted() as calls:
+            pipe.feed(data)
+            pipe.eof()
     assert pipe.usage == usage
     assert calls.python <= WRITTEN[client.name] + READ[provider.name]
 
