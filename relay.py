@@ -747,6 +747,9 @@ class Usage:
     reasoning: int = 0
 
 
+NOTHING_COUNTED: Final = Usage()
+
+
 @frozen
 class Response:
     id: str
@@ -852,12 +855,13 @@ def fold(events: Iterable[Event]) -> Response | Failure:
 
 def latest(old: Usage, new: Usage) -> Usage:
     """The later counts win; a later report may leave out what an earlier one gave."""
-    counts = (after or before for before, after in zip(_counts(old), _counts(new), strict=True))
-    return Usage(*counts)
-
-
-def _counts(usage: Usage) -> tuple[int, ...]:
-    return (usage.input, usage.output, usage.cache_read, usage.cache_write, usage.reasoning)
+    return Usage(
+        input=new.input or old.input,
+        output=new.output or old.output,
+        cache_read=new.cache_read or old.cache_read,
+        cache_write=new.cache_write or old.cache_write,
+        reasoning=new.reasoning or old.reasoning,
+    )
 
 
 # ==== 3. Wire =================================================================
@@ -1871,10 +1875,14 @@ UNREADABLE: Final = (
 
 
 class StreamDecoder(ABC):
-    """A provider's bytes to events.  `feed` and `eof` never raise, whatever the bytes."""
+    """A provider's bytes to events.  `feed` and `eof` never raise, whatever the bytes.
 
-    def __init__(self) -> None:
+    `known`: the ids of calls in the conversation so far, from which those of new calls differ.
+    """
+
+    def __init__(self, known: Iterable[str] = ()) -> None:
         self.ended = False
+        self.acted = False  # did something begin that the hub cannot express?
         self._sse = SSEDecoder()
         self._said: list[Event] = []  # what the moves have made since it was last taken
         self._begun = False
@@ -1882,9 +1890,8 @@ class StreamDecoder(ABC):
         self._waiting: dict[object, _Live] = {}
         self._closed: dict[object, bool] = {}  # of those waiting, whose end has come: torn?
         self._torn = b""  # an event's JSON that may continue in the next event
-        self.acted = False  # did something begin that the hub cannot express?
         self._id = ""
-        self._ids: set[str] = set()
+        self._ids = set(known)
         self._parts = self._calls = self._torn_calls = 0
         self._finish: FinishReason | None = None
         self._detail = ""
@@ -1904,6 +1911,16 @@ class StreamDecoder(ABC):
         if not self.ended:
             self._end() if self._finish else self._fail(reason)
         return self._taken()
+
+    def whole(self, wire: JSON) -> Response | Failure:
+        """A whole answer, which is a stream of one object; raises one of UNREADABLE.
+
+        It may lack its finish reason, but not all content too.
+        """
+        self._whole(wire)
+        if self._parts and not self._finish:
+            self._finish = "stop"
+        return fold(self.eof(Failure("sent an empty answer", cause="transient")))
 
     @property
     def finishing(self) -> bool:
@@ -1954,6 +1971,10 @@ class StreamDecoder(ABC):
     def _object(self, wire: JSON) -> None:
         """Make the moves that one object of this format means; all that a dialect has to write."""
 
+    def _whole(self, wire: JSON) -> None:
+        """The same for a whole answer, where that is not an object of the stream."""
+        self._object(wire)
+
     # The moves.  A part is identified by a key of the dialect's choice (an index, a kind).
 
     def _start(self, id: str = "", model: str = "", usage: Usage | None = None) -> None:
@@ -1966,11 +1987,13 @@ class StreamDecoder(ABC):
         """A part begins.  While a tool call's arguments still come, it waits for its turn."""
         if key in self._waiting or (self._live and self._live.key == key):
             return
-        self._closed.pop(key, None)
-        self._parts += 1
         if isinstance(part, ToolCall):
             _only_text(part.name)
+            if not part.name:  # some say "no call" with a call whose fields are empty
+                return
             part = replace(part, id=call_id(part.id, self._ids, self._id))
+        self._closed.pop(key, None)
+        self._parts += 1
         fresh, live = _Live(key, part), self._live
         if live and isinstance(live.part, ToolCall) and (self._waiting or not live.is_complete()):
             self._waiting[key] = fresh
@@ -2041,6 +2064,18 @@ class StreamDecoder(ABC):
         self.ended = True
         self._said.append(failure)
 
+    def _broke(self, failure: Failure) -> None:
+        """The provider reports a failure, which after the finish reason is none (OpenRouter)."""
+        self._end() if self.finishing and self._parts else self._fail(failure)
+
+    def _finished(self, word: object) -> None:
+        """The provider's finish reason has come; what says more of the end may follow it."""
+        reason = word_of(word).lower()
+        if reason in BREAKS:
+            self._fail(gave_up(reason))
+        elif self._finish in (None, "stop", "tool_calls"):  # a refusal or a cut is believed
+            self._finish = FINISHES.get(reason, "length")
+
     def _begin(self, live: _Live) -> None:
         self._live = live
         self._start()
@@ -2106,45 +2141,63 @@ def is_cut_off(text: str) -> bool:
 _JSON_STRING: Final = re.compile(r'"(?:[^"\\]|\\.)*+"?', re.DOTALL)  # the last one may be open
 
 
-def sound(response: Response) -> Response:
-    """A whole answer made fit to be rendered; TypeError if it holds what no answer can.
-
-    Calls whose id is missing or a duplicate get one, those that were cut off are left out, and the
-    finish reason is worked out.
-    """
-    id, model, detail = response.id, response.model, response.detail
-    _only_text(id, model, detail)
-    parts, seen, torn = list[OutputPart](), set[str](), False
-    cut = response.finish in ("length", "context_length", "content_filter")
-    for part in response.parts:
-        _only_text(part.text)
-        if isinstance(part, ToolCall):
-            _only_text(part.name)
-            if is_cut_off(part.text) or (cut and parse_object(part.text) is None):
-                torn = True
-                continue
-            part = ToolCall(call_id(part.id, seen, id), part.name, part.text)
-        parts.append(part)
-    finish = true_finish(response.finish, bool(seen))
-    if torn and not cut:
-        finish = "length"
-    return Response(id, model, tuple(parts), finish, response.usage, detail)
-
-
 def _only_text(*values: object) -> None:
     for value in values:
         if not isinstance(value, str):
             raise TypeError(f"expected text, got {shown(value)}")
 
 
-def call_id(id: str, seen: set[str], answer: str) -> str:
-    """A call's id, or one made for it; unique in the answer, and over the conversation."""
-    if not id or id in seen:
-        _only_text(id, answer)
-        mark = hashlib.sha256(f"{answer}\0{len(seen)}".encode(errors="replace")).hexdigest()
-        id = f"call_{mark[:12]}"
-    seen.add(id)
+def call_id(id: str, known: set[str], answer: str) -> str:
+    """A call's id, or one made for it: no other call's, and such as every maker takes back.
+
+    A client that sees an id a second time takes the call for one that it has already run.
+    """
+    _only_text(id, answer)
+    number = len(known)
+    while id in known or not _CALL_ID.fullmatch(id):
+        mark = hashlib.sha256(f"{answer}\0{number}".encode(errors="replace")).hexdigest()
+        id, number = f"call_{mark[:12]}", number + 1
+    known.add(id)
     return id
+
+
+_CALL_ID: Final = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+
+
+def call_ids(messages: Iterable[Message]) -> frozenset[str]:
+    """The ids of the calls in a conversation."""
+    parts = itertools.chain.from_iterable(map(operator.attrgetter("parts"), messages))
+    return frozenset([part.id for part in parts if isinstance(part, ToolCall)])
+
+
+# Why answers end, in all makers' words; servers of one format use another's.
+FINISHES: Final[dict[str, FinishReason]] = {
+    **dict.fromkeys("stop end_turn eos eos_token stop_token completed".split(), "stop"),
+    "stop_sequence": "stop_sequence",
+    **dict.fromkeys("tool_calls tool_use function_call tool_call".split(), "tool_calls"),
+    # "model_length" Mistral, "continuation" Gemini
+    **dict.fromkeys(
+        "length max_tokens max_output_tokens model_length continuation".split(), "length"
+    ),
+    "model_context_window_exceeded": "context_length",  # Anthropic, z.ai
+    "context_length_exceeded": "context_length",
+    **dict.fromkeys("pause_turn compaction".split(), "pause"),
+    # "sensitive" is GLM's; from "safety" on they are Gemini's
+    **dict.fromkeys(
+        "content_filter refusal sensitive safety recitation language blocklist prohibited_content"
+        " spii escalation model_armor pup_limited_disabled no_image image_safety image_other"
+        " image_prohibited_content image_recitation".split(),
+        "content_filter",
+    ),
+}
+# Words which mean that the inference failed: GLM, DeepSeek, OpenRouter, vLLM.
+BREAKS: Final = frozenset(
+    "network_error insufficient_system_resource error abort aborted cancelled failed".split()
+)
+
+
+def gave_up(reason: str) -> Failure:
+    return Failure(f"gave up: {reason}", cause="overloaded")
 
 
 # ==== 6. Dialect ==============================================================
@@ -2199,6 +2252,7 @@ class Asked(NamedTuple):
     variant: str = ""  # of `Peek`
     shown: bool = True  # is the client shown what was thought?
     stops: tuple[str, ...] = ()  # where relay ends the text, because the provider does not
+    ids: frozenset[str] = frozenset()  # of the conversation's calls
     echo: Mapping[str, Any] = {}  # what the answer repeats of the request
     forms: Mapping[str, str] = {}  # tool name -> `Tool.form`, of those that have one
 
@@ -2275,7 +2329,7 @@ class Dialect(ABC):
             raise BadRequest("model: expected a name of up to 256 visible characters")
         return Peek(model, bool(wire.optional("stream", bool)))
 
-    def restreamed(self, body: JSON, stream: bool) -> JSON:
+    def restreamed(self, body: JSON, stream: bool, quirks: Any) -> JSON:
         """The body changed to ask for a stream, or for a whole answer."""
         return without(body, ["stream_options"]) | {"stream": stream}
 
@@ -2312,15 +2366,14 @@ class Dialect(ABC):
     # An answer: whole, streamed, or an error
 
     @abstractmethod
-    def parse_response(self, wire: JSON) -> Response:
-        """A whole answer; raises one of UNREADABLE if it is malformed."""
-
-    @abstractmethod
     def render_response(self, response: Response, asked: Asked) -> JSON: ...
 
     @abstractmethod
-    def parse_usage(self, wire: JSON) -> Usage | None:
-        """The token counts in a whole answer or in one stream event, if it has any."""
+    def parse_usage(self, wire: JSON, before: Usage = NOTHING_COUNTED) -> Usage | None:
+        """The token counts in a whole answer or in one stream event, if it has any.
+
+        `before`: the counts of earlier events, which stand where this one gives none.
+        """
 
     def failure_in(self, wire: JSON) -> Failure | None:
         """The failure that an object of this format tells of, if it does."""
@@ -2363,7 +2416,8 @@ class Dialect(ABC):
         return error.status
 
     @abstractmethod
-    def decoder(self) -> StreamDecoder: ...
+    def decoder(self, known: Iterable[str] = ()) -> StreamDecoder:
+        """`known`: the ids of the conversation's calls, which no new call's may be."""
 
     @abstractmethod
     def encoder(self, asked: Asked) -> StreamEncoder: ...
@@ -2401,11 +2455,30 @@ JSON_ONLY: Final = "Answer with one JSON object and nothing else."
 MOST_TOKENS: Final = 10**8  # of one request; the longest context windows hold 10^7
 
 
+def media_note(mime: str, url: str) -> str:
+    """What stands in an answer for media, where a dialect's answers cannot hold any."""
+    if url.startswith("data:"):
+        mime, url = url[5:].partition(";")[0], ""
+    return f"[{mime or 'media'} {url}]".replace(" ]", "]")
+
+
 def whole_number(value: object) -> int:
     """A count as providers send it: 12, 12.0, null or absent.  What cannot be one is 0 if it is
     negative, else at most `MOST_TOKENS`, by which `is_absurd` knows it."""
     known = isinstance(value, (int, float)) and value > 0
     return int(min(cast(float, value), MOST_TOKENS)) if known else 0
+
+
+def prompt_counts(prompt: int, read: int, write: int, rest: int) -> tuple[int, int]:
+    """All input tokens, and of them those written to a cache.
+
+    Makers count cached tokens as part of the prompt, clones with Anthropic's names (and xAI on
+    Azure) apart from it: then the `rest` of the total, without the output, shows it.  OpenRouter
+    counts a token that was read and written twice.
+    """
+    if read > prompt or (read + write and rest == prompt + read + write):
+        return prompt + read + write, write
+    return prompt, min(write, prompt - read)
 
 
 def failure_in(wire: JSON) -> Failure | None:
@@ -2676,18 +2749,15 @@ def openai_identity(request: Request, names: Iterable[str]) -> JSON:
 # `event:` lines: the official SDK ignores frames without one, and Claude Code then repeats every
 # request without streaming.  A tool's input comes in deltas only; a signature comes last.
 
-_ANTHROPIC_FINISH: Final[dict[str, FinishReason]] = {
-    "end_turn": "stop",
-    "stop_sequence": "stop_sequence",
-    "max_tokens": "length",
-    "model_context_window_exceeded": "context_length",
-    "tool_use": "tool_calls",
-    "refusal": "content_filter",
-    "pause_turn": "pause",
-}
 _ANTHROPIC_REASON: Final = (b'"stop_reason":"', b'"stop_reason": "')
 _ANTHROPIC_STOP: Final[dict[FinishReason, str]] = {
-    finish: stop for stop, finish in _ANTHROPIC_FINISH.items()
+    "stop": "end_turn",
+    "stop_sequence": "stop_sequence",
+    "length": "max_tokens",
+    "context_length": "model_context_window_exceeded",
+    "tool_calls": "tool_use",
+    "content_filter": "refusal",
+    "pause": "pause_turn",
 }
 _ANTHROPIC_TIERS: Final = {"auto": "auto", "default": "standard_only"}
 _TIER_OF_ANTHROPIC: Final = {word: tier for tier, word in _ANTHROPIC_TIERS.items()}
@@ -2895,17 +2965,6 @@ class AnthropicMessages(Dialect):
         fit = all(map(_ANTHROPIC_ID.fullmatch, ids)) and len(set(ids)) == len(ids)
         return fit and not _BLANK_TEXT.search(raw)
 
-    def parse_response(self, wire: JSON) -> Response:
-        blocks = (_anthropic_output(block) for block in wire["content"])
-        return Response(
-            id=word_of(wire.get("id")),
-            model=word_of(wire.get("model")),
-            parts=tuple(part for part in blocks if part),
-            finish=_ANTHROPIC_FINISH.get(wire.get("stop_reason") or "", "stop"),
-            usage=self.parse_usage(wire) or Usage(),
-            detail=_anthropic_detail(wire),
-        )
-
     def render_response(self, response: Response, asked: Asked) -> JSON:
         refused = response.finish == "content_filter" and response.detail
         details = {"type": "refusal", "category": None, "explanation": response.detail}
@@ -2922,20 +2981,28 @@ class AnthropicMessages(Dialect):
             "usage": _anthropic_usage(response.usage),
         }
 
-    def parse_usage(self, wire: JSON) -> Usage | None:
+    def parse_usage(self, wire: JSON, before: Usage = NOTHING_COUNTED) -> Usage | None:
+        """A count that is absent is the earlier one's; input counts of zero are no report."""
         usage = (wire.get("message") or wire).get("usage")
         if not isinstance(usage, dict):
             return None
-        read = whole_number(usage.get("cache_read_input_tokens"))
-        write = whole_number(usage.get("cache_creation_input_tokens"))
+
+        def count(name: str, known: int) -> int:
+            value = usage.get(name)
+            return known if value is None else whole_number(value)
+
+        fresh = before.input - before.cache_read - before.cache_write
+        read = count("cache_read_input_tokens", before.cache_read)
+        write = count("cache_creation_input_tokens", before.cache_write)
+        if not (input := count("input_tokens", fresh) + read + write):
+            input, read, write = before.input, before.cache_read, before.cache_write
         details = usage.get("output_tokens_details") or {}
-        fresh = whole_number(usage.get("input_tokens"))
         return Usage(
-            input=fresh + read + write,
-            output=whole_number(usage.get("output_tokens")),
+            input=input,
+            output=count("output_tokens", 0) or before.output,
             cache_read=read,
             cache_write=write,
-            reasoning=whole_number(details.get("thinking_tokens")),
+            reasoning=whole_number(details.get("thinking_tokens")) or before.reasoning,
         )
 
     def is_end(self, data: bytes) -> bool:
@@ -2961,8 +3028,8 @@ class AnthropicMessages(Dialect):
             "request_id": request_id,
         }
 
-    def decoder(self) -> StreamDecoder:
-        return _AnthropicDecoder()
+    def decoder(self, known: Iterable[str] = ()) -> StreamDecoder:
+        return _AnthropicDecoder(known)
 
     def encoder(self, asked: Asked) -> StreamEncoder:
         return _AnthropicEncoder(asked)
@@ -3574,24 +3641,6 @@ class _AnthropicHistory:
 # An answer, read and written
 
 
-def _anthropic_output(block: JSON) -> OutputPart | None:
-    match block.get("type"):
-        case "text":
-            return Text(block.get("text") or "")
-        case "thinking":
-            signature = word_of(block.get("signature"))
-            return Reasoning(
-                block.get("thinking") or "", Seal("as", signature) if signature else None
-            )
-        case "redacted_thinking":
-            return Reasoning("", Seal("ad", word_of(block.get("data"))))
-        case "tool_use":
-            arguments = block.get("input") or {}
-            return ToolCall(word_of(block.get("id")), block["name"], dumps(arguments).decode())
-        case _:
-            return None  # server tools, and block types yet to come
-
-
 def _anthropic_block(part: OutputPart) -> JSON:
     match part:
         case Text(text):
@@ -3669,74 +3718,112 @@ def _prompt_too_long(message: str) -> str:
     return f"prompt is too long: {counts}"
 
 
+class _Block:
+    """A content block that is open: what its start held, and what its deltas brought."""
+
+    def __init__(self, start: JSON) -> None:
+        self.start = start
+        self.signature = ""
+        self.said = False
+
+    def seal(self) -> Seal | None:
+        """Some servers repeat the signature of the start, or send it twice."""
+        if self.start.get("type") == "redacted_thinking":
+            return Seal("ad", word_of(self.start.get("data")))
+        signature = self.signature or word_of(self.start.get("signature"))
+        return Seal("as", signature) if signature else None
+
+
 class _AnthropicDecoder(StreamDecoder):
     """message_start ... message_stop to events; the format is nearly the hub's own grammar."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._signature = Seal("as")
-        self._input: JSON = {}  # clones put the whole input here, and send no deltas
-        self._spoke = False
+    def __init__(self, known: Iterable[str] = ()) -> None:
+        super().__init__(known)
+        self._blocks: dict[object, _Block] = {}  # those open, by index
 
     def _object(self, wire: JSON) -> None:
-        if wire.get("type") == "error" or "error" in wire:
-            self._fail(failure_in(wire) or Failure(dumps(wire).decode()))
+        if wire.get("type") == "error" or wire.get("error"):
+            self._broke(failure_in(wire) or Failure(dumps(wire).decode()))
             return
-        if usage := ANTHROPIC.parse_usage(wire):
-            self._usage = latest(self._usage, usage)
-        if handler := self._HANDLERS.get(wire.get("type")):  # else a ping, or something new
-            handler(self, wire)
+        self._usage = ANTHROPIC.parse_usage(wire, self._usage) or self._usage
+        match wire.get("type"):
+            case "message_start":
+                self._message_start(wire["message"])
+            case "content_block_start":
+                self._block_start(wire["index"], wire["content_block"])
+            case "content_block_delta":
+                self._block_delta(wire["index"], wire["delta"])
+            case "content_block_stop":
+                self._block_stop(wire["index"])
+            case "message_delta":
+                self._message_delta(wire.get("delta") or {})
+            case "message_stop":
+                self._end()
+            case _:
+                pass  # a ping, or something new
 
-    def _message_start(self, wire: JSON) -> None:
-        message = wire["message"]
+    def _whole(self, wire: JSON) -> None:
+        self._usage = ANTHROPIC.parse_usage(wire) or Usage()
+        self._message_start(wire | {"content": list(wire["content"])})  # clones: null if it failed
+        self._message_delta(wire)
+
+    def _message_start(self, message: JSON) -> None:
+        """Its content is usually empty, but may hold whole blocks."""
+        if self._live:
+            self._fail(Failure("began another answer within this one", cause="transient"))
+            return
         self._start(word_of(message.get("id")), word_of(message.get("model")), self._usage)
+        for number, block in enumerate(message.get("content") or ()):
+            index = f"whole {number}"
+            self._block_start(index, block)
+            if block.get("type") == "tool_use" and index in self._blocks:
+                self._blocks[index].said = True
+                self._delta(self._blocks[index], dumps(block.get("input") or {}).decode())
+            self._block_stop(index)
 
-    def _block_start(self, wire: JSON) -> None:
-        block = wire["content_block"]
-        part = _anthropic_output(block)
-        if part is None:  # a server tool at work, or something new
-            self.acted = True
+    def _block_start(self, index: object, block: JSON) -> None:
+        self._block_stop(index)  # if the one before was not
+        match block.get("type"):
+            case "text":
+                part, text = cast(OutputPart, Text()), block.get("text")
+            case "thinking":
+                part, text = Reasoning(), block.get("thinking")
+            case "redacted_thinking":
+                part, text = Reasoning(), ""
+            case "tool_use":
+                part, text = ToolCall(word_of(block.get("id")), block.get("name") or ""), ""
+            case _:  # a server tool at work, or something new
+                self.acted = True
+                return
+        self._blocks[index] = opened = _Block(block)
+        self._part(opened, part)
+        self._delta(opened, text or "")
+
+    def _block_delta(self, index: object, delta: JSON) -> None:
+        if not (block := self._blocks.get(index)):
             return
-        self._signature = part.seal if isinstance(part, Reasoning) and part.seal else Seal("as")
-        self._input, self._spoke = block.get("input") or {}, False
-        self._part(wire["index"], emptied(part))
-        self._delta(wire["index"], "" if isinstance(part, ToolCall) else part.text)
-
-    def _block_delta(self, wire: JSON) -> None:
-        delta = wire["delta"]
-        if signature := delta.get("signature"):
-            self._signature = Seal("as", self._signature.value + word_of(signature))
+        signature = word_of(delta.get("signature"))
+        if signature != block.signature:
+            block.signature += signature
         text = delta.get("text") or delta.get("thinking") or delta.get("partial_json") or ""
-        self._spoke |= bool(text)
-        self._delta(wire["index"], text)
+        block.said |= bool(text)
+        self._delta(block, text)
 
-    def _block_stop(self, wire: JSON) -> None:
-        if self._input and not self._spoke:
-            self._delta(wire["index"], dumps(self._input).decode())
-        self._input = {}
-        self._close(wire["index"], self._seal())
+    def _block_stop(self, index: object) -> None:
+        if not (block := self._blocks.pop(index, None)):
+            return
+        if not block.said and (input := block.start.get("input")):  # clones: all of it there
+            self._delta(block, dumps(input).decode())
+        self._close(block, block.seal())
 
-    def _message_delta(self, wire: JSON) -> None:
-        delta = wire.get("delta") or {}
+    def _message_delta(self, delta: JSON) -> None:
         if reason := delta.get("stop_reason"):
-            self._finish = _ANTHROPIC_FINISH.get(reason, "stop")
+            self._finished(reason)
             self._detail = _anthropic_detail(delta)
 
-    def _message_stop(self, wire: JSON) -> None:
-        self._end()
-
     def _seal(self) -> Seal | None:
-        sealed = self._live and isinstance(self._live.part, Reasoning) and self._signature.value
-        return self._signature if sealed else None
-
-    _HANDLERS: ClassVar[dict[object, Callable[[Any, JSON], None]]] = {
-        "message_start": _message_start,
-        "content_block_start": _block_start,
-        "content_block_delta": _block_delta,
-        "content_block_stop": _block_stop,
-        "message_delta": _message_delta,
-        "message_stop": _message_stop,
-    }
+        reasons = self._live and isinstance(self._live.part, Reasoning)
+        return cast(_Block, self._live.key).seal() if self._live and reasons else None
 
 
 _ANTHROPIC_MORE: Final = "content_block_delta"
@@ -3848,18 +3935,6 @@ ANTHROPIC: Final = AnthropicMessages()
 # chunk, a wrong one, none; usage in the last choice; every call at index 0, or without an index;
 # id and name repeated; arguments whole each time; content as a list; comments in between.
 
-_CHAT_FINISH: Final[dict[str, FinishReason]] = {
-    "stop": "stop",
-    "length": "length",
-    "tool_calls": "tool_calls",
-    "function_call": "tool_calls",
-    "content_filter": "content_filter",
-    "sensitive": "content_filter",  # GLM
-    "eos": "stop",
-    "eos_token": "stop",
-}
-# A finish that means the inference failed: GLM, DeepSeek, OpenRouter.
-_CHAT_BREAK: Final = frozenset(("network_error", "insufficient_system_resource", "error"))
 _CHAT_STOP: Final[dict[FinishReason, str]] = {
     "stop_sequence": "stop",
     "pause": "stop",
@@ -3919,9 +3994,13 @@ class OpenAIChat(OpenAIDialect):
         return "choices" in wire or str(wire.get("object", "")).startswith("chat.completion")
 
     def is_answer(self, wire: JSON) -> bool:
-        first = (wire.get("choices") or [{}])[0]
-        said = isinstance(first.get("message"), dict) and not self.failure_in(wire)
-        return said and not (wire.get("base_resp") or {}).get("status_code")
+        first = (wire.get("choices") or [{}])[0]  # Azure sends no message with what it filtered
+        message = isinstance(first.get("message"), dict) or bool(first.get("finish_reason"))
+        return (
+            message
+            and not self.failure_in(wire)
+            and not (wire.get("base_resp") or {}).get("status_code")
+        )
 
     def parse_request(self, body: JSON, variant: str = "") -> Request:
         wire = Wire(body)
@@ -3965,6 +4044,12 @@ class OpenAIChat(OpenAIDialect):
     def render_request(self, request: Request, quirks: ChatQuirks, account: str) -> Rendered:
         return _ChatWriter(request, quirks, account).render()
 
+    def restreamed(self, body: JSON, stream: bool, quirks: ChatQuirks) -> JSON:
+        counts = {"stream_options": {"include_usage": True}}  # else a stream has none
+        return super().restreamed(body, stream, quirks) | (
+            counts if stream and quirks.stream_usage else {}
+        )
+
     def cleaned(self, body: JSON, quirks: ChatQuirks, account: str, strip: bool) -> JSON:
         off = found(body, ("thinking", "type")) == "disabled"
         ids = CallIds(quirks.call_id) if quirks.call_id else None
@@ -3996,22 +4081,6 @@ class OpenAIChat(OpenAIDialect):
         asks = quirks.placeholder or quirks.call_id
         return not asks and raw.rfind(b'"reasoning_details"') < 0
 
-    def parse_response(self, wire: JSON) -> Response:
-        choice = wire["choices"][0]
-        reason = choice.get("finish_reason") or "stop"
-        message = choice["message"]
-        parts = _chat_output(message)
-        refusal = message.get("refusal") or ""
-        finish = "content_filter" if refusal else _CHAT_FINISH.get(reason, "stop")
-        return Response(
-            id=word_of(wire.get("id")),
-            model=word_of(wire.get("model")),
-            parts=parts,
-            finish=finish,
-            usage=self.parse_usage(wire) or Usage(),
-            detail=refusal,
-        )
-
     def render_response(self, response: Response, asked: Asked) -> JSON:
         refused = response.finish == "content_filter" and response.detail
         message: JSON = {"role": "assistant", "content": None, "refusal": None}
@@ -4038,17 +4107,18 @@ class OpenAIChat(OpenAIDialect):
             "usage": _chat_usage(response.usage),
         }
 
-    def parse_usage(self, wire: JSON) -> Usage | None:
-        usage = wire.get("usage")
-        if not isinstance(usage, dict):  # Kimi puts it into the last choice
-            choices = wire.get("choices") or [{}]
-            usage = choices[0].get("usage") if isinstance(choices[0], dict) else None
-        return _chat_counts(usage) if isinstance(usage, dict) else None
+    def parse_usage(self, wire: JSON, before: Usage = NOTHING_COUNTED) -> Usage | None:
+        """Kimi puts the counts into the last choice, and Groq into its own object."""
+        first = (wire.get("choices") or [{}])[0]
+        for place in (wire, wire.get("x_groq"), first):
+            if isinstance(place, dict) and isinstance(place.get("usage"), dict):
+                return latest(before, _chat_counts(place["usage"]))
+        return None
 
     def failure_in(self, wire: JSON) -> Failure | None:
         reasons = [c.get("finish_reason") for c in wire.get("choices") or () if c]
-        if reasons and reasons[0] in _CHAT_BREAK:
-            return _gave_up(reasons[0])
+        if reasons and reasons[0] in BREAKS:
+            return gave_up(reasons[0])
         return super().failure_in(wire)
 
     def is_end(self, data: bytes) -> bool:
@@ -4057,8 +4127,8 @@ class OpenAIChat(OpenAIDialect):
     def is_last(self, data: bytes) -> bool:
         return data.strip() == b"[DONE]"
 
-    def decoder(self) -> StreamDecoder:
-        return _ChatDecoder()
+    def decoder(self, known: Iterable[str] = ()) -> StreamDecoder:
+        return _ChatDecoder(known)
 
     def encoder(self, asked: Asked) -> StreamEncoder:
         return _ChatEncoder(asked)
@@ -4482,25 +4552,31 @@ def _chat_custom_call(call: ToolCall) -> Iterator[JSON]:
 # An answer, read and written
 
 
-def _chat_output(message: JSON) -> tuple[OutputPart, ...]:
-    parts: list[OutputPart] = list(_chat_thoughts(message, "cr"))
-    content = message.get("content")
-    text = content if isinstance(content, str) else ""
-    for item in content if isinstance(content, list) else ():  # Mistral
-        thought = item.get("thinking")
+def _chat_contents(content: Any) -> Iterator[tuple[Literal["text", "reasoning"], str]]:
+    """What a message's content says: a text; parts of several kinds (Mistral); or an object that
+    fits the schema which was asked for (Cloudflare).
+    """
+    if isinstance(content, str):
+        yield "text", content
+    elif isinstance(content, dict):
+        yield "text", dumps(content).decode()
+    for item in content if isinstance(content, list) else ():
+        thought = item.get("thinking") if isinstance(item, dict) else None
         if isinstance(thought, list):
-            parts.append(Reasoning("".join(t.get("text", "") for t in thought), Seal("cr")))
+            yield "reasoning", "".join(inner.get("text") or "" for inner in thought)
+        elif thought:
+            yield "reasoning", thought
+        elif isinstance(item, dict):
+            yield "text", item.get("text") or item.get("refusal") or _chat_picture(item)
         else:
-            text += item.get("text") or ""
-    if text := text or message.get("refusal") or "":
-        parts.append(Text(text))
-    legacy = message.get("function_call")  # before there were tools
-    for call in message.get("tool_calls") or ([{"function": legacy}] if legacy else ()):
-        function = call["function"]
-        arguments = function.get("arguments") or ""
-        arguments = arguments if isinstance(arguments, str) else dumps(arguments).decode()
-        parts.append(ToolCall(word_of(call.get("id")), function["name"], arguments))
-    return tuple(parts)
+            yield "text", item
+
+
+def _chat_picture(item: JSON) -> str:
+    """A picture in an answer, which other dialects' answers cannot hold, as a note (OpenRouter)."""
+    image = item.get("image_url")
+    url = image.get("url") if isinstance(image, dict) else image
+    return media_note("", word_of(url)) if url else ""
 
 
 def _chat_thoughts(message: JSON, plain: str = "") -> Iterator[Reasoning]:
@@ -4588,28 +4664,24 @@ def _chat_detail(index: int, part: Reasoning) -> JSON:
 
 def _chat_counts(usage: JSON) -> Usage:
     """Token counts in any spelling: OpenAI, DeepSeek, Kimi, and clones with Anthropic's names."""
-    prompt = usage.get("prompt_tokens_details") or {}
-    completion = usage.get("completion_tokens_details") or {}
+    details = usage.get("prompt_tokens_details") or {}
     read = whole_number(
-        prompt.get("cached_tokens")
+        details.get("cached_tokens")
         or usage.get("prompt_cache_hit_tokens")
         or usage.get("cached_tokens")
         or usage.get("cache_read_input_tokens")
     )
     write = whole_number(
-        prompt.get("cache_write_tokens") or usage.get("cache_creation_input_tokens")
+        details.get("cache_write_tokens") or usage.get("cache_creation_input_tokens")
     )
-    total = whole_number(usage.get("prompt_tokens"))
-    said = whole_number(usage.get("completion_tokens"))
-    thought = whole_number(completion.get("reasoning_tokens"))
-    apart = whole_number(usage.get("total_tokens")) == total + said + thought  # xAI
-    return Usage(
-        input=total if total >= read + write else total + read + write,  # counted without them
-        output=said + thought if apart else max(said, thought),
-        cache_read=read,
-        cache_write=write,
-        reasoning=thought,
-    )
+    answer = whole_number(usage.get("completion_tokens"))
+    thought = (usage.get("completion_tokens_details") or {}).get("reasoning_tokens")
+    thought, total = whole_number(thought), whole_number(usage.get("total_tokens"))
+    prompt = whole_number(usage.get("prompt_tokens"))
+    prompt, write = prompt_counts(prompt, read, write, total - answer)
+    # xAI counts thoughts apart from the answer; Google leaves them out of all but the total
+    output = max(answer, thought, total - prompt if prompt else 0)
+    return Usage(prompt, output, read, write, thought)
 
 
 def _chat_usage(usage: Usage) -> JSON:
@@ -4629,10 +4701,6 @@ def _chat_id(id: str) -> str:
     return id if id.startswith("chatcmpl-") else "chatcmpl-" + id.removeprefix("msg_")
 
 
-def _gave_up(reason: str) -> Failure:
-    return Failure(f"gave up: {reason}", cause="overloaded")
-
-
 _CHAT_THOUGHTS: Final = frozenset(("reasoning_content", "reasoning", "reasoning_details"))
 _CHAT_TEXT: Final = Text()
 
@@ -4644,12 +4712,13 @@ class _ChatDecoder(StreamDecoder):
     reason waits for the usage that may follow it in a chunk of its own.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._slots: dict[int, _Slot] = {}  # by the index providers give a call
+    def __init__(self, known: Iterable[str] = ()) -> None:
+        super().__init__(known)
+        self._slots: dict[object, _Slot] = {}  # by the choice and the index providers give a call
         self._last: _Slot | None = None
         self._details: dict[object, JSON] = {}
         self._plain = False  # has reasoning come as plain text?
+        self._speakers: dict[str, object] = {}  # which choice says what kind of part
 
     def _done(self) -> None:
         if not self._finish and self._live and isinstance(self._live.part, ToolCall):
@@ -4659,41 +4728,65 @@ class _ChatDecoder(StreamDecoder):
     def _object(self, wire: JSON) -> None:
         odd = wire.get("error") or "base_resp" in wire or "choices" not in wire
         if odd and (failure := failure_in(wire)):
-            self._fail(failure)
+            self._broke(failure)
             return
         if not self._begun and (id := wire.get("id")):  # Azure's first chunk has none yet
             self._start(word_of(id), word_of(wire.get("model")))
-        if usage := CHAT.parse_usage(wire):
-            self._usage = latest(self._usage, usage)
+        self._usage = CHAT.parse_usage(wire, self._usage) or self._usage
         for choice in wire.get("choices") or ():
-            if not choice.get("index") and not self.ended:  # only the first answer is translated
+            if not self.ended:
                 self._choice(choice)
 
+    def _whole(self, wire: JSON) -> None:
+        """Every call is one of its own, whatever index it has; Perplexity adds an empty delta."""
+        for choice in wire["choices"]:
+            message = choice.get("message") or {}
+            calls = enumerate(message.get("tool_calls") or ())
+            choice["delta"] = message | {"tool_calls": [c | {"index": i} for i, c in calls]}
+        self._object(wire)
+
     def _choice(self, choice: JSON) -> None:
-        """A chunk may hold all kinds at once; they are taken in the order of a message."""
+        """A chunk may hold all kinds at once; they are taken in the order of a message.
+
+        One answer was asked for.  Some servers spread it over several choices, one of which says
+        the text and another the calls; of a kind that two of them say, only the first is taken.
+        """
+        number = choice.get("index") or 0
         delta = choice.get("delta") or choice.get("message") or {}
-        if not delta.keys().isdisjoint(_CHAT_THOUGHTS):
+        if not delta.keys().isdisjoint(_CHAT_THOUGHTS) and self._speaks("reasoning", number):
             self._thought(delta)
-        content = delta.get("content")
-        if isinstance(content, list):  # Mistral
-            self._list(content)
-        elif content:
-            self._more("text", _CHAT_TEXT, content)
+        if content := delta.get("content"):
+            self._content(content, number)
         if refusal := delta.get("refusal"):
             self._finish, self._detail = "content_filter", self._detail + refusal
-            self._more("text", Text(), refusal)
-        for call in delta.get("tool_calls") or ():
-            self._call(call)
-        if legacy := delta.get("function_call"):  # before there were tools
-            self._call({"index": 0, "function": legacy})
-        if reason := choice.get("finish_reason"):
+            self._content(refusal, number)
+        if images := delta.get("images"):
+            self._content(images, number)
+        legacy = delta.get("function_call")  # before there were tools
+        for call in delta.get("tool_calls") or (
+            [{"index": 0, "function": legacy}] if legacy else ()
+        ):
+            if self._speaks("call", number):
+                self._call(call, number)
+        reason = choice.get("finish_reason")
+        if reason and (not number or number in self._speakers.values()):
             self._finished(reason)
 
-    def _finished(self, reason: str) -> None:
-        if reason in _CHAT_BREAK:
-            self._fail(_gave_up(reason))
-        elif self._finish != "content_filter":
-            self._finish = _CHAT_FINISH.get(reason, "stop")
+    def _end(self, reason: FinishReason | None = None) -> None:
+        """Some cut off a prompt that is too long, and answer it with nothing (MiMo)."""
+        counted = self._usage.input and not self._usage.output
+        if counted and not self._parts and (reason or self._finish) == "length":
+            self._fail(Failure("the prompt leaves no room for an answer", cause="too_long"))
+        else:
+            super()._end(reason)
+
+    def _speaks(self, kind: str, number: object) -> bool:
+        return self._speakers.setdefault(kind, number) == number
+
+    def _content(self, content: Any, number: object) -> None:
+        for kind, text in _chat_contents(content):
+            if text and self._speaks(kind, number):
+                self._more(kind, _CHAT_TEXT if kind == "text" else Reasoning(), text)
 
     def _thought(self, delta: JSON) -> None:
         """Plain text if there is any, because the details then only repeat it."""
@@ -4717,24 +4810,17 @@ class _ChatDecoder(StreamDecoder):
             elif value is not None:
                 old[name] = value
 
-    def _list(self, content: Sequence[JSON]) -> None:
-        for item in content:
-            if isinstance(thought := item.get("thinking"), list):
-                thoughts = "".join(t.get("text", "") for t in thought)
-                self._more("reasoning", Reasoning(), thoughts)
-            elif text := item.get("text"):
-                self._more("text", Text(), text)
-
-    def _call(self, call: JSON) -> None:
+    def _call(self, call: JSON, number: object) -> None:
         function = call.get("function") or {}
         id, name = word_of(call.get("id")), word_of(function.get("name"))
-        said = function.get("arguments") or ""
-        text = said if isinstance(said, str) else dumps(said).decode()
-        slot = self._slot(call.get("index"), id, name)
+        arguments = function.get("arguments") or ""
+        text = arguments if isinstance(arguments, str) else dumps(arguments).decode()
+        index = (number, call["index"]) if isinstance(call.get("index"), int) else None
+        slot = self._slot(index, id, name)
         if slot is None:
             slot = self._last = _Slot()
-            if isinstance(call.get("index"), int):
-                self._slots[call["index"]] = slot
+            if index:
+                self._slots[index] = slot
         news = slot.news(text, again=bool(id and id == slot.id) or bool(name and slot.name))
         slot.id = slot.id or id
         if slot.name:
@@ -4751,7 +4837,7 @@ class _ChatDecoder(StreamDecoder):
         calls apart by id; vLLM repeats id and name in every fragment; some give no index, and
         some no id, so that a name after complete arguments is the next call's.
         """
-        slot = self._slots.get(index) if isinstance(index, int) else self._last
+        slot = self._slots.get(index) if index else self._last
         if slot is None or (id and slot.id and id != slot.id):
             return None
         next_one = name and slot.name and not id and parse_object(slot.text()) is not None
@@ -4927,10 +5013,6 @@ CHAT: Final = OpenAIChat()
 # and Cline on `added` and the deltas; Copilot on the `output` of the last event.  So all of them
 # are sent, and the last event is assembled from those before it, as is a whole answer.
 
-_RESPONSES_FINISH: Final[dict[str, FinishReason]] = {
-    "max_output_tokens": "length",
-    "content_filter": "content_filter",
-}
 # Status, and why it is incomplete; every other finish is "completed".
 _RESPONSES_CUT: Final[dict[FinishReason, str]] = {
     "length": "max_output_tokens",
@@ -5182,42 +5264,24 @@ class OpenAIResponses(OpenAIDialect):
         named = quirks.system_role != "developer" and raw.rfind(b'"developer"') >= 0
         return not named and raw.rfind(b'"rly1.') < 0
 
-    def parse_response(self, wire: JSON) -> Response:
-        items = wire["output"]
-        parts = tuple(part for item in items for part in _responses_output(item))
-        refusal = "".join(_refusal_in(item) for item in items)
-        called = any(isinstance(part, ToolCall) for part in parts)
-        return Response(
-            id=word_of(wire.get("id")),
-            model=word_of(wire.get("model")),
-            parts=parts,
-            finish=true_finish("content_filter" if refusal else _responses_finish(wire), called),
-            usage=self.parse_usage(wire) or Usage(),
-            detail=refusal,
-        )
-
     def render_response(self, response: Response, asked: Asked) -> JSON:
         encoder = self.encoder(asked)
         for event in unfold(response):
             encoder.encode(event)
         return encoder.answer
 
-    def parse_usage(self, wire: JSON) -> Usage | None:
+    def parse_usage(self, wire: JSON, before: Usage = NOTHING_COUNTED) -> Usage | None:
         usage = (wire.get("response") or wire).get("usage")
         if not isinstance(usage, dict):
             return None
         details = usage.get("input_tokens_details") or {}
         read = whole_number(details.get("cached_tokens"))
         write = whole_number(details.get("cache_write_tokens"))
-        total = whole_number(usage.get("input_tokens"))
+        output = whole_number(usage.get("output_tokens"))
+        rest = whole_number(usage.get("total_tokens")) - output
+        input, write = prompt_counts(whole_number(usage.get("input_tokens")), read, write, rest)
         thought = (usage.get("output_tokens_details") or {}).get("reasoning_tokens")
-        return Usage(
-            input=total if total >= read + write else total + read + write,  # counted without them
-            output=whole_number(usage.get("output_tokens")),
-            cache_read=read,
-            cache_write=write,
-            reasoning=whole_number(thought),
-        )
+        return latest(before, Usage(input, output, read, write, whole_number(thought)))
 
     def failure_in(self, wire: JSON) -> Failure | None:
         kind = wire.get("type")
@@ -5240,8 +5304,8 @@ class OpenAIResponses(OpenAIDialect):
         except ValueError:
             return False
 
-    def decoder(self) -> StreamDecoder:
-        return _ResponsesDecoder()
+    def decoder(self, known: Iterable[str] = ()) -> StreamDecoder:
+        return _ResponsesDecoder(known)
 
     def encoder(self, asked: Asked) -> _ResponsesEncoder:
         return _CompactionEncoder(asked) if asked.variant else _ResponsesEncoder(asked)
@@ -5751,149 +5815,297 @@ def _format_spec(format: Format) -> JSON:
 # An answer, read
 
 
-def _responses_output(item: JSON) -> Iterator[OutputPart]:
-    match kind := item.get("type"):
-        case "message":
-            for part in item.get("content") or ():
-                yield Text(part.get("text") or part.get("refusal") or "")
-        case "reasoning":
-            token = _responses_token(item)
-            yield Reasoning(_thought_text(item), Seal("re", token) if token.strip() else None)
-        case str() if kind in _CALLS:
-            yield _responses_called(item)
-        case _:
-            pass  # a server tool at work, or something new
+# What an event says, by its type: the kind of its item, and where the text stands.
+_RESPONSES_TEXTS: Final = {
+    "response.output_text.delta": ("message", "delta"),
+    "response.output_text.done": ("message", "text"),
+    "response.refusal.delta": ("message", "delta"),
+    "response.refusal.done": ("message", "refusal"),
+    "response.content_part.done": ("message", "part"),
+    "response.reasoning_summary_text.delta": ("reasoning", "delta"),
+    "response.reasoning_summary_text.done": ("reasoning", "text"),
+    "response.reasoning_summary_part.done": ("reasoning", "part"),
+    "response.reasoning_text.delta": ("reasoning", "delta"),
+    "response.reasoning_text.done": ("reasoning", "text"),
+    "response.reasoning_part.done": ("reasoning", "part"),  # vLLM
+    "response.function_call_arguments.delta": ("call", "delta"),
+    "response.function_call_arguments.done": ("call", "arguments"),
+    "response.custom_tool_call_input.done": ("call", "input"),
+}
+
+
+def _kind_of(item: JSON) -> str:
+    """What an item is: message, reasoning, or a call that is the client's to run; else ""."""
+    kind = str(item.get("type"))
+    if kind in _CALLS:
+        place = found(item, ("environment", "type")) or "local"
+        return "call" if place == "local" and item.get("execution") != "server" else ""
+    return kind if kind in ("message", "reasoning") else ""
+
+
+def _whole_texts(kind: str, item: JSON) -> list[str]:
+    """The texts of a complete item: one for each part of a message, else one."""
+    if kind == "message":
+        return [p.get("text") or p.get("refusal") or "" for p in item.get("content") or ()]
+    return [_thought_text(item) if kind == "reasoning" else _responses_called(item).text]
 
 
 def _refusal_in(item: JSON) -> str:
-    said = (item.get("content") or ()) if item.get("type") == "message" else ()
-    return "".join(part.get("refusal") or "" for part in said)
+    parts = (item.get("content") or ()) if item.get("type") == "message" else ()
+    return "".join(part.get("refusal") or "" for part in parts)
 
 
-def _responses_finish(answer: JSON) -> FinishReason:
-    if answer.get("status") != "incomplete":
-        return "stop"
-    reason = (answer.get("incomplete_details") or {}).get("reason")
-    return _RESPONSES_FINISH.get(reason or "", "length")
+class _SeenItem:
+    """An output item of which something has come: what of it has been passed on."""
+
+    def __init__(self, kind: str, index: object) -> None:
+        self.kind = kind
+        self.index = index
+        self.ids = set[str]()
+        self.name: str | None = None  # of a call that has begun
+        self.start: JSON = {}  # as it was added
+        # the texts of its parts, by: is it of a summary?  And by the index
+        self.parts: dict[tuple[bool, object], list[str]] = {}
+        self.finished = set[object]()  # parts that an event has given whole, with its type
+        self.over = False  # has its own end come?
+        self.repeated = False  # has the last event held it?
+
+    def text(self) -> str:
+        """What was passed on; the paragraphs of reasoning are set apart."""
+        gap = "\n\n" if self.kind == "reasoning" else ""
+        return gap.join(filter(None, map("".join, self.parts.values())))
+
+    def may_be(self, text: str, name: str | None) -> bool:
+        """Can this text be all of it?  Some servers trim it, or write a call's arguments anew."""
+        own, text = self.text().strip(), text.strip()
+        if self.kind == "call" and (self.name != name or not own or text in ("", "{}")):
+            return self.name == name
+        alike = text.startswith(own) or own.startswith(text)
+        return alike or (self.kind == "call" and parse_object(own) == (parse_object(text) or text))
 
 
 class _ResponsesDecoder(StreamDecoder):
     """response.created ... response.completed to events.
 
-    What came in deltas is repeated in the events that end a part, an item and the answer; some
-    servers leave out the deltas, and some the ends.  So a part is its deltas, and of each
-    repetition only what is missing.
+    What comes in deltas is repeated by the events that end a part, an item and the answer.
+    Servers leave out any of these, number items and parts wrongly, and change ids on the way.  So
+    a text is taken from where it stands first, and from each repetition only what is missing.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._items: set[object] = set()  # those seen, by index or id
-        self._told: dict[object, list[str]] = {}  # a part's text so far
-        self._over: set[object] = set()
-        self._place: dict[object, tuple[str, object]] = {}  # which part of an item's reasoning
+    def __init__(self, known: Iterable[str] = ()) -> None:
+        super().__init__(known)
+        self._items: list[_SeenItem] = []
         self._refusal = ""
+        self._hosted = set[object]()  # ids of calls that the provider has answered itself
+        self._doubtful: list[JSON] = []  # calls that may turn out to be such
 
     def _object(self, wire: JSON) -> None:
         if failure := RESPONSES.failure_in(wire):
-            self._fail(failure)
-        elif handler := self._HANDLERS.get(wire.get("type")):  # else nothing that is not known
-            handler(self, wire)
-
-    def _created(self, wire: JSON) -> None:
-        answer = wire["response"]
-        self._start(word_of(answer.get("id")), word_of(answer.get("model")))
-
-    def _key(self, wire: JSON) -> object:
-        item = wire.get("item") or {}
-        key = wire.get("output_index")
-        key = key if isinstance(key, int) else wire.get("item_id") or item.get("id")
-        if key not in self._items:
-            self._items |= {key, item.get("id") or key}
-        return key
-
-    def _item_added(self, wire: JSON) -> None:
-        key, item = self._key(wire), wire["item"]
-        if item.get("type") == "reasoning":
-            self._say(key, Reasoning(), "")
-        elif item.get("type") in _CALLS:
-            self._say(key, replace(_responses_called(item), text=""), "")
-        elif item.get("type") != "message":  # a message begins with its first text
-            self.acted = True
-
-    def _text_delta(self, wire: JSON) -> None:
-        self._say((self._key(wire), wire.get("content_index") or 0), Text(), wire["delta"])
-
-    def _refusal_delta(self, wire: JSON) -> None:
-        self._refusal += wire["delta"]
-        self._text_delta(wire)
-
-    def _thought_delta(self, wire: JSON) -> None:
-        """If both a summary and the full text come, only the first; its parts are set apart."""
-        key, kind = self._key(wire), str(wire["type"])
-        place = (kind, wire.get("summary_index", wire.get("content_index")))
-        before = self._place.setdefault(key, place)
-        if before[0] == kind:
-            self._place[key] = place
-            gap = "\n\n" if before != place and any(self._told.get(key, ())) else ""
-            self._say(key, Reasoning(), gap + wire["delta"])
-
-    def _arguments_delta(self, wire: JSON) -> None:
-        key = self._key(wire)
-        if key in self._told:  # else its name is not known yet, and comes with the whole call
-            self._told[key].append(wire["delta"])
-            self._delta(key, wire["delta"])
-
-    def _item_done(self, wire: JSON) -> None:
-        self._item_is(self._key(wire), wire["item"])
-
-    def _item_is(self, key: object, item: JSON) -> None:
-        """A complete item: what is missing of it is added, and it is closed."""
-        self._refusal = self._refusal or _refusal_in(item)
-        for place, part in enumerate(_responses_output(item)):
-            at = (key, place) if isinstance(part, Text) else key
-            if part.text or not isinstance(part, Text):
-                self._say(at, emptied(part), self._news(at, part.text))
-            self._over.add(at)
-            seal = part.seal if isinstance(part, Reasoning) else None
-            self._close(at, seal, isinstance(part, ToolCall) and item.get("status") == "incomplete")
-
-    def _completed(self, wire: JSON) -> None:
-        answer = wire["response"]
-        self._start(word_of(answer.get("id")), word_of(answer.get("model")))
-        for index, item in enumerate(answer.get("output") or ()):
-            if self._items.isdisjoint((index, item.get("id") or index, None)):
-                self._item_is(index, item)
-        if usage := RESPONSES.parse_usage(wire):
-            self._usage = latest(self._usage, usage)
-        self._detail = self._refusal
-        self._end("content_filter" if self._refusal else _responses_finish(answer))
-
-    def _say(self, key: object, part: OutputPart, text: str) -> None:
-        if key in self._over:
+            self._broke(failure)
             return
-        if key not in self._told:
-            self._told[key] = []
-            self._part(key, part)
-        self._told[key].append(text)
-        self._delta(key, text)
+        match kind := wire.get("type"):
+            case "response.created" if self._live:
+                self._fail(Failure("began another answer within this one", cause="transient"))
+            case "response.created" | "response.in_progress":
+                self._start_of(wire["response"])
+            case "response.output_item.added":
+                self._added(wire, wire["item"])
+            case "response.output_item.done":
+                self._item_done(wire, wire["item"])
+            case "response.completed" | "response.incomplete":
+                answer = wire["response"]
+                cut = "incomplete" in (answer.get("status"), str(kind).removeprefix("response."))
+                self._whole(answer | {"status": "incomplete" if cut else "completed"})
+                if not self.ended:
+                    self._end()
+            case str() if kind in _RESPONSES_TEXTS:
+                self._text(kind, wire)
+            case _:
+                pass  # a server tool at work, or something new
 
-    def _news(self, key: object, text: str) -> str:
-        told = "".join(self._told.get(key, ()))
-        return text.removeprefix(told) if text.startswith(told) else ""
+    def _whole(self, wire: JSON) -> None:
+        """The last event holds the whole answer again, if not for the first time."""
+        self._start_of(wire)
+        output = wire.get("output") or ()
+        self._hosted |= {i.get("call_id") for i in output if str(i.get("type")).endswith("_output")}
+        for index, item in enumerate(output):
+            self._item_done({"output_index": index}, item, last=True)
+        for item in self._doubtful:
+            if item.get("call_id") not in self._hosted:
+                self._complete(self._item("call", {}, item, whole=True), item)
+        for seen in self._items:
+            if not seen.over and seen.start and seen.kind != "reasoning":
+                self._complete(seen, seen.start)
+        self._usage = RESPONSES.parse_usage(wire, self._usage) or self._usage
+        self._detail = self._refusal
+        match wire.get("status"):
+            case None | "completed":
+                self._finish = "content_filter" if self._refusal else "stop"
+            case "incomplete":
+                self._finished((wire.get("incomplete_details") or {}).get("reason") or "length")
+            case _:  # queued, in_progress
+                self._finish = "length" if self._parts else None
 
-    _HANDLERS: ClassVar[dict[object, Callable[[Any, JSON], None]]] = {
-        "response.created": _created,
-        "response.in_progress": _created,
-        "response.output_item.added": _item_added,
-        "response.output_text.delta": _text_delta,
-        "response.refusal.delta": _refusal_delta,
-        "response.reasoning_summary_text.delta": _thought_delta,
-        "response.reasoning_text.delta": _thought_delta,
-        "response.function_call_arguments.delta": _arguments_delta,
-        "response.output_item.done": _item_done,
-        "response.completed": _completed,
-        "response.incomplete": _completed,
-    }
+    def _start_of(self, answer: JSON) -> None:
+        self._start(word_of(answer.get("id")), word_of(answer.get("model")))
+
+    # Items: which one is meant, its beginning, its end
+
+    def _item(
+        self, kind: str, wire: JSON, item: JSON, whole: bool = False, last: bool = False
+    ) -> _SeenItem:
+        """The item that is meant, which may be a new one; `last`: repeated by the last event."""
+        names = (item.get("call_id"), item.get("id"), wire.get("item_id"))
+        ids = {word_of(name) for name in names if name}
+        known = [one for one in self._items if one.kind == kind and not (last and one.repeated)]
+        seen = next((one for one in known if not ids.isdisjoint(one.ids)), None)
+        if seen is None:
+            seen = self._likeliest(known, wire, item if whole else {}, bool(ids), last)
+            added = bool(item) and not whole  # begins, as something else unless nothing says so
+            seen = None if seen and added and ids and seen.ids else seen
+        if seen is None:
+            seen = _SeenItem(kind, wire.get("output_index"))
+            self._items.append(seen)
+        seen.ids |= ids
+        return seen
+
+    def _likeliest(
+        self, known: list[_SeenItem], wire: JSON, whole: JSON, named: bool, last: bool
+    ) -> _SeenItem | None:
+        """Of the items in question, none of which has that id, the one that is meant.
+
+        It is the one that says the same, or the one in the same place, or the one that is open; but
+        a call is not taken for another's, nor an item of the last event for one that says something
+        else.
+        """
+        if not known:
+            return None
+        place, kind = wire.get("output_index"), known[0].kind
+        if whole:
+            text = ("" if kind == "message" else "\n\n").join(_whole_texts(kind, whole))
+            name = _responses_called(whole).name if kind == "call" else None
+            alike = [one for one in known if (last or not one.over) and one.may_be(text, name)]
+            if same := next((one for one in alike if one.text()), None):
+                return same
+            known = alike if last or kind == "call" else known
+        here = [one for one in known if place is not None and one.index == place]
+        here = [one for one in here if last or not (one.over and named)]
+        if here:
+            return here[-1]
+        still = [one for one in known if last or not one.over]
+        if kind == "call" and not whole and named and place is not None:
+            still = [one for one in still if not one.text()] if len(still) == 1 else []
+        return still[0 if last else -1] if still else None
+
+    def _added(self, wire: JSON, item: JSON) -> None:
+        kind = _kind_of(item)
+        if not kind:
+            self._acted(item)
+        elif item["type"] != "shell_call":
+            seen = self._item(kind, wire, item)
+            seen.start = item
+            if kind == "reasoning":
+                self._part(seen, Reasoning())
+            elif kind == "call":
+                self._begin_call(seen, item)  # a message begins with its first text
+
+    def _item_done(self, wire: JSON, item: JSON, last: bool = False) -> None:
+        kind = _kind_of(item)
+        if not kind:
+            self._acted(item)
+        elif item["type"] == "shell_call" and not item.get("environment"):
+            self._doubtful.append(item)
+        else:
+            seen = self._item(kind, wire, item, whole=True, last=last)
+            seen.repeated = last
+            self._complete(seen, item, last)
+
+    def _acted(self, item: JSON) -> None:
+        """A tool at work at the provider, or what came of it."""
+        self.acted = True
+        if str(item.get("type")).endswith("_output"):
+            self._hosted.add(item.get("call_id"))
+
+    def _begin_call(self, seen: _SeenItem, item: JSON) -> None:
+        """A call begins when its name is known; its arguments may have come before."""
+        if seen.name is None:
+            call = _responses_called(item)
+            seen.name = call.name
+            self._part(seen, replace(call, text=""))
+            self._delta(seen, seen.text())
+
+    def _complete(self, seen: _SeenItem, item: JSON, last: bool = False) -> None:
+        """A complete item: what is missing of it is added, and it is closed."""
+        if seen.kind == "call":
+            self._begin_call(seen, item)
+        self._refusal = self._refusal or _refusal_in(item)
+        texts, told = _whole_texts(seen.kind, item), seen.text()
+        whole = "".join(texts)
+        if not told:
+            for number, text in enumerate(texts):
+                self._say(seen, (False, number), text)
+        elif whole.startswith(told):
+            self._say(seen, next(reversed(seen.parts)), whole[len(told) :])
+        ended, seen.over = seen.over, True
+        if seen.kind == "message":
+            for place in seen.parts:
+                self._close((seen, place))
+        elif seen.kind == "call":
+            self._close(seen, None, torn=item.get("status") == "incomplete")
+        elif not ended:
+            token = _responses_token(item)
+            seal = Seal("re", token) if token.strip() else None
+            opened = self._live is not None and self._live.key is seen
+            # not behind what followed it, where a maker would miss what the seal belongs to
+            if seal and not opened and not (last and (seen.start or seen.parts)):
+                self._part(seen, Reasoning())
+            self._close(seen, seal)
+
+    # Texts
+
+    def _text(self, event: str, wire: JSON) -> None:
+        """More of a part, or, from the events that end one, all of it."""
+        kind, field = _RESPONSES_TEXTS[event]
+        text, refusal = wire.get(field), "refusal" in event
+        if field == "part":
+            text = wire["part"].get("text") or wire["part"].get("refusal")
+            refusal = "refusal" in wire["part"]
+            kind = "reasoning" if wire["part"].get("type") == "reasoning_text" else kind
+        seen = self._item(kind, wire, {})
+        place = ("summary" in event, wire.get("summary_index", wire.get("content_index")))
+        if not text or seen.over:
+            return
+        if kind == "reasoning" and any(summary is not place[0] for summary, _ in seen.parts):
+            return  # a summary and the full text: only what came first
+        if field == "delta":
+            self._refusal += text if refusal else ""
+            self._say(seen, place, text)
+            return
+        text = freely(text) if field == "input" else text
+        if kind == "call" and text.strip() == "{}":  # the end of the item may know better
+            return
+        self._refusal = self._refusal or (text if refusal else "")
+        if seen.parts and place not in seen.parts:  # a part of its own, or one with a wrong number?
+            latest = next(reversed(seen.parts))
+            counted = (event, latest) in seen.finished
+            again = text.startswith("".join(seen.parts[latest]))
+            place = latest if again and not counted else place
+        seen.finished.add((event, place))
+        told = "".join(seen.parts.get(place, ()))
+        if text.startswith(told):
+            self._say(seen, place, text[len(told) :])
+
+    def _say(self, seen: _SeenItem, place: tuple[bool, object], text: str) -> None:
+        if not text:
+            return
+        gap = "\n\n" if seen.kind == "reasoning" and place not in seen.parts and seen.parts else ""
+        seen.parts.setdefault(place, []).append(text)
+        if seen.kind == "message":
+            self._more((seen, place), Text(), text)
+        elif seen.kind == "reasoning":
+            self._more(seen, Reasoning(), gap + text)
+        elif seen.name is not None:
+            self._delta(seen, text)
 
 
 # An answer, written
@@ -6312,30 +6524,24 @@ RESPONSES: Final = OpenAIResponses()
 # back.  So their seals and texts ride on the next call, which every client returns with its
 # signature; if no call follows, they ride on the last part of the answer.
 
-_GEMINI_BLOCKED: Final = (
-    "SAFETY RECITATION LANGUAGE BLOCKLIST PROHIBITED_CONTENT SPII ESCALATION MODEL_ARMOR"
-    " PUP_LIMITED_DISABLED NO_IMAGE IMAGE_SAFETY IMAGE_PROHIBITED_CONTENT IMAGE_RECITATION"
-    " IMAGE_OTHER"
-).split()
-_GEMINI_FINISH: Final[dict[str, FinishReason]] = {
-    "STOP": "stop",
-    "MAX_TOKENS": "length",
-    "CONTINUATION": "length",
-    **dict.fromkeys(_GEMINI_BLOCKED, "content_filter"),
-}
-# A finish that means the inference failed; if nothing came before it, another target may do better.
+# Finish reasons that mean the inference failed; if nothing came before one, another target may do
+# better.
 _GEMINI_BREAK: Final = frozenset(
     "MALFORMED_FUNCTION_CALL UNEXPECTED_TOOL_CALL TOO_MANY_TOOL_CALLS MALFORMED_RESPONSE"
     " MISSING_THOUGHT_SIGNATURE OTHER".split()
 )
+# The numbers that some SDKs write for them; from 6 on the two APIs differ, in ways like these.
+_GEMINI_NUMBERS: Final = (
+    "FINISH_REASON_UNSPECIFIED STOP MAX_TOKENS SAFETY RECITATION OTHER BLOCKLIST BLOCKLIST"
+    " PROHIBITED_CONTENT SPII MALFORMED_FUNCTION_CALL IMAGE_SAFETY"
+).split()
 _GEMINI_STOP: Final[dict[FinishReason, str]] = {
     "length": "MAX_TOKENS",
     "context_length": "MAX_TOKENS",
     "content_filter": "SAFETY",
 }
-_GEMINI_END: Final = (
-    *(b'"finishReason":"', b'"finishReason": "'),
-    *(b'"blockReason":"', b'"blockReason": "'),
+_GEMINI_END: Final = re.compile(
+    rb'"(?:finishReason|blockReason)"\s*:\s*(?:"(?!FINISH_REASON_UNSPECIFIED)|[1-9])'
 )
 _GEMINI_TIERS: Final = {"default": "standard", "flex": "flex", "priority": "priority"}
 _TIER_OF_GEMINI: Final = {word: tier for tier, word in _GEMINI_TIERS.items()}
@@ -6422,7 +6628,7 @@ class GeminiContent(Dialect):
     output_limits = ("generationConfig.maxOutputTokens",)
     converted = frozenset(("array",))
     tells_breaks = False  # its clients take an error object for the end of a whole answer
-    marks = (b'"usageMetadata"', b'"error"', *_GEMINI_END)
+    marks = (b'"usageMetadata"', b'"error"', b'"finishReason"', b'"blockReason"')
     error_types: ClassVar = {
         "bad_request": "INVALID_ARGUMENT",
         "context_length": "INVALID_ARGUMENT",
@@ -6448,7 +6654,7 @@ class GeminiContent(Dialect):
         first = (wire.get("candidates") or [{}])[0]
         said = (first.get("content") or {}).get("parts")
         return not wire.get("error") and bool(
-            said or first.get("finishReason") in _GEMINI_FINISH or _gemini_block(wire)
+            said or _gemini_reason(first) not in ("", *_GEMINI_BREAK) or _gemini_block(wire)
         )
 
     # Addresses
@@ -6483,7 +6689,7 @@ class GeminiContent(Dialect):
 
     # A request
 
-    def restreamed(self, body: JSON, stream: bool) -> JSON:
+    def restreamed(self, body: JSON, stream: bool, quirks: GeminiQuirks) -> JSON:
         return body  # the address says it
 
     def parse_request(self, body: JSON, variant: str = "") -> Request:
@@ -6549,12 +6755,6 @@ class GeminiContent(Dialect):
 
     # An answer
 
-    def parse_response(self, wire: JSON) -> Response:
-        answer = _GeminiDecoder().whole(wire)
-        if isinstance(answer, Failure):
-            raise ValueError(answer.message)
-        return answer
-
     def render_response(self, response: Response, asked: Asked) -> JSON:
         speech = _GeminiSpeech()
         *events, finish = unfold(response)
@@ -6562,26 +6762,24 @@ class GeminiContent(Dialect):
         chunk = _gemini_chunk(asked, response.id, parts)
         return _gemini_finished(chunk, cast(Finish, finish))
 
-    def parse_usage(self, wire: JSON) -> Usage | None:
+    def parse_usage(self, wire: JSON, before: Usage = NOTHING_COUNTED) -> Usage | None:
         usage = wire.get("usageMetadata")
         if not isinstance(usage, dict):
             return None
         prompt = whole_number(usage.get("promptTokenCount"))
         prompt += whole_number(usage.get("toolUsePromptTokenCount"))
         read = whole_number(usage.get("cachedContentTokenCount"))
-        said = whole_number(usage.get("candidatesTokenCount"))
+        answer = whole_number(usage.get("candidatesTokenCount"))
         thought = whole_number(usage.get("thoughtsTokenCount"))
         # Google counts thoughts apart; the total shows if somebody counts them as candidates
-        apart = whole_number(usage.get("totalTokenCount")) != prompt + said
-        return Usage(
-            input=prompt if prompt >= read else prompt + read,
-            output=said + thought if apart else max(said, thought),
-            cache_read=read,
-            reasoning=thought,
-        )
+        total = whole_number(usage.get("totalTokenCount"))
+        apart = total != prompt + answer
+        prompt, _ = prompt_counts(prompt, read, 0, 0)
+        output = answer + thought if apart else max(answer, thought)
+        return latest(before, Usage(prompt, output, read, 0, thought))
 
     def is_end(self, data: bytes) -> bool:
-        return self.is_last(data) or any(mark in data for mark in _GEMINI_END)
+        return self.is_last(data) or bool(_GEMINI_END.search(data))
 
     def is_last(self, data: bytes) -> bool:
         return data.strip() == b"[DONE]"  # never Google's; some clones send it in any dialect
@@ -6599,8 +6797,8 @@ class GeminiContent(Dialect):
     def stream_type(self, variant: str) -> str:
         return "application/json" if variant == "array" else super().stream_type(variant)
 
-    def decoder(self) -> StreamDecoder:
-        return _GeminiDecoder()
+    def decoder(self, known: Iterable[str] = ()) -> StreamDecoder:
+        return _GeminiDecoder(known)
 
     def encoder(self, asked: Asked) -> StreamEncoder:
         return _GeminiEncoder(asked)
@@ -6622,6 +6820,14 @@ class GeminiContent(Dialect):
             "displayName": model.name,
             "supportedGenerationMethods": ["generateContent", "countTokens"],
         } | {name: limit for name, limit in limits.items() if limit}
+
+
+def _gemini_reason(candidate: JSON) -> str:
+    """The finish reason as a word; "" if there is none yet."""
+    reason = candidate.get("finishReason")
+    if isinstance(reason, int) and 0 <= reason < len(_GEMINI_NUMBERS):
+        reason = _GEMINI_NUMBERS[reason]
+    return "" if reason == "FINISH_REASON_UNSPECIFIED" else word_of(reason)
 
 
 def _gemini_block(wire: JSON) -> str:
@@ -7270,27 +7476,20 @@ def _gemini_id(wire: JSON) -> str:
 class _GeminiDecoder(StreamDecoder):
     """Chunks to events.  A part ends when one of another kind begins; nothing else says so."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, known: Iterable[str] = ()) -> None:
+        super().__init__(known)
         self._called = 0
         self._key: tuple[str, int] = ("", 0)  # the kind of the latest part, and its number
-
-    def whole(self, wire: JSON) -> Response | Failure:
-        """A whole answer is a stream of one chunk, which may lack its finish reason."""
-        self._object(wire)
-        if self._parts and not self._finish:
-            self._finish = "stop"
-        return fold(self.eof())
+        self._partial: JSON | None = None  # a call whose arguments come in pieces
 
     def _object(self, wire: JSON) -> None:
         if failure := GEMINI.failure_in(wire):
-            self._fail(failure)
+            self._broke(failure)
             return
         candidates = wire.get("candidates") or ()
         if not self._begun and (candidates or wire.get("responseId")):  # else a sign of life
             self._start(_gemini_id(wire), word_of(wire.get("modelVersion")))
-        if usage := GEMINI.parse_usage(wire):
-            self._usage = latest(self._usage, usage)
+        self._usage = GEMINI.parse_usage(wire, self._usage) or self._usage
         for candidate in candidates:
             if not candidate.get("index"):  # only the first answer is translated
                 self._candidate(candidate)
@@ -7302,39 +7501,37 @@ class _GeminiDecoder(StreamDecoder):
     def _candidate(self, candidate: JSON) -> None:
         for part in (candidate.get("content") or {}).get("parts") or ():
             self._said_part(part)
-        if not (said := candidate.get("finishReason")):
+        if not (reason := _gemini_reason(candidate)):
             return
-        reason, message = word_of(said), word_of(candidate.get("finishMessage"))
+        message = word_of(candidate.get("finishMessage"))
+        if self._partial:
+            self._torn_calls += 1
         if reason in _GEMINI_BREAK:
-            self._broke(f"ended with {reason}" + (f": {message}" if message else ""))
-        elif reason != "FINISH_REASON_UNSPECIFIED":
-            self._finish = _GEMINI_FINISH.get(reason, "stop")
-            if self._finish == "content_filter":
-                self._detail = message or reason.removeprefix("SAFETY")
-
-    def _broke(self, message: str) -> None:
-        """A failure, or after content an ordinary end with a note of why."""
-        if not self._parts:
-            self._fail(Failure(message, cause="transient"))
-            return
-        self._say("text", f"\n\n[The model {message}]")
-        self._finish = "stop"
+            note = f"ended with {reason}" + (f": {message}" if message else "")
+            if not self._parts:
+                self._fail(Failure(note, cause="transient"))
+                return
+            self._say("text", f"\n\n[The model {note}]")
+            reason = "STOP"
+        self._finished(reason)
+        if self._finish == "content_filter":
+            self._detail = message or reason.removeprefix("SAFETY")
 
     def _said_part(self, part: JSON) -> None:
-        thought, signature = part.get("thought") is True, part.get("thoughtSignature")
-        call = part.get("functionCall")
+        thought, signature = part.get("thought") is True, word_of(part.get("thoughtSignature"))
+        call, text = part.get("functionCall"), _gemini_text(part)
+        if not isinstance(call, dict) and not text and not part.keys() <= _GEMINI_PART | {"text"}:
+            self.acted = True  # a tool of Google's own at work, or something new
+            return
         if signature and not thought:
             place = str(self._called) if isinstance(call, dict) else ""
-            self._seal_with(Seal("gs", word_of(signature), call=place))
+            self._seal_with(Seal("gs", signature, call=place))
         if isinstance(call, dict):
-            self._called += 1
             self._call(call)
-        elif text := _gemini_text(part):
+        elif text:
             self._say("thought" if thought else "text", text)
-        else:  # a tool of Google's own at work, or something new
-            self.acted |= not part.keys() <= _GEMINI_PART | {"text"}
         if signature and thought:
-            self._seal_with(Seal("gs", word_of(signature)))
+            self._seal_with(Seal("gs", signature))
 
     def _seal_with(self, seal: Seal) -> None:
         """A signature belongs to the thought before its part; if there is none, to an empty one."""
@@ -7348,13 +7545,50 @@ class _GeminiDecoder(StreamDecoder):
         self._delta(self._key, text)
 
     def _call(self, call: JSON) -> None:
-        self._fresh("call", ToolCall(word_of(call.get("id")), call["name"]))
-        self._delta(self._key, dumps(dict(call.get("args") or {})).decode())
+        """A call comes whole, or, if that was asked for, its name and then pieces of arguments."""
+        if call.get("name"):
+            self._partial = {"id": call.get("id"), "name": call["name"], "args": {}}
+            self._called += 1
+        if not self._partial:
+            return
+        self._partial["args"] |= call.get("args") or {}
+        for piece in call.get("partialArgs") or ():
+            _put_argument(self._partial["args"], piece)
+        if call.get("willContinue"):
+            return
+        whole, self._partial = self._partial, None
+        self._fresh("call", ToolCall(word_of(whole["id"]), whole["name"]))
+        self._delta(self._key, dumps(whole["args"]).decode())
         self._close(self._key)
 
     def _fresh(self, kind: str, part: OutputPart) -> None:
         self._key = (kind, self._key[1] + 1)
         self._part(self._key, part)
+
+
+_ARGUMENT_STEP: Final = re.compile(r"""\.([^.\[\]]+)|\[(\d{1,4})\]|\[['"](.*?)['"]\]""")
+
+
+def _put_argument(arguments: JSON, piece: JSON) -> None:
+    """Put a value at the place of its JSONPath, such as `$.items[0].name`; strings go on there."""
+    values = [v for name, v in piece.items() if name in _ARGUMENT_VALUES]
+    steps: list[Any] = [
+        int(m[2]) if m[2] else m[1] or m[3] for m in _ARGUMENT_STEP.finditer(piece["jsonPath"])
+    ]
+    place: Any = {"$": arguments}
+    for step, following in itertools.pairwise(["$", *steps, None]):
+        if isinstance(place, list):
+            place += [None] * (step + 1 - len(place))
+        old = place[step] if isinstance(place, list) else place.get(step)
+        if following is None:
+            value = None if "nullValue" in piece else values[0]
+            place[step] = old + value if isinstance(old, str) and isinstance(value, str) else value
+        elif old is None:
+            old = place[step] = [] if isinstance(following, int) else {}
+        place = old
+
+
+_ARGUMENT_VALUES: Final = ("stringValue", "numberValue", "boolValue")
 
 
 def _gemini_text(part: JSON) -> str:
@@ -7364,8 +7598,7 @@ def _gemini_text(part: JSON) -> str:
         return text or ""
     for kind in ("inlineData", "fileData"):
         if isinstance(media := part.get(kind), dict):
-            where = word_of(media.get("fileUri"))
-            return f"[{word_of(media.get('mimeType')) or 'media'} {where}]".replace(" ]", "]")
+            return media_note(word_of(media.get("mimeType")), word_of(media.get("fileUri")))
     return _gemini_code(part)
 
 
@@ -7690,20 +7923,20 @@ class Passthrough(Pipe):
         for event in decoder.feed(self._marked(data)) + decoder.eof():
             if not holds_any(event.data, self._marks):
                 continue  # of many events in a block only a few have to be read
+            whole = self._ended
             if self._dialect.is_last(event.data):
                 self._ended, self.rest = True, _AFTER_END
             try:
                 wire = loads(event.data)
                 if self._dialect.is_end(event.data):
                     self._ended, self.rest = True, min(self.rest, _AFTER_FINISH)
-                usage = self._dialect.parse_usage(wire)
+                usage = self._dialect.parse_usage(wire, self.usage or NOTHING_COUNTED)
                 failed = self._dialect.failure_in(wire)
             except UNREADABLE:
                 continue
-            if usage:
-                self.usage = latest(self.usage or Usage(), usage)
+            self.usage = usage or self.usage
             if failed:  # only here might a provider quote a credential
-                self.failure = self.failure or failed
+                self.failure = self.failure or (None if whole else failed)
                 data = self._passage.redacted(data.decode(errors="surrogateescape")).encode(
                     errors="surrogateescape"
                 )
@@ -7906,8 +8139,9 @@ def _owned(seal: Seal, passage: Passage) -> Seal:
 class WholeDecoder:
     """A provider's whole answer as a stream of events."""
 
-    def __init__(self, expected: Dialect) -> None:
+    def __init__(self, expected: Dialect, known: Iterable[str]) -> None:
         self._expected = expected
+        self._known = known
         self._data: list[bytes] = []
         self._size = 0
         self.ended = self.finishing = False
@@ -7925,11 +8159,13 @@ class WholeDecoder:
         if self.ended:
             return []
         self.ended = True
-        answer = whole_answer(b"".join(self._data), self._expected)
+        answer = whole_answer(b"".join(self._data), self._expected, self._known)
         return [answer] if isinstance(answer, Failure) else list(unfold(answer[1]))
 
 
-def whole_answer(data: bytes, expected: Dialect) -> tuple[Dialect, Response] | Failure:
+def whole_answer(
+    data: bytes, expected: Dialect, known: Iterable[str] = ()
+) -> tuple[Dialect, Response] | Failure:
     """A whole JSON answer, in whatever dialect it turns out to be, or a failure."""
     try:
         wire = loads(data)
@@ -7937,7 +8173,8 @@ def whole_answer(data: bytes, expected: Dialect) -> tuple[Dialect, Response] | F
         dialect = recognised(wire, expected)
         if failure := _failure_instead(wire, dialect):
             return failure
-        return dialect, sound(dialect.parse_response(wire))
+        answer = dialect.decoder(known).whole(wire)
+        return answer if isinstance(answer, Failure) else (dialect, answer)
     except UNREADABLE as error:
         return Failure(f"an unreadable answer ({error}): {snippet(data)}", cause="transient")
 
@@ -7991,7 +8228,7 @@ class Gathered(Pipe):
             return self._respond(_folded(data, passage))
         if self._passes(data):
             return data
-        answer = whole_answer(data, passage.upstream)
+        answer = whole_answer(data, passage.upstream, passage.asked.ids)
         if isinstance(answer, Failure):
             return self._respond(answer)
         said = _filtered_answer(answer[1], passage.asked)
@@ -8025,7 +8262,7 @@ def _folded(data: bytes, passage: Passage) -> Response | Failure:
     if looks_like(data) != "sse":
         return Failure(f"not an answer: {snippet(data)}", cause="transient")
     dialect = first_dialect(data + b"\n\n", passage.upstream) or passage.upstream
-    decoder = dialect.decoder()
+    decoder = dialect.decoder(passage.asked.ids)
     events = _filtered(decoder.feed(data) + decoder.eof(), _filters(passage.asked))
     return fold(returned(event, passage) for event in events)
 
@@ -8105,7 +8342,9 @@ class Streamed(Pipe):
             return self._choose(self._passage.upstream)
         match looks_like(self._buffer):
             case "json":
-                return Translation(self._passage, WholeDecoder(self._passage.upstream))
+                return Translation(
+                    self._passage, WholeDecoder(self._passage.upstream, self._passage.asked.ids)
+                )
             case "other":
                 return _Unreadable(self._buffer)
             case "sse":
@@ -8119,7 +8358,7 @@ class Streamed(Pipe):
         as_it_is = passage.asked.variant not in dialect.converted and not passage.names
         if dialect is passage.client and as_it_is:
             return Passthrough(self._passage)
-        return Translation(self._passage, dialect.decoder())
+        return Translation(self._passage, dialect.decoder(passage.asked.ids))
 
     def _through(self, out: bytes) -> bytes:
         if way := self._way:
@@ -18867,6 +19106,7 @@ class Preparation:
             variant=exchange.peek.variant,
             shown=same or exchange.parsed.show_thoughts is not False,
             stops=prepared.stops,
+            ids=frozenset() if same else call_ids(exchange.parsed.messages),
             echo={} if same else exchange.dialect.echoed(exchange.body.wire),
             forms={} if same else {t.name: t.form for t in exchange.parsed.tools if t.form},
         )
@@ -18906,7 +19146,7 @@ class Preparation:
         endpoint, account = self.lane.endpoint, self.lane.credential.account
         body = self.upstream.cleaned(body, endpoint.quirks, account, self.strip)
         if self.stream is not self.exchange.peek.stream:
-            body = self.upstream.restreamed(body, self.stream)
+            body = self.upstream.restreamed(body, self.stream, endpoint.quirks)
         body = _within(body, self.lane.target.output, self.upstream.output_limits)
         body, taken = endpoint.edited(body)
         return body, taken + (("thinking",) if self.strip else ())

@@ -248,9 +248,9 @@ def test_a_stream_on_a_whole_request_becomes_one_answer(case: Path, client: rela
         assert out == b""
         return
     expected = client.render_response(reading, ASKED)
-    got = client.parse_response(relay.loads(out))
-    assert list(calls_in(got)) == list(calls_in(client.parse_response(expected)))
-    assert words_of(got, relay.Text) == words_of(client.parse_response(expected), relay.Text)
+    got = client.decoder().whole(relay.loads(out))
+    assert list(calls_in(got)) == list(calls_in(client.decoder().whole(expected)))
+    assert words_of(got, relay.Text) == words_of(client.decoder().whole(expected), relay.Text)
 
 
 # The fixtures themselves

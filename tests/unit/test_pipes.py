@@ -156,7 +156,7 @@ MEANINGFUL: dict[str, list[bytes]] = {
         b'data: {"choices":[{"index":0,"delta":{"reasoning_content":"H"}}]}\n\n',
         b'data: {"choices":[{"index":0,"delta":{"refusal":"H"}}]}\n\n',
         relay.sse({"choices": [{"index": 0, "delta": calls(fragment(0, "", "c", "read"))}]}),
-        chat_stream(finish="length"),
+        chat_stream(finish="stop"),
     ],
     "gemini": [
         relay.sse(candidate({"text": "H"})),
