@@ -1257,6 +1257,10 @@ def whole_events(data: bytes) -> int:
 _BLANK_LINES: Final = (b"\r\n\r\n", b"\n\n", b"\r\r")
 
 
+def word_of(value: object) -> str:
+    return "" if value is None else str(value)
+
+
 # ==== 4. Conversation =========================================================
 # A client's history, put in order before it is translated.  Pairing and merging are the same for
 # every target, so they are done once, here, on the hub's own types.  Everything is a function of
@@ -2515,10 +2519,6 @@ def _failure_object(error: JSON) -> Failure:
     return Failure(
         message, word_of(code), word_of(kind), extra=dumps(extra).decode() if extra else ""
     )
-
-
-def word_of(value: object) -> str:
-    return "" if value is None else str(value)
 
 
 def error_of(failure: Failure) -> UpstreamError:
