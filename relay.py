@@ -15359,61 +15359,53 @@ _MARK, _BOND = "mark", "bond"
 
 
 class Note(NamedTuple):
-    kind: str
+    kind: str  # mark | bond
     name: str
     line: JSON  # in the form of `exported`; {"gone": when} for a mark that was removed
     until: float  # when it may be forgotten
 
 
 class Notebook:
-    """What other relays have been told about health."""
+    """What other relays know about this one's health."""
 
     def __init__(self, health: Health) -> None:
         self._health = health
-        self._told: dict[str, JSON] = {}  # marks, as other relays know them
+        self._published: dict[str, JSON] = {}  # marks, as other relays know them
 
     def collect(self, now: float) -> list[Note]:
         """What is new since the last time."""
-        marks = {_place_name(entry): entry for entry in self._health.exported()}
-        gone = self._told.keys() - marks.keys()
+        exported = self._health.exported()
+        marks = {dumps([mark[name] for name in Place._fields]).decode(): mark for mark in exported}
         notes = [
-            Note(_MARK, name, entry, entry["until"] + DAY)
-            for name, entry in marks.items()
-            if self._told.get(name) != entry
+            Note(_MARK, name, mark, mark["until"] + DAY)
+            for name, mark in marks.items()
+            if self._published.get(name) != mark
         ]
+        gone = self._published.keys() - marks.keys()
         notes += [Note(_MARK, name, {"gone": now}, now + DAY) for name in gone]
-        self._told = marks
-        bonds = self._health.sticky.collect()
-        return notes + [Note(_BOND, _bond_name(bond), bond, bond["until"]) for bond in bonds]
+        self._published = marks
+        for bond in self._health.sticky.collect():
+            # hashed, because clients choose a conversation's name, of any length
+            name = hashlib.sha256(dumps(bond["identity"])).hexdigest()
+            notes.append(Note(_BOND, name, bond, bond["until"]))
+        return notes
 
-    def learn(self, notes: Iterable[Note]) -> None:
-        """Take what others tell; a relay of another version may do so in a form unknown here."""
-        for note in notes:
+    def apply(self, notes: Iterable[Note]) -> None:
+        """Take in what others note; a relay of another version may do so in a form unknown here."""
+        for kind, name, line, _ in notes:
             with contextlib.suppress(*UNREADABLE):
-                self._hear(note)
+                if kind == _BOND:
+                    self._health.sticky.adopt([line])
+                elif "gone" in line:
+                    self._published.pop(name, None)
+                    self._health.discard(Place(*loads(name)), line["gone"])
+                else:
+                    self._health.adopt([line])
+                    self._published[name] = line
 
-    def _hear(self, note: Note) -> None:
-        if note.kind == _BOND:
-            self._health.sticky.adopt([note.line])
-        elif "gone" in note.line:
-            self._told.pop(note.name, None)
-            self._health.discard(Place(*loads(note.name)), note.line["gone"])
-        else:
-            self._health.adopt([note.line])
-            self._told[note.name] = note.line
-
-    def repeat(self) -> None:
-        """The store may have lost what it was told: tell all marks again."""
-        self._told = {}
-
-
-def _place_name(entry: JSON) -> str:
-    return dumps([entry[name] for name in Place._fields]).decode()
-
-
-def _bond_name(bond: JSON) -> str:
-    """Hashed, because clients choose a conversation's name, of any length."""
-    return hashlib.sha256(dumps(bond["identity"])).hexdigest()
+    def republish(self) -> None:
+        """The store may have lost what it was given: `collect` gives all marks again."""
+        self._published = {}
 
 
 # ==== 33. Verdict =============================================================
@@ -16083,9 +16075,10 @@ def _request_text(record: JSON) -> str:
 
 
 # ==== 37. State ===============================================================
-# Where usage, budgets, limits and cooldowns outlive the process: nowhere, in a SQLite file that
-# several processes may share, or in a Redis that any number of machines may share.  What gathers
-# in memory goes to the store as a batch; what other relays put there comes back as news.  A batch
+# Where usage, budgets, limits and cooldowns outlive the process: in a SQLite database (in memory
+# if nothing is to stay), or in a Redis that many machines share.  A store is blocking code with
+# five methods; the keeper runs it in one thread, so nothing waits for the disk or the network.
+# What gathers in memory goes there as a batch; what others put there comes back as news.  A batch
 # that could not be stored is kept and tried again, so nothing is lost or counted twice.
 #
 #     store    batches           shared with      rates, concurrency    after a kill -9
@@ -16099,9 +16092,17 @@ MOST_RECENT_STORED: Final = 1000  # requests
 MOST_NOTES_STORED: Final = 20_000
 
 
+class Judgement(NamedTuple):
+    """A shared store's answer to a permit: a refusal, or how much of the minute is used."""
+
+    refusal: Refusal | None
+    requests: int = 0
+    tokens: int = 0
+
+
 @mutable(kw_only=True)
 class Batch:
-    """What memory gathered since the last batch."""
+    """What memory gathered since the last batch, and what it wants to know."""
 
     usage: dict[Row, Totals] = field(default_factory=dict)
     recent: list[JSON] = field(default_factory=list)
@@ -16109,17 +16110,12 @@ class Batch:
     ended: list[Ended] = field(default_factory=list)
     notes: list[Note] = field(default_factory=list)
     number: int = 0  # among this relay's batches, once it has been sent
+    labels: Sequence[str] = ()  # today's periods
+    asked: Sequence[Permit] = ()  # to be judged
+    running: Sequence[Permit] = ()  # that are out, in case the store has forgotten them
 
     def __bool__(self) -> bool:
         return bool(self.usage or self.spent or self.ended or self.notes)
-
-
-class Judgement(NamedTuple):
-    """A shared store's answer to a permit: a refusal, or how much of the minute is used."""
-
-    refusal: Refusal | None
-    requests: int = 0
-    tokens: int = 0
 
 
 @mutable(kw_only=True)
@@ -16136,77 +16132,27 @@ class StateTrouble(Exception):
 
 
 class Store(Protocol):
-    """What the keeper needs of a store."""
+    """What the keeper needs of a store; every method may block, and raise StateTrouble."""
 
     shares_limits: bool  # does it judge every permit?
 
-    async def open(self, to_read: bool = False) -> None:
+    def open(self, to_read: bool = False) -> None:
         """ConfigError if it can never be used."""
 
-    async def sync(
-        self,
-        batch: Batch,
-        labels: Sequence[str],
-        asked: Sequence[Permit],
-        running: Sequence[Permit],
-    ) -> News:
-        """Store a batch, all of it or nothing (StateTrouble), and say what is new.
+    def sync(self, batch: Batch) -> News:
+        """Store a batch, all of it or nothing, and say what is new."""
 
-        `labels` are today's periods, `asked` permits to be judged, and `running` permits that are
-        out, in case the store has forgotten them.
-        """
+    def usage(self, span: int, since: float) -> dict[Row, Totals]: ...
 
-    async def usage(self, span: int, since: float) -> dict[Row, Totals]: ...
-
-    async def recent(self) -> list[JSON]:
+    def recent(self) -> list[JSON]:
         """The latest requests, the latest last."""
 
-    async def close(self) -> None: ...
-
-
-class MemoryStore:
-    """Keeps everything until the process ends."""
-
-    shares_limits = False
-
-    def __init__(self) -> None:
-        self._usage: dict[Row, Totals] = {}
-        self._recent: collections.deque[JSON] = collections.deque(maxlen=MOST_RECENT_STORED)
-
-    async def open(self, to_read: bool = False) -> None:
-        return
-
-    async def sync(
-        self,
-        batch: Batch,
-        labels: Sequence[str],
-        asked: Sequence[Permit],
-        running: Sequence[Permit],
-    ) -> News:
-        for row, totals in batch.usage.items():
-            self._usage.setdefault(row, Totals()).add(totals)
-        self._recent.extend(batch.recent)
-        if len(self._usage) > MOST_ROWS_STORED // 10:
-            oldest = sorted(self._usage, key=lambda row: row.start)
-            for row in oldest[: MOST_ROWS_STORED // 20]:
-                del self._usage[row]
-        return News()
-
-    async def usage(self, span: int, since: float) -> dict[Row, Totals]:
-        rows = self._usage.items()
-        return {row: totals for row, totals in rows if row.span == span and row.start >= since}
-
-    async def recent(self) -> list[JSON]:
-        return list(self._recent)
-
-    async def close(self) -> None:
-        return
+    def close(self) -> None: ...
 
 
 # ==== 38. SQLite ==============================================================
-# The store in a file.  One thread of its own reads and writes it, so that nothing waits for the
-# disk.  Several processes may have it open: counts are added to those in the file, and a process
-# that sees that another wrote reads the sums again.
+# The store in a database.  Several processes may have the same file open: counts are added to those
+# in it, and a process that sees that another wrote reads the sums again.
 
 _SCHEMA_VERSION: Final = 1
 _APPLICATION: Final = 0x72656C79  # "rely", which marks the file as ours
@@ -16228,55 +16174,51 @@ CREATE TABLE notes (
 PRAGMA application_id = {_APPLICATION};
 PRAGMA user_version = {_SCHEMA_VERSION};
 """
-_ADD_USAGE: Final = (
-    f"INSERT INTO usage VALUES ({', '.join('?' * (5 + len(COUNTS)))})"  # noqa: S608  # no data
-    " ON CONFLICT DO UPDATE SET "
-    + ", ".join(f"{name} = {name} + excluded.{name}" for name in COUNTS)
-)
-_ADD_SPENT: Final = (
-    "INSERT INTO spent VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
-    " tokens = tokens + excluded.tokens, cost = cost + excluded.cost"
-)
+_PUT: Final = {
+    "usage": f"INSERT INTO usage VALUES ({', '.join('?' * (5 + len(COUNTS)))}) ON CONFLICT DO"  # noqa: S608
+    f" UPDATE SET {', '.join(f'{name} = {name} + excluded.{name}' for name in COUNTS)}",
+    "spent": "INSERT INTO spent VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
+    " tokens = tokens + excluded.tokens, cost = cost + excluded.cost",
+    "recent": "INSERT INTO recent (line) VALUES (?)",
+    "notes": "INSERT OR REPLACE INTO notes (kind, name, line, until, by) VALUES (?, ?, ?, ?, ?)",
+}
+# What is too old or too much.  Seventy days are more than two months in any zone.
+_TRIM: Final = f"""
+DELETE FROM usage WHERE span = {HOUR} AND start < :now - {KEPT[HOUR]};
+DELETE FROM usage WHERE span = {DAY} AND start < :now - {KEPT[DAY]};
+DELETE FROM usage WHERE start <= (SELECT start FROM usage ORDER BY start DESC LIMIT 1 OFFSET :rows);
+DELETE FROM recent WHERE id <= (SELECT max(id) FROM recent) - {MOST_RECENT_STORED};
+DELETE FROM notes WHERE until < :now OR seq <= (SELECT max(seq) FROM notes) - {MOST_NOTES_STORED};
+DELETE FROM spent WHERE period < strftime('%Y-%m', :now - {70 * DAY}, 'unixepoch')
+"""  # noqa: S608  # only numbers of ours
 
 
-_ADD_NOTE: Final = (
-    "INSERT OR REPLACE INTO notes (kind, name, line, until, by) VALUES (?, ?, ?, ?, ?)"
-)
+class SQLiteStore:
+    """A database in a file, or without a path in memory."""
 
+    shares_limits = False
 
-class SQLiteFile:
-    """The file, as one thread sees it; every method may block."""
-
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path | None = None) -> None:
         self.path = path
         self._data: sqlite3.Connection
         self._me = secrets.token_hex(8)
         self._seen: tuple[int, Sequence[str]] = (-1, ())  # data_version and labels, when last read
-        self._heard = 0  # the last note
+        self._last_seq = 0  # of the notes that were read
         self._trimmed = 0.0
         self._opened = (0, 0)  # which file that is, whatever it is called by now
 
-    def open(self) -> None:
-        """Open the file, made if there is none; ConfigError if it cannot be used."""
-        with self._explained():
-            os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
-            opened = self._identity()
-            self._data = sqlite3.connect(self.path, timeout=5, isolation_level=None)
-            self._claim()
-            self._go_wal()
-            self._opened = opened
-
-    def look(self) -> None:
-        """Open the file as it is, for reading only."""
-        with self._explained():
-            os.close(os.open(self.path, os.O_RDONLY))
-            self._data = sqlite3.connect(f"{self.path.as_uri()}?mode=ro", timeout=5, uri=True)
-            self._check()
-
-    @contextlib.contextmanager
-    def _explained(self) -> Iterator[None]:
+    def open(self, to_read: bool = False) -> None:
+        """Open the database, made if there is none and it is not `to_read` only."""
         try:
-            yield
+            where = ":memory:"
+            if self.path:
+                flags = os.O_RDONLY if to_read else os.O_CREAT | os.O_RDWR
+                os.close(os.open(self.path, flags, 0o600))
+                where = f"{self.path.absolute().as_uri()}?mode={'ro' if to_read else 'rw'}"
+            opened = self._identity()
+            self._data = sqlite3.connect(where, 5, isolation_level=None, uri=bool(self.path))
+            self._claim(to_read)
+            self._opened = opened
         except OSError as error:
             raise ConfigError([f"state: cannot open {self.path}: {error.strerror}"]) from error
         except sqlite3.OperationalError as error:  # it is locked, or the disk refuses
@@ -16285,37 +16227,28 @@ class SQLiteFile:
             message = f"state: {self.path} cannot be used: {error}; move it away to begin anew"
             raise ConfigError([message]) from error
 
-    def _claim(self) -> None:
+    def _claim(self, to_read: bool) -> None:
         """Make the tables if there are none, else check that they are ours and undamaged.
 
-        Checking a large file takes seconds; others may write meanwhile.
+        Checking a large file takes seconds; others may write meanwhile.  In WAL mode readers and
+        the writer do not wait for one another, and NORMAL syncs at checkpoints.
         """
-        if not self._number("schema_version"):
-            self._make()
-        self._check()
-        (said,) = self._data.execute("PRAGMA quick_check(1)").fetchone()
-        if said != "ok":
-            raise sqlite3.DatabaseError(f"it is damaged ({said})")
-
-    def _make(self) -> None:
-        with self._writing():
-            if not self._number("schema_version"):  # else another process was first
-                for statement in _SCHEMA.split(";"):
-                    self._data.execute(statement)
-
-    def _check(self) -> None:
+        if not to_read and not self._number("schema_version"):
+            with self._writing():
+                if not self._number("schema_version"):  # else another process was first
+                    for statement in _SCHEMA.split(";"):
+                        self._data.execute(statement)
         if self._number("application_id") != _APPLICATION:
             raise sqlite3.DatabaseError("it is the database of another program")
         if (version := self._number("user_version")) != _SCHEMA_VERSION:
             known = f"it has schema {version}, this relay knows {_SCHEMA_VERSION}"
             raise sqlite3.DatabaseError(known)
-
-    def _go_wal(self) -> None:
-        """Then readers and the writer do not wait for one another; NORMAL syncs at checkpoints.
-
-        The switch needs the file to itself, and fails at once if another process has it open.
-        """
-        for left in range(40, -1, -1):
+        if to_read:
+            return
+        (state,) = self._data.execute("PRAGMA quick_check(1)").fetchone()
+        if state != "ok":
+            raise sqlite3.DatabaseError(f"it is damaged ({state})")
+        for left in range(40, -1, -1):  # it fails at once if another process has the file open
             try:
                 self._data.execute("PRAGMA journal_mode = WAL")
                 break
@@ -16328,6 +16261,13 @@ class SQLiteFile:
     def _number(self, pragma: str) -> int:
         return int(self._data.execute(f"PRAGMA {pragma}").fetchone()[0])
 
+    def _identity(self) -> tuple[int, int]:
+        try:
+            file = os.stat(self.path) if self.path else None
+        except FileNotFoundError:
+            return -1, -1
+        return (file.st_dev, file.st_ino) if file else (0, 0)
+
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
         """One transaction: all of it or nothing."""
@@ -16339,146 +16279,93 @@ class SQLiteFile:
             if self._data.in_transaction:
                 self._data.execute("ROLLBACK")
 
-    def sync(self, batch: Batch, labels: Sequence[str], now: float) -> News:
-        heard = self._heard
+    @contextlib.contextmanager
+    def _watched(self) -> Iterator[None]:
+        """Whatever goes wrong becomes StateTrouble."""
         try:
-            self._find()
-            if not batch:
-                return self._news(labels, now)
-            with self._writing():
-                self._add(batch)
-                self._trim(now)
-                # before the end: what is stored, and then is not understood, would come again
-                return self._news(labels, now)
+            yield
         except (sqlite3.Error, OSError, ValueError, OverflowError, ConfigError) as error:
-            self._seen, self._heard = (-1, ()), heard
             raise StateTrouble(f"{self.path}: {error}") from error
 
-    def _find(self) -> None:
-        """If the file is moved away while relay runs, make a new one: that is what was meant."""
-        if self._identity() != self._opened:
-            self._data.close()
-            self._opened, self._heard, self._seen = (0, 0), 0, (-1, ())  # until it is
-            self.open()
-            raise StateTrouble(f"{self.path} was moved or replaced; it is opened anew")
-
-    def _identity(self) -> tuple[int, int]:
+    def sync(self, batch: Batch) -> News:
+        last_seq, now, done = self._last_seq, time.time(), False
         try:
-            there = os.stat(self.path)
-        except FileNotFoundError:
-            return -1, -1
-        return there.st_dev, there.st_ino
+            with self._watched():
+                if self._identity() != self._opened:  # moved away while relay runs: make a new one
+                    self._data.close()
+                    self._opened, last_seq = (0, 0), 0
+                    self.open()
+                    raise StateTrouble(f"{self.path} was moved or replaced; it is opened anew")
+                with self._writing() if batch else contextlib.nullcontext():
+                    self._add(batch, now)
+                    # before the end: what is stored, and then not understood, would come again
+                    news = self._news(batch.labels, now)
+            done = True
+            return news
+        finally:
+            if not done:
+                self._seen, self._last_seq = (-1, ()), last_seq
+
+    def _add(self, batch: Batch, now: float) -> None:
+        rows: dict[str, list[tuple[object, ...]]] = {
+            "usage": [(*row, *totals.counts()) for row, totals in batch.usage.items()],
+            "spent": [(*who, spend.tokens, spend.cost) for who, spend in batch.spent.items()],
+            "recent": [(dumps(line).decode(),) for line in batch.recent],
+            "notes": [
+                (note.kind, note.name, dumps(note.line).decode(), note.until, self._me)
+                for note in batch.notes
+            ],
+        }
+        for table, values in rows.items():
+            if values:
+                self._data.executemany(_PUT[table], values)
+        if batch and abs(now - self._trimmed) >= 600:  # clocks are set back, too
+            self._trimmed = now
+            most = MOST_ROWS_STORED if self.path else MOST_ROWS_STORED // 10
+            for statement in _TRIM.split(";"):
+                self._data.execute(statement, {"now": now, "rows": most})
 
     def _news(self, labels: Sequence[str], now: float) -> News:
         # another number than last time: another process wrote
-        seen = (self._number("data_version"), labels)
+        seen, news = (self._number("data_version"), labels), News()
         if seen == self._seen:
-            return News()
-        news = News(spent=self._spent(labels), notes=self._notes(now))
-        self._seen = seen
-        return news
-
-    def _add(self, batch: Batch) -> None:
-        self._data.executemany(
-            _ADD_USAGE, [(*row, *totals.counts()) for row, totals in batch.usage.items()]
-        )
-        self._data.executemany(
-            _ADD_SPENT,
-            [(*who, spend.tokens, spend.cost) for who, spend in batch.spent.items()],
-        )
-        lines = [(dumps(line).decode(),) for line in batch.recent]
-        self._data.executemany("INSERT INTO recent (line) VALUES (?)", lines)
-        notes = [
-            (note.kind, note.name, dumps(note.line).decode(), note.until, self._me)
-            for note in batch.notes
-        ]
-        self._data.executemany(_ADD_NOTE, notes)
-
-    def _trim(self, now: float) -> None:
-        """Delete what is too old or too much, so that the file stays bounded."""
-        if abs(now - self._trimmed) < 600:  # clocks are set back, too
-            return
-        self._trimmed = now
-        for span, kept in KEPT.items():
-            self._data.execute("DELETE FROM usage WHERE span = ? AND start < ?", (span, now - kept))
-        oldest = "SELECT start FROM usage ORDER BY start DESC LIMIT 1 OFFSET ?"
-        self._data.execute(f"DELETE FROM usage WHERE start <= ({oldest})", (MOST_ROWS_STORED,))  # noqa: S608
-        last = "SELECT max(id) FROM recent"
-        self._data.execute(f"DELETE FROM recent WHERE id <= ({last}) - ?", (MOST_RECENT_STORED,))  # noqa: S608
-        last = "SELECT max(seq) FROM notes"
-        query = f"DELETE FROM notes WHERE until < ? OR seq <= ({last}) - ?"  # noqa: S608
-        self._data.execute(query, (now, MOST_NOTES_STORED))
-        gone = datetime.datetime.fromtimestamp(now - 70 * DAY).strftime("%Y-%m")
-        self._data.execute("DELETE FROM spent WHERE period < ?", (gone,))
-
-    def _spent(self, labels: Sequence[str]) -> Spent:
+            return news
         marks = ", ".join("?" * len(labels))
-        rows = self._data.execute(f"SELECT * FROM spent WHERE period IN ({marks})", labels)  # noqa: S608
-        return {(key, label): Spend(tokens, cost) for key, label, tokens, cost in rows}
-
-    def _notes(self, now: float) -> list[Note]:
-        """What others have noted since the last call."""
+        query = f"SELECT * FROM spent WHERE period IN ({marks})"  # noqa: S608  # no data
+        for key, label, tokens, cost in self._data.execute(query, labels):
+            news.spent[key, label] = Spend(tokens, cost)
         query = (
             "SELECT seq, kind, name, line, until FROM notes"
             " WHERE seq > ? AND until > ? AND by != ? ORDER BY seq"
         )
-        notes = []
-        for seq, kind, name, line, until in self._data.execute(query, (self._heard, now, self._me)):
-            self._heard = seq
+        for seq, kind, name, line, until in self._data.execute(
+            query, (self._last_seq, now, self._me)
+        ):
+            self._last_seq = seq
             with contextlib.suppress(ValueError):  # of another version
-                notes.append(Note(kind, name, loads(line), until))
-        return notes
+                news.notes.append(Note(kind, name, loads(line), until))
+        self._seen = seen
+        return news
 
     def usage(self, span: int, since: float) -> dict[Row, Totals]:
         query = "SELECT * FROM usage WHERE span = ? AND start >= ?"
-        return {
-            Row(*line[:5]): Totals(*line[5:]) for line in self._data.execute(query, (span, since))
-        }
+        with self._watched():
+            lines = self._data.execute(query, (span, since)).fetchall()
+        return {Row(*line[:5]): Totals(*line[5:]) for line in lines}
 
     def recent(self) -> list[JSON]:
         query = "SELECT line FROM recent ORDER BY id DESC LIMIT ?"
-        return [loads(line) for (line,) in self._data.execute(query, (MOST_RECENT_STORED,))][::-1]
+        with self._watched():
+            lines = self._data.execute(query, (MOST_RECENT_STORED,)).fetchall()
+        return [loads(line) for (line,) in reversed(lines)]
+
+    def backup(self, file: Path) -> None:
+        """Copy the database, as it is now, to a new file; others may write meanwhile."""
+        with self._watched():
+            self._data.execute("VACUUM INTO ?", (str(file),))
 
     def close(self) -> None:
         self._data.close()
-
-
-class SQLiteStore:
-    """The file with a thread of its own, so that nothing waits for the disk."""
-
-    shares_limits = False
-
-    def __init__(self, path: Path) -> None:
-        self._file = SQLiteFile(path)
-        self._thread = concurrent.futures.ThreadPoolExecutor(1, "state")
-
-    async def open(self, to_read: bool = False) -> None:
-        await self._call(self._file.look if to_read else self._file.open)
-
-    async def sync(
-        self,
-        batch: Batch,
-        labels: Sequence[str],
-        asked: Sequence[Permit],
-        running: Sequence[Permit],
-    ) -> News:
-        return await self._call(self._file.sync, batch, labels, time.time())
-
-    async def usage(self, span: int, since: float) -> dict[Row, Totals]:
-        return await self._call(self._file.usage, span, since)
-
-    async def recent(self) -> list[JSON]:
-        return await self._call(self._file.recent)
-
-    async def close(self) -> None:
-        await self._call(self._file.close)
-        self._thread.shutdown(wait=False)
-
-    async def _call(self, function: Callable[..., T], *args: object) -> T:
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)
-        except sqlite3.Error as error:
-            raise StateTrouble(f"{self._file.path}: {error}") from error
 
 
 # ==== 39. Redis ===============================================================
@@ -16677,16 +16564,16 @@ class RedisStore:
         self._scripts: tuple[str, str] | None = None  # once it is reached, and until it breaks
         self._number = 0  # of the last batch
         self._stored: collections.deque[tuple[float, Batch]] = collections.deque()
-        self._heard = 0  # the last note
+        self._last_seq = 0  # of the notes that were read
 
-    async def open(self, to_read: bool = False) -> None:
-        from redis import asyncio as client
-        from redis.asyncio.retry import Retry
+    def open(self, to_read: bool = False) -> None:
+        import redis
         from redis.backoff import NoBackoff
+        from redis.retry import Retry
 
         seconds = _RECONNECTING if to_read else _PATIENCE
         try:
-            self._client = client.Redis.from_url(
+            self._client = redis.Redis.from_url(
                 self._url,
                 decode_responses=True,
                 socket_connect_timeout=seconds,
@@ -16696,164 +16583,137 @@ class RedisStore:
         except (ValueError, TypeError) as error:
             raise ConfigError([f"state: not a Redis URL: {error}"]) from error
 
-    async def sync(
-        self,
-        batch: Batch,
-        labels: Sequence[str],
-        asked: Sequence[Permit],
-        running: Sequence[Permit],
-    ) -> News:
-        if batch and not batch.number:
-            self._number += 1
-            batch.number = self._number
-        async with self._watched(_PATIENCE if self._scripts else _RECONNECTING):
-            if self._scripts is None:
-                self._scripts = await self._reached()
-            store, admit = self._scripts
-            pipeline = self._client.pipeline(transaction=False)
-            pipeline.evalsha(store, 1, self._root, *self._store_arguments(batch, running))
-            # once: by the time Redis answers it may be the next day, with nothing spent in it
-            days = [periods(time.time(), permit.caller.zone) for permit in asked]
-            for permit, today in zip(asked, days, strict=True):
-                pipeline.evalsha(admit, 1, self._root, *_admit_arguments(permit, today))
-            said, *judged = await pipeline.execute()
-        self._remember(batch)
-        news = self._news(said)
-        for permit, today, words in zip(asked, days, judged, strict=True):
-            self._judged(news, permit, today, words)
-        return news
-
-    @contextlib.asynccontextmanager
-    async def _watched(self, seconds: float) -> AsyncIterator[None]:
+    @contextlib.contextmanager
+    def _watched(self) -> Iterator[None]:
         """Whatever goes wrong becomes StateTrouble, and the connection is then checked afresh."""
         from redis.exceptions import RedisError
+        from redis.exceptions import TimeoutError as RedisTimeoutError
 
         fine = False
         try:
-            async with asyncio.timeout(seconds):
-                yield
+            yield
             fine = True
-        except TimeoutError as error:
-            raise StateTrouble(f"Redis did not answer within {seconds:g} s") from error
+        except RedisTimeoutError as error:
+            raise StateTrouble(f"Redis did not answer in time: {error}") from error
         except (RedisError, OSError) as error:
             raise StateTrouble(f"Redis: {error}") from error
         finally:
             if not fine:
                 self._scripts = None
 
-    async def _reached(self) -> tuple[str, str]:
-        """The scripts' names, once Redis knows them and has all that it had acknowledged."""
-        store = await self._client.script_load(_STORE)
-        admit = await self._client.script_load(_ADMIT)
-        last = int(await self._client.get(f"{self._root}:last:{self._me}") or 0)
-        missing = [batch for _, batch in self._stored if batch.number > last]
-        pipeline = self._client.pipeline(transaction=False)
-        for batch in missing:
-            pipeline.evalsha(store, 1, self._root, *self._store_arguments(batch, ()))
-        await pipeline.execute()
-        return store, admit
-
-    def _store_arguments(self, batch: Batch, running: Sequence[Permit]) -> list[object]:
-        body = _batch_text(batch, running, self._me) if batch or running else ""
-        return [self._me, body, self._heard, _LEASE, MOST_RECENT_STORED, MOST_NOTES_STORED]
-
-    def _remember(self, batch: Batch) -> None:
+    def sync(self, batch: Batch) -> News:
+        if batch and not batch.number:
+            self._number += 1
+            batch.number = self._number
+        # once: by the time Redis answers it may be the next day, with nothing spent in it
+        days = [periods(time.time(), permit.caller.zone) for permit in batch.asked]
+        with self._watched():
+            store, admit = self._scripts = self._scripts or self._load_scripts()
+            pipeline = self._client.pipeline(transaction=False)
+            pipeline.evalsha(store, 1, self._root, *self._store_arguments(batch, batch.running))
+            for permit, today in zip(batch.asked, days, strict=True):
+                pipeline.evalsha(admit, 1, self._root, *_admit_arguments(permit, today))
+            (last_seq, lines), *answers = pipeline.execute()
         now = time.monotonic()
         if batch:
             self._stored.append((now, batch))
         while self._stored and self._stored[0][0] < now - _RESENT:
             self._stored.popleft()
-
-    def _news(self, said: Any) -> News:
-        self._heard = int(said[0])
-        news = News()
-        for line in said[1]:
+        news, self._last_seq = News(), int(last_seq)
+        for line in lines:
             with contextlib.suppress(ValueError, TypeError, LookupError):  # of another version
                 by, *note = loads(line)
                 news.notes += [Note(*note)] if by != self._me else []
+        for permit, today, (word, wait, *counts) in zip(batch.asked, days, answers, strict=True):
+            requests, tokens, *spent = map(int, counts)
+            refusal = Refusal(word, int(wait) / 1000) if word else None
+            news.judgements.append(Judgement(refusal, requests, tokens))
+            for label, at in zip(today, (0, 2), strict=True):
+                news.spent[permit.caller.name, label] = Spend(*spent[at : at + 2])
         return news
 
-    @staticmethod
-    def _judged(news: News, permit: Permit, labels: tuple[str, str], words: Sequence[str]) -> None:
-        """What the script said to a permit."""
-        word, wait, *counts = words
-        requests, tokens, *spent = map(int, counts)
-        refusal = Refusal(word, int(wait) / 1000) if word else None
-        news.judgements.append(Judgement(refusal, requests, tokens))
-        for label, at in zip(labels, (0, 2), strict=True):
-            news.spent[permit.caller.name, label] = Spend(*spent[at : at + 2])
+    def _load_scripts(self) -> tuple[str, str]:
+        """The scripts' names, once Redis knows them and has all that it had acknowledged."""
+        store, admit = self._client.script_load(_STORE), self._client.script_load(_ADMIT)
+        last = int(self._client.get(f"{self._root}:last:{self._me}") or 0)
+        pipeline = self._client.pipeline(transaction=False)
+        for _, batch in self._stored:
+            if batch.number > last:
+                pipeline.evalsha(store, 1, self._root, *self._store_arguments(batch, ()))
+        pipeline.execute()
+        return store, admit
 
-    async def usage(self, span: int, since: float) -> dict[Row, Totals]:
+    def _store_arguments(self, batch: Batch, running: Sequence[Permit]) -> list[object]:
+        """What `_STORE` wants, a batch as JSON."""
+        body = {
+            "number": batch.number,
+            "usage": [
+                (
+                    row.span,
+                    row.start,
+                    dumps(row[2:]).decode(),
+                    KEPT[row.span] + DAY,
+                    {name: n for name, n in zip(COUNTS, totals.counts(), strict=True) if n},
+                )
+                for row, totals in batch.usage.items()
+            ],
+            "recent": [dumps(line).decode() for line in batch.recent],
+            "spent": [(*who, spend.tokens, spend.cost) for who, spend in batch.spent.items()],
+            "ended": batch.ended,
+            "notes": [
+                (f"{note.kind} {note.name}", dumps((self._me, *note)).decode(), note.until)
+                for note in batch.notes
+            ],
+            "running": [
+                (
+                    permit.caller.name,
+                    permit.id,
+                    f"{permit.reserved.tokens}:{permit.reserved.cost}:0",
+                )
+                for permit in running
+            ],
+        }
+        text = dumps(body).decode() if batch or running else ""
+        return [self._me, text, self._last_seq, _LEASE, MOST_RECENT_STORED, MOST_NOTES_STORED]
+
+    def usage(self, span: int, since: float) -> dict[Row, Totals]:
         found: dict[Row, Totals] = {}
-        async with self._watched(_RECONNECTING):
-            starts = await self._client.zrangebyscore(f"{self._root}:starts:{span}", since, "+inf")
+        with self._watched():
+            starts = self._client.zrangebyscore(f"{self._root}:starts:{span}", since, "+inf")
             pipeline = self._client.pipeline(transaction=False)
             for start in starts:
                 pipeline.hgetall(f"{self._root}:usage:{span}:{start}")
-            for start, fields in zip(starts, await pipeline.execute(), strict=True):
-                for name, amount in fields.items():
-                    who, _, count = name.rpartition(" ")
-                    totals = found.setdefault(Row(span, int(start), *loads(who)), Totals())
-                    if count in COUNTS:
-                        setattr(totals, count, int(amount))
+            rows = pipeline.execute()
+        for start, fields in zip(starts, rows, strict=True):
+            for name, amount in fields.items():
+                who, _, count = name.rpartition(" ")
+                totals = found.setdefault(Row(span, int(start), *loads(who)), Totals())
+                if count in COUNTS:
+                    setattr(totals, count, int(amount))
         return found
 
-    async def recent(self) -> list[JSON]:
-        async with self._watched(_RECONNECTING):
-            lines = await self._client.lrange(f"{self._root}:recent", 0, MOST_RECENT_STORED)
+    def recent(self) -> list[JSON]:
+        with self._watched():
+            lines = self._client.lrange(f"{self._root}:recent", 0, MOST_RECENT_STORED)
         return [loads(line) for line in reversed(lines)]
 
-    async def close(self) -> None:
-        await self._client.aclose()
-
-
-def _batch_text(batch: Batch, running: Sequence[Permit], by: str) -> str:
-    """A batch as the script reads it."""
-    notes = [
-        (f"{note.kind} {note.name}", dumps((by, *note)).decode(), note.until)
-        for note in batch.notes
-    ]
-    usage = [
-        (
-            row.span,
-            row.start,
-            dumps(row[2:]).decode(),
-            KEPT[row.span] + DAY,
-            {name: count for name, count in zip(COUNTS, totals.counts(), strict=True) if count},
-        )
-        for row, totals in batch.usage.items()
-    ]
-    body = {
-        "number": batch.number,
-        "usage": usage,
-        "recent": [dumps(line).decode() for line in batch.recent],
-        "spent": [(*who, spend.tokens, spend.cost) for who, spend in batch.spent.items()],
-        "ended": batch.ended,
-        "notes": notes,
-        "running": [_running(permit) for permit in running],
-    }
-    return dumps(body).decode()
-
-
-def _running(permit: Permit) -> tuple[str, str, str]:
-    asked = permit.reserved
-    return permit.caller.name, permit.id, f"{asked.tokens}:{asked.cost}:0"
+    def close(self) -> None:
+        self._client.close()
 
 
 def _admit_arguments(permit: Permit, labels: tuple[str, str]) -> list[object]:
     limits, asked = permit.caller.limits or LimitConfig(), permit.reserved
     rates = (limits.rpm, limits.tpm, limits.concurrent)
-    most = [-1 if rate is None else rate for rate in rates]
-    for word, *_ in BUDGETS:
-        amount = budget(limits, word)
-        most.append(-1 if amount is None else amount)
+    budgets = (budget(limits, word) for word, *_ in BUDGETS)
+    most = [-1 if limit is None else limit for limit in (*rates, *budgets)]
     return [permit.caller.name, permit.id, asked.tokens, asked.cost, *labels, _LEASE, *most]
 
 
 # ==== 40. Keeper ==============================================================
 # Takes what memory gathered to the store, and brings back what others did.  One exchange at a
-# time: every second, and if limits are shared, as soon as a permit is asked for or given back.
-# While the store is down nobody waits for it: each relay decides by what it knows itself.
+# time, in a thread: every second, and if limits are shared, as soon as a permit is asked for or
+# given back.  While the store is down nobody waits for it: each relay decides by what it knows
+# itself.
 
 _EVERY: Final = 1.0  # seconds between two exchanges when nothing happens
 _RENEWED: Final = 10.0  # seconds between two reminders of the permits that are out
@@ -16866,32 +16726,26 @@ def store_of(state: str) -> Store:
     kind, _, where = state.partition(":")
     if kind in ("redis", "rediss"):
         return RedisStore(state)
-    return SQLiteStore(Path(where)) if kind == "sqlite" else MemoryStore()
+    return SQLiteStore(Path(where) if kind == "sqlite" else None)
 
 
-async def usage_report(
+def usage_report(
     store: Store, days: int, now: float, zone: datetime.tzinfo | None, by: Sequence[str] = ROW_NAMES
 ) -> JSON:
-    """What was used in the last days, and in the hours of the last one, as JSON."""
+    """What was used in the last days, and in the hours of the last one, as JSON.  Blocks."""
     _, today = span_starts(now, zone)
     spans = {
-        "days": await store.usage(DAY, today - (days - 1) * DAY - HOUR),  # an hour: summer time
-        "hours": await store.usage(HOUR, now - DAY),
+        "days": store.usage(DAY, today - (days - 1) * DAY - HOUR),  # an hour: summer time
+        "hours": store.usage(HOUR, now - DAY),
     }
-    return {name: _records(summed(rows, by), by, zone) for name, rows in spans.items()}
-
-
-def _records(
-    sums: Mapping[tuple[int, tuple[str, ...]], Totals],
-    by: Sequence[str],
-    zone: datetime.tzinfo | None,
-) -> list[JSON]:
-    records: list[JSON] = []
-    for (start, who), totals in sums.items():
-        when = datetime.datetime.fromtimestamp(start, zone).astimezone(zone).isoformat()
-        counts = dict(zip(COUNTS, totals.counts(), strict=True)) | {"cost": totals.cost / MONEY}
-        records.append({"start": when, **dict(zip(by, who, strict=True)), **counts})
-    return records
+    report: JSON = {}
+    for name, rows in spans.items():
+        report[name] = lines = list[JSON]()
+        for (start, who), totals in summed(rows, by).items():
+            when = datetime.datetime.fromtimestamp(start, zone).astimezone(zone).isoformat()
+            counts = dict(zip(COUNTS, totals.counts(), strict=True)) | {"cost": totals.cost / MONEY}
+            lines.append({"start": when, **dict(zip(by, who, strict=True)), **counts})
+    return report
 
 
 class Keeper:
@@ -16908,6 +16762,7 @@ class Keeper:
     ) -> None:
         self.store = store
         self.trouble = ""  # why the store cannot be used just now
+        self._thread = concurrent.futures.ThreadPoolExecutor(1, "state")
         self._ledger = ledger
         self._limits = limits
         self._notebook = notebook
@@ -16915,6 +16770,7 @@ class Keeper:
         self._log = log
         self._unstored: Batch | None = None
         self._refusals = 0  # how often the store has refused it
+        self._works = False  # has the store just taken another one?
         self._asked: dict[Permit, asyncio.Future[Judgement | None]] = {}
         self._wake = asyncio.Event()
         self._stopping = False
@@ -16923,9 +16779,13 @@ class Keeper:
         self._noted = self._renewed = self._since = -math.inf
         self._pause = _EVERY
 
+    async def call(self, function: Callable[..., T], *args: object) -> T:
+        """Run a function of the store in its thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)
+
     async def start(self) -> None:
         """Open the store and read what was spent, before anybody is admitted."""
-        await self.store.open()
+        await self.call(self.store.open)
         await self.sync()
         self._task = asyncio.create_task(self._run())
 
@@ -16940,7 +16800,8 @@ class Keeper:
             if self.trouble:
                 lost = "what was used since the state store went down is lost"
                 self._log().event("error", lost)
-            await self.store.close()
+            await self.call(self.store.close)
+        self._thread.shutdown(wait=False)
 
     def wake(self) -> None:
         """Something ended that other relays may be waiting for."""
@@ -16978,42 +16839,46 @@ class Keeper:
         self._asked = {}
         answers: Sequence[Judgement | None]
         try:
-            answers = await self._exchanged(list(asked))
+            answers = await self._exchange(list(asked))
             self._up()
         except Exception as error:  # noqa: BLE001  # of a store, its client and what it holds: any
             self._down(error)
             asked |= self._asked
             self._asked = {}
             answers = [None] * len(asked)
-            self._refusals += 1
         for waiting, judgement in zip(asked.values(), answers, strict=True):
             if not waiting.done():  # else its client is gone
                 waiting.set_result(judgement)
 
-    async def _exchanged(self, asked: Sequence[Permit]) -> Sequence[Judgement]:
+    async def _exchange(self, asked: Sequence[Permit]) -> Sequence[Judgement]:
         """A batch there, news back; one that could not be stored goes first next time."""
         now, wall = time.monotonic(), time.time()
         batch = self._unstored = self._unstored or self._gathered(now, wall)
         zones = {caller.zone for caller in self._callers()}
-        labels = sorted({label for zone in zones for label in periods(wall, zone)})
+        batch.labels = sorted({label for zone in zones for label in periods(wall, zone)})
+        self._works = False
+        if self._refusals >= _MOST_REFUSALS:  # does it refuse this batch, or everything?
+            self._apply(await self.call(self.store.sync, Batch(labels=batch.labels)))
+            self._works = True
         due = self.store.shares_limits and now >= self._renewed + _RENEWED
         running = self._limits.running() if due else ()
-        running = [permit for permit in running if permit not in asked]
-        doubtful = self._refusals >= _MOST_REFUSALS  # of the batch, or of anything at all?
-        news = await self.store.sync(Batch() if doubtful else batch, labels, asked, running)
-        if doubtful:
-            self._give_up(batch)
+        batch.asked, batch.running = asked, [permit for permit in running if permit not in asked]
+        news = await self.call(self.store.sync, batch)
         self._unstored, self._refusals = None, 0
         self._renewed = now if due else self._renewed
-        self._limits.learn(news.spent)
-        self._notebook.learn(news.notes)
+        self._apply(news)
         if len(news.judgements) != len(asked):
             raise StateTrouble(f"it judged {len(news.judgements)} of {len(asked)} permits")
         return news.judgements
 
+    def _apply(self, news: News) -> None:
+        self._limits.learn(news.spent)
+        self._notebook.apply(news.notes)
+
     def _give_up(self, batch: Batch) -> None:
         """The store takes an empty batch, but never this one: let go of it, or nothing would be
         stored any more."""
+        self._unstored, self._refusals = None, 0
         hours = [totals for row, totals in batch.usage.items() if row.span == HOUR]
         self._log().event(
             "error",
@@ -17035,11 +16900,14 @@ class Keeper:
     def _down(self, error: Exception) -> None:
         """Say when the store goes, once, and leave it alone for longer each time."""
         trouble = str(error) or type(error).__name__
+        self._refusals += 1
         if not self.trouble:
             log = self._log()
             log.event("error", f"the state store is down, relay goes on alone: {trouble}")
             if not isinstance(error, StateTrouble):
                 log.fault(error)
+        if self._works and self._unstored:
+            self._give_up(self._unstored)
         calm = time.monotonic() > self._since + 60
         self._pause = _EVERY if calm else min(2 * self._pause, _LONGEST_PAUSE)
         self._since, self.trouble = time.monotonic(), trouble
@@ -17047,7 +16915,7 @@ class Keeper:
     def _up(self) -> None:
         if self.trouble:
             self._log().event("info", "the state store is back, and has what it missed")
-            self._notebook.repeat()
+            self._notebook.republish()
             self._renewed = -math.inf
         self.trouble = ""
 
@@ -21608,10 +21476,10 @@ class Admin:
         days = request.query.get("days", "7")
         if not re.fullmatch(r"\d{1,3}", days):
             raise BadRequest("days: expected a whole number")
-        store, zone, now = self.relay.accounts.keeper.store, self.relay.plan.zone, time.time()
+        keeper, zone, now = self.relay.accounts.keeper, self.relay.plan.zone, time.time()
         try:
-            report = await usage_report(store, int(days), now, zone)
-            recent = await store.recent()
+            report = await keeper.call(usage_report, keeper.store, int(days), now, zone)
+            recent = await keeper.call(keeper.store.recent)
         except StateTrouble as error:
             raise StateDown(f"the state store is down: {error}") from error
         today = datetime.datetime.fromtimestamp(span_starts(now, zone)[1], zone).astimezone(zone)
@@ -24480,10 +24348,14 @@ def command_usage(args: argparse.Namespace) -> int:
     if wrong := [name for name in by if name not in ROW_NAMES]:
         known = f"one of {', '.join(ROW_NAMES)}, or several with commas"
         raise ConfigError([f"--by {wrong[0]}: {known}"])
+    store = store_of(place)
+    store.open(to_read=True)
     try:
-        report = asyncio.run(_usage(store_of(place), args.days, plan.zone, by))
+        report = usage_report(store, args.days, time.time(), plan.zone, by)
     except StateTrouble as error:
         raise RelayError(str(error)) from error
+    finally:
+        store.close()
     if args.json:
         print(json.dumps(report, indent=2))
         return 0
@@ -24501,14 +24373,6 @@ def command_usage(args: argparse.Namespace) -> int:
 _USAGE_COLUMNS: Final = (
     *("requests", "errors", "tokens_in", "tokens_out", "cache_read", "cache_write", "cost"),
 )
-
-
-async def _usage(store: Store, days: int, zone: datetime.tzinfo | None, by: Sequence[str]) -> JSON:
-    await store.open(to_read=True)
-    try:
-        return await usage_report(store, days, time.time(), zone, by)
-    finally:
-        await store.close()
 
 
 @command()

@@ -171,7 +171,7 @@ async def test_what_is_left_is_in_the_headers(
     upstream: FakeUpstream, relay: Start, http: ClientSession
 ) -> None:
     upstream.script(
-        chat_stream("Hi.").but(headers={"x-ratelimit-limit-requests": "9", "x-other": "1"})
+        chat_stream("Hi.").but(headers={"x-ratelimit-limit-requests": "9", "x-request-id": "1"})
     )
     server = await relay(limited(upstream, rpm=5, tpm=10000))
     reply = await ask(http, server, headers=AS_ALICE, stream=True, max_tokens=100)
@@ -181,7 +181,7 @@ async def test_what_is_left_is_in_the_headers(
     assert said["x-ratelimit-limit-tokens"] == "10000"
     assert 9800 < int(said["x-ratelimit-remaining-tokens"]) < 9900  # the reservation
     assert re.fullmatch(r"6[01]s", said["x-ratelimit-reset-tokens"])
-    assert reply.headers["x-other"] == "1"
+    assert reply.headers["x-request-id"] == "1"
     theirs = (await ask(http, server, headers=AS_BOB, stream=True)).headers
     assert theirs["x-ratelimit-limit-requests"] == "9"  # the provider's own, where relay has none
 

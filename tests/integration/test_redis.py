@@ -355,15 +355,15 @@ async def test_without_its_client_it_says_what_to_install(tmp_path: Path) -> Non
 async def test_the_script_judges_as_relay_itself_does(redis: RedisServer) -> None:
     """The same requests and ends, told to both: the same answers, by the same limit."""
     store, chance = relay_module.RedisStore(redis.url), random.Random(7)
-    await store.open()
+    store.open()
     try:
         for number in range(25):
-            await agree(store, chance, f"key{number}")
+            agree(store, chance, f"key{number}")
     finally:
-        await store.close()
+        store.close()
 
 
-async def agree(store: relay_module.RedisStore, chance: random.Random, name: str) -> None:
+def agree(store: relay_module.RedisStore, chance: random.Random, name: str) -> None:
     config = relay_module.LimitConfig(
         rpm=chance.choice((None, 5, 12)),
         tpm=chance.choice((None, 900, 3000)),
@@ -381,10 +381,10 @@ async def agree(store: relay_module.RedisStore, chance: random.Random, name: str
             limits.settle(permit, used, now)
         asked = relay_module.Spend(chance.randrange(900), chance.randrange(relay_module.MONEY))
         spent, ended = limits.collect()
-        batch = relay_module.Batch(spent=spent, ended=ended)
         blank = relay_module._Account(name)
         permit = relay_module.Permit(f"{name}-{step}", caller, blank, asked, int(now))
-        (judged,) = (await store.sync(batch, [], [permit], [])).judgements
+        batch = relay_module.Batch(spent=spent, ended=ended, asked=[permit])
+        (judged,) = store.sync(batch).judgements
         mine = ""
         try:
             permit = limits.admit(permit.id, caller, asked, now, now)
@@ -413,9 +413,9 @@ async def test_what_was_spent_yesterday_is_not_learnt_as_todays(
     spent = {("alice", label): relay_module.Spend(7) for label in days[0]}
     passing = iter(days)
     monkeypatch.setattr(relay_module, "periods", lambda now, zone: next(passing))
-    await store.open()
+    store.open()
     try:
-        news = await store.sync(relay_module.Batch(spent=spent), [], [permit], [])
+        news = store.sync(relay_module.Batch(spent=spent, asked=[permit]))
     finally:
-        await store.close()
+        store.close()
     assert news.spent == spent

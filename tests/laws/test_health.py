@@ -311,7 +311,7 @@ def test_what_a_relay_of_another_version_notes_breaks_nothing(
     health, now = relay.Health(), 1_700_000_001.0
     notebook = relay.Notebook(health)
     said = {**(NOTED if kind == "mark" else BOND), **changes}
-    notebook.learn([relay.Note(kind, name, said if line is None else line, now + 60)])
+    notebook.apply([relay.Note(kind, name, said if line is None else line, now + 60)])
     for balance in ("weighted", "least_latency"):
         route = relay.Route("m", "", (tuple(TARGETS),), balance=balance)
         for lane, mark in relay.Balance(health).lanes(route, "openai", "alice", lambda: now):

@@ -24,14 +24,14 @@ class Silent(relay.Upstream):
     def __init__(self) -> None:
         self.asked: list[str] = []
 
-    async def post(self, outgoing: relay.Outgoing, timeouts: relay.TimeoutConfig) -> relay.Reply:
-        self.asked.append(outgoing.url.split("/")[2])
+    async def send(self, method: str, url: str, *_: object) -> relay.LinkReply:
+        self.asked.append(url.split("/")[2])
         return await asyncio.get_running_loop().create_future()
 
 
 def relay_of(plan: relay.Plan, upstream: relay.Upstream) -> relay.Relay:
     log = relay.Log(plan.config.log, plan.zone, relay.Sink(None))
-    return relay.Relay(plan, upstream, log, 10.0, relay.MemoryStore())
+    return relay.Relay(plan, upstream, log, 10.0, relay.SQLiteStore())
 
 
 def exchange_of(plan: relay.Plan) -> relay.Exchange:
@@ -161,11 +161,11 @@ async def test_a_request_that_was_read_for_long_is_not_said_again(
         asked.append(await reader.readuntil(b"second"))
         writer.close()
 
-    connections = relay.Connections()
+    connections = relay.Upstream()
     async with await asyncio.start_server(once_more, "127.0.0.1", 0) as provider:
         url = f"http://127.0.0.1:{provider.sockets[0].getsockname()[1]}/"
-        assert await (await connections.post(url, {}, b"first", 5)).read() == b""
+        assert await (await connections.send("POST", url, {}, b"first", 5)).read() == b""
         with pytest.raises(relay.UpstreamError, match="closed the connection"):
-            await connections.post(url, {}, b"second", 5)
+            await connections.send("POST", url, {}, b"second", 5)
         await connections.close()
     assert len(asked) == times

@@ -75,7 +75,7 @@ class Shelf(relay.Sink):
 
 def relay_of(plan: relay.Plan) -> relay.Relay:
     log = relay.Log(plan.config.log, plan.zone, Shelf())
-    return relay.Relay(plan, Nobody(), log, 10.0, relay.MemoryStore())
+    return relay.Relay(plan, Nobody(), log, 10.0, relay.SQLiteStore())
 
 
 def answered(served: relay.Relay) -> relay.Exchange:
@@ -306,15 +306,16 @@ class Wire(asyncio.Transport):
     def resume_reading(self) -> None: ...
 
 
-class OneLink(relay.Connections):
+class OneLink(relay.Upstream):
     """A provider that is connected already."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.link, self.wire = relay.Link(self, "http://p.example"), Wire()
+        origin = relay.origin_of("http://p.example")
+        self.link, self.wire = relay.Link(self, ("", origin)), Wire()
         self.link.connection_made(self.wire)
 
-    async def _opened(self, origin: str, patience: float) -> relay.Link:
+    async def _connect(self, proxy: str, origin: relay.Origin, seconds: float) -> relay.Link:
         return self.link
 
 
@@ -335,10 +336,11 @@ def words(dialect: relay.Dialect, count: int) -> tuple[bytes, bytes, bytes]:
 async def calls_to_pass(dialect: relay.Dialect, blocks: int, chunks: int) -> int:
     """So many blocks of so many chunks, from one wire to the other."""
     served, provider, client = relay_of(plan_with(1)), OneLink(), Wire()
-    served.failover.upstream = relay.Upstream()
-    served.failover.upstream._connections = provider
+    served.failover.upstream = provider
     config = relay.ServerConfig()
-    server = relay.Listener(lambda request: served.handle(request, relay.CHAT), lambda: config)
+    server = relay.Listener(
+        lambda request: served.handle(request, relay.CHAT), lambda: config, served.log.fault, 1024
+    )
     connection = server()
     connection.connection_made(client)
     body = b'{"model":"m","stream":true,"messages":[{"role":"user","content":"hi"}]}'
@@ -409,7 +411,7 @@ class Prompt(Wire):
 async def calls_to_post(provider: OneLink) -> int:
     headers = {f"x-{number}": "a" for number in range(8)}
     with counted() as calls:
-        reply = await provider.post("http://p.example/v1/x", headers, b"{}", 10.0)
+        reply = await provider.send("POST", "http://p.example/v1/x", headers, b"{}", 10.0)
         body = await relay.read_all(reply, 10.0)
     assert len(body) == 300
     return calls.python

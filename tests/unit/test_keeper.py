@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Sequence
 
 import pytest
 
@@ -22,7 +21,7 @@ class Heard(relay.Log):
         self.words += f"{level}: {message} {fields}\n"
 
 
-class SharedStore(relay.MemoryStore):
+class SharedStore(relay.SQLiteStore):
     """A store that admits everybody, and notes whom it was asked about."""
 
     shares_limits = True
@@ -31,17 +30,14 @@ class SharedStore(relay.MemoryStore):
         super().__init__()
         self.asked: list[str] = []
         self.ended: list[str] = []
+        self.requests = 0
 
-    async def sync(
-        self,
-        batch: relay.Batch,
-        labels: Sequence[str],
-        asked: Sequence[relay.Permit],
-        running: Sequence[relay.Permit],
-    ) -> relay.News:
+    def sync(self, batch: relay.Batch) -> relay.News:
+        hours = (totals for row, totals in batch.usage.items() if row.span == relay.HOUR)
+        self.requests += sum(totals.requests for totals in hours)
         self.ended += [end.id for end in batch.ended]
-        self.asked += [permit.id for permit in asked]
-        return relay.News(judgements=[relay.Judgement(None) for _ in asked])
+        self.asked += [permit.id for permit in batch.asked]
+        return relay.News(judgements=[relay.Judgement(None) for _ in batch.asked])
 
 
 def keeper_of(store: relay.Store, limits: relay.Limits, heard: Heard | None = None) -> relay.Keeper:
@@ -81,7 +77,7 @@ def test_a_store_that_is_down_for_long_costs_no_memory_without_end() -> None:
 class Garbled(SharedStore):
     """It answers, but not in words that this version knows."""
 
-    async def sync(self, *asked: object) -> relay.News:
+    def sync(self, batch: relay.Batch) -> relay.News:
         raise ValueError("not enough values to unpack")
 
 
@@ -104,16 +100,10 @@ class Capricious(SharedStore):
         super().__init__()
         self.faults = list(faults)
 
-    async def sync(
-        self,
-        batch: relay.Batch,
-        labels: Sequence[str],
-        asked: Sequence[relay.Permit],
-        running: Sequence[relay.Permit],
-    ) -> relay.News:
+    def sync(self, batch: relay.Batch) -> relay.News:
         if self.faults:
             raise self.faults.pop(0)
-        return await super().sync(batch, labels, asked, running)
+        return super().sync(batch)
 
 
 async def test_nothing_ends_the_keeping(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,9 +130,7 @@ async def test_nothing_ends_the_keeping(monkeypatch: pytest.MonkeyPatch) -> None
 class Picky(SharedStore):
     """It is there, and stores whatever has no requests in it."""
 
-    async def sync(self, *asked: object) -> relay.News:
-        batch = asked[0]
-        assert isinstance(batch, relay.Batch)
+    def sync(self, batch: relay.Batch) -> relay.News:
         if batch.usage:
             raise relay.StateTrouble("too large an integer")
         return relay.News()
@@ -164,12 +152,27 @@ async def test_what_can_never_be_stored_is_given_up_and_said() -> None:
         "error: what was used cannot be stored and is given up {'requests': 3, 'tokens': 70, "
         in heard.words
     )
+    await keeper.sync()
     assert not keeper.trouble
+
+
+async def test_what_is_used_while_the_store_is_away_for_long_is_stored_in_the_end() -> None:
+    ledger, heard, store = relay.Ledger(), Heard(), Capricious()
+    notebook = relay.Notebook(relay.Health())
+    keeper = relay.Keeper(store, ledger, relay.Limits(), notebook, list, lambda: heard)
+    ledger.totals(("alice", "p", "m"), time.time(), None).requests += 3
+    store.faults = [OSError("away") for _ in range(30)]
+    while store.faults:
+        await keeper.sync()
+    await keeper.sync()
+    assert not keeper.trouble
+    assert "given up" not in heard.words
+    assert store.requests == 3
 
 
 async def test_a_store_that_forgets_a_permit_keeps_nobody_waiting() -> None:
     class Forgetful(SharedStore):
-        async def sync(self, *asked: object) -> relay.News:
+        def sync(self, batch: relay.Batch) -> relay.News:
             return relay.News()
 
     limits = relay.Limits()
@@ -189,15 +192,9 @@ async def test_permits_are_renewed_though_the_clock_was_set_back(
     renewed = list[tuple[str, ...]]()
 
     class Noting(SharedStore):
-        async def sync(
-            self,
-            batch: relay.Batch,
-            labels: Sequence[str],
-            asked: Sequence[relay.Permit],
-            running: Sequence[relay.Permit],
-        ) -> relay.News:
-            renewed.append(tuple(permit.id for permit in running))
-            return await super().sync(batch, labels, asked, running)
+        def sync(self, batch: relay.Batch) -> relay.News:
+            renewed.append(tuple(permit.id for permit in batch.running))
+            return super().sync(batch)
 
     monkeypatch.setattr(relay, "_RENEWED", 0.0)
     limits = relay.Limits()

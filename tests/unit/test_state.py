@@ -1,7 +1,8 @@
 """The store in a file, as the one thread sees it that uses it."""
 
 import sqlite3
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,18 +17,27 @@ SEVEN = relay.Spend(7)
 def batch(tokens: int = 7) -> relay.Batch:
     row = relay.Row(relay.HOUR, int(NOON), "alice", "p", "m")
     spent = {("alice", TODAY[0]): relay.Spend(tokens)}
-    return relay.Batch(usage={row: relay.Totals(requests=1, tokens_in=tokens)}, spent=spent)
+    usage = {row: relay.Totals(requests=1, tokens_in=tokens)}
+    return relay.Batch(usage=usage, spent=spent, labels=TODAY)
+
+
+@pytest.fixture(autouse=True)
+def now(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """It is noon, until a test says otherwise."""
+    moments = [NOON]
+    monkeypatch.setattr(time, "time", lambda: moments[-1])
+    return moments.append
 
 
 @pytest.fixture
-def file(tmp_path: Path) -> Iterator[relay.SQLiteFile]:
-    file = relay.SQLiteFile(tmp_path / "state.db")
+def file(tmp_path: Path) -> Iterator[relay.SQLiteStore]:
+    file = relay.SQLiteStore(tmp_path / "state.db")
     file.open()
     yield file
     file.close()
 
 
-def other(file: relay.SQLiteFile, *statement: object) -> None:
+def other(file: relay.SQLiteStore, *statement: object) -> None:
     """Another process's doing."""
     data = sqlite3.connect(file.path)
     try:
@@ -37,82 +47,79 @@ def other(file: relay.SQLiteFile, *statement: object) -> None:
         data.close()
 
 
-def requests(file: relay.SQLiteFile) -> int:
+def requests(file: relay.SQLiteStore) -> int:
     return sum(totals.requests for totals in file.usage(relay.HOUR, 0).values())
 
 
 NOTE = "INSERT INTO notes (kind, name, line, until, by) VALUES ('mark', ?, ?, 1e12, 'another')"
 
 
-def test_what_cannot_be_read_back_is_not_stored_again_and_again(file: relay.SQLiteFile) -> None:
+def test_what_cannot_be_read_back_is_not_stored_again_and_again(file: relay.SQLiteStore) -> None:
     """All of it or nothing: the batch comes once more, and must not have been there before."""
     other(file, "DROP TABLE notes")
     for _ in range(3):
         with pytest.raises(relay.StateTrouble, match="no such table: notes"):
-            file.sync(batch(), TODAY, NOON)
+            file.sync(batch())
     assert requests(file) == 0
     other(
         file,
         "CREATE TABLE notes (seq INTEGER PRIMARY KEY AUTOINCREMENT, kind, name, line, until, by)",
     )
-    assert file.sync(batch(), TODAY, NOON).spent == {("alice", TODAY[0]): SEVEN}
+    assert file.sync(batch()).spent == {("alice", TODAY[0]): SEVEN}
     assert requests(file) == 1
 
 
-def test_a_note_in_words_of_another_version_is_passed_over(file: relay.SQLiteFile) -> None:
-    file.sync(batch(), TODAY, NOON)
+def test_a_note_in_words_of_another_version_is_passed_over(file: relay.SQLiteStore) -> None:
+    file.sync(batch())
     other(file, NOTE, ("odd", "{not JSON"))
     other(file, NOTE, ("fine", '{"gone": 1}'))
-    news = file.sync(batch(), TODAY, NOON)
+    news = file.sync(batch())
     assert [note.name for note in news.notes] == ["fine"]
     assert requests(file) == 2
-    assert file.sync(relay.Batch(), TODAY, NOON).notes == []
+    assert file.sync(relay.Batch(labels=TODAY)).notes == []
 
 
 def test_news_that_was_lost_with_a_batch_comes_again(
-    file: relay.SQLiteFile, monkeypatch: pytest.MonkeyPatch
+    file: relay.SQLiteStore, now: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file.sync(batch(), TODAY, NOON)
+    file.sync(batch())
     other(file, NOTE, ("fine", '{"gone": 1}'))
-
-    def full(now: float) -> None:
-        raise sqlite3.OperationalError("database or disk is full")
-
+    now(NOON + 3600)
     with monkeypatch.context() as patch:
-        patch.setattr(file, "_trim", full)
-        with pytest.raises(relay.StateTrouble, match="full"):
-            file.sync(batch(), TODAY, NOON)
-    assert [note.name for note in file.sync(batch(), TODAY, NOON).notes] == ["fine"]
+        patch.setattr(relay, "_TRIM", "SELECT disk_is_full()")
+        with pytest.raises(relay.StateTrouble, match="no such function: disk_is_full"):
+            file.sync(batch())
+    assert [note.name for note in file.sync(batch()).notes] == ["fine"]
     assert requests(file) == 2
 
 
 @pytest.mark.parametrize("how", ["moved", "removed", "replaced"])
 def test_a_file_that_was_moved_away_while_relay_runs_is_begun_anew(
-    how: str, file: relay.SQLiteFile
+    how: str, file: relay.SQLiteStore
 ) -> None:
     """Else all that comes would go where nobody finds it."""
-    file.sync(batch(), TODAY, NOON)
+    file.sync(batch())
     if how == "removed":
         file.path.unlink()
     else:
         file.path.rename(file.path.with_suffix(".old"))
     if how == "replaced":
-        there = relay.SQLiteFile(file.path)
+        there = relay.SQLiteStore(file.path)
         there.open()
-        there.sync(batch(), TODAY, NOON)
+        there.sync(batch())
         there.close()
     with pytest.raises(relay.StateTrouble, match="moved or replaced"):
-        file.sync(batch(), TODAY, NOON)
+        file.sync(batch())
     written = 2 if how == "replaced" else 1
-    assert file.sync(batch(), TODAY, NOON).spent == {("alice", TODAY[0]): relay.Spend(7 * written)}
+    assert file.sync(batch()).spent == {("alice", TODAY[0]): relay.Spend(7 * written)}
     assert requests(file) == written
     assert file.path.stat().st_mode & 0o777 == 0o600
 
 
 def test_a_folder_that_is_gone_for_a_while_is_trouble_for_a_while(
-    file: relay.SQLiteFile, tmp_path: Path
+    file: relay.SQLiteStore, tmp_path: Path
 ) -> None:
-    file.sync(batch(), TODAY, NOON)
+    file.sync(batch())
     away = tmp_path / "away"
     away.mkdir()
     for name in ("state.db", "state.db-wal", "state.db-shm"):
@@ -120,34 +127,38 @@ def test_a_folder_that_is_gone_for_a_while_is_trouble_for_a_while(
     (tmp_path / "state.db").mkdir()
     for _ in range(2):
         with pytest.raises(relay.StateTrouble):
-            file.sync(batch(), TODAY, NOON)
+            file.sync(batch())
     (tmp_path / "state.db").rmdir()
     for name in ("state.db-wal", "state.db-shm", "state.db"):
         (away / name).rename(tmp_path / name)
     with pytest.raises(relay.StateTrouble, match="moved or replaced"):
-        file.sync(batch(), TODAY, NOON)
-    file.sync(batch(), TODAY, NOON)
+        file.sync(batch())
+    file.sync(batch())
     assert requests(file) == 2
 
 
-def test_what_is_old_goes_also_after_the_clock_was_set_back(file: relay.SQLiteFile) -> None:
-    file.sync(batch(), TODAY, NOON + 30 * relay.DAY)
+def test_what_is_old_goes_also_after_the_clock_was_set_back(
+    file: relay.SQLiteStore, now: Callable[[float], None]
+) -> None:
+    now(NOON + 30 * relay.DAY)
+    file.sync(batch())
+    now(NOON)
     row = relay.Row(relay.HOUR, int(NOON) - 40 * relay.DAY, "alice", "p", "m")
-    file.sync(relay.Batch(usage={row: relay.Totals(requests=1)}), TODAY, NOON)
+    file.sync(relay.Batch(usage={row: relay.Totals(requests=1)}))
     assert requests(file) == 1
 
 
-def test_who_starts_waits_for_no_writer(file: relay.SQLiteFile) -> None:
+def test_who_starts_waits_for_no_writer(file: relay.SQLiteStore) -> None:
     """Another process may be writing, or checking a large file, for longer than one waits."""
-    file.sync(batch(), TODAY, NOON)
+    file.sync(batch())
     holder = sqlite3.connect(file.path, isolation_level=None)
-    second = relay.SQLiteFile(file.path)
+    second = relay.SQLiteStore(file.path)
     try:
         holder.execute("BEGIN IMMEDIATE")
         second.open()
-        assert second.sync(relay.Batch(), TODAY, NOON).spent == {("alice", TODAY[0]): SEVEN}
+        assert second.sync(relay.Batch(labels=TODAY)).spent == {("alice", TODAY[0]): SEVEN}
         holder.execute("ROLLBACK")
-        second.sync(batch(), TODAY, NOON)
+        second.sync(batch())
     finally:
         holder.close()
         second.close()
