@@ -12438,14 +12438,13 @@ def _fields(old: Any, new: Any) -> str:
 # a shell may have inherited and that would lead the tool elsewhere are listed, to be unset.
 
 
-@frozen(kw_only=True)
-class Offer:
+class Offer(NamedTuple):
     """What a tool can be told of this relay."""
 
     base: str  # no path: http://127.0.0.1:8484
-    key: str = field(repr=False)
+    key: str
     model: str = ""  # "": the tool's own names are served
-    tiers: Mapping[str, str] = field(default_factory=dict)  # those of its names that are not
+    tiers: Mapping[str, str] = {}  # those of its names that are not
     context: int | None = None  # tokens, of the model it will mostly talk to
     output: int | None = None
     total: float = 3600.0  # seconds a request may take
@@ -12463,24 +12462,31 @@ class Settings(NamedTuple):
     content: JSON
 
 
-@frozen
-class Setup:
+class Setup(NamedTuple):
     """What a tool gets."""
 
     env: Mapping[str, str]
     args: tuple[str, ...] = ()  # before the user's own
     file: Settings | None = None
 
+    def note(self, where: str) -> Iterator[str]:
+        """A line about the file, for people; `where` it is."""
+        if self.file:
+            yield f"# and in {where}{self.file.path}: {json.dumps(self.file.content)}"
 
-@frozen(kw_only=True)
-class Recipe:
+
+class Recipe(NamedTuple):
     """One tool: how it is set up, and which variables would lead it elsewhere."""
 
     setup: Callable[[Offer], Setup]
     package: str = ""  # where npm has it
     clears: tuple[str, ...] = ()
-    tiers: Mapping[str, str] = field(default_factory=dict)  # the models it asks for by default
+    tiers: Mapping[str, str] = {}  # the models it asks for by default
     needs_model: bool = True  # it asks for no model that a plan might serve
+
+    def cleared(self, setup: Setup) -> list[str]:
+        """The variables to unset."""
+        return [name for name in self.clears if name not in setup.env]
 
 
 def _known(**values: object) -> dict[str, str]:
@@ -12517,14 +12523,14 @@ def _codex(offer: Offer) -> Setup:
     """OPENAI_BASE_URL is ignored; with a provider of its own Codex uses plain HTTP and needs no
     login.  Offline, its analytics would delay the end of `codex exec`."""
     url, key = json.dumps(f"{offer.base}/v1"), '"RELAY_KEY"'  # JSON's strings are TOML's
-    said = {
+    settings = {
         "model_provider": '"relay"',
         "model_providers.relay": f'{{name="relay",base_url={url},env_key={key}}}',
         "model": json.dumps(offer.model),
         "model_context_window": offer.context,
         "analytics.enabled": "false",
     }
-    pairs = [f"{name}={value}" for name, value in said.items() if value is not None]
+    pairs = [f"{name}={value}" for name, value in settings.items() if value is not None]
     return Setup({"RELAY_KEY": offer.key}, tuple(arg for pair in pairs for arg in ("-c", pair)))
 
 
@@ -12640,19 +12646,19 @@ def recipe_of(command: str) -> Recipe:
     return CLIENTS.get(command.rpartition("/")[2], _ANY_CLIENT)
 
 
-def offer(plan: Plan, recipe: Recipe, base: str, key: str, said: str = "") -> Offer:
-    """What a plan has for a tool; `said` is the model that the user wants.
+def offer(plan: Plan, recipe: Recipe, base: str, key: str, wanted: str = "") -> Offer:
+    """What a plan has for a tool; `wanted` is the model that the user named.
 
     A tool that asks for names that the plan serves is left alone.  Otherwise it gets the user's
     model, or the first that the plan names.
     """
-    if said and plan.route(said) is None:
-        near = plan.nearest(said)
+    if wanted and plan.route(wanted) is None:
+        near = plan.nearest(wanted)
         hint = f"; near: {', '.join(near)}" if near else ""
-        raise ConfigError([f"--model {said}: no provider serves it{hint}"])
+        raise ConfigError([f"--model {wanted}: no provider serves it{hint}"])
     unserved = {tier: name for tier, name in recipe.tiers.items() if not _mapped(plan, name)}
     needed = recipe.needs_model or any(not plan.route(name) for name in unserved.values())
-    model = said or (_first_model(plan) if needed or not recipe.tiers else "")
+    model = wanted or (_first_model(plan) if needed or not recipe.tiers else "")
     if needed and not model:
         globs = [glob for p in plan.providers.values() for glob in p.claims or ("any name",)]
         raise ConfigError([f"which model? say --model NAME; served: {', '.join(globs)}"])
@@ -12782,32 +12788,26 @@ def unproxied(env: Mapping[str, str], base: str) -> dict[str, str]:
 # says what must be in it.
 
 
-def _cleared(setup: Setup, recipe: Recipe) -> list[str]:
-    return [name for name in recipe.clears if name not in setup.env]
+class Shell(NamedTuple):
+    """How a shell unsets and sets variables, and makes a function of a command with arguments."""
 
+    unset: str
+    each: str  # of the names to unset
+    between: str
+    set: str
+    function: str
+    quote: Callable[[str], str]
 
-def _file_needed(setup: Setup, where: str) -> Iterator[str]:
-    if setup.file:
-        yield f"# and in {where}{setup.file.path}: {json.dumps(setup.file.content)}"
-
-
-def _sh(setup: Setup, recipe: Recipe, command: str) -> Iterator[str]:
-    if cleared := _cleared(setup, recipe):
-        yield f"unset {' '.join(cleared)}"
-    yield from (f"export {name}={shlex.quote(value)}" for name, value in setup.env.items())
-    yield from _file_needed(setup, "~/")
-    if setup.args:
-        yield f'{command}() {{ command {command} {shlex.join(setup.args)} "$@"; }}'
-
-
-def _fish(setup: Setup, recipe: Recipe, command: str) -> Iterator[str]:
-    if cleared := _cleared(setup, recipe):
-        yield f"set -e {' '.join(cleared)}"
-    yield from (f"set -gx {name} {_fish_quoted(value)}" for name, value in setup.env.items())
-    yield from _file_needed(setup, "~/")
-    if setup.args:
-        args = " ".join(map(_fish_quoted, setup.args))
-        yield f"function {command}; command {command} {args} $argv; end"
+    def lines(self, setup: Setup, recipe: Recipe, command: str) -> Iterator[str]:
+        if cleared := recipe.cleared(setup):
+            names = self.between.join(self.each.format(name) for name in cleared)
+            yield self.unset.format(names)
+        for name, value in setup.env.items():
+            yield self.set.format(name=name, value=self.quote(value))
+        yield from setup.note("~/")
+        if setup.args:
+            args = " ".join(map(self.quote, setup.args))
+            yield self.function.format(command=command, args=args)
 
 
 def _fish_quoted(text: str) -> str:
@@ -12815,43 +12815,46 @@ def _fish_quoted(text: str) -> str:
     return f"'{escaped}'"
 
 
-def _powershell(setup: Setup, recipe: Recipe, command: str) -> Iterator[str]:
-    if cleared := _cleared(setup, recipe):
-        yield f"Remove-Item {', '.join(f'Env:{name}' for name in cleared)} -ErrorAction Ignore"
-    yield from (f"$env:{name} = {_powershell_quoted(v)}" for name, v in setup.env.items())
-    yield from _file_needed(setup, "~/")
-    if setup.args:
-        args = " ".join(map(_powershell_quoted, setup.args))
-        found = f"(Get-Command -CommandType Application {command})[0]"
-        yield f"function {command} {{ & {found} {args} @args }}"
-
-
-def _powershell_quoted(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
+_SHELLS_KNOWN: Final = {
+    "sh": Shell(
+        *("unset {}", "{}", " ", "export {name}={value}"),
+        '{command}() {{ command {command} {args} "$@"; }}',
+        shlex.quote,
+    ),
+    "fish": Shell(
+        *("set -e {}", "{}", " ", "set -gx {name} {value}"),
+        "function {command}; command {command} {args} $argv; end",
+        _fish_quoted,
+    ),
+    "powershell": Shell(
+        *("Remove-Item {} -ErrorAction Ignore", "Env:{}", ", ", "$env:{name} = {value}"),
+        "function {command} {{ & (Get-Command -CommandType Application {command})[0] {args}"
+        " @args }}",
+        lambda text: "'" + text.replace("'", "''") + "'",
+    ),
+}
 
 
 def _json_setup(setup: Setup, recipe: Recipe, command: str) -> Iterator[str]:
     file = setup.file and {"path": f"~/{setup.file.path}", "content": setup.file.content}
-    said = {"env": setup.env, "unset": _cleared(setup, recipe), "args": setup.args, "file": file}
-    yield json.dumps(said, indent=2)
+    all_of_it = {"env": setup.env, "unset": recipe.cleared(setup), "args": setup.args, "file": file}
+    yield json.dumps(all_of_it, indent=2)
 
 
 def _mise(setup: Setup, recipe: Recipe, command: str) -> Iterator[str]:
     """A project's file is shared, so a key comes from the environment; false unsets."""
     yield "[env]"
-    yield from (f"{name} = false" for name in _cleared(setup, recipe))
+    yield from (f"{name} = false" for name in recipe.cleared(setup))
     for name, value in setup.env.items():
         if value != f"{{{{ env.{name} }}}}":  # a variable set from itself is there already
             yield f"{name} = {json.dumps(value, ensure_ascii=False)}"
-    yield from _file_needed(setup, "the project's ")
+    yield from setup.note("the project's ")
     if setup.args:
         yield f"# {command} takes the rest as arguments: {shlex.join(setup.args)}"
 
 
 FORMATS: Final[dict[str, Callable[[Setup, Recipe, str], Iterator[str]]]] = {
-    "sh": _sh,
-    "fish": _fish,
-    "powershell": _powershell,
+    **{name: shell.lines for name, shell in _SHELLS_KNOWN.items()},
     "json": _json_setup,
     "mise": _mise,
 }
@@ -17989,122 +17992,75 @@ _RUN: Final = frozenset(("command", "commands", "cmd", "script"))  # arguments t
 
 
 def demo_response(request: Request, id: str) -> Response:
-    thought = Reasoning("The user is trying relay out.", Seal("cr"))
-    asked, results = _demo_asked(request)
-    tool = None if results else _demo_tool(request.tools, asked)
-    if tool:
-        call = ToolCall(f"call_{id[:12]}", tool.name, dumps(example(tool.schema)).decode())
-        usage = _demo_usage(request, call.text)
-        return Response(id, request.model, (thought, call), "tool_calls", usage)
-    text = _demo_text(request, asked, results)
-    usage = _demo_usage(request, text)
-    return Response(id, request.model, (thought, Text(text)), "stop", usage)
-
-
-def _demo_text(request: Request, asked: str, results: Sequence[str]) -> str:
-    """What it says, in the form that is wanted."""
-    text = (
-        f"Hello from relay {__version__}. You asked for the model {request.model!r} and said: "
-        f"{asked[-200:].strip() or 'nothing'!r}. This answer comes from the embedded demo "
-        "provider. For real ones, set a provider's key, such as ZAI_API_KEY, or write a "
-        "config.yaml, and start relay without --demo."
-    )
-    if results:
-        text = f"The tool answered: {' '.join(results)[:500] or 'nothing'}"
-    if request.format is None:
-        return text
-    schema = request.format.schema
-    return dumps({"answer": text} if schema is None else example(schema)).decode()
-
-
-def _demo_asked(request: Request) -> tuple[str, list[str]]:
-    """The user's last text, without what clients add to it, and any tool results."""
     turns = [message for message in request.messages if message.role == "user"]
     parts = turns[-1].parts if turns else ()
-    results = [p for p in parts if isinstance(p, ToolResult)]
+    # Clients add reminders to what the user says.
     texts = [p.text for p in parts if isinstance(p, Text) and not p.text.startswith("<system-")]
-    answered = [p.text for r in results for p in r.parts if isinstance(p, Text)]
-    return texts[-1] if texts else "", answered or ["nothing"] * bool(results)
+    prompt = texts[-1] if texts else ""
+    results = [p for p in parts if isinstance(p, ToolResult)]
+    words = {word.lower() for word in re.findall(r"[\w-]+", prompt)}
+    tool = next((tool for tool in request.tools if tool.name.lower() in words), None)
+    if tool is None and request.tools and words & {"tool", "tools"}:
+        tool = request.tools[0]
+    part: OutputPart
+    if tool and not results:
+        part = ToolCall(f"call_{id[:12]}", tool.name, dumps(example(tool.schema)).decode())
+    elif results:
+        answers = [p.text for r in results for p in r.parts if isinstance(p, Text)]
+        part = Text(f"The tool answered: {' '.join(answers)[:500] or 'nothing'}")
+    else:
+        part = Text(
+            f"Hello from relay {__version__}. You asked for the model {request.model!r} and said: "
+            f"{prompt[-200:].strip() or 'nothing'!r}. This answer comes from the embedded demo "
+            "provider. For real ones, set a provider's key, such as ZAI_API_KEY, or write a "
+            "config.yaml, and start relay without --demo."
+        )
+    if request.format and isinstance(part, Text):
+        schema = request.format.schema
+        wanted = {"answer": part.text} if schema is None else example(schema)
+        part = Text(dumps(wanted).decode())
+    usage = Usage(input=estimate(request), output=8 + len(part.text) // 4, reasoning=8)
+    thought = Reasoning("The user is trying relay out.", Seal("cr"))
+    return Response(
+        id, request.model, (thought, part), "tool_calls" if tool and not results else "stop", usage
+    )
 
 
-def _demo_tool(tools: Sequence[Tool], asked: str) -> Tool | None:
-    """A tool that the text names, or the first one if it mentions tools."""
-    words = {word.lower() for word in re.findall(r"[\w-]+", asked)}
-    named = next((tool for tool in tools if tool.name.lower() in words), None)
-    return named or (tools[0] if tools and words & {"tool", "tools"} else None)
-
-
-def _demo_usage(request: Request, text: str) -> Usage:
-    return Usage(input=estimate(request), output=8 + len(text) // 4, reasoning=8)
-
-
-def example(schema: JSON) -> Any:
-    """A small value that fits a JSON Schema.  No harm is done by a tool that takes it."""
-    return _Example(schema).value(schema)
-
-
-class _Example:
-    """Values for the parts of a schema, whose references lead back to its root."""
-
-    def __init__(self, root: JSON) -> None:
-        self._root = root
-
-    def value(self, schema: JSON, name: str = "", depth: int = 0) -> Any:
-        """What fits; `name` is the property's that it is for."""
-        if depth > _DEMO_DEPTH or not isinstance(schema, dict):
-            return None
-        if (meant := self._meant(schema)) is not None:
-            return self.value(meant, name, depth + 1)
-        if choices := [schema["const"]] if "const" in schema else schema.get("enum"):
-            return choices[0]
-        kind, number = _kind(schema), schema.get("minimum", 1)
-        if kind == "object":
-            return self._object(schema, depth)
-        if kind == "array":
-            return self._array(schema, name, depth)
-        simple = {"integer": number, "number": number, "boolean": True, "null": None}
-        return simple.get(kind, "echo hello" if name in _RUN else "relay")
-
-    def _object(self, schema: JSON, depth: int) -> JSON:
-        """What it needs; at the top not nothing at all, which would show little."""
+def example(schema: Any, name: str = "", root: JSON | None = None, depth: int = 0) -> Any:
+    """A small value that fits a JSON Schema; `name` is the property's that it is for.  No harm is
+    done by a tool that takes it."""
+    root = schema if root is None else root
+    if depth > _DEMO_DEPTH or not isinstance(schema, dict):
+        return None
+    part = functools.partial(example, root=root, depth=depth + 1)
+    if isinstance(ref := schema.get("$ref"), str):
+        found: Any = root
+        for step in ref.removeprefix("#").split("/")[1:]:
+            found = found.get(step.replace("~1", "/").replace("~0", "~")) or {}
+        return part({key: v for key, v in schema.items() if key != "$ref"} | found, name)
+    for word in ("anyOf", "oneOf", "allOf"):
+        if (options := schema.get(word)) and isinstance(options[0], dict):
+            return part({key: v for key, v in schema.items() if key != word} | options[0], name)
+    if choices := [schema["const"]] if "const" in schema else schema.get("enum"):
+        return choices[0]
+    kind = schema.get("type") or ("array" if "items" in schema else "object")
+    kind = kind if isinstance(kind, str) else kind[0]
+    items, number = schema.get("items") or {"type": "string"}, schema.get("minimum", 1)
+    if kind == "object":  # what it needs; at the top not nothing at all, which would show little
         properties = schema.get("properties") or {}
         needed = schema.get("required") or (() if depth else list(properties)[:1])
-        one = {"type": "string"}
-        return {name: self.value(properties.get(name, one), name, depth + 1) for name in needed}
-
-    def _array(self, schema: JSON, name: str, depth: int) -> list[Any]:
-        items = schema.get("items") or {"type": "string"}
-        if name in _RUN and isinstance(items, dict) and _kind(items) == "string":
-            return ["echo", "hello"]
-        fewest = min(schema.get("minItems") or 0, _DEMO_DEPTH)
-        return [self.value(items, "", depth + 1) for _ in range(fewest)]
-
-    def _meant(self, schema: JSON) -> JSON | None:
-        """The schema with a reference followed, or with the first of alternatives; else None."""
-        if isinstance(ref := schema.get("$ref"), str):
-            return _without(schema, "$ref") | self._at(ref)
-        for word in ("anyOf", "oneOf", "allOf"):
-            if (options := schema.get(word)) and isinstance(options[0], dict):
-                first: JSON = options[0]
-                return _without(schema, word) | first
-        return None
-
-    def _at(self, ref: str) -> JSON:
-        """The part that a pointer into the same document names; {}, which is anything, if none."""
-        part = self._root
-        for step in ref.removeprefix("#").split("/")[1:]:
-            part = part.get(step.replace("~1", "/").replace("~0", "~")) or {}
-        return part
+        return {key: part(properties.get(key, {"type": "string"}), key) for key in needed}
+    if kind == "array" and name in _RUN and isinstance(items, dict) and _is_text(items):
+        return ["echo", "hello"]
+    if kind == "array":
+        return [part(items) for _ in range(min(schema.get("minItems") or 0, _DEMO_DEPTH))]
+    simple = {"integer": number, "number": number, "boolean": True, "null": None}
+    return simple.get(kind, "echo hello" if name in _RUN else "relay")
 
 
-def _kind(schema: JSON) -> str:
-    """Its type, the first if it has several; without one, it is an object's."""
-    kind = schema.get("type") or ("array" if "items" in schema else "object")
-    return kind if isinstance(kind, str) else str(kind[0])
-
-
-def _without(schema: JSON, word: str) -> JSON:
-    return {key: value for key, value in schema.items() if key != word}
+def _is_text(schema: JSON) -> bool:
+    kind = schema.get("type")
+    return (kind if isinstance(kind, str) else (kind or [""])[0]) == "string"
 
 
 class DemoReply(PullReply):
@@ -18126,7 +18082,8 @@ class DemoReply(PullReply):
         self._blocks = iter([dumps(dialect.render_response(response, asked))])
         if outgoing.stream:
             encoder = dialect.encoder(asked)
-            self._blocks = filter(None, map(encoder.encode, _in_words(unfold(response))))
+            events = [word for event in unfold(response) for word in _in_words(event)]
+            self._blocks = filter(None, map(encoder.encode, events))
 
     async def read(self) -> bytes:
         await asyncio.sleep(self._pause)
@@ -18140,12 +18097,10 @@ async def demo(outgoing: Outgoing) -> Reply:
     return DemoReply(outgoing)
 
 
-def _in_words(events: Iterable[Event]) -> Iterator[Event]:
-    for event in events:
-        if isinstance(event, PartDelta):
-            yield from map(PartDelta, re.findall(r"\s*\S+\s*$|\s*\S+", event.text))
-        else:
-            yield event
+def _in_words(event: Event) -> Iterable[Event]:
+    if isinstance(event, PartDelta):
+        return map(PartDelta, re.findall(r"\s*\S+\s*$|\s*\S+", event.text))
+    return (event,)
 
 
 # ==== 45. Client ==============================================================
@@ -24070,7 +24025,7 @@ def command_env(args: argparse.Namespace) -> int:
         key = held if in_file else client_key(plan, args.key, held, time.time())
         offered = offer(plan, recipe, base, key, args.model)
     key = "{{ env.RELAY_KEY }}" if in_file else offered.key
-    offered = replace(offered, base=offered.base.rstrip("/").removesuffix("/v1"), key=key)
+    offered = offered._replace(base=offered.base.rstrip("/").removesuffix("/v1"), key=key)
     setup = recipe.setup(offered)
     print("\n".join(FORMATS[args.format](setup, recipe, args.client.rpartition("/")[2])))
     return 0
