@@ -172,6 +172,7 @@ import json
 import logging
 import math
 import operator
+import queue
 import re
 import secrets
 import select
@@ -12815,26 +12816,6 @@ def _fish_quoted(text: str) -> str:
     return f"'{escaped}'"
 
 
-_SHELLS_KNOWN: Final = {
-    "sh": Shell(
-        *("unset {}", "{}", " ", "export {name}={value}"),
-        '{command}() {{ command {command} {args} "$@"; }}',
-        shlex.quote,
-    ),
-    "fish": Shell(
-        *("set -e {}", "{}", " ", "set -gx {name} {value}"),
-        "function {command}; command {command} {args} $argv; end",
-        _fish_quoted,
-    ),
-    "powershell": Shell(
-        *("Remove-Item {} -ErrorAction Ignore", "Env:{}", ", ", "$env:{name} = {value}"),
-        "function {command} {{ & (Get-Command -CommandType Application {command})[0] {args}"
-        " @args }}",
-        lambda text: "'" + text.replace("'", "''") + "'",
-    ),
-}
-
-
 def _json_setup(setup: Setup, recipe: Recipe, command: str) -> Iterator[str]:
     file = setup.file and {"path": f"~/{setup.file.path}", "content": setup.file.content}
     all_of_it = {"env": setup.env, "unset": recipe.cleared(setup), "args": setup.args, "file": file}
@@ -12854,7 +12835,22 @@ def _mise(setup: Setup, recipe: Recipe, command: str) -> Iterator[str]:
 
 
 FORMATS: Final[dict[str, Callable[[Setup, Recipe, str], Iterator[str]]]] = {
-    **{name: shell.lines for name, shell in _SHELLS_KNOWN.items()},
+    "sh": Shell(
+        *("unset {}", "{}", " ", "export {name}={value}"),
+        '{command}() {{ command {command} {args} "$@"; }}',
+        shlex.quote,
+    ).lines,
+    "fish": Shell(
+        *("set -e {}", "{}", " ", "set -gx {name} {value}"),
+        "function {command}; command {command} {args} $argv; end",
+        _fish_quoted,
+    ).lines,
+    "powershell": Shell(
+        *("Remove-Item {} -ErrorAction Ignore", "Env:{}", ", ", "$env:{name} = {value}"),
+        "function {command} {{ & (Get-Command -CommandType Application {command})[0] {args}"
+        " @args }}",
+        lambda text: "'" + text.replace("'", "''") + "'",
+    ).lines,
     "json": _json_setup,
     "mise": _mise,
 }
@@ -17625,7 +17621,7 @@ _BLOCK_COST: Final = 128  # bytes of memory for a block or a head, besides its o
 _LEDGER: Final = ".ring"
 _LEDGER_ROOM: Final = 32  # bytes
 _LONGEST_END: Final = 4096  # bytes of a record's last line
-_SAID_EVERY: Final = 60.0  # seconds between two log lines about what is lost
+_REPORTED_EVERY: Final = 60.0  # seconds between two log lines about what is lost
 
 
 class Ring:
@@ -17769,12 +17765,9 @@ class Recorder:
         self.lost = 0
         self._most = most
         self._why = ""
-        self._unsaid = 0
-        self._said_at = -math.inf
-        self._waiting: collections.deque[Tape] = collections.deque()
-        self._unwritten = 0
-        self._closing = False
-        self._changed = threading.Condition()
+        self._unreported = 0
+        self._reported_at = -math.inf
+        self._waiting: queue.Queue[Tape | None] = queue.Queue()
         threading.Thread(target=self._run, name="recorder", daemon=True).start()
 
     @property
@@ -17796,58 +17789,45 @@ class Recorder:
 
     def take(self, tape: Tape) -> None:
         """An exchange is over."""
-        with self._changed:
-            self._waiting.append(tape)
-            self._unwritten += 1
-            self._changed.notify_all()
+        self._waiting.put(tape)
 
     def news(self, now: float) -> tuple[int, str] | None:
         """How many records were lost since the last report, and why; None if it is too soon."""
-        with self._changed:
-            if not self._unsaid or now - self._said_at < _SAID_EVERY:
+        with self._waiting.mutex:
+            if not self._unreported or now - self._reported_at < _REPORTED_EVERY:
                 return None
-            count, self._unsaid, self._said_at = self._unsaid, 0, now
+            count, self._unreported, self._reported_at = self._unreported, 0, now
             return count, self._why
 
     def flush(self, within: float) -> bool:
         """Wait until all is written, but not for ever; is it?"""
-        with self._changed:
-            return self._changed.wait_for(lambda: not self._unwritten, within)
+        waiting = self._waiting
+        with waiting.all_tasks_done:
+            return waiting.all_tasks_done.wait_for(lambda: not waiting.unfinished_tasks, within)
 
     def close(self) -> None:
         """End the thread once all that waits is written."""
-        with self._changed:
-            self._closing = True
-            self._changed.notify_all()
+        self._waiting.put(None)
 
     def _lose(self, why: str) -> None:
-        with self._changed:
+        with self._waiting.mutex:
             self.lost += 1
-            self._unsaid += 1
+            self._unreported += 1
             self._why = why
 
     def _run(self) -> None:
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._waiting or self._closing)
-                if not self._waiting:
-                    return
-                tape = self._waiting.popleft()
-            self._write(tape)
+        while tape := self._waiting.get():
+            try:
+                record = tape.record()
+                data = b"".join(record_lines(record, tape.secrets))
+                self.ring.put(record_name(tape.time, record.id), data)
+            except OSError as error:
+                self._lose(error.strerror or str(error))
+            except Exception as error:  # noqa: BLE001  # of one exchange: the thread goes on
+                self._lose(f"a record could not be written: {error!r}")
             self.released += tape.held
-            with self._changed:
-                self._unwritten -= 1
-                self._changed.notify_all()
-
-    def _write(self, tape: Tape) -> None:
-        try:
-            record = tape.record()
-            data = b"".join(record_lines(record, tape.secrets))
-            self.ring.put(record_name(tape.time, record.id), data)
-        except OSError as error:
-            self._lose(error.strerror or str(error))
-        except Exception as error:  # noqa: BLE001  # one exchange's fault must not end the thread
-            self._lose(f"a record could not be written: {error!r}")
+            self._waiting.task_done()
+        self._waiting.task_done()
 
 
 class Tape:
@@ -23690,36 +23670,36 @@ def command(
     number; "--key NAME: who asks", a text, by default ""; "--header TEXT...: may be repeated";
     "--format a|b|c=a: one of these", and "args...: all that is left".
     """
-    taken: dict[str, JSON] = {}
-    for option in options:
-        usage, _, text = option.partition(": ")
-        names = usage.split()
-        value = "" if names[-1].startswith("-") else names.pop()
-        shown, _, default = value.removesuffix("...").partition("=")
-        how: JSON
-        if not names:
-            names, how = [shown], {"nargs": argparse.REMAINDER}
-        elif not value:
-            how = {"action": "store_true"}
-        elif "|" in shown:
-            how = {"choices": shown.split("|"), "default": default}
-        else:
-            how = {"metavar": shown, "default": default}
-            if shown == "N":
-                how |= {"type": _how_many, "default": int(default) if default else None}
-            elif value.endswith("..."):
-                how |= {"action": "append", "default": []}
-        taken[" ".join(names)] = how | {"help": text}
 
     def register(
         run: Callable[[argparse.Namespace], int],
     ) -> Callable[[argparse.Namespace], int]:
         doc = (run.__doc__ or "").partition("\n\n")[0].replace("\n    ", " ").removesuffix(".")
         name = run.__name__.removeprefix("command_")
-        COMMANDS[name] = Command(run, doc, arguments, taken)
+        COMMANDS[name] = Command(run, doc, arguments, dict(map(_option, options)))
         return run
 
     return register
+
+
+def _option(option: str) -> tuple[str, JSON]:
+    """Its names, and what add_argument takes besides."""
+    usage, _, text = option.partition(": ")
+    names = usage.split()
+    value = "" if names[-1].startswith("-") else names.pop()
+    shown, _, default = value.removesuffix("...").partition("=")
+    how: JSON = {"help": text}
+    if not names:
+        return shown, how | {"nargs": argparse.REMAINDER}
+    if not value:
+        return usage, how | {"action": "store_true"}
+    how |= {"choices": shown.split("|")} if "|" in shown else {"metavar": shown}
+    how["default"] = default
+    if shown == "N":
+        how |= {"type": _how_many, "default": int(default) if default else None}
+    elif value.endswith("..."):
+        how |= {"action": "append", "default": []}
+    return " ".join(names), how
 
 
 def _how_many(text: str) -> int:
@@ -24357,14 +24337,14 @@ class _CommandParser(argparse.ArgumentParser):
 def parser(argv: Sequence[str] = ()) -> argparse.ArgumentParser:
     """For these arguments: a command that is not among them gets its line, but no options."""
     top = argparse.ArgumentParser(prog="relay", description="One address for every LLM API.")
-    _add_options(top, config=None, demo=False, listen=None, reuse_port=False)
+    _add_common_options(top, has_defaults=True)
     top.add_argument("--version", action="version", version=f"relay {__version__}")
     commands = top.add_subparsers(dest="command", metavar="COMMAND", parser_class=_CommandParser)
     for name, command in COMMANDS.items():
         sub = commands.add_parser(name, help=command.doc, description=command.doc)
         if name not in argv:
             continue
-        _add_options(sub)
+        _add_common_options(sub, has_defaults=False)
         for argument in command.arguments.split():
             sub.add_argument(argument)
         for option, how in command.options.items():
@@ -24373,24 +24353,22 @@ def parser(argv: Sequence[str] = ()) -> argparse.ArgumentParser:
     return top
 
 
-_COMMON_OPTIONS: Final[Mapping[str, Mapping[str, Any]]] = {
-    "-c, --config": {"metavar": "FILE", "help": "the configuration; ./config.yaml by default"},
-    "--demo": {"action": "store_true", "help": "a built-in provider instead: no key, no network"},
-    "--listen": {
-        "metavar": "ADDRESS",
-        "action": "append",
-        "help": "instead of the configuration's; may be given more than once",
-    },
-    "--reuse-port": {"action": "store_true", "help": "let other processes listen there too"},
-}
+_COMMON_OPTIONS: Final = (
+    "-c --config FILE: the configuration; ./config.yaml by default",
+    "--demo: a built-in provider instead: no key, no network",
+    "--listen ADDRESS...: instead of the configuration's; may be given more than once",
+    "--reuse-port: let other processes listen there too",
+)
 
 
-def _add_options(target: argparse.ArgumentParser, **defaults: Any) -> None:
-    """The options that may come before a command or after it."""
-    absent = argparse.SUPPRESS  # so that a command does not undo what came before it
-    for name, how in _COMMON_OPTIONS.items():
-        dest = name.rpartition("--")[2].replace("-", "_")
-        target.add_argument(*name.split(", "), default=defaults.get(dest, absent), **how)
+def _add_common_options(target: argparse.ArgumentParser, has_defaults: bool) -> None:
+    """The options that may come before a command or after it, which then does not undo what came
+    before it."""
+    for names, how in map(_option, _COMMON_OPTIONS):
+        default = how.get("default") or None if "metavar" in how else False
+        target.add_argument(
+            *names.split(), **how | {"default": default if has_defaults else argparse.SUPPRESS}
+        )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
