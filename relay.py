@@ -14818,10 +14818,10 @@ class Ledger:
 # Who may send a request now.  A permit is taken at admission, for what the request may come to, and
 # given back once, at its end, for what it came to.
 #
-#     rates         any minute holds at most rpm requests and tpm tokens
-#     concurrent    so many permits may be out
 #     budgets       a request is admitted while what is spent and reserved is below the limit; so
 #                   only the request admitted last can exceed it
+#     concurrent    so many permits may be out
+#     rates         any minute holds at most rpm requests and tpm tokens
 #
 # A minute is counted in slots of a second, each with the time of its last request: so no minute,
 # wherever it begins, holds more than the limit, nobody waits for longer than a minute, and a key
@@ -14831,14 +14831,40 @@ class Ledger:
 # requests under way have reserved it, that is a 429, because it may be free in a moment.
 
 _MINUTE: Final = 60
-_MOST_ENDED: Final = 10_000  # while the store is down; there, the rest ends when its lease does
-# Of each budget: its key in `limits`, what it counts, and in which period (0 day, 1 month).
-BUDGETS: Final = (
-    ("cost_per_day", "cost", 0),
-    ("cost_per_month", "cost", 1),
-    ("tokens_per_day", "tokens", 0),
-    ("tokens_per_month", "tokens", 1),
+_MOST_RELEASED: Final = 10_000  # while the store is down; there, the rest ends when its lease does
+_DAY, _MONTH, _RUNNING, _RATE = range(4)  # in which span a limit counts; the first two: budgets
+# All limits in the order in which they are checked: key in `limits`, what it counts, its span.
+_CHECKS: Final = (
+    ("cost_per_day", "cost", _DAY),
+    ("cost_per_month", "cost", _MONTH),
+    ("tokens_per_day", "tokens", _DAY),
+    ("tokens_per_month", "tokens", _MONTH),
+    ("concurrent", "requests", _RUNNING),
+    ("rpm", "requests", _RATE),
+    ("tpm", "tokens", _RATE),
 )
+
+
+class Limit(NamedTuple):
+    """A row of the checks for a key that has this limit."""
+
+    word: str
+    what: str
+    span: int
+    most: int  # of what is counted: requests, tokens, or billionths
+
+    @property
+    def is_budget(self) -> bool:
+        return self.span <= _MONTH
+
+
+def limits_of(config: LimitConfig | None) -> tuple[Limit, ...]:
+    """What has to be checked for a key, in order."""
+    limits = list[Limit]()
+    for word, what, span in _CHECKS:
+        if (most := getattr(config, word, None)) is not None:
+            limits.append(Limit(word, what, span, round(most * MONEY) if what == "cost" else most))
+    return tuple(limits)
 
 
 class Refusal(NamedTuple):
@@ -14848,33 +14874,27 @@ class Refusal(NamedTuple):
     wait: float  # seconds; 0: a budget that is spent; infinite: the request exceeds the limit
 
     def error(self, caller: Caller, now: float) -> RelayError:
-        most = getattr(caller.limits, self.word)
-        said = f"key {caller.name!r} has {self.word} {most:.15g}"
+        text = f"key {caller.name!r} has {self.word} {getattr(caller.limits, self.word):.15g}"
         if self.word == "concurrent":
-            return LimitExceeded(f"{said}, and as many requests are under way", retry_after=1)
+            return LimitExceeded(f"{text}, and as many requests are under way", retry_after=1)
         if self.wait == math.inf:
-            message = f"{said}, and this request alone is more"
+            message = f"{text}, and this request alone is more"
             return LimitExceeded(message, retry=False, retry_after=_MINUTE)
         if self.word in ("rpm", "tpm"):
-            message = f"{said}; try again in {math.ceil(self.wait)} s"
+            message = f"{text}; try again in {math.ceil(self.wait)} s"
             return LimitExceeded(message, retry_after=self.wait)
         if self.wait:
-            message = f"{said}, and requests under way have reserved the rest"
+            message = f"{text}, and requests under way have reserved the rest"
             return LimitExceeded(message, retry_after=self.wait)
-        return BudgetSpent(
-            f"{said}, and it is spent; it begins anew {_anew(self.word, caller, now)}"
-        )
-
-
-def _anew(word: str, caller: Caller, now: float) -> str:
-    local = datetime.datetime.fromtimestamp(now, caller.zone)
-    month = word.endswith("month")
-    then = local.replace(day=1) + datetime.timedelta(days=32) if month else local
-    return f"on {then:%Y-%m}-01" if month else f"after {then:%Y-%m-%d}, at midnight"
+        today = datetime.datetime.fromtimestamp(now, caller.zone)
+        anew = f"after {today:%Y-%m-%d}, at midnight"
+        if self.word.endswith("month"):
+            anew = f"on {today.replace(day=1) + datetime.timedelta(days=32):%Y-%m}-01"
+        return BudgetSpent(f"{text}, and it is spent; it begins anew {anew}")
 
 
 class Window:
-    """The last minute, in slots of a second: what was counted in each."""
+    """The last minute, in slots of a second: how many requests and tokens were counted in each."""
 
     def __init__(self) -> None:
         self.slots: dict[int, list[int]] = {}  # second -> [requests, tokens], the oldest first
@@ -14905,91 +14925,62 @@ class Window:
             self.sums[0] += requests
             self.sums[1] += tokens
 
-    def wait(self, index: int, amount: int, most: int, now: float) -> float:
-        """Seconds until this much more fits under the limit; 0 if it does now."""
-        excess = self.sums[index] + amount - most
-        if excess <= 0:
-            return 0.0
+    def wait(self, which: int, excess: int, now: float) -> float:
+        """Seconds until so many requests (0) or tokens (1) less are counted."""
         for second, slot in self.slots.items():
-            excess -= slot[index]
+            excess -= slot[which]
             if excess <= 0:
                 return min(float(_MINUTE), self._last[second] + _MINUTE - now)
-        return math.inf  # it alone exceeds the limit
-
-
-class Budget(NamedTuple):
-    """A budget of a key: a row of `BUDGETS` and its limit."""
-
-    word: str
-    what: str
-    period: int
-    most: int
-
-
-class Rate(NamedTuple):
-    word: str
-    what: int  # which of a window's sums: 0 requests, 1 tokens
-    most: int
-    header: str  # says how much is left
-
-
-def budget(limits: LimitConfig, word: str) -> int | None:
-    """A budget in the unit that is counted: tokens, or billionths."""
-    most: float | None = getattr(limits, word)
-    if most is None:
-        return None
-    return round(most * MONEY) if word.startswith("cost") else int(most)
-
-
-def budgets(limits: LimitConfig) -> tuple[Budget, ...]:
-    """All budgets of a key, in the order in which they are checked."""
-    return tuple(
-        Budget(word, what, period, most)
-        for word, what, period in BUDGETS
-        if (most := budget(limits, word)) is not None
-    )
-
-
-class Terms:
-    """A key's limits, prepared once for checking every request against them."""
-
-    def __init__(self, limits: LimitConfig | None) -> None:
-        self.limits = limits
-        self.concurrent = limits.concurrent if limits else None
-        self.budgets = budgets(limits) if limits else ()
-        self.rates: list[Rate] = []
-        self._headers: dict[str, str] = {}
-        # headers that OpenAI's clients know
-        for what, (word, name) in enumerate((("rpm", "requests"), ("tpm", "tokens"))):
-            if (most := getattr(limits, word, None)) is not None:
-                left = f"x-ratelimit-remaining-{name}"
-                self.rates.append(Rate(word, what, most, left))
-                self._headers[f"x-ratelimit-limit-{name}"] = str(most)
-                self._headers[left] = str(most)
-                self._headers[f"x-ratelimit-reset-{name}"] = f"{_MINUTE}s"  # until all is back
-
-    def headers(self, *used: int) -> dict[str, str]:
-        """What is left of the minute after so many requests and tokens."""
-        headers = self._headers.copy()
-        for _, what, most, header in self.rates:
-            headers[header] = str(max(0, most - used[what]))
-        return headers
-
-
-_NO_TERMS: Final = Terms(None)
+        return math.inf  # the request alone exceeds the limit
 
 
 @mutable
-class _Account:
+class Account:
     """What is known of a key."""
 
     name: str
-    terms: Terms = _NO_TERMS
+    config: LimitConfig | None = None  # of which the next two were prepared
+    limits: tuple[Limit, ...] = ()
+    headers: dict[str, str] = field(default_factory=dict)  # of an answer, with nothing used yet
     out: dict[str, Permit] = field(default_factory=dict)  # permits of requests under way
     reserved: Spend = field(default_factory=Spend)
-    # by period: as the store has it, and what is not stored yet
-    spent: dict[str, Spend] = field(default_factory=lambda: collections.defaultdict(Spend))
+    spent: dict[str, Spend] = field(default_factory=dict)  # by period, stored or not
     window: Window = field(default_factory=Window)
+
+    def prepare(self, config: LimitConfig | None) -> None:
+        """Its limits have changed."""
+        self.config, self.limits, self.headers = config, limits_of(config), {}
+        for limit in self.limits:
+            if limit.span == _RATE:  # headers that OpenAI's clients know
+                self.headers[f"x-ratelimit-limit-{limit.what}"] = str(limit.most)
+                self.headers[f"x-ratelimit-remaining-{limit.what}"] = str(limit.most)
+                self.headers[f"x-ratelimit-reset-{limit.what}"] = f"{_MINUTE}s"  # until all is back
+
+    def headers_after(self, used: Sequence[int]) -> dict[str, str]:
+        """What is left of the minute after so many requests and tokens."""
+        headers = self.headers.copy()
+        for what, count in zip(("requests", "tokens"), used, strict=True):
+            if most := headers.get(f"x-ratelimit-limit-{what}"):
+                headers[f"x-ratelimit-remaining-{what}"] = str(max(0, int(most) - count))
+        return headers
+
+    def refusal(self, asked: Spend, periods: Sequence[str], now: float) -> Refusal | None:
+        """The first of its limits that a request would exceed."""
+        for word, what, span, most in self.limits:
+            if span <= _MONTH:
+                known = self.spent.get(periods[span])
+                spent: int = getattr(known, what) if known else 0
+                if spent + getattr(self.reserved, what) >= most:
+                    return Refusal(word, 0.0 if spent >= most else 2.0)
+            elif span == _RUNNING:
+                if len(self.out) >= most:
+                    return Refusal(word, 1.0)
+            else:
+                which, amount = (1, asked.tokens) if what == "tokens" else (0, 1)
+                excess = self.window.sums[which] + amount - most
+                if excess > 0:
+                    return Refusal(word, self.window.wait(which, excess, now))
+        return None
 
 
 @mutable(eq=False)
@@ -14998,15 +14989,15 @@ class Permit:
 
     id: str
     caller: Caller
-    account: _Account
+    account: Account
     reserved: Spend
     second: int  # the slot it was counted in
     open: bool = True
     headers: dict[str, str] = field(default_factory=dict)
 
 
-class Ended(NamedTuple):
-    """A permit that was given back, as told to a shared store."""
+class ReleasedPermit(NamedTuple):
+    """What a shared store learns of a permit that was given back."""
 
     key: str
     id: str
@@ -15020,51 +15011,34 @@ class Limits:
     """
 
     def __init__(self, shared: bool = True) -> None:
-        """`shared`: note what ended, for a store that judges permits."""
+        """`shared`: note what was released, for a store that judges permits."""
         self._shared = shared
-        self._accounts: dict[str, _Account] = {}
+        self._accounts: dict[str, Account] = {}
         self._calendar = Calendar()
-        self._unwritten: Spent = collections.defaultdict(Spend)
-        self._ended: collections.deque[Ended] = collections.deque(maxlen=_MOST_ENDED)
+        self._unwritten: Spent = {}
+        self._released: collections.deque[ReleasedPermit] = collections.deque(maxlen=_MOST_RELEASED)
 
     def admit(self, id: str, caller: Caller, asked: Spend, now: float, wall: float) -> Permit:
         """A permit, to be given back by `settle`; LimitExceeded or BudgetSpent."""
-        account = self._account(caller.name)
-        if account.terms.limits is not caller.limits:
-            account.terms = Terms(caller.limits)
-        account.window.age(now)
-        if refusal := self._refusal(account, caller.zone, asked, now, wall):
-            raise refusal.error(caller, wall)
-        second = account.window.add(now, asked.tokens)
-        permit = account.out[id] = Permit(id, caller, account, asked, second)
-        account.reserved.add(asked)
-        permit.headers = account.terms.headers(*account.window.sums)
+        account = self._accounts.get(caller.name) or self._account(caller.name)
+        if account.config is not caller.limits:
+            account.prepare(caller.limits)
+        window = account.window
+        window.age(now)
+        if account.limits:
+            periods = self._calendar.at(wall, caller.zone).periods
+            if refusal := account.refusal(asked, periods, now):
+                raise refusal.error(caller, wall)
+        permit = Permit(id, caller, account, asked, window.add(now, asked.tokens))
+        account.out[id] = permit
+        account.reserved.tokens += asked.tokens
+        account.reserved.cost += asked.cost
+        if account.headers:
+            permit.headers = account.headers_after(window.sums)
         return permit
 
-    def _account(self, name: str) -> _Account:
-        return self._accounts.get(name) or self._accounts.setdefault(name, _Account(name))
-
-    def _refusal(
-        self,
-        account: _Account,
-        zone: datetime.tzinfo | None,
-        asked: Spend,
-        now: float,
-        wall: float,
-    ) -> Refusal | None:
-        terms = account.terms
-        for word, what, period, most in terms.budgets:
-            known = account.spent.get(self._calendar.at(wall, zone).periods[period])
-            spent: int = getattr(known, what) if known else 0
-            if spent + getattr(account.reserved, what) >= most:
-                return Refusal(word, 0.0 if spent >= most else 2.0)
-        if terms.concurrent is not None and len(account.out) >= terms.concurrent:
-            return Refusal("concurrent", 1.0)
-        for word, which, most, _ in terms.rates:
-            amount = asked.tokens if which else 1
-            if wait := account.window.wait(which, amount, most, now):
-                return Refusal(word, wait)
-        return None
+    def _account(self, name: str) -> Account:
+        return self._accounts.setdefault(name, Account(name))
 
     def settle(self, permit: Permit, spend: Spend, wall: float) -> None:
         """Give a permit back, for what the request came to; a second call changes nothing."""
@@ -15076,8 +15050,12 @@ class Limits:
             return  # a caller without a key has no budget
         labels = self._calendar.at(wall, permit.caller.zone).periods
         for label in labels:
-            account.spent[label].add(spend)
-            self._unwritten[account.name, label].add(spend)
+            key = (account.name, label)
+            sums = account.spent.get(label) or account.spent.setdefault(label, Spend())
+            fresh = self._unwritten.get(key) or self._unwritten.setdefault(key, Spend())
+            for known in (sums, fresh):
+                known.tokens += spend.tokens
+                known.cost += spend.cost
         if len(account.spent) > len(labels):  # some are over
             for label in account.spent.keys() - set(labels):
                 del account.spent[label]
@@ -15091,17 +15069,18 @@ class Limits:
         permit.open = False
         account, asked = permit.account, permit.reserved
         del account.out[permit.id]
-        account.reserved.add(asked, sign=-1)
+        account.reserved.tokens -= asked.tokens
+        account.reserved.cost -= asked.cost
         account.window.change(permit.second, requests, tokens - asked.tokens)
         if self._shared and permit.caller.limits:
-            self._ended.append(Ended(account.name, permit.id, tokens))
+            self._released.append(ReleasedPermit(account.name, permit.id, tokens))
 
-    def collect(self) -> tuple[Spent, list[Ended]]:
-        """What was spent and what ended since the last call; from now on it is the store's."""
-        unwritten, ended = self._unwritten, list(self._ended)
-        self._unwritten = collections.defaultdict(Spend)
-        self._ended.clear()
-        return unwritten, ended
+    def collect(self) -> tuple[Spent, list[ReleasedPermit]]:
+        """What was spent and released since the last call; from now on it is the store's."""
+        unwritten, released = self._unwritten, list(self._released)
+        self._unwritten = {}
+        self._released.clear()
+        return unwritten, released
 
     def running(self) -> list[Permit]:
         """The permits that are out, of keys with limits."""
@@ -15115,7 +15094,7 @@ class Limits:
         """
         for (name, label), spend in stored.items():
             ours = self._unwritten.get((name, label), Spend())
-            known = self._account(name).spent[label]
+            known = self._account(name).spent.setdefault(label, Spend())
             known.tokens = max(known.tokens, spend.tokens + ours.tokens)
             known.cost = max(known.cost, spend.cost + ours.cost)
 
@@ -16106,7 +16085,7 @@ class Batch:
     usage: dict[Row, Totals] = field(default_factory=dict)
     recent: list[JSON] = field(default_factory=list)
     spent: Spent = field(default_factory=dict)
-    ended: list[Ended] = field(default_factory=list)
+    ended: list[ReleasedPermit] = field(default_factory=list)
     notes: list[Note] = field(default_factory=list)
     number: int = 0  # among this relay's batches, once it has been sent
     labels: Sequence[str] = ()  # today's periods
@@ -16387,6 +16366,11 @@ _PATIENCE: Final = 0.5  # seconds a client may have to wait for Redis, once; the
 _RECONNECTING: Final = 3.0  # seconds to reach it, while nobody waits
 _LEASE: Final = 30  # seconds a permit counts without word from its relay
 _RESENT: Final = 5.0  # seconds of batches that are sent again after a break
+
+_ADMIT_LIMITS: Final = (
+    *("rpm", "tpm", "concurrent"),
+    *("cost_per_day", "cost_per_month", "tokens_per_day", "tokens_per_month"),
+)
 
 # KEYS: the prefix.  ARGV: key, permit, tokens, cost, day, month, lease, rpm, tpm, concurrent,
 # cost_per_day, cost_per_month, tokens_per_day, tokens_per_month; -1 is no limit.
@@ -16701,10 +16685,8 @@ class RedisStore:
 
 
 def _admit_arguments(permit: Permit, labels: tuple[str, str]) -> list[object]:
-    limits, asked = permit.caller.limits or LimitConfig(), permit.reserved
-    rates = (limits.rpm, limits.tpm, limits.concurrent)
-    budgets = (budget(limits, word) for word, *_ in BUDGETS)
-    most = [-1 if limit is None else limit for limit in (*rates, *budgets)]
+    known = {limit.word: limit.most for limit in limits_of(permit.caller.limits)}
+    most, asked = [known.get(word, -1) for word in _ADMIT_LIMITS], permit.reserved
     return [permit.caller.name, permit.id, asked.tokens, asked.cost, *labels, _LEASE, *most]
 
 
@@ -19104,9 +19086,10 @@ class Accounts:
             return
         judged = await self.keeper.judged(permit)
         if judged and not judged.refusal:
-            permit.headers = permit.account.terms.headers(judged.requests, judged.tokens)
+            permit.headers = permit.account.headers_after((judged.requests, judged.tokens))
             return
-        closed = exchange.plan.config.state_fail_closed and permit.account.terms.budgets
+        budgets = any(limit.is_budget for limit in permit.account.limits)
+        closed = exchange.plan.config.state_fail_closed and budgets
         if judged is None and not closed:
             return
         self.limits.withdraw(permit)

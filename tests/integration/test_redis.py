@@ -381,7 +381,7 @@ def agree(store: relay_module.RedisStore, chance: random.Random, name: str) -> N
             limits.settle(permit, used, now)
         asked = relay_module.Spend(chance.randrange(900), chance.randrange(relay_module.MONEY))
         spent, ended = limits.collect()
-        blank = relay_module._Account(name)
+        blank = relay_module.Account(name)
         permit = relay_module.Permit(f"{name}-{step}", caller, blank, asked, int(now))
         batch = relay_module.Batch(spent=spent, ended=ended, asked=[permit])
         (judged,) = store.sync(batch).judgements

@@ -117,11 +117,11 @@ def test_a_budget_is_overshot_by_the_request_admitted_last_at_most(
     life = lived(config, schedule)
     while life.running:
         life.end(life.running[0], 1.0)
-    for word, what, _ in relay.BUDGETS:
-        most = relay.budget(config, word)
+    for limit in relay.limits_of(config):
         for label, spent in life.spent.items():
-            if most is not None and (len(label) == 7) is word.endswith("month"):
-                assert getattr(spent, what) <= most + getattr(life.largest[label], what)
+            if limit.is_budget and (len(label) == 7) is limit.word.endswith("month"):
+                most = limit.most + getattr(life.largest[label], limit.what)
+                assert getattr(spent, limit.what) <= most
 
 
 @given(config=limits, schedule=steps)
