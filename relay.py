@@ -23,7 +23,7 @@ Where to begin
     to add a provider         a row of PRESETS; what is odd about it is data in that row
     to add a dialect          a section like Gemini's, and its name in DIALECTS
     to add a config key       a field in Configuration
-    to explain an error       COMMON_ERRORS, or the provider's own rows beside it
+    to explain an error       the table of errors in Presets
     to count something        a family in Metrics, and a line in Accounts
     to add a command          a row of COMMANDS
 
@@ -9265,684 +9265,597 @@ class Preset:
     zone: datetime.tzinfo = datetime.UTC  # of dates in its errors that name none
 
 
-# The formatter would give every value of these tables a line of its own.
-# fmt: off
+def _lines(text: str) -> Iterator[str]:
+    """The lines of a table, without comments, which stand behind `# ` or two blanks and `# `."""
+    lines = (re.split(r"(?:^|  +)# ", line)[0].rstrip() for line in text.splitlines())
+    return filter(None, lines)
 
-# What a failure means at any provider: read from the top, after the provider's own rows, bodies
-# before statuses.  `pattern` sees the message followed by the JSON text of error.details and
-# error.metadata (Google's quota ids, OpenRouter's limit_source).  `type` is also Google's
-# error.status and TGI's error_type, `code` also Huawei's error_code and MiniMax's
-# base_resp.status_code.  An error inside a 200 whose code is an HTTP status counts as that status.
 
+# What a failure means: at any provider by `common`, at some by rows that are read before those.
+# From the top, bodies before statuses.  A row is
+#
+#     CLASS [STATUS,...] [code=WORD,...] [type=WORD,...] [scope=SCOPE] [reset=RESET] [~PATTERN]
+#
+# and `+TABLE` stands for all rows of an earlier table.  The pattern sees the message followed by
+# the JSON text of error.details and error.metadata (Google's quota ids, OpenRouter's limit_source).
+# `type` is also Google's error.status and TGI's error_type, `code` also Huawei's error_code and
+# MiniMax's base_resp.status_code.  An error inside a 200 whose code is an HTTP status counts as
+# that status.
+
+_PIECES: Final = {
+    "{no rate}": r"(?s)^(?!.*(rate limit|per (minute|hour|day)|quota|tpm)).*",
+    "{prompt}": r"(prompt|context|sequence|input (length|text|tokens?))",
+    "{limit}": r"((max|token|context)\w* )*(limit|length|number of tokens)",
+}
+
+
+def _error_tables(text: str) -> dict[str, tuple[ErrorRule, ...]]:
+    tables: dict[str, tuple[ErrorRule, ...]] = {}
+    table = ""
+    for line in _lines(text):
+        if line.startswith("["):
+            table = line.strip("[]")
+            tables[table] = ()
+        elif line.startswith("+"):
+            tables[table] += tables[line[1:]]
+        else:
+            head, _, pattern = line.partition("~")
+            for piece, expression in _PIECES.items():
+                pattern = pattern.replace(piece, expression)
+            failure, *words = head.split()
+            given = {name: value for name, _, value in (word.rpartition("=") for word in words)}
+            codes, types = (
+                given.get(name, "").replace(",", " ").split() for name in ("code", "type")
+            )
+            rule = ErrorRule(
+                FAILURES[failure].name,
+                status=tuple(map(int, filter(None, given.get("", "").split(",")))),
+                code=tuple(codes),
+                type=tuple(types),
+                pattern=pattern,
+                scope=given.get("scope", ""),
+                reset=given.get("reset", ""),
+            )
+            tables[table] += (rule,)
+    return tables
+
+
+_ERRORS: Final = _error_tables(r"""
+[reasoning]
 # Reasoning of earlier turns that a provider does not take: sealed by another account or model,
 # changed, without its seal, not known at all, or of an organization that may not see it.
-_REASONING: Final = (
-    ErrorRule("reasoning_refused", code=("invalid_encrypted_content",)),                 # OpenAI
-    ErrorRule("reasoning_refused", status=(200, 400, 404, 422), pattern="|".join((
-        r"encrypted[ _]content|redacted_thinking",                   # OpenAI, xAI; Anthropic
-        r"(thinking|thought|reasoning)[ _`'.\w]{0,20}signature",     # Gemini, OpenRouter
-        r"signature\W.{0,20}(thinking|thought|reasoning|block)",     # Anthropic, Bedrock
-        r"(invalid|missing|corrupted|unverifiable) [`'\"]?signature",
-        r"expected [`'\"]?thinking|thinking.{0,40}block|thinking\S*\.(display|signature)",
-        r"\breasoning_(content|details)\b",             # DeepSeek, Kimi; Groq, Mistral: unknown
-        r"reasoning[. ]summar",                          # OpenAI: "must be verified to ..."
-        r"\brs_\w+.{0,80}(not found|without|required|persisted|duplicate)",
-        r"reasoning.{0,20}(item|block)",                 # "... without its required following item"
-    ))),
-)
+reasoning_refused code=invalid_encrypted_content                        # OpenAI
+reasoning_refused 200,400,404,422 ~encrypted[ _]content|redacted_thinking       # and xAI
+reasoning_refused 200,400,404,422 ~(thinking|thought|reasoning)[ _`'.\w]{0,20}signature
+reasoning_refused 200,400,404,422 ~signature\W.{0,20}(thinking|thought|reasoning|block)
+reasoning_refused 200,400,404,422 ~(invalid|missing|corrupted|unverifiable) [`'"]?signature
+reasoning_refused 200,400,404,422 ~expected [`'"]?thinking|thinking.{0,40}block     # Anthropic
+reasoning_refused 200,400,404,422 ~thinking\S*\.(display|signature)
+reasoning_refused 200,400,404,422 ~\breasoning_(content|details)\b      # DeepSeek, Kimi, Groq
+reasoning_refused 200,400,404,422 ~reasoning[. ]summar     # OpenAI: "must be verified to ..."
+reasoning_refused 200,400,404,422 ~\brs_\w+.{0,80}(not found|without|required|persisted|duplicate)
+reasoning_refused 200,400,404,422 ~reasoning.{0,20}(item|block)
 
-_TOO_LONG: Final = "|".join((
-    r"maximum (context|prompt|input|model) length",  # OpenAI, vLLM, DeepSeek, Mistral; xAI; Huawei
-    r"(model's|than the) context length|context length of only",     # SGLang, LM Studio
-    r"exceeds? (the |its )?(available )?context",    # OpenAI, llama.cpp, Ollama, Anthropic
-    r"context window exceeds",                       # MiniMax
-    r"(prompt|input) (is )?too long",                # Anthropic, Fireworks, Ollama
-    r"input token count.{0,30}(exceeds|only supports)",          # Gemini, Vertex
-    r"exceeded model token limit|message size.{0,30}exceeds",    # Kimi: tokens, bytes
-    r"range of input length should be",              # DashScope
-    r"exceed max message tokens|exceeds the maximum length",     # Ark
-    r"prompt_tokens.{0,30}must be less than",        # SiliconFlow
-    r"`inputs` (tokens \+|must have less than)",     # TGI
-    r"reduce the length of the (messages|prompt|input)|request too large for",   # OpenAI, Groq
-    r"required for long context requests",           # Anthropic 429: "Extra usage is ..."
-))
-
-# Looser, so only where nothing speaks of a rate or of money.
-_EXCEEDED: Final = r"(?s)^(?!.*(rate limit|per (minute|hour|day)|quota|tpm)).*(" + "|".join((
-    r"context[ _-](length|window|size|limit)( is| was)? exceed",     # Together, Nebius, Ollama
-    r"exceed(s|ed|ing)? (the )?(max\w* )?(allowed )?(prompt|input|context|sequence)",
-    r"(prompt|tokens?|context|input (length|text))\b.{0,60} exceeds? (the |its )?"
-    r"((max|token|context)\w* )*(limit|length|number of tokens)",   # Copilot: "the limit of N"; GLM
-    r"too many (input |prompt )?tokens|too large for (the |this )?(model|context)",
-    r"(prompt|input|messages|conversation) (is|are) too (long|large)",
-)) + ")"
-
-_NO_MODEL: Final = "|".join((
-    r"\bmodels?[:/]? ?\S{0,80}? (does not exist|not exist|(is )?not (found|supported|available))",
-    r"(unknown|invalid|no such) model\b|not a valid model|not found the model",     # GLM; Kimi
-    r"(access to|activated) (the |this )?model\b",   # OpenAI 403; Ark
-))
-
+[common]
+too_long code=context_length_exceeded,tokens_too_long,characters_too_long       # Qianfan
+too_long type=exceed_context_size_error,request_too_large               # llama.cpp, Anthropic
+too_long ~maximum (context|prompt|input|model) length       # OpenAI, vLLM, Mistral; xAI; Huawei
+too_long ~(model's|than the) context length|context length of only      # SGLang, LM Studio
+too_long ~exceeds? (the |its )?(available )?context         # OpenAI, llama.cpp, Ollama, Anthropic
+too_long ~context window exceeds|(prompt|input) (is )?too long  # MiniMax; Anthropic, Fireworks
+too_long ~input token count.{0,30}(exceeds|only supports)               # Gemini, Vertex
+too_long ~exceeded model token limit|message size.{0,30}exceeds         # Kimi: tokens, bytes
+too_long ~range of input length should be                               # DashScope
+too_long ~exceed max message tokens|exceeds the maximum length          # Ark
+too_long ~prompt_tokens.{0,30}must be less than                         # SiliconFlow
+too_long ~`inputs` (tokens \+|must have less than)                      # TGI
+too_long ~reduce the length of the (messages|prompt|input)|request too large for  # OpenAI, Groq
+too_long ~required for long context requests                # Anthropic 429: "Extra usage is ..."
+# looser words, where nothing speaks of a rate or of money: Together, Nebius; Copilot; GLM; Cohere
+too_long 200,400,413,422,500 ~{no rate}context[ _-](length|window|size|limit)( is| was)? exceed
+too_long 200,400,413,422,500 ~{no rate}exceed(s|ed|ing)? (the )?(max\w* )?(allowed )?{prompt}
+too_long 200,400,413,422,500 ~{no rate}({prompt}|tokens?)\b.{0,60} exceeds? (the |its )?{limit}
+too_long 200,400,413,422,500 ~{no rate}too many (input |prompt )?tokens
+too_long 200,400,413,422,500 ~{no rate}too large for (the |this )?(model|context)
+too_long 200,400,413,422,500 ~{no rate}({prompt}|messages|conversation) (is|are) too (long|large)
+moderation code=content_filter,content_policy_violation,invalid_prompt,moderation_blocked
+moderation code=data_inspection_failed
+moderation type=content_filter
+moderation 200,400 ~content exists risk|content management policy       # DeepSeek; Azure
+moderation 200,400 ~blocked by content filter                           # Anthropic
+client_rejected type=client_validation_error                            # other relays
+client_rejected ~client (is )?not (allowed|authorized)|only available for coding agents
+client_rejected ~only accepts requests from claude code
++reasoning
+# quotas paid in advance, and spending limits
+plan_exhausted code=organization_spend_limit_exceeded,project_spend_limit_exceeded reset=month
+plan_exhausted code=organization_usage_limit_exceeded reset=month         # OpenAI
+plan_exhausted reset=month ~enforced_spend_limit_reached|reached your specified api usage limits
+plan_exhausted type=usage_limit_reached                                 # a ChatGPT plan
+# Google says "You exceeded your current quota" to all of these; the details tell (Gemini CLI)
+overloaded 200,429,499,503 ~MODEL_CAPACITY_EX|exhausted your capacity
+plan_exhausted type=RESOURCE_EXHAUSTED scope=credential+model ~PerDay|per_day|daily|\blimit: 0\b
+plan_exhausted type=RESOURCE_EXHAUSTED scope=credential+model ~\bQUOTA_EXHAUSTED|INSUFFICIENT_G1_
+rate_limited type=RESOURCE_EXHAUSTED
+balance_empty code=credit_balance_exhausted,insufficient_quota,billing_not_active       # OpenAI
+balance_empty code=billing_hard_limit_reached,insufficient_balance,insufficient_user_quota
+balance_empty type=insufficient_quota,insufficient_balance,billing_error
+balance_empty ~insufficient (account )?(balance|funds|credit)|out of credits|余额不足|欠费
+balance_empty ~credit balance is too low                                # Anthropic, 400
 # A limit and a span of time in one clause mean a plan's window.  Not "requests per hour" or "rate
 # limit for this period", which are rates, nor "retry in an hour" after a comma or a full stop.
-_WINDOW: Final = "|".join((
-    r"((?<!per )hour|week|month|period|cycle)[^.,;]{0,30}(quota|limit)",
-    r"(quota|(?<!rate )limit)[^.,;]{0,30}((?<!per )hour|week|month|period|cycle)",
-    r"(小时|周|月)\S{0,10}(额度|限额|上限)",
-))
+plan_exhausted 200,429 ~((?<!per )hour|week|month|period|cycle)[^.,;]{0,30}(quota|limit)
+plan_exhausted 200,429 ~(quota|(?<!rate )limit)[^.,;]{0,30}((?<!per )hour|week|month|period|cycle)
+plan_exhausted 200,429 ~(小时|周|月)\S{0,10}(额度|限额|上限)
+# the provider is busy
+overloaded code=server_is_overloaded,capacity_exceeded,model_overloaded
+overloaded type=overloaded_error,overloaded,UNAVAILABLE,unavailable_error
+overloaded type=service_unavailable_error
+overloaded 200,429,500,502,503 ~overloaded|over capacity|capacity exceeded|no capacity
+overloaded 200,429,500,502,503 ~server is busy
+# the credential, the rate, the model
+auth code=invalid_api_key,account_deactivated
+auth type=authentication_error,permission_error,UNAUTHENTICATED
+auth type=FAILED_PRECONDITION                               # Gemini: not from this country
+auth ~api[ _-]?key (is )?(not valid|invalid|expired)|(invalid|incorrect) api[ _-]?key
+auth ~API_KEY_INVALID|VALIDATION_REQUIRED|user location is not supported    # Gemini: with a 400
+auth ~UNSUPPORTED_CLIENT|organization has been disabled     # Code Assist, no longer served
+rate_limited code=rate_limit_exceeded,slow_down,too_many_requests
+rate_limited type=rate_limit_error,rate_limited
+model_missing code=model_not_found,model_decommissioned,invalid_model,DeploymentNotFound
+model_missing 200,400,403,404,410,422 ~\bmodels?[:/]? ?\S{0,80}? (does not|not) exist
+model_missing 200,400,403,404,410,422 ~\bmodels?[:/]? ?\S{0,80}? (is )?not (found|supported)
+model_missing 200,400,403,404,410,422 ~\bmodels?[:/]? ?\S{0,80}? (is )?not available
+model_missing 200,400,403,404,410,422 ~(unknown|invalid|no such) model\b|not a valid model  # GLM
+model_missing 200,400,403,404,410,422 ~not found the model                                  # Kimi
+model_missing 200,400,403,404,410,422 ~(access to|activated) (the |this )?model\b   # OpenAI; Ark
+model_missing 404 ~\bmodel\b
+# nothing but the status
+auth 401,403
+balance_empty 402
+transient 404,405                                           # a wrong path is the endpoint's fault
+transient 408,409,424,425,499,500,502,504
+too_long 413
+rate_limited 429
+overloaded 498,503,529                                                  # Groq's flex; Anthropic
+bad_request 400,422
+bad_request 200 type=invalid_request_error,INVALID_ARGUMENT
+transient 200                               # it had accepted the request: its own failure
 
-COMMON_ERRORS: Final[tuple[ErrorRule, ...]] = (
-    # The request
-    ErrorRule("too_long", code=("context_length_exceeded",                   # OpenAI and its kin
-                                "tokens_too_long", "characters_too_long")),  # Qianfan
-    ErrorRule("too_long", type=("exceed_context_size_error", "request_too_large")),
-    ErrorRule("too_long", pattern=_TOO_LONG),
-    ErrorRule("too_long", status=(200, 400, 413, 422, 500), pattern=_EXCEEDED),
-    ErrorRule("moderation", code=("content_filter", "content_policy_violation", "invalid_prompt",
-                                  "moderation_blocked", "data_inspection_failed")),
-    ErrorRule("moderation", type=("content_filter",)),
-    ErrorRule("moderation", status=(200, 400), pattern=r"content exists risk|"   # DeepSeek
-              r"content management policy|blocked by content filter"),           # Azure; Anthropic
-    ErrorRule("client_rejected", type=("client_validation_error",)),             # other relays
-    ErrorRule("client_rejected", pattern=r"client (is )?not (allowed|authorized)|"
-              r"only (available for coding agents|accepts requests from claude code)"),
-    *_REASONING,
-    # Quotas paid in advance, and spending limits
-    ErrorRule("plan_exhausted", reset="month",                               # OpenAI
-              code=("organization_spend_limit_exceeded", "project_spend_limit_exceeded",
-                    "organization_usage_limit_exceeded")),
-    ErrorRule("plan_exhausted", reset="month",                               # Anthropic, 400 or 429
-              pattern=r"enforced_spend_limit_reached|reached your specified api usage limits"),
-    ErrorRule("plan_exhausted", type=("usage_limit_reached",)),              # a ChatGPT plan
-    # Google says "You exceeded your current quota" to all of these; the details tell (Gemini CLI)
-    ErrorRule("overloaded", status=(200, 429, 499, 503),
-              pattern=r"MODEL_CAPACITY_EX|exhausted your capacity"),
-    ErrorRule("plan_exhausted", type=("RESOURCE_EXHAUSTED",), scope="credential+model",
-              pattern=r"PerDay|per_day|daily|\blimit: 0\b|\bQUOTA_EXHAUSTED|INSUFFICIENT_G1_"),
-    ErrorRule("rate_limited", type=("RESOURCE_EXHAUSTED",)),
-    # Money
-    ErrorRule("balance_empty", code=("credit_balance_exhausted", "insufficient_quota",   # OpenAI
-                                     "billing_not_active", "billing_hard_limit_reached",
-                                     "insufficient_balance", "insufficient_user_quota")),  # one-api
-    ErrorRule("balance_empty", type=("insufficient_quota", "insufficient_balance",
-                                     "billing_error")),
-    ErrorRule("balance_empty", pattern=r"insufficient (account )?(balance|funds|credit)|"
-              r"out of credits|credit balance is too low|余额不足|欠费"),    # Anthropic, 400
-    ErrorRule("plan_exhausted", status=(200, 429), pattern=_WINDOW),
-    # The provider is busy
-    ErrorRule("overloaded", code=("server_is_overloaded", "capacity_exceeded", "model_overloaded")),
-    ErrorRule("overloaded", type=("overloaded_error", "overloaded", "UNAVAILABLE",
-                                  "unavailable_error", "service_unavailable_error")),
-    ErrorRule("overloaded", status=(200, 429, 500, 502, 503),      # Mistral: 429 "Service tier ..."
-              pattern=r"overloaded|over capacity|capacity exceeded|no capacity|server is busy"),
-    # The credential, the rate, the model
-    ErrorRule("auth", code=("invalid_api_key", "account_deactivated")),
-    ErrorRule("auth", type=("authentication_error", "permission_error", "UNAUTHENTICATED",
-                            "FAILED_PRECONDITION")),               # Gemini: not from this country
-    ErrorRule("auth", pattern=r"api[ _-]?key (is )?(not valid|invalid|expired)|API_KEY_INVALID|"
-              r"(invalid|incorrect) api[ _-]?key|VALIDATION_REQUIRED|"      # Gemini: with a 400
-              r"UNSUPPORTED_CLIENT|"                               # Code Assist: no longer served
-              r"organization has been disabled|user location is not supported"),
-    ErrorRule("rate_limited", code=("rate_limit_exceeded", "slow_down", "too_many_requests")),
-    ErrorRule("rate_limited", type=("rate_limit_error", "rate_limited")),
-    ErrorRule("model_missing", code=("model_not_found", "model_decommissioned", "invalid_model",
-                                     "DeploymentNotFound")),                # OpenAI, Groq, Azure
-    ErrorRule("model_missing", status=(200, 400, 403, 404, 410, 422), pattern=_NO_MODEL),
-    ErrorRule("model_missing", status=(404,), pattern=r"\bmodel\b"),
-    # Nothing but the status
-    ErrorRule("auth", status=(401, 403)),
-    ErrorRule("balance_empty", status=(402,)),
-    ErrorRule("transient", status=(404, 405)),       # a wrong path is the endpoint's fault
-    ErrorRule("transient", status=(408, 409, 424, 425, 499, 500, 502, 504)),
-    ErrorRule("too_long", status=(413,)),
-    ErrorRule("rate_limited", status=(429,)),
-    ErrorRule("overloaded", status=(498, 503, 529)),                        # Groq's flex; Anthropic
-    ErrorRule("bad_request", status=(400, 422)),
-    ErrorRule("bad_request", status=(200,), type=("invalid_request_error", "INVALID_ARGUMENT")),
-    ErrorRule("transient", status=(200,)),           # it had accepted the request: its own failure
-)
+[glm]  # docs.bigmodel.cn/cn/api/api-code
+plan_exhausted code=1308,1310               # 5 hours; week or month: date in the text
+plan_exhausted code=1311 scope=credential+model                         # not in this plan
+plan_exhausted code=1304 reset=midnight+8                               # calls of the day
+plan_expired code=1309
+balance_empty code=1113                     # HTTP 429; also a key at another plan's base
+rate_limited code=1302,1303,1305
+overloaded code=1312
+client_rejected code=1313                                   # fair use: a person must look
+auth code=1000,1001,1002,1003,1004,1110,1111,1112,1120,1121,1220
+model_missing code=1211,1212,1221,1222
+too_long code=1261
+moderation code=1300,1301
++reasoning
+bad_request code=1210,1213,1214,1215
+transient code=500,1230,1231,1234
+auth 434                                                                # no permission
+bad_request 435                                                         # a file
 
-# What a failure means, at one provider.
+[kimi]  # kimi.com/code/docs, platform.kimi.ai
+plan_expired 402 ~membership
+plan_exhausted 200,403,429 ~usage limit for this (billing cycle|period)     # the week: 403
+plan_exhausted 200,403,429 ~(weekly|monthly) usage limit
+client_rejected type=access_terminated_error
+client_rejected 403 ~coding agents|access terminated
+balance_empty type=exceeded_current_quota_error
+overloaded type=engine_overloaded_error
+rate_limited type=rate_limit_reached_error
+moderation 400 ~high risk
+too_long 400 ~token limit|message size
 
-_GLM_ERRORS: Final[tuple[ErrorRule, ...]] = (    # docs.bigmodel.cn/cn/api/api-code
-    ErrorRule("plan_exhausted", code=("1308", "1310")),  # 5 hours; week or month: date in the text
-    ErrorRule("plan_exhausted", code=("1311",), scope="credential+model"),       # not in this plan
-    ErrorRule("plan_exhausted", code=("1304",), reset="midnight+8"),             # calls of the day
-    ErrorRule("plan_expired", code=("1309",)),
-    ErrorRule("balance_empty", code=("1113",)),      # HTTP 429; also a key at another plan's base
-    ErrorRule("rate_limited", code=("1302", "1303", "1305")),
-    ErrorRule("overloaded", code=("1312",)),
-    ErrorRule("client_rejected", code=("1313",)),            # fair use: a person must look
-    ErrorRule("auth", code=("1000", "1001", "1002", "1003", "1004",
-                            "1110", "1111", "1112", "1120", "1121", "1220")),
-    ErrorRule("model_missing", code=("1211", "1212", "1221", "1222")),
-    ErrorRule("too_long", code=("1261",)),
-    ErrorRule("moderation", code=("1300", "1301")),
-    *_REASONING,
-    ErrorRule("bad_request", code=("1210", "1213", "1214", "1215")),
-    ErrorRule("transient", code=("500", "1230", "1231", "1234")),
-    ErrorRule("auth", status=(434,)),                        # no permission
-    ErrorRule("bad_request", status=(435,)),                 # a file
-)
+[moonshot]
++kimi
+auth type=permission_denied_error
+balance_empty 403                                           # kimi.com/help: an empty account
 
-_KIMI_ERRORS: Final[tuple[ErrorRule, ...]] = (   # kimi.com/code/docs, platform.kimi.ai
-    ErrorRule("plan_expired", status=(402,), pattern=r"membership"),
-    ErrorRule("plan_exhausted", status=(200, 403, 429),      # the week says it with a 403
-              pattern=r"usage limit for this (billing cycle|period)|(weekly|monthly) usage limit"),
-    ErrorRule("client_rejected", type=("access_terminated_error",)),
-    ErrorRule("client_rejected", status=(403,), pattern=r"coding agents|access terminated"),
-    ErrorRule("balance_empty", type=("exceeded_current_quota_error",)),
-    ErrorRule("overloaded", type=("engine_overloaded_error",)),
-    ErrorRule("rate_limited", type=("rate_limit_reached_error",)),
-    ErrorRule("moderation", status=(400,), pattern=r"high risk"),
-    ErrorRule("too_long", status=(400,), pattern=r"token limit|message size"),
-)
+[dashscope]  # Model Studio: error codes, plan FAQs
+plan_exhausted reset=monday+8 ~week allocated quota exceeded
+plan_exhausted reset=month ~month allocated quota exceeded
+plan_exhausted ~hour allocated quota exceeded|calls are blocked
+balance_empty code=AllocationQuota.FreeTierOnly scope=credential+model
+balance_empty scope=credential+model ~free allocated quota exceeded
+# after the windows: the same words without a span are tokens per minute, not money
+rate_limited code=Throttling*,insufficient_quota,limit_requests
+rate_limited type=insufficient_quota
+rate_limited ~allocated quota exceeded|exceeded your current quota
+balance_empty code=Arrearage                                            # HTTP 400
+moderation code=DataInspection*
 
-_MOONSHOT_ERRORS: Final[tuple[ErrorRule, ...]] = (
-    *_KIMI_ERRORS,
-    ErrorRule("auth", type=("permission_denied_error",)),
-    ErrorRule("balance_empty", status=(403,)),               # kimi.com/help: an empty account
-)
+[minimax]  # platform.minimax.io; often in a 200
+plan_exhausted code=2056
+plan_exhausted ~usage limit exceeded|\(2056\)                           # the same as a 429
+balance_empty code=1008
+rate_limited code=1002,1039                                 # requests; tokens per minute
+auth code=1004,2049
+moderation code=1026,1027
+too_long code=2013 ~context window
++reasoning
+bad_request code=2013
+transient code=1000,1001,1024,1033
 
-_DASHSCOPE_ERRORS: Final[tuple[ErrorRule, ...]] = (      # Model Studio: error codes, plan FAQs
-    ErrorRule("plan_exhausted", pattern=r"week allocated quota exceeded", reset="monday+8"),
-    ErrorRule("plan_exhausted", pattern=r"month allocated quota exceeded", reset="month"),
-    ErrorRule("plan_exhausted", pattern=r"hour allocated quota exceeded|calls are blocked"),
-    ErrorRule("balance_empty", code=("AllocationQuota.FreeTierOnly",), scope="credential+model"),
-    ErrorRule("balance_empty", pattern=r"free allocated quota exceeded", scope="credential+model"),
-    # After the windows: the same words without a span are tokens per minute, not money.
-    ErrorRule("rate_limited", code=("Throttling*", "insufficient_quota", "limit_requests")),
-    ErrorRule("rate_limited", type=("insufficient_quota",)),
-    ErrorRule("rate_limited", pattern=r"allocated quota exceeded|exceeded your current quota"),
-    ErrorRule("balance_empty", code=("Arrearage",)),         # HTTP 400
-    ErrorRule("moderation", code=("DataInspection*",)),
-)
+[ark]  # volcengine.com/docs/82379/1299023
+plan_exhausted code=AccountQuotaExceeded                                # also in mid-stream
+balance_empty code=AccountOverdueError                                  # HTTP 403
+auth code=AuthenticationError,AccessDenied
+model_missing code=InvalidEndpoint*,ModelNotOpen                        # ...OrModel.NotFound
+overloaded code=ServerOverloaded                                        # HTTP 429
+rate_limited code=RateLimitExceeded*
+moderation code=InputTextRisk*,InputImageRisk*,OutputTextRisk*,OutputImageRisk*
+moderation code=SensitiveContentDetected*
 
-_MINIMAX_ERRORS: Final[tuple[ErrorRule, ...]] = (        # platform.minimax.io; often in a 200
-    ErrorRule("plan_exhausted", code=("2056",)),
-    ErrorRule("plan_exhausted", pattern=r"usage limit exceeded|\(2056\)"),   # the same, a 429
-    ErrorRule("balance_empty", code=("1008",)),
-    ErrorRule("rate_limited", code=("1002", "1039")),        # requests; tokens per minute
-    ErrorRule("auth", code=("1004", "2049")),
-    ErrorRule("moderation", code=("1026", "1027")),
-    ErrorRule("too_long", code=("2013",), pattern=r"context window"),
-    *_REASONING,
-    ErrorRule("bad_request", code=("2013",)),
-    ErrorRule("transient", code=("1000", "1001", "1024", "1033")),
-)
+[siliconflow]  # flat: {"code": 20012, "message": ...}
+model_missing code=20012
+balance_empty code=30001                                                # unconfirmed
+overloaded 503,504
 
-_ARK_ERRORS: Final[tuple[ErrorRule, ...]] = (            # volcengine.com/docs/82379/1299023
-    ErrorRule("plan_exhausted", code=("AccountQuotaExceeded",)),             # also in mid-stream
-    ErrorRule("balance_empty", code=("AccountOverdueError",)),               # HTTP 403
-    ErrorRule("auth", code=("AuthenticationError", "AccessDenied")),
-    ErrorRule("model_missing", code=("InvalidEndpoint*", "ModelNotOpen")),   # ...OrModel.NotFound
-    ErrorRule("overloaded", code=("ServerOverloaded",)),                     # HTTP 429
-    ErrorRule("rate_limited", code=("RateLimitExceeded*",)),
-    ErrorRule("moderation", code=("InputTextRisk*", "InputImageRisk*", "OutputTextRisk*",
-                                  "OutputImageRisk*", "SensitiveContentDetected*")),
-)
+[openrouter]  # openrouter.ai/docs errors, limits
+rate_limited 402 ~in_flight_budget                                      # has a Retry-After
+overloaded 402 scope=provider+model ~\braw\b                     # of the provider that it asked
+overloaded 429 scope=provider+model ~rate-limited upstream
+balance_empty 403 ~key limit exceeded                                   # Roo-Code#515
+moderation 403
+bad_request 404 ~no endpoints found that support
+model_missing 404 ~no endpoints found
 
-_SILICONFLOW_ERRORS: Final[tuple[ErrorRule, ...]] = (    # flat: {"code": 20012, "message": ...}
-    ErrorRule("model_missing", code=("20012",)),
-    ErrorRule("balance_empty", code=("30001",)),             # unconfirmed
-    ErrorRule("overloaded", status=(503, 504)),
-)
+[xai]  # continue#10373, hermes-agent#26847
+balance_empty code=personal-team-blocked*
+balance_empty 403,429 ~used all available credits|spending-limit|run out of credits
+balance_empty 403,429 ~doesn't have any credits
 
-_OPENROUTER_ERRORS: Final[tuple[ErrorRule, ...]] = (     # openrouter.ai/docs errors, limits
-    ErrorRule("rate_limited", status=(402,), pattern=r"in_flight_budget"),   # has a Retry-After
-    ErrorRule("overloaded", status=(402,), scope="provider+model",           # the provider it asked
-              pattern=r"\braw\b"),
-    ErrorRule("overloaded", status=(429,), scope="provider+model",
-              pattern=r"rate-limited upstream"),
-    ErrorRule("balance_empty", status=(403,), pattern=r"key limit exceeded"),    # Roo-Code#515
-    ErrorRule("moderation", status=(403,)),
-    ErrorRule("bad_request", status=(404,), pattern=r"no endpoints found that support"),
-    ErrorRule("model_missing", status=(404,), pattern=r"no endpoints found"),
-)
+[groq]  # the model wrote a bad call: draw again
+transient code=tool_use_failed scope=request
+transient 400,422 scope=request ~failed_generation|failed to (call|generate)
 
-_XAI_ERRORS: Final[tuple[ErrorRule, ...]] = (            # continue#10373, hermes-agent#26847
-    ErrorRule("balance_empty", code=("personal-team-blocked*",)),
-    ErrorRule("balance_empty", status=(403, 429), pattern=r"used all available credits|"
-              r"spending-limit|run out of credits|doesn't have any credits"),
-)
+[cerebras]  # says it without a body
+too_long 400 ~^HTTP 400, nothing$
 
-_GROQ_ERRORS: Final[tuple[ErrorRule, ...]] = (           # the model wrote a bad call: draw again
-    ErrorRule("transient", code=("tool_use_failed",), scope="request"),
-    ErrorRule("transient", status=(400, 422), scope="request",
-              pattern=r"failed_generation|failed to (call|generate)"),
-)
+[huawei]  # huaweicloud.com tokenplan-maas-0013
+plan_exhausted code=ModelArts.81022                         # HTTP 403, as the next three
+plan_expired code=ModelArts.81019
+balance_empty code=ModelArts.81021                          # frozen: "check for arrears"
+client_rejected code=ModelArts.81023                                    # a person must look
+rate_limited code=ModelArts.81101,ModelArts.81103
+balance_empty code=ModelArts.81005 scope=credential+model               # free quota
+model_missing code=ModelArts.81004,ModelArts.81009
+moderation code=ModelArts.81011,ModelArts.81013
 
-_CEREBRAS_ERRORS: Final[tuple[ErrorRule, ...]] = (       # without a body: pi's overflow patterns
-    ErrorRule("too_long", status=(400,), pattern=r"^HTTP 400, nothing$"),
-)
+[local]  # no quota, only a queue
+overloaded 429,503
 
-_HUAWEI_ERRORS: Final[tuple[ErrorRule, ...]] = (         # huaweicloud.com tokenplan-maas-0013
-    ErrorRule("plan_exhausted", code=("ModelArts.81022",)),  # HTTP 403, as the next three
-    ErrorRule("plan_expired", code=("ModelArts.81019",)),
-    ErrorRule("balance_empty", code=("ModelArts.81021",)),   # frozen: "check for arrears"
-    ErrorRule("client_rejected", code=("ModelArts.81023",)),             # a person must look
-    ErrorRule("rate_limited", code=("ModelArts.81101", "ModelArts.81103")),
-    ErrorRule("balance_empty", code=("ModelArts.81005",), scope="credential+model"),  # free quota
-    ErrorRule("model_missing", code=("ModelArts.81004", "ModelArts.81009")),
-    ErrorRule("moderation", code=("ModelArts.81011", "ModelArts.81013")),
-)
-
-_LOCAL_ERRORS: Final[tuple[ErrorRule, ...]] = (          # no quota, only a queue
-    ErrorRule("overloaded", status=(429, 503)),
-)
-
-_FASTCHAT_ERRORS: Final[tuple[ErrorRule, ...]] = (       # fastchat/constants.py; HTTP 400 for all
-    ErrorRule("auth", code=("4010*",)),
-    ErrorRule("model_missing", code=("40301",)),
-    ErrorRule("too_long", code=("40303",)),
-    ErrorRule("overloaded", code=("4290*",)),
-    ErrorRule("transient", code=("5000*",)),
-    *_LOCAL_ERRORS,
-)
+[fastchat]  # fastchat/constants.py; HTTP 400 for all
+auth code=4010*
+model_missing code=40301
+too_long code=40303
+overloaded code=4290*
+transient code=5000*
++local
+""")
+COMMON_ERRORS: Final = _ERRORS["common"]
 
 # What a platform wants differently.  By platform, not by model: at another host the same model
 # takes other fields.  An edited body is no longer the client's, byte for byte, so a row holds only
 # what the platform refuses or misreads.
+# The formatter would give every value of these tables a line of its own.
+# fmt: off
 
-_LOW_MEDIUM_HIGH: Final = {"none": "low", "minimal": "low", "low": "low", "medium": "medium",
-                           "high": "high", "xhigh": "high", "max": "high"}
-_LOW_HIGH_MAX: Final = {"minimal": "low", "low": "low", "medium": "high",   # none is said otherwise
-                        "high": "high", "xhigh": "max", "max": "max"}
 
-_GLM_QUIRKS: Final = {"openai": ChatQuirks(
-    drop=("store", "parallel_tool_calls", "service_tier", "logit_bias"),     # 1210 for the unknown
-    clamp={"temperature": (0.01, 0.99), "top_p": (0.01, 0.99)},  # open interval, as z-ai-sdk does
-    reasoning="thinking", efforts=_LOW_HIGH_MAX,                 # older than glm-5.2: ignored
-    replay="always",                                             # preserved thinking, docs.z.ai
-    json_schema=False, tool_choice=("auto",), tool_strict="drop"),  # took 235 tools, documents 128
-    "anthropic": AnthropicQuirks(unsigned=True)}
+def _efforts(words: str) -> dict[str, str]:
+    """A platform's words for these efforts; `-` is said otherwise."""
+    efforts = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
+    return {effort: w for effort, w in zip(efforts, words.split(), strict=True) if w != "-"}
 
-_DEEPSEEK_EFFORTS: Final = _LOW_HIGH_MAX | {"xhigh": "high"}
-_DEEPSEEK_QUIRKS: Final = {
-    "openai": ChatQuirks(
-        reasoning="thinking", efforts=_DEEPSEEK_EFFORTS,     # disabled together with an effort: 400
-        placeholder=" ", json_schema=False, system_in_place=True,    # a tool turn without it: 400
-        tool_choice=("auto", "none"),                        # when thinking, DeepSeek-V3#1376
-        tool_strict="drop", most_tools=128),                 # strict: known to /beta only
-    "anthropic": AnthropicQuirks(placeholder=" ", unsigned=True),
-    "responses": ResponsesQuirks(
-        efforts={"none": "none"} | _DEEPSEEK_EFFORTS, tool_choice=("auto", "none"),
-        placeholder=" ", unsigned=True, functions_only=True)}
 
+_LOW_MEDIUM_HIGH: Final = _efforts("low low low medium high high high")
+_LOW_HIGH_MAX: Final = _efforts("- low low high high max max")
+_LOW_HIGH: Final = _efforts("- low low high high high max")
+_KIMI: Final = _efforts("low low low high high max max")     # K3 cannot be off; K2 ignores efforts
 _KIMI_TOOL: Final = r"[a-zA-Z_][a-zA-Z0-9_-]{2,63}"          # three characters at least
-_KIMI_EFFORTS: Final = {"none": "low"} | _LOW_HIGH_MAX       # K3 cannot be off; K2 ignores efforts
-_KIMI_QUIRKS: Final = {
-    "openai": ChatQuirks(                                    # 400 "invalid temperature: only 1 ..."
-        drop=("temperature", "top_p", "n", "presence_penalty", "frequency_penalty"),
-        efforts=_KIMI_EFFORTS, placeholder=" ", tool_choice=("auto", "none"),
-        max_tokens="max_completion_tokens", tool_name=_KIMI_TOOL, prefill="partial",
-        most_tools=128,
-        tool_strict="false"),                                # true unless said: CLIs' schemas fail
-    "anthropic": AnthropicQuirks(drop=("temperature", "top_p"), placeholder=" ", unsigned=True,
-                        tool_name=_KIMI_TOOL),
-    "responses": ResponsesQuirks(
-        drop=("temperature", "top_p"), efforts=_KIMI_EFFORTS, placeholder=" ", unsigned=True,
-        tool_choice=("auto", "none"), tool_name=_KIMI_TOOL, tool_strict="false")}
-
-_VERTEX_QUIRKS: Final = {"gemini": GeminiQuirks(         # `store` is not of Vertex (python-genai)
-    drop=("store",), media_alone=False, count_tokens=True)}
-
-_DASHSCOPE_QUIRKS: Final = {"openai": ChatQuirks(
-    reasoning="enable_thinking", tool_choice=("auto", "none"),   # when thinking, eino#994
-    tool_strict="drop")}
-
-_MINIMAX_QUIRKS: Final = {
+_TIERS: Final = ("auto", "default", "flex", "priority", "scale", "fast")
+_OPENAI: Final[Mapping[str, Quirks]] = {
     "openai": ChatQuirks(
-        fixed={"reasoning_split": True},                     # else <think> stands inside content
-        reasoning="none", replay="always", replay_field="reasoning_details",
-        clamp={"temperature": (0.01, 1.0)},                  # (0, 1]
-        tool_choice=("auto", "none"), tool_strict="drop"),
-    "anthropic": AnthropicQuirks(clamp={"temperature": (0.01, 1.0)}, unsigned=True)}
-
-_STEPFUN_QUIRKS: Final = {"openai": ChatQuirks(
-    efforts=_LOW_MEDIUM_HIGH, replay_field="reasoning", tool_strict="drop")}
-
-_ARK_QUIRKS: Final = {"openai": ChatQuirks(      # its plans document efforts, not thinking: {type}
-    efforts=_LOW_MEDIUM_HIGH, tool_strict="drop")}
-
-_SILICONFLOW_QUIRKS: Final = {"openai": ChatQuirks(
-    reasoning="enable_thinking", clamp={"thinking_budget": (128, 32768)}, tool_strict="drop")}
-
-_MIMO_QUIRKS: Final = {
-    "openai": ChatQuirks(reasoning="thinking", replay="always", placeholder=" ",     # missing: 400
-                     json_schema=False, tool_strict="drop"),
-    "anthropic": AnthropicQuirks(placeholder=" ", unsigned=True)}
-
-_OPENAI_TIERS: Final = ("auto", "default", "flex", "priority", "scale", "fast")
-_OPENAI_QUIRKS: Final = {"openai": ChatQuirks(
-    replay="never", max_tokens="max_completion_tokens",
-    system_role="developer", system_in_place=True,
-    sampling=(),                                 # its reasoning models refuse every one of them
-    tools_effort="none",                         # what gpt-5.4 and later want here beside tools
-    tool_choice=("auto", "none", "required", "named", "allowed"),
-    most_tools=128, verbosity=True, service_tiers=_OPENAI_TIERS,
-    identity=("safety_identifier", "prompt_cache_key")),
+        replay="never", max_tokens="max_completion_tokens",
+        system_role="developer", system_in_place=True,
+        sampling=(),                             # its reasoning models refuse every one of them
+        tools_effort="none",                     # what gpt-5.4 and later want here beside tools
+        tool_choice=("auto", "none", "required", "named", "allowed"),
+        most_tools=128, verbosity=True, service_tiers=_TIERS,
+        identity=("safety_identifier", "prompt_cache_key")),
     "responses": ResponsesQuirks(
-        service_tiers=_OPENAI_TIERS, sampling=(),
+        service_tiers=_TIERS, sampling=(),
         identity=("safety_identifier", "prompt_cache_key"), count_tokens=True)}
+_VERTEX: Final = GeminiQuirks(                   # `store` is not of Vertex (python-genai)
+    drop=("store",), media_alone=False, count_tokens=True)
+_FUNCTIONS: Final = ResponsesQuirks(functions_only=True)
 
-_FUNCTIONS: Final = {"responses": ResponsesQuirks(functions_only=True)}
-_OPENROUTER_QUIRKS: Final = _FUNCTIONS | {
-    "openai": ChatQuirks(
-        reasoning="reasoning", replay_field="reasoning_details",
-        efforts={"none": "none", "minimal": "minimal", "low": "low", "medium": "medium",
-                 "high": "high", "xhigh": "xhigh", "max": "xhigh"}),     # max: 400, openclaw#77350
-    "anthropic": AnthropicQuirks(signed=True)}                           # of Claude, checked
+_QUIRKS: Final[dict[str, Mapping[str, Quirks]]] = {
+    "glm": {
+        "openai": ChatQuirks(
+            drop=("store", "parallel_tool_calls", "service_tier", "logit_bias"),     # else 1210
+            clamp={"temperature": (0.01, 0.99), "top_p": (0.01, 0.99)},  # open, as z-ai-sdk does
+            reasoning="thinking", efforts=_LOW_HIGH_MAX,     # older than glm-5.2: ignored
+            replay="always",                                 # preserved thinking, docs.z.ai
+            json_schema=False, tool_choice=("auto",), tool_strict="drop"),   # took 235 tools
+        "anthropic": AnthropicQuirks(unsigned=True)},
+    "deepseek": {
+        "openai": ChatQuirks(
+            reasoning="thinking", efforts=_LOW_HIGH,         # disabled together with an effort: 400
+            placeholder=" ", json_schema=False, system_in_place=True,    # a tool turn without: 400
+            tool_choice=("auto", "none"),                    # when thinking, DeepSeek-V3#1376
+            tool_strict="drop", most_tools=128),             # strict: known to /beta only
+        "anthropic": AnthropicQuirks(placeholder=" ", unsigned=True),
+        "responses": ResponsesQuirks(
+            efforts=_LOW_HIGH | {"none": "none"}, tool_choice=("auto", "none"),
+            placeholder=" ", unsigned=True, functions_only=True)},
+    "kimi": {
+        "openai": ChatQuirks(                                # 400 "invalid temperature: only 1 ..."
+            drop=("temperature", "top_p", "n", "presence_penalty", "frequency_penalty"),
+            efforts=_KIMI, placeholder=" ", tool_choice=("auto", "none"),
+            max_tokens="max_completion_tokens", tool_name=_KIMI_TOOL, prefill="partial",
+            most_tools=128,
+            tool_strict="false"),                            # true unless said: CLIs' schemas fail
+        "anthropic": AnthropicQuirks(
+            drop=("temperature", "top_p"), placeholder=" ", unsigned=True, tool_name=_KIMI_TOOL),
+        "responses": ResponsesQuirks(
+            drop=("temperature", "top_p"), efforts=_KIMI, placeholder=" ", unsigned=True,
+            tool_choice=("auto", "none"), tool_name=_KIMI_TOOL, tool_strict="false")},
+    "dashscope": {"openai": ChatQuirks(                      # tool_choice: when thinking, eino#994
+        reasoning="enable_thinking", tool_choice=("auto", "none"), tool_strict="drop")},
+    "minimax": {
+        "openai": ChatQuirks(
+            fixed={"reasoning_split": True},                 # else <think> stands inside content
+            reasoning="none", replay="always", replay_field="reasoning_details",
+            clamp={"temperature": (0.01, 1.0)},              # (0, 1]
+            tool_choice=("auto", "none"), tool_strict="drop"),
+        "anthropic": AnthropicQuirks(clamp={"temperature": (0.01, 1.0)}, unsigned=True)},
+    "stepfun": {"openai": ChatQuirks(
+        efforts=_LOW_MEDIUM_HIGH, replay_field="reasoning", tool_strict="drop")},
+    "ark": {"openai": ChatQuirks(                # its plans document efforts, not thinking: {type}
+        efforts=_LOW_MEDIUM_HIGH, tool_strict="drop")},
+    "siliconflow": {"openai": ChatQuirks(
+        reasoning="enable_thinking", clamp={"thinking_budget": (128, 32768)}, tool_strict="drop")},
+    "mimo": {
+        "openai": ChatQuirks(reasoning="thinking", replay="always", placeholder=" ",  # missing: 400
+                             json_schema=False, tool_strict="drop"),
+        "anthropic": AnthropicQuirks(placeholder=" ", unsigned=True)},
+    "openai": _OPENAI,
+    "azure": {**_OPENAI, "anthropic": AnthropicQuirks(signed=True)},
+    "anthropic": {"anthropic": AnthropicQuirks(
+        signed=True, native=True, count_tokens=True, service_tiers=("auto", "default"),
+        tool_name=r"[a-zA-Z0-9_-]{1,128}")},
+    "gemini": {"openai": ChatQuirks(replay="never"), "gemini": GeminiQuirks(
+        count_tokens=True, service_tiers=("default", "flex", "priority"))},
+    "vertex": {"gemini": _VERTEX, "openai": ChatQuirks(replay="never")},
+    "vertex-express": {"gemini": _VERTEX},
+    "openrouter": {
+        "openai": ChatQuirks(                    # max: 400, openclaw#77350
+            reasoning="reasoning", replay_field="reasoning_details",
+            efforts=_efforts("none minimal low medium high xhigh xhigh")),
+        "anthropic": AnthropicQuirks(signed=True), "responses": _FUNCTIONS},     # of Claude
+    "groq": {"openai": ChatQuirks(               # refuses messages.*.reasoning_content
+        efforts=_LOW_MEDIUM_HIGH, replay="never")},
+    "mistral": {"openai": ChatQuirks(            # 422 extra_forbidden for what it does not know
+        drop=("store", "service_tier", "logit_bias", "user", "metadata"),
+        rename={"seed": "random_seed"}, clamp={"temperature": (0.0, 1.0)},
+        efforts=_efforts("none none high high high high high"),
+        call_id=r"[a-zA-Z0-9]{9}", replay="never", identity=("prompt_cache_key",),
+        stream_usage=False)},                    # the last chunk has usage unasked
+    "xai": {
+        "openai": ChatQuirks(                    # grok-4.5: no more than high, never off
+            efforts=_LOW_MEDIUM_HIGH,
+            drop=("presence_penalty", "frequency_penalty", "stop")),     # 400 when reasoning
+        "responses": ResponsesQuirks(efforts=_LOW_MEDIUM_HIGH)},
+    "silent": {"openai": ChatQuirks(reasoning="none", tool_strict="drop")},  # no switch known
+    "switched": {"openai": ChatQuirks(reasoning="enable_thinking")},
+    "templated": {"openai": ChatQuirks(reasoning="template")},
+    "vllm": {"openai": ChatQuirks(reasoning="template", replay_field="reasoning"),   # renamed
+             "anthropic": AnthropicQuirks(count_tokens=True), "responses": _FUNCTIONS},
+    "sglang": {"openai": ChatQuirks(reasoning="template"),
+               "anthropic": AnthropicQuirks(count_tokens=True)},
+    "ollama": {"openai": ChatQuirks(replay_field="reasoning", efforts=_efforts(
+        "none low low medium high max max")), "responses": _FUNCTIONS},
+    "llamacpp": {"openai": ChatQuirks(           # a named choice silently becomes auto
+        reasoning="template", tool_choice=("auto", "none", "required")),
+        "anthropic": AnthropicQuirks(count_tokens=True), "responses": _FUNCTIONS},
+    "lmstudio": {"openai": ChatQuirks(reasoning="none"), "responses": _FUNCTIONS},
+    "tgi": {"openai": ChatQuirks(reasoning="none", replay="never")},
+    "fastchat": {"openai": ChatQuirks(
+        drop=("tools", "tool_choice", "response_format"), reasoning="none", replay="never",
+        stream_usage=False, json_schema=False)},
+}
 
-_GROQ_QUIRKS: Final = {"openai": ChatQuirks(         # refuses messages.*.reasoning_content
-    efforts=_LOW_MEDIUM_HIGH, replay="never")}
-
-_MISTRAL_QUIRKS: Final = {"openai": ChatQuirks(      # 422 extra_forbidden for what it does not know
-    drop=("store", "service_tier", "logit_bias", "user", "metadata"),
-    rename={"seed": "random_seed"}, clamp={"temperature": (0.0, 1.0)},
-    efforts={"none": "none", "minimal": "none", "low": "high", "medium": "high",
-             "high": "high", "xhigh": "high", "max": "high"},
-    call_id=r"[a-zA-Z0-9]{9}", replay="never", identity=("prompt_cache_key",),
-    stream_usage=False)}                         # the last chunk has usage unasked
-
-_XAI_QUIRKS: Final = {
-    "openai": ChatQuirks(efforts=_LOW_MEDIUM_HIGH,   # grok-4.5: no more than high, never off
-                     drop=("presence_penalty", "frequency_penalty", "stop")),  # 400 when reasoning
-    "responses": ResponsesQuirks(efforts=_LOW_MEDIUM_HIGH)}
-
-_SILENT: Final = {"openai": ChatQuirks(reasoning="none", tool_strict="drop")}   # no switch known
-_SWITCHED: Final = {"openai": ChatQuirks(reasoning="enable_thinking")}
-_TEMPLATED: Final = {"openai": ChatQuirks(reasoning="template")}
+# fmt: on
 
 # Hosts of those who made the dialects.
-_MAKERS: Final = ("anthropic.com", "openai.com", "googleapis.com")
+_MAKERS: Final = (".anthropic.com", ".openai.com", ".googleapis.com")
 
 
 def is_makers(url: str) -> bool:
     """Is this a host of the maker of a dialect, behind which no other relay can stand?"""
-    host = urllib.parse.urlsplit(url).hostname or ""
-    return host.endswith(tuple(f".{maker}" for maker in _MAKERS))
+    return (urllib.parse.urlsplit(url).hostname or "").endswith(_MAKERS)
 
 
-_BEARER: Final = {"anthropic": "bearer"}     # as ANTHROPIC_AUTH_TOKEN; both headers may be a 401
+_LETTERS: Final = {"A": "anthropic", "C": "openai", "R": "responses", "G": "gemini"}
+PRESET_ALIASES: Final[dict[str, tuple[str, str]]] = {}  # longer names, which choose a plan too
 
 
-def _bases(dialects: str, base: str, anthropic: str = "") -> dict[str, str]:
-    """A plan's bases, best first: C chat, R Responses at `base`, A Anthropic on the same host."""
-    origin = "/".join(base.split("/")[:3])
-    at = {"C": ("openai", base), "R": ("responses", base), "A": ("anthropic", origin + anthropic)}
-    return dict(at[letter] for letter in dialects)
+def _presets(text: str) -> dict[str, Preset]:
+    """The rows of a table, by name; their aliases go to PRESET_ALIASES.
+
+    A row is `NAME KEY GLOB...` with `quirks=`, `errors=`, `auth=[DIALECT,...:]STYLE`, and `china`
+    where dates without a zone are China's; a key of `-` makes it a server of one's own.  Below it
+    stand its plans, `[*]PLAN LETTERS BASE [PATH] [LETTER=PATH] [as=ALIAS]`: `*` is paid in advance,
+    the letters are dialects, the best first, the paths on the same host are Anthropic's and
+    another's.  `/DIALECT PATH` is one of `paths`.
+    """
+    rows, row, preset = dict[str, JSON](), JSON(), ""
+    for line in _lines(text):
+        name, *words = line.split()
+        given = dict(word.split("=", 1) for word in words if re.match(r"\w+=", word))
+        words = [word for word in words if word.partition("=")[0] not in given]
+        if line.startswith(" /"):
+            row["paths"][name[1:]] = words[0]
+        elif line.startswith(" "):
+            plan, letters, base = name.lstrip("*"), *(*words, "", "")[:2]
+            origin, paths = "/".join(base.split("/")[:3]), {"A": "".join(words[2:])} | given
+            urls = ((_LETTERS[c], origin + paths[c] if c in paths else base) for c in letters)
+            row["plans"][plan] = dict(urls)
+            row["subscription"] += (plan,) * name.startswith("*")
+            if "as" in given:
+                PRESET_ALIASES[given["as"]] = (preset, plan)
+        else:
+            dialects, _, style = given.get("auth", "bearer").rpartition(":")
+            preset, row = name, {"plans": {}, "subscription": (), "paths": {}}
+            rows[name] = row
+            row["key"], row["local"] = words[0].strip("-"), words[0] == "-"
+            row["globs"] = tuple(word for word in words[1:] if word != "china")
+            row["zone"] = CHINA if "china" in words else datetime.UTC
+            row["auth"] = dict.fromkeys((dialects or "anthropic").split(","), style)
+            row["quirks"] = _QUIRKS[given["quirks"]] if "quirks" in given else {}
+            row["errors"] = _ERRORS[given["errors"]] if "errors" in given else ()
+    return {name: Preset(**row) for name, row in rows.items()}
 
 
 # The first plan is the default; within a plan, the first dialect serves clients of dialects that
-# it does not have.  If `plans` holds no base, `endpoint` must be given.
-PRESETS: Final[dict[str, Preset]] = {
-    # Makers of models
-    "bigmodel": Preset(
-        zone=CHINA,
-        key="BIGMODEL_API_KEY", subscription=("coding",), globs=("glm-*",), auth=_BEARER,
-        plans={"coding": _bases("CA", "https://open.bigmodel.cn/api/coding/paas/v4",
-                                "/api/anthropic"),
-               "regular": _bases("C", "https://open.bigmodel.cn/api/paas/v4")},
-        quirks=_GLM_QUIRKS, errors=_GLM_ERRORS),
-    "zai": Preset(                           # international; another account
-        zone=CHINA,
-        key="ZAI_API_KEY", subscription=("coding",), globs=("glm-*",), auth=_BEARER,
-        plans={"coding": _bases("CA", "https://api.z.ai/api/coding/paas/v4", "/api/anthropic")
-                         | _bases("R", "https://api.z.ai/api/v1"),
-               "regular": _bases("C", "https://api.z.ai/api/paas/v4")},
-        quirks=_GLM_QUIRKS, errors=_GLM_ERRORS),
-    "deepseek": Preset(                      # /v1 is its alias for the bare host
-        key="DEEPSEEK_API_KEY", globs=("deepseek-*",), quirks=_DEEPSEEK_QUIRKS,
-        plans={"regular": _bases("CAR", "https://api.deepseek.com/v1", "/anthropic")}),
-    "moonshot": Preset(
-        zone=CHINA,
-        key="MOONSHOT_API_KEY", globs=("kimi-k*", "moonshot-*"), auth=_BEARER,
-        plans={"regular": _bases("CAR", "https://api.moonshot.cn/v1", "/anthropic")},
-        quirks=_KIMI_QUIRKS, errors=_MOONSHOT_ERRORS),
-    "moonshot-ai": Preset(                   # international; another account
-        key="MOONSHOT_AI_API_KEY", globs=("kimi-k*", "moonshot-*"), auth=_BEARER,
-        plans={"regular": _bases("CAR", "https://api.moonshot.ai/v1", "/anthropic")},
-        quirks=_KIMI_QUIRKS, errors=_MOONSHOT_ERRORS),
-    "kimi-coding": Preset(                   # admits coding agents only, by the client's user agent
-        zone=CHINA,
-        key="KIMI_API_KEY", subscription=("coding",), globs=("kimi-for-coding*", "k3*"),
-        plans={"coding": _bases("CA", "https://api.kimi.com/coding/v1", "/coding")},
-        auth=_BEARER, quirks=_KIMI_QUIRKS, errors=_KIMI_ERRORS),
-    "dashscope": Preset(                     # keys are bound to region and plan
-        zone=CHINA,
-        key="DASHSCOPE_API_KEY", subscription=("coding", "token"), globs=("qwen*",), auth=_BEARER,
-        plans={"coding": _bases("CA", "https://coding.dashscope.aliyuncs.com/v1",
-                                "/apps/anthropic"),
-               "token": _bases(
-                   "CAR", "https://token-plan.cn-beijing.maas.aliyuncs.com/compatible-mode/v1",
-                   "/apps/anthropic"),
-               "regular": _bases("CAR", "https://dashscope.aliyuncs.com/compatible-mode/v1",
-                                 "/apps/anthropic")},
-        quirks=_DASHSCOPE_QUIRKS, errors=_DASHSCOPE_ERRORS),
-    "dashscope-intl": Preset(
-        key="DASHSCOPE_INTL_API_KEY", subscription=("coding", "token"), globs=("qwen*",),
-        plans={"coding": _bases("CA", "https://coding-intl.dashscope.aliyuncs.com/v1",
-                                "/apps/anthropic"),
-               "token": _bases(
-                   "CAR", "https://token-plan.ap-southeast-1.maas.aliyuncs.com/compatible-mode/v1",
-                   "/apps/anthropic"),
-               "regular": _bases("CAR", "https://dashscope-intl.aliyuncs.com/compatible-mode/v1",
-                                 "/apps/anthropic")},
-        auth=_BEARER, quirks=_DASHSCOPE_QUIRKS, errors=_DASHSCOPE_ERRORS),
-    "minimax": Preset(                       # one address; the plan's keys begin with sk-cp-
-        key="MINIMAX_API_KEY", subscription=("plan",), globs=("MiniMax-*",), auth=_BEARER,
-        plans=dict.fromkeys(("plan", "regular"),
-                            _bases("CAR", "https://api.minimax.io/v1", "/anthropic")),
-        quirks=_MINIMAX_QUIRKS, errors=_MINIMAX_ERRORS),
-    "minimax-cn": Preset(
-        zone=CHINA,
-        key="MINIMAX_CN_API_KEY", subscription=("plan",), globs=("MiniMax-*",), auth=_BEARER,
-        plans=dict.fromkeys(("plan", "regular"),
-                            _bases("CAR", "https://api.minimaxi.com/v1", "/anthropic")),
-        quirks=_MINIMAX_QUIRKS, errors=_MINIMAX_ERRORS),
-    "stepfun": Preset(
-        zone=CHINA,
-        key="STEPFUN_API_KEY", subscription=("plan",), globs=("step-*",), auth=_BEARER,
-        plans={"plan": _bases("CA", "https://api.stepfun.com/step_plan/v1", "/step_plan"),
-               "regular": _bases("C", "https://api.stepfun.com/v1")},
-        quirks=_STEPFUN_QUIRKS),
-    "stepfun-intl": Preset(
-        key="STEPFUN_INTL_API_KEY", subscription=("plan",), globs=("step-*",), auth=_BEARER,
-        plans={"plan": _bases("CA", "https://api.stepfun.ai/step_plan/v1", "/step_plan"),
-               "regular": _bases("C", "https://api.stepfun.ai/v1")},
-        quirks=_STEPFUN_QUIRKS),
-    "ark": Preset(                           # Volcengine; regular is billed apart from the plans
-        zone=CHINA,
-        key="ARK_API_KEY", subscription=("coding", "agent"), auth=_BEARER,
-        globs=("doubao-*", "ark-code-*", "ep-*"),
-        plans={"coding": _bases("CAR", "https://ark.cn-beijing.volces.com/api/coding/v3",
-                                "/api/coding"),
-               "agent": _bases("CAR", "https://ark.cn-beijing.volces.com/api/plan/v3", "/api/plan"),
-               "regular": _bases("CAR", "https://ark.cn-beijing.volces.com/api/v3",
-                                 "/api/compatible")},
-        quirks=_ARK_QUIRKS, errors=_ARK_ERRORS),
-    "byteplus": Preset(                      # Ark, international
-        key="BYTEPLUS_API_KEY", subscription=("coding",), auth=_BEARER,
-        globs=("seed-*", "doubao-*", "ark-code-*", "ep-*"),
-        plans={"coding": _bases("CA", "https://ark.ap-southeast.bytepluses.com/api/coding/v3",
-                                "/api/coding"),
-               "regular": _bases("C", "https://ark.ap-southeast.bytepluses.com/api/v3")},
-        quirks=_ARK_QUIRKS, errors=_ARK_ERRORS),
-    "mimo": Preset(                          # the plan's keys begin with tp-, one region each
-        zone=CHINA,
-        key="MIMO_API_KEY", subscription=("plan", "plan-sgp", "plan-ams"), globs=("mimo-*",),
-        plans={"plan": _bases("CAR", "https://token-plan-cn.xiaomimimo.com/v1", "/anthropic"),
-               "plan-sgp": _bases("CAR", "https://token-plan-sgp.xiaomimimo.com/v1", "/anthropic"),
-               "plan-ams": _bases("CAR", "https://token-plan-ams.xiaomimimo.com/v1", "/anthropic"),
-               "regular": _bases("CAR", "https://api.xiaomimimo.com/v1", "/anthropic")},
-        auth=_BEARER, quirks=_MIMO_QUIRKS),
-    "openai": Preset(                        # Responses first: gpt-6 calls tools nowhere else
-        key="OPENAI_API_KEY", globs=("gpt-*", "o1*", "o3*", "o4*", "chatgpt-*", "codex-*"),
-        plans={"regular": _bases("RC", "https://api.openai.com/v1")}, quirks=_OPENAI_QUIRKS),
-    "anthropic": Preset(
-        key="ANTHROPIC_API_KEY", globs=("claude-*",),
-        plans={"regular": {"anthropic": "https://api.anthropic.com"}},
-        quirks={"anthropic": AnthropicQuirks(signed=True, native=True, count_tokens=True,
-                                    service_tiers=("auto", "default"),
-                                    tool_name=r"[a-zA-Z0-9_-]{1,128}")}),
-    "gemini": Preset(                        # AI Studio; its own dialect keeps signatures whole
-        key="GEMINI_API_KEY", globs=("gemini-*", "gemma-*"),
-        plans={"regular": {"gemini": "https://generativelanguage.googleapis.com",
-                           "openai": "https://generativelanguage.googleapis.com/v1beta/openai"}},
-        quirks={"openai": ChatQuirks(replay="never"), "gemini": GeminiQuirks(
-            count_tokens=True, service_tiers=("default", "flex", "priority"))}),
-    "mistral": Preset(
-        key="MISTRAL_API_KEY", quirks=_MISTRAL_QUIRKS,
-        globs=("mistral-*", "codestral-*", "devstral-*", "magistral-*", "ministral-*", "pixtral-*"),
-        plans={"regular": _bases("C", "https://api.mistral.ai/v1")}),
-    "xai": Preset(
-        key="XAI_API_KEY", globs=("grok-*",), quirks=_XAI_QUIRKS, errors=_XAI_ERRORS,
-        plans={"regular": _bases("RC", "https://api.x.ai/v1")}),
+# it does not have.  If a preset has no base, `endpoint` must be given.  An Anthropic path gets its
+# key as ANTHROPIC_AUTH_TOKEN, as a bearer token: both headers at once may be a 401.
+PRESETS: Final = _presets("""
+# Makers of models.  zai and the like are international: another account.
+bigmodel BIGMODEL_API_KEY glm-* quirks=glm errors=glm china
+ *coding CA https://open.bigmodel.cn/api/coding/paas/v4 /api/anthropic as=glm-coding
+ regular C https://open.bigmodel.cn/api/paas/v4 as=glm
+zai ZAI_API_KEY glm-* quirks=glm errors=glm china
+ *coding CAR https://api.z.ai/api/coding/paas/v4 /api/anthropic R=/api/v1 as=zai-coding
+ regular C https://api.z.ai/api/paas/v4
+deepseek DEEPSEEK_API_KEY deepseek-* quirks=deepseek auth=x-api-key
+ regular CAR https://api.deepseek.com/v1 /anthropic         # /v1 is its alias for the bare host
+moonshot MOONSHOT_API_KEY kimi-k* moonshot-* quirks=kimi errors=moonshot china
+ regular CAR https://api.moonshot.cn/v1 /anthropic
+moonshot-ai MOONSHOT_AI_API_KEY kimi-k* moonshot-* quirks=kimi errors=moonshot
+ regular CAR https://api.moonshot.ai/v1 /anthropic
+kimi-coding KIMI_API_KEY kimi-for-coding* k3* quirks=kimi errors=kimi china
+ *coding CA https://api.kimi.com/coding/v1 /coding          # coding agents, by their user agent
+dashscope DASHSCOPE_API_KEY qwen* quirks=dashscope errors=dashscope china
+ *coding CA https://coding.dashscope.aliyuncs.com/v1 /apps/anthropic as=dashscope-coding
+ *token CAR https://token-plan.cn-beijing.maas.aliyuncs.com/compatible-mode/v1 /apps/anthropic \
+   as=dashscope-token-plan
+ regular CAR https://dashscope.aliyuncs.com/compatible-mode/v1 /apps/anthropic
+dashscope-intl DASHSCOPE_INTL_API_KEY qwen* quirks=dashscope errors=dashscope
+ *coding CA https://coding-intl.dashscope.aliyuncs.com/v1 /apps/anthropic as=dashscope-intl-coding
+ *token CAR https://token-plan.ap-southeast-1.maas.aliyuncs.com/compatible-mode/v1 /apps/anthropic \
+   as=dashscope-intl-token-plan
+ regular CAR https://dashscope-intl.aliyuncs.com/compatible-mode/v1 /apps/anthropic
+minimax MINIMAX_API_KEY MiniMax-* quirks=minimax errors=minimax     # a plan's keys: sk-cp-...
+ *plan CAR https://api.minimax.io/v1 /anthropic as=minimax-plan
+ regular CAR https://api.minimax.io/v1 /anthropic
+minimax-cn MINIMAX_CN_API_KEY MiniMax-* quirks=minimax errors=minimax china
+ *plan CAR https://api.minimaxi.com/v1 /anthropic as=minimax-cn-plan
+ regular CAR https://api.minimaxi.com/v1 /anthropic
+stepfun STEPFUN_API_KEY step-* quirks=stepfun china
+ *plan CA https://api.stepfun.com/step_plan/v1 /step_plan as=step-plan
+ regular C https://api.stepfun.com/v1
+stepfun-intl STEPFUN_INTL_API_KEY step-* quirks=stepfun
+ *plan CA https://api.stepfun.ai/step_plan/v1 /step_plan as=step-plan-intl
+ regular C https://api.stepfun.ai/v1
+ark ARK_API_KEY doubao-* ark-code-* ep-* quirks=ark errors=ark china        # Volcengine
+ *coding CAR https://ark.cn-beijing.volces.com/api/coding/v3 /api/coding as=ark-coding
+ *agent CAR https://ark.cn-beijing.volces.com/api/plan/v3 /api/plan as=ark-agent
+ regular CAR https://ark.cn-beijing.volces.com/api/v3 /api/compatible       # billed apart
+byteplus BYTEPLUS_API_KEY seed-* doubao-* ark-code-* ep-* quirks=ark errors=ark     # Ark elsewhere
+ *coding CA https://ark.ap-southeast.bytepluses.com/api/coding/v3 /api/coding as=byteplus-coding
+ regular C https://ark.ap-southeast.bytepluses.com/api/v3
+mimo MIMO_API_KEY mimo-* quirks=mimo china                  # a plan's keys begin with tp-
+ *plan CAR https://token-plan-cn.xiaomimimo.com/v1 /anthropic as=mimo-plan
+ *plan-sgp CAR https://token-plan-sgp.xiaomimimo.com/v1 /anthropic as=mimo-plan-sgp
+ *plan-ams CAR https://token-plan-ams.xiaomimimo.com/v1 /anthropic as=mimo-plan-ams
+ regular CAR https://api.xiaomimimo.com/v1 /anthropic
+openai OPENAI_API_KEY gpt-* o1* o3* o4* chatgpt-* codex-* quirks=openai
+ regular RC https://api.openai.com/v1                       # gpt-6 calls tools in Responses only
+anthropic ANTHROPIC_API_KEY claude-* quirks=anthropic auth=x-api-key
+ regular A https://api.anthropic.com
+gemini GEMINI_API_KEY gemini-* gemma-* quirks=gemini        # its dialect keeps signatures whole
+ regular GC https://generativelanguage.googleapis.com C=/v1beta/openai
+mistral MISTRAL_API_KEY mistral-* codestral-* devstral-* magistral-* ministral-* pixtral-* \
+   quirks=mistral
+ regular C https://api.mistral.ai/v1
+xai XAI_API_KEY grok-* quirks=xai errors=xai
+ regular RC https://api.x.ai/v1
 
-    # Clouds and resellers.  Most of their names are maker/model, hence the glob "*/*".
-    # vertex wants `endpoints`, gemini: https://HOST/v1/projects/P/locations/L/publishers/google,
-    # openai: https://HOST/v1beta1/projects/P/locations/L/endpoints/openapi, and google/NAME.
-    "vertex": Preset(
-        key="VERTEX_ACCESS_TOKEN", globs=("gemini-*",), plans={"regular": {}},   # good for an hour
-        auth={"gemini": "bearer", "openai": "bearer"},
-        quirks=_VERTEX_QUIRKS | {"openai": ChatQuirks(replay="never")}),
-    "vertex-express": Preset(                # a key in the query instead of a project
-        key="VERTEX_API_KEY", globs=("gemini-*",),
-        plans={"regular": {"gemini": "https://aiplatform.googleapis.com"}},
-        paths={"gemini": "/v1/publishers/google/models/{model}:generateContent"},
-        auth={"gemini": "query", "openai": "query"}, quirks=_VERTEX_QUIRKS),
-    "azure": Preset(                         # endpoint: https://RESOURCE.services.ai.azure.com
-        key="AZURE_OPENAI_API_KEY", plans={"regular": {}},   # models are called as deployed
-        auth={"openai": "api-key", "responses": "api-key", "anthropic": "api-key"},
-        paths={"openai": "/openai/v1/chat/completions", "responses": "/openai/v1/responses",
-               "anthropic": "/anthropic/v1/messages"},
-        quirks=_OPENAI_QUIRKS | {"anthropic": AnthropicQuirks(signed=True)}),
-    "azure-deployments": Preset(             # classic: endpoint: https://RESOURCE.openai.azure.com
-        key="AZURE_OPENAI_API_KEY", plans={"regular": {}},   # `paths` for another api-version
-        auth={"openai": "api-key", "responses": "api-key"},
-        paths={"openai": "/openai/deployments/{model}/chat/completions?api-version=2024-10-21",
-               "responses": "/openai/responses?api-version=2025-04-01-preview"},
-        quirks=_OPENAI_QUIRKS),
-    "openrouter": Preset(
-        key="OPENROUTER_API_KEY", globs=("*/*",), auth=_BEARER,
-        plans={"regular": _bases("CAR", "https://openrouter.ai/api/v1", "/api")},
-        quirks=_OPENROUTER_QUIRKS, errors=_OPENROUTER_ERRORS),
-    "groq": Preset(
-        key="GROQ_API_KEY", quirks=_GROQ_QUIRKS, errors=_GROQ_ERRORS,
-        globs=("llama-*", "meta-llama/*", "openai/gpt-oss-*", "qwen/*", "moonshotai/*", "groq/*"),
-        plans={"regular": _bases("CR", "https://api.groq.com/openai/v1")}),
-    "cerebras": Preset(
-        key="CEREBRAS_API_KEY", globs=("zai-glm-*", "gpt-oss-*", "qwen-3-*", "llama3*"),
-        plans={"regular": _bases("C", "https://api.cerebras.ai/v1")}, errors=_CEREBRAS_ERRORS,
-        quirks={"openai": ChatQuirks(efforts=_LOW_MEDIUM_HIGH, replay="never")}),
-    "siliconflow": Preset(
-        zone=CHINA,
-        key="SILICONFLOW_API_KEY", globs=("*/*",), auth=_BEARER,
-        plans={"regular": _bases("CA", "https://api.siliconflow.cn/v1")},
-        quirks=_SILICONFLOW_QUIRKS, errors=_SILICONFLOW_ERRORS),
-    "siliconflow-intl": Preset(
-        key="SILICONFLOW_INTL_API_KEY", globs=("*/*",), auth=_BEARER,
-        plans={"regular": _bases("CA", "https://api.siliconflow.com/v1")},
-        quirks=_SILICONFLOW_QUIRKS, errors=_SILICONFLOW_ERRORS),
-    "tencent": Preset(                       # token: cloud.tencent.com/developer/article/2767736
-        zone=CHINA,
-        key="TENCENT_API_KEY", subscription=("coding", "token"), globs=("tc-code-*", "hunyuan-*"),
-        plans={"coding": _bases("CA", "https://api.lkeap.cloud.tencent.com/coding/v3",
-                                "/coding/anthropic"),
-               "token": _bases("CA", "https://tokenhub.tencentmaas.com/plan/v3", "/plan/anthropic"),
-               "regular": _bases("C", "https://tokenhub.tencentmaas.com/v1")},
-        auth=_BEARER, quirks=_SILENT),
-    "qianfan": Preset(                       # Baidu; bases as in cc-switch
-        zone=CHINA,
-        key="QIANFAN_API_KEY", subscription=("coding", "token"), globs=("qianfan-*", "ernie-*"),
-        plans={"coding": _bases("CA", "https://qianfan.baidubce.com/v2/coding",
-                                "/anthropic/coding"),
-               "token": _bases("CA", "https://qianfan.baidubce.com/v2/tokenplan/personal",
-                               "/anthropic/tokenplan/personal"),
-               "regular": _bases("C", "https://qianfan.baidubce.com/v2")},
-        auth=_BEARER, quirks=_SILENT),
-    "huawei": Preset(                        # huaweicloud.com tokenplan-maas, model-call-060
-        zone=CHINA,
-        key="MAAS_API_KEY", subscription=("token",), globs=("openpangu-*", "pangu-*"), auth=_BEARER,
-        plans={"token": _bases("CA", "https://api.modelarts-maas.com/plan/v2", "/plan/anthropic"),
-               "regular": _bases("CA", "https://api.modelarts-maas.com/v2", "/anthropic")},
-        quirks=_SILENT, errors=_HUAWEI_ERRORS),
-    "modelscope": Preset(
-        zone=CHINA,
-        key="MODELSCOPE_API_KEY", globs=("*/*",), auth=_BEARER, quirks=_SWITCHED,
-        plans={"regular": _bases("CA", "https://api-inference.modelscope.cn/v1")}),
-    "novita": Preset(
-        key="NOVITA_API_KEY", globs=("*/*",), auth=_BEARER, quirks=_SWITCHED,
-        plans={"regular": _bases("CA", "https://api.novita.ai/openai/v1", "/anthropic")}),
-    "fireworks": Preset(
-        key="FIREWORKS_API_KEY", globs=("accounts/*",),
-        plans={"regular": _bases("C", "https://api.fireworks.ai/inference/v1")}),
-    "nvidia": Preset(
-        key="NVIDIA_API_KEY", globs=("*/*",), quirks=_TEMPLATED,
-        plans={"regular": _bases("C", "https://integrate.api.nvidia.com/v1")}),
+# Clouds and resellers.  Most of their names are maker/model, hence the glob */*.  vertex wants
+# `endpoints`, gemini: https://HOST/v1/projects/P/locations/L/publishers/google, openai:
+# https://HOST/v1beta1/projects/P/locations/L/endpoints/openapi, and google/NAME.
+vertex VERTEX_ACCESS_TOKEN gemini-* quirks=vertex auth=gemini,openai:bearer         # for an hour
+ regular
+vertex-express VERTEX_API_KEY gemini-* quirks=vertex-express auth=gemini,openai:query
+ regular G https://aiplatform.googleapis.com                # a key instead of a project
+ /gemini /v1/publishers/google/models/{model}:generateContent
+azure AZURE_OPENAI_API_KEY quirks=azure auth=openai,responses,anthropic:api-key
+ regular                    # endpoint: https://RESOURCE.services.ai.azure.com; models as deployed
+ /openai /openai/v1/chat/completions
+ /responses /openai/v1/responses
+ /anthropic /anthropic/v1/messages
+azure-deployments AZURE_OPENAI_API_KEY quirks=openai auth=openai,responses:api-key
+ regular                    # endpoint: https://RESOURCE.openai.azure.com; `paths`: another version
+ /openai /openai/deployments/{model}/chat/completions?api-version=2024-10-21
+ /responses /openai/responses?api-version=2025-04-01-preview
+openrouter OPENROUTER_API_KEY */* quirks=openrouter errors=openrouter
+ regular CAR https://openrouter.ai/api/v1 /api
+groq GROQ_API_KEY llama-* meta-llama/* openai/gpt-oss-* qwen/* moonshotai/* groq/* \
+   quirks=groq errors=groq
+ regular CR https://api.groq.com/openai/v1
+cerebras CEREBRAS_API_KEY zai-glm-* gpt-oss-* qwen-3-* llama3* quirks=groq errors=cerebras
+ regular C https://api.cerebras.ai/v1
+siliconflow SILICONFLOW_API_KEY */* quirks=siliconflow errors=siliconflow china
+ regular CA https://api.siliconflow.cn/v1
+siliconflow-intl SILICONFLOW_INTL_API_KEY */* quirks=siliconflow errors=siliconflow
+ regular CA https://api.siliconflow.com/v1
+tencent TENCENT_API_KEY tc-code-* hunyuan-* quirks=silent china
+ *coding CA https://api.lkeap.cloud.tencent.com/coding/v3 /coding/anthropic as=tencent-coding
+ *token CA https://tokenhub.tencentmaas.com/plan/v3 /plan/anthropic as=tencent-token-plan
+ regular C https://tokenhub.tencentmaas.com/v1  # cloud.tencent.com/developer/article/2767736
+qianfan QIANFAN_API_KEY qianfan-* ernie-* quirks=silent china                       # Baidu
+ *coding CA https://qianfan.baidubce.com/v2/coding /anthropic/coding as=qianfan-coding
+ *token CA https://qianfan.baidubce.com/v2/tokenplan/personal /anthropic/tokenplan/personal \
+   as=qianfan-token-plan
+ regular C https://qianfan.baidubce.com/v2      # bases as in cc-switch
+huawei MAAS_API_KEY openpangu-* pangu-* quirks=silent errors=huawei china
+ *token CA https://api.modelarts-maas.com/plan/v2 /plan/anthropic as=huawei-token-plan
+ regular CA https://api.modelarts-maas.com/v2 /anthropic    # huaweicloud.com model-call-060
+modelscope MODELSCOPE_API_KEY */* quirks=switched china
+ regular CA https://api-inference.modelscope.cn/v1
+novita NOVITA_API_KEY */* quirks=switched
+ regular CA https://api.novita.ai/openai/v1 /anthropic
+fireworks FIREWORKS_API_KEY accounts/*
+ regular C https://api.fireworks.ai/inference/v1
+nvidia NVIDIA_API_KEY */* quirks=templated
+ regular C https://integrate.api.nvidia.com/v1
 
-    # Servers of one's own, at their default ports
-    "vllm": Preset(                          # --api-key reads Authorization only
-        local=True, auth=_BEARER, errors=_LOCAL_ERRORS,
-        plans={"regular": _bases("CAR", "http://127.0.0.1:8000/v1")},
-        quirks=_FUNCTIONS | {
-                "openai": ChatQuirks(reasoning="template", replay_field="reasoning"),   # renamed
-                "anthropic": AnthropicQuirks(count_tokens=True)}),
-    "sglang": Preset(
-        local=True, auth=_BEARER, errors=_LOCAL_ERRORS,
-        plans={"regular": _bases("CA", "http://127.0.0.1:30000/v1")},
-        quirks=_TEMPLATED | {"anthropic": AnthropicQuirks(count_tokens=True)}),
-    "ollama": Preset(
-        local=True, auth=_BEARER, errors=_LOCAL_ERRORS,
-        plans={"regular": _bases("CAR", "http://127.0.0.1:11434/v1")},
-        quirks=_FUNCTIONS | {"openai": ChatQuirks(replay_field="reasoning", efforts={
-            "none": "none", "minimal": "low", "low": "low", "medium": "medium",
-            "high": "high", "xhigh": "max", "max": "max"})}),
-    "llamacpp": Preset(
-        local=True, auth=_BEARER, errors=_LOCAL_ERRORS,
-        plans={"regular": _bases("CAR", "http://127.0.0.1:8080/v1")},
-        quirks=_FUNCTIONS | {
-                "openai": ChatQuirks(reasoning="template",   # a named choice silently becomes auto
-                                     tool_choice=("auto", "none", "required")),
-                "anthropic": AnthropicQuirks(count_tokens=True)}),
-    "lmstudio": Preset(
-        local=True, auth=_BEARER, errors=_LOCAL_ERRORS,
-        plans={"regular": _bases("CAR", "http://127.0.0.1:1234/v1")},
-        quirks=_FUNCTIONS | {"openai": ChatQuirks(reasoning="none")}),
-    "tgi": Preset(                           # no port of its own: as its documents publish it
-        local=True, errors=_LOCAL_ERRORS,
-        plans={"regular": _bases("C", "http://127.0.0.1:8080/v1")},
-        quirks={"openai": ChatQuirks(reasoning="none", replay="never")}),
-    "fastchat": Preset(
-        local=True, errors=_FASTCHAT_ERRORS,
-        plans={"regular": _bases("C", "http://127.0.0.1:8000/v1")},
-        quirks={"openai": ChatQuirks(drop=("tools", "tool_choice", "response_format"),
-                                     reasoning="none", replay="never", stream_usage=False,
-                                     json_schema=False)}),
-}
-
-# Longer names, which choose a plan too.
-PRESET_ALIASES: Final[dict[str, tuple[str, str]]] = {
-    "glm": ("bigmodel", "regular"),             "glm-coding": ("bigmodel", "coding"),
-    "zai-coding": ("zai", "coding"),
-    "dashscope-coding": ("dashscope", "coding"),
-    "dashscope-token-plan": ("dashscope", "token"),
-    "dashscope-intl-coding": ("dashscope-intl", "coding"),
-    "dashscope-intl-token-plan": ("dashscope-intl", "token"),
-    "minimax-plan": ("minimax", "plan"),        "minimax-cn-plan": ("minimax-cn", "plan"),
-    "step-plan": ("stepfun", "plan"),           "step-plan-intl": ("stepfun-intl", "plan"),
-    "ark-coding": ("ark", "coding"),            "ark-agent": ("ark", "agent"),
-    "byteplus-coding": ("byteplus", "coding"),
-    "mimo-plan": ("mimo", "plan"),
-    "mimo-plan-sgp": ("mimo", "plan-sgp"),      "mimo-plan-ams": ("mimo", "plan-ams"),
-    "tencent-coding": ("tencent", "coding"),    "tencent-token-plan": ("tencent", "token"),
-    "qianfan-coding": ("qianfan", "coding"),    "qianfan-token-plan": ("qianfan", "token"),
-    "huawei-token-plan": ("huawei", "token"),
-    "llama.cpp": ("llamacpp", "regular"),
-}
-
-# fmt: on
+# Servers of one's own, at their default ports; tgi has none of its own, but where its documents
+# publish it.
+vllm - quirks=vllm errors=local
+ regular CAR http://127.0.0.1:8000/v1                       # --api-key reads Authorization only
+sglang - quirks=sglang errors=local
+ regular CA http://127.0.0.1:30000/v1
+ollama - quirks=ollama errors=local
+ regular CAR http://127.0.0.1:11434/v1
+llamacpp - quirks=llamacpp errors=local
+ regular CAR http://127.0.0.1:8080/v1 as=llama.cpp
+lmstudio - quirks=lmstudio errors=local
+ regular CAR http://127.0.0.1:1234/v1
+tgi - quirks=tgi errors=local
+ regular C http://127.0.0.1:8080/v1
+fastchat - quirks=fastchat errors=fastchat
+ regular C http://127.0.0.1:8000/v1
+""")
 
 
 # ==== 17. Reading =============================================================
