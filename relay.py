@@ -1047,11 +1047,17 @@ class Wire:
             inner.drop_unknown(known)
         return inner
 
-    def each(self, name: str, required: bool = False) -> Iterator[Wire]:
-        """The objects in the list under `name`; none if it is not there."""
+    def each(
+        self, name: str, known: frozenset[str] = frozenset(), required: bool = False
+    ) -> list[Wire]:
+        """The objects in the list under `name`; what is not `known` in one is noted."""
         items = self.required(name, list) if required else self.optional(name, list) or ()
+        wires = list[Wire]()
         for index, item in enumerate(items):
-            yield Wire(item, self, name, index)
+            wires.append(wire := Wire(item, self, name, index))
+            if known and not known.issuperset(item):
+                wire.drop_unknown(known)
+        return wires
 
     def texts(self, name: str) -> tuple[str, ...]:
         """The strings under `name`; a single string counts as a list of one."""
@@ -2713,6 +2719,44 @@ class OpenAIWriter(ABC, Generic[OfOpenAI]):
         return Rendered(body, tuple(dict.fromkeys(self.dropped)), stops, self.names)
 
 
+def openai_choice(wire: Wire, inner: str, name_of: Callable[[Wire], str]) -> ToolChoice | None:
+    """The choice among tools; `inner`: where the subset that is allowed is kept, if apart."""
+    choice = wire.data.get("tool_choice", wire.data.get("function_call"))
+    if choice is None or isinstance(choice, str):
+        return None if choice is None else ToolChoice(_OPENAI_MODES.get(choice, "auto"))
+    place = Wire(choice, wire, "tool_choice")
+    if place.data.get("type") != "allowed_tools":
+        return ToolChoice("named", (name_of(place),))
+    allowed = place.inner(inner) if inner else place
+    mode = _OPENAI_MODES.get(allowed.optional("mode", str) or "", "auto")
+    return ToolChoice(mode, tuple(map(name_of, allowed.each("tools"))))
+
+
+_OPENAI_MODES: Final[dict[str, Literal["auto", "none", "required"]]] = {
+    "none": "none",
+    "required": "required",
+    "any": "required",  # Mistral
+}
+
+
+def openai_format(spec: Wire, inner: str) -> Format | None:
+    match spec.optional("type", str):
+        case "json_object":
+            return Format()
+        case "json_schema":
+            place = spec.inner(inner) if inner else spec
+            name, strict = place.optional("name", str), place.optional("strict", bool)
+            return Format(place.optional("schema", dict) or {}, name or "output", strict)
+        case _:
+            return None
+
+
+def openai_sound(wire: Wire) -> Media:
+    audio = wire.inner("input_audio")
+    mime = "audio/" + (audio.optional("format", str) or "wav")
+    return Media("audio", mime, audio.required("data", str))
+
+
 def detailed(image: Media, detail: str) -> Media:
     """An image with the client's word for how closely to look at it; `auto` is none."""
     return image if detail == "auto" else replace(image, detail=detail)
@@ -2906,18 +2950,27 @@ class AnthropicMessages(Dialect):
     def parse_request(self, body: JSON, variant: str = "") -> Request:
         wire = Wire(body)
         wire.drop_unknown(_ANTHROPIC_REQUEST)
-        _anthropic_refused(wire)
-        messages = _anthropic_system(wire)
-        messages += map(_anthropic_message, wire.each("messages", required=True))
-        user = wire.inner("metadata").optional("user_id", str) or ""
+        if found(body, ("thread", "type")) == "continue":
+            raise BadRequest(
+                "thread: kept by Anthropic, and this model is served by a provider that keeps"
+                " nothing; send the whole conversation in `messages`"
+            )
+        if body.get("compaction"):
+            raise BadRequest("compaction: the provider that serves this model has none")
         choice, tier = wire.inner("tool_choice"), wire.optional("service_tier", str) or ""
-        disable_parallel = choice.optional("disable_parallel_tool_use", bool)
+        alone = choice.optional("disable_parallel_tool_use", bool)
+        user = wire.inner("metadata").optional("user_id", str) or ""
+        # Claude Code's user id is a JSON text with its session in it
+        session = (parse_object(user) or {}).get("session_id") if user else ""
+        spec = wire.inner("output_config").inner("format")
+        spec = spec if spec.data else wire.inner("output_format")
+        thinking, show = _anthropic_thinking(wire)
         return Request(
             model=wire.optional("model", str) or "",
-            messages=tuple(messages),
+            messages=tuple(_anthropic_messages(wire)),
             tools=tuple(tool for item in wire.each("tools") if (tool := _anthropic_tool(item))),
             tool_choice=_anthropic_choice(choice),
-            parallel_tools=None if disable_parallel is None else not disable_parallel,
+            parallel_tools=None if alone is None else not alone,
             max_tokens=wire.optional("max_tokens", int),
             sampling=Sampling(
                 temperature=wire.optional("temperature", float),
@@ -2925,12 +2978,12 @@ class AnthropicMessages(Dialect):
                 top_k=wire.optional("top_k", int),
             ),
             stop=wire.texts("stop_sequences"),
-            thinking=_anthropic_thinking(wire),
-            show_thoughts=_anthropic_display(wire),
-            format=_anthropic_format(wire),
+            thinking=thinking,
+            show_thoughts=show,
+            format=Format(spec.optional("schema", dict)) if spec.data else None,
             service_tier=_TIER_OF_ANTHROPIC.get(tier, tier),
             user=user,
-            session=_anthropic_session(user),
+            session=session if session and isinstance(session, str) else user,
             stream=bool(wire.optional("stream", bool)),
             dropped=tuple(wire.dropped),
         )
@@ -3073,39 +3126,6 @@ class AnthropicMessages(Dialect):
 # A client's request, read
 
 
-def _anthropic_refused(wire: Wire) -> None:
-    """What only Anthropic can do, and what to go on without would be wrong."""
-    if "thread" in wire.data and wire.inner("thread").data.get("type") == "continue":
-        raise BadRequest(
-            "thread: kept by Anthropic, and this model is served by a provider that keeps nothing;"
-            " send the whole conversation in `messages`"
-        )
-    if wire.data.get("compaction"):
-        raise BadRequest("compaction: the provider that serves this model has none")
-
-
-def _anthropic_system(wire: Wire) -> list[Message]:
-    content = wire.data.get("system")
-    if not content:
-        return []
-    texts = wire.texts("system") if isinstance(content, str) else _anthropic_texts(wire)
-    parts = tuple(Text(text) for text in map(_unattributed, texts) if text)
-    return [Message("system", parts)] if parts else []
-
-
-def _anthropic_texts(wire: Wire) -> Iterator[str]:
-    return (block.optional("text", str) or "" for block in wire.each("system"))
-
-
-def _anthropic_message(wire: Wire) -> Message:
-    role = _ANTHROPIC_ROLES.get(wire.required("role", str))
-    if role is None:
-        said = shown(wire.data["role"])
-        raise BadRequest(f"{wire.path('role')}: expected user, assistant or system, got {said}")
-    wire.drop_unknown(_ANTHROPIC_MESSAGE)
-    return Message(role, tuple(_anthropic_parts(wire)))
-
-
 _ANTHROPIC_ROLES: Final[dict[str, Role]] = {
     "user": "user",
     "assistant": "assistant",
@@ -3114,45 +3134,61 @@ _ANTHROPIC_ROLES: Final[dict[str, Role]] = {
 _ANTHROPIC_MESSAGE: Final = frozenset(("role", "content"))
 
 
+def _anthropic_messages(wire: Wire) -> list[Message]:
+    messages, system = list[Message](), wire.data.get("system")
+    if system:
+        texts = [system] if isinstance(system, str) else []
+        texts = texts or [block.optional("text", str) or "" for block in wire.each("system")]
+        if parts := tuple(Text(text) for text in map(_unattributed, texts) if text):
+            messages.append(Message("system", parts))
+    for each in wire.each("messages", _ANTHROPIC_MESSAGE, required=True):
+        role = _ANTHROPIC_ROLES.get(name := each.required("role", str))
+        if role is None:
+            expected = "expected user, assistant or system"
+            raise BadRequest(f"{each.path('role')}: {expected}, got {shown(name)}")
+        content = each.data.get("content")
+        if isinstance(content, str):
+            messages.append(Message(role, (Text(content),) if content else ()))
+        else:
+            messages.append(Message(role, tuple(_anthropic_parts(each))))
+    return messages
+
+
 def _anthropic_parts(wire: Wire) -> list[Part]:
     if isinstance(content := wire.data.get("content"), str):
         return [Text(content)] if content else []
     parts: list[Part] = []
-    for block in wire.each("content"):
-        kind = block.required("type", str)
-        read = _ANTHROPIC_PARTS.get(kind)
-        if read is None:
-            block.drop(kind)
-            continue
-        block.drop_unknown(_ANTHROPIC_BLOCK)
-        parts += read(block)
+    for block in wire.each("content", _ANTHROPIC_BLOCK):
+        match kind := block.required("type", str):
+            case "text":
+                if text := block.optional("text", str):
+                    parts.append(Text(text))
+            case "tool_use":
+                arguments = dumps(block.optional("input", dict) or {}).decode()
+                id, name = block.required("id", str), block.required("name", str)
+                parts.append(ToolCall(id, name, arguments))
+            case "tool_result":
+                held = tuple(p for p in _anthropic_parts(block) if isinstance(p, TEXT_OR_MEDIA))
+                failed = bool(block.optional("is_error", bool))
+                parts.append(ToolResult(block.required("tool_use_id", str), held, failed))
+            case "thinking":
+                seal = opened(block.optional("signature", str) or "", "as")
+                known = seal if seal.value or seal.account else None
+                parts.append(recalled(block.optional("thinking", str) or "", known))
+            case "redacted_thinking":
+                parts.append(Reasoning("", opened(block.required("data", str), "ad")))
+            case "image" | "document":
+                parts += _anthropic_media(block)
+            case "search_result":
+                texts = [each.optional("text", str) or "" for each in block.each("content")]
+                head = [block.optional(name, str) or "" for name in ("title", "source")]
+                parts.append(Text("\n".join([*head, *texts])))
+            case "tool_reference":
+                name = block.required("tool_name", str)
+                parts.append(Text(f"The tool {name} is now available."))
+            case _:
+                block.drop(kind)
     return parts
-
-
-def _anthropic_text(wire: Wire) -> Iterable[Part]:
-    text = wire.optional("text", str)
-    return (Text(text),) if text else ()
-
-
-def _anthropic_thought(wire: Wire) -> Iterable[Part]:
-    seal = opened(wire.optional("signature", str) or "", "as")
-    text = wire.optional("thinking", str) or ""
-    return (recalled(text, seal if seal.value or seal.account else None),)
-
-
-def _anthropic_redacted(wire: Wire) -> Iterable[Part]:
-    return (Reasoning("", opened(wire.required("data", str), "ad")),)
-
-
-def _anthropic_call(wire: Wire) -> Iterable[Part]:
-    arguments = dumps(wire.optional("input", dict) or {}).decode()
-    return (ToolCall(wire.required("id", str), wire.required("name", str), arguments),)
-
-
-def _anthropic_result(wire: Wire) -> Iterable[Part]:
-    parts = [part for part in _anthropic_parts(wire) if isinstance(part, TEXT_OR_MEDIA)]
-    id, is_error = wire.required("tool_use_id", str), wire.optional("is_error", bool)
-    return (ToolResult(id, tuple(parts), bool(is_error)),)
 
 
 def _anthropic_media(wire: Wire) -> Iterator[Part]:
@@ -3180,30 +3216,6 @@ def _anthropic_media(wire: Wire) -> Iterator[Part]:
             source.drop(other)
 
 
-def _anthropic_search(wire: Wire) -> Iterator[Part]:
-    texts = [block.optional("text", str) or "" for block in wire.each("content")]
-    yield Text(
-        "\n".join([wire.optional("title", str) or "", wire.optional("source", str) or "", *texts])
-    )
-
-
-def _anthropic_reference(wire: Wire) -> Iterator[Part]:
-    yield Text(f"The tool {wire.required('tool_name', str)} is now available.")
-
-
-_ANTHROPIC_PARTS: Final[dict[str, Callable[[Wire], Iterable[Part]]]] = {
-    "text": _anthropic_text,
-    "thinking": _anthropic_thought,
-    "redacted_thinking": _anthropic_redacted,
-    "tool_use": _anthropic_call,
-    "tool_result": _anthropic_result,
-    "image": _anthropic_media,
-    "document": _anthropic_media,
-    "search_result": _anthropic_search,
-    "tool_reference": _anthropic_reference,
-}
-
-
 def _anthropic_tool(wire: Wire) -> Tool | None:
     kind, name = wire.optional("type", str) or "custom", wire.required("name", str)
     description = wire.optional("description", str) or ""
@@ -3217,9 +3229,8 @@ def _anthropic_tool(wire: Wire) -> Tool | None:
     wire.drop_unknown(_ANTHROPIC_TOOL)
     if name == "DeferredToolPlaceholder":  # Claude Code's stand-in for tools that load later
         return None
-    return Tool(
-        name, description, wire.optional("input_schema", dict) or {}, wire.optional("strict", bool)
-    )
+    schema = wire.optional("input_schema", dict) or {}
+    return Tool(name, description, schema, wire.optional("strict", bool))
 
 
 def _anthropic_choice(wire: Wire) -> ToolChoice | None:
@@ -3236,44 +3247,24 @@ def _anthropic_choice(wire: Wire) -> ToolChoice | None:
             return ToolChoice("auto")
 
 
-def _anthropic_thinking(wire: Wire) -> Thinking | None:
-    config = wire.inner("thinking", frozenset(("type", "budget_tokens", "display")))
-    kind = config.optional("type", str)
-    output = wire.inner("output_config", frozenset(("effort", "format")))
-    effort = output.optional("effort", str) or ""
-    if kind == "disabled":
-        return Thinking(False)
-    if kind is None and not effort:
-        return None
-    return Thinking(True, effort, config.optional("budget_tokens", int))
-
-
-def _anthropic_display(wire: Wire) -> bool | None:
-    """Does the client want to see the thoughts?  None if it does not say; it is shown them then.
+def _anthropic_thinking(wire: Wire) -> tuple[Thinking | None, bool | None]:
+    """How much to think, and whether the client wants to see it: None if it does not say, and
+    then it is shown.
 
     The default differs: newer Claudes leave the thoughts out, older ones do not.  Clients that do
     not know `display` (Qwen Code, Kimi) show whatever they get.  Claude Code sends `updates` when
     it has a screen, `omitted` when it runs without one (-p).
     """
-    if "thinking" not in wire.data:
-        return None
-    return _ANTHROPIC_DISPLAYS.get(wire.inner("thinking").optional("display", str) or "")
-
-
-_ANTHROPIC_DISPLAYS: Final = {"summarized": True, "updates": True, "omitted": False}
-
-
-def _anthropic_format(wire: Wire) -> Format | None:
-    spec = wire.inner("output_config").inner("format")
-    spec = spec if spec.data else wire.inner("output_format")
-    return Format(spec.optional("schema", dict)) if spec.data else None
-
-
-def _anthropic_session(user: str) -> str:
-    """Claude Code's user id is a JSON text with its session in it."""
-    inner = parse_object(user) or {}
-    found = inner.get("session_id")
-    return found if isinstance(found, str) else user
+    config = wire.inner("thinking", frozenset(("type", "budget_tokens", "display")))
+    kind, display = config.optional("type", str), config.optional("display", str)
+    output = wire.inner("output_config", frozenset(("effort", "format")))
+    effort = output.optional("effort", str) or ""
+    show = {"summarized": True, "updates": True, "omitted": False}.get(display or "")
+    if kind == "disabled":
+        return Thinking(False), show
+    if kind is None and not effort:
+        return None, show
+    return Thinking(True, effort, config.optional("budget_tokens", int)), show
 
 
 # A request, written
@@ -4009,14 +4000,13 @@ class OpenAIChat(OpenAIDialect):
         if (wire.optional("n", int) or 1) > 1:
             raise BadRequest("n: more than one answer cannot be asked of this provider")
         parallel = wire.optional("parallel_tool_calls", bool)
-        if wire.data.get("functions"):  # the old form: its client can be given only one call
+        if body.get("functions"):  # the old form: its client can be given only one call
             parallel = False
-        user = wire.optional("safety_identifier", str) or wire.optional("user", str) or ""
         return Request(
             model=wire.optional("model", str) or "",
-            messages=tuple(map(_chat_message, wire.each("messages", required=True))),
-            tools=_chat_tools(wire),
-            tool_choice=_chat_choice(wire),
+            messages=tuple(map(_chat_message, wire.each("messages", _CHAT_MESSAGE, required=True))),
+            tools=tuple(_chat_tools(wire)),
+            tool_choice=openai_choice(wire, "allowed_tools", _chat_chosen),
             parallel_tools=parallel,
             max_tokens=wire.optional("max_completion_tokens", int)
             or wire.optional("max_tokens", int),
@@ -4032,10 +4022,10 @@ class OpenAIChat(OpenAIDialect):
             thinking=_chat_thinking(wire),
             # OpenRouter's field; Chat has no other, so by default the thoughts are shown
             show_thoughts=False if wire.inner("reasoning").optional("exclude", bool) else None,
-            format=_chat_format(wire),
+            format=openai_format(wire.inner("response_format"), "json_schema"),
             verbosity=wire.optional("verbosity", str) or "",
             service_tier=wire.optional("service_tier", str) or "",
-            user=user,
+            user=wire.optional("safety_identifier", str) or wire.optional("user", str) or "",
             session=wire.optional("prompt_cache_key", str) or "",
             stream=bool(wire.optional("stream", bool)),
             include_usage=bool(wire.inner("stream_options").optional("include_usage", bool)),
@@ -4139,173 +4129,119 @@ class OpenAIChat(OpenAIDialect):
 
 
 def _chat_message(wire: Wire) -> Message:
-    read = _CHAT_ROLES.get(role := wire.required("role", str))
-    if read is None:
-        raise BadRequest(f"{wire.path('role')}: unknown role {shown(role)}")
-    wire.drop_unknown(_CHAT_MESSAGE)
-    return read(wire)
+    match role := wire.required("role", str):
+        case "user":
+            return Message("user", tuple(_chat_parts(wire)))
+        case "assistant":
+            return Message("assistant", tuple(_chat_answer(wire)))
+        case "tool" | "function":
+            id = wire.optional("tool_call_id", str) or wire.optional("name", str) or ""
+            return Message("user", (ToolResult(id, tuple(_chat_parts(wire))),))
+        case "system" | "developer":
+            return Message("system", tuple(_chat_parts(wire)))
+        case _:
+            raise BadRequest(f"{wire.path('role')}: unknown role {shown(role)}")
 
 
-def _chat_system(wire: Wire) -> Message:
-    return Message("system", _chat_parts(wire))
-
-
-def _chat_user(wire: Wire) -> Message:
-    return Message("user", _chat_parts(wire))
-
-
-def _chat_tool_message(wire: Wire) -> Message:
-    id = wire.optional("tool_call_id", str) or wire.optional("name", str) or ""
-    parts = tuple(p for p in _chat_parts(wire) if isinstance(p, TEXT_OR_MEDIA))
-    return Message("user", (ToolResult(id, parts),))
-
-
-def _chat_assistant(wire: Wire) -> Message:
+def _chat_answer(wire: Wire) -> list[Part]:
     thoughts = [recalled(part.text, part.seal) for part in _chat_thoughts(wire.data)]
-    front = [thought for thought in thoughts if not thought.seal or not thought.seal.call]
-    parts: list[Part] = [*front, *_chat_parts(wire)]
+    parts: list[Part] = [part for part in thoughts if not part.seal or not part.seal.call]
+    parts += _chat_parts(wire)
     if refusal := wire.optional("refusal", str):
         parts.append(Text(refusal))
-    calls = [call for item in wire.each("tool_calls") for call in _chat_called(item)]
+    calls = list[ToolCall]()
+    for call in wire.each("tool_calls"):
+        id, kind = call.required("id", str), "custom" if "custom" in call.data else "function"
+        inner = call.inner(kind)
+        name = inner.required("name", str)
+        if kind == "custom":
+            calls.append(ToolCall(id, name, freely(inner.optional("input", str) or "")))
+            continue
+        texts = _chat_split(inner.optional("arguments", str) or "")
+        for number, text in enumerate(texts):
+            calls.append(ToolCall(f"{id}_{number + 1}" if number else id, name, text))
     if legacy := wire.inner("function_call").data:
         name = word_of(legacy.get("name"))
         calls.append(ToolCall(name, name, word_of(legacy.get("arguments"))))
-    parts += placed([t for t in thoughts if t.seal and t.seal.call], calls)
-    return Message("assistant", tuple(parts))
+    return [*parts, *placed([part for part in thoughts if part.seal and part.seal.call], calls)]
 
 
-def _chat_called(wire: Wire) -> Iterator[ToolCall]:
-    id = wire.required("id", str)
-    if "custom" in wire.data:
-        custom = wire.inner("custom")
-        yield ToolCall(
-            id, custom.required("name", str), freely(custom.optional("input", str) or "")
-        )
-        return
-    function = wire.inner("function")
-    name, text = function.required("name", str), function.optional("arguments", str) or ""
-    for each, one in _chat_split(id, text):
-        yield ToolCall(each, name, one)
-
-
-def _chat_split(id: str, text: str) -> Iterator[tuple[str, str]]:
-    """Arguments that are several objects in a row make as many calls, each with an id."""
+def _chat_split(text: str) -> list[str]:
+    """Arguments that are several objects in a row make as many calls."""
     try:
         values = json_values(text.encode(errors="surrogatepass")) if _IN_A_ROW.search(text) else ()
     except ValueError:
         values = ()
-    if len(values) < 2:
-        yield id, text
-        return
-    for number, value in enumerate(values):
-        yield f"{id}_{number + 1}" if number else id, dumps(value).decode()
+    return [dumps(value).decode() for value in values] if len(values) > 1 else [text]
 
 
 _IN_A_ROW: Final = re.compile(r"\}\s*\{")
 
-_CHAT_ROLES: Final[dict[str, Callable[[Wire], Message]]] = {
-    "system": _chat_system,
-    "developer": _chat_system,
-    "user": _chat_user,
-    "assistant": _chat_assistant,
-    "tool": _chat_tool_message,
-    "function": _chat_tool_message,
-}
 
-
-def _chat_parts(wire: Wire) -> tuple[Part, ...]:
+def _chat_parts(wire: Wire) -> list[Text | Media]:
     if isinstance(content := wire.data.get("content"), str):
-        return (Text(content, _cache_of(wire)),) if content else ()
-    return tuple(part for item in wire.each("content") for part in _chat_part(item))
+        return [Text(content, _cache_of(wire))] if content else []
+    parts = list[Text | Media]()
+    for part in wire.each("content"):
+        match kind := part.optional("type", str) or "text":
+            case "text" | "refusal":
+                if text := part.optional(kind, str):
+                    parts.append(Text(text, _cache_of(part)))
+            case "image_url":
+                image = part.data.get("image_url")
+                image = Wire({"url": image} if isinstance(image, str) else image, part, kind)
+                media = media_from_url(image.required("url", str))
+                parts.append(detailed(media, image.optional("detail", str) or "auto"))
+            case "file":
+                file = part.inner("file")
+                name, data = file.optional("filename", str), file.optional("file_data", str)
+                if data is None:  # a file_id is bound to the account that holds the file
+                    file.drop("file_id")
+                else:
+                    parts.append(media_from_file(data, name or ""))
+            case "input_audio":
+                parts.append(openai_sound(part))
+            case _:
+                part.drop(kind)
+    return parts
 
 
 def _cache_of(wire: Wire) -> str:
     """Anthropic's mark on a message, a part or a tool, as clients of chat send it, too."""
-    if not isinstance(mark := wire.data.get("cache_control"), dict):
+    if (mark := wire.data.get("cache_control")) is None or not isinstance(mark, dict):
         return ""
     return "1h" if mark.get("ttl") == "1h" else "5m"
 
 
-def _chat_part(wire: Wire) -> Iterator[Part]:
-    match kind := wire.optional("type", str) or "text":
-        case "text" | "refusal":
-            if text := wire.optional(kind, str):
-                yield Text(text, _cache_of(wire))
-        case "image_url":
-            image = wire.data.get("image_url")
-            image = {"url": image} if isinstance(image, str) else image
-            said = Wire(image, wire, "image_url")
-            detail = said.optional("detail", str) or "auto"
-            yield detailed(media_from_url(said.required("url", str)), detail)
-        case "file":
-            file = wire.inner("file")
-            name, data = file.optional("filename", str) or "", file.optional("file_data", str)
-            if data is None:  # a file_id is bound to the account that holds the file
-                file.drop("file_id")
-                return
-            yield media_from_file(data, name)
-        case "input_audio":
-            audio = wire.inner("input_audio")
-            mime = "audio/" + (audio.optional("format", str) or "wav")
-            yield Media("audio", mime, audio.required("data", str))
-        case _:
-            wire.drop(kind)
-
-
-def _chat_tools(wire: Wire) -> tuple[Tool, ...]:
-    tools = [_chat_tool(item.inner("function"), item) for item in wire.each("tools")]
-    legacy = (_chat_tool(item, item) for item in wire.each("functions"))
-    tools += [replace(tool, form=_LEGACY) for tool in legacy if tool]
-    return tuple(tool for tool in tools if tool)
+def _chat_tools(wire: Wire) -> Iterator[Tool]:
+    for item in wire.each("tools"):
+        match kind := item.optional("type", str) or "function":
+            case "function":
+                yield replace(_chat_function(item.inner("function")), cache=_cache_of(item))
+            case "custom":
+                custom = item.inner("custom")
+                grammar = custom.inner("format").inner("grammar")
+                description = freeform(custom.optional("description", str) or "", grammar)
+                yield Tool(custom.required("name", str), description, FREEFORM, form="custom")
+            case _:
+                item.drop(kind)
+    for item in wire.each("functions"):
+        yield replace(_chat_function(item), form=_LEGACY)
 
 
 _LEGACY: Final = "function_call"  # before there were tools: one call, without an id
 _UNSAID: Final = b"%.0b"  # a form for deltas, of which nothing is left
 
 
-def _chat_tool(function: Wire, item: Wire) -> Tool | None:
-    kind = item.optional("type", str) or "function"
-    if kind == "custom":
-        return _chat_custom_tool(item.inner("custom"))
-    if kind != "function":
-        item.drop(kind)
-        return None
-    description = function.optional("description", str) or ""
-    schema = function.optional("parameters", dict) or {}
-    name, strict = function.required("name", str), function.optional("strict", bool)
-    return Tool(name, description, schema, strict, cache=_cache_of(item))
-
-
-def _chat_custom_tool(wire: Wire) -> Tool:
-    said = freeform(wire.optional("description", str) or "", wire.inner("format").inner("grammar"))
-    return Tool(wire.required("name", str), said, FREEFORM, form="custom")
-
-
-def _chat_choice(wire: Wire) -> ToolChoice | None:
-    choice = wire.data.get("tool_choice", wire.data.get("function_call"))
-    if choice is None:
-        return None
-    if isinstance(choice, str):
-        return ToolChoice(_CHAT_MODES.get(choice, "auto"))
-    said = Wire(choice, wire, "tool_choice")
-    if said.data.get("type") == "allowed_tools":
-        allowed = said.inner("allowed_tools")
-        mode = _CHAT_MODES.get(allowed.optional("mode", str) or "", "auto")
-        return ToolChoice(mode, tuple(map(_chat_chosen, allowed.each("tools"))))
-    return ToolChoice("named", (_chat_chosen(said),))
+def _chat_function(wire: Wire) -> Tool:
+    schema, strict = wire.optional("parameters", dict) or {}, wire.optional("strict", bool)
+    name, description = wire.required("name", str), wire.optional("description", str) or ""
+    return Tool(name, description, schema, strict)
 
 
 def _chat_chosen(wire: Wire) -> str:
     kind = next((kind for kind in ("function", "custom") if kind in wire.data), "")
     return (wire.inner(kind) if kind else wire).required("name", str)
-
-
-_CHAT_MODES: Final[dict[str, Literal["auto", "none", "required"]]] = {
-    "auto": "auto",
-    "any": "required",  # Mistral
-    "none": "none",
-    "required": "required",
-}
 
 
 def _chat_thinking(wire: Wire) -> Thinking | None:
@@ -4321,23 +4257,8 @@ def _chat_thinking(wire: Wire) -> Thinking | None:
         enabled = at.optional(name, bool) if enabled is None else enabled
     if kind == "disabled" or enabled is False or effort == "none" or budget == 0:
         return Thinking(False)
-    said = effort or budget is not None or kind or enabled
-    return Thinking(True, effort, budget) if said else None
-
-
-def _chat_format(wire: Wire) -> Format | None:
-    spec = wire.inner("response_format")
-    match spec.optional("type", str):
-        case "json_object":
-            return Format()
-        case "json_schema":
-            inner = spec.inner("json_schema")
-            name = inner.optional("name", str) or "output"
-            return Format(
-                inner.optional("schema", dict) or {}, name, inner.optional("strict", bool)
-            )
-        case _:
-            return None
+    given = effort or budget is not None or kind or enabled
+    return Thinking(True, effort, budget) if given else None
 
 
 # A request that passes through, where it must be edited
@@ -5203,12 +5124,24 @@ class OpenAIResponses(OpenAIDialect):
         wire.drop_unknown(_RESPONSES_REQUEST)
         if any(each not in _SENT_ANYWAY for each in wire.optional("include", list) or ()):
             wire.drop("include")
-        _refuse_state(wire)
+        for name in _RESPONSES_STATE:
+            if body.get(name):  # to go on without it would be wrong
+                raise BadRequest(
+                    f"{name}: kept by the provider that answered first, and this model is served by"
+                    " one that keeps nothing; send the whole conversation in `input`, with"
+                    " store: false"
+                )
         messages = _responses_messages(wire)
-        choice, format = _responses_choice(wire), _responses_format(wire)
+        choice = openai_choice(wire, "", _responses_chosen)
+        text = wire.inner("text", frozenset(("format", "verbosity")))
+        format = openai_format(text.inner("format"), "")
         if variant:  # a compaction: the tools stay, for they are part of the prefix
             messages.append(Message("user", (Text(_HANDOVER),)))
             choice, format = ToolChoice("none"), None
+        known = frozenset(("effort", "summary", "generate_summary", "context"))
+        reasoning = wire.inner("reasoning", known)
+        effort = reasoning.optional("effort", str)
+        summary = reasoning.data.get("summary") or reasoning.data.get("generate_summary")
         return Request(
             model=wire.optional("model", str) or "",
             messages=tuple(messages),
@@ -5217,12 +5150,17 @@ class OpenAIResponses(OpenAIDialect):
             parallel_tools=wire.optional("parallel_tool_calls", bool),
             max_tokens=wire.optional("max_output_tokens", int),
             sampling=Sampling(
-                temperature=wire.optional("temperature", float), top_p=wire.optional("top_p", float)
+                temperature=wire.optional("temperature", float),
+                top_p=wire.optional("top_p", float),
             ),
-            thinking=_responses_thinking(wire),
-            show_thoughts=_responses_summary(wire),
+            thinking=Thinking(effort != "none", effort if effort != "none" else "")
+            if effort
+            else None,
+            # Codex sends an effort, and `summary: auto` when it shows the thoughts; without the
+            # summary OpenAI tells none.  Qwen Code sends no `reasoning`, and shows what it gets.
+            show_thoughts=bool(summary) if reasoning.data else None,
             format=format,
-            verbosity=wire.inner("text", _RESPONSES_TEXT).optional("verbosity", str) or "",
+            verbosity=text.optional("verbosity", str) or "",
             service_tier=wire.optional("service_tier", str) or "",
             user=wire.optional("safety_identifier", str) or wire.optional("user", str) or "",
             session=wire.optional("prompt_cache_key", str) or "",
@@ -5326,20 +5264,6 @@ def _below(url: str, name: str) -> str:
 # A client's request, read
 
 
-_RESPONSES_TEXT: Final = frozenset(("format", "verbosity"))
-_RESPONSES_REASONING: Final = frozenset(("effort", "summary", "generate_summary", "context"))
-
-
-def _refuse_state(wire: Wire) -> None:
-    """What another provider keeps is out of reach, and to go on without it would be wrong."""
-    for name in _RESPONSES_STATE:
-        if wire.data.get(name):
-            raise BadRequest(
-                f"{name}: kept by the provider that answered first, and this model is served by one"
-                " that keeps nothing; send the whole conversation in `input`, with store: false"
-            )
-
-
 def _reconfigured(body: JSON) -> JSON:
     """The request as the items in it that change its settings leave it."""
     items = body.get("input")
@@ -5367,73 +5291,113 @@ _RESPONSES_ECHOED: Final = (
 ).split()
 
 
-def _responses_messages(wire: Wire) -> list[Message]:
-    messages: list[Message] = []
-    if instructions := wire.optional("instructions", str):
-        messages.append(Message("system", (Text(instructions),)))
-    if isinstance(said := wire.data.get("input"), str):
-        return [*messages, Message("user", (Text(said),))]
-    for item in wire.each("input", required=True):
-        kind = item.optional("type", str) or "message"
-        if read := _RESPONSES_ITEMS.get(kind):
-            item.drop_unknown(_RESPONSES_ITEM)
-            messages += read(item)
-        else:
-            item.drop(kind)
-    return messages
-
-
-def _responses_message(wire: Wire) -> Iterator[Message]:
-    role = _RESPONSES_ROLES.get(said := wire.required("role", str))
-    if role is None:
-        raise BadRequest(f"{wire.path('role')}: unknown role {shown(said)}")
-    if parts := _responses_parts(wire, "content"):
-        yield Message(role, parts)
-
-
 _RESPONSES_ROLES: Final[dict[str, Role]] = {
     "user": "user",
     "assistant": "assistant",
     "system": "system",
     "developer": "system",
 }
+# What says nothing in its place: `peek` has seen the trigger, an update stands among the settings,
+# and additional tools are listed among the tools.
+_RESPONSES_ASIDE: Final = ("compaction_trigger", "configuration_update", "additional_tools")
+
+
+def _responses_messages(wire: Wire) -> list[Message]:
+    messages: list[Message] = []
+    if instructions := wire.optional("instructions", str):
+        messages.append(Message("system", (Text(instructions),)))
+    if isinstance(text := wire.data.get("input"), str):
+        return [*messages, Message("user", (Text(text),))]
+    for item in wire.each("input", required=True):
+        role: Role | None = "user"
+        parts: tuple[Part, ...]
+        kind = item.optional("type", str) or "message"
+        if kind == "message":
+            role = _RESPONSES_ROLES.get(name := item.required("role", str))
+            if role is None:
+                raise BadRequest(f"{item.path('role')}: unknown role {shown(name)}")
+            parts = _responses_parts(item, "content")
+        elif kind in _CALLS:
+            role, parts = "assistant", _responses_call(item, kind)
+        elif kind.removesuffix("_output") in _CALLS and kind != "tool_search_output":
+            parts = (_responses_result(item, kind),)
+        else:
+            role = "assistant" if kind == "reasoning" else "user"
+            parts = _responses_other(item, kind)
+        if parts and role:
+            item.drop_unknown(_RESPONSES_ITEM)
+            messages.append(Message(role, parts))
+    return messages
+
+
+def _responses_other(item: Wire, kind: str) -> tuple[Part, ...]:
+    """What an item says that is no message, no call and no result of one."""
+    match kind:
+        case "reasoning":
+            seal = opened(_responses_token(item.data), "re")
+            known = seal if seal.value.strip() or seal.text else None
+            thought = recalled(_thought_text(item.data), known)
+            return (thought,) if thought != Reasoning() else ()
+        case "tool_search_output":  # the list of tools says that they may now be called
+            if id := item.optional("call_id", str):
+                names = ", ".join(tool.name for tool in _offered_in(item)) or "nothing"
+                return (ToolResult(id, (Text(f"Found: {names}"),)),)
+        case "compaction" | "compaction_summary":
+            seal = opened(item.optional("encrypted_content", str) or "", "")
+            if seal.field == "rc":  # a summary that relay asked a model for
+                return (Text(_HANDED_OVER + seal.value),)
+            item.drop("compaction")  # any other is encrypted
+        case "item_reference":
+            raise BadRequest(
+                f"{item.path()}: refers to an item that another provider keeps; send the item"
+                " itself"
+            )
+        case _:
+            if kind not in _RESPONSES_ASIDE:
+                item.drop(kind)
+    return ()
+
+
+def _responses_call(item: Wire, kind: str) -> tuple[ToolCall, ...]:
+    if item.data.get("call_id") is None and kind == "tool_search_call":
+        return ()  # one that ran at the provider
+    for name in ("call_id", "name", "namespace"):
+        item.optional(name, str)
+    return (_responses_called(item.data),)
+
+
+def _responses_result(item: Wire, kind: str) -> ToolResult:
+    output = item.data.get("output")
+    if isinstance(output, list) and kind == "shell_call_output":
+        parts: tuple[Text | Media, ...] = (Text(dumps(output).decode()),)
+    else:
+        parts = _responses_parts(item, "output")
+    id = item.optional("call_id", str) or item.required("id", str)
+    return ToolResult(id, parts, item.data.get("status") == "failed")
 
 
 def _responses_parts(wire: Wire, name: str) -> tuple[Text | Media, ...]:
     if isinstance(content := wire.data.get(name), str):
         return (Text(content),) if content else ()
     parts: list[Text | Media] = []
-    for part in wire.each(name):
-        part.drop_unknown(_RESPONSES_PART)
-        parts += _responses_part(part)
+    for part in wire.each(name, _RESPONSES_PART):
+        match kind := part.required("type", str):
+            case "input_text" | "output_text" | "text" | "refusal":
+                if text := part.optional("refusal" if kind == "refusal" else "text", str):
+                    parts.append(Text(text))
+            case "input_image" if url := part.optional("image_url", str):
+                detail = part.optional("detail", str) or "auto"
+                parts.append(detailed(media_from_url(url), detail))
+            case "input_file" if data := part.optional("file_data", str):
+                parts.append(media_from_file(data, part.optional("filename", str) or ""))
+            case "input_file" if url := part.optional("file_url", str):
+                title = part.optional("filename", str) or ""
+                parts.append(media_from_url(url, title, "document"))
+            case "input_audio":
+                parts.append(openai_sound(part))
+            case _:  # a file_id is bound to the account that holds the file
+                part.drop("file_id" if part.data.get("file_id") else kind)
     return tuple(parts)
-
-
-def _responses_part(wire: Wire) -> Iterator[Text | Media]:
-    match kind := wire.required("type", str):
-        case "input_text" | "output_text" | "text" | "refusal":
-            if text := wire.optional("refusal" if kind == "refusal" else "text", str):
-                yield Text(text)
-        case "input_image" if url := wire.optional("image_url", str):
-            yield detailed(media_from_url(url), wire.optional("detail", str) or "auto")
-        case "input_file" if data := wire.optional("file_data", str):
-            yield media_from_file(data, wire.optional("filename", str) or "")
-        case "input_file" if url := wire.optional("file_url", str):
-            yield media_from_url(url, wire.optional("filename", str) or "", "document")
-        case "input_audio":
-            audio = wire.inner("input_audio")
-            mime = "audio/" + (audio.optional("format", str) or "wav")
-            yield Media("audio", mime, audio.required("data", str))
-        case _:  # a file_id is bound to the account that holds the file
-            wire.drop("file_id" if wire.data.get("file_id") else kind)
-
-
-def _responses_thought(wire: Wire) -> Iterator[Message]:
-    seal = opened(_responses_token(wire.data), "re")
-    known = seal if seal.value.strip() or seal.text else None
-    part = recalled(_thought_text(wire.data), known)
-    if part != Reasoning():
-        yield Message("assistant", (part,))
 
 
 def _thought_text(item: JSON) -> str:
@@ -5456,14 +5420,6 @@ def _responses_token(item: JSON) -> str:
     return token if token.startswith("rly1.") else f"{word_of(item.get('id'))} {token}"
 
 
-def _responses_call(wire: Wire) -> Iterator[Message]:
-    if wire.data.get("call_id") is None and wire.data["type"] == "tool_search_call":
-        return  # one that ran at the provider
-    for name in ("call_id", "name", "namespace"):
-        wire.optional(name, str)
-    yield Message("assistant", (_responses_called(wire.data),))
-
-
 def _responses_called(item: JSON) -> ToolCall:
     """A call of any kind as a function call, which is what it is in the hub."""
     name = _CALLS[item["type"]]
@@ -5484,72 +5440,16 @@ def _qualified(namespace: str | None, name: str) -> str:
     return f"{namespace or ''}{mark}{name}"
 
 
-def _responses_result(wire: Wire) -> Iterator[Message]:
-    output = wire.data.get("output")
-    if isinstance(output, list) and wire.data["type"] == "shell_call_output":
-        parts: tuple[Text | Media, ...] = (Text(dumps(output).decode()),)
-    else:
-        parts = _responses_parts(wire, "output")
-    id = wire.optional("call_id", str) or wire.required("id", str)
-    yield Message("user", (ToolResult(id, parts, wire.data.get("status") == "failed"),))
-
-
-def _responses_search(wire: Wire) -> Iterator[Message]:
-    """Tools that a search has found; the list of tools says that they may now be called."""
-    if id := wire.optional("call_id", str):
-        names = ", ".join(tool.name for tool in _offered_in(wire)) or "nothing"
-        yield Message("user", (ToolResult(id, (Text(f"Found: {names}"),)),))
-
-
-def _responses_compaction(wire: Wire) -> Iterator[Message]:
-    """A summary that relay asked a model for; any other is encrypted."""
-    seal = opened(wire.optional("encrypted_content", str) or "", "")
-    if seal.field == "rc":
-        yield Message("user", (Text(_HANDED_OVER + seal.value),))
-    else:
-        wire.drop("compaction")
-
-
-def _responses_nothing(wire: Wire) -> Iterator[Message]:
-    return iter(())
-
-
-def _responses_reference(wire: Wire) -> Iterator[Message]:
-    raise BadRequest(
-        f"{wire.path()}: refers to an item that another provider keeps; send the item itself"
-    )
-
-
-_RESPONSES_ITEMS: Final[dict[str, Callable[[Wire], Iterator[Message]]]] = {
-    "message": _responses_message,
-    "reasoning": _responses_thought,
-    **dict.fromkeys(_CALLS, _responses_call),
-    **dict.fromkeys((f"{item}_output" for item in _CALLS), _responses_result),
-    "tool_search_output": _responses_search,
-    "compaction": _responses_compaction,
-    "compaction_summary": _responses_compaction,
-    "compaction_trigger": _responses_nothing,  # `peek` has seen it
-    "configuration_update": _responses_nothing,  # which stands among the settings
-    "additional_tools": _responses_nothing,  # listed among the tools
-    "item_reference": _responses_reference,
-}
-
-
 def _responses_tools(wire: Wire) -> tuple[Tool, ...]:
     """All tools offered, in the order of their first appearance: a prefix stays a prefix."""
-    tools: dict[str, Tool] = {}
-    for place in _responses_offers(wire):
+    tools, places = dict[str, Tool](), [wire]
+    if not isinstance(wire.data.get("input"), str):
+        late = ("additional_tools", "tool_search_output")
+        places += [item for item in wire.each("input") if item.data.get("type") in late]
+    for place in places:
         for tool in _offered_in(place):
             tools.setdefault(tool.name, tool)
     return tuple(tools.values())
-
-
-def _responses_offers(wire: Wire) -> Iterator[Wire]:
-    yield wire
-    if not isinstance(wire.data.get("input"), str):
-        for item in wire.each("input"):
-            if item.data.get("type") in ("additional_tools", "tool_search_output"):
-                yield item
 
 
 def _offered_in(wire: Wire, namespace: str = "") -> Iterator[Tool]:
@@ -5562,79 +5462,21 @@ def _offered_in(wire: Wire, namespace: str = "") -> Iterator[Tool]:
             item.drop(kind)
         else:
             item.drop_unknown(_RESPONSES_TOOL)
-            yield _responses_tool(item, kind, namespace)
+            known = _KINDS_OF_TOOL[kind]
+            name = item.required("name", str) if kind in _NAMED else kind
+            description = item.optional("description", str) or known.purpose
+            schema = known.schema or item.optional("parameters", dict) or {}
+            if kind == "custom":
+                description, schema = freeform(description, item.inner("format")), FREEFORM
+            form = kind + (f"@{namespace}" if namespace else "")
+            form = "" if form == "function" else form
+            strict = item.optional("strict", bool) or None  # anything but true is no wish
+            yield Tool(_qualified(namespace, name), description, schema, strict, form)
 
 
-def _responses_tool(wire: Wire, kind: str, namespace: str) -> Tool:
-    known = _KINDS_OF_TOOL[kind]
-    name = wire.required("name", str) if kind in _NAMED else kind
-    description = wire.optional("description", str) or known.purpose
-    schema = known.schema or wire.optional("parameters", dict) or {}
-    if kind == "custom":
-        description, schema = freeform(description, wire.inner("format")), FREEFORM
-    form = kind + (f"@{namespace}" if namespace else "")
-    return Tool(
-        _qualified(namespace, name),
-        description,
-        schema,
-        wire.optional("strict", bool) or None,  # anything but true is no wish
-        "" if form == "function" else form,
-    )
-
-
-def _responses_choice(wire: Wire) -> ToolChoice | None:
-    choice = wire.data.get("tool_choice")
-    if choice is None:
-        return None
-    if isinstance(choice, str):
-        return ToolChoice(_RESPONSES_MODES.get(choice, "auto"))
-    said = Wire(choice, wire, "tool_choice")
-    if said.required("type", str) == "allowed_tools":
-        mode = _RESPONSES_MODES.get(said.optional("mode", str) or "", "auto")
-        return ToolChoice(mode, tuple(map(_chosen, said.each("tools"))))
-    return ToolChoice("named", (_chosen(said),))
-
-
-def _chosen(wire: Wire) -> str:
+def _responses_chosen(wire: Wire) -> str:
     name = wire.optional("name", str) or wire.required("type", str)
     return _qualified(wire.optional("namespace", str), name)
-
-
-_RESPONSES_MODES: Final[dict[str, Literal["auto", "none", "required"]]] = {
-    "auto": "auto",
-    "none": "none",
-    "required": "required",
-}
-
-
-def _responses_thinking(wire: Wire) -> Thinking | None:
-    effort = wire.inner("reasoning", _RESPONSES_REASONING).optional("effort", str)
-    if effort == "none":
-        return Thinking(False)
-    return Thinking(True, effort) if effort else None
-
-
-def _responses_summary(wire: Wire) -> bool | None:
-    """Does the client want to see the thoughts?  None if it says nothing of `reasoning`.
-
-    Codex sends an effort, and `summary: auto` when it shows the thoughts; without the summary
-    OpenAI tells none.  Qwen Code sends no `reasoning` at all, and shows whatever it gets.
-    """
-    reasoning = wire.inner("reasoning").data
-    asked = reasoning.get("summary") or reasoning.get("generate_summary")
-    return bool(asked) if reasoning else None
-
-
-def _responses_format(wire: Wire) -> Format | None:
-    spec = wire.inner("text").inner("format")
-    match spec.optional("type", str):
-        case "json_object":
-            return Format()
-        case "json_schema":
-            name = spec.optional("name", str) or "output"
-            return Format(spec.optional("schema", dict) or {}, name, spec.optional("strict", bool))
-        case _:
-            return None
 
 
 # A request that passes through, where it must be edited
