@@ -1285,26 +1285,31 @@ def repaired(messages: Iterable[Message]) -> tuple[Message, ...]:
     4. Every call has an id of its own: Anthropic refuses one that was there before, and some
        servers count from 0 in every answer.
     """
-    turns: list[Message] = []
-    owed: tuple[str, ...] = ()
+    turns, owed, ids = list[Message](), list[str](), list[str]()
     for turn in _turns(messages):
         if turn.role == "user":
-            turns.append(_answered(turn, owed))
+            for part in turn.parts:
+                if owed or isinstance(part, ToolResult):
+                    turn = _answered(turn, owed)
+                    break
         elif owed:
-            turns += [_answered(Message("user", ()), owed), turn]
-        else:
-            turns.append(turn)
-        owed = tuple(p.id for p in turn.parts if isinstance(p, ToolCall))
+            turns.append(_answered(Message("user", ()), owed))
+        turns.append(turn)
+        owed = []
+        for part in turn.parts:
+            if isinstance(part, ToolCall):
+                owed.append(part.id)
+        ids += owed
     if owed:
         turns.append(_answered(Message("user", ()), owed))
-    return _told_apart(turns)
+    return tuple(turns) if len(set(ids)) == len(ids) else _told_apart(turns)
 
 
 def _turns(messages: Iterable[Message]) -> list[Message]:
     turns, held = list[Message](), list[Message]()
     for message in messages:
         last = turns[-1] if turns else None
-        if message.role == "system" and last and _calls(last):
+        if message.role == "system" and last and any(isinstance(p, ToolCall) for p in last.parts):
             held.append(message)
         elif last and last.role == message.role != "system":
             turns[-1] = Message(last.role, last.parts + message.parts)
@@ -1316,20 +1321,16 @@ def _turns(messages: Iterable[Message]) -> list[Message]:
 
 def _told_apart(turns: Sequence[Message]) -> tuple[Message, ...]:
     """Gives a new id to every call whose id was used before, and to its result."""
-    calls = [part.id for turn in turns for part in turn.parts if isinstance(part, ToolCall)]
-    if len(set(calls)) == len(calls):
-        return tuple(turns)
-    seen, owed, apart = dict[str, int](), list[str](), list[Message]()
+    ids, apart = CallIds(".*"), list[Message]()
     for turn in turns:
-        results = iter(owed)  # in the order of the calls
-        owed = []
+        if turn.role == "assistant":
+            ids.turn()
         parts: list[Part] = []
         for part in turn.parts:
             if isinstance(part, ToolCall):
-                owed.append(_new_id(part.id, seen))
-                part = replace(part, id=owed[-1])
+                part = replace(part, id=ids.call(part.id))
             elif isinstance(part, ToolResult):
-                part = replace(part, call_id=next(results, part.call_id))
+                part = replace(part, call_id=ids.result(part.call_id))
             parts.append(part)
         apart.append(Message(turn.role, tuple(parts)))
     return tuple(apart)
@@ -1367,10 +1368,6 @@ class CallIds:
         return owed.pop(0) if owed else self._accepted[id]
 
 
-def _calls(message: Message) -> bool:
-    return any(isinstance(part, ToolCall) for part in message.parts)
-
-
 def _answered(turn: Message, owed: Sequence[str]) -> Message:
     """A user turn whose results answer exactly the calls that are `owed` one."""
     ids = [part.call_id if isinstance(part, ToolResult) else None for part in turn.parts]
@@ -1385,17 +1382,16 @@ def _answered(turn: Message, owed: Sequence[str]) -> Message:
     kept = {id(result) for result in first}
     # a client that tried again (Codex) may have sent a result twice
     rest = [part for part in turn.parts if id(part) not in kept and part not in first]
-    return Message("user", (*first, *(p for part in rest for p in _orphaned(part))))
+    parts: list[Part] = [*first]
+    for part in rest:  # a result whose call is gone (after a compaction, say) is worth reading
+        if isinstance(part, ToolResult):
+            parts += [Text(f"[result of tool call {part.call_id}]"), *part.parts]
+        else:
+            parts.append(part)
+    return Message("user", tuple(parts))
 
 
 _NO_RESULT: Final = "(no result was recorded for this call)"
-
-
-def _orphaned(part: Part) -> tuple[Part, ...]:
-    """A result whose call is gone (after a compaction, say) is still worth reading."""
-    if not isinstance(part, ToolResult):
-        return (part,)
-    return (Text(f"[result of tool call {part.call_id}]"), *part.parts)
 
 
 def leading(messages: Sequence[Message]) -> int:
@@ -1725,21 +1721,25 @@ def estimate(request: Request) -> int:
     area; 4 tokens around every turn and 8 around every tool.  In UTF-8 a wide character has
     three bytes, so that 3.6 bytes a token are about right for a schema in any language.
     """
+    plain, count = 0, 4.0 * len(request.messages) + 8 * len(request.tools)
     parts = [part for message in request.messages for part in message.parts]
-    results = [part for part in parts if isinstance(part, ToolResult)]
-    parts += [part for result in results for part in result.parts]
-    calls = [part for part in parts if isinstance(part, ToolCall)]
-    texts = [part.text for part in parts if isinstance(part, _TEXTS)]
-    texts += [call.name for call in calls]
-    texts += [text for tool in request.tools for text in (tool.name, tool.description)]
-    count = 4.0 * len(request.messages) + 6 * len(results) + 8 * (len(calls) + len(request.tools))
-    count += sum(map(_text_tokens, texts))
-    count += sum(_media_tokens(part) for part in parts if isinstance(part, Media))
-    count += len(dumps([tool.schema for tool in request.tools])) / 3.6
+    for part in parts:
+        if isinstance(part, ToolResult):
+            count += 6
+            parts += part.parts
+        elif isinstance(part, Media):
+            count += _media_tokens(part)
+        else:
+            if isinstance(part, ToolCall):
+                count += 8 + len(part.name) / 3.6
+            if part.text.isascii():
+                plain += len(part.text)
+            else:
+                count += _text_tokens(part.text)
+    for tool in request.tools:
+        count += _text_tokens(tool.name) + _text_tokens(tool.description)
+    count += (plain + len(dumps([tool.schema for tool in request.tools]))) / 3.6
     return math.ceil(count * 1.1)
-
-
-_TEXTS: Final = (Text, Reasoning, ToolCall)
 
 
 def _text_tokens(text: str) -> float:
@@ -4321,41 +4321,42 @@ class _ChatWriter(OpenAIWriter[ChatQuirks]):
         return self.rendered(body, request.stop[4:])
 
     def _messages(self) -> list[JSON]:
-        said: list[JSON] = []
+        messages: list[JSON] = []
         for message in self.request.messages:
-            if message.role == "assistant":
-                said.append(self._assistant(message))
-                continue
-            rest = list[Text | Media]()
+            texts, media, turn = list[str](), False, JSON()
+            calls, thoughts = list[JSON](), list[Reasoning]()
             for part in message.parts:
-                if isinstance(part, ToolResult):
-                    text = _chat_text(part.parts) or "(no output)"
-                    text = f"Error: {text}" if part.is_error else text
-                    said.append({"role": "tool", "tool_call_id": part.call_id, "content": text})
-                elif isinstance(part, TEXT_OR_MEDIA):
-                    rest.append(part)
-            role = "user" if message.role == "user" else self.quirks.system_role
-            if all(isinstance(part, Text) for part in rest):  # some servers take only a string
-                content: Any = _chat_text(rest)
-            else:
-                content = list(map(_chat_part_of, rest))
+                if isinstance(part, Text):
+                    texts.append(part.text)
+                elif isinstance(part, ToolCall):
+                    calls.append(_chat_call(part))
+                elif isinstance(part, ToolResult):
+                    text = "\n\n".join([p.text for p in part.parts if isinstance(p, Text)])
+                    text = f"{'Error: ' if part.is_error else ''}{text or '(no output)'}"
+                    turn = {"role": "tool", "tool_call_id": part.call_id, "content": text}
+                    messages.append(turn)
+                elif isinstance(part, Reasoning):
+                    thoughts.append(part)
+                else:
+                    media = True
+            content: Any = "\n\n".join(texts)
+            if message.role == "assistant":
+                turn = {"role": "assistant", "content": content or None}
+                if thoughts or calls:
+                    turn |= self._thoughts(thoughts, bool(calls))
+                messages.append(turn | {"tool_calls": calls} if calls else turn)
+                continue
+            if media:  # else a string: some servers take nothing else
+                content = [_chat_part(p) for p in message.parts if isinstance(p, TEXT_OR_MEDIA)]
             if content:
-                said.append({"role": role, "content": content})
-        return said
+                role = "user" if message.role == "user" else self.quirks.system_role
+                messages.append({"role": role, "content": content})
+        return messages
 
-    def _assistant(self, message: Message) -> JSON:
-        said: JSON = {"role": "assistant", "content": _chat_text(message.parts) or None}
-        calls = [part for part in message.parts if isinstance(part, ToolCall)]
-        said |= self._thoughts(message, bool(calls))
-        if calls:
-            said["tool_calls"] = list(map(_chat_call, calls))
-        return said
-
-    def _thoughts(self, message: Message, calls: bool) -> JSON:
+    def _thoughts(self, thoughts: Sequence[Reasoning], calls: bool) -> JSON:
         quirks = self.quirks
         if quirks.replay == "never" or (quirks.replay == "tool_turns" and not calls):
             return {}
-        thoughts = [part for part in message.parts if isinstance(part, Reasoning)]
         text = "\n\n".join([part.text for part in thoughts if part.text])
         text = text or (quirks.placeholder if calls else "")
         if quirks.replay_field != "reasoning_details":
@@ -4439,11 +4440,7 @@ REASONING_STYLES: Final[dict[str, Callable[[Thinking, ChatQuirks], JSON]]] = {
 }
 
 
-def _chat_text(parts: Iterable[Part]) -> str:
-    return "\n\n".join([part.text for part in parts if isinstance(part, Text) and part.text])
-
-
-def _chat_part_of(part: Text | Media) -> JSON:
+def _chat_part(part: Text | Media) -> JSON:
     match part:
         case Text(text):
             return {"type": "text", "text": text}
