@@ -13756,15 +13756,12 @@ def mask_query(address: str) -> str:
 # It only chooses among equals; it never outranks an earlier target or plan.
 
 _MOST_BOUND: Final = 10_000  # conversations
-_TOLD_EVERY: Final = 3600.0  # seconds before other relays are told the same again
+_PUBLISHED_EVERY: Final = 3600.0  # seconds before other relays learn of the same bond again
 _BOUND_FOR: Final = 86400.0  # seconds; caches live an hour at most, sealed reasoning longer
 _MOST_POOLS: Final = 4  # plans of providers for which one conversation has a credential
 # What clients call a conversation in their headers: Claude Code, Codex, others, opencode.
 _SESSION_HEADERS: Final = (
-    "x-claude-code-session-id",
-    "session-id",
-    "session_id",
-    "x-session-id",
+    *("x-claude-code-session-id", "session-id", "session_id", "x-session-id"),
     "x-session-affinity",
 )
 # How a request begins, in each dialect: the system prompt, and the turns.
@@ -13784,37 +13781,31 @@ def session_of(headers: Mapping[str, str]) -> str:
 def identity_of(headers: Mapping[str, str], body: JSON) -> str:
     """A conversation's name, the same on every turn; "" if there is none.
 
-    First what clients send for this purpose, then names in the body, then how it began.
+    First what clients send for this purpose: a header; Claude Code's metadata.user_id, JSON with a
+    session_id, before that ..._session_UUID; other names in the body.  Then how it began: a hash of
+    all up to the first user turn, beyond which the first request has nothing.
     """
-    conversation = body.get("conversation")
-    inner = conversation.get("id") if isinstance(conversation, dict) else conversation
-    said = (session_of(headers), _session_in(body), body.get("prompt_cache_key"), inner)
-    name = next((value for value in said if isinstance(value, str) and value), "")
-    return name or next(filter(None, (_begun_with(body, *keys) for keys in _BEGINNINGS)), "")
-
-
-def _session_in(body: JSON) -> object:
-    """Claude Code's metadata.user_id: JSON with a session_id, before that ..._session_UUID."""
-    metadata = body.get("metadata")
+    metadata, conversation = body.get("metadata"), body.get("conversation")
     user = metadata.get("user_id") if isinstance(metadata, dict) else None
     if isinstance(user, str) and user.startswith("{"):
         with contextlib.suppress(ValueError):
-            return loads(user).get("session_id") or user
-    return user
-
-
-def _begun_with(body: JSON, system: str, turns: str) -> str:
-    """A hash of all up to the first user turn, beyond which the first request has nothing."""
-    said = body.get(turns)
-    if isinstance(said, str) and turns == "input":
-        said = [{"role": "user", "content": said}]
-    first: list[Any] = []
-    for turn in said if isinstance(said, list) else ():
-        first.append(turn)
-        if isinstance(turn, dict) and turn.get("role", "user") == "user":
-            break
-    told = unmarked([body.get(system), first])
-    return hashlib.sha256(dumps(told)).hexdigest() if first else ""
+            user = loads(user).get("session_id") or user
+    if isinstance(conversation, dict):
+        conversation = conversation.get("id")
+    for name in (session_of(headers), user, body.get("prompt_cache_key"), conversation):
+        if isinstance(name, str) and name:
+            return name
+    for system, key in _BEGINNINGS:
+        turns, first = body.get(key), list[Any]()
+        if isinstance(turns, str) and key == "input":
+            turns = [{"role": "user", "content": turns}]
+        for turn in turns if isinstance(turns, list) else ():
+            first.append(turn)
+            if isinstance(turn, dict) and turn.get("role", "user") == "user":
+                break
+        if first:
+            return hashlib.sha256(dumps(unmarked([body.get(system), first]))).hexdigest()
+    return ""
 
 
 def unmarked(value: Any) -> Any:
@@ -13830,13 +13821,6 @@ def unmarked(value: Any) -> Any:
     return bare
 
 
-@mutable
-class _Bound:
-    credentials: dict[str, str]  # provider/plan -> credential, the latest last
-    until: float
-    told: float = 0.0  # the `until` that other relays know
-
-
 def finite(value: object) -> float:
     """A time from another relay's notes; ValueError or TypeError if it is not a time."""
     moment = float(cast(float, value))
@@ -13845,93 +13829,106 @@ def finite(value: object) -> float:
     return moment
 
 
+class Bounded(dict[str, T]):
+    """A memory with room for so many: the values set latest."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self._most = most
+
+    def put(self, key: str, value: T) -> None:
+        """Set a value, as the latest; the oldest goes if there is no room."""
+        self.pop(key, None)
+        self[key] = value
+        if len(self) > self._most:
+            del self[next(iter(self))]
+
+
+class _Bond(NamedTuple):
+    """What a conversation is bound to."""
+
+    credentials: dict[str, str]  # provider/plan -> credential, the latest last
+    until: float
+    published: float = 0.0  # the `until` that other relays know
+
+
 class Stickiness:
     """Conversation -> credentials.  Bounded; the longest unused goes first."""
 
     def __init__(self) -> None:
         self.counts = {"hit": 0, "miss": 0, "repin": 0}
-        self._bound: dict[str, _Bound] = {}
-        self._untold: dict[str, None] = {}  # bound since `collect`, or again after an hour
+        self._bonds = Bounded[_Bond](_MOST_BOUND)
+        self._pending = Bounded[None](_MOST_BOUND)  # conversations that `collect` has to give
 
     def bound(self, identity: str, now: float) -> list[str]:
         """The credentials that served a conversation, the latest first."""
-        entry = self._bound.get(identity)
-        return [*entry.credentials.values()][::-1] if entry and entry.until > now else []
+        bond = self._bonds.get(identity)
+        return [*bond.credentials.values()][::-1] if bond and bond.until > now else []
 
     def bind(self, identity: str, credential: str, now: float) -> str:
         """After a success.  `hit`: this one served it before; `repin`: others did; `miss`: none."""
-        entry = self._bound.pop(identity, None)
-        known = entry is not None and entry.until > now
-        kept = entry.credentials if entry and known else {}
-        word = "miss" if not known else "hit" if credential in kept.values() else "repin"
+        bond, pool = self._bonds.get(identity), _pool(credential)
+        known = bond if bond and bond.until > now else None
+        credentials = known.credentials if known else {}
+        word = "miss" if not known else "hit" if credential in credentials.values() else "repin"
         self.counts[word] += 1
-        kept.pop(_pool(credential), None)
-        kept[_pool(credential)] = credential
-        if len(kept) > _MOST_POOLS:
-            del kept[next(iter(kept))]
-        told = entry.told if entry else 0.0
-        self._bound[identity] = _Bound(kept, now + _BOUND_FOR, told)
-        if word != "hit" or told < now + _BOUND_FOR - _TOLD_EVERY:
-            self._untold[identity] = None
-        if len(self._bound) > _MOST_BOUND:
-            gone = next(iter(self._bound))
-            del self._bound[gone]
-            self._untold.pop(gone, None)
+        credentials.pop(pool, None)
+        credentials[pool] = credential
+        if len(credentials) > _MOST_POOLS:
+            del credentials[next(iter(credentials))]
+        published = bond.published if bond else 0.0
+        self._bonds.put(identity, _Bond(credentials, now + _BOUND_FOR, published))
+        if word != "hit" or published < now + _BOUND_FOR - _PUBLISHED_EVERY:
+            self._pending.put(identity, None)
         return word
 
     def drop(self, identity: str, credential: str) -> None:
         """This credential failed the conversation; those at other plans stay bound."""
-        entry = self._bound.get(identity)
-        if entry and entry.credentials.get(_pool(credential)) == credential:
-            del entry.credentials[_pool(credential)]
+        bond, pool = self._bonds.get(identity), _pool(credential)
+        if bond and bond.credentials.get(pool) == credential:
+            del bond.credentials[pool]
 
     def keep(self, credentials: Collection[str]) -> None:
         """After a reload: release what is bound to keys that are gone."""
-        for identity, entry in list(self._bound.items()):
-            kept = {pool: name for pool, name in entry.credentials.items() if name in credentials}
-            entry.credentials = kept
-            if not kept:
-                del self._bound[identity]
+        for identity, bond in list(self._bonds.items()):
+            for pool, name in list(bond.credentials.items()):
+                if name not in credentials:
+                    del bond.credentials[pool]
+            if not bond.credentials:
+                del self._bonds[identity]
 
     def tally(self, now: float) -> dict[str, int]:
         """Credential -> the number of conversations it served last."""
-        tally: dict[str, int] = {}
-        for identity in self._bound:
-            for name in self.bound(identity, now)[:1]:
-                tally[name] = tally.get(name, 0) + 1
-        return tally
+        latest = (self.bound(identity, now)[:1] for identity in self._bonds)
+        return collections.Counter(name for names in latest for name in names)
 
     def exported(self) -> list[JSON]:
         """All of it, the longest unused first, to store or to tell another relay."""
-        return [_bond(identity, entry) for identity, entry in self._bound.items()]
+        return self._records(self._bonds)
 
     def collect(self) -> list[JSON]:
         """What is new since the last call, in the form of `exported`."""
-        untold = [(name, self._bound[name]) for name in self._untold if name in self._bound]
-        self._untold = {}
-        for _, entry in untold:
-            entry.told = entry.until
-        return [_bond(identity, entry) for identity, entry in untold]
+        pending, self._pending = self._pending, Bounded[None](_MOST_BOUND)
+        for identity in pending:
+            if bond := self._bonds.get(identity):
+                self._bonds[identity] = bond._replace(published=bond.until)
+        return self._records(pending)
 
-    def adopt(self, entries: Iterable[JSON]) -> None:
+    def _records(self, identities: Iterable[str]) -> list[JSON]:
+        found = [(name, self._bonds[name]) for name in identities if name in self._bonds]
+        return [
+            {"identity": name, "credentials": dict(bond.credentials), "until": bond.until}
+            for name, bond in found
+        ]
+
+    def adopt(self, records: Iterable[JSON]) -> None:
         """Take what `exported` gave, here or elsewhere; the later of two wins."""
-        for entry in entries:
-            identity, until = str(entry["identity"]), finite(entry["until"])
-            known = self._bound.get(identity)
+        for record in records:
+            identity, until = str(record["identity"]), finite(record["until"])
+            known = self._bonds.get(identity)
             if known is None or known.until < until:
-                self._bound.pop(identity, None)
-                credentials = {str(pool): str(name) for pool, name in entry["credentials"].items()}
-                self._bound[identity] = _Bound(credentials, until, until)
-        while len(self._bound) > _MOST_BOUND:
-            del self._bound[next(iter(self._bound))]
-
-
-def _bond(identity: str, entry: _Bound) -> JSON:
-    return {
-        "identity": identity,
-        "credentials": dict(entry.credentials),
-        "until": entry.until,
-    }
+                credentials = {str(pool): str(name) for pool, name in record["credentials"].items()}
+                self._bonds.put(identity, _Bond(credentials, until, until))
 
 
 def _pool(credential: str) -> str:
@@ -13962,7 +13959,7 @@ _MOST_MARKS: Final = 1000  # clients make up model names, and each that fails is
 _STALE: Final = 86400.0  # seconds after its end, when a mark says nothing any more
 _SKEW: Final = 60.0  # seconds by which the clocks of relays that share marks may differ
 _BY_HAND: Final = 60.0  # seconds after which to ask again for a provider that is disabled
-_MOST_SAID_OF: Final = 200  # characters of a provider's message
+_MOST_MESSAGE: Final = 200  # characters of a provider's message
 
 
 class Place(NamedTuple):
@@ -13980,7 +13977,7 @@ class Mark:
     until: float
     guessed: bool  # nobody said until when
     times: int = 1  # incidents in a row
-    said: str = ""  # the provider's message
+    message: str = ""  # the provider's
     owner: str = ""  # the credential, provider or address with which the mark disappears
     probing: bool = False  # its end is past, and one request is finding out
 
@@ -14033,6 +14030,8 @@ class Health:
     def attempting(self, lane: Lane, now: float) -> Probe:
         """While an attempt runs, it is the probe of the marks on its lane that are due; however it
         ends, even cancelled or by a bug, the next one may probe."""
+        if not self.marks:
+            return _NO_PROBE
         due = [mark for mark in self._on(lane).values() if not mark.stands(now)]
         return Probe(due) if due else _NO_PROBE
 
@@ -14047,21 +14046,31 @@ class Health:
         """Mark what the failure is about; a failure of the request's own marks nothing.
 
         Attempts that were under way together fail together: that is one incident.  Only a
-        failure of an attempt that began after the mark was made counts as another.
+        failure of an attempt that began after the mark was made counts as another, and so as the
+        next step of a guess that doubles.
         """
-        if error.failure.cool == 0 or error.scope == "request":
+        row, seconds, times = error.failure, error.retry_after, 1
+        if row.cool == 0 or error.scope == "request":
             return
         if error.scope.startswith("credential"):
             self.sticky.drop(identity, lane.credential.name)
-        place = Place(error.scope, lane.key(error.scope), error.failure.opens_next_plan)
+        place = Place(error.scope, lane.key(error.scope), row.opens_next_plan)
         before, began = self.marks.get(place), now if began is None else began
-        before = None if before and before.is_ahead(now) else before
-        mark = _marked(error, before, now, began)
-        mark.owner = lane.owner(error.scope)
+        if before and before.is_ahead(now):
+            before = None
+        if before and before.failure == row.name and now < before.until + LONGEST:
+            times = before.times + (before.since < began)
+        guessed = seconds is None
+        if seconds is None:
+            seconds = min(row.cool * 2 ** min(times - 1, 16), row.grows_to)
+        else:
+            plan = row.opens_next_plan or row.name == "balance_empty"
+            seconds = min(max(seconds, SHORTEST), LONGEST_PLAN if plan else LONGEST)
         firm = before and (not before.guessed or began <= before.since)
-        if before and firm and before.until > max(now, mark.until):
+        if before and firm and before.until > now + seconds:
             return  # what was announced to last longer still holds
-        self.marks[place] = mark
+        message, owner = error.message[:_MOST_MESSAGE], lane.owner(error.scope)
+        self.marks[place] = Mark(row.name, now, now + seconds, guessed, times, message, owner)
         if len(self.marks) > _MOST_MARKS:
             self.forget(now)
 
@@ -14069,7 +14078,7 @@ class Health:
         self, lane: Lane, identity: str = "", now: float = 0.0, began: float | None = None
     ) -> str | None:
         """Clear the marks on the lane, and bind the conversation to its credential; see `bind`."""
-        for place, mark in self._on(lane).items():
+        for place, mark in self._on(lane).items() if self.marks else ():
             older = began is None or mark.since < began or mark.is_ahead(began)
             if older or (mark.guessed and not place.of_plan):
                 del self.marks[place]
@@ -14091,12 +14100,11 @@ class Health:
 
         It counts as used up while a probe finds out whether it still is.
         """
-        return any(place.of_plan and mark.stands(now) for place, mark in self._on(lane).items())
+        marks = self._on(lane).items() if self.marks else ()
+        return any(place.of_plan and mark.stands(now) for place, mark in marks)
 
     def _on(self, lane: Lane) -> dict[Place, Mark]:
         """The marks on a lane."""
-        if not self.marks:
-            return {}
         names = [(scope, lane.key(scope)) for scope in MARKED_SCOPES]
         places = (Place(*name, of_plan) for name in names for of_plan in (False, True))
         return {place: mark for place in places if (mark := self.marks.get(place))}
@@ -14112,7 +14120,7 @@ class Health:
                 "scope": place.scope,
                 "name": place.name,
                 "cause": mark.failure,
-                "said": mark.said,
+                "said": mark.message,
                 "since": round(mark.since),
                 "until": round(mark.until),
                 "guessed": mark.guessed,
@@ -14125,14 +14133,18 @@ class Health:
 
     def clear(self, name: str = "") -> list[str]:
         """Take marks away: all, those of a name, or all of a credential or provider."""
-        hit = [
+        return self._remove(
             place
             for place, mark in self.marks.items()
             if not name or name in (place.name, mark.owner, re.split("[/ ]", mark.owner)[0])
-        ]
-        for place in hit:
+        )
+
+    def _remove(self, places: Iterable[Place]) -> list[str]:
+        names = []
+        for place in list(places):
+            names.append(place.name)
             del self.marks[place]
-        return [place.name for place in hit]
+        return names
 
     def keep(self, plan: Plan) -> list[str]:
         """After a reload: remove marks and bonds of what is gone; the names of those marks."""
@@ -14145,23 +14157,42 @@ class Health:
                 bases = (endpoint.base for endpoint in billing.endpoints.values())
                 owners |= {f"{provider.name} {base}" for base in bases}
         self.sticky.keep(credentials)
-        gone = [p for p, mark in self.marks.items() if mark.owner not in owners | credentials]
-        for place in gone:
-            del self.marks[place]
-        return [place.name for place in gone]
+        owners |= credentials
+        return self._remove(place for place, mark in self.marks.items() if mark.owner not in owners)
 
     def exported(self) -> list[JSON]:
         """Every mark, to store or to tell another relay."""
         return [
-            place._asdict() | dataclasses.asdict(mark) | {"probing": False}
+            {
+                **place._asdict(),
+                "failure": mark.failure,
+                "since": mark.since,
+                "until": mark.until,
+                "guessed": mark.guessed,
+                "times": mark.times,
+                "said": mark.message,
+                "owner": mark.owner,
+            }
             for place, mark in self.marks.items()
         ]
 
-    def adopt(self, entries: Iterable[JSON]) -> None:
-        """Take what `exported` gave, here or elsewhere; the later of two marks at a place wins."""
-        for entry in entries:
-            place = Place(str(entry["scope"]), str(entry["name"]), bool(entry["of_plan"]))
-            mark = _adopted(entry)
+    def adopt(self, records: Iterable[JSON]) -> None:
+        """Take what `exported` gave, here or elsewhere; the later of two marks at a place wins.
+
+        A relay of another version may have other words for what is wrong, and no mark is better
+        than one that nobody here understands: such a record raises what is in `UNREADABLE`.
+        """
+        for record in records:
+            place = Place(str(record["scope"]), str(record["name"]), bool(record["of_plan"]))
+            mark = Mark(
+                FAILURES[record["failure"]].name,
+                finite(record["since"]),
+                finite(record["until"]),
+                bool(record["guessed"]),
+                int(record.get("times", 1)),
+                str(record.get("said", "")),
+                str(record.get("owner", "")),
+            )
             known = self.marks.get(place)
             if known is None or known.since < mark.since:
                 self.marks[place] = mark
@@ -14174,42 +14205,12 @@ class Health:
 
     def forget(self, now: float) -> None:
         """Drop marks that ended long ago, and more if there are too many."""
-        for place, mark in list(self.marks.items()):
-            patience = 0.0 if len(self.marks) > _MOST_MARKS else _STALE
-            if mark.until < now - patience and not mark.probing:
-                del self.marks[place]
-        if excess := len(self.marks) - _MOST_MARKS:
-            order = sorted(
-                self.marks.items(), key=lambda item: (not item[1].guessed, item[1].since)
-            )
-            for place, _ in order[: max(0, excess)]:  # guesses first, the oldest first
-                del self.marks[place]
-
-
-def _adopted(entry: JSON) -> Mark:
-    """A mark as `exported` has it.  A relay of another version may have other words for what is
-    wrong, and no mark is better than one that nobody here understands."""
-    return Mark(
-        FAILURES[entry["failure"]].name,
-        finite(entry["since"]),
-        finite(entry["until"]),
-        bool(entry["guessed"]),
-        int(entry.get("times", 1)),
-        str(entry.get("said", "")),
-        str(entry.get("owner", "")),
-    )
-
-
-def _marked(error: UpstreamError, before: Mark | None, now: float, began: float) -> Mark:
-    """The mark of a failure, given the one it replaces."""
-    row, said, times = error.failure, error.retry_after, 1
-    if before and before.failure == row.name and now < before.until + LONGEST:
-        times = before.times + (before.since < began)
-    most = LONGEST_PLAN if row.opens_next_plan or row.name == "balance_empty" else LONGEST
-    guess = min(row.cool * 2 ** min(times - 1, 16), row.grows_to)
-    seconds = guess if said is None else min(max(said, SHORTEST), most)
-    words = error.message[:_MOST_SAID_OF]
-    return Mark(row.name, now, now + seconds, said is None, times, words)
+        kept_for = 0.0 if len(self.marks) > _MOST_MARKS else _STALE
+        marks = self.marks.items()
+        self._remove(p for p, mark in marks if mark.until < now - kept_for and not mark.probing)
+        excess = max(0, len(self.marks) - _MOST_MARKS)  # guesses first, the oldest first
+        order = sorted(self.marks, key=lambda p: (not self.marks[p].guessed, self.marks[p].since))
+        self._remove(order[:excess])
 
 
 # ==== 28. Balance =============================================================
@@ -14235,8 +14236,7 @@ class Flight:
     """An attempt under way: its lane counts as busy until `end`, which may be called twice."""
 
     def __init__(self, busy: dict[str, int], name: str) -> None:
-        self._busy = busy
-        self._name = name
+        self._busy, self._name = busy, name
         busy[name] = busy.get(name, 0) + 1
 
     def end(self) -> None:
@@ -14247,15 +14247,14 @@ class Flight:
             del self._busy[name]
 
 
-@frozen
-class _Equal:
+class _Equal(NamedTuple):
     """One of several of the same rank: a target, or one credential's lane at it."""
 
     place: int  # its index among them
     name: str
     weight: float
     bound: int  # 0 if it served the conversation last, 1 for the one before; the rest are last
-    lanes: tuple[Lane, ...]  # its lanes that are open and not cooling down
+    lanes: Sequence[Lane]  # its lanes that are open and not cooling down
 
 
 class Balance:
@@ -14264,9 +14263,10 @@ class Balance:
     def __init__(self, health: Health) -> None:
         self.busy: dict[str, int] = {}  # lane -> attempts under way
         self._health = health
-        self._turns: dict[str, int] = {}  # rule and item -> its last turn, the latest last
+        self._turns = Bounded[int](_MOST_REMEMBERED)  # rule and item -> its last turn
         self._turn = 0
-        self._soon: dict[str, tuple[float, float]] = {}  # lane -> seconds, and when seen
+        # lane -> seconds to its first event, and when seen
+        self._soon = Bounded[tuple[float, float]](_MOST_REMEMBERED)
 
     def lanes(
         self, route: Route, dialect: str, identity: str, now: Callable[[], float]
@@ -14276,24 +14276,38 @@ class Balance:
         Marks are looked up at each step, so a plan that runs out in the middle of a request
         opens the next at once.
         """
+        cooling = self._health.cooling
         for group in route.groups:
-            for target in self._targets(group, route, dialect, identity, now):
+            targets: Sequence[Target] = group
+            if len(group) > 1:
+                equals, bound = [], self._health.sticky.bound(identity, now())
+                providers = [name.partition("/")[0] for name in bound]
+                for place, target in enumerate(group):
+                    *_, opened = self._plans(target, dialect, now)
+                    free = [lane for lane in opened if not cooling(lane, now())]
+                    rank, weight = (
+                        _rank(providers, target.provider.name),
+                        target.provider.config.weight,
+                    )
+                    equals.append(_Equal(place, str(target), weight, rank, free))
+                targets = [group[place] for place in self._order(equals, route, identity, now())]
+            for target in targets:
                 for lanes in self._plans(target, dialect, now):
                     for lane in self._credentials(lanes, route, identity, now()):
-                        yield lane, self._health.cooling(lane, now())
+                        yield lane, cooling(lane, now())
 
     def began(self, lane: Lane, route: Route) -> Flight:
         """An attempt begins: the lane is busy, and has had its turn."""
         if route.balance == "round_robin":
             self._turn += 1
             for name in (str(lane.target), lane.name):
-                _remember(self._turns, f"{route.why}\0{name}", self._turn)
+                self._turns.put(f"{route.why}\0{name}", self._turn)
         return Flight(self.busy, lane.name)
 
     def answered(self, lane: Lane, seconds: float, now: float) -> None:
         """Note how long its first event took; the latest times count most."""
         mean, _ = self._soon.get(lane.name, (seconds, now))
-        _remember(self._soon, lane.name, (mean + _LATEST * (seconds - mean), now))
+        self._soon.put(lane.name, (mean + _LATEST * (seconds - mean), now))
 
     def seconds(self, lane: Lane, now: float) -> float:
         """The expected time to first event.  It fades, so that a slow lane is asked again."""
@@ -14310,26 +14324,6 @@ class Balance:
             if not all(self._health.exhausted(lane, now()) for lane in lanes):
                 return
 
-    def _targets(
-        self,
-        group: Sequence[Target],
-        route: Route,
-        dialect: str,
-        identity: str,
-        now: Callable[[], float],
-    ) -> Sequence[Target]:
-        if len(group) < 2:
-            return group
-        bound, equals = self._health.sticky.bound(identity, now()), list[_Equal]()
-        providers = [name.partition("/")[0] for name in bound]
-        for place, target in enumerate(group):
-            *_, opened = self._plans(target, dialect, now)
-            free = tuple(lane for lane in opened if not self._health.cooling(lane, now()))
-            provider = target.provider
-            rank = _rank(providers, provider.name)
-            equals.append(_Equal(place, str(target), provider.config.weight, rank, free))
-        return [group[place] for place in self._order(equals, route, identity, now())]
-
     def _credentials(
         self, lanes: Sequence[Lane], route: Route, identity: str, now: float
     ) -> Sequence[Lane]:
@@ -14345,55 +14339,31 @@ class Balance:
     def _order(
         self, equals: Sequence[_Equal], route: Route, identity: str, now: float
     ) -> list[int]:
-        """Their indexes: those the conversation is bound to, then by the route's mode."""
+        """Their indexes: those the conversation is bound to, then by the route's mode, at last as
+        `ranked` has them."""
         order = ranked(equals, identity, lambda equal: equal.name, lambda equal: equal.weight)
-        order = _MODES[route.balance](self, order, route, now)
-        return [equal.place for equal in sorted(order, key=lambda equal: equal.bound)]
+        first_two = [equal.place for equal in order if equal.lanes][:2]
 
-    # The modes: each reorders what `ranked` has put in order
+        def key(equal: _Equal) -> tuple[float, ...]:
+            match route.balance:
+                case "round_robin":
+                    turn = self._turns.get(f"{route.why}\0{equal.name}", 0)
+                    return equal.bound, turn, equal.place
+                case "least_busy":
+                    busy = (self.busy.get(lane.name, 0) for lane in equal.lanes)
+                    return equal.bound, min(busy, default=math.inf)
+                case "least_latency" if equal.place in first_two:
+                    return equal.bound, 0, min(self.seconds(lane, now) for lane in equal.lanes)
+                case "least_latency":
+                    return equal.bound, 1 if equal.lanes else 2
+                case _:  # weighted
+                    return (equal.bound,)
 
-    def _weighted(self, equals: list[_Equal], route: Route, now: float) -> list[_Equal]:
-        return equals
-
-    def _round_robin(self, equals: list[_Equal], route: Route, now: float) -> list[_Equal]:
-        def turn(equal: _Equal) -> tuple[int, int]:
-            return self._turns.get(f"{route.why}\0{equal.name}", 0), equal.place
-
-        return sorted(equals, key=turn)
-
-    def _least_busy(self, equals: list[_Equal], route: Route, now: float) -> list[_Equal]:
-        def attempts(equal: _Equal) -> float:
-            return min((self.busy.get(lane.name, 0) for lane in equal.lanes), default=math.inf)
-
-        return sorted(equals, key=attempts)
-
-    def _least_latency(self, equals: list[_Equal], route: Route, now: float) -> list[_Equal]:
-        def seconds(equal: _Equal) -> float:
-            return min(self.seconds(lane, now) for lane in equal.lanes)
-
-        free = [equal for equal in equals if equal.lanes]
-        cooling = [equal for equal in equals if not equal.lanes]
-        return sorted(free[:2], key=seconds) + free[2:] + cooling
+        return [equal.place for equal in sorted(order, key=key)]
 
 
 def _rank(bound: Sequence[str], name: str) -> int:
     return bound.index(name) if name in bound else len(bound)
-
-
-_MODES: Final = {
-    "weighted": Balance._weighted,
-    "round_robin": Balance._round_robin,
-    "least_busy": Balance._least_busy,
-    "least_latency": Balance._least_latency,
-}
-
-
-def _remember(memory: dict[str, T], name: str, value: T) -> None:
-    """Set a value, the latest last; the oldest is dropped when there are too many."""
-    memory.pop(name, None)
-    memory[name] = value
-    if len(memory) > _MOST_REMEMBERED:
-        del memory[next(iter(memory))]
 
 
 # ==== 29. Ledger ==============================================================
