@@ -100,12 +100,12 @@ Contents
     52. Forwarding            what passes unread: embeddings, images, audio, /p/
   I/O: the process around it
     53. Page                  the dashboard
-    54. Source                where a configuration comes from
-    55. Admin                 what relay knows of itself, and what can be done to it
-    56. Heap                  what the allocator keeps and what it gives back
-    57. Operations            which path is whose; probes, lists, status
-    58. Service manager       what systemd and relay tell one another
-    59. Server                sockets, signals, reload, drain
+    54. Service manager       what systemd and relay tell one another
+    55. Source                where a configuration comes from, and how another replaces it
+    56. Admin                 what relay knows of itself, and what can be done to it
+    57. Resources             memory given back, files that may be open
+    58. Operations            which path is whose; probes, lists, status
+    59. Server                sockets, signals, drain
     60. Units                 what systemd needs to run relay
     61. Grafana               a dashboard of the metrics
   I/O: the commands
@@ -20710,44 +20710,95 @@ PAGE_HEADERS: Final = {
 }
 
 
-# ==== 54. Source ==============================================================
-# Where a configuration comes from, and how one becomes a plan.
+# ==== 54. Service manager =====================================================
+# What systemd and relay tell one another, through the environment and a socket; without systemd
+# none of it happens.  See sd_notify(3), sd_listen_fds(3) and systemd.service(5).
+#
+#     LISTEN_FDS      descriptors from 3 on are sockets that already listen, and go on listening
+#                     while relay is restarted, so that no client is refused
+#     NOTIFY_SOCKET   where relay says READY, RELOADING, STOPPING, and what `systemctl status`
+#                     shows
+#     WATCHDOG_USEC   how often it has to say that it is alive; the event loop does, so that a
+#                     process whose loop hangs is restarted
+
+BACKLOG: Final = 4096  # connections that may wait while a restart or a busy moment lasts
+
+
+class Supervisor:
+    """The service manager that started relay, if the environment names one.
+
+    Its variables are taken out of the environment, so that no child takes them for its own.
+    `passed` are the listening sockets it passed, with their names.
+    """
+
+    def __init__(self, env: MutableMapping[str, str], pid: int) -> None:
+        """ConfigError if a descriptor was passed that is no listening socket."""
+        variables = "NOTIFY_SOCKET WATCHDOG_USEC WATCHDOG_PID LISTEN_PID LISTEN_FDS LISTEN_FDNAMES"
+        given = {name: env.pop(name, "") for name in variables.split()}
+        self._address = re.sub("^@", "\0", given["NOTIFY_SOCKET"])  # an abstract one
+        mine = given["WATCHDOG_PID"] in ("", str(pid))
+        self.watchdog = int(given["WATCHDOG_USEC"] or 0) / 1e6 if mine else 0.0  # seconds; 0: none
+        self.passed: list[tuple[str, socket.socket]] = []
+        count = int(given["LISTEN_FDS"] or 0) if given["LISTEN_PID"] == str(pid) else 0
+        names = [*given["LISTEN_FDNAMES"].split(":"), *[""] * count]
+        for descriptor, name in zip(range(3, 3 + count), names, strict=False):
+            listening = None
+            with contextlib.suppress(OSError):
+                listening = socket.socket(fileno=descriptor)
+                listening.set_inheritable(False)
+            if not (listening and listening.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)):
+                text = f"descriptor {descriptor} ({name or 'unnamed'}) was passed"
+                raise ConfigError([f"{text}, but does not listen"])
+            self.passed.append((name, listening))
+
+    def notify(self, within: float = 1.0, **states: object) -> None:
+        """Send one message: READY=1, STATUS="..." and so on; wait for room so many seconds."""
+        if not self._address:
+            return
+        cleaned = {n: re.sub(r"[\x00-\x1f\x7f]+", " ", str(v))[:500] for n, v in states.items()}
+        lines = [f"{name}={value}" for name, value in cleaned.items()]
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out:
+            out.settimeout(within)
+            out.sendto("\n".join(lines).encode(errors="replace"), self._address)
+
+    async def watch(self) -> None:
+        """Say that the event loop is alive, twice as often as required."""
+        while self.watchdog:
+            self.notify(0, WATCHDOG=1)
+            await asyncio.sleep(self.watchdog / 2)
+
+
+# ==== 55. Source ==============================================================
+# Where a configuration comes from, how one becomes a plan, and how another one takes its place.
 
 
 class Certificate:
-    """The TLS of TCP connections; `take` gives new ones another certificate."""
+    """The TLS of TCP connections; `replace_by` gives new ones another certificate."""
 
     def __init__(self, config: TLSConfig) -> None:
-        """OSError says which of the files is wrong."""
-        self.context = _tls_context(config)
-        self._current = self.context
+        """OSError says what is wrong with which of the files."""
+        for file in (config.certificate, config.key):
+            try:
+                text = Path(file).read_text(errors="replace")
+            except OSError as error:
+                raise OSError(f"cannot read {file}: {error.strerror}") from error
+            if "-----BEGIN" not in text:
+                raise OSError(f"{file} is not a PEM file")
+        self.context = self._current = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        try:
+            # Without a passphrase OpenSSL would ask for one at the terminal.
+            self.context.load_cert_chain(config.certificate, config.key, password="")
+        except ssl.SSLError as error:
+            reason = (error.reason or str(error)).lower().replace("_", " ")
+            raise OSError(f"{config.certificate} and {config.key}: {reason}") from error
         # Called in every handshake before a certificate is sent, even without a server name.
         self.context.sni_callback = self._choose
 
-    def take(self, newer: Certificate) -> None:
+    def replace_by(self, newer: Certificate) -> None:
         self._current = newer._current
 
     def _choose(self, connection: ssl.SSLObject, name: str | None, context: object) -> None:
         connection.context = self._current
-
-
-def _tls_context(config: TLSConfig) -> ssl.SSLContext:
-    """Certificate and key, or an OSError that says what is wrong with them."""
-    for file in (config.certificate, config.key):
-        try:
-            text = Path(file).read_text(errors="replace")
-        except OSError as error:
-            raise OSError(f"cannot read {file}: {error.strerror}") from error
-        if "-----BEGIN" not in text:
-            raise OSError(f"{file} is not a PEM file")
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    try:
-        # Without a passphrase OpenSSL would ask for one at the terminal.
-        context.load_cert_chain(config.certificate, config.key, password="")
-    except ssl.SSLError as error:
-        reason = (error.reason or str(error)).lower().replace("_", " ")
-        raise OSError(f"{config.certificate} and {config.key}: {reason}") from error
-    return context
 
 
 def text_of(path: Path) -> str:
@@ -20777,6 +20828,12 @@ class Source(NamedTuple):
         """The file as it is now."""
         return self._replace(text=text_of(self.path)) if self.path else self
 
+    def folder(self, env: Mapping[str, str]) -> Path | None:
+        """Where files with a relative path are: $STATE_DIRECTORY, else beside the configuration."""
+        home = env.get("STATE_DIRECTORY", "").partition(":")[0]
+        beside = self.path.absolute().parent if self.path else None
+        return Path(home) if home else beside
+
     def save(self) -> None:
         """Replace the file by the text; the old text stays beside it as .bak.
 
@@ -20799,17 +20856,14 @@ class Source(NamedTuple):
             except OSError as error:
                 with contextlib.suppress(OSError):
                     fresh.unlink(missing_ok=True)
-                if error.errno not in _IRREPLACEABLE:
+                # A full disk would lose the old text; these forbid the replacement alone.
+                if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS, errno.EBUSY):
                     raise
                 _write(os.open(path, os.O_WRONLY), data)
         except OSError as error:
             where = f"{path} cannot be written: {error.strerror}"
             remedy = "let relay write there (a container: mount the folder), or edit it and reload"
             raise BadRequest(f"{where}; {remedy}") from error
-
-
-# Why a file or its folder may refuse to have it replaced, though not to have it written.
-_IRREPLACEABLE: Final = frozenset((errno.EACCES, errno.EPERM, errno.EROFS, errno.EBUSY))
 
 
 def _write(descriptor: int, data: bytes) -> None:
@@ -20821,8 +20875,35 @@ def _write(descriptor: int, data: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def plugged(name: str, beside: Path | None) -> str:
-    """Run a plugin's file, which registers what it has; what is wrong with it, or "".
+def state_place(state: str, source: Source, env: Mapping[str, str]) -> str:
+    """`state` with an absolute path; if it is not given, a file in $STATE_DIRECTORY, else beside
+    the configuration, if relay may write there.
+    """
+    folder = source.folder(env)
+    kind, _, where = state.partition(":")
+    if kind == "sqlite":
+        return f"sqlite:{(folder or Path.cwd()) / where}"
+    if state or folder is None or not os.access(folder, os.W_OK):
+        return state or "memory"
+    return f"sqlite:{folder / 'relay.db'}"
+
+
+def record_ring(record: RecordConfig, source: Source) -> Ring:
+    """The files of the flight recorder, in a folder that may not be there yet."""
+    return Ring((source.folder(os.environ) or Path.cwd()) / record.directory, record.keep)
+
+
+def recorder_of(record: RecordConfig | None, source: Source) -> Recorder | None:
+    """The flight recorder of a configuration; ConfigError if its directory cannot be used."""
+    if record is None:
+        return None
+    ring = record_ring(record, source)
+    ring.open()
+    return Recorder(ring)
+
+
+def run_plugin(name: str, beside: Path | None) -> str:
+    """Run a plugin's file, which registers what it has; return what is wrong with it, or "".
 
     In it, `import relay` is this very module: `relay.PRESETS["mine"] = relay.Preset(...)`, or a
     `relay.Dialect` of its own in `relay.DIALECTS`.  A reload runs it again.
@@ -20878,7 +20959,7 @@ def load(source: Source, lenient: bool = False) -> Plan:
     if source.listen:
         config = replace(config, listen=source.listen)
     for plugin in config.plugins:
-        if fault := plugged(plugin, source.path):
+        if fault := run_plugin(plugin, source.path):
             reading.wrong("plugins", fault)
     plan = compile_plan(config, reading)
     if config.tls and config.tls.certificate and config.tls.key:
@@ -20891,14 +20972,132 @@ def load(source: Source, lenient: bool = False) -> Plan:
     return plan
 
 
-# ==== 55. Admin ===============================================================
+def file_stamps(files: Iterable[str]) -> dict[str, tuple[int, int, int] | None]:
+    """What shows that a file has changed: time, size and number, None where there is no file."""
+    stamps: dict[str, tuple[int, int, int] | None] = {}
+    for file in files:
+        stamps[file] = None
+        with contextlib.suppress(OSError):
+            found = os.stat(file)
+            stamps[file] = (found.st_mtime_ns, found.st_size, found.st_ino)
+    return stamps
+
+
+class Reloader:
+    """The configuration in force, and how another one takes its place: whole, or not at all."""
+
+    def __init__(self, relay: Relay, source: Source, supervisor: Supervisor) -> None:
+        self.relay = relay
+        self.source = source
+        self.supervisor = supervisor
+        tls = relay.plan.config.tls
+        self.certificate = Certificate(tls) if tls else None
+        self.generation = 1
+        self.outcome = ""  # of the last reload: what it changed, or "failed: " and why
+        self.stopping = False
+
+    @property
+    def has_failed(self) -> bool:
+        return self.outcome.startswith("failed: ")
+
+    def check(self, source: Source) -> Plan:
+        """The plan that a reload would put in force; ConfigError if it may not."""
+        old, plan = self.relay.plan.config, load(source)
+        fixed = [n for n in ("listen", "state") if getattr(old, n) != getattr(plan.config, n)]
+        if (old.tls is None) != (plan.config.tls is None):
+            fixed.append("tls (on or off)")
+        if fixed:
+            raise ConfigError(
+                [f"{source.path}: {name} needs a restart to change" for name in fixed]
+            )
+        return plan
+
+    def reload(self) -> None:
+        """Read, check, swap, and say what changed; a bad file changes nothing."""
+        if self.stopping:
+            return  # a READY now would contradict the STOPPING that was sent
+        now = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+        self.supervisor.notify(RELOADING=1, MONOTONIC_USEC=now)
+        relay, metrics = self.relay, self.relay.accounts.metrics
+        try:
+            if self.source.path is None:
+                raise ConfigError(["there is no configuration file to reload"])
+            source, old = self.source.again(), relay.plan.config
+            with registering(keep=True):
+                plan = self.check(source)
+                certificate = Certificate(plan.config.tls) if plan.config.tls else None
+                recorder = relay.recorder
+                if old.record != plan.config.record:
+                    recorder = recorder_of(plan.config.record, source)
+        except (ConfigError, OSError, UnicodeDecodeError) as error:
+            problems = list(error.problems) if isinstance(error, ConfigError) else [str(error)]
+            self.outcome = "failed: " + "; ".join(problems)
+            metrics.reloads.add(1, "refused")
+            relay.log.event("error", "reload failed, nothing changed", problems=problems)
+        else:
+            relay.plan, self.source = plan, source
+            if self.certificate and certificate:
+                self.certificate.replace_by(certificate)
+            if relay.recorder and relay.recorder is not recorder:
+                relay.recorder.close()
+            relay.recorder = recorder
+            forgotten = relay.health.keep(plan)
+            relay.log = Log(plan.config.log, plan.zone, relay.log.sink, relay.log.feed)
+            self.generation += 1
+            relay.accounts.limits.keep(("", *plan.config.keys))
+            changed = changes(old, plan.config)
+            changed += [f"mark on {name}: forgotten" for name in forgotten]
+            self.outcome = "; ".join(changed) or "nothing changed"
+            metrics.reloads.add(1, "taken")
+            shown = changed or ["none"]
+            relay.log.event("info", "reloaded", generation=self.generation, changes=shown)
+            self.warn()
+        self.say_ready()  # in any case: systemd waits for it
+
+    async def follow(self) -> None:
+        """Once a second: take what the files of `file:` credentials hold, if one has changed."""
+        relay = self.relay
+        plan, stamps = relay.plan, file_stamps(relay.plan.secret_files)
+        while True:
+            await asyncio.sleep(1)
+            current = file_stamps(relay.plan.secret_files)
+            if plan is relay.plan and stamps != current:
+                try:
+                    relay.plan = load(self.source)
+                except ConfigError as error:  # it may be about to be replaced
+                    message = "a file of credentials cannot be used; the old ones stay"
+                    relay.log.event("error", message, problems=error.problems)
+                else:
+                    fresh = relay.plan.secrets_by_name.items() - plan.secrets_by_name.items()
+                    for name, _ in fresh:
+                        relay.health.clear(name)
+                    relay.log.event("info", "credentials were read again from their files")
+            plan, stamps = relay.plan, current
+
+    def warn(self) -> None:
+        """Log what a configuration may not mean."""
+        plan, log = self.relay.plan, self.relay.log
+        for warning in plan.warnings:
+            log.event("warning", warning)
+        if names := unpriced(plan):
+            message = "budgets in money do not see these: they have no `prices`"
+            log.event("warning", message, names=", ".join(names))
+
+    def say_ready(self) -> None:
+        """Tell systemd that relay serves, and what `systemctl status` is to show."""
+        plan = self.relay.plan
+        status = f"serving {len(plan.providers)} of {len(plan.config.providers)} providers"
+        if self.has_failed:
+            status += f"; RELOAD {self.outcome}"
+        elif self.outcome:
+            status += f"; configuration {self.generation} taken: {self.outcome}"
+        self.supervisor.notify(READY=1, STATUS=status)
+
+
+# ==== 56. Admin ===============================================================
 # What relay knows about itself, as JSON below /admin, and the few things that can be done to it.
 # The admin key allows both, in a header or, in a browser, as the cookie that /admin/login gives in
 # exchange.  Without an `admin_key`, this machine may look, and nobody may act.
-#
-#     GET    status  health  usage  config  file  events (a stream of log lines and of running
-#            requests)
-#     POST   login  logout  reload  file  health/clear  disable  abandon  test
 
 _COOKIE: Final = "relay_session"
 _SESSION: Final = 12 * 3600.0  # seconds
@@ -20906,8 +21105,6 @@ _MOST_SESSIONS: Final = 100
 _MOST_WRONG: Final = 5  # wrong keys a minute from an address
 _MOST_GUESSES: Final = 300  # and so many until no key from there is looked at any more
 _MOST_ADDRESSES: Final = 1000
-_OPEN: Final = frozenset(("login", "logout"))
-_TICK: Final = 1.0  # seconds between two reports of the running requests
 
 
 class Sessions:
@@ -20923,8 +21120,7 @@ class Sessions:
         if end > now and count >= most:
             raise LimitExceeded("too many wrong keys; wait a minute", retry_after=end - now)
 
-    def refuse(self, address: str, now: float) -> None:
-        """Count a wrong key."""
+    def count_wrong_key(self, address: str, now: float) -> None:
         end, count = self._wrong.pop(address, (0.0, 0))
         while len(self._wrong) >= _MOST_ADDRESSES:
             del self._wrong[next(iter(self._wrong))]
@@ -20948,39 +21144,15 @@ def _digest(text: str) -> bytes:
     return hashlib.sha256(text.encode(errors="replace")).digest()
 
 
-class Steward(Protocol):
-    """What holds the configuration and can reload it."""
-
-    source: Source
-
-    def check(self, source: Source) -> Plan: ...
-
-    def reload(self) -> None: ...
-
-
 class Admin:
-    """Answers requests below /admin."""
+    """The handlers of requests below /admin: they return JSON, or a response."""
 
-    def __init__(self, relay: Relay, steward: Steward) -> None:
+    def __init__(self, relay: Relay, reloader: Reloader) -> None:
         self.relay = relay
-        self.steward = steward
-        self.generation = 1
+        self.reloader = reloader
         self.started = time.time()
-        self.last_reload = ""
         self.closing = False
         self.sessions = Sessions()
-
-    async def handle(self, request: web.BaseRequest, path: str) -> web.StreamResponse:
-        """`path` is what follows /admin/."""
-        act = _ADMIN.get((request.method, path))
-        if act is None:
-            raise NotFound(f"{request.method} {request.path}: no such thing in /admin")
-        if path not in _OPEN:
-            self.require(request, write=request.method == "POST" or path == "file")
-        answer = await act(self, request)
-        if isinstance(answer, web.StreamResponse):
-            return answer
-        return web.Response(body=dumps(answer), headers={"Content-Type": "application/json"})
 
     # Permission
 
@@ -20996,17 +21168,14 @@ class Admin:
                 raise Forbidden("without an `admin_key` /admin only shows, it changes nothing")
             require_direct(request)
         elif not self._has_session(request, write):
-            self._require_key(request)
-
-    def _require_key(self, request: web.BaseRequest) -> None:
-        if offered_keys(request):
-            address, now = _address_of(request), time.time()
-            self.sessions.check(address, now, _MOST_GUESSES)
-            if self._has_key(request):
-                return
-            self.sessions.check(address, now)
-            self.sessions.refuse(address, now)
-        raise Unauthorized("the admin key is needed here")
+            if offered_keys(request):
+                address, now = _address_of(request), time.time()
+                self.sessions.check(address, now, _MOST_GUESSES)
+                if self._has_key(request):
+                    return
+                self.sessions.check(address, now)
+                self.sessions.count_wrong_key(address, now)
+            raise Unauthorized("the admin key is needed here")
 
     def _has_key(self, request: web.BaseRequest) -> bool:
         return any(self._is_key(key) for key in offered_keys(request))
@@ -21016,15 +21185,14 @@ class Admin:
 
     def _has_session(self, request: web.BaseRequest, write: bool) -> bool:
         """The page's cookie; to act, the page itself must have sent it, not another site's."""
-        token = request.cookies.get(_COOKIE, "")
         own = "X-Relay-Page" in request.headers  # a header that other sites may not send
-        return (own or not write) and self.sessions.holds(self._bound(token), time.time())
+        return (own or not write) and self.sessions.holds(self._token(request), time.time())
 
-    def _bound(self, token: str) -> str:
-        """A cookie with the admin key it was given for: a new key logs everybody out."""
-        return token + self.relay.plan.admin.hex()
+    def _token(self, request: web.BaseRequest) -> str:
+        """The cookie with the admin key it was given for: a new key logs everybody out."""
+        return request.cookies.get(_COOKIE, "") + self.relay.plan.admin.hex()
 
-    async def entrance(self, request: web.BaseRequest) -> JSON:
+    async def login_needed(self, request: web.BaseRequest, _: Wire) -> JSON:
         """Whether the key is needed first; the page asks, to avoid running into a 401."""
         try:
             self.require(request)
@@ -21032,18 +21200,18 @@ class Admin:
             return {"needed": True}
         return {"needed": False}
 
-    async def login(self, request: web.BaseRequest) -> web.StreamResponse:
-        key = Wire(await self._body(request)).required("key", str)
+    async def login(self, request: web.BaseRequest, body: Wire) -> web.StreamResponse:
+        key = body.required("key", str)
         address, now = _address_of(request), time.time()
         self.sessions.check(address, now)
         if not self.relay.plan.admin:
             raise Forbidden("relay has no `admin_key`, so there is nothing to log in to")
         if not self._is_key(key):
-            self.sessions.refuse(address, now)
+            self.sessions.count_wrong_key(address, now)
             raise Unauthorized("this is not the `admin_key`")
         token = secrets.token_urlsafe(32)
-        self.sessions.begin(self._bound(token), now)
-        response = web.Response(body=b"{}", headers={"Content-Type": "application/json"})
+        self.sessions.begin(token + self.relay.plan.admin.hex(), now)
+        response = json_response({})
         response.set_cookie(
             *(_COOKIE, token),
             max_age=int(_SESSION),
@@ -21054,54 +21222,54 @@ class Admin:
         )
         return response
 
-    async def logout(self, request: web.BaseRequest) -> web.StreamResponse:
-        self.sessions.end(self._bound(request.cookies.get(_COOKIE, "")))
-        response = web.Response(body=b"{}", headers={"Content-Type": "application/json"})
+    async def logout(self, request: web.BaseRequest, _: Wire) -> web.StreamResponse:
+        self.sessions.end(self._token(request))
+        response = json_response({})
         response.del_cookie(_COOKIE, path="/admin")
         return response
 
-    async def _body(self, request: web.BaseRequest) -> JSON:
-        return Body(await read_body(request, self.relay.plan.config.server) or b"{}").wire
-
     # What there is to see
 
-    async def status(self, request: web.BaseRequest) -> JSON:
+    async def status(self, request: web.BaseRequest, _: Wire) -> JSON:
         """What is configured, what is cooling down, how the last reload went; without secrets."""
-        plan, now, health = self.relay.plan, time.time(), self.relay.health
+        relay, plan, now = self.relay, self.relay.plan, time.time()
+        providers = [
+            {
+                "name": provider.name,
+                "disabled": provider.name in relay.health.disabled,
+                "plans": [
+                    {
+                        "name": billing.name,
+                        "speaks": list(billing.endpoints),
+                        "credentials": [credential.name for credential in billing.credentials],
+                    }
+                    for billing in provider.plans
+                ],
+            }
+            for provider in plan.providers.values()
+        ]
         cooling = {
             place.name: {"cause": mark.failure, "seconds": round(mark.until - now)}
-            for place, mark in health.marks.items()
+            for place, mark in relay.health.marks.items()
             if mark.until > now
         }
         return {
             "version": __version__,
-            "generation": self.generation,
+            "generation": self.reloader.generation,
             "started": round(self.started),
             "uptime": round(now - self.started),
-            "running": len(self.relay.running),
-            "providers": [self._provider(provider) for provider in plan.providers.values()],
+            "running": len(relay.running),
+            "providers": providers,
             "cooling": cooling,
-            "busy": self.relay.failover.balance.busy,
-            "state": self.relay.accounts.keeper.trouble or "ok",
-            "last_reload": self.last_reload or None,
-            "file": str(self.steward.source.path or "") or None,
+            "busy": relay.failover.balance.busy,
+            "state": relay.accounts.keeper.trouble or "ok",
+            "last_reload": self.reloader.outcome or None,
+            "file": str(self.reloader.source.path or "") or None,
             "may": bool(plan.admin),
             "session": self._has_session(request, write=False),
         }
 
-    def _provider(self, provider: Provider) -> JSON:
-        plans = [
-            {
-                "name": billing.name,
-                "speaks": list(billing.endpoints),
-                "credentials": [credential.name for credential in billing.credentials],
-            }
-            for billing in provider.plans
-        ]
-        off = provider.name in self.relay.health.disabled
-        return {"name": provider.name, "disabled": off, "plans": plans}
-
-    async def health(self, request: web.BaseRequest) -> JSON:
+    async def health(self, request: web.BaseRequest, _: Wire) -> JSON:
         """What is cooling down, why, until when; and how well conversations stay in place."""
         health, now = self.relay.health, time.time()
         return {
@@ -21111,7 +21279,7 @@ class Admin:
             "cache_lost": self.relay.accounts.caches.causes,
         }
 
-    async def usage(self, request: web.BaseRequest) -> JSON:
+    async def usage(self, request: web.BaseRequest, _: Wire) -> JSON:
         """The days and the last hours of the store, and the latest requests."""
         days = request.query.get("days", "7")
         if not re.fullmatch(r"\d{1,3}", days):
@@ -21125,105 +21293,96 @@ class Admin:
         today = datetime.datetime.fromtimestamp(span_starts(now, zone)[1], zone).astimezone(zone)
         return report | {"today": today.isoformat(), "recent": recent}
 
-    async def config(self, request: web.BaseRequest) -> JSON:
+    async def config(self, request: web.BaseRequest, _: Wire) -> JSON:
         """The configuration in force, with secrets masked."""
         shown = _shown_config(self.relay.plan.config)
         text = yaml.safe_dump(shown, sort_keys=False, allow_unicode=True, width=100)
         return {"text": self.relay.plan.redacted(text)}
 
-    async def file(self, request: web.BaseRequest) -> JSON:
+    async def file(self, request: web.BaseRequest, _: Wire) -> JSON:
         """The file itself, for those who may change it."""
-        text = self.steward.source.again().text
+        text = self.reloader.source.again().text
         return {"text": text, "digest": _digest(text).hex()}
 
-    async def events(self, request: web.BaseRequest) -> web.StreamResponse:
-        """The moments of the feed after a number, and once a second the running requests."""
-        number = request.headers.get("Last-Event-ID", request.query.get("since", "0"))
-        at = int(number) if number.isascii() and number.isdigit() else 0
-        feed, woken = self.relay.log.feed, asyncio.Event()
+    async def events(self, request: web.BaseRequest, _: Wire) -> web.StreamResponse:
+        """The moments of the feed after a number, and once a second the running requests.
+
+        It ends once who began to watch has logged out, or the admin key is another.
+        """
+        since = request.headers.get("Last-Event-ID", request.query.get("since", "0"))
+        last = int(since) if since.isascii() and since.isdigit() else 0
+        relay, woken = self.relay, asyncio.Event()
         head = {"Content-Type": "text/event-stream", "Cache-Control": "no-store"}
         response = web.StreamResponse(headers=head | {"X-Accel-Buffering": "no"})
-        leave = feed.watch(woken.set)
+        leave = relay.log.feed.watch(woken.set)
         try:
             await response.prepare(request)
-            while not self.closing and self._may_watch(request):
+            while not self.closing and (
+                not relay.plan.admin or self._has_key(request) or self._has_session(request, False)
+            ):
                 woken.clear()
-                moments = feed.since(at)
-                at = moments[-1].number if moments else at
-                await response.write(b"".join(map(self._moment, moments)) + self._running())
+                events = []
+                for number, kind, record in relay.log.feed.since(last):
+                    line = moment_text(kind, record, relay.plan.zone)
+                    events.append(b"id: %d\n" % number + sse(record | {"line": line}, kind))
+                    last = number
+                running = [exchange.glance(time.monotonic()) for exchange in relay.running]
+                await response.write(b"".join(events) + sse_of(running, "running"))
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(_TICK):
+                    async with asyncio.timeout(1.0):
                         await woken.wait()
                         await asyncio.sleep(0.1)  # so that a busy relay sends several at once
         finally:
             leave()
         return response
 
-    def _may_watch(self, request: web.BaseRequest) -> bool:
-        """False once who began to watch has logged out, or the admin key is another."""
-        if not self.relay.plan.admin:
-            return True
-        return self._has_key(request) or self._has_session(request, write=False)
-
-    def _moment(self, moment: Moment) -> bytes:
-        line = moment_text(moment.kind, moment.data, self.relay.plan.zone)
-        said = sse(moment.data | {"line": line}, moment.kind)
-        return b"id: %d\n" % moment.number + said
-
-    def _running(self) -> bytes:
-        now = time.monotonic()
-        return sse_of([exchange.glance(now) for exchange in self.relay.running], "running")
-
     # What it can be told to do
 
-    async def reload(self, request: web.BaseRequest) -> JSON:
-        self.steward.reload()
-        if self.last_reload.startswith("failed: "):
-            raise BadRequest(self.last_reload.removeprefix("failed: "))
-        return {"said": self.last_reload, "generation": self.generation}
+    async def reload(self, request: web.BaseRequest, _: Wire) -> JSON:
+        self.reloader.reload()
+        if self.reloader.has_failed:
+            raise BadRequest(self.reloader.outcome.removeprefix("failed: "))
+        return {"said": self.reloader.outcome, "generation": self.reloader.generation}
 
-    async def save(self, request: web.BaseRequest) -> JSON:
+    async def save(self, request: web.BaseRequest, body: Wire) -> JSON:
         """Replace the file's text: checked first, and nothing changes if anything is wrong."""
-        asked = Wire(await self._body(request))
-        source = self.steward.source.again()
-        if (known := asked.optional("digest", str)) and known != _digest(source.text).hex():
+        source = self.reloader.source.again()
+        if (known := body.optional("digest", str)) and known != _digest(source.text).hex():
             raise BadRequest("the file was changed by somebody else meanwhile; look at it again")
-        source = source._replace(text=asked.required("text", str))
+        source = source._replace(text=body.required("text", str))
         try:
             with registering(keep=False):
-                self.steward.check(source)
+                self.reloader.check(source)
         except ConfigError as error:
             raise BadRequest(error.message) from error
         await asyncio.to_thread(source.save)
         self.relay.log.event("info", "the configuration file was changed from the page")
-        return await self.reload(request)
+        return await self.reload(request, body)
 
-    async def clear(self, request: web.BaseRequest) -> JSON:
+    async def clear(self, request: web.BaseRequest, body: Wire) -> JSON:
         """Remove marks: `{"name": NAME}` of a mark or a provider, or `{"all": true}`."""
-        asked = Wire(await self._body(request))
-        everything, name = asked.optional("all", bool), asked.optional("name", str)
+        everything, name = body.optional("all", bool), body.optional("name", str)
         if bool(everything) == bool(name):
             raise BadRequest("say which marks: a `name`, or `all`: true")
         cleared = self.relay.health.clear(name or "")
         self.relay.log.event("info", "marks cleared", names=cleared or ["none"])
         return {"cleared": cleared}
 
-    async def disable(self, request: web.BaseRequest) -> JSON:
+    async def disable(self, request: web.BaseRequest, body: Wire) -> JSON:
         """Take a provider out of use until the next reload, or put it back."""
-        asked = Wire(await self._body(request))
-        name, off = asked.required("provider", str), asked.optional("disabled", bool)
+        name, off = body.required("provider", str), body.optional("disabled", bool)
         provider = self.relay.plan.providers.get(name.lower())
         if provider is None:
             raise NotFound(f"no provider is called {name!r}")
-        name, disabled = provider.name, self.relay.health.disabled
-        (disabled.discard if off is False else disabled.add)(name)
-        said = "used again" if off is False else "left out until the next reload"
-        self.relay.log.event("warning", f"provider {said}", provider=name)
-        return {"said": said, "disabled": sorted(disabled)}
+        disabled = self.relay.health.disabled
+        (disabled.discard if off is False else disabled.add)(provider.name)
+        outcome = "used again" if off is False else "left out until the next reload"
+        self.relay.log.event("warning", f"provider {outcome}", provider=provider.name)
+        return {"said": outcome, "disabled": sorted(disabled)}
 
-    async def abandon(self, request: web.BaseRequest) -> JSON:
+    async def abandon(self, request: web.BaseRequest, body: Wire) -> JSON:
         """Give up a silent attempt, so that the next target is tried."""
-        id = Wire(await self._body(request)).required("id", str)
+        id = body.required("id", str)
         exchange = next((each for each in self.relay.running if each.id == id), None)
         if exchange is None:
             raise NotFound(f"no request {id!r} is running")
@@ -21231,47 +21390,30 @@ class Admin:
             raise BadRequest("it has begun to answer, or is not waiting for a provider just now")
         return {"said": "given up"}
 
-    async def test(self, request: web.BaseRequest) -> JSON:
+    async def test(self, request: web.BaseRequest, body: Wire) -> JSON:
         """Send a few small requests to a provider, as `relay check --live` does."""
-        name = Wire(await self._body(request)).required("provider", str)
-        if self.steward.source.path is None or name.lower() not in self.relay.plan.providers:
+        name, path = body.required("provider", str), self.reloader.source.path
+        if path is None or name.lower() not in self.relay.plan.providers:
             raise NotFound(f"no provider of the configuration file is called {name!r}")
-        file = str(self.steward.source.path)
-        command = (sys.executable, __file__, "check", "-c", file, "--live", "--yes")
         # in a process of its own, which serves on a port of its own
         child = await asyncio.create_subprocess_exec(
-            *(*command, "--provider", name),
+            *(sys.executable, __file__, "check", "-c", str(path), "--live", "--yes"),
+            *("--provider", name),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
         )
         try:
-            said, _ = await child.communicate()
+            output, _ = await child.communicate()
         finally:
             if child.returncode is None:
                 child.kill()
-        return {"said": self.relay.plan.redacted(said.decode()), "well": child.returncode == 0}
+        return {"said": self.relay.plan.redacted(output.decode()), "well": child.returncode == 0}
 
 
-_ADMIN: Final[dict[tuple[str, str], Callable[[Admin, web.BaseRequest], Awaitable[Any]]]] = {
-    ("GET", ""): Admin.status,
-    ("GET", "status"): Admin.status,
-    ("GET", "health"): Admin.health,
-    ("GET", "usage"): Admin.usage,
-    ("GET", "config"): Admin.config,
-    ("GET", "file"): Admin.file,
-    ("GET", "events"): Admin.events,
-    ("GET", "login"): Admin.entrance,
-    ("POST", "login"): Admin.login,
-    ("POST", "logout"): Admin.logout,
-    ("POST", "reload"): Admin.reload,
-    ("POST", "file"): Admin.save,
-    ("POST", "health/clear"): Admin.clear,
-    ("POST", "disable"): Admin.disable,
-    ("POST", "abandon"): Admin.abandon,
-    ("POST", "test"): Admin.test,
-}
-ADMIN_PATHS: Final = tuple((method, f"/admin/{path}".rstrip("/")) for method, path in _ADMIN)
+def json_response(body: JSON, status: int = 200) -> web.Response:
+    headers = {"Content-Type": "application/json"}
+    return web.Response(body=dumps(body), status=status, headers=headers)
 
 
 def _address_of(request: web.BaseRequest) -> str:
@@ -21295,19 +21437,15 @@ def require_direct(request: web.BaseRequest) -> None:
         raise Forbidden("without an `admin_key` this is not answered through a proxy")
 
 
-# Keys of the configuration whose values are never shown.
-_HIDDEN: Final = frozenset(("key", "api_key", "admin_key"))
-
-
 def _shown_config(value: Any, name: str = "") -> Any:
     """A configuration as plain values, without defaults, and with secrets hidden."""
-    if name in _HIDDEN and value:
+    if name in ("key", "api_key", "admin_key") and value:
         return "[secret]"
     if dataclasses.is_dataclass(value):
         fields = ((spec, getattr(value, spec.name)) for spec in dataclasses.fields(value))
-        said = {spec.name: each for spec, each in fields if each != spec.default}
+        given = {spec.name: each for spec, each in fields if each != spec.default}
         empty: tuple[object, ...] = (None, (), {})
-        return {key: _shown_config(v, key) for key, v in said.items() if v not in empty}
+        return {key: _shown_config(v, key) for key, v in given.items() if v not in empty}
     if isinstance(value, Mapping):
         # "key" is a limit's or a condition's name here, not a secret's
         return {str(key): _shown_config(each) for key, each in value.items()}
@@ -21317,17 +21455,15 @@ def _shown_config(value: Any, name: str = "") -> Any:
     return value if plain else re.sub(r"//[^/@\s]+@", "//[secret]@", str(value))
 
 
-# ==== 56. Heap ================================================================
-# A coding agent's requests are large and alike, and memory that one has freed the next will need.
-# By default glibc gets every block over 128 KB from the system and gives it back at once, so that
-# each copy gets new pages.  Here it is told to keep them; after a burst, idle memory is given back.
+# ==== 57. Resources ===========================================================
+# The process's memory and open files.  A coding agent's requests are large and alike, and memory
+# that one has freed the next will need.  By default glibc gets every block over 128 KB from the
+# system and gives it back at once, so that each copy gets new pages.  Here it is told to keep them;
+# after a burst, idle memory is given back.
 
-_KEPT: Final = {-3: 4 << 20, -1: 64 << 20, -2: 1 << 20}  # M_MMAP_THRESHOLD, M_TRIM_..., M_TOP_PAD
+_MALLOC: Final = {-3: 4 << 20, -1: 64 << 20, -2: 1 << 20}  # M_MMAP_THRESHOLD, M_TRIM_..., M_TOP_PAD
 _SLACK: Final = 32 << 20  # bytes more than after the last time: not worth a pause yet
-_OF_ONE: Final = 1 << 20  # bytes that a request may need while it runs
-# A parsed request is a tree of thousands of objects, which reference counting frees.  To search
-# them for cycles after every 700, as Python does, is a tenth of the cost of a large request.
-_OBJECTS: Final = 50_000
+_BYTES_PER_REQUEST: Final = 1 << 20  # that it may need while it runs
 
 
 class Heap:
@@ -21335,51 +21471,34 @@ class Heap:
 
     def __init__(self) -> None:
         self._low = 0  # bytes that remained after the last time
-        self._libc = _glibc()
+        self._libc: ctypes.CDLL | None = None
+        with contextlib.suppress(OSError, TypeError):  # it cannot be loaded
+            libc = ctypes.CDLL(None)
+            self._libc = libc if hasattr(libc, "malloc_trim") else None  # another one than glibc
         if self._libc:
-            for parameter, size in _KEPT.items():
+            for parameter, size in _MALLOC.items():
                 self._libc.mallopt(parameter, size)
 
     def settle(self) -> None:
-        """To be called once everything permanent has been made.
+        """To be called once everything permanent has been made: the collector ignores it from now.
 
-        From now on the collector ignores it.  It does not run now either: the few hundred KB in
-        cycles are not worth a tenth of the start-up time.  If Python had to compile this file, 40
-        MB are free.
+        The collector does not run now either: the few hundred KB in cycles are not worth a tenth of
+        the start-up time.  If Python had to compile this file, 40 MB are free.
         """
         gc.freeze()
-        gc.set_threshold(_OBJECTS)
+        # A parsed request is a tree of thousands of objects, which reference counting frees.  To
+        # search them for cycles after every 700, as Python does, is a tenth of the cost of a large
+        # request.
+        gc.set_threshold(50_000)
         self.give_back(0)
 
     def give_back(self, running: int) -> None:
         """Give free memory back if there is much: 10 ms for 100 MB, 10 us if there is none."""
         now = resident()
-        if self._libc and now > self._low + _SLACK + running * _OF_ONE:
+        if self._libc and now > self._low + _SLACK + running * _BYTES_PER_REQUEST:
             self._libc.malloc_trim(0)
             now = self._low = resident()
         self._low = min(self._low, now)
-
-
-def _glibc() -> ctypes.CDLL | None:
-    """None if the C library is another one, or cannot be loaded."""
-    try:
-        libc = ctypes.CDLL(None)
-    except (OSError, TypeError):
-        return None
-    return libc if hasattr(libc, "malloc_trim") else None
-
-
-def raise_file_limit() -> int:
-    """Let relay open as many files as its hard limit allows; returns that number."""
-    try:
-        import resource
-    except ImportError:  # Windows, which has no such limit
-        return sys.maxsize
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    with contextlib.suppress(OSError, ValueError):  # macOS promises more than it gives
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    return sys.maxsize if soft == resource.RLIM_INFINITY else soft
 
 
 def resident() -> int:
@@ -21391,7 +21510,21 @@ def resident() -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-# ==== 57. Operations ==========================================================
+def raise_file_limit() -> int:
+    """Let this process open as many files as its hard limit allows; return that number."""
+    try:
+        import resource
+    except ImportError:  # Windows, which has no such limit
+        return sys.maxsize
+    kind = resource.RLIMIT_NOFILE
+    hard = resource.getrlimit(kind)[1]
+    with contextlib.suppress(OSError, ValueError):  # macOS promises more than it gives
+        resource.setrlimit(kind, (hard, hard))
+    soft = resource.getrlimit(kind)[0]
+    return sys.maxsize if soft == resource.RLIM_INFINITY else soft
+
+
+# ==== 58. Operations ==========================================================
 # Which handler serves which path, and the handlers of what is not a model's answer: probes, lists,
 # status.  No probe ever calls a provider.
 
@@ -21404,17 +21537,11 @@ Handler: TypeAlias = Callable[["Operations", web.BaseRequest], Answering]
 _VERSIONS: Final = re.compile(
     r"^(?:/(?:api|claude|gemini|openai)(?=/(?:v1|responses|chat/)))?(?:/v1(?:beta1?|alpha)?)*(?=/|$)"
 )
-_SLASHES: Final = re.compile(r"//+")
 _LONGEST_PATH: Final = 500  # characters of paths that are looked for; models' names are shorter
-_LATER_PATHS: Final = re.compile(r"/models/[^/]+:\w+")
-_EXPOSITIONS: Final = {
-    False: "text/plain; version=0.0.4; charset=utf-8",
-    True: "application/openmetrics-text; version=1.0.0; charset=utf-8",
-}
 
 
 class Operations:
-    """Finds the handler of a path."""
+    """Serves every request: by the path, with the handler of that path."""
 
     def __init__(self, relay: Relay, admin: Admin) -> None:
         self.relay = relay
@@ -21424,51 +21551,37 @@ class Operations:
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         try:
-            return await self._begun(request)
+            path = request.path
+            if path.startswith("/p/"):
+                rest = request.raw_path.removeprefix("/p/")
+                return await self.forwarding.raw(request, rest)
+            if len(path) > _LONGEST_PATH:  # of no model: neither looked for nor remembered
+                raise NotFound(f"no such path: {path[:99]}...")
+            return await route(request.method, path)(self, request)
         except RelayError as error:  # before it was a request like any: logged as one all the same
             exchange = Exchange(self.relay.plan, request, _list_dialect(request), "other")
             return await self.relay.turned_away(exchange, error)
 
-    def _begun(self, request: web.BaseRequest) -> Answering:
-        if request.path.startswith("/p/"):
-            return self.forwarding.raw(request, request.raw_path.removeprefix("/p/"))
-        if len(request.path) > _LONGEST_PATH:  # of no model: neither looked for nor remembered
-            raise NotFound(f"no such path: {request.path[:99]}...")
-        path = unversioned(request.path)
-        if request.method == "POST" and (asked := asked_at(path)):
-            dialect, purpose = asked
-            serve = self.relay.handle if purpose == "answer" else self.relay.count
-            return serve(request, dialect)
-        if handler := _HANDLERS.get((request.method, path)):
-            return handler(self, request)
-        if request.method == "POST" and forwards(path):
-            return self.forwarding.by_model(request, path)
-        if path == "/admin" or path.startswith("/admin/"):
-            return self.admin.handle(request, path.removeprefix("/admin").lstrip("/"))
-        return self._other(request, path)
-
-    async def _other(self, request: web.BaseRequest, path: str) -> web.StreamResponse:
-        if request.method in ("GET", "HEAD") and path.startswith("/models/"):
-            return self._one_model(request, urllib.parse.unquote(path.removeprefix("/models/")))
-        if (path, request.method) == ("/responses", "GET"):
-            # Codex tries a WebSocket first; after this error it falls back at once, else in 6 s
-            raise NoWebSocket("no WebSocket here; send POST /v1/responses instead")
-        if asked_at(path) or forwards(path) or any(known == path for _, known in _HANDLERS):
-            raise NotFound(f"{request.method} is not a method of {request.path}")
-        if _LATER_PATHS.fullmatch(path):
-            raise NotYet(f"{request.method} {request.path}: not supported yet")
-        raise NotFound(f"no such path: {request.path}; see the README for those relay serves")
+    async def administer(
+        self, request: web.BaseRequest, act: Callable[..., Awaitable[Any]], right: str
+    ) -> web.StreamResponse:
+        """Do something below /admin, for which the right is needed: none, to look, or to act."""
+        if right:
+            self.admin.require(request, write=right == "act")
+        limits, posts = self.relay.plan.config.server, request.method == "POST"
+        body = Body((await read_body(request, limits) if posts else b"") or b"{}").wire
+        answer = await act(self.admin, request, Wire(body))
+        return answer if isinstance(answer, web.StreamResponse) else json_response(answer)
 
     async def models(self, request: web.BaseRequest) -> web.StreamResponse:
         """The list of models, in the dialect that the headers suggest."""
-        body = _list_dialect(request).render_models(self._visible(request))
-        return web.json_response(body, dumps=_json_text)
+        return json_response(_list_dialect(request).render_models(self._visible(request)))
 
-    def _one_model(self, request: web.BaseRequest, name: str) -> web.StreamResponse:
+    async def model(self, request: web.BaseRequest, name: str) -> web.StreamResponse:
         found = next((m for m in self._visible(request) if m.name == name), None)
         if found is None:
             raise UnknownModel(f"model {name!r} is not in the list")
-        return web.json_response(_list_dialect(request).render_model(found), dumps=_json_text)
+        return json_response(_list_dialect(request).render_model(found))
 
     def _visible(self, request: web.BaseRequest) -> list[ModelInfo]:
         plan = self.relay.plan
@@ -21480,56 +21593,65 @@ class Operations:
     async def alive(self, request: web.BaseRequest) -> web.StreamResponse:
         """`relay run` recognises by the digest whether this relay has the configuration it read."""
         digest = plan_digest(self.relay.plan)
-        return web.json_response({"status": "ok", "version": __version__, "config": digest})
+        return json_response({"status": "ok", "version": __version__, "config": digest})
 
     async def ready(self, request: web.BaseRequest) -> web.StreamResponse:
-        """503 while draining, or while there is no provider."""
-        if self.draining:
-            return web.json_response({"status": "draining"}, status=503)
-        if not self.relay.plan.providers:
-            return web.json_response({"status": "no active provider"}, status=503)
-        ready = {
-            "status": "ready",
-            "generation": self.admin.generation,
-            "degraded": self.degraded(),
-        }
-        return web.json_response(ready)
+        """503 while draining, or while there is no provider.
 
-    def degraded(self) -> list[str]:
-        """What is wrong although relay serves; anybody may read it, so it holds no names."""
-        causes = self._cooling()
-        cooling = ", ".join(f"{count} {cause}" for cause, count in sorted(causes.items()))
-        states = {
-            "the last reload failed": self.admin.last_reload.startswith("failed"),
-            f"cooling down: {cooling}": bool(causes),
+        What is wrong although relay serves is `degraded`; anybody may read it, so it has no names.
+        """
+        if self.draining:
+            return json_response({"status": "draining"}, status=503)
+        if not self.relay.plan.providers:
+            return json_response({"status": "no active provider"}, status=503)
+        cooling = self._cooling()
+        marks = ", ".join(f"{count} {cause}" for cause, count in sorted(cooling.items()))
+        degraded = {
+            "the last reload failed": self.admin.reloader.has_failed,
+            f"cooling down: {marks}": bool(cooling),
             "log lines are lost": self.relay.log.sink.losing,
             "the state store is down": bool(self.relay.accounts.keeper.trouble),
         }
-        return [words for words, holds in states.items() if holds]
+        return json_response(
+            {
+                "status": "ready",
+                "generation": self.admin.reloader.generation,
+                "degraded": [words for words, holds in degraded.items() if holds],
+            }
+        )
 
     def _cooling(self) -> collections.Counter[str]:
+        """How many marks there are now, by cause."""
         now, marks = time.time(), self.relay.health.marks.values()
         return collections.Counter(mark.failure for mark in marks if mark.until > now)
 
     async def metrics(self, request: web.BaseRequest) -> web.StreamResponse:
         """All metrics, for this machine or with the admin key."""
-        self._require_admin_or_loopback(request)
+        try:
+            self.admin.require(request)
+        except (Unauthorized, LimitExceeded):
+            try:
+                require_direct(request)
+            except Forbidden:
+                raise Unauthorized("this is for the same machine, or for the admin key") from None
         self.refresh()
         openmetrics = "application/openmetrics-text" in request.headers.get("Accept", "")
+        kind = "application/openmetrics-text; version=1.0.0" if openmetrics else ""
         body = self.relay.accounts.metrics.exposition(openmetrics).encode()
-        return web.Response(body=body, headers={"Content-Type": _EXPOSITIONS[openmetrics]})
+        headers = {"Content-Type": f"{kind or 'text/plain; version=0.0.4'}; charset=utf-8"}
+        return web.Response(body=body, headers=headers)
 
     def refresh(self) -> None:
         """Bring the metrics that are states up to date."""
-        metrics, plan = self.relay.accounts.metrics, self.relay.plan
+        relay, metrics, reloader = self.relay, self.relay.accounts.metrics, self.admin.reloader
         metrics.build.set(1, __version__)
-        metrics.ready.set(0 if self.draining or not plan.providers else 1)
-        metrics.running.set(len(self.relay.running))
+        metrics.ready.set(0 if self.draining or not relay.plan.providers else 1)
+        metrics.running.set(len(relay.running))
         metrics.cooling.set_all(self._cooling())
-        metrics.generation.set(self.admin.generation)
-        metrics.reloaded.set(0 if self.admin.last_reload.startswith("failed") else 1)
-        metrics.state.set(0 if self.relay.accounts.keeper.trouble else 1)
-        metrics.lost_lines.reach(self.relay.log.sink.dropped)
+        metrics.generation.set(reloader.generation)
+        metrics.reloaded.set(0 if reloader.has_failed else 1)
+        metrics.state.set(0 if relay.accounts.keeper.trouble else 1)
+        metrics.lost_lines.reach(relay.log.sink.dropped)
         metrics.began.set(self.admin.started)
         metrics.processor.reach(time.process_time())
         with contextlib.suppress(OSError):  # where there is no /proc
@@ -21543,46 +21665,82 @@ class Operations:
     async def root(self, request: web.BaseRequest) -> web.StreamResponse:
         return web.Response(body=PAGE, headers=PAGE_HEADERS)
 
-    def _require_admin_or_loopback(self, request: web.BaseRequest) -> None:
-        try:
-            self.admin.require(request)
-        except (Unauthorized, LimitExceeded):
-            try:
-                require_direct(request)
-            except Forbidden:
-                raise Unauthorized("this is for the same machine, or for the admin key") from None
 
-
-_HANDLERS: Final[dict[tuple[str, str], Handler]] = {
+# (method, path without version) -> handler; of /admin: with the right that it needs.  The paths of
+# models' answers are the dialects' own, those that pass unread are Forwarding's.
+ROUTES: Final[Mapping[tuple[str, str], Handler]] = {
     ("GET", "/models"): Operations.models,
-    ("HEAD", "/models"): Operations.models,
     ("GET", "/healthz"): Operations.alive,
-    ("HEAD", "/healthz"): Operations.alive,
     ("GET", "/readyz"): Operations.ready,
-    ("HEAD", "/readyz"): Operations.ready,
     ("GET", "/metrics"): Operations.metrics,
     ("GET", "/"): Operations.root,
-    ("HEAD", "/"): Operations.root,
     ("GET", "/api/hello"): Operations.hello,
-    ("HEAD", "/api/hello"): Operations.hello,
+} | {
+    (method, f"/admin/{path}".rstrip("/")): functools.partial(
+        Operations.administer, act=act, right=right
+    )
+    for method, path, right, act in (
+        ("GET", "", "look", Admin.status),
+        ("GET", "status", "look", Admin.status),
+        ("GET", "health", "look", Admin.health),
+        ("GET", "usage", "look", Admin.usage),
+        ("GET", "config", "look", Admin.config),
+        ("GET", "events", "look", Admin.events),
+        ("GET", "file", "act", Admin.file),
+        ("GET", "login", "", Admin.login_needed),
+        ("POST", "login", "", Admin.login),
+        ("POST", "logout", "", Admin.logout),
+        ("POST", "reload", "act", Admin.reload),
+        ("POST", "file", "act", Admin.save),
+        ("POST", "health/clear", "act", Admin.clear),
+        ("POST", "disable", "act", Admin.disable),
+        ("POST", "abandon", "act", Admin.abandon),
+        ("POST", "test", "act", Admin.test),
+    )
 }
 
 
-@functools.lru_cache(1000)
 def unversioned(path: str) -> str:
     """A path without version, and without the slashes that are too many."""
-    return _VERSIONS.sub("", _SLASHES.sub("/", path).rstrip("/")) or "/"
+    return _VERSIONS.sub("", re.sub(r"//+", "/", path).rstrip("/")) or "/"
 
 
-@functools.lru_cache(1000)
 def asked_at(path: str) -> tuple[Dialect, str] | None:
-    """The dialect of a path, and what is asked for there: answer or count."""
+    """The dialect of a path without version, and what is asked for there: answer or count."""
     claims = ((dialect, dialect.serves(path)) for dialect in DIALECTS.values())
     return next((claim for claim in claims if claim[1]), None)
 
 
-def _json_text(value: object) -> str:
-    return dumps(value).decode()
+@functools.lru_cache(1000)
+def route(method: str, target: str) -> Handler:
+    """The handler of a request; a RelayError that says what is wrong with its path or method."""
+    path = unversioned(target)
+    if method == "HEAD" and not path.startswith("/admin"):
+        method = "GET"
+    if handler := ROUTES.get((method, path)):
+        return handler
+    asked, passes = asked_at(path), forwards(path)
+    if method == "POST" and asked:
+        dialect, purpose = asked
+        if purpose == "answer":
+            return lambda self, request: self.relay.handle(request, dialect)
+        return lambda self, request: self.relay.count(request, dialect)
+    if method == "POST" and passes:
+        return lambda self, request: self.forwarding.by_model(request, path)
+    if method == "GET" and path.startswith("/models/"):
+        name = urllib.parse.unquote(path.removeprefix("/models/"))
+        return functools.partial(Operations.model, name=name)
+    if (method, path) == ("GET", "/responses"):
+        # Codex tries a WebSocket first; after this error it falls back at once, else in 6 s
+        raise NoWebSocket("no WebSocket here; send POST /v1/responses instead")
+    if asked or passes or any(known == path for _, known in ROUTES):
+        raise NotFound(f"{method} is not a method of {target}")
+    if LATER_PATHS.fullmatch(path):
+        raise NotYet(f"{method} {target}: not supported yet")
+    raise NotFound(f"no such path: {target}; see the README for those relay serves")
+
+
+LATER_PATHS: Final = re.compile(r"/models/[^/]+:\w+")
 
 
 def _list_dialect(request: web.BaseRequest) -> Dialect:
@@ -21596,172 +21754,60 @@ def _list_dialect(request: web.BaseRequest) -> Dialect:
 
 
 def refused(request: web.BaseRequest, error: RelayError) -> web.Response:
-    """What could not even be parsed: an error in nobody's dialect."""
-    dialect = _list_dialect(request)
-    id = secrets.token_hex(8)
-    headers = error_headers(error) | {"x-relay-request-id": id, "Content-Type": "application/json"}
-    body = dumps(dialect.render_error(error, id))
-    return web.Response(body=body, status=dialect.status(error), headers=headers)
-
-
-# ==== 58. Service manager =====================================================
-# What systemd and relay tell one another, through the environment and a socket; without systemd
-# none of it happens.  See sd_notify(3), sd_listen_fds(3) and systemd.service(5).
-#
-#     LISTEN_FDS      descriptors from 3 on are sockets that already listen, and go on listening
-#                     while relay is restarted, so that no client is refused
-#     NOTIFY_SOCKET   where relay says READY, RELOADING, STOPPING, and what `systemctl status`
-#                     shows
-#     WATCHDOG_USEC   how often it has to say that it is alive; the event loop does, so that a
-#                     process whose loop hangs is restarted
-
-_FIRST_PASSED: Final = 3  # SD_LISTEN_FDS_START
-BACKLOG: Final = 4096  # connections that may wait while a restart or a busy moment lasts
-_NOTIFY_PATIENCE: Final = 1.0  # seconds to wait, at most, with a message that must not get lost
-
-
-class Passed(NamedTuple):
-    """A listening socket that was passed to this process, and its name."""
-
-    name: str
-    socket: socket.socket
-
-
-class Supervisor:
-    """The service manager that started relay, if the environment names one.
-
-    Its variables are taken out of the environment, so that no child takes them for its own.
-    """
-
-    def __init__(self, env: MutableMapping[str, str], pid: int) -> None:
-        said = {name: env.pop(name, "") for name in _AGREED}
-        address = said["NOTIFY_SOCKET"]
-        self._address = re.sub("^@", "\0", address)  # an abstract one
-        mine = said["WATCHDOG_PID"] in ("", str(pid))
-        self.watchdog = int(said["WATCHDOG_USEC"] or 0) / 1e6 if mine else 0.0  # seconds; 0: none
-        self.passed: tuple[Passed, ...] = ()
-        if said["LISTEN_PID"] == str(pid):
-            names = said["LISTEN_FDNAMES"].split(":")
-            pairs = itertools.zip_longest(range(int(said["LISTEN_FDS"] or 0)), names)
-            self.passed = tuple(
-                _taken(_FIRST_PASSED + n, name or "") for n, name in pairs if n is not None
-            )
-
-    def say(self, patience: float = _NOTIFY_PATIENCE, **states: object) -> None:
-        """One message: READY=1, STATUS="..." and so on."""
-        if not self._address:
-            return
-        lines = (f"{name}={_one_line(value)}" for name, value in states.items())
-        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out:
-            out.settimeout(patience)
-            out.sendto("\n".join(lines).encode(errors="replace"), self._address)
-
-    async def watch(self) -> None:
-        """Say that the event loop is alive, twice as often as required."""
-        while self.watchdog:
-            self.say(0, WATCHDOG=1)
-            await asyncio.sleep(self.watchdog / 2)
-
-
-_AGREED: Final = (
-    "NOTIFY_SOCKET",
-    "WATCHDOG_USEC",
-    "WATCHDOG_PID",
-    "LISTEN_PID",
-    "LISTEN_FDS",
-    "LISTEN_FDNAMES",
-)
-
-
-def _one_line(value: object) -> str:
-    return re.sub(r"[\x00-\x1f\x7f]+", " ", str(value))[:500]
-
-
-def _taken(descriptor: int, name: str) -> Passed:
-    """A descriptor as the socket it has to be."""
-    with contextlib.suppress(OSError):
-        taken = socket.socket(fileno=descriptor)
-        taken.set_inheritable(False)
-        if taken.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-            return Passed(name, taken)
-    text = f"descriptor {descriptor} ({name or 'unnamed'}) was passed, but does not listen"
-    raise ConfigError([text])
+    """An error for what never became a request, in nobody's dialect; the connection is closed."""
+    dialect, id = _list_dialect(request), secrets.token_hex(8)
+    response = json_response(dialect.render_error(error, id), dialect.status(error))
+    response.headers.update(error_headers(error) | {"x-relay-request-id": id})
+    response.force_close()
+    return response
 
 
 # ==== 59. Server ==============================================================
-# Four verbs in a row: start, run, drain, stop.  SIGHUP builds another plan and swaps it in with one
-# assignment, or says everything that is wrong and changes nothing.  At SIGTERM and SIGINT relay
-# stops accepting, lets streams finish within the grace period, and ends the rest with an error in
-# the client's dialect; a second signal skips the wait.
-
-
-def state_place(state: str, source: Source, env: Mapping[str, str]) -> str:
-    """`state` with an absolute path; if it is not given, a file in $STATE_DIRECTORY, else beside
-    the configuration, if relay may write there.
-    """
-    folder = _folder(source, env)
-    kind, _, where = state.partition(":")
-    if kind == "sqlite":
-        return f"sqlite:{(folder or Path.cwd()) / where}"
-    if state or folder is None or not os.access(folder, os.W_OK):
-        return state or "memory"
-    return f"sqlite:{folder / 'relay.db'}"
-
-
-def _folder(source: Source, env: Mapping[str, str]) -> Path | None:
-    """The folder of files with a relative path."""
-    home = env.get("STATE_DIRECTORY", "").partition(":")[0]
-    beside = source.path.absolute().parent if source.path else None
-    return Path(home) if home else beside
-
-
-def records_place(record: RecordConfig, source: Source, env: Mapping[str, str]) -> Path:
-    """`record.directory` with an absolute path."""
-    return (_folder(source, env) or Path.cwd()) / record.directory
+# Start, run, drain, stop.  SIGHUP reloads, see `Reloader`.  At SIGTERM and SIGINT relay stops
+# accepting, lets streams finish within the grace period, and ends the rest with an error in the
+# client's dialect; a second signal skips the wait.
 
 
 class Connection(RequestHandler):
     """A client's connection: aiohttp's, with limits on slowness and errors in JSON."""
 
-    __slots__ = ("_limit", "_patience")
+    __slots__ = ("_limit", "_timer")
 
     def __init__(self, *args: Any, limit: float, **kwargs: Any) -> None:
+        """`limit`: seconds that the head of a request may take."""
         super().__init__(*args, **kwargs)
         self._limit = limit
-        self._patience: asyncio.TimerHandle | None = None
+        self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self._wait()
+        self._expect_head()
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        if self._patience:
-            self._patience.cancel()
+        if self._timer:
+            self._timer.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         before = self._request_count
         super().data_received(data)
-        if self._patience and self._request_count > before:
-            self._patience.cancel()
-            self._patience = None
-        elif not self._patience and self._current_request is None and not self._messages:
-            self._wait()  # the beginning of another head
+        if self._timer and self._request_count > before:
+            self._timer.cancel()
+            self._timer = None
+        elif not self._timer and self._current_request is None and not self._messages:
+            self._expect_head()
 
-    def _wait(self) -> None:
-        self._patience = asyncio.get_running_loop().call_later(self._limit, self._give_up)
+    def _expect_head(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(self._limit, self._give_up)
 
     def _give_up(self) -> None:
         """Close: the head of a request has not come in time."""
-        self._patience = None
+        self._timer = None
         if self.transport:
             self.transport.write(
                 b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
             )
             self.force_close()
-
-    def retire(self) -> None:
-        (self.force_close if self._current_request is None else self.close)()
 
     def handle_error(
         self,
@@ -21780,9 +21826,7 @@ class Connection(RequestHandler):
                 self._manager.complain(exc)
         if request.writer.output_size > 0:
             raise ConnectionError("the answer has begun already")
-        response = refused(request, error)
-        response.force_close()
-        return response
+        return refused(request, error)
 
 
 class Listener(web.Server):
@@ -21801,6 +21845,9 @@ class Listener(web.Server):
         self.complain = complain
         # Each connection may need another one to a provider; some files are relay's own.
         self._most = max(1, (files - min(64, files // 4)) // 2)
+        self._logger = logging.getLogger("relay.http")  # aiohttp's; what matters is in our log
+        self._logger.addHandler(logging.NullHandler())
+        self._logger.propagate = False
 
     def __call__(self) -> RequestHandler:
         limits = self._limits()
@@ -21810,7 +21857,7 @@ class Listener(web.Server):
             limit=limits.body_timeout,
             access_log=None,
             auto_decompress=False,  # `read_body` does, within its limits
-            logger=_silent(),
+            logger=self._logger,
             max_line_size=limits.max_header,
             max_field_size=limits.max_header,
             keepalive_timeout=900.0,
@@ -21822,41 +21869,17 @@ class Listener(web.Server):
     async def _refuse(self, request: web.BaseRequest) -> web.StreamResponse:
         error = NoDescriptors()
         self.complain(error)
-        response = refused(request, error)
-        response.force_close()
-        return response
+        return refused(request, error)
 
     def retire(self) -> None:
         """Close idle connections now, and the others after their answer."""
         for connection in self.connections:
-            if isinstance(connection, Connection):
-                connection.retire()
-
-
-def _silent() -> logging.Logger:
-    """aiohttp's own log would mix with the lines of JSON; what matters is in ours."""
-    logger = logging.getLogger("relay.http")
-    logger.addHandler(logging.NullHandler())
-    logger.propagate = False
-    return logger
-
-
-_REFRESH: Final = 15.0  # seconds between updates; collectors are sent metrics once a minute
-
-
-def file_stamps(files: Iterable[str]) -> dict[str, tuple[int, int, int] | None]:
-    """What shows that a file has changed: time, size and number, None where there is no file."""
-    stamps: dict[str, tuple[int, int, int] | None] = {}
-    for file in files:
-        stamps[file] = None
-        with contextlib.suppress(OSError):
-            found = os.stat(file)
-            stamps[file] = (found.st_mtime_ns, found.st_size, found.st_ino)
-    return stamps
+            idle = connection._current_request is None
+            (connection.force_close if idle else connection.close)()
 
 
 class Server:
-    """A running relay: sockets, signals, the current plan."""
+    """A running relay: sockets, signals, the tasks beside the requests."""
 
     def __init__(
         self,
@@ -21866,48 +21889,38 @@ class Server:
         supervisor: Supervisor | None = None,
         heap: Heap | None = None,
     ) -> None:
-        self.source = source
-        self.log = log
         self.supervisor = supervisor or Supervisor({}, 0)
         self.heap = heap or Heap()
-        self._certificate = Certificate(plan.config.tls) if plan.config.tls else None
         self._files: list[tuple[str, int]] = []  # unix sockets to remove at the end, with inodes
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
         self._quiet_until = 0.0  # in monotonic seconds: when the lack of files is told again
         # nohup lets it live on without its terminal
         self._has_terminal = has_terminal() and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN
-        recorder = self._recorder(plan.config.record)  # first: its directory may be unusable
+        recorder = recorder_of(plan.config.record, source)  # first: it may be unusable
+        place = state_place(plan.config.state, source, os.environ)
+        if place == "memory" and source.path and not plan.config.state:
+            folder = source.path.absolute().parent
+            log.event("warning", f"state: {folder} cannot be written; usage is not kept")
         keepalive = float(os.environ.get("RELAY_KEEPALIVE", "10"))
-        upstream = Upstream()
-        self.relay = Relay(plan, upstream, log, keepalive, self._store(plan.config.state))
+        self.relay = Relay(plan, Upstream(), log, keepalive, store_of(place))
         self.relay.telemetry = telemetry_of(os.environ, log)
         self.relay.telemetry.mirror(self.relay.accounts.metrics)
-        self.admin = Admin(self.relay, self)
         self.relay.recorder = recorder
-        self.operations = Operations(self.relay, self.admin)
-        self._server = Listener(
+        self.reloader = Reloader(self.relay, source, self.supervisor)
+        self.operations = Operations(self.relay, Admin(self.relay, self.reloader))
+        self._listener = Listener(
             self.operations.handle,
             lambda: self.relay.plan.config.server,
             self._complain,
             raise_file_limit(),
         )
-        self._runner = web.ServerRunner(self._server, shutdown_timeout=1.0)
-
-    def _store(self, state: str) -> Store:
-        place = state_place(state, self.source, os.environ)
-        if place == "memory" and self.source.path and not state:
-            folder = self.source.path.absolute().parent
-            self.log.event("warning", f"state: {folder} cannot be written; usage is not kept")
-        return store_of(place)
-
-    def _recorder(self, record: RecordConfig | None) -> Recorder | None:
-        """A recorder for this configuration; ConfigError if its directory is of no use."""
-        if record is None:
-            return None
-        ring = Ring(records_place(record, self.source, os.environ), record.keep)
-        ring.open()
-        return Recorder(ring)
+        self._runner = web.ServerRunner(self._listener, shutdown_timeout=1.0)
+        self._signals: Mapping[int, Callable[[], None]] = {
+            signal.SIGTERM: self._stop,
+            signal.SIGINT: self._stop,
+            signal.SIGHUP: self._hang_up,
+        }
 
     @property
     def base(self) -> str:
@@ -21917,201 +21930,101 @@ class Server:
 
     async def serve(self) -> None:
         """From start to stop."""
-        again = (self.supervisor.watch(), self._refresh(), self._tidy(), self._follow_secrets())
-        ticking = [asyncio.create_task(task) for task in again]
+        again = (self.supervisor.watch(), self.reloader.follow(), self._keep_house())
+        tasks = [asyncio.create_task(task) for task in again]
         try:
             await self.start()
             await self._stopping.wait()
             await self.drain()
         finally:
-            for task in ticking:
+            for task in tasks:
                 task.cancel()
             await self.stop()
 
-    async def _refresh(self) -> None:
-        """/metrics updates states when it is asked; a collector never asks."""
-        while self.relay.telemetry.active:
-            self.operations.refresh()
-            await asyncio.sleep(_REFRESH)
-
-    async def _follow_secrets(self) -> None:
-        """Once a second: take what the files of `file:` credentials hold, if one has changed."""
-        plan, stamps = self.relay.plan, file_stamps(self.relay.plan.secret_files)
+    async def _keep_house(self) -> None:
+        """Every 15 s: give back the memory of a burst; update what a collector does not ask for."""
         while True:
-            await asyncio.sleep(1)
-            current = file_stamps(self.relay.plan.secret_files)
-            if plan is self.relay.plan and stamps != current:
-                try:
-                    self.relay.plan = load(self.source)
-                except ConfigError as error:  # it may be about to be replaced
-                    message = "a file of credentials cannot be used; the old ones stay"
-                    self.log.event("error", message, problems=error.problems)
-                else:
-                    fresh = self.relay.plan.secrets_by_name.items() - plan.secrets_by_name.items()
-                    for name, _ in fresh:
-                        self.relay.health.clear(name)
-                    self.log.event("info", "credentials were read again from their files")
-            plan, stamps = self.relay.plan, current
-
-    async def _tidy(self) -> None:
-        """Give back the memory that a burst has needed, once it is over."""
-        while True:
-            await asyncio.sleep(_REFRESH)
+            if self.relay.telemetry.active:  # sent once a minute, where /metrics updates itself
+                self.operations.refresh()
+            await asyncio.sleep(15)
             self.heap.give_back(len(self.relay.running))
 
     async def start(self) -> None:
+        """Listen, and act on signals; ConfigError if an address cannot be listened on."""
         await self.relay.accounts.keeper.start()
         await self._runner.setup()
-        passed, listening = self.supervisor.passed, list[str]()
-        for name, passed_socket in passed:
-            listening.append(f"{_address(passed_socket)} ({name or 'passed'})")
-            await self._serve_at(passed_socket)
+        plan, source, passed = self.relay.plan, self.reloader.source, self.supervisor.passed
+        listening = [f"{await self._serve_at(each)} ({name or 'passed'})" for name, each in passed]
         # Passed sockets replace the file's `listen`; --listen is served as well.
-        for listen in self.relay.plan.config.listen if self.source.listen or not passed else ():
-            await self._listen(listen)
-            listening.append(self._as_bound(listen))
+        own = plan.config.listen if source.listen or not passed else ()
+        listening += [await self._listen(listen) for listen in own]
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(self._complain_of)
-        for number, act in self._signals().items():
+        for number, act in self._signals.items():
             loop.add_signal_handler(number, act)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGHUP,))  # see `main`
-        names = ", ".join(self.relay.plan.providers) or "none"
-        self.log.event(
-            "info", f"relay {__version__} is ready", listen=", ".join(listening), providers=names
-        )
-        self._warn()
-        self._say_ready()
+        names = ", ".join(plan.providers) or "none"
+        where = ", ".join(listening)
+        self.relay.log.event("info", f"relay {__version__} is ready", listen=where, providers=names)
+        self.reloader.warn()
+        self.reloader.say_ready()
 
-    async def _listen(self, listen: str) -> None:
+    async def _listen(self, listen: str) -> str:
+        """Listen at an address of the configuration; the address, with the port that was chosen."""
+        certificate = self.reloader.certificate
         try:
             if listen.startswith("unix:"):
                 file = listen.removeprefix("unix:")
                 await self._serve_at(_unix_socket(file))
                 self._files.append((file, os.stat(file).st_ino))
-            else:
-                host, port = host_and_port(listen)
-                site = web.TCPSite(
-                    self._runner,
-                    host or None,
-                    port,
-                    ssl_context=self._certificate.context if self._certificate else None,
-                    backlog=BACKLOG,
-                    reuse_port=self.source.reuse_port or None,
-                )
-                await site.start()
+                return listen
+            host, port = host_and_port(listen)
+            site = web.TCPSite(
+                self._runner,
+                host or None,
+                port,
+                ssl_context=certificate.context if certificate else None,
+                backlog=BACKLOG,
+                reuse_port=self.reloader.source.reuse_port or None,
+            )
+            await site.start()
         except (OSError, ValueError) as error:  # ValueError: a system without SO_REUSEPORT
             number = getattr(error, "errno", None) or 0  # a negative one is the resolver's
             # asyncio's own words repeat the address
             reason = os.strerror(number).lower() if number > 0 else system_words(error)
             more = "; --listen takes another" if number == errno.EADDRINUSE else ""
             raise ConfigError([f"cannot listen on {listen}: {reason}{more}"]) from error
+        if port:
+            return listen
+        return f"{listen.rpartition(':')[0]}:{self._runner.addresses[-1][1]}"
 
-    def _as_bound(self, listen: str) -> str:
-        """An address of `listen`; a port 0 becomes the one that the system chose."""
-        host, _, port = listen.rpartition(":")
-        freely = port == "0" and host != "unix"
-        return f"{host}:{self._runner.addresses[-1][1]}" if freely else listen
-
-    async def _serve_at(self, passed: socket.socket) -> None:
-        certificate = None if passed.family == socket.AF_UNIX else self._certificate
+    async def _serve_at(self, listening: socket.socket) -> str:
+        """Serve at a socket that listens already; its address, as `listen` has it."""
+        certificate = self.reloader.certificate if listening.family != socket.AF_UNIX else None
         context = certificate.context if certificate else None
-        site = web.SockSite(self._runner, passed, ssl_context=context, backlog=BACKLOG)
-        await site.start()
-
-    def _say_ready(self) -> None:
-        """Tell systemd that relay serves, and what `systemctl status` is to show."""
-        config, outcome = self.relay.plan.config, self.admin.last_reload
-        status = f"serving {len(self.relay.plan.providers)} of {len(config.providers)} providers"
-        generation = self.admin.generation
-        if outcome.startswith("failed"):
-            status += f"; RELOAD {outcome}"
-        elif outcome:
-            status += f"; configuration {generation} taken: {outcome}"
-        self.supervisor.say(READY=1, STATUS=status)
-
-    def reload(self) -> None:
-        """Read, check, swap, say what changed; a bad file changes nothing."""
-        if self._stopping.is_set():
-            return  # a READY now would contradict the STOPPING that was sent
-        now = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
-        self.supervisor.say(RELOADING=1, MONOTONIC_USEC=now)
-        if self.source.path:
-            self._reload()
-        else:
-            self.log.event("warning", "there is no configuration file to reload")
-        self._say_ready()  # in any case: systemd waits for it
-
-    def check(self, source: Source) -> Plan:
-        """The plan that a reload would put in force; ConfigError if it may not."""
-        old, plan = self.relay.plan.config, load(source)
-        fixed = [n for n in ("listen", "state") if getattr(old, n) != getattr(plan.config, n)]
-        if (old.tls is None) != (plan.config.tls is None):
-            fixed.append("tls (on or off)")
-        if fixed:
-            raise ConfigError(
-                [f"{source.path}: {name} needs a restart to change" for name in fixed]
-            )
-        return plan
-
-    def _reload(self) -> None:
-        old = self.relay.plan.config
-        try:
-            source = self.source.again()
-            with registering(keep=True):
-                plan = self.check(source)
-                certificate = Certificate(plan.config.tls) if plan.config.tls else None
-                recorder = self.relay.recorder
-                if old.record != plan.config.record:
-                    recorder = self._recorder(plan.config.record)
-        except (ConfigError, OSError, UnicodeDecodeError) as error:
-            problems = list(error.problems) if isinstance(error, ConfigError) else [str(error)]
-            self.admin.last_reload = "failed: " + "; ".join(problems)
-            self.relay.accounts.metrics.reloads.add(1, "refused")
-            self.log.event("error", "reload failed, nothing changed", problems=problems)
-            return
-        self.relay.plan, self.source = plan, source
-        if self._certificate and certificate:
-            self._certificate.take(certificate)
-        if self.relay.recorder and self.relay.recorder is not recorder:
-            self.relay.recorder.close()
-        self.relay.recorder = recorder
-        forgotten = self.relay.health.keep(plan)
-        self.log = self.relay.log = Log(plan.config.log, plan.zone, self.log.sink, self.log.feed)
-        self.admin.generation += 1
-        self.relay.accounts.limits.keep(("", *plan.config.keys))
-        changed = changes(old, plan.config)
-        changed += [f"mark on {name}: forgotten" for name in forgotten]
-        self.admin.last_reload = "; ".join(changed) or "nothing changed"
-        self.relay.accounts.metrics.reloads.add(1, "taken")
-        self.log.event(
-            "info", "reloaded", generation=self.admin.generation, changes=changed or ["none"]
-        )
-        self._warn()
-
-    def _warn(self) -> None:
-        for warning in self.relay.plan.warnings:
-            self.log.event("warning", warning)
-        if names := unpriced(self.relay.plan):
-            message = "budgets in money do not see these: they have no `prices`"
-            self.log.event("warning", message, names=", ".join(names))
+        await web.SockSite(self._runner, listening, ssl_context=context, backlog=BACKLOG).start()
+        name = listening.getsockname()
+        if not isinstance(name, tuple):
+            return f"unix:{name}"
+        return f"[{name[0]}]:{name[1]}" if ":" in name[0] else f"{name[0]}:{name[1]}"
 
     async def drain(self) -> None:
         """Accept no new connections; running requests may finish within the grace period.
 
         Before that, balancers that poll /readyz get some time to see it fail.
         """
-        self.operations.draining = self.admin.closing = True
+        self.operations.draining = self.operations.admin.closing = self.reloader.stopping = True
         limits = self.relay.plan.config.server
         running, grace = len(self.relay.running), limits.grace
-        self.log.event("info", "stopping", running=running, grace=f"{grace:g} s")
+        self.relay.log.event("info", "stopping", running=running, grace=f"{grace:g} s")
         longest = round((limits.drain_delay + grace + 10) * 1e6)
         status = f"finishing {running} requests"
-        self.supervisor.say(STOPPING=1, STATUS=status, EXTEND_TIMEOUT_USEC=longest)
+        self.supervisor.notify(STOPPING=1, STATUS=status, EXTEND_TIMEOUT_USEC=longest)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._hurry.wait(), limits.drain_delay)
         for site in self._runner.sites:
             await site.stop()
-        self._server.retire()
+        self._listener.retire()
         await self.relay.drain(self._hurry, grace)
         await self._runner.cleanup()
 
@@ -22126,64 +22039,46 @@ class Server:
                 if os.stat(file).st_ino == inode:  # else it is another relay's by now
                     os.unlink(file)
         self.relay.telemetry.stop(within=3)  # seconds
-        self.log.event("info", "stopped")
-        _deafen(self._signals())
+        self.relay.log.event("info", "stopped")
+        # Further signals are ignored, so that the exit status stays 0.  Closing the loop would
+        # restore their default, which is to end with status -15; they are blocked between the
+        # removal of its handlers and the setting of ours.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, self._signals)
+        for number in self._signals:
+            asyncio.get_running_loop().remove_signal_handler(number)
+            signal.signal(number, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
-    def _signals(self) -> dict[signal.Signals, Callable[[], None]]:
-        stop = self._stop
-        return {signal.SIGTERM: stop, signal.SIGINT: stop, signal.SIGHUP: self._hang_up}
+    def _stop(self) -> None:
+        self.reloader.stopping = True
+        (self._hurry if self._stopping.is_set() else self._stopping).set()
 
     def _hang_up(self) -> None:
         """SIGHUP: reload; but stop if the terminal is gone from which relay was started."""
         if not self._has_terminal or has_terminal():
-            self.reload()
+            self.reloader.reload()
         elif not self._stopping.is_set():
-            self.log.event("info", "the terminal that relay was started from was closed")
-            self._stopping.set()
+            self.relay.log.event("info", "the terminal that relay was started from was closed")
+            self._stop()
 
     def _complain(self, error: BaseException) -> None:
         """Log an error that no handler has caught; a lack of files once a minute."""
         if isinstance(error, NoDescriptors) or getattr(error, "errno", 0) in (
-            errno.EMFILE,
-            errno.ENFILE,
+            *(errno.EMFILE, errno.ENFILE),
         ):
             if (now := time.monotonic()) >= self._quiet_until:
                 self._quiet_until = now + 60
                 limit = "raise it with `ulimit -Hn` or LimitNOFILE"
-                self.log.event("error", f"the limit of open files is reached; {limit}")
+                self.relay.log.event("error", f"the limit of open files is reached; {limit}")
         else:
-            self.log.fault(error)
+            self.relay.log.fault(error)
 
     def _complain_of(self, _: object, context: Mapping[str, Any]) -> None:
         """What asyncio would print as a traceback over many lines: a callback's or task's error."""
         if error := context.get("exception"):
             self._complain(error)
         else:
-            self.log.event("error", context["message"])
-
-    def _stop(self) -> None:
-        (self._hurry if self._stopping.is_set() else self._stopping).set()
-
-
-def _address(listening: socket.socket) -> str:
-    """Where it listens, as `listen` writes it."""
-    name = listening.getsockname()
-    if not isinstance(name, tuple):
-        return f"unix:{name}"
-    return f"[{name[0]}]:{name[1]}" if ":" in name[0] else f"{name[0]}:{name[1]}"
-
-
-def _deafen(signals: Iterable[signal.Signals]) -> None:
-    """Ignore further signals, so that the exit status stays 0.
-
-    Closing the loop would restore their default, which is to end with status -15; they are
-    blocked between the removal of its handlers and the setting of ours.
-    """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
-    for number in signals:
-        asyncio.get_running_loop().remove_signal_handler(number)
-        signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            self.relay.log.event("error", context["message"])
 
 
 def _unix_socket(path: str) -> socket.socket:
@@ -22225,7 +22120,7 @@ def has_terminal() -> bool:
 # restarts the others serve.
 
 _SOCKET_UNIT: Final = """\
-# {folder}/relay.socket
+# /etc/systemd/system/relay.socket
 [Unit]
 Description=Where relay listens
 
@@ -22240,7 +22135,7 @@ WantedBy=sockets.target
 """
 
 _SERVICE_UNIT: Final = """\
-# {folder}/{name}
+# /etc/systemd/system/{name}
 [Unit]
 Description=relay, one address for every LLM API{instance}
 Wants=network-online.target
@@ -22248,7 +22143,7 @@ After=network-online.target relay.socket
 Requires=relay.socket
 
 [Service]
-{type}
+Type={type}
 ExecStart={command}
 Sockets=relay.socket
 # A configuration that is wrong does not get better by being read again.
@@ -22304,12 +22199,6 @@ LimitNOFILE=65536
 WantedBy=multi-user.target
 """
 
-_UNITS_FOLDER: Final = "/etc/systemd/system"
-# Since systemd 253 a reload is a signal and a reply; before that it is a command, which is over as
-# soon as the signal is sent.
-_NOTIFY_RELOAD_SINCE: Final = 253
-_NOTIFY_RELOAD: Final = "Type=notify-reload"
-_NOTIFY_ONLY: Final = "Type=notify\nExecReload=/bin/kill -HUP $MAINPID"
 _CREDENTIAL: Final = re.compile(
     r"file:(?:\$\{CREDENTIALS_DIRECTORY\}|/run/credentials/[^/\s]+)/([\w.-]+)"
 )
@@ -22318,36 +22207,40 @@ _CREDENTIAL: Final = re.compile(
 def systemd_units(
     config: Config, text: str, program: Sequence[str], version: int, several: bool
 ) -> dict[str, str]:
-    """The units by file name; `text` is the configuration's, `program` the command to start."""
+    """The units by file name.
+
+    `text` is the configuration's, `program` the command that starts relay, `version` systemd's.
+    """
     name = "relay@.service" if several else "relay.service"
     own = ["--listen", "127.0.0.1:1848%i"] if several else []  # for the metrics of each
-    command = [*program, "-c", "/etc/relay/config.yaml", *own]
-    named = sorted(set(_CREDENTIAL.findall(text)))
-    credentials = [f"LoadCredential={name}:/etc/relay/credentials/{name}" for name in named]
+    words = []
+    for word in (*program, "-c", "/etc/relay/config.yaml", *own):
+        word = word.replace("$", "$$")  # special to systemd, as is % where it is no specifier
+        word = word if "%i" in word else word.replace("%", "%%")
+        words.append(f'"{word}"' if re.search(r"[\s;]", word) else word)
+    credentials = [
+        f"LoadCredential={credential}:/etc/relay/credentials/{credential}"
+        for credential in sorted(set(_CREDENTIAL.findall(text)))
+    ]
+    # Since systemd 253 a reload is a signal and a reply; before, a command, which is over as soon
+    # as the signal is sent.
+    kind = "notify\nExecReload=/bin/kill -HUP $MAINPID" if version < 253 else "notify-reload"
     limits = config.server
     service = _SERVICE_UNIT.format(
-        folder=_UNITS_FOLDER,
         name=name,
         instance=" (process %i)" if several else "",
-        type=_NOTIFY_RELOAD if version >= _NOTIFY_RELOAD_SINCE else _NOTIFY_ONLY,
-        command=" ".join(map(_unit_word, command)),
+        type=kind,
+        command=" ".join(words),
         stop=math.ceil(limits.drain_delay + limits.grace + 10),
         credentials="\n".join(credentials) or "#LoadCredential=zai:/etc/relay/credentials/zai",
         home="read-only" if re.match(r"/(home|root)/", " ".join(program)) else "yes",
     )
     sockets = _SOCKET_UNIT.format(
-        folder=_UNITS_FOLDER,
         streams="\n".join(f"ListenStream={s}" for on in config.listen for s in _streams(on)),
         backlog=BACKLOG,
         service="Service=relay@1.service\n" if several else "",
     )
     return {"relay.socket": sockets, name: service}
-
-
-def _unit_word(word: str) -> str:
-    """A word of a command in systemd's syntax, where %, $ and quotes are special."""
-    word = word.replace("$", "$$") if "%i" in word else word.replace("$", "$$").replace("%", "%%")
-    return f'"{word}"' if re.search(r"[\s;]", word) else word
 
 
 def _streams(listen: str) -> tuple[str, ...]:
@@ -22364,101 +22257,94 @@ def _streams(listen: str) -> tuple[str, ...]:
 # A dashboard of the metrics, ready for import: a row of this table is a panel.  A test checks that
 # the names in its queries exist, and that Prometheus's own tool can parse them.
 
-
-class Panel(NamedTuple):
-    """One panel: its title, Grafana's word for the unit, and queries with their legends."""
-
-    title: str
-    unit: str
-    queries: Mapping[str, str]
+_CHOSEN: Final = 'instance=~"$instance"'
 
 
-def _per_second(name: str, by: str, where: str = "") -> str:
-    return f"sum by ({by}) (rate({name}{{{_SELECTED}{where}}}[$__rate_interval]))"
+def _rate(name: str, by: str, where: str = "") -> str:
+    return f"sum by ({by}) (rate({name}{{{_CHOSEN}{where}}}[$__rate_interval]))"
 
 
 def _quantiles(name: str) -> dict[str, str]:
-    """The median and the 95th percentile."""
-    rates = _per_second(f"{name}_bucket", "le")
+    """The median and the 95th percentile of a histogram."""
+    rates = _rate(f"{name}_bucket", "le")
     return {f"histogram_quantile({q}, {rates})": f"p{q * 100:g}" for q in (0.5, 0.95)}
 
 
-_SELECTED: Final = 'instance=~"$instance"'
-_CACHE: Final = "relay_cache_tokens_total"
-_USED: Final = "gen_ai_client_token_usage_sum"
-PANELS: Final = (
-    Panel("Ready", "bool_yes_no", {f"min(relay_ready{{{_SELECTED}}})": ""}),
-    Panel(
-        "Last reload taken", "bool_yes_no", {f"min(relay_config_reload_success{{{_SELECTED}}})": ""}
-    ),
-    Panel("In flight", "short", {f"sum(relay_inflight{{{_SELECTED}}})": ""}),
-    Panel("Log lines lost", "short", {f"sum(relay_log_lines_lost_total{{{_SELECTED}}})": ""}),
-    Panel("Requests by code", "reqps", {_per_second("relay_requests_total", "code"): "{{code}}"}),
-    Panel(
-        "Requests by provider",
-        "reqps",
-        {_per_second("relay_requests_total", "provider"): "{{provider}}"},
-    ),
-    Panel("Until the first token", "s", _quantiles("gen_ai_server_time_to_first_token_seconds")),
-    Panel("Until the last", "s", _quantiles("gen_ai_server_request_duration_seconds")),
-    Panel(
+_OF_READS: Final = ',kind="read"'
+_PROVIDER: Final = "{{provider}}"
+_CACHED: Final = "relay_cache_tokens_total"
+_USED_TOKENS: Final = "gen_ai_client_token_usage_sum"
+_ATTEMPTS: Final = "relay_attempt_duration_seconds_count"
+# Title, Grafana's word for the unit, and queries with their legends.
+_PANELS: Final[tuple[tuple[str, str, Mapping[str, str]], ...]] = (
+    ("Ready", "bool_yes_no", {f"min(relay_ready{{{_CHOSEN}}})": ""}),
+    ("Last reload taken", "bool_yes_no", {f"min(relay_config_reload_success{{{_CHOSEN}}})": ""}),
+    ("In flight", "short", {f"sum(relay_inflight{{{_CHOSEN}}})": ""}),
+    ("Log lines lost", "short", {f"sum(relay_log_lines_lost_total{{{_CHOSEN}}})": ""}),
+    ("Requests by code", "reqps", {_rate("relay_requests_total", "code"): "{{code}}"}),
+    ("Requests by provider", "reqps", {_rate("relay_requests_total", "provider"): _PROVIDER}),
+    ("Until the first token", "s", _quantiles("gen_ai_server_time_to_first_token_seconds")),
+    ("Until the last", "s", _quantiles("gen_ai_server_request_duration_seconds")),
+    (
         "Tokens by model",
         "short",
         {
-            _per_second(_USED, "gen_ai_request_model, gen_ai_token_type"): (
+            _rate(_USED_TOKENS, "gen_ai_request_model, gen_ai_token_type"): (
                 "{{gen_ai_request_model}} {{gen_ai_token_type}}"
             )
         },
     ),
-    Panel(
+    (
         "Share of input read from a cache",
         "percentunit",
-        {
-            _per_second(_CACHE, "provider", ',kind="read"')
-            + " / "
-            + _per_second(_CACHE, "provider"): "{{provider}}"
-        },
+        {f"{_rate(_CACHED, 'provider', _OF_READS)} / {_rate(_CACHED, 'provider')}": _PROVIDER},
     ),
-    Panel(
+    (
         "Failed attempts",
         "ops",
-        {
-            _per_second(
-                "relay_attempt_duration_seconds_count", "provider, outcome", ',outcome!="ok"'
-            ): "{{provider}} {{outcome}}"
-        },
+        {_rate(_ATTEMPTS, "provider, outcome", ',outcome!="ok"'): "{{provider}} {{outcome}}"},
     ),
-    Panel(
-        "Cooling down", "short", {f"sum by (cause) (relay_cooldowns{{{_SELECTED}}})": "{{cause}}"}
-    ),
-    Panel("Requests by key", "reqps", {_per_second("relay_key_requests_total", "key"): "{{key}}"}),
-    Panel("Tokens by key", "short", {_per_second("relay_key_tokens_total", "key"): "{{key}}"}),
-    Panel("relay's own share of the wait", "s", _quantiles("relay_overhead_seconds")),
-    Panel(
-        "Memory",
-        "bytes",
-        {f"process_resident_memory_bytes{{{_SELECTED}}}": "{{instance}}"},
-    ),
+    ("Cooling down", "short", {f"sum by (cause) (relay_cooldowns{{{_CHOSEN}}})": "{{cause}}"}),
+    ("Requests by key", "reqps", {_rate("relay_key_requests_total", "key"): "{{key}}"}),
+    ("Tokens by key", "short", {_rate("relay_key_tokens_total", "key"): "{{key}}"}),
+    ("relay's own share of the wait", "s", _quantiles("relay_overhead_seconds")),
+    ("Memory", "bytes", {f"process_resident_memory_bytes{{{_CHOSEN}}}": "{{instance}}"}),
 )
-_STATS: Final = 4  # so many of the first panels are single numbers, in one row
 
 
 def grafana_dashboard() -> JSON:
-    """The dashboard as Grafana imports it."""
-    source = {"type": "prometheus", "uid": "${source}"}
-    variables = [
-        {"name": "source", "type": "datasource", "query": "prometheus"},
-        {
-            "name": "instance",
-            "type": "query",
+    """The dashboard as Grafana imports it.
+
+    The grid is 24 wide: the first four panels, single numbers, are a row; then two make a row.
+    """
+    source, panels = {"type": "prometheus", "uid": "${source}"}, []
+    for place, (title, unit, queries) in enumerate(_PANELS):
+        row, column = divmod(place - 4, 2)
+        grid = {"x": column * 12, "y": 4 + row * 8, "w": 12, "h": 8}
+        panel = {
+            "id": place + 1,
+            "type": "timeseries" if place >= 4 else "stat",
+            "title": title,
             "datasource": source,
-            "query": "label_values(relay_build_info, instance)",
-            "refresh": 2,  # when the time range changes
-            "multi": True,
-            "includeAll": True,
-            "allValue": ".*",
-        },
-    ]
+            "gridPos": grid if place >= 4 else {"x": place * 6, "y": 0, "w": 6, "h": 4},
+            "fieldConfig": {"defaults": {"unit": unit, "min": 0}, "overrides": []},
+            "targets": [
+                {"refId": f"Q{i}", "expr": query, "legendFormat": legend, "datasource": source}
+                for i, (query, legend) in enumerate(queries.items())
+            ],
+        }
+        panels.append(panel)
+    instance = {
+        "name": "instance",
+        "type": "query",
+        "datasource": source,
+        "query": "label_values(relay_build_info, instance)",
+        "refresh": 2,  # when the time range changes
+        "multi": True,
+        "includeAll": True,
+        "allValue": ".*",
+    }
+    prometheus = {"name": "source", "type": "datasource", "query": "prometheus"}
     return {
         "title": "relay",
         "uid": "relay",
@@ -22466,29 +22352,8 @@ def grafana_dashboard() -> JSON:
         "schemaVersion": 39,
         "refresh": "30s",
         "time": {"from": "now-6h", "to": "now"},
-        "templating": {"list": variables},
-        "panels": [_panel(place, panel, source) for place, panel in enumerate(PANELS)],
-    }
-
-
-def _panel(place: int, panel: Panel, source: JSON) -> JSON:
-    """The grid is 24 wide: a row of single numbers, then two panels to a row."""
-    row, column = divmod(place - _STATS, 2)
-    where = {"x": column * 12, "y": 4 + row * 8, "w": 12, "h": 8}
-    if stat := place < _STATS:
-        where = {"x": place * 6, "y": 0, "w": 6, "h": 4}
-    targets = [
-        {"refId": chr(ord("A") + i), "expr": query, "legendFormat": legend, "datasource": source}
-        for i, (query, legend) in enumerate(panel.queries.items())
-    ]
-    return {
-        "id": place + 1,
-        "type": "stat" if stat else "timeseries",
-        "title": panel.title,
-        "datasource": source,
-        "gridPos": where,
-        "fieldConfig": {"defaults": {"unit": panel.unit, "min": 0}, "overrides": []},
-        "targets": targets,
+        "templating": {"list": [prometheus, instance]},
+        "panels": panels,
     }
 
 
@@ -22710,7 +22575,7 @@ async def serving(plan: Plan, source: Source, log: Log | None = None) -> AsyncIt
 #     whole   a tiny answer                             tools   two calls at once
 #     stream  the same, streamed                        count   the tokens of a request
 
-_TRIAL_TOKENS: Final = 300  # of an answer: room for a model that thinks first
+_TRIAL_USED_TOKENS: Final = 300  # of an answer: room for a model that thinks first
 _TRIAL_SECONDS: Final = 90.0
 _CITY: Final = Tool(
     "get_weather",
@@ -22722,7 +22587,9 @@ _WEATHER: Final = "What is the weather in {}?  Call the tool; for several cities
 
 def _small(text: str, stream: bool = False, tools: tuple[Tool, ...] = ()) -> Request:
     turns = (Message("user", (Text(text),)),)
-    return Request(model="", messages=turns, tools=tools, max_tokens=_TRIAL_TOKENS, stream=stream)
+    return Request(
+        model="", messages=turns, tools=tools, max_tokens=_TRIAL_USED_TOKENS, stream=stream
+    )
 
 
 _REQUESTS: Final = {
@@ -22852,7 +22719,7 @@ def expected_cost(chosen: Sequence[Access]) -> str:
     """What trying these may cost, in words."""
     count = sum(len(access.billing.endpoints) for access in chosen) * len(_REQUESTS)
     names = ", ".join(dict.fromkeys(access.provider.name for access in chosen))
-    tokens = f"at most {count * _TRIAL_TOKENS} tokens out and about as few in"
+    tokens = f"at most {count * _TRIAL_USED_TOKENS} tokens out and about as few in"
     return f"{count} small requests, {tokens}, to {names}"
 
 
@@ -23136,7 +23003,7 @@ def ring_of(source: Source) -> Ring:
     config = tolerant_config(source)
     if config.record is None:
         raise RelayError("nothing is recorded: the configuration has no `record`")
-    return Ring(records_place(config.record, source, os.environ), config.record.keep)
+    return record_ring(config.record, source)
 
 
 def record_list(ring: Ring, most: int, zone: datetime.tzinfo | None) -> Iterator[str]:

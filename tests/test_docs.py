@@ -296,14 +296,13 @@ def test_readme_names_every_command_and_option() -> None:
 
 def test_readme_names_every_path() -> None:
     """Those that are served, and those that answer 501."""
-    handlers = relay._HANDLERS
-    paths = [(m, p) for m, p in handlers if m != "HEAD" or ("GET", p) not in handlers]
+    paths = [(method, path) for method, path in relay.ROUTES if not path.startswith("/admin")]
     paths += [("POST", p) for d in relay.DIALECTS.values() for p in getattr(d, "purposes", ())]
     served = set(re.findall(r"`(GET|POST|HEAD) (?:/v1(?:beta)?)?(/[^`]*)`", DOCS))
     assert [pair for pair in paths if pair not in served] == []
-    assert [path for _, path in relay.ADMIN_PATHS if path not in DOCS] == []
+    assert [path for _, path in relay.ROUTES if path not in DOCS] == []
     later = DOCS.partition("\n## Not supported yet\n")[2].partition("\n## ")[0]
-    words = re.findall(r"[a-z]{2,}", relay._LATER_PATHS.pattern)
+    words = re.findall(r"[a-z]{2,}", relay.LATER_PATHS.pattern)
     assert "models" in words
     forwarded = re.findall(r"[a-z]{5,}", relay._FORWARDED.pattern)
     assert [word for word in (*forwarded, "/p/PROVIDER/") if word not in DOCS] == []
