@@ -21003,13 +21003,15 @@ class Reloader:
     def check(self, source: Source) -> Plan:
         """The plan that a reload would put in force; ConfigError if it may not."""
         old, plan = self.relay.plan.config, load(source)
-        fixed = [n for n in ("listen", "state") if getattr(old, n) != getattr(plan.config, n)]
+        problems = [
+            f"{source.path}: {name} needs a restart to change"
+            for name in ("listen", "state")
+            if getattr(old, name) != getattr(plan.config, name)
+        ]
         if (old.tls is None) != (plan.config.tls is None):
-            fixed.append("tls (on or off)")
-        if fixed:
-            raise ConfigError(
-                [f"{source.path}: {name} needs a restart to change" for name in fixed]
-            )
+            problems.append(f"{source.path}: tls needs a restart to be switched on or off")
+        if problems:
+            raise ConfigError(problems)
         return plan
 
     def reload(self) -> None:
