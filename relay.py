@@ -12247,16 +12247,12 @@ def _known(**values: object) -> dict[str, str]:
     return {name: str(value) for name, value in values.items() if value not in (None, "")}
 
 
-# Claude Code 2.1 refuses a smaller one with a warning.
-_LEAST_COMPACT_WINDOW: Final = 100_000
-
-
 def _claude(offer: Offer) -> Setup:
     """Only a token: with ANTHROPIC_API_KEY as well, both would be sent, and a login ignored.
 
     MAX_CONTEXT_TOKENS counts for names Claude Code does not know, AUTO_COMPACT_WINDOW for all.
     """
-    window = offer.context if (offer.context or 0) >= _LEAST_COMPACT_WINDOW else None
+    window = offer.context if (offer.context or 0) >= 100_000 else None  # 2.1 refuses smaller ones
     tiers = {f"ANTHROPIC_DEFAULT_{tier}_MODEL": name for tier, name in offer.tiers.items()}
     return Setup(
         _known(
@@ -12620,175 +12616,158 @@ FORMATS: Final[dict[str, Callable[[Setup, Recipe, str], Iterator[str]]]] = {
 # where it goes, and what makes one of the other.  A value that cannot be made stays where it is.
 
 LeafPath: TypeAlias = tuple[str | int, ...]
-Fields: TypeAlias = Sequence[tuple[str, str, Callable[[Any], Any]]]
+Make: TypeAlias = Callable[[Any], Any]  # None: it cannot be made
+Fields: TypeAlias = Sequence[tuple[str, str, Make]]
 _SECRET_NAME: Final = re.compile(r"(?i)key|token|secret|password|credential|auth|cookie|database")
-_SECRET_WORD: Final = re.compile(
-    r"(?i)(x[-_]|admin[-_])?(api[-_]?)?key|token|authorization|password"
-)
+_SECRET_WORD: Final = re.compile(r"(?i)((x|admin)[-_])?(api[-_]?)?key|token|authorization|password")
 _REFERENCE: Final = re.compile(r"os\.environ/(\w+)|\$\{?([A-Za-z_]\w*)\}?")
 _DEEPEST_LEAF: Final = 60  # levels; a YAML file may refer to itself
 _MOST_LEAVES: Final = 100_000  # aliases of aliases make a small file a huge one
 
 
-def leaves(value: Any, place: LeafPath = ()) -> Iterator[tuple[LeafPath, Any]]:
-    """Every scalar and every empty container, with its place; ValueError if it is too deep."""
-    if len(place) > _DEEPEST_LEAF:
+def leaves(value: Any, path: LeafPath = ()) -> Iterator[tuple[LeafPath, Any]]:
+    """Every scalar and every empty container, with its path; ValueError if it is too deep."""
+    if len(path) > _DEEPEST_LEAF:
         raise ValueError("nested too deeply, or it refers to itself")
-    if isinstance(value, dict) and value:
-        for name, inner in value.items():
-            yield from leaves(inner, (*place, str(name)))
-    elif isinstance(value, list) and value:
-        for number, inner in enumerate(value):
-            yield from leaves(inner, (*place, number))
+    if isinstance(value, dict | list) and value:
+        for name, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from leaves(inner, (*path, name if isinstance(value, list) else str(name)))
     else:
-        yield place, value
+        yield path, value
 
 
-def path_text(place: LeafPath) -> str:
+def path_text(path: LeafPath) -> str:
     """model_list[0].litellm_params.model; names other than plain words in quotes."""
     text = ""
-    for part in place:
-        if isinstance(part, int):
-            text += f"[{part}]"
-        elif re.fullmatch(r"[\w-]+", part, re.ASCII):
+    for part in path:
+        if isinstance(part, str) and re.fullmatch(r"[\w-]+", part, re.ASCII):
             text += f".{part}" if text else part
         else:
             text += f"[{json.dumps(part)}]"
     return text
 
 
-# What makes a field of one file one of the other: None where it cannot.
-
-
 def _word(value: Any) -> str | None:
-    """A scalar's text; None if it is empty."""
+    """A scalar's text."""
     is_scalar = isinstance(value, str | int | float) and not isinstance(value, bool)
     return (str(value).strip() or None) if is_scalar else None
 
 
-def _plain_name(value: Any) -> str | None:
-    """A model's name, which is no glob."""
-    return value if isinstance(value, str) and value and not is_glob(value) else None
-
-
-def _positive(value: Any) -> float | None:
-    with contextlib.suppress(TypeError, ValueError):
-        number = float(value)
-        if not isinstance(value, bool) and 0 < number < math.inf:
-            return int(number) if number == int(number) else number
-    return None
-
-
-def _count(value: Any) -> int | None:
-    """A positive whole number, also as text."""
-    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,15}", value):
-        value = int(value)
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
-
-
-def _scaled(factor: float, offset: float = 0) -> Callable[[Any], float | None]:
-    """A positive number in another unit, or counted from another end."""
-
-    def scaled(value: Any) -> float | None:
-        if (number := _positive(value)) is None:
-            return None
-        result = round(offset + number * factor, 6)
-        return int(result) if result == int(result) else result
-
-    return scaled
-
-
-def _one_of(choices: Mapping[Any, Any]) -> Callable[[Any], Any]:
-    return lambda value: choices.get(value) if isinstance(value, str | bool | int) else None
-
-
-def _base_url(value: Any) -> str | None:
-    good = isinstance(value, str) and re.fullmatch(
-        r"https?://[\w.\[\]:-]+(/[^\s?#]*)?", value, re.A
-    )
-    return str(value) if good else None
-
-
 def _plain_text(value: Any) -> str | None:
-    """Text in which a dollar begins no reference."""
+    """A scalar's text, in which a dollar begins no reference."""
     text = _word(value)
     return text.replace("$", "$$") if text else None
 
 
-_boolean: Final = _one_of({True: True, False: False, "true": True, "false": False})
+def _model_name(value: Any) -> str | None:
+    return value if isinstance(value, str) and value and not is_glob(value) else None
 
 
-class OldFile:
-    """A file being emptied."""
+def _positive(factor: float = 1, offset: float = 0) -> Make:
+    """A positive number, perhaps in another unit, or counted from another end."""
+
+    def make(value: Any) -> float | None:
+        with contextlib.suppress(TypeError, ValueError):
+            number = float(value)
+            if not isinstance(value, bool) and 0 < number < math.inf:
+                result = round(offset + number * factor, 6)
+                return int(result) if result == int(result) else result
+        return None
+
+    return make
+
+
+def _count(value: Any) -> int | None:
+    number = _positive()(value)
+    return number if isinstance(number, int) else None
+
+
+def _one_of(choices: Mapping[Any, Any]) -> Make:
+    return lambda value: choices.get(value) if isinstance(value, str | bool | int) else None
+
+
+def _like(pattern: str) -> Make:
+    matches = re.compile(pattern, re.ASCII).fullmatch
+    return lambda value: value if isinstance(value, str) and matches(value) else None
+
+
+_base_url: Final = _like(r"https?://[\w.\[\]:-]+(/[^\s?#]*)?")
+
+
+class Old:
+    """A file being emptied, or a part of it; names in it are paths like litellm_params.model."""
 
     def __init__(self, root: Any) -> None:
-        self.root = root
+        self.value = root
+        self.path: LeafPath = ()
         self._left = dict(itertools.islice(leaves(root), _MOST_LEAVES + 1))
         if len(self._left) > _MOST_LEAVES:
             raise ValueError(f"more than {_MOST_LEAVES} values")
 
-    def look(self, *place: str | int) -> Any:
-        """The value at a place, left there; None if there is none."""
-        value = self.root
-        for part in place:
-            if isinstance(value, dict) and isinstance(part, str):
-                value = value.get(part)
+    def at(self, *parts: str | int) -> Old:
+        """A part of it; its value is None if there is none."""
+        inner = copy.copy(self)
+        for part in parts:
+            value, inner.value = inner.value, None
+            inner.path = (*inner.path, part)
+            if isinstance(value, dict):
+                inner.value = value.get(part)
             elif isinstance(value, list) and isinstance(part, int) and part < len(value):
-                value = value[part]
-            else:
-                return None
-        return value
+                inner.value = value[part]
+        return inner
 
-    def take(self, *place: str | int) -> Any:
-        """The value at a place, which with all below it now counts as carried over."""
-        for known in [known for known in self._left if known[: len(place)] == place]:
+    def look(self, name: str) -> Any:
+        return self.at(*name.split(".")).value
+
+    def take(self) -> Any:
+        """The value, which with all below it now counts as carried over."""
+        for known in [known for known in self._left if known[: len(self.path)] == self.path]:
             del self._left[known]
-        return self.look(*place)
+        return self.value
 
-    def made(self, make: Callable[[Any], Any], *place: str | int) -> Any:
-        """What is made of the value at a place, and the value taken; None and left if nothing."""
-        if (result := make(self.look(*place))) is not None:
-            self.take(*place)
-        return result
+    def made(self, make: Make, names: str) -> Any:
+        """What is made of the value, which is taken; of several names, of the first that can be."""
+        for part in (self.at(*name.split(".")) for name in names.split()):
+            if (result := make(part.value)) is not None:
+                part.take()
+                return result
+        return None
 
-    def fields(self, fields: Fields, *row: str | int) -> JSON:
-        """What a table makes of a part of the file."""
+    def fields(self, fields: Fields) -> JSON:
+        """What a table makes of it."""
         settings: JSON = {}
-        for places, target, make in fields:
-            for place in places.split():
-                if (value := self.made(make, *row, *place.split("."))) is not None:
-                    *above, last = target.split(".")
-                    inner = settings
-                    for name in above:
-                        inner = inner.setdefault(name, {})
-                    inner[last] = value
-                    break
+        for names, target, make in fields:
+            if (value := self.made(make, names)) is not None:
+                *above, last = target.split(".")
+                inner = settings
+                for name in above:
+                    inner = inner.setdefault(name, {})
+                inner[last] = value
         return settings
 
-    def rows(self, *place: str | int) -> list[LeafPath]:
-        """The places of a list's mappings."""
-        value = self.look(*place)
-        items = value if isinstance(value, list) else []
-        return [(*place, i) for i, item in enumerate(items) if isinstance(item, dict)]
+    def rows(self, name: str) -> list[Old]:
+        """The mappings of a list."""
+        part = self.at(*name.split("."))
+        items = part.value if isinstance(part.value, list) else ()
+        return [part.at(i) for i, item in enumerate(items) if isinstance(item, dict)]
 
     def left(self) -> Iterator[str]:
         """What was not carried over, a line each; without the values of secrets."""
-        for place, value in self._left.items():
+        for path, value in self._left.items():
             shown = json.dumps(value, default=str)
             inside = shown if shown.startswith(('"{', '"[')) else ""  # JSON in a text
-            names = (inside, *(part for part in place if isinstance(part, str)))
+            names = (inside, *(part for part in path if isinstance(part, str)))
             hidden = any(map(_SECRET_NAME.search, names))
             if (hidden and value not in ("", None)) or re.search(r"://[^/\s]*@|password", shown):
                 shown = "..."
             shown = shown if len(shown) < 80 else f"{shown[:76]} ..."
-            yield f"{path_text(place) or 'the file'} = {shown}"
+            yield f"{path_text(path) or 'the file'} = {shown}"
 
 
 class Draft:
     """A configuration being written."""
 
-    def __init__(self, old: OldFile, with_secrets: bool) -> None:
-        self.old = old
+    def __init__(self, with_secrets: bool) -> None:
         self.providers: dict[str, JSON] = {}
         self.rules: JSON = {}
         self.top: JSON = {}
@@ -12797,53 +12776,44 @@ class Draft:
         self.variables: dict[str, tuple[str, str]] = {}  # to set -> the secret, and where it was
         self._with_secrets = with_secrets
 
-    def secret(self, variable: str, *place: str | int) -> str:
+    def secret(self, variable: str, part: Old) -> str:
         """A secret as a reference: the one that was there, or one to a variable of this name."""
-        text = self.old.made(_word, *place) or ""
-        if not text:
+        if not (text := _word(part.value)):
             return ""
+        part.take()
         if reference := _REFERENCE.fullmatch(text):
             return f"${{{reference[1] or reference[2]}}}"
         masked = re.fullmatch(r"\*+|\[ENCRYPTED\]", text)  # as an API shows it
         if self._with_secrets and re.fullmatch(r"[!-~ ]+", text) and not masked:
-            return str(text.replace("$", "$$"))
-        return f"${{{self.variable(variable, text, path_text(place))}}}"
+            return text.replace("$", "$$")
+        return self.variable(variable, text, path_text(part.path))
 
     def variable(self, wanted: str, secret: str, origin: str) -> str:
-        """The name of a variable for a secret; equal secrets share one."""
+        """A reference to a variable for a secret; equal secrets share one."""
         plain = re.sub(r"\W+", "_", wanted.upper(), flags=re.ASCII).strip("_")
         plain = f"K_{plain}" if not plain or plain[0].isdigit() else plain
         names = itertools.chain((plain,), (f"{plain}_{number}" for number in itertools.count(2)))
         name = next(n for n in names if self.variables.get(n, (secret,))[0] == secret)
         self.variables.setdefault(name, (secret, origin))
-        return name
+        return f"${{{name}}}"
 
-    def carried(self, variable: str, value: Any, place: LeafPath) -> Any:
+    def carried(self, variable: str, part: Old) -> Any:
         """A value as it is, but for secrets in it."""
+        value = part.value
         if isinstance(value, dict):
-            return {
-                str(name): self.carried(f"{variable}_{name}", inner, (*place, name))
-                for name, inner in value.items()
-            }
+            return {str(n): self.carried(f"{variable}_{n}", part.at(n)) for n in value}
         if isinstance(value, list):
-            return [self.carried(variable, inner, (*place, i)) for i, inner in enumerate(value)]
-        secret = isinstance(value, str) and any(_SECRET_WORD.fullmatch(str(p)) for p in place)
-        return self.secret(variable, *place) if secret else value
+            return [self.carried(variable, part.at(i)) for i in range(len(value))]
+        secret = isinstance(value, str) and any(_SECRET_WORD.fullmatch(str(p)) for p in part.path)
+        return self.secret(variable, part) if secret else value
 
-    def unknown_key(self, variable: str, url: str, row: LeafPath) -> str:
-        """A reference to a key that the file does not hold; "" for a server of one's own."""
-        host = urllib.parse.urlsplit(url).hostname or ""
-        with contextlib.suppress(ValueError):
-            if host == "localhost" or ipaddress.ip_address(host).is_private:
-                return ""
-        origin = f"{path_text(row) or 'the file'}.apiKey, which is not in the file"
-        return f"${{{self.variable(variable, '', origin)}}}"
-
-    def own_key(self, settings: JSON) -> None:
-        """The credential's usual variable, where the old file named none."""
+    def add_key(self, settings: JSON, variable: str, part: Old) -> None:
+        """The credential, or the usual variable of its preset."""
         preset = PRESETS.get(settings.get("preset", ""))
-        if preset and preset.key and not preset.local:
-            settings.setdefault("api_key", f"${{{preset.key}}}")
+        if key := self.secret(variable, part):
+            settings["api_key"] = key
+        elif preset and preset.key and not preset.local:
+            settings["api_key"] = f"${{{preset.key}}}"
 
     def provider(self, name: str, settings: JSON, models: JSON) -> str:
         """Add models to the provider with these settings, or make it; its name."""
@@ -12868,33 +12838,25 @@ class Draft:
         listed = [p for p, given in self.providers.items() if name in given.get("models", {})]
         return [list(equals) for _, equals in itertools.groupby(sorted(listed, key=rank), rank)]
 
-    def listen(self, host_key: str, port_key: str, usual: int) -> None:
+    def listen(self, old: Old, host_name: str, port_name: str, usual: int) -> None:
         """Loopback unless there are keys: relay would refuse to listen on more."""
-        shown = self.old.look(host_key)
-        is_port = {port: port for port in range(1, 65536)}
-        port = self.old.made(
-            lambda v: None if isinstance(v, bool) else _one_of(is_port)(v), port_key
-        )
-        is_host = re.compile(r"[\w.-]+", re.ASCII).fullmatch
-        host = self.old.made(lambda v: v if isinstance(v, str) and is_host(v) else None, host_key)
-        if host not in (None, "127.0.0.1", "localhost") and not self.keys:
-            self.notes.append(
-                f"host was {json.dumps(shown)}: without `keys` only this machine is served."
-            )
-            host = "127.0.0.1"
-        if host or port:
+        port = old.made(lambda v: v if type(v) is int and 0 < v < 65536 else None, port_name)
+        if (host := old.made(_like(r"[\w.-]+"), host_name)) or port:
+            if host not in (None, "127.0.0.1", "localhost") and not self.keys:
+                shown = json.dumps(host)
+                self.notes.append(f"host was {shown}: without `keys` only this machine is served.")
+                host = "127.0.0.1"
             self.top["listen"] = f"{host or '127.0.0.1'}:{port or usual}"
 
-    def proxy_all(self, name: str) -> None:
+    def proxy_all(self, old: Old, name: str) -> None:
         """One proxy for all there; here one per provider, except for those on this machine."""
-        url = _base_url(self.old.look(name))
-        for provider in self.providers.values() if url else ():
-            preset = PRESETS.get(provider.get("preset", ""))
-            if not (preset and preset.local):
+        locals = {name for name, preset in PRESETS.items() if preset.local}
+        remote = [p for p in self.providers.values() if p.get("preset") not in locals]
+        if remote and (url := old.made(_base_url, name)):
+            for provider in remote:
                 provider["proxy"] = url
-                self.old.take(name)
 
-    def yaml(self, title: str) -> str:
+    def yaml(self, title: str, left: Sequence[str]) -> str:
         top = dict(self.top)
         default = top.pop("default", None)
         parts = {"keys": self.keys, "providers": self.providers, "routing_rules": self.rules}
@@ -12903,8 +12865,7 @@ class Draft:
         head = [f"# Made by `relay import` from {title}. `relay check` says whether all is well."]
         head += [f"# Set {n} to what stands at {at}." for n, (_, at) in self.variables.items()]
         head += [f"# {note}" for note in dict.fromkeys(self.notes)]
-        left = [f"#   {line}" for line in self.old.left()]
-        head += ["# Not carried over:", *left] if left else []
+        head += ["# Not carried over:", *(f"#   {line}" for line in left)] if left else []
         body = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100)
         return "\n".join(head) + "\n\n" + body
 
@@ -12946,21 +12907,18 @@ _LITELLM_MAKERS: Final[dict[str, JSON]] = {
     )
 }  # fmt: skip
 _LITELLM_FIELDS: Final[Fields] = (
-    ("weight", "weight", _positive),
-    ("order", "priority", _scaled(-1)),  # there the lowest is preferred
-    ("timeout", "timeouts.total", _positive),
-    ("stream_timeout", "timeouts.first_event", _positive),
-    *(
-        (name, f"override.default.{name}", _positive)
-        for name in ("temperature", "top_p", "max_tokens", "presence_penalty", "seed")
-    ),
-)
-_LITELLM_MODEL: Final[Fields] = (
-    ("model_info.max_input_tokens", "context", _count),
-    ("model_info.max_output_tokens", "output", _count),
+    ("weight", "weight", _positive()),
+    ("order", "priority", _positive(-1)),  # there the lowest is preferred
+    ("timeout", "timeouts.total", _positive()),
+    ("stream_timeout", "timeouts.first_event", _positive()),
+    ("temperature", "override.default.temperature", _positive()),
+    ("top_p", "override.default.top_p", _positive()),
+    ("max_tokens", "override.default.max_tokens", _positive()),
+    ("presence_penalty", "override.default.presence_penalty", _positive()),
+    ("seed", "override.default.seed", _positive()),
 )
 _LITELLM_PRICES: Final[Fields] = tuple(  # per token there, per million here
-    (f"model_info.{theirs} litellm_params.{theirs}", ours, _scaled(1e6))
+    (f"model_info.{theirs} litellm_params.{theirs}", ours, _positive(1e6))
     for ours, theirs in (
         ("input", "input_cost_per_token"),
         ("output", "output_cost_per_token"),
@@ -12968,76 +12926,70 @@ _LITELLM_PRICES: Final[Fields] = tuple(  # per token there, per million here
         ("cache_write", "cache_creation_input_token_cost"),
     )
 )
-_LITELLM_TOP: Final[Fields] = (
-    ("router_settings.timeout litellm_settings.request_timeout", "timeouts.total", _positive),
-)
 
 
-def _litellm(old: OldFile, draft: Draft) -> None:
+def _litellm(old: Old, draft: Draft) -> None:
     for row in old.rows("model_list"):
-        _litellm_deployment(old, draft, row)
-    if key := draft.secret("RELAY_KEY_MASTER", "general_settings", "master_key"):
+        _litellm_deployment(row, draft)
+    if key := draft.secret("RELAY_KEY_MASTER", old.at("general_settings", "master_key")):
         draft.keys["master"] = {"key": key}
-    place = ("router_settings", "model_group_alias")
-    aliases = old.look(*place)
-    for alias, group in aliases.items() if isinstance(aliases, dict) else ():
-        plain = _plain_name(alias) and isinstance(group, str)
+    aliases = old.at("router_settings", "model_group_alias")
+    for alias, group in aliases.value.items() if isinstance(aliases.value, dict) else ():
+        plain = _model_name(alias) and isinstance(group, str)
         if plain and not draft.tiers(alias) and (tiers := draft.tiers(group)):
-            old.take(*place, alias)  # one more name, so that what were equals are equals under it
+            aliases.at(alias).take()  # one more name, under which equals are equals, too
             for models in (draft.providers[p]["models"] for tier in tiers for p in tier):
                 models[alias] = copy.copy(models[group])
     _litellm_fallbacks(old, draft)
-    draft.top |= old.fields(_LITELLM_TOP)
+    timeout = "router_settings.timeout litellm_settings.request_timeout"
+    draft.top |= old.fields(((timeout, "timeouts.total", _positive()),))
 
 
-def _litellm_deployment(old: OldFile, draft: Draft, row: LeafPath) -> None:
+def _litellm_deployment(row: Old, draft: Draft) -> None:
     """One entry; entries that differ only in their model become one provider."""
-    params = (*row, "litellm_params")
-    full, name = old.look(*params, "model"), old.look(*row, "model_name")
+    params = row.at("litellm_params")
+    full, name = params.look("model"), row.look("model_name")
     if not (isinstance(full, str) and isinstance(name, str) and full and name):
         return
     maker, _, model = full.partition("/")
     is_known = bool(model) and maker in _LITELLM_MAKERS
     if not is_known:
         maker, model = "openai", full
-    base_name = "api_base" if old.look(*params, "api_base") else "base_url"
-    url = str(old.look(*params, base_name) or "")
-    usual = _LITELLM_MAKERS[maker]
+    base = params.at("api_base" if params.look("api_base") else "base_url")
+    url, usual = str(base.value or ""), _LITELLM_MAKERS[maker]
     needs_url = not any(PRESETS[usual["preset"]].plans.values()) or ("/" in full and not is_known)
     if (needs_url and not url) or (url and not _base_url(url)) or (is_glob(model) and model != "*"):
         return  # all of it is named as left
-    for place in ((*params, "model"), (*row, "model_name"), (*params, base_name)):
-        old.take(*place)
+    for part in (params.at("model"), row.at("model_name"), base):
+        part.take()
+    settings = {"preset": usual["preset"], "endpoint": url} if url else dict(usual)
     if url and maker in ("openai", "anthropic"):
         settings = _endpoint_settings(url, maker)
-    else:
-        settings = {"preset": usual["preset"], "endpoint": url} if url else dict(usual)
     preset = PRESETS.get(settings.get("preset", ""))
     variable = (preset.key if preset else "") or f"{maker}_API_KEY"
-    if key := draft.secret(variable, *params, "api_key"):
-        settings["api_key"] = key
-    draft.own_key(settings)  # LiteLLM looks there by itself
-    settings |= old.fields(_LITELLM_FIELDS, *params)
+    draft.add_key(settings, variable, params.at("api_key"))
+    settings |= params.fields(_LITELLM_FIELDS)
     if name == f"{maker}/*" or model == "*" != name:
-        draft.notes.append(f"{path_text(row)}: {json.dumps(name)} is said as {maker}/MODEL.")
+        draft.notes.append(f"{path_text(row.path)}: {json.dumps(name)} is said as {maker}/MODEL.")
         draft.provider(maker, settings, {})
         return
-    limits = ({} if model == "*" else {"name": model}) | old.fields(_LITELLM_MODEL, *row)
+    sizes = (("max_input_tokens", "context", _count), ("max_output_tokens", "output", _count))
+    limits = ({} if model == "*" else {"name": model}) | row.at("model_info").fields(sizes)
     provider = draft.provider(maker, settings, {name: model if set(limits) == {"name"} else limits})
-    if prices := old.fields(_LITELLM_PRICES, *row):
+    if prices := row.fields(_LITELLM_PRICES):
         draft.providers[provider].setdefault("prices", {})[model] = prices
 
 
-def _litellm_fallbacks(old: OldFile, draft: Draft) -> None:
+def _litellm_fallbacks(old: Old, draft: Draft) -> None:
     """[{"a": ["b", "c"]}]: after all that serves a, what serves b, then c."""
     found: dict[str, list[tuple[str, list[str]]]] = {}
-    places = ("router_settings", "litellm_settings")
-    for row in (row for place in places for row in old.rows(place, "fallbacks")):
-        for name, others in old.look(*row).items():
+    places = ("router_settings.fallbacks", "litellm_settings.fallbacks")
+    for row in (row for place in places for row in old.rows(place)):
+        for name, others in row.value.items():
             groups = [name, *others] if isinstance(others, list) else []
-            good = [group for group in groups if _plain_name(group) and draft.tiers(group)]
+            good = [group for group in groups if _model_name(group) and draft.tiers(group)]
             if good and good == groups and name not in found:
-                old.take(*row, name)
+                row.at(name).take()
                 found[name] = [(group, tier) for group in good for tier in draft.tiers(group)]
     for name, steps in found.items():  # only now: what is added is for one name alone
         if all(len(tier) == 1 for _, tier in steps):
@@ -13058,59 +13010,55 @@ def _litellm_fallbacks(old: OldFile, draft: Draft) -> None:
 
 # claude-code-router 2: Providers, and a Router that names "provider,model" by kind of request.
 
-_CCR_LEVELS: Final = {
-    "fatal": "error", "error": "error", "warn": "warning", "info": "info", "debug": "debug",
-    "trace": "debug",
-}  # fmt: skip
-_CCR_TOP: Final[Fields] = (
-    ("API_TIMEOUT_MS", "timeouts.total", _scaled(0.001)),
-    ("LOG_LEVEL", "log.level", _one_of(_CCR_LEVELS)),
+_CCR_LEVELS: Final = {"fatal": "error", "warn": "warning", "trace": "debug"}
+_CCR_FIELDS: Final[Fields] = (
+    ("API_TIMEOUT_MS", "timeouts.total", _positive(0.001)),
+    ("LOG_LEVEL", "log.level", _one_of({n: n for n in ("error", "info", "debug")} | _CCR_LEVELS)),
 )
 
 
-def _ccr(old: OldFile, draft: Draft) -> None:
-    names = dict(filter(None, (_ccr_provider(old, draft, row) for row in old.rows("Providers"))))
-    if key := draft.secret("RELAY_KEY_CCR", "APIKEY"):
+def _ccr(old: Old, draft: Draft) -> None:
+    names = dict(filter(None, (_ccr_provider(row, draft) for row in old.rows("Providers"))))
+    if key := draft.secret("RELAY_KEY_CCR", old.at("APIKEY")):
         draft.keys["ccr"] = {"key": key}
-    _ccr_router(old, draft, names)
-    draft.top |= old.fields(_CCR_TOP)
-    draft.proxy_all("PROXY_URL")
-    draft.listen("HOST", "PORT", 3456)
+    _ccr_router(old.at("Router"), draft, names)
+    draft.top |= old.fields(_CCR_FIELDS)
+    draft.proxy_all(old, "PROXY_URL")
+    draft.listen(old, "HOST", "PORT", 3456)
 
 
-def _ccr_provider(old: OldFile, draft: Draft, row: LeafPath) -> tuple[str, str] | None:
-    name, url, models = (old.look(*row, each) for each in ("name", "api_base_url", "models"))
+def _ccr_provider(row: Old, draft: Draft) -> tuple[str, str] | None:
+    """One of the Providers: its name in the Router, and here."""
+    name, url = row.look("name"), row.look("api_base_url")
     if not (isinstance(name, str) and name and _base_url(url)):
         return None
-    old.take(*row, "name"), old.take(*row, "api_base_url")
-    used = [use for _, use in leaves(old.look(*row, "transformer", "use"))]
-    settings = _endpoint_settings(url, "anthropic" if "Anthropic" in used else "openai")
-    if key := draft.secret(f"{name}_API_KEY", *row, "api_key"):
-        settings["api_key"] = key
-    draft.own_key(settings)
+    row.at("name").take(), row.at("api_base_url").take()
+    uses, models = row.at("transformer", "use"), row.at("models")
+    is_anthropic = "Anthropic" in [use for _, use in leaves(uses.value)]
+    settings = _endpoint_settings(url, "anthropic" if is_anthropic else "openai")
+    draft.add_key(settings, f"{name}_API_KEY", row.at("api_key"))
     listed: JSON = {}
     limit = None
-    for i, model in enumerate(models if isinstance(models, list) else ()):
-        if _plain_name(model):
-            limit = limit or _ccr_limit(old, (*row, "transformer", "use"))
-            output = _ccr_limit(old, (*row, "transformer", model, "use")) or limit
+    for i, model in enumerate(models.value if isinstance(models.value, list) else ()):
+        if _model_name(model):
+            limit = limit or _ccr_limit(uses)
+            output = _ccr_limit(row.at("transformer", model, "use")) or limit
             listed[model] = {"output": output} if output else model
-            old.take(*row, "models", i)
+            models.at(i).take()
     return name.lower(), draft.provider(name, settings, listed)
 
 
-def _ccr_limit(old: OldFile, place: LeafPath) -> int | None:
+def _ccr_limit(uses: Old) -> int | None:
     """The limit of the transformer `maxtoken`: ["maxtoken", {"max_tokens": N}]."""
-    uses = old.look(*place)
-    for i, use in enumerate(uses if isinstance(uses, list) else ()):
-        named = isinstance(use, list) and use[:1] == ["maxtoken"]
-        if named and (number := old.made(_count, *place, i, 1, "max_tokens")):
-            old.take(*place, i, 0)
-            return int(number)
+    for i, use in enumerate(uses.value if isinstance(uses.value, list) else ()):
+        limit = uses.at(i, 1, "max_tokens")
+        if isinstance(use, list) and use[:1] == ["maxtoken"] and (number := _count(limit.value)):
+            limit.take(), uses.at(i, 0).take()
+            return number
     return None
 
 
-def _ccr_router(old: OldFile, draft: Draft, names: Mapping[str, str]) -> None:
+def _ccr_router(router: Old, draft: Draft, names: Mapping[str, str]) -> None:
     """Its kinds of request as rules for the names Claude Code asks for."""
 
     def target(value: Any) -> str | None:
@@ -13118,22 +13066,18 @@ def _ccr_router(old: OldFile, draft: Draft, names: Mapping[str, str]) -> None:
         provider = names.get(head.strip().lower())
         return f"{provider}/{model.strip()}" if provider and model.strip() else None
 
-    if background := old.made(target, "Router", "background"):
+    if background := router.made(target, "background"):
         draft.rules["claude-*haiku*"] = background
+    threshold = router.at("longContextThreshold")
+    tokens = threshold.value if type(threshold.value) is int and threshold.value > 0 else 60_000
+    kinds = {"image": {"images": True}, "longContext": {"tokens_over": tokens}}
     entries: list[JSON] = []
-    threshold = old.look("Router", "longContextThreshold")
-    tokens = int(threshold) if isinstance(threshold, int) and threshold > 0 else 60_000
-    kinds = {
-        "image": {"images": True},
-        "longContext": {"tokens_over": tokens},
-        "think": {"thinking": True},
-    }
-    for kind, when in kinds.items():
-        if to := old.made(target, "Router", kind):
+    for kind, when in (kinds | {"think": {"thinking": True}}).items():
+        if to := router.made(target, kind):
             entries.append({"when": when, "to": to})
-            if kind == "longContext" and threshold == tokens:
-                old.take("Router", "longContextThreshold")
-    if default := old.made(target, "Router", "default"):
+            if kind == "longContext" and threshold.value == tokens:
+                threshold.take()
+    if default := router.made(target, "default"):
         draft.top["default"] = default
         entries.append({"to": default})
     if entries:
@@ -13152,23 +13096,23 @@ _STAND_INS: Final[dict[str, tuple[str, JSON]]] = {  # kind -> preset, and names 
 }
 
 
-def _openai_compatible(old: OldFile, draft: Draft) -> None:
+def _openai_compatible(old: Old, draft: Draft) -> None:
     for kind, (preset, renamed) in _STAND_INS.items():
+        key, several = PRESETS[preset].key, len(PRESETS[preset].plans) > 1
         for row in old.rows(kind):
-            settings: JSON = {"preset": preset, "api_key": f"${{{PRESETS[preset].key}}}"}
-            if len(PRESETS[preset].plans) > 1:
-                settings["billing_plans"] = ["regular"]
+            settings: JSON = {"preset": preset, "api_key": f"${{{key}}}"}
+            settings |= {"billing_plans": ["regular"]} if several else {}
             globs = dict.fromkeys(PRESETS[preset].globs) if renamed else {}
             if kind not in draft.providers:  # a second account would have the same key
                 draft.provider(kind, settings, renamed | globs)
-            old.made(_one_of({kind: kind}), *row, "prefix")
+            row.made(_one_of({kind: kind}), "prefix")
             draft.notes.append(
-                f"{path_text(row)}: its token is of no use here; a key of {preset} in "
-                f"{PRESETS[preset].key} stands in for it, and models are called {kind}/MODEL."
+                f"{path_text(row.path)}: its token is of no use here; a key of {preset} in {key} "
+                f"stands in for it, and models are called {kind}/MODEL."
             )
             draft.notes += [f"{kind}/{model} is answered by {to}." for model, to in renamed.items()]
-    draft.proxy_all("proxy")
-    draft.listen("host", "port", 8080)
+    draft.proxy_all(old, "proxy")
+    draft.listen(old, "host", "port", 8080)
 
 
 # claude-relay-service: accounts, as its API returns and its export writes them, and a list of
@@ -13179,92 +13123,80 @@ _CRS_URLS: Final = (
 ).split()
 _CRS_MARKS: Final = frozenset((*_CRS_URLS, "credentials", "supportedModels", "region"))
 _CRS_DIALECTS: Final = {  # what an account of this platform speaks; else, what its address is for
-    "claude": "anthropic",
-    "claude-console": "anthropic",
-    "ccr": "anthropic",
-    "bedrock": "anthropic",
-    "openai": "openai",
-    "azure-openai": "openai",
-    "openai-responses": "responses",
-    "gemini": "gemini",
-    "gemini-api": "gemini",
-}
-_CRS_AGENT: Final[Fields] = (
-    ("userAgent credentials.user_agent", "headers.User-Agent", _plain_text),
-)
-_CRS_ORDER: Final = (
-    "priority: the lowest comes first there and the highest here, so 10 became 90; Azure accounts,"
-    " of which the highest comes first, keep theirs."
-)
+    "claude": "anthropic", "claude-console": "anthropic", "ccr": "anthropic",
+    "bedrock": "anthropic", "openai": "openai", "azure-openai": "openai",
+    "openai-responses": "responses", "gemini": "gemini", "gemini-api": "gemini",
+}  # fmt: skip
 
 
-def _crs(old: OldFile, draft: Draft) -> None:
-    for row in _crs_accounts(old.root):
-        _crs_account(old, draft, row)
+def _crs(old: Old, draft: Draft) -> None:
+    """Accounts in a list, in lists by kind, or one alone."""
+    if isinstance(old.value, dict) and not _CRS_MARKS.isdisjoint(old.value):
+        _crs_account(old, draft)
+    elif isinstance(old.value, dict | list):
+        names = old.value if isinstance(old.value, dict) else range(len(old.value))
+        for name in names:
+            _crs(old.at(name), draft)
 
 
-def _crs_accounts(value: Any, place: LeafPath = ()) -> Iterator[LeafPath]:
-    """Where accounts are: in a list, in lists by kind, or one alone."""
-    if isinstance(value, dict) and not _CRS_MARKS.isdisjoint(value):
-        yield place
-    elif isinstance(value, dict | list):
-        for name, inner in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from _crs_accounts(inner, (*place, name))
-
-
-def _crs_account(old: OldFile, draft: Draft, row: LeafPath) -> None:
-    kinds = (old.look(*row, name) for name in ("platform", "kind", "type"))
+def _crs_account(row: Old, draft: Draft) -> None:
+    kinds = (row.look(name) for name in ("platform", "kind", "type"))
     platform = next((str(kind).removesuffix("-account") for kind in kinds if kind), "")
-    where = next((n for n in _CRS_URLS if _base_url(old.look(*row, *n.split(".")))), "")
-    url = old.look(*row, *where.split("."))
-    if platform == "bedrock" and (region := _plain_name(old.look(*row, "region"))):
+    where = next((name for name in _CRS_URLS if _base_url(row.look(name))), "")
+    url = row.look(where)
+    if platform == "bedrock" and (region := _model_name(row.look("region"))):
         where, url = "region", _base_url(f"https://bedrock-mantle.{region}.api.aws/anthropic")
-    listed = old.look(*row, "deployment") is not None
-    if not (where and url) or (listed and not _plain_name(old.look(*row, "deployment"))):
+    deployment = row.look("deployment")
+    if not (where and url) or (deployment is not None and not _model_name(deployment)):
         return
-    old.take(*row, *where.split("."))
-    is_azure = where == "azureEndpoint" or platform == "azure-openai"
+    row.at(*where.split(".")).take()
     usual = "anthropic" if where == "apiUrl" else "openai"
     settings = _endpoint_settings(url, _CRS_DIALECTS.get(platform, usual))
     if re.match(r"https://[\w.-]+\.azure\.(com|cn|us)(/|$)", url):
         settings = {"preset": "azure-deployments", "endpoint": url}
-        is_version = re.compile(r"[\w.-]+", re.ASCII).fullmatch
-        if version := old.made(lambda v: v if is_version(str(v)) else None, *row, "apiVersion"):
+        if version := row.made(_like(r"[\w.-]+"), "apiVersion"):
             chat = f"/openai/deployments/{{model}}/chat/completions?api-version={version}"
             settings["paths"] = {"openai": chat}
-    name = old.made(_word, *row, "name") or "account"
-    keys = (draft.secret(f"{name}_API_KEY", *row, *n.split(".")) for n in _CRS_KEYS)
-    if key := next(filter(None, keys), "") or draft.unknown_key(f"{name}_API_KEY", url, row):
-        settings["api_key"] = key
-    order = _positive if is_azure else _scaled(-1, 100)
-    if (priority := old.made(order, *row, "priority")) is not None:
+    name = row.made(_word, "name") or "account"
+    keys = ("apiKey", "api_key", "bearerToken", "credentials.api_key")
+    place = next((key for key in keys if _word(row.look(key))), "apiKey")
+    key = draft.secret(f"{name}_API_KEY", row.at(*place.split(".")))
+    if not key and not re.match(r"https?://(localhost|127\.|10\.|192\.168\.)", url):
+        origin = path_text((*row.path, place)) + ", which is not in the file"
+        key = draft.variable(f"{name}_API_KEY", "", origin)
+    settings |= {"api_key": key} if key else {}
+    is_azure = where == "azureEndpoint" or platform == "azure-openai"
+    if (
+        priority := row.made(_positive() if is_azure else _positive(-1, 100), "priority")
+    ) is not None:
         settings["priority"] = priority
-        draft.notes.append(_CRS_ORDER)
-    if False in [old.made(_boolean, *row, word) for word in ("isActive", "schedulable")]:
+        draft.notes.append(
+            "priority: the lowest comes first there and the highest here, so 10 became 90; Azure "
+            "accounts, of which the highest comes first, keep theirs."
+        )
+    boolean = _one_of({True: True, False: False, "true": True, "false": False})
+    if False in [row.made(boolean, word) for word in ("isActive", "schedulable")]:
         settings["active"] = False
-    settings |= old.fields(_CRS_AGENT, *row)
-    if proxy := _crs_proxy(draft, name, (*row, "proxy")):
+    if agent := row.made(_plain_text, "userAgent credentials.user_agent"):
+        settings["headers"] = {"User-Agent": agent}
+    if proxy := _crs_proxy(row.at("proxy"), draft, name):
         settings["proxy"] = proxy
-    draft.provider(name, settings, _crs_models(old, row, name, platform))
+    draft.provider(name, settings, _crs_models(row, name, platform))
 
 
-_CRS_KEYS: Final = ("apiKey", "credentials.api_key", "bearerToken", "api_key")
-
-
-def _crs_proxy(draft: Draft, name: str, place: LeafPath) -> str:
+def _crs_proxy(proxy: Old, draft: Draft, name: str) -> str:
     """Its parts as one URL; "" if they make none that relay can use."""
-    old = draft.old
-    scheme = "type" if old.look(*place, "type") else "protocol"
-    kind, host, port = (old.look(*place, part) for part in (scheme, "host", "port"))
+    scheme = "type" if proxy.look("type") else "protocol"
+    kind, host, port = (proxy.look(part) for part in (scheme, "host", "port"))
     address = f"{host}:{port}"
     is_address = re.fullmatch(r"[\w.-]+:[0-9]+", address, re.ASCII)
     if not is_address or not is_proxy(f"{kind}://{address}"):
         return ""
     for part in (scheme, "host", "port"):
-        old.take(*place, part)
-    user = urllib.parse.quote(old.made(_word, *place, "username") or "", safe="")
-    word = str(old.look(*place, "password") or "").strip()
-    password = draft.secret(f"{name}_PROXY_PASSWORD", *place, "password")
+        proxy.at(part).take()
+    user = urllib.parse.quote(proxy.made(_word, "username") or "", safe="")
+    word = str(proxy.look("password") or "").strip()
+    password = draft.secret(f"{name}_PROXY_PASSWORD", proxy.at("password"))
     quoted = urllib.parse.quote(word, safe="")
     if password == word.replace("$", "$$"):
         password = quoted
@@ -13274,16 +13206,17 @@ def _crs_proxy(draft: Draft, name: str, place: LeafPath) -> str:
     return f"{kind}://{login}@{address}" if login else f"{kind}://{address}"
 
 
-def _crs_models(old: OldFile, row: LeafPath, name: str, platform: str) -> JSON:
+def _crs_models(row: Old, name: str, platform: str) -> JSON:
     """What an account serves.  A deployment answers to all its names."""
-    place = next((p for p in _CRS_MODELS if old.look(*row, *p.split("."))), _CRS_MODELS[0])
-    models: JSON | None = old.made(_model_pairs, *row, *place.split("."))
+    places = ("supportedModels", "credentials.model_mapping", "models")
+    place = next((place for place in places if row.look(place)), places[0])
+    models: JSON | None = row.made(_model_pairs, place)
     names, deployment = list(models or ()), None
-    if models is not None or old.look(*row, *place.split(".")) is None:
-        deployment = old.made(_plain_name, *row, "deploymentName")
-    if listed := old.made(_plain_name, *row, "deployment"):
-        names += filter(None, [old.made(_plain_name, *row, "mapping"), name])
-    elif platform == "bedrock" and (listed := old.made(_plain_name, *row, "defaultModel")):
+    if models is not None or row.look(place) is None:
+        deployment = row.made(_model_name, "deploymentName")
+    if listed := row.made(_model_name, "deployment"):
+        names += filter(None, [row.made(_model_name, "mapping"), name])
+    elif platform == "bedrock" and (listed := row.made(_model_name, "defaultModel")):
         names.append("claude-*")
     model = deployment or listed
     return dict.fromkeys((*names, model), model) if model else models or {}
@@ -13294,16 +13227,11 @@ def _model_pairs(value: Any) -> JSON | None:
     if isinstance(value, str):
         with contextlib.suppress(ValueError):
             value = json.loads(value)
-    value = {name: name for name in value} if _all_text(value) else value
-    good = isinstance(value, dict) and all(map(_all_text, ([*value], [*value.values()])))
+    if isinstance(value, list) and all(isinstance(name, str) for name in value):
+        value = {name: name for name in value}
+    words = (*value, *value.values()) if isinstance(value, dict) else (None,)
+    good = all(isinstance(word, str) and word for word in words)
     return value if good and not any(map(is_glob, value.values())) else None
-
-
-_CRS_MODELS: Final = ("supportedModels", "credentials.model_mapping", "models")
-
-
-def _all_text(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(item, str) and item for item in value)
 
 
 # Veloera: relay's own words, but for providers and rules in lists.  What relay's own reader would
@@ -13318,52 +13246,51 @@ _VELOERA_LISTS: Final = {  # of mappings: the words for a name, and those for it
     "billing_plans": ("name plan type", ""),
     "models": ("alias name id model", "name id model"),
 }
-Origins: TypeAlias = dict[tuple[str, ...], list[LeafPath]]  # of the parts of a configuration
 _VELOERA_RULE: Final = ("model pattern match name from", "to target targets provider providers")
+Origins: TypeAlias = dict[tuple[str, ...], list[Old]]  # of the parts of a configuration
 
 
-def _veloera(old: OldFile, draft: Draft) -> None:
+def _veloera(old: Old, draft: Draft) -> None:
     config: JSON = {"providers": {}, "routing_rules": {}}
     origins: Origins = {}
     for row in old.rows("providers"):
-        _veloera_provider(draft, row, config["providers"], origins)
-    rules = old.look("routing_rules")
-    listed = enumerate(rules) if isinstance(rules, list) else ()
-    for key, rule in rules.items() if isinstance(rules, dict) else listed:
-        word, model = _under_any(rule, _VELOERA_RULE[0]) if isinstance(key, int) else ("", key)
-        to_word, to = _under_any(rule, _VELOERA_RULE[1]) if isinstance(rule, dict) else ("", rule)
-        inner_word, inner = _under_any(rule, "provider_model target_model upstream_model")
-        if isinstance(to, str) and inner and "/" not in to:
-            to = f"{to}/{inner}"
-        used = [each for each in (word, to_word, inner_word) if each]
-        if isinstance(model, str):
-            config["routing_rules"][model] = to
-            whole = ("routing_rules", key)
-            origins["routing_rules", model] = [(*whole, each) for each in used] or [whole]
-    for name in old.root.keys() & _CONFIG_WORDS - {"providers", "routing_rules"}:
-        config[name] = draft.carried(name, old.look(name), (name,))
-        origins[(name,)] = [(name,)]
+        _veloera_provider(row, draft, config["providers"], origins)
+    rules = old.at("routing_rules")
+    listed = range(len(rules.value)) if isinstance(rules.value, list) else ()
+    for key in rules.value if isinstance(rules.value, dict) else listed:
+        rule = rules.at(key)
+        word, name = _under_any(rule.value, _VELOERA_RULE[0]) if isinstance(key, int) else ("", key)
+        to_word, to = _under_any(rule.value, _VELOERA_RULE[1])
+        inner_word, inner = _under_any(rule.value, "provider_model target_model upstream_model")
+        to = to if isinstance(rule.value, dict) else rule.value
+        if isinstance(name, str):
+            whole = inner and isinstance(to, str) and "/" not in to
+            config["routing_rules"][name] = f"{to}/{inner}" if whole else to
+            used = [each for each in (word, to_word, inner_word) if each]
+            origins["routing_rules", name] = [rule.at(each) for each in used] or [rule]
+    for name in old.value.keys() & _CONFIG_WORDS - {"providers", "routing_rules"}:
+        config[name] = draft.carried(name, old.at(name))
+        origins[(name,)] = [old.at(name)]
     _without_refused(config, origins)
-    for place in (place for places in origins.values() for place in places):
-        old.take(*place)
+    for part in (part for parts in origins.values() for part in parts):
+        part.take()
     draft.providers, draft.rules = config.pop("providers"), config.pop("routing_rules")
     draft.keys = config.pop("keys", {})
     draft.top |= config
 
 
-def _veloera_provider(draft: Draft, row: LeafPath, providers: JSON, origins: Origins) -> None:
+def _veloera_provider(row: Old, draft: Draft, providers: JSON, origins: Origins) -> None:
     """One of the list, under its name.  If its addresses are a preset's, it gets this preset, too,
     which knows what errors mean, such as that a plan is used up."""
-    named = _word(draft.old.look(*row, "name")) or "provider"
-    name = re.sub(r"[^\w.-]+", "-", named, flags=re.ASCII)
+    name = re.sub(r"[^\w.-]+", "-", _word(row.look("name")) or "provider", flags=re.ASCII)
     settings = providers.setdefault(name, {})
-    origins["providers", name] = [(*row, "name")]
-    for word, value in draft.old.look(*row).items():
+    origins["providers", name] = [row.at("name")]
+    for word in row.value:
         ours = _VELOERA_WORDS.get(word, word)
         if ours in _PROVIDER_WORDS and ours not in settings:
-            carried = draft.carried(f"{name}_{ours}", value, (*row, word))
+            carried = draft.carried(f"{name}_{ours}", row.at(word))
             settings[ours] = _unlisted(ours, carried)
-            origins["providers", name, ours] = [(*row, word)]
+            origins["providers", name, ours] = [row.at(word)]
     urls = [url for _, url in leaves([settings.get("endpoint"), settings.get("endpoints")])]
     presets = {_endpoint_settings(url, "").get("preset") for url in urls if _base_url(url)}
     if len(presets) == 1 and (preset := presets.pop()):
@@ -13436,41 +13363,40 @@ _VTE_FIELDS: Final[Fields] = (
     ("is_active", "active", _one_of({0: False})),
     ("extra_headers", "headers", _plain_headers),
 )
-_VTE_MODES: Final = {"auto": "auto", "force_stream": "always", "force_non_stream": "never"}
-_VTE_TOP: Final[Fields] = (("vte.settings.stream_mode", "stream_mode", _one_of(_VTE_MODES)),)
 
 
-def _vte(old: OldFile, draft: Draft) -> None:
-    modes = old.fields(_VTE_TOP)
-    for row in old.rows("vte", "providers"):
-        name = old.made(_word, *row, "name") or "provider"
-        if old.made(_one_of({"vertex_express": True}), *row, "provider_type"):
-            settings: JSON = {"preset": "vertex-express"}
-        elif url := old.made(_base_url, *row, "base_url"):
-            settings = _endpoint_settings(url, "openai")
-        else:
+def _vte(old: Old, draft: Draft) -> None:
+    store, modes = old.at("vte"), {"force_stream": "always", "force_non_stream": "never"}
+    mode = store.made(_one_of(modes | {"auto": "auto"}), "settings.stream_mode")
+    for row in store.rows("providers"):
+        name = row.made(_word, "name") or "provider"
+        is_vertex = bool(row.made(_one_of({"vertex_express": True}), "provider_type"))
+        url = row.made(_base_url, "base_url")
+        if not (is_vertex or url):
             continue
-        places = [(*row, "api_keys", i) for i in range(len(old.look(*row, "api_keys") or ()))]
-        if keys := [key for place in places if (key := draft.secret(f"{name}_API_KEY", *place))]:
+        settings: JSON = (
+            {"preset": "vertex-express"} if is_vertex else _endpoint_settings(url, "openai")
+        )
+        parts = (row.at("api_keys", i) for i in range(len(row.look("api_keys") or ())))
+        if keys := [key for part in parts if (key := draft.secret(f"{name}_API_KEY", part))]:
             settings["api_key"] = keys[0] if len(keys) == 1 else keys
-        settings |= modes | old.fields(_VTE_FIELDS, *row)
+        settings |= ({"stream_mode": mode} if mode else {}) | row.fields(_VTE_FIELDS)
         models: JSON = {}
-        for model, shown in (old.take(*row, "models") or {}).items():
-            if _plain_name(model):
-                is_vertex = settings.get("preset") == "vertex-express"
+        for model, shown in (row.at("models").take() or {}).items():
+            if _model_name(model):
                 models[model] = model.removeprefix("google/") if is_vertex else model
                 if shown != f"{settings.get('prefix')}/{model}":
                     models[shown] = models[model]
         draft.provider(name, settings, models)
-    for name in old.look("vte", "users") or ():
-        if key := draft.secret(f"RELAY_KEY_{name}", "vte", "users", name):
+    for name in store.look("users") or ():
+        if key := draft.secret(f"RELAY_KEY_{name}", store.at("users", name)):
             draft.keys[name] = {"key": key}
 
 
 class Predecessor(NamedTuple):
     title: str
     marks: frozenset[str]  # a file with one of these keys at its top is of this kind
-    read: Callable[[OldFile, Draft], None]
+    read: Callable[[Old, Draft], None]
 
 
 PREDECESSORS: Final = (
@@ -13497,22 +13423,22 @@ def imported(file: str | JSON, with_secrets: bool = False) -> str:
     ConfigError if it is no such file; RelayError if no provider comes of it.
     """
     try:
-        root = _parsed(file) if isinstance(file, str) else file
-        old = OldFile(root)
+        old = Old(_parsed(file) if isinstance(file, str) else file)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError([f"neither YAML nor JSON: {error}"]) from error
-    first = root[0] if isinstance(root, list) and root else root
+    first = old.value[0] if isinstance(old.value, list) and old.value else old.value
     marks = set(first) if isinstance(first, dict) else set()
     found = next((each for each in PREDECESSORS if marks & each.marks), None)
     if found is None:
         titles = "; ".join(each.title for each in PREDECESSORS)
         raise ConfigError([f"this is none of the files relay can read: {titles}"])
-    draft = Draft(old, with_secrets)
+    draft = Draft(with_secrets)
     found.read(old, draft)
+    left = list(old.left())
     if not draft.providers:
-        left = [f"  {line}" for line in old.left()]
-        raise RelayError("\n".join((f"nothing of {found.title} could be carried over:", *left)))
-    return draft.yaml(found.title)
+        text = "".join(f"\n  {line}" for line in left)
+        raise RelayError(f"nothing of {found.title} could be carried over:{text}")
+    return draft.yaml(found.title, left)
 
 
 def _parsed(text: str) -> Any:
