@@ -5695,15 +5695,19 @@ def _refusal_in(item: JSON) -> str:
     return "".join(part.get("refusal") or "" for part in parts)
 
 
+_NO_ARGUMENTS: Final = frozenset(("", "{}", freely("")))
+
+
 class _SeenItem:
     """An output item of which something has come: what of it has been passed on."""
 
-    def __init__(self, kind: str, index: object) -> None:
+    def __init__(self, kind: str) -> None:
         self.kind = kind
-        self.index = index
         self.ids = set[str]()
+        self.places = set[object]()  # its output_index, and others by which it was meant
         self.name: str | None = None  # of a call that has begun
         self.start: JSON = {}  # as it was added
+        self.input = ""  # of a freeform tool's call, which may be cut: its own end will say so
         # the texts of its parts, by: is it of a summary?  And by the index
         self.parts: dict[tuple[bool, object], list[str]] = {}
         self.finished = set[object]()  # parts that an event has given whole, with its type
@@ -5718,7 +5722,7 @@ class _SeenItem:
     def may_be(self, text: str, name: str | None) -> bool:
         """Can this text be all of it?  Some servers trim it, or write a call's arguments anew."""
         own, text = self.text().strip(), text.strip()
-        if self.kind == "call" and (self.name != name or not own or text in ("", "{}")):
+        if self.kind == "call" and (self.name != name or not own or text in _NO_ARGUMENTS):
             return self.name == name
         alike = text.startswith(own) or own.startswith(text)
         return alike or (self.kind == "call" and parse_object(own) == (parse_object(text) or text))
@@ -5775,7 +5779,9 @@ class _ResponsesDecoder(StreamDecoder):
                 self._complete(self._item("call", {}, item, whole=True), item)
         for seen in self._items:
             if not seen.over and seen.start and seen.kind != "reasoning":
-                self._complete(seen, seen.start)
+                input = {"input": seen.input} if seen.input else {}
+                cut = {"status": "incomplete"} if wire.get("status") == "incomplete" else {}
+                self._complete(seen, seen.start | input | cut)
         self._usage = RESPONSES.parse_usage(wire, self._usage) or self._usage
         self._detail = self._refusal
         match wire.get("status"):
@@ -5804,37 +5810,39 @@ class _ResponsesDecoder(StreamDecoder):
             added = bool(item) and not whole  # begins, as something else unless nothing says so
             seen = None if seen and added and ids and seen.ids else seen
         if seen is None:
-            seen = _SeenItem(kind, wire.get("output_index"))
+            seen = _SeenItem(kind)
             self._items.append(seen)
         seen.ids |= ids
+        if not last:
+            seen.places.add(wire.get("output_index"))
         return seen
 
     def _likeliest(
         self, known: list[_SeenItem], wire: JSON, whole: JSON, named: bool, last: bool
     ) -> _SeenItem | None:
-        """Of the items in question, none of which has that id, the one that is meant.
+        """Of items that do not have that id, the one that is meant, if any is.
 
-        It is the one that says the same, or the one in the same place, or the one that is open; but
-        a call is not taken for another's, nor an item of the last event for one that says something
-        else.
+        It is the one that says the same, else the one in the same place, else the latest that is
+        open, unless its id says that it is another; but a call is not taken for another's, nor an
+        item of the last event for one that says something else.
         """
         if not known:
             return None
-        place, kind = wire.get("output_index"), known[0].kind
+        place, kind, likely = wire.get("output_index"), known[0].kind, known
         if whole:
             text = ("" if kind == "message" else "\n\n").join(_whole_texts(kind, whole))
             name = _responses_called(whole).name if kind == "call" else None
             alike = [one for one in known if (last or not one.over) and one.may_be(text, name)]
-            if same := next((one for one in alike if one.text()), None):
+            if text and (same := next((one for one in alike if one.text()), None)):
                 return same
+            likely = alike if text else known
             known = alike if last or kind == "call" else known
-        here = [one for one in known if place is not None and one.index == place]
-        here = [one for one in here if last or not (one.over and named)]
-        if here:
-            return here[-1]
-        still = [one for one in known if last or not one.over]
-        if kind == "call" and not whole and named and place is not None:
-            still = [one for one in still if not one.text()] if len(still) == 1 else []
+        for one in reversed(known):
+            if place is not None and place in one.places and not (one.over and named and not last):
+                return one
+        still = [o for o in likely if (last or not o.over) and not (named and o.ids)]
+        if not whole and place is not None:
+            still = [one for one in still if not one.text()]
         return still[0 if last else -1] if still else None
 
     def _added(self, wire: JSON, item: JSON) -> None:
@@ -5858,6 +5866,13 @@ class _ResponsesDecoder(StreamDecoder):
         else:
             seen = self._item(kind, wire, item, whole=True, last=last)
             seen.repeated = last
+            if kind == "call":
+                if seen.input and not item.get("input"):
+                    item = item | {"input": seen.input}
+                self._begin_call(seen, item)
+                if not last and not seen.text() and _whole_texts(kind, item)[0] in _NO_ARGUMENTS:
+                    seen.start = item  # the last event may know better
+                    return
             self._complete(seen, item, last)
 
     def _acted(self, item: JSON) -> None:
@@ -5879,9 +5894,12 @@ class _ResponsesDecoder(StreamDecoder):
         if seen.kind == "call":
             self._begin_call(seen, item)
         self._refusal = self._refusal or _refusal_in(item)
+        torn = seen.kind == "call" and item.get("status") == "incomplete"
         texts, told = _whole_texts(seen.kind, item), seen.text()
         whole = "".join(texts)
-        if not told:
+        if torn:
+            pass  # more of it might make a whole call of half a script
+        elif not told:
             for number, text in enumerate(texts):
                 self._say(seen, (False, number), text)
         elif whole.startswith(told):
@@ -5891,7 +5909,7 @@ class _ResponsesDecoder(StreamDecoder):
             for place in seen.parts:
                 self._close((seen, place))
         elif seen.kind == "call":
-            self._close(seen, None, torn=item.get("status") == "incomplete")
+            self._close(seen, None, torn)
         elif not ended:
             token = _responses_token(item)
             seal = Seal("re", token) if token.strip() else None
@@ -5921,8 +5939,10 @@ class _ResponsesDecoder(StreamDecoder):
             self._refusal += text if refusal else ""
             self._say(seen, place, text)
             return
-        text = freely(text) if field == "input" else text
-        if kind == "call" and text.strip() == "{}":  # the end of the item may know better
+        if field == "input":
+            seen.input = text
+            return
+        if kind == "call" and text.strip() in _NO_ARGUMENTS:  # the end of the item may know better
             return
         self._refusal = self._refusal or (text if refusal else "")
         if seen.parts and place not in seen.parts:  # a part of its own, or one with a wrong number?
