@@ -710,8 +710,8 @@ class Sampling:
 
     def given(self) -> dict[str, float]:
         """Those that were set."""
-        said = ((name, getattr(self, name)) for name in self.__dataclass_fields__)
-        return {name: value for name, value in said if value is not None}
+        names = self.__dataclass_fields__
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
 
 
 @frozen(kw_only=True)
@@ -1059,6 +1059,17 @@ class Wire:
                 wire.drop_unknown(known)
         return wires
 
+    def scalars(self, known: Mapping[str, tuple[str, type]]) -> JSON:
+        """The values that are given, by the hub's names; `known`: the name here -> the hub's, kind.
+
+        Of two names for one thing the later row counts.
+        """
+        return {
+            name: self.optional(place, kind)
+            for place, (name, kind) in known.items()
+            if self.data.get(place) is not None
+        }
+
     def texts(self, name: str) -> tuple[str, ...]:
         """The strings under `name`; a single string counts as a list of one."""
         value = self.data.get(name)
@@ -1396,7 +1407,10 @@ _NO_RESULT: Final = "(no result was recorded for this call)"
 
 def leading(messages: Sequence[Message]) -> int:
     """How many system messages come first: the system prompt."""
-    return next((i for i, m in enumerate(messages) if m.role != "system"), len(messages))
+    for index, message in enumerate(messages):
+        if message.role != "system":
+            return index
+    return len(messages)
 
 
 def accepted_name(name: str, pattern: re.Pattern[str]) -> str:
@@ -1680,16 +1694,21 @@ def hidden(thought: Reasoning) -> Reasoning:
     return Reasoning("", replace(thought.seal or Seal("tx"), text=thought.text))
 
 
-def placed(thoughts: Iterable[Reasoning], calls: Iterable[ToolCall]) -> Iterator[Part]:
-    """Calls, each after the thoughts that came on it; for a client that keeps thoughts apart."""
-    by_call: dict[str, list[Reasoning]] = {}
-    for thought in thoughts:
-        by_call.setdefault(thought.seal.call if thought.seal else "", []).append(thought)
-    for number, call in enumerate(calls):
-        yield from by_call.pop(str(number), ())
-        yield call
-    for rest in by_call.values():
-        yield from rest
+def placed(thoughts: Sequence[Reasoning], said: Sequence[Part]) -> Iterator[Part]:
+    """What was said, each call after the thoughts that came before it, and the rest of them in
+    front; for clients that keep all thoughts in one place."""
+    waiting = list(thoughts)
+    places = [part.seal.call if part.seal else "" for part in waiting]
+    front = next((at for at, place in enumerate(places) if place), len(places))
+    yield from waiting[:front]
+    number = 0
+    for part in said:
+        if isinstance(part, ToolCall):
+            ends = [at + 1 for at, place in enumerate(places) if place == str(number)]
+            yield from waiting[front : max([front, *ends])]
+            front, number = max([front, *ends]), number + 1
+        yield part
+    yield from waiting[front:]
 
 
 def recalled(text: str, seal: Seal | None) -> Reasoning:
@@ -2819,6 +2838,16 @@ _ANTHROPIC_REQUEST: Final = frozenset(
     "model max_tokens messages system tools tool_choice thinking output_config output_format"
     " stop_sequences temperature top_p top_k stream metadata cache_control service_tier".split()
 )
+_ANTHROPIC_SCALARS: Final = {
+    "model": ("model", str),
+    "max_tokens": ("max_tokens", int),
+    "stream": ("stream", bool),
+}
+_ANTHROPIC_SAMPLING: Final = {
+    "temperature": ("temperature", float),
+    "top_p": ("top_p", float),
+    "top_k": ("top_k", int),
+}
 # cache_control only says where a prefix may be cached, which other providers find themselves.
 _ANTHROPIC_BLOCK: Final = frozenset(
     "type text source title context citations transformations cache_control thinking signature"
@@ -2966,17 +2995,12 @@ class AnthropicMessages(Dialect):
         spec = spec if spec.data else wire.inner("output_format")
         thinking, show = _anthropic_thinking(wire)
         return Request(
-            model=wire.optional("model", str) or "",
+            **wire.scalars(_ANTHROPIC_SCALARS),
             messages=tuple(_anthropic_messages(wire)),
             tools=tuple(tool for item in wire.each("tools") if (tool := _anthropic_tool(item))),
             tool_choice=_anthropic_choice(choice),
             parallel_tools=None if alone is None else not alone,
-            max_tokens=wire.optional("max_tokens", int),
-            sampling=Sampling(
-                temperature=wire.optional("temperature", float),
-                top_p=wire.optional("top_p", float),
-                top_k=wire.optional("top_k", int),
-            ),
+            sampling=Sampling(**wire.scalars(_ANTHROPIC_SAMPLING)),
             stop=wire.texts("stop_sequences"),
             thinking=thinking,
             show_thoughts=show,
@@ -2984,7 +3008,6 @@ class AnthropicMessages(Dialect):
             service_tier=_TIER_OF_ANTHROPIC.get(tier, tier),
             user=user,
             session=session if session and isinstance(session, str) else user,
-            stream=bool(wire.optional("stream", bool)),
             dropped=tuple(wire.dropped),
         )
 
@@ -3941,6 +3964,26 @@ _CHAT_REQUEST: Final = frozenset(
     " user safety_identifier prompt_cache_key"
     " store".split()  # asks to store the answer, which no other provider need do
 )
+_CHAT_SCALARS: Final = {
+    "model": ("model", str),
+    "parallel_tool_calls": ("parallel_tools", bool),
+    "max_tokens": ("max_tokens", int),
+    "max_completion_tokens": ("max_tokens", int),
+    "verbosity": ("verbosity", str),
+    "service_tier": ("service_tier", str),
+    "user": ("user", str),
+    "safety_identifier": ("user", str),
+    "prompt_cache_key": ("session", str),
+    "stream": ("stream", bool),
+}
+_CHAT_SAMPLING: Final = {
+    "temperature": ("temperature", float),
+    "top_p": ("top_p", float),
+    "top_k": ("top_k", int),
+    "seed": ("seed", int),
+    "frequency_penalty": ("frequency_penalty", float),
+    "presence_penalty": ("presence_penalty", float),
+}
 _CHAT_MESSAGE: Final = frozenset(
     "role content name refusal tool_calls tool_call_id reasoning_content reasoning"
     " reasoning_details annotations provider_specific_fields function_call prefix partial"
@@ -3999,36 +4042,21 @@ class OpenAIChat(OpenAIDialect):
         wire.drop_unknown(_CHAT_REQUEST)
         if (wire.optional("n", int) or 1) > 1:
             raise BadRequest("n: more than one answer cannot be asked of this provider")
-        parallel = wire.optional("parallel_tool_calls", bool)
+        scalars: JSON = {"model": "", "include_usage": False} | wire.scalars(_CHAT_SCALARS)
         if body.get("functions"):  # the old form: its client can be given only one call
-            parallel = False
+            scalars["parallel_tools"] = False
+        options = wire.inner("stream_options")
         return Request(
-            model=wire.optional("model", str) or "",
+            **scalars | options.scalars({"include_usage": ("include_usage", bool)}),
             messages=tuple(map(_chat_message, wire.each("messages", _CHAT_MESSAGE, required=True))),
             tools=tuple(_chat_tools(wire)),
             tool_choice=openai_choice(wire, "allowed_tools", _chat_chosen),
-            parallel_tools=parallel,
-            max_tokens=wire.optional("max_completion_tokens", int)
-            or wire.optional("max_tokens", int),
-            sampling=Sampling(
-                temperature=wire.optional("temperature", float),
-                top_p=wire.optional("top_p", float),
-                top_k=wire.optional("top_k", int),
-                seed=wire.optional("seed", int),
-                frequency_penalty=wire.optional("frequency_penalty", float),
-                presence_penalty=wire.optional("presence_penalty", float),
-            ),
+            sampling=Sampling(**wire.scalars(_CHAT_SAMPLING)),
             stop=wire.texts("stop"),
             thinking=_chat_thinking(wire),
             # OpenRouter's field; Chat has no other, so by default the thoughts are shown
             show_thoughts=False if wire.inner("reasoning").optional("exclude", bool) else None,
             format=openai_format(wire.inner("response_format"), "json_schema"),
-            verbosity=wire.optional("verbosity", str) or "",
-            service_tier=wire.optional("service_tier", str) or "",
-            user=wire.optional("safety_identifier", str) or wire.optional("user", str) or "",
-            session=wire.optional("prompt_cache_key", str) or "",
-            stream=bool(wire.optional("stream", bool)),
-            include_usage=bool(wire.inner("stream_options").optional("include_usage", bool)),
             dropped=tuple(wire.dropped),
         )
 
@@ -4145,25 +4173,23 @@ def _chat_message(wire: Wire) -> Message:
 
 def _chat_answer(wire: Wire) -> list[Part]:
     thoughts = [recalled(part.text, part.seal) for part in _chat_thoughts(wire.data)]
-    parts: list[Part] = [part for part in thoughts if not part.seal or not part.seal.call]
-    parts += _chat_parts(wire)
+    parts: list[Part] = [*_chat_parts(wire)]
     if refusal := wire.optional("refusal", str):
         parts.append(Text(refusal))
-    calls = list[ToolCall]()
     for call in wire.each("tool_calls"):
         id, kind = call.required("id", str), "custom" if "custom" in call.data else "function"
         inner = call.inner(kind)
         name = inner.required("name", str)
         if kind == "custom":
-            calls.append(ToolCall(id, name, freely(inner.optional("input", str) or "")))
+            parts.append(ToolCall(id, name, freely(inner.optional("input", str) or "")))
             continue
         texts = _chat_split(inner.optional("arguments", str) or "")
         for number, text in enumerate(texts):
-            calls.append(ToolCall(f"{id}_{number + 1}" if number else id, name, text))
+            parts.append(ToolCall(f"{id}_{number + 1}" if number else id, name, text))
     if legacy := wire.inner("function_call").data:
         name = word_of(legacy.get("name"))
-        calls.append(ToolCall(name, name, word_of(legacy.get("arguments"))))
-    return [*parts, *placed([part for part in thoughts if part.seal and part.seal.call], calls)]
+        parts.append(ToolCall(name, name, word_of(legacy.get("arguments"))))
+    return list(placed(thoughts, parts)) if thoughts else parts
 
 
 def _chat_split(text: str) -> list[str]:
@@ -4954,6 +4980,17 @@ _RESPONSES_REQUEST: Final = frozenset(_RESPONSES_STATE) | frozenset(
     # is to cache or send back, and who the client is (Codex: its folders, its installation)
     " store include prompt_cache_options prompt_cache_retention client_metadata".split()
 )
+_RESPONSES_SCALARS: Final = {
+    "model": ("model", str),
+    "parallel_tool_calls": ("parallel_tools", bool),
+    "max_output_tokens": ("max_tokens", int),
+    "service_tier": ("service_tier", str),
+    "user": ("user", str),
+    "safety_identifier": ("user", str),
+    "prompt_cache_key": ("session", str),
+    "stream": ("stream", bool),
+}
+_RESPONSES_SAMPLING: Final = {"temperature": ("temperature", float), "top_p": ("top_p", float)}
 _RESPONSES_ITEM: Final = frozenset(
     # `phase` and `caller` mean something to OpenAI's models alone
     "type id role content status phase summary encrypted_content call_id name namespace arguments"
@@ -5140,16 +5177,11 @@ class OpenAIResponses(OpenAIDialect):
         effort = reasoning.optional("effort", str)
         summary = reasoning.data.get("summary") or reasoning.data.get("generate_summary")
         return Request(
-            model=wire.optional("model", str) or "",
+            **wire.scalars(_RESPONSES_SCALARS),
             messages=tuple(messages),
             tools=_responses_tools(wire),
             tool_choice=choice,
-            parallel_tools=wire.optional("parallel_tool_calls", bool),
-            max_tokens=wire.optional("max_output_tokens", int),
-            sampling=Sampling(
-                temperature=wire.optional("temperature", float),
-                top_p=wire.optional("top_p", float),
-            ),
+            sampling=Sampling(**wire.scalars(_RESPONSES_SAMPLING)),
             thinking=Thinking(effort != "none", effort if effort != "none" else "")
             if effort
             else None,
@@ -5158,10 +5190,6 @@ class OpenAIResponses(OpenAIDialect):
             show_thoughts=bool(summary) if reasoning.data else None,
             format=format,
             verbosity=text.optional("verbosity", str) or "",
-            service_tier=wire.optional("service_tier", str) or "",
-            user=wire.optional("safety_identifier", str) or wire.optional("user", str) or "",
-            session=wire.optional("prompt_cache_key", str) or "",
-            stream=bool(wire.optional("stream", bool)),
             dropped=tuple(wire.dropped),
         )
 
@@ -6427,7 +6455,18 @@ _GEMINI_CONFIG: Final = frozenset(
     "temperature topP topK seed candidateCount maxOutputTokens stopSequences presencePenalty"
     " frequencyPenalty responseMimeType responseSchema responseJsonSchema thinkingConfig".split()
 )
+_GEMINI_SAMPLING: Final = {
+    "temperature": ("temperature", float),
+    "topP": ("top_p", float),
+    "topK": ("top_k", float),
+    "seed": ("seed", int),
+    "frequencyPenalty": ("frequency_penalty", float),
+    "presencePenalty": ("presence_penalty", float),
+}
 _GEMINI_PART: Final = frozenset(("thought", "thoughtSignature"))
+_GEMINI_KINDS: Final = (
+    "text inlineData fileData functionCall functionResponse executableCode codeExecutionResult"
+).split()
 _GEMINI_FUNCTION: Final = frozenset("name description parameters parametersJsonSchema".split())
 # The values of these are not Google's, so that names in them are left as they are.
 _GEMINI_OPAQUE: Final = frozenset(
@@ -6562,24 +6601,17 @@ class GeminiContent(Dialect):
         config = wire.inner("generationConfig", _GEMINI_CONFIG)
         if (config.optional("candidateCount", int) or 1) > 1:
             raise BadRequest("generationConfig.candidateCount: this provider gives one answer")
-        top_k, tier = (
-            config.optional("topK", float),
-            (wire.optional("serviceTier", str) or "").lower(),
-        )
+        sampling = config.scalars(_GEMINI_SAMPLING)
+        if "top_k" in sampling:
+            sampling["top_k"] = int(sampling["top_k"])
+        tier = (wire.optional("serviceTier", str) or "").lower()
         return Request(
             model="",
-            messages=(*_gemini_system(wire), *_GeminiHistory().read(wire)),
+            messages=tuple(_gemini_messages(wire)),
             tools=tuple(_gemini_tools(wire)),
             tool_choice=_gemini_choice(wire),
             max_tokens=config.optional("maxOutputTokens", int),
-            sampling=Sampling(
-                temperature=config.optional("temperature", float),
-                top_p=config.optional("topP", float),
-                top_k=None if top_k is None else int(top_k),
-                seed=config.optional("seed", int),
-                frequency_penalty=config.optional("frequencyPenalty", float),
-                presence_penalty=config.optional("presencePenalty", float),
-            ),
+            sampling=Sampling(**sampling),
             stop=config.texts("stopSequences"),
             thinking=_gemini_thinking(config),
             # Google's default is not to show them, and its SDKs count on it
@@ -6724,15 +6756,6 @@ def _camel(name: str) -> str:
     return re.sub(r"(?<=[a-zA-Z0-9])_([a-z0-9])", lambda match: match[1].upper(), name)
 
 
-def _gemini_system(wire: Wire) -> list[Message]:
-    content = wire.data.get("systemInstruction")
-    if isinstance(content, str):
-        return [Message("system", (Text(content),))] if content else []
-    texts = (part.optional("text", str) for part in wire.inner("systemInstruction").each("parts"))
-    parts = tuple(Text(text) for text in texts if text)
-    return [Message("system", parts)] if parts else []
-
-
 _GEMINI_ROLES: Final[dict[str, Role]] = {
     "user": "user",
     "function": "user",
@@ -6741,96 +6764,88 @@ _GEMINI_ROLES: Final[dict[str, Role]] = {
 }
 
 
+_GEMINI_TURN: Final = frozenset(("role", "parts"))
+
+
+def _gemini_messages(wire: Wire) -> Iterator[Message]:
+    """SDKs that stream keep every chunk as a content of its own: together they are a turn."""
+    system = wire.data.get("systemInstruction")
+    texts: list[str | None] = [system] if isinstance(system, str) else []
+    if not texts:
+        parts = wire.inner("systemInstruction").each("parts")
+        texts = [part.optional("text", str) for part in parts]
+    if said := tuple(Text(text) for text in texts if text):
+        yield Message("system", said)
+    history, role = _GeminiHistory(), cast(Role | None, None)
+    for content in wire.each("contents", _GEMINI_TURN, required=True):
+        now = _GEMINI_ROLES.get(name := content.optional("role", str) or "user")
+        if now is None:
+            raise BadRequest(f"{content.path('role')}: expected user or model, got {shown(name)}")
+        if role and now != role:
+            yield history.turn(role)
+        if now == "assistant" != role:
+            history.owed = []
+        role = now
+        for part in content.each("parts", _GEMINI_PART.union(_GEMINI_KINDS)):
+            history.read(part)
+    if role:
+        yield history.turn(role)
+
+
 class _GeminiHistory:
-    """Reads contents as messages, and pairs every result with its call."""
+    """Reads the parts of turns, and pairs every result with its call."""
 
     def __init__(self) -> None:
-        self._owed: list[ToolCall] = []  # the latest turn's calls that have no result yet
+        self.owed: list[ToolCall] = []  # the latest turn's calls that have no result yet
+        self._parts: list[Part] = []  # of this turn
         self._called = 0
 
-    def read(self, wire: Wire) -> Iterator[Message]:
-        """SDKs that stream keep every chunk as a content of its own: together they are a turn."""
-        role: Role | None = None
-        parts = list[Part]()
-        for content in wire.each("contents", required=True):
-            now = self._role(content)
-            if role and now != role:
-                yield Message(role, _without_echoes(parts))
-                parts = []
-            if now == "assistant" != role:
-                self._owed = []
-            role = now
-            for part in content.each("parts"):
-                self._read(part, parts)
-        if role:
-            yield Message(role, _without_echoes(parts))
+    def turn(self, role: Role) -> Message:
+        """What was read since the turn before: without the thoughts the client was shown, if the
+        same came back with their seals."""
+        parts, self._parts = self._parts, []
+        seals = [part.seal for part in parts if isinstance(part, Reasoning) and part.seal]
+        if any(seal.account for seal in seals):
+            parts = [part for part in parts if not isinstance(part, Reasoning) or part.seal]
+        return Message(role, tuple(parts))
 
-    def _role(self, content: Wire) -> Role:
-        content.drop_unknown(_GEMINI_TURN)
-        said = content.optional("role", str) or "user"
-        if said not in _GEMINI_ROLES:
-            raise BadRequest(f"{content.path('role')}: expected user or model, got {shown(said)}")
-        return _GEMINI_ROLES[said]
-
-    def _read(self, wire: Wire, parts: list[Part]) -> None:
-        kind = next(filter(wire.data.__contains__, self._READERS), "")
-        wire.drop_unknown(_GEMINI_PARTS[kind])
+    def read(self, wire: Wire) -> None:
+        data, parts = wire.data, self._parts
         signature = wire.optional("thoughtSignature", str) or ""
         if signature and signature not in _GEMINI_DUMMIES:
             _sealed(parts, signature)
-        if kind:
-            parts += self._READERS[kind](self, wire)
+        match next(filter(data.__contains__, _GEMINI_KINDS), ""):
+            case "text":
+                if text := wire.optional("text", str):
+                    thought = wire.optional("thought", bool)
+                    parts.append(Reasoning(text) if thought else Text(text))
+            case "inlineData" | "fileData":
+                parts += _gemini_media(wire)
+            case "functionCall":
+                # a call without an id gets one from its place, which is the same on every turn
+                call = wire.inner("functionCall")
+                self._called += 1
+                id, name = call.optional("id", str), call.required("name", str)
+                arguments = dumps(call.optional("args", dict) or {}).decode()
+                self.owed.append(ToolCall(id or _gemini_call_id(self._called), name, arguments))
+                parts.append(self.owed[-1])
+            case "functionResponse":
+                parts.append(self._result(wire.inner("functionResponse")))
+            case _:
+                if text := _gemini_code(data):
+                    parts.append(Text(text))
 
-    def _text(self, wire: Wire) -> Iterable[Part]:
-        if text := wire.optional("text", str):
-            return (Reasoning(text) if wire.optional("thought", bool) else Text(text),)
-        return ()
-
-    def _media(self, wire: Wire) -> Iterable[Part]:
-        return _gemini_media(wire)
-
-    def _call(self, wire: Wire) -> Iterable[Part]:
-        """A call without an id gets one from its place, which is the same on every turn."""
-        call = wire.inner("functionCall")
-        self._called += 1
-        id, name = (
-            call.optional("id", str) or _gemini_call_id(self._called),
-            call.required("name", str),
-        )
-        said = ToolCall(id, name, dumps(call.optional("args", dict) or {}).decode())
-        self._owed.append(said)
-        return (said,)
-
-    def _result(self, wire: Wire) -> Iterable[Part]:
-        result = wire.inner("functionResponse")
+    def _result(self, result: Wire) -> ToolResult:
         id, name = result.optional("id", str) or "", result.optional("name", str) or ""
-        call = next((call for call in self._owed if call.id == id), None)
-        call = call or next((call for call in self._owed if call.name == name), None)
+        call = next((call for call in self.owed if call.id == id), None)
+        call = call or next((call for call in self.owed if call.name == name), None)
         if call:
-            self._owed.remove(call)
+            self.owed.remove(call)
         text, is_error = _gemini_output(result.optional("response", dict) or {})
-        said: list[Text | Media] = [Text(text)] if text else []
+        held: list[Text | Media] = [Text(text)] if text else []
         for inner in result.each("parts"):
-            said += _gemini_media(inner)
-        return (ToolResult(call.id if call else id or name, tuple(said), is_error),)
-
-    def _code(self, wire: Wire) -> Iterable[Part]:
-        text = _gemini_code(wire.data)
-        return (Text(text),) if text else ()
-
-    _READERS: ClassVar[dict[str, Callable[[Any, Wire], Iterable[Part]]]] = {
-        "text": _text,
-        "inlineData": _media,
-        "fileData": _media,
-        "functionCall": _call,
-        "functionResponse": _result,
-        "executableCode": _code,
-        "codeExecutionResult": _code,
-    }
-
-
-_GEMINI_TURN: Final = frozenset(("role", "parts"))
-_GEMINI_PARTS: Final = {kind: _GEMINI_PART | {kind} for kind in ("", *_GeminiHistory._READERS)}
+            held += _gemini_media(inner)
+        return ToolResult(call.id if call else id or name, tuple(held), is_error)
 
 
 def _gemini_call_id(number: int) -> str:
@@ -6856,14 +6871,6 @@ def _sealed(parts: list[Part], signature: str) -> None:
     start, split = next(ends, 0), carried.index(None) if None in carried else 0
     parts[start:start] = [thought for thought in carried[:split] if thought]
     parts += [thought for thought in carried[split:] if thought]
-
-
-def _without_echoes(parts: Sequence[Part]) -> tuple[Part, ...]:
-    """Without the thoughts the client was shown, if the same came back with their seals."""
-    seals = [part.seal for part in parts if isinstance(part, Reasoning) and part.seal]
-    if not seals or not any(seal.account for seal in seals):
-        return tuple(parts)
-    return tuple(p for p in parts if not (isinstance(p, Reasoning) and p.seal is None))
 
 
 def _gemini_output(response: JSON) -> tuple[str, bool]:
@@ -6930,10 +6937,8 @@ def _gemini_code(part: JSON) -> str:
 
 def _gemini_tools(wire: Wire) -> Iterator[Tool]:
     """One entry for all functions, or one for each; only Google has Google's own tools."""
-    for entry in wire.each("tools"):
-        entry.drop_unknown(frozenset(("functionDeclarations",)))
-        for function in entry.each("functionDeclarations"):
-            function.drop_unknown(_GEMINI_FUNCTION)
+    for entry in wire.each("tools", frozenset(("functionDeclarations",))):
+        for function in entry.each("functionDeclarations", _GEMINI_FUNCTION):
             schema = function.optional("parametersJsonSchema", dict)
             if schema is None:
                 schema = _json_schema(function.optional("parameters", dict) or {})
