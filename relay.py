@@ -4243,7 +4243,7 @@ def _chat_tools(wire: Wire) -> Iterator[Tool]:
     for item in wire.each("tools"):
         match kind := item.optional("type", str) or "function":
             case "function":
-                yield replace(_chat_function(item.inner("function")), cache=_cache_of(item))
+                yield _chat_function(item.inner("function"), "", _cache_of(item))
             case "custom":
                 custom = item.inner("custom")
                 grammar = custom.inner("format").inner("grammar")
@@ -4252,17 +4252,17 @@ def _chat_tools(wire: Wire) -> Iterator[Tool]:
             case _:
                 item.drop(kind)
     for item in wire.each("functions"):
-        yield replace(_chat_function(item), form=_LEGACY)
+        yield _chat_function(item, _LEGACY)
 
 
 _LEGACY: Final = "function_call"  # before there were tools: one call, without an id
 _UNSAID: Final = b"%.0b"  # a form for deltas, of which nothing is left
 
 
-def _chat_function(wire: Wire) -> Tool:
+def _chat_function(wire: Wire, form: str, cache: str = "") -> Tool:
     schema, strict = wire.optional("parameters", dict) or {}, wire.optional("strict", bool)
     name, description = wire.required("name", str), wire.optional("description", str) or ""
-    return Tool(name, description, schema, strict)
+    return Tool(name, description, schema, strict, form, cache)
 
 
 def _chat_chosen(wire: Wire) -> str:
