@@ -14380,52 +14380,33 @@ class Spend:
     tokens: int = 0
     cost: int = 0  # billionths
 
-    def add(self, other: Spend, sign: int = 1) -> None:
-        self.tokens += sign * other.tokens
-        self.cost += sign * other.cost
-
 
 Spent: TypeAlias = dict[tuple[str, str], Spend]  # (key, period) -> spend
 
 
-ROW_NAMES: Final = ("key", "provider", "model")
-
-
-def span_starts(now: float, zone: datetime.tzinfo | None) -> tuple[int, int]:
-    """When the hour and the day began, by the local clock."""
-    local = datetime.datetime.fromtimestamp(now, zone)
-    hour = int(now) - local.minute * 60 - local.second
-    midnight = local.replace(hour=0, minute=0, second=0, microsecond=0, fold=0)
-    return hour, int(midnight.timestamp())
-
-
-def periods(now: float, zone: datetime.tzinfo | None) -> tuple[str, str]:
-    """The day and the month, which budgets are kept for: ("2027-06-30", "2027-06")."""
-    day = datetime.datetime.fromtimestamp(now, zone).date().isoformat()
-    return day, day[:7]
-
-
 class Clock(NamedTuple):
-    """What is the same for an hour of a local clock."""
+    """What is the same for a quarter of an hour of a local clock."""
 
-    hour: int  # when it and its day began
+    hour: int  # when it and its day began, since the epoch
     day: int
-    periods: tuple[str, str]
+    periods: tuple[str, str]  # that budgets are kept for: ("2027-06-30", "2027-06")
 
 
-class Calendar:
-    """The clocks of all zones that are asked for, each read once an hour: to work out what day it
-    is would take as long as everything else that is counted of a request."""
+def clock_at(now: float, zone: datetime.tzinfo | None) -> Clock:
+    """The local clock.  It is read once for each quarter of an hour: to work out what day it is
+    takes as long as everything else that is counted of a request.  Zones differ by quarters."""
+    return _clock(int(now // 900), zone)
 
-    def __init__(self) -> None:
-        self._clocks: dict[datetime.tzinfo | None, Clock] = {}
 
-    def at(self, now: float, zone: datetime.tzinfo | None) -> Clock:
-        clock = self._clocks.get(zone)
-        if clock is None or not 0 <= now - clock.hour < HOUR:
-            clock = Clock(*span_starts(now, zone), periods(now, zone))
-            self._clocks[zone] = clock
-        return clock
+@functools.lru_cache(maxsize=64)
+def _clock(quarter: int, zone: datetime.tzinfo | None) -> Clock:
+    local = datetime.datetime.fromtimestamp(quarter * 900, zone)
+    midnight = local.replace(hour=0, minute=0, second=0, fold=0)
+    day = local.date().isoformat()
+    return Clock(quarter * 900 - local.minute * 60, int(midnight.timestamp()), (day, day[:7]))
+
+
+ROW_NAMES: Final = ("key", "provider", "model")
 
 
 def summed(
@@ -14439,45 +14420,40 @@ def summed(
     return dict(sorted(sums.items()))
 
 
-Who: TypeAlias = tuple[str, str, str]  # key, provider, model
-
-
 class Ledger:
     """What was used since the last batch, and the latest requests."""
 
     def __init__(self) -> None:
-        self._fresh: collections.deque[JSON] = collections.deque(maxlen=_MOST_RECENT)
-        self._calendar = Calendar()
-        self._clock = Clock(0, 0, ("", ""))
-        self._known: set[Who] = set()  # those with totals in this hour
-        self._sums: dict[Who, Totals] = {}  # since the last batch, in this hour
+        self._recent: collections.deque[JSON] = collections.deque(maxlen=_MOST_RECENT)
+        self._clock = Clock(0, 0, ("", ""))  # of the hour that `_sums` are of
+        self._known: set[tuple[str, str, str]] = set()  # those with totals in this hour
+        self._sums: dict[tuple[str, str, str], Totals] = {}  # since the last batch, in this hour
         self._rows: dict[Row, Totals] = {}  # since the last batch, in hours that are over
 
-    def totals(self, who: Who, now: float, zone: datetime.tzinfo | None) -> Totals:
-        """The totals to add a request to, now."""
-        clock = self._calendar.at(now, zone)
-        if clock is not self._clock:
+    def totals(self, who: tuple[str, str, str], now: float, zone: datetime.tzinfo | None) -> Totals:
+        """The totals to add a request to, now, of a key, a provider and a model."""
+        clock = clock_at(now, zone)
+        if clock != self._clock:
             self._close()
             self._clock, self._known = clock, set()
-        return self._sums.get(who) or self._begun(who)
+        if totals := self._sums.get(who):
+            return totals
+        if who not in self._known and len(self._known) >= _MOST_ROWS:
+            who = (who[0], who[1], OTHERS)
+        self._known.add(who)
+        return self._sums.setdefault(who, Totals())
 
     def remember(self, record: JSON) -> None:
         """Keep a request among the latest; the record must not change any more."""
-        self._fresh.append(record)
+        self._recent.append(record)
 
     def collect(self) -> tuple[dict[Row, Totals], list[JSON]]:
         """What was added since the last call; from now on it is the store's."""
         self._close()
         rows, self._rows = self._rows, {}
-        lines = [{name: record[name] for name in _REMEMBERED} for record in self._fresh]
-        self._fresh.clear()
+        lines = [{name: record[name] for name in _REMEMBERED} for record in self._recent]
+        self._recent.clear()
         return rows, lines
-
-    def _begun(self, who: Who) -> Totals:
-        if who not in self._known and len(self._known) >= _MOST_ROWS:
-            who = (who[0], who[1], OTHERS)
-        self._known.add(who)
-        return self._sums.setdefault(who, Totals())
 
     def _close(self) -> None:
         """The sums as rows."""
@@ -14687,7 +14663,6 @@ class Limits:
         """`shared`: note what was released, for a store that judges permits."""
         self._shared = shared
         self._accounts: dict[str, Account] = {}
-        self._calendar = Calendar()
         self._unwritten: Spent = {}
         self._released: collections.deque[ReleasedPermit] = collections.deque(maxlen=_MOST_RELEASED)
 
@@ -14699,7 +14674,7 @@ class Limits:
         window = account.window
         window.age(now)
         if account.limits:
-            periods = self._calendar.at(wall, caller.zone).periods
+            periods = clock_at(wall, caller.zone).periods
             if refusal := account.refusal(asked, periods, now):
                 raise refusal.error(caller, wall)
         permit = Permit(id, caller, account, asked, window.add(now, asked.tokens))
@@ -14721,7 +14696,7 @@ class Limits:
         self._close(permit, 0, spend.tokens)
         if not account.name:
             return  # a caller without a key has no budget
-        labels = self._calendar.at(wall, permit.caller.zone).periods
+        labels = clock_at(wall, permit.caller.zone).periods
         for label in labels:
             key = (account.name, label)
             sums = account.spent.get(label) or account.spent.setdefault(label, Spend())
@@ -14794,7 +14769,7 @@ class Limits:
 
 _MOST_CONVERSATIONS: Final = 10_000
 _MOST_THREADS: Final = 4  # of a session
-_MOST_KEPT: Final = 32 << 20  # bytes of prompts
+_MOST_HELD_BYTES: Final = 32 << 20  # bytes of prompts
 _LEAST_PROMPT: Final = 2048  # bytes; no provider caches less than a thousand tokens
 _LEAST_CACHED: Final = 1024  # tokens
 _COLD: Final = 8  # answers of a target that mention no cache, after which none is expected
@@ -14809,25 +14784,24 @@ _NOT_OF_THE_PROMPT: Final = frozenset(
 )
 
 
-class Way(NamedTuple):
+class SentAs(NamedTuple):
     """How a prompt went out."""
 
-    asked: str  # the model as the client said it
+    model: str  # as the client named it
     credential: str
     target: str
-    said: object  # endpoint with its edits, the body's note, what was dropped
+    form: object  # endpoint with its edits, the body's note, what was dropped
 
 
-@mutable
-class _Thread:
+class _Thread(NamedTuple):
     raw: bytes  # its last prompt
-    way: Way
+    sent_as: SentAs
     at: float  # of the last answer
     cached: int  # tokens that the next prompt should find
 
 
 @mutable
-class Question:
+class PendingPrompt:
     """A prompt that is being answered."""
 
     raw: bytes  # b"" if there was no room for it, or if no cache is expected
@@ -14840,107 +14814,118 @@ class CacheLedger:
     def __init__(self) -> None:
         self.causes: dict[str, int] = {}  # "client: system" -> collapses
         self._conversations: dict[str, list[_Thread]] = {}  # the longest unused first
-        self._cold: dict[str, int] = {}  # target -> answers in a row that mention no cache
+        # target -> answers in a row that mention no cache; clients make up model names
+        self._cold = Bounded[int](_MOST_CONVERSATIONS)
         self._kept = 0  # bytes
 
-    def asked(self, raw: bytes, target: str, now: float) -> Question | None:
+    def begin(self, raw: bytes, target: str, now: float) -> PendingPrompt | None:
         """Note a prompt before it leaves memory; None if no cache can be in play."""
         if len(raw) < _LEAST_PROMPT:
             return None
-        if self._cold.get(target, 0) >= _COLD or not self._make_room(len(raw)):
+        if self._cold.get(target, 0) >= _COLD:
+            raw = b""
+        while raw and self._kept + len(raw) > _MOST_HELD_BYTES and len(self._conversations) > 1:
+            self._forget(next(iter(self._conversations)))  # unused for longest
+        if self._kept + len(raw) > _MOST_HELD_BYTES:
             raw = b""
         self._kept += len(raw)
-        return Question(raw, now)
+        return PendingPrompt(raw, now)
 
-    def settled(
+    def finish(
         self,
-        question: Question,
+        prompt: PendingPrompt,
         identity: Callable[[], str],
         usage: Usage | None,
-        way: Way,
+        sent_as: SentAs,
         now: float,
     ) -> JSON | None:
         """The answer is over: what was lost, and because of whom; None if all is well."""
-        raw, question.raw = question.raw, b""
+        raw, prompt.raw = prompt.raw, b""
         self._kept -= len(raw)
         if usage is None or not usage.input:  # it broke off before anything was counted
             return None
-        known = usage.cache_read + usage.cache_write
-        self._cold[way.target] = 0 if known else self._cold.get(way.target, 0) + 1
-        if len(self._cold) > _MOST_CONVERSATIONS:  # clients make up model names
-            self._cold.clear()
+        cached, least = (
+            usage.cache_read + usage.cache_write,
+            max(_LEAST_CACHED, 2 * usage.cache_read + 1),
+        )
+        self._cold.put(sent_as.target, 0 if cached else self._cold.get(sent_as.target, 0) + 1)
         if not raw or not (name := identity()):
             return None
-        latest = _Thread(raw, way, now, known)
+        latest, lost = _Thread(raw, sent_as, now, cached), None
         threads = self._conversations.pop(name, [])
         self._conversations[name] = threads
-        thread = _nearest(threads, raw)
-        lost = None
-        if thread and thread.cached >= max(_LEAST_CACHED, 2 * usage.cache_read + 1):
-            thread, lost = self._looked_into(threads, latest, question.at, usage)
+        thread = threads[0] if threads else None
+        if len(threads) > 1:  # several agents: whose prompt begins most like this one?
+            sizes = [256 << power for power in range(9)]
+            thread = max(
+                reversed(threads),
+                key=lambda old: bisect.bisect(
+                    sizes, 0, key=lambda size: old.raw[:size] != raw[:size]
+                ),
+            )
+        if thread and thread.cached >= least:
+            thread, lost = self._explain(threads, latest, prompt.at, usage, least)
         if thread:
             threads.remove(thread)
             self._kept -= len(thread.raw)
-        self._keep(threads, latest)
-        return lost
-
-    def _looked_into(
-        self, threads: Sequence[_Thread], latest: _Thread, asked: float, usage: Usage
-    ) -> tuple[_Thread | None, JSON | None]:
-        """The known thread that this prompt goes on with, and what it has lost; either None."""
-        prompt = _prompt(latest.raw)
-        for thread in reversed(threads):
-            before = _prompt(thread.raw)
-            if not before.goes_on_in(prompt):
-                continue
-            if thread.cached < max(_LEAST_CACHED, 2 * usage.cache_read + 1):
-                return thread, None
-            idle = max(0.0, asked - thread.at)
-            by, changed = _cause(before, prompt, thread.way, latest.way, idle)
-            cause = f"{by}: {changed.partition(' ')[0]}"
-            self.causes[cause] = self.causes.get(cause, 0) + 1
-            told = {"read": usage.cache_read, "expected": thread.cached, "idle": f"{idle:.0f} s"}
-            return thread, {"changed": changed, "by": by} | told
-        return None, None
-
-    def _keep(self, threads: list[_Thread], latest: _Thread) -> None:
-        self._kept += len(latest.raw)  # its room was reserved until now
+        self._kept += len(raw)  # its room was reserved until now
         threads.append(latest)
         while len(threads) > _MOST_THREADS:
             self._kept -= len(threads.pop(0).raw)
         oldest = next(iter(self._conversations))
-        too_many = len(self._conversations) > _MOST_CONVERSATIONS
-        while too_many or self._conversations[oldest][-1].at < latest.at - _KEPT_FOR:
+        if len(self._conversations) > _MOST_CONVERSATIONS:
             self._forget(oldest)
-            oldest, too_many = next(iter(self._conversations)), False
+        while (
+            self._conversations[oldest := next(iter(self._conversations))][-1].at < now - _KEPT_FOR
+        ):
+            self._forget(oldest)
+        return lost
 
-    def _make_room(self, size: int) -> bool:
-        """Drop the prompts of conversations unused for longest, until there is room."""
-        while self._kept + size > _MOST_KEPT and len(self._conversations) > 1:
-            self._forget(next(iter(self._conversations)))
-        return self._kept + size <= _MOST_KEPT
+    def _explain(
+        self, threads: Sequence[_Thread], latest: _Thread, asked: float, usage: Usage, least: int
+    ) -> tuple[_Thread | None, JSON | None]:
+        """The known thread that this prompt goes on with, and what it has lost; either None."""
+        prompt = _Prompt.of(latest.raw)
+        for thread in reversed(threads):
+            before = _Prompt.of(thread.raw)
+            if not before.goes_on_in(prompt):
+                continue
+            if thread.cached < least:
+                return thread, None
+            idle = max(0.0, asked - thread.at)
+            by, changed = _cause(before, prompt, thread.sent_as, latest.sent_as, idle)
+            cause = f"{by}: {changed.partition(' ')[0]}"
+            self.causes[cause] = self.causes.get(cause, 0) + 1
+            counts = {"read": usage.cache_read, "expected": thread.cached, "idle": f"{idle:.0f} s"}
+            return thread, {"changed": changed, "by": by} | counts
+        return None, None
 
     def _forget(self, name: str) -> None:
         self._kept -= sum(len(thread.raw) for thread in self._conversations.pop(name))
 
 
-def _nearest(threads: Sequence[_Thread], raw: bytes) -> _Thread | None:
-    """The thread whose prompt begins most like this one, the latest of several."""
-    if len(threads) < 2:
-        return threads[0] if threads else None
-    sizes = [256 << power for power in range(9)]
-
-    def alike(thread: _Thread) -> int:
-        return bisect.bisect(sizes, 0, key=lambda size: thread.raw[:size] != raw[:size])
-
-    return max(reversed(threads), key=alike)
-
-
 class _Prompt(NamedTuple):
-    """Hashes of what was said."""
+    """Hashes of what a prompt says."""
 
     turns: list[int]
     parts: dict[str, int]  # tools, system, parameters
+
+    @classmethod
+    def of(cls, raw: bytes) -> _Prompt:
+        try:
+            wire = loads(raw)
+        except ValueError:  # no provider would have answered that
+            return cls([], {})
+        lists = (wire.get(name) for name in _TURNS)
+        turns = next((turns for turns in lists if isinstance(turns, list)), [])
+        rest = wire.keys() - {"tools", *_SYSTEM, *_TURNS} - _NOT_OF_THE_PROMPT
+        parts = {
+            "tools": wire.get("tools"),
+            "system": [wire.get(name) for name in _SYSTEM],
+            "parameters": {name: wire[name] for name in sorted(rest)},
+        }
+        hashes = {name: _fingerprint(part) for name, part in parts.items()}
+        return cls([_fingerprint(turn) for turn in turns], hashes)
 
     def goes_on_in(self, other: _Prompt) -> bool:
         """Is it the same thread?  Its second turn is a model's, and hardly ever repeated; if there
@@ -14951,48 +14936,22 @@ class _Prompt(NamedTuple):
         return short and self.turns[:1] == other.turns[:1]
 
 
-def _prompt(raw: bytes) -> _Prompt:
-    try:
-        wire = loads(raw)
-    except ValueError:  # no provider would have answered that
-        return _Prompt([], {})
-    return _Prompt(_fingerprints(_said_in(wire)), _parts(wire))
-
-
-def _cause(before: _Prompt, after: _Prompt, way: Way, new_way: Way, idle: float) -> tuple[str, str]:
+def _cause(
+    before: _Prompt, after: _Prompt, sent_as: SentAs, now_as: SentAs, idle: float
+) -> tuple[str, str]:
     """Who changed what, by the first sufficient cause: caches belong to a model and an account,
     and match the prompt's beginning, where tools and system come first."""
+    turns = enumerate(zip(after.turns, before.turns, strict=False))
     steps = (
-        ("client", "model", new_way.asked != way.asked),
-        ("relay", "target", new_way.target != way.target),
-        ("relay", "credential", new_way.credential != way.credential),
-        *(("client", name, after.parts[name] != before.parts.get(name)) for name in after.parts),
-        *(
-            ("client", f"message {index}", new != old)
-            for index, (new, old) in enumerate(zip(after.turns, before.turns, strict=False))
-        ),
-        ("relay", "body", new_way.said != way.said),
+        ("client", "model", now_as.model != sent_as.model),
+        ("relay", "target", now_as.target != sent_as.target),
+        ("relay", "credential", now_as.credential != sent_as.credential),
+        *(("client", name, part != before.parts.get(name)) for name, part in after.parts.items()),
+        *(("client", f"message {index}", new != old) for index, (new, old) in turns),
+        ("relay", "body", now_as.form != sent_as.form),
         ("time", "nothing", idle > _CACHE_LIFE),
     )
     return next(((by, what) for by, what, holds in steps if holds), ("provider", "nothing"))
-
-
-def _said_in(wire: JSON) -> list[Any]:
-    found = (wire.get(name) for name in _TURNS)
-    return next((turns for turns in found if isinstance(turns, list)), [])
-
-
-def _parts(wire: JSON) -> dict[str, int]:
-    rest = wire.keys() - {"tools", *_SYSTEM, *_TURNS} - _NOT_OF_THE_PROMPT
-    return {
-        "tools": _fingerprint(wire.get("tools")),
-        "system": _fingerprint([wire.get(name) for name in _SYSTEM]),
-        "parameters": _fingerprint({name: wire[name] for name in sorted(rest)}),
-    }
-
-
-def _fingerprints(values: Iterable[Any]) -> list[int]:
-    return [_fingerprint(value) for value in values]
 
 
 def _fingerprint(value: Any) -> int:
@@ -16262,7 +16221,7 @@ class RedisStore:
             self._number += 1
             batch.number = self._number
         # once: by the time Redis answers it may be the next day, with nothing spent in it
-        days = [periods(time.time(), permit.caller.zone) for permit in batch.asked]
+        days = [clock_at(time.time(), permit.caller.zone).periods for permit in batch.asked]
         with self._watched():
             store, admit = self._scripts = self._scripts or self._load_scripts()
             pipeline = self._client.pipeline(transaction=False)
@@ -16387,7 +16346,7 @@ def usage_report(
     store: Store, days: int, now: float, zone: datetime.tzinfo | None, by: Sequence[str] = ROW_NAMES
 ) -> JSON:
     """What was used in the last days, and in the hours of the last one, as JSON.  Blocks."""
-    _, today = span_starts(now, zone)
+    today = clock_at(now, zone).day
     spans = {
         "days": store.usage(DAY, today - (days - 1) * DAY - HOUR),  # an hour: summer time
         "hours": store.usage(HOUR, now - DAY),
@@ -16509,7 +16468,7 @@ class Keeper:
         now, wall = time.monotonic(), time.time()
         batch = self._unstored = self._unstored or self._gathered(now, wall)
         zones = {caller.zone for caller in self._callers()}
-        batch.labels = sorted({label for zone in zones for label in periods(wall, zone)})
+        batch.labels = sorted({label for zone in zones for label in clock_at(wall, zone).periods})
         self._works = False
         if self._refusals >= _MOST_REFUSALS:  # does it refuse this batch, or everything?
             self._apply(await self.call(self.store.sync, Batch(labels=batch.labels)))
@@ -18328,7 +18287,7 @@ class Exchange:
         self.note: BodyNote | None = None
         self.dropped: tuple[str, ...] = ()
         # What came of it
-        self.question: Question | None = None  # to the cache ledger
+        self.prompt: PendingPrompt | None = None  # of the cache ledger
         self.likely = 0  # about how many tokens were sent, and how many came back
         self.heard = 0
         self.usage: Usage | None = None  # as the provider counts
@@ -18856,16 +18815,16 @@ class Accounts:
 
     def _explain(self, exchange: Exchange, wall: float, log: Log) -> None:
         """Give a lost cache a line of its own: which part of the prompt changed, and by whom."""
-        lane, question = exchange.lane, exchange.question
-        if not (lane and question):
+        lane, prompt = exchange.lane, exchange.prompt
+        if not (lane and prompt):
             return
         said = (lane.endpoint, exchange.note, exchange.dropped)
-        way = Way(exchange.peek.model, lane.credential.name, str(lane.target), said)
-        if question.raw:  # restored, because the conversation's name may come from it
-            exchange.body = Body(question.raw, unread=True)
-        lost = self.caches.settled(question, lambda: exchange.identity, exchange.usage, way, wall)
+        sent_as = SentAs(exchange.peek.model, lane.credential.name, str(lane.target), said)
+        if prompt.raw:  # restored, because the conversation's name may come from it
+            exchange.body = Body(prompt.raw, unread=True)
+        lost = self.caches.finish(prompt, lambda: exchange.identity, exchange.usage, sent_as, wall)
         if lost:
-            known = {"id": exchange.id, "key": exchange.caller.name, "target": way.target}
+            known = {"id": exchange.id, "key": exchange.caller.name, "target": sent_as.target}
             conversation = {"conversation": exchange.identity[:8]}
             log.event("info", "cache lost", **known, **conversation, **lost)
 
@@ -19617,7 +19576,7 @@ class Relay:
         exchange.went(answer.lane, answer.note, answer.dropped)
         exchange.heard = answer.heard()
         target = answer.lane.target.name
-        exchange.question = self.accounts.caches.asked(exchange.body.raw, target, time.time())
+        exchange.prompt = self.accounts.caches.begin(exchange.body.raw, target, time.time())
         exchange.release()
         if answer.pipe.translated:
             exchange.note = "translated"
@@ -21243,7 +21202,7 @@ class Admin:
             recent = await keeper.call(keeper.store.recent)
         except StateTrouble as error:
             raise StateDown(f"the state store is down: {error}") from error
-        today = datetime.datetime.fromtimestamp(span_starts(now, zone)[1], zone).astimezone(zone)
+        today = datetime.datetime.fromtimestamp(clock_at(now, zone).day, zone).astimezone(zone)
         return report | {"today": today.isoformat(), "recent": recent}
 
     async def config(self, request: web.BaseRequest, _: Wire) -> JSON:

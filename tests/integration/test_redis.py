@@ -411,8 +411,9 @@ async def test_what_was_spent_yesterday_is_not_learnt_as_todays(
     permit = relay_module.Limits().admit("1", caller, relay_module.Spend(), 0.0, 0.0)
     days = [("2027-01-31", "2027-01"), ("2027-02-01", "2027-02")]
     spent = {("alice", label): relay_module.Spend(7) for label in days[0]}
-    passing = iter(days)
-    monkeypatch.setattr(relay_module, "periods", lambda now, zone: next(passing))
+    clock = relay_module.Clock(0, 0, ("", ""))
+    later = (clock._replace(periods=day) for day in days)
+    monkeypatch.setattr(relay_module, "clock_at", lambda now, zone: next(later))
     store.open()
     try:
         news = store.sync(relay_module.Batch(spent=spent, asked=[permit]))

@@ -25,25 +25,28 @@ whos = st.tuples(*(st.sampled_from(("", "a", "b")) for _ in range(3)))
 
 
 @given(steps=st.lists(st.tuples(waits, st.sampled_from(ZONES)), max_size=60))
-def test_a_calendar_says_what_the_clocks_say(
+def test_a_clock_says_what_the_local_clocks_say(
     steps: list[tuple[float, datetime.tzinfo | None]],
 ) -> None:
-    """Although it looks at each of them only once an hour."""
-    calendar, now = relay.Calendar(), float(BEGAN)
+    """Although each of them is read only once a quarter of an hour."""
+    now = float(BEGAN)
     for wait, zone in steps:
         now += wait
-        seen = relay.Clock(*relay.span_starts(now, zone), relay.periods(now, zone))
-        assert calendar.at(now, zone) == seen
+        local, clock = datetime.datetime.fromtimestamp(now, zone), relay.clock_at(now, zone)
+        assert clock.hour == int(now) - local.minute * 60 - local.second
+        midnight = local.replace(hour=0, minute=0, second=0, microsecond=0, fold=0)
+        assert clock.day == int(midnight.timestamp())
+        assert clock.periods == (f"{local:%Y-%m-%d}", f"{local:%Y-%m}")
 
 
 @given(zone=st.sampled_from(ZONES), day=st.integers(0, 1000), seconds=st.integers(0, 90_000))
 def test_a_day_begins_once(zone: datetime.tzinfo | None, day: int, seconds: int) -> None:
     """Also where its first hour comes twice."""
     now = BEGAN + day * relay.DAY + seconds
-    began = relay.span_starts(now, zone)[1]
+    began = relay.clock_at(now, zone).day
     assert began <= now < began + 25 * relay.HOUR
-    assert relay.periods(began, zone) == relay.periods(now, zone)
-    assert relay.periods(began - 1, zone) != relay.periods(now, zone)
+    assert relay.clock_at(began, zone).periods == relay.clock_at(now, zone).periods
+    assert relay.clock_at(began - 1, zone).periods != relay.clock_at(now, zone).periods
 
 
 @given(
@@ -64,7 +67,7 @@ def test_what_is_given_away_is_what_was_added(
     for wait, who, comes in steps:
         now += wait
         ledger.totals(who, now, zone).requests += 1
-        for span, start in zip((relay.HOUR, relay.DAY), relay.span_starts(now, zone), strict=True):
+        for span, start in zip((relay.HOUR, relay.DAY), relay.clock_at(now, zone)[:2], strict=True):
             row = relay.Row(span, start, *who)
             added[row] = added.get(row, 0) + 1
         if comes:

@@ -45,6 +45,11 @@ limits = st.builds(
 )
 
 
+def add(sums: relay.Spend, spend: relay.Spend) -> None:
+    sums.tokens += spend.tokens
+    sums.cost += spend.cost
+
+
 @dataclass
 class Life:
     """What happened, told by the one who lived it."""
@@ -66,8 +71,8 @@ class Life:
         self.limits.settle(permit, used, BEGAN + self.now)  # again: it changes nothing
         self.running.remove(permit)
         self.used[permit.id] = used
-        for label in relay.periods(BEGAN + self.now, UTC):
-            self.spent.setdefault(label, relay.Spend()).add(used)
+        for label in relay.clock_at(BEGAN + self.now, UTC).periods:
+            add(self.spent.setdefault(label, relay.Spend()), used)
             most = self.largest.setdefault(label, relay.Spend())
             most.tokens, most.cost = max(most.tokens, used.tokens), max(most.cost, used.cost)
 
@@ -171,7 +176,7 @@ def test_relays_that_share_a_store_know_what_all_spent(
 
     def store(index: int) -> None:
         for who, spend in relays[index].collect()[0].items():
-            sums.setdefault(who, relay.Spend()).add(spend)
+            add(sums.setdefault(who, relay.Spend()), spend)
         relays[index].learn(sums)
 
     for number, (spend, index) in enumerate(shares):

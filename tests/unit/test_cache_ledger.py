@@ -12,7 +12,7 @@ import relay
 T = 1_700_000_000.0
 MARK = {"type": "ephemeral"}
 LONG = "You are a careful programmer. " * 100
-WAY = relay.Way("claude-x", "a/plan/1", "a/m", ("endpoint", "verbatim", ()))
+WAY = relay.SentAs("claude-x", "a/plan/1", "a/m", ("endpoint", "verbatim", ()))
 
 
 def prompt(turns: int = 3, **changes: Any) -> relay.JSON:
@@ -40,12 +40,12 @@ class Talk:
         body: relay.JSON,
         read: int = 20_000,
         write: int = 0,
-        way: relay.Way = WAY,
+        way: relay.SentAs = WAY,
         after: float = 10.0,
         identity: str = "s",
     ) -> relay.JSON | None:
         self.now += after
-        question = self.ledger.asked(relay.dumps(body), way.target, self.now)
+        question = self.ledger.begin(relay.dumps(body), way.target, self.now)
         if question is None:
             return None
         usage = relay.Usage(30_000, 10, read, write)
@@ -53,13 +53,13 @@ class Talk:
 
     def settled(
         self,
-        question: relay.Question | None,
+        question: relay.PendingPrompt | None,
         usage: relay.Usage | None,
-        way: relay.Way = WAY,
+        way: relay.SentAs = WAY,
         identity: str = "s",
     ) -> relay.JSON | None:
         assert question
-        return self.ledger.settled(question, lambda: identity, usage, way, self.now)
+        return self.ledger.finish(question, lambda: identity, usage, way, self.now)
 
     def begun(self) -> Talk:
         assert self.turn(prompt(1), read=0, write=20_000) is None
@@ -83,7 +83,7 @@ def edited(turns: int, index: int) -> relay.JSON:
     return body
 
 
-CAUSES: dict[str, tuple[relay.JSON, relay.Way, float, str, str]] = {
+CAUSES: dict[str, tuple[relay.JSON, relay.SentAs, float, str, str]] = {
     "system": (prompt(7, system=LONG.replace("careful", "hurried")), WAY, 10, "system", "client"),
     "tools": (prompt(7, tools=[]), WAY, 10, "tools", "client"),
     "tools and system": (prompt(7, tools=[], system="s" * 3000), WAY, 10, "tools", "client"),
@@ -91,10 +91,10 @@ CAUSES: dict[str, tuple[relay.JSON, relay.Way, float, str, str]] = {
     "the last that was known": (edited(7, 4), WAY, 10, "message 4", "client"),
     "the first": (edited(7, 0), WAY, 10, "message 0", "client"),
     "thinking": (prompt(7, thinking={"type": "enabled"}), WAY, 10, "parameters", "client"),
-    "model": (prompt(7), WAY._replace(asked="claude-y"), 10, "model", "client"),
+    "model": (prompt(7), WAY._replace(model="claude-y"), 10, "model", "client"),
     "target": (prompt(7), WAY._replace(target="b/m", credential="b/p/2"), 10, "target", "relay"),
     "credential": (prompt(7), WAY._replace(credential="a/plan/2"), 10, "credential", "relay"),
-    "body": (prompt(7), WAY._replace(said=("endpoint", "edited", ())), 10, "body", "relay"),
+    "body": (prompt(7), WAY._replace(form=("endpoint", "edited", ())), 10, "body", "relay"),
     "time": (prompt(7), WAY, 400, "nothing", "time"),
     "the provider": (prompt(7), WAY, 10, "nothing", "provider"),
 }
@@ -102,7 +102,7 @@ CAUSES: dict[str, tuple[relay.JSON, relay.Way, float, str, str]] = {
 
 @pytest.mark.parametrize(("body", "way", "after", "changed", "by"), CAUSES.values(), ids=CAUSES)
 def test_a_loss_says_what_changed_and_by_whose_doing(
-    body: relay.JSON, way: relay.Way, after: float, changed: str, by: str
+    body: relay.JSON, way: relay.SentAs, after: float, changed: str, by: str
 ) -> None:
     talk = Talk().begun()
     assert talk.turn(body, read=500, way=way, after=after) == {
@@ -166,10 +166,10 @@ def test_who_caches_nothing_is_not_looked_at() -> None:
     talk, raw = Talk(), relay.dumps(prompt(7))
     for turns in range(1, 17, 2):
         talk.turn(prompt(turns), read=0)
-    question = talk.ledger.asked(raw, WAY.target, T)
+    question = talk.ledger.begin(raw, WAY.target, T)
     assert question
     assert question.raw == b""
-    elsewhere = talk.ledger.asked(raw, "b/m", T)
+    elsewhere = talk.ledger.begin(raw, "b/m", T)
     assert elsewhere
     assert elsewhere.raw == raw
     assert talk.turn(prompt(17), read=20_000) is None  # it does after all: looked at from now on
@@ -181,7 +181,7 @@ def test_who_caches_nothing_is_not_looked_at() -> None:
 
 def test_what_no_provider_caches_is_not_asked_about() -> None:
     talk, short = Talk(), relay.dumps(prompt(1, system="short"))
-    assert talk.ledger.asked(short, WAY.target, T) is None
+    assert talk.ledger.begin(short, WAY.target, T) is None
     assert talk.turn(prompt(1), identity="", write=20_000) is None
     assert talk.turn(prompt(3), identity="", read=0) is None  # nobody knows what was before
     assert talk.turn({"model": "m", "messages": [], "x": LONG}) is None
@@ -196,16 +196,16 @@ def test_who_a_prompt_is_of_is_asked_only_where_caches_are() -> None:
         return names[-1]
 
     for _ in range(40):
-        question = ledger.asked(relay.dumps(prompt(3)), WAY.target, T)
+        question = ledger.begin(relay.dumps(prompt(3)), WAY.target, T)
         assert question
-        ledger.settled(question, name, usage, WAY, T)
+        ledger.finish(question, name, usage, WAY, T)
     assert len(names) < 10
 
 
 def test_an_answer_that_broke_off_uncounted_says_nothing() -> None:
     talk = Talk().begun()
     for usage in (None, relay.Usage()):
-        question = talk.ledger.asked(relay.dumps(prompt(7)), WAY.target, T)
+        question = talk.ledger.begin(relay.dumps(prompt(7)), WAY.target, T)
         assert talk.settled(question, usage) is None
     assert talk.turn(prompt(7)) is None
 
@@ -213,7 +213,7 @@ def test_an_answer_that_broke_off_uncounted_says_nothing() -> None:
 def test_questions_beside_one_another_confuse_nobody() -> None:
     talk = Talk().begun()
     raw = relay.dumps(prompt(7))
-    for question in [talk.ledger.asked(raw, WAY.target, T) for _ in range(3)]:
+    for question in [talk.ledger.begin(raw, WAY.target, T) for _ in range(3)]:
         assert talk.settled(question, relay.Usage(9, 9, 20_000)) is None
     assert talk.turn(prompt(9)) is None
     lost = talk.turn(edited(11, 8), read=0)
@@ -236,11 +236,11 @@ def test_the_prompts_that_are_kept_are_bounded() -> None:
 
 def test_what_is_being_answered_counts_too() -> None:
     ledger, raw = relay.CacheLedger(), relay.dumps(prompt(3, system="x" * (9 << 20)))
-    questions = [ledger.asked(raw, WAY.target, T) for _ in range(5)]
+    questions = [ledger.begin(raw, WAY.target, T) for _ in range(5)]
     assert [bool(question and question.raw) for question in questions] == [True] * 3 + [False] * 2
     for question in questions:
         assert question
-        ledger.settled(question, lambda: "s", None, WAY, T)
+        ledger.finish(question, lambda: "s", None, WAY, T)
     assert ledger._kept == 0
 
 
@@ -278,7 +278,7 @@ if __name__ == "__main__":  # what it costs: python tests/unit/test_cache_ledger
     raw = relay.dumps(body)
 
     def once() -> None:
-        question = talk.ledger.asked(raw, WAY.target, T)
+        question = talk.ledger.begin(raw, WAY.target, T)
         talk.settled(question, relay.Usage(9000, 9, 20_000))
 
     print(f"{len(raw) >> 10} KB: {min(timeit.repeat(once, number=100, repeat=5)) * 1e4:.1f} us")
