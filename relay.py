@@ -12256,44 +12256,34 @@ class Setup(NamedTuple):
 class Recipe(NamedTuple):
     """One tool: how it is set up, and which variables would lead it elsewhere."""
 
-    setup: Callable[[Offer], Setup]
+    env: Mapping[
+        str, str | Callable[[Offer], str]
+    ]  # filled in; one with an unknown value is left out
     package: str = ""  # where npm has it
     clears: tuple[str, ...] = ()
     tiers: Mapping[str, str] = {}  # the models it asks for by default
     needs_model: bool = True  # it asks for no model that a plan might serve
+    args: Callable[[Offer], Iterable[str]] = lambda offer: ()
+    file: Settings | None = None
+
+    def setup(self, offer: Offer) -> Setup:
+        known = offer._asdict() | dict.fromkeys(self.tiers, "") | dict(offer.tiers)
+        known["window"] = offer.context if (offer.context or 0) >= 100_000 else None
+        known["milliseconds"] = round(offer.total * 1000)
+        env = {}
+        for name, value in self.env.items():
+            if callable(value):
+                env[name] = value(offer)
+            elif all(known[each] for each in re.findall(r"\{(\w+)\}", value)):
+                env[name] = value.format_map(known)
+        return Setup(env, tuple(self.args(offer)), self.file)
 
     def cleared(self, setup: Setup) -> list[str]:
         """The variables to unset."""
         return [name for name in self.clears if name not in setup.env]
 
 
-def _known(**values: object) -> dict[str, str]:
-    """Only the values that are known."""
-    return {name: str(value) for name, value in values.items() if value not in (None, "")}
-
-
-def _claude(offer: Offer) -> Setup:
-    """Only a token: with ANTHROPIC_API_KEY as well, both would be sent, and a login ignored.
-
-    MAX_CONTEXT_TOKENS counts for names Claude Code does not know, AUTO_COMPACT_WINDOW for all.
-    """
-    window = offer.context if (offer.context or 0) >= 100_000 else None  # 2.1 refuses smaller ones
-    tiers = {f"ANTHROPIC_DEFAULT_{tier}_MODEL": name for tier, name in offer.tiers.items()}
-    return Setup(
-        _known(
-            ANTHROPIC_BASE_URL=offer.base,
-            ANTHROPIC_AUTH_TOKEN=offer.key,
-            ANTHROPIC_MODEL=offer.model,
-            **tiers,
-            CLAUDE_CODE_MAX_CONTEXT_TOKENS=offer.context,
-            CLAUDE_CODE_AUTO_COMPACT_WINDOW=window,
-            CLAUDE_CODE_MAX_OUTPUT_TOKENS=offer.output,
-            API_TIMEOUT_MS=round(offer.total * 1000),
-        )
-    )
-
-
-def _codex(offer: Offer) -> Setup:
+def _codex(offer: Offer) -> Iterator[str]:
     """OPENAI_BASE_URL is ignored; with a provider of its own Codex uses plain HTTP and needs no
     login.  Offline, its analytics would delay the end of `codex exec`."""
     url, key = json.dumps(f"{offer.base}/v1"), '"RELAY_KEY"'  # JSON's strings are TOML's
@@ -12304,40 +12294,14 @@ def _codex(offer: Offer) -> Setup:
         "model_context_window": offer.context,
         "analytics.enabled": "false",
     }
-    pairs = [f"{name}={value}" for name, value in settings.items() if value is not None]
-    return Setup({"RELAY_KEY": offer.key}, tuple(arg for pair in pairs for arg in ("-c", pair)))
+    for name, value in settings.items():
+        if value is not None:
+            yield from ("-c", f"{name}={value}")
 
 
-def _gemini(offer: Offer) -> Setup:
-    """A base URL in the environment makes Gemini CLI choose "gateway", which it then refuses;
-    only its settings can choose otherwise, and the system's count only if root owns them."""
-    return Setup(
-        _known(
-            GOOGLE_GEMINI_BASE_URL=offer.base, GEMINI_API_KEY=offer.key, GEMINI_MODEL=offer.model
-        ),
-        file=Settings(
-            "GEMINI_CLI_HOME",
-            ".gemini/settings.json",
-            {"security": {"auth": {"selectedType": "gemini-api-key"}}},
-        ),
-    )
-
-
-def _qwen(offer: Offer) -> Setup:
-    return Setup(
-        _known(
-            OPENAI_BASE_URL=f"{offer.base}/v1",
-            OPENAI_API_KEY=offer.key,
-            OPENAI_MODEL=offer.model,
-            QWEN_CODE_MAX_OUTPUT_TOKENS=offer.output,
-        ),
-        ("--auth-type", "openai"),
-    )
-
-
-def _opencode(offer: Offer) -> Setup:
-    """Its configuration fits into a variable.  Limits count only as a pair; titles are made by
-    a small model that opencode chooses unless one is named."""
+def _opencode(offer: Offer) -> str:
+    """Its configuration.  Limits count only as a pair; titles are made by a small model that
+    opencode chooses unless one is named."""
     limits = {"context": offer.context, "output": offer.output or 32_000}
     provider = {
         "npm": "@ai-sdk/openai-compatible",
@@ -12346,26 +12310,7 @@ def _opencode(offer: Offer) -> Setup:
         "models": {offer.model: {"limit": limits} if offer.context else {}},
     }
     model = f"relay/{offer.model}"
-    content = {"model": model, "small_model": model, "provider": {"relay": provider}}
-    return Setup({"OPENCODE_CONFIG_CONTENT": json.dumps(content)})
-
-
-def _anything(offer: Offer) -> Setup:
-    """The variables that SDKs read, and relay's own for scripts."""
-    return Setup(
-        _known(
-            RELAY_URL=offer.base,
-            RELAY_KEY=offer.key,
-            RELAY_MODEL=offer.model,
-            ANTHROPIC_BASE_URL=offer.base,
-            ANTHROPIC_API_KEY=offer.key,
-            OPENAI_BASE_URL=f"{offer.base}/v1",
-            OPENAI_API_BASE=f"{offer.base}/v1",
-            OPENAI_API_KEY=offer.key,
-            GOOGLE_GEMINI_BASE_URL=offer.base,
-            GEMINI_API_KEY=offer.key,
-        )
-    )
+    return json.dumps({"model": model, "small_model": model, "provider": {"relay": provider}})
 
 
 _ANTHROPIC_VARIABLES: Final = (
@@ -12385,8 +12330,23 @@ _GOOGLE_VARIABLES: Final = (
 ).split()
 
 CLIENTS: Final[dict[str, Recipe]] = {
+    # Only a token: with ANTHROPIC_API_KEY as well, both would be sent, and a login ignored.
+    # MAX_CONTEXT_TOKENS counts for names Claude Code does not know, AUTO_COMPACT_WINDOW for all;
+    # 2.1 refuses one below 100,000 with a warning.
     "claude": Recipe(
-        setup=_claude,
+        {
+            "ANTHROPIC_BASE_URL": "{base}",
+            "ANTHROPIC_AUTH_TOKEN": "{key}",
+            "ANTHROPIC_MODEL": "{model}",
+            **{
+                f"ANTHROPIC_DEFAULT_{t}_MODEL": f"{{{t}}}"
+                for t in "OPUS SONNET HAIKU FABLE".split()
+            },
+            "CLAUDE_CODE_MAX_CONTEXT_TOKENS": "{context}",
+            "CLAUDE_CODE_AUTO_COMPACT_WINDOW": "{window}",
+            "CLAUDE_CODE_MAX_OUTPUT_TOKENS": "{output}",
+            "API_TIMEOUT_MS": "{milliseconds}",
+        },
         package="@anthropic-ai/claude-code",
         clears=tuple(_ANTHROPIC_VARIABLES),
         tiers={
@@ -12397,19 +12357,50 @@ CLIENTS: Final[dict[str, Recipe]] = {
         },
         needs_model=False,
     ),
-    "codex": Recipe(setup=_codex, package="@openai/codex"),
+    "codex": Recipe({"RELAY_KEY": "{key}"}, package="@openai/codex", args=_codex),
+    # A base URL in the environment makes Gemini CLI choose "gateway", which it then refuses; only
+    # its settings can choose otherwise, and the system's count only if root owns them.
     "gemini": Recipe(
-        setup=_gemini,
+        {
+            "GOOGLE_GEMINI_BASE_URL": "{base}",
+            "GEMINI_API_KEY": "{key}",
+            "GEMINI_MODEL": "{model}",
+        },
         package="@google/gemini-cli",
         clears=tuple(_GOOGLE_VARIABLES),
         tiers={"flash": "gemini-3.8-flash", "lite": "gemini-3.5-flash-lite"},
         needs_model=False,
+        file=Settings(
+            "GEMINI_CLI_HOME",
+            ".gemini/settings.json",
+            {"security": {"auth": {"selectedType": "gemini-api-key"}}},
+        ),
     ),
-    "qwen": Recipe(setup=_qwen, package="@qwen-code/qwen-code"),
-    "opencode": Recipe(setup=_opencode, package="opencode-ai"),
+    "qwen": Recipe(
+        {
+            "OPENAI_BASE_URL": "{base}/v1",
+            "OPENAI_API_KEY": "{key}",
+            "OPENAI_MODEL": "{model}",
+            "QWEN_CODE_MAX_OUTPUT_TOKENS": "{output}",
+        },
+        package="@qwen-code/qwen-code",
+        args=lambda offer: ("--auth-type", "openai"),
+    ),
+    "opencode": Recipe({"OPENCODE_CONFIG_CONTENT": _opencode}, package="opencode-ai"),
 }
-_ANY_CLIENT: Final = Recipe(
-    setup=_anything,
+_ANY_CLIENT: Final = Recipe(  # the variables that SDKs read, and relay's own for scripts
+    {
+        "RELAY_URL": "{base}",
+        "RELAY_KEY": "{key}",
+        "RELAY_MODEL": "{model}",
+        "ANTHROPIC_BASE_URL": "{base}",
+        "ANTHROPIC_API_KEY": "{key}",
+        "OPENAI_BASE_URL": "{base}/v1",
+        "OPENAI_API_BASE": "{base}/v1",
+        "OPENAI_API_KEY": "{key}",
+        "GOOGLE_GEMINI_BASE_URL": "{base}",
+        "GEMINI_API_KEY": "{key}",
+    },
     clears=(*_ANTHROPIC_VARIABLES, *_OPENAI_VARIABLES, *_GOOGLE_VARIABLES),
     needs_model=False,
 )
@@ -13266,11 +13257,6 @@ _VELOERA_WORDS: Final = {
     "base_url": "endpoint", "url": "endpoint", "format": "api_format", "enabled": "active",
     "key": "api_key", "apiKey": "api_key", "model_mapping": "models",
 }  # fmt: skip
-_VELOERA_LISTS: Final = {  # of mappings: the words for a name, and those for its value
-    "endpoints": ("plan billing_plan name type", "url endpoint base_url"),
-    "billing_plans": ("name plan type", ""),
-    "models": ("alias name id model", "name id model"),
-}
 _VELOERA_RULE: Final = ("model pattern match name from", "to target targets provider providers")
 Origins: TypeAlias = dict[tuple[str, ...], list[Old]]  # of the parts of a configuration
 
@@ -13313,8 +13299,7 @@ def _veloera_provider(row: Old, draft: Draft, providers: JSON, origins: Origins)
     for word in row.value:
         ours = _VELOERA_WORDS.get(word, word)
         if ours in _PROVIDER_WORDS and ours not in settings:
-            carried = draft.carried(f"{name}_{ours}", row.at(word))
-            settings[ours] = _unlisted(ours, carried)
+            settings[ours] = draft.carried(f"{name}_{ours}", row.at(word))
             origins["providers", name, ours] = [row.at(word)]
     urls = [url for _, url in leaves([settings.get("endpoint"), settings.get("endpoints")])]
     presets = {_endpoint_settings(url, "").get("preset") for url in urls if _base_url(url)}
@@ -13328,18 +13313,6 @@ def _under_any(value: Any, words: str) -> tuple[str, Any]:
     """The first of these words that a mapping has, and what it says there; "" and None if none."""
     known = value if isinstance(value, dict) else {}
     return next(((word, known[word]) for word in words.split() if word in known), ("", None))
-
-
-def _unlisted(word: str, value: Any) -> Any:
-    """A list of mappings, which names things, as relay has it: a mapping, or a list of names."""
-    if word not in _VELOERA_LISTS or not isinstance(value, list):
-        return value
-    names, values = _VELOERA_LISTS[word]
-    known = {*names.split(), *values.split()}
-    if not all(isinstance(each, dict) and known.issuperset(each) for each in value):
-        return value
-    pairs = [(_under_any(each, names)[1], _under_any(each, values)[1]) for each in value]
-    return {str(name): inner for name, inner in pairs} if values else [name for name, _ in pairs]
 
 
 def _without_refused(config: JSON, origins: Origins) -> None:
@@ -13370,7 +13343,7 @@ _PROVIDER_WORDS: Final = {each.name for each in dataclasses.fields(ProviderConfi
 _CONFIG_WORDS: Final = {each.name for each in dataclasses.fields(Config)}
 
 
-# VTE: its database, gateway.db, as `vte_tables` reads it.
+# VTE: its database, gateway.db, as `importable` reads it.
 
 
 def _plain_headers(value: Any) -> JSON | None:
@@ -13441,14 +13414,13 @@ PREDECESSORS: Final = (
 )
 
 
-def imported(file: str | JSON, with_secrets: bool = False) -> str:
-    """Another relay's file, as text or as a database's tables, as YAML for this one, with comments
-    on what was not carried over.
+def imported(text: str, with_secrets: bool = False) -> str:
+    """Another relay's file as YAML for this one, with comments on what was not carried over.
 
     ConfigError if it is no such file; RelayError if no provider comes of it.
     """
     try:
-        old = Old(_parsed(file) if isinstance(file, str) else file)
+        old = Old(_parsed(text))
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError([f"neither YAML nor JSON: {error}"]) from error
     first = old.value[0] if isinstance(old.value, list) and old.value else old.value
@@ -13461,8 +13433,8 @@ def imported(file: str | JSON, with_secrets: bool = False) -> str:
     found.read(old, draft)
     left = list(old.left())
     if not draft.providers:
-        text = "".join(f"\n  {line}" for line in left)
-        raise RelayError(f"nothing of {found.title} could be carried over:{text}")
+        lines = "".join(f"\n  {line}" for line in left)
+        raise RelayError(f"nothing of {found.title} could be carried over:{lines}")
     return draft.yaml(found.title, left)
 
 
@@ -23562,39 +23534,34 @@ def command_logs(args: argparse.Namespace) -> int:
     return 0
 
 
-_VTE_COLUMNS: Final = (
-    *("name", "base_url", "model_prefix", "provider_type", "vertex_project", "vertex_location"),
-    *("extra_headers", "proxy_url", "is_active"),
-)
+_VTE_QUERY: Final = """
+SELECT json_object('vte', json_object(
+  'providers', (SELECT json_group_array(json_patch('{}', json_object(  -- which leaves nulls out
+     'name', name, 'base_url', nullif(base_url, ''), 'model_prefix', nullif(model_prefix, ''),
+     'provider_type', nullif(provider_type, 'standard'),
+     'vertex_project', nullif(vertex_project, ''),
+     'vertex_location', nullif(vertex_location, 'global'),
+     'extra_headers', nullif(extra_headers, ''), 'proxy_url', nullif(proxy_url, ''),
+     'is_active', nullif(is_active, 1),
+     'api_keys', (SELECT json_group_array(k.api_key) FROM provider_api_keys AS k
+                  WHERE k.provider_id = p.id AND k.is_active),
+     'models', (SELECT json_group_object(m.original_id, coalesce(m.display_name, m.original_id))
+                FROM models AS m WHERE m.provider_id = p.id AND m.is_active))))
+     FROM providers AS p),
+  'users', (SELECT json_group_object(username, api_key) FROM users WHERE is_active),
+  'settings', (SELECT json_group_object(key, value) FROM settings)))
+"""
 
 
-def vte_tables(file: str) -> JSON:
-    """What VTE's database says: providers with their keys and switched-on models, users, settings.
-
-    It is only read, also while VTE runs.
-    """
+def importable(file: str) -> str:
+    """The text of another relay's file.  VTE's database, which is only read, also while VTE runs,
+    becomes JSON: providers with their keys and switched-on models, users, settings."""
+    data = Path(file).read_bytes()
+    if not data.startswith(b"SQLite format 3\0"):
+        return data.decode()
     url = f"{Path(file).absolute().as_uri()}?mode=ro"
     with contextlib.closing(sqlite3.connect(url, uri=True)) as store:
-        store.row_factory = sqlite3.Row
-        active = "WHERE is_active ORDER BY id"
-        providers = store.execute("SELECT * FROM providers ORDER BY id").fetchall()
-        keys = store.execute(f"SELECT * FROM provider_api_keys {active}").fetchall()  # noqa: S608
-        models = store.execute(f"SELECT * FROM models {active}").fetchall()  # noqa: S608
-        users = store.execute(f"SELECT username, api_key FROM users {active}").fetchall()  # noqa: S608
-        settings = store.execute("SELECT key, value FROM settings").fetchall()
-    tables: list[JSON] = []
-    for row in providers:
-        usual = (None, "", "standard", "global", 1)
-        table = {name: row[name] for name in _VTE_COLUMNS if row[name] not in usual}
-        own = [key["api_key"] for key in keys if key["provider_id"] == row["id"]]
-        table["api_keys"] = own or [row["api_key"]]
-        table["models"] = {
-            model["original_id"]: model["display_name"] or model["original_id"]
-            for model in models
-            if model["provider_id"] == row["id"]
-        }
-        tables.append(table)
-    return {"vte": {"providers": tables, "users": dict(users), "settings": dict(settings)}}
+        return str(store.execute(_VTE_QUERY).fetchone()[0])
 
 
 @command(
@@ -23608,9 +23575,7 @@ def command_import(args: argparse.Namespace) -> int:
     What could not be carried over is said in comments.
     """
     try:
-        data = Path(args.file).read_bytes()
-        is_database = data.startswith(b"SQLite format 3\0")
-        text = imported(vte_tables(args.file) if is_database else data.decode(), args.with_secrets)
+        text = imported(importable(args.file), args.with_secrets)
     except (OSError, UnicodeDecodeError, sqlite3.Error) as error:
         raise ConfigError([f"{args.file}: cannot be read: {system_words(error)}"]) from error
     except ConfigError as error:

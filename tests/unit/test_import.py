@@ -220,12 +220,11 @@ VELOERA = """
 
 VELOERA_LISTS = """
 {"providers": [{"name": "glm",
-   "endpoints": [{"plan": "coding", "url": "https://open.bigmodel.cn/api/coding/paas/v4"},
-                 {"plan": "regular", "url": "https://open.bigmodel.cn/api/paas/v4"}],
-   "billing_plans": [{"name": "coding"}, {"name": "regular"}], "apiKey": "$GLM_KEY",
-   "models": [{"name": "glm-4.6", "alias": "big"}, {"name": "glm-4.5"}]}],
+   "endpoints": {"coding": "https://open.bigmodel.cn/api/coding/paas/v4",
+                 "regular": "https://open.bigmodel.cn/api/paas/v4"},
+   "billing_plans": ["coding", "regular"], "apiKey": "$GLM_KEY", "models": {"big": "glm-4.6"}}],
  "routing_rules": [{"model": "claude-*", "provider": "glm", "provider_model": "glm-4.6"},
-                   {"pattern": "glm-*", "targets": ["glm"]}]}
+                   {"pattern": "glm-*", "targets": ["glm"], "colour": "blue"}]}
 """
 
 VTE = {
@@ -604,7 +603,7 @@ def test_veloera() -> None:
         assert f"#   {line}\n" in out
 
 
-def test_veloera_with_lists_of_mappings() -> None:
+def test_veloera_with_a_list_of_rules() -> None:
     said = made(VELOERA_LISTS)
     assert said["providers"]["glm"] == {
         "preset": "bigmodel",
@@ -614,8 +613,9 @@ def test_veloera_with_lists_of_mappings() -> None:
         },
         "billing_plans": ["coding", "regular"],
         "api_key": "${GLM_KEY}",
-        "models": {"big": "glm-4.6", "glm-4.5": "glm-4.5"},
+        "models": {"big": "glm-4.6"},
     }
+    assert '#   routing_rules[1].colour = "blue"\n' in relay.imported(VELOERA_LISTS)
     assert said["routing_rules"] == {"claude-*": "glm/glm-4.6", "glm-*": ["glm"]}
 
 
