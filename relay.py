@@ -9723,17 +9723,17 @@ fastchat - quirks=fastchat errors=fastchat
 
 
 # ==== 17. Reading =============================================================
-# How a YAML file is read into dataclasses.  A field is a key: its kind (how it is read, its
-# schema), its sentence in the reference, its default.  Reading never stops at the first mistake:
-# what is wrong is noted with its place in the file, and reading goes on.  The environment and
-# files of secrets are handed in, so the section stays pure.
+# How a YAML file is read into values.  A field of a class is a key of the file: its kind (how it is
+# read, its schema), its sentence in the reference, its default.  Reading never stops at the first
+# mistake: each is noted with its place in the file, and reading goes on.  The environment and files
+# of secrets are handed in, so the section stays pure.
 
 _VARIABLE: Final = re.compile(r"\$\$|\$\{([A-Za-z_]\w*)(?::-([^}]*))?\}|(\$\{)")
 _RESOLVER: Final = yaml.resolver.Resolver()
 
 
 class Reading:
-    """One file being read: what is wrong with it so far, and the place of everything in it."""
+    """One file being read: its problems and warnings so far, and the place of everything in it."""
 
     def __init__(
         self,
@@ -9750,32 +9750,32 @@ class Reading:
         self.lenient = False  # secrets may be missing: in inactive providers, for some commands
         self.installed = installed
         self.secret_files = set[str]()  # those that were read
-        self._problems: dict[tuple[int, int, str], None] = {}
-        self._warnings: dict[tuple[int, int, str], None] = {}
+        self._problems = set[tuple[int, int, str]]()  # line, column, text
+        self._warnings = set[tuple[int, int, str]]()
         self._places: dict[str, tuple[int, int]] = {}
 
-    def wrong(self, path: str, text: str, mark: yaml.Mark | None = None) -> None:
+    def error(self, path: str, text: str, mark: yaml.Mark | None = None) -> None:
         """Note a problem at the place of a path, or of the nearest path above it."""
-        line, column = (mark.line + 1, mark.column + 1) if mark else self.place(path)
-        self._problems[line, column, f"{path}: {text}" if path else text] = None
+        place = (mark.line + 1, mark.column + 1) if mark else self.place(path)
+        self._problems.add((*place, f"{path}: {text}" if path else text))
 
-    def complained(self, path: str) -> bool:
-        return any(text.startswith(f"{path}: ") for _, _, text in self._problems)
+    def warn(self, path: str, text: str) -> None:
+        """Note at the place of a path what is no mistake, but surely not intended."""
+        self._warnings.add((*self.place(path), f"{path}: {text}"))
 
-    def complained_below(self, path: str) -> bool:
-        return any(text.startswith((f"{path}.", f"{path}[")) for _, _, text in self._problems)
+    def has_error(self, path: str, below: bool = False) -> bool:
+        """Is there a problem at this path, or at a path below it?"""
+        begin = (f"{path}.", f"{path}[") if below else (f"{path}: ",)
+        return any(text.startswith(begin) for _, _, text in self._problems)
 
     def place(self, path: str) -> tuple[int, int]:
+        """Line and column of a path, or of the nearest path above it."""
         while path and path not in self._places:
             path = re.sub(r"(\.[^.\[]*|\[\d+\]|^[^.\[]*)$", "", path)
         return self._places.get(path, (1, 1))
 
-    def stands(self, path: str, mark: yaml.Mark) -> None:
+    def set_place(self, path: str, mark: yaml.Mark) -> None:
         self._places[path] = (mark.line + 1, mark.column + 1)
-
-    def warn(self, path: str, text: str) -> None:
-        """Note at the place of a path what is no mistake, but surely not meant."""
-        self._warnings[*self.place(path), f"{path}: {text}"] = None
 
     def problems(self) -> list[str]:
         return [f"{self.file}:{line}:{col}: {text}" for line, col, text in sorted(self._problems)]
@@ -9784,86 +9784,86 @@ class Reading:
         return [f"{self.file}:{line}:{col}: {text}" for line, col, text in sorted(self._warnings)]
 
 
-class Wrong(Exception):
-    """A value that is not of its kind."""
+class InvalidValue(Exception):
+    """A value that is not of its kind; `{kind}` in the message is the kind's name."""
 
 
-class Site:
-    """A node of the YAML file, and its path."""
+class ConfigNode:
+    """A node of the YAML file, and its path, such as `providers.local.models[0]`."""
 
-    def __init__(self, node: yaml.Node, path: str, reading: Reading) -> None:
-        self.node = node
+    def __init__(self, yaml_node: yaml.Node, path: str, reading: Reading) -> None:
+        self.yaml = yaml_node
         self.path = path
         self.reading = reading
-        reading.stands(path, node.start_mark)
+        self.is_mapping = isinstance(yaml_node, yaml.MappingNode)
+        self.is_list = isinstance(yaml_node, yaml.SequenceNode)
+        self.is_null = isinstance(yaml_node, yaml.ScalarNode) and yaml_node.tag.endswith(":null")
+        reading.set_place(path, yaml_node.start_mark)
 
-    def is_null(self) -> bool:
-        return isinstance(self.node, yaml.ScalarNode) and self.node.tag.endswith(":null")
+    def unexpected(self) -> InvalidValue:
+        return InvalidValue(f"expected {{kind}}, got {self.description()}")
+
+    def description(self) -> str:
+        if self.is_null:
+            return "null"
+        if isinstance(self.yaml, yaml.ScalarNode):
+            return f"{self.yaml.value!r:.40}"
+        return "a mapping" if self.is_mapping else "a list"
 
     def text(self) -> str:
         """A scalar's text with its references filled in, even if YAML takes it for a number."""
-        if not isinstance(self.node, yaml.ScalarNode):
-            raise Wrong(f"expected {{kind}}, got {self.shape()}")
-        return self._expanded(self.node.value)
+        if not isinstance(self.yaml, yaml.ScalarNode):
+            raise self.unexpected()
+        text = str(self.yaml.value)
+        if text.startswith("os.environ/"):  # LiteLLM's spelling
+            return self._variable(text.removeprefix("os.environ/"), None)
+        return _VARIABLE.sub(self._referenced, text)
 
     def scalar(self) -> object:
         """A scalar's value in YAML, once its references are filled in."""
         text = self.text()
-        plain = isinstance(self.node, yaml.ScalarNode) and self.node.style not in ("'", '"')
-        implicit = (plain or "$" in self.node.value, False)
+        plain = isinstance(self.yaml, yaml.ScalarNode) and self.yaml.style not in ("'", '"')
+        implicit = (plain or "$" in self.yaml.value, False)
         tag = _RESOLVER.resolve(yaml.ScalarNode, text, implicit)  # type: ignore[no-untyped-call]
-        return _constructed(yaml.ScalarNode(tag, text))
+        try:
+            return yaml.SafeLoader("").construct_object(yaml.ScalarNode(tag, text), deep=True)
+        except (yaml.YAMLError, ValueError) as error:
+            raise InvalidValue(f"expected {{kind}}, got {text!r:.40}") from error
 
-    def items(self) -> list[Site]:
-        if not isinstance(self.node, yaml.SequenceNode):
-            raise Wrong(f"expected {{kind}}, got {self.shape()}")
-        return [
-            Site(item, f"{self.path}[{i}]", self.reading) for i, item in enumerate(self.node.value)
-        ]
+    def items(self) -> list[ConfigNode]:
+        if not self.is_list:
+            raise self.unexpected()
+        nodes = enumerate(self.yaml.value)
+        return [ConfigNode(item, f"{self.path}[{i}]", self.reading) for i, item in nodes]
 
-    def pairs(self, keys: Iterable[str] = ()) -> dict[str, Site]:
+    def pairs(self, keys: Iterable[str] = ()) -> dict[str, ConfigNode]:
         """The pairs of a mapping; `keys` are examples, for the message if it is not a mapping.
 
-        That does not quote what stands here instead: where a key's mapping is left out, it is
-        the key.
+        That does not quote the value: where a key's mapping is left out, it is the key.
         """
-        if not isinstance(self.node, yaml.MappingNode):
+        if not self.is_mapping:
             some = [*itertools.islice(keys, 3), "..."]
             like = f" ({', '.join(some)})" if len(some) > 1 else ""
-            got = self.shape() if isinstance(self.node, yaml.SequenceNode) else "a single value"
-            raise Wrong(f"expected a mapping{like}, got {got}")
-        pairs, own = dict[str, Site](), dict[str, int]()
-        span = range(self.node.start_mark.index, self.node.end_mark.index)
-        for key, value in self.node.value:
+            got = self.description() if self.is_list else "a single value"
+            raise InvalidValue(f"expected a mapping{like}, got {got}")
+        pairs, lines = dict[str, ConfigNode](), dict[str, int]()
+        span = range(self.yaml.start_mark.index, self.yaml.end_mark.index)
+        for key, value in self.yaml.value:
             name = str(key.value)
-            where = f"{self.path}.{name}" if self.path else name
-            if key.start_mark.index not in span:
-                pass  # merged in from elsewhere; a key that is written here wins
-            elif name not in own:
-                own[name] = key.start_mark.line + 1
-            else:
-                first = f"stands here twice, first in line {own[name]}"
-                self.reading.wrong(where, first, key.start_mark)
-            pairs[name] = Site(value, where, self.reading)
-            self.reading.stands(where, key.start_mark)
+            path = f"{self.path}.{name}" if self.path else name
+            if key.start_mark.index in span:  # else merged in: a key that is written here wins
+                if name in lines:
+                    text = f"duplicate key, first in line {lines[name]}"
+                    self.reading.error(path, text, key.start_mark)
+                lines.setdefault(name, key.start_mark.line + 1)
+            pairs[name] = ConfigNode(value, path, self.reading)
+            self.reading.set_place(path, key.start_mark)
         return pairs
 
-    def shape(self) -> str:
-        if self.is_null():
-            return "null"
-        if isinstance(self.node, yaml.ScalarNode):
-            return f"{self.node.value!r:.40}"
-        return "a mapping" if isinstance(self.node, yaml.MappingNode) else "a list"
-
-    def _expanded(self, text: str) -> str:
-        if text.startswith("os.environ/"):  # LiteLLM's spelling
-            return self._variable(text.removeprefix("os.environ/"), None)
-        return _VARIABLE.sub(self._meant, text)
-
-    def _meant(self, match: re.Match[str]) -> str:
+    def _referenced(self, match: re.Match[str]) -> str:
         if match[3]:
-            known = "${NAME}, ${NAME:-default}, or $$ for a dollar"
-            self.reading.wrong(self.path, f"a reference that is none: write {known}")
+            forms = "${NAME}, ${NAME:-default}, or $$ for a dollar"
+            self.reading.error(self.path, f"malformed reference: write {forms}")
         return self._variable(match[1], match[2]) if match[1] else "$"
 
     def _variable(self, name: str, default: str | None) -> str:
@@ -9871,16 +9871,8 @@ class Site:
         if not value and default is not None:
             value = default
         if value is None and not self.reading.lenient:
-            self.reading.wrong(self.path, f"the environment variable {name} is not set")
+            self.reading.error(self.path, f"the environment variable {name} is not set")
         return value or ""
-
-
-def _constructed(node: yaml.Node) -> object:
-    loader = yaml.SafeLoader("")
-    try:
-        return loader.construct_object(node, deep=True)
-    except (yaml.YAMLError, ValueError) as error:
-        raise Wrong(f"expected {{kind}}, got {node.value!r:.40}") from error
 
 
 @frozen
@@ -9888,64 +9880,62 @@ class Kind:
     """A kind of value: its name in the reference, how it is read, its JSON Schema."""
 
     name: str
-    read: Callable[[Site], Any]
+    read: Callable[[ConfigNode], Any]
     schema: JSON
     null: Any = None  # what an empty value means; None: as if the key were absent
+    table: Any = None  # the class whose keys it has, itself or in each of its values
 
-    def __call__(self, site: Site) -> Any:
+    def __call__(self, node: ConfigNode) -> Any:
         """The value, or None with the problem noted."""
-        if site.is_null():
+        if node.is_null:
             return self.null
         try:
-            return self.read(site)
-        except Wrong as wrong:
-            site.reading.wrong(site.path, str(wrong).replace("{kind}", self.name))
+            return self.read(node)
+        except InvalidValue as error:
+            node.reading.error(node.path, str(error).replace("{kind}", self.name))
             return None
 
 
-def _flag(site: Site) -> bool:
-    value = site.scalar()
+def _flag(node: ConfigNode) -> bool:
+    value = node.scalar()
     if not isinstance(value, bool):
-        raise Wrong(f"expected {{kind}}, got {site.shape()}")
+        raise node.unexpected()
     return value
 
 
-def _number(least: float, whole: bool = False) -> Callable[[Site], Any]:
-    def read(site: Site) -> float:
-        value = site.scalar()
+def _number(least: float, whole: bool = False) -> Callable[[ConfigNode], Any]:
+    def read(node: ConfigNode) -> float:
+        value = node.scalar()
         good = int if whole else int | float
-        if isinstance(value, bool) or not isinstance(value, good):
-            raise Wrong(f"expected {{kind}}, got {site.shape()}")
-        if not math.isfinite(value):
-            raise Wrong(f"expected {{kind}}, got {site.shape()}")
+        if isinstance(value, bool) or not isinstance(value, good) or not math.isfinite(value):
+            raise node.unexpected()
         if value < least:
-            raise Wrong(f"must be at least {least:g}")
+            raise InvalidValue(f"must be at least {least:g}")
         return value
 
     return read
 
 
-def _pause(site: Site) -> float:
-    text = site.text()
-    match = re.fullmatch(r"(-?\d+(?:\.\d+)?)\s*(ms|s|m|h)?", text)
-    if not match:
-        raise Wrong(f"expected {{kind}}, or a time like 500ms, 30s, 5m, 1h, got {site.shape()}")
-    if match[1].startswith("-"):
-        raise Wrong("must not be negative")
-    return float(match[1]) * {"ms": 0.001, "m": 60, "h": 3600}.get(match[2] or "", 1)
+def _seconds(positive: bool) -> Callable[[ConfigNode], float]:
+    def read(node: ConfigNode) -> float:
+        match = re.fullmatch(r"(-?\d+(?:\.\d+)?)\s*(ms|s|m|h)?", node.text())
+        if not match:
+            form = "{kind}, or a time like 500ms, 30s, 5m, 1h"
+            raise InvalidValue(f"expected {form}, got {node.description()}")
+        if match[1].startswith("-"):
+            raise InvalidValue("must not be negative")
+        value = float(match[1]) * {"ms": 0.001, "m": 60, "h": 3600}.get(match[2] or "", 1)
+        if positive and not value:
+            raise InvalidValue("must be more than 0")
+        return value
+
+    return read
 
 
-def _seconds(site: Site) -> float:
-    value = _pause(site)
-    if value <= 0:
-        raise Wrong("must be more than 0")
-    return value
-
-
-def _size(site: Site) -> int:
-    match = re.fullmatch(r"(\d+)\s*([KMG]?)i?B?", site.text(), re.IGNORECASE)
+def _size(node: ConfigNode) -> int:
+    match = re.fullmatch(r"(\d+)\s*([KMG]?)i?B?", node.text(), re.IGNORECASE)
     if not match or not int(match[1]):
-        raise Wrong(f"expected {{kind}}, got {site.shape()}")
+        raise node.unexpected()
     return int(match[1]) << {"": 0, "K": 10, "M": 20, "G": 30}[match[2].upper()]
 
 
@@ -9955,8 +9945,8 @@ def size_text(size: int) -> str:
     return next(f"{size >> bits}{unit}" for bits, unit in steps if not size & ((1 << bits) - 1))
 
 
-def _date(site: Site) -> datetime.datetime:
-    value = site.scalar()
+def _date(node: ConfigNode) -> datetime.datetime:
+    value = node.scalar()
     if isinstance(value, datetime.datetime):
         return value
     if isinstance(value, str):  # in quotes, as a JSON file has it
@@ -9964,10 +9954,7 @@ def _date(site: Site) -> datetime.datetime:
             value = datetime.date.fromisoformat(value)
     if isinstance(value, datetime.date):  # valid to the end of that day
         return datetime.datetime.combine(value, datetime.time.max)
-    raise Wrong(f"expected {{kind}}, got {site.shape()}")
-
-
-_SHELLS: Final = re.compile(r"\$[A-Z_][A-Z0-9_]*")  # what only a shell takes for a variable
+    raise node.unexpected()
 
 
 class FileSecret(str):
@@ -9982,56 +9969,65 @@ class FileSecret(str):
         return self
 
 
-def _secret(site: Site) -> str:
+def _secret(node: ConfigNode) -> str:
     """A secret, or the content of the file it names; it has to fit into a header."""
-    text = site.text()
-    if isinstance(site.node, yaml.ScalarNode) and _SHELLS.fullmatch(site.node.value):
-        raise Wrong(f"write ${{{site.node.value[1:]}}} for that variable; a dollar is $$")
+    text = node.text()
+    if re.fullmatch(r"\$[A-Z_][A-Z0-9_]*", str(node.yaml.value)):  # only a shell reads that
+        raise InvalidValue(f"write ${{{node.yaml.value[1:]}}} for that variable; a dollar is $$")
     file = text.removeprefix("file:") if text.startswith("file:") else ""
     if file:
-        site.reading.secret_files.add(file)
+        node.reading.secret_files.add(file)
         try:
-            text = site.reading.read_secret(file).strip()
+            text = node.reading.read_secret(file).strip()
         except (OSError, UnicodeDecodeError) as error:
-            if site.reading.lenient:
+            if node.reading.lenient:
                 return ""
             reason = error.strerror if isinstance(error, OSError) else "not a text"
-            raise Wrong(f"cannot read {text}: {reason}") from error
+            raise InvalidValue(f"cannot read {text}: {reason}") from error
     if not re.fullmatch(r"[!-~ ]*", text):
-        raise Wrong("a secret must be one line of ASCII")
+        raise InvalidValue("a secret must be one line of ASCII")
     return FileSecret(text, file) if file else text
 
 
-def _proxy(site: Site) -> str:
+def _proxy(node: ConfigNode) -> str:
     """A proxy's URL, or `direct`; it may hold a password, so complaints do not quote it."""
-    text = _secret(site)
-    if text != DIRECT and not is_proxy(text):
+    text = _secret(node)
+    if text != DIRECT and not is_url(text, PROXY_SCHEMES):
         schemes = ", ".join(PROXY_SCHEMES)
-        raise Wrong(f"expected {DIRECT}, or a URL like http://host:port ({schemes})")
+        raise InvalidValue(f"expected {DIRECT}, or a URL like http://host:port ({schemes})")
     return text
 
 
-def is_proxy(text: str) -> bool:
+def is_url(text: str, schemes: Collection[str] = ("http", "https")) -> bool:
+    """Is it a URL of these schemes that names a host, and perhaps a possible port?"""
     try:
         parts = urllib.parse.urlsplit(text)
-        return parts.scheme in PROXY_SCHEMES and bool(parts.hostname) and parts.port != 0
+        return parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
     except ValueError:  # a port that is not a number, or too large
         return False
 
 
-def _header(site: Site) -> str:
-    text = site.text()
-    if not re.fullmatch(r"[^\x00-\x08\x0a-\x1f\x7f]*", text):
-        raise Wrong("a header must be one line")
+def _url(node: ConfigNode) -> str:
+    """A base URL; it is shown and logged."""
+    text = node.text()
+    if "@" in text.partition("://")[2].partition("/")[0]:
+        raise InvalidValue("a URL is shown and logged: credentials go into `api_key`")
+    if not is_url(text) or re.search(r"[\s\x00-\x1f#]", text):
+        raise InvalidValue(f"expected a URL with http:// or https://, got {text!r:.80}")
     return text
 
 
-def _json(site: Site) -> Any:
-    if isinstance(site.node, yaml.MappingNode):
-        return {name: _json(inner) for name, inner in site.pairs().items()}
-    if isinstance(site.node, yaml.SequenceNode):
-        return [_json(inner) for inner in site.items()]
-    return site.scalar()
+def _header(node: ConfigNode) -> str:
+    text = node.text()
+    if not re.fullmatch(r"[^\x00-\x08\x0a-\x1f\x7f]*", text):
+        raise InvalidValue("a header must be one line")
+    return text
+
+
+def _json(node: ConfigNode) -> Any:
+    if node.is_mapping:
+        return {name: _json(inner) for name, inner in node.pairs().items()}
+    return [_json(inner) for inner in node.items()] if node.is_list else node.scalar()
 
 
 # Names of headers and of parameters of a query whose values are secrets.
@@ -10041,8 +10037,9 @@ SECRET_NAMES: Final = re.compile(
 )
 PROXY_SCHEMES: Final = ("http", "https", "socks5", "socks5h")
 DIRECT: Final = "direct"  # no proxy, whatever the environment says
-TEXT: Final = Kind("text", Site.text, {"type": ["string", "number"]})
+TEXT: Final = Kind("text", ConfigNode.text, {"type": ["string", "number"]})
 NAMES_SCHEMA: Final = {"type": "string"}
+BASE_URL: Final = Kind("URL", _url, {"type": ["string", "number"]})
 HEADER: Final = Kind("text", _header, {"type": ["string", "number", "null"]})
 SECRET: Final = Kind("secret", _secret, NAMES_SCHEMA)
 PROXY: Final = Kind("secret URL, or direct", _proxy, {"type": ["string", "null"]}, DIRECT)
@@ -10050,22 +10047,21 @@ FLAG: Final = Kind("true or false", _flag, {"type": "boolean"})
 COUNT: Final = Kind("a whole number", _number(1, whole=True), {"type": "integer", "minimum": 1})
 NUMBER: Final = Kind("a number", _number(-math.inf), {"type": "number"})
 WEIGHT: Final = Kind("a number", _number(0), {"type": "number", "minimum": 0})
-SECONDS: Final = Kind("seconds", _seconds, {"type": ["number", "string"]})
-PAUSE: Final = Kind("seconds", _pause, {"type": ["number", "string"]})  # or none at all
+SECONDS: Final = Kind("seconds", _seconds(positive=True), {"type": ["number", "string"]})
+PAUSE: Final = Kind("seconds", _seconds(positive=False), {"type": ["number", "string"]})
 SIZE: Final = Kind("a size like 64MB or 64KB", _size, {"type": ["integer", "string"]})
 DATE: Final = Kind("a date like 2027-06-30", _date, {"type": "string"})
 ANYTHING: Final = Kind("any value", _json, {})
 
 
-def word(*words: str, later: str = "") -> Kind:
-    """One of some words; those that match `later` are for a coming version."""
+def word(*words: str) -> Kind:
+    """One of some words."""
 
-    def read(site: Site) -> str:
-        text = site.text()
-        if later and re.fullmatch(later, text):
-            raise Wrong(f"{text!r} is not supported yet")
+    def read(node: ConfigNode) -> str:
+        text = node.text()
         if text not in words:
-            raise Wrong(f"unknown word {text!r}{meant(text, words)}; one of {', '.join(words)}")
+            hint = suggestion(text, words)
+            raise InvalidValue(f"unknown word {text!r}{hint}; one of {', '.join(words)}")
         return text
 
     return Kind(" | ".join(words), read, {"enum": list(words)})
@@ -10074,42 +10070,49 @@ def word(*words: str, later: str = "") -> Kind:
 def many(kind: Kind) -> Kind:
     """A list; a single value counts as a list of one."""
 
-    def read(site: Site) -> tuple[Any, ...]:
-        sites = site.items() if isinstance(site.node, yaml.SequenceNode) else [site]
-        return tuple(value for value in map(kind, sites) if value is not None)
+    def read(node: ConfigNode) -> tuple[Any, ...]:
+        nodes = node.items() if node.is_list else [node]
+        return tuple(value for value in map(kind, nodes) if value is not None)
 
     listed = {"type": "array", "items": kind.schema}
-    return Kind(f"{kind.name}, or a list", read, {"anyOf": [kind.schema, listed]})
+    schema = {"anyOf": [kind.schema, listed]}
+    return Kind(f"{kind.name}, or a list", read, schema, table=kind.table)
 
 
-def mapping(kind: Kind, nullable: bool = False) -> Kind:
-    def read(site: Site) -> dict[str, Any]:
+def mapping(
+    kind: Kind, nullable: bool = False, key_fault: Callable[[str], str] = lambda key: ""
+) -> Kind:
+    """A mapping from any keys in which `key_fault` finds none to values of one kind."""
+
+    def read(node: ConfigNode) -> dict[str, Any]:
         values = {}
-        for name, inner in site.pairs().items():
-            if inner.is_null() and not nullable:
-                site.reading.wrong(inner.path, "nothing stands here")
+        for name, inner in node.pairs().items():
+            if fault := key_fault(name) or (
+                "empty value" if inner.is_null and not nullable else ""
+            ):
+                node.reading.error(inner.path, fault)
             elif (value := kind(inner)) is not None or nullable:
                 values[name] = value
         return values
 
     schema = {"type": "object", "additionalProperties": kind.schema}
-    return Kind(f"mapping of {kind.name}", read, schema)
+    return Kind(f"mapping of {kind.name}", read, schema, table=kind.table)
 
 
 def either(scalar: Kind, mapped: Kind) -> Kind:
     """One kind for a mapping, another for everything else."""
 
-    def read(site: Site) -> Any:
-        return (mapped if isinstance(site.node, yaml.MappingNode) else scalar)(site)
+    def read(node: ConfigNode) -> Any:
+        return (mapped if node.is_mapping else scalar)(node)
 
     name = f"{scalar.name}, or {mapped.name}"
     return Kind(name, read, {"anyOf": [scalar.schema, mapped.schema]})
 
 
 def table(cls: type, name: str = "") -> Kind:
-    """A mapping with the keys of a dataclass."""
+    """A mapping with the keys of a class of the configuration."""
     read = functools.partial(read_table, cls)
-    return Kind(name or "mapping", read, {"$ref": f"#/$defs/{cls.__name__}"})
+    return Kind(name or "mapping", read, {"$ref": f"#/$defs/{cls.__name__}"}, table=cls)
 
 
 def option(kind: Kind, doc: str, default: Any = None, *, required: bool = False) -> Any:
@@ -10120,17 +10123,17 @@ def option(kind: Kind, doc: str, default: Any = None, *, required: bool = False)
     return field(default=default, metadata=metadata, repr="secret" not in kind.name)
 
 
-def read_table(cls: Any, site: Site) -> Any:
+def read_table(cls: Any, node: ConfigNode) -> Any:
     known = {key_of(f): f for f in dataclasses.fields(cls) if "kind" in f.metadata}
-    pairs, values = site.pairs(known), dict[str, Any]()
+    pairs, values = node.pairs(known), dict[str, Any]()
     for name, inner in pairs.items():
         if name not in known:
-            site.reading.wrong(inner.path, f"unknown key{meant(name, known)}")
+            node.reading.error(inner.path, f"unknown key{suggestion(name, known)}")
         elif (value := known[name].metadata["kind"](inner)) is not None:
             values[known[name].name] = value
     for name, spec in known.items():
         if spec.metadata["required"] and name not in pairs:
-            site.reading.wrong(f"{site.path}.{name}" if site.path else name, "required")
+            node.reading.error(f"{node.path}.{name}" if node.path else name, "required")
     return cls(**values)
 
 
@@ -10139,7 +10142,7 @@ def key_of(spec: dataclasses.Field[Any]) -> str:
     return spec.name.removesuffix("_")
 
 
-def meant(name: str, known: Iterable[str]) -> str:
+def suggestion(name: str, known: Iterable[str]) -> str:
     """ "; did you mean 'endpoint'?" if something similar is known."""
     by_lower = {word.lower(): word for word in known}
     near = difflib.get_close_matches(name.lower(), by_lower, 1)
@@ -10263,12 +10266,12 @@ class PriceConfig:
     cache_write: float | None = option(WEIGHT, "Written to the prompt cache; else as `input`.")
 
 
-def _pattern(site: Site) -> str:
-    text = site.text()
+def _pattern(node: ConfigNode) -> str:
+    text = node.text()
     try:
         re.compile(text)
     except re.error as error:
-        raise Wrong(f"expected {{kind}}: {error}") from error
+        raise InvalidValue(f"expected {{kind}}: {error}") from error
     return text
 
 
@@ -10285,30 +10288,50 @@ class ErrorConfig:
     reset: str = option(word(*RESETS), "When it ends if the provider does not say.", "")
 
 
-def _error_rule(site: Site) -> ErrorRule | None:
+def _error_rule(node: ConfigNode) -> ErrorRule | None:
     """One row of `errors`, as the presets have them."""
-    row: ErrorConfig = read_table(ErrorConfig, site)
+    row: ErrorConfig = read_table(ErrorConfig, node)
     if not (row.status or row.code or row.type or row.pattern):
-        site.reading.wrong(site.path, "needs a status, code, type or pattern to go by")
+        node.reading.error(node.path, "needs a status, code, type or pattern to go by")
     return ErrorRule(row.class_, row.status, row.code, row.type, row.pattern, row.scope, row.reset)
 
 
-ERROR_RULE: Final = Kind("mapping", _error_rule, {"$ref": "#/$defs/ErrorConfig"})
+ERROR_RULE: Final = replace(table(ErrorConfig), read=_error_rule)
 
 
-def _models(site: Site) -> dict[str, ModelConfig]:
+def _models(node: ConfigNode) -> dict[str, ModelConfig]:
     """A list of names, or a mapping from clients' names to the provider's."""
-    if isinstance(site.node, yaml.SequenceNode):
-        names = [name for name in map(TEXT, site.items()) if name]
+    if node.is_list:
+        names = [name for name in map(TEXT, node.items()) if name]
         return {name: ModelConfig(name=None if is_glob(name) else name) for name in names}
-    if not isinstance(site.node, yaml.MappingNode):
-        raise Wrong(f"expected {{kind}}, got {site.shape()}")
+    if not node.is_mapping:
+        raise node.unexpected()
     kind = either(TEXT, table(ModelConfig))
-    read = ((name, kind(inner)) for name, inner in site.pairs().items())
-    return {
+    read = ((name, kind(inner)) for name, inner in node.pairs().items())
+    models = {
         name: value if isinstance(value, ModelConfig) else ModelConfig(name=value)
         for name, value in read
     }
+    for name, model in models.items():
+        if model.name and is_glob(model.name):
+            fault = f"{model.name!r}: a provider's name cannot be a glob"
+            node.reading.error(f"{node.path}.{name}", fault)
+    return models
+
+
+def _prefix(node: ConfigNode) -> str:
+    text = node.text()
+    if text.strip("/") != text:
+        raise InvalidValue(f"goes without the slash: {text.strip('/')!r}")
+    return text
+
+
+def _header_fault(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", name):  # RFC 9110 5.6.2
+        return "not a header's name"
+    # with these set by others the provider would read another request than was sent
+    framing = ("content-length", "transfer-encoding", "connection", "te", "trailer")
+    return "is set by relay itself: it frames the request" if name.lower() in framing else ""
 
 
 def is_glob(name: str) -> bool:
@@ -10331,8 +10354,8 @@ def any_of(words: Collection[str]) -> str:
     it branches character by character."""
     if "" in words:
         return ""
-    begun = itertools.groupby(sorted(words), key=operator.itemgetter(0))
-    ways = (re.escape(first) + any_of({word[1:] for word in group}) for first, group in begun)
+    by_first = itertools.groupby(sorted(words), key=operator.itemgetter(0))
+    ways = (re.escape(first) + any_of({word[1:] for word in group}) for first, group in by_first)
     return f"(?:{'|'.join(ways)})"
 
 
@@ -10341,7 +10364,7 @@ def named(name: str, kind: Kind) -> Kind:
     return replace(kind, name=name)
 
 
-_ENDPOINT: Final = named("URL, or one per dialect", either(TEXT, mapping(TEXT)))
+_ENDPOINT: Final = named("URL, or one per dialect", either(BASE_URL, mapping(BASE_URL)))
 _API_KEYS: Final = named(
     "secret, list of secrets, or either per plan", either(many(SECRET), mapping(many(SECRET)))
 )
@@ -10374,7 +10397,9 @@ class ProviderConfig:
     models: dict[str, ModelConfig] | None = option(
         MODELS, "What it serves; left out: the preset's names, or every name."
     )
-    prefix: str = option(TEXT, "Names can also be used with this in front.", "")
+    prefix: str = option(
+        Kind("text", _prefix, TEXT.schema), "Names can also be used with this in front.", ""
+    )
     priority: float = option(NUMBER, "Higher is preferred among providers of a name.", 0)
     weight: float = option(WEIGHT, "The share among providers of equal priority.", 1)
     active: bool = option(FLAG, "Whether it is used at all.", True)
@@ -10382,7 +10407,9 @@ class ProviderConfig:
         word("auto", "always", "never"), "Whether it is asked to stream.", "auto"
     )
     headers: dict[str, str | None] = option(
-        mapping(HEADER, nullable=True), "Headers to set for it; null removes one.", {}
+        mapping(HEADER, nullable=True, key_fault=_header_fault),
+        "Headers to set for it; null removes one.",
+        {},
     )
     override: OverrideConfig = option(
         table(OverrideConfig), "Changes to bodies in its dialect.", OverrideConfig()
@@ -10406,15 +10433,15 @@ class ProviderConfig:
     )
 
 
-def _provider(site: Site) -> ProviderConfig:
+def _provider(node: ConfigNode) -> ProviderConfig:
     """Inactive ones are read too, but their variables need not be set."""
-    pairs = site.pairs()
-    outer = site.reading.lenient
-    site.reading.lenient = outer or ("active" in pairs and FLAG(pairs["active"]) is False)
+    pairs = node.pairs()
+    outer = node.reading.lenient
+    node.reading.lenient = outer or ("active" in pairs and FLAG(pairs["active"]) is False)
     try:
-        config: ProviderConfig = read_table(ProviderConfig, site)
+        config: ProviderConfig = read_table(ProviderConfig, node)
     finally:
-        site.reading.lenient = outer
+        node.reading.lenient = outer
     return config
 
 
@@ -10448,51 +10475,39 @@ class RuleConfig:
     )
 
 
-def _rule(site: Site) -> tuple[RuleConfig, ...]:
+def _rule(node: ConfigNode) -> tuple[RuleConfig, ...]:
     """A target, targets in failover order, or entries with `to`."""
     entry = table(RuleConfig, "mapping with `to`")
-    if not isinstance(site.node, yaml.SequenceNode):
-        rule = (
-            entry(site)
-            if isinstance(site.node, yaml.MappingNode)
-            else RuleConfig(to=(site.text(),))
-        )
+    if not node.is_list:
+        rule = entry(node) if node.is_mapping else RuleConfig(to=(node.text(),))
         return (rule,) if rule else ()
-    shapes = {isinstance(item.node, yaml.MappingNode) for item in site.items()}
+    shapes = {item.is_mapping for item in node.items()}
     if shapes == {True, False}:
-        raise Wrong("a list is either all targets or all entries with `to`")
+        raise InvalidValue("a list is either all targets or all entries with `to`")
     if shapes == {True}:
-        return tuple(rule for rule in map(entry, site.items()) if rule)
-    return (RuleConfig(to=many(TEXT)(site) or ()),)
+        return tuple(rule for rule in map(entry, node.items()) if rule)
+    return (RuleConfig(to=many(TEXT)(node) or ()),)
 
 
-def _state(site: Site) -> str:
-    text = site.text()
+def _state(node: ConfigNode) -> str:
+    text = node.text()
     if not re.fullmatch(r"memory|sqlite:.+|rediss?://.+", text):
-        raise Wrong(f"expected {{kind}}, got {site.shape()}")
-    if text.startswith("redis") and not _is_redis(text):
-        raise Wrong("expected redis://[USER:PASSWORD@]HOST:PORT/NUMBER")
-    if text.startswith("redis") and not site.reading.installed("redis"):
-        raise Wrong("Redis needs one more package: pip install 'redis>=5'")
+        raise node.unexpected()
+    redis = is_url(text, ("redis", "rediss")) and re.fullmatch(r"\w+://[^/?]+(/\d*)?(\?.*)?", text)
+    if text.startswith("redis") and not redis:
+        raise InvalidValue("expected redis://[USER:PASSWORD@]HOST:PORT/NUMBER")
+    if text.startswith("redis") and not node.reading.installed("redis"):
+        raise InvalidValue("Redis needs one more package: pip install 'redis>=5'")
     return text
 
 
-def _is_redis(text: str) -> bool:
-    """A URL that names a server; it may hold a password, so it is not quoted back."""
-    try:
-        parts = urllib.parse.urlsplit(text)
-        return bool(parts.hostname) and parts.port != 0 and bool(_DATABASE.fullmatch(parts.path))
-    except ValueError:  # a port that is no number, or too large
-        return False
-
-
-_DATABASE: Final = re.compile(r"/?\d*")
 STATE: Final = Kind("memory, sqlite:PATH or redis://...", _state, NAMES_SCHEMA)
-PROVIDER: Final = Kind("mapping", _provider, {"$ref": "#/$defs/ProviderConfig"})
+PROVIDER: Final = replace(table(ProviderConfig), read=_provider)
 RULE: Final = Kind(
     "a target, a list of targets, or a mapping with `to`",
     _rule,
     {"anyOf": [{"type": ["string", "array"]}, {"$ref": "#/$defs/RuleConfig"}]},
+    table=RuleConfig,
 )
 
 
@@ -10546,27 +10561,27 @@ def read_config(text: str, reading: Reading) -> Config:
         _flatten(loader, node, set())
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        reading.wrong("", f"not YAML: {_trouble(error, text)}", mark)
+        reading.error("", f"not YAML: {_yaml_error(error, text)}", mark)
         return Config()
     except yaml.reader.ReaderError as error:
         mark = _mark(text, error.position)
-        reading.wrong("", f"not YAML: the character U+{ord(text[mark.index]):04X}", mark)
+        reading.error("", f"not YAML: the character U+{ord(text[mark.index]):04X}", mark)
         return Config()
     except (yaml.YAMLError, ValueError) as error:
-        reading.wrong("", f"not YAML: {error}")
+        reading.error("", f"not YAML: {error}")
         return Config()
     except RecursionError:
-        reading.wrong("", "nested too deeply")
+        reading.error("", "nested too deeply")
         return Config()
     if node is None:
-        reading.wrong("providers", "required; the file is empty")
+        reading.error("providers", "required; the file is empty")
         return Config()
-    config = table(Config)(Site(node, "", reading))
+    config = table(Config)(ConfigNode(node, "", reading))
     return config if isinstance(config, Config) else Config()
 
 
 # The usual mistake behind what YAML complains of.
-_OFTEN: Final = {
+_YAML_HINTS: Final = {
     "mapping values are not allowed here": "; quote a value that holds ': ', and see whether the"
     " line is indented as it should be",
     "cannot start any token": "; indent with spaces, and quote what begins with a special"
@@ -10574,21 +10589,21 @@ _OFTEN: Final = {
 }
 
 
-def _trouble(error: yaml.MarkedYAMLError, text: str) -> str:
+def _yaml_error(error: yaml.MarkedYAMLError, text: str) -> str:
     """YAML's complaint, where what it was reading begins, and what may help."""
-    said, at, began = error.problem or "", error.problem_mark, error.context_mark
-    if said.startswith("but "):
-        said = f"{error.context}, {said}"
-    elif at and began and began.line != at.line:
-        said += f", {error.context} from line {began.line + 1} on"
+    problem, at, begin = error.problem or "", error.problem_mark, error.context_mark
+    if problem.startswith("but "):
+        problem = f"{error.context}, {problem}"
+    elif at and begin and begin.line != at.line:
+        problem += f", {error.context} from line {begin.line + 1} on"
     line = text.splitlines()[at.line] if at and at.line < len(text.splitlines()) else ""
-    if "${" in line and "'{'" in said:
-        return f'{said}; within {{...}} a reference needs quotes: "${{NAME}}"'
-    return said + next((hint for words, hint in _OFTEN.items() if words in said), "")
+    if "${" in line and "'{'" in problem:
+        return f'{problem}; within {{...}} a reference needs quotes: "${{NAME}}"'
+    return problem + next((hint for words, hint in _YAML_HINTS.items() if words in problem), "")
 
 
 def _mark(text: str, index: int) -> yaml.Mark:
-    """Where the character stands that was read as the `index`-th."""
+    """The place of the character that was read as the `index`-th."""
     before = text[:index]
     column = index - (before.rfind("\n") + 1)
     return yaml.Mark("", index, before.count("\n"), column, None, 0)
@@ -10607,43 +10622,19 @@ def _flatten(loader: yaml.SafeLoader, node: yaml.Node | None, above: set[int]) -
             _flatten(loader, value, above | {id(node)})
 
 
-_TABLES: Final = (
-    ServerConfig,
-    TLSConfig,
-    TimeoutConfig,
-    LimitConfig,
-    KeyConfig,
-    ModelConfig,
-    PriceConfig,
-    OverrideConfig,
-    AttemptTimeouts,
-    ErrorConfig,
-    ProviderConfig,
-    WhenConfig,
-    RuleConfig,
-    LogConfig,
-    RecordConfig,
-    Config,
-)
-
-
 def reference(cls: Any = Config, path: str = "") -> Iterator[tuple[str, str, str, str]]:
     """(key, kind, default, sentence) of every key; the README's table is this."""
     for spec in dataclasses.fields(cls):
         where = f"{path}.{key_of(spec)}" if path else key_of(spec)
         kind: Kind = spec.metadata["kind"]
         default = "required" if spec.metadata["required"] else _default(spec)
-        inner = next((c for c in _TABLES if _refers(kind.schema, c)), None)
+        inner = kind.table
         yield where, "mapping" if inner else kind.name, default, spec.metadata["doc"]
         if inner:
             named = "additionalProperties" in kind.schema
             yield from reference(inner, where + (".*" if named else ""))
         if spec.name == "models" and cls is ProviderConfig:
             yield from reference(ModelConfig, where + ".*")
-
-
-def _refers(schema: JSON, cls: type) -> bool:
-    return f'"#/$defs/{cls.__name__}"' in dumps(schema).decode()
 
 
 def _default(spec: dataclasses.Field[Any]) -> str:
@@ -10661,8 +10652,16 @@ def json_schema() -> JSON:
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "relay configuration",
         **_table_schema(Config),
-        "$defs": {cls.__name__: _table_schema(cls) for cls in _TABLES if cls is not Config},
+        "$defs": {cls.__name__: _table_schema(cls) for cls in (ModelConfig, *_tables(Config))},
     }
+
+
+def _tables(cls: Any) -> Iterator[Any]:
+    """The classes below one, each perhaps several times."""
+    for inner in (spec.metadata["kind"].table for spec in dataclasses.fields(cls)):
+        if inner:
+            yield inner
+            yield from _tables(inner)
 
 
 def _table_schema(cls: Any) -> JSON:
@@ -11640,8 +11639,8 @@ def addressed(name: str) -> tuple[str, str]:
 
 # ==== 22. Compiler ============================================================
 # From a configuration to a plan: addresses joined, presets and aliases filled in, credentials
-# named.  Here every mistake is found that needs more than one key to be seen; like those of
-# reading it is noted with its place, and compiling goes on.
+# named.  Here every mistake is found that takes more than one key to see; like those of reading
+# it is noted with its place, and compiling goes on.
 
 
 def compile_plan(config: Config, reading: Reading) -> Plan:
@@ -11650,27 +11649,27 @@ def compile_plan(config: Config, reading: Reading) -> Plan:
     for name, entry in config.providers.items():
         path = f"providers.{name}"
         if name.lower() in providers:
-            reading.wrong(path, "another provider has this name but for its case")
+            reading.error(path, "another provider has this name but for its case")
         if re.search(r"[/,\s]", name):
-            reading.wrong(path, "a provider's name cannot hold a slash, a comma or a space")
+            reading.error(path, "a provider's name cannot hold a slash, a comma or a space")
         compiled = _Compiler(config, name, entry, reading).provider()
         if compiled and entry.active:
             providers[name.lower()] = compiled
     if config.providers == {} and not reading.problems():
-        reading.wrong("providers", "at least one is needed")
+        reading.error("providers", "at least one is needed")
     zone = _zone("timezone", config.timezone, reading)
     _check_rules(config, reading)
     _check_listen(config, reading)
-    credentials = [c for p in providers.values() for plan in p.plans for c in plan.credentials]
-    keys = tuple(_key(name, entry, zone, reading) for name, entry in config.keys.items())
     admin = hashlib.sha256(config.admin_key.encode()).digest() if config.admin_key else b""
-    _check_keys(keys, admin, reading)
-    shown = [c.secret for c in credentials] + [config.admin_key, _password(config, reading)]
-    plans = [plan for p in providers.values() for plan in p.plans]
-    shown += [s for b in plans for e in b.endpoints.values() for s in _in_proxy(e.proxy)]
-    shown += [s for p in providers.values() for s in secrets_in(p.config.headers.items(), "")]
-    shown += [s for b in plans for e in b.endpoints.values() for s in secrets_in((), e.url)]
+    keys = _keys(config, admin, zone, reading)
+    shown = [config.admin_key, *_password(config.state)]
     shown += [key.key for key in config.keys.values() if not key.key.startswith("sha256:")]
+    for provider in providers.values():
+        shown += secrets_in(provider.config.headers.items(), "")
+        for billing in provider.plans:
+            shown += [credential.secret for credential in billing.credentials]
+            for endpoint in billing.endpoints.values():
+                shown += [*_password(endpoint.proxy), *secrets_in((), endpoint.url)]
     return Plan(
         config=config,
         providers=providers,
@@ -11683,38 +11682,47 @@ def compile_plan(config: Config, reading: Reading) -> Plan:
     )
 
 
-def _password(config: Config, reading: Reading) -> str:
-    """Redis's password, from the URL."""
-    try:
-        return urllib.parse.unquote(urllib.parse.urlsplit(config.state).password or "")
-    except ValueError as error:
-        reading.wrong("state", f"not a URL: {error}")
-        return ""
+def _password(url: str) -> Iterator[str]:
+    """The secrets in the URL of a proxy or of Redis, as others may write them."""
+    with contextlib.suppress(ValueError):  # of a path such as sqlite://[
+        parts = urllib.parse.urlsplit(url)
+        if parts.password:
+            password = urllib.parse.unquote(parts.password)
+            yield from (parts.password, password)
+            yield f"{urllib.parse.unquote(parts.username or '')}:{password}"
 
 
-def _key(name: str, entry: KeyConfig, zone: datetime.tzinfo | None, reading: Reading) -> Key:
-    path = f"keys.{name}.key"
-    digest = hashlib.sha256(entry.key.encode()).digest() if entry.key else b""
-    if entry.key.startswith("sha256:"):
-        try:
-            digest = bytes.fromhex(entry.key.removeprefix("sha256:"))
-        except ValueError:
-            digest = b""
-        if len(digest) != 32:
-            reading.wrong(path, "expected sha256: and 64 hexadecimal digits")
-    elif not (entry.key or reading.lenient or reading.complained(path)):
-        reading.wrong(path, "must not be empty; `relay key` makes one")
-    own = _zone(f"keys.{name}.timezone", entry.timezone, reading) or zone
-    expires = entry.expires and entry.expires.replace(tzinfo=entry.expires.tzinfo or own)
-    caller = Caller(name, entry.models, entry.raw, entry.limits, own)
-    return Key(caller, digest, expires.timestamp() if expires else None)
+def _keys(
+    config: Config, admin: bytes, zone: datetime.tzinfo | None, reading: Reading
+) -> tuple[Key, ...]:
+    """The keys; each means one caller, whether it is given itself or as its hash."""
+    keys, owners = list[Key](), dict[bytes, str]()
+    for name, entry in config.keys.items():
+        path = f"keys.{name}.key"
+        digest = hashlib.sha256(entry.key.encode()).digest() if entry.key else b""
+        if entry.key.startswith("sha256:"):
+            with contextlib.suppress(ValueError):
+                digest = bytes.fromhex(entry.key.removeprefix("sha256:"))
+            if not re.fullmatch("sha256:[0-9A-Fa-f]{64}", entry.key):
+                reading.error(path, "expected sha256: and 64 hexadecimal digits")
+        elif not (entry.key or reading.lenient or reading.has_error(path)):
+            reading.error(path, "must not be empty; `relay key` makes one")
+        if digest and owners.setdefault(digest, name) != name:
+            reading.error(path, f"is the key of {owners[digest]!r} too")
+        own = _zone(f"keys.{name}.timezone", entry.timezone, reading) or zone
+        expires = entry.expires and entry.expires.replace(tzinfo=entry.expires.tzinfo or own)
+        caller = Caller(name, entry.models, entry.raw, entry.limits, own)
+        keys.append(Key(caller, digest, expires.timestamp() if expires else None))
+    if admin in owners:
+        reading.error("admin_key", f"is the key of {owners[admin]!r} too")
+    return tuple(keys)
 
 
 def _zone(path: str, name: str | None, reading: Reading) -> datetime.tzinfo | None:
     try:
         return reading.zone(name) if name else None
     except (KeyError, ValueError, OSError):  # unknown; not a name at all; a folder of names
-        reading.wrong(path, f"unknown time zone {name!r}")
+        reading.error(path, f"unknown time zone {name!r}")
         return None
 
 
@@ -11728,14 +11736,23 @@ def _check_rules(config: Config, reading: Reading) -> None:
                 reading.warn(path, text)
             if not all(conditions(rule.when) for rule in rules):
                 unconditional.append(name)
-        if not any(rule.to for rule in rules) and not reading.complained_below(path):
-            reading.wrong(path, "a rule needs at least one target")
+        if not any(rule.to for rule in rules) and not reading.has_error(path, below=True):
+            reading.error(path, "a rule needs at least one target")
         for index, rule in enumerate(rules):
-            place = f"{path}[{index}]" if len(rules) > 1 else path
+            place, when = f"{path}[{index}]" if len(rules) > 1 else path, rule.when
             for target in rule.to:
                 _check_target(place, target, config, reading)
-            for text in _dead(rule, rules[:index], config):
-                reading.wrong(place, text)
+            if number := next(
+                (n for n, b in enumerate(rules[:index], 1) if covers(b.when, when)), 0
+            ):
+                reading.error(place, f"never used: entry {number} takes all that this one would")
+            over, under = when.tokens_over, when.tokens_under
+            if over and under and over + 1 >= under:
+                reading.error(place, f"never used: nothing is over {over} and under {under}")
+            for glob in when.key or ():
+                if not any(glob_matches(glob, key) for key in config.keys):
+                    hint = suggestion(glob, config.keys)
+                    reading.error(place, f"when.key {glob!r}: no key is called so{hint}")
     if config.default:
         _check_target("default", config.default, config, reading)
 
@@ -11746,59 +11763,36 @@ def _takes_all(glob: str, other: str) -> bool:
     return re.fullmatch(pattern, other, re.IGNORECASE) is not None
 
 
-def _check_keys(keys: Sequence[Key], admin: bytes, reading: Reading) -> None:
-    """One key means one caller, whether it stands there itself or as its hash."""
-    known: dict[bytes, str] = {}
-    for key in keys:
-        name, other = key.caller.name, known.setdefault(key.digest, key.caller.name)
-        if other != name and key.digest:
-            reading.wrong(f"keys.{name}.key", f"is the key of {other!r} too")
-    if admin and admin in known:
-        reading.wrong("admin_key", f"is the key of {known[admin]!r} too")
-
-
 def _check_target(path: str, target: str, config: Config, reading: Reading) -> None:
     head, _, model = target.partition("/")
     if head.lower() not in {name.lower() for name in config.providers}:
-        hint = meant(head, config.providers)
+        hint = suggestion(head, config.providers)
         if "," in head:  # which is how clients may say it
             hint = f"; write {target.replace(',', '/', 1)!r}"
-        reading.wrong(path, f"target {target!r}: no provider is called {head!r}{hint}")
+        reading.error(path, f"target {target!r}: no provider is called {head!r}{hint}")
     elif is_glob(model):
         hint = f"{head!r} alone keeps the name that was asked for"
-        reading.wrong(path, f"target {target!r}: a target is one model; {hint}")
-
-
-def _dead(rule: RuleConfig, before: Sequence[RuleConfig], config: Config) -> Iterator[str]:
-    """Why an entry of a rule can never be used."""
-    when = rule.when
-    if number := next((n for n, b in enumerate(before, 1) if covers(b.when, when)), 0):
-        yield f"never used: entry {number} takes all that this one would"
-    if when.tokens_over and when.tokens_under and when.tokens_over + 1 >= when.tokens_under:
-        yield f"never used: nothing is over {when.tokens_over} and under {when.tokens_under}"
-    for glob in when.key or ():
-        if not any(glob_matches(glob, name) for name in config.keys):
-            yield f"when.key {glob!r}: no key is called so{meant(glob, config.keys)}"
+        reading.error(path, f"target {target!r}: a target is one model; {hint}")
 
 
 def _check_listen(config: Config, reading: Reading) -> None:
     if not config.listen:
-        reading.wrong("listen", "at least one address is needed")
+        reading.error("listen", "at least one address is needed")
     for index, listen in enumerate(config.listen):
         path = f"listen[{index}]"
         if listen in config.listen[:index]:
-            reading.wrong(path, f"{listen} stands here twice")
+            reading.error(path, f"{listen} is given twice")
         if listen.startswith("unix:"):
-            if not listen.removeprefix("unix:"):
-                reading.wrong(path, "unix: needs a path")
+            if listen == "unix:":
+                reading.error(path, "unix: needs a path")
             continue
         try:
             host, _ = host_and_port(listen)
         except ValueError as error:
-            reading.wrong(path, str(error))
+            reading.error(path, str(error))
             continue
         if not is_loopback(host) and not config.keys and not config.allow_anonymous:
-            reading.wrong(
+            reading.error(
                 path,
                 f"{host or 'every interface'} can be reached by others: give `keys`, listen on "
                 "127.0.0.1, or say `allow_anonymous: true`",
@@ -11832,60 +11826,85 @@ class _Compiler:
         self.name = name
         self.entry = entry
         self.reading = reading
-        self.path = f"providers.{name}"
-        self.offered: dict[str, dict[str, str]] = {}  # plan -> dialect -> URL
-        self.wanted: tuple[str, ...] = ()  # plans
-        self.preset, self.alias_plan = self._preset()
+        self.demo = "demo" in entry.api_format
+        preset, self.alias_plan = PRESET_ALIASES.get(entry.preset or "", (entry.preset or "", ""))
+        self.preset = PRESETS.get(preset) if preset else Preset(plans={})
+        if self.preset is None:
+            hint = suggestion(preset, (*PRESETS, *PRESET_ALIASES))
+            self.error("preset", f"unknown preset {entry.preset!r}{hint}")
+        self.known = self.preset or Preset(plans={})
+
+    def error(self, key: str, text: str) -> None:
+        path = f"providers.{self.name}"
+        self.reading.error(f"{path}.{key}" if key else path, text)
 
     def provider(self) -> Provider | None:
-        entry, preset = self.entry, self.preset
-        if entry.preset and preset is None:
+        entry, preset = self.entry, self.known
+        if self.preset is None:
             return None
-        self._check_names()
-        plans = [self._plan(name, urls) for name, urls in self._plans().items()]
-        self._check_paths()
+        for dialect in entry.api_format:
+            if dialect not in supported():
+                hint = suggestion(dialect, supported())
+                self.error("api_format", f"unknown dialect {dialect!r}{hint}")
+        plans = self._plans()
         limits = {k: v for k, v in dataclasses.asdict(entry.timeouts).items() if v is not None}
         total = limits.pop("total", self.config.timeouts.total)
         return Provider(
             name=self.name,
             config=entry,
-            plans=tuple(plan for plan in plans if plan),
-            rules=(*entry.errors, *(preset.errors if preset else ()), *COMMON_ERRORS),
-            zone=preset.zone if preset else datetime.UTC,
+            plans=plans,
+            rules=(*entry.errors, *preset.errors, *COMMON_ERRORS),
+            zone=preset.zone,
             timeouts=replace(self.config.timeouts, **limits),
             attempt_total=total,
-            claims=preset.globs if preset and preset.globs else None,
+            claims=preset.globs or None,
         )
 
-    def wrong(self, key: str, text: str) -> None:
-        self.reading.wrong(f"{self.path}.{key}" if key else self.path, text)
+    # Plans and addresses
 
-    def _preset(self) -> tuple[Preset | None, str]:
-        name = self.entry.preset
-        if not name:
-            return None, ""
-        preset_name, plan = PRESET_ALIASES.get(name, (name, ""))
-        if preset_name not in PRESETS:
-            self.wrong(
-                "preset", f"unknown preset {name!r}{meant(name, (*PRESETS, *PRESET_ALIASES))}"
-            )
-        return PRESETS.get(preset_name), plan
-
-    def _plans(self) -> dict[str, dict[str, str]]:
-        """Plan -> dialect -> URL, of the plans that are used, in order."""
-        entry = self.entry
+    def _plans(self) -> tuple[BillingPlan, ...]:
+        """The plans that are used, in order."""
+        entry, preset = self.entry, self.known
         if entry.endpoint and entry.endpoints:
-            self.wrong("endpoints", "give either `endpoint` or `endpoints`")
-        if "demo" in entry.api_format and (entry.endpoint or entry.endpoints):
-            self.wrong("api_format", "demo is embedded: it has no endpoint and nothing beside it")
-        offered = self.offered = self._own_plans() or self._preset_plans()
-        wanted = self.wanted = entry.billing_plans or self._default_plans(offered)
+            self.error("endpoints", "give either `endpoint` or `endpoints`")
+        if self.demo and (entry.endpoint or entry.endpoints):
+            self.error("api_format", "demo is embedded: it has no endpoint and nothing beside it")
+        paths = (f"providers.{self.name}.endpoint", f"providers.{self.name}.endpoints")
+        if any(self.reading.has_error(p, below) for p in paths for below in (False, True)):
+            return ()  # what follows from that would only distract
+        offered = self._own_urls() or self._preset_urls()
+        self._check_paths({dialect for urls in offered.values() for dialect in urls})
+        wanted = entry.billing_plans or ((self.alias_plan,) if self.alias_plan in offered else ())
+        if not wanted:
+            if len(offered) > 1 and entry.endpoints:
+                names = ", ".join(offered)
+                self.error("billing_plans", f"say which of {names} to use, in order")
+            wanted = next(((s,) for s in preset.subscription if s in offered), tuple(offered)[:1])
+        free = {plan: self.demo or preset.local or plan in preset.subscription for plan in wanted}
+        plans = list[BillingPlan]()
         for plan in wanted:
             if plan not in offered:
-                self.wrong("billing_plans", f"no endpoint for plan {plan!r}{meant(plan, offered)}")
-        return {plan: offered[plan] for plan in wanted if plan in offered}
+                hint = suggestion(plan, offered)
+                self.error("billing_plans", f"no endpoint for plan {plan!r}{hint}")
+                continue
+            credentials = self._credentials(plan, offered)
+            endpoints = {
+                dialect: self._endpoint(DIALECTS[dialect], url)
+                for dialect, url in offered[plan].items()
+                if dialect in DIALECTS
+            }
+            if not endpoints and not self.reading.problems():
+                self.error("", f"plan {plan} speaks no dialect that relay knows")
+            # prices without a plan's name are those of the plans that are paid by the token, if any
+            prices = PriceList(
+                entry.prices, plan, free[plan], free[plan] and not all(free.values())
+            )
+            if endpoints:
+                plans.append(BillingPlan(plan, credentials, endpoints, free[plan], prices))
+        return tuple(plans)
 
-    def _own_plans(self) -> dict[str, dict[str, str]]:
+    def _own_urls(self) -> dict[str, dict[str, str]]:
+        """Plan -> dialect -> URL, by `endpoint` or `endpoints`."""
         entry = self.entry
         if entry.endpoint:
             return {"regular": self._urls("endpoint", entry.endpoint)}
@@ -11895,58 +11914,102 @@ class _Compiler:
             plan: self._urls(f"endpoints.{plan}", urls) for plan, urls in entry.endpoints.items()
         }
 
-    def _preset_plans(self) -> dict[str, dict[str, str]]:
-        if self.entry.api_format == ("demo",):
+    def _preset_urls(self) -> dict[str, dict[str, str]]:
+        entry, plans = self.entry, self.known.plans
+        if entry.api_format == ("demo",):
             return {"regular": dict.fromkeys(DIALECTS, "http://demo.invalid")}
-        if self.preset is None:
-            self.wrong("", "needs an `endpoint`, or a `preset` that has one")
-            return {}
-        plans = {plan: dict(urls) for plan, urls in self.preset.plans.items()}
-        if not any(plans.values()):
-            self.wrong(
-                "", f"preset {self.entry.preset} needs an `endpoint`: it differs per account"
-            )
-        spoken = set(self.entry.api_format or DIALECTS)
-        for dialect in spoken - {dialect for urls in plans.values() for dialect in urls}:
-            if self.entry.api_format and dialect in DIALECTS:
-                known = ", ".join(dict.fromkeys(d for urls in plans.values() for d in urls))
-                text = f"preset {self.entry.preset} does not speak {dialect}; it speaks {known}"
-                self.wrong("api_format", text)
+        if not entry.preset:
+            self.error("", "needs an `endpoint`, or a `preset` that has one")
+        elif not any(plans.values()):
+            text = f"preset {entry.preset} needs an `endpoint`: it differs per account"
+            self.error("", text)
+        known = dict.fromkeys(dialect for urls in plans.values() for dialect in urls)
+        for dialect in entry.api_format:
+            if dialect in DIALECTS and dialect not in known and entry.preset:
+                text = f"preset {entry.preset} does not speak {dialect}; it speaks"
+                self.error("api_format", f"{text} {', '.join(known)}")
+        wanted = entry.api_format or DIALECTS
         return {
             plan: {
-                dialect: self._joined(dialect, url, exact=True)
-                for dialect, url in urls.items()
-                if dialect in DIALECTS and dialect in spoken
+                d: self._joined(d, url, exact=True)
+                for d, url in urls.items()
+                if d in wanted and d in DIALECTS
             }
             for plan, urls in plans.items()
         }
 
-    def _default_plans(self, offered: Mapping[str, object]) -> tuple[str, ...]:
-        if self.alias_plan in offered:
-            return (self.alias_plan,)
-        subscriptions = self.preset.subscription if self.preset else ()
-        own = bool(self.entry.endpoints)
-        if len(offered) > 1 and own:
-            names = ", ".join(offered)
-            self.wrong("billing_plans", f"say which of {names} to use, in order")
-        return next(((s,) for s in subscriptions if s in offered), tuple(offered)[:1])
-
-    def _urls(self, key: str, said: str | Mapping[str, str]) -> dict[str, str]:
+    def _urls(self, key: str, bases: str | Mapping[str, str]) -> dict[str, str]:
         """Dialect -> URL to post to, of one `endpoint`."""
-        if isinstance(said, str):
-            said = dict.fromkeys(self._formats(key, said), said)
-        urls: dict[str, str] = {}
-        for dialect, url in said.items():
-            if dialect not in supported():
-                if dialect not in self.entry.api_format:  # else it is said there
-                    self.wrong(key, f"unknown dialect {dialect!r}{meant(dialect, supported())}")
-            elif _credentials_in(url):
-                self.wrong(key, "a URL is shown and logged: credentials go into `api_key`")
-            elif not _is_url(url):
-                self.wrong(key, f"expected a URL with http:// or https://, got {url!r:.80}")
-            else:
-                urls[dialect] = self._joined(dialect, url)
-        return urls
+        if isinstance(bases, str):
+            bases = dict.fromkeys(self._spoken(key, bases), bases)
+        for dialect in bases:
+            if dialect not in supported() and dialect not in self.entry.api_format:
+                hint = suggestion(dialect, supported())
+                self.error(key, f"unknown dialect {dialect!r}{hint}")
+        return {d: self._joined(d, base) for d, base in bases.items() if d in supported()}
+
+    def _spoken(self, key: str, url: str) -> tuple[str, ...]:
+        """What a plain URL speaks: `api_format`, else by its path, else the preset's first."""
+        if self.entry.api_format:
+            return self.entry.api_format
+        path = urllib.parse.urlsplit(url).path.rstrip("/")
+        for dialect in DIALECTS.values():
+            if path.endswith("/" + dialect.path.rpartition("/")[2]):
+                return (dialect.name,)
+        if "anthropic" in path.split("/"):
+            return ("anthropic",)
+        known = [d for urls in self.known.plans.values() for d in urls] + [*self.known.auth]
+        if not known:
+            self.error("api_format", f"required: say what this URL speaks, {' or '.join(DIALECTS)}")
+        return tuple(known[:1])
+
+    def _joined(self, dialect: str, base: str, exact: bool = False) -> str:
+        parts = urllib.parse.urlsplit(base)
+        path = self.entry.paths.get(dialect)
+        if parts.path in ("", "/"):  # a URL with a path is complete
+            path = path or self.known.paths.get(dialect)
+        if path:
+            return f"{parts.scheme}://{parts.netloc}/{path.lstrip('/')}"
+        return joined(DIALECTS[dialect], base, exact) if dialect in DIALECTS else base
+
+    def _check_paths(self, spoken: Set[str]) -> None:
+        """A path of a dialect that no plan speaks would never be used."""
+        for dialect in self.entry.paths:
+            if dialect not in DIALECTS:
+                self.error(f"paths.{dialect}", f"unknown dialect{suggestion(dialect, DIALECTS)}")
+            elif spoken and dialect not in spoken:
+                known = ", ".join(d for d in DIALECTS if d in spoken)
+                self.error(f"paths.{dialect}", f"is not spoken here; {known} is")
+
+    def _endpoint(self, dialect: Dialect, url: str) -> Endpoint:
+        override, quirks = self.entry.override, self.known.quirks.get(dialect.name)
+        quirks = quirks or dialect.quirks()
+        if self._is_own_address(url):
+            key = next(
+                (name for name in ("endpoint", "endpoints") if getattr(self.entry, name)), ""
+            )
+            self.error(key, f"{urllib.parse.urlsplit(url).netloc} is where this relay listens")
+        edits = (
+            Edits(quirks.drop, quirks.rename, quirks.clamp, set=quirks.fixed),
+            Edits(override.drop, default=override.default, set=override.set),
+        )
+        auth = self._auth(dialect, url)
+        return Endpoint(dialect, url, auth, quirks, edits, self.demo, self._proxy(url))
+
+    def _auth(self, dialect: Dialect, url: str) -> tuple[str, ...]:
+        """How the credential goes to an endpoint.
+
+        Many servers that speak a maker's dialect take only a bearer token, so what is neither the
+        maker's host nor a preset's gets that beside the maker's own header.
+        """
+        style, own = self.entry.auth or self.known.auth.get(dialect.name, ""), dialect.auth
+        if not style:
+            style = own if self.entry.preset or is_makers(url) else "both"
+        if style != "both":
+            return (style,)
+        if self.entry.auth and own == "bearer":
+            own = "x-api-key"
+        return tuple(dict.fromkeys((own, "bearer")))
 
     def _is_own_address(self, url: str) -> bool:
         """Would a request to this URL come back to this relay?"""
@@ -11961,202 +12024,65 @@ class _Compiler:
                     return True
         return False
 
-    def _formats(self, key: str, url: str) -> tuple[str, ...]:
-        """What a plain URL speaks: `api_format`, else by its path, else the preset's first."""
-        if self.entry.api_format:
-            return self.entry.api_format
-        path = urllib.parse.urlsplit(url).path.rstrip("/")
-        for dialect in DIALECTS.values():
-            if path.endswith("/" + dialect.path.rpartition("/")[2]):
-                return (dialect.name,)
-        if "anthropic" in path.split("/"):
-            return ("anthropic",)
-        known = [d for plan in (self.preset.plans if self.preset else {}).values() for d in plan]
-        known = [d for d in (*known, *(self.preset.auth if self.preset else ())) if d in DIALECTS]
-        if not known:
-            self.wrong("api_format", f"required: say what this URL speaks, {' or '.join(DIALECTS)}")
-        return tuple(known[:1])
-
-    def _joined(self, dialect: str, base: str, exact: bool = False) -> str:
-        parts = urllib.parse.urlsplit(base)
-        path = self.entry.paths.get(dialect)
-        if self.preset and parts.path in ("", "/"):  # a URL with a path is complete
-            path = path or self.preset.paths.get(dialect)
-        if path:
-            return f"{parts.scheme}://{parts.netloc}/{path.lstrip('/')}"
-        return joined(DIALECTS[dialect], base, exact) if dialect in DIALECTS else base
-
-    def _plan(self, name: str, urls: Mapping[str, str]) -> BillingPlan | None:
-        endpoints = {d: self._endpoint(d, url) for d, url in urls.items() if d in DIALECTS}
-        credentials = self._credentials(name)
-        if not endpoints and not self.reading.problems():
-            self.wrong("", f"plan {name} speaks no dialect that relay knows")
-        if not endpoints:
-            return None
-        free = self._is_free(name)
-        # prices without a plan's name are those of the plans that are paid by the token, if any
-        paid_elsewhere = free and not all(map(self._is_free, self.wanted))
-        prices = PriceList(self.entry.prices, name, free, paid_elsewhere)
-        return BillingPlan(name, credentials, endpoints, free, prices)
-
-    def _is_free(self, plan: str) -> bool:
-        preset = self.preset
-        own = "demo" in self.entry.api_format or (preset is not None and preset.local)
-        return own or (preset is not None and plan in preset.subscription)
-
-    def _endpoint(self, dialect: str, url: str) -> Endpoint:
-        preset, override = self.preset, self.entry.override
-        quirks = (preset.quirks.get(dialect) if preset else None) or DIALECTS[dialect].quirks()
-        edits = (
-            Edits(quirks.drop, quirks.rename, quirks.clamp, set=quirks.fixed),
-            Edits(override.drop, default=override.default, set=override.set),
-        )
-        if self._is_own_address(url):
-            key = next(
-                (name for name in ("endpoint", "endpoints") if getattr(self.entry, name)), ""
-            )
-            self.wrong(key, f"{urllib.parse.urlsplit(url).netloc} is where this relay listens")
-        demo = "demo" in self.entry.api_format
-        auth = self._auth(DIALECTS[dialect], url)
-        return Endpoint(DIALECTS[dialect], url, auth, quirks, edits, demo, self._proxy(url))
-
-    def _auth(self, dialect: Dialect, url: str) -> tuple[str, ...]:
-        """How the credential goes to an endpoint.
-
-        Many servers that speak a maker's dialect take only a bearer token, so what is neither the
-        maker's host nor a preset's gets that beside the maker's own header.
-        """
-        style = self.entry.auth or (self.preset.auth.get(dialect.name, "") if self.preset else "")
-        own = dialect.auth
-        if not style:
-            style = own if self.preset or is_makers(url) else "both"
-        if style != "both":
-            return (style,)
-        if self.entry.auth and own == "bearer":
-            own = "x-api-key"
-        return tuple(dict.fromkeys((own, "bearer")))
-
     def _proxy(self, url: str) -> str:
         """The way to a URL: the provider's own proxy, else what the environment says."""
-        said = self.entry.proxy
-        proxy = proxy_of(url, self.reading.env) if said is None else "" if said == DIRECT else said
-        if proxy and not is_proxy(proxy):
-            self.wrong("proxy", "the proxy in the environment is none that relay knows")
+        proxy = self.entry.proxy
+        if proxy is None:
+            proxy = proxy_of(url, self.reading.env)
+        elif proxy == DIRECT:
+            proxy = ""
+        if proxy and not is_url(proxy, PROXY_SCHEMES):
+            self.error("proxy", "the proxy in the environment is of no kind that relay knows")
             return ""
         if proxy.startswith("socks") and not self.reading.installed("aiohttp_socks"):
-            self.wrong("proxy", "SOCKS needs one more package: pip install 'aiohttp-socks>=0.11'")
+            self.error("proxy", "SOCKS needs one more package: pip install 'aiohttp-socks>=0.11'")
         return proxy
 
-    def _credentials(self, plan: str) -> tuple[Credential, ...]:
-        said = self.entry.api_key
-        if isinstance(said, dict):
-            for other in said:
-                if other not in self.offered:
-                    hint = meant(other, self.offered)
-                    self.wrong(f"api_key.{other}", f"no plan is called {other!r}{hint}")
-            if plan not in said:
-                self.wrong("api_key", f"no credential for plan {plan!r}")
-            said = said.get(plan, ())
-        preset = self.preset
-        if said is None and preset and preset.key and not preset.local and self.entry.active:
-            self.wrong("api_key", f"required by this preset, e.g. ${{{preset.key}}}")
-        secrets = tuple(dict.fromkeys(said or ("",)))
-        return tuple(self._credential(plan, secret) for secret in secrets)
-
-    def _credential(self, plan: str, secret: str) -> Credential:
-        known = f"file:{secret.file}" if isinstance(secret, FileSecret) else secret
-        mark = hashlib.sha256(f"{self.name}\0{known}".encode()).hexdigest()[:8]
-        return Credential(f"{self.name}/{plan}/{mark}", secret, mark)
-
-    def _check_names(self) -> None:
-        entry = self.entry
-        for dialect in entry.api_format:
-            if dialect not in supported():
-                self.wrong(
-                    "api_format", f"unknown dialect {dialect!r}{meant(dialect, supported())}"
-                )
-        for name, model in (entry.models or {}).items():
-            if model.name and is_glob(model.name):
-                self.wrong(f"models.{name}", f"{model.name!r}: a provider's name cannot be a glob")
-        for dialect in entry.paths:
-            if dialect not in DIALECTS:
-                self.wrong(f"paths.{dialect}", f"unknown dialect{meant(dialect, DIALECTS)}")
-        if entry.prefix.strip("/") != entry.prefix:
-            self.wrong("prefix", f"goes without the slash: {entry.prefix.strip('/')!r}")
-        self._check_headers()
-
-    def _check_paths(self) -> None:
-        """A path of a dialect that no plan speaks would never be used."""
-        spoken = {dialect for urls in self.offered.values() for dialect in urls}
-        for dialect in self.entry.paths:
-            if spoken and dialect in DIALECTS and dialect not in spoken:
-                known = ", ".join(d for d in DIALECTS if d in spoken)
-                self.wrong(f"paths.{dialect}", f"is not spoken here; {known} is")
-
-    def _check_headers(self) -> None:
-        for header in self.entry.headers:
-            if not _HEADER_NAME.fullmatch(header):
-                self.wrong(f"headers.{header}", "not a header's name")
-            elif header.lower() in _FRAMING:
-                self.wrong(f"headers.{header}", "is relay's own to say: it frames the request")
-
-
-_HEADER_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")  # RFC 9110 5.6.2
-# With these somebody else's word the provider would read another request than was sent.
-_FRAMING: Final = frozenset(("content-length", "transfer-encoding", "connection", "te", "trailer"))
+    def _credentials(self, plan: str, offered: Collection[str]) -> tuple[Credential, ...]:
+        keys, preset = self.entry.api_key, self.known
+        if isinstance(keys, dict):
+            for other in keys:
+                if other not in offered:
+                    hint = suggestion(other, offered)
+                    self.error(f"api_key.{other}", f"no plan is called {other!r}{hint}")
+            if plan not in keys:
+                self.error("api_key", f"no credential for plan {plan!r}")
+            keys = keys.get(plan, ())
+        if keys is None and preset.key and not preset.local and self.entry.active:
+            self.error("api_key", f"required by this preset, e.g. ${{{preset.key}}}")
+        credentials = list[Credential]()
+        for secret in dict.fromkeys(keys or ("",)):
+            known = f"file:{secret.file}" if isinstance(secret, FileSecret) else secret
+            mark = hashlib.sha256(f"{self.name}\0{known}".encode()).hexdigest()[:8]
+            credentials.append(Credential(f"{self.name}/{plan}/{mark}", secret, mark))
+        return tuple(credentials)
 
 
 def proxy_of(url: str, env: Mapping[str, str]) -> str:
-    """HTTPS_PROXY's or HTTP_PROXY's word on a URL; none for this machine or NO_PROXY."""
+    """HTTPS_PROXY's or HTTP_PROXY's word on a URL; none for this machine or NO_PROXY, which may
+    name domains, addresses and networks, with a port or without, or be `*`."""
     parts = urllib.parse.urlsplit(url)
     name, host = f"{parts.scheme}_proxy", parts.hostname or ""
     proxy = env.get(name) or env.get(name.upper()) or ""
+    port = parts.port or (443 if parts.scheme == "https" else 80)
     if not proxy or is_loopback(host):
         return ""
-    port = parts.port or (443 if parts.scheme == "https" else 80)
-    unproxied = (env.get("no_proxy") or env.get("NO_PROXY") or "").split(",")
-    if any(_is_meant(entry.strip().lower(), host, port) for entry in unproxied):
-        return ""
+    for entry in (env.get("no_proxy") or env.get("NO_PROXY") or "").lower().split(","):
+        entry = entry.strip(" []")
+        with contextlib.suppress(ValueError):
+            if ipaddress.ip_address(host) in ipaddress.ip_network(entry, strict=False):
+                return ""
+        domain, _, only = entry.removeprefix("*").lstrip(".").partition(":")
+        below = bool(domain) and f".{host}".endswith(f".{domain}") and only in ("", str(port))
+        if below or entry == "*":
+            return ""
     return proxy if "://" in proxy else f"http://{proxy}"
-
-
-def _is_meant(entry: str, host: str, port: int) -> bool:
-    """By an entry of NO_PROXY: `*`, a domain and all below it, an address, a network, one port?"""
-    with contextlib.suppress(ValueError):
-        return ipaddress.ip_address(host) in ipaddress.ip_network(entry.strip("[]"), strict=False)
-    if match := re.fullmatch(r"(.+):(\d+)", entry):
-        return int(match[2]) == port and _is_meant(match[1], host, port)
-    domain = entry.removeprefix("*").lstrip(".")
-    return entry == "*" or bool(domain and (host == domain or host.endswith(f".{domain}")))
 
 
 def shown_proxy(proxy: str) -> str:
     """A proxy's URL without the credentials it may hold."""
     parts = urllib.parse.urlsplit(proxy)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
-
-
-def _in_proxy(proxy: str) -> Iterator[str]:
-    """The secrets in a proxy's URL, as others may quote them."""
-    parts = urllib.parse.urlsplit(proxy)
-    if parts.password:
-        password = urllib.parse.unquote(parts.password)
-        yield from (parts.password, password)
-        yield f"{urllib.parse.unquote(parts.username or '')}:{password}"
-
-
-def _is_url(text: str) -> bool:
-    try:
-        parts = urllib.parse.urlsplit(text)
-        whole = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a port that is not a number, or too large
-        return False
-    return whole and not re.search(r"[\s\x00-\x1f#]", text)
-
-
-def _credentials_in(url: str) -> bool:
-    """Does it say who asks, as in https://user:password@host?"""
-    return "@" in url.partition("://")[2].partition("/")[0]
 
 
 def joined(dialect: Dialect, base: str, exact: bool = False) -> str:
@@ -12177,36 +12103,23 @@ def joined(dialect: Dialect, base: str, exact: bool = False) -> str:
     return url + ("/v1" if bare and not exact else "") + last + tail
 
 
-# What changed between two configurations, for the receipt of a reload
-
-
 def changes(old: Config, new: Config) -> list[str]:
-    """Lines like "provider glm: changed (models, priority)"; a secret only by its key's name."""
-    lines: list[str] = []
-    for title, name in (("provider", "providers"), ("key", "keys"), ("rule", "routing_rules")):
-        before, after = getattr(old, name), getattr(new, name)
-        lines += [f"{title} {key}: added" for key in after if key not in before]
-        lines += [f"{title} {key}: removed" for key in before if key not in after]
-        for key in before.keys() & after.keys():
-            if before[key] != after[key]:
-                lines.append(f"{title} {key}: changed{_fields(before[key], after[key])}")
-    rest = {spec.name for spec in dataclasses.fields(Config)}
-    rest -= {"providers", "keys", "routing_rules"}
-    lines += [
-        f"{name}: changed{_fields(getattr(old, name), getattr(new, name))}"
-        for name in rest
-        if getattr(old, name) != getattr(new, name)
-    ]
+    """What changed, for the receipt of a reload: "provider glm: changed (models, priority)"; a
+    secret only by its key's name."""
+    lines, tables = list[str](), {"providers": "provider", "keys": "key", "routing_rules": "rule"}
+    for name in (spec.name for spec in dataclasses.fields(Config)):
+        before, after, title = getattr(old, name), getattr(new, name), tables.get(name, "")
+        pairs = {name: (before, after)} if before != after else {}
+        if title:
+            lines += [f"{title} {key}: added" for key in after if key not in before]
+            lines += [f"{title} {key}: removed" for key in before if key not in after]
+            both = {key: (before[key], after[key]) for key in before if key in after}
+            pairs = {f"{title} {key}": pair for key, pair in both.items() if pair[0] != pair[1]}
+        for changed, (one, other) in pairs.items():
+            fields = dataclasses.fields(one) if dataclasses.is_dataclass(one) and other else ()
+            names = [f.name for f in fields if getattr(one, f.name) != getattr(other, f.name)]
+            lines.append(f"{changed}: changed" + (f" ({', '.join(names)})" if names else ""))
     return sorted(lines)
-
-
-def _fields(old: Any, new: Any) -> str:
-    if not dataclasses.is_dataclass(old) or new is None:
-        return ""
-    names = [
-        f.name for f in dataclasses.fields(old) if getattr(old, f.name) != getattr(new, f.name)
-    ]
-    return f" ({', '.join(names)})"
 
 
 # ==== 23. Clients =============================================================
@@ -12478,7 +12391,7 @@ def client_key(plan: Plan, name: str | None, held: str, now: float) -> str:
     Without `keys` any will do."""
     keys = plan.config.keys
     if name and name not in keys:
-        raise ConfigError([f"--key {name}: there is no such key{meant(name, keys)}"])
+        raise ConfigError([f"--key {name}: there is no such key{suggestion(name, keys)}"])
     if not keys:
         return held or "relay"
     wanted = [name] if name else list(keys)
@@ -13206,7 +13119,7 @@ def _crs_proxy(proxy: Old, draft: Draft, name: str) -> str:
     kind, host, port = (proxy.look(part) for part in (scheme, "host", "port"))
     address = f"{host}:{port}"
     is_address = re.fullmatch(r"[\w.-]+:[0-9]+", address, re.ASCII)
-    if not is_address or not is_proxy(f"{kind}://{address}"):
+    if not is_address or not is_url(f"{kind}://{address}", PROXY_SCHEMES):
         return ""
     for part in (scheme, "host", "port"):
         proxy.at(part).take()
@@ -13321,7 +13234,9 @@ def _without_refused(config: JSON, origins: Origins) -> None:
         reading = Reading("", AnyVariable(), lambda name: "-", lambda name: datetime.UTC)
         compile_plan(read_config(yaml.safe_dump(config), reading), reading)
         paths = {target: ".".join(target) for target in origins}
-        bad = [t for t, p in paths.items() if reading.complained(p) or reading.complained_below(p)]
+        bad = [
+            t for t, p in paths.items() if reading.has_error(p) or reading.has_error(p, below=True)
+        ]
         if not reading.problems() or not bad:
             break
         deepest = max(map(len, bad))
@@ -13357,7 +13272,11 @@ def _plain_headers(value: Any) -> JSON | None:
 
 _VTE_FIELDS: Final[Fields] = (
     ("model_prefix", "prefix", _plain_text),
-    ("proxy_url", "proxy", lambda value: value if value and is_proxy(str(value)) else None),
+    (
+        "proxy_url",
+        "proxy",
+        lambda value: value if value and is_url(str(value), PROXY_SCHEMES) else None,
+    ),
     ("is_active", "active", _one_of({0: False})),
     ("extra_headers", "headers", _plain_headers),
 )
@@ -20842,13 +20761,13 @@ def load(source: Source, lenient: bool = False) -> Plan:
         config = replace(config, listen=source.listen)
     for plugin in config.plugins:
         if fault := run_plugin(plugin, source.path):
-            reading.wrong("plugins", fault)
+            reading.error("plugins", fault)
     plan = compile_plan(config, reading)
     if config.tls and config.tls.certificate and config.tls.key:
         try:
             Certificate(config.tls)
         except (OSError, ValueError) as error:
-            reading.wrong("tls", str(error))
+            reading.error("tls", str(error))
     if problems := reading.problems():
         raise ConfigError(problems)
     return plan
@@ -22595,7 +22514,7 @@ def accesses(plan: Plan, only: str) -> list[Access]:
         if only.lower() in ("", provider.name.lower())
     ]
     if not held:
-        raise ConfigError([f"no provider is called {only!r}{meant(only, plan.providers)}"])
+        raise ConfigError([f"no provider is called {only!r}{suggestion(only, plan.providers)}"])
     return held
 
 
@@ -23311,7 +23230,7 @@ def _facts(args: argparse.Namespace, plan: Plan) -> Facts:
         headers[name.strip()] = value.strip()
     known = [key.caller.name for key in plan.keys]
     if args.key and args.key not in known:
-        raise ConfigError([f"no key is called {args.key!r}{meant(args.key, known)}"])
+        raise ConfigError([f"no key is called {args.key!r}{suggestion(args.key, known)}"])
     facts = Facts(model=plan.bare(args.model), key=args.key, headers=headers)
     if not args.request:
         return facts

@@ -101,11 +101,11 @@ PROBLEMS: dict[str, tuple[str, list[str]]] = {
     ),
     "a key twice": (
         UP + "default: a\ndefault: a\n",
-        ["4:1: default: stands here twice, first in line 3"],
+        ["4:1: default: duplicate key, first in line 3"],
     ),
     "a key twice inside": (
         provider("weight: 1, weight: 2"),
-        ["2:61: providers.a.weight: stands here twice, first in line 2"],
+        ["2:61: providers.a.weight: duplicate key, first in line 2"],
     ),
     "a flight recorder without a place": (
         UP + "record: {keep: much, kepe: 1MB}\n",
@@ -278,7 +278,7 @@ PROBLEMS: dict[str, tuple[str, list[str]]] = {
         [
             "3:17: routing_rules.z: a rule needs at least one target",
             "3:24: routing_rules.u: a rule needs at least one target",
-            "3:37: routing_rules.s: nothing stands here",
+            "3:37: routing_rules.s: empty value",
         ],
     ),
     "a rule of both shapes": (
@@ -332,7 +332,7 @@ PROBLEMS: dict[str, tuple[str, list[str]]] = {
         [
             "2:3: providers.a: needs an `endpoint`, or a `preset` that has one",
             "3:3: providers.b: needs an `endpoint`, or a `preset` that has one",
-            "4:3: providers.c: nothing stands here",
+            "4:3: providers.c: empty value",
         ],
     ),
     "URLs": (
@@ -369,9 +369,9 @@ PROBLEMS: dict[str, tuple[str, list[str]]] = {
             " beside it",
             "4:23: providers.c.prefix: goes without the slash: 'q'",
             "4:46: providers.c.headers.a b: not a header's name",
-            "4:54: providers.c.headers.Content-Length: is relay's own to say: it frames the"
+            "4:54: providers.c.headers.Content-Length: is set by relay itself: it frames the"
             " request",
-            "5:36: listen[2]: 127.0.0.1:1 stands here twice",
+            "5:36: listen[2]: 127.0.0.1:1 is given twice",
             "6:17: routing_rules.x.to: required",
         ],
     ),
@@ -399,7 +399,7 @@ PROBLEMS: dict[str, tuple[str, list[str]]] = {
         [
             "2:20: providers.a.api_key: write ${ZAI_API_KEY} for that variable; a dollar is $$",
             *(
-                f"{line}:20: providers.{name}.api_key: a reference that is none: write ${{NAME}},"
+                f"{line}:20: providers.{name}.api_key: malformed reference: write ${{NAME}},"
                 " ${NAME:-default}, or $$ for a dollar"
                 for line, name in ((3, "b"), (4, "c"))
             ),

@@ -80,7 +80,7 @@ def test_what_is_no_proxy_is_refused_and_not_quoted(url: str) -> None:
 def test_a_proxy_of_the_environment_that_is_none_is_told() -> None:
     problems = problems_of(provider("weight: 1"), {"HTTPS_PROXY": "gopher://p:1"})
     assert [p.partition(" ")[2] for p in problems] == [
-        "providers.a.proxy: the proxy in the environment is none that relay knows"
+        "providers.a.proxy: the proxy in the environment is of no kind that relay knows"
     ]
 
 
