@@ -14223,6 +14223,9 @@ HOUR, DAY = 3600, 86400  # the two spans
 OTHERS: Final = "(others)"
 _MOST_ROWS: Final = 1000  # an hour; clients make up model names
 _MOST_RECENT: Final = 200
+_MOST_PROMPTS: Final = 10_000  # conversations whose last prompt is known to a calibration
+_LEAST_ADDED: Final = 100  # tokens of a turn that say something about how a model counts
+_WEIGHT: Final = 0.1  # of the latest ratio in the mean
 # The fields of a request's log line that the store remembers.
 _REMEMBERED: Final = (
     *("time", "id", "code", "status", "key", "model", "target", "tokens_in", "tokens_out"),
@@ -14352,6 +14355,60 @@ class Ledger:
             for row in (Row(HOUR, self._clock.hour, *who), Row(DAY, self._clock.day, *who)):
                 self._rows.setdefault(row, Totals()).add(totals)
         self._sums.clear()
+
+
+class Calibration:
+    """How models count tokens, learned from what providers report of passing requests.
+
+    An estimate goes on from the conversation's last prompt, of which the true number is known; for
+    a new conversation, only the model's usual ratio of true and estimated tokens is.
+    """
+
+    def __init__(self) -> None:
+        # model -> its ratio for whole prompts, and for what a turn adds; the latest count most
+        self._ratios = Bounded[tuple[float, float]](_MOST_ROWS)
+        self._prompts = Bounded[tuple[int, int]](_MOST_PROMPTS)  # estimated and true tokens
+        self._pending: dict[str, None] = {}  # models that `collect` has to give
+
+    def learn(self, model: str, conversation: str, estimated: int, true: int) -> None:
+        """A provider has counted `true` input tokens where relay estimated others."""
+        if estimated <= 0 or true <= 0:
+            return
+        ratio = _ratio(true, estimated)
+        whole, added = self._ratios.get(model, (ratio, ratio))
+        if model not in self._ratios or abs(ratio - whole) > 0.01 * whole:
+            self._pending[model] = None
+        whole += _WEIGHT * (ratio - whole)
+        before, known = self._prompts.get(f"{model}\0{conversation}", (0, 0))
+        if before and estimated > before + _LEAST_ADDED:
+            added += _WEIGHT * (_ratio(true - known, estimated - before) - added)
+        self._ratios.put(model, (whole, added))
+        if conversation:
+            self._prompts.put(f"{model}\0{conversation}", (estimated, true))
+
+    def corrected(self, model: str, conversation: str, estimated: int) -> int | None:
+        """A better estimate; None if nothing is known of the model."""
+        if not (ratios := self._ratios.get(model)):
+            return None
+        before, known = self._prompts.get(f"{model}\0{conversation}", (0, 0))
+        if before and 2 * before > estimated > before // 2:
+            return max(1, round(known + (estimated - before) * ratios[1]))
+        return round(estimated * ratios[0])
+
+    def collect(self) -> list[JSON]:
+        """What was learned since the last call, to store."""
+        pending, self._pending = self._pending, {}
+        known = (name for name in pending if name in self._ratios)
+        return [{"model": name, "ratios": self._ratios[name]} for name in known]
+
+    def adopt(self, record: JSON) -> None:
+        """Take what `collect` gave, here or elsewhere."""
+        whole, added = (min(max(finite(ratio), 0.1), 10.0) for ratio in record["ratios"])
+        self._ratios.put(str(record["model"]), (whole, added))
+
+
+def _ratio(true: int, estimated: int) -> float:
+    return min(max(true / estimated, 0.1), 10.0)
 
 
 # ==== 30. Limits ==============================================================
@@ -14853,14 +14910,16 @@ def _fingerprint(value: Any) -> int:
 
 # ==== 32. Notes ===============================================================
 # What relays that share a store tell one another about health: every mark that came, changed or
-# went, and every conversation that was bound to a credential.  A note has a name; the latest of
-# that name holds.  A relay that starts reads them all, so a restart forgets no cooldown.
+# went, every conversation that was bound to a credential, and how models count tokens.  A note has
+# a name; the latest of that name holds.  A relay that starts reads them all, so a restart forgets
+# no cooldown.
 
-_MARK, _BOND = "mark", "bond"
+_MARK, _BOND, _RATIO = "mark", "bond", "ratio"
+_RATIOS_KEPT: Final = 30 * DAY
 
 
 class Note(NamedTuple):
-    kind: str  # mark | bond
+    kind: str  # mark | bond | ratio
     name: str
     line: JSON  # in the form of `exported`; {"gone": when} for a mark that was removed
     until: float  # when it may be forgotten
@@ -14870,6 +14929,7 @@ class Notebook:
     """What other relays know about this one's health."""
 
     def __init__(self, health: Health) -> None:
+        self.calibration = Calibration()
         self._health = health
         self._published: dict[str, JSON] = {}  # marks, as other relays know them
 
@@ -14889,6 +14949,8 @@ class Notebook:
             # hashed, because clients choose a conversation's name, of any length
             name = hashlib.sha256(dumps(bond["identity"])).hexdigest()
             notes.append(Note(_BOND, name, bond, bond["until"]))
+        for ratio in self.calibration.collect():
+            notes.append(Note(_RATIO, ratio["model"], ratio, now + _RATIOS_KEPT))
         return notes
 
     def apply(self, notes: Iterable[Note]) -> None:
@@ -14897,6 +14959,8 @@ class Notebook:
             with contextlib.suppress(*UNREADABLE):
                 if kind == _BOND:
                     self._health.sticky.adopt([line])
+                elif kind == _RATIO:
+                    self.calibration.adopt(line)
                 elif "gone" in line:
                     self._published.pop(name, None)
                     self._health.discard(Place(*loads(name)), line["gone"])
