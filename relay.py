@@ -8719,7 +8719,7 @@ class ReplyDecoder:
         length = 0 if without else _body_length(head)
         if isinstance(length, str):
             return self._fail(length)
-        words = _connection_words(head.headers)
+        words = _connection_words(head.headers) if "Connection" in head.headers else ()
         lasting = "close" not in words and (head.version == 1 or "keep-alive" in words)
         self.head, self.kept, self._left = head, lasting and length != _BY_CLOSE, max(0, length)
         if not length:
@@ -8814,15 +8814,16 @@ def _head(text: bytes) -> Head | str:
     fields = _FIELD.findall(rest.decode(errors="surrogateescape"))
     if len(fields) != rest.count(b"\n") + len(newline):
         return "sent a malformed header line"
-    headers = CIMultiDict([(name, value.rstrip(" \t")) for name, value in fields])
-    for name in _connection_words(headers) - _END_TO_END:
-        headers.popall(name, None)  # for this connection only (RFC 9110 7.6.1)
+    if b" \n" in rest or b"\t\n" in rest or rest.endswith((b" ", b"\t")):
+        fields = [(name, value.rstrip(" \t")) for name, value in fields]
+    headers = CIMultiDict(fields)
+    if "Connection" in headers:
+        for name in _connection_words(headers) - _END_TO_END:
+            headers.popall(name, None)  # for this connection only (RFC 9110 7.6.1)
     return Head(int(status[2]), CIMultiDictProxy(headers), int(status[1]))
 
 
 def _connection_words(headers: MultiMapping[str]) -> set[str]:
-    if "Connection" not in headers:
-        return set()
     lines = headers.getall("Connection")
     return {word.strip().lower() for word in ",".join(lines).split(",")}
 
@@ -8839,9 +8840,11 @@ def _body_length(head: Head) -> int | str:
         if codings[0].strip().lower() == "chunked":
             return _IN_CHUNKS
     elif not codings:
-        different = {length.strip() for line in lengths for length in line.split(",")}
-        if len(different) == 1 and _LENGTH.fullmatch(min(different)):
-            return int(min(different))
+        different = set(lengths)
+        if len(different) > 1 or "," in min(different):
+            different = {length.strip() for line in lengths for length in line.split(",")}
+        if len(different) == 1 and _LENGTH.fullmatch(length := min(different)):
+            return int(length)
     return "leaves in doubt how long its answer is"
 
 
@@ -8877,7 +8880,7 @@ def request_text(
 
     `length`: of the body; -1 for no body, None for one in chunks.
     """
-    lines = [": ".join(field) for field in headers.items()]
+    lines = list(map(": ".join, headers.items()))
     names = "\n".join(["", *headers, ""]).lower()
     if "\nhost\n" not in names:  # the user's own headers may say another
         lines.insert(0, f"Host: {host}")
@@ -14345,7 +14348,10 @@ class Ledger:
         """What was added since the last call; from now on it is the store's."""
         self._close()
         rows, self._rows = self._rows, {}
-        lines = [{name: record[name] for name in _REMEMBERED} for record in self._recent]
+        remembered = operator.itemgetter(*_REMEMBERED)
+        lines = [
+            dict(zip(_REMEMBERED, values, strict=True)) for values in map(remembered, self._recent)
+        ]
         self._recent.clear()
         return rows, lines
 
