@@ -444,6 +444,39 @@ class NoTarget(RelayError):
     status, kind, code = 503, "unavailable", "CO"
 
 
+# What an error is called, by its kind: Anthropic's type, OpenAI's type and code, Google's status.
+# "-" is the dialect's own word for the server's fault, and of a code none.
+KINDS: Final[dict[str, tuple[str, ...]]] = {
+    kind: tuple(words)
+    for kind, *words in map(
+        str.split,
+        (
+            "bad_request invalid_request_error invalid_request_error - INVALID_ARGUMENT",
+            "context_length invalid_request_error invalid_request_error context_length_exceeded"
+            " INVALID_ARGUMENT",
+            "too_large invalid_request_error invalid_request_error - INVALID_ARGUMENT",
+            "unimplemented invalid_request_error invalid_request_error - UNIMPLEMENTED",
+            "auth authentication_error invalid_request_error invalid_api_key UNAUTHENTICATED",
+            "permission permission_error permission_error - PERMISSION_DENIED",
+            "billing api_error api_error - FAILED_PRECONDITION",
+            "budget billing_error insufficient_quota insufficient_quota RESOURCE_EXHAUSTED",
+            "not_found not_found_error invalid_request_error - NOT_FOUND",
+            "model_not_found not_found_error invalid_request_error model_not_found NOT_FOUND",
+            "rate_limit rate_limit_error rate_limit_error rate_limit_exceeded RESOURCE_EXHAUSTED",
+            "overloaded overloaded_error - - UNAVAILABLE",
+            "unavailable - - - UNAVAILABLE",
+            "upstream - - - UNAVAILABLE",
+            "timeout timeout_error timeout - DEADLINE_EXCEEDED",
+        ),
+    )
+}
+
+
+def error_words(column: int) -> dict[str, str]:
+    """One column of KINDS, without those that a dialect has no word of its own for."""
+    return {kind: words[column] for kind, words in KINDS.items() if words[column] != "-"}
+
+
 # What a provider's failure is.  `scope` is what gets marked, and `cool` for how many seconds if
 # nobody says until when (0: no mark); `grows_to` is as far as repeated failures may double that.
 # `failover` says whether another target may do better, and the rest what the client is told when
@@ -467,47 +500,27 @@ class FailureClass:
     grows_to: float = 1800
 
 
-FAILURES: Final[dict[str, FailureClass]] = {
-    row.name: row
-    for row in (
-        # 20 min for a window of hours, up to 6 h for one of weeks: doubling finds out which it is
-        FailureClass(
-            "plan_exhausted",
-            "credential",
-            1200,
-            True,
-            429,
-            "rate_limit",
-            opens_next_plan=True,
-            grows_to=21600,
-        ),
-        FailureClass(
-            "plan_expired",
-            "credential",
-            21600,
-            True,
-            502,
-            "billing",
-            False,
-            opens_next_plan=True,
-            grows_to=21600,
-        ),
-        FailureClass("balance_empty", "credential", 1800, True, 502, "billing", False, False, 3600),
-        FailureClass("rate_limited", "credential", 10, True, 429, "rate_limit"),
-        FailureClass("overloaded", "provider+model", 10, True, 503, "overloaded"),
-        FailureClass("auth", "credential", 900, True, 502, "upstream", False, False, 900),
-        FailureClass("client_rejected", "request", 0, True, 502, "upstream", False),
-        FailureClass("model_missing", "credential+model", 300, True, 502, "upstream", False),
-        # of the model, while it answers at all; of the endpoint, where nobody does
-        FailureClass("transient", "provider+model", 5, True, 502, "upstream"),
-        FailureClass("timeout", "provider+model", 10, True, 504, "timeout"),
-        FailureClass("moderation", "request", 0, False, 400, "bad_request", False),
-        FailureClass("too_long", "request", 0, True, 400, "context_length", False),
-        FailureClass("reasoning_refused", "request", 0, True, 400, "bad_request", False),
-        FailureClass("bad_request", "request", 0, False, 400, "bad_request", False),
-        FailureClass("disabled", "request", 0, True, 503, "unavailable"),  # by an operator
-    )
-}
+# fmt: off
+FAILURES: Final[dict[str, FailureClass]] = {row.name: row for row in (
+    # 20 min for a window of hours, up to 6 h for one of weeks: doubling finds out which it is
+    FailureClass("plan_exhausted", "credential", 1200, True, 429, "rate_limit", True, True, 21600),
+    FailureClass("plan_expired", "credential", 21600, True, 502, "billing", False, True, 21600),
+    FailureClass("balance_empty", "credential", 1800, True, 502, "billing", False, False, 3600),
+    FailureClass("rate_limited", "credential", 10, True, 429, "rate_limit"),
+    FailureClass("overloaded", "provider+model", 10, True, 503, "overloaded"),
+    FailureClass("auth", "credential", 900, True, 502, "upstream", False, False, 900),
+    FailureClass("client_rejected", "request", 0, True, 502, "upstream", False),
+    FailureClass("model_missing", "credential+model", 300, True, 502, "upstream", False),
+    # of the model, while it answers at all; of the endpoint, where nobody does
+    FailureClass("transient", "provider+model", 5, True, 502, "upstream"),
+    FailureClass("timeout", "provider+model", 10, True, 504, "timeout"),
+    FailureClass("moderation", "request", 0, False, 400, "bad_request", False),
+    FailureClass("too_long", "request", 0, True, 400, "context_length", False),
+    FailureClass("reasoning_refused", "request", 0, True, 400, "bad_request", False),
+    FailureClass("bad_request", "request", 0, False, 400, "bad_request", False),
+    FailureClass("disabled", "request", 0, True, 503, "unavailable"),  # by an operator
+)}
+# fmt: on
 LIMITS: Final = frozenset({"plan_exhausted", "rate_limited"})
 # Failures that are about the request, not the provider; the client has to be told of them.
 OF_THE_REQUEST: Final = frozenset({"moderation", "too_long", "reasoning_refused", "bad_request"})
@@ -2561,27 +2574,8 @@ class OpenAIDialect(Dialect):
     auth = "bearer"
     overflow_words = ("context_length_exceeded",)
     forwards = True
-    error_types: ClassVar = {
-        "bad_request": "invalid_request_error",
-        "context_length": "invalid_request_error",
-        "auth": "invalid_request_error",
-        "billing": "api_error",
-        "budget": "insufficient_quota",
-        "permission": "permission_error",
-        "not_found": "invalid_request_error",
-        "model_not_found": "invalid_request_error",
-        "too_large": "invalid_request_error",
-        "unimplemented": "invalid_request_error",
-        "rate_limit": "rate_limit_error",
-        "timeout": "timeout",
-    }
-    error_codes: ClassVar = {
-        "context_length": "context_length_exceeded",
-        "auth": "invalid_api_key",
-        "budget": "insufficient_quota",
-        "model_not_found": "model_not_found",
-        "rate_limit": "rate_limit_exceeded",
-    }
+    error_types: ClassVar = error_words(1)
+    error_codes: ClassVar = error_words(2)
 
     def render_error(self, error: RelayError, request_id: str) -> JSON:
         kind = self.error_types.get(error.kind, "server_error")
@@ -2696,8 +2690,10 @@ class OpenAIQuirks(Quirks):
 OfOpenAI = TypeVar("OfOpenAI", bound=OpenAIQuirks)
 
 
-class OpenAIWriter(ABC, Generic[OfOpenAI]):
+class OpenAIWriter(Generic[OfOpenAI]):
     """One request on its way into one of the formats, for a provider with these quirks."""
+
+    nested: ClassVar[bool]  # are the fields of a typed object under its type's name?
 
     def __init__(self, request: Request, quirks: OfOpenAI, account: str, takes: Takes) -> None:
         self.request, self.names = lowered(request, takes)
@@ -2705,28 +2701,42 @@ class OpenAIWriter(ABC, Generic[OfOpenAI]):
         self.account = account
         self.dropped = list(self.request.dropped)
 
-    @abstractmethod
-    def definition(self, tool: Tool) -> JSON: ...
-
-    @abstractmethod
-    def choice(self, choice: ToolChoice, subset: bool) -> str | JSON:
-        """How the choice among tools is said; `subset`: may some of them be allowed?"""
+    def typed(self, kind: str, fields: JSON) -> JSON:
+        return {"type": kind, kind: fields} if self.nested else {"type": kind} | fields
 
     def tools(self) -> JSON:
         """What may be called, and the choice among it as far as this provider lets one choose."""
         request, choice, known = self.request, self.request.tool_choice, self.quirks.tool_choice
-        if not request.tools:
+        if not request.tools or (choice and choice.mode == "none" and "none" not in known):
             return {}
-        said: JSON = {"tools": list(map(self.definition, request.tools))}
+        fields: JSON = {"tools": list(map(self._definition, request.tools))}
         if choice and choice.mode in known:
-            said["tool_choice"] = self.choice(choice, "allowed" in known)
-        elif choice and choice.mode == "none":
-            return {}
+            named = [self.typed("function", {"name": name}) for name in choice.names]
+            fields["tool_choice"] = named[0] if choice.mode == "named" else choice.mode
+            if named and choice.mode != "named" and "allowed" in known:
+                subset = {"mode": choice.mode, "tools": named}
+                fields["tool_choice"] = self.typed("allowed_tools", subset)
         elif choice:
             self.dropped.append("tool_choice")
         if request.parallel_tools is not None:
-            said["parallel_tool_calls"] = request.parallel_tools
-        return said
+            fields["parallel_tool_calls"] = request.parallel_tools
+        return fields
+
+    def _definition(self, tool: Tool) -> JSON:
+        fields: JSON = {"name": tool.name}
+        if tool.description:
+            fields["description"] = tool.description
+        fields["parameters"] = rooted(tool.schema)
+        # of Responses, absent means "try", and then schemas are rewritten
+        strict = tool.strict if self.nested else bool(tool.strict)
+        strict = {"drop": None, "false": False}.get(self.quirks.tool_strict, strict)
+        return self.typed("function", fields if strict is None else fields | {"strict": strict})
+
+    def format(self, format: Format) -> JSON:
+        if format.schema is None:
+            return {"type": "json_object"}
+        spec = {"name": format.name, "schema": format.schema, "strict": bool(format.strict)}
+        return self.typed("json_schema", spec)
 
     def rendered(self, body: JSON, stops: tuple[str, ...]) -> Rendered:
         request = self.request
@@ -2953,21 +2963,7 @@ class AnthropicMessages(Dialect):
     # "Extra inputs are not permitted", should an override set one of these
     uncounted = frozenset(("max_tokens", "stream", "metadata", "stop_sequences"))
     marks = (b'"usage":{', b'"usage": {', b'"message_stop"', b'"error"', *_ANTHROPIC_REASON)
-    error_types: ClassVar = {
-        "bad_request": "invalid_request_error",
-        "context_length": "invalid_request_error",
-        "auth": "authentication_error",
-        "billing": "api_error",
-        "budget": "billing_error",
-        "permission": "permission_error",
-        "not_found": "not_found_error",
-        "model_not_found": "not_found_error",
-        "too_large": "invalid_request_error",
-        "unimplemented": "invalid_request_error",
-        "rate_limit": "rate_limit_error",
-        "overloaded": "overloaded_error",
-        "timeout": "timeout_error",
-    }
+    error_types: ClassVar = error_words(0)
 
     def claims(self, wire: JSON) -> bool:
         kind = wire.get("type")
@@ -3997,8 +3993,10 @@ SAMPLING: Final = ("temperature", "top_p", "seed", "frequency_penalty", "presenc
 
 @frozen(kw_only=True)
 class ChatQuirks(OpenAIQuirks):
-    # How a body says how much to think: a key of REASONING_STYLES
-    reasoning: str = "effort"
+    # How a body says how much to think; see `_chat_reasoning`
+    reasoning: Literal["effort", "thinking", "enable_thinking", "reasoning", "template", "none"] = (
+        "effort"
+    )
     # Which assistant turns carry their reasoning back, in which field, and what to put where
     # reasoning is missing on a turn with tool calls
     replay: Literal["never", "tool_turns", "always"] = "tool_turns"
@@ -4301,6 +4299,8 @@ def _chat_call_named(ids: CallIds, call: JSON) -> JSON:
 
 
 class _ChatWriter(OpenAIWriter[ChatQuirks]):
+    nested = True
+
     def __init__(self, request: Request, quirks: ChatQuirks, account: str) -> None:
         takes = Takes(
             tool_name=quirks.tool_name,
@@ -4331,15 +4331,21 @@ class _ChatWriter(OpenAIWriter[ChatQuirks]):
         if request.stop:
             body["stop"] = list(request.stop[:4])
         if request.thinking:
-            said = REASONING_STYLES[quirks.reasoning](request.thinking, quirks)
-            body |= said
-            self.dropped += [] if said or not request.thinking.word() else ["thinking"]
+            reasoning = _chat_reasoning(request.thinking, quirks)
+            body |= reasoning
+            self.dropped += [] if reasoning or not request.thinking.word() else ["thinking"]
         if request.tools and quirks.tools_effort:
             wanted = body.get("reasoning_effort", quirks.tools_effort)
             self.dropped += ["thinking"] if wanted != quirks.tools_effort else []
             body["reasoning_effort"] = quirks.tools_effort
-        if request.format:
-            self._format(body, request.format)
+        if request.format and (request.format.schema is None or quirks.json_schema):
+            body["response_format"] = self.format(request.format)
+        elif request.format:
+            # GLM and DeepSeek know only json_object, and want the word JSON in the prompt
+            schema = dumps(request.format.schema).decode()
+            text = f"{JSON_ONLY} It must fit this JSON Schema: {schema}"
+            messages.insert(0, {"role": quirks.system_role, "content": text})
+            body["response_format"] = {"type": "json_object"}
         if request.verbosity:
             body["verbosity"] = request.verbosity
         if request.stream and quirks.stream_usage:
@@ -4392,78 +4398,30 @@ class _ChatWriter(OpenAIWriter[ChatQuirks]):
         details = details or ([{"type": "reasoning.text", "text": text}] if text else [])
         return {"reasoning_details": details} if details else {}
 
-    def definition(self, tool: Tool) -> JSON:
-        function: JSON = {"name": tool.name}
-        if tool.description:
-            function["description"] = tool.description
-        function["parameters"] = rooted(tool.schema)
-        if self.quirks.tool_strict == "false":
-            function["strict"] = False
-        elif self.quirks.tool_strict == "as_is" and tool.strict is not None:
-            function["strict"] = tool.strict
-        return {"type": "function", "function": function}
 
-    def choice(self, choice: ToolChoice, subset: bool) -> str | JSON:
-        named = [{"type": "function", "function": {"name": name}} for name in choice.names]
-        if choice.mode == "named":
-            return named[0]
-        allowed = {"type": "allowed_tools", "allowed_tools": {"mode": choice.mode, "tools": named}}
-        return allowed if named and subset else choice.mode
-
-    def _format(self, body: JSON, format: Format) -> None:
-        if format.schema is None:
-            body["response_format"] = {"type": "json_object"}
-        elif self.quirks.json_schema:
-            strict = bool(format.strict)
-            spec = {"name": format.name, "schema": format.schema, "strict": strict}
-            body["response_format"] = {"type": "json_schema", "json_schema": spec}
-        else:
-            # GLM and DeepSeek know only json_object, and want the word JSON in the prompt
-            text = f"{JSON_ONLY} It must fit this JSON Schema: {dumps(format.schema).decode()}"
-            body["messages"].insert(0, {"role": self.quirks.system_role, "content": text})
-            body["response_format"] = {"type": "json_object"}
-
-
-def _effort_style(thinking: Thinking, quirks: ChatQuirks) -> JSON:
-    word = quirks.efforts.get(thinking.word(), thinking.word())
-    return {"reasoning_effort": word} if word else {}
-
-
-def _thinking_style(thinking: Thinking, quirks: ChatQuirks) -> JSON:
-    on = thinking.word() != "none"
-    said: JSON = {"thinking": {"type": "enabled" if on else "disabled"}}
-    return said | (_effort_style(thinking, quirks) if on and quirks.efforts else {})
-
-
-def _enable_style(thinking: Thinking, quirks: ChatQuirks) -> JSON:
-    on = thinking.word() != "none"
-    budget = on and (thinking.budget is not None or thinking.effort)
-    return {"enable_thinking": on} | ({"thinking_budget": thinking.tokens()} if budget else {})
-
-
-def _object_style(thinking: Thinking, quirks: ChatQuirks) -> JSON:
-    if thinking.budget is not None and not thinking.effort:
-        return {"reasoning": {"max_tokens": thinking.budget}}
-    word = quirks.efforts.get(thinking.word(), thinking.word())
-    return {"reasoning": {"effort": word}} if word else {}
-
-
-def _template_style(thinking: Thinking, quirks: ChatQuirks) -> JSON:
-    return {"chat_template_kwargs": {"enable_thinking": thinking.word() != "none"}}
-
-
-def _no_style(thinking: Thinking, quirks: ChatQuirks) -> JSON:
-    return {}
-
-
-REASONING_STYLES: Final[dict[str, Callable[[Thinking, ChatQuirks], JSON]]] = {
-    "effort": _effort_style,
-    "thinking": _thinking_style,
-    "enable_thinking": _enable_style,
-    "reasoning": _object_style,
-    "template": _template_style,
-    "none": _no_style,
-}
+def _chat_reasoning(thinking: Thinking, quirks: ChatQuirks) -> JSON:
+    """How a body says how much to think, in the provider's style; {} if it cannot."""
+    word = thinking.word()
+    on, effort = word != "none", quirks.efforts.get(word, word)
+    match quirks.reasoning:
+        case "effort":
+            return {"reasoning_effort": effort} if effort else {}
+        case "thinking":
+            fields: JSON = {"thinking": {"type": "enabled" if on else "disabled"}}
+            known = on and quirks.efforts and effort
+            return fields | ({"reasoning_effort": effort} if known else {})
+        case "enable_thinking":
+            budget = on and (thinking.budget is not None or thinking.effort)
+            fields = {"thinking_budget": thinking.tokens()} if budget else {}
+            return {"enable_thinking": on} | fields
+        case "reasoning" if thinking.budget is not None and not thinking.effort:
+            return {"reasoning": {"max_tokens": thinking.budget}}
+        case "reasoning":
+            return {"reasoning": {"effort": effort}} if effort else {}
+        case "template":
+            return {"chat_template_kwargs": {"enable_thinking": on}}
+        case "none":
+            return {}
 
 
 def _chat_part(part: Text | Media) -> JSON:
@@ -5219,7 +5177,7 @@ class OpenAIResponses(OpenAIDialect):
                 thought = recalled(_thought_text(item), opened(token, "re"))
                 return _thought_item(thought.text, thought.seal, quirks, account)
             if kind in ("compaction", "compaction_summary") and token.startswith("rly1.rc."):
-                return _said_item("user", [Text(_HANDED_OVER + opened(token, "").value)])
+                return _message_item("user", [Text(_HANDED_OVER + opened(token, "").value)])
             return item
 
         return mapped(body, "input", known)
@@ -5528,7 +5486,7 @@ def _plain_thought(text: str, origin: str, id: str = "") -> JSON:
     return {"type": "reasoning", "id": id, "summary": [], "content": content}
 
 
-def _said_item(role: str, parts: Iterable[Text | Media]) -> JSON:
+def _message_item(role: str, parts: Iterable[Text | Media]) -> JSON:
     return {"type": "message", "role": role, "content": list(map(_input_part, parts))}
 
 
@@ -5553,16 +5511,20 @@ def _input_part(part: Text | Media) -> JSON:
 # A request, written
 
 
+def _responses_own(part: Reasoning, quirks: ResponsesQuirks, account: str) -> Reasoning | None:
+    return part if _thought_item(part.text, part.seal, quirks, account) else None
+
+
 class _ResponsesWriter(OpenAIWriter[ResponsesQuirks]):
+    nested = False
+
     def __init__(self, request: Request, quirks: ResponsesQuirks, account: str) -> None:
         takes = Takes(
             tool_name=quirks.tool_name,
             call_id=quirks.call_id or OpenAIResponses.call_id,
             most_tools=quirks.most_tools,
             subset="allowed" in quirks.tool_choice,
-            reasoning=lambda part: (
-                part if _thought_item(part.text, part.seal, quirks, account) else None
-            ),
+            reasoning=functools.partial(_responses_own, quirks=quirks, account=account),
             reasoning_alone=False,  # what is followed by nothing is refused
             media={"image": PICTURES, "document": None, "audio": None},
             detail=True,
@@ -5580,104 +5542,66 @@ class _ResponsesWriter(OpenAIWriter[ResponsesQuirks]):
         system = (part for message in request.messages[:lead] for part in message.parts)
         if texts := [part.text for part in system if isinstance(part, Text)]:
             body["instructions"] = "\n\n".join(texts)
-        items = [item for m in request.messages[lead:] for item in self._items(m)]
-        body["input"] = items or [_said_item("user", [Text(".")])]  # none at all is refused
+        items = [item for message in request.messages[lead:] for item in self._items(message)]
+        body["input"] = items or [_message_item("user", [Text(".")])]  # none at all is refused
         body |= self.tools()
         if request.max_tokens is not None:
             body["max_output_tokens"] = max(16, request.max_tokens)
-        if reasoning := self._reasoning():
+        word = request.thinking.word() if request.thinking else ""
+        reasoning: JSON = {"effort": self.quirks.efforts.get(word, word)} if word else {}
+        if request.show_thoughts and word != "none":
+            reasoning["summary"] = "auto"
+        if reasoning:
             body["reasoning"] = reasoning
-        spec = {"format": _format_spec(request.format)} if request.format else {}
-        if text := spec | ({"verbosity": request.verbosity} if request.verbosity else {}):
+        text: JSON = {"format": self.format(request.format)} if request.format else {}
+        if request.verbosity:
+            text["verbosity"] = request.verbosity
+        if text:
             body["text"] = text
         body |= {"store": False, "include": ["reasoning.encrypted_content"]}
         return self.rendered(body, request.stop)
 
-    def _reasoning(self) -> JSON:
-        """How much to think, and whether to tell of it, which only those ask for who are shown."""
-        thinking = self.request.thinking
-        word = thinking.word() if thinking else ""
-        effort = {"effort": self.quirks.efforts.get(word, word)} if word else {}
-        told = self.request.show_thoughts and word != "none"
-        return effort | ({"summary": "auto"} if told else {})
-
     def _items(self, message: Message) -> list[JSON]:
-        match message.role:
-            case "assistant":
-                return self._assistant(message)
-            case "user":
-                return self._user(message)
-            case _:
-                texts = [part for part in message.parts if isinstance(part, Text)]
-                return [_said_item(self.quirks.system_role, texts)] if texts else []
-
-    def _assistant(self, message: Message) -> list[JSON]:
-        """Item by item; reasoning that is followed by nothing is refused."""
-        items: list[JSON] = []
+        """A turn, item by item: results first, then what else is said."""
+        items, quirks = list[JSON](), self.quirks
+        if message.role == "assistant":
+            for part in message.parts:
+                match part:
+                    case Text(text):
+                        items.append({"type": "message", "role": "assistant", "content": text})
+                    case Reasoning(text, seal):
+                        thought = _thought_item(text, seal, quirks, self.account)
+                        items += [thought] if thought else []
+                    case ToolCall(id, name, text):
+                        call = {"type": "function_call", "call_id": id, "name": name}
+                        items.append(call | {"arguments": text})
+                    case _:
+                        pass
+            while items[-1]["type"] == "reasoning":  # refused, if nothing follows
+                items.pop()
+            kinds = [item["type"] for item in items]
+            if quirks.placeholder and "function_call" in kinds and "reasoning" not in kinds:
+                items.insert(0, _plain_thought(quirks.placeholder, str(items)))
+            return items
+        rest = list[Text | Media]()
         for part in message.parts:
-            match part:
-                case Text(text) if text:
-                    items.append({"type": "message", "role": "assistant", "content": text})
-                case Reasoning(text, seal):
-                    thought = _thought_item(text, seal, self.quirks, self.account)
-                    items += [thought] if thought else []
-                case ToolCall(id, name, text):
-                    call = {"type": "function_call", "call_id": id, "name": name}
-                    items.append(call | {"arguments": text or "{}"})
-                case _:
-                    pass
-        while items and items[-1]["type"] == "reasoning":
-            items.pop()
-        if not self.quirks.placeholder:
-            return items
-        kinds = {item["type"] for item in items}
-        if "function_call" not in kinds or "reasoning" in kinds:
-            return items
-        return [_plain_thought(self.quirks.placeholder, str(items)), *items]
-
-    def _user(self, message: Message) -> list[JSON]:
-        """The results first, as in every dialect, then the rest."""
-        said = [part for part in message.parts if isinstance(part, TEXT_OR_MEDIA)]
-        results = [part for part in message.parts if isinstance(part, ToolResult)]
-        return [
-            *map(_result_item, results),
-            *([_said_item("user", said)] if said else []),
-        ]
-
-    def definition(self, tool: Tool) -> JSON:
-        said: JSON = {"type": "function", "name": tool.name}
-        if tool.description:
-            said["description"] = tool.description
-        said["parameters"] = rooted(tool.schema)
-        if self.quirks.tool_strict != "drop":  # absent means "try", and schemas are rewritten
-            said["strict"] = bool(tool.strict) and self.quirks.tool_strict == "as_is"
-        return said
-
-    def choice(self, choice: ToolChoice, subset: bool) -> str | JSON:
-        named = [{"type": "function", "name": name} for name in choice.names]
-        if choice.mode == "named":
-            return named[0]
-        allowed = {"type": "allowed_tools", "mode": choice.mode, "tools": named}
-        return allowed if named and subset else choice.mode
+            if isinstance(part, ToolResult):
+                output = _result_output(part)
+                item = {"type": "function_call_output", "call_id": part.call_id}
+                items.append(item | {"output": output})
+            elif isinstance(part, TEXT_OR_MEDIA):
+                rest.append(part)
+        role = "user" if message.role == "user" else quirks.system_role
+        return [*items, _message_item(role, rest)] if rest else items
 
 
-def _result_item(result: ToolResult) -> JSON:
+def _result_output(result: ToolResult) -> str | list[JSON]:
     """One string if there is only text: servers other than OpenAI's may take nothing else."""
-    said = list(result.parts)
-    if result.is_error:  # for which there is no field
-        said = [Text("Error:"), *said]
-    texts = [part.text for part in said if isinstance(part, Text)]
-    output: str | list[JSON] = (" " if result.is_error else "\n\n").join(texts) or "(no output)"
-    if len(texts) < len(said):
-        output = list(map(_input_part, said))
-    return {"type": "function_call_output", "call_id": result.call_id, "output": output}
-
-
-def _format_spec(format: Format) -> JSON:
-    if format.schema is None:
-        return {"type": "json_object"}
-    spec = {"type": "json_schema", "name": format.name, "schema": format.schema}
-    return spec | {"strict": bool(format.strict)}
+    parts = [Text("Error:"), *result.parts] if result.is_error else list(result.parts)
+    texts = [part.text for part in parts if isinstance(part, Text)]
+    if len(texts) < len(parts):
+        return list(map(_input_part, parts))
+    return (" " if result.is_error else "\n\n").join(texts) or "(no output)"
 
 
 # An answer, read
@@ -6528,23 +6452,7 @@ class GeminiContent(Dialect):
     converted = frozenset(("array",))
     tells_breaks = False  # its clients take an error object for the end of a whole answer
     marks = (b'"usageMetadata"', b'"error"', b'"finishReason"', b'"blockReason"')
-    error_types: ClassVar = {
-        "bad_request": "INVALID_ARGUMENT",
-        "context_length": "INVALID_ARGUMENT",
-        "too_large": "INVALID_ARGUMENT",
-        "auth": "UNAUTHENTICATED",
-        "billing": "FAILED_PRECONDITION",
-        "budget": "RESOURCE_EXHAUSTED",
-        "permission": "PERMISSION_DENIED",
-        "not_found": "NOT_FOUND",
-        "model_not_found": "NOT_FOUND",
-        "rate_limit": "RESOURCE_EXHAUSTED",
-        "overloaded": "UNAVAILABLE",
-        "unavailable": "UNAVAILABLE",
-        "upstream": "UNAVAILABLE",
-        "timeout": "DEADLINE_EXCEEDED",
-        "unimplemented": "UNIMPLEMENTED",
-    }
+    error_types: ClassVar = error_words(3)
 
     def claims(self, wire: JSON) -> bool:
         return not wire.keys().isdisjoint(("candidates", "promptFeedback", "usageMetadata"))
@@ -7119,16 +7027,20 @@ class _GeminiWriter:
         self._names: dict[str, str] = {}  # of the functions called in the latest turn, by call id
 
     def render(self) -> Rendered:
-        request = self.request
-        messages = request.messages
-        count = leading(messages)
-        system = [p.text for m in messages[:count] for p in m.parts if isinstance(p, Text)]
+        request, lead = self.request, leading(self.request.messages)
+        system = [p.text for m in request.messages[:lead] for p in m.parts if isinstance(p, Text)]
         config = self._config(system)
-        body: JSON = {"contents": self._contents(messages[count:])}
-        if texts := [text for text in system if text]:
-            body["systemInstruction"] = {"parts": [{"text": text} for text in texts]}
+        contents = list[JSON]()
+        for message in request.messages[lead:]:
+            if message.role == "assistant":
+                contents.append({"role": "model", "parts": self._answer(message)})
+            else:
+                contents.append({"role": "user", "parts": self._user(message)})
+        body: JSON = {"contents": contents}
+        if system:
+            body["systemInstruction"] = {"parts": [{"text": text} for text in system]}
         if request.tools:
-            body["tools"] = [{"functionDeclarations": list(map(self._function, request.tools))}]
+            body["tools"] = [{"functionDeclarations": list(map(_gemini_function, request.tools))}]
             body |= self._choice()
         if config:
             body["generationConfig"] = config
@@ -7137,17 +7049,8 @@ class _GeminiWriter:
         dropped = tuple(dict.fromkeys(self.dropped))
         return Rendered(body, dropped, request.stop[_MOST_STOPS:], self.tool_names)
 
-    def _contents(self, messages: Sequence[Message]) -> list[JSON]:
-        said: list[JSON] = []
-        for message in messages:
-            if message.role == "assistant":
-                said.append({"role": "model", "parts": self._assistant(message)})
-            else:
-                said.append({"role": "user", "parts": self._user(message)})
-        return said
-
     def _user(self, message: Message) -> list[JSON]:
-        said = list[JSON]()
+        parts = list[JSON]()
         for part in message.parts:
             if isinstance(part, ToolResult):
                 texts = [inner.text for inner in part.parts if isinstance(inner, Text)]
@@ -7156,51 +7059,43 @@ class _GeminiWriter:
                 result["response"] = {"error" if part.is_error else "output": "\n\n".join(texts)}
                 if media := [_gemini_media_part(m) for m in part.parts if isinstance(m, Media)]:
                     result["parts"] = media
-                said.append({"functionResponse": result})
+                parts.append({"functionResponse": result})
             elif isinstance(part, Text):
-                said.append({"text": part.text})
+                parts.append({"text": part.text})
             elif isinstance(part, Media):
-                said.append(_gemini_media_part(part))
-        alone = not any("text" in part or "functionResponse" in part for part in said)
-        return [*said, {"text": " "}] if alone and not self.quirks.media_alone else said
+                parts.append(_gemini_media_part(part))
+        if not self.quirks.media_alone and all("inlineData" in p or "fileData" in p for p in parts):
+            parts.append({"text": " "})
+        return parts
 
-    def _assistant(self, message: Message) -> list[JSON]:
+    def _answer(self, message: Message) -> list[JSON]:
         """A thought goes back only as the signature of the part after it."""
-        said = list[JSON]()
-        signature = ""
+        parts, signature = list[JSON](), ""
         unsigned = self.gemini.signed  # is the first call of the step still to come?
         self._names = {p.id: p.name for p in message.parts if isinstance(p, ToolCall)}
         for part in message.parts:
             if isinstance(part, Reasoning):
-                if signature and self._own(part):
-                    said.append({"text": "", "thoughtSignature": signature})
-                signature = self._own(part) or signature
+                if signature:
+                    parts.append({"text": "", "thoughtSignature": signature})
+                signature = self._own(part)
                 continue
+            wire: JSON = {}
             if isinstance(part, ToolCall):
                 signature = signature or (_GEMINI_UNSIGNED if unsigned else "")
                 unsigned = False
-                id = {"id": part.id} if self.gemini.ids else {}
-                arguments = call_arguments(part.text)
-                wire: JSON = {"functionCall": id | {"name": part.name, "args": arguments}}
-            elif isinstance(part, Text) and part.text:
+                call: JSON = {"id": part.id} if self.gemini.ids else {}
+                call |= {"name": part.name, "args": call_arguments(part.text)}
+                wire = {"functionCall": call}
+            elif isinstance(part, Text):
                 wire = {"text": part.text}
-            else:
-                continue
-            said.append(wire | ({"thoughtSignature": signature} if signature else {}))
+            parts.append(wire | ({"thoughtSignature": signature} if signature else {}))
             signature = ""
-        return [*said, {"text": "", "thoughtSignature": signature}] if signature else said
+        return [*parts, {"text": "", "thoughtSignature": signature}] if signature else parts
 
     def _own(self, part: Reasoning) -> str:
         seal = part.seal
         ours = seal and seal.field == "gs" and seal.account in ("", self.account)
         return seal.value if seal and ours else ""
-
-    def _function(self, tool: Tool) -> JSON:
-        said: JSON = {"name": tool.name}
-        if tool.description:
-            said["description"] = tool.description
-        schema = referable(rooted(tool.schema))
-        return said | {"parametersJsonSchema": _known_schema(schema, schema)}
 
     def _choice(self) -> JSON:
         choice = self.request.tool_choice
@@ -7255,11 +7150,19 @@ class _GeminiWriter:
             fits = f" It must fit this JSON Schema: {dumps(format.schema).decode()}"
             system.append(JSON_ONLY + (fits if format.schema else ""))
             return {}
-        said: JSON = {"responseMimeType": "application/json"}
-        if format.schema is None:
-            return said
-        schema = referable(format.schema)
-        return said | {"responseJsonSchema": _known_schema(schema, schema)}
+        config: JSON = {"responseMimeType": "application/json"}
+        if format.schema is not None:
+            schema = referable(format.schema)
+            config["responseJsonSchema"] = _known_schema(schema, schema)
+        return config
+
+
+def _gemini_function(tool: Tool) -> JSON:
+    function: JSON = {"name": tool.name}
+    if tool.description:
+        function["description"] = tool.description
+    schema = referable(rooted(tool.schema))
+    return function | {"parametersJsonSchema": _known_schema(schema, schema)}
 
 
 def _gemini_media_part(media: Media) -> JSON:
