@@ -10653,7 +10653,7 @@ _OUTPUT_WORDS: Final = (
     ("max_output_tokens",),
     ("generationConfig", "maxOutputTokens"),
 )
-_OUTPUT_SAID: Final = re.compile(
+_OUTPUT_LIMIT: Final = re.compile(
     rb'"(?:max_(?:completion_|output_)?tokens|maxOutputTokens)"[ \t\r\n]*:[ \t\r\n]*(\d{1,9})'
 )
 _USUAL_OUTPUT: Final = 4096
@@ -10674,10 +10674,10 @@ def likely_input(raw: bytes) -> int:
 def likely_output(body: Body) -> int:
     """How many tokens the answer may have; an unread body is asked only at its two ends."""
     if body.unread:
-        match = _OUTPUT_SAID.search(body.raw[:4096] + body.raw[-4096:])
+        match = _OUTPUT_LIMIT.search(body.raw[:4096] + body.raw[-4096:])
         return int(match[1]) if match else _USUAL_OUTPUT
-    said = (found(body.wire, path) for path in _OUTPUT_WORDS)
-    return next((most for most in said if isinstance(most, int) and most > 0), _USUAL_OUTPUT)
+    limits = (found(body.wire, path) for path in _OUTPUT_WORDS)
+    return next((most for most in limits if isinstance(most, int) and most > 0), _USUAL_OUTPUT)
 
 
 # ==== 20. Conditions ==========================================================
@@ -10717,8 +10717,8 @@ class Condition:
 
 def _is_background(facts: Facts) -> bool:
     """As Claude Code says itself, else by the model; the large one is asked for titles, too."""
-    if said := facts.headers.get("x-claude-code-request-class"):
-        return said == "auxiliary"
+    if request_class := facts.headers.get("x-claude-code-request-class"):
+        return request_class == "auxiliary"
     if any(glob_matches(glob, facts.model) for glob in _SMALL_MODELS):
         return True
     return not _has_tools(facts) and _wants_title(facts.parse())
@@ -10786,8 +10786,8 @@ CONDITIONS: Final[dict[str, Condition]] = {
 
 def conditions(when: WhenConfig) -> Mapping[str, Any]:
     """The conditions given, and what they want; the cheap ones first."""
-    said = ((word, getattr(when, word)) for word in CONDITIONS)
-    return {word: wanted for word, wanted in said if wanted is not None}
+    given = ((word, getattr(when, word)) for word in CONDITIONS)
+    return {word: wanted for word, wanted in given if wanted is not None}
 
 
 def unmet(when: WhenConfig, facts: Facts) -> str:
@@ -10799,12 +10799,8 @@ def unmet(when: WhenConfig, facts: Facts) -> str:
         except BadRequest as error:
             return f"{name}: the request cannot be read: {error.message}"
         if not row.holds(found, wanted):
-            return f"{name}: {_said_of(wanted)}; the request: {_said_of(found)}"
+            return f"{name}: {dumps(wanted).decode()}; the request: {dumps(found).decode()}"
     return ""
-
-
-def _said_of(value: Any) -> str:
-    return dumps(value).decode()
 
 
 def covers(earlier: WhenConfig, later: WhenConfig) -> bool:
@@ -10853,23 +10849,17 @@ class Endpoint:
     url: str  # to post to; may hold {model}
     auth: tuple[str, ...]  # keys of AUTH_STYLES, each of which carries the credential
     quirks: Quirks
-    edits: tuple[Edits, ...]  # the quirks', then the user's, for a body in this dialect
+    edits: tuple[Edits, ...]  # the quirks', then the user's; none is empty
     demo: bool = False
     proxy: str = field(default="", repr=False)  # a URL; "" for none
 
-    @functools.cached_property
-    def edits_nothing(self) -> bool:
-        return all(edits == Edits() for edits in self.edits)
-
     def edited(self, body: JSON) -> tuple[JSON, tuple[str, ...]]:
-        """The body as the quirks and then the user want it, and the paths taken out of it."""
-        if self.edits_nothing:
-            return body, ()
-        taken: tuple[str, ...] = ()
+        """The body as the quirks and then the user want it, and the paths that are gone from it."""
+        dropped: tuple[str, ...] = ()
         for edits in self.edits:
-            taken += edits.taken(body)
+            dropped += edits.taken(body)
             body = edits.applied(body)
-        return body, taken
+        return body, dropped
 
     @functools.cached_property
     def base(self) -> str:
@@ -10883,8 +10873,7 @@ class Endpoint:
         for own in (self.dialect.path, short):
             if url.endswith(own):
                 return url.removesuffix(own) + path + (f"?{query}" if query else "")
-        origin = "/".join(url.split("/")[:3])  # a path of its own: nothing is known below it
-        return origin + path
+        return "/".join(url.split("/")[:3]) + path  # of a path of its own nothing is known
 
 
 @frozen
@@ -10965,7 +10954,7 @@ class Target:
 
     @functools.cached_property
     def name(self) -> str:
-        """As the log and messages say it; /p/ asks a provider for no model."""
+        """As the log and messages name it; /p/ asks a provider for no model."""
         return f"{self.provider.name}/{self.model}" if self.model else self.provider.name
 
     def __str__(self) -> str:
@@ -10980,16 +10969,6 @@ class Lane:
     plan: BillingPlan
     credential: Credential
     endpoint: Endpoint
-
-    @functools.cached_property
-    def _keys(self) -> Mapping[str, str]:
-        provider, model = self.target.provider.name, self.target.model
-        return {
-            "credential": self.credential.name,
-            "credential+model": self.name,
-            "provider+model": f"{provider} {model}",
-            "endpoint": f"{provider} {self.endpoint.base}",
-        }
 
     @functools.cached_property
     def name(self) -> str:
@@ -11008,28 +10987,39 @@ class Lane:
 
     @functools.cached_property
     def about(self) -> Mapping[str, str]:
-        """The headers in which relay says where an answer comes from."""
+        """The headers that tell the client where an answer comes from."""
         provider, model = self.target.provider.name, self.target.model
-        said = {"x-relay-provider": header_text(provider)}
-        return said | ({"x-relay-model": header_text(model)} if model else {})
+        headers = {"x-relay-provider": header_text(provider)}
+        return headers | ({"x-relay-model": header_text(model)} if model else {})
 
     def key(self, scope: str) -> str:
         """The stable name of what a failure of this scope marks."""
         return self._keys[scope]
 
+    @functools.cached_property
+    def _keys(self) -> Mapping[str, str]:
+        provider = self.target.provider.name
+        return {
+            "credential": self.credential.name,
+            "credential+model": self.name,
+            "provider+model": f"{provider} {self.target.model}",
+            "endpoint": f"{provider} {self.endpoint.base}",
+        }
+
     def owner(self, scope: str) -> str:
         """What in the configuration a mark of this scope belongs to, and disappears with."""
-        provider = self.target.provider.name
-        whose = self.credential.name if scope.startswith("credential") else provider
-        return self.key(scope) if scope == "endpoint" else whose
+        if scope == "endpoint":
+            return self._keys[scope]
+        credential = scope.startswith("credential")
+        return self.credential.name if credential else self.target.provider.name
 
     def address(self, stream: bool, variant: str = "") -> str:
         """The URL to ask it at."""
-        how = (stream, variant)
-        if how not in self._addresses:
-            endpoint, model = self.endpoint, self.target.model
-            self._addresses[how] = endpoint.dialect.address(endpoint.url, model, stream, variant)
-        return self._addresses[how]
+        if (stream, variant) not in self._addresses:
+            url, model = self.endpoint.url, self.target.model
+            address = self.endpoint.dialect.address(url, model, stream, variant)
+            self._addresses[stream, variant] = address
+        return self._addresses[stream, variant]
 
     @functools.cached_property
     def _addresses(self) -> dict[tuple[bool, str], str]:
@@ -11038,17 +11028,17 @@ class Lane:
     def authorized(self, url: str, headers: Mapping[str, str]) -> tuple[str, dict[str, str]]:
         """The URL and headers with the credential added, and the user's headers on top; names of
         `headers` are in lower case."""
-        query, carrying = self._authority
-        overridden = self._overridden
-        said = {**headers, **carrying}
-        if overridden:
-            said = {name: value for name, value in said.items() if name.lower() not in overridden}
-            said |= {n: v for n, v in self.target.provider.config.headers.items() if v is not None}
-        return (f"{url}{'&' if '?' in url else '?'}{query}" if query else url), said
+        query, credential, own = self._authority
+        sent = {**headers, **credential}
+        if own:  # null removes one
+            names = {name.lower() for name in own}
+            sent = {name: value for name, value in sent.items() if name.lower() not in names}
+            sent |= {name: value for name, value in own.items() if value is not None}
+        return (f"{url}{'&' if '?' in url else '?'}{query}" if query else url), sent
 
     @functools.cached_property
-    def _authority(self) -> tuple[str, Mapping[str, str]]:
-        """What carries the secret: a query, and headers."""
+    def _authority(self) -> tuple[str, Mapping[str, str], Mapping[str, str | None]]:
+        """A query and headers that hold the secret, and the user's own headers."""
         secret, query, headers = self.credential.secret, "", dict[str, str]()
         for style in self.endpoint.auth if secret else ():
             name, before = AUTH_STYLES[style]
@@ -11056,12 +11046,7 @@ class Lane:
                 query = f"{name}={urllib.parse.quote(secret)}"
             else:
                 headers[name] = before + secret
-        return query, headers
-
-    @functools.cached_property
-    def _overridden(self) -> frozenset[str]:
-        """The names of the user's headers, which win; null removes one."""
-        return frozenset(name.lower() for name in self.target.provider.config.headers)
+        return query, headers, self.target.provider.config.headers
 
     def __str__(self) -> str:
         several = len(self.plan.credentials) > 1
@@ -11177,7 +11162,7 @@ def _pairs(word: str) -> int:
     return pairs
 
 
-# What stands in the place of a secret.
+# What replaces a secret.
 MASK: Final = "[secret]"
 _LEAST_SECRET: Final = 4  # characters; to mask what is shorter would mask ordinary words
 _LEAST_CARRIED: Final = 8  # characters of one in a header or query: a client may send any word
@@ -11317,29 +11302,24 @@ class Plan:
     secrets: Secrets = field(repr=False)  # what must never be shown
     zone: datetime.tzinfo | None  # of times that are shown; None is the machine's
     secret_files: frozenset[str] = frozenset()  # files whose content it holds
-    warnings: tuple[str, ...] = ()  # what is no mistake, but surely not meant
+    warnings: tuple[str, ...] = ()  # what is no mistake, but surely not intended
 
-    def route(self, said: str, facts: Facts | None = None) -> Route | None:
-        """Where a model name goes, by the first of five steps that knows; None if nowhere.
+    def route(self, model: str, facts: Facts | None = None) -> Route | None:
+        """Where a client's model name goes: by the first of five steps that has a target, else
+        None.  Without facts, as for an empty request."""
+        name = self.bare(model)
+        routes = self._routes(name, facts or Facts(model=name))
+        return next((route for route in routes if route.groups), None)
 
-        Without facts, as for an empty request.
-        """
-        name = self.bare(said)
-        by_rule = functools.partial(self._by_rule, facts=facts or Facts(model=name))
-        steps = (by_rule, self._by_address, self._by_models, self._by_default, self._by_all)
-        return next((route for step in steps if (route := step(name)) and route.groups), None)
-
-    def lookup(self, said: str, facts: Callable[[], Facts]) -> Route | None:
-        """The same, remembered for names about which no rule asks anything but the name."""
-        if said in self._remembered:
-            return self._remembered[said]
-        name = self.bare(said)
-        if any(conditions(rule.when) for _, rule in self.entries(name)):
-            return self.route(said, facts())
-        if len(self._remembered) >= _MOST_NAMES:  # clients make names up
-            self._remembered.clear()
-        self._remembered[said] = self.route(said)
-        return self._remembered[said]
+    def lookup(self, model: str, facts: Callable[[], Facts]) -> Route | None:
+        """`route`, remembered for names about which no rule asks anything but the name."""
+        if model not in self._remembered:
+            if any(conditions(rule.when) for _, rule in self.entries(self.bare(model))):
+                return self.route(model, facts())
+            if len(self._remembered) >= _MOST_NAMES:  # clients make names up
+                self._remembered.clear()
+            self._remembered[model] = self.route(model)
+        return self._remembered[model]
 
     @functools.cached_property
     def _remembered(self) -> dict[str, Route | None]:
@@ -11358,21 +11338,21 @@ class Plan:
                 if not conditions(rule.when):
                     return
 
-    def bare(self, said: str) -> str:
+    def bare(self, model: str) -> str:
         """Without Claude Code's [1m] at the end or its picker's alias at the beginning.
 
         A name that is listed exactly so is left alone.
         """
-        if said in self.listed:
-            return said
-        bare = re.sub(r"\[[^\[\]]*\]$", "", said) or said
+        if model in self.listed:
+            return model
+        bare = re.sub(r"\[[^\[\]]*\]$", "", model) or model
         return bare.removeprefix(ALIAS) or bare
 
     @functools.cached_property
     def listed(self) -> dict[str, ModelInfo]:
         """Every name a client can use, with its limits if they are known."""
         rules = self.config.routing_rules
-        listed = {name: self._limits(name, name) for name in rules if not is_glob(name)}
+        listed = {name: self._limits(name) for name in rules if not is_glob(name)}
         for provider in self.providers.values():
             prefix = provider.config.prefix
             for name, model in (provider.config.models or {}).items():
@@ -11384,7 +11364,7 @@ class Plan:
         targets = [to for entries in rules.values() for entry in entries for to in entry.to]
         for target in (*targets, self.config.default or ""):
             if "/" in target:  # a name too: it addresses a provider directly
-                listed.setdefault(target, self._limits(target, target))
+                listed.setdefault(target, self._limits(target))
         return listed
 
     @functools.cached_property
@@ -11406,28 +11386,28 @@ class Plan:
         }
         return shown | long
 
-    def _limits(self, name: str, said: str) -> ModelInfo:
+    def _limits(self, name: str) -> ModelInfo:
         """A name with the limits of the first model it leads to."""
         rules = self.config.routing_rules.get(name, ())
         to = next((to for entry in rules for to in entry.to), name)
         head, _, model = to.partition("/")
         provider = self.providers.get(head.lower())
-        known = provider.match(model or said) if provider else None
+        known = provider.match(model or name) if provider else None
         limits = known[2] if known else ModelConfig()
         return ModelInfo(name, limits.context, limits.output)
 
     def nearest(self, name: str) -> list[str]:
-        """Names that may have been meant.
+        """Up to three known names that are like this one.
 
         Comparing hundreds of names letter by letter would take milliseconds, so only those are
-        compared that share the most pairs of letters with the unknown name.
+        compared that share the most pairs of letters with it.
         """
-        said, known = _pairs(name.lower()), self._spelled
-        alike = [
-            ((said & pairs).bit_count() / (said | pairs).bit_count(), word)
-            for word, (_, pairs) in known.items()
-        ]
-        likely = [word for _, word in sorted(alike, reverse=True)[:_MOST_COMPARED]]
+        pairs, known = _pairs(name.lower()), self._spelled
+        by_overlap = sorted(
+            ((pairs & own).bit_count() / (pairs | own).bit_count(), word)
+            for word, (_, own) in known.items()
+        )
+        likely = [word for _, word in by_overlap[: -_MOST_COMPARED - 1 : -1]]
         near = difflib.get_close_matches(name.lower(), likely, 3, 0.5)
         return [known[word][0] for word in near]
 
@@ -11465,76 +11445,66 @@ class Plan:
         """A text without this configuration's secrets."""
         return self.secrets.text
 
-    # The five steps
-
-    def _by_rule(self, name: str, facts: Facts) -> Route | None:
-        entries = ((why, rule) for why, rule in self.entries(name) if not unmet(rule.when, facts))
-        return next((self._ruled(name, why, rule) for why, rule in entries), None)
-
-    def _ruled(self, name: str, why: str, rule: RuleConfig) -> Route:
-        targets = tuple(t for to in rule.to if (t := self._target(to, name)))
-        groups = tuple((t,) for t in targets) if rule.balance == "order" else (targets,)
-        balance = "weighted" if rule.balance == "order" else rule.balance
-        wait, hedge_after = rule.wait or 0.0, rule.hedge_after or math.inf
-        return Route(name, why, groups if targets else (), balance, wait, hedge_after)
-
-    def _by_address(self, name: str) -> Route | None:
+    def _routes(self, name: str, facts: Facts) -> Iterator[Route]:
+        """The routes of a name by the five steps, in order."""
+        entries = self.entries(name)
+        if entry := next((each for each in entries if not unmet(each[1].when, facts)), None):
+            why, rule = entry
+            targets = tuple(t for to in rule.to if (t := self._target(to, name)))
+            in_order = rule.balance == "order"
+            groups = tuple((t,) for t in targets) if in_order else (targets,) if targets else ()
+            balance = "weighted" if in_order else rule.balance
+            yield Route(name, why, groups, balance, rule.wait or 0.0, rule.hedge_after or math.inf)
         head, model = addressed(name)
-        target = self._target(f"{head}/{model}", model) if model else None
-        return Route(name, "addressed directly", ((target,),)) if target else None
-
-    def _by_models(self, name: str) -> Route | None:
-        ranks: dict[tuple[int, float], list[Target]] = {}
+        if model and (target := self._target(f"{head}/{model}", model)):
+            yield Route(name, "addressed directly", ((target,),))
+        ranks: dict[tuple[float, float], list[Target]] = {}
         for provider in self.providers.values():
             prefix = f"{provider.config.prefix}/".lower()
             plain = name[len(prefix) :] if prefix != "/" and name.lower().startswith(prefix) else ""
             if found := (plain and provider.match(plain)) or provider.match(name):
                 rank = (found[0], -provider.config.priority)
                 ranks.setdefault(rank, []).append(Target(provider, found[1], found[2].output))
-        groups = tuple(tuple(ranks[rank]) for rank in sorted(ranks))
-        return Route(name, "listed in models", groups)
-
-    def _by_default(self, name: str) -> Route | None:
-        target = self._target(self.config.default, name) if self.config.default else None
-        return Route(name, "default", ((target,),)) if target else None
-
-    def _by_all(self, name: str) -> Route | None:
-        ranks: dict[float, list[Target]] = {}
+        yield Route(name, "listed in models", tuple(tuple(ranks[rank]) for rank in sorted(ranks)))
+        if self.config.default and (target := self._target(self.config.default, name)):
+            yield Route(name, "default", ((target,),))
+        ranks = {}
         for provider in self.providers.values():
             if provider.accepts_all:
-                ranks.setdefault(-provider.config.priority, []).append(Target(provider, name))
-        groups = tuple(tuple(ranks[rank]) for rank in sorted(ranks))
-        return Route(name, "provider that accepts every name", groups)
+                rank = (0, -provider.config.priority)
+                ranks.setdefault(rank, []).append(Target(provider, name))
+        why = "provider that accepts every name"
+        yield Route(name, why, tuple(tuple(ranks[rank]) for rank in sorted(ranks)))
 
-    def _target(self, to: str, said: str) -> Target | None:
-        """`provider/NAME`, or a bare provider for the name the client said."""
-        head, _, model = to.partition("/")
+    def _target(self, to: str, model: str) -> Target | None:
+        """The target `provider/NAME`; a bare provider gets the name that the client gave."""
+        head, _, name = to.partition("/")
         provider = self.providers.get(head.lower())
         if provider is None:
             return None
-        name = model or said
-        found = provider.match(name)
-        return Target(provider, found[1], found[2].output) if found else Target(provider, name)
+        found = provider.match(name or model)
+        return (
+            Target(provider, found[1], found[2].output)
+            if found
+            else Target(provider, name or model)
+        )
 
 
 def unpriced(plan: Plan) -> list[str]:
     """With budgets in money, what has a cost but no known price: PROVIDER or PROVIDER/MODEL."""
-    words = ("cost_per_day", "cost_per_month")
-    limits = [key.caller.limits for key in plan.keys]
-    if not any(getattr(each, word, None) is not None for each in limits for word in words):
+    limits = (key.caller.limits for key in plan.keys)
+    if not any(each and has_price(each) for each in limits):
         return []
-    return [name for provider in plan.providers.values() for name in _unpriced_of(provider)]
-
-
-def _unpriced_of(provider: Provider) -> list[str]:
-    if not provider.config.prices:
-        return [] if all(plan.free for plan in provider.plans) else [provider.name]
-    named = [model.name or name for name, model in (provider.config.models or {}).items()]
-    return [
-        f"{provider.name}/{name}"
-        for name in dict.fromkeys(named)
-        if not is_glob(name) and any(plan.prices.of(name) is None for plan in provider.plans)
-    ]
+    names = list[str]()
+    for provider in plan.providers.values():
+        if not provider.config.prices:
+            names += [] if all(billing.free for billing in provider.plans) else [provider.name]
+            continue
+        models = (model.name or name for name, model in (provider.config.models or {}).items())
+        for model in dict.fromkeys(name for name in models if not is_glob(name)):
+            if any(billing.prices.of(model) is None for billing in provider.plans):
+                names.append(f"{provider.name}/{model}")
+    return names
 
 
 def addressed(name: str) -> tuple[str, str]:
@@ -11895,10 +11865,11 @@ class _Compiler:
                 (name for name in ("endpoint", "endpoints") if getattr(self.entry, name)), ""
             )
             self.error(key, f"{urllib.parse.urlsplit(url).netloc} is where this relay listens")
-        edits = (
+        all_edits = (
             Edits(quirks.drop, quirks.rename, quirks.clamp, set=quirks.fixed),
             Edits(override.drop, default=override.default, set=override.set),
         )
+        edits = tuple(each for each in all_edits if each != Edits())
         auth = self._auth(dialect, url)
         return Endpoint(dialect, url, auth, quirks, edits, self.demo, self._proxy(url))
 
@@ -18419,7 +18390,7 @@ class Preparation:
         """Do the bytes alone show that nothing has to be edited?"""
         endpoint, exchange = self.lane.endpoint, self.exchange
         asks = self.strip or self.stream is not exchange.peek.stream or self.lane.target.output
-        leaves = not asks and endpoint.edits_nothing
+        leaves = not asks and not endpoint.edits
         return leaves and self.upstream.is_clean(exchange.body.raw, endpoint.quirks)
 
     def _edited(self, body: JSON) -> tuple[JSON, tuple[str, ...]]:
