@@ -15334,7 +15334,7 @@ class Sink:
         self._most = most if stream is not None else 0
         self._waiting: list[bytes] = []
         self._size = 0  # bytes not written yet, including those the thread has taken
-        self._untold = 0  # lines dropped since the count was last logged
+        self._unreported = 0  # lines dropped since the count was last logged
         self._idle = False  # must a line wake the thread?
         self._hurry = 0  # how many wait for everything to be written
         self._lock = threading.Lock()
@@ -15349,14 +15349,15 @@ class Sink:
         """Take a line if there is room; `lost` makes a line of the number of those dropped."""
         with self._lock:
             data = line + b"\n"
-            if self._untold:
-                data = lost(self._untold) + b"\n" + data
+            if self._unreported:
+                data = lost(self._unreported) + b"\n" + data
             if self._size + len(data) > self._most:
-                self._drop(1)
+                self.dropped += 1
+                self._unreported += 1
                 return
             self._waiting.append(data)
             self._size += len(data)
-            self._untold = 0
+            self._unreported = 0
             if self._idle:
                 self._idle = False  # it is woken once, however long that takes
                 self._changed.notify_all()
@@ -15364,7 +15365,7 @@ class Sink:
     @property
     def losing(self) -> bool:
         """Have lines been dropped and not yet been reported?"""
-        return self._untold > 0
+        return self._unreported > 0
 
     def flush(self, within: float) -> bool:
         """Wait until all is written, but not for ever; is it?"""
@@ -15376,39 +15377,30 @@ class Sink:
             finally:
                 self._hurry -= 1
 
-    def _drop(self, lines: int) -> None:
-        self.dropped += lines
-        self._untold += lines
-
     def _run(self, descriptor: int) -> None:
         while True:
-            data = self._taken()
+            with self._changed:
+                self._idle = not self._waiting
+                self._changed.wait_for(lambda: self._waiting)
+                data = b"".join(self._waiting)
+                self._waiting.clear()
             while data:
                 data = data[self._write(descriptor, data) :]
             with self._changed:
                 self._changed.wait_for(lambda: self._hurry > 0, _REST)
 
-    def _taken(self) -> bytes:
-        """All lines waiting, as soon as there is one."""
-        with self._changed:
-            self._idle = not self._waiting
-            self._changed.wait_for(lambda: self._waiting)
-            data = b"".join(self._waiting)
-            self._waiting.clear()
-            return data
-
     def _write(self, descriptor: int, data: bytes) -> int:
         """How many bytes are done with: written, or given up because they cannot be."""
-        written = 0
+        written = lines = 0
         try:
             written = os.write(descriptor, data[: 1 << 16])
         except BlockingIOError:  # whoever shares the terminal or pipe set this mode, as node does
             select.select((), (descriptor,), ())
         except OSError:  # a full disk, a reader that is gone: service must go on
-            written = len(data)
-            with self._lock:
-                self._drop(data.count(b"\n"))
+            written, lines = len(data), data.count(b"\n")
         with self._changed:
+            self.dropped += lines
+            self._unreported += lines
             self._size -= written
             self._changed.notify_all()
         return written
@@ -15428,7 +15420,7 @@ class Log:
         self._second = (-1, "")  # the last one that was formatted, and its text
 
     def event(self, level: str, message: str, **fields: Any) -> None:
-        record = _event(level, message, fields)
+        record = {"time": time.time(), "level": level, "message": message} | fields
         if level != "debug":
             self.feed.say("event", record)
         self._write("event", record)
@@ -15447,27 +15439,21 @@ class Log:
         if record["level"] in self._shown:
             self.sink.put(self._line(kind, record), self._lost)
 
+    def _lost(self, count: int) -> bytes:
+        message = "log lines were lost: nobody read"
+        record = {"time": time.time(), "level": "warning", "message": message, "lines": count}
+        return self._line("event", record)
+
     def _line(self, kind: str, record: JSON) -> bytes:
+        """In JSON with a time like 2027-06-30T23:59:59.123+00:00."""
         if self.text:
             return moment_text(kind, record, self._zone).encode(errors="replace")
-        return dumps(record | {"time": self._stamp(record["time"])})
-
-    def _stamp(self, now: float) -> str:
-        """2027-06-30T23:59:59.123+00:00"""
-        whole, rest = divmod(int(now * 1000), 1000)
+        whole, rest = divmod(int(record["time"] * 1000), 1000)
         second = self._second  # read once: other threads log, too
         if second[0] != whole:
             moment = datetime.datetime.fromtimestamp(whole, datetime.UTC)
             second = self._second = (whole, f"{moment:%Y-%m-%dT%H:%M:%S}")
-        return f"{second[1]}.{rest:03}+00:00"
-
-    def _lost(self, count: int) -> bytes:
-        said = _event("warning", "log lines were lost: nobody read", {"lines": count})
-        return self._line("event", said)
-
-
-def _event(level: str, message: str, fields: JSON) -> JSON:
-    return {"time": time.time(), "level": level, "message": message} | fields
+        return dumps(record | {"time": f"{second[1]}.{rest:03}+00:00"})
 
 
 def moment_text(kind: str, data: JSON, zone: datetime.tzinfo | None) -> str:
@@ -15476,13 +15462,8 @@ def moment_text(kind: str, data: JSON, zone: datetime.tzinfo | None) -> str:
     if kind == "request":
         return f"{clock} {_request_text(data)}"
     known = ("time", "level", "message")
-    fields = {name: value for name, value in data.items() if name not in known}
-    return f"{clock} {_event_text(data['level'], data['message'], fields)}"
-
-
-def _event_text(level: str, message: str, fields: JSON) -> str:
-    said = "  ".join(f"{name}={printable(value)}" for name, value in fields.items())
-    return f"{level:7} {message}  {said}".rstrip()
+    fields = (f"{name}={printable(data[name])}" for name in data if name not in known)
+    return f"{clock} {data['level']:7} {data['message']}  {'  '.join(fields)}".rstrip()
 
 
 def printable(value: object) -> str:
