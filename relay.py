@@ -8553,17 +8553,17 @@ class ReplyDecoder:
         "_interim",
         "_left",
         "_method",
-        "begun",
         "ended",
         "fault",
         "feed",
         "head",
         "kept",
+        "started",
     )
 
     def __init__(self, method: str = "POST") -> None:
         self.head: Head | None = None
-        self.begun = self.ended = self.kept = False
+        self.started = self.ended = self.kept = False
         self.fault = ""
         self.feed: Callable[[bytes], bytes] = self._in_head
         self._method = method
@@ -8597,7 +8597,7 @@ class ReplyDecoder:
         return b""
 
     def _in_head(self, data: bytes) -> bytes:
-        self.begun = self.begun or bool(data)
+        self.started = self.started or bool(data)
         before = len(self._buffer)
         self._buffer += data
         text = self._buffer if before else data  # usually all of it comes at once
@@ -8669,7 +8669,7 @@ class ReplyDecoder:
         if self._left <= 2:
             ending = data[at : at + self._left]
             if not b"\r\n"[-self._left :].startswith(ending):
-                self._fail("sent a chunk that is longer than it said")
+                self._fail("sent a chunk that is longer than its size")
                 return len(data)
             at, self._left = at + len(ending), self._left - len(ending)
         return at
@@ -13694,13 +13694,13 @@ class Mark:
     failure: str
     since: float
     until: float
-    guessed: bool  # nobody said until when
+    guessed: bool  # the provider gave no time
     times: int = 1  # incidents in a row
     message: str = ""  # the provider's
     owner: str = ""  # the credential, provider or address with which the mark disappears
     probing: bool = False  # its end is past, and one request is finding out
 
-    def stands(self, now: float) -> bool:
+    def is_active(self, now: float) -> bool:
         return self.probing or (self.until > now and not self.is_ahead(now))
 
     def is_ahead(self, now: float) -> bool:
@@ -13751,7 +13751,7 @@ class Health:
         ends, even cancelled or by a bug, the next one may probe."""
         if not self.marks:
             return _NO_PROBE
-        due = [mark for mark in self._on(lane).values() if not mark.stands(now)]
+        due = [mark for mark in self._on(lane).values() if not mark.is_active(now)]
         return Probe(due) if due else _NO_PROBE
 
     def failed(
@@ -13811,7 +13811,7 @@ class Health:
             return Mark("disabled", now, now + _BY_HAND, False)
         if not self.marks:
             return None
-        marks = [mark for mark in self._on(lane).values() if mark.stands(now)]
+        marks = [mark for mark in self._on(lane).values() if mark.is_active(now)]
         return max(marks, key=lambda mark: (not mark.worth_a_try, mark.until), default=None)
 
     def exhausted(self, lane: Lane, now: float) -> bool:
@@ -13820,7 +13820,7 @@ class Health:
         It counts as used up while a probe finds out whether it still is.
         """
         marks = self._on(lane).items() if self.marks else ()
-        return any(place.of_plan and mark.stands(now) for place, mark in marks)
+        return any(place.of_plan and mark.is_active(now) for place, mark in marks)
 
     def _on(self, lane: Lane) -> dict[Place, Mark]:
         """The marks on a lane."""
@@ -14484,7 +14484,7 @@ class ReleasedPermit(NamedTuple):
 class Limits:
     """What every key has spent and reserved.
 
-    It is told two times: `now` never goes back (for rates), `wall` is the calendar's (budgets).
+    There are two times: `now` never goes back (for rates), `wall` is the calendar's (budgets).
     """
 
     def __init__(self, shared: bool = True) -> None:
@@ -14613,7 +14613,7 @@ _NOT_OF_THE_PROMPT: Final = frozenset(
 
 
 class SentAs(NamedTuple):
-    """How a prompt went out."""
+    """How a prompt was sent."""
 
     model: str  # as the client named it
     credential: str
@@ -16507,7 +16507,7 @@ class LinkReply:
                 self.error = UpstreamError("transient", f"broke off its answer ({words})")
             else:  # of the request's body, or of what is called with the answer's
                 self.error = error
-            if not self.decoder.begun and (not error or isinstance(error, OSError)):
+            if not self.decoder.started and (not error or isinstance(error, OSError)):
                 message = "closed the connection without an answer"
                 self.error = UpstreamError("transient", message, scope="endpoint")
             self._over()
@@ -16674,7 +16674,7 @@ class Upstream:
                     if not reply.status:  # it failed, or nobody waits any longer
                         reply.close()
                 in_time = time.monotonic() < asked + _CLOSED_BEFORE
-                if reply.decoder.begun or link.served == 1 or not in_time:
+                if reply.decoder.started or link.served == 1 or not in_time:
                     raise cast(BaseException, reply.error)
                 link = None  # it was closed before
         except (OSError, ValueError) as error:

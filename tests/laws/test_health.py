@@ -154,7 +154,7 @@ def test_over_any_schedule_a_later_plan_opens_only_behind_used_up_ones(
         offered = [lane for lane, _ in lanes(play.health, play.now, identity)]
         opened = any(lane.plan.name == "regular" and lane.target is TARGETS[0] for lane in offered)
         spent = [
-            any(place.of_plan and mark.stands(play.now) for place, mark in play.on(lane).items())
+            any(place.of_plan and mark.is_active(play.now) for place, mark in play.on(lane).items())
             for lane in LANES
             if lane.plan.name == "coding"
         ]
