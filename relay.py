@@ -15788,7 +15788,12 @@ class SQLiteStore:
     def backup(self, file: Path) -> None:
         """Copy the database, as it is now, to a new file; others may write meanwhile."""
         with self._watched():
-            self._data.execute("VACUUM INTO ?", (str(file),))
+            os.close(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+            try:
+                self._data.execute("VACUUM INTO ?", (str(file),))
+            except sqlite3.Error:
+                file.unlink(missing_ok=True)
+                raise
 
     def close(self) -> None:
         self._data.close()
@@ -23595,6 +23600,26 @@ def command_usage(args: argparse.Namespace) -> int:
             names = [row["start"][:digits].replace("T", " "), *(row[n] or "-" for n in by)]
             rows.append([*names, *(str(row[n]) for n in _USAGE_COLUMNS[:-1]), f"{row['cost']:.4f}"])
         print("\n".join(f"  {line}" for line in aligned(rows, left=1 + len(by)) if report[name]))
+    return 0
+
+
+@command(arguments="file")
+def command_backup(args: argparse.Namespace) -> int:
+    """Copy usage, budgets and cooldowns to a new file, also while relay runs."""
+    source = find_config(args)
+    place = state_place(load(source, lenient=True).config.state, source, os.environ)
+    kind, _, path = place.partition(":")
+    if kind != "sqlite":
+        raise RelayError(f"a backup is of a SQLite file, and `state` is {kind}")
+    store = SQLiteStore(Path(path))
+    store.open(to_read=True)
+    try:
+        store.backup(Path(args.file))
+    except StateTrouble as error:
+        raise RelayError(str(error)) from error
+    finally:
+        store.close()
+    print(f"{args.file}: a copy of {path}; to restore it, stop relay and put it in that place")
     return 0
 
 

@@ -245,6 +245,31 @@ async def test_two_processes_on_one_file_add_up(
     assert totals(tmp_path / "state.db") == (240, 240 * 1102)
 
 
+async def test_a_backup_is_whole_though_relay_goes_on(
+    upstream: FakeUpstream, relay: Start, http: ClientSession, tmp_path: Path
+) -> None:
+    """And a relay goes on from it."""
+    file, copy = tmp_path / "state.db", tmp_path / "copy.db"
+    server, answered = await relay(kept(upstream, state=f"sqlite:{file}")), list[Reply]()
+    loading = asyncio.create_task(load(http, server, answered))
+    await eventually(lambda: asyncio.to_thread(lambda: stored(file) >= 5))
+    ran = await run("backup", str(copy), "-c", server.file.name, cwd=server.file.parent)
+    assert (ran.status, ran.stderr) == (0, "")
+    requests, _ = totals(copy)
+    assert requests >= 5
+    assert copy.stat().st_mode & 0o777 == 0o600
+    again = await run("backup", str(copy), "-c", server.file.name, cwd=server.file.parent)
+    assert again.status == 1
+    assert "File exists" in again.stderr
+    await server.stop()
+    await loading
+    other = await relay(kept(upstream, state=f"sqlite:{copy}"))
+    assert (await ask(http, other, headers=AS["alice"])).status == 200
+    await other.stop()
+    assert totals(copy)[0] == requests + 1
+    assert totals(file)[0] == len(answered)
+
+
 async def start_fails(relay: Start, settings: JSON) -> str:
     with pytest.raises(RuntimeError, match="status 2") as caught:
         await relay(settings)
