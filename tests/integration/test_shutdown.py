@@ -307,10 +307,16 @@ async def test_files_may_be_opened_up_to_the_hard_limit_and_beyond_it_is_said(
         said = [each for each in server.log() if "limit of open files" in each.get("message", "")]
         assert len(said) == (hard < 300)
         assert len(server.stderr.splitlines()) == len(server.log())  # no traceback
+        await eventually(lambda: answers(server))  # once the files of the others are closed
         assert (await marks_of(server)) == []
         assert await server.stop() == 0
     finally:
         await server.end()
+
+
+async def answers(server: RelayProcess) -> bool:
+    async with aiohttp.ClientSession() as http, http.get(f"{server.url}/admin/health") as response:
+        return response.status == 200
 
 
 async def marks_of(server: RelayProcess) -> list[JSON]:
