@@ -20049,10 +20049,6 @@ svg text { fill: var(--soft); font-size: 11px }
 .legend { display: flex; flex-wrap: wrap; gap: .25rem 1rem; margin-top: .5rem }
 .legend i { display: inline-block; width: .7rem; height: .7rem; border-radius: 2px;
   margin-right: .35rem }
-.f0 { fill: var(--c0); background: var(--c0) } .f1 { fill: var(--c1); background: var(--c1) }
-.f2 { fill: var(--c2); background: var(--c2) } .f3 { fill: var(--c3); background: var(--c3) }
-.f4 { fill: var(--c4); background: var(--c4) } .f5 { fill: var(--c5); background: var(--c5) }
-.f6 { fill: var(--c6); background: var(--c6) } .f7 { fill: var(--c7); background: var(--c7) }
 #log { max-height: 22rem; overflow: auto; font: 12.5px/1.5 ui-monospace, monospace }
 #log div { border-top: 1px solid var(--line); padding: .1rem 0; white-space: pre-wrap;
   overflow-wrap: anywhere }
@@ -20122,15 +20118,15 @@ _SCRIPT: Final = r"""
 const $ = (id) => document.getElementById(id);
 const state = { may: false, marks: [], running: [], recent: [], log: [], usage: null,
   failures: {} };
-const text = (tag, said, css) => {
+const text = (tag, content, css) => {
   const node = document.createElement(tag);
-  node.textContent = said ?? "";
+  node.textContent = content ?? "";
   if (css) node.className = css;
   return node;
 };
-const row = (...cells) => {
+const row = (...cells) => {  // each a text, a text with its class, or a node
   const tr = document.createElement("tr");
-  tr.append(...cells);
+  tr.append(...cells.map((cell) => cell instanceof Node ? cell : text("td", ...[cell].flat())));
   return tr;
 };
 const fill = (id, rows) => {  // a table's body; on a phone each cell shows its column's name
@@ -20139,13 +20135,12 @@ const fill = (id, rows) => {  // a table's body; on a phone each cell shows its 
     cell.dataset.label = labels[index].textContent.trim(); });
   $(id).replaceChildren(...rows);
 };
-const button = (said, act) => {
-  const node = text("button", said);
+const alerting = async (act) => { try { await act(); } catch (error) { alert(error.message); } };
+const button = (label, act) => {
+  const node = text("button", label);
   node.disabled = !state.may;
   node.onclick = async () => {
-    node.disabled = true;
-    try { await act(); } catch (error) { alert(error.message); }
-    node.disabled = !state.may;
+    node.disabled = true; await alerting(act); node.disabled = !state.may;
   };
   return node;
 };
@@ -20159,19 +20154,19 @@ const money = (n) => n === 0 ? "0" : n.toFixed(n < 100 ? 4 : 2);
 const stamp = (at) => new Date(at * 1000 + Date.parse(state.usage.today.slice(0, 19) + "Z")
   - Date.parse(state.usage.today)).toISOString().replace("T", " ");
 const clock = (at) => {
-  const said = stamp(at), today = said.slice(0, 10) === state.usage.today.slice(0, 10);
-  return today ? said.slice(11, 19) : said.slice(0, 16);
+  const time = stamp(at), isToday = time.slice(0, 10) === state.usage.today.slice(0, 10);
+  return isToday ? time.slice(11, 19) : time.slice(0, 16);
 };
 
 async function ask(path, body) {
   const headers = { "Content-Type": "application/json", "X-Relay-Page": "1" };
   const post = { method: "POST", body: JSON.stringify(body) };
   const reply = await fetch("admin/" + path, { headers, ...(body === undefined ? {} : post) });
-  const said = await reply.json().catch(() => ({}));
+  const answer = await reply.json().catch(() => ({}));
   if (reply.status === 401 && path !== "login") login();
   if (!reply.ok) throw new Error(
-    said.error?.message.replaceAll("`", "") ?? "HTTP " + reply.status);
-  return said;
+    answer.error?.message.replaceAll("`", "") ?? "HTTP " + reply.status);
+  return answer;
 }
 
 function login() { $("main").hidden = true; if (!$("login").open) $("login").showModal(); }
@@ -20185,10 +20180,9 @@ $("login").addEventListener("close", async () => {
 });
 $("login").addEventListener("cancel", (event) => event.preventDefault());
 $("leave").onclick = async () => { await ask("logout", {}); location.reload(); };
-$("reload").onclick = async () => {
-  try { $("saved").textContent = (await ask("reload", {})).said; await refresh(); }
-  catch (error) { alert(error.message); }
-};
+$("reload").onclick = () => alerting(async () => {
+  $("saved").textContent = (await ask("reload", {})).said; await refresh();
+});
 
 async function refresh() {
   const [status, health, usage] = await Promise.all(
@@ -20249,8 +20243,8 @@ function providers() {
         for (const mark of marks) await ask("health/clear", { name: mark.name });
         await refresh();
       }));
-      rows.push(row(text("td", index ? "" : provider.name), text("td", index ? "" : plan.name),
-        text("td", credential.split("/").pop()), text("td", plan.speaks.join(", ")), health, acts));
+      rows.push(row(index ? "" : provider.name, index ? "" : plan.name,
+        credential.split("/").pop(), plan.speaks.join(", "), health, acts));
     });
   fill("providers", rows);
 }
@@ -20258,23 +20252,21 @@ function providers() {
 const requestRow = (request, running) => {
   const bad = !running && !["OK", "CD"].includes(request.code);
   const quiet = running && request.silent_ms > 15000;
-  const said = !running ? `${request.code} ${request.status || ""}`
+  const outcome = !running ? `${request.code} ${request.status || ""}`
     : quiet ? `silent ${span(request.silent_ms)}` : "running";
-  const first = text("td", said, running ? "warn" : bad ? "bad" : "good");
+  const first = text("td", outcome, running ? "warn" : bad ? "bad" : "good");
   if (running && !request.begun && request.target)
     first.append(" ", button("Abandon", () => ask("abandon", { id: request.id })));
   const writing = request.ms - (request.first_ms ?? request.ms);
   const speed = request.tokens_out && writing >= 100
     ? Math.round(1000 * request.tokens_out / writing) : null;
-  const tries = (request.attempts ?? []).map((each) => `${each.target} ${each.outcome}`);
-  const tr = row(first, text("td", running ? "" : clock(request.time)),
-    text("td", request.client), text("td", request.key), text("td", request.model, "name"),
-    text("td", request.target, "name"),
-    text("td", span(request.first_ms), "n"), text("td", span(request.ms), "n"),
-    text("td", count(request.tokens_in), "n"), text("td", count(request.cache_read), "n"),
-    text("td", count(request.tokens_out), "n"), text("td", speed ?? "", "n"),
-    text("td", request.cost ? money(request.cost) : "", "n"),
-    text("td", request.error && bad ? request.error : tries.join("; "), "long soft"));
+  const attempts = (request.attempts ?? []).map((each) => `${each.target} ${each.outcome}`);
+  const numbers = [span(request.first_ms), span(request.ms), count(request.tokens_in),
+    count(request.cache_read), count(request.tokens_out), speed,
+    request.cost ? money(request.cost) : ""];
+  const tr = row(first, running ? "" : clock(request.time), request.client, request.key,
+    [request.model, "name"], [request.target, "name"], ...numbers.map((each) => [each, "n"]),
+    [request.error && bad ? request.error : attempts.join("; "), "long soft"]);
   tr.dataset.id = request.id;
   return tr;
 };
@@ -20300,11 +20292,11 @@ function chart() {
   const most = Math.max(1e-9, ...[...sums.values()].map(
     (bar) => [...bar.values()].reduce((a, b) => a + b, 0)));
   const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
-  const draw = (tag, fields, said) => {
-    const node = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  const draw = (tag, fields, content, within = svg) => {
+    const node = document.createElementNS(svg.namespaceURI, tag);
     for (const [name, value] of Object.entries(fields)) node.setAttribute(name, value);
-    if (said !== undefined) node.textContent = said;
-    svg.append(node); return node;
+    if (content !== undefined) node.textContent = content;
+    within.append(node); return node;
   };
   const [wide, high, left, foot] = [Math.max($("chart").clientWidth, 240), 176, 44, 20];
   svg.setAttribute("viewBox", `0 0 ${wide} ${high}`);
@@ -20320,10 +20312,9 @@ function chart() {
       const height = (high - foot - 6) * value / most, at = shown.indexOf(name);
       y -= height;
       const bar = draw("rect", { x: left + index * width + 1, y, width: Math.max(width - 2, 1),
-        height, class: "f" + (at < 0 ? 7 : at) });
-      const tip = document.createElementNS("http://www.w3.org/2000/svg", "title");
-      tip.textContent = `${start.replace("T", " ").slice(0, 16)}  ${name}: ${say(value)}`;
-      bar.append(tip);
+        height });
+      bar.style.fill = `var(--c${at < 0 ? 7 : at})`;
+      draw("title", {}, `${start.replace("T", " ").slice(0, 16)}  ${name}: ${say(value)}`, bar);
     }
     if (index % Math.ceil(Math.max(starts.length / 8, 40 / width)) === 0) draw("text",
       { x: left + index * width, y: high - 5 },
@@ -20332,8 +20323,9 @@ function chart() {
   const none = `no ${$("what").selectedOptions[0].text.trim()} yet`;
   $("chart").replaceChildren(shown.length ? svg : text("p", none, "soft"));
   $("legend").replaceChildren(...shown.map((name, index) => {
-    const entry = text("span", "");
-    entry.append(text("i", "", "f" + index), `${name} ${say(names.get(name))}`);
+    const entry = text("span"), swatch = text("i");
+    swatch.style.background = `var(--c${index})`;
+    entry.append(swatch, `${name} ${say(names.get(name))}`);
     return entry;
   }));
 }
@@ -20387,14 +20379,11 @@ function editing(on) {
   for (const id of ["file", "save", "cancel"]) $(id).hidden = !on;
   $("config").hidden = on; $("edit").hidden = on; $("wrong").hidden = true;
 }
-$("edit").onclick = async () => {
-  try {
-    const file = await ask("file");
-    $("file").value = file.text;
-    state.digest = file.digest;
-    editing(true);
-  } catch (error) { alert(error.message); }
-};
+$("edit").onclick = () => alerting(async () => {
+  const file = await ask("file");
+  $("file").value = file.text; state.digest = file.digest;
+  editing(true);
+});
 $("cancel").onclick = () => editing(false);
 $("save").onclick = async () => {
   try {

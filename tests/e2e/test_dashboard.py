@@ -102,9 +102,12 @@ async def test_it_acts(
 
     # a cooldown: until when, or that it is over
     await page.until(f"/, until (\\d+-\\d+-\\d+ )?\\d\\d:\\d\\d/.test({text('#providers')})")
-    await page.run("state.now = state.marks[0].until, providers(), tiles()")
-    assert "the next request probes" in await page.run(text("#providers"))
-    assert "0\ncooling down" in await page.run(text("#tiles"))
+    shown = await page.run(
+        "(state.now = state.marks[0].until, providers(), tiles(), "
+        f"[{text('#providers')}, {text('#tiles')}])"
+    )
+    assert "the next request probes" in shown[0]
+    assert "0\ncooling down" in shown[1]
 
     # and cleared
     button = "[...document.querySelectorAll('#providers button')]"
