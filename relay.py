@@ -10118,6 +10118,13 @@ class LogConfig:
 
 
 @frozen(kw_only=True)
+class CorsConfig:
+    origins: tuple[str, ...] = option(
+        many(TEXT), "Such as https://app.example; `*` for pages of any.", (), required=True
+    )
+
+
+@frozen(kw_only=True)
 class RecordConfig:
     directory: str = option(
         TEXT, "The directory; a relative one is beside this file.", "", required=True
@@ -10454,6 +10461,10 @@ class Config:
     record: RecordConfig | None = option(
         table(RecordConfig), "The flight recorder: whole exchanges in files; off by default."
     )
+    cors: CorsConfig | None = option(
+        table(CorsConfig), "Pages in browsers that may call models; needs `keys`."
+    )
+    watch: bool = option(FLAG, "Reload when this file has changed and is valid.", False)
     plugins: tuple[str, ...] = option(
         many(TEXT), "Python files that register presets and dialects; their code is run.", ()
     )
@@ -11536,6 +11547,13 @@ def compile_plan(config: Config, reading: Reading) -> Plan:
     zone = _zone("timezone", config.timezone, reading)
     _check_rules(config, reading)
     _check_listen(config, reading)
+    for origin in config.cors.origins if config.cors else ():
+        if not config.keys:
+            reading.wrong("cors", "needs `keys`, or pages of these origins would need none")
+        if not re.fullmatch(r"\*|https?://[^/?#\s]+", origin):
+            reading.wrong(
+                "cors.origins", f"expected an origin like https://app.example, got {origin!r}"
+            )
     admin = hashlib.sha256(config.admin_key.encode()).digest() if config.admin_key else b""
     keys = _keys(config, admin, zone, reading)
     shown = [config.admin_key, *_password(config.state)]
@@ -20777,11 +20795,20 @@ class Reloader:
         self.say_ready()  # in any case: systemd waits for it
 
     async def follow(self) -> None:
-        """Once a second: take what the files of `file:` credentials hold, if one has changed."""
-        relay = self.relay
+        """Once a second: take what the files of `file:` credentials hold, if one has changed; and
+        with `watch` the configuration itself, if its file has changed and is written to no more.
+        """
+        relay, own = self.relay, (str(self.source.path),) if self.source.path else ()
         plan, stamps = relay.plan, file_stamps(relay.plan.secret_files)
+        known = last = file_stamps(own)
         while True:
             await asyncio.sleep(1)
+            previous, last = last, file_stamps(own)
+            if relay.plan.config.watch and known != last == previous:
+                known = last
+                with contextlib.suppress(ConfigError):  # gone: it may be about to be replaced
+                    if self.source.again() != self.source:
+                        self.reload()
             current = file_stamps(relay.plan.secret_files)
             if plan is relay.plan and stamps != current:
                 try:
@@ -21277,6 +21304,8 @@ class Operations:
             if path.startswith("/p/"):
                 rest = request.raw_path.removeprefix("/p/")
                 return await self.forwarding.raw(request, rest)
+            if cors := self.relay.plan.config.cors:
+                allow_origin(request, cors.origins)
             if len(path) > _LONGEST_PATH:  # of no model: neither looked for nor remembered
                 raise NotFound(f"no such path: {path[:99]}...")
             return await route(request.method, path)(self, request)
@@ -21294,6 +21323,19 @@ class Operations:
         body = Body((await read_body(request, limits) if posts else b"") or b"{}").wire
         answer = await act(self.admin, request, Wire(body))
         return answer if isinstance(answer, web.StreamResponse) else json_response(answer)
+
+    async def preflight(self, request: web.BaseRequest) -> web.StreamResponse:
+        """What a browser asks before a page's request.  It may send any header: the key counts."""
+        if not self.relay.plan.config.cors:
+            raise NotFound(f"OPTIONS is not a method of {request.path}")
+        wanted = request.headers.get("Access-Control-Request-Headers", "")
+        headers = {
+            "Access-Control-Allow-Methods": "GET, POST",
+            "Access-Control-Allow-Headers": wanted,
+            "Access-Control-Allow-Private-Network": "true",  # relay may be on the user's machine
+            "Access-Control-Max-Age": "7200",  # seconds
+        }
+        return web.Response(status=204, headers=headers)
 
     async def models(self, request: web.BaseRequest) -> web.StreamResponse:
         """The list of models, in the dialect that the headers suggest."""
@@ -21442,6 +21484,8 @@ def route(method: str, target: str) -> Handler:
     if handler := ROUTES.get((method, path)):
         return handler
     asked, passes = asked_at(path), forwards(path)
+    if method == "OPTIONS" and _is_of_models(path):
+        return Operations.preflight
     if method == "POST" and asked:
         dialect, purpose = asked
         if purpose == "answer":
@@ -21463,6 +21507,27 @@ def route(method: str, target: str) -> Handler:
 
 
 LATER_PATHS: Final = re.compile(r"/models/[^/]+:\w+")
+
+
+def _is_of_models(path: str) -> bool:
+    return bool(asked_at(path) or forwards(path) or re.match("/models(/|$)", path))
+
+
+def allow_origin(request: web.BaseRequest, origins: Collection[str]) -> None:
+    """Let a page of one of the origins read the answer, if it is a model's or a list of models.
+
+    aiohttp calls `_prepare_hook` with each response before its head is written.
+    """
+    origin = request.headers.get("Origin", "")
+
+    async def add_headers(response: web.StreamResponse) -> None:
+        if origin and (origin in origins or "*" in origins):
+            response.headers["Access-Control-Expose-Headers"] = ", ".join(response.headers)
+            response.headers["Access-Control-Allow-Origin"] = origin
+        response.headers.add("Vary", "Origin")
+
+    if _is_of_models(unversioned(request.path)):
+        cast(Any, request)._prepare_hook = add_headers
 
 
 def _list_dialect(request: web.BaseRequest) -> Dialect:
@@ -23225,6 +23290,13 @@ def _fetch(plan: Plan, only: str) -> int:
             end="",
         )
     return 0 if found else 1
+
+
+@command()
+def command_reload(args: argparse.Namespace) -> int:
+    """Make the running relay read its configuration again."""
+    print(find_console(args).post("/admin/reload", {})["said"])
+    return 0
 
 
 @command("--clear NAME: a mark, credential, provider, or all")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from aiohttp import ClientSession
 from fake_upstream import TEXT, FakeUpstream, chat_error, chat_stream, chat_whole
-from relay_process import SECRET, Start, free_port
+from relay_process import SECRET, Start, free_port, run
 from talk import CLIENT_KEY, JSON, ask, config, dial, one
 
 BAD: dict[str, tuple[JSON, str]] = {  # a change, and what is said about it
@@ -280,3 +280,32 @@ def issued(folder: Path, name: str) -> tuple[str, str]:
         [*command, "-out", files[0], "-keyout", files[1]], check=True, capture_output=True
     )
     return files
+
+
+async def test_a_watched_file_is_taken_once_it_is_valid(
+    upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    server = await relay(one(upstream, models=["old"]) | {"watch": True})
+    server.write("providers: [")
+    await server.says("reload failed, nothing changed")
+    server.write(one(upstream, models=["new"]) | {"watch": True})
+    await server.says('"reloaded"')
+    assert (await ask(http, server, model="new")).said.text == TEXT
+    server.file.write_text(server.file.read_text())  # touched, and the same
+    await asyncio.sleep(3.5)
+    assert server.stderr.count('"reloaded"') == server.stderr.count("reload failed") == 1
+
+
+async def test_the_command_reloads_and_says_what_is_wrong(
+    upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    admin = {"admin_key": f"{SECRET}-admin"}
+    server = await relay(one(upstream, models=["old"]) | admin)
+    command = ("reload", "-c", server.file.name)
+    server.write(one(upstream, models=["new"]) | admin)
+    ran = await run(*command, cwd=server.file.parent)
+    assert (ran.status, "first" in ran.stdout) == (0, True)
+    assert (await ask(http, server, model="new")).said.text == TEXT
+    server.write(one(upstream, models=["new"]) | admin | {"default": "nobody"})
+    ran = await run(*command, cwd=server.file.parent)
+    assert (ran.status, "nobody" in ran.stderr) == (1, True)
