@@ -11549,9 +11549,9 @@ def compile_plan(config: Config, reading: Reading) -> Plan:
     _check_listen(config, reading)
     for origin in config.cors.origins if config.cors else ():
         if not config.keys:
-            reading.wrong("cors", "needs `keys`, or pages of these origins would need none")
+            reading.error("cors", "needs `keys`, or pages of these origins would need none")
         if not re.fullmatch(r"\*|https?://[^/?#\s]+", origin):
-            reading.wrong(
+            reading.error(
                 "cors.origins", f"expected an origin like https://app.example, got {origin!r}"
             )
     admin = hashlib.sha256(config.admin_key.encode()).digest() if config.admin_key else b""
