@@ -11,15 +11,15 @@
 
 A request goes
 
-    client -> admit -> route -> attempt, attempt, ... -> pump -> settle
-              (who)    (where)  (failover)               (bytes) (usage, log)
+    client -> serve -> first_answer -> attempt, begin, attempt, begin, ... -> deliver -> settle
+              (who)    (where)         (one lane, then another)               (bytes)    (log)
 
 The rule of this file: code refers only to what stands above it.  First come values
 (sections 1-25: pure; no await, no clock, no socket), then memory (26-35: synchronous, told
 the time), then I/O (36-67).  A name with a leading underscore stays within its section.
 
 Where to begin
-    to follow one request     Relay.handle, and from there upward
+    to follow one request     Relay.serve, first_answer, attempt, begin, deliver: in this order
     to add a provider         a row of PRESETS; what is odd about it is data in that row
     to add a dialect          a section like Gemini's, and its name in DIALECTS
     to add a config key       a field in Configuration
@@ -93,11 +93,11 @@ Contents
     46. Telemetry             spans and metrics for an OpenTelemetry collector
   I/O: a request from beginning to end
     47. Exchange              one client request, and all that is known of it
-    48. Preparation           how it goes out on a lane
-    49. Accounts              what a request may take, and what it came to
-    50. Failover              attempts, until a lane answers
-    51. Relay                 from accept to settle
-    52. Forwarding            what passes unread: embeddings, images, audio, /p/
+    48. Preparation           a request in a dialect: how it goes out, and its answer back
+    49. Forwarding            what passes unread: embeddings, images, audio, /p/
+    50. Accounts              what a request may take, and what it came to
+    51. Failover              held until a lane is back; two attempts beside one another
+    52. Request path          from accept to settle, in five functions
   I/O: the process around it
     53. Page                  the dashboard
     54. Service manager       what systemd and relay tell one another
@@ -8156,6 +8156,9 @@ class _Unreadable(Pipe):
 # edited keeps the order of its keys.
 
 
+LARGE_BODY: Final = 1 << 20  # bytes, above which a body is not copied
+
+
 class Body:
     """A request body and, decoded once, its content.
 
@@ -8206,6 +8209,19 @@ class Body:
         if loads(self.raw[slice(*span)]) == model:
             return self.raw
         return b"".join((self.raw[: span[0]], dumps(model), self.raw[span[1] :]))
+
+    def outgoing(self, model: str | None) -> tuple[bytes | list[memoryview], bool]:
+        """The body for a provider with this name for the model, None to leave it; and whether it is
+        verbatim.  A large one comes in pieces around the model, which are not copied."""
+        if len(self.raw) < LARGE_BODY:
+            data = self.raw if model is None else self.retargeted(model)
+            return data, data is self.raw
+        view, span = memoryview(self.raw), None if model is None else self._span()
+        if model is None or (span and loads(self.raw[slice(*span)]) == model):
+            return [view], True
+        if span is None:
+            return self.retargeted(model), False
+        return [view[: span[0]], memoryview(dumps(model)), view[span[1] :]], False
 
     def _span(self) -> tuple[int, int] | None:
         if not self.unread:
@@ -10658,12 +10674,6 @@ _BLOB: Final = re.compile(rb"[\",][A-Za-z0-9+/=_-]{4096,}\"")
 _LEAST_BLOB: Final = 8192  # bytes; shorter ones cost about as much as text
 _DENSE: Final = re.compile(rb"[A-Za-z0-9+/=_-]{100}")
 # How the dialects say how long an answer may be, and how long one is when nobody says.
-_OUTPUT_WORDS: Final = (
-    ("max_tokens",),
-    ("max_completion_tokens",),
-    ("max_output_tokens",),
-    ("generationConfig", "maxOutputTokens"),
-)
 _OUTPUT_LIMIT: Final = re.compile(
     rb'"(?:max_(?:completion_|output_)?tokens|maxOutputTokens)"[ \t\r\n]*:[ \t\r\n]*(\d{1,9})'
 )
@@ -10674,12 +10684,14 @@ def likely_input(raw: bytes) -> int:
     """About the most tokens that a body can be, at a glance: one for three bytes, for prose of
     any script in JSON; for a picture the most that one costs; 1,500 for a page of 75 KB.
     """
-    if len(raw) < _LEAST_BLOB:
-        return len(raw) // 3
-    dense = any(_DENSE.match(raw, at) for at in range(0, len(raw), _LEAST_BLOB))
-    blobs = _BLOB.findall(raw) if dense else []
-    media = sum(max(3300, len(blob) // 66) for blob in blobs)
-    return (len(raw) - sum(map(len, blobs))) // 3 + media
+    text, media = len(raw), 0
+    for at in range(0, len(raw) if len(raw) >= _LEAST_BLOB else 0, _LEAST_BLOB):
+        if _DENSE.match(raw, at):
+            for blob in _BLOB.finditer(raw):
+                size = blob.end() - blob.start()
+                text, media = text - size, media + max(3300, size // 66)
+            break
+    return text // 3 + media
 
 
 def likely_output(body: Body) -> int:
@@ -10687,8 +10699,14 @@ def likely_output(body: Body) -> int:
     if body.unread:
         match = _OUTPUT_LIMIT.search(body.raw[:4096] + body.raw[-4096:])
         return int(match[1]) if match else _USUAL_OUTPUT
-    limits = (found(body.wire, path) for path in _OUTPUT_WORDS)
-    return next((most for most in limits if isinstance(most, int) and most > 0), _USUAL_OUTPUT)
+    wire, config = body.wire, body.wire.get("generationConfig")
+    limits = [wire.get("max_tokens"), wire.get("max_completion_tokens")]
+    limits.append(wire.get("max_output_tokens"))
+    limits.append(config.get("maxOutputTokens") if isinstance(config, dict) else None)
+    for most in limits:
+        if isinstance(most, int) and most > 0:
+            return most
+    return _USUAL_OUTPUT
 
 
 # ==== 20. Conditions ==========================================================
@@ -11095,6 +11113,18 @@ class Route:
         """All the prices by which it may have to be paid."""
         ways = ((target, plan) for target in self.targets() for plan in target.provider.plans)
         return tuple(filter(None, (plan.prices.of(target.model) for target, plan in ways)))
+
+    def only_lane(self, dialect: str) -> Lane | None:
+        """Its one lane for a client of this dialect; None if there are several, or none."""
+        if dialect not in self._only_lanes:
+            targets = self.targets() if self.is_single else []
+            lanes = [lane for target in targets for plan in target.lanes(dialect) for lane in plan]
+            self._only_lanes[dialect] = lanes[0] if lanes else None
+        return self._only_lanes[dialect]
+
+    @functools.cached_property
+    def _only_lanes(self) -> dict[str, Lane | None]:
+        return {}
 
     @functools.cached_property
     def is_single(self) -> bool:
@@ -13734,16 +13764,20 @@ class Mark:
 
 
 class Probe:
-    """A block in which one attempt finds out whether these marks are over."""
+    """One attempt finds out whether these marks are over, until `end` or the end of a block."""
 
     def __init__(self, marks: Sequence[Mark]) -> None:
         self._marks = marks
-
-    def __enter__(self) -> None:
-        for mark in self._marks:
+        for mark in marks:
             mark.probing = True
 
+    def __enter__(self) -> None:
+        """The block of an attempt."""
+
     def __exit__(self, *raised: object) -> None:
+        self.end()
+
+    def end(self) -> None:
         for mark in self._marks:
             mark.probing = False
 
@@ -14014,6 +14048,9 @@ class Balance:
         opens the next at once.
         """
         cooling = self._health.cooling
+        if lane := route.only_lane(dialect):
+            yield lane, cooling(lane, now())
+            return
         for group in route.groups:
             targets: Sequence[Target] = group
             if len(group) > 1:
@@ -14883,57 +14920,6 @@ class Notebook:
 Failed: TypeAlias = tuple[Lane, UpstreamError]  # was tried
 Skipped: TypeAlias = tuple[Lane, Mark]  # was not
 
-
-def concluded(failures: Sequence[Failed], skipped: Sequence[Skipped], now: float) -> RelayError:
-    """The one error for all that was tried and all that was skipped."""
-    if not failures:
-        return _all_cooling(skipped, now)
-    own = [(lane, error) for lane, error in failures if error.failure.name in OF_THE_REQUEST]
-    hopeful = [(lane, error) for lane, error in failures if error.retry]
-    _, last = (own or hopeful or failures)[-1]
-    told = "; ".join(f"{lane}{_advice(error)}: {error.message}" for lane, error in failures)
-    if skipped:
-        told += "; not tried: " + _resting(skipped, now)
-    waits = _waits(failures, skipped, now)
-    if own or len({str(lane.target) for lane, _ in failures}) == 1:
-        return UpstreamError(
-            last.failure.name,
-            told,
-            upstream_status=last.upstream_status,
-            retry_after=min(waits, default=None),
-            body=last.body if own else b"",
-            headers=last.headers,
-        )
-    limits = all(error.failure.name in LIMITS for _, error in failures)
-    return NoTarget(
-        f"all {len(failures)} attempts failed: {told}",
-        status=429 if limits else 503,
-        kind="rate_limit" if limits else "unavailable",
-        retry=any(error.retry for _, error in failures),
-        retry_after=min(waits, default=None),
-    )
-
-
-def _waits(
-    failures: Sequence[Failed],
-    skipped: Sequence[Skipped],
-    now: float,
-) -> list[float]:
-    """Seconds from now until each target may be asked again, if any of them said.
-
-    By the time the last target has failed, part of the time that the first one gave is over.
-    """
-    spans = [
-        (error.failure.cool if error.retry_after is None else error.retry_after)
-        - (now - error.at if error.at else 0.0)
-        for _, error in failures
-        if error.retry_after is not None or error.failure.cool
-    ]
-    known = any(error.retry_after is not None for _, error in failures)
-    spans = spans if known else []
-    return [max(0.0, span) for span in (*spans, *(mark.until - now for _, mark in skipped))]
-
-
 # A failure class in words, and what to do if the operator can do something.
 _ADVICE: Final = {
     "auth": " refused relay's credential; check api_key and the plan's URL",
@@ -14947,33 +14933,63 @@ _ADVICE: Final = {
 }
 
 
+def final_error(failures: Sequence[Failed], skipped: Sequence[Skipped], now: float) -> RelayError:
+    """The one error for all that was tried and all that was skipped."""
+    waits = [max(0.0, mark.until - now) for _, mark in skipped]
+    not_tried = "; ".join(f"{lane}: {_why_skipped(mark, now)}" for lane, mark in skipped)
+    if not failures:
+        return _all_cooling({mark.failure for _, mark in skipped}, not_tried, waits)
+    if any(error.retry_after is not None for _, error in failures):
+        for _, error in failures:
+            wait = error.failure.cool if error.retry_after is None else error.retry_after
+            if wait or error.retry_after is not None:
+                # by the time the last target has failed, part of the first one's time is over
+                waits.append(max(0.0, wait - (now - error.at if error.at else 0.0)))
+    message = "; ".join(f"{lane}{_advice(error)}: {error.message}" for lane, error in failures)
+    message += f"; not tried: {not_tried}" if skipped else ""
+    own = [error for _, error in failures if error.failure.name in OF_THE_REQUEST]
+    if own or len({str(lane.target) for lane, _ in failures}) == 1:
+        hopeful = [error for _, error in failures if error.retry]
+        last = (own or hopeful or [error for _, error in failures])[-1]
+        return UpstreamError(
+            last.failure.name,
+            message,
+            upstream_status=last.upstream_status,
+            retry_after=min(waits, default=None),
+            body=last.body if own else b"",
+            headers=last.headers,
+        )
+    limits = all(error.failure.name in LIMITS for _, error in failures)
+    return NoTarget(
+        f"all {len(failures)} attempts failed: {message}",
+        status=429 if limits else 503,
+        kind="rate_limit" if limits else "unavailable",
+        retry=any(error.retry for _, error in failures),
+        retry_after=min(waits, default=None),
+    )
+
+
 def _advice(error: UpstreamError) -> str:
     if error.failure.name == "transient" and error.upstream_status >= 500:
         return f" failed with HTTP {error.upstream_status}"
     return _ADVICE.get(error.failure.name, "")
 
 
-def _all_cooling(skipped: Sequence[Skipped], now: float) -> RelayError:
-    rows = {mark.failure: FAILURES[mark.failure] for _, mark in skipped}
-    limits = rows.keys() <= LIMITS
-    row = next(iter(rows.values())) if len(rows) == 1 else None
-    off = rows.keys() == {"disabled"}
-    told = "every target is left out:" if off else "every target is cooling down:"
+def _all_cooling(causes: Set[str], not_tried: str, waits: Iterable[float]) -> RelayError:
+    rows = [FAILURES[cause] for cause in causes]
+    only, limits = rows[0] if len(rows) == 1 else None, causes <= LIMITS
+    off = causes == {"disabled"}
+    state = "every target is left out:" if off else "every target is cooling down:"
     return NoTarget(
-        f"{told} {_resting(skipped, now)}",
-        status=row.status if row else 429 if limits else 503,
-        kind=row.kind if row else "rate_limit" if limits else "unavailable",
-        retry=any(row.retry for row in rows.values()),
-        retry_after=min(_waits((), skipped, now), default=None),
+        f"{state} {not_tried}",
+        status=only.status if only else 429 if limits else 503,
+        kind=only.kind if only else "rate_limit" if limits else "unavailable",
+        retry=any(row.retry for row in rows),
+        retry_after=min(waits, default=None),
     )
 
 
-def _resting(skipped: Sequence[Skipped], now: float) -> str:
-    """Which lanes are not tried, why, and for how long."""
-    return "; ".join(f"{lane}: {_rest(mark, now)}" for lane, mark in skipped)
-
-
-def _rest(mark: Mark, now: float) -> str:
+def _why_skipped(mark: Mark, now: float) -> str:
     if mark.failure == "disabled":
         return "left out by the admin until the next reload"
     end = "being probed" if mark.probing else f"for {span(mark.until - now)} more"
@@ -14981,6 +14997,7 @@ def _rest(mark: Mark, now: float) -> str:
 
 
 def span(seconds: float) -> str:
+    """A time in its largest unit: 3 d, 2 h, 45 min, 12 s."""
     steps = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
     size, unit = next((step for step in steps if seconds >= 2 * step[0]), (1, "s"))
     return f"{max(1, round(seconds / size))} {unit}"
@@ -16394,13 +16411,14 @@ class Keeper:
 
 _MOST_UNREAD: Final = 1 << 16  # bytes of an answer that may wait for their reader; then it pauses
 _MOST_IDLE: Final = 60.0  # seconds
+_AT_ONCE: Final = 1 << 18  # bytes of a large body in one system call
 _SHORT_BODY: Final = 1 << 16  # up to here one copy is cheaper than another system call
 _CLOSED_BEFORE: Final = 5.0  # seconds within which a link that was closed before shows it
 _NAMES_KEPT: Final = 10.0  # seconds for which an address is not looked up again
 _EYEBALLS: Final = 0.25  # seconds before the next address is tried beside one (RFC 8305)
 
-# A request's body: all of it, or still on its way, or none.
-Payload: TypeAlias = bytes | AsyncIterator[bytes] | None
+# A request's body: all of it, also in pieces, or still on its way, or none.
+Payload: TypeAlias = bytes | list[memoryview] | AsyncIterator[bytes] | None
 
 
 class Reply(Protocol):
@@ -16582,7 +16600,16 @@ class Link(asyncio.Protocol):
             self._sending.add_done_callback(self._sent)
         return reply
 
-    async def _send(self, body: AsyncIterator[bytes], transport: asyncio.Transport) -> None:
+    async def _send(
+        self, body: list[memoryview] | AsyncIterator[bytes], transport: asyncio.Transport
+    ) -> None:
+        """As fast as the provider takes it, so that no copy of it waits in the transport."""
+        if isinstance(body, list):
+            for piece in body:
+                for at in range(0, len(piece), _AT_ONCE):
+                    transport.write(piece[at : at + _AT_ONCE])
+                    await self._writable.wait()
+            return
         async for block in body:
             if block:
                 transport.write(b"%x\r\n%b\r\n" % (len(block), block))
@@ -16682,7 +16709,7 @@ class Upstream:
         try:
             origin, head = _request_head(method, url, headers, body, proxy)
             # a body that is still arriving can be sent only once
-            again = body is None or isinstance(body, bytes)
+            again = not isinstance(body, AsyncIterator)
             link = self._freshest((proxy, origin)) if again else None
             while True:
                 link = link or await self._connect(proxy, origin, connect_timeout)
@@ -16832,6 +16859,8 @@ def _request_head(
         target = f"http://{origin.host}{target}"
         headers = {**headers, **_proxy_headers(proxy)}
     length = len(body) if isinstance(body, bytes) else None
+    if isinstance(body, list):
+        length = sum(map(len, body))
     if body is None:
         length = 0 if method in ("POST", "PUT", "PATCH") else -1
     return origin, request_text(method, target, origin.host, headers, length)
@@ -16889,18 +16918,122 @@ def system_words(error: BaseException) -> str:
 # understand them inflates them.
 
 
-@frozen
-class Outgoing:
-    """A request in the form in which it goes out on one lane."""
+class Attempt:
+    """One try of a request at one lane: what goes out, what comes back, and how it went.
 
-    url: str
-    headers: Mapping[str, str]
-    body: bytes
-    stream: bool
-    passage: Passage
-    note: BodyNote
-    dropped: tuple[str, ...] = ()
-    proxy: str = field(default="", repr=False)  # to go through; "" for none
+    `outcome` is "" while it runs; then "ok" if the lane answered, a failure class, "cancelled", or
+    "outrun" if the attempt beside it answered first.
+    """
+
+    __slots__ = (
+        "abandoned",
+        "began",
+        "body",
+        "clock",
+        "deadline",
+        "dropped",
+        "flight",
+        "head",
+        "headers",
+        "inflater",
+        "lane",
+        "method",
+        "note",
+        "outcome",
+        "passage",
+        "pipe",
+        "proxy",
+        "raw",
+        "reply",
+        "seconds",
+        "status",
+        "stream",
+        "strip",
+        "url",
+    )
+
+    pipe: Pipe  # once the reply's head is here, as `reply`
+    reply: Reply
+    passage: Passage  # of a request in a dialect
+
+    def __init__(self, lane: Lane, strip: bool = False) -> None:
+        self.lane = lane
+        self.strip = strip  # without the reasoning that the provider refused
+        # What goes out
+        self.method = "POST"
+        self.url = ""
+        self.headers: Mapping[str, str] = {}
+        self.body: Payload = None
+        self.proxy = lane.endpoint.proxy
+        self.stream = False  # is a stream asked for?
+        self.note: BodyNote = "verbatim"
+        self.dropped: tuple[str, ...] = ()  # of the request, because the dialect cannot say it
+        # What comes back
+        self.inflater: Inflater | None = None  # of a reply in a content coding
+        self.head = b""  # for the client: what the pipe gave before the attempt counted as answered
+        self.raw = b""  # a whole answer, in its content coding
+        # How it goes
+        self.outcome = ""
+        self.status = 0
+        self.began = time.monotonic()
+        self.seconds = 0.0
+        self.deadline = math.inf  # in the event loop's time
+        self.abandoned = False  # by hand
+        self.clock: asyncio.Timeout | None = None  # of what comes before the answer
+        self.flight: Flight | None = None  # the lane is busy until the answer is over
+
+    def feed_to(self, take: Callable[[bytes], object]) -> Awaitable[bool]:
+        """Hand the reply's blocks to `take`, without their content coding; see `Reply`."""
+        if self.inflater is None:
+            return self.reply.feed_to(take)
+        inflate = self.inflater.feed
+
+        def inflated(data: bytes) -> object:
+            plain = inflate(data)
+            return take(plain) if plain else True
+
+        return self.reply.feed_to(inflated)
+
+    def record(self) -> JSON:
+        """How the log names it."""
+        ms = round(self.seconds * 1000)
+        return self.lane.record | {"outcome": self.outcome, "status": self.status, "ms": ms}
+
+    def close(self) -> None:
+        """The rest of its answer is not wanted, or there is none."""
+        if self.status:
+            self.reply.close()
+        if self.flight:
+            self.flight.end()
+
+
+class Observer:
+    """Who watches a request pass: the recorder's tape, a trace.  This base class does nothing."""
+
+    def received(self, data: bytes, coding: str = "") -> None:
+        """Bytes of the client's body came, in this content coding."""
+
+    def begins(self, attempt: Attempt) -> Mapping[str, str]:
+        """An attempt begins; the result are headers to send with it."""
+        return {}
+
+    def sent(self, attempt: Attempt) -> None:
+        """It goes out."""
+
+    def replied(self, attempt: Attempt) -> None:
+        """The head of its reply is here; `attempt.reply` may be replaced."""
+
+    def ended(self, attempt: Attempt) -> None:
+        """It has its `outcome`."""
+
+    def head(self, status: int, headers: Mapping[str, str]) -> None:
+        """The head of the answer goes to the client."""
+
+    def wrote(self, data: bytes) -> None:
+        """Bytes of its body go to the client."""
+
+    def settled(self, record: JSON) -> None:
+        """The request is over; this is what the log says of it."""
 
 
 class PullReply(ABC):
@@ -17237,7 +17370,7 @@ class Recorder:
             return None
         tape = Tape(self, secrets, began, now)
         head = {"method": request.method, "path": request.raw_path}
-        tape.head(REQUEST, head, request.headers)
+        tape.leg(REQUEST, head, request.headers)
         return tape
 
     def take(self, tape: Tape) -> None:
@@ -17283,7 +17416,7 @@ class Recorder:
         self._waiting.task_done()
 
 
-class Tape:
+class Tape(Observer):
     """What is kept of one exchange while it runs."""
 
     def __init__(self, recorder: Recorder, secrets: Secrets, began: float, now: float) -> None:
@@ -17295,64 +17428,61 @@ class Tape:
         self._began = began
         self._legs: dict[str, Leg] = {}
         self._codings: dict[str, str] = {}  # of the legs whose bytes are compressed
-        self._attempts = 0
+        self._numbers: dict[int, int] = {}  # of attempts, by id
         self._cut: collections.Counter[str] = collections.Counter()
 
     # What passes
 
-    def head(self, leg: str, head: JSON, headers: Mapping[str, str]) -> None:
+    def received(self, data: bytes, coding: str = "") -> None:
+        if coding:
+            self._codings[REQUEST] = coding
+        if data:
+            self.data(REQUEST, data)
+
+    def sent(self, attempt: Attempt) -> None:
+        """A body that flows through is kept only as the client's."""
+        lane, number = attempt.lane, len(self._numbers) + 1
+        self._numbers[id(attempt)] = number
+        head: JSON = {"target": str(lane.target), "plan": lane.plan.name}
+        head |= {"method": attempt.method, "url": attempt.url}
+        head["preset"] = lane.target.provider.config.preset
+        self.leg(f"attempt {number}", head, attempt.headers)
+        if isinstance(attempt.body, bytes):
+            self.data(f"attempt {number}", attempt.body)
+        for piece in attempt.body if isinstance(attempt.body, list) else ():
+            self.data(f"attempt {number}", bytes(piece))
+
+    def replied(self, attempt: Attempt) -> None:
+        reply, leg = attempt.reply, f"answer {self._numbers[id(attempt)]}"
+        self.leg(leg, {"status": reply.status}, reply.headers)
+        attempt.reply = TapedReply(reply, self, leg)
+
+    def head(self, status: int, headers: Mapping[str, str]) -> None:
+        self.leg(RESPONSE, {"status": status}, headers)
+
+    def wrote(self, data: bytes) -> None:
+        self.data(RESPONSE, data)
+
+    def settled(self, record: JSON) -> None:
+        self.summary = record
+        self._recorder.take(self)
+
+    def leg(self, name: str, head: JSON, headers: Mapping[str, str]) -> None:
+        """Keep the head of a leg."""
         pairs = [(name, value) for name, value in headers.items()]
-        self._legs[leg] = Leg(self._now(), head | {"headers": pairs})
+        self._legs[name] = Leg(self._now(), head | {"headers": pairs})
+        self._codings[name] = headers.get("Content-Encoding", "") if "status" in head else ""
         self._hold(_BLOCK_COST)
 
     def data(self, leg: str, data: bytes) -> None:
         """Keep as many bytes of a leg as there is room for; after a cut, everything is cut."""
         room = min(self._recorder.most_of_one - self.held, self._recorder.room) - _BLOCK_COST
         kept = b"" if self._cut else data[: max(0, room)]
-        if kept is not data:
+        if len(kept) < len(data):
             self._cut[leg] += len(data) - len(kept)
         if kept:
             self._hold(len(kept) + _BLOCK_COST)
             self._legs[leg].blocks.append((self._now(), kept))
-
-    def coded(self, leg: str, coding: str) -> None:
-        """The leg's bytes are in this content coding."""
-        self._codings[leg] = coding
-
-    async def flowing(self, blocks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-        """A client's body on its way to a provider."""
-        async for block in blocks:
-            self.data(REQUEST, block)
-            yield block
-
-    async def attempt(
-        self,
-        lane: Lane,
-        method: str,
-        url: str,
-        headers: Mapping[str, str],
-        body: bytes | object,
-        sent: Awaitable[Reply],
-    ) -> Reply:
-        """The reply, once it is there; a body that flows through is kept only as the client's."""
-        self._attempts += 1
-        number, target = self._attempts, str(lane.target)
-        head: JSON = {"target": target, "plan": lane.plan.name, "method": method, "url": url}
-        head["preset"] = lane.target.provider.config.preset
-        self.head(f"attempt {number}", head, headers)
-        if isinstance(body, bytes):
-            self.data(f"attempt {number}", body)
-        reply = await sent
-        leg = f"answer {number}"
-        self.head(leg, {"status": reply.status}, reply.headers)
-        self.coded(leg, reply.headers.get("Content-Encoding", ""))
-        return TapedReply(reply, self, leg)
-
-    def whole(self, response: web.Response) -> None:
-        """An answer that is not streamed."""
-        self.head(RESPONSE, {"status": response.status}, response.headers)
-        self.coded(RESPONSE, response.headers.get("Content-Encoding", ""))
-        self.data(RESPONSE, response.body if isinstance(response.body, bytes) else b"")
 
     # What is kept of it
 
@@ -17501,19 +17631,20 @@ class DemoReply(PullReply):
 
     status = 200
 
-    def __init__(self, outgoing: Outgoing, pause: float = 0.02) -> None:
-        dialect = outgoing.passage.upstream
-        request = dialect.parse_request(loads(outgoing.body))
+    def __init__(self, attempt: Attempt, pause: float = 0.02) -> None:
+        dialect, context = attempt.passage.upstream, attempt.passage.asked
+        body = attempt.body if isinstance(attempt.body, bytes) else b""
+        request = dialect.parse_request(loads(body))
         # Gemini has the model in the URL.
-        request = replace(request, model=request.model or outgoing.passage.asked.model)
-        id = hashlib.sha256(outgoing.body).hexdigest()[:16]
-        asked = Asked(request.model, id, 0, outgoing.passage.asked.now, request.include_usage)
+        request = replace(request, model=request.model or context.model)
+        id = hashlib.sha256(body).hexdigest()[:16]
+        asked = Asked(request.model, id, 0, context.now, request.include_usage)
         response = demo_response(request, id)
-        kind = "text/event-stream" if outgoing.stream else "application/json"
+        kind = "text/event-stream" if attempt.stream else "application/json"
         self.headers: Mapping[str, str] = {"Content-Type": kind}
         self._pause = pause
         self._blocks = iter([dumps(dialect.render_response(response, asked))])
-        if outgoing.stream:
+        if attempt.stream:
             encoder = dialect.encoder(asked)
             events = [word for event in unfold(response) for word in _in_words(event)]
             self._blocks = filter(None, map(encoder.encode, events))
@@ -17524,10 +17655,6 @@ class DemoReply(PullReply):
 
     def close(self) -> None:
         self._blocks = iter(())
-
-
-async def demo(outgoing: Outgoing) -> Reply:
-    return DemoReply(outgoing)
 
 
 def _in_words(event: Event) -> Iterable[Event]:
@@ -17573,10 +17700,12 @@ def offered_keys(request: web.BaseRequest) -> list[str]:
     for value in headers.getall("Authorization", ()):
         if value[:7].lower() == "bearer ":
             offered.append(value[7:].strip())
-    offered += [headers[name] for name in _KEY_HEADERS if name in headers]
+    for name in _KEY_HEADERS:
+        if name in headers:
+            offered.append(headers[name])
     if "?" in request.raw_path:
         offered.append(request.query.get("key", ""))
-    return [key for key in offered if key]
+    return list(filter(None, offered))
 
 
 def require_loopback(request: web.BaseRequest, lacking: str = "`keys`") -> None:
@@ -17645,67 +17774,139 @@ async def expected(request: web.BaseRequest) -> None:
 
 async def read_body(request: web.BaseRequest, limits: ServerConfig) -> bytes:
     """The whole body, within the limits of size and time."""
-    coding = request.headers.get("Content-Encoding", "identity").strip().lower()
-    inflater = RequestInflater(coding, limits.max_body)
-    if (request.content_length or 0) > limits.max_body:
-        raise inflater.too_much()
-    if not inflater.active and coding != "identity":
-        raise UnknownCoding(f"Content-Encoding {coding[:20]!r} cannot be read; send gzip or none")
+    most, coding = limits.max_body, request.headers.get("Content-Encoding")
+    if (request.content_length or 0) > most:
+        raise too_large(most)
     if "Expect" in request.headers:
         await expected(request)
+    if coding is None and request.content.is_eof():  # all of it came with the head
+        body = request.content.read_nowait()
+        if len(body) > most:  # in chunks, so that no length was stated
+            raise too_large(most)
+        return body
+    if coding is None and (request.content_length or 0) >= LARGE_BODY:
+        return await _read_large(request, limits)
+    inflater = RequestInflater(coding or "identity", most)
+    if not inflater.active and coding and coding.strip().lower() != "identity":
+        raise UnknownCoding(f"Content-Encoding {coding[:20]!r} cannot be read; send gzip or none")
     blocks, size = list[bytes](), 0
-    try:
-        if request.content.is_eof() and not inflater.active:  # all of it came with the head
-            body = request.content.read_nowait()
-            if len(body) > limits.max_body:  # in chunks, so that no length was said
+    async with _body_in_time(limits):
+        while block := await request.content.readany():
+            blocks.append(inflater.feed(block))
+            if (size := size + len(blocks[-1])) > most:
                 raise inflater.too_much()
-            return body
+    inflater.finish()
+    return b"".join(blocks)
+
+
+async def _read_large(request: web.BaseRequest, limits: ServerConfig) -> bytes:
+    """A large body of known length, in one buffer: pieces that are joined would need it twice."""
+    body, size = bytearray(request.content_length or 0), 0
+    async with _body_in_time(limits):
+        while block := await request.content.readany():
+            body[size : size + len(block)] = block
+            size += len(block)
+    return cast(bytes, body)  # it is only read
+
+
+@contextlib.asynccontextmanager
+async def _body_in_time(limits: ServerConfig) -> AsyncIterator[None]:
+    """A block that reads a client's body: TooSlow or BadRequest if that fails."""
+    try:
         async with asyncio.timeout(limits.body_timeout):
-            while block := await request.content.readany():
-                blocks.append(inflater.feed(block))
-                if (size := size + len(blocks[-1])) > limits.max_body:
-                    raise inflater.too_much()
-        inflater.finish()
+            yield
     except TimeoutError:
         message = f"the request was not here within server.body_timeout, {limits.body_timeout:g} s"
         raise TooSlow(message) from None
     except (web.RequestPayloadError, ValueError) as error:
         raise BadRequest(f"the body cannot be read: {error}") from error
-    return b"".join(blocks)
 
 
 _MOST_UNSENT: Final = 1 << 16  # bytes; asyncio's own limit, above which `drain` waits
 
 
-class ClientResponse(web.StreamResponse):
-    """An answer that can be broken off: closed without its final chunk."""
+class Speaker(Protocol):
+    """Makes what relay itself says in a stream: a pipe, or an encoder before there is one."""
 
-    aborted = False
-    _out: AbstractStreamWriter | None = None
-    _wire: asyncio.Transport | None = None  # once the head is out
-    _framed = False  # in chunks, as HTTP/1.1 has it and HTTP/1.0 does not
+    def alive(self) -> bytes: ...
 
-    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
-        self._out = await super().prepare(request)
-        self._wire = request.transport
-        self._framed = "Transfer-Encoding" in self.headers
-        return self._out
+    def failed(self, error: RelayError) -> bytes: ...
 
-    async def open(self, request: web.BaseRequest, data: bytes) -> None:
-        """Send the head and the first bytes in one system call."""
-        self._send_headers_immediately = False  # as aiohttp sets it for answers sent whole
-        await self.prepare(request)
-        await self.write(data)
+
+class Stream(web.StreamResponse):
+    """An answer that is sent in pieces: a head, complete events, keep-alives in silence, and an end
+    or a break: closed without its final chunk.
+
+    Pieces are complete events, so a keep-alive may go between any two of them.
+    """
+
+    def __init__(
+        self, request: web.BaseRequest, observers: Sequence[Observer], speaker: Speaker
+    ) -> None:
+        super().__init__()
+        self.speaker = speaker
+        self.last = time.monotonic()  # when something was sent
+        self.sent = 0  # bytes
+        self.head_sent = False
+        self._request = request
+        self._observers = observers
+        self._out: AbstractStreamWriter | None = None
+        self._wire: asyncio.Transport | None = None  # once the head is out
+        self._framed = False  # in chunks, as HTTP/1.1 has it and HTTP/1.0 does not
+        self._aborted = False
+        self._interval = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._opening: asyncio.Task[None] | None = None
+
+    def start_keepalive(self, interval: float, gate: float, headers: Mapping[str, str]) -> None:
+        """Send keep-alives after so many seconds of silence; and after `gate` seconds, without an
+        answer, these headers, so that clients waiting for either do not give up."""
+
+        async def open_early() -> None:
+            with contextlib.suppress(ConnectionError):
+                await self.begin(headers)
+
+        def at_gate() -> None:
+            self._opening = loop.create_task(open_early())
+
+        loop = asyncio.get_running_loop()
+        self._interval = interval
+        self._timer = loop.call_later(gate, at_gate)
+
+    async def begin(self, headers: Mapping[str, str], data: bytes = b"", status: int = 200) -> None:
+        """Send the head, unless it went out early, and the first bytes, in one system call."""
+        if not self.head_sent:
+            self.head_sent = True
+            self.set_status(status)
+            self.headers.extend(headers)
+            self._send_headers_immediately = False  # as aiohttp sets it for answers sent whole
+            self._out = await self.prepare(self._request)
+            self._wire = self._request.transport
+            self._framed = "Transfer-Encoding" in self.headers
+            for observer in self._observers:
+                observer.head(self.status, self.headers)
+            self.last, self.sent = time.monotonic(), len(data)
+            for observer in self._observers:
+                observer.wrote(data)
+            await self.write(data)
+            if self._timer:
+                self._timer.cancel()
+                self._beat()
+        elif data and not self.send(data):
+            await self.room()
 
     def send(self, data: bytes) -> bool:
-        """Send bytes of a stream now; False: the client is slow or gone, see `room`.
+        """Send complete events now; False: the client is slow or gone, see `room`.
 
-        Like `write`, but without a step of a task.  A stream has neither length nor coding, and
-        is never the answer to a HEAD.
+        Like aiohttp's `write`, but without a step of a task.
         """
         wire = self._wire
         if wire is None or wire.is_closing():
             return False
+        self.last = time.monotonic()
+        self.sent += len(data)
+        for observer in self._observers:
+            observer.wrote(data)
         wire.write(b"%x\r\n%b\r\n" % (len(data), data) if self._framed else data)
         return wire.get_write_buffer_size() <= _MOST_UNSENT
 
@@ -17716,125 +17917,35 @@ class ClientResponse(web.StreamResponse):
         if self._out:
             await self._out.drain()
 
+    async def end(self, data: bytes, broken: bool) -> None:
+        """Send the last bytes, and the end, unless the answer is `broken`."""
+        if data and not self.send(data):
+            await self.room()
+        self.stop()
+        self._aborted = broken
+        if not broken:
+            await self.write_eof()
+
+    def stop(self) -> None:
+        """No keep-alive any more."""
+        for pending in (self._timer, self._opening):
+            if pending:
+                pending.cancel()
+
     async def write_eof(self, data: bytes = b"") -> None:
-        if self.aborted:  # aiohttp then closes the connection, without the final chunk
+        if self._aborted:  # aiohttp then closes the connection, without the final chunk
             raise ConnectionResetError("the answer was broken off")
         await super().write_eof(data)
 
-
-class TapedResponse(ClientResponse):
-    """An answer whose bytes are kept on tape as they are written."""
-
-    def __init__(self, tape: Tape, status: int, headers: Mapping[str, str]) -> None:
-        super().__init__(status=status, headers=headers)
-        self._tape = tape
-
-    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
-        known = self.prepared  # aiohttp calls again when the handler is done
-        writer = await super().prepare(request)
-        if not known:
-            self._tape.head(RESPONSE, {"status": self.status}, self.headers)
-            self._tape.coded(RESPONSE, self.headers.get("Content-Encoding", ""))
-        return writer
-
-    async def write(self, data: bytes | bytearray | memoryview) -> None:
-        await super().write(data)
-        self._tape.data(RESPONSE, bytes(data))
-
-    def send(self, data: bytes) -> bool:
-        self._tape.data(RESPONSE, data)
-        return super().send(data)
-
-
-def client_response(tape: Tape | None, status: int, headers: Mapping[str, str]) -> ClientResponse:
-    if tape is None:
-        return ClientResponse(status=status, headers=headers)
-    return TapedResponse(tape, status, headers)
-
-
-class Downstream:
-    """The client's side of a stream: the head, the bytes, and keep-alives during silence.
-
-    Writes are complete events, so a keep-alive may go between any two of them.
-    """
-
-    def __init__(
-        self,
-        request: web.BaseRequest,
-        id: str,
-        interval: float,
-        gate: float,
-        tape: Tape | None = None,
-    ) -> None:
-        """`gate`: seconds after which the head is sent in any case."""
-        self.response: ClientResponse | None = None
-        self._tape = tape
-        self.alive: Callable[[], bytes] = lambda: b": keep-alive\n\n"
-        self.failed: Callable[[RelayError], bytes] = lambda _: b""
-        self.kind = "text/event-stream"
-        self._request = request
-        self._id = id
-        self._interval = interval
-        self.last = time.monotonic()  # when something was sent
-        self.sent = 0  # bytes
-        self._beating: asyncio.Task[None] | None = None
+    def _beat(self) -> None:
+        """Send a keep-alive, if nothing was sent for so long; armed anew for the next one."""
+        wire, silence = self._wire, time.monotonic() - self.last
+        if silence >= self._interval:
+            silence = 0.0
+            if wire and wire.get_write_buffer_size() <= _MOST_UNSENT:
+                self.send(self.speaker.alive())
         loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(gate, self._begin_beating)
-
-    async def begin(self, headers: Mapping[str, str], data: bytes = b"") -> ClientResponse:
-        """Send the head, unless it went out early, and the first bytes."""
-        if self.response:
-            await self.write(data)
-            return self.response
-        self.response = client_response(self._tape, 200, headers)
-        if not self._beating:
-            self._timer.cancel()
-            loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(self._interval, self._begin_beating)
-        self.last, self.sent = time.monotonic(), len(data)
-        await self.response.open(self._request, data)
-        return self.response
-
-    def send(self, data: bytes) -> bool:
-        """Send complete events now; False: no more of them before there is `room`."""
-        self.last = time.monotonic()
-        self.sent += len(data)
-        return self.response is not None and self.response.send(data)
-
-    async def room(self) -> None:
-        if self.response:
-            await self.response.room()
-
-    async def write(self, data: bytes) -> None:
-        if data and not self.send(data):
-            await self.room()
-
-    async def end(self, broken: bool) -> None:
-        self.stop()
-        if self.response:
-            self.response.aborted = broken
-            if not broken:
-                await self.response.write_eof()
-
-    def stop(self) -> None:
-        self._timer.cancel()
-        if self._beating:
-            self._beating.cancel()
-
-    def _begin_beating(self) -> None:
-        self._beating = asyncio.get_running_loop().create_task(self._beat())
-
-    async def _beat(self) -> None:
-        """Send the head and keep-alives, so that clients waiting for either do not give up."""
-        with contextlib.suppress(ConnectionError):
-            head = {"Content-Type": self.kind, "Cache-Control": "no-cache"}
-            await self.begin(head | {"x-relay-request-id": self._id})
-            while True:
-                silence = time.monotonic() - self.last
-                if silence >= self._interval:
-                    await self.write(self.alive())
-                    silence = 0.0
-                await asyncio.sleep(self._interval - silence)
+        self._timer = loop.call_later(self._interval - silence, self._beat)
 
 
 # ==== 46. Telemetry ===========================================================
@@ -17852,33 +17963,14 @@ _OTLP: Final = "OTEL_EXPORTER_OTLP_ENDPOINT"
 _INSTRUMENTS: Final = {"counter": "add", "gauge": "set", "histogram": "record"}
 
 
-class Trace:
-    """The spans of one request.  This base class makes none: nobody listens."""
-
-    def carried(self, lane: Lane) -> dict[str, str]:
-        """The headers that make a provider's spans children of the attempt's."""
-        return {}
-
-    def attempt(self, lane: Lane, operation: str) -> None:
-        """An attempt begins."""
-
-    def attempted(self, lane: Lane, **facts: Any) -> None:
-        """The attempt is over, if one is under way."""
-
-    def end(self, name: str, **facts: Any) -> None:
-        """The request is over.  In names of facts `__` is a dot; None and "" are left out."""
-
-
-NO_TRACE: Final = Trace()
-
-
 class Telemetry:
     """Where requests are reported.  This base class reports nowhere."""
 
     active = False
 
-    def trace(self, headers: Mapping[str, str]) -> Trace:
-        return NO_TRACE
+    def trace(self, request: web.BaseRequest, operation: str) -> tuple[Observer, ...]:
+        """Who traces a request, if anybody does; `operation` as the GenAI conventions call it."""
+        return ()
 
     def mirror(self, metrics: Metrics) -> None:
         """Report every number from now on."""
@@ -17919,8 +18011,8 @@ class OpenTelemetry(Telemetry):
         logger = logging.getLogger("opentelemetry")
         logger.handlers, logger.propagate = [_ToLog(log)], False
 
-    def trace(self, headers: Mapping[str, str]) -> Trace:
-        return _SpanTrace(self, headers)
+    def trace(self, request: web.BaseRequest, operation: str) -> tuple[Observer, ...]:
+        return (_SpanTrace(self, request, operation),)
 
     def mirror(self, metrics: Metrics) -> None:
         meter = self._meters.get_meter("relay", __version__)
@@ -17954,53 +18046,72 @@ class _ToLog(logging.Handler):
         self._log.event("warning", "telemetry", said=record.getMessage()[:300])
 
 
-class _SpanTrace(Trace):
+class _SpanTrace(Observer):
     """The spans of one request, in the SDK's hands."""
 
-    def __init__(self, telemetry: OpenTelemetry, headers: Mapping[str, str]) -> None:
+    def __init__(self, telemetry: OpenTelemetry, request: web.BaseRequest, operation: str) -> None:
         self._telemetry = telemetry
-        self._carrier = telemetry.context.TraceContextTextMapPropagator()
+        self._operation = operation
+        self._method = request.method
+        self._propagator = telemetry.context.TraceContextTextMapPropagator()
         known = ("traceparent", "tracestate")
-        said = {name: headers[name] for name in known if name in headers}
-        kind = telemetry.api.SpanKind.SERVER
-        above = self._carrier.extract(said)
-        self._request = telemetry.tracer.start_span("request", context=above, kind=kind)
-        self._attempts: dict[int, Any] = {}  # by id of the lane; two, if a request is hedged
+        parent = {name: request.headers[name] for name in known if name in request.headers}
+        self._request = telemetry.tracer.start_span(
+            "request",
+            context=self._propagator.extract(parent),
+            kind=telemetry.api.SpanKind.SERVER,
+        )
+        self._attempts: dict[int, Any] = {}  # by id of the attempt; two, if a request is hedged
 
-    def carried(self, lane: Lane) -> dict[str, str]:
-        headers: dict[str, str] = {}
-        if span := self._attempts.get(id(lane)):
-            self._carrier.inject(headers, self._telemetry.api.set_span_in_context(span))
-        return headers
-
-    def attempt(self, lane: Lane, operation: str) -> None:
-        parts, api = urllib.parse.urlsplit(lane.endpoint.url), self._telemetry.api
-        span = self._attempts[id(lane)] = self._telemetry.tracer.start_span(
-            f"{operation} {lane.target.model}",
+    def begins(self, attempt: Attempt) -> Mapping[str, str]:
+        lane, api, headers = attempt.lane, self._telemetry.api, dict[str, str]()
+        parts = urllib.parse.urlsplit(lane.endpoint.url)
+        span = self._attempts[id(attempt)] = self._telemetry.tracer.start_span(
+            f"{self._operation} {lane.target.model}",
             context=api.set_span_in_context(self._request),
             kind=api.SpanKind.CLIENT,
         )
         self._note(
             span,
-            gen_ai__operation__name=operation,
+            gen_ai__operation__name=self._operation,
             gen_ai__provider__name=lane.target.provider.name,
             gen_ai__request__model=lane.target.model,
             server__address=parts.hostname,
             server__port=parts.port,
             relay__plan=lane.plan.name,
         )
+        self._propagator.inject(headers, api.set_span_in_context(span))
+        return headers
 
-    def attempted(self, lane: Lane, **facts: Any) -> None:
-        if span := self._attempts.pop(id(lane), None):
-            self._close(span, facts)
+    def ended(self, attempt: Attempt) -> None:
+        if attempt.outcome != "ok" and (span := self._attempts.pop(id(attempt), None)):
+            status = attempt.status or None
+            self._close(span, error__type=attempt.outcome, http__response__status_code=status)
 
-    def end(self, name: str, **facts: Any) -> None:
+    def settled(self, record: JSON) -> None:
+        """Token counts go on the attempt's span only, so that nobody adds them up twice."""
+        failed = None if record["code"] == "OK" else record["code"]
         for span in self._attempts.values():
-            self._close(span, {"error__type": facts.get("error__type")})
-        self._request.update_name(name)
-        self._close(self._request, facts)
+            self._close(
+                span,
+                gen_ai__usage__input_tokens=record["tokens_in"],
+                gen_ai__usage__output_tokens=record["tokens_out"],
+                http__response__status_code=None if record["tokens_in"] is None else 200,
+                error__type=failed,
+            )
+        self._request.update_name(f"{self._operation} {record['model'] or ''}".strip())
+        self._close(
+            self._request,
+            http__request__method=self._method,
+            url__path=record["path"],
+            http__response__status_code=record["status"] or None,
+            error__type=failed,
+            relay__request_id=record["id"],
+            relay__code=record["code"],
+            relay__attempts=len(record["attempts"]),
+        )
 
-    def _close(self, span: Any, facts: JSON) -> None:
+    def _close(self, span: Any, **facts: Any) -> None:
         self._note(span, **facts)
         if facts.get("error__type"):
             span.set_status(self._telemetry.api.StatusCode.ERROR)
@@ -18008,6 +18119,7 @@ class _SpanTrace(Trace):
 
     @staticmethod
     def _note(span: Any, **facts: Any) -> None:
+        """In names of facts `__` is a dot; None and "" are left out."""
         for name, value in facts.items():
             if value not in (None, ""):
                 span.set_attribute(name.replace("__", "."), value)
@@ -18027,31 +18139,30 @@ def telemetry_of(env: Mapping[str, str], log: Log) -> Telemetry:
 
 # ==== 47. Exchange ============================================================
 # One client request and all that is known of it so far: what was asked, its attempts, what came of
-# it, and what that costs.
-
-
-@frozen
-class Tried:
-    """One attempt, for the log and for what the client is told."""
-
-    lane: Lane
-    outcome: str  # "ok" or a failure class
-    status: int
-    seconds: float
-
-    @property
-    def ms(self) -> int:
-        return round(self.seconds * 1000)
-
-    def record(self) -> JSON:
-        said = {"outcome": self.outcome, "status": self.status, "ms": self.ms}
-        return self.lane.record | said
-
+# it.  The kinds of requests are subclasses, which say how one is read, how it goes out on a lane,
+# and what its answer is; the way they all go is in Request path.
+#
+#     Conversation    is to be answered by a model, in a dialect
+#       Count         its tokens are to be counted
+#     Forward         embeddings, images, audio, ...: only the model's name is read
+#     Raw             /p/PROVIDER/...: not even that
+#     Unroutable      for no model and no provider: it is only logged
 
 _READ: Final = frozenset(("ok", "outrun", "cancelled"))  # outcomes after which a prompt was read
+# What an exchange begins with; shared, because no exchange changes them.
+_NO_BODY: Final = Body(b"{}")
+_NOBODY: Final = Caller()
+_NO_PEEK: Final = Peek("", False)
+_NO_ROUTE: Final = Route("", "", ())
+_NO_USAGE: Final = Usage()
+_NO_LIMIT: Final = 7 * 86400.0  # seconds
+_MOST_NAMED: Final = 900  # characters of x-relay-dropped; many clients refuse heads of over 8 KB
+_MOST_PATH: Final = 200  # characters of a path that the log shows; relay's own are shorter
+# A name at the start of User-Agent, without its version (RFC 9110 10.1.5); at most so much is shown
+_PRODUCT: Final = re.compile(r"[-!#$%&'*+.^_`|~0-9A-Za-z]{1,20}")
 
 
-class Charge(NamedTuple):
+class Bill(NamedTuple):
     """What a provider will want to be paid for, as far as relay knows."""
 
     lane: Lane | None  # None: nobody was asked
@@ -18059,41 +18170,17 @@ class Charge(NamedTuple):
     estimated: bool
     cost: int | None  # billionths; None: no price is known
 
-    @classmethod
-    def of(cls, lane: Lane | None, usage: Usage, estimated: bool) -> Charge:
-        price = lane.price if lane else None
-        return cls(lane, usage, estimated, cost(usage, price) if price else None)
 
-
-# What an exchange begins with; shared, because no exchange changes them.
-_NO_BODY: Final = Body(b"{}")
-_NOBODY: Final = Caller()
-_NO_PEEK: Final = Peek("", False)
-_NO_ROUTE: Final = Route("", "", ())
-_NO_USAGE: Final = Usage()
-
-
-_MOST_NAMES_SAID: Final = 900  # characters; many clients refuse heads of more than 8 KB
-
-
-def _shortened(names: Sequence[str]) -> str:
-    """Names in one line, as many as fit into a header; the log has them all."""
-    said = ", ".join(names)
-    if len(said) <= _MOST_NAMES_SAID:
-        return said
-    fitting = said[:_MOST_NAMES_SAID].split(", ")[:-1]
-    return f"{', '.join(fitting)}, and {len(names) - len(fitting)} more"
-
-
-# A name at the start of User-Agent, without its version (RFC 9110 10.1.5); at most so much is shown
-_PRODUCT: Final = re.compile(r"[-!#$%&'*+.^_`|~0-9A-Za-z]{1,20}")
-
-
-class Exchange:
+class Exchange(ABC):
     """One client request and all that is known of it so far; dies in `settle`."""
 
+    limited = True  # does it count for the limits of its key?
+    heals = True  # does an answer show that its lane is well?
+    binds = False  # does an answer bind its conversation to the lane's credential?
+    streams = True  # does the client get the answer in pieces?
+
     def __init__(
-        self, plan: Plan, request: web.BaseRequest, dialect: Dialect, operation: str = "chat"
+        self, plan: Plan, request: web.BaseRequest, dialect: Dialect, operation: str
     ) -> None:
         # What was asked
         self.operation = operation  # as the GenAI conventions call it
@@ -18107,40 +18194,101 @@ class Exchange:
         self.body = _NO_BODY
         self.peek = _NO_PEEK
         self.route = _NO_ROUTE
+        self.likely = 0  # about how many tokens were sent
+        self.wanted = 0  # and how many may come back
         # What it runs with
         self.task = asyncio.current_task()
         self.expelled = False  # cancelled by us at shutdown, not by the client
         self.permit: Permit | None = None
-        self.trace = NO_TRACE
-        self.tape: Tape | None = None  # of the flight recorder
-        self.downstream: Downstream | None = None  # of a stream
+        self.observers: tuple[Observer, ...] = ()
+        self.stream: Stream | None = None  # to the client
         # Its attempts: hedged ones run beside one another, and all of them write here
-        self.waiting: list[tuple[Lane, asyncio.Timeout]] = []  # have not answered yet
-        self.tried: list[Tried] = []  # are over, in the order in which they ended
+        self.attempts: list[Attempt] = []  # in the order in which they end
+        self.current: Attempt | None = None  # the one that answers; before that, the latest
         self.hedged = False  # a second attempt was made beside the first
         self.held = 0.0  # seconds in which all were cooling down
         self.first: float | None = None  # when the first meaningful event came
         self.sticky: str | None = None  # hit | miss | repin
-        # Of the attempt that answers; until one does, of the one that was sent last (see `went`)
-        self.lane: Lane | None = None
-        self.note: BodyNote | None = None
-        self.dropped: tuple[str, ...] = ()
+        self.fault: RelayError | None = None  # the client's, while its body was on its way
         # What came of it
         self.prompt: PendingPrompt | None = None  # of the cache ledger
-        self.likely = 0  # about how many tokens were sent, and how many came back
-        self.heard = 0
+        self.streamed = 0  # about how many tokens came back: a token for each event
+        self.pipe: Pipe | None = None  # of the answer
         self.usage: Usage | None = None  # as the provider counts
         self.status = 0
         self.code = "CD"  # the termination code: the client left, unless something sets another
         self.error = ""
 
+    # What the kinds differ in
+
+    @abstractmethod
+    async def receive(self) -> None:
+        """Read who asks, for what, and where it may go; RelayError for a mistake of the client's.
+
+        Sets `caller`, `body`, `peek`, `route`, `likely` and `wanted`.
+        """
+
+    def fits(self, lane: Lane) -> bool:
+        """Can this request be made there?"""
+        return True
+
+    def nowhere(self) -> RelayError:
+        """The error if no lane fits."""
+        return NoTarget(f"no provider of model {self.peek.model!r} serves this")
+
+    def prepare(self, attempt: Attempt) -> None:
+        """Set what goes out; BadRequest if the lane's dialect cannot express the request."""
+        raise NotImplementedError
+
+    def time_limits(self, attempt: Attempt) -> tuple[float, float]:
+        """Seconds until the answer has to begin, and until it has to be over."""
+        return attempt.lane.target.provider.timeouts.idle, _NO_LIMIT
+
+    def tries_marked(self, mark: Mark) -> bool:
+        """Is a lane with this mark tried if all have one?"""
+        return mark.worth_a_try
+
+    @property
+    def repeatable(self) -> bool:
+        """Can it be sent again?"""
+        return True
+
+    def accepts(self, status: int) -> bool:
+        """Is an answer with this status an answer, and not a failure?"""
+        return 200 <= status < 300
+
+    def pipe_for(self, attempt: Attempt) -> Pipe:
+        """The pipe for an answer whose head is here."""
+        raise NotImplementedError
+
+    def confine(self, error: UpstreamError) -> None:  # noqa: B027  # most have nothing to do
+        """Make a failure that says nothing about other requests one of this request alone."""
+
+    def note_answer(self, attempt: Attempt) -> None:  # noqa: B027  # likewise
+        """Take over what is known of an answer that is about to be delivered."""
+
+    def headers_for(self, attempt: Attempt) -> CIMultiDict[str]:
+        """The provider's headers for the client, and relay's own."""
+        raise NotImplementedError
+
+    def answer_alone(self) -> web.Response | None:
+        """What the client is told if no provider answered, where that is no failure."""
+        return None
+
+    # What is known of it
+
     @functools.cached_property
     def identity(self) -> str:
         """A short name for the conversation, different for each caller; "" if it has none."""
         headers = self.request.headers
-        said = session_of(headers) or identity_of(headers, self.body.wire)
-        whole = f"{self.caller.name}\0{said}".encode(errors="replace")
-        return hashlib.sha256(whole).hexdigest()[:32] if said else ""
+        name = session_of(headers) or identity_of(headers, self.body.wire)
+        whole = f"{self.caller.name}\0{name}".encode(errors="replace")
+        return hashlib.sha256(whole).hexdigest()[:32] if name else ""
+
+    @functools.cached_property
+    def bound(self) -> str:
+        """`identity`, or "" if there is only one lane, so that nothing can be bound."""
+        return "" if self.route.is_single else self.identity
 
     @property
     def client(self) -> str | None:
@@ -18148,11 +18296,6 @@ class Exchange:
         agent = self.plan.redacted(self.request.headers.get("User-Agent", ""))
         product = _PRODUCT.match(agent)
         return product[0] if product else None
-
-    @property
-    def bound(self) -> str:
-        """The same, but "" if there is only one lane, so that nothing can be bound."""
-        return "" if self.route.is_single else self.identity
 
     @functools.cached_property
     def parsed(self) -> Request:
@@ -18178,9 +18321,9 @@ class Exchange:
             count=lambda: self.tokens,
         )
 
-    def went(self, lane: Lane, note: BodyNote | None, dropped: tuple[str, ...]) -> None:
-        """Note where it is sent now, and at last where the answer comes from."""
-        self.lane, self.note, self.dropped = lane, note, dropped
+    @property
+    def lane(self) -> Lane | None:
+        return self.current.lane if self.current else None
 
     @property
     def may_hedge(self) -> bool:
@@ -18193,13 +18336,24 @@ class Exchange:
         self.body = _NO_BODY
         self.__dict__.pop("parsed", None)
 
-    def reservation(self, sent: int, wanted: int) -> Spend:
+    def abandon(self) -> bool:
+        """Give up the attempts that have not answered yet; False if there are none."""
+        running = [attempt for attempt in self.attempts if not attempt.outcome]
+        for attempt in running:
+            attempt.abandoned = True
+            if attempt.clock:
+                attempt.clock.reschedule(asyncio.get_running_loop().time())
+        return bool(running)
+
+    # What it comes to
+
+    def reservation(self) -> Spend:
         """What the request may come to, at the most expensive of its possible targets."""
-        wanted, prices = int(min(wanted, self.route.room)), self.route.prices
+        wanted, prices = int(min(self.wanted, self.route.room)), self.route.prices
         if not prices:
-            return Spend(sent + wanted)
-        usage = Usage(input=sent, output=wanted)
-        return Spend(sent + wanted, max(cost(usage, price) for price in prices))
+            return Spend(self.likely + wanted)
+        usage = Usage(input=self.likely, output=wanted)
+        return Spend(self.likely + wanted, max(cost(usage, price) for price in prices))
 
     def used(self) -> tuple[Usage, bool]:
         """The tokens used, and whether they had to be estimated.
@@ -18207,81 +18361,136 @@ class Exchange:
         They are estimated if the provider never reported them, or not to the end.  If the client
         gave up, the provider has read the prompt all the same; a failed attempt is free.
         """
-        told = self.usage or _NO_USAGE
-        if self.code == "OK" and (told.input or told.output):
-            return told, False
+        known = self.usage or _NO_USAGE
+        if self.code == "OK" and (known.input or known.output):
+            return known, False
         if self.first is not None:
-            sent = told.input or self.likely
-            guess = replace(told, input=sent, output=max(told.output, self.heard))
+            sent = known.input or self.likely
+            guess = replace(known, input=sent, output=max(known.output, self.streamed))
             return guess, guess != _NO_USAGE
-        if self.tried and self.tried[-1].outcome == "cancelled":
+        if self.attempts and self.attempts[-1].outcome == "cancelled":
             return Usage(input=self.likely), self.likely > 0
         return _NO_USAGE, False
 
-    def charges(self) -> list[Charge]:
+    def bills(self) -> list[Bill]:
         """What each provider that read the request will charge for, the one that counts first.
 
         A provider that was asked beside it and called off has read the same prompt.
         """
         usage, estimated = self.used()
-        charges = [Charge.of(self.lane, usage, estimated)]
+        answering = self.current.lane if self.current else None
+        readers = [(answering, usage, estimated)]
         if self.hedged:
             read = Usage(input=usage.input or self.likely)
-            others = [t.lane for t in self.tried if t.outcome in _READ and t.lane is not self.lane]
-            charges += [Charge.of(lane, read, True) for lane in others]
-        return charges
+            others = (each for each in self.attempts if each.lane is not answering)
+            readers += [(each.lane, read, True) for each in others if each.outcome in _READ]
+        bills = list[Bill]()
+        for lane, usage, estimated in readers:
+            price = lane.price if lane else None
+            bills.append(Bill(lane, usage, estimated, cost(usage, price) if price else None))
+        return bills
 
-    def since(self, moment: float | None) -> int | None:
-        return None if moment is None else round((moment - self.began) * 1000)
+    def record(self, now: float, wall: float) -> JSON:
+        """All that is said of it: by the log, the page, traces and records; times in milliseconds.
 
-    def abandon(self) -> bool:
-        """Give up the attempts that have not answered yet; False if there are none."""
-        for _, clock in self.waiting:
-            clock.reschedule(asyncio.get_running_loop().time())
-        return bool(self.waiting)
-
-    def glance(self, now: float) -> JSON:
-        """What watchers see of it while it runs; times in milliseconds."""
-        lanes = [lane for lane, _ in self.waiting] or ([self.lane] if self.lane else [])
-        last = self.downstream.last if self.downstream and self.first else self.began
+        The level is a warning if something went wrong.
+        """
+        current, usage, code, began = self.current, self.usage, self.code, self.began
+        lane = current.lane if current else None
         return {
+            "time": wall,
+            "level": "info" if code == "OK" or code == "CD" else "warning",
             "id": self.id,
+            "code": code,
+            "status": self.status,
+            "path": self.plan.redacted(self.request.path)[:_MOST_PATH],
             "client": self.client,
             "key": self.caller.name or None,
             "model": self.peek.model or None,
-            "target": " or ".join(map(str, lanes)) or None,
-            "provider": lanes[0].target.provider.name if lanes else None,
+            "provider": lane.target.provider.name if lane else None,
+            "target": lane.target.name if lane else None,
+            "body": current.note if current else None,
             "stream": self.peek.stream,
-            "begun": self.first is not None,
-            "attempts": [tried.record() for tried in self.tried],
-            "ms": self.since(now),
-            "first_ms": self.since(self.first),
-            "silent_ms": round((now - last) * 1000),
-            "sent": self.downstream.sent if self.downstream else 0,
+            "attempts": [attempt.record() for attempt in self.attempts if attempt.outcome],
+            "tokens_in": usage.input if usage else None,
+            "tokens_out": usage.output if usage else None,
+            "cache_read": usage.cache_read if usage else None,
+            "cache_write": usage.cache_write if usage else None,
+            "cost": None,
+            "estimated": False,
+            "ms": round((now - began) * 1000),
+            "first_ms": None if self.first is None else round((self.first - began) * 1000),
+            "held_ms": round(self.held * 1000) or None,
+            "sticky": self.sticky,
+            "dropped": list(current.dropped) or None if current else None,
+            "error": self.plan.redacted(self.error) if self.error else None,
         }
 
-    def answer_headers(self) -> dict[str, str]:
+    def glance(self, now: float) -> JSON:
+        """What watchers see of it while it runs: its record so far, and how its stream goes."""
+        asked = [attempt.lane for attempt in self.attempts if not attempt.outcome]
+        stream = self.stream if self.first is not None else None
+        record = self.record(now, 0.0)
+        if asked:
+            record["provider"] = asked[0].target.provider.name
+            record["target"] = " or ".join(map(str, asked))
+        return record | {
+            "begun": self.first is not None,
+            "silent_ms": round((now - (stream.last if stream else self.began)) * 1000),
+            "sent": stream.sent if stream else 0,
+        }
+
+    def own_headers(self) -> dict[str, str]:
         """What relay says about itself in an answer."""
-        headers = {"x-relay-request-id": self.id, "x-relay-attempts": str(len(self.tried))}
-        if self.lane:
-            headers |= self.lane.about
-        if self.note:
-            headers["x-relay-body"] = self.note
-        if self.dropped:
-            headers["x-relay-dropped"] = header_text(_shortened(self.dropped))
+        headers = {"x-relay-request-id": self.id, "x-relay-attempts": str(len(self.attempts))}
+        if current := self.current:
+            headers |= current.lane.about
+            headers["x-relay-body"] = current.note
+            if current.dropped:
+                headers["x-relay-dropped"] = header_text(_shortened(current.dropped))
         if self.permit:
             headers |= self.permit.headers
-        upstream = sum(map(operator.attrgetter("ms"), self.tried))
-        held = round(self.held * 1000)
+        upstream, held = 0, round(self.held * 1000)
+        for attempt in self.attempts:
+            upstream += round(attempt.seconds * 1000)
         relay = max(0, round((time.monotonic() - self.began) * 1000) - upstream - held)
         timing = f"relay;dur={relay}, upstream;dur={upstream}"
         headers["server-timing"] = timing + (f", held;dur={held}" if held else "")
         return headers
 
+    def whole(self, body: bytes, headers: Mapping[str, str]) -> web.Response:
+        """An answer that is sent whole, with the exchange's status."""
+        for observer in self.observers:
+            observer.head(self.status, headers)
+            observer.wrote(body)
+        return web.Response(body=body, status=self.status, headers=headers)
+
+
+class Unroutable(Exchange):
+    """A request that is for no model: one line in the log."""
+
+    def __init__(
+        self, plan: Plan, request: web.BaseRequest, dialect: Dialect, error: RelayError
+    ) -> None:
+        super().__init__(plan, request, dialect, "other")
+        self._error = error
+
+    async def receive(self) -> None:
+        raise self._error
+
+
+def _shortened(names: Sequence[str]) -> str:
+    """Names in one line, as many as fit into a header; the log has them all."""
+    line = ", ".join(names)
+    if len(line) <= _MOST_NAMED:
+        return line
+    fitting = line[:_MOST_NAMED].split(", ")[:-1]
+    return f"{', '.join(fitting)}, and {len(names) - len(fitting)} more"
+
 
 # ==== 48. Preparation =========================================================
-# How a request goes out on a lane: as the bytes that came if the dialect is the same, edited only
-# where something has to be, else through the hub.
+# How a request goes out on a lane, and its answer back: as the bytes that came if the dialect is
+# the same, edited only where something has to be, else through the hub.
 
 # What concerns one connection only (RFC 9110 7.6.1), what relay sets itself, the client's own
 # credentials, and what would tell the provider about the client's network.  The last two names:
@@ -18294,204 +18503,277 @@ _NOT_FORWARDED: Final = frozenset(
     " cf-connecting-ip true-client-ip x-client-ip x-forwarded-prefix origin referer"
     " sec-fetch-site sec-fetch-mode sec-fetch-dest openai-organization openai-project".split()
 )
+# The client's headers that reach a provider of another dialect.
+_ANY_DIALECT: Final = frozenset(("user-agent", "accept-language", "traceparent", "tracestate"))
 _READABLE: Final = ("gzip", "deflate", "identity")
 # What `stream_mode` makes of the client's wish.
 _STREAMS: Final = {"always": True, "never": False}
-
-
-class Prepared(NamedTuple):
-    """A request's body for one lane, and what became of the client's."""
-
-    body: bytes
-    note: BodyNote
-    names: Mapping[str, str] = {}  # tool names that had to change -> what they were
-    dropped: tuple[str, ...] = ()
-    stops: tuple[str, ...] = ()  # of `Rendered`
-
-
-class Preparation:
-    """One request made ready for one lane."""
-
-    def __init__(self, exchange: Exchange, lane: Lane, strip: bool = False) -> None:
-        """`strip`: without the reasoning that the provider objected to."""
-        self.exchange = exchange
-        self.lane = lane
-        self.strip = strip
-        self.upstream = lane.endpoint.dialect
-        self.same = self.upstream is exchange.dialect and self.upstream.passes_on(
-            lambda: exchange.body.wire, lane.endpoint.quirks
-        )
-        mode = lane.target.provider.config.stream_mode
-        self.stream = _STREAMS.get(mode, exchange.peek.stream)
-
-    def outgoing(self, counting: bool = False) -> Outgoing:
-        """The request as it is sent; `counting`: to the endpoint that counts its tokens."""
-        exchange, lane, dialect, stream = self.exchange, self.lane, self.upstream, self.stream
-        prepared = self._forwarded() if self.same else self._translated()
-        client = request_headers(exchange.request.headers, stream, self.same)
-        url = lane.address(stream, exchange.peek.variant if self.same else "")
-        if counting:
-            prepared = self._uncounted(prepared)
-            url = dialect.address(dialect.counting(lane.endpoint.url), lane.target.model, stream)
-        if self.same and "?" in exchange.request.raw_path:
-            query = exchange.request.raw_path.partition("?")[2]
-            url = with_query(url, query, {"key", *dialect.modes})
-        headers = {**dialect.headers, **client, **exchange.trace.carried(lane)}
-        headers |= hop_mark(exchange.request.headers, lane)
-        url, headers = lane.authorized(url, headers)
-        return Outgoing(
-            url=url,
-            headers=headers,
-            body=prepared.body,
-            stream=stream,
-            passage=self._passage(prepared),
-            note=prepared.note,
-            dropped=prepared.dropped,
-            proxy=lane.endpoint.proxy,
-        )
-
-    def _passage(self, prepared: Prepared) -> Passage:
-        """The way back: what is needed of the request to pass its answer on."""
-        exchange, lane, same = self.exchange, self.lane, self.same
-        asked = Asked(
-            model=exchange.peek.model,
-            id=exchange.id,
-            tokens=0 if same else exchange.tokens,
-            now=int(time.time()),
-            usage=same or exchange.parsed.include_usage,
-            variant=exchange.peek.variant,
-            shown=same or exchange.parsed.show_thoughts is not False,
-            stops=prepared.stops,
-            ids=frozenset() if same else call_ids(exchange.parsed.messages),
-            echo={} if same else exchange.dialect.echoed(exchange.body.wire),
-            forms={} if same else {t.name: t.form for t in exchange.parsed.tools if t.form},
-        )
-        return Passage(
-            upstream=self.upstream,
-            client=exchange.dialect,
-            asked=asked,
-            names=prepared.names,
-            account=lane.credential.account,
-            provider=lane.target.name,
-            redacted=exchange.plan.redacted,
-        )
-
-    def _forwarded(self) -> Prepared:
-        """The same dialect: the client's bytes, edited only if something has to be."""
-        body, named, model = self.exchange.body, self.upstream.names_model, self.lane.target.model
-        if not self._is_as_wanted():
-            edited, taken = self._edited(body.wire)
-            if edited is not body.wire:
-                if body.exact is not body.wire:
-                    edited, taken = self._edited(body.exact)
-                return Prepared(
-                    dumps(edited | ({"model": model} if named else {})), "edited", {}, taken
-                )
-        data = body.retargeted(model) if named else body.raw
-        return Prepared(data, "verbatim" if data is body.raw else "edited")
-
-    def _is_as_wanted(self) -> bool:
-        """Do the bytes alone show that nothing has to be edited?"""
-        endpoint, exchange = self.lane.endpoint, self.exchange
-        asks = self.strip or self.stream is not exchange.peek.stream or self.lane.target.output
-        leaves = not asks and not endpoint.edits
-        return leaves and self.upstream.is_clean(exchange.body.raw, endpoint.quirks)
-
-    def _edited(self, body: JSON) -> tuple[JSON, tuple[str, ...]]:
-        """The edited body, and what was taken out; the very same object if nothing changed."""
-        endpoint, account = self.lane.endpoint, self.lane.credential.account
-        body = self.upstream.cleaned(body, endpoint.quirks, account, self.strip)
-        if self.stream is not self.exchange.peek.stream:
-            body = self.upstream.restreamed(body, self.stream, endpoint.quirks)
-        body = _within(body, self.lane.target.output, self.upstream.output_limits)
-        body, taken = endpoint.edited(body)
-        return body, taken + (("thinking",) if self.strip else ())
-
-    def _uncounted(self, prepared: Prepared) -> Prepared:
-        """Without keys that edits have set but the counting endpoint refuses."""
-        body, client = loads_exactly(prepared.body), self.exchange.body.wire
-        refused = self.upstream.uncounted - client.keys()
-        if refused.isdisjoint(body):
-            return prepared
-        return prepared._replace(body=dumps({k: v for k, v in body.items() if k not in refused}))
-
-    def _translated(self) -> Prepared:
-        """Another dialect: the same request, in the form that this provider takes."""
-        lane, endpoint, quirks = self.lane, self.lane.endpoint, self.lane.endpoint.quirks
-        request = replace(self.exchange.parsed, model=lane.target.model, stream=self.stream)
-        if request.max_tokens and lane.target.output:
-            request = replace(request, max_tokens=min(request.max_tokens, lane.target.output))
-        request = without_reasoning(request) if self.strip else request
-        rendered = self.upstream.render_request(request, quirks, lane.credential.account)
-        body, taken = endpoint.edited(rendered.body)
-        dropped = tuple(dict.fromkeys((*rendered.dropped, *taken)))
-        return Prepared(dumps(body), "translated", rendered.names, dropped, rendered.stops)
-
-
-def _within(body: JSON, output: int | None, limits: Iterable[str]) -> JSON:
-    """With max_tokens cut to what the model can write; Claude Code always asks for 32,000."""
-    for path in limits if output else ():
-        asked = found(body, path.split("."))
-        if isinstance(asked, int) and output and asked > output:
-            body = with_value(body, path.split("."), output)
-    return body
-
-
 # What relay adds to a request, once for each relay that it has come through (RFC 9110 7.6.3).
 _HOP: Final = "1.1 llm-api-relay"
+# The provider's headers that reach a client: those that SDKs and coding tools read, names of a
+# request in a provider's own log, and what describes the body.  Any other name might steer what
+# stands in front of relay (X-Accel-Redirect), or the browser (Refresh, Clear-Site-Data).
+_TRANSLATED_KEEP: Final = frozenset(("request-id", "x-request-id"))
+_PASSED_HEADER: Final = re.compile(
+    r"content-(?:type|encoding|language|disposition|range)|accept-ranges|cache-control|etag|expires"
+    r"|last-modified|age|retry-after(?:-ms)?|x-should-retry|deprecation|sunset|cf-ray"
+    r"|(?:x-)?ratelimit-.+|(?:x-)?(?:anthropic|openai|codex|oai|groq|goog|gemini|ms|amzn)-.+"
+    r"|azureml-.+|x-models-etag|x-reasoning-included"
+    r"|(?:[a-z0-9]+-)*(?:request|trace|correlation|generation|log)-?id|nvcf-reqid"
+)
+_HEADER_VALUE: Final = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
 
 
-def refuse_loop(headers: CIMultiDictProxy[str]) -> None:
-    """Loop if a request has come through relay twice: a provider's address leads back to it."""
-    if "Via" in headers and _hops(headers) >= 2:
-        raise Loop(
-            "this request has come through relay twice before: the endpoint of one of its"
-            " providers is a relay that sends it back; check `endpoint`"
+class Conversation(Exchange):
+    """A request that a model is to answer."""
+
+    binds = True
+
+    def __init__(
+        self, plan: Plan, request: web.BaseRequest, dialect: Dialect, operation: str = "chat"
+    ) -> None:
+        super().__init__(plan, request, dialect, operation)
+
+    async def receive(self) -> None:
+        request, plan, dialect = self.request, self.plan, self.dialect
+        self.caller = caller = authenticated(request, plan)
+        raw = await read_body(request, plan.config.server)
+        for observer in self.observers:
+            observer.received(raw)
+        self.body = body = Body(raw, unread=not caller.is_bound)
+        outline = body.outline(dialect.telling) if dialect.names_model else {}
+        self.peek = dialect.peek(outline, request.raw_path)
+        self.streams = self.peek.stream
+        self.route = permitted(self.peek.model, caller, plan, self.facts)
+        self.likely = likely_input(raw)
+        self.wanted = likely_output(body) if caller.limits else 0
+
+    def prepare(self, attempt: Attempt) -> None:
+        lane, endpoint, request = attempt.lane, attempt.lane.endpoint, self.request
+        dialect, mode = endpoint.dialect, lane.target.provider.config.stream_mode
+        same = dialect is self.dialect and dialect.passes_on(
+            lambda: self.body.wire, endpoint.quirks
+        )
+        stream = attempt.stream = _STREAMS.get(mode, self.peek.stream)
+        headers = {**dialect.headers, **request_headers(request.headers, lane, stream, same)}
+        for observer in self.observers:
+            headers |= observer.begins(attempt)
+        url = self._address(lane, stream, self.peek.variant if same else "")
+        if same and "?" in request.raw_path:
+            query = request.raw_path.partition("?")[2]
+            url = with_query(url, query, {"key", *dialect.modes})
+        attempt.url, attempt.headers = lane.authorized(url, headers)
+        model = self.peek.model
+        if same:
+            self._edit(attempt)
+            asked = Asked(model, self.id, 0, int(time.time()), variant=self.peek.variant)
+            names: Mapping[str, str] = {}
+        else:
+            asked, names = self._translate(attempt)
+        attempt.passage = Passage(
+            upstream=dialect,
+            client=self.dialect,
+            asked=asked,
+            names=names,
+            account=lane.credential.account,
+            provider=lane.target.name,
+            redacted=self.plan.redacted,
         )
 
+    def _address(self, lane: Lane, stream: bool, variant: str) -> str:
+        return lane.address(stream, variant)
 
-def _hops(headers: CIMultiDictProxy[str]) -> int:
-    said = ",".join(headers.getall("Via", ()))
-    return sum(hop.strip().startswith(_HOP) for hop in said.split(","))
+    def _edit(self, attempt: Attempt) -> None:
+        """The same dialect: the client's bytes, edited only if something has to be."""
+        lane, body, stream = attempt.lane, self.body, attempt.stream
+        endpoint, model, dialect = lane.endpoint, lane.target.model, self.dialect
+        asks = attempt.strip or stream is not self.peek.stream or lane.target.output
+        attempt.note = "edited"
+        if asks or endpoint.edits or not dialect.is_clean(body.raw, endpoint.quirks):
+            edited, dropped = self._edited(body.wire, attempt)
+            if edited is not body.wire:
+                if body.exact is not body.wire:
+                    edited, dropped = self._edited(body.exact, attempt)
+                attempt.body = dumps(edited | ({"model": model} if dialect.names_model else {}))
+                attempt.dropped = dropped
+                return
+        attempt.body, verbatim = body.outgoing(model if dialect.names_model else None)
+        if verbatim:
+            attempt.note = "verbatim"
+
+    def _edited(self, body: JSON, attempt: Attempt) -> tuple[JSON, tuple[str, ...]]:
+        """The edited body, and what was taken out; the very same object if nothing changed."""
+        lane, endpoint, dialect = attempt.lane, attempt.lane.endpoint, self.dialect
+        body = dialect.cleaned(body, endpoint.quirks, lane.credential.account, attempt.strip)
+        if attempt.stream is not self.peek.stream:
+            body = dialect.restreamed(body, attempt.stream, endpoint.quirks)
+        output = lane.target.output  # Claude Code always asks for 32,000, which may be too many
+        for path in dialect.output_limits if output else ():
+            wanted = found(body, path.split("."))
+            if isinstance(wanted, int) and output and wanted > output:
+                body = with_value(body, path.split("."), output)
+        body, dropped = endpoint.edited(body)
+        return body, dropped + (("thinking",) if attempt.strip else ())
+
+    def _translate(self, attempt: Attempt) -> tuple[Asked, Mapping[str, str]]:
+        """Another dialect: the same request in the form that this provider takes.
+
+        The result is what its answer needs: what was asked, and what tools were called before
+        their names had to change.
+        """
+        lane, endpoint, parsed = attempt.lane, attempt.lane.endpoint, self.parsed
+        quirks, output, dialect = endpoint.quirks, lane.target.output, endpoint.dialect
+        request = replace(parsed, model=lane.target.model, stream=attempt.stream)
+        if request.max_tokens and output:
+            request = replace(request, max_tokens=min(request.max_tokens, output))
+        request = without_reasoning(request) if attempt.strip else request
+        rendered = dialect.render_request(request, quirks, lane.credential.account)
+        edited, dropped = endpoint.edited(rendered.body)
+        attempt.body, attempt.note = dumps(edited), "translated"
+        attempt.dropped = tuple(dict.fromkeys((*rendered.dropped, *dropped)))
+        asked = Asked(
+            model=self.peek.model,
+            id=self.id,
+            tokens=self.tokens,
+            now=int(time.time()),
+            usage=parsed.include_usage,
+            variant=self.peek.variant,
+            shown=parsed.show_thoughts is not False,
+            stops=rendered.stops,
+            ids=call_ids(parsed.messages),
+            echo=self.dialect.echoed(self.body.wire),
+            forms={tool.name: tool.form for tool in parsed.tools if tool.form},
+        )
+        return asked, rendered.names
+
+    def time_limits(self, attempt: Attempt) -> tuple[float, float]:
+        provider = attempt.lane.target.provider
+        limits = provider.timeouts
+        return limits.first_event if attempt.stream else limits.whole, provider.attempt_total
+
+    def pipe_for(self, attempt: Attempt) -> Pipe:
+        if "Content-Encoding" in attempt.reply.headers:
+            attempt.inflater = inflater_of(attempt.reply)
+        return Streamed(attempt.passage) if self.streams else Gathered(attempt.passage)
+
+    def note_answer(self, attempt: Attempt) -> None:
+        if attempt.pipe.translated:
+            attempt.note = "translated"
+        # about a token for each event, or for four bytes of a whole answer
+        self.streamed = len(attempt.raw) // 4 or attempt.head.count(b"data:")
+
+    def headers_for(self, attempt: Attempt) -> CIMultiDict[str]:
+        headers = answer_headers(self, attempt, verbatim=not attempt.pipe.translated)
+        kind, wanted = headers.get("Content-Type", ""), "application/json"
+        if self.streams:
+            wanted = self.dialect.stream_type(self.peek.variant)
+            headers.setdefault("Cache-Control", "no-cache")
+            headers["X-Accel-Buffering"] = "no"  # else nginx in front buffers the chunks
+            if attempt.inflater:
+                headers.pop("Content-Encoding", None)
+        # a whole answer is JSON in any case; under another name a browser might show it as a page
+        if not kind.startswith(wanted) and (self.streams or "json" not in kind):
+            headers["Content-Type"] = wanted
+        headers.update(self.own_headers())
+        return headers
 
 
-def hop_mark(headers: CIMultiDictProxy[str], lane: Lane) -> dict[str, str]:
-    """The header by which a relay knows that a request comes through it again; none for the host
-    of a maker, which is no relay and need not know of one."""
-    if lane.endpoint.base.partition(":")[0] in _makers():
-        return {}
-    return {"via": ", ".join([_HOP] * (_hops(headers) + 1))}
+class Count(Conversation):
+    """A request whose tokens are to be counted: by the provider if it has an endpoint for that,
+    else a marked estimate."""
+
+    limited = heals = binds = False
+
+    def __init__(self, plan: Plan, request: web.BaseRequest, dialect: Dialect) -> None:
+        super().__init__(plan, request, dialect, "count_tokens")
+
+    async def receive(self) -> None:
+        await super().receive()
+        self.streams = False
+
+    def fits(self, lane: Lane) -> bool:
+        endpoint, provider = lane.endpoint, lane.target.provider
+        if endpoint.dialect is not self.dialect or endpoint.demo:
+            return False
+        known = endpoint.quirks.count_tokens or not provider.config.preset
+        return known and bool(endpoint.dialect.counting(endpoint.url))
+
+    def tries_marked(self, mark: Mark) -> bool:
+        return False
+
+    @property
+    def repeatable(self) -> bool:
+        return False  # an estimate is better than a second wait
+
+    def prepare(self, attempt: Attempt) -> None:
+        super().prepare(attempt)
+        # keys that edits have set but the counting endpoint refuses
+        refused = self.dialect.uncounted - self.body.wire.keys()
+        body = loads_exactly(cast(bytes, attempt.body))
+        if not refused.isdisjoint(body):
+            attempt.body = dumps({k: v for k, v in body.items() if k not in refused})
+
+    def _address(self, lane: Lane, stream: bool, variant: str) -> str:
+        url = self.dialect.counting(lane.endpoint.url)
+        return self.dialect.address(url, lane.target.model, stream)
+
+    def time_limits(self, attempt: Attempt) -> tuple[float, float]:
+        seconds = attempt.lane.target.provider.timeouts.connect + 10
+        return seconds, seconds
+
+    def pipe_for(self, attempt: Attempt) -> Pipe:
+        attempt.inflater = inflater_of(attempt.reply)
+        return _Counted(self.dialect)
+
+    def confine(self, error: UpstreamError) -> None:
+        error.scope = "request"  # conversations are another endpoint
+
+    def answer_alone(self) -> web.Response | None:
+        self.status, self.code, self.current = 200, "OK", None
+        headers = {**self.own_headers(), "Content-Type": "application/json"}
+        headers["x-relay-estimated"] = "true"
+        return self.whole(dumps(self.dialect.render_count(self.tokens)), headers)
 
 
-@functools.cache
-def _makers() -> frozenset[str]:
-    """The hosts of all presets, but for those that run on one's own machine."""
-    rows = (preset for preset in PRESETS.values() if not preset.local)
-    bases = (url for row in rows for plan in row.plans.values() for url in plan.values())
-    return frozenset(urllib.parse.urlsplit(url).hostname or "" for url in bases)
+class _Counted(Pipe):
+    """A provider's count of a request's tokens, in the client's dialect."""
+
+    def __init__(self, dialect: Dialect) -> None:
+        super().__init__()
+        self._dialect = dialect
+        self._data = b""
+
+    def feed(self, data: bytes) -> bytes:
+        self._data += data
+        return b""
+
+    def eof(self, reason: Failure = TRUNCATED) -> bytes:
+        self.begun = True
+        try:
+            tokens = self._dialect.parse_count(loads(self._data))
+        except UNREADABLE:
+            tokens = None
+        if tokens is None:
+            self.failure = Failure("does not count tokens", cause="transient")
+            return b""
+        return dumps(self._dialect.render_count(tokens))
 
 
-def with_query(url: str, query: str, taken: Set[str]) -> str:
-    """The URL with the client's query after its own, without the parameters in `taken`."""
-    names = ((item, urllib.parse.unquote_plus(item.partition("=")[0])) for item in query.split("&"))
-    kept = [item for item, name in names if item and name.lower() not in taken]
-    return url + ("&" if "?" in url else "?") + "&".join(kept) if kept else url
+# Headers
 
 
-# The client's headers that reach a provider of another dialect.
-_SAID_ANYWHERE: Final = frozenset(("user-agent", "accept-language", "traceparent", "tracestate"))
-
-
-def request_headers(client: CIMultiDictProxy[str], stream: bool, same: bool) -> dict[str, str]:
+def request_headers(
+    client: CIMultiDictProxy[str], lane: Lane, stream: bool, same: bool
+) -> dict[str, str]:
     """The client's headers that go to a provider: in the same dialect nearly all, else a few.
 
     A stream is requested without a content coding, because it has to be read as it passes; a
     whole answer in the codings that the client accepts and relay can read.
     """
     kept: dict[str, str] = {}
-    for said, value in client.items():
-        name = _forwarded_name(said)
-        if name and (same or name in _SAID_ANYWHERE):
+    for written, value in client.items():
+        name = _forwarded_name(written)
+        if name and (same or name in _ANY_DIALECT):
             kept[name] = f"{kept[name]}, {value}" if name in kept else value
     if "Connection" in client:
         for named in ",".join(client.getall("Connection")).lower().split(","):
@@ -18500,13 +18782,16 @@ def request_headers(client: CIMultiDictProxy[str], stream: bool, same: bool) -> 
     kept["content-type"] = "application/json"
     offered = "" if stream else client.get("Accept-Encoding", "")
     kept["accept-encoding"] = _readable(offered) or "identity"
+    if lane.endpoint.base.partition(":")[0] not in _makers():
+        hops = _hops(client) if "Via" in client else 0
+        kept["via"] = ", ".join([_HOP] * (hops + 1))
     return kept
 
 
 @functools.lru_cache(1000)
-def _forwarded_name(said: str) -> str:
+def _forwarded_name(written: str) -> str:
     """The name under which a header is forwarded; "" if it is not."""
-    name = said.lower()
+    name = written.lower()
     return "" if name in _NOT_FORWARDED or name.startswith("x-relay-") else name
 
 
@@ -18516,305 +18801,44 @@ def _readable(offered: str) -> str:
     return ", ".join(c for c in codings if c.partition(";")[0].strip() in _READABLE)
 
 
-# ==== 49. Accounts ============================================================
-# What a request may take, and what it came to.  Every request passes here twice:
-#
-#     reserve    before its first attempt: a permit within the limits of its key
-#     settle     at its end, whatever that was: the permit back, and the request entered in the
-#                ledger, the metrics, the trace, the cache ledger and the log
-#
-# Settling never waits, so nothing can prevent or repeat it.
-
-_MOST_MODELS: Final = 1000  # whose names are remembered; a bound for memory
-_MOST_PATH: Final = 200  # characters of a path that the log shows; relay's own are shorter
+def with_query(url: str, query: str, without: Set[str]) -> str:
+    """The URL with the client's query after its own, without some of its parameters."""
+    names = ((item, urllib.parse.unquote_plus(item.partition("=")[0])) for item in query.split("&"))
+    kept = [item for item, name in names if item and name.lower() not in without]
+    return url + ("&" if "?" in url else "?") + "&".join(kept) if kept else url
 
 
-class Accounts:
-    """Limits, ledger, cache ledger and metrics, and the store that keeps them."""
-
-    def __init__(
-        self,
-        store: Store,
-        notebook: Notebook,
-        callers: Callable[[], Iterable[Caller]],
-        log: Callable[[], Log],
-    ) -> None:
-        self.limits = Limits(store.shares_limits)
-        self.ledger = Ledger()
-        self.caches = CacheLedger()
-        self.metrics = Metrics()
-        self.keeper = Keeper(store, self.ledger, self.limits, notebook, callers, log)
-        self._answered: set[str] = set()  # models that somebody has answered as
-
-    async def reserve(self, exchange: Exchange, sent: int, wanted: int) -> None:
-        """Take a permit within the caller's limits, for about so many tokens; `settle` gives it
-        back, whatever happens in between.  Only a store that shares limits makes anybody wait."""
-        exchange.likely, caller = sent, exchange.caller
-        asked = exchange.reservation(sent, wanted) if caller.limits else Spend()
-        now, wall = time.monotonic(), time.time()
-        permit = exchange.permit = self.limits.admit(exchange.id, caller, asked, now, wall)
-        if caller.limits is None or not self.keeper.store.shares_limits:
-            return
-        judged = await self.keeper.judged(permit)
-        if judged and not judged.refusal:
-            permit.headers = permit.account.headers_after((judged.requests, judged.tokens))
-            return
-        budgets = any(limit.is_budget for limit in permit.account.limits)
-        closed = exchange.plan.config.state_fail_closed and budgets
-        if judged is None and not closed:
-            return
-        self.limits.withdraw(permit)
-        exchange.permit = None
-        if judged and judged.refusal:
-            raise judged.refusal.error(caller, time.time())
-        raise StateDown("budgets cannot be looked up: the shared state is down", retry_after=10)
-
-    def settle(self, exchange: Exchange, log: Log) -> None:
-        """The end, however it came: the permit back, counted, and one log line.
-
-        Synchronous, so that nothing can prevent it.
-        """
-        now, wall = time.monotonic(), time.time()
-        if exchange.usage and is_absurd(exchange.usage):
-            name = exchange.lane.target.provider.name if exchange.lane else ""
-            self.metrics.absurd.add(1, name)
-            log.event("warning", "absurd token counts are left out", id=exchange.id, provider=name)
-            exchange.usage = None
-        charges = exchange.charges()
-        spend, priced, estimated = Spend(), False, False
-        for charge in charges:
-            spend.tokens += charge.usage.input + charge.usage.output
-            spend.cost += charge.cost or 0
-            priced = priced or charge.cost is not None
-            estimated = estimated or charge.estimated
-        if permit := exchange.permit:  # first of all, so that nothing can keep it from coming back
-            self.limits.settle(permit, spend, wall)
-            self.keeper.wake()
-        self._measure(exchange, now)
-        self._explain(exchange, wall, log)
-        record = self._record(exchange, now, wall)
-        if permit:
-            record["cost"] = spend.cost / MONEY if priced else None
-            record["estimated"] = estimated
-            self._enter(exchange, record, charges)
-        if exchange.tape:
-            exchange.tape.summary = record
-        log.request(record)
-
-    def _enter(self, exchange: Exchange, record: JSON, charges: Sequence[Charge]) -> None:
-        """Add the request to the ledger, and what other providers than its own will charge."""
-        for charge in charges:
-            target, usage = charge.lane.target if charge.lane else None, charge.usage
-            provider, model = (target.provider.name, target.model) if target else ("", "")
-            who = (exchange.caller.name, provider, model)
-            totals = self.ledger.totals(who, record["time"], exchange.plan.zone)
-            if charge is charges[0]:
-                totals.requests += 1
-                totals.errors += record["level"] != "info"
-            totals.estimated += charge.estimated
-            totals.tokens_in += usage.input
-            totals.tokens_out += usage.output
-            totals.cache_read += usage.cache_read
-            totals.cache_write += usage.cache_write
-            totals.cost += charge.cost or 0
-        self.ledger.remember(record)
-
-    @staticmethod
-    def _record(exchange: Exchange, now: float, wall: float) -> JSON:
-        """What the log says of a request; a warning if something went wrong."""
-        lane, usage, code = exchange.lane, exchange.usage, exchange.code
-        return {
-            "time": wall,
-            "level": "info" if code in ("OK", "CD") else "warning",
-            "id": exchange.id,
-            "code": code,
-            "status": exchange.status,
-            "path": exchange.plan.redacted(exchange.request.path)[:_MOST_PATH],
-            "client": exchange.client,
-            "key": exchange.caller.name or None,
-            "model": exchange.peek.model or None,
-            "provider": lane.target.provider.name if lane else None,
-            "target": lane.target.name if lane else None,
-            "body": exchange.note,
-            "stream": exchange.peek.stream,
-            "attempts": [tried.record() for tried in exchange.tried],
-            "tokens_in": usage.input if usage else None,
-            "tokens_out": usage.output if usage else None,
-            "cache_read": usage.cache_read if usage else None,
-            "cache_write": usage.cache_write if usage else None,
-            "cost": None,
-            "estimated": False,
-            "ms": exchange.since(now),
-            "first_ms": exchange.since(exchange.first),
-            "held_ms": round(exchange.held * 1000) or None,
-            "sticky": exchange.sticky,
-            "dropped": list(exchange.dropped) or None,
-            "error": exchange.plan.redacted(exchange.error) if exchange.error else None,
-        }
-
-    def _explain(self, exchange: Exchange, wall: float, log: Log) -> None:
-        """Give a lost cache a line of its own: which part of the prompt changed, and by whom."""
-        lane, prompt = exchange.lane, exchange.prompt
-        if not (lane and prompt):
-            return
-        said = (lane.endpoint, exchange.note, exchange.dropped)
-        sent_as = SentAs(exchange.peek.model, lane.credential.name, str(lane.target), said)
-        if prompt.raw:  # restored, because the conversation's name may come from it
-            exchange.body = Body(prompt.raw, unread=True)
-        lost = self.caches.finish(prompt, lambda: exchange.identity, exchange.usage, sent_as, wall)
-        if lost:
-            known = {"id": exchange.id, "key": exchange.caller.name, "target": sent_as.target}
-            conversation = {"conversation": exchange.identity[:8]}
-            log.event("info", "cache lost", **known, **conversation, **lost)
-
-    def _measure(self, exchange: Exchange, now: float) -> None:
-        """Count the request in the metrics; nothing is counted while it runs."""
-        first = None if exchange.first is None else exchange.first - exchange.began
-        attempts = [(t.lane.target.provider.name, t.outcome, t.seconds) for t in exchange.tried]
-        seconds, usage = now - exchange.began, exchange.usage
-        self._tally(exchange).count(seconds, attempts, first, usage, exchange.held)
-        if exchange.trace is not NO_TRACE:
-            self._end_trace(exchange, exchange.usage)
-
-    def _tally(self, exchange: Exchange) -> Tally:
-        return self.metrics.tally(
-            exchange.operation,
-            exchange.dialect.name,
-            exchange.lane.target.provider.name if exchange.lane else "",
-            self._model_label(exchange),
-            exchange.caller.name,
-            str(exchange.status or ""),
-            exchange.code,
+def refuse_loop(headers: CIMultiDictProxy[str]) -> None:
+    """Loop if a request has come through relay twice: a provider's address leads back to it."""
+    if _hops(headers) >= 2:
+        raise Loop(
+            "this request has come through relay twice before: the endpoint of one of its"
+            " providers is a relay that sends it back; check `endpoint`"
         )
 
-    @staticmethod
-    def _end_trace(exchange: Exchange, usage: Usage | None) -> None:
-        """Token counts go on the attempt's span only, so that nobody adds them up twice."""
-        failed = None if exchange.code == "OK" else exchange.code
-        if exchange.lane:
-            exchange.trace.attempted(
-                exchange.lane,
-                gen_ai__usage__input_tokens=usage.input if usage else None,
-                gen_ai__usage__output_tokens=usage.output if usage else None,
-                http__response__status_code=200 if usage else None,
-                error__type=failed,
-            )
-        exchange.trace.end(
-            f"{exchange.operation} {exchange.peek.model}".strip(),
-            http__request__method=exchange.request.method,
-            url__path=exchange.plan.redacted(exchange.request.path)[:_MOST_PATH],
-            http__response__status_code=exchange.status or None,
-            error__type=failed,
-            relay__request_id=exchange.id,
-            relay__code=exchange.code,
-            relay__attempts=len(exchange.tried),
-        )
 
-    def _model_label(self, exchange: Exchange) -> str:
-        """The provider's name for the model, once it has answered under it: clients invent names,
-        and a provider without `models` is asked for every one."""
-        model = exchange.lane.target.model if exchange.lane else ""
-        if not model:
-            return ""
-        if model in self._answered:
-            return model
-        if exchange.first is None or len(self._answered) >= _MOST_MODELS:
-            return OTHER
-        self._answered.add(model)
-        return model
+def _hops(headers: CIMultiDictProxy[str]) -> int:
+    hops = ",".join(headers.getall("Via", ())).split(",")
+    return sum(hop.strip().startswith(_HOP) for hop in hops)
 
 
-# ==== 50. Failover ============================================================
-# Attempts at a request, until a lane answers.  Nothing of it reaches the client before the first
-# meaningful event, so trying another lane is free.  From the outside in:
-#
-#     attempts          passes over the lanes until one answers: skipping, waiting, at last trying
-#                       even those that are marked
-#     _pass             one pass, lane by lane; `_hedged` tries two beside one another
-#     _tried            one lane, and again without the reasoning it objects to
-#     attempt           one try: prepared and sent
-#     tracked           its outcome told to health, the trace and the log
-#     _begun_in_time    its limits of time
-#     _begun            the reply's status, and its first event: an answer, or an error
-
-_HEADER_VALUE: Final = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
-# The provider's headers that reach a client: those that SDKs and coding tools read, names of a
-# request in a provider's own log, and what describes the body.  Any other name might steer what
-# stands in front of relay (X-Accel-Redirect), or the browser (Refresh, Clear-Site-Data).
-_ANSWER_KEPT: Final = frozenset(("request-id", "x-request-id"))  # of a translated answer
-_PASSED_HEADER: Final = re.compile(
-    r"content-(?:type|encoding|language|disposition|range)|accept-ranges|cache-control|etag|expires"
-    r"|last-modified|age|retry-after(?:-ms)?|x-should-retry|deprecation|sunset|cf-ray"
-    r"|(?:x-)?ratelimit-.+|(?:x-)?(?:anthropic|openai|codex|oai|groq|goog|gemini|ms|amzn)-.+"
-    r"|azureml-.+|x-models-etag|x-reasoning-included"
-    r"|(?:[a-z0-9]+-)*(?:request|trace|correlation|generation|log)-?id|nvcf-reqid"
-)
-# Content of a provider that a browser is shown may not act as relay's own page.
-HARMLESS: Final = {"Content-Security-Policy": "sandbox", "X-Content-Type-Options": "nosniff"}
+@functools.cache
+def _makers() -> frozenset[str]:
+    """The hosts of all presets, but for those that run on one's own machine: these are no relays,
+    and need not know of one."""
+    rows = (preset for preset in PRESETS.values() if not preset.local)
+    bases = (url for row in rows for plan in row.plans.values() for url in plan.values())
+    return frozenset(urllib.parse.urlsplit(url).hostname or "" for url in bases)
 
 
-@mutable
-class Answer:
-    """An answer that has begun: the attempt succeeded, and the rest of its bytes may still come."""
-
-    lane: Lane
-    reply: Reply
-    pipe: Pipe
-    head: bytes  # for the client, from what was read so far
-    inflater: Inflater
-    deadline: float  # of the attempt, in the event loop's time
-    raw: bytes = b""  # a whole answer, in its content coding
-    note: BodyNote | None = None
-    dropped: tuple[str, ...] = ()  # of the request
-    flight: Flight | None = None  # the lane is busy until the answer is over
-
-    @property
-    def status(self) -> int:
-        return self.reply.status
-
-    def heard(self) -> int:
-        """About how many tokens came so far: one per event, or per four bytes of a whole answer."""
-        return len(self.raw) // 4 or self.head.count(b"data:")
-
-    def feed_to(self, take: Callable[[bytes], object]) -> Awaitable[bool]:
-        """Pour the reply's bytes, inflated."""
-        if not self.inflater.active:
-            return self.reply.feed_to(take)
-
-        def inflated(data: bytes) -> object:
-            plain = self.inflater.feed(data)
-            return take(plain) if plain else True
-
-        return self.reply.feed_to(inflated)
-
-    async def begin(self) -> None:
-        """Read up to the first thing that cannot be taken back, a failure, or the end."""
-        pipe = self.pipe
-
-        def take(data: bytes) -> bool:
-            self.head += pipe.feed(data)
-            if len(self.head) > MOST_HELD:
-                pipe.failure = Failure("says nothing, at length", cause="transient")
-            return not (pipe.begun or pipe.failure)
-
-        if not await self.feed_to(take):
-            self.head += pipe.eof()
-        self.pipe = pipe.chosen
-
-    def close(self) -> None:
-        self.reply.close()
-        if self.flight:
-            self.flight.end()
-
-
-def answer_headers(exchange: Exchange, reply: Reply, verbatim: bool) -> CIMultiDict[str]:
-    """The provider's headers for the client: nearly all if its bytes pass `verbatim`."""
+def answer_headers(exchange: Exchange, attempt: Attempt, verbatim: bool) -> CIMultiDict[str]:
+    """The provider's headers for the client: most if its bytes pass `verbatim`, else a few."""
     headers: CIMultiDict[str] = CIMultiDict()
-    for name, value in reply.headers.items():
+    for name, value in attempt.reply.headers.items():
         if _passes(name, verbatim):
             headers.add(name, value)
-    said = " ".join(headers.values())
-    if _HEADER_VALUE.fullmatch(said) and exchange.plan.redacted(said) == said:
+    values = " ".join(headers.values())
+    if _HEADER_VALUE.fullmatch(values) and exchange.plan.redacted(values) == values:
         return headers
     fine = ((n, v) for n, v in headers.items() if _HEADER_VALUE.fullmatch(v))
     return CIMultiDict((name, exchange.plan.redacted(value)) for name, value in fine)
@@ -18823,769 +18847,60 @@ def answer_headers(exchange: Exchange, reply: Reply, verbatim: bool) -> CIMultiD
 @functools.lru_cache(1000)
 def _passes(name: str, verbatim: bool) -> bool:
     name = name.lower()
-    return name in _ANSWER_KEPT or (verbatim and _PASSED_HEADER.fullmatch(name) is not None)
+    return name in _TRANSLATED_KEEP or (verbatim and _PASSED_HEADER.fullmatch(name) is not None)
 
 
-_GLANCE: Final = 0.1  # seconds between two looks at whether a lane is back
-_MOST_GLANCES: Final = 200  # looks a second of all that are held; each costs some 0.2 ms
+def error_of_reply(
+    exchange: Exchange, attempt: Attempt, failure: Failure, body: bytes = b""
+) -> UpstreamError:
+    """A failure as an error that knows its class: what to mark, and whether to try on.
 
-
-def patience(exchange: Exchange) -> float:
-    """How long a request may be held: as its rule says, but less than its client waits.
-
-    The makers' SDKs say in a header how many seconds they wait.
+    `body` is what the provider said, if the client may be shown it as it is.
     """
-    if not exchange.route.wait:
-        return 0.0
-    said = exchange.request.headers.get("x-stainless-timeout", "")
-    limit = float(said) if re.fullmatch(r"[0-9]{1,6}(\.[0-9]+)?", said) else math.inf
-    return min(exchange.route.wait, 0.9 * limit, 0.9 * exchange.plan.config.timeouts.total)
-
-
-async def _first_of(tasks: Iterable[asyncio.Task[Answer | None]]) -> Answer | None:
-    """The first answer of these; None if there is none.  An exception is raised only at the end:
-    if one dialect cannot express the request, the other may answer it all the same."""
-    waiting, faults = set(tasks), list[BaseException]()
-    while waiting:
-        done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-        faults += filter(None, (task.exception() for task in done))
-        fine = (task.result() for task in done if not task.exception())
-        if answer := next(filter(None, fine), None):
-            return answer
-    for fault in faults:
-        raise fault
-    return None
-
-
-async def _call_off(tasks: Sequence[asyncio.Task[Answer | None]], kept: Answer | None) -> None:
-    """Cancel what runs, and close every answer but `kept`, even one that comes just now."""
-
-    def close(task: asyncio.Task[Answer | None]) -> None:
-        answer = None if task.cancelled() or task.exception() else task.result()
-        if answer and answer is not kept:
-            answer.close()
-
-    for task in tasks:
-        task.add_done_callback(close)
-        task.cancel()
-    try:
-        await asyncio.wait(tasks)
-    except asyncio.CancelledError:  # the client left just now, so nobody will take the answer
-        if kept:
-            kept.close()
-        raise
-
-
-class Answered(Protocol):
-    @property
-    def status(self) -> int: ...
-
-
-A = TypeVar("A", bound=Answered)
-
-
-class Failover:
-    """Tries the lanes of a request.  Health and balance say which, and learn how it went."""
-
-    def __init__(self, health: Health, upstream: Upstream) -> None:
-        self.health = health
-        self.balance = Balance(health)
-        self.upstream = upstream
-        self._held = 0  # requests that wait for a lane
-
-    async def attempts(self, exchange: Exchange) -> Answer:
-        """The first good answer.  Nothing has reached the client yet, so another try is free."""
-        return await self.first(exchange, functools.partial(self._pass, exchange))
-
-    async def first(
-        self,
-        exchange: Exchange,
-        one_pass: Callable[[bool, list[Failed], list[Skipped]], Awaitable[T | None]],
-        fits: Callable[[Lane], bool] = lambda lane: True,
-    ) -> T:
-        """What comes of the first good attempt; a pass goes once over the lanes that fit.
-
-        Lanes that are cooling down are skipped.  If that leaves none, a rule may let the request
-        wait until one is back; at last, lanes with a short mark that relay only guessed are tried
-        all the same.
-        """
-        failures, skipped = list[Failed](), list[Skipped]()
-        until = time.monotonic() + patience(exchange)
-        found = await one_pass(False, failures, skipped)
-        while found is None and await self._is_back(exchange, until, failures, fits):
-            skipped.clear()
-            found = await one_pass(False, failures, skipped)
-        if found is None and not failures:
-            skipped.clear()
-            found = await one_pass(True, failures, skipped)
-        if found is None:
-            raise concluded(failures, skipped, time.time())
-        return found
-
-    async def _pass(
-        self,
-        exchange: Exchange,
-        desperate: bool,
-        failures: list[Failed],
-        skipped: list[Skipped],
-    ) -> Answer | None:
-        """One pass over the lanes; failures and skipped lanes are added to the lists."""
-        lanes = self.open(exchange, desperate, failures, skipped)
-        for lane in lanes:
-            if exchange.may_hedge:
-                answer = await self._hedged(exchange, lane, lanes, failures)
-            else:
-                answer = await self._tried(exchange, lane, failures)
-            if answer:
-                return answer
-            if any(not error.failure.failover for _, error in failures):
-                return None
-        return None
-
-    def open(
-        self,
-        exchange: Exchange,
-        desperate: bool,
-        failures: Sequence[Failed],
-        skipped: list[Skipped],
-        fits: Callable[[Lane], bool] = lambda lane: True,
-    ) -> Iterator[Lane]:
-        """The lanes that are worth trying now."""
-        for lane, mark in self.lanes(exchange):
-            if not fits(lane):
-                continue
-            if mark and not (desperate and mark.worth_a_try):
-                skipped.append((lane, mark))
-            elif not self._is_hopeless(lane, failures):
-                yield lane
-
-    async def _hedged(
-        self,
-        exchange: Exchange,
-        lane: Lane,
-        others: Iterator[Lane],
-        failures: list[Failed],
-    ) -> Answer | None:
-        """One attempt; if it is slow to begin, the next one beside it."""
-        route = exchange.route
-        with contextlib.ExitStack() as probes:
-
-            def begun(lane: Lane) -> asyncio.Task[Answer | None]:
-                # the task starts a moment later, and until then no other request may probe
-                probes.enter_context(self.health.attempting(lane, time.time()))
-                return asyncio.create_task(self._tried(exchange, lane, failures))
-
-            tasks, answer = [begun(lane)], None
-            try:
-                await asyncio.wait(tasks, timeout=route.hedge_after)
-                if not tasks[0].done() and (other := next(others, None)):
-                    exchange.hedged = True
-                    tasks.append(begun(other))
-                answer = await _first_of(tasks)
-                return answer
-            finally:
-                await _call_off(tasks, answer)
-
-    async def _tried(self, exchange: Exchange, lane: Lane, failures: list[Failed]) -> Answer | None:
-        """One attempt, and if the provider objects to the reasoning, another without it; a failure
-        is added to the list."""
-        for strip in (False, True):
-            try:
-                return await self.attempt(exchange, lane, strip)
-            except UpstreamError as error:
-                if strip or error.failure.name != "reasoning_refused":
-                    failures.append((lane, error))
-                    break
-        return None
-
-    async def _is_back(
-        self,
-        exchange: Exchange,
-        until: float,
-        failures: list[Failed],
-        fits: Callable[[Lane], bool],
-    ) -> bool:
-        """Hold the request until a lane is available again; False if none is in time.
-
-        It polls, because a mark may end with time, by the success of another request, by a command,
-        or at another relay.  It does not wait for what cannot get better.
-        """
-        own = [(lane, error) for lane, error in failures if error.scope == "request"]
-        if any(not error.failure.failover for _, error in own):
-            return False
-        began = time.monotonic()
-        self._held += 1
-        try:
-            while (left := until - time.monotonic()) > 0:
-                await asyncio.sleep(min(left, max(_GLANCE, self._held / _MOST_GLANCES)))
-                lanes = [(lane, mark) for lane, mark in self.lanes(exchange) if fits(lane)]
-                marks = [mark for lane, mark in lanes if not self._is_hopeless(lane, own)]
-                if not all(marks):
-                    failures[:] = own
-                    return True
-                if not marks:
-                    return False
-            return False
-        finally:
-            self._held -= 1
-            exchange.held += time.monotonic() - began
-
-    def lanes(self, exchange: Exchange) -> Iterator[tuple[Lane, Mark | None]]:
-        identity = exchange.bound or exchange.id
-        return self.balance.lanes(exchange.route, exchange.dialect.name, identity, time.time)
-
-    @staticmethod
-    def _is_hopeless(lane: Lane, failures: Sequence[Failed]) -> bool:
-        """A lane that failed; or whose model has said that the request is too long for it."""
-        return bool(failures) and any(
-            failed == lane or (error.failure.name == "too_long" and failed.target == lane.target)
-            for failed, error in failures
-        )
-
-    def attempt(self, exchange: Exchange, lane: Lane, strip: bool) -> Awaitable[Answer]:
-        """One lane.  It counts as answered once its first meaningful event is in."""
-        exchange.trace.attempt(lane, exchange.operation)  # first: its headers go out, too
-        # a BadRequest if the lane's dialect cannot express the request
-        outgoing = Preparation(exchange, lane, strip).outgoing()
-        exchange.went(lane, outgoing.note, outgoing.dropped)
-        flight = self.balance.began(lane, exchange.route)
-        answering = self._begun_in_time(exchange, lane, outgoing, flight)
-        return self.tracked(exchange, lane, flight, answering, exchange.bound)
-
-    async def tracked(
-        self,
-        exchange: Exchange,
-        lane: Lane,
-        flight: Flight,
-        answering: Awaitable[A],
-        identity: str = "",
-    ) -> A:
-        """An attempt under way: health, the trace and the log learn how it ends.
-
-        After an answer the lane stays busy until whoever passes the answer on ends its flight.
-        """
-        began, moment = time.monotonic(), time.time()
-        outcome, status = "cancelled", 0
-        try:
-            with self.health.attempting(lane, moment):
-                answer = await answering
-            outcome, status = "ok", answer.status
-            exchange.sticky = self.health.succeeded(lane, identity, time.time(), moment)
-            exchange.first = exchange.first or time.monotonic()
-            if exchange.peek.stream:  # how long a whole answer takes depends on its length
-                self.balance.answered(lane, time.monotonic() - began, time.time())
-            return answer
-        except UpstreamError as error:
-            outcome, status, error.at = error.failure.name, error.upstream_status, time.time()
-            exchange.body.read()  # a body that is not JSON is no fault of the provider
-            self.health.failed(lane, error, error.at, moment, identity)
-            raise
-        finally:
-            seconds = time.monotonic() - began
-            if outcome != "ok":
-                outcome = self._ended(exchange, lane, flight, outcome, status, seconds)
-            exchange.tried.append(Tried(lane, outcome, status, seconds))
-
-    def _ended(
-        self,
-        exchange: Exchange,
-        lane: Lane,
-        flight: Flight,
-        outcome: str,
-        status: int,
-        seconds: float,
-    ) -> str:
-        """After an attempt without an answer: the name of its outcome."""
-        flight.end()
-        if outcome == "cancelled" and exchange.first is not None:
-            outcome = "outrun"  # by the attempt beside it
-            self.balance.answered(lane, seconds, time.time())
-        exchange.trace.attempted(
-            lane, error__type=outcome, http__response__status_code=status or None
-        )
-        return outcome
-
-    async def _begun_in_time(
-        self, exchange: Exchange, lane: Lane, outgoing: Outgoing, flight: Flight
-    ) -> Answer:
-        """The beginning of an answer: its head, and the first event of a stream, soon enough; and
-        all within the time of the attempt and of the request, unless somebody abandons it."""
-        loop, provider = asyncio.get_running_loop(), lane.target.provider
-        limits = provider.timeouts
-        silence = limits.first_event if outgoing.stream else limits.whole
-        deadline = min(loop.time() + provider.attempt_total, exchange.deadline)
-        until = min(loop.time() + silence, deadline)
-        clock = asyncio.timeout_at(until)
-        waiting = (lane, clock)
-        exchange.waiting.append(waiting)
-        try:
-            async with clock:
-                reply = await self.sent(exchange, lane, outgoing)
-                try:
-                    if not (outgoing.stream and exchange.peek.stream):  # now its length counts
-                        until = deadline
-                        clock.reschedule(until)
-                    answer = await self._begun(exchange, lane, outgoing, reply)
-                except BaseException:  # cancelled or failed: a half-read reply is useless
-                    reply.close()
-                    raise
-        except TimeoutError:
-            if loop.time() >= exchange.deadline:
-                raise  # not this provider's fault
-            why = f"said nothing within {silence:g} s"
-            if until == deadline:
-                why = f"no answer within {provider.attempt_total:g} s"
-            if loop.time() < until:
-                why = "was given up by hand"
-            raise UpstreamError("timeout", why) from None
-        finally:
-            exchange.waiting.remove(waiting)
-        answer.deadline, answer.flight = deadline, flight
-        return answer
-
-    def sent(self, exchange: Exchange, lane: Lane, outgoing: Outgoing) -> Awaitable[Reply]:
-        url, headers, body = outgoing.url, outgoing.headers, outgoing.body
-        connect = lane.target.provider.timeouts.connect
-        reply: Awaitable[Reply] = (
-            demo(outgoing)
-            if lane.endpoint.demo
-            else self.upstream.send("POST", url, headers, body, connect, outgoing.proxy)
-        )
-        if exchange.tape is None:
-            return reply
-        return exchange.tape.attempt(lane, "POST", url, headers, body, reply)
-
-    async def words(self, exchange: Exchange, reply: Reply) -> bytes:
-        """The body of an answer with an error status, inflated and without secrets."""
-        with contextlib.suppress(UpstreamError, TimeoutError):  # else the status says enough
-            async with asyncio.timeout(5):
-                raw = await read_all(reply, 5, 1 << 20)
-            plain = Inflater(reply.headers.get("Content-Encoding", ""), 1 << 20).feed(raw)
-            text = exchange.plan.redacted(plain.decode(errors="surrogateescape"))
-            return text.encode(errors="surrogateescape")
-        return b""
-
-    async def error(
-        self, exchange: Exchange, lane: Lane, reply: Reply, url: str = ""
-    ) -> UpstreamError:
-        """The error that an answer with an error status means; `url` if not the lane's own."""
-        body = await self.words(exchange, reply)
-        return self.classified(
-            exchange,
-            lane,
-            error_in(body, reply.status),
-            reply,
-            body if lane.endpoint.dialect is exchange.dialect else b"",
-            url,
-        )
-
-    def classified(
-        self,
-        exchange: Exchange,
-        lane: Lane,
-        said: Failure,
-        reply: Reply,
-        body: bytes = b"",
-        url: str = "",
-    ) -> UpstreamError:
-        """A failure as an error that knows its class: what to mark, and whether to try on."""
-        provider = lane.target.provider
-        verdict = classify_error(
-            provider.rules, reply.status, said, reply.headers, time.time(), provider.zone
-        )
-        message = exchange.plan.redacted(verdict.message)
-        if reply.status in (301, 302, 303, 307, 308, 404, 405) and verdict.failure == "transient":
-            path = urllib.parse.urlsplit(url or lane.endpoint.url).path
-            message = f"serves nothing at {path} ({message}); check `endpoint`"
-        return UpstreamError(
-            verdict.failure,
-            message,
-            upstream_status=reply.status,
-            retry_after=verdict.until,
-            scope=verdict.scope,
-            body=exchange.plan.redacted(body.decode(errors="replace")).encode() if body else b"",
-            headers={
-                name: exchange.plan.redacted(value)
-                for name, value in reply.headers.items()
-                if (
-                    name.lower() in _ANSWER_KEPT
-                    or (name.lower() == "content-type" and "json" in value)
-                )
-                and _HEADER_VALUE.fullmatch(value)
-            },
-        )
-
-    async def _begun(
-        self, exchange: Exchange, lane: Lane, outgoing: Outgoing, reply: Reply
-    ) -> Answer:
-        if not 200 <= reply.status < 300:
-            raise await self.error(exchange, lane, reply)
-        make = Streamed if exchange.peek.stream else Gathered
-        inflater = Inflater(reply.headers.get("Content-Encoding", ""))
-        answer = Answer(lane, reply, make(outgoing.passage), b"", inflater, math.inf)
-        answer.note, answer.dropped = outgoing.note, outgoing.dropped
-        pipe = answer.pipe
-        if isinstance(pipe, Gathered):
-            answer.raw = await read_all(reply, lane.target.provider.timeouts.idle)
-            pipe.feed(inflater.whole(answer.raw))
-            answer.head = pipe.eof()
-        else:
-            await answer.begin()
-        if pipe.failure and not (pipe.begun and exchange.peek.stream):
-            raise self.classified(exchange, lane, pipe.failure, reply)
-        if not pipe.begun:
-            nothing = Failure("ended without an answer", cause="transient")
-            raise self.classified(exchange, lane, nothing, reply)
-        return answer
-
-
-# ==== 51. Relay ===============================================================
-# One request from accept to settle.  Start at `Relay.handle`.  After the first meaningful event a
-# break is reported in the client's own dialect and the connection is closed without a proper end,
-# because clients run truncated commands if they see one.
-#
-#     0 s        the request is here: who asks, for what, where it may go
-#     ...        attempts, one lane after the other; nothing is sent to the client
-#     gate       (30 s) the head is sent in any case, because clients give up without one, and
-#                keep-alives after it; attempts continue, and a failure is told in the stream
-#     first      the first meaningful event: text, reasoning, a call, a regular finish.  Now the
-#                lane is settled, and what was held flows
-#     last       the dialect's own end; or its error event and a connection cut short
-#     settle     one log line, whatever happened
-
-
-Answering: TypeAlias = Awaitable[web.StreamResponse]
-
-
-class Relay:
-    """Serves requests by the current plan, and holds what outlives it: health, accounts."""
-
-    def __init__(
-        self, plan: Plan, upstream: Upstream, log: Log, keepalive: float, store: Store
-    ) -> None:
-        self.plan = plan
-        self.log = log
-        self.health = Health()
-        self.failover = Failover(self.health, upstream)
-        self.accounts = Accounts(
-            store,
-            Notebook(self.health),
-            lambda: [key.caller for key in self.plan.keys],
-            lambda: self.log,
-        )
-        self.keepalive = keepalive
-        self.telemetry = Telemetry()
-        self.recorder: Recorder | None = None
-        self.running: set[Exchange] = set()
-
-    def handle(self, request: web.BaseRequest, dialect: Dialect) -> Answering:
-        """Serve a request that a model is to answer."""
-        return self.framed(Exchange(self.plan, request, dialect), self._serve)
-
-    def count(self, request: web.BaseRequest, dialect: Dialect) -> Answering:
-        """Serve a request whose tokens are to be counted."""
-        return self.framed(Exchange(self.plan, request, dialect, "count_tokens"), self._count)
-
-    def framed(self, exchange: Exchange, serve: Callable[[Exchange], Answering]) -> Answering:
-        """From accept to settle, and on tape if it is to be recorded.
-
-        Without a key it is not: anyone could push out what is kept.
-        """
-        taped = self.recorder and is_known(exchange.request, exchange.plan)
-        framed = self._taped if taped else self._settled
-        return framed(exchange, serve)
-
-    def turned_away(self, exchange: Exchange, error: RelayError) -> Answering:
-        """Refuse a request that is for no model: one log line, and nothing recorded."""
-
-        async def refusing(_: Exchange) -> web.StreamResponse:
-            raise error
-
-        return self._settled(exchange, refusing)
-
-    async def _taped(
-        self, exchange: Exchange, serve: Callable[[Exchange], Answering]
-    ) -> web.StreamResponse:
-        recorder, now = cast(Recorder, self.recorder), time.time()
-        exchange.tape = recorder.tape(exchange.plan.secrets, exchange.request, exchange.began, now)
-        try:
-            response = await self._settled(exchange, serve)
-            if exchange.tape and isinstance(response, web.Response):
-                exchange.tape.whole(response)
-            return response
-        finally:
-            if exchange.tape:
-                recorder.take(exchange.tape)
-            if lost := recorder.news(time.monotonic()):
-                self.log.event("warning", "records were lost", records=lost[0], reason=lost[1])
-
-    async def _settled(
-        self, exchange: Exchange, serve: Callable[[Exchange], Answering]
-    ) -> web.StreamResponse:
-        """From accept to settle, whatever happens in between."""
-        self.running.add(exchange)
-        exchange.trace = self.telemetry.trace(exchange.request.headers)
-        try:
-            refuse_loop(exchange.request.headers)
-            return await serve(exchange)
-        except RelayError as error:
-            return await self._fail(exchange, error)
-        except asyncio.CancelledError:
-            if not exchange.expelled:  # the client is gone
-                raise
-            return await self._fail(exchange, ShuttingDown("relay is shutting down"))
-        except ConnectionError:  # the client is gone, too
-            raise
-        except Exception as error:  # noqa: BLE001  # the boundary: a bug of ours is a 500
-            self.log.fault(error)
-            fault = RelayError("internal error; relay's log has the details")
-            return await self._fail(exchange, fault)
-        finally:
-            self.running.discard(exchange)
-            if exchange.downstream:
-                exchange.downstream.stop()
-            self.accounts.settle(exchange, self.log)
-
-    async def _serve(self, exchange: Exchange) -> web.StreamResponse:
-        await self.admit(exchange)
-        body, limits = exchange.body, exchange.plan.config.timeouts
-        wanted = likely_output(body) if exchange.caller.limits else 0
-        await self.accounts.reserve(exchange, likely_input(body.raw), wanted)
-        exchange.deadline = asyncio.get_running_loop().time() + limits.total
-        if exchange.peek.stream:
-            exchange.downstream = self._downstream(exchange)
-        try:
-            answer = await self.failover.attempts(exchange)
-            try:
-                return await self._answer(exchange, answer)
-            finally:
-                answer.close()
-        except TimeoutError:
-            tried = "; ".join(f"{each.lane}: {each.outcome}" for each in exchange.tried)
-            message = (
-                f"not finished within timeouts.total, {limits.total:g} s; tried {tried or 'nobody'}"
-            )
-            raise UpstreamError("timeout", message) from None
-
-    def _downstream(self, exchange: Exchange) -> Downstream:
-        gate = exchange.plan.config.timeouts.gate
-        downstream = Downstream(exchange.request, exchange.id, self.keepalive, gate, exchange.tape)
-        # before the first event there is no pipe yet that could make a keep-alive, or an error
-        asked = Asked(exchange.peek.model, exchange.id, variant=exchange.peek.variant)
-        encoder = exchange.dialect.encoder(asked)
-        downstream.alive, downstream.failed = encoder.alive, encoder.failed
-        downstream.kind = exchange.dialect.stream_type(asked.variant)
-        return downstream
-
-    async def drain(self, hurry: asyncio.Event, grace: float) -> None:
-        """Let requests finish within the grace period, unless told to hurry; then end the rest."""
-        hurried = asyncio.create_task(hurry.wait())
-        async with contextlib.AsyncExitStack() as stack:
-            stack.callback(hurried.cancel)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(grace):
-                    while (tasks := self._tasks()) and not hurry.is_set():
-                        await asyncio.wait({*tasks, hurried}, return_when=asyncio.FIRST_COMPLETED)
-        for exchange in self.running:
-            exchange.expelled = True
-        for task in self._tasks():
-            task.cancel()
-        if tasks := self._tasks():
-            await asyncio.wait(tasks, timeout=1)
-
-    def _tasks(self) -> set[asyncio.Task[Any]]:
-        return {exchange.task for exchange in self.running if exchange.task}
-
-    async def admit(self, exchange: Exchange) -> None:
-        """Who asks, for what, and where it may go; any mistake of the client's is raised here."""
-        request, plan = exchange.request, exchange.plan
-        exchange.caller = authenticated(request, plan)
-        raw = await read_body(request, plan.config.server)
-        if exchange.tape:
-            exchange.tape.data(REQUEST, raw)
-        exchange.body = body = Body(raw, unread=not exchange.caller.is_bound)
-        dialect = exchange.dialect
-        seen = body.outline(dialect.telling) if dialect.names_model else {}
-        exchange.peek = dialect.peek(seen, request.raw_path)
-        exchange.route = permitted(exchange.peek.model, exchange.caller, plan, exchange.facts)
-
-    # The answer
-
-    async def _answer(self, exchange: Exchange, answer: Answer) -> web.StreamResponse:
-        exchange.went(answer.lane, answer.note, answer.dropped)
-        exchange.heard = answer.heard()
-        target = answer.lane.target.name
-        exchange.prompt = self.accounts.caches.begin(exchange.body.raw, target, time.time())
-        exchange.release()
-        if answer.pipe.translated:
-            exchange.note = "translated"
-        if exchange.dropped:
-            self.log.event(
-                "debug", "dropped in translation", id=exchange.id, fields=list(exchange.dropped)
-            )
-        if exchange.downstream:
-            return await self.pump(exchange, answer, exchange.downstream)
-        return self._whole(exchange, answer)
-
-    def _whole(self, exchange: Exchange, answer: Answer) -> web.StreamResponse:
-        exchange.usage = answer.pipe.usage
-        exchange.status, exchange.code = 200, "OK"
-        headers = self._headers(exchange, answer)
-        body = answer.head if answer.pipe.translated else answer.raw
-        if "json" not in headers.get("Content-Type", ""):  # else a browser might show a page
-            headers["Content-Type"] = "application/json"
-        return web.Response(body=body, headers=headers)
-
-    def _headers(self, exchange: Exchange, answer: Answer) -> CIMultiDict[str]:
-        """The provider's headers, as far as they apply, and relay's own."""
-        headers = answer_headers(exchange, answer.reply, verbatim=not answer.pipe.translated)
-        if exchange.peek.stream:
-            kind = headers.get("Content-Type", "")
-            wanted = exchange.dialect.stream_type(exchange.peek.variant)
-            if not kind.startswith(wanted):
-                headers["Content-Type"] = wanted
-            headers.setdefault("Cache-Control", "no-cache")
-            headers["X-Accel-Buffering"] = "no"  # else nginx in front buffers the chunks
-            if answer.inflater.active:
-                headers.pop("Content-Encoding", None)
-        headers.update(exchange.answer_headers())
-        return headers
-
-    async def pump(
-        self, exchange: Exchange, answer: Answer, downstream: Downstream
-    ) -> web.StreamResponse:
-        """Provider to client, block by block; a break ends in the client's own error event."""
-        pipe = answer.pipe
-        exchange.status = 200
-        try:
-            headers, head, answer.head = self._headers(exchange, answer), answer.head, b""
-            downstream.alive, downstream.failed = pipe.alive, pipe.failed
-            response = await downstream.begin(headers, head)
-            code, reason = await self._flow(exchange, answer, downstream)
-            await downstream.write(pipe.eof(reason))
-            exchange.code = code if pipe.failure else "OK"
-            if pipe.failure:
-                if code == "OK":
-                    exchange.code = "UR" if pipe.failure.cause else "UE"
-                self._broke(exchange, answer, pipe.failure)
-            await downstream.end(broken=pipe.failure is not None)
-        finally:
-            exchange.usage = pipe.usage
-        return response
-
-    async def _flow(
-        self, exchange: Exchange, answer: Answer, downstream: Downstream
-    ) -> tuple[str, Failure]:
-        """Pass the provider's bytes on to their end; how they ended: a code, and a reason."""
-        pipe, provider = answer.pipe, answer.lane.target.provider
-        idle = provider.timeouts.idle
-        silence = IdleTimeout(min(idle, pipe.rest), f"went silent for {idle:g} s")
-
-        def take(data: bytes) -> bool:
-            """Pass on a block; may more come, with nothing else to do first?"""
-            silence.restart()
-            exchange.heard += data.count(b"data:")
-            out = pipe.feed(data)
-            room = downstream.send(out) if out else True
-            return room and pipe.rest == math.inf and not pipe.failure
-
-        try:
-            async with asyncio.timeout_at(answer.deadline), silence:
-                while not pipe.failure and await silence.feed_to(answer, take):
-                    if pipe.rest < math.inf:
-                        silence.shorten(pipe.rest)
-                        downstream.stop()  # no keep-alive may come after the end
-                    await downstream.room()
-            return "OK", TRUNCATED
-        except TimeoutError:
-            if asyncio.get_running_loop().time() >= exchange.deadline:
-                raise
-            limit = provider.attempt_total
-            return "UT", Failure(f"not finished within {limit:g} s", cause="timeout")
-        except UpstreamError as error:
-            if silence.spent and pipe.rest < math.inf:  # silence after the answer's end
-                return "OK", TRUNCATED
-            code = "UI" if error.failure.name == "timeout" else "UR"
-            return code, Failure(error.message, cause=error.failure.name)
-
-    def _broke(self, exchange: Exchange, answer: Answer, failure: Failure) -> None:
-        """A break after content is the provider's failure, too, and marked for later requests."""
-        error = self.failover.classified(exchange, answer.lane, failure, answer.reply)
-        exchange.error = error.message
-        self.health.failed(answer.lane, error, time.time(), identity=exchange.bound)
-
-    async def _fail(self, exchange: Exchange, error: RelayError) -> web.StreamResponse:
-        """Report a failure: by the status, or in the stream if the head has been sent."""
-        downstream = exchange.downstream
-        if downstream is None or downstream.response is None:
-            if downstream:
-                downstream.stop()
-            return self.refuse(exchange, error)
-        exchange.status, exchange.error = 200, error.message
-        exchange.code = termination(error)
-        if exchange.dialect.tells_breaks or exchange.first is None:
-            await downstream.write(downstream.failed(error))
-        await downstream.end(broken=True)
-        return downstream.response
-
-    def refuse(self, exchange: Exchange, error: RelayError) -> web.StreamResponse:
-        """An error in the client's dialect; the provider's own body if it is in that dialect."""
-        exchange.error, exchange.code = error.message, termination(error)
-        headers = CIMultiDict(exchange.answer_headers() | error_headers(error))
-        headers["Content-Type"] = "application/json"
-        if isinstance(error, UpstreamError) and error.body and exchange.dialect.passes(error):
-            exchange.status, body = error.upstream_status, error.body
-            headers.update(error.headers)  # whichever case its names are in
-        else:
-            exchange.status = exchange.dialect.status(error)
-            body = dumps(exchange.dialect.render_error(error, exchange.id))
-        response = web.Response(body=body, status=exchange.status, headers=headers)
-        if not exchange.request.content.is_eof():  # the rest of the request is not waited for
-            response.force_close()
-        return response
-
-    # Counting tokens
-
-    async def _count(self, exchange: Exchange) -> web.StreamResponse:
-        """The provider's own count if it has an endpoint for that, else a marked estimate."""
-        await self.admit(exchange)
-        exchange.status, exchange.code = 200, "OK"
-        lane = next((lane for lane, mark in self.failover.lanes(exchange) if not mark), None)
-        tokens = await self._counted(exchange, lane) if lane else None
-        headers = exchange.answer_headers() | {"Content-Type": "application/json"}
-        if tokens is None:
-            tokens = exchange.tokens
-            headers["x-relay-estimated"] = "true"
-        body = dumps(exchange.dialect.render_count(tokens))
-        return web.Response(body=body, headers=headers)
-
-    async def _counted(self, exchange: Exchange, lane: Lane) -> int | None:
-        """The count by a provider of the client's dialect; None if it gives none."""
-        endpoint = lane.endpoint
-        dialect, url = endpoint.dialect, endpoint.dialect.counting(endpoint.url)
-        if dialect is not exchange.dialect or endpoint.demo or not url:
-            return None
-        if not endpoint.quirks.count_tokens and lane.target.provider.config.preset:
-            return None
-        outgoing, began = Preparation(exchange, lane).outgoing(counting=True), time.monotonic()
-        try:
-            async with asyncio.timeout(lane.target.provider.timeouts.connect + 10):
-                reply = await self.failover.sent(exchange, lane, outgoing)
-                try:
-                    body = await read_all(reply, 10, 1 << 20)
-                finally:
-                    reply.close()
-            plain = Inflater(reply.headers.get("Content-Encoding", "")).whole(body)
-            counted = dialect.parse_count(loads(plain)) if reply.status == 200 else None
-        except (TimeoutError, *UNREADABLE):
-            return None
-        if counted is not None:  # else there is only relay's own estimate
-            exchange.lane, exchange.note = lane, outgoing.note
-            exchange.tried.append(Tried(lane, "ok", reply.status, time.monotonic() - began))
-        return counted
-
-
-# ==== 52. Forwarding ==========================================================
+    provider, reply, redacted = attempt.lane.target.provider, attempt.reply, exchange.plan.redacted
+    status, now = reply.status, time.time()
+    known = classify_error(provider.rules, status, failure, reply.headers, now, provider.zone)
+    message = redacted(known.message)
+    if status in (301, 302, 303, 307, 308, 404, 405) and known.failure == "transient":
+        path = urllib.parse.urlsplit(attempt.url).path
+        message = f"serves nothing at {path} ({message}); check `endpoint`"
+    headers = dict[str, str]()
+    for name, value in reply.headers.items():
+        shown = name.lower() in _TRANSLATED_KEEP
+        if (shown or ("json" in value and name.lower() == "content-type")) and (
+            _HEADER_VALUE.fullmatch(value)
+        ):
+            headers[name] = redacted(value)
+    return UpstreamError(
+        known.failure,
+        message,
+        upstream_status=status,
+        retry_after=known.until,
+        scope=known.scope,
+        body=redacted(body.decode(errors="replace")).encode() if body else b"",
+        headers=headers,
+    )
+
+
+def inflater_of(reply: Reply) -> Inflater | None:
+    """What decodes a reply; None if it is in no coding, or in one that relay cannot read."""
+    inflater = Inflater(reply.headers.get("Content-Encoding", ""))
+    return inflater if inflater.active else None
+
+
+async def error_body(exchange: Exchange, attempt: Attempt) -> bytes:
+    """The body of an answer with an error status, inflated and without secrets."""
+    reply = attempt.reply
+    with contextlib.suppress(UpstreamError, TimeoutError):  # else the status says enough
+        async with asyncio.timeout(5):
+            raw = await read_all(reply, 5, 1 << 20)
+        plain = Inflater(reply.headers.get("Content-Encoding", ""), 1 << 20).feed(raw)
+        text = exchange.plan.redacted(plain.decode(errors="surrogateescape"))
+        return text.encode(errors="surrogateescape")
+    return b""
+
+
+# ==== 49. Forwarding ==========================================================
 # What relay passes on without understanding it: embeddings, images, audio, rerank, moderations and
 # old completions go where the name in their `model` field goes, by the routes of any request;
 # /p/PROVIDER/... goes to that provider as it is.  Only the model's name is read; once it is known,
@@ -19599,11 +18914,13 @@ class Relay:
 _FORWARDED: Final = re.compile(
     r"/(?:(?:images|audio)/[a-z/_-]+|embeddings|rerank|moderations|completions)"
 )
-_UNSAID_MODELS: Final = {"/moderations": "omni-moderation-latest"}
+_USUAL_MODELS: Final = {"/moderations": "omni-moderation-latest"}
 # `..;x` too, which Java's servers take for `..`
 _CLIMBING: Final = re.compile(
     r"(^|[/\\])(\.|%2e){1,2}((;|%3b)[^/\\]*)?([/\\]|$)|\\|%2f|%5c", re.IGNORECASE
 )
+# Content of a provider that a browser is shown may not act as relay's own page.
+_HARMLESS: Final = {"Content-Security-Policy": "sandbox", "X-Content-Type-Options": "nosniff"}
 
 
 def forwards(path: str) -> bool:
@@ -19611,104 +18928,82 @@ def forwards(path: str) -> bool:
     return _FORWARDED.fullmatch(path) is not None
 
 
-class Upload:
-    """A request's body on its way through: what had to be read of it, and the rest."""
+class Raw(Exchange):
+    """A request below /p/, which goes to the provider that its path names."""
+
+    heals = False
 
     def __init__(
-        self, request: web.BaseRequest, limits: ServerConfig, tape: Tape | None = None
+        self, plan: Plan, request: web.BaseRequest, path: str, operation: str = "raw"
     ) -> None:
-        self.form: Form | None = None
-        self._tape = tape
-        self.body: Body | None = None
-        self.whole = False  # has all of it been read?
-        self._request = request
-        self._limits = limits
-        self._size = 0
-        self._gone = False  # was some of it sent and not kept?
+        """`path` is PROVIDER/PATH as the client wrote it, with its query."""
+        super().__init__(plan, request, CHAT, operation)
+        self._path = path
+        self._size = 0  # of the body that was read so far
+        self._gone = False  # was some of the body sent and not kept?
 
-    async def begin(self) -> None:
-        """Read until the model is known; RelayError if the body cannot be read."""
-        kind = self._request.headers.get("Content-Type", "")
-        if not kind.lower().startswith("multipart/form-data"):
-            raw = await read_body(self._request, self._limits)
-            if self._tape:
-                self._tape.data(REQUEST, raw)
-            self.body, self.whole = Body(raw), True
-            return
-        self.form = Form(kind)
-        if self._tape:
-            self._tape.coded(REQUEST, self._request.headers.get("Content-Encoding", ""))
-        await expected(self._request)
-        while not self.form.span and (block := await self._next()):
-            self.form.feed(block)
+    async def receive(self) -> None:
+        plan, request = self.plan, self.request
+        self.caller = authenticated(request, plan)
+        if not self.caller.raw:
+            raise Forbidden(f"key {self.caller.name!r} may not use /p/; it needs `raw: true`")
+        name, _, path = self._path.partition("?")[0].partition("/")
+        if _CLIMBING.search(path):
+            raise BadRequest("the path may not climb out of the provider's own")
+        provider = plan.providers.get(urllib.parse.unquote(name).lower())
+        if provider is None:
+            raise NotFound(f"no provider is called {name!r}; there are {', '.join(plan.providers)}")
+        self._path = f"/{path}"
+        self.identity = f"{self.caller.name}\0{provider.name}"
+        self.route = Route(name, "addressed directly", ((Target(provider, ""),),))
+        for observer in self.observers:
+            observer.received(b"", request.headers.get("Content-Encoding", ""))
+
+    def fits(self, lane: Lane) -> bool:
+        return not lane.endpoint.demo
+
+    def tries_marked(self, mark: Mark) -> bool:
+        return mark.failure != "disabled"
+
+    def nowhere(self) -> RelayError:
+        return NotFound("the demo provider has nothing below /p/")
 
     @property
-    def model(self) -> str:
-        if self.form:
-            return self.form.model
-        said = Wire(self.body.wire if self.body else {})
-        return said.optional("model", str) or ""
+    def repeatable(self) -> bool:
+        return False
 
-    @property
-    def again(self) -> bool:
-        """Can it be sent again?"""
-        return not self._gone
+    def prepare(self, attempt: Attempt) -> None:
+        attempt.body = self._flow(attempt) if self.request.body_exists else None
+        self._address(attempt, attempt.lane.endpoint.beside(self._path), ("Content-Encoding",))
 
-    def outgoing(self, model: str) -> bytes | AsyncIterator[bytes]:
-        """The body for a provider, with its name for the model."""
-        if self.body:
-            unsaid = "model" not in self.body.wire
-            return self.body.raw if unsaid else self.body.retargeted(model)
-        head = self.form.retargeted(model) if self.form else b""
-        return head if self.whole else self._flow(head)
+    def _address(self, attempt: Attempt, url: str, kept: Sequence[str]) -> None:
+        """The request as the client wrote it, with the provider's credential for relay's."""
+        request, lane = self.request, attempt.lane
+        headers = request_headers(request.headers, lane, stream=False, same=True)
+        del headers["content-type"]
+        for name in ("Content-Type", *kept):
+            if name in request.headers:
+                headers[name.lower()] = request.headers[name]
+        for observer in self.observers:
+            headers |= observer.begins(attempt)
+        url = with_query(url, request.raw_path.partition("?")[2], {"key"})
+        attempt.url, attempt.headers = lane.authorized(url, headers)
+        attempt.method = request.method
 
-    async def _flow(self, head: bytes) -> AsyncIterator[bytes]:
-        yield head
-        while block := await self._next():
-            self._gone = True
-            if self.form:
-                self.form.feed(block)
-            yield block
-
-    async def _next(self) -> bytes:
-        """The next block of a form; b"" at its end."""
+    async def _flow(self, attempt: Attempt, head: bytes = b"") -> AsyncIterator[bytes]:
+        """The body on its way to a provider, after its `head`.  While it moves, no answer is
+        expected; if reading it fails, that is the client's fault, though what shows is a broken
+        connection to the provider."""
+        idle, loop = attempt.lane.target.provider.timeouts.idle, asyncio.get_running_loop()
         try:
-            async with asyncio.timeout(self._limits.body_timeout):
-                block = await self._request.content.readany()
-        except TimeoutError:
-            message = f"nothing more of the request came in {self._limits.body_timeout:g} s"
-            raise TooSlow(message) from None
-        self._size += len(block)
-        if self._size > self._limits.max_body:
-            raise too_large(self._limits.max_body)
-        self.whole = self.whole or not block
-        if self._tape:
-            self._tape.data(REQUEST, block)
-        return block
-
-
-class Sending:
-    """A body on its way to a provider.
-
-    While it moves, no answer is expected.  If reading it fails, that is the client's fault, though
-    what shows is a broken connection to the provider; `fault` remembers the real cause.
-    """
-
-    def __init__(self, body: Payload) -> None:
-        self.body = body
-        self.fault: RelayError | None = None
-        self.size = 0  # of what went as it came, so far
-
-    def blocks(self, silence: IdleTimeout) -> Payload:
-        silence.restart()
-        whole = self.body is None or isinstance(self.body, bytes)
-        return self.body if whole else self._flow(cast(AsyncIterator[bytes], self.body), silence)
-
-    async def _flow(self, body: AsyncIterator[bytes], silence: IdleTimeout) -> AsyncIterator[bytes]:
-        try:
-            async for block in body:
-                silence.restart()
-                self.size += len(block)
+            if head:
+                yield head
+            else:
+                await expected(self.request)
+            while block := await self._next():
+                self._gone = True
+                if attempt.clock:
+                    attempt.clock.reschedule(loop.time() + idle)
                 yield block
         except RelayError as error:
             self.fault = error
@@ -19717,274 +19012,184 @@ class Sending:
             self.fault = BadRequest(f"the body cannot be read: {error}")
             raise self.fault from error
 
+    async def _next(self) -> bytes:
+        """The next block of the body; b"" at its end."""
+        block = await self.request.content.readany()
+        self._size += len(block)
+        for observer in self.observers:
+            observer.received(block)
+        return block
 
-class Forwarding:
-    """Serves what no dialect covers."""
+    def accepts(self, status: int) -> bool:
+        return status != 401  # which is about relay's credential, so it is not the client's
 
-    def __init__(self, relay: Relay) -> None:
-        self.relay = relay
+    def pipe_for(self, attempt: Attempt) -> Pipe:
+        reply = attempt.reply
+        if reply.status >= 400:
+            self.streams, attempt.inflater = False, inflater_of(reply)
+            return _Quoted(self.plan)
+        # only a POST uses tokens; a GET may show what was counted before
+        pipe = _RawPipe(reply.headers if self.request.method == "POST" else {})
+        if pipe.streams and "json" in self.request.content_type:
+            self.likely = self.likely or self._size // 3  # as `likely_input`
+        return pipe
 
-    async def by_model(self, request: web.BaseRequest, path: str) -> web.StreamResponse:
-        """To the provider of the request's model."""
+    def note_answer(self, attempt: Attempt) -> None:
+        self.status = attempt.status
 
-        async def serve(exchange: Exchange) -> web.StreamResponse:
-            return await self._routed(exchange, path)
-
-        operation = path.split("/")[1]
-        return await self.relay.framed(Exchange(self.relay.plan, request, CHAT, operation), serve)
-
-    async def raw(self, request: web.BaseRequest, rest: str) -> web.StreamResponse:
-        """`rest` is PROVIDER/PATH as the client wrote it, with its query."""
-
-        async def serve(exchange: Exchange) -> web.StreamResponse:
-            return await self._raw(exchange, rest)
-
-        return await self.relay.framed(Exchange(self.relay.plan, request, CHAT, "raw"), serve)
-
-    async def _routed(self, exchange: Exchange, path: str) -> web.StreamResponse:
-        plan, request = exchange.plan, exchange.request
-        exchange.caller = authenticated(request, plan)
-        upload = Upload(request, plan.config.server, exchange.tape)
-        await upload.begin()
-        model = upload.model or _UNSAID_MODELS.get(path, "")
-        exchange.peek = CHAT.peek({"model": model or None}, "")
-        exchange.route = permitted(model, exchange.caller, plan, exchange.facts)
-        sent = likely_input(upload.body.raw) if upload.body else 0
-        wanted = likely_output(upload.body) if upload.body and path == "/completions" else 0
-        await self.relay.accounts.reserve(exchange, sent, wanted)
-        if not any(_forwards(lane) for lane, _ in self.relay.failover.lanes(exchange)):
-            message = f"no provider of model {model!r} serves {path}: none speaks OpenAI's API"
-            raise NotFound(message)
-        one_pass = functools.partial(self._pass, exchange, path, upload)
-        return await self.relay.failover.first(exchange, one_pass, _forwards)
-
-    async def _pass(
-        self,
-        exchange: Exchange,
-        path: str,
-        upload: Upload,
-        desperate: bool,
-        failures: list[Failed],
-        skipped: list[Skipped],
-    ) -> web.StreamResponse | None:
-        """One pass over the lanes; failures and skipped lanes are added to the lists."""
-        failover = self.relay.failover
-        for lane in failover.open(exchange, desperate, failures, skipped, _forwards):
-            try:
-                return await self._attempt(exchange, lane, path, upload)
-            except UpstreamError as error:
-                failures.append((lane, error))
-                if not (error.failure.failover and upload.again):  # nobody else can be asked
-                    raise concluded(failures, skipped, time.time()) from error
-        return None
-
-    async def _attempt(
-        self, exchange: Exchange, lane: Lane, path: str, upload: Upload
-    ) -> web.StreamResponse:
-        exchange.lane, sending = lane, Sending(upload.outgoing(lane.target.model))
-        same = upload.body is not None and sending.body == upload.body.raw
-        exchange.note = "verbatim" if same else "edited"
-        name = urllib.parse.quote(lane.target.model, safe="")
-        url = lane.endpoint.beside(path).replace("{model}", name)
-        flight = self.relay.failover.balance.began(lane, exchange.route)
-        try:
-            answering = self._good(exchange, lane, url, sending)
-            reply = await self.relay.failover.tracked(exchange, lane, flight, answering)
-            return await self._passed(exchange, lane, reply, sending)
-        finally:
-            flight.end()
-
-    async def _good(self, exchange: Exchange, lane: Lane, url: str, sending: Sending) -> Reply:
-        """The head of a good answer; UpstreamError if the provider says no."""
-        reply = await self._sent(exchange, lane, url, sending)
-        if 200 <= reply.status < 300:
-            return reply
-        try:
-            error = await self.relay.failover.error(exchange, lane, reply, url)
-        finally:
-            reply.close()
-        if _is_of_the_path(error):
-            error.scope = "request"
-        raise error
-
-    async def _raw(self, exchange: Exchange, rest: str) -> web.StreamResponse:
-        request = exchange.request
-        lane, url = self._addressed(exchange, rest)
-        await self.relay.accounts.reserve(exchange, 0, 0)
-        exchange.lane, exchange.note = lane, "verbatim"
-        body: AsyncIterator[bytes] | None = None
-        if request.body_exists:
-            body = request.content.iter_any()
-            if exchange.tape:
-                exchange.tape.coded(REQUEST, request.headers.get("Content-Encoding", ""))
-                body = exchange.tape.flowing(body)
-        sending = Sending(body)
-        await expected(request)
-        flight = self.relay.failover.balance.began(lane, exchange.route)
-        answering = self._unrefused(exchange, lane, url, sending)
-        try:
-            try:
-                reply = await self.relay.failover.tracked(exchange, lane, flight, answering)
-            except UpstreamError as error:
-                raise concluded([(lane, error)], [], time.time()) from error
-            if reply.status >= 400:
-                return await self._quoted(exchange, reply)
-            return await self._passed(exchange, lane, reply, sending)
-        finally:
-            flight.end()
-
-    async def _unrefused(self, exchange: Exchange, lane: Lane, url: str, sending: Sending) -> Reply:
-        """The head of any answer but a 401, which is about relay's credential."""
-        reply = await self._sent(exchange, lane, url, sending)
-        if reply.status != 401:
-            return reply
-        error = await self.relay.failover.error(exchange, lane, reply, url)
-        reply.close()
-        raise error
-
-    def _addressed(self, exchange: Exchange, rest: str) -> tuple[Lane, str]:
-        """The lane and URL that a path below /p/ means; an error if the caller may not go there."""
-        plan = exchange.plan
-        exchange.caller = authenticated(exchange.request, plan)
-        if not exchange.caller.raw:
-            raise Forbidden(f"key {exchange.caller.name!r} may not use /p/; it needs `raw: true`")
-        name, _, path = rest.partition("?")[0].partition("/")
-        if _CLIMBING.search(path):
-            raise BadRequest("the path may not climb out of the provider's own")
-        provider = plan.providers.get(urllib.parse.unquote(name).lower())
-        if provider is None:
-            raise NotFound(f"no provider is called {name!r}; there are {', '.join(plan.providers)}")
-        exchange.identity = f"{exchange.caller.name}\0{provider.name}"
-        exchange.route = Route(name, "addressed directly", ((Target(provider, ""),),))
-        lane = self._any(exchange)
-        if lane.endpoint.demo:
-            raise NotFound("the demo provider has nothing below /p/")
-        return lane, lane.endpoint.beside(f"/{path}")
-
-    async def _quoted(self, exchange: Exchange, reply: Reply) -> web.StreamResponse:
-        """A refusal as it came, but without secrets: some providers quote the key they refuse."""
-        body = await self.relay.failover.words(exchange, reply)
-        reply.close()
-        headers = answer_headers(exchange, reply, verbatim=True)
-        headers.update(exchange.answer_headers() | HARMLESS)
-        if Inflater(reply.headers.get("Content-Encoding", "")).active:  # it is plain now
+    def headers_for(self, attempt: Attempt) -> CIMultiDict[str]:
+        headers = answer_headers(self, attempt, verbatim=True)
+        if attempt.pipe.translated and attempt.inflater:
             headers.popall("Content-Encoding", None)
-        exchange.status, exchange.code, exchange.first = reply.status, "OK", time.monotonic()
-        return web.Response(body=body, status=reply.status, headers=headers)
+        headers.update(self.own_headers() | _HARMLESS)
+        return headers
 
-    def _any(self, exchange: Exchange) -> Lane:
-        """The first lane without a mark; else the first of all, unless it was disabled."""
-        lanes = list(self.relay.failover.lanes(exchange))
-        lane, mark = next(((lane, mark) for lane, mark in lanes if not mark), lanes[0])
-        if mark and mark.failure == "disabled":
-            raise concluded([], [(lane, mark)], time.time())
-        return lane
 
-    async def _sent(self, exchange: Exchange, lane: Lane, url: str, sending: Sending) -> Reply:
-        """The request as the client wrote it, with the provider's credential for relay's."""
-        request, limits = exchange.request, lane.target.provider.timeouts
-        headers = request_headers(request.headers, stream=False, same=True)
-        del headers["content-type"]
-        kept = ["Content-Type"]
-        read = isinstance(sending.body, bytes)  # and so its content coding was removed
-        kept += [] if read else ["Content-Encoding"]
-        headers |= {name.lower(): request.headers[name] for name in kept if name in request.headers}
-        headers |= hop_mark(request.headers, lane)
-        url = with_query(url, request.raw_path.partition("?")[2], {"key"})
-        url, headers = lane.authorized(url, headers)
-        send, proxy = self.relay.failover.upstream.send, lane.endpoint.proxy
+class Forward(Raw):
+    """A request of OpenAI's API that goes to the provider of its model."""
+
+    heals = True
+
+    def __init__(self, plan: Plan, request: web.BaseRequest, path: str) -> None:
+        super().__init__(plan, request, path, path.split("/")[1])
+        self._form: Form | None = None
+        self._whole = False  # has all of the body been read?
+
+    async def receive(self) -> None:
+        plan, request, path = self.plan, self.request, self._path
+        self.caller = authenticated(request, plan)
+        kind = request.headers.get("Content-Type", "")
+        if kind.lower().startswith("multipart/form-data"):
+            self._form = Form(kind)
+            for observer in self.observers:
+                observer.received(b"", request.headers.get("Content-Encoding", ""))
+            await expected(request)
+            while not self._form.span and await self._next():
+                pass
+            model = self._form.model
+        else:
+            raw = await read_body(request, plan.config.server)
+            for observer in self.observers:
+                observer.received(raw)
+            self.body = Body(raw)
+            model = Wire(self.body.wire).optional("model", str) or ""
+            self.likely = likely_input(raw)
+            self.wanted = likely_output(self.body) if path == "/completions" else 0
+        self.peek = CHAT.peek({"model": model or _USUAL_MODELS.get(path)}, "")
+        self.route = permitted(self.peek.model, self.caller, plan, self.facts)
+
+    def fits(self, lane: Lane) -> bool:
+        """Is its base OpenAI's API?  Others have none of these paths."""
+        return lane.endpoint.dialect.forwards and not lane.endpoint.demo
+
+    def tries_marked(self, mark: Mark) -> bool:
+        return mark.worth_a_try
+
+    def nowhere(self) -> RelayError:
+        model = self.peek.model
+        message = f"no provider of model {model!r} serves {self._path}: none speaks OpenAI's API"
+        return NotFound(message)
+
+    @property
+    def repeatable(self) -> bool:
+        return not self._gone
+
+    def prepare(self, attempt: Attempt) -> None:
+        model, body = attempt.lane.target.model, self.body
+        if self._form:
+            head = self._form.retargeted(model)
+            attempt.body, attempt.note = (
+                head if self._whole else self._flow(attempt, head),
+                "edited",
+            )
+        else:
+            attempt.body, verbatim = body.outgoing(model if "model" in body.wire else None)
+            attempt.note = "verbatim" if verbatim else "edited"
+        url = attempt.lane.endpoint.beside(self._path)
+        url = url.replace("{model}", urllib.parse.quote(model, safe=""))
+        # the content coding of a body that was read is removed
+        self._address(attempt, url, ("Content-Encoding",) if self._form else ())
+
+    async def _next(self) -> bytes:
+        limits = self.plan.config.server
         try:
-            async with IdleTimeout(limits.idle, f"no answer within {limits.idle:g} s") as silence:
-                body = sending.blocks(silence)
-                reply = send(request.method, url, headers, body, limits.connect, proxy)
-                if exchange.tape is None:
-                    return await reply
-                return await exchange.tape.attempt(lane, request.method, url, headers, body, reply)
-        except UpstreamError as error:
-            raise sending.fault or error from None
+            async with asyncio.timeout(limits.body_timeout):
+                block = await super()._next()
+        except TimeoutError:
+            message = f"nothing more of the request came in {limits.body_timeout:g} s"
+            raise TooSlow(message) from None
+        if self._size > limits.max_body:
+            raise too_large(limits.max_body)
+        self._whole = self._whole or not block
+        if self._form:
+            self._form.feed(block)
+        return block
 
-    async def _passed(
-        self, exchange: Exchange, lane: Lane, reply: Reply, sending: Sending
-    ) -> web.StreamResponse:
-        """Pass the answer on as it comes; after a break the connection closes without an end."""
-        exchange.status, exchange.first = reply.status, time.monotonic()
-        headers = answer_headers(exchange, reply, verbatim=True)
-        headers.update(exchange.answer_headers() | HARMLESS)
-        response = client_response(exchange.tape, reply.status, headers)
-        meter, idle = Meter(exchange, reply), lane.target.provider.timeouts.idle
-        try:
-            await response.prepare(exchange.request)
-            while block := await _soon(reply.read(), idle):
-                meter.feed(block)  # first: it counts also if the client is gone
-                await response.write(block)
-            await response.write_eof()
-            exchange.code = "OK"
-        except UpstreamError as error:
-            reason = sending.fault or error
-            exchange.code, exchange.error = termination(reason), reason.message
-            if reason is error:
-                self.relay.health.failed(lane, error, time.time())
-            response.aborted = True
-        finally:
-            reply.close()
-            if meter.streams and "json" in exchange.request.content_type:
-                exchange.likely = exchange.likely or sending.size // 3  # as `likely_input`
-        return response
+    def accepts(self, status: int) -> bool:
+        return 200 <= status < 300
+
+    def confine(self, error: UpstreamError) -> None:
+        """That this is not to be had there says nothing of conversations with the model."""
+        if error.failure.name == "model_missing" or error.upstream_status in (404, 405, 501):
+            error.scope = "request"
 
 
-def _forwards(lane: Lane) -> bool:
-    """Is its base OpenAI's API?  Others have none of these paths."""
-    return lane.endpoint.dialect.forwards and not lane.endpoint.demo
+class _Quoted(Pipe):
+    """A refusal as it came, but without secrets: some providers quote the key they refuse."""
+
+    def __init__(self, plan: Plan) -> None:
+        super().__init__()
+        self._plan = plan
+        self._data = b""
+
+    def feed(self, data: bytes) -> bytes:
+        self._data += data
+        return b""
+
+    def eof(self, reason: Failure = TRUNCATED) -> bytes:
+        self.begun = True
+        text = self._plan.redacted(self._data.decode(errors="surrogateescape"))
+        return text.encode(errors="surrogateescape")
 
 
-def _is_of_the_path(error: UpstreamError) -> bool:
-    """Is only this not to be had there?  That says nothing of conversations with the model."""
-    return error.failure.name == "model_missing" or error.upstream_status in (404, 405, 501)
-
-
-async def _soon(read: Awaitable[bytes], idle: float) -> bytes:
-    try:
-        async with asyncio.timeout(idle):
-            return await read
-    except TimeoutError:
-        raise UpstreamError("timeout", f"went silent for {idle:g} s") from None
-
-
-class Meter:
-    """The token counts in an answer that is not read: every `usage` that passes, of any API.
+class _RawPipe(Pipe):
+    """Bytes that pass unread but for their token counts: every `usage`, of any API.
 
     Streams report them more than once, growing or in parts: the latest of each counts.
     """
 
-    def __init__(self, exchange: Exchange, reply: Reply) -> None:
-        kind = reply.headers.get("Content-Type", "").lower()
-        self._exchange = exchange
+    def __init__(self, headers: Mapping[str, str]) -> None:
+        """`headers` of the answer; none if it is not to be read."""
+        super().__init__()
+        kind = headers.get("Content-Type", "").lower()
+        self.begun, self.translated = True, False
         self.streams = kind.startswith("text/event-stream")
-        # only a POST uses tokens; a GET may show what was counted before
-        self._reads = exchange.request.method == "POST" and (self.streams or "json" in kind)
-        self._inflater = Inflater(reply.headers.get("Content-Encoding", ""))
+        self._reads = self.streams or "json" in kind
+        self._inflater = Inflater(headers.get("Content-Encoding", ""))
         self._tail = b""
 
-    def feed(self, block: bytes) -> None:
-        if not self._reads:
-            return
-        try:
-            plain = self._inflater.feed(block)
-        except UpstreamError:  # a broken coding, which passes to the client as it is
-            self._reads = False
-            return
-        self._exchange.heard += plain.count(b"data:") if self.streams else 0
+    def feed(self, data: bytes) -> bytes:
+        if self._reads:
+            try:
+                self._read(self._inflater.feed(data))
+            except UpstreamError:  # a broken coding, which passes to the client as it is
+                self._reads = False
+        return data
+
+    def _read(self, plain: bytes) -> None:
         text, end = self._tail + plain, 0
-        for said in _USAGE.finditer(text):
-            end = said.end()
-            self._take(said[1])
+        for match in _USAGE.finditer(text):
+            end = match.end()
+            with contextlib.suppress(*UNREADABLE):
+                usage, known = _usage_in(loads(match[1])), self.usage or _NOTHING
+                if usage != _NOTHING:
+                    self.usage = latest(known, usage)
         self._tail = text[max(end, len(text) - _LONGEST_USAGE) :]
 
-    def _take(self, said: bytes) -> None:
-        with contextlib.suppress(*UNREADABLE):
-            usage, known = _usage_in(loads(said)), self._exchange.usage or _NOTHING
-            if usage != _NOTHING:
-                self._exchange.usage = latest(known, usage)
+    def eof(self, reason: Failure = TRUNCATED) -> bytes:
+        if reason is not TRUNCATED:
+            self.failure = reason
+        return b""
 
 
 _LONGEST_USAGE: Final = 2048  # bytes
@@ -20004,13 +19209,691 @@ _COUNTERS: Final[tuple[tuple[str, str, Dialect], ...]] = (
 )
 
 
-def _usage_in(said: JSON) -> Usage:
+def _usage_in(counts: JSON) -> Usage:
     """Embeddings and reranking may report the sum alone, which is what was read."""
     for word, name, dialect in _COUNTERS:
-        usage = dialect.parse_usage({name: said}) if word in said else None
+        usage = dialect.parse_usage({name: counts}) if word in counts else None
         if usage and usage != _NOTHING:
             return usage
-    return Usage(input=whole_number(said.get("total_tokens")))
+    return Usage(input=whole_number(counts.get("total_tokens")))
+
+
+# ==== 50. Accounts ============================================================
+# What a request may take, and what it came to.  Every request passes here twice:
+#
+#     reserve    before its first attempt: a permit within the limits of its key
+#     settle     at its end, whatever that was: the permit back, and the request entered in the
+#                metrics, the ledger, the cache ledger, traces, records and the log
+#
+# Settling never waits, so nothing can prevent or repeat it.
+
+_MOST_MODELS: Final = 1000  # whose names are remembered; a bound for memory
+
+
+class Accounts:
+    """Limits, ledger, cache ledger and metrics, and the store that keeps them."""
+
+    def __init__(
+        self,
+        store: Store,
+        notebook: Notebook,
+        callers: Callable[[], Iterable[Caller]],
+        log: Callable[[], Log],
+    ) -> None:
+        self.limits = Limits(store.shares_limits)
+        self.ledger = Ledger()
+        self.caches = CacheLedger()
+        self.metrics = Metrics()
+        self.keeper = Keeper(store, self.ledger, self.limits, notebook, callers, log)
+        self._answered: set[str] = set()  # models that somebody has answered as
+
+    async def reserve(self, exchange: Exchange) -> None:
+        """Take a permit within the caller's limits, for about as many tokens as the request is
+        likely to need; `settle` gives it back, whatever happens in between.
+
+        Only a store that shares limits makes anybody wait.
+        """
+        caller = exchange.caller
+        likely = exchange.reservation() if caller.limits else Spend()
+        now, wall = time.monotonic(), time.time()
+        permit = exchange.permit = self.limits.admit(exchange.id, caller, likely, now, wall)
+        if caller.limits is None or not self.keeper.store.shares_limits:
+            return
+        judged = await self.keeper.judged(permit)
+        if judged and not judged.refusal:
+            permit.headers = permit.account.headers_after((judged.requests, judged.tokens))
+            return
+        budgets = any(limit.is_budget for limit in permit.account.limits)
+        closed = exchange.plan.config.state_fail_closed and budgets
+        if judged is None and not closed:
+            return
+        self.limits.withdraw(permit)
+        exchange.permit = None
+        if judged and judged.refusal:
+            raise judged.refusal.error(caller, time.time())
+        raise StateDown("budgets cannot be looked up: the shared state is down", retry_after=10)
+
+    def settle(self, exchange: Exchange, log: Log) -> None:
+        """The end, however it came: the permit back, counted, and one log line.
+
+        Synchronous, so that nothing can prevent it; total, whatever a provider counted.
+        """
+        now, wall, metrics = time.monotonic(), time.time(), self.metrics
+        lane, caller, code = exchange.lane, exchange.caller, exchange.code
+        provider = lane.target.provider.name if lane else ""
+        model = lane.target.model if lane else ""
+        if model and model not in self._answered:
+            model = self._model_label(exchange, model)
+        if exchange.pipe:
+            exchange.usage = exchange.pipe.usage
+        if exchange.usage and is_absurd(exchange.usage):
+            metrics.absurd.add(1, provider)
+            log.event(
+                "warning", "absurd token counts are left out", id=exchange.id, provider=provider
+            )
+            exchange.usage = None
+        bills = exchange.bills()
+        spend = Spend()
+        for bill in bills:
+            spend.tokens += bill.usage.input + bill.usage.output
+            spend.cost += bill.cost or 0
+        if permit := exchange.permit:  # first of all, so that nothing can keep it from coming back
+            self.limits.settle(permit, spend, wall)
+            self.keeper.wake()
+        record = exchange.record(now, wall)
+        tally = metrics.tally(
+            exchange.operation,
+            exchange.dialect.name,
+            provider,
+            model,
+            caller.name,
+            str(exchange.status or ""),
+            code,
+        )
+        first = None if exchange.first is None else exchange.first - exchange.began
+        attempts = [(a.lane.target.provider.name, a.outcome, a.seconds) for a in exchange.attempts]
+        tally.count(now - exchange.began, attempts, first, exchange.usage, exchange.held)
+        if exchange.prompt:
+            self._explain_cache(exchange, exchange.prompt, wall, log)
+        if permit:
+            for bill in bills:
+                record["estimated"] = record["estimated"] or bill.estimated
+                if bill.cost is not None:
+                    record["cost"] = spend.cost / MONEY
+                self._enter(exchange, record, bill, bill is bills[0])
+            self.ledger.remember(record)
+        for observer in exchange.observers:
+            observer.settled(record)
+        log.request(record)
+
+    def _enter(self, exchange: Exchange, record: JSON, bill: Bill, first: bool) -> None:
+        """Add to the ledger what one provider will charge for; with the `first`, the request."""
+        target, usage = bill.lane.target if bill.lane else None, bill.usage
+        provider, model = (target.provider.name, target.model) if target else ("", "")
+        who = (exchange.caller.name, provider, model)
+        totals = self.ledger.totals(who, record["time"], exchange.plan.zone)
+        if first:
+            totals.requests += 1
+            totals.errors += record["level"] != "info"
+        totals.estimated += bill.estimated
+        totals.tokens_in += usage.input
+        totals.tokens_out += usage.output
+        totals.cache_read += usage.cache_read
+        totals.cache_write += usage.cache_write
+        totals.cost += bill.cost or 0
+
+    def _explain_cache(
+        self, exchange: Exchange, prompt: PendingPrompt, wall: float, log: Log
+    ) -> None:
+        """Give a lost cache a line of its own: which part of the prompt changed, and by whom."""
+        if not (current := exchange.current):
+            return
+        lane = current.lane
+        form = (lane.endpoint, current.note, current.dropped)
+        sent_as = SentAs(exchange.peek.model, lane.credential.name, str(lane.target), form)
+        if prompt.raw:  # restored, because the conversation's name may come from it
+            exchange.body = Body(prompt.raw, unread=True)
+        lost = self.caches.finish(prompt, lambda: exchange.identity, exchange.usage, sent_as, wall)
+        if lost:
+            known = {"id": exchange.id, "key": exchange.caller.name, "target": sent_as.target}
+            conversation = {"conversation": exchange.identity[:8]}
+            log.event("info", "cache lost", **known, **conversation, **lost)
+
+    def _model_label(self, exchange: Exchange, model: str) -> str:
+        """The provider's name for the model, once it has answered under it: clients invent names,
+        and a provider without `models` is asked for every one."""
+        if exchange.first is None or len(self._answered) >= _MOST_MODELS:
+            return OTHER
+        self._answered.add(model)
+        return model
+
+
+# ==== 51. Failover ============================================================
+# What the loop over the lanes of a request needs: whom there is no hope in, how long a request may
+# be held until a lane is back, and what becomes of two attempts beside one another.
+
+_GLANCE: Final = 0.1  # seconds between two looks at whether a lane is back
+_MOST_GLANCES: Final = 200  # looks a second of all that are held; each costs some 0.2 ms
+
+
+def longest_hold(exchange: Exchange) -> float:
+    """Seconds for which a request may be held: as its rule says, but less than its client waits.
+
+    The makers' SDKs say in a header how many seconds they wait.
+    """
+    stated = exchange.request.headers.get("x-stainless-timeout", "")
+    limit = float(stated) if re.fullmatch(r"[0-9]{1,6}(\.[0-9]+)?", stated) else math.inf
+    return min(exchange.route.wait, 0.9 * limit, 0.9 * exchange.plan.config.timeouts.total)
+
+
+def is_hopeless(lane: Lane, failures: Sequence[Failed]) -> bool:
+    """Did this lane fail already, or its model say that the request is too long for it?"""
+    return bool(failures) and any(
+        failed == lane or (error.failure.name == "too_long" and failed.target == lane.target)
+        for failed, error in failures
+    )
+
+
+class Waiting:
+    """Holds requests whose lanes are all cooling down."""
+
+    def __init__(self, lanes: Callable[[Exchange], Iterable[tuple[Lane, Mark | None]]]) -> None:
+        """`lanes` gives those of an exchange, each with the mark that keeps it from being used."""
+        self.held = 0  # requests
+        self._lanes = lanes
+
+    async def is_back(self, exchange: Exchange, until: float, failures: list[Failed]) -> bool:
+        """Hold the request until a lane is available again; False if none is in time.
+
+        It polls, because a mark may end with time, by the success of another request, by a command,
+        or at another relay.  It does not wait for what cannot get better.  Of the failures only
+        those stay that are about the request itself.
+        """
+        own = [(lane, error) for lane, error in failures if error.scope == "request"]
+        began = time.monotonic()
+        self.held += 1
+        try:
+            while (left := until - time.monotonic()) > 0:
+                await asyncio.sleep(min(left, max(_GLANCE, self.held / _MOST_GLANCES)))
+                lanes = [
+                    (lane, mark) for lane, mark in self._lanes(exchange) if exchange.fits(lane)
+                ]
+                marks = [mark for lane, mark in lanes if not is_hopeless(lane, own)]
+                if not all(marks):
+                    failures[:] = own
+                    return True
+                if not marks:
+                    return False
+            return False
+        finally:
+            self.held -= 1
+            exchange.held += time.monotonic() - began
+
+
+async def first_of(tasks: Iterable[asyncio.Task[Attempt | None]]) -> Attempt | None:
+    """The first answer of these; None if there is none.  An exception is raised only at the end:
+    if one dialect cannot express the request, the other may answer it all the same."""
+    waiting, faults = set(tasks), list[BaseException]()
+    while waiting:
+        done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        faults += filter(None, (task.exception() for task in done))
+        fine = (task.result() for task in done if not task.exception())
+        if answer := next(filter(None, fine), None):
+            return answer
+    for fault in faults:
+        raise fault
+    return None
+
+
+async def call_off(tasks: Sequence[asyncio.Task[Attempt | None]], winner: Attempt | None) -> None:
+    """Cancel what runs, and close every answer but the winner, even one that comes just now."""
+
+    def close(task: asyncio.Task[Attempt | None]) -> None:
+        answer = None if task.cancelled() or task.exception() else task.result()
+        if answer and answer is not winner:
+            answer.close()
+
+    for task in tasks:
+        task.add_done_callback(close)
+        task.cancel()
+    try:
+        await asyncio.wait(tasks)
+    except asyncio.CancelledError:  # the client left just now, so nobody will take the answer
+        if winner:
+            winner.close()
+        raise
+
+
+# ==== 52. Request path ========================================================
+# One request from accept to settle: five functions of `Relay`, in this order.
+#
+#     serve           1  who asks, for what, and where it may go; settles, whatever happens
+#     first_answer    2  lane after lane, until one answers; nothing is sent to the client
+#     attempt         3  one try at one lane, and what health learns from it
+#     begin           4  the request sent, its answer read up to the first meaningful event
+#     deliver         5  the answer to the client, block by block
+#
+# After the first meaningful event - text, reasoning, a call, a regular finish - a break is reported
+# in the client's own dialect and the connection is closed without a proper end, because clients run
+# truncated commands if they see one.  Until something was sent, another lane is tried instead.
+#
+#     0 s        the request is here
+#     ...        attempts, one lane after the other
+#     gate       (30 s) the head of a stream is sent in any case, because clients give up without
+#                one, and keep-alives after it; attempts go on, and a failure is told in the stream
+#     first      the first meaningful event: the lane is settled, and what was held flows
+#     last       the dialect's own end; or its error event and a connection cut short
+#     settle     one log line, whatever happened
+
+
+class Relay:
+    """Serves requests by the current plan, and holds what outlives it: health, accounts."""
+
+    def __init__(
+        self, plan: Plan, upstream: Upstream, log: Log, keepalive: float, store: Store
+    ) -> None:
+        self.plan = plan
+        self.log = log
+        self.upstream = upstream
+        self.health = Health()
+        self.balance = Balance(self.health)
+        self.waiting = Waiting(self.lanes)
+        self.accounts = Accounts(
+            store,
+            Notebook(self.health),
+            lambda: [key.caller for key in self.plan.keys],
+            lambda: self.log,
+        )
+        self.keepalive = keepalive
+        self.telemetry = Telemetry()
+        self.recorder: Recorder | None = None
+        self.running: set[Exchange] = set()
+
+    async def serve(self, exchange: Exchange) -> web.StreamResponse:
+        """From accept to settle, whatever happens in between."""
+        self.running.add(exchange)
+        total = exchange.plan.config.timeouts.total
+        try:
+            if self.recorder or self.telemetry.active:
+                exchange.observers = self._observers(exchange)
+            if "Via" in exchange.request.headers:
+                refuse_loop(exchange.request.headers)
+            await exchange.receive()
+            if exchange.limited:
+                await self.accounts.reserve(exchange)
+            if isinstance(exchange, Conversation):
+                exchange.deadline = asyncio.get_running_loop().time() + total
+                if exchange.streams:
+                    exchange.stream = self._stream(exchange)
+            try:
+                return await self.deliver(exchange, await self.first_answer(exchange))
+            except (UpstreamError, NoTarget):
+                if answer := exchange.answer_alone():
+                    return answer
+                raise
+        except TimeoutError:
+            lanes = "; ".join(f"{each.lane}: {each.outcome}" for each in exchange.attempts)
+            why = f"not finished within timeouts.total, {total:g} s; tried {lanes or 'nobody'}"
+            return await self._fail(exchange, UpstreamError("timeout", why))
+        except RelayError as error:
+            return await self._fail(exchange, error)
+        except asyncio.CancelledError:
+            if not exchange.expelled:  # the client is gone
+                raise
+            return await self._fail(exchange, ShuttingDown("relay is shutting down"))
+        except ConnectionError:  # the client is gone, too
+            raise
+        except Exception as error:  # noqa: BLE001  # the boundary: a bug of ours is a 500
+            self.log.fault(error)
+            fault = RelayError("internal error; relay's log has the details")
+            return await self._fail(exchange, fault)
+        finally:
+            self.running.discard(exchange)
+            for attempt in exchange.attempts:
+                attempt.close()
+            if exchange.stream:
+                exchange.stream.stop()
+            self.accounts.settle(exchange, self.log)
+
+    async def first_answer(self, exchange: Exchange) -> Attempt:
+        """The first attempt that answers; the one error of all that was tried, if none does.
+
+        Lanes that are cooling down are skipped.  If that leaves none, a rule may let the request
+        wait until one is back; at last, lanes with a short mark that relay only guessed are tried
+        all the same.
+        """
+        failures, skipped, desperate = list[Failed](), list[Skipped](), False
+        until = time.monotonic() + (longest_hold(exchange) if exchange.route.wait else 0.0)
+        while True:
+            skipped.clear()
+            lanes = self._usable(exchange, desperate, failures, skipped)
+            for lane in lanes:
+                if exchange.may_hedge:
+                    answer = await self._hedge(exchange, lane, lanes, failures)
+                else:
+                    answer = await self.attempt(exchange, lane, failures)
+                if answer:
+                    return answer
+                if not exchange.repeatable or not all(e.failure.failover for _, e in failures):
+                    raise final_error(failures, skipped, time.time())
+            if await self.waiting.is_back(exchange, until, failures):
+                continue
+            if failures or desperate:
+                raise final_error(failures, skipped, time.time())
+            desperate = True
+
+    async def attempt(
+        self, exchange: Exchange, lane: Lane, failures: list[Failed], strip: bool = False
+    ) -> Attempt | None:
+        """One try at one lane; if the provider refuses the reasoning in it, another without.
+
+        Health and the balance learn how it ends.  None after a failure, which is added to the
+        list.  After an answer the lane stays busy until whoever delivers it closes the attempt.
+        """
+        attempt, moment, outcome = Attempt(lane, strip), time.time(), "cancelled"
+        identity = exchange.bound if exchange.binds else ""
+        exchange.prepare(attempt)
+        exchange.attempts.append(attempt)
+        exchange.current = attempt
+        attempt.flight = self.balance.began(lane, exchange.route)
+        probe = self.health.attempting(lane, moment) if self.health.marks else None
+        try:
+            await self.begin(exchange, attempt)
+            outcome = "ok"
+            if exchange.heals and (identity or self.health.marks):
+                exchange.sticky = self.health.succeeded(lane, identity, time.time(), moment)
+            if exchange.limited:
+                exchange.first = exchange.first or time.monotonic()
+            return attempt
+        except UpstreamError as error:
+            if exchange.fault:  # the client's body broke while it was on its way
+                raise exchange.fault from None
+            outcome, error.at = error.failure.name, time.time()
+            exchange.body.read()  # a body that is not JSON is no fault of the provider
+            exchange.confine(error)
+            self.health.failed(lane, error, error.at, moment, identity)
+            if strip or outcome != "reasoning_refused":
+                failures.append((lane, error))
+                return None
+        finally:
+            attempt.seconds = time.monotonic() - attempt.began
+            if probe:
+                probe.end()
+            if outcome == "cancelled" and exchange.first is not None:
+                outcome = "outrun"  # by the attempt beside it
+            if outcome == "outrun" or (outcome == "ok" and exchange.peek.stream):
+                # how long a whole answer takes depends on its length
+                self.balance.answered(lane, attempt.seconds, time.time())
+            attempt.outcome = outcome
+            if exchange.hedged:  # in the order in which they end
+                exchange.attempts.remove(attempt)
+                exchange.attempts.append(attempt)
+            if outcome != "ok":
+                attempt.close()
+            for observer in exchange.observers:
+                observer.ended(attempt)
+        return await self.attempt(exchange, lane, failures, strip=True)
+
+    async def begin(self, exchange: Exchange, attempt: Attempt) -> None:
+        """Send the request, and read its answer up to the first meaningful event, a whole one to
+        its end; UpstreamError if that fails or takes too long.
+
+        A stream has not begun before there is something to send to the client: one that is sent
+        calls only whole can still be served by another lane if this one breaks.
+        """
+        loop, provider = asyncio.get_running_loop(), attempt.lane.target.provider
+        idle, (silence, total) = provider.timeouts.idle, exchange.time_limits(attempt)
+        deadline = attempt.deadline = min(loop.time() + total, exchange.deadline)
+        try:
+            until = min(loop.time() + silence, deadline)
+            async with asyncio.timeout_at(until) as clock:
+                attempt.clock = clock
+                for observer in exchange.observers:
+                    observer.sent(attempt)
+                if attempt.lane.endpoint.demo:
+                    attempt.reply = DemoReply(attempt)
+                else:
+                    attempt.reply = await self.upstream.send(
+                        attempt.method,
+                        attempt.url,
+                        attempt.headers,
+                        attempt.body,
+                        provider.timeouts.connect,
+                        attempt.proxy,
+                    )
+                attempt.status, attempt.body = attempt.reply.status, None
+                for observer in exchange.observers:
+                    observer.replied(attempt)
+                if not exchange.accepts(attempt.status):
+                    raise await self._refusal(exchange, attempt)
+                pipe = attempt.pipe = exchange.pipe_for(attempt)
+                if not (attempt.stream and exchange.streams):  # now its length counts
+                    clock.reschedule(deadline)
+                if not exchange.streams:
+                    attempt.raw = await read_all(attempt.reply, idle)
+                    inflater = attempt.inflater
+                    pipe.feed(inflater.whole(attempt.raw) if inflater else attempt.raw)
+                    attempt.head = pipe.eof()
+                elif not pipe.begun:
+
+                    def take(data: bytes) -> bool:
+                        attempt.head += pipe.feed(data)
+                        if len(attempt.head) > MOST_HELD:
+                            pipe.failure = Failure("says nothing, at length", cause="transient")
+                        if pipe.begun and not attempt.head:
+                            clock.reschedule(min(loop.time() + idle, deadline))
+                        return not (pipe.failure or (pipe.begun and attempt.head))
+
+                    if not await attempt.feed_to(take):
+                        attempt.head += pipe.eof()
+                    attempt.pipe = pipe = pipe.chosen
+        except TimeoutError:
+            if loop.time() >= exchange.deadline:
+                raise  # not this provider's fault
+            why = f"said nothing within {silence:g} s"
+            if attempt.abandoned:
+                why = "was given up by hand"
+            elif loop.time() >= deadline:
+                why = f"no answer within {total:g} s"
+            raise UpstreamError("timeout", why) from None
+        if not (pipe.failure or pipe.begun):
+            pipe.failure = Failure("ended without an answer", cause="transient")
+        if pipe.failure and not (exchange.streams and pipe.begun and attempt.head):
+            raise error_of_reply(exchange, attempt, pipe.failure)
+
+    async def deliver(self, exchange: Exchange, attempt: Attempt) -> web.StreamResponse:
+        """Provider to client, block by block; a break ends in the client's own error event."""
+        pipe, provider = attempt.pipe, attempt.lane.target.provider
+        exchange.current, exchange.pipe, exchange.status = attempt, pipe, 200
+        exchange.note_answer(attempt)
+        if exchange.binds:
+            raw, target = exchange.body.raw, attempt.lane.target.name
+            exchange.prompt = self.accounts.caches.begin(raw, target, time.time())
+        exchange.release()
+        if attempt.dropped:
+            dropped = list(attempt.dropped)
+            self.log.event("debug", "dropped in translation", id=exchange.id, fields=dropped)
+        headers = exchange.headers_for(attempt)
+        if not exchange.streams:
+            exchange.code = "OK"
+            return exchange.whole(attempt.head if pipe.translated else attempt.raw, headers)
+        stream = exchange.stream or Stream(exchange.request, exchange.observers, pipe)
+        exchange.stream, stream.speaker = stream, pipe
+        idle, code, reason = provider.timeouts.idle, "OK", TRUNCATED
+        silence = IdleTimeout(min(idle, pipe.rest), f"went silent for {idle:g} s")
+
+        def take(data: bytes) -> bool:
+            """Pass on a block; may more come, with nothing else to do first?"""
+            silence.since = time.monotonic()
+            exchange.streamed += data.count(b"data:")
+            out = pipe.feed(data)
+            if out and not stream.send(out):
+                return False
+            return pipe.rest == math.inf and not pipe.failure
+
+        try:
+            await stream.begin(headers, attempt.head, exchange.status)
+            async with asyncio.timeout_at(attempt.deadline), silence:
+                while not pipe.failure and await silence.feed_to(attempt, take):
+                    if pipe.rest < math.inf:
+                        silence.shorten(pipe.rest)
+                        stream.stop()  # no keep-alive may come after the end
+                    await stream.room()
+        except TimeoutError:
+            if asyncio.get_running_loop().time() >= exchange.deadline:
+                raise
+            why = f"not finished within {provider.attempt_total:g} s"
+            code, reason = "UT", Failure(why, cause="timeout")
+        except UpstreamError as error:
+            if not (silence.spent and pipe.rest < math.inf):  # silence after the end is no break
+                code = "UI" if error.failure.name == "timeout" else "UR"
+                reason = Failure(error.message, cause=error.failure.name)
+        last = pipe.eof(reason)
+        exchange.code = "OK"
+        if pipe.failure:
+            if code == "OK":
+                code = "UR" if pipe.failure.cause else "UE"
+            self._note_break(exchange, attempt, pipe.failure, code)
+        await stream.end(last, broken=pipe.failure is not None)
+        return stream
+
+    # What the five use
+
+    def lanes(self, exchange: Exchange) -> Iterator[tuple[Lane, Mark | None]]:
+        """All its lanes in order, each with the mark that keeps it from being used now, if any."""
+        identity = exchange.bound or exchange.id
+        return self.balance.lanes(exchange.route, exchange.dialect.name, identity, time.time)
+
+    def _usable(
+        self,
+        exchange: Exchange,
+        desperate: bool,
+        failures: Sequence[Failed],
+        skipped: list[Skipped],
+    ) -> Iterator[Lane]:
+        """The lanes that are worth trying now; those that are not are added to `skipped`."""
+        fitting = False
+        identity = exchange.bound or exchange.id
+        lanes = self.balance.lanes(exchange.route, exchange.dialect.name, identity, time.time)
+        for lane, mark in lanes:
+            if not exchange.fits(lane):
+                continue
+            fitting = True
+            if mark and not (desperate and exchange.tries_marked(mark)):
+                skipped.append((lane, mark))
+            elif not (failures and is_hopeless(lane, failures)):
+                yield lane
+        if not fitting:
+            raise exchange.nowhere()
+
+    async def _hedge(
+        self, exchange: Exchange, lane: Lane, others: Iterator[Lane], failures: list[Failed]
+    ) -> Attempt | None:
+        """One attempt; if it is slow to begin, the next one beside it."""
+        with contextlib.ExitStack() as probes:
+
+            def start(lane: Lane) -> asyncio.Task[Attempt | None]:
+                # the task starts a moment later, and until then no other request may probe
+                probes.enter_context(self.health.attempting(lane, time.time()))
+                return asyncio.create_task(self.attempt(exchange, lane, failures))
+
+            tasks, winner = [start(lane)], None
+            try:
+                await asyncio.wait(tasks, timeout=exchange.route.hedge_after)
+                if not tasks[0].done() and (other := next(others, None)):
+                    exchange.hedged = True
+                    tasks.append(start(other))
+                winner = await first_of(tasks)
+                return winner
+            finally:
+                await call_off(tasks, winner)
+
+    async def _refusal(self, exchange: Exchange, attempt: Attempt) -> UpstreamError:
+        """What an answer with an error status means."""
+        body = await error_body(exchange, attempt)
+        own = attempt.lane.endpoint.dialect is exchange.dialect
+        failure = error_in(body, attempt.status)
+        return error_of_reply(exchange, attempt, failure, body if own else b"")
+
+    def _note_break(
+        self, exchange: Exchange, attempt: Attempt, failure: Failure, code: str
+    ) -> None:
+        """A break after content is the provider's failure, too, and marked for later requests;
+        unless the client broke off its own body."""
+        error: RelayError = exchange.fault or error_of_reply(exchange, attempt, failure)
+        exchange.code = termination(error) if exchange.fault else code
+        exchange.error = error.message
+        if isinstance(error, UpstreamError):
+            identity = exchange.bound if exchange.binds else ""
+            self.health.failed(attempt.lane, error, time.time(), identity=identity)
+
+    def _stream(self, exchange: Exchange) -> Stream:
+        """What is sent to the client, before there is a pipe that could make a keep-alive."""
+        variant, gate = exchange.peek.variant, exchange.plan.config.timeouts.gate
+        encoder = exchange.dialect.encoder(Asked(exchange.peek.model, exchange.id, variant=variant))
+        stream = Stream(exchange.request, exchange.observers, encoder)
+        headers = {"Content-Type": exchange.dialect.stream_type(variant)}
+        headers |= {"Cache-Control": "no-cache", "x-relay-request-id": exchange.id}
+        stream.start_keepalive(self.keepalive, gate, headers)
+        return stream
+
+    def _observers(self, exchange: Exchange) -> tuple[Observer, ...]:
+        """Who watches a request pass.  Without a key it is not recorded: anyone could push out what
+        is kept."""
+        observers = self.telemetry.trace(exchange.request, exchange.operation)
+        recorder, request = self.recorder, exchange.request
+        if recorder and not isinstance(exchange, Unroutable) and is_known(request, exchange.plan):
+            tape = recorder.tape(exchange.plan.secrets, request, exchange.began, time.time())
+            observers += (tape,) if tape else ()
+            if lost := recorder.news(time.monotonic()):
+                self.log.event("warning", "records were lost", records=lost[0], reason=lost[1])
+        return observers
+
+    async def _fail(self, exchange: Exchange, error: RelayError) -> web.StreamResponse:
+        """Report a failure: by the status, or in the stream if the head has been sent.
+
+        The body is in the client's dialect; the provider's own, if it is in that dialect.
+        """
+        stream = exchange.stream
+        exchange.code, exchange.error = termination(error), error.message
+        if stream and stream.head_sent:
+            exchange.status = 200
+            tells = exchange.dialect.tells_breaks or exchange.first is None
+            await stream.end(stream.speaker.failed(error) if tells else b"", broken=True)
+            return stream
+        headers = CIMultiDict(exchange.own_headers() | error_headers(error))
+        headers["Content-Type"] = "application/json"
+        if isinstance(error, UpstreamError) and error.body and exchange.dialect.passes(error):
+            exchange.status, body = error.upstream_status, error.body
+            headers.update(error.headers)  # whichever case its names are in
+        else:
+            exchange.status = exchange.dialect.status(error)
+            body = dumps(exchange.dialect.render_error(error, exchange.id))
+        response = exchange.whole(body, headers)
+        if not exchange.request.content.is_eof():  # the rest of the request is not waited for
+            response.force_close()
+        return response
+
+    # The end of the process
+
+    async def drain(self, hurry: asyncio.Event, grace: float) -> None:
+        """Let requests finish within the grace period, unless told to hurry; then end the rest."""
+        hurried = asyncio.create_task(hurry.wait())
+        async with contextlib.AsyncExitStack() as stack:
+            stack.callback(hurried.cancel)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(grace):
+                    while (tasks := self._tasks()) and not hurry.is_set():
+                        await asyncio.wait({*tasks, hurried}, return_when=asyncio.FIRST_COMPLETED)
+        for exchange in self.running:
+            exchange.expelled = True
+        for task in self._tasks():
+            task.cancel()
+        if tasks := self._tasks():
+            await asyncio.wait(tasks, timeout=1)
+
+    def _tasks(self) -> set[asyncio.Task[Any]]:
+        return {exchange.task for exchange in self.running if exchange.task}
 
 
 # ==== 53. Page ================================================================
@@ -21010,7 +20893,7 @@ class Admin:
             "running": len(relay.running),
             "providers": providers,
             "cooling": cooling,
-            "busy": relay.failover.balance.busy,
+            "busy": relay.balance.busy,
             "state": relay.accounts.keeper.trouble or "ok",
             "last_reload": self.reloader.outcome or None,
             "file": str(self.reloader.source.path or "") or None,
@@ -21277,6 +21160,7 @@ def raise_file_limit() -> int:
 # Which handler serves which path, and the handlers of what is not a model's answer: probes, lists,
 # status.  No probe ever calls a provider.
 
+Answering: TypeAlias = Awaitable[web.StreamResponse]
 Handler: TypeAlias = Callable[["Operations", web.BaseRequest], Answering]
 
 # The paths of clients, without the version segments in front: a base URL that already ends in
@@ -21295,7 +21179,6 @@ class Operations:
     def __init__(self, relay: Relay, admin: Admin) -> None:
         self.relay = relay
         self.admin = admin
-        self.forwarding = Forwarding(relay)
         self.draining = False
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -21303,15 +21186,15 @@ class Operations:
             path = request.path
             if path.startswith("/p/"):
                 rest = request.raw_path.removeprefix("/p/")
-                return await self.forwarding.raw(request, rest)
+                return await self.relay.serve(Raw(self.relay.plan, request, rest))
             if cors := self.relay.plan.config.cors:
                 allow_origin(request, cors.origins)
             if len(path) > _LONGEST_PATH:  # of no model: neither looked for nor remembered
                 raise NotFound(f"no such path: {path[:99]}...")
             return await route(request.method, path)(self, request)
         except RelayError as error:  # before it was a request like any: logged as one all the same
-            exchange = Exchange(self.relay.plan, request, _list_dialect(request), "other")
-            return await self.relay.turned_away(exchange, error)
+            dialect = _list_dialect(request)
+            return await self.relay.serve(Unroutable(self.relay.plan, request, dialect, error))
 
     async def administer(
         self, request: web.BaseRequest, act: Callable[..., Awaitable[Any]], right: str
@@ -21431,7 +21314,7 @@ class Operations:
 
 
 # (method, path without version) -> handler; of /admin: with the right that it needs.  The paths of
-# models' answers are the dialects' own, those that pass unread are Forwarding's.
+# models' answers are the dialects' own, those that pass unread are those of Forwarding.
 ROUTES: Final[Mapping[tuple[str, str], Handler]] = {
     ("GET", "/models"): Operations.models,
     ("GET", "/healthz"): Operations.alive,
@@ -21488,11 +21371,10 @@ def route(method: str, target: str) -> Handler:
         return Operations.preflight
     if method == "POST" and asked:
         dialect, purpose = asked
-        if purpose == "answer":
-            return lambda self, request: self.relay.handle(request, dialect)
-        return lambda self, request: self.relay.count(request, dialect)
+        kind = Conversation if purpose == "answer" else Count
+        return lambda self, request: self.relay.serve(kind(self.relay.plan, request, dialect))
     if method == "POST" and passes:
-        return lambda self, request: self.forwarding.by_model(request, path)
+        return lambda self, request: self.relay.serve(Forward(self.relay.plan, request, path))
     if method == "GET" and path.startswith("/models/"):
         name = urllib.parse.unquote(path.removeprefix("/models/"))
         return functools.partial(Operations.model, name=name)
@@ -21816,7 +21698,7 @@ class Server:
         await self._runner.cleanup()
 
     async def stop(self) -> None:
-        await self.relay.failover.upstream.close()
+        await self.relay.upstream.close()
         await self.relay.accounts.keeper.stop()
         if recorder := self.relay.recorder:
             recorder.close()

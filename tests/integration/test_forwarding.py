@@ -237,7 +237,7 @@ async def test_an_answer_that_breaks_has_no_end(
     async with http.post(f"{server.url}/v1/audio/speech", json={"model": "tts"}) as response:
         with pytest.raises(aiohttp.ClientPayloadError):
             await response.content.read()
-    assert (await server.logged()).code == "UC"
+    assert (await server.logged()).code == "UR"
 
 
 KEYS = {

@@ -1,6 +1,10 @@
 """Faults that lie between accept and settle, whatever the dialect: what passes, what is refused."""
 
+import asyncio
 import json
+import re
+from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import pytest
 from aiohttp import ClientSession
@@ -8,13 +12,14 @@ from fake_upstream import (
     TEXT,
     Answer,
     FakeUpstream,
+    chat_stream,
     chat_whole,
     event,
     responses_stream,
     whole,
 )
 from relay_process import Start
-from talk import CLIENT_KEY, JSON, ask, config, dial, one, responses
+from talk import CLIENT_KEY, JSON, ask, config, dial, events_of, one, responses
 
 VECTORS = {"object": "list", "data": [], "usage": {"prompt_tokens": 7, "total_tokens": 7}}
 
@@ -106,21 +111,44 @@ async def test_reasoning_that_is_refused_is_left_out_once(
         assert (await response.json())["marks"] == []
 
 
+# ---- Until something was sent ------------------------------------------------------------------
+
+
+async def test_a_client_to_which_nothing_was_sent_is_served_by_another(
+    upstreams: Callable[[int], Awaitable[list[FakeUpstream]]], relay: Start, http: ClientSession
+) -> None:
+    """Gemini sends a call only whole: one that breaks off has not been seen by its client."""
+    first, second = await upstreams(2)
+    call = ("call_1", "get_weather", '{"city": "Oslo", "text": "' + "word " * 40 + '"}')
+    torn = chat_stream(calls=[call])
+    first.script(torn.but(cut_after=len(torn.wire) // 2, pause=0.02))
+    second.script(chat_stream(calls=[call]))
+    server = await relay(config(first, second))
+    body = {"contents": [{"role": "user", "parts": [{"text": "Hi."}]}]}
+    url = f"{server.url}/v1beta/models/m:streamGenerateContent?alt=sse"
+    async with http.post(url, json=body) as response:
+        events = list(events_of(await response.read()))
+    parts = [p for e in events for c in e.json["candidates"] for p in c["content"].get("parts", [])]
+    assert [part["functionCall"]["name"] for part in parts if "functionCall" in part] == [call[1]]
+    outcomes = [each["outcome"] for each in (await server.logged()).attempts]
+    assert outcomes == ["transient", "ok"]
+
+
 # ---- Rings ---------------------------------------------------------------------------------
 
 
 async def test_a_ring_ends_after_one_hop_too_many(
     relay: Start, http: ClientSession, unused_port: int
 ) -> None:
-    """A provider whose endpoint is relay itself."""
+    """Two relays, each of which is the other's provider."""
     at = f"127.0.0.1:{unused_port}"
-    server = await relay(config(f"http://{at}/v1") | {"listen": at})
-    reply = await ask(http, server)
+    first = await relay(one(f"http://{at}/v1"))
+    await relay(one(f"{first.url}/v1") | {"listen": at})
+    reply = await ask(http, first)
     assert reply.status in (502, 503)
     assert "has come through relay twice" in reply.json["error"]["message"]
-    await server.logged(3)
-    assert sorted(line.code for line in server.lines()) == ["LP", "UE", "UE"]
-    assert server.lines()[0].status == 508
+    await first.logged(2)
+    assert sorted((line.code, line.status) for line in first.lines()) == [("LP", 508), ("UE", 502)]
 
 
 # ---- What a provider may say to a client ---------------------------------------------------
@@ -225,3 +253,25 @@ async def test_a_long_path_makes_a_short_line(relay: Start, http: ClientSession)
     await server.logged()
     line = next(line for line in server.log() if "code" in line)
     assert len(line["path"]) <= 200
+
+
+@pytest.mark.every_way
+async def test_large_bodies_are_held_once(
+    upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    """Read into one buffer, sent in pieces around the model: not joined, not copied."""
+    size, count = 32 << 20, 3
+    server = await relay(one(upstream, models={"m": "their-m"}))
+
+    def peak() -> int:
+        status = Path(f"/proc/{server.process.pid}/status").read_text()
+        return int(re.findall(r"VmHWM:\s+(\d+) kB", status)[0]) << 10
+
+    text, before = "word " * (size // 5), peak()
+    replies = await asyncio.gather(*(ask(http, server, text=text) for _ in range(count)))
+    assert [reply.status for reply in replies] == [200] * count
+    assert [len(seen.json["messages"][0]["content"]) for seen in upstream.requests] == [
+        len(text)
+    ] * count
+    assert {seen.json["model"] for seen in upstream.requests} == {"their-m"}
+    assert peak() - before < 1.7 * size * count

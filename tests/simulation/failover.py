@@ -179,7 +179,7 @@ class Relay(Strategy):
                 failures.append((lane, error))
             if failures:
                 break
-        return relay.concluded(failures, skipped, self.world.now).retry_after or PATIENCE
+        return relay.final_error(failures, skipped, self.world.now).retry_after or PATIENCE
 
     def attempt(self, lane: relay.Lane, name: str, turn: int) -> Attempting:
         """As `Relay.attempt` does: the probe is held while the attempt runs."""

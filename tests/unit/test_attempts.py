@@ -3,9 +3,12 @@
 import asyncio
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from aiohttp.test_utils import make_mocked_request
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from unit.configs import plan_of
 
 import relay
@@ -29,6 +32,11 @@ class Silent(relay.Upstream):
         return await asyncio.get_running_loop().create_future()
 
 
+PRICED = CONFIG.replace(
+    "api_key: k}", "api_key: k, prices: {m: {input: 1000000.0, output: 1000000.0}}}"
+)
+
+
 def relay_of(plan: relay.Plan, upstream: relay.Upstream) -> relay.Relay:
     log = relay.Log(plan.config.log, plan.zone, relay.Sink(None))
     return relay.Relay(plan, upstream, log, 10.0, relay.SQLiteStore())
@@ -36,10 +44,16 @@ def relay_of(plan: relay.Plan, upstream: relay.Upstream) -> relay.Relay:
 
 def exchange_of(plan: relay.Plan) -> relay.Exchange:
     request = make_mocked_request("POST", "/v1/chat/completions")
-    exchange = relay.Exchange(plan, request, relay.CHAT)
+    exchange = relay.Conversation(plan, request, relay.CHAT)
     exchange.body = relay.Body(b'{"model": "m", "stream": true, "messages": []}')
     exchange.peek = relay.Peek("m", True)
     exchange.route = relay.permitted("m", exchange.caller, plan)
+    return exchange
+
+
+def exchange_of_alice(plan: relay.Plan, limits: relay.LimitConfig) -> relay.Exchange:
+    exchange = exchange_of(plan)
+    exchange.caller = relay.Caller("alice", limits=limits)
     return exchange
 
 
@@ -48,18 +62,16 @@ async def test_of_requests_that_come_at_once_one_is_the_probe() -> None:
     plan, upstream = plan_of(CONFIG), Silent()
     served = relay_of(plan, upstream)
     first = exchange_of(plan)
-    lane, _ = next(served.failover.lanes(first))
+    lane, _ = next(served.lanes(first))
     served.health.failed(lane, relay.UpstreamError("rate_limited", "slow down"), now=0.0)
-    tasks = [
-        asyncio.create_task(served.failover.attempts(each)) for each in (first, exchange_of(plan))
-    ]
+    tasks = [asyncio.create_task(served.first_answer(each)) for each in (first, exchange_of(plan))]
     for _ in range(5):
         await asyncio.sleep(0)
     assert upstream.asked == ["a.example", "b.example"]
     for task in tasks:
         task.cancel()
     await asyncio.wait(tasks)
-    assert served.failover.balance.busy == {}
+    assert served.balance.busy == {}
     assert not any(mark.probing for mark in served.health.marks.values())
 
 
@@ -69,24 +81,24 @@ async def test_many_that_are_held_do_not_wear_the_machine_out(
     """In an outage they are hundreds, and each that looks every moment costs all others theirs."""
     plan = plan_of(CONFIG.replace("hedge_after: 30s", "wait: 20s"))
     served, first, looks = relay_of(plan, Silent()), exchange_of(plan), list[int]()
-    failover, lanes = served.failover, served.failover.lanes
-    for lane, _ in lanes(first):
+    for lane, _ in served.lanes(first):
         slow_down = relay.UpstreamError("rate_limited", "slow down", retry_after=600)
         served.health.failed(lane, slow_down, now=time.time())
+    lanes = served.balance.lanes
 
-    def counted(exchange: relay.Exchange) -> Iterator[tuple[relay.Lane, relay.Mark | None]]:
+    def counted(*args: Any) -> Iterator[tuple[relay.Lane, relay.Mark | None]]:
         looks.append(1)
-        return lanes(exchange)
+        return lanes(*args)
 
-    held = [asyncio.create_task(failover.attempts(exchange_of(plan))) for _ in range(300)]
+    held = [asyncio.create_task(served.first_answer(exchange_of(plan))) for _ in range(300)]
     await asyncio.sleep(0)
-    monkeypatch.setattr(failover, "lanes", counted)
+    monkeypatch.setattr(served.balance, "lanes", counted)
     await asyncio.sleep(0.5)
     for task in held:
         task.cancel()
     await asyncio.wait(held)
     assert 0 < len(looks) <= 300
-    assert failover._held == 0
+    assert served.waiting.held == 0
 
 
 class Closable:
@@ -106,7 +118,7 @@ async def test_a_client_that_leaves_while_the_loser_is_called_off_takes_the_answ
     served, exchange, won = relay_of(plan, Silent()), exchange_of(plan), Closable()
     asked, called_off, goes = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
-    async def attempt(exchange: relay.Exchange, lane: relay.Lane, strip: bool) -> Closable:
+    async def attempt(exchange: relay.Exchange, lane: relay.Lane, failures: object) -> Closable:
         if asked.is_set():
             return won
         asked.set()
@@ -117,8 +129,8 @@ async def test_a_client_that_leaves_while_the_loser_is_called_off_takes_the_answ
             await goes.wait()  # a connection that takes its time to close
         raise AssertionError
 
-    monkeypatch.setattr(served.failover, "attempt", attempt)
-    client = asyncio.create_task(served.failover.attempts(exchange))
+    monkeypatch.setattr(served, "attempt", attempt)
+    client = asyncio.create_task(served.first_answer(exchange))
     await called_off.wait()
     assert not won.closed
     client.cancel()
@@ -133,11 +145,38 @@ async def test_the_permit_comes_back_whatever_fails_after_it(
     plan = plan_of(CONFIG)
     served, exchange = relay_of(plan, Silent()), exchange_of(plan)
     exchange.caller = relay.Caller("alice", limits=relay.LimitConfig(concurrent=1))
-    await served.accounts.reserve(exchange, 1, 1)
+    await served.accounts.reserve(exchange)
     monkeypatch.setattr(served.accounts, "metrics", None)
     with pytest.raises(AttributeError):
         served.accounts.settle(exchange, served.log)
-    await served.accounts.reserve(exchange, 1, 1)
+    await served.accounts.reserve(exchange)
+
+
+counts = st.integers() | st.integers(10**7, 10**20)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(usage=st.none() | st.builds(relay.Usage, counts, counts, counts, counts, counts))
+async def test_settling_never_raises_whatever_usage_a_provider_claims(
+    usage: relay.Usage | None,
+) -> None:
+    plan = plan_of(PRICED)
+    served = relay_of(plan, Silent())
+    limits = relay.LimitConfig(tokens_per_day=10**6, cost_per_day=1.0)
+    exchange = exchange_of_alice(plan, limits)
+    await served.accounts.reserve(exchange)
+    lane, _ = next(served.lanes(exchange))
+    attempt = relay.Attempt(lane)
+    attempt.outcome, attempt.status = "ok", 200
+    exchange.attempts.append(attempt)
+    exchange.current, exchange.first = attempt, exchange.began
+    exchange.usage, exchange.status, exchange.code = usage, 200, "OK"
+    served.accounts.settle(exchange, served.log)
+    (_, data), *_ = [(each.kind, each.data) for each in served.log.feed.since(0)][::-1]
+    assert relay.dumps(data)
+    if usage and relay.is_absurd(usage):
+        assert data["tokens_in"] is None
+        await served.accounts.reserve(exchange_of_alice(plan, limits))
 
 
 @pytest.mark.parametrize(("patience", "times"), [(60.0, 2), (0.0, 1)], ids=["at once", "late"])

@@ -844,7 +844,7 @@ def told(status: int, body: relay.JSON, headers: dict[str, str]) -> tuple[relay.
         retry_after=verdict.until,
         scope=verdict.scope,
     )
-    error = relay.concluded([(lane_of(plan), failure)], [], 1_700_000_000.0)
+    error = relay.final_error([(lane_of(plan), failure)], [], 1_700_000_000.0)
     wires = [dialect.render_error(error, "req_1") for dialect in relay.DIALECTS.values()]
     return error, json.dumps([wires, relay.error_headers(error)])
 

@@ -81,12 +81,15 @@ def relay_of(plan: relay.Plan) -> relay.Relay:
 def answered(served: relay.Relay) -> relay.Exchange:
     """A request that is to be settled."""
     plan = served.plan
-    exchange = relay.Exchange(plan, make_mocked_request("POST", "/v1/messages"), relay.CHAT)
+    exchange = relay.Conversation(plan, make_mocked_request("POST", "/v1/messages"), relay.CHAT)
     exchange.caller = plan.caller([SECRET], 0.0) or relay.Caller()
     exchange.peek = relay.Peek("m", False)
     exchange.route = relay.permitted("m", exchange.caller, plan)
-    exchange.lane, _ = next(served.failover.lanes(exchange))
-    exchange.tried.append(relay.Tried(exchange.lane, "ok", 200, 0.5))
+    lane, _ = next(served.lanes(exchange))
+    attempt = exchange.current = relay.Attempt(lane)
+    attempt.outcome, attempt.status, attempt.seconds = "ok", 200, 0.5
+    exchange.attempts.append(attempt)
+    exchange.likely, exchange.wanted = 11, 64
     exchange.first, exchange.usage = exchange.began + 0.6, relay.Usage(input=11, output=7)
     exchange.status, exchange.code = 200, "OK"
     return exchange
@@ -97,7 +100,7 @@ async def calls_of_a_request(keys: int) -> Calls:
     served = relay_of(plan_with(keys))
     for exchange in (answered(served), answered(served)):
         with counted() as calls:
-            await served.accounts.reserve(exchange, 11, 64)
+            await served.accounts.reserve(exchange)
             served.accounts.settle(exchange, served.log)
     return calls
 
@@ -314,6 +317,7 @@ class OneLink(relay.Upstream):
         origin = relay.origin_of("http://p.example")
         self.link, self.wire = relay.Link(self, ("", origin)), Wire()
         self.link.connection_made(self.wire)
+        self._links.add(self.link)
 
     async def _connect(self, proxy: str, origin: relay.Origin, seconds: float) -> relay.Link:
         return self.link
@@ -336,10 +340,13 @@ def words(dialect: relay.Dialect, count: int) -> tuple[bytes, bytes, bytes]:
 async def calls_to_pass(dialect: relay.Dialect, blocks: int, chunks: int) -> int:
     """So many blocks of so many chunks, from one wire to the other."""
     served, provider, client = relay_of(plan_with(1)), OneLink(), Wire()
-    served.failover.upstream = provider
+    served.upstream = provider
     config = relay.ServerConfig()
     server = relay.Listener(
-        lambda request: served.handle(request, relay.CHAT), lambda: config, served.log.fault, 1024
+        lambda request: served.serve(relay.Conversation(served.plan, request, relay.CHAT)),
+        lambda: config,
+        served.log.fault,
+        1000,
     )
     connection = server()
     connection.connection_made(client)
@@ -364,7 +371,7 @@ async def calls_to_pass(dialect: relay.Dialect, blocks: int, chunks: int) -> int
     provider.link.data_received(chunk(end) + b"0\r\n\r\n")
     await until(lambda: client.said[-1].endswith(b"0\r\n\r\n"))
     connection.connection_lost(None)
-    await served.failover.upstream.close()
+    await served.upstream.close()
     return calls.python
 
 
@@ -377,7 +384,7 @@ async def until(holds: Callable[[], object]) -> None:
 async def test_a_block_is_passed_on_with_few_calls() -> None:
     """A task woken for each of them was 45 calls, and another turn of the event loop."""
     few, many = [await calls_to_pass(relay.CHAT, blocks, 1) for blocks in (10, 110)]
-    assert (many - few) / 100 <= 15
+    assert (many - few) / 100 <= 10  # three of them are the wire of this test
 
 
 async def test_chunks_that_come_together_cost_no_call_of_their_own() -> None:

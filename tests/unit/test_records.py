@@ -223,8 +223,7 @@ def test_what_is_compressed_is_kept_plain_or_not_at_all(
     recorder = relay.Recorder(ring)
     tape = taped(recorder, Authorization="Bearer sk-secret-12345")
     assert tape
-    tape.coded("request", coding)
-    tape.data("request", data)
+    tape.received(data, coding)
     record = kept(recorder, tape)
     assert (record.request.body, record.cut) == (body, {"request": cut} if cut else {})
     assert record.request.headers == [("Authorization", "Bearer [secret]")]

@@ -34,7 +34,7 @@ def mark(name: str, until: float) -> relay.Mark:
 
 
 def verdict(*failures: tuple[relay.Lane, relay.UpstreamError]) -> relay.RelayError:
-    return relay.concluded(list(failures), [], NOW)
+    return relay.final_error(list(failures), [], NOW)
 
 
 @pytest.mark.parametrize("name", relay.FAILURES)
@@ -84,18 +84,18 @@ def test_every_target_cooling_says_who_and_why_and_when() -> None:
         (lane("one"), mark("rate_limited", NOW + 12)),
         (lane("two"), mark("plan_exhausted", NOW + 90_000)),
     ]
-    error = relay.concluded([], marks, NOW)
+    error = relay.final_error([], marks, NOW)
     assert error.status == 429
     assert relay.error_headers(error)["retry-after"] == "12"
     assert "one/m" in error.message
     assert "plan exhausted" in error.message
     mixed = [*marks, (lane("two"), mark("transient", NOW + 5))]
-    assert relay.concluded([], mixed, NOW).status == 503
+    assert relay.final_error([], mixed, NOW).status == 503
 
 
 def test_nothing_left_that_could_recover_is_not_worth_trying_again() -> None:
     marks = [(lane("one"), mark("auth", NOW + 900))]
-    error = relay.concluded([], marks, NOW)
+    error = relay.final_error([], marks, NOW)
     assert error.status == 502
     assert relay.error_headers(error)["x-should-retry"] == "false"
 
@@ -168,7 +168,7 @@ def test_an_end_at_once_is_an_end() -> None:
 def test_who_is_being_probed_may_be_back_at_once() -> None:
     probed = relay.Mark("auth", NOW - 900, NOW - 1, True, probing=True)
     later = relay.Mark("auth", NOW, NOW + 900, True)
-    error = relay.concluded([], [(lane(), later), (lane("two"), probed)], NOW)
+    error = relay.final_error([], [(lane(), later), (lane("two"), probed)], NOW)
     assert error.retry_after == 0
     assert "two/m: auth, being probed" in error.message
 
