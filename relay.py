@@ -4456,23 +4456,23 @@ def _chat_custom_call(call: ToolCall) -> Iterator[JSON]:
 
 
 def _chat_contents(content: Any) -> Iterator[tuple[Literal["text", "reasoning"], str]]:
-    """What a message's content says: a text; parts of several kinds (Mistral); or an object that
+    """What a message's content says: a text; parts of several kinds (Mistral); or a value that
     fits the schema which was asked for (Cloudflare).
     """
     if isinstance(content, str):
         yield "text", content
-    elif isinstance(content, dict):
+        return
+    if not isinstance(content, list) or not all(isinstance(item, dict) for item in content):
         yield "text", dumps(content).decode()
-    for item in content if isinstance(content, list) else ():
-        thought = item.get("thinking") if isinstance(item, dict) else None
+        return
+    for item in content:
+        thought = item.get("thinking")
         if isinstance(thought, list):
             yield "reasoning", "".join(inner.get("text") or "" for inner in thought)
         elif thought:
             yield "reasoning", thought
-        elif isinstance(item, dict):
-            yield "text", item.get("text") or item.get("refusal") or _chat_picture(item)
         else:
-            yield "text", item
+            yield "text", item.get("text") or item.get("refusal") or _chat_picture(item)
 
 
 def _chat_picture(item: JSON) -> str:
@@ -4658,13 +4658,16 @@ class _ChatDecoder(StreamDecoder):
         delta = choice.get("delta") or choice.get("message") or {}
         if not delta.keys().isdisjoint(_CHAT_THOUGHTS) and self._speaks("reasoning", number):
             self._thought(delta)
-        if content := delta.get("content"):
+        content = delta.get("content")
+        if content is not None and content != "":
             self._content(content, number)
         if refusal := delta.get("refusal"):
             self._finish, self._detail = "content_filter", self._detail + refusal
             self._content(refusal, number)
         if images := delta.get("images"):
             self._content(images, number)
+        if isinstance(audio := delta.get("audio"), dict):
+            self._content(audio.get("transcript") or "", number)
         legacy = delta.get("function_call")  # before there were tools
         for call in delta.get("tool_calls") or (
             [{"index": 0, "function": legacy}] if legacy else ()
@@ -5648,6 +5651,7 @@ def _refusal_in(item: JSON) -> str:
 
 
 _NO_ARGUMENTS: Final = frozenset(("", "{}", freely("")))
+_SOMETIMES_HOSTED: Final = ("shell_call", "apply_patch_call")  # then an output stands beside it
 
 
 class _SeenItem:
@@ -5801,7 +5805,7 @@ class _ResponsesDecoder(StreamDecoder):
         kind = _kind_of(item)
         if not kind:
             self._acted(item)
-        elif item["type"] != "shell_call":
+        elif item["type"] not in _SOMETIMES_HOSTED:
             seen = self._item(kind, wire, item)
             seen.start = item
             if kind == "reasoning":
@@ -5813,7 +5817,7 @@ class _ResponsesDecoder(StreamDecoder):
         kind = _kind_of(item)
         if not kind:
             self._acted(item)
-        elif item["type"] == "shell_call" and not item.get("environment"):
+        elif item["type"] in _SOMETIMES_HOSTED and not item.get("environment"):
             self._doubtful.append(item)
         else:
             seen = self._item(kind, wire, item, whole=True, last=last)
@@ -6336,8 +6340,7 @@ RESPONSES: Final = OpenAIResponses()
 # back.  So their seals and texts ride on the next call, which every client returns with its
 # signature; if no call follows, they ride on the last part of the answer.
 
-# Finish reasons that mean the inference failed; if nothing came before one, another target may do
-# better.
+# Finish reasons that mean the inference failed: asked again, the model does better.
 _GEMINI_BREAK: Final = frozenset(
     "MALFORMED_FUNCTION_CALL UNEXPECTED_TOOL_CALL TOO_MANY_TOOL_CALLS MALFORMED_RESPONSE"
     " MISSING_THOUGHT_SIGNATURE OTHER".split()
@@ -7266,6 +7269,12 @@ class _GeminiDecoder(StreamDecoder):
             self._finish = "content_filter"
             self._detail = word_of(feedback.get("blockReasonMessage")) or reason
 
+    def _whole(self, wire: JSON) -> None:
+        self._object(wire)
+        first = (wire.get("candidates") or [{}])[0]
+        if not self._finish and first.get("finishReason"):  # unspecified: it may be cut
+            self._finish = "length"
+
     def _candidate(self, candidate: JSON) -> None:
         for part in (candidate.get("content") or {}).get("parts") or ():
             self._said_part(part)
@@ -7276,11 +7285,8 @@ class _GeminiDecoder(StreamDecoder):
             self._torn_calls += 1
         if reason in _GEMINI_BREAK:
             note = f"ended with {reason}" + (f": {message}" if message else "")
-            if not self._parts:
-                self._fail(Failure(note, cause="transient"))
-                return
-            self._say("text", f"\n\n[The model {note}]")
-            reason = "STOP"
+            self._fail(Failure(note, cause="transient"))
+            return
         self._finished(reason)
         if self._finish == "content_filter":
             self._detail = message or reason.removeprefix("SAFETY")
