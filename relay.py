@@ -2152,16 +2152,70 @@ class _Live:
         return bool(values) and all(isinstance(value, dict) for value in values)
 
 
-class StreamEncoder(Protocol):
-    """Events to a client's bytes: every return value is whole wire events."""
+class StreamEncoder(ABC):
+    """Events to a client's bytes: every return value is whole wire events.
 
-    def encode(self, event: Event) -> bytes: ...
+    A dialect writes what stands around a part, and `template`: one delta of the open part as bytes
+    with %b for its text.  Where a delta is no more than that, `plain`, it is written at once.
+    """
 
+    def __init__(self, asked: Asked) -> None:
+        self.asked = asked
+        self.started = False
+        self.part: OutputPart = Text()  # the latest to begin, and its text so far
+        self.texts: list[str] = []
+        self.template = b""
+        self.plain = True
+
+    def encode(self, event: Event) -> bytes:
+        match event:
+            case PartDelta(text):
+                self.texts.append(text)
+                return self.template % dumps(text) if self.plain else self._delta(text)
+            case PartStart(part):
+                self.part, self.texts, self.plain = part, [], True
+                return self._open(part)
+            case PartEnd(seal):
+                return self._close("".join(self.texts), seal)
+            case Start():
+                self.started = True
+                return self._start(event)
+            case Finish():
+                return self._finish(event)
+            case Failure():
+                return self._broken(event)
+
+    @abstractmethod
     def failed(self, error: RelayError) -> bytes:
         """The error with which a stream ends that broke."""
 
+    @abstractmethod
     def alive(self) -> bytes:
         """Bytes without meaning, for silence: they reset the client's idle timer."""
+
+    @abstractmethod
+    def _start(self, start: Start) -> bytes: ...
+
+    @abstractmethod
+    def _open(self, part: OutputPart) -> bytes:
+        """What stands before the part's text; sets `template`."""
+
+    def _delta(self, text: str) -> bytes:
+        """More text of a part that is not `plain`."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def _close(self, text: str, seal: Seal | None) -> bytes:
+        """What stands behind the part's `text`."""
+
+    @abstractmethod
+    def _finish(self, finish: Finish) -> bytes: ...
+
+    def _broken(self, failure: Failure) -> bytes:
+        return self.failed(error_of(failure))
+
+
+DISCARD: Final = b"%.0b"  # a template of which nothing is left
 
 
 def true_finish(finish: FinishReason, called: bool) -> FinishReason:
@@ -3046,7 +3100,7 @@ class AnthropicMessages(Dialect):
             "type": "message",
             "role": "assistant",
             "model": asked.model,
-            "content": list(map(_anthropic_block, response.parts)),
+            "content": [b for p in response.parts if (b := _anthropic_block(p, asked.shown))],
             "stop_reason": _ANTHROPIC_STOP[response.finish],
             "stop_sequence": response.detail if response.finish == "stop_sequence" else None,
             "stop_details": details if refused else None,
@@ -3652,24 +3706,28 @@ class _AnthropicHistory:
 # An answer, read and written
 
 
-def _anthropic_block(part: OutputPart) -> JSON:
+def _anthropic_block(part: OutputPart, shown: bool = True) -> JSON | None:
+    """A part as a block; none for a thought that says and seals nothing.
+
+    A seal of Anthropic's own stands as it is, another in an envelope, which a thought without
+    one has, too: pi takes a thought with an empty signature for text.  Without its text a foreign
+    thought is "redacted": those are kept by clients that drop empty ones (Copilot).
+    """
     match part:
         case Text(text):
             return {"type": "text", "text": text}
         case Reasoning(text, seal):
-            if seal and seal.field == "ad" and not text:
-                return {"type": "redacted_thinking", "data": _anthropic_token(seal)}
-            return {"type": "thinking", "thinking": text, "signature": _anthropic_token(seal)}
+            if not text and not seal:
+                return None
+            own = seal and seal.field in ("as", "ad") and not seal.account
+            token = seal.value if seal and own else enveloped(seal or Seal("tx"))
+            if seal and not text and (seal.field == "ad" or (shown and not own)):
+                return {"type": "redacted_thinking", "data": token}
+            return {"type": "thinking", "thinking": text, "signature": token}
         case ToolCall(id, name, text):
             arguments = parse_object(text) if text.strip() else {}
             arguments = {"_raw": text} if arguments is None else arguments
             return {"type": "tool_use", "id": id, "name": name, "input": arguments}
-
-
-def _anthropic_token(seal: Seal | None) -> str:
-    """A seal for a client of this format: Anthropic's own as it is, another in an envelope."""
-    own = seal and seal.field in ("as", "ad") and not seal.account
-    return seal.value if seal and own else enveloped(seal)
 
 
 def _anthropic_usage(usage: Usage) -> JSON:
@@ -3838,90 +3896,70 @@ class _AnthropicDecoder(StreamDecoder):
 
 
 _ANTHROPIC_MORE: Final = "content_block_delta"
-_THOUGHT: Final[JSON] = {"type": "thinking", "thinking": "", "signature": ""}
 
 
-class _AnthropicEncoder:
+class _AnthropicEncoder(StreamEncoder):
     """Events to message_start ... message_stop."""
 
     def __init__(self, asked: Asked) -> None:
-        self._asked = asked
-        self._index = -1
-        self._part: OutputPart = Text()
-        self._form = b""  # of the part's deltas
-        self._opened = False  # has the part's start been sent?
-        self._spoke = False
-        self._started = False
-
-    def encode(self, event: Event) -> bytes:
-        match event:
-            case PartDelta(text):
-                self._spoke = True
-                begin = b"" if self._opened else self._begin(_THOUGHT)
-                return begin + self._form % dumps(text)
-            case Start(id, _, usage):
-                return self._start(id, usage)
-            case PartStart(part):
-                return self._open(part)
-            case PartEnd(seal):
-                return self._close(seal)
-            case Finish():
-                return self._finish(event)
-            case Failure():
-                return self.failed(error_of(event))
+        super().__init__(asked)
+        self._index = 0
 
     def failed(self, error: RelayError) -> bytes:
-        return sse(ANTHROPIC.render_error(error, self._asked.id), "error")
+        return sse(ANTHROPIC.render_error(error, self.asked.id), "error")
 
     def alive(self) -> bytes:
         # Before message_start readers fail on a ping, but not on a comment.
-        return self._event("ping") if self._started else b": keep-alive\n\n"
+        return self._event("ping") if self.started else b": keep-alive\n\n"
 
-    def _start(self, id: str, usage: Usage) -> bytes:
+    def _start(self, start: Start) -> bytes:
         # Claude Code's context meter reads the input count here: an estimate if need be.
-        known = usage if usage.input else Usage(input=self._asked.tokens)
-        head = ANTHROPIC.render_response(Response(id, "", (), "stop", known), self._asked)
-        self._started = True
+        known = start.usage if start.usage.input else Usage(input=self.asked.tokens)
+        head = ANTHROPIC.render_response(Response(start.id, "", (), "stop", known), self.asked)
         return self._event("message_start", message=head | {"stop_reason": None})
 
     def _open(self, part: OutputPart) -> bytes:
-        self._index, self._part = self._index + 1, part
-        self._spoke = self._opened = False
         kind, key = _ANTHROPIC_DELTA[type(part)]
-        self._form = form_of(sse(self._delta({"type": kind, key: HOLE}), _ANTHROPIC_MORE))
+        delta = self._said({"type": kind, key: HOLE})
+        self.template = form_of(delta)
+        self.plain = not isinstance(part, Reasoning)
         # thinking, or redacted?  Known once there is text, or at the end
-        return b"" if isinstance(part, Reasoning) else self._begin(_anthropic_block(part))
+        return self._begin(_anthropic_block(part)) if self.plain else b""
 
-    def _begin(self, block: JSON) -> bytes:
-        self._opened = True
+    def _begin(self, block: JSON | None) -> bytes:
         return self._event("content_block_start", index=self._index, content_block=block)
 
-    def _delta(self, delta: JSON) -> JSON:
-        return {"type": _ANTHROPIC_MORE, "index": self._index, "delta": delta}
+    def _delta(self, text: str) -> bytes:
+        self.plain = True  # from here on
+        block = {"type": "thinking", "thinking": "", "signature": ""}
+        return self._begin(block) + self.template % dumps(text)
 
-    def _close(self, seal: Seal | None) -> bytes:
+    def _close(self, text: str, seal: Seal | None) -> bytes:
+        rest = b""
+        if isinstance(self.part, Reasoning):
+            if not (block := _anthropic_block(Reasoning(text, seal), self.asked.shown)):
+                return b""
+            token = block.pop("signature", "")
+            rest = b"" if text else self._begin(block | ({"signature": ""} if token else {}))
+            if block["type"] == "thinking":
+                rest += self._said({"type": "signature_delta", "signature": token})
+        elif isinstance(self.part, ToolCall) and not text:
+            rest = self.template % dumps("{}")
         stop = self._event("content_block_stop", index=self._index)
-        if isinstance(self._part, Reasoning):
-            return self._sealed(seal) + stop
-        if isinstance(self._part, ToolCall) and not self._spoke:
-            return self._form % dumps("{}") + stop
-        return stop
-
-    def _sealed(self, seal: Seal | None) -> bytes:
-        token = _anthropic_token(seal)
-        if seal and seal.field == "ad" and not self._spoke:
-            return self._begin({"type": "redacted_thinking", "data": token})
-        begin = b"" if self._opened else self._begin(_THOUGHT)
-        signed = self._delta({"type": "signature_delta", "signature": token})
-        return begin + sse(signed, _ANTHROPIC_MORE)
+        self._index += 1
+        return rest + stop
 
     def _finish(self, finish: Finish) -> bytes:
-        usage = self._asked.counted(finish.usage)
+        usage = self.asked.counted(finish.usage)
         whole = Response("", "", (), finish.reason, usage, finish.detail)
-        last = ANTHROPIC.render_response(whole, self._asked)
+        last = ANTHROPIC.render_response(whole, self.asked)
         delta = {name: last[name] for name in ("stop_reason", "stop_sequence", "stop_details")}
-        said = self._event("message_delta", delta=delta, usage=last["usage"])
-        return said + self._event("message_stop")
+        end = self._event("message_delta", delta=delta, usage=last["usage"])
+        return end + self._event("message_stop")
+
+    def _said(self, delta: JSON) -> bytes:
+        wire = {"type": _ANTHROPIC_MORE, "index": self._index, "delta": delta}
+        return sse(wire, _ANTHROPIC_MORE)
 
     def _event(self, type: str, **fields: Any) -> bytes:
         return sse({"type": type} | fields, type)
@@ -4254,7 +4292,6 @@ def _chat_tools(wire: Wire) -> Iterator[Tool]:
 
 
 _LEGACY: Final = "function_call"  # before there were tools: one call, without an id
-_UNSAID: Final = b"%.0b"  # a form for deltas, of which nothing is left
 
 
 def _chat_function(wire: Wire, form: str, cache: str = "") -> Tool:
@@ -4791,105 +4828,82 @@ class _Slot:
         return text
 
 
-class _ChatEncoder:
+class _ChatEncoder(StreamEncoder):
     """Events to chat.completion.chunk objects and [DONE]."""
 
     def __init__(self, asked: Asked) -> None:
-        self._asked = asked
+        super().__init__(asked)
         self._head: JSON = {
             "id": _chat_id(asked.id),
             "object": "chat.completion.chunk",
             "created": asked.now,
             "model": asked.model,
         }
-        self._part: OutputPart = Text()
-        self._form = b""  # of the part's deltas
-        self._texts: list[str] = []
         self._free: FreeText | None = None  # set during a call of a freeform tool
         self._legacy = False  # was there a call in the form older than tools?
         self._torn = False  # is there a call whose input broke off?
-        self._calls = 0
-        self._thoughts = 0
-
-    def encode(self, event: Event) -> bytes:
-        match event:
-            case PartDelta(text):
-                self._texts.append(text)
-                text = self._free.feed(text) if self._free else text
-                return self._form % dumps(text) if text else b""
-            case Start(id):
-                self._head["id"] = _chat_id(id or self._asked.id)
-                return self._delta({"role": "assistant", "content": ""})
-            case PartStart(part):
-                return self._open(part)
-            case PartEnd(seal):
-                return self._close(seal)
-            case Finish():
-                return self._finish(event)
-            case Failure():
-                return self.failed(error_of(event))
+        self._calls = self._thoughts = 0
 
     def failed(self, error: RelayError) -> bytes:
-        return sse(CHAT.render_error(error, self._asked.id))
+        return sse(CHAT.render_error(error, self.asked.id))
 
     def alive(self) -> bytes:
-        return self._delta({})
+        return self._chunk({})
+
+    def _start(self, start: Start) -> bytes:
+        self._head["id"] = _chat_id(start.id or self.asked.id)
+        return self._chunk({"role": "assistant", "content": ""})
 
     def _open(self, part: OutputPart) -> bytes:
-        self._part, self._texts, self._free = part, [], None
-        match part:
-            case ToolCall(id, name):
-                return self._called(id, name)
-            case Reasoning():
-                self._form = form_of(self._delta({"reasoning_content": HOLE}))
-            case Text():
-                self._form = form_of(self._delta({"content": HOLE}))
-        return b""
-
-    def _called(self, id: str, name: str) -> bytes:
-        form = self._asked.forms.get(name)
-        if form == _LEGACY and self._legacy:  # the client has room for one, and would join them
-            self._form = _UNSAID
+        self._free = None
+        if not isinstance(part, ToolCall):
+            slot = "content" if isinstance(part, Text) else "reasoning_content"
+            self.template = form_of(self._chunk({slot: HOLE}))
             return b""
-        if form == _LEGACY:
-            return self._called_so(_LEGACY, {"name": name, "arguments": ""}, {"arguments": HOLE})
+        form = self.asked.forms.get(part.name)
+        if form == _LEGACY and self._legacy:  # the client has room for one, and would join them
+            self.template = DISCARD
+            return b""
         kind, slot = ("custom", "input") if form == "custom" else ("function", "arguments")
-        self._free = FreeText() if form == "custom" else None
-        call = {"index": self._calls, "id": id, "type": kind, kind: {"name": name, slot: ""}}
-        more = {"index": self._calls, kind: {slot: HOLE}}
-        self._calls += 1
-        return self._called_so("tool_calls", [call], [more])
+        begin: Any = {"name": part.name, slot: ""}
+        more: Any = {slot: HOLE}
+        if form == _LEGACY:
+            key, self._legacy = _LEGACY, True
+        else:
+            key = "tool_calls"
+            begin = [{"index": self._calls, "id": part.id, "type": kind, kind: begin}]
+            more = [{"index": self._calls, kind: more}]
+            self._calls += 1
+        if form == "custom":
+            self._free, self.plain = FreeText(), False
+        self.template = form_of(self._chunk({key: more}))
+        return self._chunk({key: begin})
 
-    def _called_so(self, key: str, call: object, more: object) -> bytes:
-        self._legacy |= key == _LEGACY
-        self._form = form_of(self._delta({key: more}))
-        return self._delta({key: call})
+    def _delta(self, text: str) -> bytes:
+        text = self._free.feed(text) if self._free else text
+        return self.template % dumps(text) if text else b""
 
-    def _close(self, seal: Seal | None) -> bytes:
-        if free := self._free:
-            self._free = None
-            rest = free.rest("".join(self._texts))
+    def _close(self, text: str, seal: Seal | None) -> bytes:
+        if isinstance(self.part, ToolCall):
+            rest = self._free.rest(text) if self._free else "" if text else "{}"
             self._torn |= rest is None
-            return self._form % dumps(rest) if rest else b""
-        if isinstance(self._part, ToolCall) and not self._texts:
-            return self._form % dumps("{}")
-        part = Reasoning("".join(self._texts), seal)
-        if isinstance(self._part, Reasoning) and _chat_sealed(part):
-            self._thoughts += 1
-            return self._delta({"reasoning_details": [_chat_detail(self._thoughts - 1, part)]})
-        return b""
+            return self.template % dumps(rest) if rest else b""
+        if isinstance(self.part, Text) or not _chat_sealed(thought := Reasoning(text, seal)):
+            return b""
+        self._thoughts += 1
+        return self._chunk({"reasoning_details": [_chat_detail(self._thoughts - 1, thought)]})
 
     def _finish(self, finish: Finish) -> bytes:
         refused = finish.reason == "content_filter" and finish.detail
-        said = "".join(self._texts) == finish.detail and isinstance(self._part, Text)
-        delta = {"refusal": finish.detail} if refused and not said else {}
+        told = isinstance(self.part, Text) and "".join(self.texts) == finish.detail
+        delta = {"refusal": finish.detail} if refused and not told else {}
         reason = "length" if self._torn else _chat_reason(finish.reason, self._legacy)
-        last = self._delta(delta, reason)
-        if self._asked.usage:
+        last = self._chunk(delta, reason)
+        if self.asked.usage:
             last += sse(self._head | {"choices": [], "usage": _chat_usage(finish.usage)})
         return last + b"data: [DONE]\n\n"
 
-    def _delta(self, delta: JSON, finish: str | None = None) -> bytes:
+    def _chunk(self, delta: JSON, finish: str | None = None) -> bytes:
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
         return sse(self._head | {"choices": [choice]})
 
@@ -4976,6 +4990,7 @@ class _Kind:
     item: str  # the type of a call; its result's has _output after it
     prefix: str  # of an item's id
     slot: str  # the field of a call that holds its arguments
+    event: str = ""  # of their deltas and their end; "": they are an object, and come whole
     constant: JSON = field(default_factory=dict)  # always the same in the slot
     default: JSON = field(default_factory=dict)  # required in the slot
     purpose: str = ""
@@ -4983,8 +4998,8 @@ class _Kind:
 
 
 _KINDS_OF_TOOL: Final[dict[str, _Kind]] = {
-    "function": _Kind("function_call", "fc_", "arguments"),
-    "custom": _Kind("custom_tool_call", "ctc_", "input"),
+    "function": _Kind("function_call", "fc_", "arguments", "function_call_arguments"),
+    "custom": _Kind("custom_tool_call", "ctc_", "input", "custom_tool_call_input"),
     "tool_search": _Kind("tool_search_call", "tsc_", "arguments"),
     "local_shell": _Kind(
         "local_shell_call",
@@ -5927,215 +5942,66 @@ class _ResponsesDecoder(StreamDecoder):
 # An answer, written
 
 
-class _Item:
-    """An output item while it is being sent: its events, without their numbers."""
+class _Speech(NamedTuple):
+    """An item that says a text, in its only part: how its events are called, and what they hold."""
 
-    def __init__(self, id: str, index: int) -> None:
-        self.id = id
-        self.texts: list[str] = []
-        self.torn = False
-        self._index = index
-
-    def begin(self) -> list[JSON]:
-        return []
-
-    def head(self) -> list[JSON]:
-        """Most items begin with their first text: one without any is not sent."""
-        return []
-
-    def news(self, text: str) -> str:
-        """The part of more text that can be sent at once."""
-        return text
-
-    def delta(self, text: str) -> JSON:
-        raise NotImplementedError
-
-    def end(self, seal: Seal | None) -> list[JSON]:
-        """The events that end the item; none if nothing was sent of it, or it was torn."""
-        raise NotImplementedError
-
-    def text(self) -> str:
-        return "".join(self.texts)
-
-    def _at(self, type: str, **fields: Any) -> JSON:
-        place = {"item_id": self.id, "output_index": self._index}
-        return {"type": f"response.{type}"} | place | fields
-
-    def _item(self, step: Literal["added", "done"], item: JSON) -> JSON:
-        return {
-            "type": f"response.output_item.{step}",
-            "output_index": self._index,
-            "item": {"id": self.id} | item,
-        }
+    prefix: str  # of the item's id
+    item: JSON
+    event: str  # ....delta, and ....done with the whole text under `field`
+    field: str
+    more: JSON  # beside the text, in both
+    part: str  # ....added, ....done
+    empty: JSON  # the part without its text
+    place: JSON  # which part of the item it is
 
 
-class _SaidItem(_Item):
-    """A message with one part, a text or a refusal."""
-
-    def __init__(self, id: str, index: int, kind: str = "output_text") -> None:
-        super().__init__(id, index)
-        self._kind = kind
-        self._more: JSON = {} if kind == "refusal" else {"logprobs": []}
-
-    def head(self) -> list[JSON]:
-        return [
-            self._item("added", self._message("in_progress", [])),
-            self._at("content_part.added", content_index=0, part=self._part("")),
-        ]
-
-    def delta(self, text: str) -> JSON:
-        return self._at(f"{self._kind}.delta", content_index=0, delta=text, **self._more)
-
-    def end(self, seal: Seal | None) -> list[JSON]:
-        if not self.texts:
-            return []
-        name, text = "refusal" if self._kind == "refusal" else "text", self.text()
-        return [
-            self._at(f"{self._kind}.done", content_index=0, **{name: text}, **self._more),
-            self._at("content_part.done", content_index=0, part=self._part(text)),
-            self._item("done", self._message("completed", [self._part(text)])),
-        ]
-
-    def _part(self, text: str) -> JSON:
-        if self._kind == "refusal":
-            return {"type": "refusal", "refusal": text}
-        return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
-
-    def _message(self, status: str, content: list[JSON]) -> JSON:
-        return {"type": "message", "role": "assistant", "status": status, "content": content}
+_MESSAGE: Final = {"type": "message", "role": "assistant", "status": "in_progress", "content": []}
+_OUTPUT_TEXT: Final = {"type": "output_text", "text": "", "annotations": [], "logprobs": []}
+_SPEECHES: Final = {
+    "message": _Speech(
+        *("msg_", _MESSAGE, "output_text", "text", {"logprobs": []}),
+        *("content_part", _OUTPUT_TEXT, {"content_index": 0}),
+    ),
+    "refusal": _Speech(
+        *("msg_", _MESSAGE, "refusal", "refusal", {}),
+        *("content_part", {"type": "refusal", "refusal": ""}, {"content_index": 0}),
+    ),
+    # shown as a summary: Codex shows no other
+    "reasoning": _Speech(
+        *("rs_", {"type": "reasoning", "summary": []}, "reasoning_summary_text", "text", {}),
+        *("reasoning_summary_part", {"type": "summary_text", "text": ""}, {"summary_index": 0}),
+    ),
+}
 
 
-class _ThoughtItem(_Item):
-    """Reasoning, shown as a summary: Codex shows no other.
+class _ResponsesEncoder(StreamEncoder):
+    """Events to response.created ... response.completed; `answer` is the last one's, whole.
 
-    The seal is always in an envelope, even an empty one: by it relay recognises the item as one
-    that no provider knows by this id.
+    A message or a thought begins with its first text, and without any is not sent.  A call begins
+    at once, unless its arguments are an object: then it is sent when it is complete.  A call whose
+    input broke off is never done, and not in the output: Codex runs what is done, whatever its
+    status.  The seal of a thought is always in an envelope, even an empty one: by it relay
+    recognises the item as one that no provider knows by this id.
     """
 
-    def head(self) -> list[JSON]:
-        return [self._added(), self._at_part("part.added", part=_summary(""))]
-
-    def delta(self, text: str) -> JSON:
-        return self._at_part("text.delta", delta=text)
-
-    def end(self, seal: Seal | None) -> list[JSON]:
-        if not self.texts and not seal:
-            return []
-        text, said = self.text(), [self._added()]
-        if self.texts:
-            part = self._at_part("part.done", part=_summary(text))
-            said = [self._at_part("text.done", text=text), part]
-        summary = [_summary(text)] if text else []
-        token = enveloped(seal or Seal("re"))
-        item = {"type": "reasoning", "summary": summary, "encrypted_content": token}
-        return [*said, self._item("done", item)]
-
-    def _added(self) -> JSON:
-        return self._item("added", {"type": "reasoning", "summary": []})
-
-    def _at_part(self, type: str, **fields: Any) -> JSON:
-        return self._at(f"reasoning_summary_{type}", summary_index=0, **fields)
-
-
-def _summary(text: str) -> JSON:
-    return {"type": "summary_text", "text": text}
-
-
-class _CallItem(_Item):
-    """A function call, or one of a freeform tool: both stream their arguments."""
-
-    def __init__(self, id: str, index: int, head: JSON, kind: str) -> None:
-        super().__init__(id, index)
-        self._call, self._kind = head, kind
-        self._free = FreeText() if kind == "custom" else None
-        self._slot = _KINDS_OF_TOOL[kind].slot
-        self._event = "custom_tool_call_input" if self._free else "function_call_arguments"
-
-    def begin(self) -> list[JSON]:
-        return [self._item("added", self._called("", "in_progress"))]
-
-    def news(self, text: str) -> str:
-        return self._free.feed(text) if self._free else text
-
-    def delta(self, text: str) -> JSON:
-        return self._at(f"{self._event}.delta", delta=text)
-
-    def end(self, seal: Seal | None) -> list[JSON]:
-        text, rest = self.text(), cast("str | None", "")
-        if self._free:
-            rest = self._free.rest(text)
-            if rest is None:
-                self.torn = True
-                return []
-            text = self._free.text()
-        elif not text:
-            text = rest = "{}"
-        done = self._at(f"{self._event}.done", **{self._slot: text})
-        item = self._called(text, "completed")
-        return [*([self.delta(rest)] if rest else []), done, self._item("done", item)]
-
-    def _called(self, text: str, status: str) -> JSON:
-        return self._call | {self._slot: text, "status": status}
-
-
-class _TypedCallItem(_CallItem):
-    """A call whose arguments are an object: it is sent when they are complete."""
-
-    def begin(self) -> list[JSON]:
-        return []
-
-    def news(self, text: str) -> str:
-        return ""
-
-    def end(self, seal: Seal | None) -> list[JSON]:
-        kind, arguments = _KINDS_OF_TOOL[self._kind], parse_object(self.text() or "{}")
-        if arguments is None:
-            self.torn = True
-            return []
-        slot = kind.default | arguments | kind.constant
-        item = self._call | {self._slot: slot, "status": "completed"}
-        return [self._item("added", item | {"status": "in_progress"}), self._item("done", item)]
-
-
-class _ResponsesEncoder:
-    """Events to response.created ... response.completed; `answer` is the last one's, whole."""
-
     def __init__(self, asked: Asked) -> None:
+        super().__init__(asked)
         self.answer: JSON = {}
-        self._asked = asked
         self._id = _responses_id(asked.id)
         self._number = 0
-        self._started = False
-        self._item = _Item("", 0)
-        self._form = b""  # of the item's deltas
+        self._items = 0  # those begun
+        self._item: JSON = {}  # the open one as it begins
+        self._speech = _SPEECHES["message"]
+        self._kind = _KINDS_OF_TOOL["function"]
+        self._free: FreeText | None = None
+        self._torn = False  # is there a call that broke off?
         self._output: list[JSON] = []
-        self._items = 0  # those that were begun; one that was torn is not in the output
-        self._torn = False
         self._text = ""  # of the last message
-
-    def encode(self, event: Event) -> bytes:
-        match event:
-            case PartDelta(text):
-                return self._more(text)
-            case Start(id):
-                return self._start(id)
-            case PartStart(part):
-                self._item = self._begun(part)
-                self._form = form_of(self._numbered(self._item.delta(HOLE), HOLE))
-                return self._say(self._item.begin())
-            case PartEnd(seal):
-                said = self._say(self._item.end(seal))
-                self._torn |= self._item.torn
-                return said
-            case Finish():
-                return self._finish(event)
-            case Failure():
-                return self.failed(error_of(event), event.code)
 
     def alive(self) -> bytes:
         # Clients that do not know the event ignore it, and it resets Codex's timer, which a comment
         # does not.  Before response.created the official SDK takes no event, only a comment.
-        return sse({"type": "keepalive"}) if self._started else b": keep-alive\n\n"
+        return sse({"type": "keepalive"}) if self.started else b": keep-alive\n\n"
 
     def failed(self, error: RelayError, code: str = "") -> bytes:
         """The end of a stream that broke; the SDK raises at no other event."""
@@ -6144,90 +6010,164 @@ class _ResponsesEncoder:
         message = error.message
         if error.retry_after and "try again in" not in message:  # where Codex reads it
             message += f" (try again in {math.ceil(error.retry_after)}s)"
-        failure = {"code": code, "message": message}
-        return self._last("failed", error=failure)
+        return self._last("failed", error={"code": code, "message": message})
+
+    def _broken(self, failure: Failure) -> bytes:
+        return self.failed(error_of(failure), failure.code)
+
+    def _start(self, start: Start) -> bytes:
+        self._id = _responses_id(start.id or self.asked.id)
+        head = self._answer("in_progress")
+        return self._say(
+            {"type": "response.created", "response": head},
+            {"type": "response.in_progress", "response": head},
+        )
+
+    def _open(self, part: OutputPart) -> bytes:
+        self.plain, self._free = False, None
+        if isinstance(part, ToolCall):
+            return self._begin_call(part)
+        self._begin_speech("message" if isinstance(part, Text) else "reasoning")
+        return b""
+
+    def _begin(self, prefix: str, item: JSON) -> None:
+        # after relay's own id, because some providers give all their answers the same
+        self._item = {"id": _item_id(prefix, self.asked.id, self._items)} | item
+        self._items += 1
+
+    def _begin_speech(self, kind: str) -> None:
+        self._speech = speech = _SPEECHES[kind]
+        self._begin(speech.prefix, speech.item)
+        self._set_template(speech.event, speech.place, speech.more)
+
+    def _begin_call(self, call: ToolCall) -> bytes:
+        name, _, namespace = self.asked.forms.get(call.name, "").partition("@")
+        self._kind = kind = _KINDS_OF_TOOL.get(name) or _KINDS_OF_TOOL["function"]
+        item: JSON = {"type": kind.item, "call_id": call.id}
+        if kind.event:
+            item["name"] = call.name.removeprefix(_qualified(namespace, ""))
+        if namespace:
+            item["namespace"] = namespace
+        if name == "tool_search":
+            item["execution"] = "client"
+        self._begin(kind.prefix, item)
+        if not kind.event:
+            return b""
+        self._free = FreeText() if name == "custom" else None
+        self._set_template(kind.event, {}, {})
+        return self._say(self._added({kind.slot: "", "status": "in_progress"}))
+
+    def _set_template(self, event: str, index: JSON, more: JSON) -> None:
+        delta = self._at(f"{event}.delta", index | {"delta": HOLE} | more)
+        self.template = form_of(sse(delta | {"sequence_number": HOLE}, delta["type"]))
+
+    def _delta(self, text: str) -> bytes:
+        head = b""
+        if isinstance(self.part, ToolCall):
+            text = self._free.feed(text) if self._free else text if self._kind.event else ""
+        elif len(self.texts) == 1:
+            head = self._say(self._added({}), self._part("added", self._speech.empty))
+        return head + self._more(text) if text else head
 
     def _more(self, text: str) -> bytes:
-        item = self._item
-        head = b"" if item.texts else self._say(item.head())
-        item.texts.append(text)
-        if not (news := item.news(text)):
-            return head
         self._number += 1
-        return head + self._form % (dumps(news), dumps(self._number - 1))
+        return self.template % (dumps(text), b"%d" % (self._number - 1))
 
-    def _start(self, id: str) -> bytes:
-        self._id, self._started = _responses_id(id or self._asked.id), True
-        head = self._answer("in_progress")
-        steps = ("response.created", "response.in_progress")
-        return self._say([{"type": step, "response": head} for step in steps])
+    def _close(self, text: str, seal: Seal | None) -> bytes:
+        if isinstance(self.part, ToolCall):
+            return self._end_call(text)
+        self._text = text if isinstance(self.part, Text) else ""
+        if isinstance(self.part, Text):
+            return self._end_speech(text, {"status": "completed"}) if self.texts else b""
+        sealed = {"encrypted_content": enveloped(seal or Seal("re"))}
+        if self.texts:
+            return self._end_speech(text, sealed)
+        return self._say(self._added({}), self._done(sealed)) if seal else b""
 
-    def _begun(self, part: OutputPart) -> _Item:
-        index, self._items = self._items, self._items + 1
-        match part:
-            case Text():
-                return _SaidItem(_item_id("msg_", self._id, index), index)
-            case Reasoning():
-                return _ThoughtItem(_item_id("rs_", self._id, index), index)
-            case ToolCall():
-                return self._called(part, index)
+    def _end_speech(self, text: str, more: JSON) -> bytes:
+        speech = self._speech
+        part = speech.empty | {speech.field: text}
+        content = "content" if "content" in speech.item else "summary"
+        return self._say(
+            self._at(f"{speech.event}.done", speech.place | {speech.field: text} | speech.more),
+            self._part("done", part),
+            self._done(more | {content: [part] if text or content == "content" else []}),
+        )
 
-    def _called(self, call: ToolCall, index: int) -> _Item:
-        name, _, namespace = self._asked.forms.get(call.name, "").partition("@")
-        name = name if name in _KINDS_OF_TOOL else "function"
-        kind = _KINDS_OF_TOOL[name]
-        head: JSON = {"type": kind.item, "call_id": call.id}
-        if name in _NAMED:
-            head["name"] = call.name.removeprefix(_qualified(namespace, ""))
-        if namespace:
-            head["namespace"] = namespace
-        if name == "tool_search":
-            head["execution"] = "client"
-        item = _CallItem if name in _NAMED else _TypedCallItem
-        return item(_item_id(kind.prefix, self._id, index), index, head, name)
+    def _end_call(self, text: str) -> bytes:
+        kind, self._text = self._kind, ""
+        rest: str | None = "" if text else "{}"
+        if self._free:
+            rest = self._free.rest(text)
+            text = self._free.text()
+        elif not kind.event:
+            rest = rest if parse_object(text or "{}") is not None else None
+        if rest is None:
+            self._torn = True
+            return b""
+        if not kind.event:
+            slot = kind.default | (parse_object(text or "{}") or {}) | kind.constant
+            begin = self._added({kind.slot: slot, "status": "in_progress"})
+            return self._say(begin, self._done({kind.slot: slot, "status": "completed"}))
+        text = text if self._free else text or rest
+        return (self._more(rest) if rest else b"") + self._say(
+            self._at(f"{kind.event}.done", {kind.slot: text}),
+            self._done({kind.slot: text, "status": "completed"}),
+        )
 
     def _finish(self, finish: Finish) -> bytes:
-        said = b""
+        refusal = b""
         if finish.reason == "content_filter" and finish.detail not in ("", self._text):
-            index = self._items
-            refusal = _SaidItem(_item_id("msg_", self._id, index), index, "refusal")
-            refusal.texts.append(finish.detail)
-            whole = (*refusal.head(), refusal.delta(finish.detail), *refusal.end(None))
-            said = self._say(whole)
+            self._begin_speech("refusal")
+            refusal = self._say(self._added({}), self._part("added", self._speech.empty))
+            refusal += self._more(finish.detail)
+            refusal += self._end_speech(finish.detail, {"status": "completed"})
         cut = "max_output_tokens" if self._torn else _RESPONSES_CUT.get(finish.reason)
-        usage = self._asked.counted(finish.usage)
+        usage = _responses_usage(self.asked.counted(finish.usage))
         details = {"reason": cut} if cut else None
         status = "incomplete" if cut else "completed"
-        return said + self._last(status, incomplete_details=details, usage=_responses_usage(usage))
+        return refusal + self._last(status, incomplete_details=details, usage=usage)
 
     def _last(self, status: str, **fields: Any) -> bytes:
         self.answer = self._answer(status) | fields
-        return self._say([{"type": f"response.{status}", "response": self.answer}])
+        return self._say({"type": f"response.{status}", "response": self.answer})
 
-    def _say(self, events: Iterable[JSON]) -> bytes:
-        said = []
+    # Events
+
+    def _say(self, *events: JSON) -> bytes:
+        wires = []
         for event in events:
-            if event["type"] == "response.output_item.done":
-                self._output.append(event["item"])
-                self._text = self._item.text() if isinstance(self._item, _SaidItem) else ""
-            said.append(self._numbered(event, self._number))
+            wires.append(sse(event | {"sequence_number": self._number}, event["type"]))
             self._number += 1
-        return b"".join(said)
+        return b"".join(wires)
 
-    def _numbered(self, event: JSON, number: int | str) -> bytes:
-        return sse(event | {"sequence_number": number}, event["type"])
+    def _at(self, type: str, fields: JSON) -> JSON:
+        place = {"item_id": self._item["id"], "output_index": self._items - 1}
+        return {"type": f"response.{type}"} | place | fields
+
+    def _part(self, step: str, part: JSON) -> JSON:
+        return self._at(f"{self._speech.part}.{step}", self._speech.place | {"part": part})
+
+    def _added(self, fields: JSON) -> JSON:
+        item, index = self._item | fields, self._items - 1
+        return {"type": "response.output_item.added", "output_index": index, "item": item}
+
+    def _done(self, fields: JSON) -> JSON:
+        item, index = self._item | fields, self._items - 1
+        self._output.append(item)
+        return {"type": "response.output_item.done", "output_index": index, "item": item}
 
     def _answer(self, status: str) -> JSON:
         return {
             "id": self._id,
             "object": "response",
-            "created_at": self._asked.now,
+            "created_at": self.asked.now,
             "status": status,
             "error": None,
             "incomplete_details": None,
             "instructions": None,
             "max_output_tokens": None,
-            "model": self._asked.model,
+            "model": self.asked.model,
             "output": list(self._output),
             "parallel_tool_calls": True,
             "previous_response_id": None,
@@ -6240,49 +6180,37 @@ class _ResponsesEncoder:
             "usage": None,
             "metadata": {},
             **_RESPONSES_UNSAID,
-            **self._asked.echo,
+            **self.asked.echo,
         }
 
 
 class _CompactionEncoder(_ResponsesEncoder):
     """A summary as the one item in which Codex expects it; only relay can read it."""
 
-    def __init__(self, asked: Asked) -> None:
-        super().__init__(asked)
-        self._summary: list[str] = []
+    _summary = ""
 
-    def encode(self, event: Event) -> bytes:
-        match event:
-            case PartStart(part):
-                self._item = self._begun(part)
-            case PartDelta(text):
-                self._summary += [text] if isinstance(self._item, _SaidItem) else []
-            case PartEnd():
-                pass
-            case Finish():
-                return (
-                    self._compacted() + self._finish(event)
-                    if self._summary
-                    else self.failed(UpstreamError("transient", "the model wrote no summary"))
-                )
-            case _:
-                return super().encode(event)
+    def _open(self, part: OutputPart) -> bytes:
+        self.template = DISCARD
         return b""
 
-    def _compacted(self) -> bytes:
-        token = enveloped(Seal("rc", "".join(self._summary)))
-        item = {"type": "compaction", "id": _item_id("cmp_", self._id, 0)}
-        item["encrypted_content"] = token
-        steps = ("response.output_item.added", "response.output_item.done")
-        return self._say([{"type": step, "output_index": 0, "item": item} for step in steps])
+    def _close(self, text: str, seal: Seal | None) -> bytes:
+        self._summary += text if isinstance(self.part, Text) else ""
+        return b""
+
+    def _finish(self, finish: Finish) -> bytes:
+        if not self._summary:
+            return self.failed(UpstreamError("transient", "the model wrote no summary"))
+        sealed = {"encrypted_content": enveloped(Seal("rc", self._summary))}
+        self._begin("cmp_", {"type": "compaction"} | sealed)
+        return self._say(self._added({}), self._done({})) + super()._finish(finish)
 
     def _last(self, status: str, **fields: Any) -> bytes:
-        said = super()._last(status, **fields)
-        if self._asked.variant == "compact" and status != "failed":
+        wire = super()._last(status, **fields)
+        if self.asked.variant == "compact" and status != "failed":
             kept = ("id", "created_at", "output", "usage")
             kind = {"object": "response.compaction"}
             self.answer = kind | {name: self.answer[name] for name in kept}
-        return said
+        return wire
 
 
 def _responses_id(id: str) -> str:
@@ -6559,11 +6487,11 @@ class GeminiContent(Dialect):
     # An answer
 
     def render_response(self, response: Response, asked: Asked) -> JSON:
-        speech = _GeminiSpeech()
-        *events, finish = unfold(response)
-        parts = [part for event in (*events, finish) for part in speech.parts(event)]
-        chunk = _gemini_chunk(asked, response.id, parts)
-        return _gemini_finished(chunk, cast(Finish, finish))
+        encoder = _GeminiEncoder(asked, whole=True)
+        for event in unfold(response):
+            encoder.encode(event)
+        chunk = _gemini_chunk(asked, response.id, encoder.parts or [])
+        return _gemini_finished(chunk, Finish(response.finish, response.usage, response.detail))
 
     def parse_usage(self, wire: JSON, before: Usage = NOTHING_COUNTED) -> Usage | None:
         usage = wire.get("usageMetadata")
@@ -7376,68 +7304,97 @@ def _gemini_text(part: JSON) -> str:
     return _gemini_code(part)
 
 
-class _GeminiSpeech:
-    """Events to parts.  A call is sent when it is complete: readers take no fragments."""
+class _GeminiEncoder(StreamEncoder):
+    """Events to chunks: as server-sent events, or as the elements of one JSON array.
 
-    def __init__(self) -> None:
-        self._part: OutputPart = Text()
-        self._texts: list[str] = []
+    A call is sent when it is complete: readers take no fragments.  `whole`: the parts are kept in
+    `parts`, for a whole answer.
+    """
+
+    def __init__(self, asked: Asked, whole: bool = False) -> None:
+        super().__init__(asked)
+        self.parts: list[JSON] | None = [] if whole else None
+        self._array = asked.variant == "array"
+        self._opened = False  # has the array begun?
+        self._id = asked.id
         self._own = ""  # Google's own signature, for the part that comes next
         self._carried: list[Reasoning | None] = []  # other makers' thoughts, for the next call
 
-    def parts(self, event: Event) -> list[JSON]:
-        match event:
-            case PartDelta(text):
-                return self._said(text)
-            case PartStart(part):
-                return self._begun(part)
-            case PartEnd(seal):
-                return self._ended(seal)
-            case Finish() if self._own or self._carried:
-                return self._silence()
-            case _:
-                return []
+    def failed(self, error: RelayError) -> bytes:
+        wire = GEMINI.render_error(error, self.asked.id)
+        return dumps([wire]) if self._array else sse(wire)
 
-    def _begun(self, part: OutputPart) -> list[JSON]:
-        self._part, self._texts = part, []
+    def alive(self) -> bytes:
+        return b"\n" if self._array else self._say([{"text": ""}])
+
+    def _broken(self, failure: Failure) -> bytes:
+        # Nothing: Gemini CLI takes an answer that ends in an error event for a complete one.  It
+        # sees the connection close without its last chunk.
+        return b""
+
+    def _start(self, start: Start) -> bytes:
+        self._id = start.id or self.asked.id
+        return b""
+
+    def _open(self, part: OutputPart) -> bytes:
         if isinstance(part, Text) and self._carried and self._carried[-1]:
             self._carried.append(None)
         # a signature belongs to one part: a second thought needs a part of its own
-        return self._silence() if isinstance(part, Reasoning) and self._own else []
+        before = self._silence() if isinstance(part, Reasoning) and self._own else b""
+        self.plain = self._streams(part)
+        return before
 
-    def _said(self, text: str) -> list[JSON]:
-        if isinstance(self._part, Text):
-            return [{"text": text, **self._signature()} if self._own else {"text": text}]
-        self._texts.append(text)
-        return [{"text": text, "thought": True}] if isinstance(self._part, Reasoning) else []
+    def _streams(self, part: OutputPart) -> bool:
+        """Are the part's deltas all alike?  Then this sets their template."""
+        if self.parts is not None or self._array or self._own or isinstance(part, ToolCall):
+            return False
+        thought = {"thought": True} if isinstance(part, Reasoning) else {}
+        self.template = form_of(self._say([{"text": HOLE} | thought]))
+        return True
 
-    def _ended(self, seal: Seal | None) -> list[JSON]:
-        text = "".join(self._texts)
-        if isinstance(self._part, ToolCall):
-            return self._called(replace(self._part, text=text))
+    def _delta(self, text: str) -> bytes:
+        if isinstance(self.part, ToolCall):
+            return b""
+        if isinstance(self.part, Reasoning):
+            return self._say([{"text": text, "thought": True}])
+        chunk = self._say([{"text": text} | self._signature()])
+        self.plain = self._streams(self.part)
+        return chunk
+
+    def _close(self, text: str, seal: Seal | None) -> bytes:
+        if isinstance(self.part, ToolCall):
+            return self._call(self.part, text)
         if seal and seal.field == "gs" and not seal.account:
             self._own = seal.value
         elif seal:
             self._carried.append(Reasoning(text, seal))
-        return []
+        return b""
 
-    def _called(self, call: ToolCall) -> list[JSON]:
+    def _call(self, call: ToolCall, text: str) -> bytes:
         """Arguments that are several objects in a row make as many calls (LiteLLM#20543)."""
         try:
-            values = json_values(call.text.encode(errors="surrogatepass")) if call.text else [{}]
+            values = json_values(text.encode(errors="surrogatepass")) if text else [{}]
         except ValueError:
             values = []
         if not values or not all(isinstance(value, dict) for value in values):
-            values = [{"_raw": call.text}]
-        return [self._call(call, value, number) for number, value in enumerate(values)]
+            values = [{"_raw": text}]
+        calls = list[JSON]()
+        for number, value in enumerate(values):
+            id = f"{call.id}_{number + 1}" if number else call.id
+            wire = {"functionCall": {"id": id, "name": call.name, "args": value}}
+            calls.append(wire | self._signature(True))
+        return self._say(calls)
 
-    def _call(self, call: ToolCall, arguments: JSON, number: int = 0) -> JSON:
-        id = f"{call.id}_{number + 1}" if number else call.id
-        said = {"id": id, "name": call.name, "args": arguments}
-        return {"functionCall": said} | self._signature(True)
+    def _finish(self, finish: Finish) -> bytes:
+        rest = [{"text": ""} | self._signature(True)] if self._own or self._carried else []
+        if self.parts is not None:
+            return self._say(rest)
+        counted = replace(finish, usage=self.asked.counted(finish.usage))
+        chunk = _gemini_chunk(self.asked, self._id, rest)
+        return self._framed(_gemini_finished(chunk, counted)) + b"]" * self._array
 
-    def _silence(self) -> list[JSON]:
-        return [{"text": ""} | self._signature(True)]
+    def _silence(self) -> bytes:
+        return self._say([{"text": ""} | self._signature(True)])
 
     def _signature(self, last: bool = False) -> JSON:
         """Google's own goes on the next part, ours on a part that every client sends back."""
@@ -7446,8 +7403,20 @@ class _GeminiSpeech:
             signature, self._carried = _gemini_token(self._carried), []
         return {"thoughtSignature": signature} if signature else {}
 
+    def _say(self, parts: list[JSON]) -> bytes:
+        if self.parts is None:
+            return self._framed(_gemini_chunk(self.asked, self._id, parts))
+        self.parts += parts
+        return b""
 
-def _gemini_chunk(asked: Asked, id: str, parts: list[JSON] | str) -> JSON:
+    def _framed(self, chunk: JSON) -> bytes:
+        if not self._array:
+            return b"data: " + dumps(chunk) + b"\n\n"
+        before, self._opened = b",\r\n" if self._opened else b"[", True
+        return before + dumps(chunk)
+
+
+def _gemini_chunk(asked: Asked, id: str, parts: list[JSON]) -> JSON:
     content = {"role": "model", "parts": parts or [{"text": ""}]}  # readers look at the first
     return {
         "candidates": [{"content": content, "index": 0}],
@@ -7461,64 +7430,17 @@ def _gemini_finished(chunk: JSON, finish: Finish) -> JSON:
     candidate = chunk["candidates"][0] | {"finishReason": _GEMINI_STOP.get(finish.reason, "STOP")}
     if finish.detail and finish.reason == "content_filter":
         candidate["finishMessage"] = finish.detail
-    return chunk | {"candidates": [candidate], "usageMetadata": _gemini_usage(finish.usage)}
-
-
-def _gemini_usage(usage: Usage) -> JSON:
+    usage = finish.usage
     counts = {
         "promptTokenCount": usage.input,
         "candidatesTokenCount": max(0, usage.output - usage.reasoning),
         "totalTokenCount": usage.input + usage.output,
-    }
-    seldom = {
         "cachedContentTokenCount": usage.cache_read,
         "thoughtsTokenCount": usage.reasoning,
     }
-    return counts | {name: count for name, count in seldom.items() if count}
-
-
-class _GeminiEncoder:
-    """Events to chunks: as server-sent events, or as the elements of one JSON array."""
-
-    def __init__(self, asked: Asked) -> None:
-        self._asked = asked
-        self._speech = _GeminiSpeech()
-        self._array = asked.variant == "array"
-        self._opened = False
-        self._id = asked.id
-        self._form = self._chunk_form()
-
-    def encode(self, event: Event) -> bytes:
-        if isinstance(event, Start):
-            self._id = event.id or self._asked.id
-            self._form = self._chunk_form()
-        parts = self._speech.parts(event)
-        if isinstance(event, Finish):
-            usage = self._asked.counted(event.usage)
-            chunk = _gemini_chunk(self._asked, self._id, parts)
-            last = dumps(_gemini_finished(chunk, replace(event, usage=usage)))
-            return self._frame(last) + (b"]" if self._array else b"")
-        # After a break nothing is sent: Gemini CLI takes an answer that ends in an error event for
-        # a complete one.  It sees the connection close without its last chunk.
-        return self._frame(self._form % dumps(parts)) if parts else b""
-
-    def failed(self, error: RelayError) -> bytes:
-        wire = GEMINI.render_error(error, self._asked.id)
-        return dumps([wire]) if self._array else sse(wire)
-
-    def alive(self) -> bytes:
-        if self._array:
-            return b"\n"
-        return self._frame(self._form % dumps([{"text": ""}]))
-
-    def _chunk_form(self) -> bytes:
-        return form_of(dumps(_gemini_chunk(self._asked, self._id, HOLE)))
-
-    def _frame(self, chunk: bytes) -> bytes:
-        if not self._array:
-            return b"data: " + chunk + b"\n\n"
-        before, self._opened = b",\r\n" if self._opened else b"[", True
-        return before + chunk
+    optional = ("cachedContentTokenCount", "thoughtsTokenCount")
+    counted = {name: n for name, n in counts.items() if n or name not in optional}
+    return chunk | {"candidates": [candidate], "usageMetadata": counted}
 
 
 GEMINI: Final = GeminiContent()

@@ -15,6 +15,7 @@ from unit.wires import (
     anthropic,
     anthropic_stream,
     assistant,
+    blocks_of,
     called,
     candidate,
     chat,
@@ -1099,13 +1100,8 @@ def test_a_googles_signature_survives_claude_code() -> None:
     signed = function_call("read", "fc-1", path="a") | {"thoughtSignature": "CiQBAAAA"}
     out = piped(relay.Streamed(passage(G, A)), [gemini_stream(signed)])
     blocks = [e["content_block"] for e in events(out) if e["type"] == "content_block_start"]
-    assert [block["type"] for block in blocks] == ["thinking", "tool_use"]
-    (signature,) = [
-        e["delta"]["signature"]
-        for e in events(out)
-        if e["type"] == "content_block_delta" and "signature" in e["delta"]
-    ]
-    thought = {"type": "thinking", "thinking": "", "signature": signature}
+    thought = blocks[0]
+    assert [block["type"] for block in blocks] == ["redacted_thinking", "tool_use"]
     body = anthropic(
         messages=[
             user("Go"),
@@ -1116,6 +1112,26 @@ def test_a_googles_signature_survives_claude_code() -> None:
     first, second = carried(body | {"model": "gemini-3-pro"}, A, G).body["contents"][1]["parts"]
     assert first["thoughtSignature"] == "CiQBAAAA"
     assert "thoughtSignature" not in second
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_no_thought_of_googles_is_unsigned_for_an_anthropic_client(whole: bool) -> None:
+    """pi takes a thought with an empty signature for text, and Copilot drops an empty thought."""
+    thought = {"text": "First...", "thought": True}
+    signed = function_call("read", "fc-1", path="a") | {"thoughtSignature": "CiQBAAAA"}
+    wire = gemini_stream(thought, {"text": "So."}, signed)
+    pipe = relay.Gathered(passage(G, A)) if whole else relay.Streamed(passage(G, A))
+    out = piped(pipe, [wire])
+    blocks = json.loads(out)["content"] if whole else blocks_of(out)
+    assert [block["type"] for block in blocks] == [
+        *("thinking", "text", "redacted_thinking", "tool_use")
+    ]
+    assert blocks[0]["signature"]
+    blocks[3]["input"] = {"path": "a"}
+    history = [user("Go"), assistant(*blocks), user(result("fc-1"))]
+    body = anthropic(messages=history) | {"model": "gemini-3-pro"}
+    parts = carried(body, A, G).body["contents"][1]["parts"]
+    assert [part.get("thoughtSignature") for part in parts] == [None, "CiQBAAAA"]
 
 
 def test_a_chat_history_is_written() -> None:
