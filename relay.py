@@ -2152,72 +2152,6 @@ class _Live:
         return bool(values) and all(isinstance(value, dict) for value in values)
 
 
-class StreamEncoder(ABC):
-    """Events to a client's bytes: every return value is whole wire events.
-
-    A dialect writes what stands around a part, and `template`: one delta of the open part as bytes
-    with %b for its text.  Where a delta is no more than that, `plain`, it is written at once.
-    """
-
-    def __init__(self, asked: Asked) -> None:
-        self.asked = asked
-        self.started = False
-        self.part: OutputPart = Text()  # the latest to begin, and its text so far
-        self.texts: list[str] = []
-        self.template = b""
-        self.plain = True
-
-    def encode(self, event: Event) -> bytes:
-        match event:
-            case PartDelta(text):
-                self.texts.append(text)
-                return self.template % dumps(text) if self.plain else self._delta(text)
-            case PartStart(part):
-                self.part, self.texts, self.plain = part, [], True
-                return self._open(part)
-            case PartEnd(seal):
-                return self._close("".join(self.texts), seal)
-            case Start():
-                self.started = True
-                return self._start(event)
-            case Finish():
-                return self._finish(event)
-            case Failure():
-                return self._broken(event)
-
-    @abstractmethod
-    def failed(self, error: RelayError) -> bytes:
-        """The error with which a stream ends that broke."""
-
-    @abstractmethod
-    def alive(self) -> bytes:
-        """Bytes without meaning, for silence: they reset the client's idle timer."""
-
-    @abstractmethod
-    def _start(self, start: Start) -> bytes: ...
-
-    @abstractmethod
-    def _open(self, part: OutputPart) -> bytes:
-        """What stands before the part's text; sets `template`."""
-
-    def _delta(self, text: str) -> bytes:
-        """More text of a part that is not `plain`."""
-        raise NotImplementedError
-
-    @abstractmethod
-    def _close(self, text: str, seal: Seal | None) -> bytes:
-        """What stands behind the part's `text`."""
-
-    @abstractmethod
-    def _finish(self, finish: Finish) -> bytes: ...
-
-    def _broken(self, failure: Failure) -> bytes:
-        return self.failed(error_of(failure))
-
-
-DISCARD: Final = b"%.0b"  # a template of which nothing is left
-
-
 def true_finish(finish: FinishReason, called: bool) -> FinishReason:
     """Length and filter are believed; otherwise the content decides, not what is claimed."""
     if finish in ("length", "content_filter", "context_length", "pause"):
@@ -2365,6 +2299,72 @@ class Rendered(NamedTuple):
     dropped: tuple[str, ...]
     stops: tuple[str, ...] = ()  # the stop sequences it does not take: relay cuts the answer there
     names: Mapping[str, str] = {}  # tools' names that had to change -> as the client knows them
+
+
+class StreamEncoder(ABC):
+    """Events to a client's bytes: every return value is whole wire events.
+
+    A dialect writes what stands around a part, and `template`: one delta of the open part as bytes
+    with %b for its text.  Where a delta is no more than that, `plain`, it is written at once.
+    """
+
+    def __init__(self, asked: Asked) -> None:
+        self.asked = asked
+        self.started = False
+        self.part: OutputPart = Text()  # the latest to begin, and its text so far
+        self.texts: list[str] = []
+        self.template = b""
+        self.plain = True
+
+    def encode(self, event: Event) -> bytes:
+        match event:
+            case PartDelta(text):
+                self.texts.append(text)
+                return self.template % dumps(text) if self.plain else self._delta(text)
+            case PartStart(part):
+                self.part, self.texts, self.plain = part, [], True
+                return self._open(part)
+            case PartEnd(seal):
+                return self._close("".join(self.texts), seal)
+            case Start():
+                self.started = True
+                return self._start(event)
+            case Finish():
+                return self._finish(event)
+            case Failure():
+                return self._broken(event)
+
+    @abstractmethod
+    def failed(self, error: RelayError) -> bytes:
+        """The error with which a stream ends that broke."""
+
+    @abstractmethod
+    def alive(self) -> bytes:
+        """Bytes without meaning, for silence: they reset the client's idle timer."""
+
+    @abstractmethod
+    def _start(self, start: Start) -> bytes: ...
+
+    @abstractmethod
+    def _open(self, part: OutputPart) -> bytes:
+        """What stands before the part's text; sets `template`."""
+
+    def _delta(self, text: str) -> bytes:
+        """More text of a part that is not `plain`."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def _close(self, text: str, seal: Seal | None) -> bytes:
+        """What stands behind the part's `text`."""
+
+    @abstractmethod
+    def _finish(self, finish: Finish) -> bytes: ...
+
+    def _broken(self, failure: Failure) -> bytes:
+        return self.failed(error_of(failure))
+
+
+DISCARD: Final = b"%.0b"  # a template of which nothing is left
 
 
 class Dialect(ABC):
