@@ -729,8 +729,8 @@ class Sampling:
 
 @frozen(kw_only=True)
 class Request:
-    model: str
-    messages: tuple[Message, ...]
+    model: str = ""
+    messages: tuple[Message, ...] = ()
     tools: tuple[Tool, ...] = ()
     tool_choice: ToolChoice | None = None
     parallel_tools: bool | None = None
@@ -1252,12 +1252,12 @@ def sse(data: JSON, event: str = "") -> bytes:
     return b"event: " + event.encode() + b"\n" + body if event else body
 
 
-def form_of(said: bytes) -> bytes:
+def form_of(text: bytes) -> bytes:
     """JSON with holes, as a template for `%`: a %b for each `HOLE`.
 
     A long answer is thousands of deltas that differ in one text; the rest is rendered once.
     """
-    return said.replace(b"%", b"%%").replace(dumps(HOLE), b"%b")
+    return text.replace(b"%", b"%%").replace(dumps(HOLE), b"%b")
 
 
 HOLE: Final = "\0relay\0"  # a string that occurs nowhere else
@@ -1707,15 +1707,15 @@ def hidden(thought: Reasoning) -> Reasoning:
     return Reasoning("", replace(thought.seal or Seal("tx"), text=thought.text))
 
 
-def placed(thoughts: Sequence[Reasoning], said: Sequence[Part]) -> Iterator[Part]:
-    """What was said, each call after the thoughts that came before it, and the rest of them in
-    front; for clients that keep all thoughts in one place."""
+def placed(thoughts: Sequence[Reasoning], parts: Sequence[Part]) -> Iterator[Part]:
+    """The parts of a turn and its thoughts, those that came on a call before it and the others in
+    front; from clients that keep all thoughts in one place."""
     waiting = list(thoughts)
     places = [part.seal.call if part.seal else "" for part in waiting]
     front = next((at for at, place in enumerate(places) if place), len(places))
     yield from waiting[:front]
     number = 0
-    for part in said:
+    for part in parts:
         if isinstance(part, ToolCall):
             ends = [at + 1 for at, place in enumerate(places) if place == str(number)]
             yield from waiting[front : max([front, *ends])]
@@ -1741,8 +1741,8 @@ def without_reasoning(request: Request) -> Request:
         for m in request.messages
     )
     dropped = tuple(dict.fromkeys((*request.dropped, "thinking")))
-    said = tuple(messages)
-    return replace(request, messages=said, show_thoughts=None, stripped=True, dropped=dropped)
+    bare = replace(request, messages=tuple(messages), dropped=dropped)
+    return replace(bare, show_thoughts=None, stripped=True)
 
 
 def estimate(request: Request) -> int:
@@ -2660,10 +2660,10 @@ FREEFORM: Final[JSON] = {
 def freeform(description: str, format: Wire) -> str:
     """A freeform tool's description as a function's; it adds what the input has to be."""
     grammar = format.optional("definition", str)
-    said = f"{description}\n\n`input` is the whole text, as it is: not JSON, not quoted."
+    text = f"{description}\n\n`input` is the whole text, as it is: not JSON, not quoted."
     if grammar:
-        said += f" It has to fit this grammar ({format.optional('syntax', str)}):\n\n{grammar}"
-    return said
+        text += f" It has to fit this grammar ({format.optional('syntax', str)}):\n\n{grammar}"
+    return text
 
 
 def freely(input: str) -> str:
@@ -2858,8 +2858,8 @@ def openai_identity(request: Request, names: Iterable[str]) -> JSON:
         "safety_identifier": request.user,
         "prompt_cache_key": request.session,
     }
-    said = {name: known[name].encode(errors="replace") for name in names if known[name]}
-    return {name: hashlib.sha256(text).hexdigest()[:32] for name, text in said.items()}
+    given = {name: known[name].encode(errors="replace") for name in names if known[name]}
+    return {name: hashlib.sha256(text).hexdigest()[:32] for name, text in given.items()}
 
 
 # ==== 8. Dialect: Anthropic Messages ==========================================
@@ -2902,6 +2902,7 @@ _ANTHROPIC_REQUEST: Final = frozenset(
     "model max_tokens messages system tools tool_choice thinking output_config output_format"
     " stop_sequences temperature top_p top_k stream metadata cache_control service_tier".split()
 )
+_ANTHROPIC_OUTPUT: Final = frozenset(("thinking", "output_config", "output_format"))
 _ANTHROPIC_SCALARS: Final = {
     "model": ("model", str),
     "max_tokens": ("max_tokens", int),
@@ -3036,28 +3037,32 @@ class AnthropicMessages(Dialect):
             )
         if body.get("compaction"):
             raise BadRequest("compaction: the provider that serves this model has none")
-        choice, tier = wire.inner("tool_choice"), wire.optional("service_tier", str) or ""
-        alone = choice.optional("disable_parallel_tool_use", bool)
-        user = wire.inner("metadata").optional("user_id", str) or ""
+        choice = wire.inner("tool_choice") if body.get("tool_choice") else None
+        alone = choice.optional("disable_parallel_tool_use", bool) if choice else None
+        tier = wire.optional("service_tier", str) or ""
+        user = wire.inner("metadata").optional("user_id", str) if body.get("metadata") else ""
         # Claude Code's user id is a JSON text with its session in it
         session = (parse_object(user) or {}).get("session_id") if user else ""
-        spec = wire.inner("output_config").inner("format")
-        spec = spec if spec.data else wire.inner("output_format")
-        thinking, show = _anthropic_thinking(wire)
+        thinking, show, format = None, None, None
+        if not _ANTHROPIC_OUTPUT.isdisjoint(body):
+            thinking, show = _anthropic_thinking(wire)
+            spec = wire.inner("output_config").inner("format")
+            spec = spec if spec.data else wire.inner("output_format")
+            format = Format(spec.optional("schema", dict)) if spec.data else None
         return Request(
             **wire.scalars(_ANTHROPIC_SCALARS),
             messages=tuple(_anthropic_messages(wire)),
             tools=tuple(tool for item in wire.each("tools") if (tool := _anthropic_tool(item))),
-            tool_choice=_anthropic_choice(choice),
+            tool_choice=_anthropic_choice(choice) if choice else None,
             parallel_tools=None if alone is None else not alone,
             sampling=Sampling(**wire.scalars(_ANTHROPIC_SAMPLING)),
             stop=wire.texts("stop_sequences"),
             thinking=thinking,
             show_thoughts=show,
-            format=Format(spec.optional("schema", dict)) if spec.data else None,
+            format=format,
             service_tier=_TIER_OF_ANTHROPIC.get(tier, tier),
-            user=user,
-            session=session if session and isinstance(session, str) else user,
+            user=user or "",
+            session=session if session and isinstance(session, str) else user or "",
             dropped=tuple(wire.dropped),
         )
 
@@ -3687,8 +3692,8 @@ class _AnthropicHistory:
             thought = {"thinking": seal.text} if seal.text else {}  # which the client was not shown
             if seal.account == self._account and seal.field in ("as", "ad"):
                 return block | thought | {slot: seal.value}
-            told = quirks.unsigned and (block.get("thinking") or thought)
-            return block | thought | {slot: ""} if told else None
+            wanted = quirks.unsigned and (block.get("thinking") or thought)
+            return block | thought | {slot: ""} if wanted else None
         if not quirks.signed:
             return block
         if kind == "text" and isinstance(block.get("text"), str) and not block["text"].strip():
@@ -4078,7 +4083,7 @@ class OpenAIChat(OpenAIDialect):
         wire.drop_unknown(_CHAT_REQUEST)
         if (wire.optional("n", int) or 1) > 1:
             raise BadRequest("n: more than one answer cannot be asked of this provider")
-        scalars: JSON = {"model": "", "include_usage": False} | wire.scalars(_CHAT_SCALARS)
+        scalars: JSON = {"include_usage": False} | wire.scalars(_CHAT_SCALARS)
         if body.get("functions"):  # the old form: its client can be given only one call
             scalars["parallel_tools"] = False
         options = wire.inner("stream_options")
@@ -5104,8 +5109,8 @@ class OpenAIResponses(OpenAIDialect):
 
     def is_answer(self, wire: JSON) -> bool:
         kind = str(wire.get("object", ""))
-        said = kind.startswith("response") and isinstance(wire.get("output"), list)
-        return said and not self.failure_in(wire)
+        answered = kind.startswith("response") and isinstance(wire.get("output"), list)
+        return answered and not self.failure_in(wire)
 
     def address(self, url: str, model: str, stream: bool, variant: str = "") -> str:
         url = super().address(url, model, stream, variant)
@@ -5124,10 +5129,10 @@ class OpenAIResponses(OpenAIDialect):
         return peek._replace(variant="trigger") if triggered else peek
 
     def echoed(self, body: JSON) -> JSON:
-        said = {name: body[name] for name in _RESPONSES_ECHOED if body.get(name) is not None}
-        for name in _RESPONSES_SETTINGS & said.keys():
-            said[name] = _both(_RESPONSES_UNSAID[name], said[name])
-        return said
+        echo = {name: body[name] for name in _RESPONSES_ECHOED if body.get(name) is not None}
+        for name in _RESPONSES_SETTINGS & echo.keys():
+            echo[name] = _both(_RESPONSES_UNSAID[name], echo[name])
+        return echo
 
     def parse_request(self, body: JSON, variant: str = "") -> Request:
         wire = Wire(_reconfigured(body))
@@ -5404,9 +5409,11 @@ def _responses_parts(wire: Wire, name: str) -> tuple[Text | Media, ...]:
 def _thought_text(item: JSON) -> str:
     """The summary, or the full reasoning if a provider shows that."""
     for name in ("summary", "content"):
-        if isinstance(said := item.get(name), str) and said:
-            return said
-        parts = [part for part in said if isinstance(part, dict)] if isinstance(said, list) else []
+        if isinstance(value := item.get(name), str) and value:
+            return value
+        parts = (
+            [part for part in value if isinstance(part, dict)] if isinstance(value, list) else []
+        )
         if texts := [word_of(part["text"]) for part in parts if part.get("text")]:
             return "\n\n".join(texts)
     return ""
@@ -5424,13 +5431,13 @@ def _responses_token(item: JSON) -> str:
 def _responses_called(item: JSON) -> ToolCall:
     """A call of any kind as a function call, which is what it is in the hub."""
     name = _CALLS[item["type"]]
-    kind, said = _KINDS_OF_TOOL[name], item.get(_KINDS_OF_TOOL[name].slot)
+    kind, value = _KINDS_OF_TOOL[name], item.get(_KINDS_OF_TOOL[name].slot)
     if name == "custom":
-        text = freely(word_of(said))
-    elif isinstance(said, dict):
-        text = dumps({k: v for k, v in said.items() if k not in kind.constant}).decode()
+        text = freely(word_of(value))
+    elif isinstance(value, dict):
+        text = dumps({k: v for k, v in value.items() if k not in kind.constant}).decode()
     else:
-        text = word_of(said)
+        text = word_of(value)
     id = item.get("call_id") or item.get("id") or ""
     return ToolCall(word_of(id), _qualified(item.get("namespace"), item.get("name") or name), text)
 
@@ -6390,9 +6397,9 @@ class GeminiContent(Dialect):
 
     def is_answer(self, wire: JSON) -> bool:
         first = (wire.get("candidates") or [{}])[0]
-        said = (first.get("content") or {}).get("parts")
+        parts = (first.get("content") or {}).get("parts")
         return not wire.get("error") and bool(
-            said or _gemini_reason(first) not in ("", *_GEMINI_BREAK) or _gemini_block(wire)
+            parts or _gemini_reason(first) not in ("", *_GEMINI_BREAK) or _gemini_block(wire)
         )
 
     # Addresses
@@ -6445,7 +6452,6 @@ class GeminiContent(Dialect):
             sampling["top_k"] = int(sampling["top_k"])
         tier = (wire.optional("serviceTier", str) or "").lower()
         return Request(
-            model="",
             messages=tuple(_gemini_messages(wire)),
             tools=tuple(_gemini_tools(wire)),
             tool_choice=_gemini_choice(wire),
@@ -6519,11 +6525,11 @@ class GeminiContent(Dialect):
         status, message = self.error_types.get(error.kind, "INTERNAL"), error.message
         if error.kind == "context_length" and self.overflow_words[0] not in message:
             message = f"The {self.overflow_words[0]} exceeds the maximum: {message}"
-        said: JSON = {"code": self.status(error), "message": message, "status": status}
+        fields: JSON = {"code": self.status(error), "message": message, "status": status}
         if error.retry_after is not None:
             kind = "type.googleapis.com/google.rpc.RetryInfo"
-            said["details"] = [{"@type": kind, "retryDelay": f"{math.ceil(error.retry_after)}s"}]
-        return {"error": said}
+            fields["details"] = [{"@type": kind, "retryDelay": f"{math.ceil(error.retry_after)}s"}]
+        return {"error": fields}
 
     def stream_type(self, variant: str) -> str:
         return "application/json" if variant == "array" else super().stream_type(variant)
@@ -6573,18 +6579,18 @@ def _gemini_block(wire: JSON) -> str:
 def _camelled(wire: JSON) -> JSON:
     """With Google's names in camelCase, and lists where one object stands for a list of one; the
     server takes snake_case as well, and SDKs send it."""
-    said = {}
+    camelled = {}
     for key, value in wire.items():
         name = _camel(key) if "_" in key else key
         if name in _GEMINI_OPAQUE:
-            said[name] = value
+            camelled[name] = value
         elif isinstance(value, dict):
-            said[name] = [_camelled(value)] if name in _GEMINI_LISTS else _camelled(value)
+            camelled[name] = [_camelled(value)] if name in _GEMINI_LISTS else _camelled(value)
         elif isinstance(value, list):
-            said[name] = [_camelled(one) if isinstance(one, dict) else one for one in value]
+            camelled[name] = [_camelled(one) if isinstance(one, dict) else one for one in value]
         else:
-            said[name] = value
-    return said
+            camelled[name] = value
+    return camelled
 
 
 _GEMINI_LISTS: Final = frozenset("contents parts tools functionDeclarations".split())
@@ -6613,8 +6619,8 @@ def _gemini_messages(wire: Wire) -> Iterator[Message]:
     if not texts:
         parts = wire.inner("systemInstruction").each("parts")
         texts = [part.optional("text", str) for part in parts]
-    if said := tuple(Text(text) for text in texts if text):
-        yield Message("system", said)
+    if prompt := tuple(Text(text) for text in texts if text):
+        yield Message("system", prompt)
     history, role = _GeminiHistory(), cast(Role | None, None)
     for content in wire.each("contents", _GEMINI_TURN, required=True):
         now = _GEMINI_ROLES.get(name := content.optional("role", str) or "user")
@@ -6716,8 +6722,8 @@ def _gemini_output(response: JSON) -> tuple[str, bool]:
     """A function's response as text; the SDK's own helper writes `result` for `output`."""
     for key in ("output", "result", "error"):
         if response.keys() == {key}:
-            said = response[key]
-            return said if isinstance(said, str) else dumps(said).decode(), key == "error"
+            value = response[key]
+            return value if isinstance(value, str) else dumps(value).decode(), key == "error"
     return dumps(response).decode(), response.get("error") is not None
 
 
@@ -6835,35 +6841,30 @@ def _gemini_format(config: Wire) -> Format | None:
 
 
 def _json_schema(schema: Any) -> Any:
-    """Google's subset as JSON Schema."""
+    """Google's subset as JSON Schema; a property that is named like a keyword is not one."""
     if not isinstance(schema, dict):
         return schema
-    said = {_SCHEMA_NAMES.get(_camel(k), _camel(k)): v for k, v in schema.items()}
-    said = _in_schema(said, _json_schema)
-    nullable = said.pop("nullable", False)
-    said.pop("propertyOrdering", None)
-    for key in _SCHEMA_COUNTS & said.keys():  # 64-bit integers are strings in Google's JSON
-        said[key] = int(said[key]) if str(said[key]).isdecimal() else said[key]
-    if isinstance(ref := said.get("$ref"), str):
-        said["$ref"] = ref.replace("#/defs/", "#/$defs/")
-    if isinstance(kind := said.get("type"), str):
-        said["type"] = [kind.lower(), "null"] if nullable else kind.lower()
-    elif nullable and isinstance(said.get("anyOf"), list):
-        said["anyOf"] = [*said["anyOf"], {"type": "null"}]
-    return said
-
-
-def _in_schema(schema: JSON, change: Callable[[Any], Any]) -> JSON:
-    """A schema with every schema in it changed; a property named like a keyword is not one."""
-    said = dict(schema)
+    known: JSON = {}
     for key, value in schema.items():
+        key = _SCHEMA_NAMES.get(_camel(key), _camel(key))
         if key in _SCHEMA_MAPS and isinstance(value, dict):
-            said[key] = {name: change(inner) for name, inner in value.items()}
+            value = {name: _json_schema(inner) for name, inner in value.items()}
         elif key in _SCHEMA_LISTS and isinstance(value, list):
-            said[key] = list(map(change, value))
+            value = list(map(_json_schema, value))
         elif key in _SCHEMA_INNER:
-            said[key] = change(value)
-    return said
+            value = _json_schema(value)
+        elif key in _SCHEMA_COUNTS:  # 64-bit integers are strings in Google's JSON
+            value = int(value) if str(value).isdecimal() else value
+        known[key] = value
+    nullable = known.pop("nullable", False)
+    known.pop("propertyOrdering", None)
+    if isinstance(ref := known.get("$ref"), str):
+        known["$ref"] = ref.replace("#/defs/", "#/$defs/")
+    if isinstance(kind := known.get("type"), str):
+        known["type"] = [kind.lower(), "null"] if nullable else kind.lower()
+    elif nullable and isinstance(known.get("anyOf"), list):
+        known["anyOf"] = [*known["anyOf"], {"type": "null"}]
+    return known
 
 
 _SCHEMA_NAMES: Final = {"defs": "$defs", "ref": "$ref", "example": "examples"}
@@ -8126,8 +8127,8 @@ class Body:
         ends = _by_its_ends(self.raw)
         if ends is None:
             return self.wire
-        said, self._model_at = ends
-        return said
+        outline, self._model_at = ends
+        return outline
 
     def retargeted(self, model: str) -> bytes:
         """The same bytes with another model; re-rendered JSON if its place is not certain."""
@@ -8203,17 +8204,17 @@ def _by_its_ends(raw: bytes) -> tuple[JSON, int] | None:
     while (at := small.find(b'"model"', at + 1)) >= 0:
         if raw[at : at + 7] != b'"model"':  # which is refused, if it is a key at the top
             return None
-    said: JSON = {}
+    members: JSON = {}
     places = {name: _last_scalar(raw, f'"{name}"'.encode(), len(raw)) for name in _OUTLINED}
     for name, place in places.items():
         try:
-            said |= _member(raw, place, head.end(), name) if place >= 0 else {}
+            members |= _member(raw, place, head.end(), name) if place >= 0 else {}
         except (ValueError, KeyError):
             return None
     place = places["model"]
     if place < 0 or _last_scalar(raw, b'"model"', place) >= 0:
         return None
-    return said, place
+    return members, place
 
 
 _OUTLINED: Final = ("model", "stream")
@@ -8421,7 +8422,7 @@ class Edits:
     default: Mapping[str, Any] = field(default_factory=dict)
     set: Mapping[str, Any] = field(default_factory=dict)
 
-    def taken(self, body: JSON) -> tuple[str, ...]:
+    def removed(self, body: JSON) -> tuple[str, ...]:
         """The paths that `applied` removes from a body."""
         return tuple(path for path in self.drop if found(body, path.split(".")) is not None)
 
@@ -10814,7 +10815,7 @@ class Endpoint:
         """The body as the quirks and then the user want it, and the paths that are gone from it."""
         dropped: tuple[str, ...] = ()
         for edits in self.edits:
-            dropped += edits.taken(body)
+            dropped += edits.removed(body)
             body = edits.applied(body)
         return body, dropped
 
