@@ -165,7 +165,6 @@ import functools
 import gc
 import hashlib
 import hmac
-import html
 import ipaddress
 import itertools
 import json
@@ -5230,8 +5229,9 @@ class OpenAIResponses(OpenAIDialect):
 
     def failure_in(self, wire: JSON) -> Failure | None:
         kind = wire.get("type")
-        if kind == "error" and not wire.get("error"):
-            return Failure(word_of(wire.get("message")), word_of(wire.get("code")))
+        # some give the error's type the event's place: {"type": "invalid_request_error", ...}
+        if word_of(kind).endswith("error") and not wire.get("error"):
+            return Failure(word_of(wire.get("message")), word_of(wire.get("code")), word_of(kind))
         failed = kind == "response.failed"
         answer = wire["response"] if failed else wire
         if failed or answer.get("status") in ("failed", "cancelled"):
@@ -6360,7 +6360,7 @@ _GEMINIS: Final = (
     (re.compile(r"gemini-4-argon"), replace(_GEMINI_3, levels=_GEMINI_LEVELS[1:4])),
     (re.compile(r"gemini-2\.5.*pro"), replace(_GEMINI_2, budget=(128, 32768))),
     (re.compile(r"gemini-2\.5"), _GEMINI_2),
-    (re.compile(r"gemini-(1|2)|gemini-pro|gemma|learnlm"), _GEMINI_1),
+    (re.compile(r"gemini-(1|2)|gemini-pro(-vision)?$|gemma|learnlm"), _GEMINI_1),
 )
 _GEMINI_PICTURES: Final = PICTURES | {"image/heic", "image/heif"}
 _GEMINI_NEXT: Final = replace(_GEMINI_3, levels=_GEMINI_LEVELS, penalties=True)
@@ -9044,6 +9044,7 @@ reasoning_refused 200,400,404,422 ~encrypted[ _]content|redacted_thinking       
 reasoning_refused 200,400,404,422 ~(thinking|thought|reasoning)[ _`'.\w]{0,20}signature
 reasoning_refused 200,400,404,422 ~signature\W.{0,20}(thinking|thought|reasoning|block)
 reasoning_refused 200,400,404,422 ~(invalid|missing|corrupted|unverifiable) [`'"]?signature
+reasoning_refused 200,400,404,422 ~signature.{0,20}(verif|invalid|mismatch|not match)
 reasoning_refused 200,400,404,422 ~expected [`'"]?thinking|thinking.{0,40}block     # Anthropic
 reasoning_refused 200,400,404,422 ~thinking\S*\.(display|signature)
 reasoning_refused 200,400,404,422 ~\breasoning_(content|details)\b      # DeepSeek, Kimi, Groq
@@ -9052,11 +9053,14 @@ reasoning_refused 200,400,404,422 ~\brs_\w+.{0,80}(not found|without|required|pe
 reasoning_refused 200,400,404,422 ~reasoning.{0,20}(item|block)
 
 [common]
-too_long code=context_length_exceeded,tokens_too_long,characters_too_long       # Qianfan
+too_long code=context_length_exceeded,exceeded_context_length,1261                  # GLM
+too_long code=tokens_too_long,characters_too_long                                   # Qianfan
 too_long type=exceed_context_size_error,request_too_large               # llama.cpp, Anthropic
+too_long type=context_length_exceeded,exceeded_context_length
+too_long ~(上下文|输入|提示).{0,8}(超过|超出|超长|过长)
 too_long ~maximum (context|prompt|input|model) length       # OpenAI, vLLM, Mistral; xAI; Huawei
 too_long ~(model's|than the) context length|context length of only      # SGLang, LM Studio
-too_long ~exceeds? (the |its )?(available )?context         # OpenAI, llama.cpp, Ollama, Anthropic
+too_long ~exceeds? (the |its )?(model's )?(available )?context  # OpenAI, llama.cpp, Ollama
 too_long ~context window exceeds|(prompt|input) (is )?too long  # MiniMax; Anthropic, Fireworks
 too_long ~input token count.{0,30}(exceeds|only supports)               # Gemini, Vertex
 too_long ~exceeded model token limit|message size.{0,30}exceeds         # Kimi: tokens, bytes
@@ -9069,7 +9073,7 @@ too_long ~required for long context requests                # Anthropic 429: "Ex
 # looser words, where nothing speaks of a rate or of money: Together, Nebius; Copilot; GLM; Cohere
 too_long 200,400,413,422,500 ~{no rate}context[ _-](length|window|size|limit)( is| was)? exceed
 too_long 200,400,413,422,500 ~{no rate}exceed(s|ed|ing)? (the )?(max\w* )?(allowed )?{prompt}
-too_long 200,400,413,422,500 ~{no rate}({prompt}|tokens?)\b.{0,60} exceeds? (the |its )?{limit}
+too_long 200,400,413,422,500 ~{no rate}\b({prompt}|tokens?)\b.{0,60} exceeds? (the |its )?{limit}
 too_long 200,400,413,422,500 ~{no rate}too many (input |prompt )?tokens
 too_long 200,400,413,422,500 ~{no rate}too large for (the |this )?(model|context)
 too_long 200,400,413,422,500 ~{no rate}({prompt}|messages|conversation) (is|are) too (long|large)
@@ -11223,19 +11227,23 @@ def _masked(text: str, start: int, end: int, spans: Sequence[tuple[int, int]]) -
 
 
 def _written(secret: str) -> Iterator[str]:
-    """A secret, and how others write it."""
+    """A secret, and how others write it: in base64, a URL, HTML, and JSON, which may stand in
+    another JSON text, as orjson, Python, PHP and Go write it."""
     plain = raw_bytes(secret)
     yield secret
     yield base64.b64encode(plain).decode().rstrip("=")
     for quoted in (urllib.parse.quote(plain, safe=""), urllib.parse.quote_plus(plain)):
         yield quoted
         yield re.sub("%..", lambda hex: hex[0].lower(), quoted)
-    yield html.escape(secret)
-    # JSON as orjson and Python, PHP and Go write it
-    for text in (dumps(plain.decode(errors="replace")).decode(), json.dumps(secret)):
-        yield text[1:-1]
-        yield text[1:-1].replace("/", "\\/")
-        yield re.sub("[<>&]", lambda char: f"\\u{ord(char[0]):04x}", text[1:-1])
+    for quotes in ({'"': "&quot;", "'": "&#x27;"}, {'"': "&#34;", "'": "&#39;"}):
+        words = {"&": "&amp;", "<": "&lt;", ">": "&gt;"} | quotes
+        yield "".join(words.get(char, char) for char in secret)
+    text = plain.decode(errors="replace")
+    for once in (dumps(text).decode()[1:-1], json.dumps(secret)[1:-1]):
+        for escaped in (once, json.dumps(once)[1:-1]):
+            yield escaped
+            yield escaped.replace("/", "\\/")
+            yield re.sub("[<>&]", lambda char: f"\\u{ord(char[0]):04x}", escaped)
 
 
 def raw_bytes(text: str) -> bytes:
@@ -17655,6 +17663,13 @@ def require_loopback(request: web.BaseRequest, lacking: str = "`keys`") -> None:
         raise Forbidden(f"{why} it answers no page of another site")
 
 
+def without_credential(peek: Peek, plan: Plan) -> Peek:
+    """The same; BadRequest if the model's name, which is logged, holds a credential."""
+    if plan.secrets.text(peek.model, cut=len(peek.model) + 1) != peek.model:
+        raise BadRequest("model: a credential is in the place of the model's name")
+    return peek
+
+
 def permitted(model: str, caller: Caller, plan: Plan, facts: Callable[[], Facts] = Facts) -> Route:
     """The route of a model name that this caller may use."""
     if caller.models is not None:
@@ -18471,7 +18486,7 @@ class Conversation(Exchange):
             observer.received(raw)
         self.body = body = Body(raw, unread=not caller.is_bound)
         outline = body.outline(dialect.telling) if dialect.names_model else {}
-        self.peek = dialect.peek(outline, request.raw_path)
+        self.peek = without_credential(dialect.peek(outline, request.raw_path), self.plan)
         self.streams = self.peek.stream
         self.route = permitted(self.peek.model, caller, plan, self.facts)
         self.likely = likely_input(raw)
@@ -19004,7 +19019,8 @@ class Forward(Raw):
             model = Wire(self.body.wire).optional("model", str) or ""
             self.likely = likely_input(raw)
             self.wanted = likely_output(self.body) if path == "/completions" else 0
-        self.peek = CHAT.peek({"model": model or _USUAL_MODELS.get(path)}, "")
+        peek = CHAT.peek({"model": model or _USUAL_MODELS.get(path)}, "")
+        self.peek = without_credential(peek, self.plan)
         self.route = permitted(self.peek.model, self.caller, plan, self.facts)
 
     def fits(self, lane: Lane) -> bool:
@@ -20624,13 +20640,16 @@ class Reloader:
             current = file_stamps(relay.plan.secret_files)
             if plan is relay.plan and stamps != current:
                 try:
-                    relay.plan = load(self.source)
-                except ConfigError as error:  # it may be about to be replaced
+                    newer = load(self.source)
+                    fresh = dict(newer.secrets_by_name.items() - plan.secrets_by_name.items())
+                    if empty := [name for name, secret in fresh.items() if not secret]:
+                        raise ConfigError([f"{name}: the file is empty" for name in empty])
+                except ConfigError as error:  # it may be about to be written
                     message = "a file of credentials cannot be used; the old ones stay"
                     relay.log.event("error", message, problems=error.problems)
                 else:
-                    fresh = relay.plan.secrets_by_name.items() - plan.secrets_by_name.items()
-                    for name, _ in fresh:
+                    relay.plan = newer
+                    for name in fresh:
                         relay.health.clear(name)
                     relay.log.event("info", "credentials were read again from their files")
             plan, stamps = relay.plan, current

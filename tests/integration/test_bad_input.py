@@ -11,6 +11,7 @@ from aiohttp import ClientSession
 from fake_upstream import TEXT, FakeUpstream, answer_well, chat_error, dump
 from relay_process import RelayProcess, Start
 from talk import (
+    CLIENT_KEY,
     DIALECTS,
     JSON,
     PAIRS,
@@ -455,3 +456,14 @@ async def test_two_requests_may_be_sent_in_one_breath(upstream: FakeUpstream, re
         for _ in range(2):
             await wire.head()
             assert (await wire.reply()).said.text == TEXT
+
+
+async def test_a_credential_for_a_model_is_refused_and_not_logged(
+    upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    server = await relay({**one(upstream), "keys": {"a": {"key": CLIENT_KEY}}})
+    said = await ask(http, server, model=CLIENT_KEY, headers={"x-api-key": CLIENT_KEY})
+    assert said.status == 400
+    await server.logged()
+    assert CLIENT_KEY not in server.stderr
+    assert upstream.requests == []

@@ -642,6 +642,8 @@ FORMS = {
     "a URL in lower case": quote(ODD, safe="").lower(),
     "a form": quote_plus(ODD),
     "HTML": html.escape(ODD),
+    "HTML in numbers": html.escape(ODD).replace("&quot;", "&#34;"),
+    "JSON in JSON": json.dumps(json.dumps(ODD)[1:-1])[1:-1],
     "base64": base64.b64encode(ODD.encode()).decode().rstrip("="),
 }
 
