@@ -12319,8 +12319,8 @@ def unproxied(env: Mapping[str, str], base: str) -> dict[str, str]:
     if not any(name.lower() in ("http_proxy", "https_proxy", "all_proxy") for name in env):
         return {}
     host = urllib.parse.urlsplit(base).hostname or ""
-    said = env.get("NO_PROXY") or env.get("no_proxy") or ""
-    hosts = ",".join(filter(None, (said, host)))
+    direct = env.get("NO_PROXY") or env.get("no_proxy") or ""
+    hosts = ",".join(filter(None, (direct, host)))
     return {"NO_PROXY": hosts, "no_proxy": hosts}
 
 
@@ -13344,22 +13344,22 @@ def _line(value: JSON) -> bytes:
 def _leg_lines(name: str, leg: Leg, secrets: Secrets) -> Iterator[tuple[float, bytes]]:
     at = round(leg.at, 3)
     yield at, _line({"kind": "head", "of": name, "at": at} | _masked_head(leg.head, secrets))
-    for moment, said in _lines_of(secrets.blocks(leg.blocks)):
+    for moment, content in _lines_of(secrets.blocks(leg.blocks)):
         at = round(moment, 3)
-        yield at, _line({"kind": "data", "of": name, "at": at} | said)
+        yield at, _line({"kind": "data", "of": name, "at": at} | content)
 
 
 def _lines_of(blocks: Blocks) -> Iterator[tuple[float, JSON]]:
     """Blocks as text, each of whole characters; all as base64 if they are not text."""
-    decoder, said = codecs.getincrementaldecoder("utf-8")(), list[tuple[float, JSON]]()
+    decoder, lines = codecs.getincrementaldecoder("utf-8")(), list[tuple[float, JSON]]()
     try:
         for at, block in blocks:
             if text := decoder.decode(block):
-                said.append((at, {"text": text}))
+                lines.append((at, {"text": text}))
     except UnicodeDecodeError:
         yield from ((at, _base64_of(block)) for at, block in blocks if block)
         return
-    yield from said
+    yield from lines
     if torn := decoder.getstate()[0]:
         yield blocks[-1][0], _base64_of(torn)
 
@@ -13434,12 +13434,11 @@ def mask_query(address: str) -> str:
     address = re.sub(r"(?<=//)[^/?#@]*@", "", address, count=1)
     place, mark, query = address.partition("?")
     items = [item.partition("=") for item in query.split("&")]
-    named = ((n, eq, SECRET_NAMES.search(urllib.parse.unquote_plus(n))) for n, eq, _ in items)
-    said = [
-        n + eq + (MASK if secret else value)
-        for (n, eq, secret), (_, _, value) in zip(named, items, strict=True)
-    ]
-    return place + mark + "&".join(said)
+    masked = (
+        name + eq + (MASK if SECRET_NAMES.search(urllib.parse.unquote_plus(name)) else value)
+        for name, eq, value in items
+    )
+    return place + mark + "&".join(masked)
 
 
 ################################################################################
@@ -17201,8 +17200,8 @@ class Ring:
 
     def _total(self, ledger: int) -> int | None:
         """The bytes of all records; None if they have to be counted."""
-        said = os.read(ledger, _LEDGER_ROOM).strip()
-        return int(said) if self._counted and said.isdigit() else None
+        text = os.read(ledger, _LEDGER_ROOM).strip()
+        return int(text) if self._counted and text.isdigit() else None
 
     def _make_room(self, room: int, wanted: int) -> int:
         """Delete the oldest if there are too many; the number of bytes that stay.
@@ -17251,16 +17250,14 @@ class Ring:
                 raise ValueError("it is not whole")
         return record_summary(loads(first))
 
-    def read(self, said: str) -> Record:
+    def read(self, id: str) -> Record:
         """The record with this id, or with one that begins so, or the `last`."""
         names = self.names()
-        if said == "last":
-            fitting = names[:1]
-        else:
-            fitting = [n for n in names if said and n.partition("-")[2].startswith(said)]
+        fitting = [name for name in names if id and name.partition("-")[2].startswith(id)]
+        fitting = names[:1] if id == "last" else fitting
         if len(fitting) != 1:
             few = "several records begin" if fitting else "no record begins"
-            raise RelayError("there is no record" if said == "last" else f"{few} with {said!r}")
+            raise RelayError("there is no record" if id == "last" else f"{few} with {id!r}")
         try:
             with self._reading(fitting[0]) as file:
                 return read_record(file.read())
@@ -22840,8 +22837,11 @@ providers:
 """
 
 
+Run: TypeAlias = Callable[[argparse.Namespace], int | None]  # exit status; None is 0
+
+
 class Command(NamedTuple):
-    run: Callable[[argparse.Namespace], int]
+    run: Run
     doc: str
     arguments: str  # the names of those that must be given
     options: Mapping[str, JSON]  # names -> what add_argument takes
@@ -22850,9 +22850,7 @@ class Command(NamedTuple):
 COMMANDS: Final[dict[str, Command]] = {}
 
 
-def command(
-    *options: str, arguments: str = ""
-) -> Callable[[Callable[[argparse.Namespace], int]], Callable[[argparse.Namespace], int]]:
+def command(*options: str, arguments: str = "") -> Callable[[Run], Run]:
     """Make a command of `command_NAME`; its help is the first line of the docstring.
 
     Options are like "-f --follow: keep showing new lines"; "--days N=7: how many of them", a
@@ -22860,9 +22858,7 @@ def command(
     "--format a|b|c=a: one of these", and "args...: all that is left".
     """
 
-    def register(
-        run: Callable[[argparse.Namespace], int],
-    ) -> Callable[[argparse.Namespace], int]:
+    def register(run: Run) -> Run:
         doc = (run.__doc__ or "").partition("\n\n")[0].replace("\n    ", " ").removesuffix(".")
         name = run.__name__.removeprefix("command_")
         COMMANDS[name] = Command(run, doc, arguments, dict(map(_option, options)))
@@ -22928,7 +22924,7 @@ def find_console(args: argparse.Namespace) -> Console:
 
 
 @command()
-def command_serve(args: argparse.Namespace) -> int:
+def command_serve(args: argparse.Namespace) -> None:
     """Serve what the configuration says (the default)."""
     supervisor = Supervisor(os.environ, os.getpid())
     source = find_config(args)
@@ -22952,7 +22948,6 @@ def command_serve(args: argparse.Namespace) -> int:
             runner.run(serve())
     finally:
         log.sink.flush(within=2)  # seconds; a stuck reader is not waited for
-    return 0
 
 
 @command(
@@ -23175,7 +23170,7 @@ _TOOL_OPTIONS: Final = (
     "--url URL: a relay on another machine",
     arguments="client",
 )
-def command_env(args: argparse.Namespace) -> int:
+def command_env(args: argparse.Namespace) -> None:
     """Print what a coding tool needs to use relay.
 
     With --url, the relay's configuration need not be here.
@@ -23204,7 +23199,6 @@ def command_env(args: argparse.Namespace) -> int:
     offered = offered._replace(base=offered.base.rstrip("/").removesuffix("/v1"), key=key)
     setup = recipe.setup(offered)
     print("\n".join(FORMATS[args.format](setup, recipe, args.client.rpartition("/")[2])))
-    return 0
 
 
 @command(
@@ -23252,12 +23246,11 @@ async def _run(plan: Plan, source: Source, args: argparse.Namespace, log: Log) -
 
 
 @command()
-def command_top(args: argparse.Namespace) -> int:
+def command_top(args: argparse.Namespace) -> None:
     """Show the running requests, live."""
     with contextlib.suppress(KeyboardInterrupt):
         live = sys.stdin.isatty() and sys.stdout.isatty()
         asyncio.run(show_top(find_console(args), once=not live))
-    return 0
 
 
 @command(
@@ -23266,12 +23259,11 @@ def command_top(args: argparse.Namespace) -> int:
     "--provider GLOB: only of this provider",
     "--code GLOB: only with this termination code",
 )
-def command_logs(args: argparse.Namespace) -> int:
+def command_logs(args: argparse.Namespace) -> None:
     """Show the log of the running relay."""
     wanted = {name: glob for name in ("key", "provider", "code") if (glob := getattr(args, name))}
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(follow(find_console(args), wanted, args.follow))
-    return 0
 
 
 _VTE_QUERY: Final = """
@@ -23309,7 +23301,7 @@ def importable(file: str) -> str:
     "--with-secrets: carry keys over in plain text",
     arguments="file",
 )
-def command_import(args: argparse.Namespace) -> int:
+def command_import(args: argparse.Namespace) -> None:
     """Turn another relay's file into a configuration.
 
     What could not be carried over is said in comments.
@@ -23324,7 +23316,7 @@ def command_import(args: argparse.Namespace) -> int:
         raise RelayError(f"{args.file}: {error.message}") from error
     if not args.output:
         print(text, end="")
-        return 0
+        return
     try:
         descriptor = os.open(args.output, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except OSError as error:
@@ -23333,16 +23325,14 @@ def command_import(args: argparse.Namespace) -> int:
         file.write(text)
     comments = [line for line in text.splitlines() if line.startswith("#")]
     print("\n".join((f"{args.output} is written.", *comments[1:])))
-    return 0
 
 
 @command("--number N=20: how many, the newest first")
-def command_records(args: argparse.Namespace) -> int:
+def command_records(args: argparse.Namespace) -> None:
     """List what the flight recorder has kept."""
     source = find_config(args)
     lines = record_list(ring_of(source), args.number, zone_of(tolerant_config(source)))
     print("\n".join(lines) or "no record yet")
-    return 0
 
 
 @command(
@@ -23367,12 +23357,11 @@ def command_replay(args: argparse.Namespace) -> int:
 
 
 @command(arguments="id other")
-def command_diff(args: argparse.Namespace) -> int:
+def command_diff(args: argparse.Namespace) -> None:
     """Show how two recorded exchanges differ."""
     ring = ring_of(find_config(args))
     one, other = ring.read(args.id), ring.read(args.other)
     print("\n".join((*request_differences(one, other), *answer_table(one, other))))
-    return 0
 
 
 @command(
@@ -23380,25 +23369,23 @@ def command_diff(args: argparse.Namespace) -> int:
     "--attempt N: what a provider was sent instead",
     arguments="id",
 )
-def command_export(args: argparse.Namespace) -> int:
+def command_export(args: argparse.Namespace) -> None:
     """Print a recorded request as a command."""
     source = find_config(args)
     record, config = ring_of(source).read(args.id), tolerant_config(source)
     scheme = "https" if config.tls else "http"
     base = base_of(source.listen or config.listen, scheme) or f"{scheme}://localhost"
     print(as_curl(record, args.attempt, base))
-    return 0
 
 
 @command()
-def command_key(args: argparse.Namespace) -> int:
+def command_key(args: argparse.Namespace) -> None:
     """Make a key for a client.
 
     Its hash is all that the file needs.
     """
     key = "rk-" + secrets.token_urlsafe(32)
     print(f"key:    {key}\nconfig: sha256:{hashlib.sha256(key.encode()).hexdigest()}")
-    return 0
 
 
 @command(
@@ -23406,7 +23393,7 @@ def command_key(args: argparse.Namespace) -> int:
     "--output FOLDER: write the files there, do not print",
     "--systemd VERSION: systemd's; default: this machine's",
 )
-def command_systemd(args: argparse.Namespace) -> int:
+def command_systemd(args: argparse.Namespace) -> None:
     """Print units for systemd, hardened.
 
     They are for the configuration at hand, or for the usual one if there is none.
@@ -23434,7 +23421,6 @@ def command_systemd(args: argparse.Namespace) -> int:
         except OSError as error:
             raise ConfigError([f"{args.output}/{name}: {error.strerror}"]) from error
         print(f"{args.output}/{name}")
-    return 0
 
 
 def _systemd_version(args: argparse.Namespace) -> int:
@@ -23450,10 +23436,9 @@ def _systemd_version(args: argparse.Namespace) -> int:
 
 
 @command()
-def command_grafana(args: argparse.Namespace) -> int:
+def command_grafana(args: argparse.Namespace) -> None:
     """Print a Grafana dashboard of relay's metrics."""
     print(json.dumps(grafana_dashboard(), indent=2))
-    return 0
 
 
 @command(
@@ -23461,7 +23446,7 @@ def command_grafana(args: argparse.Namespace) -> int:
     "--days N=7: how many of them",
     "--json: for programs",
 )
-def command_usage(args: argparse.Namespace) -> int:
+def command_usage(args: argparse.Namespace) -> None:
     """Show what was used, by day and by hour."""
     source = find_config(args)
     plan = load(source, lenient=True)
@@ -23482,7 +23467,7 @@ def command_usage(args: argparse.Namespace) -> int:
         store.close()
     if args.json:
         print(json.dumps(report, indent=2))
-        return 0
+        return
     for name, digits in (("days", 10), ("hours", 16)):
         print(f"{name}:" if report[name] else f"{name}: nothing was used")
         sums = {column: sum(row[column] for row in report[name]) for column in _USAGE_COLUMNS}
@@ -23491,7 +23476,6 @@ def command_usage(args: argparse.Namespace) -> int:
             names = [row["start"][:digits].replace("T", " "), *(row[n] or "-" for n in by)]
             rows.append([*names, *(str(row[n]) for n in _USAGE_COLUMNS[:-1]), f"{row['cost']:.4f}"])
         print("\n".join(f"  {line}" for line in aligned(rows, left=1 + len(by)) if report[name]))
-    return 0
 
 
 @command(arguments="file")
@@ -23520,17 +23504,16 @@ _USAGE_COLUMNS: Final = (
 
 
 @command()
-def command_schema(args: argparse.Namespace) -> int:
+def command_schema(args: argparse.Namespace) -> None:
     """Print the configuration's JSON Schema, for editors."""
     print(json.dumps(json_schema(), indent=2))
-    return 0
 
 
 @command()
-def command_demo(args: argparse.Namespace) -> int:
+def command_demo(args: argparse.Namespace) -> None:
     """Serve an embedded provider: no key, no network."""
     args.demo = True
-    return command_serve(args)
+    command_serve(args)
 
 
 class _CommandParser(argparse.ArgumentParser):
@@ -23589,7 +23572,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         how = signal.SIG_BLOCK if serves else signal.SIG_UNBLOCK
         signal.pthread_sigmask(how, (signal.SIGHUP,))
     try:
-        return COMMANDS[args.command or "serve"].run(args)
+        return COMMANDS[args.command or "serve"].run(args) or 0
     except ConfigError as error:
         print("\n".join(error.problems), file=sys.stderr)
         return 2
