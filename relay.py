@@ -23398,12 +23398,7 @@ def command_systemd(args: argparse.Namespace) -> None:
 
     They are for the configuration at hand, or for the usual one if there is none.
     """
-    try:
-        source = find_config(args)
-    except ConfigError:
-        if args.config:
-            raise
-        source = Source(None, "", tuple(args.listen or ()))
+    source = _usual_config(args)
     # The service's environment is not the shell's.
     config = read_config(source.text, Reading("", AnyVariable(), str, zoneinfo.ZoneInfo))
     config = replace(config, listen=source.listen or config.listen)
@@ -23421,6 +23416,129 @@ def command_systemd(args: argparse.Namespace) -> None:
         except OSError as error:
             raise ConfigError([f"{args.output}/{name}: {error.strerror}"]) from error
         print(f"{args.output}/{name}")
+
+
+_DOCKERFILE: Final = """\
+# Beside relay.py:  docker build -t relay:VERSION .  (--build-arg EXTRAS="uvloop redis" for more)
+FROM python:3.13-slim AS build
+ARG EXTRAS="uvloop"
+RUN python -m venv /opt/relay \\
+ && /opt/relay/bin/pip install --no-cache-dir --disable-pip-version-check DEPENDENCIES ${EXTRAS}
+COPY relay.py /opt/relay/lib/python3.13/site-packages/
+RUN /opt/relay/bin/python -m compileall -q /opt/relay/lib/python3.13/site-packages
+
+FROM python:3.13-slim
+COPY --from=build /opt/relay /opt/relay
+RUN install -d /etc/relay && install -d -m 700 -o 10001 -g 10001 /var/lib/relay
+USER 10001:10001
+ENV STATE_DIRECTORY=/var/lib/relay PYTHONUNBUFFERED=1
+VOLUME /var/lib/relay
+EXPOSE PORT
+HEALTHCHECK --interval=30s --timeout=5s --start-period=10s CMD ["/opt/relay/bin/python", "-c", \\
+  "from urllib.request import urlopen; urlopen('http://127.0.0.1:PORT/healthz', timeout=3)"]
+ENTRYPOINT ["/opt/relay/bin/python", "-P", "-m", "relay"]
+CMD ["-c", "/etc/relay/config.yaml"]
+"""
+_COMPOSE: Final = """\
+# Beside it, as a folder and not a single file, so that the page can replace it: etc/config.yaml,
+# readable and writable for user 10001, with at least
+#   listen: 0.0.0.0:PORT
+#   keys: {me: {key: "${RELAY_KEY_ME}"}}
+#   providers: {zai: {preset: zai, api_key: "${ZAI_API_KEY}"}}
+# and relay.env with these variables, readable for you alone.
+services:
+  relay:
+    image: relay:VERSION
+    build: .
+    restart: unless-stopped
+    ports: ["127.0.0.1:PORT:PORT"]
+    env_file: [relay.env]
+    volumes: ["./etc:/etc/relay", "state:/var/lib/relay"]
+    read_only: true
+    tmpfs: [/tmp]
+    cap_drop: [ALL]
+    security_opt: ["no-new-privileges:true"]
+    stop_grace_period: GRACEs
+volumes:
+  state: {}
+"""
+
+
+@command("--compose: a compose.yaml for it instead")
+def command_docker(args: argparse.Namespace) -> None:
+    """Print a Dockerfile for relay."""
+    config = tolerant_config(_usual_config(args))
+    listen = next((a for a in config.listen if not a.startswith("unix:")), "")
+    header = re.search(r"^# dependencies = (\[.*\])$", Path(__file__).read_text(), re.M)
+    needed = json.loads(header[1]) if header else []
+    words = {
+        "VERSION": __version__,
+        "DEPENDENCIES": " ".join(f'"{requirement}"' for requirement in needed),
+        "PORT": str(host_and_port(listen)[1] if listen else 8484),
+        "GRACE": f"{config.server.grace + 10:.0f}",
+    }
+    text = _COMPOSE if args.compose else _DOCKERFILE
+    print(re.sub(rf"\b({'|'.join(words)})(?=s?\b)", lambda m: words[m[1]], text), end="")
+
+
+@command("topic...: keys, presets, errors, metrics or paths")
+def command_help(args: argparse.Namespace) -> None:
+    """Explain keys, presets, errors, metrics or paths."""
+    topic = " ".join(args.topic)
+    tables: dict[str, Callable[[], list[Sequence[str]]]] = {
+        "keys": lambda: [("key", "value", "default", "meaning"), *reference()],
+        "presets": lambda: [
+            ("preset", "variable", "plans", "names"),
+            *(
+                (
+                    n,
+                    p.key,
+                    "; ".join(f"{k}: {' '.join(v)}".strip() for k, v in p.plans.items()),
+                    " ".join(p.globs),
+                )
+                for n, p in PRESETS.items()
+            ),
+        ],
+        "errors": lambda: [
+            ("failure of a provider", "next target", "cooling down", "of", "client gets"),
+            *(
+                (
+                    f.name,
+                    "yes" if f.failover else "no",
+                    span(f.cool) if f.cool else "-",
+                    f.scope,
+                    str(f.status),
+                )
+                for f in FAILURES.values()
+            ),
+        ],
+        "metrics": lambda: [
+            ("metric", "kind", "labels", "meaning"),
+            *((f.base, f.kind, " ".join(f.labels), f.doc) for f in Metrics().families()),
+        ],
+        "paths": lambda: [
+            ("path", "dialect"),
+            *(
+                (f"POST /{'v1beta' if d is GEMINI else 'v1'}{p}", d.name)
+                for d in DIALECTS.values()
+                for p in d.purposes
+            ),
+            *((f"{method} {path}", "") for method, path in ROUTES),
+        ],
+    }
+    if topic not in tables:
+        raise ConfigError([f"relay help {' | '.join(tables)}; commands and options: relay --help"])
+    print("\n".join(aligned(tables[topic]())))
+
+
+def _usual_config(args: argparse.Namespace) -> Source:
+    """The configuration at hand, or the usual one if there is none."""
+    try:
+        return find_config(args)
+    except ConfigError:
+        if args.config:
+            raise
+        return Source(None, "", tuple(args.listen or ()))
 
 
 def _systemd_version(args: argparse.Namespace) -> int:
@@ -23479,7 +23597,7 @@ def command_usage(args: argparse.Namespace) -> None:
 
 
 @command(arguments="file")
-def command_backup(args: argparse.Namespace) -> int:
+def command_backup(args: argparse.Namespace) -> None:
     """Copy usage, budgets and cooldowns to a new file, also while relay runs."""
     source = find_config(args)
     place = state_place(load(source, lenient=True).config.state, source, os.environ)
@@ -23495,7 +23613,6 @@ def command_backup(args: argparse.Namespace) -> int:
     finally:
         store.close()
     print(f"{args.file}: a copy of {path}; to restore it, stop relay and put it in that place")
-    return 0
 
 
 _USAGE_COLUMNS: Final = (
