@@ -20676,45 +20676,39 @@ class Reloader:
 # The admin key allows both, in a header or, in a browser, as the cookie that /admin/login gives in
 # exchange.  Without an `admin_key`, this machine may look, and nobody may act.
 
-_COOKIE: Final = "relay_session"
-_SESSION: Final = 12 * 3600.0  # seconds
-_MOST_SESSIONS: Final = 100
-_MOST_WRONG: Final = 5  # wrong keys a minute from an address
-_MOST_GUESSES: Final = 300  # and so many until no key from there is looked at any more
-_MOST_ADDRESSES: Final = 1000
-
 
 class Sessions:
     """Who has logged in at the page, and how often somebody failed to, by address."""
 
-    def __init__(self) -> None:
-        self._ends: dict[bytes, float] = {}  # digest of the cookie -> when it is over
-        self._wrong: dict[str, tuple[float, int]] = {}  # address -> when its minute ends, count
+    COOKIE = "relay_session"
+    SECONDS = 12 * 3600
+    MOST_WRONG = 5  # wrong keys a minute from an address
+    MOST_GUESSES = 300  # and so many until no key from there is looked at any more
 
-    def check(self, address: str, now: float, most: int = _MOST_WRONG) -> None:
+    def __init__(self) -> None:
+        self._ends = Bounded[float](100)  # digest of the cookie -> when it is over
+        # address -> when its minute ends, and the count
+        self._wrong = Bounded[tuple[float, int]](1000)
+
+    def check(self, address: str, now: float, most: int = MOST_WRONG) -> None:
         """LimitExceeded if that many wrong keys came from an address within a minute."""
         end, count = self._wrong.get(address, (0.0, 0))
         if end > now and count >= most:
             raise LimitExceeded("too many wrong keys; wait a minute", retry_after=end - now)
 
     def count_wrong_key(self, address: str, now: float) -> None:
-        end, count = self._wrong.pop(address, (0.0, 0))
-        while len(self._wrong) >= _MOST_ADDRESSES:
-            del self._wrong[next(iter(self._wrong))]
-        self._wrong[address] = (end, count + 1) if end > now else (now + 60, 1)
+        end, count = self._wrong.get(address, (0.0, 0))
+        self._wrong.put(address, (end, count + 1) if end > now else (now + 60, 1))
 
     def begin(self, token: str, now: float) -> None:
         """Let a token hold from now on, for a while."""
-        self._ends = {mark: end for mark, end in self._ends.items() if end > now}
-        while len(self._ends) >= _MOST_SESSIONS:
-            del self._ends[next(iter(self._ends))]
-        self._ends[_digest(token)] = now + _SESSION
+        self._ends.put(_digest(token).hex(), now + self.SECONDS)
 
     def holds(self, token: str, now: float) -> bool:
-        return self._ends.get(_digest(token), 0.0) > now
+        return self._ends.get(_digest(token).hex(), 0.0) > now
 
     def end(self, token: str) -> None:
-        self._ends.pop(_digest(token), None)
+        self._ends.pop(_digest(token).hex(), None)
 
 
 def _digest(text: str) -> bytes:
@@ -20747,7 +20741,7 @@ class Admin:
         elif not self._has_session(request, write):
             if offered_keys(request):
                 address, now = _address_of(request), time.time()
-                self.sessions.check(address, now, _MOST_GUESSES)
+                self.sessions.check(address, now, Sessions.MOST_GUESSES)
                 if self._has_key(request):
                     return
                 self.sessions.check(address, now)
@@ -20767,7 +20761,7 @@ class Admin:
 
     def _token(self, request: web.BaseRequest) -> str:
         """The cookie with the admin key it was given for: a new key logs everybody out."""
-        return request.cookies.get(_COOKIE, "") + self.relay.plan.admin.hex()
+        return request.cookies.get(Sessions.COOKIE, "") + self.relay.plan.admin.hex()
 
     async def login_needed(self, request: web.BaseRequest, _: Wire) -> JSON:
         """Whether the key is needed first; the page asks, to avoid running into a 401."""
@@ -20790,8 +20784,8 @@ class Admin:
         self.sessions.begin(token + self.relay.plan.admin.hex(), now)
         response = json_response({})
         response.set_cookie(
-            *(_COOKIE, token),
-            max_age=int(_SESSION),
+            *(Sessions.COOKIE, token),
+            max_age=Sessions.SECONDS,
             path="/admin",
             httponly=True,
             samesite="Strict",
@@ -20802,7 +20796,7 @@ class Admin:
     async def logout(self, request: web.BaseRequest, _: Wire) -> web.StreamResponse:
         self.sessions.end(self._token(request))
         response = json_response({})
-        response.del_cookie(_COOKIE, path="/admin")
+        response.del_cookie(Sessions.COOKIE, path="/admin")
         return response
 
     # What there is to see
@@ -21000,17 +20994,14 @@ def _address_of(request: web.BaseRequest) -> str:
     return str(ipaddress.ip_network(f"{host}/64", strict=False)) if ":" in host else host
 
 
-# Headers by which proxies and CDNs tell whom they ask for.
-_PROXY_HEADERS: Final = re.compile(
-    r"(?i)via|forwarded|x-(forwarded|original|envoy|azure|amzn?)-.*|(cf|cdn|fastly|fly)-.*"
-    r"|(x-)?(true-|cluster-)?(client|real|proxyuser)-ip"
-)
-
-
 def require_direct(request: web.BaseRequest) -> None:
-    """Only this machine, and not through a proxy."""
+    """Only this machine, and without a header by which proxies and CDNs tell whom they ask for."""
     require_loopback(request, "`admin_key`")
-    if any(map(_PROXY_HEADERS.fullmatch, request.headers)):
+    proxied = (
+        r"(?i)via|forwarded|x-(forwarded|original|envoy|azure|amzn?)-.*|(cf|cdn|fastly|fly)-.*"
+        r"|(x-)?(true-|cluster-)?(client|real|proxyuser)-ip"
+    )
+    if any(re.fullmatch(proxied, name) for name in request.headers):
         raise Forbidden("without an `admin_key` this is not answered through a proxy")
 
 
@@ -21038,13 +21029,13 @@ def _shown_config(value: Any, name: str = "") -> Any:
 # system and gives it back at once, so that each copy gets new pages.  Here it is told to keep them;
 # after a burst, idle memory is given back.
 
-_MALLOC: Final = {-3: 4 << 20, -1: 64 << 20, -2: 1 << 20}  # M_MMAP_THRESHOLD, M_TRIM_..., M_TOP_PAD
-_SLACK: Final = 32 << 20  # bytes more than after the last time: not worth a pause yet
-_BYTES_PER_REQUEST: Final = 1 << 20  # that it may need while it runs
-
 
 class Heap:
     """The process's memory."""
+
+    MALLOC: ClassVar = {-3: 4 << 20, -1: 64 << 20, -2: 1 << 20}  # M_MMAP_THRESHOLD, TRIM_, TOP_PAD
+    SLACK = 32 << 20  # bytes more than after the last time: not worth a pause yet
+    BYTES_PER_REQUEST = 1 << 20  # that it may need while it runs
 
     def __init__(self) -> None:
         self._low = 0  # bytes that remained after the last time
@@ -21053,7 +21044,7 @@ class Heap:
             libc = ctypes.CDLL(None)
             self._libc = libc if hasattr(libc, "malloc_trim") else None  # another one than glibc
         if self._libc:
-            for parameter, size in _MALLOC.items():
+            for parameter, size in self.MALLOC.items():
                 self._libc.mallopt(parameter, size)
 
     def settle(self) -> None:
@@ -21072,7 +21063,7 @@ class Heap:
     def give_back(self, running: int) -> None:
         """Give free memory back if there is much: 10 ms for 100 MB, 10 us if there is none."""
         now = resident()
-        if self._libc and now > self._low + _SLACK + running * _BYTES_PER_REQUEST:
+        if self._libc and now > self._low + self.SLACK + running * self.BYTES_PER_REQUEST:
             self._libc.malloc_trim(0)
             now = self._low = resident()
         self._low = min(self._low, now)
@@ -21813,10 +21804,6 @@ LimitNOFILE=65536
 WantedBy=multi-user.target
 """
 
-_CREDENTIAL: Final = re.compile(
-    r"file:(?:\$\{CREDENTIALS_DIRECTORY\}|/run/credentials/[^/\s]+)/([\w.-]+)"
-)
-
 
 def systemd_units(
     config: Config, text: str, program: Sequence[str], version: int, several: bool
@@ -21832,9 +21819,10 @@ def systemd_units(
         word = word.replace("$", "$$")  # special to systemd, as is % where it is no specifier
         word = word if "%i" in word else word.replace("%", "%%")
         words.append(f'"{word}"' if re.search(r"[\s;]", word) else word)
+    passed = r"file:(?:\$\{CREDENTIALS_DIRECTORY\}|/run/credentials/[^/\s]+)/([\w.-]+)"
     credentials = [
         f"LoadCredential={credential}:/etc/relay/credentials/{credential}"
-        for credential in sorted(set(_CREDENTIAL.findall(text)))
+        for credential in sorted(set(re.findall(passed, text)))
     ]
     # Since systemd 253 a reload is a signal and a reply; before, a command, which is over as soon
     # as the signal is sent.
@@ -21871,59 +21859,56 @@ def _streams(listen: str) -> tuple[str, ...]:
 # A dashboard of the metrics, ready for import: a row of this table is a panel.  A test checks that
 # the names in its queries exist, and that Prometheus's own tool can parse them.
 
-_CHOSEN: Final = 'instance=~"$instance"'
 
+def _panels() -> Iterator[tuple[str, str, Mapping[str, str]]]:
+    """Title, Grafana's word for the unit, and queries with their legends."""
+    chosen = 'instance=~"$instance"'
 
-def _rate(name: str, by: str, where: str = "") -> str:
-    return f"sum by ({by}) (rate({name}{{{_CHOSEN}{where}}}[$__rate_interval]))"
+    def rate(name: str, by: str, where: str = "") -> str:
+        return f"sum by ({by}) (rate({name}{{{chosen}{where}}}[$__rate_interval]))"
 
+    def quantiles(name: str) -> dict[str, str]:
+        """The median and the 95th percentile of a histogram."""
+        rates = rate(f"{name}_bucket", "le")
+        return {f"histogram_quantile({q}, {rates})": f"p{q * 100:g}" for q in (0.5, 0.95)}
 
-def _quantiles(name: str) -> dict[str, str]:
-    """The median and the 95th percentile of a histogram."""
-    rates = _rate(f"{name}_bucket", "le")
-    return {f"histogram_quantile({q}, {rates})": f"p{q * 100:g}" for q in (0.5, 0.95)}
-
-
-_OF_READS: Final = ',kind="read"'
-_PROVIDER: Final = "{{provider}}"
-_CACHED: Final = "relay_cache_tokens_total"
-_USED_TOKENS: Final = "gen_ai_client_token_usage_sum"
-_ATTEMPTS: Final = "relay_attempt_duration_seconds_count"
-# Title, Grafana's word for the unit, and queries with their legends.
-_PANELS: Final[tuple[tuple[str, str, Mapping[str, str]], ...]] = (
-    ("Ready", "bool_yes_no", {f"min(relay_ready{{{_CHOSEN}}})": ""}),
-    ("Last reload taken", "bool_yes_no", {f"min(relay_config_reload_success{{{_CHOSEN}}})": ""}),
-    ("In flight", "short", {f"sum(relay_inflight{{{_CHOSEN}}})": ""}),
-    ("Log lines lost", "short", {f"sum(relay_log_lines_lost_total{{{_CHOSEN}}})": ""}),
-    ("Requests by code", "reqps", {_rate("relay_requests_total", "code"): "{{code}}"}),
-    ("Requests by provider", "reqps", {_rate("relay_requests_total", "provider"): _PROVIDER}),
-    ("Until the first token", "s", _quantiles("gen_ai_server_time_to_first_token_seconds")),
-    ("Until the last", "s", _quantiles("gen_ai_server_request_duration_seconds")),
-    (
-        "Tokens by model",
-        "short",
-        {
-            _rate(_USED_TOKENS, "gen_ai_request_model, gen_ai_token_type"): (
-                "{{gen_ai_request_model}} {{gen_ai_token_type}}"
-            )
-        },
-    ),
-    (
-        "Share of input read from a cache",
-        "percentunit",
-        {f"{_rate(_CACHED, 'provider', _OF_READS)} / {_rate(_CACHED, 'provider')}": _PROVIDER},
-    ),
-    (
-        "Failed attempts",
-        "ops",
-        {_rate(_ATTEMPTS, "provider, outcome", ',outcome!="ok"'): "{{provider}} {{outcome}}"},
-    ),
-    ("Cooling down", "short", {f"sum by (cause) (relay_cooldowns{{{_CHOSEN}}})": "{{cause}}"}),
-    ("Requests by key", "reqps", {_rate("relay_key_requests_total", "key"): "{{key}}"}),
-    ("Tokens by key", "short", {_rate("relay_key_tokens_total", "key"): "{{key}}"}),
-    ("relay's own share of the wait", "s", _quantiles("relay_overhead_seconds")),
-    ("Memory", "bytes", {f"process_resident_memory_bytes{{{_CHOSEN}}}": "{{instance}}"}),
-)
+    cached, reads = "relay_cache_tokens_total", ',kind="read"'
+    tokens, attempts = "gen_ai_client_token_usage_sum", "relay_attempt_duration_seconds_count"
+    provider = "{{provider}}"
+    yield from (
+        ("Ready", "bool_yes_no", {f"min(relay_ready{{{chosen}}})": ""}),
+        ("Last reload taken", "bool_yes_no", {f"min(relay_config_reload_success{{{chosen}}})": ""}),
+        ("In flight", "short", {f"sum(relay_inflight{{{chosen}}})": ""}),
+        ("Log lines lost", "short", {f"sum(relay_log_lines_lost_total{{{chosen}}})": ""}),
+        ("Requests by code", "reqps", {rate("relay_requests_total", "code"): "{{code}}"}),
+        ("Requests by provider", "reqps", {rate("relay_requests_total", "provider"): provider}),
+        ("Until the first token", "s", quantiles("gen_ai_server_time_to_first_token_seconds")),
+        ("Until the last", "s", quantiles("gen_ai_server_request_duration_seconds")),
+        (
+            "Tokens by model",
+            "short",
+            {
+                rate(tokens, "gen_ai_request_model, gen_ai_token_type"): (
+                    "{{gen_ai_request_model}} {{gen_ai_token_type}}"
+                )
+            },
+        ),
+        (
+            "Share of input read from a cache",
+            "percentunit",
+            {f"{rate(cached, 'provider', reads)} / {rate(cached, 'provider')}": provider},
+        ),
+        (
+            "Failed attempts",
+            "ops",
+            {rate(attempts, "provider, outcome", ',outcome!="ok"'): "{{provider}} {{outcome}}"},
+        ),
+        ("Cooling down", "short", {f"sum by (cause) (relay_cooldowns{{{chosen}}})": "{{cause}}"}),
+        ("Requests by key", "reqps", {rate("relay_key_requests_total", "key"): "{{key}}"}),
+        ("Tokens by key", "short", {rate("relay_key_tokens_total", "key"): "{{key}}"}),
+        ("relay's own share of the wait", "s", quantiles("relay_overhead_seconds")),
+        ("Memory", "bytes", {f"process_resident_memory_bytes{{{chosen}}}": "{{instance}}"}),
+    )
 
 
 def grafana_dashboard() -> JSON:
@@ -21932,7 +21917,7 @@ def grafana_dashboard() -> JSON:
     The grid is 24 wide: the first four panels, single numbers, are a row; then two make a row.
     """
     source, panels = {"type": "prometheus", "uid": "${source}"}, []
-    for place, (title, unit, queries) in enumerate(_PANELS):
+    for place, (title, unit, queries) in enumerate(_panels()):
         row, column = divmod(place - 4, 2)
         grid = {"x": column * 12, "y": 4 + row * 8, "w": 12, "h": 8}
         panel = {
