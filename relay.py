@@ -14094,6 +14094,7 @@ _MOST_RECENT: Final = 200
 _MOST_PROMPTS: Final = 10_000  # conversations whose last prompt is known to a calibration
 _LEAST_ADDED: Final = 100  # tokens of a turn that say something about how a model counts
 _WEIGHT: Final = 0.1  # of the latest ratio in the mean
+_LEAST_RATIO, _MOST_RATIO = 0.1, 10.0
 # The fields of a request's log line that the store remembers.
 _REMEMBERED: Final = (
     *("time", "id", "code", "status", "key", "model", "target", "tokens_in", "tokens_out"),
@@ -14245,17 +14246,18 @@ class Calibration:
         """A provider has counted `true` input tokens where relay estimated others."""
         if estimated <= 0 or true <= 0:
             return
-        ratio = _ratio(true, estimated)
+        ratio = min(max(true / estimated, _LEAST_RATIO), _MOST_RATIO)
         whole, added = self._ratios.get(model, (ratio, ratio))
         if model not in self._ratios or abs(ratio - whole) > 0.01 * whole:
             self._pending[model] = None
-        whole += _WEIGHT * (ratio - whole)
-        before, known = self._prompts.get(f"{model}\0{conversation}", (0, 0))
-        if before and estimated > before + _LEAST_ADDED:
-            added += _WEIGHT * (_ratio(true - known, estimated - before) - added)
-        self._ratios.put(model, (whole, added))
         if conversation:
-            self._prompts.put(f"{model}\0{conversation}", (estimated, true))
+            key = f"{model}\0{conversation}"
+            before, known = self._prompts.get(key, (0, 0))
+            if before and estimated > before + _LEAST_ADDED:
+                turn = (true - known) / (estimated - before)
+                added += _WEIGHT * (min(max(turn, _LEAST_RATIO), _MOST_RATIO) - added)
+            self._prompts.put(key, (estimated, true))
+        self._ratios.put(model, (whole + _WEIGHT * (ratio - whole), added))
 
     def corrected(self, model: str, conversation: str, estimated: int) -> int | None:
         """A better estimate; None if nothing is known of the model."""
@@ -14274,12 +14276,8 @@ class Calibration:
 
     def adopt(self, record: JSON) -> None:
         """Take what `collect` gave, here or elsewhere."""
-        whole, added = (min(max(finite(ratio), 0.1), 10.0) for ratio in record["ratios"])
+        whole, added = (min(max(finite(n), _LEAST_RATIO), _MOST_RATIO) for n in record["ratios"])
         self._ratios.put(str(record["model"]), (whole, added))
-
-
-def _ratio(true: int, estimated: int) -> float:
-    return min(max(true / estimated, 0.1), 10.0)
 
 
 # ==== 30. Limits ==============================================================
@@ -18103,6 +18101,9 @@ _MOST_PATH: Final = 200  # characters of a path that the log shows; relay's own 
 _PRODUCT: Final = re.compile(r"[-!#$%&'*+.^_`|~0-9A-Za-z]{1,20}")
 
 
+_MOST_SESSION: Final = 100  # characters of a client's name for a conversation
+
+
 class Bill(NamedTuple):
     """What a provider will want to be paid for, as far as relay knows."""
 
@@ -18119,6 +18120,7 @@ class Exchange(ABC):
     heals = True  # does an answer show that its lane is well?
     binds = False  # does an answer bind its conversation to the lane's credential?
     streams = True  # does the client get the answer in pieces?
+    calibration: Calibration | None = None  # how models count tokens
 
     def __init__(
         self, plan: Plan, request: web.BaseRequest, dialect: Dialect, operation: str
@@ -18248,8 +18250,24 @@ class Exchange(ABC):
         return with_known_choice(request)
 
     @functools.cached_property
-    def tokens(self) -> int:
+    def estimated_tokens(self) -> int:
+        """By what the request holds, whichever model it is for."""
         return estimate(self.parsed)
+
+    def corrected_tokens(self) -> int | None:
+        """About as many as its model counts; None if nothing is known of that."""
+        groups = self.route.groups
+        first = groups[0][0] if groups and groups[0] else None
+        target = self.current.lane.target if self.current else first
+        if not (self.calibration and target):
+            return None
+        return self.calibration.corrected(str(target), self.session, self.likely)
+
+    @property
+    def session(self) -> str:
+        """The client's name for the conversation, if it says one in a header."""
+        name = session_of(self.request.headers)
+        return f"{self.caller.name}\0{name[:_MOST_SESSION]}" if name else ""
 
     def facts(self) -> Facts:
         """What a rule may ask."""
@@ -18259,7 +18277,7 @@ class Exchange(ABC):
             headers=self.request.headers,
             body=self.body.wire,
             parse=lambda: self.parsed,
-            count=lambda: self.tokens,
+            count=lambda: self.estimated_tokens,
         )
 
     @property
@@ -18306,11 +18324,11 @@ class Exchange(ABC):
         if self.code == "OK" and (known.input or known.output):
             return known, False
         if self.first is not None:
-            sent = known.input or self.likely
+            sent = known.input or self.corrected_tokens() or self.likely
             guess = replace(known, input=sent, output=max(known.output, self.streamed))
             return guess, guess != _NO_USAGE
         if self.attempts and self.attempts[-1].outcome == "cancelled":
-            return Usage(input=self.likely), self.likely > 0
+            return Usage(input=self.corrected_tokens() or self.likely), self.likely > 0
         return _NO_USAGE, False
 
     def bills(self) -> list[Bill]:
@@ -18575,7 +18593,7 @@ class Conversation(Exchange):
         asked = Asked(
             model=self.peek.model,
             id=self.id,
-            tokens=self.tokens,
+            tokens=self.corrected_tokens() or self.estimated_tokens,
             now=int(time.time()),
             usage=parsed.include_usage,
             variant=self.peek.variant,
@@ -18673,7 +18691,8 @@ class Count(Conversation):
         self.status, self.code, self.current = 200, "OK", None
         headers = {**self.own_headers(), "Content-Type": "application/json"}
         headers["x-relay-estimated"] = "true"
-        return self.whole(dumps(self.dialect.render_count(self.tokens)), headers)
+        tokens = self.corrected_tokens() or self.estimated_tokens
+        return self.whole(dumps(self.dialect.render_count(tokens)), headers)
 
 
 class _Counted(Pipe):
@@ -19186,6 +19205,7 @@ class Accounts:
         self.ledger = Ledger()
         self.caches = CacheLedger()
         self.metrics = Metrics()
+        self.calibration = notebook.calibration
         self.keeper = Keeper(store, self.ledger, self.limits, notebook, callers, log)
         self._answered: set[str] = set()  # models that somebody has answered as
 
@@ -19234,6 +19254,9 @@ class Accounts:
                 "warning", "absurd token counts are left out", id=exchange.id, provider=provider
             )
             exchange.usage = None
+        if exchange.usage and lane and code == "OK":
+            likely, input = exchange.likely, exchange.usage.input
+            self.calibration.learn(str(lane.target), exchange.session, likely, input)
         bills = exchange.bills()
         spend = Spend()
         for bill in bills:
@@ -19454,6 +19477,7 @@ class Relay:
     async def serve(self, exchange: Exchange) -> web.StreamResponse:
         """From accept to settle, whatever happens in between."""
         self.running.add(exchange)
+        exchange.calibration = self.accounts.calibration
         total = exchange.plan.config.timeouts.total
         try:
             if self.recorder or self.telemetry.active:
