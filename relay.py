@@ -8502,6 +8502,7 @@ class ReplyDecoder:
         "fault",
         "feed",
         "head",
+        "keepalive",
         "kept",
         "started",
     )
@@ -8510,6 +8511,7 @@ class ReplyDecoder:
         self.head: Head | None = None
         self.started = self.ended = self.kept = False
         self.fault = ""
+        self.keepalive = math.inf  # seconds for which the server promises to keep the connection
         self.feed: Callable[[bytes], bytes] = self._in_head
         self._method = method
         self._buffer = bytearray()  # of a head, a chunk's line or the trailers
@@ -8522,12 +8524,6 @@ class ReplyDecoder:
             self.ended = True
         elif not (self.ended or self.fault):
             self._fail("broke off its answer" if self.head else "closed without an answer")
-
-    @property
-    def keepalive(self) -> float:
-        """Seconds for which the server promises to keep an idle connection."""
-        hint = _HINT.search(self.head.headers.get("Keep-Alive", "")) if self.head else None
-        return float(hint[1]) if hint else math.inf
 
     def _fail(self, fault: str) -> bytes:
         self.fault, self.kept, self.feed = fault, False, self._after_end
@@ -8570,6 +8566,8 @@ class ReplyDecoder:
         words = _connection_words(head.headers) if "Connection" in head.headers else ()
         lasting = "close" not in words and (head.version == 1 or "keep-alive" in words)
         self.head, self.kept, self._left = head, lasting and length != _BY_CLOSE, max(0, length)
+        if hint := _HINT.search(head.headers.get("Keep-Alive", "")):
+            self.keepalive = float(hint[1])
         if not length:
             self._end(rest)
             return b""
@@ -13478,7 +13476,10 @@ _BEGINNINGS: Final = (
 
 def session_of(headers: Mapping[str, str]) -> str:
     """The client's name for the conversation, from a header; "" if there is none."""
-    return next(filter(None, (headers.get(name) for name in _SESSION_HEADERS)), "")
+    for name in _SESSION_HEADERS:
+        if value := headers.get(name):
+            return value
+    return ""
 
 
 def identity_of(headers: Mapping[str, str], body: JSON) -> str:
@@ -14378,18 +14379,19 @@ class Window:
     def add(self, now: float, tokens: int) -> int:
         """Count a request; the slot it is in."""
         second = int(now)
-        self.slots.setdefault(second, [0, 0])
+        slot = self.slots.setdefault(second, [0, 0])
         self._last[second] = now
-        self.change(second, 1, tokens)
+        for counts in (slot, self.sums):
+            counts[0] += 1
+            counts[1] += tokens
         return second
 
     def change(self, second: int, requests: int, tokens: int) -> None:
         """Correct what was counted in a slot, unless it is no longer in any minute."""
         if slot := self.slots.get(second):
-            slot[0] += requests
-            slot[1] += tokens
-            self.sums[0] += requests
-            self.sums[1] += tokens
+            for counts in (slot, self.sums):
+                counts[0] += requests
+                counts[1] += tokens
 
     def wait(self, which: int, excess: int, now: float) -> float:
         """Seconds until so many requests (0) or tokens (1) less are counted."""
@@ -16382,6 +16384,7 @@ class LinkReply:
     __slots__ = (
         "blocks",
         "decoder",
+        "ended",
         "error",
         "headers",
         "link",
@@ -16395,6 +16398,7 @@ class LinkReply:
         self.status = 0
         self.headers: Mapping[str, str] = {}
         self.link: Link | None = link  # None once the answer is over
+        self.ended = False
         self.decoder = ReplyDecoder(method)
         self.blocks: list[bytes] = []  # that came while nobody took any
         self.unread = 0  # bytes in them
@@ -16402,10 +16406,6 @@ class LinkReply:
         self.error: BaseException | None = None
         # resolved by what whoever waits has to deal with; True: the taker has had enough
         self.waiter: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-
-    @property
-    def ended(self) -> bool:
-        return self.decoder.ended
 
     async def feed_to(self, take: Callable[[bytes], object]) -> bool:
         loop = asyncio.get_running_loop()
@@ -16415,11 +16415,11 @@ class LinkReply:
                     return True
             elif self.error:
                 raise self.error
-            elif self.decoder.ended:
+            elif self.ended:
                 return False
             else:
                 self.taker, self.waiter = take, loop.create_future()
-                if self.link:
+                if self.link and self.link.paused:
                     self.link.resume()
                 try:
                     if await self.waiter:
@@ -16428,6 +16428,8 @@ class LinkReply:
                     self.taker = None
 
     async def read(self) -> bytes:
+        if self.blocks:
+            return self.unread_bytes()
         blocks = list[bytes]()
         await self.feed_to(blocks.append)  # append returns None: one block is enough
         return b"".join(blocks)
@@ -16435,7 +16437,7 @@ class LinkReply:
     def unread_bytes(self) -> bytes:
         """All that has come and was not taken yet."""
         blocks, self.blocks, self.unread = self.blocks, [], 0
-        if self.link:
+        if self.link and self.link.paused:
             self.link.resume()
         return blocks[0] if len(blocks) == 1 else b"".join(blocks)
 
@@ -16447,30 +16449,6 @@ class LinkReply:
             link.close()
 
     # Called by the link
-
-    def received(self, data: bytes) -> None:
-        decoder, taker = self.decoder, self.taker
-        block, enough = decoder.feed(data), False
-        if taker and block:
-            try:
-                more = taker(block)
-            except RelayError as error:  # a content coding that is broken, for one
-                self.error, more = error, True
-            enough = not more
-            if (enough or self.error) and self.link and len(block) > _MOST_UNREAD:
-                self.link.pause()  # else as much again would be held for a slow client
-        elif block:
-            self.blocks.append(block)
-            self.unread += len(block)
-            if self.unread > _MOST_UNREAD and self.link:
-                self.link.pause()
-        if decoder.ended or decoder.fault:
-            self._over()
-        elif not (enough or self.error or (decoder.head and not taker)):
-            return
-        self.taker = None
-        if not self.waiter.done():
-            self.waiter.set_result(enough)
 
     def lost(self, error: BaseException | None) -> None:
         """The connection is gone: this may be the answer's end, a break, or nothing new."""
@@ -16485,17 +16463,18 @@ class LinkReply:
             if not self.decoder.started and (not error or isinstance(error, OSError)):
                 message = "closed the connection without an answer"
                 self.error = UpstreamError("transient", message, scope="endpoint")
-            self._over()
+            self.over()
         if not self.waiter.done():
             self.waiter.set_result(False)
 
-    def _over(self) -> None:
+    def over(self) -> None:
         """No more bytes are taken; the link is released if all went well."""
         link, self.link, decoder = self.link, None, self.decoder
+        self.ended = decoder.ended
         if decoder.fault:
             self.error = self.error or UpstreamError("transient", decoder.fault)
         if link and decoder.kept:
-            link.release(decoder.keepalive)
+            link.release(decoder)
         elif link:
             link.close()
 
@@ -16513,7 +16492,7 @@ class Link(asyncio.Protocol):
         self._sending: asyncio.Task[None] | None = None  # a body that is still arriving
         self._writable = asyncio.Event()
         self._writable.set()
-        self._paused = False
+        self.paused = False  # is reading?
 
     def ask(self, method: str, head: bytes, body: Payload) -> LinkReply:
         """Send a request.  A reply without a head fails if the connection is gone already."""
@@ -16557,23 +16536,24 @@ class Link(asyncio.Protocol):
             self._reply.lost(BadRequest("the request's body broke off") if gone else error)
 
     def pause(self) -> None:
-        if self.transport and not self._paused:
+        if self.transport and not self.paused:
             self.transport.pause_reading()
-            self._paused = True
+            self.paused = True
 
     def resume(self) -> None:
-        if self._paused and self.transport:
+        if self.paused and self.transport:
             self.transport.resume_reading()
-            self._paused = False
+            self.paused = False
 
-    def release(self, keepalive: float) -> None:
+    def release(self, decoder: ReplyDecoder) -> None:
         """The answer is complete; may another request follow?  Not after an unsent body."""
         self._reply = None
         transport = self.transport
         sent = transport and not (self._sending or transport.get_write_buffer_size())
         if sent and transport and not transport.is_closing():
-            self.resume()
-            self._upstream.keep(self, min(_MOST_IDLE, keepalive - 1))
+            if self.paused:
+                self.resume()
+            self._upstream.keep(self, min(_MOST_IDLE, decoder.keepalive - 1))
         else:
             self.close()
 
@@ -16586,20 +16566,37 @@ class Link(asyncio.Protocol):
             transport.abort()
         self._upstream.forget(self)
 
-    @property
-    def usable(self) -> bool:
-        return self.transport is not None and not self.transport.is_closing()
-
     # Called by the transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
-        if self._reply:
-            self._reply.received(data)
-        else:  # unasked: it must not be taken for the answer to the next request
+        reply = self._reply
+        if not reply:  # unasked: it must not be taken for the answer to the next request
             self.close()
+            return
+        decoder, taker, more = reply.decoder, reply.taker, True
+        block = decoder.feed(data)
+        if block and taker:
+            try:
+                more = bool(taker(block))
+            except RelayError as error:  # a content coding that is broken, for one
+                reply.error = error
+            if (not more or reply.error) and len(block) > _MOST_UNREAD:
+                self.pause()  # else as much again would be held for a slow client
+        elif block:
+            reply.blocks.append(block)
+            reply.unread += len(block)
+            if reply.unread > _MOST_UNREAD:
+                self.pause()
+        if decoder.ended or decoder.fault:
+            reply.over()
+        elif more and not reply.error and (taker or not decoder.head):
+            return  # whoever waits has nothing to do
+        reply.taker = None
+        if not reply.waiter.done():
+            reply.waiter.set_result(not more)
 
     def eof_received(self) -> None:
         self.connection_lost(None)
@@ -16700,7 +16697,7 @@ class Upstream:
         idle, now = self._idle.get(key), time.monotonic()
         while idle:
             link = idle.pop()
-            if link.usable and link.until > now:
+            if link.transport and not link.transport.is_closing() and link.until > now:
                 return link
             link.close()
         return None
@@ -18261,7 +18258,7 @@ class Exchange(ABC):
         target = self.current.lane.target if self.current else first
         if not (self.calibration and target):
             return None
-        return self.calibration.corrected(str(target), self.session, self.likely)
+        return self.calibration.corrected(target.name, self.session, self.likely)
 
     @property
     def session(self) -> str:
@@ -19256,7 +19253,7 @@ class Accounts:
             exchange.usage = None
         if exchange.usage and lane and code == "OK":
             likely, input = exchange.likely, exchange.usage.input
-            self.calibration.learn(str(lane.target), exchange.session, likely, input)
+            self.calibration.learn(lane.target.name, exchange.session, likely, input)
         bills = exchange.bills()
         spend = Spend()
         for bill in bills:
