@@ -829,9 +829,23 @@ Event: TypeAlias = Start | PartStart | PartDelta | PartEnd | Finish | Failure
 TRUNCATED: Final = Failure("closed the stream before its end", cause="transient")
 
 
+_NO_PART: Final = Text()
+
+
+def filled(part: OutputPart, text: str, seal: Seal | None = None) -> OutputPart:
+    """The part as it ends, with its text, and a thought with its seal."""
+    match part:
+        case Text():
+            return Text(text)
+        case Reasoning():
+            return Reasoning(text, seal)
+        case ToolCall(id, name):
+            return ToolCall(id, name, text)
+
+
 def emptied(part: OutputPart) -> OutputPart:
     """The part as it starts: its kind, id and name, and no text yet."""
-    return Reasoning() if isinstance(part, Reasoning) else replace(part, text="")
+    return filled(part, "")
 
 
 def unfold(response: Response) -> Iterator[Event]:
@@ -847,7 +861,8 @@ def unfold(response: Response) -> Iterator[Event]:
 
 def fold(events: Iterable[Event]) -> Response | Failure:
     """Gather a stream into a whole response without its torn parts, or the failure it ended in."""
-    start, parts, texts, part = Start(), list[OutputPart](), list[str](), cast(OutputPart, Text())
+    start, parts, texts = Start(), list[OutputPart](), list[str]()
+    part: OutputPart = _NO_PART
     for event in events:
         match event:
             case Start():
@@ -857,8 +872,7 @@ def fold(events: Iterable[Event]) -> Response | Failure:
             case PartDelta(text):
                 texts.append(text)
             case PartEnd(seal):
-                part = replace(part, text="".join(texts))
-                parts.append(replace(part, seal=seal) if isinstance(part, Reasoning) else part)
+                parts.append(filled(part, "".join(texts), seal))
             case Finish(reason, usage, detail):
                 return Response(start.id, start.model, tuple(parts), reason, usage, detail)
             case Failure():
@@ -1174,10 +1188,12 @@ def mapped(body: JSON, key: str, change: Callable[[JSON], JSON | None]) -> JSON:
 MOST_HELD: Final = 64 << 20
 
 
-@frozen
-class ServerSentEvent:
+class ServerSentEvent(NamedTuple):
     event: str
     data: bytes
+
+
+_event_of: Final = functools.partial(tuple.__new__, ServerSentEvent)
 
 
 class SSEDecoder:
@@ -1217,7 +1233,18 @@ class SSEDecoder:
         *blocks, rest = data.split(b"\n\n")
         self._buffer = rest + held
         self._size = len(self._buffer)
-        return list(filter(None, map(_sse_event, blocks)))
+        events = list[ServerSentEvent]()
+        for block in blocks:
+            if block.startswith(b"data:") and b"\n" not in block:  # most events of most streams
+                events.append(_event_of(("", block[5:].removeprefix(b" "))))
+                continue
+            first, _, last = block.partition(b"\n")
+            if first.startswith(b"event:") and last.startswith(b"data:") and b"\n" not in last:
+                name = first[6:].removeprefix(b" ").decode(errors="replace")
+                events.append(_event_of((name, last[5:].removeprefix(b" "))))
+            elif event := _sse_event(block):
+                events.append(event)
+        return events
 
     def eof(self) -> list[ServerSentEvent]:
         """An event that lacks only its blank line at the end of the stream counts as whole."""
@@ -1228,12 +1255,6 @@ class SSEDecoder:
 
 
 def _sse_event(block: bytes) -> ServerSentEvent | None:
-    first, _, last = block.partition(b"\n")
-    if not last and first.startswith(b"data:"):  # the usual events in one step each
-        return ServerSentEvent("", first[5:].removeprefix(b" "))
-    if first.startswith(b"event:") and last.startswith(b"data:") and b"\n" not in last:
-        name = first[6:].removeprefix(b" ").decode(errors="replace")
-        return ServerSentEvent(name, last[5:].removeprefix(b" "))
     name, lines = "", list[bytes]()
     for line in block.split(b"\n"):
         key, _, value = line.partition(b":")
@@ -1935,24 +1956,28 @@ class StreamDecoder(ABC):
         self._id = ""
         self._ids = set(known)
         self._parts = self._calls = self._torn_calls = 0
-        self._finish: FinishReason | None = None
+        self.finish: FinishReason | None = None  # the reason, if perhaps not the last event yet
         self._detail = ""
-        self._usage = Usage()
+        self._usage = NOTHING_COUNTED
 
     def feed(self, data: bytes) -> list[Event]:
+        """The events in these bytes, of which a stream's end may follow what `finish` says."""
         try:
             self._messages(self._sse.feed(data))
         except ValueError as error:
             if not self.ended:
                 self._fail(Failure(f"sent {error}", cause="transient"))
-        return self._taken()
+        events, self._said = self._said, []
+        return events
 
     def eof(self, reason: Failure = TRUNCATED) -> list[Event]:
         """The bytes are over: a failure for this `reason`, unless a finish reason was seen."""
-        self._messages(self._sse.eof())
+        if rest := self._sse.eof():
+            self._messages(rest)
         if not self.ended:
-            self._end() if self._finish else self._fail(reason)
-        return self._taken()
+            self._end() if self.finish else self._fail(reason)
+        events, self._said = self._said, []
+        return events
 
     def whole(self, wire: JSON) -> Response | Failure:
         """A whole answer, which is a stream of one object; raises one of UNREADABLE.
@@ -1960,33 +1985,35 @@ class StreamDecoder(ABC):
         It may lack its finish reason, but not all content too.
         """
         self._whole(wire)
-        if self._parts and not self._finish:
-            self._finish = "stop"
-        return fold(self.eof(Failure("sent an empty answer", cause="transient")))
-
-    @property
-    def finishing(self) -> bool:
-        """Has the answer given its finish reason, if perhaps not its last event?"""
-        return self._finish is not None
-
-    def _taken(self) -> list[Event]:
-        said, self._said = self._said, []
-        return said
+        if not self.ended:
+            if self._parts or self.finish:
+                self._end(self.finish or "stop")
+            else:
+                self._fail(Failure("sent an empty answer", cause="transient"))
+        return fold(self._said)
 
     def _messages(self, messages: Iterable[ServerSentEvent]) -> None:
-        for message in messages:
+        """Each event's JSON; some servers cut an object in two, or put two into one event."""
+        for _, data in messages:
             if self.ended:
                 return
             try:
-                self._data(message.data)
+                wire = loads(data) if not self._torn else None
+            except ValueError:
+                wire = None
+            try:
+                if type(wire) is dict:
+                    self._object(wire)
+                elif wire is not None:
+                    self._objects([wire])
+                elif data.strip() == b"[DONE]":  # clones send it in other dialects too
+                    self._done()
+                else:
+                    self._pieces(data)
             except UNREADABLE as error:
                 self._fail(Failure(f"an unreadable event: {error}", cause="transient"))
 
-    def _data(self, data: bytes) -> None:
-        """One event; some servers cut an object in two, or put two into one event."""
-        if data.strip() == b"[DONE]":  # clones send it in other dialects too
-            self._done()
-            return
+    def _pieces(self, data: bytes) -> None:
         text, self._torn = self._torn + data, b""
         try:
             wires = json_values(text) if text else ()
@@ -2023,7 +2050,7 @@ class StreamDecoder(ABC):
         if not self._begun:
             _only_text(id, model)
             self._begun, self._id = True, id
-            self._said.append(Start(id, model, usage or Usage()))
+            self._said.append(Start(id, model, usage or NOTHING_COUNTED))
 
     def _part(self, key: object, part: OutputPart) -> None:
         """A part begins.  While a tool call's arguments still come, it waits for its turn."""
@@ -2040,7 +2067,8 @@ class StreamDecoder(ABC):
         if live and isinstance(live.part, ToolCall) and (self._waiting or not live.is_complete()):
             self._waiting[key] = fresh
             return
-        self._close_all()
+        while self._live:
+            self._close(self._live.key, self._seal())
         self._begin(fresh)
 
     def _delta(self, key: object, text: str) -> None:
@@ -2057,9 +2085,13 @@ class StreamDecoder(ABC):
             self._waiting[key].texts.append(text)
 
     def _more(self, key: object, part: OutputPart, text: str) -> None:
-        """More of a part, which begins now if it is not the one that is open."""
-        if not self._live or self._live.key != key:
-            self._part(key, part)
+        """More of a part other than a call, which begins now if it is not the one that is open."""
+        live = self._live
+        if live and live.key == key and type(text) is str:
+            if text:
+                self._said.append(PartDelta(text))
+            return
+        self._part(key, part)
         self._delta(key, text)
 
     def _close(self, key: object, seal: Seal | None = None, torn: bool = False) -> None:
@@ -2086,11 +2118,12 @@ class StreamDecoder(ABC):
                 self._close(following.key, None, self._closed[following.key])
 
     def _end(self, reason: FinishReason | None = None) -> None:
-        if not (reason or self._finish or self._parts):
+        if not (reason or self.finish or self._parts):
             self._fail(Failure("sent an empty answer", cause="transient"))
             return
-        self._start()
-        finish = reason or self._finish or "stop"
+        if not self._begun:
+            self._start()
+        finish = reason or self.finish or "stop"
         cut = finish in ("length", "context_length", "content_filter")
         while live := self._live:  # where the answer was cut, a call is whole only if it looks so
             torn = cut and isinstance(live.part, ToolCall) and not live.is_complete()
@@ -2108,25 +2141,24 @@ class StreamDecoder(ABC):
 
     def _broke(self, failure: Failure) -> None:
         """The provider reports a failure, which after the finish reason is none (OpenRouter)."""
-        self._end() if self.finishing and self._parts else self._fail(failure)
+        self._end() if self.finish and self._parts else self._fail(failure)
 
     def _finished(self, word: object) -> None:
         """The provider's finish reason has come; what says more of the end may follow it."""
         reason = word_of(word).lower()
         if reason in BREAKS:
             self._fail(gave_up(reason))
-        elif self._finish in (None, "stop", "tool_calls"):  # a refusal or a cut is believed
-            self._finish = FINISHES.get(reason, "length")
+        elif self.finish in (None, "stop", "tool_calls"):  # a refusal or a cut is believed
+            self.finish = FINISHES.get(reason, "length")
 
     def _begin(self, live: _Live) -> None:
         self._live = live
-        self._start()
+        if not self._begun:
+            self._start()
         self._said.append(PartStart(live.part))
-        self._said += [PartDelta(text) for text in live.texts if text]
-
-    def _close_all(self) -> None:
-        while self._live:
-            self._close(self._live.key, self._seal())
+        for text in live.texts:
+            if text:
+                self._said.append(PartDelta(text))
 
     def _seal(self) -> Seal | None:
         """The seal of the open part, which is closed because something else begins."""
@@ -2561,8 +2593,9 @@ def media_note(mime: str, url: str) -> str:
 def whole_number(value: object) -> int:
     """A count as providers send it: 12, 12.0, null or absent.  What cannot be one is 0 if it is
     negative, else at most `MOST_TOKENS`, by which `is_absurd` knows it."""
-    known = isinstance(value, (int, float)) and value > 0
-    return int(min(cast(float, value), MOST_TOKENS)) if known else 0
+    if not isinstance(value, (int, float)) or not value > 0:
+        return 0
+    return int(min(value, MOST_TOKENS))
 
 
 def prompt_counts(prompt: int, read: int, write: int, rest: int) -> tuple[int, int]:
@@ -3818,14 +3851,16 @@ class _AnthropicDecoder(StreamDecoder):
         if wire.get("type") == "error" or wire.get("error"):
             self._broke(failure_in(wire) or Failure(dumps(wire).decode()))
             return
+        kind = wire.get("type")
+        if kind == "content_block_delta":  # nearly all of a stream, and without counts
+            self._block_delta(wire["index"], wire["delta"])
+            return
         self._usage = ANTHROPIC.parse_usage(wire, self._usage) or self._usage
-        match wire.get("type"):
-            case "message_start":
-                self._message_start(wire["message"])
+        match kind:
             case "content_block_start":
                 self._block_start(wire["index"], wire["content_block"])
-            case "content_block_delta":
-                self._block_delta(wire["index"], wire["delta"])
+            case "message_start":
+                self._message_start(wire["message"])
             case "content_block_stop":
                 self._block_stop(wire["index"])
             case "message_delta":
@@ -3875,9 +3910,9 @@ class _AnthropicDecoder(StreamDecoder):
     def _block_delta(self, index: object, delta: JSON) -> None:
         if not (block := self._blocks.get(index)):
             return
-        signature = word_of(delta.get("signature"))
-        if signature != block.signature:
-            block.signature += signature
+        signature = delta.get("signature")
+        if signature and signature != block.signature:
+            block.signature += word_of(signature)
         text = delta.get("text") or delta.get("thinking") or delta.get("partial_json") or ""
         block.said |= bool(text)
         self._delta(block, text)
@@ -4665,8 +4700,8 @@ class _ChatDecoder(StreamDecoder):
         self._speakers: dict[str, object] = {}  # which choice says what kind of part
 
     def _done(self) -> None:
-        if not self._finish and self._live and isinstance(self._live.part, ToolCall):
-            self._finish = "tool_calls" if self._live.is_complete() else "length"
+        if not self.finish and self._live and isinstance(self._live.part, ToolCall):
+            self.finish = "tool_calls" if self._live.is_complete() else "length"
         self._end()
 
     def _object(self, wire: JSON) -> None:
@@ -4676,8 +4711,10 @@ class _ChatDecoder(StreamDecoder):
             return
         if not self._begun and (id := wire.get("id")):  # Azure's first chunk has none yet
             self._start(word_of(id), word_of(wire.get("model")))
-        self._usage = CHAT.parse_usage(wire, self._usage) or self._usage
-        for choice in wire.get("choices") or ():
+        choices = wire.get("choices") or ()
+        if wire.get("usage") or "x_groq" in wire or (choices and "usage" in choices[0]):
+            self._usage = CHAT.parse_usage(wire, self._usage) or self._usage
+        for choice in choices:
             if not self.ended:
                 self._choice(choice)
 
@@ -4700,10 +4737,13 @@ class _ChatDecoder(StreamDecoder):
         if not delta.keys().isdisjoint(_CHAT_THOUGHTS) and self._speaks("reasoning", number):
             self._thought(delta)
         content = delta.get("content")
-        if content is not None and content != "":
+        if type(content) is str:  # nearly all of a stream
+            if content and self._speakers.setdefault("text", number) == number:
+                self._more("text", _CHAT_TEXT, content)
+        elif content is not None:
             self._content(content, number)
         if refusal := delta.get("refusal"):
-            self._finish, self._detail = "content_filter", self._detail + refusal
+            self.finish, self._detail = "content_filter", self._detail + refusal
             self._content(refusal, number)
         if images := delta.get("images"):
             self._content(images, number)
@@ -4722,7 +4762,7 @@ class _ChatDecoder(StreamDecoder):
     def _end(self, reason: FinishReason | None = None) -> None:
         """Some cut off a prompt that is too long, and answer it with nothing (MiMo)."""
         counted = self._usage.input and not self._usage.output
-        if counted and not self._parts and (reason or self._finish) == "length":
+        if counted and not self._parts and (reason or self.finish) == "length":
             self._fail(Failure("the prompt leaves no room for an answer", cause="too_long"))
         else:
             super()._end(reason)
@@ -5682,6 +5722,7 @@ class _SeenItem:
     def __init__(self, kind: str) -> None:
         self.kind = kind
         self.ids = set[str]()
+        self.summary: tuple[bool, ...] = ()  # is its text, if it is reasoning, a summary?
         self.places = set[object]()  # its output_index, and others by which it was meant
         self.name: str | None = None  # of a call that has begun
         self.start: JSON = {}  # as it was added
@@ -5718,14 +5759,20 @@ class _ResponsesDecoder(StreamDecoder):
         super().__init__(known)
         self._items: list[_SeenItem] = []
         self._refusal = ""
+        self._latest: tuple[object, ...] = ()  # what was last said of, and the item
         self._hosted = set[object]()  # ids of calls that the provider has answered itself
         self._doubtful: list[JSON] = []  # calls that may turn out to be such
 
     def _object(self, wire: JSON) -> None:
+        kind = wire.get("type")
+        if kind in _RESPONSES_TEXTS:
+            self._text(kind, wire)
+            return
         if failure := RESPONSES.failure_in(wire):
             self._broke(failure)
             return
-        match kind := wire.get("type"):
+        self._latest = ()
+        match kind:
             case "response.created" if self._live:
                 self._fail(Failure("began another answer within this one", cause="transient"))
             case "response.created" | "response.in_progress":
@@ -5740,8 +5787,6 @@ class _ResponsesDecoder(StreamDecoder):
                 self._whole(answer | {"status": "incomplete" if cut else "completed"})
                 if not self.ended:
                     self._end()
-            case str() if kind in _RESPONSES_TEXTS:
-                self._text(kind, wire)
             case _:
                 pass  # a server tool at work, or something new
 
@@ -5764,11 +5809,11 @@ class _ResponsesDecoder(StreamDecoder):
         self._detail = self._refusal
         match wire.get("status"):
             case None | "completed":
-                self._finish = "content_filter" if self._refusal else "stop"
+                self.finish = "content_filter" if self._refusal else "stop"
             case "incomplete":
                 self._finished((wire.get("incomplete_details") or {}).get("reason") or "length")
             case _:  # queued, in_progress
-                self._finish = "length" if self._parts else None
+                self.finish = "length" if self._parts else None
 
     def _start_of(self, answer: JSON) -> None:
         self._start(word_of(answer.get("id")), word_of(answer.get("model")))
@@ -5907,11 +5952,16 @@ class _ResponsesDecoder(StreamDecoder):
             text = wire["part"].get("text") or wire["part"].get("refusal")
             refusal = "refusal" in wire["part"]
             kind = "reasoning" if wire["part"].get("type") == "reasoning_text" else kind
-        seen = self._item(kind, wire, {})
+        meant = (kind, wire.get("item_id"), wire.get("output_index"))
+        if self._latest[:3] != meant:
+            self._latest = (*meant, self._item(kind, wire, {}))
+        seen = cast(_SeenItem, self._latest[3])
         place = ("summary" in event, wire.get("summary_index", wire.get("content_index")))
         if not text or seen.over:
             return
-        if kind == "reasoning" and any(summary is not place[0] for summary, _ in seen.parts):
+        if kind == "reasoning" and not seen.summary:
+            seen.summary = place[:1]
+        if kind == "reasoning" and seen.summary != place[:1]:
             return  # a summary and the full text: only what came first
         if field == "delta":
             self._refusal += text if refusal else ""
@@ -7195,14 +7245,14 @@ class _GeminiDecoder(StreamDecoder):
                 self._candidate(candidate)
         if (reason := _gemini_block(wire)) and not candidates:
             feedback = wire["promptFeedback"]
-            self._finish = "content_filter"
+            self.finish = "content_filter"
             self._detail = word_of(feedback.get("blockReasonMessage")) or reason
 
     def _whole(self, wire: JSON) -> None:
         self._object(wire)
         first = (wire.get("candidates") or [{}])[0]
-        if not self._finish and first.get("finishReason"):  # unspecified: it may be cut
-            self._finish = "length"
+        if not self.finish and first.get("finishReason"):  # unspecified: it may be cut
+            self.finish = "length"
 
     def _candidate(self, candidate: JSON) -> None:
         for part in (candidate.get("content") or {}).get("parts") or ():
@@ -7217,7 +7267,7 @@ class _GeminiDecoder(StreamDecoder):
             self._fail(Failure(note, cause="transient"))
             return
         self._finished(reason)
-        if self._finish == "content_filter":
+        if self.finish == "content_filter":
             self._detail = message or reason.removeprefix("SAFETY")
 
     def _said_part(self, part: JSON) -> None:
@@ -7787,7 +7837,7 @@ class Translation(Pipe):
             said.append(self._encoder.encode(event))
         if self._decoder.ended:
             self.rest = _AFTER_END
-        elif self._decoder.finishing:
+        elif self._decoder.finish:
             self.rest = _AFTER_FINISH
         return b"".join(said)
 
@@ -7841,7 +7891,8 @@ class WholeDecoder:
         self._known = known
         self._data: list[bytes] = []
         self._size = 0
-        self.ended = self.finishing = False
+        self.ended = False
+        self.finish = None  # it is told only at the end
 
     def feed(self, data: bytes) -> list[Event]:
         self._data.append(data)
