@@ -11276,23 +11276,25 @@ def _masked(text: str, start: int, end: int, spans: Sequence[tuple[int, int]]) -
 
 
 def _written(secret: str) -> Iterator[str]:
-    """A secret, and how others write it: in base64, a URL, HTML, and JSON, which may stand in
-    another JSON text, as orjson, Python, PHP and Go write it."""
+    """A secret, and how others write it: in base64, a URL, HTML, JSON as orjson, Python, PHP and
+    Go write it; and each of these in a JSON text, which may stand in another."""
     plain = raw_bytes(secret)
-    yield secret
-    yield base64.b64encode(plain).decode().rstrip("=")
-    for quoted in (urllib.parse.quote(plain, safe=""), urllib.parse.quote_plus(plain)):
-        yield quoted
-        yield re.sub("%..", lambda hex: hex[0].lower(), quoted)
+    quoted = (urllib.parse.quote(plain, safe=""), urllib.parse.quote_plus(plain))
+    forms = [secret, base64.b64encode(plain).decode().rstrip("="), *quoted]
+    forms += [re.sub("%..", lambda hex: hex[0].lower(), text) for text in quoted]
     for quotes in ({'"': "&quot;", "'": "&#x27;"}, {'"': "&#34;", "'": "&#39;"}):
         words = {"&": "&amp;", "<": "&lt;", ">": "&gt;"} | quotes
-        yield "".join(words.get(char, char) for char in secret)
-    text = plain.decode(errors="replace")
-    for once in (dumps(text).decode()[1:-1], json.dumps(secret)[1:-1]):
-        for escaped in (once, json.dumps(once)[1:-1]):
-            yield escaped
-            yield escaped.replace("/", "\\/")
-            yield re.sub("[<>&]", lambda char: f"\\u{ord(char[0]):04x}", escaped)
+        forms.append("".join(words.get(char, char) for char in secret))
+    texts = (dumps(plain.decode(errors="replace")).decode(), json.dumps(secret))
+    for text in (text[1:-1] for text in texts):
+        slashes = text.replace("/", "\\/")
+        forms += [text, slashes]
+        forms += [
+            re.sub("[<>&]", lambda c: f"\\u{ord(c[0]):04x}", each) for each in (text, slashes)
+        ]
+    for form in dict.fromkeys(forms):
+        once = json.dumps(form)[1:-1]
+        yield from (form, once, json.dumps(once)[1:-1])
 
 
 def raw_bytes(text: str) -> bytes:
@@ -19869,6 +19871,7 @@ class Relay:
         The body is in the client's dialect; the provider's own, if it is in that dialect.
         """
         stream = exchange.stream
+        error.message = exchange.plan.redacted(error.message)
         exchange.code, exchange.error = termination(error), error.message
         if stream and stream.head_sent:
             exchange.status = 200
