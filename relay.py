@@ -8544,18 +8544,8 @@ class ReplyDecoder:
     connection may carry another request.
     """
 
-    __slots__ = (
-        "_buffer",
-        "_interim",
-        "_left",
-        "_method",
-        "ended",
-        "fault",
-        "feed",
-        "head",
-        "keepalive",
-        "kept",
-        "started",
+    __slots__ = tuple(
+        "_buffer _interim _left _method ended fault feed head keepalive kept started".split()
     )
 
     def __init__(self, method: str = "POST") -> None:
@@ -13923,17 +13913,9 @@ class Health:
 
     def exported(self) -> list[JSON]:
         """Every mark, to store or to tell another relay."""
+        names = ("failure", "since", "until", "guessed", "times", "owner")
         return [
-            {
-                **place._asdict(),
-                "failure": mark.failure,
-                "since": mark.since,
-                "until": mark.until,
-                "guessed": mark.guessed,
-                "times": mark.times,
-                "said": mark.message,
-                "owner": mark.owner,
-            }
+            place._asdict() | {name: getattr(mark, name) for name in names} | {"said": mark.message}
             for place, mark in self.marks.items()
         ]
 
@@ -15216,7 +15198,7 @@ class Metrics:
             return tally
         if len(self._tallies) >= _MOST_TALLIES:
             self._tallies.clear()  # those still in use are looked up again
-        return self._tallies.setdefault(alike, Tally(self, *alike))
+        return self._tallies.setdefault(alike, Tally(self, alike))
 
     def exposition(self, openmetrics: bool = False) -> str:
         """All of it in Prometheus's text format 0.0.4, or as OpenMetrics 1.0."""
@@ -15228,17 +15210,8 @@ class Tally:
     """The series in which requests that are alike are counted; some are looked up only when there
     is something to count, because from then on a series is shown."""
 
-    def __init__(
-        self,
-        metrics: Metrics,
-        operation: str,
-        dialect: str,
-        provider: str,
-        model: str,
-        key: str,
-        status: str,
-        code: str,
-    ) -> None:
+    def __init__(self, metrics: Metrics, alike: tuple[str, ...]) -> None:
+        operation, dialect, provider, model, key, status, code = alike
         self._metrics, self._model, self._key = metrics, (operation, provider, model), key
         self._requests = metrics.requests.of(operation, dialect, provider, status, code)
         self._callers = metrics.callers.of(key, code)
@@ -15542,7 +15515,7 @@ MOST_RECENT_STORED: Final = 1000  # requests
 MOST_NOTES_STORED: Final = 20_000
 
 
-class Judgement(NamedTuple):
+class Admission(NamedTuple):
     """A shared store's answer to a permit: a refusal, or how much of the minute is used."""
 
     refusal: Refusal | None
@@ -15574,7 +15547,7 @@ class News:
 
     spent: Spent = field(default_factory=dict)
     notes: list[Note] = field(default_factory=list)
-    judgements: list[Judgement] = field(default_factory=list)  # one per permit asked about
+    admissions: list[Admission] = field(default_factory=list)  # one per permit asked about
 
 
 class StateTrouble(Exception):
@@ -15890,7 +15863,7 @@ for index = 1, #counted, 2 do
 end
 table.sort(slots, function(a, b) return a[1] < b[1] end)
 
-local function verdict(word, wait)
+local function answer(word, wait)
   local function text(number) return string.format('%.0f', number) end
   return {word, text(wait * 1000), text(used.r), text(used.t), text(spent[1].tokens),
           text(spent[1].cost), text(spent[2].tokens), text(spent[2].cost)}
@@ -15901,18 +15874,18 @@ for _, budget in ipairs(budgets) do
   local word, what, period, most = budget[1], budget[2], budget[3], tonumber(ARGV[budget[4]])
   local gone = spent[period][what]
   if most >= 0 and gone + reserved[what] >= most then
-    return verdict(word, gone >= most and 0 or 2)
+    return answer(word, gone >= most and 0 or 2)
   end
 end
 local concurrent = tonumber(ARGV[10])
-if concurrent >= 0 and running >= concurrent then return verdict('concurrent', 1) end
+if concurrent >= 0 and running >= concurrent then return answer('concurrent', 1) end
 for _, rate in ipairs({{'rpm', 'r', 1, 8}, {'tpm', 't', tokens, 9}}) do
   local most = tonumber(ARGV[rate[4]])
   local excess = used[rate[2]] + rate[3] - most
   if most >= 0 and excess > 0 then
     for _, slot in ipairs(slots) do
       if slot[2] == rate[2] then excess = excess - slot[3] end
-      if excess <= 0 then return verdict(rate[1], math.min(60, slot[1] + 61 - now)) end
+      if excess <= 0 then return answer(rate[1], math.min(60, slot[1] + 61 - now)) end
     end
   end
 end
@@ -15924,7 +15897,7 @@ redis.call('HSET', out, id, ARGV[3] .. ':' .. ARGV[4] .. ':' .. second)
 redis.call('ZADD', lease, now + tonumber(ARGV[7]), id)
 redis.call('EXPIRE', out, 3600)
 redis.call('EXPIRE', lease, 3600)
-return verdict('', 0)
+return answer('', 0)
 """
 
 # KEYS: the prefix.  ARGV: relay, the batch as JSON ('' for none), the last note that is known,
@@ -16087,7 +16060,7 @@ class RedisStore:
         for permit, today, (word, wait, *counts) in zip(batch.asked, days, answers, strict=True):
             requests, tokens, *spent = map(int, counts)
             refusal = Refusal(word, int(wait) / 1000) if word else None
-            news.judgements.append(Judgement(refusal, requests, tokens))
+            news.admissions.append(Admission(refusal, requests, tokens))
             for label, at in zip(today, (0, 2), strict=True):
                 news.spent[permit.caller.name, label] = Spend(*spent[at : at + 2])
         return news
@@ -16229,7 +16202,7 @@ class Keeper:
         self._unstored: Batch | None = None
         self._refusals = 0  # how often the store has refused it
         self._works = False  # has the store just taken another one?
-        self._asked: dict[Permit, asyncio.Future[Judgement | None]] = {}
+        self._asked: dict[Permit, asyncio.Future[Admission | None]] = {}
         self._wake = asyncio.Event()
         self._stopping = False
         self._task: asyncio.Task[None] | None = None
@@ -16266,11 +16239,11 @@ class Keeper:
         if self.store.shares_limits and not self.trouble:
             self._wake.set()
 
-    async def judged(self, permit: Permit) -> Judgement | None:
-        """The shared store's judgement of a permit; None if it cannot be asked."""
+    async def admission(self, permit: Permit) -> Admission | None:
+        """The shared store's admission of a permit; None if it cannot be asked."""
         if self.trouble or self._stopping:
             return None
-        answer: asyncio.Future[Judgement | None] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[Admission | None] = asyncio.get_running_loop().create_future()
         self._asked[permit] = answer
         self._wake.set()
         try:
@@ -16295,7 +16268,7 @@ class Keeper:
         """
         asked = {permit: answer for permit, answer in self._asked.items() if not answer.done()}
         self._asked = {}
-        answers: Sequence[Judgement | None]
+        answers: Sequence[Admission | None]
         try:
             answers = await self._exchange(list(asked))
             self._up()
@@ -16304,11 +16277,11 @@ class Keeper:
             asked |= self._asked
             self._asked = {}
             answers = [None] * len(asked)
-        for waiting, judgement in zip(asked.values(), answers, strict=True):
+        for waiting, admission in zip(asked.values(), answers, strict=True):
             if not waiting.done():  # else its client is gone
-                waiting.set_result(judgement)
+                waiting.set_result(admission)
 
-    async def _exchange(self, asked: Sequence[Permit]) -> Sequence[Judgement]:
+    async def _exchange(self, asked: Sequence[Permit]) -> Sequence[Admission]:
         """A batch there, news back; one that could not be stored goes first next time."""
         now, wall = time.monotonic(), time.time()
         batch = self._unstored = self._unstored or self._gathered(now, wall)
@@ -16325,9 +16298,9 @@ class Keeper:
         self._unstored, self._refusals = None, 0
         self._renewed = now if due else self._renewed
         self._apply(news)
-        if len(news.judgements) != len(asked):
-            raise StateTrouble(f"it judged {len(news.judgements)} of {len(asked)} permits")
-        return news.judgements
+        if len(news.admissions) != len(asked):
+            raise StateTrouble(f"it judged {len(news.admissions)} of {len(asked)} permits")
+        return news.admissions
 
     def _apply(self, news: News) -> None:
         self._limits.learn(news.spent)
@@ -16434,18 +16407,7 @@ class Reply(Protocol):
 class LinkReply:
     """A provider's answer on a link; a `Reply` once its head is here."""
 
-    __slots__ = (
-        "blocks",
-        "decoder",
-        "ended",
-        "error",
-        "headers",
-        "link",
-        "status",
-        "taker",
-        "unread",
-        "waiter",
-    )
+    __slots__ = tuple("blocks decoder ended error headers link status taker unread waiter".split())
 
     def __init__(self, link: Link, method: str) -> None:
         self.status = 0
@@ -19271,18 +19233,18 @@ class Accounts:
         permit = exchange.permit = self.limits.admit(exchange.id, caller, likely, now, wall)
         if caller.limits is None or not self.keeper.store.shares_limits:
             return
-        judged = await self.keeper.judged(permit)
-        if judged and not judged.refusal:
-            permit.headers = permit.account.headers_after((judged.requests, judged.tokens))
+        admission = await self.keeper.admission(permit)
+        if admission and not admission.refusal:
+            permit.headers = permit.account.headers_after((admission.requests, admission.tokens))
             return
         budgets = any(limit.is_budget for limit in permit.account.limits)
         closed = exchange.plan.config.state_fail_closed and budgets
-        if judged is None and not closed:
+        if admission is None and not closed:
             return
         self.limits.withdraw(permit)
         exchange.permit = None
-        if judged and judged.refusal:
-            raise judged.refusal.error(caller, time.time())
+        if admission and admission.refusal:
+            raise admission.refusal.error(caller, time.time())
         raise StateDown("budgets cannot be looked up: the shared state is down", retry_after=10)
 
     def settle(self, exchange: Exchange, log: Log) -> None:

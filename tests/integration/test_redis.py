@@ -384,7 +384,7 @@ def agree(store: relay_module.RedisStore, chance: random.Random, name: str) -> N
         blank = relay_module.Account(name)
         permit = relay_module.Permit(f"{name}-{step}", caller, blank, asked, int(now))
         batch = relay_module.Batch(spent=spent, ended=ended, asked=[permit])
-        (judged,) = store.sync(batch).judgements
+        (judged,) = store.sync(batch).admissions
         mine = ""
         try:
             permit = limits.admit(permit.id, caller, asked, now, now)

@@ -37,7 +37,7 @@ class SharedStore(relay.SQLiteStore):
         self.requests += sum(totals.requests for totals in hours)
         self.ended += [end.id for end in batch.ended]
         self.asked += [permit.id for permit in batch.asked]
-        return relay.News(judgements=[relay.Judgement(None) for _ in batch.asked])
+        return relay.News(admissions=[relay.Admission(None) for _ in batch.asked])
 
 
 def keeper_of(store: relay.Store, limits: relay.Limits, heard: Heard | None = None) -> relay.Keeper:
@@ -50,7 +50,7 @@ async def test_who_left_before_being_asked_about_is_not_asked_about() -> None:
     store, limits = SharedStore(), relay.Limits()
     keeper = keeper_of(store, limits)
     permit = limits.admit("1", CALLER, relay.Spend(), 0.0, 0.0)
-    waiting = asyncio.create_task(keeper.judged(permit))
+    waiting = asyncio.create_task(keeper.admission(permit))
     await asyncio.sleep(0)
     waiting.cancel()
     with contextlib.suppress(asyncio.CancelledError):
@@ -86,7 +86,7 @@ async def test_a_store_that_cannot_be_understood_is_one_that_is_down() -> None:
     limits = relay.Limits()
     keeper = keeper_of(Garbled(), limits)
     permit = limits.admit("1", CALLER, relay.Spend(), 0.0, 0.0)
-    waiting = asyncio.create_task(keeper.judged(permit))
+    waiting = asyncio.create_task(keeper.admission(permit))
     await asyncio.sleep(0)
     await keeper.sync()
     assert await waiting is None
@@ -115,7 +115,7 @@ async def test_nothing_ends_the_keeping(monkeypatch: pytest.MonkeyPatch) -> None
     store.faults = [ZeroDivisionError("division by zero"), RuntimeError(), MemoryError("no more")]
     for number in range(4):
         permit = limits.admit(f"{number}", CALLER, relay.Spend(), 0.0, 0.0)
-        judged = await keeper.judged(permit)
+        judged = await keeper.admission(permit)
         assert (judged is None) == (number < 1)
         limits.settle(permit, relay.Spend(7), 0.0)
         while store.faults or keeper.trouble:  # noqa: ASYNC110  # it tells nobody
@@ -178,7 +178,7 @@ async def test_a_store_that_forgets_a_permit_keeps_nobody_waiting() -> None:
     limits = relay.Limits()
     keeper = keeper_of(Forgetful(), limits)
     permit = limits.admit("1", CALLER, relay.Spend(), 0.0, 0.0)
-    waiting = asyncio.create_task(keeper.judged(permit))
+    waiting = asyncio.create_task(keeper.admission(permit))
     await asyncio.sleep(0)
     await keeper.sync()
     assert await waiting is None
