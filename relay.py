@@ -8148,17 +8148,15 @@ class Body:
 
     def __init__(self, raw: bytes, unread: bool = False) -> None:
         self.raw = raw
+        self.unread = unread and len(raw) >= _LARGE
         self._model_at = -1  # where the key "model" is, as seen from the ends
-        if not unread or len(raw) < _LARGE:
+        if not self.unread:
             self.wire = _decoded(raw)
 
     @functools.cached_property
     def wire(self) -> JSON:
-        return _decoded(self.raw)
-
-    @property
-    def unread(self) -> bool:
-        return "wire" not in self.__dict__
+        wire, self.unread = _decoded(self.raw), False
+        return wire
 
     def read(self) -> JSON:
         """All of it; BadRequest if it is not JSON."""
@@ -14019,10 +14017,14 @@ class Balance:
         Marks are looked up at each step, so a plan that runs out in the middle of a request
         opens the next at once.
         """
-        cooling = self._health.cooling
         if lane := route.only_lane(dialect):
-            yield lane, cooling(lane, now())
-            return
+            return iter(((lane, self._health.cooling(lane, now())),))
+        return self._ordered(route, dialect, identity, now)
+
+    def _ordered(
+        self, route: Route, dialect: str, identity: str, now: Callable[[], float]
+    ) -> Iterator[tuple[Lane, Mark | None]]:
+        cooling = self._health.cooling
         for group in route.groups:
             targets: Sequence[Target] = group
             if len(group) > 1:
@@ -17791,11 +17793,9 @@ class Stream(web.StreamResponse):
     Pieces are complete events, so a keep-alive may go between any two of them.
     """
 
-    def __init__(
-        self, request: web.BaseRequest, observers: Sequence[Observer], speaker: Speaker
-    ) -> None:
+    def __init__(self, request: web.BaseRequest, observers: Sequence[Observer]) -> None:
         super().__init__()
-        self.speaker = speaker
+        self.speaker: Speaker | None = None
         self.last = time.monotonic()  # when something was sent
         self.sent = 0  # bytes
         self.head_sent = False
@@ -17809,11 +17809,19 @@ class Stream(web.StreamResponse):
         self._timer: asyncio.TimerHandle | None = None
         self._opening: asyncio.Task[None] | None = None
 
-    def start_keepalive(self, interval: float, gate: float, headers: Mapping[str, str]) -> None:
+    def start_keepalive(
+        self,
+        interval: float,
+        gate: float,
+        headers: Mapping[str, str],
+        speaker: Callable[[], Speaker],
+    ) -> None:
         """Send keep-alives after so many seconds of silence; and after `gate` seconds, without an
-        answer, these headers, so that clients waiting for either do not give up."""
+        answer, these headers, so that clients waiting for either do not give up.  Until there is
+        an answer, `speaker` makes what is sent."""
 
         async def open_early() -> None:
+            self.speaker = speaker()
             with contextlib.suppress(ConnectionError):
                 await self.begin(headers)
 
@@ -17893,7 +17901,7 @@ class Stream(web.StreamResponse):
         wire, silence = self._wire, time.monotonic() - self.last
         if silence >= self._interval:
             silence = 0.0
-            if wire and wire.get_write_buffer_size() <= _MOST_UNSENT:
+            if wire and self.speaker and wire.get_write_buffer_size() <= _MOST_UNSENT:
                 self.send(self.speaker.alive())
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(self._interval - silence, self._beat)
@@ -18101,7 +18109,7 @@ def telemetry_of(env: Mapping[str, str], log: Log) -> Telemetry:
 
 _READ: Final = frozenset(("ok", "outrun", "cancelled"))  # outcomes after which a prompt was read
 # What an exchange begins with; shared, because no exchange changes them.
-_NO_BODY: Final = Body(b"{}")
+NO_BODY: Final = Body(b"{}")
 _NOBODY: Final = Caller()
 _NO_PEEK: Final = Peek("", False)
 _NO_ROUTE: Final = Route("", "", ())
@@ -18135,7 +18143,7 @@ class Exchange(ABC):
     calibration: Calibration | None = None  # how models count tokens
 
     def __init__(
-        self, plan: Plan, request: web.BaseRequest, dialect: Dialect, operation: str
+        self, plan: Plan, request: web.BaseRequest, dialect: Dialect, operation: str = "chat"
     ) -> None:
         # What was asked
         self.operation = operation  # as the GenAI conventions call it
@@ -18146,7 +18154,7 @@ class Exchange(ABC):
         self.began = time.monotonic()
         self.deadline = math.inf  # by when all has to be over, in the event loop's time
         self.caller = _NOBODY
-        self.body = _NO_BODY
+        self.body = NO_BODY
         self.peek = _NO_PEEK
         self.route = _NO_ROUTE
         self.likely = 0  # about how many tokens were sent
@@ -18209,8 +18217,8 @@ class Exchange(ABC):
         return True
 
     def accepts(self, status: int) -> bool:
-        """Is an answer with this status an answer, and not a failure?"""
-        return 200 <= status < 300
+        """Is an answer with this status, which is no 2xx, an answer and not a failure?"""
+        return False
 
     def pipe_for(self, attempt: Attempt) -> Pipe:
         """The pipe for an answer whose head is here."""
@@ -18240,16 +18248,11 @@ class Exchange(ABC):
         whole = f"{self.caller.name}\0{name}".encode(errors="replace")
         return hashlib.sha256(whole).hexdigest()[:32] if name else ""
 
-    @functools.cached_property
-    def bound(self) -> str:
-        """`identity`, or "" if there is only one lane, so that nothing can be bound."""
-        return "" if self.route.is_single else self.identity
-
     @property
     def client(self) -> str | None:
         """The calling program as it names itself: claude-cli, codex_cli_rs."""
-        agent = self.plan.redacted(self.request.headers.get("User-Agent", ""))
-        product = _PRODUCT.match(agent)
+        agent = self.request.headers.get("User-Agent")
+        product = _PRODUCT.match(self.plan.redacted(agent)) if agent else None
         return product[0] if product else None
 
     @functools.cached_property
@@ -18293,19 +18296,10 @@ class Exchange(ABC):
         )
 
     @property
-    def lane(self) -> Lane | None:
-        return self.current.lane if self.current else None
-
-    @property
     def may_hedge(self) -> bool:
         """May a second attempt be made beside the first?  Only for streams: how long a whole answer
         takes says nothing about its provider."""
-        return self.route.hedge_after < math.inf and self.peek.stream and not self.hedged
-
-    def release(self) -> None:
-        """The answer has begun, so the request is not needed again: free its memory."""
-        self.body = _NO_BODY
-        self.__dict__.pop("parsed", None)
+        return self.peek.stream and not self.hedged
 
     def abandon(self) -> bool:
         """Give up the attempts that have not answered yet; False if there are none."""
@@ -18499,11 +18493,7 @@ class Conversation(Exchange):
     """A request that a model is to answer."""
 
     binds = True
-
-    def __init__(
-        self, plan: Plan, request: web.BaseRequest, dialect: Dialect, operation: str = "chat"
-    ) -> None:
-        super().__init__(plan, request, dialect, operation)
+    counting = False  # are only its tokens counted?
 
     async def receive(self) -> None:
         request, plan, dialect = self.request, self.plan, self.dialect
@@ -18529,7 +18519,10 @@ class Conversation(Exchange):
         headers = {**dialect.headers, **request_headers(request.headers, lane, stream, same)}
         for observer in self.observers:
             headers |= observer.begins(attempt)
-        url = self._address(lane, stream, self.peek.variant if same else "")
+        if self.counting:
+            url = dialect.address(dialect.counting(endpoint.url), lane.target.model, stream)
+        else:
+            url = lane.address(stream, self.peek.variant if same else "")
         if same and "?" in request.raw_path:
             query = request.raw_path.partition("?")[2]
             url = with_query(url, query, {"key", *dialect.modes})
@@ -18550,9 +18543,6 @@ class Conversation(Exchange):
             provider=lane.target.name,
             redacted=self.plan.redacted,
         )
-
-    def _address(self, lane: Lane, stream: bool, variant: str) -> str:
-        return lane.address(stream, variant)
 
     def _edit(self, attempt: Attempt) -> None:
         """The same dialect: the client's bytes, edited only if something has to be."""
@@ -18654,6 +18644,7 @@ class Count(Conversation):
     else a marked estimate."""
 
     limited = heals = binds = False
+    counting = True
 
     def __init__(self, plan: Plan, request: web.BaseRequest, dialect: Dialect) -> None:
         super().__init__(plan, request, dialect, "count_tokens")
@@ -18683,10 +18674,6 @@ class Count(Conversation):
         body = loads_exactly(cast(bytes, attempt.body))
         if not refused.isdisjoint(body):
             attempt.body = dumps({k: v for k, v in body.items() if k not in refused})
-
-    def _address(self, lane: Lane, stream: bool, variant: str) -> str:
-        url = self.dialect.counting(lane.endpoint.url)
-        return self.dialect.address(url, lane.target.model, stream)
 
     def time_limits(self, attempt: Attempt) -> tuple[float, float]:
         seconds = attempt.lane.target.provider.timeouts.connect + 10
@@ -19099,7 +19086,7 @@ class Forward(Raw):
         return block
 
     def accepts(self, status: int) -> bool:
-        return 200 <= status < 300
+        return False
 
     def confine(self, error: UpstreamError) -> None:
         """That this is not to be had there says nothing of conversations with the model."""
@@ -19253,7 +19240,7 @@ class Accounts:
         Synchronous, so that nothing can prevent it; total, whatever a provider counted.
         """
         now, wall, metrics = time.monotonic(), time.time(), self.metrics
-        lane, caller, code = exchange.lane, exchange.caller, exchange.code
+        lane = exchange.current.lane if exchange.current else None
         provider = lane.target.provider.name if lane else ""
         model = lane.target.model if lane else ""
         if model and model not in self._answered:
@@ -19266,7 +19253,7 @@ class Accounts:
                 "warning", "absurd token counts are left out", id=exchange.id, provider=provider
             )
             exchange.usage = None
-        if exchange.usage and lane and code == "OK":
+        if exchange.usage and lane and exchange.code == "OK":
             likely, input = exchange.likely, exchange.usage.input
             self.calibration.learn(lane.target.name, exchange.session, likely, input)
         bills = exchange.bills()
@@ -19283,12 +19270,15 @@ class Accounts:
             exchange.dialect.name,
             provider,
             model,
-            caller.name,
+            exchange.caller.name,
             str(exchange.status or ""),
-            code,
+            exchange.code,
         )
         first = None if exchange.first is None else exchange.first - exchange.began
-        attempts = [(a.lane.target.provider.name, a.outcome, a.seconds) for a in exchange.attempts]
+        attempts = list[tuple[str, str, float]]()
+        for attempt in exchange.attempts:
+            name = attempt.lane.target.provider.name
+            attempts.append((name, attempt.outcome, attempt.seconds))
         tally.count(now - exchange.began, attempts, first, exchange.usage, exchange.held)
         if exchange.prompt:
             self._explain_cache(exchange, exchange.prompt, wall, log)
@@ -19546,7 +19536,7 @@ class Relay:
             skipped.clear()
             lanes = self._usable(exchange, desperate, failures, skipped)
             for lane in lanes:
-                if exchange.may_hedge:
+                if exchange.route.hedge_after < math.inf and exchange.may_hedge:
                     answer = await self._hedge(exchange, lane, lanes, failures)
                 else:
                     answer = await self.attempt(exchange, lane, failures)
@@ -19569,7 +19559,7 @@ class Relay:
         list.  After an answer the lane stays busy until whoever delivers it closes the attempt.
         """
         attempt, moment, outcome = Attempt(lane, strip), time.time(), "cancelled"
-        identity = exchange.bound if exchange.binds else ""
+        identity = "" if exchange.route.is_single or not exchange.binds else exchange.identity
         exchange.prepare(attempt)
         exchange.attempts.append(attempt)
         exchange.current = attempt
@@ -19642,7 +19632,7 @@ class Relay:
                 attempt.status, attempt.body = attempt.reply.status, None
                 for observer in exchange.observers:
                     observer.replied(attempt)
-                if not exchange.accepts(attempt.status):
+                if not (200 <= attempt.status < 300 or exchange.accepts(attempt.status)):
                     raise await self._refusal(exchange, attempt)
                 pipe = attempt.pipe = exchange.pipe_for(attempt)
                 if not (attempt.stream and exchange.streams):  # now its length counts
@@ -19687,7 +19677,8 @@ class Relay:
         if exchange.binds:
             raw, target = exchange.body.raw, attempt.lane.target.name
             exchange.prompt = self.accounts.caches.begin(raw, target, time.time())
-        exchange.release()
+        exchange.body = NO_BODY  # it is not needed again: free its memory
+        exchange.__dict__.pop("parsed", None)
         if attempt.dropped:
             dropped = list(attempt.dropped)
             self.log.event("debug", "dropped in translation", id=exchange.id, fields=dropped)
@@ -19695,7 +19686,7 @@ class Relay:
         if not exchange.streams:
             exchange.code = "OK"
             return exchange.whole(attempt.head if pipe.translated else attempt.raw, headers)
-        stream = exchange.stream or Stream(exchange.request, exchange.observers, pipe)
+        stream = exchange.stream or Stream(exchange.request, exchange.observers)
         exchange.stream, stream.speaker = stream, pipe
         idle, code, reason = provider.timeouts.idle, "OK", TRUNCATED
         silence = IdleTimeout(min(idle, pipe.rest), f"went silent for {idle:g} s")
@@ -19739,8 +19730,9 @@ class Relay:
 
     def lanes(self, exchange: Exchange) -> Iterator[tuple[Lane, Mark | None]]:
         """All its lanes in order, each with the mark that keeps it from being used now, if any."""
-        identity = exchange.bound or exchange.id
-        return self.balance.lanes(exchange.route, exchange.dialect.name, identity, time.time)
+        route = exchange.route
+        identity = "" if route.is_single else exchange.identity  # where nothing can be bound
+        return self.balance.lanes(route, exchange.dialect.name, identity or exchange.id, time.time)
 
     def _usable(
         self,
@@ -19751,9 +19743,7 @@ class Relay:
     ) -> Iterator[Lane]:
         """The lanes that are worth trying now; those that are not are added to `skipped`."""
         fitting = False
-        identity = exchange.bound or exchange.id
-        lanes = self.balance.lanes(exchange.route, exchange.dialect.name, identity, time.time)
-        for lane, mark in lanes:
+        for lane, mark in self.lanes(exchange):
             if not exchange.fits(lane):
                 continue
             fitting = True
@@ -19802,17 +19792,22 @@ class Relay:
         exchange.code = termination(error) if exchange.fault else code
         exchange.error = error.message
         if isinstance(error, UpstreamError):
-            identity = exchange.bound if exchange.binds else ""
+            single = exchange.route.is_single
+            identity = "" if single or not exchange.binds else exchange.identity
             self.health.failed(attempt.lane, error, time.time(), identity=identity)
 
     def _stream(self, exchange: Exchange) -> Stream:
         """What is sent to the client, before there is a pipe that could make a keep-alive."""
         variant, gate = exchange.peek.variant, exchange.plan.config.timeouts.gate
-        encoder = exchange.dialect.encoder(Asked(exchange.peek.model, exchange.id, variant=variant))
-        stream = Stream(exchange.request, exchange.observers, encoder)
+        stream = Stream(exchange.request, exchange.observers)
         headers = {"Content-Type": exchange.dialect.stream_type(variant)}
         headers |= {"Cache-Control": "no-cache", "x-relay-request-id": exchange.id}
-        stream.start_keepalive(self.keepalive, gate, headers)
+
+        def speaker() -> Speaker:
+            asked = Asked(exchange.peek.model, exchange.id, variant=variant)
+            return exchange.dialect.encoder(asked)
+
+        stream.start_keepalive(self.keepalive, gate, headers, speaker)
         return stream
 
     def _observers(self, exchange: Exchange) -> tuple[Observer, ...]:
@@ -19838,7 +19833,8 @@ class Relay:
         if stream and stream.head_sent:
             exchange.status = 200
             tells = exchange.dialect.tells_breaks or exchange.first is None
-            await stream.end(stream.speaker.failed(error) if tells else b"", broken=True)
+            speaker = stream.speaker if tells else None
+            await stream.end(speaker.failed(error) if speaker else b"", broken=True)
             return stream
         headers = CIMultiDict(exchange.own_headers() | error_headers(error))
         headers["Content-Type"] = "application/json"
@@ -21464,7 +21460,8 @@ class Connection(RequestHandler):
             error = HeaderTooLarge("a line of the request's head is over server.max_header")
         elif status >= 500:
             error = RelayError("internal error; relay's log has the details")
-            if exc and isinstance(self._manager, Listener):
+            gone = isinstance(exc, ConnectionError)  # the client is, and that is no error
+            if exc and not gone and isinstance(self._manager, Listener):
                 self._manager.complain(exc)
         if request.writer.output_size > 0:
             raise ConnectionError("the answer has begun already")
