@@ -23503,51 +23503,34 @@ def command_docker(args: argparse.Namespace) -> None:
 @command("topic...: keys, presets, errors, metrics or paths")
 def command_help(args: argparse.Namespace) -> None:
     """Explain keys, presets, errors, metrics or paths."""
-    topic = " ".join(args.topic)
-    tables: dict[str, Callable[[], list[Sequence[str]]]] = {
-        "keys": lambda: [("key", "value", "default", "meaning"), *reference()],
-        "presets": lambda: [
-            ("preset", "variable", "plans", "names"),
-            *(
-                (
-                    n,
-                    p.key,
-                    "; ".join(f"{k}: {' '.join(v)}".strip() for k, v in p.plans.items()),
-                    " ".join(p.globs),
+    rows: list[Sequence[str]]
+    match args.topic:
+        case ["keys"]:
+            rows = [("key", "value", "default", "meaning"), *reference()]
+        case ["presets"]:
+            rows = [("preset", "variable", "plans", "names")]
+            for name, preset in PRESETS.items():
+                plans = "; ".join(
+                    f"{p}: {' '.join(urls)}".strip() for p, urls in preset.plans.items()
                 )
-                for n, p in PRESETS.items()
-            ),
-        ],
-        "errors": lambda: [
-            ("failure of a provider", "next target", "cooling down", "of", "client gets"),
-            *(
-                (
-                    f.name,
-                    "yes" if f.failover else "no",
-                    span(f.cool) if f.cool else "-",
-                    f.scope,
-                    str(f.status),
-                )
-                for f in FAILURES.values()
-            ),
-        ],
-        "metrics": lambda: [
-            ("metric", "kind", "labels", "meaning"),
-            *((f.base, f.kind, " ".join(f.labels), f.doc) for f in Metrics().families()),
-        ],
-        "paths": lambda: [
-            ("path", "dialect"),
-            *(
-                (f"POST /{'v1beta' if d is GEMINI else 'v1'}{p}", d.name)
-                for d in DIALECTS.values()
-                for p in d.purposes
-            ),
-            *((f"{method} {path}", "") for method, path in ROUTES),
-        ],
-    }
-    if topic not in tables:
-        raise ConfigError([f"relay help {' | '.join(tables)}; commands and options: relay --help"])
-    print("\n".join(aligned(tables[topic]())))
+                rows.append((name, preset.key, plans, " ".join(preset.globs)))
+        case ["errors"]:
+            rows = [("failure", "of", "next target", "cools down", "client gets")]
+            for row in FAILURES.values():
+                further, cool = "yes" if row.failover else "no", span(row.cool) if row.cool else "-"
+                rows.append((row.name, row.scope, further, cool, str(row.status)))
+        case ["metrics"]:
+            rows = [("metric", "kind", "labels", "meaning")]
+            rows += [(f.base, f.kind, " ".join(f.labels), f.doc) for f in Metrics().families()]
+        case ["paths"]:
+            rows = [("path", "dialect")]
+            for dialect in DIALECTS.values():
+                version = "v1beta" if dialect is GEMINI else "v1"
+                rows += [(f"POST /{version}{path}", dialect.name) for path in dialect.purposes]
+            rows += [(f"{method} {path}", "") for method, path in ROUTES]
+        case _:
+            raise ConfigError(["relay help keys | presets | errors | metrics | paths"])
+    print("\n".join(aligned(rows)))
 
 
 def _usual_config(args: argparse.Namespace) -> Source:
