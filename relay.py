@@ -22208,7 +22208,7 @@ async def serving(plan: Plan, source: Source, log: Log | None = None) -> AsyncIt
 #     whole   a tiny answer                             tools   two calls at once
 #     stream  the same, streamed                        count   the tokens of a request
 
-_TRIAL_USED_TOKENS: Final = 300  # of an answer: room for a model that thinks first
+_TRIAL_TOKENS: Final = 300  # of an answer: room for a model that thinks first
 _TRIAL_SECONDS: Final = 90.0
 _CITY: Final = Tool(
     "get_weather",
@@ -22220,9 +22220,7 @@ _WEATHER: Final = "What is the weather in {}?  Call the tool; for several cities
 
 def _small(text: str, stream: bool = False, tools: tuple[Tool, ...] = ()) -> Request:
     turns = (Message("user", (Text(text),)),)
-    return Request(
-        model="", messages=turns, tools=tools, max_tokens=_TRIAL_USED_TOKENS, stream=stream
-    )
+    return Request(model="", messages=turns, tools=tools, max_tokens=_TRIAL_TOKENS, stream=stream)
 
 
 _REQUESTS: Final = {
@@ -22352,7 +22350,7 @@ def expected_cost(chosen: Sequence[Access]) -> str:
     """What trying these may cost, in words."""
     count = sum(len(access.billing.endpoints) for access in chosen) * len(_REQUESTS)
     names = ", ".join(dict.fromkeys(access.provider.name for access in chosen))
-    tokens = f"at most {count * _TRIAL_USED_TOKENS} tokens out and about as few in"
+    tokens = f"at most {count * _TRIAL_TOKENS} tokens out and about as few in"
     return f"{count} small requests, {tokens}, to {names}"
 
 
