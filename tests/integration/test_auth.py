@@ -320,7 +320,8 @@ async def test_the_client_s_credential_is_never_forwarded(
     for seen in upstream.requests:
         sent = [*seen.headers.values(), seen.query, seen.body.decode()]
         assert not any(CLIENT_KEY in text for text in sent)
-        assert sum(UPSTREAM_KEY in text for text in sent) == 1
+        # Servers of other makers that speak Anthropic's dialect know one header or the other.
+        assert sum(UPSTREAM_KEY in text for text in sent) == (2 if provider == "anthropic" else 1)
 
 
 async def test_without_keys_too_what_a_client_sends_as_its_key_stays_here(

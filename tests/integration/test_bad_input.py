@@ -82,11 +82,14 @@ async def test_a_large_body_that_is_no_json_brings_no_provider_into_trouble(
     """Its ends look well, so it is not read before a provider has refused it, in whatever way."""
     server = await relay(one(upstream, client))
     begin = b'{"model":"m","messages":'
-    broken = (begin + b"[" * 200_000 + b"]" * 200_000 + b"}", begin + b"[" + b"1" * 99_000 + b",]}")
-    for body in broken:
+    broken = {
+        "levels deep": begin + b"[" * 200_000 + b"]" * 200_000 + b"}",
+        "not JSON": begin + b"[" + b"1" * 99_000 + b",]}",
+    }
+    for why, body in broken.items():
         for status in (500, 400, 429, 401):
             upstream.script(chat_error(status, "what is this?"))
-            assert "not JSON" in await refused(http, server, client, body)
+            assert why in await refused(http, server, client, body)
     async with http.get(f"{server.url}/admin/health") as response:
         assert (await response.json())["marks"] == []
     upstream.script(answer_well)
