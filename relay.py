@@ -1332,10 +1332,10 @@ def repaired(messages: Iterable[Message]) -> tuple[Message, ...]:
     turns, owed, ids = list[Message](), list[str](), list[str]()
     for turn in _turns(messages):
         if turn.role == "user":
+            results = 0
             for part in turn.parts:
-                if owed or isinstance(part, ToolResult):
-                    turn = _answered(turn, owed)
-                    break
+                results += isinstance(part, ToolResult)
+            turn = _answered(turn, owed) if owed or results else turn
         elif owed:
             turns.append(_answered(Message("user", ()), owed))
         turns.append(turn)

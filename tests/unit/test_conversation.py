@@ -113,6 +113,10 @@ HISTORIES: dict[str, tuple[list[Message], list[Message]]] = {
             user(result("1_3", "C")),
         ],
     ),
+    "an empty turn answers nothing, and so it is answered for": (
+        [assistant(call("1")), Message("user", ())],
+        [assistant(call("1")), user(missing("1"))],
+    ),
     "a system message between calls and results moves behind them": (
         [assistant(call("1")), system("s"), user(result("1"), "text"), assistant("x")],
         [assistant(call("1")), user(result("1"), "text"), system("s"), assistant("x")],
