@@ -8214,7 +8214,7 @@ def _decoded(raw: bytes) -> JSON:
     try:
         wire = loads(raw)
     except TooDeep as error:
-        raise BadRequest(f"the body is {error}") from error
+        raise BadRequest(f"the body is nested more than {MOST_LEVELS} levels deep") from error
     except ValueError as error:
         raise BadRequest(f"the body is not JSON: {error}") from error
     if not isinstance(wire, dict):
