@@ -8819,11 +8819,12 @@ class ErrorRule:
     reset: str = ""  # when it ends if nothing else says, one of RESETS
 
     def matches(self, status: int, error: Failure) -> bool:
+        text = error.message + error.extra
         return (
             (not self.status or status in self.status)
             and (not self.code or _is_one_of(error.code, self.code))
             and (not self.type or _is_one_of(error.type, self.type))
-            and (not self.pattern or bool(_search(self.pattern, error.message + error.extra)))
+            and (not self.pattern or bool(re.search(self.pattern, text, re.IGNORECASE)))
         )
 
 
@@ -8837,10 +8838,6 @@ def _is_one_of(word: str, words: Sequence[str]) -> bool:
     )
 
 
-def _search(pattern: str, text: str) -> re.Match[str] | None:
-    return re.search(pattern, text, re.IGNORECASE)  # re keeps the compiled ones
-
-
 def error_in(body: bytes, status: int = 0) -> Failure:
     """The error of a body in any provider's shape, GLM's `[1308][text][id]` included."""
     try:
@@ -8852,9 +8849,6 @@ def error_in(body: bytes, status: int = 0) -> Failure:
     error = error or Failure(f"HTTP {status}, {snippet(body)}" if status else snippet(body))
     bracket = re.match(r"\[(\w+)\]\[?", error.message)
     return replace(error, code=bracket[1]) if bracket else error
-
-
-_LONGEST_MESSAGE: Final = 1000  # characters of a provider's text; FastAPI quotes the whole prompt
 
 
 @frozen
@@ -8887,7 +8881,8 @@ def classify_error(
     if FAILURES[failure].scope != "request":
         text, reset = error.message + error.extra, rule.reset if rule else ""
         until = _seconds_left(headers, text, reset, now, zone)
-    return Classified(failure, error.message[:_LONGEST_MESSAGE], scope, until)
+    message = error.message[:1000]  # FastAPI quotes the whole prompt
+    return Classified(failure, message, scope, until)
 
 
 def _seconds_left(
@@ -8895,8 +8890,9 @@ def _seconds_left(
 ) -> float | None:
     """Seconds until a limit ends, from the first source that says; never negative."""
     known = {name.lower(): value for name, value in headers.items()}
-    if (seconds := _milliseconds(known.get("retry-after-ms", ""))) is None:
-        seconds = _wait(known.get("retry-after", ""), now, zone)
+    seconds = _wait(known.get("retry-after", ""), now, zone)
+    with contextlib.suppress(ValueError):
+        seconds = float(known.get("retry-after-ms", "")) / 1000
     if seconds is None and (match := _DATE.search(text)):
         seconds = _until_date(match, now, zone)
     if seconds is None and (match := _DELAY.search(text)):
@@ -8908,12 +8904,6 @@ def _seconds_left(
     if seconds is None or not math.isfinite(seconds):
         return None
     return min(max(0.0, seconds), 35 * 86400.0)  # no window is longer than a month
-
-
-def _milliseconds(value: str) -> float | None:
-    with contextlib.suppress(ValueError):
-        return float(value) / 1000
-    return None
 
 
 # 2026-08-03 23:59:59 +0800 CST (Ark), 2026-06-06T05:00:00+08:00 (MiniMax).  A bare number in
@@ -9431,13 +9421,11 @@ _QUIRKS: Final[dict[str, Mapping[str, Quirks]]] = {
 
 # fmt: on
 
-# Hosts of those who made the dialects.
-_MAKERS: Final = (".anthropic.com", ".openai.com", ".googleapis.com")
-
 
 def is_makers(url: str) -> bool:
     """Is this a host of the maker of a dialect, behind which no other relay can stand?"""
-    return (urllib.parse.urlsplit(url).hostname or "").endswith(_MAKERS)
+    host = urllib.parse.urlsplit(url).hostname or ""
+    return host.endswith((".anthropic.com", ".openai.com", ".googleapis.com"))
 
 
 _LETTERS: Final = {"A": "anthropic", "C": "openai", "R": "responses", "G": "gemini"}
@@ -10258,14 +10246,9 @@ def any_of(words: Collection[str]) -> str:
     return f"(?:{'|'.join(ways)})"
 
 
-def named(name: str, kind: Kind) -> Kind:
-    """The same kind under a name that reads better in the reference."""
-    return replace(kind, name=name)
-
-
-_ENDPOINT: Final = named("URL, or one per dialect", either(BASE_URL, mapping(BASE_URL)))
-_API_KEYS: Final = named(
-    "secret, list of secrets, or either per plan", either(many(SECRET), mapping(many(SECRET)))
+_ENDPOINT: Final = replace(either(BASE_URL, mapping(BASE_URL)), name="URL, or one per dialect")
+_API_KEYS: Final = replace(
+    either(many(SECRET), mapping(many(SECRET))), name="secret, list of secrets, or either per plan"
 )
 MODELS: Final = Kind(
     "list of names, or mapping to the provider's names",
@@ -10628,14 +10611,12 @@ class PriceList:
         self._else = FREE if free else None
 
     def of(self, model: str) -> PriceConfig | None:
-        found = (_matching(prices, model) for prices in self._lists)
-        return next(filter(None, found), self._else)
-
-
-def _matching(prices: Mapping[str, PriceConfig], model: str) -> PriceConfig | None:
-    exact = prices.get(model)
-    globs = (price for name, price in prices.items() if glob_matches(name, model))
-    return exact or next(globs, None)
+        for prices in self._lists:
+            if model in prices:
+                return prices[model]
+            if glob := next((name for name in prices if glob_matches(name, model)), ""):
+                return prices[glob]
+        return self._else
 
 
 # Base64 in a body: a picture, a page, a sound.  Text soon has a blank or a comma, so a look at a
@@ -10685,12 +10666,6 @@ def likely_output(body: Body) -> int:
 # never be reached.  Cheap words come first; the request is parsed and its tokens are counted only
 # if a rule asks.  A body that cannot be parsed may still pass through: it meets no condition.
 
-# What clients call of their own accord: Claude Code's small fast model and opencode's, Gemini
-# CLI's classifier.
-_SMALL_MODELS: Final = ("*haiku*", "*flash-lite*", "*-nano", "*-nano-*")
-_SUBAGENT_HEADERS: Final = ("x-claude-code-agent-id", "x-claude-code-parent-agent-id")
-_SUBAGENT_LINE: Final = "cc_is_subagent=true"  # in Claude Code's billing line
-
 
 @frozen(kw_only=True)
 class Facts:
@@ -10715,36 +10690,31 @@ class Condition:
 
 
 def _is_background(facts: Facts) -> bool:
-    """As Claude Code says itself, else by the model; the large one is asked for titles, too."""
+    """As Claude Code itself says, else by the model that clients call of their own accord (Claude
+    Code, opencode, Gemini CLI); the large one is asked for titles, too."""
     if request_class := facts.headers.get("x-claude-code-request-class"):
         return request_class == "auxiliary"
-    if any(glob_matches(glob, facts.model) for glob in _SMALL_MODELS):
+    small = ("*haiku*", "*flash-lite*", "*-nano", "*-nano-*")
+    if any(glob_matches(glob, facts.model) for glob in small):
         return True
-    return not _has_tools(facts) and _wants_title(facts.parse())
-
-
-def _wants_title(request: Request) -> bool:
-    schema = (request.format.schema if request.format else None) or {}
-    properties = schema.get("properties")
+    format = None if _has_tools(facts) else facts.parse().format
+    properties = ((format and format.schema) or {}).get("properties")
     return isinstance(properties, dict) and properties.keys() == {"title"}
 
 
 def _is_subagent(facts: Facts) -> bool:
+    """By a header of Claude Code's, or by the billing line that begins its system prompt."""
+    if any(facts.headers.get(f"x-claude-code-{name}agent-id") for name in ("", "parent-")):
+        return True
     system = facts.body.get("system")
     first = system[0] if isinstance(system, list) and system else None
     text = first.get("text") if isinstance(first, dict) else system
-    line = text.partition("\n")[0] if isinstance(text, str) else ""
-    return _SUBAGENT_LINE in line or any(facts.headers.get(name) for name in _SUBAGENT_HEADERS)
+    return isinstance(text, str) and "cc_is_subagent=true" in text.partition("\n")[0]
 
 
 def _has_tools(facts: Facts) -> bool:
     """Every dialect has the name; `functions` is what Chat Completions once called them."""
     return bool(facts.body.get("tools") or facts.body.get("functions"))
-
-
-def _thinks(facts: Facts) -> bool:
-    thinking = facts.parse().thinking
-    return thinking is not None and thinking.word() != "none"
 
 
 def _has_media(*kinds: str) -> Callable[[Facts, object], bool]:
@@ -10756,26 +10726,24 @@ def _has_media(*kinds: str) -> Callable[[Facts, object], bool]:
     return found
 
 
-def _header_values(facts: Facts, wanted: Mapping[str, str]) -> dict[str, str | None]:
-    return {name: facts.headers.get(name) for name in wanted}
-
-
-def _headers_match(found: Mapping[str, str | None], wanted: Mapping[str, str]) -> bool:
-    values = [(glob, found[name]) for name, glob in wanted.items()]
-    return all(value is not None and glob_matches(glob, value) for glob, value in values)
-
-
-def _is_named(name: str, globs: Sequence[str]) -> bool:
-    return any(glob_matches(glob, name) for glob in globs)
-
-
 CONDITIONS: Final[dict[str, Condition]] = {
-    "key": Condition(lambda facts, _: facts.key, _is_named),
-    "header": Condition(_header_values, _headers_match),
+    "key": Condition(
+        lambda facts, _: facts.key,
+        lambda name, globs: any(glob_matches(glob, name) for glob in globs),
+    ),
+    "header": Condition(
+        lambda facts, wanted: {name: facts.headers.get(name) for name in wanted},
+        lambda found, wanted: all(
+            found[name] is not None and glob_matches(glob, found[name])
+            for name, glob in wanted.items()
+        ),
+    ),
     "tools": Condition(lambda facts, _: _has_tools(facts)),
     "subagent": Condition(lambda facts, _: _is_subagent(facts)),
     "background": Condition(lambda facts, _: _is_background(facts)),
-    "thinking": Condition(lambda facts, _: _thinks(facts)),
+    "thinking": Condition(
+        lambda facts, _: (facts.parse().thinking or Thinking(on=False)).word() != "none"
+    ),
     "images": Condition(_has_media("image")),
     "documents": Condition(_has_media("document", "text")),
     "tokens_over": Condition(lambda facts, _: facts.count(), operator.gt, operator.le),
@@ -11161,9 +11129,6 @@ PICKED: Final = ("claude", "anthropic")
 ALIAS: Final = "claude--"
 LONG_CONTEXT: Final = "[1m]"
 
-_MOST_NAMES: Final = 1000  # whose routes a plan remembers
-_MOST_COMPARED: Final = 50  # names that are compared letter by letter with an unknown one
-
 
 def _pairs(word: str) -> int:
     """A word's pairs of letters as bits of 256; its first and last letter pair with a blank."""
@@ -11333,7 +11298,7 @@ class Plan:
         if model not in self._remembered:
             if any(conditions(rule.when) for _, rule in self.entries(self.bare(model))):
                 return self.route(model, facts())
-            if len(self._remembered) >= _MOST_NAMES:  # clients make names up
+            if len(self._remembered) >= 1000:  # clients make names up
                 self._remembered.clear()
             self._remembered[model] = self.route(model)
         return self._remembered[model]
@@ -11416,15 +11381,15 @@ class Plan:
     def nearest(self, name: str) -> list[str]:
         """Up to three known names that are like this one.
 
-        Comparing hundreds of names letter by letter would take milliseconds, so only those are
-        compared that share the most pairs of letters with it.
+        Comparing hundreds of names letter by letter would take milliseconds, so only the fifty
+        are compared that share the most pairs of letters with it.
         """
         pairs, known = _pairs(name.lower()), self._spelled
         by_overlap = sorted(
             ((pairs & own).bit_count() / (pairs | own).bit_count(), word)
             for word, (_, own) in known.items()
         )
-        likely = [word for _, word in by_overlap[: -_MOST_COMPARED - 1 : -1]]
+        likely = [word for _, word in by_overlap[:-51:-1]]
         near = difflib.get_close_matches(name.lower(), likely, 3, 0.5)
         return [known[word][0] for word in near]
 
