@@ -125,7 +125,7 @@ import os
 import signal
 import sys
 
-if os.name == "posix" and (__name__ == "__main__" or sys.argv[0].endswith("/relay")):
+if os.name == "posix" and (__name__ == "__main__" or sys.argv[0].endswith(("/relay", "-c"))):
     # SIGHUP would end relay until it serves and can act on it; other commands let it, see `main`.
     signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGHUP,))
 
@@ -20996,8 +20996,8 @@ def require_direct(request: web.BaseRequest) -> None:
     """Only this machine, and without a header by which proxies and CDNs tell whom they ask for."""
     require_loopback(request, "`admin_key`")
     proxied = (
-        r"(?i)via|forwarded|x-(forwarded|original|envoy|azure|amzn?)-.*|(cf|cdn|fastly|fly)-.*"
-        r"|(x-)?(true-|cluster-)?(client|real|proxyuser)-ip"
+        r"(?i)via|(x-)?forwarded(-.*)?|x-(original|envoy|azure|amzn?|coming)-.*"
+        r"|(cf|cdn|fastly|fly|tailscale)-.*|(x-)?(true-|cluster-)?(client|real|proxyuser)-ip"
     )
     if any(re.fullmatch(proxied, name) for name in request.headers):
         raise Forbidden("without an `admin_key` this is not answered through a proxy")
@@ -21118,7 +21118,7 @@ class Operations:
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         try:
             path = request.path
-            if path.startswith("/p/"):
+            if path.startswith("/p/") and len(path.split("/", 3)[2]) < _LONGEST_PATH:
                 rest = request.raw_path.removeprefix("/p/")
                 return await self.relay.serve(Raw(self.relay.plan, request, rest))
             if cors := self.relay.plan.config.cors:
@@ -21433,6 +21433,13 @@ class Connection(RequestHandler):
         return refused(request, error)
 
 
+class Closed(asyncio.Protocol):
+    """A connection for which there is no room at all."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        cast(asyncio.Transport, transport).abort()
+
+
 class Listener(web.Server):
     """Makes a Connection for every client, with the limits in force at that moment."""
 
@@ -21447,13 +21454,19 @@ class Listener(web.Server):
         super().__init__(handler, handler_cancellation=True)
         self._limits = limits
         self.complain = complain
-        # Each connection may need another one to a provider; some files are relay's own.
-        self._most = max(1, (files - min(64, files // 4)) // 2)
+        # Each connection may need another one to a provider.  Of the rest, half is relay's own, and
+        # half for connections that get no more than a 503; those beyond are closed at once.
+        reserve = min(128, files // 4)
+        self._most = max(1, (files - reserve) // 2)
+        self._room = self._most + reserve // 2
         self._logger = logging.getLogger("relay.http")  # aiohttp's; what matters is in our log
         self._logger.addHandler(logging.NullHandler())
         self._logger.propagate = False
 
-    def __call__(self) -> RequestHandler:
+    def __call__(self) -> asyncio.Protocol:  # type: ignore[override]
+        if len(self._connections) >= self._room:
+            self.complain(NoDescriptors())
+            return Closed()
         limits = self._limits()
         connection = Connection(
             self,
