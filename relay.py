@@ -19548,6 +19548,9 @@ class Relay:
             if strip or outcome != "reasoning_refused":
                 failures.append((lane, error))
                 return None
+        except NoDescriptors:
+            outcome = "transient"  # nothing was sent, so nothing is charged
+            raise
         finally:
             attempt.seconds = time.monotonic() - attempt.began
             if probe:

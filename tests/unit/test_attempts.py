@@ -75,6 +75,26 @@ async def test_of_requests_that_come_at_once_one_is_the_probe() -> None:
     assert not any(mark.probing for mark in served.health.marks.values())
 
 
+class Full(Silent):
+    """No more files may be opened."""
+
+    async def send(self, method: str, url: str, *_: object) -> relay.LinkReply:
+        self.asked.append(url.split("/")[2])
+        raise relay.NoDescriptors
+
+
+async def test_where_no_more_files_may_be_opened_nobody_is_asked_blamed_or_paid() -> None:
+    plan, upstream = plan_of(PRICED.replace(", hedge_after: 30s", "")), Full()
+    served, exchange = relay_of(plan, upstream), exchange_of(plan)
+    exchange.likely = 1000
+    with pytest.raises(relay.NoDescriptors):
+        await served.first_answer(exchange)
+    assert upstream.asked == ["a.example"]
+    assert served.health.marks == {}
+    (bill,) = exchange.bills()
+    assert bill.usage == relay.Usage()
+
+
 async def test_many_that_are_held_do_not_wear_the_machine_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
