@@ -14788,7 +14788,7 @@ def _fingerprint(value: Any) -> int:
 # no cooldown.
 
 _MARK, _BOND, _RATIO = "mark", "bond", "ratio"
-_RATIOS_KEPT: Final = 30 * DAY
+_RATIOS_KEPT, _RATIOS_EVERY = 30 * DAY, 60.0  # seconds
 
 
 class Note(NamedTuple):
@@ -14805,6 +14805,7 @@ class Notebook:
         self.calibration = Calibration()
         self._health = health
         self._published: dict[str, JSON] = {}  # marks, as other relays know them
+        self._ratios_at = -math.inf  # when they were collected
 
     def collect(self, now: float) -> list[Note]:
         """What is new since the last time."""
@@ -14822,8 +14823,10 @@ class Notebook:
             # hashed, because clients choose a conversation's name, of any length
             name = hashlib.sha256(dumps(bond["identity"])).hexdigest()
             notes.append(Note(_BOND, name, bond, bond["until"]))
-        for ratio in self.calibration.collect():
-            notes.append(Note(_RATIO, ratio["model"], ratio, now + _RATIOS_KEPT))
+        if abs(now - self._ratios_at) >= _RATIOS_EVERY:  # clocks are set back, too
+            for ratio in self.calibration.collect():
+                notes.append(Note(_RATIO, ratio["model"], ratio, now + _RATIOS_KEPT))
+                self._ratios_at = now
         return notes
 
     def apply(self, notes: Iterable[Note]) -> None:
@@ -15578,7 +15581,8 @@ DELETE FROM usage WHERE span = {HOUR} AND start < :now - {KEPT[HOUR]};
 DELETE FROM usage WHERE span = {DAY} AND start < :now - {KEPT[DAY]};
 DELETE FROM usage WHERE start <= (SELECT start FROM usage ORDER BY start DESC LIMIT 1 OFFSET :rows);
 DELETE FROM recent WHERE id <= (SELECT max(id) FROM recent) - {MOST_RECENT_STORED};
-DELETE FROM notes WHERE until < :now OR seq <= (SELECT max(seq) FROM notes) - {MOST_NOTES_STORED};
+DELETE FROM notes WHERE until < :now;
+DELETE FROM notes WHERE seq <= (SELECT seq FROM notes ORDER BY seq DESC LIMIT 1 OFFSET :notes);
 DELETE FROM spent WHERE period < strftime('%Y-%m', :now - {70 * DAY}, 'unixepoch')
 """  # noqa: S608  # only numbers of ours
 
@@ -15713,7 +15717,9 @@ class SQLiteStore:
             self._trimmed = now
             most = MOST_ROWS_STORED if self.path else MOST_ROWS_STORED // 10
             for statement in _TRIM.split(";"):
-                self._data.execute(statement, {"now": now, "rows": most})
+                self._data.execute(
+                    statement, {"now": now, "rows": most, "notes": MOST_NOTES_STORED}
+                )
 
     def _news(self, labels: Sequence[str], now: float) -> News:
         # another number than last time: another process wrote

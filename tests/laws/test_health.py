@@ -299,7 +299,7 @@ odder = odd | st.lists(odd, max_size=2) | st.dictionaries(st.text(max_size=3), o
 
 
 @given(
-    kind=st.sampled_from(("mark", "bond", "else")),
+    kind=st.sampled_from(("mark", "bond", "ratio", "else")),
     changes=st.dictionaries(st.sampled_from([*NOTED, *BOND, "gone"]), odder, max_size=3),
     line=st.none() | odder,
     name=st.sampled_from(("", "x", "[1, 2]", '["model", "x", false]')),

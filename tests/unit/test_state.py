@@ -163,3 +163,26 @@ def test_who_starts_waits_for_no_writer(file: relay.SQLiteStore) -> None:
         holder.close()
         second.close()
     assert requests(file) == 2
+
+
+def test_an_old_note_stays_however_often_another_one_changes(
+    file: relay.SQLiteStore, now: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many as there is room for stay, the latest: a plan may be used up for days."""
+    monkeypatch.setattr(relay, "MOST_NOTES_STORED", 5)
+
+    def note(name: str) -> relay.Batch:
+        return relay.Batch(notes=[relay.Note("mark", name, {"gone": 1}, NOON + 90 * relay.DAY)])
+
+    file.sync(note("a plan"))
+    for _ in range(50):
+        file.sync(note("a ratio"))
+    now(NOON + 3600)
+    file.sync(note("a ratio"))
+    names = "SELECT name FROM notes ORDER BY seq"
+    assert [name for (name,) in file._data.execute(names)] == ["a plan", "a ratio"]
+    for number in range(9):
+        file.sync(note(f"mark {number}"))
+    now(NOON + 7200)
+    file.sync(note("the last"))
+    assert len(file._data.execute(names).fetchall()) == 5
