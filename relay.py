@@ -21696,7 +21696,7 @@ class Server:
                 self._quiet_until = now + 60
                 limit = "raise it with `ulimit -Hn` or LimitNOFILE"
                 self.relay.log.event("error", f"the limit of open files is reached; {limit}")
-        else:
+        elif not isinstance(error, ConnectionError):  # of a client that is gone
             self.relay.log.fault(error)
 
     def _complain_of(self, _: object, context: Mapping[str, Any]) -> None:
