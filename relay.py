@@ -5271,7 +5271,8 @@ class OpenAIResponses(OpenAIDialect):
         kind = wire.get("type")
         # some give the error's type the event's place: {"type": "invalid_request_error", ...}
         if word_of(kind).endswith("error") and not wire.get("error"):
-            return Failure(word_of(wire.get("message")), word_of(wire.get("code")), word_of(kind))
+            type = "" if kind == "error" else word_of(kind)
+            return Failure(word_of(wire.get("message")), word_of(wire.get("code")), type)
         failed = kind == "response.failed"
         answer = wire["response"] if failed else wire
         if failed or answer.get("status") in ("failed", "cancelled"):
@@ -7527,6 +7528,23 @@ class Passage:
     provider: str = "the provider"  # for error messages
     redacted: Callable[[str], str] = str  # takes secrets out of what a provider says
 
+    def restored(self, event: Event) -> Event:
+        """An event with the client's own tool names, and seals that say whose they are."""
+        match event:
+            case PartStart(ToolCall(id, name)) if name in self.names:
+                return PartStart(ToolCall(id, self.names[name]))
+            case PartEnd(Seal() as seal) if self.upstream is not self.client:
+                return PartEnd(replace(seal, account=self.account))
+            case Failure(message=message):
+                return replace(event, message=self.redacted(message))
+            case _:
+                return event
+
+    def told(self, failure: Failure) -> Failure:
+        """A failure as the client is told it: with the provider's name, without the credential."""
+        message = self.redacted(failure.message[:1000])
+        return replace(failure, message=f"{self.provider}: {message}")
+
 
 # Some providers keep the connection open after the last event.  After the end mark nothing
 # follows; after a finish reason come the usage and the end mark, if there is one.
@@ -7567,18 +7585,17 @@ class Pipe(ABC):
         """The pipe to go on with: this one, unless it only had to find out which."""
         return self
 
-    def _note(self, events: Iterable[Event]) -> None:
-        for event in events:
-            match event:
-                case PartDelta() | PartStart(ToolCall() | Reasoning()) | PartEnd(Seal()):
-                    self.begun = True
-                case Finish(_, usage):
-                    self.begun = True
-                    self.usage = latest(self.usage or Usage(), usage)
-                case Failure():
-                    self.failure = event
-                case _:
-                    pass
+    def _note(self, event: Event) -> None:
+        match event:
+            case PartDelta() | PartStart(ToolCall() | Reasoning()) | PartEnd(Seal()):
+                self.begun = True
+            case Finish(_, usage):
+                self.begun = True
+                self.usage = latest(self.usage or NOTHING_COUNTED, usage)
+            case Failure():
+                self.failure = event
+            case _:
+                pass
 
 
 class Passthrough(Pipe):
@@ -7595,69 +7612,57 @@ class Passthrough(Pipe):
         self._held: list[bytes] = []  # the pieces of an incomplete event
         self._size = 0
         self._ended = False
-        self._started = False
 
     def feed(self, data: bytes) -> bytes:
         if self._held or not data.endswith(b"\n\n"):
-            if self._size + len(data) > MOST_HELD:
-                return self._endless()
-            data = self._whole(data)
+            self._size += len(data)
+            if self._size > MOST_HELD:
+                self._held = []
+                self.failure = Failure("sent an event without an end", cause="transient")
+                return self._encoder.encode(self._passage.told(self.failure))
+            self._held.append(data)
+            if b"\n" not in data and b"\r" not in data:
+                return b""
+            data = b"".join(self._held)
+            cut = whole_events(data)
+            self._held = [data[cut:]] if cut < len(data) else []
+            self._size = len(data) - cut
+            data = data[:cut]
         if self._probe and data:
+            self._encoder.started = True  # for keep-alives: the start went past it
             self._look(data)
-        self._started |= bool(data)
         return self._read(data) if holds_any(data, self._marks) else data
-
-    def _whole(self, data: bytes) -> bytes:
-        """The complete events in what was held and these bytes; the rest is held."""
-        self._held.append(data)
-        self._size += len(data)
-        if b"\n" not in data and b"\r" not in data:
-            return b""
-        data = b"".join(self._held)
-        cut = whole_events(data)
-        self._held = [data[cut:]] if cut < len(data) else []
-        self._size = len(data) - cut
-        return data[:cut]
-
-    def _endless(self) -> bytes:
-        self._held = []
-        self.failure = Failure("sent an event without an end", cause="transient")
-        return self._encoder.encode(told(self.failure, self._passage))
 
     def eof(self, reason: Failure = TRUNCATED) -> bytes:
         """A last event may lack its blank line; half an event is dropped before the error."""
-        held, self._held = b"".join(self._held), []
-        if held:
-            self._look(held + b"\n\n")
+        last, self._held = b"".join(self._held), []
+        if last:
+            self._look(last + b"\n\n")
         if probe := self._probe:  # the end of the bytes may be all that completes the answer
-            self._note_first(probe, (e for e in probe.eof() if not isinstance(e, Failure)))
-        said = self._read(held + b"\n\n").removesuffix(b"\n\n") if held else b""
+            self._note_first(probe, [e for e in probe.eof() if not isinstance(e, Failure)])
+        last = self._read(last + b"\n\n").removesuffix(b"\n\n") if last else b""
+        last = last if _is_whole(last) else b""
         if (self._ended and self.begun) or self.failure:
-            return said if _is_whole(said) else b""
+            return last
         self.failure = reason
-        error = self._encoder.encode(told(reason, self._passage))
-        return (said + b"\n\n" if said and _is_whole(said) else b"") + error
+        return (last + b"\n\n" if last else b"") + self._encoder.encode(self._passage.told(reason))
 
     def failed(self, error: RelayError) -> bytes:
         return self._encoder.failed(error)
 
     def alive(self) -> bytes:
-        # the start went past the encoder; tell it of one, so that it may ping
-        if self._started:
-            self._encoder.encode(Start())
-            self._started = False
         return self._encoder.alive()
 
     def _look(self, data: bytes) -> None:
         """Has the answer begun, or failed before that?  What comes later is for the meter."""
-        for piece in _pieces(data):
+        for at in range(0, len(data), _LOOK):
             if not (probe := self._probe):
                 return
-            self._note_first(probe, probe.feed(piece))
+            self._note_first(probe, probe.feed(data[at : at + _LOOK]))
 
     def _note_first(self, probe: StreamDecoder, events: Iterable[Event]) -> None:
         for event in events:
-            self._note([event])
+            self._note(event)
             if self.begun:
                 break
         self.begun |= probe.acted
@@ -7665,17 +7670,24 @@ class Passthrough(Pipe):
             self._probe = None
 
     def _read(self, data: bytes) -> bytes:
-        """The meter: JSON is parsed only in events that hold one of the dialect's marks."""
+        """The meter: JSON is parsed only in events that hold one of the dialect's marks.
+
+        It begins at the event that holds the first of them: usually one of a stream's last.
+        """
+        first = len(data)
+        for mark in self._marks:  # backwards, which takes half the time
+            while (at := data.rfind(mark, 0, first)) >= 0:
+                first = at
         decoder = SSEDecoder()
-        for event in decoder.feed(self._marked(data)) + decoder.eof():
-            if not holds_any(event.data, self._marks):
+        for _, event in decoder.feed(data[whole_events(data[:first]) :]) + decoder.eof():
+            if not holds_any(event, self._marks):
                 continue  # of many events in a block only a few have to be read
             whole = self._ended
-            if self._dialect.is_last(event.data):
+            if self._dialect.is_last(event):
                 self._ended, self.rest = True, _AFTER_END
             try:
-                wire = loads(event.data)
-                if self._dialect.is_end(event.data):
+                wire = loads(event)
+                if self._dialect.is_end(event):
                     self._ended, self.rest = True, min(self.rest, _AFTER_FINISH)
                 usage = self._dialect.parse_usage(wire, self.usage or NOTHING_COUNTED)
                 failed = self._dialect.failure_in(wire)
@@ -7684,35 +7696,23 @@ class Passthrough(Pipe):
             self.usage = usage or self.usage
             if failed:  # only here might a provider quote a credential
                 self.failure = self.failure or (None if whole else failed)
-                data = self._passage.redacted(data.decode(errors="surrogateescape")).encode(
-                    errors="surrogateescape"
-                )
+                text = data.decode(errors="surrogateescape")
+                data = self._passage.redacted(text).encode(errors="surrogateescape")
         return data
 
-    def _marked(self, data: bytes) -> bytes:
-        """From the event that holds the first mark: usually a stream's last few."""
-        first = len(data)
-        for mark in self._marks:  # backwards, which takes half the time
-            while (at := data.rfind(mark, 0, first)) >= 0:
-                first = at
-        return data[whole_events(data[:first]) :]
 
-
-def _pieces(data: bytes, size: int = 1024) -> Iterator[bytes]:
-    """A little at a time, because of a large block only the beginning may be needed."""
-    return (data[at : at + size] for at in range(0, len(data), size))
+_LOOK: Final = 1024  # a little at a time, because of a large block only the beginning may be needed
 
 
 def _is_whole(event: bytes) -> bool:
     """Does an event that lacks its blank line lack nothing else?"""
     try:
-        parts = [part.data for part in SSEDecoder().feed(event + b"\n\n")]
-        return all(part == b"[DONE]" or loads(part) is not None for part in parts)
+        return all(e.data == b"[DONE]" or loads(e.data) for e in SSEDecoder().feed(event + b"\n\n"))
     except ValueError:
         return False
 
 
-class _Veil:
+class _HideReasoning:
     """Takes thoughts out of a stream whose client does not want to see them.
 
     Nothing is lost: the text of each thought goes into the seal at its end.
@@ -7721,7 +7721,7 @@ class _Veil:
     def __init__(self) -> None:
         self._texts: list[str] | None = None  # of the thought that is open
 
-    def over(self, events: Iterable[Event]) -> Iterator[Event]:
+    def filter(self, events: Iterable[Event]) -> Iterator[Event]:
         for event in events:
             match event:
                 case PartStart(Reasoning()):
@@ -7736,7 +7736,7 @@ class _Veil:
                     yield event
 
 
-class _Stops:
+class _StopAtText:
     """Ends the text at a stop sequence that the provider does not know.
 
     The rest of the answer is still read, for its token counts, but not passed on.
@@ -7746,29 +7746,27 @@ class _Stops:
         self._stops = stops
         self._any = re.compile("|".join(map(re.escape, stops)))
         self._held = ""  # the end of the text, which may be the beginning of a stop
-        self._open = self._call = False  # is a text open, or a call?
+        self._part: OutputPart | None = None  # the latest
         self._called = False
         self._found = ""
 
-    def over(self, events: Iterable[Event]) -> Iterator[Event]:
+    def filter(self, events: Iterable[Event]) -> Iterator[Event]:
         for event in events:
-            if not self._found:
+            if self._found and isinstance(event, (Finish, Failure)):  # after all that was wanted
+                usage = event.usage if isinstance(event, Finish) else NOTHING_COUNTED
+                yield Finish(true_finish("stop_sequence", self._called), usage, self._found)
+            elif not self._found:
                 yield from self._passed(event)
-            elif isinstance(event, Finish):
-                reason = true_finish("stop_sequence", self._called)
-                yield Finish(reason, event.usage, self._found)
-            elif isinstance(event, Failure):  # after all that the client wanted
-                yield Finish(true_finish("stop_sequence", self._called), detail=self._found)
 
     def _passed(self, event: Event) -> Iterator[Event]:
         match event:
             case PartStart(part):
-                self._open, self._call = isinstance(part, Text), isinstance(part, ToolCall)
-            case PartDelta(text) if self._open:
+                self._part = part
+            case PartDelta(text) if isinstance(self._part, Text):
                 yield from self._cut(self._held + text)
                 return
             case PartEnd():
-                self._called |= self._call
+                self._called |= isinstance(self._part, ToolCall)
                 if self._held:
                     yield PartDelta(self._held)
                     self._held = ""
@@ -7778,7 +7776,10 @@ class _Stops:
 
     def _cut(self, text: str) -> Iterator[Event]:
         match = self._any.search(text)
-        end = match.start() if match else len(text) - self._doubtful(text)
+        # as much of the end as may be the beginning of a stop is held
+        most = min(max(map(len, self._stops)) - 1, len(text))
+        ends = (n for n in range(most, 0, -1) if any(s.startswith(text[-n:]) for s in self._stops))
+        end = match.start() if match else len(text) - next(ends, 0)
         self._held = "" if match else text[end:]
         if end:
             yield PartDelta(text[:end])
@@ -7786,23 +7787,11 @@ class _Stops:
             self._found = match[0]
             yield PartEnd()
 
-    def _doubtful(self, text: str) -> int:
-        """How many characters at the end of the text may be the beginning of a stop."""
-        most = min(max(map(len, self._stops)) - 1, len(text))
-        ends = (n for n in range(most, 0, -1) if any(s.startswith(text[-n:]) for s in self._stops))
-        return next(ends, 0)
 
-
-def _filters(asked: Asked) -> tuple[_Veil | _Stops, ...]:
+def _filters(asked: Asked) -> tuple[_HideReasoning | _StopAtText, ...]:
     """What changes the events on their way from the provider to the client; mostly nothing."""
-    veils, stops = () if asked.shown else (_Veil(),), tuple(filter(None, asked.stops))
-    return (*veils, _Stops(stops)) if stops else veils
-
-
-def _filtered(events: Iterable[Event], filters: Iterable[_Veil | _Stops]) -> Iterable[Event]:
-    for each in filters:
-        events = each.over(events)
-    return events
+    hide, stops = () if asked.shown else (_HideReasoning(),), tuple(filter(None, asked.stops))
+    return (*hide, _StopAtText(stops)) if stops else hide
 
 
 class Translation(Pipe):
@@ -7816,10 +7805,10 @@ class Translation(Pipe):
         self._filters = _filters(passage.asked)
 
     def feed(self, data: bytes) -> bytes:
-        return self._say(self._decoder.feed(data))
+        return self._encoded(self._decoder.feed(data))
 
     def eof(self, reason: Failure = TRUNCATED) -> bytes:
-        return self._say(self._decoder.eof(reason))
+        return self._encoded(self._decoder.eof(reason))
 
     def failed(self, error: RelayError) -> bytes:
         return self._encoder.failed(error)
@@ -7827,72 +7816,36 @@ class Translation(Pipe):
     def alive(self) -> bytes:
         return self._encoder.alive()
 
-    def _say(self, events: Iterable[Event]) -> bytes:
-        said = []
-        for event in _filtered(events, self._filters) if self._filters else events:
+    def _encoded(self, events: Iterable[Event]) -> bytes:
+        for each in self._filters:
+            events = each.filter(events)
+        blocks = []
+        for event in events:
             if isinstance(event, PartDelta):  # nearly all of a stream, with nothing to restore
                 self.begun = True
             else:
-                event = self._put_back(event)
-            said.append(self._encoder.encode(event))
+                event = self._passage.restored(event)
+                self._note(event)  # a failure as the provider gave it, to be judged
+                if isinstance(event, Failure):
+                    event = self._passage.told(event)
+            blocks.append(self._encoder.encode(event))
         if self._decoder.ended:
             self.rest = _AFTER_END
         elif self._decoder.finish:
             self.rest = _AFTER_FINISH
-        return b"".join(said)
-
-    def _put_back(self, event: Event) -> Event:
-        """The event for the client; a failure is noted as the provider gave it, to be judged."""
-        event = returned(event, self._passage)
-        self._note([event])
-        return told(event, self._passage) if isinstance(event, Failure) else event
-
-
-def told(failure: Failure, passage: Passage) -> Failure:
-    """A failure as the client is told it: with the provider's name, without the credential."""
-    message = passage.redacted(failure.message[:1000])
-    return replace(failure, message=f"{passage.provider}: {message}")
-
-
-def returned(event: Event, passage: Passage) -> Event:
-    """An event with the client's own tool names, and seals that say whose they are."""
-    match event:
-        case Failure(message=message):
-            return replace(event, message=passage.redacted(message))
-        case PartStart(part):
-            return PartStart(returned_part(part, passage))
-        case PartEnd(Seal() as seal):
-            return PartEnd(_owned(seal, passage))
-        case _:
-            return event
-
-
-def returned_part(part: OutputPart, passage: Passage) -> OutputPart:
-    match part:
-        case ToolCall(id, name, text) if name in passage.names:
-            return ToolCall(id, passage.names[name], text)
-        case Reasoning():
-            return replace(part, seal=part.seal and _owned(part.seal, passage))
-        case _:
-            return part
-
-
-def _owned(seal: Seal, passage: Passage) -> Seal:
-    if passage.upstream is passage.client:
-        return seal
-    return replace(seal, account=passage.account)
+        return b"".join(blocks)
 
 
 class WholeDecoder:
     """A provider's whole answer as a stream of events."""
 
-    def __init__(self, expected: Dialect, known: Iterable[str]) -> None:
-        self._expected = expected
-        self._known = known
+    def __init__(self, passage: Passage) -> None:
+        self.ended = False
+        self.finish = None  # is told only at the end
+        self._expected = passage.upstream
+        self._known = passage.asked.ids
         self._data: list[bytes] = []
         self._size = 0
-        self.ended = False
-        self.finish = None  # it is told only at the end
 
     def feed(self, data: bytes) -> list[Event]:
         self._data.append(data)
@@ -7919,20 +7872,15 @@ def whole_answer(
         wire = loads(data)
         wire = wire[0] if isinstance(wire, list) and wire else wire  # Google wraps errors in a list
         dialect = recognised(wire, expected)
-        if failure := _failure_instead(wire, dialect):
-            return failure
-        answer = dialect.decoder(known).whole(wire)
+        if dialect.claims(wire) and not (wire.get("base_resp") or {}).get("status_code"):
+            failure = dialect.failure_in(wire)
+        else:
+            what = f"not an answer of this kind: {snippet(dumps(wire))}"
+            failure = failure_in(wire) or Failure(what, cause="transient")
+        answer = failure or dialect.decoder(known).whole(wire)
         return answer if isinstance(answer, Failure) else (dialect, answer)
     except UNREADABLE as error:
         return Failure(f"an unreadable answer ({error}): {snippet(data)}", cause="transient")
-
-
-def _failure_instead(wire: JSON, dialect: Dialect) -> Failure | None:
-    if dialect.claims(wire) and not (wire.get("base_resp") or {}).get("status_code"):
-        return dialect.failure_in(wire)
-    return failure_in(wire) or Failure(
-        f"not an answer of this kind: {snippet(dumps(wire))}", cause="transient"
-    )
 
 
 def recognised(wire: JSON, expected: Dialect) -> Dialect:
@@ -7943,18 +7891,19 @@ def recognised(wire: JSON, expected: Dialect) -> Dialect:
 
 
 def snippet(data: bytes) -> str:
-    """The beginning of what a provider sent, fit for one line of an error message."""
-    text = data.decode(errors="replace")[:2000]
+    """The beginning of what a provider sent, fit for one line of an error message.
+
+    Whole words only: half a credential would not be recognised as one, and so be shown.
+    """
+    text, most = data.decode(errors="replace")[:2000], 300
     if "<html" in text[:500].lower() or text.lstrip().startswith("<"):
         title = re.search(r"<title>(.*?)</title>", text, re.DOTALL | re.IGNORECASE)
-        return f"an HTML page, {_cut(title[1], 100)!r}" if title else "an HTML page"
-    return _cut(text, 300) or "nothing"
-
-
-def _cut(text: str, most: int) -> str:
-    """Whole words only: half a credential would not be recognised as one, and so be shown."""
+        if not title:
+            return "an HTML page"
+        text, most = title[1], 100
     line = " ".join(text.split())
-    return line if len(line) <= most else line[:most].rpartition(" ")[0] + " ..."
+    line = line if len(line) <= most else line[:most].rpartition(" ")[0] + " ..."
+    return f"an HTML page, {line!r}" if most == 100 else line or "nothing"
 
 
 class Gathered(Pipe):
@@ -7972,18 +7921,25 @@ class Gathered(Pipe):
     def eof(self, reason: Failure = TRUNCATED) -> bytes:
         data, passage = b"".join(self._data), self._passage
         self.begun = True
-        if looks_like(data) != "json":
-            return self._respond(_folded(data, passage))
-        if self._passes(data):
+        kind = looks_like(data)
+        if kind == "json" and self._passes(data):
             return data
-        answer = whole_answer(data, passage.upstream, passage.asked.ids)
+        decoder: StreamDecoder | WholeDecoder = WholeDecoder(passage)
+        if kind == "sse":
+            dialect = first_dialect(data + b"\n\n", passage.upstream) or passage.upstream
+            decoder = dialect.decoder(passage.asked.ids)
+        elif kind != "json":
+            self.failure = _no_answer(data)
+            return b""
+        events: Iterable[Event] = decoder.feed(data) + decoder.eof(reason)
+        for each in _filters(passage.asked):
+            events = each.filter(events)
+        answer = fold(map(passage.restored, events))
         if isinstance(answer, Failure):
-            return self._respond(answer)
-        said = _filtered_answer(answer[1], passage.asked)
-        parts = tuple([returned_part(part, passage) for part in said.parts])
-        return self._respond(
-            Response(said.id, said.model, parts, said.finish, said.usage, said.detail)
-        )
+            self.failure = answer
+            return b""
+        self.usage = answer.usage
+        return dumps(passage.client.render_response(answer, passage.asked))
 
     def _passes(self, data: bytes) -> bool:
         """Is it an answer in the client's own dialect?  Then it need not be parsed into the hub."""
@@ -7996,28 +7952,6 @@ class Gathered(Pipe):
             return False
         self.translated = not passes
         return passes
-
-    def _respond(self, answer: Response | Failure) -> bytes:
-        if isinstance(answer, Failure):
-            self.failure = answer
-            return b""
-        self.usage = answer.usage
-        return dumps(self._passage.client.render_response(answer, self._passage.asked))
-
-
-def _folded(data: bytes, passage: Passage) -> Response | Failure:
-    """A stream that came where a whole answer was wanted."""
-    if looks_like(data) != "sse":
-        return Failure(f"not an answer: {snippet(data)}", cause="transient")
-    dialect = first_dialect(data + b"\n\n", passage.upstream) or passage.upstream
-    decoder = dialect.decoder(passage.asked.ids)
-    events = _filtered(decoder.feed(data) + decoder.eof(), _filters(passage.asked))
-    return fold(returned(event, passage) for event in events)
-
-
-def _filtered_answer(answer: Response, asked: Asked) -> Response:
-    filters = _filters(asked)
-    return cast(Response, fold(_filtered(unfold(answer), filters))) if filters else answer
 
 
 def looks_like(data: bytes) -> Literal["json", "sse", "other", ""]:
@@ -8036,98 +7970,81 @@ def looks_like(data: bytes) -> Literal["json", "sse", "other", ""]:
 def first_dialect(data: bytes, expected: Dialect) -> Dialect | None:
     """The dialect of a stream, by its first JSON event; None if none has come yet."""
     decoder = SSEDecoder()
-    for event in itertools.chain.from_iterable(map(decoder.feed, _pieces(data))):
-        try:
-            wire = loads(event.data)
-        except ValueError:
-            return expected
-        if isinstance(wire, dict):
-            return recognised(wire, expected)
+    for at in range(0, len(data), _LOOK):
+        for event in decoder.feed(data[at : at + _LOOK]):
+            try:
+                wire = loads(event.data)
+            except ValueError:
+                return expected
+            if isinstance(wire, dict):
+                return recognised(wire, expected)
     return None
+
+
+def _no_answer(data: bytes) -> Failure:
+    what = f"not an answer: {snippet(data)}" if data.strip() else "sent an empty answer"
+    return Failure(what, cause="transient")
 
 
 _MOST_PREAMBLE: Final = 1 << 20  # comments, before a stream says what dialect it is in
 
 
 class Streamed(Pipe):
-    """For a client that wants a stream: holds the first bytes until they show what they are."""
+    """For a client that wants a stream: holds the first bytes until they show what they are.
+
+    Then the pipe that is `chosen` goes on; of its state only what it says of the head is here.
+    """
 
     def __init__(self, passage: Passage) -> None:
         super().__init__()
         self._passage = passage
-        self._way: Pipe | None = None
-        self._buffer = b""
+        self._pipe: Pipe | None = None
+        self._head = b""
 
     def feed(self, data: bytes) -> bytes:
-        if self._way is None:
-            self._buffer += data
-            self._way = self._recognise()
-            data, self._buffer = (self._buffer, b"") if self._way else (b"", self._buffer)
-        return self._through(self._way.feed(data)) if self._way else b""
+        if self._pipe is None:
+            self._head += data
+            data, self._pipe = self._head, self._choose(self._head)
+        return self._followed(self._pipe.feed(data)) if self._pipe else b""
 
     def eof(self, reason: Failure = TRUNCATED) -> bytes:
-        if self._way is None and not self._buffer.strip():
-            self.failure = Failure("sent an empty answer", cause="transient")
-            return b""
-        if self._way is None:
-            data, self._buffer = self._buffer, self._buffer + b"\n\n"
-            self._way = self._recognise() or self._choose(self._passage.upstream)
-            return self._through(self._way.feed(data) + self._way.eof(reason))
-        return self._through(self._way.eof(reason))
+        head = b""
+        if self._pipe is None and not self.failure:
+            self._pipe = self._choose(self._head + b"\n\n", ended=True)
+            head = self._pipe.feed(self._head) if self._pipe else b""
+        return self._followed(head + self._pipe.eof(reason)) if self._pipe else b""
 
     def failed(self, error: RelayError) -> bytes:
-        return self._way.failed(error) if self._way else b""
+        return self._pipe.failed(error) if self._pipe else b""
 
     def alive(self) -> bytes:
-        return self._way.alive() if self._way else b""
+        return self._pipe.alive() if self._pipe else b""
 
     @property
     def chosen(self) -> Pipe:
-        return self._way or self
+        return self._pipe or self
 
-    def _recognise(self) -> Pipe | None:
-        if len(self._buffer) > _MOST_PREAMBLE:
-            return self._choose(self._passage.upstream)
-        match looks_like(self._buffer):
-            case "json":
-                return Translation(
-                    self._passage, WholeDecoder(self._passage.upstream, self._passage.asked.ids)
-                )
-            case "other":
-                return _Unreadable(self._buffer)
-            case "sse":
-                dialect = first_dialect(self._buffer, self._passage.upstream)
-                return self._choose(dialect) if dialect else None
-            case _:
-                return None
-
-    def _choose(self, dialect: Dialect) -> Pipe:
-        passage = self._passage
-        as_it_is = passage.asked.variant not in dialect.converted and not passage.names
+    def _choose(self, head: bytes, ended: bool = False) -> Pipe | None:
+        """The pipe for an answer that begins with these bytes; None if more have to be seen."""
+        passage, kind = self._passage, looks_like(head)
+        if kind == "json":
+            return Translation(passage, WholeDecoder(passage))
+        if kind == "other" or (ended and not kind):
+            self.failure = _no_answer(head)
+            return None
+        dialect = first_dialect(head, passage.upstream) if kind else None
+        if not dialect and (ended or len(head) > _MOST_PREAMBLE):
+            dialect = passage.upstream
+        as_it_is = dialect and passage.asked.variant not in dialect.converted and not passage.names
         if dialect is passage.client and as_it_is:
-            return Passthrough(self._passage)
-        return Translation(self._passage, dialect.decoder(passage.asked.ids))
+            return Passthrough(passage)
+        return Translation(passage, dialect.decoder(passage.asked.ids)) if dialect else None
 
-    def _through(self, out: bytes) -> bytes:
-        if way := self._way:
-            self.begun, self.failure, self.usage = way.begun, way.failure, way.usage
-            self.rest = way.rest
-            self.translated = way.translated
+    def _followed(self, out: bytes) -> bytes:
+        if pipe := self._pipe:
+            self.begun, self.failure, self.usage = pipe.begun, pipe.failure, pipe.usage
+            self.rest, self.translated = pipe.rest, pipe.translated
         return out
-
-
-class _Unreadable(Pipe):
-    """A web page, or worse: not an answer at all."""
-
-    def __init__(self, data: bytes) -> None:
-        super().__init__()
-        self.failure = Failure(f"not an answer: {snippet(data)}", cause="transient")
-
-    def feed(self, data: bytes) -> bytes:
-        return b""
-
-    def eof(self, reason: Failure = TRUNCATED) -> bytes:
-        return b""
 
 
 # ==== 13. Body ================================================================
