@@ -17996,11 +17996,7 @@ def telemetry_of(env: Mapping[str, str], log: Log) -> Telemetry:
 #     Unroutable      for no model and no provider: it is only logged
 
 _READ: Final = frozenset(("ok", "outrun", "cancelled"))  # outcomes after which a prompt was read
-# What an exchange begins with; shared, because no exchange changes them.
-NO_BODY: Final = Body(b"{}")
-_NOBODY: Final = Caller()
-_NO_PEEK: Final = Peek("", False)
-_NO_ROUTE: Final = Route("", "", ())
+NO_BODY: Final = Body(b"{}")  # what an exchange begins and ends with
 _NO_USAGE: Final = Usage()
 _NO_LIMIT: Final = 7 * 86400.0  # seconds
 _MOST_NAMED: Final = 900  # characters of x-relay-dropped; many clients refuse heads of over 8 KB
@@ -18024,51 +18020,53 @@ class Bill(NamedTuple):
 class Exchange(ABC):
     """One client request and all that is known of it so far; dies in `settle`."""
 
+    # Of its kind
     limited = True  # does it count for the limits of its key?
     heals = True  # does an answer show that its lane is well?
     binds = False  # does an answer bind its conversation to the lane's credential?
     streams = True  # does the client get the answer in pieces?
+    # What was asked; values that exchanges share, because none changes them
+    deadline = math.inf  # by when all has to be over, in the event loop's time
+    caller = Caller()
+    body = NO_BODY
+    peek = Peek("", False)
+    route = Route("", "", ())
+    likely = 0  # about how many tokens were sent
+    wanted = 0  # and how many may come back
+    # What it runs with
     calibration: Calibration | None = None  # how models count tokens
+    expelled = False  # cancelled by us at shutdown, not by the client
+    permit: Permit | None = None
+    observers: tuple[Observer, ...] = ()
+    stream: Stream | None = None  # to the client
+    # Its attempts: hedged ones run beside one another, and all of them write here
+    current: Attempt | None = None  # the one that answers; before that, the latest
+    hedged = False  # a second attempt was made beside the first
+    held = 0.0  # seconds in which all were cooling down
+    first: float | None = None  # when the first meaningful event came
+    sticky: str | None = None  # hit | miss | repin
+    fault: RelayError | None = None  # the client's, while its body was on its way
+    # What came of it
+    prompt: PendingPrompt | None = None  # of the cache ledger
+    streamed = 0  # about how many tokens came back: a token for each event
+    pipe: Pipe | None = None  # of the answer
+    usage: Usage | None = None  # as the provider counts
+    status = 0
+    code = "CD"  # the termination code: the client left, unless something sets another
+    error = ""
 
     def __init__(
         self, plan: Plan, request: web.BaseRequest, dialect: Dialect, operation: str = "chat"
     ) -> None:
-        # What was asked
-        self.operation = operation  # as the GenAI conventions call it
+        """`operation` as the GenAI conventions call it."""
         self.plan = plan
         self.request = request
         self.dialect = dialect
+        self.operation = operation
         self.id = os.urandom(8).hex()
         self.began = time.monotonic()
-        self.deadline = math.inf  # by when all has to be over, in the event loop's time
-        self.caller = _NOBODY
-        self.body = NO_BODY
-        self.peek = _NO_PEEK
-        self.route = _NO_ROUTE
-        self.likely = 0  # about how many tokens were sent
-        self.wanted = 0  # and how many may come back
-        # What it runs with
         self.task = asyncio.current_task()
-        self.expelled = False  # cancelled by us at shutdown, not by the client
-        self.permit: Permit | None = None
-        self.observers: tuple[Observer, ...] = ()
-        self.stream: Stream | None = None  # to the client
-        # Its attempts: hedged ones run beside one another, and all of them write here
         self.attempts: list[Attempt] = []  # in the order in which they end
-        self.current: Attempt | None = None  # the one that answers; before that, the latest
-        self.hedged = False  # a second attempt was made beside the first
-        self.held = 0.0  # seconds in which all were cooling down
-        self.first: float | None = None  # when the first meaningful event came
-        self.sticky: str | None = None  # hit | miss | repin
-        self.fault: RelayError | None = None  # the client's, while its body was on its way
-        # What came of it
-        self.prompt: PendingPrompt | None = None  # of the cache ledger
-        self.streamed = 0  # about how many tokens came back: a token for each event
-        self.pipe: Pipe | None = None  # of the answer
-        self.usage: Usage | None = None  # as the provider counts
-        self.status = 0
-        self.code = "CD"  # the termination code: the client left, unless something sets another
-        self.error = ""
 
     # What the kinds differ in
 
@@ -18569,7 +18567,8 @@ class Count(Conversation):
 
     def pipe_for(self, attempt: Attempt) -> Pipe:
         attempt.inflater = inflater_of(attempt.reply)
-        return _Counted(self.dialect)
+        dialect = self.dialect
+        return WholePipe(lambda data: dumps(dialect.render_count(dialect.parse_count(loads(data)))))
 
     def confine(self, error: UpstreamError) -> None:
         error.scope = "request"  # conversations are another endpoint
@@ -18582,12 +18581,13 @@ class Count(Conversation):
         return self.whole(dumps(self.dialect.render_count(tokens)), headers)
 
 
-class _Counted(Pipe):
-    """A provider's count of a request's tokens, in the client's dialect."""
+class WholePipe(Pipe):
+    """A whole answer that is no model's: what a function makes of it."""
 
-    def __init__(self, dialect: Dialect) -> None:
+    def __init__(self, convert: Callable[[bytes], bytes]) -> None:
         super().__init__()
-        self._dialect = dialect
+        self.begun = True
+        self._convert = convert
         self._data = b""
 
     def feed(self, data: bytes) -> bytes:
@@ -18595,15 +18595,11 @@ class _Counted(Pipe):
         return b""
 
     def eof(self, reason: Failure = TRUNCATED) -> bytes:
-        self.begun = True
         try:
-            tokens = self._dialect.parse_count(loads(self._data))
-        except UNREADABLE:
-            tokens = None
-        if tokens is None:
-            self.failure = Failure("does not count tokens", cause="transient")
+            return self._convert(self._data)
+        except UNREADABLE as error:
+            self.failure = Failure(f"an unreadable answer ({error})", cause="transient")
             return b""
-        return dumps(self._dialect.render_count(tokens))
 
 
 # Headers
@@ -18874,12 +18870,17 @@ class Raw(Exchange):
         reply = attempt.reply
         if reply.status >= 400:
             self.streams, attempt.inflater = False, inflater_of(reply)
-            return _Quoted(self.plan)
+            return WholePipe(self._quote)
         # only a POST uses tokens; a GET may show what was counted before
         pipe = _RawPipe(reply.headers if self.request.method == "POST" else {})
         if pipe.streams and "json" in self.request.content_type:
             self.likely = self.likely or self._size // 3  # as `likely_input`
         return pipe
+
+    def _quote(self, data: bytes) -> bytes:
+        """A refusal as it came, but without secrets: some providers quote the key they refuse."""
+        text = self.plan.redacted(data.decode(errors="surrogateescape"))
+        return text.encode(errors="surrogateescape")
 
     def note_answer(self, attempt: Attempt) -> None:
         self.status = attempt.status
@@ -18980,24 +18981,6 @@ class Forward(Raw):
         """That this is not to be had there says nothing of conversations with the model."""
         if error.failure.name == "model_missing" or error.upstream_status in (404, 405, 501):
             error.scope = "request"
-
-
-class _Quoted(Pipe):
-    """A refusal as it came, but without secrets: some providers quote the key they refuse."""
-
-    def __init__(self, plan: Plan) -> None:
-        super().__init__()
-        self._plan = plan
-        self._data = b""
-
-    def feed(self, data: bytes) -> bytes:
-        self._data += data
-        return b""
-
-    def eof(self, reason: Failure = TRUNCATED) -> bytes:
-        self.begun = True
-        text = self._plan.redacted(self._data.decode(errors="surrogateescape"))
-        return text.encode(errors="surrogateescape")
 
 
 class _RawPipe(Pipe):
@@ -19227,8 +19210,8 @@ class Accounts:
 # What the loop over the lanes of a request needs: whom there is no hope in, how long a request may
 # be held until a lane is back, and what becomes of two attempts beside one another.
 
-_GLANCE: Final = 0.1  # seconds between two looks at whether a lane is back
-_MOST_GLANCES: Final = 200  # looks a second of all that are held; each costs some 0.2 ms
+GLANCE: Final = 0.1  # seconds between two looks at whether a lane is back
+MOST_GLANCES: Final = 200  # looks a second of all that are held; each costs some 0.2 ms
 
 
 def longest_hold(exchange: Exchange) -> float:
@@ -19247,42 +19230,6 @@ def is_hopeless(lane: Lane, failures: Sequence[Failed]) -> bool:
         failed == lane or (error.failure.name == "too_long" and failed.target == lane.target)
         for failed, error in failures
     )
-
-
-class Waiting:
-    """Holds requests whose lanes are all cooling down."""
-
-    def __init__(self, lanes: Callable[[Exchange], Iterable[tuple[Lane, Mark | None]]]) -> None:
-        """`lanes` gives those of an exchange, each with the mark that keeps it from being used."""
-        self.held = 0  # requests
-        self._lanes = lanes
-
-    async def is_back(self, exchange: Exchange, until: float, failures: list[Failed]) -> bool:
-        """Hold the request until a lane is available again; False if none is in time.
-
-        It polls, because a mark may end with time, by the success of another request, by a command,
-        or at another relay.  It does not wait for what cannot get better.  Of the failures only
-        those stay that are about the request itself.
-        """
-        own = [(lane, error) for lane, error in failures if error.scope == "request"]
-        began = time.monotonic()
-        self.held += 1
-        try:
-            while (left := until - time.monotonic()) > 0:
-                await asyncio.sleep(min(left, max(_GLANCE, self.held / _MOST_GLANCES)))
-                lanes = [
-                    (lane, mark) for lane, mark in self._lanes(exchange) if exchange.fits(lane)
-                ]
-                marks = [mark for lane, mark in lanes if not is_hopeless(lane, own)]
-                if not all(marks):
-                    failures[:] = own
-                    return True
-                if not marks:
-                    return False
-            return False
-        finally:
-            self.held -= 1
-            exchange.held += time.monotonic() - began
 
 
 async def first_of(tasks: Iterable[asyncio.Task[Attempt | None]]) -> Attempt | None:
@@ -19352,7 +19299,7 @@ class Relay:
         self.upstream = upstream
         self.health = Health()
         self.balance = Balance(self.health)
-        self.waiting = Waiting(self.lanes)
+        self.held = 0  # requests that wait until a lane is back
         self.accounts = Accounts(
             store,
             Notebook(self.health),
@@ -19432,7 +19379,7 @@ class Relay:
                     return answer
                 if not exchange.repeatable or not all(e.failure.failover for _, e in failures):
                     raise final_error(failures, skipped, time.time())
-            if await self.waiting.is_back(exchange, until, failures):
+            if await self._is_back(exchange, until, failures):
                 continue
             if failures or desperate:
                 raise final_error(failures, skipped, time.time())
@@ -19644,6 +19591,31 @@ class Relay:
                 yield lane
         if not fitting:
             raise exchange.nowhere()
+
+    async def _is_back(self, exchange: Exchange, until: float, failures: list[Failed]) -> bool:
+        """Hold the request until a lane is available again; False if none is in time.
+
+        It polls, because a mark may end with time, by the success of another request, by a command,
+        or at another relay.  It does not wait for what cannot get better.  Of the failures only
+        those stay that are about the request itself.
+        """
+        own = [(lane, error) for lane, error in failures if error.scope == "request"]
+        began = time.monotonic()
+        self.held += 1
+        try:
+            while (left := until - time.monotonic()) > 0:
+                await asyncio.sleep(min(left, max(GLANCE, self.held / MOST_GLANCES)))
+                lanes = [(lane, mark) for lane, mark in self.lanes(exchange) if exchange.fits(lane)]
+                marks = [mark for lane, mark in lanes if not is_hopeless(lane, own)]
+                if not all(marks):
+                    failures[:] = own
+                    return True
+                if not marks:
+                    return False
+            return False
+        finally:
+            self.held -= 1
+            exchange.held += time.monotonic() - began
 
     async def _hedge(
         self, exchange: Exchange, lane: Lane, others: Iterator[Lane], failures: list[Failed]

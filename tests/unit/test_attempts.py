@@ -118,7 +118,7 @@ async def test_many_that_are_held_do_not_wear_the_machine_out(
         task.cancel()
     await asyncio.wait(held)
     assert 0 < len(looks) <= 300
-    assert served.waiting.held == 0
+    assert served.held == 0
 
 
 class Closable:
