@@ -12372,7 +12372,9 @@ def _plain_text(value: Any) -> str | None:
 
 
 def _model_name(value: Any) -> str | None:
-    return value if isinstance(value, str) and value and not is_glob(value) else None
+    """A text that is no glob, and that relay takes for no reference to a variable."""
+    plain = isinstance(value, str) and value and not re.match(r"os\.environ/|.*[*?$]", value)
+    return value if plain else None
 
 
 def _positive(factor: float = 1, offset: float = 0) -> Make:
@@ -12946,95 +12948,45 @@ def _model_pairs(value: Any) -> JSON | None:
     return value if good and not any(map(is_glob, value.values())) else None
 
 
-# Veloera: relay's own words, but for providers and rules in lists.  What relay's own reader would
-# refuse is left.
+# Veloera: relay's own words, but for providers and rules in lists.
 
 _VELOERA_WORDS: Final = {
     "base_url": "endpoint", "url": "endpoint", "format": "api_format", "enabled": "active",
     "key": "api_key", "apiKey": "api_key", "model_mapping": "models",
 }  # fmt: skip
-_VELOERA_RULE: Final = ("model pattern match name from", "to target targets provider providers")
-Origins: TypeAlias = dict[tuple[str, ...], list[Old]]  # of the parts of a configuration
 
 
 def _veloera(old: Old, draft: Draft) -> None:
-    config: JSON = {"providers": {}, "routing_rules": {}}
-    origins: Origins = {}
+    """If a provider's addresses are a preset's, it gets this preset, too, which knows what errors
+    mean, such as that a plan is used up."""
     for row in old.rows("providers"):
-        _veloera_provider(row, draft, config["providers"], origins)
+        name = re.sub(r"[^\w.-]+", "-", row.made(_word, "name") or "provider", flags=re.ASCII)
+        settings: JSON = {}
+        for word in row.value:
+            ours = _VELOERA_WORDS.get(word, word)
+            if ours in _PROVIDER_WORDS and ours not in settings:
+                settings[ours] = draft.carried(f"{name}_{ours}", row.at(word))
+                row.at(word).take()
+        urls = [url for _, url in leaves([settings.get("endpoint"), settings.get("endpoints")])]
+        presets = {_endpoint_settings(url, "").get("preset") for url in urls if _base_url(url)}
+        if len(presets) == 1 and (preset := presets.pop()):
+            settings.setdefault("preset", preset)
+        if "preset" not in settings:
+            settings.setdefault("api_format", "openai")
+        draft.providers[name] = settings
     rules = old.at("routing_rules")
-    listed = range(len(rules.value)) if isinstance(rules.value, list) else ()
-    for key in rules.value if isinstance(rules.value, dict) else listed:
-        rule = rules.at(key)
-        word, name = _under_any(rule.value, _VELOERA_RULE[0]) if isinstance(key, int) else ("", key)
-        to_word, to = _under_any(rule.value, _VELOERA_RULE[1])
-        inner_word, inner = _under_any(rule.value, "provider_model target_model upstream_model")
-        to = to if isinstance(rule.value, dict) else rule.value
-        if isinstance(name, str):
-            whole = inner and isinstance(to, str) and "/" not in to
-            config["routing_rules"][name] = f"{to}/{inner}" if whole else to
-            used = [each for each in (word, to_word, inner_word) if each]
-            origins["routing_rules", name] = [rule.at(each) for each in used] or [rule]
-    for name in old.value.keys() & _CONFIG_WORDS - {"providers", "routing_rules"}:
-        config[name] = draft.carried(name, old.at(name))
-        origins[(name,)] = [old.at(name)]
-    _without_refused(config, origins)
-    for part in (part for parts in origins.values() for part in parts):
-        part.take()
-    draft.providers, draft.rules = config.pop("providers"), config.pop("routing_rules")
-    draft.keys = config.pop("keys", {})
-    draft.top |= config
-
-
-def _veloera_provider(row: Old, draft: Draft, providers: JSON, origins: Origins) -> None:
-    """One of the list, under its name.  If its addresses are a preset's, it gets this preset, too,
-    which knows what errors mean, such as that a plan is used up."""
-    name = re.sub(r"[^\w.-]+", "-", _word(row.look("name")) or "provider", flags=re.ASCII)
-    settings = providers.setdefault(name, {})
-    origins["providers", name] = [row.at("name")]
-    for word in row.value:
-        ours = _VELOERA_WORDS.get(word, word)
-        if ours in _PROVIDER_WORDS and ours not in settings:
-            settings[ours] = draft.carried(f"{name}_{ours}", row.at(word))
-            origins["providers", name, ours] = [row.at(word)]
-    urls = [url for _, url in leaves([settings.get("endpoint"), settings.get("endpoints")])]
-    presets = {_endpoint_settings(url, "").get("preset") for url in urls if _base_url(url)}
-    if len(presets) == 1 and (preset := presets.pop()):
-        settings.setdefault("preset", preset)
-    if "preset" not in settings:
-        settings.setdefault("api_format", "openai")
-
-
-def _under_any(value: Any, words: str) -> tuple[str, Any]:
-    """The first of these words that a mapping has, and what it says there; "" and None if none."""
-    known = value if isinstance(value, dict) else {}
-    return next(((word, known[word]) for word in words.split() if word in known), ("", None))
-
-
-def _without_refused(config: JSON, origins: Origins) -> None:
-    """Remove what relay's reader would complain of, part by part."""
-    for _ in range(len(origins)):
-        reading = Reading("", AnyVariable(), lambda name: "-", lambda name: datetime.UTC)
-        compile_plan(read_config(yaml.safe_dump(config), reading), reading)
-        paths = {target: ".".join(target) for target in origins}
-        bad = [
-            t for t, p in paths.items() if reading.has_error(p) or reading.has_error(p, below=True)
-        ]
-        if not reading.problems() or not bad:
-            break
-        deepest = max(map(len, bad))
-        for target in [target for target in bad if len(target) == deepest]:
-            for known in [known for known in origins if known[:deepest] == target]:
-                del origins[known]
-            *above, last = target
-            functools.reduce(operator.getitem, above, config).pop(last, None)
-
-
-class AnyVariable(dict[str, str]):
-    """An environment in which every variable is set."""
-
-    def get(self, name: str, default: Any = None) -> Any:
-        return default or "-"
+    for name in rules.value if isinstance(rules.value, dict) else ():
+        draft.rules[name] = rules.at(name).take()
+    for row in old.rows("routing_rules"):
+        name, target = row.made(_word, "model pattern match name"), row.made(_word, "provider")
+        inner = row.made(_word, "provider_model target_model") if target else None
+        to = f"{target}/{inner}" if inner else target
+        to = to or row.made(lambda value: value or None, "to target targets providers")
+        if name and to:
+            draft.rules[name] = to
+    for word in old.value.keys() & _CONFIG_WORDS - {"providers", "routing_rules"}:
+        draft.top[word] = draft.carried(word, old.at(word))
+        old.at(word).take()
 
 
 _PROVIDER_WORDS: Final = {each.name for each in dataclasses.fields(ProviderConfig)}
@@ -13077,6 +13029,7 @@ def _vte(old: Old, draft: Draft) -> None:
         settings: JSON = (
             {"preset": "vertex-express"} if is_vertex else _endpoint_settings(url, "openai")
         )
+        draft.add_key(settings, "", row.at("api_key"))  # which is never there: a preset's variable
         parts = (row.at("api_keys", i) for i in range(len(row.look("api_keys") or ())))
         if keys := [key for part in parts if (key := draft.secret(f"{name}_API_KEY", part))]:
             settings["api_key"] = keys[0] if len(keys) == 1 else keys
@@ -23293,7 +23246,7 @@ def command_systemd(args: argparse.Namespace) -> None:
     """
     source = _usual_config(args)
     # The service's environment is not the shell's.
-    config = read_config(source.text, Reading("", AnyVariable(), str, zoneinfo.ZoneInfo))
+    config = read_config(source.text, Reading("", _AnyVariable(), str, zoneinfo.ZoneInfo))
     config = replace(config, listen=source.listen or config.listen)
     # Where relay is installed, a service starts it as a module: that was compiled before, while a
     # script is compiled at each start.  -P, so that only the installed one can be meant.
@@ -23415,6 +23368,13 @@ def _usual_config(args: argparse.Namespace) -> Source:
         if args.config:
             raise
         return Source(None, "", tuple(args.listen or ()))
+
+
+class _AnyVariable(dict[str, str]):
+    """An environment in which every variable is set."""
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return default or "-"
 
 
 def _systemd_version(args: argparse.Namespace) -> int:

@@ -210,11 +210,11 @@ VELOERA = """
      "models": ["glm-4.6", "glm-4.5"], "priority": 10, "colour": "blue"},
     {"name": "My Own", "api_format": "openai", "endpoint": "http://192.168.1.100:8000/v1",
      "api_key": ["${ONE}", "sk-two-in-plain-text"], "models": {"claude-*": "qwen3-32b"},
-     "headers": {"User-Agent": "x"}, "enabled": true, "weight": -3}
+     "headers": {"User-Agent": "x"}, "enabled": true}
   ],
-  "routing_rules": {"glm-4.6": "bigglm", "gpt-*": ["bigglm/glm-4.6", "My-Own"], "lost": "nobody"},
+  "routing_rules": {"glm-4.6": "bigglm", "gpt-*": ["bigglm/glm-4.6", "My-Own"]},
   "timeouts": {"idle": 60},
-  "listen": "0.0.0.0:3000"
+  "colour": "red"
 }
 """
 
@@ -594,13 +594,7 @@ def test_veloera() -> None:
     assert said["routing_rules"] == {"glm-4.6": "bigglm", "gpt-*": ["bigglm/glm-4.6", "My-Own"]}
     assert said["timeouts"] == {"idle": 60}
     out = relay.imported(VELOERA)
-    for line in (
-        'providers[0].colour = "blue"',
-        "providers[1].weight = -3",
-        'routing_rules.lost = "nobody"',
-        'listen = "0.0.0.0:3000"',
-    ):
-        assert f"#   {line}\n" in out
+    assert '#   providers[0].colour = "blue"\n#   colour = "red"\n' in out
 
 
 def test_veloera_with_a_list_of_rules() -> None:
@@ -758,7 +752,10 @@ def without_comments(text: str) -> str:
 
 @st.composite
 def files(draw: Any) -> Any:
-    text = draw(st.sampled_from(sorted(FILES)))
+    # Veloera's words are relay's: what is wrong there is carried over, and `check` says so.  VTE's
+    # are relay's own query.
+    written = sorted(FILES.keys() - {"veloera", "veloera_lists", "vte"})
+    text = draw(st.sampled_from(written))
     root = yaml.safe_load(without_comments(FILES[text]))
     return {name: mutated(inner, draw) for name, inner in root.items()} | draw(
         st.dictionaries(NAMES, VALUES, max_size=2)
