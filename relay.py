@@ -9347,6 +9347,12 @@ def is_makers(url: str) -> bool:
 
 _LETTERS: Final = {"A": "anthropic", "C": "openai", "R": "responses", "G": "gemini"}
 PRESET_ALIASES: Final[dict[str, tuple[str, str]]] = {}  # longer names, which choose a plan too
+MAKERS_WORDS: Final = {  # what may be taken for a preset's name
+    "claude": "anthropic", "gpt": "openai", "chatgpt": "openai", "codex": "openai",
+    "google": "gemini", "glm": "bigmodel", "zhipu": "bigmodel", "kimi": "moonshot",
+    "qwen": "dashscope", "aliyun": "dashscope", "bailian": "dashscope", "doubao": "ark",
+    "volcengine": "ark", "grok": "xai", "hunyuan": "tencent",
+}  # fmt: skip
 
 
 def _presets(text: str) -> dict[str, Preset]:
@@ -11612,7 +11618,9 @@ class _Compiler:
         preset, self.alias_plan = PRESET_ALIASES.get(entry.preset or "", (entry.preset or "", ""))
         self.preset = PRESETS.get(preset) if preset else Preset(plans={})
         if self.preset is None:
+            near = MAKERS_WORDS.get(preset.lower())
             hint = suggestion(preset, (*PRESETS, *PRESET_ALIASES))
+            hint = f"; did you mean {near!r}?" if near else hint
             self.error("preset", f"unknown preset {entry.preset!r}{hint}")
         self.known = self.preset or Preset(plans={})
 
@@ -12198,13 +12206,8 @@ def plan_digest(plan: Plan) -> str:
     """The same for relays that serve the same names in the same way; it reveals no configuration,
     and no secret is part of it."""
     providers = [
-        (
-            each.name,
-            each.config.preset,
-            [billing.name for billing in each.plans],
-            each.config.models,
-        )
-        for each in plan.providers.values()
+        (p.name, p.config.preset, [billing.name for billing in p.plans], p.config.models)
+        for p in plan.providers.values()
     ]
     text = repr((providers, plan.config.routing_rules, plan.config.default))
     return hashlib.sha256(text.encode(errors="replace")).hexdigest()[:12]
@@ -13023,12 +13026,11 @@ def _vte(old: Old, draft: Draft) -> None:
     for row in store.rows("providers"):
         name = row.made(_word, "name") or "provider"
         is_vertex = bool(row.made(_one_of({"vertex_express": True}), "provider_type"))
-        url = row.made(_base_url, "base_url")
+        url = None if is_vertex else row.made(_base_url, "base_url")
         if not (is_vertex or url):
             continue
-        settings: JSON = (
-            {"preset": "vertex-express"} if is_vertex else _endpoint_settings(url, "openai")
-        )
+        settings: JSON = {"preset": "vertex-express"}
+        settings = _endpoint_settings(url, "openai") if url else settings
         draft.add_key(settings, "", row.at("api_key"))  # which is never there: a preset's variable
         parts = (row.at("api_keys", i) for i in range(len(row.look("api_keys") or ())))
         if keys := [key for part in parts if (key := draft.secret(f"{name}_API_KEY", part))]:
@@ -22348,10 +22350,8 @@ class Top:
     def lines(self, width: int, height: int) -> list[str]:
         """The screen, in so many columns and lines; the clients are left out where they would
         leave the rest no room."""
-        state = f"relay top   {len(self.running)} running   sorted by {self.sort}"
-        state += ("   paused" if self.paused else "") + (
-            f"   {self.message}" if self.message else ""
-        )
+        paused = "paused" if self.paused else ""
+        state = ("relay top", f"{len(self.running)} running", f"sorted by {self.sort}", paused)
         rows = [_TOP_HEAD, *(_top_row(r, r["id"] == self.chosen) for r in self.running)]
         room = max(0, height - len(rows) - len(self.marks) - 6)
         rows += [_top_row(record, False) for record in (self.recent[-room:][::-1] if room else ())]
@@ -22360,7 +22360,8 @@ class Top:
             client = _TOP_HEAD.index("client")
             table = aligned([row[:client] + row[client + 1 :] for row in rows])
         marks = [f"cooling: {m['name']}, {m['cause']}: {m['said']}" for m in self.marks]
-        lines = [state, "", *table, "", *marks][: height - 1]
+        head = "   ".join(filter(None, (*state, self.message)))
+        lines = [head, "", *table, "", *marks][: height - 1]
         lines += [""] * (height - 1 - len(lines)) + [_TOP_KEYS]
         return [printable(line)[:width] for line in lines]
 

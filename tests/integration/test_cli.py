@@ -331,6 +331,16 @@ async def test_route_of_an_unknown_name_suggests(tmp_path: Path) -> None:
 GLM = {"local": LOCALHOST | {"models": ["glm-4.6"]}}
 
 
+@pytest.mark.parametrize(
+    ("word", "preset"), [("claude", "anthropic"), ("GLM", "bigmodel"), ("deepsek", "deepseek")]
+)
+async def test_a_makers_word_is_answered_with_its_preset(
+    word: str, preset: str, tmp_path: Path
+) -> None:
+    ran = await checked(tmp_path, {"providers": {"a": {"preset": word, "api_key": "k"}}})
+    refused(ran, f"unknown preset '{word}'; did you mean '{preset}'?")
+
+
 async def test_a_preset_and_a_key_are_a_complete_provider(tmp_path: Path) -> None:
     """Of several plans the subscription alone: nobody is billed by surprise."""
     providers = {"glm": {"preset": "bigmodel", "api_key": "sk-secret"}}
