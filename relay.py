@@ -8542,52 +8542,35 @@ class ReplyDecoder:
         return body
 
     def _in_chunks(self, data: bytes) -> bytes:
+        """`_left` is what is missing of a chunk and of the line's end after it."""
         if self._buffer:
             data = bytes(self._buffer) + data
             self._buffer.clear()
-        parts = list[bytes]()
-        at = self._of_chunk(data, 0, parts) if self._left else 0
-        while at < len(data):
-            line = _CHUNK_LINE.match(data, at)
-            start = line.end() if line else at
-            end = start + int(line[1], 16) if line else at
-            if end > start and data[end : end + 2] == b"\r\n" and start - at <= _MOST_CHUNK_LINE:
-                parts.append(data[start:end])  # the usual case: all of it is here
-                at = end + 2
-            elif self._chunk_line(data, at, line):
-                at = self._of_chunk(data, start, parts)
-            else:
-                break
-        return parts[0] if len(parts) == 1 else b"".join(parts)
-
-    def _of_chunk(self, data: bytes, at: int, parts: list[bytes]) -> int:
-        """Take what is here of a chunk and of the line's end after it; the place after that."""
-        body = data[at : at + max(0, self._left - 2)]
-        parts.append(body)
-        at, self._left = at + len(body), self._left - len(body)
-        if self._left <= 2:
-            ending = data[at : at + self._left]
-            if not b"\r\n"[-self._left :].startswith(ending):
+        parts, at = list[bytes](), 0
+        while at < len(data) and not self.fault:
+            if not self._left:
+                line = _CHUNK_LINE.match(data, at)
+                too_long = (line.end() if line else len(data)) - at > _MOST_CHUNK_LINE
+                if too_long or (not line and data.find(b"\n", at) >= 0):
+                    self._fail("sent a broken chunk")
+                    break
+                if not line:
+                    self._buffer += data[at:]
+                    break
+                at = line.end()
+                if not (size := int(line[1], 16)):
+                    self.feed = self._in_trailers
+                    self._buffer += b"\n"  # so that a blank line ends them, even if there are none
+                    self._in_trailers(data[at:])
+                    break
+                self._left = size + 2
+            body = data[at : at + self._left]
+            at, self._left = at + len(body), self._left - len(body)
+            ending = min(len(body), max(0, 2 - self._left))  # bytes of the line's end in `body`
+            parts.append(body[: len(body) - ending])
+            if ending and body[-ending:] != b"\r\n"[2 - self._left - ending : 2 - self._left]:
                 self._fail("sent a chunk that is longer than its size")
-                return len(data)
-            at, self._left = at + len(ending), self._left - len(ending)
-        return at
-
-    def _chunk_line(self, data: bytes, at: int, line: re.Match[bytes] | None) -> bool:
-        """Does a chunk begin here?  If not, all of the bytes have been dealt with."""
-        too_long = (line.end() if line else len(data)) - at > _MOST_CHUNK_LINE
-        if too_long or (not line and data.find(b"\n", at) >= 0):
-            self._fail("sent a broken chunk")
-        elif not line:
-            self._buffer += data[at:]
-        elif size := int(line[1], 16):
-            self._left = size + 2
-            return True
-        else:
-            self.feed = self._in_trailers
-            self._buffer += b"\n"  # so that a blank line ends them, even if there are none
-            self._in_trailers(data[line.end() :])
-        return False
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def _in_trailers(self, data: bytes) -> bytes:
         """Nobody here reads them."""
@@ -16116,7 +16099,11 @@ class Keeper:
         answers: Sequence[Admission | None]
         try:
             answers = await self._exchange(list(asked))
-            self._up()
+            if self.trouble:
+                self._log().event("info", "the state store is back, and has what it missed")
+                self._notebook.republish()
+                self._renewed = -math.inf
+            self.trouble = ""
         except Exception as error:  # noqa: BLE001  # of a store, its client and what it holds: any
             self._down(error)
             asked |= self._asked
@@ -16187,13 +16174,6 @@ class Keeper:
         calm = time.monotonic() > self._since + 60
         self._pause = _EVERY if calm else min(2 * self._pause, _LONGEST_PAUSE)
         self._since, self.trouble = time.monotonic(), trouble
-
-    def _up(self) -> None:
-        if self.trouble:
-            self._log().event("info", "the state store is back, and has what it missed")
-            self._notebook.republish()
-            self._renewed = -math.inf
-        self.trouble = ""
 
 
 # ==== 41. Connections =========================================================
@@ -16632,12 +16612,11 @@ class Upstream:
             lookup = loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
             found = asyncio.ensure_future(lookup)
             self._names[host, port] = (loop.time() + _NAMES_KEPT, found)
-            found.add_done_callback(functools.partial(self._looked_up, host, port))
-        return await asyncio.shield(found)
-
-    def _looked_up(self, host: str, port: int, found: asyncio.Future[list[Any]]) -> None:
-        if found.cancelled() or found.exception():
+        try:
+            return await asyncio.shield(found)
+        except OSError:
             self._names.pop((host, port), None)
+            raise
 
 
 def _request_head(
