@@ -13561,28 +13561,6 @@ class Mark:
         return (self.guessed or self.probing) and row.retry and not row.opens_next_plan
 
 
-class Probe:
-    """One attempt finds out whether these marks are over, until `end` or the end of a block."""
-
-    def __init__(self, marks: Sequence[Mark]) -> None:
-        self._marks = marks
-        for mark in marks:
-            mark.probing = True
-
-    def __enter__(self) -> None:
-        """The block of an attempt."""
-
-    def __exit__(self, *raised: object) -> None:
-        self.end()
-
-    def end(self) -> None:
-        for mark in self._marks:
-            mark.probing = False
-
-
-_NO_PROBE: Final = Probe(())
-
-
 class Health:
     """All marks, and which conversation is bound to which credential.
 
@@ -13596,13 +13574,15 @@ class Health:
 
     # An attempt
 
-    def attempting(self, lane: Lane, now: float) -> Probe:
-        """While an attempt runs, it is the probe of the marks on its lane that are due; however it
-        ends, even cancelled or by a bug, the next one may probe."""
-        if not self.marks:
-            return _NO_PROBE
-        due = [mark for mark in self._on(lane).values() if not mark.is_active(now)]
-        return Probe(due) if due else _NO_PROBE
+    def attempting(self, lane: Lane, now: float) -> contextlib.ExitStack:
+        """While an attempt runs, until this is closed, it is the probe of the marks on its lane
+        that are due; however it ends, even cancelled or by a bug, the next one may probe."""
+        probe = contextlib.ExitStack()
+        for mark in self._on(lane).values() if self.marks else ():
+            if not mark.is_active(now):
+                mark.probing = True
+                probe.callback(setattr, mark, "probing", False)
+        return probe
 
     def failed(
         self,
@@ -19358,7 +19338,7 @@ class Relay:
         finally:
             attempt.seconds = time.monotonic() - attempt.began
             if probe:
-                probe.end()
+                probe.close()
             if outcome == "cancelled" and exchange.first is not None:
                 outcome = "outrun"  # by the attempt beside it
             if outcome == "outrun" or (outcome == "ok" and exchange.peek.stream):
