@@ -14026,17 +14026,17 @@ class Ledger:
 
     def __init__(self) -> None:
         self._recent: collections.deque[JSON] = collections.deque(maxlen=_MOST_RECENT)
-        self._clock = Clock(0, 0, ("", ""))  # of the hour that `_sums` are of
+        self._clock = Clock(0, 0, ("", ""))  # of the hour that `_sums` are of, in that zone
+        self._zone: datetime.tzinfo | None = None
         self._known: set[tuple[str, str, str]] = set()  # those with totals in this hour
         self._sums: dict[tuple[str, str, str], Totals] = {}  # since the last batch, in this hour
         self._rows: dict[Row, Totals] = {}  # since the last batch, in hours that are over
 
     def totals(self, who: tuple[str, str, str], now: float, zone: datetime.tzinfo | None) -> Totals:
         """The totals to add a request to, now, of a key, a provider and a model."""
-        clock = clock_at(now, zone)
-        if clock != self._clock:
+        if zone is not self._zone or not 0 <= now - self._clock.hour < HOUR:
             self._close()
-            self._clock, self._known = clock, set()
+            self._clock, self._zone, self._known = clock_at(now, zone), zone, set()
         if totals := self._sums.get(who):
             return totals
         if who not in self._known and len(self._known) >= _MOST_ROWS:
@@ -14085,8 +14085,11 @@ class Calibration:
         if estimated <= 0 or true <= 0:
             return
         ratio = min(max(true / estimated, _LEAST_RATIO), _MOST_RATIO)
-        whole, added = self._ratios.get(model, (ratio, ratio))
-        if model not in self._ratios or abs(ratio - whole) > 0.01 * whole:
+        whole, added = self._ratios.get(model) or (ratio, ratio)
+        if model not in self._ratios:
+            self._ratios.put(model, (ratio, ratio))
+            self._pending[model] = None
+        elif abs(ratio - whole) > 0.01 * whole:
             self._pending[model] = None
         if conversation:
             key = f"{model}\0{conversation}"
@@ -14095,7 +14098,7 @@ class Calibration:
                 turn = (true - known) / (estimated - before)
                 added += _WEIGHT * (min(max(turn, _LEAST_RATIO), _MOST_RATIO) - added)
             self._prompts.put(key, (estimated, true))
-        self._ratios.put(model, (whole + _WEIGHT * (ratio - whole), added))
+        self._ratios[model] = (whole + _WEIGHT * (ratio - whole), added)
 
     def corrected(self, model: str, conversation: str, estimated: int) -> int | None:
         """A better estimate; None if nothing is known of the model."""
