@@ -1560,7 +1560,7 @@ def _lowered_turns(
             if isinstance(part, Text):
                 if part.text and (takes.blank_texts or not part.text.isspace()):
                     rest.append(part)
-                    speaks = True
+                    speaks = speaks or not part.text.isspace()
             elif isinstance(part, Reasoning):
                 if thought := takes.reasoning(part):
                     rest.append(thought)
@@ -1639,8 +1639,12 @@ def _medium(media: Media, takes: Takes, dropped: list[str]) -> Text | Media:
     if kind == "document" and media.url:
         return Text(f"[document {media.url}]")
     dropped.append(kind)
-    name = " ".join(filter(None, (kind, media.name or media.url, media.mime)))
-    return Text(f"[{name}: left out, for this model does not take it]")
+    return Text(left_out(" ".join(filter(None, (kind, media.name or media.url, media.mime)))))
+
+
+def left_out(name: str) -> str:
+    """What the model is told of media that it does not get."""
+    return f"[{name}: left out, for this model does not take it]"
 
 
 def as_document(media: Media) -> str:
@@ -1752,17 +1756,26 @@ def recalled(text: str, seal: Seal | None) -> Reasoning:
 
 
 def without_reasoning(request: Request) -> Request:
-    """For a provider that objects to reasoning it did not mint, or to telling its own.
+    """For a provider that objects to reasoning it did not mint, to telling its own, or to marks of
+    what to cache.
 
     To an organization that is not verified OpenAI refuses summaries of what was thought.
     """
-    messages = (
-        Message(m.role, tuple(p for p in m.parts if not isinstance(p, Reasoning)))
-        for m in request.messages
+    messages, dropped = list[Message](), [*request.dropped, "thinking"]
+    for message in request.messages:
+        parts = [part for part in message.parts if not isinstance(part, Reasoning)]
+        if any(isinstance(part, Text) and part.cache for part in parts):
+            parts = [Text(part.text) if isinstance(part, Text) else part for part in parts]
+            dropped.append("cache_control")
+        messages.append(Message(message.role, tuple(parts)))
+    return replace(
+        request,
+        messages=tuple(messages),
+        tools=tuple(replace(tool, cache="") if tool.cache else tool for tool in request.tools),
+        show_thoughts=None,
+        stripped=True,
+        dropped=tuple(dict.fromkeys(dropped)),
     )
-    dropped = tuple(dict.fromkeys((*request.dropped, "thinking")))
-    bare = replace(request, messages=tuple(messages), dropped=dropped)
-    return replace(bare, show_thoughts=None, stripped=True)
 
 
 def estimate(request: Request) -> int:
@@ -1851,7 +1864,7 @@ def media_from_url(url: str, name: str = "", kind: Literal["image", "document"] 
     if url[:5].lower() != "data:":
         return Media(kind, url=url, name=name)
     head, _, payload = url[5:].partition(",")
-    mime, *options = head.lower().split(";")
+    mime, *options = urllib.parse.unquote(head).lower().split(";")
     if "base64" in (option.strip() for option in options):
         data = urllib.parse.unquote(payload) if "%" in payload else payload
     else:
@@ -3031,7 +3044,8 @@ class AnthropicQuirks(Quirks):
 _TOOL_USE_ID: Final = re.compile(rb'"tool_use_id"[ \t\r\n]*:[ \t\r\n]*"([^"]*)"')
 _ANTHROPIC_ID: Final = re.compile(rb"[a-zA-Z0-9_-]{1,128}")
 _BLANK_TEXT: Final = re.compile(
-    rb'"(?:text|content)"[ \t\r\n]*:[ \t\r\n]*"(?:[ \t]|\\[nrtf]|\\u)*"'
+    rb'"(?:text|content)"[ \t\r\n]*:[ \t\r\n]*"(?:[ \t]|\\[nrtf]|\\u[0-9a-fA-F]{4}'
+    rb"|\xc2[\x85\xa0]|\xe1\x9a\x80|\xe2\x80[\x80-\xaf]|\xe2\x81\x9f|\xe3\x80\x80)*\""
 )
 
 
@@ -3110,6 +3124,10 @@ class AnthropicMessages(Dialect):
             if isinstance(management, dict):
                 management = mapped(management, "edits", _not_of_thinking)
                 body = body | {"context_management": management}
+        if strip and not quirks.signed:  # Claude's own platforms take marks of what to cache
+            body = without(body, ["cache_control"])
+            for place in ("system", "tools"):
+                body = mapped(body, place, _unmarked)
         off = found(body, ("thinking", "type")) == "disabled"
         history = _AnthropicHistory(quirks, account, strip, "" if off else quirks.placeholder)
         return mapped(body, "messages", history.message)
@@ -3662,6 +3680,10 @@ def _attributes(block: object) -> bool:
     return isinstance(block, dict) and str(block.get("text", "")).startswith(ATTRIBUTION)
 
 
+def _unmarked(block: JSON) -> JSON:
+    return without(block, ["cache_control"])
+
+
 def _not_of_thinking(edit: JSON) -> JSON | None:
     """Such an edit of the context is refused where thinking is off."""
     return None if str(edit.get("type", "")).startswith("clear_thinking") else edit
@@ -3727,7 +3749,7 @@ class _AnthropicHistory:
             wanted = quirks.unsigned and (block.get("thinking") or thought)
             return block | thought | {slot: ""} if wanted else None
         if not quirks.signed:
-            return block
+            return _unmarked(block) if self._strip else block
         if kind == "text" and isinstance(block.get("text"), str) and not block["text"].strip():
             return None
         if kind == "tool_use" and isinstance(id := block.get("id"), str):
@@ -4348,7 +4370,7 @@ def _chat_thinking(wire: Wire) -> Thinking | None:
     """The standard's one field, or one of the vendors' switches."""
     inner, switch = wire.inner("reasoning"), wire.inner("thinking")
     effort = wire.optional("reasoning_effort", str) or inner.optional("effort", str) or ""
-    effort = "" if effort == "default" else effort  # Groq
+    effort = "" if effort in ("default", "auto") else effort  # Groq, and some clients
     budgets = ((wire, "thinking_budget"), (inner, "max_tokens"), (switch, "budget_tokens"))
     budget = next((n for at, name in budgets if (n := at.optional(name, int)) is not None), None)
     template = wire.inner("chat_template_kwargs", frozenset(("enable_thinking",)))
@@ -6778,7 +6800,7 @@ def _gemini_output(response: JSON) -> tuple[str, bool]:
     return dumps(response).decode(), response.get("error") is not None
 
 
-def _gemini_media(wire: Wire) -> Iterator[Media]:
+def _gemini_media(wire: Wire) -> Iterator[Text | Media]:
     inline, file = wire.inner("inlineData"), wire.inner("fileData")
     mime = (inline.optional("mimeType", str) or file.optional("mimeType", str) or "").lower()
     name = inline.optional("displayName", str) or file.optional("displayName", str) or ""
@@ -6786,6 +6808,8 @@ def _gemini_media(wire: Wire) -> Iterator[Media]:
     mime = mime_of(data, mime) if data else mime
     if mime.startswith("video/") or _GOOGLES_OWN.match(url):
         wire.drop("video" if mime.startswith("video/") else "fileUri")
+        if mime:  # so the model can say what it did not get
+            yield Text(left_out(f"{mime} {name or url}"))
     elif mime.startswith("text/") and data:
         yield Media("text", "text/plain", base64_text(data), name=name)
     elif data or url:
@@ -8974,6 +8998,7 @@ reasoning_refused 200,400,404,422 ~(invalid|missing|corrupted|unverifiable) [`'"
 reasoning_refused 200,400,404,422 ~signature.{0,20}(verif|invalid|mismatch|not match)
 reasoning_refused 200,400,404,422 ~expected [`'"]?thinking|thinking.{0,40}block     # Anthropic
 reasoning_refused 200,400,404,422 ~thinking\S*\.(display|signature)
+reasoning_refused 400,422 ~cache_control.{0,60}(not permitted|not supported|not allowed|unknown)
 reasoning_refused 200,400,404,422 ~\breasoning_(content|details)\b      # DeepSeek, Kimi, Groq
 reasoning_refused 200,400,404,422 ~reasoning[. ]summar     # OpenAI: "must be verified to ..."
 reasoning_refused 200,400,404,422 ~\brs_\w+.{0,80}(not found|without|required|persisted|duplicate)

@@ -44,7 +44,13 @@ def passed(body: relay.JSON, quirks: relay.Quirks, strip: bool = False) -> Any:
 
 # White space and nothing
 
-BLANKS = [text("\n\n"), text(""), {"type": "thinking", "thinking": "", "signature": ""}]
+BLANKS = [
+    text("\n\n"),
+    text("\xa0"),
+    text("\u2028"),
+    text(""),
+    {"type": "thinking", "thinking": "", "signature": ""},
+]
 
 
 @pytest.mark.parametrize("blank", BLANKS)
@@ -73,7 +79,7 @@ def test_a_clone_gets_what_came() -> None:
 
 def test_a_turn_of_reasoning_alone_is_no_empty_message() -> None:
     thought = {"type": "thinking", "thinking": "Hm.", "signature": "s"}
-    body = anthropic(user("a"), assistant(thought), user("b"))
+    body = anthropic(user("a"), assistant(thought, text("\n")), user("b"))
     for quirks in (relay.ChatQuirks(), KIMI, relay.ChatQuirks(replay="always")):
         assert carried(body, A, C, quirks).body["messages"] == [
             {"role": "user", "content": "a\n\nb"}
@@ -163,7 +169,12 @@ def test_pictures_that_are_not_taken_are_left_out_and_named(mime: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", [f"data:IMAGE/PNG;BASE64,{DATA}", f"DATA:image/png;base64,{DATA.replace('=', '%3D')}"]
+    "url",
+    [
+        f"data:IMAGE/PNG;BASE64,{DATA}",
+        f"data:image%2Fpng;base64,{DATA}",
+        f"DATA:image/png;base64,{DATA.replace('=', '%3D')}",
+    ],
 )
 def test_data_urls_in_any_spelling(url: str) -> None:
     assert relay.media_from_url(url) == relay.Media("image", "image/png", DATA)
@@ -185,6 +196,14 @@ def test_a_sound_by_its_address_is_left_out_and_named(upstream: relay.Dialect) -
     assert "input_audio" not in repr(there.body)
 
 
+@pytest.mark.parametrize("upstream", [A, C, R])
+def test_what_only_google_can_fetch_is_named_to_the_model(upstream: relay.Dialect) -> None:
+    part = {"fileData": {"mimeType": "video/mp4", "fileUri": "gs://b/v.mp4"}}
+    there = carried({"contents": [{"role": "user", "parts": [part]}]}, G, upstream)
+    assert "video" in repr(there.dropped)
+    assert "gs://b/v.mp4: left out" in repr(there.body)
+
+
 def test_a_document_that_a_tool_returned_goes_along() -> None:
     """Claude Code's Read of a PDF."""
     source = {"type": "base64", "media_type": "application/pdf", "data": "JVBERi0xLjQ="}
@@ -202,6 +221,7 @@ def test_words_of_other_makers() -> None:
     asked = C.parse_request(chat(user("a"), tools=tools, tool_choice="any"))
     assert asked.tool_choice == relay.ToolChoice("required")
     assert C.parse_request(chat(user("a"), reasoning_effort="default")).thinking is None
+    assert C.parse_request(chat(user("a"), reasoning_effort="auto")).thinking is None
 
 
 def test_one_object_for_a_list_is_a_list_of_one() -> None:
@@ -230,6 +250,13 @@ def test_marks_of_what_to_cache_reach_anthropic() -> None:
         assert there["messages"][0]["content"] == parts
         assert there["tools"][0]["cache_control"] == mark
         assert "cache_control" not in there
+    again = relay.without_reasoning(C.parse_request(body))
+    there = A.render_request(again, relay.AnthropicQuirks(), ACCOUNT)
+    assert "cache_control" not in repr(there.body)
+    assert "cache_control" in there.dropped
+    whole = A.render_request(C.parse_request(body), relay.AnthropicQuirks(), ACCOUNT).body
+    assert "cache_control" not in repr(passed(whole, relay.AnthropicQuirks(), strip=True))
+    assert "cache_control" in repr(passed(whole, NATIVE, strip=True))  # which takes them
     many = [text(str(n)) | {"cache_control": mark} for n in range(6)]
     there = carried(chat({"role": "user", "content": many}), C, A).body
     assert sum("cache_control" in block for block in there["messages"][0]["content"]) == 4
