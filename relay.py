@@ -9003,7 +9003,6 @@ reasoning_refused 200,400,404,422 ~\breasoning_(content|details)\b      # DeepSe
 reasoning_refused 200,400,404,422 ~reasoning[. ]summar     # OpenAI: "must be verified to ..."
 reasoning_refused 200,400,404,422 ~\brs_\w+.{0,80}(not found|without|required|persisted|duplicate)
 reasoning_refused 200,400,404,422 ~reasoning.{0,20}(item|block)
-
 [common]
 too_long code=context_length_exceeded,exceeded_context_length,1261                  # GLM
 too_long code=tokens_too_long,characters_too_long                                   # Qianfan
@@ -9092,7 +9091,6 @@ overloaded 498,503,529                                                  # Groq's
 bad_request 400,422
 bad_request 200 type=invalid_request_error,INVALID_ARGUMENT
 transient 200                               # it had accepted the request: its own failure
-
 [glm]  # docs.bigmodel.cn/cn/api/api-code
 plan_exhausted code=1308,1310               # 5 hours; week or month: date in the text
 plan_exhausted code=1311 scope=credential+model                         # not in this plan
@@ -9111,7 +9109,6 @@ bad_request code=1210,1213,1214,1215
 transient code=500,1230,1231,1234
 auth 434                                                                # no permission
 bad_request 435                                                         # a file
-
 [kimi]  # kimi.com/code/docs, platform.kimi.ai
 plan_expired 402 ~membership
 plan_exhausted 200,403,429 ~usage limit for this (billing cycle|period)     # the week: 403
@@ -9123,12 +9120,10 @@ overloaded type=engine_overloaded_error
 rate_limited type=rate_limit_reached_error
 moderation 400 ~high risk
 too_long 400 ~token limit|message size
-
 [moonshot]
 +kimi
 auth type=permission_denied_error
 balance_empty 403                                           # kimi.com/help: an empty account
-
 [dashscope]  # Model Studio: error codes, plan FAQs
 plan_exhausted reset=monday+8 ~week allocated quota exceeded
 plan_exhausted reset=month ~month allocated quota exceeded
@@ -9141,7 +9136,6 @@ rate_limited type=insufficient_quota
 rate_limited ~allocated quota exceeded|exceeded your current quota
 balance_empty code=Arrearage                                            # HTTP 400
 moderation code=DataInspection*
-
 [minimax]  # platform.minimax.io; often in a 200
 plan_exhausted code=2056
 plan_exhausted ~usage limit exceeded|\(2056\)                           # the same as a 429
@@ -9153,7 +9147,6 @@ too_long code=2013 ~context window
 +reasoning
 bad_request code=2013
 transient code=1000,1001,1024,1033
-
 [ark]  # volcengine.com/docs/82379/1299023
 plan_exhausted code=AccountQuotaExceeded                                # also in mid-stream
 balance_empty code=AccountOverdueError                                  # HTTP 403
@@ -9163,12 +9156,10 @@ overloaded code=ServerOverloaded                                        # HTTP 4
 rate_limited code=RateLimitExceeded*
 moderation code=InputTextRisk*,InputImageRisk*,OutputTextRisk*,OutputImageRisk*
 moderation code=SensitiveContentDetected*
-
 [siliconflow]  # flat: {"code": 20012, "message": ...}
 model_missing code=20012
 balance_empty code=30001                                                # unconfirmed
 overloaded 503,504
-
 [openrouter]  # openrouter.ai/docs errors, limits
 rate_limited 402 ~in_flight_budget                                      # has a Retry-After
 overloaded 402 scope=provider+model ~\braw\b                     # of the provider that it asked
@@ -9177,19 +9168,15 @@ balance_empty 403 ~key limit exceeded                                   # Roo-Co
 moderation 403
 bad_request 404 ~no endpoints found that support
 model_missing 404 ~no endpoints found
-
 [xai]  # continue#10373, hermes-agent#26847
 balance_empty code=personal-team-blocked*
 balance_empty 403,429 ~used all available credits|spending-limit|run out of credits
 balance_empty 403,429 ~doesn't have any credits
-
 [groq]  # the model wrote a bad call: draw again
 transient code=tool_use_failed scope=request
 transient 400,422 scope=request ~failed_generation|failed to (call|generate)
-
 [cerebras]  # says it without a body
 too_long 400 ~^HTTP 400, nothing$
-
 [huawei]  # huaweicloud.com tokenplan-maas-0013
 plan_exhausted code=ModelArts.81022                         # HTTP 403, as the next three
 plan_expired code=ModelArts.81019
@@ -9199,10 +9186,8 @@ rate_limited code=ModelArts.81101,ModelArts.81103
 balance_empty code=ModelArts.81005 scope=credential+model               # free quota
 model_missing code=ModelArts.81004,ModelArts.81009
 moderation code=ModelArts.81011,ModelArts.81013
-
 [local]  # no quota, only a queue
 overloaded 429,503
-
 [fastchat]  # fastchat/constants.py; HTTP 400 for all
 auth code=4010*
 model_missing code=40301
@@ -9934,6 +9919,11 @@ def option(kind: Kind, doc: str, default: Any = None, *, required: bool = False)
     return field(default=default, metadata=metadata, repr="secret" not in kind.name)
 
 
+def section(cls: Any, doc: str) -> Any:
+    """Declare a key that has the keys of a class, and its defaults where it is left out."""
+    return option(table(cls), doc, cls())
+
+
 def read_table(cls: Any, node: ConfigNode) -> Any:
     known = {key_of(f): f for f in dataclasses.fields(cls) if "kind" in f.metadata}
     pairs, values = node.pairs(known), dict[str, Any]()
@@ -9973,7 +9963,7 @@ class ServerConfig:
     body_timeout: float = option(SECONDS, "For a whole request to arrive, else 408.", 60.0)
     grace: float = option(SECONDS, "How long running streams may go on at shutdown.", 30.0)
     drain_delay: float = option(
-        PAUSE, "How long /readyz says 503 at shutdown before connections are refused.", 0.0
+        PAUSE, "How long /readyz says 503 before relay stops to accept.", 0.0
     )
 
 
@@ -9991,9 +9981,7 @@ class TimeoutConfig:
     )
     idle: float = option(SECONDS, "The longest silence within an answer.", 180.0)
     total: float = option(SECONDS, "A client's whole request, all attempts together.", 3600.0)
-    gate: float = option(
-        SECONDS, "Until a stream's head is sent although nothing meaningful has come.", 30.0
-    )
+    gate: float = option(SECONDS, "Until a stream's head is sent before anything meaningful.", 30.0)
 
     @property
     def whole(self) -> float:
@@ -10031,9 +10019,7 @@ class CorsConfig:
 
 @frozen(kw_only=True)
 class RecordConfig:
-    directory: str = option(
-        TEXT, "The directory; a relative one is beside this file.", "", required=True
-    )
+    directory: str = option(TEXT, "The directory; relative to this file.", "", required=True)
     keep: int = option(SIZE, "Their total size; beyond it the oldest are deleted.", 200 << 20)
 
 
@@ -10057,7 +10043,7 @@ class KeyConfig:
     expires: datetime.datetime | None = option(DATE, "The last day on which it is valid.")
     limits: LimitConfig | None = option(table(LimitConfig), "Rates and budgets; none by default.")
     timezone: str | None = option(
-        TEXT, "The time zone of its budgets' days and months; else `timezone`."
+        TEXT, "The zone of its budgets' days and months; else `timezone`."
     )
     raw: bool = option(FLAG, "May ask providers anything, under `/p/PROVIDER/`.", False)
 
@@ -10191,12 +10177,8 @@ MODELS: Final = Kind(
 @frozen(kw_only=True)
 class ProviderConfig:
     preset: str | None = option(TEXT, "A known provider; `api_key` is then all it needs.")
-    api_format: tuple[str, ...] = option(
-        many(TEXT), "What it speaks: a dialect or several, or demo.", ()
-    )
-    endpoint: str | dict[str, str] | None = option(
-        _ENDPOINT, "Its base URL in any shape, or one per dialect."
-    )
+    api_format: tuple[str, ...] = option(many(TEXT), "What it speaks: dialects, or demo.", ())
+    endpoint: str | dict[str, str] | None = option(_ENDPOINT, "Its base URL, or one per dialect.")
     endpoints: dict[str, Any] = option(mapping(_ENDPOINT), "The same per billing plan.", {})
     billing_plans: tuple[str, ...] = option(
         many(TEXT), "Plans in order; the next opens only when one's quota is used up.", ()
@@ -10210,35 +10192,27 @@ class ProviderConfig:
     models: dict[str, ModelConfig] | None = option(
         MODELS, "What it serves; left out: the preset's names, or every name."
     )
-    prefix: str = option(
-        Kind("text", _prefix, TEXT.schema), "Names can also be used with this in front.", ""
-    )
+    prefix: str = option(Kind("text", _prefix, TEXT.schema), "Names work with it in front too.", "")
     priority: float = option(NUMBER, "Higher is preferred among providers of a name.", 0)
     weight: float = option(WEIGHT, "The share among providers of equal priority.", 1)
     active: bool = option(FLAG, "Whether it is used at all.", True)
     stream_mode: str = option(
-        word("auto", "always", "never"), "Whether it is asked to stream.", "auto"
+        word("auto", "always", "never"), "Whether to ask it to stream.", "auto"
     )
     headers: dict[str, str | None] = option(
         mapping(HEADER, nullable=True, key_fault=_header_fault),
         "Headers to set for it; null removes one.",
         {},
     )
-    override: OverrideConfig = option(
-        table(OverrideConfig), "Changes to bodies in its dialect.", OverrideConfig()
-    )
+    override: OverrideConfig = section(OverrideConfig, "Changes to bodies in its dialect.")
     paths: dict[str, str] = option(
         mapping(TEXT), "Per dialect: everything after host and port; may hold {model}.", {}
     )
-    timeouts: AttemptTimeouts = option(
-        table(AttemptTimeouts), "Limits on waiting for it.", AttemptTimeouts()
-    )
+    timeouts: AttemptTimeouts = section(AttemptTimeouts, "Limits on waiting for it.")
     errors: tuple[ErrorRule, ...] = option(
         many(ERROR_RULE), "What its errors mean; read before the preset's, the first counts.", ()
     )
-    proxy: str | None = option(
-        PROXY, "The proxy for it: http, https or socks5; by default the environment's."
-    )
+    proxy: str | None = option(PROXY, "http, https or socks5; by default the environment's.")
     prices: dict[str, PriceConfig] = option(
         mapping(table(PriceConfig)),
         "By the provider's model names, globs too; `PLAN/NAME` for one billing plan.",
@@ -10281,11 +10255,9 @@ BALANCES: Final = ("order", "round_robin", "weighted", "least_busy", "least_late
 class RuleConfig:
     to: tuple[str, ...] = option(many(TEXT), "Targets in order.", (), required=True)
     balance: str = option(word(*BALANCES), "Which of them goes first.", "order")
-    when: WhenConfig = option(table(WhenConfig), "Conditions on the request.", WhenConfig())
+    when: WhenConfig = section(WhenConfig, "Conditions on the request.")
     wait: float | None = option(SECONDS, "How long to hold a request while all are cooling down.")
-    hedge_after: float | None = option(
-        SECONDS, "When to ask the next one as well, if a stream has not begun."
-    )
+    hedge_after: float | None = option(SECONDS, "When to ask the next too, if no stream has begun.")
 
 
 def _rule(node: ConfigNode) -> tuple[RuleConfig, ...]:
@@ -10326,18 +10298,12 @@ RULE: Final = Kind(
 
 @frozen(kw_only=True)
 class Config:
-    listen: tuple[str, ...] = option(
-        many(TEXT), "host:port or unix:PATH to listen on.", ("127.0.0.1:8484",)
-    )
+    listen: tuple[str, ...] = option(many(TEXT), "host:port or unix:PATH.", ("127.0.0.1:8484",))
     admin_key: str = option(SECRET, "Guards /admin; without one it is loopback only.", "")
-    allow_anonymous: bool = option(
-        FLAG, "Listen beyond loopback without keys, at your own risk.", False
-    )
-    server: ServerConfig = option(table(ServerConfig), "Limits toward clients.", ServerConfig())
-    timeouts: TimeoutConfig = option(table(TimeoutConfig), "Limits on waiting.", TimeoutConfig())
-    timezone: str | None = option(
-        TEXT, "For budgets, tables and times that are shown; the machine's by default."
-    )
+    allow_anonymous: bool = option(FLAG, "Listen beyond loopback without keys: a risk.", False)
+    server: ServerConfig = section(ServerConfig, "Limits toward clients.")
+    timeouts: TimeoutConfig = section(TimeoutConfig, "Limits on waiting.")
+    timezone: str | None = option(TEXT, "Of budgets and times that are shown; else the machine's.")
     tls: TLSConfig | None = option(table(TLSConfig), "Serve HTTPS at TCP addresses.")
     keys: dict[str, KeyConfig] = option(
         mapping(table(KeyConfig)), "Who may call; without any, loopback callers only.", {}
@@ -10357,13 +10323,11 @@ class Config:
     state_fail_closed: bool = option(
         FLAG, "Refuse keys with budgets while Redis is down, rather than count alone.", False
     )
-    log: LogConfig = option(table(LogConfig), "What is written, and how.", LogConfig())
+    log: LogConfig = section(LogConfig, "What is written, and how.")
     record: RecordConfig | None = option(
         table(RecordConfig), "The flight recorder: whole exchanges in files; off by default."
     )
-    cors: CorsConfig | None = option(
-        table(CorsConfig), "Pages in browsers that may call models; needs `keys`."
-    )
+    cors: CorsConfig | None = option(table(CorsConfig), "Web pages that may call it; needs `keys`.")
     watch: bool = option(FLAG, "Reload when this file has changed and is valid.", False)
     plugins: tuple[str, ...] = option(
         many(TEXT), "Python files that register presets and dialects; their code is run.", ()
