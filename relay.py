@@ -20293,14 +20293,12 @@ def run_plugin(name: str, beside: Path | None) -> str:
 def registering(keep: bool) -> Iterator[None]:
     """What plugins register in the block stays if `keep` is true and the block does not fail."""
     tables = cast(tuple[JSON, ...], (PRESETS, DIALECTS))
-    before = [dict(table) for table in tables]
+    before, kept = [dict(table) for table in tables], False
     try:
         yield
-    except RelayError:
-        keep = False
-        raise
+        kept = keep
     finally:
-        for table, rows in zip(tables, before, strict=True) if not keep else ():
+        for table, rows in zip(tables, before, strict=True) if not kept else ():
             table.clear()
             table.update(rows)
 
@@ -20360,6 +20358,7 @@ class Reloader:
         self.generation = 1
         self.outcome = ""  # of the last reload: what it changed, or "failed: " and why
         self.stopping = False
+        self.after: Callable[[], object] = lambda: None  # called once another one is in force
 
     @property
     def has_failed(self) -> bool:
@@ -20403,6 +20402,7 @@ class Reloader:
             relay.log.event("error", "reload failed, nothing changed", problems=problems)
         else:
             relay.plan, self.source = plan, source
+            self.after()
             if self.certificate and certificate:
                 self.certificate.replace_by(certificate)
             if relay.recorder and relay.recorder is not recorder:
@@ -21329,6 +21329,7 @@ class Server:
         self.relay.telemetry.mirror(self.relay.accounts.metrics)
         self.relay.recorder = recorder
         self.reloader = Reloader(self.relay, source, self.supervisor)
+        self.reloader.after = route.cache_clear  # a plugin's dialect may have other paths
         self.operations = Operations(self.relay, Admin(self.relay, self.reloader))
         self._listener = Listener(
             self.operations.handle,

@@ -10,7 +10,7 @@ import pytest
 from aiohttp import ClientSession
 from fake_upstream import TEXT, FakeUpstream, chat_error, chat_stream, chat_whole
 from relay_process import SECRET, Start, free_port, run
-from talk import CLIENT_KEY, JSON, ask, config, dial, one
+from talk import CLIENT_KEY, JSON, ask, chat, config, dial, one
 
 BAD: dict[str, tuple[JSON, str]] = {  # a change, and what is said about it
     "unknown key": ({"defalt": "first"}, "default"),
@@ -309,3 +309,27 @@ async def test_the_command_reloads_and_says_what_is_wrong(
     server.write(one(upstream, models=["new"]) | admin | {"default": "nobody"})
     ran = await run(*command, cwd=server.file.parent)
     assert (ran.status, "nobody" in ran.stderr) == (1, True)
+
+
+async def test_a_plugin_s_dialect_may_have_other_paths_after_a_reload(
+    upstream: FakeUpstream, relay: Start, http: ClientSession, tmp_path: Path
+) -> None:
+    plugin = tmp_path / "plugin.py"
+
+    def write(path: str) -> None:
+        plugin.write_text(
+            "import relay\nclass Mine(type(relay.CHAT)):\n    name = 'mine'\n"
+            f"    def serves(self, path): return 'answer' if path == {path!r} else ''\n"
+            "relay.DIALECTS['mine'] = Mine()\n"
+        )
+
+    async def status(path: str) -> int:
+        async with http.post(f"{server.url}{path}", json=chat()) as response:
+            return response.status
+
+    write("/mine/1")
+    server = await relay(one(upstream) | {"plugins": [str(plugin)]})
+    assert (await status("/mine/1"), await status("/mine/2")) == (200, 404)
+    write("/mine/2")
+    await server.hup()
+    assert (await status("/mine/1"), await status("/mine/2")) == (404, 200)
