@@ -8160,9 +8160,10 @@ def _decoded(raw: bytes) -> JSON:
         raise BadRequest(f"the body is not JSON: {error}") from error
     if not isinstance(wire, dict):
         raise BadRequest(f"body: expected an object, got {shown(wire)}")
-    if [key for key in wire if len(key) == 5 and key != "model" and key.lower() == "model"]:
+    for key in wire:
         # servers that ignore the case of names would read another model than relay did
-        raise BadRequest("model: duplicate key with different capitalisation")
+        if len(key) == 5 and key != "model" and key.lower() == "model":
+            raise BadRequest("model: duplicate key with different capitalisation")
     return wire
 
 
@@ -18153,7 +18154,10 @@ class Exchange(ABC):
         The level is a warning if something went wrong.
         """
         current, usage, code, began = self.current, self.usage, self.code, self.began
-        lane = current.lane if current else None
+        lane, attempts = current.lane if current else None, list[JSON]()
+        for attempt in self.attempts:
+            if attempt.outcome:
+                attempts.append(attempt.record())
         return {
             "time": wall,
             "level": "info" if code == "OK" or code == "CD" else "warning",
@@ -18168,7 +18172,7 @@ class Exchange(ABC):
             "target": lane.target.name if lane else None,
             "body": current.note if current else None,
             "stream": self.peek.stream,
-            "attempts": [attempt.record() for attempt in self.attempts if attempt.outcome],
+            "attempts": attempts,
             "tokens_in": usage.input if usage else None,
             "tokens_out": usage.output if usage else None,
             "cache_read": usage.cache_read if usage else None,

@@ -275,3 +275,32 @@ async def test_large_bodies_are_held_once(
     ] * count
     assert {seen.json["model"] for seen in upstream.requests} == {"their-m"}
     assert peak() - before < 1.7 * size * count
+
+
+@pytest.mark.every_way
+@pytest.mark.parametrize(
+    ("method", "answer", "body"),
+    [
+        ("HEAD", Answer(body=b"abc", content_type="text/plain"), b""),
+        ("DELETE", Answer(status=204), b""),
+        ("GET", Answer(status=304), b""),
+        ("GET", Answer(), b""),
+        ("GET", Answer(body=b"x" * 300_000, content_type="audio/mpeg"), b"x" * 300_000),
+    ],
+    ids=["HEAD", "204", "304", "empty", "long"],
+)
+async def test_answers_without_a_body_have_none_below_p(
+    method: str,
+    answer: Answer,
+    body: bytes,
+    upstream: FakeUpstream,
+    relay: Start,
+    http: ClientSession,
+) -> None:
+    upstream.script(answer, Answer(body=b"next", content_type="text/plain"))
+    server = await relay(one(upstream))
+    url = f"{server.url}/p/first/v1/x"
+    async with http.request(method, url) as response:
+        assert (response.status, await response.read()) == (answer.status, body)
+    async with http.get(url) as response:  # on the same connection
+        assert await response.read() == b"next"
