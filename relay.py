@@ -25,7 +25,7 @@ Where to begin
     to add a config key       a field in Configuration
     to explain an error       the table of errors in Presets
     to count something        a family in Metrics, and a line in Accounts
-    to add a command          a row of COMMANDS
+    to add a command          a function under @command, which fills COMMANDS
 
 Words
     dialect     a wire format, of clients and of providers; the hub holds what they all mean
