@@ -1992,8 +1992,8 @@ class StreamDecoder(ABC):
         events, self._said = self._said, []
         return events
 
-    def whole(self, wire: JSON) -> Response | Failure:
-        """A whole answer, which is a stream of one object; raises one of UNREADABLE.
+    def whole(self, wire: JSON) -> list[Event]:
+        """The events of a whole answer, a stream of one object; raises one of UNREADABLE.
 
         It may lack its finish reason, but not all content too.
         """
@@ -2003,7 +2003,11 @@ class StreamDecoder(ABC):
                 self._end(self.finish or "stop")
             else:
                 self._fail(Failure("sent an empty answer", cause="transient"))
-        return fold(self._said)
+        if self._usage.input and isinstance(start := self._said[0], Start):
+            usage = self._usage
+            known = Usage(usage.input, 0, usage.cache_read, usage.cache_write)
+            self._said[0] = Start(start.id, start.model, known)
+        return self._said
 
     def _messages(self, messages: Iterable[ServerSentEvent]) -> None:
         """Each event's JSON; some servers cut an object in two, or put two into one event."""
@@ -5730,11 +5734,6 @@ def _whole_texts(kind: str, item: JSON) -> list[str]:
     return [_thought_text(item) if kind == "reasoning" else _responses_called(item).text]
 
 
-def _refusal_in(item: JSON) -> str:
-    parts = (item.get("content") or ()) if item.get("type") == "message" else ()
-    return "".join(part.get("refusal") or "" for part in parts)
-
-
 _NO_ARGUMENTS: Final = frozenset(("", "{}", freely("")))
 _SOMETIMES_HOSTED: Final = ("shell_call", "apply_patch_call")  # then an output stands beside it
 
@@ -5849,9 +5848,13 @@ class _ResponsesDecoder(StreamDecoder):
         """The item that is meant, which may be a new one; `last`: repeated by the last event."""
         names = (item.get("call_id"), item.get("id"), wire.get("item_id"))
         ids = {word_of(name) for name in names if name}
-        known = [one for one in self._items if one.kind == kind and not (last and one.repeated)]
-        seen = next((one for one in known if not ids.isdisjoint(one.ids)), None)
-        if seen is None:
+        known, seen = list[_SeenItem](), None
+        for one in self._items:
+            if one.kind == kind and not (last and one.repeated):
+                known.append(one)
+                if seen is None and not ids.isdisjoint(one.ids):
+                    seen = one
+        if known and seen is None:
             seen = self._likeliest(known, wire, item if whole else {}, bool(ids), last)
             added = bool(item) and not whole  # begins, as something else unless nothing says so
             seen = None if seen and added and ids and seen.ids else seen
@@ -5872,8 +5875,6 @@ class _ResponsesDecoder(StreamDecoder):
         open, unless its id says that it is another; but a call is not taken for another's, nor an
         item of the last event for one that says something else.
         """
-        if not known:
-            return None
         place, kind, likely = wire.get("output_index"), known[0].kind, known
         if whole:
             text = ("" if kind == "message" else "\n\n").join(_whole_texts(kind, whole))
@@ -5939,7 +5940,8 @@ class _ResponsesDecoder(StreamDecoder):
         """A complete item: what is missing of it is added, and it is closed."""
         if seen.kind == "call":
             self._begin_call(seen, item)
-        self._refusal = self._refusal or _refusal_in(item)
+        if seen.kind == "message" and not self._refusal:
+            self._refusal = "".join([p.get("refusal") or "" for p in item.get("content") or ()])
         torn = seen.kind == "call" and item.get("status") == "incomplete"
         texts, told = _whole_texts(seen.kind, item), seen.text()
         whole = "".join(texts)
@@ -7884,14 +7886,11 @@ class WholeDecoder:
         if self.ended:
             return []
         self.ended = True
-        answer = whole_answer(b"".join(self._data), self._expected, self._known)
-        return [answer] if isinstance(answer, Failure) else list(unfold(answer[1]))
+        return whole_answer(b"".join(self._data), self._expected, self._known)
 
 
-def whole_answer(
-    data: bytes, expected: Dialect, known: Iterable[str] = ()
-) -> tuple[Dialect, Response] | Failure:
-    """A whole JSON answer, in whatever dialect it turns out to be, or a failure."""
+def whole_answer(data: bytes, expected: Dialect, known: Iterable[str] = ()) -> list[Event]:
+    """The events of a whole JSON answer, in whatever dialect it turns out to be."""
     try:
         wire = loads(data)
         wire = wire[0] if isinstance(wire, list) and wire else wire  # Google wraps errors in a list
@@ -7901,10 +7900,10 @@ def whole_answer(
         else:
             what = f"not an answer of this kind: {snippet(dumps(wire))}"
             failure = failure_in(wire) or Failure(what, cause="transient")
-        answer = failure or dialect.decoder(known).whole(wire)
-        return answer if isinstance(answer, Failure) else (dialect, answer)
+        return [failure] if failure else dialect.decoder(known).whole(wire)
     except UNREADABLE as error:
-        return Failure(f"an unreadable answer ({error}): {snippet(data)}", cause="transient")
+        what = f"an unreadable answer ({error}): {snippet(data)}"
+        return [Failure(what, cause="transient")]
 
 
 def recognised(wire: JSON, expected: Dialect) -> Dialect:
@@ -22106,8 +22105,7 @@ class Trial:
 def answer_in(data: bytes, dialect: Dialect) -> Response | Failure:
     """What the bytes of an answer in a dialect say, whole or streamed."""
     if looks_like(data) == "json" and not data.lstrip().startswith(b"["):
-        answer = whole_answer(data, dialect)
-        return answer if isinstance(answer, Failure) else answer[1]
+        return fold(whole_answer(data, dialect))
     if looks_like(data) == "json":  # Gemini's stream as one array
         with contextlib.suppress(*UNREADABLE):
             data = b"".join(sse(item) for item in loads(data))

@@ -334,7 +334,7 @@ def test_what_a_client_is_not_shown_it_keeps(
     else:
         said = relay.dumps(maker.render_response(answer, ASKED))
         wire = relay.loads(piped(relay.Gathered(passage), [said]))
-        got = client.decoder().whole(wire)
+        got = relay.fold(client.decoder().whole(wire))
     assert isinstance(got, relay.Response)
     assert text_of(got, relay.Reasoning) == ""
     assert text_of(got, relay.Text) == text_of(answer, relay.Text)

@@ -246,7 +246,7 @@ def test_a_call_that_broke_off_is_not_handed_over(
                 assert RUN[client](out) == [], (end, out)
                 read = relay.fold(decoded(relay.DIALECTS[client], [out]))
             else:
-                read = relay.DIALECTS[client].decoder().whole(json.loads(out))
+                read = relay.fold(relay.DIALECTS[client].decoder().whole(json.loads(out)))
             assert isinstance(read, relay.Response)
             assert not calls_of(read)
             filtered = finish in ("refusal", "content_filter")

@@ -71,7 +71,7 @@ def test_a_whole_answer_keeps_what_was_said(
     wire = relay.dumps(upstream.render_response(answer, ASKED))
     pipe = relay.Gathered(passage(upstream, client))
     out = piped(pipe, data.draw(cuttings(wire)))
-    same_content(client.decoder().whole(relay.loads(out)), answer, client)
+    same_content(relay.fold(client.decoder().whole(relay.loads(out))), answer, client)
     assert (pipe.usage, pipe.failure) == (answer.usage, None)
 
 
@@ -95,7 +95,7 @@ def test_a_stream_on_a_whole_request_becomes_one_answer(
     answer = data.draw(answers(upstream))
     pipe = relay.Gathered(passage(upstream, client))
     out = piped(pipe, data.draw(cuttings(stream_of(upstream, answer))))
-    same_content(client.decoder().whole(relay.loads(out)), answer, client)
+    same_content(relay.fold(client.decoder().whole(relay.loads(out))), answer, client)
     assert pipe.usage == answer.usage
 
 
@@ -111,7 +111,7 @@ def test_a_server_may_answer_in_another_dialect_than_its_path_says(
         same_content(folded(client, piped(pipe, [stream_of(upstream, answer)])), answer, client)
         whole = relay.Gathered(passage(asked_of, client))
         wire = relay.dumps(upstream.render_response(answer, ASKED))
-        out = client.decoder().whole(relay.loads(piped(whole, [wire])))
+        out = relay.fold(client.decoder().whole(relay.loads(piped(whole, [wire]))))
         same_content(out, answer, client)
 
 
@@ -176,7 +176,11 @@ def test_tool_names_come_back_as_the_client_knows_them(
     ):
         out = piped(pipe, [wire])
         streamed = isinstance(pipe, relay.Streamed)
-        got = folded(client, out) if streamed else client.decoder().whole(relay.loads(out))
+        got = (
+            folded(client, out)
+            if streamed
+            else relay.fold(client.decoder().whole(relay.loads(out)))
+        )
         assert isinstance(got, relay.Response)
         said = [(id, names[name], value) for id, name, value in calls_of(answer)]
         assert calls_of(got) == said
@@ -217,7 +221,7 @@ def test_a_text_ends_at_a_stop_that_its_maker_does_not_know(
     whole = relay.dumps(upstream.render_response(answer, ASKED))
     wire = stream_of(upstream, answer) if data.draw(st.booleans()) else whole
     out = piped(pipe, data.draw(cuttings(wire)))
-    got = folded(client, out) if streamed else client.decoder().whole(relay.loads(out))
+    got = folded(client, out) if streamed else relay.fold(client.decoder().whole(relay.loads(out)))
     assert pipe.failure is None
     assert pipe.usage == answer.usage
     meant = until(answer, stops)

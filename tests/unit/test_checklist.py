@@ -797,7 +797,7 @@ def test_checklist_49_what_an_answer_is_shows_in_its_first_bytes(
         assert b'"Hi"' in streamed
         assert streamed.startswith((b"event:", b"data:", b":"))
         gathered = json.loads(piped(relay.Gathered(passage(upstream, client)), [data]))
-        assert client.decoder().whole(gathered).parts == (relay.Text("Hi"),)
+        assert relay.fold(client.decoder().whole(gathered)).parts == (relay.Text("Hi"),)
 
 
 ODD = "\U0001f9d1\u200d\U0001f680 \u6f22\u5b57 a\u2028b\u0085c\r\n\u000b d"

@@ -256,8 +256,8 @@ def test_a_delta_is_translated_with_few_calls(
     calls it once took."""
     calls_to_stream(client, provider, 10)  # a class gets its __init__ with its first value
     few, many, more = (calls_to_stream(client, provider, deltas) for deltas in (10, 60, 310))
-    assert (many - few) / 50 <= 36
-    assert more - many == 5 * (many - few)
+    assert (many - few) / 50 <= 26
+    assert more - many <= 5 * (many - few)
 
 
 # One of Responses is put together by saying its stream, so that both are the same; one of Gemini's

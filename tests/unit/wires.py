@@ -115,7 +115,7 @@ def anthropic_stream(*blocks: relay.JSON, stop: str = "end_turn", **delta: Any) 
         "usage": {"input_tokens": 9, "output_tokens": 5},
     } | delta
     encoder = A.encoder(ASKED)
-    return b"".join(map(encoder.encode, relay.unfold(A.decoder().whole(whole))))
+    return b"".join(map(encoder.encode, A.decoder().whole(whole)))
 
 
 def responses_stream(*items: relay.JSON, **answer: Any) -> bytes:
@@ -129,7 +129,7 @@ def responses_stream(*items: relay.JSON, **answer: Any) -> bytes:
         "usage": {"input_tokens": 9, "output_tokens": 5, "total_tokens": 14},
     } | answer
     encoder = R.encoder(ASKED)
-    return b"".join(map(encoder.encode, relay.unfold(R.decoder().whole(whole))))
+    return b"".join(map(encoder.encode, R.decoder().whole(whole)))
 
 
 def output_text(text: str) -> relay.JSON:
