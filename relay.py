@@ -1679,8 +1679,11 @@ def arguments_text(text: str) -> str:
 
 def with_known_choice(request: Request) -> Request:
     """Without a tool choice that names a tool that is not offered, such as a server tool."""
-    choice, names = request.tool_choice, {tool.name for tool in request.tools}
-    if choice is None or (names and names.issuperset(choice.names)):
+    choice = request.tool_choice
+    if choice is None:
+        return request
+    names = {tool.name for tool in request.tools}
+    if names and names.issuperset(choice.names):
         return request
     dropped = (*request.dropped, "tool_choice") if choice.names else request.dropped
     return replace(request, tool_choice=None, dropped=dropped)
@@ -2843,7 +2846,9 @@ class OpenAIWriter(Generic[OfOpenAI]):
 
     def rendered(self, body: JSON, stops: tuple[str, ...]) -> Rendered:
         request = self.request
-        body |= request.sampling.given() | openai_identity(request, self.quirks.identity)
+        body |= request.sampling.given()
+        if self.quirks.identity:
+            body |= openai_identity(request, self.quirks.identity)
         if request.service_tier:
             body["service_tier"] = request.service_tier
         if request.stream:
@@ -3080,7 +3085,7 @@ class AnthropicMessages(Dialect):
     def parse_request(self, body: JSON, variant: str = "") -> Request:
         wire = Wire(body)
         wire.drop_unknown(_ANTHROPIC_REQUEST)
-        if found(body, ("thread", "type")) == "continue":
+        if "thread" in body and found(body, ("thread", "type")) == "continue":
             raise BadRequest(
                 "thread: kept by Anthropic, and this model is served by a provider that keeps"
                 " nothing; send the whole conversation in `messages`"

@@ -640,9 +640,9 @@ def test_checklist_26_what_was_dropped_is_said_once() -> None:
 
 def test_checklist_26_betas_go_to_anthropics_dialect_only() -> None:
     headers = {"anthropic-beta": "a,b,c,d,e", "anthropic-version": "2026-10-21", "x-app": "cli"}
-    client = CIMultiDictProxy(CIMultiDict(headers))
-    assert not {n for n in relay.request_headers(client, True, False) if "anthropic" in n}
-    kept = relay.request_headers(client, True, True)
+    client, lane = CIMultiDictProxy(CIMultiDict(headers)), lane_of(plan_of(LANE_CONFIG))
+    assert not {n for n in relay.request_headers(client, lane, True, False) if "anthropic" in n}
+    kept = relay.request_headers(client, lane, True, True)
     assert {name: kept[name] for name in headers} == headers
 
 
