@@ -11285,11 +11285,11 @@ class Plan:
         are compared that share the most pairs of letters with it.
         """
         pairs, known = _pairs(name.lower()), self._spelled
-        by_overlap = sorted(
+        overlaps = [
             ((pairs & own).bit_count() / (pairs | own).bit_count(), word)
             for word, (_, own) in known.items()
-        )
-        likely = [word for _, word in by_overlap[:-51:-1]]
+        ]
+        likely = [word for _, word in sorted(overlaps, reverse=True)[:50]]
         near = difflib.get_close_matches(name.lower(), likely, 3, 0.5)
         return [known[word][0] for word in near]
 
