@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from typing import Any
 
 import pytest
@@ -518,3 +519,42 @@ def test_a_torn_event_in_the_middle_of_a_call_is_a_failure() -> None:
 
 def test_a_line_that_is_nobodys_json_is_let_go() -> None:
     assert isinstance(torn_call(b"data: keepalive\n\n")[-1], relay.Finish)
+
+
+# Ids
+
+
+@pytest.mark.parametrize("client", relay.DIALECTS.values(), ids=relay.DIALECTS)
+@pytest.mark.parametrize("id", ["call_0", "f:0", "0", "", "x" * 90])
+def test_ids_of_calls_differ_from_the_conversations_and_suit_every_maker(
+    client: relay.Dialect, id: str
+) -> None:
+    """A provider that counts from 0 in each answer makes Claude Code repeat what it has done."""
+    known, made = {"call_0", "0"}, list[str]()
+    for _ in range(3):  # three turns, of which each answer has the same id
+        between = passage(C, client, names={"x": "x"})
+        between = relay.replace(between, asked=ASKED._replace(ids=frozenset(known)))
+        stream = chat_stream(calls(fragment(0, "{}", id, "read")), finish="tool_calls")
+        for pipe in (relay.Streamed(between), relay.Gathered(between)):
+            out = piped(pipe, [stream])
+            streamed = isinstance(pipe, relay.Streamed)
+            events = decoded(client, [out]) if streamed else client.decoder().whole(json.loads(out))
+            answer = relay.fold(events)
+            assert isinstance(answer, relay.Response)
+            (call,) = answer.parts
+            assert isinstance(call, relay.ToolCall)
+            made.append(call.id)
+        known.add(call.id)
+    assert made[::2] == made[1::2]  # streamed and whole alike
+    assert len(set(made)) == 3
+    assert not {"call_0", "0"} & set(made)
+    assert all(re.fullmatch(r"[a-zA-Z0-9_-]{1,64}", id) for id in made)
+
+
+def test_a_stream_that_the_client_did_not_ask_for_is_asked_to_end_with_counts() -> None:
+    """stream_mode: always, where both sides speak Chat; not where a provider does not take it."""
+    body = {"model": "m", "stream": False}
+    asked = C.restreamed(body, True, relay.ChatQuirks())
+    assert asked == {"model": "m", "stream": True, "stream_options": {"include_usage": True}}
+    assert "stream_options" not in C.restreamed(body, True, relay.ChatQuirks(stream_usage=False))
+    assert C.restreamed(asked, False, relay.ChatQuirks()) == body
