@@ -171,7 +171,6 @@ import json
 import logging
 import math
 import operator
-import queue
 import re
 import secrets
 import select
@@ -17089,6 +17088,8 @@ class Recorder:
     """Takes tapes and has them written; never waits for the disk."""
 
     def __init__(self, ring: Ring, most: int = _MOST_TAPED) -> None:
+        import queue  # only where something is recorded
+
         self.ring = ring
         self.most_of_one = min(_MOST_OF_ONE, ring.keep // 8)
         self.taped = 0  # bytes that tapes have taken in all; changed by the event loop only
