@@ -14,12 +14,19 @@ A request goes
     client -> serve -> first_answer -> attempt, begin, attempt, begin, ... -> deliver -> settle
               (who)    (where)         (one lane, then another)               (bytes)    (log)
 
+`Operations.handle` makes an exchange of it and gives it to `Relay.serve`; the five functions
+stand in this order in Request path, and `settle` is in Accounts.
+
 The rule of this file: code refers only to what stands above it.  First come values
 (sections 1-25: pure; no await, no clock, no socket), then memory (26-35: synchronous, told
 the time), then I/O (36-67).  A name with a leading underscore stays within its section.
 
 Where to begin
     to follow one request     Relay.serve, first_answer, attempt, begin, deliver: in this order
+    to learn who asks         Plan.caller: the digests of keys are compared
+    to learn where it goes    Plan.route: a model's name to targets; Balance: to lanes, in order
+    to learn what is sent     Conversation.prepare: the body and headers for one lane
+    to learn what is masked   Secrets in Plan: texts and bytes; Records: headers and queries
     to add a provider         a row of PRESETS; what is odd about it is data in that row
     to add a dialect          a section like Gemini's, and its name in DIALECTS
     to add a config key       a field in Configuration
@@ -32,14 +39,17 @@ Words
     target      a model at a provider; a lane is one way to it: a plan, a key, an endpoint
     exchange    a client's request from accept to settle; an attempt is one try at one lane
     pipe        what turns a provider's bytes into the client's
+    commit      the first meaningful event: before it another lane is tried, after it none
+    torn        broken off in the middle: a torn call is never ended, so no client runs it
     mark        why and until when a lane is cooling down
+    bond        the credential that a conversation stays with
     seal        the opaque token by which a provider recognises its own reasoning
     permit      a caller's leave to go on, within the limits of its key
 
 Contents
   Values: what a request says
      1. Errors                what can go wrong, and what it means
-     2. Vocabulary            the hub: what all dialects mean
+     2. Vocabulary            the hub: requests, events, usage in no dialect's words
      3. Wire                  JSON text, checked access, server-sent events
      4. Conversation          a history put in order before it is translated
      5. Decoding              a provider's bytes to events, whatever the bytes
@@ -50,7 +60,7 @@ Contents
     10. Dialect: OpenAI Responses
     11. Dialect: Gemini generateContent
   Values: the bytes it travels as
-    12. Pipes                 upstream bytes to client bytes
+    12. Pipes                 upstream bytes to client bytes; usage is added up on the way
     13. Body                  a client's bytes, edited in place or not at all
     14. HTTP                  a provider's reply: bytes in; head, body and end out
   Values: what a configuration makes of it
@@ -60,7 +70,7 @@ Contents
     18. Configuration         the keys of the file, each with its kind and its sentence
     19. Prices                what tokens cost
     20. Conditions            what a rule may ask about a request
-    21. Plan                  a configuration compiled to answer "where may this go?"
+    21. Plan                  a configuration compiled: who may ask, where a model's name leads
     22. Compiler              a configuration made a plan; mistakes that take two keys to see
   Values: other tools, other files
     23. Clients               what a coding tool must be told
@@ -69,7 +79,7 @@ Contents
   Memory: where a request may go now
     26. Stickiness            which credential served a conversation last
     27. Health                who is cooling down, why, until when
-    28. Balance               which of several equals goes first
+    28. Balance               which plan is open, which of several equals goes first
   Memory: what is counted and told
     29. Ledger                what was used, by the hour and by the day
     30. Limits                who may ask now: rates, concurrency, budgets
@@ -79,7 +89,7 @@ Contents
     34. Metrics               what is counted, in Prometheus's words
     35. Feed                  what happens, for those who watch
   I/O: what is written down
-    36. Log                   one line per request
+    36. Log                   lines of text or JSON; a request's is Exchange.record
     37. State                 where usage and budgets outlive the process
     38. SQLite                the store in a file
     39. Redis                 the store that many machines share
@@ -89,10 +99,10 @@ Contents
     42. Upstream              one HTTP exchange with a provider
     43. Recorder              whole exchanges in a ring of files
     44. Demo                  the embedded provider
-    45. Client                who asks; the body read, the answer written
+    45. Client                who asks; the body read, the answer written, keep-alives
     46. Telemetry             spans and metrics for an OpenTelemetry collector
   I/O: a request from beginning to end
-    47. Exchange              one client request, and all that is known of it
+    47. Exchange              one client request, its x-relay headers, its record for the log
     48. Preparation           a request in a dialect: how it goes out, and its answer back
     49. Forwarding            what passes unread: embeddings, images, audio, /p/
     50. Accounts              what a request may take, and what it came to
@@ -101,11 +111,11 @@ Contents
   I/O: the process around it
     53. Page                  the dashboard
     54. Service manager       what systemd and relay tell one another
-    55. Source                where a configuration comes from, and how another replaces it
+    55. Source                where a configuration comes from, and how a reload replaces it
     56. Admin                 what relay knows of itself, and what can be done to it
     57. Resources             memory given back, files that may be open
-    58. Operations            which path is whose; probes, lists, status
-    59. Server                sockets, signals, drain
+    58. Operations            which handler serves which path; probes, lists, status
+    59. Server                sockets, signals (SIGHUP reloads), drain
     60. Units                 what systemd needs to run relay
     61. Grafana               a dashboard of the metrics
   I/O: the commands
@@ -13388,14 +13398,14 @@ def finite(value: object) -> float:
 
 
 class Bounded(dict[str, T]):
-    """A memory with room for so many: the values set latest."""
+    """A dict of at most `most` values: those that were set last."""
 
     def __init__(self, most: int) -> None:
         super().__init__()
         self._most = most
 
     def put(self, key: str, value: T) -> None:
-        """Set a value, as the latest; the oldest goes if there is no room."""
+        """Set a value, as the last; the one set longest ago is dropped if there are too many."""
         self.pop(key, None)
         self[key] = value
         if len(self) > self._most:
@@ -13424,7 +13434,10 @@ class Stickiness:
         return [*bond.credentials.values()][::-1] if bond and bond.until > now else []
 
     def bind(self, identity: str, credential: str, now: float) -> str:
-        """After a success.  `hit`: this one served it before; `repin`: others did; `miss`: none."""
+        """Bind a conversation to the credential that has just served it.
+
+        The result is `hit` if it was bound to it before, `repin` if to others, `miss` if to none.
+        """
         bond, pool = self._bonds.get(identity), _pool(credential)
         known = bond if bond and bond.until > now else None
         credentials = known.credentials if known else {}
@@ -13441,7 +13454,7 @@ class Stickiness:
         return word
 
     def drop(self, identity: str, credential: str) -> None:
-        """This credential failed the conversation; those at other plans stay bound."""
+        """Release a conversation from a credential that failed it, but not from other plans'."""
         bond, pool = self._bonds.get(identity), _pool(credential)
         if bond and bond.credentials.get(pool) == credential:
             del bond.credentials[pool]
@@ -13530,7 +13543,9 @@ class Place(NamedTuple):
 
 @mutable
 class Mark:
-    failure: str
+    """Why a lane is not used, and until when; times are in seconds since the epoch."""
+
+    failure: str  # a key of FAILURES
     since: float
     until: float
     guessed: bool  # the provider gave no time
@@ -13544,7 +13559,7 @@ class Mark:
 
     def is_ahead(self, now: float) -> bool:
         """Was it made later than now?  Then the clock has been set back and the end means nothing:
-        the mark counts as over, lest it stand for as long as the clock was wrong."""
+        the mark counts as over, or it would last for as long as the clock was wrong."""
         return self.since > now + _SKEW
 
     @property
@@ -13838,7 +13853,8 @@ class Balance:
                         yield lane, cooling(lane, now())
 
     def began(self, lane: Lane, route: Route) -> Flight:
-        """An attempt begins: the lane is busy, and has had its turn."""
+        """Note that an attempt begins: its lane is busy until the result's `end`, and has had its
+        turn."""
         if route.balance == "round_robin":
             self._turn += 1
             for name in (str(lane.target), lane.name):
@@ -13880,8 +13896,8 @@ class Balance:
     def _order(
         self, equals: Sequence[_Equal], route: Route, identity: str, now: float
     ) -> list[int]:
-        """Their indexes: those the conversation is bound to, then by the route's mode, at last as
-        `ranked` has them."""
+        """The indexes of `equals` in the order to try: first those the conversation is bound to,
+        then by the route's mode, at last as `ranked` has them."""
         order = ranked(equals, identity, lambda equal: equal.name, lambda equal: equal.weight)
         first_two = [equal.place for equal in order if equal.lanes][:2]
 
@@ -13934,7 +13950,7 @@ _REMEMBERED: Final = (
 
 
 class Row(NamedTuple):
-    """What totals are kept for: a line of the tables."""
+    """What totals belong to: the key of a row in the tables."""
 
     span: int  # HOUR or DAY
     start: int  # seconds since the epoch
@@ -13979,9 +13995,9 @@ Spent: TypeAlias = dict[tuple[str, str], Spend]  # (key, period) -> spend
 
 
 class Clock(NamedTuple):
-    """What is the same for a quarter of an hour of a local clock."""
+    """The hour, the day and the budgets' periods of a moment, by a local clock."""
 
-    hour: int  # when it and its day began, since the epoch
+    hour: int  # when the hour and the day began, in seconds since the epoch
     day: int
     periods: tuple[str, str]  # that budgets are kept for: ("2027-06-30", "2027-06")
 
@@ -14159,7 +14175,7 @@ class Limit(NamedTuple):
 
 
 def limits_of(config: LimitConfig | None) -> tuple[Limit, ...]:
-    """What has to be checked for a key, in order."""
+    """The checks for a key's requests, in order."""
     limits = list[Limit]()
     for word, what, span in _CHECKS:
         if (most := getattr(config, word, None)) is not None:
@@ -14249,7 +14265,7 @@ class Account:
     window: Window = field(default_factory=Window)
 
     def prepare(self, config: LimitConfig | None) -> None:
-        """Its limits have changed."""
+        """Take new limits, and prepare what is needed to check them."""
         self.config, self.limits, self.headers = config, limits_of(config), {}
         for limit in self.limits:
             if limit.span == _RATE:  # headers that OpenAI's clients know
@@ -14399,8 +14415,8 @@ class Limits:
             known.cost = max(known.cost, spend.cost + ours.cost)
 
     def keep(self, names: Iterable[str]) -> None:
-        """Let go of keys that are no more, but for what they have spent and have under way: the
-        next reload may bring them back, and they are no richer then."""
+        """After a reload: forget keys that are gone, unless they have spent something or have
+        requests under way: the next reload may bring them back, and their budgets go on then."""
         for name in self._accounts.keys() - set(names):
             account = self._accounts[name]
             if not account.out and not account.spent:
@@ -14491,7 +14507,8 @@ class CacheLedger:
         sent_as: SentAs,
         now: float,
     ) -> JSON | None:
-        """The answer is over: what was lost, and because of whom; None if all is well."""
+        """After the answer: what the cache lost and who changed what, as fields for the log; None
+        if all is well."""
         raw, prompt.raw = prompt.raw, b""
         self._kept -= len(raw)
         if usage is None or not usage.input:  # it broke off before anything was counted
@@ -14581,7 +14598,7 @@ class _Prompt(NamedTuple):
 
     def goes_on_in(self, other: _Prompt) -> bool:
         """Is it the same thread?  Its second turn is a model's, and hardly ever repeated; if there
-        is only a first turn, that has to do."""
+        is only a first turn, that one decides."""
         if len(self.turns) > 1 and len(other.turns) > 1 and self.turns[1] == other.turns[1]:
             return True
         short = len(self.turns) == 1 or len(other.turns) == 1
@@ -14639,7 +14656,7 @@ class Notebook:
         self._ratios_at = -math.inf  # when they were collected
 
     def collect(self, now: float) -> list[Note]:
-        """What is new since the last time."""
+        """A note for each mark, bond or ratio that has changed since the last call."""
         exported = self._health.exported()
         marks = {dumps([mark[name] for name in Place._fields]).decode(): mark for mark in exported}
         notes = [
@@ -14676,7 +14693,7 @@ class Notebook:
                     self._published[name] = line
 
     def republish(self) -> None:
-        """The store may have lost what it was given: `collect` gives all marks again."""
+        """Let `collect` give all marks again: the store may have lost what it was given."""
         self._published = {}
 
 
@@ -15166,7 +15183,7 @@ class Sink:
         return self._unreported > 0
 
     def flush(self, within: float) -> bool:
-        """Wait until all is written, but not for ever; is it?"""
+        """Wait so many seconds until all is written; False if it is not."""
         with self._changed:
             self._hurry += 1
             self._changed.notify_all()
@@ -15188,7 +15205,7 @@ class Sink:
                 self._changed.wait_for(lambda: self._hurry > 0, _REST)
 
     def _write(self, descriptor: int, data: bytes) -> int:
-        """How many bytes are done with: written, or given up because they cannot be."""
+        """Write once; the number of bytes that were written, or dropped after an error."""
         written = lines = 0
         try:
             written = os.write(descriptor, data[: 1 << 16])
@@ -15224,7 +15241,7 @@ class Log:
         self._write("event", record)
 
     def request(self, record: JSON) -> None:
-        """The line of a request."""
+        """Write the line of a request; `record` is that of `Exchange.record`."""
         self.feed.say("request", record)
         self._write("request", record)
 
@@ -15506,7 +15523,7 @@ class SQLiteStore:
 
     @contextlib.contextmanager
     def _watched(self) -> Iterator[None]:
-        """Whatever goes wrong becomes StateTrouble."""
+        """Turn every error of the database into StateTrouble."""
         try:
             yield
         except (sqlite3.Error, OSError, ValueError, OverflowError, ConfigError) as error:
@@ -15822,7 +15839,7 @@ class RedisStore:
 
     @contextlib.contextmanager
     def _watched(self) -> Iterator[None]:
-        """Whatever goes wrong becomes StateTrouble, and the connection is then checked afresh."""
+        """Turn every error of Redis into StateTrouble, after which the connection is checked."""
         from redis.exceptions import RedisError
         from redis.exceptions import TimeoutError as RedisTimeoutError
 
@@ -16115,8 +16132,8 @@ class Keeper:
         self._notebook.apply(news.notes)
 
     def _give_up(self, batch: Batch) -> None:
-        """The store takes an empty batch, but never this one: let go of it, or nothing would be
-        stored any more."""
+        """Drop a batch that the store refuses, though it takes an empty one: else nothing would
+        be stored any more."""
         self._unstored, self._refusals = None, 0
         hours = [totals for row, totals in batch.usage.items() if row.span == HOUR]
         self._log().event(
@@ -16258,7 +16275,7 @@ class LinkReply:
         return blocks[0] if len(blocks) == 1 else b"".join(blocks)
 
     def close(self) -> None:
-        """What is still to come is not wanted."""
+        """Give up the rest of the answer; its link is closed."""
         link, self.link = self.link, None
         self.blocks.clear()
         if link:
@@ -16284,7 +16301,7 @@ class LinkReply:
             self.waiter.set_result(False)
 
     def over(self) -> None:
-        """No more bytes are taken; the link is released if all went well."""
+        """End the reply; the link is released if all went well, else closed."""
         link, self.link, decoder = self.link, None, self.decoder
         self.ended = decoder.ended
         if decoder.fault:
@@ -16332,7 +16349,7 @@ class Link(asyncio.Protocol):
     async def _send(
         self, body: list[memoryview] | AsyncIterator[bytes], transport: asyncio.Transport
     ) -> None:
-        """As fast as the provider takes it, so that no copy of it waits in the transport."""
+        """Send a body as fast as the provider reads it: no copy of it waits in the transport."""
         if isinstance(body, list):
             for piece in body:
                 for at in range(0, len(piece), _AT_ONCE):
@@ -16575,13 +16592,13 @@ class Upstream:
 
     @functools.cached_property
     def _tls(self) -> ssl.SSLContext:
-        """Made when first needed: to read the system's certificates takes a while."""
+        """The context for TLS, made when first needed: to read certificates takes a while."""
         context = ssl.create_default_context()
         context.set_alpn_protocols(["http/1.1"])
         return context
 
     async def _addresses(self, host: str, port: int) -> list[Any]:
-        """Looked up once for all who ask at the same time, and kept for a while."""
+        """A host's addresses: looked up once for all who ask meanwhile, and kept for a while."""
         loop = asyncio.get_running_loop()
         until, found = self._names.get((host, port), (0.0, None))
         if found is None or until < loop.time():
@@ -16741,12 +16758,12 @@ class Attempt:
         return self.reply.feed_to(inflated)
 
     def record(self) -> JSON:
-        """How the log names it."""
+        """What the log says of it: lane, outcome, status, milliseconds."""
         ms = round(self.seconds * 1000)
         return self.lane.record | {"outcome": self.outcome, "status": self.status, "ms": ms}
 
     def close(self) -> None:
-        """The rest of its answer is not wanted, or there is none."""
+        """Give up the rest of its answer, if there is one, and free its lane; may come twice."""
         if self.status:
             self.reply.close()
         if self.flight:
@@ -16917,12 +16934,12 @@ class Inflater:
         return data
 
     def finish(self) -> None:
-        """The body is over; if the coding is not, the body is incomplete."""
+        """At the end of the body: UpstreamError if its coding goes on."""
         if self._stream is not None and not self._stream.eof:
             raise self.broken("it ends early")
 
     def whole(self, data: bytes) -> bytes:
-        """A body that is all here."""
+        """Decode a whole body."""
         plain = self.feed(data)
         self.finish()
         return plain
@@ -17132,7 +17149,7 @@ class Recorder:
             return count, self._why
 
     def flush(self, within: float) -> bool:
-        """Wait until all is written, but not for ever; is it?"""
+        """Wait so many seconds until all is written; False if it is not."""
         waiting = self._waiting
         with waiting.all_tasks_done:
             return waiting.all_tasks_done.wait_for(lambda: not waiting.unfinished_tasks, within)
@@ -21360,7 +21377,7 @@ class Server:
         return f"http://{host}:{port}"
 
     async def serve(self) -> None:
-        """From start to stop."""
+        """Start, serve until a signal comes, drain and stop."""
         again = (self.supervisor.watch(), self.reloader.follow(), self._keep_house())
         tasks = [asyncio.create_task(task) for task in again]
         try:
