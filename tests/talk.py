@@ -311,7 +311,8 @@ def read_anthropic(body: bytes) -> Said:
 
 
 def anthropic_said(message: JSON) -> Said:
-    blocks: dict[str, list[JSON]] = {"text": [], "thinking": [], "tool_use": []}
+    kinds = ("text", "thinking", "redacted_thinking", "tool_use")
+    blocks: dict[str, list[JSON]] = {kind: [] for kind in kinds}
     for block in message["content"]:
         blocks[block["type"]].append(block)
     usage = message["usage"]
