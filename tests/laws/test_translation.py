@@ -215,7 +215,7 @@ def test_a_text_ends_at_a_stop_that_its_maker_does_not_know(
 ) -> None:
     answer = data.draw(answers(upstream))
     stops = data.draw(stops_in(answer))
-    between = passage(upstream, client, names={"x": "y"})  # never passed through
+    between = passage(upstream, client, names={"no tool": "y"})  # never passed through
     between = relay.replace(between, asked=ASKED._replace(stops=stops))
     pipe = (relay.Streamed if streamed else relay.Gathered)(between)
     whole = relay.dumps(upstream.render_response(answer, ASKED))
