@@ -7588,7 +7588,7 @@ class Passage:
 
 # Some providers keep the connection open after the last event.  After the end mark nothing
 # follows; after a finish reason come the usage and the end mark, if there is one.
-_AFTER_END, _AFTER_FINISH = 1.0, 5.0  # seconds
+AFTER_LAST, _AFTER_FINISH = 1.0, 5.0  # seconds: after the last event, after the finish reason
 
 
 class Pipe(ABC):
@@ -7724,7 +7724,7 @@ class Passthrough(Pipe):
                 continue  # of many events in a block only a few have to be read
             whole = self._ended
             if self._dialect.is_last(event):
-                self._ended, self.rest = True, _AFTER_END
+                self._ended, self.rest = True, AFTER_LAST
             try:
                 wire = loads(event)
                 if self._dialect.is_end(event):
@@ -7870,7 +7870,7 @@ class Translation(Pipe):
                     event = self._passage.told(event)
             blocks.append(self._encoder.encode(event))
         if self._decoder.ended:
-            self.rest = _AFTER_END
+            self.rest = AFTER_LAST
         elif self._decoder.finish:
             self.rest = _AFTER_FINISH
         return b"".join(blocks)
@@ -19487,6 +19487,10 @@ class Relay:
             if not (silence.spent and pipe.rest < math.inf):  # silence after the end is no break
                 code = "UI" if error.failure.name == "timeout" else "UR"
                 reason = Failure(error.message, cause=error.failure.name)
+        except (asyncio.CancelledError, ConnectionError):
+            if pipe.rest <= AFTER_LAST:  # the client has it all: Codex leaves at the last event
+                exchange.code = "OK"
+            raise
         last = pipe.eof(reason)
         exchange.code = "OK"
         if pipe.failure:

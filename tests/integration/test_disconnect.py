@@ -208,3 +208,21 @@ async def test_fifty_that_leave_at_once_leave_nothing_behind(
     assert (await ask(http, server, stream=True)).said.text == TEXT
     await server.logged(51)
     assert [line.code for line in server.lines()].count("CD") == 50
+
+
+@pytest.mark.parametrize("provider", ["openai", "anthropic", "responses"])
+@pytest.mark.parametrize("client", ["openai", "anthropic", "responses"])
+async def test_gone_at_the_last_event(
+    client: str, provider: str, upstream: FakeUpstream, relay: Start
+) -> None:
+    """Codex hangs up at `response.completed`: it has the whole answer, and so has the ledger."""
+    answer = DIALECTS[provider].stream(text="Hello.")
+    upstream.script(answer.but(never_ends=True))
+    server = await relay(config(upstream, dialect=provider))
+    last = {"openai": b"[DONE]", "anthropic": b"message_stop", "responses": b"response.completed"}
+    async with dial(server) as wire:
+        await wire.post(client)
+        await wire.head()
+        await wire.until(last[client])
+    line = await server.logged()
+    assert (line.code, line.tokens_out is not None) == ("OK", True)
