@@ -551,7 +551,7 @@ class NoDescriptors(RelayError):
 
 
 class UpstreamError(RelayError):
-    """One attempt failed.  `body` is what the upstream said, for clients of its own dialect."""
+    """One attempt failed.  `body` is the provider's, for clients of its own dialect."""
 
     code = "UE"
 
@@ -574,7 +574,7 @@ class UpstreamError(RelayError):
             self.status = upstream_status
             self.kind = "too_large" if upstream_status == 413 else row.kind
         self.failure = row
-        self.at = 0.0  # when it was said: `retry_after` counts from there
+        self.at = 0.0  # when it came, since the epoch: `retry_after` counts from there
         self.scope = scope or row.scope
         self.upstream_status = upstream_status
         self.body = body
@@ -1355,7 +1355,7 @@ def repaired(messages: Iterable[Message]) -> tuple[Message, ...]:
         ids += owed
     if owed:
         turns.append(_answered(Message("user", ()), owed))
-    return tuple(turns) if len(set(ids)) == len(ids) else _told_apart(turns)
+    return tuple(turns) if len(set(ids)) == len(ids) else _with_distinct_ids(turns)
 
 
 def _turns(messages: Iterable[Message]) -> list[Message]:
@@ -1372,7 +1372,7 @@ def _turns(messages: Iterable[Message]) -> list[Message]:
     return turns + held
 
 
-def _told_apart(turns: Sequence[Message]) -> tuple[Message, ...]:
+def _with_distinct_ids(turns: Sequence[Message]) -> tuple[Message, ...]:
     """Gives a new id to every call whose id was used before, and to its result."""
     ids, apart = CallIds(".*"), list[Message]()
     for turn in turns:
@@ -1674,7 +1674,7 @@ def call_arguments(text: str) -> JSON:
 
 
 def arguments_text(text: str) -> str:
-    """The same as text: as it was written if it is an object."""
+    """A call's arguments as JSON text: as the model wrote it if it is an object."""
     if text == "{}":
         return text
     try:
@@ -1972,8 +1972,8 @@ class StreamDecoder(ABC):
         self.ended = False
         self.acted = False  # did something begin that the hub cannot express?
         self._sse = SSEDecoder()
-        self._said: list[Event] = []  # what the moves have made since it was last taken
-        self._begun = False
+        self._events: list[Event] = []  # what the moves have made since it was last taken
+        self._started = False
         self._live: _Live | None = None
         self._waiting: dict[object, _Live] = {}
         self._closed: dict[object, bool] = {}  # of those waiting, whose end has come: torn?
@@ -1992,7 +1992,7 @@ class StreamDecoder(ABC):
         except ValueError as error:
             if not self.ended:
                 self._fail(Failure(f"sent {error}", cause="transient"))
-        events, self._said = self._said, []
+        events, self._events = self._events, []
         return events
 
     def eof(self, reason: Failure = TRUNCATED) -> list[Event]:
@@ -2001,7 +2001,7 @@ class StreamDecoder(ABC):
             self._messages(rest)
         if not self.ended:
             self._end() if self.finish else self._fail(reason)
-        events, self._said = self._said, []
+        events, self._events = self._events, []
         return events
 
     def whole(self, wire: JSON) -> list[Event]:
@@ -2015,11 +2015,11 @@ class StreamDecoder(ABC):
                 self._end(self.finish or "stop")
             else:
                 self._fail(Failure("sent an empty answer", cause="transient"))
-        if self._usage.input and isinstance(start := self._said[0], Start):
+        if self._usage.input and isinstance(start := self._events[0], Start):
             usage = self._usage
             known = Usage(usage.input, 0, usage.cache_read, usage.cache_write)
-            self._said[0] = Start(start.id, start.model, known)
-        return self._said
+            self._events[0] = Start(start.id, start.model, known)
+        return self._events
 
     def _messages(self, messages: Iterable[ServerSentEvent]) -> None:
         """Each event's JSON; some servers cut an object in two, or put two into one event."""
@@ -2070,16 +2070,16 @@ class StreamDecoder(ABC):
         """Make the moves that one object of this format means; all that a dialect has to write."""
 
     def _whole(self, wire: JSON) -> None:
-        """The same for a whole answer, where that is not an object of the stream."""
+        """Make the moves for a whole answer, where that is not an object of the stream."""
         self._object(wire)
 
     # The moves.  A part is identified by a key of the dialect's choice (an index, a kind).
 
     def _start(self, id: str = "", model: str = "", usage: Usage | None = None) -> None:
-        if not self._begun:
+        if not self._started:
             _only_text(id, model)
-            self._begun, self._id = True, id
-            self._said.append(Start(id, model, usage or NOTHING_COUNTED))
+            self._started, self._id = True, id
+            self._events.append(Start(id, model, usage or NOTHING_COUNTED))
 
     def _part(self, key: object, part: OutputPart) -> None:
         """A part begins.  While a tool call's arguments still come, it waits for its turn."""
@@ -2109,7 +2109,7 @@ class StreamDecoder(ABC):
             if isinstance(live.part, ToolCall):
                 live.texts.append(text)
             if text:
-                self._said.append(PartDelta(text))
+                self._events.append(PartDelta(text))
         elif key in self._waiting:
             self._waiting[key].texts.append(text)
 
@@ -2118,7 +2118,7 @@ class StreamDecoder(ABC):
         live = self._live
         if live and live.key == key and type(text) is str:
             if text:
-                self._said.append(PartDelta(text))
+                self._events.append(PartDelta(text))
             return
         self._part(key, part)
         self._delta(key, text)
@@ -2139,7 +2139,7 @@ class StreamDecoder(ABC):
             self._torn_calls += 1
         else:
             self._calls += isinstance(live.part, ToolCall)
-            self._said.append(PartEnd(seal))
+            self._events.append(PartEnd(seal))
         while self._waiting and not self._live:
             following = self._waiting.pop(next(iter(self._waiting)))
             self._begin(following)
@@ -2150,7 +2150,7 @@ class StreamDecoder(ABC):
         if not (reason or self.finish or self._parts):
             self._fail(Failure("sent an empty answer", cause="transient"))
             return
-        if not self._begun:
+        if not self._started:
             self._start()
         finish = reason or self.finish or "stop"
         cut = finish in ("length", "context_length", "content_filter")
@@ -2161,12 +2161,12 @@ class StreamDecoder(ABC):
         finish = true_finish(finish, self._calls > 0)
         if self._torn_calls and not cut:
             finish = "length"
-        self._said.append(Finish(finish, self._usage, self._detail))
+        self._events.append(Finish(finish, self._usage, self._detail))
 
     def _fail(self, failure: Failure) -> None:
-        """It broke: what is open is not ended, and what waits does not begin."""
+        """End with a failure: what is open is not ended, and what waits does not begin."""
         self.ended = True
-        self._said.append(failure)
+        self._events.append(failure)
 
     def _broke(self, failure: Failure) -> None:
         """The provider reports a failure, which after the finish reason is none (OpenRouter)."""
@@ -2182,12 +2182,12 @@ class StreamDecoder(ABC):
 
     def _begin(self, live: _Live) -> None:
         self._live = live
-        if not self._begun:
+        if not self._started:
             self._start()
-        self._said.append(PartStart(live.part))
+        self._events.append(PartStart(live.part))
         for text in live.texts:
             if text:
-                self._said.append(PartDelta(text))
+                self._events.append(PartDelta(text))
 
     def _seal(self) -> Seal | None:
         """The seal of the open part, which is closed because something else begins."""
@@ -2736,7 +2736,7 @@ class FreeText:
     """The text in {"input": "..."}, while the JSON around it comes in pieces."""
 
     def __init__(self) -> None:
-        self._said: list[str] = []
+        self._pieces: list[str] = []
         self._left = ""  # not read yet
         self._state: Literal["before", "inside", "behind"] = "before"
 
@@ -2775,14 +2775,14 @@ class FreeText:
         whole = value.get("input") if isinstance(value, dict) else None
         if not isinstance(whole, str):
             whole = texts[0] if len(texts) == 1 else arguments
-        told = self.text()
-        return self._say(whole.removeprefix(told)) if whole.startswith(told) else None
+        sent = self.text()
+        return self._say(whole.removeprefix(sent)) if whole.startswith(sent) else None
 
     def text(self) -> str:
-        return "".join(self._said)
+        return "".join(self._pieces)
 
     def _say(self, text: str) -> str:
-        self._said.append(text)
+        self._pieces.append(text)
         return text
 
 
@@ -3870,7 +3870,7 @@ class _Block:
     def __init__(self, start: JSON) -> None:
         self.start = start
         self.signature = ""
-        self.said = False
+        self.has_text = False
 
     def seal(self) -> Seal | None:
         """Some servers repeat the signature of the start, or send it twice."""
@@ -3925,7 +3925,7 @@ class _AnthropicDecoder(StreamDecoder):
             index = f"whole {number}"
             self._block_start(index, block)
             if block.get("type") == "tool_use" and index in self._blocks:
-                self._blocks[index].said = True
+                self._blocks[index].has_text = True
                 self._delta(self._blocks[index], dumps(block.get("input") or {}).decode())
             self._block_stop(index)
 
@@ -3954,13 +3954,13 @@ class _AnthropicDecoder(StreamDecoder):
         if signature and signature != block.signature:
             block.signature += word_of(signature)
         text = delta.get("text") or delta.get("thinking") or delta.get("partial_json") or ""
-        block.said |= bool(text)
+        block.has_text |= bool(text)
         self._delta(block, text)
 
     def _block_stop(self, index: object) -> None:
         if not (block := self._blocks.pop(index, None)):
             return
-        if not block.said and (input := block.start.get("input")):  # clones: all of it there
+        if not block.has_text and (input := block.start.get("input")):  # clones: all of it there
             self._delta(block, dumps(input).decode())
         self._close(block, block.seal())
 
@@ -3999,7 +3999,7 @@ class _AnthropicEncoder(StreamEncoder):
 
     def _open(self, part: OutputPart) -> bytes:
         kind, key = _ANTHROPIC_DELTA[type(part)]
-        delta = self._said({"type": kind, key: HOLE})
+        delta = self._delta_event({"type": kind, key: HOLE})
         self.template = form_of(delta)
         self.plain = not isinstance(part, Reasoning)
         # thinking, or redacted?  Known once there is text, or at the end
@@ -4021,7 +4021,7 @@ class _AnthropicEncoder(StreamEncoder):
             token = block.pop("signature", "")
             rest = b"" if text else self._begin(block | ({"signature": ""} if token else {}))
             if block["type"] == "thinking":
-                rest += self._said({"type": "signature_delta", "signature": token})
+                rest += self._delta_event({"type": "signature_delta", "signature": token})
         elif isinstance(self.part, ToolCall) and not text:
             rest = self.template % dumps("{}")
         stop = self._event("content_block_stop", index=self._index)
@@ -4036,7 +4036,7 @@ class _AnthropicEncoder(StreamEncoder):
         end = self._event("message_delta", delta=delta, usage=last["usage"])
         return end + self._event("message_stop")
 
-    def _said(self, delta: JSON) -> bytes:
+    def _delta_event(self, delta: JSON) -> bytes:
         wire = {"type": _ANTHROPIC_MORE, "index": self._index, "delta": delta}
         return sse(wire, _ANTHROPIC_MORE)
 
@@ -4218,7 +4218,7 @@ class OpenAIChat(OpenAIDialect):
     def render_response(self, response: Response, asked: Asked) -> JSON:
         refused = response.finish == "content_filter" and response.detail
         message: JSON = {"role": "assistant", "content": None, "refusal": None}
-        message |= _chat_said(response.parts, asked.forms)
+        message |= _chat_output_message(response.parts, asked.forms)
         legacy, calls = _LEGACY in message, message.get("tool_calls") or ()
         torn = not legacy and len(calls) < sum(isinstance(p, ToolCall) for p in response.parts)
         if refused:  # once only: a chat provider's refusal has come as text, too
@@ -4638,9 +4638,9 @@ def _chat_detail_text(detail: JSON) -> str:
     return str(detail.get("text") or detail.get("summary") or "")
 
 
-def _chat_said(parts: Sequence[OutputPart], forms: Mapping[str, str]) -> JSON:
+def _chat_output_message(parts: Sequence[OutputPart], forms: Mapping[str, str]) -> JSON:
     """What a message says, for a client of this dialect."""
-    said, texts, thoughts, calls = JSON(), list[str](), list[Reasoning](), list[JSON]()
+    message, texts, thoughts, calls = JSON(), list[str](), list[Reasoning](), list[JSON]()
     for part in parts:
         match part:
             case Text(text):
@@ -4651,21 +4651,21 @@ def _chat_said(parts: Sequence[OutputPart], forms: Mapping[str, str]) -> JSON:
                 free = forms.get(part.name) == "custom"
                 calls += _chat_custom_call(part) if free else [_chat_call(part)]
     if texts:
-        said["content"] = "".join(texts)
+        message["content"] = "".join(texts)
     if text := "".join(part.text for part in thoughts):
-        said["reasoning_content"] = text
+        message["reasoning_content"] = text
     if any(map(_chat_sealed, thoughts)):  # then all: readers of details read nothing else
-        said["reasoning_details"] = [_chat_detail(i, p) for i, p in enumerate(thoughts)]
+        message["reasoning_details"] = [_chat_detail(i, p) for i, p in enumerate(thoughts)]
     if calls and _LEGACY in (forms.get(part.name) for part in parts if isinstance(part, ToolCall)):
-        said[_LEGACY] = calls[0].get("function")
+        message[_LEGACY] = calls[0].get("function")
     elif calls:
-        said["tool_calls"] = calls
-    return said
+        message["tool_calls"] = calls
+    return message
 
 
 def _chat_reason(finish: FinishReason, legacy: bool) -> str:
-    said = _CHAT_STOP.get(finish, finish)
-    return _LEGACY if legacy and said == "tool_calls" else said
+    reason = _CHAT_STOP.get(finish, finish)
+    return _LEGACY if legacy and reason == "tool_calls" else reason
 
 
 def _chat_sealed(part: Reasoning) -> bool:
@@ -4749,7 +4749,7 @@ class _ChatDecoder(StreamDecoder):
         if odd and (failure := failure_in(wire)):
             self._broke(failure)
             return
-        if not self._begun and (id := wire.get("id")):  # Azure's first chunk has none yet
+        if not self._started and (id := wire.get("id")):  # Azure's first chunk has none yet
             self._start(word_of(id), word_of(wire.get("model")))
         choices = wire.get("choices") or ()
         if wire.get("usage") or "x_groq" in wire or (choices and "usage" in choices[0]):
@@ -4979,8 +4979,8 @@ class _ChatEncoder(StreamEncoder):
 
     def _finish(self, finish: Finish) -> bytes:
         refused = finish.reason == "content_filter" and finish.detail
-        told = isinstance(self.part, Text) and "".join(self.texts) == finish.detail
-        delta = {"refusal": finish.detail} if refused and not told else {}
+        sent = isinstance(self.part, Text) and "".join(self.texts) == finish.detail
+        delta = {"refusal": finish.detail} if refused and not sent else {}
         reason = "length" if self._torn else _chat_reason(finish.reason, self._legacy)
         last = self._chunk(delta, reason)
         if self.asked.usage:
@@ -5957,15 +5957,15 @@ class _ResponsesDecoder(StreamDecoder):
         if seen.kind == "message" and not self._refusal:
             self._refusal = "".join([p.get("refusal") or "" for p in item.get("content") or ()])
         torn = seen.kind == "call" and item.get("status") == "incomplete"
-        texts, told = _whole_texts(seen.kind, item), seen.text()
+        texts, sent = _whole_texts(seen.kind, item), seen.text()
         whole = "".join(texts)
         if torn:
             pass  # more of it might make a whole call of half a script
-        elif not told:
+        elif not sent:
             for number, text in enumerate(texts):
                 self._say(seen, (False, number), text)
-        elif whole.startswith(told):
-            self._say(seen, next(reversed(seen.parts)), whole[len(told) :])
+        elif whole.startswith(sent):
+            self._say(seen, next(reversed(seen.parts)), whole[len(sent) :])
         ended, seen.over = seen.over, True
         if seen.kind == "message":
             for place in seen.parts:
@@ -5991,9 +5991,9 @@ class _ResponsesDecoder(StreamDecoder):
             text = wire["part"].get("text") or wire["part"].get("refusal")
             refusal = "refusal" in wire["part"]
             kind = "reasoning" if wire["part"].get("type") == "reasoning_text" else kind
-        meant = (kind, wire.get("item_id"), wire.get("output_index"))
-        if self._latest[:3] != meant:
-            self._latest = (*meant, self._item(kind, wire, {}))
+        key = (kind, wire.get("item_id"), wire.get("output_index"))
+        if self._latest[:3] != key:
+            self._latest = (*key, self._item(kind, wire, {}))
         seen = cast(_SeenItem, self._latest[3])
         place = ("summary" in event, wire.get("summary_index", wire.get("content_index")))
         if not text or seen.over:
@@ -6018,9 +6018,9 @@ class _ResponsesDecoder(StreamDecoder):
             again = text.startswith("".join(seen.parts[latest]))
             place = latest if again and not counted else place
         seen.finished.add((event, place))
-        told = "".join(seen.parts.get(place, ()))
-        if text.startswith(told):
-            self._say(seen, place, text[len(told) :])
+        sent = "".join(seen.parts.get(place, ()))
+        if text.startswith(sent):
+            self._say(seen, place, text[len(sent) :])
 
     def _say(self, seen: _SeenItem, place: tuple[bool, object], text: str) -> None:
         if not text:
@@ -7260,8 +7260,8 @@ def _gemini_carried(signature: str) -> list[Reasoning | None] | None:
 
 def _gemini_id(wire: JSON) -> str:
     """The answer's id; calls without one are named after it, so it has to be unique."""
-    said = word_of(wire.get("responseId"))
-    return said or hashlib.sha256(dumps(wire)).hexdigest()[:24]
+    id = word_of(wire.get("responseId"))
+    return id or hashlib.sha256(dumps(wire)).hexdigest()[:24]
 
 
 class _GeminiDecoder(StreamDecoder):
@@ -7278,7 +7278,7 @@ class _GeminiDecoder(StreamDecoder):
             self._broke(failure)
             return
         candidates = wire.get("candidates") or ()
-        if not self._begun and (candidates or wire.get("responseId")):  # else a sign of life
+        if not self._started and (candidates or wire.get("responseId")):  # else a sign of life
             self._start(_gemini_id(wire), word_of(wire.get("modelVersion")))
         self._usage = GEMINI.parse_usage(wire, self._usage) or self._usage
         for candidate in candidates:
@@ -7297,7 +7297,7 @@ class _GeminiDecoder(StreamDecoder):
 
     def _candidate(self, candidate: JSON) -> None:
         for part in (candidate.get("content") or {}).get("parts") or ():
-            self._said_part(part)
+            self._read_part(part)
         if not (reason := _gemini_reason(candidate)):
             return
         message = word_of(candidate.get("finishMessage"))
@@ -7311,7 +7311,7 @@ class _GeminiDecoder(StreamDecoder):
         if self.finish == "content_filter":
             self._detail = message or reason.removeprefix("SAFETY")
 
-    def _said_part(self, part: JSON) -> None:
+    def _read_part(self, part: JSON) -> None:
         thought, signature = part.get("thought") is True, word_of(part.get("thoughtSignature"))
         call, text = part.get("functionCall"), _gemini_text(part)
         if not isinstance(call, dict) and not text and not part.keys() <= _GEMINI_PART | {"text"}:
@@ -7580,7 +7580,7 @@ class Passage:
             case _:
                 return event
 
-    def told(self, failure: Failure) -> Failure:
+    def client_failure(self, failure: Failure) -> Failure:
         """A failure as the client is told it: with the provider's name, without the credential."""
         message = self.redacted(failure.message[:1000])
         return replace(failure, message=f"{self.provider}: {message}")
@@ -7594,12 +7594,12 @@ AFTER_LAST, _AFTER_FINISH = 1.0, 5.0  # seconds: after the last event, after the
 class Pipe(ABC):
     """Bytes in, bytes out.  `feed` and `eof` never raise; `failure` says what went wrong.
 
-    `begun`: the provider has sent something that cannot be taken back.  Until then nothing
+    `committed`: the provider has sent something that cannot be taken back.  Until then nothing
     that `feed` returned may reach the client, so that another target can be tried.
     """
 
     def __init__(self) -> None:
-        self.begun = False
+        self.committed = False
         self.failure: Failure | None = None
         self.usage: Usage | None = None
         self.translated = True
@@ -7628,9 +7628,9 @@ class Pipe(ABC):
     def _note(self, event: Event) -> None:
         match event:
             case PartDelta() | PartStart(ToolCall() | Reasoning()) | PartEnd(Seal()):
-                self.begun = True
+                self.committed = True
             case Finish(_, usage):
-                self.begun = True
+                self.committed = True
                 self.usage = latest(self.usage or NOTHING_COUNTED, usage)
             case Failure():
                 self.failure = event
@@ -7659,7 +7659,7 @@ class Passthrough(Pipe):
             if self._size > MOST_HELD:
                 self._held = []
                 self.failure = Failure("sent an event without an end", cause="transient")
-                return self._encoder.encode(self._passage.told(self.failure))
+                return self._encoder.encode(self._passage.client_failure(self.failure))
             self._held.append(data)
             if b"\n" not in data and b"\r" not in data:
                 return b""
@@ -7682,10 +7682,12 @@ class Passthrough(Pipe):
             self._note_first(probe, [e for e in probe.eof() if not isinstance(e, Failure)])
         last = self._read(last + b"\n\n").removesuffix(b"\n\n") if last else b""
         last = last if _is_whole(last) else b""
-        if (self._ended and self.begun) or self.failure:
+        if (self._ended and self.committed) or self.failure:
             return last
         self.failure = reason
-        return (last + b"\n\n" if last else b"") + self._encoder.encode(self._passage.told(reason))
+        return (last + b"\n\n" if last else b"") + self._encoder.encode(
+            self._passage.client_failure(reason)
+        )
 
     def failed(self, error: RelayError) -> bytes:
         return self._encoder.failed(error)
@@ -7703,10 +7705,10 @@ class Passthrough(Pipe):
     def _note_first(self, probe: StreamDecoder, events: Iterable[Event]) -> None:
         for event in events:
             self._note(event)
-            if self.begun:
+            if self.committed:
                 break
-        self.begun |= probe.acted
-        if self.begun:
+        self.committed |= probe.acted
+        if self.committed:
             self._probe = None
 
     def _read(self, data: bytes) -> bytes:
@@ -7862,12 +7864,12 @@ class Translation(Pipe):
         blocks = []
         for event in events:
             if isinstance(event, PartDelta):  # nearly all of a stream, with nothing to restore
-                self.begun = True
+                self.committed = True
             else:
                 event = self._passage.restored(event)
                 self._note(event)  # a failure as the provider gave it, to be judged
                 if isinstance(event, Failure):
-                    event = self._passage.told(event)
+                    event = self._passage.client_failure(event)
             blocks.append(self._encoder.encode(event))
         if self._decoder.ended:
             self.rest = AFTER_LAST
@@ -7957,7 +7959,7 @@ class Gathered(Pipe):
 
     def eof(self, reason: Failure = TRUNCATED) -> bytes:
         data, passage = b"".join(self._data), self._passage
-        self.begun = True
+        self.committed = True
         kind = looks_like(data)
         if kind == "json" and self._passes(data):
             return data
@@ -8079,7 +8081,7 @@ class Streamed(Pipe):
 
     def _followed(self, out: bytes) -> bytes:
         if pipe := self._pipe:
-            self.begun, self.failure, self.usage = pipe.begun, pipe.failure, pipe.usage
+            self.committed, self.failure, self.usage = pipe.committed, pipe.failure, pipe.usage
             self.rest, self.translated = pipe.rest, pipe.translated
         return out
 
@@ -8134,7 +8136,7 @@ class Body:
         return outline
 
     def retargeted(self, model: str) -> bytes:
-        """The same bytes with another model; re-rendered JSON if its place is not certain."""
+        """A body's bytes with another model; re-rendered JSON if its place is not certain."""
         span = self._span()
         if span is None:
             return dumps(self.exact | {"model": model})
@@ -8157,9 +8159,9 @@ class Body:
 
     def _span(self) -> tuple[int, int] | None:
         if not self.unread:
-            return _modelspan(self.raw, self.wire)
+            return _model_span(self.raw, self.wire)
         match = _MODEL_VALUE.match(self.raw, self._model_at) if self._model_at >= 0 else None
-        return match.span(1) if match else _modelspan(self.raw, self.wire)
+        return match.span(1) if match else _model_span(self.raw, self.wire)
 
 
 def _decoded(raw: bytes) -> JSON:
@@ -8251,7 +8253,7 @@ _DEPTH: Final = {b"{": 1, b"[": 1, b"}": -1, b"]": -1}
 _TOKEN: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\],]')
 
 
-def _modelspan(raw: bytes, wire: JSON) -> tuple[int, int] | None:
+def _model_span(raw: bytes, wire: JSON) -> tuple[int, int] | None:
     """Where the model's string is, exactly or not at all.
 
     In valid JSON the bytes `"model"` are always a whole string token, because a quote inside a
@@ -8277,7 +8279,7 @@ def _modelspan(raw: bytes, wire: JSON) -> tuple[int, int] | None:
 
 
 def _model_walked(raw: bytes) -> tuple[int, int] | None:
-    """The same by walking all tokens, which takes ten times as long."""
+    """As `_model_span`, by walking all tokens, which takes ten times as long."""
     depth, key, spans = 0, b"", list[tuple[int, int]]()
     for token in _TOKEN.finditer(raw):
         step = _DEPTH.get(token[0], 0)
@@ -8611,7 +8613,7 @@ class ReplyDecoder:
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def _in_trailers(self, data: bytes) -> bytes:
-        """Nobody here reads them."""
+        """Skip trailers: nobody reads them here."""
         before = len(self._buffer)
         self._buffer += data
         end = _HEAD_END.search(self._buffer, max(0, before - 3))
@@ -11260,7 +11262,7 @@ class Plan:
 
     @functools.cached_property
     def picked(self) -> dict[str, ModelInfo]:
-        """The same for Claude Code's picker: names it would not show get an alias.
+        """The names for Claude Code's picker: those it would not show get an alias.
 
         Models that hold a million tokens appear once more, in the notation that makes it use them.
         """
@@ -17490,7 +17492,7 @@ def require_loopback(request: web.BaseRequest, lacking: str = "`keys`") -> None:
 
 
 def without_credential(peek: Peek, plan: Plan) -> Peek:
-    """The same; BadRequest if the model's name, which is logged, holds a credential."""
+    """The peek as it is; BadRequest if the model's name, which is logged, holds a credential."""
     if plan.secrets.text(peek.model, cut=len(peek.model) + 1) != peek.model:
         raise BadRequest("model: a credential is in the place of the model's name")
     return peek
@@ -17526,7 +17528,7 @@ def too_large(most: int) -> TooLarge:
 
 
 class RequestInflater(Inflater):
-    """The same for requests: what is wrong with a body is the client's fault here."""
+    """Decodes a request's body: what is wrong with it is the client's fault, a 400 or 413."""
 
     def too_much(self) -> RelayError:
         return too_large(self._most)
@@ -17960,8 +17962,8 @@ class Exchange(ABC):
     body = NO_BODY
     peek = Peek("", False)
     route = Route("", "", ())
-    likely = 0  # about how many tokens were sent
-    wanted = 0  # and how many may come back
+    likely_input = 0  # about how many tokens were sent
+    likely_output = 0  # and how many may come back
     # What it runs with
     calibration: Calibration | None = None  # how models count tokens
     expelled = False  # cancelled by us at shutdown, not by the client
@@ -17972,7 +17974,7 @@ class Exchange(ABC):
     current: Attempt | None = None  # the one that answers; before that, the latest
     hedged = False  # a second attempt was made beside the first
     held = 0.0  # seconds in which all were cooling down
-    first: float | None = None  # when the first meaningful event came
+    first_at: float | None = None  # when the first meaningful event came
     sticky: str | None = None  # hit | miss | repin
     fault: RelayError | None = None  # the client's, while its body was on its way
     # What came of it
@@ -18003,14 +18005,14 @@ class Exchange(ABC):
     async def receive(self) -> None:
         """Read who asks, for what, and where it may go; RelayError for a mistake of the client's.
 
-        Sets `caller`, `body`, `peek`, `route`, `likely` and `wanted`.
+        Sets `caller`, `body`, `peek`, `route`, `likely_input` and `likely_output`.
         """
 
     def fits(self, lane: Lane) -> bool:
         """Can this request be made there?"""
         return True
 
-    def nowhere(self) -> RelayError:
+    def no_lane_error(self) -> RelayError:
         """The error if no lane fits."""
         return NoTarget(f"no provider of model {self.peek.model!r} serves this")
 
@@ -18039,7 +18041,7 @@ class Exchange(ABC):
         """The pipe for an answer whose head is here."""
         raise NotImplementedError
 
-    def confine(self, error: UpstreamError) -> None:  # noqa: B027  # most have nothing to do
+    def limit_scope(self, error: UpstreamError) -> None:  # noqa: B027  # most have nothing to do
         """Make a failure that says nothing about other requests one of this request alone."""
 
     def note_answer(self, attempt: Attempt) -> None:  # noqa: B027  # likewise
@@ -18050,7 +18052,7 @@ class Exchange(ABC):
         raise NotImplementedError
 
     def answer_alone(self) -> web.Response | None:
-        """What the client is told if no provider answered, where that is no failure."""
+        """Relay's own answer if no provider gave one; None where that is a failure."""
         return None
 
     # What is known of it
@@ -18091,7 +18093,7 @@ class Exchange(ABC):
         target = self.current.lane.target if self.current else first
         if not (self.calibration and target):
             return None
-        return self.calibration.corrected(target.name, self.session, self.likely)
+        return self.calibration.corrected(target.name, self.session, self.likely_input)
 
     @property
     def session(self) -> str:
@@ -18129,11 +18131,11 @@ class Exchange(ABC):
 
     def reservation(self) -> Spend:
         """What the request may come to, at the most expensive of its possible targets."""
-        wanted, prices = int(min(self.wanted, self.route.room)), self.route.prices
+        wanted, prices = int(min(self.likely_output, self.route.room)), self.route.prices
         if not prices:
-            return Spend(self.likely + wanted)
-        usage = Usage(input=self.likely, output=wanted)
-        return Spend(self.likely + wanted, max(cost(usage, price) for price in prices))
+            return Spend(self.likely_input + wanted)
+        usage = Usage(input=self.likely_input, output=wanted)
+        return Spend(self.likely_input + wanted, max(cost(usage, price) for price in prices))
 
     def used(self) -> tuple[Usage, bool]:
         """The tokens used, and whether they had to be estimated.
@@ -18144,12 +18146,12 @@ class Exchange(ABC):
         known = self.usage or _NO_USAGE
         if self.code == "OK" and (known.input or known.output):
             return known, False
-        if self.first is not None:
-            sent = known.input or self.corrected_tokens() or self.likely
+        if self.first_at is not None:
+            sent = known.input or self.corrected_tokens() or self.likely_input
             guess = replace(known, input=sent, output=max(known.output, self.streamed))
             return guess, guess != _NO_USAGE
         if self.attempts and self.attempts[-1].outcome == "cancelled":
-            return Usage(input=self.corrected_tokens() or self.likely), self.likely > 0
+            return Usage(input=self.corrected_tokens() or self.likely_input), self.likely_input > 0
         return _NO_USAGE, False
 
     def bills(self) -> list[Bill]:
@@ -18161,7 +18163,7 @@ class Exchange(ABC):
         answering = self.current.lane if self.current else None
         readers = [(answering, usage, estimated)]
         if self.hedged:
-            read = Usage(input=usage.input or self.likely)
+            read = Usage(input=usage.input or self.likely_input)
             others = (each for each in self.attempts if each.lane is not answering)
             readers += [(each.lane, read, True) for each in others if each.outcome in _READ]
         bills = list[Bill]()
@@ -18171,7 +18173,7 @@ class Exchange(ABC):
         return bills
 
     def record(self, now: float, wall: float) -> JSON:
-        """All that is said of it: by the log, the page, traces and records; times in milliseconds.
+        """What the log, the page, traces and records show of it; times in milliseconds.
 
         The level is a warning if something went wrong.
         """
@@ -18202,23 +18204,23 @@ class Exchange(ABC):
             "cost": None,
             "estimated": False,
             "ms": round((now - began) * 1000),
-            "first_ms": None if self.first is None else round((self.first - began) * 1000),
+            "first_ms": None if self.first_at is None else round((self.first_at - began) * 1000),
             "held_ms": round(self.held * 1000) or None,
             "sticky": self.sticky,
             "dropped": list(current.dropped) or None if current else None,
             "error": self.plan.redacted(self.error) if self.error else None,
         }
 
-    def glance(self, now: float) -> JSON:
+    def snapshot(self, now: float) -> JSON:
         """What watchers see of it while it runs: its record so far, and how its stream goes."""
         asked = [attempt.lane for attempt in self.attempts if not attempt.outcome]
-        stream = self.stream if self.first is not None else None
+        stream = self.stream if self.first_at is not None else None
         record = self.record(now, 0.0)
         if asked:
             record["provider"] = asked[0].target.provider.name
             record["target"] = " or ".join(map(str, asked))
         return record | {
-            "begun": self.first is not None,
+            "begun": self.first_at is not None,
             "silent_ms": round((now - (stream.last if stream else self.began)) * 1000),
             "sent": stream.sent if stream else 0,
         }
@@ -18324,8 +18326,8 @@ class Conversation(Exchange):
         self.peek = without_credential(dialect.peek(outline, request.raw_path), self.plan)
         self.streams = self.peek.stream
         self.route = permitted(self.peek.model, caller, plan, self.facts)
-        self.likely = likely_input(raw)
-        self.wanted = likely_output(body) if caller.limits else 0
+        self.likely_input = likely_input(raw)
+        self.likely_output = likely_output(body) if caller.limits else 0
 
     def prepare(self, attempt: Attempt) -> None:
         lane, endpoint, request = attempt.lane, attempt.lane.endpoint, self.request
@@ -18363,7 +18365,7 @@ class Conversation(Exchange):
         )
 
     def _edit(self, attempt: Attempt) -> None:
-        """The same dialect: the client's bytes, edited only if something has to be."""
+        """Set the body for the client's own dialect: its bytes, edited only where it is needed."""
         lane, body, stream = attempt.lane, self.body, attempt.stream
         endpoint, model, dialect = lane.endpoint, lane.target.model, self.dialect
         asks = attempt.strip or stream is not self.peek.stream or lane.target.output
@@ -18395,10 +18397,10 @@ class Conversation(Exchange):
         return body, dropped + (("thinking",) if attempt.strip else ())
 
     def _translate(self, attempt: Attempt) -> tuple[Asked, Mapping[str, str]]:
-        """Another dialect: the same request in the form that this provider takes.
+        """Set the body for another dialect, rendered from the hub.
 
-        The result is what its answer needs: what was asked, and what tools were called before
-        their names had to change.
+        The result is what translating the answer needs: what was asked, and the tools' new names
+        -> those that the client knows.
         """
         lane, endpoint, parsed = attempt.lane, attempt.lane.endpoint, self.parsed
         quirks, output, dialect = endpoint.quirks, lane.target.output, endpoint.dialect
@@ -18502,7 +18504,7 @@ class Count(Conversation):
         dialect = self.dialect
         return WholePipe(lambda data: dumps(dialect.render_count(dialect.parse_count(loads(data)))))
 
-    def confine(self, error: UpstreamError) -> None:
+    def limit_scope(self, error: UpstreamError) -> None:
         error.scope = "request"  # conversations are another endpoint
 
     def answer_alone(self) -> web.Response | None:
@@ -18518,7 +18520,7 @@ class WholePipe(Pipe):
 
     def __init__(self, convert: Callable[[bytes], bytes]) -> None:
         super().__init__()
-        self.begun = True
+        self.committed = True
         self._convert = convert
         self._data = b""
 
@@ -18740,7 +18742,7 @@ class Raw(Exchange):
     def tries_marked(self, mark: Mark) -> bool:
         return mark.failure != "disabled"
 
-    def nowhere(self) -> RelayError:
+    def no_lane_error(self) -> RelayError:
         return NotFound("the demo provider has nothing below /p/")
 
     @property
@@ -18806,7 +18808,7 @@ class Raw(Exchange):
         # only a POST uses tokens; a GET may show what was counted before
         pipe = _RawPipe(reply.headers if self.request.method == "POST" else {})
         if pipe.streams and "json" in self.request.content_type:
-            self.likely = self.likely or self._size // 3  # as `likely_input`
+            self.likely_input = self.likely_input or self._size // 3  # as `likely_input`
         return pipe
 
     def _quote(self, data: bytes) -> bytes:
@@ -18853,8 +18855,8 @@ class Forward(Raw):
                 observer.received(raw)
             self.body = Body(raw)
             model = Wire(self.body.wire).optional("model", str) or ""
-            self.likely = likely_input(raw)
-            self.wanted = likely_output(self.body) if path == "/completions" else 0
+            self.likely_input = likely_input(raw)
+            self.likely_output = likely_output(self.body) if path == "/completions" else 0
         peek = CHAT.peek({"model": model or _USUAL_MODELS.get(path)}, "")
         self.peek = without_credential(peek, self.plan)
         self.route = permitted(self.peek.model, self.caller, plan, self.facts)
@@ -18866,7 +18868,7 @@ class Forward(Raw):
     def tries_marked(self, mark: Mark) -> bool:
         return mark.worth_a_try
 
-    def nowhere(self) -> RelayError:
+    def no_lane_error(self) -> RelayError:
         model = self.peek.model
         message = f"no provider of model {model!r} serves {self._path}: none speaks OpenAI's API"
         return NotFound(message)
@@ -18909,7 +18911,7 @@ class Forward(Raw):
     def accepts(self, status: int) -> bool:
         return False
 
-    def confine(self, error: UpstreamError) -> None:
+    def limit_scope(self, error: UpstreamError) -> None:
         """That this is not to be had there says nothing of conversations with the model."""
         if error.failure.name == "model_missing" or error.upstream_status in (404, 405, 501):
             error.scope = "request"
@@ -18925,7 +18927,7 @@ class _RawPipe(Pipe):
         """`headers` of the answer; none if it is not to be read."""
         super().__init__()
         kind = headers.get("Content-Type", "").lower()
-        self.begun, self.translated = True, False
+        self.committed, self.translated = True, False
         self.streams = kind.startswith("text/event-stream")
         self._reads = self.streams or "json" in kind
         self._inflater = Inflater(headers.get("Content-Encoding", ""))
@@ -19038,7 +19040,7 @@ class Accounts:
         raise StateDown("budgets cannot be looked up: the shared state is down", retry_after=10)
 
     def settle(self, exchange: Exchange, log: Log) -> None:
-        """The end, however it came: the permit back, counted, and one log line.
+        """End an exchange: give its permit back, count it, and write one log line.
 
         Synchronous, so that nothing can prevent it; total, whatever a provider counted.
         """
@@ -19057,7 +19059,7 @@ class Accounts:
             )
             exchange.usage = None
         if exchange.usage and lane and exchange.code == "OK":
-            likely, input = exchange.likely, exchange.usage.input
+            likely, input = exchange.likely_input, exchange.usage.input
             self.calibration.learn(lane.target.name, exchange.session, likely, input)
         bills = exchange.bills()
         spend = Spend()
@@ -19077,7 +19079,7 @@ class Accounts:
             str(exchange.status or ""),
             exchange.code,
         )
-        first = None if exchange.first is None else exchange.first - exchange.began
+        first = None if exchange.first_at is None else exchange.first_at - exchange.began
         attempts = list[tuple[str, str, float]]()
         for attempt in exchange.attempts:
             name = attempt.lane.target.provider.name
@@ -19132,7 +19134,7 @@ class Accounts:
     def _model_label(self, exchange: Exchange, model: str) -> str:
         """The provider's name for the model, once it has answered under it: clients invent names,
         and a provider without `models` is asked for every one."""
-        if exchange.first is None or len(self._answered) >= _MOST_MODELS:
+        if exchange.first_at is None or len(self._answered) >= _MOST_MODELS:
             return OTHER
         self._answered.add(model)
         return model
@@ -19142,8 +19144,8 @@ class Accounts:
 # What the loop over the lanes of a request needs: whom there is no hope in, how long a request may
 # be held until a lane is back, and what becomes of two attempts beside one another.
 
-GLANCE: Final = 0.1  # seconds between two looks at whether a lane is back
-MOST_GLANCES: Final = 200  # looks a second of all that are held; each costs some 0.2 ms
+POLL_INTERVAL: Final = 0.1  # seconds between two looks at whether a lane is back
+MOST_POLLS: Final = 200  # looks a second of all that are held; each costs some 0.2 ms
 
 
 def longest_hold(exchange: Exchange) -> float:
@@ -19199,7 +19201,8 @@ async def call_off(tasks: Sequence[asyncio.Task[Attempt | None]], winner: Attemp
 
 
 # ==== 52. Request path ========================================================
-# One request from accept to settle: five functions of `Relay`, in this order.
+# One request from accept to settle: five functions of `Relay`, in this order.  `Operations`, below,
+# accepts: it makes the Exchange and calls `serve`.
 #
 #     serve           1  who asks, for what, and where it may go; settles, whatever happens
 #     first_answer    2  lane after lane, until one answers; nothing is sent to the client
@@ -19207,15 +19210,16 @@ async def call_off(tasks: Sequence[asyncio.Task[Attempt | None]], winner: Attemp
 #     begin           4  the request sent, its answer read up to the first meaningful event
 #     deliver         5  the answer to the client, block by block
 #
-# After the first meaningful event - text, reasoning, a call, a regular finish - a break is reported
-# in the client's own dialect and the connection is closed without a proper end, because clients run
-# truncated commands if they see one.  Until something was sent, another lane is tried instead.
+# The first meaningful event - text, reasoning, a call, a regular finish - is the commit point.
+# Before it a break leads to another lane.  After it a break is reported in the client's own dialect
+# and the connection is closed without a proper end, because clients run truncated commands if they
+# see one.
 #
 #     0 s        the request is here
 #     ...        attempts, one lane after the other
 #     gate       (30 s) the head of a stream is sent in any case, because clients give up without
 #                one, and keep-alives after it; attempts go on, and a failure is told in the stream
-#     first      the first meaningful event: the lane is settled, and what was held flows
+#     commit     the first meaningful event: the lane is settled, and what was held flows
 #     last       the dialect's own end; or its error event and a connection cut short
 #     settle     one log line, whatever happened
 
@@ -19244,7 +19248,7 @@ class Relay:
         self.running: set[Exchange] = set()
 
     async def serve(self, exchange: Exchange) -> web.StreamResponse:
-        """From accept to settle, whatever happens in between."""
+        """Answer a client's request, whatever happens; every path ends in `settle`."""
         self.running.add(exchange)
         exchange.calibration = self.accounts.calibration
         total = exchange.plan.config.timeouts.total
@@ -19291,17 +19295,16 @@ class Relay:
             self.accounts.settle(exchange, self.log)
 
     async def first_answer(self, exchange: Exchange) -> Attempt:
-        """The first attempt that answers; the one error of all that was tried, if none does.
+        """Try lane after lane; return the first attempt that answers, or raise one error for all.
 
         Lanes that are cooling down are skipped.  If that leaves none, a rule may let the request
-        wait until one is back; at last, lanes with a short mark that relay only guessed are tried
-        all the same.
+        wait until one is back; at last, lanes are tried that are cooling down only by a guess.
         """
-        failures, skipped, desperate = list[Failed](), list[Skipped](), False
+        failures, skipped, last_resort = list[Failed](), list[Skipped](), False
         until = time.monotonic() + (longest_hold(exchange) if exchange.route.wait else 0.0)
         while True:
             skipped.clear()
-            lanes = self._usable(exchange, desperate, failures, skipped)
+            lanes = self._usable(exchange, last_resort, failures, skipped)
             for lane in lanes:
                 if exchange.route.hedge_after < math.inf and exchange.may_hedge:
                     answer = await self._hedge(exchange, lane, lanes, failures)
@@ -19311,11 +19314,11 @@ class Relay:
                     return answer
                 if not exchange.repeatable or not all(e.failure.failover for _, e in failures):
                     raise final_error(failures, skipped, time.time())
-            if await self._is_back(exchange, until, failures):
+            if await self._await_lane(exchange, until, failures):
                 continue
-            if failures or desperate:
+            if failures or last_resort:
                 raise final_error(failures, skipped, time.time())
-            desperate = True
+            last_resort = True
 
     async def attempt(
         self, exchange: Exchange, lane: Lane, failures: list[Failed], strip: bool = False
@@ -19323,7 +19326,7 @@ class Relay:
         """One try at one lane; if the provider refuses the reasoning in it, another without.
 
         Health and the balance learn how it ends.  None after a failure, which is added to the
-        list.  After an answer the lane stays busy until whoever delivers it closes the attempt.
+        list.  After an answer the lane stays busy until `serve` closes the attempt.
         """
         attempt, moment, outcome = Attempt(lane, strip), time.time(), "cancelled"
         identity = "" if exchange.route.is_single or not exchange.binds else exchange.identity
@@ -19338,14 +19341,14 @@ class Relay:
             if exchange.heals and (identity or self.health.marks):
                 exchange.sticky = self.health.succeeded(lane, identity, time.time(), moment)
             if exchange.limited:
-                exchange.first = exchange.first or time.monotonic()
+                exchange.first_at = exchange.first_at or time.monotonic()
             return attempt
         except UpstreamError as error:
             if exchange.fault:  # the client's body broke while it was on its way
                 raise exchange.fault from None
             outcome, error.at = error.failure.name, time.time()
             exchange.body.read()  # a body that is not JSON is no fault of the provider
-            exchange.confine(error)
+            exchange.limit_scope(error)
             self.health.failed(lane, error, error.at, moment, identity)
             if strip or outcome != "reasoning_refused":
                 failures.append((lane, error))
@@ -19357,7 +19360,7 @@ class Relay:
             attempt.seconds = time.monotonic() - attempt.began
             if probe:
                 probe.close()
-            if outcome == "cancelled" and exchange.first is not None:
+            if outcome == "cancelled" and exchange.first_at is not None:
                 outcome = "outrun"  # by the attempt beside it
             if outcome == "outrun" or (outcome == "ok" and exchange.peek.stream):
                 # how long a whole answer takes depends on its length
@@ -19376,8 +19379,8 @@ class Relay:
         """Send the request, and read its answer up to the first meaningful event, a whole one to
         its end; UpstreamError if that fails or takes too long.
 
-        A stream has not begun before there is something to send to the client: one that is sent
-        calls only whole can still be served by another lane if this one breaks.
+        A pipe may have committed with nothing to send yet, because its client takes calls only
+        whole: until there is something, another lane can still serve.
         """
         loop, provider = asyncio.get_running_loop(), attempt.lane.target.provider
         idle, (silence, total) = provider.timeouts.idle, exchange.time_limits(attempt)
@@ -19412,15 +19415,15 @@ class Relay:
                     inflater = attempt.inflater
                     pipe.feed(inflater.whole(attempt.raw) if inflater else attempt.raw)
                     attempt.head = pipe.eof()
-                elif not pipe.begun:
+                elif not pipe.committed:
 
                     def take(data: bytes) -> bool:
                         attempt.head += pipe.feed(data)
                         if len(attempt.head) > MOST_HELD:
-                            pipe.failure = Failure("says nothing, at length", cause="transient")
-                        if pipe.begun and not attempt.head:
+                            pipe.failure = Failure("sent a lot but no answer", cause="transient")
+                        if pipe.committed and not attempt.head:
                             clock.reschedule(min(loop.time() + idle, deadline))
-                        return not (pipe.failure or (pipe.begun and attempt.head))
+                        return not (pipe.failure or (pipe.committed and attempt.head))
 
                     if not await attempt.feed_to(take):
                         attempt.head += pipe.eof()
@@ -19434,9 +19437,9 @@ class Relay:
             elif loop.time() >= deadline:
                 why = f"no answer within {total:g} s"
             raise UpstreamError("timeout", why) from None
-        if not (pipe.failure or pipe.begun):
+        if not (pipe.failure or pipe.committed):
             pipe.failure = Failure("ended without an answer", cause="transient")
-        if pipe.failure and not (exchange.streams and pipe.begun and attempt.head):
+        if pipe.failure and not (exchange.streams and pipe.committed and attempt.head):
             raise error_of_reply(exchange, attempt, pipe.failure)
 
     async def deliver(self, exchange: Exchange, attempt: Attempt) -> web.StreamResponse:
@@ -19511,7 +19514,7 @@ class Relay:
     def _usable(
         self,
         exchange: Exchange,
-        desperate: bool,
+        last_resort: bool,
         failures: Sequence[Failed],
         skipped: list[Skipped],
     ) -> Iterator[Lane]:
@@ -19521,14 +19524,14 @@ class Relay:
             if not exchange.fits(lane):
                 continue
             fitting = True
-            if mark and not (desperate and exchange.tries_marked(mark)):
+            if mark and not (last_resort and exchange.tries_marked(mark)):
                 skipped.append((lane, mark))
             elif not (failures and is_hopeless(lane, failures)):
                 yield lane
         if not fitting:
-            raise exchange.nowhere()
+            raise exchange.no_lane_error()
 
-    async def _is_back(self, exchange: Exchange, until: float, failures: list[Failed]) -> bool:
+    async def _await_lane(self, exchange: Exchange, until: float, failures: list[Failed]) -> bool:
         """Hold the request until a lane is available again; False if none is in time.
 
         It polls, because a mark may end with time, by the success of another request, by a command,
@@ -19540,7 +19543,7 @@ class Relay:
         self.held += 1
         try:
             while (left := until - time.monotonic()) > 0:
-                await asyncio.sleep(min(left, max(GLANCE, self.held / MOST_GLANCES)))
+                await asyncio.sleep(min(left, max(POLL_INTERVAL, self.held / MOST_POLLS)))
                 lanes = [(lane, mark) for lane, mark in self.lanes(exchange) if exchange.fits(lane)]
                 marks = [mark for lane, mark in lanes if not is_hopeless(lane, own)]
                 if not all(marks):
@@ -19596,7 +19599,7 @@ class Relay:
             self.health.failed(attempt.lane, error, time.time(), identity=identity)
 
     def _stream(self, exchange: Exchange) -> Stream:
-        """What is sent to the client, before there is a pipe that could make a keep-alive."""
+        """The stream to the client; its keep-alives go out even before there is a pipe."""
         variant, gate = exchange.peek.variant, exchange.plan.config.timeouts.gate
         stream = Stream(exchange.request, exchange.observers)
         headers = {"Content-Type": exchange.dialect.stream_type(variant)}
@@ -19610,8 +19613,8 @@ class Relay:
         return stream
 
     def _observers(self, exchange: Exchange) -> tuple[Observer, ...]:
-        """Who watches a request pass.  Without a key it is not recorded: anyone could push out what
-        is kept."""
+        """The tape and the trace of a request.  Without a key it is not recorded, or anyone could
+        push out what is kept."""
         observers = self.telemetry.trace(exchange.request, exchange.operation)
         recorder, request = self.recorder, exchange.request
         if recorder and not isinstance(exchange, Unroutable) and is_known(request, exchange.plan):
@@ -19631,7 +19634,7 @@ class Relay:
         exchange.code, exchange.error = termination(error), error.message
         if stream and stream.head_sent:
             exchange.status = 200
-            tells = exchange.dialect.tells_breaks or exchange.first is None
+            tells = exchange.dialect.tells_breaks or exchange.first_at is None
             speaker = stream.speaker if tells else None
             await stream.end(speaker.failed(error) if speaker else b"", broken=True)
             return stream
@@ -20729,7 +20732,7 @@ class Admin:
                     line = moment_text(kind, record, relay.plan.zone)
                     events.append(b"id: %d\n" % number + sse(record | {"line": line}, kind))
                     last = number
-                running = [exchange.glance(time.monotonic()) for exchange in relay.running]
+                running = [exchange.snapshot(time.monotonic()) for exchange in relay.running]
                 await response.write(b"".join(events) + sse_of(running, "running"))
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(1.0):

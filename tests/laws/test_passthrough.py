@@ -33,7 +33,7 @@ def test_what_comes_in_goes_out_however_it_is_cut(
     wire = stream_of(dialect, data.draw(answers(dialect))).replace(b"\n", data.draw(newlines))
     pipe = data.draw(pipes)(passage(dialect, dialect))
     assert piped(pipe, data.draw(cuttings(wire))) == wire
-    assert (pipe.begun, pipe.failure, pipe.translated) == (True, None, False)
+    assert (pipe.committed, pipe.failure, pipe.translated) == (True, None, False)
 
 
 @dialects
@@ -84,7 +84,7 @@ def test_the_gate_opens_when_the_full_decode_says_something(
         pipe.feed(block)
         for event in decoder.feed(block):
             said |= meaningful(event)
-        assert pipe.begun is said
+        assert pipe.committed is said
 
 
 def meaningful(event: relay.Event) -> bool:
@@ -124,7 +124,7 @@ def test_what_is_cut_off_goes_through_up_to_the_cut_and_ends_in_an_error(
     pipe = relay.Passthrough(passage(dialect, dialect))
     out = piped(pipe, data.draw(cuttings(wire)))
     assert pipe.failure
-    if pipe.begun:  # until then another target is tried, or the failure becomes a status
+    if pipe.committed:  # until then another target is tried, or the failure becomes a status
         assert out.startswith(wire[: wire.rfind(b"\n\n") + 2])
         *said, last = decoded(dialect, [out])
         assert isinstance(last, relay.Failure)

@@ -175,8 +175,8 @@ def test_a_pipe_for_a_stream_is_total(
     pipe = relay.Streamed(passage(upstream, client))
     out = piped(pipe, data.draw(cuttings(wire)))
     assert isinstance(out, bytes)
-    assert pipe.failure or pipe.begun
-    if pipe.begun and pipe.translated:
+    assert pipe.failure or pipe.committed
+    if pipe.committed and pipe.translated:
         decoded(client, [out])
 
 

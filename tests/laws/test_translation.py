@@ -127,7 +127,7 @@ def test_a_cut_stream_is_never_passed_off_as_whole(
     out = piped(pipe, data.draw(cuttings((head + rest)[:cut])))
     assert pipe.failure
     assert not out or isinstance(decoded(client, [out])[-1], relay.Failure)
-    assert out or not pipe.begun or speech(client).silent_breaks
+    assert out or not pipe.committed or speech(client).silent_breaks
 
 
 @pairs
@@ -142,7 +142,7 @@ def test_a_connection_that_breaks_is_told_as_an_error(
     out = b"".join(map(pipe.feed, data.draw(cuttings(b"".join(blocks[:-1])))))
     out += pipe.eof(reason)
     assert pipe.failure
-    if pipe.begun:
+    if pipe.committed:
         last = decoded(client, [out])[-1]
         assert isinstance(last, relay.Failure)
         assert speech(client).silent_breaks or "went silent" in last.message

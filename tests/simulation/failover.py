@@ -166,11 +166,11 @@ class Relay(Strategy):
     def send(self, name: str, turn: int) -> Sending:
         failures = list[tuple[relay.Lane, relay.UpstreamError]]()
         skipped = list[tuple[relay.Lane, relay.Mark]]()
-        for desperate in (False, True):
+        for last_resort in (False, True):
             skipped.clear()
             lanes = self.balance.lanes(self.route, "openai", name, lambda: self.world.now)
             for lane, mark in lanes:
-                if mark and not (desperate and mark.worth_a_try):
+                if mark and not (last_resort and mark.worth_a_try):
                     skipped.append((lane, mark))
                     continue
                 error = yield from self.attempt(lane, name, turn)

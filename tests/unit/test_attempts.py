@@ -86,7 +86,7 @@ class Full(Silent):
 async def test_where_no_more_files_may_be_opened_nobody_is_asked_blamed_or_paid() -> None:
     plan, upstream = plan_of(PRICED.replace(", hedge_after: 30s", "")), Full()
     served, exchange = relay_of(plan, upstream), exchange_of(plan)
-    exchange.likely = 1000
+    exchange.likely_input = 1000
     with pytest.raises(relay.NoDescriptors):
         await served.first_answer(exchange)
     assert upstream.asked == ["a.example"]
@@ -189,7 +189,7 @@ async def test_settling_never_raises_whatever_usage_a_provider_claims(
     attempt = relay.Attempt(lane)
     attempt.outcome, attempt.status = "ok", 200
     exchange.attempts.append(attempt)
-    exchange.current, exchange.first = attempt, exchange.began
+    exchange.current, exchange.first_at = attempt, exchange.began
     exchange.usage, exchange.status, exchange.code = usage, 200, "OK"
     served.accounts.settle(exchange, served.log)
     (_, data), *_ = [(each.kind, each.data) for each in served.log.feed.since(0)][::-1]

@@ -89,8 +89,8 @@ def answered(served: relay.Relay) -> relay.Exchange:
     attempt = exchange.current = relay.Attempt(lane)
     attempt.outcome, attempt.status, attempt.seconds = "ok", 200, 0.5
     exchange.attempts.append(attempt)
-    exchange.likely, exchange.wanted = 11, 64
-    exchange.first, exchange.usage = exchange.began + 0.6, relay.Usage(input=11, output=7)
+    exchange.likely_input, exchange.likely_output = 11, 64
+    exchange.first_at, exchange.usage = exchange.began + 0.6, relay.Usage(input=11, output=7)
     exchange.status, exchange.code = 200, "OK"
     return exchange
 

@@ -167,7 +167,7 @@ def told(
     """The client's stream says what was read; a break is a break, and none is made up."""
     if isinstance(reading, relay.Failure):
         assert pipe.failure or not pipe.translated  # what passes is not read, but for its end
-        assert not pipe.begun or isinstance(decoded(client, [out])[-1], relay.Failure)
+        assert not pipe.committed or isinstance(decoded(client, [out])[-1], relay.Failure)
         return
     assert pipe.failure is None
     got = relay.fold(decoded(client, [out]))
@@ -219,7 +219,7 @@ def test_a_stream_passes_through_as_it_came(case: Path) -> None:
         out = piped(pipe, pieces)
         if pipe.failure is None:
             assert out == came
-        elif pipe.begun:
+        elif pipe.committed:
             kept = came[: relay.whole_events(came)]
             assert out.startswith(kept)
             rest = out.removeprefix(kept)

@@ -190,9 +190,9 @@ def test_only_what_means_something_opens_the_gate(dialect: str, client: relay.Di
     for meaningful in MEANINGFUL[dialect]:
         pipe = relay.Streamed(passage(upstream, client))
         pipe.feed(before)
-        assert (pipe.begun, pipe.failure) == (False, None)
+        assert (pipe.committed, pipe.failure) == (False, None)
         pipe.feed(meaningful)
-        assert pipe.begun, meaningful
+        assert pipe.committed, meaningful
 
 
 @pairs
@@ -203,7 +203,7 @@ def test_a_failure_before_anything_is_known_as_one(
     error = relay.sse({"type": "error", "error": {"type": "x", "message": "no", "code": "1308"}})
     pipe = relay.Streamed(passage(upstream, client))
     pipe.feed(MEANINGLESS[upstream.name][1] + error)
-    assert not pipe.begun
+    assert not pipe.committed
     assert pipe.failure
     assert pipe.failure.code == "1308"
 
@@ -215,7 +215,7 @@ def test_an_empty_stream_is_a_failure(
 ) -> None:
     pipe = relay.Streamed(passage(upstream, client))
     piped(pipe, [data])
-    assert not pipe.begun
+    assert not pipe.committed
     assert pipe.failure
     assert pipe.failure.cause == "transient"
 
@@ -249,7 +249,7 @@ def test_an_answer_that_is_one_event_without_its_blank_line_is_an_answer(
     }[upstream.name].rstrip(b"\n")
     pipe = relay.Streamed(passage(upstream, client))
     out = piped(pipe, [MEANINGLESS[upstream.name][0], last])
-    assert (pipe.begun, pipe.failure) == (True, None)
+    assert (pipe.committed, pipe.failure) == (True, None)
     assert isinstance(relay.fold(decoded(client, [out])), relay.Response)
 
 
