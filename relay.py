@@ -14727,9 +14727,9 @@ _ADVICE: Final = {
 def final_error(failures: Sequence[Failed], skipped: Sequence[Skipped], now: float) -> RelayError:
     """The one error for all that was tried and all that was skipped."""
     waits = [max(0.0, mark.until - now) for _, mark in skipped]
-    not_tried = "; ".join(f"{lane}: {_why_skipped(mark, now)}" for lane, mark in skipped)
+    skipped_text = "; ".join(f"{lane}: {_why_skipped(mark, now)}" for lane, mark in skipped)
     if not failures:
-        return _all_cooling({mark.failure for _, mark in skipped}, not_tried, waits)
+        return _all_cooling({mark.failure for _, mark in skipped}, skipped_text, waits)
     if any(error.retry_after is not None for _, error in failures):
         for _, error in failures:
             wait = error.failure.cool if error.retry_after is None else error.retry_after
@@ -14737,7 +14737,7 @@ def final_error(failures: Sequence[Failed], skipped: Sequence[Skipped], now: flo
                 # by the time the last target has failed, part of the first one's time is over
                 waits.append(max(0.0, wait - (now - error.at if error.at else 0.0)))
     message = "; ".join(f"{lane}{_advice(error)}: {error.message}" for lane, error in failures)
-    message += f"; not tried: {not_tried}" if skipped else ""
+    message += f"; not tried: {skipped_text}" if skipped else ""
     own = [error for _, error in failures if error.failure.name in OF_THE_REQUEST]
     if own or len({str(lane.target) for lane, _ in failures}) == 1:
         hopeful = [error for _, error in failures if error.retry]
@@ -14766,13 +14766,13 @@ def _advice(error: UpstreamError) -> str:
     return _ADVICE.get(error.failure.name, "")
 
 
-def _all_cooling(causes: Set[str], not_tried: str, waits: Iterable[float]) -> RelayError:
+def _all_cooling(causes: Set[str], skipped_text: str, waits: Iterable[float]) -> RelayError:
     rows = [FAILURES[cause] for cause in causes]
     only, limits = rows[0] if len(rows) == 1 else None, causes <= LIMITS
     off = causes == {"disabled"}
     state = "every target is left out:" if off else "every target is cooling down:"
     return NoTarget(
-        f"{state} {not_tried}",
+        f"{state} {skipped_text}",
         status=only.status if only else 429 if limits else 503,
         kind=only.kind if only else "rate_limit" if limits else "unavailable",
         retry=any(row.retry for row in rows),
@@ -15635,7 +15635,7 @@ class SQLiteStore:
 # A relay renews the permits it holds; those of a relay that died expire.  A Redis that comes back
 # with less than it had acknowledged is sent the last seconds again.
 
-_PATIENCE: Final = 0.5  # seconds a client may have to wait for Redis, once; then it is down
+_ANSWER_TIMEOUT: Final = 0.5  # seconds a client may have to wait for Redis, once; then it is down
 _RECONNECTING: Final = 3.0  # seconds to reach it, while nobody waits
 _LEASE: Final = 30  # seconds a permit counts without word from its relay
 _RESENT: Final = 5.0  # seconds of batches that are sent again after a break
@@ -15827,7 +15827,7 @@ class RedisStore:
         from redis.backoff import NoBackoff
         from redis.retry import Retry
 
-        seconds = _RECONNECTING if to_read else _PATIENCE
+        seconds = _RECONNECTING if to_read else _ANSWER_TIMEOUT
         try:
             self._client = redis.Redis.from_url(
                 self._url,
@@ -17821,7 +17821,7 @@ class _ToLog(logging.Handler):
         self._log = log
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._log.event("warning", "telemetry", said=record.getMessage()[:300])
+        self._log.event("warning", "telemetry", text=record.getMessage()[:300])
 
 
 class _SpanTrace(Observer):
