@@ -689,7 +689,7 @@ class Thinking:
     effort: str = ""
     budget: int | None = None
 
-    def word(self) -> str:
+    def level(self) -> str:
         """The effort, derived from the budget if only that was given; "" leaves it to the model."""
         if not self.on:
             return "none"
@@ -2332,7 +2332,7 @@ class Peek(NamedTuple):
     variant: str = ""
 
 
-class Asked(NamedTuple):
+class AnswerContext(NamedTuple):
     """What has to be known of a request to answer it."""
 
     model: str  # as the client said it
@@ -2368,8 +2368,8 @@ class StreamEncoder(ABC):
     with %b for its text.  Where a delta is no more than that, `plain`, it is written at once.
     """
 
-    def __init__(self, asked: Asked) -> None:
-        self.asked = asked
+    def __init__(self, context: AnswerContext) -> None:
+        self.context = context
         self.started = False
         self.part: OutputPart = Text()  # the latest to begin, and its text so far
         self.texts: list[str] = []
@@ -2523,7 +2523,7 @@ class Dialect(ABC):
     # An answer: whole, streamed, or an error
 
     @abstractmethod
-    def render_response(self, response: Response, asked: Asked) -> JSON: ...
+    def render_response(self, response: Response, context: AnswerContext) -> JSON: ...
 
     @abstractmethod
     def parse_usage(self, wire: JSON, before: Usage = NOTHING_COUNTED) -> Usage | None:
@@ -2577,7 +2577,7 @@ class Dialect(ABC):
         """`known`: the ids of the conversation's calls, which no new call's may be."""
 
     @abstractmethod
-    def encoder(self, asked: Asked) -> StreamEncoder: ...
+    def encoder(self, context: AnswerContext) -> StreamEncoder: ...
 
     def render_count(self, tokens: int) -> JSON:
         """The answer to a client that asked for a count; of a dialect that serves it."""
@@ -3165,15 +3165,15 @@ class AnthropicMessages(Dialect):
         fit = all(map(_ANTHROPIC_ID.fullmatch, ids)) and len(set(ids)) == len(ids)
         return fit and not _BLANK_TEXT.search(raw)
 
-    def render_response(self, response: Response, asked: Asked) -> JSON:
+    def render_response(self, response: Response, context: AnswerContext) -> JSON:
         refused = response.finish == "content_filter" and response.detail
         details = {"type": "refusal", "category": None, "explanation": response.detail}
         return {
-            "id": _anthropic_id(response.id or asked.id),
+            "id": _anthropic_id(response.id or context.id),
             "type": "message",
             "role": "assistant",
-            "model": asked.model,
-            "content": [b for p in response.parts if (b := _anthropic_block(p, asked.shown))],
+            "model": context.model,
+            "content": [b for p in response.parts if (b := _anthropic_block(p, context.shown))],
             "stop_reason": _ANTHROPIC_STOP[response.finish],
             "stop_sequence": response.detail if response.finish == "stop_sequence" else None,
             "stop_details": details if refused else None,
@@ -3231,8 +3231,8 @@ class AnthropicMessages(Dialect):
     def decoder(self, known: Iterable[str] = ()) -> StreamDecoder:
         return _AnthropicDecoder(known)
 
-    def encoder(self, asked: Asked) -> StreamEncoder:
-        return _AnthropicEncoder(asked)
+    def encoder(self, context: AnswerContext) -> StreamEncoder:
+        return _AnthropicEncoder(context)
 
     def render_models(self, models: Sequence[ModelInfo]) -> JSON:
         data = [
@@ -3543,14 +3543,14 @@ def _anthropic_thoughts(
     if thinking is None:
         return {}
     if not claude.adaptive:
-        if not thinking.on or thinking.word() == "none":
+        if not thinking.on or thinking.level() == "none":
             return {"thinking": {"type": "disabled"}}
         budget = max(1024, min(thinking.tokens(), max_tokens - 1))
         spare = {"max_tokens": budget + 1024} if max_tokens <= budget else {}
         return {"thinking": {"type": "enabled", "budget_tokens": budget}} | spare
     if not thinking.on:
         return {}  # the generation without sampling cannot switch thinking off either
-    effort = {"minimal": "low", "none": ""}.get(thinking.word(), thinking.word())
+    effort = {"minimal": "low", "none": ""}.get(thinking.level(), thinking.level())
     show, config = request.show_thoughts, {"type": "adaptive"}
     if not request.stripped and not (show is None and claude.sampling):
         config["display"] = "omitted" if show is False else "summarized"
@@ -3855,12 +3855,12 @@ def _prompt_too_long(message: str) -> str:
     found = (pattern.search(message) for pattern in _TOO_LONG_TEXTS)
     if not (match := next((match for match in found if match), None)):
         return f"prompt is too long: {message}"
-    asked, limit = int(match["input"]), int(match["limit"])
+    tokens, limit = int(match["input"]), int(match["limit"])
     output = match.groupdict().get("output")
-    if output and asked <= limit:
-        sum_ = f"{asked} + {output} > {limit}"
+    if output and tokens <= limit:
+        sum_ = f"{tokens} + {output} > {limit}"
         return f"input length and `max_tokens` exceed context limit: {sum_} ({message})"
-    counts = f"{asked} tokens > {limit} maximum ({message})" if asked > limit else message
+    counts = f"{tokens} tokens > {limit} maximum ({message})" if tokens > limit else message
     return f"prompt is too long: {counts}"
 
 
@@ -3980,12 +3980,12 @@ _ANTHROPIC_MORE: Final = "content_block_delta"
 class _AnthropicEncoder(StreamEncoder):
     """Events to message_start ... message_stop."""
 
-    def __init__(self, asked: Asked) -> None:
-        super().__init__(asked)
+    def __init__(self, context: AnswerContext) -> None:
+        super().__init__(context)
         self._index = 0
 
     def failed(self, error: RelayError) -> bytes:
-        return sse(ANTHROPIC.render_error(error, self.asked.id), "error")
+        return sse(ANTHROPIC.render_error(error, self.context.id), "error")
 
     def alive(self) -> bytes:
         # Before message_start readers fail on a ping, but not on a comment.
@@ -3993,8 +3993,8 @@ class _AnthropicEncoder(StreamEncoder):
 
     def _start(self, start: Start) -> bytes:
         # Claude Code's context meter reads the input count here: an estimate if need be.
-        known = start.usage if start.usage.input else Usage(input=self.asked.tokens)
-        head = ANTHROPIC.render_response(Response(start.id, "", (), "stop", known), self.asked)
+        known = start.usage if start.usage.input else Usage(input=self.context.tokens)
+        head = ANTHROPIC.render_response(Response(start.id, "", (), "stop", known), self.context)
         return self._event("message_start", message=head | {"stop_reason": None})
 
     def _open(self, part: OutputPart) -> bytes:
@@ -4016,7 +4016,7 @@ class _AnthropicEncoder(StreamEncoder):
     def _close(self, text: str, seal: Seal | None) -> bytes:
         rest = b""
         if isinstance(self.part, Reasoning):
-            if not (block := _anthropic_block(Reasoning(text, seal), self.asked.shown)):
+            if not (block := _anthropic_block(Reasoning(text, seal), self.context.shown)):
                 return b""
             token = block.pop("signature", "")
             rest = b"" if text else self._begin(block | ({"signature": ""} if token else {}))
@@ -4029,9 +4029,9 @@ class _AnthropicEncoder(StreamEncoder):
         return rest + stop
 
     def _finish(self, finish: Finish) -> bytes:
-        usage = self.asked.counted(finish.usage)
+        usage = self.context.counted(finish.usage)
         whole = Response("", "", (), finish.reason, usage, finish.detail)
-        last = ANTHROPIC.render_response(whole, self.asked)
+        last = ANTHROPIC.render_response(whole, self.context)
         delta = {name: last[name] for name in ("stop_reason", "stop_sequence", "stop_details")}
         end = self._event("message_delta", delta=delta, usage=last["usage"])
         return end + self._event("message_stop")
@@ -4215,10 +4215,10 @@ class OpenAIChat(OpenAIDialect):
         asks = quirks.placeholder or quirks.call_id
         return not asks and raw.rfind(b'"reasoning_details"') < 0
 
-    def render_response(self, response: Response, asked: Asked) -> JSON:
+    def render_response(self, response: Response, context: AnswerContext) -> JSON:
         refused = response.finish == "content_filter" and response.detail
         message: JSON = {"role": "assistant", "content": None, "refusal": None}
-        message |= _chat_output_message(response.parts, asked.forms)
+        message |= _chat_output_message(response.parts, context.forms)
         legacy, calls = _LEGACY in message, message.get("tool_calls") or ()
         torn = not legacy and len(calls) < sum(isinstance(p, ToolCall) for p in response.parts)
         if refused:  # once only: a chat provider's refusal has come as text, too
@@ -4233,10 +4233,10 @@ class OpenAIChat(OpenAIDialect):
             "finish_reason": "length" if torn else _chat_reason(response.finish, legacy),
         }
         return {
-            "id": _chat_id(response.id or asked.id),
+            "id": _chat_id(response.id or context.id),
             "object": "chat.completion",
-            "created": asked.now,
-            "model": asked.model,
+            "created": context.now,
+            "model": context.model,
             "choices": [choice],
             "usage": _chat_usage(response.usage),
         }
@@ -4264,8 +4264,8 @@ class OpenAIChat(OpenAIDialect):
     def decoder(self, known: Iterable[str] = ()) -> StreamDecoder:
         return _ChatDecoder(known)
 
-    def encoder(self, asked: Asked) -> StreamEncoder:
-        return _ChatEncoder(asked)
+    def encoder(self, context: AnswerContext) -> StreamEncoder:
+        return _ChatEncoder(context)
 
 
 # A client's request, read
@@ -4449,7 +4449,7 @@ class _ChatWriter(OpenAIWriter[ChatQuirks]):
         if request.thinking:
             reasoning = _chat_reasoning(request.thinking, quirks)
             body |= reasoning
-            self.dropped += [] if reasoning or not request.thinking.word() else ["thinking"]
+            self.dropped += [] if reasoning or not request.thinking.level() else ["thinking"]
         if request.tools and quirks.tools_effort:
             wanted = body.get("reasoning_effort", quirks.tools_effort)
             self.dropped += ["thinking"] if wanted != quirks.tools_effort else []
@@ -4517,7 +4517,7 @@ class _ChatWriter(OpenAIWriter[ChatQuirks]):
 
 def _chat_reasoning(thinking: Thinking, quirks: ChatQuirks) -> JSON:
     """How a body says how much to think, in the provider's style; {} if it cannot."""
-    word = thinking.word()
+    word = thinking.level()
     on, effort = word != "none", quirks.efforts.get(word, word)
     match quirks.reasoning:
         case "effort":
@@ -4915,13 +4915,13 @@ class _Slot:
 class _ChatEncoder(StreamEncoder):
     """Events to chat.completion.chunk objects and [DONE]."""
 
-    def __init__(self, asked: Asked) -> None:
-        super().__init__(asked)
+    def __init__(self, context: AnswerContext) -> None:
+        super().__init__(context)
         self._head: JSON = {
-            "id": _chat_id(asked.id),
+            "id": _chat_id(context.id),
             "object": "chat.completion.chunk",
-            "created": asked.now,
-            "model": asked.model,
+            "created": context.now,
+            "model": context.model,
         }
         self._free: FreeText | None = None  # set during a call of a freeform tool
         self._legacy = False  # was there a call in the form older than tools?
@@ -4929,13 +4929,13 @@ class _ChatEncoder(StreamEncoder):
         self._calls = self._thoughts = 0
 
     def failed(self, error: RelayError) -> bytes:
-        return sse(CHAT.render_error(error, self.asked.id))
+        return sse(CHAT.render_error(error, self.context.id))
 
     def alive(self) -> bytes:
         return self._chunk({})
 
     def _start(self, start: Start) -> bytes:
-        self._head["id"] = _chat_id(start.id or self.asked.id)
+        self._head["id"] = _chat_id(start.id or self.context.id)
         return self._chunk({"role": "assistant", "content": ""})
 
     def _open(self, part: OutputPart) -> bytes:
@@ -4944,7 +4944,7 @@ class _ChatEncoder(StreamEncoder):
             slot = "content" if isinstance(part, Text) else "reasoning_content"
             self.template = form_of(self._chunk({slot: HOLE}))
             return b""
-        form = self.asked.forms.get(part.name)
+        form = self.context.forms.get(part.name)
         if form == _LEGACY and self._legacy:  # the client has room for one, and would join them
             self.template = DISCARD
             return b""
@@ -4983,7 +4983,7 @@ class _ChatEncoder(StreamEncoder):
         delta = {"refusal": finish.detail} if refused and not sent else {}
         reason = "length" if self._torn else _chat_reason(finish.reason, self._legacy)
         last = self._chunk(delta, reason)
-        if self.asked.usage:
+        if self.context.usage:
             last += sse(self._head | {"choices": [], "usage": _chat_usage(finish.usage)})
         return last + b"data: [DONE]\n\n"
 
@@ -5288,8 +5288,8 @@ class OpenAIResponses(OpenAIDialect):
         named = quirks.system_role != "developer" and raw.rfind(b'"developer"') >= 0
         return not named and raw.rfind(b'"rly1.') < 0
 
-    def render_response(self, response: Response, asked: Asked) -> JSON:
-        encoder = self.encoder(asked)
+    def render_response(self, response: Response, context: AnswerContext) -> JSON:
+        encoder = self.encoder(context)
         for event in unfold(response):
             encoder.encode(event)
         return encoder.answer
@@ -5333,8 +5333,8 @@ class OpenAIResponses(OpenAIDialect):
     def decoder(self, known: Iterable[str] = ()) -> StreamDecoder:
         return _ResponsesDecoder(known)
 
-    def encoder(self, asked: Asked) -> _ResponsesEncoder:
-        return _CompactionEncoder(asked) if asked.variant else _ResponsesEncoder(asked)
+    def encoder(self, context: AnswerContext) -> _ResponsesEncoder:
+        return _CompactionEncoder(context) if context.variant else _ResponsesEncoder(context)
 
     def render_count(self, tokens: int) -> JSON:
         return {"object": "response.input_tokens", "input_tokens": tokens}
@@ -5653,7 +5653,7 @@ class _ResponsesWriter(OpenAIWriter[ResponsesQuirks]):
         body |= self.tools()
         if request.max_tokens is not None:
             body["max_output_tokens"] = max(16, request.max_tokens)
-        word = request.thinking.word() if request.thinking else ""
+        word = request.thinking.level() if request.thinking else ""
         reasoning: JSON = {"effort": self.quirks.efforts.get(word, word)} if word else {}
         if request.show_thoughts and word != "none":
             reasoning["summary"] = "auto"
@@ -6080,10 +6080,10 @@ class _ResponsesEncoder(StreamEncoder):
     recognises the item as one that no provider knows by this id.
     """
 
-    def __init__(self, asked: Asked) -> None:
-        super().__init__(asked)
+    def __init__(self, context: AnswerContext) -> None:
+        super().__init__(context)
         self.answer: JSON = {}
-        self._id = _responses_id(asked.id)
+        self._id = _responses_id(context.id)
         self._number = 0
         self._items = 0  # those begun
         self._item: JSON = {}  # the open one as it begins
@@ -6112,7 +6112,7 @@ class _ResponsesEncoder(StreamEncoder):
         return self.failed(error_of(failure), failure.code)
 
     def _start(self, start: Start) -> bytes:
-        self._id = _responses_id(start.id or self.asked.id)
+        self._id = _responses_id(start.id or self.context.id)
         head = self._answer("in_progress")
         return self._say(
             {"type": "response.created", "response": head},
@@ -6128,7 +6128,7 @@ class _ResponsesEncoder(StreamEncoder):
 
     def _begin(self, prefix: str, item: JSON) -> None:
         # after relay's own id, because some providers give all their answers the same
-        self._item = {"id": _item_id(prefix, self.asked.id, self._items)} | item
+        self._item = {"id": _item_id(prefix, self.context.id, self._items)} | item
         self._items += 1
 
     def _begin_speech(self, kind: str) -> None:
@@ -6137,7 +6137,7 @@ class _ResponsesEncoder(StreamEncoder):
         self._set_template(speech.event, speech.place, speech.more)
 
     def _begin_call(self, call: ToolCall) -> bytes:
-        name, _, namespace = self.asked.forms.get(call.name, "").partition("@")
+        name, _, namespace = self.context.forms.get(call.name, "").partition("@")
         self._kind = kind = _KINDS_OF_TOOL.get(name) or _KINDS_OF_TOOL["function"]
         item: JSON = {"type": kind.item, "call_id": call.id}
         if kind.event:
@@ -6219,7 +6219,7 @@ class _ResponsesEncoder(StreamEncoder):
             refusal += self._more(finish.detail)
             refusal += self._end_speech(finish.detail, {"status": "completed"})
         cut = "max_output_tokens" if self._torn else _RESPONSES_CUT.get(finish.reason)
-        usage = _responses_usage(self.asked.counted(finish.usage))
+        usage = _responses_usage(self.context.counted(finish.usage))
         details = {"reason": cut} if cut else None
         status = "incomplete" if cut else "completed"
         return refusal + self._last(status, incomplete_details=details, usage=usage)
@@ -6257,13 +6257,13 @@ class _ResponsesEncoder(StreamEncoder):
         return {
             "id": self._id,
             "object": "response",
-            "created_at": self.asked.now,
+            "created_at": self.context.now,
             "status": status,
             "error": None,
             "incomplete_details": None,
             "instructions": None,
             "max_output_tokens": None,
-            "model": self.asked.model,
+            "model": self.context.model,
             "output": list(self._output),
             "parallel_tool_calls": True,
             "previous_response_id": None,
@@ -6276,7 +6276,7 @@ class _ResponsesEncoder(StreamEncoder):
             "usage": None,
             "metadata": {},
             **_RESPONSES_UNSAID,
-            **self.asked.echo,
+            **self.context.echo,
         }
 
 
@@ -6302,7 +6302,7 @@ class _CompactionEncoder(_ResponsesEncoder):
 
     def _last(self, status: str, **fields: Any) -> bytes:
         wire = super()._last(status, **fields)
-        if self.asked.variant == "compact" and status != "failed":
+        if self.context.variant == "compact" and status != "failed":
             kept = ("id", "created_at", "output", "usage")
             kind = {"object": "response.compaction"}
             self.answer = kind | {name: self.answer[name] for name in kept}
@@ -6581,11 +6581,11 @@ class GeminiContent(Dialect):
 
     # An answer
 
-    def render_response(self, response: Response, asked: Asked) -> JSON:
-        encoder = _GeminiEncoder(asked, whole=True)
+    def render_response(self, response: Response, context: AnswerContext) -> JSON:
+        encoder = _GeminiEncoder(context, whole=True)
         for event in unfold(response):
             encoder.encode(event)
-        chunk = _gemini_chunk(asked, response.id, encoder.parts or [])
+        chunk = _gemini_chunk(context, response.id, encoder.parts or [])
         return _gemini_finished(chunk, Finish(response.finish, response.usage, response.detail))
 
     def parse_usage(self, wire: JSON, before: Usage = NOTHING_COUNTED) -> Usage | None:
@@ -6626,8 +6626,8 @@ class GeminiContent(Dialect):
     def decoder(self, known: Iterable[str] = ()) -> StreamDecoder:
         return _GeminiDecoder(known)
 
-    def encoder(self, asked: Asked) -> StreamEncoder:
-        return _GeminiEncoder(asked)
+    def encoder(self, context: AnswerContext) -> StreamEncoder:
+        return _GeminiEncoder(context)
 
     def render_count(self, tokens: int) -> JSON:
         return {"totalTokens": tokens}
@@ -7155,7 +7155,7 @@ class _GeminiWriter:
         show, thinks = self.request.show_thoughts, self.gemini.levels or self.gemini.budget
         if thinking is None:
             return {"includeThoughts": True} if show and thinks else None
-        word = self.quirks.efforts.get(thinking.word(), thinking.word())
+        word = self.quirks.efforts.get(thinking.level(), thinking.level())
         on = {"includeThoughts": word != "none" and show is not False}
         if self.gemini.levels:
             level = _level(word, self.gemini.levels)
@@ -7403,17 +7403,17 @@ class _GeminiEncoder(StreamEncoder):
     `parts`, for a whole answer.
     """
 
-    def __init__(self, asked: Asked, whole: bool = False) -> None:
-        super().__init__(asked)
+    def __init__(self, context: AnswerContext, whole: bool = False) -> None:
+        super().__init__(context)
         self.parts: list[JSON] | None = [] if whole else None
-        self._array = asked.variant == "array"
+        self._array = context.variant == "array"
         self._opened = False  # has the array begun?
-        self._id = asked.id
+        self._id = context.id
         self._own = ""  # Google's own signature, for the part that comes next
         self._carried: list[Reasoning | None] = []  # other makers' thoughts, for the next call
 
     def failed(self, error: RelayError) -> bytes:
-        wire = GEMINI.render_error(error, self.asked.id)
+        wire = GEMINI.render_error(error, self.context.id)
         return dumps([wire]) if self._array else sse(wire)
 
     def alive(self) -> bytes:
@@ -7425,7 +7425,7 @@ class _GeminiEncoder(StreamEncoder):
         return b""
 
     def _start(self, start: Start) -> bytes:
-        self._id = start.id or self.asked.id
+        self._id = start.id or self.context.id
         return b""
 
     def _open(self, part: OutputPart) -> bytes:
@@ -7481,8 +7481,8 @@ class _GeminiEncoder(StreamEncoder):
         rest = [{"text": ""} | self._signature(True)] if self._own or self._carried else []
         if self.parts is not None:
             return self._say(rest)
-        counted = replace(finish, usage=self.asked.counted(finish.usage))
-        chunk = _gemini_chunk(self.asked, self._id, rest)
+        counted = replace(finish, usage=self.context.counted(finish.usage))
+        chunk = _gemini_chunk(self.context, self._id, rest)
         return self._framed(_gemini_finished(chunk, counted)) + b"]" * self._array
 
     def _silence(self) -> bytes:
@@ -7497,7 +7497,7 @@ class _GeminiEncoder(StreamEncoder):
 
     def _say(self, parts: list[JSON]) -> bytes:
         if self.parts is None:
-            return self._framed(_gemini_chunk(self.asked, self._id, parts))
+            return self._framed(_gemini_chunk(self.context, self._id, parts))
         self.parts += parts
         return b""
 
@@ -7508,12 +7508,12 @@ class _GeminiEncoder(StreamEncoder):
         return before + dumps(chunk)
 
 
-def _gemini_chunk(asked: Asked, id: str, parts: list[JSON]) -> JSON:
+def _gemini_chunk(context: AnswerContext, id: str, parts: list[JSON]) -> JSON:
     content = {"role": "model", "parts": parts or [{"text": ""}]}  # readers look at the first
     return {
         "candidates": [{"content": content, "index": 0}],
-        "modelVersion": asked.model,
-        "responseId": id or asked.id,
+        "modelVersion": context.model,
+        "responseId": id or context.id,
     }
 
 
@@ -7562,7 +7562,7 @@ class Passage:
 
     upstream: Dialect  # what was spoken to the provider
     client: Dialect
-    asked: Asked
+    context: AnswerContext
     names: Mapping[str, str] = field(default_factory=dict)  # tool names -> as the client knows them
     account: str = ""  # whose the seals are
     provider: str = "the provider"  # for error messages
@@ -7647,7 +7647,7 @@ class Passthrough(Pipe):
         self._passage = passage
         self._dialect = passage.client
         self._marks = passage.client.marks
-        self._encoder = passage.client.encoder(passage.asked)
+        self._encoder = passage.client.encoder(passage.context)
         self._probe: StreamDecoder | None = passage.client.decoder()  # until it has begun
         self._held: list[bytes] = []  # the pieces of an incomplete event
         self._size = 0
@@ -7830,9 +7830,9 @@ class _StopAtText:
             yield PartEnd()
 
 
-def _filters(asked: Asked) -> tuple[_HideReasoning | _StopAtText, ...]:
+def _filters(context: AnswerContext) -> tuple[_HideReasoning | _StopAtText, ...]:
     """What changes the events on their way from the provider to the client; mostly nothing."""
-    hide, stops = () if asked.shown else (_HideReasoning(),), tuple(filter(None, asked.stops))
+    hide, stops = () if context.shown else (_HideReasoning(),), tuple(filter(None, context.stops))
     return (*hide, _StopAtText(stops)) if stops else hide
 
 
@@ -7843,8 +7843,8 @@ class Translation(Pipe):
         super().__init__()
         self._passage = passage
         self._decoder = decoder
-        self._encoder = passage.client.encoder(passage.asked)
-        self._filters = _filters(passage.asked)
+        self._encoder = passage.client.encoder(passage.context)
+        self._filters = _filters(passage.context)
 
     def feed(self, data: bytes) -> bytes:
         return self._encoded(self._decoder.feed(data))
@@ -7885,7 +7885,7 @@ class WholeDecoder:
         self.ended = False
         self.finish = None  # is told only at the end
         self._expected = passage.upstream
-        self._known = passage.asked.ids
+        self._known = passage.context.ids
         self._data: list[bytes] = []
         self._size = 0
 
@@ -7966,19 +7966,19 @@ class Gathered(Pipe):
         decoder: StreamDecoder | WholeDecoder = WholeDecoder(passage)
         if kind == "sse":
             dialect = first_dialect(data + b"\n\n", passage.upstream) or passage.upstream
-            decoder = dialect.decoder(passage.asked.ids)
+            decoder = dialect.decoder(passage.context.ids)
         elif kind != "json":
             self.failure = _no_answer(data)
             return b""
         events: Iterable[Event] = decoder.feed(data) + decoder.eof(reason)
-        for each in _filters(passage.asked):
+        for each in _filters(passage.context):
             events = each.filter(events)
         answer = fold(map(passage.restored, events))
         if isinstance(answer, Failure):
             self.failure = answer
             return b""
         self.usage = answer.usage
-        return dumps(passage.client.render_response(answer, passage.asked))
+        return dumps(passage.client.render_response(answer, passage.context))
 
     def _passes(self, data: bytes) -> bool:
         """Is it an answer in the client's own dialect?  Then it need not be parsed into the hub."""
@@ -8074,10 +8074,12 @@ class Streamed(Pipe):
         dialect = first_dialect(head, passage.upstream) if kind else None
         if not dialect and (ended or len(head) > _MOST_PREAMBLE):
             dialect = passage.upstream
-        as_it_is = dialect and passage.asked.variant not in dialect.converted and not passage.names
+        as_it_is = (
+            dialect and passage.context.variant not in dialect.converted and not passage.names
+        )
         if dialect is passage.client and as_it_is:
             return Passthrough(passage)
-        return Translation(passage, dialect.decoder(passage.asked.ids)) if dialect else None
+        return Translation(passage, dialect.decoder(passage.context.ids)) if dialect else None
 
     def _followed(self, out: bytes) -> bytes:
         if pipe := self._pipe:
@@ -10653,7 +10655,7 @@ CONDITIONS: Final[dict[str, Condition]] = {
     "subagent": Condition(lambda facts, _: _is_subagent(facts)),
     "background": Condition(lambda facts, _: _is_background(facts)),
     "thinking": Condition(
-        lambda facts, _: (facts.parse().thinking or Thinking(on=False)).word() != "none"
+        lambda facts, _: (facts.parse().thinking or Thinking(on=False)).level() != "none"
     ),
     "images": Condition(_has_media("image")),
     "documents": Condition(_has_media("document", "text")),
@@ -13854,7 +13856,7 @@ class Balance:
                     for lane in self._credentials(lanes, route, identity, now()):
                         yield lane, cooling(lane, now())
 
-    def began(self, lane: Lane, route: Route) -> Flight:
+    def begin_attempt(self, lane: Lane, route: Route) -> Flight:
         """Note that an attempt begins: its lane is busy until the result's `end`, and has had its
         turn."""
         if route.balance == "round_robin":
@@ -13863,7 +13865,7 @@ class Balance:
                 self._turns.put(f"{route.why}\0{name}", self._turn)
         return Flight(self.busy, lane.name)
 
-    def answered(self, lane: Lane, seconds: float, now: float) -> None:
+    def note_latency(self, lane: Lane, seconds: float, now: float) -> None:
         """Note how long its first event took; the latest times count most."""
         mean, _ = self._soon.get(lane.name, (seconds, now))
         self._soon.put(lane.name, (mean + _LATEST * (seconds - mean), now))
@@ -16479,7 +16481,7 @@ class Upstream:
             link = self._freshest((proxy, origin)) if again else None
             while True:
                 link = link or await self._connect(proxy, origin, connect_timeout)
-                reply, asked = link.ask(method, head, body), time.monotonic()
+                reply, sent_at = link.ask(method, head, body), time.monotonic()
                 try:
                     if not (reply.decoder.head or reply.error):
                         await reply.waiter
@@ -16489,7 +16491,7 @@ class Upstream:
                 finally:
                     if not reply.status:  # it failed, or nobody waits any longer
                         reply.close()
-                in_time = time.monotonic() < asked + _CLOSED_BEFORE
+                in_time = time.monotonic() < sent_at + _CLOSED_BEFORE
                 if reply.decoder.started or link.served == 1 or not in_time:
                     raise cast(BaseException, reply.error)
                 link = None  # it was closed before
@@ -17397,20 +17399,20 @@ class DemoReply(PullReply):
     status = 200
 
     def __init__(self, attempt: Attempt, pause: float = 0.02) -> None:
-        dialect, context = attempt.passage.upstream, attempt.passage.asked
+        dialect, context = attempt.passage.upstream, attempt.passage.context
         body = attempt.body if isinstance(attempt.body, bytes) else b""
         request = dialect.parse_request(loads(body))
         # Gemini has the model in the URL.
         request = replace(request, model=request.model or context.model)
         id = hashlib.sha256(body).hexdigest()[:16]
-        asked = Asked(request.model, id, 0, context.now, request.include_usage)
+        context = AnswerContext(request.model, id, 0, context.now, request.include_usage)
         response = demo_response(request, id)
         kind = "text/event-stream" if attempt.stream else "application/json"
         self.headers: Mapping[str, str] = {"Content-Type": kind}
         self._pause = pause
-        self._blocks = iter([dumps(dialect.render_response(response, asked))])
+        self._blocks = iter([dumps(dialect.render_response(response, context))])
         if attempt.stream:
-            encoder = dialect.encoder(asked)
+            encoder = dialect.encoder(context)
             events = [word for event in unfold(response) for word in _in_words(event)]
             self._blocks = filter(None, map(encoder.encode, events))
 
@@ -18350,14 +18352,14 @@ class Conversation(Exchange):
         model = self.peek.model
         if same:
             self._edit(attempt)
-            asked = Asked(model, self.id, 0, int(time.time()), variant=self.peek.variant)
+            context = AnswerContext(model, self.id, 0, int(time.time()), variant=self.peek.variant)
             names: Mapping[str, str] = {}
         else:
-            asked, names = self._translate(attempt)
+            context, names = self._translate(attempt)
         attempt.passage = Passage(
             upstream=dialect,
             client=self.dialect,
-            asked=asked,
+            context=context,
             names=names,
             account=lane.credential.account,
             provider=lane.target.name,
@@ -18396,7 +18398,7 @@ class Conversation(Exchange):
         body, dropped = endpoint.edited(body)
         return body, dropped + (("thinking",) if attempt.strip else ())
 
-    def _translate(self, attempt: Attempt) -> tuple[Asked, Mapping[str, str]]:
+    def _translate(self, attempt: Attempt) -> tuple[AnswerContext, Mapping[str, str]]:
         """Set the body for another dialect, rendered from the hub.
 
         The result is what translating the answer needs: what was asked, and the tools' new names
@@ -18412,7 +18414,7 @@ class Conversation(Exchange):
         edited, dropped = endpoint.edited(rendered.body)
         attempt.body, attempt.note = dumps(edited), "translated"
         attempt.dropped = tuple(dict.fromkeys((*rendered.dropped, *dropped)))
-        asked = Asked(
+        context = AnswerContext(
             model=self.peek.model,
             id=self.id,
             tokens=self.corrected_tokens() or self.estimated_tokens,
@@ -18425,7 +18427,7 @@ class Conversation(Exchange):
             echo=self.dialect.echoed(self.body.wire),
             forms={tool.name: tool.form for tool in parsed.tools if tool.form},
         )
-        return asked, rendered.names
+        return context, rendered.names
 
     def time_limits(self, attempt: Attempt) -> tuple[float, float]:
         provider = attempt.lane.target.provider
@@ -19333,7 +19335,7 @@ class Relay:
         exchange.prepare(attempt)
         exchange.attempts.append(attempt)
         exchange.current = attempt
-        attempt.flight = self.balance.began(lane, exchange.route)
+        attempt.flight = self.balance.begin_attempt(lane, exchange.route)
         probe = self.health.attempting(lane, moment) if self.health.marks else None
         try:
             await self.begin(exchange, attempt)
@@ -19364,7 +19366,7 @@ class Relay:
                 outcome = "outrun"  # by the attempt beside it
             if outcome == "outrun" or (outcome == "ok" and exchange.peek.stream):
                 # how long a whole answer takes depends on its length
-                self.balance.answered(lane, attempt.seconds, time.time())
+                self.balance.note_latency(lane, attempt.seconds, time.time())
             attempt.outcome = outcome
             if exchange.hedged:  # in the order in which they end
                 exchange.attempts.remove(attempt)
@@ -19606,8 +19608,8 @@ class Relay:
         headers |= {"Cache-Control": "no-cache", "x-relay-request-id": exchange.id}
 
         def speaker() -> Speaker:
-            asked = Asked(exchange.peek.model, exchange.id, variant=variant)
-            return exchange.dialect.encoder(asked)
+            context = AnswerContext(exchange.peek.model, exchange.id, variant=variant)
+            return exchange.dialect.encoder(context)
 
         stream.start_keepalive(self.keepalive, gate, headers, speaker)
         return stream

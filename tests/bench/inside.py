@@ -41,7 +41,7 @@ def request_us(client: relay.Dialect, provider: relay.Dialect) -> float:
 
 def stream(provider: relay.Dialect) -> list[bytes]:
     """An answer of 10,000 deltas in the blocks a provider sends."""
-    encoder = provider.encoder(relay.Asked("bench", "bench"))
+    encoder = provider.encoder(relay.AnswerContext("bench", "bench"))
     usage = relay.Usage(input=11, output=DELTAS)
     texts = [relay.PartDelta(" word") for _ in range(DELTAS)]
     begin = [relay.Start("an-id", "bench", usage), relay.PartStart(relay.Text())]
@@ -50,7 +50,7 @@ def stream(provider: relay.Dialect) -> list[bytes]:
 
 
 def pipe_of(client: relay.Dialect, provider: relay.Dialect) -> relay.Pipe:
-    return relay.Streamed(relay.Passage(provider, client, relay.Asked("bench", "bench")))
+    return relay.Streamed(relay.Passage(provider, client, relay.AnswerContext("bench", "bench")))
 
 
 def stream_us(client: relay.Dialect, provider: relay.Dialect, blocks: list[bytes]) -> float:

@@ -92,7 +92,7 @@ def post(port: int, where: str, data: bytes, headers: tuple[str, ...] = ()) -> b
 def write_answers(dialect: relay.Dialect, directory: Path) -> Path:
     """What a provider of this dialect answers, in the files that provider.c reads."""
     directory.mkdir(parents=True, exist_ok=True)
-    asked, usage = relay.Asked("bench", "bench"), relay.Usage(input=11, output=300)
+    asked, usage = relay.AnswerContext("bench", "bench"), relay.Usage(input=11, output=300)
     whole = relay.Response("an-id", "bench", (relay.Text("A" * 100),), "stop", usage)
     (directory / "whole").write_bytes(relay.dumps(dialect.render_response(whole, asked)))
     encoder = dialect.encoder(asked)

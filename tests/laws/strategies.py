@@ -50,7 +50,7 @@ requests_between = pytest.mark.parametrize(
     ("client", "upstream"), PAIRS, ids=[f"{a.name}-to-{b.name}" for a, b in PAIRS]
 )
 
-ASKED = relay.Asked("the-model", "req_1", 0, 1_700_000_000, True)
+ASKED = relay.AnswerContext("the-model", "req_1", 0, 1_700_000_000, True)
 ACCOUNT = "0a1b2c3d"
 
 # Words

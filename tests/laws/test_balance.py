@@ -59,8 +59,8 @@ def test_every_lane_is_offered_once_and_the_same_history_gives_the_same_order(
     def lived() -> list[tuple[relay.Lane, relay.Mark | None]]:
         balance = relay.Balance(marked(failures))
         for lane in begun:
-            balance.began(lane, route(mode))
-            balance.answered(lane, 0.5, T)
+            balance.begin_attempt(lane, route(mode))
+            balance.note_latency(lane, 0.5, T)
         return list(balance.lanes(route(mode), "openai", identity, lambda: T))
 
     first = lived()
@@ -74,7 +74,7 @@ def test_least_busy_never_picks_a_busier_lane(
 ) -> None:
     balance = relay.Balance(marked(failures))
     for lane in begun:
-        balance.began(lane, route("least_busy"))
+        balance.begin_attempt(lane, route("least_busy"))
     free = order(balance, "least_busy", identity)
     load = Counter(lane.name for lane in begun)
     assert not free or load[free[0].name] == min(load[lane.name] for lane in free)
@@ -87,11 +87,11 @@ def test_round_robin_is_fair_to_targets_and_to_their_credentials(
     """From any beginning: in any n requests each has its share, give or take the first round."""
     balance = relay.Balance(relay.Health())
     for lane in before:
-        balance.began(lane, route("round_robin")).end()
+        balance.begin_attempt(lane, route("round_robin")).end()
     picked = []
     for n in range(rounds):
         picked.append(order(balance, "round_robin", f"request {n}")[0])
-        balance.began(picked[-1], route("round_robin"))
+        balance.begin_attempt(picked[-1], route("round_robin"))
     targets = Counter(str(lane.target) for lane in picked)
     counts = [targets[str(target)] for target in TARGETS]
     assert max(counts) - min(counts) <= 1
@@ -119,7 +119,7 @@ def test_least_latency_takes_the_sooner_of_two(
     """So the slowest of three never comes first; and among all, no order but these two."""
     balance = relay.Balance(relay.Health())
     for lane, seconds in seen:
-        balance.answered(lane, seconds, T)
+        balance.note_latency(lane, seconds, T)
     soon = {
         str(t): min(balance.seconds(lane, T) for lane in LANES if lane.target is t) for t in TARGETS
     }
@@ -130,7 +130,7 @@ def test_least_latency_takes_the_sooner_of_two(
 @given(st.floats(0.1, 100), st.floats(0, 3600))
 def test_a_time_fades_so_that_who_was_slow_is_asked_again(seconds: float, later: float) -> None:
     balance = relay.Balance(relay.Health())
-    balance.answered(LANES[0], seconds, T)
+    balance.note_latency(LANES[0], seconds, T)
     assert balance.seconds(LANES[0], T) == pytest.approx(seconds)
     assert balance.seconds(LANES[0], T + relay.FADING) == pytest.approx(seconds / 2)
     assert balance.seconds(LANES[0], T + later) <= seconds
@@ -143,8 +143,8 @@ def test_a_conversation_stays_where_it_was_bound(
     balance = relay.Balance(health := relay.Health())
     health.succeeded(served, f"x{identity}", T)
     for lane in begun:
-        balance.began(lane, route(mode))
-        balance.answered(lane, 0.5, T)
+        balance.begin_attempt(lane, route(mode))
+        balance.note_latency(lane, 0.5, T)
     assert order(balance, mode, f"x{identity}")[0] == served
 
 
@@ -156,7 +156,7 @@ def test_what_is_counted_comes_to_nothing(
 ) -> None:
     """Whoever ends an attempt, in any order, and however often."""
     balance = relay.Balance(relay.Health())
-    flights = [(balance.began(lane, route("least_busy")), again) for lane, again in begun]
+    flights = [(balance.begin_attempt(lane, route("least_busy")), again) for lane, again in begun]
     chance.shuffle(flights)
     for flight, again in flights:
         for _ in range(again + 1):
@@ -170,8 +170,8 @@ def test_memory_is_bounded() -> None:
     balance = relay.Balance(relay.Health())
     for n in range(15_000):
         lane = relay.replace(LANES[0], target=relay.Target(TARGETS[0].provider, f"made-up-{n}"))
-        balance.began(lane, route("round_robin")).end()
-        balance.answered(lane, 1.0, T)
+        balance.begin_attempt(lane, route("round_robin")).end()
+        balance.note_latency(lane, 1.0, T)
     assert len(balance._turns) <= 10_000
     assert len(balance._soon) <= 10_000
     assert balance.busy == {}
@@ -181,7 +181,7 @@ def test_memory_is_bounded() -> None:
 def test_a_time_that_is_still_to_come_has_faded_too(seconds: float, back: float) -> None:
     """The clock was set back since: nobody is kept waiting until it is that late again."""
     balance = relay.Balance(relay.Health())
-    balance.answered(LANES[0], seconds, T)
+    balance.note_latency(LANES[0], seconds, T)
     assert 0 <= balance.seconds(LANES[0], T - back) <= seconds
     assert balance.seconds(LANES[0], T - back - relay.FADING) == pytest.approx(
         balance.seconds(LANES[0], T - back) / 2

@@ -106,7 +106,7 @@ def test_a_whole_answer_goes_through_as_it_came(
     dialect: relay.Dialect, data: st.DataObject
 ) -> None:
     answer = data.draw(answers(dialect))
-    wire = relay.dumps(dialect.render_response(answer, relay.Asked("m", "r")))
+    wire = relay.dumps(dialect.render_response(answer, relay.AnswerContext("m", "r")))
     pipe = relay.Gathered(passage(dialect, dialect))
     assert piped(pipe, data.draw(cuttings(wire))) == wire
     assert (pipe.failure, pipe.translated, pipe.usage) == (None, False, answer.usage)

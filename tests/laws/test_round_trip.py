@@ -91,7 +91,7 @@ LOOSE = {"thinking": None, "show_thoughts": None, "format": None, "include_usage
 
 
 def words_of(thinking: relay.Thinking | None) -> str | None:
-    return thinking and thinking.word()
+    return thinking and thinking.level()
 
 
 # What is lost

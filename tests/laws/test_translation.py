@@ -216,7 +216,7 @@ def test_a_text_ends_at_a_stop_that_its_maker_does_not_know(
     answer = data.draw(answers(upstream))
     stops = data.draw(stops_in(answer))
     between = passage(upstream, client, names={"no tool": "y"})  # never passed through
-    between = relay.replace(between, asked=ASKED._replace(stops=stops))
+    between = relay.replace(between, context=ASKED._replace(stops=stops))
     pipe = (relay.Streamed if streamed else relay.Gathered)(between)
     whole = relay.dumps(upstream.render_response(answer, ASKED))
     wire = stream_of(upstream, answer) if data.draw(st.booleans()) else whole

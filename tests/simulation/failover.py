@@ -184,7 +184,7 @@ class Relay(Strategy):
     def attempt(self, lane: relay.Lane, name: str, turn: int) -> Attempting:
         """As `Relay.attempt` does: the probe is held while the attempt runs."""
         began, key = self.world.now, lane.credential.secret
-        flight = self.balance.began(lane, self.route)
+        flight = self.balance.begin_attempt(lane, self.route)
         with self.health.attempting(lane, began):
             outage = self.world.ask(key)
             yield REFUSING if outage else THINKING

@@ -234,7 +234,7 @@ def test_a_tool_is_translated_with_few_calls(
 
 def calls_to_stream(client: relay.Dialect, provider: relay.Dialect, deltas: int) -> int:
     """An answer of so many deltas, each in a block of its own."""
-    asked, usage = relay.Asked("m", "an-id"), relay.Usage(input=11, output=deltas)
+    asked, usage = relay.AnswerContext("m", "an-id"), relay.Usage(input=11, output=deltas)
     texts = [relay.PartDelta(" word") for _ in range(deltas)]
     begin = [relay.Start("an-id", "m", usage), relay.PartStart(relay.Text())]
     events = [*begin, *texts, relay.PartEnd(), relay.Finish("stop", usage)]
@@ -270,7 +270,7 @@ READ = {"anthropic": 50, "openai": 50, "responses": 62, "gemini": 62}
 def test_a_whole_answer_is_translated_with_few_calls(
     client: relay.Dialect, provider: relay.Dialect
 ) -> None:
-    asked, usage = relay.Asked("m", "an-id"), relay.Usage(input=11, output=7)
+    asked, usage = relay.AnswerContext("m", "an-id"), relay.Usage(input=11, output=7)
     answer = relay.Response("an-id", "m", (relay.Text("a word"),), "stop", usage)
     data = relay.dumps(provider.render_response(answer, asked))
     for _ in range(2):  # a class gets its __init__ with its first value
@@ -330,7 +330,7 @@ def chunk(data: bytes) -> bytes:
 def words(dialect: relay.Dialect, count: int) -> tuple[bytes, bytes, bytes]:
     """The beginning of a stream, a delta, and the end."""
     usage = relay.Usage(input=11, output=count)
-    encode = dialect.encoder(relay.Asked("m", "an-id")).encode
+    encode = dialect.encoder(relay.AnswerContext("m", "an-id")).encode
     begin = encode(relay.Start("an-id", "m", usage)) + encode(relay.PartStart(relay.Text()))
     begin += encode(relay.PartDelta("One"))
     delta, end = encode(relay.PartDelta(" more")), encode(relay.PartEnd())
@@ -397,7 +397,9 @@ async def test_what_comes_at_once_is_not_understood_to_its_end() -> None:
     spent = list[int]()
     for count in (100, 1000):
         begin, delta, end = words(relay.CHAT, count)
-        pipe = relay.Streamed(relay.Passage(relay.CHAT, relay.CHAT, relay.Asked("m", "an-id")))
+        pipe = relay.Streamed(
+            relay.Passage(relay.CHAT, relay.CHAT, relay.AnswerContext("m", "an-id"))
+        )
         with counted() as calls:
             said = pipe.feed(begin + delta * count + end)
         assert (said, pipe.usage) == (begin + delta * count + end, relay.Usage(11, count))

@@ -144,7 +144,7 @@ def test_every_dialect_renders_every_kind(dialect: str, kind: str) -> None:
     assert said
     assert said.type
     error = relay.RelayError("what happened", kind=kind)
-    event = spoken.encoder(relay.Asked("", "req_1")).failed(error)
+    event = spoken.encoder(relay.AnswerContext("", "req_1")).failed(error)
     assert event.endswith(b"\n\n")
     said = relay.loads(relay.SSEDecoder().feed(event)[0].data)
     assert said == wire or relay.failure_in(said["response"])

@@ -145,7 +145,7 @@ def test_a_client_that_is_not_shown_thoughts_is_told_the_rest(
     if isinstance(reading, relay.Response):
         silent = [p for p in reading.parts if not isinstance(p, relay.Reasoning)]
         reading = dataclasses.replace(reading, parts=tuple(silent))
-    between = dataclasses.replace(passage(dialect, client), asked=ASKED._replace(shown=False))
+    between = dataclasses.replace(passage(dialect, client), context=ASKED._replace(shown=False))
     pipe = relay.Streamed(between)
     told(client, pipe, piped(pipe, byte_by_byte(data)), reading)
 

@@ -266,7 +266,7 @@ def test_snake_case_says_the_same() -> None:
 )
 def test_how_much_to_think_is_read(config: relay.JSON, thinking: Thinking | None) -> None:
     said = parsed(generationConfig={"thinkingConfig": config}).thinking
-    assert (said and said.word()) == (thinking and thinking.word())
+    assert (said and said.level()) == (thinking and thinking.level())
     assert (said and said.on) == (thinking and thinking.on)
 
 
@@ -1075,10 +1075,10 @@ def test_how_long_to_wait_is_told_as_google_does() -> None:
 
 def test_an_error_in_an_array_is_a_list() -> None:
     error = relay.RelayError("what")
-    array = G.encoder(relay.Asked("", "", variant="array"))
+    array = G.encoder(relay.AnswerContext("", "", variant="array"))
     (said,) = json.loads(array.failed(error))
     assert said["error"]["message"] == "what"
-    assert G.encoder(relay.Asked("", "")).failed(error).startswith(b'data: {"error":')
+    assert G.encoder(relay.AnswerContext("", "")).failed(error).startswith(b'data: {"error":')
 
 
 def test_the_list_of_models() -> None:

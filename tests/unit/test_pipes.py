@@ -533,7 +533,7 @@ def test_ids_of_calls_differ_from_the_conversations_and_suit_every_maker(
     known, made = {"call_0", "0"}, list[str]()
     for _ in range(3):  # three turns, of which each answer has the same id
         between = passage(C, client, names={"x": "x"})
-        between = relay.replace(between, asked=ASKED._replace(ids=frozenset(known)))
+        between = relay.replace(between, context=ASKED._replace(ids=frozenset(known)))
         stream = chat_stream(calls(fragment(0, "{}", id, "read")), finish="tool_calls")
         for pipe in (relay.Streamed(between), relay.Gathered(between)):
             out = piped(pipe, [stream])

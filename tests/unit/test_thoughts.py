@@ -151,7 +151,7 @@ def test_a_thought_that_was_not_shown_goes_back_to_its_maker() -> None:
     """DeepSeek wants it on every tool turn, whatever the client shows; by each of its formats."""
     thought = {"reasoning_content": "Need to look."}
     made = chat_stream(thought, calls(fragment(0, "{}", "a", "read")), finish="tool_calls")
-    asked = relay.Asked("m", "req_1", shown=False)
+    asked = relay.AnswerContext("m", "req_1", shown=False)
     between = relay.Passage(C, A, asked, account=ACCOUNT)
     out = piped(relay.Streamed(between), [made])
     block, used = blocks_of(out)

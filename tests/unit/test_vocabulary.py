@@ -109,7 +109,7 @@ WORDS = [
 def test_a_budget_is_an_effort_where_only_words_are_known(
     thinking: relay.Thinking, word: str
 ) -> None:
-    assert thinking.word() == word
+    assert thinking.level() == word
 
 
 TOKENS = [("minimal", 1024), ("low", 2048), ("medium", 8192), ("high", 16384), ("xhigh", 24576)]
@@ -124,7 +124,7 @@ def test_an_effort_is_a_budget_where_only_numbers_are_known(effort: str, tokens:
 @pytest.mark.parametrize("effort", EFFORTS[1:])
 def test_effort_survives_the_way_over_a_budget(effort: str) -> None:
     budget = relay.Thinking(True, effort).tokens()
-    assert relay.Thinking(True, "", budget).word() == effort
+    assert relay.Thinking(True, "", budget).level() == effort
 
 
 def test_values_are_values() -> None:

@@ -160,7 +160,7 @@ def function_call(name: str = "read", id: str = "", **args: Any) -> relay.JSON:
 
 def through(upstream: relay.Dialect, client: relay.Dialect, data: bytes, **asked: Any) -> bytes:
     """What a streaming client gets."""
-    between = relay.replace(passage(upstream, client), asked=ASKED._replace(**asked))
+    between = relay.replace(passage(upstream, client), context=ASKED._replace(**asked))
     return piped(relay.Streamed(between), [data])
 
 
