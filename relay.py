@@ -747,7 +747,7 @@ class Request:
     stop: tuple[str, ...] = ()
     thinking: Thinking | None = None
     show_thoughts: bool | None = None  # are they to be seen?  None: the client did not say
-    stripped: bool = False  # nothing is said of showing thoughts: the provider has objected
+    stripped: bool = False  # showing thoughts is left open: the provider has objected to it
     format: Format | None = None
     verbosity: str = ""  # how much to say of what was thought: low, medium or high
     service_tier: str = ""  # how soon and how dear: auto, default, flex, priority; OpenAI's words
@@ -830,7 +830,7 @@ class Failure:
     code: str = ""
     type: str = ""
     cause: str = ""
-    extra: str = ""  # what else it said, for rules to search: quota ids, limit sources
+    extra: str = ""  # other texts of it, for rules to search: quota ids, limit sources
 
 
 Event: TypeAlias = Start | PartStart | PartDelta | PartEnd | Finish | Failure
@@ -1492,7 +1492,7 @@ class Takes(NamedTuple):
     media: Mapping[str, frozenset[str] | None] = {}
     addresses: tuple[str, ...] = ("image", "document")  # kinds of media that it fetches
     result_media: bool = True  # may a tool's result hold media?
-    detail: bool = False  # may it be said how closely an image is to be looked at?
+    detail: bool = False  # does it take how closely an image is to be looked at?
     verbosity: bool = False
     service_tiers: tuple[str, ...] = ()
     sampling: tuple[str, ...] = ()
@@ -2333,9 +2333,9 @@ class Peek(NamedTuple):
 
 
 class AnswerContext(NamedTuple):
-    """What has to be known of a request to answer it."""
+    """What the answer needs of its request: the client's names, ids and wishes."""
 
-    model: str  # as the client said it
+    model: str  # as the client named it
     id: str  # the request's own, where the provider gave the answer none
     tokens: int = 0  # about how long the prompt is
     now: int = 0  # seconds since the epoch
@@ -2407,7 +2407,7 @@ class StreamEncoder(ABC):
 
     @abstractmethod
     def _open(self, part: OutputPart) -> bytes:
-        """What stands before the part's text; sets `template`."""
+        """The bytes before the part's text; sets `template`."""
 
     def _delta(self, text: str) -> bytes:
         """More text of a part that is not `plain`."""
@@ -2415,7 +2415,7 @@ class StreamEncoder(ABC):
 
     @abstractmethod
     def _close(self, text: str, seal: Seal | None) -> bytes:
-        """What stands behind the part's `text`."""
+        """The bytes after the part's `text`."""
 
     @abstractmethod
     def _finish(self, finish: Finish) -> bytes: ...
@@ -2443,7 +2443,7 @@ class Dialect(ABC):
     marks: ClassVar[tuple[bytes, ...]]
     error_types: ClassVar[Mapping[str, str]]  # `RelayError.kind` -> this format's word
     headers: ClassVar[Mapping[str, str]] = {}  # a provider needs them; the client's win
-    names_model: ClassVar[bool] = True  # does the body say which model is meant?
+    names_model: ClassVar[bool] = True  # is the model's name in the body?
     forwards: ClassVar[bool] = False  # do its providers serve embeddings, images and such?
     turns: ClassVar[str]  # the key of the conversation's turns, oldest first
     output_limits: ClassVar[tuple[str, ...]]  # dotted paths of the limit on the answer's tokens
@@ -2613,7 +2613,7 @@ MOST_TOKENS: Final = 10**8  # of one request; the longest context windows hold 1
 
 
 def media_note(mime: str, url: str) -> str:
-    """What stands in an answer for media, where a dialect's answers cannot hold any."""
+    """The text in place of media, where a dialect's answers cannot hold any."""
     if url.startswith("data:"):
         mime, url = url[5:].partition(";")[0], ""
     return f"[{mime or 'media'} {url}]".replace(" ]", "]")
@@ -4125,7 +4125,7 @@ class ChatQuirks(OpenAIQuirks):
     system_role: str = "system"
     system_in_place: bool = False  # takes a system message after the first user message
     sampling: tuple[str, ...] = SAMPLING
-    verbosity: bool = False  # can be told how much to write
+    verbosity: bool = False  # takes a setting for how much to write
     tools_effort: str = ""  # the only reasoning_effort it takes together with tools
     prefill: str = ""  # the field that marks a last assistant message as one to continue
 
@@ -4639,7 +4639,7 @@ def _chat_detail_text(detail: JSON) -> str:
 
 
 def _chat_output_message(parts: Sequence[OutputPart], forms: Mapping[str, str]) -> JSON:
-    """What a message says, for a client of this dialect."""
+    """The message of an answer, for a client of this dialect: its keys but for `role`."""
     message, texts, thoughts, calls = JSON(), list[str](), list[Reasoning](), list[JSON]()
     for part in parts:
         match part:
@@ -5668,7 +5668,7 @@ class _ResponsesWriter(OpenAIWriter[ResponsesQuirks]):
         return self.rendered(body, request.stop)
 
     def _items(self, message: Message) -> list[JSON]:
-        """A turn, item by item: results first, then what else is said."""
+        """The items of a turn: results first, then the rest."""
         items, quirks = list[JSON](), self.quirks
         if message.role == "assistant":
             for part in message.parts:
@@ -5759,7 +5759,7 @@ class _SeenItem:
         self.kind = kind
         self.ids = set[str]()
         self.summary: tuple[bool, ...] = ()  # is its text, if it is reasoning, a summary?
-        self.places = set[object]()  # its output_index, and others by which it was meant
+        self.places = set[object]()  # its output_index, and others that events gave for it
         self.name: str | None = None  # of a call that has begun
         self.start: JSON = {}  # as it was added
         self.input = ""  # of a freeform tool's call, which may be cut: its own end will say so
@@ -5795,7 +5795,7 @@ class _ResponsesDecoder(StreamDecoder):
         super().__init__(known)
         self._items: list[_SeenItem] = []
         self._refusal = ""
-        self._latest: tuple[object, ...] = ()  # what was last said of, and the item
+        self._latest: tuple[object, ...] = ()  # the key of the last text event, and its item
         self._hosted = set[object]()  # ids of calls that the provider has answered itself
         self._doubtful: list[JSON] = []  # calls that may turn out to be such
 
@@ -7883,7 +7883,7 @@ class WholeDecoder:
 
     def __init__(self, passage: Passage) -> None:
         self.ended = False
-        self.finish = None  # is told only at the end
+        self.finish = None  # is sent only at the end
         self._expected = passage.upstream
         self._known = passage.context.ids
         self._data: list[bytes] = []
@@ -7906,7 +7906,7 @@ class WholeDecoder:
 
 
 def whole_answer(data: bytes, expected: Dialect, known: Iterable[str] = ()) -> list[Event]:
-    """The events of a whole JSON answer, in whatever dialect it turns out to be."""
+    """The events of a whole JSON answer, in the dialect it turns out to be."""
     try:
         wire = loads(data)
         wire = wire[0] if isinstance(wire, list) and wire else wire  # Google wraps errors in a list
@@ -8343,7 +8343,7 @@ class Form:
             return -1
         first = self._at + at == 0
         if self._ended or not (first or (at - 2 >= start and text[at - 2 : at] == b"\r\n")):
-            raise BadRequest("the form's delimiter stands where no part ends")
+            raise BadRequest("the form's delimiter is in the middle of a line")
         if text[end - 2 : end] not in (b"\r\n", b"--"):
             raise BadRequest("the form's delimiter is not followed by the end of its line")
         if self._model_at >= 0 and self.span is None:
@@ -8368,7 +8368,7 @@ class Form:
             raise BadRequest("the headers of a part of the form are not of the usual form")
         if self._is_model(named[0]):
             if self._model_at >= 0:
-                raise BadRequest("model: stands twice in the form")
+                raise BadRequest("model: duplicate field in the form")
             if any(name == "content-transfer-encoding" for name, _ in fields):
                 raise BadRequest("model: is encoded")
             self._model_at = self._at + end + 4
@@ -8733,7 +8733,7 @@ def origin_and_target(url: str) -> tuple[Origin, str]:
     if not target.isascii():
         target = yarl.URL(target).raw_path_qs
     if not _TARGET.fullmatch(target):
-        raise ValueError("an address that is none")
+        raise ValueError("a malformed address")
     return origin_of(f"{scheme}://{host}"), target
 
 
@@ -9976,8 +9976,8 @@ def suggestion(name: str, known: Iterable[str]) -> str:
 
 @frozen(kw_only=True)
 class ServerConfig:
-    max_body: int = option(SIZE, "The largest request taken; a larger one is a 413.", 64 << 20)
-    max_header: int = option(SIZE, "The longest header taken; a longer one is a 431.", 64 << 10)
+    max_body: int = option(SIZE, "The largest request accepted; a larger one is a 413.", 64 << 20)
+    max_header: int = option(SIZE, "The longest header accepted; a longer one is a 431.", 64 << 10)
     body_timeout: float = option(SECONDS, "For a whole request to arrive, else 408.", 60.0)
     grace: float = option(SECONDS, "How long running streams may go on at shutdown.", 30.0)
     drain_delay: float = option(
@@ -10077,7 +10077,7 @@ class ModelConfig:
 class OverrideConfig:
     set: dict[str, Any] = option(mapping(ANYTHING), "Fields that get this value.", {})
     default: dict[str, Any] = option(mapping(ANYTHING), "Fields that get it when absent.", {})
-    drop: tuple[str, ...] = option(many(TEXT), "Fields that are taken out.", ())
+    drop: tuple[str, ...] = option(many(TEXT), "Fields that are removed.", ())
 
 
 @frozen(kw_only=True)
@@ -11911,7 +11911,7 @@ def changes(old: Config, new: Config) -> list[str]:
 
 
 class Offer(NamedTuple):
-    """What a tool can be told of this relay."""
+    """What this relay offers to a tool."""
 
     base: str  # no path: http://127.0.0.1:8484
     key: str
@@ -12570,7 +12570,7 @@ class Draft:
         content = top | {name: part for name, part in parts.items() if part}
         content |= {"default": default} if default else {}
         head = [f"# Made by `relay import` from {title}. `relay check` says whether all is well."]
-        head += [f"# Set {n} to what stands at {at}." for n, (_, at) in self.variables.items()]
+        head += [f"# Set {n} to the value of {at}." for n, (_, at) in self.variables.items()]
         head += [f"# {note}" for note in dict.fromkeys(self.notes)]
         head += ["# Not carried over:", *(f"#   {line}" for line in left)] if left else []
         body = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100)
@@ -12677,7 +12677,7 @@ def _litellm_deployment(row: Old, draft: Draft) -> None:
     draft.add_key(settings, variable, params.at("api_key"))
     settings |= params.fields(_LITELLM_FIELDS)
     if name == f"{maker}/*" or model == "*" != name:
-        draft.notes.append(f"{path_text(row.path)}: {json.dumps(name)} is said as {maker}/MODEL.")
+        draft.notes.append(f"{path_text(row.path)}: {json.dumps(name)} is called {maker}/MODEL.")
         draft.provider(maker, settings, {})
         return
     sizes = (("max_input_tokens", "context", _count), ("max_output_tokens", "output", _count))
@@ -14306,7 +14306,7 @@ class Account:
 
 @mutable(eq=False)
 class Permit:
-    """One request under way."""
+    """A request's leave to go on, within the limits of its key, until it is settled."""
 
     id: str
     caller: Caller
@@ -14999,9 +14999,9 @@ class Metrics:
         self.ready = gauge("relay.ready", "", "1 while /readyz answers 200.")
         self.running = gauge("relay.inflight", "", "Requests that are being served.")
         self.cooling = gauge("relay.cooldowns", "", "What is cooling down, by cause.", "cause")
-        self.generation = gauge("relay.config.generation", "", "Configurations taken so far.")
+        self.generation = gauge("relay.config.generation", "", "Configurations used so far.")
         self.reloads = counter("relay.reload", "", "Reloads by their outcome.", "result")
-        self.reloaded = gauge("relay.config.reload.success", "", "1 if the last reload was taken.")
+        self.reloaded = gauge("relay.config.reload.success", "", "1 if the last reload succeeded.")
         self.state = gauge("relay.state.up", "", "1 while the state store works.")
         self.lost_lines = counter("relay.log.lines.lost", "", "Log lines that nobody read in time.")
         self.began = gauge("process.start.time", "s", "When the process began, since 1970.")
@@ -17141,7 +17141,7 @@ class Recorder:
         return tape
 
     def take(self, tape: Tape) -> None:
-        """An exchange is over."""
+        """Have an exchange's tape written."""
         self._waiting.put(tape)
 
     def news(self, now: float) -> tuple[int, str] | None:
@@ -17707,7 +17707,7 @@ class Stream(web.StreamResponse):
             await self.write_eof()
 
     def stop(self) -> None:
-        """No keep-alive any more."""
+        """Send no more keep-alives."""
         for pending in (self._timer, self._opening):
             if pending:
                 pending.cancel()
@@ -18085,11 +18085,11 @@ class Exchange(ABC):
 
     @functools.cached_property
     def estimated_tokens(self) -> int:
-        """By what the request holds, whichever model it is for."""
+        """An estimate from the request's content, the same for every model."""
         return estimate(self.parsed)
 
     def corrected_tokens(self) -> int | None:
-        """About as many as its model counts; None if nothing is known of that."""
+        """The estimate as the model would count it; None if nothing is known of the model."""
         groups = self.route.groups
         first = groups[0][0] if groups and groups[0] else None
         target = self.current.lane.target if self.current else first
@@ -18634,7 +18634,7 @@ def error_of_reply(
 ) -> UpstreamError:
     """A failure as an error that knows its class: what to mark, and whether to try on.
 
-    `body` is what the provider said, if the client may be shown it as it is.
+    `body` is the provider's, if the client may be shown it as it is.
     """
     provider, reply, redacted = attempt.lane.target.provider, attempt.reply, exchange.plan.redacted
     status, now = reply.status, time.time()
@@ -18914,7 +18914,7 @@ class Forward(Raw):
         return False
 
     def limit_scope(self, error: UpstreamError) -> None:
-        """That this is not to be had there says nothing of conversations with the model."""
+        """A missing endpoint says nothing about conversations with the model."""
         if error.failure.name == "model_missing" or error.upstream_status in (404, 405, 501):
             error.scope = "request"
 
@@ -20504,7 +20504,7 @@ class Reloader:
         if self.has_failed:
             status += f"; RELOAD {self.outcome}"
         elif self.outcome:
-            status += f"; configuration {self.generation} taken: {self.outcome}"
+            status += f"; configuration {self.generation} in force: {self.outcome}"
         self.supervisor.notify(READY=1, STATUS=status)
 
 
@@ -21268,7 +21268,7 @@ class Connection(RequestHandler):
             if exc and not gone and isinstance(self._manager, Listener):
                 self._manager.complain(exc)
         if request.writer.output_size > 0:
-            raise ConnectionError("the answer has begun already")
+            raise ConnectionError("the answer has started already")
         return refused(request, error)
 
 
@@ -21729,7 +21729,7 @@ def _panels() -> Iterator[tuple[str, str, Mapping[str, str]]]:
     provider = "{{provider}}"
     yield from (
         ("Ready", "bool_yes_no", {f"min(relay_ready{{{chosen}}})": ""}),
-        ("Last reload taken", "bool_yes_no", {f"min(relay_config_reload_success{{{chosen}}})": ""}),
+        ("Reload succeeded", "bool_yes_no", {f"min(relay_config_reload_success{{{chosen}}})": ""}),
         ("In flight", "short", {f"sum(relay_inflight{{{chosen}}})": ""}),
         ("Log lines lost", "short", {f"sum(relay_log_lines_lost_total{{{chosen}}})": ""}),
         ("Requests by code", "reqps", {rate("relay_requests_total", "code"): "{{code}}"}),
@@ -22814,7 +22814,7 @@ def _check_live(plan: Plan, args: argparse.Namespace) -> int:
     print(f"to be sent: {expected_cost(chosen)}", flush=True)
     if not args.yes:
         if not sys.stdin.isatty():
-            print("not sent: say --yes where nobody can be asked", file=sys.stderr)
+            print("not sent: give --yes where there is no terminal to ask at", file=sys.stderr)
             return 2
         if input("go on? [y/N] ").strip().lower() not in ("y", "yes"):
             return 1

@@ -547,7 +547,7 @@ async def test_a_name_is_looked_up_once_for_all(
 
 @pytest.mark.parametrize("path", ["/a b", "/a\r\nb: c"])
 async def test_an_address_stays_on_its_line(client: relay.Upstream, path: str) -> None:
-    with pytest.raises(relay.UpstreamError, match=r"an address that is none"):
+    with pytest.raises(relay.UpstreamError, match=r"a malformed address"):
         await client.send("POST", f"http://localhost:1{path}", {}, b"", 1)
 
 

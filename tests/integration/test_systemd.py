@@ -93,7 +93,7 @@ async def test_it_says_what_it_does(
     reloading = await manager.hears("RELOADING")
     assert before <= int(reloading["MONOTONIC_USEC"]) <= monotonic()
     ready = await manager.hears("READY")
-    assert ready["STATUS"].startswith("serving 2 of 2 providers; configuration 2 taken: ")
+    assert ready["STATUS"].startswith("serving 2 of 2 providers; configuration 2 in force: ")
     assert "provider second: added" in ready["STATUS"]
 
     upstream.script(chat_stream(text="One two.").but(hold={1: (go := asyncio.Event())}))

@@ -298,7 +298,7 @@ def test_no_secret_is_in_it_unless_asked_for(name: str) -> None:
 
 def test_a_literal_key_becomes_a_variable_or_is_carried_when_asked_for() -> None:
     out = relay.imported(LITELLM)
-    assert "# Set OPENAI_API_KEY to what stands at model_list[1].litellm_params.api_key." in out
+    assert "# Set OPENAI_API_KEY to the value of model_list[1].litellm_params.api_key." in out
     assert made(LITELLM)["providers"]["openai"]["api_key"] == "${OPENAI_API_KEY}"
     assert made(LITELLM, True)["providers"]["openai"]["api_key"] == "sk-in-plain-text"
 
@@ -537,7 +537,7 @@ def test_every_type_of_account_of_claude_relay_service() -> None:
         "models": dict.fromkeys(("claude-*", "anthropic.claude-sonnet-5-5"), BEDROCK),
     }
     out = relay.imported(CRS_TYPES)
-    assert "# Set R_API_KEY to what stands at data[3].apiKey, which is not in the file.\n" in out
+    assert "# Set R_API_KEY to the value of data[3].apiKey, which is not in the file.\n" in out
     assert "***" not in relay.imported(CRS_TYPES, with_secrets=True)
 
 
@@ -641,7 +641,7 @@ def test_claude_relay_service_proxies() -> None:
     assert yaml.safe_load(out)["providers"]["open"]["proxy"] == (
         "socks5://me%40x:${OPEN_PROXY_PASSWORD}@h:1080"
     )
-    assert "# Set OPEN_PROXY_PASSWORD to what stands at data[1].proxy.password.\n" in out
+    assert "# Set OPEN_PROXY_PASSWORD to the value of data[1].proxy.password.\n" in out
     assert "# ${OPEN_PROXY_PASSWORD} is part of a URL: percent-encode it.\n" in out
     proxy = made(CRS_ACCOUNT, True)["providers"]["open"]["proxy"]
     assert proxy == "socks5://me%40x:pa%2Fss-in-plain-text@h:1080"
@@ -781,9 +781,9 @@ def test_every_value_is_carried_or_named(root: Any) -> None:
     for path, value in relay.leaves(read):
         said = f"#   {relay.path_text(path) or 'the file'} = "
         named = any(line.startswith(said) for line in comments)
-        named |= f" to what stands at {relay.path_text(path)}." in out
+        named |= f" to the value of {relay.path_text(path)}." in out
         named |= path in (("host",), ("HOST",)) and "# host was " in out
-        named |= f"# {relay.path_text(path[:-1])}: {json.dumps(value)} is said as " in out
+        named |= f"# {relay.path_text(path[:-1])}: {json.dumps(value)} is called " in out
         assert named or stands(value, carried), (path, value)
     checked(out)
 
