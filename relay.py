@@ -73,19 +73,19 @@ Contents
     21. Plan                  a configuration compiled: who may ask, where a model's name leads
     22. Compiler              a configuration made a plan; mistakes that take two keys to see
   Values: other tools, other files
-    23. Clients               what a coding tool must be told
+    23. Clients               how each coding tool is set up for this relay
     24. Import                another relay's file as a configuration of this one
     25. Records               what the flight recorder keeps, and how it is written
   Memory: where a request may go now
     26. Stickiness            which credential served a conversation last
     27. Health                who is cooling down, why, until when
     28. Balance               which plan is open, which of several equals goes first
-  Memory: what is counted and told
+  Memory: what is counted and reported
     29. Ledger                what was used, by the hour and by the day
     30. Limits                who may ask now: rates, concurrency, budgets
     31. Cache ledger          why a prompt cache was missed
     32. Notes                 what relays tell one another about health
-    33. Verdict               what a client is told when nothing worked
+    33. Verdict               the one error when no lane has answered
     34. Metrics               what is counted, in Prometheus's words
     35. Feed                  what happens, for those who watch
   I/O: what is written down
@@ -328,7 +328,7 @@ def mutable(cls: type[T] | None = None, /, *, kw_only: bool = False, eq: bool = 
 ################################################################################
 
 # ==== 1. Errors ===============================================================
-# Every way a request can end badly, as one tree.  The class says what the client is told
+# Every way a request can end badly, as one tree.  The class says what the client gets
 # and whether trying again is worth its while; nobody inspects message text to decide.
 #
 #     RelayError
@@ -487,7 +487,7 @@ def error_words(column: int) -> dict[str, str]:
 
 # What a provider's failure is.  `scope` is what gets marked, and `cool` for how many seconds if
 # nobody says until when (0: no mark); `grows_to` is as far as repeated failures may double that.
-# `failover` says whether another target may do better, and the rest what the client is told when
+# `failover` says whether another target may do better, and the rest what the client gets when
 # no target did.
 
 
@@ -890,7 +890,7 @@ def fold(events: Iterable[Event]) -> Response | Failure:
 
 
 def latest(old: Usage, new: Usage) -> Usage:
-    """The later counts win; a later report may leave out what an earlier one gave."""
+    """The usage after one more report: its counts win, but it may leave out earlier ones."""
     return Usage(
         input=new.input or old.input,
         output=new.output or old.output,
@@ -1178,9 +1178,9 @@ def without(body: JSON, path: Sequence[str]) -> JSON:
 
 
 def mapped(body: JSON, key: str, change: Callable[[JSON], JSON | None]) -> JSON:
-    """With every object in the list under `key` changed, or taken out where `change` gives None.
+    """With every object in the list under `key` changed, or removed where `change` gives None.
 
-    One object that stands there instead of a list counts as a list of one.
+    One object in place of a list counts as a list of one.
     """
     items = body.get(key)
     if isinstance(items, dict):
@@ -1554,7 +1554,7 @@ def _lowered_turns(
 ) -> list[Message]:
     """The turns as the target takes them; one from which nothing is left is left out."""
     if messages and messages[-1].role == "assistant" and not takes.prefill:
-        dropped.append("prefill")  # taken for a complete answer, or refused
+        dropped.append("prefill")  # mistaken for a complete answer, or refused
         messages = messages[:-1]
     ids, lead, turns = _Accepted(takes.call_id), leading(messages), list[Message]()
     for index, message in enumerate(messages):
@@ -1972,7 +1972,7 @@ class StreamDecoder(ABC):
         self.ended = False
         self.acted = False  # did something begin that the hub cannot express?
         self._sse = SSEDecoder()
-        self._events: list[Event] = []  # what the moves have made since it was last taken
+        self._events: list[Event] = []  # what the moves have made since it was last read
         self._started = False
         self._live: _Live | None = None
         self._waiting: dict[object, _Live] = {}
@@ -2364,7 +2364,7 @@ class Rendered(NamedTuple):
 class StreamEncoder(ABC):
     """Events to a client's bytes: every return value is whole wire events.
 
-    A dialect writes what stands around a part, and `template`: one delta of the open part as bytes
+    A dialect writes the bytes around a part, and `template`: one delta of the open part as bytes
     with %b for its text.  Where a delta is no more than that, `plain`, it is written at once.
     """
 
@@ -2449,7 +2449,7 @@ class Dialect(ABC):
     output_limits: ClassVar[tuple[str, ...]]  # dotted paths of the limit on the answer's tokens
     uncounted: ClassVar[frozenset[str]] = frozenset()  # keys that the counting endpoint refuses
     tells_breaks: ClassVar[bool] = True  # can it tell of a break after content?
-    overflow_words: ClassVar[tuple[str, ...]]  # one of them stands in an error of a long prompt
+    overflow_words: ClassVar[tuple[str, ...]]  # one of them is in the error for a long prompt
     telling: ClassVar[tuple[bytes, ...]] = ()  # without these in a body, `peek` needs scalars only
     converted: ClassVar[frozenset[str]] = frozenset()  # variants that no provider streams
     modes: ClassVar[frozenset[str]] = frozenset()  # query parameters that `address` sets itself
@@ -2529,7 +2529,7 @@ class Dialect(ABC):
     def parse_usage(self, wire: JSON, before: Usage = NOTHING_COUNTED) -> Usage | None:
         """The token counts in a whole answer or in one stream event, if it has any.
 
-        `before`: the counts of earlier events, which stand where this one gives none.
+        `before`: the counts of earlier events, which hold where this one gives none.
         """
 
     def failure_in(self, wire: JSON) -> Failure | None:
@@ -4051,7 +4051,7 @@ ANTHROPIC: Final = AnthropicMessages()
 # https://platform.openai.com/docs/api-reference/chat and the types of the openai SDK.
 # The most widely spoken format, and the loosest: every provider has its own fields for reasoning,
 # which is not in the standard at all, and several break its streams in ways of their own.  A
-# message has one text, one reasoning and its calls, in that order; where a part ends is not said.
+# message has one text, one reasoning and its calls, in that order; no chunk marks a part's end.
 # A stream is
 #
 #     chunk*            choices[0].delta: role, reasoning, content, fragments of tool_calls by index
@@ -5713,7 +5713,7 @@ def _result_output(result: ToolResult) -> str | list[JSON]:
 # An answer, read
 
 
-# What an event says, by its type: the kind of its item, and where the text stands.
+# By an event's type: the kind of its item, and the field that holds the text.
 _RESPONSES_TEXTS: Final = {
     "response.output_text.delta": ("message", "delta"),
     "response.output_text.done": ("message", "text"),
@@ -5854,7 +5854,7 @@ class _ResponsesDecoder(StreamDecoder):
     def _start_of(self, answer: JSON) -> None:
         self._start(word_of(answer.get("id")), word_of(answer.get("model")))
 
-    # Items: which one is meant, its beginning, its end
+    # Items: which one an event is about, its beginning, its end
 
     def _item(
         self, kind: str, wire: JSON, item: JSON, whole: bool = False, last: bool = False
@@ -5883,7 +5883,7 @@ class _ResponsesDecoder(StreamDecoder):
     def _likeliest(
         self, known: list[_SeenItem], wire: JSON, whole: JSON, named: bool, last: bool
     ) -> _SeenItem | None:
-        """Of items that do not have that id, the one that is meant, if any is.
+        """Of items that do not have that id, the one that an event is about, if any is.
 
         It is the one that says the same, else the one in the same place, else the latest that is
         open, unless its id says that it is another; but a call is not taken for another's, nor an
@@ -8551,6 +8551,7 @@ class ReplyDecoder:
         self._buffer.clear()
         if isinstance(head, Head) and head.status < 200:
             self._interim += 1
+            # a 101 would change the protocol, which relay never asks for: an error like the rest
             if head.status != 101 and self._interim <= _MOST_INTERIM:
                 return self._in_head(rest) if rest else b""
             head = "sent an interim answer that nobody asked for"
@@ -8740,7 +8741,7 @@ def origin_and_target(url: str) -> tuple[Origin, str]:
 # ==== 15. Failures ============================================================
 # What a provider's error means.  The body decides before the status: a 429 means five different
 # things, a 403 is an empty plan at one provider and a wrong key at another, a 400 can be a debt,
-# and an error can stand in a 200.  The tables are in Presets; this is how they are read:
+# and a 200 can hold an error.  The tables are in Presets; this is how they are read:
 #
 #     1. `error_in`         code, type and message, in whatever shape they come
 #     2. `classify_error`   the first rule that matches: the preset's, then the common ones
@@ -11904,7 +11905,7 @@ def changes(old: Config, new: Config) -> list[str]:
 
 
 # ==== 23. Clients =============================================================
-# What a coding tool must be told to talk to this relay: one row per tool, and from it the
+# What makes a coding tool talk to this relay: one row per tool, and from it the
 # environment, arguments and, if nothing else will do, a private file.  Model names and limits come
 # from the plan, so that a tool compacts in time for a model smaller than its own.  Variables that
 # a shell may have inherited and that would lead the tool elsewhere are listed, to be unset.
@@ -13102,7 +13103,7 @@ def _parsed(text: str) -> Any:
 # happened, for any tool to read.  An exchange has legs, each with a head and the bytes after it:
 #
 #     request      what the client asked       attempt 1, 2, ...   what a provider was asked
-#     response     what the client was told    answer 1, 2, ...    what it said to that
+#     response     what the client got         answer 1, 2, ...    what it said to that
 #
 #     kind record     version, id, time, and all that the log's line says
 #     kind head       of: which leg; at; method and path, or url, or status; headers
@@ -14702,7 +14703,7 @@ class Notebook:
 
 
 # ==== 33. Verdict =============================================================
-# What a client is told when no target is left.  If one target failed, its class decides: a limit
+# The error for a client when no target is left.  If one target failed, its class decides: a limit
 # gives a 429, overload a 529 or 503, a timeout a 504.  A provider's 401 becomes a 502: clients log
 # out on a 401, and it was relay's credential that was refused.  Several failed targets give a 429
 # with the soonest end if all failures are limits, else a 503.  A mistake in the request itself
@@ -16026,7 +16027,7 @@ class Keeper:
         self._log = log
         self._unstored: Batch | None = None
         self._refusals = 0  # how often the store has refused it
-        self._works = False  # has the store just taken another one?
+        self._works = False  # has the store just accepted another one?
         self._asked: dict[Permit, asyncio.Future[Admission | None]] = {}
         self._wake = asyncio.Event()
         self._stopping = False
@@ -16184,8 +16185,8 @@ class Keeper:
 #     end      by count or by chunk: the link is idle again at once.  By a close, a fault, bytes
 #              after the end, an unsent body, or a reader who left: only this link is closed
 #
-# A link that the provider closes while a request is on its way cannot be told from one that was
-# closed before.  So a request is sent again only if it went out on a link that had served one
+# A link that the provider closes while a request is on its way looks like one that was closed
+# before.  So a request is sent again only if it went out on a link that had served one
 # before, and if no byte of an answer came; and then on a new link, once.  A body that is still
 # arriving cannot be sent twice, so it always gets a new link.  A provider that is silent for long
 # and then closes has read the request, and may have worked on it: that is a failure.
@@ -16410,7 +16411,7 @@ class Link(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         reply = self._reply
-        if not reply:  # unasked: it must not be taken for the answer to the next request
+        if not reply:  # no request waits: it must not pass for the answer to the next one
             self.close()
             return
         decoder, taker, more = reply.decoder, reply.taker, True
@@ -17729,7 +17730,7 @@ class Stream(web.StreamResponse):
 
 
 # ==== 46. Telemetry ===========================================================
-# What happens, as told to an OpenTelemetry collector by the SDK, if the `otel` extra is installed
+# What happens, reported by the SDK to an OpenTelemetry collector, if the `otel` extra is installed
 # and OTEL_EXPORTER_OTLP_ENDPOINT names one; the SDK reads its other variables itself.  A request is
 # a span, each attempt a span within it, in the trace that the client's `traceparent` names; the
 # provider is given the attempt's.  The metrics are those of /metrics.
@@ -18689,7 +18690,7 @@ async def error_body(exchange: Exchange, attempt: Attempt) -> bytes:
 #     a form        read up to its model field; targets may be tried until more has been sent
 #     /p/...        not read at all; one target
 
-# The paths that are forwarded, and the model that is meant if none is given.
+# The paths that are forwarded, and the model if the request names none.
 _FORWARDED: Final = re.compile(
     r"/(?:(?:images|audio)/[a-z/_-]+|embeddings|rerank|moderations|completions)"
 )
@@ -19220,7 +19221,7 @@ async def call_off(tasks: Sequence[asyncio.Task[Attempt | None]], winner: Attemp
 #     0 s        the request is here
 #     ...        attempts, one lane after the other
 #     gate       (30 s) the head of a stream is sent in any case, because clients give up without
-#                one, and keep-alives after it; attempts go on, and a failure is told in the stream
+#                one, and keep-alives after it; attempts go on, and a failure is an event in it
 #     commit     the first meaningful event: the lane is settled, and what was held flows
 #     last       the dialect's own end; or its error event and a connection cut short
 #     settle     one log line, whatever happened
@@ -20744,7 +20745,7 @@ class Admin:
             leave()
         return response
 
-    # What it can be told to do
+    # Commands
 
     async def reload(self, request: web.BaseRequest, _: Wire) -> JSON:
         self.reloader.reload()
@@ -21350,7 +21351,7 @@ class Server:
         self._files: list[tuple[str, int]] = []  # unix sockets to remove at the end, with inodes
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
-        self._quiet_until = 0.0  # in monotonic seconds: when the lack of files is told again
+        self._quiet_until = 0.0  # in monotonic seconds: when the lack of files is logged again
         # nohup lets it live on without its terminal
         self._has_terminal = has_terminal() and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN
         recorder = recorder_of(plan.config.record, source)  # first: it may be unusable
@@ -23137,7 +23138,7 @@ def importable(file: str) -> str:
 def command_import(args: argparse.Namespace) -> None:
     """Turn another relay's file into a configuration.
 
-    What could not be carried over is said in comments.
+    Comments in it name what could not be carried over.
     """
     try:
         text = imported(importable(args.file), args.with_secrets)
