@@ -6610,6 +6610,9 @@ class GeminiContent(Dialect):
     def is_last(self, data: bytes) -> bool:
         return data.strip() == b"[DONE]"  # never Google's; some clones send it in any dialect
 
+    def is_error(self, body: JSON) -> bool:
+        return super().is_error(body) and type(body["error"].get("code")) is int
+
     def render_error(self, error: RelayError, request_id: str) -> JSON:
         status, message = self.error_types.get(error.kind, "INTERNAL"), error.message
         if error.kind == "context_length" and self.overflow_words[0] not in message:
@@ -8382,7 +8385,8 @@ class Form:
         if len(names) != 1 or not _DISPOSITION.fullmatch(disposition):
             raise BadRequest("a part of the form has no name, or not a plain one")
         name: str = names[0].strip('"')
-        plain = re.split(r"[\[.]", urllib.parse.unquote(name).replace("\\", ""))[0].strip().lower()
+        bare = urllib.parse.unquote(name).replace("\\", "").strip("'")  # PHP takes single quotes
+        plain = re.split(r"[\[.]", bare)[0].strip().lower()
         if plain == "model" and name != "model":
             raise BadRequest(f"a part of the form is called {name!r}; expected 'model'")
         return name == "model"
@@ -18695,9 +18699,12 @@ _FORWARDED: Final = re.compile(
     r"/(?:(?:images|audio)/[a-z/_-]+|embeddings|rerank|moderations|completions)"
 )
 _USUAL_MODELS: Final = {"/moderations": "omni-moderation-latest"}
-# `..;x` too, which Java's servers take for `..`
+# `..;x` too, which Java's servers take for `..`; and dots that are encoded twice, or beside blanks
+# and zero bytes, which some servers remove
 _CLIMBING: Final = re.compile(
-    r"(^|[/\\])(\.|%2e){1,2}((;|%3b)[^/\\]*)?([/\\]|$)|\\|%2f|%5c", re.IGNORECASE
+    r"""(^|[/\\]) (%(25)*([01].|20))* ((\.|%(25)*2e) (%(25)*([01].|20))*){1,2}
+    ((;|%3b)[^/\\]*)? ([/\\]|$) | \\ | %2f | %5c""",
+    re.IGNORECASE | re.VERBOSE,
 )
 # Content of a provider that a browser is shown may not act as relay's own page.
 _HARMLESS: Final = {"Content-Security-Policy": "sandbox", "X-Content-Type-Options": "nosniff"}

@@ -81,6 +81,22 @@ async def test_an_error_of_another_shape_gets_the_dialects_envelope(
     assert "no such field" in reply.json["error"]["message"]
 
 
+TURN = {"role": "user", "parts": [{"text": "Hi."}]}
+
+
+async def test_an_anthropic_error_gets_gemini_s_envelope(
+    upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    error = {"type": "invalid_request_error", "message": "no such field"}
+    upstream.script(whole({"type": "error", "error": error}, status=400))
+    server = await relay(one(upstream, "gemini"))
+    url, body = f"{server.url}/v1beta/models/m:generateContent", {"contents": [TURN]}
+    async with http.post(url, json=body) as response:
+        refusal = (await response.json())["error"]
+    assert (response.status, refusal["code"]) == (400, 400)
+    assert "no such field" in refusal["message"]
+
+
 # ---- Reasoning that a provider does not take -----------------------------------------------
 
 REASONED = [
@@ -221,7 +237,13 @@ async def test_a_status_that_no_answer_has_is_not_passed_on(
         assert response.status == 502
 
 
-@pytest.mark.parametrize("path", ["..;/admin", "a/..;x=1/b", "..%3b/b", "a/%2e%2e;/b"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("..;/admin", "a/..;x=1/b", "..%3b/b", "a/%2e%2e;/b"),
+        *("..%00/x", "%252e%252e/x", "a/.%20./x"),
+    ],
+)
 async def test_p_does_not_climb_by_parameters(
     path: str, upstream: FakeUpstream, relay: Start
 ) -> None:

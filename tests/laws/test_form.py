@@ -77,6 +77,7 @@ ODD_HEADS = {
     "a space before the colon": b'Content-Disposition : form-data; name="model"\r\n\r\n',
     "an escaped quote": b'Content-Disposition: form-data; name="x\\"; name=\\"model"\r\n\r\n',
     "capitals": b'Content-Disposition: form-data; name="Model"\r\n\r\n',
+    "single quotes": b"Content-Disposition: form-data; name='model'\r\n\r\n",
     "a list": b'Content-Disposition: form-data; name="model[]"\r\n\r\n',
     "percent signs": b'Content-Disposition: form-data; name="mod%65l"\r\n\r\n',
     "two dispositions": HEAD.split(b"\r\n")[0] % b"x" + b"\r\n" + HEAD % b"model",
