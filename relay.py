@@ -15614,8 +15614,11 @@ class SQLiteStore:
 
     def backup(self, file: Path) -> None:
         """Copy the database, as it is now, to a new file; others may write meanwhile."""
-        with self._watched():
+        try:
             os.close(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        except OSError as error:
+            raise StateTrouble(f"{file}: {error.strerror}") from error
+        with self._watched():
             try:
                 self._data.execute("VACUUM INTO ?", (str(file),))
             except sqlite3.Error:
@@ -19876,7 +19879,7 @@ async function refresh() {
   const [status, health, usage] = await Promise.all(
     [ask("status"), ask("health"), ask("usage?days=14")]);
   Object.assign(state, { status, marks: health.marks, now: health.now, usage, may: status.may });
-  $("facts").textContent = `${status.version} · plan ${status.generation} · `
+  $("facts").textContent = `${status.version} · configuration ${status.generation} · `
     + `${status.last_reload || "started " + clock(status.started)}`;
   $("reload").hidden = !state.may; $("leave").hidden = !status.session;
   $("edit").disabled = !state.may || !status.file;
@@ -20581,7 +20584,9 @@ class Admin:
         """
         if not self.relay.plan.admin:
             if write:
-                raise Forbidden("without an `admin_key` /admin only shows, it changes nothing")
+                raise Forbidden(
+                    "to change something, set an `admin_key`; without it /admin only shows"
+                )
             require_direct(request)
         elif not self._has_session(request, write):
             if offered_keys(request):
@@ -22804,7 +22809,7 @@ def command_check(args: argparse.Namespace) -> int:
     plan = load(source)
     print(f"{source.path or ('the demo' if args.demo else 'the environment')}: ok")
     for provider in plan.providers.values():
-        for billing in provider.plans:
+        for billing in provider.plans if args.provider in ("", provider.name) else ():
             for dialect, endpoint in billing.endpoints.items():
                 way = f", by way of {shown_proxy(endpoint.proxy)}" if endpoint.proxy else ""
                 url = "embedded" if endpoint.demo else plan.redacted(endpoint.url)

@@ -135,7 +135,7 @@ async def test_it_acts(
     await page.click("#save")
     await page.until(f"{text('#saved')}.includes('default: changed')")
     assert server.file.read_text() == file + "\ndefault: second/other\n"
-    await page.until(f"{text('#facts')}.includes('plan 2')")
+    await page.until(f"{text('#facts')}.includes('configuration 2')")
     assert (await ask(http, server, model="unheard-of", headers=alice, stream=True)).status == 200
 
     await page.click("#leave")

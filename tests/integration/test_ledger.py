@@ -299,8 +299,7 @@ async def test_a_backup_is_whole_though_relay_goes_on(
     assert requests >= 5
     assert copy.stat().st_mode & 0o777 == 0o600
     again = await run("backup", str(copy), "-c", server.file.name, cwd=server.file.parent)
-    assert again.status == 1
-    assert "File exists" in again.stderr
+    assert (again.status, again.stderr) == (1, f"{copy}: File exists\n")
     await server.stop()
     await loading
     other = await relay(kept(upstream, state=f"sqlite:{copy}"))

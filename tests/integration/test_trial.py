@@ -64,6 +64,7 @@ async def test_nothing_is_sent_before_it_is_agreed_to(
     assert upstream.requests == []
     ran = await check(tmp_path, one(upstream), "--yes", "--provider", "frist")
     assert (ran.status, "did you mean 'first'?" in ran.stderr) == (2, True)
+    assert upstream.url not in ran.stdout  # of the others nothing is said
 
 
 async def test_a_provider_whose_models_nobody_names_is_tried_with_one_it_lists(
