@@ -26,6 +26,7 @@ Where to begin
     to learn who asks         Plan.caller: the digests of keys are compared
     to learn where it goes    Plan.route: a model's name to targets; Balance: to lanes, in order
     to learn what is sent     Conversation.prepare: the body and headers for one lane
+    to learn what is counted  Pipe.usage while the answer passes; Accounts: permits, bills, log
     to learn what is masked   Secrets in Plan: texts and bytes; Records: headers and queries
     to add a provider         a row of PRESETS; what is odd about it is data in that row
     to add a dialect          a section like Gemini's, and its name in DIALECTS
@@ -20968,6 +20969,8 @@ class Operations:
         self.draining = False
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Accept a request: the listener calls this for each.  What is for a model becomes an
+        Exchange and goes on in `Relay.serve`; so does an error, to be logged."""
         try:
             path = request.path
             if path.startswith("/p/") and len(path.split("/", 3)[2]) < _LONGEST_PATH:
