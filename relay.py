@@ -14770,7 +14770,8 @@ def final_error(failures: Sequence[Failed], skipped: Sequence[Skipped], now: flo
 
 def _advice(error: UpstreamError) -> str:
     if error.failure.name == "transient" and error.upstream_status >= 500:
-        return f" failed with HTTP {error.upstream_status}"
+        status = f"HTTP {error.upstream_status}"  # the message of a body without one begins with it
+        return " failed" if error.message.startswith(status) else f" failed with {status}"
     return _ADVICE.get(error.failure.name, "")
 
 
@@ -21177,7 +21178,7 @@ def route(method: str, target: str) -> Handler:
     raise NotFound(f"no such path: {target}; see the README for those relay serves")
 
 
-LATER_PATHS: Final = re.compile(r"/models/[^/]+:\w+")
+LATER_PATHS: Final = re.compile(r"/models/.+:\w+")
 
 
 def _is_of_models(path: str) -> bool:

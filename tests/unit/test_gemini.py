@@ -108,6 +108,12 @@ def test_other_paths_are_not_its_own(path: str) -> None:
     assert G.serves(path) == ""
 
 
+@pytest.mark.parametrize("path", ["/v1beta/models/m:embedContent", "/v1/models/google/m:predict"])
+def test_its_other_calls_are_not_supported_yet(path: str) -> None:
+    with pytest.raises(relay.NotYet, match="not supported yet"):
+        relay.route("POST", path)
+
+
 @pytest.mark.parametrize(
     "address", ["/v1beta/models/:generateContent", f"/v1beta/models/{'m' * 257}:generateContent"]
 )

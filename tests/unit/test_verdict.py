@@ -180,3 +180,6 @@ def test_each_target_that_failed_is_said_what_for() -> None:
     )
     assert "one/m#1 refused relay's credential; check api_key" in error.message
     assert "two/m failed with HTTP 500: said transient" in error.message
+    plain = relay.error_in(b"no upstream", 502).message
+    error = verdict((lane(), relay.UpstreamError("transient", plain, upstream_status=502)))
+    assert error.message == "one/m#1 failed: HTTP 502, no upstream"
