@@ -207,11 +207,17 @@ async def probe_ends(probe: Wire) -> None:
 
 # ---- The terminal it was started from
 
-OWN_TERMINAL = "import fcntl, os, termios; os.setsid(); fcntl.ioctl(0, termios.TIOCSCTTY, 0)\n"
-NOHUP = OWN_TERMINAL + "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
+OWN_TERMINAL = """import fcntl, os, signal, termios
+os.setsid(); fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+signal.signal(signal.SIGHUP, signal.SIG_%s)
+"""
+# The tests themselves may have been started by nohup.
+PLAIN, NOHUP = OWN_TERMINAL % "DFL", OWN_TERMINAL % "IGN"
 
 
-@pytest.mark.parametrize(("before", "ends"), [(OWN_TERMINAL, True), (NOHUP, False)])
+@pytest.mark.parametrize(
+    ("before", "ends"), [(PLAIN, True), (NOHUP, False)], ids=["plainly", "by nohup"]
+)
 async def test_closing_its_terminal_ends_it_unless_by_nohup(
     before: str, ends: bool, upstream: FakeUpstream, tmp_path: Path
 ) -> None:
