@@ -18,8 +18,8 @@ A request goes
 stand in this order in Request path, and `settle` is in Accounts.
 
 The rule of this file: code refers only to what stands above it.  First come values
-(sections 1-25: pure; no await, no clock, no socket), then memory (26-35: synchronous, told
-the time), then I/O (36-67).  A name with a leading underscore stays within its section.
+(sections 1-26: pure; no await, no clock, no socket), then memory (27-36: synchronous, told
+the time), then I/O (37-68).  A name with a leading underscore stays within its section.
 
 Where to begin
     to follow one request     Relay.serve, first_answer, attempt, begin, deliver: in this order
@@ -66,66 +66,67 @@ Contents
     14. HTTP                  a provider's reply: bytes in; head, body and end out
   Values: what a configuration makes of it
     15. Failures              what a provider's error means
-    16. Presets               one row per known provider
-    17. Reading               a YAML file, and everything wrong with it
-    18. Configuration         the keys of the file, each with its kind and its sentence
-    19. Prices                what tokens cost
-    20. Conditions            what a rule may ask about a request
-    21. Plan                  a configuration compiled: who may ask, where a model's name leads
-    22. Compiler              a configuration made a plan; mistakes that take two keys to see
+    16. Quotas                what is left of a plan or a balance, as its maker says
+    17. Presets               one row per known provider
+    18. Reading               a YAML file, and everything wrong with it
+    19. Configuration         the keys of the file, each with its kind and its sentence
+    20. Prices                what tokens cost
+    21. Conditions            what a rule may ask about a request
+    22. Plan                  a configuration compiled: who may ask, where a model's name leads
+    23. Compiler              a configuration made a plan; mistakes that take two keys to see
   Values: other tools, other files
-    23. Clients               how each coding tool is set up for this relay
-    24. Import                another relay's file as a configuration of this one
-    25. Records               what the flight recorder keeps, and how it is written
+    24. Clients               how each coding tool is set up for this relay
+    25. Import                another relay's file as a configuration of this one
+    26. Records               what the flight recorder keeps, and how it is written
   Memory: where a request may go now
-    26. Stickiness            which credential served a conversation last
-    27. Health                who is cooling down, why, until when
-    28. Balance               which plan is open, which of several equals goes first
+    27. Stickiness            which credential served a conversation last
+    28. Health                who is cooling down, why, until when
+    29. Balance               which plan is open, which of several equals goes first
   Memory: what is counted and reported
-    29. Ledger                what was used, by the hour and by the day
-    30. Limits                who may ask now: rates, concurrency, budgets
-    31. Cache ledger          why a prompt cache was missed
-    32. Notes                 what relays tell one another about health
-    33. Verdict               the one error when no lane has answered
-    34. Metrics               what is counted, in Prometheus's words
-    35. Feed                  what happens, for those who watch
+    30. Ledger                what was used, by the hour and by the day
+    31. Limits                who may ask now: rates, concurrency, budgets
+    32. Cache ledger          why a prompt cache was missed
+    33. Notes                 what relays tell one another about health
+    34. Verdict               the one error when no lane has answered
+    35. Metrics               what is counted, in Prometheus's words
+    36. Feed                  what happens, for those who watch
   I/O: what is written down
-    36. Log                   lines of text or JSON; a request's is Exchange.record
-    37. State                 where usage and budgets outlive the process
-    38. SQLite                the store in a file
-    39. Redis                 the store that many machines share
-    40. Keeper                memory and the store kept in step
+    37. Log                   lines of text or JSON; a request's is Exchange.record
+    38. State                 where usage and budgets outlive the process
+    39. SQLite                the store in a file
+    40. Redis                 the store that many machines share
+    41. Keeper                memory and the store kept in step
   I/O: providers on one side, clients on the other
-    41. Connections           HTTP/1.1 to providers on bare transports
-    42. Upstream              one HTTP exchange with a provider
-    43. Recorder              whole exchanges in a ring of files
-    44. Demo                  the embedded provider
-    45. Client                who asks; the body read, the answer written, keep-alives
-    46. Telemetry             spans and metrics for an OpenTelemetry collector
+    42. Connections           HTTP/1.1 to providers on bare transports
+    43. Upstream              one HTTP exchange with a provider
+    44. Recorder              whole exchanges in a ring of files
+    45. Demo                  the embedded provider
+    46. Client                who asks; the body read, the answer written, keep-alives
+    47. Telemetry             spans and metrics for an OpenTelemetry collector
   I/O: a request from beginning to end
-    47. Exchange              one client request, its x-relay headers, its record for the log
-    48. Preparation           a request in a dialect: how it goes out, and its answer back
-    49. Forwarding            what passes unread: embeddings, images, audio, /p/
-    50. Accounts              what a request may take, and what it came to
-    51. Failover              held until a lane is back; two attempts beside one another
-    52. Request path          from accept to settle, in five functions
+    48. Exchange              one client request, its x-relay headers, its record for the log
+    49. Preparation           a request in a dialect: how it goes out, and its answer back
+    50. Forwarding            what passes unread: embeddings, images, audio, /p/
+    51. Accounts              what a request may take, and what it came to
+    52. Failover              held until a lane is back; two attempts beside one another
+    53. Request path          from accept to settle, in five functions
   I/O: the process around it
-    53. Page                  the dashboard
-    54. Service manager       what systemd and relay tell one another
-    55. Source                where a configuration comes from, and how a reload replaces it
-    56. Admin                 what relay knows of itself, and what can be done to it
-    57. Resources             memory given back, files that may be open
-    58. Operations            which handler serves which path; probes, lists, status
-    59. Server                sockets, signals (SIGHUP reloads), drain
-    60. Units                 what systemd needs to run relay
-    61. Grafana               a dashboard of the metrics
+    54. Page                  the dashboard
+    55. Service manager       what systemd and relay tell one another
+    56. Source                where a configuration comes from, and how a reload replaces it
+    57. Admin                 what relay knows of itself, and what can be done to it
+    58. Resources             memory given back, files that may be open
+    59. Operations            which handler serves which path; probes, lists, status
+    60. Server                sockets, signals (SIGHUP reloads), drain
+    61. Units                 what systemd needs to run relay
+    62. Grafana               a dashboard of the metrics
   I/O: the commands
-    62. Console               a running relay, asked by a command
-    63. Launch                a tool as relay's child
-    64. Trial                 whether the configured providers answer as they should
-    65. Watch                 the log and the running requests, in a terminal
-    66. Replay                a record listed, sent again, compared, exported
-    67. Command line          the commands as a table
+    63. Console               a running relay, asked by a command
+    64. Launch                a tool as relay's child
+    65. Trial                 whether the configured providers answer as they should
+    66. Watch                 the log and the running requests, in a terminal
+    67. Replay                a record listed, sent again, compared, exported
+    68. Command line          the commands as a table
 """
 
 from __future__ import annotations
@@ -8934,7 +8935,32 @@ def _until_calendar(reset: str, now: float) -> float | None:
     return then.timestamp() - now
 
 
-# ==== 16. Presets =============================================================
+# ==== 16. Quotas ==============================================================
+# How much of a plan or a balance is left, as its maker says: in the headers of an answer, which
+# cost nothing, or at an address of its own, which is asked only on demand.  Makers write shares as
+# numbers or texts, times in seconds, milliseconds or RFC 3339, and leave out what has no limit.
+
+
+class QuotaWindow(NamedTuple):
+    """A quota that starts anew: `used` is a share, 1.0 when it is used up; `resets` is a time in
+    seconds since the epoch, 0 if unknown; `seconds` is the window's length, 0 if unknown."""
+
+    name: str
+    used: float
+    resets: float = 0.0
+    seconds: float = 0.0
+
+
+class Quota(NamedTuple):
+    """What is known to be left of one account at the time `at`, in seconds since the epoch."""
+
+    windows: tuple[QuotaWindow, ...] = ()
+    balance: float | None = None
+    currency: str = ""
+    at: float = 0.0
+
+
+# ==== 17. Presets =============================================================
 # One row per place where one can have an account: its addresses, what it wants differently, how
 # it fails (from the makers' documents and public issues, named where a row is odd).  To add a
 # provider is to add a row; whatever is odd about it is data in that row.  Base URLs are exact:
@@ -9542,7 +9568,7 @@ fastchat - quirks=fastchat errors=fastchat
 """)
 
 
-# ==== 17. Reading =============================================================
+# ==== 18. Reading =============================================================
 # How a YAML file is read into values.  A field of a class is a key of the file: its kind (how it is
 # read, its schema), its sentence in the reference, its default.  Reading never stops at the first
 # mistake: each is noted with its place in the file, and reading goes on.  The environment and files
@@ -9974,7 +10000,7 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {by_lower[near[0]]!r}?" if near else ""
 
 
-# ==== 18. Configuration =======================================================
+# ==== 19. Configuration =======================================================
 # The keys, table by table: a field for each, with its kind, its sentence in the reference and its
 # default.  A key is added here and nowhere else: the loader, the README's table and the JSON
 # Schema are made from these fields.
@@ -10482,7 +10508,7 @@ def _table_schema(cls: Any) -> JSON:
     } | ({"required": required} if required else {})
 
 
-# ==== 19. Prices ==============================================================
+# ==== 20. Prices ==============================================================
 # What tokens cost.  Money is a whole number of billionths of the unit of `prices`, so that sums
 # are exact in whatever order they are added.  What is not paid by the token costs nothing, though
 # it is counted: a plan paid in advance, a server of one's own.
@@ -10579,7 +10605,7 @@ def likely_output(body: Body) -> int:
     return _USUAL_OUTPUT
 
 
-# ==== 20. Conditions ==========================================================
+# ==== 21. Conditions ==========================================================
 # What a rule may ask about a request: the words of `when`.  A row says what to look for and
 # whether it is what was wanted, so one table decides, explains, and finds the entries that can
 # never be reached.  Cheap words come first; the request is parsed and its tokens are counted only
@@ -10698,7 +10724,7 @@ def covers(earlier: WhenConfig, later: WhenConfig) -> bool:
     )
 
 
-# ==== 21. Plan ================================================================
+# ==== 22. Plan ================================================================
 # A configuration compiled to answer "where may this go?".  Frozen: a reload builds another and
 # swaps it whole, and a request keeps the one it began with.
 #
@@ -11414,7 +11440,7 @@ def addressed(name: str) -> tuple[str, str]:
     return head, rest[0] if rest else ""
 
 
-# ==== 22. Compiler ============================================================
+# ==== 23. Compiler ============================================================
 # From a configuration to a plan: addresses joined, presets and aliases filled in, credentials
 # named.  Here every mistake is found that takes more than one key to see; like those of reading
 # it is noted with its place, and compiling goes on.
@@ -11909,7 +11935,7 @@ def changes(old: Config, new: Config) -> list[str]:
     return sorted(lines)
 
 
-# ==== 23. Clients =============================================================
+# ==== 24. Clients =============================================================
 # What makes a coding tool talk to this relay: one row per tool, and from it the
 # environment, arguments and, if nothing else will do, a private file.  Model names and limits come
 # from the plan, so that a tool compacts in time for a model smaller than its own.  Variables that
@@ -12315,7 +12341,7 @@ FORMATS: Final[dict[str, Callable[[Setup, Recipe, str], Iterator[str]]]] = {
 }
 
 
-# ==== 24. Import ==============================================================
+# ==== 25. Import ==============================================================
 # Another relay's file as a configuration of this one.  Never silently lossy: the old file is
 # emptied value by value, and whatever is left in it at the end is named in a comment.  Keys in
 # plain text become variables, unless the user wants them carried over.
@@ -13103,7 +13129,7 @@ def _parsed(text: str) -> Any:
     return yaml.safe_load(text)
 
 
-# ==== 25. Records =============================================================
+# ==== 26. Records =============================================================
 # What the flight recorder keeps of an exchange: a file of JSON lines, in the order in which things
 # happened, for any tool to read.  An exchange has legs, each with a head and the bytes after it:
 #
@@ -13319,7 +13345,7 @@ def mask_query(address: str) -> str:
 #        interleave, which is why there are no locks                           #
 ################################################################################
 
-# ==== 26. Stickiness ==========================================================
+# ==== 27. Stickiness ==========================================================
 # Which credential served a conversation last.  Prompt caches and sealed reasoning belong to an
 # account, so a conversation that wanders pays for its prompt again and loses its thoughts.
 #
@@ -13517,7 +13543,7 @@ def _pool(credential: str) -> str:
     return credential.rpartition("/")[0]
 
 
-# ==== 27. Health ==============================================================
+# ==== 28. Health ==============================================================
 # Who is cooling down, why, and until when.  A cooldown is a prediction, not a verdict: short
 # marks end within half an hour, a plan's when it resets.  Marks are keyed by stable names, so
 # they outlive a reload; a changed key has another name, and so starts with a clean slate.
@@ -13772,7 +13798,7 @@ class Health:
         self._remove(order[:excess])
 
 
-# ==== 28. Balance =============================================================
+# ==== 29. Balance =============================================================
 # Which of several equals goes first.  A conversation stays with what served it last, because
 # caches and sealed reasoning belong to an account; for new ones the route's mode decides, first
 # among targets of one rank, then among the credentials of a target's plan:
@@ -13933,7 +13959,7 @@ def _rank(bound: Sequence[str], name: str) -> int:
     return bound.index(name) if name in bound else len(bound)
 
 
-# ==== 29. Ledger ==============================================================
+# ==== 30. Ledger ==============================================================
 # What was used: totals of every hour and every day, per key, provider and model; and the latest
 # requests.  Memory holds only what was added since the store took the last batch.
 #
@@ -14140,7 +14166,7 @@ class Calibration:
         self._ratios.put(str(record["model"]), (whole, added))
 
 
-# ==== 30. Limits ==============================================================
+# ==== 31. Limits ==============================================================
 # Who may send a request now.  A permit is taken at admission, for what the request may come to, and
 # given back once, at its end, for what it came to.
 #
@@ -14433,7 +14459,7 @@ class Limits:
                 del self._accounts[name]
 
 
-# ==== 31. Cache ledger ========================================================
+# ==== 32. Cache ledger ========================================================
 # Why a prompt cache was missed.  For a conversation, a provider should read from its cache at least
 # what it read and wrote the time before.  If that number collapses, a part of the prompt has
 # changed, the conversation was moved, or it waited too long, and each of these costs real money.
@@ -14639,7 +14665,7 @@ def _fingerprint(value: Any) -> int:
     return hash(dumps(unmarked(value)))
 
 
-# ==== 32. Notes ===============================================================
+# ==== 33. Notes ===============================================================
 # What relays that share a store tell one another about health: every mark that came, changed or
 # went, every conversation that was bound to a credential, and how models count tokens.  A note has
 # a name; the latest of that name holds.  A relay that starts reads them all, so a restart forgets
@@ -14707,7 +14733,7 @@ class Notebook:
         self._published = {}
 
 
-# ==== 33. Verdict =============================================================
+# ==== 34. Verdict =============================================================
 # The error for a client when no target is left.  If one target failed, its class decides: a limit
 # gives a 429, overload a 529 or 503, a timeout a 504.  A provider's 401 becomes a 502: clients log
 # out on a 401, and it was relay's credential that was refused.  Several failed targets give a 429
@@ -14827,7 +14853,7 @@ def termination(error: RelayError) -> str:
     return error.code
 
 
-# ==== 34. Metrics =============================================================
+# ==== 35. Metrics =============================================================
 # Numbers of what happened, declared once and published twice: here in Prometheus's words, and in
 # OpenTelemetry's if a collector is configured.  Names are OpenTelemetry's; Prometheus's follow
 # from them by its rules: dots become underscores, the unit a suffix, and a counter ends in _total.
@@ -15088,7 +15114,7 @@ class Tally:
         add_all(amounts)
 
 
-# ==== 35. Feed ================================================================
+# ==== 36. Feed ================================================================
 # What happens, for those who watch it happen: the page, `relay top`, `relay logs`.  The last
 # moments are kept, each with a number; a watcher reads on from the last number it has seen.  So
 # one ring serves any number of watchers, and a slow one misses the oldest moments, nothing else.
@@ -15133,7 +15159,7 @@ class Feed:
 #                                     I/O                                      #
 ################################################################################
 
-# ==== 36. Log =================================================================
+# ==== 37. Log =================================================================
 # One line per request, written when it is over, and a few events in between.  Text for people
 # on a terminal, JSON otherwise.  Secrets were removed where the text was made; headers and bodies
 # never come here.  A thread does the writing: a pipe that nobody reads blocks that thread and
@@ -15326,7 +15352,7 @@ def _request_text(record: JSON) -> str:
     return "  ".join(printable(step) for step in steps if step)
 
 
-# ==== 37. State ===============================================================
+# ==== 38. State ===============================================================
 # Where usage, budgets, limits and cooldowns outlive the process: in a SQLite database (in memory
 # if nothing is to stay), or in a Redis that many machines share.  A store is blocking code with
 # five methods; the keeper runs it in one thread, so nothing waits for the disk or the network.
@@ -15402,7 +15428,7 @@ class Store(Protocol):
     def close(self) -> None: ...
 
 
-# ==== 38. SQLite ==============================================================
+# ==== 39. SQLite ==============================================================
 # The store in a database.  Several processes may have the same file open: counts are added to those
 # in it, and a process that sees that another wrote reads the sums again.
 
@@ -15631,7 +15657,7 @@ class SQLiteStore:
         self._data.close()
 
 
-# ==== 39. Redis ===============================================================
+# ==== 40. Redis ===============================================================
 # The store that any number of relays share.  One connection, one exchange at a time: what gathered
 # meanwhile goes together and in order, first what has ended, then the permits that are asked for.
 # A script in Redis judges every permit, by the rules of section `Limits`, so that two relays cannot
@@ -15975,7 +16001,7 @@ def _admit_arguments(permit: Permit, labels: tuple[str, str]) -> list[object]:
     return [permit.caller.name, permit.id, asked.tokens, asked.cost, *labels, _LEASE, *most]
 
 
-# ==== 40. Keeper ==============================================================
+# ==== 41. Keeper ==============================================================
 # Takes what memory gathered to the store, and brings back what others did.  One exchange at a
 # time, in a thread: every second, and if limits are shared, as soon as a permit is asked for or
 # given back.  While the store is down nobody waits for it: each relay decides by what it knows
@@ -16183,7 +16209,7 @@ class Keeper:
         self._since, self.trouble = time.monotonic(), trouble
 
 
-# ==== 41. Connections =========================================================
+# ==== 42. Connections =========================================================
 # HTTP/1.1 to providers on bare asyncio transports: what a general client does for a request costs
 # three times as much as the bytes do.  One class for each lifetime: a `Link` lives as long as its
 # socket, a `LinkReply` as long as one answer, `Upstream` as long as the process.
@@ -16689,7 +16715,7 @@ def system_words(error: BaseException) -> str:
     return os.strerror(inner.errno) if text.startswith("Connect call failed") else text
 
 
-# ==== 42. Upstream ============================================================
+# ==== 43. Upstream ============================================================
 # What is done with a provider's answer, whatever it comes on: limits to its silence and its size.
 # Answers are read in the blocks and in the content coding in which they come; whoever must
 # understand them inflates them.
@@ -16965,7 +16991,7 @@ class Inflater:
         return UpstreamError("transient", f"sent a broken content coding: {why}")
 
 
-# ==== 43. Recorder ============================================================
+# ==== 44. Recorder ============================================================
 # The flight recorder: a file for every exchange, until there are too many bytes of them; then the
 # oldest are deleted.  While an exchange runs, its tape holds references to the bytes that pass, not
 # copies; when it is over, a thread removes the secrets and writes the file.  A disk that is slow,
@@ -17322,7 +17348,7 @@ class TapedReply:
         self._reply.close()
 
 
-# ==== 44. Demo ================================================================
+# ==== 45. Demo ================================================================
 # The embedded provider: no key, no network, always the same answer to the same request.  It calls
 # a tool if the user's text asks for one, so that all of an agent's loop can be seen.  Who wants
 # JSON gets JSON: Gemini CLI asks which model to use before anything else, and again after prose.
@@ -17440,7 +17466,7 @@ def _in_words(event: Event) -> Iterable[Event]:
     return (event,)
 
 
-# ==== 45. Client ==============================================================
+# ==== 46. Client ==============================================================
 # The client's side of an exchange: who asks, the body as it is read, the answer as it is
 # written.
 
@@ -17738,7 +17764,7 @@ class Stream(web.StreamResponse):
         self._timer = loop.call_later(self._interval - silence, self._beat)
 
 
-# ==== 46. Telemetry ===========================================================
+# ==== 47. Telemetry ===========================================================
 # What happens, reported by the SDK to an OpenTelemetry collector, if the `otel` extra is installed
 # and OTEL_EXPORTER_OTLP_ENDPOINT names one; the SDK reads its other variables itself.  A request is
 # a span, each attempt a span within it, in the trace that the client's `traceparent` names; the
@@ -17927,7 +17953,7 @@ def telemetry_of(env: Mapping[str, str], log: Log) -> Telemetry:
         return Telemetry()
 
 
-# ==== 47. Exchange ============================================================
+# ==== 48. Exchange ============================================================
 # One client request and all that is known of it so far: what was asked, its attempts, what came of
 # it.  The kinds of requests are subclasses, which say how one is read, how it goes out on a lane,
 # and what its answer is; the way they all go is in Request path.
@@ -18285,7 +18311,7 @@ def _shortened(names: Sequence[str]) -> str:
     return f"{', '.join(fitting)}, and {len(names) - len(fitting)} more"
 
 
-# ==== 48. Preparation =========================================================
+# ==== 49. Preparation =========================================================
 # How a request goes out on a lane, and its answer back: as the bytes that came if the dialect is
 # the same, edited only where something has to be, else through the hub.
 
@@ -18689,7 +18715,7 @@ async def error_body(exchange: Exchange, attempt: Attempt) -> bytes:
     return b""
 
 
-# ==== 49. Forwarding ==========================================================
+# ==== 50. Forwarding ==========================================================
 # What relay passes on without understanding it: embeddings, images, audio, rerank, moderations and
 # old completions go where the name in their `model` field goes, by the routes of any request;
 # /p/PROVIDER/... goes to that provider as it is.  Only the model's name is read; once it is known,
@@ -18998,7 +19024,7 @@ def _usage_in(counts: JSON) -> Usage:
     return Usage(input=whole_number(counts.get("total_tokens")))
 
 
-# ==== 50. Accounts ============================================================
+# ==== 51. Accounts ============================================================
 # What a request may take, and what it came to.  Every request passes here twice:
 #
 #     reserve    before its first attempt: a permit within the limits of its key
@@ -19155,7 +19181,7 @@ class Accounts:
         return model
 
 
-# ==== 51. Failover ============================================================
+# ==== 52. Failover ============================================================
 # What the loop over the lanes of a request needs: whom there is no hope in, how long a request may
 # be held until a lane is back, and what becomes of two attempts beside one another.
 
@@ -19215,7 +19241,7 @@ async def call_off(tasks: Sequence[asyncio.Task[Attempt | None]], winner: Attemp
         raise
 
 
-# ==== 52. Request path ========================================================
+# ==== 53. Request path ========================================================
 # One request from accept to settle: five functions of `Relay`, in this order.  `Operations`, below,
 # accepts: it makes the Exchange and calls `serve`.
 #
@@ -19688,7 +19714,7 @@ class Relay:
         return {exchange.task for exchange in self.running if exchange.task}
 
 
-# ==== 53. Page ================================================================
+# ==== 54. Page ================================================================
 # The dashboard: one page without any asset from elsewhere, and a policy that lets it load none.  It
 # asks /admin for everything it shows, so that the page itself may be seen by anybody.
 
@@ -20123,7 +20149,7 @@ PAGE_HEADERS: Final = {
 }
 
 
-# ==== 54. Service manager =====================================================
+# ==== 55. Service manager =====================================================
 # What systemd and relay tell one another, through the environment and a socket; without systemd
 # none of it happens.  See sd_notify(3), sd_listen_fds(3) and systemd.service(5).
 #
@@ -20181,7 +20207,7 @@ class Supervisor:
             await asyncio.sleep(self.watchdog / 2)
 
 
-# ==== 55. Source ==============================================================
+# ==== 56. Source ==============================================================
 # Where a configuration comes from, how one becomes a plan, and how another one takes its place.
 
 
@@ -20521,7 +20547,7 @@ class Reloader:
         self.supervisor.notify(READY=1, STATUS=status)
 
 
-# ==== 56. Admin ===============================================================
+# ==== 57. Admin ===============================================================
 # What relay knows about itself, as JSON below /admin, and the few things that can be done to it.
 # The admin key allows both, in a header or, in a browser, as the cookie that /admin/login gives in
 # exchange.  Without an `admin_key`, this machine may look, and nobody may act.
@@ -20875,7 +20901,7 @@ def _shown_config(value: Any, name: str = "") -> Any:
     return value if plain else re.sub(r"//[^/@\s]+@", "//[secret]@", str(value))
 
 
-# ==== 57. Resources ===========================================================
+# ==== 58. Resources ===========================================================
 # The process's memory and open files.  A coding agent's requests are large and alike, and memory
 # that one has freed the next will need.  By default glibc gets every block over 128 KB from the
 # system and gives it back at once, so that each copy gets new pages.  Here it is told to keep them;
@@ -20944,7 +20970,7 @@ def raise_file_limit() -> int:
     return sys.maxsize if soft == resource.RLIM_INFINITY else soft
 
 
-# ==== 58. Operations ==========================================================
+# ==== 59. Operations ==========================================================
 # Which handler serves which path, and the handlers of what is not a model's answer: probes, lists,
 # status.  No probe ever calls a provider.
 
@@ -21221,7 +21247,7 @@ def refused(request: web.BaseRequest, error: RelayError) -> web.Response:
     return response
 
 
-# ==== 59. Server ==============================================================
+# ==== 60. Server ==============================================================
 # Start, run, drain, stop.  SIGHUP reloads, see `Reloader`.  At SIGTERM and SIGINT relay stops
 # accepting, lets streams finish within the grace period, and ends the rest with an error in the
 # client's dialect; a second signal skips the wait.
@@ -21587,7 +21613,7 @@ def has_terminal() -> bool:
     return True
 
 
-# ==== 60. Units ===============================================================
+# ==== 61. Units ===============================================================
 # What `relay systemd` prints: a socket that systemd keeps open, and a service that may do nothing
 # but read its configuration, keep its state and use the network.  For several processes the service
 # is a template; all instances share the one socket, so that an idle one accepts, and while one
@@ -21724,7 +21750,7 @@ def _streams(listen: str) -> tuple[str, ...]:
     return (f"[{host}]:{port}" if ":" in host else f"{host}:{port}" if host else str(port),)
 
 
-# ==== 61. Grafana =============================================================
+# ==== 62. Grafana =============================================================
 # A dashboard of the metrics, ready for import: a row of this table is a panel.  A test checks that
 # the names in its queries exist, and that Prometheus's own tool can parse them.
 
@@ -21825,7 +21851,7 @@ def grafana_dashboard() -> JSON:
     }
 
 
-# ==== 62. Console =============================================================
+# ==== 63. Console =============================================================
 # A running relay, asked by a command: at the address it listens on and with the admin key, both
 # from the file it was started with.  The command does not need the providers' keys in its
 # environment, nor a file without mistakes: these may be newer than the running relay.
@@ -21915,7 +21941,7 @@ def aligned(rows: Sequence[Sequence[str]], left: int = 99) -> list[str]:
     ]
 
 
-# ==== 63. Launch ==============================================================
+# ==== 64. Launch ==============================================================
 # A tool as relay's child.  It gets the terminal: both stay in one process group, so what is typed
 # reaches it, including Ctrl-C and Ctrl-Z; a signal sent to relay alone is passed on.  If no relay
 # serves this configuration at its address, this one does for as long as the child lives.
@@ -22033,7 +22059,7 @@ async def serving(plan: Plan, source: Source, log: Log | None = None) -> AsyncIt
         await server.stop()
 
 
-# ==== 64. Trial ===============================================================
+# ==== 65. Trial ===============================================================
 # Does it work with the configured providers?  `relay check --live` asks every provider, with every
 # plan, credential and dialect, through a relay of its own on this machine, so that the whole path
 # of a client's request is tried.  These are a few small requests each, whose cost is announced
@@ -22263,7 +22289,7 @@ def trial_table(trials: Sequence[Trial]) -> list[str]:
     return [*aligned([head, *rows]), *([""] if faults else []), *faults]
 
 
-# ==== 65. Watch ===============================================================
+# ==== 66. Watch ===============================================================
 # `relay logs` and `relay top`: log lines and running requests, from the events of a running relay.
 # What the screen shows is computed from values alone; only `_Screen` knows the terminal.
 
@@ -22449,7 +22475,7 @@ async def show_top(console: Console, once: bool) -> None:
         watching.result()
 
 
-# ==== 66. Replay ==============================================================
+# ==== 67. Replay ==============================================================
 # What can be done with a record: list, send again and compare, turn into a shell command.  A
 # request is sent again to a temporary relay with the present configuration, so that everything is
 # real: rules, failover, translation; its answer becomes a record, too.
@@ -22677,7 +22703,7 @@ def _quoted(text: str, variable: str) -> str:
     return '"' + ("${" + variable + "}").join(pieces) + '"'
 
 
-# ==== 67. Command line ========================================================
+# ==== 68. Command line ========================================================
 # From arguments to a running server, or to an answer in print.  A command is a function; its
 # options are written above it as its help shows them.
 
