@@ -387,9 +387,9 @@ class RelayError(Exception):
 class ConfigError(RelayError):
     """All that is wrong with a configuration, one line each."""
 
-    def __init__(self, problems: Sequence[str]) -> None:
+    def __init__(self, *problems: str) -> None:
         super().__init__("\n".join(problems))
-        self.problems = tuple(problems)
+        self.problems = problems
 
 
 class BadRequest(RelayError):
@@ -12146,13 +12146,13 @@ def offer(plan: Plan, recipe: Recipe, base: str, key: str, wanted: str = "") -> 
     if wanted and plan.route(wanted) is None:
         near = plan.nearest(wanted)
         hint = f"; near: {', '.join(near)}" if near else ""
-        raise ConfigError([f"--model {wanted}: no provider serves it{hint}"])
+        raise ConfigError(f"--model {wanted}: no provider serves it{hint}")
     unserved = {tier: name for tier, name in recipe.tiers.items() if not _mapped(plan, name)}
     needed = recipe.needs_model or any(not plan.route(name) for name in unserved.values())
     model = wanted or (_first_model(plan) if needed or not recipe.tiers else "")
     if needed and not model:
         globs = [glob for p in plan.providers.values() for glob in p.claims or ("any name",)]
-        raise ConfigError([f"which model? say --model NAME; served: {', '.join(globs)}"])
+        raise ConfigError(f"which model? say --model NAME; served: {', '.join(globs)}")
     context, output = _limits(plan, model or next(iter(recipe.tiers.values()), ""))
     return Offer(
         base=base,
@@ -12204,7 +12204,7 @@ def client_key(plan: Plan, name: str | None, held: str, now: float) -> str:
     Without `keys` any will do."""
     keys = plan.config.keys
     if name and name not in keys:
-        raise ConfigError([f"--key {name}: there is no such key{suggestion(name, keys)}"])
+        raise ConfigError(f"--key {name}: there is no such key{suggestion(name, keys)}")
     if not keys:
         return held or "relay"
     wanted = [name] if name else list(keys)
@@ -12215,12 +12215,12 @@ def client_key(plan: Plan, name: str | None, held: str, now: float) -> str:
     if held and not all(values):  # it may well be the one that is not known here
         return held
     if held and not (name and plain):
-        raise ConfigError([f"RELAY_KEY does not hold {f'the key of {name}' if name else 'a key'}"])
+        raise ConfigError(f"RELAY_KEY does not hold {f'the key of {name}' if name else 'a key'}")
     if len(wanted) > 1:
-        raise ConfigError([f"whose key? say --key NAME ({', '.join(keys)}), or set RELAY_KEY"])
+        raise ConfigError(f"whose key? say --key NAME ({', '.join(keys)}), or set RELAY_KEY")
     if not plain:
         why = "kept as a hash" if values[0] else "not set in this environment"
-        raise ConfigError([f"the key of {wanted[0]} is {why}: set RELAY_KEY to it"])
+        raise ConfigError(f"the key of {wanted[0]} is {why}: set RELAY_KEY to it")
     return plain[0]
 
 
@@ -13101,13 +13101,13 @@ def imported(text: str, with_secrets: bool = False) -> str:
     try:
         old = Old(_parsed(text))
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError([f"neither YAML nor JSON: {error}"]) from error
+        raise ConfigError(f"neither YAML nor JSON: {error}") from error
     first = old.value[0] if isinstance(old.value, list) and old.value else old.value
     marks = set(first) if isinstance(first, dict) else set()
     found = next((each for each in PREDECESSORS if marks & each.marks), None)
     if found is None:
         titles = "; ".join(each.title for each in PREDECESSORS)
-        raise ConfigError([f"this is none of the files relay can read: {titles}"])
+        raise ConfigError(f"this is none of the files relay can read: {titles}")
     draft = Draft(with_secrets)
     found.read(old, draft)
     left = list(old.left())
@@ -15499,12 +15499,12 @@ class SQLiteStore:
             self._claim(to_read)
             self._opened = opened
         except OSError as error:
-            raise ConfigError([f"state: cannot open {self.path}: {error.strerror}"]) from error
+            raise ConfigError(f"state: cannot open {self.path}: {error.strerror}") from error
         except sqlite3.OperationalError as error:  # it is locked, or the disk refuses
-            raise ConfigError([f"state: {self.path} cannot be used now: {error}"]) from error
+            raise ConfigError(f"state: {self.path} cannot be used now: {error}") from error
         except sqlite3.Error as error:
             message = f"state: {self.path} cannot be used: {error}; move it away to begin anew"
-            raise ConfigError([message]) from error
+            raise ConfigError(message) from error
 
     def _claim(self, to_read: bool) -> None:
         """Make the tables if there are none, else check that they are ours and undamaged.
@@ -15875,7 +15875,7 @@ class RedisStore:
                 retry=Retry(NoBackoff(), 0),  # whoever waits is a client of ours
             )
         except (ValueError, TypeError) as error:
-            raise ConfigError([f"state: not a Redis URL: {error}"]) from error
+            raise ConfigError(f"state: not a Redis URL: {error}") from error
 
     @contextlib.contextmanager
     def _watched(self) -> Iterator[None]:
@@ -17028,10 +17028,10 @@ class Ring:
             mode = self.directory.stat().st_mode
         except OSError as error:
             reason = error.strerror or str(error)
-            raise ConfigError([f"record.directory: {self.directory}: {reason}"]) from error
+            raise ConfigError(f"record.directory: {self.directory}: {reason}") from error
         if mode & 0o077:
             message = f"{self.directory} is open to others; chmod 700 it, or name another"
-            raise ConfigError([f"record.directory: {message}"])
+            raise ConfigError(f"record.directory: {message}")
 
     def put(self, name: str, data: bytes) -> None:
         """Make room for a record and write it; OSError if that is not possible."""
@@ -20187,7 +20187,7 @@ class Supervisor:
                 listening.set_inheritable(False)
             if not (listening and listening.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)):
                 text = f"descriptor {descriptor} ({name or 'unnamed'}) was passed"
-                raise ConfigError([f"{text}, but does not listen"])
+                raise ConfigError(f"{text}, but does not listen")
             self.passed.append((name, listening))
 
     def notify(self, within: float = 1.0, **states: object) -> None:
@@ -20245,14 +20245,14 @@ def text_of(path: Path) -> str:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise ConfigError([f"{path}: cannot be read: {error.strerror}"]) from error
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
     try:
         return data.decode()
     except UnicodeDecodeError as error:
         before = data[: error.start]
         line, column = before.count(b"\n") + 1, error.start - before.rfind(b"\n")
         found = f"the byte 0x{data[error.start]:02X}"
-        raise ConfigError([f"{path}:{line}:{column}: not UTF-8: {found}"]) from error
+        raise ConfigError(f"{path}:{line}:{column}: not UTF-8: {found}") from error
 
 
 class Source(NamedTuple):
@@ -20405,7 +20405,7 @@ def load(source: Source, lenient: bool = False) -> Plan:
         except (OSError, ValueError) as error:
             reading.error("tls", str(error))
     if problems := reading.problems():
-        raise ConfigError(problems)
+        raise ConfigError(*problems)
     return plan
 
 
@@ -20449,7 +20449,7 @@ class Reloader:
         if (old.tls is None) != (plan.config.tls is None):
             problems.append(f"{source.path}: tls needs a restart to be switched on or off")
         if problems:
-            raise ConfigError(problems)
+            raise ConfigError(*problems)
         return plan
 
     def reload(self) -> None:
@@ -20461,7 +20461,7 @@ class Reloader:
         relay, metrics = self.relay, self.relay.accounts.metrics
         try:
             if self.source.path is None:
-                raise ConfigError(["there is no configuration file to reload"])
+                raise ConfigError("there is no configuration file to reload")
             source, old = self.source.again(), relay.plan.config
             with registering(keep=True):
                 plan = self.check(source)
@@ -20516,7 +20516,7 @@ class Reloader:
                     newer = load(self.source)
                     fresh = dict(newer.secrets_by_name.items() - plan.secrets_by_name.items())
                     if empty := [name for name, secret in fresh.items() if not secret]:
-                        raise ConfigError([f"{name}: the file is empty" for name in empty])
+                        raise ConfigError(*[f"{name}: the file is empty" for name in empty])
                 except ConfigError as error:  # it may be about to be written
                     message = "a file of credentials cannot be used; the old ones stay"
                     relay.log.event("error", message, problems=error.problems)
@@ -21493,7 +21493,7 @@ class Server:
             # asyncio's own words repeat the address
             reason = os.strerror(number).lower() if number > 0 else system_words(error)
             more = "; --listen takes another" if number == errno.EADDRINUSE else ""
-            raise ConfigError([f"cannot listen on {listen}: {reason}{more}"]) from error
+            raise ConfigError(f"cannot listen on {listen}: {reason}{more}") from error
         if port:
             return listen
         return f"{listen.rpartition(':')[0]}:{self._runner.addresses[-1][1]}"
@@ -21868,7 +21868,7 @@ class Console:
         try:
             base = base_of([self.listen], "https" if self._tls else "http")
         except ValueError as error:
-            raise ConfigError([f"{source.path or 'config'}: listen: {error}"]) from error
+            raise ConfigError(f"{source.path or 'config'}: listen: {error}") from error
         self._base = base or "http://localhost"  # a socket of the file system needs no name
 
     def get(self, path: str) -> JSON:
@@ -21999,7 +21999,7 @@ def _private_home(file: Settings | None, env: Mapping[str, str]) -> Iterator[dic
     except FileNotFoundError:
         content = {}
     except (OSError, ValueError) as error:
-        raise ConfigError([f"{theirs}: cannot be read, so it cannot be kept: {error}"]) from error
+        raise ConfigError(f"{theirs}: cannot be read, so it cannot be kept: {error}") from error
     content = content if isinstance(content, dict) else {}
     if file is None or (merged := _overlaid(content, file.content)) == content:
         yield {}
@@ -22202,7 +22202,7 @@ def accesses(plan: Plan, only: str) -> list[Access]:
         if only.lower() in ("", provider.name.lower())
     ]
     if not held:
-        raise ConfigError([f"no provider is called {only!r}{suggestion(only, plan.providers)}"])
+        raise ConfigError(f"no provider is called {only!r}{suggestion(only, plan.providers)}")
     return held
 
 
@@ -22619,7 +22619,7 @@ def redirected(plan: Plan, record: Record, to: str) -> Plan:
     plan = replace(plan, config=replace(plan.config, routing_rules=rules | others))
     route = plan.route(model)
     if not model or route is None or not route.why.startswith("rule "):
-        raise ConfigError([f"--to {to}: there is no such provider"])
+        raise ConfigError(f"--to {to}: there is no such provider")
     return plan
 
 
@@ -22786,10 +22786,8 @@ def find_config(args: argparse.Namespace, optional: bool = False) -> Source:
     ]
     if not (rows or optional):
         raise ConfigError(
-            [
-                "no configuration: give -c FILE, put a config.yaml here, set a provider's key in "
-                "the environment (such as ZAI_API_KEY), or try --demo"
-            ]
+            "no configuration: give -c FILE, put a config.yaml here, set a provider's key in "
+            "the environment (such as ZAI_API_KEY), or try --demo"
         )
     return Source(None, "providers:\n" + "".join(rows) if rows else "", *overrides)
 
@@ -22834,7 +22832,7 @@ def command_serve(args: argparse.Namespace) -> None:
 def command_check(args: argparse.Namespace) -> int:
     """Report everything that is wrong with a configuration."""
     if args.provider and not args.live:
-        raise ConfigError(["--provider says which one to try: give --live, too"])
+        raise ConfigError("--provider says which one to try: give --live, too")
     source = find_config(args)
     plan = load(source)
     print(f"{source.path or ('the demo' if args.demo else 'the environment')}: ok")
@@ -22911,18 +22909,18 @@ def _facts(args: argparse.Namespace, plan: Plan) -> Facts:
     for header in args.header:
         name, colon, value = header.partition(":")
         if not (colon and name.strip()):
-            raise ConfigError([f"--header {header!r}: expected 'NAME: VALUE'"])
+            raise ConfigError(f"--header {header!r}: expected 'NAME: VALUE'")
         headers[name.strip()] = value.strip()
     known = [key.caller.name for key in plan.keys]
     if args.key and args.key not in known:
-        raise ConfigError([f"no key is called {args.key!r}{suggestion(args.key, known)}"])
+        raise ConfigError(f"no key is called {args.key!r}{suggestion(args.key, known)}")
     facts = Facts(model=plan.bare(args.model), key=args.key, headers=headers)
     if not args.request:
         return facts
     try:
         body = Body(Path(args.request).read_bytes()).wire
     except (OSError, BadRequest) as error:
-        raise ConfigError([f"{args.request}: {system_words(error)}"]) from error
+        raise ConfigError(f"{args.request}: {system_words(error)}") from error
     parse = functools.partial(DIALECTS[args.dialect].parse_request, body)
     return replace(facts, body=body, parse=parse, count=lambda: estimate(parse()))
 
@@ -22952,7 +22950,7 @@ def _print_lanes(route: Route, dialect: str, identity: str) -> None:
 def command_models(args: argparse.Namespace) -> int:
     """List the names that can be used."""
     if args.provider and not args.fetch:
-        raise ConfigError(["--provider says which one to ask: give --fetch, too"])
+        raise ConfigError("--provider says which one to ask: give --fetch, too")
     plan = load(find_config(args), lenient=not args.fetch)
     if args.fetch:
         return _fetch(plan, args.provider)
@@ -23053,11 +23051,11 @@ def command_env(args: argparse.Namespace) -> None:
     """
     recipe, held = recipe_of(args.client), os.environ.get("RELAY_KEY", "")
     if args.url and not re.fullmatch(r"https?://[^\s/?#]+(/[^\s?#]*)?", args.url):
-        raise ConfigError([f"--url {args.url}: expected something like https://relay.lan:8484"])
+        raise ConfigError(f"--url {args.url}: expected something like https://relay.lan:8484")
     in_file = args.format == "mise"  # which is shared: there the key comes from the environment
     if args.url and not args.config:
         if recipe.needs_model and not args.model:
-            raise ConfigError(["which model? say --model NAME"])
+            raise ConfigError("which model? say --model NAME")
         if not (held or in_file):
             print("# RELAY_KEY is not set: put your key for that relay there", file=sys.stderr)
         offered = Offer(base=args.url, key=held or "relay", model=args.model)
@@ -23065,9 +23063,7 @@ def command_env(args: argparse.Namespace) -> None:
         plan = load(find_config(args), lenient=True)
         base = args.url or base_of(plan.config.listen, "https" if plan.config.tls else "http")
         if not base:
-            raise ConfigError(
-                ["relay listens on sockets of the file system only; tools need a port"]
-            )
+            raise ConfigError("relay listens on sockets of the file system only; tools need a port")
         in_file &= bool(plan.config.keys)
         key = held if in_file else client_key(plan, args.key, held, time.time())
         offered = offer(plan, recipe, base, key, args.model)
@@ -23091,7 +23087,7 @@ def command_run(args: argparse.Namespace) -> int:
         try:  # not stderr: the screen is the tool's
             stream = stack.enter_context(Path(args.log or os.devnull).open("a"))
         except OSError as error:
-            raise ConfigError([f"--log {args.log}: {error.strerror}"]) from error
+            raise ConfigError(f"--log {args.log}: {error.strerror}") from error
         log = Log(plan.config.log, plan.zone, Sink(stream))
         try:
             return asyncio.run(_run(plan, source, args, log))
@@ -23185,9 +23181,9 @@ def command_import(args: argparse.Namespace) -> None:
     try:
         text = imported(importable(args.file), args.with_secrets)
     except (OSError, UnicodeDecodeError, sqlite3.Error) as error:
-        raise ConfigError([f"{args.file}: cannot be read: {system_words(error)}"]) from error
+        raise ConfigError(f"{args.file}: cannot be read: {system_words(error)}") from error
     except ConfigError as error:
-        raise ConfigError([f"{args.file}: {problem}" for problem in error.problems]) from error
+        raise ConfigError(*[f"{args.file}: {problem}" for problem in error.problems]) from error
     except RelayError as error:
         raise RelayError(f"{args.file}: {error.message}") from error
     if not args.output:
@@ -23196,7 +23192,7 @@ def command_import(args: argparse.Namespace) -> None:
     try:
         descriptor = os.open(args.output, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except OSError as error:
-        raise ConfigError([f"{args.output}: {error.strerror}"]) from error
+        raise ConfigError(f"{args.output}: {error.strerror}") from error
     with open(descriptor, "w") as file:
         file.write(text)
     comments = [line for line in text.splitlines() if line.startswith("#")]
@@ -23290,7 +23286,7 @@ def command_systemd(args: argparse.Namespace) -> None:
         try:
             Path(args.output, name).write_text(text)
         except OSError as error:
-            raise ConfigError([f"{args.output}/{name}: {error.strerror}"]) from error
+            raise ConfigError(f"{args.output}/{name}: {error.strerror}") from error
         print(f"{args.output}/{name}")
 
 
@@ -23386,7 +23382,7 @@ def command_help(args: argparse.Namespace) -> None:
                 rows += [(f"POST /{version}{path}", dialect.name) for path in dialect.purposes]
             rows += [(f"{method} {path}", "") for method, path in ROUTES]
         case _:
-            raise ConfigError(["relay help keys | presets | errors | metrics | paths"])
+            raise ConfigError("relay help keys | presets | errors | metrics | paths")
     print("\n".join(aligned(rows)))
 
 
@@ -23415,7 +23411,7 @@ def _systemd_version(args: argparse.Namespace) -> int:
         text = ran.stdout
     found = re.match(r"systemd (\d+)", text)
     if args.systemd and not found:
-        raise ConfigError([f"--systemd {args.systemd}: expected a number"])
+        raise ConfigError(f"--systemd {args.systemd}: expected a number")
     return int(found[1]) if found else 255
 
 
@@ -23440,7 +23436,7 @@ def command_usage(args: argparse.Namespace) -> None:
     by = tuple(args.by.split(","))
     if wrong := [name for name in by if name not in ROW_NAMES]:
         known = f"one of {', '.join(ROW_NAMES)}, or several with commas"
-        raise ConfigError([f"--by {wrong[0]}: {known}"])
+        raise ConfigError(f"--by {wrong[0]}: {known}")
     store = store_of(place)
     store.open(to_read=True)
     try:

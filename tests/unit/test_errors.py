@@ -47,7 +47,7 @@ def test_what_the_client_did_wrong_is_not_worth_trying_again(cls: type[relay.Rel
 
 
 def test_a_config_error_says_all_its_problems() -> None:
-    error = relay.ConfigError(["a:1:1: x", "a:2:1: y"])
+    error = relay.ConfigError("a:1:1: x", "a:2:1: y")
     assert str(error) == "a:1:1: x\na:2:1: y"
     assert error.problems == ("a:1:1: x", "a:2:1: y")
 
