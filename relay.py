@@ -194,6 +194,7 @@ import ssl
 import stat
 import subprocess
 import tempfile
+import textwrap
 import threading
 import time
 import traceback
@@ -9983,8 +9984,11 @@ def read_table(cls: Any, node: ConfigNode) -> Any:
         elif (value := known[name].metadata["kind"](inner)) is not None:
             values[known[name].name] = value
     for name, spec in known.items():
+        path = f"{node.path}.{name}" if node.path else name
         if spec.metadata["required"] and name not in pairs:
-            node.reading.error(f"{node.path}.{name}" if node.path else name, "required")
+            node.reading.error(path, "required")
+        elif spec.metadata["required"] and spec.metadata["kind"] is TEXT and not values[spec.name]:
+            node.reading.error(path, "must not be empty")
     return cls(**values)
 
 
@@ -10217,6 +10221,7 @@ _ENDPOINT: Final = replace(either(BASE_URL, mapping(BASE_URL)), name="URL, or on
 _API_KEYS: Final = replace(
     either(many(SECRET), mapping(many(SECRET))), name="secret, list of secrets, or either per plan"
 )
+_STREAM_MODE: Final = word("auto", "always", "never")
 MODELS: Final = Kind(
     "list of names, or mapping to the provider's names",
     _models,
@@ -10246,9 +10251,7 @@ class ProviderConfig:
     priority: float = option(NUMBER, "Higher is preferred among providers of a name.", 0)
     weight: float = option(WEIGHT, "The share among providers of equal priority.", 1)
     active: bool = option(FLAG, "Whether it is used at all.", True)
-    stream_mode: str = option(
-        word("auto", "always", "never"), "Whether to ask it to stream.", "auto"
-    )
+    stream_mode: str = option(_STREAM_MODE, "Whether to ask it to stream; else `stream_mode`.", "")
     headers: dict[str, str | None] = option(
         mapping(HEADER, nullable=True, key_fault=_header_fault),
         "Headers to set for it; null removes one.",
@@ -10365,6 +10368,7 @@ class Config:
         mapping(RULE), "Where names and globs go; looked up first.", {}
     )
     default: str | None = option(TEXT, "The target of names that nothing else matches.")
+    stream_mode: str = option(_STREAM_MODE, "Whether to ask providers to stream.", "auto")
     state: str = option(
         STATE,
         "Where usage, budgets and cooldowns are kept; a file beside this one by default.",
@@ -11663,7 +11667,7 @@ class _Compiler:
         total = limits.pop("total", self.config.timeouts.total)
         return Provider(
             name=self.name,
-            config=entry,
+            config=replace(entry, stream_mode=entry.stream_mode or self.config.stream_mode),
             plans=plans,
             rules=(*entry.errors, *preset.errors, *COMMON_ERRORS),
             zone=preset.zone,
@@ -23383,7 +23387,23 @@ def command_help(args: argparse.Namespace) -> None:
             rows += [(f"{method} {path}", "") for method, path in ROUTES]
         case _:
             raise ConfigError("relay help keys | presets | errors | metrics | paths")
-    print("\n".join(aligned(rows)))
+    print("\n".join(_fitted(rows, min(100, shutil.get_terminal_size((100, 24)).columns))))
+
+
+def _fitted(rows: Sequence[Sequence[str]], width: int) -> Iterator[str]:
+    """The rows of a table as lines of at most this width, if their words allow it: the widest
+    columns give way, and what does not fit a cell goes on below."""
+    columns = [list(column) for column in zip(*rows, strict=True)]
+    least = [max(map(len, " ".join(column).split())) for column in columns]
+    widths = [max(map(len, column)) for column in columns]
+    while sum(widths) + 2 * len(widths) - 2 > width and widths != least:
+        room, widest = max((w, i) for i, w in enumerate(widths) if w > least[i])
+        widths[widest] = room - 1
+    for row in rows:
+        cells = [textwrap.wrap(cell, max(1, w)) for cell, w in zip(row, widths, strict=True)]
+        for line in itertools.zip_longest(*cells, fillvalue=""):
+            padded = (cell.ljust(w) for cell, w in zip(line, widths, strict=True))
+            yield "  ".join(padded).rstrip()
 
 
 def _usual_config(args: argparse.Namespace) -> Source:

@@ -170,6 +170,12 @@ async def test_help_explains(topic: str, line: str, tmp_path: Path) -> None:
     assert any(each.startswith(line) for each in ran.stdout.splitlines())
 
 
+@pytest.mark.parametrize("topic", ["keys", "presets", "errors", "metrics"])
+async def test_help_fits_a_terminal(topic: str, tmp_path: Path) -> None:
+    ran = await run("help", topic, cwd=tmp_path)
+    assert max(map(len, ran.stdout.splitlines())) <= 100
+
+
 @pytest.mark.parametrize("topic", [[], ["colours"], ["keys", "presets"]])
 async def test_help_says_what_it_knows(topic: list[str], tmp_path: Path) -> None:
     ran = await run("help", *topic, cwd=tmp_path)

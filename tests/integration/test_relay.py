@@ -529,6 +529,19 @@ async def test_stream_mode_never_asks_for_whole_answers_and_streams_them(
     assert reply.said.text == TEXT
 
 
+async def test_stream_mode_of_all_is_what_a_provider_does_not_say(
+    upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    config = one(upstream)
+    config["providers"]["second"] = config["providers"]["first"] | {"stream_mode": "auto"}
+    server = await relay(config | {"stream_mode": "never"})
+    for name in ("first", "second"):
+        reply = await ask(http, server, "openai", stream=True, model=f"{name}/m")
+        assert reply.streamed
+    streams = [seen.json.get("stream", False) for seen in upstream.requests]
+    assert streams == [False, True]
+
+
 @pytest.mark.parametrize("client", DIALECTS)
 async def test_stream_mode_always_asks_for_streams_and_gathers_them(
     client: str, upstream: FakeUpstream, relay: Start, http: ClientSession

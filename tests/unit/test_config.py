@@ -132,6 +132,10 @@ PROBLEMS: dict[str, tuple[str, list[str]]] = {
             "5:1: state: expected memory, sqlite:PATH or redis://..., got 'redis:x'",
         ],
     ),
+    "a flight recorder and a certificate of no name": (
+        UP + "record: {directory: ''}\ntls: {certificate: x, key: ''}\n",
+        ["3:10: record.directory: must not be empty", "4:23: tls.key: must not be empty"],
+    ),
     "half a tls": (UP + "tls: {certificate: x}\n", ["3:1: tls.key: required"]),
     # Values
     "values of the wrong kind": (
@@ -668,7 +672,8 @@ def test_what_is_not_said_has_its_default() -> None:
     }
     assert (config.allow_anonymous, config.state, config.admin_key) == (False, "", "")
     entry = config.providers["a"]
-    assert (entry.weight, entry.priority, entry.active, entry.stream_mode) == (1, 0, True, "auto")
+    assert (entry.weight, entry.priority, entry.active, entry.stream_mode) == (1, 0, True, "")
+    assert config.stream_mode == "auto"
 
 
 # Reference and schema
