@@ -19,7 +19,7 @@ stand in this order in Request path, and `settle` is in Accounts.
 
 The rule of this file: code refers only to what stands above it.  First come values
 (sections 1-26: pure; no await, no clock, no socket), then memory (27-36: synchronous, told
-the time), then I/O (37-68).  A name with a leading underscore stays within its section.
+the time), then I/O (37-67).  A name with a leading underscore stays within its section.
 
 Where to begin
     to follow one request     Relay.serve, first_answer, attempt, begin, deliver: in this order
@@ -108,25 +108,24 @@ Contents
     49. Preparation           a request in a dialect: how it goes out, and its answer back
     50. Forwarding            what passes unread: embeddings, images, audio, /p/
     51. Accounts              what a request may take, and what it came to
-    52. Failover              held until a lane is back; two attempts beside one another
-    53. Request path          from accept to settle, in five functions
+    52. Request path          from accept to settle, in five functions
   I/O: the process around it
-    54. Page                  the dashboard
-    55. Service manager       what systemd and relay tell one another
-    56. Source                where a configuration comes from, and how a reload replaces it
-    57. Admin                 what relay knows of itself, and what can be done to it
-    58. Resources             memory given back, files that may be open
-    59. Operations            which handler serves which path; probes, lists, status
-    60. Server                sockets, signals (SIGHUP reloads), drain
-    61. Units                 what systemd needs to run relay
-    62. Grafana               a dashboard of the metrics
+    53. Page                  the dashboard
+    54. Service manager       what systemd and relay tell one another
+    55. Source                where a configuration comes from, and how a reload replaces it
+    56. Admin                 what relay knows of itself, and what can be done to it
+    57. Resources             memory given back, files that may be open
+    58. Operations            which handler serves which path; probes, lists, status
+    59. Server                sockets, signals (SIGHUP reloads), drain
+    60. Units                 what systemd needs to run relay
+    61. Grafana               a dashboard of the metrics
   I/O: the commands
-    63. Console               a running relay, asked by a command
-    64. Launch                a tool as relay's child
-    65. Trial                 whether the configured providers answer as they should
-    66. Watch                 the log and the running requests, in a terminal
-    67. Replay                a record listed, sent again, compared, exported
-    68. Command line          the commands as a table
+    62. Console               a running relay, asked by a command
+    63. Launch                a tool as relay's child
+    64. Trial                 whether the configured providers answer as they should
+    65. Watch                 the log and the running requests, in a terminal
+    66. Replay                a record listed, sent again, compared, exported
+    67. Command line          the commands as a table
 """
 
 from __future__ import annotations
@@ -19185,67 +19184,7 @@ class Accounts:
         return model
 
 
-# ==== 52. Failover ============================================================
-# What the loop over the lanes of a request needs: whom there is no hope in, how long a request may
-# be held until a lane is back, and what becomes of two attempts beside one another.
-
-POLL_INTERVAL: Final = 0.1  # seconds between two looks at whether a lane is back
-MOST_POLLS: Final = 200  # looks a second of all that are held; each costs some 0.2 ms
-
-
-def longest_hold(exchange: Exchange) -> float:
-    """Seconds for which a request may be held: as its rule says, but less than its client waits.
-
-    The makers' SDKs say in a header how many seconds they wait.
-    """
-    stated = exchange.request.headers.get("x-stainless-timeout", "")
-    limit = float(stated) if re.fullmatch(r"[0-9]{1,6}(\.[0-9]+)?", stated) else math.inf
-    return min(exchange.route.wait, 0.9 * limit, 0.9 * exchange.plan.config.timeouts.total)
-
-
-def is_hopeless(lane: Lane, failures: Sequence[Failed]) -> bool:
-    """Did this lane fail already, or its model say that the request is too long for it?"""
-    return bool(failures) and any(
-        failed == lane or (error.failure.name == "too_long" and failed.target == lane.target)
-        for failed, error in failures
-    )
-
-
-async def first_of(tasks: Iterable[asyncio.Task[Attempt | None]]) -> Attempt | None:
-    """The first answer of these; None if there is none.  An exception is raised only at the end:
-    if one dialect cannot express the request, the other may answer it all the same."""
-    waiting, faults = set(tasks), list[BaseException]()
-    while waiting:
-        done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-        faults += filter(None, (task.exception() for task in done))
-        fine = (task.result() for task in done if not task.exception())
-        if answer := next(filter(None, fine), None):
-            return answer
-    for fault in faults:
-        raise fault
-    return None
-
-
-async def call_off(tasks: Sequence[asyncio.Task[Attempt | None]], winner: Attempt | None) -> None:
-    """Cancel what runs, and close every answer but the winner, even one that comes just now."""
-
-    def close(task: asyncio.Task[Attempt | None]) -> None:
-        answer = None if task.cancelled() or task.exception() else task.result()
-        if answer and answer is not winner:
-            answer.close()
-
-    for task in tasks:
-        task.add_done_callback(close)
-        task.cancel()
-    try:
-        await asyncio.wait(tasks)
-    except asyncio.CancelledError:  # the client left just now, so nobody will take the answer
-        if winner:
-            winner.close()
-        raise
-
-
-# ==== 53. Request path ========================================================
+# ==== 52. Request path ========================================================
 # One request from accept to settle: five functions of `Relay`, in this order.  `Operations`, below,
 # accepts: it makes the Exchange and calls `serve`.
 #
@@ -19267,6 +19206,9 @@ async def call_off(tasks: Sequence[asyncio.Task[Attempt | None]], winner: Attemp
 #     commit     the first meaningful event: the lane is settled, and what was held flows
 #     last       the dialect's own end; or its error event and a connection cut short
 #     settle     one log line, whatever happened
+
+_POLL_INTERVAL: Final = 0.1  # seconds between two looks at whether a lane is back
+_MOST_POLLS: Final = 200  # looks a second of all that are held; each costs some 0.2 ms
 
 
 class Relay:
@@ -19346,7 +19288,12 @@ class Relay:
         wait until one is back; at last, lanes are tried that are cooling down only by a guess.
         """
         failures, skipped, last_resort = list[Failed](), list[Skipped](), False
-        until = time.monotonic() + (longest_hold(exchange) if exchange.route.wait else 0.0)
+        until = time.monotonic()
+        if exchange.route.wait:  # less than the client waits, as the makers' SDKs say in a header
+            stated = exchange.request.headers.get("x-stainless-timeout", "")
+            limit = float(stated) if re.fullmatch(r"[0-9]{1,6}(\.[0-9]+)?", stated) else math.inf
+            limit = min(limit, exchange.plan.config.timeouts.total)
+            until += min(exchange.route.wait, 0.9 * limit)
         while True:
             skipped.clear()
             lanes = self._usable(exchange, last_resort, failures, skipped)
@@ -19571,7 +19518,7 @@ class Relay:
             fitting = True
             if mark and not (last_resort and exchange.tries_marked(mark)):
                 skipped.append((lane, mark))
-            elif not (failures and is_hopeless(lane, failures)):
+            elif not (failures and _is_hopeless(lane, failures)):
                 yield lane
         if not fitting:
             raise exchange.no_lane_error()
@@ -19588,9 +19535,9 @@ class Relay:
         self.held += 1
         try:
             while (left := until - time.monotonic()) > 0:
-                await asyncio.sleep(min(left, max(POLL_INTERVAL, self.held / MOST_POLLS)))
+                await asyncio.sleep(min(left, max(_POLL_INTERVAL, self.held / _MOST_POLLS)))
                 lanes = [(lane, mark) for lane, mark in self.lanes(exchange) if exchange.fits(lane)]
-                marks = [mark for lane, mark in lanes if not is_hopeless(lane, own)]
+                marks = [mark for lane, mark in lanes if not _is_hopeless(lane, own)]
                 if not all(marks):
                     failures[:] = own
                     return True
@@ -19604,24 +19551,49 @@ class Relay:
     async def _hedge(
         self, exchange: Exchange, lane: Lane, others: Iterator[Lane], failures: list[Failed]
     ) -> Attempt | None:
-        """One attempt; if it is slow to begin, the next one beside it."""
+        """One attempt; if it is slow to begin, the next one beside it.
+
+        The first answer wins; the other is called off, and closed even if it comes just then.  An
+        exception is raised only if there is no answer: if one dialect cannot express the request,
+        the other may answer it all the same.
+        """
+        winner: Attempt | None = None
+
+        def start(lane: Lane) -> asyncio.Task[Attempt | None]:
+            # the task starts a moment later, and until then no other request may probe
+            probes.enter_context(self.health.attempting(lane, time.time()))
+            return asyncio.create_task(self.attempt(exchange, lane, failures))
+
+        def close(task: asyncio.Task[Attempt | None]) -> None:
+            answer = None if task.cancelled() or task.exception() else task.result()
+            if answer and answer is not winner:
+                answer.close()
+
         with contextlib.ExitStack() as probes:
-
-            def start(lane: Lane) -> asyncio.Task[Attempt | None]:
-                # the task starts a moment later, and until then no other request may probe
-                probes.enter_context(self.health.attempting(lane, time.time()))
-                return asyncio.create_task(self.attempt(exchange, lane, failures))
-
-            tasks, winner = [start(lane)], None
+            tasks = [start(lane)]
             try:
                 await asyncio.wait(tasks, timeout=exchange.route.hedge_after)
                 if not tasks[0].done() and (other := next(others, None)):
                     exchange.hedged = True
                     tasks.append(start(other))
-                winner = await first_of(tasks)
+                waiting = set(tasks)
+                while waiting and not winner:
+                    done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                    fine = (task.result() for task in done if not task.exception())
+                    winner = next(filter(None, fine), None)
+                for task in () if winner else tasks:
+                    task.result()  # raises what the attempt raised
                 return winner
             finally:
-                await call_off(tasks, winner)
+                for task in tasks:
+                    task.add_done_callback(close)
+                    task.cancel()
+                try:
+                    await asyncio.wait(tasks)
+                except asyncio.CancelledError:  # the client left just now: nobody will take it
+                    if winner:
+                        winner.close()
+                    raise
 
     async def _refusal(self, exchange: Exchange, attempt: Attempt) -> UpstreamError:
         """What an answer with an error status means."""
@@ -19718,7 +19690,15 @@ class Relay:
         return {exchange.task for exchange in self.running if exchange.task}
 
 
-# ==== 54. Page ================================================================
+def _is_hopeless(lane: Lane, failures: Sequence[Failed]) -> bool:
+    """Did this lane fail already, or its model say that the request is too long for it?"""
+    return bool(failures) and any(
+        failed == lane or (error.failure.name == "too_long" and failed.target == lane.target)
+        for failed, error in failures
+    )
+
+
+# ==== 53. Page ================================================================
 # The dashboard: one page without any asset from elsewhere, and a policy that lets it load none.  It
 # asks /admin for everything it shows, so that the page itself may be seen by anybody.
 
@@ -20153,7 +20133,7 @@ PAGE_HEADERS: Final = {
 }
 
 
-# ==== 55. Service manager =====================================================
+# ==== 54. Service manager =====================================================
 # What systemd and relay tell one another, through the environment and a socket; without systemd
 # none of it happens.  See sd_notify(3), sd_listen_fds(3) and systemd.service(5).
 #
@@ -20211,7 +20191,7 @@ class Supervisor:
             await asyncio.sleep(self.watchdog / 2)
 
 
-# ==== 56. Source ==============================================================
+# ==== 55. Source ==============================================================
 # Where a configuration comes from, how one becomes a plan, and how another one takes its place.
 
 
@@ -20551,7 +20531,7 @@ class Reloader:
         self.supervisor.notify(READY=1, STATUS=status)
 
 
-# ==== 57. Admin ===============================================================
+# ==== 56. Admin ===============================================================
 # What relay knows about itself, as JSON below /admin, and the few things that can be done to it.
 # The admin key allows both, in a header or, in a browser, as the cookie that /admin/login gives in
 # exchange.  Without an `admin_key`, this machine may look, and nobody may act.
@@ -20905,7 +20885,7 @@ def _shown_config(value: Any, name: str = "") -> Any:
     return value if plain else re.sub(r"//[^/@\s]+@", "//[secret]@", str(value))
 
 
-# ==== 58. Resources ===========================================================
+# ==== 57. Resources ===========================================================
 # The process's memory and open files.  A coding agent's requests are large and alike, and memory
 # that one has freed the next will need.  By default glibc gets every block over 128 KB from the
 # system and gives it back at once, so that each copy gets new pages.  Here it is told to keep them;
@@ -20974,7 +20954,7 @@ def raise_file_limit() -> int:
     return sys.maxsize if soft == resource.RLIM_INFINITY else soft
 
 
-# ==== 59. Operations ==========================================================
+# ==== 58. Operations ==========================================================
 # Which handler serves which path, and the handlers of what is not a model's answer: probes, lists,
 # status.  No probe ever calls a provider.
 
@@ -21251,7 +21231,7 @@ def refused(request: web.BaseRequest, error: RelayError) -> web.Response:
     return response
 
 
-# ==== 60. Server ==============================================================
+# ==== 59. Server ==============================================================
 # Start, run, drain, stop.  SIGHUP reloads, see `Reloader`.  At SIGTERM and SIGINT relay stops
 # accepting, lets streams finish within the grace period, and ends the rest with an error in the
 # client's dialect; a second signal skips the wait.
@@ -21617,7 +21597,7 @@ def has_terminal() -> bool:
     return True
 
 
-# ==== 61. Units ===============================================================
+# ==== 60. Units ===============================================================
 # What `relay systemd` prints: a socket that systemd keeps open, and a service that may do nothing
 # but read its configuration, keep its state and use the network.  For several processes the service
 # is a template; all instances share the one socket, so that an idle one accepts, and while one
@@ -21754,7 +21734,7 @@ def _streams(listen: str) -> tuple[str, ...]:
     return (f"[{host}]:{port}" if ":" in host else f"{host}:{port}" if host else str(port),)
 
 
-# ==== 62. Grafana =============================================================
+# ==== 61. Grafana =============================================================
 # A dashboard of the metrics, ready for import: a row of this table is a panel.  A test checks that
 # the names in its queries exist, and that Prometheus's own tool can parse them.
 
@@ -21855,7 +21835,7 @@ def grafana_dashboard() -> JSON:
     }
 
 
-# ==== 63. Console =============================================================
+# ==== 62. Console =============================================================
 # A running relay, asked by a command: at the address it listens on and with the admin key, both
 # from the file it was started with.  The command does not need the providers' keys in its
 # environment, nor a file without mistakes: these may be newer than the running relay.
@@ -21945,7 +21925,7 @@ def aligned(rows: Sequence[Sequence[str]], left: int = 99) -> list[str]:
     ]
 
 
-# ==== 64. Launch ==============================================================
+# ==== 63. Launch ==============================================================
 # A tool as relay's child.  It gets the terminal: both stay in one process group, so what is typed
 # reaches it, including Ctrl-C and Ctrl-Z; a signal sent to relay alone is passed on.  If no relay
 # serves this configuration at its address, this one does for as long as the child lives.
@@ -22063,7 +22043,7 @@ async def serving(plan: Plan, source: Source, log: Log | None = None) -> AsyncIt
         await server.stop()
 
 
-# ==== 65. Trial ===============================================================
+# ==== 64. Trial ===============================================================
 # Does it work with the configured providers?  `relay check --live` asks every provider, with every
 # plan, credential and dialect, through a relay of its own on this machine, so that the whole path
 # of a client's request is tried.  These are a few small requests each, whose cost is announced
@@ -22293,7 +22273,7 @@ def trial_table(trials: Sequence[Trial]) -> list[str]:
     return [*aligned([head, *rows]), *([""] if faults else []), *faults]
 
 
-# ==== 66. Watch ===============================================================
+# ==== 65. Watch ===============================================================
 # `relay logs` and `relay top`: log lines and running requests, from the events of a running relay.
 # What the screen shows is computed from values alone; only `_Screen` knows the terminal.
 
@@ -22479,7 +22459,7 @@ async def show_top(console: Console, once: bool) -> None:
         watching.result()
 
 
-# ==== 67. Replay ==============================================================
+# ==== 66. Replay ==============================================================
 # What can be done with a record: list, send again and compare, turn into a shell command.  A
 # request is sent again to a temporary relay with the present configuration, so that everything is
 # real: rules, failover, translation; its answer becomes a record, too.
@@ -22707,7 +22687,7 @@ def _quoted(text: str, variable: str) -> str:
     return '"' + ("${" + variable + "}").join(pieces) + '"'
 
 
-# ==== 68. Command line ========================================================
+# ==== 67. Command line ========================================================
 # From arguments to a running server, or to an answer in print.  A command is a function; its
 # options are written above it as its help shows them.
 
