@@ -2363,6 +2363,23 @@ class Rendered(NamedTuple):
     names: Mapping[str, str] = {}  # tools' names that had to change -> as the client knows them
 
 
+AnyQuirks = TypeVar("AnyQuirks", bound=Quirks)
+
+
+class RequestWriter(Generic[AnyQuirks]):
+    """One request on its way into a format: what a provider takes of it, and what it does not."""
+
+    def __init__(self, request: Request, quirks: AnyQuirks, account: str, takes: Takes) -> None:
+        self.request, self.names = lowered(request, takes)
+        self.quirks = quirks
+        self.account = account
+        self.dropped = list(self.request.dropped)
+
+    def rendered(self, body: JSON, stops: tuple[str, ...]) -> Rendered:
+        """`stops`: the stop sequences that are not in the body."""
+        return Rendered(body, tuple(dict.fromkeys(self.dropped)), stops, self.names)
+
+
 class StreamEncoder(ABC):
     """Events to a client's bytes: every return value is whole wire events.
 
@@ -2443,6 +2460,7 @@ class Dialect(ABC):
     # Every stream event that a meter must read holds one of these.  A search for them is exact:
     # inside a JSON string the quotes would be escaped.
     marks: ClassVar[tuple[bytes, ...]]
+    ends: ClassVar[re.Pattern[bytes]]  # is in the event with the finish reason
     error_types: ClassVar[Mapping[str, str]]  # `RelayError.kind` -> this format's word
     headers: ClassVar[Mapping[str, str]] = {}  # a provider needs them; the client's win
     names_model: ClassVar[bool] = True  # is the model's name in the body?
@@ -2538,13 +2556,13 @@ class Dialect(ABC):
         """The failure that an object of this format tells of, if it does."""
         return failure_in(wire) if wire.get("error") else None
 
-    @abstractmethod
     def is_end(self, data: bytes) -> bool:
         """Does this event give the finish reason?  A break after it is no failure."""
+        return self.ends.search(data) is not None or self.is_last(data)
 
-    @abstractmethod
     def is_last(self, data: bytes) -> bool:
-        """Is it the event after which nothing follows?"""
+        """Is it the event after which nothing follows?  Clones send [DONE] in any dialect."""
+        return data.strip() == b"[DONE]"
 
     @abstractmethod
     def render_error(self, error: RelayError, request_id: str) -> JSON: ...
@@ -2807,16 +2825,8 @@ class OpenAIQuirks(Quirks):
 OfOpenAI = TypeVar("OfOpenAI", bound=OpenAIQuirks)
 
 
-class OpenAIWriter(Generic[OfOpenAI]):
-    """One request on its way into one of the formats, for a provider with these quirks."""
-
+class OpenAIWriter(RequestWriter[OfOpenAI]):
     nested: ClassVar[bool]  # are the fields of a typed object under its type's name?
-
-    def __init__(self, request: Request, quirks: OfOpenAI, account: str, takes: Takes) -> None:
-        self.request, self.names = lowered(request, takes)
-        self.quirks = quirks
-        self.account = account
-        self.dropped = list(self.request.dropped)
 
     def typed(self, kind: str, fields: JSON) -> JSON:
         return {"type": kind, kind: fields} if self.nested else {"type": kind} | fields
@@ -2856,6 +2866,7 @@ class OpenAIWriter(Generic[OfOpenAI]):
         return self.typed("json_schema", spec)
 
     def rendered(self, body: JSON, stops: tuple[str, ...]) -> Rendered:
+        """With what the two formats call alike."""
         request = self.request
         body |= request.sampling.given()
         if self.quirks.identity:
@@ -2864,7 +2875,7 @@ class OpenAIWriter(Generic[OfOpenAI]):
             body["service_tier"] = request.service_tier
         if request.stream:
             body["stream"] = True
-        return Rendered(body, tuple(dict.fromkeys(self.dropped)), stops, self.names)
+        return super().rendered(body, stops)
 
 
 def openai_choice(wire: Wire, inner: str, name_of: Callable[[Wire], str]) -> ToolChoice | None:
@@ -3084,6 +3095,7 @@ class AnthropicMessages(Dialect):
     # "Extra inputs are not permitted", should an override set one of these
     uncounted = frozenset(("max_tokens", "stream", "metadata", "stop_sequences"))
     marks = (b'"usage":{', b'"usage": {', b'"message_stop"', b'"error"', *_ANTHROPIC_REASON)
+    ends = re.compile(b"|".join(_ANTHROPIC_REASON))
     error_types: ClassVar = error_words(0)
 
     def claims(self, wire: JSON) -> bool:
@@ -3206,9 +3218,6 @@ class AnthropicMessages(Dialect):
             cache_write=write,
             reasoning=whole_number(details.get("thinking_tokens")) or before.reasoning,
         )
-
-    def is_end(self, data: bytes) -> bool:
-        return self.is_last(data) or any(mark in data for mark in _ANTHROPIC_REASON)
 
     def is_last(self, data: bytes) -> bool:
         return b'"message_stop"' in data
@@ -4141,6 +4150,7 @@ class OpenAIChat(OpenAIDialect):
     output_limits = ("max_tokens", "max_completion_tokens")
     call_id = r".{1,128}"
     marks = (b'"usage":{', b'"usage": {', b"[DONE]", b'"error"', *_CHAT_REASON)
+    ends = re.compile(b"|".join(_CHAT_REASON))
 
     def claims(self, wire: JSON) -> bool:
         return "choices" in wire or str(wire.get("object", "")).startswith("chat.completion")
@@ -4256,12 +4266,6 @@ class OpenAIChat(OpenAIDialect):
         if reasons and reasons[0] in BREAKS:
             return gave_up(reasons[0])
         return super().failure_in(wire)
-
-    def is_end(self, data: bytes) -> bool:
-        return self.is_last(data) or any(mark in data for mark in _CHAT_REASON)
-
-    def is_last(self, data: bytes) -> bool:
-        return data.strip() == b"[DONE]"
 
     def decoder(self, known: Iterable[str] = ()) -> StreamDecoder:
         return _ChatDecoder(known)
@@ -5182,6 +5186,7 @@ class OpenAIResponses(OpenAIDialect):
         " prompt_cache_retention service_tier background client_metadata".split()
     )
     marks = (*_RESPONSES_LAST, b'"error"')
+    ends = re.compile(b"|".join(map(re.escape, _RESPONSES_LAST)))
     telling = (b'"compaction_trigger"',)
 
     def claims(self, wire: JSON) -> bool:
@@ -5322,13 +5327,10 @@ class OpenAIResponses(OpenAIDialect):
             return failure_in(answer) if answer.get("error") else nothing
         return super().failure_in(answer)
 
-    def is_end(self, data: bytes) -> bool:
-        return any(mark in data for mark in _RESPONSES_LAST)
-
     def is_last(self, data: bytes) -> bool:
         """Only if it is complete: it is the longest event of all, and may be cut off."""
         try:
-            return self.is_end(data) and isinstance(loads(data), dict)
+            return bool(self.ends.search(data)) and isinstance(loads(data), dict)
         except ValueError:
             return False
 
@@ -6381,9 +6383,6 @@ _GEMINI_STOP: Final[dict[FinishReason, str]] = {
     "context_length": "MAX_TOKENS",
     "content_filter": "SAFETY",
 }
-_GEMINI_END: Final = re.compile(
-    rb'"(?:finishReason|blockReason)"\s*:\s*(?:"(?!FINISH_REASON_UNSPECIFIED)|[1-9])'
-)
 _GEMINI_TIERS: Final = {"default": "standard", "flex": "flex", "priority": "priority"}
 _TIER_OF_GEMINI: Final = {word: tier for tier, word in _GEMINI_TIERS.items()}
 # What Google documents for calls by another model; Gemini CLI sends it if it has no signature.
@@ -6481,6 +6480,9 @@ class GeminiContent(Dialect):
     converted = frozenset(("array",))
     tells_breaks = False  # its clients take an error object for the end of a whole answer
     marks = (b'"usageMetadata"', b'"error"', b'"finishReason"', b'"blockReason"')
+    ends = re.compile(
+        rb'"(?:finishReason|blockReason)"\s*:\s*(?:"(?!FINISH_REASON_UNSPECIFIED)|[1-9])'
+    )
     error_types: ClassVar = error_words(3)
 
     def claims(self, wire: JSON) -> bool:
@@ -6605,12 +6607,6 @@ class GeminiContent(Dialect):
         prompt, _ = prompt_counts(prompt, read, 0, 0)
         output = answer + thought if apart else max(answer, thought)
         return latest(before, Usage(prompt, output, read, 0, thought))
-
-    def is_end(self, data: bytes) -> bool:
-        return self.is_last(data) or bool(_GEMINI_END.search(data))
-
-    def is_last(self, data: bytes) -> bool:
-        return data.strip() == b"[DONE]"  # never Google's; some clones send it in any dialect
 
     def is_error(self, body: JSON) -> bool:
         return super().is_error(body) and type(body["error"].get("code")) is int
