@@ -8935,25 +8935,217 @@ def _until_calendar(reset: str, now: float) -> float | None:
 # How much of a plan or a balance is left, as its maker says: in the headers of an answer, which
 # cost nothing, or at an address of its own, which is asked only on demand.  Makers write shares as
 # numbers or texts, times in seconds, milliseconds or RFC 3339, and leave out what has no limit.
+# To add a maker is to add a row of QUOTA_SOURCES, which a plan of a preset names with `quota=`.
 
 
 class QuotaWindow(NamedTuple):
     """A quota that starts anew: `used` is a share, 1.0 when it is used up; `resets` is a time in
-    seconds since the epoch, 0 if unknown; `seconds` is the window's length, 0 if unknown."""
+    seconds since the epoch, 0 if unknown; `seconds` is the window's length, 0 if unknown.  A name
+    of two words, 7d sonnet, is of some models only."""
 
     name: str
     used: float
     resets: float = 0.0
     seconds: float = 0.0
 
+    def used_at(self, now: float) -> float:
+        """The share that is used now; nothing once the window has started anew."""
+        return 0.0 if 0 < self.resets <= now else self.used
+
+    def exhausted_at(self, known_at: float) -> float | None:
+        """When it is used up at its pace until `known_at`; None if it starts anew before, or if
+        less than a fiftieth of the window is over, which says nothing."""
+        began, elapsed = self.resets - self.seconds, known_at - self.resets + self.seconds
+        if not (self.resets and self.seconds and 0 < self.used < 1) or elapsed < self.seconds / 50:
+            return None
+        end = began + elapsed / self.used
+        return end if end < self.resets else None
+
 
 class Quota(NamedTuple):
-    """What is known to be left of one account at the time `at`, in seconds since the epoch."""
+    """What is known to be left of one account at the time `at`, in seconds since the epoch.
+
+    `earlier` is an earlier balance since which it only fell, and its time.
+    """
 
     windows: tuple[QuotaWindow, ...] = ()
     balance: float | None = None
     currency: str = ""
     at: float = 0.0
+    earlier: tuple[float, float] = (0.0, 0.0)
+
+    def after(self, before: Quota) -> Quota:
+        """This one with what only the earlier one says: other windows, a balance."""
+        names = {window.name for window in self.windows}
+        kept = tuple(w for w in before.windows if w.name not in names and w.resets > self.at)
+        known = self._replace(windows=self.windows + kept)
+        if self.balance is None:
+            return known._replace(
+                balance=before.balance, currency=before.currency, earlier=before.earlier
+            )
+        falls = before.balance is not None and before.balance >= self.balance
+        return known._replace(earlier=before.earlier if falls else (self.balance, self.at))
+
+    def exhausted_at(self) -> float | None:
+        """When the balance is used up at its pace of the time that is known."""
+        spent, seconds = self.earlier[0] - (self.balance or 0.0), self.at - self.earlier[1]
+        return self.at + self.balance * seconds / spent if self.balance and spent > 0 else None
+
+
+class QuotaSource(NamedTuple):
+    """Where a maker says what is left.  `path` follows the host of the account; the key is sent as
+    AUTH_STYLES say; `read` makes windows or a balance of the answer.  A team's account is asked
+    with another query, and known by a header that its user has to set."""
+
+    path: str
+    read: Callable[[JSON], Quota]
+    auth: str = "bearer"
+    team: tuple[str, str] = ("", "")  # the header, the query
+
+
+def quota_in_answer(source: QuotaSource, answer: JSON) -> Quota:
+    """What a maker's answer says; ValueError if it is an error, which GLM sends with status 200."""
+    if answer.get("success") is False or answer.get("error"):
+        raise ValueError(error_in(dumps(answer)).message)
+    quota = source.read(answer)
+    if not quota.windows and quota.balance is None:
+        raise ValueError("its answer names no limit and no balance")
+    return quota
+
+
+def quota_in_headers(headers: Mapping[str, str], now: float) -> Quota | None:
+    """The windows in an answer's headers, of Claude's plans and of ChatGPT's (Codex):
+
+    anthropic-ratelimit-unified-5h-utilization: 0.42        a share
+    anthropic-ratelimit-unified-5h-reset: 1771073738        also -7d-, -7d-sonnet-, -7d_oi-
+    x-codex-primary-used-percent: 42                        also x-codex-MODEL-primary-
+    x-codex-primary-window-minutes: 300                     0: there is no such window
+    x-codex-primary-reset-after-seconds: 7200               or -reset-at: a time
+    """
+    known = {name.lower(): value for name, value in headers.items()}
+    windows = list[QuotaWindow]()
+    for name, value in known.items():
+        used = _amount(value)
+        if (match := _UNIFIED.fullmatch(name)) and used is not None:
+            seconds = int(match[2]) * _UNITS_OF_TIME[match[3]]
+            label = f"{match[2]}{match[3]} {(match[4] or '').strip('-_')}".rstrip()
+            windows.append(QuotaWindow(label, used, _time(known.get(f"{match[1]}-reset")), seconds))
+        elif (match := _CODEX.fullmatch(name)) and used is not None:
+            seconds = 60 * (_amount(known.get(f"{match[1]}-window-minutes")) or 0.0)
+            left = _amount(known.get(f"{match[1]}-reset-after-seconds"))
+            resets = _time(known.get(f"{match[1]}-reset-at")) or (now + left if left else 0.0)
+            label = f"{_window_name(seconds)} {match[2].strip('-')}".rstrip()
+            if seconds:
+                windows.append(QuotaWindow(label, used / 100, resets, seconds))
+    return Quota(tuple(windows), at=now) if windows else None
+
+
+_UNIFIED: Final = re.compile(r"(anthropic-ratelimit-unified-(\d{1,3})([hd])([-_]\w+)?)-utilization")
+_CODEX: Final = re.compile(r"(x-codex-(\w+-|)(?:primary|secondary))-used-percent")
+_UNITS_OF_TIME: Final = {"m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def _window_name(seconds: float) -> str:
+    """What a window of this length is called: 5h, 7d, month."""
+    if 28 * 86400 <= seconds <= 31 * 86400:
+        return "month"
+    units = reversed(_UNITS_OF_TIME.items())
+    fits = (f"{seconds / each:.0f}{unit}" for unit, each in units if seconds and not seconds % each)
+    return next(fits, "plan")
+
+
+def _amount(value: object) -> float | None:
+    """A number as makers write it: 42, 42.5, "42", "42%"; None if it is none."""
+    with contextlib.suppress(ValueError, TypeError, OverflowError):
+        number = float(cast(str, value.strip().rstrip("%") if isinstance(value, str) else value))
+        return number if math.isfinite(number) and not isinstance(value, bool) else None
+    return None
+
+
+def _time(value: object) -> float:
+    """Seconds since the epoch, from those, milliseconds or RFC 3339; 0 if it is none of them."""
+    if (number := _amount(value)) is not None:
+        return number / 1000 if number > 1e11 else max(0.0, number)
+    with contextlib.suppress(ValueError, OverflowError):
+        date = datetime.datetime.fromisoformat(str(value))
+        return (date if date.tzinfo else date.replace(tzinfo=datetime.UTC)).timestamp()
+    return 0.0
+
+
+def _objects(value: object) -> list[JSON]:
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def _share(limit: object, used: object, remaining: object) -> float | None:
+    """The share that is used of a limit, by what is used or what remains of it."""
+    most, part, rest = _amount(limit), _amount(used), _amount(remaining)
+    if part is None and rest is not None:
+        part = (most or 0.0) - rest
+    return part / most if most and most > 0 and part is not None else None
+
+
+# GLM's units of time, as seen in answers; the maker documents none.
+_GLM_UNITS: Final = {3: 3600.0, 5: 30 * 86400.0, 6: 7 * 86400.0}
+
+
+def _glm_quota(answer: JSON) -> Quota:
+    """{"data": {"limits": [{"type": "TOKENS_LIMIT", "unit": 3, "number": 5, "percentage": 42,
+    "nextResetTime": MILLISECONDS}]}}; TIME_LIMIT counts searches, which is no limit of models."""
+    windows = list[QuotaWindow]()
+    for limit in _objects(found(answer, ("data", "limits"))):
+        percent, unit = _amount(limit.get("percentage")), _amount(limit.get("unit"))
+        counts = _share(limit.get("usage"), limit.get("currentValue"), limit.get("remaining"))
+        used = counts if percent is None else percent / 100
+        if limit.get("type") in ("TOKENS_LIMIT", "CREDIT_LIMIT") and used is not None:
+            seconds = _GLM_UNITS.get(int(unit or 0), 0.0) * (_amount(limit.get("number")) or 1)
+            resets = _time(limit.get("nextResetTime"))
+            windows.append(QuotaWindow(_window_name(seconds), used, resets, seconds))
+    return Quota(tuple(windows))
+
+
+def _kimi_quota(answer: JSON) -> Quota:
+    """{"usage": COUNTS of the week, "limits": [{"window": {"duration": 300, "timeUnit":
+    "TIME_UNIT_MINUTE"}, "detail": COUNTS}]}; COUNTS are texts: limit, used or remaining."""
+    week = {"detail": answer.get("usage"), "window": {"duration": 7, "timeUnit": "DAY"}}
+    windows = list[QuotaWindow]()
+    for limit in (week, *_objects(answer.get("limits"))):
+        counts, unit = limit.get("detail"), str(found(limit, ("window", "timeUnit")))
+        duration = _amount(found(limit, ("window", "duration"))) or 0.0
+        seconds = duration * _UNITS_OF_TIME.get(unit.removeprefix("TIME_UNIT_")[:1].lower(), 0.0)
+        if isinstance(counts, dict):
+            used = _share(counts.get("limit"), counts.get("used"), counts.get("remaining"))
+            if used is not None:
+                resets = _time(counts.get("resetTime"))
+                windows.append(QuotaWindow(_window_name(seconds), used, resets, seconds))
+    return Quota(tuple(windows))
+
+
+def _balance(*keys: str, currency: str = "") -> Callable[[JSON], Quota]:
+    """A reader of the balance at a path; `currency` is a key beside it, if the maker names one."""
+
+    def read(answer: JSON) -> Quota:
+        *above, key = keys
+        place = found(answer, above)
+        purses = _objects(place if isinstance(place, list) else [place])  # DeepSeek: per currency
+        fullest = max(purses, key=lambda purse: _amount(purse.get(key)) or 0.0, default=JSON())
+        return Quota((), _amount(fullest.get(key)), str(fullest.get(currency) or ""))
+
+    return read
+
+
+QUOTA_SOURCES: Final = {
+    "glm": QuotaSource(
+        "/api/monitor/usage/quota/limit", _glm_quota, "raw", ("bigmodel-organization", "type=2")
+    ),
+    "kimi": QuotaSource("/coding/v1/usages", _kimi_quota),
+    "moonshot": QuotaSource("/v1/users/me/balance", _balance("data", "available_balance")),
+    "deepseek": QuotaSource(
+        "/user/balance", _balance("balance_infos", "total_balance", currency="currency")
+    ),
+    "stepfun": QuotaSource("/v1/accounts", _balance("balance")),
+    "siliconflow": QuotaSource("/v1/user/info", _balance("data", "totalBalance")),
+    "openrouter": QuotaSource("/api/v1/key", _balance("data", "limit_remaining")),
+}
 
 
 # ==== 17. Presets =============================================================
@@ -8974,6 +9166,7 @@ class Preset:
     errors: tuple[ErrorRule, ...] = ()  # before the common ones
     paths: Mapping[str, str] = field(default_factory=dict)  # like `paths` in a configuration
     local: bool = False  # a server of one's own, which needs no key
+    quotas: Mapping[str, QuotaSource] = field(default_factory=dict)  # plan -> what says how full
     zone: datetime.tzinfo = datetime.UTC  # of dates in its errors that name none
 
 
@@ -9399,9 +9592,9 @@ def _presets(text: str) -> dict[str, Preset]:
 
     A row is `NAME KEY GLOB...` with `quirks=`, `errors=`, `auth=[DIALECT,...:]STYLE`, and `china`
     where dates without a zone are China's; a key of `-` makes it a server of one's own.  Below it
-    stand its plans, `[*]PLAN LETTERS BASE [PATH] [LETTER=PATH] [as=ALIAS]`: `*` is paid in advance,
-    the letters are dialects, the best first, the paths on the same host are Anthropic's and
-    another's.  `/DIALECT PATH` is one of `paths`.
+    stand its plans, `[*]PLAN LETTERS BASE [PATH] [LETTER=PATH] [as=ALIAS] [quota=SOURCE]`: `*` is
+    paid in advance, the letters are dialects, the best first, the paths on the same host are
+    Anthropic's and another's.  `/DIALECT PATH` is one of `paths`.
     """
     rows, row, preset = dict[str, JSON](), JSON(), ""
     for line in _lines(text):
@@ -9418,9 +9611,11 @@ def _presets(text: str) -> dict[str, Preset]:
             row["subscription"] += (plan,) * name.startswith("*")
             if "as" in given:
                 PRESET_ALIASES[given["as"]] = (preset, plan)
+            if "quota" in given:
+                row["quotas"][plan] = QUOTA_SOURCES[given["quota"]]
         else:
             dialects, _, style = given.get("auth", "bearer").rpartition(":")
-            preset, row = name, {"plans": {}, "subscription": (), "paths": {}}
+            preset, row = name, {"plans": {}, "subscription": (), "paths": {}, "quotas": {}}
             rows[name] = row
             row["key"], row["local"] = words[0].strip("-"), words[0] == "-"
             row["globs"] = tuple(word for word in words[1:] if word != "china")
@@ -9437,19 +9632,19 @@ def _presets(text: str) -> dict[str, Preset]:
 PRESETS: Final = _presets("""
 # Makers of models.  zai and the like are international: another account.
 bigmodel BIGMODEL_API_KEY glm-* quirks=glm errors=glm china
- *coding CA https://open.bigmodel.cn/api/coding/paas/v4 /api/anthropic as=glm-coding
+ *coding CA https://open.bigmodel.cn/api/coding/paas/v4 /api/anthropic as=glm-coding quota=glm
  regular C https://open.bigmodel.cn/api/paas/v4 as=glm
 zai ZAI_API_KEY glm-* quirks=glm errors=glm china
- *coding CAR https://api.z.ai/api/coding/paas/v4 /api/anthropic R=/api/v1 as=zai-coding
+ *coding CAR https://api.z.ai/api/coding/paas/v4 /api/anthropic R=/api/v1 as=zai-coding quota=glm
  regular C https://api.z.ai/api/paas/v4
 deepseek DEEPSEEK_API_KEY deepseek-* quirks=deepseek auth=x-api-key
- regular CAR https://api.deepseek.com/v1 /anthropic         # /v1 is its alias for the bare host
+ regular CAR https://api.deepseek.com/v1 /anthropic quota=deepseek   # /v1: alias of the bare host
 moonshot MOONSHOT_API_KEY kimi-k* moonshot-* quirks=kimi errors=moonshot china
- regular CAR https://api.moonshot.cn/v1 /anthropic
+ regular CAR https://api.moonshot.cn/v1 /anthropic quota=moonshot
 moonshot-ai MOONSHOT_AI_API_KEY kimi-k* moonshot-* quirks=kimi errors=moonshot
- regular CAR https://api.moonshot.ai/v1 /anthropic
+ regular CAR https://api.moonshot.ai/v1 /anthropic quota=moonshot
 kimi-coding KIMI_API_KEY kimi-for-coding* k3* quirks=kimi errors=kimi china
- *coding CA https://api.kimi.com/coding/v1 /coding          # coding agents, by their user agent
+ *coding CA https://api.kimi.com/coding/v1 /coding quota=kimi       # agents, by their user agent
 dashscope DASHSCOPE_API_KEY qwen* quirks=dashscope errors=dashscope china
  *coding CA https://coding.dashscope.aliyuncs.com/v1 /apps/anthropic as=dashscope-coding
  *token CAR https://token-plan.cn-beijing.maas.aliyuncs.com/compatible-mode/v1 /apps/anthropic \
@@ -9468,10 +9663,10 @@ minimax-cn MINIMAX_CN_API_KEY MiniMax-* quirks=minimax errors=minimax china
  regular CAR https://api.minimaxi.com/v1 /anthropic
 stepfun STEPFUN_API_KEY step-* quirks=stepfun china
  *plan CA https://api.stepfun.com/step_plan/v1 /step_plan as=step-plan
- regular C https://api.stepfun.com/v1
+ regular C https://api.stepfun.com/v1 quota=stepfun
 stepfun-intl STEPFUN_INTL_API_KEY step-* quirks=stepfun
  *plan CA https://api.stepfun.ai/step_plan/v1 /step_plan as=step-plan-intl
- regular C https://api.stepfun.ai/v1
+ regular C https://api.stepfun.ai/v1 quota=stepfun
 ark ARK_API_KEY doubao-* ark-code-* ep-* quirks=ark errors=ark china        # Volcengine
  *coding CAR https://ark.cn-beijing.volces.com/api/coding/v3 /api/coding as=ark-coding
  *agent CAR https://ark.cn-beijing.volces.com/api/plan/v3 /api/plan as=ark-agent
@@ -9514,16 +9709,16 @@ azure-deployments AZURE_OPENAI_API_KEY quirks=openai auth=openai,responses:api-k
  /openai /openai/deployments/{model}/chat/completions?api-version=2024-10-21
  /responses /openai/responses?api-version=2025-04-01-preview
 openrouter OPENROUTER_API_KEY */* quirks=openrouter errors=openrouter
- regular CAR https://openrouter.ai/api/v1 /api
+ regular CAR https://openrouter.ai/api/v1 /api quota=openrouter
 groq GROQ_API_KEY llama-* meta-llama/* openai/gpt-oss-* qwen/* moonshotai/* groq/* \
    quirks=groq errors=groq
  regular CR https://api.groq.com/openai/v1
 cerebras CEREBRAS_API_KEY zai-glm-* gpt-oss-* qwen-3-* llama3* quirks=groq errors=cerebras
  regular C https://api.cerebras.ai/v1
 siliconflow SILICONFLOW_API_KEY */* quirks=siliconflow errors=siliconflow china
- regular CA https://api.siliconflow.cn/v1
+ regular CA https://api.siliconflow.cn/v1 quota=siliconflow
 siliconflow-intl SILICONFLOW_INTL_API_KEY */* quirks=siliconflow errors=siliconflow
- regular CA https://api.siliconflow.com/v1
+ regular CA https://api.siliconflow.com/v1 quota=siliconflow
 tencent TENCENT_API_KEY tc-code-* hunyuan-* quirks=silent china
  *coding CA https://api.lkeap.cloud.tencent.com/coding/v3 /coding/anthropic as=tencent-coding
  *token CA https://tokenhub.tencentmaas.com/plan/v3 /plan/anthropic as=tencent-token-plan
@@ -10749,6 +10944,7 @@ AUTH_STYLES: Final[dict[str, tuple[str, str]]] = {
     "api-key": ("api-key", ""),
     "x-goog-api-key": ("x-goog-api-key", ""),
     "query": ("key", ""),
+    "raw": ("Authorization", ""),
 }
 
 
@@ -10804,6 +11000,7 @@ class BillingPlan:
     endpoints: Mapping[str, Endpoint]  # dialect -> endpoint, the preferred one first
     free: bool  # not paid by the token: a subscription, or a server of one's own
     prices: PriceList = field(compare=False)
+    source: QuotaSource | None = None  # what says how much of it is left
 
     def endpoint(self, dialect: str) -> Endpoint:
         return self.endpoints.get(dialect) or next(iter(self.endpoints.values()))
@@ -10814,6 +11011,7 @@ class Provider:
     name: str
     config: ProviderConfig
     plans: tuple[BillingPlan, ...]
+    list_prices: PriceList = field(compare=False)  # of what is paid by the token
     rules: tuple[ErrorRule, ...]
     zone: datetime.tzinfo  # of dates in its errors that name none
     timeouts: TimeoutConfig
@@ -11660,10 +11858,12 @@ class _Compiler:
         plans = self._plans()
         limits = {k: v for k, v in dataclasses.asdict(entry.timeouts).items() if v is not None}
         total = limits.pop("total", self.config.timeouts.total)
+        paid = next((billing.name for billing in plans if not billing.free), "")
         return Provider(
             name=self.name,
             config=replace(entry, stream_mode=entry.stream_mode or self.config.stream_mode),
             plans=plans,
+            list_prices=PriceList(entry.prices, paid, free=False, own_only=False),
             rules=(*entry.errors, *preset.errors, *COMMON_ERRORS),
             zone=preset.zone,
             timeouts=replace(self.config.timeouts, **limits),
@@ -11710,8 +11910,10 @@ class _Compiler:
             prices = PriceList(
                 entry.prices, plan, free[plan], free[plan] and not all(free.values())
             )
+            source = preset.quotas.get((entry.endpoint and self.alias_plan) or plan)
             if endpoints:
-                plans.append(BillingPlan(plan, credentials, endpoints, free[plan], prices))
+                about = (endpoints, free[plan], prices, source)
+                plans.append(BillingPlan(plan, credentials, *about))
         return tuple(plans)
 
     def _own_urls(self) -> dict[str, dict[str, str]]:

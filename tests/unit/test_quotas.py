@@ -1,0 +1,109 @@
+"""How much is left: read from makers' answers and headers, forecast, and what a new one adds."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from unit.configs import plan_of
+from unit.quotas import ANSWERS, DAY, FIVE_HOURS, HEADERS, HOUR, NOW, REFUSALS, WEEK
+
+import relay
+from relay import QUOTA_SOURCES, Quota, QuotaWindow
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_a_makers_answer_says_what_is_left(name: str) -> None:
+    source, answer, expected = ANSWERS[name]
+    assert relay.quota_in_answer(QUOTA_SOURCES[source], answer) == expected
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+def test_an_answer_that_says_nothing_says_why(name: str) -> None:
+    source, answer, why = REFUSALS[name]
+    with pytest.raises(ValueError, match=why):
+        relay.quota_in_answer(QUOTA_SOURCES[source], answer)
+
+
+@pytest.mark.parametrize("name", HEADERS)
+def test_headers_say_what_is_left(name: str) -> None:
+    headers, windows = HEADERS[name]
+    expected = Quota(windows, at=NOW) if windows else None
+    assert relay.quota_in_headers(headers, NOW) == expected
+
+
+def test_every_source_has_an_answer_here_and_belongs_to_a_preset() -> None:
+    assert {source for source, _, _ in ANSWERS.values()} == {*QUOTA_SOURCES}
+    used = {id(s) for preset in relay.PRESETS.values() for s in preset.quotas.values()}
+    assert used == {id(source) for source in QUOTA_SOURCES.values()}
+
+
+def sources(provider: dict[str, Any]) -> dict[str, str]:
+    """Plan -> the name of what says how full it is."""
+    plan = plan_of(json.dumps({"providers": {"p": provider | {"api_key": "k-12345678"}}}))
+    names = {id(source): name for name, source in QUOTA_SOURCES.items()}
+    return {b.name: names.get(id(b.source), "") for b in plan.providers["p"].plans}
+
+
+def test_a_plan_knows_what_says_how_much_of_it_is_left() -> None:
+    both = ["coding", "regular"]
+    assert sources({"preset": "zai"}) == {"coding": "glm"}
+    assert sources({"preset": "bigmodel", "billing_plans": both}) == {
+        "coding": "glm",
+        "regular": "",
+    }
+    own = {"coding": "https://gate.example/c/v4", "regular": "https://gate.example/r/v4"}
+    mine = {"preset": "zai", "endpoints": own, "billing_plans": both}
+    assert sources(mine) == {"coding": "glm", "regular": ""}
+    alias = {"preset": "glm-coding", "endpoint": "https://gate.example/v4"}
+    assert sources(alias) == {"regular": "glm"}
+    assert sources({"preset": "deepseek"}) == {"regular": "deepseek"}
+    assert sources({"api_format": "openai", "endpoint": "https://x.example/v1"}) == {"regular": ""}
+
+
+# ---- Time
+
+
+def test_a_window_that_has_started_anew_is_empty() -> None:
+    assert FIVE_HOURS.used_at(NOW) == 0.42
+    assert FIVE_HOURS.used_at(NOW + HOUR) == 0.0
+    assert FIVE_HOURS._replace(resets=0.0).used_at(NOW + DAY) == 0.42
+
+
+FORECASTS = {
+    # four of five hours are over, 42 % used: it lasts
+    "it lasts": (FIVE_HOURS, None),
+    # four hours for 90 %: the rest takes 26 minutes and 40 seconds
+    "used up before the reset": (FIVE_HOURS._replace(used=0.9), NOW + 4 * HOUR / 9),
+    "used up already": (FIVE_HOURS._replace(used=1.0), None),
+    "unused": (FIVE_HOURS._replace(used=0.0), None),
+    "no reset is known": (FIVE_HOURS._replace(used=0.9, resets=0.0), None),
+    "no length is known": (FIVE_HOURS._replace(used=0.9, seconds=0.0), None),
+    "it has only just begun": (QuotaWindow("5h", 0.5, NOW + 5 * HOUR - 60, 5 * HOUR), None),
+}
+
+
+@pytest.mark.parametrize("name", FORECASTS)
+def test_a_window_is_used_up_at_its_pace(name: str) -> None:
+    window, expected = FORECASTS[name]
+    end = window.exhausted_at(NOW)
+    assert end == (None if expected is None else pytest.approx(expected))
+
+
+def test_a_balance_is_used_up_at_its_pace_since_it_was_last_filled() -> None:
+    first = Quota(balance=10.0, currency="CNY", at=NOW).after(Quota())
+    assert first.exhausted_at() is None
+    later = Quota(balance=7.5, currency="CNY", at=NOW + DAY).after(first)
+    assert later.exhausted_at() == pytest.approx(NOW + 4 * DAY)
+    filled = Quota(balance=100.0, currency="CNY", at=NOW + 2 * DAY).after(later)
+    assert filled.exhausted_at() is None
+
+
+def test_what_a_new_word_leaves_out_stays_until_it_starts_anew() -> None:
+    both = Quota((FIVE_HOURS, WEEK), 5.0, "USD", NOW)
+    fresh = FIVE_HOURS._replace(used=0.5)
+    known = Quota((fresh,), at=NOW + 60).after(both)
+    assert known.windows == (fresh, WEEK)
+    assert (known.balance, known.currency, known.at) == (5.0, "USD", NOW + 60)
+    assert Quota((fresh,), at=NOW + DAY).after(both).windows == (fresh,)
