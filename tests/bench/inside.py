@@ -30,7 +30,7 @@ def request_us(client: relay.Dialect, provider: relay.Dialect) -> float:
     body = relay.Body(data)
     if client is provider:
         if "model" in body.wire:
-            body.retargeted("another")
+            body.outgoing("another")
     else:
         request = client.parse_request(body.exact)
         request = relay.replace(request, messages=relay.repaired(request.messages))

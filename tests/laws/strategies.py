@@ -514,3 +514,9 @@ def patterns(dialect: relay.Dialect, quirks: relay.Quirks) -> tuple[Any, Any]:
     import re
 
     return re.compile(quirks.tool_name), re.compile(quirks.call_id or dialect.call_id)
+
+
+def retargeted(body: relay.Body, model: str) -> bytes:
+    """The bytes that go out with another model."""
+    data, _ = body.outgoing(model)
+    return data if isinstance(data, bytes) else b"".join(data)

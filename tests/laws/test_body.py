@@ -8,7 +8,7 @@ from unittest.mock import patch
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from laws.strategies import idents, values, words
+from laws.strategies import idents, retargeted, values, words
 
 import relay
 
@@ -81,7 +81,7 @@ def test_a_retargeted_body_says_the_same_but_for_the_model(
         body = relay.Body(raw)
     except relay.BadRequest:
         return  # raw surrogates are no UTF-8
-    assert relay.loads(body.retargeted(model)) == body.wire | {"model": model}
+    assert relay.loads(retargeted(body, model)) == body.wire | {"model": model}
 
 
 @given(drawn=bodies(), model=models)
@@ -95,7 +95,7 @@ def test_where_the_model_stands_once_and_plainly_all_other_bytes_stay(
     except relay.BadRequest:
         return
     assume(plain)
-    there = body.retargeted(model)
+    there = retargeted(body, model)
     head, tail = outside(raw, body.wire["model"])
     assert (there[: len(head)], there[len(there) - len(tail) :]) == (head, tail)
     assert relay.loads(there[len(head) : len(there) - len(tail)]) == model
@@ -133,7 +133,7 @@ def test_the_same_model_is_the_same_body(drawn: tuple[bytes, bool]) -> None:
         body = relay.Body(raw)
     except relay.BadRequest:
         return
-    same = body.retargeted(body.wire["model"])
+    same = retargeted(body, body.wire["model"])
     assert same is raw if plain else json.loads(same) == body.wire
 
 
@@ -161,8 +161,8 @@ def test_the_two_ends_of_a_body_tell_what_all_of_it_would(
     assert seen["model"] == whole.wire["model"]
     mode = whole.wire.get("stream")
     assert seen.get("stream") == mode or isinstance(mode, dict | list)
-    assert relay.loads(unread.retargeted(model)) == whole.wire | {"model": model}
-    assert unread.retargeted(model) == whole.retargeted(model)
+    assert relay.loads(retargeted(unread, model)) == whole.wire | {"model": model}
+    assert retargeted(unread, model) == retargeted(whole, model)
 
 
 ENDS: list[tuple[str, bool]] = [

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from aiohttp.test_utils import make_mocked_request
@@ -280,6 +280,65 @@ def test_a_whole_answer_is_translated_with_few_calls(
             pipe.eof()
     assert pipe.usage == usage
     assert calls.python <= WRITTEN[client.name] + READ[provider.name]
+
+
+# A large body.  To search it, or to change the case of its letters, is a pass over all of it.
+
+
+class Searched(bytes):
+    """A body that counts the bytes which are looked at in it and in its slices."""
+
+    seen: ClassVar[int] = 0
+
+    def __getitem__(self, place: Any) -> Any:
+        part = super().__getitem__(place)
+        return Searched(part) if isinstance(part, bytes) else part
+
+    def lower(self) -> bytes:
+        Searched.seen += len(self)
+        return Searched(super().lower())
+
+    def rfind(self, sub: Any, start: Any = None, end: Any = None, /) -> int:
+        at = super().rfind(sub, start, end)
+        most = len(self) if end is None else min(end, len(self))
+        Searched.seen += most - max(at, 0)
+        return at
+
+    def find(self, *words: Any) -> int:
+        raise AssertionError("rfind takes a quarter of the time")
+
+    count = index = __contains__ = find
+
+
+@pytest.mark.parametrize(
+    ("dialect", "quirks", "most"),
+    [
+        (relay.CHAT, relay.ChatQuirks(), 4.1),
+        (relay.ANTHROPIC, relay.AnthropicQuirks(native=True), 4.1),
+        (relay.ANTHROPIC, relay.AnthropicQuirks(), 6.1),
+        (relay.RESPONSES, relay.ResponsesQuirks(), 5.1),
+    ],
+)
+def test_a_large_body_is_passed_on_after_few_passes_over_it(
+    dialect: relay.Dialect, quirks: Any, most: float
+) -> None:
+    """Three find a second model and keys that are written in other ways (it was eight once), the
+    rest what has to be taken out; and no copy is made of what is around the model."""
+    turn = {"role": "user", "content": 'say "model"? \\ \n ' * 2000}
+    wire = {"model": "a", "max_tokens": 9, "messages": [turn] * 10, "stream": True}
+    raw = Searched(relay.dumps(wire))
+    Searched.seen = 0
+    body = relay.Body(raw, unread=True)
+    assert body.outline(dialect.telling) == {"model": "a", "stream": True}
+    relay.likely_input(raw)
+    relay.likely_output(body)
+    assert dialect.is_clean(raw, quirks)
+    pieces, verbatim = body.outgoing("another")
+    assert body.unread
+    assert Searched.seen <= most * len(raw)
+    assert not verbatim
+    assert isinstance(pieces, list)
+    assert [piece.obj for piece in pieces if len(piece) > 99] == [raw]
 
 
 # The wire.  A stream's block goes from the provider's socket to the client's in one callback.
