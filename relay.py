@@ -79,7 +79,7 @@ Contents
     25. Import                another relay's file as a configuration of this one
     26. Records               what the flight recorder keeps, and how it is written
   Memory: where a request may go now
-    27. Stickiness            which credential served a conversation last
+    27. Stickiness            which credential served a conversation last; what was thought in it
     28. Health                who is cooling down, why, until when
     29. Balance               which plan is open, which of several equals goes first
   Memory: what is counted and reported
@@ -7568,6 +7568,8 @@ class Passage:
     account: str = ""  # whose the seals are
     provider: str = "the provider"  # for error messages
     redacted: Callable[[str], str] = str  # takes secrets out of what a provider says
+    # Is given the thoughts and calls of an answer that is complete, as the client gets them
+    remember: Callable[[Sequence[OutputPart]], None] | None = None
 
     def restored(self, event: Event) -> Event:
         """An event with the client's own tool names, and seals that say whose they are."""
@@ -7846,6 +7848,7 @@ class Translation(Pipe):
         self._decoder = decoder
         self._encoder = passage.client.encoder(passage.context)
         self._filters = _filters(passage.context)
+        self._parts: list[OutputPart] = []  # that ended, to be remembered
 
     def feed(self, data: bytes) -> bytes:
         return self._encoded(self._decoder.feed(data))
@@ -7869,6 +7872,8 @@ class Translation(Pipe):
             else:
                 event = self._passage.restored(event)
                 self._note(event)  # a failure as the provider gave it, to be judged
+                if self._passage.remember:
+                    self._remember(event)
                 if isinstance(event, Failure):
                     event = self._passage.client_failure(event)
             blocks.append(self._encoder.encode(event))
@@ -7877,6 +7882,13 @@ class Translation(Pipe):
         elif self._decoder.finish:
             self.rest = _AFTER_FINISH
         return b"".join(blocks)
+
+    def _remember(self, event: Event) -> None:
+        encoder, remember = self._encoder, self._passage.remember
+        if isinstance(event, PartEnd) and not isinstance(encoder.part, Text):
+            self._parts.append(filled(encoder.part, "".join(encoder.texts), event.seal))
+        elif isinstance(event, Finish) and remember:
+            remember(self._parts)
 
 
 class WholeDecoder:
@@ -7979,6 +7991,8 @@ class Gathered(Pipe):
             self.failure = answer
             return b""
         self.usage = answer.usage
+        if passage.remember:
+            passage.remember(answer.parts)
         return dumps(passage.client.render_response(answer, passage.context))
 
     def _passes(self, data: bytes) -> bool:
@@ -13740,6 +13754,66 @@ def _pool(credential: str) -> str:
     return credential.rpartition("/")[0]
 
 
+class Thoughts:
+    """The reasoning before tool calls, for clients that do not send it back.
+
+    Makers want it back with its seal, or refuse the turn; nearly all chat clients send its bare
+    text or nothing (Qwen Code, opencode, pi, Cline, Kimi Code).  Known by the conversation, whose
+    identity no two callers share, and the call's id.  Bounded; the longest unused goes first.
+    """
+
+    MOST_CALLS, MOST_SIZE = 10_000, 32 << 20  # characters
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._turns: dict[tuple[str, str], tuple[Reasoning, ...]] = {}
+
+    def keep(self, identity: str, parts: Sequence[OutputPart]) -> None:
+        """Remember the reasoning of a whole answer under each of its calls."""
+        thoughts = tuple(recalled(p.text, p.seal) for p in parts if isinstance(p, Reasoning))
+        for part in parts:
+            if isinstance(part, ToolCall):
+                self._put((identity, part.id), thoughts)
+        while len(self._turns) > self.MOST_CALLS or self.size > self.MOST_SIZE:
+            self._put(next(iter(self._turns)), ())
+
+    def restored(self, identity: str, messages: Sequence[Message]) -> tuple[Message, ...]:
+        """The conversation with the reasoning of those turns that came back without its seals.
+
+        What the client sends is what counts: a sealed thought, or a text that is not the one it
+        was given, stays as it is.
+        """
+        turns = list(messages)
+        for index, turn in enumerate(turns if self._turns else ()):
+            sent, key = list[Reasoning](), None
+            for part in turn.parts:
+                if isinstance(part, Reasoning):
+                    sent.append(part)
+                elif isinstance(part, ToolCall) and (identity, part.id) in self._turns:
+                    key = key or (identity, part.id)
+            if key is None or any(part.seal for part in sent):
+                continue
+            thoughts = self._turns[key]
+            self._put(key, thoughts)
+            if not sent or _words(sent) == _words(thoughts):
+                rest = [part for part in turn.parts if not isinstance(part, Reasoning)]
+                turns[index] = Message(turn.role, tuple(placed(thoughts, rest)))
+        return tuple(turns)
+
+    def _put(self, key: tuple[str, str], thoughts: tuple[Reasoning, ...]) -> None:
+        """Set what is known of a call, as the one used last; nothing: forget it."""
+        for known, sign in ((self._turns.pop(key, ()), -1), (thoughts, 1)):
+            for thought in known:
+                seal = thought.seal.value if thought.seal else ""
+                self.size += sign * (len(thought.text) + len(seal))
+        if thoughts:
+            self._turns[key] = thoughts
+
+
+def _words(thoughts: Iterable[Reasoning]) -> list[str]:
+    return "".join(thought.text for thought in thoughts).split()
+
+
 # ==== 28. Health ==============================================================
 # Who is cooling down, why, and until when.  A cooldown is a prediction, not a verdict: short
 # marks end within half an hour, a plan's when it resets.  Marks are keyed by stable names, so
@@ -18203,6 +18277,7 @@ class Exchange(ABC):
     likely_output = 0  # and how many may come back
     # What it runs with
     calibration: Calibration | None = None  # how models count tokens
+    thoughts: Thoughts  # what was thought in earlier turns
     expelled = False  # cancelled by us at shutdown, not by the client
     permit: Permit | None = None
     observers: tuple[Observer, ...] = ()
@@ -18584,13 +18659,15 @@ class Conversation(Exchange):
             query = request.raw_path.partition("?")[2]
             url = with_query(url, query, {"key", *dialect.modes})
         attempt.url, attempt.headers = lane.authorized(url, headers)
-        model = self.peek.model
+        model, remember = self.peek.model, None
         if same:
             self._edit(attempt)
             context = AnswerContext(model, self.id, 0, int(time.time()), variant=self.peek.variant)
             names: Mapping[str, str] = {}
         else:
             context, names = self._translate(attempt)
+            if self.parsed.tools and self.identity:
+                remember = functools.partial(self.thoughts.keep, self.identity)
         attempt.passage = Passage(
             upstream=dialect,
             client=self.dialect,
@@ -18599,6 +18676,7 @@ class Conversation(Exchange):
             account=lane.credential.account,
             provider=lane.target.name,
             redacted=self.plan.redacted,
+            remember=remember,
         )
 
     def _edit(self, attempt: Attempt) -> None:
@@ -18642,6 +18720,9 @@ class Conversation(Exchange):
         lane, endpoint, parsed = attempt.lane, attempt.lane.endpoint, self.parsed
         quirks, output, dialect = endpoint.quirks, lane.target.output, endpoint.dialect
         request = replace(parsed, model=lane.target.model, stream=attempt.stream)
+        if parsed.tools and self.identity:
+            messages = self.thoughts.restored(self.identity, parsed.messages)
+            request = replace(request, messages=messages)
         if request.max_tokens and output:
             request = replace(request, max_tokens=min(request.max_tokens, output))
         request = without_reasoning(request) if attempt.strip else request
@@ -19418,6 +19499,7 @@ class Relay:
         self.upstream = upstream
         self.health = Health()
         self.balance = Balance(self.health)
+        self.thoughts = Thoughts()
         self.held = 0  # requests that wait until a lane is back
         self.accounts = Accounts(
             store,
@@ -19433,7 +19515,7 @@ class Relay:
     async def serve(self, exchange: Exchange) -> web.StreamResponse:
         """Answer a client's request, whatever happens; every path ends in `settle`."""
         self.running.add(exchange)
-        exchange.calibration = self.accounts.calibration
+        exchange.calibration, exchange.thoughts = self.accounts.calibration, self.thoughts
         total = exchange.plan.config.timeouts.total
         try:
             if self.recorder or self.telemetry.active:

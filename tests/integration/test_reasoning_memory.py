@@ -1,0 +1,189 @@
+"""Reasoning that a client does not send back, on turns with tool calls: relay keeps it for those.
+
+Nearly all chat clients send back the bare text of it, or nothing, where makers want its seal.
+"""
+
+import fake_upstream as fake
+import pytest
+from aiohttp import ClientSession
+from fake_upstream import Answer, FakeUpstream
+from relay_process import RelayProcess, Start
+from talk import CHAT_TOOL, CLIENT_KEY, JSON, RESPONSES_TOOL, ask, config, one, provider
+
+CALL = ("toolu_1", "get_weather", '{"city": "Oslo"}')
+THOUGHT = "The user wants the weather."
+ASKED = {"role": "user", "content": "Weather in Oslo?"}
+# Provider -> its answer, and what of it stands in the turn of the next request.
+PROVIDERS: dict[str, tuple[Answer, JSON]] = {
+    "anthropic": (
+        fake.anthropic_whole("Let me look.", THOUGHT, [CALL]),
+        {"type": "thinking", "thinking": THOUGHT, "signature": fake.SIGNATURE},
+    ),
+    "responses": (fake.responses_whole("Let me look.", THOUGHT, [CALL]), fake.ENCRYPTED),
+    "gemini": (fake.gemini_whole("Let me look.", THOUGHT, [CALL]), fake.SIGNATURE),
+}
+
+
+def sealed(dialect: str, body: JSON) -> list[JSON]:
+    """What a provider is sent of its own reasoning, turn by turn."""
+    match dialect:
+        case "anthropic":
+            blocks = [b for m in body["messages"] for b in m["content"] if isinstance(b, dict)]
+            return [block for block in blocks if "thinking" in block["type"]]
+        case "responses":
+            items = [item for item in body["input"] if item.get("type") == "reasoning"]
+            return [item["encrypted_content"] for item in items]
+        case _:
+            parts = [part for turn in body["contents"] for part in turn["parts"]]
+            return [p["thoughtSignature"] for p in parts if "thoughtSignature" in p]
+
+
+async def first_turn(
+    http: ClientSession, server: RelayProcess, stream: bool, **more: JSON
+) -> list[JSON]:
+    """The conversation after a turn with a call, as a client has it that keeps every field."""
+    body = {"messages": [ASKED], "tools": [CHAT_TOOL], "stream": stream, **more}
+    reply = await ask(http, server, "openai", **body)
+    assert reply.status == 200, reply.body
+    if stream:
+        deltas = [e.json["choices"][0]["delta"] for e in reply.events[:-1] if e.json["choices"]]
+        assert "".join(d.get("reasoning_content") or "" for d in deltas) == THOUGHT
+        [call] = [call for d in deltas for call in d.get("tool_calls") or () if "id" in call]
+        function = {"name": "get_weather", "arguments": CALL[2]}
+        message = {
+            "role": "assistant",
+            "content": "Let me look.",
+            "reasoning_content": THOUGHT,
+            "tool_calls": [{"id": call["id"], "type": "function", "function": function}],
+        }
+    else:
+        message = reply.json["choices"][0]["message"]
+    result = {"role": "tool", "tool_call_id": message["tool_calls"][0]["id"], "content": "7"}
+    return [ASKED, message, result]
+
+
+def but(turn: JSON, *names: str, **fields: JSON) -> JSON:
+    return {name: value for name, value in turn.items() if name not in names} | fields
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+@pytest.mark.parametrize("dialect", PROVIDERS)
+async def test_seals_that_a_chat_client_drops_reach_their_maker(
+    dialect: str, stream: bool, upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    answer, wanted = PROVIDERS[dialect]
+    upstream.script(answer)
+    server = await relay(one(upstream, dialect))
+    asked, turn, result = await first_turn(http, server, stream, reasoning_effort="high")
+    echoes = {
+        "all": turn,
+        "text": but(turn, "reasoning_details"),
+        "nothing": but(turn, "reasoning_details", "reasoning_content"),
+        "another text": but(turn, "reasoning_details", reasoning_content="I like Oslo."),
+    }
+    later = {"role": "user", "content": "And Rome?"}
+    for name, echo in echoes.items():
+        for tail in ([result], [result, {"role": "assistant", "content": "7."}, later]):
+            await ask(
+                http,
+                server,
+                messages=[asked, echo, *tail],
+                tools=[CHAT_TOOL],
+                stream=stream,
+                reasoning_effort="high",
+            )
+            body = upstream.requests[-1].json
+            if name == "another text":
+                assert wanted not in sealed(dialect, body), name
+            else:
+                assert sealed(dialect, body) == [wanted], (name, body)
+
+
+async def test_thoughts_come_first_in_their_turn(
+    upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    """Claude refuses a turn that thinks after it has begun to speak."""
+    upstream.script(PROVIDERS["anthropic"][0])
+    server = await relay(one(upstream, "anthropic"))
+    asked, turn, result = await first_turn(http, server, False, reasoning_effort="high")
+    bare = but(turn, "reasoning_details", "reasoning_content")
+    twice = but(bare, tool_calls=[but(turn["tool_calls"][0], id="elsewhere")])
+    messages = [asked, twice, but(result, tool_call_id="elsewhere"), asked, bare, result]
+    await ask(http, server, messages=messages, tools=[CHAT_TOOL], reasoning_effort="high")
+    turns = [m for m in upstream.requests[-1].json["messages"] if m["role"] == "assistant"]
+    kinds = [[block["type"] for block in turn["content"]] for turn in turns]
+    assert kinds == [["text", "tool_use"], ["thinking", "text", "tool_use"]]
+
+
+async def test_other_callers_and_other_conversations_never_get_it(
+    upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    upstream.script(PROVIDERS["anthropic"][0])
+    keys = {name: {"key": CLIENT_KEY + name} for name in ("alice", "bob")}
+    server = await relay({**one(upstream, "anthropic"), "keys": keys})
+
+    async def next_turn(caller: str, asked: JSON) -> list[JSON]:
+        await ask(
+            http,
+            server,
+            headers={"x-api-key": CLIENT_KEY + caller},
+            messages=[asked, bare, result],
+            tools=[CHAT_TOOL],
+        )
+        return sealed("anthropic", upstream.requests[-1].json)
+
+    body = {"messages": [ASKED], "tools": [CHAT_TOOL]}
+    reply = await ask(http, server, headers={"x-api-key": CLIENT_KEY + "alice"}, **body)
+    turn = reply.json["choices"][0]["message"]
+    bare = but(turn, "reasoning_details", "reasoning_content")
+    result = {"role": "tool", "tool_call_id": turn["tool_calls"][0]["id"], "content": "7"}
+    assert await next_turn("bob", ASKED) == []
+    assert await next_turn("alice", {"role": "user", "content": "Weather in Rome?"}) == []
+    assert len(await next_turn("alice", ASKED)) == 1
+
+
+async def test_a_torn_answer_is_not_kept(
+    upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    spoken = fake.anthropic_stream("", THOUGHT, [CALL])
+    upstream.script(spoken.but(cut_after=len(spoken.wire) - 150), PROVIDERS["anthropic"][0])
+    server = await relay(one(upstream, "anthropic"))
+    body = {"messages": [ASKED], "tools": [CHAT_TOOL], "stream": True}
+    assert not (await ask(http, server, **body)).clean
+    call = {"name": "get_weather", "arguments": CALL[2]}
+    turn = {"role": "assistant", "tool_calls": [{"id": "toolu_1", "function": call}]}
+    result = {"role": "tool", "tool_call_id": "toolu_1", "content": "7"}
+    await ask(http, server, messages=[ASKED, turn, result], tools=[CHAT_TOOL])
+    assert sealed("anthropic", upstream.requests[-1].json) == []
+
+
+async def test_a_chat_provider_that_wants_its_reasoning_back_gets_it(
+    upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    """DeepSeek and Kimi refuse a turn with calls that lacks it; this client sends calls alone."""
+    upstream.script(fake.chat_whole("", THOUGHT, [CALL]))
+    server = await relay(one(upstream, preset="deepseek", models=["m"]))
+    asked = {"role": "user", "content": "Weather in Oslo?"}
+    body = {"tools": [RESPONSES_TOOL], "reasoning": {"effort": "high"}}
+    reply = await ask(http, server, "responses", input=[asked], **body)
+    assert reply.status == 200, reply.body
+    [call] = [item for item in reply.json["output"] if item["type"] == "function_call"]
+    result = {"type": "function_call_output", "call_id": call["call_id"], "output": "7"}
+    await ask(http, server, "responses", input=[asked, call, result], **body)
+    [turn] = [m for m in upstream.requests[-1].json["messages"] if m["role"] == "assistant"]
+    assert turn["reasoning_content"] == THOUGHT
+
+
+async def test_passed_on_requests_stay_as_they_are(
+    upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    """Here a conversation goes on, without its reasoning, at a provider of the client's dialect."""
+    upstream.script(PROVIDERS["anthropic"][0], path="/v1/messages")
+    second = provider(upstream)
+    providers = {"first": provider(upstream, "anthropic"), "second": second}
+    server = await relay(config() | {"providers": providers, "routing_rules": {"m": "first"}})
+    asked, turn, result = await first_turn(http, server, False)
+    bare = but(turn, "reasoning_details", "reasoning_content")
+    body = {"model": "second/m", "messages": [asked, bare, result], "tools": [CHAT_TOOL]}
+    await ask(http, server, **body)
+    assert upstream.requests[-1].json == body | {"model": "m"}
