@@ -22176,10 +22176,10 @@ class Console:
         )
 
 
-def tolerant_config(source: Source) -> Config:
+def tolerant_config(source: Source, env: Mapping[str, str] = os.environ) -> Config:
     """A configuration whose mistakes do not matter now."""
     file = str(source.path or "config")
-    reading = Reading(file, os.environ, lambda name: Path(name).read_text(), zoneinfo.ZoneInfo)
+    reading = Reading(file, env, lambda name: Path(name).read_text(), zoneinfo.ZoneInfo)
     reading.lenient = True
     return read_config(source.text, reading)
 
@@ -23035,23 +23035,23 @@ def find_config(args: argparse.Namespace, optional: bool = False) -> Source:
     """The file to read and its text: -c, ./config.yaml, or made of every preset whose credential
     is in the environment."""
     overrides = tuple(args.listen or ()), args.reuse_port
+    path = Path(args.config or "config.yaml")
     if args.demo:
         return Source(None, DEMO_CONFIG, *overrides)
-    path = Path(args.config or "config.yaml")
     if args.config or path.exists():
         return Source(path, text_of(path), *overrides)
-    rows = [
+    text = "".join(
         f'  {name}: {{preset: {name}, api_key: "${{{preset.key}}}"}}\n'
         for name, preset in PRESETS.items()
         if os.environ.get(preset.key)
-        and any(d in DIALECTS for p in preset.plans.values() for d in p)
-    ]
-    if not (rows or optional):
+        and DIALECTS.keys() & {*itertools.chain(*preset.plans.values())}
+    )
+    if not (text or optional):
         raise ConfigError(
             "no configuration: give -c FILE, put a config.yaml here, set a provider's key in "
             "the environment (such as ZAI_API_KEY), or try --demo"
         )
-    return Source(None, "providers:\n" + "".join(rows) if rows else "", *overrides)
+    return Source(None, text and f"providers:\n{text}", *overrides)
 
 
 def find_console(args: argparse.Namespace) -> Console:
@@ -23070,11 +23070,9 @@ def command_serve(args: argparse.Namespace) -> None:
     if source.path is None and not args.demo:
         print(f"# from the environment\n{source.text}", file=sys.stderr, flush=True)
     log = Log(plan.config.log, plan.zone, Sink(sys.stderr))
-    factory = None  # Python's own loop, unless `pip install llm-api-relay[speed]` gave uvloop
-    with contextlib.suppress(ImportError):
-        import uvloop
-
-        factory = cast(Callable[[], asyncio.AbstractEventLoop], uvloop.new_event_loop)
+    factory: Callable[[], asyncio.AbstractEventLoop] | None = None
+    with contextlib.suppress(ImportError):  # Python's own, but for `llm-api-relay[speed]`
+        factory = importlib.import_module("uvloop").new_event_loop
 
     async def serve() -> None:
         await Server(plan, source, log, supervisor, heap).serve()
@@ -23108,19 +23106,15 @@ def command_check(args: argparse.Namespace) -> int:
         print(f"{warning} (a warning)")
     for name in unpriced(plan):
         print(f"  {name}: no `prices`, so budgets in money do not see what it serves")
-    return _check_live(plan, args) if args.live else 0
-
-
-def _check_live(plan: Plan, args: argparse.Namespace) -> int:
-    """Try it, after announcing the cost; 1 if anything went wrong."""
+    if not args.live:
+        return 0
     chosen = accesses(plan, args.provider)
     print(f"to be sent: {expected_cost(chosen)}", flush=True)
-    if not args.yes:
-        if not sys.stdin.isatty():
-            print("not sent: give --yes where there is no terminal to ask at", file=sys.stderr)
-            return 2
-        if input("go on? [y/N] ").strip().lower() not in ("y", "yes"):
-            return 1
+    if not (args.yes or sys.stdin.isatty()):
+        print("not sent: give --yes where there is no terminal to ask at", file=sys.stderr)
+        return 2
+    if not args.yes and input("go on? [y/N] ").strip().lower() not in ("y", "yes"):
+        return 1
     # one after the other, so that none is throttled because of another
     trials = [trial for access in chosen for trial in asyncio.run(try_access(plan, access))]
     print(plan.redacted("\n".join(trial_table(trials))))
@@ -23137,32 +23131,44 @@ def _check_live(plan: Plan, args: argparse.Namespace) -> int:
 def command_route(args: argparse.Namespace) -> int:
     """Explain where a model name goes and why.
 
-    With all its lanes in the order in which they are tried.
+    With all its lanes, in the order they have when nothing is cooling down or busy.
     """
     plan = load(find_config(args), lenient=True)
-    facts = _facts(args, plan)
-    name = plan.bare(args.model)
-    if not next(
-        (key.caller.may_use(name) for key in plan.keys if key.caller.name == args.key), True
-    ):
+    facts, name = _facts(args, plan), plan.bare(args.model)
+    if any(key.caller.name == args.key and not key.caller.may_use(name) for key in plan.keys):
         print(f"{args.model}: key {args.key!r} may not use it")
         return 1
     route = plan.route(args.model, facts)
     near = [] if route else plan.nearest(args.model)
-    why = (route.why if route else "no provider serves it") + (
-        f"; near: {', '.join(near)}" if near else ""
-    )
-    print(f"{args.model}: {why}")
+    why = route.why if route else "no provider serves it"
+    print(f"{args.model}: {why}" + (f"; near: {', '.join(near)}" if near else ""))
     if name != args.model:
         print(f"  looked up as {name}")
     for entry, rule in plan.entries(name):
         if not (reason := unmet(rule.when, facts)):
             break
         print(f"  not {entry}: {reason}")
-    if route:
-        identity = f"{args.key}\0{identity_of(facts.headers, facts.body)}"
-        _print_lanes(route, args.dialect, identity)
-    return 0 if route else 1
+    if route is None:
+        return 1
+    identity = f"{args.key}\0{identity_of(facts.headers, facts.body)}"
+    lanes = Balance(Health()).lanes(route, args.dialect, identity, lambda: 0.0)
+    order = [str(lane.target) for lane, _ in lanes]
+    number = 0
+    for group in route.groups:
+        share = f" (one of equals, {route.balance})" if len(group) > 1 else ""
+        ordered = sorted(group, key=lambda target: order.index(str(target)))
+        for target, billing in ((t, billing) for t in ordered for billing in t.provider.plans):
+            endpoint, number = billing.endpoint(args.dialect), number + 1
+            first = billing is target.provider.plans[0]
+            later = "" if first else ", once the plan before is used up"
+            print(f"  {number}. {target} ({billing.name}){share}{later}")
+            count = len(billing.credentials)
+            keys = f", {count} credentials" if count > 1 else ""
+            same = "passes through" if endpoint.dialect.name == args.dialect else "translated to"
+            url = endpoint.dialect.address(endpoint.url, target.model, stream=True)
+            url = "embedded" if endpoint.demo else url
+            print(f"     {same} {endpoint.dialect.name}: {url}{keys}")
+    return 0
 
 
 def _facts(args: argparse.Namespace, plan: Plan) -> Facts:
@@ -23181,41 +23187,32 @@ def _facts(args: argparse.Namespace, plan: Plan) -> Facts:
         return facts
     try:
         body = Body(Path(args.request).read_bytes()).wire
-    except (OSError, BadRequest) as error:
-        raise ConfigError(f"{args.request}: {system_words(error)}") from error
+    except BadRequest as error:
+        raise ConfigError(f"{args.request}: {error.message}") from error
     parse = functools.partial(DIALECTS[args.dialect].parse_request, body)
     return replace(facts, body=body, parse=parse, count=lambda: estimate(parse()))
 
 
-def _print_lanes(route: Route, dialect: str, identity: str) -> None:
-    """The targets in the order they have when nothing is cooling down or busy."""
-    lanes = Balance(Health()).lanes(route, dialect, identity, lambda: 0.0)
-    order = [str(lane.target) for lane, _ in lanes]
-    number = 0
-    for group in route.groups:
-        share = f" (one of equals, {route.balance})" if len(group) > 1 else ""
-        for target in sorted(group, key=lambda target: order.index(str(target))):
-            for billing in target.provider.plans:
-                endpoint, number = billing.endpoint(dialect), number + 1
-                first = billing is target.provider.plans[0]
-                later = "" if first else ", once the plan before is used up"
-                print(f"  {number}. {target} ({billing.name}){share}{later}")
-                count = len(billing.credentials)
-                keys = f", {count} credentials" if count > 1 else ""
-                same = "passes through" if endpoint.dialect.name == dialect else "translated to"
-                url = endpoint.dialect.address(endpoint.url, target.model, stream=True)
-                url = "embedded" if endpoint.demo else url
-                print(f"     {same} {endpoint.dialect.name}: {url}{keys}")
-
-
 @command("--fetch: ask the providers what they serve", "--provider NAME: ask only this one")
 def command_models(args: argparse.Namespace) -> int:
-    """List the names that can be used."""
+    """List the names that can be used.
+
+    With --fetch, in the form of `models`; 1 if no provider lists anything.
+    """
     if args.provider and not args.fetch:
         raise ConfigError("--provider says which one to ask: give --fetch, too")
-    plan = load(find_config(args), lenient=not args.fetch)
+    plan, found = load(find_config(args), lenient=not args.fetch), not args.fetch
+    chosen = accesses(plan, args.provider) if args.fetch else []
+    for access in {access.provider.name: access for access in reversed(chosen)}.values():
+        names, fault = asyncio.run(fetch_list(plan, access))
+        fresh = [name for name in names if name not in (access.provider.config.models or {})]
+        counts = f"{len(names)} served, {len(fresh)} not yet here"
+        print(f"{access.provider.name}:  # {plan.redacted(fault) or counts}")
+        if fresh:
+            print("  models:", *(f"    {dumps(name).decode()}:" for name in fresh), sep="\n")
+        found |= bool(names)
     if args.fetch:
-        return _fetch(plan, args.provider)
+        return 0 if found else 1
     for name in plan.listed:
         route = plan.route(name)
         targets = [str(target) for group in route.groups for target in group] if route else []
@@ -23226,31 +23223,10 @@ def command_models(args: argparse.Namespace) -> int:
             print(f"{glob}  ->  {', '.join(dict.fromkeys(to for r in rules for to in r.to))}")
     for provider in plan.providers.values():
         globs = [name for name in provider.config.models or () if is_glob(name)]
-        if provider.config.models is None:
-            globs += provider.claims or ()
+        globs += provider.claims or () if provider.config.models is None else ()
         for glob in ["*"] if provider.accepts_all else globs:
             print(f"{glob}  ->  {provider.name}")
     return 0
-
-
-def _fetch(plan: Plan, only: str) -> int:
-    """What the providers list, in the form of `models`; 1 if none lists anything."""
-    found = False
-    first = {access.provider.name: access for access in reversed(accesses(plan, only))}
-    for access in first.values():
-        names, fault = asyncio.run(fetch_list(plan, access))
-        known = access.provider.config.models or {}
-        fresh = [name for name in names if name not in known]
-        found |= bool(names)
-        counts = f"{len(names)} served, {len(fresh)} not yet here"
-        print(f"{access.provider.name}:  # {plan.redacted(fault) or counts}")
-        print(
-            "".join(
-                ("  models:\n" if fresh else "", *(f"    {dumps(n).decode()}:\n" for n in fresh))
-            ),
-            end="",
-        )
-    return 0 if found else 1
 
 
 @command()
@@ -23280,13 +23256,13 @@ def command_health(args: argparse.Namespace) -> int:
 
 def _mark_text(mark: JSON, now: int, zone: datetime.tzinfo | None) -> str:
     """glm/coding/1f3a (credential): plan exhausted for 3 min, until 14:05:00 (in 2 h)"""
-    until, probe = mark["until"], mark["next_probe"]
-    when = "being probed" if probe is None else "the next request probes"
+    until, when = mark["until"], "the next request probes"
     if until > now:
-        end = datetime.datetime.fromtimestamp(until, zone)
         form = "%H:%M:%S" if until - now < 86400 else "%Y-%m-%d %H:%M"
-        guess = ", guessed" if mark["guessed"] else ""
-        when = f"until {end.strftime(form)} (in {span(until - now)}{guess})"
+        end = datetime.datetime.fromtimestamp(until, zone).strftime(form)
+        when = f"until {end} (in {span(until - now)}{', guessed' if mark['guessed'] else ''})"
+    elif mark["next_probe"] is None:
+        when = "being probed"
     cause = mark["cause"].replace("_", " ")
     head = f"{mark['name']} ({mark['scope']}): {cause} for {span(now - mark['since'])}, {when}"
     more = f", {mark['times']} in a row" if mark["times"] > 1 else ""
@@ -23345,11 +23321,7 @@ def command_run(args: argparse.Namespace) -> int:
     """Run a coding tool through relay."""
     source = find_config(args)
     plan = load(source, lenient=True)
-    with contextlib.ExitStack() as stack:
-        try:  # not stderr: the screen is the tool's
-            stream = stack.enter_context(Path(args.log or os.devnull).open("a"))
-        except OSError as error:
-            raise ConfigError(f"--log {args.log}: {error.strerror}") from error
+    with open(args.log or os.devnull, "a") as stream:  # not stderr: the screen is the tool's
         log = Log(plan.config.log, plan.zone, Sink(stream))
         try:
             return asyncio.run(_run(plan, source, args, log))
@@ -23369,9 +23341,8 @@ async def _run(plan: Plan, source: Source, args: argparse.Namespace, log: Log) -
             if served is not None:
                 demo = plan_digest(load(Source(None, DEMO_CONFIG)))
                 other = "is the demo" if served == demo else "has another configuration"
-                print(
-                    f"relay: the relay at {base} {other}; this tool gets its own", file=sys.stderr
-                )
+                message = f"relay: the relay at {base} {other}; this tool gets its own"
+                print(message, file=sys.stderr)
             base = await stack.enter_async_context(serving(own, source, log))
         setup = recipe.setup(offer(plan, recipe, base, key, args.model))
         env = cleaned_environment(os.environ, plan)
@@ -23419,15 +23390,19 @@ SELECT json_object('vte', json_object(
 """
 
 
-def importable(file: str) -> str:
-    """The text of another relay's file.  VTE's database, which is only read, also while VTE runs,
-    becomes JSON: providers with their keys and switched-on models, users, settings."""
-    data = Path(file).read_bytes()
-    if not data.startswith(b"SQLite format 3\0"):
-        return data.decode()
-    url = f"{Path(file).absolute().as_uri()}?mode=ro"
-    with contextlib.closing(sqlite3.connect(url, uri=True)) as store:
-        return str(store.execute(_VTE_QUERY).fetchone()[0])
+def importable(file: Path) -> str:
+    """The text of another relay's file; ConfigError if it has none.  VTE's database, which is only
+    read, also while VTE runs, becomes JSON: providers with their keys and switched-on models,
+    users, settings."""
+    with open(file, "rb") as start:
+        if start.read(16) != b"SQLite format 3\0":
+            return text_of(file)
+    try:
+        url = f"{file.absolute().as_uri()}?mode=ro"
+        with contextlib.closing(sqlite3.connect(url, uri=True)) as store:
+            return str(store.execute(_VTE_QUERY).fetchone()[0])
+    except sqlite3.Error as error:
+        raise ConfigError(f"{file}: cannot be read: {error}") from error
 
 
 @command(
@@ -23440,22 +23415,15 @@ def command_import(args: argparse.Namespace) -> None:
 
     Comments in it name what could not be carried over.
     """
+    old = importable(Path(args.file))
     try:
-        text = imported(importable(args.file), args.with_secrets)
-    except (OSError, UnicodeDecodeError, sqlite3.Error) as error:
-        raise ConfigError(f"{args.file}: cannot be read: {system_words(error)}") from error
-    except ConfigError as error:
-        raise ConfigError(*[f"{args.file}: {problem}" for problem in error.problems]) from error
+        text = imported(old, args.with_secrets)
     except RelayError as error:
-        raise RelayError(f"{args.file}: {error.message}") from error
+        raise type(error)(f"{args.file}: {error.message}") from error
     if not args.output:
         print(text, end="")
         return
-    try:
-        descriptor = os.open(args.output, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except OSError as error:
-        raise ConfigError(f"{args.output}: {error.strerror}") from error
-    with open(descriptor, "w") as file:
+    with open(os.open(args.output, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         file.write(text)
     comments = [line for line in text.splitlines() if line.startswith("#")]
     print("\n".join((f"{args.output} is written.", *comments[1:])))
@@ -23480,10 +23448,8 @@ def command_replay(args: argparse.Namespace) -> int:
     plan, ring = load(source), ring_of(source)
     before = ring.read(args.id)
     plan = redirected(plan, before, args.to) if args.to else plan
-    with contextlib.ExitStack() as stack:
-        if not args.save:
-            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="relay-"))
-            ring = Ring(Path(folder), max(ring.keep, 1 << 30))
+    with tempfile.TemporaryDirectory(prefix="relay-") as folder:
+        ring = ring if args.save else Ring(Path(folder), max(ring.keep, 1 << 30))
         after = asyncio.run(replay(before, plan, source, ring))
     text, calls = answer_parts(after)
     print("\n".join((text, *([f"[{calls}]"] if calls else []), "", *answer_table(before, after))))
@@ -23532,23 +23498,28 @@ def command_systemd(args: argparse.Namespace) -> None:
 
     They are for the configuration at hand, or for the usual one if there is none.
     """
-    source = _usual_config(args)
-    # The service's environment is not the shell's.
-    config = read_config(source.text, Reading("", _AnyVariable(), str, zoneinfo.ZoneInfo))
+    source = find_config(args, optional=True)
+    config = tolerant_config(source, _AnyVariable())  # the service's environment is not the shell's
     config = replace(config, listen=source.listen or config.listen)
     # Where relay is installed, a service starts it as a module: that was compiled before, while a
     # script is compiled at each start.  -P, so that only the installed one can be meant.
     file = Path(__file__).resolve()
     installed = file.parent in (Path(folder).resolve() for folder in getsitepackages())
     program = (sys.executable, *(("-P", "-m", file.stem) if installed else (str(file),)))
-    units = systemd_units(config, source.text, program, _systemd_version(args), args.instances)
+    given = f"systemd {args.systemd}" if args.systemd else ""
+    if not given and (systemctl := shutil.which("systemctl")):
+        run = functools.partial(subprocess.run, capture_output=True, text=True, check=False)
+        given = run((systemctl, "--version")).stdout
+    version = re.match(r"systemd (\d+)", given)
+    if args.systemd and not version:
+        raise ConfigError(f"--systemd {args.systemd}: expected a number")
+    # A recent one if this machine has none, because the units are for another machine.
+    number = int(version[1]) if version else 255
+    units = systemd_units(config, source.text, program, number, args.instances)
     if not args.output:
         print("\n".join(units.values()), end="")
     for name, text in units.items() if args.output else ():
-        try:
-            Path(args.output, name).write_text(text)
-        except OSError as error:
-            raise ConfigError(f"{args.output}/{name}: {error.strerror}") from error
+        Path(args.output, name).write_text(text)
         print(f"{args.output}/{name}")
 
 
@@ -23601,7 +23572,7 @@ volumes:
 @command("--compose: a compose.yaml for it instead")
 def command_docker(args: argparse.Namespace) -> None:
     """Print a Dockerfile for relay."""
-    config = tolerant_config(_usual_config(args))
+    config = tolerant_config(find_config(args, optional=True))
     listen = next((a for a in config.listen if not a.startswith("unix:")), "")
     header = re.search(r"^# dependencies = (\[.*\])$", Path(__file__).read_text(), re.M)
     needed = json.loads(header[1]) if header else []
@@ -23625,10 +23596,8 @@ def command_help(args: argparse.Namespace) -> None:
         case ["presets"]:
             rows = [("preset", "variable", "plans", "names")]
             for name, preset in PRESETS.items():
-                plans = "; ".join(
-                    f"{p}: {' '.join(urls)}".strip() for p, urls in preset.plans.items()
-                )
-                rows.append((name, preset.key, plans, " ".join(preset.globs)))
+                plans = (f"{p}: {' '.join(urls)}".strip() for p, urls in preset.plans.items())
+                rows.append((name, preset.key, "; ".join(plans), " ".join(preset.globs)))
         case ["errors"]:
             rows = [("failure", "of", "next target", "cools down", "client gets")]
             for row in FAILURES.values():
@@ -23664,33 +23633,11 @@ def _fitted(rows: Sequence[Sequence[str]], width: int) -> Iterator[str]:
             yield "  ".join(padded).rstrip()
 
 
-def _usual_config(args: argparse.Namespace) -> Source:
-    """The configuration at hand, or the usual one if there is none."""
-    try:
-        return find_config(args)
-    except ConfigError:
-        if args.config:
-            raise
-        return Source(None, "", tuple(args.listen or ()))
-
-
 class _AnyVariable(dict[str, str]):
     """An environment in which every variable is set."""
 
     def get(self, name: str, default: Any = None) -> Any:
         return default or "-"
-
-
-def _systemd_version(args: argparse.Namespace) -> int:
-    """This machine's; a recent one if it has none, because the units are for another machine."""
-    text = f"systemd {args.systemd}" if args.systemd else ""
-    if not text and (systemctl := shutil.which("systemctl")):
-        ran = subprocess.run((systemctl, "--version"), capture_output=True, text=True, check=False)  # noqa: S603
-        text = ran.stdout
-    found = re.match(r"systemd (\d+)", text)
-    if args.systemd and not found:
-        raise ConfigError(f"--systemd {args.systemd}: expected a number")
-    return int(found[1]) if found else 255
 
 
 @command()
@@ -23717,22 +23664,19 @@ def command_usage(args: argparse.Namespace) -> None:
         raise ConfigError(f"--by {wrong[0]}: {known}")
     store = store_of(place)
     store.open(to_read=True)
-    try:
+    with contextlib.closing(store):
         report = usage_report(store, args.days, time.time(), plan.zone, by)
-    except StateTrouble as error:
-        raise RelayError(str(error)) from error
-    finally:
-        store.close()
     if args.json:
         print(json.dumps(report, indent=2))
         return
+    columns = "requests errors tokens_in tokens_out cache_read cache_write cost".split()
     for name, digits in (("days", 10), ("hours", 16)):
         print(f"{name}:" if report[name] else f"{name}: nothing was used")
-        sums = {column: sum(row[column] for row in report[name]) for column in _USAGE_COLUMNS}
-        rows: list[list[str]] = [["from", *by, *_USAGE_COLUMNS]]
+        sums = {column: sum(row[column] for row in report[name]) for column in columns}
+        rows: list[list[str]] = [["from", *by, *columns]]
         for row in (*report[name], {"start": "all", **dict.fromkeys(by, " "), **sums}):
             names = [row["start"][:digits].replace("T", " "), *(row[n] or "-" for n in by)]
-            rows.append([*names, *(str(row[n]) for n in _USAGE_COLUMNS[:-1]), f"{row['cost']:.4f}"])
+            rows.append([*names, *(str(row[n]) for n in columns[:-1]), f"{row['cost']:.4f}"])
         print("\n".join(f"  {line}" for line in aligned(rows, left=1 + len(by)) if report[name]))
 
 
@@ -23746,18 +23690,9 @@ def command_backup(args: argparse.Namespace) -> None:
         raise RelayError(f"a backup is of a SQLite file, and `state` is {kind}")
     store = SQLiteStore(Path(path))
     store.open(to_read=True)
-    try:
+    with contextlib.closing(store):
         store.backup(Path(args.file))
-    except StateTrouble as error:
-        raise RelayError(str(error)) from error
-    finally:
-        store.close()
     print(f"{args.file}: a copy of {path}; to restore it, stop relay and put it in that place")
-
-
-_USAGE_COLUMNS: Final = (
-    *("requests", "errors", "tokens_in", "tokens_out", "cache_read", "cache_write", "cost"),
-)
 
 
 @command()
@@ -23784,60 +23719,57 @@ class _CommandParser(argparse.ArgumentParser):
 
 
 def parser(argv: Sequence[str] = ()) -> argparse.ArgumentParser:
-    """For these arguments: a command that is not among them gets its line, but no options."""
-    top = argparse.ArgumentParser(prog="relay", description="One address for every LLM API.")
-    _add_common_options(top, has_defaults=True)
+    """For these arguments: a command that is not among them gets its line, but no options.
+
+    The options of all commands may come before the command or after it, so none has a default.
+    """
+    common = _CommandParser(add_help=False)
+    for option in (
+        "-c --config FILE: the configuration; ./config.yaml by default",
+        "--demo: a built-in provider instead: no key, no network",
+        "--listen ADDRESS...: instead of the configuration's; may be given more than once",
+        "--reuse-port: let other processes listen there too",
+    ):
+        names, how = _option(option)
+        common.add_argument(*names.split(), **how | {"default": argparse.SUPPRESS})
+    text = "One address for every LLM API."
+    top = argparse.ArgumentParser(prog="relay", description=text, parents=[common])
     top.add_argument("--version", action="version", version=f"relay {__version__}")
     commands = top.add_subparsers(dest="command", metavar="COMMAND", parser_class=_CommandParser)
     for name, command in COMMANDS.items():
-        sub = commands.add_parser(name, help=command.doc, description=command.doc)
-        if name not in argv:
-            continue
-        _add_common_options(sub, has_defaults=False)
-        for argument in command.arguments.split():
+        chosen = name in argv
+        sub = commands.add_parser(
+            name, help=command.doc, description=command.doc, parents=[common] * chosen
+        )
+        for argument in command.arguments.split() if chosen else ():
             sub.add_argument(argument)
-        for option, how in command.options.items():
+        for option, how in command.options.items() if chosen else ():
             added = sub.add_argument(*option.split(), **how)
             added.required &= added.nargs != argparse.REMAINDER  # which may be nothing
     return top
 
 
-_COMMON_OPTIONS: Final = (
-    "-c --config FILE: the configuration; ./config.yaml by default",
-    "--demo: a built-in provider instead: no key, no network",
-    "--listen ADDRESS...: instead of the configuration's; may be given more than once",
-    "--reuse-port: let other processes listen there too",
-)
-
-
-def _add_common_options(target: argparse.ArgumentParser, has_defaults: bool) -> None:
-    """The options that may come before a command or after it, which then does not undo what came
-    before it."""
-    for names, how in map(_option, _COMMON_OPTIONS):
-        default = how.get("default") or None if "metavar" in how else False
-        target.add_argument(
-            *names.split(), **how | {"default": default if has_defaults else argparse.SUPPRESS}
-        )
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """0: done; 1: no answer; 2: the configuration or the arguments are wrong."""
     argv = sys.argv[1:] if argv is None else argv
-    args = parser(argv).parse_args(argv)
+    defaults = argparse.Namespace(config=None, demo=False, listen=None, reuse_port=False)
+    args = parser(argv).parse_args(argv, defaults)
     if os.name == "posix":
         serves = args.command in (None, "serve", "demo")
         how = signal.SIG_BLOCK if serves else signal.SIG_UNBLOCK
         signal.pthread_sigmask(how, (signal.SIGHUP,))
     try:
         return COMMANDS[args.command or "serve"].run(args) or 0
-    except ConfigError as error:
-        print("\n".join(error.problems), file=sys.stderr)
-        return 2
-    except RelayError as error:
-        print(error.message, file=sys.stderr)
-        return 1
+    except (RelayError, StateTrouble) as error:
+        print(error, file=sys.stderr)
+        return 2 if isinstance(error, ConfigError) else 1
     except BrokenPipeError:  # `relay models | head`
         return 0
+    except OSError as error:
+        if not error.filename:
+            raise
+        print(f"{error.filename}: {error.strerror}", file=sys.stderr)
+        return 2
 
 
 if __name__ == "__main__":
