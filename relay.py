@@ -19,7 +19,7 @@ stand in this order in Request path, and `settle` is in Accounts.
 
 The rule of this file: code refers only to what stands above it.  First come values
 (sections 1-26: pure; no await, no clock, no socket), then memory (27-36: synchronous, told
-the time), then I/O (37-67).  A name with a leading underscore stays within its section.
+the time), then I/O (37-68).  A name with a leading underscore stays within its section.
 
 Where to begin
     to follow one request     Relay.serve, first_answer, attempt, begin, deliver: in this order
@@ -99,33 +99,34 @@ Contents
   I/O: providers on one side, clients on the other
     42. Connections           HTTP/1.1 to providers on bare transports
     43. Upstream              one HTTP exchange with a provider
-    44. Recorder              whole exchanges in a ring of files
-    45. Demo                  the embedded provider
-    46. Client                who asks; the body read, the answer written, keep-alives
-    47. Telemetry             spans and metrics for an OpenTelemetry collector
+    44. Credentials           secrets that programs print, renewed in time
+    45. Recorder              whole exchanges in a ring of files
+    46. Demo                  the embedded provider
+    47. Client                who asks; the body read, the answer written, keep-alives
+    48. Telemetry             spans and metrics for an OpenTelemetry collector
   I/O: a request from beginning to end
-    48. Exchange              one client request, its x-relay headers, its record for the log
-    49. Preparation           a request in a dialect: how it goes out, and its answer back
-    50. Forwarding            what passes unread: embeddings, images, audio, /p/
-    51. Accounts              what a request may take, and what it came to
-    52. Request path          from accept to settle, in five functions
+    49. Exchange              one client request, its x-relay headers, its record for the log
+    50. Preparation           a request in a dialect: how it goes out, and its answer back
+    51. Forwarding            what passes unread: embeddings, images, audio, /p/
+    52. Accounts              what a request may take, and what it came to
+    53. Request path          from accept to settle, in five functions
   I/O: the process around it
-    53. Page                  the dashboard
-    54. Service manager       what systemd and relay tell one another
-    55. Source                where a configuration comes from, and how a reload replaces it
-    56. Admin                 what relay knows of itself, and what can be done to it
-    57. Resources             memory given back, files that may be open
-    58. Operations            which handler serves which path; probes, lists, status
-    59. Server                sockets, signals (SIGHUP reloads), drain
-    60. Units                 what systemd needs to run relay
-    61. Grafana               a dashboard of the metrics
+    54. Page                  the dashboard
+    55. Service manager       what systemd and relay tell one another
+    56. Source                where a configuration comes from, and how a reload replaces it
+    57. Admin                 what relay knows of itself, and what can be done to it
+    58. Resources             memory given back, files that may be open
+    59. Operations            which handler serves which path; probes, lists, status
+    60. Server                sockets, signals (SIGHUP reloads), drain
+    61. Units                 what systemd needs to run relay
+    62. Grafana               a dashboard of the metrics
   I/O: the commands
-    62. Console               a running relay, asked by a command
-    63. Launch                a tool as relay's child
-    64. Trial                 whether the configured providers answer as they should
-    65. Watch                 the log and the running requests, in a terminal
-    66. Replay                a record listed, sent again, compared, exported
-    67. Command line          the commands as a table
+    63. Console               a running relay, asked by a command
+    64. Launch                a tool as relay's child
+    65. Trial                 whether the configured providers answer as they should
+    66. Watch                 the log and the running requests, in a terminal
+    67. Replay                a record listed, sent again, compared, exported
+    68. Command line          the commands as a table
 """
 
 from __future__ import annotations
@@ -9789,6 +9790,7 @@ class Reading:
         read_secret: Callable[[str], str],
         zone: Callable[[str], datetime.tzinfo],
         installed: Callable[[str], bool] = lambda module: True,
+        which: Callable[[str], str | None] = lambda program: program,
     ) -> None:
         self.file = file
         self.env = env
@@ -9796,6 +9798,7 @@ class Reading:
         self.zone = zone
         self.lenient = False  # secrets may be missing: in inactive providers, for some commands
         self.installed = installed
+        self.which = which
         self.secret_files = set[str]()  # those that were read
         self._problems = set[tuple[int, int, str]]()  # line, column, text
         self._warnings = set[tuple[int, int, str]]()
@@ -10036,6 +10039,19 @@ def _secret(node: ConfigNode) -> str:
     return FileSecret(text, file) if file else text
 
 
+def _command(node: ConfigNode) -> tuple[str, ...]:
+    """A program and its arguments, as a shell would split them."""
+    try:
+        words = tuple(shlex.split(node.text()))
+    except ValueError as error:
+        raise InvalidValue(f"expected {{kind}}: {error}".lower()) from error
+    if not words:
+        raise node.unexpected()
+    if not (node.reading.lenient or node.reading.which(words[0])):
+        raise InvalidValue(f"there is no program {words[0]!r} here")
+    return words
+
+
 def _proxy(node: ConfigNode) -> str:
     """A proxy's URL, or `direct`; it may hold a password, so complaints do not quote it."""
     text = _secret(node)
@@ -10089,6 +10105,7 @@ NAMES_SCHEMA: Final = {"type": "string"}
 BASE_URL: Final = Kind("URL", _url, {"type": ["string", "number"]})
 HEADER: Final = Kind("text", _header, {"type": ["string", "number", "null"]})
 SECRET: Final = Kind("secret", _secret, NAMES_SCHEMA)
+COMMAND: Final = Kind("a program and its arguments", _command, NAMES_SCHEMA)
 PROXY: Final = Kind("secret URL, or direct", _proxy, {"type": ["string", "null"]}, DIRECT)
 FLAG: Final = Kind("true or false", _flag, {"type": "boolean"})
 COUNT: Final = Kind("a whole number", _number(1, whole=True), {"type": "integer", "minimum": 1})
@@ -10417,9 +10434,25 @@ def any_of(words: Collection[str]) -> str:
     return f"(?:{'|'.join(ways)})"
 
 
+@frozen(kw_only=True)
+class CommandConfig:
+    command: tuple[str, ...] = option(
+        COMMAND, "A program that prints the credential; run without a shell.", (), required=True
+    )
+    ttl: float = option(SECONDS, "How long a printed credential is used.", 600.0)
+
+
+def _api_keys(node: ConfigNode) -> Any:
+    per_plan = node.is_mapping and not {"command", "ttl"} & node.pairs().keys()
+    return (mapping(_CREDENTIAL) if per_plan else _CREDENTIAL)(node)
+
+
 _ENDPOINT: Final = replace(either(BASE_URL, mapping(BASE_URL)), name="URL, or one per dialect")
-_API_KEYS: Final = replace(
-    either(many(SECRET), mapping(many(SECRET))), name="secret, list of secrets, or either per plan"
+_CREDENTIAL: Final = many(either(SECRET, table(CommandConfig)))
+_API_KEYS: Final = Kind(
+    "secret, mapping with `command`, list of these, or any per plan",
+    _api_keys,
+    {"anyOf": [_CREDENTIAL.schema, mapping(_CREDENTIAL).schema]},
 )
 _STREAM_MODE: Final = word("auto", "always", "never")
 MODELS: Final = Kind(
@@ -10668,8 +10701,10 @@ def reference(cls: Any = Config, path: str = "") -> Iterator[tuple[str, str, str
         if inner:
             named = "additionalProperties" in kind.schema
             yield from reference(inner, where + (".*" if named else ""))
-        if spec.name == "models" and cls is ProviderConfig:
+        if cls is ProviderConfig and spec.name == "models":
             yield from reference(ModelConfig, where + ".*")
+        if cls is ProviderConfig and spec.name == "api_key":
+            yield from reference(CommandConfig, where)
 
 
 def _default(spec: dataclasses.Field[Any]) -> str:
@@ -10687,7 +10722,10 @@ def json_schema() -> JSON:
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "relay configuration",
         **_table_schema(Config),
-        "$defs": {cls.__name__: _table_schema(cls) for cls in (ModelConfig, *_tables(Config))},
+        "$defs": {
+            cls.__name__: _table_schema(cls)
+            for cls in (ModelConfig, CommandConfig, *_tables(Config))
+        },
     }
 
 
@@ -10996,11 +11034,13 @@ class Endpoint:
 @frozen
 class Credential:
     """A key at a provider.  The name is stable, reveals nothing, and changes with the key, or with
-    the file that holds it."""
+    the file that holds it, or the program that prints it."""
 
     name: str
-    secret: str = field(repr=False)
+    secret: str = field(repr=False)  # "" of one that a program prints
     account: str  # eight hex digits, for seals
+    command: tuple[str, ...] = ()
+    ttl: float = 0.0  # seconds for which what the program printed is used
 
 
 @frozen
@@ -11144,10 +11184,13 @@ class Lane:
     def _addresses(self) -> dict[tuple[bool, str], str]:
         return {}
 
-    def authorized(self, url: str, headers: Mapping[str, str]) -> tuple[str, dict[str, str]]:
-        """The URL and headers with the credential added, and the user's headers on top; names of
-        `headers` are in lower case."""
-        query, credential, own = self._authority
+    def authorized(
+        self, url: str, headers: Mapping[str, str], printed: str = ""
+    ) -> tuple[str, dict[str, str]]:
+        """The URL and headers with the credential added, which a program may have printed, and the
+        user's headers on top; names of `headers` are in lower case."""
+        query, credential = self._carried(printed) if printed else self._authority
+        own = self.target.provider.config.headers
         sent = {**headers, **credential}
         if own:  # null removes one
             names = {name.lower() for name in own}
@@ -11156,16 +11199,19 @@ class Lane:
         return (f"{url}{'&' if '?' in url else '?'}{query}" if query else url), sent
 
     @functools.cached_property
-    def _authority(self) -> tuple[str, Mapping[str, str], Mapping[str, str | None]]:
-        """A query and headers that hold the secret, and the user's own headers."""
-        secret, query, headers = self.credential.secret, "", dict[str, str]()
+    def _authority(self) -> tuple[str, Mapping[str, str]]:
+        return self._carried(self.credential.secret)
+
+    def _carried(self, secret: str) -> tuple[str, Mapping[str, str]]:
+        """A query and headers that hold the secret."""
+        query, headers = "", dict[str, str]()
         for style in self.endpoint.auth if secret else ():
             name, before = AUTH_STYLES[style]
             if style == "query":
                 query = f"{name}={urllib.parse.quote(secret)}"
             else:
                 headers[name] = before + secret
-        return query, headers, self.target.provider.config.headers
+        return query, headers
 
     def __str__(self) -> str:
         several = len(self.plan.credentials) > 1
@@ -11305,12 +11351,22 @@ class Secrets:
         known = {value for value in values if len(value) >= _LEAST_SECRET}
         forms = {form for value in known for form in _written(value)}
         self._forms = sorted(forms, key=lambda form: (-len(form), form))
+        self._fixed: Secrets = self  # without those that were added
+        self._added: dict[str, tuple[str, ...]] = {}
 
     def plus(self, values: Iterable[str]) -> Secrets:
         """These and others."""
         both = Secrets(values)
         both._forms = sorted({*self._forms, *both._forms}, key=lambda form: (-len(form), form))
         return both
+
+    def add(self, name: str, secret: str) -> None:
+        """Know the secret that is now of this name, and the one before it."""
+        if secret not in (known := self._added.get(name, ())):
+            self._added[name] = (*known[-1:], secret)
+            self._fixed = self._fixed.plus(()) if self._fixed is self else self._fixed
+            self._forms = self._fixed.plus(itertools.chain(*self._added.values()))._forms
+            self.__dict__.pop("_beginnings", None)
 
     def text(self, text: str, cut: int = _LEAST_CARRIED) -> str:
         """A text with [secret] in their places.
@@ -12075,10 +12131,16 @@ class _Compiler:
         if keys is None and preset.key and not preset.local and self.entry.active:
             self.error("api_key", f"required by this preset, e.g. ${{{preset.key}}}")
         credentials = list[Credential]()
+        secret: Any
         for secret in dict.fromkeys(keys or ("",)):
-            known = f"file:{secret.file}" if isinstance(secret, FileSecret) else secret
+            known, program = secret, CommandConfig()
+            if isinstance(secret, FileSecret):
+                known = f"file:{secret.file}"
+            elif isinstance(secret, CommandConfig):
+                known, program, secret = f"command:{shlex.join(secret.command)}", secret, ""
             mark = hashlib.sha256(f"{self.name}\0{known}".encode()).hexdigest()[:8]
-            credentials.append(Credential(f"{self.name}/{plan}/{mark}", secret, mark))
+            name = f"{self.name}/{plan}/{mark}"
+            credentials.append(Credential(name, secret, mark, program.command, program.ttl))
         return tuple(credentials)
 
 
@@ -17020,6 +17082,7 @@ class Attempt:
         "raw",
         "reply",
         "seconds",
+        "secret",
         "status",
         "stream",
         "strip",
@@ -17039,6 +17102,7 @@ class Attempt:
         self.headers: Mapping[str, str] = {}
         self.body: Payload = None
         self.proxy = lane.endpoint.proxy
+        self.secret = ""  # the credential, if a program has printed it
         self.stream = False  # is a stream asked for?
         self.note: BodyNote = "verbatim"
         self.dropped: tuple[str, ...] = ()  # of the request, because the dialect cannot say it
@@ -17262,7 +17326,88 @@ class Inflater:
         return UpstreamError("transient", f"sent a broken content coding: {why}")
 
 
-# ==== 44. Recorder ============================================================
+# ==== 44. Credentials =========================================================
+# Credentials that a program prints: `api_key: {command: ..., ttl: ...}`.  It runs when a request
+# first needs it; again shortly before `ttl` is over, while the old one serves on; and once after a
+# provider has refused what it printed.  One run is enough for all that wait.  They outlive a
+# reload, under the names of their credentials.
+
+_RUN_SECONDS: Final = 30.0  # that a program may take
+_RETRY_SECONDS: Final = 10.0  # between two runs, if the first one failed
+_TRUST_SECONDS: Final = 60.0  # a credential that was renewed after a refusal is not renewed again
+
+
+class _Printed(NamedTuple):
+    secret: str
+    since: float  # when, in the event loop's time
+    renewal: bool  # the one before was refused
+
+
+class Credentials:
+    """What the programs printed last, and those that run."""
+
+    def __init__(self) -> None:
+        self._printed: dict[str, _Printed] = {}  # by the credential's name
+        self._runs: dict[str, tuple[float, asyncio.Task[str]]] = {}  # the latest: since, its fault
+        self._refused: set[str] = set()
+
+    async def secret(self, credential: Credential, masks: Secrets) -> str:
+        """The secret to send, which `masks` then knows; UpstreamError if the program fails."""
+        name, now = credential.name, asyncio.get_running_loop().time()
+        known = self._printed.get(name)
+        if known is None or now - known.since > 0.9 * credential.ttl:
+            began, run = self._runs.get(name, (-math.inf, None))
+            if not run or (run.done() and (not run.result() or now - began > _RETRY_SECONDS)):
+                run = asyncio.create_task(self._run(credential))
+                self._runs[name] = now, run
+            if known is None or now - known.since > credential.ttl:
+                if fault := await asyncio.shield(run):
+                    raise UpstreamError("auth", fault, retry_after=_RETRY_SECONDS)
+                known = self._printed[name]
+        masks.add(name, known.secret)
+        return known.secret
+
+    def refused(self, credential: Credential, secret: str) -> bool:
+        """Forget a secret that a provider has refused; may another one do better?"""
+        known = self._printed.get(credential.name)
+        if known and known.secret == secret:
+            age = asyncio.get_running_loop().time() - known.since
+            if known.renewal and age < _TRUST_SECONDS:
+                return False
+            del self._printed[credential.name], self._runs[credential.name]
+            self._refused.add(credential.name)
+        return True
+
+    async def _run(self, credential: Credential) -> str:
+        """Run the program and keep what it prints; what went wrong, without a word of that."""
+        program, name, pipe = credential.command[0], credential.name, subprocess.PIPE
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *credential.command, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe
+            )
+        except OSError as error:
+            return f"the program of its `api_key` cannot run: {program}: {error.strerror}"
+        try:
+            async with asyncio.timeout(_RUN_SECONDS):
+                output, errors = await process.communicate()
+        except TimeoutError:
+            return f"{program} printed no credential within {_RUN_SECONDS:g} s"
+        finally:
+            if process.returncode is None:
+                process.kill()
+        secret, complaint = (text.decode(errors="replace").strip() for text in (output, errors))
+        if process.returncode == 0 and re.fullmatch(r"[!-~]+", secret):
+            now = asyncio.get_running_loop().time()
+            self._printed[name] = _Printed(secret, now, name in self._refused)
+            self._refused.discard(name)
+            return ""
+        if process.returncode == 0:
+            return f"{program} printed no credential, which is one word of ASCII"
+        complaint = Secrets(secret.split()).text(complaint.rpartition("\n")[2])[:200]
+        return f"{program} ended with status {process.returncode}: {complaint or 'no word why'}"
+
+
+# ==== 45. Recorder ============================================================
 # The flight recorder: a file for every exchange, until there are too many bytes of them; then the
 # oldest are deleted.  While an exchange runs, its tape holds references to the bytes that pass, not
 # copies; when it is over, a thread removes the secrets and writes the file.  A disk that is slow,
@@ -17619,7 +17764,7 @@ class TapedReply:
         self._reply.close()
 
 
-# ==== 45. Demo ================================================================
+# ==== 46. Demo ================================================================
 # The embedded provider: no key, no network, always the same answer to the same request.  It calls
 # a tool if the user's text asks for one, so that all of an agent's loop can be seen.  Who wants
 # JSON gets JSON: Gemini CLI asks which model to use before anything else, and again after prose.
@@ -17739,7 +17884,7 @@ def _in_words(event: Event) -> Iterable[Event]:
     return (event,)
 
 
-# ==== 46. Client ==============================================================
+# ==== 47. Client ==============================================================
 # The client's side of an exchange: who asks, the body as it is read, the answer as it is
 # written.
 
@@ -18037,7 +18182,7 @@ class Stream(web.StreamResponse):
         self._timer = loop.call_later(self._interval - silence, self._beat)
 
 
-# ==== 47. Telemetry ===========================================================
+# ==== 48. Telemetry ===========================================================
 # What happens, reported by the SDK to an OpenTelemetry collector, if the `otel` extra is installed
 # and OTEL_EXPORTER_OTLP_ENDPOINT names one; the SDK reads its other variables itself.  A request is
 # a span, each attempt a span within it, in the trace that the client's `traceparent` names; the
@@ -18226,7 +18371,7 @@ def telemetry_of(env: Mapping[str, str], log: Log) -> Telemetry:
         return Telemetry()
 
 
-# ==== 48. Exchange ============================================================
+# ==== 49. Exchange ============================================================
 # One client request and all that is known of it so far: what was asked, its attempts, what came of
 # it.  The kinds of requests are subclasses, which say how one is read, how it goes out on a lane,
 # and what its answer is; the way they all go is in Request path.
@@ -18585,7 +18730,7 @@ def _shortened(names: Sequence[str]) -> str:
     return f"{', '.join(fitting)}, and {len(names) - len(fitting)} more"
 
 
-# ==== 49. Preparation =========================================================
+# ==== 50. Preparation =========================================================
 # How a request goes out on a lane, and its answer back: as the bytes that came if the dialect is
 # the same, edited only where something has to be, else through the hub.
 
@@ -18658,7 +18803,7 @@ class Conversation(Exchange):
         if same and "?" in request.raw_path:
             query = request.raw_path.partition("?")[2]
             url = with_query(url, query, {"key", *dialect.modes})
-        attempt.url, attempt.headers = lane.authorized(url, headers)
+        attempt.url, attempt.headers = url, headers
         model, remember = self.peek.model, None
         if same:
             self._edit(attempt)
@@ -18995,7 +19140,7 @@ async def error_body(exchange: Exchange, attempt: Attempt) -> bytes:
     return b""
 
 
-# ==== 50. Forwarding ==========================================================
+# ==== 51. Forwarding ==========================================================
 # What relay passes on without understanding it: embeddings, images, audio, rerank, moderations and
 # old completions go where the name in their `model` field goes, by the routes of any request;
 # /p/PROVIDER/... goes to that provider as it is.  Only the model's name is read; once it is known,
@@ -19085,7 +19230,7 @@ class Raw(Exchange):
         for observer in self.observers:
             headers |= observer.begins(attempt)
         url = with_query(url, request.raw_path.partition("?")[2], {"key"})
-        attempt.url, attempt.headers = lane.authorized(url, headers)
+        attempt.url, attempt.headers = url, headers
         attempt.method = request.method
 
     async def _flow(self, attempt: Attempt, head: bytes = b"") -> AsyncIterator[bytes]:
@@ -19304,7 +19449,7 @@ def _usage_in(counts: JSON) -> Usage:
     return Usage(input=whole_number(counts.get("total_tokens")))
 
 
-# ==== 51. Accounts ============================================================
+# ==== 52. Accounts ============================================================
 # What a request may take, and what it came to.  Every request passes here twice:
 #
 #     reserve    before its first attempt: a permit within the limits of its key
@@ -19461,7 +19606,7 @@ class Accounts:
         return model
 
 
-# ==== 52. Request path ========================================================
+# ==== 53. Request path ========================================================
 # One request from accept to settle: five functions of `Relay`, in this order.  `Operations`, below,
 # accepts: it makes the Exchange and calls `serve`.
 #
@@ -19508,6 +19653,7 @@ class Relay:
             lambda: self.log,
         )
         self.keepalive = keepalive
+        self.credentials = Credentials()
         self.telemetry = Telemetry()
         self.recorder: Recorder | None = None
         self.running: set[Exchange] = set()
@@ -19619,10 +19765,14 @@ class Relay:
             outcome, error.at = error.failure.name, time.time()
             exchange.body.read()  # a body that is not JSON is no fault of the provider
             exchange.limit_scope(error)
-            self.health.failed(lane, error, error.at, moment, identity)
-            if strip or outcome != "reasoning_refused":
+            refused = outcome == "auth" and attempt.secret
+            renew = refused and self.credentials.refused(lane.credential, attempt.secret)
+            if not renew:
+                self.health.failed(lane, error, error.at, moment, identity)
+            if not (renew and exchange.repeatable) and (strip or outcome != "reasoning_refused"):
                 failures.append((lane, error))
                 return None
+            strip = strip or not renew
         except NoDescriptors:
             outcome = "transient"  # nothing was sent, so nothing is charged
             raise
@@ -19643,7 +19793,7 @@ class Relay:
                 attempt.close()
             for observer in exchange.observers:
                 observer.ended(attempt)
-        return await self.attempt(exchange, lane, failures, strip=True)
+        return await self.attempt(exchange, lane, failures, strip)
 
     async def begin(self, exchange: Exchange, attempt: Attempt) -> None:
         """Send the request, and read its answer up to the first meaningful event, a whole one to
@@ -19652,7 +19802,12 @@ class Relay:
         A pipe may have committed with nothing to send yet, because its client takes calls only
         whole: until there is something, another lane can still serve.
         """
-        loop, provider = asyncio.get_running_loop(), attempt.lane.target.provider
+        lane, provider = attempt.lane, attempt.lane.target.provider
+        if lane.credential.command:
+            masks = exchange.plan.secrets
+            attempt.secret = await self.credentials.secret(lane.credential, masks)
+        attempt.url, attempt.headers = lane.authorized(attempt.url, attempt.headers, attempt.secret)
+        loop = asyncio.get_running_loop()
         idle, (silence, total) = provider.timeouts.idle, exchange.time_limits(attempt)
         deadline = attempt.deadline = min(loop.time() + total, exchange.deadline)
         try:
@@ -19661,7 +19816,7 @@ class Relay:
                 attempt.clock = clock
                 for observer in exchange.observers:
                     observer.sent(attempt)
-                if attempt.lane.endpoint.demo:
+                if lane.endpoint.demo:
                     attempt.reply = DemoReply(attempt)
                 else:
                     attempt.reply = await self.upstream.send(
@@ -19976,7 +20131,7 @@ def _is_hopeless(lane: Lane, failures: Sequence[Failed]) -> bool:
     )
 
 
-# ==== 53. Page ================================================================
+# ==== 54. Page ================================================================
 # The dashboard: one page without any asset from elsewhere, and a policy that lets it load none.  It
 # asks /admin for everything it shows, so that the page itself may be seen by anybody.
 
@@ -20411,7 +20566,7 @@ PAGE_HEADERS: Final = {
 }
 
 
-# ==== 54. Service manager =====================================================
+# ==== 55. Service manager =====================================================
 # What systemd and relay tell one another, through the environment and a socket; without systemd
 # none of it happens.  See sd_notify(3), sd_listen_fds(3) and systemd.service(5).
 #
@@ -20469,7 +20624,7 @@ class Supervisor:
             await asyncio.sleep(self.watchdog / 2)
 
 
-# ==== 55. Source ==============================================================
+# ==== 56. Source ==============================================================
 # Where a configuration comes from, how one becomes a plan, and how another one takes its place.
 
 
@@ -20652,6 +20807,7 @@ def load(source: Source, lenient: bool = False) -> Plan:
         lambda file: Path(file).read_text(),
         zoneinfo.ZoneInfo,
         lambda module: importlib.util.find_spec(module) is not None,
+        shutil.which,
     )
     reading.lenient = lenient
     config = read_config(source.text, reading)
@@ -20809,7 +20965,7 @@ class Reloader:
         self.supervisor.notify(READY=1, STATUS=status)
 
 
-# ==== 56. Admin ===============================================================
+# ==== 57. Admin ===============================================================
 # What relay knows about itself, as JSON below /admin, and the few things that can be done to it.
 # The admin key allows both, in a header or, in a browser, as the cookie that /admin/login gives in
 # exchange.  Without an `admin_key`, this machine may look, and nobody may act.
@@ -21163,7 +21319,7 @@ def _shown_config(value: Any, name: str = "") -> Any:
     return value if plain else re.sub(r"//[^/@\s]+@", "//[secret]@", str(value))
 
 
-# ==== 57. Resources ===========================================================
+# ==== 58. Resources ===========================================================
 # The process's memory and open files.  A coding agent's requests are large and alike, and memory
 # that one has freed the next will need.  By default glibc gets every block over 128 KB from the
 # system and gives it back at once, so that each copy gets new pages.  Here it is told to keep them;
@@ -21232,7 +21388,7 @@ def raise_file_limit() -> int:
     return sys.maxsize if soft == resource.RLIM_INFINITY else soft
 
 
-# ==== 58. Operations ==========================================================
+# ==== 59. Operations ==========================================================
 # Which handler serves which path, and the handlers of what is not a model's answer: probes, lists,
 # status.  No probe ever calls a provider.
 
@@ -21509,7 +21665,7 @@ def refused(request: web.BaseRequest, error: RelayError) -> web.Response:
     return response
 
 
-# ==== 59. Server ==============================================================
+# ==== 60. Server ==============================================================
 # Start, run, drain, stop.  SIGHUP reloads, see `Reloader`.  At SIGTERM and SIGINT relay stops
 # accepting, lets streams finish within the grace period, and ends the rest with an error in the
 # client's dialect; a second signal skips the wait.
@@ -21875,7 +22031,7 @@ def has_terminal() -> bool:
     return True
 
 
-# ==== 60. Units ===============================================================
+# ==== 61. Units ===============================================================
 # What `relay systemd` prints: a socket that systemd keeps open, and a service that may do nothing
 # but read its configuration, keep its state and use the network.  For several processes the service
 # is a template; all instances share the one socket, so that an idle one accepts, and while one
@@ -22012,7 +22168,7 @@ def _streams(listen: str) -> tuple[str, ...]:
     return (f"[{host}]:{port}" if ":" in host else f"{host}:{port}" if host else str(port),)
 
 
-# ==== 61. Grafana =============================================================
+# ==== 62. Grafana =============================================================
 # A dashboard of the metrics, ready for import: a row of this table is a panel.  A test checks that
 # the names in its queries exist, and that Prometheus's own tool can parse them.
 
@@ -22113,7 +22269,7 @@ def grafana_dashboard() -> JSON:
     }
 
 
-# ==== 62. Console =============================================================
+# ==== 63. Console =============================================================
 # A running relay, asked by a command: at the address it listens on and with the admin key, both
 # from the file it was started with.  The command does not need the providers' keys in its
 # environment, nor a file without mistakes: these may be newer than the running relay.
@@ -22203,7 +22359,7 @@ def aligned(rows: Sequence[Sequence[str]], left: int = 99) -> list[str]:
     ]
 
 
-# ==== 63. Launch ==============================================================
+# ==== 64. Launch ==============================================================
 # A tool as relay's child.  It gets the terminal: both stay in one process group, so what is typed
 # reaches it, including Ctrl-C and Ctrl-Z; a signal sent to relay alone is passed on.  If no relay
 # serves this configuration at its address, this one does for as long as the child lives.
@@ -22321,7 +22477,7 @@ async def serving(plan: Plan, source: Source, log: Log | None = None) -> AsyncIt
         await server.stop()
 
 
-# ==== 64. Trial ===============================================================
+# ==== 65. Trial ===============================================================
 # Does it work with the configured providers?  `relay check --live` asks every provider, with every
 # plan, credential and dialect, through a relay of its own on this machine, so that the whole path
 # of a client's request is tried.  These are a few small requests each, whose cost is announced
@@ -22551,7 +22707,7 @@ def trial_table(trials: Sequence[Trial]) -> list[str]:
     return [*aligned([head, *rows]), *([""] if faults else []), *faults]
 
 
-# ==== 65. Watch ===============================================================
+# ==== 66. Watch ===============================================================
 # `relay logs` and `relay top`: log lines and running requests, from the events of a running relay.
 # What the screen shows is computed from values alone; only `_Screen` knows the terminal.
 
@@ -22737,7 +22893,7 @@ async def show_top(console: Console, once: bool) -> None:
         watching.result()
 
 
-# ==== 66. Replay ==============================================================
+# ==== 67. Replay ==============================================================
 # What can be done with a record: list, send again and compare, turn into a shell command.  A
 # request is sent again to a temporary relay with the present configuration, so that everything is
 # real: rules, failover, translation; its answer becomes a record, too.
@@ -22965,7 +23121,7 @@ def _quoted(text: str, variable: str) -> str:
     return '"' + ("${" + variable + "}").join(pieces) + '"'
 
 
-# ==== 67. Command line ========================================================
+# ==== 68. Command line ========================================================
 # From arguments to a running server, or to an answer in print.  A command is a function; its
 # options are written above it as its help shows them.
 
