@@ -2712,6 +2712,39 @@ class OpenAIDialect(Dialect):
     forwards = True
     error_types: ClassVar = error_words(1)
     error_codes: ClassVar = error_words(2)
+    counters: ClassVar[tuple[str, str]]  # the names of tokens: of the prompt, of the answer
+
+    def counts(self, usage: JSON) -> Usage:
+        """Token counts in any spelling: OpenAI, DeepSeek, Kimi, and clones with Anthropic's."""
+        prompt, answer = self.counters
+        details = usage.get(f"{prompt}_tokens_details") or {}
+        read = whole_number(
+            details.get("cached_tokens")
+            or usage.get("prompt_cache_hit_tokens")
+            or usage.get("cached_tokens")
+            or usage.get("cache_read_input_tokens")
+        )
+        write = details.get("cache_write_tokens") or usage.get("cache_creation_input_tokens")
+        output = whole_number(usage.get(f"{answer}_tokens"))
+        thought = (usage.get(f"{answer}_tokens_details") or {}).get("reasoning_tokens")
+        thought, total = whole_number(thought), whole_number(usage.get("total_tokens"))
+        input, write = prompt_counts(
+            whole_number(usage.get(f"{prompt}_tokens")), read, whole_number(write), total - output
+        )
+        # xAI counts thoughts apart from the answer; Google leaves them out of all but the total
+        output = max(output, thought, total - input if input else 0)
+        return Usage(input, output, read, write, thought)
+
+    def render_usage(self, usage: Usage) -> JSON:
+        prompt, answer = self.counters
+        cached = {"cached_tokens": usage.cache_read, "cache_write_tokens": usage.cache_write}
+        return {
+            f"{prompt}_tokens": usage.input,
+            f"{answer}_tokens": usage.output,
+            "total_tokens": usage.input + usage.output,
+            f"{prompt}_tokens_details": cached,
+            f"{answer}_tokens_details": {"reasoning_tokens": usage.reasoning},
+        }
 
     def render_error(self, error: RelayError, request_id: str) -> JSON:
         kind = self.error_types.get(error.kind, "server_error")
@@ -2728,6 +2761,61 @@ class OpenAIDialect(Dialect):
             for m in models
         ]
         return {"object": "list", "data": data}
+
+
+OPENAI_SCALARS: Final = {  # as `Wire.scalars` takes them
+    "model": ("model", str),
+    "parallel_tool_calls": ("parallel_tools", bool),
+    "service_tier": ("service_tier", str),
+    "user": ("user", str),
+    "safety_identifier": ("user", str),
+    "prompt_cache_key": ("session", str),
+    "stream": ("stream", bool),
+}
+
+
+def openai_parts(wire: Wire, name: str, known: frozenset[str] = frozenset()) -> list[Text | Media]:
+    """The texts and media under a name; `known`: the fields of a part.
+
+    Chat keeps what it says of a medium in an object under its type, Responses beside the type.
+    """
+    if isinstance(content := wire.data.get(name), str):
+        return [Text(content, cache_mark(wire))] if content else []
+    parts = list[Text | Media]()
+    for part in wire.each(name, known):
+        match kind := part.optional("type", str) or "text":
+            case "text" | "input_text" | "output_text" | "refusal":
+                if text := part.optional("refusal" if kind == "refusal" else "text", str):
+                    parts.append(Text(text, cache_mark(part)))
+            case "image_url" | "input_image" if (url := part.data.get("image_url")) is not None:
+                image = part if isinstance(url, str) else Wire(url, part, "image_url")
+                media = media_from_url(url if image is part else image.required("url", str))
+                detail = image.optional("detail", str) or "auto"
+                parts.append(media if detail == "auto" else replace(media, detail=detail))
+            case "file" | "input_file":
+                file = part.inner("file") if kind == "file" else part
+                title = file.optional("filename", str) or ""
+                if data := file.optional("file_data", str):
+                    parts.append(media_from_file(data, title))
+                elif url := file.optional("file_url", str):
+                    parts.append(media_from_url(url, title, "document"))
+                else:  # a file_id is bound to the account that holds the file
+                    file.drop("file_id")
+            case "input_audio":
+                audio = part.inner("input_audio")
+                mime = "audio/" + (audio.optional("format", str) or "wav")
+                parts.append(Media("audio", mime, audio.required("data", str)))
+            case _:
+                part.drop("file_id" if part.data.get("file_id") else kind)
+    return parts
+
+
+def cache_mark(wire: Wire) -> str:
+    """Anthropic's mark on a message, a part or a tool, as clients of Chat send it, too."""
+    mark = wire.data.get("cache_control")
+    if not isinstance(mark, dict):
+        return ""
+    return "1h" if mark.get("ttl") == "1h" else "5m"
 
 
 # A freeform (custom) tool as a function: Codex's apply_patch, whose input is a patch, not JSON.
@@ -2829,8 +2917,53 @@ OfOpenAI = TypeVar("OfOpenAI", bound=OpenAIQuirks)
 class OpenAIWriter(RequestWriter[OfOpenAI]):
     nested: ClassVar[bool]  # are the fields of a typed object under its type's name?
 
+    def __init__(
+        self, request: Request, quirks: OfOpenAI, account: str, call_id: str, **takes: Any
+    ) -> None:
+        """`takes`: what the format has of `Takes` beyond what both have in common."""
+        common = Takes(
+            tool_name=quirks.tool_name,
+            call_id=quirks.call_id or call_id,
+            most_tools=quirks.most_tools,
+            subset="allowed" in quirks.tool_choice,
+            reasoning_alone=False,  # Kimi refuses an empty message for good
+            media={"image": PICTURES, "document": None, "audio": None},
+            detail=True,
+            service_tiers=quirks.service_tiers,
+            sampling=quirks.sampling,
+        )
+        super().__init__(request, quirks, account, common._replace(**takes))
+
     def typed(self, kind: str, fields: JSON) -> JSON:
         return {"type": kind, kind: fields} if self.nested else {"type": kind} | fields
+
+    def part(self, part: Text | Media) -> JSON:
+        """A text or a medium in a message, as `openai_parts` reads it."""
+        nested, prefix = self.nested, "" if self.nested else "input_"
+        match part:
+            case Text(text):
+                return {"type": f"{prefix}text", "text": text}
+            case Media(kind="text"):
+                return {"type": f"{prefix}text", "text": as_document(part)}
+            case Media(kind="image", detail=detail) if nested:
+                # `original` is young, and says no more than `high` to who does not know it
+                known = {"detail": "low" if detail == "low" else "high"} if detail else {}
+                return self.typed("image_url", {"url": data_url(part)} | known)
+            case Media(kind="image", detail=detail):
+                return {
+                    "type": "input_image",
+                    "image_url": data_url(part),
+                    "detail": detail or "auto",
+                }
+            case Media(kind="audio", mime=mime):  # OpenAI knows wav and mp3
+                name = mime.partition(";")[0].removeprefix("audio/").removeprefix("x-")
+                name = {"mpeg": "mp3", "wave": "wav"}.get(name, name)
+                return {"type": "input_audio", "input_audio": {"data": part.data, "format": name}}
+            case Media(url=url) if url and not nested:
+                return {"type": "input_file", "file_url": url}
+            case Media(name=name):
+                file = {"filename": name or "document.pdf", "file_data": data_url(part)}
+                return self.typed(f"{prefix}file", file)
 
     def tools(self) -> JSON:
         """What may be called, and the choice among it as far as this provider lets one choose."""
@@ -2909,23 +3042,6 @@ def openai_format(spec: Wire, inner: str) -> Format | None:
             return Format(place.optional("schema", dict) or {}, name or "output", strict)
         case _:
             return None
-
-
-def openai_sound(wire: Wire) -> Media:
-    audio = wire.inner("input_audio")
-    mime = "audio/" + (audio.optional("format", str) or "wav")
-    return Media("audio", mime, audio.required("data", str))
-
-
-def detailed(image: Media, detail: str) -> Media:
-    """An image with the client's word for how closely to look at it; `auto` is none."""
-    return image if detail == "auto" else replace(image, detail=detail)
-
-
-def openai_audio(media: Media) -> JSON:
-    """A sound, with the name of its format: OpenAI knows wav and mp3."""
-    kind = media.mime.partition(";")[0].removeprefix("audio/").removeprefix("x-")
-    return {"data": media.data, "format": {"mpeg": "mp3", "wave": "wav"}.get(kind, kind)}
 
 
 def openai_identity(request: Request, names: Iterable[str]) -> JSON:
@@ -4089,17 +4205,10 @@ _CHAT_REQUEST: Final = frozenset(
     " user safety_identifier prompt_cache_key"
     " store".split()  # asks to store the answer, which no other provider need do
 )
-_CHAT_SCALARS: Final = {
-    "model": ("model", str),
-    "parallel_tool_calls": ("parallel_tools", bool),
+_CHAT_SCALARS: Final = OPENAI_SCALARS | {
     "max_tokens": ("max_tokens", int),
     "max_completion_tokens": ("max_tokens", int),
     "verbosity": ("verbosity", str),
-    "service_tier": ("service_tier", str),
-    "user": ("user", str),
-    "safety_identifier": ("user", str),
-    "prompt_cache_key": ("session", str),
-    "stream": ("stream", bool),
 }
 _CHAT_SAMPLING: Final = {
     "temperature": ("temperature", float),
@@ -4148,6 +4257,7 @@ class OpenAIChat(OpenAIDialect):
     path = "/chat/completions"
     purposes: ClassVar = {"/chat/completions": "answer"}
     turns = "messages"
+    counters = ("prompt", "completion")
     output_limits = ("max_tokens", "max_completion_tokens")
     call_id = r".{1,128}"
     marks = (b'"usage":{', b'"usage": {', b"[DONE]", b'"error"', *_CHAT_REASON)
@@ -4251,7 +4361,7 @@ class OpenAIChat(OpenAIDialect):
             "created": context.now,
             "model": context.model,
             "choices": [choice],
-            "usage": _chat_usage(response.usage),
+            "usage": self.render_usage(response.usage),
         }
 
     def parse_usage(self, wire: JSON, before: Usage = NOTHING_COUNTED) -> Usage | None:
@@ -4259,7 +4369,7 @@ class OpenAIChat(OpenAIDialect):
         first = (wire.get("choices") or [{}])[0]
         for place in (wire, wire.get("x_groq"), first):
             if isinstance(place, dict) and isinstance(place.get("usage"), dict):
-                return latest(before, _chat_counts(place["usage"]))
+                return latest(before, self.counts(place["usage"]))
         return None
 
     def failure_in(self, wire: JSON) -> Failure | None:
@@ -4281,21 +4391,21 @@ class OpenAIChat(OpenAIDialect):
 def _chat_message(wire: Wire) -> Message:
     match role := wire.required("role", str):
         case "user":
-            return Message("user", tuple(_chat_parts(wire)))
+            return Message("user", tuple(openai_parts(wire, "content")))
         case "assistant":
             return Message("assistant", tuple(_chat_answer(wire)))
         case "tool" | "function":
             id = wire.optional("tool_call_id", str) or wire.optional("name", str) or ""
-            return Message("user", (ToolResult(id, tuple(_chat_parts(wire))),))
+            return Message("user", (ToolResult(id, tuple(openai_parts(wire, "content"))),))
         case "system" | "developer":
-            return Message("system", tuple(_chat_parts(wire)))
+            return Message("system", tuple(openai_parts(wire, "content")))
         case _:
             raise BadRequest(f"{wire.path('role')}: unknown role {shown(role)}")
 
 
 def _chat_answer(wire: Wire) -> list[Part]:
     thoughts = [recalled(part.text, part.seal) for part in _chat_thoughts(wire.data)]
-    parts: list[Part] = [*_chat_parts(wire)]
+    parts: list[Part] = [*openai_parts(wire, "content")]
     if refusal := wire.optional("refusal", str):
         parts.append(Text(refusal))
     for call in wire.each("tool_calls"):
@@ -4326,46 +4436,11 @@ def _chat_split(text: str) -> list[str]:
 _IN_A_ROW: Final = re.compile(r"\}\s*\{")
 
 
-def _chat_parts(wire: Wire) -> list[Text | Media]:
-    if isinstance(content := wire.data.get("content"), str):
-        return [Text(content, _cache_of(wire))] if content else []
-    parts = list[Text | Media]()
-    for part in wire.each("content"):
-        match kind := part.optional("type", str) or "text":
-            case "text" | "refusal":
-                if text := part.optional(kind, str):
-                    parts.append(Text(text, _cache_of(part)))
-            case "image_url":
-                image = part.data.get("image_url")
-                image = Wire({"url": image} if isinstance(image, str) else image, part, kind)
-                media = media_from_url(image.required("url", str))
-                parts.append(detailed(media, image.optional("detail", str) or "auto"))
-            case "file":
-                file = part.inner("file")
-                name, data = file.optional("filename", str), file.optional("file_data", str)
-                if data is None:  # a file_id is bound to the account that holds the file
-                    file.drop("file_id")
-                else:
-                    parts.append(media_from_file(data, name or ""))
-            case "input_audio":
-                parts.append(openai_sound(part))
-            case _:
-                part.drop(kind)
-    return parts
-
-
-def _cache_of(wire: Wire) -> str:
-    """Anthropic's mark on a message, a part or a tool, as clients of chat send it, too."""
-    if (mark := wire.data.get("cache_control")) is None or not isinstance(mark, dict):
-        return ""
-    return "1h" if mark.get("ttl") == "1h" else "5m"
-
-
 def _chat_tools(wire: Wire) -> Iterator[Tool]:
     for item in wire.each("tools"):
         match kind := item.optional("type", str) or "function":
             case "function":
-                yield _chat_function(item.inner("function"), "", _cache_of(item))
+                yield _chat_function(item.inner("function"), "", cache_mark(item))
             case "custom":
                 custom = item.inner("custom")
                 grammar = custom.inner("format").inner("grammar")
@@ -4425,23 +4500,14 @@ class _ChatWriter(OpenAIWriter[ChatQuirks]):
     nested = True
 
     def __init__(self, request: Request, quirks: ChatQuirks, account: str) -> None:
-        takes = Takes(
-            tool_name=quirks.tool_name,
-            call_id=quirks.call_id or OpenAIChat.call_id,
-            most_tools=quirks.most_tools,
-            subset="allowed" in quirks.tool_choice,
+        super().__init__(
+            *(request, quirks, account, OpenAIChat.call_id),
             prefill=bool(quirks.prefill),
             system="anywhere" if quirks.system_in_place else "front",
-            reasoning_alone=False,  # Kimi refuses an empty message for good
-            media={"image": PICTURES, "document": None, "audio": None},
             addresses=("image",),
             result_media=False,
-            detail=True,
             verbosity=quirks.verbosity,
-            service_tiers=quirks.service_tiers,
-            sampling=quirks.sampling,
         )
-        super().__init__(request, quirks, account, takes)
 
     def render(self) -> Rendered:
         request, quirks = self.request, self.quirks
@@ -4502,7 +4568,7 @@ class _ChatWriter(OpenAIWriter[ChatQuirks]):
                 messages.append(turn | {"tool_calls": calls} if calls else turn)
                 continue
             if media:  # else a string: some servers take nothing else
-                content = [_chat_part(p) for p in message.parts if isinstance(p, TEXT_OR_MEDIA)]
+                content = [self.part(p) for p in message.parts if isinstance(p, TEXT_OR_MEDIA)]
             if content:
                 role = "user" if message.role == "user" else self.quirks.system_role
                 messages.append({"role": role, "content": content})
@@ -4545,23 +4611,6 @@ def _chat_reasoning(thinking: Thinking, quirks: ChatQuirks) -> JSON:
             return {"chat_template_kwargs": {"enable_thinking": on}}
         case "none":
             return {}
-
-
-def _chat_part(part: Text | Media) -> JSON:
-    match part:
-        case Text(text):
-            return {"type": "text", "text": text}
-        case Media(kind="image", detail=detail):
-            # `original` is young, and says no more than `high` to who does not know it
-            known = {"detail": "low" if detail == "low" else "high"} if detail else {}
-            return {"type": "image_url", "image_url": {"url": data_url(part)} | known}
-        case Media(kind="audio"):
-            return {"type": "input_audio", "input_audio": openai_audio(part)}
-        case Media(kind="text"):
-            return {"type": "text", "text": as_document(part)}
-        case Media(name=name):
-            file = {"filename": name or "document.pdf", "file_data": data_url(part)}
-            return {"type": "file", "file": file}
 
 
 def _chat_call(call: ToolCall) -> JSON:
@@ -4686,41 +4735,6 @@ def _chat_detail(index: int, part: Reasoning) -> JSON:
         signed = {"signature": token} if token else {}
         return {"type": "reasoning.text", "text": part.text, "index": index} | signed
     return {"type": "reasoning.encrypted", "data": token, "index": index}
-
-
-def _chat_counts(usage: JSON) -> Usage:
-    """Token counts in any spelling: OpenAI, DeepSeek, Kimi, and clones with Anthropic's names."""
-    details = usage.get("prompt_tokens_details") or {}
-    read = whole_number(
-        details.get("cached_tokens")
-        or usage.get("prompt_cache_hit_tokens")
-        or usage.get("cached_tokens")
-        or usage.get("cache_read_input_tokens")
-    )
-    write = whole_number(
-        details.get("cache_write_tokens") or usage.get("cache_creation_input_tokens")
-    )
-    answer = whole_number(usage.get("completion_tokens"))
-    thought = (usage.get("completion_tokens_details") or {}).get("reasoning_tokens")
-    thought, total = whole_number(thought), whole_number(usage.get("total_tokens"))
-    prompt = whole_number(usage.get("prompt_tokens"))
-    prompt, write = prompt_counts(prompt, read, write, total - answer)
-    # xAI counts thoughts apart from the answer; Google leaves them out of all but the total
-    output = max(answer, thought, total - prompt if prompt else 0)
-    return Usage(prompt, output, read, write, thought)
-
-
-def _chat_usage(usage: Usage) -> JSON:
-    return {
-        "prompt_tokens": usage.input,
-        "completion_tokens": usage.output,
-        "total_tokens": usage.input + usage.output,
-        "prompt_tokens_details": {
-            "cached_tokens": usage.cache_read,
-            "cache_write_tokens": usage.cache_write,
-        },
-        "completion_tokens_details": {"reasoning_tokens": usage.reasoning},
-    }
 
 
 def _chat_id(id: str) -> str:
@@ -4991,7 +5005,7 @@ class _ChatEncoder(StreamEncoder):
         reason = "length" if self._torn else _chat_reason(finish.reason, self._legacy)
         last = self._chunk(delta, reason)
         if self.context.usage:
-            last += sse(self._head | {"choices": [], "usage": _chat_usage(finish.usage)})
+            last += sse(self._head | {"choices": [], "usage": CHAT.render_usage(finish.usage)})
         return last + b"data: [DONE]\n\n"
 
     def _chunk(self, delta: JSON, finish: str | None = None) -> bytes:
@@ -5046,16 +5060,7 @@ _RESPONSES_REQUEST: Final = frozenset(_RESPONSES_STATE) | frozenset(
     # is to cache or send back, and who the client is (Codex: its folders, its installation)
     " store include prompt_cache_options prompt_cache_retention client_metadata".split()
 )
-_RESPONSES_SCALARS: Final = {
-    "model": ("model", str),
-    "parallel_tool_calls": ("parallel_tools", bool),
-    "max_output_tokens": ("max_tokens", int),
-    "service_tier": ("service_tier", str),
-    "user": ("user", str),
-    "safety_identifier": ("user", str),
-    "prompt_cache_key": ("session", str),
-    "stream": ("stream", bool),
-}
+_RESPONSES_SCALARS: Final = OPENAI_SCALARS | {"max_output_tokens": ("max_tokens", int)}
 _RESPONSES_SAMPLING: Final = {"temperature": ("temperature", float), "top_p": ("top_p", float)}
 _RESPONSES_ITEM: Final = frozenset(
     # `phase` and `caller` mean something to OpenAI's models alone
@@ -5180,6 +5185,7 @@ class OpenAIResponses(OpenAIDialect):
     }
     call_id = r".{1,64}"
     turns = "input"
+    counters = ("input", "output")
     output_limits = ("max_output_tokens",)
     uncounted = frozenset(
         "stream stream_options store include max_output_tokens max_tool_calls temperature top_p"
@@ -5287,7 +5293,9 @@ class OpenAIResponses(OpenAIDialect):
                 thought = recalled(_thought_text(item), opened(token, "re"))
                 return _thought_item(thought.text, thought.seal, quirks, account)
             if kind in ("compaction", "compaction_summary") and token.startswith("rly1.rc."):
-                return _message_item("user", [Text(_HANDED_OVER + opened(token, "").value)])
+                text = _HANDED_OVER + opened(token, "").value
+                content = [{"type": "input_text", "text": text}]
+                return {"type": "message", "role": "user", "content": content}
             return item
 
         return mapped(body, "input", known)
@@ -5306,14 +5314,7 @@ class OpenAIResponses(OpenAIDialect):
         usage = (wire.get("response") or wire).get("usage")
         if not isinstance(usage, dict):
             return None
-        details = usage.get("input_tokens_details") or {}
-        read = whole_number(details.get("cached_tokens"))
-        write = whole_number(details.get("cache_write_tokens"))
-        output = whole_number(usage.get("output_tokens"))
-        rest = whole_number(usage.get("total_tokens")) - output
-        input, write = prompt_counts(whole_number(usage.get("input_tokens")), read, write, rest)
-        thought = (usage.get("output_tokens_details") or {}).get("reasoning_tokens")
-        return latest(before, Usage(input, output, read, write, whole_number(thought)))
+        return latest(before, self.counts(usage))
 
     def failure_in(self, wire: JSON) -> Failure | None:
         kind = wire.get("type")
@@ -5408,7 +5409,7 @@ def _responses_messages(wire: Wire) -> list[Message]:
             role = _RESPONSES_ROLES.get(name := item.required("role", str))
             if role is None:
                 raise BadRequest(f"{item.path('role')}: unknown role {shown(name)}")
-            parts = _responses_parts(item, "content")
+            parts = tuple(openai_parts(item, "content", _RESPONSES_PART))
         elif kind in _CALLS:
             role, parts = "assistant", _responses_call(item, kind)
         elif kind.removesuffix("_output") in _CALLS and kind != "tool_search_output":
@@ -5463,33 +5464,9 @@ def _responses_result(item: Wire, kind: str) -> ToolResult:
     if isinstance(output, list) and kind == "shell_call_output":
         parts: tuple[Text | Media, ...] = (Text(dumps(output).decode()),)
     else:
-        parts = _responses_parts(item, "output")
+        parts = tuple(openai_parts(item, "output", _RESPONSES_PART))
     id = item.optional("call_id", str) or item.required("id", str)
     return ToolResult(id, parts, item.data.get("status") == "failed")
-
-
-def _responses_parts(wire: Wire, name: str) -> tuple[Text | Media, ...]:
-    if isinstance(content := wire.data.get(name), str):
-        return (Text(content),) if content else ()
-    parts: list[Text | Media] = []
-    for part in wire.each(name, _RESPONSES_PART):
-        match kind := part.required("type", str):
-            case "input_text" | "output_text" | "text" | "refusal":
-                if text := part.optional("refusal" if kind == "refusal" else "text", str):
-                    parts.append(Text(text))
-            case "input_image" if url := part.optional("image_url", str):
-                detail = part.optional("detail", str) or "auto"
-                parts.append(detailed(media_from_url(url), detail))
-            case "input_file" if data := part.optional("file_data", str):
-                parts.append(media_from_file(data, part.optional("filename", str) or ""))
-            case "input_file" if url := part.optional("file_url", str):
-                title = part.optional("filename", str) or ""
-                parts.append(media_from_url(url, title, "document"))
-            case "input_audio":
-                parts.append(openai_sound(part))
-            case _:  # a file_id is bound to the account that holds the file
-                part.drop("file_id" if part.data.get("file_id") else kind)
-    return tuple(parts)
 
 
 def _thought_text(item: JSON) -> str:
@@ -5597,28 +5574,6 @@ def _plain_thought(text: str, origin: str, id: str = "") -> JSON:
     return {"type": "reasoning", "id": id, "summary": [], "content": content}
 
 
-def _message_item(role: str, parts: Iterable[Text | Media]) -> JSON:
-    return {"type": "message", "role": role, "content": list(map(_input_part, parts))}
-
-
-def _input_part(part: Text | Media) -> JSON:
-    match part:
-        case Text(text):
-            return {"type": "input_text", "text": text}
-        case Media(kind="image"):
-            detail = part.detail or "auto"
-            return {"type": "input_image", "image_url": data_url(part), "detail": detail}
-        case Media(kind="audio"):
-            return {"type": "input_audio", "input_audio": openai_audio(part)}
-        case Media(kind="text"):
-            return {"type": "input_text", "text": as_document(part)}
-        case Media(url=url) if url:
-            return {"type": "input_file", "file_url": url}
-        case Media(name=name):
-            file = {"filename": name or "document.pdf", "file_data": data_url(part)}
-            return {"type": "input_file"} | file
-
-
 # A request, written
 
 
@@ -5630,20 +5585,11 @@ class _ResponsesWriter(OpenAIWriter[ResponsesQuirks]):
     nested = False
 
     def __init__(self, request: Request, quirks: ResponsesQuirks, account: str) -> None:
-        takes = Takes(
-            tool_name=quirks.tool_name,
-            call_id=quirks.call_id or OpenAIResponses.call_id,
-            most_tools=quirks.most_tools,
-            subset="allowed" in quirks.tool_choice,
+        super().__init__(
+            *(request, quirks, account, OpenAIResponses.call_id),
             reasoning=functools.partial(_responses_own, quirks=quirks, account=account),
-            reasoning_alone=False,  # what is followed by nothing is refused
-            media={"image": PICTURES, "document": None, "audio": None},
-            detail=True,
             verbosity=True,
-            service_tiers=quirks.service_tiers,
-            sampling=quirks.sampling,
         )
-        super().__init__(request, quirks, account, takes)
         # to one that knows functions only, a client of this format sends its own kinds of tools
         self.names |= {tool.name: tool.name for tool in request.tools if tool.form} | self.names
 
@@ -5654,7 +5600,7 @@ class _ResponsesWriter(OpenAIWriter[ResponsesQuirks]):
         if texts := [part.text for part in system if isinstance(part, Text)]:
             body["instructions"] = "\n\n".join(texts)
         items = [item for message in request.messages[lead:] for item in self._items(message)]
-        body["input"] = items or [_message_item("user", [Text(".")])]  # none at all is refused
+        body["input"] = items or [self._message("user", [Text(".")])]  # none at all is refused
         body |= self.tools()
         if request.max_tokens is not None:
             body["max_output_tokens"] = max(16, request.max_tokens)
@@ -5697,22 +5643,24 @@ class _ResponsesWriter(OpenAIWriter[ResponsesQuirks]):
         rest = list[Text | Media]()
         for part in message.parts:
             if isinstance(part, ToolResult):
-                output = _result_output(part)
+                output = self._output(part)
                 item = {"type": "function_call_output", "call_id": part.call_id}
                 items.append(item | {"output": output})
             elif isinstance(part, TEXT_OR_MEDIA):
                 rest.append(part)
         role = "user" if message.role == "user" else quirks.system_role
-        return [*items, _message_item(role, rest)] if rest else items
+        return [*items, self._message(role, rest)] if rest else items
 
+    def _message(self, role: str, parts: Iterable[Text | Media]) -> JSON:
+        return {"type": "message", "role": role, "content": list(map(self.part, parts))}
 
-def _result_output(result: ToolResult) -> str | list[JSON]:
-    """One string if there is only text: servers other than OpenAI's may take nothing else."""
-    parts = [Text("Error:"), *result.parts] if result.is_error else list(result.parts)
-    texts = [part.text for part in parts if isinstance(part, Text)]
-    if len(texts) < len(parts):
-        return list(map(_input_part, parts))
-    return (" " if result.is_error else "\n\n").join(texts) or "(no output)"
+    def _output(self, result: ToolResult) -> str | list[JSON]:
+        """One string if there is only text: servers other than OpenAI's may take nothing else."""
+        parts = [Text("Error:"), *result.parts] if result.is_error else list(result.parts)
+        texts = [part.text for part in parts if isinstance(part, Text)]
+        if len(texts) < len(parts):
+            return list(map(self.part, parts))
+        return (" " if result.is_error else "\n\n").join(texts) or "(no output)"
 
 
 # An answer, read
@@ -6224,7 +6172,7 @@ class _ResponsesEncoder(StreamEncoder):
             refusal += self._more(finish.detail)
             refusal += self._end_speech(finish.detail, {"status": "completed"})
         cut = "max_output_tokens" if self._torn else _RESPONSES_CUT.get(finish.reason)
-        usage = _responses_usage(self.context.counted(finish.usage))
+        usage = RESPONSES.render_usage(self.context.counted(finish.usage))
         details = {"reason": cut} if cut else None
         status = "incomplete" if cut else "completed"
         return refusal + self._last(status, incomplete_details=details, usage=usage)
@@ -6322,19 +6270,6 @@ def _item_id(prefix: str, answer: str, index: int) -> str:
     """For an item without one: the same each time, and shorter than 64 characters."""
     mark = hashlib.sha256(f"{answer}\0{index}".encode(errors="replace")).hexdigest()
     return prefix + mark[:32]
-
-
-def _responses_usage(usage: Usage) -> JSON:
-    return {
-        "input_tokens": usage.input,
-        "input_tokens_details": {
-            "cached_tokens": usage.cache_read,
-            "cache_write_tokens": usage.cache_write,
-        },
-        "output_tokens": usage.output,
-        "output_tokens_details": {"reasoning_tokens": usage.reasoning},
-        "total_tokens": usage.input + usage.output,
-    }
 
 
 RESPONSES: Final = OpenAIResponses()
