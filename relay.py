@@ -8894,9 +8894,10 @@ class QuotaWindow(NamedTuple):
     resets: float = 0.0
     seconds: float = 0.0
 
-    def used_at(self, now: float) -> float:
-        """The share that is used now; nothing once the window has started anew."""
-        return 0.0 if 0 < self.resets <= now else self.used
+    @property
+    def is_general(self) -> bool:
+        """Is it a limit of all models?"""
+        return " " not in self.name
 
     def exhausted_at(self, known_at: float) -> float | None:
         """When it is used up at its pace until `known_at`; None if it starts anew before, or if
@@ -8931,6 +8932,15 @@ class Quota(NamedTuple):
             )
         falls = before.balance is not None and before.balance >= self.balance
         return known._replace(earlier=before.earlier if falls else (self.balance, self.at))
+
+    def windows_at(self, now: float) -> tuple[QuotaWindow, ...]:
+        """The windows as they are now: those that have started anew since are empty."""
+        return tuple(
+            w
+            if (w.resets or self.at + (w.seconds or 86400)) > now
+            else w._replace(used=0.0, resets=0.0)
+            for w in self.windows
+        )
 
     def exhausted_at(self) -> float | None:
         """When the balance is used up at its pace of the time that is known."""
@@ -10028,6 +10038,15 @@ def _json(node: ConfigNode) -> Any:
     return [_json(inner) for inner in node.items()] if node.is_list else node.scalar()
 
 
+def _percent(node: ConfigNode) -> float:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*%", node.text())
+    if not match:
+        raise node.unexpected()
+    if not 0 < float(match[1]) <= 100:
+        raise InvalidValue("must be more than 0% and at most 100%")
+    return float(match[1]) / 100
+
+
 # Names of headers and of parameters of a query whose values are secrets.
 SECRET_NAMES: Final = re.compile(
     r"authori[sz]ation|cookie|secret|pass(w|$)|credential|api-?_?key|(^|[-_])(auth|key|token|sig)$",
@@ -10048,6 +10067,7 @@ NUMBER: Final = Kind("a number", _number(-math.inf), {"type": "number"})
 WEIGHT: Final = Kind("a number", _number(0), {"type": "number", "minimum": 0})
 SECONDS: Final = Kind("seconds", _seconds(positive=True), {"type": ["number", "string"]})
 PAUSE: Final = Kind("seconds", _seconds(positive=False), {"type": ["number", "string"]})
+SHARE: Final = Kind("a share like 95%", _percent, {"type": "string", "pattern": "^[0-9.]+ *%$"})
 SIZE: Final = Kind("a size like 64MB or 64KB", _size, {"type": ["integer", "string"]})
 DATE: Final = Kind("a date like 2027-06-30", _date, {"type": "string"})
 ANYTHING: Final = Kind("any value", _json, {})
@@ -10276,6 +10296,13 @@ class PriceConfig:
     cache_write: float | None = option(WEIGHT, "Written to the prompt cache; else as `input`.")
 
 
+@frozen(kw_only=True)
+class QuotaConfig:
+    every: float | None = option(
+        SECONDS, "How often to ask the maker what is left; by default only when told to."
+    )
+
+
 def _pattern(node: ConfigNode) -> str:
     text = node.text()
     try:
@@ -10439,6 +10466,13 @@ class ProviderConfig:
         "By the provider's model names, globs too; `PLAN/NAME` for one billing plan.",
         {},
     )
+    quota: QuotaConfig = section(QuotaConfig, "What is left of its plans and balances.")
+    switch_at: float | None = option(
+        SHARE, "How full a window may be before new conversations go elsewhere."
+    )
+    switch_below: float | None = option(
+        WEIGHT, "The balance below which new conversations go elsewhere."
+    )
 
 
 def _provider(node: ConfigNode) -> ProviderConfig:
@@ -10467,6 +10501,12 @@ class WhenConfig:
     subagent: bool | None = option(FLAG, "A subagent's call.")
     header: dict[str, str] | None = option(mapping(TEXT), "Headers, and globs they match.")
     key: tuple[str, ...] | None = option(many(TEXT), "Who asks: names in `keys`, or globs.")
+    budget_over: float | None = option(
+        SHARE, "More is spent of the key's day or month, of the fullest of its budgets."
+    )
+    plan_over: float | None = option(
+        SHARE, "More is used of the plan to which the request would go without this condition."
+    )
 
 
 BALANCES: Final = ("order", "round_robin", "weighted", "least_busy", "least_latency")
@@ -10799,6 +10839,11 @@ class Facts:
     body: JSON = field(default_factory=dict)
     parse: Callable[[], Request] = lambda: Request(model="", messages=())
     count: Callable[[], int] = lambda: 0  # about how many tokens it has
+    # shares, None if nothing is known: of the caller's fullest budget, of a billing plan, and of
+    # the plan that `Plan.with_plan_share` finds
+    budget_used: Callable[[], float | None] = lambda: None
+    plan_used: Callable[[Any], float | None] = lambda plan: None
+    own_plan_used: Callable[[], float | None] = lambda: None
 
 
 @frozen
@@ -10809,6 +10854,7 @@ class Condition:
     holds: Callable[[Any, Any], bool] = operator.eq  # (found, wanted)
     # (earlier, later): does the earlier condition hold whenever the later one does?
     covers: Callable[[Any, Any], bool] = operator.eq
+    text: Callable[[Any], str] = lambda value: dumps(value).decode()
 
 
 def _is_background(facts: Facts) -> bool:
@@ -10848,6 +10894,14 @@ def _has_media(*kinds: str) -> Callable[[Facts, object], bool]:
     return found
 
 
+def _is_over(share: float | None, wanted: float) -> bool:
+    return share is not None and share > wanted
+
+
+def _share_text(share: float | None) -> str:
+    return "not known" if share is None else f"{share:.0%}"
+
+
 CONDITIONS: Final[dict[str, Condition]] = {
     "key": Condition(
         lambda facts, _: facts.key,
@@ -10859,6 +10913,12 @@ CONDITIONS: Final[dict[str, Condition]] = {
             found[name] is not None and glob_matches(glob, found[name])
             for name, glob in wanted.items()
         ),
+    ),
+    "budget_over": Condition(
+        lambda facts, _: facts.budget_used(), _is_over, operator.le, _share_text
+    ),
+    "plan_over": Condition(
+        lambda facts, _: facts.own_plan_used(), _is_over, operator.le, _share_text
     ),
     "tools": Condition(lambda facts, _: _has_tools(facts)),
     "subagent": Condition(lambda facts, _: _is_subagent(facts)),
@@ -10888,7 +10948,7 @@ def unmet(when: WhenConfig, facts: Facts) -> str:
         except BadRequest as error:
             return f"{name}: the request cannot be read: {error.message}"
         if not row.holds(found, wanted):
-            return f"{name}: {dumps(wanted).decode()}; the request: {dumps(found).decode()}"
+            return f"{name}: {row.text(wanted)}; the request: {row.text(found)}"
     return ""
 
 
@@ -11433,8 +11493,20 @@ class Plan:
         """Where a client's model name goes: by the first of five steps that has a target, else
         None.  Without facts, as for an empty request."""
         name = self.bare(model)
-        routes = self._routes(name, facts or Facts(model=name))
-        return next((route for route in routes if route.groups), None)
+        known = self.with_plan_share(name, facts) if facts else Facts(model=name)
+        return next((route for route in self._routes(name, known) if route.groups), None)
+
+    def with_plan_share(self, name: str, facts: Facts) -> Facts:
+        """The facts with what `plan_over` asks for: how full the plan is to which the request would
+        go if no rule had this condition, the first of its target's plans."""
+
+        def used() -> float | None:
+            routes = self._routes(name, facts, plan_over=False)
+            groups = next((route.groups for route in routes if route.groups), ())
+            plans = groups[0][0].provider.plans if groups else ()
+            return facts.plan_used(plans[0]) if plans else None
+
+        return replace(facts, own_plan_used=used)
 
     def lookup(self, model: str, facts: Callable[[], Facts]) -> Route | None:
         """`route`, remembered for names about which no rule asks anything but the name."""
@@ -11570,9 +11642,10 @@ class Plan:
         """A text without this configuration's secrets."""
         return self.secrets.text
 
-    def _routes(self, name: str, facts: Facts) -> Iterator[Route]:
-        """The routes of a name by the five steps, in order."""
-        entries = self.entries(name)
+    def _routes(self, name: str, facts: Facts, plan_over: bool = True) -> Iterator[Route]:
+        """The routes of a name by the five steps, in order; perhaps without regard to rules that
+        ask how full a plan is."""
+        entries = (e for e in self.entries(name) if plan_over or e[1].when.plan_over is None)
         if entry := next((each for each in entries if not unmet(each[1].when, facts)), None):
             why, rule = entry
             targets = tuple(t for to in rule.to if (t := self._target(to, name)))
@@ -13828,6 +13901,9 @@ def _words(thoughts: Iterable[Reasoning]) -> list[str]:
 # being tried.  A success clears the marks of its lane that are older than the attempt, and any
 # short guess; it says nothing about what was announced while it was under way.
 
+# Nobody waits for a failure where makers say how much is left: a new conversation leaves what is
+# nearly used up (`switch_at`), one that runs there stays.
+
 SHORTEST, LONGEST = 1.0, 1800.0  # seconds, of a short mark
 LONGEST_PLAN: Final = 35 * 86400.0
 _MOST_MARKS: Final = 1000  # clients make up model names, and each that fails is a mark
@@ -13835,6 +13911,93 @@ _STALE: Final = 86400.0  # seconds after its end, when a mark says nothing any m
 _SKEW: Final = 60.0  # seconds by which the clocks of relays that share marks may differ
 _BY_HAND: Final = 60.0  # seconds after which to ask again for a provider that is disabled
 _MOST_MESSAGE: Final = 200  # characters of a provider's message
+_MOST_QUOTAS: Final = 1000  # credentials
+_QUOTA_STEP: Final = 0.005  # of a window: other relays are told of no smaller change
+_BALANCE_HOLDS: Final = 86400.0  # seconds; then it says nothing, because it may be filled again
+
+
+class Quotas:
+    """The latest that is known of what is left, by credential; and why it cannot be looked up."""
+
+    def __init__(self) -> None:
+        self.known = Bounded[Quota](_MOST_QUOTAS)
+        self.faults = Bounded[str](_MOST_QUOTAS)
+        self.asked = Bounded[float](_MOST_QUOTAS)  # when a look-up began
+        self._published: dict[str, Quota] = {}  # as other relays know it
+
+    def note(self, credential: str, quota: Quota) -> None:
+        """Take what a maker says, if it is newer."""
+        before = self.known.get(credential, Quota())
+        if quota.at >= before.at:
+            self.known.put(credential, quota.after(before))
+            self.faults.pop(credential, None)
+
+    def note_headers(self, credential: str, headers: Mapping[str, str], now: float) -> None:
+        """Take what an answer's headers say; most say nothing of it."""
+        claude, codex = "anthropic-ratelimit-unified-5h-utilization", "x-codex-primary-used-percent"
+        if (claude in headers or codex in headers) and (quota := quota_in_headers(headers, now)):
+            self.note(credential, quota)
+
+    def low(self, lane: Lane, now: float) -> str:
+        """Why new conversations should go elsewhere, by the provider's `switch_at` and
+        `switch_below`; "" if they need not."""
+        config, quota = lane.target.provider.config, self.known.get(lane.credential.name)
+        if quota is None or config.switch_at is config.switch_below is None:
+            return ""
+        for window in quota.windows_at(now):
+            full = config.switch_at is not None and window.used >= config.switch_at
+            if full and window.is_general:
+                return f"{window.name} at {window.used:.0%}, switch_at {config.switch_at:.0%}"
+        left, least = quota.balance, config.switch_below
+        if left is None or least is None or left >= least or now > quota.at + _BALANCE_HOLDS:
+            return ""
+        return f"balance {left:.2f} {quota.currency}".rstrip() + f", switch_below {least:.2f}"
+
+    def used(self, plan: BillingPlan, now: float) -> float | None:
+        """The share that is used of a plan: of its credential that has most left, the fullest
+        window; None if nothing is known."""
+        quotas = (self.known.get(credential.name) for credential in plan.credentials)
+        windows = (quota.windows_at(now) for quota in quotas if quota)
+        shares = [[w.used for w in each if w.is_general] for each in windows]
+        return min((max(each) for each in shares if each), default=None)
+
+    def collect(self) -> list[JSON]:
+        """What has changed since the last call, in a form for `adopt`."""
+        changed = dict[str, Quota]()
+        for name, quota in self.known.items():
+            before = self._published.get(name, Quota())
+            old = {window.name: window for window in before.windows}
+            same = before.balance == quota.balance and old.keys() == {w.name for w in quota.windows}
+            if not same or any(
+                abs(w.used - old[w.name].used) >= _QUOTA_STEP
+                or abs(w.resets - old[w.name].resets) > _SKEW
+                for w in quota.windows
+            ):
+                changed[name] = quota
+        self._published |= changed
+        return [
+            {"credential": name} | quota._asdict() | {"windows": [*map(list, quota.windows)]}
+            for name, quota in changed.items()
+        ]
+
+    def adopt(self, record: JSON) -> None:
+        """Take what another relay knows, if it is newer."""
+        windows = tuple(
+            QuotaWindow(str(name), *map(finite, numbers)) for name, *numbers in record["windows"]
+        )
+        balance, (first, since) = record["balance"], map(finite, record["earlier"])
+        left = None if balance is None else finite(balance)
+        quota = Quota(windows, left, str(record["currency"]), finite(record["at"]), (first, since))
+        name = str(record["credential"])
+        if quota.at > self.known.get(name, Quota()).at:
+            self.known.put(name, quota)
+            self._published[name] = quota
+
+    def keep(self, credentials: Collection[str]) -> None:
+        """After a reload: forget what belongs to keys that are gone."""
+        for memory in (self.known, self.faults, self.asked, self._published):
+            for name in [name for name in memory if name not in credentials]:
+                del memory[name]
 
 
 class Place(NamedTuple):
@@ -13874,7 +14037,7 @@ class Mark:
 
 
 class Health:
-    """All marks, and which conversation is bound to which credential.
+    """All marks, which conversation is bound to which credential, and what is left of quotas.
 
     Never reads the clock: `now` is an argument, and `began` is when the attempt began.
     """
@@ -13883,6 +14046,7 @@ class Health:
         self.marks: dict[Place, Mark] = {}
         self.disabled: set[str] = set()  # providers that an operator has taken out
         self.sticky = Stickiness()
+        self.quotas = Quotas()
 
     # An attempt
 
@@ -14018,6 +14182,7 @@ class Health:
                 bases = (endpoint.base for endpoint in billing.endpoints.values())
                 owners |= {f"{provider.name} {base}" for base in bases}
         self.sticky.keep(credentials)
+        self.quotas.keep(credentials)
         owners |= credentials
         return self._remove(place for place, mark in self.marks.items() if mark.owner not in owners)
 
@@ -14077,6 +14242,9 @@ class Health:
 #     least_latency    the faster of two that the conversation's name picks: to choose the fastest
 #                      of all would send everybody there at once
 #
+# A lane that is nearly used up (`Quotas.low`) comes last, after all other targets, but not for a
+# conversation that runs there; and where all of a plan are, the next plan opens.
+#
 # What is remembered is keyed by stable names and bounded.  Ties are broken by `ranked`, so the
 # same history and the same request give the same order.
 
@@ -14122,39 +14290,74 @@ class Balance:
         self._soon = Bounded[tuple[float, float]](_MOST_REMEMBERED)
 
     def lanes(
-        self, route: Route, dialect: str, identity: str, now: Callable[[], float]
+        self,
+        route: Route,
+        dialect: str,
+        identity: str,
+        now: Callable[[], float],
+        left: MutableMapping[str, str] | None = None,
     ) -> Iterator[tuple[Lane, Mark | None]]:
         """All lanes in order, each with the mark that keeps it from being used now, if any.
 
         Marks are looked up at each step, so a plan that runs out in the middle of a request
-        opens the next at once.
+        opens the next at once.  To `left` come the credentials that a new conversation leaves,
+        and why.
         """
         if lane := route.only_lane(dialect):
             return iter(((lane, self._health.cooling(lane, now())),))
-        return self._ordered(route, dialect, identity, now)
+        return self._ordered(route, dialect, identity, now, {} if left is None else left)
 
     def _ordered(
-        self, route: Route, dialect: str, identity: str, now: Callable[[], float]
+        self,
+        route: Route,
+        dialect: str,
+        identity: str,
+        now: Callable[[], float],
+        left: MutableMapping[str, str],
     ) -> Iterator[tuple[Lane, Mark | None]]:
-        cooling = self._health.cooling
-        for group in route.groups:
-            targets: Sequence[Target] = group
-            if len(group) > 1:
-                equals, bound = [], self._health.sticky.bound(identity, now())
-                providers = [name.partition("/")[0] for name in bound]
-                for place, target in enumerate(group):
-                    *_, opened = self._plans(target, dialect, now)
-                    free = [lane for lane in opened if not cooling(lane, now())]
-                    rank, weight = (
-                        _rank(providers, target.provider.name),
-                        target.provider.config.weight,
-                    )
-                    equals.append(_Equal(place, str(target), weight, rank, free))
-                targets = [group[place] for place in self._order(equals, route, identity, now())]
-            for target in targets:
-                for lanes in self._plans(target, dialect, now):
-                    for lane in self._credentials(lanes, route, identity, now()):
-                        yield lane, cooling(lane, now())
+        cooling, last = self._health.cooling, list[Lane]()
+        plans = (
+            lanes
+            for group in route.groups
+            for target in self._targets(group, route, dialect, identity, now)
+            for lanes in self._plans(target, dialect, identity, now)
+        )
+        for lanes in plans:
+            for lane in self._credentials(lanes, route, identity, now()):
+                if why := self.leaves(lane, identity, now()):
+                    left[lane.credential.name] = why
+                    last.append(lane)
+                else:
+                    yield lane, cooling(lane, now())
+        for lane in last:
+            yield lane, cooling(lane, now())
+
+    def _targets(
+        self,
+        group: Sequence[Target],
+        route: Route,
+        dialect: str,
+        identity: str,
+        now: Callable[[], float],
+    ) -> Sequence[Target]:
+        """Targets of one rank, in order."""
+        if len(group) < 2:
+            return group
+        equals, bound = list[_Equal](), self._health.sticky.bound(identity, now())
+        providers = [name.partition("/")[0] for name in bound]
+        for place, target in enumerate(group):
+            *_, opened = self._plans(target, dialect, identity, now)
+            free = [lane for lane in opened if not self._health.cooling(lane, now())]
+            rank, weight = _rank(providers, target.provider.name), target.provider.config.weight
+            equals.append(_Equal(place, str(target), weight, rank, free))
+        return [group[place] for place in self._order(equals, route, identity, now())]
+
+    def leaves(self, lane: Lane, identity: str, now: float) -> str:
+        """Why a conversation should go elsewhere: the lane is nearly used up, and it does not run
+        there; else ""."""
+        why = self._health.quotas.low(lane, now)
+        bound = self._health.sticky.bound(identity, now) if why else ()
+        return "" if lane.credential.name in bound else why
 
     def begin_attempt(self, lane: Lane, route: Route) -> Flight:
         """Note that an attempt begins: its lane is busy until the result's `end`, and has had its
@@ -14176,13 +14379,16 @@ class Balance:
         return float(mean * 2 ** (-abs(now - seen) / FADING))  # clocks are set back, too
 
     def _plans(
-        self, target: Target, dialect: str, now: Callable[[], float]
+        self, target: Target, dialect: str, identity: str, now: Callable[[], float]
     ) -> Iterator[Sequence[Lane]]:
         """A target's lanes, plan by plan: the next plan opens only when every credential of the
-        one before is marked as used up."""
+        one before is marked as used up, or is nearly so and the conversation leaves it."""
         for lanes in target.lanes(dialect):
             yield lanes
-            if not all(self._health.exhausted(lane, now()) for lane in lanes):
+            if not all(
+                self._health.exhausted(lane, now()) or self.leaves(lane, identity, now())
+                for lane in lanes
+            ):
                 return
 
     def _credentials(
@@ -14702,6 +14908,15 @@ class Limits:
         self._released.clear()
         return unwritten, released
 
+    def budget_used(self, caller: Caller, wall: float) -> float | None:
+        """The share that is spent of the caller's fullest budget; None if it has none."""
+        account, periods = self._accounts.get(caller.name), clock_at(wall, caller.zone).periods
+        shares = list[float]()
+        for limit in filter(operator.attrgetter("is_budget"), limits_of(caller.limits)):
+            spend = account.spent.get(periods[limit.span]) if account else None
+            shares.append(getattr(spend, limit.what) / limit.most if spend else 0.0)
+        return max(shares, default=None)
+
     def running(self) -> list[Permit]:
         """The permits that are out, of keys with limits."""
         accounts = self._accounts.values()
@@ -14935,16 +15150,17 @@ def _fingerprint(value: Any) -> int:
 
 # ==== 33. Notes ===============================================================
 # What relays that share a store tell one another about health: every mark that came, changed or
-# went, every conversation that was bound to a credential, and how models count tokens.  A note has
+# went, every conversation that was bound to a credential, how models count tokens, and what is left
+# of quotas.  A note has
 # a name; the latest of that name holds.  A relay that starts reads them all, so a restart forgets
 # no cooldown.
 
-_MARK, _BOND, _RATIO = "mark", "bond", "ratio"
+_MARK, _BOND, _RATIO, _QUOTA = "mark", "bond", "ratio", "quota"
 _RATIOS_KEPT, _RATIOS_EVERY = 30 * DAY, 60.0  # seconds
 
 
 class Note(NamedTuple):
-    kind: str  # mark | bond | ratio
+    kind: str  # mark | bond | ratio | quota
     name: str
     line: JSON  # in the form of `exported`; {"gone": when} for a mark that was removed
     until: float  # when it may be forgotten
@@ -14975,6 +15191,8 @@ class Notebook:
             # hashed, because clients choose a conversation's name, of any length
             name = hashlib.sha256(dumps(bond["identity"])).hexdigest()
             notes.append(Note(_BOND, name, bond, bond["until"]))
+        for quota in self._health.quotas.collect():
+            notes.append(Note(_QUOTA, quota["credential"], quota, now + _RATIOS_KEPT))
         if abs(now - self._ratios_at) >= _RATIOS_EVERY:  # clocks are set back, too
             for ratio in self.calibration.collect():
                 notes.append(Note(_RATIO, ratio["model"], ratio, now + _RATIOS_KEPT))
@@ -14989,6 +15207,8 @@ class Notebook:
                     self._health.sticky.adopt([line])
                 elif kind == _RATIO:
                     self.calibration.adopt(line)
+                elif kind == _QUOTA:
+                    self._health.quotas.adopt(line)
                 elif "gone" in line:
                     self._published.pop(name, None)
                     self._health.discard(Place(*loads(name)), line["gone"])
@@ -15614,6 +15834,7 @@ def _request_text(record: JSON) -> str:
         paid + (" (estimated)" if paid and record["estimated"] else ""),
         record["body"] or "",
         "; ".join(tries) if len(tries) != 1 or tries[0].split()[-2] != "ok" else "",
+        f"left {printable(record['switched'])}" if record["switched"] else "",
         record["error"] or "",
         record["id"],
     )
@@ -18358,6 +18579,8 @@ class Exchange(ABC):
     # What it runs with
     calibration: Calibration | None = None  # how models count tokens
     thoughts: Thoughts  # what was thought in earlier turns
+    limits: Limits | None = None  # what its caller has spent
+    quotas: Quotas | None = None  # what is left of billing plans
     expelled = False  # cancelled by us at shutdown, not by the client
     permit: Permit | None = None
     observers: tuple[Observer, ...] = ()
@@ -18390,6 +18613,7 @@ class Exchange(ABC):
         self.began = time.monotonic()
         self.task = asyncio.current_task()
         self.attempts: list[Attempt] = []  # in the order in which they end
+        self.left: dict[str, str] = {}  # credentials nearly used up that it leaves, and why
 
     # What the kinds differ in
 
@@ -18495,6 +18719,7 @@ class Exchange(ABC):
 
     def facts(self) -> Facts:
         """What a rule may ask."""
+        limits, quotas, now = self.limits, self.quotas, time.time()
         return Facts(
             model=self.peek.model,
             key=self.caller.name,
@@ -18502,6 +18727,8 @@ class Exchange(ABC):
             body=self.body.wire,
             parse=lambda: self.parsed,
             count=lambda: self.estimated_tokens,
+            budget_used=lambda: limits.budget_used(self.caller, now) if limits else None,
+            plan_used=lambda plan: quotas.used(plan, now) if quotas else None,
         )
 
     @property
@@ -18599,6 +18826,7 @@ class Exchange(ABC):
             "first_ms": None if self.first_at is None else round((self.first_at - began) * 1000),
             "held_ms": round(self.held * 1000) or None,
             "sticky": self.sticky,
+            "switched": [f"{name}: {why}" for name, why in self.left.items()] or None,
             "dropped": list(current.dropped) or None if current else None,
             "error": self.plan.redacted(self.error) if self.error else None,
         }
@@ -19597,6 +19825,7 @@ class Relay:
         """Answer a client's request, whatever happens; every path ends in `settle`."""
         self.running.add(exchange)
         exchange.calibration, exchange.thoughts = self.accounts.calibration, self.thoughts
+        exchange.limits, exchange.quotas = self.accounts.limits, self.health.quotas
         total = exchange.plan.config.timeouts.total
         try:
             if self.recorder or self.telemetry.active:
@@ -19763,6 +19992,8 @@ class Relay:
                         attempt.proxy,
                     )
                 attempt.status, attempt.body = attempt.reply.status, None
+                quotas, credential = self.health.quotas, attempt.lane.credential.name
+                quotas.note_headers(credential, attempt.reply.headers, time.time())
                 for observer in exchange.observers:
                     observer.replied(attempt)
                 if not (200 <= attempt.status < 300 or exchange.accepts(attempt.status)):
@@ -19869,7 +20100,8 @@ class Relay:
         """All its lanes in order, each with the mark that keeps it from being used now, if any."""
         route = exchange.route
         identity = "" if route.is_single else exchange.identity  # where nothing can be bound
-        return self.balance.lanes(route, exchange.dialect.name, identity or exchange.id, time.time)
+        names = exchange.dialect.name, identity or exchange.id
+        return self.balance.lanes(route, *names, time.time, exchange.left)
 
     def _usable(
         self,
