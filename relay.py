@@ -238,7 +238,7 @@ import aiohttp
 import orjson
 import yaml
 import yarl
-from aiohttp import web
+from aiohttp import WSCloseCode, WSMsgType, web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http_exceptions import LineTooLong
 from aiohttp.web_protocol import RequestHandler
@@ -18297,8 +18297,12 @@ class Stream(web.StreamResponse):
         self.sent += len(data)
         for observer in self._observers:
             observer.wrote(data)
-        wire.write(b"%x\r\n%b\r\n" % (len(data), data) if self._framed else data)
+        wire.write(b"%x\r\n%b\r\n" % (len(data), data) if self._framed else self._packed(data))
         return wire.get_write_buffer_size() <= _MOST_UNSENT
+
+    def _packed(self, data: bytes) -> bytes:
+        """Events as they go out where there are no chunks."""
+        return data
 
     async def room(self) -> None:
         """Wait until the client has taken most of what was sent; ConnectionError if it is gone."""
@@ -18336,6 +18340,35 @@ class Stream(web.StreamResponse):
                 self.send(self.speaker.alive())
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(self._interval - silence, self._beat)
+
+
+class SocketStream(Stream):
+    """An answer in text frames of a WebSocket, one for each event: `data: ...`; an error is bare
+    JSON.  The socket stays open for the next request."""
+
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter:
+        return request.writer  # the head was that of the WebSocket
+
+    async def write(self, data: Any) -> None:
+        cast(asyncio.Transport, self._wire).write(self._packed(data))
+
+    async def write_eof(self, data: bytes = b"") -> None: ...
+
+    def _packed(self, data: bytes) -> bytes:
+        decoder, frames = SSEDecoder(), list[bytes]()
+        for event in decoder.feed(data) + decoder.eof():
+            text = event.data.decode(errors="replace").encode()  # browsers close at broken UTF-8
+            frames.append(text_frame(text if text.startswith(b'{"error"') else b"data: " + text))
+        return b"".join(frames)
+
+
+def text_frame(text: bytes) -> bytes:
+    """A server's frame: final, text, not masked (RFC 6455 5.2)."""
+    size = len(text)
+    if size < 126:
+        return bytes((0x81, size)) + text
+    short = size < 1 << 16
+    return bytes((0x81, 126 if short else 127)) + size.to_bytes(2 if short else 8) + text
 
 
 # ==== 48. Telemetry ===========================================================
@@ -18539,6 +18572,7 @@ def telemetry_of(env: Mapping[str, str], log: Log) -> Telemetry:
 #     Unroutable      for no model and no provider: it is only logged
 
 _READ: Final = frozenset(("ok", "outrun", "cancelled"))  # outcomes after which a prompt was read
+_EXPECTED: Final = ("OK", "CD")  # codes of requests with which nothing was wrong
 NO_BODY: Final = Body(b"{}")  # what an exchange begins and ends with
 _NO_USAGE: Final = Usage()
 _NO_LIMIT: Final = 7 * 86400.0  # seconds
@@ -18803,7 +18837,10 @@ class Exchange(ABC):
                 attempts.append(attempt.record())
         return {
             "time": wall,
-            "level": "info" if code == "OK" or code == "CD" else "warning",
+            # an upgrade is refused to clients that then go on without one (Codex)
+            "level": "info"
+            if code in _EXPECTED or self.status == NoWebSocket.status
+            else "warning",
             "id": self.id,
             "code": code,
             "status": self.status,
@@ -18934,11 +18971,13 @@ class Conversation(Exchange):
 
     binds = True
     counting = False  # are only its tokens counted?
+    stream_type: type[Stream] = Stream
+    frame: bytes | None = None  # the body, if it came over a WebSocket
 
     async def receive(self) -> None:
         request, plan, dialect = self.request, self.plan, self.dialect
         self.caller = caller = authenticated(request, plan)
-        raw = await read_body(request, plan.config.server)
+        raw = self.frame or await read_body(request, plan.config.server)
         for observer in self.observers:
             observer.received(raw)
         self.body = body = Body(raw, unread=not caller.is_bound)
@@ -19083,6 +19122,21 @@ class Conversation(Exchange):
             headers["Content-Type"] = wanted
         headers.update(self.own_headers())
         return headers
+
+
+class Frame(Conversation):
+    """A chat request in a frame of a WebSocket, which is answered as a stream whatever it says."""
+
+    stream_type = SocketStream
+
+    def __init__(self, plan: Plan, request: web.BaseRequest, frame: bytes) -> None:
+        """`request` is the one that opened the socket, as a POST."""
+        super().__init__(plan, request, CHAT)
+        self.frame = frame or b" "
+        with contextlib.suppress(*UNREADABLE):  # what is no request at all is refused as usual
+            body = loads_exactly(frame)
+            if body.get("stream") is not True:
+                self.frame = dumps(body | {"stream": True})
 
 
 class Count(Conversation):
@@ -20215,10 +20269,10 @@ class Relay:
             identity = "" if single or not exchange.binds else exchange.identity
             self.health.failed(attempt.lane, error, time.time(), identity=identity)
 
-    def _stream(self, exchange: Exchange) -> Stream:
+    def _stream(self, exchange: Conversation) -> Stream:
         """The stream to the client; its keep-alives go out even before there is a pipe."""
         variant, gate = exchange.peek.variant, exchange.plan.config.timeouts.gate
-        stream = Stream(exchange.request, exchange.observers)
+        stream = exchange.stream_type(exchange.request, exchange.observers)
         headers = {"Content-Type": exchange.dialect.stream_type(variant)}
         headers |= {"Cache-Control": "no-cache", "x-relay-request-id": exchange.id}
 
@@ -21569,6 +21623,7 @@ Handler: TypeAlias = Callable[["Operations", web.BaseRequest], Answering]
 _VERSIONS: Final = re.compile(
     r"^(?:/(?:api|claude|gemini|openai)(?=/(?:v1|responses|chat/)))?(?:/v1(?:beta1?|alpha)?)*(?=/|$)"
 )
+_OF_SOCKETS: Final = re.compile("sec-websocket-", re.IGNORECASE)  # headers
 _LONGEST_PATH: Final = 500  # characters of paths that are looked for; models' names are shorter
 
 
@@ -21620,6 +21675,43 @@ class Operations:
             "Access-Control-Max-Age": "7200",  # seconds
         }
         return web.Response(status=204, headers=headers)
+
+    async def socket(self, request: web.BaseRequest) -> web.StreamResponse:
+        """A WebSocket for chat: each text frame is a request, answered after the one before it."""
+        socket = web.WebSocketResponse(max_msg_size=32 << 20, compress=False, decode_text=False)
+        if not socket.can_prepare(request):
+            raise NoWebSocket(f"{request.path} is a WebSocket; to send a POST, leave out /ws")
+        headers = CIMultiDict(request.headers)
+        for name in ("Connection", "Upgrade", *filter(_OF_SOCKETS.match, request.headers)):
+            headers.popall(name, None)
+        if key := request.query.get("api_key") or request.query.get("key"):
+            headers.setdefault("x-goog-api-key", key)  # which is looked at last
+        # each frame is this request with a body; without a query, so that no log can show the key
+        path = request.path.removesuffix("/ws")
+        post = request.clone(method="POST", rel_url=path, headers=headers)
+        authenticated(post, self.relay.plan)
+        await socket.prepare(request)
+        frames = asyncio.Queue[bytes](1)
+
+        async def answer() -> None:
+            while not self.draining:
+                frame = Frame(self.relay.plan, post, await frames.get())
+                response = await self.relay.serve(frame)
+                if isinstance(response, web.Response):  # an error before there was a stream
+                    await socket.send_str(cast(bytes, response.body).decode())
+            await socket.close(code=WSCloseCode.GOING_AWAY)
+
+        answering = asyncio.create_task(answer())
+        try:
+            async for message in socket:
+                if message.type in (WSMsgType.TEXT, WSMsgType.BINARY):
+                    await frames.put(message.data)
+        finally:
+            answering.cancel()
+            with contextlib.suppress(asyncio.CancelledError, ConnectionError):
+                await answering
+            await socket.close(code=WSCloseCode.GOING_AWAY)
+        return socket
 
     async def models(self, request: web.BaseRequest) -> web.StreamResponse:
         """The list of models, in the dialect that the headers suggest."""
@@ -21718,6 +21810,7 @@ class Operations:
 # models' answers are the dialects' own, those that pass unread are those of Forwarding.
 ROUTES: Final[Mapping[tuple[str, str], Handler]] = {
     ("GET", "/models"): Operations.models,
+    ("GET", "/chat/completions/ws"): Operations.socket,
     ("GET", "/healthz"): Operations.alive,
     ("GET", "/readyz"): Operations.ready,
     ("GET", "/metrics"): Operations.metrics,
