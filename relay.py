@@ -15756,6 +15756,7 @@ class Log:
         self.text = (config.format or ("text" if sink.terminal else "json")) == "text"
         self.sink = sink
         self._shown = _LEVELS[_LEVELS.index(config.level) :]
+        self.verbose = config.level == "debug"
         self._zone = zone
         self._second = (-1, "")  # the last one that was formatted, and its text
 
@@ -20025,6 +20026,10 @@ class Relay:
             masks = exchange.plan.secrets
             attempt.secret = await self.credentials.secret(lane.credential, masks)
         attempt.url, attempt.headers = lane.authorized(attempt.url, attempt.headers, attempt.secret)
+        if self.log.verbose:
+            address = exchange.plan.redacted(mask_query(attempt.url))
+            names = f"model {exchange.peek.model or '-'} -> {lane.target.model or '-'}"
+            self.log.event("debug", f"{names}  {attempt.method} {address}", id=exchange.id)
         loop = asyncio.get_running_loop()
         idle, (silence, total) = provider.timeouts.idle, exchange.time_limits(attempt)
         deadline = attempt.deadline = min(loop.time() + total, exchange.deadline)

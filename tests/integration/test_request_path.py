@@ -19,7 +19,18 @@ from fake_upstream import (
     whole,
 )
 from relay_process import Start
-from talk import CLIENT_KEY, JSON, ask, config, dial, events_of, one, responses
+from talk import (
+    CLIENT_KEY,
+    JSON,
+    UPSTREAM_KEY,
+    ask,
+    config,
+    dial,
+    events_of,
+    one,
+    provider,
+    responses,
+)
 
 VECTORS = {"object": "list", "data": [], "usage": {"prompt_tokens": 7, "total_tokens": 7}}
 
@@ -326,3 +337,37 @@ async def test_answers_without_a_body_have_none_below_p(
         assert (response.status, await response.read()) == (answer.status, body)
     async with http.get(url) as response:  # on the same connection
         assert await response.read() == b"next"
+
+
+# ---- What the log shows of attempts at `debug` -----------------------------------------------
+
+
+async def test_each_attempt_is_a_line_with_the_models_and_the_address(
+    upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    upstream.script(Answer(status=500), path="/first/v1/chat/completions")
+    names = {"claude-opus-5-5": "qwen3-32b"}
+    first = provider(f"{upstream.url}/first/v1", auth="query", models=names)
+    second = provider(f"{upstream.url}/second/v1", auth="x-api-key", models=names)
+    providers = {"first": first, "second": second}
+    rules = {"claude-opus-5-5": ["first", "second"]}
+    top = {"providers": providers, "routing_rules": rules, "log": {"level": "debug"}}
+    server = await relay(top)
+    reply = await ask(http, server, "anthropic", model="claude-opus-5-5")
+    assert reply.status == 200, reply.body
+    await server.logged(1)
+    lines = [line["message"] for line in server.log() if "POST" in line.get("message", "")]
+    assert [line.partition("?")[0] for line in lines] == [
+        f"model claude-opus-5-5 -> qwen3-32b  POST {upstream.url}/first/v1/chat/completions",
+        f"model claude-opus-5-5 -> qwen3-32b  POST {upstream.url}/second/v1/chat/completions",
+    ]
+    assert UPSTREAM_KEY not in server.stderr
+
+
+async def test_attempts_have_no_line_of_their_own_otherwise(
+    upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    server = await relay(one(upstream))
+    await ask(http, server)
+    await server.logged(1)
+    assert "POST" not in server.stderr
