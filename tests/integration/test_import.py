@@ -78,7 +78,6 @@ async def test_a_file_that_is_none_is_2(text: str | None, home: Path) -> None:
     assert ran.status == 2
     assert ran.stderr.startswith("other:1:1: not UTF-8: " if text == "\udcff" else "other: ")
     assert "Traceback" not in ran.stderr
-    assert len(ran.stderr.splitlines()) < 4
 
 
 # ---- What worked there works here: their documents' requests, with another host and key
