@@ -12736,8 +12736,11 @@ class Old:
                 inner.value = value[part]
         return inner
 
+    def named(self, name: str) -> Old:
+        return self.at(*name.split("."))
+
     def look(self, name: str) -> Any:
-        return self.at(*name.split(".")).value
+        return self.named(name).value
 
     def take(self) -> Any:
         """The value, which with all below it now counts as carried over."""
@@ -12745,9 +12748,10 @@ class Old:
             del self._left[known]
         return self.value
 
-    def made(self, make: Make, names: str) -> Any:
-        """What is made of the value, which is taken; of several names, of the first that can be."""
-        for part in (self.at(*name.split(".")) for name in names.split()):
+    def made(self, make: Make, names: str = "") -> Any:
+        """What is made of it or of its part of this name, which is taken; of several names, of the
+        first that can be."""
+        for part in map(self.named, names.split()) if names else (self,):
             if (result := make(part.value)) is not None:
                 part.take()
                 return result
@@ -12758,18 +12762,23 @@ class Old:
         settings: JSON = {}
         for names, target, make in fields:
             if (value := self.made(make, names)) is not None:
-                *above, last = target.split(".")
-                inner = settings
+                inner, (*above, last) = settings, target.split(".")
                 for name in above:
                     inner = inner.setdefault(name, {})
                 inner[last] = value
         return settings
 
+    def items(self) -> list[Old]:
+        """The parts of a list; none of anything else."""
+        return [self.at(i) for i in range(len(self.value))] if isinstance(self.value, list) else []
+
+    def members(self) -> dict[Any, Old]:
+        """The parts of a mapping by name; none of anything else."""
+        return {name: self.at(name) for name in self.value} if isinstance(self.value, dict) else {}
+
     def rows(self, name: str) -> list[Old]:
         """The mappings of a list."""
-        part = self.at(*name.split("."))
-        items = part.value if isinstance(part.value, list) else ()
-        return [part.at(i) for i, item in enumerate(items) if isinstance(item, dict)]
+        return [part for part in self.named(name).items() if isinstance(part.value, dict)]
 
     def left(self) -> Iterator[str]:
         """What was not carried over, a line each; without the values of secrets."""
@@ -12812,20 +12821,25 @@ class Draft:
         """A reference to a variable for a secret; equal secrets share one."""
         plain = re.sub(r"\W+", "_", wanted.upper(), flags=re.ASCII).strip("_")
         plain = f"K_{plain}" if not plain or plain[0].isdigit() else plain
-        names = itertools.chain((plain,), (f"{plain}_{number}" for number in itertools.count(2)))
-        name = next(n for n in names if self.variables.get(n, (secret,))[0] == secret)
+        same = (n for n in _numbered(plain, "_") if self.variables.get(n, (secret,))[0] == secret)
+        name = next(same)
         self.variables.setdefault(name, (secret, origin))
         return f"${{{name}}}"
 
     def carried(self, variable: str, part: Old) -> Any:
         """A value as it is, but for secrets in it."""
-        value = part.value
-        if isinstance(value, dict):
-            return {str(n): self.carried(f"{variable}_{n}", part.at(n)) for n in value}
-        if isinstance(value, list):
-            return [self.carried(variable, part.at(i)) for i in range(len(value))]
-        secret = isinstance(value, str) and any(_SECRET_WORD.fullmatch(str(p)) for p in part.path)
-        return self.secret(variable, part) if secret else value
+        if members := part.members():
+            return {str(n): self.carried(f"{variable}_{n}", at) for n, at in members.items()}
+        if items := part.items():
+            return [self.carried(variable, item) for item in items]
+        is_secret = any(_SECRET_WORD.fullmatch(str(name)) for name in part.path)
+        is_secret &= isinstance(part.value, str)
+        return self.secret(variable, part) if is_secret else part.value
+
+    def caller(self, name: str, part: Old) -> None:
+        """The key of somebody who may ask, if there is one."""
+        if key := self.secret(f"RELAY_KEY_{name}", part):
+            self.keys[name] = {"key": key}
 
     def add_key(self, settings: JSON, variable: str, part: Old) -> None:
         """The credential, or the usual variable of its preset."""
@@ -12841,11 +12855,10 @@ class Draft:
             listed = provider.get("models") or {}
             same = {k: v for k, v in provider.items() if k != "models"} == settings
             if same and bool(listed) == bool(models) and not (listed.keys() & models.keys()):
-                provider.get("models", {}).update(models)
+                listed.update(models)
                 return known
         slug = re.sub(r"[^\w.-]+", "-", name.lower(), flags=re.ASCII).strip("-.") or "provider"
-        numbered = (f"{slug}-{number}" for number in itertools.count(2))
-        unique = next(n for n in itertools.chain((slug,), numbered) if n not in self.providers)
+        unique = next(name for name in _numbered(slug, "-") if name not in self.providers)
         self.providers[unique] = settings | ({"models": dict(models)} if models else {})
         return unique
 
@@ -12858,36 +12871,38 @@ class Draft:
         listed = [p for p, given in self.providers.items() if name in given.get("models", {})]
         return [list(equals) for _, equals in itertools.groupby(sorted(listed, key=rank), rank)]
 
-    def listen(self, old: Old, host_name: str, port_name: str, usual: int) -> None:
-        """Loopback unless there are keys: relay would refuse to listen on more."""
-        port = old.made(lambda v: v if type(v) is int and 0 < v < 65536 else None, port_name)
-        if (host := old.made(_like(r"[\w.-]+"), host_name)) or port:
-            if host not in (None, "127.0.0.1", "localhost") and not self.keys:
-                shown = json.dumps(host)
-                self.notes.append(f"host was {shown}: without `keys` only this machine is served.")
-                host = "127.0.0.1"
-            self.top["listen"] = f"{host or '127.0.0.1'}:{port or usual}"
-
-    def proxy_all(self, old: Old, name: str) -> None:
-        """One proxy for all there; here one per provider, except for those on this machine."""
+    def network(self, old: Old, proxy: str, host: str, port: str, usual: int) -> None:
+        """Where it listens, and the one proxy for all: here one per provider that is not on this
+        machine.  Loopback unless there are keys: relay would refuse to listen on more."""
         locals = {name for name, preset in PRESETS.items() if preset.local}
         remote = [p for p in self.providers.values() if p.get("preset") not in locals]
-        if remote and (url := old.made(_base_url, name)):
+        if remote and (url := old.made(_base_url, proxy)):
             for provider in remote:
                 provider["proxy"] = url
+        number = old.made(lambda v: v if type(v) is int and 0 < v < 65536 else None, port)
+        if (name := old.made(_like(r"[\w.-]+"), host)) or number:
+            if name not in (None, "127.0.0.1", "localhost") and not self.keys:
+                shown = json.dumps(name)
+                self.notes.append(f"host was {shown}: without `keys` only this machine is served.")
+                name = "127.0.0.1"
+            self.top["listen"] = f"{name or '127.0.0.1'}:{number or usual}"
 
     def yaml(self, title: str, left: Sequence[str]) -> str:
-        top = dict(self.top)
-        default = top.pop("default", None)
+        default = {"default": self.top.pop("default", None)}
         parts = {"keys": self.keys, "providers": self.providers, "routing_rules": self.rules}
-        content = top | {name: part for name, part in parts.items() if part}
-        content |= {"default": default} if default else {}
+        content = self.top | {name: part for name, part in (parts | default).items() if part}
         head = [f"# Made by `relay import` from {title}. `relay check` says whether all is well."]
         head += [f"# Set {n} to the value of {at}." for n, (_, at) in self.variables.items()]
         head += [f"# {note}" for note in dict.fromkeys(self.notes)]
         head += ["# Not carried over:", *(f"#   {line}" for line in left)] if left else []
         body = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100)
         return "\n".join(head) + "\n\n" + body
+
+
+def _numbered(name: str, mark: str) -> Iterator[str]:
+    """name, name_2, name_3, ..."""
+    yield name
+    yield from (f"{name}{mark}{number}" for number in itertools.count(2))
 
 
 def _endpoint_settings(url: str, dialect: str) -> JSON:
@@ -12912,52 +12927,43 @@ def _plain_base(url: str) -> str:
 # LiteLLM: model_list, where `model` begins with a maker's name.  A maker that is not in this table
 # needs an api_base.
 
-_LITELLM_MAKERS: Final[dict[str, JSON]] = {
-    name: {"preset": preset} | ({"billing_plans": [plan]} if plan else {})
-    for name, preset, plan in (
-        ("openai", "openai", ""), ("anthropic", "anthropic", ""), ("gemini", "gemini", ""),
-        ("deepseek", "deepseek", ""), ("openrouter", "openrouter", ""), ("groq", "groq", ""),
-        ("mistral", "mistral", ""), ("xai", "xai", ""), ("moonshot", "moonshot-ai", ""),
-        ("dashscope", "dashscope-intl", "regular"), ("zai", "zai", "regular"),
-        ("minimax", "minimax", "regular"), ("novita", "novita", ""),
-        ("fireworks_ai", "fireworks", ""), ("nvidia_nim", "nvidia", ""),
-        ("volcengine", "ark", "regular"), ("ollama", "ollama", ""), ("ollama_chat", "ollama", ""),
-        ("azure", "azure", ""), ("azure_ai", "azure", ""), ("lm_studio", "lmstudio", ""),
-        ("hosted_vllm", "vllm", ""),
-    )
+_LITELLM_MAKERS: Final = {  # theirs -> a preset, and its plan if it is not the usual one
+    **{name: (name, "") for name in "openai anthropic gemini deepseek openrouter groq".split()},
+    **{name: (name, "") for name in "mistral xai novita ollama azure".split()},
+    **{name: (name, "regular") for name in ("zai", "minimax")},
+    "moonshot": ("moonshot-ai", ""), "dashscope": ("dashscope-intl", "regular"),
+    "fireworks_ai": ("fireworks", ""), "nvidia_nim": ("nvidia", ""),
+    "volcengine": ("ark", "regular"), "ollama_chat": ("ollama", ""), "azure_ai": ("azure", ""),
+    "lm_studio": ("lmstudio", ""), "hosted_vllm": ("vllm", ""),
 }  # fmt: skip
 _LITELLM_FIELDS: Final[Fields] = (
     ("weight", "weight", _positive()),
     ("order", "priority", _positive(-1)),  # there the lowest is preferred
     ("timeout", "timeouts.total", _positive()),
     ("stream_timeout", "timeouts.first_event", _positive()),
-    ("temperature", "override.default.temperature", _positive()),
-    ("top_p", "override.default.top_p", _positive()),
-    ("max_tokens", "override.default.max_tokens", _positive()),
-    ("presence_penalty", "override.default.presence_penalty", _positive()),
-    ("seed", "override.default.seed", _positive()),
+    *(
+        (name, f"override.default.{name}", _positive())
+        for name in ("temperature", "top_p", "max_tokens", "presence_penalty", "seed")
+    ),
 )
 _LITELLM_PRICES: Final[Fields] = tuple(  # per token there, per million here
     (f"model_info.{theirs} litellm_params.{theirs}", ours, _positive(1e6))
     for ours, theirs in (
-        ("input", "input_cost_per_token"),
-        ("output", "output_cost_per_token"),
+        ("input", "input_cost_per_token"), ("output", "output_cost_per_token"),
         ("cache_read", "cache_read_input_token_cost"),
         ("cache_write", "cache_creation_input_token_cost"),
     )
-)
+)  # fmt: skip
 
 
 def _litellm(old: Old, draft: Draft) -> None:
     for row in old.rows("model_list"):
         _litellm_deployment(row, draft)
-    if key := draft.secret("RELAY_KEY_MASTER", old.at("general_settings", "master_key")):
-        draft.keys["master"] = {"key": key}
-    aliases = old.at("router_settings", "model_group_alias")
-    for alias, group in aliases.value.items() if isinstance(aliases.value, dict) else ():
-        plain = _model_name(alias) and isinstance(group, str)
-        if plain and not draft.tiers(alias) and (tiers := draft.tiers(group)):
-            aliases.at(alias).take()  # one more name, under which equals are equals, too
+    draft.caller("master", old.at("general_settings", "master_key"))
+    for alias, part in old.at("router_settings", "model_group_alias").members().items():
+        plain = _model_name(alias) and isinstance(part.value, str)
+        if plain and not draft.tiers(alias) and (tiers := draft.tiers(part.value)):
+            group = part.take()  # one more name, under which equals are equals, too
             for models in (draft.providers[p]["models"] for tier in tiers for p in tier):
                 models[alias] = copy.copy(models[group])
     _litellm_fallbacks(old, draft)
@@ -12976,15 +12982,17 @@ def _litellm_deployment(row: Old, draft: Draft) -> None:
     if not is_known:
         maker, model = "openai", full
     base = params.at("api_base" if params.look("api_base") else "base_url")
-    url, usual = str(base.value or ""), _LITELLM_MAKERS[maker]
-    needs_url = not any(PRESETS[usual["preset"]].plans.values()) or ("/" in full and not is_known)
+    url, (usual, plan) = str(base.value or ""), _LITELLM_MAKERS[maker]
+    needs_url = not any(PRESETS[usual].plans.values()) or ("/" in full and not is_known)
     if (needs_url and not url) or (url and not _base_url(url)) or (is_glob(model) and model != "*"):
         return  # all of it is named as left
     for part in (params.at("model"), row.at("model_name"), base):
         part.take()
-    settings = {"preset": usual["preset"], "endpoint": url} if url else dict(usual)
+    settings: JSON = {"preset": usual}
     if url and maker in ("openai", "anthropic"):
         settings = _endpoint_settings(url, maker)
+    elif url or plan:
+        settings |= {"endpoint": url} if url else {"billing_plans": [plan]}
     preset = PRESETS.get(settings.get("preset", ""))
     variable = (preset.key if preset else "") or f"{maker}_API_KEY"
     draft.add_key(settings, variable, params.at("api_key"))
@@ -13004,16 +13012,15 @@ def _litellm_fallbacks(old: Old, draft: Draft) -> None:
     """[{"a": ["b", "c"]}]: after all that serves a, what serves b, then c."""
     found: dict[str, list[tuple[str, list[str]]]] = {}
     places = ("router_settings.fallbacks", "litellm_settings.fallbacks")
-    for row in (row for place in places for row in old.rows(place)):
-        for name, others in row.value.items():
-            groups = [name, *others] if isinstance(others, list) else []
-            good = [group for group in groups if _model_name(group) and draft.tiers(group)]
-            if good and good == groups and name not in found:
-                row.at(name).take()
-                found[name] = [(group, tier) for group in good for tier in draft.tiers(group)]
+    for name, part in (pair for at in places for r in old.rows(at) for pair in r.members().items()):
+        groups = [name, *(part.value if isinstance(part.value, list) else ())]
+        known = all(_model_name(group) and draft.tiers(group) for group in groups)
+        if len(groups) > 1 and known and name not in found:
+            part.take()
+            found[name] = [(group, tier) for group in groups for tier in draft.tiers(group)]
     for name, steps in found.items():  # only now: what is added is for one name alone
         if all(len(tier) == 1 for _, tier in steps):
-            targets = [f"{provider}/{group}" for group, tier in steps for provider in tier]
+            targets = [f"{provider}/{group}" for group, (provider,) in steps]
             draft.rules[name] = list(dict.fromkeys(targets))
             continue
         # A rule tries one target after the other.  Where some are equals, it is the priority that
@@ -13038,43 +13045,37 @@ _CCR_FIELDS: Final[Fields] = (
 
 
 def _ccr(old: Old, draft: Draft) -> None:
-    names = dict(filter(None, (_ccr_provider(row, draft) for row in old.rows("Providers"))))
-    if key := draft.secret("RELAY_KEY_CCR", old.at("APIKEY")):
-        draft.keys["ccr"] = {"key": key}
+    names: dict[str, str] = {}  # in the Router -> here
+    for row in old.rows("Providers"):
+        name, url = row.look("name"), row.look("api_base_url")
+        if not (isinstance(name, str) and name and _base_url(url)):
+            continue
+        row.at("name").take(), row.at("api_base_url").take()
+        uses = row.at("transformer", "use")
+        is_anthropic = "Anthropic" in [use for _, use in leaves(uses.value)]
+        settings = _endpoint_settings(url, "anthropic" if is_anthropic else "openai")
+        draft.add_key(settings, f"{name}_API_KEY", row.at("api_key"))
+        listed: JSON = {}
+        limit = None
+        for part in row.at("models").items():
+            if model := part.made(_model_name):
+                limit = limit or _ccr_limit(uses)
+                output = _ccr_limit(row.at("transformer", model, "use")) or limit
+                listed[model] = {"output": output} if output else model
+        names[name.lower()] = draft.provider(name, settings, listed)
+    draft.caller("ccr", old.at("APIKEY"))
     _ccr_router(old.at("Router"), draft, names)
     draft.top |= old.fields(_CCR_FIELDS)
-    draft.proxy_all(old, "PROXY_URL")
-    draft.listen(old, "HOST", "PORT", 3456)
-
-
-def _ccr_provider(row: Old, draft: Draft) -> tuple[str, str] | None:
-    """One of the Providers: its name in the Router, and here."""
-    name, url = row.look("name"), row.look("api_base_url")
-    if not (isinstance(name, str) and name and _base_url(url)):
-        return None
-    row.at("name").take(), row.at("api_base_url").take()
-    uses, models = row.at("transformer", "use"), row.at("models")
-    is_anthropic = "Anthropic" in [use for _, use in leaves(uses.value)]
-    settings = _endpoint_settings(url, "anthropic" if is_anthropic else "openai")
-    draft.add_key(settings, f"{name}_API_KEY", row.at("api_key"))
-    listed: JSON = {}
-    limit = None
-    for i, model in enumerate(models.value if isinstance(models.value, list) else ()):
-        if _model_name(model):
-            limit = limit or _ccr_limit(uses)
-            output = _ccr_limit(row.at("transformer", model, "use")) or limit
-            listed[model] = {"output": output} if output else model
-            models.at(i).take()
-    return name.lower(), draft.provider(name, settings, listed)
+    draft.network(old, "PROXY_URL", "HOST", "PORT", 3456)
 
 
 def _ccr_limit(uses: Old) -> int | None:
     """The limit of the transformer `maxtoken`: ["maxtoken", {"max_tokens": N}]."""
-    for i, use in enumerate(uses.value if isinstance(uses.value, list) else ()):
-        limit = uses.at(i, 1, "max_tokens")
-        if isinstance(use, list) and use[:1] == ["maxtoken"] and (number := _count(limit.value)):
-            limit.take(), uses.at(i, 0).take()
-            return number
+    for use in uses.items():
+        limit = use.at(1, "max_tokens")
+        if use.at(0).value == "maxtoken" and (number := limit.made(_count)):
+            use.at(0).take()
+            return cast(int, number)
     return None
 
 
@@ -13117,22 +13118,21 @@ _STAND_INS: Final[dict[str, tuple[str, JSON]]] = {  # kind -> preset, and names 
 
 
 def _openai_compatible(old: Old, draft: Draft) -> None:
-    for kind, (preset, renamed) in _STAND_INS.items():
-        key, several = PRESETS[preset].key, len(PRESETS[preset].plans) > 1
+    for kind, (name, renamed) in _STAND_INS.items():
+        preset = PRESETS[name]
+        settings: JSON = {"preset": name, "api_key": f"${{{preset.key}}}"}
+        settings |= {"billing_plans": ["regular"]} if len(preset.plans) > 1 else {}
         for row in old.rows(kind):
-            settings: JSON = {"preset": preset, "api_key": f"${{{key}}}"}
-            settings |= {"billing_plans": ["regular"]} if several else {}
-            globs = dict.fromkeys(PRESETS[preset].globs) if renamed else {}
             if kind not in draft.providers:  # a second account would have the same key
+                globs = dict.fromkeys(preset.globs) if renamed else {}
                 draft.provider(kind, settings, renamed | globs)
             row.made(_one_of({kind: kind}), "prefix")
             draft.notes.append(
-                f"{path_text(row.path)}: its token is of no use here; a key of {preset} in {key} "
-                f"stands in for it, and models are called {kind}/MODEL."
+                f"{path_text(row.path)}: its token is of no use here; a key of {name} in "
+                f"{preset.key} stands in for it, and models are called {kind}/MODEL."
             )
             draft.notes += [f"{kind}/{model} is answered by {to}." for model, to in renamed.items()]
-    draft.proxy_all(old, "proxy")
-    draft.listen(old, "host", "port", 8080)
+    draft.network(old, "proxy", "host", "port", 8080)
 
 
 # claude-relay-service: accounts, as its API returns and its export writes them, and a list of
@@ -13151,12 +13151,11 @@ _CRS_DIALECTS: Final = {  # what an account of this platform speaks; else, what 
 
 def _crs(old: Old, draft: Draft) -> None:
     """Accounts in a list, in lists by kind, or one alone."""
-    if isinstance(old.value, dict) and not _CRS_MARKS.isdisjoint(old.value):
+    if not _CRS_MARKS.isdisjoint(old.members()):
         _crs_account(old, draft)
-    elif isinstance(old.value, dict | list):
-        names = old.value if isinstance(old.value, dict) else range(len(old.value))
-        for name in names:
-            _crs(old.at(name), draft)
+    else:
+        for part in (*old.members().values(), *old.items()):
+            _crs(part, draft)
 
 
 def _crs_account(row: Old, draft: Draft) -> None:
@@ -13169,7 +13168,7 @@ def _crs_account(row: Old, draft: Draft) -> None:
     deployment = row.look("deployment")
     if not (where and url) or (deployment is not None and not _model_name(deployment)):
         return
-    row.at(*where.split(".")).take()
+    row.named(where).take()
     usual = "anthropic" if where == "apiUrl" else "openai"
     settings = _endpoint_settings(url, _CRS_DIALECTS.get(platform, usual))
     if re.match(r"https://[\w.-]+\.azure\.(com|cn|us)(/|$)", url):
@@ -13180,16 +13179,15 @@ def _crs_account(row: Old, draft: Draft) -> None:
     name = row.made(_word, "name") or "account"
     keys = ("apiKey", "api_key", "bearerToken", "credentials.api_key")
     place = next((key for key in keys if _word(row.look(key))), "apiKey")
-    key = draft.secret(f"{name}_API_KEY", row.at(*place.split(".")))
+    key = draft.secret(f"{name}_API_KEY", row.named(place))
     if not key and not re.match(r"https?://(localhost|127\.|10\.|192\.168\.)", url):
         origin = path_text((*row.path, place)) + ", which is not in the file"
         key = draft.variable(f"{name}_API_KEY", "", origin)
     settings |= {"api_key": key} if key else {}
     is_azure = where == "azureEndpoint" or platform == "azure-openai"
-    if (
-        priority := row.made(_positive() if is_azure else _positive(-1, 100), "priority")
-    ) is not None:
-        settings["priority"] = priority
+    rank = row.made(_positive() if is_azure else _positive(-1, 100), "priority")
+    if rank is not None:
+        settings["priority"] = rank
         draft.notes.append(
             "priority: the lowest comes first there and the highest here, so 10 became 90; Azure "
             "accounts, of which the highest comes first, keep theirs."
@@ -13238,8 +13236,10 @@ def _crs_models(row: Old, name: str, platform: str) -> JSON:
         names += filter(None, [row.made(_model_name, "mapping"), name])
     elif platform == "bedrock" and (listed := row.made(_model_name, "defaultModel")):
         names.append("claude-*")
-    model = deployment or listed
-    return dict.fromkeys((*names, model), model) if model else models or {}
+    if model := deployment or listed:
+        return dict.fromkeys((*names, model), model)
+    alone = {f"ccr,{name}": to for name, to in (models or {}).items() if platform == "ccr"}
+    return (models or {}) | alone  # by this prefix clients ask for accounts of this kind alone
 
 
 def _model_pairs(value: Any) -> JSON | None:
@@ -13265,14 +13265,16 @@ _VELOERA_WORDS: Final = {
 def _veloera(old: Old, draft: Draft) -> None:
     """If a provider's addresses are a preset's, it gets this preset, too, which knows what errors
     mean, such as that a plan is used up."""
+    if isinstance(old.look("providers"), dict):
+        raise ConfigError("this is relay's own configuration already: see relay check")
     for row in old.rows("providers"):
         name = re.sub(r"[^\w.-]+", "-", row.made(_word, "name") or "provider", flags=re.ASCII)
         settings: JSON = {}
-        for word in row.value:
+        for word, part in row.members().items():
             ours = _VELOERA_WORDS.get(word, word)
-            if ours in _PROVIDER_WORDS and ours not in settings:
-                settings[ours] = draft.carried(f"{name}_{ours}", row.at(word))
-                row.at(word).take()
+            if ours in _words_of(ProviderConfig) and ours not in settings:
+                settings[ours] = draft.carried(f"{name}_{ours}", part)
+                part.take()
         urls = [url for _, url in leaves([settings.get("endpoint"), settings.get("endpoints")])]
         presets = {_endpoint_settings(url, "").get("preset") for url in urls if _base_url(url)}
         if len(presets) == 1 and (preset := presets.pop()):
@@ -13280,9 +13282,8 @@ def _veloera(old: Old, draft: Draft) -> None:
         if "preset" not in settings:
             settings.setdefault("api_format", "openai")
         draft.providers[name] = settings
-    rules = old.at("routing_rules")
-    for name in rules.value if isinstance(rules.value, dict) else ():
-        draft.rules[name] = rules.at(name).take()
+    for name, part in old.at("routing_rules").members().items():
+        draft.rules[name] = part.take()
     for row in old.rows("routing_rules"):
         name, target = row.made(_word, "model pattern match name"), row.made(_word, "provider")
         inner = row.made(_word, "provider_model target_model") if target else None
@@ -13290,13 +13291,14 @@ def _veloera(old: Old, draft: Draft) -> None:
         to = to or row.made(lambda value: value or None, "to target targets providers")
         if name and to:
             draft.rules[name] = to
-    for word in old.value.keys() & _CONFIG_WORDS - {"providers", "routing_rules"}:
+    for word in old.value.keys() & _words_of(Config) - {"providers", "routing_rules"}:
         draft.top[word] = draft.carried(word, old.at(word))
         old.at(word).take()
 
 
-_PROVIDER_WORDS: Final = {each.name for each in dataclasses.fields(ProviderConfig)}
-_CONFIG_WORDS: Final = {each.name for each in dataclasses.fields(Config)}
+def _words_of(config: type) -> set[str]:
+    """The keys of a part of relay's configuration."""
+    return {each.name for each in dataclasses.fields(config)}
 
 
 # VTE: its database, gateway.db, as `importable` reads it.
@@ -13313,11 +13315,7 @@ def _plain_headers(value: Any) -> JSON | None:
 
 _VTE_FIELDS: Final[Fields] = (
     ("model_prefix", "prefix", _plain_text),
-    (
-        "proxy_url",
-        "proxy",
-        lambda value: value if value and is_url(str(value), PROXY_SCHEMES) else None,
-    ),
+    ("proxy_url", "proxy", lambda url: url if url and is_url(str(url), PROXY_SCHEMES) else None),
     ("is_active", "active", _one_of({0: False})),
     ("extra_headers", "headers", _plain_headers),
 )
@@ -13335,8 +13333,8 @@ def _vte(old: Old, draft: Draft) -> None:
         settings: JSON = {"preset": "vertex-express"}
         settings = _endpoint_settings(url, "openai") if url else settings
         draft.add_key(settings, "", row.at("api_key"))  # which is never there: a preset's variable
-        parts = (row.at("api_keys", i) for i in range(len(row.look("api_keys") or ())))
-        if keys := [key for part in parts if (key := draft.secret(f"{name}_API_KEY", part))]:
+        secrets = [draft.secret(f"{name}_API_KEY", part) for part in row.at("api_keys").items()]
+        if keys := [key for key in secrets if key]:
             settings["api_key"] = keys[0] if len(keys) == 1 else keys
         settings |= ({"stream_mode": mode} if mode else {}) | row.fields(_VTE_FIELDS)
         models: JSON = {}
@@ -13346,32 +13344,20 @@ def _vte(old: Old, draft: Draft) -> None:
                 if shown != f"{settings.get('prefix')}/{model}":
                     models[shown] = models[model]
         draft.provider(name, settings, models)
-    for name in store.look("users") or ():
-        if key := draft.secret(f"RELAY_KEY_{name}", store.at("users", name)):
-            draft.keys[name] = {"key": key}
+    for name, part in store.at("users").members().items():
+        draft.caller(name, part)
 
 
-class Predecessor(NamedTuple):
-    title: str
-    marks: frozenset[str]  # a file with one of these keys at its top is of this kind
-    read: Callable[[Old, Draft], None]
-
-
-PREDECESSORS: Final = (
-    Predecessor(
-        "a LiteLLM configuration",
-        frozenset(("model_list", "litellm_settings", "router_settings")),
-        _litellm,
-    ),
-    Predecessor("a claude-code-router configuration", frozenset(("Providers", "Router")), _ccr),
-    Predecessor("an OpenAICompatible configuration", frozenset(_STAND_INS), _openai_compatible),
-    Predecessor("VTE's database", frozenset(("vte",)), _vte),
-    Predecessor("a Veloera configuration", frozenset(("providers", "routing_rules")), _veloera),
-    Predecessor("claude-relay-service's models", frozenset(("models",)), _crs),
-    Predecessor(
-        "a claude-relay-service account", frozenset((*_CRS_MARKS, "data", "accounts")), _crs
-    ),
-)
+_PREDECESSORS: Final[dict[str, tuple[str, Callable[[Old, Draft], None]]]] = {
+    # a file with one of these keys at its top is of this kind
+    "a LiteLLM configuration": ("model_list litellm_settings router_settings", _litellm),
+    "a claude-code-router configuration": ("Providers Router", _ccr),
+    "an OpenAICompatible configuration": (" ".join(_STAND_INS), _openai_compatible),
+    "VTE's database": ("vte", _vte),
+    "a Veloera configuration": ("providers routing_rules", _veloera),
+    "claude-relay-service's models": ("models", _crs),
+    "a claude-relay-service account": (" ".join((*_CRS_MARKS, "data accounts")), _crs),
+}
 
 
 def imported(text: str, with_secrets: bool = False) -> str:
@@ -13383,19 +13369,19 @@ def imported(text: str, with_secrets: bool = False) -> str:
         old = Old(_parsed(text))
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"neither YAML nor JSON: {error}") from error
-    first = old.value[0] if isinstance(old.value, list) and old.value else old.value
-    marks = set(first) if isinstance(first, dict) else set()
-    found = next((each for each in PREDECESSORS if marks & each.marks), None)
-    if found is None:
-        titles = "; ".join(each.title for each in PREDECESSORS)
-        raise ConfigError(f"this is none of the files relay can read: {titles}")
-    draft = Draft(with_secrets)
-    found.read(old, draft)
-    left = list(old.left())
-    if not draft.providers:
-        lines = "".join(f"\n  {line}" for line in left)
-        raise RelayError(f"nothing of {found.title} could be carried over:{lines}")
-    return draft.yaml(found.title, left)
+    names = {*(old.items() or [old])[0].members()}
+    for title, (marks, read) in _PREDECESSORS.items():
+        if names.isdisjoint(marks.split()):
+            continue
+        draft = Draft(with_secrets)
+        read(old, draft)
+        left = list(old.left())
+        if not draft.providers:
+            lines = "".join(f"\n  {line}" for line in left)
+            raise RelayError(f"nothing of {title} could be carried over:{lines}")
+        return draft.yaml(title, left)
+    titles = "; ".join(_PREDECESSORS)
+    raise ConfigError(f"this is none of the files relay can read: {titles}")
 
 
 def _parsed(text: str) -> Any:
@@ -21626,7 +21612,7 @@ Handler: TypeAlias = Callable[["Operations", web.BaseRequest], Answering]
 # slash at its end for //v1/messages.  Clients of claude-relay-service have the name of a pool of
 # accounts before it.
 _VERSIONS: Final = re.compile(
-    r"^(?:/(?:api|claude|gemini|openai)(?=/(?:v1|responses|chat/)))?(?:/v1(?:beta1?|alpha)?)*(?=/|$)"
+    r"^(?:/(?:api|azure|claude|gemini|openai)(?=/(?:v1|responses|chat/)))?(?:/v1(?:beta1?|alpha)?)*(?=/|$)"
 )
 _OF_SOCKETS: Final = re.compile("sec-websocket-", re.IGNORECASE)  # headers
 _LONGEST_PATH: Final = 500  # characters of paths that are looked for; models' names are shorter

@@ -143,6 +143,26 @@ CRS_AZURE: JSON = {
     "supportedModels": ["gpt-4o"],
     "deploymentName": "qwen3-32b",
 }
+CRS_CCR: JSON = {"data": {"ccrAccounts": [CRS_ACCOUNT | {"platform": "ccr", "name": "mirror"}]}}
+CRS_DEPLOYMENT: JSON = {
+    "platform": "azure-openai",
+    "name": "eu",
+    "azureEndpoint": "https://eu.openai.azure.com",
+    "apiVersion": "2024-10-21",
+    "deploymentName": "gpt-4o-eu",
+    "apiKey": "literal",
+    "supportedModels": ["gpt-4o"],
+}
+CRS_BEDROCK: JSON = {
+    "platform": "bedrock",
+    "name": "b",
+    "region": "us-east-1",
+    "bearerToken": "literal",
+    "defaultModel": "anthropic.claude-sonnet-5-5",
+}
+VELOERA_LISTS = VELOERA | {
+    "routing_rules": [{"model": "fast", "provider": "bigglm", "target_model": "glm-4.5"}]
+}
 CCR: JSON = {
     "Providers": [
         {
@@ -178,6 +198,7 @@ MESSAGES = """curl -sf -X POST HOST/v1/messages -H "content-type: application/js
 IN_API, IN_CLAUDE = (MESSAGES.replace("HOST/", f"HOST/{pool}/") for pool in ("api", "claude"))
 CODEX = """curl -sf HOST/openai/responses -H "content-type: application/json" \\
   -H "authorization: Bearer KEY" -d '{"model": "MODEL", "input": "Hello", "stream": true}'"""
+AZURE = CHAT.replace("HOST/v1/", "HOST/azure/")
 GEMINI = """curl -sf HOST/gemini/v1beta/models/MODEL:generateContent -H "x-goog-api-key: KEY" \\
   -d '{"contents": [{"role": "user", "parts": [{"text": "Hello"}]}]}'"""
 
@@ -193,9 +214,16 @@ DOCUMENTS: dict[str, tuple[JSON, str, str, str, str]] = {
     "codex": (CRS_RESPONSES, CODEX, "gpt-6-sol", "responses", "gpt-6-sol"),
     "gemini api": (CRS_GEMINI, GEMINI, "gemini-2.5-pro", "gemini", "gemini-2.5-pro"),
     "method 2": (CRS_AZURE, CHAT, "gpt-4o", "openai", "qwen3-32b"),
+    "ccr account": (CRS_CCR, IN_API, "claude-sonnet-4-5", "anthropic", "theirs"),
+    "ccr alone": (CRS_CCR, IN_API, "ccr,claude-sonnet-4-5", "anthropic", "theirs"),
+    "azure": (CRS_DEPLOYMENT, AZURE, "gpt-4o", "openai", "/openai/deployments/gpt-4o-eu/"),
+    "bedrock": (CRS_BEDROCK, IN_CLAUDE, "claude-sonnet-4-5", "anthropic", "claude-sonnet-5-5"),
+    "veloera rules": (VELOERA_LISTS, CHAT, "fast", "openai", "glm-4.5"),
     "ccr": (CCR, MESSAGES, "claude-sonnet-4-20250514", "openai", "deepseek-chat"),
     "litellm": (LITELLM, CHAT, "gpt-3.5-turbo", "openai", "gpt-4o-mini"),
     "vte": ({}, CHAT, "gpt-4", "openai", "gpt-4"),
+    "vte prefix": ({}, CHAT, "gpt/gpt-4", "openai", "gpt-4"),
+    "vte name": ({}, STREAMED, "five", "openai", "gpt-5"),
 }
 VTE = """
 CREATE TABLE users (id INTEGER PRIMARY KEY, username TEXT, hashed_password TEXT, api_key TEXT,
@@ -236,8 +264,9 @@ async def test_the_request_of_its_document_works_after_importing(
     assert ran.status == 0, ran.output
     assert "literal" not in ran.output
     config = yaml.safe_load(ran.stdout)
-    for each in config["providers"].values():  # where makers' own APIs stand in: not the real ones
-        if not {"endpoint", "endpoints"} & each.keys():
+    for each in config["providers"].values():  # in place of what is not on this machine
+        urls = each.get("endpoints") or {"": each.get("endpoint", "https:")}
+        if any(url.startswith("https:") for url in urls.values()):
             each |= {"endpoint": upstream.url}
             each.pop("billing_plans", None)
     variables = set(re.findall(r"\$\{(\w+)\}", ran.stdout))
@@ -250,6 +279,15 @@ async def test_the_request_of_its_document_works_after_importing(
     assert b"Hello" in answer
     (seen,) = upstream.requests
     assert served in (seen.path + seen.body.decode())
+
+
+async def test_relays_own_file_is_said_to_be_that(home: Path) -> None:
+    (home / "config.yaml").write_text("providers: {zai: {preset: zai, api_key: $ZAI_API_KEY}}")
+    ran = await run("import", "config.yaml", cwd=home)
+    assert (ran.status, ran.stdout) == (2, "")
+    assert ran.stderr == (
+        "config.yaml: this is relay's own configuration already: see relay check\n"
+    )
 
 
 async def test_a_database_that_is_not_vtes_is_said_to_be_none(home: Path) -> None:
