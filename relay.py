@@ -628,6 +628,11 @@ class Reasoning:
     text: str = ""
     seal: Seal | None = None
 
+    def is_of(self, account: str, *fields: str) -> bool:
+        """Has it a seal in one of these fields, of this account or of one that is not known?"""
+        seal = self.seal
+        return bool(seal and seal.value and seal.field in fields and seal.account in ("", account))
+
 
 @frozen
 class ToolCall:
@@ -636,11 +641,14 @@ class ToolCall:
     text: str = ""  # the arguments, as the JSON text the model wrote
 
 
+MediaKind = Literal["image", "document", "text", "audio"]
+
+
 @frozen
 class Media:
     """An image, a document or a sound: `data` (base64, or the text itself) or `url`."""
 
-    kind: Literal["image", "document", "text", "audio"]
+    kind: MediaKind
     mime: str = ""
     data: str = ""
     url: str = ""
@@ -655,6 +663,7 @@ class ToolResult:
     is_error: bool = False
 
 
+NO_TEXT, NO_THOUGHT = Text(), Reasoning()
 TEXT_OR_MEDIA: Final = (Text, Media)  # what a tool's result may hold
 Part: TypeAlias = Text | Reasoning | ToolCall | Media | ToolResult
 OutputPart: TypeAlias = Text | Reasoning | ToolCall
@@ -678,9 +687,12 @@ class Tool:
     cache: str = ""  # of `Text`
 
 
+ToolChoiceMode = Literal["auto", "none", "required", "named"]
+
+
 @frozen
 class ToolChoice:
-    mode: Literal["auto", "none", "required", "named"]
+    mode: ToolChoiceMode
     names: tuple[str, ...] = ()  # the one for "named"; else the allowed subset, () for all
 
 
@@ -841,9 +853,6 @@ Event: TypeAlias = Start | PartStart | PartDelta | PartEnd | Finish | Failure
 TRUNCATED: Final = Failure("closed the stream before its end", cause="transient")
 
 
-_NO_PART: Final = Text()
-
-
 def filled(part: OutputPart, text: str, seal: Seal | None = None) -> OutputPart:
     """The part as it ends, with its text, and a thought with its seal."""
     match part:
@@ -874,7 +883,7 @@ def unfold(response: Response) -> Iterator[Event]:
 def fold(events: Iterable[Event]) -> Response | Failure:
     """Gather a stream into a whole response without its torn parts, or the failure it ended in."""
     start, parts, texts = Start(), list[OutputPart](), list[str]()
-    part: OutputPart = _NO_PART
+    part: OutputPart = NO_TEXT
     for event in events:
         match event:
             case Start():
@@ -1025,6 +1034,15 @@ _MANY_DIGITS: Final = b"0" * 19
 _DIGITS_ONLY: Final = bytes(ord("0") if chr(code).isdigit() else 32 for code in range(128)) + bytes(
     128
 )
+
+
+def objects_in_a_row(text: str) -> list[JSON]:
+    """The objects in a text that holds nothing else, usually one; none if it holds anything."""
+    try:
+        values = json_values(text.encode(errors="surrogatepass"))
+    except ValueError:
+        return []
+    return values if all(isinstance(value, dict) for value in values) else []
 
 
 def parse_object(text: str) -> JSON | None:
@@ -1733,10 +1751,16 @@ def _packed(text: str) -> str:
 
 
 def _unpacked(text: str) -> str:
+    return (from_base64(text) or b"").decode(errors="replace")
+
+
+def from_base64(text: str) -> bytes | None:
+    """What is encoded in either alphabet (Google's SDK for Python writes the URL-safe one), padded
+    or not; None for other text."""
     try:
-        return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode(errors="replace")
-    except ValueError:  # damaged: a seal that opens nothing
-        return ""
+        return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_")
+    except ValueError:  # not even ASCII, perhaps
+        return None
 
 
 def hidden(thought: Reasoning) -> Reasoning:
@@ -1845,10 +1869,7 @@ def _media_tokens(media: Media) -> float:
 
 def image_size(data: str) -> tuple[int, int]:
     """Width and height from the header of a base64 picture; 1024 x 1024 if it does not say."""
-    try:
-        head = base64.b64decode(data[:4096] + "=" * (-len(data[:4096]) % 4))
-    except ValueError:  # not base64, or not even ASCII
-        return 1024, 1024
+    head = from_base64(data[:4096]) or b""
     if head.startswith(b"\x89PNG") and len(head) >= 24:
         return int.from_bytes(head[16:20], "big"), int.from_bytes(head[20:24], "big")
     if head.startswith(b"GIF8") and len(head) >= 10:
@@ -1899,10 +1920,8 @@ def media_from_file(data: str, name: str) -> Media:
 
 def base64_text(data: str) -> str:
     """The text in base64, or the text itself if it is not encoded."""
-    try:
-        return base64.b64decode(data + "=" * (-len(data) % 4)).decode(errors="replace")
-    except ValueError:
-        return data
+    text = from_base64(data)
+    return data if text is None else text.decode(errors="replace")
 
 
 def rooted(schema: JSON) -> JSON:
@@ -2208,11 +2227,7 @@ class _Live:
         self.texts: list[str] = []
 
     def is_complete(self) -> bool:
-        try:
-            values = json_values("".join(self.texts).encode(errors="surrogatepass"))
-        except ValueError:
-            return False
-        return bool(values) and all(isinstance(value, dict) for value in values)
+        return bool(objects_in_a_row("".join(self.texts)))
 
 
 def true_finish(finish: FinishReason, called: bool) -> FinishReason:
@@ -6314,11 +6329,6 @@ _GEMINI_NUMBERS: Final = (
     "FINISH_REASON_UNSPECIFIED STOP MAX_TOKENS SAFETY RECITATION OTHER BLOCKLIST BLOCKLIST"
     " PROHIBITED_CONTENT SPII MALFORMED_FUNCTION_CALL IMAGE_SAFETY"
 ).split()
-_GEMINI_STOP: Final[dict[FinishReason, str]] = {
-    "length": "MAX_TOKENS",
-    "context_length": "MAX_TOKENS",
-    "content_filter": "SAFETY",
-}
 _GEMINI_TIERS: Final = {"default": "standard", "flex": "flex", "priority": "priority"}
 _TIER_OF_GEMINI: Final = {word: tier for tier, word in _GEMINI_TIERS.items()}
 # What Google documents for calls by another model; Gemini CLI sends it if it has no signature.
@@ -6351,16 +6361,32 @@ _GEMINI_SAMPLING: Final = {
     "frequencyPenalty": ("frequency_penalty", float),
     "presencePenalty": ("presence_penalty", float),
 }
-_GEMINI_PART: Final = frozenset(("thought", "thoughtSignature"))
+_GEMINI_ROLES: Final[dict[str, Role]] = {
+    "user": "user",
+    "function": "user",
+    "model": "assistant",
+    "system": "system",
+}
+_GEMINI_MODES: Final[dict[str, ToolChoiceMode]] = {
+    "AUTO": "auto",
+    "VALIDATED": "auto",
+    "NONE": "none",
+    "ANY": "required",
+}
+_GEMINI_TURN: Final = frozenset(("role", "parts"))
+# A part is of the first of these kinds that it has a key of.
 _GEMINI_KINDS: Final = (
     "text inlineData fileData functionCall functionResponse executableCode codeExecutionResult"
 ).split()
+_GEMINI_TEXT: Final = frozenset(("text", "thought", "thoughtSignature"))
+_GEMINI_PART: Final = _GEMINI_TEXT.union(_GEMINI_KINDS)
 _GEMINI_FUNCTION: Final = frozenset("name description parameters parametersJsonSchema".split())
 # The values of these are not Google's, so that names in them are left as they are.
 _GEMINI_OPAQUE: Final = frozenset(
     "args response parameters parametersJsonSchema responseSchema responseJsonSchema labels"
     " partMetadata".split()
 )
+_GEMINI_LISTS: Final = frozenset("contents parts tools functionDeclarations".split())
 
 
 @frozen
@@ -6379,17 +6405,14 @@ class _Gemini:
 _GEMINI_LEVELS: Final = ("minimal", "low", "medium", "high", "xhigh")
 _GEMINI_3: Final = _Gemini(_GEMINI_LEVELS[:4], None, True, True, penalties=False, result_media=True)
 _GEMINI_2: Final = _Gemini(budget=(0, 24576), calls_and_json=False)
-_GEMINI_1: Final = _Gemini(calls_and_json=False)
-_GEMINIS: Final = (
-    (re.compile(r"gemini-3.*pro"), replace(_GEMINI_3, levels=_GEMINI_LEVELS[1:4])),
-    (re.compile(r"gemini-3"), _GEMINI_3),
-    (re.compile(r"gemini-4-argon"), replace(_GEMINI_3, levels=_GEMINI_LEVELS[1:4])),
-    (re.compile(r"gemini-2\.5.*pro"), replace(_GEMINI_2, budget=(128, 32768))),
-    (re.compile(r"gemini-2\.5"), _GEMINI_2),
-    (re.compile(r"gemini-(1|2)|gemini-pro(-vision)?$|gemma|learnlm"), _GEMINI_1),
-)
-_GEMINI_PICTURES: Final = PICTURES | {"image/heic", "image/heif"}
-_GEMINI_NEXT: Final = replace(_GEMINI_3, levels=_GEMINI_LEVELS, penalties=True)
+_GEMINIS: Final = {  # by what is in the name: the first that is there
+    r"gemini-3.*pro|gemini-4-argon": replace(_GEMINI_3, levels=_GEMINI_LEVELS[1:4]),
+    r"gemini-3": _GEMINI_3,
+    r"gemini-2\.5.*pro": replace(_GEMINI_2, budget=(128, 32768)),
+    r"gemini-2\.5": _GEMINI_2,
+    r"gemini-(1|2)|gemini-pro(-vision)?$|gemma|learnlm": _Gemini(calls_and_json=False),
+    r"": replace(_GEMINI_3, levels=_GEMINI_LEVELS, penalties=True),  # one to come
+}
 
 
 @frozen(kw_only=True)
@@ -6397,6 +6420,726 @@ class GeminiQuirks(Quirks):
     tool_name: str = r"[a-zA-Z_][a-zA-Z0-9_.:-]{0,63}"
     most_tools: int = 512
     media_alone: bool = True  # takes a turn of media without text
+
+
+# A client's request, read
+
+
+def _camelled(wire: JSON) -> JSON:
+    """With Google's names in camelCase, and lists where one object stands for a list of one; the
+    server takes snake_case as well, and SDKs send it."""
+    camelled = {}
+    for key, value in wire.items():
+        name = _camel(key) if "_" in key else key
+        if name in _GEMINI_OPAQUE:
+            pass
+        elif isinstance(value, dict):
+            value = [_camelled(value)] if name in _GEMINI_LISTS else _camelled(value)
+        elif isinstance(value, list):
+            value = [_camelled(one) if isinstance(one, dict) else one for one in value]
+        camelled[name] = value
+    return camelled
+
+
+@functools.lru_cache(maxsize=1024)
+def _camel(name: str) -> str:
+    return re.sub(r"(?<=[a-zA-Z0-9])_([a-z0-9])", lambda match: match[1].upper(), name)
+
+
+def _gemini_messages(wire: Wire) -> Iterator[Message]:
+    """The turns, with every result paired with its call; a call without an id gets one from its
+    place, which is the same in every request."""
+    system = wire.data.get("systemInstruction")
+    texts: list[str | None] = [system] if isinstance(system, str) else []
+    texts = texts or [
+        p.optional("text", str) for p in wire.inner("systemInstruction").each("parts")
+    ]
+    if prompt := tuple(Text(text) for text in texts if text):
+        yield Message("system", prompt)
+    owed, calls = list[ToolCall](), 0  # the latest turn's calls without a result; how many so far
+    turns = wire.each("contents", _GEMINI_TURN, required=True)
+    for role, contents in itertools.groupby(turns, _gemini_role):
+        parts = list[Part]()
+        if role == "assistant":
+            owed = []
+        # SDKs that stream keep every chunk as a content of its own: together they are a turn
+        for part in (part for content in contents for part in content.each("parts", _GEMINI_PART)):
+            signature = part.optional("thoughtSignature", str) or ""
+            if signature and signature not in _GEMINI_DUMMIES:
+                _add_thoughts(parts, signature)
+            match next(filter(part.data.__contains__, _GEMINI_KINDS), ""):
+                case "text":
+                    if text := part.optional("text", str):
+                        thought = part.optional("thought", bool)
+                        parts.append(Reasoning(text) if thought else Text(text))
+                case "inlineData" | "fileData":
+                    parts += _gemini_media(part)
+                case "functionCall":
+                    call, calls = part.inner("functionCall"), calls + 1
+                    place = "call_" + hashlib.sha256(str(calls).encode()).hexdigest()[:12]
+                    id, name = call.optional("id", str) or place, call.required("name", str)
+                    arguments = dumps(call.optional("args", dict) or {}).decode()
+                    parts.append(ToolCall(id, name, arguments))
+                    owed.append(ToolCall(id, name, arguments))
+                case "functionResponse":
+                    parts.append(_gemini_result(part.inner("functionResponse"), owed))
+                case _:
+                    if text := _gemini_code(part.data):
+                        parts.append(Text(text))
+        if any(isinstance(part, Reasoning) and part.seal and part.seal.account for part in parts):
+            # the thoughts that the client was shown have come back with their seals, too
+            parts = [part for part in parts if not isinstance(part, Reasoning) or part.seal]
+        yield Message(role, tuple(parts))
+
+
+def _gemini_role(content: Wire) -> Role:
+    name = content.optional("role", str) or "user"
+    if role := _GEMINI_ROLES.get(name):
+        return role
+    raise BadRequest(f"{content.path('role')}: expected user or model, got {shown(name)}")
+
+
+def _add_thoughts(parts: list[Part], signature: str) -> None:
+    """Add the thoughts that a part's signature stands for, which precede the part.
+
+    Google's own seals the thought just before.  Ours carries the thoughts of another maker: those
+    before the texts of this step, and those between the texts and this part.
+    """
+    carried = _gemini_carried(signature)
+    if carried is None:
+        last = parts[-1] if parts else None
+        if isinstance(last, Reasoning) and last.seal is None:
+            parts.pop()
+        else:
+            last = Reasoning()
+        parts.append(replace(last, seal=Seal("gs", signature)))
+        return
+    ends = (i + 1 for i in reversed(range(len(parts))) if isinstance(parts[i], ToolCall))
+    start, split = next(ends, 0), carried.index(None) if None in carried else 0
+    parts[start:start] = [thought for thought in carried[:split] if thought]
+    parts += [thought for thought in carried[split:] if thought]
+
+
+def _gemini_result(result: Wire, owed: list[ToolCall]) -> ToolResult:
+    """A function's response, by its id or its name one of the calls that are `owed` one."""
+    id, name = result.optional("id", str) or "", result.optional("name", str) or ""
+    calls = [call for call in owed if call.id == id] or [call for call in owed if call.name == name]
+    for call in calls[:1]:
+        owed.remove(call)
+        id = call.id
+    text, is_error = _gemini_output(result.optional("response", dict) or {})
+    parts: list[Text | Media] = [Text(text)] if text else []
+    for part in result.each("parts"):
+        parts += _gemini_media(part)
+    return ToolResult(id or name, tuple(parts), is_error)
+
+
+def _gemini_output(response: JSON) -> tuple[str, bool]:
+    """A function's response as text; the SDK's own helper writes `result` for `output`."""
+    for key in ("output", "result", "error"):
+        if response.keys() == {key}:
+            value = response[key]
+            return value if isinstance(value, str) else dumps(value).decode(), key == "error"
+    return dumps(response).decode(), response.get("error") is not None
+
+
+def _gemini_media(wire: Wire) -> Iterator[Text | Media]:
+    inline, file = wire.inner("inlineData"), wire.inner("fileData")
+    mime = (inline.optional("mimeType", str) or file.optional("mimeType", str) or "").lower()
+    name = inline.optional("displayName", str) or file.optional("displayName", str) or ""
+    url, data = file.optional("fileUri", str) or "", inline.optional("data", str) or ""
+    mime = mime_of(data, mime) if data else mime
+    if mime.startswith("video/") or _GOOGLES_OWN.match(url):
+        wire.drop("video" if mime.startswith("video/") else "fileUri")
+        if mime:  # so the model can say what it did not get
+            yield Text(left_out(f"{mime} {name or url}"))
+    elif mime.startswith("text/") and data:
+        yield Media("text", "text/plain", base64_text(data), name=name)
+    elif data or url:
+        kinds: dict[str, MediaKind] = {"image": "image", "audio": "audio"}
+        kind = kinds.get((mime or _mime_by_name(url)).partition("/")[0], "document")
+        yield Media(kind, "" if url and mime == _mime_by_name(url) else mime, data, url, name)
+
+
+# What nobody but Google can fetch: files uploaded to it, buckets, and videos by their page.
+_GOOGLES_OWN: Final = re.compile(
+    r"gs://|https?://(generativelanguage\.googleapis\.com|(www\.|m\.)?youtube\.com|youtu\.be)/"
+)
+
+
+def _mime_by_name(url: str) -> str:
+    """Google wants a media type with an address."""
+    suffix = urllib.parse.urlsplit(url).path.rpartition(".")[2].lower()
+    return _MIMES.get(suffix, "image/jpeg")
+
+
+_MIMES: Final = {
+    mime.rpartition("/")[2]: mime
+    for mime in (
+        "image/png image/gif image/webp application/pdf audio/mp3 audio/wav video/mp4"
+    ).split()
+}
+
+
+def _gemini_code(part: JSON) -> str:
+    """Code that Google ran, and what came of it, as text."""
+    code, result = part.get("executableCode"), part.get("codeExecutionResult")
+    if isinstance(code, dict):
+        return f"```{word_of(code.get('language')).lower()}\n{word_of(code.get('code'))}\n```\n"
+    return f"```\n{word_of(result.get('output'))}\n```\n" if isinstance(result, dict) else ""
+
+
+def _gemini_tools(wire: Wire) -> Iterator[Tool]:
+    """One entry for all functions, or one for each; only Google has Google's own tools."""
+    for entry in wire.each("tools", frozenset(("functionDeclarations",))):
+        for function in entry.each("functionDeclarations", _GEMINI_FUNCTION):
+            schema = function.optional("parametersJsonSchema", dict)
+            if schema is None:
+                schema = _json_schema(function.optional("parameters", dict) or {})
+            name, description = (
+                function.required("name", str),
+                function.optional("description", str),
+            )
+            yield Tool(name, description or "", schema)
+
+
+# Schemas.  Google's own `Schema` is a subset of OpenAPI 3.0 with types in capitals; newer models
+# take JSON Schema too, in another field.
+
+_SCHEMA_MAPS: Final = frozenset(("properties", "$defs", "definitions"))
+_SCHEMA_LISTS: Final = frozenset(("anyOf", "oneOf", "allOf", "prefixItems"))
+_SCHEMA_INNER: Final = _SCHEMA_MAPS | _SCHEMA_LISTS | {"items", "additionalProperties"}
+# What the values of keywords have to be; a schema with another value is refused as a whole.
+_SCHEMA_VALUES: Final[dict[str, type | tuple[type, ...]]] = {
+    **dict.fromkeys(_SCHEMA_MAPS, dict),
+    **dict.fromkeys((*_SCHEMA_LISTS, "enum", "required", "examples"), list),
+    **dict.fromkeys(("$ref", "title", "description", "format", "pattern"), str),
+    "type": (str, list),
+    # of JSON Schema, and not known to Google at any depth
+    **dict.fromkeys(
+        "$schema $id $comment propertyNames patternProperties if then else not dependentRequired"
+        " dependentSchemas dependencies unevaluatedItems unevaluatedProperties".split(),
+        (),
+    ),
+}
+
+
+def _with_inner(key: str, value: Any, change: Callable[[Any], Any]) -> Any:
+    """The value of such a keyword with the schemas in it changed; a property that is named like a
+    keyword is not one."""
+    if key in _SCHEMA_MAPS and isinstance(value, dict):
+        return {name: change(inner) for name, inner in value.items()}
+    if key in _SCHEMA_LISTS and isinstance(value, list):
+        return list(map(change, value))
+    return change(value)
+
+
+def _json_schema(schema: Any) -> Any:
+    """Google's subset as JSON Schema."""
+    if not isinstance(schema, dict):
+        return schema
+    known: JSON = {}
+    for key, value in schema.items():
+        key = _camel(key)
+        key = {"defs": "$defs", "ref": "$ref", "example": "examples"}.get(key, key)
+        if _SCHEMA_COUNTS.fullmatch(key) and str(value).isdecimal():
+            value = int(value)  # 64-bit integers are strings in Google's JSON
+        known[key] = _with_inner(key, value, _json_schema) if key in _SCHEMA_INNER else value
+    nullable = known.pop("nullable", False)
+    known.pop("propertyOrdering", None)
+    if isinstance(ref := known.get("$ref"), str):
+        known["$ref"] = ref.replace("#/defs/", "#/$defs/")
+    if isinstance(kind := known.get("type"), str):
+        known["type"] = [kind.lower(), "null"] if nullable else kind.lower()
+    elif nullable and isinstance(known.get("anyOf"), list):
+        known["anyOf"] = [*known["anyOf"], {"type": "null"}]
+    return known
+
+
+_SCHEMA_COUNTS: Final = re.compile("(min|max)(Items|Length|Properties)")
+
+
+def _known_schema(schema: Any, root: JSON, within: tuple[str, ...] = ()) -> Any:
+    """JSON Schema as Google takes it: without a few keywords, and with nothing beside a `$ref`:
+    that is replaced by what it refers to.  `within`: those that were, on the way here."""
+    if not isinstance(schema, dict):
+        return schema if isinstance(schema, bool) else {}
+    if schema.keys() <= {"type", "description"}:
+        return schema
+    inner = functools.partial(_known_schema, root=root, within=within)
+    known: JSON = {
+        key: _with_inner(key, value, inner) if key in _SCHEMA_INNER else value
+        for key, value in schema.items()
+        if (kind := _SCHEMA_VALUES.get(key)) is None or isinstance(value, kind)
+    }
+    if "required" in known:
+        known["required"] = [name for name in known["required"] if isinstance(name, str)]
+    if not (ref := known.get("$ref")):
+        return known
+    target = found(root, ref.removeprefix("#/").split("/"))
+    beside = {key: value for key, value in known.items() if key != "$ref"}
+    if not isinstance(target, dict):
+        return beside
+    if ref in within or len(within) > 6 or all(key.startswith("$") for key in beside):
+        return {"$ref": ref} | {key: known[key] for key in beside if key.startswith("$")}
+    return _known_schema(target | beside, root, (*within, ref))
+
+
+# A request, written
+
+
+class _GeminiWriter(RequestWriter[GeminiQuirks]):
+    def __init__(self, request: Request, quirks: GeminiQuirks, account: str) -> None:
+        names = (row for name, row in _GEMINIS.items() if re.search(name, request.model))
+        self.model = next(names)
+        penalties = ("frequency_penalty", "presence_penalty") if self.model.penalties else ()
+        takes = Takes(
+            tool_name=quirks.tool_name,
+            call_id=quirks.call_id or GeminiContent.call_id,
+            most_tools=quirks.most_tools,
+            subset=True,
+            system="front",  # there is no role for it
+            user_first=True,
+            reasoning=lambda part: part if part.is_of(account, "gs") else None,
+            media={
+                "image": PICTURES | {"image/heic", "image/heif"},
+                "document": None,
+                "audio": None,
+            },
+            addresses=("image", "document", "audio"),
+            result_media=self.model.result_media,
+            service_tiers=quirks.service_tiers,
+            sampling=("temperature", "top_p", "top_k", "seed", *penalties),
+        )
+        super().__init__(request, quirks, account, takes)
+        self._names: dict[str, str] = {}  # of the functions that were called, by the call's id
+
+    def render(self) -> Rendered:
+        request, lead = self.request, leading(self.request.messages)
+        system = [p.text for m in request.messages[:lead] for p in m.parts if isinstance(p, Text)]
+        config: JSON = {
+            **{
+                name: getattr(request.sampling, ours)
+                for name, (ours, _) in _GEMINI_SAMPLING.items()
+            },
+            "maxOutputTokens": request.max_tokens,
+            "stopSequences": list(request.stop[:_MOST_STOPS]) or None,
+            "thinkingConfig": self._thinking(request.thinking),
+        }
+        if request.format:
+            schema = request.format.schema
+            if request.tools and not self.model.calls_and_json:
+                # 400 "Function calling with a response mime type: ... is unsupported"
+                fits = f" It must fit this JSON Schema: {dumps(schema).decode()}" if schema else ""
+                system.append(JSON_ONLY + fits)
+            else:
+                config["responseMimeType"] = "application/json"
+                if schema is not None:
+                    schema = referable(schema)
+                    config["responseJsonSchema"] = _known_schema(schema, schema)
+        config = {name: value for name, value in config.items() if value is not None}
+        body: JSON = {"contents": [self._turn(message) for message in request.messages[lead:]]}
+        if system:
+            body["systemInstruction"] = {"parts": [{"text": text} for text in system]}
+        if request.tools:
+            body["tools"] = [{"functionDeclarations": list(map(_gemini_function, request.tools))}]
+            self.dropped += ["parallel_tool_calls"] if request.parallel_tools is False else []
+        if request.tools and (choice := request.tool_choice):
+            mode = {"none": "NONE", "required": "ANY", "named": "ANY"}.get(choice.mode, "AUTO")
+            calling: JSON = {"mode": "VALIDATED" if choice.names and mode == "AUTO" else mode}
+            calling |= {"allowedFunctionNames": list(choice.names)} if choice.names else {}
+            body["toolConfig"] = {"functionCallingConfig": calling}
+        if config:
+            body["generationConfig"] = config
+        if request.service_tier:
+            body["serviceTier"] = _GEMINI_TIERS[request.service_tier]
+        return self.rendered(body, request.stop[_MOST_STOPS:])
+
+    def _turn(self, message: Message) -> JSON:
+        """A turn; a thought goes back only as the signature of the part after it."""
+        parts, signature = list[JSON](), ""
+        unsigned = self.model.signed  # is the first call of the step still to come?
+        for part in message.parts:
+            match part:
+                case Reasoning():
+                    if signature:
+                        parts.append({"text": "", "thoughtSignature": signature})
+                    signature = part.seal.value if part.seal else ""
+                    continue
+                case Text(text):
+                    wire: JSON = {"text": text}
+                case ToolCall(id, name, text):
+                    signature = signature or (_GEMINI_UNSIGNED if unsigned else "")
+                    unsigned, self._names[id] = False, name
+                    call = {"name": name, "args": call_arguments(text)}
+                    wire = {"functionCall": self._with_id(id, call)}
+                case ToolResult(id, held, is_error):
+                    text = "\n\n".join([inner.text for inner in held if isinstance(inner, Text)])
+                    response = {"error" if is_error else "output": text}
+                    result: JSON = {"name": self._names.get(id, id), "response": response}
+                    if media := [_gemini_media_part(m) for m in held if isinstance(m, Media)]:
+                        result["parts"] = media
+                    wire = {"functionResponse": self._with_id(id, result)}
+                case _:
+                    wire = _gemini_media_part(part)
+            parts.append(wire | ({"thoughtSignature": signature} if signature else {}))
+            signature = ""
+        if signature:
+            parts.append({"text": "", "thoughtSignature": signature})
+        if message.role == "assistant":
+            return {"role": "model", "parts": parts}
+        if not self.quirks.media_alone and all("inlineData" in p or "fileData" in p for p in parts):
+            parts.append({"text": " "})
+        return {"role": "user", "parts": parts}
+
+    def _with_id(self, id: str, fields: JSON) -> JSON:
+        return {"id": id} | fields if self.model.ids else fields
+
+    def _thinking(self, thinking: Thinking | None) -> JSON | None:
+        """A level or a budget, by the model's generation; never both, never more than it takes."""
+        show, levels, budgets = self.request.show_thoughts, self.model.levels, self.model.budget
+        if thinking is None:
+            return {"includeThoughts": True} if show and (levels or budgets) else None
+        word = self.quirks.efforts.get(thinking.level(), thinking.level())
+        on: JSON = {"includeThoughts": word != "none" and show is not False}
+        if levels:
+            if word:  # the highest level not above the effort, else the lowest
+                ladder = ("none", *_GEMINI_LEVELS, "max")
+                rank = ladder.index(word if word in ladder else "high")
+                lower = (level for level in reversed(levels) if ladder.index(level) <= rank)
+                on["thinkingLevel"] = next(lower, levels[0]).upper()
+            return on
+        if not budgets:
+            self.dropped += ["thinking"] if word != "none" else []
+            return None
+        least, most = budgets
+        budget = thinking.budget or _GEMINI_BUDGETS.get(word, most)
+        return on | {"thinkingBudget": budget if budget < 0 else max(least, min(budget, most))}
+
+
+_MOST_STOPS: Final = 5
+# -1: on, and left to the model; above `high`: as much as the model takes
+_GEMINI_BUDGETS: Final = {
+    "": -1,
+    "none": 0,
+    "minimal": 512,
+    "low": 1024,
+    "medium": 8192,
+    "high": 24576,
+}
+
+
+def _gemini_function(tool: Tool) -> JSON:
+    described = {"description": tool.description} if tool.description else {}
+    schema = referable(rooted(tool.schema))
+    return {"name": tool.name} | described | {"parametersJsonSchema": _known_schema(schema, schema)}
+
+
+def _gemini_media_part(media: Media) -> JSON:
+    if media.kind == "text":
+        return {"text": as_document(media)}
+    if media.url:
+        mime = media.mime or _mime_by_name(media.url)
+        return {"fileData": {"mimeType": mime, "fileUri": media.url}}
+    return {"inlineData": {"mimeType": media.mime, "data": media.data}}
+
+
+# A signature of ours: the thoughts before the part that carries it, an envelope for each, and
+# `text` where the texts were.  SDKs decode signatures to bytes, hence base64 around it.
+
+
+def _gemini_token(carried: Iterable[Reasoning | None]) -> str:
+    seals = (thought and hidden(thought).seal for thought in carried)
+    words = [enveloped(seal) if seal else "text" for seal in seals]
+    return base64.b64encode(" ".join(words).encode()).decode()
+
+
+def _gemini_carried(signature: str) -> list[Reasoning | None] | None:
+    """The thoughts in a signature of ours; None if it is not ours."""
+    data = from_base64(signature) or b""
+    if not data.startswith(b"rly1."):
+        return None
+    carried, text = list[Reasoning | None](), ""
+    for word in data.decode(errors="replace").split():
+        seal = opened(word, "")
+        if word == "text":
+            carried.append(None)
+        elif seal.field == "tx" and seal.value:  # of a session that began before thoughts were
+            text = seal.value  # in their seals: the text of the next one
+        elif seal.field:
+            carried.append(recalled(text, seal))
+            text = ""
+    return carried
+
+
+# An answer, read and written
+
+
+class _GeminiDecoder(StreamDecoder):
+    """Chunks to events.  A part ends when one of another kind begins; nothing else says so."""
+
+    def __init__(self, known: Iterable[str] = ()) -> None:
+        super().__init__(known)
+        self._called = 0
+        self._key: tuple[str, int] = ("", 0)  # the kind of the latest part, and its number
+        self._partial: JSON | None = None  # a call whose arguments come in pieces
+
+    def _object(self, wire: JSON) -> None:
+        if failure := GEMINI.failure_in(wire):
+            self._broke(failure)
+            return
+        candidates, id = wire.get("candidates") or (), word_of(wire.get("responseId"))
+        if not self._started and (candidates or id):  # else a sign of life
+            # calls without an id get one that is made of the answer's, so it has to be unique
+            id = id or hashlib.sha256(dumps(wire)).hexdigest()[:24]
+            self._start(id, word_of(wire.get("modelVersion")))
+        self._usage = GEMINI.parse_usage(wire, self._usage) or self._usage
+        for candidate in candidates:
+            if not candidate.get("index"):  # only the first answer is translated
+                self._candidate(candidate)
+        if (reason := _gemini_block(wire)) and not candidates:
+            feedback = wire["promptFeedback"]
+            self.finish = "content_filter"
+            self._detail = word_of(feedback.get("blockReasonMessage")) or reason
+
+    def _whole(self, wire: JSON) -> None:
+        self._object(wire)
+        first = (wire.get("candidates") or [{}])[0]
+        if not self.finish and first.get("finishReason"):  # unspecified: it may be cut
+            self.finish = "length"
+
+    def _candidate(self, candidate: JSON) -> None:
+        for part in (candidate.get("content") or {}).get("parts") or ():
+            self._read(part)
+        if not (reason := _gemini_reason(candidate)):
+            return
+        message = word_of(candidate.get("finishMessage"))
+        if self._partial:
+            self._torn_calls += 1
+        if reason in _GEMINI_BREAK:
+            note = f"ended with {reason}" + (f": {message}" if message else "")
+            self._fail(Failure(note, cause="transient"))
+            return
+        self._finished(reason)
+        if self.finish == "content_filter":
+            self._detail = message or reason.removeprefix("SAFETY")
+
+    def _read(self, part: JSON) -> None:
+        thought, signature = part.get("thought") is True, word_of(part.get("thoughtSignature"))
+        call, text = part.get("functionCall"), _gemini_text(part)
+        if not isinstance(call, dict) and not text and not part.keys() <= _GEMINI_TEXT:
+            self.acted = True  # a tool of Google's own at work, or something new
+            return
+        if signature and not thought:
+            place = str(self._called) if isinstance(call, dict) else ""
+            self._seal_with(Seal("gs", signature, call=place))
+        if isinstance(call, dict):
+            self._call(call)
+        elif text and thought:
+            self._go_on("thought", NO_THOUGHT, text)
+        elif text:
+            self._go_on("text", NO_TEXT, text)
+        if signature and thought:
+            self._seal_with(Seal("gs", signature))
+
+    def _seal_with(self, seal: Seal) -> None:
+        """A signature belongs to the thought before its part; if there is none, to an empty one."""
+        self._go_on("thought", NO_THOUGHT, "")
+        self._close(self._key, seal)
+
+    def _go_on(self, kind: str, part: OutputPart, text: str) -> None:
+        """More of the open part, or of a new one if that is of another kind."""
+        if not self._live or self._key[0] != kind:
+            self._key = (kind, self._key[1] + 1)
+            self._part(self._key, part)
+        self._delta(self._key, text)
+
+    def _call(self, call: JSON) -> None:
+        """A call comes whole, or, if that was asked for, its name and then pieces of arguments."""
+        if call.get("name"):
+            self._partial = {"id": call.get("id"), "name": call["name"], "args": {}}
+            self._called += 1
+        if not self._partial:
+            return
+        self._partial["args"] |= call.get("args") or {}
+        for piece in call.get("partialArgs") or ():
+            _put_argument(self._partial["args"], piece)
+        if call.get("willContinue"):
+            return
+        whole, self._partial = self._partial, None
+        part = ToolCall(word_of(whole["id"]), whole["name"])
+        self._go_on("call", part, dumps(whole["args"]).decode())
+        self._close(self._key)
+
+
+def _gemini_reason(candidate: JSON) -> str:
+    """The finish reason as a word; "" if there is none yet."""
+    reason = candidate.get("finishReason")
+    if isinstance(reason, int) and 0 <= reason < len(_GEMINI_NUMBERS):
+        reason = _GEMINI_NUMBERS[reason]
+    return "" if reason == "FINISH_REASON_UNSPECIFIED" else word_of(reason)
+
+
+def _gemini_block(wire: JSON) -> str:
+    """Why the prompt was refused, if it was."""
+    feedback = wire.get("promptFeedback")
+    return word_of(feedback.get("blockReason")) if isinstance(feedback, dict) else ""
+
+
+_ARGUMENT_STEP: Final = re.compile(r"""\.([^.\[\]]+)|\[(\d{1,4})\]|\[['"](.*?)['"]\]""")
+
+
+def _put_argument(arguments: JSON, piece: JSON) -> None:
+    """Put a value at the place of its JSONPath, such as `$.items[0].name`; strings go on there."""
+    values = [piece[name] for name in piece if name in ("stringValue", "numberValue", "boolValue")]
+    steps: list[Any] = [
+        int(m[2]) if m[2] else m[1] or m[3] for m in _ARGUMENT_STEP.finditer(piece["jsonPath"])
+    ]
+    place: Any = {"$": arguments}
+    for step, following in itertools.pairwise(["$", *steps, None]):
+        if isinstance(place, list):
+            place += [None] * (step + 1 - len(place))
+        old = place[step] if isinstance(place, list) else place.get(step)
+        if following is None:
+            value = None if "nullValue" in piece else values[0]
+            place[step] = old + value if isinstance(old, str) and isinstance(value, str) else value
+        elif old is None:
+            old = place[step] = [] if isinstance(following, int) else {}
+        place = old
+
+
+def _gemini_text(part: JSON) -> str:
+    """A part as text.  Media, which other dialects' answers cannot hold, becomes a note."""
+    text = part.get("text")
+    if text or "text" in part:
+        return text or ""
+    for kind in ("inlineData", "fileData"):
+        if isinstance(media := part.get(kind), dict):
+            return media_note(word_of(media.get("mimeType")), word_of(media.get("fileUri")))
+    return _gemini_code(part)
+
+
+class _GeminiEncoder(StreamEncoder):
+    """Events to chunks: as server-sent events, or as the elements of one JSON array.
+
+    A call is sent when it is complete: readers take no fragments.  With `whole` nothing is
+    returned, and the last chunk holds all parts.
+    """
+
+    def __init__(self, context: AnswerContext, whole: bool = False) -> None:
+        super().__init__(context)
+        self.last: JSON = {}
+        self._parts: list[JSON] | None = [] if whole else None
+        self._array = context.variant == "array"
+        self._opened = False  # has the array begun?
+        self._id = context.id
+        self._own = ""  # Google's own signature, for the part that comes next
+        self._carried: list[Reasoning | None] = []  # other makers' thoughts, for the next call
+
+    def failed(self, error: RelayError) -> bytes:
+        wire = GEMINI.render_error(error, self.context.id)
+        return dumps([wire]) if self._array else sse(wire)
+
+    def alive(self) -> bytes:
+        return b"\n" if self._array else self._send([{"text": ""}])
+
+    def _broken(self, failure: Failure) -> bytes:
+        # Nothing: Gemini CLI takes an answer that ends in an error event for a complete one.  It
+        # sees the connection close without its last chunk.
+        return b""
+
+    def _start(self, start: Start) -> bytes:
+        self._id = start.id or self.context.id
+        return b""
+
+    def _open(self, part: OutputPart) -> bytes:
+        before = b""
+        if isinstance(part, Text) and self._carried and self._carried[-1]:
+            self._carried.append(None)
+        elif isinstance(part, Reasoning) and self._own:
+            # a signature belongs to one part: a second thought needs a part of its own
+            before = self._send([{"text": ""} | self._signature(True)])
+        self.plain = self._streams(part)
+        return before
+
+    def _streams(self, part: OutputPart) -> bool:
+        """Are the part's deltas all alike?  Then this sets their template."""
+        if self._parts is not None or self._array or self._own or isinstance(part, ToolCall):
+            return False
+        thought = {"thought": True} if isinstance(part, Reasoning) else {}
+        self.template = form_of(self._send([{"text": HOLE} | thought]))
+        return True
+
+    def _delta(self, text: str) -> bytes:
+        if isinstance(self.part, ToolCall):
+            return b""
+        if isinstance(self.part, Reasoning):
+            return self._send([{"text": text, "thought": True}])
+        chunk = self._send([{"text": text} | self._signature()])
+        self.plain = self._streams(self.part)
+        return chunk
+
+    def _close(self, text: str, seal: Seal | None) -> bytes:
+        if isinstance(self.part, ToolCall):
+            # Arguments that are several objects in a row make as many calls (LiteLLM#20543)
+            values = objects_in_a_row(text) if text else [{}]
+            calls = list[JSON]()
+            for number, value in enumerate(values or [{"_raw": text}]):
+                id = f"{self.part.id}_{number + 1}" if number else self.part.id
+                call = {"functionCall": {"id": id, "name": self.part.name, "args": value}}
+                calls.append(call | self._signature(True))
+            return self._send(calls)
+        if seal and seal.field == "gs" and not seal.account:
+            self._own = seal.value
+        elif seal:
+            self._carried.append(Reasoning(text, seal))
+        return b""
+
+    def _finish(self, finish: Finish) -> bytes:
+        rest = [{"text": ""} | self._signature(True)] if self._own or self._carried else []
+        self.last = self._chunk([*(self._parts or ()), *rest])
+        stops = {"length": "MAX_TOKENS", "context_length": "MAX_TOKENS", "content_filter": "SAFETY"}
+        candidate = self.last["candidates"][0]
+        candidate["finishReason"] = stops.get(finish.reason, "STOP")
+        if finish.detail and finish.reason == "content_filter":
+            candidate["finishMessage"] = finish.detail
+        whole = self._parts is not None
+        usage = finish.usage if whole else self.context.counted(finish.usage)
+        self.last["usageMetadata"] = {
+            "promptTokenCount": usage.input,
+            "candidatesTokenCount": max(0, usage.output - usage.reasoning),
+            "totalTokenCount": usage.input + usage.output,
+        }
+        more = {"cachedContentTokenCount": usage.cache_read, "thoughtsTokenCount": usage.reasoning}
+        self.last["usageMetadata"] |= {name: count for name, count in more.items() if count}
+        return b"" if whole else self._framed(self.last) + b"]" * self._array
+
+    def _signature(self, last: bool = False) -> JSON:
+        """Google's own goes on the next part, ours on a part that every client sends back."""
+        signature, self._own = self._own, ""
+        if last and not signature and any(self._carried):
+            signature, self._carried = _gemini_token(self._carried), []
+        return {"thoughtSignature": signature} if signature else {}
+
+    def _send(self, parts: list[JSON]) -> bytes:
+        if self._parts is None:
+            return self._framed(self._chunk(parts))
+        self._parts += parts
+        return b""
+
+    def _chunk(self, parts: list[JSON]) -> JSON:
+        content = {"role": "model", "parts": parts or [{"text": ""}]}  # readers look at the first
+        return {
+            "candidates": [{"content": content, "index": 0}],
+            "modelVersion": self.context.model,
+            "responseId": self._id,
+        }
+
+    def _framed(self, chunk: JSON) -> bytes:
+        if not self._array:
+            return b"data: " + dumps(chunk) + b"\n\n"
+        before, self._opened = b",\r\n" if self._opened else b"[", True
+        return before + dumps(chunk)
 
 
 class GeminiContent(Dialect):
@@ -6420,6 +7163,8 @@ class GeminiContent(Dialect):
         rb'"(?:finishReason|blockReason)"\s*:\s*(?:"(?!FINISH_REASON_UNSPECIFIED)|[1-9])'
     )
     error_types: ClassVar = error_words(3)
+    decoder = _GeminiDecoder
+    encoder = _GeminiEncoder
 
     def claims(self, wire: JSON) -> bool:
         return not wire.keys().isdisjoint(("candidates", "promptFeedback", "usageMetadata"))
@@ -6480,17 +7225,45 @@ class GeminiContent(Dialect):
         if "top_k" in sampling:
             sampling["top_k"] = int(sampling["top_k"])
         tier = (wire.optional("serviceTier", str) or "").lower()
+        messages, tools = tuple(_gemini_messages(wire)), tuple(_gemini_tools(wire))
+
+        calling = wire.inner("toolConfig", frozenset(("functionCallingConfig",)))
+        calling = calling.inner("functionCallingConfig")
+        names = calling.texts("allowedFunctionNames")
+        mode = _GEMINI_MODES.get((calling.optional("mode", str) or "").upper())
+        if mode == "required" and len(names) == 1:
+            mode = "named"
+        choice = ToolChoice(mode, () if mode == "none" else names) if mode else None
+
+        limit, stop = config.optional("maxOutputTokens", int), config.texts("stopSequences")
+        how, thinking = config.inner("thinkingConfig"), None
+        word, budget = how.optional("thinkingLevel", str), how.optional("thinkingBudget", int)
+        # Google's default is not to show them, and its SDKs count on it
+        show = bool(how.optional("includeThoughts", bool))
+        if budget == 0:
+            thinking = Thinking(False)
+        elif word or budget is not None or show:  # a budget of -1 is up to the model
+            level = word.lower() if word and word.lower() in _GEMINI_LEVELS else ""
+            thinking = Thinking(True, level, budget if not word and (budget or 0) > 0 else None)
+
+        schema = config.optional("responseJsonSchema", dict)
+        if schema is None:
+            schema = config.optional("responseSchema", dict)
+        schema = _json_schema(schema)  # in either field Gemini CLI writes types in capitals
+        mime = config.optional("responseMimeType", str) or ""
+        if mime == "text/x.enum":  # a bare word; other formats can ask for objects only
+            config.drop("responseMimeType")
+        wanted = mime == "application/json" or (schema is not None and mime != "text/x.enum")
         return Request(
-            messages=tuple(_gemini_messages(wire)),
-            tools=tuple(_gemini_tools(wire)),
-            tool_choice=_gemini_choice(wire),
-            max_tokens=config.optional("maxOutputTokens", int),
+            messages=messages,
+            tools=tools,
+            tool_choice=choice,
+            max_tokens=limit,
             sampling=Sampling(**sampling),
-            stop=config.texts("stopSequences"),
-            thinking=_gemini_thinking(config),
-            # Google's default is not to show them, and its SDKs count on it
-            show_thoughts=bool(config.inner("thinkingConfig").optional("includeThoughts", bool)),
-            format=_gemini_format(config),
+            stop=stop,
+            thinking=thinking,
+            show_thoughts=show,
+            format=Format(schema) if wanted else None,
             service_tier=_TIER_OF_GEMINI.get(tier, tier),
             dropped=tuple(wire.dropped),
         )
@@ -6502,19 +7275,19 @@ class GeminiContent(Dialect):
         def signed(part: JSON) -> JSON | None:
             """Without a signature that is recognisably another's; a call gets the word for that,
             and an empty text is removed with its own."""
-            slot = next((slot for slot in _GEMINI_SLOTS if part.get(slot)), "")
+            slot = next((s for s in ("thoughtSignature", "thought_signature") if part.get(s)), "")
             if not slot or not (strip or _gemini_carried(word_of(part[slot])) is not None):
                 return part
             if "functionCall" in part or "function_call" in part:
                 return part if part[slot] == _GEMINI_UNSIGNED else part | {slot: _GEMINI_UNSIGNED}
-            bare = {key: value for key, value in part.items() if key != slot}
+            bare = without(part, [slot])
             return bare if bare != {"text": ""} else None
 
-        def known(content: JSON) -> JSON | None:
+        def turn(content: JSON) -> JSON | None:
             new = mapped(content, "parts", signed)
             return new if new is content or new["parts"] else None
 
-        return mapped(body, "contents", known)
+        return mapped(body, "contents", turn)
 
     def is_clean(self, raw: bytes, quirks: GeminiQuirks) -> bool:
         return raw.rfind(b"hought_signature") < 0 and raw.rfind(b"houghtSignature") < 0
@@ -6525,8 +7298,7 @@ class GeminiContent(Dialect):
         encoder = _GeminiEncoder(context, whole=True)
         for event in unfold(response):
             encoder.encode(event)
-        chunk = _gemini_chunk(context, response.id, encoder.parts or [])
-        return _gemini_finished(chunk, Finish(response.finish, response.usage, response.detail))
+        return encoder.last
 
     def parse_usage(self, wire: JSON, before: Usage = NOTHING_COUNTED) -> Usage | None:
         usage = wire.get("usageMetadata")
@@ -6538,10 +7310,9 @@ class GeminiContent(Dialect):
         answer = whole_number(usage.get("candidatesTokenCount"))
         thought = whole_number(usage.get("thoughtsTokenCount"))
         # Google counts thoughts apart; the total shows if somebody counts them as candidates
-        total = whole_number(usage.get("totalTokenCount"))
-        apart = total != prompt + answer
-        prompt, _ = prompt_counts(prompt, read, 0, 0)
+        apart = whole_number(usage.get("totalTokenCount")) != prompt + answer
         output = answer + thought if apart else max(answer, thought)
+        prompt, _ = prompt_counts(prompt, read, 0, 0)
         return latest(before, Usage(prompt, output, read, 0, thought))
 
     def is_error(self, body: JSON) -> bool:
@@ -6560,12 +7331,6 @@ class GeminiContent(Dialect):
     def stream_type(self, variant: str) -> str:
         return "application/json" if variant == "array" else super().stream_type(variant)
 
-    def decoder(self, known: Iterable[str] = ()) -> StreamDecoder:
-        return _GeminiDecoder(known)
-
-    def encoder(self, context: AnswerContext) -> StreamEncoder:
-        return _GeminiEncoder(context)
-
     def render_count(self, tokens: int) -> JSON:
         return {"totalTokens": tokens}
 
@@ -6583,893 +7348,6 @@ class GeminiContent(Dialect):
             "displayName": model.name,
             "supportedGenerationMethods": ["generateContent", "countTokens"],
         } | {name: limit for name, limit in limits.items() if limit}
-
-
-def _gemini_reason(candidate: JSON) -> str:
-    """The finish reason as a word; "" if there is none yet."""
-    reason = candidate.get("finishReason")
-    if isinstance(reason, int) and 0 <= reason < len(_GEMINI_NUMBERS):
-        reason = _GEMINI_NUMBERS[reason]
-    return "" if reason == "FINISH_REASON_UNSPECIFIED" else word_of(reason)
-
-
-def _gemini_block(wire: JSON) -> str:
-    """Why the prompt was refused, if it was."""
-    feedback = wire.get("promptFeedback")
-    return word_of(feedback.get("blockReason")) if isinstance(feedback, dict) else ""
-
-
-# A client's request, read
-
-
-def _camelled(wire: JSON) -> JSON:
-    """With Google's names in camelCase, and lists where one object stands for a list of one; the
-    server takes snake_case as well, and SDKs send it."""
-    camelled = {}
-    for key, value in wire.items():
-        name = _camel(key) if "_" in key else key
-        if name in _GEMINI_OPAQUE:
-            camelled[name] = value
-        elif isinstance(value, dict):
-            camelled[name] = [_camelled(value)] if name in _GEMINI_LISTS else _camelled(value)
-        elif isinstance(value, list):
-            camelled[name] = [_camelled(one) if isinstance(one, dict) else one for one in value]
-        else:
-            camelled[name] = value
-    return camelled
-
-
-_GEMINI_LISTS: Final = frozenset("contents parts tools functionDeclarations".split())
-
-
-@functools.lru_cache(maxsize=1024)
-def _camel(name: str) -> str:
-    return re.sub(r"(?<=[a-zA-Z0-9])_([a-z0-9])", lambda match: match[1].upper(), name)
-
-
-_GEMINI_ROLES: Final[dict[str, Role]] = {
-    "user": "user",
-    "function": "user",
-    "model": "assistant",
-    "system": "system",
-}
-
-
-_GEMINI_TURN: Final = frozenset(("role", "parts"))
-
-
-def _gemini_messages(wire: Wire) -> Iterator[Message]:
-    """SDKs that stream keep every chunk as a content of its own: together they are a turn."""
-    system = wire.data.get("systemInstruction")
-    texts: list[str | None] = [system] if isinstance(system, str) else []
-    if not texts:
-        parts = wire.inner("systemInstruction").each("parts")
-        texts = [part.optional("text", str) for part in parts]
-    if prompt := tuple(Text(text) for text in texts if text):
-        yield Message("system", prompt)
-    history, role = _GeminiHistory(), cast(Role | None, None)
-    for content in wire.each("contents", _GEMINI_TURN, required=True):
-        now = _GEMINI_ROLES.get(name := content.optional("role", str) or "user")
-        if now is None:
-            raise BadRequest(f"{content.path('role')}: expected user or model, got {shown(name)}")
-        if role and now != role:
-            yield history.turn(role)
-        if now == "assistant" != role:
-            history.owed = []
-        role = now
-        for part in content.each("parts", _GEMINI_PART.union(_GEMINI_KINDS)):
-            history.read(part)
-    if role:
-        yield history.turn(role)
-
-
-class _GeminiHistory:
-    """Reads the parts of turns, and pairs every result with its call."""
-
-    def __init__(self) -> None:
-        self.owed: list[ToolCall] = []  # the latest turn's calls that have no result yet
-        self._parts: list[Part] = []  # of this turn
-        self._called = 0
-
-    def turn(self, role: Role) -> Message:
-        """What was read since the turn before: without the thoughts the client was shown, if the
-        same came back with their seals."""
-        parts, self._parts = self._parts, []
-        seals = [part.seal for part in parts if isinstance(part, Reasoning) and part.seal]
-        if any(seal.account for seal in seals):
-            parts = [part for part in parts if not isinstance(part, Reasoning) or part.seal]
-        return Message(role, tuple(parts))
-
-    def read(self, wire: Wire) -> None:
-        data, parts = wire.data, self._parts
-        signature = wire.optional("thoughtSignature", str) or ""
-        if signature and signature not in _GEMINI_DUMMIES:
-            _sealed(parts, signature)
-        match next(filter(data.__contains__, _GEMINI_KINDS), ""):
-            case "text":
-                if text := wire.optional("text", str):
-                    thought = wire.optional("thought", bool)
-                    parts.append(Reasoning(text) if thought else Text(text))
-            case "inlineData" | "fileData":
-                parts += _gemini_media(wire)
-            case "functionCall":
-                # a call without an id gets one from its place, which is the same on every turn
-                call = wire.inner("functionCall")
-                self._called += 1
-                id, name = call.optional("id", str), call.required("name", str)
-                arguments = dumps(call.optional("args", dict) or {}).decode()
-                self.owed.append(ToolCall(id or _gemini_call_id(self._called), name, arguments))
-                parts.append(self.owed[-1])
-            case "functionResponse":
-                parts.append(self._result(wire.inner("functionResponse")))
-            case _:
-                if text := _gemini_code(data):
-                    parts.append(Text(text))
-
-    def _result(self, result: Wire) -> ToolResult:
-        id, name = result.optional("id", str) or "", result.optional("name", str) or ""
-        call = next((call for call in self.owed if call.id == id), None)
-        call = call or next((call for call in self.owed if call.name == name), None)
-        if call:
-            self.owed.remove(call)
-        text, is_error = _gemini_output(result.optional("response", dict) or {})
-        held: list[Text | Media] = [Text(text)] if text else []
-        for inner in result.each("parts"):
-            held += _gemini_media(inner)
-        return ToolResult(call.id if call else id or name, tuple(held), is_error)
-
-
-def _gemini_call_id(number: int) -> str:
-    return "call_" + hashlib.sha256(str(number).encode()).hexdigest()[:12]
-
-
-def _sealed(parts: list[Part], signature: str) -> None:
-    """Add the thoughts that a part's signature stands for, which precede the part.
-
-    Google's own seals the thought just before.  Ours carries the thoughts of another maker: those
-    before the texts of this step, and those between the texts and this part.
-    """
-    carried = _gemini_carried(signature)
-    if carried is None:
-        seal = Seal("gs", signature)
-        last = parts[-1] if parts else None
-        if isinstance(last, Reasoning) and last.seal is None:
-            parts[-1] = replace(last, seal=seal)
-        else:
-            parts.append(Reasoning("", seal))
-        return
-    ends = (i + 1 for i in reversed(range(len(parts))) if isinstance(parts[i], ToolCall))
-    start, split = next(ends, 0), carried.index(None) if None in carried else 0
-    parts[start:start] = [thought for thought in carried[:split] if thought]
-    parts += [thought for thought in carried[split:] if thought]
-
-
-def _gemini_output(response: JSON) -> tuple[str, bool]:
-    """A function's response as text; the SDK's own helper writes `result` for `output`."""
-    for key in ("output", "result", "error"):
-        if response.keys() == {key}:
-            value = response[key]
-            return value if isinstance(value, str) else dumps(value).decode(), key == "error"
-    return dumps(response).decode(), response.get("error") is not None
-
-
-def _gemini_media(wire: Wire) -> Iterator[Text | Media]:
-    inline, file = wire.inner("inlineData"), wire.inner("fileData")
-    mime = (inline.optional("mimeType", str) or file.optional("mimeType", str) or "").lower()
-    name = inline.optional("displayName", str) or file.optional("displayName", str) or ""
-    url, data = file.optional("fileUri", str) or "", inline.optional("data", str) or ""
-    mime = mime_of(data, mime) if data else mime
-    if mime.startswith("video/") or _GOOGLES_OWN.match(url):
-        wire.drop("video" if mime.startswith("video/") else "fileUri")
-        if mime:  # so the model can say what it did not get
-            yield Text(left_out(f"{mime} {name or url}"))
-    elif mime.startswith("text/") and data:
-        yield Media("text", "text/plain", base64_text(data), name=name)
-    elif data or url:
-        kind = _gemini_kind(mime or _mime_by_name(url))
-        yield Media(kind, "" if url and mime == _mime_by_name(url) else mime, data, url, name)
-
-
-# What nobody but Google can fetch: files uploaded to it, buckets, and videos by their page.
-_GOOGLES_OWN: Final = re.compile(
-    r"gs://|https?://(generativelanguage\.googleapis\.com|(www\.|m\.)?youtube\.com|youtu\.be)/"
-)
-
-
-def _gemini_kind(mime: str) -> Literal["image", "document", "audio"]:
-    kinds: dict[str, Literal["image", "audio"]] = {"image": "image", "audio": "audio"}
-    return kinds.get(mime.partition("/")[0], "document")
-
-
-def _mime_by_name(url: str) -> str:
-    """Google wants a media type with an address."""
-    suffix = urllib.parse.urlsplit(url).path.rpartition(".")[2].lower()
-    return _MIMES.get(suffix, "image/jpeg")
-
-
-_MIMES: Final = {
-    "png": "image/png",
-    "gif": "image/gif",
-    "webp": "image/webp",
-    "pdf": "application/pdf",
-    "mp3": "audio/mp3",
-    "wav": "audio/wav",
-    "mp4": "video/mp4",
-}
-
-
-def _gemini_code(part: JSON) -> str:
-    """Code that Google ran, and what came of it, as text."""
-    code, result = part.get("executableCode"), part.get("codeExecutionResult")
-    if isinstance(code, dict):
-        return f"```{word_of(code.get('language')).lower()}\n{word_of(code.get('code'))}\n```\n"
-    if isinstance(result, dict):
-        return f"```\n{word_of(result.get('output'))}\n```\n"
-    return ""
-
-
-def _gemini_tools(wire: Wire) -> Iterator[Tool]:
-    """One entry for all functions, or one for each; only Google has Google's own tools."""
-    for entry in wire.each("tools", frozenset(("functionDeclarations",))):
-        for function in entry.each("functionDeclarations", _GEMINI_FUNCTION):
-            schema = function.optional("parametersJsonSchema", dict)
-            if schema is None:
-                schema = _json_schema(function.optional("parameters", dict) or {})
-            yield Tool(
-                function.required("name", str), function.optional("description", str) or "", schema
-            )
-
-
-def _gemini_choice(wire: Wire) -> ToolChoice | None:
-    config = wire.inner("toolConfig", frozenset(("functionCallingConfig",)))
-    calling = config.inner("functionCallingConfig")
-    names = calling.texts("allowedFunctionNames")
-    match (calling.optional("mode", str) or "").upper():
-        case "ANY" if len(names) == 1:
-            return ToolChoice("named", names)
-        case "ANY":
-            return ToolChoice("required", names)
-        case "NONE":
-            return ToolChoice("none")
-        case "AUTO" | "VALIDATED":
-            return ToolChoice("auto", names)
-        case _:
-            return None
-
-
-def _gemini_thinking(config: Wire) -> Thinking | None:
-    thinking = config.inner("thinkingConfig")
-    level, budget = (
-        thinking.optional("thinkingLevel", str),
-        thinking.optional("thinkingBudget", int),
-    )
-    if budget == 0:
-        return Thinking(False)
-    if level or budget is not None:  # a budget of -1 is up to the model
-        known = (level or "").lower()
-        known = known if known in _GEMINI_LEVELS else ""
-        return Thinking(True, known, budget if budget and budget > 0 and not level else None)
-    return Thinking(True) if thinking.optional("includeThoughts", bool) else None
-
-
-def _gemini_format(config: Wire) -> Format | None:
-    schema = config.optional("responseJsonSchema", dict)
-    if schema is None:
-        schema = config.optional("responseSchema", dict)
-    schema = _json_schema(schema)  # in either field Gemini CLI writes types in capitals
-    mime = config.optional("responseMimeType", str) or ""
-    if mime == "text/x.enum":  # a bare word; other formats can ask for objects only
-        config.drop("responseMimeType")
-        return None
-    return Format(schema) if schema is not None or mime == "application/json" else None
-
-
-# Schemas.  Google's own `Schema` is a subset of OpenAPI 3.0 with types in capitals; newer models
-# take JSON Schema too, in another field.
-
-
-def _json_schema(schema: Any) -> Any:
-    """Google's subset as JSON Schema; a property that is named like a keyword is not one."""
-    if not isinstance(schema, dict):
-        return schema
-    known: JSON = {}
-    for key, value in schema.items():
-        key = _SCHEMA_NAMES.get(_camel(key), _camel(key))
-        if key in _SCHEMA_MAPS and isinstance(value, dict):
-            value = {name: _json_schema(inner) for name, inner in value.items()}
-        elif key in _SCHEMA_LISTS and isinstance(value, list):
-            value = list(map(_json_schema, value))
-        elif key in _SCHEMA_INNER:
-            value = _json_schema(value)
-        elif key in _SCHEMA_COUNTS:  # 64-bit integers are strings in Google's JSON
-            value = int(value) if str(value).isdecimal() else value
-        known[key] = value
-    nullable = known.pop("nullable", False)
-    known.pop("propertyOrdering", None)
-    if isinstance(ref := known.get("$ref"), str):
-        known["$ref"] = ref.replace("#/defs/", "#/$defs/")
-    if isinstance(kind := known.get("type"), str):
-        known["type"] = [kind.lower(), "null"] if nullable else kind.lower()
-    elif nullable and isinstance(known.get("anyOf"), list):
-        known["anyOf"] = [*known["anyOf"], {"type": "null"}]
-    return known
-
-
-_SCHEMA_NAMES: Final = {"defs": "$defs", "ref": "$ref", "example": "examples"}
-_SCHEMA_MAPS: Final = frozenset(("properties", "$defs", "definitions"))
-_SCHEMA_LISTS: Final = frozenset(("anyOf", "oneOf", "allOf", "prefixItems"))
-_SCHEMA_INNER: Final = frozenset(("items", "additionalProperties"))
-_SCHEMA_COUNTS: Final = frozenset(
-    "minItems maxItems minLength maxLength minProperties maxProperties".split()
-)
-# Keywords of JSON Schema that Google does not know at any depth
-_SCHEMA_UNKNOWN: Final = frozenset(
-    "$schema $id $comment propertyNames patternProperties if then else not dependentRequired"
-    " dependentSchemas dependencies unevaluatedItems unevaluatedProperties".split()
-)
-
-# What the values of keywords have to be; a schema with another value is refused as a whole.
-_SCHEMA_VALUES: Final[dict[str, type | tuple[type, ...]]] = {
-    **dict.fromkeys(_SCHEMA_MAPS, dict),
-    **dict.fromkeys(_SCHEMA_LISTS, list),
-    **dict.fromkeys(("enum", "required", "examples"), list),
-    **dict.fromkeys(("$ref", "title", "description", "format", "pattern"), str),
-    **dict.fromkeys(_SCHEMA_UNKNOWN, ()),
-    "type": (str, list),
-}
-
-
-def _known_schema(schema: Any, root: JSON, within: tuple[str, ...] = ()) -> Any:
-    """JSON Schema as Google takes it: without a few keywords, and with nothing beside a `$ref`:
-    that is replaced by what it refers to.  `within`: those that were, on the way here."""
-    if not isinstance(schema, dict):
-        return schema if isinstance(schema, bool) else {}
-    if _SCHEMA_PLAIN.issuperset(schema):
-        return schema
-    known: JSON = {}
-    for key, value in schema.items():
-        if (kind := _SCHEMA_VALUES.get(key)) is not None and not isinstance(value, kind):
-            continue
-        if key in _SCHEMA_MAPS:
-            known[key] = inner = {}
-            for name, one in value.items():
-                inner[name] = _known_schema(one, root, within)
-        elif key in _SCHEMA_LISTS:
-            known[key] = [_known_schema(one, root, within) for one in value]
-        elif key in _SCHEMA_INNER:
-            known[key] = _known_schema(value, root, within)
-        elif key == "required":
-            known[key] = [name for name in value if isinstance(name, str)]
-        else:
-            known[key] = value
-    if not (ref := known.get("$ref")):
-        return known
-    target = found(root, ref.removeprefix("#/").split("/"))
-    beside = {key: value for key, value in known.items() if key != "$ref"}
-    if not isinstance(target, dict):
-        return beside
-    if ref in within or len(within) > _DEEPEST or all(key.startswith("$") for key in beside):
-        return {"$ref": ref} | {key: known[key] for key in beside if key.startswith("$")}
-    return _known_schema(target | beside, root, (*within, ref))
-
-
-_SCHEMA_PLAIN: Final = frozenset(("type", "description"))
-_DEEPEST: Final = 6
-
-
-# A request, written
-
-
-class _GeminiWriter:
-    """One request on its way into this format."""
-
-    def __init__(self, request: Request, quirks: GeminiQuirks, account: str) -> None:
-        self.gemini = next((g for p, g in _GEMINIS if p.search(request.model)), _GEMINI_NEXT)
-        penalties = ("frequency_penalty", "presence_penalty") if self.gemini.penalties else ()
-        takes = Takes(
-            tool_name=quirks.tool_name,
-            call_id=quirks.call_id or GeminiContent.call_id,
-            most_tools=quirks.most_tools,
-            subset=True,
-            system="front",  # there is no role for it
-            user_first=True,
-            reasoning=lambda part: part if self._own(part) else None,
-            media={"image": _GEMINI_PICTURES, "document": None, "audio": None},
-            addresses=("image", "document", "audio"),
-            result_media=self.gemini.result_media,
-            service_tiers=quirks.service_tiers,
-            sampling=("temperature", "top_p", "top_k", "seed", *penalties),
-        )
-        self.account = account
-        self.request, self.tool_names = lowered(request, takes)
-        self.quirks = quirks
-        self.dropped = list(self.request.dropped)
-        self._names: dict[str, str] = {}  # of the functions called in the latest turn, by call id
-
-    def render(self) -> Rendered:
-        request, lead = self.request, leading(self.request.messages)
-        system = [p.text for m in request.messages[:lead] for p in m.parts if isinstance(p, Text)]
-        config = self._config(system)
-        contents = list[JSON]()
-        for message in request.messages[lead:]:
-            if message.role == "assistant":
-                contents.append({"role": "model", "parts": self._answer(message)})
-            else:
-                contents.append({"role": "user", "parts": self._user(message)})
-        body: JSON = {"contents": contents}
-        if system:
-            body["systemInstruction"] = {"parts": [{"text": text} for text in system]}
-        if request.tools:
-            body["tools"] = [{"functionDeclarations": list(map(_gemini_function, request.tools))}]
-            body |= self._choice()
-        if config:
-            body["generationConfig"] = config
-        if request.service_tier:
-            body["serviceTier"] = _GEMINI_TIERS[request.service_tier]
-        dropped = tuple(dict.fromkeys(self.dropped))
-        return Rendered(body, dropped, request.stop[_MOST_STOPS:], self.tool_names)
-
-    def _user(self, message: Message) -> list[JSON]:
-        parts = list[JSON]()
-        for part in message.parts:
-            if isinstance(part, ToolResult):
-                texts = [inner.text for inner in part.parts if isinstance(inner, Text)]
-                result: JSON = {"id": part.call_id} if self.gemini.ids else {}
-                result["name"] = self._names.get(part.call_id, part.call_id)
-                result["response"] = {"error" if part.is_error else "output": "\n\n".join(texts)}
-                if media := [_gemini_media_part(m) for m in part.parts if isinstance(m, Media)]:
-                    result["parts"] = media
-                parts.append({"functionResponse": result})
-            elif isinstance(part, Text):
-                parts.append({"text": part.text})
-            elif isinstance(part, Media):
-                parts.append(_gemini_media_part(part))
-        if not self.quirks.media_alone and all("inlineData" in p or "fileData" in p for p in parts):
-            parts.append({"text": " "})
-        return parts
-
-    def _answer(self, message: Message) -> list[JSON]:
-        """A thought goes back only as the signature of the part after it."""
-        parts, signature = list[JSON](), ""
-        unsigned = self.gemini.signed  # is the first call of the step still to come?
-        self._names = {p.id: p.name for p in message.parts if isinstance(p, ToolCall)}
-        for part in message.parts:
-            if isinstance(part, Reasoning):
-                if signature:
-                    parts.append({"text": "", "thoughtSignature": signature})
-                signature = self._own(part)
-                continue
-            wire: JSON = {}
-            if isinstance(part, ToolCall):
-                signature = signature or (_GEMINI_UNSIGNED if unsigned else "")
-                unsigned = False
-                call: JSON = {"id": part.id} if self.gemini.ids else {}
-                call |= {"name": part.name, "args": call_arguments(part.text)}
-                wire = {"functionCall": call}
-            elif isinstance(part, Text):
-                wire = {"text": part.text}
-            parts.append(wire | ({"thoughtSignature": signature} if signature else {}))
-            signature = ""
-        return [*parts, {"text": "", "thoughtSignature": signature}] if signature else parts
-
-    def _own(self, part: Reasoning) -> str:
-        seal = part.seal
-        ours = seal and seal.field == "gs" and seal.account in ("", self.account)
-        return seal.value if seal and ours else ""
-
-    def _choice(self) -> JSON:
-        choice = self.request.tool_choice
-        if self.request.parallel_tools is False:
-            self.dropped.append("parallel_tool_calls")
-        if choice is None:
-            return {}
-        names = list(choice.names)
-        mode = {"none": "NONE", "required": "ANY", "named": "ANY"}.get(choice.mode, "AUTO")
-        if names:
-            mode = "VALIDATED" if mode == "AUTO" else mode
-        config = {"mode": mode} | ({"allowedFunctionNames": names} if names else {})
-        return {"toolConfig": {"functionCallingConfig": config}}
-
-    def _config(self, system: list[str]) -> JSON:
-        request, sampling = self.request, self.request.sampling
-        config: JSON = {
-            "temperature": sampling.temperature,
-            "topP": sampling.top_p,
-            "topK": sampling.top_k,
-            "seed": sampling.seed,
-            "frequencyPenalty": sampling.frequency_penalty,
-            "presencePenalty": sampling.presence_penalty,
-            "maxOutputTokens": request.max_tokens,
-            "stopSequences": list(request.stop[:_MOST_STOPS]) or None,
-            "thinkingConfig": self._thinking(request.thinking),
-        }
-        if request.format:
-            config |= self._format(request.format, system)
-        return {name: value for name, value in config.items() if value is not None}
-
-    def _thinking(self, thinking: Thinking | None) -> JSON | None:
-        """A level or a budget, by the model's generation; never both, never more than it takes."""
-        show, thinks = self.request.show_thoughts, self.gemini.levels or self.gemini.budget
-        if thinking is None:
-            return {"includeThoughts": True} if show and thinks else None
-        word = self.quirks.efforts.get(thinking.level(), thinking.level())
-        on = {"includeThoughts": word != "none" and show is not False}
-        if self.gemini.levels:
-            level = _level(word, self.gemini.levels)
-            return on | ({"thinkingLevel": level.upper()} if level else {})
-        if not self.gemini.budget:
-            self.dropped += ["thinking"] if word != "none" else []
-            return None
-        least, most = self.gemini.budget
-        wanted = thinking.budget if thinking.budget else _GEMINI_BUDGETS.get(word, most)
-        return on | {"thinkingBudget": wanted if wanted < 0 else max(least, min(wanted, most))}
-
-    def _format(self, format: Format, system: list[str]) -> JSON:
-        if self.request.tools and not self.gemini.calls_and_json:
-            # 400 "Function calling with a response mime type: 'application/json' is unsupported"
-            fits = f" It must fit this JSON Schema: {dumps(format.schema).decode()}"
-            system.append(JSON_ONLY + (fits if format.schema else ""))
-            return {}
-        config: JSON = {"responseMimeType": "application/json"}
-        if format.schema is not None:
-            schema = referable(format.schema)
-            config["responseJsonSchema"] = _known_schema(schema, schema)
-        return config
-
-
-def _gemini_function(tool: Tool) -> JSON:
-    function: JSON = {"name": tool.name}
-    if tool.description:
-        function["description"] = tool.description
-    schema = referable(rooted(tool.schema))
-    return function | {"parametersJsonSchema": _known_schema(schema, schema)}
-
-
-def _gemini_media_part(media: Media) -> JSON:
-    if media.kind == "text":
-        return {"text": as_document(media)}
-    if media.url:
-        mime = media.mime or _mime_by_name(media.url)
-        return {"fileData": {"mimeType": mime, "fileUri": media.url}}
-    return {"inlineData": {"mimeType": media.mime, "data": media.data}}
-
-
-_MOST_STOPS: Final = 5
-# "": on, and left to the model; above `high`: as much as the model takes
-_GEMINI_BUDGETS: Final = {
-    "": -1,
-    "none": 0,
-    "minimal": 512,
-    "low": 1024,
-    "medium": 8192,
-    "high": 24576,
-}
-
-
-def _level(word: str, levels: Sequence[str]) -> str:
-    """The highest level not above the effort, else the lowest; "" if no effort is given."""
-    if not word:
-        return ""
-    ladder = ("none", *_GEMINI_LEVELS, "max")
-    rank = ladder.index(word) if word in ladder else ladder.index("high")
-    return next((level for level in reversed(levels) if ladder.index(level) <= rank), levels[0])
-
-
-# A request that passes through, where it must be edited
-
-
-_GEMINI_SLOTS: Final = ("thoughtSignature", "thought_signature")
-
-
-# A signature of ours: the thoughts before the part that carries it, an envelope for each, and
-# `text` where the texts were.  SDKs decode signatures to bytes, hence base64 around it.
-
-
-def _gemini_token(carried: Iterable[Reasoning | None]) -> str:
-    seals = (thought and hidden(thought).seal for thought in carried)
-    words = [enveloped(seal) if seal else "text" for seal in seals]
-    return base64.b64encode(" ".join(words).encode()).decode()
-
-
-def _gemini_carried(signature: str) -> list[Reasoning | None] | None:
-    """What a signature of ours says; None if it is not ours."""
-    try:  # Python's SDK answers in the URL-safe alphabet
-        data = base64.b64decode(signature + "=" * (-len(signature) % 4), altchars=b"-_")
-    except ValueError:
-        return None
-    if not data.startswith(b"rly1."):
-        return None
-    carried, text = list[Reasoning | None](), ""
-    for word in data.decode(errors="replace").split():
-        seal = opened(word, "")
-        if word == "text":
-            carried.append(None)
-        elif seal.field == "tx" and seal.value:  # of a session that began before thoughts were
-            text = seal.value  # in their seals: the text of the next one
-        elif seal.field:
-            carried.append(recalled(text, seal))
-            text = ""
-    return carried
-
-
-# An answer, read and written
-
-
-def _gemini_id(wire: JSON) -> str:
-    """The answer's id; calls without one are named after it, so it has to be unique."""
-    id = word_of(wire.get("responseId"))
-    return id or hashlib.sha256(dumps(wire)).hexdigest()[:24]
-
-
-class _GeminiDecoder(StreamDecoder):
-    """Chunks to events.  A part ends when one of another kind begins; nothing else says so."""
-
-    def __init__(self, known: Iterable[str] = ()) -> None:
-        super().__init__(known)
-        self._called = 0
-        self._key: tuple[str, int] = ("", 0)  # the kind of the latest part, and its number
-        self._partial: JSON | None = None  # a call whose arguments come in pieces
-
-    def _object(self, wire: JSON) -> None:
-        if failure := GEMINI.failure_in(wire):
-            self._broke(failure)
-            return
-        candidates = wire.get("candidates") or ()
-        if not self._started and (candidates or wire.get("responseId")):  # else a sign of life
-            self._start(_gemini_id(wire), word_of(wire.get("modelVersion")))
-        self._usage = GEMINI.parse_usage(wire, self._usage) or self._usage
-        for candidate in candidates:
-            if not candidate.get("index"):  # only the first answer is translated
-                self._candidate(candidate)
-        if (reason := _gemini_block(wire)) and not candidates:
-            feedback = wire["promptFeedback"]
-            self.finish = "content_filter"
-            self._detail = word_of(feedback.get("blockReasonMessage")) or reason
-
-    def _whole(self, wire: JSON) -> None:
-        self._object(wire)
-        first = (wire.get("candidates") or [{}])[0]
-        if not self.finish and first.get("finishReason"):  # unspecified: it may be cut
-            self.finish = "length"
-
-    def _candidate(self, candidate: JSON) -> None:
-        for part in (candidate.get("content") or {}).get("parts") or ():
-            self._read_part(part)
-        if not (reason := _gemini_reason(candidate)):
-            return
-        message = word_of(candidate.get("finishMessage"))
-        if self._partial:
-            self._torn_calls += 1
-        if reason in _GEMINI_BREAK:
-            note = f"ended with {reason}" + (f": {message}" if message else "")
-            self._fail(Failure(note, cause="transient"))
-            return
-        self._finished(reason)
-        if self.finish == "content_filter":
-            self._detail = message or reason.removeprefix("SAFETY")
-
-    def _read_part(self, part: JSON) -> None:
-        thought, signature = part.get("thought") is True, word_of(part.get("thoughtSignature"))
-        call, text = part.get("functionCall"), _gemini_text(part)
-        if not isinstance(call, dict) and not text and not part.keys() <= _GEMINI_PART | {"text"}:
-            self.acted = True  # a tool of Google's own at work, or something new
-            return
-        if signature and not thought:
-            place = str(self._called) if isinstance(call, dict) else ""
-            self._seal_with(Seal("gs", signature, call=place))
-        if isinstance(call, dict):
-            self._call(call)
-        elif text:
-            self._say("thought" if thought else "text", text)
-        if signature and thought:
-            self._seal_with(Seal("gs", signature))
-
-    def _seal_with(self, seal: Seal) -> None:
-        """A signature belongs to the thought before its part; if there is none, to an empty one."""
-        if not self._live or self._key[0] != "thought":
-            self._fresh("thought", Reasoning())
-        self._close(self._key, seal)
-
-    def _say(self, kind: str, text: str) -> None:
-        if not self._live or self._key[0] != kind:
-            self._fresh(kind, Reasoning() if kind == "thought" else Text())
-        self._delta(self._key, text)
-
-    def _call(self, call: JSON) -> None:
-        """A call comes whole, or, if that was asked for, its name and then pieces of arguments."""
-        if call.get("name"):
-            self._partial = {"id": call.get("id"), "name": call["name"], "args": {}}
-            self._called += 1
-        if not self._partial:
-            return
-        self._partial["args"] |= call.get("args") or {}
-        for piece in call.get("partialArgs") or ():
-            _put_argument(self._partial["args"], piece)
-        if call.get("willContinue"):
-            return
-        whole, self._partial = self._partial, None
-        self._fresh("call", ToolCall(word_of(whole["id"]), whole["name"]))
-        self._delta(self._key, dumps(whole["args"]).decode())
-        self._close(self._key)
-
-    def _fresh(self, kind: str, part: OutputPart) -> None:
-        self._key = (kind, self._key[1] + 1)
-        self._part(self._key, part)
-
-
-_ARGUMENT_STEP: Final = re.compile(r"""\.([^.\[\]]+)|\[(\d{1,4})\]|\[['"](.*?)['"]\]""")
-
-
-def _put_argument(arguments: JSON, piece: JSON) -> None:
-    """Put a value at the place of its JSONPath, such as `$.items[0].name`; strings go on there."""
-    values = [v for name, v in piece.items() if name in _ARGUMENT_VALUES]
-    steps: list[Any] = [
-        int(m[2]) if m[2] else m[1] or m[3] for m in _ARGUMENT_STEP.finditer(piece["jsonPath"])
-    ]
-    place: Any = {"$": arguments}
-    for step, following in itertools.pairwise(["$", *steps, None]):
-        if isinstance(place, list):
-            place += [None] * (step + 1 - len(place))
-        old = place[step] if isinstance(place, list) else place.get(step)
-        if following is None:
-            value = None if "nullValue" in piece else values[0]
-            place[step] = old + value if isinstance(old, str) and isinstance(value, str) else value
-        elif old is None:
-            old = place[step] = [] if isinstance(following, int) else {}
-        place = old
-
-
-_ARGUMENT_VALUES: Final = ("stringValue", "numberValue", "boolValue")
-
-
-def _gemini_text(part: JSON) -> str:
-    """A part as text.  Media, which other dialects' answers cannot hold, becomes a note."""
-    text = part.get("text")
-    if text or "text" in part:
-        return text or ""
-    for kind in ("inlineData", "fileData"):
-        if isinstance(media := part.get(kind), dict):
-            return media_note(word_of(media.get("mimeType")), word_of(media.get("fileUri")))
-    return _gemini_code(part)
-
-
-class _GeminiEncoder(StreamEncoder):
-    """Events to chunks: as server-sent events, or as the elements of one JSON array.
-
-    A call is sent when it is complete: readers take no fragments.  `whole`: the parts are kept in
-    `parts`, for a whole answer.
-    """
-
-    def __init__(self, context: AnswerContext, whole: bool = False) -> None:
-        super().__init__(context)
-        self.parts: list[JSON] | None = [] if whole else None
-        self._array = context.variant == "array"
-        self._opened = False  # has the array begun?
-        self._id = context.id
-        self._own = ""  # Google's own signature, for the part that comes next
-        self._carried: list[Reasoning | None] = []  # other makers' thoughts, for the next call
-
-    def failed(self, error: RelayError) -> bytes:
-        wire = GEMINI.render_error(error, self.context.id)
-        return dumps([wire]) if self._array else sse(wire)
-
-    def alive(self) -> bytes:
-        return b"\n" if self._array else self._say([{"text": ""}])
-
-    def _broken(self, failure: Failure) -> bytes:
-        # Nothing: Gemini CLI takes an answer that ends in an error event for a complete one.  It
-        # sees the connection close without its last chunk.
-        return b""
-
-    def _start(self, start: Start) -> bytes:
-        self._id = start.id or self.context.id
-        return b""
-
-    def _open(self, part: OutputPart) -> bytes:
-        if isinstance(part, Text) and self._carried and self._carried[-1]:
-            self._carried.append(None)
-        # a signature belongs to one part: a second thought needs a part of its own
-        before = self._silence() if isinstance(part, Reasoning) and self._own else b""
-        self.plain = self._streams(part)
-        return before
-
-    def _streams(self, part: OutputPart) -> bool:
-        """Are the part's deltas all alike?  Then this sets their template."""
-        if self.parts is not None or self._array or self._own or isinstance(part, ToolCall):
-            return False
-        thought = {"thought": True} if isinstance(part, Reasoning) else {}
-        self.template = form_of(self._say([{"text": HOLE} | thought]))
-        return True
-
-    def _delta(self, text: str) -> bytes:
-        if isinstance(self.part, ToolCall):
-            return b""
-        if isinstance(self.part, Reasoning):
-            return self._say([{"text": text, "thought": True}])
-        chunk = self._say([{"text": text} | self._signature()])
-        self.plain = self._streams(self.part)
-        return chunk
-
-    def _close(self, text: str, seal: Seal | None) -> bytes:
-        if isinstance(self.part, ToolCall):
-            return self._call(self.part, text)
-        if seal and seal.field == "gs" and not seal.account:
-            self._own = seal.value
-        elif seal:
-            self._carried.append(Reasoning(text, seal))
-        return b""
-
-    def _call(self, call: ToolCall, text: str) -> bytes:
-        """Arguments that are several objects in a row make as many calls (LiteLLM#20543)."""
-        try:
-            values = json_values(text.encode(errors="surrogatepass")) if text else [{}]
-        except ValueError:
-            values = []
-        if not values or not all(isinstance(value, dict) for value in values):
-            values = [{"_raw": text}]
-        calls = list[JSON]()
-        for number, value in enumerate(values):
-            id = f"{call.id}_{number + 1}" if number else call.id
-            wire = {"functionCall": {"id": id, "name": call.name, "args": value}}
-            calls.append(wire | self._signature(True))
-        return self._say(calls)
-
-    def _finish(self, finish: Finish) -> bytes:
-        rest = [{"text": ""} | self._signature(True)] if self._own or self._carried else []
-        if self.parts is not None:
-            return self._say(rest)
-        counted = replace(finish, usage=self.context.counted(finish.usage))
-        chunk = _gemini_chunk(self.context, self._id, rest)
-        return self._framed(_gemini_finished(chunk, counted)) + b"]" * self._array
-
-    def _silence(self) -> bytes:
-        return self._say([{"text": ""} | self._signature(True)])
-
-    def _signature(self, last: bool = False) -> JSON:
-        """Google's own goes on the next part, ours on a part that every client sends back."""
-        signature, self._own = self._own, ""
-        if last and not signature and any(self._carried):
-            signature, self._carried = _gemini_token(self._carried), []
-        return {"thoughtSignature": signature} if signature else {}
-
-    def _say(self, parts: list[JSON]) -> bytes:
-        if self.parts is None:
-            return self._framed(_gemini_chunk(self.context, self._id, parts))
-        self.parts += parts
-        return b""
-
-    def _framed(self, chunk: JSON) -> bytes:
-        if not self._array:
-            return b"data: " + dumps(chunk) + b"\n\n"
-        before, self._opened = b",\r\n" if self._opened else b"[", True
-        return before + dumps(chunk)
-
-
-def _gemini_chunk(context: AnswerContext, id: str, parts: list[JSON]) -> JSON:
-    content = {"role": "model", "parts": parts or [{"text": ""}]}  # readers look at the first
-    return {
-        "candidates": [{"content": content, "index": 0}],
-        "modelVersion": context.model,
-        "responseId": id or context.id,
-    }
-
-
-def _gemini_finished(chunk: JSON, finish: Finish) -> JSON:
-    """The chunk as the last one: how the answer ended, and the counts of all of it."""
-    candidate = chunk["candidates"][0] | {"finishReason": _GEMINI_STOP.get(finish.reason, "STOP")}
-    if finish.detail and finish.reason == "content_filter":
-        candidate["finishMessage"] = finish.detail
-    usage = finish.usage
-    counts = {
-        "promptTokenCount": usage.input,
-        "candidatesTokenCount": max(0, usage.output - usage.reasoning),
-        "totalTokenCount": usage.input + usage.output,
-        "cachedContentTokenCount": usage.cache_read,
-        "thoughtsTokenCount": usage.reasoning,
-    }
-    optional = ("cachedContentTokenCount", "thoughtsTokenCount")
-    counted = {name: n for name, n in counts.items() if n or name not in optional}
-    return chunk | {"candidates": [candidate], "usageMetadata": counted}
 
 
 GEMINI: Final = GeminiContent()
