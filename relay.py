@@ -207,6 +207,7 @@ from collections.abc import (
     Awaitable,
     Callable,
     Collection,
+    Container,
     Iterable,
     Iterator,
     Mapping,
@@ -934,10 +935,10 @@ def loads(data: bytes | str) -> Any:
             value = json.loads(data, parse_constant=_no_constant)
         except RecursionError as error:
             raise TooDeep from error
-    return value if len(data) <= 2 * MOST_LEVELS else _within_levels(value, data)
+    return value if len(data) <= 2 * MOST_LEVELS else _within_levels(value)
 
 
-MOST_LEVELS: Final = 200  # of objects and lists in one another; real requests have some 20
+MOST_LEVELS: Final = 254  # of objects and lists in one another: orjson renders no more
 
 
 class TooDeep(ValueError):
@@ -947,10 +948,11 @@ class TooDeep(ValueError):
         super().__init__(f"nested more than {MOST_LEVELS} levels deep")
 
 
-def _within_levels(value: Any, data: bytes | str) -> Any:
-    """The value; TooDeep if it is.  Only a text with so many brackets is looked at closely."""
-    brackets: tuple[Any, ...] = ("[", "{") if isinstance(data, str) else (b"[", b"{")
-    if sum(map(data.count, brackets)) <= MOST_LEVELS:
+def _within_levels(value: Any) -> Any:
+    """The value; TooDeep if it is.  To let orjson render it, which fails if it is, takes an eighth
+    of the time of walking it."""
+    with contextlib.suppress(TypeError):
+        orjson.dumps(value)
         return value
     level, depth = [value] if isinstance(value, (dict, list)) else [], 0
     while level:
@@ -984,7 +986,7 @@ def _json_values(text: str) -> Iterator[Any]:
             value, at = decoder.raw_decode(text, at)
         except RecursionError as error:
             raise TooDeep from error
-        yield _within_levels(value, text)
+        yield _within_levels(value)
         at = _BLANKS.match(text, at).end()  # type: ignore[union-attr]  # it matches anything
 
 
@@ -1006,7 +1008,7 @@ def loads_exactly(data: bytes) -> Any:
     """`loads`, but with integers of any size; orjson rounds those over 64 bits."""
     if has_long_number(data):
         with contextlib.suppress(RecursionError):
-            return _within_levels(json.loads(data, parse_constant=_no_constant), data)
+            return _within_levels(json.loads(data, parse_constant=_no_constant))
     return loads(data)
 
 
@@ -2486,7 +2488,10 @@ class Dialect(ABC):
     uncounted: ClassVar[frozenset[str]] = frozenset()  # keys that the counting endpoint refuses
     tells_breaks: ClassVar[bool] = True  # can it tell of a break after content?
     overflow_words: ClassVar[tuple[str, ...]]  # one of them is in the error for a long prompt
-    telling: ClassVar[tuple[bytes, ...]] = ()  # without these in a body, `peek` needs scalars only
+    # What `is_clean` asks for in a request: patterns of the beginnings of strings, after the quote;
+    # and those of them without which `peek` needs scalars only.
+    words: ClassVar[tuple[bytes, ...]] = ()
+    telling: ClassVar[frozenset[bytes]] = frozenset()
     converted: ClassVar[frozenset[str]] = frozenset()  # variants that no provider streams
     modes: ClassVar[frozenset[str]] = frozenset()  # query parameters that `address` sets itself
 
@@ -2552,8 +2557,9 @@ class Dialect(ABC):
         """
         return body
 
-    def is_clean(self, raw: bytes, quirks: Any) -> bool:
-        """Do the bytes alone show that `cleaned`, without `strip`, has nothing to take out?"""
+    def is_clean(self, raw: bytes, words: Container[bytes], quirks: Any) -> bool:
+        """Do a body's bytes, and which of `words` are in it, show that `cleaned`, without `strip`,
+        has nothing to take out?"""
         return False
 
     # An answer: whole, streamed, or an error
@@ -3227,6 +3233,8 @@ class AnthropicMessages(Dialect):
     # "Extra inputs are not permitted", should an override set one of these
     uncounted = frozenset(("max_tokens", "stream", "metadata", "stop_sequences"))
     marks = (b'"usage":{', b'"usage": {', b'"message_stop"', b'"error"', *_ANTHROPIC_REASON)
+    # "thinking" as a value is the type of a block, as a key a setting
+    words = (rb'thinking"(?!:)', b'redacted_thinking"', b'safeguards"', ATTRIBUTION.encode())
     ends = re.compile(b"|".join(_ANTHROPIC_REASON))
     error_types: ClassVar = error_words(0)
 
@@ -3296,17 +3304,15 @@ class AnthropicMessages(Dialect):
         history = _AnthropicHistory(quirks, account, strip, "" if off else quirks.placeholder)
         return mapped(body, "messages", history.message)
 
-    def is_clean(self, raw: bytes, quirks: AnthropicQuirks) -> bool:
+    def is_clean(self, raw: bytes, words: Container[bytes], quirks: AnthropicQuirks) -> bool:
         """Yes if it has no thinking block, nothing that is meant for Anthropic alone, and nothing
         that Anthropic refuses."""
-        marks = () if quirks.native else (ATTRIBUTION.encode(), b'"safeguards"')
-        if quirks.placeholder or any(raw.rfind(mark) >= 0 for mark in marks):
+        private = () if quirks.native else (ATTRIBUTION.encode(), b'safeguards"')
+        if quirks.placeholder or any(word in words for word in private):
             return False
-        place = raw.rfind(b'thinking"')  # as a key a setting, as a value the type of a block
-        while place >= 0 and raw.startswith(b'thinking":', place):
-            place = raw.rfind(b'thinking"', 0, place)
-        if place >= 0 or not quirks.signed:
-            return place < 0
+        thought = b'thinking"' in words or b'redacted_thinking"' in words
+        if thought or not quirks.signed:
+            return not thought
         ids = _TOOL_USE_ID.findall(raw)
         fit = all(map(_ANTHROPIC_ID.fullmatch, ids)) and len(set(ids)) == len(ids)
         return fit and not _BLANK_TEXT.search(raw)
@@ -4276,6 +4282,7 @@ class OpenAIChat(OpenAIDialect):
     output_limits = ("max_tokens", "max_completion_tokens")
     call_id = r".{1,128}"
     marks = (b'"usage":{', b'"usage": {', b"[DONE]", b'"error"', *_CHAT_REASON)
+    words = (b'reasoning_details"',)
     ends = re.compile(b"|".join(_CHAT_REASON))
 
     def claims(self, wire: JSON) -> bool:
@@ -4349,9 +4356,8 @@ class OpenAIChat(OpenAIDialect):
 
         return mapped(body, "messages", known)
 
-    def is_clean(self, raw: bytes, quirks: ChatQuirks) -> bool:
-        asks = quirks.placeholder or quirks.call_id
-        return not asks and raw.rfind(b'"reasoning_details"') < 0
+    def is_clean(self, raw: bytes, words: Container[bytes], quirks: ChatQuirks) -> bool:
+        return not (quirks.placeholder or quirks.call_id or b'reasoning_details"' in words)
 
     def render_response(self, response: Response, context: AnswerContext) -> JSON:
         refused = response.finish == "content_filter" and response.detail
@@ -5209,7 +5215,8 @@ class OpenAIResponses(OpenAIDialect):
     )
     marks = (*_RESPONSES_LAST, b'"error"')
     ends = re.compile(b"|".join(map(re.escape, _RESPONSES_LAST)))
-    telling = (b'"compaction_trigger"',)
+    words = (b'compaction_trigger"', b'developer"', b"rly1.")
+    telling = frozenset((b'compaction_trigger"',))
 
     def claims(self, wire: JSON) -> bool:
         words = (wire.get("type"), wire.get("object"))
@@ -5315,9 +5322,9 @@ class OpenAIResponses(OpenAIDialect):
 
         return mapped(body, "input", known)
 
-    def is_clean(self, raw: bytes, quirks: ResponsesQuirks) -> bool:
-        named = quirks.system_role != "developer" and raw.rfind(b'"developer"') >= 0
-        return not named and raw.rfind(b'"rly1.') < 0
+    def is_clean(self, raw: bytes, words: Container[bytes], quirks: ResponsesQuirks) -> bool:
+        named = quirks.system_role != "developer" and b'developer"' in words
+        return not named and b"rly1." not in words
 
     def render_response(self, response: Response, context: AnswerContext) -> JSON:
         encoder = self.encoder(context)
@@ -7159,6 +7166,7 @@ class GeminiContent(Dialect):
     converted = frozenset(("array",))
     tells_breaks = False  # its clients take an error object for the end of a whole answer
     marks = (b'"usageMetadata"', b'"error"', b'"finishReason"', b'"blockReason"')
+    words = (b'thoughtSignature"', b'thought_signature"')
     ends = re.compile(
         rb'"(?:finishReason|blockReason)"\s*:\s*(?:"(?!FINISH_REASON_UNSPECIFIED)|[1-9])'
     )
@@ -7289,8 +7297,8 @@ class GeminiContent(Dialect):
 
         return mapped(body, "contents", turn)
 
-    def is_clean(self, raw: bytes, quirks: GeminiQuirks) -> bool:
-        return raw.rfind(b"hought_signature") < 0 and raw.rfind(b"houghtSignature") < 0
+    def is_clean(self, raw: bytes, words: Container[bytes], quirks: GeminiQuirks) -> bool:
+        return not any(word in words for word in self.words)
 
     # An answer
 
@@ -7930,12 +7938,14 @@ class Body:
     """A request body and, decoded once, its content.
 
     A large one may stay unread: its two ends usually tell the model and the mode, and the rest is
-    decoded only if somebody asks for it.  Until then it is not known to be JSON.
+    decoded only if somebody asks for it.  Until then it is not known to be JSON.  All that is
+    searched for in it, also the `words` of its dialect, is found in one pass.
     """
 
-    def __init__(self, raw: bytes, unread: bool = False) -> None:
+    def __init__(self, raw: bytes, unread: bool = False, words: tuple[bytes, ...] = ()) -> None:
         self.raw = raw
         self.unread = unread and len(raw) >= _LARGE
+        self._words = words
         self._model_at = -1  # where the key "model" is, as seen from the ends
         if not self.unread:
             self.wire = _decoded(raw)
@@ -7955,12 +7965,21 @@ class Body:
         exact = loads_exactly(self.raw) if has_long_number(self.raw) else self.wire
         return exact if isinstance(exact, dict) else self.wire
 
-    def outline(self, marks: Iterable[bytes] = ()) -> JSON:
-        """Model and mode of an unread body; all of it if its ends leave a doubt, or if it holds one
-        of the `marks`, which say that there is more to know."""
-        if not self.unread or any(self.raw.rfind(mark) >= 0 for mark in marks):
+    @functools.cached_property
+    def _keys(self) -> _Keys:
+        return _search(self.raw, self._words)
+
+    @property
+    def words(self) -> frozenset[bytes]:
+        """Those of the words it was made with that are in it."""
+        return self._keys.words
+
+    def outline(self, telling: frozenset[bytes] = frozenset()) -> JSON:
+        """Model and mode of an unread body; all of it if its ends leave a doubt, or if it holds a
+        word that says that there is more to know."""
+        if not self.unread or not telling.isdisjoint(self.words):
             return self.wire
-        ends = _by_its_ends(self.raw)
+        ends = _by_its_ends(self.raw, self._keys)
         if ends is None:
             return self.wire
         outline, self._model_at = ends
@@ -7979,10 +7998,12 @@ class Body:
         return b"".join(pieces) if len(raw) < _LARGE else pieces, False
 
     def _span(self) -> tuple[int, int] | None:
-        if not self.unread:
-            return _model_span(self.raw, self.wire)
-        match = _MODEL_VALUE.match(self.raw, self._model_at) if self._model_at >= 0 else None
-        return match.span(1) if match else _model_span(self.raw, self.wire)
+        """Where the model's string is, exactly or not at all."""
+        at = self._model_at if self.unread else _model_place(self.raw, self.wire, self._keys)
+        match = _MODEL_VALUE.match(self.raw, at) if at >= 0 else None
+        if match and (self.unread or loads(match[1]) == self.wire["model"]):
+            return match.span(1)
+        return _model_walked(self.raw)
 
 
 def _decoded(raw: bytes) -> JSON:
@@ -8014,57 +8035,63 @@ _SCALARS_FIRST: Final = re.compile(
 _SCALAR: Final = re.compile(rb'"[a-z]+"[ \t\r\n]*:[ \t\r\n]*[^\[{ \t\r\n]')
 
 
-def _by_its_ends(raw: bytes) -> tuple[JSON, int] | None:
+class _Keys(NamedTuple):
+    """What a pass over a body finds: the places of keys, and of strings like them."""
+
+    models: list[int]  # of "model", its quote
+    modes: list[int]  # of "stream"
+    words: frozenset[bytes]
+    certain: bool  # no key is written with escapes, and none is "Model"
+
+
+@functools.cache
+def _key_pattern(words: tuple[bytes, ...]) -> re.Pattern[bytes]:
+    """The beginnings of strings that may be the keys "model" and "stream", and these words.
+
+    That all begin with a quote makes it fast: with one search for each, rfind at that, a body of
+    260 KB took four times as long.  An escape is found where it can be a letter of the keys.
+    """
+    first = b"".join(sorted({word[:1] for word in words}))
+    keys = rb'([Mm](?i:odel)|[Ss](?i:tream))"|[A-Za-z]{0,5}\\u00[4-7]'
+    return re.compile(b'"(?=[MmSs\\\\%b])(?:%b|(%b))' % (first, keys, b"|".join(words) or b"(?!)"))
+
+
+def _search(raw: bytes, words: tuple[bytes, ...]) -> _Keys:
+    places: dict[bytes, list[int]] = {b"model": [], b"stream": []}
+    hits, certain = set[bytes](), True
+    for match in _key_pattern(words).finditer(raw):
+        key, word = match.groups()
+        if word:
+            hits.add(word)
+        elif key in places:
+            places[key].append(match.start())
+        elif not key or key.lower() == b"model":
+            certain = False
+    return _Keys(places[b"model"], places[b"stream"], frozenset(hits), certain)
+
+
+def _by_its_ends(raw: bytes, keys: _Keys) -> tuple[JSON, int] | None:
     """Model and mode by the two ends of a body, and where the model's key is; None if the ends
     leave a doubt.
 
     A key is at the top level if it is one of the scalar members at the beginning, or if all from
     it to the end is the rest of one object.  The last occurrence with a scalar counts: one with
     an object, as in the schema of a tool, is neither mode nor model.  "model" must occur once.
-
-    Each search is a pass over the body, and the passes are most of what a large one costs: rfind
-    takes a quarter of the time of `find`, and one for what four escapes share replaces four.
     """
     head = _SCALARS_FIRST.match(raw)
-    if not head or not raw[-64:].rstrip().endswith(b"}"):
+    models, modes = ([at for at in ats if _SCALAR.match(raw, at)] for ats in keys[:2])
+    if not (head and keys.certain and len(models) == 1 and raw[-64:].rstrip().endswith(b"}")):
         return None
-    if raw.rfind(_ESCAPED) >= 0 and any(raw.rfind(letter) >= 0 for letter in _ESCAPED_LETTERS):
-        return None  # a key may be written so
-    model = -1
-    for place in _places(raw, b'"model"'):
-        if raw[place : place + 7] != b'"model"':  # which is refused, if it is a key at the top
-            return None
-        if _SCALAR.match(raw, place):
-            if model >= 0:
-                return None
-            model = place
-    mode = raw.rfind(b'"stream"')
-    while mode >= 0 and not _SCALAR.match(raw, mode):
-        mode = raw.rfind(b'"stream"', 0, mode)
     try:
-        members = _member(raw, model, head.end(), "model")
-        return members | (_member(raw, mode, head.end(), "stream") if mode >= 0 else {}), model
+        members = _member(raw, models[0], head.end(), "model")
+        return members | (_member(raw, modes[-1], head.end(), "stream") if modes else {}), models[0]
     except (ValueError, KeyError):
         return None
 
 
-def _places(raw: bytes, key: bytes) -> Iterator[int]:
-    """Where a key is, in whatever capitals, from the end to the beginning."""
-    for start in range(len(raw) // _WINDOW * _WINDOW, -1, -_WINDOW):
-        small = raw[start : start + _WINDOW + len(key) - 1].lower()
-        place = len(small)
-        while (place := small.rfind(key, 0, place)) >= 0:
-            yield start + place
-
-
-_WINDOW: Final = 1 << 16  # bytes; so many stay in the processor's cache, and no copy is held
-_ESCAPED: Final = b"\\u00"
-_ESCAPED_LETTERS: Final = (b"\\u004", b"\\u005", b"\\u006", b"\\u007")
-
-
 def _member(raw: bytes, place: int, head: int, name: str) -> JSON:
     """The top-level member at a place; ValueError if it is not one, or is too costly to read."""
-    if 0 <= place < head:
+    if place < head:
         rest = raw[place:head].rstrip(b", \t\r\n") + b"}"
     elif place > len(raw) // 2:
         rest = raw[place:]
@@ -8080,33 +8107,23 @@ _DEPTH: Final = {b"{": 1, b"[": 1, b"}": -1, b"]": -1}
 _TOKEN: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\],]')
 
 
-def _model_span(raw: bytes, wire: JSON) -> tuple[int, int] | None:
-    """Where the model's string is, exactly or not at all.
+def _model_place(raw: bytes, wire: JSON, keys: _Keys) -> int:
+    """Where the key "model" is at the top level; -1 if that is not certain.
 
-    In valid JSON the bytes `"model"` are always a whole string token, because a quote inside a
-    string is escaped.  If the values of the other keys hold all but one of these tokens, that
-    one is the only top-level key, and counting tells which it is.  If keys occur twice the count
-    comes out wrong, and every token is looked at.
+    If the values of the other keys hold all but one of the tokens `"model"`, that one is it, and
+    counting tells which it is.  If keys occur twice the count comes out wrong.
     """
-    # rfind where `in` or count would do: on JSON it takes a third of the time
-    if raw.rfind(b"\\u006") >= 0:  # m, o, d, e and l are all \u006x: one may be written so
-        return _model_walked(raw)
-    place = 0
-    if raw.find(b'"model"') != raw.rfind(b'"model"'):
-        count = raw.count(b'"model"')
-        inside = {k: dumps([k, v]).count(b'"model"') for k, v in wire.items() if k != "model"}
-        if sum(inside.values()) + 1 + (wire["model"] == "model") != count:
-            return _model_walked(raw)
-        place = sum(inside[key] for key in _before(wire, "model"))
-    start = -1
-    for _ in range(place + 1):
-        start = raw.find(b'"model"', start + 1)
-    match = _MODEL_VALUE.match(raw, start)
-    return match.span(1) if match and loads(match[1]) == wire["model"] else None
+    if not keys.certain or len(keys.models) < 2:
+        return keys.models[0] if keys.certain and keys.models else -1
+    inside = {k: dumps([k, v]).count(b'"model"') for k, v in wire.items() if k != "model"}
+    if sum(inside.values()) + 1 + (wire["model"] == "model") != len(keys.models):
+        return -1
+    before = itertools.takewhile(lambda key: key != "model", wire)
+    return keys.models[sum(inside[key] for key in before)]
 
 
 def _model_walked(raw: bytes) -> tuple[int, int] | None:
-    """As `_model_span`, by walking all tokens, which takes ten times as long."""
+    """Where the model's string is, by walking all tokens, which takes ten times as long."""
     depth, key, spans = 0, b"", list[tuple[int, int]]()
     for token in _TOKEN.finditer(raw):
         step = _DEPTH.get(token[0], 0)
@@ -8120,11 +8137,6 @@ def _model_walked(raw: bytes) -> tuple[int, int] | None:
         elif loads(key) == "model":
             spans.append(token.span())
     return spans[0] if len(spans) == 1 else None
-
-
-def _before(wire: JSON, name: str) -> list[str]:
-    keys = list(wire)
-    return keys[: keys.index(name)]
 
 
 class Form:
@@ -18845,7 +18857,7 @@ class Conversation(Exchange):
         raw = self.frame or await read_body(request, plan.config.server)
         for observer in self.observers:
             observer.received(raw)
-        self.body = body = Body(raw, unread=not caller.is_bound)
+        self.body = body = Body(raw, unread=not caller.is_bound, words=dialect.words)
         outline = body.outline(dialect.telling) if dialect.names_model else {}
         self.peek = without_credential(dialect.peek(outline, request.raw_path), self.plan)
         self.streams = self.peek.stream
@@ -18897,7 +18909,7 @@ class Conversation(Exchange):
         endpoint, model, dialect = lane.endpoint, lane.target.model, self.dialect
         asks = attempt.strip or stream is not self.peek.stream or lane.target.output
         attempt.note = "edited"
-        if asks or endpoint.edits or not dialect.is_clean(body.raw, endpoint.quirks):
+        if asks or endpoint.edits or not dialect.is_clean(body.raw, body.words, endpoint.quirks):
             edited, dropped = self._edited(body.wire, attempt)
             if edited is not body.wire:
                 if body.exact is not body.wire:

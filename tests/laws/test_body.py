@@ -203,10 +203,11 @@ def test_what_plainly_is_no_object_is_read_and_refused(text: str) -> None:
 
 def test_a_body_is_read_where_a_mark_says_there_is_more_to_know() -> None:
     raw = b'{"model":"a","input":[{"type":"compaction_trigger"}]}'
-    for marks, unread in ((), True), ((b'"compaction_trigger"',), False):
+    word = b'compaction_trigger"'
+    for asked, unread in ((), True), ((word,), False):
         with patch.object(relay, "_LARGE", 0):
-            body = relay.Body(raw, unread=True)
-        assert body.outline(marks)["model"] == "a"
+            body = relay.Body(raw, unread=True, words=asked)
+        assert body.outline(frozenset((word,)))["model"] == "a"
         assert body.unread is unread
 
 
