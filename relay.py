@@ -5065,11 +5065,7 @@ _RESPONSES_CUT: Final[dict[FinishReason, str]] = {
     "context_length": "max_output_tokens",
     "content_filter": "content_filter",
 }
-_RESPONSES_LAST: Final = (
-    b'"response.completed"',
-    b'"response.incomplete"',
-    b'"response.failed"',
-)
+_RESPONSES_LAST: Final = (b'"response.completed"', b'"response.incomplete"', b'"response.failed"')
 # These refer to what the provider of an earlier answer keeps.
 _RESPONSES_STATE: Final = ("previous_response_id", "conversation", "prompt", "background")
 _SENT_ANYWAY: Final = ("reasoning.encrypted_content",)  # values of `include`
@@ -5097,79 +5093,60 @@ _RESPONSES_TOOL: Final = frozenset(
     " allowed_callers async environment".split()
 )
 
-_STRINGS: Final[JSON] = {"type": "array", "items": {"type": "string"}}
+_STRING: Final = {"type": "string"}
+_INTEGER: Final = {"type": "integer"}
+_STRINGS: Final = {"type": "array", "items": _STRING}
+_PATCHES: Final = {"type": "string", "enum": ["create_file", "update_file", "delete_file"]}
 
 
-@frozen
-class _Kind:
+def _parameters(required: str, **properties: JSON) -> JSON:
+    return {"type": "object", "properties": properties, "required": required.split()}
+
+
+class _Kind(NamedTuple):
     """A kind of tool: the items of its calls, and for tools without a name their parameters."""
 
     item: str  # the type of a call; its result's has _output after it
     prefix: str  # of an item's id
     slot: str  # the field of a call that holds its arguments
-    event: str = ""  # of their deltas and their end; "": they are an object, and come whole
-    constant: JSON = field(default_factory=dict)  # always the same in the slot
-    default: JSON = field(default_factory=dict)  # required in the slot
+    # Of the events with their deltas and their end; "": they are an object, which comes whole, and
+    # the tool has no name, for there is only one of its kind.
+    event: str = ""
+    constant: Mapping[str, Any] = {}  # always the same in the slot
+    default: Mapping[str, Any] = {}  # required in the slot
     purpose: str = ""
-    schema: JSON = field(default_factory=dict)
+    schema: Mapping[str, Any] = {}
 
 
-_KINDS_OF_TOOL: Final[dict[str, _Kind]] = {
+_KINDS_OF_TOOL: Final = {
     "function": _Kind("function_call", "fc_", "arguments", "function_call_arguments"),
     "custom": _Kind("custom_tool_call", "ctc_", "input", "custom_tool_call_input"),
     "tool_search": _Kind("tool_search_call", "tsc_", "arguments"),
     "local_shell": _Kind(
-        "local_shell_call",
-        "lsh_",
-        "action",
+        *("local_shell_call", "lsh_", "action"),
         constant={"type": "exec"},
         default={"command": [], "env": {}},
         purpose="Run a command on the user's machine.",
-        schema={
-            "type": "object",
-            "properties": {
-                "command": _STRINGS,
-                "working_directory": {"type": "string"},
-                "timeout_ms": {"type": "integer"},
-            },
-            "required": ["command"],
-        },
+        schema=_parameters(
+            "command", command=_STRINGS, working_directory=_STRING, timeout_ms=_INTEGER
+        ),
     ),
     "shell": _Kind(
-        "shell_call",
-        "sh_",
-        "action",
+        *("shell_call", "sh_", "action"),
         default={"commands": []},
         purpose="Run shell commands, each in a shell of its own.",
-        schema={
-            "type": "object",
-            "properties": {
-                "commands": _STRINGS,
-                "timeout_ms": {"type": "integer"},
-                "max_output_length": {"type": "integer"},
-            },
-            "required": ["commands"],
-        },
+        schema=_parameters(
+            "commands", commands=_STRINGS, timeout_ms=_INTEGER, max_output_length=_INTEGER
+        ),
     ),
     "apply_patch": _Kind(
-        "apply_patch_call",
-        "apc_",
-        "operation",
+        *("apply_patch_call", "apc_", "operation"),
         default={"type": "update_file", "path": ""},
         purpose="Create, change or delete a file; `diff` is a unified diff without file headers.",
-        schema={
-            "type": "object",
-            "properties": {
-                "type": {"type": "string", "enum": ["create_file", "update_file", "delete_file"]},
-                "path": {"type": "string"},
-                "diff": {"type": "string"},
-            },
-            "required": ["type", "path"],
-        },
+        schema=_parameters("type path", type=_PATCHES, path=_STRING, diff=_STRING),
     ),
 }
 _OF_FUNCTIONS: Final = ("message", "reasoning", "function", "function_call", "function_call_output")
-_NAMED: Final = ("function", "custom")  # of each other kind there is only one tool
 _CALLS: Final = {kind.item: name for name, kind in _KINDS_OF_TOOL.items()}
 
 # What a model is asked if a client wants its conversation compacted and the provider has no
@@ -5245,8 +5222,8 @@ class OpenAIResponses(OpenAIDialect):
 
     def echoed(self, body: JSON) -> JSON:
         echo = {name: body[name] for name in _RESPONSES_ECHOED if body.get(name) is not None}
-        for name in _RESPONSES_SETTINGS & echo.keys():
-            echo[name] = _both(_RESPONSES_UNSAID[name], echo[name])
+        for name in _RESPONSES_SETTINGS.keys() & echo.keys():
+            echo[name] = _both(_RESPONSES_SETTINGS[name], echo[name])
         return echo
 
     def parse_request(self, body: JSON, variant: str = "") -> Request:
@@ -5271,6 +5248,7 @@ class OpenAIResponses(OpenAIDialect):
         known = frozenset(("effort", "summary", "generate_summary", "context"))
         reasoning = wire.inner("reasoning", known)
         effort = reasoning.optional("effort", str)
+        off = Thinking(False) if effort else None
         summary = reasoning.data.get("summary") or reasoning.data.get("generate_summary")
         return Request(
             **wire.scalars(_RESPONSES_SCALARS),
@@ -5278,9 +5256,7 @@ class OpenAIResponses(OpenAIDialect):
             tools=_responses_tools(wire),
             tool_choice=choice,
             sampling=Sampling(**wire.scalars(_RESPONSES_SAMPLING)),
-            thinking=Thinking(effort != "none", effort if effort != "none" else "")
-            if effort
-            else None,
+            thinking=Thinking(True, effort) if effort and effort != "none" else off,
             # Codex sends an effort, and `summary: auto` when it shows the thoughts; without the
             # summary OpenAI tells none.  Qwen Code sends no `reasoning`, and shows what it gets.
             show_thoughts=bool(summary) if reasoning.data else None,
@@ -5303,7 +5279,7 @@ class OpenAIResponses(OpenAIDialect):
         return all(kind is None or kind in _OF_FUNCTIONS for kind in kinds)
 
     def cleaned(self, body: JSON, quirks: ResponsesQuirks, account: str, strip: bool) -> JSON:
-        def known(item: JSON) -> JSON | None:
+        def clean(item: JSON) -> JSON | None:
             """An envelope of its own account is opened; an item with another's is removed.  A
             summary that relay asked for becomes a message again."""
             kind, token = item.get("type"), str(item.get("encrypted_content") or "")
@@ -5313,14 +5289,14 @@ class OpenAIResponses(OpenAIDialect):
                 return None if strip else item
             if kind == "reasoning":
                 thought = recalled(_thought_text(item), opened(token, "re"))
-                return _thought_item(thought.text, thought.seal, quirks, account)
+                return _thought_item(thought, quirks, account) or None
             if kind in ("compaction", "compaction_summary") and token.startswith("rly1.rc."):
                 text = _HANDED_OVER + opened(token, "").value
                 content = [{"type": "input_text", "text": text}]
                 return {"type": "message", "role": "user", "content": content}
             return item
 
-        return mapped(body, "input", known)
+        return mapped(body, "input", clean)
 
     def is_clean(self, raw: bytes, words: Container[bytes], quirks: ResponsesQuirks) -> bool:
         named = quirks.system_role != "developer" and b'developer"' in words
@@ -5384,9 +5360,8 @@ def _reconfigured(body: JSON) -> JSON:
     items = body.get("input")
     for item in items if isinstance(items, list) else ():
         if isinstance(item, dict) and item.get("type") == "configuration_update":
-            for name in _RESPONSES_SETTINGS & item.keys():
-                old, new = body.get(name), item[name]
-                body = body | {name: _both(old, new)}
+            names = _RESPONSES_SETTINGS.keys() & item.keys()
+            body = body | {name: _both(body.get(name), item[name]) for name in names}
     return body
 
 
@@ -5394,8 +5369,8 @@ def _both(old: Any, new: Any) -> Any:
     return old | new if isinstance(old, dict) and isinstance(new, dict) else new
 
 
-_RESPONSES_SETTINGS: Final = frozenset(("reasoning", "text"))
-_RESPONSES_UNSAID: Final = {
+# The settings that are objects, and what an answer says where the request says nothing.
+_RESPONSES_SETTINGS: Final = {
     "reasoning": {"effort": None, "summary": None},
     "text": {"format": {"type": "text"}},
 }
@@ -5412,9 +5387,6 @@ _RESPONSES_ROLES: Final[dict[str, Role]] = {
     "system": "system",
     "developer": "system",
 }
-# What says nothing in its place: `peek` has seen the trigger, an update stands among the settings,
-# and additional tools are listed among the tools.
-_RESPONSES_ASIDE: Final = ("compaction_trigger", "configuration_update", "additional_tools")
 
 
 def _responses_messages(wire: Wire) -> list[Message]:
@@ -5424,80 +5396,65 @@ def _responses_messages(wire: Wire) -> list[Message]:
     if isinstance(text := wire.data.get("input"), str):
         return [*messages, Message("user", (Text(text),))]
     for item in wire.each("input", required=True):
-        role: Role | None = "user"
-        parts: tuple[Part, ...]
-        kind = item.optional("type", str) or "message"
-        if kind == "message":
-            role = _RESPONSES_ROLES.get(name := item.required("role", str))
-            if role is None:
-                raise BadRequest(f"{item.path('role')}: unknown role {shown(name)}")
-            parts = tuple(openai_parts(item, "content", _RESPONSES_PART))
-        elif kind in _CALLS:
-            role, parts = "assistant", _responses_call(item, kind)
-        elif kind.removesuffix("_output") in _CALLS and kind != "tool_search_output":
-            parts = (_responses_result(item, kind),)
-        else:
-            role = "assistant" if kind == "reasoning" else "user"
-            parts = _responses_other(item, kind)
-        if parts and role:
-            item.drop_unknown(_RESPONSES_ITEM)
-            messages.append(Message(role, parts))
-    return messages
-
-
-def _responses_other(item: Wire, kind: str) -> tuple[Part, ...]:
-    """What an item says that is no message, no call and no result of one."""
-    match kind:
-        case "reasoning":
-            seal = opened(_responses_token(item.data), "re")
-            known = seal if seal.value.strip() or seal.text else None
-            thought = recalled(_thought_text(item.data), known)
-            return (thought,) if thought != Reasoning() else ()
-        case "tool_search_output":  # the list of tools says that they may now be called
-            if id := item.optional("call_id", str):
-                names = ", ".join(tool.name for tool in _offered_in(item)) or "nothing"
-                return (ToolResult(id, (Text(f"Found: {names}"),)),)
-        case "compaction" | "compaction_summary":
-            seal = opened(item.optional("encrypted_content", str) or "", "")
-            if seal.field == "rc":  # a summary that relay asked a model for
-                return (Text(_HANDED_OVER + seal.value),)
-            item.drop("compaction")  # any other is encrypted
-        case "item_reference":
-            raise BadRequest(
-                f"{item.path()}: refers to an item that another provider keeps; send the item"
-                " itself"
-            )
-        case _:
-            if kind not in _RESPONSES_ASIDE:
+        role: Role = "user"
+        parts: Sequence[Part] = ()
+        match kind := item.optional("type", str) or "message":
+            case "message":
+                if (name := item.required("role", str)) not in _RESPONSES_ROLES:
+                    raise BadRequest(f"{item.path('role')}: unknown role {shown(name)}")
+                role = _RESPONSES_ROLES[name]
+                parts = openai_parts(item, "content", _RESPONSES_PART)
+            case "reasoning":
+                seal = opened(_responses_token(item.data), "re")
+                sealed = seal.value.strip() or seal.text
+                thought = recalled(_thought_text(item.data), seal if sealed else None)
+                role, parts = "assistant", () if thought == Reasoning() else (thought,)
+            case "tool_search_call" if item.data.get("call_id") is None:
+                pass  # one that ran at the provider
+            case _ if kind in _CALLS:
+                for name in ("call_id", "name", "namespace"):
+                    item.optional(name, str)
+                role, parts = "assistant", (_responses_called(item.data),)
+            case "tool_search_output":  # the list of tools says that they may now be called
+                if id := item.optional("call_id", str):
+                    names = ", ".join(tool.name for tool in _offered_in(item)) or "nothing"
+                    parts = (ToolResult(id, (Text(f"Found: {names}"),)),)
+            case _ if kind.removesuffix("_output") in _CALLS:
+                output = item.data.get("output")
+                if isinstance(output, list) and kind == "shell_call_output":
+                    content: list[Text | Media] = [Text(dumps(output).decode())]
+                else:
+                    content = openai_parts(item, "output", _RESPONSES_PART)
+                id = item.optional("call_id", str) or item.required("id", str)
+                failed = item.data.get("status") == "failed"
+                parts = (ToolResult(id, tuple(content), failed),)
+            case "compaction" | "compaction_summary":
+                seal = opened(item.optional("encrypted_content", str) or "", "")
+                if seal.field == "rc":  # a summary that relay asked a model for
+                    parts = (Text(_HANDED_OVER + seal.value),)
+                else:  # any other is encrypted
+                    item.drop("compaction")
+            case "item_reference":
+                raise BadRequest(
+                    f"{item.path()}: refers to an item that another provider keeps; send the item"
+                    " itself"
+                )
+            case "compaction_trigger" | "configuration_update" | "additional_tools":
+                pass  # read by `peek`, `_reconfigured` and `_responses_tools`
+            case _:
                 item.drop(kind)
-    return ()
-
-
-def _responses_call(item: Wire, kind: str) -> tuple[ToolCall, ...]:
-    if item.data.get("call_id") is None and kind == "tool_search_call":
-        return ()  # one that ran at the provider
-    for name in ("call_id", "name", "namespace"):
-        item.optional(name, str)
-    return (_responses_called(item.data),)
-
-
-def _responses_result(item: Wire, kind: str) -> ToolResult:
-    output = item.data.get("output")
-    if isinstance(output, list) and kind == "shell_call_output":
-        parts: tuple[Text | Media, ...] = (Text(dumps(output).decode()),)
-    else:
-        parts = tuple(openai_parts(item, "output", _RESPONSES_PART))
-    id = item.optional("call_id", str) or item.required("id", str)
-    return ToolResult(id, parts, item.data.get("status") == "failed")
+        if parts:
+            item.drop_unknown(_RESPONSES_ITEM)
+            messages.append(Message(role, tuple(parts)))
+    return messages
 
 
 def _thought_text(item: JSON) -> str:
     """The summary, or the full reasoning if a provider shows that."""
-    for name in ("summary", "content"):
-        if isinstance(value := item.get(name), str) and value:
-            return value
+    for value in (item.get("summary"), item.get("content")):
+        parts = [{"text": value}] if isinstance(value, str) else value
         parts = (
-            [part for part in value if isinstance(part, dict)] if isinstance(value, list) else []
+            [part for part in parts if isinstance(part, dict)] if isinstance(parts, list) else []
         )
         if texts := [word_of(part["text"]) for part in parts if part.get("text")]:
             return "\n\n".join(texts)
@@ -5539,29 +5496,27 @@ def _responses_tools(wire: Wire) -> tuple[Tool, ...]:
     if not isinstance(wire.data.get("input"), str):
         late = ("additional_tools", "tool_search_output")
         places += [item for item in wire.each("input") if item.data.get("type") in late]
-    for place in places:
-        for tool in _offered_in(place):
-            tools.setdefault(tool.name, tool)
+    for tool in itertools.chain.from_iterable(map(_offered_in, places)):
+        tools.setdefault(tool.name, tool)
     return tuple(tools.values())
 
 
 def _offered_in(wire: Wire, namespace: str = "") -> Iterator[Tool]:
     for item in wire.each("tools"):
-        kind = item.required("type", str)
-        server = kind == "tool_search" and item.optional("execution", str) != "client"
-        if kind == "namespace":
+        word = item.required("type", str)
+        kind = _KINDS_OF_TOOL.get(word)
+        if word == "namespace":
             yield from _offered_in(item, item.required("name", str))
-        elif kind not in _KINDS_OF_TOOL or server:  # runs at OpenAI
-            item.drop(kind)
+        elif not kind or (word == "tool_search" and item.optional("execution", str) != "client"):
+            item.drop(word)  # runs at OpenAI
         else:
             item.drop_unknown(_RESPONSES_TOOL)
-            known = _KINDS_OF_TOOL[kind]
-            name = item.required("name", str) if kind in _NAMED else kind
-            description = item.optional("description", str) or known.purpose
-            schema = known.schema or item.optional("parameters", dict) or {}
-            if kind == "custom":
+            name = item.required("name", str) if kind.event else word
+            description = item.optional("description", str) or kind.purpose
+            schema = dict(kind.schema) or item.optional("parameters", dict) or {}
+            if word == "custom":
                 description, schema = freeform(description, item.inner("format")), FREEFORM
-            form = kind + (f"@{namespace}" if namespace else "")
+            form = word + (f"@{namespace}" if namespace else "")
             form = "" if form == "function" else form
             strict = item.optional("strict", bool) or None  # anything but true is no wish
             yield Tool(_qualified(namespace, name), description, schema, strict, form)
@@ -5575,19 +5530,17 @@ def _responses_chosen(wire: Wire) -> str:
 # A request that passes through, where it must be edited
 
 
-def _thought_item(
-    text: str, seal: Seal | None, quirks: ResponsesQuirks, account: str
-) -> JSON | None:
-    """Reasoning for this provider: its own as it was, another's only if that is wanted."""
-    ours = seal and seal.field == "re" and seal.account in ("", "0" * 8, account)
-    id, _, token = seal.value.rpartition(" ") if seal and ours else ("", "", "")
+def _thought_item(thought: Reasoning, quirks: ResponsesQuirks, account: str) -> JSON:
+    """Reasoning for this provider: its own as it was, another's only if that is wanted; {} if it
+    is not."""
+    text, seal = thought.text, thought.seal
+    own = seal and seal.field == "re" and seal.account in ("", "0" * 8, account)
+    id, _, token = seal.value.rpartition(" ") if seal and own else ("", "", "")
     if token:
         summary = [{"type": "summary_text", "text": text}] if text else []
         named = {"id": id} if id else {}
         return {"type": "reasoning", **named, "summary": summary, "encrypted_content": token}
-    if text and (id or quirks.unsigned):
-        return _plain_thought(text, text, id)
-    return None
+    return _plain_thought(text, text, id) if text and (id or quirks.unsigned) else {}
 
 
 def _plain_thought(text: str, origin: str, id: str = "") -> JSON:
@@ -5599,17 +5552,13 @@ def _plain_thought(text: str, origin: str, id: str = "") -> JSON:
 # A request, written
 
 
-def _responses_own(part: Reasoning, quirks: ResponsesQuirks, account: str) -> Reasoning | None:
-    return part if _thought_item(part.text, part.seal, quirks, account) else None
-
-
 class _ResponsesWriter(OpenAIWriter[ResponsesQuirks]):
     nested = False
 
     def __init__(self, request: Request, quirks: ResponsesQuirks, account: str) -> None:
         super().__init__(
             *(request, quirks, account, OpenAIResponses.call_id),
-            reasoning=functools.partial(_responses_own, quirks=quirks, account=account),
+            reasoning=lambda part: part if _thought_item(part, quirks, account) else None,
             verbosity=True,
         )
         # to one that knows functions only, a client of this format sends its own kinds of tools
@@ -5642,15 +5591,14 @@ class _ResponsesWriter(OpenAIWriter[ResponsesQuirks]):
 
     def _items(self, message: Message) -> list[JSON]:
         """The items of a turn: results first, then the rest."""
-        items, quirks = list[JSON](), self.quirks
+        items, rest, quirks = list[JSON](), list[Text | Media](), self.quirks
         if message.role == "assistant":
             for part in message.parts:
                 match part:
                     case Text(text):
                         items.append({"type": "message", "role": "assistant", "content": text})
-                    case Reasoning(text, seal):
-                        thought = _thought_item(text, seal, quirks, self.account)
-                        items += [thought] if thought else []
+                    case Reasoning():
+                        items.append(_thought_item(part, quirks, self.account))
                     case ToolCall(id, name, text):
                         call = {"type": "function_call", "call_id": id, "name": name}
                         items.append(call | {"arguments": text})
@@ -5662,10 +5610,13 @@ class _ResponsesWriter(OpenAIWriter[ResponsesQuirks]):
             if quirks.placeholder and "function_call" in kinds and "reasoning" not in kinds:
                 items.insert(0, _plain_thought(quirks.placeholder, str(items)))
             return items
-        rest = list[Text | Media]()
         for part in message.parts:
             if isinstance(part, ToolResult):
-                output = self._output(part)
+                content = [Text("Error:"), *part.parts] if part.is_error else list(part.parts)
+                texts = [each.text for each in content if isinstance(each, Text)]
+                output: Any = (" " if part.is_error else "\n\n").join(texts) or "(no output)"
+                if len(texts) < len(content):  # else a string: other servers may take nothing else
+                    output = list(map(self.part, content))
                 item = {"type": "function_call_output", "call_id": part.call_id}
                 items.append(item | {"output": output})
             elif isinstance(part, TEXT_OR_MEDIA):
@@ -5675,14 +5626,6 @@ class _ResponsesWriter(OpenAIWriter[ResponsesQuirks]):
 
     def _message(self, role: str, parts: Iterable[Text | Media]) -> JSON:
         return {"type": "message", "role": role, "content": list(map(self.part, parts))}
-
-    def _output(self, result: ToolResult) -> str | list[JSON]:
-        """One string if there is only text: servers other than OpenAI's may take nothing else."""
-        parts = [Text("Error:"), *result.parts] if result.is_error else list(result.parts)
-        texts = [part.text for part in parts if isinstance(part, Text)]
-        if len(texts) < len(parts):
-            return list(map(self.part, parts))
-        return (" " if result.is_error else "\n\n").join(texts) or "(no output)"
 
 
 # An answer, read
@@ -5707,15 +5650,6 @@ _RESPONSES_TEXTS: Final = {
 }
 
 
-def _kind_of(item: JSON) -> str:
-    """What an item is: message, reasoning, or a call that is the client's to run; else ""."""
-    kind = str(item.get("type"))
-    if kind in _CALLS:
-        place = found(item, ("environment", "type")) or "local"
-        return "call" if place == "local" and item.get("execution") != "server" else ""
-    return kind if kind in ("message", "reasoning") else ""
-
-
 def _whole_texts(kind: str, item: JSON) -> list[str]:
     """The texts of a complete item: one for each part of a message, else one."""
     if kind == "message":
@@ -5727,7 +5661,7 @@ _NO_ARGUMENTS: Final = frozenset(("", "{}", freely("")))
 _SOMETIMES_HOSTED: Final = ("shell_call", "apply_patch_call")  # then an output stands beside it
 
 
-class _SeenItem:
+class _OutputItem:
     """An output item of which something has come: what of it has been passed on."""
 
     def __init__(self, kind: str) -> None:
@@ -5768,7 +5702,7 @@ class _ResponsesDecoder(StreamDecoder):
 
     def __init__(self, known: Iterable[str] = ()) -> None:
         super().__init__(known)
-        self._items: list[_SeenItem] = []
+        self._items: list[_OutputItem] = []
         self._refusal = ""
         self._latest: tuple[object, ...] = ()  # the key of the last text event, and its item
         self._hosted = set[object]()  # ids of calls that the provider has answered itself
@@ -5811,11 +5745,11 @@ class _ResponsesDecoder(StreamDecoder):
         for item in self._doubtful:
             if item.get("call_id") not in self._hosted:
                 self._complete(self._item("call", {}, item, whole=True), item)
-        for seen in self._items:
-            if not seen.over and seen.start and seen.kind != "reasoning":
-                input = {"input": seen.input} if seen.input else {}
-                cut = {"status": "incomplete"} if wire.get("status") == "incomplete" else {}
-                self._complete(seen, seen.start | input | cut)
+        cut = {"status": "incomplete"} if wire.get("status") == "incomplete" else {}
+        for entry in self._items:
+            if not entry.over and entry.start and entry.kind != "reasoning":
+                input = {"input": entry.input} if entry.input else {}
+                self._complete(entry, entry.start | input | cut)
         self._usage = RESPONSES.parse_usage(wire, self._usage) or self._usage
         self._detail = self._refusal
         match wire.get("status"):
@@ -5833,47 +5767,43 @@ class _ResponsesDecoder(StreamDecoder):
 
     def _item(
         self, kind: str, wire: JSON, item: JSON, whole: bool = False, last: bool = False
-    ) -> _SeenItem:
+    ) -> _OutputItem:
         """The item that is meant, which may be a new one; `last`: repeated by the last event."""
         names = (item.get("call_id"), item.get("id"), wire.get("item_id"))
         ids = {word_of(name) for name in names if name}
-        known, seen = list[_SeenItem](), None
-        for one in self._items:
-            if one.kind == kind and not (last and one.repeated):
-                known.append(one)
-                if seen is None and not ids.isdisjoint(one.ids):
-                    seen = one
-        if known and seen is None:
-            seen = self._likeliest(known, wire, item if whole else {}, bool(ids), last)
+        entries = [e for e in self._items if e.kind == kind and not (last and e.repeated)]
+        entry = next((entry for entry in entries if not ids.isdisjoint(entry.ids)), None)
+        if entries and entry is None:
+            entry = self._likeliest(entries, wire, item if whole else {}, bool(ids), last)
             added = bool(item) and not whole  # begins, as something else unless nothing says so
-            seen = None if seen and added and ids and seen.ids else seen
-        if seen is None:
-            seen = _SeenItem(kind)
-            self._items.append(seen)
-        seen.ids |= ids
+            entry = None if entry and added and ids and entry.ids else entry
+        if entry is None:
+            entry = _OutputItem(kind)
+            self._items.append(entry)
+        entry.ids |= ids
         if not last:
-            seen.places.add(wire.get("output_index"))
-        return seen
+            entry.places.add(wire.get("output_index"))
+        return entry
 
     def _likeliest(
-        self, known: list[_SeenItem], wire: JSON, whole: JSON, named: bool, last: bool
-    ) -> _SeenItem | None:
+        self, entries: list[_OutputItem], wire: JSON, whole: JSON, named: bool, last: bool
+    ) -> _OutputItem | None:
         """Of items that do not have that id, the one that an event is about, if any is.
 
         It is the one that says the same, else the one in the same place, else the latest that is
         open, unless its id says that it is another; but a call is not taken for another's, nor an
         item of the last event for one that says something else.
         """
-        place, kind, likely = wire.get("output_index"), known[0].kind, known
+        place, kind, likely = wire.get("output_index"), entries[0].kind, entries
         if whole:
             text = ("" if kind == "message" else "\n\n").join(_whole_texts(kind, whole))
             name = _responses_called(whole).name if kind == "call" else None
-            alike = [one for one in known if (last or not one.over) and one.may_be(text, name)]
+            alike = [one for one in entries if (last or not one.over) and one.may_be(text, name)]
             if text and (same := next((one for one in alike if one.text()), None)):
                 return same
-            likely = alike if text else known
-            known = alike if last or kind == "call" else known
-        for one in reversed(known):
+            likely = alike if text else entries
+            entries = alike if last or kind == "call" else entries
+        for one in reversed(entries):
             if place is not None and place in one.places and not (one.over and named and not last):
                 return one
         still = [o for o in likely if (last or not o.over) and not (named and o.ids)]
@@ -5882,132 +5812,135 @@ class _ResponsesDecoder(StreamDecoder):
         return still[0 if last else -1] if still else None
 
     def _added(self, wire: JSON, item: JSON) -> None:
-        kind = _kind_of(item)
-        if not kind:
-            self._acted(item)
-        elif item["type"] not in _SOMETIMES_HOSTED:
-            seen = self._item(kind, wire, item)
-            seen.start = item
+        if (kind := self._kind_of(item)) and item["type"] not in _SOMETIMES_HOSTED:
+            entry = self._item(kind, wire, item)
+            entry.start = item
             if kind == "reasoning":
-                self._part(seen, Reasoning())
+                self._part(entry, Reasoning())
             elif kind == "call":
-                self._begin_call(seen, item)  # a message begins with its first text
+                self._begin_call(entry, item)  # a message begins with its first text
 
     def _item_done(self, wire: JSON, item: JSON, last: bool = False) -> None:
-        kind = _kind_of(item)
-        if not kind:
-            self._acted(item)
-        elif item["type"] in _SOMETIMES_HOSTED and not item.get("environment"):
+        if not (kind := self._kind_of(item)):
+            return
+        if item["type"] in _SOMETIMES_HOSTED and not item.get("environment"):
             self._doubtful.append(item)
-        else:
-            seen = self._item(kind, wire, item, whole=True, last=last)
-            seen.repeated = last
-            if kind == "call":
-                if seen.input and not item.get("input"):
-                    item = item | {"input": seen.input}
-                self._begin_call(seen, item)
-                if not last and not seen.text() and _whole_texts(kind, item)[0] in _NO_ARGUMENTS:
-                    seen.start = item  # the last event may know better
-                    return
-            self._complete(seen, item, last)
+            return
+        entry = self._item(kind, wire, item, whole=True, last=last)
+        entry.repeated = last
+        if kind == "call":
+            if entry.input and not item.get("input"):
+                item = item | {"input": entry.input}
+            self._begin_call(entry, item)
+            if not last and not entry.text() and _whole_texts(kind, item)[0] in _NO_ARGUMENTS:
+                entry.start = item  # the last event may know better
+                return
+        self._complete(entry, item, last)
 
-    def _acted(self, item: JSON) -> None:
-        """A tool at work at the provider, or what came of it."""
+    def _kind_of(self, item: JSON) -> str:
+        """What an item is: message, reasoning, or a call that is the client's to run; "" for a tool
+        at work at the provider, or what came of it."""
+        type = str(item.get("type"))
+        place = found(item, ("environment", "type")) or "local"
+        if type in _CALLS and place == "local" and item.get("execution") != "server":
+            return "call"
+        if type in ("message", "reasoning"):
+            return type
         self.acted = True
-        if str(item.get("type")).endswith("_output"):
+        if type.endswith("_output"):
             self._hosted.add(item.get("call_id"))
+        return ""
 
-    def _begin_call(self, seen: _SeenItem, item: JSON) -> None:
+    def _begin_call(self, entry: _OutputItem, item: JSON) -> None:
         """A call begins when its name is known; its arguments may have come before."""
-        if seen.name is None:
+        if entry.name is None:
             call = _responses_called(item)
-            seen.name = call.name
-            self._part(seen, replace(call, text=""))
-            self._delta(seen, seen.text())
+            entry.name = call.name
+            self._part(entry, replace(call, text=""))
+            self._delta(entry, entry.text())
 
-    def _complete(self, seen: _SeenItem, item: JSON, last: bool = False) -> None:
+    def _complete(self, entry: _OutputItem, item: JSON, last: bool = False) -> None:
         """A complete item: what is missing of it is added, and it is closed."""
-        if seen.kind == "call":
-            self._begin_call(seen, item)
-        if seen.kind == "message" and not self._refusal:
+        if entry.kind == "call":
+            self._begin_call(entry, item)
+        if entry.kind == "message" and not self._refusal:
             self._refusal = "".join([p.get("refusal") or "" for p in item.get("content") or ()])
-        torn = seen.kind == "call" and item.get("status") == "incomplete"
-        texts, sent = _whole_texts(seen.kind, item), seen.text()
+        torn = entry.kind == "call" and item.get("status") == "incomplete"
+        texts, sent = _whole_texts(entry.kind, item), entry.text()
         whole = "".join(texts)
         if torn:
             pass  # more of it might make a whole call of half a script
         elif not sent:
             for number, text in enumerate(texts):
-                self._say(seen, (False, number), text)
+                self._say(entry, (False, number), text)
         elif whole.startswith(sent):
-            self._say(seen, next(reversed(seen.parts)), whole[len(sent) :])
-        ended, seen.over = seen.over, True
-        if seen.kind == "message":
-            for place in seen.parts:
-                self._close((seen, place))
-        elif seen.kind == "call":
-            self._close(seen, None, torn)
+            self._say(entry, next(reversed(entry.parts)), whole[len(sent) :])
+        ended, entry.over = entry.over, True
+        if entry.kind == "message":
+            for place in entry.parts:
+                self._close((entry, place))
+        elif entry.kind == "call":
+            self._close(entry, None, torn)
         elif not ended:
             token = _responses_token(item)
             seal = Seal("re", token) if token.strip() else None
-            opened = self._live is not None and self._live.key is seen
+            is_open = self._live is not None and self._live.key is entry
             # not behind what followed it, where a maker would miss what the seal belongs to
-            if seal and not opened and not (last and (seen.start or seen.parts)):
-                self._part(seen, Reasoning())
-            self._close(seen, seal)
+            if seal and not is_open and not (last and (entry.start or entry.parts)):
+                self._part(entry, Reasoning())
+            self._close(entry, seal)
 
     # Texts
 
     def _text(self, event: str, wire: JSON) -> None:
         """More of a part, or, from the events that end one, all of it."""
         kind, field = _RESPONSES_TEXTS[event]
-        text, refusal = wire.get(field), "refusal" in event
-        if field == "part":
-            text = wire["part"].get("text") or wire["part"].get("refusal")
-            refusal = "refusal" in wire["part"]
-            kind = "reasoning" if wire["part"].get("type") == "reasoning_text" else kind
+        part = wire["part"] if field == "part" else wire
+        text = part.get("text") or part.get("refusal") if field == "part" else part.get(field)
+        refusal = "refusal" in event or "refusal" in part
+        kind = "reasoning" if part.get("type") == "reasoning_text" else kind
         key = (kind, wire.get("item_id"), wire.get("output_index"))
         if self._latest[:3] != key:
             self._latest = (*key, self._item(kind, wire, {}))
-        seen = cast(_SeenItem, self._latest[3])
+        entry = cast(_OutputItem, self._latest[3])
         place = ("summary" in event, wire.get("summary_index", wire.get("content_index")))
-        if not text or seen.over:
+        if not text or entry.over:
             return
-        if kind == "reasoning" and not seen.summary:
-            seen.summary = place[:1]
-        if kind == "reasoning" and seen.summary != place[:1]:
-            return  # a summary and the full text: only what came first
+        if kind == "reasoning":  # a summary and the full text: only what came first
+            entry.summary = entry.summary or place[:1]
+            if entry.summary != place[:1]:
+                return
         if field == "delta":
             self._refusal += text if refusal else ""
-            self._say(seen, place, text)
+            self._say(entry, place, text)
             return
         if field == "input":
-            seen.input = text
+            entry.input = text
             return
         if kind == "call" and text.strip() in _NO_ARGUMENTS:  # the end of the item may know better
             return
         self._refusal = self._refusal or (text if refusal else "")
-        if seen.parts and place not in seen.parts:  # a part of its own, or one with a wrong number?
-            latest = next(reversed(seen.parts))
-            counted = (event, latest) in seen.finished
-            again = text.startswith("".join(seen.parts[latest]))
+        if entry.parts and place not in entry.parts:  # a part of its own, or with a wrong number?
+            latest = next(reversed(entry.parts))
+            counted = (event, latest) in entry.finished
+            again = text.startswith("".join(entry.parts[latest]))
             place = latest if again and not counted else place
-        seen.finished.add((event, place))
-        sent = "".join(seen.parts.get(place, ()))
+        entry.finished.add((event, place))
+        sent = "".join(entry.parts.get(place, ()))
         if text.startswith(sent):
-            self._say(seen, place, text[len(sent) :])
+            self._say(entry, place, text[len(sent) :])
 
-    def _say(self, seen: _SeenItem, place: tuple[bool, object], text: str) -> None:
+    def _say(self, entry: _OutputItem, place: tuple[bool, object], text: str) -> None:
         if not text:
             return
-        gap = "\n\n" if seen.kind == "reasoning" and place not in seen.parts and seen.parts else ""
-        seen.parts.setdefault(place, []).append(text)
-        if seen.kind == "message":
-            self._more((seen, place), Text(), text)
-        elif seen.kind == "reasoning":
-            self._more(seen, Reasoning(), gap + text)
-        elif seen.name is not None:
-            self._delta(seen, text)
+        apart = entry.kind == "reasoning" and bool(entry.parts) and place not in entry.parts
+        entry.parts.setdefault(place, []).append(text)
+        if entry.kind == "message":
+            self._more((entry, place), Text(), text)
+        elif entry.kind == "reasoning":
+            self._more(entry, Reasoning(), "\n\n" + text if apart else text)
+        elif entry.name is not None:
+            self._delta(entry, text)
 
 
 # An answer, written
@@ -6167,36 +6100,31 @@ class _ResponsesEncoder(StreamEncoder):
 
     def _end_call(self, text: str) -> bytes:
         kind, self._text = self._kind, ""
-        rest: str | None = "" if text else "{}"
-        if self._free:
-            rest = self._free.rest(text)
-            text = self._free.text()
-        elif not kind.event:
-            rest = rest if parse_object(text or "{}") is not None else None
+        if not kind.event:
+            arguments = parse_object(text or "{}")
+            slot: Any = {**kind.default, **(arguments or {}), **kind.constant}
+            rest = None if arguments is None else ""
+            head = self._added({kind.slot: slot, "status": "in_progress"})
+        else:
+            rest = self._free.rest(text) if self._free else "" if text else "{}"
+            slot = self._free.text() if self._free else text or rest
+            head = self._at(f"{kind.event}.done", {kind.slot: slot})
         if rest is None:
             self._torn = True
             return b""
-        if not kind.event:
-            slot = kind.default | (parse_object(text or "{}") or {}) | kind.constant
-            begin = self._added({kind.slot: slot, "status": "in_progress"})
-            return self._say(begin, self._done({kind.slot: slot, "status": "completed"}))
-        text = text if self._free else text or rest
-        return (self._more(rest) if rest else b"") + self._say(
-            self._at(f"{kind.event}.done", {kind.slot: text}),
-            self._done({kind.slot: text, "status": "completed"}),
-        )
+        more = self._more(rest) if rest else b""
+        return more + self._say(head, self._done({kind.slot: slot, "status": "completed"}))
 
     def _finish(self, finish: Finish) -> bytes:
         refusal = b""
         if finish.reason == "content_filter" and finish.detail not in ("", self._text):
             self._begin_speech("refusal")
-            refusal = self._say(self._added({}), self._part("added", self._speech.empty))
-            refusal += self._more(finish.detail)
+            self.part, self.texts = Text(), [finish.detail]
+            refusal = self._delta(finish.detail)
             refusal += self._end_speech(finish.detail, {"status": "completed"})
         cut = "max_output_tokens" if self._torn else _RESPONSES_CUT.get(finish.reason)
         usage = RESPONSES.render_usage(self.context.counted(finish.usage))
-        details = {"reason": cut} if cut else None
-        status = "incomplete" if cut else "completed"
+        details, status = ({"reason": cut}, "incomplete") if cut else (None, "completed")
         return refusal + self._last(status, incomplete_details=details, usage=usage)
 
     def _last(self, status: str, **fields: Any) -> bytes:
@@ -6219,14 +6147,14 @@ class _ResponsesEncoder(StreamEncoder):
     def _part(self, step: str, part: JSON) -> JSON:
         return self._at(f"{self._speech.part}.{step}", self._speech.place | {"part": part})
 
-    def _added(self, fields: JSON) -> JSON:
-        item, index = self._item | fields, self._items - 1
-        return {"type": "response.output_item.added", "output_index": index, "item": item}
+    def _added(self, fields: JSON, step: str = "added") -> JSON:
+        place = {"type": f"response.output_item.{step}", "output_index": self._items - 1}
+        return place | {"item": self._item | fields}
 
     def _done(self, fields: JSON) -> JSON:
-        item, index = self._item | fields, self._items - 1
-        self._output.append(item)
-        return {"type": "response.output_item.done", "output_index": index, "item": item}
+        done = self._added(fields, "done")
+        self._output.append(done["item"])
+        return done
 
     def _answer(self, status: str) -> JSON:
         return {
@@ -6250,7 +6178,7 @@ class _ResponsesEncoder(StreamEncoder):
             "truncation": "disabled",
             "usage": None,
             "metadata": {},
-            **_RESPONSES_UNSAID,
+            **_RESPONSES_SETTINGS,
             **self.context.echo,
         }
 
@@ -6273,14 +6201,11 @@ class _CompactionEncoder(_ResponsesEncoder):
             return self.failed(UpstreamError("transient", "the model wrote no summary"))
         sealed = {"encrypted_content": enveloped(Seal("rc", self._summary))}
         self._begin("cmp_", {"type": "compaction"} | sealed)
-        return self._say(self._added({}), self._done({})) + super()._finish(finish)
-
-    def _last(self, status: str, **fields: Any) -> bytes:
-        wire = super()._last(status, **fields)
-        if self.context.variant == "compact" and status != "failed":
-            kept = ("id", "created_at", "output", "usage")
-            kind = {"object": "response.compaction"}
-            self.answer = kind | {name: self.answer[name] for name in kept}
+        wire = self._say(self._added({}), self._done({})) + super()._finish(finish)
+        if self.context.variant == "compact":
+            names = ("id", "created_at", "output", "usage")
+            answer = {name: self.answer[name] for name in names}
+            self.answer = {"object": "response.compaction"} | answer
         return wire
 
 
