@@ -18,8 +18,8 @@ A request goes
 stand in this order in Request path, and `settle` is in Accounts.
 
 The rule of this file: code refers only to what stands above it.  First come values
-(sections 1-26: pure; no await, no clock, no socket), then memory (27-36: synchronous, told
-the time), then I/O (37-68).  A name with a leading underscore stays within its section.
+(sections 1-27: pure; no await, no clock, no socket), then memory (28-37: synchronous, told
+the time), then I/O (38-69).  A name with a leading underscore stays within its section.
 
 Where to begin
     to follow one request     Relay.serve, first_answer, attempt, begin, deliver: in this order
@@ -70,63 +70,64 @@ Contents
     17. Presets               one row per known provider
     18. Reading               a YAML file, and everything wrong with it
     19. Configuration         the keys of the file, each with its kind and its sentence
-    20. Prices                what tokens cost
-    21. Conditions            what a rule may ask about a request
-    22. Plan                  a configuration compiled: who may ask, where a model's name leads
-    23. Compiler              a configuration made a plan; mistakes that take two keys to see
+    20. Edits                 values of such a file changed, comments and order kept
+    21. Prices                what tokens cost
+    22. Conditions            what a rule may ask about a request
+    23. Plan                  a configuration compiled: who may ask, where a model's name leads
+    24. Compiler              a configuration made a plan; mistakes that take two keys to see
   Values: other tools, other files
-    24. Clients               how each coding tool is set up for this relay
-    25. Import                another relay's file as a configuration of this one
-    26. Records               what the flight recorder keeps, and how it is written
+    25. Clients               how each coding tool is set up for this relay
+    26. Import                another relay's file as a configuration of this one
+    27. Records               what the flight recorder keeps, and how it is written
   Memory: where a request may go now
-    27. Stickiness            which credential served a conversation last; what was thought in it
-    28. Health                who is cooling down, why, until when
-    29. Balance               which plan is open, which of several equals goes first
+    28. Stickiness            which credential served a conversation last; what was thought in it
+    29. Health                who is cooling down, why, until when
+    30. Balance               which plan is open, which of several equals goes first
   Memory: what is counted and reported
-    30. Ledger                what was used, by the hour and by the day
-    31. Limits                who may ask now: rates, concurrency, budgets
-    32. Cache ledger          why a prompt cache was missed
-    33. Notes                 what relays tell one another about health
-    34. Verdict               the one error when no lane has answered
-    35. Metrics               what is counted, in Prometheus's words
-    36. Feed                  what happens, for those who watch
+    31. Ledger                what was used, by the hour and by the day
+    32. Limits                who may ask now: rates, concurrency, budgets
+    33. Cache ledger          why a prompt cache was missed
+    34. Notes                 what relays tell one another about health
+    35. Verdict               the one error when no lane has answered
+    36. Metrics               what is counted, in Prometheus's words
+    37. Feed                  what happens, for those who watch
   I/O: what is written down
-    37. Log                   lines of text or JSON; a request's is Exchange.record
-    38. State                 where usage and budgets outlive the process
-    39. SQLite                the store in a file
-    40. Redis                 the store that many machines share
-    41. Keeper                memory and the store kept in step
+    38. Log                   lines of text or JSON; a request's is Exchange.record
+    39. State                 where usage and budgets outlive the process
+    40. SQLite                the store in a file
+    41. Redis                 the store that many machines share
+    42. Keeper                memory and the store kept in step
   I/O: providers on one side, clients on the other
-    42. Connections           HTTP/1.1 to providers on bare transports
-    43. Upstream              one HTTP exchange with a provider
-    44. Credentials           secrets that programs print, renewed in time
-    45. Recorder              whole exchanges in a ring of files
-    46. Demo                  the embedded provider
-    47. Client                who asks; the body read, the answer written, keep-alives
-    48. Telemetry             spans and metrics for an OpenTelemetry collector
+    43. Connections           HTTP/1.1 to providers on bare transports
+    44. Upstream              one HTTP exchange with a provider
+    45. Credentials           secrets that programs print, renewed in time
+    46. Recorder              whole exchanges in a ring of files
+    47. Demo                  the embedded provider
+    48. Client                who asks; the body read, the answer written, keep-alives
+    49. Telemetry             spans and metrics for an OpenTelemetry collector
   I/O: a request from beginning to end
-    49. Exchange              one client request, its x-relay headers, its record for the log
-    50. Preparation           a request in a dialect: how it goes out, and its answer back
-    51. Forwarding            what passes unread: embeddings, images, audio, /p/
-    52. Accounts              what a request may take, and what it came to
-    53. Request path          from accept to settle, in five functions
+    50. Exchange              one client request, its x-relay headers, its record for the log
+    51. Preparation           a request in a dialect: how it goes out, and its answer back
+    52. Forwarding            what passes unread: embeddings, images, audio, /p/
+    53. Accounts              what a request may take, and what it came to
+    54. Request path          from accept to settle, in five functions
   I/O: the process around it
-    54. Page                  the dashboard
-    55. Service manager       what systemd and relay tell one another
-    56. Source                where a configuration comes from, and how a reload replaces it
-    57. Admin                 what relay knows of itself, and what can be done to it
-    58. Resources             memory given back, files that may be open
-    59. Operations            which handler serves which path; probes, lists, status
-    60. Server                sockets, signals (SIGHUP reloads), drain
-    61. Units                 what systemd needs to run relay
-    62. Grafana               a dashboard of the metrics
+    55. Page                  the dashboard
+    56. Service manager       what systemd and relay tell one another
+    57. Source                where a configuration comes from, and how a reload replaces it
+    58. Admin                 what relay knows of itself, and what can be done to it
+    59. Resources             memory given back, files that may be open
+    60. Operations            which handler serves which path; probes, lists, status
+    61. Server                sockets, signals (SIGHUP reloads), drain
+    62. Units                 what systemd needs to run relay
+    63. Grafana               a dashboard of the metrics
   I/O: the commands
-    63. Console               a running relay, asked by a command
-    64. Launch                a tool as relay's child
-    65. Trial                 whether the configured providers answer as they should
-    66. Watch                 the log and the running requests, in a terminal
-    67. Replay                a record listed, sent again, compared, exported
-    68. Command line          the commands as a table
+    64. Console               a running relay, asked by a command
+    65. Launch                a tool as relay's child
+    66. Trial                 whether the configured providers answer as they should
+    67. Watch                 the log and the running requests, in a terminal
+    68. Replay                a record listed, sent again, compared, exported
+    69. Command line          the commands as a table
 """
 
 from __future__ import annotations
@@ -10540,7 +10541,365 @@ def _table_schema(cls: Any) -> JSON:
     } | ({"required": required} if required else {})
 
 
-# ==== 20. Prices ==============================================================
+# ==== 20. Edits ===============================================================
+# Values changed in a YAML file that people write by hand.  What a change does not concern stays
+# byte for byte, comments and order with it.  YAML's events tell where each node stands in the text;
+# the nodes are compared with what they are to hold, and only what differs is written anew.  The
+# result is read again: where it does not hold what was intended (an anchor shares the value with
+# another place, say), the edit is refused, so that no file is ever damaged.
+
+DELETE: Final = object()  # as the value of a change: the key or the item goes
+
+
+class EditError(ValueError):
+    """A change that cannot be made in place; the message says where and why."""
+
+
+class _Scalar(NamedTuple):
+    """What is neither a mapping nor a list: the tag that YAML gives it, and its text."""
+
+    tag: str
+    text: str
+
+
+class _Node:
+    """Where a value stands in the text: [start, end), with its anchor and its tag."""
+
+    def __init__(self, event: Any, content: Any) -> None:  # a yaml.NodeEvent
+        self.start: int = event.start_mark.index
+        self.end: int = event.end_mark.index
+        self.content = content  # dict, list or _Scalar; shared by an anchor and its aliases
+        self.flow = bool(getattr(event, "flow_style", False))  # in brackets
+        self.quote: str | None = getattr(event, "style", None)
+        self.items = list[tuple[_Node, _Node]]()  # keys and values; in a list a value is both
+
+
+def edited(text: str, changes: Iterable[tuple[Sequence[str | int], object]]) -> str:
+    """The text of a YAML file after some changes, made one after the other.
+
+    A change is a path (keys, and indexes of lists, from the root) and a value of JSON's types, or
+    DELETE.  A missing key is added as the last of its mapping, with the mappings that lead to it;
+    an item whose index is the list's length is added to the list.  A mapping that takes a mapping's
+    place, or a list a list's, leaves what both have in common as it is.  A comment above an item of
+    a list goes where the item goes; all others stay, but for those within what goes.
+    """
+    for path, value in changes:
+        try:
+            root = _read_nodes(text)
+            content = _changed(root.content if root else {}, path, value)
+            after = _Edit(text, root).applied(content)
+            reread = _read_nodes(after)
+            if (reread.content if reread else {}) != content:
+                raise EditError("other places of the file share this value")
+        except (yaml.YAMLError, RecursionError, EditError) as error:
+            where = ".".join(map(str, path)) or "the file"
+            raise EditError(f"{where} cannot be edited in place: {error}") from error
+        text = after
+    return text
+
+
+def _read_nodes(text: str) -> _Node | None:
+    """The root of a text's nodes; None if it has no document."""
+    events = yaml.parse(text, yaml.SafeLoader)
+    anchors = dict[str | None, Any]()
+
+    def read(event: Any) -> _Node:
+        if isinstance(event, yaml.AliasEvent):
+            return _Node(event, anchors.get(event.anchor))
+        if isinstance(event, yaml.ScalarEvent):
+            node = _Node(event, _scalar(event))
+            if event.style in ("|", ">"):  # the event ends behind the empty lines below
+                node.end = len(text[: node.end].rstrip())
+        else:
+            node = _Node(event, {} if isinstance(event, yaml.MappingStartEvent) else [])
+        if event.anchor:
+            anchors[event.anchor] = node.content
+        if isinstance(node.content, _Scalar):
+            return node
+        inner: Any
+        while not isinstance(inner := next(events), yaml.CollectionEndEvent):
+            key = read(inner)
+            if isinstance(node.content, list):
+                node.items.append((key, key))
+                node.content.append(key.content)
+                continue
+            if not isinstance(key.content, _Scalar) or key.content.text in node.content:
+                raise EditError("a mapping has a key twice, or one that is no text")
+            node.items.append((key, read(next(events))))
+            node.content[key.content.text] = node.items[-1][1].content
+        # The event at the end of a block stands where the next token begins, behind comments.
+        node.end = node.items[-1][1].end if node.items and not node.flow else _Node(inner, None).end
+        return node
+
+    roots = [read(event) for event in events if isinstance(event, yaml.NodeEvent)]
+    if len(roots) > 1:
+        raise EditError("it has several documents")
+    return roots[0] if roots else None
+
+
+def _scalar(event: yaml.ScalarEvent) -> _Scalar:
+    tag = event.tag
+    if tag in (None, "!"):
+        tag = _RESOLVER.resolve(yaml.ScalarNode, event.value, event.implicit)  # type: ignore[no-untyped-call]
+    return _Scalar(tag, "null" if tag.endswith(":null") else event.value)
+
+
+def _content(value: object) -> Any:
+    """A value of JSON's types as a node would hold it."""
+    if isinstance(value, dict):
+        return {str(name): _content(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [*map(_content, value)]
+    root = _read_nodes(yaml.safe_dump(value, width=math.inf))
+    return root and root.content
+
+
+def _changed(content: Any, path: Sequence[str | int], value: object) -> Any:
+    """A copy of a node's content with a change in it."""
+    if not path:
+        return _content(value)
+    key, rest = path[0], path[1:]
+    if isinstance(content, _Scalar):
+        if not content.tag.endswith(":null"):
+            raise EditError(f"{content.text!r:.40} has no keys")
+        content = [] if key == 0 and isinstance(key, int) else {}
+    is_list = isinstance(content, list)
+    items = dict[str | int, Any](enumerate(content) if is_list else content)
+    key = key if is_list else str(key)
+    if is_list and key not in range(len(items) + 1):
+        raise EditError(f"the list has no item {key}")
+    if value is DELETE and key not in items:
+        raise EditError("there is nothing to delete")
+    if value is DELETE and not rest:
+        del items[key]
+    else:
+        items[key] = _changed(items.get(key, _Scalar(":null", "null")), rest, value)
+    return [*items.values()] if is_list else items
+
+
+class _Edit:
+    """The patches that give the nodes of a text another content.
+
+    A patch is (start, end, new text).  New text is written like its surroundings: with the file's
+    indentation and line ends, in brackets within brackets, in the quotes of what it replaces.
+    """
+
+    def __init__(self, text: str, root: _Node | None) -> None:
+        self.text = text
+        self.root = root
+        self.newline = "\r\n" if "\r\n" in text else "\n"
+        json_like = root and root.flow and root.items and root.items[0][0].quote == '"'
+        self.quote = '"' if json_like else None
+        blocks = [value for _, value in root.items if not value.flow] if root else []
+        columns = (self._column(block.items[0][0].start) for block in blocks if block.items)
+        self.step = next((column for column in columns if column), 2)
+
+    def applied(self, content: Any) -> str:
+        """The text with another content of the whole file."""
+        if self.root is None:
+            return self.text + self._lines(len(self.text), self._block(content), 0)
+        parts, at = list[str](), 0
+        patches = self._patches(self.root, content, -self.step, flow=False)
+        for start, end, new in sorted(patches, key=operator.itemgetter(0)):  # stable
+            parts += self.text[at:start], new
+            at = end
+        return "".join((*parts, self.text[at:]))
+
+    # ---- What differs
+
+    def _patches(
+        self, node: _Node, content: Any, indent: int, flow: bool
+    ) -> Iterator[tuple[int, int, str]]:
+        """`indent` is the column of the key in front of the node; `flow`: it is within brackets."""
+        if content == node.content:
+            return
+        both = type(content) is type(node.content) and content and node.items
+        if both and isinstance(content, dict) and content.keys() & node.content.keys():
+            yield from self._mapping(node, content)
+        elif both and isinstance(content, list):
+            yield from self._list(node, content)
+        else:
+            yield from self._replacement(node, content, indent, flow)
+
+    def _mapping(self, node: _Node, content: dict[str, Any]) -> Iterator[tuple[int, int, str]]:
+        first, (last_key, last) = node.items[0][0], node.items[-1]
+        column = self._column(first.start)
+        leading = True  # none before it stays
+        for at, (key, value) in enumerate(node.items):
+            if key.content.text in content:
+                leading = False
+                yield from self._patches(value, content[key.content.text], column, node.flow)
+            elif not node.flow and self._is_first(key.start):
+                yield *self._lines_of(key.start, value.end, at == 0, value is last), ""
+            elif leading:
+                yield key.start, node.items[at + 1][0].start, ""
+            else:
+                yield node.items[at - 1][1].end, value.end, ""
+        added = {name: content[name] for name in content if name not in node.content}
+        if added and node.flow:
+            yield last.end, last.end, f", {self._flow(added)[1:-1]}"
+        elif added:
+            end = self._line_end(last.end)
+            spaced = len(node.items) > 1 and self._is_blank(self._line_start(last_key.start) - 1)
+            for name in added:
+                lines = [*[""] * spaced, *self._block({name: added[name]})]
+                yield end, end, self._lines(end, lines, column)
+
+    def _list(self, node: _Node, content: list[Any]) -> Iterator[tuple[int, int, str]]:
+        """Each old item is used once: for an equal value, or else for the value in its place."""
+        items = [item for _, item in node.items]
+        pairs = [*zip(node.content, content, strict=False)]
+        backward = [*zip(reversed(node.content), reversed(content), strict=False)]
+        same = functools.partial(itertools.takewhile, lambda pair: pair[0] == pair[1])
+        head = len([*same(pairs)])
+        tail = len([*same(backward[: len(pairs) - head])])
+        moved = len(content) - len(items)
+        sources = {at: at for at in range(head)}
+        sources |= {at + moved: at for at in range(len(items) - tail, len(items))}
+        free = [*range(head, len(items) - tail)]
+        for at, value in enumerate(content):
+            same_place = at if at in free else None
+            source = next((i for i in free if items[i].content == value), same_place)
+            if at not in sources and source is not None:
+                sources[at] = source
+                free.remove(source)
+        dash = node.start
+        if not node.flow and self.text[dash] in "&!":  # an anchor or a tag, in a line above
+            dash = self.text.index("-", self._line_end(dash))
+        column = self._column(dash)
+        if [sources.get(at) for at in range(len(items))] == [*range(len(items))]:
+            for item, value in zip(items, content, strict=False):
+                yield from self._patches(item, value, column, node.flow)
+            added = content[len(items) :]
+            end = items[-1].end if node.flow else self._line_end(items[-1].end)
+            new = "".join(f", {self._flow(value, inside=True)}" for value in added)
+            yield end, end, new if node.flow else self._lines(end, self._block(added), column)
+            return
+        ends = [self._line_end(item.end) for item in items]
+        if node.flow:
+            old = [self.text[item.start : item.end] for item in items]
+            new_items = [self._flow(value, inside=True) for value in content]
+        else:  # lines, with the comments above an item
+            old = [self.text[start:end] for start, end in itertools.pairwise((dash, *ends))]
+            old[0] = " " * column + old[0]
+            old = [part if part.endswith("\n") else part + self.newline for part in old]
+            new_items = [self._lines(0, self._block([value]), column) for value in content]
+        for at, source in sources.items():
+            if items[source].content == content[at]:
+                new_items[at] = old[source]
+        if node.flow:
+            yield items[0].start, items[-1].end, ", ".join(new_items)
+        else:
+            yield dash, ends[-1], "".join(new_items).lstrip(" ")
+
+    def _replacement(
+        self, node: _Node, content: Any, indent: int, flow: bool
+    ) -> Iterator[tuple[int, int, str]]:
+        head = len(self.text[: node.start].rstrip())  # behind the colon, the dash, a comment
+        below = "\n" in self.text[head : node.start]
+        if flow or self._is_inline(content) or (node.flow and node.items):
+            new = self._flow(content, node.quote, flow)
+            if below and self.text[head - 1] == ":":  # a block that is none now
+                yield head, node.end, f" {new}"
+            else:
+                yield node.start, node.end, new if node.end > node.start else f" {new}"
+        elif below or not head or self.text[head - 1] == "-":
+            lines = self._lines(0, self._block(content), self._column(node.start))
+            yield node.start, node.end, lines.strip()
+        else:  # below its key, behind the comment that may follow that
+            yield head, node.end, ""
+            end = self._line_end(node.end)
+            yield end, end, self._lines(end, self._block(content), indent + self.step)
+
+    # ---- Where
+
+    def _line_start(self, at: int) -> int:
+        return self.text.rfind("\n", 0, at) + 1
+
+    def _line_end(self, at: int) -> int:
+        """Behind the end of the line."""
+        return self.text.find("\n", at) + 1 or len(self.text)
+
+    def _column(self, at: int) -> int:
+        return at - self._line_start(at)
+
+    def _is_first(self, at: int) -> bool:
+        return not self.text[self._line_start(at) : at].strip()
+
+    def _is_blank(self, at: int) -> bool:
+        """Is the line of this place empty?  What is outside of the text is."""
+        at = max(at, 0)
+        return not self.text[self._line_start(at) : self._line_end(at)].strip()
+
+    def _lines_of(self, start: int, end: int, is_first: bool, is_last: bool) -> tuple[int, int]:
+        """The lines of a mapping's entry, with an empty line that only kept it from the others."""
+        start, end = self._line_start(start), self._line_end(end)
+        if is_first:
+            while end < len(self.text) and not is_last and self._is_blank(end):
+                end = self._line_end(end)
+        elif self._is_blank(start - 1) and (is_last or self._is_blank(end)):
+            start = self._line_start(start - 1)
+        return start, end
+
+    # ---- New text
+
+    def _lines(self, at: int, lines: Iterable[str], column: int) -> str:
+        """Lines to be inserted at the beginning of a line, or at the end of an unfinished one."""
+        unfinished = at and self.text[at - 1] != "\n"
+        text = "".join((" " * column + line).rstrip() + self.newline for line in lines)
+        return self.newline + text if unfinished and text else text
+
+    def _is_inline(self, content: Any) -> bool:
+        if isinstance(content, list):
+            scalars = all(isinstance(item, _Scalar) for item in content)
+            return scalars and len(self._flow(content)) <= 80
+        return not content or isinstance(content, _Scalar)
+
+    def _block(self, content: Any) -> list[str]:
+        """The lines of a content, as people write one."""
+        if self._is_inline(content) and not isinstance(content, list):
+            return [self._flow(content)]
+        lines = list[str]()
+        if isinstance(content, list):
+            for value in content:
+                first, *others = (
+                    [self._flow(value)] if self._is_inline(value) else self._block(value)
+                )
+                lines += [f"- {first}", *(f"  {line}" for line in others)]
+            return lines
+        for name, value in content.items():
+            key = self._text(name)
+            if self._is_inline(value):
+                lines.append(f"{key}: {self._flow(value)}")
+            else:
+                lines += [f"{key}:", *(" " * self.step + line for line in self._block(value))]
+        return lines
+
+    def _flow(self, content: Any, quote: str | None = None, inside: bool = False) -> str:
+        """A content in one line; `inside` brackets a text has to be quoted more often."""
+        if isinstance(content, _Scalar):
+            is_text = content.tag.endswith(":str")
+            return self._text(content.text, quote, inside) if is_text else content.text
+        if isinstance(content, list):
+            return f"[{', '.join(self._flow(value, inside=True) for value in content)}]"
+        pairs = content.items()
+        shown = (
+            f"{self._text(key, flow=True)}: {self._flow(value, inside=True)}"
+            for key, value in pairs
+        )
+        return "{" + ", ".join(shown) + "}"
+
+    def _text(self, text: str, quote: str | None = None, flow: bool = False) -> str:
+        style = '"' if not text.isprintable() else quote if quote in ("'", '"') else self.quote
+        dump = functools.partial(
+            yaml.safe_dump, default_style=style, width=math.inf, allow_unicode=True
+        )
+        if flow:  # where commas and brackets end a plain text
+            return str(dump([text], default_flow_style=True)).strip()[1:-1]
+        return str(dump(text)).removesuffix("...\n").rstrip("\n")
+
+
+# ==== 21. Prices ==============================================================
 # What tokens cost.  Money is a whole number of billionths of the unit of `prices`, so that sums
 # are exact in whatever order they are added.  What is not paid by the token costs nothing, though
 # it is counted: a plan paid in advance, a server of one's own.
@@ -10637,7 +10996,7 @@ def likely_output(body: Body) -> int:
     return _USUAL_OUTPUT
 
 
-# ==== 21. Conditions ==========================================================
+# ==== 22. Conditions ==========================================================
 # What a rule may ask about a request: the words of `when`.  A row says what to look for and
 # whether it is what was wanted, so one table decides, explains, and finds the entries that can
 # never be reached.  Cheap words come first; the request is parsed and its tokens are counted only
@@ -10776,7 +11135,7 @@ def covers(earlier: WhenConfig, later: WhenConfig) -> bool:
     )
 
 
-# ==== 22. Plan ================================================================
+# ==== 23. Plan ================================================================
 # A configuration compiled to answer "where may this go?".  Frozen: a reload builds another and
 # swaps it whole, and a request keeps the one it began with.
 #
@@ -11526,7 +11885,7 @@ def addressed(name: str) -> tuple[str, str]:
     return head, rest[0] if rest else ""
 
 
-# ==== 23. Compiler ============================================================
+# ==== 24. Compiler ============================================================
 # From a configuration to a plan: addresses joined, presets and aliases filled in, credentials
 # named.  Here every mistake is found that takes more than one key to see; like those of reading
 # it is noted with its place, and compiling goes on.
@@ -12031,7 +12390,7 @@ def changes(old: Config, new: Config) -> list[str]:
     return sorted(lines)
 
 
-# ==== 24. Clients =============================================================
+# ==== 25. Clients =============================================================
 # What makes a coding tool talk to this relay: one row per tool, and from it the
 # environment, arguments and, if nothing else will do, a private file.  Model names and limits come
 # from the plan, so that a tool compacts in time for a model smaller than its own.  Variables that
@@ -12437,7 +12796,7 @@ FORMATS: Final[dict[str, Callable[[Setup, Recipe, str], Iterator[str]]]] = {
 }
 
 
-# ==== 25. Import ==============================================================
+# ==== 26. Import ==============================================================
 # Another relay's file as a configuration of this one.  Never silently lossy: the old file is
 # emptied value by value, and whatever is left in it at the end is named in a comment.  Keys in
 # plain text become variables, unless the user wants them carried over.
@@ -13211,7 +13570,7 @@ def _parsed(text: str) -> Any:
     return yaml.safe_load(text)
 
 
-# ==== 26. Records =============================================================
+# ==== 27. Records =============================================================
 # What the flight recorder keeps of an exchange: a file of JSON lines, in the order in which things
 # happened, for any tool to read.  An exchange has legs, each with a head and the bytes after it:
 #
@@ -13427,7 +13786,7 @@ def mask_query(address: str) -> str:
 #        interleave, which is why there are no locks                           #
 ################################################################################
 
-# ==== 27. Stickiness ==========================================================
+# ==== 28. Stickiness ==========================================================
 # Which credential served a conversation last.  Prompt caches and sealed reasoning belong to an
 # account, so a conversation that wanders pays for its prompt again and loses its thoughts.
 #
@@ -13685,7 +14044,7 @@ def _words(thoughts: Iterable[Reasoning]) -> list[str]:
     return "".join(thought.text for thought in thoughts).split()
 
 
-# ==== 28. Health ==============================================================
+# ==== 29. Health ==============================================================
 # Who is cooling down, why, and until when.  A cooldown is a prediction, not a verdict: short
 # marks end within half an hour, a plan's when it resets.  Marks are keyed by stable names, so
 # they outlive a reload; a changed key has another name, and so starts with a clean slate.
@@ -14032,7 +14391,7 @@ class Health:
         self._remove(order[:excess])
 
 
-# ==== 29. Balance =============================================================
+# ==== 30. Balance =============================================================
 # Which of several equals goes first.  A conversation stays with what served it last, because
 # caches and sealed reasoning belong to an account; for new ones the route's mode decides, first
 # among targets of one rank, then among the credentials of a target's plan:
@@ -14234,7 +14593,7 @@ def _rank(bound: Sequence[str], name: str) -> int:
     return bound.index(name) if name in bound else len(bound)
 
 
-# ==== 30. Ledger ==============================================================
+# ==== 31. Ledger ==============================================================
 # What was used: totals of every hour and every day, per key, provider and model; and the latest
 # requests.  Memory holds only what was added since the store took the last batch.
 #
@@ -14441,7 +14800,7 @@ class Calibration:
         self._ratios.put(str(record["model"]), (whole, added))
 
 
-# ==== 31. Limits ==============================================================
+# ==== 32. Limits ==============================================================
 # Who may send a request now.  A permit is taken at admission, for what the request may come to, and
 # given back once, at its end, for what it came to.
 #
@@ -14743,7 +15102,7 @@ class Limits:
                 del self._accounts[name]
 
 
-# ==== 32. Cache ledger ========================================================
+# ==== 33. Cache ledger ========================================================
 # Why a prompt cache was missed.  For a conversation, a provider should read from its cache at least
 # what it read and wrote the time before.  If that number collapses, a part of the prompt has
 # changed, the conversation was moved, or it waited too long, and each of these costs real money.
@@ -14949,7 +15308,7 @@ def _fingerprint(value: Any) -> int:
     return hash(dumps(unmarked(value)))
 
 
-# ==== 33. Notes ===============================================================
+# ==== 34. Notes ===============================================================
 # What relays that share a store tell one another about health: every mark that came, changed or
 # went, every conversation that was bound to a credential, how models count tokens, and what is left
 # of quotas.  A note has
@@ -15022,7 +15381,7 @@ class Notebook:
         self._published = {}
 
 
-# ==== 34. Verdict =============================================================
+# ==== 35. Verdict =============================================================
 # The error for a client when no target is left.  If one target failed, its class decides: a limit
 # gives a 429, overload a 529 or 503, a timeout a 504.  A provider's 401 becomes a 502: clients log
 # out on a 401, and it was relay's credential that was refused.  Several failed targets give a 429
@@ -15142,7 +15501,7 @@ def termination(error: RelayError) -> str:
     return error.code
 
 
-# ==== 35. Metrics =============================================================
+# ==== 36. Metrics =============================================================
 # Numbers of what happened, declared once and published twice: here in Prometheus's words, and in
 # OpenTelemetry's if a collector is configured.  Names are OpenTelemetry's; Prometheus's follow
 # from them by its rules: dots become underscores, the unit a suffix, and a counter ends in _total.
@@ -15403,7 +15762,7 @@ class Tally:
         add_all(amounts)
 
 
-# ==== 36. Feed ================================================================
+# ==== 37. Feed ================================================================
 # What happens, for those who watch it happen: the page, `relay top`, `relay logs`.  The last
 # moments are kept, each with a number; a watcher reads on from the last number it has seen.  So
 # one ring serves any number of watchers, and a slow one misses the oldest moments, nothing else.
@@ -15448,7 +15807,7 @@ class Feed:
 #                                     I/O                                      #
 ################################################################################
 
-# ==== 37. Log =================================================================
+# ==== 38. Log =================================================================
 # One line per request, written when it is over, and a few events in between.  Text for people
 # on a terminal, JSON otherwise.  Secrets were removed where the text was made; headers and bodies
 # never come here.  A thread does the writing: a pipe that nobody reads blocks that thread and
@@ -15643,7 +16002,7 @@ def _request_text(record: JSON) -> str:
     return "  ".join(printable(step) for step in steps if step)
 
 
-# ==== 38. State ===============================================================
+# ==== 39. State ===============================================================
 # Where usage, budgets, limits and cooldowns outlive the process: in a SQLite database (in memory
 # if nothing is to stay), or in a Redis that many machines share.  A store is blocking code with
 # five methods; the keeper runs it in one thread, so nothing waits for the disk or the network.
@@ -15719,7 +16078,7 @@ class Store(Protocol):
     def close(self) -> None: ...
 
 
-# ==== 39. SQLite ==============================================================
+# ==== 40. SQLite ==============================================================
 # The store in a database.  Several processes may have the same file open: counts are added to those
 # in it, and a process that sees that another wrote reads the sums again.
 
@@ -15948,7 +16307,7 @@ class SQLiteStore:
         self._data.close()
 
 
-# ==== 40. Redis ===============================================================
+# ==== 41. Redis ===============================================================
 # The store that any number of relays share.  One connection, one exchange at a time: what gathered
 # meanwhile goes together and in order, first what has ended, then the permits that are asked for.
 # A script in Redis judges every permit, by the rules of section `Limits`, so that two relays cannot
@@ -16292,7 +16651,7 @@ def _admit_arguments(permit: Permit, labels: tuple[str, str]) -> list[object]:
     return [permit.caller.name, permit.id, asked.tokens, asked.cost, *labels, _LEASE, *most]
 
 
-# ==== 41. Keeper ==============================================================
+# ==== 42. Keeper ==============================================================
 # Takes what memory gathered to the store, and brings back what others did.  One exchange at a
 # time, in a thread: every second, and if limits are shared, as soon as a permit is asked for or
 # given back.  While the store is down nobody waits for it: each relay decides by what it knows
@@ -16500,7 +16859,7 @@ class Keeper:
         self._since, self.trouble = time.monotonic(), trouble
 
 
-# ==== 42. Connections =========================================================
+# ==== 43. Connections =========================================================
 # HTTP/1.1 to providers on bare asyncio transports: what a general client does for a request costs
 # three times as much as the bytes do.  One class for each lifetime: a `Link` lives as long as its
 # socket, a `LinkReply` as long as one answer, `Upstream` as long as the process.
@@ -17006,7 +17365,7 @@ def system_words(error: BaseException) -> str:
     return os.strerror(inner.errno) if text.startswith("Connect call failed") else text
 
 
-# ==== 43. Upstream ============================================================
+# ==== 44. Upstream ============================================================
 # What is done with a provider's answer, whatever it comes on: limits to its silence and its size.
 # Answers are read in the blocks and in the content coding in which they come; whoever must
 # understand them inflates them.
@@ -17284,7 +17643,7 @@ class Inflater:
         return UpstreamError("transient", f"sent a broken content coding: {why}")
 
 
-# ==== 44. Credentials =========================================================
+# ==== 45. Credentials =========================================================
 # Credentials that a program prints: `api_key: {command: ..., ttl: ...}`.  It runs when a request
 # first needs it; again shortly before `ttl` is over, while the old one serves on; and once after a
 # provider has refused what it printed.  One run is enough for all that wait.  They outlive a
@@ -17365,7 +17724,7 @@ class Credentials:
         return f"{program} ended with status {process.returncode}: {complaint or 'no word why'}"
 
 
-# ==== 45. Recorder ============================================================
+# ==== 46. Recorder ============================================================
 # The flight recorder: a file for every exchange, until there are too many bytes of them; then the
 # oldest are deleted.  While an exchange runs, its tape holds references to the bytes that pass, not
 # copies; when it is over, a thread removes the secrets and writes the file.  A disk that is slow,
@@ -17722,7 +18081,7 @@ class TapedReply:
         self._reply.close()
 
 
-# ==== 46. Demo ================================================================
+# ==== 47. Demo ================================================================
 # The embedded provider: no key, no network, always the same answer to the same request.  It calls
 # a tool if the user's text asks for one, so that all of an agent's loop can be seen.  Who wants
 # JSON gets JSON: Gemini CLI asks which model to use before anything else, and again after prose.
@@ -17842,7 +18201,7 @@ def _in_words(event: Event) -> Iterable[Event]:
     return (event,)
 
 
-# ==== 47. Client ==============================================================
+# ==== 48. Client ==============================================================
 # The client's side of an exchange: who asks, the body as it is read, the answer as it is
 # written.
 
@@ -18173,7 +18532,7 @@ def text_frame(text: bytes) -> bytes:
     return bytes((0x81, 126 if short else 127)) + size.to_bytes(2 if short else 8) + text
 
 
-# ==== 48. Telemetry ===========================================================
+# ==== 49. Telemetry ===========================================================
 # What happens, reported by the SDK to an OpenTelemetry collector, if the `otel` extra is installed
 # and OTEL_EXPORTER_OTLP_ENDPOINT names one; the SDK reads its other variables itself.  A request is
 # a span, each attempt a span within it, in the trace that the client's `traceparent` names; the
@@ -18362,7 +18721,7 @@ def telemetry_of(env: Mapping[str, str], log: Log) -> Telemetry:
         return Telemetry()
 
 
-# ==== 49. Exchange ============================================================
+# ==== 50. Exchange ============================================================
 # One client request and all that is known of it so far: what was asked, its attempts, what came of
 # it.  The kinds of requests are subclasses, which say how one is read, how it goes out on a lane,
 # and what its answer is; the way they all go is in Request path.
@@ -18732,7 +19091,7 @@ def _shortened(names: Sequence[str]) -> str:
     return f"{', '.join(fitting)}, and {len(names) - len(fitting)} more"
 
 
-# ==== 50. Preparation =========================================================
+# ==== 51. Preparation =========================================================
 # How a request goes out on a lane, and its answer back: as the bytes that came if the dialect is
 # the same, edited only where something has to be, else through the hub.
 
@@ -19159,7 +19518,7 @@ async def error_body(exchange: Exchange, attempt: Attempt) -> bytes:
     return b""
 
 
-# ==== 51. Forwarding ==========================================================
+# ==== 52. Forwarding ==========================================================
 # What relay passes on without understanding it: embeddings, images, audio, rerank, moderations and
 # old completions go where the name in their `model` field goes, by the routes of any request;
 # /p/PROVIDER/... goes to that provider as it is.  Only the model's name is read; once it is known,
@@ -19468,7 +19827,7 @@ def _usage_in(counts: JSON) -> Usage:
     return Usage(input=whole_number(counts.get("total_tokens")))
 
 
-# ==== 52. Accounts ============================================================
+# ==== 53. Accounts ============================================================
 # What a request may take, and what it came to.  Every request passes here twice:
 #
 #     reserve    before its first attempt: a permit within the limits of its key
@@ -19625,7 +19984,7 @@ class Accounts:
         return model
 
 
-# ==== 53. Request path ========================================================
+# ==== 54. Request path ========================================================
 # One request from accept to settle: five functions of `Relay`, in this order.  `Operations`, below,
 # accepts: it makes the Exchange and calls `serve`.
 #
@@ -20158,7 +20517,7 @@ def _is_hopeless(lane: Lane, failures: Sequence[Failed]) -> bool:
     )
 
 
-# ==== 54. Page ================================================================
+# ==== 55. Page ================================================================
 # The dashboard: one page without any asset from elsewhere, and a policy that lets it load none.  It
 # asks /admin for everything it shows, so that the page itself may be seen by anybody.
 
@@ -20593,7 +20952,7 @@ PAGE_HEADERS: Final = {
 }
 
 
-# ==== 55. Service manager =====================================================
+# ==== 56. Service manager =====================================================
 # What systemd and relay tell one another, through the environment and a socket; without systemd
 # none of it happens.  See sd_notify(3), sd_listen_fds(3) and systemd.service(5).
 #
@@ -20651,7 +21010,7 @@ class Supervisor:
             await asyncio.sleep(self.watchdog / 2)
 
 
-# ==== 56. Source ==============================================================
+# ==== 57. Source ==============================================================
 # Where a configuration comes from, how one becomes a plan, and how another one takes its place.
 
 
@@ -20992,7 +21351,7 @@ class Reloader:
         self.supervisor.notify(READY=1, STATUS=status)
 
 
-# ==== 57. Admin ===============================================================
+# ==== 58. Admin ===============================================================
 # What relay knows about itself, as JSON below /admin, and the few things that can be done to it.
 # The admin key allows both, in a header or, in a browser, as the cookie that /admin/login gives in
 # exchange.  Without an `admin_key`, this machine may look, and nobody may act.
@@ -21346,7 +21705,7 @@ def _shown_config(value: Any, name: str = "") -> Any:
     return value if plain else re.sub(r"//[^/@\s]+@", "//[secret]@", str(value))
 
 
-# ==== 58. Resources ===========================================================
+# ==== 59. Resources ===========================================================
 # The process's memory and open files.  A coding agent's requests are large and alike, and memory
 # that one has freed the next will need.  By default glibc gets every block over 128 KB from the
 # system and gives it back at once, so that each copy gets new pages.  Here it is told to keep them;
@@ -21415,7 +21774,7 @@ def raise_file_limit() -> int:
     return sys.maxsize if soft == resource.RLIM_INFINITY else soft
 
 
-# ==== 59. Operations ==========================================================
+# ==== 60. Operations ==========================================================
 # Which handler serves which path, and the handlers of what is not a model's answer: probes, lists,
 # status.  No probe ever calls a provider.
 
@@ -21731,7 +22090,7 @@ def refused(request: web.BaseRequest, error: RelayError) -> web.Response:
     return response
 
 
-# ==== 60. Server ==============================================================
+# ==== 61. Server ==============================================================
 # Start, run, drain, stop.  SIGHUP reloads, see `Reloader`.  At SIGTERM and SIGINT relay stops
 # accepting, lets streams finish within the grace period, and ends the rest with an error in the
 # client's dialect; a second signal skips the wait.
@@ -22097,7 +22456,7 @@ def has_terminal() -> bool:
     return True
 
 
-# ==== 61. Units ===============================================================
+# ==== 62. Units ===============================================================
 # What `relay systemd` prints: a socket that systemd keeps open, and a service that may do nothing
 # but read its configuration, keep its state and use the network.  For several processes the service
 # is a template; all instances share the one socket, so that an idle one accepts, and while one
@@ -22234,7 +22593,7 @@ def _streams(listen: str) -> tuple[str, ...]:
     return (f"[{host}]:{port}" if ":" in host else f"{host}:{port}" if host else str(port),)
 
 
-# ==== 62. Grafana =============================================================
+# ==== 63. Grafana =============================================================
 # A dashboard of the metrics, ready for import: a row of this table is a panel.  A test checks that
 # the names in its queries exist, and that Prometheus's own tool can parse them.
 
@@ -22335,7 +22694,7 @@ def grafana_dashboard() -> JSON:
     }
 
 
-# ==== 63. Console =============================================================
+# ==== 64. Console =============================================================
 # A running relay, asked by a command: at the address it listens on and with the admin key, both
 # from the file it was started with.  The command does not need the providers' keys in its
 # environment, nor a file without mistakes: these may be newer than the running relay.
@@ -22425,7 +22784,7 @@ def aligned(rows: Sequence[Sequence[str]], left: int = 99) -> list[str]:
     ]
 
 
-# ==== 64. Launch ==============================================================
+# ==== 65. Launch ==============================================================
 # A tool as relay's child.  It gets the terminal: both stay in one process group, so what is typed
 # reaches it, including Ctrl-C and Ctrl-Z; a signal sent to relay alone is passed on.  If no relay
 # serves this configuration at its address, this one does for as long as the child lives.
@@ -22543,7 +22902,7 @@ async def serving(plan: Plan, source: Source, log: Log | None = None) -> AsyncIt
         await server.stop()
 
 
-# ==== 65. Trial ===============================================================
+# ==== 66. Trial ===============================================================
 # Does it work with the configured providers?  `relay check --live` asks every provider, with every
 # plan, credential and dialect, through a relay of its own on this machine, so that the whole path
 # of a client's request is tried.  These are a few small requests each, whose cost is announced
@@ -22773,7 +23132,7 @@ def trial_table(trials: Sequence[Trial]) -> list[str]:
     return [*aligned([head, *rows]), *([""] if faults else []), *faults]
 
 
-# ==== 66. Watch ===============================================================
+# ==== 67. Watch ===============================================================
 # `relay logs` and `relay top`: log lines and running requests, from the events of a running relay.
 # What the screen shows is computed from values alone; only `_Screen` knows the terminal.
 
@@ -22959,7 +23318,7 @@ async def show_top(console: Console, once: bool) -> None:
         watching.result()
 
 
-# ==== 67. Replay ==============================================================
+# ==== 68. Replay ==============================================================
 # What can be done with a record: list, send again and compare, turn into a shell command.  A
 # request is sent again to a temporary relay with the present configuration, so that everything is
 # real: rules, failover, translation; its answer becomes a record, too.
@@ -23187,7 +23546,7 @@ def _quoted(text: str, variable: str) -> str:
     return '"' + ("${" + variable + "}").join(pieces) + '"'
 
 
-# ==== 68. Command line ========================================================
+# ==== 69. Command line ========================================================
 # From arguments to a running server, or to an answer in print.  A command is a function; its
 # options are written above it as its help shows them.
 
