@@ -9538,7 +9538,7 @@ fastchat - quirks=fastchat errors=fastchat
 # of secrets are handed in, so the section stays pure.
 
 _VARIABLE: Final = re.compile(r"\$\$|\$\{([A-Za-z_]\w*)(?::-([^}]*))?\}|(\$\{)")
-_RESOLVER: Final = yaml.resolver.Resolver()
+RESOLVER: Final = yaml.resolver.Resolver()
 
 
 class Reading:
@@ -9635,7 +9635,7 @@ class ConfigNode:
         text = self.text()
         plain = isinstance(self.yaml, yaml.ScalarNode) and self.yaml.style not in ("'", '"')
         implicit = (plain or "$" in self.yaml.value, False)
-        tag = _RESOLVER.resolve(yaml.ScalarNode, text, implicit)  # type: ignore[no-untyped-call]
+        tag = RESOLVER.resolve(yaml.ScalarNode, text, implicit)  # type: ignore[no-untyped-call]
         try:
             return yaml.SafeLoader("").construct_object(yaml.ScalarNode(tag, text), deep=True)
         except (yaml.YAMLError, ValueError) as error:
@@ -10640,7 +10640,7 @@ def _read_nodes(text: str) -> _Node | None:
 def _scalar(event: yaml.ScalarEvent) -> _Scalar:
     tag = event.tag
     if tag in (None, "!"):
-        tag = _RESOLVER.resolve(yaml.ScalarNode, event.value, event.implicit)  # type: ignore[no-untyped-call]
+        tag = RESOLVER.resolve(yaml.ScalarNode, event.value, event.implicit)  # type: ignore[no-untyped-call]
     return _Scalar(tag, "null" if tag.endswith(":null") else event.value)
 
 
