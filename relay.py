@@ -10721,7 +10721,7 @@ class _Edit:
         else:
             yield from self._replacement(node, content, indent, flow)
 
-    def _mapping(self, node: _Node, content: dict[str, Any]) -> Iterator[tuple[int, int, str]]:
+    def _mapping(self, node: _Node, content: JSON) -> Iterator[tuple[int, int, str]]:
         first, (last_key, last) = node.items[0][0], node.items[-1]
         column = self._column(first.start)
         leading = True  # none before it stays
