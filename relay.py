@@ -9538,7 +9538,13 @@ fastchat - quirks=fastchat errors=fastchat
 # of secrets are handed in, so the section stays pure.
 
 _VARIABLE: Final = re.compile(r"\$\$|\$\{([A-Za-z_]\w*)(?::-([^}]*))?\}|(\$\{)")
-RESOLVER: Final = yaml.resolver.Resolver()
+_RESOLVER: Final = yaml.resolver.Resolver()
+
+
+def yaml_tag(text: str, implicit: tuple[bool, bool]) -> str:
+    """What YAML takes a scalar for; `implicit`: may it be anything if plain, text if quoted?"""
+    tag = _RESOLVER.resolve(yaml.ScalarNode, text, implicit)  # type: ignore[no-untyped-call]
+    return str(tag)
 
 
 class Reading:
@@ -9635,7 +9641,7 @@ class ConfigNode:
         text = self.text()
         plain = isinstance(self.yaml, yaml.ScalarNode) and self.yaml.style not in ("'", '"')
         implicit = (plain or "$" in self.yaml.value, False)
-        tag = RESOLVER.resolve(yaml.ScalarNode, text, implicit)  # type: ignore[no-untyped-call]
+        tag = yaml_tag(text, implicit)
         try:
             return yaml.SafeLoader("").construct_object(yaml.ScalarNode(tag, text), deep=True)
         except (yaml.YAMLError, ValueError) as error:
@@ -10640,7 +10646,7 @@ def _read_nodes(text: str) -> _Node | None:
 def _scalar(event: yaml.ScalarEvent) -> _Scalar:
     tag = event.tag
     if tag in (None, "!"):
-        tag = RESOLVER.resolve(yaml.ScalarNode, event.value, event.implicit)  # type: ignore[no-untyped-call]
+        tag = yaml_tag(event.value, event.implicit)
     return _Scalar(tag, "null" if tag.endswith(":null") else event.value)
 
 
