@@ -2336,6 +2336,9 @@ class Quirks:
     service_tiers: tuple[str, ...] = ()  # of the hub's words, those it sells
     most_tools: int = 1 << 20  # more than this is a 400; by default no limit is known
     count_tokens: bool = False  # serves the endpoint that counts a request's tokens
+    names_model: bool = True  # in the body of a request too, where the dialect does
+    in_body: Mapping[str, str] = field(default_factory=dict)  # headers -> fields it wants for them
+    body_words: Mapping[str, str] = field(default_factory=dict)  # their values -> its words
 
 
 _NAME: Final = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]+")
@@ -2512,7 +2515,7 @@ class Dialect(ABC):
 
     def address(self, url: str, model: str, stream: bool, variant: str = "") -> str:
         """The URL to ask a provider at, from its endpoint's, which may hold {model}."""
-        return url.replace("{model}", urllib.parse.quote(model, safe=""))
+        return url.replace("{model}", urllib.parse.quote(model, safe="@"))
 
     def counting(self, url: str) -> str:
         """The URL at which the provider of this one counts a request's tokens; "" if it cannot."""
@@ -3408,7 +3411,14 @@ class AnthropicMessages(Dialect):
             "has_more": False,
         }
 
+    def address(self, url: str, model: str, stream: bool, variant: str = "") -> str:
+        if stream:  # of Vertex, as the next method's
+            url = url.replace("{model}:rawPredict", "{model}:streamRawPredict")
+        return super().address(url, model, stream, variant)
+
     def counting(self, url: str) -> str:
+        if "{model}:rawPredict" in url:
+            return url.replace("{model}", "count-tokens")
         path, _, query = url.partition("?")
         return f"{path}/count_tokens" + (f"?{query}" if query else "")
 
@@ -9295,13 +9305,19 @@ _QUIRKS: Final[dict[str, Mapping[str, Quirks]]] = {
                              json_schema=False, tool_strict="drop"),
         "anthropic": AnthropicQuirks(placeholder=" ", unsigned=True)},
     "openai": _OPENAI,
-    "azure": {**_OPENAI, "anthropic": AnthropicQuirks(signed=True)},
+    "azure": {**_OPENAI, "anthropic": AnthropicQuirks(signed=True, count_tokens=True)},
     "anthropic": {"anthropic": AnthropicQuirks(
         signed=True, native=True, count_tokens=True, service_tiers=("auto", "default"),
         tool_name=r"[a-zA-Z0-9_-]{1,128}")},
     "gemini": {"openai": ChatQuirks(replay="never"), "gemini": GeminiQuirks(
         count_tokens=True, service_tiers=("default", "flex", "priority"))},
-    "vertex": {"gemini": _VERTEX, "openai": ChatQuirks(replay="never")},
+    "vertex": {
+        "gemini": _VERTEX, "openai": ChatQuirks(replay="never"),
+        "anthropic": AnthropicQuirks(            # as anthropic's AnthropicVertex
+            in_body={"anthropic-version": "anthropic_version"}, names_model=False, signed=True,
+            body_words={"2023-06-01": "vertex-2023-10-16"}, count_tokens=True)},
+    "bedrock": {"anthropic": AnthropicQuirks(    # as its AnthropicBedrockMantle
+        in_body={"anthropic-user-profile-id": "user_profile_id"}, signed=True, count_tokens=True)},
     "vertex-express": {"gemini": _VERTEX},
     "openrouter": {
         "openai": ChatQuirks(                    # max: 400, openclaw#77350
@@ -9366,7 +9382,7 @@ def _presets(text: str) -> dict[str, Preset]:
     where dates without a zone are China's; a key of `-` makes it a server of one's own.  Below it
     stand its plans, `[*]PLAN LETTERS BASE [PATH] [LETTER=PATH] [as=ALIAS] [quota=SOURCE]`: `*` is
     paid in advance, the letters are dialects, the best first, the paths on the same host are
-    Anthropic's and another's.  `/DIALECT PATH` is one of `paths`.
+    Anthropic's and another's.  `/DIALECT PATH` is one of `paths`; + appends it.
     """
     rows, row, preset = dict[str, JSON](), JSON(), ""
     for line in _lines(text):
@@ -9463,15 +9479,30 @@ mistral MISTRAL_API_KEY mistral-* codestral-* devstral-* magistral-* ministral-*
 xai XAI_API_KEY grok-* quirks=xai errors=xai
  regular RC https://api.x.ai/v1
 
-# Clouds and resellers.  Most of their names are maker/model, hence the glob */*.  vertex wants
-# `endpoints`, gemini: https://HOST/v1/projects/P/locations/L/publishers/google, openai:
-# https://HOST/v1beta1/projects/P/locations/L/endpoints/openapi, and google/NAME.
+# Clouds and resellers.  Most of their names are maker/model, hence the glob */*.  In a cloud the
+# endpoint has the account's own region, project or resource; paths with + are appended to it.
+# vertex wants https://HOST/v1/projects/PROJECT/locations/LOCATION, anthropic-google besides
+# /workspaces/ID/invoke; names at Vertex's OpenAI endpoint are google/NAME.
 vertex VERTEX_ACCESS_TOKEN gemini-* quirks=vertex auth=gemini,openai:bearer         # for an hour
  regular
+ /gemini +/publishers/google/models/{model}:generateContent
+ /openai +/endpoints/openapi/chat/completions
+vertex-anthropic VERTEX_ACCESS_TOKEN claude-* quirks=vertex
+ regular
+ /anthropic +/publishers/anthropic/models/{model}:rawPredict
 vertex-express VERTEX_API_KEY gemini-* quirks=vertex-express auth=gemini,openai:query
  regular G https://aiplatform.googleapis.com                # a key instead of a project
  /gemini /v1/publishers/google/models/{model}:generateContent
-azure AZURE_OPENAI_API_KEY quirks=azure auth=openai,responses,anthropic:api-key
+anthropic-google VERTEX_ACCESS_TOKEN claude-* quirks=anthropic
+ regular
+anthropic-aws ANTHROPIC_AWS_API_KEY claude-* quirks=anthropic
+ regular    # endpoint: https://aws-external-anthropic.REGION.api.aws; header anthropic-workspace-id
+bedrock AWS_BEARER_TOKEN_BEDROCK anthropic.* openai.* quirks=bedrock
+ regular                    # endpoint: https://bedrock-mantle.REGION.api.aws
+ /anthropic /anthropic/v1/messages
+ /openai /openai/v1/chat/completions
+ /responses /openai/v1/responses
+azure AZURE_OPENAI_API_KEY quirks=azure auth=openai,responses:api-key
  regular                    # endpoint: https://RESOURCE.services.ai.azure.com; models as deployed
  /openai /openai/v1/chat/completions
  /responses /openai/v1/responses
@@ -11189,7 +11220,7 @@ class Endpoint:
         for edits in self.edits:
             dropped += edits.removed(body)
             body = edits.applied(body)
-        return body, dropped
+        return body if self.quirks.names_model else without(body, ["model"]), dropped
 
     @functools.cached_property
     def base(self) -> str:
@@ -12225,6 +12256,9 @@ class _Compiler:
                 return (dialect.name,)
         if "anthropic" in path.split("/"):
             return ("anthropic",)
+        for name, own in self.known.paths.items():
+            if path and own.startswith(path):
+                return (name,)
         known = [d for urls in self.known.plans.values() for d in urls] + [*self.known.auth]
         if not known:
             self.error("api_format", f"required: say what this URL speaks, {' or '.join(DIALECTS)}")
@@ -12232,9 +12266,12 @@ class _Compiler:
 
     def _joined(self, dialect: str, base: str, exact: bool = False) -> str:
         parts = urllib.parse.urlsplit(base)
-        path = self.entry.paths.get(dialect)
+        path, own = self.entry.paths.get(dialect), self.known.paths.get(dialect, "")
+        if own.startswith("+") and not path:  # what of it the base ends in is there already
+            own, base = own[1:], base.rstrip("/")
+            return base + next(own[i:] for i in range(len(own), -1, -1) if base.endswith(own[:i]))
         if parts.path in ("", "/"):  # a URL with a path is complete
-            path = path or self.known.paths.get(dialect)
+            path = path or own
         if path:
             return f"{parts.scheme}://{parts.netloc}/{path.lstrip('/')}"
         return joined(DIALECTS[dialect], base, exact) if dialect in DIALECTS else base
@@ -17391,6 +17428,7 @@ class Attempt:
         "clock",
         "deadline",
         "dropped",
+        "fields",
         "flight",
         "head",
         "headers",
@@ -17425,6 +17463,7 @@ class Attempt:
         self.headers: Mapping[str, str] = {}
         self.body: Payload = None
         self.proxy = lane.endpoint.proxy
+        self.fields: JSON = {}  # of the body, in place of headers
         self.secret = ""  # the credential, if a program has printed it
         self.stream = False  # is a stream asked for?
         self.note: BodyNote = "verbatim"
@@ -19163,6 +19202,9 @@ class Conversation(Exchange):
         )
         stream = attempt.stream = _STREAMS.get(mode, self.peek.stream)
         headers = {**dialect.headers, **request_headers(request.headers, lane, stream, same)}
+        for header, key in endpoint.quirks.in_body.items():
+            if value := headers.pop(header, ""):
+                attempt.fields[key] = endpoint.quirks.body_words.get(value, value)
         for observer in self.observers:
             headers |= observer.begins(attempt)
         if self.counting:
@@ -19198,13 +19240,14 @@ class Conversation(Exchange):
         lane, body, stream = attempt.lane, self.body, attempt.stream
         endpoint, model, dialect = lane.endpoint, lane.target.model, self.dialect
         asks = attempt.strip or stream is not self.peek.stream or lane.target.output
-        attempt.note = "edited"
-        if asks or endpoint.edits or not dialect.is_clean(body.raw, body.words, endpoint.quirks):
+        attempt.note, clean = "edited", not (asks or attempt.fields or endpoint.edits)
+        if not (clean and dialect.is_clean(body.raw, body.words, endpoint.quirks)):
             edited, dropped = self._edited(body.wire, attempt)
-            if edited is not body.wire:
+            if edited is not body.wire or attempt.fields:
                 if body.exact is not body.wire:
                     edited, dropped = self._edited(body.exact, attempt)
-                attempt.body = dumps(edited | ({"model": model} if dialect.names_model else {}))
+                names = dialect.names_model and (self.counting or endpoint.quirks.names_model)
+                attempt.body = dumps(edited | ({"model": model} if names else {}) | attempt.fields)
                 attempt.dropped = dropped
                 return
         attempt.body, verbatim = body.outgoing(model if dialect.names_model else None)
@@ -19242,7 +19285,7 @@ class Conversation(Exchange):
         request = without_reasoning(request) if attempt.strip else request
         rendered = dialect.render_request(request, quirks, lane.credential.account)
         edited, dropped = endpoint.edited(rendered.body)
-        attempt.body, attempt.note = dumps(edited), "translated"
+        attempt.body, attempt.note = dumps(edited | attempt.fields), "translated"
         attempt.dropped = tuple(dict.fromkeys((*rendered.dropped, *dropped)))
         context = AnswerContext(
             model=self.peek.model,

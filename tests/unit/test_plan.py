@@ -325,6 +325,26 @@ PRESETS = [
         "openai",
         "https://r.services.ai.azure.com/openai/v1/chat/completions",
     ),
+    (
+        "preset: bedrock, api_key: k, endpoint: 'https://b.api.aws/openai/v1'",
+        "openai",
+        "https://b.api.aws/openai/v1/chat/completions",
+    ),
+    (
+        "preset: bedrock, api_key: k, endpoint: 'https://b.api.aws/'",
+        "anthropic",
+        "https://b.api.aws/anthropic/v1/messages",
+    ),
+    (
+        "preset: vertex-anthropic, api_key: k, endpoint: 'https://h/v1/projects/p/locations/l/'",
+        "anthropic",
+        "https://h/v1/projects/p/locations/l/publishers/anthropic/models/m:rawPredict",
+    ),
+    (
+        "preset: vertex, api_key: k, endpoint: 'https://h/v1/projects/p/locations/l/publishers/google'",
+        "gemini",
+        "https://h/v1/projects/p/locations/l/publishers/google/models/m:generateContent",
+    ),
 ]
 
 
