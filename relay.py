@@ -7867,7 +7867,7 @@ class Streamed(Pipe):
 # edited keeps the order of its keys.
 
 
-LARGE_BODY: Final = 1 << 20  # bytes, above which a body is read into one buffer
+LARGE_BODY: Final = 1 << 20  # bytes of a body that stays in the buffer into which it was read
 
 
 class Body:
@@ -9359,10 +9359,19 @@ _QUIRKS: Final[dict[str, Mapping[str, Quirks]]] = {
 # fmt: on
 
 
-def is_makers(url: str) -> bool:
-    """Is this a host of the maker of a dialect, behind which no other relay can stand?"""
+@functools.cache
+def _makers() -> dict[str, Preset]:
+    rows = [preset for preset in PRESETS.values() if not preset.local]
+    bases = ((url, row) for row in rows for plan in row.plans.values() for url in plan.values())
+    return {urllib.parse.urlsplit(url).hostname or "": row for url, row in bases}
+
+
+def maker_of(url: str) -> Preset | None:
+    """The preset whose maker's own host this is, behind which no other relay can stand."""
     host = urllib.parse.urlsplit(url).hostname or ""
-    return host.endswith((".anthropic.com", ".openai.com", ".googleapis.com"))
+    regional = {".anthropic.com": "anthropic", ".openai.com": "openai", ".googleapis.com": "gemini"}
+    name = next((name for end, name in regional.items() if host.endswith(end)), "")
+    return _makers().get(host) or PRESETS.get(name)
 
 
 _LETTERS: Final = {"A": "anthropic", "C": "openai", "R": "responses", "G": "gemini"}
@@ -11227,6 +11236,10 @@ class Endpoint:
         """The host and port: what shares them fails together."""
         return urllib.parse.urlsplit(self.url).netloc
 
+    @functools.cached_property
+    def is_makers(self) -> bool:
+        return maker_of(self.url) is not None
+
     def beside(self, path: str) -> str:
         """The URL of another path on the same base: the URL up to the dialect's own path."""
         url, _, query = self.url.partition("?")
@@ -12307,9 +12320,10 @@ class _Compiler:
         Many servers that speak a maker's dialect take only a bearer token, so what is neither the
         maker's host nor a preset's gets that beside the maker's own header.
         """
-        style, own = self.entry.auth or self.known.auth.get(dialect.name, ""), dialect.auth
+        style, own = self.entry.auth, dialect.auth
         if not style:
-            style = own if self.entry.preset or is_makers(url) else "both"
+            maker = self.known if self.entry.preset else maker_of(url)
+            style = maker.auth.get(dialect.name, own) if maker else "both"
         if style != "both":
             return (style,)
         if self.entry.auth and own == "bearer":
@@ -15452,9 +15466,19 @@ _ADVICE: Final = {
 def final_error(failures: Sequence[Failed], skipped: Sequence[Skipped], now: float) -> RelayError:
     """The one error for all that was tried and all that was skipped."""
     waits = [max(0.0, mark.until - now) for _, mark in skipped]
-    skipped_text = "; ".join(f"{lane}: {_why_skipped(mark, now)}" for lane, mark in skipped)
+    left_out = "; ".join(f"{lane}: {_why_skipped(mark, now)}" for lane, mark in skipped)
     if not failures:
-        return _all_cooling({mark.failure for _, mark in skipped}, skipped_text, waits)
+        causes = {mark.failure for _, mark in skipped}
+        rows = [FAILURES[cause] for cause in causes]
+        only, limits = rows[0] if len(rows) == 1 else None, causes <= LIMITS
+        state = "left out" if causes == {"disabled"} else "cooling down"
+        return NoTarget(
+            f"every target is {state}: {left_out}",
+            status=only.status if only else 429 if limits else 503,
+            kind=only.kind if only else "rate_limit" if limits else "unavailable",
+            retry=any(row.retry for row in rows),
+            retry_after=min(waits, default=None),
+        )
     if any(error.retry_after is not None for _, error in failures):
         for _, error in failures:
             wait = error.failure.cool if error.retry_after is None else error.retry_after
@@ -15462,7 +15486,7 @@ def final_error(failures: Sequence[Failed], skipped: Sequence[Skipped], now: flo
                 # by the time the last target has failed, part of the first one's time is over
                 waits.append(max(0.0, wait - (now - error.at if error.at else 0.0)))
     message = "; ".join(f"{lane}{_advice(error)}: {error.message}" for lane, error in failures)
-    message += f"; not tried: {skipped_text}" if skipped else ""
+    message += f"; not tried: {left_out}" if skipped else ""
     own = [error for _, error in failures if error.failure.name in OF_THE_REQUEST]
     if own or len({str(lane.target) for lane, _ in failures}) == 1:
         hopeful = [error for _, error in failures if error.retry]
@@ -15490,20 +15514,6 @@ def _advice(error: UpstreamError) -> str:
         status = f"HTTP {error.upstream_status}"  # the message of a body without one begins with it
         return " failed" if error.message.startswith(status) else f" failed with {status}"
     return _ADVICE.get(error.failure.name, "")
-
-
-def _all_cooling(causes: Set[str], skipped_text: str, waits: Iterable[float]) -> RelayError:
-    rows = [FAILURES[cause] for cause in causes]
-    only, limits = rows[0] if len(rows) == 1 else None, causes <= LIMITS
-    off = causes == {"disabled"}
-    state = "every target is left out:" if off else "every target is cooling down:"
-    return NoTarget(
-        f"{state} {skipped_text}",
-        status=only.status if only else 429 if limits else 503,
-        kind=only.kind if only else "rate_limit" if limits else "unavailable",
-        retry=any(row.retry for row in rows),
-        retry_after=min(waits, default=None),
-    )
 
 
 def _why_skipped(mark: Mark, now: float) -> str:
@@ -18266,15 +18276,6 @@ def authenticated(request: web.BaseRequest, plan: Plan) -> Caller:
     return caller
 
 
-def is_known(request: web.BaseRequest, plan: Plan) -> bool:
-    """Is it from somebody who is served at all?"""
-    try:
-        authenticated(request, plan)
-    except RelayError:
-        return False
-    return True
-
-
 _KEY_HEADERS: Final = ("x-api-key", "api-key", "x-goog-api-key")
 
 
@@ -18309,17 +18310,16 @@ def require_loopback(request: web.BaseRequest, lacking: str = "`keys`") -> None:
         raise Forbidden(f"{why} it answers no page of another site")
 
 
-def without_credential(peek: Peek, plan: Plan) -> Peek:
-    """The peek as it is; BadRequest if the model's name, which is logged, holds a credential."""
-    if plan.secrets.text(peek.model, cut=len(peek.model) + 1) != peek.model:
-        raise BadRequest("model: a credential is in the place of the model's name")
-    return peek
-
-
 def permitted(model: str, caller: Caller, plan: Plan, facts: Callable[[], Facts] = Facts) -> Route:
     """The route of a model name that this caller may use."""
     if caller.models is not None:
-        _require_allowed(model, caller, plan)
+        # a name that only its alias makes claude-* must not match that
+        name = model if model in plan.listed else model.removeprefix(ALIAS)
+        bare = plan.bare(model)
+        head, rest = addressed(bare)
+        plain = rest if rest and head.lower() in plan.providers else bare
+        if not any(map(caller.may_use, (name, bare, plain))):
+            raise Forbidden(f"key {caller.name!r} may not use model {name!r}")
     if route := plan.lookup(model, facts):
         return route
     bare = plan.bare(model)
@@ -18329,16 +18329,6 @@ def permitted(model: str, caller: Caller, plan: Plan, facts: Callable[[], Facts]
         family = re.split(r"[-.:/]", bare, maxsplit=1)[0]
         hint = f"routing_rules: {{{family}*: PROVIDER/MODEL}} would send it somewhere"
     raise UnknownModel(f"no provider serves model {model!r}; {hint}")
-
-
-def _require_allowed(model: str, caller: Caller, plan: Plan) -> None:
-    bare = plan.bare(model)
-    if model not in plan.listed:  # a name that only its alias makes claude-* must not match that
-        model = model.removeprefix(ALIAS)
-    head, rest = addressed(bare)
-    plain = rest if rest and head.lower() in plan.providers else bare
-    if not any(caller.may_use(name) for name in (model, bare, plain)):
-        raise Forbidden(f"key {caller.name!r} may not use model {model!r}")
 
 
 def too_large(most: int) -> TooLarge:
@@ -18363,53 +18353,37 @@ async def expected(request: web.BaseRequest) -> None:
 
 
 async def read_body(request: web.BaseRequest, limits: ServerConfig) -> bytes:
-    """The whole body, within the limits of size and time."""
+    """The whole body, within the limits of size and time.  A large one stays in the one buffer into
+    which it is read, because pieces that are joined would need it twice."""
     most, coding = limits.max_body, request.headers.get("Content-Encoding")
-    if (request.content_length or 0) > most:
+    length = request.content_length or 0
+    if length > most:
         raise too_large(most)
     if "Expect" in request.headers:
         await expected(request)
     if coding is None and request.content.is_eof():  # all of it came with the head
-        body = request.content.read_nowait()
-        if len(body) > most:  # in chunks, so that no length was stated
+        read = request.content.read_nowait()
+        if len(read) > most:  # in chunks, so that no length was stated
             raise too_large(most)
-        return body
-    if coding is None and (request.content_length or 0) >= LARGE_BODY:
-        return await _read_large(request, limits)
+        return read
     inflater = RequestInflater(coding or "identity", most)
     if not inflater.active and coding and coding.strip().lower() != "identity":
         raise UnknownCoding(f"Content-Encoding {coding[:20]!r} cannot be read; send gzip or none")
-    blocks, size = list[bytes](), 0
-    async with _body_in_time(limits):
-        while block := await request.content.readany():
-            blocks.append(inflater.feed(block))
-            if (size := size + len(blocks[-1])) > most:
-                raise inflater.too_much()
-    inflater.finish()
-    return b"".join(blocks)
-
-
-async def _read_large(request: web.BaseRequest, limits: ServerConfig) -> bytes:
-    """A large body of known length, in one buffer: pieces that are joined would need it twice."""
-    body, size = bytearray(request.content_length or 0), 0
-    async with _body_in_time(limits):
-        while block := await request.content.readany():
-            body[size : size + len(block)] = block
-            size += len(block)
-    return cast(bytes, body)  # it is only read
-
-
-@contextlib.asynccontextmanager
-async def _body_in_time(limits: ServerConfig) -> AsyncIterator[None]:
-    """A block that reads a client's body: TooSlow or BadRequest if that fails."""
+    body, size = bytearray(0 if inflater.active else length), 0
     try:
         async with asyncio.timeout(limits.body_timeout):
-            yield
+            while block := await request.content.readany():
+                block = inflater.feed(block)
+                body[size : size + len(block)] = block
+                if (size := size + len(block)) > most:
+                    raise inflater.too_much()
     except TimeoutError:
         message = f"the request was not here within server.body_timeout, {limits.body_timeout:g} s"
         raise TooSlow(message) from None
     except (web.RequestPayloadError, ValueError) as error:
         raise BadRequest(f"the body cannot be read: {error}") from error
+    inflater.finish()
+    return cast(bytes, body) if size >= LARGE_BODY else bytes(body)  # it is only read
 
 
 _MOST_UNSENT: Final = 1 << 16  # bytes; asyncio's own limit, above which `drain` waits
@@ -18864,6 +18838,15 @@ class Exchange(ABC):
         Sets `caller`, `body`, `peek`, `route`, `likely_input` and `likely_output`.
         """
 
+    def ask_for(self, peek: Peek) -> None:
+        """Set what is asked for, and the route on which the caller may ask for it; BadRequest if
+        the model's name, which is logged, holds a credential."""
+        model, plan = peek.model, self.plan
+        if model not in plan.listed and plan.secrets.text(model, cut=len(model) + 1) != model:
+            raise BadRequest("model: a credential is in the place of the model's name")
+        self.peek = peek
+        self.route = permitted(model, self.caller, plan, self.facts)
+
     def fits(self, lane: Lane) -> bool:
         """Can this request be made there?"""
         return True
@@ -19188,9 +19171,8 @@ class Conversation(Exchange):
             observer.received(raw)
         self.body = body = Body(raw, unread=not caller.is_bound, words=dialect.words)
         outline = body.outline(dialect.telling) if dialect.names_model else {}
-        self.peek = without_credential(dialect.peek(outline, request.raw_path), self.plan)
+        self.ask_for(dialect.peek(outline, request.raw_path))
         self.streams = self.peek.stream
-        self.route = permitted(self.peek.model, caller, plan, self.facts)
         self.likely_input = likely_input(raw)
         self.likely_output = likely_output(body) if caller.limits else 0
 
@@ -19449,7 +19431,7 @@ def request_headers(
     kept["content-type"] = "application/json"
     offered = "" if stream else client.get("Accept-Encoding", "")
     kept["accept-encoding"] = _readable(offered) or "identity"
-    if lane.endpoint.base.partition(":")[0] not in _makers():
+    if not lane.endpoint.is_makers:
         hops = _hops(client) if "Via" in client else 0
         kept["via"] = ", ".join([_HOP] * (hops + 1))
     return kept
@@ -19487,15 +19469,6 @@ def refuse_loop(headers: CIMultiDictProxy[str]) -> None:
 def _hops(headers: CIMultiDictProxy[str]) -> int:
     hops = ",".join(headers.getall("Via", ())).split(",")
     return sum(hop.strip().startswith(_HOP) for hop in hops)
-
-
-@functools.cache
-def _makers() -> frozenset[str]:
-    """The hosts of all presets, but for those that run on one's own machine: these are no relays,
-    and need not know of one."""
-    rows = (preset for preset in PRESETS.values() if not preset.local)
-    bases = (url for row in rows for plan in row.plans.values() for url in plan.values())
-    return frozenset(urllib.parse.urlsplit(url).hostname or "" for url in bases)
 
 
 def answer_headers(exchange: Exchange, attempt: Attempt, verbatim: bool) -> CIMultiDict[str]:
@@ -19750,9 +19723,7 @@ class Forward(Raw):
             model = Wire(self.body.wire).optional("model", str) or ""
             self.likely_input = likely_input(raw)
             self.likely_output = likely_output(self.body) if path == "/completions" else 0
-        peek = CHAT.peek({"model": model or _USUAL_MODELS.get(path)}, "")
-        self.peek = without_credential(peek, self.plan)
-        self.route = permitted(self.peek.model, self.caller, plan, self.facts)
+        self.ask_for(CHAT.peek({"model": model or _USUAL_MODELS.get(path)}, ""))
 
     def fits(self, lane: Lane) -> bool:
         """Is its base OpenAI's API?  Others have none of these paths."""
@@ -20502,11 +20473,13 @@ class Relay:
         push out what is kept."""
         observers = self.telemetry.trace(exchange.request, exchange.operation)
         recorder, request = self.recorder, exchange.request
-        if recorder and not isinstance(exchange, Unroutable) and is_known(request, exchange.plan):
-            tape = recorder.tape(exchange.plan.secrets, request, exchange.began, time.time())
-            observers += (tape,) if tape else ()
-            if lost := recorder.news(time.monotonic()):
-                self.log.event("warning", "records were lost", records=lost[0], reason=lost[1])
+        if recorder and not isinstance(exchange, Unroutable):
+            with contextlib.suppress(RelayError):
+                authenticated(request, exchange.plan)
+                tape = recorder.tape(exchange.plan.secrets, request, exchange.began, time.time())
+                observers += (tape,) if tape else ()
+                if lost := recorder.news(time.monotonic()):
+                    self.log.event("warning", "records were lost", records=lost[0], reason=lost[1])
         return observers
 
     async def _fail(self, exchange: Exchange, error: RelayError) -> web.StreamResponse:
