@@ -15471,9 +15471,10 @@ def final_error(failures: Sequence[Failed], skipped: Sequence[Skipped], now: flo
         causes = {mark.failure for _, mark in skipped}
         rows = [FAILURES[cause] for cause in causes]
         only, limits = rows[0] if len(rows) == 1 else None, causes <= LIMITS
-        state = "left out" if causes == {"disabled"} else "cooling down"
+        off = causes == {"disabled"}
+        state = "every target is left out:" if off else "every target is cooling down:"
         return NoTarget(
-            f"every target is {state}: {left_out}",
+            f"{state} {left_out}",
             status=only.status if only else 429 if limits else 503,
             kind=only.kind if only else "rate_limit" if limits else "unavailable",
             retry=any(row.retry for row in rows),
