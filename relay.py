@@ -19,7 +19,7 @@ stand in this order in Request path, and `settle` is in Accounts.
 
 The rule of this file: code refers only to what stands above it.  First come values
 (sections 1-27: pure; no await, no clock, no socket), then memory (28-37: synchronous, told
-the time), then I/O (38-69).  A name with a leading underscore stays within its section.
+the time), then I/O (38-70).  A name with a leading underscore stays within its section.
 
 Where to begin
     to follow one request     Relay.serve, first_answer, attempt, begin, deliver: in this order
@@ -101,33 +101,34 @@ Contents
     43. Connections           HTTP/1.1 to providers on bare transports
     44. Upstream              one HTTP exchange with a provider
     45. Credentials           secrets that programs print, renewed in time
-    46. Recorder              whole exchanges in a ring of files
-    47. Demo                  the embedded provider
-    48. Client                who asks; the body read, the answer written, keep-alives
-    49. Telemetry             spans and metrics for an OpenTelemetry collector
+    46. Look-ups              makers asked what is left of plans and balances
+    47. Recorder              whole exchanges in a ring of files
+    48. Demo                  the embedded provider
+    49. Client                who asks; the body read, the answer written, keep-alives
+    50. Telemetry             spans and metrics for an OpenTelemetry collector
   I/O: a request from beginning to end
-    50. Exchange              one client request, its x-relay headers, its record for the log
-    51. Preparation           a request in a dialect: how it goes out, and its answer back
-    52. Forwarding            what passes unread: embeddings, images, audio, /p/
-    53. Accounts              what a request may take, and what it came to
-    54. Request path          from accept to settle, in five functions
+    51. Exchange              one client request, its x-relay headers, its record for the log
+    52. Preparation           a request in a dialect: how it goes out, and its answer back
+    53. Forwarding            what passes unread: embeddings, images, audio, /p/
+    54. Accounts              what a request may take, and what it came to
+    55. Request path          from accept to settle, in five functions
   I/O: the process around it
-    55. Page                  the dashboard
-    56. Service manager       what systemd and relay tell one another
-    57. Source                where a configuration comes from, and how a reload replaces it
-    58. Admin                 what relay knows of itself, and what can be done to it
-    59. Resources             memory given back, files that may be open
-    60. Operations            which handler serves which path; probes, lists, status
-    61. Server                sockets, signals (SIGHUP reloads), drain
-    62. Units                 what systemd needs to run relay
-    63. Grafana               a dashboard of the metrics
+    56. Page                  the dashboard
+    57. Service manager       what systemd and relay tell one another
+    58. Source                where a configuration comes from, and how a reload replaces it
+    59. Admin                 what relay knows of itself, and what can be done to it
+    60. Resources             memory given back, files that may be open
+    61. Operations            which handler serves which path; probes, lists, status
+    62. Server                sockets, signals (SIGHUP reloads), drain
+    63. Units                 what systemd needs to run relay
+    64. Grafana               a dashboard of the metrics
   I/O: the commands
-    64. Console               a running relay, asked by a command
-    65. Launch                a tool as relay's child
-    66. Trial                 whether the configured providers answer as they should
-    67. Watch                 the log and the running requests, in a terminal
-    68. Replay                a record listed, sent again, compared, exported
-    69. Command line          the commands as a table
+    65. Console               a running relay, asked by a command
+    66. Launch                a tool as relay's child
+    67. Trial                 whether the configured providers answer as they should
+    68. Watch                 the log and the running requests, in a terminal
+    69. Replay                a record listed, sent again, compared, exported
+    70. Command line          the commands as a table
 """
 
 from __future__ import annotations
@@ -11358,6 +11359,11 @@ class Lane:
         return self.plan.prices.of(self.target.model)
 
     @functools.cached_property
+    def list_price(self) -> PriceConfig | None:
+        """What its provider takes where the model is paid by the token."""
+        return self.target.provider.list_prices.of(self.target.model)
+
+    @functools.cached_property
     def record(self) -> JSON:
         """How the log names it."""
         credential = self.credential.name.rpartition("/")[2]
@@ -11865,6 +11871,13 @@ class Plan:
     def redacted(self) -> Callable[[str], str]:
         """A text without this configuration's secrets."""
         return self.secrets.text
+
+    def accounts(self) -> Iterator[Lane]:
+        """A lane to no model for every credential."""
+        for provider in self.providers.values():
+            for billing in provider.plans:
+                for key in billing.credentials:
+                    yield Lane(Target(provider, ""), billing, key, billing.endpoint(""))
 
     def _routes(self, name: str, facts: Facts, plan_over: bool = True) -> Iterator[Route]:
         """The routes of a name by the five steps, in order; perhaps without regard to rules that
@@ -14500,7 +14513,7 @@ class Balance:
 
     def __init__(self, health: Health) -> None:
         self.busy: dict[str, int] = {}  # lane -> attempts under way
-        self._health = health
+        self.health = health
         self._turns = Bounded[int](_MOST_REMEMBERED)  # rule and item -> its last turn
         self._turn = 0
         # lane -> seconds to its first event, and when seen
@@ -14521,7 +14534,7 @@ class Balance:
         and why.
         """
         if lane := route.only_lane(dialect):
-            return iter(((lane, self._health.cooling(lane, now())),))
+            return iter(((lane, self.health.cooling(lane, now())),))
         return self._ordered(route, dialect, identity, now, {} if left is None else left)
 
     def _ordered(
@@ -14532,7 +14545,7 @@ class Balance:
         now: Callable[[], float],
         left: MutableMapping[str, str],
     ) -> Iterator[tuple[Lane, Mark | None]]:
-        cooling, last = self._health.cooling, list[Lane]()
+        cooling, last = self.health.cooling, list[Lane]()
         plans = (
             lanes
             for group in route.groups
@@ -14560,11 +14573,11 @@ class Balance:
         """Targets of one rank, in order."""
         if len(group) < 2:
             return group
-        equals, bound = list[_Equal](), self._health.sticky.bound(identity, now())
+        equals, bound = list[_Equal](), self.health.sticky.bound(identity, now())
         providers = [name.partition("/")[0] for name in bound]
         for place, target in enumerate(group):
             *_, opened = self._plans(target, dialect, identity, now)
-            free = [lane for lane in opened if not self._health.cooling(lane, now())]
+            free = [lane for lane in opened if not self.health.cooling(lane, now())]
             rank, weight = _rank(providers, target.provider.name), target.provider.config.weight
             equals.append(_Equal(place, str(target), weight, rank, free))
         return [group[place] for place in self._order(equals, route, identity, now())]
@@ -14572,9 +14585,22 @@ class Balance:
     def leaves(self, lane: Lane, identity: str, now: float) -> str:
         """Why a conversation should go elsewhere: the lane is nearly used up, and it does not run
         there; else ""."""
-        why = self._health.quotas.low(lane, now)
-        bound = self._health.sticky.bound(identity, now) if why else ()
+        why = self.health.quotas.low(lane, now)
+        bound = self.health.sticky.bound(identity, now) if why else ()
         return "" if lane.credential.name in bound else why
+
+    def next_credentials(self, target: Target, now: float) -> list[str]:
+        """Those that a new conversation with the target may get now: of the first plan that has
+        any, all that are not cooling down and not nearly used up, if there are such."""
+        route, dialect = Route(target.model, "", ((target,),)), next(iter(DIALECTS))
+        free = [lane for lane, mark in self.lanes(route, dialect, "", lambda: now) if not mark]
+        best = [
+            lane
+            for lane in free
+            if lane.plan is free[0].plan
+            and bool(self.leaves(lane, "", now)) == bool(self.leaves(free[0], "", now))
+        ]
+        return [lane.credential.name for lane in best]
 
     def begin_attempt(self, lane: Lane, route: Route) -> Flight:
         """Note that an attempt begins: its lane is busy until the result's `end`, and has had its
@@ -14603,7 +14629,7 @@ class Balance:
         for lanes in target.lanes(dialect):
             yield lanes
             if not all(
-                self._health.exhausted(lane, now()) or self.leaves(lane, identity, now())
+                self.health.exhausted(lane, now()) or self.leaves(lane, identity, now())
                 for lane in lanes
             ):
                 return
@@ -14613,9 +14639,9 @@ class Balance:
     ) -> Sequence[Lane]:
         if len(lanes) < 2:
             return lanes
-        bound, equals = self._health.sticky.bound(identity, now), list[_Equal]()
+        bound, equals = self.health.sticky.bound(identity, now), list[_Equal]()
         for place, lane in enumerate(lanes):
-            free = () if self._health.cooling(lane, now) else (lane,)
+            free = () if self.health.cooling(lane, now) else (lane,)
             rank = _rank(bound, lane.credential.name)
             equals.append(_Equal(place, lane.name, 1.0, rank, free))
         return [lanes[place] for place in self._order(equals, route, identity, now)]
@@ -14657,6 +14683,9 @@ def _rank(bound: Sequence[str], name: str) -> int:
 #     a request --> its key, provider and model in this hour --batch--> a row of the hour
 #                                                                       a row of the day
 #
+# What a credential served is counted once more, in a row of its own: the provider is then the
+# credential's name, the cost that at the prices of pay as you go, and there is no key or model.
+#
 # A request is added once, but counts in two rows of the store, so that old hours can be deleted
 # and days need not be summed up.  Hours are those of the local clock, because a day has to consist
 # of whole hours even where the clock is half an hour off UTC.
@@ -14684,6 +14713,11 @@ class Row(NamedTuple):
     key: str
     provider: str
     model: str
+
+    @property
+    def plan(self) -> str:
+        """provider/plan of a credential's own row; "" of others."""
+        return self.provider.rpartition("/")[0]
 
 
 @mutable
@@ -15650,6 +15684,13 @@ class Metric:
         for value in {*states, *(values[0] for values in self.series)}:
             self.set(states.get(value, 0), value)
 
+    def renew(self, states: Mapping[tuple[str, ...], float]) -> None:
+        """Set states by the values of all labels; there are no others any more."""
+        for values, state in states.items():
+            self.set(state, *values)
+        for values in self.series.keys() - states.keys():
+            del self.series[values]
+
     def reach(self, total: float) -> None:
         """Set a total that is counted elsewhere."""
         self.add(total - self.of().number)
@@ -15734,6 +15775,13 @@ class Metrics:
         self.ready = gauge("relay.ready", "", "1 while /readyz answers 200.")
         self.running = gauge("relay.inflight", "", "Requests that are being served.")
         self.cooling = gauge("relay.cooldowns", "", "What is cooling down, by cause.", "cause")
+        plan = "provider plan credential"
+        self.plan_used = gauge("relay.plan.used", "", "The share of a plan's window that is used.",
+            f"{plan} window")
+        self.plan_resets = gauge("relay.plan.reset.time", "s",
+            "When a plan's window starts anew, since 1970.", f"{plan} window")
+        self.plan_balance = gauge("relay.plan.balance", "", "The balance of an account.",
+            f"{plan} currency")
         self.generation = gauge("relay.config.generation", "", "Configurations used so far.")
         self.reloads = counter("relay.reload", "", "Reloads by their outcome.", "result")
         self.reloaded = gauge("relay.config.reload.success", "", "1 if the last reload succeeded.")
@@ -16726,22 +16774,89 @@ def store_of(state: str) -> Store:
 
 
 def usage_report(
-    store: Store, days: int, now: float, zone: datetime.tzinfo | None, by: Sequence[str] = ROW_NAMES
+    store: Store, plan: Plan, days: int, now: float, by: Sequence[str] = ROW_NAMES
 ) -> JSON:
-    """What was used in the last days, and in the hours of the last one, as JSON.  Blocks."""
-    today = clock_at(now, zone).day
-    spans = {
-        "days": store.usage(DAY, today - (days - 1) * DAY - HOUR),  # an hour: summer time
-        "hours": store.usage(HOUR, now - DAY),
+    """What was used in the last days, and in the hours of the last one, as JSON; and what was used
+    of plans that are paid in advance, with its worth: what it would have cost by the token, None
+    where prices are not known.  Blocks."""
+    zone, today = plan.zone, clock_at(now, plan.zone).day
+    daily = store.usage(DAY, today - (days - 1) * DAY - HOUR)  # an hour: summer time
+    hourly = store.usage(HOUR, now - DAY)
+    lanes = (lane for lane in plan.accounts() if lane.plan.free)
+    prepaid = {f"{lane.target.provider.name}/{lane.plan.name}" for lane in lanes}
+    tables: dict[str, tuple[Sequence[str], dict[Row, Totals]]] = {
+        "days": (by, {row: sums for row, sums in daily.items() if not row.plan}),
+        "hours": (by, {row: sums for row, sums in hourly.items() if not row.plan}),
+        "plans": (("plan",), {row: sums for row, sums in daily.items() if row.plan in prepaid}),
     }
     report: JSON = {}
-    for name, rows in spans.items():
+    for name, (columns, rows) in tables.items():
         report[name] = lines = list[JSON]()
-        for (start, who), totals in summed(rows, by).items():
+        for (start, who), totals in summed(rows, columns).items():
             when = datetime.datetime.fromtimestamp(start, zone).astimezone(zone).isoformat()
-            counts = dict(zip(COUNTS, totals.counts(), strict=True)) | {"cost": totals.cost / MONEY}
-            lines.append({"start": when, **dict(zip(by, who, strict=True)), **counts})
+            counts: JSON = {count: getattr(totals, count) for count in COUNTS}
+            counts["cost"] = totals.cost / MONEY
+            if name == "plans":
+                counts["worth"] = counts.pop("cost") or None
+            lines.append({"start": when, **dict(zip(columns, who, strict=True)), **counts})
     return report
+
+
+def credential_usage(store: Store, now: float) -> dict[Row, Totals]:
+    """The rows of credentials: hours of eight days, and days of a month before.  Blocks."""
+    rows = store.usage(DAY, now - 32 * DAY) | store.usage(HOUR, now - 8 * DAY)
+    return {row: totals for row, totals in rows.items() if row.plan}
+
+
+def plans_report(plan: Plan, balance: Balance, usage: Mapping[Row, Totals], now: float) -> JSON:
+    """What is left of every credential's plan or balance, as JSON; times are since the epoch.
+
+    `usage` is that of credentials; long windows are counted by days.
+    """
+
+    def counted(credential: str, since: float) -> JSON:
+        span = DAY if since < now - 7.5 * DAY else HOUR
+        of_it = [
+            totals
+            for row, totals in usage.items()
+            if (row.span, row.provider) == (span, credential) and row.start + span / 2 >= since
+        ]
+        tokens = sum(totals.tokens_in + totals.tokens_out for totals in of_it)
+        return {"requests": sum(totals.requests for totals in of_it), "tokens": tokens}
+
+    quotas, providers = balance.health.quotas, dict[str, JSON]()
+    for name, provider in plan.providers.items():
+        config = provider.config
+        providers[name] = {"name": name, "switch_at": config.switch_at, "plans": {}}
+        providers[name] |= {"switch_below": config.switch_below, "every": config.quota.every}
+    for lane in plan.accounts():
+        name, billing, windows = lane.credential.name, lane.plan, list[JSON]()
+        quota, mark = quotas.known.get(name, Quota()), balance.health.cooling(lane, now)
+        for window in quota.windows_at(now):
+            known = {key: value or None for key, value in window._asdict().items()}
+            known |= {"used": window.used, "forecast": window.exhausted_at(quota.at)}
+            began = (window.resets or now) - (window.seconds or DAY)
+            windows.append(known | {"counted": counted(name, began)})
+        about = {
+            "name": name,
+            "asks": billing.source is not None,
+            "windows": windows,
+            "balance": quota.balance,
+            "currency": quota.currency,
+            "forecast": quota.exhausted_at(),
+            "at": quota.at or None,
+            "counted": counted(name, clock_at(now, plan.zone).day),
+            "cooling": mark and {"why": mark.failure.replace("_", " "), "until": mark.until},
+            "low": quotas.low(lane, now),
+            "next": name in balance.next_credentials(lane.target, now),
+            "error": quotas.faults.get(name, ""),
+        }
+        plans = providers[lane.target.provider.name]["plans"]
+        line = {"name": billing.name, "subscription": billing.free, "credentials": []}
+        plans.setdefault(billing.name, line | {"used": quotas.used(billing, now)})
+        plans[billing.name]["credentials"].append(about)
+    lines = [each | {"plans": [*each["plans"].values()]} for each in providers.values()]
+    return {"now": now, "providers": lines}
 
 
 class Keeper:
@@ -17780,7 +17895,84 @@ class Credentials:
         return f"{program} ended with status {process.returncode}: {complaint or 'no word why'}"
 
 
-# ==== 46. Recorder ============================================================
+# ==== 46. Look-ups ============================================================
+# Makers asked how much is left, on demand: by `relay plans`, by the page, or as often as `quota`
+# says.  A request goes to the host of the plan's endpoint, as its requests do: by its proxy, with
+# its credential and the user's headers.  One that fails marks nothing.
+
+_LOOK_UP_SECONDS: Final = 20.0
+_MOST_ANSWER: Final = 1 << 20  # bytes
+
+
+async def _look_up(
+    upstream: Upstream, credentials: Credentials, masks: Secrets, lane: Lane, source: QuotaSource
+) -> Quota:
+    """What the maker of a lane's plan says; any error if it does not say it."""
+    provider, parts = lane.target.provider, urllib.parse.urlsplit(lane.endpoint.url)
+    team, query = source.team
+    own = team in {name.lower() for name in provider.config.headers}
+    url = f"{parts.scheme}://{parts.netloc}{source.path}" + (f"?{query}" if team and own else "")
+    secret = await credentials.secret(lane.credential, masks) if lane.credential.command else ""
+    url, headers = lane.authorized(url, {"accept": "application/json"}, secret)
+    connect, proxy = provider.timeouts.connect, lane.endpoint.proxy
+    async with asyncio.timeout(_LOOK_UP_SECONDS):
+        reply = await upstream.send("GET", url, headers, None, connect, proxy)
+        try:
+            body = await read_all(reply, _LOOK_UP_SECONDS, _MOST_ANSWER)
+        finally:
+            reply.close()
+    body = Inflater(reply.headers.get("Content-Encoding", "")).whole(body)
+    if not 200 <= reply.status < 300:
+        raise ValueError(error_in(body, reply.status).message)
+    quota = quota_in_answer(source, loads(body))
+    known = "CNY" if provider.zone is CHINA else "USD"
+    currency = "" if quota.balance is None else quota.currency or known
+    return quota._replace(currency=currency, at=time.time())
+
+
+async def look_up_quotas(
+    upstream: Upstream,
+    credentials: Credentials,
+    plan: Plan,
+    quotas: Quotas,
+    every: Callable[[str], float | None],
+) -> dict[str, str]:
+    """Ask for all credentials of which nothing has been learnt for as many seconds as `every` says
+    of their provider, if it says any; credential -> what went wrong that did not before."""
+
+    async def ask(lane: Lane, source: QuotaSource) -> None:
+        name = lane.credential.name
+        quotas.asked.put(name, time.time())
+        try:
+            quotas.note(name, await _look_up(upstream, credentials, plan.secrets, lane, source))
+            return
+        except TimeoutError:
+            fault = f"no answer within {_LOOK_UP_SECONDS:g} s"
+        except RelayError as error:
+            fault = error.message
+        except UNREADABLE as error:
+            fault = str(error)
+        fault = plan.redacted(fault)[:200]
+        if fault != quotas.faults.get(name):
+            faults[name] = fault
+        quotas.faults.put(name, fault)
+
+    faults, now, asking = dict[str, str](), time.time(), list[Awaitable[None]]()
+    for lane in plan.accounts():
+        name, source, seconds = (
+            lane.credential.name,
+            lane.plan.source,
+            every(lane.target.provider.name),
+        )
+        last = max(quotas.known.get(name, Quota()).at, quotas.asked.get(name, 0.0))
+        if source and seconds is not None and abs(now - last) >= seconds:  # clocks are set back
+            endpoint = replace(lane.endpoint, auth=(source.auth,))
+            asking.append(ask(replace(lane, endpoint=endpoint), source))
+    await asyncio.gather(*asking)
+    return faults
+
+
+# ==== 47. Recorder ============================================================
 # The flight recorder: a file for every exchange, until there are too many bytes of them; then the
 # oldest are deleted.  While an exchange runs, its tape holds references to the bytes that pass, not
 # copies; when it is over, a thread removes the secrets and writes the file.  A disk that is slow,
@@ -18137,7 +18329,7 @@ class TapedReply:
         self._reply.close()
 
 
-# ==== 47. Demo ================================================================
+# ==== 48. Demo ================================================================
 # The embedded provider: no key, no network, always the same answer to the same request.  It calls
 # a tool if the user's text asks for one, so that all of an agent's loop can be seen.  Who wants
 # JSON gets JSON: Gemini CLI asks which model to use before anything else, and again after prose.
@@ -18257,7 +18449,7 @@ def _in_words(event: Event) -> Iterable[Event]:
     return (event,)
 
 
-# ==== 48. Client ==============================================================
+# ==== 49. Client ==============================================================
 # The client's side of an exchange: who asks, the body as it is read, the answer as it is
 # written.
 
@@ -18552,7 +18744,7 @@ def text_frame(text: bytes) -> bytes:
     return bytes((0x81, 126 if short else 127)) + size.to_bytes(2 if short else 8) + text
 
 
-# ==== 49. Telemetry ===========================================================
+# ==== 50. Telemetry ===========================================================
 # What happens, reported by the SDK to an OpenTelemetry collector, if the `otel` extra is installed
 # and OTEL_EXPORTER_OTLP_ENDPOINT names one; the SDK reads its other variables itself.  A request is
 # a span, each attempt a span within it, in the trace that the client's `traceparent` names; the
@@ -18741,7 +18933,7 @@ def telemetry_of(env: Mapping[str, str], log: Log) -> Telemetry:
         return Telemetry()
 
 
-# ==== 50. Exchange ============================================================
+# ==== 51. Exchange ============================================================
 # One client request and all that is known of it so far: what was asked, its attempts, what came of
 # it.  The kinds of requests are subclasses, which say how one is read, how it goes out on a lane,
 # and what its answer is; the way they all go is in Request path.
@@ -19120,7 +19312,7 @@ def _shortened(names: Sequence[str]) -> str:
     return f"{', '.join(fitting)}, and {len(names) - len(fitting)} more"
 
 
-# ==== 51. Preparation =========================================================
+# ==== 52. Preparation =========================================================
 # How a request goes out on a lane, and its answer back: as the bytes that came if the dialect is
 # the same, edited only where something has to be, else through the hub.
 
@@ -19541,7 +19733,7 @@ async def error_body(exchange: Exchange, attempt: Attempt) -> bytes:
     return b""
 
 
-# ==== 52. Forwarding ==========================================================
+# ==== 53. Forwarding ==========================================================
 # What relay passes on without understanding it: embeddings, images, audio, rerank, moderations and
 # old completions go where the name in their `model` field goes, by the routes of any request;
 # /p/PROVIDER/... goes to that provider as it is.  Only the model's name is read; once it is known,
@@ -19848,7 +20040,7 @@ def _usage_in(counts: JSON) -> Usage:
     return Usage(input=whole_number(counts.get("total_tokens")))
 
 
-# ==== 53. Accounts ============================================================
+# ==== 54. Accounts ============================================================
 # What a request may take, and what it came to.  Every request passes here twice:
 #
 #     reserve    before its first attempt: a permit within the limits of its key
@@ -19968,16 +20160,22 @@ class Accounts:
         target, usage = bill.lane.target if bill.lane else None, bill.usage
         provider, model = (target.provider.name, target.model) if target else ("", "")
         who = (exchange.caller.name, provider, model)
-        totals = self.ledger.totals(who, record["time"], exchange.plan.zone)
-        if first:
-            totals.requests += 1
-            totals.errors += record["level"] != "info"
-        totals.estimated += bill.estimated
-        totals.tokens_in += usage.input
-        totals.tokens_out += usage.output
-        totals.cache_read += usage.cache_read
-        totals.cache_write += usage.cache_write
-        totals.cost += bill.cost or 0
+        rows = [(who, bill.cost or 0)]
+        if bill.lane:
+            price = bill.lane.list_price
+            worth = cost(usage, price) if price else 0
+            rows.append((("", bill.lane.credential.name, ""), worth))
+        for who, amount in rows:
+            totals = self.ledger.totals(who, record["time"], exchange.plan.zone)
+            if first:
+                totals.requests += 1
+                totals.errors += record["level"] != "info"
+            totals.estimated += bill.estimated
+            totals.tokens_in += usage.input
+            totals.tokens_out += usage.output
+            totals.cache_read += usage.cache_read
+            totals.cache_write += usage.cache_write
+            totals.cost += amount
 
     def _explain_cache(
         self, exchange: Exchange, prompt: PendingPrompt, wall: float, log: Log
@@ -20005,7 +20203,7 @@ class Accounts:
         return model
 
 
-# ==== 54. Request path ========================================================
+# ==== 55. Request path ========================================================
 # One request from accept to settle: five functions of `Relay`, in this order.  `Operations`, below,
 # accepts: it makes the Exchange and calls `serve`.
 #
@@ -20540,7 +20738,7 @@ def _is_hopeless(lane: Lane, failures: Sequence[Failed]) -> bool:
     )
 
 
-# ==== 55. Page ================================================================
+# ==== 56. Page ================================================================
 # The dashboard: one page without any asset from elsewhere, and a policy that lets it load none.  It
 # asks /admin for everything it shows, so that the page itself may be seen by anybody.
 
@@ -20975,7 +21173,7 @@ PAGE_HEADERS: Final = {
 }
 
 
-# ==== 56. Service manager =====================================================
+# ==== 57. Service manager =====================================================
 # What systemd and relay tell one another, through the environment and a socket; without systemd
 # none of it happens.  See sd_notify(3), sd_listen_fds(3) and systemd.service(5).
 #
@@ -21033,7 +21231,7 @@ class Supervisor:
             await asyncio.sleep(self.watchdog / 2)
 
 
-# ==== 57. Source ==============================================================
+# ==== 58. Source ==============================================================
 # Where a configuration comes from, how one becomes a plan, and how another one takes its place.
 
 
@@ -21374,7 +21572,7 @@ class Reloader:
         self.supervisor.notify(READY=1, STATUS=status)
 
 
-# ==== 58. Admin ===============================================================
+# ==== 59. Admin ===============================================================
 # What relay knows about itself, as JSON below /admin, and the few things that can be done to it.
 # The admin key allows both, in a header or, in a browser, as the cookie that /admin/login gives in
 # exchange.  Without an `admin_key`, this machine may look, and nobody may act.
@@ -21416,6 +21614,9 @@ class Sessions:
 
 def _digest(text: str) -> bytes:
     return hashlib.sha256(text.encode(errors="replace")).digest()
+
+
+_ASKED_AT_MOST: Final = 10.0  # seconds between two look-ups of a quota that somebody asks for
 
 
 class Admin:
@@ -21562,12 +21763,29 @@ class Admin:
             raise BadRequest("days: expected a whole number")
         keeper, zone, now = self.relay.accounts.keeper, self.relay.plan.zone, time.time()
         try:
-            report = await keeper.call(usage_report, keeper.store, int(days), now, zone)
+            report = await keeper.call(usage_report, keeper.store, self.relay.plan, int(days), now)
             recent = await keeper.call(keeper.store.recent)
         except StateTrouble as error:
             raise StateDown(f"the state store is down: {error}") from error
         today = datetime.datetime.fromtimestamp(clock_at(now, zone).day, zone).astimezone(zone)
         return report | {"today": today.isoformat(), "recent": recent}
+
+    async def plans(self, request: web.BaseRequest, body: Wire) -> JSON:
+        """What is left of plans and balances; with POST after asking the makers, of one provider
+        (`{"provider": NAME}`) or of all, but none twice within a few seconds."""
+        relay, keeper, only = self.relay, self.relay.accounts.keeper, body.optional("provider", str)
+        plan, quotas, now = relay.plan, relay.health.quotas, time.time()
+        if request.method == "POST":
+            chosen = {name: _ASKED_AT_MOST for name in plan.providers if only in (None, name)}
+            await look_up_quotas(relay.upstream, relay.credentials, plan, quotas, chosen.get)
+        try:
+            usage = await keeper.call(credential_usage, keeper.store, now)
+        except StateTrouble as error:
+            raise StateDown(f"the state store is down: {error}") from error
+        callers = (key.caller for key in plan.keys)
+        shares = {each.name: relay.accounts.limits.budget_used(each, now) for each in callers}
+        known = {name: share for name, share in shares.items() if share is not None}
+        return plans_report(plan, relay.balance, usage, now) | {"budgets": known}
 
     async def config(self, request: web.BaseRequest, _: Wire) -> JSON:
         """The configuration in force, with secrets masked."""
@@ -21728,7 +21946,7 @@ def _shown_config(value: Any, name: str = "") -> Any:
     return value if plain else re.sub(r"//[^/@\s]+@", "//[secret]@", str(value))
 
 
-# ==== 59. Resources ===========================================================
+# ==== 60. Resources ===========================================================
 # The process's memory and open files.  A coding agent's requests are large and alike, and memory
 # that one has freed the next will need.  By default glibc gets every block over 128 KB from the
 # system and gives it back at once, so that each copy gets new pages.  Here it is told to keep them;
@@ -21797,7 +22015,7 @@ def raise_file_limit() -> int:
     return sys.maxsize if soft == resource.RLIM_INFINITY else soft
 
 
-# ==== 60. Operations ==========================================================
+# ==== 61. Operations ==========================================================
 # Which handler serves which path, and the handlers of what is not a model's answer: probes, lists,
 # status.  No probe ever calls a provider.
 
@@ -21976,6 +22194,13 @@ class Operations:
         metrics.ready.set(0 if self.draining or not relay.plan.providers else 1)
         metrics.running.set(len(relay.running))
         metrics.cooling.set_all(self._cooling())
+        quotas = relay.health.quotas.known
+        known = {tuple(name.split("/")): quota for name, quota in quotas.items()}
+        windows = {(*n, w.name): w for n, q in known.items() for w in q.windows_at(time.time())}
+        balances = {(*n, q.currency): q.balance for n, q in known.items() if q.balance is not None}
+        metrics.plan_used.renew({labels: w.used for labels, w in windows.items()})
+        metrics.plan_resets.renew({labels: w.resets for labels, w in windows.items() if w.resets})
+        metrics.plan_balance.renew(balances)
         metrics.generation.set(reloader.generation)
         metrics.reloaded.set(0 if reloader.has_failed else 1)
         metrics.state.set(0 if relay.accounts.keeper.trouble else 1)
@@ -22013,6 +22238,8 @@ ROUTES: Final[Mapping[tuple[str, str], Handler]] = {
         ("GET", "status", "look", Admin.status),
         ("GET", "health", "look", Admin.health),
         ("GET", "usage", "look", Admin.usage),
+        ("GET", "plans", "look", Admin.plans),
+        ("POST", "plans", "look", Admin.plans),
         ("GET", "config", "look", Admin.config),
         ("GET", "events", "look", Admin.events),
         ("GET", "file", "act", Admin.file),
@@ -22113,7 +22340,7 @@ def refused(request: web.BaseRequest, error: RelayError) -> web.Response:
     return response
 
 
-# ==== 61. Server ==============================================================
+# ==== 62. Server ==============================================================
 # Start, run, drain, stop.  SIGHUP reloads, see `Reloader`.  At SIGTERM and SIGINT relay stops
 # accepting, lets streams finish within the grace period, and ends the rest with an error in the
 # client's dialect; a second signal skips the wait.
@@ -22296,7 +22523,10 @@ class Server:
 
     async def serve(self) -> None:
         """Start, serve until a signal comes, drain and stop."""
-        again = (self.supervisor.watch(), self.reloader.follow(), self._keep_house())
+        again = (
+            *(self.supervisor.watch(), self.reloader.follow()),
+            *(self._keep_house(), self._look_up_quotas()),
+        )
         tasks = [asyncio.create_task(task) for task in again]
         try:
             await self.start()
@@ -22314,6 +22544,18 @@ class Server:
                 self.operations.refresh()
             await asyncio.sleep(15)
             self.heap.give_back(len(self.relay.running))
+
+    async def _look_up_quotas(self) -> None:
+        """Ask makers how much is left, as often as `quota` says."""
+        relay = self.relay
+        while True:
+            await asyncio.sleep(1)
+            faults = await look_up_quotas(
+                *(relay.upstream, relay.credentials, relay.plan, relay.health.quotas),
+                lambda name: relay.plan.providers[name].config.quota.every,
+            )
+            for name, fault in faults.items():
+                relay.log.event("warning", "a quota cannot be looked up", name=name, reason=fault)
 
     async def start(self) -> None:
         """Listen, and act on signals; ConfigError if an address cannot be listened on."""
@@ -22479,7 +22721,7 @@ def has_terminal() -> bool:
     return True
 
 
-# ==== 62. Units ===============================================================
+# ==== 63. Units ===============================================================
 # What `relay systemd` prints: a socket that systemd keeps open, and a service that may do nothing
 # but read its configuration, keep its state and use the network.  For several processes the service
 # is a template; all instances share the one socket, so that an idle one accepts, and while one
@@ -22616,7 +22858,7 @@ def _streams(listen: str) -> tuple[str, ...]:
     return (f"[{host}]:{port}" if ":" in host else f"{host}:{port}" if host else str(port),)
 
 
-# ==== 63. Grafana =============================================================
+# ==== 64. Grafana =============================================================
 # A dashboard of the metrics, ready for import: a row of this table is a panel.  A test checks that
 # the names in its queries exist, and that Prometheus's own tool can parse them.
 
@@ -22717,7 +22959,7 @@ def grafana_dashboard() -> JSON:
     }
 
 
-# ==== 64. Console =============================================================
+# ==== 65. Console =============================================================
 # A running relay, asked by a command: at the address it listens on and with the admin key, both
 # from the file it was started with.  The command does not need the providers' keys in its
 # environment, nor a file without mistakes: these may be newer than the running relay.
@@ -22807,7 +23049,7 @@ def aligned(rows: Sequence[Sequence[str]], left: int = 99) -> list[str]:
     ]
 
 
-# ==== 65. Launch ==============================================================
+# ==== 66. Launch ==============================================================
 # A tool as relay's child.  It gets the terminal: both stay in one process group, so what is typed
 # reaches it, including Ctrl-C and Ctrl-Z; a signal sent to relay alone is passed on.  If no relay
 # serves this configuration at its address, this one does for as long as the child lives.
@@ -22925,7 +23167,7 @@ async def serving(plan: Plan, source: Source, log: Log | None = None) -> AsyncIt
         await server.stop()
 
 
-# ==== 66. Trial ===============================================================
+# ==== 67. Trial ===============================================================
 # Does it work with the configured providers?  `relay check --live` asks every provider, with every
 # plan, credential and dialect, through a relay of its own on this machine, so that the whole path
 # of a client's request is tried.  These are a few small requests each, whose cost is announced
@@ -23155,7 +23397,7 @@ def trial_table(trials: Sequence[Trial]) -> list[str]:
     return [*aligned([head, *rows]), *([""] if faults else []), *faults]
 
 
-# ==== 67. Watch ===============================================================
+# ==== 68. Watch ===============================================================
 # `relay logs` and `relay top`: log lines and running requests, from the events of a running relay.
 # What the screen shows is computed from values alone; only `_Screen` knows the terminal.
 
@@ -23341,7 +23583,7 @@ async def show_top(console: Console, once: bool) -> None:
         watching.result()
 
 
-# ==== 68. Replay ==============================================================
+# ==== 69. Replay ==============================================================
 # What can be done with a record: list, send again and compare, turn into a shell command.  A
 # request is sent again to a temporary relay with the present configuration, so that everything is
 # real: rules, failover, translation; its answer becomes a record, too.
@@ -23569,7 +23811,7 @@ def _quoted(text: str, variable: str) -> str:
     return '"' + ("${" + variable + "}").join(pieces) + '"'
 
 
-# ==== 69. Command line ========================================================
+# ==== 70. Command line ========================================================
 # From arguments to a running server, or to an answer in print.  A command is a function; its
 # options are written above it as its help shows them.
 
@@ -24250,6 +24492,79 @@ def command_grafana(args: argparse.Namespace) -> None:
     print(json.dumps(grafana_dashboard(), indent=2))
 
 
+@command("--provider NAME: of this one only", "--json: for programs")
+def command_plans(args: argparse.Namespace) -> None:
+    """Show what is left of plans and balances.
+
+    The running relay asks their makers; if none runs, this command does.
+    """
+    source, only = find_config(args), args.provider
+    console = Console(source)
+    try:
+        report = console.post("/admin/plans", {"provider": only} if only else {})
+    except RelayError as error:
+        if not isinstance(error.__cause__, aiohttp.ClientError | OSError):
+            raise
+        report = asyncio.run(_plans_from_here(load(source), source, only))
+    if only:
+        report["providers"] = [each for each in report["providers"] if each["name"] == only]
+        if not report["providers"]:
+            raise ConfigError(f"no provider is called {only!r}")
+    print(
+        json.dumps(report, indent=2) if args.json else "\n".join(_plan_lines(report, console.zone))
+    )
+
+
+async def _plans_from_here(plan: Plan, source: Source, only: str) -> JSON:
+    """What /admin/plans answers: of what the state has, and of makers that are asked from here."""
+    health, usage = Health(), dict[Row, Totals]()
+    store = store_of(state_place(plan.config.state, source, os.environ))
+    with contextlib.suppress(ConfigError, StateTrouble):  # there is none yet
+        store.open(to_read=True)
+        with contextlib.closing(store):
+            Notebook(health).apply(store.sync(Batch()).notes)
+            usage = credential_usage(store, time.time())
+    upstream, chosen = Upstream(), {name: 0.0 for name in plan.providers if only in ("", name)}
+    try:
+        every = chosen.get
+        await look_up_quotas(upstream, Credentials(), plan, health.quotas, every)
+    finally:
+        await upstream.close()
+    return plans_report(plan, Balance(health), usage, time.time()) | {"budgets": {}}
+
+
+def _plan_lines(report: JSON, zone: datetime.tzinfo | None) -> list[str]:
+    """A table of windows and balances, and below it what else there is to say."""
+    now, notes = report["now"], list[str]()
+
+    def at(moment: float | None) -> str:
+        form = "%H:%M" if moment and moment - now < DAY else "%Y-%m-%d %H:%M"
+        return datetime.datetime.fromtimestamp(moment, zone).strftime(form) if moment else "-"
+
+    rows = [("credential", "use", "of", "used", "starts anew", "used up", "requests", "tokens")]
+    plans = (plan for provider in report["providers"] for plan in provider["plans"])
+    for credential in (each for plan in plans for each in plan["credentials"]):
+        name, cooling, low = (credential[key] for key in ("name", "cooling", "low"))
+        use = "cooling" if cooling else "next" if credential["next"] else "last" if low else "-"
+        lines = [
+            (w["name"], f"{w['used']:.0%}", at(w["resets"]), at(w["forecast"]), w["counted"])
+            for w in credential["windows"]
+        ]
+        if credential["balance"] is not None:
+            left = f"{credential['balance']:.2f} {credential['currency']}".rstrip()
+            lines.append((left, "-", "-", at(credential["forecast"]), credential["counted"]))
+        for of, used, anew, end, counted in lines or [("-", "-", "-", "-", credential["counted"])]:
+            counts = f"{counted['requests']}", f"{counted['tokens']}"
+            rows.append((name, use, of, used, anew, end, *counts))
+        if cooling:
+            notes.append(f"{name}: {cooling['why']}, until {at(cooling['until'])}")
+        if low:
+            notes.append(f"{name}: new conversations go elsewhere: {low}")
+        if credential["error"]:
+            notes.append(f"{name}: cannot be looked up: {credential['error']}")
+    return [*aligned(rows, left=3), *map(printable, notes)]
+
+
 @command(
     "--by NAMES=key,model: of key,provider,model",
     "--days N=7: how many of them",
@@ -24269,19 +24584,26 @@ def command_usage(args: argparse.Namespace) -> None:
     store = store_of(place)
     store.open(to_read=True)
     with contextlib.closing(store):
-        report = usage_report(store, args.days, time.time(), plan.zone, by)
+        report = usage_report(store, plan, args.days, time.time(), by)
     if args.json:
         print(json.dumps(report, indent=2))
         return
-    columns = "requests errors tokens_in tokens_out cache_read cache_write cost".split()
-    for name, digits in (("days", 10), ("hours", 16)):
+    counts = "requests errors tokens_in tokens_out cache_read cache_write".split()
+    for name, digits, who, money in (
+        ("days", 10, by, "cost"),
+        ("hours", 16, by, "cost"),
+        ("plans", 10, ("plan",), "worth"),
+    ):
+        if name == "plans" and not report[name]:
+            break
         print(f"{name}:" if report[name] else f"{name}: nothing was used")
-        sums = {column: sum(row[column] for row in report[name]) for column in columns}
-        rows: list[list[str]] = [["from", *by, *columns]]
-        for row in (*report[name], {"start": "all", **dict.fromkeys(by, " "), **sums}):
-            names = [row["start"][:digits].replace("T", " "), *(row[n] or "-" for n in by)]
-            rows.append([*names, *(str(row[n]) for n in columns[:-1]), f"{row['cost']:.4f}"])
-        print("\n".join(f"  {line}" for line in aligned(rows, left=1 + len(by)) if report[name]))
+        sums = {each: sum(row[each] or 0 for row in report[name]) for each in (*counts, money)}
+        rows: list[list[str]] = [["from", *who, *counts, money]]
+        for row in (*report[name], {"start": "all", **dict.fromkeys(who, " "), **sums}):
+            names = [row["start"][:digits].replace("T", " "), *(row[n] or "-" for n in who)]
+            paid = "-" if row[money] is None else f"{row[money]:.4f}"
+            rows.append([*names, *(str(row[n]) for n in counts), paid])
+        print("\n".join(f"  {line}" for line in aligned(rows, left=1 + len(who)) if report[name]))
 
 
 @command(arguments="file")
