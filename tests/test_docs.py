@@ -335,16 +335,20 @@ def test_readme_explains_every_header() -> None:
 
 
 def test_readme_quotes_messages_as_relay_says_them() -> None:
-    """Troubleshooting: each quoted piece is in a text of relay.py."""
-    section = DOCS.partition("\n## Troubleshooting\n")[2].partition("\n## ")[0]
-    quoted = re.findall(r"^\| `(.+?)` \|", section, re.M)
+    """Troubleshooting, in both languages: each quoted piece is in a text of relay.py."""
+    sections = [DOCS.partition(f"\n{head}\n")[2] for head in ("## Troubleshooting", "### 常见错误")]
+    quoted = [
+        message
+        for section in sections
+        for message in re.findall(r"^\| `(.+?)` \|", section.partition("\n## ")[0], re.M)
+    ]
     texts = [
         node.value
         for node in ast.walk(ast.parse(SOURCE))
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
     ]
     pieces = [piece.strip() for message in quoted for piece in message.split("...")]
-    assert len(quoted) > 20
+    assert len(quoted) > 30
     assert [piece for piece in pieces if not any(piece in text for text in texts)] == []
 
 
@@ -410,7 +414,8 @@ def test_the_example_has_no_key_of_somebody() -> None:
 def test_two_commands_set_everything_up() -> None:
     lines = [line for block in blocks("sh") for line in block.splitlines()]
     installing = [line for line in lines if "pip install" in line]
-    demo, tests = installing
+    demo, tests, chinese = installing
+    assert chinese == demo
     assert re.fullmatch(r"python3 -m venv .venv && .venv/bin/pip install .* --demo", demo)
     named = subprocess.run([ROOT / ".ci/test-command"], capture_output=True, text=True, check=True)
     assert named.stdout == f"{tests}\n"

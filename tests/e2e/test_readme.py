@@ -22,6 +22,11 @@ BLOCKS = {
     "codex": ("Codex", "toml", ".codex/config.toml", "codex exec --skip-git-repo-check hello"),
     "gemini": ("Gemini CLI", "sh", "", "-p hello --skip-trust"),
     "qwen": ("Qwen Code", "sh", "", "-p hello"),
+    "claude in Chinese": ("Claude Code 接 GLM 编程套餐", "sh", "", "-p hello"),
+    "codex in Chinese": (
+        *("Codex 接 GLM 编程套餐", "toml", ".codex/config.toml"),
+        "codex exec --skip-git-repo-check hello",
+    ),
     "opencode": ("opencode", "json", "opencode.json", "opencode run -m relay/glm-4.6 hello"),
 }
 LOGIN = {".gemini/settings.json": r'\{"security".*?\}\}\}'}  # files that the prose names
@@ -48,6 +53,7 @@ async def test_a_client_is_set_up_as_readme_says(
     tmp_path: Path,
 ) -> None:
     heading, kind, file, command = BLOCKS[client]
+    client = client.partition(" ")[0]
     programs = tmp_path / "bin"
     programs.mkdir()
     (programs / client).symlink_to(installed(client))
