@@ -13706,13 +13706,6 @@ class Record:
     def response(self) -> Leg:
         return self.legs.get(RESPONSE) or Leg(0.0, {})
 
-    def numbered(self, what: str) -> list[Leg]:
-        """The attempts, or the answers, in the order of their numbers."""
-        names = sorted(
-            (n for n in self.legs if n.startswith(f"{what} ")), key=lambda n: (len(n), n)
-        )
-        return [self.legs[name] for name in names]
-
 
 def record_name(time: float, id: str) -> str:
     """A file's name; sorted by name, files are in the order of time."""
@@ -13736,56 +13729,51 @@ def record_lines(record: Record, secrets: Secrets) -> Iterator[bytes]:
     secrets = secrets.plus(
         s for leg, address in addresses for s in secrets_in(leg.headers, address)
     )
-    head = {"kind": "record", "version": RECORD_VERSION}
-    yield _line(without_secrets(head | record.summary, secrets))
-    timed = [entry for name, leg in record.legs.items() for entry in _leg_lines(name, leg, secrets)]
-    for _, line in sorted(timed, key=operator.itemgetter(0)):  # stable: heads before their bytes
-        yield line
-    yield _line({"kind": "end", "cut": record.cut})
+    timed: list[tuple[float, str, str, JSON]] = []
+    for name, leg in record.legs.items():
+        timed.append((leg.at, "head", name, _masked_head(leg.head, secrets)))
+        blocks = _contents(secrets.blocks(leg.blocks))
+        timed += ((at, "data", name, content) for at, content in blocks)
+    entries = [(round(at, 3), kind, name, content) for at, kind, name, content in timed]
+    entries.sort(key=operator.itemgetter(0))  # stable: heads before their bytes
+    first = {"kind": "record", "version": RECORD_VERSION} | record.summary
+    yield dumps(without_secrets(first, secrets)) + b"\n"
+    for at, kind, name, content in entries:
+        yield dumps({"kind": kind, "of": name, "at": at} | content) + b"\n"
+    yield dumps({"kind": "end", "cut": record.cut}) + b"\n"
 
 
-def _line(value: JSON) -> bytes:
-    return dumps(value) + b"\n"
-
-
-def _leg_lines(name: str, leg: Leg, secrets: Secrets) -> Iterator[tuple[float, bytes]]:
-    at = round(leg.at, 3)
-    yield at, _line({"kind": "head", "of": name, "at": at} | _masked_head(leg.head, secrets))
-    for moment, content in _lines_of(secrets.blocks(leg.blocks)):
-        at = round(moment, 3)
-        yield at, _line({"kind": "data", "of": name, "at": at} | content)
-
-
-def _lines_of(blocks: Blocks) -> Iterator[tuple[float, JSON]]:
+def _contents(blocks: Blocks) -> Iterator[tuple[float, JSON]]:
     """Blocks as text, each of whole characters; all as base64 if they are not text."""
-    decoder, lines = codecs.getincrementaldecoder("utf-8")(), list[tuple[float, JSON]]()
+    decoder, texts = codecs.getincrementaldecoder("utf-8")(), list[tuple[float, JSON]]()
+    binary: Blocks = []
     try:
-        for at, block in blocks:
-            if text := decoder.decode(block):
-                lines.append((at, {"text": text}))
+        texts += ((at, {"text": text}) for at, block in blocks if (text := decoder.decode(block)))
+        if torn := decoder.getstate()[0]:
+            binary = [(blocks[-1][0], torn)]
     except UnicodeDecodeError:
-        yield from ((at, _base64_of(block)) for at, block in blocks if block)
-        return
-    yield from lines
-    if torn := decoder.getstate()[0]:
-        yield blocks[-1][0], _base64_of(torn)
-
-
-def _base64_of(data: bytes) -> JSON:
-    return {"base64": base64.b64encode(data).decode()}
+        texts, binary = [], blocks
+    yield from texts
+    yield from ((at, {"base64": base64.b64encode(data).decode()}) for at, data in binary if data)
 
 
 def read_record(data: bytes) -> Record:
     """A file's record; ValueError says how it is damaged."""
     lines = data.splitlines() if data.endswith(b"\n") else []
     try:
-        wires = [loads(line) for line in lines]
-        summary = record_summary(wires[0])
-        if wires[-1]["kind"] != "end":
+        first, *wires, last = [loads(line) for line in lines]
+        record = Record(record_summary(first), {}, last["cut"])
+        if last["kind"] != "end":
             raise ValueError("it has no end")
-        record = Record(summary, {}, wires[-1]["cut"])
-        for wire in wires[1:-1]:
-            _take(record, wire)
+        for wire in wires:
+            if wire["kind"] == "head":
+                head = {n: value for n, value in wire.items() if n not in ("kind", "of", "at")}
+                record.legs[wire["of"]] = Leg(wire["at"], head)
+            elif wire["kind"] == "data":
+                block = (
+                    wire["text"].encode() if "text" in wire else base64.b64decode(wire["base64"])
+                )
+                record.legs[wire["of"]].blocks.append((wire["at"], block))
     except UNREADABLE as error:
         raise ValueError("it is not whole") from error
     return record
@@ -13796,15 +13784,6 @@ def record_summary(wire: Any) -> JSON:
     if not isinstance(wire, dict) or wire.get("version") != RECORD_VERSION or "id" not in wire:
         raise ValueError("it is no record of this version")
     return {name: value for name, value in wire.items() if name not in ("kind", "version")}
-
-
-def _take(record: Record, wire: JSON) -> None:
-    if wire["kind"] == "head":
-        head = {name: value for name, value in wire.items() if name not in ("kind", "of", "at")}
-        record.legs[wire["of"]] = Leg(wire["at"], head)
-    elif wire["kind"] == "data":
-        data = wire["text"].encode() if "text" in wire else base64.b64decode(wire["base64"])
-        record.legs[wire["of"]].blocks.append((wire["at"], data))
 
 
 def without_secrets(value: Any, secrets: Secrets, name: str = "") -> Any:
@@ -18018,8 +17997,9 @@ class Ring:
         if len(data) > room:
             raise OSError(errno.EFBIG, "a record is longer than record.keep")
         with self._ledger() as ledger:
-            total = self._total(ledger)
-            if total is None or total + len(data) > room:
+            text = os.read(ledger, _LEDGER_ROOM).strip()
+            total = int(text) if self._counted and text.isdigit() else room
+            if total + len(data) > room:
                 total = self._make_room(room, len(data))
             fresh = self.directory / f".{name}.part"
             try:
@@ -18043,11 +18023,6 @@ class Ring:
             yield descriptor
         finally:
             os.close(descriptor)
-
-    def _total(self, ledger: int) -> int | None:
-        """The bytes of all records; None if they have to be counted."""
-        text = os.read(ledger, _LEDGER_ROOM).strip()
-        return int(text) if self._counted and text.isdigit() else None
 
     def _make_room(self, room: int, wanted: int) -> int:
         """Delete the oldest if there are too many; the number of bytes that stay.
@@ -18084,17 +18059,14 @@ class Ring:
         """(name, the record's first line or None, what is wrong with it), the newest first."""
         for name in self.names():
             try:
-                yield name, self._summary(name), ""
+                with self._reading(name) as file:
+                    first = file.readline()
+                    file.seek(max(0, os.fstat(file.fileno()).st_size - _LONGEST_END))
+                    if not re.search(rb'\n\{"kind":"end","cut":\{[^{}]*\}\}\n\Z', file.read()):
+                        raise ValueError("it is not whole")
+                yield name, record_summary(loads(first)), ""
             except (OSError, ValueError) as error:
                 yield name, None, getattr(error, "strerror", None) or str(error)
-
-    def _summary(self, name: str) -> JSON:
-        with self._reading(name) as file:
-            first = file.readline()
-            file.seek(max(0, os.fstat(file.fileno()).st_size - _LONGEST_END))
-            if not re.search(rb'\n\{"kind":"end","cut":\{[^{}]*\}\}\n\Z', file.read()):
-                raise ValueError("it is not whole")
-        return record_summary(loads(first))
 
     def read(self, id: str) -> Record:
         """The record with this id, or with one that begins so, or the `last`."""
@@ -18297,31 +18269,19 @@ class Tape(Observer):
         self._recorder.taped += size
 
 
-class TapedReply:
+class TapedReply(PullReply):
     """A reply whose bytes are kept as they are read."""
 
     def __init__(self, reply: Reply, tape: Tape, leg: str) -> None:
         self.status = reply.status
         self.headers = reply.headers
         self._reply = reply
-        self._tape = tape
-        self._leg = leg
-
-    @property
-    def ended(self) -> bool:
-        return self._reply.ended
+        self._keep = functools.partial(tape.data, leg)
 
     async def read(self) -> bytes:
-        if data := await self._reply.read():
-            self._tape.data(self._leg, data)
+        data = await self._reply.read()
+        self._keep(data)
         return data
-
-    async def feed_to(self, take: Callable[[bytes], object]) -> bool:
-        def taped(data: bytes) -> object:
-            self._tape.data(self._leg, data)
-            return take(data)
-
-        return await self._reply.feed_to(taped)
 
     def close(self) -> None:
         self._reply.close()
@@ -23710,7 +23670,7 @@ def _side_by_side(one: Any, other: Any) -> str:
 def whole_leg(record: Record, name: str) -> Leg:
     """A leg that can be sent again; RelayError if it is missing or incomplete."""
     if name not in record.legs:
-        count = len(record.numbered("attempt"))
+        count = sum(leg.startswith("attempt ") for leg in record.legs)
         raise RelayError(f"record {record.id} has no {name}; of attempts it has {count}")
     if missing := record.cut.get(name):
         raise RelayError(f"record {record.id} is not whole: its {name} lacks {missing} bytes")
