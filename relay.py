@@ -23168,35 +23168,44 @@ class Access(NamedTuple):
 
 
 class Trial:
-    """One dialect of an access, and the results of trying it."""
+    """One dialect of an access, and the results of trying it at a relay that has nothing else."""
 
-    def __init__(self, access: Access, dialect: Dialect) -> None:
-        self.provider = access.provider.name
+    def __init__(
+        self, access: Access, dialect: Dialect, base: str, session: aiohttp.ClientSession
+    ) -> None:
         self.dialect = dialect
         mark = access.credential.name.rpartition("/")[2]
-        self.place = (self.provider, access.billing.name, mark, dialect.name)
+        self.place = (access.provider.name, access.billing.name, mark, dialect.name)
         self.model = ""
         self.cells: dict[str, str] = {}  # of the table, by column
         self.faults: dict[str, str] = {}  # in "list" they are no failure: many have none
+        self._base = base
+        self._session = session
 
     async def send(
-        self, session: aiohttp.ClientSession, url: str, body: JSON | None = None
-    ) -> tuple[int, bytes, Mapping[str, str]]:
-        """Status, body and headers of the answer; the status is 0 and the body says why if there
-        is none."""
+        self, url: str, body: JSON | None = None
+    ) -> tuple[int, bytes, Mapping[str, str], str]:
+        """Status, body, headers and duration of the answer; the status is 0 and the body says why
+        if there is none."""
         headers = {**self.dialect.headers, "Content-Type": "application/json"}
+        method, data, began = "POST" if body else "GET", body and dumps(body), time.monotonic()
         try:
-            method, data = ("GET", None) if body is None else ("POST", dumps(body))
-            async with session.request(method, url, data=data, headers=headers) as reply:
-                return reply.status, await reply.read(), reply.headers
+            async with self._session.request(method, url, data=data, headers=headers) as reply:
+                answer = await reply.read()
         except (aiohttp.ClientError, TimeoutError) as error:
-            return 0, (str(error) or type(error).__name__).encode(), {}
+            return 0, (str(error) or type(error).__name__).encode(), {}, ""
+        spent = f"{(time.monotonic() - began) * 1000:.0f}ms"
+        return reply.status, answer, reply.headers, spent
 
-    async def listed(self, session: aiohttp.ClientSession, base: str) -> list[str]:
+    def rendered(self, request: Request) -> tuple[str, JSON]:
+        """The name of the model to ask for, and the body of a request for it."""
+        request = replace(request, model=f"{self.place[0]}/{self.model}")
+        return request.model, self.dialect.render_request(request, self.dialect.quirks(), "").body
+
+    async def list_models(self) -> list[str]:
         """The models that the provider itself lists."""
-        began = time.monotonic()
-        url = f"{base}/p/{self.provider}{self.dialect.list_path}"
-        status, data, _ = await self.send(session, url)
+        url = f"{self._base}/p/{self.place[0]}{self.dialect.list_path}"
+        status, data, _, spent = await self.send(url)
         fault = "an empty list" if status == 200 else data.decode(errors="replace")
         fault = fault if status in (0, 200) else error_in(data, status).message
         names: list[str] = []
@@ -23205,18 +23214,17 @@ class Trial:
             entries = wire.get("data") or wire.get("models") or []
             found = (str(each.get("id") or each.get("name") or "") for each in entries)
             names = [name.removeprefix("models/") for name in found if name]
-        self.cells["list"] = f"{len(names)} {_spent(began)}" if names else "none"
+        self.cells["list"] = f"{len(names)} {spent}" if names else "none"
         if not names:
             self.faults["list"] = f"no list ({fault}); names can be given in `models`"
         return names
 
-    async def answered(self, session: aiohttp.ClientSession, base: str, name: str) -> None:
+    async def ask(self, name: str) -> None:
         """Send one of the requests and note how it was answered."""
-        dialect, began = self.dialect, time.monotonic()
-        request = replace(_REQUESTS[name], model=f"{self.provider}/{self.model}")
-        body = dialect.render_request(request, dialect.quirks(), "").body
-        url = dialect.address(base + dialect.path, request.model, request.stream)
-        status, data, _ = await self.send(session, url, body)
+        request, dialect = _REQUESTS[name], self.dialect
+        model, body = self.rendered(request)
+        url = dialect.address(self._base + dialect.path, model, request.stream)
+        status, data, _, spent = await self.send(url, body)
         answer: Response | Failure = Failure(data.decode(errors="replace"))
         if status:
             answer = answer_in(data, dialect) if status == 200 else error_in(data)
@@ -23224,23 +23232,21 @@ class Trial:
             self.cells[name], self.faults[name] = "FAILED", answer.message
             return
         calls = sum(isinstance(part, ToolCall) for part in answer.parts)
-        self.cells[name] = (f"{calls} in " if request.tools else "") + _spent(began)
+        self.cells[name] = f"{calls} in {spent}" if request.tools else spent
         if request.tools and not calls:
             self.cells[name] = "no call"
             self.faults[name] = "answered without calling the tool; the model may know none"
 
-    async def counted(self, session: aiohttp.ClientSession, base: str) -> None:
+    async def count(self) -> None:
         """Where the dialect can count, have the tokens of a request counted."""
-        dialect, name = self.dialect, f"{self.provider}/{self.model}"
-        if where := dialect.counting(base + dialect.path):
-            request = Request(model=name, messages=(Message("user", (Text("Count me."),)),))
-            body = dialect.render_request(request, dialect.quirks(), "").body
-            body = {key: value for key, value in body.items() if key not in dialect.uncounted}
-            url = dialect.address(where, name, stream=False)
-            _, data, headers = await self.send(session, url, body)
+        if where := self.dialect.counting(self._base + self.dialect.path):
+            model, body = self.rendered(replace(_small("Count me."), max_tokens=None))
+            body = {key: value for key, value in body.items() if key not in self.dialect.uncounted}
+            url = self.dialect.address(where, model, stream=False)
+            _, data, headers, _ = await self.send(url, body)
             with contextlib.suppress(*UNREADABLE):
                 about = "about " if "x-relay-estimated" in headers else ""
-                self.cells["count"] = f"{about}{dialect.parse_count(loads(data))}"
+                self.cells["count"] = f"{about}{self.dialect.parse_count(loads(data))}"
 
 
 def answer_in(data: bytes, dialect: Dialect) -> Response | Failure:
@@ -23252,10 +23258,6 @@ def answer_in(data: bytes, dialect: Dialect) -> Response | Failure:
             data = b"".join(sse(item) for item in loads(data))
     decoder = dialect.decoder()
     return fold(decoder.feed(data) + decoder.eof())
-
-
-def _spent(began: float) -> str:
-    return f"{(time.monotonic() - began) * 1000:.0f}ms"
 
 
 def accesses(plan: Plan, only: str) -> list[Access]:
@@ -23281,10 +23283,8 @@ def expected_cost(chosen: Sequence[Access]) -> str:
 
 
 @contextlib.asynccontextmanager
-async def serving_only(
-    plan: Plan, access: Access
-) -> AsyncIterator[tuple[str, aiohttp.ClientSession]]:
-    """Serve with this access alone, in which callers need no key; address, and a session."""
+async def _trials(plan: Plan, access: Access) -> AsyncIterator[list[Trial]]:
+    """A trial of each dialect, at a relay with this access alone, whose callers need no key."""
     name = access.provider.name
     billing = replace(access.billing, credentials=(access.credential,))
     config = replace(plan.config, keys={}, routing_rules={}, default=None, state="memory")
@@ -23295,51 +23295,37 @@ async def serving_only(
         serving(alone, Source(None, "")) as base,
         aiohttp.ClientSession(timeout=timeout) as session,
     ):
-        yield base, session
-
-
-def model_to_try(plan: Plan, provider: Provider, served: Sequence[str]) -> str:
-    """The first model that is configured, else the first it serves and claims."""
-    listed = [name for name in provider.config.models or () if not is_glob(name)]
-    targets = [
-        to.partition("/")[2]
-        for entries in plan.config.routing_rules.values()
-        for entry in entries
-        for to in entry.to
-        if to.lower().startswith(f"{provider.name.lower()}/")
-    ]
-    claimed = [name for name in served if provider.match(name) or provider.accepts_all]
-    return next(iter((*listed, *targets, *claimed)), "")
+        yield [Trial(access, each.dialect, base, session) for each in billing.endpoints.values()]
 
 
 async def try_access(plan: Plan, access: Access) -> list[Trial]:
-    """Try everything with one access, dialect by dialect."""
-    trials: list[Trial] = []
-    async with serving_only(plan, access) as (base, session):
-        for endpoint in access.billing.endpoints.values():
-            trial = Trial(access, endpoint.dialect)
-            trials.append(trial)
-            served = await trial.listed(session, base)
-            trial.model = model_to_try(plan, access.provider, served)
+    """Try everything with one access, dialect by dialect, with the first model that is configured,
+    else the first it serves and claims."""
+    provider, rules = access.provider, plan.config.routing_rules.values()
+    known = [name for name in provider.config.models or () if not is_glob(name)]
+    targets = (to.partition("/") for entries in rules for entry in entries for to in entry.to)
+    known += [name for to, _, name in targets if name and to.lower() == provider.name.lower()]
+    async with _trials(plan, access) as trials:
+        for trial in trials:
+            served = await trial.list_models()
+            claimed = (name for name in served if provider.match(name) or provider.accepts_all)
+            trial.model = next(itertools.chain(known, claimed), "")
             if not trial.model:
                 trial.faults["whole"] = "no model is known to try; name one in `models`"
                 continue
             for name in _REQUESTS:
-                await trial.answered(session, base, name)
-            await trial.counted(session, base)
+                await trial.ask(name)
+            await trial.count()
     return trials
 
 
 async def fetch_list(plan: Plan, access: Access) -> tuple[list[str], str]:
     """The models a provider lists, in the first dialect with a list; or what went wrong."""
-    fault = ""
-    async with serving_only(plan, access) as (base, session):
-        for endpoint in access.billing.endpoints.values():
-            trial = Trial(access, endpoint.dialect)
-            if names := await trial.listed(session, base):
+    async with _trials(plan, access) as trials:
+        for trial in trials:
+            if names := await trial.list_models():
                 return sorted(names), ""
-            fault = fault or trial.faults["list"]
-    return [], fault
+    return [], next((trial.faults["list"] for trial in trials), "")
 
 
 def trial_table(trials: Sequence[Trial]) -> list[str]:
