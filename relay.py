@@ -23573,33 +23573,28 @@ def answer_parts(record: Record) -> tuple[str, str]:
     return "".join(p.text for p in answer.parts if isinstance(p, Text)), ", ".join(calls)
 
 
-def _seconds_of(field: str, summary: JSON) -> str:
-    spent = summary.get(field)
-    return "-" if spent is None else f"{spent / 1000:.2f} s"
-
-
-def _usage_of(summary: JSON) -> str:
-    if summary.get("tokens_in") is None:
-        return "-"
-    cached = f" ({summary['cache_read']} cached)" if summary.get("cache_read") else ""
-    return f"in {summary['tokens_in']}{cached} out {summary['tokens_out']}"
-
-
-_FACTS: Final[dict[str, Callable[[JSON], str]]] = {
-    "status": lambda summary: f"{summary.get('status') or '-'} {summary.get('code') or ''}".strip(),
-    "target": lambda summary: str(summary.get("target") or "-"),
-    "attempts": lambda summary: str(len(summary.get("attempts") or ())),
-    "usage": _usage_of,
-    "first": functools.partial(_seconds_of, "first_ms"),
-    "total": functools.partial(_seconds_of, "ms"),
-}
+def _facts_of(summary: JSON) -> dict[str, str]:
+    """What two answers may differ in besides their texts."""
+    facts = {
+        "status": f"{summary.get('status') or '-'} {summary.get('code') or ''}".strip(),
+        "target": str(summary.get("target") or "-"),
+        "attempts": str(len(summary.get("attempts") or ())),
+        "usage": "-",
+    }
+    if summary.get("tokens_in") is not None:
+        cached = f" ({summary['cache_read']} cached)" if summary.get("cache_read") else ""
+        facts["usage"] = f"in {summary['tokens_in']}{cached} out {summary['tokens_out']}"
+    for name, spent in (("first", summary.get("first_ms")), ("total", summary.get("ms"))):
+        facts[name] = "-" if spent is None else f"{spent / 1000:.2f} s"
+    return facts
 
 
 def answer_table(one: Record, other: Record) -> list[str]:
     """The two answers side by side, a line for each thing they may differ in; then the texts that
     differ, of long ones only what follows a common beginning."""
+    facts = _facts_of(other.summary)
     rows = [("", one.id, other.id)]
-    rows += [(name, fact(one.summary), fact(other.summary)) for name, fact in _FACTS.items()]
+    rows += [(name, fact, facts[name]) for name, fact in _facts_of(one.summary).items()]
     differing = []
     for name, a, b in zip(("text", "calls"), answer_parts(one), answer_parts(other), strict=True):
         lengths = [f"{len(text)} characters" if text else "none" for text in (a, b)]
@@ -23609,20 +23604,23 @@ def answer_table(one: Record, other: Record) -> list[str]:
     return [*aligned(rows), *differing]
 
 
+_MOST_DIFFERENCES: Final = 20
+
+
 def request_differences(one: Record, other: Record) -> list[str]:
     """What differs between two requests: method, path, headers, and the values in the bodies."""
-    sides: list[JSON] = []
+    sides: list[dict[str, str]] = []  # texts, and other values as JSON
     for leg in (one.request, other.request):
-        values: JSON = {name: leg.head.get(name) for name in ("method", "path")}
-        kept = ((name.lower(), value) for name, value in leg.headers)
-        values |= {f"header {name}": value for name, value in kept if name not in _CONNECTION}
+        side: JSON = {name: leg.head.get(name) for name in ("method", "path")}
+        named = ((name.lower(), value) for name, value in leg.headers)
+        side |= {f"header {name}": value for name, value in named if name not in _CONNECTION}
         try:
-            body = {f"body.{path_text(place)}": v for place, v in leaves(loads(leg.body))}
+            side |= {f"body.{path_text(at)}": value for at, value in leaves(loads(leg.body))}
         except ValueError:
-            body = {"body": leg.body.decode(errors="replace")}
-        sides.append(values | body)
+            side["body"] = leg.body.decode(errors="replace")
+        sides.append(side)
     lines = [
-        f"{name}: {_side_by_side(*(side.get(name, ABSENT) for side in sides))}"
+        f"{name}: {_side_by_side(*(side.get(name, _ABSENT) for side in sides))}"
         for name in dict.fromkeys((*sides[0], *sides[1]))
         if json.dumps(sides[0].get(name, "\0")) != json.dumps(sides[1].get(name, "\0"))
     ]
@@ -23632,8 +23630,7 @@ def request_differences(one: Record, other: Record) -> list[str]:
     return lines[:_MOST_DIFFERENCES] + ([f"{more} more differences"] if more > 0 else [])
 
 
-ABSENT: Final = object()  # unlike any value that JSON has
-_MOST_DIFFERENCES: Final = 20
+_ABSENT: Final = object()  # unlike any value that JSON has
 
 
 def _side_by_side(one: Any, other: Any) -> str:
@@ -23646,10 +23643,10 @@ def _side_by_side(one: Any, other: Any) -> str:
             start, one, other = f"alike for {same} characters, then ", one[same:], other[same:]
     shown = []
     for value in (one, other):
-        text = value if isinstance(value, str) else "-" if value is ABSENT else json.dumps(value)
+        text = value if isinstance(value, str) else json.dumps(value, default=lambda _: "-")
         line = " ".join(text.split())
         more = f" ... ({len(text)} characters)" if len(line) > _SHOWN else ""
-        shown.append("-" if value is ABSENT else repr(line[:_SHOWN]) + more)
+        shown.append("-" if value is _ABSENT else repr(line[:_SHOWN]) + more)
     return f"{start}{' | '.join(shown)}"
 
 
@@ -23666,9 +23663,9 @@ def whole_leg(record: Record, name: str) -> Leg:
 def redirected(plan: Plan, record: Record, to: str) -> Plan:
     """A plan in which the record's model goes to one target; ConfigError if there is none."""
     model = plan.bare(record.summary.get("model") or "")
-    rules = {model: (RuleConfig(to=(to,)),)}
     others = {n: r for n, r in plan.config.routing_rules.items() if n.lower() != model.lower()}
-    plan = replace(plan, config=replace(plan.config, routing_rules=rules | others))
+    rules = {model: (RuleConfig(to=(to,)),)} | others
+    plan = replace(plan, config=replace(plan.config, routing_rules=rules))
     route = plan.route(model)
     if not model or route is None or not route.why.startswith("rule "):
         raise ConfigError(f"--to {to}: there is no such provider")
@@ -23685,8 +23682,7 @@ async def replay(record: Record, plan: Plan, source: Source, ring: Ring) -> Reco
         name = record.summary.get("key") or ""
         known = (each.caller for each in plan.keys if each.caller.name == name)
         caller = replace(next(known, Caller(name)), limits=None)
-        digest = hashlib.sha256(key.encode()).digest()
-        plan = replace(plan, keys=(Key(caller, digest, None),))
+        plan = replace(plan, keys=(Key(caller, hashlib.sha256(key.encode()).digest(), None),))
     headers = CIMultiDict(
         (name, value)
         for name, value in leg.headers
@@ -23696,18 +23692,17 @@ async def replay(record: Record, plan: Plan, source: Source, ring: Ring) -> Reco
     path, _, query = leg.head["path"].partition("?")
     query = "&".join(item for item in query.split("&") if item and MASK not in item)
     address = path + ("?" + query if query else "")
-    quiet = frozenset(("User-Agent", "Content-Type", "Accept", "Accept-Encoding"))
-    connector, timeout = aiohttp.TCPConnector(limit=1), aiohttp.ClientTimeout(total=None)
     async with (
         serving(plan, source) as base,
         aiohttp.ClientSession(
-            connector=connector, timeout=timeout, skip_auto_headers=quiet
+            connector=aiohttp.TCPConnector(limit=1),
+            timeout=aiohttp.ClientTimeout(total=None),
+            skip_auto_headers=("User-Agent", "Content-Type", "Accept", "Accept-Encoding"),
         ) as session,
     ):
         url = yarl.URL(base + address, encoded=True)
-        async with session.request(
-            leg.head["method"], url, headers=headers, data=leg.body
-        ) as reply:
+        method, data = leg.head["method"], leg.body
+        async with session.request(method, url, headers=headers, data=data) as reply:
             with contextlib.suppress(aiohttp.ClientPayloadError):  # that it broke off is recorded
                 await reply.read()
         # On the same connection, so it is answered only after this exchange was settled.

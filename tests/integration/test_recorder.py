@@ -89,7 +89,7 @@ async def test_an_exchange_is_kept_from_end_to_end(upstream: FakeUpstream, relay
     assert [tried["outcome"] for tried in record.summary["attempts"]] == ["rate_limited", "ok"]
     assert record.request.head["path"] == "/v1/messages"
     assert json.loads(record.request.body) == messages(text="I am [secret]", stream=True)
-    attempts, answers = record.numbered("attempt"), record.numbered("answer")
+    attempts, answers = numbered(record, "attempt"), numbered(record, "answer")
     assert [leg.head["target"] for leg in attempts] == ["first/m", "second/m"]
     assert [leg.head["url"] for leg in attempts] == [
         f"{upstream.url}/{name}/v1/chat/completions" for name in "ab"
@@ -105,6 +105,12 @@ async def test_an_exchange_is_kept_from_end_to_end(upstream: FakeUpstream, relay
     assert times == sorted(times)
     assert times[-1] >= times[0] + 50
     assert SECRET.encode() not in written(server)
+
+
+def numbered(record: relay.Record, what: str) -> list[relay.Leg]:
+    """The attempts, or the answers, in the order in which they were made."""
+    names = (f"{what} {number}" for number in range(1, 9))
+    return [record.legs[name] for name in names if name in record.legs]
 
 
 async def test_files_are_their_owners_alone(
@@ -202,12 +208,12 @@ async def test_what_is_forwarded_is_kept_too(
     async with http.put(f"{url}/p/first/files/1?a=b", data=b"raw", headers=headers) as reply:
         assert await reply.json() == {"ok": True}
     raw, sound, embedding = await records(server, 3)
-    assert embedding.request.body == body == embedding.numbered("attempt")[0].body
+    assert embedding.request.body == body == numbered(embedding, "attempt")[0].body
     assert b"\xff\xfe sound" in sound.request.body
     assert sound.request.body == upstream.requests[1].body
     assert (raw.request.head["method"], raw.request.body) == ("PUT", b"raw")
     for record in (raw, sound, embedding):
-        assert record.response.body == record.numbered("answer")[0].body == b'{"ok": true}'
+        assert record.response.body == numbered(record, "answer")[0].body == b'{"ok": true}'
     assert SECRET.encode() not in written(server)
 
 
