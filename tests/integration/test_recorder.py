@@ -107,7 +107,7 @@ async def test_an_exchange_is_kept_from_end_to_end(upstream: FakeUpstream, relay
     assert SECRET.encode() not in written(server)
 
 
-def numbered(record: relay.Record, what: str) -> list[relay.Leg]:
+def numbered(record: program.Record, what: str) -> list[program.Leg]:
     """The attempts, or the answers, in the order in which they were made."""
     names = (f"{what} {number}" for number in range(1, 9))
     return [record.legs[name] for name in names if name in record.legs]
