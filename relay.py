@@ -2408,6 +2408,7 @@ class StreamEncoder(ABC):
         self.texts: list[str] = []
         self.template = b""
         self.plain = True
+        self.answer: JSON = {}  # the whole of it, when it has ended
 
     def encode(self, event: Event) -> bytes:
         match event:
@@ -2560,8 +2561,11 @@ class Dialect(ABC):
 
     # An answer: whole, streamed, or an error
 
-    @abstractmethod
-    def render_response(self, response: Response, context: AnswerContext) -> JSON: ...
+    def render_response(self, response: Response, context: AnswerContext) -> JSON:
+        encoder = self.encoder(context)
+        for event in unfold(response):
+            encoder.encode(event)
+        return encoder.answer
 
     @abstractmethod
     def parse_usage(self, wire: JSON, before: Usage = NOTHING_COUNTED) -> Usage | None:
@@ -4215,11 +4219,7 @@ ANTHROPIC: Final = AnthropicMessages()
 # chunk, a wrong one, none; usage in the last choice; every call at index 0, or without an index;
 # id and name repeated; arguments whole each time; content as a list; comments in between.
 
-_CHAT_STOP: Final[dict[FinishReason, str]] = {
-    "stop_sequence": "stop",
-    "pause": "stop",
-    "context_length": "length",
-}
+_CHAT_STOP: Final = {"stop_sequence": "stop", "pause": "stop", "context_length": "length"}
 _CHAT_REASON: Final = (b'"finish_reason":"', b'"finish_reason": "')
 _CHAT_REQUEST: Final = frozenset(
     "model messages max_tokens max_completion_tokens temperature top_p top_k seed"
@@ -4294,11 +4294,8 @@ class OpenAIChat(OpenAIDialect):
     def is_answer(self, wire: JSON) -> bool:
         first = (wire.get("choices") or [{}])[0]  # Azure sends no message with what it filtered
         message = isinstance(first.get("message"), dict) or bool(first.get("finish_reason"))
-        return (
-            message
-            and not self.failure_in(wire)
-            and not (wire.get("base_resp") or {}).get("status_code")
-        )
+        failed = self.failure_in(wire) or (wire.get("base_resp") or {}).get("status_code")
+        return message and not failed
 
     def parse_request(self, body: JSON, variant: str = "") -> Request:
         wire = Wire(body)
@@ -4327,16 +4324,22 @@ class OpenAIChat(OpenAIDialect):
         return _ChatWriter(request, quirks, account).render()
 
     def restreamed(self, body: JSON, stream: bool, quirks: ChatQuirks) -> JSON:
-        counts = {"stream_options": {"include_usage": True}}  # else a stream has none
-        return super().restreamed(body, stream, quirks) | (
-            counts if stream and quirks.stream_usage else {}
-        )
+        body = super().restreamed(body, stream, quirks)
+        if stream and quirks.stream_usage:  # else a stream has no counts
+            body["stream_options"] = {"include_usage": True}
+        return body
 
     def cleaned(self, body: JSON, quirks: ChatQuirks, account: str, strip: bool) -> JSON:
         off = found(body, ("thinking", "type")) == "disabled"
         ids = CallIds(quirks.call_id) if quirks.call_id else None
 
-        def known(message: JSON) -> JSON | None:
+        def renamed(call: JSON) -> JSON:
+            """With an id that the provider takes (Mistral: nine letters and digits)."""
+            id = call.get("id")
+            new = ids.call(id) if ids and isinstance(id, str) else id
+            return call if new == id else call | {"id": new}
+
+        def clean(message: JSON) -> JSON | None:
             """Without details that carry our envelopes, which no chat provider minted, and as
             DeepSeek and Kimi want it: with reasoning on every call, and no empty turn."""
             calls = message.get("tool_calls")
@@ -4347,46 +4350,19 @@ class OpenAIChat(OpenAIDialect):
                     message = message | {"reasoning_content": quirks.placeholder}
             if ids and calls:
                 ids.turn()
-                message = mapped(message, "tool_calls", functools.partial(_chat_call_named, ids))
+                message = mapped(message, "tool_calls", renamed)
             if ids and isinstance(id := message.get("tool_call_id"), str):
                 new = ids.result(id)
                 message = message if new == id else message | {"tool_call_id": new}
-            details = message.get("reasoning_details")
-            if not isinstance(details, list) or not details:
-                return message
-            ours = any(isinstance(d, dict) and _chat_token(d).startswith("rly1.") for d in details)
-            return without(message, ["reasoning_details"]) if ours or strip else message
+            tokens = list(map(_chat_token, _chat_details(message)))
+            own = any(token.startswith("rly1.") for token in tokens)
+            remove = message.get("reasoning_details") if strip else own
+            return without(message, ["reasoning_details"]) if remove else message
 
-        return mapped(body, "messages", known)
+        return mapped(body, "messages", clean)
 
     def is_clean(self, raw: bytes, words: Container[bytes], quirks: ChatQuirks) -> bool:
         return not (quirks.placeholder or quirks.call_id or b'reasoning_details"' in words)
-
-    def render_response(self, response: Response, context: AnswerContext) -> JSON:
-        refused = response.finish == "content_filter" and response.detail
-        message: JSON = {"role": "assistant", "content": None, "refusal": None}
-        message |= _chat_output_message(response.parts, context.forms)
-        legacy, calls = _LEGACY in message, message.get("tool_calls") or ()
-        torn = not legacy and len(calls) < sum(isinstance(p, ToolCall) for p in response.parts)
-        if refused:  # once only: a chat provider's refusal has come as text, too
-            message["refusal"] = response.detail
-            message["content"] = (
-                None if message["content"] == response.detail else message["content"]
-            )
-        choice = {
-            "index": 0,
-            "message": message,
-            "logprobs": None,
-            "finish_reason": "length" if torn else _chat_reason(response.finish, legacy),
-        }
-        return {
-            "id": _chat_id(response.id or context.id),
-            "object": "chat.completion",
-            "created": context.now,
-            "model": context.model,
-            "choices": [choice],
-            "usage": self.render_usage(response.usage),
-        }
 
     def parse_usage(self, wire: JSON, before: Usage = NOTHING_COUNTED) -> Usage | None:
         """Kimi puts the counts into the last choice, and Groq into its own object."""
@@ -4413,23 +4389,24 @@ class OpenAIChat(OpenAIDialect):
 
 
 def _chat_message(wire: Wire) -> Message:
+    content: list[Text | Media] = openai_parts(wire, "content")
     match role := wire.required("role", str):
         case "user":
-            return Message("user", tuple(openai_parts(wire, "content")))
+            return Message("user", tuple(content))
         case "assistant":
-            return Message("assistant", tuple(_chat_answer(wire)))
+            return Message("assistant", tuple(_chat_answer(wire, content)))
         case "tool" | "function":
             id = wire.optional("tool_call_id", str) or wire.optional("name", str) or ""
-            return Message("user", (ToolResult(id, tuple(openai_parts(wire, "content"))),))
+            return Message("user", (ToolResult(id, tuple(content)),))
         case "system" | "developer":
-            return Message("system", tuple(openai_parts(wire, "content")))
+            return Message("system", tuple(content))
         case _:
             raise BadRequest(f"{wire.path('role')}: unknown role {shown(role)}")
 
 
-def _chat_answer(wire: Wire) -> list[Part]:
+def _chat_answer(wire: Wire, content: Iterable[Part]) -> list[Part]:
     thoughts = [recalled(part.text, part.seal) for part in _chat_thoughts(wire.data)]
-    parts: list[Part] = [*openai_parts(wire, "content")]
+    parts = list(content)
     if refusal := wire.optional("refusal", str):
         parts.append(Text(refusal))
     for call in wire.each("tool_calls"):
@@ -4507,16 +4484,6 @@ def _chat_thinking(wire: Wire) -> Thinking | None:
     return Thinking(True, effort, budget) if given else None
 
 
-# A request that passes through, where it must be edited
-
-
-def _chat_call_named(ids: CallIds, call: JSON) -> JSON:
-    """A call with an id that the provider takes (Mistral: nine letters and digits)."""
-    id = call.get("id")
-    new = ids.call(id) if isinstance(id, str) else id
-    return call if new == id else call | {"id": new}
-
-
 # A request, written
 
 
@@ -4548,8 +4515,8 @@ class _ChatWriter(OpenAIWriter[ChatQuirks]):
             body |= reasoning
             self.dropped += [] if reasoning or not request.thinking.level() else ["thinking"]
         if request.tools and quirks.tools_effort:
-            wanted = body.get("reasoning_effort", quirks.tools_effort)
-            self.dropped += ["thinking"] if wanted != quirks.tools_effort else []
+            effort = body.get("reasoning_effort", quirks.tools_effort)
+            self.dropped += ["thinking"] if effort != quirks.tools_effort else []
             body["reasoning_effort"] = quirks.tools_effort
         if request.format and (request.format.schema is None or quirks.json_schema):
             body["response_format"] = self.format(request.format)
@@ -4574,7 +4541,8 @@ class _ChatWriter(OpenAIWriter[ChatQuirks]):
                 if isinstance(part, Text):
                     texts.append(part.text)
                 elif isinstance(part, ToolCall):
-                    calls.append(_chat_call(part))
+                    function = {"name": part.name, "arguments": part.text or "{}"}
+                    calls.append({"id": part.id, "type": "function", "function": function})
                 elif isinstance(part, ToolResult):
                     text = "\n\n".join([p.text for p in part.parts if isinstance(p, Text)])
                     text = f"{'Error: ' if part.is_error else ''}{text or '(no output)'}"
@@ -4606,8 +4574,9 @@ class _ChatWriter(OpenAIWriter[ChatQuirks]):
         text = text or (quirks.placeholder if calls else "")
         if quirks.replay_field != "reasoning_details":
             return {quirks.replay_field: text} if text else {}
-        own = [p.seal for p in thoughts if p.seal and p.seal.field == "cd"]
-        details = [d for s in own if s.account in ("", self.account) for d in _chat_kept(s)]
+        seals = [p.seal for p in thoughts if p.seal and p.seal.field == "cd"]
+        own = [seal.value for seal in seals if seal.account in ("", self.account)]
+        details = list(itertools.chain.from_iterable(map(_chat_unsealed, own)))
         details = details or ([{"type": "reasoning.text", "text": text}] if text else [])
         return {"reasoning_details": details} if details else {}
 
@@ -4635,17 +4604,6 @@ def _chat_reasoning(thinking: Thinking, quirks: ChatQuirks) -> JSON:
             return {"chat_template_kwargs": {"enable_thinking": on}}
         case "none":
             return {}
-
-
-def _chat_call(call: ToolCall) -> JSON:
-    function = {"name": call.name, "arguments": call.text or "{}"}
-    return {"id": call.id, "type": "function", "function": function}
-
-
-def _chat_custom_call(call: ToolCall) -> Iterator[JSON]:
-    """The call of a freeform tool; none if its input broke off."""
-    if (input := FreeText().rest(call.text)) is not None:
-        yield {"id": call.id, "type": "custom", "custom": {"name": call.name, "input": input}}
 
 
 # An answer, read and written
@@ -4678,36 +4636,38 @@ def _chat_picture(item: JSON) -> str:
     return media_note("", word_of(url)) if url else ""
 
 
-def _chat_thoughts(message: JSON, plain: str = "") -> Iterator[Reasoning]:
-    """The reasoning in a message, in any provider's fields; `plain`: the seal for bare text."""
+def _chat_details(message: JSON) -> list[JSON]:
     details = message.get("reasoning_details")
-    details = [d for d in details if isinstance(d, dict)] if isinstance(details, list) else []
+    return [d for d in details if isinstance(d, dict)] if isinstance(details, list) else []
+
+
+def _chat_thoughts(message: JSON) -> list[Reasoning]:
+    """The reasoning in a message, in any provider's fields."""
+    details = _chat_details(message)
     if any(map(_chat_token, details)):
-        yield from _chat_details(details)
-    elif text := message.get("reasoning_content") or message.get("reasoning"):
-        yield Reasoning(str(text), Seal(plain) if plain else None)
-    elif text := "".join(map(_chat_detail_text, details)):
-        yield Reasoning(text, Seal(plain) if plain else None)
+        return _chat_sealed(details)
+    text = message.get("reasoning_content") or message.get("reasoning")
+    text = text or "".join(map(_chat_detail_text, details))
+    return [Reasoning(str(text))] if text else []
 
 
-def _chat_details(details: Sequence[JSON]) -> Iterator[Reasoning]:
+def _chat_sealed(details: Sequence[JSON]) -> list[Reasoning]:
     """reasoning_details: ours, one per sealed thought, or OpenRouter's, kept as they are."""
     tokens = list(map(_chat_token, details))
     if not any(token.startswith("rly1.") for token in tokens):
         text = "".join(map(_chat_detail_text, details))
-        yield Reasoning(text, Seal("cd", dumps(list(details)).decode()))
-        return
-    for detail, token in zip(details, tokens, strict=True):
-        yield Reasoning(str(detail.get("text") or ""), opened(token, "cd") if token else None)
+        return [Reasoning(text, Seal("cd", dumps(list(details)).decode()))]
+    return [
+        Reasoning(str(detail.get("text") or ""), opened(token, "cd") if token else None)
+        for detail, token in zip(details, tokens, strict=True)
+    ]
 
 
-def _chat_kept(seal: Seal) -> list[JSON]:
+def _chat_unsealed(value: str) -> list[JSON]:
     """The details in a seal; a client may have sent anything instead."""
-    try:
-        details = loads(seal.value)
-    except ValueError:
-        return []
-    return [d for d in details if isinstance(d, dict)] if isinstance(details, list) else []
+    with contextlib.suppress(ValueError):
+        return _chat_details({"reasoning_details": loads(value)})
+    return []
 
 
 def _chat_token(detail: JSON) -> str:
@@ -4718,37 +4678,7 @@ def _chat_detail_text(detail: JSON) -> str:
     return str(detail.get("text") or detail.get("summary") or "")
 
 
-def _chat_output_message(parts: Sequence[OutputPart], forms: Mapping[str, str]) -> JSON:
-    """The message of an answer, for a client of this dialect: its keys but for `role`."""
-    message, texts, thoughts, calls = JSON(), list[str](), list[Reasoning](), list[JSON]()
-    for part in parts:
-        match part:
-            case Text(text):
-                texts.append(text)
-            case Reasoning():
-                thoughts.append(part)
-            case ToolCall():
-                free = forms.get(part.name) == "custom"
-                calls += _chat_custom_call(part) if free else [_chat_call(part)]
-    if texts:
-        message["content"] = "".join(texts)
-    if text := "".join(part.text for part in thoughts):
-        message["reasoning_content"] = text
-    if any(map(_chat_sealed, thoughts)):  # then all: readers of details read nothing else
-        message["reasoning_details"] = [_chat_detail(i, p) for i, p in enumerate(thoughts)]
-    if calls and _LEGACY in (forms.get(part.name) for part in parts if isinstance(part, ToolCall)):
-        message[_LEGACY] = calls[0].get("function")
-    elif calls:
-        message["tool_calls"] = calls
-    return message
-
-
-def _chat_reason(finish: FinishReason, legacy: bool) -> str:
-    reason = _CHAT_STOP.get(finish, finish)
-    return _LEGACY if legacy and reason == "tool_calls" else reason
-
-
-def _chat_sealed(part: Reasoning) -> bool:
+def _needs_details(part: Reasoning) -> bool:
     """Does it need more than its plain text?  Only a chat provider's own does not."""
     return part.seal is None or part.seal.field != "cr" or bool(part.seal.text)
 
@@ -4922,7 +4852,7 @@ class _ChatDecoder(StreamDecoder):
         self._details = {}
         if not any(map(_chat_token, details)):
             return Seal("cr")
-        return next((thought.seal for thought in _chat_details(details) if thought.seal), None)
+        return next((thought.seal for thought in _chat_sealed(details) if thought.seal), None)
 
 
 def _joined(detail: JSON) -> JSON:
@@ -4958,7 +4888,7 @@ class _Slot:
 
 
 class _ChatEncoder(StreamEncoder):
-    """Events to chat.completion.chunk objects and [DONE]."""
+    """Events to chat.completion.chunk objects and [DONE]; `answer` is the chat.completion."""
 
     def __init__(self, context: AnswerContext) -> None:
         super().__init__(context)
@@ -4971,7 +4901,9 @@ class _ChatEncoder(StreamEncoder):
         self._free: FreeText | None = None  # set during a call of a freeform tool
         self._legacy = False  # was there a call in the form older than tools?
         self._torn = False  # is there a call whose input broke off?
-        self._calls = self._thoughts = 0
+        self._number = 0  # of calls begun
+        # what has ended
+        self._texts, self._thoughts, self._calls = list[str](), list[Reasoning](), list[JSON]()
 
     def failed(self, error: RelayError) -> bytes:
         return sse(CHAT.render_error(error, self.context.id))
@@ -5000,9 +4932,9 @@ class _ChatEncoder(StreamEncoder):
             key, self._legacy = _LEGACY, True
         else:
             key = "tool_calls"
-            begin = [{"index": self._calls, "id": part.id, "type": kind, kind: begin}]
-            more = [{"index": self._calls, kind: more}]
-            self._calls += 1
+            begin = [{"index": self._number, "id": part.id, "type": kind, kind: begin}]
+            more = [{"index": self._number, kind: more}]
+            self._number += 1
         if form == "custom":
             self._free, self.plain = FreeText(), False
         self.template = form_of(self._chunk({key: more}))
@@ -5013,23 +4945,60 @@ class _ChatEncoder(StreamEncoder):
         return self.template % dumps(text) if text else b""
 
     def _close(self, text: str, seal: Seal | None) -> bytes:
-        if isinstance(self.part, ToolCall):
-            rest = self._free.rest(text) if self._free else "" if text else "{}"
-            self._torn |= rest is None
-            return self.template % dumps(rest) if rest else b""
-        if isinstance(self.part, Text) or not _chat_sealed(thought := Reasoning(text, seal)):
-            return b""
-        self._thoughts += 1
-        return self._chunk({"reasoning_details": [_chat_detail(self._thoughts - 1, thought)]})
+        match self.part:
+            case Text():
+                self._texts.append(text)
+                return b""
+            case Reasoning():
+                thought = Reasoning(text, seal)
+                self._thoughts.append(thought)
+                if not _needs_details(thought):
+                    return b""
+                index = sum(map(_needs_details, self._thoughts)) - 1
+                return self._chunk({"reasoning_details": [_chat_detail(index, thought)]})
+            case ToolCall(id, name):
+                rest = self._free.rest(text) if self._free else "" if text else "{}"
+                if rest is None:
+                    self._torn = True
+                    return b""
+                if self._free:
+                    call: JSON = {"custom": {"name": name, "input": self._free.text()}}
+                else:
+                    call = {"function": {"name": name, "arguments": text or rest}}
+                self._calls.append({"id": id, "type": next(iter(call)), **call})
+                return self.template % dumps(rest) if rest else b""
 
     def _finish(self, finish: Finish) -> bytes:
-        refused = finish.reason == "content_filter" and finish.detail
-        sent = isinstance(self.part, Text) and "".join(self.texts) == finish.detail
-        delta = {"refusal": finish.detail} if refused and not sent else {}
-        reason = "length" if self._torn else _chat_reason(finish.reason, self._legacy)
+        content = "".join(self._texts) if self._texts else None
+        message: JSON = {"role": "assistant", "content": content, "refusal": None}
+        delta, refused = JSON(), finish.reason == "content_filter" and finish.detail
+        if refused:  # once only: a chat provider's refusal has come as text, too
+            message["refusal"] = refused
+            message["content"] = None if content == refused else content
+            sent = isinstance(self.part, Text) and "".join(self.texts) == refused
+            delta = {} if sent else {"refusal": refused}
+        if text := "".join([thought.text for thought in self._thoughts]):
+            message["reasoning_content"] = text
+        if any(map(_needs_details, self._thoughts)):  # then all: who reads details reads no more
+            message["reasoning_details"] = list(
+                itertools.starmap(_chat_detail, enumerate(self._thoughts))
+            )
+        if self._calls and self._legacy:
+            message[_LEGACY] = self._calls[0].get("function")
+        elif self._calls:
+            message["tool_calls"] = self._calls
+        reason = "length" if self._torn else _CHAT_STOP.get(finish.reason, finish.reason)
+        reason = _LEGACY if self._legacy and reason == "tool_calls" else reason
+        usage = CHAT.render_usage(finish.usage)
+        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": reason}
+        self.answer = self._head | {
+            "object": "chat.completion",
+            "choices": [choice],
+            "usage": usage,
+        }
         last = self._chunk(delta, reason)
         if self.context.usage:
-            last += sse(self._head | {"choices": [], "usage": CHAT.render_usage(finish.usage)})
+            last += sse(self._head | {"choices": [], "usage": usage})
         return last + b"data: [DONE]\n\n"
 
     def _chunk(self, delta: JSON, finish: str | None = None) -> bytes:
@@ -5305,12 +5274,6 @@ class OpenAIResponses(OpenAIDialect):
         named = quirks.system_role != "developer" and b'developer"' in words
         return not named and b"rly1." not in words
 
-    def render_response(self, response: Response, context: AnswerContext) -> JSON:
-        encoder = self.encoder(context)
-        for event in unfold(response):
-            encoder.encode(event)
-        return encoder.answer
-
     def parse_usage(self, wire: JSON, before: Usage = NOTHING_COUNTED) -> Usage | None:
         usage = (wire.get("response") or wire).get("usage")
         if not isinstance(usage, dict):
@@ -5340,7 +5303,7 @@ class OpenAIResponses(OpenAIDialect):
     def decoder(self, known: Iterable[str] = ()) -> StreamDecoder:
         return _ResponsesDecoder(known)
 
-    def encoder(self, context: AnswerContext) -> _ResponsesEncoder:
+    def encoder(self, context: AnswerContext) -> StreamEncoder:
         return _CompactionEncoder(context) if context.variant else _ResponsesEncoder(context)
 
     def render_count(self, tokens: int) -> JSON:
@@ -5993,7 +5956,6 @@ class _ResponsesEncoder(StreamEncoder):
 
     def __init__(self, context: AnswerContext) -> None:
         super().__init__(context)
-        self.answer: JSON = {}
         self._id = _responses_id(context.id)
         self._number = 0
         self._items = 0  # those begun
