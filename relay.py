@@ -12455,6 +12455,7 @@ class Setup(NamedTuple):
     """What a tool gets."""
 
     env: Mapping[str, str]
+    unset: Sequence[str] = ()  # variables that would lead it elsewhere
     args: tuple[str, ...] = ()  # before the user's own
     file: Settings | None = None
 
@@ -12465,13 +12466,11 @@ class Setup(NamedTuple):
 
 
 class Recipe(NamedTuple):
-    """One tool: how it is set up, and which variables would lead it elsewhere."""
+    """One tool: how it is set up.  What depends on something unknown is left out of `env`."""
 
-    env: Mapping[
-        str, str | Callable[[Offer], str]
-    ]  # filled in; one with an unknown value is left out
+    env: Mapping[str, str | Callable[[Offer], str]]  # {names} are those of the offer
     package: str = ""  # where npm has it
-    clears: tuple[str, ...] = ()
+    clears: Sequence[str] = ()  # the variables that would lead it elsewhere
     tiers: Mapping[str, str] = {}  # the models it asks for by default
     needs_model: bool = True  # it asks for no model that a plan might serve
     args: Callable[[Offer], Iterable[str]] = lambda offer: ()
@@ -12487,27 +12486,20 @@ class Recipe(NamedTuple):
                 env[name] = value(offer)
             elif all(known[each] for each in re.findall(r"\{(\w+)\}", value)):
                 env[name] = value.format_map(known)
-        return Setup(env, tuple(self.args(offer)), self.file)
-
-    def cleared(self, setup: Setup) -> list[str]:
-        """The variables to unset."""
-        return [name for name in self.clears if name not in setup.env]
+        unset = [name for name in self.clears if name not in env]
+        return Setup(env, unset, tuple(self.args(offer)), self.file)
 
 
 def _codex(offer: Offer) -> Iterator[str]:
     """OPENAI_BASE_URL is ignored; with a provider of its own Codex uses plain HTTP and needs no
     login.  Offline, its analytics would delay the end of `codex exec`."""
-    url, key = json.dumps(f"{offer.base}/v1"), '"RELAY_KEY"'  # JSON's strings are TOML's
-    settings = {
-        "model_provider": '"relay"',
-        "model_providers.relay": f'{{name="relay",base_url={url},env_key={key}}}',
-        "model": json.dumps(offer.model),
-        "model_context_window": offer.context,
-        "analytics.enabled": "false",
-    }
-    for name, value in settings.items():
-        if value is not None:
-            yield from ("-c", f"{name}={value}")
+    url = json.dumps(f"{offer.base}/v1")  # JSON's strings are TOML's
+    yield from ("-c", 'model_provider="relay"')
+    yield from ("-c", f'model_providers.relay={{name="relay",base_url={url},env_key="RELAY_KEY"}}')
+    yield from ("-c", f"model={json.dumps(offer.model)}")
+    if offer.context is not None:
+        yield from ("-c", f"model_context_window={offer.context}")
+    yield from ("-c", "analytics.enabled=false")
 
 
 def _opencode(offer: Offer) -> str:
@@ -12524,20 +12516,24 @@ def _opencode(offer: Offer) -> str:
     return json.dumps({"model": model, "small_model": model, "provider": {"relay": provider}})
 
 
+def _env(text: str) -> Mapping[str, str]:
+    return dict(word.split("=", 1) for word in text.split())
+
+
 _ANTHROPIC_VARIABLES: Final = (
     "ANTHROPIC_API_KEY ANTHROPIC_AUTH_TOKEN ANTHROPIC_BASE_URL ANTHROPIC_CUSTOM_HEADERS"
     " CLAUDE_CODE_OAUTH_TOKEN CLAUDE_CODE_USE_BEDROCK CLAUDE_CODE_USE_VERTEX"
     " CLAUDE_CODE_USE_FOUNDRY CLAUDE_CODE_USE_MANTLE CLAUDE_CODE_USE_ANTHROPIC_AWS"
     " AWS_BEARER_TOKEN_BEDROCK"
 ).split()
-_OPENAI_VARIABLES: Final = (
-    "OPENAI_API_KEY OPENAI_BASE_URL OPENAI_API_BASE OPENAI_ORG_ID OPENAI_PROJECT_ID CODEX_API_KEY"
-    " AZURE_OPENAI_API_KEY"
-).split()
 _GOOGLE_VARIABLES: Final = (
     "GEMINI_API_KEY GOOGLE_API_KEY GOOGLE_GEMINI_BASE_URL GOOGLE_VERTEX_BASE_URL"
     " GOOGLE_GENAI_USE_VERTEXAI GOOGLE_GENAI_USE_GCA GEMINI_API_KEY_AUTH_MECHANISM"
     " GEMINI_CLI_CUSTOM_HEADERS"
+).split()
+_OPENAI_VARIABLES: Final = (
+    "OPENAI_API_KEY OPENAI_BASE_URL OPENAI_API_BASE OPENAI_ORG_ID OPENAI_PROJECT_ID CODEX_API_KEY"
+    " AZURE_OPENAI_API_KEY"
 ).split()
 
 CLIENTS: Final[dict[str, Recipe]] = {
@@ -12545,21 +12541,15 @@ CLIENTS: Final[dict[str, Recipe]] = {
     # MAX_CONTEXT_TOKENS counts for names Claude Code does not know, AUTO_COMPACT_WINDOW for all;
     # 2.1 refuses one below 100,000 with a warning.
     "claude": Recipe(
-        {
-            "ANTHROPIC_BASE_URL": "{base}",
-            "ANTHROPIC_AUTH_TOKEN": "{key}",
-            "ANTHROPIC_MODEL": "{model}",
-            **{
-                f"ANTHROPIC_DEFAULT_{t}_MODEL": f"{{{t}}}"
-                for t in "OPUS SONNET HAIKU FABLE".split()
-            },
-            "CLAUDE_CODE_MAX_CONTEXT_TOKENS": "{context}",
-            "CLAUDE_CODE_AUTO_COMPACT_WINDOW": "{window}",
-            "CLAUDE_CODE_MAX_OUTPUT_TOKENS": "{output}",
-            "API_TIMEOUT_MS": "{milliseconds}",
-        },
+        _env(
+            "ANTHROPIC_BASE_URL={base} ANTHROPIC_AUTH_TOKEN={key} ANTHROPIC_MODEL={model}"
+            " ANTHROPIC_DEFAULT_OPUS_MODEL={OPUS} ANTHROPIC_DEFAULT_SONNET_MODEL={SONNET}"
+            " ANTHROPIC_DEFAULT_HAIKU_MODEL={HAIKU} ANTHROPIC_DEFAULT_FABLE_MODEL={FABLE}"
+            " CLAUDE_CODE_MAX_CONTEXT_TOKENS={context} CLAUDE_CODE_AUTO_COMPACT_WINDOW={window}"
+            " CLAUDE_CODE_MAX_OUTPUT_TOKENS={output} API_TIMEOUT_MS={milliseconds}"
+        ),
         package="@anthropic-ai/claude-code",
-        clears=tuple(_ANTHROPIC_VARIABLES),
+        clears=_ANTHROPIC_VARIABLES,
         tiers={
             "OPUS": "claude-opus-5-5",
             "SONNET": "claude-sonnet-5-5",
@@ -12568,17 +12558,13 @@ CLIENTS: Final[dict[str, Recipe]] = {
         },
         needs_model=False,
     ),
-    "codex": Recipe({"RELAY_KEY": "{key}"}, package="@openai/codex", args=_codex),
+    "codex": Recipe({"RELAY_KEY": "{key}"}, "@openai/codex", args=_codex),
     # A base URL in the environment makes Gemini CLI choose "gateway", which it then refuses; only
     # its settings can choose otherwise, and the system's count only if root owns them.
     "gemini": Recipe(
-        {
-            "GOOGLE_GEMINI_BASE_URL": "{base}",
-            "GEMINI_API_KEY": "{key}",
-            "GEMINI_MODEL": "{model}",
-        },
+        _env("GOOGLE_GEMINI_BASE_URL={base} GEMINI_API_KEY={key} GEMINI_MODEL={model}"),
         package="@google/gemini-cli",
-        clears=tuple(_GOOGLE_VARIABLES),
+        clears=_GOOGLE_VARIABLES,
         tiers={"flash": "gemini-3.8-flash", "lite": "gemini-3.5-flash-lite"},
         needs_model=False,
         file=Settings(
@@ -12588,30 +12574,21 @@ CLIENTS: Final[dict[str, Recipe]] = {
         ),
     ),
     "qwen": Recipe(
-        {
-            "OPENAI_BASE_URL": "{base}/v1",
-            "OPENAI_API_KEY": "{key}",
-            "OPENAI_MODEL": "{model}",
-            "QWEN_CODE_MAX_OUTPUT_TOKENS": "{output}",
-        },
+        _env(
+            "OPENAI_BASE_URL={base}/v1 OPENAI_API_KEY={key} OPENAI_MODEL={model}"
+            " QWEN_CODE_MAX_OUTPUT_TOKENS={output}"
+        ),
         package="@qwen-code/qwen-code",
         args=lambda offer: ("--auth-type", "openai"),
     ),
-    "opencode": Recipe({"OPENCODE_CONFIG_CONTENT": _opencode}, package="opencode-ai"),
+    "opencode": Recipe({"OPENCODE_CONFIG_CONTENT": _opencode}, "opencode-ai"),
 }
 _ANY_CLIENT: Final = Recipe(  # the variables that SDKs read, and relay's own for scripts
-    {
-        "RELAY_URL": "{base}",
-        "RELAY_KEY": "{key}",
-        "RELAY_MODEL": "{model}",
-        "ANTHROPIC_BASE_URL": "{base}",
-        "ANTHROPIC_API_KEY": "{key}",
-        "OPENAI_BASE_URL": "{base}/v1",
-        "OPENAI_API_BASE": "{base}/v1",
-        "OPENAI_API_KEY": "{key}",
-        "GOOGLE_GEMINI_BASE_URL": "{base}",
-        "GEMINI_API_KEY": "{key}",
-    },
+    _env(
+        "RELAY_URL={base} RELAY_KEY={key} RELAY_MODEL={model} ANTHROPIC_BASE_URL={base}"
+        " ANTHROPIC_API_KEY={key} OPENAI_BASE_URL={base}/v1 OPENAI_API_BASE={base}/v1"
+        " OPENAI_API_KEY={key} GOOGLE_GEMINI_BASE_URL={base} GEMINI_API_KEY={key}"
+    ),
     clears=(*_ANTHROPIC_VARIABLES, *_OPENAI_VARIABLES, *_GOOGLE_VARIABLES),
     needs_model=False,
 )
@@ -12632,56 +12609,42 @@ def offer(plan: Plan, recipe: Recipe, base: str, key: str, wanted: str = "") -> 
         near = plan.nearest(wanted)
         hint = f"; near: {', '.join(near)}" if near else ""
         raise ConfigError(f"--model {wanted}: no provider serves it{hint}")
-    unserved = {tier: name for tier, name in recipe.tiers.items() if not _mapped(plan, name)}
+    providers = plan.providers.values()
+    unserved = {}
+    for tier, name in recipe.tiers.items():  # a provider of every name says nothing of this one
+        route = plan.route(name)
+        targets = route.targets() if route else []
+        if all(t.provider.accepts_all and t.model == name for t in targets):
+            unserved[tier] = name
     needed = recipe.needs_model or any(not plan.route(name) for name in unserved.values())
-    model = wanted or (_first_model(plan) if needed or not recipe.tiers else "")
+    model = wanted
+    if not model and (needed or not recipe.tiers):
+        # the default, else what is listed first, else the demo, which answers to anything
+        default = plan.config.default or ""
+        names = [default] if "/" in default else [*plan.listed]
+        names += [f"{p.name}/demo" for p in providers if "demo" in p.config.api_format]
+        model = next(iter(names), "")
     if needed and not model:
-        globs = [glob for p in plan.providers.values() for glob in p.claims or ("any name",)]
+        globs = [glob for p in providers for glob in p.claims or ("any name",)]
         raise ConfigError(f"which model? say --model NAME; served: {', '.join(globs)}")
-    context, output = _limits(plan, model or next(iter(recipe.tiers.values()), ""))
+    # the least that the models of this name can read and write, as `models` says
+    name = model or next(iter(recipe.tiers.values()), "")
+    route = plan.route(name) if name else None
+    models = [
+        known
+        for target in (route.groups[0] if route else ())
+        for name, known in (target.provider.config.models or {}).items()
+        if (known.name or name) == target.model
+    ]
     return Offer(
         base=base,
         key=key,
         model=model,
         tiers=dict.fromkeys(unserved, model) if model else {},
-        context=context,
-        output=output,
+        context=min((known.context for known in models if known.context), default=None),
+        output=min((known.output for known in models if known.output), default=None),
         total=plan.config.timeouts.total,
     )
-
-
-def _mapped(plan: Plan, name: str) -> bool:
-    """Does the configuration say where this name goes?  A provider of every name does not."""
-    route = plan.route(name)
-    targets = route.targets() if route else []
-    return any(not t.provider.accepts_all or t.model != name for t in targets)
-
-
-def _first_model(plan: Plan) -> str:
-    """The default, else what is listed first, else the demo, which answers to anything; "" if
-    nothing is named."""
-    default = plan.config.default or ""
-    names = [default] if "/" in default else list(plan.listed)
-    demo = [
-        f"{p.name}/demo"
-        for p in plan.providers.values()
-        if any(endpoint.demo for billing in p.plans for endpoint in billing.endpoints.values())
-    ]
-    return next(iter(names or demo), "")
-
-
-def _limits(plan: Plan, name: str) -> tuple[int | None, int | None]:
-    """What a model can read and write, as `models` says; the least, if there are several."""
-    route = plan.route(name) if name else None
-    found = [
-        model
-        for target in (route.groups[0] if route else ())
-        for known, model in (target.provider.config.models or {}).items()
-        if (model.name or known) == target.model
-    ]
-    contexts = [model.context for model in found if model.context]
-    outputs = [model.output for model in found if model.output]
-    return min(contexts, default=None), min(outputs, default=None)
 
 
 def client_key(plan: Plan, name: str | None, held: str, now: float) -> str:
@@ -12736,13 +12699,10 @@ def base_of(listen: Iterable[str], scheme: str = "http") -> str:
 def cleaned_environment(env: Mapping[str, str], plan: Plan) -> dict[str, str]:
     """A child's environment: without what leads the tool elsewhere, and without providers' keys,
     whether by their usual names or by their values."""
-    secrets = {c.secret for p in plan.providers.values() for b in p.plans for c in b.credentials}
+    secrets = {*plan.secrets_by_name.values()} - {""}
     gone = {*_ANY_CLIENT.clears, *(preset.key for preset in PRESETS.values())}
-    return {
-        name: value
-        for name, value in env.items()
-        if name not in gone and (not value or value not in secrets)
-    }
+    kept = {*env} - gone
+    return {name: value for name, value in env.items() if name in kept and value not in secrets}
 
 
 def unproxied(env: Mapping[str, str], base: str) -> dict[str, str]:
@@ -12758,44 +12718,36 @@ def unproxied(env: Mapping[str, str], base: str) -> dict[str, str]:
 # A setup as text, for shells and for mise.  Nothing is written: if a tool needs a file, the text
 # says what must be in it.
 
+Print: TypeAlias = Callable[[Setup, str], Iterator[str]]
 
-class Shell(NamedTuple):
-    """How a shell unsets and sets variables, and makes a function of a command with arguments."""
 
-    unset: str
-    each: str  # of the names to unset
-    between: str
-    set: str
-    function: str
-    quote: Callable[[str], str]
+def _shell(
+    unset: str, between: str, assign: str, function: str, quote: Callable[[str], str]
+) -> Print:
+    """Lines for a shell: how it unsets variables, with what `between` their names, sets one, and
+    makes a function of a command with arguments."""
 
-    def lines(self, setup: Setup, recipe: Recipe, command: str) -> Iterator[str]:
-        if cleared := recipe.cleared(setup):
-            names = self.between.join(self.each.format(name) for name in cleared)
-            yield self.unset.format(names)
+    def lines(setup: Setup, command: str) -> Iterator[str]:
+        if setup.unset:
+            yield unset.format(between.join(setup.unset))
         for name, value in setup.env.items():
-            yield self.set.format(name=name, value=self.quote(value))
+            yield assign.format(name, quote(value))
         yield from setup.note("~/")
         if setup.args:
-            args = " ".join(map(self.quote, setup.args))
-            yield self.function.format(command=command, args=args)
+            yield function.format(command, " ".join(map(quote, setup.args)))
+
+    return lines
 
 
-def _fish_quoted(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"
-
-
-def _json_setup(setup: Setup, recipe: Recipe, command: str) -> Iterator[str]:
+def _json_setup(setup: Setup, command: str) -> Iterator[str]:
     file = setup.file and {"path": f"~/{setup.file.path}", "content": setup.file.content}
-    all_of_it = {"env": setup.env, "unset": recipe.cleared(setup), "args": setup.args, "file": file}
-    yield json.dumps(all_of_it, indent=2)
+    yield json.dumps(setup._asdict() | {"file": file}, indent=2)
 
 
-def _mise(setup: Setup, recipe: Recipe, command: str) -> Iterator[str]:
+def _mise(setup: Setup, command: str) -> Iterator[str]:
     """A project's file is shared, so a key comes from the environment; false unsets."""
     yield "[env]"
-    yield from (f"{name} = false" for name in recipe.cleared(setup))
+    yield from (f"{name} = false" for name in setup.unset)
     for name, value in setup.env.items():
         if value != f"{{{{ env.{name} }}}}":  # a variable set from itself is there already
             yield f"{name} = {json.dumps(value, ensure_ascii=False)}"
@@ -12804,23 +12756,20 @@ def _mise(setup: Setup, recipe: Recipe, command: str) -> Iterator[str]:
         yield f"# {command} takes the rest as arguments: {shlex.join(setup.args)}"
 
 
-FORMATS: Final[dict[str, Callable[[Setup, Recipe, str], Iterator[str]]]] = {
-    "sh": Shell(
-        *("unset {}", "{}", " ", "export {name}={value}"),
-        '{command}() {{ command {command} {args} "$@"; }}',
+FORMATS: Final[dict[str, Print]] = {
+    "sh": _shell(
+        *("unset {}", " ", "export {}={}", '{0}() {{ command {0} {1} "$@"; }}'),
         shlex.quote,
-    ).lines,
-    "fish": Shell(
-        *("set -e {}", "{}", " ", "set -gx {name} {value}"),
-        "function {command}; command {command} {args} $argv; end",
-        _fish_quoted,
-    ).lines,
-    "powershell": Shell(
-        *("Remove-Item {} -ErrorAction Ignore", "Env:{}", ", ", "$env:{name} = {value}"),
-        "function {command} {{ & (Get-Command -CommandType Application {command})[0] {args}"
-        " @args }}",
+    ),
+    "fish": _shell(
+        *("set -e {}", " ", "set -gx {} {}", "function {0}; command {0} {1} $argv; end"),
+        lambda text: "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'",
+    ),
+    "powershell": _shell(
+        *("Remove-Item Env:{} -ErrorAction Ignore", ", Env:", "$env:{} = {}"),
+        "function {0} {{ & (Get-Command -CommandType Application {0})[0] {1} @args }}",
         lambda text: "'" + text.replace("'", "''") + "'",
-    ).lines,
+    ),
     "json": _json_setup,
     "mise": _mise,
 }
@@ -24055,7 +24004,7 @@ def command_env(args: argparse.Namespace) -> None:
     key = "{{ env.RELAY_KEY }}" if in_file else offered.key
     offered = offered._replace(base=offered.base.rstrip("/").removesuffix("/v1"), key=key)
     setup = recipe.setup(offered)
-    print("\n".join(FORMATS[args.format](setup, recipe, args.client.rpartition("/")[2])))
+    print("\n".join(FORMATS[args.format](setup, args.client.rpartition("/")[2])))
 
 
 @command(

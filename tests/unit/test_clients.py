@@ -275,8 +275,7 @@ def test_a_relay_next_door_is_not_asked_for_by_way_of_a_proxy() -> None:
 
 
 def printed(form: str, made: relay.Setup, client: str = "codex") -> str:
-    recipe = relay.recipe_of(client)
-    return "\n".join(relay.FORMATS[form](made, recipe, client)) + "\n"
+    return "\n".join(relay.FORMATS[form](made, client)) + "\n"
 
 
 def read_by_sh(text: str, program: str = "sh") -> Mapping[str, str]:
