@@ -12,6 +12,7 @@ import yaml
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
+LEAST = "the least in Python"
 KEY = "sk-bench-0123456789abcdef0123456789abcdef"
 
 NGINX = """
@@ -133,9 +134,10 @@ def others(directory: Path) -> list[Peer]:
         found.append(Peer("caddy", lambda p: [*run, p.fill("Caddyfile", CADDY)]))
     if go := built_go(directory):
         found.append(Peer("Go ReverseProxy + JSON", lambda p: [go, str(p.port), url(p)]))
-    script = [sys.executable, str(HERE / "aiohttp_peer.py")]
     also = " + uvloop" if find_spec("uvloop") else ""
-    found.append(Peer(f"aiohttp + orjson{also}", lambda p: [*script, str(p.port), url(p)]))
+    for name, file in ((LEAST, "least_peer.py"), ("aiohttp + orjson", "aiohttp_peer.py")):
+        script = [sys.executable, str(HERE / file)]
+        found.append(Peer(name + also, lambda p, s=script: [*s, str(p.port), url(p)]))
     if litellm := beside("litellm"):
         pairs = frozenset({("openai", "openai"), ("anthropic", "openai")})
         run = [litellm, "--host", "127.0.0.1", "--num_workers", "1"]
