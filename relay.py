@@ -2482,6 +2482,7 @@ class Dialect(ABC):
     forwards: ClassVar[bool] = False  # do its providers serve embeddings, images and such?
     turns: ClassVar[str]  # the key of the conversation's turns, oldest first
     output_limits: ClassVar[tuple[str, ...]]  # dotted paths of the limit on the answer's tokens
+    count_path: ClassVar[str] = ""  # of the counting endpoint, below `path`
     uncounted: ClassVar[frozenset[str]] = frozenset()  # keys that the counting endpoint refuses
     tells_breaks: ClassVar[bool] = True  # can it tell of a break after content?
     overflow_words: ClassVar[tuple[str, ...]]  # one of them is in the error for a long prompt
@@ -2512,7 +2513,7 @@ class Dialect(ABC):
 
     def counting(self, url: str) -> str:
         """The URL at which the provider of this one counts a request's tokens; "" if it cannot."""
-        return ""
+        return below(url, self.count_path) if self.count_path else ""
 
     # A request
 
@@ -2645,6 +2646,12 @@ class ModelInfo:
     context: int | None = None
     output: int | None = None
     title: str = ""  # what people are shown, if it is not the name
+
+
+def below(url: str, name: str) -> str:
+    """The URL with one more segment to its path."""
+    path, mark, query = url.partition("?")
+    return f"{path}/{name}{mark}{query}"
 
 
 # Where a format cannot ask for "any JSON object", the prompt has to.
@@ -3091,7 +3098,6 @@ def openai_identity(request: Request, names: Iterable[str]) -> JSON:
 # `event:` lines: the official SDK ignores frames without one, and Claude Code then repeats every
 # request without streaming.  A tool's input comes in deltas only; a signature comes last.
 
-_ANTHROPIC_REASON: Final = (b'"stop_reason":"', b'"stop_reason": "')
 _ANTHROPIC_STOP: Final[dict[FinishReason, str]] = {
     "stop": "end_turn",
     "stop_sequence": "stop_sequence",
@@ -3106,27 +3112,12 @@ _TIER_OF_ANTHROPIC: Final = {word: tier for tier, word in _ANTHROPIC_TIERS.items
 # Claude Code's first system block.  It differs from session to session (and once did from
 # request to request), so every provider that hashes prefixes misses its cache because of it.
 ATTRIBUTION: Final = "x-anthropic-billing-header:"
-# The key under which a content_block_delta of each type carries its text, by kind of part.
-_ANTHROPIC_DELTA: Final[dict[type, tuple[str, str]]] = {
-    Text: ("text_delta", "text"),
-    Reasoning: ("thinking_delta", "thinking"),
-    ToolCall: ("input_json_delta", "partial_json"),
-}
 _ANTHROPIC_REQUEST: Final = frozenset(
     "model max_tokens messages system tools tool_choice thinking output_config output_format"
     " stop_sequences temperature top_p top_k stream metadata cache_control service_tier".split()
 )
 _ANTHROPIC_OUTPUT: Final = frozenset(("thinking", "output_config", "output_format"))
-_ANTHROPIC_SCALARS: Final = {
-    "model": ("model", str),
-    "max_tokens": ("max_tokens", int),
-    "stream": ("stream", bool),
-}
-_ANTHROPIC_SAMPLING: Final = {
-    "temperature": ("temperature", float),
-    "top_p": ("top_p", float),
-    "top_k": ("top_k", int),
-}
+_ANTHROPIC_MESSAGE: Final = frozenset(("role", "content"))
 # cache_control only says where a prefix may be cached, which other providers find themselves.
 _ANTHROPIC_BLOCK: Final = frozenset(
     "type text source title context citations transformations cache_control thinking signature"
@@ -3139,29 +3130,21 @@ _ANTHROPIC_TOOL: Final = frozenset(
 )
 # Tools that Anthropic defines and the client runs: their parameters, for models that were not
 # trained on them.  Server tools have no counterpart elsewhere.
+_STRING: Final[JSON] = {"type": "string"}
+_INTEGER: Final[JSON] = {"type": "integer"}
+_EDITOR: Final[JSON] = dict.fromkeys("path file_text old_str new_str".split(), _STRING) | {
+    "insert_line": _INTEGER,
+    "insert_text": _STRING,
+}
+_EDITOR_COMMANDS: Final[JSON] = {"type": "string", "enum": "view create str_replace insert".split()}
 _ANTHROPIC_TYPED: Final[dict[str, JSON]] = {
-    "bash": {"command": {"type": "string"}, "restart": {"type": "boolean"}},
+    "bash": {"command": _STRING, "restart": {"type": "boolean"}},
     "text_editor": {
-        "command": {"type": "string", "enum": ["view", "create", "str_replace", "insert"]},
-        "path": {"type": "string"},
-        "file_text": {"type": "string"},
-        "old_str": {"type": "string"},
-        "new_str": {"type": "string"},
-        "insert_line": {"type": "integer"},
-        "insert_text": {"type": "string"},
-        "view_range": {"type": "array", "items": {"type": "integer"}},
+        "command": _EDITOR_COMMANDS,
+        **_EDITOR,
+        "view_range": {"type": "array", "items": _INTEGER},
     },
-    "memory": {
-        "command": {"type": "string"},
-        "path": {"type": "string"},
-        "file_text": {"type": "string"},
-        "old_str": {"type": "string"},
-        "new_str": {"type": "string"},
-        "insert_line": {"type": "integer"},
-        "insert_text": {"type": "string"},
-        "old_path": {"type": "string"},
-        "new_path": {"type": "string"},
-    },
+    "memory": {"command": _STRING, **_EDITOR, "old_path": _STRING, "new_path": _STRING},
 }
 
 
@@ -3177,28 +3160,16 @@ class _Claude:
     known: bool = True  # is it a Claude?  Then the signatures of thoughts are checked
 
 
-_NEWEST_CLAUDE: Final = _Claude(adaptive=True, sampling=False)
-_CLAUDES: Final = (  # the first that matches; what no row knows is not Claude
-    (
-        re.compile(r"claude-3[-.][57]|claude-3-opus"),
-        _Claude(max_tokens=8192, system_in_place=False),
-    ),
-    (re.compile(r"claude-([123]\b|instant)"), _Claude(max_tokens=4096, system_in_place=False)),
-    (re.compile(r"(opus|sonnet)-4[-.]6(?!\d)"), _Claude(True, True, False)),
-    (
-        re.compile(r"(opus|sonnet|haiku)-4[-.][15](?!\d)"),
-        _Claude(both=False, system_in_place=False),
-    ),
-    (re.compile(r"(opus|sonnet|haiku)-4(?![-.]?[1-9]\d?\b)"), _Claude(system_in_place=False)),
-    (re.compile(r"claude|opus|sonnet|haiku|fable|mythos"), _NEWEST_CLAUDE),
-)
-_NO_CLAUDE: Final = _Claude(known=False)
-_CLAUDE_SAMPLING: Final[tuple[str, ...]] = ("temperature", "top_p", "top_k")
-
-
-def _claude_of(model: str) -> _Claude:
-    """What a model accepts, by its name; another maker's model is no Claude."""
-    return next((row for names, row in _CLAUDES if names.search(model)), _NO_CLAUDE)
+_OLD_CLAUDE: Final = _Claude(system_in_place=False)
+_CLAUDES: Final = {  # by what is in the name: the first that is there
+    r"claude-3[-.][57]|claude-3-opus": replace(_OLD_CLAUDE, max_tokens=8192),
+    r"claude-([123]\b|instant)": replace(_OLD_CLAUDE, max_tokens=4096),
+    r"(opus|sonnet)-4[-.]6(?!\d)": _Claude(adaptive=True, both=False),
+    r"(opus|sonnet|haiku)-4[-.][15](?!\d)": replace(_OLD_CLAUDE, both=False),
+    r"(opus|sonnet|haiku)-4(?![-.]?[1-9]\d?\b)": _OLD_CLAUDE,
+    r"claude|opus|sonnet|haiku|fable|mythos": _Claude(adaptive=True, sampling=False),
+    r"": _Claude(known=False),  # another maker's
+}
 
 
 @frozen(kw_only=True)
@@ -3209,251 +3180,29 @@ class AnthropicQuirks(Quirks):
     native: bool = False  # Anthropic's own API: nothing that Claude Code sends is taken out
 
 
-# Of every call that has a result, and so of every call that Anthropic would not refuse anyway.
-_TOOL_USE_ID: Final = re.compile(rb'"tool_use_id"[ \t\r\n]*:[ \t\r\n]*"([^"]*)"')
-_ANTHROPIC_ID: Final = re.compile(rb"[a-zA-Z0-9_-]{1,128}")
-_BLANK_TEXT: Final = re.compile(
-    rb'"(?:text|content)"[ \t\r\n]*:[ \t\r\n]*"(?:[ \t]|\\[nrtf]|\\u[0-9a-fA-F]{4}'
-    rb"|\xc2[\x85\xa0]|\xe1\x9a\x80|\xe2\x80[\x80-\xaf]|\xe2\x81\x9f|\xe3\x80\x80)*\""
-)
-
-
-class AnthropicMessages(Dialect):
-    name = "anthropic"
-    quirks = AnthropicQuirks
-    path = "/v1/messages"
-    list_path = "/v1/models"
-    purposes: ClassVar = {"/messages": "answer", "/messages/count_tokens": "count"}
-    auth = "x-api-key"
-    overflow_words = ("prompt is too long", "exceed context limit")
-    call_id = r"[a-zA-Z0-9_-]{1,128}"
-    headers: ClassVar = {"anthropic-version": "2023-06-01"}
-    turns = "messages"
-    output_limits = ("max_tokens",)
-    # "Extra inputs are not permitted", should an override set one of these
-    uncounted = frozenset(("max_tokens", "stream", "metadata", "stop_sequences"))
-    marks = (b'"usage":{', b'"usage": {', b'"message_stop"', b'"error"', *_ANTHROPIC_REASON)
-    # "thinking" as a value is the type of a block, as a key a setting
-    words = (rb'thinking"(?!:)', b'redacted_thinking"', b'safeguards"', ATTRIBUTION.encode())
-    ends = re.compile(b"|".join(_ANTHROPIC_REASON))
-    error_types: ClassVar = error_words(0)
-
-    def claims(self, wire: JSON) -> bool:
-        kind = wire.get("type")
-        return isinstance(kind, str) and kind.startswith(("message", "content_block_", "ping"))
-
-    def is_answer(self, wire: JSON) -> bool:
-        return wire.get("type") == "message" and isinstance(wire.get("content"), list)
-
-    def parse_request(self, body: JSON, variant: str = "") -> Request:
-        wire = Wire(body)
-        wire.drop_unknown(_ANTHROPIC_REQUEST)
-        if "thread" in body and found(body, ("thread", "type")) == "continue":
-            raise BadRequest(
-                "thread: kept by Anthropic, and this model is served by a provider that keeps"
-                " nothing; send the whole conversation in `messages`"
-            )
-        if body.get("compaction"):
-            raise BadRequest("compaction: the provider that serves this model has none")
-        choice = wire.inner("tool_choice") if body.get("tool_choice") else None
-        alone = choice.optional("disable_parallel_tool_use", bool) if choice else None
-        tier = wire.optional("service_tier", str) or ""
-        user = wire.inner("metadata").optional("user_id", str) if body.get("metadata") else ""
-        # Claude Code's user id is a JSON text with its session in it
-        session = (parse_object(user) or {}).get("session_id") if user else ""
-        thinking, show, format = None, None, None
-        if not _ANTHROPIC_OUTPUT.isdisjoint(body):
-            thinking, show = _anthropic_thinking(wire)
-            spec = wire.inner("output_config").inner("format")
-            spec = spec if spec.data else wire.inner("output_format")
-            format = Format(spec.optional("schema", dict)) if spec.data else None
-        return Request(
-            **wire.scalars(_ANTHROPIC_SCALARS),
-            messages=tuple(_anthropic_messages(wire)),
-            tools=tuple(tool for item in wire.each("tools") if (tool := _anthropic_tool(item))),
-            tool_choice=_anthropic_choice(choice) if choice else None,
-            parallel_tools=None if alone is None else not alone,
-            sampling=Sampling(**wire.scalars(_ANTHROPIC_SAMPLING)),
-            stop=wire.texts("stop_sequences"),
-            thinking=thinking,
-            show_thoughts=show,
-            format=format,
-            service_tier=_TIER_OF_ANTHROPIC.get(tier, tier),
-            user=user or "",
-            session=session if session and isinstance(session, str) else user or "",
-            dropped=tuple(wire.dropped),
-        )
-
-    def render_request(self, request: Request, quirks: AnthropicQuirks, account: str) -> Rendered:
-        return _anthropic_written(request, quirks, account)
-
-    def cleaned(self, body: JSON, quirks: AnthropicQuirks, account: str, strip: bool) -> JSON:
-        body = body if quirks.native else _without_attribution(body)
-        if strip and found(body, ("thinking", "type")) == "enabled":
-            # "Expected thinking, but found tool_use", unless it is switched off
-            body = without(body, ["thinking"])
-            management = body.get("context_management")
-            if isinstance(management, dict):
-                management = mapped(management, "edits", _not_of_thinking)
-                body = body | {"context_management": management}
-        if strip and not quirks.signed:  # Claude's own platforms take marks of what to cache
-            body = without(body, ["cache_control"])
-            for place in ("system", "tools"):
-                body = mapped(body, place, _unmarked)
-        off = found(body, ("thinking", "type")) == "disabled"
-        history = _AnthropicHistory(quirks, account, strip, "" if off else quirks.placeholder)
-        return mapped(body, "messages", history.message)
-
-    def is_clean(self, raw: bytes, words: Container[bytes], quirks: AnthropicQuirks) -> bool:
-        """Yes if it has no thinking block, nothing that is meant for Anthropic alone, and nothing
-        that Anthropic refuses."""
-        private = () if quirks.native else (ATTRIBUTION.encode(), b'safeguards"')
-        if quirks.placeholder or any(word in words for word in private):
-            return False
-        thought = b'thinking"' in words or b'redacted_thinking"' in words
-        if thought or not quirks.signed:
-            return not thought
-        ids = _TOOL_USE_ID.findall(raw)
-        fit = all(map(_ANTHROPIC_ID.fullmatch, ids)) and len(set(ids)) == len(ids)
-        return fit and not _BLANK_TEXT.search(raw)
-
-    def render_response(self, response: Response, context: AnswerContext) -> JSON:
-        refused = response.finish == "content_filter" and response.detail
-        details = {"type": "refusal", "category": None, "explanation": response.detail}
-        return {
-            "id": _anthropic_id(response.id or context.id),
-            "type": "message",
-            "role": "assistant",
-            "model": context.model,
-            "content": [b for p in response.parts if (b := _anthropic_block(p, context.shown))],
-            "stop_reason": _ANTHROPIC_STOP[response.finish],
-            "stop_sequence": response.detail if response.finish == "stop_sequence" else None,
-            "stop_details": details if refused else None,
-            "container": None,
-            "usage": _anthropic_usage(response.usage),
-        }
-
-    def parse_usage(self, wire: JSON, before: Usage = NOTHING_COUNTED) -> Usage | None:
-        """A count that is absent is the earlier one's; input counts of zero are no report."""
-        usage = (wire.get("message") or wire).get("usage")
-        if not isinstance(usage, dict):
-            return None
-
-        def count(name: str, known: int) -> int:
-            value = usage.get(name)
-            return known if value is None else whole_number(value)
-
-        fresh = before.input - before.cache_read - before.cache_write
-        read = count("cache_read_input_tokens", before.cache_read)
-        write = count("cache_creation_input_tokens", before.cache_write)
-        if not (input := count("input_tokens", fresh) + read + write):
-            input, read, write = before.input, before.cache_read, before.cache_write
-        details = usage.get("output_tokens_details") or {}
-        return Usage(
-            input=input,
-            output=count("output_tokens", 0) or before.output,
-            cache_read=read,
-            cache_write=write,
-            reasoning=whole_number(details.get("thinking_tokens")) or before.reasoning,
-        )
-
-    def is_last(self, data: bytes) -> bool:
-        return b'"message_stop"' in data
-
-    def is_error(self, body: JSON) -> bool:
-        return body.get("type") == "error" and super().is_error(body)
-
-    def status(self, error: RelayError) -> int:
-        return 529 if error.kind == "overloaded" else error.status
-
-    def render_error(self, error: RelayError, request_id: str) -> JSON:
-        message = error.message
-        if error.kind == "context_length":
-            message = _prompt_too_long(message)
-        kind = self.error_types.get(error.kind, "api_error")
-        return {
-            "type": "error",
-            "error": {"type": kind, "message": message},
-            "request_id": request_id,
-        }
-
-    def decoder(self, known: Iterable[str] = ()) -> StreamDecoder:
-        return _AnthropicDecoder(known)
-
-    def encoder(self, context: AnswerContext) -> StreamEncoder:
-        return _AnthropicEncoder(context)
-
-    def render_models(self, models: Sequence[ModelInfo]) -> JSON:
-        data = [
-            {
-                "type": "model",
-                "id": model.name,
-                "display_name": model.title or model.name,
-                "created_at": "1970-01-01T00:00:00Z",
-                "lifecycle": "active",
-                "deprecated_at": None,
-                "retires_at": None,
-                "line": None,
-                "max_input_tokens": model.context,
-                "max_tokens": model.output,
-                "capabilities": None,
-            }
-            for model in models
-        ]
-        return {
-            "data": data,
-            "first_id": data[0]["id"] if data else None,
-            "last_id": data[-1]["id"] if data else None,
-            "has_more": False,
-        }
-
-    def address(self, url: str, model: str, stream: bool, variant: str = "") -> str:
-        if stream:  # of Vertex, as the next method's
-            url = url.replace("{model}:rawPredict", "{model}:streamRawPredict")
-        return super().address(url, model, stream, variant)
-
-    def counting(self, url: str) -> str:
-        if "{model}:rawPredict" in url:
-            return url.replace("{model}", "count-tokens")
-        path, _, query = url.partition("?")
-        return f"{path}/count_tokens" + (f"?{query}" if query else "")
-
-    def render_count(self, tokens: int) -> JSON:
-        return {"input_tokens": tokens}
-
-    def parse_count(self, wire: JSON) -> int:
-        return operator.index(wire["input_tokens"])
-
-
 # A client's request, read
 
 
-_ANTHROPIC_ROLES: Final[dict[str, Role]] = {
-    "user": "user",
-    "assistant": "assistant",
-    "system": "system",
-}
-_ANTHROPIC_MESSAGE: Final = frozenset(("role", "content"))
-
-
 def _anthropic_messages(wire: Wire) -> list[Message]:
-    messages, system = list[Message](), wire.data.get("system")
-    if system:
+    messages = list[Message]()
+    if system := wire.data.get("system"):
         texts = [system] if isinstance(system, str) else []
         texts = texts or [block.optional("text", str) or "" for block in wire.each("system")]
-        if parts := tuple(Text(text) for text in map(_unattributed, texts) if text):
+        if parts := tuple([Text(text) for text in map(_unattributed, texts) if text]):
             messages.append(Message("system", parts))
-    for each in wire.each("messages", _ANTHROPIC_MESSAGE, required=True):
-        role = _ANTHROPIC_ROLES.get(name := each.required("role", str))
-        if role is None:
+    for turn in wire.each("messages", _ANTHROPIC_MESSAGE, required=True):
+        role: Any = turn.required("role", str)
+        if role not in ("user", "assistant", "system"):
             expected = "expected user, assistant or system"
-            raise BadRequest(f"{each.path('role')}: {expected}, got {shown(name)}")
-        content = each.data.get("content")
-        if isinstance(content, str):
-            messages.append(Message(role, (Text(content),) if content else ()))
-        else:
-            messages.append(Message(role, tuple(_anthropic_parts(each))))
+            raise BadRequest(f"{turn.path('role')}: {expected}, got {shown(role)}")
+        text: Any = turn.data.get("content")
+        plain = text and isinstance(text, str)
+        messages.append(Message(role, (Text(text),) if plain else tuple(_anthropic_parts(turn))))
     return messages
+
+
+def _unattributed(text: str) -> str:
+    return text.partition("\n")[2] if text.startswith(ATTRIBUTION) else text
 
 
 def _anthropic_parts(wire: Wire) -> list[Part]:
@@ -3470,21 +3219,21 @@ def _anthropic_parts(wire: Wire) -> list[Part]:
                 id, name = block.required("id", str), block.required("name", str)
                 parts.append(ToolCall(id, name, arguments))
             case "tool_result":
-                held = tuple(p for p in _anthropic_parts(block) if isinstance(p, TEXT_OR_MEDIA))
+                inner = tuple(p for p in _anthropic_parts(block) if isinstance(p, TEXT_OR_MEDIA))
                 failed = bool(block.optional("is_error", bool))
-                parts.append(ToolResult(block.required("tool_use_id", str), held, failed))
+                parts.append(ToolResult(block.required("tool_use_id", str), inner, failed))
             case "thinking":
                 seal = opened(block.optional("signature", str) or "", "as")
-                known = seal if seal.value or seal.account else None
-                parts.append(recalled(block.optional("thinking", str) or "", known))
+                text = block.optional("thinking", str) or ""
+                parts.append(recalled(text, seal if seal.value or seal.account else None))
             case "redacted_thinking":
                 parts.append(Reasoning("", opened(block.required("data", str), "ad")))
             case "image" | "document":
                 parts += _anthropic_media(block)
             case "search_result":
-                texts = [each.optional("text", str) or "" for each in block.each("content")]
-                head = [block.optional(name, str) or "" for name in ("title", "source")]
-                parts.append(Text("\n".join([*head, *texts])))
+                texts = [block.optional(name, str) or "" for name in ("title", "source")]
+                texts += [each.optional("text", str) or "" for each in block.each("content")]
+                parts.append(Text("\n".join(texts)))
             case "tool_reference":
                 name = block.required("tool_name", str)
                 parts.append(Text(f"The tool {name} is now available."))
@@ -3494,9 +3243,8 @@ def _anthropic_parts(wire: Wire) -> list[Part]:
 
 
 def _anthropic_media(wire: Wire) -> Iterator[Part]:
-    source = wire.inner("source")
-    kind: Literal["image", "document"] = "image" if wire.data["type"] == "image" else "document"
-    title = wire.optional("title", str) or ""
+    source, title = wire.inner("source"), wire.optional("title", str) or ""
+    kind: MediaKind = "image" if wire.data["type"] == "image" else "document"
     if context := wire.optional("context", str):
         yield Text(context)
     if found(wire.data, ("citations", "enabled")) is True:  # nobody else points at passages
@@ -3510,228 +3258,195 @@ def _anthropic_media(wire: Wire) -> Iterator[Part]:
             yield Media(kind, url=source.required("url", str), name=title)
         case "text":
             yield Media("text", "text/plain", source.required("data", str), name=title)
-        case "content" if isinstance(source.data.get("content"), str):
-            yield Media("text", "text/plain", source.data["content"], name=title)
+        case "content" if isinstance(text := source.data.get("content"), str):
+            yield Media("text", "text/plain", text, name=title)
         case "content":
             yield from _anthropic_parts(source)
         case other:  # a file_id is bound to the account that holds the file
             source.drop(other)
 
 
-def _anthropic_tool(wire: Wire) -> Tool | None:
-    kind, name = wire.optional("type", str) or "custom", wire.required("name", str)
-    description = wire.optional("description", str) or ""
-    if kind != "custom":
-        typed = next((t for t in _ANTHROPIC_TYPED if re.fullmatch(rf"{t}_\d{{8}}", kind)), None)
-        if typed:
-            schema = {"type": "object", "properties": _ANTHROPIC_TYPED[typed]}
-            return Tool(name, description, schema)
-        wire.drop(kind)
-        return None
-    wire.drop_unknown(_ANTHROPIC_TOOL)
-    if name == "DeferredToolPlaceholder":  # Claude Code's stand-in for tools that load later
-        return None
-    schema = wire.optional("input_schema", dict) or {}
-    return Tool(name, description, schema, wire.optional("strict", bool))
-
-
-def _anthropic_choice(wire: Wire) -> ToolChoice | None:
-    match wire.optional("type", str):
-        case None:
-            return None
-        case "tool":
-            return ToolChoice("named", (wire.required("name", str),))
-        case "any":
-            return ToolChoice("required")
-        case "none":
-            return ToolChoice("none")
-        case _:
-            return ToolChoice("auto")
-
-
-def _anthropic_thinking(wire: Wire) -> tuple[Thinking | None, bool | None]:
-    """How much to think, and whether the client wants to see it: None if it does not say, and
-    then it is shown.
-
-    The default differs: newer Claudes leave the thoughts out, older ones do not.  Clients that do
-    not know `display` (Qwen Code, Kimi) show whatever they get.  Claude Code sends `updates` when
-    it has a screen, `omitted` when it runs without one (-p).
-    """
-    config = wire.inner("thinking", frozenset(("type", "budget_tokens", "display")))
-    kind, display = config.optional("type", str), config.optional("display", str)
-    output = wire.inner("output_config", frozenset(("effort", "format")))
-    effort = output.optional("effort", str) or ""
-    show = {"summarized": True, "updates": True, "omitted": False}.get(display or "")
-    if kind == "disabled":
-        return Thinking(False), show
-    if kind is None and not effort:
-        return None, show
-    return Thinking(True, effort, config.optional("budget_tokens", int)), show
+def _anthropic_tools(wire: Wire) -> list[Tool]:
+    tools = list[Tool]()
+    for item in wire.each("tools"):
+        kind, name = item.optional("type", str) or "custom", item.required("name", str)
+        description = item.optional("description", str) or ""
+        if kind == "custom":
+            item.drop_unknown(_ANTHROPIC_TOOL)
+            if name != "DeferredToolPlaceholder":  # Claude Code's, for tools that load later
+                schema = item.optional("input_schema", dict) or {}
+                tools.append(Tool(name, description, schema, item.optional("strict", bool)))
+        elif typed := _ANTHROPIC_TYPED.get(re.sub(r"_\d{8}$", "", kind)):
+            tools.append(Tool(name, description, {"type": "object", "properties": typed}))
+        else:
+            item.drop(kind)
+    return tools
 
 
 # A request, written
 
 
-def _anthropic_own(part: Reasoning, quirks: AnthropicQuirks, account: str) -> Reasoning | None:
-    """A thought as it may go back.  A foreign signature is an error to Anthropic; clones want the
-    thought without one."""
-    seal = part.seal
-    if seal and seal.value and seal.field in ("as", "ad") and seal.account in ("", account):
-        return part
-    return Reasoning(part.text) if part.text and quirks.unsigned else None
+class _AnthropicWriter(RequestWriter[AnthropicQuirks]):
+    def __init__(self, request: Request, quirks: AnthropicQuirks, account: str) -> None:
+        rows = (row for name, row in _CLAUDES.items() if re.search(name, request.model))
+        self.claude = claude = next(rows)
+        thinks, checked = (
+            bool(request.thinking and request.thinking.on),
+            quirks.signed or claude.known,
+        )
 
+        def own(part: Reasoning) -> Reasoning | None:
+            """A thought as it may go back.  A foreign signature is an error to Anthropic; clones
+            want the thought without one."""
+            if part.is_of(account, "as", "ad"):
+                return part
+            return Reasoning(part.text) if part.text and quirks.unsigned else None
 
-def _anthropic_written(request: Request, quirks: AnthropicQuirks, account: str) -> Rendered:
-    claude = _claude_of(request.model)
-    own = functools.partial(_anthropic_own, quirks=quirks, account=account)
-    thinking, dropped = _anthropic_mode(request, quirks, claude, own), list[str]()
-    max_tokens = request.max_tokens or claude.max_tokens
-    body: JSON = {"model": request.model, "max_tokens": max_tokens}
-    body |= _anthropic_thoughts(request, thinking, claude, max_tokens)
-    wanted = request.thinking and request.thinking.on
-    if thinking and ("thinking" not in body or (wanted and not thinking.on)):
-        dropped.append("thinking")
-    on = body.get("thinking", {}).get("type") in ("enabled", "adaptive")
-    sampling = _CLAUDE_SAMPLING if claude.sampling and not on else ()
-    if not claude.both and request.sampling.temperature is not None:
-        sampling = tuple(name for name in sampling if name != "top_p")
-    takes = Takes(
-        tool_name=quirks.tool_name,
-        call_id=quirks.call_id or AnthropicMessages.call_id,
-        most_tools=quirks.most_tools,
-        subset=False,
-        # newer Claudes want the user to have the last word, and so do all that think
-        prefill=not (claude.adaptive or (wanted and (quirks.signed or claude.known))),
-        system="between" if quirks.native and claude.system_in_place else "front",
-        user_first=True,
-        blank_texts=False,
-        reasoning=own,
-        media={"image": PICTURES, "document": frozenset(("application/pdf",)), "text": None},
-        service_tiers=quirks.service_tiers,
-        sampling=sampling,
-    )
-    low, names = lowered(request, takes)
-    lead = leading(low.messages)
-    if system := [_anthropic_content(part) for m in low.messages[:lead] for part in m.parts]:
-        body["system"] = system
-    placeholder = "" if request.thinking == Thinking(False) else quirks.placeholder
-    messages = []
-    for message in low.messages[lead:]:
-        content = [_anthropic_content(part) for part in message.parts]
-        if message.role == "assistant" and placeholder:
-            content = _with_placeholder(content, placeholder)
-        messages.append({"role": message.role, "content": content})
-    body["messages"] = messages
-    body |= _anthropic_tools(low, quirks, on, dropped)
-    body |= low.sampling.given()
-    if "temperature" in body:
-        body["temperature"] = min(body["temperature"], 1.0)
-    if stops := [text for text in request.stop if text.strip()]:
-        body["stop_sequences"] = stops  # those that are only white space are refused
-    schema = request.format.schema if request.format else None
-    if request.format and schema is None:
-        body["system"] = [*body.get("system", ()), {"type": "text", "text": JSON_ONLY}]
-    elif schema is not None:
-        spec = {"type": "json_schema", "schema": _closed(referable(schema))}
-        body["output_config"] = body.get("output_config", {}) | {"format": spec}
-    if request.user:
-        body["metadata"] = {"user_id": request.user}
-    if low.service_tier:
-        body["service_tier"] = _ANTHROPIC_TIERS[low.service_tier]
-    _mark_prefixes(body, quirks)
-    if request.stream:
-        body["stream"] = True
-    unsaid = tuple(text for text in request.stop if not text.strip())
-    return Rendered(body, tuple(dict.fromkeys((*low.dropped, *dropped))), unsaid, names)
+        # Not if the tool turn in progress lacks the thought before its calls, where that is
+        # checked: "Expected thinking or redacted_thinking, but found tool_use".
+        self.thinking = request.thinking
+        if request.thinking is None and request.show_thoughts and claude.adaptive:
+            self.thinking = Thinking(True)  # Codex asks for a summary, and leaves it to the model
+        elif thinks and not claude.adaptive:
+            answers = [message.parts for message in request.messages if message.role == "assistant"]
+            last = answers[-1] if answers else ()
+            called = any(isinstance(part, ToolCall) for part in last)
+            thought = last and isinstance(last[0], Reasoning) and own(last[0])
+            # `stripped`: the provider has objected, and would again
+            if request.stripped or (checked and called and not thought):
+                self.thinking = Thinking(False)
+        self.max_tokens = request.max_tokens or claude.max_tokens
+        self.output = self._output(request)
+        self.on = self.output.get("thinking", {}).get("type") in ("enabled", "adaptive")
+        sampling = ["temperature", "top_p", "top_k"] if claude.sampling and not self.on else []
+        if sampling and not claude.both and request.sampling.temperature is not None:
+            sampling.remove("top_p")
+        takes = Takes(
+            tool_name=quirks.tool_name,
+            call_id=quirks.call_id or AnthropicMessages.call_id,
+            most_tools=quirks.most_tools,
+            subset=False,
+            # newer Claudes want the user to have the last word, and so do all that think
+            prefill=not (claude.adaptive or (thinks and checked)),
+            system="between" if quirks.native and claude.system_in_place else "front",
+            user_first=True,
+            blank_texts=False,
+            reasoning=own,
+            media={"image": PICTURES, "document": frozenset(("application/pdf",)), "text": None},
+            service_tiers=quirks.service_tiers,
+            sampling=tuple(sampling),
+        )
+        super().__init__(request, quirks, account, takes)
+        if self.thinking and ("thinking" not in self.output or (thinks and not self.thinking.on)):
+            self.dropped.append("thinking")
 
+    def _output(self, request: Request) -> JSON:
+        """How much to think and whether to show it; unless asked, only older models show it."""
+        thinking, show = self.thinking, request.show_thoughts
+        if thinking is None:
+            return {}
+        if not self.claude.adaptive:
+            if not thinking.on or thinking.level() == "none":
+                return {"thinking": {"type": "disabled"}}
+            budget = max(1024, min(thinking.tokens(), self.max_tokens - 1))
+            spare = {"max_tokens": budget + 1024} if self.max_tokens <= budget else {}
+            return {"thinking": {"type": "enabled", "budget_tokens": budget}} | spare
+        if not thinking.on:
+            return {}  # the generation without sampling cannot switch thinking off either
+        effort = {"minimal": "low", "none": ""}.get(thinking.level(), thinking.level())
+        config = {"type": "adaptive"}
+        if not request.stripped and not (show is None and self.claude.sampling):
+            config["display"] = "omitted" if show is False else "summarized"
+        return {"thinking": config} | ({"output_config": {"effort": effort}} if effort else {})
 
-def _anthropic_tools(
-    low: Request, quirks: AnthropicQuirks, thinks: bool, dropped: list[str]
-) -> JSON:
-    tools, choice, body = low.tools, low.tool_choice, JSON()
-    if not tools and quirks.signed:
-        # Codex compacts without tools; some of Claude's platforms refuse calls without any
-        parts = (part for message in low.messages for part in message.parts)
-        called = dict.fromkeys(part.name for part in parts if isinstance(part, ToolCall))
-        tools, choice = tuple(map(Tool, called)), ToolChoice("none")
-    if tools:
-        body["tools"] = [_anthropic_definition(tool, quirks) for tool in tools]
-        mode, parallel = choice.mode if choice else "auto", low.parallel_tools
-        if thinks and mode in ("required", "named"):  # thinking allows only auto and none
-            dropped.append("tool_choice")
+    def render(self) -> Rendered:
+        request, lead = self.request, leading(self.request.messages)
+        body: JSON = {"model": request.model, "max_tokens": self.max_tokens} | self.output
+        system = [_anthropic_content(p) for m in request.messages[:lead] for p in m.parts]
+        if system:
+            body["system"] = system
+        placeholder = "" if request.thinking == Thinking(False) else self.quirks.placeholder
+        body["messages"] = messages = list[JSON]()
+        for message in request.messages[lead:]:
+            content = [_anthropic_content(part) for part in message.parts]
+            if message.role == "assistant" and placeholder:
+                content = _with_placeholder(content, placeholder)
+            messages.append({"role": message.role, "content": content})
+        body |= self._tools() | request.sampling.given()
+        if "temperature" in body:
+            body["temperature"] = min(body["temperature"], 1.0)
+        if stops := [text for text in request.stop if text.strip()]:
+            body["stop_sequences"] = stops  # those that are only white space are refused
+        schema = request.format.schema if request.format else None
+        if request.format and schema is None:
+            body["system"] = [*system, {"type": "text", "text": JSON_ONLY}]
+        elif schema is not None:
+            spec = {"type": "json_schema", "schema": _closed(referable(schema))}
+            body["output_config"] = body.get("output_config", {}) | {"format": spec}
+        if request.user:
+            body["metadata"] = {"user_id": request.user}
+        if request.service_tier:
+            body["service_tier"] = _ANTHROPIC_TIERS[request.service_tier]
+        self._mark_prefixes(body)
+        if request.stream:
+            body["stream"] = True
+        return self.rendered(body, tuple(text for text in request.stop if not text.strip()))
+
+    def _tools(self) -> JSON:
+        tools, choice = self.request.tools, self.request.tool_choice
+        if not tools and self.quirks.signed:
+            # Codex compacts without tools; some of Claude's platforms refuse calls without any
+            parts = (part for message in self.request.messages for part in message.parts)
+            called = dict.fromkeys(part.name for part in parts if isinstance(part, ToolCall))
+            tools, choice = tuple(map(Tool, called)), ToolChoice("none")
+        if not tools:
+            return {}
+        fields: JSON = {"tools": list(map(self._definition, tools))}
+        mode, alone = choice.mode if choice else "auto", self.request.parallel_tools is False
+        if self.on and mode in ("required", "named"):  # thinking allows only auto and none
+            self.dropped.append("tool_choice")
             mode = "auto"
-        if choice or parallel is False:
-            word = {"required": "any", "named": "tool"}.get(mode, mode)
-            named = {"name": choice.names[0]} if choice and mode == "named" else {}
-            alone = parallel is False and mode != "none"
-            one_by_one = {"disable_parallel_tool_use": True} if alone else {}
-            body["tool_choice"] = {"type": word} | named | one_by_one
-    return body
+        if choice or alone:
+            fields["tool_choice"] = {"type": {"required": "any", "named": "tool"}.get(mode, mode)}
+            if choice and mode == "named":
+                fields["tool_choice"]["name"] = choice.names[0]
+            if alone and mode != "none":
+                fields["tool_choice"]["disable_parallel_tool_use"] = True
+        return fields
 
+    def _definition(self, tool: Tool) -> JSON:
+        described = {"description": tool.description} if tool.description else {}
+        schema = _flat(referable(rooted(tool.schema)))
+        strict = tool.strict and self.quirks.tool_strict == "as_is"
+        # a strict schema is what structured output takes
+        fields = (
+            {"input_schema": _closed(schema), "strict": True}
+            if strict
+            else {"input_schema": schema}
+        )
+        return {"name": tool.name} | described | fields | _cache_mark(tool.cache)
 
-def _anthropic_mode(
-    request: Request,
-    quirks: AnthropicQuirks,
-    claude: _Claude,
-    own: Callable[[Reasoning], Reasoning | None],
-) -> Thinking | None:
-    """Whether to think.  Not if the tool turn in progress lacks the thought before its calls:
-    "Expected thinking or redacted_thinking, but found tool_use", where that is checked."""
-    thinking = request.thinking
-    if thinking is None and request.show_thoughts and claude.adaptive:
-        return Thinking(True)  # Codex asks for a summary, and leaves it to the model
-    if not thinking or not thinking.on or claude.adaptive:
-        return thinking
-    if request.stripped:  # the provider has objected, and would again
-        return Thinking(False)
-    answers = [message for message in request.messages if message.role == "assistant"]
-    last = answers[-1].parts if answers else ()
-    called = any(isinstance(part, ToolCall) for part in last)
-    thought = isinstance(last[0], Reasoning) and own(last[0]) if last else None
-    checked = quirks.signed or claude.known
-    return Thinking(False) if checked and called and not thought else thinking
+    def _mark_prefixes(self, body: JSON) -> None:
+        """Ask to cache what comes again, unless the client has marked it: clients of other
+        dialects expect caching without asking for it.
 
-
-def _anthropic_thoughts(
-    request: Request, thinking: Thinking | None, claude: _Claude, max_tokens: int
-) -> JSON:
-    """How much to think and whether to show it; unless asked, only older models show it."""
-    if thinking is None:
-        return {}
-    if not claude.adaptive:
-        if not thinking.on or thinking.level() == "none":
-            return {"thinking": {"type": "disabled"}}
-        budget = max(1024, min(thinking.tokens(), max_tokens - 1))
-        spare = {"max_tokens": budget + 1024} if max_tokens <= budget else {}
-        return {"thinking": {"type": "enabled", "budget_tokens": budget}} | spare
-    if not thinking.on:
-        return {}  # the generation without sampling cannot switch thinking off either
-    effort = {"minimal": "low", "none": ""}.get(thinking.level(), thinking.level())
-    show, config = request.show_thoughts, {"type": "adaptive"}
-    if not request.stripped and not (show is None and claude.sampling):
-        config["display"] = "omitted" if show is False else "summarized"
-    return {"thinking": config} | ({"output_config": {"effort": effort}} if effort else {})
-
-
-def _mark_prefixes(body: JSON, quirks: AnthropicQuirks) -> None:
-    """Ask to cache what comes again, unless the client has marked it: clients of other dialects
-    expect caching without asking for it.
-
-    Anthropic's own API has one word for it; on Claude's other platforms it is the system and the
-    last two user turns.
-    """
-    turns = [turn["content"] for turn in body["messages"] if turn["role"] == "user"]
-    places = [*filter(None, [body.get("system")]), *turns]
-    marked = [block for blocks in places for block in blocks if "cache_control" in block]
-    for block in marked[:-4]:  # a fifth is refused
-        del block["cache_control"]
-    if marked or not quirks.signed:
-        return
-    if quirks.native:
-        body["cache_control"] = {"type": "ephemeral"}
-        return
-    for blocks in [*filter(None, [body.get("system")]), *turns[-2:]]:
-        blocks[-1] = blocks[-1] | {"cache_control": {"type": "ephemeral"}}
+        Anthropic's own API has one word for it; on Claude's other platforms it is the system and
+        the last two user turns.
+        """
+        system = [body["system"]] if body.get("system") else []
+        turns = [turn["content"] for turn in body["messages"] if turn["role"] == "user"]
+        marked = [
+            block for blocks in (*system, *turns) for block in blocks if "cache_control" in block
+        ]
+        for block in marked[:-4]:  # a fifth is refused
+            del block["cache_control"]
+        if marked or not self.quirks.signed:
+            return
+        if self.quirks.native:
+            body |= _cache_mark("5m")
+            return
+        for blocks in (*system, *turns[-2:]):
+            blocks[-1] = blocks[-1] | _cache_mark("5m")
 
 
 def _anthropic_content(part: Part) -> JSON:
@@ -3750,10 +3465,7 @@ def _anthropic_content(part: Part) -> JSON:
             result = {"type": "tool_result", "tool_use_id": id}
             failed = {"is_error": True} if is_error else {}
             return result | {"content": list(map(_anthropic_content, parts))} | failed
-        case Media(kind="image", mime=mime, data=data, url=""):
-            source = {"type": "base64", "media_type": mime, "data": data}
-            return {"type": "image", "source": source}
-        case Media(kind=kind, mime=mime, data=data, url=url, name=name):
+        case Media(kind, mime, data, url, name):
             source = {"type": "base64", "media_type": mime, "data": data}
             if url:
                 source = {"type": "url", "url": url}
@@ -3769,48 +3481,34 @@ def _cache_mark(cache: str) -> JSON:
     return {"cache_control": {"type": "ephemeral"} | ttl} if cache else {}
 
 
-def _anthropic_definition(tool: Tool, quirks: AnthropicQuirks) -> JSON:
-    described = {"description": tool.description} if tool.description else {}
-    schema, strict = _flat(referable(rooted(tool.schema))), quirks.tool_strict == "as_is"
-    if tool.strict and strict:  # then a schema is what structured output takes
-        schema = _closed(schema)
-    strictly = {"strict": True} if tool.strict and strict else {}
-    named = {"name": tool.name} | described
-    return named | {"input_schema": schema} | strictly | _cache_mark(tool.cache)
+def _with_placeholder(content: list[Any], placeholder: str) -> list[Any]:
+    """With a thought before the calls of a turn; DeepSeek refuses turns without one."""
+    kinds = [block.get("type") for block in content if isinstance(block, dict)]
+    if not placeholder or "tool_use" not in kinds or "thinking" in kinds:
+        return content
+    return [{"type": "thinking", "thinking": placeholder, "signature": ""}, *content]
 
 
 def _flat(schema: JSON) -> JSON:
     """A root without oneOf, anyOf and allOf, which Anthropic refuses: properties merged."""
-    ways = [way for way in _SCHEMA_WAYS if isinstance(schema.get(way), list)]
+    ways = [way for way in ("oneOf", "anyOf", "allOf") if isinstance(schema.get(way), list)]
     if not ways:
         return schema
     flat = {name: value for name, value in schema.items() if name not in ways}
-    required = set(_names(schema))
+    required = _required(schema)
     for way in ways:
         options = [option for option in schema[way] if isinstance(option, dict)]
         for option in options:
             more = option.get("properties")
             flat["properties"] = (more if isinstance(more, dict) else {}) | flat["properties"]
-        needs = [set(_names(option)) for option in options] or [set()]
+        needs = list(map(_required, options)) or [set()]
         required |= set.union(*needs) if way == "allOf" else set.intersection(*needs)
     return flat | ({"required": sorted(required)} if required else {})
 
 
-_SCHEMA_WAYS: Final = ("oneOf", "anyOf", "allOf")
-
-
-def _names(schema: JSON) -> Iterator[str]:
-    required = schema.get("required")
-    return (
-        name for name in (required if isinstance(required, list) else ()) if isinstance(name, str)
-    )
-
-
-# What structured output does not support; the description says it instead.
-_BOUNDS: Final = frozenset(
-    "minimum maximum exclusiveMinimum exclusiveMaximum multipleOf minLength maxLength minItems"
-    " maxItems".split()
-)
+def _required(schema: JSON) -> set[str]:
+    names = schema.get("required")
+    return {name for name in names if isinstance(name, str)} if isinstance(names, list) else set()
 
 
 def _closed(schema: Any) -> Any:
@@ -3828,112 +3526,11 @@ def _closed(schema: Any) -> Any:
     return closed
 
 
-# A request that passes through, where it must be edited
-
-
-def _unattributed(text: str) -> str:
-    return text.partition("\n")[2] if text.startswith(ATTRIBUTION) else text
-
-
-def _without_attribution(body: JSON) -> JSON:
-    """Without what Claude Code means for Anthropic alone: the billing line and `safeguards`.
-
-    The line differs between sessions and so spoils every prefix cache (11 projects met it);
-    `safeguards` holds the user's name, folders and permission rules.
-    """
-    system = body.get("system")
-    if isinstance(system, str) and system.startswith(ATTRIBUTION):
-        body = body | {"system": _unattributed(system)}
-    elif isinstance(system, list) and any(map(_attributes, system)):
-        cut = [b | {"text": _unattributed(b["text"])} if _attributes(b) else b for b in system]
-        body = body | {"system": [b for b in cut if not isinstance(b, dict) or b.get("text") != ""]}
-    return without(body, ["safeguards"])
-
-
-def _attributes(block: object) -> bool:
-    return isinstance(block, dict) and str(block.get("text", "")).startswith(ATTRIBUTION)
-
-
-def _unmarked(block: JSON) -> JSON:
-    return without(block, ["cache_control"])
-
-
-def _not_of_thinking(edit: JSON) -> JSON | None:
-    """Such an edit of the context is refused where thinking is off."""
-    return None if str(edit.get("type", "")).startswith("clear_thinking") else edit
-
-
-def _with_placeholder(content: list[Any], placeholder: str) -> list[Any]:
-    """With a thought before the calls of a turn; DeepSeek refuses turns without one."""
-    kinds = [block.get("type") for block in content if isinstance(block, dict)]
-    if not placeholder or "tool_use" not in kinds or "thinking" in kinds:
-        return content
-    return [{"type": "thinking", "thinking": placeholder, "signature": ""}, *content]
-
-
-class _AnthropicHistory:
-    """The turns of a client of this format, as a provider of it takes them."""
-
-    def __init__(
-        self, quirks: AnthropicQuirks, account: str, strip: bool, placeholder: str
-    ) -> None:
-        self._quirks = quirks
-        self._account = account
-        self._strip = strip
-        self._placeholder = placeholder
-        self._ids = CallIds(quirks.call_id or AnthropicMessages.call_id)
-
-    def message(self, message: JSON) -> JSON | None:
-        """A turn; of one from which nothing is left a word remains, because an empty one is
-        refused."""
-        role, content = message.get("role"), message.get("content")
-        word = "(thinking)" if role == "assistant" else "."
-        if isinstance(content, str) and self._quirks.signed and not content.strip():
-            return message | {"content": word}
-        if role == "assistant":
-            self._ids.turn()
-        known = mapped(message, "content", self._block)
-        if known is not message and not known["content"]:
-            return message | {"content": [{"type": "text", "text": word}]}
-        content = known.get("content")
-        if role != "assistant" or not isinstance(content, list):
-            return known
-        thought = _with_placeholder(content, self._placeholder)
-        return known if thought is content else known | {"content": thought}
-
-    def _block(self, block: JSON) -> JSON | None:
-        """A block as this provider knows it.
-
-        An envelope of its own account is opened.  A thought with another's is removed, because
-        it is an error where signatures are checked; only a provider that wants thoughts back
-        without a signature gets the thought.
-        """
-        kind, quirks = block.get("type"), self._quirks
-        if kind in ("thinking", "redacted_thinking"):
-            slot = "signature" if kind == "thinking" else "data"
-            token = str(block.get(slot) or "")
-            if self._strip or (quirks.signed and not token):
-                return None
-            if not token.startswith("rly1."):
-                return block
-            seal = opened(token, "as")
-            thought = {"thinking": seal.text} if seal.text else {}  # which the client was not shown
-            if seal.account == self._account and seal.field in ("as", "ad"):
-                return block | thought | {slot: seal.value}
-            wanted = quirks.unsigned and (block.get("thinking") or thought)
-            return block | thought | {slot: ""} if wanted else None
-        if not quirks.signed:
-            return _unmarked(block) if self._strip else block
-        if kind == "text" and isinstance(block.get("text"), str) and not block["text"].strip():
-            return None
-        if kind == "tool_use" and isinstance(id := block.get("id"), str):
-            new = self._ids.call(id)
-            return block if new == id else block | {"id": new}
-        if kind == "tool_result" and isinstance(id := block.get("tool_use_id"), str):
-            new = self._ids.result(id)
-            block = mapped(block, "content", self._block)
-            return block if new == id else block | {"tool_use_id": new}
-        return block
+# What structured output does not support; the description says it instead.
+_BOUNDS: Final = frozenset(
+    "minimum maximum exclusiveMinimum exclusiveMaximum multipleOf minLength maxLength minItems"
+    " maxItems".split()
+)
 
 
 # An answer, read and written
@@ -3946,60 +3543,31 @@ def _anthropic_block(part: OutputPart, shown: bool = True) -> JSON | None:
     one has, too: pi takes a thought with an empty signature for text.  Without its text a foreign
     thought is "redacted": those are kept by clients that drop empty ones (Copilot).
     """
-    match part:
-        case Text(text):
-            return {"type": "text", "text": text}
-        case Reasoning(text, seal):
-            if not text and not seal:
-                return None
-            own = seal and seal.field in ("as", "ad") and not seal.account
-            token = seal.value if seal and own else enveloped(seal or Seal("tx"))
-            if seal and not text and (seal.field == "ad" or (shown and not own)):
-                return {"type": "redacted_thinking", "data": token}
-            return {"type": "thinking", "thinking": text, "signature": token}
-        case ToolCall(id, name, text):
-            arguments = parse_object(text) if text.strip() else {}
-            arguments = {"_raw": text} if arguments is None else arguments
-            return {"type": "tool_use", "id": id, "name": name, "input": arguments}
-
-
-def _anthropic_usage(usage: Usage) -> JSON:
-    return {
-        "input_tokens": max(0, usage.input - usage.cache_read - usage.cache_write),
-        "cache_creation_input_tokens": usage.cache_write,
-        "cache_read_input_tokens": usage.cache_read,
-        "output_tokens": usage.output,
-        "output_tokens_details": {"thinking_tokens": usage.reasoning},
-    }
-
-
-def _anthropic_id(id: str) -> str:
-    return id if id.startswith("msg_") else "msg_" + id.removeprefix("chatcmpl-")
-
-
-def _anthropic_detail(wire: JSON) -> str:
-    details = wire.get("stop_details")
-    if isinstance(details, dict):
-        return str(details.get("explanation") or details.get("category") or "")
-    return str(wire.get("stop_sequence") or "")
+    if not isinstance(part, Reasoning):
+        return _anthropic_content(part)
+    text, seal = part.text, part.seal
+    if not text and not seal:
+        return None
+    own = seal and seal.field in ("as", "ad") and not seal.account
+    token = seal.value if seal and own else enveloped(seal or Seal("tx"))
+    if seal and not text and (seal.field == "ad" or (shown and not own)):
+        return {"type": "redacted_thinking", "data": token}
+    return {"type": "thinking", "thinking": text, "signature": token}
 
 
 # How providers say that a request does not fit, with the numbers.  There are two cases: a prompt
 # that is too long has to be compacted; a prompt that fits, but not with the answer's max_tokens,
 # has to ask for fewer.
-_TOO_LONG_TEXTS: Final = tuple(
-    re.compile(pattern, re.IGNORECASE | re.DOTALL)
-    for pattern in (
-        # OpenAI, DeepSeek; vLLM in two spellings
-        r"length is (?P<limit>\d+) tokens.*?\((?P<input>\d+) in the messages, (?P<output>\d+) in",
-        r"length is (?P<limit>\d+).*?requested (?P<output>\d+) output.*?contains\D*(?P<input>\d+)",
-        r"too large: (?P<output>\d+).*?length is (?P<limit>\d+) tokens.*?has (?P<input>\d+) input",
-        r"length is (?P<limit>\d+) tokens.*?(request\w*|resulted|has|contains)\D*(?P<input>\d+)",
-        # llama.cpp, Kimi, Gemini
-        r"\((?P<input>\d+) tokens\) exceeds the available context size \((?P<limit>\d+)",
-        r"token limit: (?P<limit>\d+) \(requested: (?P<input>\d+)",
-        r"token count \((?P<input>\d+)\) exceeds .{0,60}?\((?P<limit>\d+)\)",
-    )
+_TOO_LONG_TEXTS: Final = (
+    # OpenAI, DeepSeek; vLLM in two spellings
+    r"length is (?P<limit>\d+) tokens.*?\((?P<input>\d+) in the messages, (?P<output>\d+) in",
+    r"length is (?P<limit>\d+).*?requested (?P<output>\d+) output.*?contains\D*(?P<input>\d+)",
+    r"too large: (?P<output>\d+).*?length is (?P<limit>\d+) tokens.*?has (?P<input>\d+) input",
+    r"length is (?P<limit>\d+) tokens.*?(request\w*|resulted|has|contains)\D*(?P<input>\d+)",
+    # llama.cpp, Kimi, Gemini
+    r"\((?P<input>\d+) tokens\) exceeds the available context size \((?P<limit>\d+)",
+    r"token limit: (?P<limit>\d+) \(requested: (?P<input>\d+)",
+    r"token count \((?P<input>\d+)\) exceeds .{0,60}?\((?P<limit>\d+)\)",
 )
 
 
@@ -4008,8 +3576,8 @@ def _prompt_too_long(message: str) -> str:
     """In Anthropic's words, with the provider's numbers if it gave any."""
     if any(words in message for words in ANTHROPIC.overflow_words):
         return message
-    found = (pattern.search(message) for pattern in _TOO_LONG_TEXTS)
-    if not (match := next((match for match in found if match), None)):
+    matches = (re.search(pattern, message, re.I | re.S) for pattern in _TOO_LONG_TEXTS)
+    if not (match := next(filter(None, matches), None)):
         return f"prompt is too long: {message}"
     tokens, limit = int(match["input"]), int(match["limit"])
     output = match.groupdict().get("output")
@@ -4080,28 +3648,23 @@ class _AnthropicDecoder(StreamDecoder):
         for number, block in enumerate(message.get("content") or ()):
             index = f"whole {number}"
             self._block_start(index, block)
-            if block.get("type") == "tool_use" and index in self._blocks:
-                self._blocks[index].has_text = True
-                self._delta(self._blocks[index], dumps(block.get("input") or {}).decode())
-            self._block_stop(index)
+            self._block_stop(index, block.get("type") == "tool_use")
 
     def _block_start(self, index: object, block: JSON) -> None:
         self._block_stop(index)  # if the one before was not
-        match block.get("type"):
+        match kind := block.get("type"):
             case "text":
-                part, text = cast(OutputPart, Text()), block.get("text")
-            case "thinking":
-                part, text = Reasoning(), block.get("thinking")
-            case "redacted_thinking":
-                part, text = Reasoning(), ""
+                part: OutputPart = NO_TEXT
+            case "thinking" | "redacted_thinking":
+                part = NO_THOUGHT
             case "tool_use":
-                part, text = ToolCall(word_of(block.get("id")), block.get("name") or ""), ""
+                part = ToolCall(word_of(block.get("id")), block.get("name") or "")
             case _:  # a server tool at work, or something new
                 self.acted = True
                 return
         self._blocks[index] = opened = _Block(block)
         self._part(opened, part)
-        self._delta(opened, text or "")
+        self._delta(opened, block.get(kind) or "")
 
     def _block_delta(self, index: object, delta: JSON) -> None:
         if not (block := self._blocks.get(index)):
@@ -4113,24 +3676,26 @@ class _AnthropicDecoder(StreamDecoder):
         block.has_text |= bool(text)
         self._delta(block, text)
 
-    def _block_stop(self, index: object) -> None:
+    def _block_stop(self, index: object, called: bool = False) -> None:
+        """`called`: its input is in its start; clones put it there in streams, too."""
         if not (block := self._blocks.pop(index, None)):
             return
-        if not block.has_text and (input := block.start.get("input")):  # clones: all of it there
-            self._delta(block, dumps(input).decode())
+        input = block.start.get("input")
+        if not block.has_text and (input or called):
+            self._delta(block, dumps(input or {}).decode())
         self._close(block, block.seal())
 
     def _message_delta(self, delta: JSON) -> None:
-        if reason := delta.get("stop_reason"):
-            self._finished(reason)
-            self._detail = _anthropic_detail(delta)
+        if not (reason := delta.get("stop_reason")):
+            return
+        self._finished(reason)
+        self._detail = word_of(delta.get("stop_sequence"))
+        if isinstance(details := delta.get("stop_details"), dict):
+            self._detail = word_of(details.get("explanation") or details.get("category"))
 
     def _seal(self) -> Seal | None:
         reasons = self._live and isinstance(self._live.part, Reasoning)
         return cast(_Block, self._live.key).seal() if self._live and reasons else None
-
-
-_ANTHROPIC_MORE: Final = "content_block_delta"
 
 
 class _AnthropicEncoder(StreamEncoder):
@@ -4154,9 +3719,9 @@ class _AnthropicEncoder(StreamEncoder):
         return self._event("message_start", message=head | {"stop_reason": None})
 
     def _open(self, part: OutputPart) -> bytes:
-        kind, key = _ANTHROPIC_DELTA[type(part)]
-        delta = self._delta_event({"type": kind, key: HOLE})
-        self.template = form_of(delta)
+        kinds = {Text: "text_delta text", Reasoning: "thinking_delta thinking"}
+        kind, key = kinds.get(type(part), "input_json_delta partial_json").split()
+        self.template = form_of(self._delta_event({"type": kind, key: HOLE}))
         self.plain = not isinstance(part, Reasoning)
         # thinking, or redacted?  Known once there is text, or at the end
         return self._begin(_anthropic_block(part)) if self.plain else b""
@@ -4193,11 +3758,308 @@ class _AnthropicEncoder(StreamEncoder):
         return end + self._event("message_stop")
 
     def _delta_event(self, delta: JSON) -> bytes:
-        wire = {"type": _ANTHROPIC_MORE, "index": self._index, "delta": delta}
-        return sse(wire, _ANTHROPIC_MORE)
+        return self._event("content_block_delta", index=self._index, delta=delta)
 
     def _event(self, type: str, **fields: Any) -> bytes:
         return sse({"type": type} | fields, type)
+
+
+# Of every call that has a result, and so of every call that Anthropic would not refuse anyway.
+_TOOL_USE_ID: Final = re.compile(rb'"tool_use_id"[ \t\r\n]*:[ \t\r\n]*"([^"]*)"')
+_ANTHROPIC_ID: Final = re.compile(rb"[a-zA-Z0-9_-]{1,128}")
+_BLANK_TEXT: Final = re.compile(
+    rb'"(?:text|content)"[ \t\r\n]*:[ \t\r\n]*"(?:[ \t]|\\[nrtf]|\\u[0-9a-fA-F]{4}'
+    rb"|\xc2[\x85\xa0]|\xe1\x9a\x80|\xe2\x80[\x80-\xaf]|\xe2\x81\x9f|\xe3\x80\x80)*\""
+)
+
+
+class AnthropicMessages(Dialect):
+    name = "anthropic"
+    quirks = AnthropicQuirks
+    path = "/v1/messages"
+    list_path = "/v1/models"
+    count_path = "count_tokens"
+    purposes: ClassVar = {"/messages": "answer", "/messages/count_tokens": "count"}
+    auth = "x-api-key"
+    overflow_words = ("prompt is too long", "exceed context limit")
+    call_id = r"[a-zA-Z0-9_-]{1,128}"
+    headers: ClassVar = {"anthropic-version": "2023-06-01"}
+    turns = "messages"
+    output_limits = ("max_tokens",)
+    # "Extra inputs are not permitted", should an override set one of these
+    uncounted = frozenset(("max_tokens", "stream", "metadata", "stop_sequences"))
+    # "thinking" as a value is the type of a block, as a key a setting
+    words = (rb'thinking"(?!:)', b'redacted_thinking"', b'safeguards"', ATTRIBUTION.encode())
+    ends = re.compile(rb'"stop_reason": ?"')
+    marks = (
+        *(b'"usage":{', b'"usage": {', b'"stop_reason":"', b'"stop_reason": "'),
+        *(b'"message_stop"', b'"error"'),
+    )
+    error_types: ClassVar = error_words(0)
+    decoder = _AnthropicDecoder
+    encoder = _AnthropicEncoder
+
+    def claims(self, wire: JSON) -> bool:
+        kind = wire.get("type")
+        return isinstance(kind, str) and kind.startswith(("message", "content_block_", "ping"))
+
+    def is_answer(self, wire: JSON) -> bool:
+        return wire.get("type") == "message" and isinstance(wire.get("content"), list)
+
+    def parse_request(self, body: JSON, variant: str = "") -> Request:
+        wire = Wire(body)
+        wire.drop_unknown(_ANTHROPIC_REQUEST)
+        if "thread" in body and found(body, ("thread", "type")) == "continue":
+            raise BadRequest(
+                "thread: kept by Anthropic, and this model is served by a provider that keeps"
+                " nothing; send the whole conversation in `messages`"
+            )
+        if body.get("compaction"):
+            raise BadRequest("compaction: the provider that serves this model has none")
+        choice, alone, thinking, show, format = None, None, None, None, None
+        if body.get("tool_choice"):
+            place = wire.inner("tool_choice")
+            alone = place.optional("disable_parallel_tool_use", bool)
+            if (kind := place.optional("type", str)) is not None:
+                modes: dict[str, ToolChoiceMode] = {
+                    "tool": "named",
+                    "any": "required",
+                    "none": "none",
+                }
+                names = (place.required("name", str),) if kind == "tool" else ()
+                choice = ToolChoice(modes.get(kind, "auto"), names)
+        tier = wire.optional("service_tier", str) or ""
+        user = wire.inner("metadata").optional("user_id", str) if body.get("metadata") else ""
+        # Claude Code's user id is a JSON text with its session in it
+        session = (parse_object(user) or {}).get("session_id") if user else ""
+        if not _ANTHROPIC_OUTPUT.isdisjoint(body):
+            how = wire.inner("thinking", frozenset(("type", "budget_tokens", "display")))
+            kind, display = how.optional("type", str), how.optional("display", str)
+            output = wire.inner("output_config", frozenset(("effort", "format")))
+            effort = output.optional("effort", str) or ""
+            if kind == "disabled":
+                thinking = Thinking(False)
+            elif kind is not None or effort:
+                thinking = Thinking(True, effort, how.optional("budget_tokens", int))
+            # The default differs: newer Claudes leave the thoughts out, older ones do not.  Clients
+            # that do not know `display` (Qwen Code, Kimi) show whatever they get.  Claude Code
+            # sends `updates` when it has a screen, `omitted` when it runs without one (-p).
+            show = {"summarized": True, "updates": True, "omitted": False}.get(display or "")
+            spec = output.inner("format")
+            spec = spec if spec.data else wire.inner("output_format")
+            format = Format(spec.optional("schema", dict)) if spec.data else None
+        return Request(
+            model=wire.optional("model", str) or "",
+            max_tokens=wire.optional("max_tokens", int),
+            stream=bool(wire.optional("stream", bool)),
+            messages=tuple(_anthropic_messages(wire)),
+            tools=tuple(_anthropic_tools(wire)),
+            tool_choice=choice,
+            parallel_tools=None if alone is None else not alone,
+            sampling=Sampling(
+                wire.optional("temperature", float),
+                wire.optional("top_p", float),
+                wire.optional("top_k", int),
+            ),
+            stop=wire.texts("stop_sequences"),
+            thinking=thinking,
+            show_thoughts=show,
+            format=format,
+            service_tier=_TIER_OF_ANTHROPIC.get(tier, tier),
+            user=user or "",
+            session=session if session and isinstance(session, str) else user or "",
+            dropped=tuple(wire.dropped),
+        )
+
+    def render_request(self, request: Request, quirks: AnthropicQuirks, account: str) -> Rendered:
+        return _AnthropicWriter(request, quirks, account).render()
+
+    def cleaned(self, body: JSON, quirks: AnthropicQuirks, account: str, strip: bool) -> JSON:
+        ids = CallIds(quirks.call_id or self.call_id)
+        off = found(body, ("thinking", "type")) == "disabled"
+        unmarked = functools.partial(without, path=["cache_control"])
+
+        def part(block: JSON) -> JSON | None:
+            """A block as this provider knows it.
+
+            An envelope of its own account is opened.  A thought with another's is removed, because
+            it is an error where signatures are checked; only a provider that wants thoughts back
+            without a signature gets the thought.
+            """
+            kind = block.get("type")
+            if kind in ("thinking", "redacted_thinking"):
+                slot = "signature" if kind == "thinking" else "data"
+                token = str(block.get(slot) or "")
+                if strip or (quirks.signed and not token):
+                    return None
+                if not token.startswith("rly1."):
+                    return block
+                seal = opened(token, "as")
+                thought = {"thinking": seal.text} if seal.text else {}  # was not shown
+                if seal.account == account and seal.field in ("as", "ad"):
+                    return block | thought | {slot: seal.value}
+                wanted = quirks.unsigned and (block.get("thinking") or thought)
+                return block | thought | {slot: ""} if wanted else None
+            if not quirks.signed:
+                return unmarked(block) if strip else block
+            if kind == "text" and isinstance(text := block.get("text"), str):
+                return block if text.strip() else None
+            if kind == "tool_use" and isinstance(id := block.get("id"), str):
+                new = ids.call(id)
+                return block if new == id else block | {"id": new}
+            if kind == "tool_result" and isinstance(id := block.get("tool_use_id"), str):
+                new = ids.result(id)
+                result = mapped(block, "content", part)
+                return result if new == id else result | {"tool_use_id": new}
+            return block
+
+        def turn(message: JSON) -> JSON:
+            """A turn; of one from which nothing is left a word remains: an empty one is refused."""
+            answer, content = message.get("role") == "assistant", message.get("content")
+            word = "(thinking)" if answer else "."
+            if isinstance(content, str) and quirks.signed and not content.strip():
+                return message | {"content": word}
+            if answer:
+                ids.turn()
+            new = mapped(message, "content", part)
+            if new is not message and not new["content"]:
+                return message | {"content": [{"type": "text", "text": word}]}
+            content = new.get("content")
+            if answer and isinstance(content, list) and not off:
+                thought = _with_placeholder(content, quirks.placeholder)
+                return new if thought is content else new | {"content": thought}
+            return new
+
+        body = body if quirks.native else _without_attribution(body)
+        if strip and found(body, ("thinking", "type")) == "enabled":
+            # "Expected thinking, but found tool_use", unless it is switched off; and then edits of
+            # the thinking in the context are refused
+            body = without(body, ["thinking"])
+            if isinstance(management := body.get("context_management"), dict):
+                body = body | {"context_management": mapped(management, "edits", _not_of_thinking)}
+        if strip and not quirks.signed:  # Claude's own platforms take marks of what to cache
+            body = without(body, ["cache_control"])
+            for place in ("system", "tools"):
+                body = mapped(body, place, unmarked)
+        return mapped(body, "messages", turn)
+
+    def is_clean(self, raw: bytes, words: Container[bytes], quirks: AnthropicQuirks) -> bool:
+        """Yes if it has no thinking block, nothing that is meant for Anthropic alone, and nothing
+        that Anthropic refuses."""
+        private = () if quirks.native else (ATTRIBUTION.encode(), b'safeguards"')
+        if quirks.placeholder or any(word in words for word in private):
+            return False
+        thought = b'thinking"' in words or b'redacted_thinking"' in words
+        if thought or not quirks.signed:
+            return not thought
+        ids = _TOOL_USE_ID.findall(raw)
+        fit = all(map(_ANTHROPIC_ID.fullmatch, ids)) and len(set(ids)) == len(ids)
+        return fit and not _BLANK_TEXT.search(raw)
+
+    def render_response(self, response: Response, context: AnswerContext) -> JSON:
+        refused = response.finish == "content_filter" and response.detail
+        details = {"type": "refusal", "category": None, "explanation": response.detail}
+        id, usage = response.id or context.id, response.usage
+        return {
+            "id": id if id.startswith("msg_") else "msg_" + id.removeprefix("chatcmpl-"),
+            "type": "message",
+            "role": "assistant",
+            "model": context.model,
+            "content": [b for p in response.parts if (b := _anthropic_block(p, context.shown))],
+            "stop_reason": _ANTHROPIC_STOP[response.finish],
+            "stop_sequence": response.detail if response.finish == "stop_sequence" else None,
+            "stop_details": details if refused else None,
+            "container": None,
+            "usage": {
+                "input_tokens": max(0, usage.input - usage.cache_read - usage.cache_write),
+                "cache_creation_input_tokens": usage.cache_write,
+                "cache_read_input_tokens": usage.cache_read,
+                "output_tokens": usage.output,
+                "output_tokens_details": {"thinking_tokens": usage.reasoning},
+            },
+        }
+
+    def parse_usage(self, wire: JSON, before: Usage = NOTHING_COUNTED) -> Usage | None:
+        """A count that is absent is the earlier one's; input counts of zero are no report."""
+        usage = (wire.get("message") or wire).get("usage")
+        if not isinstance(usage, dict):
+            return None
+
+        def count(name: str, known: int) -> int:
+            value = usage.get(name)
+            return known if value is None else whole_number(value)
+
+        fresh = before.input - before.cache_read - before.cache_write
+        read = count("cache_read_input_tokens", before.cache_read)
+        write = count("cache_creation_input_tokens", before.cache_write)
+        if not (input := count("input_tokens", fresh) + read + write):
+            input, read, write = before.input, before.cache_read, before.cache_write
+        output = count("output_tokens", 0) or before.output
+        thought = whole_number((usage.get("output_tokens_details") or {}).get("thinking_tokens"))
+        return Usage(input, output, read, write, thought or before.reasoning)
+
+    def is_last(self, data: bytes) -> bool:
+        return b'"message_stop"' in data
+
+    def is_error(self, body: JSON) -> bool:
+        return body.get("type") == "error" and super().is_error(body)
+
+    def status(self, error: RelayError) -> int:
+        return 529 if error.kind == "overloaded" else error.status
+
+    def render_error(self, error: RelayError, request_id: str) -> JSON:
+        long = error.kind == "context_length"
+        message = _prompt_too_long(error.message) if long else error.message
+        fields = {"type": self.error_types.get(error.kind, "api_error"), "message": message}
+        return {"type": "error", "error": fields, "request_id": request_id}
+
+    def render_models(self, models: Sequence[ModelInfo]) -> JSON:
+        data = [
+            {
+                "type": "model",
+                "id": model.name,
+                "display_name": model.title or model.name,
+                "created_at": "1970-01-01T00:00:00Z",
+                "lifecycle": "active",
+                **dict.fromkeys(("deprecated_at", "retires_at", "line")),
+                "max_input_tokens": model.context,
+                "max_tokens": model.output,
+                "capabilities": None,
+            }
+            for model in models
+        ]
+        first, last = (data[0]["id"], data[-1]["id"]) if data else (None, None)
+        return {"data": data, "first_id": first, "last_id": last, "has_more": False}
+
+    def render_count(self, tokens: int) -> JSON:
+        return {"input_tokens": tokens}
+
+    def parse_count(self, wire: JSON) -> int:
+        return operator.index(wire["input_tokens"])
+
+
+def _without_attribution(body: JSON) -> JSON:
+    """Without what Claude Code means for Anthropic alone: the billing line and `safeguards`.
+
+    The line differs between sessions and so spoils every prefix cache (11 projects met it);
+    `safeguards` holds the user's name, folders and permission rules.
+    """
+
+    def cut(block: JSON) -> JSON | None:
+        text = block.get("text")
+        if not isinstance(text, str) or not text.startswith(ATTRIBUTION):
+            return block
+        rest = _unattributed(text)
+        return block | {"text": rest} if rest else None
+
+    system = body.get("system")
+    if isinstance(system, str) and system.startswith(ATTRIBUTION):
+        body = body | {"system": _unattributed(system)}
+    return without(mapped(body, "system", cut), ["safeguards"])
+
+
+def _not_of_thinking(edit: JSON) -> JSON | None:
+    return None if str(edit.get("type", "")).startswith("clear_thinking") else edit
 
 
 ANTHROPIC: Final = AnthropicMessages()
@@ -5153,6 +5015,7 @@ class OpenAIResponses(OpenAIDialect):
         "/responses/compact": "answer",
         "/responses/input_tokens": "count",
     }
+    count_path = "input_tokens"
     call_id = r".{1,64}"
     turns = "input"
     counters = ("input", "output")
@@ -5178,10 +5041,7 @@ class OpenAIResponses(OpenAIDialect):
 
     def address(self, url: str, model: str, stream: bool, variant: str = "") -> str:
         url = super().address(url, model, stream, variant)
-        return _below(url, "compact") if variant == "compact" else url
-
-    def counting(self, url: str) -> str:
-        return _below(url, "input_tokens")
+        return below(url, "compact") if variant == "compact" else url
 
     def peek(self, body: JSON, address: str) -> Peek:
         peek = super().peek(body, address)
@@ -5311,11 +5171,6 @@ class OpenAIResponses(OpenAIDialect):
 
     def parse_count(self, wire: JSON) -> int:
         return operator.index(wire["input_tokens"])
-
-
-def _below(url: str, name: str) -> str:
-    path, mark, query = url.partition("?")
-    return f"{path}/{name}{mark}{query}"
 
 
 # A client's request, read
