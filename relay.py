@@ -2654,6 +2654,9 @@ def below(url: str, name: str) -> str:
     return f"{path}/{name}{mark}{query}"
 
 
+# Of a tool's parameters.
+STRING: Final[JSON] = {"type": "string"}
+INTEGER: Final[JSON] = {"type": "integer"}
 # Where a format cannot ask for "any JSON object", the prompt has to.
 JSON_ONLY: Final = "Answer with one JSON object and nothing else."
 
@@ -3130,21 +3133,19 @@ _ANTHROPIC_TOOL: Final = frozenset(
 )
 # Tools that Anthropic defines and the client runs: their parameters, for models that were not
 # trained on them.  Server tools have no counterpart elsewhere.
-_STRING: Final[JSON] = {"type": "string"}
-_INTEGER: Final[JSON] = {"type": "integer"}
-_EDITOR: Final[JSON] = dict.fromkeys("path file_text old_str new_str".split(), _STRING) | {
-    "insert_line": _INTEGER,
-    "insert_text": _STRING,
+_EDITOR: Final[JSON] = dict.fromkeys("path file_text old_str new_str".split(), STRING) | {
+    "insert_line": INTEGER,
+    "insert_text": STRING,
 }
 _EDITOR_COMMANDS: Final[JSON] = {"type": "string", "enum": "view create str_replace insert".split()}
 _ANTHROPIC_TYPED: Final[dict[str, JSON]] = {
-    "bash": {"command": _STRING, "restart": {"type": "boolean"}},
+    "bash": {"command": STRING, "restart": {"type": "boolean"}},
     "text_editor": {
         "command": _EDITOR_COMMANDS,
         **_EDITOR,
-        "view_range": {"type": "array", "items": _INTEGER},
+        "view_range": {"type": "array", "items": INTEGER},
     },
-    "memory": {"command": _STRING, **_EDITOR, "old_path": _STRING, "new_path": _STRING},
+    "memory": {"command": STRING, **_EDITOR, "old_path": STRING, "new_path": STRING},
 }
 
 
@@ -4927,9 +4928,7 @@ _RESPONSES_TOOL: Final = frozenset(
     " allowed_callers async environment".split()
 )
 
-_STRING: Final = {"type": "string"}
-_INTEGER: Final = {"type": "integer"}
-_STRINGS: Final = {"type": "array", "items": _STRING}
+_STRINGS: Final = {"type": "array", "items": STRING}
 _PATCHES: Final = {"type": "string", "enum": ["create_file", "update_file", "delete_file"]}
 
 
@@ -4962,7 +4961,7 @@ _KINDS_OF_TOOL: Final = {
         default={"command": [], "env": {}},
         purpose="Run a command on the user's machine.",
         schema=_parameters(
-            "command", command=_STRINGS, working_directory=_STRING, timeout_ms=_INTEGER
+            "command", command=_STRINGS, working_directory=STRING, timeout_ms=INTEGER
         ),
     ),
     "shell": _Kind(
@@ -4970,14 +4969,14 @@ _KINDS_OF_TOOL: Final = {
         default={"commands": []},
         purpose="Run shell commands, each in a shell of its own.",
         schema=_parameters(
-            "commands", commands=_STRINGS, timeout_ms=_INTEGER, max_output_length=_INTEGER
+            "commands", commands=_STRINGS, timeout_ms=INTEGER, max_output_length=INTEGER
         ),
     ),
     "apply_patch": _Kind(
         *("apply_patch_call", "apc_", "operation"),
         default={"type": "update_file", "path": ""},
         purpose="Create, change or delete a file; `diff` is a unified diff without file headers.",
-        schema=_parameters("type path", type=_PATCHES, path=_STRING, diff=_STRING),
+        schema=_parameters("type path", type=_PATCHES, path=STRING, diff=STRING),
     ),
 }
 _OF_FUNCTIONS: Final = ("message", "reasoning", "function", "function_call", "function_call_output")
