@@ -16736,7 +16736,8 @@ class Keeper:
         """Drop a batch that the store refuses, though it takes an empty one: else nothing would
         be stored any more."""
         self._unstored, self._refusals = None, 0
-        hours = [totals for row, totals in batch.usage.items() if row.span == HOUR]
+        rows = batch.usage.items()
+        hours = [totals for row, totals in rows if row.span == HOUR and not row.plan]
         self._log().event(
             "error",
             "what was used cannot be stored and is given up",

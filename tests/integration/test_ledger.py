@@ -201,6 +201,7 @@ def totals(file: Path) -> tuple[int, int]:
     try:
         assert data.execute("PRAGMA integrity_check").fetchone() == ("ok",)
         query = "SELECT sum(requests), sum(tokens_in + tokens_out) FROM usage WHERE span = ?"
+        query += " AND provider NOT LIKE '%/%'"  # those are credentials, counted once more
         sums = [data.execute(query, (span,)).fetchone() for span in (3600, 86400)]
         spent = data.execute("SELECT sum(tokens) FROM spent WHERE length(period) = 7").fetchone()
     finally:
@@ -215,6 +216,7 @@ def stored(file: Path) -> int:
     data = sqlite3.connect(file)
     try:
         query = "SELECT coalesce(sum(requests), 0) FROM usage WHERE span = 86400"
+        query += " AND provider NOT LIKE '%/%'"  # those are credentials, counted once more
         return int(data.execute(query).fetchone()[0])
     finally:
         data.close()
