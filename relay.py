@@ -10890,6 +10890,7 @@ class Condition:
     # (earlier, later): does the earlier condition hold whenever the later one does?
     covers: Callable[[Any, Any], bool] = operator.eq
     text: Callable[[Any], str] = lambda value: dumps(value).decode()
+    subject: str = "the request"  # what has what was found
 
 
 def _is_background(facts: Facts) -> bool:
@@ -10950,10 +10951,10 @@ CONDITIONS: Final[dict[str, Condition]] = {
         ),
     ),
     "budget_over": Condition(
-        lambda facts, _: facts.budget_used(), _is_over, operator.le, _share_text
+        lambda facts, _: facts.budget_used(), _is_over, operator.le, _share_text, "its budget"
     ),
     "plan_over": Condition(
-        lambda facts, _: facts.own_plan_used(), _is_over, operator.le, _share_text
+        lambda facts, _: facts.own_plan_used(), _is_over, operator.le, _share_text, "its plan"
     ),
     "tools": Condition(lambda facts, _: _has_tools(facts)),
     "subagent": Condition(lambda facts, _: _is_subagent(facts)),
@@ -10983,7 +10984,7 @@ def unmet(when: WhenConfig, facts: Facts) -> str:
         except BadRequest as error:
             return f"{name}: the request cannot be read: {error.message}"
         if not row.holds(found, wanted):
-            return f"{name}: {row.text(wanted)}; the request: {row.text(found)}"
+            return f"{name}: {row.text(wanted)}; {row.subject}: {row.text(found)}"
     return ""
 
 
@@ -23685,7 +23686,8 @@ def command_route(args: argparse.Namespace) -> int:
     With all its lanes, in the order they have when nothing is cooling down or busy.
     """
     plan = load(find_config(args), lenient=True)
-    facts, name = _facts(args, plan), plan.bare(args.model)
+    name = plan.bare(args.model)
+    facts = plan.with_plan_share(name, _facts(args, plan))
     if any(key.caller.name == args.key and not key.caller.may_use(name) for key in plan.keys):
         print(f"{args.model}: key {args.key!r} may not use it")
         return 1
@@ -23734,6 +23736,19 @@ def _facts(args: argparse.Namespace, plan: Plan) -> Facts:
     if args.key and args.key not in known:
         raise ConfigError(f"no key is called {args.key!r}{suggestion(args.key, known)}")
     facts = Facts(model=plan.bare(args.model), key=args.key, headers=headers)
+    words = {word for _, rule in plan.entries(facts.model) for word in conditions(rule.when)}
+    if words & {"budget_over", "plan_over"}:
+        report: JSON = {"budgets": {}, "providers": []}
+        with contextlib.suppress(RelayError):  # none runs: then nothing is known
+            report = find_console(args).get("/admin/plans")
+        shares = {
+            f"{p['name']}/{b['name']}": b["used"] for p in report["providers"] for b in p["plans"]
+        }
+        facts = replace(
+            facts,
+            budget_used=lambda: report["budgets"].get(args.key),
+            plan_used=lambda plan: shares.get(plan.credentials[0].name.rpartition("/")[0]),
+        )
     if not args.request:
         return facts
     try:

@@ -489,3 +489,89 @@ async def test_the_alert_rules_of_the_readme_are_sound(
     assert ran.returncode == 0, ran.stdout + ran.stderr
     known = {family.base for family in relay_module.Metrics().families()}
     assert set(re.findall(r"relay_\w+", rules)) <= known
+
+
+# ---- Conditions -----------------------------------------------------------------------------
+
+
+async def test_rules_go_by_what_is_spent_and_relay_route_says_so(
+    upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    upstream.script(full(91), path=LIMITS)
+    settings = bigglm(upstream)
+    other = {"api_format": "openai", "endpoint": f"{upstream.url}/other/v1", "api_key": KEY}
+    settings["providers"]["other"] = other
+    settings["keys"] = {
+        "alice": {"key": f"{SECRET}-alice", "limits": {"tokens_per_day": 100_000}},
+        "bob": {"key": f"{SECRET}-bob"},
+    }
+    settings["routing_rules"] = {
+        "glm-4.6": [{"when": {"plan_over": "90%"}, "to": "other/full"}],
+        "by-budget": [{"when": {"budget_over": "3%"}, "to": "other/spent"}, {"to": "other/fresh"}],
+    }
+    server = await relay(settings)
+    alice = {"x-api-key": f"{SECRET}-alice"}
+
+    async def model(name: str) -> str:
+        reply = await ask(http, server, model=name, headers=alice)
+        assert reply.status == 200, reply.body
+        return str(upstream.requests[-1].json["model"])
+
+    async def route(name: str) -> str:
+        options = ("--key", "alice", "-c", str(server.file))
+        return (await run("route", name, *options, cwd=server.file.parent)).stdout
+
+    assert await model("glm-4.6") == "glm-4.6"
+    assert "plan_over: 90%; its plan: not known" in await route("glm-4.6")
+    assert (await plans(http, server, ask=True))["budgets"] == {"alice": 0.01102}
+    assert await model("glm-4.6") == "full"
+    assert "not rule by-budget, entry 1: budget_over: 3%; its budget: 2%" in await route(
+        "by-budget"
+    )
+    assert await model("by-budget") == "fresh"
+    assert await model("by-budget") == "spent"
+    assert "glm-4.6: rule glm-4.6" in await route("glm-4.6")
+    upstream.script(full(50), path=LIMITS)
+    await server.stop()
+    said = await route("by-budget")
+    assert "not rule by-budget, entry 1: budget_over: 3%; its budget: not known" in said
+
+
+# ---- Money ----------------------------------------------------------------------------------
+
+
+async def test_relay_usage_says_what_a_plans_tokens_would_have_cost(
+    upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    price = {"glm-4.6": {"input": 1000, "output": 2000, "cache_read": 100}}
+    server = await relay(bigglm(upstream, prices=price))
+    await turn(http, server, "a", 1)
+    await turn(http, server, "b", 2)
+    assert await server.stop() == 0
+    ran = await run("usage", "--json", "-c", str(server.file), cwd=server.file.parent)
+    report = json.loads(ran.stdout)
+    (line,) = report["plans"]
+    # twice 21 tokens read anew, 1,024 from the cache, 57 written
+    worth = 2 * (21 * 1000 + 1024 * 100 + 57 * 2000) / 1e6
+    assert line["worth"] == pytest.approx(worth)
+    assert (line["plan"], line["requests"]) == ("bigglm/coding", 2)
+    assert (line["tokens_in"], line["tokens_out"], line["cache_read"]) == (2090, 114, 2048)
+    assert [day["cost"] for day in report["days"]] == [0.0]
+    assert sum(day["requests"] for day in report["days"]) == 2
+    ran = await run("usage", "-c", str(server.file), cwd=server.file.parent)
+    table = ran.stdout.partition("plans:\n")[2].splitlines()
+    assert table[0].split()[-1] == "worth"
+    assert table[1].split()[1:3] == ["bigglm/coding", "2"]
+    assert table[1].split()[-1] == f"{worth:.4f}"
+
+
+async def test_a_plan_whose_prices_are_not_known_has_no_worth(
+    upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    server = await relay(bigglm(upstream))
+    await turn(http, server, "a", 1)
+    assert await server.stop() == 0
+    ran = await run("usage", "--json", "-c", str(server.file), cwd=server.file.parent)
+    assert [line["worth"] for line in json.loads(ran.stdout)["plans"]] == [None]
+    ran = await run("usage", "-c", str(server.file), cwd=server.file.parent)
+    assert ran.stdout.partition("plans:\n")[2].splitlines()[1].split()[-1] == "-"

@@ -420,3 +420,46 @@ async def test_what_was_spent_yesterday_is_not_learnt_as_todays(
     finally:
         store.close()
     assert news.spent == spent
+
+
+async def test_two_relays_agree_on_what_is_left_of_a_plan(
+    upstream: FakeUpstream, redis: RedisServer, relay: Start, http: ClientSession
+) -> None:
+    """One of them has learnt it, from a header; new conversations leave the plan at both."""
+    headers = {
+        "x-codex-primary-used-percent": "96",
+        "x-codex-primary-window-minutes": "300",
+        "x-codex-primary-reset-after-seconds": "3600",
+    }
+    upstream.script(chat_whole("Hi.").but(headers=headers), path="/plan/v1/chat/completions")
+    endpoints = {"plan": f"{upstream.url}/plan/v1", "paid": f"{upstream.url}/paid/v1"}
+    settings = shared(upstream, redis)
+    settings["providers"]["first"] |= {
+        "endpoint": None,
+        "endpoints": endpoints,
+        "billing_plans": ["plan", "paid"],
+        "switch_at": "95%",
+    }
+    servers = [await relay(settings), await relay(settings)]
+
+    async def turn(server: RelayProcess, talk: str) -> str:
+        upstream.requests.clear()
+        await ask(http, server, model="m", headers=AS_BOB | {"x-session-id": talk})
+        return upstream.requests[-1].path.split("/")[1]
+
+    async def known(server: RelayProcess) -> list[JSON]:
+        async with http.get(f"{server.url}/admin/plans", headers=ADMIN) as response:
+            (provider,) = (await response.json())["providers"]
+        keys = ("name", "used", "resets", "seconds")
+        windows = provider["plans"][0]["credentials"][0]["windows"]
+        return [{key: window[key] for key in keys} for window in windows]
+
+    assert await turn(servers[0], "a") == "plan"
+
+    async def agree() -> bool:
+        one, two = [await known(server) for server in servers]
+        return one == two and bool(one)
+
+    await eventually(agree)
+    assert [await turn(server, "new") for server in servers] == ["paid", "paid"]
+    assert [await turn(server, "a") for server in servers] == ["plan", "plan"]

@@ -186,3 +186,124 @@ def test_a_time_that_is_still_to_come_has_faded_too(seconds: float, back: float)
     assert balance.seconds(LANES[0], T - back - relay.FADING) == pytest.approx(
         balance.seconds(LANES[0], T - back) / 2
     )
+
+
+# ---- Left before it is used up
+
+SWITCHING = plan_of(
+    """
+providers:
+  plans:
+    api_format: openai
+    endpoints: {first: "http://one/v1", second: "http://two/v1"}
+    billing_plans: [first, second]
+    api_key: {first: [a-secret, b-secret], second: [c-secret, d-secret]}
+    switch_at: 90%
+  paid: {api_format: openai, endpoint: "http://paid/v1", api_key: [e-secret], switch_below: 1.00}
+  other: {api_format: openai, endpoint: "http://other/v1", api_key: [f-secret]}
+"""
+)
+ACCOUNTS = [lane.credential.name for lane in SWITCHING.accounts()]
+IN_ORDER = relay.Route(
+    "m", "rule m", tuple((relay.Target(p, "m"),) for p in SWITCHING.providers.values())
+)
+shares = st.fixed_dictionaries({}, optional=dict.fromkeys(ACCOUNTS, st.sampled_from([0.1, 0.95])))
+spent = st.sets(st.sampled_from(ACCOUNTS))
+
+
+def known(used: dict[str, float], exhausted: set[str]) -> relay.Balance:
+    """What is left: of a share, a window's or a balance."""
+    health = relay.Health()
+    for name, share in used.items():
+        window = relay.QuotaWindow("5h", share, T + 3600, 18000.0)
+        health.quotas.note(name, relay.Quota((window,), 10 * (1 - share), "CNY", T))
+    for lane in SWITCHING.accounts():
+        if lane.credential.name in exhausted:
+            error = relay.UpstreamError("plan_exhausted", "no", retry_after=3600)
+            health.failed(lane, error, T)
+    return relay.Balance(health)
+
+
+def credentials(balance: relay.Balance, identity: str) -> tuple[list[str], list[str]]:
+    """(those that may be used, in order; those that are left)"""
+    left: dict[str, str] = {}
+    seen = balance.lanes(IN_ORDER, "openai", identity, lambda: T, left)
+    return [lane.credential.name for lane, mark in seen if mark is None], [*left]
+
+
+def is_low(name: str, used: dict[str, float]) -> bool:
+    return used.get(name, 0.0) > 0.9 and not name.startswith("other/")
+
+
+@given(shares, spent, identities)
+def test_a_new_conversation_takes_what_is_nearly_used_up_last(
+    used: dict[str, float], exhausted: set[str], identity: str
+) -> None:
+    order, left = credentials(known(used, exhausted), identity)
+    lows = [is_low(name, used) for name in order]
+    assert lows == sorted(lows)
+    assert {name for name in order if is_low(name, used)} <= {*left}
+    assert all(is_low(name, used) for name in left)
+    assert len(order) == len(set(order))
+
+
+@given(shares, spent, identities)
+def test_the_next_plan_opens_if_all_of_the_one_before_are_used_up_or_nearly_so(
+    used: dict[str, float], exhausted: set[str], identity: str
+) -> None:
+    order, _ = credentials(known(used, exhausted), identity)
+    first = [name for name in ACCOUNTS if name.startswith("plans/first/")]
+    opens = all(name in exhausted or is_low(name, used) for name in first)
+    assert any(name.startswith("plans/second/") for name in order) == (
+        opens and not {name for name in ACCOUNTS if name.startswith("plans/second/")} <= exhausted
+    )
+
+
+@given(shares, spent, st.sampled_from(ACCOUNTS))
+def test_a_running_conversation_stays_until_it_is_used_up(
+    used: dict[str, float], exhausted: set[str], name: str
+) -> None:
+    balance = known(used, exhausted - {name})
+    balance.health.sticky.bind("talk", name, T)
+    order, left = credentials(balance, "talk")
+    assert name not in left
+    if name.startswith("plans/first/"):
+        assert order[0] == name
+
+
+@given(shares, spent, identities)
+def test_without_the_keys_what_is_left_changes_nothing(
+    used: dict[str, float], exhausted: set[str], identity: str
+) -> None:
+    plain = relay.Route("m", "rule m", IN_ORDER.groups)
+    plain = relay.replace(
+        plain,
+        groups=tuple((without_keys(target),) for (target,) in IN_ORDER.groups),
+    )
+
+    def order(balance: relay.Balance) -> list[tuple[str, bool]]:
+        seen = balance.lanes(plain, "openai", identity, lambda: T)
+        return [(lane.credential.name, mark is None) for lane, mark in seen]
+
+    assert order(known(used, exhausted)) == order(known({}, exhausted))
+
+
+def without_keys(target: relay.Target) -> relay.Target:
+    config = relay.replace(target.provider.config, switch_at=None, switch_below=None)
+    return relay.Target(relay.replace(target.provider, config=config), target.model)
+
+
+@given(st.lists(shares, max_size=6))
+def test_two_relays_that_hear_one_another_agree_on_what_is_left(
+    words: list[dict[str, float]],
+) -> None:
+    """Each learns something in turn, and tells the other."""
+    books = [relay.Notebook(relay.Health()) for _ in range(2)]
+    for number, used in enumerate(words):
+        own, other = books[number % 2], books[1 - number % 2]
+        for name, share in used.items():
+            window = relay.QuotaWindow("5h", share, T + 3600, 18000.0)
+            own._health.quotas.note(name, relay.Quota((window,), at=T + number))
+        other.apply(own.collect(T + number))
+    one, two = (book._health.quotas.known for book in books)
+    assert {n: q.windows for n, q in one.items()} == {n: q.windows for n, q in two.items()}

@@ -320,3 +320,72 @@ def test_an_entry_is_dead_when_an_earlier_one_takes_all_of_it(
     earlier: dict[str, Any], later: dict[str, Any], covered: bool
 ) -> None:
     assert relay.covers(relay.WhenConfig(**earlier), relay.WhenConfig(**later)) is covered
+
+
+# ---- What is spent
+
+SPENT = """
+providers:
+  glm:
+    preset: zai
+    api_key: k-12345678
+    models: [m]
+  cheap: {api_format: openai, endpoint: "http://cheap/v1", models: [c]}
+  cheaper: {api_format: openai, endpoint: "http://cheaper/v1", models: [c]}
+routing_rules:
+  m:
+    - {when: {plan_over: 95%}, to: cheaper/c}
+    - {when: {plan_over: 80%}, to: cheap/c}
+  x: [{when: {budget_over: 50%}, to: cheap/c}, {to: glm/m}]
+"""
+
+
+@pytest.mark.parametrize(
+    ("used", "target"),
+    [(None, "glm/m"), (0.0, "glm/m"), (0.8, "glm/m"), (0.81, "cheap/c"), (0.96, "cheaper/c")],
+)
+def test_plan_over_is_of_the_plan_to_which_it_would_go_otherwise(
+    used: float | None, target: str
+) -> None:
+    plan, seen = plan_of(SPENT), list[str]()
+
+    def plan_used(billing: relay.BillingPlan) -> float | None:
+        seen.append(billing.credentials[0].name.rpartition("/")[0])
+        return used
+
+    route = plan.route("m", relay.replace(facts(), plan_used=plan_used))
+    assert route
+    assert str(route.targets()[0]) == target
+    assert {*seen} == {"glm/coding"}
+
+
+@pytest.mark.parametrize(
+    ("used", "target"), [(None, "glm/m"), (0.5, "glm/m"), (0.51, "cheap/c"), (1.5, "cheap/c")]
+)
+def test_budget_over_is_of_the_callers_fullest_budget(used: float | None, target: str) -> None:
+    route = plan_of(SPENT).route("x", relay.replace(facts(), budget_used=lambda: used))
+    assert route
+    assert str(route.targets()[0]) == target
+
+
+def test_what_is_spent_is_explained() -> None:
+    when = relay.WhenConfig(budget_over=0.8, plan_over=0.9)
+    known = relay.replace(facts(), budget_used=lambda: 0.423, own_plan_used=lambda: 0.95)
+    assert relay.unmet(when, known) == "budget_over: 80%; its budget: 42%"
+    assert relay.unmet(relay.WhenConfig(plan_over=0.9), facts()) == (
+        "plan_over: 90%; its plan: not known"
+    )
+    assert relay.unmet(relay.WhenConfig(plan_over=0.9), known) == ""
+
+
+def test_the_budget_of_a_key_is_the_fullest_of_its_day_and_month() -> None:
+    limits, now = relay.Limits(), 1_700_000_000.0
+    config = relay.LimitConfig(tokens_per_day=1000, tokens_per_month=10_000, rpm=1)
+    caller = relay.Caller("alice", limits=config, zone=relay.datetime.UTC)
+    assert limits.budget_used(relay.Caller("bob", limits=relay.LimitConfig(rpm=1)), now) is None
+    assert limits.budget_used(relay.Caller(), now) is None
+    assert limits.budget_used(caller, now) == 0.0
+    permit = limits.admit("1", caller, relay.Spend(), now, now)
+    limits.settle(permit, relay.Spend(tokens=400), now)
+    assert limits.budget_used(caller, now) == 0.4
+    assert limits.budget_used(caller, now + 86400) == 0.04
