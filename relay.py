@@ -15667,6 +15667,7 @@ class Feed:
 _LEVELS: Final = ("debug", "info", "warning", "error")
 _MOST_UNWRITTEN: Final = 4 << 20  # bytes of lines that may wait: some 10,000 requests
 _REST: Final = 0.02  # seconds between two writes
+_COLOURS: Final = {"debug": 2, "info": 32, "warning": 33, "error": 31}  # ECMA-48: faint, green, ...
 
 
 class Sink:
@@ -15675,6 +15676,8 @@ class Sink:
     def __init__(self, stream: TextIO | None, most: int = _MOST_UNWRITTEN) -> None:
         """`stream` is None where stderr was closed: descriptor 2 may be a client's socket then."""
         self.terminal = stream is not None and stream.isatty()
+        plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"  # no-color.org
+        self.coloured = self.terminal and not plain
         self.dropped = 0  # lines that nobody will ever see
         self._most = most if stream is not None else 0
         self._waiting: list[bytes] = []
@@ -15793,7 +15796,13 @@ class Log:
     def _line(self, kind: str, record: JSON) -> bytes:
         """In JSON with a time like 2027-06-30T23:59:59.123+00:00."""
         if self.text:
-            return moment_text(kind, record, self._zone).encode(errors="replace")
+            text = moment_text(kind, record, self._zone)
+            if self.sink.coloured:  # the level, or the code and the status; the clock is faint
+                colour = f"\x1b[{_COLOURS[record['level']]}m"
+                text = re.sub(
+                    r"^(\S+) (.+?)(?=  |$)", f"\x1b[2m\\1\x1b[0m {colour}\\2\x1b[0m", text
+                )
+            return text.encode(errors="replace")
         whole, rest = divmod(int(record["time"] * 1000), 1000)
         second = self._second  # read once: other threads log, too
         if second[0] != whole:
@@ -21012,6 +21021,12 @@ class Source(NamedTuple):
     listen: tuple[str, ...] = ()
     reuse_port: bool = False
 
+    def options(self, is_demo: bool) -> list[str]:
+        """What another command needs to find the relay that serves this."""
+        beside = self.path == Path("config.yaml")  # which is found without
+        file = ["-c", str(self.path)] if self.path and not beside else ["--demo"] * is_demo
+        return [*file, *(word for listen in self.listen for word in ("--listen", listen))]
+
     def again(self) -> Source:
         """The file as it is now."""
         return self._replace(text=text_of(self.path)) if self.path else self
@@ -22296,9 +22311,15 @@ class Server:
         for number, act in self._signals.items():
             loop.add_signal_handler(number, act)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGHUP,))  # see `main`
-        names = ", ".join(plan.providers) or "none"
-        where = ", ".join(listening)
-        self.relay.log.event("info", f"relay {__version__} is ready", listen=where, providers=names)
+        names, where = ", ".join(plan.providers) or "none", ", ".join(listening)
+        fields = {"listen": where, "providers": names}
+        scheme = "https" if plan.config.tls else "http"
+        if base := base_of((each.partition(" ")[0] for each in listening), scheme):
+            fields["page"] = f"{base}/"
+        if self.relay.log.text:  # there is somebody who can take the next step
+            step = ("run", "claude")
+            fields["next"] = shlex.join(["relay", *source.options("demo" in plan.providers), *step])
+        self.relay.log.event("info", f"relay {__version__} is ready", **fields)
         self.reloader.warn()
         self.reloader.say_ready()
 

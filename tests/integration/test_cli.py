@@ -1,8 +1,12 @@
 """The commands, as a person in a shell has them."""
 
+import asyncio
 import json
+import os
+import pty
 import re
 import socket
+import sys
 from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -12,12 +16,14 @@ import pytest
 from aiohttp import ClientSession
 from fake_upstream import FakeUpstream
 from relay_process import (
+    PROGRAM,
     SECRET,
     STARTED,
     Ran,
     RelayProcess,
     Start,
     complaints,
+    environment,
     free_port,
     run,
     served,
@@ -692,3 +698,77 @@ async def test_arguments_that_are_none_are_2(
 ) -> None:
     (tmp_path / "config.yaml").write_text(json.dumps(GOOD))
     refused(await run(*arguments, cwd=tmp_path), said)
+
+
+# ---- On a terminal -------------------------------------------------------------------------
+
+
+async def on_terminal(
+    home: Path, *command: str, **env: str
+) -> tuple[asyncio.subprocess.Process, int]:
+    """A relay whose stderr is a terminal, and the terminal's other end."""
+    out, terminal = pty.openpty()
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, str(PROGRAM), *command),
+        cwd=home,
+        env=environment({"TERM": "xterm", "NO_COLOR": ""} | env),
+        stderr=terminal,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    os.close(terminal)
+    return process, out
+
+
+async def written(out: int, mark: str) -> str:
+    """What is on the terminal once the mark is."""
+    seen = ""
+    async with asyncio.timeout(STARTED):
+        while mark not in seen:
+            seen += (await asyncio.to_thread(os.read, out, 4096)).decode()
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("env", "more", "coloured"),
+    [
+        ({}, "", True),
+        ({"NO_COLOR": "1"}, "", False),
+        ({"TERM": "dumb"}, "", False),
+        ({}, "log: {format: json}", False),
+    ],
+    ids=["colours", "NO_COLOR", "dumb", "json"],
+)
+async def test_the_log_of_a_terminal_names_the_page_and_the_next_step(
+    env: dict[str, str], more: str, coloured: bool, tmp_path: Path, http: ClientSession
+) -> None:
+    address = f"127.0.0.1:{free_port()}"
+    provider = 'providers: {demo: {api_format: demo, models: ["*"]}}'
+    (tmp_path / "own.yaml").write_text(f"listen: {address}\n{provider}\n{more}\n")
+    process, out = await on_terminal(tmp_path, "-c", "own.yaml", **env)
+    try:
+        first = await written(out, "\n")
+        assert f"http://{address}/" in first
+        assert ("next=relay -c own.yaml run claude" in first) is not more.startswith("log")
+        async with http.get(f"http://{address}/") as response:
+            assert response.status == 200
+            assert "<html" in await response.text()
+        asked = {"model": "m", "messages": [{"role": "user", "content": "hello"}]}
+        async with http.post(f"http://{address}/v1/chat/completions", json=asked) as response:
+            assert response.status == 200
+        line = await written(out, "\n")
+    finally:
+        process.terminate()
+        await process.wait()
+        os.close(out)
+    assert ("\x1b[32minfo\x1b[0m" in first) is coloured
+    assert ("\x1b[32mOK 200\x1b[0m  m -> demo/m" in line) is coloured
+    assert coloured or "\x1b" not in first + line
+
+
+async def test_a_log_in_a_file_has_no_colours(tmp_path: Path) -> None:
+    address = f"127.0.0.1:{free_port()}"
+    server = await serving(tmp_path, f"http://{address}", "--demo", "--listen", address)
+    await server.end()
+    assert "is ready" in server.stderr
+    assert f"http://{address}/" in server.stderr
+    assert "\x1b" not in server.stderr
