@@ -11015,6 +11015,14 @@ def supported() -> frozenset[str]:
 
 
 LOOPBACK_NAMES: Final = frozenset(("localhost", "localhost.localdomain", "ip6-localhost"))
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def remembered(method: Method) -> Method:
+    """A method whose results an object keeps, by its arguments, as long as it lives."""
+    kept = functools.cached_property(lambda self: functools.cache(functools.partial(method, self)))
+    return cast(Method, kept)
+
 
 # How a credential is sent: the header, and what precedes the key in it; `query` is a parameter.
 AUTH_STYLES: Final[dict[str, tuple[str, str]]] = {
@@ -11103,22 +11111,22 @@ class Provider:
     attempt_total: float
     claims: tuple[str, ...] | None  # globs its preset says it serves; None: listed models only
 
-    def match(self, name: str) -> tuple[int, str, ModelConfig] | None:
-        """(rank, the provider's name, limits); rank 0: exact, 1: but for case, 2: by a glob."""
-        models = self.config.models or {}
-        if name in models and not is_glob(name):
-            return 0, models[name].name or name, models[name]
-        lower = name.lower()
-        for known, model in models.items():
-            if known.lower() == lower and not is_glob(known):
-                return 1, model.name or known, model
-        for known, model in models.items():
-            if is_glob(known) and glob_matches(known, name):
-                return 2, model.name or name, model
-        claimed = self.config.models is None and any(
-            glob_matches(glob, name) for glob in self.claims or ()
-        )
-        return (2, name, ModelConfig()) if claimed else None
+    def match(self, name: str) -> tuple[int, Target, ModelConfig] | None:
+        """The best match of a client's name, with its limits; rank 0: exact, 1: but for case, 2: by
+        a glob, of which the first counts."""
+        models, lower = self.config.models, name.lower()
+        if models is None:
+            models = {glob: ModelConfig() for glob in self.claims or ()}
+        matches = [
+            (2 if is_glob(known) else int(known != name), known, model)
+            for known, model in models.items()
+            if (glob_matches(known, name) if is_glob(known) else known.lower() == lower)
+        ]
+        if not matches:
+            return None
+        rank, known, model = min(matches, key=operator.itemgetter(0))
+        sent_as = model.name or (name if rank == 2 else known)
+        return rank, Target(self, sent_as, model.output), model
 
     @property
     def accepts_all(self) -> bool:
@@ -11133,18 +11141,13 @@ class Target:
     model: str
     output: int | None = None  # tokens it can write, where `models` says so
 
+    @remembered
     def lanes(self, dialect: str) -> tuple[tuple[Lane, ...], ...]:
         """All lanes to it for a client of this dialect, plan by plan."""
-        if dialect not in self._lanes:
-            self._lanes[dialect] = tuple(
-                tuple(Lane(self, plan, key, plan.endpoint(dialect)) for key in plan.credentials)
-                for plan in self.provider.plans
-            )
-        return self._lanes[dialect]
-
-    @functools.cached_property
-    def _lanes(self) -> dict[str, tuple[tuple[Lane, ...], ...]]:
-        return {}
+        return tuple(
+            tuple(Lane(self, plan, key, plan.endpoint(dialect)) for key in plan.credentials)
+            for plan in self.provider.plans
+        )
 
     @functools.cached_property
     def name(self) -> str:
@@ -11191,38 +11194,24 @@ class Lane:
         headers = {"x-relay-provider": header_text(provider)}
         return headers | ({"x-relay-model": header_text(model)} if model else {})
 
+    @remembered
     def key(self, scope: str) -> str:
         """The stable name of what a failure of this scope marks."""
-        return self._keys[scope]
-
-    @functools.cached_property
-    def _keys(self) -> Mapping[str, str]:
-        provider = self.target.provider.name
-        return {
-            "credential": self.credential.name,
-            "credential+model": self.name,
-            "provider+model": f"{provider} {self.target.model}",
-            "endpoint": f"{provider} {self.endpoint.base}",
-        }
+        part, _, model = scope.partition("+")
+        names = {"credential": self.credential.name, "provider": self.target.provider.name}
+        names["endpoint"] = f"{self.target.provider.name} {self.endpoint.base}"
+        return f"{names[part]} {self.target.model}" if model else names[part]
 
     def owner(self, scope: str) -> str:
         """What in the configuration a mark of this scope belongs to, and disappears with."""
-        if scope == "endpoint":
-            return self._keys[scope]
-        credential = scope.startswith("credential")
-        return self.credential.name if credential else self.target.provider.name
+        owner = scope.partition("+")[0]
+        return self.target.provider.name if owner == "provider" else self.key(owner)
 
+    @remembered
     def address(self, stream: bool, variant: str = "") -> str:
         """The URL to ask it at."""
-        if (stream, variant) not in self._addresses:
-            url, model = self.endpoint.url, self.target.model
-            address = self.endpoint.dialect.address(url, model, stream, variant)
-            self._addresses[stream, variant] = address
-        return self._addresses[stream, variant]
-
-    @functools.cached_property
-    def _addresses(self) -> dict[tuple[bool, str], str]:
-        return {}
+        url, model = self.endpoint.url, self.target.model
+        return self.endpoint.dialect.address(url, model, stream, variant)
 
     def authorized(
         self, url: str, headers: Mapping[str, str], printed: str = ""
@@ -11290,17 +11279,12 @@ class Route:
         ways = ((target, plan) for target in self.targets() for plan in target.provider.plans)
         return tuple(filter(None, (plan.prices.of(target.model) for target, plan in ways)))
 
+    @remembered
     def only_lane(self, dialect: str) -> Lane | None:
         """Its one lane for a client of this dialect; None if there are several, or none."""
-        if dialect not in self._only_lanes:
-            targets = self.targets() if self.is_single else []
-            lanes = [lane for target in targets for plan in target.lanes(dialect) for lane in plan]
-            self._only_lanes[dialect] = lanes[0] if lanes else None
-        return self._only_lanes[dialect]
-
-    @functools.cached_property
-    def _only_lanes(self) -> dict[str, Lane | None]:
-        return {}
+        plans = (plan for target in self.targets() for plan in target.lanes(dialect))
+        lanes = list(itertools.chain(*plans))
+        return lanes[0] if len(lanes) == 1 else None
 
     @functools.cached_property
     def is_single(self) -> bool:
@@ -11368,14 +11352,6 @@ ALIAS: Final = "claude--"
 LONG_CONTEXT: Final = "[1m]"
 
 
-def _pairs(word: str) -> int:
-    """A word's pairs of letters as bits of 256; its first and last letter pair with a blank."""
-    pairs = 0
-    for first, second in zip(f" {word}", f"{word} ", strict=True):
-        pairs |= 1 << (31 * ord(first) + ord(second)) % 256
-    return pairs
-
-
 # What replaces a secret.
 MASK: Final = "[secret]"
 _LEAST_SECRET: Final = 4  # characters; to mask what is shorter would mask ordinary words
@@ -11387,25 +11363,22 @@ class Secrets:
     they are, escaped in JSON, HTML or a URL, or in base64; and the beginning of one that is cut
     off at the end of a text."""
 
-    def __init__(self, values: Iterable[str]) -> None:
+    def __init__(self, values: Iterable[str], forms: Iterable[str] = ()) -> None:
+        """`forms`: those of others, as they may be written."""
         known = {value for value in values if len(value) >= _LEAST_SECRET}
-        forms = {form for value in known for form in _written(value)}
-        self._forms = sorted(forms, key=lambda form: (-len(form), form))
-        self._fixed: Secrets = self  # without those that were added
+        every = {*forms, *itertools.chain(*map(_written, known))}
+        self._forms = self._fixed = sorted(every, key=lambda form: (-len(form), form))
         self._added: dict[str, tuple[str, ...]] = {}
 
     def plus(self, values: Iterable[str]) -> Secrets:
         """These and others."""
-        both = Secrets(values)
-        both._forms = sorted({*self._forms, *both._forms}, key=lambda form: (-len(form), form))
-        return both
+        return Secrets(values, self._forms)
 
     def add(self, name: str, secret: str) -> None:
         """Know the secret that is now of this name, and the one before it."""
         if secret not in (known := self._added.get(name, ())):
             self._added[name] = (*known[-1:], secret)
-            self._fixed = self._fixed.plus(()) if self._fixed is self else self._fixed
-            self._forms = self._fixed.plus(itertools.chain(*self._added.values()))._forms
+            self._forms = Secrets(itertools.chain(*self._added.values()), self._fixed)._forms
             self.__dict__.pop("_beginnings", None)
 
     def text(self, text: str, cut: int = _LEAST_CARRIED) -> str:
@@ -11644,19 +11617,19 @@ class Plan:
         Comparing hundreds of names letter by letter would take milliseconds, so only the fifty
         are compared that share the most pairs of letters with it.
         """
-        pairs, known = _pairs(name.lower()), self._spelled
-        overlaps = [
-            ((pairs & own).bit_count() / (pairs | own).bit_count(), word)
-            for word, (_, own) in known.items()
-        ]
-        likely = [word for _, word in sorted(overlaps, reverse=True)[:50]]
-        near = difflib.get_close_matches(name.lower(), likely, 3, 0.5)
-        return [known[word][0] for word in near]
+        lower, known = name.lower(), {word.lower(): word for word in self.listed}
+        pairs = self._pairs(lower)
 
-    @functools.cached_property
-    def _spelled(self) -> dict[str, tuple[str, int]]:
-        """By name in lower case: the name as it is listed, and its pairs of letters."""
-        return {name.lower(): (name, _pairs(name.lower())) for name in self.listed}
+        def overlap(word: str) -> float:
+            return len(pairs & (own := self._pairs(word))) / len(pairs | own)
+
+        likely = sorted(known, key=overlap, reverse=True)[:50]
+        return [known[word] for word in difflib.get_close_matches(lower, likely, 3, 0.5)]
+
+    @remembered
+    def _pairs(self, word: str) -> frozenset[tuple[str, str]]:
+        """A word's pairs of letters; its first and its last letter pair with a blank."""
+        return frozenset(itertools.pairwise(f" {word} "))
 
     @functools.cached_property
     def secrets_by_name(self) -> dict[str, str]:
@@ -11708,23 +11681,19 @@ class Plan:
         head, model = addressed(name)
         if model and (target := self._target(f"{head}/{model}", model)):
             yield Route(name, "addressed directly", ((target,),))
-        ranks: dict[tuple[float, float], list[Target]] = {}
-        for provider in self.providers.values():
+        ranks: dict[tuple[int, float], list[Target]] = {}
+        free: dict[float, list[Target]] = {}  # of providers that accept every name
+        for provider in sorted(self.providers.values(), key=lambda p: -p.config.priority):
             prefix = f"{provider.config.prefix}/".lower()
             plain = name[len(prefix) :] if prefix != "/" and name.lower().startswith(prefix) else ""
             if found := (plain and provider.match(plain)) or provider.match(name):
-                rank = (found[0], -provider.config.priority)
-                ranks.setdefault(rank, []).append(Target(provider, found[1], found[2].output))
+                ranks.setdefault((found[0], -provider.config.priority), []).append(found[1])
+            if provider.accepts_all:
+                free.setdefault(-provider.config.priority, []).append(Target(provider, name))
         yield Route(name, "listed in models", tuple(tuple(ranks[rank]) for rank in sorted(ranks)))
         if self.config.default and (target := self._target(self.config.default, name)):
             yield Route(name, "default", ((target,),))
-        ranks = {}
-        for provider in self.providers.values():
-            if provider.accepts_all:
-                rank = (0, -provider.config.priority)
-                ranks.setdefault(rank, []).append(Target(provider, name))
-        why = "provider that accepts every name"
-        yield Route(name, why, tuple(tuple(ranks[rank]) for rank in sorted(ranks)))
+        yield Route(name, "provider that accepts every name", tuple(map(tuple, free.values())))
 
     def _target(self, to: str, model: str) -> Target | None:
         """The target `provider/NAME`; a bare provider gets the name that the client gave."""
@@ -11733,11 +11702,7 @@ class Plan:
         if provider is None:
             return None
         found = provider.match(name or model)
-        return (
-            Target(provider, found[1], found[2].output)
-            if found
-            else Target(provider, name or model)
-        )
+        return found[1] if found else Target(provider, name or model)
 
 
 def unpriced(plan: Plan) -> list[str]:
