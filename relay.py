@@ -18652,8 +18652,6 @@ _MOST_NAMED: Final = 900  # characters of x-relay-dropped; many clients refuse h
 _MOST_PATH: Final = 200  # characters of a path that the log shows; relay's own are shorter
 # A name at the start of User-Agent, without its version (RFC 9110 10.1.5); at most so much is shown
 _PRODUCT: Final = re.compile(r"[-!#$%&'*+.^_`|~0-9A-Za-z]{1,20}")
-
-
 _MOST_SESSION: Final = 100  # characters of a client's name for a conversation
 
 
@@ -18775,11 +18773,9 @@ class Exchange(ABC):
     def limit_scope(self, error: UpstreamError) -> None:  # noqa: B027  # most have nothing to do
         """Make a failure that says nothing about other requests one of this request alone."""
 
-    def note_answer(self, attempt: Attempt) -> None:  # noqa: B027  # likewise
-        """Take over what is known of an answer that is about to be delivered."""
-
     def headers_for(self, attempt: Attempt) -> CIMultiDict[str]:
-        """The provider's headers for the client, and relay's own."""
+        """The provider's headers for the client, and relay's own, of an answer that is about to be
+        delivered; takes over what is known of it."""
         raise NotImplementedError
 
     def answer_alone(self) -> web.Response | None:
@@ -18795,13 +18791,6 @@ class Exchange(ABC):
         name = session_of(headers) or identity_of(headers, self.body.wire)
         whole = f"{self.caller.name}\0{name}".encode(errors="replace")
         return hashlib.sha256(whole).hexdigest()[:32] if name else ""
-
-    @property
-    def client(self) -> str | None:
-        """The calling program as it names itself: claude-cli, codex_cli_rs."""
-        agent = self.request.headers.get("User-Agent")
-        product = _PRODUCT.match(self.plan.redacted(agent)) if agent else None
-        return product[0] if product else None
 
     @functools.cached_property
     def parsed(self) -> Request:
@@ -18845,12 +18834,6 @@ class Exchange(ABC):
             budget_used=lambda: limits.budget_used(self.caller, now) if limits else None,
             plan_used=lambda plan: quotas.used(plan, now) if quotas else None,
         )
-
-    @property
-    def may_hedge(self) -> bool:
-        """May a second attempt be made beside the first?  Only for streams: how long a whole answer
-        takes says nothing about its provider."""
-        return self.peek.stream and not self.hedged
 
     def abandon(self) -> bool:
         """Give up the attempts that have not answered yet; False if there are none."""
@@ -18912,21 +18895,22 @@ class Exchange(ABC):
         The level is a warning if something went wrong.
         """
         current, usage, code, began = self.current, self.usage, self.code, self.began
+        # an upgrade is refused to clients that then go on without one (Codex)
+        fine = code in _EXPECTED or self.status == NoWebSocket.status
+        agent = self.request.headers.get("User-Agent")
+        product = _PRODUCT.match(self.plan.redacted(agent)) if agent else None
         lane, attempts = current.lane if current else None, list[JSON]()
         for attempt in self.attempts:
             if attempt.outcome:
                 attempts.append(attempt.record())
         return {
             "time": wall,
-            # an upgrade is refused to clients that then go on without one (Codex)
-            "level": "info"
-            if code in _EXPECTED or self.status == NoWebSocket.status
-            else "warning",
+            "level": "info" if fine else "warning",
             "id": self.id,
             "code": code,
             "status": self.status,
             "path": self.plan.redacted(self.request.path)[:_MOST_PATH],
-            "client": self.client,
+            "client": product[0] if product else None,
             "key": self.caller.name or None,
             "model": self.peek.model or None,
             "provider": lane.target.provider.name if lane else None,
@@ -18970,7 +18954,11 @@ class Exchange(ABC):
             headers |= current.lane.about
             headers["x-relay-body"] = current.note
             if current.dropped:
-                headers["x-relay-dropped"] = header_text(_shortened(current.dropped))
+                line = ", ".join(current.dropped)
+                if len(line) > _MOST_NAMED:  # the log has them all
+                    fitting = line[:_MOST_NAMED].split(", ")[:-1]
+                    line = f"{', '.join(fitting)}, and {len(current.dropped) - len(fitting)} more"
+                headers["x-relay-dropped"] = header_text(line)
         if self.permit:
             headers |= self.permit.headers
         upstream, held = 0, round(self.held * 1000)
@@ -19000,15 +18988,6 @@ class Unroutable(Exchange):
 
     async def receive(self) -> None:
         raise self._error
-
-
-def _shortened(names: Sequence[str]) -> str:
-    """Names in one line, as many as fit into a header; the log has them all."""
-    line = ", ".join(names)
-    if len(line) <= _MOST_NAMED:
-        return line
-    fitting = line[:_MOST_NAMED].split(", ")[:-1]
-    return f"{', '.join(fitting)}, and {len(names) - len(fitting)} more"
 
 
 # ==== 52. Preparation =========================================================
@@ -19186,13 +19165,11 @@ class Conversation(Exchange):
             attempt.inflater = inflater_of(attempt.reply)
         return Streamed(attempt.passage) if self.streams else Gathered(attempt.passage)
 
-    def note_answer(self, attempt: Attempt) -> None:
+    def headers_for(self, attempt: Attempt) -> CIMultiDict[str]:
         if attempt.pipe.translated:
             attempt.note = "translated"
         # about a token for each event, or for four bytes of a whole answer
         self.streamed = len(attempt.raw) // 4 or attempt.head.count(b"data:")
-
-    def headers_for(self, attempt: Attempt) -> CIMultiDict[str]:
         headers = answer_headers(self, attempt, verbatim=not attempt.pipe.translated)
         kind, wanted = headers.get("Content-Type", ""), "application/json"
         if self.streams:
@@ -19420,16 +19397,22 @@ def inflater_of(reply: Reply) -> Inflater | None:
     return inflater if inflater.active else None
 
 
-async def error_body(exchange: Exchange, attempt: Attempt) -> bytes:
-    """The body of an answer with an error status, inflated and without secrets."""
-    reply = attempt.reply
-    with contextlib.suppress(UpstreamError, TimeoutError):  # else the status says enough
+def redacted_bytes(plan: Plan, data: bytes) -> bytes:
+    """A provider's body without secrets: some providers quote the key that they refuse."""
+    text = plan.redacted(data.decode(errors="surrogateescape"))
+    return text.encode(errors="surrogateescape")
+
+
+async def refusal(exchange: Exchange, attempt: Attempt) -> UpstreamError:
+    """What an answer with an error status means."""
+    body, reply = b"", attempt.reply
+    with contextlib.suppress(UpstreamError, TimeoutError):  # then the status says enough
         async with asyncio.timeout(5):
             raw = await read_all(reply, 5, 1 << 20)
         plain = Inflater(reply.headers.get("Content-Encoding", ""), 1 << 20).feed(raw)
-        text = exchange.plan.redacted(plain.decode(errors="surrogateescape"))
-        return text.encode(errors="surrogateescape")
-    return b""
+        body = redacted_bytes(exchange.plan, plain)
+    own = attempt.lane.endpoint.dialect is exchange.dialect
+    return error_of_reply(exchange, attempt, error_in(body, attempt.status), body if own else b"")
 
 
 # ==== 53. Forwarding ==========================================================
@@ -19562,22 +19545,15 @@ class Raw(Exchange):
         reply = attempt.reply
         if reply.status >= 400:
             self.streams, attempt.inflater = False, inflater_of(reply)
-            return WholePipe(self._quote)
+            return WholePipe(functools.partial(redacted_bytes, self.plan))
         # only a POST uses tokens; a GET may show what was counted before
         pipe = _RawPipe(reply.headers if self.request.method == "POST" else {})
         if pipe.streams and "json" in self.request.content_type:
             self.likely_input = self.likely_input or self._size // 3  # as `likely_input`
         return pipe
 
-    def _quote(self, data: bytes) -> bytes:
-        """A refusal as it came, but without secrets: some providers quote the key they refuse."""
-        text = self.plan.redacted(data.decode(errors="surrogateescape"))
-        return text.encode(errors="surrogateescape")
-
-    def note_answer(self, attempt: Attempt) -> None:
-        self.status = attempt.status
-
     def headers_for(self, attempt: Attempt) -> CIMultiDict[str]:
+        self.status = attempt.status
         headers = answer_headers(self, attempt, verbatim=True)
         if attempt.pipe.translated and attempt.inflater:
             headers.popall("Content-Encoding", None)
@@ -19805,14 +19781,17 @@ class Accounts:
         provider = lane.target.provider.name if lane else ""
         model = lane.target.model if lane else ""
         if model and model not in self._answered:
-            model = self._model_label(exchange, model)
+            # clients invent names, and a provider without `models` is asked for every one
+            if exchange.first_at is None or len(self._answered) >= _MOST_MODELS:
+                model = OTHER
+            else:
+                self._answered.add(model)
         if exchange.pipe:
             exchange.usage = exchange.pipe.usage
         if exchange.usage and is_absurd(exchange.usage):
             metrics.absurd.add(1, provider)
-            log.event(
-                "warning", "absurd token counts are left out", id=exchange.id, provider=provider
-            )
+            about = {"id": exchange.id, "provider": provider}
+            log.event("warning", "absurd token counts are left out", **about)
             exchange.usage = None
         if exchange.usage and lane and exchange.code == "OK":
             likely, input = exchange.likely_input, exchange.usage.input
@@ -19893,14 +19872,6 @@ class Accounts:
             conversation = {"conversation": exchange.identity[:8]}
             log.event("info", "cache lost", **known, **conversation, **lost)
 
-    def _model_label(self, exchange: Exchange, model: str) -> str:
-        """The provider's name for the model, once it has answered under it: clients invent names,
-        and a provider without `models` is asked for every one."""
-        if exchange.first_at is None or len(self._answered) >= _MOST_MODELS:
-            return OTHER
-        self._answered.add(model)
-        return model
-
 
 # ==== 55. Request path ========================================================
 # One request from accept to settle: five functions of `Relay`, in this order.  `Operations`, below,
@@ -19972,12 +19943,7 @@ class Relay:
                 exchange.deadline = asyncio.get_running_loop().time() + total
                 if exchange.streams:
                     exchange.stream = self._stream(exchange)
-            try:
-                return await self.deliver(exchange, await self.first_answer(exchange))
-            except (UpstreamError, NoTarget):
-                if answer := exchange.answer_alone():
-                    return answer
-                raise
+            return await self.deliver(exchange, await self.first_answer(exchange))
         except TimeoutError:
             lanes = "; ".join(f"{each.lane}: {each.outcome}" for each in exchange.attempts)
             why = f"not finished within timeouts.total, {total:g} s; tried {lanes or 'nobody'}"
@@ -20019,7 +19985,9 @@ class Relay:
             skipped.clear()
             lanes = self._usable(exchange, last_resort, failures, skipped)
             for lane in lanes:
-                if exchange.route.hedge_after < math.inf and exchange.may_hedge:
+                # only streams: how long a whole answer takes says nothing about its provider
+                hedges = exchange.route.hedge_after < math.inf and not exchange.hedged
+                if hedges and exchange.peek.stream:
                     answer = await self._hedge(exchange, lane, lanes, failures)
                 else:
                     answer = await self.attempt(exchange, lane, failures)
@@ -20134,7 +20102,7 @@ class Relay:
                 for observer in exchange.observers:
                     observer.replied(attempt)
                 if not (200 <= attempt.status < 300 or exchange.accepts(attempt.status)):
-                    raise await self._refusal(exchange, attempt)
+                    raise await refusal(exchange, attempt)
                 pipe = attempt.pipe = exchange.pipe_for(attempt)
                 if not (attempt.stream and exchange.streams):  # now its length counts
                     clock.reschedule(deadline)
@@ -20174,7 +20142,6 @@ class Relay:
         """Provider to client, block by block; a break ends in the client's own error event."""
         pipe, provider = attempt.pipe, attempt.lane.target.provider
         exchange.current, exchange.pipe, exchange.status = attempt, pipe, 200
-        exchange.note_answer(attempt)
         if exchange.binds:
             raw, target = exchange.body.raw, attempt.lane.target.name
             exchange.prompt = self.accounts.caches.begin(raw, target, time.time())
@@ -20224,21 +20191,21 @@ class Relay:
             raise
         last = pipe.eof(reason)
         exchange.code = "OK"
-        if pipe.failure:
+        if pipe.failure:  # of the provider, which later requests avoid; or the client's own body
+            fault: RelayError = exchange.fault or error_of_reply(exchange, attempt, pipe.failure)
+            exchange.code, exchange.error = code, fault.message
             if code == "OK":
-                code = "UR" if pipe.failure.cause else "UE"
-            self._note_break(exchange, attempt, pipe.failure, code)
+                exchange.code = "UR" if pipe.failure.cause else "UE"
+            if isinstance(fault, UpstreamError):
+                bound = exchange.binds and not exchange.route.is_single
+                identity = exchange.identity if bound else ""
+                self.health.failed(attempt.lane, fault, time.time(), identity=identity)
+            else:
+                exchange.code = termination(fault)
         await stream.end(last, broken=pipe.failure is not None)
         return stream
 
     # What the five use
-
-    def lanes(self, exchange: Exchange) -> Iterator[tuple[Lane, Mark | None]]:
-        """All its lanes in order, each with the mark that keeps it from being used now, if any."""
-        route = exchange.route
-        identity = "" if route.is_single else exchange.identity  # where nothing can be bound
-        names = exchange.dialect.name, identity or exchange.id
-        return self.balance.lanes(route, *names, time.time, exchange.left)
 
     def _usable(
         self,
@@ -20247,9 +20214,12 @@ class Relay:
         failures: Sequence[Failed],
         skipped: list[Skipped],
     ) -> Iterator[Lane]:
-        """The lanes that are worth trying now; those that are not are added to `skipped`."""
-        fitting = False
-        for lane, mark in self.lanes(exchange):
+        """The lanes that are worth trying now, in order; those that are kept from being used by a
+        mark are added to `skipped`."""
+        route, fitting = exchange.route, False
+        identity = "" if route.is_single else exchange.identity  # where nothing can be bound
+        names = exchange.dialect.name, identity or exchange.id
+        for lane, mark in self.balance.lanes(route, *names, time.time, exchange.left):
             if not exchange.fits(lane):
                 continue
             fitting = True
@@ -20273,12 +20243,11 @@ class Relay:
         try:
             while (left := until - time.monotonic()) > 0:
                 await asyncio.sleep(min(left, max(_POLL_INTERVAL, self.held / _MOST_POLLS)))
-                lanes = [(lane, mark) for lane, mark in self.lanes(exchange) if exchange.fits(lane)]
-                marks = [mark for lane, mark in lanes if not _is_hopeless(lane, own)]
-                if not all(marks):
+                skipped = list[Skipped]()
+                if next(self._usable(exchange, False, own, skipped), None):
                     failures[:] = own
                     return True
-                if not marks:
+                if all(_is_hopeless(lane, own) for lane, _ in skipped):
                     return False
             return False
         finally:
@@ -20332,26 +20301,6 @@ class Relay:
                         winner.close()
                     raise
 
-    async def _refusal(self, exchange: Exchange, attempt: Attempt) -> UpstreamError:
-        """What an answer with an error status means."""
-        body = await error_body(exchange, attempt)
-        own = attempt.lane.endpoint.dialect is exchange.dialect
-        failure = error_in(body, attempt.status)
-        return error_of_reply(exchange, attempt, failure, body if own else b"")
-
-    def _note_break(
-        self, exchange: Exchange, attempt: Attempt, failure: Failure, code: str
-    ) -> None:
-        """A break after content is the provider's failure, too, and marked for later requests;
-        unless the client broke off its own body."""
-        error: RelayError = exchange.fault or error_of_reply(exchange, attempt, failure)
-        exchange.code = termination(error) if exchange.fault else code
-        exchange.error = error.message
-        if isinstance(error, UpstreamError):
-            single = exchange.route.is_single
-            identity = "" if single or not exchange.binds else exchange.identity
-            self.health.failed(attempt.lane, error, time.time(), identity=identity)
-
     def _stream(self, exchange: Conversation) -> Stream:
         """The stream to the client; its keep-alives go out even before there is a pipe."""
         variant, gate = exchange.peek.variant, exchange.plan.config.timeouts.gate
@@ -20385,6 +20334,8 @@ class Relay:
 
         The body is in the client's dialect; the provider's own, if it is in that dialect.
         """
+        if isinstance(error, (UpstreamError, NoTarget)) and (answer := exchange.answer_alone()):
+            return answer
         stream = exchange.stream
         error.message = exchange.plan.redacted(error.message)
         exchange.code, exchange.error = termination(error), error.message

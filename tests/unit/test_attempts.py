@@ -51,6 +51,12 @@ def exchange_of(plan: relay.Plan) -> relay.Exchange:
     return exchange
 
 
+def lanes_of(
+    served: relay.Relay, exchange: relay.Exchange
+) -> Iterator[tuple[relay.Lane, relay.Mark | None]]:
+    return served.balance.lanes(exchange.route, "openai", exchange.id, time.time)
+
+
 def exchange_of_alice(plan: relay.Plan, limits: relay.LimitConfig) -> relay.Exchange:
     exchange = exchange_of(plan)
     exchange.caller = relay.Caller("alice", limits=limits)
@@ -62,7 +68,7 @@ async def test_of_requests_that_come_at_once_one_is_the_probe() -> None:
     plan, upstream = plan_of(CONFIG), Silent()
     served = relay_of(plan, upstream)
     first = exchange_of(plan)
-    lane, _ = next(served.lanes(first))
+    lane, _ = next(lanes_of(served, first))
     served.health.failed(lane, relay.UpstreamError("rate_limited", "slow down"), now=0.0)
     tasks = [asyncio.create_task(served.first_answer(each)) for each in (first, exchange_of(plan))]
     for _ in range(5):
@@ -101,7 +107,7 @@ async def test_many_that_are_held_do_not_wear_the_machine_out(
     """In an outage they are hundreds, and each that looks every moment costs all others theirs."""
     plan = plan_of(CONFIG.replace("hedge_after: 30s", "wait: 20s"))
     served, first, looks = relay_of(plan, Silent()), exchange_of(plan), list[int]()
-    for lane, _ in served.lanes(first):
+    for lane, _ in lanes_of(served, first):
         slow_down = relay.UpstreamError("rate_limited", "slow down", retry_after=600)
         served.health.failed(lane, slow_down, now=time.time())
     lanes = served.balance.lanes
@@ -185,7 +191,7 @@ async def test_settling_never_raises_whatever_usage_a_provider_claims(
     limits = relay.LimitConfig(tokens_per_day=10**6, cost_per_day=1.0)
     exchange = exchange_of_alice(plan, limits)
     await served.accounts.reserve(exchange)
-    lane, _ = next(served.lanes(exchange))
+    lane, _ = next(lanes_of(served, exchange))
     attempt = relay.Attempt(lane)
     attempt.outcome, attempt.status = "ok", 200
     exchange.attempts.append(attempt)

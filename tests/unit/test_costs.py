@@ -7,6 +7,7 @@ what is reached; who has a reason to go over one raises it, and says so.
 import asyncio
 import gc
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -85,7 +86,7 @@ def answered(served: relay.Relay) -> relay.Exchange:
     exchange.caller = plan.caller([SECRET], 0.0) or relay.Caller()
     exchange.peek = relay.Peek("m", False)
     exchange.route = relay.permitted("m", exchange.caller, plan)
-    lane, _ = next(served.lanes(exchange))
+    lane, _ = next(served.balance.lanes(exchange.route, "openai", exchange.id, time.time))
     attempt = exchange.current = relay.Attempt(lane)
     attempt.outcome, attempt.status, attempt.seconds = "ok", 200, 0.5
     exchange.attempts.append(attempt)
