@@ -7173,6 +7173,7 @@ class Pipe(ABC):
         self.usage: Usage | None = None
         self.translated = True
         self.rest = math.inf  # seconds to wait for more; finite once an end has come
+        self.encoder: StreamEncoder | None = None  # of a stream to the client
 
     @abstractmethod
     def feed(self, data: bytes) -> bytes: ...
@@ -7183,11 +7184,11 @@ class Pipe(ABC):
 
     def failed(self, error: RelayError) -> bytes:
         """The end of a stream that relay itself breaks off."""
-        return b""
+        return self.encoder.failed(error) if self.encoder else b""
 
     def alive(self) -> bytes:
         """A keep-alive in the client's dialect; it may go between any two outputs of `feed`."""
-        return b""
+        return self.encoder.alive() if self.encoder else b""
 
     @property
     def chosen(self) -> Pipe:
@@ -7216,25 +7217,25 @@ class Passthrough(Pipe):
         self._passage = passage
         self._dialect = passage.client
         self._marks = passage.client.marks
-        self._encoder = passage.client.encoder(passage.context)
+        self.encoder = self._encoder = passage.client.encoder(passage.context)
         self._probe: StreamDecoder | None = passage.client.decoder()  # until it has begun
-        self._held: list[bytes] = []  # the pieces of an incomplete event
+        self._pieces: list[bytes] = []  # of an incomplete event
         self._size = 0
         self._ended = False
 
     def feed(self, data: bytes) -> bytes:
-        if self._held or not data.endswith(b"\n\n"):
+        if self._pieces or not data.endswith(b"\n\n"):
             self._size += len(data)
             if self._size > MOST_HELD:
-                self._held = []
+                self._pieces = []
                 self.failure = Failure("sent an event without an end", cause="transient")
                 return self._encoder.encode(self._passage.client_failure(self.failure))
-            self._held.append(data)
+            self._pieces.append(data)
             if b"\n" not in data and b"\r" not in data:
                 return b""
-            data = b"".join(self._held)
+            data = b"".join(self._pieces)
             cut = whole_events(data)
-            self._held = [data[cut:]] if cut < len(data) else []
+            self._pieces = [data[cut:]] if cut < len(data) else []
             self._size = len(data) - cut
             data = data[:cut]
         if self._probe and data:
@@ -7247,11 +7248,11 @@ class Passthrough(Pipe):
 
     def eof(self, reason: Failure = TRUNCATED) -> bytes:
         """A last event may lack its blank line; half an event is dropped before the error."""
-        last, self._held = b"".join(self._held), []
+        last, self._pieces = b"".join(self._pieces), []
         if last:
             self._look(last + b"\n\n")
-        if probe := self._probe:  # the end of the bytes may be all that completes the answer
-            self._note_first(probe, [e for e in probe.eof() if not isinstance(e, Failure)])
+        if self._probe:  # the end of the bytes may be all that completes the answer
+            self._note_first(e for e in self._probe.eof() if not isinstance(e, Failure))
         last = self._read(last + b"\n\n").removesuffix(b"\n\n") if last else b""
         last = last if _is_whole(last) else b""
         if (self._ended and self.committed) or self.failure:
@@ -7261,25 +7262,18 @@ class Passthrough(Pipe):
             self._passage.client_failure(reason)
         )
 
-    def failed(self, error: RelayError) -> bytes:
-        return self._encoder.failed(error)
-
-    def alive(self) -> bytes:
-        return self._encoder.alive()
-
     def _look(self, data: bytes) -> None:
         """Has the answer begun, or failed before that?  What comes later is for the meter."""
         for at in range(0, len(data), _LOOK):
-            if not (probe := self._probe):
-                return
-            self._note_first(probe, probe.feed(data[at : at + _LOOK]))
+            if self._probe:
+                self._note_first(self._probe.feed(data[at : at + _LOOK]))
 
-    def _note_first(self, probe: StreamDecoder, events: Iterable[Event]) -> None:
+    def _note_first(self, events: Iterable[Event]) -> None:
         for event in events:
             self._note(event)
             if self.committed:
                 break
-        self.committed |= probe.acted
+        self.committed |= self._probe is not None and self._probe.acted
         if self.committed:
             self._probe = None
 
@@ -7296,7 +7290,7 @@ class Passthrough(Pipe):
         for _, event in decoder.feed(data[whole_events(data[:first]) :]) + decoder.eof():
             if max(map(event.rfind, self._marks)) < 0:
                 continue  # of many events in a block only a few have to be read
-            whole = self._ended
+            complete = self._ended
             if self._dialect.is_last(event):
                 self._ended, self.rest = True, AFTER_LAST
             try:
@@ -7309,7 +7303,7 @@ class Passthrough(Pipe):
                 continue
             self.usage = usage or self.usage
             if failed:  # only here might a provider quote a credential
-                self.failure = self.failure or (None if whole else failed)
+                self.failure = self.failure or (None if complete else failed)
                 text = data.decode(errors="surrogateescape")
                 data = self._passage.redacted(text).encode(errors="surrogateescape")
         return data
@@ -7359,17 +7353,17 @@ class _StopAtText:
     def __init__(self, stops: Sequence[str]) -> None:
         self._stops = stops
         self._any = re.compile("|".join(map(re.escape, stops)))
-        self._held = ""  # the end of the text, which may be the beginning of a stop
+        self._end = ""  # the end of the text, which may be the beginning of a stop
         self._part: OutputPart | None = None  # the latest
         self._called = False
-        self._found = ""
+        self._stop = ""
 
     def filter(self, events: Iterable[Event]) -> Iterator[Event]:
         for event in events:
-            if self._found and isinstance(event, (Finish, Failure)):  # after all that was wanted
+            if self._stop and isinstance(event, (Finish, Failure)):  # after all that was wanted
                 usage = event.usage if isinstance(event, Finish) else NOTHING_COUNTED
-                yield Finish(true_finish("stop_sequence", self._called), usage, self._found)
-            elif not self._found:
+                yield Finish(true_finish("stop_sequence", self._called), usage, self._stop)
+            elif not self._stop:
                 yield from self._passed(event)
 
     def _passed(self, event: Event) -> Iterator[Event]:
@@ -7377,13 +7371,13 @@ class _StopAtText:
             case PartStart(part):
                 self._part = part
             case PartDelta(text) if isinstance(self._part, Text):
-                yield from self._cut(self._held + text)
+                yield from self._cut(self._end + text)
                 return
             case PartEnd():
                 self._called |= isinstance(self._part, ToolCall)
-                if self._held:
-                    yield PartDelta(self._held)
-                    self._held = ""
+                if self._end:
+                    yield PartDelta(self._end)
+                    self._end = ""
             case _:
                 pass
         yield event
@@ -7394,11 +7388,11 @@ class _StopAtText:
         most = min(max(map(len, self._stops)) - 1, len(text))
         ends = (n for n in range(most, 0, -1) if any(s.startswith(text[-n:]) for s in self._stops))
         end = match.start() if match else len(text) - next(ends, 0)
-        self._held = "" if match else text[end:]
+        self._end = "" if match else text[end:]
         if end:
             yield PartDelta(text[:end])
         if match:
-            self._found = match[0]
+            self._stop = match[0]
             yield PartEnd()
 
 
@@ -7415,7 +7409,7 @@ class Translation(Pipe):
         super().__init__()
         self._passage = passage
         self._decoder = decoder
-        self._encoder = passage.client.encoder(passage.context)
+        self.encoder = self._encoder = passage.client.encoder(passage.context)
         self._filters = _filters(passage.context)
         self._parts: list[OutputPart] = []  # that ended, to be remembered
 
@@ -7424,12 +7418,6 @@ class Translation(Pipe):
 
     def eof(self, reason: Failure = TRUNCATED) -> bytes:
         return self._encoded(self._decoder.eof(reason))
-
-    def failed(self, error: RelayError) -> bytes:
-        return self._encoder.failed(error)
-
-    def alive(self) -> bytes:
-        return self._encoder.alive()
 
     def _encoded(self, events: Iterable[Event]) -> bytes:
         for each in self._filters:
@@ -7542,16 +7530,15 @@ class Gathered(Pipe):
     def eof(self, reason: Failure = TRUNCATED) -> bytes:
         data, passage = b"".join(self._data), self._passage
         self.committed = True
-        kind = looks_like(data)
-        if kind == "json" and self._passes(data):
-            return data
         decoder: StreamDecoder | WholeDecoder = WholeDecoder(passage)
-        if kind == "sse":
-            dialect = first_dialect(data + b"\n\n", passage.upstream) or passage.upstream
+        if looks_like(data) != "json":
+            dialect = stream_dialect(data + b"\n\n", passage.upstream, ended=True)
+            if not isinstance(dialect, Dialect):
+                self.failure = dialect
+                return b""
             decoder = dialect.decoder(passage.context.ids)
-        elif kind != "json":
-            self.failure = _no_answer(data)
-            return b""
+        elif self._passes(data):
+            return data
         events: Iterable[Event] = decoder.feed(data) + decoder.eof(reason)
         for each in _filters(passage.context):
             events = each.filter(events)
@@ -7590,23 +7577,22 @@ def looks_like(data: bytes) -> Literal["json", "sse", "other", ""]:
     return "other"
 
 
-def first_dialect(data: bytes, expected: Dialect) -> Dialect | None:
-    """The dialect of a stream, by its first JSON event; None if none has come yet."""
+def stream_dialect(head: bytes, expected: Dialect, ended: bool) -> Dialect | Failure | None:
+    """The dialect of a stream by its first JSON event; None if there is none in its `head`."""
+    kind = looks_like(head)
+    if kind == "other" or (ended and not kind):
+        what = f"not an answer: {snippet(head)}" if head.strip() else "sent an empty answer"
+        return Failure(what, cause="transient")
     decoder = SSEDecoder()
-    for at in range(0, len(data), _LOOK):
-        for event in decoder.feed(data[at : at + _LOOK]):
+    for at in range(0, len(head), _LOOK):
+        for event in decoder.feed(head[at : at + _LOOK]):
             try:
                 wire = loads(event.data)
             except ValueError:
                 return expected
             if isinstance(wire, dict):
                 return recognised(wire, expected)
-    return None
-
-
-def _no_answer(data: bytes) -> Failure:
-    what = f"not an answer: {snippet(data)}" if data.strip() else "sent an empty answer"
-    return Failure(what, cause="transient")
+    return expected if ended or len(head) > _MOST_PREAMBLE else None
 
 
 _MOST_PREAMBLE: Final = 1 << 20  # comments, before a stream says what dialect it is in
@@ -7637,38 +7623,28 @@ class Streamed(Pipe):
             head = self._pipe.feed(self._head) if self._pipe else b""
         return self._followed(head + self._pipe.eof(reason)) if self._pipe else b""
 
-    def failed(self, error: RelayError) -> bytes:
-        return self._pipe.failed(error) if self._pipe else b""
-
-    def alive(self) -> bytes:
-        return self._pipe.alive() if self._pipe else b""
-
     @property
     def chosen(self) -> Pipe:
         return self._pipe or self
 
     def _choose(self, head: bytes, ended: bool = False) -> Pipe | None:
         """The pipe for an answer that begins with these bytes; None if more have to be seen."""
-        passage, kind = self._passage, looks_like(head)
-        if kind == "json":
+        passage = self._passage
+        if looks_like(head) == "json":
             return Translation(passage, WholeDecoder(passage))
-        if kind == "other" or (ended and not kind):
-            self.failure = _no_answer(head)
+        dialect = stream_dialect(head, passage.upstream, ended)
+        if not isinstance(dialect, Dialect):
+            self.failure = dialect
             return None
-        dialect = first_dialect(head, passage.upstream) if kind else None
-        if not dialect and (ended or len(head) > _MOST_PREAMBLE):
-            dialect = passage.upstream
-        as_it_is = (
-            dialect and passage.context.variant not in dialect.converted and not passage.names
-        )
-        if dialect is passage.client and as_it_is:
+        converted = passage.names or passage.context.variant in dialect.converted
+        if dialect is passage.client and not converted:
             return Passthrough(passage)
-        return Translation(passage, dialect.decoder(passage.context.ids)) if dialect else None
+        return Translation(passage, dialect.decoder(passage.context.ids))
 
     def _followed(self, out: bytes) -> bytes:
         if pipe := self._pipe:
             self.committed, self.failure, self.usage = pipe.committed, pipe.failure, pipe.usage
-            self.rest, self.translated = pipe.rest, pipe.translated
+            self.rest, self.translated, self.encoder = pipe.rest, pipe.translated, pipe.encoder
         return out
 
 

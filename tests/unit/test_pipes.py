@@ -110,9 +110,12 @@ def test_the_first_bytes_say_what_an_answer_is(data: bytes, kind: str) -> None:
 @pytest.mark.parametrize("spoken", relay.DIALECTS.values(), ids=relay.DIALECTS)
 def test_a_dialect_is_known_by_what_is_said(spoken: relay.Dialect, expected: relay.Dialect) -> None:
     assert relay.recognised(json.loads(WHOLE[spoken.name]), expected) is spoken
-    assert relay.first_dialect(SPOKEN[spoken.name], expected) is spoken
+    assert relay.stream_dialect(SPOKEN[spoken.name], expected, False) is spoken
     assert relay.recognised({"error": {}}, expected) is expected
-    assert relay.first_dialect(b": hi\n\ndata: [DONE]\n\ndata: {", expected) in (None, expected)
+    assert relay.stream_dialect(b": hi\n\ndata: [DONE]\n\ndata: {", expected, False) in (
+        None,
+        expected,
+    )
 
 
 # The gate: nothing counts before the first meaningful event (DESIGN.md 5)
