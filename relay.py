@@ -7922,8 +7922,8 @@ class Form:
         if end < 0:
             return -1
         lines = text[start:end].decode(errors="replace").split("\r\n")
-        fields = [(name.lower(), value.strip()) for name, _, value in map(_partition, lines)]
-        named = [value for name, value in fields if name == "content-disposition"]
+        fields = [(name.lower(), value) for name, _, value in (ln.partition(":") for ln in lines)]
+        named = [value.strip() for name, value in fields if name == "content-disposition"]
         if len(named) != 1 or not all(map(_PART_FIELD.fullmatch, lines)):
             raise BadRequest("the headers of a part of the form are not of the usual form")
         if self._is_model(named[0]):
@@ -7975,10 +7975,6 @@ _DISPOSITION: Final = re.compile(
     re.IGNORECASE | re.VERBOSE,
 )
 _MOST_PART_HEADER: Final = 4096  # bytes
-
-
-def _partition(line: str) -> tuple[str, str, str]:
-    return line.partition(":")
 
 
 @frozen
@@ -8310,7 +8306,7 @@ def origin_and_target(url: str) -> tuple[Origin, str]:
 #
 #     1. `error_in`         code, type and message, in whatever shape they come
 #     2. `classify_error`   the first rule that matches: the preset's, then the common ones
-#     3. `_seconds_left`    retry-after-ms, retry-after, a date or a delay in the text, rate-limit
+#     3. `_waits`           retry-after-ms, retry-after, a date or a delay in the text, rate-limit
 #                           headers, the rule's calendar; if none says, `Health` guesses
 
 
@@ -8387,31 +8383,36 @@ def classify_error(
     scope = (rule.scope if rule else "") or FAILURES[failure].scope
     until = None
     if FAILURES[failure].scope != "request":
+        fields = {name.lower(): value for name, value in headers.items()}
         text, reset = error.message + error.extra, rule.reset if rule else ""
-        until = _seconds_left(headers, text, reset, now, zone)
+        waits = _waits(fields, text, reset, now, zone)
+        until = next((seconds for seconds in waits if seconds is not None), math.inf)
+        # no window is longer than a month
+        until = min(max(0.0, until), 35 * 86400.0) if math.isfinite(until) else None
     message = error.message[:1000]  # FastAPI quotes the whole prompt
     return Classified(failure, message, scope, until)
 
 
-def _seconds_left(
+def _waits(
     headers: Mapping[str, str], text: str, reset: str, now: float, zone: datetime.tzinfo
-) -> float | None:
-    """Seconds until a limit ends, from the first source that says; never negative."""
-    known = {name.lower(): value for name, value in headers.items()}
-    seconds = _wait(known.get("retry-after", ""), now, zone)
+) -> Iterator[float | None]:
+    """Seconds until a limit ends, from each source in turn that may say; the surest is first."""
     with contextlib.suppress(ValueError):
-        seconds = float(known.get("retry-after-ms", "")) / 1000
-    if seconds is None and (match := _DATE.search(text)):
-        seconds = _until_date(match, now, zone)
-    if seconds is None and (match := _DELAY.search(text)):
-        seconds = _duration(match[1])
-    if seconds is None:
-        seconds = _header_reset(known, now, zone)
-    if seconds is None:
-        seconds = _until_calendar(reset, now)
-    if seconds is None or not math.isfinite(seconds):
-        return None
-    return min(max(0.0, seconds), 35 * 86400.0)  # no window is longer than a month
+        yield float(headers.get("retry-after-ms", "")) / 1000
+    yield _wait(headers.get("retry-after", ""), now, zone)
+    if match := _DATE.search(text):
+        yield _until_date(match, now, zone)
+    if match := _DELAY.search(text):
+        yield _duration(match[1])
+    yield _wait(headers.get("anthropic-ratelimit-unified-reset", ""), now, zone)
+    # x-ratelimit-reset-tokens beside x-ratelimit-remaining-tokens: 0; the longest of these
+    resets = [
+        _wait(headers.get(name.replace("remaining", "reset"), ""), now, zone)
+        for name, rest in headers.items()
+        if re.match(r"(x|anthropic)-ratelimit-.*remaining", name) and rest.strip() == "0"
+    ]
+    yield max((seconds for seconds in resets if seconds is not None), default=None)
+    yield _until_calendar(reset, now)
 
 
 # 2026-08-03 23:59:59 +0800 CST (Ark), 2026-06-06T05:00:00+08:00 (MiniMax).  A bare number in
@@ -8463,21 +8464,6 @@ def _wait(value: str, now: float, zone: datetime.tzinfo) -> float | None:
     if match := _DATE.fullmatch(value):
         return _until_date(match, now, zone)
     return _duration(value) if re.fullmatch(_STEPS, value, re.IGNORECASE) else None
-
-
-def _header_reset(headers: Mapping[str, str], now: float, zone: datetime.tzinfo) -> float | None:
-    """anthropic-ratelimit-unified-reset, or the longest of the resets whose remainder is 0:
-    x-ratelimit-reset-tokens beside x-ratelimit-remaining-tokens."""
-    unified = _wait(headers.get("anthropic-ratelimit-unified-reset", ""), now, zone)
-    if unified is not None:
-        return unified
-    resets = [
-        headers.get(name.replace("remaining", "reset"), "")
-        for name, left in headers.items()
-        if re.match(r"(x|anthropic)-ratelimit-.*remaining", name) and left.strip() == "0"
-    ]
-    waits = (_wait(value, now, zone) for value in resets)
-    return max((wait for wait in waits if wait is not None), default=None)
 
 
 def _until_calendar(reset: str, now: float) -> float | None:
