@@ -339,7 +339,8 @@ def mutable(cls: type[T] | None = None, /, *, kw_only: bool = False, eq: bool = 
 #
 #     RelayError
 #       ConfigError           -    many problems, each with a place; exit status 2
-#       BadRequest          400    no other target will like it either
+#       BadRequest          400    no other target will like it either; also with the status of
+#                                  what is wrong with it: 415, 426, 431, 501
 #       Unauthorized        401    no key, an unknown one, an expired one
 #       BudgetSpent         402    a key's budget of the day or the month is used up
 #       Forbidden           403    a known key, but not for this
@@ -347,11 +348,7 @@ def mutable(cls: type[T] | None = None, /, *, kw_only: bool = False, eq: bool = 
 #       NotFound            404    no such path
 #       TooSlow             408    the request did not arrive in time
 #       TooLarge            413    the body is over server.max_body
-#       UnknownCoding       415    the body is in a content coding that relay cannot read
-#       NoWebSocket         426    a WebSocket was asked for where there is none
 #       LimitExceeded       429    a key asks too often or too much at once
-#       HeaderTooLarge      431    a header is over server.max_header
-#       NotYet              501    understood, but not supported by this version
 #       NoTarget            503    every target failed or is cooling down
 #         ShuttingDown      503    it ran longer than server.grace allows
 #       Loop                508    the request has come through relay twice before
@@ -430,24 +427,8 @@ class TooLarge(RelayError):
     status, kind, retry, code = 413, "too_large", False, "BR"
 
 
-class UnknownCoding(RelayError):
-    status, kind, retry, code = 415, "bad_request", False, "BR"
-
-
-class NoWebSocket(RelayError):
-    status, kind, retry, code = 426, "bad_request", False, "BR"
-
-
 class LimitExceeded(RelayError):
     status, kind, code = 429, "rate_limit", "RL"
-
-
-class HeaderTooLarge(RelayError):
-    status, kind, retry, code = 431, "bad_request", False, "BR"
-
-
-class NotYet(RelayError):
-    status, kind, retry, code = 501, "unimplemented", False, "BR"
 
 
 class Loop(RelayError):
@@ -460,29 +441,25 @@ class NoTarget(RelayError):
 
 # What an error is called, by its kind: Anthropic's type, OpenAI's type and code, Google's status.
 # "-" is the dialect's own word for the server's fault, and of a code none.
+_KINDS_TEXT: Final = """
+bad_request     invalid_request_error invalid_request_error - INVALID_ARGUMENT
+context_length  invalid_request_error invalid_request_error context_length_exceeded INVALID_ARGUMENT
+too_large       invalid_request_error invalid_request_error - INVALID_ARGUMENT
+unimplemented   invalid_request_error invalid_request_error - UNIMPLEMENTED
+auth            authentication_error invalid_request_error invalid_api_key UNAUTHENTICATED
+permission      permission_error permission_error - PERMISSION_DENIED
+billing         api_error api_error - FAILED_PRECONDITION
+budget          billing_error insufficient_quota insufficient_quota RESOURCE_EXHAUSTED
+not_found       not_found_error invalid_request_error - NOT_FOUND
+model_not_found not_found_error invalid_request_error model_not_found NOT_FOUND
+rate_limit      rate_limit_error rate_limit_error rate_limit_exceeded RESOURCE_EXHAUSTED
+overloaded      overloaded_error - - UNAVAILABLE
+unavailable     - - - UNAVAILABLE
+upstream        - - - UNAVAILABLE
+timeout         timeout_error timeout - DEADLINE_EXCEEDED
+"""
 KINDS: Final[dict[str, tuple[str, ...]]] = {
-    kind: tuple(words)
-    for kind, *words in map(
-        str.split,
-        (
-            "bad_request invalid_request_error invalid_request_error - INVALID_ARGUMENT",
-            "context_length invalid_request_error invalid_request_error context_length_exceeded"
-            " INVALID_ARGUMENT",
-            "too_large invalid_request_error invalid_request_error - INVALID_ARGUMENT",
-            "unimplemented invalid_request_error invalid_request_error - UNIMPLEMENTED",
-            "auth authentication_error invalid_request_error invalid_api_key UNAUTHENTICATED",
-            "permission permission_error permission_error - PERMISSION_DENIED",
-            "billing api_error api_error - FAILED_PRECONDITION",
-            "budget billing_error insufficient_quota insufficient_quota RESOURCE_EXHAUSTED",
-            "not_found not_found_error invalid_request_error - NOT_FOUND",
-            "model_not_found not_found_error invalid_request_error model_not_found NOT_FOUND",
-            "rate_limit rate_limit_error rate_limit_error rate_limit_exceeded RESOURCE_EXHAUSTED",
-            "overloaded overloaded_error - - UNAVAILABLE",
-            "unavailable - - - UNAVAILABLE",
-            "upstream - - - UNAVAILABLE",
-            "timeout timeout_error timeout - DEADLINE_EXCEEDED",
-        ),
-    )
+    kind: tuple(words) for kind, *words in map(str.split, _KINDS_TEXT.strip().splitlines())
 }
 
 
@@ -713,15 +690,8 @@ class Thinking:
             return "none"
         if self.effort or self.budget is None:
             return self.effort
-        steps = {
-            0: "none",
-            1024: "minimal",
-            4096: "low",
-            12000: "medium",
-            20000: "high",
-            28000: "xhigh",
-        }
-        return next((word for most, word in steps.items() if self.budget <= most), "max")
+        words = "none minimal low medium high xhigh max".split()
+        return words[bisect.bisect_left((0, 1024, 4096, 12000, 20000, 28000), self.budget)]
 
     def tokens(self) -> int:
         """The budget, derived from the effort if only that was given."""
@@ -867,16 +837,11 @@ def filled(part: OutputPart, text: str, seal: Seal | None = None) -> OutputPart:
             return ToolCall(id, name, text)
 
 
-def emptied(part: OutputPart) -> OutputPart:
-    """The part as it starts: its kind, id and name, and no text yet."""
-    return filled(part, "")
-
-
 def unfold(response: Response) -> Iterator[Event]:
     """Spell a whole response as a stream."""
     yield Start(response.id, response.model, replace(response.usage, output=0, reasoning=0))
     for part in response.parts:
-        yield PartStart(emptied(part))
+        yield PartStart(filled(part, ""))
         if part.text:
             yield PartDelta(part.text)
         yield PartEnd(part.seal if isinstance(part, Reasoning) else None)
@@ -933,11 +898,19 @@ def loads(data: bytes | str) -> Any:
     try:
         value = orjson.loads(data)
     except orjson.JSONDecodeError:
-        try:
-            value = json.loads(data, parse_constant=_no_constant)
-        except RecursionError as error:
-            raise TooDeep from error
+        value = _standard_loads(data)
     return value if len(data) <= 2 * MOST_LEVELS else _within_levels(value)
+
+
+def _standard_loads(data: bytes | str) -> Any:
+    try:
+        return json.loads(data, parse_constant=_no_constant)
+    except RecursionError as error:
+        raise TooDeep from error
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
 
 
 MOST_LEVELS: Final = 254  # of objects and lists in one another: orjson renders no more
@@ -969,27 +942,19 @@ def _within_levels(value: Any) -> Any:
     return value
 
 
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
-
-
 def json_values(data: bytes) -> list[Any]:
     """The JSON values in a row, usually just one; ValueError if one is cut off."""
-    try:
+    with contextlib.suppress(ValueError):
         return [loads(data)]
-    except ValueError:
-        return list(_json_values(data.decode()))
-
-
-def _json_values(text: str) -> Iterator[Any]:
-    decoder, at = json.JSONDecoder(), 0
+    text, values, at = data.decode(), list[Any](), 0
     while at < len(text):
         try:
-            value, at = decoder.raw_decode(text, at)
+            value, at = json.JSONDecoder().raw_decode(text, at)
         except RecursionError as error:
             raise TooDeep from error
-        yield _within_levels(value)
+        values.append(_within_levels(value))
         at = _BLANKS.match(text, at).end()  # type: ignore[union-attr]  # it matches anything
+    return values
 
 
 _BLANKS: Final = re.compile(r"[ \t\r\n]*")
@@ -1008,10 +973,7 @@ def dumps(value: object) -> bytes:
 
 def loads_exactly(data: bytes) -> Any:
     """`loads`, but with integers of any size; orjson rounds those over 64 bits."""
-    if has_long_number(data):
-        with contextlib.suppress(RecursionError):
-            return _within_levels(json.loads(data, parse_constant=_no_constant))
-    return loads(data)
+    return _within_levels(_standard_loads(data)) if has_long_number(data) else loads(data)
 
 
 def has_long_number(data: bytes) -> bool:
@@ -1023,7 +985,7 @@ def has_long_number(data: bytes) -> bool:
     """
     few = data[::4].translate(_DIGITS_ONLY)
     at = len(few)
-    for _ in range(_CLOSER):
+    for _ in range(64):
         at = few.rfind(_MANY_DIGITS[:4], 0, at + 3)
         if at < 0:
             return False
@@ -1033,11 +995,8 @@ def has_long_number(data: bytes) -> bool:
     return data.translate(_DIGITS_ONLY).rfind(_MANY_DIGITS) >= 0
 
 
-_CLOSER: Final = 64
 _MANY_DIGITS: Final = b"0" * 19
-_DIGITS_ONLY: Final = bytes(ord("0") if chr(code).isdigit() else 32 for code in range(128)) + bytes(
-    128
-)
+_DIGITS_ONLY: Final = bytes(ord("0") if 48 <= code < 58 else 32 for code in range(256))
 
 
 def objects_in_a_row(text: str) -> list[JSON]:
@@ -1300,7 +1259,7 @@ def _sse_event(block: bytes) -> ServerSentEvent | None:
     return ServerSentEvent(name, b"\n".join(lines)) if lines else None
 
 
-def sse(data: JSON, event: str = "") -> bytes:
+def sse(data: object, event: str = "") -> bytes:
     """One event as bytes."""
     body = b"data: " + dumps(data) + b"\n\n"
     return b"event: " + event.encode() + b"\n" + body if event else body
@@ -1315,11 +1274,6 @@ def form_of(text: bytes) -> bytes:
 
 
 HOLE: Final = "\0relay\0"  # a string that occurs nowhere else
-
-
-def sse_of(data: object, event: str) -> bytes:
-    """Any value as one event."""
-    return b"event: " + event.encode() + b"\ndata: " + dumps(data) + b"\n\n"
 
 
 def whole_events(data: bytes) -> int:
@@ -18222,7 +18176,8 @@ async def read_body(request: web.BaseRequest, limits: ServerConfig) -> bytes:
         return read
     inflater = RequestInflater(coding or "identity", most)
     if not inflater.active and coding and coding.strip().lower() != "identity":
-        raise UnknownCoding(f"Content-Encoding {coding[:20]!r} cannot be read; send gzip or none")
+        message = f"Content-Encoding {coding[:20]!r} cannot be read; send gzip or none"
+        raise BadRequest(message, status=415)
     body, size = bytearray(0 if inflater.active else length), 0
     try:
         async with asyncio.timeout(limits.body_timeout):
@@ -18858,7 +18813,7 @@ class Exchange(ABC):
         """
         current, usage, code, began = self.current, self.usage, self.code, self.began
         # an upgrade is refused to clients that then go on without one (Codex)
-        fine = code in _EXPECTED or self.status == NoWebSocket.status
+        fine = code in _EXPECTED or self.status == 426
         agent = self.request.headers.get("User-Agent")
         product = _PRODUCT.match(self.plan.redacted(agent)) if agent else None
         lane, attempts = current.lane if current else None, list[JSON]()
@@ -21439,7 +21394,7 @@ class Admin:
                     events.append(b"id: %d\n" % number + sse(record | {"line": line}, kind))
                     last = number
                 running = [exchange.snapshot(time.monotonic()) for exchange in relay.running]
-                await response.write(b"".join(events) + sse_of(running, "running"))
+                await response.write(b"".join(events) + sse(running, "running"))
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(1.0):
                         await woken.wait()
@@ -21704,7 +21659,8 @@ class Operations:
         """A WebSocket for chat: each text frame is a request, answered after the one before it."""
         socket = web.WebSocketResponse(max_msg_size=32 << 20, compress=False, decode_text=False)
         if not socket.can_prepare(request):
-            raise NoWebSocket(f"{request.path} is a WebSocket; to send a POST, leave out /ws")
+            remedy = f"{request.path} is a WebSocket; to send a POST, leave out /ws"
+            raise BadRequest(remedy, status=426)
         headers = CIMultiDict(request.headers)
         for name in ("Connection", "Upgrade", *filter(_OF_SOCKETS.match, request.headers)):
             headers.popall(name, None)
@@ -21907,11 +21863,12 @@ def route(method: str, target: str) -> Handler:
         return functools.partial(Operations.model, name=name)
     if (method, path) == ("GET", "/responses"):
         # Codex tries a WebSocket first; after this error it falls back at once, else in 6 s
-        raise NoWebSocket("no WebSocket here; send POST /v1/responses instead")
+        raise BadRequest("no WebSocket here; send POST /v1/responses instead", status=426)
     if asked or passes or any(known == path for _, known in ROUTES):
         raise NotFound(f"{method} is not a method of {target}")
     if LATER_PATHS.fullmatch(path):
-        raise NotYet(f"{method} {target}: not supported yet")
+        message = f"{method} {target}: not supported yet"
+        raise BadRequest(message, status=501, kind="unimplemented")
     raise NotFound(f"no such path: {target}; see the README for those relay serves")
 
 
@@ -22015,7 +21972,7 @@ class Connection(RequestHandler):
         """Answer what cannot even be parsed, in our words: aiohttp's would quote the line."""
         error: RelayError = BadRequest("this is not an HTTP request that relay understands")
         if isinstance(exc, LineTooLong):
-            error = HeaderTooLarge("a line of the request's head is over server.max_header")
+            error = BadRequest("a line of the request's head is over server.max_header", status=431)
         elif status >= 500:
             error = RelayError("internal error; relay's log has the details")
             gone = isinstance(exc, ConnectionError)  # the client is, and that is no error

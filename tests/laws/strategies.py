@@ -298,7 +298,7 @@ def check_grammar(events: Sequence[relay.Event]) -> None:
             case "between" | "part", PartStart(new):
                 assert state == "between" or isinstance(part, ToolCall), events
                 state, part = "part", new
-                assert part == relay.emptied(part), events
+                assert part == relay.filled(part, ""), events
             case "part", PartDelta(text):
                 assert text, events
             case "part", PartEnd(seal):

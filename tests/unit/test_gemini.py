@@ -110,7 +110,7 @@ def test_other_paths_are_not_its_own(path: str) -> None:
 
 @pytest.mark.parametrize("path", ["/v1beta/models/m:embedContent", "/v1/models/google/m:predict"])
 def test_its_other_calls_are_not_supported_yet(path: str) -> None:
-    with pytest.raises(relay.NotYet, match="not supported yet"):
+    with pytest.raises(relay.BadRequest, match="not supported yet"):
         relay.route("POST", path)
 
 
