@@ -441,7 +441,9 @@ class NoTarget(RelayError):
 
 # What an error is called, by its kind: Anthropic's type, OpenAI's type and code, Google's status.
 # "-" is the dialect's own word for the server's fault, and of a code none.
-_KINDS_TEXT: Final = """
+KINDS: Final[dict[str, tuple[str, ...]]] = {
+    line.split()[0]: tuple(line.split()[1:])
+    for line in """\
 bad_request     invalid_request_error invalid_request_error - INVALID_ARGUMENT
 context_length  invalid_request_error invalid_request_error context_length_exceeded INVALID_ARGUMENT
 too_large       invalid_request_error invalid_request_error - INVALID_ARGUMENT
@@ -457,9 +459,7 @@ overloaded      overloaded_error - - UNAVAILABLE
 unavailable     - - - UNAVAILABLE
 upstream        - - - UNAVAILABLE
 timeout         timeout_error timeout - DEADLINE_EXCEEDED
-"""
-KINDS: Final[dict[str, tuple[str, ...]]] = {
-    kind: tuple(words) for kind, *words in map(str.split, _KINDS_TEXT.strip().splitlines())
+""".splitlines()
 }
 
 
