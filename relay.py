@@ -11842,26 +11842,26 @@ class _Compiler:
         self.reading = reading
         self.demo = "demo" in entry.api_format
         preset, self.alias_plan = PRESET_ALIASES.get(entry.preset or "", (entry.preset or "", ""))
-        self.preset = PRESETS.get(preset) if preset else Preset(plans={})
-        if self.preset is None:
-            near = MAKERS_WORDS.get(preset.lower())
-            hint = suggestion(preset, (*PRESETS, *PRESET_ALIASES))
-            hint = f"; did you mean {near!r}?" if near else hint
-            self.error("preset", f"unknown preset {entry.preset!r}{hint}")
-        self.known = self.preset or Preset(plans={})
+        self.preset = PRESETS.get(preset, Preset(plans={}))
 
     def error(self, key: str, text: str) -> None:
         path = f"providers.{self.name}"
         self.reading.error(f"{path}.{key}" if key else path, text)
 
+    def check(self, key: str, words: Iterable[str], known: Collection[str], fault: str) -> None:
+        """Note each word that is not known, and what may be meant."""
+        for word in words:
+            if word not in known:
+                self.error(key, f"{fault} {word!r}{suggestion(word, known)}")
+
     def provider(self) -> Provider | None:
-        entry, preset = self.entry, self.known
-        if self.preset is None:
+        entry, preset, known = self.entry, self.preset, {*PRESETS, *PRESET_ALIASES}
+        if entry.preset and entry.preset not in known:
+            near = MAKERS_WORDS.get(entry.preset.lower())
+            hint = f"; did you mean {near!r}?" if near else suggestion(entry.preset, known)
+            self.error("preset", f"unknown preset {entry.preset!r}{hint}")
             return None
-        for dialect in entry.api_format:
-            if dialect not in supported():
-                hint = suggestion(dialect, supported())
-                self.error("api_format", f"unknown dialect {dialect!r}{hint}")
+        self.check("api_format", entry.api_format, supported(), "unknown dialect")
         plans = self._plans()
         limits = {k: v for k, v in dataclasses.asdict(entry.timeouts).items() if v is not None}
         total = limits.pop("total", self.config.timeouts.total)
@@ -11878,11 +11878,9 @@ class _Compiler:
             claims=preset.globs or None,
         )
 
-    # Plans and addresses
-
     def _plans(self) -> tuple[BillingPlan, ...]:
         """The plans that are used, in order."""
-        entry, preset = self.entry, self.known
+        entry, preset = self.entry, self.preset
         if entry.endpoint and entry.endpoints:
             self.error("endpoints", "give either `endpoint` or `endpoints`")
         if self.demo and (entry.endpoint or entry.endpoints):
@@ -11890,130 +11888,124 @@ class _Compiler:
         paths = (f"providers.{self.name}.endpoint", f"providers.{self.name}.endpoints")
         if any(self.reading.has_error(p, below) for p in paths for below in (False, True)):
             return ()  # what follows from that would only distract
-        offered = self._own_urls() or self._preset_urls()
-        self._check_paths({dialect for urls in offered.values() for dialect in urls})
+        offered = self._offered()
+        spoken = [d for d in DIALECTS if any(d in urls for urls in offered.values())]
+        for dialect in entry.paths:  # one that no plan speaks would never be used
+            if dialect not in DIALECTS:
+                self.error(f"paths.{dialect}", f"unknown dialect{suggestion(dialect, DIALECTS)}")
+            elif spoken and dialect not in spoken:
+                self.error(f"paths.{dialect}", f"is not spoken here; {', '.join(spoken)} is")
         wanted = entry.billing_plans or ((self.alias_plan,) if self.alias_plan in offered else ())
         if not wanted:
             if len(offered) > 1 and entry.endpoints:
                 names = ", ".join(offered)
                 self.error("billing_plans", f"say which of {names} to use, in order")
             wanted = next(((s,) for s in preset.subscription if s in offered), tuple(offered)[:1])
+        self.check("billing_plans", wanted, offered, "no endpoint for plan")
         free = {plan: self.demo or preset.local or plan in preset.subscription for plan in wanted}
         plans = list[BillingPlan]()
-        for plan in wanted:
-            if plan not in offered:
-                hint = suggestion(plan, offered)
-                self.error("billing_plans", f"no endpoint for plan {plan!r}{hint}")
-                continue
+        for plan in (each for each in wanted if each in offered):
             credentials = self._credentials(plan, offered)
             endpoints = {
-                dialect: self._endpoint(DIALECTS[dialect], url)
-                for dialect, url in offered[plan].items()
-                if dialect in DIALECTS
+                name: self._endpoint(DIALECTS[name], url)
+                for name, url in offered[plan].items()
+                if name in DIALECTS
             }
-            if not endpoints and not self.reading.problems():
-                self.error("", f"plan {plan} speaks no dialect that relay knows")
             # prices without a plan's name are those of the plans that are paid by the token, if any
-            prices = PriceList(
-                entry.prices, plan, free[plan], free[plan] and not all(free.values())
-            )
+            own_only = free[plan] and not all(free.values())
+            prices = PriceList(entry.prices, plan, free[plan], own_only)
             source = preset.quotas.get((entry.endpoint and self.alias_plan) or plan)
             if endpoints:
                 about = (endpoints, free[plan], prices, source)
                 plans.append(BillingPlan(plan, credentials, *about))
+            elif not self.reading.problems():
+                self.error("", f"plan {plan} speaks no dialect that relay knows")
         return tuple(plans)
 
-    def _own_urls(self) -> dict[str, dict[str, str]]:
-        """Plan -> dialect -> URL, by `endpoint` or `endpoints`."""
-        entry = self.entry
+    def _offered(self) -> dict[str, dict[str, str]]:
+        """Plan -> dialect -> URL to post to, by `endpoint` or `endpoints`, else the preset's."""
+        entry, own, plans = self.entry, self.entry.endpoints, self.preset.plans
         if entry.endpoint:
             return {"regular": self._urls("endpoint", entry.endpoint)}
-        if entry.endpoints and all(name in supported() for name in entry.endpoints):
-            return {"regular": self._urls("endpoints", entry.endpoints)}
-        return {
-            plan: self._urls(f"endpoints.{plan}", urls) for plan, urls in entry.endpoints.items()
-        }
-
-    def _preset_urls(self) -> dict[str, dict[str, str]]:
-        entry, plans = self.entry, self.known.plans
+        if own and own.keys() <= supported():
+            return {"regular": self._urls("endpoints", own)}
+        if own:
+            return {plan: self._urls(f"endpoints.{plan}", urls) for plan, urls in own.items()}
         if entry.api_format == ("demo",):
             return {"regular": dict.fromkeys(DIALECTS, "http://demo.invalid")}
         if not entry.preset:
             self.error("", "needs an `endpoint`, or a `preset` that has one")
         elif not any(plans.values()):
-            text = f"preset {entry.preset} needs an `endpoint`: it differs per account"
-            self.error("", text)
-        known = dict.fromkeys(dialect for urls in plans.values() for dialect in urls)
+            self.error("", f"preset {entry.preset} needs an `endpoint`: it differs per account")
+        known = dict.fromkeys(itertools.chain(*plans.values()))
         for dialect in entry.api_format:
             if dialect in DIALECTS and dialect not in known and entry.preset:
                 text = f"preset {entry.preset} does not speak {dialect}; it speaks"
                 self.error("api_format", f"{text} {', '.join(known)}")
-        wanted = entry.api_format or DIALECTS
+        wanted = {*DIALECTS} & {*(entry.api_format or DIALECTS)}
         return {
-            plan: {
-                d: self._joined(d, url, exact=True)
-                for d, url in urls.items()
-                if d in wanted and d in DIALECTS
-            }
+            plan: {name: self._url(name, url, True) for name, url in urls.items() if name in wanted}
             for plan, urls in plans.items()
         }
 
     def _urls(self, key: str, bases: str | Mapping[str, str]) -> dict[str, str]:
-        """Dialect -> URL to post to, of one `endpoint`."""
+        """Dialect -> URL to post to, of one `endpoint`.
+
+        A plain URL speaks `api_format`, else what its path says, else the preset's first dialect.
+        """
+        spoken, preset = self.entry.api_format, self.preset
+        if isinstance(bases, str) and not spoken:
+            path = urllib.parse.urlsplit(bases).path.rstrip("/")
+            known = [
+                dialect.name
+                for dialect in DIALECTS.values()
+                if path.endswith("/" + dialect.path.rpartition("/")[2])
+            ]
+            known += ["anthropic"] if "anthropic" in path.split("/") else []
+            known += [name for name, own in preset.paths.items() if path and own.startswith(path)]
+            known += [*itertools.chain(*preset.plans.values()), *preset.auth]
+            spoken = tuple(known[:1])
+            if not spoken:
+                text = f"required: say what this URL speaks, {' or '.join(DIALECTS)}"
+                self.error("api_format", text)
         if isinstance(bases, str):
-            bases = dict.fromkeys(self._spoken(key, bases), bases)
-        for dialect in bases:
-            if dialect not in supported() and dialect not in self.entry.api_format:
-                hint = suggestion(dialect, supported())
-                self.error(key, f"unknown dialect {dialect!r}{hint}")
-        return {d: self._joined(d, base) for d, base in bases.items() if d in supported()}
+            bases = dict.fromkeys(spoken, bases)
+        else:
+            self.check(key, bases, {*supported(), *spoken}, "unknown dialect")
+        return {name: self._url(name, base) for name, base in bases.items() if name in supported()}
 
-    def _spoken(self, key: str, url: str) -> tuple[str, ...]:
-        """What a plain URL speaks: `api_format`, else by its path, else the preset's first."""
-        if self.entry.api_format:
-            return self.entry.api_format
-        path = urllib.parse.urlsplit(url).path.rstrip("/")
-        for dialect in DIALECTS.values():
-            if path.endswith("/" + dialect.path.rpartition("/")[2]):
-                return (dialect.name,)
-        if "anthropic" in path.split("/"):
-            return ("anthropic",)
-        for name, own in self.known.paths.items():
-            if path and own.startswith(path):
-                return (name,)
-        known = [d for urls in self.known.plans.values() for d in urls] + [*self.known.auth]
-        if not known:
-            self.error("api_format", f"required: say what this URL speaks, {' or '.join(DIALECTS)}")
-        return tuple(known[:1])
+    def _url(self, dialect: str, base: str, exact: bool = False) -> str:
+        """A base URL in any shape, joined with the path of the user, the preset or the dialect.
 
-    def _joined(self, dialect: str, base: str, exact: bool = False) -> str:
+        A base that ends in the path, or in its last part, is used as it is; a version segment is
+        never doubled; a bare host gets the version first, unless the base is a preset's, and
+        `exact`.
+        """
         parts = urllib.parse.urlsplit(base)
-        path, own = self.entry.paths.get(dialect), self.known.paths.get(dialect, "")
+        path, own = self.entry.paths.get(dialect), self.preset.paths.get(dialect, "")
         if own.startswith("+") and not path:  # what of it the base ends in is there already
             own, base = own[1:], base.rstrip("/")
             return base + next(own[i:] for i in range(len(own), -1, -1) if base.endswith(own[:i]))
-        if parts.path in ("", "/"):  # a URL with a path is complete
-            path = path or own
-        if path:
+        bare = parts.path in ("", "/")
+        if path := path or (own if bare else ""):  # a URL with a path is complete
             return f"{parts.scheme}://{parts.netloc}/{path.lstrip('/')}"
-        return joined(DIALECTS[dialect], base, exact) if dialect in DIALECTS else base
-
-    def _check_paths(self, spoken: Set[str]) -> None:
-        """A path of a dialect that no plan speaks would never be used."""
-        for dialect in self.entry.paths:
-            if dialect not in DIALECTS:
-                self.error(f"paths.{dialect}", f"unknown dialect{suggestion(dialect, DIALECTS)}")
-            elif spoken and dialect not in spoken:
-                known = ", ".join(d for d in DIALECTS if d in spoken)
-                self.error(f"paths.{dialect}", f"is not spoken here; {known} is")
+        if dialect not in DIALECTS:
+            return base
+        url, tail = base.partition("?")[0].rstrip("/"), f"?{parts.query}" if parts.query else ""
+        path = DIALECTS[dialect].path
+        last = re.sub(r"^/v\d+[a-z0-9]*", "", path)  # /messages, /chat/completions
+        versioned = re.search(DIALECTS[dialect].versioned, url) and not exact
+        if url.endswith(last):
+            return url + tail
+        if path != last:  # the version is part of the path
+            return url + (last if versioned else path) + tail
+        return url + ("/v1" if bare and not exact else "") + last + tail
 
     def _endpoint(self, dialect: Dialect, url: str) -> Endpoint:
-        override, quirks = self.entry.override, self.known.quirks.get(dialect.name)
-        quirks = quirks or dialect.quirks()
+        entry, override, quirks = self.entry, self.entry.override, dialect.quirks()
+        quirks = self.preset.quirks.get(dialect.name) or quirks
         if self._is_own_address(url):
-            key = next(
-                (name for name in ("endpoint", "endpoints") if getattr(self.entry, name)), ""
-            )
+            key = "endpoint" if entry.endpoint else "endpoints" if entry.endpoints else ""
             self.error(key, f"{urllib.parse.urlsplit(url).netloc} is where this relay listens")
         all_edits = (
             Edits(quirks.drop, quirks.rename, quirks.clamp, set=quirks.fixed),
@@ -12031,7 +12023,7 @@ class _Compiler:
         """
         style, own = self.entry.auth, dialect.auth
         if not style:
-            maker = self.known if self.entry.preset else maker_of(url)
+            maker = self.preset if self.entry.preset else maker_of(url)
             style = maker.auth.get(dialect.name, own) if maker else "both"
         if style != "both":
             return (style,)
@@ -12055,10 +12047,8 @@ class _Compiler:
     def _proxy(self, url: str) -> str:
         """The way to a URL: the provider's own proxy, else what the environment says."""
         proxy = self.entry.proxy
-        if proxy is None:
-            proxy = proxy_of(url, self.reading.env)
-        elif proxy == DIRECT:
-            proxy = ""
+        if proxy in (None, DIRECT):
+            proxy = "" if proxy else proxy_of(url, self.reading.env)
         if proxy and not is_url(proxy, PROXY_SCHEMES):
             self.error("proxy", "the proxy in the environment is of no kind that relay knows")
             return ""
@@ -12067,19 +12057,17 @@ class _Compiler:
         return proxy
 
     def _credentials(self, plan: str, offered: Collection[str]) -> tuple[Credential, ...]:
-        keys, preset = self.entry.api_key, self.known
+        keys, preset = self.entry.api_key, self.preset
         if isinstance(keys, dict):
             for other in keys:
-                if other not in offered:
-                    hint = suggestion(other, offered)
-                    self.error(f"api_key.{other}", f"no plan is called {other!r}{hint}")
+                self.check(f"api_key.{other}", (other,), offered, "no plan is called")
             if plan not in keys:
                 self.error("api_key", f"no credential for plan {plan!r}")
             keys = keys.get(plan, ())
         if keys is None and preset.key and not preset.local and self.entry.active:
             self.error("api_key", f"required by this preset, e.g. ${{{preset.key}}}")
-        credentials = list[Credential]()
         secret: Any
+        credentials = list[Credential]()
         for secret in dict.fromkeys(keys or ("",)):
             known, program = secret, CommandConfig()
             if isinstance(secret, FileSecret):
@@ -12117,24 +12105,6 @@ def shown_proxy(proxy: str) -> str:
     """A proxy's URL without the credentials it may hold."""
     parts = urllib.parse.urlsplit(proxy)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
-
-
-def joined(dialect: Dialect, base: str, exact: bool = False) -> str:
-    """A base URL in any shape, joined with the dialect's path.
-
-    A base that ends in the path, or in its last part, is used as it is; a version segment is
-    never doubled; a bare host gets the version first, unless the base is a preset's, and `exact`.
-    """
-    url, _, query = base.partition("?")
-    url, tail = url.rstrip("/"), f"?{query}" if query else ""
-    last = re.sub(r"^/v\d+[a-z0-9]*", "", dialect.path)  # /messages, /chat/completions
-    if url.endswith(last):
-        return url + tail
-    bare = urllib.parse.urlsplit(url).path == ""
-    versioned = bool(re.search(dialect.versioned, url))
-    if dialect.path != last:  # the version is part of the path
-        return url + (last if versioned and not exact else dialect.path) + tail
-    return url + ("/v1" if bare and not exact else "") + last + tail
 
 
 def changes(old: Config, new: Config) -> list[str]:
