@@ -9472,6 +9472,7 @@ class Kind:
     schema: JSON
     null: Any = None  # what an empty value means; None: as if the key were absent
     table: Any = None  # the class whose keys it has, itself or in each of its values
+    empty: Any = None  # the default of a key of this kind
 
     def __call__(self, node: ConfigNode) -> Any:
         """The value, or None with the problem noted."""
@@ -9686,9 +9687,8 @@ def many(kind: Kind) -> Kind:
         nodes = node.items() if node.is_list else [node]
         return tuple(value for value in map(kind, nodes) if value is not None)
 
-    listed = {"type": "array", "items": kind.schema}
-    schema = {"anyOf": [kind.schema, listed]}
-    return Kind(f"{kind.name}, or a list", read, schema, table=kind.table)
+    schema = {"anyOf": [kind.schema, {"type": "array", "items": kind.schema}]}
+    return Kind(f"{kind.name}, or a list", read, schema, table=kind.table, empty=())
 
 
 def mapping(
@@ -9708,7 +9708,11 @@ def mapping(
         return values
 
     schema = {"type": "object", "additionalProperties": kind.schema}
-    return Kind(f"mapping of {kind.name}", read, schema, table=kind.table)
+    return Kind(f"mapping of {kind.name}", read, schema, table=kind.table, empty={})
+
+
+TEXTS: Final = many(TEXT)
+TEXT_MAP: Final = mapping(TEXT)
 
 
 def either(scalar: Kind, mapped: Kind) -> Kind:
@@ -9721,16 +9725,21 @@ def either(scalar: Kind, mapped: Kind) -> Kind:
     return Kind(name, read, {"anyOf": [scalar.schema, mapped.schema]})
 
 
-def table(cls: type, name: str = "") -> Kind:
+def table(cls: Any, name: str = "mapping") -> Kind:
     """A mapping with the keys of a class of the configuration."""
-    read = functools.partial(read_table, cls)
-    return Kind(name or "mapping", read, {"$ref": f"#/$defs/{cls.__name__}"}, table=cls)
+    specs = {key_of(spec): spec.metadata for spec in dataclasses.fields(cls)}
+    properties = {k: {"description": m["doc"], **m["kind"].schema} for k, m in specs.items()}
+    schema = {"type": "object", "additionalProperties": False, "properties": properties}
+    if required := [key for key, metadata in specs.items() if metadata["required"]]:
+        schema["required"] = required
+    return Kind(name, functools.partial(read_table, cls), schema, table=cls)
 
 
-def option(kind: Kind, doc: str, default: Any = None, *, required: bool = False) -> Any:
-    """Declare a key: its kind, its sentence in the reference, its default."""
+def option(kind: Kind, doc: str, default: Any = ..., *, required: bool = False) -> Any:
+    """Declare a key: its kind, its sentence in the reference, its default, else the kind's."""
     metadata = {"kind": kind, "doc": doc, "required": required}
-    if isinstance(default, dict):
+    default = kind.empty if default is ... else default
+    if default == {}:
         return field(default_factory=dict, metadata=metadata)
     return field(default=default, metadata=metadata, repr="secret" not in kind.name)
 
@@ -9781,9 +9790,7 @@ class ServerConfig:
     max_header: int = option(SIZE, "The longest header accepted; a longer one is a 431.", 64 << 10)
     body_timeout: float = option(SECONDS, "For a whole request to arrive, else 408.", 60.0)
     grace: float = option(SECONDS, "How long running streams may go on at shutdown.", 30.0)
-    drain_delay: float = option(
-        PAUSE, "How long /readyz says 503 before relay stops to accept.", 0.0
-    )
+    drain_delay: float = option(PAUSE, "How long /readyz says 503 before the listeners close.", 0.0)
 
 
 @frozen(kw_only=True)
@@ -9823,17 +9830,13 @@ class AttemptTimeouts:
 
 @frozen(kw_only=True)
 class LogConfig:
-    format: str | None = option(
-        word("text", "json"), "How to write; text on a terminal and json otherwise by default."
-    )
+    format: str | None = option(word("text", "json"), "By default text on a terminal, else json.")
     level: str = option(word("debug", "info", "warning", "error"), "What to write.", "info")
 
 
 @frozen(kw_only=True)
 class CorsConfig:
-    origins: tuple[str, ...] = option(
-        many(TEXT), "Such as https://app.example; `*` for pages of any.", (), required=True
-    )
+    origins: tuple[str, ...] = option(TEXTS, "Like https://app.example; `*` is any.", required=True)
 
 
 @frozen(kw_only=True)
@@ -9856,14 +9859,10 @@ class LimitConfig:
 @frozen(kw_only=True)
 class KeyConfig:
     key: str = option(SECRET, "The secret, or `sha256:` and its hash.", "", required=True)
-    models: tuple[str, ...] | None = option(
-        many(TEXT), "Names and globs this key may use, as clients say them; all by default."
-    )
+    models: tuple[str, ...] | None = option(TEXTS, "Names and globs it may use; else all.", None)
     expires: datetime.datetime | None = option(DATE, "The last day on which it is valid.")
     limits: LimitConfig | None = option(table(LimitConfig), "Rates and budgets; none by default.")
-    timezone: str | None = option(
-        TEXT, "The zone of its budgets' days and months; else `timezone`."
-    )
+    timezone: str | None = option(TEXT, "Of its budgets' days and months; else `timezone`.")
     raw: bool = option(FLAG, "May ask providers anything, under `/p/PROVIDER/`.", False)
 
 
@@ -9876,9 +9875,9 @@ class ModelConfig:
 
 @frozen(kw_only=True)
 class OverrideConfig:
-    set: dict[str, Any] = option(mapping(ANYTHING), "Fields that get this value.", {})
-    default: dict[str, Any] = option(mapping(ANYTHING), "Fields that get it when absent.", {})
-    drop: tuple[str, ...] = option(many(TEXT), "Fields that are removed.", ())
+    set: dict[str, Any] = option(mapping(ANYTHING), "Fields that get this value.")
+    default: dict[str, Any] = option(mapping(ANYTHING), "Fields that get it when absent.")
+    drop: tuple[str, ...] = option(TEXTS, "Fields that are removed.")
 
 
 @frozen(kw_only=True)
@@ -9908,8 +9907,8 @@ def _pattern(node: ConfigNode) -> str:
 @frozen(kw_only=True)
 class ErrorConfig:
     status: tuple[int, ...] = option(many(COUNT), "HTTP statuses; any by default.", ())
-    code: tuple[str, ...] = option(many(TEXT), "The error's code; `x*` is a prefix.", ())
-    type: tuple[str, ...] = option(many(TEXT), "The error's type; `x*` is a prefix.", ())
+    code: tuple[str, ...] = option(TEXTS, "The error's code; `x*` is a prefix.")
+    type: tuple[str, ...] = option(TEXTS, "The error's type; `x*` is a prefix.")
     pattern: str = option(
         Kind("a regular expression", _pattern, NAMES_SCHEMA), "Searched in the message.", ""
     )
@@ -9992,7 +9991,7 @@ def any_of(words: Collection[str]) -> str:
 @frozen(kw_only=True)
 class CommandConfig:
     command: tuple[str, ...] = option(
-        COMMAND, "A program that prints the credential; run without a shell.", (), required=True
+        COMMAND, "A program that prints it; run without a shell.", (), required=True
     )
     ttl: float = option(SECONDS, "How long a printed credential is used.", 600.0)
 
@@ -10010,6 +10009,7 @@ _API_KEYS: Final = Kind(
     {"anyOf": [_CREDENTIAL.schema, mapping(_CREDENTIAL).schema]},
 )
 _STREAM_MODE: Final = word("auto", "always", "never")
+HEADERS: Final = mapping(HEADER, nullable=True, key_fault=_header_fault)
 MODELS: Final = Kind(
     "list of names, or mapping to the provider's names",
     _models,
@@ -10020,12 +10020,10 @@ MODELS: Final = Kind(
 @frozen(kw_only=True)
 class ProviderConfig:
     preset: str | None = option(TEXT, "A known provider; `api_key` is then all it needs.")
-    api_format: tuple[str, ...] = option(many(TEXT), "What it speaks: dialects, or demo.", ())
+    api_format: tuple[str, ...] = option(TEXTS, "What it speaks: dialects, or demo.")
     endpoint: str | dict[str, str] | None = option(_ENDPOINT, "Its base URL, or one per dialect.")
-    endpoints: dict[str, Any] = option(mapping(_ENDPOINT), "The same per billing plan.", {})
-    billing_plans: tuple[str, ...] = option(
-        many(TEXT), "Plans in order; the next opens only when one's quota is used up.", ()
-    )
+    endpoints: dict[str, Any] = option(mapping(_ENDPOINT), "The same per billing plan.")
+    billing_plans: tuple[str, ...] = option(TEXTS, "In order; the next opens when one is used up.")
     api_key: Any = option(_API_KEYS, "One credential, a list (balanced), or either per plan.")
     auth: str = option(
         word("bearer", "x-api-key", "api-key", "x-goog-api-key", "query", "both"),
@@ -10033,39 +10031,32 @@ class ProviderConfig:
         "",
     )
     models: dict[str, ModelConfig] | None = option(
-        MODELS, "What it serves; left out: the preset's names, or every name."
+        MODELS, "What it serves; else the preset's, or all."
     )
     prefix: str = option(Kind("text", _prefix, TEXT.schema), "Names work with it in front too.", "")
     priority: float = option(NUMBER, "Higher is preferred among providers of a name.", 0)
     weight: float = option(WEIGHT, "The share among providers of equal priority.", 1)
     active: bool = option(FLAG, "Whether it is used at all.", True)
     stream_mode: str = option(_STREAM_MODE, "Whether to ask it to stream; else `stream_mode`.", "")
-    headers: dict[str, str | None] = option(
-        mapping(HEADER, nullable=True, key_fault=_header_fault),
-        "Headers to set for it; null removes one.",
-        {},
-    )
+    headers: dict[str, str | None] = option(HEADERS, "Headers to set for it; null removes one.")
     override: OverrideConfig = section(OverrideConfig, "Changes to bodies in its dialect.")
     paths: dict[str, str] = option(
-        mapping(TEXT), "Per dialect: everything after host and port; may hold {model}.", {}
+        TEXT_MAP, "Per dialect: what follows the host; may hold {model}."
     )
     timeouts: AttemptTimeouts = section(AttemptTimeouts, "Limits on waiting for it.")
     errors: tuple[ErrorRule, ...] = option(
-        many(ERROR_RULE), "What its errors mean; read before the preset's, the first counts.", ()
+        many(ERROR_RULE), "What its errors mean; read before the preset's, the first counts."
     )
     proxy: str | None = option(PROXY, "http, https or socks5; by default the environment's.")
     prices: dict[str, PriceConfig] = option(
         mapping(table(PriceConfig)),
         "By the provider's model names, globs too; `PLAN/NAME` for one billing plan.",
-        {},
     )
     quota: QuotaConfig = section(QuotaConfig, "What is left of its plans and balances.")
     switch_at: float | None = option(
         SHARE, "How full a window may be before new conversations go elsewhere."
     )
-    switch_below: float | None = option(
-        WEIGHT, "The balance below which new conversations go elsewhere."
-    )
+    switch_below: float | None = option(WEIGHT, "The balance below which they go elsewhere.")
 
 
 def _provider(node: ConfigNode) -> ProviderConfig:
@@ -10092,14 +10083,10 @@ class WhenConfig:
     tools: bool | None = option(FLAG, "Tools are offered.")
     background: bool | None = option(FLAG, "A small call of the client's own, as for titles.")
     subagent: bool | None = option(FLAG, "A subagent's call.")
-    header: dict[str, str] | None = option(mapping(TEXT), "Headers, and globs they match.")
-    key: tuple[str, ...] | None = option(many(TEXT), "Who asks: names in `keys`, or globs.")
-    budget_over: float | None = option(
-        SHARE, "More is spent of the key's day or month, of the fullest of its budgets."
-    )
-    plan_over: float | None = option(
-        SHARE, "More is used of the plan to which the request would go without this condition."
-    )
+    header: dict[str, str] | None = option(TEXT_MAP, "Headers, and globs they match.", None)
+    key: tuple[str, ...] | None = option(TEXTS, "Who asks: names in `keys`, or globs.", None)
+    budget_over: float | None = option(SHARE, "More is spent of the key's fullest budget.")
+    plan_over: float | None = option(SHARE, "More is used of the plan it would go to without this.")
 
 
 BALANCES: Final = ("order", "round_robin", "weighted", "least_busy", "least_latency")
@@ -10107,7 +10094,7 @@ BALANCES: Final = ("order", "round_robin", "weighted", "least_busy", "least_late
 
 @frozen(kw_only=True)
 class RuleConfig:
-    to: tuple[str, ...] = option(many(TEXT), "Targets in order.", (), required=True)
+    to: tuple[str, ...] = option(TEXTS, "Targets in order.", required=True)
     balance: str = option(word(*BALANCES), "Which of them goes first.", "order")
     when: WhenConfig = section(WhenConfig, "Conditions on the request.")
     wait: float | None = option(SECONDS, "How long to hold a request while all are cooling down.")
@@ -10125,7 +10112,7 @@ def _rule(node: ConfigNode) -> tuple[RuleConfig, ...]:
         raise InvalidValue("a list is either all targets or all entries with `to`")
     if shapes == {True}:
         return tuple(rule for rule in map(entry, node.items()) if rule)
-    return (RuleConfig(to=many(TEXT)(node) or ()),)
+    return (RuleConfig(to=TEXTS(node) or ()),)
 
 
 def _state(node: ConfigNode) -> str:
@@ -10145,14 +10132,14 @@ PROVIDER: Final = replace(table(ProviderConfig), read=_provider)
 RULE: Final = Kind(
     "a target, a list of targets, or a mapping with `to`",
     _rule,
-    {"anyOf": [{"type": ["string", "array"]}, {"$ref": "#/$defs/RuleConfig"}]},
+    {"anyOf": [{"type": ["string", "array"]}, table(RuleConfig).schema]},
     table=RuleConfig,
 )
 
 
 @frozen(kw_only=True)
 class Config:
-    listen: tuple[str, ...] = option(many(TEXT), "host:port or unix:PATH.", ("127.0.0.1:8484",))
+    listen: tuple[str, ...] = option(TEXTS, "host:port or unix:PATH.", ("127.0.0.1:8484",))
     admin_key: str = option(SECRET, "Guards /admin; without one it is loopback only.", "")
     allow_anonymous: bool = option(FLAG, "Listen beyond loopback without keys: a risk.", False)
     server: ServerConfig = section(ServerConfig, "Limits toward clients.")
@@ -10160,60 +10147,50 @@ class Config:
     timezone: str | None = option(TEXT, "Of budgets and times that are shown; else the machine's.")
     tls: TLSConfig | None = option(table(TLSConfig), "Serve HTTPS at TCP addresses.")
     keys: dict[str, KeyConfig] = option(
-        mapping(table(KeyConfig)), "Who may call; without any, loopback callers only.", {}
+        mapping(table(KeyConfig)), "Who may call; without any, loopback callers only."
     )
     providers: dict[str, ProviderConfig] = option(
-        mapping(PROVIDER), "Who answers, by a name of your choice.", {}, required=True
+        mapping(PROVIDER), "Who answers, by a name of your choice.", required=True
     )
     routing_rules: dict[str, tuple[RuleConfig, ...]] = option(
-        mapping(RULE), "Where names and globs go; looked up first.", {}
+        mapping(RULE), "Where names and globs go; looked up first."
     )
     default: str | None = option(TEXT, "The target of names that nothing else matches.")
     stream_mode: str = option(_STREAM_MODE, "Whether to ask providers to stream.", "auto")
-    state: str = option(
-        STATE,
-        "Where usage, budgets and cooldowns are kept; a file beside this one by default.",
-        "",
-    )
-    state_fail_closed: bool = option(
-        FLAG, "Refuse keys with budgets while Redis is down, rather than count alone.", False
-    )
+    state: str = option(STATE, "Where usage and marks are kept; else a file beside this one.", "")
+    state_fail_closed: bool = option(FLAG, "Refuse keys with budgets while Redis is down.", False)
     log: LogConfig = section(LogConfig, "What is written, and how.")
     record: RecordConfig | None = option(
-        table(RecordConfig), "The flight recorder: whole exchanges in files; off by default."
+        table(RecordConfig), "Flight recorder: exchanges in files."
     )
     cors: CorsConfig | None = option(table(CorsConfig), "Web pages that may call it; needs `keys`.")
     watch: bool = option(FLAG, "Reload when this file has changed and is valid.", False)
-    plugins: tuple[str, ...] = option(
-        many(TEXT), "Python files that register presets and dialects; their code is run.", ()
-    )
+    plugins: tuple[str, ...] = option(TEXTS, "Python files to run: presets and dialects.")
 
 
 def read_config(text: str, reading: Reading) -> Config:
     """The file's content as a Config; problems are noted in `reading`."""
+    config = None
     try:
         loader = yaml.SafeLoader(text)
-        node = loader.get_single_node()
-        _flatten(loader, node, set())
+        if node := loader.get_single_node():
+            _flatten(loader, node, set())
+            config = table(Config)(ConfigNode(node, "", reading))
+        else:
+            reading.error("providers", "required; the file is empty")
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         reading.error("", f"not YAML: {_yaml_error(error, text)}", mark)
-        return Config()
     except yaml.reader.ReaderError as error:
-        mark = _mark(text, error.position)
-        reading.error("", f"not YAML: the character U+{ord(text[mark.index]):04X}", mark)
-        return Config()
+        before, index = text[: error.position], error.position
+        column = index - (before.rfind("\n") + 1)
+        mark = yaml.Mark("", index, before.count("\n"), column, None, 0)
+        reading.error("", f"not YAML: the character U+{ord(text[index]):04X}", mark)
     except (yaml.YAMLError, ValueError) as error:
         reading.error("", f"not YAML: {error}")
-        return Config()
     except RecursionError:
         reading.error("", "nested too deeply")
-        return Config()
-    if node is None:
-        reading.error("providers", "required; the file is empty")
-        return Config()
-    config = table(Config)(ConfigNode(node, "", reading))
-    return config if isinstance(config, Config) else Config()
+    return config or Config()
 
 
 # The usual mistake behind what YAML complains of.
@@ -10238,13 +10215,6 @@ def _yaml_error(error: yaml.MarkedYAMLError, text: str) -> str:
     return problem + next((hint for words, hint in _YAML_HINTS.items() if words in problem), "")
 
 
-def _mark(text: str, index: int) -> yaml.Mark:
-    """The place of the character that was read as the `index`-th."""
-    before = text[:index]
-    column = index - (before.rfind("\n") + 1)
-    return yaml.Mark("", index, before.count("\n"), column, None, 0)
-
-
 def _flatten(loader: yaml.SafeLoader, node: yaml.Node | None, above: set[int]) -> None:
     """Resolve merge keys (<<) everywhere; an anchor inside itself is no configuration."""
     if id(node) in above:
@@ -10267,7 +10237,7 @@ def reference(cls: Any = Config, path: str = "") -> Iterator[tuple[str, str, str
         inner = kind.table
         yield where, "mapping" if inner else kind.name, default, spec.metadata["doc"]
         if inner:
-            named = "additionalProperties" in kind.schema
+            named = kind.schema.get("additionalProperties")
             yield from reference(inner, where + (".*" if named else ""))
         if cls is ProviderConfig and spec.name == "models":
             yield from reference(ModelConfig, where + ".*")
@@ -10286,36 +10256,8 @@ def _default(spec: dataclasses.Field[Any]) -> str:
 
 def json_schema() -> JSON:
     """The file's JSON Schema, for editors."""
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "relay configuration",
-        **_table_schema(Config),
-        "$defs": {
-            cls.__name__: _table_schema(cls)
-            for cls in (ModelConfig, CommandConfig, *_tables(Config))
-        },
-    }
-
-
-def _tables(cls: Any) -> Iterator[Any]:
-    """The classes below one, each perhaps several times."""
-    for inner in (spec.metadata["kind"].table for spec in dataclasses.fields(cls)):
-        if inner:
-            yield inner
-            yield from _tables(inner)
-
-
-def _table_schema(cls: Any) -> JSON:
-    specs = dataclasses.fields(cls)
-    required = [key_of(spec) for spec in specs if spec.metadata["required"]]
-    return {
-        "type": "object",
-        "additionalProperties": False,
-        "properties": {
-            key_of(spec): {"description": spec.metadata["doc"], **spec.metadata["kind"].schema}
-            for spec in specs
-        },
-    } | ({"required": required} if required else {})
+    about = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+    return {**about, "title": "relay configuration", **table(Config).schema}
 
 
 # ==== 20. Edits ===============================================================
