@@ -8451,11 +8451,6 @@ class QuotaWindow(NamedTuple):
     resets: float = 0.0
     seconds: float = 0.0
 
-    @property
-    def is_general(self) -> bool:
-        """Is it a limit of all models?"""
-        return " " not in self.name
-
     def exhausted_at(self, known_at: float) -> float | None:
         """When it is used up at its pace until `known_at`; None if it starts anew before, or if
         less than a fiftieth of the window is over, which says nothing."""
@@ -8467,37 +8462,34 @@ class QuotaWindow(NamedTuple):
 
 
 class Quota(NamedTuple):
-    """What is known to be left of one account at the time `at`, in seconds since the epoch.
-
-    `earlier` is an earlier balance since which it only fell, and its time.
-    """
+    """What is known to be left of one account at the time `at`, in seconds since the epoch."""
 
     windows: tuple[QuotaWindow, ...] = ()
     balance: float | None = None
     currency: str = ""
     at: float = 0.0
+    # an earlier balance since which it only fell, and its time
     earlier: tuple[float, float] = (0.0, 0.0)
 
     def after(self, before: Quota) -> Quota:
         """This one with what only the earlier one says: other windows, a balance."""
         names = {window.name for window in self.windows}
         kept = tuple(w for w in before.windows if w.name not in names and w.resets > self.at)
-        known = self._replace(windows=self.windows + kept)
         if self.balance is None:
-            return known._replace(
-                balance=before.balance, currency=before.currency, earlier=before.earlier
-            )
+            return before._replace(windows=self.windows + kept, at=self.at)
         falls = before.balance is not None and before.balance >= self.balance
-        return known._replace(earlier=before.earlier if falls else (self.balance, self.at))
+        earlier = before.earlier if falls else (self.balance, self.at)
+        return self._replace(windows=self.windows + kept, earlier=earlier)
 
-    def windows_at(self, now: float) -> tuple[QuotaWindow, ...]:
+    def windows_at(self, now: float) -> list[QuotaWindow]:
         """The windows as they are now: those that have started anew since are empty."""
-        return tuple(
-            w
-            if (w.resets or self.at + (w.seconds or 86400)) > now
-            else w._replace(used=0.0, resets=0.0)
-            for w in self.windows
-        )
+        ends = [(w, w.resets or self.at + (w.seconds or 86400.0)) for w in self.windows]
+        return [w if end > now else w._replace(used=0.0, resets=0.0) for w, end in ends]
+
+    def fullest(self, now: float) -> QuotaWindow | None:
+        """The fullest window of those that hold for all models."""
+        general = [window for window in self.windows_at(now) if " " not in window.name]
+        return max(general, key=operator.attrgetter("used"), default=None)
 
     def exhausted_at(self) -> float | None:
         """When the balance is used up at its pace of the time that is known."""
@@ -8535,36 +8527,38 @@ def quota_in_headers(headers: Mapping[str, str], now: float) -> Quota | None:
     x-codex-primary-window-minutes: 300                     0: there is no such window
     x-codex-primary-reset-after-seconds: 7200               or -reset-at: a time
     """
-    known = {name.lower(): value for name, value in headers.items()}
-    windows = list[QuotaWindow]()
+    known, windows = {name.lower(): headers[name] for name in headers}, list[QuotaWindow]()
     for name, value in known.items():
-        used = _amount(value)
-        if (match := _UNIFIED.fullmatch(name)) and used is not None:
-            seconds = int(match[2]) * _UNITS_OF_TIME[match[3]]
-            label = f"{match[2]}{match[3]} {(match[4] or '').strip('-_')}".rstrip()
-            windows.append(QuotaWindow(label, used, _time(known.get(f"{match[1]}-reset")), seconds))
-        elif (match := _CODEX.fullmatch(name)) and used is not None:
-            seconds = 60 * (_amount(known.get(f"{match[1]}-window-minutes")) or 0.0)
-            left = _amount(known.get(f"{match[1]}-reset-after-seconds"))
-            resets = _time(known.get(f"{match[1]}-reset-at")) or (now + left if left else 0.0)
-            label = f"{_window_name(seconds)} {match[2].strip('-')}".rstrip()
-            if seconds:
-                windows.append(QuotaWindow(label, used / 100, resets, seconds))
+        used, match = _amount(value), _QUOTA_HEADER.fullmatch(name)
+        if match and match["length"]:
+            seconds = int(match["length"]) * _UNITS_OF_TIME[match["unit"]]
+            windows += _window(used, known.get(f"{match['claude']}-reset"), seconds, match["of"])
+        elif match and used is not None:
+            minutes = _amount(known.get(f"{match['codex']}-window-minutes"))
+            left = _amount(known.get(f"{match['codex']}-reset-after-seconds"))
+            resets = known.get(f"{match['codex']}-reset-at") or (now + left if left else 0)
+            if minutes:
+                windows += _window(used / 100, resets, 60 * minutes, match["model"])
     return Quota(tuple(windows), at=now) if windows else None
 
 
-_UNIFIED: Final = re.compile(r"(anthropic-ratelimit-unified-(\d{1,3})([hd])([-_]\w+)?)-utilization")
-_CODEX: Final = re.compile(r"(x-codex-(\w+-|)(?:primary|secondary))-used-percent")
-_UNITS_OF_TIME: Final = {"m": 60.0, "h": 3600.0, "d": 86400.0}
+_QUOTA_HEADER: Final = re.compile(
+    r"(?P<claude>anthropic-ratelimit-unified-(?P<length>\d{1,3})(?P<unit>[hd])(?P<of>[-_]\w+)?)"
+    r"-utilization|(?P<codex>x-codex-(?P<model>\w+-)?(primary|secondary))-used-percent"
+)
+_UNITS_OF_TIME: Final = {"d": 86400.0, "h": 3600.0, "m": 60.0}
 
 
-def _window_name(seconds: float) -> str:
-    """What a window of this length is called: 5h, 7d, month."""
-    if 28 * 86400 <= seconds <= 31 * 86400:
-        return "month"
-    units = reversed(_UNITS_OF_TIME.items())
-    fits = (f"{seconds / each:.0f}{unit}" for unit, each in units if seconds and not seconds % each)
-    return next(fits, "plan")
+def _window(
+    used: float | None, resets: object, seconds: float, of: str | None = ""
+) -> list[QuotaWindow]:
+    """A window, named by its length, 5h, 7d, month, and what it is of; none if nobody says how full
+    it is."""
+    units = ((unit, each) for unit, each in _UNITS_OF_TIME.items() if not seconds % each)
+    name = next((f"{seconds / each:.0f}{unit}" for unit, each in units if seconds), "plan")
+    name = "month" if seconds == _MONTH_LONG else name
+    name = f"{name} {(of or '').strip('-_')}".rstrip()
+    return [] if used is None else [QuotaWindow(name, used, _moment(resets), seconds)]
 
 
 def _amount(value: object) -> float | None:
@@ -8575,7 +8569,7 @@ def _amount(value: object) -> float | None:
     return None
 
 
-def _time(value: object) -> float:
+def _moment(value: object) -> float:
     """Seconds since the epoch, from those, milliseconds or RFC 3339; 0 if it is none of them."""
     if (number := _amount(value)) is not None:
         return number / 1000 if number > 1e11 else max(0.0, number)
@@ -8589,16 +8583,17 @@ def _objects(value: object) -> list[JSON]:
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
-def _share(limit: object, used: object, remaining: object) -> float | None:
+def _share(counts: JSON, limit: str, used: str, remaining: str) -> float | None:
     """The share that is used of a limit, by what is used or what remains of it."""
-    most, part, rest = _amount(limit), _amount(used), _amount(remaining)
+    most, part, rest = (_amount(counts.get(name)) for name in (limit, used, remaining))
     if part is None and rest is not None:
         part = (most or 0.0) - rest
     return part / most if most and most > 0 and part is not None else None
 
 
+_MONTH_LONG: Final = 30 * 86400.0
 # GLM's units of time, as seen in answers; the maker documents none.
-_GLM_UNITS: Final = {3: 3600.0, 5: 30 * 86400.0, 6: 7 * 86400.0}
+_GLM_UNITS: Final = {3.0: 3600.0, 5.0: _MONTH_LONG, 6.0: 7 * 86400.0}
 
 
 def _glm_quota(answer: JSON) -> Quota:
@@ -8606,13 +8601,12 @@ def _glm_quota(answer: JSON) -> Quota:
     "nextResetTime": MILLISECONDS}]}}; TIME_LIMIT counts searches, which is no limit of models."""
     windows = list[QuotaWindow]()
     for limit in _objects(found(answer, ("data", "limits"))):
-        percent, unit = _amount(limit.get("percentage")), _amount(limit.get("unit"))
-        counts = _share(limit.get("usage"), limit.get("currentValue"), limit.get("remaining"))
-        used = counts if percent is None else percent / 100
-        if limit.get("type") in ("TOKENS_LIMIT", "CREDIT_LIMIT") and used is not None:
-            seconds = _GLM_UNITS.get(int(unit or 0), 0.0) * (_amount(limit.get("number")) or 1)
-            resets = _time(limit.get("nextResetTime"))
-            windows.append(QuotaWindow(_window_name(seconds), used, resets, seconds))
+        percent, unit, number = map(_amount, map(limit.get, ("percentage", "unit", "number")))
+        used = _share(limit, "usage", "currentValue", "remaining")
+        if limit.get("type") in ("TOKENS_LIMIT", "CREDIT_LIMIT"):
+            used = used if percent is None else percent / 100
+            seconds = _GLM_UNITS.get(unit or 0.0, 0.0) * (number or 1)
+            windows += _window(used, limit.get("nextResetTime"), seconds)
     return Quota(tuple(windows))
 
 
@@ -8622,14 +8616,12 @@ def _kimi_quota(answer: JSON) -> Quota:
     week = {"detail": answer.get("usage"), "window": {"duration": 7, "timeUnit": "DAY"}}
     windows = list[QuotaWindow]()
     for limit in (week, *_objects(answer.get("limits"))):
-        counts, unit = limit.get("detail"), str(found(limit, ("window", "timeUnit")))
+        unit = str(found(limit, ("window", "timeUnit"))).removeprefix("TIME_UNIT_")[:1].lower()
         duration = _amount(found(limit, ("window", "duration"))) or 0.0
-        seconds = duration * _UNITS_OF_TIME.get(unit.removeprefix("TIME_UNIT_")[:1].lower(), 0.0)
-        if isinstance(counts, dict):
-            used = _share(counts.get("limit"), counts.get("used"), counts.get("remaining"))
-            if used is not None:
-                resets = _time(counts.get("resetTime"))
-                windows.append(QuotaWindow(_window_name(seconds), used, resets, seconds))
+        for counts in _objects([limit.get("detail")]):
+            used = _share(counts, "limit", "used", "remaining")
+            seconds = duration * _UNITS_OF_TIME.get(unit, 0.0)
+            windows += _window(used, counts.get("resetTime"), seconds)
     return Quota(tuple(windows))
 
 
@@ -13678,25 +13670,23 @@ _SKEW: Final = 60.0  # seconds by which the clocks of relays that share marks ma
 _BY_HAND: Final = 60.0  # seconds after which to ask again for a provider that is disabled
 _MOST_MESSAGE: Final = 200  # characters of a provider's message
 _MOST_QUOTAS: Final = 1000  # credentials
-_QUOTA_STEP: Final = 0.005  # of a window: other relays are told of no smaller change
 _BALANCE_HOLDS: Final = 86400.0  # seconds; then it says nothing, because it may be filled again
 
 
 class Quotas:
-    """The latest that is known of what is left, by credential; and why it cannot be looked up."""
+    """The latest that is known of what is left, by credential."""
 
     def __init__(self) -> None:
         self.known = Bounded[Quota](_MOST_QUOTAS)
-        self.faults = Bounded[str](_MOST_QUOTAS)
-        self.asked = Bounded[float](_MOST_QUOTAS)  # when a look-up began
-        self._published: dict[str, Quota] = {}  # as other relays know it
+        # credential -> when its maker was asked last, and how that failed
+        self.asked = Bounded[tuple[float, str]](_MOST_QUOTAS)
+        self._published: dict[str, object] = {}  # about what other relays know
 
     def note(self, credential: str, quota: Quota) -> None:
         """Take what a maker says, if it is newer."""
         before = self.known.get(credential, Quota())
         if quota.at >= before.at:
             self.known.put(credential, quota.after(before))
-            self.faults.pop(credential, None)
 
     def note_headers(self, credential: str, headers: Mapping[str, str], now: float) -> None:
         """Take what an answer's headers say; most say nothing of it."""
@@ -13708,62 +13698,52 @@ class Quotas:
         """Why new conversations should go elsewhere, by the provider's `switch_at` and
         `switch_below`; "" if they need not."""
         config, quota = lane.target.provider.config, self.known.get(lane.credential.name)
-        if quota is None or config.switch_at is config.switch_below is None:
-            return ""
-        for window in quota.windows_at(now):
-            full = config.switch_at is not None and window.used >= config.switch_at
-            if full and window.is_general:
-                return f"{window.name} at {window.used:.0%}, switch_at {config.switch_at:.0%}"
-        left, least = quota.balance, config.switch_below
-        if left is None or least is None or left >= least or now > quota.at + _BALANCE_HOLDS:
-            return ""
-        return f"balance {left:.2f} {quota.currency}".rstrip() + f", switch_below {least:.2f}"
+        most, least = config.switch_at, config.switch_below
+        if quota and most is not None and (window := quota.fullest(now)) and window.used >= most:
+            return f"{window.name} at {window.used:.0%}, switch_at {most:.0%}"
+        left = quota.balance if quota and now < quota.at + _BALANCE_HOLDS else None
+        if quota and left is not None and least is not None and left < least:
+            return f"balance {left:.2f} {quota.currency}, switch_below {least:.2f}"
+        return ""
 
     def used(self, plan: BillingPlan, now: float) -> float | None:
-        """The share that is used of a plan: of its credential that has most left, the fullest
-        window; None if nothing is known."""
+        """The share that is used of the fullest window of the plan's credential that has most
+        left; None if nothing is known."""
         quotas = (self.known.get(credential.name) for credential in plan.credentials)
-        windows = (quota.windows_at(now) for quota in quotas if quota)
-        shares = [[w.used for w in each if w.is_general] for each in windows]
-        return min((max(each) for each in shares if each), default=None)
+        windows = (quota.fullest(now) for quota in quotas if quota)
+        return min((window.used for window in windows if window), default=None)
 
     def collect(self) -> list[JSON]:
         """What has changed since the last call, in a form for `adopt`."""
-        changed = dict[str, Quota]()
+        records = list[JSON]()
         for name, quota in self.known.items():
-            before = self._published.get(name, Quota())
-            old = {window.name: window for window in before.windows}
-            same = before.balance == quota.balance and old.keys() == {w.name for w in quota.windows}
-            if not same or any(
-                abs(w.used - old[w.name].used) >= _QUOTA_STEP
-                or abs(w.resets - old[w.name].resets) > _SKEW
-                for w in quota.windows
-            ):
-                changed[name] = quota
-        self._published |= changed
-        return [
-            {"credential": name} | quota._asdict() | {"windows": [*map(list, quota.windows)]}
-            for name, quota in changed.items()
-        ]
+            if self._published.get(name) != (about := _about(quota)):
+                self._published[name] = about
+                windows = {"windows": [list(window) for window in quota.windows]}
+                records.append({"credential": name} | quota._asdict() | windows)
+        return records
 
     def adopt(self, record: JSON) -> None:
         """Take what another relay knows, if it is newer."""
-        windows = tuple(
-            QuotaWindow(str(name), *map(finite, numbers)) for name, *numbers in record["windows"]
-        )
+        windows = [QuotaWindow(str(name), *map(finite, rest)) for name, *rest in record["windows"]]
         balance, (first, since) = record["balance"], map(finite, record["earlier"])
-        left = None if balance is None else finite(balance)
-        quota = Quota(windows, left, str(record["currency"]), finite(record["at"]), (first, since))
-        name = str(record["credential"])
-        if quota.at > self.known.get(name, Quota()).at:
+        left, at = None if balance is None else finite(balance), finite(record["at"])
+        quota = Quota(tuple(windows), left, str(record["currency"]), at, (first, since))
+        if quota.at > self.known.get(name := str(record["credential"]), Quota()).at:
             self.known.put(name, quota)
-            self._published[name] = quota
+            self._published[name] = _about(quota)
 
     def keep(self, credentials: Collection[str]) -> None:
         """After a reload: forget what belongs to keys that are gone."""
-        for memory in (self.known, self.faults, self.asked, self._published):
-            for name in [name for name in memory if name not in credentials]:
+        for memory in (self.known, self.asked, self._published):
+            for name in memory.keys() - credentials:
                 del memory[name]
+
+
+def _about(quota: Quota) -> object:
+    """What other relays are told of, when it changes: half a percent, a minute, a balance."""
+    windows = [(w.name, round(200 * w.used), round(w.resets / 60)) for w in quota.windows]
+    return windows, quota.balance
 
 
 class Place(NamedTuple):
@@ -14044,6 +14024,15 @@ class _Equal(NamedTuple):
     lanes: Sequence[Lane]  # its lanes that are open and not cooling down
 
 
+class _Query(NamedTuple):
+    """Who asks for lanes: for what, in which dialect, in which conversation, when."""
+
+    route: Route
+    dialect: str
+    identity: str
+    now: Callable[[], float]
+
+
 class Balance:
     """The order of lanes; which are busy, whose turn it was, how soon each answered."""
 
@@ -14056,67 +14045,28 @@ class Balance:
         self._soon = Bounded[tuple[float, float]](_MOST_REMEMBERED)
 
     def lanes(
-        self,
-        route: Route,
-        dialect: str,
-        identity: str,
-        now: Callable[[], float],
-        left: MutableMapping[str, str] | None = None,
+        self, route: Route, dialect: str, identity: str, now: Callable[[], float]
     ) -> Iterator[tuple[Lane, Mark | None]]:
         """All lanes in order, each with the mark that keeps it from being used now, if any.
 
         Marks are looked up at each step, so a plan that runs out in the middle of a request
-        opens the next at once.  To `left` come the credentials that a new conversation leaves,
-        and why.
+        opens the next at once.
         """
         if lane := route.only_lane(dialect):
             return iter(((lane, self.health.cooling(lane, now())),))
-        return self._ordered(route, dialect, identity, now, {} if left is None else left)
+        return self._ordered(_Query(route, dialect, identity, now))
 
-    def _ordered(
-        self,
-        route: Route,
-        dialect: str,
-        identity: str,
-        now: Callable[[], float],
-        left: MutableMapping[str, str],
-    ) -> Iterator[tuple[Lane, Mark | None]]:
-        cooling, last = self.health.cooling, list[Lane]()
-        plans = (
-            lanes
-            for group in route.groups
-            for target in self._targets(group, route, dialect, identity, now)
-            for lanes in self._plans(target, dialect, identity, now)
-        )
-        for lanes in plans:
-            for lane in self._credentials(lanes, route, identity, now()):
-                if why := self.leaves(lane, identity, now()):
-                    left[lane.credential.name] = why
-                    last.append(lane)
-                else:
-                    yield lane, cooling(lane, now())
+    def _ordered(self, query: _Query) -> Iterator[tuple[Lane, Mark | None]]:
+        cooling, now, last = self.health.cooling, query.now, list[Lane]()
+        for target in itertools.chain.from_iterable(self._groups(query)):
+            for lanes in self._plans(target, query):
+                for lane in self._credentials(lanes, query):
+                    if self.leaves(lane, query.identity, now()):
+                        last.append(lane)
+                    else:
+                        yield lane, cooling(lane, now())
         for lane in last:
             yield lane, cooling(lane, now())
-
-    def _targets(
-        self,
-        group: Sequence[Target],
-        route: Route,
-        dialect: str,
-        identity: str,
-        now: Callable[[], float],
-    ) -> Sequence[Target]:
-        """Targets of one rank, in order."""
-        if len(group) < 2:
-            return group
-        equals, bound = list[_Equal](), self.health.sticky.bound(identity, now())
-        providers = [name.partition("/")[0] for name in bound]
-        for place, target in enumerate(group):
-            *_, opened = self._plans(target, dialect, identity, now)
-            free = [lane for lane in opened if not self.health.cooling(lane, now())]
-            rank, weight = _rank(providers, target.provider.name), target.provider.config.weight
-            equals.append(_Equal(place, str(target), weight, rank, free))
-        return [group[place] for place in self._order(equals, route, identity, now())]
 
     def leaves(self, lane: Lane, identity: str, now: float) -> str:
         """Why a conversation should go elsewhere: the lane is nearly used up, and it does not run
@@ -14124,6 +14074,32 @@ class Balance:
         why = self.health.quotas.low(lane, now)
         bound = self.health.sticky.bound(identity, now) if why else ()
         return "" if lane.credential.name in bound else why
+
+    def passed_over(self, lane: Lane, route: Route, identity: str, now: float) -> list[str]:
+        """The credentials that a conversation leaves for this lane, and why."""
+        reasons, dialect = dict[str, str](), lane.endpoint.dialect.name
+        for lanes in (each for target in route.targets() for each in target.lanes(dialect)):
+            for other in lanes:
+                reasons[other.credential.name] = self.leaves(other, identity, now)
+            if lane.credential in (other.credential for other in lanes):
+                break
+        reasons.pop(lane.credential.name, None)
+        return [f"{name}: {why}" for name, why in reasons.items() if why]
+
+    def _groups(self, query: _Query) -> Iterator[Sequence[Target]]:
+        """The route's groups, each in the order to try."""
+        for group in query.route.groups:
+            if len(group) < 2:
+                yield group
+                continue
+            equals, bound = list[_Equal](), self.health.sticky.bound(query.identity, query.now())
+            providers = [name.partition("/")[0] for name in bound]
+            for place, target in enumerate(group):
+                *_, opened = self._plans(target, query)
+                free = [lane for lane in opened if not self.health.cooling(lane, query.now())]
+                rank, weight = _rank(providers, target.provider.name), target.provider.config.weight
+                equals.append(_Equal(place, str(target), weight, rank, free))
+            yield [group[place] for place in self._order(equals, query)]
 
     def next_credentials(self, target: Target, now: float) -> list[str]:
         """Those that a new conversation with the target may get now: of the first plan that has
@@ -14157,37 +14133,32 @@ class Balance:
         mean, seen = self._soon.get(lane.name, (0.0, now))
         return float(mean * 2 ** (-abs(now - seen) / FADING))  # clocks are set back, too
 
-    def _plans(
-        self, target: Target, dialect: str, identity: str, now: Callable[[], float]
-    ) -> Iterator[Sequence[Lane]]:
+    def _plans(self, target: Target, query: _Query) -> Iterator[Sequence[Lane]]:
         """A target's lanes, plan by plan: the next plan opens only when every credential of the
         one before is marked as used up, or is nearly so and the conversation leaves it."""
-        for lanes in target.lanes(dialect):
+        exhausted, identity = self.health.exhausted, query.identity
+        for lanes in target.lanes(query.dialect):
             yield lanes
-            if not all(
-                self.health.exhausted(lane, now()) or self.leaves(lane, identity, now())
-                for lane in lanes
-            ):
+            now = query.now()
+            if not all(exhausted(each, now) or self.leaves(each, identity, now) for each in lanes):
                 return
 
-    def _credentials(
-        self, lanes: Sequence[Lane], route: Route, identity: str, now: float
-    ) -> Sequence[Lane]:
+    def _credentials(self, lanes: Sequence[Lane], query: _Query) -> Sequence[Lane]:
         if len(lanes) < 2:
             return lanes
-        bound, equals = self.health.sticky.bound(identity, now), list[_Equal]()
+        now, equals = query.now(), list[_Equal]()
+        bound = self.health.sticky.bound(query.identity, now)
         for place, lane in enumerate(lanes):
             free = () if self.health.cooling(lane, now) else (lane,)
             rank = _rank(bound, lane.credential.name)
             equals.append(_Equal(place, lane.name, 1.0, rank, free))
-        return [lanes[place] for place in self._order(equals, route, identity, now)]
+        return [lanes[place] for place in self._order(equals, query)]
 
-    def _order(
-        self, equals: Sequence[_Equal], route: Route, identity: str, now: float
-    ) -> list[int]:
+    def _order(self, equals: Sequence[_Equal], query: _Query) -> list[int]:
         """The indexes of `equals` in the order to try: first those the conversation is bound to,
         then by the route's mode, at last as `ranked` has them."""
-        order = ranked(equals, identity, lambda equal: equal.name, lambda equal: equal.weight)
+        route, now = query.route, query.now()
+        order = ranked(equals, query.identity, lambda equal: equal.name, lambda equal: equal.weight)
         first_two = [equal.place for equal in order if equal.lanes][:2]
 
         def key(equal: _Equal) -> tuple[float, ...]:
@@ -15220,13 +15191,6 @@ class Metric:
         for value in {*states, *(values[0] for values in self.series)}:
             self.set(states.get(value, 0), value)
 
-    def renew(self, states: Mapping[tuple[str, ...], float]) -> None:
-        """Set states by the values of all labels; there are no others any more."""
-        for values, state in states.items():
-            self.set(state, *values)
-        for values in self.series.keys() - states.keys():
-            del self.series[values]
-
     def reach(self, total: float) -> None:
         """Set a total that is counted elsewhere."""
         self.add(total - self.of().number)
@@ -15315,7 +15279,7 @@ class Metrics:
         self.plan_used = gauge("relay.plan.used", "", "The share of a plan's window that is used.",
             f"{plan} window")
         self.plan_resets = gauge("relay.plan.reset.time", "s",
-            "When a plan's window starts anew, since 1970.", f"{plan} window")
+            "When a plan's window starts anew, since 1970; 0 if unknown.", f"{plan} window")
         self.plan_balance = gauge("relay.plan.balance", "", "The balance of an account.",
             f"{plan} currency")
         self.generation = gauge("relay.config.generation", "", "Configurations used so far.")
@@ -16361,30 +16325,22 @@ def plans_report(plan: Plan, balance: Balance, usage: Mapping[Row, Totals], now:
 
     def counted(credential: str, since: float) -> JSON:
         span = DAY if since < now - 7.5 * DAY else HOUR
-        of_it = [
-            totals
-            for row, totals in usage.items()
-            if (row.span, row.provider) == (span, credential) and row.start + span / 2 >= since
-        ]
-        tokens = sum(totals.tokens_in + totals.tokens_out for totals in of_it)
-        return {"requests": sum(totals.requests for totals in of_it), "tokens": tokens}
+        rows = (row for row in usage if (row.span, row.provider) == (span, credential))
+        sums = [usage[row] for row in rows if row.start + span / 2 >= since]
+        tokens = sum(each.tokens_in + each.tokens_out for each in sums)
+        return {"requests": sum(each.requests for each in sums), "tokens": tokens}
 
-    quotas, providers = balance.health.quotas, dict[str, JSON]()
-    for name, provider in plan.providers.items():
-        config = provider.config
-        providers[name] = {"name": name, "switch_at": config.switch_at, "plans": {}}
-        providers[name] |= {"switch_below": config.switch_below, "every": config.quota.every}
-    for lane in plan.accounts():
-        name, billing, windows = lane.credential.name, lane.plan, list[JSON]()
+    def report(lane: Lane, nexts: Collection[str]) -> JSON:
+        name, windows, quotas = lane.credential.name, list[JSON](), balance.health.quotas
         quota, mark = quotas.known.get(name, Quota()), balance.health.cooling(lane, now)
         for window in quota.windows_at(now):
-            known = {key: value or None for key, value in window._asdict().items()}
-            known |= {"used": window.used, "forecast": window.exhausted_at(quota.at)}
+            known = window._asdict() | {"resets": window.resets or None}
             began = (window.resets or now) - (window.seconds or DAY)
-            windows.append(known | {"counted": counted(name, began)})
-        about = {
+            known |= {"forecast": window.exhausted_at(quota.at), "counted": counted(name, began)}
+            windows.append(known)
+        return {
             "name": name,
-            "asks": billing.source is not None,
+            "asks": lane.plan.source is not None,
             "windows": windows,
             "balance": quota.balance,
             "currency": quota.currency,
@@ -16393,15 +16349,21 @@ def plans_report(plan: Plan, balance: Balance, usage: Mapping[Row, Totals], now:
             "counted": counted(name, clock_at(now, plan.zone).day),
             "cooling": mark and {"why": mark.failure.replace("_", " "), "until": mark.until},
             "low": quotas.low(lane, now),
-            "next": name in balance.next_credentials(lane.target, now),
-            "error": quotas.faults.get(name, ""),
+            "next": name in nexts,
+            "error": quotas.asked.get(name, (0.0, ""))[1],
         }
-        plans = providers[lane.target.provider.name]["plans"]
-        line = {"name": billing.name, "subscription": billing.free, "credentials": []}
-        plans.setdefault(billing.name, line | {"used": quotas.used(billing, now)})
-        plans[billing.name]["credentials"].append(about)
-    lines = [each | {"plans": [*each["plans"].values()]} for each in providers.values()]
-    return {"now": now, "providers": lines}
+
+    providers = list[JSON]()
+    for name, lanes in itertools.groupby(plan.accounts(), lambda lane: lane.target.provider.name):
+        config, plans = plan.providers[name].config, list[JSON]()
+        about: JSON = {"name": name, "switch_at": config.switch_at, "every": config.quota.every}
+        providers.append(about | {"switch_below": config.switch_below, "plans": plans})
+        for billing, each in itertools.groupby(lanes, lambda lane: lane.plan):
+            keys = [report(lane, balance.next_credentials(lane.target, now)) for lane in each]
+            used = balance.health.quotas.used(billing, now)
+            line = {"name": billing.name, "subscription": billing.free, "used": used}
+            plans.append(line | {"credentials": keys})
+    return {"now": now, "providers": providers}
 
 
 class Keeper:
@@ -17450,32 +17412,6 @@ _LOOK_UP_SECONDS: Final = 20.0
 _MOST_ANSWER: Final = 1 << 20  # bytes
 
 
-async def _look_up(
-    upstream: Upstream, credentials: Credentials, masks: Secrets, lane: Lane, source: QuotaSource
-) -> Quota:
-    """What the maker of a lane's plan says; any error if it does not say it."""
-    provider, parts = lane.target.provider, urllib.parse.urlsplit(lane.endpoint.url)
-    team, query = source.team
-    own = team in {name.lower() for name in provider.config.headers}
-    url = f"{parts.scheme}://{parts.netloc}{source.path}" + (f"?{query}" if team and own else "")
-    secret = await credentials.secret(lane.credential, masks) if lane.credential.command else ""
-    url, headers = lane.authorized(url, {"accept": "application/json"}, secret)
-    connect, proxy = provider.timeouts.connect, lane.endpoint.proxy
-    async with asyncio.timeout(_LOOK_UP_SECONDS):
-        reply = await upstream.send("GET", url, headers, None, connect, proxy)
-        try:
-            body = await read_all(reply, _LOOK_UP_SECONDS, _MOST_ANSWER)
-        finally:
-            reply.close()
-    body = Inflater(reply.headers.get("Content-Encoding", "")).whole(body)
-    if not 200 <= reply.status < 300:
-        raise ValueError(error_in(body, reply.status).message)
-    quota = quota_in_answer(source, loads(body))
-    known = "CNY" if provider.zone is CHINA else "USD"
-    currency = "" if quota.balance is None else quota.currency or known
-    return quota._replace(currency=currency, at=time.time())
-
-
 async def look_up_quotas(
     upstream: Upstream,
     credentials: Credentials,
@@ -17486,22 +17422,42 @@ async def look_up_quotas(
     """Ask for all credentials of which nothing has been learnt for as many seconds as `every` says
     of their provider, if it says any; credential -> what went wrong that did not before."""
 
-    async def ask(lane: Lane, source: QuotaSource) -> None:
-        name = lane.credential.name
-        quotas.asked.put(name, time.time())
+    async def look_up(lane: Lane, source: QuotaSource) -> Quota:
+        provider, url = lane.target.provider, urllib.parse.urlsplit(lane.endpoint.url)
+        team = source.team[0] in map(str.lower, provider.config.headers)
+        asked = url._replace(path=source.path, query=source.team[1] if team else "").geturl()
+        secret = ""
+        if lane.credential.command:
+            secret = await credentials.secret(lane.credential, plan.secrets)
+        asked, headers = lane.authorized(asked, {"accept": "application/json"}, secret)
+        connect, proxy = provider.timeouts.connect, lane.endpoint.proxy
+        reply = await upstream.send("GET", asked, headers, None, connect, proxy)
         try:
-            quotas.note(name, await _look_up(upstream, credentials, plan.secrets, lane, source))
-            return
+            body = await read_all(reply, _LOOK_UP_SECONDS, _MOST_ANSWER)
+        finally:
+            reply.close()
+        body = Inflater(reply.headers.get("Content-Encoding", "")).whole(body)
+        if not 200 <= reply.status < 300:
+            raise ValueError(error_in(body, reply.status).message)
+        quota = quota_in_answer(source, loads(body))
+        known = quota.currency or ("CNY" if provider.zone is CHINA else "USD")
+        currency = "" if quota.balance is None else known
+        return quota._replace(currency=currency, at=time.time())
+
+    async def ask(lane: Lane, source: QuotaSource) -> None:
+        name, before = lane.credential.name, quotas.asked.get(lane.credential.name, (0.0, ""))[1]
+        quotas.asked.put(name, (now, before))
+        fault = ""
+        try:
+            async with asyncio.timeout(_LOOK_UP_SECONDS):
+                quotas.note(name, await look_up(lane, source))
         except TimeoutError:
             fault = f"no answer within {_LOOK_UP_SECONDS:g} s"
-        except RelayError as error:
-            fault = error.message
-        except UNREADABLE as error:
-            fault = str(error)
-        fault = plan.redacted(fault)[:200]
-        if fault != quotas.faults.get(name):
+        except (RelayError, *UNREADABLE) as error:
+            fault = plan.redacted(str(error))[:200]
+        quotas.asked.put(name, (now, fault))
+        if fault and fault != before:
             faults[name] = fault
-        quotas.faults.put(name, fault)
 
     faults, now, asking = dict[str, str](), time.time(), list[Awaitable[None]]()
     for lane in plan.accounts():
@@ -17510,7 +17466,7 @@ async def look_up_quotas(
             lane.plan.source,
             every(lane.target.provider.name),
         )
-        last = max(quotas.known.get(name, Quota()).at, quotas.asked.get(name, 0.0))
+        last = max(quotas.known.get(name, Quota()).at, quotas.asked.get(name, (0.0, ""))[0])
         if source and seconds is not None and abs(now - last) >= seconds:  # clocks are set back
             endpoint = replace(lane.endpoint, auth=(source.auth,))
             asking.append(ask(replace(lane, endpoint=endpoint), source))
@@ -18524,6 +18480,7 @@ class Exchange(ABC):
     held = 0.0  # seconds in which all were cooling down
     first_at: float | None = None  # when the first meaningful event came
     sticky: str | None = None  # hit | miss | repin
+    switched: Sequence[str] = ()  # what it left because that is nearly used up, and why
     fault: RelayError | None = None  # the client's, while its body was on its way
     # What came of it
     prompt: PendingPrompt | None = None  # of the cache ledger
@@ -18546,7 +18503,6 @@ class Exchange(ABC):
         self.began = time.monotonic()
         self.task = asyncio.current_task()
         self.attempts: list[Attempt] = []  # in the order in which they end
-        self.left: dict[str, str] = {}  # credentials nearly used up that it leaves, and why
 
     # What the kinds differ in
 
@@ -18757,7 +18713,7 @@ class Exchange(ABC):
             "first_ms": None if self.first_at is None else round((self.first_at - began) * 1000),
             "held_ms": round(self.held * 1000) or None,
             "sticky": self.sticky,
-            "switched": [f"{name}: {why}" for name, why in self.left.items()] or None,
+            "switched": self.switched or None,
             "dropped": list(current.dropped) or None if current else None,
             "error": self.plan.redacted(self.error) if self.error else None,
         }
@@ -19844,6 +19800,8 @@ class Relay:
         exchange.attempts.append(attempt)
         exchange.current = attempt
         attempt.flight = self.balance.begin_attempt(lane, exchange.route)
+        if self.health.quotas.known:
+            exchange.switched = self.balance.passed_over(lane, exchange.route, identity, moment)
         probe = self.health.attempting(lane, moment) if self.health.marks else None
         try:
             await self.begin(exchange, attempt)
@@ -20048,7 +20006,7 @@ class Relay:
         route, fitting = exchange.route, False
         identity = "" if route.is_single else exchange.identity  # where nothing can be bound
         names = exchange.dialect.name, identity or exchange.id
-        for lane, mark in self.balance.lanes(route, *names, time.time, exchange.left):
+        for lane, mark in self.balance.lanes(route, *names, time.time):
             if not exchange.fits(lane):
                 continue
             fitting = True
@@ -21680,13 +21638,14 @@ class Operations:
         metrics.ready.set(0 if self.draining or not relay.plan.providers else 1)
         metrics.running.set(len(relay.running))
         metrics.cooling.set_all(self._cooling())
-        quotas = relay.health.quotas.known
-        known = {tuple(name.split("/")): quota for name, quota in quotas.items()}
-        windows = {(*n, w.name): w for n, q in known.items() for w in q.windows_at(time.time())}
-        balances = {(*n, q.currency): q.balance for n, q in known.items() if q.balance is not None}
-        metrics.plan_used.renew({labels: w.used for labels, w in windows.items()})
-        metrics.plan_resets.renew({labels: w.resets for labels, w in windows.items() if w.resets})
-        metrics.plan_balance.renew(balances)
+        for metric in (metrics.plan_used, metrics.plan_resets, metrics.plan_balance):
+            metric.series.clear()  # of credentials and windows that are no more
+        for name, quota in relay.health.quotas.known.items():
+            for window in quota.windows_at(time.time()):
+                metrics.plan_used.set(window.used, *name.split("/"), window.name)
+                metrics.plan_resets.set(window.resets, *name.split("/"), window.name)
+            if quota.balance is not None:
+                metrics.plan_balance.set(quota.balance, *name.split("/"), quota.currency)
         metrics.generation.set(reloader.generation)
         metrics.reloaded.set(0 if reloader.has_failed else 1)
         metrics.state.set(0 if relay.accounts.keeper.trouble else 1)
@@ -23980,77 +23939,66 @@ def command_grafana(args: argparse.Namespace) -> None:
     print(json.dumps(grafana_dashboard(), indent=2))
 
 
-@command("--provider NAME: of this one only", "--json: for programs")
+@command("--json: for programs")
 def command_plans(args: argparse.Namespace) -> None:
     """Show what is left of plans and balances.
 
     The running relay asks their makers; if none runs, this command does.
     """
-    source, only = find_config(args), args.provider
+    source = find_config(args)
     console = Console(source)
     try:
-        report = console.post("/admin/plans", {"provider": only} if only else {})
+        report = console.post("/admin/plans", {})
     except RelayError as error:
         if not isinstance(error.__cause__, aiohttp.ClientError | OSError):
             raise
-        report = asyncio.run(_plans_from_here(load(source), source, only))
-    if only:
-        report["providers"] = [each for each in report["providers"] if each["name"] == only]
-        if not report["providers"]:
-            raise ConfigError(f"no provider is called {only!r}")
-    print(
-        json.dumps(report, indent=2) if args.json else "\n".join(_plan_lines(report, console.zone))
-    )
+        report = asyncio.run(_plans_from_here(load(source), source))
+    lines = [json.dumps(report, indent=2)] if args.json else _plan_lines(report, console.zone)
+    print("\n".join(lines))
 
 
-async def _plans_from_here(plan: Plan, source: Source, only: str) -> JSON:
+async def _plans_from_here(plan: Plan, source: Source) -> JSON:
     """What /admin/plans answers: of what the state has, and of makers that are asked from here."""
-    health, usage = Health(), dict[Row, Totals]()
+    health, usage, upstream = Health(), dict[Row, Totals](), Upstream()
     store = store_of(state_place(plan.config.state, source, os.environ))
     with contextlib.suppress(ConfigError, StateTrouble):  # there is none yet
         store.open(to_read=True)
         with contextlib.closing(store):
             Notebook(health).apply(store.sync(Batch()).notes)
             usage = credential_usage(store, time.time())
-    upstream, chosen = Upstream(), {name: 0.0 for name in plan.providers if only in ("", name)}
-    try:
-        every = chosen.get
-        await look_up_quotas(upstream, Credentials(), plan, health.quotas, every)
-    finally:
-        await upstream.close()
+    await look_up_quotas(upstream, Credentials(), plan, health.quotas, lambda provider: 0.0)
+    await upstream.close()
     return plans_report(plan, Balance(health), usage, time.time()) | {"budgets": {}}
 
 
 def _plan_lines(report: JSON, zone: datetime.tzinfo | None) -> list[str]:
     """A table of windows and balances, and below it what else there is to say."""
-    now, notes = report["now"], list[str]()
 
     def at(moment: float | None) -> str:
-        form = "%H:%M" if moment and moment - now < DAY else "%Y-%m-%d %H:%M"
+        form = "%H:%M" if moment and moment - report["now"] < DAY else "%Y-%m-%d %H:%M"
         return datetime.datetime.fromtimestamp(moment, zone).strftime(form) if moment else "-"
 
     rows = [("credential", "use", "of", "used", "starts anew", "used up", "requests", "tokens")]
-    plans = (plan for provider in report["providers"] for plan in provider["plans"])
+    notes, plans = list[str](), (plan for each in report["providers"] for plan in each["plans"])
     for credential in (each for plan in plans for each in plan["credentials"]):
         name, cooling, low = (credential[key] for key in ("name", "cooling", "low"))
         use = "cooling" if cooling else "next" if credential["next"] else "last" if low else "-"
-        lines = [
-            (w["name"], f"{w['used']:.0%}", at(w["resets"]), at(w["forecast"]), w["counted"])
-            for w in credential["windows"]
-        ]
+        lines = [(w["name"], f"{w['used']:.0%}", w) for w in credential["windows"]]
         if credential["balance"] is not None:
-            left = f"{credential['balance']:.2f} {credential['currency']}".rstrip()
-            lines.append((left, "-", "-", at(credential["forecast"]), credential["counted"]))
-        for of, used, anew, end, counted in lines or [("-", "-", "-", "-", credential["counted"])]:
-            counts = f"{counted['requests']}", f"{counted['tokens']}"
-            rows.append((name, use, of, used, anew, end, *counts))
-        if cooling:
-            notes.append(f"{name}: {cooling['why']}, until {at(cooling['until'])}")
-        if low:
-            notes.append(f"{name}: new conversations go elsewhere: {low}")
-        if credential["error"]:
-            notes.append(f"{name}: cannot be looked up: {credential['error']}")
-    return [*aligned(rows, left=3), *map(printable, notes)]
+            left = f"{credential['balance']:.2f} {credential['currency']}"
+            lines.append((left, "-", credential))
+        for of, used, about in lines or [("-", "-", credential)]:
+            counts = (str(about["counted"][key]) for key in ("requests", "tokens"))
+            rows.append(
+                (name, use, of, used, at(about.get("resets")), at(about["forecast"]), *counts)
+            )
+        for text, why in (
+            ("", cooling and f"{cooling['why']}, until {at(cooling['until'])}"),
+            ("new conversations go elsewhere: ", low),
+            ("cannot be looked up: ", credential["error"]),
+        ):
+            notes += [printable(f"{name}: {text}{why}")] if why else []
+    return [*aligned(rows, left=3), *notes]
 
 
 @command(

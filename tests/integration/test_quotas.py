@@ -331,7 +331,7 @@ async def test_a_running_conversation_stays_and_a_new_one_goes_on(
         assert f"bigglm/{where}" in nexts
         line = await last_line(server, count)
         switched = [each for each in line["switched"] or () if "5h at 96%, switch_at 95%" in each]
-        assert switched or len(keys) > 1
+        assert switched
         assert len(line["attempts"]) == 1
     count += 1
     assert await turn(http, server, running, count) == first
@@ -404,8 +404,6 @@ async def test_relay_plans_asks_by_the_running_relay(
     ran = await run("plans", "--json", "-c", str(server.file), cwd=server.file.parent)
     assert json.loads(ran.stdout)["providers"][0]["name"] == "bigglm"
     assert asked(upstream, LIMITS) == 1
-    ran = await run("plans", "--provider", "no", "-c", str(server.file), cwd=server.file.parent)
-    assert (ran.status, "no provider is called 'no'" in ran.stderr) == (2, True)
 
 
 async def test_relay_plans_asks_by_itself_where_none_runs(

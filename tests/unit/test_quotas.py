@@ -68,12 +68,12 @@ def test_a_plan_knows_what_says_how_much_of_it_is_left() -> None:
 def test_a_window_that_has_started_anew_is_empty() -> None:
     empty = FIVE_HOURS._replace(used=0.0, resets=0.0)
     quota = Quota((FIVE_HOURS, WEEK), at=NOW)
-    assert quota.windows_at(NOW) == (FIVE_HOURS, WEEK)
-    assert quota.windows_at(NOW + HOUR) == (empty, WEEK)
+    assert quota.windows_at(NOW) == [FIVE_HOURS, WEEK]
+    assert quota.windows_at(NOW + HOUR) == [empty, WEEK]
     # when it began is not known: at its longest it lasts for its length
     unknown = Quota((FIVE_HOURS._replace(resets=0.0),), at=NOW)
-    assert unknown.windows_at(NOW + HOUR) == unknown.windows
-    assert unknown.windows_at(NOW + 5 * HOUR) == (empty,)
+    assert unknown.windows_at(NOW + HOUR) == [*unknown.windows]
+    assert unknown.windows_at(NOW + 5 * HOUR) == [empty]
 
 
 FORECASTS = {
