@@ -1171,13 +1171,13 @@ def mapped(body: JSON, key: str, change: Callable[[JSON], JSON | None]) -> JSON:
         items = [items]
     if not isinstance(items, list):
         return body
-    kept = [change(item) if isinstance(item, dict) else item for item in items]
-    if all(map(operator.is_, kept, items)):
+    changed = [change(item) if isinstance(item, dict) else item for item in items]
+    if all(map(operator.is_, changed, items)):
         return body
-    return body | {key: [item for item in kept if item is not None]}
+    return body | {key: [item for item in changed if item is not None]}
 
 
-# Bytes held at most while the rest is awaited: of an event, of an answer.
+# Bytes at most in memory while the rest is awaited: of an event, of an answer.
 MOST_HELD: Final = 64 << 20
 
 
@@ -1216,15 +1216,15 @@ class SSEDecoder:
                 self._buffer = data
                 return []
             data, self._first = data.removeprefix(b"\xef\xbb\xbf"), False
-        held = b""
+        half = b""
         if b"\r" in data:
             # a final CR may be half a CRLF, but after a line's end it is a blank line either way
             blank = data.endswith((b"\r\r", b"\n\r"))
-            held = b"\r" if data.endswith(b"\r") and not blank else b""
+            half = b"\r" if data.endswith(b"\r") and not blank else b""
             self._halved = blank
-            data = data.removesuffix(held).replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+            data = data.removesuffix(half).replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         *blocks, rest = data.split(b"\n\n")
-        self._buffer = rest + held
+        self._buffer = rest + half
         self._size = len(self._buffer)
         events = list[ServerSentEvent]()
         for block in blocks:
@@ -1329,17 +1329,17 @@ def repaired(messages: Iterable[Message]) -> tuple[Message, ...]:
 
 
 def _turns(messages: Iterable[Message]) -> list[Message]:
-    turns, held = list[Message](), list[Message]()
+    turns, between = list[Message](), list[Message]()  # system messages between calls and results
     for message in messages:
         last = turns[-1] if turns else None
         if message.role == "system" and last and any(isinstance(p, ToolCall) for p in last.parts):
-            held.append(message)
+            between.append(message)
         elif last and last.role == message.role != "system":
             turns[-1] = Message(last.role, last.parts + message.parts)
         else:
-            turns += [message, *held] if message.role == "user" else [*held, message]
-            held = []
-    return turns + held
+            turns += [message, *between] if message.role == "user" else [*between, message]
+            between = []
+    return turns + between
 
 
 def _with_distinct_ids(turns: Sequence[Message]) -> tuple[Message, ...]:
@@ -1359,22 +1359,12 @@ def _with_distinct_ids(turns: Sequence[Message]) -> tuple[Message, ...]:
     return tuple(apart)
 
 
-def _new_id(id: str, seen: dict[str, int]) -> str:
-    """The id itself, or with the next number that is free; `seen` has the last number of each."""
-    new = id
-    while new in seen:
-        seen[id] += 1
-        new = f"{id}_{seen[id]}"
-    seen[new] = 1
-    return new
-
-
 class CallIds:
     """The ids of calls in a history, made acceptable to a maker: in its form, each only once."""
 
     def __init__(self, pattern: str) -> None:
         self._accepted = _Accepted(pattern)
-        self._seen: dict[str, int] = {}
+        self._numbers: dict[str, int] = {}  # the last that each id was given
         self._owed: dict[str, list[str]] = {}  # of the latest turn, by the id that came
 
     def turn(self) -> None:
@@ -1382,7 +1372,12 @@ class CallIds:
         self._owed.clear()
 
     def call(self, id: str) -> str:
-        new = _new_id(self._accepted[id], self._seen)
+        """The id as the maker accepts it; with the next number, if it was there before."""
+        first = new = self._accepted[id]
+        while new in self._numbers:
+            self._numbers[first] += 1
+            new = f"{first}_{self._numbers[first]}"
+        self._numbers[new] = 1
         self._owed.setdefault(id, []).append(new)
         return new
 
@@ -1396,25 +1391,21 @@ def _answered(turn: Message, owed: Sequence[str]) -> Message:
     ids = [part.call_id if isinstance(part, ToolResult) else None for part in turn.parts]
     if ids == [*owed, *(len(ids) - len(owed)) * [None]]:  # as it should be
         return turn
-    results = [p for p in turn.parts if isinstance(p, ToolResult)]
-    given: dict[str, list[ToolResult]] = {}
-    for result in results:
-        given.setdefault(result.call_id, []).append(result)
-    missing = (ToolResult(id, (Text(_NO_RESULT),), True) for id in owed)
-    first = [given[none.call_id].pop(0) if given.get(none.call_id) else none for none in missing]
-    kept = {id(result) for result in first}
-    # a client that tried again (Codex) may have sent a result twice
-    rest = [part for part in turn.parts if id(part) not in kept and part not in first]
-    parts: list[Part] = [*first]
-    for part in rest:  # a result whose call is gone (after a compaction, say) is worth reading
+    results: dict[str, list[ToolResult]] = {}
+    for part in turn.parts:
         if isinstance(part, ToolResult):
+            results.setdefault(part.call_id, []).append(part)
+    none = (Text("(no result was recorded for this call)"),)
+    first = [results[id].pop(0) if results.get(id) else ToolResult(id, none, True) for id in owed]
+    parts: list[Part] = [*first]
+    for part in turn.parts:
+        if part in first:  # a client that tried again (Codex) may have sent a result twice
+            continue
+        if isinstance(part, ToolResult):  # its call is gone, after a compaction: worth reading
             parts += [Text(f"[result of tool call {part.call_id}]"), *part.parts]
         else:
             parts.append(part)
     return Message("user", tuple(parts))
-
-
-_NO_RESULT: Final = "(no result was recorded for this call)"
 
 
 def leading(messages: Sequence[Message]) -> int:
@@ -1471,7 +1462,7 @@ class Takes(NamedTuple):
 def lowered(request: Request, takes: Takes) -> tuple[Request, dict[str, str]]:
     """The request as the target takes it, and the tools' names that changed -> as they were.
 
-    What has no place there is said in words (a picture that is left out, a system message in
+    What has no place there is put into words (a picture that is left out, a system message in
     mid-conversation), moved (a picture in a result goes behind it) or left out, and then it is
     named in `dropped`.
     """
@@ -1534,7 +1525,7 @@ def _lowered_turns(
             between = messages[index - 1].role == "user" and after == "assistant"
             if takes.system == "front" or not between:
                 role, parts = "user", _reminder(parts)
-        kept, rest = list[Part](), list[Part]()  # a user's turn begins with the results
+        first, rest = list[Part](), list[Part]()  # a user's turn begins with the results
         for part in parts:
             if isinstance(part, Text):
                 if part.text and (takes.blank_texts or not part.text.isspace()):
@@ -1551,22 +1542,22 @@ def _lowered_turns(
                 speaks = True
             elif isinstance(part, ToolResult):
                 id = ids[part.call_id]
-                held, shown = _result_parts(part, takes, dropped)
-                if id is not part.call_id or held is not part.parts:
-                    part = ToolResult(id, held, part.is_error)
-                kept.append(part)
-                rest += shown
+                inner, behind = _result_parts(part, takes, dropped)
+                if id is not part.call_id or inner is not part.parts:
+                    part = ToolResult(id, inner, part.is_error)
+                first.append(part)
+                rest += behind
             else:
                 rest.append(_medium(part, takes, dropped))
-        kept += rest
-        if not kept or (role == "assistant" and not speaks and not takes.reasoning_alone):
+        first += rest
+        if not first or (role == "assistant" and not speaks and not takes.reasoning_alone):
             continue
         if turns and turns[-1].role == role != "system":
-            turns[-1] = Message(role, (*turns[-1].parts, *kept))
-        elif role == message.role and len(kept) == len(parts) and all(map(_IS, kept, parts)):
+            turns[-1] = Message(role, (*turns[-1].parts, *first))
+        elif role == message.role and len(first) == len(parts) and all(map(_IS, first, parts)):
             turns.append(message)
         else:
-            turns.append(Message(role, tuple(kept)))
+            turns.append(Message(role, tuple(first)))
     lead = leading(turns)
     if takes.user_first and (lead == len(turns) or turns[lead].role != "user"):
         turns.insert(lead, Message("user", (Text("."),)))
@@ -1589,27 +1580,29 @@ def _reminder(parts: Iterable[Part]) -> tuple[Text, ...]:
 def _result_parts(
     result: ToolResult, takes: Takes, dropped: list[str]
 ) -> tuple[tuple[Text | Media, ...], list[Part]]:
-    """What a tool's result holds, and what has to stand behind the results."""
+    """What a tool's result holds, and what follows the results."""
     if all(isinstance(part, Text) for part in result.parts):
         return result.parts, []
-    held, shown = list[Text | Media](), list[Part]()
+    inner, behind = list[Text | Media](), list[Part]()
     for part in result.parts:
         part = _medium(part, takes, dropped) if isinstance(part, Media) else part
         if isinstance(part, Media) and part.kind == "text" and "text" not in takes.media:
             part = Text(as_document(part))
         if isinstance(part, Text) or takes.result_media:
-            held.append(part)
+            inner.append(part)
         else:
-            shown += [] if shown else [Text(f"[{part.kind} output of tool call {result.call_id}]")]
-            shown.append(part)
-    return tuple(held), shown
+            behind += (
+                [] if behind else [Text(f"[{part.kind} output of tool call {result.call_id}]")]
+            )
+            behind.append(part)
+    return tuple(inner), behind
 
 
 def _medium(media: Media, takes: Takes, dropped: list[str]) -> Text | Media:
-    """Media, or what the model is told of those that are left out: they would be a 400."""
+    """Media, or a note in place of those that are left out, as they would be a 400."""
     kind, mime = media.kind, media.mime.partition(";")[0].strip().lower()
-    known = takes.media.get(kind, frozenset())
-    fits = kind in takes.addresses if media.url else known is None or mime in known
+    mimes = takes.media.get(kind, frozenset())
+    fits = kind in takes.addresses if media.url else mimes is None or mime in mimes
     if fits or kind == "text":
         if media.detail and not takes.detail:
             dropped.append("detail")
@@ -1622,7 +1615,7 @@ def _medium(media: Media, takes: Takes, dropped: list[str]) -> Text | Media:
 
 
 def left_out(name: str) -> str:
-    """What the model is told of media that it does not get."""
+    """The note for the model in place of media that it does not get."""
     return f"[{name}: left out, for this model does not take it]"
 
 
@@ -1751,15 +1744,15 @@ def without_reasoning(request: Request) -> Request:
     """
     messages, dropped = list[Message](), [*request.dropped, "thinking"]
     for message in request.messages:
-        parts = [part for part in message.parts if not isinstance(part, Reasoning)]
-        if any(isinstance(part, Text) and part.cache for part in parts):
-            parts = [Text(part.text) if isinstance(part, Text) else part for part in parts]
+        if any(isinstance(part, Text) and part.cache for part in message.parts):
             dropped.append("cache_control")
-        messages.append(Message(message.role, tuple(parts)))
+        bare = [Text(part.text) if isinstance(part, Text) else part for part in message.parts]
+        parts = tuple(part for part in bare if not isinstance(part, Reasoning))
+        messages.append(Message(message.role, parts))
     return replace(
         request,
         messages=tuple(messages),
-        tools=tuple(replace(tool, cache="") if tool.cache else tool for tool in request.tools),
+        tools=tuple(replace(tool, cache="") for tool in request.tools),
         show_thoughts=None,
         stripped=True,
         dropped=tuple(dict.fromkeys(dropped)),
@@ -1828,20 +1821,20 @@ def image_size(data: str) -> tuple[int, int]:
     return 1024, 1024
 
 
-# A picture's type by its first base64 characters; clients mislabel, and Anthropic checks.
-_MAGIC: Final = {
+def mime_of(data: str, declared: str) -> str:
+    """The media type of base64 data by its first characters, which a declared one follows only if
+    they say nothing: clients mislabel, and Anthropic checks."""
+    types = (mime for start, mime in _MIME_BY_START.items() if data.startswith(start))
+    return next(types, declared.lower().replace("image/jpg", "image/jpeg"))
+
+
+_MIME_BY_START: Final = {
     "iVBORw0KGgo": "image/png",
     "/9j/": "image/jpeg",
     "R0lGOD": "image/gif",
     "UklGR": "image/webp",
     "JVBERi0": "application/pdf",
 }
-
-
-def mime_of(data: str, declared: str) -> str:
-    """The media type of base64 data: as recognised, else as declared."""
-    seen = next((mime for magic, mime in _MAGIC.items() if data.startswith(magic)), "")
-    return seen or declared.lower().replace("image/jpg", "image/jpeg")
 
 
 def media_from_url(url: str, name: str = "", kind: Literal["image", "document"] = "image") -> Media:
@@ -1862,8 +1855,8 @@ def media_from_url(url: str, name: str = "", kind: Literal["image", "document"] 
 
 def media_from_file(data: str, name: str) -> Media:
     """OpenAI's file data: a data URL, base64 alone, or (OpenRouter) an address."""
-    known = re.match(r"(data|https?):", data, re.IGNORECASE)
-    url = data if known else "data:application/pdf;base64," + data
+    is_url = re.match(r"(data|https?):", data, re.IGNORECASE)
+    url = data if is_url else "data:application/pdf;base64," + data
     return media_from_url(url, name, "document")
 
 
@@ -1876,11 +1869,11 @@ def base64_text(data: str) -> str:
 def rooted(schema: JSON) -> JSON:
     """A tool's schema with a root that every provider accepts: an object."""
     properties = schema.get("properties")
-    known = isinstance(properties, dict)
-    if known and schema.get("type") == "object" and _SCHEMA_NOTES.isdisjoint(schema):
+    typed = isinstance(properties, dict)
+    if typed and schema.get("type") == "object" and _SCHEMA_NOTES.isdisjoint(schema):
         return schema
-    kept = {name: value for name, value in schema.items() if name not in _SCHEMA_NOTES}
-    return kept | {"type": "object", "properties": properties if known else {}}
+    bare = {name: value for name, value in schema.items() if name not in _SCHEMA_NOTES}
+    return bare | {"type": "object", "properties": properties if typed else {}}
 
 
 _SCHEMA_NOTES: Final = frozenset(("$schema", "$id", "$comment"))
@@ -1910,7 +1903,7 @@ def data_url(media: Media) -> str:
 #     _start   the answer begins      that came twice, or never
 #     _part    a part begins          the one before was closed; another call is still open
 #     _delta   more of a part         the part waits for its turn, or is over
-#     _more    the same               the part has begun
+#     _more    more of a part         the part has begun
 #     _close   a part is over         others wait for it, or its arguments broke off
 #     _end     the answer is whole    the finish reason contradicts the content
 #     _fail    it broke               something is still open: it stays so
@@ -1936,10 +1929,10 @@ UNREADABLE: Final = (
 class StreamDecoder(ABC):
     """A provider's bytes to events.  `feed` and `eof` never raise, whatever the bytes.
 
-    `known`: the ids of calls in the conversation so far, from which those of new calls differ.
+    `ids`: of the calls in the conversation so far, from which those of new calls differ.
     """
 
-    def __init__(self, known: Iterable[str] = ()) -> None:
+    def __init__(self, ids: Iterable[str] = ()) -> None:
         self.ended = False
         self.acted = False  # did something begin that the hub cannot express?
         self._sse = SSEDecoder()
@@ -1950,7 +1943,7 @@ class StreamDecoder(ABC):
         self._closed: dict[object, bool] = {}  # of those waiting, whose end has come: torn?
         self._torn = b""  # an event's JSON that may continue in the next event
         self._id = ""
-        self._ids = set(known)
+        self._ids = set(ids)
         self._parts = self._calls = self._torn_calls = 0
         self.finish: FinishReason | None = None  # the reason, if perhaps not the last event yet
         self._detail = ""
@@ -1987,9 +1980,8 @@ class StreamDecoder(ABC):
             else:
                 self._fail(Failure("sent an empty answer", cause="transient"))
         if self._usage.input and isinstance(start := self._events[0], Start):
-            usage = self._usage
-            known = Usage(usage.input, 0, usage.cache_read, usage.cache_write)
-            self._events[0] = Start(start.id, start.model, known)
+            input = replace(self._usage, output=0, reasoning=0)
+            self._events[0] = Start(start.id, start.model, input)
         return self._events
 
     def _messages(self, messages: Iterable[ServerSentEvent]) -> None:
@@ -2205,17 +2197,17 @@ def _only_text(*values: object) -> None:
             raise TypeError(f"expected text, got {shown(value)}")
 
 
-def call_id(id: str, known: set[str], answer: str) -> str:
+def call_id(id: str, others: set[str], answer: str) -> str:
     """A call's id, or one made for it: no other call's, and such as every maker takes back.
 
     A client that sees an id a second time takes the call for one that it has already run.
     """
     _only_text(id, answer)
-    number = len(known)
-    while id in known or not _CALL_ID.fullmatch(id):
+    number = len(others)
+    while id in others or not _CALL_ID.fullmatch(id):
         mark = hashlib.sha256(f"{answer}\0{number}".encode(errors="replace")).hexdigest()
         id, number = f"call_{mark[:12]}", number + 1
-    known.add(id)
+    others.add(id)
     return id
 
 
@@ -2570,8 +2562,8 @@ class Dialect(ABC):
         return error.status
 
     @abstractmethod
-    def decoder(self, known: Iterable[str] = ()) -> StreamDecoder:
-        """`known`: the ids of the conversation's calls, which no new call's may be."""
+    def decoder(self, ids: Iterable[str] = ()) -> StreamDecoder:
+        """`ids`: of the conversation's calls, which no new call's may be."""
 
     @abstractmethod
     def encoder(self, context: AnswerContext) -> StreamEncoder: ...
@@ -2652,33 +2644,25 @@ def failure_in(wire: JSON) -> Failure | None:
     {"status_code": 1008}} (MiniMax, in a 200), {"code": 20012, "message": ...} (SiliconFlow),
     {"object": "error", ...} (Mistral), {"detail": ...} (FastAPI).
     """
-    error = wire.get("error")
+    error, code = wire.get("error"), wire.get("code") or wire.get("error_code")
     if isinstance(error, str) and error:
-        code = wire.get("code") or wire.get("error_code")
         return Failure(error, word_of(code), word_of(wire.get("error_type")))
     if isinstance(error, dict):
-        return _failure_object(error)
+        kind = error.get("type") or error.get("status") or error.get("error_type")
+        text = word_of(error.get("message")) or dumps(error).decode()
+        code = word_of(error.get("code") or error.get("error_code"))
+        more = {name: error[name] for name in ("details", "metadata") if error.get(name)}
+        return Failure(text, code, word_of(kind), extra=dumps(more).decode() if more else "")
     base = wire.get("base_resp")
     if isinstance(base, dict) and base.get("status_code"):
         return Failure(word_of(base.get("status_msg")), word_of(base["status_code"]))
-    code, message = wire.get("code") or wire.get("error_code"), wire.get("message")
-    message = message or wire.get("error_msg")
+    message = wire.get("message") or wire.get("error_msg")
     if wire.get("object") == "error" or "error_code" in wire or (code and message):
         return Failure(word_of(message), word_of(code), word_of(wire.get("type")))
     if "detail" in wire:
         detail = wire["detail"]
         return Failure(detail if isinstance(detail, str) else dumps(detail).decode())
     return None
-
-
-def _failure_object(error: JSON) -> Failure:
-    kind = error.get("type") or error.get("status") or error.get("error_type")
-    extra = {name: error[name] for name in ("details", "metadata") if error.get(name)}
-    message = word_of(error.get("message")) or dumps(error).decode()
-    code = error.get("code") or error.get("error_code")
-    return Failure(
-        message, word_of(code), word_of(kind), extra=dumps(extra).decode() if extra else ""
-    )
 
 
 def error_of(failure: Failure) -> UpstreamError:
@@ -3562,8 +3546,8 @@ class _Block:
 class _AnthropicDecoder(StreamDecoder):
     """message_start ... message_stop to events; the format is nearly the hub's own grammar."""
 
-    def __init__(self, known: Iterable[str] = ()) -> None:
-        super().__init__(known)
+    def __init__(self, ids: Iterable[str] = ()) -> None:
+        super().__init__(ids)
         self._blocks: dict[object, _Block] = {}  # those open, by index
 
     def _object(self, wire: JSON) -> None:
@@ -4195,8 +4179,8 @@ class OpenAIChat(OpenAIDialect):
             return gave_up(reasons[0])
         return super().failure_in(wire)
 
-    def decoder(self, known: Iterable[str] = ()) -> StreamDecoder:
-        return _ChatDecoder(known)
+    def decoder(self, ids: Iterable[str] = ()) -> StreamDecoder:
+        return _ChatDecoder(ids)
 
     def encoder(self, context: AnswerContext) -> StreamEncoder:
         return _ChatEncoder(context)
@@ -4523,8 +4507,8 @@ class _ChatDecoder(StreamDecoder):
     reason waits for the usage that may follow it in a chunk of its own.
     """
 
-    def __init__(self, known: Iterable[str] = ()) -> None:
-        super().__init__(known)
+    def __init__(self, ids: Iterable[str] = ()) -> None:
+        super().__init__(ids)
         self._slots: dict[object, _Slot] = {}  # by the choice and the index providers give a call
         self._last: _Slot | None = None
         self._details: dict[object, JSON] = {}
@@ -5113,8 +5097,8 @@ class OpenAIResponses(OpenAIDialect):
         except ValueError:
             return False
 
-    def decoder(self, known: Iterable[str] = ()) -> StreamDecoder:
-        return _ResponsesDecoder(known)
+    def decoder(self, ids: Iterable[str] = ()) -> StreamDecoder:
+        return _ResponsesDecoder(ids)
 
     def encoder(self, context: AnswerContext) -> StreamEncoder:
         return _CompactionEncoder(context) if context.variant else _ResponsesEncoder(context)
@@ -5474,8 +5458,8 @@ class _ResponsesDecoder(StreamDecoder):
     a text is taken from where it stands first, and from each repetition only what is missing.
     """
 
-    def __init__(self, known: Iterable[str] = ()) -> None:
-        super().__init__(known)
+    def __init__(self, ids: Iterable[str] = ()) -> None:
+        super().__init__(ids)
         self._items: list[_OutputItem] = []
         self._refusal = ""
         self._latest: tuple[object, ...] = ()  # the key of the last text event, and its item
@@ -6583,8 +6567,8 @@ def _gemini_carried(signature: str) -> list[Reasoning | None] | None:
 class _GeminiDecoder(StreamDecoder):
     """Chunks to events.  A part ends when one of another kind begins; nothing else says so."""
 
-    def __init__(self, known: Iterable[str] = ()) -> None:
-        super().__init__(known)
+    def __init__(self, ids: Iterable[str] = ()) -> None:
+        super().__init__(ids)
         self._called = 0
         self._key: tuple[str, int] = ("", 0)  # the kind of the latest part, and its number
         self._partial: JSON | None = None  # a call whose arguments come in pieces
