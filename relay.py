@@ -11149,7 +11149,7 @@ def ranked(
     return sorted(items, key=score)
 
 
-@frozen
+@frozen(slots=False)
 class Caller:
     """Who sends a request: a key of the configuration, or somebody on this machine without one."""
 
@@ -11159,7 +11159,7 @@ class Caller:
     limits: LimitConfig | None = None
     zone: datetime.tzinfo | None = None  # whose days and months its budgets go by
 
-    @property
+    @functools.cached_property
     def is_bound(self) -> bool:
         """Does the model decide whether its request is allowed?"""
         return self.models is not None or (self.limits is not None and has_price(self.limits))
@@ -17112,11 +17112,6 @@ class Attempt:
 
         return self.reply.feed_to(inflated)
 
-    def record(self) -> JSON:
-        """What the log says of it: lane, outcome, status, milliseconds."""
-        ms = round(self.seconds * 1000)
-        return self.lane.record | {"outcome": self.outcome, "status": self.status, "ms": ms}
-
     def close(self) -> None:
         """Give up the rest of its answer, if there is one, and free its lane; may come twice."""
         if self.status:
@@ -18623,35 +18618,29 @@ class Exchange(ABC):
         usage = Usage(input=self.likely_input, output=wanted)
         return Spend(self.likely_input + wanted, max(cost(usage, price) for price in prices))
 
-    def used(self) -> tuple[Usage, bool]:
-        """The tokens used, and whether they had to be estimated.
-
-        They are estimated if the provider never reported them, or not to the end.  If the client
-        gave up, the provider has read the prompt all the same; a failed attempt is free.
-        """
-        known = self.usage or _NO_USAGE
-        if self.code == "OK" and (known.input or known.output):
-            return known, False
-        if self.first_at is not None:
-            sent = known.input or self.corrected_tokens() or self.likely_input
-            guess = replace(known, input=sent, output=max(known.output, self.streamed))
-            return guess, guess != _NO_USAGE
-        if self.attempts and self.attempts[-1].outcome == "cancelled":
-            return Usage(input=self.corrected_tokens() or self.likely_input), self.likely_input > 0
-        return _NO_USAGE, False
-
     def bills(self) -> list[Bill]:
         """What each provider that read the request will charge for, the one that counts first.
 
-        A provider that was asked beside it and called off has read the same prompt.
+        Tokens are estimated if the provider never reported them, or not to the end.  If the client
+        gave up, the provider has read the prompt all the same; a failed attempt is free.  A
+        provider that was asked beside it and called off has read the same prompt.
         """
-        usage, estimated = self.used()
+        usage, estimated = self.usage or _NO_USAGE, False
+        if self.code != "OK" or not (usage.input or usage.output):
+            gave_up = bool(self.attempts) and self.attempts[-1].outcome == "cancelled"
+            read = self.corrected_tokens() or self.likely_input
+            if self.first_at is not None:
+                output = max(usage.output, self.streamed)
+                usage = replace(usage, input=usage.input or read, output=output)
+            else:
+                usage = Usage(input=read) if gave_up else _NO_USAGE
+            estimated = usage != _NO_USAGE
         answering = self.current.lane if self.current else None
         readers = [(answering, usage, estimated)]
         if self.hedged:
-            read = Usage(input=usage.input or self.likely_input)
+            prompt = Usage(input=usage.input or self.likely_input)
             others = (each for each in self.attempts if each.lane is not answering)
-            readers += [(each.lane, read, True) for each in others if each.outcome in _READ]
+            readers += [(each.lane, prompt, True) for each in others if each.outcome in _READ]
         bills = list[Bill]()
         for lane, usage, estimated in readers:
             price = lane.price if lane else None
@@ -18669,9 +18658,10 @@ class Exchange(ABC):
         agent = self.request.headers.get("User-Agent")
         product = _PRODUCT.match(self.plan.redacted(agent)) if agent else None
         lane, attempts = current.lane if current else None, list[JSON]()
-        for attempt in self.attempts:
-            if attempt.outcome:
-                attempts.append(attempt.record())
+        for each in self.attempts:
+            if each.outcome:
+                outcome = {"outcome": each.outcome, "status": each.status}
+                attempts.append(each.lane.record | outcome | {"ms": round(each.seconds * 1000)})
         return {
             "time": wall,
             "level": "info" if fine else "warning",
@@ -21480,7 +21470,11 @@ class Operations:
                 allow_origin(request, cors.origins)
             if len(path) > _LONGEST_PATH:  # of no model: neither looked for nor remembered
                 raise NotFound(f"no such path: {path[:99]}...")
-            return await route(request.method, path)(self, request)
+            handler = route(request.method, path)
+            if isinstance(handler, tuple):
+                kind, about = handler
+                return await self.relay.serve(kind(self.relay.plan, request, about))
+            return await handler(self, request)
         except RelayError as error:  # before it was a request like any: logged as one all the same
             dialect = _list_dialect(request)
             return await self.relay.serve(Unroutable(self.relay.plan, request, dialect, error))
@@ -21697,8 +21691,9 @@ def asked_at(path: str) -> tuple[Dialect, str] | None:
 
 
 @functools.lru_cache(1000)
-def route(method: str, target: str) -> Handler:
-    """The handler of a request; a RelayError that says what is wrong with its path or method."""
+def route(method: str, target: str) -> Handler | tuple[Callable[..., Exchange], Any]:
+    """The handler of a request, or the kind of Exchange and what it is made of besides; a
+    RelayError that says what is wrong with its path or method."""
     path = unversioned(target)
     if method == "HEAD" and not path.startswith("/admin"):
         method = "GET"
@@ -21710,9 +21705,9 @@ def route(method: str, target: str) -> Handler:
     if method == "POST" and asked:
         dialect, purpose = asked
         kind = Conversation if purpose == "answer" else Count
-        return lambda self, request: self.relay.serve(kind(self.relay.plan, request, dialect))
+        return kind, dialect
     if method == "POST" and passes:
-        return lambda self, request: self.relay.serve(Forward(self.relay.plan, request, path))
+        return Forward, path
     if method == "GET" and path.startswith("/models/"):
         name = urllib.parse.unquote(path.removeprefix("/models/"))
         return functools.partial(Operations.model, name=name)
