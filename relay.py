@@ -22298,48 +22298,37 @@ def _panels() -> Iterator[tuple[str, str, Mapping[str, str]]]:
     """Title, Grafana's word for the unit, and queries with their legends."""
     chosen = 'instance=~"$instance"'
 
-    def rate(name: str, by: str, where: str = "") -> str:
-        return f"sum by ({by}) (rate({name}{{{chosen}{where}}}[$__rate_interval]))"
+    def total(function: str, name: str, legend: str = "") -> dict[str, str]:
+        return {f"{function}({name}{{{chosen}}})": legend}
+
+    def rate(name: str, by: str, where: str = "") -> dict[str, str]:
+        query = f"sum by ({by}) (rate({name}{{{chosen}{where}}}[$__rate_interval]))"
+        return {query: " ".join(f"{{{{{label}}}}}" for label in by.split(", "))}
 
     def quantiles(name: str) -> dict[str, str]:
         """The median and the 95th percentile of a histogram."""
-        rates = rate(f"{name}_bucket", "le")
+        (rates,) = rate(f"{name}_bucket", "le")
         return {f"histogram_quantile({q}, {rates})": f"p{q * 100:g}" for q in (0.5, 0.95)}
 
-    cached, reads = "relay_cache_tokens_total", ',kind="read"'
-    tokens, attempts = "gen_ai_client_token_usage_sum", "relay_attempt_duration_seconds_count"
-    provider = "{{provider}}"
+    cached, attempts = "relay_cache_tokens_total", "relay_attempt_duration_seconds_count"
+    tokens = rate("gen_ai_client_token_usage_sum", "gen_ai_request_model, gen_ai_token_type")
+    (read,), (all_read,) = rate(cached, "provider", ',kind="read"'), rate(cached, "provider")
+    share = {f"{read} / {all_read}": "{{provider}}"}
     yield from (
-        ("Ready", "bool_yes_no", {f"min(relay_ready{{{chosen}}})": ""}),
-        ("Reload succeeded", "bool_yes_no", {f"min(relay_config_reload_success{{{chosen}}})": ""}),
-        ("In flight", "short", {f"sum(relay_inflight{{{chosen}}})": ""}),
-        ("Log lines lost", "short", {f"sum(relay_log_lines_lost_total{{{chosen}}})": ""}),
-        ("Requests by code", "reqps", {rate("relay_requests_total", "code"): "{{code}}"}),
-        ("Requests by provider", "reqps", {rate("relay_requests_total", "provider"): provider}),
+        ("Ready", "bool_yes_no", total("min", "relay_ready")),
+        ("Reload succeeded", "bool_yes_no", total("min", "relay_config_reload_success")),
+        ("In flight", "short", total("sum", "relay_inflight")),
+        ("Log lines lost", "short", total("sum", "relay_log_lines_lost_total")),
+        ("Requests by code", "reqps", rate("relay_requests_total", "code")),
+        ("Requests by provider", "reqps", rate("relay_requests_total", "provider")),
         ("Until the first token", "s", quantiles("gen_ai_server_time_to_first_token_seconds")),
         ("Until the last", "s", quantiles("gen_ai_server_request_duration_seconds")),
-        (
-            "Tokens by model",
-            "short",
-            {
-                rate(tokens, "gen_ai_request_model, gen_ai_token_type"): (
-                    "{{gen_ai_request_model}} {{gen_ai_token_type}}"
-                )
-            },
-        ),
-        (
-            "Share of input read from a cache",
-            "percentunit",
-            {f"{rate(cached, 'provider', reads)} / {rate(cached, 'provider')}": provider},
-        ),
-        (
-            "Failed attempts",
-            "ops",
-            {rate(attempts, "provider, outcome", ',outcome!="ok"'): "{{provider}} {{outcome}}"},
-        ),
-        ("Cooling down", "short", {f"sum by (cause) (relay_cooldowns{{{chosen}}})": "{{cause}}"}),
-        ("Requests by key", "reqps", {rate("relay_key_requests_total", "key"): "{{key}}"}),
-        ("Tokens by key", "short", {rate("relay_key_tokens_total", "key"): "{{key}}"}),
+        ("Tokens by model", "short", tokens),
+        ("Share of input read from a cache", "percentunit", share),
+        ("Failed attempts", "ops", rate(attempts, "provider, outcome", ',outcome!="ok"')),
+        ("Cooling down", "short", total("sum by (cause) ", "relay_cooldowns", "{{cause}}")),
+        ("Requests by key", "reqps", rate("relay_key_requests_total", "key")),
+        ("Tokens by key", "short", rate("relay_key_tokens_total", "key")),
         ("relay's own share of the wait", "s", quantiles("relay_overhead_seconds")),
         ("Memory", "bytes", {f"process_resident_memory_bytes{{{chosen}}}": "{{instance}}"}),
     )
@@ -22350,44 +22339,26 @@ def grafana_dashboard() -> JSON:
 
     The grid is 24 wide: the first four panels, single numbers, are a row; then two make a row.
     """
-    source, panels = {"type": "prometheus", "uid": "${source}"}, []
+    source, panels = {"type": "prometheus", "uid": "${source}"}, list[JSON]()
     for place, (title, unit, queries) in enumerate(_panels()):
         row, column = divmod(place - 4, 2)
-        grid = {"x": column * 12, "y": 4 + row * 8, "w": 12, "h": 8}
-        panel = {
-            "id": place + 1,
-            "type": "timeseries" if place >= 4 else "stat",
-            "title": title,
-            "datasource": source,
-            "gridPos": grid if place >= 4 else {"x": place * 6, "y": 0, "w": 6, "h": 4},
-            "fieldConfig": {"defaults": {"unit": unit, "min": 0}, "overrides": []},
-            "targets": [
-                {"refId": f"Q{i}", "expr": query, "legendFormat": legend, "datasource": source}
-                for i, (query, legend) in enumerate(queries.items())
-            ],
-        }
-        panels.append(panel)
-    instance = {
-        "name": "instance",
-        "type": "query",
-        "datasource": source,
-        "query": "label_values(relay_build_info, instance)",
-        "refresh": 2,  # when the time range changes
-        "multi": True,
-        "includeAll": True,
-        "allValue": ".*",
-    }
+        kind, grid = "timeseries", {"x": column * 12, "y": 4 + row * 8, "w": 12, "h": 8}
+        if place < 4:
+            kind, grid = "stat", {"x": place * 6, "y": 0, "w": 6, "h": 4}
+        targets = [
+            {"refId": f"Q{i}", "expr": query, "legendFormat": legend, "datasource": source}
+            for i, (query, legend) in enumerate(queries.items())
+        ]
+        field = {"defaults": {"unit": unit, "min": 0}, "overrides": []}
+        panel = {"id": place + 1, "type": kind, "title": title, "datasource": source}
+        panels.append(panel | {"gridPos": grid, "fieldConfig": field, "targets": targets})
+    instance: JSON = {"name": "instance", "type": "query", "datasource": source}
+    instance |= {"query": "label_values(relay_build_info, instance)", "refresh": 2}  # with the time
+    instance |= {"multi": True, "includeAll": True, "allValue": ".*"}
     prometheus = {"name": "source", "type": "datasource", "query": "prometheus"}
-    return {
-        "title": "relay",
-        "uid": "relay",
-        "tags": ["llm"],
-        "schemaVersion": 39,
-        "refresh": "30s",
-        "time": {"from": "now-6h", "to": "now"},
-        "templating": {"list": [prometheus, instance]},
-        "panels": panels,
-    }
+    dashboard: JSON = {"title": "relay", "uid": "relay", "tags": ["llm"], "schemaVersion": 39}
+    dashboard |= {"refresh": "30s", "time": {"from": "now-6h", "to": "now"}}
+    return dashboard | {"templating": {"list": [prometheus, instance]}, "panels": panels}
 
 
 # ==== 65. Console =============================================================
