@@ -17798,6 +17798,7 @@ class TapedReply(PullReply):
 
 _DEMO_DEPTH: Final = 20  # levels of an example; a schema that refers to itself has no end
 _RUN: Final = frozenset(("command", "commands", "cmd", "script"))  # arguments that a tool runs
+_ANYTHING: Final = "relay"  # a text where any will do
 
 
 def demo_response(request: Request, id: str) -> Response:
@@ -17859,17 +17860,12 @@ def example(schema: Any, name: str = "", root: JSON | None = None, depth: int = 
         properties = schema.get("properties") or {}
         needed = schema.get("required") or (() if depth else list(properties)[:1])
         return {key: part(properties.get(key, {"type": "string"}), key) for key in needed}
-    if kind == "array" and name in _RUN and isinstance(items, dict) and _is_text(items):
+    if kind == "array" and name in _RUN and part(items) == _ANYTHING:
         return ["echo", "hello"]
     if kind == "array":
         return [part(items) for _ in range(min(schema.get("minItems") or 0, _DEMO_DEPTH))]
     simple = {"integer": number, "number": number, "boolean": True, "null": None}
-    return simple.get(kind, "echo hello" if name in _RUN else "relay")
-
-
-def _is_text(schema: JSON) -> bool:
-    kind = schema.get("type")
-    return (kind if isinstance(kind, str) else (kind or [""])[0]) == "string"
+    return simple.get(kind, "echo hello" if name in _RUN else _ANYTHING)
 
 
 class DemoReply(PullReply):
@@ -22439,16 +22435,26 @@ def zone_of(config: Config) -> datetime.tzinfo | None:
     return None
 
 
-def aligned(rows: Sequence[Sequence[str]], left: int = 99) -> list[str]:
-    """The rows of a table as lines: so many columns to the left, the others to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(
-            cell.ljust(width) if i < left else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
+def aligned(rows: Sequence[Sequence[str]], left: int = 99, width: int = 9999) -> list[str]:
+    """The rows of a table as lines: so many columns to the left, the others to the right.
+
+    They are at most that wide, if their words allow it: the widest columns give way, and what does
+    not fit a cell goes on below.
+    """
+    columns = [list(column) for column in zip(*rows, strict=True)]
+    least = [max(map(len, " ".join(column).split()), default=0) for column in columns]
+    widths = [max(map(len, column)) for column in columns]
+    while sum(widths) + 2 * len(widths) - 2 > width and widths != least:
+        room, widest = max((w, i) for i, w in enumerate(widths) if w > least[i])
+        widths[widest] = room - 1
+    lines = []
+    for row in rows:
+        cells = [textwrap.wrap(cell, max(1, w)) for cell, w in zip(row, widths, strict=True)]
+        for line in itertools.zip_longest(*cells, fillvalue=""):
+            places = enumerate(zip(line, widths, strict=True))
+            padded = (cell.ljust(w) if i < left else cell.rjust(w) for i, (cell, w) in places)
+            lines.append("  ".join(padded).rstrip())
+    return lines
 
 
 # ==== 66. Launch ==============================================================
@@ -23210,25 +23216,24 @@ Run: TypeAlias = Callable[[argparse.Namespace], int | None]  # exit status; None
 class Command(NamedTuple):
     run: Run
     doc: str
-    arguments: str  # the names of those that must be given
     options: Mapping[str, JSON]  # names -> what add_argument takes
 
 
 COMMANDS: Final[dict[str, Command]] = {}
 
 
-def command(*options: str, arguments: str = "") -> Callable[[Run], Run]:
+def command(*options: str) -> Callable[[Run], Run]:
     """Make a command of `command_NAME`; its help is the first line of the docstring.
 
     Options are like "-f --follow: keep showing new lines"; "--days N=7: how many of them", a
     number; "--key NAME: who asks", a text, by default ""; "--header TEXT...: may be repeated";
-    "--format a|b|c=a: one of these", and "args...: all that is left".
+    "--format a|b|c=a: one of these"; "model", which must be given; and "args...: all that is left".
     """
 
     def register(run: Run) -> Run:
         doc = (run.__doc__ or "").partition("\n\n")[0].replace("\n    ", " ").removesuffix(".")
         name = run.__name__.removeprefix("command_")
-        COMMANDS[name] = Command(run, doc, arguments, dict(map(_option, options)))
+        COMMANDS[name] = Command(run, doc, dict(map(_option, options)))
         return run
 
     return register
@@ -23242,7 +23247,7 @@ def _option(option: str) -> tuple[str, JSON]:
     shown, _, default = value.removesuffix("...").partition("=")
     how: JSON = {"help": text}
     if not names:
-        return shown, how | {"nargs": argparse.REMAINDER}
+        return shown, how | ({"nargs": argparse.REMAINDER} if value.endswith("...") else {})
     if not value:
         return usage, how | {"action": "store_true"}
     how |= {"choices": shown.split("|")} if "|" in shown else {"metavar": shown}
@@ -23351,11 +23356,11 @@ def command_check(args: argparse.Namespace) -> int:
 
 
 @command(
+    "model",
     f"--dialect {'|'.join(DIALECTS)}=anthropic: the client's",
     "--request FILE: its body, in that dialect",
     "--header HEADER...: one of its headers, 'NAME: VALUE'",
     "--key NAME: who asks",
-    arguments="model",
 )
 def command_route(args: argparse.Namespace) -> int:
     """Explain where a model name goes and why.
@@ -23520,10 +23525,10 @@ _TOOL_OPTIONS: Final = (
 
 
 @command(
+    "client",
     *_TOOL_OPTIONS,
     f"--format {'|'.join(FORMATS)}=sh: for which shell or file",
     "--url URL: a relay on another machine",
-    arguments="client",
 )
 def command_env(args: argparse.Namespace) -> None:
     """Print what a coding tool needs to use relay.
@@ -23555,10 +23560,10 @@ def command_env(args: argparse.Namespace) -> None:
 
 
 @command(
+    "client",
     *_TOOL_OPTIONS,
     "--log FILE: where a relay of its own writes its log",
     "args...: the tool's own arguments",
-    arguments="client",
 )
 def command_run(args: argparse.Namespace) -> int:
     """Run a coding tool through relay."""
@@ -23649,9 +23654,9 @@ def importable(file: Path) -> str:
 
 
 @command(
+    "file",
     "-o --output FILE: a new file to write it to",
     "--with-secrets: carry keys over in plain text",
-    arguments="file",
 )
 def command_import(args: argparse.Namespace) -> None:
     """Turn another relay's file into a configuration.
@@ -23681,9 +23686,9 @@ def command_records(args: argparse.Namespace) -> None:
 
 
 @command(
+    "id",
     "--to PROVIDER/MODEL: to this target, whatever the rules say",
     "--save: record what is answered, too",
-    arguments="id",
 )
 def command_replay(args: argparse.Namespace) -> int:
     """Send a recorded request again and compare the answers."""
@@ -23699,7 +23704,7 @@ def command_replay(args: argparse.Namespace) -> int:
     return 0 if after.summary["code"] == "OK" else 1
 
 
-@command(arguments="id other")
+@command("id", "other")
 def command_diff(args: argparse.Namespace) -> None:
     """Show how two recorded exchanges differ."""
     ring = ring_of(find_config(args))
@@ -23708,9 +23713,9 @@ def command_diff(args: argparse.Namespace) -> None:
 
 
 @command(
+    "id",
     "--curl: for a shell, which is the default",
     "--attempt N: what a provider was sent instead",
-    arguments="id",
 )
 def command_export(args: argparse.Namespace) -> None:
     """Print a recorded request as a command."""
@@ -23857,23 +23862,8 @@ def command_help(args: argparse.Namespace) -> None:
             rows += [(f"{method} {path}", "") for method, path in ROUTES]
         case _:
             raise ConfigError("relay help keys | presets | errors | metrics | paths")
-    print("\n".join(_fitted(rows, min(100, shutil.get_terminal_size((100, 24)).columns))))
-
-
-def _fitted(rows: Sequence[Sequence[str]], width: int) -> Iterator[str]:
-    """The rows of a table as lines of at most this width, if their words allow it: the widest
-    columns give way, and what does not fit a cell goes on below."""
-    columns = [list(column) for column in zip(*rows, strict=True)]
-    least = [max(map(len, " ".join(column).split())) for column in columns]
-    widths = [max(map(len, column)) for column in columns]
-    while sum(widths) + 2 * len(widths) - 2 > width and widths != least:
-        room, widest = max((w, i) for i, w in enumerate(widths) if w > least[i])
-        widths[widest] = room - 1
-    for row in rows:
-        cells = [textwrap.wrap(cell, max(1, w)) for cell, w in zip(row, widths, strict=True)]
-        for line in itertools.zip_longest(*cells, fillvalue=""):
-            padded = (cell.ljust(w) for cell, w in zip(line, widths, strict=True))
-            yield "  ".join(padded).rstrip()
+    width = min(100, shutil.get_terminal_size((100, 24)).columns)
+    print("\n".join(aligned(rows, width=width)))
 
 
 class _AnyVariable(dict[str, str]):
@@ -23992,7 +23982,7 @@ def command_usage(args: argparse.Namespace) -> None:
         print("\n".join(f"  {line}" for line in aligned(rows, left=1 + len(who)) if report[name]))
 
 
-@command(arguments="file")
+@command("file")
 def command_backup(args: argparse.Namespace) -> None:
     """Copy usage, budgets and cooldowns to a new file, also while relay runs."""
     source = find_config(args)
@@ -24053,8 +24043,6 @@ def parser(argv: Sequence[str] = ()) -> argparse.ArgumentParser:
         sub = commands.add_parser(
             name, help=command.doc, description=command.doc, parents=[common] * chosen
         )
-        for argument in command.arguments.split() if chosen else ():
-            sub.add_argument(argument)
         for option, how in command.options.items() if chosen else ():
             added = sub.add_argument(*option.split(), **how)
             added.required &= added.nargs != argparse.REMAINDER  # which may be nothing

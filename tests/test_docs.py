@@ -150,10 +150,15 @@ def reference() -> str:
 
 def commands() -> str:
     rows = [
-        (code(f"relay {name} {command.arguments.upper()}".rstrip()), _sentence(command.doc))
+        (code(" ".join(("relay", name, *_needed(command)))), _sentence(command.doc))
         for name, command in relay.COMMANDS.items()
     ]
     return table(("command", "what it does"), rows)
+
+
+def _needed(command: relay.Command) -> list[str]:
+    """What must be given."""
+    return [n.upper() for n, how in command.options.items() if n[0] != "-" and "nargs" not in how]
 
 
 def _sentence(text: str) -> str:
