@@ -139,11 +139,11 @@ import os
 import signal
 import sys
 
-if os.name == "posix" and (__name__ == "__main__" or sys.argv[0].endswith(("/relay", "-c"))):
+if sys.platform != "win32" and (__name__ == "__main__" or sys.argv[0].endswith(("/relay", "-c"))):
     # SIGHUP would end relay until it serves and can act on it; other commands let it, see `main`.
     signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGHUP,))
 
-if __name__ == "__main__" and __spec__ is None and os.name == "posix":
+if __name__ == "__main__" and __spec__ is None and sys.platform != "win32":
     # A script is compiled at every start, and the compiler leaves 55 MB behind in pieces.  Of a
     # module the bytecode is kept: go on as one, in this process, with the same arguments and
     # descriptors.  Where no bytecode is and none can be kept (a read-only folder,
@@ -174,7 +174,6 @@ import dataclasses
 import datetime
 import difflib
 import errno
-import fcntl
 import functools
 import gc
 import hashlib
@@ -248,6 +247,7 @@ from aiohttp.web_protocol import RequestHandler
 from multidict import CIMultiDict, CIMultiDictProxy, MultiMapping
 
 __version__ = "0.1.0"
+WINDOWS = sys.platform == "win32"
 
 T = TypeVar("T")
 
@@ -17470,6 +17470,7 @@ _MOST_TAPED: Final = 64 << 20  # bytes of all tapes that run or wait to be writt
 _MOST_OF_ONE: Final = 32 << 20  # bytes of one exchange; a request may be that long
 _BLOCK_COST: Final = 128  # bytes of memory for a block or a head, besides its own
 _LEDGER: Final = ".ring"
+_NO_LINK: Final = getattr(os, "O_NOFOLLOW", 0)  # which Windows does not have
 _LEDGER_ROOM: Final = 32  # bytes
 _LONGEST_END: Final = 4096  # bytes of a record's last line
 _REPORTED_EVERY: Final = 60.0  # seconds between two log lines about what is lost
@@ -17515,15 +17516,23 @@ class Ring:
             except OSError:
                 fresh.unlink(missing_ok=True)
                 raise
-            os.pwrite(ledger, f"{total + len(data):<{_LEDGER_ROOM - 1}}\n".encode(), 0)
+            os.lseek(ledger, 0, os.SEEK_SET)
+            os.write(ledger, f"{total + len(data):<{_LEDGER_ROOM - 1}}\n".encode())
             self._counted = True
 
     @contextlib.contextmanager
     def _ledger(self) -> Iterator[int]:
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        flags = os.O_RDWR | os.O_CREAT | _NO_LINK
         descriptor = os.open(self.directory / _LEDGER, flags, 0o600)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if sys.platform == "win32":
+                import msvcrt
+
+                msvcrt.locking(descriptor, msvcrt.LK_LOCK, 1)  # its first byte; waits for 10 s
+            else:
+                import fcntl
+
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield descriptor
         finally:
             os.close(descriptor)
@@ -17588,7 +17597,7 @@ class Ring:
 
     def _reading(self, name: str) -> BinaryIO:
         """A file of the ring, opened; anything but a plain file, such as a pipe, is refused."""
-        flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
+        flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | _NO_LINK
         file = open(os.open(self.directory / name, flags), "rb")  # noqa: SIM115  # the caller's
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             file.close()
@@ -20728,7 +20737,13 @@ class Source(NamedTuple):
                 for file, content in ((backup, old), (fresh, data)):
                     file.unlink(missing_ok=True)
                     _write(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), content)
-                fresh.replace(path)
+                for pause in (0.05,) * 20 * WINDOWS:  # where nobody may have it open meanwhile
+                    with contextlib.suppress(PermissionError):
+                        fresh.replace(path)
+                        break
+                    time.sleep(pause)
+                else:
+                    fresh.replace(path)
             except OSError as error:
                 with contextlib.suppress(OSError):
                     fresh.unlink(missing_ok=True)
@@ -20824,7 +20839,7 @@ def load(source: Source, lenient: bool = False) -> Plan:
     reading = Reading(
         name,
         os.environ,
-        lambda file: Path(file).read_text(),
+        lambda file: Path(file).read_text("utf-8"),
         zoneinfo.ZoneInfo,
         lambda module: importlib.util.find_spec(module) is not None,
         shutil.which,
@@ -21408,10 +21423,29 @@ class Heap:
 def resident() -> int:
     """Bytes of this process in memory; 0 where there is no /proc."""
     try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        pages = int(Path("/proc/self/statm").read_text("utf-8").split()[1])
     except OSError:
         return 0
     return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def on_signal(name: str, act: Callable[[], None]) -> None:
+    """Act on a signal, such as "SIGTERM", in the running loop, if the system has it."""
+    number = getattr(signal, name, None)
+    if number is None:
+        return
+    loop = asyncio.get_running_loop()
+    try:
+        loop.add_signal_handler(number, act)
+    except NotImplementedError:  # Windows
+        signal.signal(number, lambda *_: loop.call_soon_threadsafe(act))
+
+
+def hold_hangups(hold: bool) -> None:
+    """Keep SIGHUP back until it can be acted on, or let it come; Windows has none."""
+    if not WINDOWS:
+        how = signal.SIG_BLOCK if hold else signal.SIG_UNBLOCK
+        signal.pthread_sigmask(how, (signal.SIGHUP,))
 
 
 def raise_file_limit() -> int:
@@ -21930,10 +21964,11 @@ class Server:
             raise_file_limit(),
         )
         self._runner = web.ServerRunner(self._listener, shutdown_timeout=1.0)
-        self._signals: Mapping[int, Callable[[], None]] = {
-            signal.SIGTERM: self._stop,
-            signal.SIGINT: self._stop,
-            signal.SIGHUP: self._hang_up,
+        self._signals: Mapping[str, Callable[[], None]] = {
+            "SIGTERM": self._stop,
+            "SIGINT": self._stop,
+            "SIGBREAK": self._stop,
+            "SIGHUP": self._hang_up,
         }
 
     @property
@@ -21989,9 +22024,9 @@ class Server:
         listening += [await self._listen(listen) for listen in own]
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(self._complain_of)
-        for number, act in self._signals.items():
-            loop.add_signal_handler(number, act)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGHUP,))  # see `main`
+        for name, act in self._signals.items():
+            on_signal(name, act)
+        hold_hangups(hold=False)  # see `main`
         names, where = ", ".join(plan.providers) or "none", ", ".join(listening)
         fields = {"listen": where, "providers": names}
         scheme = "https" if plan.config.tls else "http"
@@ -22009,6 +22044,8 @@ class Server:
         certificate = self.reloader.certificate
         try:
             if listen.startswith("unix:"):
+                if WINDOWS:
+                    raise ConfigError(f"cannot listen on {listen}: Windows has no unix sockets")
                 file = listen.removeprefix("unix:")
                 await self._serve_at(_unix_socket(file))
                 self._files.append((file, os.stat(file).st_ino))
@@ -22035,7 +22072,8 @@ class Server:
 
     async def _serve_at(self, listening: socket.socket) -> str:
         """Serve at a socket that listens already; its address, as `listen` has it."""
-        certificate = self.reloader.certificate if listening.family != socket.AF_UNIX else None
+        is_network = listening.family in (socket.AF_INET, socket.AF_INET6)
+        certificate = self.reloader.certificate if is_network else None
         context = certificate.context if certificate else None
         await web.SockSite(self._runner, listening, ssl_context=context, backlog=BACKLOG).start()
         name = listening.getsockname()
@@ -22078,11 +22116,14 @@ class Server:
         # Further signals are ignored, so that the exit status stays 0.  Closing the loop would
         # restore their default, which is to end with status -15; they are blocked between the
         # removal of its handlers and the setting of ours.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, self._signals)
-        for number in self._signals:
-            asyncio.get_running_loop().remove_signal_handler(number)
+        numbers = [getattr(signal, name) for name in self._signals if hasattr(signal, name)]
+        before = () if WINDOWS else signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+        for number in numbers:
+            if not WINDOWS:
+                asyncio.get_running_loop().remove_signal_handler(number)
             signal.signal(number, signal.SIG_IGN)
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if not WINDOWS:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def _stop(self) -> None:
         self.reloader.stopping = True
@@ -22141,6 +22182,8 @@ def _unix_socket(path: str) -> socket.socket:
 
 def has_terminal() -> bool:
     """Whether this process has a controlling terminal that is still there."""
+    if WINDOWS:  # which ends those of a console that is closed
+        return False
     try:
         os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
     except OSError:
@@ -22423,7 +22466,7 @@ class Console:
 def tolerant_config(source: Source, env: Mapping[str, str] = os.environ) -> Config:
     """A configuration whose mistakes do not matter now."""
     file = str(source.path or "config")
-    reading = Reading(file, env, lambda name: Path(name).read_text(), zoneinfo.ZoneInfo)
+    reading = Reading(file, env, lambda name: Path(name).read_text("utf-8"), zoneinfo.ZoneInfo)
     reading.lenient = True
     return read_config(source.text, reading)
 
@@ -22467,43 +22510,44 @@ def aligned(rows: Sequence[Sequence[str]], left: int = 99, width: int = 9999) ->
 #             v
 #     serve on a free port --> child --> stop serving --> its exit status
 
-_PASSED_ON: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
-_TYPED: Final = (signal.SIGINT, signal.SIGQUIT)  # a terminal sends these to its whole group
+_TYPED: Final = ("SIGINT", "SIGQUIT", "SIGBREAK")  # a terminal sends these to its whole group
+_PASSED_ON: Final = (*_TYPED, "SIGTERM", "SIGHUP")
 
 
 async def launch(
     command: Sequence[str], setup: Setup, env: Mapping[str, str], hint: str = ""
 ) -> int:
     """Run a tool to its end; its exit status, or 128 plus the number of a signal that ended it."""
-    early: list[signal.Signals] = []  # that came before there was a child
-    heed: Callable[[signal.Signals], None] = early.append
-    loop = asyncio.get_running_loop()
-    for number in _PASSED_ON:  # once: a handler that is replaced may still be due to run
-        loop.add_signal_handler(number, lambda signal_number: heed(signal_number), number)
+    early: list[str] = []  # that came before there was a child
+    heed: Callable[[str], None] = early.append
+    for name in _PASSED_ON:  # once: a handler that is replaced may still be due to run
+        on_signal(name, functools.partial(lambda signal_name: heed(signal_name), name))
     with _private_home(setup.file, env) as given:
         try:
+            # npm's tools are files like claude.cmd there, which only `which` finds
+            program = (WINDOWS and shutil.which(command[0])) or command[0]
             child = await asyncio.create_subprocess_exec(
-                command[0], *setup.args, *command[1:], env={**env, **setup.env, **given}
+                program, *setup.args, *command[1:], env={**env, **setup.env, **given}
             )
         except OSError as error:
             print(f"relay: {command[0]}: {error.strerror}{hint}", file=sys.stderr)
             return 127 if isinstance(error, FileNotFoundError) else 126
         heed = functools.partial(_pass_on, child)
-        for number in early:
-            heed(number)
+        for name in early:
+            heed(name)
         status = await child.wait()
     return status if status >= 0 else 128 - status
 
 
-def _pass_on(child: asyncio.subprocess.Process, number: signal.Signals) -> None:
+def _pass_on(child: asyncio.subprocess.Process, name: str) -> None:
     """Pass a signal on, unless the terminal has sent it to both: tools take a second Ctrl-C for
     more than the first."""
-    in_front = False  # of the terminal
+    in_front = WINDOWS  # of the terminal: its console tells all
     with contextlib.suppress(OSError), open("/dev/tty") as terminal:
         in_front = os.tcgetpgrp(terminal.fileno()) == os.getpgrp()
-    if not (number in _TYPED and in_front):
+    if not (name in _TYPED and in_front):
         with contextlib.suppress(ProcessLookupError):
-            child.send_signal(number)
+            child.send_signal(getattr(signal, name))
 
 
 @contextlib.contextmanager
@@ -22511,7 +22555,7 @@ def _private_home(file: Settings | None, env: Mapping[str, str]) -> Iterator[dic
     """A temporary home for the tool: the user's settings overlaid with ours, links to the rest."""
     theirs = Path(env.get(file.variable) or Path.home()) / file.path if file else Path()
     try:
-        content = json.loads(theirs.read_text()) if file else {}
+        content = json.loads(theirs.read_text("utf-8")) if file else {}
     except FileNotFoundError:
         content = {}
     except (OSError, ValueError) as error:
@@ -22524,10 +22568,13 @@ def _private_home(file: Settings | None, env: Mapping[str, str]) -> Iterator[dic
         path = Path(folder, file.path)
         path.parent.mkdir(0o700)
         for entry in theirs.parent.iterdir() if theirs.parent.is_dir() else ():
-            (path.parent / entry.name).symlink_to(entry.absolute())
+            if not WINDOWS:
+                (path.parent / entry.name).symlink_to(entry.absolute())
+            elif entry.is_file():  # a link to a folder takes a privilege there
+                os.link(entry, path.parent / entry.name)
         path.unlink(missing_ok=True)
         path.touch(0o600)
-        path.write_text(json.dumps(merged))
+        path.write_text(json.dumps(merged), "utf-8")
         yield {file.variable: folder}
 
 
@@ -22926,8 +22973,11 @@ def _top_row(request: JSON, chosen: bool) -> tuple[str, ...]:
 @contextlib.contextmanager
 def _screen() -> Iterator[Callable[[Top], None]]:
     """The terminal's alternate screen, without line editing; what draws on it."""
-    import termios  # not everywhere, and needed nowhere else
-    import tty
+    try:
+        import termios  # not everywhere, and needed nowhere else
+        import tty
+    except ImportError as error:
+        raise RelayError("top needs a terminal of Unix; see the page, or --once") from error
 
     def draw(top: Top) -> None:
         lines = top.lines(*shutil.get_terminal_size())
@@ -23569,7 +23619,9 @@ def command_run(args: argparse.Namespace) -> int:
     """Run a coding tool through relay."""
     source = find_config(args)
     plan = load(source, lenient=True)
-    with open(args.log or os.devnull, "a") as stream:  # not stderr: the screen is the tool's
+    with open(
+        args.log or os.devnull, "a", encoding="utf-8"
+    ) as stream:  # not stderr: the screen is the tool's
         log = Log(plan.config.log, plan.zone, Sink(stream))
         try:
             return asyncio.run(_run(plan, source, args, log))
@@ -23671,7 +23723,9 @@ def command_import(args: argparse.Namespace) -> None:
     if not args.output:
         print(text, end="")
         return
-    with open(os.open(args.output, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+    with open(
+        os.open(args.output, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8"
+    ) as file:
         file.write(text)
     comments = [line for line in text.splitlines() if line.startswith("#")]
     print("\n".join((f"{args.output} is written.", *comments[1:])))
@@ -23767,7 +23821,7 @@ def command_systemd(args: argparse.Namespace) -> None:
     if not args.output:
         print("\n".join(units.values()), end="")
     for name, text in units.items() if args.output else ():
-        Path(args.output, name).write_text(text)
+        Path(args.output, name).write_text(text, "utf-8")
         print(f"{args.output}/{name}")
 
 
@@ -23822,7 +23876,7 @@ def command_docker(args: argparse.Namespace) -> None:
     """Print a Dockerfile for relay."""
     config = tolerant_config(find_config(args, optional=True))
     listen = next((a for a in config.listen if not a.startswith("unix:")), "")
-    header = re.search(r"^# dependencies = (\[.*\])$", Path(__file__).read_text(), re.M)
+    header = re.search(r"^# dependencies = (\[.*\])$", Path(__file__).read_text("utf-8"), re.M)
     needed = json.loads(header[1]) if header else []
     words = {
         "VERSION": __version__,
@@ -24054,10 +24108,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     defaults = argparse.Namespace(config=None, demo=False, listen=None, reuse_port=False)
     args = parser(argv).parse_args(argv, defaults)
-    if os.name == "posix":
-        serves = args.command in (None, "serve", "demo")
-        how = signal.SIG_BLOCK if serves else signal.SIG_UNBLOCK
-        signal.pthread_sigmask(how, (signal.SIGHUP,))
+    hold_hangups(args.command in (None, "serve", "demo"))
+    if WINDOWS:  # whose pipes have the encoding of its region
+        for stream in (sys.stdout, sys.stderr):
+            cast("Any", stream).reconfigure(encoding="utf-8", errors="replace")
     try:
         return COMMANDS[args.command or "serve"].run(args) or 0
     except (RelayError, StateTrouble) as error:
