@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 # /// script
 # requires-python = ">=3.11"
-# dependencies = ["aiohttp>=3.14.3", "pyyaml>=6.0.1", "orjson>=3.11.6"]
+# dependencies = ["aiohttp>=3.14.3", "pyyaml>=6.0.1", "orjson>=3.11.6",
+#   "tzdata; sys_platform == 'win32'"]
 # ///
 """One address for every LLM API: a reverse proxy that stays out of the way.
 
@@ -23876,8 +23877,8 @@ def command_docker(args: argparse.Namespace) -> None:
     """Print a Dockerfile for relay."""
     config = tolerant_config(find_config(args, optional=True))
     listen = next((a for a in config.listen if not a.startswith("unix:")), "")
-    header = re.search(r"^# dependencies = (\[.*\])$", Path(__file__).read_text("utf-8"), re.M)
-    needed = json.loads(header[1]) if header else []
+    header = re.search(r"^# dependencies = (\[.*),$", Path(__file__).read_text("utf-8"), re.M)
+    needed = json.loads(header[1] + "]") if header else []  # what follows is for Windows
     words = {
         "VERSION": __version__,
         "DEPENDENCIES": " ".join(f'"{requirement}"' for requirement in needed),

@@ -23,6 +23,9 @@ PROGRAM = ROOT / "relay.py"
 # starts in half the time, and there are many starts.
 ENTRY = f"import sys; sys.path[0] = {str(ROOT)!r}; from relay import main; sys.exit(main())"
 
+# Python that every relay runs first, see tests/windows.py.
+BEFORE = os.environ.get("RELAY_TEST_BEFORE", "")
+
 # The names of a log line, in one place: field of `Line` -> key in the JSON.
 LOG_KEYS = {
     "id": "id",
@@ -293,7 +296,7 @@ async def spawn(
     """`before` is Python that the process runs first: to set its limits, or its terminal."""
     pipe = asyncio.subprocess.PIPE
     return await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", f"{before}\n{ENTRY}", *args),
+        *(sys.executable, "-c", f"{BEFORE}\n{before}\n{ENTRY}", *args),
         cwd=cwd,
         env=environment(env),
         stdin=stdin,
