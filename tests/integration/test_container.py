@@ -33,7 +33,7 @@ async def test_the_dockerfile_is_for_this_relay(tmp_path: Path) -> None:
     (user,) = (text for step, text in steps if step == "USER")
     assert user == f"{USER}:{USER}"
     installed = next(text for step, text in steps if "pip install" in text)
-    header = PROGRAM.read_text().partition("# dependencies = ")[2].partition("\n")[0]
+    header = PROGRAM.read_text().partition("# dependencies = ")[2].partition(",\n")[0] + "]"
     assert all(requirement in shlex.split(installed) for requirement in json.loads(header))
     for step, text in steps:
         if step in ("ENTRYPOINT", "CMD", "HEALTHCHECK"):  # no shell is process 1
