@@ -11785,6 +11785,11 @@ class _Compiler:
         limits = {k: v for k, v in dataclasses.asdict(entry.timeouts).items() if v is not None}
         total = limits.pop("total", self.config.timeouts.total)
         paid = next((billing.name for billing in plans if not billing.free), "")
+        useless = {"quota": entry.quota.every, "switch_below": entry.switch_below}
+        for key in (key for key, value in useless.items() if value is not None):
+            if plans and not any(billing.source for billing in plans):
+                text = "of no use: none of its plans can be asked how much is left"
+                self.reading.warn(f"providers.{self.name}.{key}", text)
         return Provider(
             name=self.name,
             config=replace(entry, stream_mode=entry.stream_mode or self.config.stream_mode),
@@ -14091,13 +14096,10 @@ class Balance:
         any, all that are not cooling down and not nearly used up, if there are such."""
         route, dialect = Route(target.model, "", ((target,),)), next(iter(DIALECTS))
         free = [lane for lane, mark in self.lanes(route, dialect, "", lambda: now) if not mark]
-        best = [
-            lane
-            for lane in free
-            if lane.plan is free[0].plan
-            and bool(self.leaves(lane, "", now)) == bool(self.leaves(free[0], "", now))
+        ranks = [(lane.plan.name, bool(self.leaves(lane, "", now))) for lane in free]
+        return [
+            lane.credential.name for lane, rank in zip(free, ranks, strict=True) if rank == ranks[0]
         ]
-        return [lane.credential.name for lane in best]
 
     def begin_attempt(self, lane: Lane, route: Route) -> Flight:
         """Note that an attempt begins: its lane is busy until the result's `end`, and has had its

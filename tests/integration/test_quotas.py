@@ -219,6 +219,31 @@ async def test_a_look_up_that_fails_says_why_and_marks_nothing(
     assert (await turn(http, server, "a")).startswith("coding/")
 
 
+async def test_a_look_up_goes_by_the_providers_proxy(
+    upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    """To which the whole address is sent; the host itself does not exist."""
+    upstream.script(full(42), path=LIMITS)
+    endpoints = {"coding": "http://glm.invalid/api/coding/paas/v4"}
+    extra = {"endpoints": endpoints, "billing_plans": ["coding"], "proxy": upstream.url}
+    server = await relay(bigglm(upstream, **extra))
+    (credential,) = credentials(await plans(http, server, ask=True))
+    assert (credential["error"], credential["windows"][0]["used"]) == ("", 0.42)
+    (seen,) = upstream.requests
+    assert seen.headers["host"] == "glm.invalid"
+
+
+async def test_a_credential_that_a_program_prints_is_used(
+    upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    upstream.script(full(42), path=LIMITS)
+    printed = {"command": f"echo {KEY}-printed", "ttl": "5m"}
+    server = await relay(bigglm(upstream, billing_plans=["coding"], api_key=printed))
+    (credential,) = credentials(await plans(http, server, ask=True))
+    assert credential["error"] == ""
+    assert upstream.requests[0].headers["authorization"] == f"{KEY}-printed"
+
+
 # ---- Read from answers ----------------------------------------------------------------------
 
 

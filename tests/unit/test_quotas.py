@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from unit.configs import plan_of
+from unit.configs import plan_of, problems_of
 from unit.quotas import ANSWERS, DAY, FIVE_HOURS, HEADERS, HOUR, NOW, REFUSALS, WEEK
 
 import relay
@@ -112,3 +112,31 @@ def test_what_a_new_word_leaves_out_stays_until_it_starts_anew() -> None:
     assert known.windows == (fresh, WEEK)
     assert (known.balance, known.currency, known.at) == (5.0, "USD", NOW + 60)
     assert Quota((fresh,), at=NOW + DAY).after(both).windows == (fresh,)
+
+
+def test_asking_where_nobody_can_be_asked_is_a_warning() -> None:
+    provider = {"api_format": "openai", "endpoint": "http://x/v1", "quota": {"every": "5m"}}
+    plan = plan_of(json.dumps({"providers": {"p": provider | {"switch_below": 1, "api_key": "k"}}}))
+    assert [warning.partition(": ")[2] for warning in plan.warnings] == [
+        f"providers.p.{key}: of no use: none of its plans can be asked how much is left"
+        for key in ("quota", "switch_below")
+    ]
+    known = {"preset": "deepseek", "api_key": "k", "quota": {"every": "5m"}, "switch_below": 1}
+    assert plan_of(json.dumps({"providers": {"p": known}})).warnings == ()
+
+
+BAD_SHARES = ["0%", "101%", "0.95", "95", "much", "-5%", "95 per cent"]
+
+
+@pytest.mark.parametrize("share", BAD_SHARES)
+def test_a_share_is_written_with_its_sign(share: str) -> None:
+    provider = {"preset": "zai", "api_key": "k", "switch_at": share}
+    (problem,) = problems_of(json.dumps({"providers": {"p": provider}}))
+    assert "switch_at: " in problem
+
+
+@pytest.mark.parametrize(("share", "value"), [("95%", 0.95), ("100 %", 1.0), ("99.5%", 0.995)])
+def test_a_share_is_read(share: str, value: float) -> None:
+    provider = {"preset": "zai", "api_key": "k", "switch_at": share}
+    plan = plan_of(json.dumps({"providers": {"p": provider}}))
+    assert plan.providers["p"].config.switch_at == pytest.approx(value)
