@@ -9099,10 +9099,11 @@ def _presets(text: str) -> dict[str, Preset]:
     where dates without a zone are China's; a key of `-` makes it a server of one's own.  Below it
     stand its plans, `[*]PLAN LETTERS BASE [PATH] [LETTER=PATH] [as=ALIAS] [quota=SOURCE]`: `*` is
     paid in advance, the letters are dialects, the best first, the paths on the same host are
-    Anthropic's and another's.  `/DIALECT PATH` is one of `paths`; + appends it.
+    Anthropic's and another's.  `/DIALECT PATH` is one of `paths`; + appends it.  A plan `regular`
+    that is the only one may follow ` | ` in the row.
     """
     rows, row, preset = dict[str, JSON](), JSON(), ""
-    for line in _lines(text):
+    for line in _lines(text.replace(" | ", "\n regular ")):
         name, *words = line.split()
         given = dict(word.split("=", 1) for word in words if re.match(r"\w+=", word))
         words = [word for word in words if word.partition("=")[0] not in given]
@@ -9128,7 +9129,10 @@ def _presets(text: str) -> dict[str, Preset]:
             row["auth"] = dict.fromkeys((dialects or "anthropic").split(","), style)
             row["quirks"] = _QUIRKS[given["quirks"]] if "quirks" in given else {}
             row["errors"] = _ERRORS[given["errors"]] if "errors" in given else ()
-    return {name: Preset(**row) for name, row in rows.items()}
+    return {
+        name: Preset(**row | {"plans": row["plans"] or {"regular": {}}})
+        for name, row in rows.items()
+    }
 
 
 # The first plan is the default; within a plan, the first dialect serves clients of dialects that
@@ -9186,32 +9190,27 @@ mimo MIMO_API_KEY mimo-* quirks=mimo china                  # a plan's keys begi
  regular CAR https://api.xiaomimimo.com/v1 /anthropic
 openai OPENAI_API_KEY gpt-* o1* o3* o4* chatgpt-* codex-* quirks=openai
  regular RC https://api.openai.com/v1                       # gpt-6 calls tools in Responses only
-anthropic ANTHROPIC_API_KEY claude-* quirks=anthropic auth=x-api-key
- regular A https://api.anthropic.com
+anthropic ANTHROPIC_API_KEY claude-* quirks=anthropic auth=x-api-key | A https://api.anthropic.com
 gemini GEMINI_API_KEY gemini-* gemma-* quirks=gemini        # its dialect keeps signatures whole
  regular GC https://generativelanguage.googleapis.com C=/v1beta/openai
 mistral MISTRAL_API_KEY mistral-* codestral-* devstral-* magistral-* ministral-* pixtral-* \
    quirks=mistral
  regular C https://api.mistral.ai/v1
-xai XAI_API_KEY grok-* quirks=xai errors=xai
- regular RC https://api.x.ai/v1
+xai XAI_API_KEY grok-* quirks=xai errors=xai | RC https://api.x.ai/v1
 
 # Clouds and resellers.  Most of their names are maker/model, hence the glob */*.  In a cloud the
 # endpoint has the account's own region, project or resource; paths with + are appended to it.
 # vertex wants https://HOST/v1/projects/PROJECT/locations/LOCATION, anthropic-google besides
 # /workspaces/ID/invoke; names at Vertex's OpenAI endpoint are google/NAME.
-vertex VERTEX_ACCESS_TOKEN gemini-* quirks=vertex auth=gemini,openai:bearer         # for an hour
- regular
+vertex VERTEX_ACCESS_TOKEN gemini-* quirks=vertex auth=gemini,openai:bearer  # for an hour
  /gemini +/publishers/google/models/{model}:generateContent
  /openai +/endpoints/openapi/chat/completions
 vertex-anthropic VERTEX_ACCESS_TOKEN claude-* quirks=vertex
- regular
  /anthropic +/publishers/anthropic/models/{model}:rawPredict
 vertex-express VERTEX_API_KEY gemini-* quirks=vertex-express auth=gemini,openai:query
  regular G https://aiplatform.googleapis.com                # a key instead of a project
  /gemini /v1/publishers/google/models/{model}:generateContent
 anthropic-google VERTEX_ACCESS_TOKEN claude-* quirks=anthropic
- regular
 anthropic-aws ANTHROPIC_AWS_API_KEY claude-* quirks=anthropic
  regular    # endpoint: https://aws-external-anthropic.REGION.api.aws; header anthropic-workspace-id
 bedrock AWS_BEARER_TOKEN_BEDROCK anthropic.* openai.* quirks=bedrock
@@ -9251,31 +9250,21 @@ qianfan QIANFAN_API_KEY qianfan-* ernie-* quirks=silent china                   
 huawei MAAS_API_KEY openpangu-* pangu-* quirks=silent errors=huawei china
  *token CA https://api.modelarts-maas.com/plan/v2 /plan/anthropic as=huawei-token-plan
  regular CA https://api.modelarts-maas.com/v2 /anthropic    # huaweicloud.com model-call-060
-modelscope MODELSCOPE_API_KEY */* quirks=switched china
- regular CA https://api-inference.modelscope.cn/v1
-novita NOVITA_API_KEY */* quirks=switched
- regular CA https://api.novita.ai/openai/v1 /anthropic
-fireworks FIREWORKS_API_KEY accounts/*
- regular C https://api.fireworks.ai/inference/v1
-nvidia NVIDIA_API_KEY */* quirks=templated
- regular C https://integrate.api.nvidia.com/v1
+modelscope MODELSCOPE_API_KEY */* quirks=switched china | CA https://api-inference.modelscope.cn/v1
+novita NOVITA_API_KEY */* quirks=switched | CA https://api.novita.ai/openai/v1 /anthropic
+fireworks FIREWORKS_API_KEY accounts/* | C https://api.fireworks.ai/inference/v1
+nvidia NVIDIA_API_KEY */* quirks=templated | C https://integrate.api.nvidia.com/v1
 
 # Servers of one's own, at their default ports; tgi has none of its own, but where its documents
 # publish it.
-vllm - quirks=vllm errors=local
- regular CAR http://127.0.0.1:8000/v1                       # --api-key reads Authorization only
-sglang - quirks=sglang errors=local
- regular CA http://127.0.0.1:30000/v1
-ollama - quirks=ollama errors=local
- regular CAR http://127.0.0.1:11434/v1
+vllm - quirks=vllm errors=local | CAR http://127.0.0.1:8000/v1  # --api-key reads Authorization only
+sglang - quirks=sglang errors=local | CA http://127.0.0.1:30000/v1
+ollama - quirks=ollama errors=local | CAR http://127.0.0.1:11434/v1
 llamacpp - quirks=llamacpp errors=local
  regular CAR http://127.0.0.1:8080/v1 as=llama.cpp
-lmstudio - quirks=lmstudio errors=local
- regular CAR http://127.0.0.1:1234/v1
-tgi - quirks=tgi errors=local
- regular C http://127.0.0.1:8080/v1
-fastchat - quirks=fastchat errors=fastchat
- regular C http://127.0.0.1:8000/v1
+lmstudio - quirks=lmstudio errors=local | CAR http://127.0.0.1:1234/v1
+tgi - quirks=tgi errors=local | C http://127.0.0.1:8080/v1
+fastchat - quirks=fastchat errors=fastchat | C http://127.0.0.1:8000/v1
 """)
 
 
