@@ -9304,23 +9304,22 @@ class Reading:
         self.installed = installed
         self.which = which
         self.secret_files = set[str]()  # those that were read
-        self._problems = set[tuple[int, int, str]]()  # line, column, text
-        self._warnings = set[tuple[int, int, str]]()
+        self._notes = set[tuple[bool, int, int, str]]()  # is it a warning? line, column, text
         self._places: dict[str, tuple[int, int]] = {}
 
     def error(self, path: str, text: str, mark: yaml.Mark | None = None) -> None:
         """Note a problem at the place of a path, or of the nearest path above it."""
         place = (mark.line + 1, mark.column + 1) if mark else self.place(path)
-        self._problems.add((*place, f"{path}: {text}" if path else text))
+        self._notes.add((False, *place, f"{path}: {text}" if path else text))
 
     def warn(self, path: str, text: str) -> None:
         """Note at the place of a path what is no mistake, but surely not intended."""
-        self._warnings.add((*self.place(path), f"{path}: {text}"))
+        self._notes.add((True, *self.place(path), f"{path}: {text}"))
 
     def has_error(self, path: str, below: bool = False) -> bool:
         """Is there a problem at this path, or at a path below it?"""
         begin = (f"{path}.", f"{path}[") if below else (f"{path}: ",)
-        return any(text.startswith(begin) for _, _, text in self._problems)
+        return any(text.startswith(begin) for warning, _, _, text in self._notes if not warning)
 
     def place(self, path: str) -> tuple[int, int]:
         """Line and column of a path, or of the nearest path above it."""
@@ -9331,11 +9330,10 @@ class Reading:
     def set_place(self, path: str, mark: yaml.Mark) -> None:
         self._places[path] = (mark.line + 1, mark.column + 1)
 
-    def problems(self) -> list[str]:
-        return [f"{self.file}:{line}:{col}: {text}" for line, col, text in sorted(self._problems)]
-
-    def warnings(self) -> list[str]:
-        return [f"{self.file}:{line}:{col}: {text}" for line, col, text in sorted(self._warnings)]
+    def problems(self, warnings: bool = False) -> list[str]:
+        """What is wrong, with its place; or only the warnings."""
+        notes = sorted(note[1:] for note in self._notes if note[0] is warnings)
+        return [f"{self.file}:{line}:{column}: {text}" for line, column, text in notes]
 
 
 class InvalidValue(Exception):
@@ -9370,7 +9368,7 @@ class ConfigNode:
             raise self.unexpected()
         text = str(self.yaml.value)
         if text.startswith("os.environ/"):  # LiteLLM's spelling
-            return self._variable(text.removeprefix("os.environ/"), None)
+            text = f"${{{text.removeprefix('os.environ/')}}}"
         return _VARIABLE.sub(self._referenced, text)
 
     def scalar(self) -> object:
@@ -9415,16 +9413,14 @@ class ConfigNode:
         return pairs
 
     def _referenced(self, match: re.Match[str]) -> str:
-        if match[3]:
+        name, default, malformed = match.groups()
+        if malformed:
             forms = "${NAME}, ${NAME:-default}, or $$ for a dollar"
             self.reading.error(self.path, f"malformed reference: write {forms}")
-        return self._variable(match[1], match[2]) if match[1] else "$"
-
-    def _variable(self, name: str, default: str | None) -> str:
-        value = self.reading.env.get(name)
-        if not value and default is not None:
-            value = default
-        if value is None and not self.reading.lenient:
+        if not name:
+            return "$"
+        value = self.reading.env.get(name) or default
+        if value is None and not (name in self.reading.env or self.reading.lenient):
             self.reading.error(self.path, f"the environment variable {name} is not set")
         return value or ""
 
@@ -9515,13 +9511,7 @@ def _date(node: ConfigNode) -> datetime.datetime:
 class FileSecret(str):
     """A secret read from a file, which may later hold another for the same account."""
 
-    __slots__ = ("file",)
-    file: str
-
-    def __new__(cls, secret: str, file: str) -> FileSecret:
-        self = super().__new__(cls, secret)
-        self.file = file
-        return self
+    file = ""
 
 
 def _secret(node: ConfigNode) -> str:
@@ -9529,11 +9519,11 @@ def _secret(node: ConfigNode) -> str:
     text = node.text()
     if re.fullmatch(r"\$[A-Z_][A-Z0-9_]*", str(node.yaml.value)):  # only a shell reads that
         raise InvalidValue(f"write ${{{node.yaml.value[1:]}}} for that variable; a dollar is $$")
-    file = text.removeprefix("file:") if text.startswith("file:") else ""
-    if file:
+    if text.startswith("file:") and (file := text.removeprefix("file:")):
         node.reading.secret_files.add(file)
         try:
-            text = node.reading.read_secret(file).strip()
+            text = FileSecret(node.reading.read_secret(file).strip())
+            text.file = file
         except (OSError, UnicodeDecodeError) as error:
             if node.reading.lenient:
                 return ""
@@ -9541,7 +9531,7 @@ def _secret(node: ConfigNode) -> str:
             raise InvalidValue(f"cannot read {text}: {reason}") from error
     if not re.fullmatch(r"[!-~ ]*", text):
         raise InvalidValue("a secret must be one line of ASCII")
-    return FileSecret(text, file) if file else text
+    return text
 
 
 def _command(node: ConfigNode) -> tuple[str, ...]:
@@ -11600,7 +11590,7 @@ def compile_plan(config: Config, reading: Reading) -> Plan:
         secrets=Secrets(shown),
         zone=zone,
         secret_files=frozenset(reading.secret_files),
-        warnings=tuple(reading.warnings()),
+        warnings=tuple(reading.problems(warnings=True)),
     )
 
 
