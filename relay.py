@@ -18210,25 +18210,7 @@ _INSTRUMENTS: Final = {"counter": "add", "gauge": "set", "histogram": "record"}
 
 
 class Telemetry:
-    """Where requests are reported.  This base class reports nowhere."""
-
-    active = False
-
-    def trace(self, request: web.BaseRequest, operation: str) -> tuple[Observer, ...]:
-        """Who traces a request, if anybody does; `operation` as the GenAI conventions call it."""
-        return ()
-
-    def mirror(self, metrics: Metrics) -> None:
-        """Report every number from now on."""
-
-    def stop(self, within: float) -> None:
-        """Send what is left, but do not wait for long."""
-
-
-class OpenTelemetry(Telemetry):
     """The SDK, with the exporters of the extra.  ImportError if it is not installed."""
-
-    active = True
 
     def __init__(self, env: Mapping[str, str], log: Log) -> None:
         load = importlib.import_module
@@ -18244,58 +18226,52 @@ class OpenTelemetry(Telemetry):
         self.api = load("opentelemetry.trace")
         self.context = load("opentelemetry.trace.propagation.tracecontext")
         # The SDK's exit hooks would wait for a collector that is gone; `stop` does not.
-        self._spans = tracing.TracerProvider(resource=resource, shutdown_on_exit=False)
+        own = {"resource": resource, "shutdown_on_exit": False}
+        self._spans = tracing.TracerProvider(**own)
         batches = load("opentelemetry.sdk.trace.export").BatchSpanProcessor(spans)
         self._spans.add_span_processor(batches)
-        reader = load("opentelemetry.sdk.metrics.export").PeriodicExportingMetricReader(
-            numbers.OTLPMetricExporter()
-        )
-        self._meters = metering.MeterProvider(
-            metric_readers=[reader], resource=resource, shutdown_on_exit=False
-        )
+        export = load("opentelemetry.sdk.metrics.export")
+        reader = export.PeriodicExportingMetricReader(numbers.OTLPMetricExporter())
+        self._meters = metering.MeterProvider(metric_readers=[reader], **own)
         self.tracer = self._spans.get_tracer("relay", __version__)
-        logger = logging.getLogger("opentelemetry")
-        logger.handlers, logger.propagate = [_ToLog(log)], False
-
-    def trace(self, request: web.BaseRequest, operation: str) -> tuple[Observer, ...]:
-        return (_SpanTrace(self, request, operation),)
+        # The SDK's complaints become lines of our log; they come from its threads.
+        handler, logger = logging.Handler(logging.WARNING), logging.getLogger("opentelemetry")
+        cast(Any, handler).emit = lambda record: log.event(
+            "warning", "telemetry", text=record.getMessage()[:300]
+        )
+        logger.handlers, logger.propagate = [handler], False
 
     def mirror(self, metrics: Metrics) -> None:
+        """Report every number from now on."""
         meter = self._meters.get_meter("relay", __version__)
         for family in metrics.families():
-            make = getattr(meter, f"create_{family.kind}")
-            more: JSON = {}
-            if family.bounds:
-                more = {"explicit_bucket_boundaries_advisory": list(family.bounds)}
-            made = make(family.name, unit=family.unit, description=family.doc, **more)
+            bounds = {"explicit_bucket_boundaries_advisory": list(family.bounds)}
+            made = getattr(meter, f"create_{family.kind}")(
+                family.name,
+                unit=family.unit,
+                description=family.doc,
+                **(bounds if family.bounds else {}),
+            )
             family.mirror = getattr(made, _INSTRUMENTS[family.kind])
 
     def stop(self, within: float) -> None:
-        """In a thread that is abandoned if the collector does not answer."""
-        ending = threading.Thread(target=self._shut_down, name="telemetry", daemon=True)
+        """Send what is left, in a thread that is abandoned if the collector does not answer in so
+        many seconds."""
+
+        def shut_down() -> None:
+            self._spans.shutdown()
+            self._meters.shutdown()
+
+        ending = threading.Thread(target=shut_down, name="telemetry", daemon=True)
         ending.start()
         ending.join(within)
 
-    def _shut_down(self) -> None:
-        self._spans.shutdown()
-        self._meters.shutdown()
 
-
-class _ToLog(logging.Handler):
-    """The SDK's complaints as lines of our log; they come from its threads."""
-
-    def __init__(self, log: Log) -> None:
-        super().__init__(logging.WARNING)
-        self._log = log
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self._log.event("warning", "telemetry", text=record.getMessage()[:300])
-
-
-class _SpanTrace(Observer):
+class SpanTrace(Observer):
     """The spans of one request, in the SDK's hands."""
 
-    def __init__(self, telemetry: OpenTelemetry, request: web.BaseRequest, operation: str) -> None:
+    def __init__(self, telemetry: Telemetry, request: web.BaseRequest, operation: str) -> None:
+        """`operation` as the GenAI conventions call it."""
         self._telemetry = telemetry
         self._operation = operation
         self._method = request.method
@@ -18371,16 +18347,15 @@ class _SpanTrace(Observer):
                 span.set_attribute(name.replace("__", "."), value)
 
 
-def telemetry_of(env: Mapping[str, str], log: Log) -> Telemetry:
+def telemetry_of(env: Mapping[str, str], log: Log) -> Telemetry | None:
     """The telemetry that the environment asks for; none by default."""
-    if not env.get(_OTLP) or env.get("OTEL_SDK_DISABLED", "").lower() == "true":
-        return Telemetry()
-    try:
-        return OpenTelemetry(env, log)
-    except ImportError:
-        install = "pip install 'llm-api-relay[otel]'"
-        log.event("warning", f"{_OTLP} is set, but the SDK is missing", install=install)
-        return Telemetry()
+    if env.get(_OTLP) and env.get("OTEL_SDK_DISABLED", "").lower() != "true":
+        try:
+            return Telemetry(env, log)
+        except ImportError:
+            install = "pip install 'llm-api-relay[otel]'"
+            log.event("warning", f"{_OTLP} is set, but the SDK is missing", install=install)
+    return None
 
 
 # ==== 51. Exchange ============================================================
@@ -19667,7 +19642,7 @@ class Relay:
         )
         self.keepalive = keepalive
         self.credentials = Credentials()
-        self.telemetry = Telemetry()
+        self.telemetry: Telemetry | None = None
         self.recorder: Recorder | None = None
         self.running: set[Exchange] = set()
 
@@ -19678,7 +19653,7 @@ class Relay:
         exchange.limits, exchange.quotas = self.accounts.limits, self.health.quotas
         total = exchange.plan.config.timeouts.total
         try:
-            if self.recorder or self.telemetry.active:
+            if self.recorder or self.telemetry:
                 exchange.observers = self._observers(exchange)
             if "Via" in exchange.request.headers:
                 refuse_loop(exchange.request.headers)
@@ -20066,8 +20041,9 @@ class Relay:
     def _observers(self, exchange: Exchange) -> tuple[Observer, ...]:
         """The tape and the trace of a request.  Without a key it is not recorded, or anyone could
         push out what is kept."""
-        observers = self.telemetry.trace(exchange.request, exchange.operation)
-        recorder, request = self.recorder, exchange.request
+        observers, recorder, request = tuple[Observer, ...](), self.recorder, exchange.request
+        if self.telemetry:
+            observers += (SpanTrace(self.telemetry, request, exchange.operation),)
         if recorder and not isinstance(exchange, Unroutable):
             with contextlib.suppress(RelayError):
                 authenticated(request, exchange.plan)
@@ -21902,9 +21878,8 @@ class Listener(web.Server):
 
     def retire(self) -> None:
         """Close idle connections now, and the others after their answer."""
-        for connection in self.connections:
-            idle = connection._current_request is None
-            (connection.force_close if idle else connection.close)()
+        for each in self.connections:
+            (each.close if each._current_request else each.force_close)()
 
 
 class Server:
@@ -21933,8 +21908,9 @@ class Server:
             log.event("warning", f"state: {folder} cannot be written; usage is not kept")
         keepalive = float(os.environ.get("RELAY_KEEPALIVE", "10"))
         self.relay = Relay(plan, Upstream(), log, keepalive, store_of(place))
-        self.relay.telemetry = telemetry_of(os.environ, log)
-        self.relay.telemetry.mirror(self.relay.accounts.metrics)
+        if telemetry := telemetry_of(os.environ, log):
+            self.relay.telemetry = telemetry
+            telemetry.mirror(self.relay.accounts.metrics)
         self.relay.recorder = recorder
         self.reloader = Reloader(self.relay, source, self.supervisor)
         self.reloader.after = route.cache_clear  # a plugin's dialect may have other paths
@@ -21978,7 +21954,7 @@ class Server:
     async def _keep_house(self) -> None:
         """Every 15 s: give back the memory of a burst; update what a collector does not ask for."""
         while True:
-            if self.relay.telemetry.active:  # sent once a minute, where /metrics updates itself
+            if self.relay.telemetry:  # sent once a minute, where /metrics updates itself
                 self.operations.refresh()
             await asyncio.sleep(15)
             self.heap.give_back(len(self.relay.running))
@@ -22048,9 +22024,8 @@ class Server:
             reason = os.strerror(number).lower() if number > 0 else system_words(error)
             more = "; --listen takes another" if number == errno.EADDRINUSE else ""
             raise ConfigError(f"cannot listen on {listen}: {reason}{more}") from error
-        if port:
-            return listen
-        return f"{listen.rpartition(':')[0]}:{self._runner.addresses[-1][1]}"
+        chosen = f"{listen.rpartition(':')[0]}:{self._runner.addresses[-1][1]}"
+        return listen if port else chosen
 
     async def _serve_at(self, listening: socket.socket) -> str:
         """Serve at a socket that listens already; its address, as `listen` has it."""
@@ -22093,8 +22068,10 @@ class Server:
             with contextlib.suppress(OSError):
                 if os.stat(file).st_ino == inode:  # else it is another relay's by now
                     os.unlink(file)
-        self.relay.telemetry.stop(within=3)  # seconds
-        self.relay.log.event("info", "stopped")
+        if self.relay.telemetry:
+            self.relay.telemetry.stop(within=3)  # seconds
+        if self._stopping.is_set():  # else it never ran, and the reason is still to come
+            self.relay.log.event("info", "stopped")
         # Further signals are ignored, so that the exit status stays 0.  Closing the loop would
         # restore their default, which is to end with status -15; they are blocked between the
         # removal of its handlers and the setting of ours.
@@ -22121,9 +22098,8 @@ class Server:
 
     def _complain(self, error: BaseException) -> None:
         """Log an error that no handler has caught; a lack of files once a minute."""
-        if isinstance(error, NoDescriptors) or getattr(error, "errno", 0) in (
-            *(errno.EMFILE, errno.ENFILE),
-        ):
+        full = getattr(error, "errno", 0) in (errno.EMFILE, errno.ENFILE)
+        if isinstance(error, NoDescriptors) or full:
             if (now := time.monotonic()) >= self._quiet_until:
                 self._quiet_until = now + 60
                 limit = "raise it with `ulimit -Hn` or LimitNOFILE"

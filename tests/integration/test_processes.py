@@ -49,6 +49,7 @@ async def test_without_the_option_the_second_is_told_so(
     ran = await run("-c", str(server.file), cwd=tmp_path)
     assert ran.status == 2
     assert "cannot listen on" in ran.stderr
+    assert "stopped" not in ran.stderr  # it never ran
 
 
 async def test_what_is_left_serves_on(upstream: FakeUpstream, relay: Start) -> None:
