@@ -12292,9 +12292,10 @@ def plan_digest(plan: Plan) -> str:
     return hashlib.sha256(text.encode(errors="replace")).hexdigest()[:12]
 
 
-def base_of(listen: Iterable[str], scheme: str = "http") -> str:
+def base_of(listen: Iterable[str], tls: object = None) -> str:
     """Where a tool on this machine finds relay: on loopback, if it listens everywhere; "" if it
     listens only on sockets of the file system."""
+    scheme = "https" if tls else "http"
     for address in listen:
         if not address.startswith("unix:"):
             host, port = host_and_port(address)
@@ -21987,8 +21988,7 @@ class Server:
         hold_hangups(hold=False)  # see `main`
         names, where = ", ".join(plan.providers) or "none", ", ".join(listening)
         fields = {"listen": where, "providers": names}
-        scheme = "https" if plan.config.tls else "http"
-        if base := base_of((each.partition(" ")[0] for each in listening), scheme):
+        if base := base_of((each.partition(" ")[0] for each in listening), plan.config.tls):
             fields["page"] = f"{base}/"
         if self.relay.log.text:  # there is somebody who can take the next step
             step = ("run", "claude")
@@ -22373,7 +22373,7 @@ class Console:
         self.zone = zone_of(config)
         self._key, self._tls = config.admin_key, config.tls
         try:
-            base = base_of([self.listen], "https" if self._tls else "http")
+            base = base_of([self.listen], self._tls)
         except ValueError as error:
             raise ConfigError(f"{source.path or 'config'}: listen: {error}") from error
         self._base = base or "http://localhost"  # a socket of the file system needs no name
@@ -22404,18 +22404,16 @@ class Console:
     def session(self) -> aiohttp.ClientSession:
         """For watching a stream, or asking several times.  With TLS it trusts exactly the
         certificate that relay serves with, whatever names that holds."""
-        if self.listen.startswith("unix:"):
-            connector: aiohttp.BaseConnector = aiohttp.UnixConnector(self.listen[5:])
-        elif self._tls:
+        context: ssl.SSLContext | bool = True
+        if self._tls:
             context = ssl.create_default_context(cafile=self._tls.certificate)
             context.check_hostname = False
             context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-            connector = aiohttp.TCPConnector(ssl=context)
-        else:
-            connector = aiohttp.TCPConnector()
+        file = self.listen.removeprefix("unix:")
+        is_file = file != self.listen
         return aiohttp.ClientSession(
             self._base,
-            connector=connector,
+            connector=aiohttp.UnixConnector(file) if is_file else aiohttp.TCPConnector(ssl=context),
             headers={"Authorization": f"Bearer {self._key}"} if self._key else {},
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=30),
         )
@@ -23555,7 +23553,7 @@ def command_env(args: argparse.Namespace) -> None:
         offered = Offer(base=args.url, key=held or "relay", model=args.model)
     else:
         plan = load(find_config(args), lenient=True)
-        base = args.url or base_of(plan.config.listen, "https" if plan.config.tls else "http")
+        base = args.url or base_of(plan.config.listen, plan.config.tls)
         if not base:
             raise ConfigError("relay listens on sockets of the file system only; tools need a port")
         in_file &= bool(plan.config.keys)
@@ -23593,7 +23591,7 @@ async def _run(plan: Plan, source: Source, args: argparse.Namespace, log: Log) -
     recipe = recipe_of(args.client)
     offer(plan, recipe, "", key, args.model)  # mistakes are reported before anything starts
     async with contextlib.AsyncExitStack() as stack:
-        base = base_of(plan.config.listen, "https" if plan.config.tls else "http")
+        base = base_of(plan.config.listen, plan.config.tls)
         if (served := await served_digest(base)) != plan_digest(plan):
             own = load(source)  # to serve, it has to have its providers' keys
             if served is not None:
@@ -23733,9 +23731,8 @@ def command_export(args: argparse.Namespace) -> None:
     """Print a recorded request as a command."""
     source = find_config(args)
     record, config = ring_of(source).read(args.id), tolerant_config(source)
-    scheme = "https" if config.tls else "http"
-    base = base_of(source.listen or config.listen, scheme) or f"{scheme}://localhost"
-    print(as_curl(record, args.attempt, base))
+    base = base_of(source.listen or config.listen, config.tls)
+    print(as_curl(record, args.attempt, base or "http://localhost"))
 
 
 @command()
