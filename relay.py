@@ -23646,6 +23646,12 @@ SELECT json_object('vte', json_object(
 """
 
 
+_VTE_ONE_KEY: Final = """
+CREATE TEMP VIEW provider_api_keys AS
+SELECT id AS provider_id, api_key, 1 AS is_active FROM providers
+"""
+
+
 def importable(file: Path) -> str:
     """The text of another relay's file; ConfigError if it has none.  VTE's database, which is only
     read, also while VTE runs, becomes JSON: providers with their keys and switched-on models,
@@ -23656,6 +23662,9 @@ def importable(file: Path) -> str:
     try:
         url = f"{file.absolute().as_uri()}?mode=ro"
         with contextlib.closing(sqlite3.connect(url, uri=True)) as store:
+            tables = store.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+            if ("provider_api_keys",) not in tables:  # before several keys there was one
+                store.execute(_VTE_ONE_KEY)
             return str(store.execute(_VTE_QUERY).fetchone()[0])
     except sqlite3.Error as error:
         raise ConfigError(f"{file}: cannot be read: {error}") from error

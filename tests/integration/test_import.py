@@ -290,6 +290,18 @@ async def test_relays_own_file_is_said_to_be_that(home: Path) -> None:
     )
 
 
+async def test_vtes_first_databases_have_one_key_for_each_provider(home: Path) -> None:
+    store = sqlite3.connect(home / "gateway.db")
+    store.executescript(VTE.replace("UPSTREAM", "http://127.0.0.1:9"))
+    store.execute("DROP TABLE provider_api_keys")
+    store.execute("UPDATE providers SET api_key = 'literal-old'")
+    store.commit()
+    store.close()
+    ran = await run("import", "gateway.db", "--with-secrets", cwd=home)
+    assert ran.status == 0, ran.output
+    assert yaml.safe_load(ran.stdout)["providers"]["main"]["api_key"] == "literal-old"
+
+
 async def test_a_database_that_is_not_vtes_is_said_to_be_none(home: Path) -> None:
     store = sqlite3.connect(home / "other.db")
     store.execute("CREATE TABLE t (x)")
