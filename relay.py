@@ -2330,8 +2330,13 @@ AnyQuirks = TypeVar("AnyQuirks", bound=Quirks)
 class RequestWriter(Generic[AnyQuirks]):
     """One request on its way into a format: what a provider takes of it, and what it does not."""
 
-    def __init__(self, request: Request, quirks: AnyQuirks, account: str, takes: Takes) -> None:
-        self.request, self.names = lowered(request, takes)
+    def __init__(
+        self, request: Request, quirks: AnyQuirks, account: str, call_id: str, **takes: Any
+    ) -> None:
+        """`call_id`, `takes`: what is in `Takes` for the format and the model."""
+        id, tiers = quirks.call_id or call_id, quirks.service_tiers
+        fields = Takes(quirks.tool_name, id, quirks.most_tools, service_tiers=tiers, **takes)
+        self.request, self.names = lowered(request, fields)
         self.quirks = quirks
         self.account = account
         self.dropped = list(self.request.dropped)
@@ -2891,18 +2896,14 @@ class OpenAIWriter(RequestWriter[OfOpenAI]):
         self, request: Request, quirks: OfOpenAI, account: str, call_id: str, **takes: Any
     ) -> None:
         """`takes`: what the format has of `Takes` beyond what both have in common."""
-        common = Takes(
-            tool_name=quirks.tool_name,
-            call_id=quirks.call_id or call_id,
-            most_tools=quirks.most_tools,
-            subset="allowed" in quirks.tool_choice,
-            reasoning_alone=False,  # Kimi refuses an empty message for good
-            media={"image": PICTURES, "document": None, "audio": None},
-            detail=True,
-            service_tiers=quirks.service_tiers,
-            sampling=quirks.sampling,
-        )
-        super().__init__(request, quirks, account, common._replace(**takes))
+        common: JSON = {
+            "subset": "allowed" in quirks.tool_choice,
+            "reasoning_alone": False,  # Kimi refuses an empty message for good
+            "media": {"image": PICTURES, "document": None, "audio": None},
+            "detail": True,
+            "sampling": quirks.sampling,
+        }
+        super().__init__(request, quirks, account, call_id, **common | takes)
 
     def typed(self, kind: str, fields: JSON) -> JSON:
         return {"type": kind, kind: fields} if self.nested else {"type": kind} | fields
@@ -3261,10 +3262,11 @@ class _AnthropicWriter(RequestWriter[AnthropicQuirks]):
         sampling = ["temperature", "top_p", "top_k"] if claude.sampling and not self.on else []
         if sampling and not claude.both and request.sampling.temperature is not None:
             sampling.remove("top_p")
-        takes = Takes(
-            tool_name=quirks.tool_name,
-            call_id=quirks.call_id or AnthropicMessages.call_id,
-            most_tools=quirks.most_tools,
+        super().__init__(
+            request,
+            quirks,
+            account,
+            AnthropicMessages.call_id,
             subset=False,
             # newer Claudes want the user to have the last word, and so do all that think
             prefill=not (claude.adaptive or (thinks and checked)),
@@ -3273,10 +3275,8 @@ class _AnthropicWriter(RequestWriter[AnthropicQuirks]):
             blank_texts=False,
             reasoning=own,
             media={"image": PICTURES, "document": frozenset(("application/pdf",)), "text": None},
-            service_tiers=quirks.service_tiers,
             sampling=tuple(sampling),
         )
-        super().__init__(request, quirks, account, takes)
         if self.thinking and ("thinking" not in self.output or (thinks and not self.thinking.on)):
             self.dropped.append("thinking")
 
@@ -6051,18 +6051,6 @@ _GEMINI_SAMPLING: Final = {
     "frequencyPenalty": ("frequency_penalty", float),
     "presencePenalty": ("presence_penalty", float),
 }
-_GEMINI_ROLES: Final[dict[str, Role]] = {
-    "user": "user",
-    "function": "user",
-    "model": "assistant",
-    "system": "system",
-}
-_GEMINI_MODES: Final[dict[str, ToolChoiceMode]] = {
-    "AUTO": "auto",
-    "VALIDATED": "auto",
-    "NONE": "none",
-    "ANY": "required",
-}
 _GEMINI_TURN: Final = frozenset(("role", "parts"))
 # A part is of the first of these kinds that it has a key of.
 _GEMINI_KINDS: Final = (
@@ -6139,11 +6127,10 @@ def _camel(name: str) -> str:
 def _gemini_messages(wire: Wire) -> Iterator[Message]:
     """The turns, with every result paired with its call; a call without an id gets one from its
     place, which is the same in every request."""
-    system = wire.data.get("systemInstruction")
-    texts: list[str | None] = [system] if isinstance(system, str) else []
-    texts = texts or [
-        p.optional("text", str) for p in wire.inner("systemInstruction").each("parts")
-    ]
+    if isinstance(system := wire.data.get("systemInstruction"), str):
+        texts: list[str | None] = [system]
+    else:
+        texts = [p.optional("text", str) for p in wire.inner("systemInstruction").each("parts")]
     if prompt := tuple(Text(text) for text in texts if text):
         yield Message("system", prompt)
     owed, calls = list[ToolCall](), 0  # the latest turn's calls without a result; how many so far
@@ -6183,8 +6170,9 @@ def _gemini_messages(wire: Wire) -> Iterator[Message]:
 
 
 def _gemini_role(content: Wire) -> Role:
+    roles: dict[str, Role] = {"user": "user", "model": "assistant", "system": "system"}
     name = content.optional("role", str) or "user"
-    if role := _GEMINI_ROLES.get(name):
+    if role := roles.get("user" if name == "function" else name):
         return role
     raise BadRequest(f"{content.path('role')}: expected user or model, got {shown(name)}")
 
@@ -6259,16 +6247,9 @@ _GOOGLES_OWN: Final = re.compile(
 
 def _mime_by_name(url: str) -> str:
     """Google wants a media type with an address."""
+    mimes = "image/png image/gif image/webp application/pdf audio/mp3 audio/wav video/mp4".split()
     suffix = urllib.parse.urlsplit(url).path.rpartition(".")[2].lower()
-    return _MIMES.get(suffix, "image/jpeg")
-
-
-_MIMES: Final = {
-    mime.rpartition("/")[2]: mime
-    for mime in (
-        "image/png image/gif image/webp application/pdf audio/mp3 audio/wav video/mp4"
-    ).split()
-}
+    return next((mime for mime in mimes if mime.endswith("/" + suffix)), "image/jpeg")
 
 
 def _gemini_code(part: JSON) -> str:
@@ -6286,11 +6267,8 @@ def _gemini_tools(wire: Wire) -> Iterator[Tool]:
             schema = function.optional("parametersJsonSchema", dict)
             if schema is None:
                 schema = _json_schema(function.optional("parameters", dict) or {})
-            name, description = (
-                function.required("name", str),
-                function.optional("description", str),
-            )
-            yield Tool(name, description or "", schema)
+            name, purpose = function.required("name", str), function.optional("description", str)
+            yield Tool(name, purpose or "", schema)
 
 
 # Schemas.  Google's own `Schema` is a subset of OpenAPI 3.0 with types in capitals; newer models
@@ -6328,25 +6306,22 @@ def _json_schema(schema: Any) -> Any:
     """Google's subset as JSON Schema."""
     if not isinstance(schema, dict):
         return schema
-    known: JSON = {}
+    result: JSON = {}
     for key, value in schema.items():
         key = _camel(key)
         key = {"defs": "$defs", "ref": "$ref", "example": "examples"}.get(key, key)
-        if _SCHEMA_COUNTS.fullmatch(key) and str(value).isdecimal():
+        if re.fullmatch("(min|max)(Items|Length|Properties)", key) and str(value).isdecimal():
             value = int(value)  # 64-bit integers are strings in Google's JSON
-        known[key] = _with_inner(key, value, _json_schema) if key in _SCHEMA_INNER else value
-    nullable = known.pop("nullable", False)
-    known.pop("propertyOrdering", None)
-    if isinstance(ref := known.get("$ref"), str):
-        known["$ref"] = ref.replace("#/defs/", "#/$defs/")
-    if isinstance(kind := known.get("type"), str):
-        known["type"] = [kind.lower(), "null"] if nullable else kind.lower()
-    elif nullable and isinstance(known.get("anyOf"), list):
-        known["anyOf"] = [*known["anyOf"], {"type": "null"}]
-    return known
-
-
-_SCHEMA_COUNTS: Final = re.compile("(min|max)(Items|Length|Properties)")
+        result[key] = _with_inner(key, value, _json_schema) if key in _SCHEMA_INNER else value
+    nullable = result.pop("nullable", False)
+    result.pop("propertyOrdering", None)
+    if isinstance(ref := result.get("$ref"), str):
+        result["$ref"] = ref.replace("#/defs/", "#/$defs/")
+    if isinstance(kind := result.get("type"), str):
+        result["type"] = [kind.lower(), "null"] if nullable else kind.lower()
+    elif nullable and isinstance(result.get("anyOf"), list):
+        result["anyOf"] = [*result["anyOf"], {"type": "null"}]
+    return result
 
 
 def _known_schema(schema: Any, root: JSON, within: tuple[str, ...] = ()) -> Any:
@@ -6380,38 +6355,32 @@ def _known_schema(schema: Any, root: JSON, within: tuple[str, ...] = ()) -> Any:
 
 class _GeminiWriter(RequestWriter[GeminiQuirks]):
     def __init__(self, request: Request, quirks: GeminiQuirks, account: str) -> None:
-        names = (row for name, row in _GEMINIS.items() if re.search(name, request.model))
-        self.model = next(names)
+        rows = (row for name, row in _GEMINIS.items() if re.search(name, request.model))
+        self.model = next(rows)
+        self._names: dict[str, str] = {}  # of the functions that were called, by the call's id
+        pictures = PICTURES | {"image/heic", "image/heif"}
         penalties = ("frequency_penalty", "presence_penalty") if self.model.penalties else ()
-        takes = Takes(
-            tool_name=quirks.tool_name,
-            call_id=quirks.call_id or GeminiContent.call_id,
-            most_tools=quirks.most_tools,
+        super().__init__(
+            request,
+            quirks,
+            account,
+            GeminiContent.call_id,
             subset=True,
             system="front",  # there is no role for it
             user_first=True,
             reasoning=lambda part: part if part.is_of(account, "gs") else None,
-            media={
-                "image": PICTURES | {"image/heic", "image/heif"},
-                "document": None,
-                "audio": None,
-            },
+            media={"image": pictures, "document": None, "audio": None},
             addresses=("image", "document", "audio"),
             result_media=self.model.result_media,
-            service_tiers=quirks.service_tiers,
             sampling=("temperature", "top_p", "top_k", "seed", *penalties),
         )
-        super().__init__(request, quirks, account, takes)
-        self._names: dict[str, str] = {}  # of the functions that were called, by the call's id
 
     def render(self) -> Rendered:
         request, lead = self.request, leading(self.request.messages)
         system = [p.text for m in request.messages[:lead] for p in m.parts if isinstance(p, Text)]
-        config: JSON = {
-            **{
-                name: getattr(request.sampling, ours)
-                for name, (ours, _) in _GEMINI_SAMPLING.items()
-            },
+        given = request.sampling.given()
+        config: JSON = {name: given.get(ours) for name, (ours, _) in _GEMINI_SAMPLING.items()}
+        config |= {
             "maxOutputTokens": request.max_tokens,
             "stopSequences": list(request.stop[:_MOST_STOPS]) or None,
             "thinkingConfig": self._thinking(request.thinking),
@@ -6463,11 +6432,11 @@ class _GeminiWriter(RequestWriter[GeminiQuirks]):
                     unsigned, self._names[id] = False, name
                     call = {"name": name, "args": call_arguments(text)}
                     wire = {"functionCall": self._with_id(id, call)}
-                case ToolResult(id, held, is_error):
-                    text = "\n\n".join([inner.text for inner in held if isinstance(inner, Text)])
+                case ToolResult(id, inner, is_error):
+                    text = "\n\n".join([one.text for one in inner if isinstance(one, Text)])
                     response = {"error" if is_error else "output": text}
                     result: JSON = {"name": self._names.get(id, id), "response": response}
-                    if media := [_gemini_media_part(m) for m in held if isinstance(m, Media)]:
+                    if media := [_gemini_media_part(m) for m in inner if isinstance(m, Media)]:
                         result["parts"] = media
                     wire = {"functionResponse": self._with_id(id, result)}
                 case _:
@@ -6921,21 +6890,23 @@ class GeminiContent(Dialect):
         calling = wire.inner("toolConfig", frozenset(("functionCallingConfig",)))
         calling = calling.inner("functionCallingConfig")
         names = calling.texts("allowedFunctionNames")
-        mode = _GEMINI_MODES.get((calling.optional("mode", str) or "").upper())
+        modes: dict[str, ToolChoiceMode] = {"AUTO": "auto", "NONE": "none", "ANY": "required"}
+        word = (calling.optional("mode", str) or "").upper()
+        mode = modes.get("AUTO" if word == "VALIDATED" else word)
         if mode == "required" and len(names) == 1:
             mode = "named"
         choice = ToolChoice(mode, () if mode == "none" else names) if mode else None
 
         limit, stop = config.optional("maxOutputTokens", int), config.texts("stopSequences")
         how, thinking = config.inner("thinkingConfig"), None
-        word, budget = how.optional("thinkingLevel", str), how.optional("thinkingBudget", int)
+        level, budget = how.optional("thinkingLevel", str), how.optional("thinkingBudget", int)
         # Google's default is not to show them, and its SDKs count on it
         show = bool(how.optional("includeThoughts", bool))
         if budget == 0:
             thinking = Thinking(False)
-        elif word or budget is not None or show:  # a budget of -1 is up to the model
-            level = word.lower() if word and word.lower() in _GEMINI_LEVELS else ""
-            thinking = Thinking(True, level, budget if not word and (budget or 0) > 0 else None)
+        elif level or budget is not None or show:  # a budget of -1 is up to the model
+            effort = level.lower() if level and level.lower() in _GEMINI_LEVELS else ""
+            thinking = Thinking(True, effort, budget if not level and (budget or 0) > 0 else None)
 
         schema = config.optional("responseJsonSchema", dict)
         if schema is None:
@@ -6944,7 +6915,7 @@ class GeminiContent(Dialect):
         mime = config.optional("responseMimeType", str) or ""
         if mime == "text/x.enum":  # a bare word; other formats can ask for objects only
             config.drop("responseMimeType")
-        wanted = mime == "application/json" or (schema is not None and mime != "text/x.enum")
+        json_only = mime == "application/json" or (schema is not None and mime != "text/x.enum")
         return Request(
             messages=messages,
             tools=tools,
@@ -6954,7 +6925,7 @@ class GeminiContent(Dialect):
             stop=stop,
             thinking=thinking,
             show_thoughts=show,
-            format=Format(schema) if wanted else None,
+            format=Format(schema) if json_only else None,
             service_tier=_TIER_OF_GEMINI.get(tier, tier),
             dropped=tuple(wire.dropped),
         )
