@@ -4077,116 +4077,6 @@ class ChatQuirks(OpenAIQuirks):
     prefill: str = ""  # the field that marks a last assistant message as one to continue
 
 
-class OpenAIChat(OpenAIDialect):
-    name = "openai"
-    quirks = ChatQuirks
-    path = "/chat/completions"
-    purposes: ClassVar = {"/chat/completions": "answer"}
-    turns = "messages"
-    counters = ("prompt", "completion")
-    output_limits = ("max_tokens", "max_completion_tokens")
-    call_id = r".{1,128}"
-    marks = (b'"usage":{', b'"usage": {', b"[DONE]", b'"error"', *_CHAT_REASON)
-    words = (b'reasoning_details"',)
-    ends = re.compile(b"|".join(_CHAT_REASON))
-
-    def claims(self, wire: JSON) -> bool:
-        return "choices" in wire or str(wire.get("object", "")).startswith("chat.completion")
-
-    def is_answer(self, wire: JSON) -> bool:
-        first = (wire.get("choices") or [{}])[0]  # Azure sends no message with what it filtered
-        message = isinstance(first.get("message"), dict) or bool(first.get("finish_reason"))
-        failed = self.failure_in(wire) or (wire.get("base_resp") or {}).get("status_code")
-        return message and not failed
-
-    def parse_request(self, body: JSON, variant: str = "") -> Request:
-        wire = Wire(body)
-        wire.drop_unknown(_CHAT_REQUEST)
-        if (wire.optional("n", int) or 1) > 1:
-            raise BadRequest("n: more than one answer cannot be asked of this provider")
-        scalars: JSON = {"include_usage": False} | wire.scalars(_CHAT_SCALARS)
-        if body.get("functions"):  # the old form: its client can be given only one call
-            scalars["parallel_tools"] = False
-        options = wire.inner("stream_options")
-        return Request(
-            **scalars | options.scalars({"include_usage": ("include_usage", bool)}),
-            messages=tuple(map(_chat_message, wire.each("messages", _CHAT_MESSAGE, required=True))),
-            tools=tuple(_chat_tools(wire)),
-            tool_choice=openai_choice(wire, "allowed_tools", _chat_chosen),
-            sampling=Sampling(**wire.scalars(_CHAT_SAMPLING)),
-            stop=wire.texts("stop"),
-            thinking=_chat_thinking(wire),
-            # OpenRouter's field; Chat has no other, so by default the thoughts are shown
-            show_thoughts=False if wire.inner("reasoning").optional("exclude", bool) else None,
-            format=openai_format(wire.inner("response_format"), "json_schema"),
-            dropped=tuple(wire.dropped),
-        )
-
-    def render_request(self, request: Request, quirks: ChatQuirks, account: str) -> Rendered:
-        return _ChatWriter(request, quirks, account).render()
-
-    def restreamed(self, body: JSON, stream: bool, quirks: ChatQuirks) -> JSON:
-        body = super().restreamed(body, stream, quirks)
-        if stream and quirks.stream_usage:  # else a stream has no counts
-            body["stream_options"] = {"include_usage": True}
-        return body
-
-    def cleaned(self, body: JSON, quirks: ChatQuirks, account: str, strip: bool) -> JSON:
-        off = found(body, ("thinking", "type")) == "disabled"
-        ids = CallIds(quirks.call_id) if quirks.call_id else None
-
-        def renamed(call: JSON) -> JSON:
-            """With an id that the provider takes (Mistral: nine letters and digits)."""
-            id = call.get("id")
-            new = ids.call(id) if ids and isinstance(id, str) else id
-            return call if new == id else call | {"id": new}
-
-        def clean(message: JSON) -> JSON | None:
-            """Without details that carry our envelopes, which no chat provider minted, and as
-            DeepSeek and Kimi want it: with reasoning on every call, and no empty turn."""
-            calls = message.get("tool_calls")
-            if quirks.placeholder and message.get("role") == "assistant":
-                if not calls and not message.get("content") and not message.get("function_call"):
-                    return None
-                if calls and not message.get("reasoning_content") and not off:
-                    message = message | {"reasoning_content": quirks.placeholder}
-            if ids and calls:
-                ids.turn()
-                message = mapped(message, "tool_calls", renamed)
-            if ids and isinstance(id := message.get("tool_call_id"), str):
-                new = ids.result(id)
-                message = message if new == id else message | {"tool_call_id": new}
-            tokens = list(map(_chat_token, _chat_details(message)))
-            own = any(token.startswith("rly1.") for token in tokens)
-            remove = message.get("reasoning_details") if strip else own
-            return without(message, ["reasoning_details"]) if remove else message
-
-        return mapped(body, "messages", clean)
-
-    def is_clean(self, raw: bytes, words: Container[bytes], quirks: ChatQuirks) -> bool:
-        return not (quirks.placeholder or quirks.call_id or b'reasoning_details"' in words)
-
-    def parse_usage(self, wire: JSON, before: Usage = NOTHING_COUNTED) -> Usage | None:
-        """Kimi puts the counts into the last choice, and Groq into its own object."""
-        first = (wire.get("choices") or [{}])[0]
-        for place in (wire, wire.get("x_groq"), first):
-            if isinstance(place, dict) and isinstance(place.get("usage"), dict):
-                return latest(before, self.counts(place["usage"]))
-        return None
-
-    def failure_in(self, wire: JSON) -> Failure | None:
-        reasons = [c.get("finish_reason") for c in wire.get("choices") or () if c]
-        if reasons and reasons[0] in BREAKS:
-            return gave_up(reasons[0])
-        return super().failure_in(wire)
-
-    def decoder(self, ids: Iterable[str] = ()) -> StreamDecoder:
-        return _ChatDecoder(ids)
-
-    def encoder(self, context: AnswerContext) -> StreamEncoder:
-        return _ChatEncoder(context)
-
-
 # A client's request, read
 
 
@@ -4218,22 +4108,16 @@ def _chat_answer(wire: Wire, content: Iterable[Part]) -> list[Part]:
         if kind == "custom":
             parts.append(ToolCall(id, name, freely(inner.optional("input", str) or "")))
             continue
-        texts = _chat_split(inner.optional("arguments", str) or "")
+        text = inner.optional("arguments", str) or ""
+        # several objects in a row make as many calls
+        row = objects_in_a_row(text) if _IN_A_ROW.search(text) else []
+        texts = [dumps(value).decode() for value in row] if len(row) > 1 else [text]
         for number, text in enumerate(texts):
             parts.append(ToolCall(f"{id}_{number + 1}" if number else id, name, text))
     if legacy := wire.inner("function_call").data:
         name = word_of(legacy.get("name"))
         parts.append(ToolCall(name, name, word_of(legacy.get("arguments"))))
     return list(placed(thoughts, parts)) if thoughts else parts
-
-
-def _chat_split(text: str) -> list[str]:
-    """Arguments that are several objects in a row make as many calls."""
-    try:
-        values = json_values(text.encode(errors="surrogatepass")) if _IN_A_ROW.search(text) else ()
-    except ValueError:
-        values = ()
-    return [dumps(value).decode() for value in values] if len(values) > 1 else [text]
 
 
 _IN_A_ROW: Final = re.compile(r"\}\s*\{")
@@ -4808,6 +4692,115 @@ class _ChatEncoder(StreamEncoder):
         return sse(self._head | {"choices": [choice]})
 
 
+# The format
+
+
+class OpenAIChat(OpenAIDialect):
+    name = "openai"
+    quirks = ChatQuirks
+    path = "/chat/completions"
+    purposes: ClassVar = {"/chat/completions": "answer"}
+    turns = "messages"
+    counters = ("prompt", "completion")
+    output_limits = ("max_tokens", "max_completion_tokens")
+    call_id = r".{1,128}"
+    marks = (b'"usage":{', b'"usage": {', b"[DONE]", b'"error"', *_CHAT_REASON)
+    words = (b'reasoning_details"',)
+    ends = re.compile(b"|".join(_CHAT_REASON))
+    decoder = _ChatDecoder
+    encoder = _ChatEncoder
+
+    def claims(self, wire: JSON) -> bool:
+        return "choices" in wire or str(wire.get("object", "")).startswith("chat.completion")
+
+    def is_answer(self, wire: JSON) -> bool:
+        first = (wire.get("choices") or [{}])[0]  # Azure sends no message with what it filtered
+        message = isinstance(first.get("message"), dict) or bool(first.get("finish_reason"))
+        failed = self.failure_in(wire) or (wire.get("base_resp") or {}).get("status_code")
+        return message and not failed
+
+    def parse_request(self, body: JSON, variant: str = "") -> Request:
+        wire = Wire(body)
+        wire.drop_unknown(_CHAT_REQUEST)
+        if (wire.optional("n", int) or 1) > 1:
+            raise BadRequest("n: more than one answer cannot be asked of this provider")
+        scalars: JSON = {"include_usage": False} | wire.scalars(_CHAT_SCALARS)
+        if body.get("functions"):  # the old form: its client can be given only one call
+            scalars["parallel_tools"] = False
+        options = wire.inner("stream_options")
+        return Request(
+            **scalars | options.scalars({"include_usage": ("include_usage", bool)}),
+            messages=tuple(map(_chat_message, wire.each("messages", _CHAT_MESSAGE, required=True))),
+            tools=tuple(_chat_tools(wire)),
+            tool_choice=openai_choice(wire, "allowed_tools", _chat_chosen),
+            sampling=Sampling(**wire.scalars(_CHAT_SAMPLING)),
+            stop=wire.texts("stop"),
+            thinking=_chat_thinking(wire),
+            # OpenRouter's field; Chat has no other, so by default the thoughts are shown
+            show_thoughts=False if wire.inner("reasoning").optional("exclude", bool) else None,
+            format=openai_format(wire.inner("response_format"), "json_schema"),
+            dropped=tuple(wire.dropped),
+        )
+
+    def render_request(self, request: Request, quirks: ChatQuirks, account: str) -> Rendered:
+        return _ChatWriter(request, quirks, account).render()
+
+    def restreamed(self, body: JSON, stream: bool, quirks: ChatQuirks) -> JSON:
+        body = super().restreamed(body, stream, quirks)
+        if stream and quirks.stream_usage:  # else a stream has no counts
+            body["stream_options"] = {"include_usage": True}
+        return body
+
+    def cleaned(self, body: JSON, quirks: ChatQuirks, account: str, strip: bool) -> JSON:
+        off = found(body, ("thinking", "type")) == "disabled"
+        ids = CallIds(quirks.call_id) if quirks.call_id else None
+
+        def renamed(call: JSON) -> JSON:
+            """With an id that the provider takes (Mistral: nine letters and digits)."""
+            id = call.get("id")
+            new = ids.call(id) if ids and isinstance(id, str) else id
+            return call if new == id else call | {"id": new}
+
+        def clean(message: JSON) -> JSON | None:
+            """Without details that carry our envelopes, which no chat provider minted, and as
+            DeepSeek and Kimi want it: with reasoning on every call, and no empty turn."""
+            calls = message.get("tool_calls")
+            if quirks.placeholder and message.get("role") == "assistant":
+                if not calls and not message.get("content") and not message.get("function_call"):
+                    return None
+                if calls and not message.get("reasoning_content") and not off:
+                    message = message | {"reasoning_content": quirks.placeholder}
+            if ids and calls:
+                ids.turn()
+                message = mapped(message, "tool_calls", renamed)
+            if ids and isinstance(id := message.get("tool_call_id"), str):
+                new = ids.result(id)
+                message = message if new == id else message | {"tool_call_id": new}
+            tokens = list(map(_chat_token, _chat_details(message)))
+            own = any(token.startswith("rly1.") for token in tokens)
+            remove = message.get("reasoning_details") if strip else own
+            return without(message, ["reasoning_details"]) if remove else message
+
+        return mapped(body, "messages", clean)
+
+    def is_clean(self, raw: bytes, words: Container[bytes], quirks: ChatQuirks) -> bool:
+        return not (quirks.placeholder or quirks.call_id or b'reasoning_details"' in words)
+
+    def parse_usage(self, wire: JSON, before: Usage = NOTHING_COUNTED) -> Usage | None:
+        """Kimi puts the counts into the last choice, and Groq into its own object."""
+        first = (wire.get("choices") or [{}])[0]
+        for place in (wire, wire.get("x_groq"), first):
+            if isinstance(place, dict) and isinstance(place.get("usage"), dict):
+                return latest(before, self.counts(place["usage"]))
+        return None
+
+    def failure_in(self, wire: JSON) -> Failure | None:
+        reasons = [c.get("finish_reason") for c in wire.get("choices") or () if c]
+        if reasons and reasons[0] in BREAKS:
+            return gave_up(reasons[0])
+        return super().failure_in(wire)
+
+
 CHAT: Final = OpenAIChat()
 
 
@@ -4942,173 +4935,6 @@ class ResponsesQuirks(OpenAIQuirks):
     system_role: str = "developer"  # of system messages that are not the instructions
     placeholder: str = ""  # goes where reasoning is missing on a turn with tool calls
     functions_only: bool = False  # takes no tools but functions, and no other items of calls
-
-
-class OpenAIResponses(OpenAIDialect):
-    name = "responses"
-    quirks = ResponsesQuirks
-    path = "/responses"
-    purposes: ClassVar = {
-        "/responses": "answer",
-        "/responses/compact": "answer",
-        "/responses/input_tokens": "count",
-    }
-    count_path = "input_tokens"
-    call_id = r".{1,64}"
-    turns = "input"
-    counters = ("input", "output")
-    output_limits = ("max_output_tokens",)
-    uncounted = frozenset(
-        "stream stream_options store include max_output_tokens max_tool_calls temperature top_p"
-        " top_logprobs metadata user safety_identifier prompt_cache_key prompt_cache_options"
-        " prompt_cache_retention service_tier background client_metadata".split()
-    )
-    marks = (*_RESPONSES_LAST, b'"error"')
-    ends = re.compile(b"|".join(map(re.escape, _RESPONSES_LAST)))
-    words = (b'compaction_trigger"', b'developer"', b"rly1.")
-    telling = frozenset((b'compaction_trigger"',))
-
-    def claims(self, wire: JSON) -> bool:
-        words = (wire.get("type"), wire.get("object"))
-        return any(isinstance(w, str) and (w + ".").startswith("response.") for w in words)
-
-    def is_answer(self, wire: JSON) -> bool:
-        kind = str(wire.get("object", ""))
-        answered = kind.startswith("response") and isinstance(wire.get("output"), list)
-        return answered and not self.failure_in(wire)
-
-    def address(self, url: str, model: str, stream: bool, variant: str = "") -> str:
-        url = super().address(url, model, stream, variant)
-        return below(url, "compact") if variant == "compact" else url
-
-    def peek(self, body: JSON, address: str) -> Peek:
-        peek = super().peek(body, address)
-        if address.partition("?")[0].rstrip("/").endswith("/compact"):
-            return peek._replace(variant="compact")
-        items = body.get("input")
-        last = items[-1] if isinstance(items, list) and items else None
-        triggered = isinstance(last, dict) and last.get("type") == "compaction_trigger"
-        return peek._replace(variant="trigger") if triggered else peek
-
-    def echoed(self, body: JSON) -> JSON:
-        echo = {name: body[name] for name in _RESPONSES_ECHOED if body.get(name) is not None}
-        for name in _RESPONSES_SETTINGS.keys() & echo.keys():
-            echo[name] = _both(_RESPONSES_SETTINGS[name], echo[name])
-        return echo
-
-    def parse_request(self, body: JSON, variant: str = "") -> Request:
-        wire = Wire(_reconfigured(body))
-        wire.drop_unknown(_RESPONSES_REQUEST)
-        if any(each not in _SENT_ANYWAY for each in wire.optional("include", list) or ()):
-            wire.drop("include")
-        for name in _RESPONSES_STATE:
-            if body.get(name):  # to go on without it would be wrong
-                raise BadRequest(
-                    f"{name}: kept by the provider that answered first, and this model is served by"
-                    " one that keeps nothing; send the whole conversation in `input`, with"
-                    " store: false"
-                )
-        messages = _responses_messages(wire)
-        choice = openai_choice(wire, "", _responses_chosen)
-        text = wire.inner("text", frozenset(("format", "verbosity")))
-        format = openai_format(text.inner("format"), "")
-        if variant:  # a compaction: the tools stay, for they are part of the prefix
-            messages.append(Message("user", (Text(_HANDOVER),)))
-            choice, format = ToolChoice("none"), None
-        known = frozenset(("effort", "summary", "generate_summary", "context"))
-        reasoning = wire.inner("reasoning", known)
-        effort = reasoning.optional("effort", str)
-        off = Thinking(False) if effort else None
-        summary = reasoning.data.get("summary") or reasoning.data.get("generate_summary")
-        return Request(
-            **wire.scalars(_RESPONSES_SCALARS),
-            messages=tuple(messages),
-            tools=_responses_tools(wire),
-            tool_choice=choice,
-            sampling=Sampling(**wire.scalars(_RESPONSES_SAMPLING)),
-            thinking=Thinking(True, effort) if effort and effort != "none" else off,
-            # Codex sends an effort, and `summary: auto` when it shows the thoughts; without the
-            # summary OpenAI tells none.  Qwen Code sends no `reasoning`, and shows what it gets.
-            show_thoughts=bool(summary) if reasoning.data else None,
-            format=format,
-            verbosity=text.optional("verbosity", str) or "",
-            dropped=tuple(wire.dropped),
-        )
-
-    def render_request(self, request: Request, quirks: ResponsesQuirks, account: str) -> Rendered:
-        return _ResponsesWriter(request, quirks, account).render()
-
-    def passes_on(self, body: Callable[[], JSON], quirks: ResponsesQuirks) -> bool:
-        """Not where only functions are known and the body has anything else, unless it refers to
-        what that provider keeps."""
-        if not quirks.functions_only or any(body().get(name) for name in _RESPONSES_STATE):
-            return True
-        items = (body().get(name) for name in ("input", "tools"))
-        each = (item for part in items if isinstance(part, list) for item in part)
-        kinds = (item.get("type") for item in each if isinstance(item, dict))
-        return all(kind is None or kind in _OF_FUNCTIONS for kind in kinds)
-
-    def cleaned(self, body: JSON, quirks: ResponsesQuirks, account: str, strip: bool) -> JSON:
-        def clean(item: JSON) -> JSON | None:
-            """An envelope of its own account is opened; an item with another's is removed.  A
-            summary that relay asked for becomes a message again."""
-            kind, token = item.get("type"), str(item.get("encrypted_content") or "")
-            if item.get("role") == "developer" and quirks.system_role != "developer":
-                return item | {"role": quirks.system_role}
-            if kind == "reasoning" and (strip or not token.startswith("rly1.")):
-                return None if strip else item
-            if kind == "reasoning":
-                thought = recalled(_thought_text(item), opened(token, "re"))
-                return _thought_item(thought, quirks, account) or None
-            if kind in ("compaction", "compaction_summary") and token.startswith("rly1.rc."):
-                text = _HANDED_OVER + opened(token, "").value
-                content = [{"type": "input_text", "text": text}]
-                return {"type": "message", "role": "user", "content": content}
-            return item
-
-        return mapped(body, "input", clean)
-
-    def is_clean(self, raw: bytes, words: Container[bytes], quirks: ResponsesQuirks) -> bool:
-        named = quirks.system_role != "developer" and b'developer"' in words
-        return not named and b"rly1." not in words
-
-    def parse_usage(self, wire: JSON, before: Usage = NOTHING_COUNTED) -> Usage | None:
-        usage = (wire.get("response") or wire).get("usage")
-        if not isinstance(usage, dict):
-            return None
-        return latest(before, self.counts(usage))
-
-    def failure_in(self, wire: JSON) -> Failure | None:
-        kind = wire.get("type")
-        # some give the error's type the event's place: {"type": "invalid_request_error", ...}
-        if word_of(kind).endswith("error") and not wire.get("error"):
-            type = "" if kind == "error" else word_of(kind)
-            return Failure(word_of(wire.get("message")), word_of(wire.get("code")), type)
-        failed = kind == "response.failed"
-        answer = wire["response"] if failed else wire
-        if failed or answer.get("status") in ("failed", "cancelled"):
-            nothing = Failure("failed, and did not say why", cause="transient")
-            return failure_in(answer) if answer.get("error") else nothing
-        return super().failure_in(answer)
-
-    def is_last(self, data: bytes) -> bool:
-        """Only if it is complete: it is the longest event of all, and may be cut off."""
-        try:
-            return bool(self.ends.search(data)) and isinstance(loads(data), dict)
-        except ValueError:
-            return False
-
-    def decoder(self, ids: Iterable[str] = ()) -> StreamDecoder:
-        return _ResponsesDecoder(ids)
-
-    def encoder(self, context: AnswerContext) -> StreamEncoder:
-        return _CompactionEncoder(context) if context.variant else _ResponsesEncoder(context)
-
-    def render_count(self, tokens: int) -> JSON:
-        return {"object": "response.input_tokens", "input_tokens": tokens}
-
-    def parse_count(self, wire: JSON) -> int:
-        return operator.index(wire["input_tokens"])
 
 
 # A client's request, read
@@ -5975,6 +5801,174 @@ def _item_id(prefix: str, answer: str, index: int) -> str:
     """For an item without one: the same each time, and shorter than 64 characters."""
     mark = hashlib.sha256(f"{answer}\0{index}".encode(errors="replace")).hexdigest()
     return prefix + mark[:32]
+
+
+# The format
+
+
+class OpenAIResponses(OpenAIDialect):
+    name = "responses"
+    quirks = ResponsesQuirks
+    path = "/responses"
+    purposes: ClassVar = {
+        "/responses": "answer",
+        "/responses/compact": "answer",
+        "/responses/input_tokens": "count",
+    }
+    count_path = "input_tokens"
+    call_id = r".{1,64}"
+    turns = "input"
+    counters = ("input", "output")
+    decoder = _ResponsesDecoder
+    output_limits = ("max_output_tokens",)
+    uncounted = frozenset(
+        "stream stream_options store include max_output_tokens max_tool_calls temperature top_p"
+        " top_logprobs metadata user safety_identifier prompt_cache_key prompt_cache_options"
+        " prompt_cache_retention service_tier background client_metadata".split()
+    )
+    marks = (*_RESPONSES_LAST, b'"error"')
+    ends = re.compile(b"|".join(map(re.escape, _RESPONSES_LAST)))
+    words = (b'compaction_trigger"', b'developer"', b"rly1.")
+    telling = frozenset((b'compaction_trigger"',))
+
+    def claims(self, wire: JSON) -> bool:
+        words = (wire.get("type"), wire.get("object"))
+        return any(isinstance(w, str) and (w + ".").startswith("response.") for w in words)
+
+    def is_answer(self, wire: JSON) -> bool:
+        kind = str(wire.get("object", ""))
+        answered = kind.startswith("response") and isinstance(wire.get("output"), list)
+        return answered and not self.failure_in(wire)
+
+    def address(self, url: str, model: str, stream: bool, variant: str = "") -> str:
+        url = super().address(url, model, stream, variant)
+        return below(url, "compact") if variant == "compact" else url
+
+    def peek(self, body: JSON, address: str) -> Peek:
+        peek = super().peek(body, address)
+        if address.partition("?")[0].rstrip("/").endswith("/compact"):
+            return peek._replace(variant="compact")
+        items = body.get("input")
+        last = items[-1] if isinstance(items, list) and items else None
+        triggered = isinstance(last, dict) and last.get("type") == "compaction_trigger"
+        return peek._replace(variant="trigger") if triggered else peek
+
+    def echoed(self, body: JSON) -> JSON:
+        echo = {name: body[name] for name in _RESPONSES_ECHOED if body.get(name) is not None}
+        for name in _RESPONSES_SETTINGS.keys() & echo.keys():
+            echo[name] = _both(_RESPONSES_SETTINGS[name], echo[name])
+        return echo
+
+    def parse_request(self, body: JSON, variant: str = "") -> Request:
+        wire = Wire(_reconfigured(body))
+        wire.drop_unknown(_RESPONSES_REQUEST)
+        if any(each not in _SENT_ANYWAY for each in wire.optional("include", list) or ()):
+            wire.drop("include")
+        for name in _RESPONSES_STATE:
+            if body.get(name):  # to go on without it would be wrong
+                raise BadRequest(
+                    f"{name}: kept by the provider that answered first, and this model is served by"
+                    " one that keeps nothing; send the whole conversation in `input`, with"
+                    " store: false"
+                )
+        messages = _responses_messages(wire)
+        choice = openai_choice(wire, "", _responses_chosen)
+        text = wire.inner("text", frozenset(("format", "verbosity")))
+        format = openai_format(text.inner("format"), "")
+        if variant:  # a compaction: the tools stay, for they are part of the prefix
+            messages.append(Message("user", (Text(_HANDOVER),)))
+            choice, format = ToolChoice("none"), None
+        known = frozenset(("effort", "summary", "generate_summary", "context"))
+        reasoning = wire.inner("reasoning", known)
+        effort = reasoning.optional("effort", str)
+        off = Thinking(False) if effort else None
+        summary = reasoning.data.get("summary") or reasoning.data.get("generate_summary")
+        return Request(
+            **wire.scalars(_RESPONSES_SCALARS),
+            messages=tuple(messages),
+            tools=_responses_tools(wire),
+            tool_choice=choice,
+            sampling=Sampling(**wire.scalars(_RESPONSES_SAMPLING)),
+            thinking=Thinking(True, effort) if effort and effort != "none" else off,
+            # Codex sends an effort, and `summary: auto` when it shows the thoughts; without the
+            # summary OpenAI tells none.  Qwen Code sends no `reasoning`, and shows what it gets.
+            show_thoughts=bool(summary) if reasoning.data else None,
+            format=format,
+            verbosity=text.optional("verbosity", str) or "",
+            dropped=tuple(wire.dropped),
+        )
+
+    def render_request(self, request: Request, quirks: ResponsesQuirks, account: str) -> Rendered:
+        return _ResponsesWriter(request, quirks, account).render()
+
+    def passes_on(self, body: Callable[[], JSON], quirks: ResponsesQuirks) -> bool:
+        """Not where only functions are known and the body has anything else, unless it refers to
+        what that provider keeps."""
+        if not quirks.functions_only or any(body().get(name) for name in _RESPONSES_STATE):
+            return True
+        items = (body().get(name) for name in ("input", "tools"))
+        each = (item for part in items if isinstance(part, list) for item in part)
+        kinds = (item.get("type") for item in each if isinstance(item, dict))
+        return all(kind is None or kind in _OF_FUNCTIONS for kind in kinds)
+
+    def cleaned(self, body: JSON, quirks: ResponsesQuirks, account: str, strip: bool) -> JSON:
+        def clean(item: JSON) -> JSON | None:
+            """An envelope of its own account is opened; an item with another's is removed.  A
+            summary that relay asked for becomes a message again."""
+            kind, token = item.get("type"), str(item.get("encrypted_content") or "")
+            if item.get("role") == "developer" and quirks.system_role != "developer":
+                return item | {"role": quirks.system_role}
+            if kind == "reasoning" and (strip or not token.startswith("rly1.")):
+                return None if strip else item
+            if kind == "reasoning":
+                thought = recalled(_thought_text(item), opened(token, "re"))
+                return _thought_item(thought, quirks, account) or None
+            if kind in ("compaction", "compaction_summary") and token.startswith("rly1.rc."):
+                text = _HANDED_OVER + opened(token, "").value
+                content = [{"type": "input_text", "text": text}]
+                return {"type": "message", "role": "user", "content": content}
+            return item
+
+        return mapped(body, "input", clean)
+
+    def is_clean(self, raw: bytes, words: Container[bytes], quirks: ResponsesQuirks) -> bool:
+        named = quirks.system_role != "developer" and b'developer"' in words
+        return not named and b"rly1." not in words
+
+    def parse_usage(self, wire: JSON, before: Usage = NOTHING_COUNTED) -> Usage | None:
+        usage = (wire.get("response") or wire).get("usage")
+        if not isinstance(usage, dict):
+            return None
+        return latest(before, self.counts(usage))
+
+    def failure_in(self, wire: JSON) -> Failure | None:
+        kind = wire.get("type")
+        # some give the error's type the event's place: {"type": "invalid_request_error", ...}
+        if word_of(kind).endswith("error") and not wire.get("error"):
+            type = "" if kind == "error" else word_of(kind)
+            return Failure(word_of(wire.get("message")), word_of(wire.get("code")), type)
+        failed = kind == "response.failed"
+        answer = wire["response"] if failed else wire
+        if failed or answer.get("status") in ("failed", "cancelled"):
+            nothing = Failure("failed, and did not say why", cause="transient")
+            return failure_in(answer) if answer.get("error") else nothing
+        return super().failure_in(answer)
+
+    def is_last(self, data: bytes) -> bool:
+        """Only if it is complete: it is the longest event of all, and may be cut off."""
+        try:
+            return bool(self.ends.search(data)) and isinstance(loads(data), dict)
+        except ValueError:
+            return False
+
+    def encoder(self, context: AnswerContext) -> StreamEncoder:
+        return _CompactionEncoder(context) if context.variant else _ResponsesEncoder(context)
+
+    def render_count(self, tokens: int) -> JSON:
+        return {"object": "response.input_tokens", "input_tokens": tokens}
+
+    def parse_count(self, wire: JSON) -> int:
+        return operator.index(wire["input_tokens"])
 
 
 RESPONSES: Final = OpenAIResponses()
