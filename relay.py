@@ -5259,7 +5259,6 @@ class _OutputItem:
         self.input = ""  # of a freeform tool's call, which may be cut: its own end will say so
         # the texts of its parts, by: is it of a summary?  And by the index
         self.parts: dict[tuple[bool, object], list[str]] = {}
-        self.finished = set[object]()  # parts that an event has given whole, with its type
         self.over = False  # has its own end come?
         self.repeated = False  # has the last event held it?
 
@@ -5507,10 +5506,7 @@ class _ResponsesDecoder(StreamDecoder):
         self._refusal = self._refusal or (text if refusal else "")
         if entry.parts and place not in entry.parts:  # a part of its own, or with a wrong number?
             latest = next(reversed(entry.parts))
-            counted = (event, latest) in entry.finished
-            again = text.startswith("".join(entry.parts[latest]))
-            place = latest if again and not counted else place
-        entry.finished.add((event, place))
+            place = latest if text.startswith("".join(entry.parts[latest])) else place
         sent = "".join(entry.parts.get(place, ()))
         if text.startswith(sent):
             self._say(entry, place, text[len(sent) :])
