@@ -9060,11 +9060,10 @@ def _presets(text: str) -> dict[str, Preset]:
     where dates without a zone are China's; a key of `-` makes it a server of one's own.  Below it
     stand its plans, `[*]PLAN LETTERS BASE [PATH] [LETTER=PATH] [as=ALIAS] [quota=SOURCE]`: `*` is
     paid in advance, the letters are dialects, the best first, the paths on the same host are
-    Anthropic's and another's.  `/DIALECT PATH` is one of `paths`; + appends it.  A plan `regular`
-    that is the only one may follow ` | ` in the row.
+    Anthropic's and another's.  `/DIALECT PATH` is one of `paths`; + appends it.
     """
     rows, row, preset = dict[str, JSON](), JSON(), ""
-    for line in _lines(text.replace(" | ", "\n regular ")):
+    for line in _lines(text):
         name, *words = line.split()
         given = dict(word.split("=", 1) for word in words if re.match(r"\w+=", word))
         words = [word for word in words if word.partition("=")[0] not in given]
@@ -9090,10 +9089,7 @@ def _presets(text: str) -> dict[str, Preset]:
             row["auth"] = dict.fromkeys((dialects or "anthropic").split(","), style)
             row["quirks"] = _QUIRKS[given["quirks"]] if "quirks" in given else {}
             row["errors"] = _ERRORS[given["errors"]] if "errors" in given else ()
-    return {
-        name: Preset(**row | {"plans": row["plans"] or {"regular": {}}})
-        for name, row in rows.items()
-    }
+    return {name: Preset(**row) for name, row in rows.items()}
 
 
 # The first plan is the default; within a plan, the first dialect serves clients of dialects that
@@ -9151,27 +9147,32 @@ mimo MIMO_API_KEY mimo-* quirks=mimo china                  # a plan's keys begi
  regular CAR https://api.xiaomimimo.com/v1 /anthropic
 openai OPENAI_API_KEY gpt-* o1* o3* o4* chatgpt-* codex-* quirks=openai
  regular RC https://api.openai.com/v1                       # gpt-6 calls tools in Responses only
-anthropic ANTHROPIC_API_KEY claude-* quirks=anthropic auth=x-api-key | A https://api.anthropic.com
+anthropic ANTHROPIC_API_KEY claude-* quirks=anthropic auth=x-api-key
+ regular A https://api.anthropic.com
 gemini GEMINI_API_KEY gemini-* gemma-* quirks=gemini        # its dialect keeps signatures whole
  regular GC https://generativelanguage.googleapis.com C=/v1beta/openai
 mistral MISTRAL_API_KEY mistral-* codestral-* devstral-* magistral-* ministral-* pixtral-* \
    quirks=mistral
  regular C https://api.mistral.ai/v1
-xai XAI_API_KEY grok-* quirks=xai errors=xai | RC https://api.x.ai/v1
+xai XAI_API_KEY grok-* quirks=xai errors=xai
+ regular RC https://api.x.ai/v1
 
 # Clouds and resellers.  Most of their names are maker/model, hence the glob */*.  In a cloud the
 # endpoint has the account's own region, project or resource; paths with + are appended to it.
 # vertex wants https://HOST/v1/projects/PROJECT/locations/LOCATION, anthropic-google besides
 # /workspaces/ID/invoke; names at Vertex's OpenAI endpoint are google/NAME.
-vertex VERTEX_ACCESS_TOKEN gemini-* quirks=vertex auth=gemini,openai:bearer  # for an hour
+vertex VERTEX_ACCESS_TOKEN gemini-* quirks=vertex auth=gemini,openai:bearer         # for an hour
+ regular
  /gemini +/publishers/google/models/{model}:generateContent
  /openai +/endpoints/openapi/chat/completions
 vertex-anthropic VERTEX_ACCESS_TOKEN claude-* quirks=vertex
+ regular
  /anthropic +/publishers/anthropic/models/{model}:rawPredict
 vertex-express VERTEX_API_KEY gemini-* quirks=vertex-express auth=gemini,openai:query
  regular G https://aiplatform.googleapis.com                # a key instead of a project
  /gemini /v1/publishers/google/models/{model}:generateContent
 anthropic-google VERTEX_ACCESS_TOKEN claude-* quirks=anthropic
+ regular
 anthropic-aws ANTHROPIC_AWS_API_KEY claude-* quirks=anthropic
  regular    # endpoint: https://aws-external-anthropic.REGION.api.aws; header anthropic-workspace-id
 bedrock AWS_BEARER_TOKEN_BEDROCK anthropic.* openai.* quirks=bedrock
@@ -9211,21 +9212,31 @@ qianfan QIANFAN_API_KEY qianfan-* ernie-* quirks=silent china                   
 huawei MAAS_API_KEY openpangu-* pangu-* quirks=silent errors=huawei china
  *token CA https://api.modelarts-maas.com/plan/v2 /plan/anthropic as=huawei-token-plan
  regular CA https://api.modelarts-maas.com/v2 /anthropic    # huaweicloud.com model-call-060
-modelscope MODELSCOPE_API_KEY */* quirks=switched china | CA https://api-inference.modelscope.cn/v1
-novita NOVITA_API_KEY */* quirks=switched | CA https://api.novita.ai/openai/v1 /anthropic
-fireworks FIREWORKS_API_KEY accounts/* | C https://api.fireworks.ai/inference/v1
-nvidia NVIDIA_API_KEY */* quirks=templated | C https://integrate.api.nvidia.com/v1
+modelscope MODELSCOPE_API_KEY */* quirks=switched china
+ regular CA https://api-inference.modelscope.cn/v1
+novita NOVITA_API_KEY */* quirks=switched
+ regular CA https://api.novita.ai/openai/v1 /anthropic
+fireworks FIREWORKS_API_KEY accounts/*
+ regular C https://api.fireworks.ai/inference/v1
+nvidia NVIDIA_API_KEY */* quirks=templated
+ regular C https://integrate.api.nvidia.com/v1
 
 # Servers of one's own, at their default ports; tgi has none of its own, but where its documents
 # publish it.
-vllm - quirks=vllm errors=local | CAR http://127.0.0.1:8000/v1  # --api-key reads Authorization only
-sglang - quirks=sglang errors=local | CA http://127.0.0.1:30000/v1
-ollama - quirks=ollama errors=local | CAR http://127.0.0.1:11434/v1
+vllm - quirks=vllm errors=local
+ regular CAR http://127.0.0.1:8000/v1                       # --api-key reads Authorization only
+sglang - quirks=sglang errors=local
+ regular CA http://127.0.0.1:30000/v1
+ollama - quirks=ollama errors=local
+ regular CAR http://127.0.0.1:11434/v1
 llamacpp - quirks=llamacpp errors=local
  regular CAR http://127.0.0.1:8080/v1 as=llama.cpp
-lmstudio - quirks=lmstudio errors=local | CAR http://127.0.0.1:1234/v1
-tgi - quirks=tgi errors=local | C http://127.0.0.1:8080/v1
-fastchat - quirks=fastchat errors=fastchat | C http://127.0.0.1:8000/v1
+lmstudio - quirks=lmstudio errors=local
+ regular CAR http://127.0.0.1:1234/v1
+tgi - quirks=tgi errors=local
+ regular C http://127.0.0.1:8080/v1
+fastchat - quirks=fastchat errors=fastchat
+ regular C http://127.0.0.1:8000/v1
 """)
 
 
@@ -9265,22 +9276,23 @@ class Reading:
         self.installed = installed
         self.which = which
         self.secret_files = set[str]()  # those that were read
-        self._notes = set[tuple[bool, int, int, str]]()  # is it a warning? line, column, text
+        self._problems = set[tuple[int, int, str]]()  # line, column, text
+        self._warnings = set[tuple[int, int, str]]()
         self._places: dict[str, tuple[int, int]] = {}
 
     def error(self, path: str, text: str, mark: yaml.Mark | None = None) -> None:
         """Note a problem at the place of a path, or of the nearest path above it."""
         place = (mark.line + 1, mark.column + 1) if mark else self.place(path)
-        self._notes.add((False, *place, f"{path}: {text}" if path else text))
+        self._problems.add((*place, f"{path}: {text}" if path else text))
 
     def warn(self, path: str, text: str) -> None:
         """Note at the place of a path what is no mistake, but surely not intended."""
-        self._notes.add((True, *self.place(path), f"{path}: {text}"))
+        self._warnings.add((*self.place(path), f"{path}: {text}"))
 
     def has_error(self, path: str, below: bool = False) -> bool:
         """Is there a problem at this path, or at a path below it?"""
         begin = (f"{path}.", f"{path}[") if below else (f"{path}: ",)
-        return any(text.startswith(begin) for warning, _, _, text in self._notes if not warning)
+        return any(text.startswith(begin) for _, _, text in self._problems)
 
     def place(self, path: str) -> tuple[int, int]:
         """Line and column of a path, or of the nearest path above it."""
@@ -9291,10 +9303,11 @@ class Reading:
     def set_place(self, path: str, mark: yaml.Mark) -> None:
         self._places[path] = (mark.line + 1, mark.column + 1)
 
-    def problems(self, warnings: bool = False) -> list[str]:
-        """What is wrong, with its place; or only the warnings."""
-        notes = sorted(note[1:] for note in self._notes if note[0] is warnings)
-        return [f"{self.file}:{line}:{column}: {text}" for line, column, text in notes]
+    def problems(self) -> list[str]:
+        return [f"{self.file}:{line}:{col}: {text}" for line, col, text in sorted(self._problems)]
+
+    def warnings(self) -> list[str]:
+        return [f"{self.file}:{line}:{col}: {text}" for line, col, text in sorted(self._warnings)]
 
 
 class InvalidValue(Exception):
@@ -9329,7 +9342,7 @@ class ConfigNode:
             raise self.unexpected()
         text = str(self.yaml.value)
         if text.startswith("os.environ/"):  # LiteLLM's spelling
-            text = f"${{{text.removeprefix('os.environ/')}}}"
+            return self._variable(text.removeprefix("os.environ/"), None)
         return _VARIABLE.sub(self._referenced, text)
 
     def scalar(self) -> object:
@@ -9374,14 +9387,16 @@ class ConfigNode:
         return pairs
 
     def _referenced(self, match: re.Match[str]) -> str:
-        name, default, malformed = match.groups()
-        if malformed:
+        if match[3]:
             forms = "${NAME}, ${NAME:-default}, or $$ for a dollar"
             self.reading.error(self.path, f"malformed reference: write {forms}")
-        if not name:
-            return "$"
-        value = self.reading.env.get(name) or default
-        if value is None and not (name in self.reading.env or self.reading.lenient):
+        return self._variable(match[1], match[2]) if match[1] else "$"
+
+    def _variable(self, name: str, default: str | None) -> str:
+        value = self.reading.env.get(name)
+        if not value and default is not None:
+            value = default
+        if value is None and not self.reading.lenient:
             self.reading.error(self.path, f"the environment variable {name} is not set")
         return value or ""
 
@@ -9472,7 +9487,13 @@ def _date(node: ConfigNode) -> datetime.datetime:
 class FileSecret(str):
     """A secret read from a file, which may later hold another for the same account."""
 
-    file = ""
+    __slots__ = ("file",)
+    file: str
+
+    def __new__(cls, secret: str, file: str) -> FileSecret:
+        self = super().__new__(cls, secret)
+        self.file = file
+        return self
 
 
 def _secret(node: ConfigNode) -> str:
@@ -9480,11 +9501,11 @@ def _secret(node: ConfigNode) -> str:
     text = node.text()
     if re.fullmatch(r"\$[A-Z_][A-Z0-9_]*", str(node.yaml.value)):  # only a shell reads that
         raise InvalidValue(f"write ${{{node.yaml.value[1:]}}} for that variable; a dollar is $$")
-    if text.startswith("file:") and (file := text.removeprefix("file:")):
+    file = text.removeprefix("file:") if text.startswith("file:") else ""
+    if file:
         node.reading.secret_files.add(file)
         try:
-            text = FileSecret(node.reading.read_secret(file).strip())
-            text.file = file
+            text = node.reading.read_secret(file).strip()
         except (OSError, UnicodeDecodeError) as error:
             if node.reading.lenient:
                 return ""
@@ -9492,7 +9513,7 @@ def _secret(node: ConfigNode) -> str:
             raise InvalidValue(f"cannot read {text}: {reason}") from error
     if not re.fullmatch(r"[!-~ ]*", text):
         raise InvalidValue("a secret must be one line of ASCII")
-    return text
+    return FileSecret(text, file) if file else text
 
 
 def _command(node: ConfigNode) -> tuple[str, ...]:
@@ -11551,7 +11572,7 @@ def compile_plan(config: Config, reading: Reading) -> Plan:
         secrets=Secrets(shown),
         zone=zone,
         secret_files=frozenset(reading.secret_files),
-        warnings=tuple(reading.problems(warnings=True)),
+        warnings=tuple(reading.warnings()),
     )
 
 
@@ -18336,6 +18357,7 @@ _EXPECTED: Final = ("OK", "CD")  # codes of requests with which nothing was wron
 NO_BODY: Final = Body(b"{}")  # what an exchange begins and ends with
 _NO_USAGE: Final = Usage()
 _NO_LIMIT: Final = 7 * 86400.0  # seconds
+IN_STEPS: Final = 1 << 19  # bytes of a body; to translate one of 512 KB takes some 3 ms at best
 _MOST_NAMED: Final = 900  # characters of x-relay-dropped; many clients refuse heads of over 8 KB
 _MOST_PATH: Final = 200  # characters of a path that the log shows; relay's own are shorter
 # A name at the start of User-Agent, without its version (RFC 9110 10.1.5); at most so much is shown
@@ -18432,6 +18454,10 @@ class Exchange(ABC):
     def no_lane_error(self) -> RelayError:
         """The error if no lane fits."""
         return NoTarget(f"no provider of model {self.peek.model!r} serves this")
+
+    async def read_in_steps(self, lane: Lane) -> None:  # noqa: B027  # most have nothing to do
+        """Do what `prepare` would do with a very large body before it is rendered, pausing between
+        the steps, so that the streams of others need not wait for the sum of them."""
 
     def prepare(self, attempt: Attempt) -> None:
         """Set what goes out; BadRequest if the lane's dialect cannot express the request."""
@@ -18708,6 +18734,8 @@ _PASSED_HEADER: Final = re.compile(
 )
 _HEADER_VALUE: Final = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
 
+_PAUSE: Final = 0.001  # seconds between the steps of reading a very large body
+
 
 class Conversation(Exchange):
     """A request that a model is to answer."""
@@ -18729,6 +18757,14 @@ class Conversation(Exchange):
         self.streams = self.peek.stream
         self.likely_input = likely_input(raw)
         self.likely_output = likely_output(body) if caller.limits else 0
+
+    async def read_in_steps(self, lane: Lane) -> None:
+        if lane.endpoint.dialect is not self.dialect:
+            for step in (self.body.read, lambda: self.body.exact, lambda: self.parsed):
+                # not 0: what has come meanwhile would then be handled only after the next step
+                await asyncio.sleep(_PAUSE)
+                step()
+            await asyncio.sleep(_PAUSE)
 
     def prepare(self, attempt: Attempt) -> None:
         lane, endpoint, request = attempt.lane, attempt.lane.endpoint, self.request
@@ -19694,6 +19730,8 @@ class Relay:
         """
         attempt, moment, outcome = Attempt(lane, strip), time.time(), "cancelled"
         identity = "" if exchange.route.is_single or not exchange.binds else exchange.identity
+        if len(exchange.body.raw) >= IN_STEPS:
+            await exchange.read_in_steps(lane)
         exchange.prepare(attempt)
         exchange.attempts.append(attempt)
         exchange.current = attempt

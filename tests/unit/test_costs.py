@@ -328,6 +328,34 @@ def test_a_large_body_is_passed_on_after_one_pass_over_it(
     assert [piece.obj for piece in pieces if len(piece) > 99] == [raw]
 
 
+async def test_a_very_large_body_is_translated_in_steps() -> None:
+    """What others' streams wait for is the longest of them, not their sum."""
+    served = relay_of(plan_with(1))
+    wire = {
+        "model": "m",
+        "max_tokens": 9,
+        "messages": [{"role": "user", "content": "Hi " * 300_000}],
+    }
+    request = make_mocked_request("POST", "/v1/messages")
+    exchange = relay.Conversation(served.plan, request, relay.ANTHROPIC)
+    exchange.body = relay.Body(relay.dumps(wire), unread=True)
+    exchange.peek = relay.Peek("m", False)
+    exchange.route = relay.permitted("m", relay.Caller(), served.plan)
+    lane, _ = next(served.balance.lanes(exchange.route, "anthropic", exchange.id, time.time))
+    assert len(exchange.body.raw) > relay.IN_STEPS
+    seen = list[bool]()
+
+    async def watch() -> None:
+        while "parsed" not in exchange.__dict__:
+            seen.append(exchange.body.unread)
+            await asyncio.sleep(0)
+
+    watching = asyncio.create_task(watch())
+    await exchange.read_in_steps(lane)
+    await watching
+    assert set(seen) == {True, False}  # others had their turn before it was read, and after
+
+
 # The wire.  A stream's block goes from the provider's socket to the client's in one callback.
 
 
