@@ -348,6 +348,7 @@ def mutable(cls: type[T] | None = None, /, *, kw_only: bool = False, eq: bool = 
 #       UnknownModel        404    nothing is configured under that name
 #       NotFound            404    no such path
 #       TooSlow             408    the request did not arrive in time
+#       Conflict            409    the configuration file is not the one that the change is for
 #       TooLarge            413    the body is over server.max_body
 #       LimitExceeded       429    a key asks too often or too much at once
 #       NoTarget            503    every target failed or is cooling down
@@ -422,6 +423,10 @@ class NotFound(RelayError):
 
 class TooSlow(RelayError):
     status, kind, code = 408, "timeout", "BR"
+
+
+class Conflict(RelayError):
+    status, kind, retry, code = 409, "bad_request", False, "BR"
 
 
 class TooLarge(RelayError):
@@ -14640,6 +14645,21 @@ class Limits:
             known.tokens = max(known.tokens, spend.tokens + ours.tokens)
             known.cost = max(known.cost, spend.cost + ours.cost)
 
+    def used(self, caller: Caller, now: float, wall: float) -> dict[str, float]:
+        """What is used up of each limit of a key, in the unit of the limit."""
+        account, used = self._accounts.get(caller.name) or Account(caller.name), dict[str, float]()
+        account.window.age(now)
+        periods = clock_at(wall, caller.zone).periods
+        for word, what, span, _ in limits_of(caller.limits):
+            if span == _RUNNING:
+                used[word] = len(account.out)
+            elif span == _RATE:
+                used[word] = account.window.sums[what == "tokens"]
+            else:
+                count = getattr(account.spent.get(periods[span]) or Spend(), what)
+                used[word] = count / MONEY if what == "cost" else count
+        return used
+
     def keep(self, names: Iterable[str]) -> None:
         """After a reload: forget keys that are gone, unless they have spent something or have
         requests under way: the next reload may bring them back, and their budgets go on then."""
@@ -15143,6 +15163,23 @@ class Metric:
     def reach(self, total: float) -> None:
         """Set a total that is counted elsewhere."""
         self.add(total - self.of().number)
+
+    def totals(self) -> list[int]:
+        """Of a histogram, the counts of all series."""
+        counts = [0] * (len(self.bounds) + 1)
+        for series in self.series.values():
+            counts = list(map(operator.add, counts, series.counts))
+        return counts
+
+    def quantile(self, counts: Sequence[int], share: float) -> float | None:
+        """The number that this share of such counts does not exceed, about: buckets are taken to be
+        filled evenly, and the last one to end where it begins.  None if nothing was counted."""
+        rest, low = share * sum(counts), 0.0
+        for count, bound in zip(counts, (*self.bounds, self.bounds[-1]), strict=True):
+            if count and count >= rest:
+                return low + (bound - low) * rest / count
+            rest, low = rest - count, bound
+        return None
 
     def _find(self, values: tuple[str, ...]) -> Series:
         known = []
@@ -16232,14 +16269,19 @@ def store_of(state: str) -> Store:
 
 
 def usage_report(
-    store: Store, plan: Plan, days: int, now: float, by: Sequence[str] = ROW_NAMES
+    store: Store,
+    plan: Plan,
+    days: int,
+    now: float,
+    by: Sequence[str] = ROW_NAMES,
+    hours: int = 24,
 ) -> JSON:
-    """What was used in the last days, and in the hours of the last one, as JSON; and what was used
+    """What was used in the last days, and in the last hours, as JSON; and what was used
     of plans that are paid in advance, with its worth: what it would have cost by the token, None
     where prices are not known.  Blocks."""
     zone, today = plan.zone, clock_at(now, plan.zone).day
     daily = store.usage(DAY, today - (days - 1) * DAY - HOUR)  # an hour: summer time
-    hourly = store.usage(HOUR, now - DAY)
+    hourly = store.usage(HOUR, now - hours * HOUR)
     lanes = (lane for lane in plan.accounts() if lane.plan.free)
     prepaid = {f"{lane.target.provider.name}/{lane.plan.name}" for lane in lanes}
     tables: dict[str, tuple[Sequence[str], dict[Row, Totals]]] = {
@@ -18431,6 +18473,10 @@ class Exchange(ABC):
 
     # What the kinds differ in
 
+    def authenticate(self) -> Caller:
+        """Who asks; RelayError if nobody may."""
+        return authenticated(self.request, self.plan)
+
     @abstractmethod
     async def receive(self) -> None:
         """Read who asks, for what, and where it may go; RelayError for a mistake of the client's.
@@ -18610,8 +18656,9 @@ class Exchange(ABC):
         lane, attempts = current.lane if current else None, list[JSON]()
         for each in self.attempts:
             if each.outcome:
-                outcome = {"outcome": each.outcome, "status": each.status}
-                attempts.append(each.lane.record | outcome | {"ms": round(each.seconds * 1000)})
+                at, ms = (round(n * 1000) for n in (each.began - began, each.seconds))
+                outcome = {"outcome": each.outcome, "status": each.status, "at": at, "ms": ms}
+                attempts.append(each.lane.record | outcome)
         return {
             "time": wall,
             "level": "info" if fine else "warning",
@@ -18624,6 +18671,7 @@ class Exchange(ABC):
             "model": self.peek.model or None,
             "provider": lane.target.provider.name if lane else None,
             "target": lane.target.name if lane else None,
+            "rule": self.route.why or None,
             "body": current.note if current else None,
             "stream": self.peek.stream,
             "attempts": attempts,
@@ -18747,7 +18795,7 @@ class Conversation(Exchange):
 
     async def receive(self) -> None:
         request, plan, dialect = self.request, self.plan, self.dialect
-        self.caller = caller = authenticated(request, plan)
+        self.caller = caller = self.authenticate()
         raw = self.frame or await read_body(request, plan.config.server)
         for observer in self.observers:
             observer.received(raw)
@@ -18917,6 +18965,22 @@ class Frame(Conversation):
             body = loads_exactly(frame)
             if body.get("stream") is not True:
                 self.frame = dumps(body | {"stream": True})
+
+
+class OnBehalf(Conversation):
+    """A request that the admin makes in the name of one of the keys; "" is nobody's."""
+
+    def __init__(self, plan: Plan, request: web.BaseRequest, dialect: Dialect, name: str) -> None:
+        super().__init__(plan, request, dialect)
+        self._name = name
+
+    def authenticate(self) -> Caller:
+        keys = [key for key in self.plan.keys if key.caller.name == self._name]
+        if self.plan.keys and not keys:
+            raise Unauthorized(f"no key is called {self._name!r}")
+        if any(key.expires is not None and key.expires <= time.time() for key in keys):
+            raise Unauthorized(f"key {self._name!r} has expired")
+        return keys[0].caller if keys else Caller()
 
 
 class Count(Conversation):
@@ -19181,7 +19245,7 @@ class Raw(Exchange):
 
     async def receive(self) -> None:
         plan, request = self.plan, self.request
-        self.caller = authenticated(request, plan)
+        self.caller = self.authenticate()
         if not self.caller.raw:
             raise Forbidden(f"key {self.caller.name!r} may not use /p/; it needs `raw: true`")
         name, _, path = self._path.partition("?")[0].partition("/")
@@ -19292,7 +19356,7 @@ class Forward(Raw):
 
     async def receive(self) -> None:
         plan, request, path = self.plan, self.request, self._path
-        self.caller = authenticated(request, plan)
+        self.caller = self.authenticate()
         kind = request.headers.get("Content-Type", "")
         if kind.lower().startswith("multipart/form-data"):
             self._form = Form(kind)
@@ -21005,6 +21069,14 @@ def _digest(text: str) -> bytes:
 _ASKED_AT_MOST: Final = 10.0  # seconds between two look-ups of a quota that somebody asks for
 
 
+def new_secret() -> str:
+    """For a key of relay."""
+    return "rk-" + secrets.token_urlsafe(32)
+
+
+_MOST_SHOWN: Final = 256 << 10  # bytes of a leg of a record
+
+
 class Admin:
     """The handlers of requests below /admin: they return JSON, or a response."""
 
@@ -21014,6 +21086,9 @@ class Admin:
         self.started = time.time()
         self.closing = False
         self.sessions = Sessions()
+        self._saving = asyncio.Lock()  # from looking at the file until another one is in force
+        # How many first events took how long, by hour: when it began, and the counts until then
+        self._first_events = collections.deque[tuple[float, list[int]]](maxlen=25)
 
     # Permission
 
@@ -21099,11 +21174,14 @@ class Admin:
         providers = [
             {
                 "name": provider.name,
+                "preset": provider.config.preset,
+                "priority": provider.config.priority,
                 "disabled": provider.name in relay.health.disabled,
                 "plans": [
                     {
                         "name": billing.name,
                         "speaks": list(billing.endpoints),
+                        "hosts": sorted({each.base for each in billing.endpoints.values()}),
                         "credentials": [credential.name for credential in billing.credentials],
                     }
                     for billing in provider.plans
@@ -21126,7 +21204,13 @@ class Admin:
             "cooling": cooling,
             "busy": relay.balance.busy,
             "state": relay.accounts.keeper.trouble or "ok",
+            "loses_lines": relay.log.sink.losing,
+            "warnings": list(plan.warnings),
+            "unpriced": unpriced(plan),
+            "records": plan.config.record is not None,
+            "has_keys": bool(plan.keys),
             "last_reload": self.reloader.outcome or None,
+            "reload_failed": self.reloader.has_failed,
             "file": str(self.reloader.source.path or "") or None,
             "may": bool(plan.admin),
             "session": self._has_session(request, write=False),
@@ -21144,17 +21228,126 @@ class Admin:
 
     async def usage(self, request: web.BaseRequest, _: Wire) -> JSON:
         """The days and the last hours of the store, and the latest requests."""
-        days = request.query.get("days", "7")
-        if not re.fullmatch(r"\d{1,3}", days):
-            raise BadRequest("days: expected a whole number")
+        days, hours = (request.query.get(*given) for given in (("days", "7"), ("hours", "24")))
+        for name, count in (("days", days), ("hours", hours)):
+            if not re.fullmatch(r"\d{1,3}", count):
+                raise BadRequest(f"{name}: expected a whole number")
         keeper, zone, now = self.relay.accounts.keeper, self.relay.plan.zone, time.time()
+        spans = self.relay.plan, int(days), now, ROW_NAMES, int(hours)
         try:
-            report = await keeper.call(usage_report, keeper.store, self.relay.plan, int(days), now)
+            report = await keeper.call(usage_report, keeper.store, *spans)
             recent = await keeper.call(keeper.store.recent)
         except StateTrouble as error:
             raise StateDown(f"the state store is down: {error}") from error
         today = datetime.datetime.fromtimestamp(clock_at(now, zone).day, zone).astimezone(zone)
-        return report | {"today": today.isoformat(), "recent": recent}
+        first = self._latency(now)
+        return report | {"today": today.isoformat(), "recent": recent, "first_events": first}
+
+    def note_latency(self, now: float) -> None:
+        """Called again and again: notes, once an hour, how long first events have taken so far."""
+        if not self._first_events or now >= self._first_events[-1][0] + HOUR:
+            counts = self.relay.accounts.metrics.first_token.totals()
+            self._first_events.append((now - now % HOUR, counts))
+
+    def _latency(self, now: float) -> list[JSON]:
+        """For each hour of the last day in which this process has run: the seconds until the first
+        event of half and of 95 % of the answers, about, and how many there were."""
+        metric = self.relay.accounts.metrics.first_token
+        notes, hours = [*self._first_events, (now, metric.totals())], list[JSON]()
+        for (start, before), (_, after) in itertools.pairwise(notes):
+            counts = [n - known for n, known in zip(after, before, strict=True)]
+            shares = {"p50": metric.quantile(counts, 0.5), "p95": metric.quantile(counts, 0.95)}
+            hours.append({"start": start, "count": sum(counts)} | shares)
+        return hours
+
+    async def models(self, request: web.BaseRequest, _: Wire) -> JSON:
+        """Where the names go that a client may ask for, and why; with `?name=`, that one alone."""
+        plan, name = self.relay.plan, request.query.get("name", "")
+        found = list[JSON]()
+        for known in [name] if name else plan.listed:
+            route, info = plan.route(known), plan.listed.get(known)
+            rules = [
+                {"name": label, "to": rule.to, "when": conditions(rule.when)}
+                for label, rule in plan.entries(plan.bare(known))
+            ]
+            found.append(
+                {
+                    "name": known,
+                    "why": route.why if route else None,
+                    "groups": [list(map(str, group)) for group in route.groups] if route else [],
+                    "balance": route.balance if route else None,
+                    "rules": rules,
+                    "context": info.context if info else None,
+                    "near": [] if route else plan.nearest(known),
+                }
+            )
+        globs = [glob for glob in plan.config.routing_rules if is_glob(glob)]
+        for provider in plan.providers.values():
+            claims = provider.claims if provider.config.models is None else provider.config.models
+            globs += ["*"] if provider.accepts_all else filter(is_glob, claims or ())
+        return {"models": found, "globs": list(dict.fromkeys(globs))}
+
+    async def keys(self, request: web.BaseRequest, _: Wire) -> JSON:
+        """Who may call, within which limits, and what is used up of them; without secrets."""
+        limits, now, wall = self.relay.accounts.limits, time.monotonic(), time.time()
+        keys = list[JSON]()
+        for key in self.relay.plan.keys:
+            caller, used = key.caller, limits.used(key.caller, now, wall)
+            most = {word: getattr(caller.limits, word) for word in used}
+            own = {"name": caller.name, "models": caller.models, "raw": caller.raw}
+            expired = key.expires is not None and key.expires <= wall
+            keys.append(own | {"expired": expired, "limits": most, "used": used})
+        return {"keys": keys}
+
+    async def presets(self, request: web.BaseRequest, _: Wire) -> JSON:
+        """The providers that relay knows: what each needs and speaks."""
+        presets = [
+            {"name": name, "key": p.key, "plans": p.plans, "globs": p.globs, "local": p.local}
+            for name, p in PRESETS.items()
+        ]
+        return {"presets": presets, "formats": sorted(supported())}
+
+    async def connect(self, request: web.BaseRequest, _: Wire) -> JSON:
+        """How each coding tool is set up for a key at an address; YOUR_KEY is its secret."""
+        plan, query = self.relay.plan, request.query
+        base, format = query.get("base", ""), FORMATS.get(query.get("format", "sh"))
+        caller = self._caller(query.get("key", ""))
+        if not re.fullmatch(r"https?://[^\s/?#'\"]+", base) or format is None:
+            raise BadRequest("base: expected an address like http://127.0.0.1:8484")
+        model = next((name for name in plan.listed if caller.may_use(name)), "")
+        blocks = dict[str, str]()
+        for tool, recipe in CLIENTS.items():
+            try:
+                setup = recipe.setup(offer(plan, recipe, base, "YOUR_KEY", model))
+            except ConfigError as error:
+                blocks[tool] = f"# {error.message}"
+            else:
+                blocks[tool] = "\n".join(format(setup, recipe, tool))
+        return {"model": model, "tools": blocks}
+
+    def _caller(self, name: str) -> Caller:
+        """Who calls with the key of a name; without keys, anybody."""
+        keys = {key.caller.name: key.caller for key in self.relay.plan.keys} or {"": Caller()}
+        if name not in keys:
+            raise NotFound(f"no key is called {name!r}")
+        return keys[name]
+
+    async def record(self, request: web.BaseRequest, _: Wire) -> JSON:
+        """What the flight recorder has kept of a request: its legs, of long ones the beginning."""
+        config, id = self.relay.plan.config.record, request.query.get("id", "")
+        if config is None:
+            raise NotFound("nothing is recorded: the configuration has no `record`")
+        ring = record_ring(config, self.reloader.source)
+        try:
+            record = await asyncio.to_thread(ring.read, id)
+        except RelayError as error:
+            raise NotFound(error.message) from error
+        legs = [
+            {"name": name, "at": leg.at, "head": leg.head, "size": len(leg.body)}
+            | {"text": leg.body[:_MOST_SHOWN].decode(errors="replace")}
+            for name, leg in record.legs.items()
+        ]
+        return {"summary": record.summary, "legs": legs, "cut": record.cut}
 
     async def plans(self, request: web.BaseRequest, body: Wire) -> JSON:
         """What is left of plans and balances; with POST after asking the makers, of one provider
@@ -21183,6 +21376,16 @@ class Admin:
         """The file itself, for those who may change it."""
         text = self.reloader.source.again().text
         return {"text": text, "digest": _digest(text).hex()}
+
+    async def tree(self, request: web.BaseRequest, _: Wire) -> JSON:
+        """The file's content as JSON, with secrets masked, but not references to variables: by this
+        the page knows the paths of what it changes."""
+        text = self.reloader.source.again().text
+        try:
+            tree = _masked_tree(yaml.safe_load(text) or {})
+        except (yaml.YAMLError, ValueError, RecursionError):
+            tree = None  # whoever edits it is told what is wrong
+        return {"tree": tree, "digest": _digest(text).hex()}
 
     async def events(self, request: web.BaseRequest, _: Wire) -> web.StreamResponse:
         """The moments of the feed after a number, and once a second the running requests.
@@ -21226,18 +21429,44 @@ class Admin:
 
     async def save(self, request: web.BaseRequest, body: Wire) -> JSON:
         """Replace the file's text: checked first, and nothing changes if anything is wrong."""
-        source = self.reloader.source.again()
-        if (known := body.optional("digest", str)) and known != _digest(source.text).hex():
-            raise BadRequest("the file was changed by somebody else meanwhile; look at it again")
-        source = source._replace(text=body.required("text", str))
-        try:
-            with registering(keep=False):
-                self.reloader.check(source)
-        except ConfigError as error:
-            raise BadRequest(error.message) from error
-        await asyncio.to_thread(source.save)
-        self.relay.log.event("info", "the configuration file was changed from the page")
-        return await self.reload(request, body)
+        changed = await self.edit(request, Wire(body.data | {"save": True}))
+        if changed["problems"]:
+            raise BadRequest("\n".join(changed["problems"]))
+        return {"said": changed["said"], "generation": self.reloader.generation}
+
+    async def edit(self, request: web.BaseRequest, body: Wire) -> JSON:
+        """Another text for the file, as a diff and with what is wrong with it; with `"save": true`
+        it is saved if nothing is.
+
+        The text is `"text"`, or the file's with `"changes"`: `[{"path": [...], "value": ...},
+        {"path": [...], "delete": true}]`.  Conflict if the file's digest is not `"digest"`.
+        """
+        async with self._saving:
+            source = self.reloader.source.again()
+            if body.optional("digest", str) not in (None, _digest(source.text).hex()):
+                raise Conflict("the file was changed by somebody else meanwhile; look at it again")
+            if (text := body.optional("text", str)) is None:
+                text = _with_changes(source.text, body)
+            fresh, problems, outcome = source._replace(text=text), tuple[str, ...](), ""
+            try:
+                with registering(keep=False):
+                    self.reloader.check(fresh)
+            except ConfigError as error:
+                problems = error.problems
+            if body.optional("save", bool) and not problems:
+                await asyncio.to_thread(fresh.save)
+                self.relay.log.event("info", "the configuration file was changed from the page")
+                outcome = (await self.reload(request, body))["said"]
+        lines = difflib.unified_diff(source.text.splitlines(), text.splitlines(), lineterm="")
+        diff = [line for line in lines if not line.startswith(("--- ", "+++ "))]
+        secret = self.relay.plan.secrets.plus(_secrets_below(body.data.get("changes")))
+        shown = {"diff": secret.text("\n".join(diff)), "problems": problems, "said": outcome}
+        return shown | {"digest": _digest(text if outcome else source.text).hex()}
+
+    async def secret(self, request: web.BaseRequest, _: Wire) -> JSON:
+        """A new secret for a key, and its hash for the file."""
+        secret = new_secret()
+        return {"secret": secret, "hash": f"sha256:{_digest(secret).hex()}"}
 
     async def clear(self, request: web.BaseRequest, body: Wire) -> JSON:
         """Remove marks: `{"name": NAME}` of a mark or a provider, or `{"all": true}`."""
@@ -21272,28 +21501,106 @@ class Admin:
 
     async def test(self, request: web.BaseRequest, body: Wire) -> JSON:
         """Send a few small requests to a provider, as `relay check --live` does."""
-        name, path = body.required("provider", str), self.reloader.source.path
-        if path is None or name.lower() not in self.relay.plan.providers:
-            raise NotFound(f"no provider of the configuration file is called {name!r}")
-        # in a process of its own, which serves on a port of its own
+        output, works = await self._command("check", "--live", "--yes", "--json", provider=body)
+        return {"well": works, **_json_in(output)}
+
+    async def pull(self, request: web.BaseRequest, body: Wire) -> JSON:
+        """The models that a provider says it serves, and those that `models` lists."""
+        output, _ = await self._command("models", "--fetch", "--json", provider=body)
+        return _json_in(output)
+
+    async def replay(self, request: web.BaseRequest, body: Wire) -> JSON:
+        """Send a record `id` again and compare; with `"curl": true`, print it as a command."""
+        id = body.required("id", str)
+        if not re.fullmatch(r"[0-9a-f]{4,16}", id):
+            raise BadRequest("id: expected a request's id")
+        command = "export" if body.optional("curl", bool) else "replay"
+        output, _ = await self._command(command, id)
+        return {"said": output}
+
+    async def _command(self, *words: str, provider: Wire | None = None) -> tuple[str, bool]:
+        """What a command of relay prints about the file, and whether it succeeded.  In a process of
+        its own, which serves on a port of its own."""
+        path = self.reloader.source.path
+        if path is None:
+            raise NotFound("this relay was started without a configuration file")
+        if provider:
+            name = provider.required("provider", str)
+            if name.lower() not in self.relay.plan.providers:
+                raise NotFound(f"no provider of the configuration file is called {name!r}")
+            words = (*words, f"--provider={name}")
         child = await asyncio.create_subprocess_exec(
-            *(sys.executable, __file__, "check", "-c", str(path), "--live", "--yes"),
-            *("--provider", name),
+            *(sys.executable, __file__, words[0], "-c", str(path), *words[1:]),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
+            stderr=asyncio.subprocess.PIPE,
         )
         try:
-            output, _ = await child.communicate()
+            output, errors = await child.communicate()
         finally:
             if child.returncode is None:
                 child.kill()
-        return {"said": self.relay.plan.redacted(output.decode()), "well": child.returncode == 0}
+        text = (output or errors).decode(errors="replace")
+        return self.relay.plan.redacted(text), child.returncode == 0
+
+
+def _json_in(output: str) -> JSON:
+    """What a command printed; BadRequest with its words if it could not do what it should."""
+    try:
+        return cast(JSON, loads(output))
+    except UNREADABLE as error:
+        raise BadRequest(output.strip()) from error
 
 
 def json_response(body: JSON, status: int = 200) -> web.Response:
     headers = {"Content-Type": "application/json"}
     return web.Response(body=dumps(body), status=status, headers=headers)
+
+
+def _with_changes(text: str, body: Wire) -> str:
+    """The file's text with the changes of a request; BadRequest if it cannot be changed so."""
+    changes = list[tuple[Sequence[str | int], object]]()
+    for change in map(Wire, body.required("changes", list)):
+        path = tuple(change.required("path", list))
+        deletes = change.optional("delete", bool)
+        changes.append((path, DELETE if deletes else change.data.get("value")))
+    try:
+        return edited(text, changes)
+    except ValueError as error:
+        raise BadRequest(f"{error}; change it in the editor") from error
+
+
+_KEPT_AS_IT_IS: Final = re.compile(r"\$\{|file:|sha256:|os\.environ/")  # no secrets themselves
+
+
+def _masked_tree(value: Any, name: str = "") -> Any:
+    """A part of a configuration file without its secrets; `name` is the key it is under."""
+    if isinstance(value, dict):  # `api_key` may be a mapping from plans to keys
+        names = {str(key): name if name == "api_key" else str(key) for key in value}
+        return {str(key): _masked_tree(each, names[str(key)]) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_masked_tree(each, name) for each in value]
+    if value is None or isinstance(value, bool | float):
+        return value
+    if isinstance(value, int) and not SECRET_NAMES.search(name):
+        return value
+    text = re.sub(r"//[^/@\s]+@", "//[secret]@", str(value))
+    hides = SECRET_NAMES.search(name) and not _KEPT_AS_IT_IS.match(text)
+    return MASK if hides else text
+
+
+def _secrets_below(value: Any, name: str = "") -> Iterator[str]:
+    """The secrets in changes to the file."""
+    if isinstance(value, dict):
+        path = [str(step) for step in value.get("path") or () if isinstance(step, str)]
+        for key, each in value.items():
+            below = name if name == "api_key" else str(key)
+            yield from _secrets_below(each, next(iter(path[-1:]), "") if key == "value" else below)
+    elif isinstance(value, list):
+        for each in value:
+            yield from _secrets_below(each, name)
+    elif isinstance(value, str) and SECRET_NAMES.search(name) and not _KEPT_AS_IT_IS.match(value):
+        yield value
 
 
 def _address_of(request: web.BaseRequest) -> str:
@@ -21478,6 +21785,12 @@ class Operations:
         answer = await act(self.admin, request, Wire(body))
         return answer if isinstance(answer, web.StreamResponse) else json_response(answer)
 
+    async def chat(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer a chat request of the page as if it had come with the key that the query names."""
+        self.admin.require(request, write=True)
+        plan, name = self.relay.plan, request.query.get("key", "")
+        return await self.relay.serve(OnBehalf(plan, request, CHAT, name))
+
     async def preflight(self, request: web.BaseRequest) -> web.StreamResponse:
         """What a browser asks before a page's request.  It may send any header: the key counts."""
         if not self.relay.plan.config.cors:
@@ -21640,6 +21953,7 @@ ROUTES: Final[Mapping[tuple[str, str], Handler]] = {
     ("GET", "/metrics"): Operations.metrics,
     ("GET", "/"): Operations.root,
     ("GET", "/api/hello"): Operations.hello,
+    ("POST", "/admin/chat"): Operations.chat,
 } | {
     (method, f"/admin/{path}".rstrip("/")): functools.partial(
         Operations.administer, act=act, right=right
@@ -21653,16 +21967,26 @@ ROUTES: Final[Mapping[tuple[str, str], Handler]] = {
         ("POST", "plans", "look", Admin.plans),
         ("GET", "config", "look", Admin.config),
         ("GET", "events", "look", Admin.events),
+        ("GET", "models", "look", Admin.models),
+        ("GET", "keys", "look", Admin.keys),
+        ("GET", "presets", "look", Admin.presets),
+        ("GET", "connect", "look", Admin.connect),
         ("GET", "file", "act", Admin.file),
+        ("GET", "tree", "act", Admin.tree),
+        ("GET", "record", "act", Admin.record),
         ("GET", "login", "", Admin.login_needed),
         ("POST", "login", "", Admin.login),
         ("POST", "logout", "", Admin.logout),
         ("POST", "reload", "act", Admin.reload),
         ("POST", "file", "act", Admin.save),
+        ("POST", "config/edit", "act", Admin.edit),
+        ("POST", "secret", "act", Admin.secret),
         ("POST", "health/clear", "act", Admin.clear),
         ("POST", "disable", "act", Admin.disable),
         ("POST", "abandon", "act", Admin.abandon),
         ("POST", "test", "act", Admin.test),
+        ("POST", "pull", "act", Admin.pull),
+        ("POST", "replay", "act", Admin.replay),
     )
 }
 
@@ -21956,6 +22280,7 @@ class Server:
         while True:
             if self.relay.telemetry:  # sent once a minute, where /metrics updates itself
                 self.operations.refresh()
+            self.operations.admin.note_latency(time.time())
             await asyncio.sleep(15)
             self.heap.give_back(len(self.relay.running))
 
@@ -23327,6 +23652,7 @@ def command_serve(args: argparse.Namespace) -> None:
     "--live: try every provider, too",
     "--provider NAME: try only this one",
     "--yes: do not ask before",
+    "--json: what --live finds, for programs",
 )
 def command_check(args: argparse.Namespace) -> int:
     """Report everything that is wrong with a configuration."""
@@ -23334,21 +23660,23 @@ def command_check(args: argparse.Namespace) -> int:
         raise ConfigError("--provider says which one to try: give --live, too")
     source = find_config(args)
     plan = load(source)
-    print(f"{source.path or ('the demo' if args.demo else 'the environment')}: ok")
+    out = sys.stderr if args.json else sys.stdout
+    print(f"{source.path or ('the demo' if args.demo else 'the environment')}: ok", file=out)
     for provider in plan.providers.values():
         for billing in provider.plans if args.provider in ("", provider.name) else ():
             for dialect, endpoint in billing.endpoints.items():
                 way = f", by way of {shown_proxy(endpoint.proxy)}" if endpoint.proxy else ""
                 url = "embedded" if endpoint.demo else plan.redacted(endpoint.url)
-                print(f"  {provider.name} ({billing.name}) {dialect}: {url}{way}")
+                print(f"  {provider.name} ({billing.name}) {dialect}: {url}{way}", file=out)
     for warning in plan.warnings:
-        print(f"{warning} (a warning)")
+        print(f"{warning} (a warning)", file=out)
     for name in unpriced(plan):
-        print(f"  {name}: no `prices`, so budgets in money do not see what it serves")
+        message = "no `prices`, so budgets in money do not see what it serves"
+        print(f"  {name}: {message}", file=out)
     if not args.live:
         return 0
     chosen = accesses(plan, args.provider)
-    print(f"to be sent: {expected_cost(chosen)}", flush=True)
+    print(f"to be sent: {expected_cost(chosen)}", file=out, flush=True)
     if not (args.yes or sys.stdin.isatty()):
         print("not sent: give --yes where there is no terminal to ask at", file=sys.stderr)
         return 2
@@ -23356,7 +23684,12 @@ def command_check(args: argparse.Namespace) -> int:
         return 1
     # one after the other, so that none is throttled because of another
     trials = [trial for access in chosen for trial in asyncio.run(try_access(plan, access))]
-    print(plan.redacted("\n".join(trial_table(trials))))
+    text = "\n".join(trial_table(trials))
+    if args.json:
+        names = ("provider", "plan", "credential", "dialect", "model", "cells", "faults")
+        rows = [zip(names, (*t.place, t.model, t.cells, t.faults), strict=True) for t in trials]
+        text = json.dumps({"said": text, "trials": list(map(dict, rows))})
+    print(plan.redacted(text))
     return 1 if any(trial.faults.keys() - {"list"} for trial in trials) else 0
 
 
@@ -23446,7 +23779,11 @@ def _facts(args: argparse.Namespace, plan: Plan) -> Facts:
     return replace(facts, body=body, parse=parse, count=lambda: estimate(parse()))
 
 
-@command("--fetch: ask the providers what they serve", "--provider NAME: ask only this one")
+@command(
+    "--fetch: ask the providers what they serve",
+    "--provider NAME: ask only this one",
+    "--json: what --fetch finds, for programs",
+)
 def command_models(args: argparse.Namespace) -> int:
     """List the names that can be used.
 
@@ -23455,16 +23792,21 @@ def command_models(args: argparse.Namespace) -> int:
     if args.provider and not args.fetch:
         raise ConfigError("--provider says which one to ask: give --fetch, too")
     plan, found = load(find_config(args), lenient=not args.fetch), not args.fetch
-    chosen = accesses(plan, args.provider) if args.fetch else []
+    chosen, lists = accesses(plan, args.provider) if args.fetch else [], list[JSON]()
     for access in {access.provider.name: access for access in reversed(chosen)}.values():
         names, fault = asyncio.run(fetch_list(plan, access))
-        fresh = [name for name in names if name not in (access.provider.config.models or {})]
+        known, provider = list(access.provider.config.models or ()), access.provider.name
+        lists.append({"provider": provider, "served": names, "listed": known, "fault": fault})
+        fresh = [name for name in names if name not in known]
         counts = f"{len(names)} served, {len(fresh)} not yet here"
-        print(f"{access.provider.name}:  # {plan.redacted(fault) or counts}")
-        if fresh:
+        if not args.json:
+            print(f"{provider}:  # {plan.redacted(fault) or counts}")
+        if fresh and not args.json:
             print("  models:", *(f"    {dumps(name).decode()}:" for name in fresh), sep="\n")
         found |= bool(names)
     if args.fetch:
+        if args.json:
+            print(plan.redacted(json.dumps({"lists": lists})))
         return 0 if found else 1
     for name in plan.listed:
         route = plan.route(name)
@@ -23749,7 +24091,7 @@ def command_key(args: argparse.Namespace) -> None:
 
     Its hash is all that the file needs.
     """
-    key = "rk-" + secrets.token_urlsafe(32)
+    key = new_secret()
     print(f"key:    {key}\nconfig: sha256:{hashlib.sha256(key.encode()).hexdigest()}")
 
 
