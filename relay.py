@@ -20182,433 +20182,1423 @@ def _is_hopeless(lane: Lane, failures: Sequence[Failed]) -> bool:
 
 _STYLE: Final = """
 :root { color-scheme: light dark;
-  --page: #f6f7f9; --card: #fff; --ink: #1c2330; --soft: #667085; --line: #e2e6ec;
-  --accent: #2f6fde; --good: #1a8a55; --warn: #b06f00; --bad: #c93a3a;
-  --c0: #2f6fde; --c1: #e08a1e; --c2: #2a9d6f; --c3: #b455c9; --c4: #d64b5f; --c5: #1f9fb5;
-  --c6: #8a7a2e; --c7: #7a85a0; }
-@media (prefers-color-scheme: dark) { :root {
-  --page: #12151b; --card: #1a1f28; --ink: #e6e9ef; --soft: #98a2b3; --line: #2b323e;
-  --accent: #6ea3ff; --good: #4cc38a; --warn: #e2a336; --bad: #f2777a;
-  --c0: #6ea3ff; --c1: #f0a94e; --c2: #5cc79b; --c3: #cf8be0; --c4: #ef7d8c; --c5: #5cc4d6;
-  --c6: #c2b15c; --c7: #98a2b8; } }
-* { box-sizing: border-box }
-body { margin: 0; background: var(--page); color: var(--ink); font: 14px/1.5 system-ui, sans-serif }
-header { display: flex; flex-wrap: wrap; gap: .25rem 1rem; align-items: baseline;
-  padding: .75rem 1rem; background: var(--card); border-bottom: 1px solid var(--line) }
-h1 { font-size: 1.1rem; margin: 0 } h2 { font-size: 1rem; margin: 0 0 .5rem }
-header .facts { color: var(--soft); flex: 1 }
-main { max-width: 84rem; margin: 0 auto; padding: 1rem; display: grid; gap: 1rem }
-section { background: var(--card); border: 1px solid var(--line); border-radius: 8px;
-  padding: 1rem; min-width: 0 }
-.wide { overflow-x: auto }
-table { border-collapse: collapse; width: 100%; white-space: nowrap }
-th { text-align: left; font-weight: 500; color: var(--soft); padding: .25rem .6rem .25rem 0 }
-td button + button { margin-left: .35rem }
-td { padding: .25rem .6rem .25rem 0; border-top: 1px solid var(--line); vertical-align: top }
-.n { text-align: right; font-variant-numeric: tabular-nums }
-.long, .name { white-space: normal; min-width: 12rem; overflow-wrap: anywhere }
-.name { min-width: 8rem }
+  --page: light-dark(#f5f6f8, #101318); --card: light-dark(#fff, #181c24);
+  --ink: light-dark(#1b2230, #e6e9ef); --soft: light-dark(#586273, #9aa5b6);
+  --line: light-dark(#dfe3ea, #2a313d); --edge: light-dark(#7a8596, #6d788a);
+  --accent: light-dark(#2560cc, #7aabff); --on: light-dark(#fff, #0d1420);
+  --tint: light-dark(#e9effb, #1e2a40); --good: light-dark(#11724a, #4cc38a);
+  --warn: light-dark(#8a5300, #e5a93f); --bad: light-dark(#b3261e, #f5827d);
+  --more: light-dark(#e3f4ea, #17332a); --less: light-dark(#fbe6e4, #3a2124);
+  --c0: #4d86e8; --c1: #e59a3c; --c2: #3fae80; --c3: #bd6dcf; --c4: #e0677a; --c5: #35abc0;
+  --c6: #a3923f; --c7: #8590a8 }
+* { box-sizing: border-box; margin: 0 }
+body { background: var(--page); color: var(--ink); font: 14px/1.5 system-ui, sans-serif;
+  display: grid; grid-template-columns: 12.5rem minmax(0, 1fr); min-height: 100vh }
+h1 { font-size: 1.25rem } h2 { font-size: 1rem } h3 { font-size: .9rem } ol { padding: 0 }
+a { color: var(--accent); text-decoration: none } a:hover, p a { text-decoration: underline }
+nav { position: sticky; top: 0; height: 100vh; padding: 1rem .75rem; display: flex; gap: .15rem;
+  flex-direction: column; border-right: 1px solid var(--line); background: var(--card) }
+nav b { font-size: 1.1rem; padding: 0 .6rem .75rem }
+nav a { display: flex; align-items: center; gap: .6rem; padding: .4rem .6rem; color: var(--soft);
+  border-radius: 6px }
+nav a:hover { background: var(--page); text-decoration: none }
+nav a[aria-current] { background: var(--tint); color: var(--accent); font-weight: 600 }
+nav svg { width: 18px; height: 18px; flex: none; fill: none; stroke: currentColor;
+  stroke-width: 1.7; stroke-linecap: round; stroke-linejoin: round }
+.foot { margin-top: auto; color: var(--soft); font-size: 12px; display: grid; gap: .4rem }
+main { padding: 1.25rem 1.5rem 2rem; max-width: 92rem; display: grid; gap: 1rem; outline: 0;
+  align-content: start }
+.head, .bar { display: flex; flex-wrap: wrap; gap: .5rem; align-items: center }
+.head h1, .grow { flex: 1; min-width: 6rem; overflow-wrap: anywhere }
+.card { background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: 1rem;
+  min-width: 0; display: grid; gap: .6rem; align-content: start }
+.cards { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit,
+  minmax(min(100%, 24rem), 1fr)) }
+.tiles { display: grid; gap: .75rem; grid-template-columns: repeat(4, minmax(0, 1fr)) }
+.tiles > div { background: var(--card); border: 1px solid var(--line); border-radius: 8px;
+  padding: .6rem .75rem; display: grid; align-content: start }
+.tiles b { font-size: 1.4rem; font-weight: 600 }
+.small, small, .tiles span { font-size: 12.5px } small { color: var(--soft) }
+b, .n, time { font-variant-numeric: tabular-nums } .n { text-align: right }
+.wide { overflow-x: auto } table { border-collapse: collapse; width: 100% }
+th, td { text-align: left; padding: .45rem .75rem .45rem 0; vertical-align: top }
+thead * { font-weight: 500; color: var(--soft); white-space: nowrap; font-size: 12.5px }
+tbody td { border-top: 1px solid var(--line); overflow-wrap: anywhere }
 .soft { color: var(--soft) } .good { color: var(--good) } .warn { color: var(--warn) }
 .bad { color: var(--bad) }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(8.5rem, 1fr)); gap: .75rem }
-.tile { border: 1px solid var(--line); border-radius: 8px; padding: .5rem .75rem }
-.tile b { display: block; font-size: 1.35rem; font-variant-numeric: tabular-nums }
-.bar { display: flex; flex-wrap: wrap; gap: .5rem; align-items: center; margin-bottom: .5rem }
-button, select, input { font: inherit; color: inherit; vertical-align: middle;
-  background: var(--page); padding: .3rem .6rem; border: 1px solid var(--line); border-radius: 6px;
-  min-height: 2.1rem; max-width: 100% }
-button { cursor: pointer } button:disabled { opacity: .5; cursor: default }
-button.main { background: var(--accent); border-color: var(--accent); color: #fff }
+.chip { display: inline-block; border: 1px solid var(--line); border-radius: 5px; padding: 0 .4rem;
+  background: var(--page); font-size: 12.5px; margin: 0 .3rem .2rem 0; overflow-wrap: anywhere }
+.dot::before { content: ""; display: inline-block; width: .55rem; height: .55rem;
+  border-radius: 50%; background: currentColor; margin-right: .45rem }
+button, select, input, textarea, .head a { font: inherit; color: inherit; background: var(--card);
+  border: 1px solid var(--edge); border-radius: 6px; padding: .3rem .65rem; min-height: 2.1rem;
+  max-width: 100% }
+select { max-width: 14rem } input[type=checkbox] { min-height: 0; vertical-align: -.1rem }
+button { cursor: pointer; border-color: var(--line) } button:hover { border-color: var(--edge) }
+button:disabled { cursor: progress; color: var(--soft) } button.danger { color: var(--bad) }
+button.main, .head a { background: var(--accent); border-color: var(--accent); color: var(--on) }
 :focus-visible { outline: 2px solid var(--accent); outline-offset: 1px }
-textarea { width: 100%; min-height: 24rem; font: 13px/1.45 ui-monospace, monospace; tab-size: 2;
-  color: inherit; background: var(--page); border: 1px solid var(--line); border-radius: 6px;
-  padding: .6rem; white-space: pre; overflow: auto }
-pre { margin: .5rem 0 0; font: 13px/1.45 ui-monospace, monospace; white-space: pre-wrap;
-  overflow-wrap: anywhere }
-svg { width: 100%; height: 176px; display: block }
-svg text { fill: var(--soft); font-size: 11px }
-.legend { display: flex; flex-wrap: wrap; gap: .25rem 1rem; margin-top: .5rem }
-.legend i { display: inline-block; width: .7rem; height: .7rem; border-radius: 2px;
-  margin-right: .35rem }
-#log { max-height: 22rem; overflow: auto; font: 12.5px/1.5 ui-monospace, monospace }
-#log div { border-top: 1px solid var(--line); padding: .1rem 0; white-space: pre-wrap;
-  overflow-wrap: anywhere }
-dialog { border: 1px solid var(--line); border-radius: 10px; background: var(--card);
-  color: inherit; width: min(24rem, 92vw) }
-@media (max-width: 40rem) {  /* a phone: each row is a card, each cell says its column */
-  main { padding: .5rem } section { padding: .75rem }
-  thead { display: none } table, tbody { display: block; white-space: normal }
-  tr { display: grid; grid-template-columns: 1fr 1fr; gap: .15rem .75rem; padding: .5rem 0;
-    border-top: 1px solid var(--line) }
-  td, td.long, td.name { display: block; grid-column: 1 / -1; border: 0; min-width: 0;
-    padding: 0 0 0 5.5rem; position: relative; overflow-wrap: anywhere }
-  td.n { grid-column: auto; text-align: left; padding-left: 5.5rem }
-  td:empty { display: none }
-  td::before { content: attr(data-label); color: var(--soft); position: absolute; left: 0 }
-  button, select, input { min-height: 2.75rem } td button { margin: .25rem 0 }
-}
+.skip { position: absolute; left: -99rem } .skip:focus { left: 1rem; top: .5rem; z-index: 9 }
+.form { display: grid; gap: .75rem; grid-template-columns: repeat(auto-fit, minmax(14rem, 1fr)) }
+.field { display: grid; gap: .2rem; align-content: start } .field select { max-width: none }
+.ticks { columns: 18rem } .ticks label { display: block; overflow-wrap: anywhere }
+pre, textarea { font: 12.5px/20px ui-monospace, SFMono-Regular, Menlo, Consolas, monospace }
+pre { white-space: pre-wrap; overflow: auto; overflow-wrap: anywhere; background: var(--page);
+  border-radius: 6px; padding: .6rem .75rem; max-height: 26rem }
+.code { position: relative } .code button { position: absolute; right: .3rem; top: .3rem }
+.diff { padding: .5rem 0 } .diff span { display: block; padding: 0 .75rem; min-height: 20px }
+.diff .more { background: var(--more) } .diff .less { background: var(--less) }
+.rows > * { display: grid; gap: 0 .75rem; padding: .35rem .5rem; color: inherit;
+  grid-template-columns: 5.7rem 4.7rem minmax(0, 1.2fr) minmax(0, 1.4fr) minmax(0, .8fr) 4.5rem
+    4.2rem 7rem 4rem }
+.rows > :hover, .rows > a[aria-current] { background: var(--tint); text-decoration: none }
+.rows a { border-top: 1px solid var(--line) }
+.rows span { overflow: hidden; text-overflow: ellipsis; white-space: nowrap }
+.split { display: grid; gap: 1rem; grid-template-columns: minmax(0, 1fr) minmax(0, 30rem) }
+.split.one { grid-template-columns: minmax(0, 1fr) } .split .card { gap: .4rem }
+.split:not(.one) .rows > * { grid-template-columns: 5.7rem 4.7rem minmax(0, 1fr) 4.2rem 4rem }
+.split:not(.one) .opt { display: none }
+.facts { display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: .25rem 1rem }
+dt { color: var(--soft) } dd { overflow-wrap: anywhere }
+.track { height: 8px; border-radius: 4px; background: var(--line); overflow: hidden }
+.track i { display: block; height: 100%; min-width: 3px; background: currentColor }
+.chart { width: 100%; height: 190px; display: block } .chart text { fill: var(--soft);
+  font-size: 11px } .chart line { stroke: var(--line) }
+.legend { display: flex; flex-wrap: wrap; gap: .25rem 1rem; font-size: 12.5px }
+.legend i { display: inline-block; width: .7rem; height: .7rem; margin-right: .35rem }
+.problem { border-left: 3px solid; padding-left: .75rem; margin-bottom: .6rem }
+.problem > :first-child { color: var(--ink); overflow-wrap: anywhere }
+.editor { position: relative; display: grid; grid-template-columns: auto minmax(0, 1fr);
+  border: 1px solid var(--edge); border-radius: 6px; overflow: hidden }
+.editor pre { max-height: none; text-align: right; color: var(--soft); padding: .5rem }
+.editor textarea { border: 0; border-radius: 0; padding: .5rem; width: 100%; resize: none;
+  white-space: pre; overflow: auto hidden }
+.editor p { position: absolute; right: .5rem; max-width: 65%; overflow: hidden; white-space: nowrap;
+  text-overflow: ellipsis; background: var(--less); color: var(--bad); padding: 0 .4rem;
+  font-size: 12px; line-height: 20px; pointer-events: none }
+.say { border-top: 1px solid var(--line); padding: .5rem 0; white-space: pre-wrap;
+  overflow-wrap: anywhere } summary { cursor: pointer; color: var(--soft); overflow-wrap: anywhere }
+#notice { position: fixed; right: 1rem; bottom: 1rem; max-width: 30rem; z-index: 5 }
+#notice p { background: var(--card); border: 1px solid; border-left-width: 4px; border-radius: 6px;
+  padding: .6rem .9rem; white-space: pre-wrap; overflow-wrap: anywhere }
+dialog { border: 1px solid var(--line); border-radius: 10px; background: var(--card); margin: auto;
+  color: inherit; width: min(46rem, 94vw); padding: 1.25rem } dialog::backdrop { background: #0007 }
+dialog > * + *, form > * + * { margin-top: .75rem } #login { width: min(24rem, 92vw) }
 [hidden] { display: none !important }
+@media (max-width: 50rem) {  /* a phone: the rooms at the foot, each row of a table a card */
+  body { display: block } main { padding: .9rem .75rem 6rem }
+  nav { position: fixed; inset: auto 0 0; height: auto; z-index: 4; padding: .2rem 0;
+    flex-direction: row; border: 0; border-top: 1px solid var(--line) }
+  nav b, nav .foot { display: none } .tiles { grid-template-columns: 1fr 1fr }
+  nav a { flex: 1 1 0; min-width: 0; flex-direction: column; gap: 0; padding: .35rem 0;
+    font-size: 10px }
+  .split, .split:not(.one) { grid-template-columns: minmax(0, 1fr) }
+  .split:not(.one) > :first-child, .rows .opt, .heads, .list thead { display: none }
+  .rows > *, .split:not(.one) .rows > * { grid-template-columns: minmax(0, 1fr) auto auto;
+    padding: .5rem .1rem; gap: 0 .75rem }
+  .rows .name { order: -2; font-weight: 600 } .rows .ms { order: -1; grid-column: span 2 }
+  .list, .list tbody, .list td { display: block }
+  .list tr { display: block; padding: .6rem 0; border-top: 1px solid var(--line) }
+  .list td { border: 0; padding: .1rem 0 .1rem 7rem; position: relative; text-align: left;
+    min-height: 1.5rem } .list td:empty { display: none }
+  .list td::before { content: attr(data-label); color: var(--soft); position: absolute; left: 0 }
+  .list td:first-child { padding-left: 0; font-weight: 600 }
+  .list td:first-child::before { display: none }
+  button, select, input { min-height: 2.6rem } #notice { bottom: 4.5rem; left: .75rem }
+}
 """
 
 _BODY: Final = """
-<header><h1>relay</h1><span class="facts" id="facts" role="status">connecting</span>
-<button id="reload" hidden>Reload</button><button id="leave" hidden>Log out</button></header>
-<main id="main" hidden>
-<section><div class="tiles" id="tiles"></div></section>
-<section aria-labelledby="h-run"><h2 id="h-run">Requests</h2><div class="wide"><table>
-<thead><tr><th>state<th>ended<th>client<th>key<th>model<th>target
-<th class="n">first<th class="n">time<th class="n">in<th class="n">cached<th class="n">out
-<th class="n">tok/s<th class="n">cost<th>attempts</tr></thead>
-<tbody id="requests"></tbody></table></div></section>
-<section aria-labelledby="h-prov"><h2 id="h-prov">Providers</h2><div class="wide"><table>
-<thead><tr><th>provider<th>plan<th>credential<th>speaks<th>health<th></tr></thead>
-<tbody id="providers"></tbody></table></div><pre id="tested" hidden></pre></section>
-<section aria-labelledby="h-use"><h2 id="h-use">Usage</h2><div class="bar">
-<select id="what" aria-label="measure"><option value="tokens">tokens
-<option value="requests">requests<option value="cost">cost
-<option value="cached">cached input<option value="errors">errors
-</select>
-<select id="by" aria-label="split by"><option>provider<option>key<option>model</select>
-<select id="step" aria-label="step"><option value="hours">per hour
-<option value="days">per day</select>
-</div><div id="chart"></div><div class="legend" id="legend"></div></section>
-<section aria-labelledby="h-err"><h2 id="h-err">Failures</h2><div id="failures" class="soft">none
-yet</div></section>
-<section aria-labelledby="h-log"><h2 id="h-log">Log</h2><div class="bar">
-<input id="f-key" placeholder="key" aria-label="key" size="10">
-<input id="f-provider" placeholder="provider" aria-label="provider" size="10">
-<input id="f-code" placeholder="code" aria-label="termination code" size="5">
-<label><input type="checkbox" id="pause"> pause</label></div><div id="log"></div></section>
-<section aria-labelledby="h-conf"><h2 id="h-conf">Configuration</h2>
-<div class="bar"><button id="edit">Edit the file</button>
-<button id="save" class="main" hidden>Check and save</button>
-<button id="cancel" hidden>Cancel</button> <span id="saved" class="soft"></span></div>
-<pre id="wrong" class="bad" role="alert" hidden></pre>
-<textarea id="file" spellcheck="false" aria-label="configuration file" hidden></textarea>
-<pre id="config"></pre></section>
-</main>
-<dialog id="login"><form method="dialog"><h2>Admin key</h2>
-<p class="soft">relay is guarded by its <code>admin_key</code>.</p>
-<input id="key" type="password" autocomplete="current-password" aria-label="admin key" required>
-<p id="refused" class="bad" role="alert"></p><button class="main" value="in">Log in</button>
+<a class="skip" href="#view">skip</a>
+<nav id="nav" hidden></nav>
+<main id="view" tabindex="-1"><p class="soft" role="status">relay ...</p></main>
+<div id="notice" role="status"></div>
+<dialog id="dialog" aria-labelledby="dialog-title"></dialog>
+<dialog id="login" aria-labelledby="login-title"><form method="dialog"><h2 id="login-title"></h2>
+<p class="soft" id="login-why"></p>
+<input id="key" type="password" autocomplete="current-password" required>
+<p id="refused" class="bad" role="alert"></p><button class="main" id="enter"></button>
 </form></dialog>
 """
 
 _SCRIPT: Final = r"""
 "use strict";
 const $ = (id) => document.getElementById(id);
-const state = { may: false, marks: [], running: [], recent: [], log: [], usage: null,
-  failures: {} };
-const text = (tag, content, css) => {
-  const node = document.createElement(tag);
-  node.textContent = content ?? "";
-  if (css) node.className = css;
+const t = (text, ...values) => text.replace(/\{\}/g, () => values.shift());
+const state = { running: [], recent: [], events: [], lost: {}, filter: {}, tests: {}, pulled: {} };
+
+// Nodes: data becomes text, never markup.  "td.n" is a td of class n.
+const h = (tag, ...kids) => {
+  const [name, ...css] = tag.split("."), node = document.createElement(name);
+  if (css.length) node.className = css.join(" ");
+  const props = kids[0]?.constructor === Object ? kids.shift() : {};
+  for (const [key, value] of Object.entries(props)) {
+    if (key.startsWith("on")) node.addEventListener(key.slice(2), value);
+    else if (value != null && value !== false) node.setAttribute(key, value === true ? "" : value);
+  }
+  node.append(...kids.flat(3).filter((kid) => kid != null && kid !== false && kid !== ""));
   return node;
 };
-const row = (...cells) => {  // each a text, a text with its class, or a node
-  const tr = document.createElement("tr");
-  tr.append(...cells.map((cell) => cell instanceof Node ? cell : text("td", ...[cell].flat())));
-  return tr;
-};
-const fill = (id, rows) => {  // a table's body; on a phone each cell shows its column's name
-  const labels = [...$(id).closest("table").querySelectorAll("th")];
-  for (const tr of rows) [...tr.cells].forEach((cell, index) => {
-    cell.dataset.label = labels[index].textContent.trim(); });
-  $(id).replaceChildren(...rows);
-};
-const alerting = async (act) => { try { await act(); } catch (error) { alert(error.message); } };
-const button = (label, act) => {
-  const node = text("button", label);
-  node.disabled = !state.may;
-  node.onclick = async () => {
-    node.disabled = true; await alerting(act); node.disabled = !state.may;
-  };
+const svg = (tag, props, ...kids) => {
+  const node = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  for (const [key, value] of Object.entries(props)) node.setAttribute(key, value);
+  node.append(...kids);
   return node;
 };
-const count = (n) => n == null ? "" : n < 10000 ? String(n)
+// Children by key: what has not changed stays the node that it was, with its focus.
+const fill = (box, items, key, make) => {
+  const known = new Map([...box.children].map((node) => [node.dataset.key, node]));
+  items.forEach((item, index) => {
+    const name = String(key(item)), sign = JSON.stringify(item);
+    let node = known.get(name);
+    if (node?.sign !== sign) { node = make(item); node.dataset.key = name; node.sign = sign; }
+    if (box.children[index] !== node) box.insertBefore(node, box.children[index] ?? null);
+  });
+  while (box.children.length > items.length) box.lastChild.remove();
+};
+const notice = (text, kind = "good") => {
+  const line = h("p." + kind, h("span", text));
+  $("notice").replaceChildren(line);
+  setTimeout(() => line.remove(), kind === "bad" ? 15000 : 6000);
+};
+const attempt = async (act) => {
+  try { return await act(); } catch (error) {
+    if (error.name !== "AbortError") notice(error.message, "bad");
+    if (error.status === 409) { await tree(); go(); }
+  }
+};
+const button = (label, act, css = "") => h("button" + css, { type: "button",
+  onclick: async (event) => {
+    const node = event.currentTarget;
+    node.disabled = true; await attempt(act); node.disabled = false;
+  } }, label);
+// What changes something is there only with an admin key; a note says so where there is none.
+const acting = (label, act, css) => state.status.may && button(label, act, css);
+const link = (label, ...path) => h("a", { href: "#/" + path.map(encodeURIComponent).join("/") },
+  label);
+const head = (title, ...kids) => h("div.head", h("h1", title), kids);
+const card = (title, ...kids) => h("section.card", title && h("h2", title), kids);
+const field = (label, node, hint) => h("label.field", h("span", label), node,
+  hint && h("small", hint));
+const labelled = (label, node) => h("label", label, " ", node);
+const input = (name, props) => h("input", { name, autocomplete: "off", ...props });
+const options = (node, values) => {  // each a value, or a value and its text
+  node.replaceChildren(...values.map((each) => h("option", { value: [each].flat()[0] },
+    [each].flat().at(-1))));
+  return node;
+};
+const choice = (label, values, props) => options(h("select", { "aria-label": label, ...props }),
+  values);
+const table = (heads, rows) => {
+  const css = (at) => heads[at][0] === "#" ? ".n" : "", names = heads.map((each) =>
+    each.replace("#", ""));
+  return h("div.wide", h("table.list", h("thead", h("tr", names.map((name, at) =>
+    h((name ? "th" : "td") + css(at), name)))), h("tbody", rows.map((cells) => h("tr", cells.map(
+    (cell, at) => h("td" + css(at), { "data-label": names[at] }, cell)))))));
+};
+const facts = (pairs) => h("dl.facts", pairs.filter(([, value]) => value != null && value !== ""
+  && value !== false).map(([name, value]) => [h("dt", name), h("dd", value)]));
+const meter = (share, tone = share >= .95 ? "bad" : share >= .8 ? "warn" : "good", from = 0) => {
+  const part = h("i." + tone);
+  part.style.marginLeft = 100 * from + "%"; part.style.width = Math.min(100, 100 * share) + "%";
+  return h("div.track", part);
+};
+const code = (text) => h("div.code", h("pre", { tabindex: 0 }, text), button("Copy", async () => {
+  await navigator.clipboard.writeText(text); notice("Copied."); }));
+const show = (title, ...kids) => {
+  $("dialog").replaceChildren(h("h2", { id: "dialog-title" }, title), ...kids.flat());
+  if (!$("dialog").open) $("dialog").showModal();
+};
+const closing = (label) => button(label, () => $("dialog").close());
+
+// Numbers and times
+const count = (n) => n == null ? "" : n < 10000 ? String(Math.round(n * 100) / 100)
   : n < 1e6 ? (n / 1e3).toFixed(n < 1e5 ? 1 : 0) + "k" : (n / 1e6).toFixed(1) + "M";
 const span = (ms) => ms == null ? "" : ms < 1000 ? Math.round(ms) + " ms"
-  : ms < 1e5 ? (ms / 1e3).toFixed(1) + " s" : Math.round(ms / 6e4) + " min";
-const money = (n) => n === 0 ? "0" : n.toFixed(n < 100 ? 4 : 2);
+  : ms < 1e5 ? (ms / 1e3).toFixed(1) + " s" : ms < 6e6 ? Math.round(ms / 6e4) + " min"
+  : ms < 1.7e8 ? Math.round(ms / 36e5) + " h" : Math.round(ms / 864e5) + " d";
+const money = (n) => n ? n.toFixed(n < 100 ? 4 : 2) : "0";
+const percent = (part, whole = 1) => whole ? (100 * part / whole).toFixed(1) + " %" : "-";
 // As the log writes it: relay's own clock, whose offset the day's beginning tells; a time that is
 // not today's with its date.
-const stamp = (at) => new Date(at * 1000 + Date.parse(state.usage.today.slice(0, 19) + "Z")
-  - Date.parse(state.usage.today)).toISOString().replace("T", " ");
+const offset = () => (Date.parse(state.usage.today.slice(0, 19) + "Z")
+  - Date.parse(state.usage.today)) / 1000;
+const stamp = (at) => new Date((at + offset()) * 1000).toISOString().replace("T", " ");
 const clock = (at) => {
   const time = stamp(at), isToday = time.slice(0, 10) === state.usage.today.slice(0, 10);
   return isToday ? time.slice(11, 19) : time.slice(0, 16);
 };
+const plain = (cause) => cause.replaceAll("_", " ");
 
+// What relay says
+const HEADERS = { "Content-Type": "application/json", "X-Relay-Page": "1" };
 async function ask(path, body) {
-  const headers = { "Content-Type": "application/json", "X-Relay-Page": "1" };
-  const post = { method: "POST", body: JSON.stringify(body) };
-  const reply = await fetch("admin/" + path, { headers, ...(body === undefined ? {} : post) });
+  const post = body && { method: "POST", body: JSON.stringify(body) };
+  const reply = await fetch("admin/" + path, { headers: HEADERS, ...post });
   const answer = await reply.json().catch(() => ({}));
   if (reply.status === 401 && path !== "login") login();
-  if (!reply.ok) throw new Error(
-    answer.error?.message.replaceAll("`", "") ?? "HTTP " + reply.status);
+  if (!reply.ok) throw Object.assign(new Error(
+    answer.error?.message.replaceAll("`", "") ?? "HTTP " + reply.status), { status: reply.status });
   return answer;
 }
-
-function login() { $("main").hidden = true; if (!$("login").open) $("login").showModal(); }
+async function refresh() {
+  const [status, health, usage, plans] = await Promise.all([ask("status"), ask("health"),
+    ask("usage?days=2&hours=48"), ask("plans").catch(() => null)]);
+  Object.assign(state, { status, marks: health.marks, now: health.now, usage, plans });
+  if (!state.recent.length) state.recent = usage.recent.filter(
+    (each) => each.model).sort((a, b) => a.time - b.time);
+  foot(); draw();
+}
+async function tree() {
+  if (state.status.may && state.status.file) Object.assign(state, await ask("tree"));
+}
+// A change of the file, shown as a diff before it is saved; `done` follows.
+async function propose(title, change, done = go) {
+  const wanted = { digest: state.digest, ...(change.text ? change : { changes: change }) };
+  const seen = await ask("config/edit", wanted);
+  const save = async () => {
+    const saved = await ask("config/edit", { ...wanted, save: true });
+    if (saved.problems.length) throw new Error(saved.problems.join("\n"));
+    $("dialog").close(); notice(t("Saved: {}", saved.said));
+    await tree(); await refresh(); await done();
+  };
+  const lines = seen.diff.split("\n").map((line) => h("span" + ({ "+": ".more", "-": ".less",
+    "@": ".soft" }[line[0]] ?? ""), line));
+  show(title, seen.problems.map((each) => h("p.bad", { role: "alert" }, each)),
+    seen.diff ? h("pre.diff", { tabindex: 0 }, lines) : h("p", "Nothing changes."),
+    h("div.bar", seen.diff && !seen.problems.length && button("Save", save, ".main"),
+      closing("Cancel")));
+}
+function login() {
+  $("login-title").textContent = $("enter").textContent = "Log in";
+  $("login-why").textContent = "relay is guarded by the admin_key of its configuration.";
+  $("key").setAttribute("aria-label", "admin_key");
+  $("nav").hidden = true; $("view").replaceChildren();
+  if (!$("login").open) $("login").showModal();
+}
 $("login").addEventListener("close", async () => {
   try {
     await ask("login", { key: $("key").value });
-    $("refused").textContent = "";
-    $("key").value = "";
+    $("refused").textContent = $("key").value = "";
     start();
   } catch (error) { $("refused").textContent = error.message; login(); }
 });
 $("login").addEventListener("cancel", (event) => event.preventDefault());
-$("leave").onclick = async () => { await ask("logout", {}); location.reload(); };
-$("reload").onclick = () => alerting(async () => {
-  $("saved").textContent = (await ask("reload", {})).said; await refresh();
-});
 
-async function refresh() {
-  const [status, health, usage] = await Promise.all(
-    [ask("status"), ask("health"), ask("usage?days=14")]);
-  Object.assign(state, { status, marks: health.marks, now: health.now, usage, may: status.may });
-  $("facts").textContent = `${status.version} · configuration ${status.generation} · `
-    + `${status.last_reload || "started " + clock(status.started)}`;
-  $("reload").hidden = !state.may; $("leave").hidden = !status.session;
-  $("edit").disabled = !state.may || !status.file;
-  $("main").hidden = false;
-  tiles(); providers(); chart();
-}
-
-const cools = (mark) => mark.until > state.now;
-const probe = (mark) => mark.next_probe === null ? "being probed"
-  : cools(mark) ? "until " + clock(mark.until) : "over: the next request probes";
-
-function tiles() {
-  const day = { requests: 0, tokens_in: 0, tokens_out: 0, cache_read: 0, cost: 0 };
-  for (const each of state.usage.days) if (each.start === state.usage.today)
-    for (const name of Object.keys(day)) day[name] += each[name];
-  const input = day.tokens_in;
-  const share = input ? Math.round(100 * day.cache_read / input) + " %" : "-";
-  const facts = [["running", state.running.length], ["requests today", count(day.requests)],
-    ["tokens in today", count(input)], ["tokens out today", count(day.tokens_out)],
-    ["cached input", share], ["cost today", money(day.cost)],
-    ["cooling down", state.marks.filter(cools).length]];
-  $("tiles").replaceChildren(...facts.map(([name, value]) => {
-    const tile = text("div", "", "tile");
-    tile.append(text("b", value), text("span", name, "soft"));
-    return tile;
-  }));
-}
-
-function providers() {
-  const rows = [];
-  for (const provider of state.status.providers) for (const plan of provider.plans)
-    plan.credentials.forEach((credential, index) => {
-      const below = (mark, name) => mark.name === name || mark.name.startsWith(name + " ");
-      const marks = state.marks.filter((mark) => below(mark, provider.name)
-        || below(mark, credential));
-      const health = text("td", marks.length ? "" : provider.disabled ? "off" : "well",
-        provider.disabled ? "warn" : marks.length ? "long" : "good");
-      for (const mark of marks) health.append(text("div",
-        `${mark.cause.replaceAll("_", " ")} (${mark.name}), ${probe(mark)}: ${mark.said}`,
-        cools(mark) ? "bad" : "warn"));
-      const acts = document.createElement("td");
-      if (!index && plan === provider.plans[0]) acts.append(
-        button("Test", async () => {
-          $("tested").hidden = false; $("tested").textContent = `testing ${provider.name} ...`;
-          $("tested").textContent = (await ask("test", { provider: provider.name })).said;
-        }),
-        button(provider.disabled ? "Use again" : "Disable", async () => {
-          await ask("disable", { provider: provider.name, disabled: !provider.disabled });
-          await refresh();
-        }));
-      if (marks.length) acts.append(button("Clear", async () => {
-        for (const mark of marks) await ask("health/clear", { name: mark.name });
-        await refresh();
-      }));
-      rows.push(row(index ? "" : provider.name, index ? "" : plan.name,
-        credential.split("/").pop(), plan.speaks.join(", "), health, acts));
-    });
-  fill("providers", rows);
-}
-
-const requestRow = (request, running) => {
-  const bad = !running && !["OK", "CD"].includes(request.code);
-  const quiet = running && request.silent_ms > 15000;
-  const outcome = !running ? `${request.code} ${request.status || ""}`
-    : quiet ? `silent ${span(request.silent_ms)}` : "running";
-  const first = text("td", outcome, running ? "warn" : bad ? "bad" : "good");
-  if (running && !request.begun && request.target)
-    first.append(" ", button("Abandon", () => ask("abandon", { id: request.id })));
-  const writing = request.ms - (request.first_ms ?? request.ms);
-  const speed = request.tokens_out && writing >= 100
-    ? Math.round(1000 * request.tokens_out / writing) : null;
-  const attempts = (request.attempts ?? []).map((each) => `${each.target} ${each.outcome}`);
-  const numbers = [span(request.first_ms), span(request.ms), count(request.tokens_in),
-    count(request.cache_read), count(request.tokens_out), speed,
-    request.cost ? money(request.cost) : ""];
-  const tr = row(first, running ? "" : clock(request.time), request.client, request.key,
-    [request.model, "name"], [request.target, "name"], ...numbers.map((each) => [each, "n"]),
-    [request.error && bad ? request.error : attempts.join("; "), "long soft"]);
-  tr.dataset.id = request.id;
-  return tr;
+let source, timer, frame;
+const soon = () => {  // at most one drawing for each frame of the screen, whatever comes in
+  frame ??= requestAnimationFrame(() => { frame = null; draw(); });
 };
-function requests() {
-  fill("requests", [...state.running.map((each) => requestRow(each, true)),
-    ...state.recent.slice(-30).reverse().map((each) => requestRow(each, false))]);
-}
-
-function chart() {
-  const [what, by, step] = [$("what").value, $("by").value, $("step").value];
-  const measure = { tokens: (r) => r.tokens_in + r.tokens_out, requests: (r) => r.requests,
-    cost: (r) => r.cost, cached: (r) => r.cache_read, errors: (r) => r.errors }[what];
-  const sums = new Map(), names = new Map();
-  for (const each of state.usage[step] ?? []) {
-    const name = each[by] || "no " + by, value = measure(each);
-    if (!sums.has(each.start)) sums.set(each.start, new Map());
-    sums.get(each.start).set(name, (sums.get(each.start).get(name) ?? 0) + value);
-    names.set(name, (names.get(name) ?? 0) + value);
-  }
-  const used = [...names].filter(([, sum]) => sum > 0);
-  const order = used.sort((a, b) => b[1] - a[1]).map(([name]) => name);
-  const shown = order.slice(0, 7), starts = [...sums.keys()].sort();
-  const most = Math.max(1e-9, ...[...sums.values()].map(
-    (bar) => [...bar.values()].reduce((a, b) => a + b, 0)));
-  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
-  const draw = (tag, fields, content, within = svg) => {
-    const node = document.createElementNS(svg.namespaceURI, tag);
-    for (const [name, value] of Object.entries(fields)) node.setAttribute(name, value);
-    if (content !== undefined) node.textContent = content;
-    within.append(node); return node;
-  };
-  const [wide, high, left, foot] = [Math.max($("chart").clientWidth, 240), 176, 44, 20];
-  svg.setAttribute("viewBox", `0 0 ${wide} ${high}`);
-  svg.setAttribute("role", "img");
-  svg.setAttribute("aria-label", `${what} by ${by}, ${step}`);
-  const width = (wide - left) / Math.max(starts.length, 12);
-  const say = what === "cost" ? money : (n) => count(Math.round(n));
-  for (const part of [0, .5, 1]) draw("text", { x: 0, y: 12 + (high - foot - 12) * (1 - part) },
-    say(most * part));
-  starts.forEach((start, index) => {
-    let y = high - foot;
-    for (const [name, value] of sums.get(start)) {
-      const height = (high - foot - 6) * value / most, at = shown.indexOf(name);
-      y -= height;
-      const bar = draw("rect", { x: left + index * width + 1, y, width: Math.max(width - 2, 1),
-        height });
-      bar.style.fill = `var(--c${at < 0 ? 7 : at})`;
-      draw("title", {}, `${start.replace("T", " ").slice(0, 16)}  ${name}: ${say(value)}`, bar);
-    }
-    if (index % Math.ceil(Math.max(starts.length / 8, 40 / width)) === 0) draw("text",
-      { x: left + index * width, y: high - 5 },
-      step === "hours" ? start.slice(11, 16) : start.slice(5, 10));
-  });
-  const none = `no ${$("what").selectedOptions[0].text.trim()} yet`;
-  $("chart").replaceChildren(shown.length ? svg : text("p", none, "soft"));
-  $("legend").replaceChildren(...shown.map((name, index) => {
-    const entry = text("span"), swatch = text("i");
-    swatch.style.background = `var(--c${index})`;
-    entry.append(swatch, `${name} ${say(names.get(name))}`);
-    return entry;
-  }));
-}
-for (const id of ["what", "by", "step"]) $(id).onchange = chart;
-// its units are the screen's, so that its text stays as large as the page's
-new ResizeObserver(() => { if (state.usage) chart(); }).observe($("chart"));
-
-function failed(record) {
-  for (const each of record.attempts ?? []) if (!["ok", "cancelled"].includes(each.outcome)) {
-    const name = `${each.outcome} at ${each.target}`;
-    state.failures[name] = (state.failures[name] ?? 0) + 1;
-  }
-  const list = Object.entries(state.failures).sort((a, b) => b[1] - a[1]);
-  if (list.length) $("failures").replaceChildren(...list.slice(0, 12).map(
-    ([name, times]) => text("div", `${times} x ${name}`)));
-}
-
-function logged(record) {
-  state.log.unshift(record); state.log.length = Math.min(state.log.length, 500);
-  if (!$("pause").checked) lines();
-}
-function lines() {
-  const passes = (record) => ["key", "provider", "code"].every((name) =>
-    String(record[name] ?? "").includes($("f-" + name).value));
-  $("log").replaceChildren(...state.log.filter(passes).slice(0, 300).map((record) =>
-    text("div", record.line, ["warning", "error"].includes(record.level) ? "bad" : "")));
-}
-for (const id of ["f-key", "f-provider", "f-code", "pause"]) $(id).oninput = lines;
-
-let source, timer;
+const later = () => {  // totals are asked for at most every two seconds
+  timer ??= setTimeout(() => { timer = null; refresh().catch(() => {}); }, 2000);
+};
 function watch() {
   source?.close();
   source = new EventSource("admin/events?since=0");
-  source.addEventListener("request", (event) => {
-    const record = JSON.parse(event.data);
-    if (/^\/admin(\/|$)/.test(record.path)) { logged(record); return; }
-    state.recent.push(record); state.recent.splice(0, state.recent.length - 200);
-    failed(record); logged(record); requests();
-    clearTimeout(timer); timer = setTimeout(() => refresh().catch(() => {}), 400);
+  const on = (kind, take) => source.addEventListener(kind, (event) => take(JSON.parse(event.data)));
+  on("request", (record) => {
+    if (/^\/admin(\/(?!chat)|$)/.test(record.path)) return;
+    const known = state.recent.findIndex((each) => each.id === record.id);
+    if (known < 0) state.recent.push(record); else state.recent[known] = record;
+    state.recent.splice(0, state.recent.length - 500);
+    later(); soon();
   });
-  source.addEventListener("event", (event) => logged(JSON.parse(event.data)));
-  source.addEventListener("running", (event) => {
-    state.running = JSON.parse(event.data); requests(); if (state.usage) tiles();
+  on("event", (record) => {
+    if (record.message === "cache lost") state.lost[record.id] = record.line.split("cache lost")[1];
+    if (state.events.some((each) => each.line === record.line)) return;
+    state.events.push(record); state.events.splice(0, state.events.length - 100);
+    if (/reload/.test(record.message)) later();
+    soon();
   });
-  source.onerror = () => { $("facts").textContent = "relay does not answer; trying again"; };
-  source.onopen = () => refresh().catch(() => {});
+  on("Running", (running) => { state.running = running; soon(); });
+  source.onerror = () => { state.gone = true; foot(); };
+  source.onopen = () => { state.gone = false; refresh().catch(() => {}); };
 }
 
-async function config() { $("config").textContent = (await ask("config")).text; }
-function editing(on) {
-  for (const id of ["file", "save", "cancel"]) $(id).hidden = !on;
-  $("config").hidden = on; $("edit").hidden = on; $("wrong").hidden = true;
+// Charts: stacked bars over a full axis, where an empty hour is drawn as one
+function bars(box, starts, sums, names, label, title, say) {
+  const most = Math.max(1e-9, ...starts.map((start) => names.reduce(
+    (sum, name) => sum + (sums.get(start)?.[name] ?? 0), 0)));
+  // its units are the screen's, so that its text stays as large as the page's
+  const [wide, high, side, foot] = [Math.max(box.clientWidth, 240), 190, 46, 20];
+  const width = (wide - side) / starts.length, scale = (high - foot - 12) / most;
+  const chart = svg("svg", { class: "chart", viewBox: `0 0 ${wide} ${high}`, role: "img",
+    "aria-label": title });
+  for (const part of [0, .5, 1]) {
+    const y = high - foot - part * most * scale;
+    chart.append(svg("line", { x1: side, x2: wide, y1: y, y2: y }),
+      svg("text", { x: 0, y: y + 4 }, say(most * part)));
+  }
+  const every = Math.ceil(starts.length / Math.max(2, Math.floor((wide - side) / 64)));
+  starts.forEach((start, at) => {
+    let y = high - foot;
+    names.forEach((name, index) => {
+      const value = sums.get(start)?.[name] ?? 0, height = value * scale;
+      if (!value) return;
+      y -= height;
+      const bar = svg("rect", { x: side + at * width + 1, y, width: Math.max(width - 2, 1),
+        height }, svg("title", {}, `${label(start, true)}  ${name}: ${say(value)}`));
+      bar.style.fill = `var(--c${index})`;
+      chart.append(bar);
+    });
+    if (at % every === 0) chart.append(svg("text", { x: side + at * width, y: high - 5 },
+      label(start)));
+  });
+  box.replaceChildren(chart, h("div.legend", names.map((name, index) => {
+    const swatch = h("i");
+    swatch.style.background = `var(--c${index})`;
+    return h("span", swatch, name);
+  })));
 }
-$("edit").onclick = () => alerting(async () => {
-  const file = await ask("file");
-  $("file").value = file.text; state.digest = file.digest;
-  editing(true);
-});
-$("cancel").onclick = () => editing(false);
-$("save").onclick = async () => {
-  try {
-    const changed = { text: $("file").value, digest: state.digest };
-    $("saved").textContent = (await ask("file", changed)).said;
-    editing(false); await refresh(); await config();
-  } catch (error) { $("wrong").textContent = error.message; $("wrong").hidden = false; }
+const hours = (n) => {  // when the last ones began, in seconds, the current one last
+  const now = Date.now() / 1000 + offset(), last = Math.round(now - now % 3600 - offset());
+  return Array.from({ length: n }, (_, at) => last - (n - 1 - at) * 3600);
+};
+const days = (n) => Array.from({ length: n }, (_, at) => new Date(Date.parse(
+  state.usage.today.slice(0, 10)) - (n - 1 - at) * 864e5).toISOString().slice(0, 10));
+const begin = (row) => Date.parse(row.start) / 1000;
+const add = (sums, start, name, value) => {
+  const bar = sums.get(start) ?? sums.set(start, {}).get(start);
+  bar[name] = (bar[name] ?? 0) + value;
+};
+const hourly = (start, long) => stamp(start).slice(long ? 0 : 11, 16);
+
+// The rooms: each draws its frame once, and gives back what brings it up to date
+const TITLES = { overview: ["Overview", "M3 11l9-8 9 8v10h-6v-6H9v6H3z"],
+  requests: ["Requests", "M4 6h16M4 12h16M4 18h10"],
+  providers: ["Providers", "M4 4h16v6H4zM4 14h16v6H4zM8 7h0M8 17h0"],
+  models: ["Models", "M4 4h6v6H4zM14 14h6v6h-6zM10 7h7v7"],
+  keys: ["Keys", "M8 15a4 4 0 1 1 3-6h9v4h-3v3h-4l-2-2M8 12h0"],
+  usage: ["Usage", "M4 20V10M10 20V4M16 20v-7M3 20h18"],
+  configuration: ["Configuration", "M8 6l-5 6 5 6M16 6l5 6-5 6M14 4l-4 16"] };
+const rooms = {};
+let room = "", argument = "", update = null;
+const draw = () => { if (state.usage && !$("login").open) update?.(); };
+function go() {
+  let path = [];
+  try { path = location.hash.slice(2).split("/").map(decodeURIComponent); } catch { /* Overview */ }
+  const name = Object.hasOwn(rooms, path[0]) ? path[0] : "overview";
+  const stays = name === room && update?.stays, view = $("view");
+  [room, argument] = [name, path.slice(1).join("/")];
+  document.title = `${TITLES[name][0]} - relay`;
+  for (const each of $("nav").querySelectorAll("a"))
+    if (each.dataset.room === name) each.setAttribute("aria-current", "page");
+    else each.removeAttribute("aria-current");
+  if (!stays) {
+    view.replaceChildren();
+    if (!state.status.may) view.append(h("p.card.warn",
+      "Nothing can be changed here before the file has an admin_key."));
+    update = rooms[name](view, argument);
+    scrollTo(0, 0); view.focus({ preventScroll: true });
+  }
+  draw();
+}
+function foot() {
+  const s = state.status;
+  if (!$("nav").firstChild) $("nav").append(h("b", "relay"), ...Object.keys(rooms).map((name) =>
+    h("a", { href: "#/" + name, "data-room": name }, svg("svg", { viewBox: "0 0 24 24",
+      "aria-hidden": "true" }, svg("path", { d: TITLES[name][1] })), TITLES[name][0])),
+  h("div.foot", { id: "foot" }));
+  $("nav").hidden = false; $("nav").setAttribute("aria-label", "Rooms");
+  const sign = [s.generation, s.may, s.session, state.gone].join();
+  if ($("foot").sign !== sign) $("foot").replaceChildren(h("span", { role: "status" }, state.gone
+    ? "relay does not answer; trying again"
+    : `${s.version} · ${t("configuration {}", s.generation)}`),
+  acting("Reload", async () => { notice((await ask("reload", {})).said); await refresh(); }) || "",
+  s.session ? button("Log out", async () => { await ask("logout", {}); location.reload(); }) : "");
+  $("foot").sign = sign;
+}
+
+// Overview
+const cools = (mark) => mark.until > state.now;
+const probe = (mark) => mark.next_probe === null ? "being probed"
+  : cools(mark) ? t("until {}", clock(mark.until)) : "over: the next request probes";
+const below = (mark, name) => mark.name === name || mark.name.startsWith(name + " ")
+  || mark.name.startsWith(name + "/");
+const REMEDY = { auth: "The key was refused: put in another one.",
+  balance_empty: "Top up the account, or let another provider go first.",
+  plan_exhausted: "The plan is used up; others answer until it is renewed.",
+  plan_expired: "Renew the plan, or disable the provider.",
+  model_missing: "The provider does not know this model: pull its models." };
+// A problem: how bad, what, what to do, where
+const marked = (mark) => [cools(mark) ? "bad" : "warn", `${mark.name}: ${plain(mark.cause)}, ${
+  probe(mark)}. ${mark.said}`, REMEDY[mark.cause] ?? "relay tries again by itself."];
+const problem = ([bad, what, why, to]) => h("div.problem." + bad, h("div", what),
+  h("div.soft", why, " ", to && link(...to)));
+function wrongs() {
+  const s = state.status, file = ["Open the file", "configuration"], found = [];
+  const say = (holds, ...wrong) => { if (holds) found.push(wrong); };
+  say(s.reload_failed, "bad", s.last_reload,
+    "The configuration before it stays in force until this is mended.", file);
+  say(s.state !== "ok", "bad", t("The state store is down: {}", s.state),
+    "relay counts alone until its place can be reached.");
+  say(s.loses_lines, "bad", "Log lines are lost.", "Something must read standard error.");
+  say(!s.providers.length, "bad", "No provider is active.", "", ["Add a provider", "providers",
+    "+"]);
+  for (const mark of state.marks) found.push([...marked(mark), ["Open", "providers",
+    mark.name.split(/[/ ]/)[0]]]);
+  for (const each of s.providers) say(each.disabled, "warn", t("{} is off until the next reload.",
+    each.name), "", ["Open", "providers", each.name]);
+  for (const each of s.warnings) say(true, "warn", each, "", file);
+  say(s.unpriced.length, "warn", t("Budgets in money do not see {}: give it prices.",
+    s.unpriced.join(", ")), "", file);
+  return found;
+}
+function planCard(provider, plan, each) {
+  const when = (text, at) => at && h("p.warn.small", t(text, clock(at)));
+  return card(`${provider.name} · ${plan.name}`, each.windows.map((one) => [h("div.bar.small",
+    h("span.grow", `${one.name}: ${percent(one.used)}`), one.resets && h("span.soft",
+      t("resets in {}", span(Math.max(0, one.resets - state.plans.now) * 1000)))), meter(one.used),
+  when("used up at {} at this rate", one.forecast)]),
+  each.balance != null && h("p", "Balance", ` ${each.balance} ${each.currency}`),
+  when("used up at {} at this rate", each.forecast), each.low && h("p.warn.small", each.low),
+  each.error && h("p.bad.small", each.error), each.cooling && h("p.bad.small",
+    `${each.cooling.why}, ${t("until {}", clock(each.cooling.until))}`),
+  h("p.soft.small", [each.next && "Goes first", each.at && t("known at {}", clock(each.at)),
+    t("today {} requests, {} tokens", count(each.counted.requests), count(each.counted.tokens))]
+    .filter(Boolean).join(" · ")), each.asks && button("Look up now", async () => {
+    state.plans = await ask("plans", { provider: provider.name }); draw(); }));
+}
+rooms.overview = (view) => {
+  const [wrong, plans] = [h("div"), h("div.cards")], tiles = h("div.tiles");
+  const [traffic, latency, events] = [1, 2, 3].map(() => h("div"));
+  view.append(head("Overview"), card("What needs attention", wrong), tiles, plans, h("div.cards",
+    card("Requests by the hour", traffic), card("Until the first event, by the hour", latency),
+    ), card("Events", events));
+  return () => {
+    const found = wrongs();
+    fill(wrong, found.length ? found : [0], String, (each) => each ? problem(each)
+      : h("p.good.dot", "Everything is well."));
+    const rows = state.usage.hours, today = Date.parse(state.usage.today) / 1000;
+    const starts = hours(24), hour = starts.at(-1), sums = new Map();
+    const sum = (name, from, to) => rows.reduce((all, row) => all + (begin(row) >= from
+      && begin(row) <= to ? row[name] : 0), 0);
+    const both = (name, say) => [say(sum(name, today, hour)), t("yesterday by now {}",
+      say(sum(name, today - 86400, hour - 86400)))];
+    const cached = (ago) => percent(...["cache_read", "tokens_in"].map((name) => sum(name,
+      today - ago, hour - ago)));
+    const [errors, all] = ["errors", "requests"].map((name) => sum(name, starts[0], hour));
+    const slow = state.usage.first_events, late = slow.findLast((each) => each.count);
+    const seconds = (n) => n == null ? "-" : span(n * 1000);
+    fill(tiles, [["Running", state.running.length, ""],
+      ["Requests today", ...both("requests", count)],
+      ["Tokens in today", ...both("tokens_in", count)],
+      ["Tokens out today", ...both("tokens_out", count)],
+      ["Cost today", ...both("cost", money)],
+      ["Input from the cache", cached(0), t("yesterday by now {}", cached(86400))],
+      ["Failed in 24 hours", percent(errors, all), t("{} of {}", count(errors), count(all))],
+      ["First event", seconds(late?.p50), t("95 % within {}", seconds(late?.p95))]],
+    ([name]) => name, ([name, value, note]) => h("div", h("span.soft", name),
+      h("b", String(value)), h("small", note)));
+    plans.replaceChildren(...(state.plans?.providers ?? []).flatMap((one) => one.plans.flatMap(
+      (plan) => plan.credentials.filter((each) => each.asks || each.windows.length || each.low
+        || each.balance != null).map((each) => planCard(one, plan, each)))));
+    plans.hidden = !plans.firstChild;
+    for (const row of rows) {
+      add(sums, begin(row), "Answered", row.requests - row.errors);
+      add(sums, begin(row), "Failed", row.errors);
+    }
+    bars(traffic, starts, sums, ["Answered", "Failed"], hourly, "Requests by the hour",
+      (n) => count(Math.round(n * 10) / 10));
+    const half = "half within", most = "95 % within", spans = new Map(slow.map((each) =>
+      [each.start, { [half]: each.p50 ?? 0, [most]: (each.p95 ?? 0) - (each.p50 ?? 0) }]));
+    bars(latency, starts.map((at) => at - at % 3600), spans, [half, most], hourly,
+      "Until the first event, by the hour", (n) => span(n * 1000));
+    fill(events, state.events.slice(-10).reverse(), (each) => each.line, (each) =>
+      h("div.small." + ({ warning: "warn", error: "bad" }[each.level] ?? "soft"), each.line));
+  };
+};
+
+// Requests
+const CODES = { OK: "answered to the end", CD: "the client left before its answer was complete",
+  AU: "no key, a wrong one, or one that may not use this model", BG: "a budget of the key is spent",
+  SD: "the shared state is down", FD: "relay had too many files open",
+  BR: "refused by relay before any attempt", LP: "it has come through relay twice",
+  RL: "a limit: the key's, or the provider's rate or plan",
+  CO: "several targets failed, or all are cooling down", DR: "relay was stopping",
+  UC: "the provider could not be reached or failed", UT: "the provider did not answer in time",
+  UE: "the provider answered with an error", UI: "the stream fell silent",
+  UR: "the stream broke off", IE: "a bug in relay; its log says where" };
+const tone = (each) => each.alive ? "warn" : { OK: "good", CD: "soft" }[each.code] ?? "bad";
+const outcome = (each) => !each.alive ? `${each.code} ${each.status || ""}` : each.silent_ms > 15000
+  ? t("silent {}", span(each.silent_ms)) : "running";
+const requests = () => [...state.running.map((each) => ({ ...each, alive: true, code: "" })),
+  ...state.recent.toReversed()];
+function passes(each) {
+  const { text = "", code, key, provider } = state.filter;
+  const words = [each.model, each.target, each.key, each.client, each.id, each.error, each.code];
+  return words.join(" ").toLowerCase().includes(text.toLowerCase())
+    && (!code || (code === "failed" ? tone(each) === "bad" : code === "running" ? each.alive
+      : each.code === code))
+    && (!key || each.key === key) && (!provider || each.provider === provider);
+}
+rooms.requests = (view) => {
+  const rows = h("div.rows"), side = h("div"), pause = h("input", { type: "checkbox" });
+  const heads = h("p.soft.small", ["State", "Ended", "Model", ".Target", ".Key", ".First event",
+    "Time", ".In / out", "Cost"].map((each, at) => h("span" + (each[0] === "." ? ".opt" : "")
+    + (at > 4 ? ".n" : ""), each.replace(".", ""))));
+  const split = h("div.split", card(null, h("div.rows.heads", heads), rows), side);
+  const pick = (name, label, values) => {
+    const node = choice(label, [["", label], ...values], { name });
+    node.value = state.filter[name] ?? "";
+    return node;
+  };
+  const known = (name) => [...new Set(requests().map((each) => each[name]).filter(Boolean))];
+  const filter = ({ target }) => { state.filter[target.name] = target.value; draw(); };
+  view.append(head("Requests"), h("div.bar", { oninput: filter }, input("text", { type: "search",
+    placeholder: "Filter", "aria-label": "Filter", class: "grow", value: state.filter.text }),
+  pick("code", "Any end", [["running", "Running"], ["failed", "Failed"], ...Object.keys(CODES).map(
+    (each) => [each, `${each}: ${CODES[each]}`])]), pick("key", "Any key", known("key")),
+  pick("provider", "Any provider", known("provider")), labelled("Pause", pause)), split);
+  const line = (each) => h("a", { href: "#/requests/" + each.id, "aria-current": each.chosen },
+    h("span.dot." + tone(each), outcome(each)), h("time.soft", each.alive ? "" : clock(each.time)),
+    h("span.name", each.model ?? each.path), h("span.opt.soft", each.target ?? each.error),
+    h("span.opt", each.key ?? each.client), h("span.opt.n", span(each.first_ms)),
+    h("span.n.ms", span(each.ms)), h("span.opt.n", each.tokens_in == null ? ""
+      : `${count(each.tokens_in)} / ${count(each.tokens_out)}`),
+    h("span.n.cost", each.cost ? money(each.cost) : ""));
+  const run = () => {
+    split.classList.toggle("one", !argument);
+    if (!pause.checked || rows.of !== argument) {
+      const found = requests().filter(passes).slice(0, 200);
+      rows.of = argument;
+      fill(rows, found.length ? found.map((each) => ({ ...each, chosen: each.id === argument
+        && "true" })) : [{}], (each) => each.id ?? "", (each) => each.id ? line(each)
+        : h("p.soft", "No request."));
+    }
+    side.hidden = !argument;
+    const each = requests().find((one) => one.id === argument), sign = argument
+      + JSON.stringify(each ?? "");
+    if (argument && side.sign !== sign) { side.sign = sign; side.replaceChildren(request(each)); }
+  };
+  run.stays = true;
+  return run;
+};
+function request(each) {
+  const back = h("a", { href: "#/requests" }, "← ", "All requests");
+  if (!each) return card(null, back, h("p", "This request is no longer known here."),
+    records(argument));
+  const whole = Math.max(each.ms, 1), writing = each.ms - (each.first_ms ?? each.ms);
+  return card(null, h("div.bar", back, h("h2.grow", each.model ?? each.path), each.alive
+    && !each.begun && each.target && acting("Give up this attempt", () => ask("abandon",
+    { id: each.id }), ".danger")), h("p.dot." + tone(each), outcome(each), each.code && ": "
+    + (CODES[each.code] ?? "")), each.error && h("p.bad", each.error), h("h3", "Where it went"),
+  facts([["Target", each.target], ["Why", each.rule], ["Body", each.body],
+    ["Dropped", each.dropped?.join(", ")], ["Conversation", each.sticky],
+    ["Held", span(each.held_ms)]]),
+  each.attempts?.length > 0 && h("h3", "Attempts"), each.attempts?.map((one) => [h("div.bar.small",
+    h("span.grow", `${one.target} (${one.plan}, ${one.credential})`), h("span", `${plain(
+      one.outcome)} ${one.status || ""}`), h("span.soft", `+${span(one.at)}, ${span(one.ms)}`)),
+  meter(one.ms / whole, one.outcome === "ok" ? "good" : "bad", one.at / whole)]),
+  h("h3", "What it used"), facts([["Tokens in", count(each.tokens_in)], ["From the cache",
+    each.cache_read && `${count(each.cache_read)} (${percent(each.cache_read, each.tokens_in)})`],
+  ["Written to it", each.cache_write && count(each.cache_write)], ["Cache lost",
+    state.lost[each.id]], ["Tokens out", count(each.tokens_out) + (each.tokens_out && writing >= 100
+    ? ` (${Math.round(1000 * each.tokens_out / writing)} tok/s)` : "")], ["Cost", each.cost != null
+    && money(each.cost) + (each.estimated ? " " + "estimated" : "")],
+  ["First event", span(each.first_ms)], ["Time", span(each.ms)]]), h("h3", "Who asked"),
+  facts([["Key", each.key], ["Client", each.client], ["Path", each.path], ["Ended", !each.alive
+    && clock(each.time)], ["id", each.id]]), !each.alive && records(each.id));
+}
+function records(id) {
+  const out = h("div");
+  if (!state.status.may) return null;
+  if (!state.status.records) return h("p.soft.small", t(
+    "Set record to keep whole exchanges."));
+  const open = async () => out.replaceChildren(...(await ask("record?id=" + encodeURIComponent(id)))
+    .legs.map((leg) => h("details", h("summary", [leg.name, leg.head.method, leg.head.url
+      ?? leg.head.path, leg.head.status, `${leg.size} B`].filter(Boolean).join(" ")), h("pre",
+      { tabindex: 0 }, (leg.head.headers ?? []).map((pair) => pair.join(": ") + "\n"), "\n",
+      leg.text))));
+  const run = (how) => async () => out.replaceChildren(code((await ask("replay", { id, ...how }))
+    .said));
+  return h("div", h("h3", "Record"), h("div.bar", button("Show it", open), button("As curl",
+    run({ curl: true })), button("Send it again", run())), out);
+}
+
+// Providers
+const health = (provider) => {
+  const marks = state.marks.filter((mark) => below(mark, provider.name));
+  if (provider.inactive) return h("span.soft", "off in the file");
+  if (provider.disabled) return h("span.warn.dot", "off until the next reload");
+  return marks.length ? marks.map((mark) => h("div.dot." + (cools(mark) ? "bad" : "warn"),
+    `${plain(mark.cause)}, ${probe(mark)}`)) : h("span.good.dot", "Well");
+};
+const providers = () => {
+  const known = new Set(state.status.providers.map((each) => each.name));
+  return [...state.status.providers, ...Object.entries(state.tree?.providers ?? {}).filter(
+    ([name]) => !known.has(name)).map(([name, config]) => ({ name, plans: [], inactive: true,
+    preset: config?.preset, priority: config?.priority ?? 0 }))];
+};
+rooms.providers = (view, name) => {
+  if (name === "+") return adding(view);
+  if (name) return provider(view, name);
+  const box = h("div");
+  view.append(head("Providers", state.status.may && link("Add a provider", "providers", "+")),
+    card(null, box));
+  attempt(async () => { await tree(); draw(); });
+  return () => fill(box, [[providers(), state.marks, state.now]], () => "", () => table(["Provider",
+    "Preset", "Plan", "Speaks", "Health", "#Priority"], providers().map((each) => [link(each.name,
+    "providers", each.name), each.preset, each.plans.map((plan) => plan.name).join(", "),
+  [...new Set(each.plans.flatMap((plan) => plan.speaks))].join(", "), health(each),
+  String(each.priority)])));
+};
+function provider(view, name) {
+  const [facing, tested, pulled] = [h("div"), h("div"), h("div")], at = ["providers", name];
+  const find = () => providers().find((each) => each.name === name);
+  const own = () => state.tree?.providers?.[name] ?? {};
+  const trial = () => {
+    const found = state.tests[name];
+    const columns = ["list", "whole", "stream", "tool", "tools", "count"];
+    if (found) tested.replaceChildren(card("Test", table(["Plan", "Credential", "Dialect", "Model",
+      "List of models", "Whole answer", "Stream", "One call", "Two calls", "Count"],
+    found.trials.map((each) => [each.plan, each.credential, each.dialect, each.model,
+      ...columns.map((column) => h("span." + (!each.faults[column] ? "good" : column === "list"
+        ? "soft" : "bad"), each.cells[column] ?? "-"))])), found.trials.flatMap((each) =>
+      Object.entries(each.faults).map(([column, fault]) => h("p." + (column === "list" ? "soft"
+        : "bad"), `${each.dialect} ${column}: ${fault}`)))));
+  };
+  const test = async () => {
+    tested.replaceChildren(card("Test", h("p.soft", t("testing {} ...", name))));
+    try { state.tests[name] = await ask("test", { provider: name }); } finally {
+      tested.replaceChildren(); trial(); }
+  };
+  const pick = () => {
+    const found = state.pulled[name], { models } = own();
+    if (!found) return;
+    const isMap = models && !Array.isArray(models), listed = new Set(found.listed);
+    const theirs = (each) => isMap && (models[each]?.name ?? models[each]) || each;
+    const isGone = (each) => found.served.length > 0 && !/[*?]/.test(each)
+      && !found.served.includes(theirs(each));
+    const boxes = [...new Set([...found.listed, ...found.served])].sort().map((each) => h("input",
+      { type: "checkbox", value: each, checked: listed.has(each) }));
+    const save = () => {
+      const chosen = boxes.filter((each) => each.checked).map((each) => each.value);
+      const value = isMap ? Object.fromEntries(chosen.map((each) => [each, models[each] ?? each]))
+        : chosen;
+      return propose(t("Models of {}", name), [{ path: [...at, "models"], value }]);
+    };
+    pulled.replaceChildren(card("Models", found.fault && h("p.bad", found.fault), h("p.soft",
+      t("{} served, {} listed", found.served.length, listed.size)), h("div.ticks", boxes.map(
+      (each) => h("label", each, " ", each.value, isGone(each.value) && h("span.bad.small", " ",
+        "no longer served")))), h("div.bar", button("Show what changes", save, ".main"))));
+  };
+  const pull = async () => {
+    state.pulled[name] = (await ask("pull", { provider: name })).lists[0]; await tree(); pick();
+  };
+  const priority = input("priority", { type: "number", "aria-label": "Priority" });
+  view.append(head(name, link("All providers", "providers")), facing, tested, pulled);
+  attempt(async () => { await tree(); priority.value = find()?.priority ?? 0; draw(); trial();
+    pick(); });
+  const set = (key, value) => propose(`${name}: ${key}`, [{ path: [...at, key], value }]);
+  const body = (each, marks) => card(null, facts([["Preset", each.preset],
+    ["Health", health(each)], ...each.plans.map((plan) => [t("Plan {}", plan.name), `${
+      plan.speaks.join(", ")} · ${plan.hosts.join(", ")} · ${t("{} keys",
+      plan.credentials.length)}`]), ["Prefix", own().prefix],
+    ["Models", Object.keys(own().models ?? {}).length || null]]),
+  marks.map((mark) => problem(marked(mark))), h("div.bar",
+    !each.inactive && [acting("Test", test), acting("Pull models", pull), marks.length > 0
+      && acting("Clear", async () => { await ask("health/clear", { name }); await refresh(); }),
+    acting(each.disabled ? "Use again" : "Disable until reload", async () => {
+      await ask("disable", { provider: name, disabled: !each.disabled }); await refresh(); })],
+    acting(each.inactive ? "Enable in the file" : "Disable in the file", () => set("active",
+      !!each.inactive)), acting("Remove", () => propose(t("Remove {}", name), [{ path: at,
+      delete: true }], () => { location.hash = "#/providers"; }), ".danger")),
+  state.status.may && h("div.bar", labelled("Priority", priority), button("Change", () => set(
+    "priority", Number(priority.value))), h("span.soft.small", "Higher goes first.")));
+  return () => {
+    const each = find(), marks = state.marks.filter((mark) => below(mark, name));
+    fill(facing, [[each ?? "", marks, own(), state.now]], () => "", () => each ? body(each, marks)
+      : card(null, "There is no provider of this name."));
+  };
+}
+function adding(view) {
+  const [preset, plan, format] = ["Preset", "Plan", "What it speaks"].map((each) =>
+    choice(each, []));
+  const name = input("name"), prefix = input("prefix"), hint = h("small");
+  const endpoint = input("endpoint", { type: "url", placeholder: "https://.../v1" });
+  const key = input("secret", { type: "password", autocomplete: "new-password" });
+  const own = field("Endpoint", endpoint, "Its base URL."), plans = field("Plan", plan);
+  const dialect = field("What it speaks", format);
+  const choose = () => {
+    const known = state.presets.presets.find((each) => each.name === preset.value);
+    const names = Object.keys(known?.plans ?? {});
+    if (!name.own) name.value = known?.name ?? "";
+    options(plan, [["", "as the preset has it"], ...names]);
+    plans.hidden = names.length < 2; dialect.hidden = !!known;
+    own.hidden = names.some((each) => Object.keys(known.plans[each]).length);
+    hint.textContent = known?.key ? t("The key itself, or a variable like {}", `\${${known.key}}`)
+      : "Left empty where none is needed.";
+  };
+  const save = () => {
+    if (!name.value || state.tree.providers?.[name.value]) throw new Error("It needs a new name.");
+    const plain = /^(\$\{\w+\}|file:.*)$/.test(key.value) ? key.value
+      : key.value.replaceAll("$", "$$$$");
+    const entry = { preset: preset.value, api_format: !preset.value && format.value,
+      endpoint: !own.hidden && endpoint.value, billing_plans: plan.value && [plan.value],
+      api_key: plain, prefix: prefix.value };
+    const value = Object.fromEntries(Object.entries(entry).filter(([, each]) => each));
+    return propose("Add a provider", [{ path: ["providers", name.value], value }], () => {
+      location.hash = "#/providers/" + encodeURIComponent(name.value); });
+  };
+  name.oninput = () => { name.own = true; }; preset.onchange = choose;
+  view.append(head("Add a provider", link("All providers", "providers")));
+  if (state.status.may) attempt(async () => {
+    await tree(); state.presets ??= await ask("presets");
+    options(preset, [...state.presets.presets.map((each) => each.name),
+      ["", "none: my own endpoint"]]);
+    options(format, state.presets.formats); choose();
+    view.append(card(null, h("div.form", field("Preset", preset), field("Name", name),
+      h("label.field", h("span", "Key"), key, hint), plans, dialect, own, field("Prefix", prefix,
+        "Names work with it in front, too.")), h("div.bar", button("Show what changes", save,
+      ".main"))));
+  });
+}
+
+// Models
+const chain = (groups) => groups.map((group, at) => [at > 0 && " → ", group.map((target) =>
+  h("span.chip" + (state.marks.some((mark) => cools(mark) && below(mark, target.split("/")[0]))
+    ? ".warn" : ""), target))]);
+rooms.models = (view, name) => {
+  const box = h("div");
+  if (name) {
+    view.append(head(name, link("All models", "models")), box, state.status.may ? chat(name) : "");
+    attempt(async () => {
+      await tree();
+      const { models } = await ask("models?name=" + encodeURIComponent(name));
+      box.replaceChildren(model(models[0]));
+    });
+    return null;
+  }
+  const label = "Filter, or any name", search = input("text", { type: "search", class: "grow",
+    placeholder: label, "aria-label": label, oninput: () => list() });
+  const list = () => box.replaceChildren(table(["Name", "Goes to", "Why", "#Context"],
+    state.models.models.filter((each) => each.name.includes(search.value)).map((each) =>
+      [link(each.name, "models", each.name), each.groups.length ? chain(each.groups)
+        : h("span.bad", "Nowhere"), each.why, count(each.context)])),
+  h("p.soft.small", state.models.globs.length > 0 && t("Also every name like {}",
+    state.models.globs.join(", "))));
+  view.append(head("Models"), h("div.bar", search, button("Where does it go?", () => {
+    if (search.value) location.hash = "#/models/" + encodeURIComponent(search.value); })),
+  card(null, box));
+  attempt(async () => { state.models = await ask("models"); list(); });
+  return null;
+};
+function model(found) {
+  const rules = state.tree?.routing_rules ?? {}, orders = [], list = input("target", {
+    list: "targets", placeholder: "provider/model", "aria-label": "Target" });
+  const rule = Object.keys(rules).find((each) => each.toLowerCase() === found.name.toLowerCase());
+  const edit = (label, path, to) => {
+    const targets = [to].flat(), box = h("ol"), more = list.cloneNode();
+    const small = (text, label, act) => h("button", { type: "button", "aria-label": label,
+      title: label, onclick: () => { act(); order(); } }, text);
+    const order = () => box.replaceChildren(...targets.map((each, at) => h("li.bar",
+      h("span.grow", `${at + 1}. ${each}`), at > 0 && small("↑", t("move {} up", each),
+        () => targets.splice(at - 1, 0, targets.splice(at, 1)[0])),
+      small("✕", t("remove {}", each), () => targets.splice(at, 1)))));
+    order();
+    orders.push(label && h("h3", label), box, h("div.bar", more, button("Add", () => {
+      if (more.value) targets.push(more.value); more.value = ""; order(); }),
+    button("Show what changes", () => propose(t("Targets of {}", found.name), [{ path,
+      value: targets }]), ".main")));
+  };
+  if (state.status.may) {
+    const entry = rules[rule], path = ["routing_rules", rule ?? found.name];
+    if (rule === undefined) edit("A rule of its own, in this order:", path, found.groups);
+    else if (Array.isArray(entry) && entry.some((each) => each?.to)) entry.forEach((each, at) =>
+      edit(found.rules[at]?.name, [...path, at, "to"], each.to));
+    else if (entry?.to) edit("", [...path, "to"], entry.to);
+    else edit("", path, entry);
+  }
+  const known = providers().flatMap(({ name }) => {
+    const own = state.tree?.providers?.[name]?.models ?? [];
+    return (Array.isArray(own) ? own : Object.keys(own)).map((each) => `${name}/${each}`);
+  });
+  const when = (rule) => `${Object.entries(rule.when).map(([name, value]) => `${name}: ${
+    JSON.stringify(value)}`).join(", ")} → ${rule.to.join(", ")}`;
+  return card("Where it goes", found.groups.length ? h("p", chain(found.groups)) : h("p.bad",
+    "Nowhere", found.near.length > 0 && `; ${found.near.join(", ")}?`),
+  facts([["Why", found.why], ["Context", count(found.context)], ...found.rules.filter(
+    (each) => Object.keys(each.when).length).map((each) => [each.name, when(each)])]), orders,
+  h("datalist", { id: "targets" }, known.map((value) => h("option", { value }))));
+}
+const SAMPLE = { type: "function", function: { name: "get_weather", description:
+  "Tells the weather in a city.", parameters: { type: "object", properties: { city: { type:
+  "string" } }, required: ["city"] } } };
+function chat(name) {
+  const key = choice("Key", [], { id: "as" }), turns = [], tool = h("input", { type: "checkbox" });
+  const [log, aside, blocks] = [h("div", { "aria-live": "polite" }), h("div"), h("div")];
+  const text = h("textarea", { rows: 3, "aria-label": "Message", class: "grow", id: "message" });
+  const body = () => ({ model: name, messages: text.value ? [...turns, { role: "user",
+    content: text.value }] : turns, stream: true, stream_options: { include_usage: true },
+  ...(tool.checked ? { tools: [SAMPLE] } : {}) });
+  const say = (who, line = h("span")) => { log.append(h("div.say", h("b.soft", who, " "), line));
+    return line; };
+  let stopping;
+  const send = async () => {
+    const asked = body(), calls = {}, thought = h("pre");
+    if (!text.value) return;
+    say("You").textContent = text.value; text.value = "";
+    stopping = new AbortController();
+    const reply = await fetch("admin/chat?key=" + encodeURIComponent(key.value), { method: "POST",
+      headers: HEADERS, signal: stopping.signal, body: JSON.stringify(asked) });
+    const headers = [...reply.headers].filter(([each]) => /^x-relay|^server-timing/.test(each));
+    aside.replaceChildren(facts(headers));
+    if (!reply.ok) throw new Error((await reply.json().catch(() => ({}))).error?.message
+      ?? "HTTP " + reply.status);
+    const box = h("details", { hidden: true }, h("summary", "Reasoning"), thought);
+    log.append(box);
+    const line = say(name);
+    let rest = "", usage = null;
+    const take = (event) => {
+      const delta = event.choices?.[0]?.delta ?? {}, thinking = delta.reasoning_content
+        ?? delta.reasoning;
+      usage = event.usage ?? usage;
+      if (event.error) line.append(h("span.bad", event.error.message));
+      if (thinking) { box.hidden = false; thought.append(thinking); }
+      if (delta.content) line.append(delta.content);
+      for (const each of delta.tool_calls ?? []) {
+        const chip = calls[each.index ?? 0] ??= line.appendChild(h("span.chip"));
+        chip.append(each.function?.name ? each.function.name + " " : "", each.function?.arguments
+          ?? "");
+      }
+    };
+    for await (const chunk of reply.body.pipeThrough(new TextDecoderStream())) {
+      const lines = (rest + chunk).split("\n");
+      rest = lines.pop();
+      for (const one of lines) if (/^data: *\{/.test(one)) take(JSON.parse(one.slice(5)));
+    }
+    turns.splice(0, turns.length, ...asked.messages, { role: "assistant",
+      content: line.textContent });
+    const id = reply.headers.get("x-relay-request-id"), find = () => state.recent.find((each) =>
+      each.id === id);
+    for (let n = 0; n < 20 && !find(); n++) await new Promise((done) => setTimeout(done, 100));
+    aside.replaceChildren(facts([["Tokens in", count(usage?.prompt_tokens)], ["Tokens out",
+      count(usage?.completion_tokens)], ["Cost", find()?.cost != null && money(find().cost)],
+    ["Time", span(find()?.ms)], ["Request", link(id, "requests", id)], ...headers]));
+  };
+  const asCode = () => {
+    const asked = body(), base = JSON.stringify(location.origin + "/v1");
+    const quoted = JSON.stringify(asked).replaceAll("'", "'\\''");
+    blocks.replaceChildren(h("h3", "curl"), code(`curl ${location.origin}/v1/chat/completions \\
+  -H "Authorization: Bearer $RELAY_KEY" -H 'Content-Type: application/json' \\
+  -d '${quoted}'`), h("h3", "Python"), code(`import os
+from openai import OpenAI
+
+client = OpenAI(base_url=${base}, api_key=os.environ["RELAY_KEY"])
+stream = client.chat.completions.create(
+    model=${JSON.stringify(name)},
+    messages=${JSON.stringify(asked.messages)},
+    stream=True,
+)
+for chunk in stream:
+    if chunk.choices:
+        print(chunk.choices[0].delta.content or "", end="")`));
+  };
+  attempt(async () => { const { keys } = await ask("keys");
+    options(key, keys.length ? keys.map((each) => each.name) : [["", "No key"]]); });
+  return card("Try it", h("div.bar", labelled("As", key), h("label", tool, " ",
+    "offer a sample tool")), log, h("div.bar", text), h("div.bar", button("Send", send, ".main"),
+    h("button", { type: "button", onclick: () => stopping?.abort() }, "Stop"),
+    button("Begin anew", () => { turns.length = 0; log.replaceChildren(); }),
+    button("As code", asCode)), aside, blocks);
+}
+
+// Keys
+const LIMITS = { rpm: "requests a minute", tpm: "tokens a minute", concurrent: "at once",
+  tokens_per_day: "tokens a day", tokens_per_month: "tokens a month", cost_per_day: "cost a day",
+  cost_per_month: "cost a month" };
+rooms.keys = (view, name) => {
+  const box = h("div");
+  if (name) { attempt(async () => { await tree(); keyForm(view, name); }); return null; }
+  const limit = (each, word) => [h("div.small", `${LIMITS[word]}: ${count(each.used[word])} / ${
+    count(each.limits[word])}`), meter(each.used[word] / each.limits[word])];
+  const list = async () => {
+    const { keys } = await ask("keys");
+    fill(box, [keys], () => "", () => keys.length ? table(["Key", "Models", "Limits", ""], keys.map(
+      (each) => [h("span", link(each.name, "keys", each.name), each.expired && h("span.bad", " ",
+        "Expired")), each.models?.join(", ") ?? "All", Object.keys(each.limits).map((word) =>
+        limit(each, word)), link("Connect", "keys", each.name)]))
+      : h("p.soft", "There are no keys: only programs of this machine may call."));
+  };
+  view.append(head("Keys", state.status.may && link("Create a key", "keys", "+")),
+    card(null, box));
+  return () => attempt(list);
+};
+async function connect(box, name, secret = "YOUR_KEY") {
+  const format = choice("Shell", ["sh", "fish", "powershell"], { onchange: () => attempt(load) });
+  const out = h("div"), url = location.origin, key = JSON.stringify(secret);
+  const load = async () => {
+    const { tools } = await ask("connect?" + new URLSearchParams({ key: name, base: url,
+      format: format.value }));
+    const blocks = { "Claude Code": tools.claude, Codex: tools.codex, "Gemini CLI": tools.gemini,
+      "Qwen Code": tools.qwen, opencode: tools.opencode, "OpenAI SDK":
+      `from openai import OpenAI\n\nclient = OpenAI(base_url="${url}/v1", api_key=${key})`,
+      "Anthropic SDK": `from anthropic import Anthropic\n\nclient = Anthropic(base_url="${url
+      }", api_key=${key})` };
+    out.replaceChildren(...Object.entries(blocks).map(([tool, text]) => h("details", h("summary",
+      tool), code(text.replaceAll("YOUR_KEY", secret)))));
+  };
+  box.append(h("div.bar", labelled("Shell", format), h("span.soft.small", secret === "YOUR_KEY"
+    && "Put the key's secret where YOUR_KEY is.")), out);
+  await load();
+}
+function keyForm(view, name) {
+  const isNew = name === "+", old = state.tree?.keys?.[name] ?? {}, blocks = h("div");
+  const named = input("name"), leave = () => { location.hash = "#/keys"; };
+  const models = input("models", { value: [old.models ?? []].flat().join(", ") });
+  const expires = input("expires", { type: "date", value: old.expires });
+  const limits = Object.keys(LIMITS).map((word) => input(word, { type: "number", min: 0,
+    step: "any", value: old.limits?.[word] }));
+  const entry = () => {  // what the form says; null where it says nothing
+    const most = limits.filter((node) => node.value).map((node) => [node.name, Number(node.value)]);
+    const names = models.value.split(/[,\s]+/).filter(Boolean);
+    return { models: names.length ? names : null, expires: expires.value || null,
+      limits: most.length ? Object.fromEntries(most) : null };
+  };
+  const save = async () => {
+    const was = { ...old, models: old.models && [old.models].flat() };
+    if (!isNew) return propose(name, Object.entries(entry()).filter(([part, value]) =>
+      JSON.stringify(value) !== JSON.stringify(was[part] ?? null)).map(([part, value]) => ({ value,
+      path: ["keys", name, part], delete: value === null })), leave);
+    const key = named.value, made = await ask("secret", {});
+    if (!key || state.tree.keys?.[key]) throw new Error("It needs a new name.");
+    const value = Object.fromEntries(Object.entries({ key: made.hash, ...entry() }).filter(
+      ([, each]) => each !== null));
+    return propose("Create a key", [{ path: ["keys", key], value }], async () => {
+      leave();
+      show(t("The key of {}", key), h("p", "It is shown only now: the file has its hash."),
+        code(made.secret), blocks, closing("Close"));
+      await connect(blocks, key, made.secret);
+    });
+  };
+  const remove = () => propose(t("Remove {}", name), [{ path: ["keys", name], delete: true }],
+    leave);
+  view.append(head(isNew ? "Create a key" : name, link("All keys", "keys")));
+  if (state.status.may) view.append(card(null, h("div.form", isNew && field("Name", named),
+    field("Models", models, "Names and globs, with commas; all if empty."),
+    field("Expires", expires, "The last day on which it is valid."), limits.map(
+      (node) => field(LIMITS[node.name], node))),
+  h("div.bar", button("Show what changes", save, ".main"), !isNew && button("Remove", remove,
+    ".danger"))));
+  if (!isNew) { view.append(card("Connect", blocks)); attempt(() => connect(blocks, name)); }
+}
+
+// Usage
+const COUNTS = ["requests", "errors", "tokens_in", "cache_read", "cache_write", "tokens_out",
+  "cost"];
+const MEASURES = [["Tokens", (row) => row.tokens_in + row.tokens_out], ["Requests", (row) =>
+  row.requests], ["Cost", (row) => row.cost], ["Cached input", (row) => row.cache_read], ["Errors",
+  (row) => row.errors]];
+rooms.usage = (view) => {
+  const what = choice("What is shown", MEASURES.map(([label], at) => [at, label]));
+  const by = choice("Split by", [["provider", "By provider"], ["key", "By key"], ["model",
+    "By model"]]);
+  const step = choice("Time shown", [["hours", "24 hours"], ["days", "30 days"], ["months",
+    "12 months"]]), [chart, sums] = [h("div"), h("div")];
+  let report = null;
+  const isHours = () => step.value === "hours", length = () => step.value === "days" ? 10 : 7;
+  const place = (row) => isHours() ? begin(row) : row.start.slice(0, length());
+  const axis = () => isHours() ? hours(24) : step.value === "days" ? days(30)
+    : [...new Set(days(366).map((day) => day.slice(0, 7)))].slice(-12);
+  const rows = () => {
+    const shown = new Set(axis());
+    return report[isHours() ? "hours" : "days"].filter((row) => shown.has(place(row)));
+  };
+  const plot = () => {
+    if (!report) return;
+    const totals = {}, places = new Map(), [label, measure] = MEASURES[what.value];
+    for (const row of rows()) {
+      const all = totals[row[by.value] || "None"] ??= Object.fromEntries(COUNTS.map(
+        (each) => [each, 0]));
+      for (const each of COUNTS) all[each] += row[each];
+    }
+    const order = Object.entries(totals).sort((a, b) => measure(b[1]) - measure(a[1]));
+    const names = order.slice(0, 7).map(([name]) => name), others = "Others";
+    for (const row of rows()) {
+      const name = row[by.value] || "None";
+      add(places, place(row), names.includes(name) ? name : others, measure(row));
+    }
+    bars(chart, axis(), places, order.length > 7 ? [...names, others] : names, (start, long) =>
+      isHours() ? hourly(start, long) : step.value === "days" && !long ? start.slice(5) : start,
+    label, label === "Cost" ? money : (n) => count(Math.round(n)));
+    sums.replaceChildren(order.length ? table(["Name", "#Requests", "#Errors", "#Tokens in",
+      "#From the cache", "#Tokens out", "#Cost"], order.map(([name, all]) => [name,
+      count(all.requests), count(all.errors), count(all.tokens_in), count(all.cache_read),
+      count(all.tokens_out), money(all.cost)])) : h("p.soft", "Nothing was used in this time."));
+  };
+  const load = async () => {
+    report = await ask("usage?days=" + { hours: 1, days: 31, months: 366 }[step.value]);
+    plot();
+  };
+  const csv = () => {
+    const names = ["start", "key", "provider", "model"];
+    const safe = (text) => `"${text.replace(/^[=+\-@\t]/, "'$&").replaceAll('"', '""')}"`;
+    const lines = rows().map((row) => [...names.map((name) => safe(row[name])),
+      ...COUNTS.map((name) => row[name])]);
+    const url = URL.createObjectURL(new Blob([[...names, ...COUNTS], ...lines].map((line) =>
+      line.join(",") + "\r\n"), { type: "text/csv" }));
+    h("a", { href: url, download: `relay-${step.value}.csv` }).click();
+    setTimeout(() => URL.revokeObjectURL(url), 1000);
+  };
+  view.append(head("Usage", button("CSV", csv)), h("div.bar", what, by, step), card(null, chart),
+    card(null, sums));
+  what.onchange = by.onchange = plot; step.onchange = () => attempt(load);
+  attempt(load);
+  return plot;
+};
+
+// Configuration
+rooms.configuration = (view) => {
+  const s = state.status, shown = h("pre", { tabindex: 0 });
+  const force = card("In force, with secrets masked", shown);
+  attempt(async () => { shown.textContent = (await ask("config")).text; });
+  view.append(head("Configuration"));
+  if (!s.may || !s.file) { view.append(s.may ? h("p.card", t(
+    "This relay was started without a configuration file.")) : "", force); return null; }
+  const text = h("textarea", { spellcheck: "false", id: "file", "aria-label": s.file });
+  const [gutter, box, result] = [h("pre", { "aria-hidden": "true" }), h("div.editor"), h("div")];
+  let waiting, digest;
+  const mark = (problems) => {  // a problem begins with FILE:LINE:COLUMN
+    const all = text.value.split("\n").length;
+    text.style.height = all * 20 + 32 + "px";
+    gutter.textContent = Array.from({ length: all }, (_, at) => at + 1).join("\n");
+    for (const each of box.querySelectorAll("p")) each.remove();
+    result.replaceChildren(...problems.map((each) => h("p.bad", { role: "alert" }, each)));
+    for (const each of problems) {
+      const [, line, words] = /:(\d+):\d+: (.*)/s.exec(each) ?? [];
+      const note = line && h("p", { title: words }, `${line}: ${words}`);
+      if (note) { note.style.top = (line - 1) * 20 + 8 + "px"; box.append(note); }
+    }
+  };
+  const check = async () => {
+    const { problems, diff } = await ask("config/edit", { digest, text: text.value });
+    mark(problems);
+    if (!problems.length) result.replaceChildren(h("p.good", diff ? "No mistakes."
+      : "Nothing is changed."));
+  };
+  const load = async () => {
+    const file = await ask("file");
+    [text.value, digest] = [file.text, file.digest];
+    mark([]);
+  };
+  const save = async () => {
+    clearTimeout(waiting); state.digest = digest;
+    await check(); await propose("Save the file", { text: text.value }, load);
+  };
+  text.oninput = () => {
+    mark([]); clearTimeout(waiting); waiting = setTimeout(() => attempt(check), 700);
+  };
+  box.append(gutter, text);
+  view.append(h("p.soft.small", s.file), h("div.bar", button("Show what changes", save, ".main"),
+    button("Discard", load)), result, box, force);
+  attempt(load);
+  return null;
 };
 
 async function start() {
   try {
+    document.querySelector(".skip").textContent = "To the content";
     if ((await ask("login")).needed) { login(); return; }
-    await refresh(); await config(); watch(); } catch (error) {
-    if (!$("login").open) $("facts").textContent = error.message;
+    await refresh(); go(); watch();
+  } catch (error) {
+    if (!$("login").open) $("view").replaceChildren(h("p.bad", { role: "alert" }, error.message));
   }
 }
-setInterval(() => { if (!$("main").hidden) refresh().catch(() => {}); }, 15000);
+addEventListener("hashchange", () => { if (state.status && !$("login").open) go(); });
+document.querySelector(".skip").onclick = (event) => { event.preventDefault(); $("view").focus(); };
+addEventListener("resize", soon);
+setInterval(() => { if (state.status && !$("login").open) refresh().catch(() => {}); }, 15000);
 start();
 """
 
-PAGE: Final = f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>relay</title>
+_CHINESE: Final = """
+Copy|复制
+Copied.|已复制。
+Saved: {}|已保存：{}
+Nothing changes.|没有变化。
+Save|保存
+Cancel|取消
+Log in|登录
+relay is guarded by the admin_key of its configuration.|relay 由配置中的 admin_key 保护。
+Running|运行中
+Overview|概览
+Requests|请求
+Providers|提供商
+Models|模型
+Keys|密钥
+Usage|用量
+Configuration|配置
+Nothing can be changed here before the file has an admin_key.|文件中有 admin_key 后才能修改。
+Rooms|页面
+relay does not answer; trying again|relay 没有响应，正在重试
+configuration {}|第 {} 份配置
+Reload|重新加载
+Log out|退出
+being probed|正在试探
+until {}|到 {}
+over: the next request probes|已结束：下一个请求会试探
+The key was refused: put in another one.|密钥被拒绝：请换一个。
+Top up the account, or let another provider go first.|请充值，或让其他提供商优先。
+The plan is used up; others answer until it is renewed.|套餐已用尽；恢复前由其他提供商回答。
+Renew the plan, or disable the provider.|请续订套餐，或停用该提供商。
+The provider does not know this model: pull its models.|提供商不认识这个模型：请拉取它的模型列表。
+relay tries again by itself.|relay 会自行重试。
+Open the file|打开文件
+The configuration before it stays in force until this is mended.|在修好之前，仍使用上一份配置。
+The state store is down: {}|状态存储不可用：{}
+relay counts alone until its place can be reached.|在恢复之前，relay 只在本机计数。
+Log lines are lost.|有日志行丢失。
+Something must read standard error.|请确认有程序在读取标准错误输出。
+No provider is active.|没有启用的提供商。
+Add a provider|添加提供商
+Open|打开
+{} is off until the next reload.|{} 已停用，直到下次重新加载。
+Budgets in money do not see {}: give it prices.|金额预算看不到 {}：请为它设置价格。
+resets in {}|{} 后重置
+used up at {} at this rate|照此速度将于 {} 用尽
+Balance|余额
+Goes first|优先使用
+known at {}|更新于 {}
+today {} requests, {} tokens|今天 {} 个请求，{} 个 token
+Look up now|立即查询
+What needs attention|需要关注
+Requests by the hour|每小时请求数
+Until the first event, by the hour|每小时首个事件延迟
+Events|事件
+Everything is well.|一切正常。
+yesterday by now {}|昨天此时 {}
+Requests today|今天的请求
+Tokens in today|今天的输入 token
+Tokens out today|今天的输出 token
+Cost today|今天的费用
+Input from the cache|输入来自缓存
+Failed in 24 hours|24 小时失败率
+{} of {}|{} / {}
+First event|首个事件
+95 % within {}|95 % 在 {} 内
+Answered|已回答
+Failed|失败
+half within|半数在此之内
+95 % within|95 % 在此之内
+answered to the end|完整回答
+the client left before its answer was complete|客户端在回答完成前离开
+no key, a wrong one, or one that may not use this model|没有密钥、密钥错误，或无权使用该模型
+a budget of the key is spent|密钥的预算已用完
+the shared state is down|共享状态不可用
+relay had too many files open|relay 打开的文件过多
+refused by relay before any attempt|在尝试之前被 relay 拒绝
+it has come through relay twice|请求两次经过 relay
+a limit: the key's, or the provider's rate or plan|达到限制：密钥的，或提供商的速率或套餐
+several targets failed, or all are cooling down|多个目标失败，或全部在冷却
+relay was stopping|relay 正在停止
+the provider could not be reached or failed|提供商无法连接或出错
+the provider did not answer in time|提供商没有及时回答
+the provider answered with an error|提供商返回错误
+the stream fell silent|流没有了动静
+the stream broke off|流中断
+a bug in relay; its log says where|relay 的缺陷；见它的日志
+silent {}|静默 {}
+State|状态
+Ended|结束
+Model|模型
+Time|用时
+In / out|输入 / 输出
+Cost|费用
+Filter|筛选
+Any end|任何结果
+Any key|任何密钥
+Any provider|任何提供商
+Pause|暂停
+No request.|没有请求。
+All requests|全部请求
+This request is no longer known here.|这里已没有这个请求。
+Give up this attempt|放弃这次尝试
+Where it went|去向
+Target|目标
+Why|原因
+Body|正文
+Dropped|丢弃的字段
+Conversation|会话
+Held|等待
+Attempts|尝试
+What it used|用量
+Tokens in|输入 token
+From the cache|来自缓存
+Written to it|写入缓存
+Cache lost|缓存失效
+Tokens out|输出 token
+Who asked|请求方
+Key|密钥
+Client|客户端
+Path|路径
+Set record to keep whole exchanges.|设置 record 即可保存完整的往来内容。
+Record|记录
+Show it|显示
+As curl|显示为 curl
+Send it again|重新发送
+off in the file|在文件中停用
+off until the next reload|停用，直到下次重新加载
+Well|正常
+Provider|提供商
+Preset|预设
+Plan|套餐
+Speaks|协议
+Health|健康状况
+Test|测试
+Credential|凭证
+Dialect|协议
+List of models|模型列表
+Whole answer|完整回答
+Stream|流式
+One call|一次调用
+Two calls|两次调用
+Count|计数
+testing {} ...|正在测试 {} ...
+Models of {}|{} 的模型
+{} served, {} listed|提供 {} 个，已列出 {} 个
+no longer served|已不再提供
+Show what changes|查看改动
+Priority|优先级
+All providers|全部提供商
+Plan {}|套餐 {}
+{} keys|{} 个密钥
+Prefix|前缀
+Pull models|拉取模型
+Clear|清除
+Use again|恢复使用
+Disable until reload|停用到重新加载
+Enable in the file|在文件中启用
+Disable in the file|在文件中停用
+Remove|删除
+Remove {}|删除 {}
+Change|修改
+Higher goes first.|数值大的优先。
+There is no provider of this name.|没有这个名字的提供商。
+What it speaks|它的协议
+Endpoint|地址
+Its base URL.|它的基础 URL。
+as the preset has it|按预设
+The key itself, or a variable like {}|密钥本身，或变量，如 {}
+Left empty where none is needed.|不需要时留空。
+It needs a new name.|需要一个新的名字。
+none: my own endpoint|无：自定义地址
+Name|名称
+Names work with it in front, too.|模型名前加上它也可以使用。
+All models|全部模型
+Filter, or any name|筛选，或任意名称
+Goes to|去向
+Nowhere|无处可去
+Also every name like {}|以及所有形如 {} 的名称
+Where does it go?|查看去向
+move {} up|上移 {}
+remove {}|移除 {}
+Add|添加
+Targets of {}|{} 的目标
+A rule of its own, in this order:|为它单独设置规则，顺序为：
+Where it goes|去向
+Context|上下文
+Message|消息
+You|你
+Reasoning|思考
+Request|请求
+No key|无密钥
+Try it|试一试
+As|使用
+offer a sample tool|提供示例工具
+Send|发送
+Stop|停止
+Begin anew|重新开始
+As code|显示为代码
+requests a minute|每分钟请求
+tokens a minute|每分钟 token
+at once|并发
+tokens a day|每天 token
+tokens a month|每月 token
+cost a day|每天费用
+cost a month|每月费用
+Limits|限制
+Expired|已过期
+All|全部
+Connect|接入
+There are no keys: only programs of this machine may call.|没有密钥：只有本机的程序可以调用。
+Create a key|创建密钥
+Put the key's secret where YOUR_KEY is.|请把 YOUR_KEY 换成密钥。
+The key of {}|{} 的密钥
+It is shown only now: the file has its hash.|只显示这一次：文件中只有它的哈希。
+Close|关闭
+All keys|全部密钥
+Names and globs, with commas; all if empty.|名称和通配符，用逗号分隔；留空为全部。
+Expires|有效期
+The last day on which it is valid.|有效的最后一天。
+Tokens|Token
+Cached input|缓存的输入
+Errors|错误
+What is shown|显示内容
+Split by|分组
+By provider|按提供商
+By key|按密钥
+By model|按模型
+Time shown|时间范围
+24 hours|24 小时
+30 days|30 天
+12 months|12 个月
+None|无
+Others|其他
+Nothing was used in this time.|这段时间没有用量。
+In force, with secrets masked|当前生效（密钥已隐藏）
+This relay was started without a configuration file.|这个 relay 启动时没有配置文件。
+No mistakes.|没有错误。
+Nothing is changed.|没有改动。
+Save the file|保存文件
+Discard|放弃修改
+To the content|跳到内容
+Shell|Shell
+"""
+
+
+class Page(NamedTuple):
+    """The page in one language: its bytes, and the headers that it is sent with."""
+
+    body: bytes
+    headers: Mapping[str, str]
+
+
+@functools.cache
+def page(language: str) -> Page:
+    """The page in English, or in Chinese ("zh"), without the indentation of its lines.
+
+    In Chinese its script has other texts: literals that begin with a capital, or have a blank, so
+    that none is a name.  "." and "#" before one are for the script.
+    """
+    style, script = (re.sub(r"\n +", "\n", text) for text in (_STYLE, _SCRIPT))
+    if language == "zh":
+        words = dict(line.split("|") for line in _CHINESE.strip().splitlines())
+        text = re.compile(r'"([#.]?)([^"\n]+)"')
+        script = text.sub(lambda m: f'"{m[1]}{words.get(m[2], m[2])}"', script)
+    hashes = (  # as a content security policy names an inline text (CSP 3, 2.3.1)
+        "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        for text in (style, script)
+    )
+    policy = (
+        "default-src 'none'; style-src '{}'; script-src '{}'; connect-src 'self'; img-src data:; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
+    body = f"""<!doctype html>
+<html lang="{language}"><head><meta charset="utf-8"><title>relay</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<link rel="icon" href="data:,"><style>{_STYLE}</style></head>
-<body>{_BODY}<script>{_SCRIPT}</script></body></html>
-""".encode()
-
-
-def _hashed(text: str) -> str:
-    """An inline text as a content security policy names it (CSP 3, 2.3.1)."""
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-
-
-PAGE_HEADERS: Final = {
-    "Content-Type": "text/html; charset=utf-8",
-    "Cache-Control": "no-cache",
-    "Content-Security-Policy": (
-        f"default-src 'none'; style-src '{_hashed(_STYLE)}'; script-src '{_hashed(_SCRIPT)}'; "
-        "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; "
-        "frame-ancestors 'none'"
-    ),
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-}
+<link rel="icon" href="data:,"><style>{style}</style></head>
+<body>{_BODY}<script>{script}</script></body></html>
+"""
+    headers = {
+        "Content-Type": "text/html; charset=utf-8",
+        "Cache-Control": "no-cache",
+        "Vary": "Accept-Language",
+        "Content-Security-Policy": policy.format(*hashes),
+        "X-Content-Type-Options": "nosniff",
+        "Referrer-Policy": "no-referrer",
+    }
+    return Page(body.encode(), headers)
 
 
 # ==== 57. Service manager =====================================================
@@ -21940,7 +22930,10 @@ class Operations:
         return web.Response(text=f"relay {__version__}\n")
 
     async def root(self, request: web.BaseRequest) -> web.StreamResponse:
-        return web.Response(body=PAGE, headers=PAGE_HEADERS)
+        """The page, in the language that the browser prefers."""
+        preferred = request.headers.get("Accept-Language", "")[:2].lower()
+        shown = page("zh" if preferred == "zh" else "en")
+        return web.Response(body=shown.body, headers=shown.headers)
 
 
 # (method, path without version) -> handler; of /admin: with the right that it needs.  The paths of
