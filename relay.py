@@ -20195,7 +20195,8 @@ _STYLE: Final = """
 body { background: var(--page); color: var(--ink); font: 14px/1.5 system-ui, sans-serif;
   display: grid; grid-template-columns: 12.5rem minmax(0, 1fr); min-height: 100vh }
 h1 { font-size: 1.25rem } h2 { font-size: 1rem } h3 { font-size: .9rem } ol { padding: 0 }
-a { color: var(--accent); text-decoration: none } a:hover, p a { text-decoration: underline }
+a { color: var(--accent); text-decoration: none }
+a:hover, p a, .soft a { text-decoration: underline }
 nav { position: sticky; top: 0; height: 100vh; padding: 1rem .75rem; display: flex; gap: .15rem;
   flex-direction: column; border-right: 1px solid var(--line); background: var(--card) }
 nav b { font-size: 1.1rem; padding: 0 .6rem .75rem }
@@ -20205,7 +20206,8 @@ nav a:hover { background: var(--page); text-decoration: none }
 nav a[aria-current] { background: var(--tint); color: var(--accent); font-weight: 600 }
 nav svg { width: 18px; height: 18px; flex: none; fill: none; stroke: currentColor;
   stroke-width: 1.7; stroke-linecap: round; stroke-linejoin: round }
-.foot { margin-top: auto; color: var(--soft); font-size: 12px; display: grid; gap: .4rem }
+footer { position: fixed; left: 0; bottom: 0; width: 12.5rem; padding: .75rem; display: grid;
+  gap: .4rem; color: var(--soft); font-size: 12px }
 main { padding: 1.25rem 1.5rem 2rem; max-width: 92rem; display: grid; gap: 1rem; outline: 0;
   align-content: start }
 .head, .bar { display: flex; flex-wrap: wrap; gap: .5rem; align-items: center }
@@ -20286,10 +20288,11 @@ dialog { border: 1px solid var(--line); border-radius: 10px; background: var(--c
 dialog > * + *, form > * + * { margin-top: .75rem } #login { width: min(24rem, 92vw) }
 [hidden] { display: none !important }
 @media (max-width: 50rem) {  /* a phone: the rooms at the foot, each row of a table a card */
-  body { display: block } main { padding: .9rem .75rem 6rem }
+  body { display: block } main { padding: .9rem .75rem }
   nav { position: fixed; inset: auto 0 0; height: auto; z-index: 4; padding: .2rem 0;
     flex-direction: row; border: 0; border-top: 1px solid var(--line) }
-  nav b, nav .foot { display: none } .tiles { grid-template-columns: 1fr 1fr }
+  footer { position: static; width: auto; padding: 0 .75rem 5rem } nav b { display: none }
+  .tiles { grid-template-columns: 1fr 1fr }
   nav a { flex: 1 1 0; min-width: 0; flex-direction: column; gap: 0; padding: .35rem 0;
     font-size: 10px }
   .split, .split:not(.one) { grid-template-columns: minmax(0, 1fr) }
@@ -20312,6 +20315,7 @@ _BODY: Final = """
 <a class="skip" href="#view">skip</a>
 <nav id="nav" hidden></nav>
 <main id="view" tabindex="-1"><p class="soft" role="status">relay ...</p></main>
+<footer id="foot"></footer>
 <div id="notice" role="status"></div>
 <dialog id="dialog" aria-labelledby="dialog-title"></dialog>
 <dialog id="login" aria-labelledby="login-title"><form method="dialog"><h2 id="login-title"></h2>
@@ -20443,7 +20447,7 @@ async function ask(path, body) {
 }
 async function refresh() {
   const [status, health, usage, plans] = await Promise.all([ask("status"), ask("health"),
-    ask("usage?days=2&hours=48"), ask("plans").catch(() => null)]);
+    ask("usage?days=2&hours=48"), ask("plans")]);
   Object.assign(state, { status, marks: health.marks, now: health.now, usage, plans });
   if (!state.recent.length) state.recent = usage.recent.filter(
     (each) => each.model).sort((a, b) => a.time - b.time);
@@ -20473,7 +20477,7 @@ function login() {
   $("login-title").textContent = $("enter").textContent = "Log in";
   $("login-why").textContent = "relay is guarded by the admin_key of its configuration.";
   $("key").setAttribute("aria-label", "admin_key");
-  $("nav").hidden = true; $("view").replaceChildren();
+  $("nav").hidden = $("foot").hidden = true; $("view").replaceChildren();
   if (!$("login").open) $("login").showModal();
 }
 $("login").addEventListener("close", async () => {
@@ -20597,9 +20601,8 @@ function foot() {
   const s = state.status;
   if (!$("nav").firstChild) $("nav").append(h("b", "relay"), ...Object.keys(rooms).map((name) =>
     h("a", { href: "#/" + name, "data-room": name }, svg("svg", { viewBox: "0 0 24 24",
-      "aria-hidden": "true" }, svg("path", { d: TITLES[name][1] })), TITLES[name][0])),
-  h("div.foot", { id: "foot" }));
-  $("nav").hidden = false; $("nav").setAttribute("aria-label", "Rooms");
+      "aria-hidden": "true" }, svg("path", { d: TITLES[name][1] })), TITLES[name][0])));
+  $("nav").hidden = $("foot").hidden = false; $("nav").setAttribute("aria-label", "Rooms");
   const sign = [s.generation, s.may, s.session, state.gone].join();
   if ($("foot").sign !== sign) $("foot").replaceChildren(h("span", { role: "status" }, state.gone
     ? "relay does not answer; trying again"
@@ -21313,247 +21316,98 @@ start();
 """
 
 _CHINESE: Final = """
-Copy|复制
-Copied.|已复制。
-Saved: {}|已保存：{}
-Nothing changes.|没有变化。
-Save|保存
-Cancel|取消
-Log in|登录
+Copy|复制  Copied.|已复制。  Saved: {}|已保存：{}  Nothing changes.|没有变化。  Save|保存
+Cancel|取消  Log in|登录
 relay is guarded by the admin_key of its configuration.|relay 由配置中的 admin_key 保护。
-Running|运行中
-Overview|概览
-Requests|请求
-Providers|提供商
-Models|模型
-Keys|密钥
-Usage|用量
+Running|运行中  Overview|概览  Requests|请求  Providers|提供商  Models|模型  Keys|密钥  Usage|用量
 Configuration|配置
 Nothing can be changed here before the file has an admin_key.|文件中有 admin_key 后才能修改。
-Rooms|页面
-relay does not answer; trying again|relay 没有响应，正在重试
-configuration {}|第 {} 份配置
-Reload|重新加载
-Log out|退出
-being probed|正在试探
-until {}|到 {}
+Rooms|页面  relay does not answer; trying again|relay 没有响应，正在重试
+configuration {}|第 {} 份配置  Reload|重新加载  Log out|退出  being probed|正在试探  until {}|到 {}
 over: the next request probes|已结束：下一个请求会试探
 The key was refused: put in another one.|密钥被拒绝：请换一个。
 Top up the account, or let another provider go first.|请充值，或让其他提供商优先。
 The plan is used up; others answer until it is renewed.|套餐已用尽；恢复前由其他提供商回答。
 Renew the plan, or disable the provider.|请续订套餐，或停用该提供商。
 The provider does not know this model: pull its models.|提供商不认识这个模型：请拉取它的模型列表。
-relay tries again by itself.|relay 会自行重试。
-Open the file|打开文件
+relay tries again by itself.|relay 会自行重试。  Open the file|打开文件
 The configuration before it stays in force until this is mended.|在修好之前，仍使用上一份配置。
 The state store is down: {}|状态存储不可用：{}
 relay counts alone until its place can be reached.|在恢复之前，relay 只在本机计数。
 Log lines are lost.|有日志行丢失。
 Something must read standard error.|请确认有程序在读取标准错误输出。
-No provider is active.|没有启用的提供商。
-Add a provider|添加提供商
-Open|打开
+No provider is active.|没有启用的提供商。  Add a provider|添加提供商  Open|打开
 {} is off until the next reload.|{} 已停用，直到下次重新加载。
 Budgets in money do not see {}: give it prices.|金额预算看不到 {}：请为它设置价格。
-resets in {}|{} 后重置
-used up at {} at this rate|照此速度将于 {} 用尽
-Balance|余额
-Goes first|优先使用
-known at {}|更新于 {}
-today {} requests, {} tokens|今天 {} 个请求，{} 个 token
-Look up now|立即查询
-What needs attention|需要关注
-Requests by the hour|每小时请求数
-Until the first event, by the hour|每小时首个事件延迟
-Events|事件
-Everything is well.|一切正常。
-yesterday by now {}|昨天此时 {}
-Requests today|今天的请求
-Tokens in today|今天的输入 token
-Tokens out today|今天的输出 token
-Cost today|今天的费用
-Input from the cache|输入来自缓存
-Failed in 24 hours|24 小时失败率
-{} of {}|{} / {}
-First event|首个事件
-95 % within {}|95 % 在 {} 内
-Answered|已回答
-Failed|失败
-half within|半数在此之内
-95 % within|95 % 在此之内
-answered to the end|完整回答
+resets in {}|{} 后重置  used up at {} at this rate|照此速度将于 {} 用尽  Balance|余额
+Goes first|优先使用  known at {}|更新于 {}
+today {} requests, {} tokens|今天 {} 个请求，{} 个 token  Look up now|立即查询
+What needs attention|需要关注  Requests by the hour|每小时请求数
+Until the first event, by the hour|每小时首个事件延迟  Events|事件  Everything is well.|一切正常。
+yesterday by now {}|昨天此时 {}  Requests today|今天的请求  Tokens in today|今天的输入 token
+Tokens out today|今天的输出 token  Cost today|今天的费用  Input from the cache|输入来自缓存
+Failed in 24 hours|24 小时失败率  {} of {}|{} / {}  First event|首个事件
+95 % within {}|95 % 在 {} 内  Answered|已回答  Failed|失败  half within|半数在此之内
+95 % within|95 % 在此之内  answered to the end|完整回答
 the client left before its answer was complete|客户端在回答完成前离开
 no key, a wrong one, or one that may not use this model|没有密钥、密钥错误，或无权使用该模型
-a budget of the key is spent|密钥的预算已用完
-the shared state is down|共享状态不可用
+a budget of the key is spent|密钥的预算已用完  the shared state is down|共享状态不可用
 relay had too many files open|relay 打开的文件过多
 refused by relay before any attempt|在尝试之前被 relay 拒绝
 it has come through relay twice|请求两次经过 relay
 a limit: the key's, or the provider's rate or plan|达到限制：密钥的，或提供商的速率或套餐
 several targets failed, or all are cooling down|多个目标失败，或全部在冷却
-relay was stopping|relay 正在停止
-the provider could not be reached or failed|提供商无法连接或出错
+relay was stopping|relay 正在停止  the provider could not be reached or failed|提供商无法连接或出错
 the provider did not answer in time|提供商没有及时回答
-the provider answered with an error|提供商返回错误
-the stream fell silent|流没有了动静
-the stream broke off|流中断
-a bug in relay; its log says where|relay 的缺陷；见它的日志
-silent {}|静默 {}
-State|状态
-Ended|结束
-Model|模型
-Time|用时
-In / out|输入 / 输出
-Cost|费用
-Filter|筛选
-Any end|任何结果
-Any key|任何密钥
-Any provider|任何提供商
-Pause|暂停
-No request.|没有请求。
-All requests|全部请求
-This request is no longer known here.|这里已没有这个请求。
-Give up this attempt|放弃这次尝试
-Where it went|去向
-Target|目标
-Why|原因
-Body|正文
-Dropped|丢弃的字段
-Conversation|会话
-Held|等待
-Attempts|尝试
-What it used|用量
-Tokens in|输入 token
-From the cache|来自缓存
-Written to it|写入缓存
-Cache lost|缓存失效
-Tokens out|输出 token
-Who asked|请求方
-Key|密钥
-Client|客户端
-Path|路径
-Set record to keep whole exchanges.|设置 record 即可保存完整的往来内容。
-Record|记录
-Show it|显示
-As curl|显示为 curl
-Send it again|重新发送
-off in the file|在文件中停用
-off until the next reload|停用，直到下次重新加载
-Well|正常
-Provider|提供商
-Preset|预设
-Plan|套餐
-Speaks|协议
-Health|健康状况
-Test|测试
-Credential|凭证
-Dialect|协议
-List of models|模型列表
-Whole answer|完整回答
-Stream|流式
-One call|一次调用
-Two calls|两次调用
-Count|计数
-testing {} ...|正在测试 {} ...
-Models of {}|{} 的模型
-{} served, {} listed|提供 {} 个，已列出 {} 个
-no longer served|已不再提供
-Show what changes|查看改动
-Priority|优先级
-All providers|全部提供商
-Plan {}|套餐 {}
-{} keys|{} 个密钥
-Prefix|前缀
-Pull models|拉取模型
-Clear|清除
-Use again|恢复使用
-Disable until reload|停用到重新加载
-Enable in the file|在文件中启用
-Disable in the file|在文件中停用
-Remove|删除
-Remove {}|删除 {}
-Change|修改
-Higher goes first.|数值大的优先。
-There is no provider of this name.|没有这个名字的提供商。
-What it speaks|它的协议
-Endpoint|地址
-Its base URL.|它的基础 URL。
-as the preset has it|按预设
+the provider answered with an error|提供商返回错误  the stream fell silent|流没有了动静
+the stream broke off|流中断  a bug in relay; its log says where|relay 的缺陷；见它的日志
+silent {}|静默 {}  State|状态  Ended|结束  Model|模型  Time|用时  In / out|输入 / 输出  Cost|费用
+Filter|筛选  Any end|任何结果  Any key|任何密钥  Any provider|任何提供商  Pause|暂停
+No request.|没有请求。  All requests|全部请求
+This request is no longer known here.|这里已没有这个请求。  Give up this attempt|放弃这次尝试
+Where it went|去向  Target|目标  Why|原因  Body|正文  Dropped|丢弃的字段  Conversation|会话
+Held|等待  Attempts|尝试  What it used|用量  Tokens in|输入 token  From the cache|来自缓存
+Written to it|写入缓存  Cache lost|缓存失效  Tokens out|输出 token  Who asked|请求方  Key|密钥
+Client|客户端  Path|路径  Set record to keep whole exchanges.|设置 record 即可保存完整的往来内容。
+Record|记录  Show it|显示  As curl|显示为 curl  Send it again|重新发送
+off in the file|在文件中停用  off until the next reload|停用，直到下次重新加载  Well|正常
+Provider|提供商  Preset|预设  Plan|套餐  Speaks|协议  Health|健康状况  Test|测试  Credential|凭证
+Dialect|协议  List of models|模型列表  Whole answer|完整回答  Stream|流式  One call|一次调用
+Two calls|两次调用  Count|计数  testing {} ...|正在测试 {} ...  Models of {}|{} 的模型
+{} served, {} listed|提供 {} 个，已列出 {} 个  no longer served|已不再提供
+Show what changes|查看改动  Priority|优先级  All providers|全部提供商  Plan {}|套餐 {}
+{} keys|{} 个密钥  Prefix|前缀  Pull models|拉取模型  Clear|清除  Use again|恢复使用
+Disable until reload|停用到重新加载  Enable in the file|在文件中启用
+Disable in the file|在文件中停用  Remove|删除  Remove {}|删除 {}  Change|修改
+Higher goes first.|数值大的优先。  There is no provider of this name.|没有这个名字的提供商。
+What it speaks|它的协议  Endpoint|地址  Its base URL.|它的基础 URL。  as the preset has it|按预设
 The key itself, or a variable like {}|密钥本身，或变量，如 {}
-Left empty where none is needed.|不需要时留空。
-It needs a new name.|需要一个新的名字。
-none: my own endpoint|无：自定义地址
-Name|名称
-Names work with it in front, too.|模型名前加上它也可以使用。
-All models|全部模型
-Filter, or any name|筛选，或任意名称
-Goes to|去向
-Nowhere|无处可去
-Also every name like {}|以及所有形如 {} 的名称
-Where does it go?|查看去向
-move {} up|上移 {}
-remove {}|移除 {}
-Add|添加
-Targets of {}|{} 的目标
-A rule of its own, in this order:|为它单独设置规则，顺序为：
-Where it goes|去向
-Context|上下文
-Message|消息
-You|你
-Reasoning|思考
-Request|请求
-No key|无密钥
-Try it|试一试
-As|使用
-offer a sample tool|提供示例工具
-Send|发送
-Stop|停止
-Begin anew|重新开始
-As code|显示为代码
-requests a minute|每分钟请求
-tokens a minute|每分钟 token
-at once|并发
-tokens a day|每天 token
-tokens a month|每月 token
-cost a day|每天费用
-cost a month|每月费用
-Limits|限制
-Expired|已过期
-All|全部
-Connect|接入
+Left empty where none is needed.|不需要时留空。  It needs a new name.|需要一个新的名字。
+none: my own endpoint|无：自定义地址  Name|名称
+Names work with it in front, too.|模型名前加上它也可以使用。  All models|全部模型
+Filter, or any name|筛选，或任意名称  Goes to|去向  Nowhere|无处可去
+Also every name like {}|以及所有形如 {} 的名称  Where does it go?|查看去向  move {} up|上移 {}
+remove {}|移除 {}  Add|添加  Targets of {}|{} 的目标
+A rule of its own, in this order:|为它单独设置规则，顺序为：  Where it goes|去向  Context|上下文
+Message|消息  You|你  Reasoning|思考  Request|请求  No key|无密钥  Try it|试一试  As|使用
+offer a sample tool|提供示例工具  Send|发送  Stop|停止  Begin anew|重新开始  As code|显示为代码
+requests a minute|每分钟请求  tokens a minute|每分钟 token  at once|并发  tokens a day|每天 token
+tokens a month|每月 token  cost a day|每天费用  cost a month|每月费用  Limits|限制  Expired|已过期
+All|全部  Connect|接入
 There are no keys: only programs of this machine may call.|没有密钥：只有本机的程序可以调用。
-Create a key|创建密钥
-Put the key's secret where YOUR_KEY is.|请把 YOUR_KEY 换成密钥。
+Create a key|创建密钥  Put the key's secret where YOUR_KEY is.|请把 YOUR_KEY 换成密钥。
 The key of {}|{} 的密钥
-It is shown only now: the file has its hash.|只显示这一次：文件中只有它的哈希。
-Close|关闭
+It is shown only now: the file has its hash.|只显示这一次：文件中只有它的哈希。  Close|关闭
 All keys|全部密钥
-Names and globs, with commas; all if empty.|名称和通配符，用逗号分隔；留空为全部。
-Expires|有效期
-The last day on which it is valid.|有效的最后一天。
-Tokens|Token
-Cached input|缓存的输入
-Errors|错误
-What is shown|显示内容
-Split by|分组
-By provider|按提供商
-By key|按密钥
-By model|按模型
-Time shown|时间范围
-24 hours|24 小时
-30 days|30 天
-12 months|12 个月
-None|无
-Others|其他
-Nothing was used in this time.|这段时间没有用量。
+Names and globs, with commas; all if empty.|名称和通配符，用逗号分隔；留空为全部。  Expires|有效期
+The last day on which it is valid.|有效的最后一天。  Tokens|Token  Cached input|缓存的输入
+Errors|错误  What is shown|显示内容  Split by|分组  By provider|按提供商  By key|按密钥
+By model|按模型  Time shown|时间范围  24 hours|24 小时  30 days|30 天  12 months|12 个月  None|无
+Others|其他  Nothing was used in this time.|这段时间没有用量。
 In force, with secrets masked|当前生效（密钥已隐藏）
 This relay was started without a configuration file.|这个 relay 启动时没有配置文件。
-No mistakes.|没有错误。
-Nothing is changed.|没有改动。
-Save the file|保存文件
-Discard|放弃修改
-To the content|跳到内容
-Shell|Shell
+No mistakes.|没有错误。  Nothing is changed.|没有改动。  Save the file|保存文件  Discard|放弃修改
+To the content|跳到内容  Shell|Shell
 """
 
 
@@ -21573,8 +21427,8 @@ def page(language: str) -> Page:
     """
     style, script = (re.sub(r"\n +", "\n", text) for text in (_STYLE, _SCRIPT))
     if language == "zh":
-        words = dict(line.split("|") for line in _CHINESE.strip().splitlines())
-        text = re.compile(r'"([#.]?)([^"\n]+)"')
+        words = dict(pair.split("|") for pair in re.split(r"\n|  ", _CHINESE.strip()))
+        text = re.compile(r'"([#.]?)([^"\n]*)"')
         script = text.sub(lambda m: f'"{m[1]}{words.get(m[2], m[2])}"', script)
     hashes = (  # as a content security policy names an inline text (CSP 3, 2.3.1)
         "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
@@ -22233,7 +22087,7 @@ class Admin:
         first = self._latency(now)
         return report | {"today": today.isoformat(), "recent": recent, "first_events": first}
 
-    def note_latency(self, now: float) -> None:
+    def note_first_events(self, now: float) -> None:
         """Called again and again: notes, once an hour, how long first events have taken so far."""
         if not self._first_events or now >= self._first_events[-1][0] + HOUR:
             counts = self.relay.accounts.metrics.first_token.totals()
@@ -22372,7 +22226,8 @@ class Admin:
         the page knows the paths of what it changes."""
         text = self.reloader.source.again().text
         try:
-            tree = _masked_tree(yaml.safe_load(text) or {})
+            loader = yaml.SafeLoader(text)
+            tree = _masked_tree(loader.get_single_node(), loader)
         except (yaml.YAMLError, ValueError, RecursionError):
             tree = None  # whoever edits it is told what is wrong
         return {"tree": tree, "digest": _digest(text).hex()}
@@ -22563,20 +22418,23 @@ def _with_changes(text: str, body: Wire) -> str:
 _KEPT_AS_IT_IS: Final = re.compile(r"\$\{|file:|sha256:|os\.environ/")  # no secrets themselves
 
 
-def _masked_tree(value: Any, name: str = "") -> Any:
-    """A part of a configuration file without its secrets; `name` is the key it is under."""
-    if isinstance(value, dict):  # `api_key` may be a mapping from plans to keys
-        names = {str(key): name if name == "api_key" else str(key) for key in value}
-        return {str(key): _masked_tree(each, names[str(key)]) for key, each in value.items()}
-    if isinstance(value, list):
-        return [_masked_tree(each, name) for each in value]
-    if value is None or isinstance(value, bool | float):
-        return value
-    if isinstance(value, int) and not SECRET_NAMES.search(name):
-        return value
-    text = re.sub(r"//[^/@\s]+@", "//[secret]@", str(value))
-    hides = SECRET_NAMES.search(name) and not _KEPT_AS_IT_IS.match(text)
-    return MASK if hides else text
+def _masked_tree(node: yaml.Node | None, loader: yaml.SafeLoader, name: str = "") -> Any:
+    """A part of a configuration file without its secrets; `name` is the key it is under.  Keys are
+    what they say, as they are when relay reads the file: `on` is no boolean there."""
+    if isinstance(node, yaml.MappingNode):
+        loader.flatten_mapping(node)
+        pairs = [(str(key.value), value) for key, value in node.value]
+        return {  # `api_key` may be a mapping from plans to keys
+            key: _masked_tree(value, loader, name if name == "api_key" else key)
+            for key, value in pairs
+        }
+    if isinstance(node, yaml.SequenceNode):
+        return [_masked_tree(item, loader, name) for item in node.value]
+    value = loader.construct_object(node) if node else {}
+    if SECRET_NAMES.search(name) and not _KEPT_AS_IT_IS.match(str(value)):
+        return MASK
+    plain = isinstance(value, int | float | dict) or value is None
+    return value if plain else re.sub(r"//[^/@\s]+@", "//[secret]@", str(value))
 
 
 def _secrets_below(value: Any, name: str = "") -> Iterator[str]:
@@ -23273,7 +23131,7 @@ class Server:
         while True:
             if self.relay.telemetry:  # sent once a minute, where /metrics updates itself
                 self.operations.refresh()
-            self.operations.admin.note_latency(time.time())
+            self.operations.admin.note_first_events(time.time())
             await asyncio.sleep(15)
             self.heap.give_back(len(self.relay.running))
 
@@ -24788,12 +24646,12 @@ def command_models(args: argparse.Namespace) -> int:
     chosen, lists = accesses(plan, args.provider) if args.fetch else [], list[JSON]()
     for access in {access.provider.name: access for access in reversed(chosen)}.values():
         names, fault = asyncio.run(fetch_list(plan, access))
-        known, provider = list(access.provider.config.models or ()), access.provider.name
-        lists.append({"provider": provider, "served": names, "listed": known, "fault": fault})
+        known, asked = list(access.provider.config.models or ()), access.provider.name
+        lists.append({"provider": asked, "served": names, "listed": known, "fault": fault})
         fresh = [name for name in names if name not in known]
         counts = f"{len(names)} served, {len(fresh)} not yet here"
         if not args.json:
-            print(f"{provider}:  # {plan.redacted(fault) or counts}")
+            print(f"{asked}:  # {plan.redacted(fault) or counts}")
         if fresh and not args.json:
             print("  models:", *(f"    {dumps(name).decode()}:" for name in fresh), sep="\n")
         found |= bool(names)
