@@ -20279,7 +20279,8 @@ dt { color: var(--soft) } dd { overflow-wrap: anywhere }
   text-overflow: ellipsis; background: var(--less); color: var(--bad); padding: 0 .4rem;
   font-size: 12px; line-height: 20px; pointer-events: none }
 .say { border-top: 1px solid var(--line); padding: .5rem 0; white-space: pre-wrap;
-  overflow-wrap: anywhere } summary { cursor: pointer; color: var(--soft); overflow-wrap: anywhere }
+  overflow-wrap: anywhere }
+summary { cursor: pointer; padding: .2rem 0; color: var(--soft); overflow-wrap: anywhere }
 #notice { position: fixed; right: 1rem; bottom: 1rem; max-width: 30rem; z-index: 5 }
 #notice p { background: var(--card); border: 1px solid; border-left-width: 4px; border-radius: 6px;
   padding: .6rem .9rem; white-space: pre-wrap; overflow-wrap: anywhere }
@@ -20413,6 +20414,7 @@ const show = (title, ...kids) => {
   $("dialog").replaceChildren(h("h2", { id: "dialog-title" }, title), ...kids.flat());
   if (!$("dialog").open) $("dialog").showModal();
 };
+$("dialog").addEventListener("close", () => $("dialog").replaceChildren());
 const closing = (label) => button(label, () => $("dialog").close());
 
 // Numbers and times
@@ -20463,8 +20465,9 @@ async function propose(title, change, done = go) {
   const save = async () => {
     const saved = await ask("config/edit", { ...wanted, save: true });
     if (saved.problems.length) throw new Error(saved.problems.join("\n"));
-    $("dialog").close(); notice(t("Saved: {}", saved.said));
+    $("dialog").close();
     await tree(); await refresh(); await done();
+    notice(t("Saved: {}", saved.said));
   };
   const lines = seen.diff.split("\n").map((line) => h("span" + ({ "+": ".more", "-": ".less",
     "@": ".soft" }[line[0]] ?? ""), line));
@@ -20514,7 +20517,7 @@ function watch() {
     if (/reload/.test(record.message)) later();
     soon();
   });
-  on("Running", (running) => { state.running = running; soon(); });
+  on("running", (running) => { state.running = running; soon(); });
   source.onerror = () => { state.gone = true; foot(); };
   source.onopen = () => { state.gone = false; refresh().catch(() => {}); };
 }
@@ -20724,7 +20727,7 @@ const CODES = { OK: "answered to the end", CD: "the client left before its answe
   UR: "the stream broke off", IE: "a bug in relay; its log says where" };
 const tone = (each) => each.alive ? "warn" : { OK: "good", CD: "soft" }[each.code] ?? "bad";
 const outcome = (each) => !each.alive ? `${each.code} ${each.status || ""}` : each.silent_ms > 15000
-  ? t("silent {}", span(each.silent_ms)) : "running";
+  ? t("silent {}", span(each.silent_ms)) : "Running";
 const requests = () => [...state.running.map((each) => ({ ...each, alive: true, code: "" })),
   ...state.recent.toReversed()];
 function passes(each) {
@@ -20850,25 +20853,21 @@ function provider(view, name) {
   const [facing, tested, pulled] = [h("div"), h("div"), h("div")], at = ["providers", name];
   const find = () => providers().find((each) => each.name === name);
   const own = () => state.tree?.providers?.[name] ?? {};
-  const trial = () => {
-    const found = state.tests[name];
-    const columns = ["list", "whole", "stream", "tool", "tools", "count"];
-    if (found) tested.replaceChildren(card("Test", table(["Plan", "Credential", "Dialect", "Model",
-      "List of models", "Whole answer", "Stream", "One call", "Two calls", "Count"],
-    found.trials.map((each) => [each.plan, each.credential, each.dialect, each.model,
-      ...columns.map((column) => h("span." + (!each.faults[column] ? "good" : column === "list"
-        ? "soft" : "bad"), each.cells[column] ?? "-"))])), found.trials.flatMap((each) =>
-      Object.entries(each.faults).map(([column, fault]) => h("p." + (column === "list" ? "soft"
-        : "bad"), `${each.dialect} ${column}: ${fault}`)))));
-  };
+  const trial = (found) => card("Test", !found.trials ? h("p.soft", t("testing {} ...", name))
+    : [table(["Plan", "Credential", "Dialect", "Model", "List of models", "Whole answer", "Stream",
+      "One call", "Two calls", "Count"], found.trials.map((each) => [each.plan, each.credential,
+      each.dialect, each.model, ...["list", "whole", "stream", "tool", "tools", "count"].map(
+        (column) => h("span." + (!each.faults[column] ? "good" : column === "list" ? "soft"
+          : "bad"), each.cells[column] ?? "-"))])), found.trials.map((each) => Object.entries(
+      each.faults).map(([column, fault]) => h("p." + (column === "list" ? "soft" : "bad"),
+      `${each.dialect} ${column}: ${fault}`)))]);
   const test = async () => {
-    tested.replaceChildren(card("Test", h("p.soft", t("testing {} ...", name))));
-    try { state.tests[name] = await ask("test", { provider: name }); } finally {
-      tested.replaceChildren(); trial(); }
+    state.tests[name] = {}; draw();
+    try { state.tests[name] = await ask("test", { provider: name }); } catch (error) {
+      delete state.tests[name]; throw error; } finally { draw(); }
   };
-  const pick = () => {
-    const found = state.pulled[name], { models } = own();
-    if (!found) return;
+  const pick = (found) => {
+    const { models } = own();
     const isMap = models && !Array.isArray(models), listed = new Set(found.listed);
     const theirs = (each) => isMap && (models[each]?.name ?? models[each]) || each;
     const isGone = (each) => found.served.length > 0 && !/[*?]/.test(each)
@@ -20881,18 +20880,17 @@ function provider(view, name) {
         : chosen;
       return propose(t("Models of {}", name), [{ path: [...at, "models"], value }]);
     };
-    pulled.replaceChildren(card("Models", found.fault && h("p.bad", found.fault), h("p.soft",
+    return card("Models", found.fault && h("p.bad", found.fault), h("p.soft",
       t("{} served, {} listed", found.served.length, listed.size)), h("div.ticks", boxes.map(
       (each) => h("label", each, " ", each.value, isGone(each.value) && h("span.bad.small", " ",
-        "no longer served")))), h("div.bar", button("Show what changes", save, ".main"))));
+        "no longer served")))), h("div.bar", button("Show what changes", save, ".main")));
   };
   const pull = async () => {
-    state.pulled[name] = (await ask("pull", { provider: name })).lists[0]; await tree(); pick();
+    state.pulled[name] = (await ask("pull", { provider: name })).lists[0]; await tree(); draw();
   };
   const priority = input("priority", { type: "number", "aria-label": "Priority" });
   view.append(head(name, link("All providers", "providers")), facing, tested, pulled);
-  attempt(async () => { await tree(); priority.value = find()?.priority ?? 0; draw(); trial();
-    pick(); });
+  attempt(async () => { await tree(); priority.value = find()?.priority ?? 0; draw(); });
   const set = (key, value) => propose(`${name}: ${key}`, [{ path: [...at, key], value }]);
   const body = (each, marks) => card(null, facts([["Preset", each.preset],
     ["Health", health(each)], ...each.plans.map((plan) => [t("Plan {}", plan.name), `${
@@ -20911,8 +20909,10 @@ function provider(view, name) {
     "priority", Number(priority.value))), h("span.soft.small", "Higher goes first.")));
   return () => {
     const each = find(), marks = state.marks.filter((mark) => below(mark, name));
-    fill(facing, [[each ?? "", marks, own(), state.now]], () => "", () => each ? body(each, marks)
+    const one = (box, item, make) => fill(box, item ? [item] : [], () => "", () => make(item));
+    one(facing, [each ?? "", marks, own(), state.now], () => each ? body(each, marks)
       : card(null, "There is no provider of this name."));
+    one(tested, state.tests[name], trial); one(pulled, state.pulled[name], pick);
   };
 }
 function adding(view) {
@@ -21007,7 +21007,7 @@ function model(found) {
   };
   if (state.status.may) {
     const entry = rules[rule], path = ["routing_rules", rule ?? found.name];
-    if (rule === undefined) edit("A rule of its own, in this order:", path, found.groups);
+    if (rule === undefined) edit("A rule of its own, in this order:", path, found.groups.flat());
     else if (Array.isArray(entry) && entry.some((each) => each?.to)) entry.forEach((each, at) =>
       edit(found.rules[at]?.name, [...path, at, "to"], each.to));
     else if (entry?.to) edit("", [...path, "to"], entry.to);
@@ -21085,18 +21085,12 @@ function chat(name) {
     const quoted = JSON.stringify(asked).replaceAll("'", "'\\''");
     blocks.replaceChildren(h("h3", "curl"), code(`curl ${location.origin}/v1/chat/completions \\
   -H "Authorization: Bearer $RELAY_KEY" -H 'Content-Type: application/json' \\
-  -d '${quoted}'`), h("h3", "Python"), code(`import os
-from openai import OpenAI
-
-client = OpenAI(base_url=${base}, api_key=os.environ["RELAY_KEY"])
-stream = client.chat.completions.create(
-    model=${JSON.stringify(name)},
-    messages=${JSON.stringify(asked.messages)},
-    stream=True,
-)
-for chunk in stream:
-    if chunk.choices:
-        print(chunk.choices[0].delta.content or "", end="")`));
+  -d '${quoted}'`), h("h3", "Python"), code(["import os",
+      "from openai import OpenAI", "", `client = OpenAI(base_url=${base}, api_key=os.environ[${
+        '"RELAY_KEY"'}])`, `stream = client.chat.completions.create(model=${JSON.stringify(name)},`,
+      `    messages=${JSON.stringify(asked.messages)}, stream=True)`, "for chunk in stream:",
+      "    if chunk.choices:", '        print(chunk.choices[0].delta.content or "", end="")']
+      .join("\n")));
   };
   attempt(async () => { const { keys } = await ask("keys");
     options(key, keys.length ? keys.map((each) => each.name) : [["", "No key"]]); });
@@ -21247,8 +21241,8 @@ rooms.usage = (view) => {
   view.append(head("Usage", button("CSV", csv)), h("div.bar", what, by, step), card(null, chart),
     card(null, sums));
   what.onchange = by.onchange = plot; step.onchange = () => attempt(load);
-  attempt(load);
-  return plot;
+  let seen = null;
+  return () => { if (seen === state.usage) return plot(); seen = state.usage; attempt(load); };
 };
 
 // Configuration
@@ -22166,7 +22160,7 @@ class Admin:
             except ConfigError as error:
                 blocks[tool] = f"# {error.message}"
             else:
-                blocks[tool] = "\n".join(format(setup, recipe, tool))
+                blocks[tool] = "\n".join(format(setup, tool))
         return {"model": model, "tools": blocks}
 
     def _caller(self, name: str) -> Caller:
