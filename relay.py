@@ -10820,8 +10820,9 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 def remembered(method: Method) -> Method:
-    """A method whose results an object keeps, by its arguments, as long as it lives."""
-    kept = functools.cached_property(lambda self: functools.cache(functools.partial(method, self)))
+    """A method of which an object keeps the latest 1,000 results, by their arguments."""
+    bounded = functools.lru_cache(1000)  # clients make names up
+    kept = functools.cached_property(lambda self: bounded(functools.partial(method, self)))
     return cast(Method, kept)
 
 
@@ -11019,7 +11020,7 @@ class Lane:
     ) -> tuple[str, dict[str, str]]:
         """The URL and headers with the credential added, which a program may have printed, and the
         user's headers on top; names of `headers` are in lower case."""
-        query, credential = self._carried(printed) if printed else self._authority
+        query, credential = self._carried(printed or self.credential.secret)
         own = self.target.provider.config.headers
         sent = {**headers, **credential}
         if own:  # null removes one
@@ -11028,10 +11029,7 @@ class Lane:
             sent |= {name: value for name, value in own.items() if value is not None}
         return (f"{url}{'&' if '?' in url else '?'}{query}" if query else url), sent
 
-    @functools.cached_property
-    def _authority(self) -> tuple[str, Mapping[str, str]]:
-        return self._carried(self.credential.secret)
-
+    @remembered
     def _carried(self, secret: str) -> tuple[str, Mapping[str, str]]:
         """A query and headers that hold the secret."""
         query, headers = "", dict[str, str]()
@@ -11329,17 +11327,14 @@ class Plan:
 
     def lookup(self, model: str, facts: Callable[[], Facts]) -> Route | None:
         """`route`, remembered for names about which no rule asks anything but the name."""
-        if model not in self._remembered:
-            if any(conditions(rule.when) for _, rule in self.entries(self.bare(model))):
-                return self.route(model, facts())
-            if len(self._remembered) >= 1000:  # clients make names up
-                self._remembered.clear()
-            self._remembered[model] = self.route(model)
-        return self._remembered[model]
+        plain, route = self._by_name(model)
+        return route if plain else self.route(model, facts())
 
-    @functools.cached_property
-    def _remembered(self) -> dict[str, Route | None]:
-        return {}
+    @remembered
+    def _by_name(self, model: str) -> tuple[bool, Route | None]:
+        """Does the name alone decide on its route, and which one is it?"""
+        plain = not any(conditions(rule.when) for _, rule in self.entries(self.bare(model)))
+        return plain, self.route(model) if plain else None
 
     def entries(self, name: str) -> Iterator[tuple[str, RuleConfig]]:
         """The entries of rules that may decide on a name, and how to call them: those of the exact
