@@ -9489,6 +9489,14 @@ def _date(node: ConfigNode) -> datetime.datetime:
     raise node.unexpected()
 
 
+def _zone(node: ConfigNode) -> datetime.tzinfo | None:
+    name = node.text()
+    try:
+        return node.reading.zone(name) if name else None
+    except (KeyError, ValueError, OSError) as error:  # unknown; no name at all; a folder of names
+        raise InvalidValue(f"unknown time zone {name!r}") from error
+
+
 class FileSecret(str):
     """A secret read from a file, which may later hold another for the same account."""
 
@@ -9606,6 +9614,7 @@ SECONDS: Final = Kind("seconds", _seconds(positive=True), {"type": ["number", "s
 PAUSE: Final = Kind("seconds", _seconds(positive=False), {"type": ["number", "string"]})
 SHARE: Final = Kind("a share like 95%", _percent, {"type": "string", "pattern": "^[0-9.]+ *%$"})
 SIZE: Final = Kind("a size like 64MB or 64KB", _size, {"type": ["integer", "string"]})
+ZONE: Final = Kind("text", _zone, NAMES_SCHEMA)
 DATE: Final = Kind("a date like 2027-06-30", _date, {"type": "string"})
 ANYTHING: Final = Kind("any value", _json, {})
 
@@ -9805,7 +9814,7 @@ class KeyConfig:
     models: tuple[str, ...] | None = option(TEXTS, "Names and globs it may use; else all.", None)
     expires: datetime.datetime | None = option(DATE, "The last day on which it is valid.")
     limits: LimitConfig | None = option(table(LimitConfig), "Rates and budgets; none by default.")
-    timezone: str | None = option(TEXT, "Of its budgets' days and months; else `timezone`.")
+    timezone: datetime.tzinfo | None = option(ZONE, "Of its budgets' days; else `timezone`.")
     raw: bool = option(FLAG, "May ask providers anything, under `/p/PROVIDER/`.", False)
 
 
@@ -10087,7 +10096,9 @@ class Config:
     allow_anonymous: bool = option(FLAG, "Listen beyond loopback without keys: a risk.", False)
     server: ServerConfig = section(ServerConfig, "Limits toward clients.")
     timeouts: TimeoutConfig = section(TimeoutConfig, "Limits on waiting.")
-    timezone: str | None = option(TEXT, "Of budgets and times that are shown; else the machine's.")
+    timezone: datetime.tzinfo | None = option(
+        ZONE, "Of budgets and shown times; else the machine's."
+    )
     tls: TLSConfig | None = option(table(TLSConfig), "Serve HTTPS at TCP addresses.")
     keys: dict[str, KeyConfig] = option(
         mapping(table(KeyConfig)), "Who may call; without any, loopback callers only."
@@ -11544,7 +11555,6 @@ def compile_plan(config: Config, reading: Reading) -> Plan:
             providers[name.lower()] = compiled
     if config.providers == {} and not reading.problems():
         reading.error("providers", "at least one is needed")
-    zone = _zone("timezone", config.timezone, reading)
     _check_rules(config, reading)
     _check_listen(config, reading)
     for origin in config.cors.origins if config.cors else ():
@@ -11555,7 +11565,7 @@ def compile_plan(config: Config, reading: Reading) -> Plan:
                 "cors.origins", f"expected an origin like https://app.example, got {origin!r}"
             )
     admin = hashlib.sha256(config.admin_key.encode()).digest() if config.admin_key else b""
-    keys = _keys(config, admin, zone, reading)
+    keys = _keys(config, admin, reading)
     shown = [config.admin_key, *_password(config.state)]
     shown += [key.key for key in config.keys.values() if not key.key.startswith("sha256:")]
     for provider in providers.values():
@@ -11570,7 +11580,7 @@ def compile_plan(config: Config, reading: Reading) -> Plan:
         keys=keys,
         admin=admin,
         secrets=Secrets(shown),
-        zone=zone,
+        zone=config.timezone,
         secret_files=frozenset(reading.secret_files),
         warnings=tuple(reading.warnings()),
     )
@@ -11586,9 +11596,7 @@ def _password(url: str) -> Iterator[str]:
             yield f"{urllib.parse.unquote(parts.username or '')}:{password}"
 
 
-def _keys(
-    config: Config, admin: bytes, zone: datetime.tzinfo | None, reading: Reading
-) -> tuple[Key, ...]:
+def _keys(config: Config, admin: bytes, reading: Reading) -> tuple[Key, ...]:
     """The keys; each means one caller, whether it is given itself or as its hash."""
     keys, owners = list[Key](), dict[bytes, str]()
     for name, entry in config.keys.items():
@@ -11603,21 +11611,13 @@ def _keys(
             reading.error(path, "must not be empty; `relay key` makes one")
         if digest and owners.setdefault(digest, name) != name:
             reading.error(path, f"is the key of {owners[digest]!r} too")
-        own = _zone(f"keys.{name}.timezone", entry.timezone, reading) or zone
+        own = entry.timezone or config.timezone
         expires = entry.expires and entry.expires.replace(tzinfo=entry.expires.tzinfo or own)
         caller = Caller(name, entry.models, entry.raw, entry.limits, own)
         keys.append(Key(caller, digest, expires.timestamp() if expires else None))
     if admin in owners:
         reading.error("admin_key", f"is the key of {owners[admin]!r} too")
     return tuple(keys)
-
-
-def _zone(path: str, name: str | None, reading: Reading) -> datetime.tzinfo | None:
-    try:
-        return reading.zone(name) if name else None
-    except (KeyError, ValueError, OSError):  # unknown; not a name at all; a folder of names
-        reading.error(path, f"unknown time zone {name!r}")
-        return None
 
 
 def _check_rules(config: Config, reading: Reading) -> None:
@@ -23534,7 +23534,7 @@ class Console:
     def __init__(self, source: Source) -> None:
         config = tolerant_config(source)
         self.listen = (source.listen or config.listen or Config().listen)[0]
-        self.zone = zone_of(config)
+        self.zone = config.timezone
         self._key, self._tls = config.admin_key, config.tls
         try:
             base = base_of([self.listen], self._tls)
@@ -23589,13 +23589,6 @@ def tolerant_config(source: Source, env: Mapping[str, str] = os.environ) -> Conf
     reading = Reading(file, env, lambda name: Path(name).read_text("utf-8"), zoneinfo.ZoneInfo)
     reading.lenient = True
     return read_config(source.text, reading)
-
-
-def zone_of(config: Config) -> datetime.tzinfo | None:
-    """The time zone of what is shown; the machine's where none or a wrong one is given."""
-    with contextlib.suppress(KeyError, ValueError, OSError):
-        return zoneinfo.ZoneInfo(config.timezone or "")
-    return None
 
 
 def aligned(rows: Sequence[Sequence[str]], left: int = 99, width: int = 9999) -> list[str]:
@@ -24881,7 +24874,7 @@ def command_import(args: argparse.Namespace) -> None:
 def command_records(args: argparse.Namespace) -> None:
     """List what the flight recorder has kept."""
     source = find_config(args)
-    lines = record_list(ring_of(source), args.number, zone_of(tolerant_config(source)))
+    lines = record_list(ring_of(source), args.number, tolerant_config(source).timezone)
     print("\n".join(lines) or "no record yet")
 
 
