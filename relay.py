@@ -1946,7 +1946,6 @@ class StreamDecoder(ABC):
         self._started = False
         self._live: _Live | None = None
         self._waiting: dict[object, _Live] = {}
-        self._closed: dict[object, bool] = {}  # of those waiting, whose end has come: torn?
         self._torn = b""  # an event's JSON that may continue in the next event
         self._id = ""
         self._ids = set(ids)
@@ -1981,10 +1980,7 @@ class StreamDecoder(ABC):
         """
         self._whole(wire)
         if not self.ended:
-            if self._parts or self.finish:
-                self._end(self.finish or "stop")
-            else:
-                self._fail(Failure("sent an empty answer", cause="transient"))
+            self._end()
         if self._usage.input and isinstance(start := self._events[0], Start):
             input = replace(self._usage, output=0, reasoning=0)
             self._events[0] = Start(start.id, start.model, input)
@@ -2059,7 +2055,6 @@ class StreamDecoder(ABC):
             if not part.name:  # some say "no call" with a call whose fields are empty
                 return
             part = replace(part, id=call_id(part.id, self._ids, self._id))
-        self._closed.pop(key, None)
         self._parts += 1
         fresh, live = _Live(key, part), self._live
         if live and isinstance(live.part, ToolCall) and (self._waiting or not live.is_complete()):
@@ -2100,7 +2095,7 @@ class StreamDecoder(ABC):
         mistake, which the client tells it.
         """
         if key in self._waiting:
-            self._closed[key] = torn
+            self._waiting[key].torn = torn
         if not self._live or self._live.key != key:
             return
         live, self._live = self._live, None
@@ -2112,16 +2107,16 @@ class StreamDecoder(ABC):
         while self._waiting and not self._live:
             following = self._waiting.pop(next(iter(self._waiting)))
             self._begin(following)
-            if following.key in self._closed:
-                self._close(following.key, None, self._closed[following.key])
+            if following.torn is not None:
+                self._close(following.key, None, following.torn)
 
-    def _end(self, reason: FinishReason | None = None) -> None:
-        if not (reason or self.finish or self._parts):
+    def _end(self) -> None:
+        if not (self.finish or self._parts):
             self._fail(Failure("sent an empty answer", cause="transient"))
             return
         if not self._started:
             self._start()
-        finish = reason or self.finish or "stop"
+        finish = self.finish or "stop"
         cut = finish in ("length", "context_length", "content_filter")
         while live := self._live:  # where the answer was cut, a call is whole only if it looks so
             torn = cut and isinstance(live.part, ToolCall) and not live.is_complete()
@@ -2166,12 +2161,13 @@ class StreamDecoder(ABC):
 class _Live:
     """A part that is open or waits to be; for a tool call, with its arguments so far."""
 
-    __slots__ = ("key", "part", "texts")
+    __slots__ = ("key", "part", "texts", "torn")
 
     def __init__(self, key: object, part: OutputPart) -> None:
         self.key = key
         self.part = part
         self.texts: list[str] = []
+        self.torn: bool | None = None  # of one that waits: None until its end has come
 
     def is_complete(self) -> bool:
         return bool(objects_in_a_row("".join(self.texts)))
@@ -2434,12 +2430,14 @@ class Dialect(ABC):
     marks: ClassVar[tuple[bytes, ...]]
     ends: ClassVar[re.Pattern[bytes]]  # is in the event with the finish reason
     error_types: ClassVar[Mapping[str, str]]  # `RelayError.kind` -> this format's word
+    statuses: ClassVar[Mapping[str, int]] = {}  # -> its status, if not the usual one
     headers: ClassVar[Mapping[str, str]] = {}  # a provider needs them; the client's win
     names_model: ClassVar[bool] = True  # is the model's name in the body?
     forwards: ClassVar[bool] = False  # do its providers serve embeddings, images and such?
     turns: ClassVar[str]  # the key of the conversation's turns, oldest first
     output_limits: ClassVar[tuple[str, ...]]  # dotted paths of the limit on the answer's tokens
     count_path: ClassVar[str] = ""  # of the counting endpoint, below `path`
+    count_key: ClassVar[str] = ""  # of the count in its answer
     uncounted: ClassVar[frozenset[str]] = frozenset()  # keys that the counting endpoint refuses
     tells_breaks: ClassVar[bool] = True  # can it tell of a break after content?
     overflow_words: ClassVar[tuple[str, ...]]  # one of them is in the error for a long prompt
@@ -2570,7 +2568,7 @@ class Dialect(ABC):
         return isinstance(error, dict) and type(error.get("message")) is str
 
     def status(self, error: RelayError) -> int:
-        return error.status
+        return self.statuses.get(error.kind, error.status)
 
     @abstractmethod
     def decoder(self, ids: Iterable[str] = ()) -> StreamDecoder:
@@ -2581,11 +2579,13 @@ class Dialect(ABC):
 
     def render_count(self, tokens: int) -> JSON:
         """The answer to a client that asked for a count; of a dialect that serves it."""
-        raise NotFound(f"{self.name} has no endpoint that counts tokens")
+        if not self.count_key:
+            raise NotFound(f"{self.name} has no endpoint that counts tokens")
+        return {self.count_key: tokens}
 
     def parse_count(self, wire: JSON) -> int:
         """A provider's count, in a dialect that has `counting`; raises one of UNREADABLE."""
-        raise LookupError("no count")
+        return operator.index(wire[self.count_key])
 
     @abstractmethod
     def render_models(self, models: Sequence[ModelInfo]) -> JSON: ...
@@ -2616,7 +2616,6 @@ STRING: Final[JSON] = {"type": "string"}
 INTEGER: Final[JSON] = {"type": "integer"}
 # Where a format cannot ask for "any JSON object", the prompt has to.
 JSON_ONLY: Final = "Answer with one JSON object and nothing else."
-
 
 MOST_TOKENS: Final = 10**8  # of one request; the longest context windows hold 10^7
 
@@ -3723,7 +3722,7 @@ class AnthropicMessages(Dialect):
     quirks = AnthropicQuirks
     path = "/v1/messages"
     list_path = "/v1/models"
-    count_path = "count_tokens"
+    count_path, count_key = "count_tokens", "input_tokens"
     purposes: ClassVar = {"/messages": "answer", "/messages/count_tokens": "count"}
     auth = "x-api-key"
     overflow_words = ("prompt is too long", "exceed context limit")
@@ -3741,6 +3740,7 @@ class AnthropicMessages(Dialect):
         *(b'"message_stop"', b'"error"'),
     )
     error_types: ClassVar = error_words(0)
+    statuses: ClassVar = {"overloaded": 529}
     decoder = _AnthropicDecoder
     encoder = _AnthropicEncoder
 
@@ -3949,9 +3949,6 @@ class AnthropicMessages(Dialect):
     def is_error(self, body: JSON) -> bool:
         return body.get("type") == "error" and super().is_error(body)
 
-    def status(self, error: RelayError) -> int:
-        return 529 if error.kind == "overloaded" else error.status
-
     def render_error(self, error: RelayError, request_id: str) -> JSON:
         long = error.kind == "context_length"
         message = _prompt_too_long(error.message) if long else error.message
@@ -3975,12 +3972,6 @@ class AnthropicMessages(Dialect):
         ]
         first, last = (data[0]["id"], data[-1]["id"]) if data else (None, None)
         return {"data": data, "first_id": first, "last_id": last, "has_more": False}
-
-    def render_count(self, tokens: int) -> JSON:
-        return {"input_tokens": tokens}
-
-    def parse_count(self, wire: JSON) -> int:
-        return operator.index(wire["input_tokens"])
 
 
 def _without_attribution(body: JSON) -> JSON:
@@ -4465,13 +4456,13 @@ class _ChatDecoder(StreamDecoder):
         if reason and (not number or number in self._speakers.values()):
             self._finished(reason)
 
-    def _end(self, reason: FinishReason | None = None) -> None:
+    def _end(self) -> None:
         """Some cut off a prompt that is too long, and answer it with nothing (MiMo)."""
         counted = self._usage.input and not self._usage.output
-        if counted and not self._parts and (reason or self.finish) == "length":
+        if counted and not self._parts and self.finish == "length":
             self._fail(Failure("the prompt leaves no room for an answer", cause="too_long"))
         else:
-            super()._end(reason)
+            super()._end()
 
     def _speaks(self, kind: str, number: object) -> bool:
         return self._speakers.setdefault(kind, number) == number
@@ -5816,7 +5807,7 @@ class OpenAIResponses(OpenAIDialect):
         "/responses/compact": "answer",
         "/responses/input_tokens": "count",
     }
-    count_path = "input_tokens"
+    count_path = count_key = "input_tokens"
     call_id = r".{1,64}"
     turns = "input"
     counters = ("input", "output")
@@ -5966,10 +5957,7 @@ class OpenAIResponses(OpenAIDialect):
         return _CompactionEncoder(context) if context.variant else _ResponsesEncoder(context)
 
     def render_count(self, tokens: int) -> JSON:
-        return {"object": "response.input_tokens", "input_tokens": tokens}
-
-    def parse_count(self, wire: JSON) -> int:
-        return operator.index(wire["input_tokens"])
+        return {"object": "response.input_tokens"} | super().render_count(tokens)
 
 
 RESPONSES: Final = OpenAIResponses()
@@ -6808,6 +6796,7 @@ class GeminiContent(Dialect):
     overflow_words = ("input token count",)
     call_id = r".{1,128}"
     names_model = False
+    count_key = "totalTokens"
     turns = "contents"
     output_limits = ("generationConfig.maxOutputTokens",)
     converted = frozenset(("array",))
@@ -6987,12 +6976,6 @@ class GeminiContent(Dialect):
 
     def stream_type(self, variant: str) -> str:
         return "application/json" if variant == "array" else super().stream_type(variant)
-
-    def render_count(self, tokens: int) -> JSON:
-        return {"totalTokens": tokens}
-
-    def parse_count(self, wire: JSON) -> int:
-        return operator.index(wire["totalTokens"])
 
     def render_models(self, models: Sequence[ModelInfo]) -> JSON:
         return {"models": list(map(self.render_model, models))}
