@@ -12472,8 +12472,8 @@ class Old:
 
     def take(self) -> Any:
         """The value, which with all below it now counts as carried over."""
-        for known in [known for known in self._left if known[: len(self.path)] == self.path]:
-            del self._left[known]
+        for path in [path for path in self._left if path[: len(self.path)] == self.path]:
+            del self._left[path]
         return self.value
 
     def made(self, make: Make, names: str = "") -> Any:
@@ -12778,7 +12778,8 @@ def _ccr(old: Old, draft: Draft) -> None:
         name, url = row.look("name"), row.look("api_base_url")
         if not (isinstance(name, str) and name and _base_url(url)):
             continue
-        row.at("name").take(), row.at("api_base_url").take()
+        for part in (row.at("name"), row.at("api_base_url")):
+            part.take()
         uses = row.at("transformer", "use")
         is_anthropic = "Anthropic" in [use for _, use in leaves(uses.value)]
         settings = _endpoint_settings(url, "anthropic" if is_anthropic else "openai")
@@ -13129,7 +13130,7 @@ def _parsed(text: str) -> Any:
 # happened, for any tool to read.  An exchange has legs, each with a head and the bytes after it:
 #
 #     request      what the client asked       attempt 1, 2, ...   what a provider was asked
-#     response     what the client got         answer 1, 2, ...    what it said to that
+#     response     what the client got         answer 1, 2, ...    what it replied
 #
 #     kind record     version, id, time, and all that the log's line says
 #     kind head       of: which leg; at; method and path, or url, or status; headers
@@ -15398,6 +15399,7 @@ class Sink:
         """`stream` is None where stderr was closed: descriptor 2 may be a client's socket then."""
         self.terminal = stream is not None and stream.isatty()
         plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"  # no-color.org
+        plain = plain or (WINDOWS and "WT_SESSION" not in os.environ)  # older consoles print codes
         self.coloured = self.terminal and not plain
         self.dropped = 0  # lines that nobody will ever see
         self._most = most if stream is not None else 0
@@ -17663,7 +17665,7 @@ class Recorder:
                 self._lose(error.strerror or str(error))
             except Exception as error:  # noqa: BLE001  # of one exchange: the thread goes on
                 self._lose(f"a record could not be written: {error!r}")
-            self.released += tape.held
+            self.released += tape.size
             self._waiting.task_done()
         self._waiting.task_done()
 
@@ -17675,7 +17677,7 @@ class Tape(Observer):
         self.secrets = secrets
         self.time = now
         self.summary: JSON = {}
-        self.held = 0  # bytes
+        self.size = 0  # bytes
         self._recorder = recorder
         self._began = began
         self._legs: dict[str, Leg] = {}
@@ -17724,17 +17726,17 @@ class Tape(Observer):
         pairs = [(name, value) for name, value in headers.items()]
         self._legs[name] = Leg(self._now(), head | {"headers": pairs})
         self._codings[name] = headers.get("Content-Encoding", "") if "status" in head else ""
-        self._hold(_BLOCK_COST)
+        self._grow(_BLOCK_COST)
 
     def data(self, leg: str, data: bytes) -> None:
         """Keep as many bytes of a leg as there is room for; after a cut, everything is cut."""
-        room = min(self._recorder.most_of_one - self.held, self._recorder.room) - _BLOCK_COST
-        kept = b"" if self._cut else data[: max(0, room)]
-        if len(kept) < len(data):
-            self._cut[leg] += len(data) - len(kept)
-        if kept:
-            self._hold(len(kept) + _BLOCK_COST)
-            self._legs[leg].blocks.append((self._now(), kept))
+        room = min(self._recorder.most_of_one - self.size, self._recorder.room) - _BLOCK_COST
+        block = b"" if self._cut else data[: max(0, room)]
+        if len(block) < len(data):
+            self._cut[leg] += len(data) - len(block)
+        if block:
+            self._grow(len(block) + _BLOCK_COST)
+            self._legs[leg].blocks.append((self._now(), block))
 
     # What is kept of it
 
@@ -17762,8 +17764,8 @@ class Tape(Observer):
     def _now(self) -> float:
         return (time.monotonic() - self._began) * 1000
 
-    def _hold(self, size: int) -> None:
-        self.held += size
+    def _grow(self, size: int) -> None:
+        self.size += size
         self._recorder.taped += size
 
 
@@ -23855,16 +23857,16 @@ def answer_in(data: bytes, dialect: Dialect) -> Response | Failure:
 
 def accesses(plan: Plan, only: str) -> list[Access]:
     """Every credential of every plan; `only` is a provider's name, "" for all."""
-    held = [
+    found = [
         Access(provider, billing, credential)
         for provider in plan.providers.values()
         for billing in provider.plans
         for credential in billing.credentials
         if only.lower() in ("", provider.name.lower())
     ]
-    if not held:
+    if not found:
         raise ConfigError(f"no provider is called {only!r}{suggestion(only, plan.providers)}")
-    return held
+    return found
 
 
 def expected_cost(chosen: Sequence[Access]) -> str:
@@ -23895,14 +23897,14 @@ async def try_access(plan: Plan, access: Access) -> list[Trial]:
     """Try everything with one access, dialect by dialect, with the first model that is configured,
     else the first it serves and claims."""
     provider, rules = access.provider, plan.config.routing_rules.values()
-    known = [name for name in provider.config.models or () if not is_glob(name)]
+    names = [name for name in provider.config.models or () if not is_glob(name)]
     targets = (to.partition("/") for entries in rules for entry in entries for to in entry.to)
-    known += [name for to, _, name in targets if name and to.lower() == provider.name.lower()]
+    names += [name for to, _, name in targets if name and to.lower() == provider.name.lower()]
     async with _trials(plan, access) as trials:
         for trial in trials:
             served = await trial.list_models()
             claimed = (name for name in served if provider.match(name) or provider.accepts_all)
-            trial.model = next(itertools.chain(known, claimed), "")
+            trial.model = next(itertools.chain(names, claimed), "")
             if not trial.model:
                 trial.faults["whole"] = "no model is known to try; name one in `models`"
                 continue
@@ -24157,7 +24159,7 @@ def record_list(ring: Ring, most: int, zone: datetime.tzinfo | None) -> Iterator
 
 
 def answer_parts(record: Record) -> tuple[str, str]:
-    """What the client was told: the text, and the calls of tools."""
+    """The answer to the client: its text, and the calls of tools."""
     path = str(record.request.head.get("path", "")).partition("?")[0]
     asked, data = asked_at(unversioned(path)), record.response.body
     answer = answer_in(data, asked[0]) if data and asked and asked[1] == "answer" else None
@@ -24435,7 +24437,7 @@ def find_config(args: argparse.Namespace, optional: bool = False) -> Source:
 
 
 def find_console(args: argparse.Namespace) -> Console:
-    """The running relay that is meant; --listen alone will do, if it wants no admin key."""
+    """The running relay that is asked; --listen alone will do, if it wants no admin key."""
     return Console(find_config(args, optional=bool(args.listen)))
 
 
@@ -24698,23 +24700,23 @@ def command_env(args: argparse.Namespace) -> None:
 
     With --url, the relay's configuration need not be here.
     """
-    recipe, held = recipe_of(args.client), os.environ.get("RELAY_KEY", "")
+    recipe, own_key = recipe_of(args.client), os.environ.get("RELAY_KEY", "")
     if args.url and not re.fullmatch(r"https?://[^\s/?#]+(/[^\s?#]*)?", args.url):
         raise ConfigError(f"--url {args.url}: expected something like https://relay.lan:8484")
     in_file = args.format == "mise"  # which is shared: there the key comes from the environment
     if args.url and not args.config:
         if recipe.needs_model and not args.model:
             raise ConfigError("which model? say --model NAME")
-        if not (held or in_file):
+        if not (own_key or in_file):
             print("# RELAY_KEY is not set: put your key for that relay there", file=sys.stderr)
-        offered = Offer(base=args.url, key=held or "relay", model=args.model)
+        offered = Offer(base=args.url, key=own_key or "relay", model=args.model)
     else:
         plan = load(find_config(args), lenient=True)
         base = args.url or base_of(plan.config.listen, plan.config.tls)
         if not base:
             raise ConfigError("relay listens on sockets of the file system only; tools need a port")
         in_file &= bool(plan.config.keys)
-        key = held if in_file else client_key(plan, args.key, held, time.time())
+        key = own_key if in_file else client_key(plan, args.key, own_key, time.time())
         offered = offer(plan, recipe, base, key, args.model)
     key = "{{ env.RELAY_KEY }}" if in_file else offered.key
     offered = offered._replace(base=offered.base.rstrip("/").removesuffix("/v1"), key=key)

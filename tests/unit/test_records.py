@@ -186,7 +186,7 @@ def test_a_tape_has_an_end_and_says_so(ring: relay.Ring) -> None:
     for _ in range(5):
         tape.data("request", b"x" * 400)
     record = kept(recorder, tape)
-    assert tape.held <= recorder.most_of_one == ring.keep // 8
+    assert tape.size <= recorder.most_of_one == ring.keep // 8
     assert 0 < len(record.request.body) < 2000
     assert len(record.request.body) + record.cut["request"] == 2000
 
