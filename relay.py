@@ -11145,6 +11145,11 @@ ALIAS: Final = "claude--"
 LONG_CONTEXT: Final = "[1m]"
 
 
+def _pairs(word: str) -> frozenset[tuple[str, str]]:
+    """A word's pairs of letters; its first and its last letter pair with a blank."""
+    return frozenset(itertools.pairwise(f" {word} "))
+
+
 # What replaces a secret.
 MASK: Final = "[secret]"
 _LEAST_SECRET: Final = 4  # characters; to mask what is shorter would mask ordinary words
@@ -11408,18 +11413,14 @@ class Plan:
         are compared that share the most pairs of letters with it.
         """
         lower, known = name.lower(), {word.lower(): word for word in self.listed}
-        pairs = self._pairs(lower)
-
-        def overlap(word: str) -> float:
-            return len(pairs & (own := self._pairs(word))) / len(pairs | own)
-
-        likely = sorted(known, key=overlap, reverse=True)[:50]
+        pairs = _pairs(lower)
+        alike = [(len(pairs & own) / len(pairs | own), word) for word, own in self._pairs.items()]
+        likely = [word for _, word in sorted(alike, reverse=True)[:50]]
         return [known[word] for word in difflib.get_close_matches(lower, likely, 3, 0.5)]
 
-    @remembered
-    def _pairs(self, word: str) -> frozenset[tuple[str, str]]:
-        """A word's pairs of letters; its first and its last letter pair with a blank."""
-        return frozenset(itertools.pairwise(f" {word} "))
+    @functools.cached_property
+    def _pairs(self) -> Mapping[str, frozenset[tuple[str, str]]]:
+        return {word: _pairs(word) for word in map(str.lower, self.listed)}
 
     @functools.cached_property
     def secrets_by_name(self) -> dict[str, str]:
