@@ -11409,13 +11409,13 @@ class Plan:
     def nearest(self, name: str) -> list[str]:
         """Up to three known names that are like this one.
 
-        Comparing hundreds of names letter by letter would take milliseconds, so only the fifty
+        Comparing hundreds of names letter by letter would take milliseconds, so only the twenty
         are compared that share the most pairs of letters with it.
         """
         lower, known = name.lower(), {word.lower(): word for word in self.listed}
         pairs = _pairs(lower)
         alike = [(len(pairs & own) / len(pairs | own), word) for word, own in self._pairs.items()]
-        likely = [word for _, word in sorted(alike, reverse=True)[:50]]
+        likely = [word for _, word in sorted(alike, reverse=True)[:20]]
         return [known[word] for word in difflib.get_close_matches(lower, likely, 3, 0.5)]
 
     @functools.cached_property
