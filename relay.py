@@ -18405,6 +18405,8 @@ class Exchange(ABC):
     heals = True  # does an answer show that its lane is well?
     binds = False  # does an answer bind its conversation to the lane's credential?
     streams = True  # does the client get the answer in pieces?
+    repeatable = True  # can it be sent again?
+    shows_errors = False  # does the client get an error of the provider's as its answer?
     # What was asked; values that exchanges share, because none changes them
     deadline = math.inf  # by when all has to be over, in the event loop's time
     caller = Caller()
@@ -18497,15 +18499,6 @@ class Exchange(ABC):
     def tries_marked(self, mark: Mark) -> bool:
         """Is a lane with this mark tried if all have one?"""
         return mark.worth_a_try
-
-    @property
-    def repeatable(self) -> bool:
-        """Can it be sent again?"""
-        return True
-
-    def accepts(self, status: int) -> bool:
-        """Is an answer with this status, which is no 2xx, an answer and not a failure?"""
-        return False
 
     def pipe_for(self, attempt: Attempt) -> Pipe:
         """The pipe for an answer whose head is here."""
@@ -18969,6 +18962,7 @@ class Count(Conversation):
     else a marked estimate."""
 
     limited = heals = binds = False
+    repeatable = False  # an estimate is better than a second wait
     counting = True
 
     def __init__(self, plan: Plan, request: web.BaseRequest, dialect: Dialect) -> None:
@@ -18987,10 +18981,6 @@ class Count(Conversation):
 
     def tries_marked(self, mark: Mark) -> bool:
         return False
-
-    @property
-    def repeatable(self) -> bool:
-        return False  # an estimate is better than a second wait
 
     def prepare(self, attempt: Attempt) -> None:
         super().prepare(attempt)
@@ -19213,7 +19203,8 @@ def forwards(path: str) -> bool:
 class Raw(Exchange):
     """A request below /p/, which goes to the provider that its path names."""
 
-    heals = False
+    heals = repeatable = False
+    shows_errors = True
 
     def __init__(
         self, plan: Plan, request: web.BaseRequest, path: str, operation: str = "raw"
@@ -19222,7 +19213,6 @@ class Raw(Exchange):
         super().__init__(plan, request, CHAT, operation)
         self._path = path
         self._size = 0  # of the body that was read so far
-        self._gone = False  # was some of the body sent and not kept?
 
     async def receive(self) -> None:
         plan, request = self.plan, self.request
@@ -19249,10 +19239,6 @@ class Raw(Exchange):
 
     def no_lane_error(self) -> RelayError:
         return NotFound("the demo provider has nothing below /p/")
-
-    @property
-    def repeatable(self) -> bool:
-        return False
 
     def prepare(self, attempt: Attempt) -> None:
         attempt.body = self._flow(attempt) if self.request.body_exists else None
@@ -19283,7 +19269,7 @@ class Raw(Exchange):
             else:
                 await expected(self.request)
             while block := await self._next():
-                self._gone = True
+                self.repeatable = False  # it is sent and not kept
                 if attempt.clock:
                     attempt.clock.reschedule(loop.time() + idle)
                 yield block
@@ -19301,9 +19287,6 @@ class Raw(Exchange):
         for observer in self.observers:
             observer.received(block)
         return block
-
-    def accepts(self, status: int) -> bool:
-        return status != 401  # which is about relay's credential, so it is not the client's
 
     def pipe_for(self, attempt: Attempt) -> Pipe:
         reply = attempt.reply
@@ -19328,7 +19311,8 @@ class Raw(Exchange):
 class Forward(Raw):
     """A request of OpenAI's API that goes to the provider of its model."""
 
-    heals = True
+    heals = repeatable = True
+    shows_errors = False
 
     def __init__(self, plan: Plan, request: web.BaseRequest, path: str) -> None:
         super().__init__(plan, request, path, path.split("/")[1])
@@ -19369,10 +19353,6 @@ class Forward(Raw):
         message = f"no provider of model {model!r} serves {self._path}: none speaks OpenAI's API"
         return NotFound(message)
 
-    @property
-    def repeatable(self) -> bool:
-        return not self._gone
-
     def prepare(self, attempt: Attempt) -> None:
         model, body = attempt.lane.target.model, self.body
         if self._form:
@@ -19403,9 +19383,6 @@ class Forward(Raw):
         if self._form:
             self._form.feed(block)
         return block
-
-    def accepts(self, status: int) -> bool:
-        return False
 
     def limit_scope(self, error: UpstreamError) -> None:
         """A missing endpoint says nothing about conversations with the model."""
@@ -19869,7 +19846,9 @@ class Relay:
                 quotas.note_headers(credential, attempt.reply.headers, time.time())
                 for observer in exchange.observers:
                     observer.replied(attempt)
-                if not (200 <= attempt.status < 300 or exchange.accepts(attempt.status)):
+                # a 401 is about relay's credential
+                shown = exchange.shows_errors and attempt.status != 401
+                if not (200 <= attempt.status < 300 or shown):
                     raise await refusal(exchange, attempt)
                 pipe = attempt.pipe = exchange.pipe_for(attempt)
                 if not (attempt.stream and exchange.streams):  # now its length counts
@@ -20131,22 +20110,18 @@ class Relay:
 
     async def drain(self, hurry: asyncio.Event, grace: float) -> None:
         """Let requests finish within the grace period, unless told to hurry; then end the rest."""
-        hurried = asyncio.create_task(hurry.wait())
-        async with contextlib.AsyncExitStack() as stack:
-            stack.callback(hurried.cancel)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(grace):
-                    while (tasks := self._tasks()) and not hurry.is_set():
-                        await asyncio.wait({*tasks, hurried}, return_when=asyncio.FIRST_COMPLETED)
+        hurried, until = asyncio.create_task(hurry.wait()), time.monotonic() + grace
+        while self.running and not hurry.is_set() and (left := until - time.monotonic()) > 0:
+            waiting = {hurried, *(each.task for each in self.running if each.task)}
+            await asyncio.wait(waiting, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+        hurried.cancel()
+        ending = {each.task for each in self.running if each.task}
         for exchange in self.running:
             exchange.expelled = True
-        for task in self._tasks():
+        for task in ending:
             task.cancel()
-        if tasks := self._tasks():
-            await asyncio.wait(tasks, timeout=1)
-
-    def _tasks(self) -> set[asyncio.Task[Any]]:
-        return {exchange.task for exchange in self.running if exchange.task}
+        if ending:
+            await asyncio.wait(ending, timeout=1)
 
 
 def _is_hopeless(lane: Lane, failures: Sequence[Failed]) -> bool:
