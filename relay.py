@@ -18378,7 +18378,6 @@ def telemetry_of(env: Mapping[str, str], log: Log) -> Telemetry | None:
 _READ: Final = frozenset(("ok", "outrun", "cancelled"))  # outcomes after which a prompt was read
 _EXPECTED: Final = ("OK", "CD")  # codes of requests with which nothing was wrong
 NO_BODY: Final = Body(b"{}")  # what an exchange begins and ends with
-_NO_USAGE: Final = Usage()
 _NO_LIMIT: Final = 7 * 86400.0  # seconds
 IN_STEPS: Final = 1 << 19  # bytes of a body; to translate one of 512 KB takes some 3 ms at best
 _MOST_NAMED: Final = 900  # characters of x-relay-dropped; many clients refuse heads of over 8 KB
@@ -18595,7 +18594,7 @@ class Exchange(ABC):
         gave up, the provider has read the prompt all the same; a failed attempt is free.  A
         provider that was asked beside it and called off has read the same prompt.
         """
-        usage, estimated = self.usage or _NO_USAGE, False
+        usage, estimated = self.usage or NOTHING_COUNTED, False
         if self.code != "OK" or not (usage.input or usage.output):
             gave_up = bool(self.attempts) and self.attempts[-1].outcome == "cancelled"
             read = self.corrected_tokens() or self.likely_input
@@ -18603,8 +18602,8 @@ class Exchange(ABC):
                 output = max(usage.output, self.streamed)
                 usage = replace(usage, input=usage.input or read, output=output)
             else:
-                usage = Usage(input=read) if gave_up else _NO_USAGE
-            estimated = usage != _NO_USAGE
+                usage = Usage(input=read) if gave_up else NOTHING_COUNTED
+            estimated = usage != NOTHING_COUNTED
         answering = self.current.lane if self.current else None
         readers = [(answering, usage, estimated)]
         if self.hedged:
@@ -19357,10 +19356,8 @@ class Forward(Raw):
         model, body = attempt.lane.target.model, self.body
         if self._form:
             head = self._form.retargeted(model)
-            attempt.body, attempt.note = (
-                head if self._whole else self._flow(attempt, head),
-                "edited",
-            )
+            attempt.body = head if self._whole else self._flow(attempt, head)
+            attempt.note = "edited"
         else:
             attempt.body, verbatim = body.outgoing(model if "model" in body.wire else None)
             attempt.note = "verbatim" if verbatim else "edited"
@@ -19419,9 +19416,14 @@ class _RawPipe(Pipe):
         for match in _USAGE.finditer(text):
             end = match.end()
             with contextlib.suppress(*UNREADABLE):
-                usage, known = _usage_in(loads(match[1])), self.usage or _NOTHING
-                if usage != _NOTHING:
-                    self.usage = latest(known, usage)
+                counts = loads(match[1])
+                # embeddings and reranking may report the sum alone, which is what was read
+                usage = Usage(input=whole_number(counts.get("total_tokens")))
+                known = (row for row in _COUNTERS if row[0] in counts)
+                read = (dialect.parse_usage({name: counts}) for _, name, dialect in known)
+                usage = next((u for u in read if u and u != NOTHING_COUNTED), usage)
+                if usage != NOTHING_COUNTED:
+                    self.usage = latest(self.usage or NOTHING_COUNTED, usage)
         self._tail = text[max(end, len(text) - _LONGEST_USAGE) :]
 
     def eof(self, reason: Failure = TRUNCATED) -> bytes:
@@ -19431,7 +19433,6 @@ class _RawPipe(Pipe):
 
 
 _LONGEST_USAGE: Final = 2048  # bytes
-_NOTHING: Final = Usage()
 # SiliconFlow's reranking counts `tokens`.
 _USAGE: Final = re.compile(
     rb'"(?:usage|usageMetadata|tokens)":\s*(\{(?:[^{}]|\{[^{}]*\}){0,2048}\})'
@@ -19445,15 +19446,6 @@ _COUNTERS: Final[tuple[tuple[str, str, Dialect], ...]] = (
     ("output_tokens", "usage", RESPONSES),
     ("prompt_tokens", "usage", CHAT),
 )
-
-
-def _usage_in(counts: JSON) -> Usage:
-    """Embeddings and reranking may report the sum alone, which is what was read."""
-    for word, name, dialect in _COUNTERS:
-        usage = dialect.parse_usage({name: counts}) if word in counts else None
-        if usage and usage != _NOTHING:
-            return usage
-    return Usage(input=whole_number(counts.get("total_tokens")))
 
 
 # ==== 54. Accounts ============================================================
@@ -22645,10 +22637,10 @@ class Operations:
         return json_response(_list_dialect(request).render_models(self._visible(request)))
 
     async def model(self, request: web.BaseRequest, name: str) -> web.StreamResponse:
-        found = next((m for m in self._visible(request) if m.name == name), None)
-        if found is None:
-            raise UnknownModel(f"model {name!r} is not in the list")
-        return json_response(_list_dialect(request).render_model(found))
+        for model in self._visible(request):
+            if model.name == name:
+                return json_response(_list_dialect(request).render_model(model))
+        raise UnknownModel(f"model {name!r} is not in the list")
 
     def _visible(self, request: web.BaseRequest) -> list[ModelInfo]:
         plan = self.relay.plan
