@@ -2587,6 +2587,12 @@ class Dialect(ABC):
         """A provider's count, in a dialect that has `counting`; raises one of UNREADABLE."""
         return operator.index(wire[self.count_key])
 
+    def model_names(self, wire: JSON) -> list[str]:
+        """The names in a provider's list of models; raises one of UNREADABLE."""
+        entries = wire.get("data") or wire.get("models") or []
+        names = (str(entry.get("id") or entry.get("name") or "") for entry in entries)
+        return [name.removeprefix("models/") for name in names if name]
+
     @abstractmethod
     def render_models(self, models: Sequence[ModelInfo]) -> JSON: ...
 
@@ -12847,6 +12853,16 @@ _STAND_INS: Final[dict[str, tuple[str, JSON]]] = {  # kind -> preset, and names 
 }
 
 
+# What goes on with the old token, for those who want that: a plugin, or a plain provider.
+_WITH_TOKENS: Final = {
+    "codegeex": "save codegeex.py of README's Plugins beside this file, and write"
+    " `plugins: codegeex.py` and `codegeex: {preset: codegeex, api_key: ...}`",
+    "gemini_cli": "save code_assist.py of README's Plugins beside this file, and write `plugins:"
+    " code_assist.py` and `gemini_cli: {preset: code-assist, api_key: {command: ...}, ...}`",
+    "qwen_code": "write `qwen_code: {endpoint: https://portal.qwen.ai/v1, api_format: openai}`",
+}
+
+
 def _openai_compatible(old: Old, draft: Draft) -> None:
     for kind, (name, renamed) in _STAND_INS.items():
         preset = PRESETS[name]
@@ -12862,6 +12878,8 @@ def _openai_compatible(old: Old, draft: Draft) -> None:
                 f"{preset.key} stands in for it, and models are called {kind}/MODEL."
             )
             draft.notes += [f"{kind}/{model} is answered by {to}." for model, to in renamed.items()]
+            if how := _WITH_TOKENS.get(kind):
+                draft.notes.append(f"To go on with that token instead: {how}.")
     draft.network(old, "proxy", "host", "port", 8080)
 
 
@@ -21626,7 +21644,7 @@ def run_plugin(name: str, beside: Path | None) -> str:
 @contextlib.contextmanager
 def registering(keep: bool) -> Iterator[None]:
     """What plugins register in the block stays if `keep` is true and the block does not fail."""
-    tables = cast(tuple[JSON, ...], (PRESETS, DIALECTS))
+    tables = cast(tuple[JSON, ...], (PRESETS, DIALECTS, AUTH_STYLES))
     before, kept = [dict(table) for table in tables], False
     try:
         yield
@@ -23736,7 +23754,8 @@ class Trial:
     def __init__(
         self, access: Access, dialect: Dialect, base: str, session: aiohttp.ClientSession
     ) -> None:
-        self.dialect = dialect
+        self.dialect = dialect if dialect.purposes else CHAT  # some plugins' no client speaks
+        self._served = dialect
         mark = access.credential.name.rpartition("/")[2]
         self.place = (access.provider.name, access.billing.name, mark, dialect.name)
         self.model = ""
@@ -23767,16 +23786,13 @@ class Trial:
 
     async def list_models(self) -> list[str]:
         """The models that the provider itself lists."""
-        url = f"{self._base}/p/{self.place[0]}{self.dialect.list_path}"
+        url = f"{self._base}/p/{self.place[0]}{self._served.list_path}"
         status, data, _, spent = await self.send(url)
         fault = "an empty list" if status == 200 else data.decode(errors="replace")
         fault = fault if status in (0, 200) else error_in(data, status).message
         names: list[str] = []
         with contextlib.suppress(*UNREADABLE):
-            wire = loads(data) if status == 200 else {}
-            entries = wire.get("data") or wire.get("models") or []
-            found = (str(each.get("id") or each.get("name") or "") for each in entries)
-            names = [name.removeprefix("models/") for name in found if name]
+            names = self._served.model_names(loads(data)) if status == 200 else []
         self.cells["list"] = f"{len(names)} {spent}" if names else "none"
         if not names:
             self.faults["list"] = f"no list ({fault}); names can be given in `models`"
