@@ -4038,23 +4038,16 @@ _CHAT_SCALARS: Final = OPENAI_SCALARS | {
     "max_completion_tokens": ("max_tokens", int),
     "verbosity": ("verbosity", str),
 }
+# What nearly every chat provider takes; few know top_k.
+SAMPLING: Final = ("temperature", "top_p", "seed", "frequency_penalty", "presence_penalty")
 _CHAT_SAMPLING: Final = {
-    "temperature": ("temperature", float),
-    "top_p": ("top_p", float),
-    "top_k": ("top_k", int),
-    "seed": ("seed", int),
-    "frequency_penalty": ("frequency_penalty", float),
-    "presence_penalty": ("presence_penalty", float),
+    name: (name, int if name in ("top_k", "seed") else float) for name in (*SAMPLING, "top_k")
 }
 _CHAT_MESSAGE: Final = frozenset(
     "role content name refusal tool_calls tool_call_id reasoning_content reasoning"
     " reasoning_details annotations provider_specific_fields function_call prefix partial"
     " cache_control".split()
 )
-
-
-# What nearly every chat provider takes; few know top_k.
-SAMPLING: Final = ("temperature", "top_p", "seed", "frequency_penalty", "presence_penalty")
 
 
 @frozen(kw_only=True)
@@ -4262,9 +4255,8 @@ class _ChatWriter(OpenAIWriter[ChatQuirks]):
         text = text or (quirks.placeholder if calls else "")
         if quirks.replay_field != "reasoning_details":
             return {quirks.replay_field: text} if text else {}
-        seals = [p.seal for p in thoughts if p.seal and p.seal.field == "cd"]
-        own = [seal.value for seal in seals if seal.account in ("", self.account)]
-        details = list(itertools.chain.from_iterable(map(_chat_unsealed, own)))
+        own = [p.seal for p in thoughts if p.seal and p.is_of(self.account, "cd")]
+        details = [detail for seal in own for detail in _chat_unsealed(seal.value)]
         details = details or ([{"type": "reasoning.text", "text": text}] if text else [])
         return {"reasoning_details": details} if details else {}
 
@@ -4308,20 +4300,15 @@ def _chat_contents(content: Any) -> Iterator[tuple[Literal["text", "reasoning"],
         yield "text", dumps(content).decode()
         return
     for item in content:
-        thought = item.get("thinking")
-        if isinstance(thought, list):
-            yield "reasoning", "".join(inner.get("text") or "" for inner in thought)
-        elif thought:
-            yield "reasoning", thought
-        else:
-            yield "text", item.get("text") or item.get("refusal") or _chat_picture(item)
-
-
-def _chat_picture(item: JSON) -> str:
-    """A picture in an answer, which other dialects' answers cannot hold, as a note (OpenRouter)."""
-    image = item.get("image_url")
-    url = image.get("url") if isinstance(image, dict) else image
-    return media_note("", word_of(url)) if url else ""
+        thought, image = item.get("thinking"), item.get("image_url")
+        if thought:
+            pieces = thought if isinstance(thought, list) else [{"text": thought}]
+            yield "reasoning", "".join([piece.get("text") or "" for piece in pieces])
+        elif text := item.get("text") or item.get("refusal"):
+            yield "text", text
+        elif url := image.get("url") if isinstance(image, dict) else image:
+            # a picture, which other dialects' answers cannot hold (OpenRouter)
+            yield "text", media_note("", word_of(url))
 
 
 def _chat_details(message: JSON) -> list[JSON]:
@@ -4384,7 +4371,7 @@ def _chat_id(id: str) -> str:
 
 
 _CHAT_THOUGHTS: Final = frozenset(("reasoning_content", "reasoning", "reasoning_details"))
-_CHAT_TEXT: Final = Text()
+_DETAIL_TEXTS: Final = ("text", "summary", "data")  # come in pieces
 
 
 class _ChatDecoder(StreamDecoder):
@@ -4442,7 +4429,7 @@ class _ChatDecoder(StreamDecoder):
         content = delta.get("content")
         if type(content) is str:  # nearly all of a stream
             if content and self._speakers.setdefault("text", number) == number:
-                self._more("text", _CHAT_TEXT, content)
+                self._more("text", NO_TEXT, content)
         elif content is not None:
             self._content(content, number)
         if refusal := delta.get("refusal"):
@@ -4476,7 +4463,7 @@ class _ChatDecoder(StreamDecoder):
     def _content(self, content: Any, number: object) -> None:
         for kind, text in _chat_contents(content):
             if text and self._speaks(kind, number):
-                self._more(kind, _CHAT_TEXT if kind == "text" else Reasoning(), text)
+                self._more(kind, NO_TEXT if kind == "text" else NO_THOUGHT, text)
 
     def _thought(self, delta: JSON) -> None:
         """Plain text if there is any, because the details then only repeat it."""
@@ -4493,12 +4480,12 @@ class _ChatDecoder(StreamDecoder):
     def _detailed(self, detail: JSON) -> None:
         """OpenRouter sends its details in pieces: the same index and type is one detail."""
         key = (detail.get("index"), detail.get("type"))
-        old = self._details.setdefault(key, {})
+        whole = self._details.setdefault(key, {})
         for name, value in detail.items():
-            if name in ("text", "summary", "data"):
-                old.setdefault(name, []).append(word_of(value))
+            if name in _DETAIL_TEXTS:
+                whole.setdefault(name, []).append(word_of(value))
             elif value is not None:
-                old[name] = value
+                whole[name] = value
 
     def _call(self, call: JSON, number: object) -> None:
         function = call.get("function") or {}
@@ -4506,46 +4493,38 @@ class _ChatDecoder(StreamDecoder):
         arguments = function.get("arguments") or ""
         text = arguments if isinstance(arguments, str) else dumps(arguments).decode()
         index = (number, call["index"]) if isinstance(call.get("index"), int) else None
-        slot = self._slot(index, id, name)
-        if slot is None:
+        # Normally an index tells whose fragment it is.  Ollama and LiteLLM's bridge give every call
+        # index 0 and tell calls apart by id; vLLM repeats id and name in every fragment; some give
+        # no index, and some no id, so that a name after complete arguments is the next call's.
+        slot = self._slots.get(index) if index else self._last
+        if (
+            slot is None
+            or (id and slot.id and id != slot.id)
+            or (name and slot.name and not id and parse_object(slot.text()) is not None)
+        ):
             slot = self._last = _Slot()
             if index:
                 self._slots[index] = slot
-        news = slot.news(text, again=bool(id and id == slot.id) or bool(name and slot.name))
-        slot.id = slot.id or id
+        again = bool((id and id == slot.id) or (name and slot.name))
+        text, slot.id = slot.news(text, again), slot.id or id
         if slot.name:
-            self._delta(slot, news)
+            self._delta(slot, text)
         elif name:  # a call begins when its name is known
             slot.name = name
             self._part(slot, ToolCall(slot.id, name))
             self._delta(slot, slot.text())
 
-    def _slot(self, index: object, id: str, name: str) -> _Slot | None:
-        """The call a fragment belongs to; None when it begins a new one.
-
-        Normally by its index.  Ollama and LiteLLM's bridge give every call index 0 and tell
-        calls apart by id; vLLM repeats id and name in every fragment; some give no index, and
-        some no id, so that a name after complete arguments is the next call's.
-        """
-        slot = self._slots.get(index) if index else self._last
-        if slot is None or (id and slot.id and id != slot.id):
-            return None
-        next_one = name and slot.name and not id and parse_object(slot.text()) is not None
-        return None if next_one else slot
-
     def _seal(self) -> Seal | None:
         if not self._live or not isinstance(self._live.part, Reasoning):
             return None
-        details = [_joined(detail) for detail in self._details.values()]
+        details = [
+            {name: "".join(v) if name in _DETAIL_TEXTS else v for name, v in detail.items()}
+            for detail in self._details.values()
+        ]
         self._details = {}
         if not any(map(_chat_token, details)):
             return Seal("cr")
         return next((thought.seal for thought in _chat_sealed(details) if thought.seal), None)
-
-
-def _joined(detail: JSON) -> JSON:
-    pieces = ("text", "summary", "data")
-    return {name: "".join(v) if name in pieces else v for name, v in detail.items()}
 
 
 class _Slot:
@@ -4604,29 +4583,26 @@ class _ChatEncoder(StreamEncoder):
         return self._chunk({"role": "assistant", "content": ""})
 
     def _open(self, part: OutputPart) -> bytes:
-        self._free = None
         if not isinstance(part, ToolCall):
             slot = "content" if isinstance(part, Text) else "reasoning_content"
             self.template = form_of(self._chunk({slot: HOLE}))
             return b""
         form = self.context.forms.get(part.name)
+        self._free, self.plain = (FreeText(), False) if form == "custom" else (None, True)
         if form == _LEGACY and self._legacy:  # the client has room for one, and would join them
             self.template = DISCARD
             return b""
         kind, slot = ("custom", "input") if form == "custom" else ("function", "arguments")
-        begin: Any = {"name": part.name, slot: ""}
-        more: Any = {slot: HOLE}
-        if form == _LEGACY:
-            key, self._legacy = _LEGACY, True
-        else:
-            key = "tool_calls"
-            begin = [{"index": self._number, "id": part.id, "type": kind, kind: begin}]
-            more = [{"index": self._number, kind: more}]
-            self._number += 1
-        if form == "custom":
-            self._free, self.plain = FreeText(), False
-        self.template = form_of(self._chunk({key: more}))
-        return self._chunk({key: begin})
+        index, self._number = self._number, self._number + (form != _LEGACY)
+        self._legacy |= form == _LEGACY
+
+        def chunk(function: JSON, **fields: str) -> bytes:
+            if form == _LEGACY:
+                return self._chunk({_LEGACY: function})
+            return self._chunk({"tool_calls": [{"index": index, **fields, kind: function}]})
+
+        self.template = form_of(chunk({slot: HOLE}))
+        return chunk({"name": part.name, slot: ""}, id=part.id, type=kind)
 
     def _delta(self, text: str) -> bytes:
         text = self._free.feed(text) if self._free else text
@@ -4995,7 +4971,7 @@ def _responses_messages(wire: Wire) -> list[Message]:
                 seal = opened(_responses_token(item.data), "re")
                 sealed = seal.value.strip() or seal.text
                 thought = recalled(_thought_text(item.data), seal if sealed else None)
-                role, parts = "assistant", () if thought == Reasoning() else (thought,)
+                role, parts = "assistant", () if thought == NO_THOUGHT else (thought,)
             case "tool_search_call" if item.data.get("call_id") is None:
                 pass  # one that ran at the provider
             case _ if kind in _CALLS:
@@ -5121,7 +5097,7 @@ def _thought_item(thought: Reasoning, quirks: ResponsesQuirks, account: str) -> 
     """Reasoning for this provider: its own as it was, another's only if that is wanted; {} if it
     is not."""
     text, seal = thought.text, thought.seal
-    own = seal and seal.field == "re" and seal.account in ("", "0" * 8, account)
+    own = seal is not None and thought.is_of(account, "re")
     id, _, token = seal.value.rpartition(" ") if seal and own else ("", "", "")
     if token:
         summary = [{"type": "summary_text", "text": text}] if text else []
@@ -5402,7 +5378,7 @@ class _ResponsesDecoder(StreamDecoder):
             entry = self._item(kind, wire, item)
             entry.start = item
             if kind == "reasoning":
-                self._part(entry, Reasoning())
+                self._part(entry, NO_THOUGHT)
             elif kind == "call":
                 self._begin_call(entry, item)  # a message begins with its first text
 
@@ -5473,7 +5449,7 @@ class _ResponsesDecoder(StreamDecoder):
             is_open = self._live is not None and self._live.key is entry
             # not behind what followed it, where a maker would miss what the seal belongs to
             if seal and not is_open and not (last and (entry.start or entry.parts)):
-                self._part(entry, Reasoning())
+                self._part(entry, NO_THOUGHT)
             self._close(entry, seal)
 
     # Texts
@@ -5519,9 +5495,9 @@ class _ResponsesDecoder(StreamDecoder):
         apart = entry.kind == "reasoning" and bool(entry.parts) and place not in entry.parts
         entry.parts.setdefault(place, []).append(text)
         if entry.kind == "message":
-            self._more((entry, place), Text(), text)
+            self._more((entry, place), NO_TEXT, text)
         elif entry.kind == "reasoning":
-            self._more(entry, Reasoning(), "\n\n" + text if apart else text)
+            self._more(entry, NO_THOUGHT, "\n\n" + text if apart else text)
         elif entry.name is not None:
             self._delta(entry, text)
 
