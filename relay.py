@@ -5097,7 +5097,7 @@ def _thought_item(thought: Reasoning, quirks: ResponsesQuirks, account: str) -> 
     """Reasoning for this provider: its own as it was, another's only if that is wanted; {} if it
     is not."""
     text, seal = thought.text, thought.seal
-    own = seal is not None and thought.is_of(account, "re")
+    own = seal and seal.field == "re" and seal.account in ("", "0" * 8, account)
     id, _, token = seal.value.rpartition(" ") if seal and own else ("", "", "")
     if token:
         summary = [{"type": "summary_text", "text": text}] if text else []
