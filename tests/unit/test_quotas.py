@@ -140,3 +140,113 @@ def test_a_share_is_read(share: str, value: float) -> None:
     provider = {"preset": "zai", "api_key": "k", "switch_at": share}
     plan = plan_of(json.dumps({"providers": {"p": provider}}))
     assert plan.providers["p"].config.switch_at == pytest.approx(value)
+
+
+# ---- Memory
+
+LANES = plan_of(
+    """
+providers:
+  p:
+    api_format: openai
+    endpoint: "http://x/v1"
+    api_key: [one-secret, two-secret]
+    switch_at: 90%
+    switch_below: 1.00
+"""
+)
+ONE, TWO = LANES.accounts()
+
+
+def knowing(*quotas: Quota) -> relay.Quotas:
+    """What is known of the first credential, and of the second."""
+    memory = relay.Quotas()
+    for lane, quota in zip((ONE, TWO), quotas, strict=False):
+        memory.note(lane.credential.name, quota._replace(at=quota.at or NOW))
+    return memory
+
+
+def windows(used: float, name: str = "5h") -> Quota:
+    return Quota((FIVE_HOURS._replace(name=name, used=used),))
+
+
+LOW: dict[str, tuple[Quota, float, str]] = {
+    "a window": (windows(0.9), 0, "5h at 90%, switch_at 90%"),
+    "not yet": (windows(0.899), 0, ""),
+    "it has started anew": (windows(0.95), HOUR, ""),
+    "a window of some models": (windows(0.95, "5h sonnet"), 0, ""),
+    "the fullest of several": (
+        Quota((FIVE_HOURS, WEEK._replace(used=0.97))),
+        0,
+        "7d at 97%, switch_at 90%",
+    ),
+    "a balance": (Quota((), 0.99, "CNY"), 0, "balance 0.99 CNY, switch_below 1.00"),
+    "a debt": (Quota((), -2.0, "USD"), 0, "balance -2.00 USD, switch_below 1.00"),
+    "enough": (Quota((), 1.0, "CNY"), 0, ""),
+    "a balance of the day before": (Quota((), 0.5, "CNY"), DAY, ""),
+}
+
+
+@pytest.mark.parametrize("name", LOW)
+def test_what_is_low_says_why(name: str) -> None:
+    quota, later, why = LOW[name]
+    assert knowing(quota).low(ONE, NOW + later) == why
+
+
+def test_a_plan_is_as_full_as_the_credential_that_has_most_left() -> None:
+    assert knowing().used(ONE.plan, NOW) is None
+    assert knowing(windows(0.9)).used(ONE.plan, NOW) == 0.9
+    assert knowing(windows(0.9), windows(0.3)).used(ONE.plan, NOW) == 0.3
+    assert knowing(windows(0.9, "7d sonnet")).used(ONE.plan, NOW) is None
+
+
+def test_an_older_word_changes_nothing() -> None:
+    memory = knowing(windows(0.5))
+    memory.note(ONE.credential.name, windows(0.4)._replace(at=NOW - 1))
+    assert memory.used(ONE.plan, NOW) == 0.5
+
+
+def test_a_key_that_is_gone_is_forgotten() -> None:
+    memory = knowing(windows(0.5), windows(0.6))
+    memory.asked.put(ONE.credential.name, (NOW, "no"))
+    memory.collect()
+    memory.keep([TWO.credential.name])
+    assert [*memory.known] == [TWO.credential.name]
+    assert not memory.asked
+    memory.note(ONE.credential.name, windows(0.5)._replace(at=NOW))
+    assert [record["credential"] for record in memory.collect()] == [ONE.credential.name]
+
+
+def test_other_relays_hear_of_changes_and_not_of_every_request() -> None:
+    memory = knowing(windows(0.5))
+    assert len(memory.collect()) == 1
+    memory.note(ONE.credential.name, windows(0.501)._replace(at=NOW + 1))
+    assert memory.collect() == []
+    memory.note(ONE.credential.name, windows(0.52)._replace(at=NOW + 2))
+    (record,) = memory.collect()
+    other = relay.Quotas()
+    other.adopt(json.loads(json.dumps(record)))
+    assert other.known == memory.known
+    assert other.collect() == []
+
+
+BROKEN: list[dict[str, Any]] = [
+    {},
+    {"windows": [["5h", "nan", 0, 0]]},
+    {"windows": [["5h"]]},
+    {"balance": "much"},
+    {"earlier": [1]},
+]
+
+
+@pytest.mark.parametrize("change", BROKEN)
+def test_a_word_of_another_version_is_left_aside(change: dict[str, Any]) -> None:
+    health = relay.Health()
+    health.quotas.note("p/q/r", windows(0.5)._replace(at=NOW))
+    (note,) = relay.Notebook(health).collect(NOW)
+    other = relay.Health()
+    line = (note.line | change) if change else {}
+    relay.Notebook(other).apply([note._replace(line=line)])
+    assert not other.quotas.known
+    relay.Notebook(other).apply([note])
+    assert other.quotas.known == health.quotas.known
