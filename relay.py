@@ -16529,41 +16529,42 @@ _CLOSED_BEFORE: Final = 5.0  # seconds within which a link that was closed befor
 _NAMES_KEPT: Final = 10.0  # seconds for which an address is not looked up again
 _EYEBALLS: Final = 0.25  # seconds before the next address is tried beside one (RFC 8305)
 
-# A request's body: all of it, also in pieces, or still on its way, or none.
-Payload: TypeAlias = bytes | list[memoryview] | AsyncIterator[bytes] | None
+# A request's body: the pieces of all of it, or still on its way, or none.
+Pieces: TypeAlias = list[memoryview] | AsyncIterator[bytes] | None
+Payload: TypeAlias = bytes | Pieces
 
 
-class Reply(Protocol):
+class Reply(ABC):
     """A provider's answer whose head is here.  `read` gives b"" at the end; it and `feed_to` raise
     UpstreamError when the connection breaks; `close` may be called at any time."""
 
     status: int
     headers: Mapping[str, str]
+    ended = False  # is all the rest here, so that one `read` returns it?
 
-    @property
-    def ended(self) -> bool:
-        """Is all the rest here, so that one `read` returns it?"""
-
+    @abstractmethod
     async def read(self) -> bytes: ...
 
     async def feed_to(self, take: Callable[[bytes], object]) -> bool:
-        """Hand block after block to `take`, if possible in the socket's own callback, so that no
-        task has to wake for them.  False at the end; True once `take` has had enough, which it says
-        by a false result.  A RelayError that `take` raises comes out here."""
+        """Hand block after block to `take`.  False at the end; True once `take` has had enough,
+        which it says by a false result.  A RelayError that `take` raises comes out here."""
+        while block := await self.read():
+            if not take(block):
+                return True
+        return False
 
+    @abstractmethod
     def close(self) -> None: ...
 
 
-class LinkReply:
-    """A provider's answer on a link; a `Reply` once its head is here."""
+class LinkReply(Reply):
+    """An answer on a link, even before its head is here.  `take` is called in the socket's own
+    callback, so that no task has to wake for a block."""
 
-    __slots__ = tuple("blocks decoder ended error headers link status taker unread waiter".split())
+    status = 0
 
     def __init__(self, link: Link, method: str) -> None:
-        self.status = 0
-        self.headers: Mapping[str, str] = {}
         self.link: Link | None = link  # None once the answer is over
-        self.ended = False
         self.decoder = ReplyDecoder(method)
         self.blocks: list[bytes] = []  # that came while nobody took any
         self.unread = 0  # bytes in them
@@ -16575,8 +16576,11 @@ class LinkReply:
     async def feed_to(self, take: Callable[[bytes], object]) -> bool:
         loop = asyncio.get_running_loop()
         while True:
+            if self.link and self.link.paused:
+                self.link.resume()
             if self.blocks:
-                if not take(self.unread_bytes()):
+                block, self.blocks, self.unread = b"".join(self.blocks), [], 0
+                if not take(block):
                     return True
             elif self.error:
                 raise self.error
@@ -16584,8 +16588,6 @@ class LinkReply:
                 return False
             else:
                 self.taker, self.waiter = take, loop.create_future()
-                if self.link and self.link.paused:
-                    self.link.resume()
                 try:
                     if await self.waiter:
                         return True
@@ -16593,18 +16595,9 @@ class LinkReply:
                     self.taker = None
 
     async def read(self) -> bytes:
-        if self.blocks:
-            return self.unread_bytes()
         blocks = list[bytes]()
         await self.feed_to(blocks.append)  # append returns None: one block is enough
         return b"".join(blocks)
-
-    def unread_bytes(self) -> bytes:
-        """All that has come and was not taken yet."""
-        blocks, self.blocks, self.unread = self.blocks, [], 0
-        if self.link and self.link.paused:
-            self.link.resume()
-        return blocks[0] if len(blocks) == 1 else b"".join(blocks)
 
     def close(self) -> None:
         """Give up the rest of the answer; its link is closed."""
@@ -16659,7 +16652,7 @@ class Link(asyncio.Protocol):
         self._writable.set()
         self.paused = False  # is reading?
 
-    def ask(self, method: str, head: bytes, body: Payload) -> LinkReply:
+    def ask(self, method: str, head: bytes, body: Pieces) -> LinkReply:
         """Send a request.  A reply without a head fails if the connection is gone already."""
         reply = self._reply = LinkReply(self, method)
         self.served += 1
@@ -16668,8 +16661,8 @@ class Link(asyncio.Protocol):
             reply.lost(None)
         elif body is None:
             transport.write(head)
-        elif isinstance(body, (bytes, list)) and _body_size(body) <= _AT_ONCE:
-            transport.writelines([head, body] if isinstance(body, bytes) else [head, *body])
+        elif isinstance(body, list) and sum(map(len, body)) <= _AT_ONCE:
+            transport.writelines([head, *body])
         else:
             transport.write(head)
             self._sending = asyncio.create_task(self._send(body, transport))
@@ -16677,11 +16670,11 @@ class Link(asyncio.Protocol):
         return reply
 
     async def _send(
-        self, body: bytes | list[memoryview] | AsyncIterator[bytes], transport: asyncio.Transport
+        self, body: list[memoryview] | AsyncIterator[bytes], transport: asyncio.Transport
     ) -> None:
         """Send a body as fast as the provider reads it: no copy of it waits in the transport."""
-        if isinstance(body, (bytes, list)):
-            for piece in [memoryview(body)] if isinstance(body, bytes) else body:
+        if isinstance(body, list):
+            for piece in body:
                 for at in range(0, len(piece), _AT_ONCE):
                     transport.write(piece[at : at + _AT_ONCE])
                     await self._writable.wait()
@@ -16801,13 +16794,14 @@ class Upstream:
         `proxy`: the URL of an HTTP or SOCKS proxy to go through, which then resolves names.
         """
         try:
-            origin, head = _request_head(method, url, headers, body, proxy)
+            pieces = [memoryview(body)] if isinstance(body, bytes) else body
+            origin, head = _request_head(method, url, headers, pieces, proxy)
             # a body that is still arriving can be sent only once
-            again = body is None or isinstance(body, (bytes, list))
+            again = pieces is None or isinstance(pieces, list)
             link = self._freshest((proxy, origin)) if again else None
             while True:
                 link = link or await self._connect(proxy, origin, connect_timeout)
-                reply, sent_at = link.ask(method, head, body), time.monotonic()
+                reply, sent_at = link.ask(method, head, pieces), time.monotonic()
                 try:
                     if not (reply.decoder.head or reply.error):
                         await reply.waiter
@@ -16823,9 +16817,8 @@ class Upstream:
                 link = None  # it was closed before
         except (OSError, ValueError) as error:
             raise _unreachable(error, proxy) from error
-        if reply.status == 407 and proxy.startswith(
-            "http"
-        ):  # to plain HTTP a proxy answers in the provider's place
+        # to plain HTTP a proxy answers in the provider's place
+        if reply.status == 407 and proxy.startswith("http"):
             reply.close()
             raise _refused_by(proxy, reply.status)
         return reply
@@ -16942,12 +16935,8 @@ class Upstream:
             raise
 
 
-def _body_size(body: bytes | list[memoryview]) -> int:
-    return sum(map(len, body)) if isinstance(body, list) else len(body)
-
-
 def _request_head(
-    method: str, url: str, headers: Mapping[str, str], body: Payload, proxy: str
+    method: str, url: str, headers: Mapping[str, str], body: Pieces, proxy: str
 ) -> tuple[Origin, bytes]:
     origin, target = origin_and_target(url)
     if origin.authorization and not any(name.lower() == "authorization" for name in headers):
@@ -16955,10 +16944,9 @@ def _request_head(
     if proxy.startswith("http") and not origin.secure:
         target = f"http://{origin.host}{target}"
         headers = {**headers, **_proxy_headers(proxy)}
+    length = sum(map(len, body)) if isinstance(body, list) else None
     if body is None:
-        length: int | None = 0 if method in ("POST", "PUT", "PATCH") else -1
-    else:
-        length = _body_size(body) if isinstance(body, (bytes, list)) else None
+        length = 0 if method in ("POST", "PUT", "PATCH") else -1
     return origin, request_text(method, target, origin.host, headers, length)
 
 
@@ -17020,35 +17008,6 @@ class Attempt:
     `outcome` is "" while it runs; then "ok" if the lane answered, a failure class, "cancelled", or
     "outrun" if the attempt beside it answered first.
     """
-
-    __slots__ = (
-        "abandoned",
-        "began",
-        "body",
-        "clock",
-        "deadline",
-        "dropped",
-        "fields",
-        "flight",
-        "head",
-        "headers",
-        "inflater",
-        "lane",
-        "method",
-        "note",
-        "outcome",
-        "passage",
-        "pipe",
-        "proxy",
-        "raw",
-        "reply",
-        "seconds",
-        "secret",
-        "status",
-        "stream",
-        "strip",
-        "url",
-    )
 
     pipe: Pipe  # once the reply's head is here, as `reply`
     reply: Reply
@@ -17131,21 +17090,6 @@ class Observer:
         """The request is over; this is what the log says of it."""
 
 
-class PullReply(ABC):
-    """A reply that has to be asked for every block."""
-
-    ended = False  # it cannot tell
-
-    @abstractmethod
-    async def read(self) -> bytes: ...
-
-    async def feed_to(self, take: Callable[[bytes], object]) -> bool:
-        while block := await self.read():
-            if not take(block):
-                return True
-        return False
-
-
 class IdleTimeout:
     """A limit to a provider's silence, over many blocks, with one timer and not one per block.
 
@@ -17176,7 +17120,7 @@ class IdleTimeout:
         """The silence begins now."""
         self.since = time.monotonic()
 
-    async def feed_to(self, reply: Feeding, take: Callable[[bytes], object]) -> bool:
+    async def feed_to(self, reply: Reply | Attempt, take: Callable[[bytes], object]) -> bool:
         self.restart()
         more = await reply.feed_to(take)
         self.since = None
@@ -17198,10 +17142,6 @@ class IdleTimeout:
             self._timer = self._loop.call_later(self.seconds - silent, self._look)
         else:
             self._timeout.reschedule(self._loop.time())
-
-
-class Feeding(Protocol):
-    def feed_to(self, take: Callable[[bytes], object]) -> Awaitable[bool]: ...
 
 
 async def read_all(reply: Reply, idle: float, most: int = MOST_HELD) -> bytes:
@@ -17241,7 +17181,14 @@ class Inflater:
         if not self.active:
             return data
         plain = b""
-        while data := self._of_a_member(data):
+        while data:
+            if self._stream is not None and self._stream.eof:
+                data = data.lstrip(b"\0")  # as gzip(1) pads files on tapes
+                if data and not self._members:
+                    raise self.broken("bytes follow its end")
+                self._stream = zlib.decompressobj(self._window) if data else self._stream
+                continue
+            self._stream = self._stream or zlib.decompressobj(self._window)
             try:
                 plain += self._stream.decompress(data, self._most + 1 - len(plain))
             except zlib.error as error:
@@ -17254,16 +17201,6 @@ class Inflater:
                 raise self.too_much()
             data = self._stream.unused_data
         return plain
-
-    def _of_a_member(self, data: bytes) -> bytes:
-        """The bytes to read next: of the present member, or of one that begins here."""
-        if self._stream is not None and self._stream.eof:
-            data = data.lstrip(b"\0")  # as gzip(1) pads files on tapes
-            if data and not self._members:
-                raise self.broken("bytes follow its end")
-        if data and (self._stream is None or self._stream.eof):
-            self._stream = zlib.decompressobj(self._window)
-        return data
 
     def finish(self) -> None:
         """At the end of the body: UpstreamError if its coding goes on."""
@@ -17764,7 +17701,7 @@ class Tape(Observer):
         self._recorder.taped += size
 
 
-class TapedReply(PullReply):
+class TapedReply(Reply):
     """A reply whose bytes are kept as they are read."""
 
     def __init__(self, reply: Reply, tape: Tape, leg: str) -> None:
@@ -17859,7 +17796,7 @@ def example(schema: Any, name: str = "", root: JSON | None = None, depth: int = 
     return simple.get(kind, "echo hello" if name in _RUN else _ANYTHING)
 
 
-class DemoReply(PullReply):
+class DemoReply(Reply):
     """The demo provider's answer, streamed at a pace that can be watched."""
 
     status = 200

@@ -8,7 +8,7 @@ from relay_process import SOON
 import relay
 
 
-class Scripted(relay.PullReply):
+class Scripted(relay.Reply):
     """Says something after each of these pauses, then never again."""
 
     def __init__(self, *pauses: float) -> None:
@@ -18,8 +18,10 @@ class Scripted(relay.PullReply):
         await (asyncio.sleep(self.pauses.pop(0)) if self.pauses else asyncio.Event().wait())
         return b"x"
 
+    def close(self) -> None: ...
 
-async def one_from(reply: relay.PullReply, silence: relay.IdleTimeout) -> list[bytes]:
+
+async def one_from(reply: relay.Reply, silence: relay.IdleTimeout) -> list[bytes]:
     taken = list[bytes]()
     await silence.feed_to(reply, taken.append)
     return taken
