@@ -12989,10 +12989,13 @@ _VELOERA_WORDS: Final = {
 def _veloera(old: Old, draft: Draft) -> None:
     """If a provider's addresses are a preset's, it gets this preset, too, which knows what errors
     mean, such as that a plan is used up."""
-    if isinstance(old.look("providers"), dict):
+    members = old.at("providers").members().values()
+    rows = [part for part in members if isinstance(part.value, dict)] or old.rows("providers")
+    if members and _words_of(ProviderConfig).issuperset(*(row.value for row in rows)):
         raise ConfigError("this is relay's own configuration already: see relay check")
-    for row in old.rows("providers"):
-        name = re.sub(r"[^\w.-]+", "-", row.made(_word, "name") or "provider", flags=re.ASCII)
+    for row in rows:
+        usual = str(row.path[-1]) if members else "provider"
+        name = re.sub(r"[^\w.-]+", "-", row.made(_word, "name") or usual, flags=re.ASCII)
         settings: JSON = {}
         for word, part in row.members().items():
             ours = _VELOERA_WORDS.get(word, word)
@@ -17772,10 +17775,9 @@ def example(schema: Any, name: str = "", root: JSON | None = None, depth: int = 
         return None
     part = functools.partial(example, root=root, depth=depth + 1)
     if isinstance(ref := schema.get("$ref"), str):
-        found: Any = root
-        for step in ref.removeprefix("#").split("/")[1:]:
-            found = found.get(step.replace("~1", "/").replace("~0", "~")) or {}
-        return part({key: v for key, v in schema.items() if key != "$ref"} | found, name)
+        steps = [step.replace("~1", "/").replace("~0", "~") for step in ref.split("/")[1:]]
+        target, beside = found(root, steps), {k: v for k, v in schema.items() if k != "$ref"}
+        return part(beside | target if isinstance(target, dict) else beside, name)
     for word in ("anyOf", "oneOf", "allOf"):
         if (options := schema.get(word)) and isinstance(options[0], dict):
             return part({key: v for key, v in schema.items() if key != word} | options[0], name)

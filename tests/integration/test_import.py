@@ -160,6 +160,9 @@ CRS_BEDROCK: JSON = {
     "bearerToken": "literal",
     "defaultModel": "anthropic.claude-sonnet-5-5",
 }
+VELOERA_NAMES: JSON = {
+    "providers": {"big glm": {"base_url": "UPSTREAM/v1", "key": "literal", "models": ["glm-4.6"]}}
+}
 VELOERA_LISTS = VELOERA | {
     "routing_rules": [{"model": "fast", "provider": "bigglm", "target_model": "glm-4.5"}]
 }
@@ -218,6 +221,7 @@ DOCUMENTS: dict[str, tuple[JSON, str, str, str, str]] = {
     "ccr alone": (CRS_CCR, IN_API, "ccr,claude-sonnet-4-5", "anthropic", "theirs"),
     "azure": (CRS_DEPLOYMENT, AZURE, "gpt-4o", "openai", "/openai/deployments/gpt-4o-eu/"),
     "bedrock": (CRS_BEDROCK, IN_CLAUDE, "claude-sonnet-4-5", "anthropic", "claude-sonnet-5-5"),
+    "veloera names": (VELOERA_NAMES, CHAT, "glm-4.6", "openai", "glm-4.6"),
     "veloera rules": (VELOERA_LISTS, CHAT, "fast", "openai", "glm-4.5"),
     "ccr": (CCR, MESSAGES, "claude-sonnet-4-20250514", "openai", "deepseek-chat"),
     "litellm": (LITELLM, CHAT, "gpt-3.5-turbo", "openai", "gpt-4o-mini"),
