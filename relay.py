@@ -20083,12 +20083,11 @@ nav { position: sticky; top: 0; height: 100vh; padding: 1rem .75rem; display: fl
 nav b { font-size: 1.1rem; padding: 0 .6rem .75rem }
 nav a { display: flex; align-items: center; gap: .6rem; padding: .4rem .6rem; color: var(--soft);
   border-radius: 6px }
-nav a:hover { background: var(--page); text-decoration: none }
 nav a[aria-current] { background: var(--tint); color: var(--accent); font-weight: 600 }
 nav svg { width: 18px; height: 18px; flex: none; fill: none; stroke: currentColor;
   stroke-width: 1.7; stroke-linecap: round; stroke-linejoin: round }
-footer { position: fixed; left: 0; bottom: 0; width: 12.5rem; padding: .75rem; display: grid;
-  gap: .4rem; color: var(--soft); font-size: 12px }
+footer { position: fixed; left: 0; bottom: 0; width: 12.5rem; padding: .75rem; font-size: 12px }
+footer div { display: grid; gap: .4rem } footer p { color: var(--soft) }
 main { padding: 1.25rem 1.5rem 2rem; max-width: 92rem; display: grid; gap: 1rem; outline: 0;
   align-content: start }
 .head, .bar { display: flex; flex-wrap: wrap; gap: .5rem; align-items: center }
@@ -20117,15 +20116,15 @@ button, select, input, textarea, .head a { font: inherit; color: inherit; backgr
   border: 1px solid var(--edge); border-radius: 6px; padding: .3rem .65rem; min-height: 2.1rem;
   max-width: 100% }
 select { max-width: 14rem } input[type=checkbox] { min-height: 0; vertical-align: -.1rem }
-button { cursor: pointer; border-color: var(--line) } button:hover { border-color: var(--edge) }
+button { cursor: pointer; border-color: var(--line) }
 button:disabled { cursor: progress; color: var(--soft) } button.danger { color: var(--bad) }
 button.main, .head a { background: var(--accent); border-color: var(--accent); color: var(--on) }
 :focus-visible { outline: 2px solid var(--accent); outline-offset: 1px }
-.skip { position: absolute; left: -99rem } .skip:focus { left: 1rem; top: .5rem; z-index: 9 }
+#skip { position: absolute; left: -99rem } #skip:focus { left: 1rem; top: .5rem; z-index: 9 }
 .form { display: grid; gap: .75rem; grid-template-columns: repeat(auto-fit, minmax(14rem, 1fr)) }
 .field { display: grid; gap: .2rem; align-content: start } .field select { max-width: none }
 .ticks { columns: 18rem } .ticks label { display: block; overflow-wrap: anywhere }
-pre, textarea { font: 12.5px/20px ui-monospace, SFMono-Regular, Menlo, Consolas, monospace }
+pre, textarea { font: 12.5px/20px ui-monospace, monospace }
 pre { white-space: pre-wrap; overflow: auto; overflow-wrap: anywhere; background: var(--page);
   border-radius: 6px; padding: .6rem .75rem; max-height: 26rem }
 .code { position: relative } .code button { position: absolute; right: .3rem; top: .3rem }
@@ -20194,7 +20193,7 @@ dialog > * + *, form > * + * { margin-top: .75rem } #login { width: min(24rem, 9
 """
 
 _BODY: Final = """
-<a class="skip" href="#view">skip</a>
+<a id="skip" href="#view">skip</a>
 <nav id="nav" hidden></nav>
 <main id="view" tabindex="-1"><p class="soft" role="status">relay ...</p></main>
 <footer id="foot"></footer>
@@ -20210,32 +20209,33 @@ _BODY: Final = """
 _SCRIPT: Final = r"""
 "use strict";
 const $ = (id) => document.getElementById(id);
+const json = JSON.stringify, escaped = encodeURIComponent, entries = Object.entries;
 const t = (text, ...values) => text.replace(/\{\}/g, () => values.shift());
 const state = { running: [], recent: [], events: [], lost: {}, filter: {}, tests: {}, pulled: {} };
 
 // Nodes: data becomes text, never markup.  "td.n" is a td of class n.
+const shown = (kids) => kids.flat(4).filter((kid) => kid || kid === 0);
+const dressed = (node, props, kids) => {
+  for (const [key, value] of entries(props)) {
+    if (key.startsWith("on")) node[key] = value;
+    else if (value != null && value !== false) node.setAttribute(key, value === true ? "" : value);
+  }
+  node.append(...shown(kids));
+  return node;
+};
 const h = (tag, ...kids) => {
   const [name, ...css] = tag.split("."), node = document.createElement(name);
   if (css.length) node.className = css.join(" ");
-  const props = kids[0]?.constructor === Object ? kids.shift() : {};
-  for (const [key, value] of Object.entries(props)) {
-    if (key.startsWith("on")) node.addEventListener(key.slice(2), value);
-    else if (value != null && value !== false) node.setAttribute(key, value === true ? "" : value);
-  }
-  node.append(...kids.flat(3).filter((kid) => kid != null && kid !== false && kid !== ""));
-  return node;
+  return dressed(node, kids[0]?.constructor === Object ? kids.shift() : {}, kids);
 };
-const svg = (tag, props, ...kids) => {
-  const node = document.createElementNS("http://www.w3.org/2000/svg", tag);
-  for (const [key, value] of Object.entries(props)) node.setAttribute(key, value);
-  node.append(...kids);
-  return node;
-};
+const svg = (tag, props, ...kids) => dressed(document.createElementNS(
+  "http://www.w3.org/2000/svg", tag), props, kids);
+const put = (box, ...kids) => box.replaceChildren(...shown(kids));
 // Children by key: what has not changed stays the node that it was, with its focus.
 const fill = (box, items, key, make) => {
   const known = new Map([...box.children].map((node) => [node.dataset.key, node]));
   items.forEach((item, index) => {
-    const name = String(key(item)), sign = JSON.stringify(item);
+    const name = String(key(item)), sign = json(item);
     let node = known.get(name);
     if (node?.sign !== sign) { node = make(item); node.dataset.key = name; node.sign = sign; }
     if (box.children[index] !== node) box.insertBefore(node, box.children[index] ?? null);
@@ -20243,9 +20243,9 @@ const fill = (box, items, key, make) => {
   while (box.children.length > items.length) box.lastChild.remove();
 };
 const notice = (text, kind = "good") => {
-  const line = h("p." + kind, h("span", text));
-  $("notice").replaceChildren(line);
-  setTimeout(() => line.remove(), kind === "bad" ? 15000 : 6000);
+  const line = h("p." + kind, text);
+  put($("notice"), line);
+  setTimeout(() => line.remove(), 9000);
 };
 const attempt = async (act) => {
   try { return await act(); } catch (error) {
@@ -20260,17 +20260,19 @@ const button = (label, act, css = "") => h("button" + css, { type: "button",
   } }, label);
 // What changes something is there only with an admin key; a note says so where there is none.
 const acting = (label, act, css) => state.status.may && button(label, act, css);
-const link = (label, ...path) => h("a", { href: "#/" + path.map(encodeURIComponent).join("/") },
+const link = (label, ...path) => h("a", { href: "#/" + path.map(escaped).join("/") },
   label);
 const head = (title, ...kids) => h("div.head", h("h1", title), kids);
 const card = (title, ...kids) => h("section.card", title && h("h2", title), kids);
 const field = (label, node, hint) => h("label.field", h("span", label), node,
   hint && h("small", hint));
+const given = (object) => Object.fromEntries(entries(object).filter(([, each]) => each));
+// What a form comes to: a diff first
+const proposing = (act, ...kids) => h("div.bar", button("Show what changes", act, ".main"), kids);
 const labelled = (label, node) => h("label", label, " ", node);
 const input = (name, props) => h("input", { name, autocomplete: "off", ...props });
 const options = (node, values) => {  // each a value, or a value and its text
-  node.replaceChildren(...values.map((each) => h("option", { value: [each].flat()[0] },
-    [each].flat().at(-1))));
+  put(node, values.map((each) => h("option", { value: [each].flat()[0] }, [each].flat().at(-1))));
   return node;
 };
 const choice = (label, values, props) => options(h("select", { "aria-label": label, ...props }),
@@ -20282,8 +20284,8 @@ const table = (heads, rows) => {
     h((name ? "th" : "td") + css(at), name)))), h("tbody", rows.map((cells) => h("tr", cells.map(
     (cell, at) => h("td" + css(at), { "data-label": names[at] }, cell)))))));
 };
-const facts = (pairs) => h("dl.facts", pairs.filter(([, value]) => value != null && value !== ""
-  && value !== false).map(([name, value]) => [h("dt", name), h("dd", value)]));
+const facts = (pairs) => h("dl.facts", pairs.filter(([, value]) => value || value === 0).map(
+  ([name, value]) => [h("dt", name), h("dd", value)]));
 const meter = (share, tone = share >= .95 ? "bad" : share >= .8 ? "warn" : "good", from = 0) => {
   const part = h("i." + tone);
   part.style.marginLeft = 100 * from + "%"; part.style.width = Math.min(100, 100 * share) + "%";
@@ -20292,10 +20294,10 @@ const meter = (share, tone = share >= .95 ? "bad" : share >= .8 ? "warn" : "good
 const code = (text) => h("div.code", h("pre", { tabindex: 0 }, text), button("Copy", async () => {
   await navigator.clipboard.writeText(text); notice("Copied."); }));
 const show = (title, ...kids) => {
-  $("dialog").replaceChildren(h("h2", { id: "dialog-title" }, title), ...kids.flat());
+  put($("dialog"), h("h2", { id: "dialog-title" }, title), kids);
   if (!$("dialog").open) $("dialog").showModal();
 };
-$("dialog").addEventListener("close", () => $("dialog").replaceChildren());
+$("dialog").onclose = () => put($("dialog"));
 const closing = (label) => button(label, () => $("dialog").close());
 
 // Numbers and times
@@ -20320,7 +20322,7 @@ const plain = (cause) => cause.replaceAll("_", " ");
 // What relay says
 const HEADERS = { "Content-Type": "application/json", "X-Relay-Page": "1" };
 async function ask(path, body) {
-  const post = body && { method: "POST", body: JSON.stringify(body) };
+  const post = body && { method: "POST", body: json(body) };
   const reply = await fetch("admin/" + path, { headers: HEADERS, ...post });
   const answer = await reply.json().catch(() => ({}));
   if (reply.status === 401 && path !== "login") login();
@@ -20340,8 +20342,9 @@ async function tree() {
   if (state.status.may && state.status.file) Object.assign(state, await ask("tree"));
 }
 // A change of the file, shown as a diff before it is saved; `done` follows.
-async function propose(title, change, done = go) {
-  const wanted = { digest: state.digest, ...(change.text ? change : { changes: change }) };
+async function propose(change, done = go) {
+  const wanted = { digest: state.digest,
+    ...(Array.isArray(change) ? { changes: change } : change) };
   const seen = await ask("config/edit", wanted);
   const save = async () => {
     const saved = await ask("config/edit", { ...wanted, save: true });
@@ -20352,26 +20355,26 @@ async function propose(title, change, done = go) {
   };
   const lines = seen.diff.split("\n").map((line) => h("span" + ({ "+": ".more", "-": ".less",
     "@": ".soft" }[line[0]] ?? ""), line));
-  show(title, seen.problems.map((each) => h("p.bad", { role: "alert" }, each)),
+  show("What changes", seen.problems.map((each) => h("p.bad", { role: "alert" }, each)),
     seen.diff ? h("pre.diff", { tabindex: 0 }, lines) : h("p", "Nothing changes."),
     h("div.bar", seen.diff && !seen.problems.length && button("Save", save, ".main"),
       closing("Cancel")));
 }
 function login() {
   $("login-title").textContent = $("enter").textContent = "Log in";
-  $("login-why").textContent = "relay is guarded by the admin_key of its configuration.";
+  $("login-why").textContent = "relay is guarded by its admin_key.";
   $("key").setAttribute("aria-label", "admin_key");
-  $("nav").hidden = $("foot").hidden = true; $("view").replaceChildren();
+  $("nav").hidden = $("foot").hidden = true; update = null; put($("view"));
   if (!$("login").open) $("login").showModal();
 }
-$("login").addEventListener("close", async () => {
+$("login").onclose = async () => {
   try {
     await ask("login", { key: $("key").value });
     $("refused").textContent = $("key").value = "";
     start();
   } catch (error) { $("refused").textContent = error.message; login(); }
-});
-$("login").addEventListener("cancel", (event) => event.preventDefault());
+};
+$("login").oncancel = (event) => event.preventDefault();
 
 let source, timer, frame;
 const soon = () => {  // at most one drawing for each frame of the screen, whatever comes in
@@ -20432,18 +20435,19 @@ function bars(box, starts, sums, names, label, title, say) {
     if (at % every === 0) chart.append(svg("text", { x: side + at * width, y: high - 5 },
       label(start)));
   });
-  box.replaceChildren(chart, h("div.legend", names.map((name, index) => {
+  put(box, chart, h("div.legend", names.map((name, index) => {
     const swatch = h("i");
     swatch.style.background = `var(--c${index})`;
     return h("span", swatch, name);
   })));
 }
+const last = (n, make) => Array.from({ length: n }, (_, at) => make(n - 1 - at));
 const hours = (n) => {  // when the last ones began, in seconds, the current one last
-  const now = Date.now() / 1000 + offset(), last = Math.round(now - now % 3600 - offset());
-  return Array.from({ length: n }, (_, at) => last - (n - 1 - at) * 3600);
+  const now = Date.now() / 1000 + offset(), hour = Math.round(now - now % 3600 - offset());
+  return last(n, (ago) => hour - ago * 3600);
 };
-const days = (n) => Array.from({ length: n }, (_, at) => new Date(Date.parse(
-  state.usage.today.slice(0, 10)) - (n - 1 - at) * 864e5).toISOString().slice(0, 10));
+const days = (n) => last(n, (ago) => new Date(Date.parse(state.usage.today.slice(0, 10))
+  - ago * 864e5).toISOString().slice(0, 10));
 const begin = (row) => Date.parse(row.start) / 1000;
 const add = (sums, start, name, value) => {
   const bar = sums.get(start) ?? sums.set(start, {}).get(start);
@@ -20461,6 +20465,13 @@ const TITLES = { overview: ["Overview", "M3 11l9-8 9 8v10h-6v-6H9v6H3z"],
   configuration: ["Configuration", "M8 6l-5 6 5 6M16 6l5 6-5 6M14 4l-4 16"] };
 const rooms = {};
 let room = "", argument = "", update = null;
+const fresh = (load, otherwise) => {  // load with every refresh
+  let seen = null;
+  return () => {
+    if (seen === state.usage) otherwise?.(); else attempt(load);
+    seen = state.usage;
+  };
+};
 const draw = () => { if (state.usage && !$("login").open) update?.(); };
 function go() {
   let path = [];
@@ -20469,11 +20480,11 @@ function go() {
   const stays = name === room && update?.stays, view = $("view");
   [room, argument] = [name, path.slice(1).join("/")];
   document.title = `${TITLES[name][0]} - relay`;
-  for (const each of $("nav").querySelectorAll("a"))
-    if (each.dataset.room === name) each.setAttribute("aria-current", "page");
-    else each.removeAttribute("aria-current");
+  put($("nav"), h("b", "relay"), entries(TITLES).map(([each, [title, icon]]) => h("a", {
+    href: "#/" + each, "aria-current": each === name && "page" }, svg("svg", { viewBox:
+    "0 0 24 24", "aria-hidden": "true" }, svg("path", { d: icon })), title)));
   if (!stays) {
-    view.replaceChildren();
+    put(view);
     if (!state.status.may) view.append(h("p.card.warn",
       "Nothing can be changed here before the file has an admin_key."));
     update = rooms[name](view, argument);
@@ -20483,17 +20494,12 @@ function go() {
 }
 function foot() {
   const s = state.status;
-  if (!$("nav").firstChild) $("nav").append(h("b", "relay"), ...Object.keys(rooms).map((name) =>
-    h("a", { href: "#/" + name, "data-room": name }, svg("svg", { viewBox: "0 0 24 24",
-      "aria-hidden": "true" }, svg("path", { d: TITLES[name][1] })), TITLES[name][0])));
   $("nav").hidden = $("foot").hidden = false; $("nav").setAttribute("aria-label", "Rooms");
-  const sign = [s.generation, s.may, s.session, state.gone].join();
-  if ($("foot").sign !== sign) $("foot").replaceChildren(h("span", { role: "status" }, state.gone
-    ? "relay does not answer; trying again"
-    : `${s.version} · ${t("configuration {}", s.generation)}`),
-  acting("Reload", async () => { notice((await ask("reload", {})).said); await refresh(); }) || "",
-  s.session ? button("Log out", async () => { await ask("logout", {}); location.reload(); }) : "");
-  $("foot").sign = sign;
+  fill($("foot"), [[s.generation, state.gone, s.session]], () => "", () => h("div", h("p",
+    { role: "status" }, state.gone ? "relay does not answer; trying again"
+      : `${s.version} · ${t("configuration {}", s.generation)}`),
+  acting("Reload", async () => { notice((await ask("reload", {})).said); await refresh(); }),
+  s.session && button("Log out", async () => { await ask("logout", {}); location.reload(); })));
 }
 
 // Overview
@@ -20503,7 +20509,7 @@ const probe = (mark) => mark.next_probe === null ? "being probed"
 const below = (mark, name) => mark.name === name || mark.name.startsWith(name + " ")
   || mark.name.startsWith(name + "/");
 const REMEDY = { auth: "The key was refused: put in another one.",
-  balance_empty: "Top up the account, or let another provider go first.",
+  balance_empty: "Top up the account.",
   plan_exhausted: "The plan is used up; others answer until it is renewed.",
   plan_expired: "Renew the plan, or disable the provider.",
   model_missing: "The provider does not know this model: pull its models." };
@@ -20516,7 +20522,7 @@ function wrongs() {
   const s = state.status, file = ["Open the file", "configuration"], found = [];
   const say = (holds, ...wrong) => { if (holds) found.push(wrong); };
   say(s.reload_failed, "bad", s.last_reload,
-    "The configuration before it stays in force until this is mended.", file);
+    "The configuration before it stays in force.", file);
   say(s.state !== "ok", "bad", t("The state store is down: {}", s.state),
     "relay counts alone until its place can be reached.");
   say(s.loses_lines, "bad", "Log lines are lost.", "Something must read standard error.");
@@ -20532,18 +20538,16 @@ function wrongs() {
   return found;
 }
 function planCard(provider, plan, each) {
-  const when = (text, at) => at && h("p.warn.small", t(text, clock(at)));
+  const spent = (at) => at && h("p.warn.small", t("used up at {} at this rate", clock(at)));
   return card(`${provider.name} · ${plan.name}`, each.windows.map((one) => [h("div.bar.small",
     h("span.grow", `${one.name}: ${percent(one.used)}`), one.resets && h("span.soft",
       t("resets in {}", span(Math.max(0, one.resets - state.plans.now) * 1000)))), meter(one.used),
-  when("used up at {} at this rate", one.forecast)]),
+  spent(one.forecast)]),
   each.balance != null && h("p", "Balance", ` ${each.balance} ${each.currency}`),
-  when("used up at {} at this rate", each.forecast), each.low && h("p.warn.small", each.low),
-  each.error && h("p.bad.small", each.error), each.cooling && h("p.bad.small",
-    `${each.cooling.why}, ${t("until {}", clock(each.cooling.until))}`),
-  h("p.soft.small", [each.next && "Goes first", each.at && t("known at {}", clock(each.at)),
-    t("today {} requests, {} tokens", count(each.counted.requests), count(each.counted.tokens))]
-    .filter(Boolean).join(" · ")), each.asks && button("Look up now", async () => {
+  spent(each.forecast), each.low && h("p.warn.small", each.low),
+  each.error && h("p.bad.small", each.error),
+  h("p.soft.small", each.at && t("known at {}", clock(each.at)), " ", t("{} tokens today",
+    count(each.counted.tokens))), each.asks && button("Look up now", async () => {
     state.plans = await ask("plans", { provider: provider.name }); draw(); }));
 }
 rooms.overview = (view) => {
@@ -20566,7 +20570,6 @@ rooms.overview = (view) => {
       today - ago, hour - ago)));
     const [errors, all] = ["errors", "requests"].map((name) => sum(name, starts[0], hour));
     const slow = state.usage.first_events, late = slow.findLast((each) => each.count);
-    const seconds = (n) => n == null ? "-" : span(n * 1000);
     fill(tiles, [["Running", state.running.length, ""],
       ["Requests today", ...both("requests", count)],
       ["Tokens in today", ...both("tokens_in", count)],
@@ -20574,12 +20577,13 @@ rooms.overview = (view) => {
       ["Cost today", ...both("cost", money)],
       ["Input from the cache", cached(0), t("yesterday by now {}", cached(86400))],
       ["Failed in 24 hours", percent(errors, all), t("{} of {}", count(errors), count(all))],
-      ["First event", seconds(late?.p50), t("95 % within {}", seconds(late?.p95))]],
+      ["First event", late ? span(late.p50 * 1000) : "-", late ? t("95 % within {}",
+        span(late.p95 * 1000)) : ""]],
     ([name]) => name, ([name, value, note]) => h("div", h("span.soft", name),
       h("b", String(value)), h("small", note)));
-    plans.replaceChildren(...(state.plans?.providers ?? []).flatMap((one) => one.plans.flatMap(
-      (plan) => plan.credentials.filter((each) => each.asks || each.windows.length || each.low
-        || each.balance != null).map((each) => planCard(one, plan, each)))));
+    put(plans, state.plans.providers.map((one) => one.plans.map((plan) => plan.credentials.map(
+      (each) => (each.asks || each.windows.length || each.balance != null) && planCard(one, plan,
+        each)))));
     plans.hidden = !plans.firstChild;
     for (const row of rows) {
       add(sums, begin(row), "Answered", row.requests - row.errors);
@@ -20597,8 +20601,8 @@ rooms.overview = (view) => {
 };
 
 // Requests
-const CODES = { OK: "answered to the end", CD: "the client left before its answer was complete",
-  AU: "no key, a wrong one, or one that may not use this model", BG: "a budget of the key is spent",
+const CODES = { OK: "answered to the end", CD: "the client left before its end",
+  AU: "no key, a wrong one, or not one for this model", BG: "a budget of the key is spent",
   SD: "the shared state is down", FD: "relay had too many files open",
   BR: "refused by relay before any attempt", LP: "it has come through relay twice",
   RL: "a limit: the key's, or the provider's rate or plan",
@@ -20615,8 +20619,7 @@ function passes(each) {
   const { text = "", code, key, provider } = state.filter;
   const words = [each.model, each.target, each.key, each.client, each.id, each.error, each.code];
   return words.join(" ").toLowerCase().includes(text.toLowerCase())
-    && (!code || (code === "failed" ? tone(each) === "bad" : code === "running" ? each.alive
-      : each.code === code))
+    && (!code || [each.code, tone(each)].includes(code))
     && (!key || each.key === key) && (!provider || each.provider === provider);
 }
 rooms.requests = (view) => {
@@ -20625,17 +20628,14 @@ rooms.requests = (view) => {
     "Time", ".In / out", "Cost"].map((each, at) => h("span" + (each[0] === "." ? ".opt" : "")
     + (at > 4 ? ".n" : ""), each.replace(".", ""))));
   const split = h("div.split", card(null, h("div.rows.heads", heads), rows), side);
-  const pick = (name, label, values) => {
-    const node = choice(label, [["", label], ...values], { name });
-    node.value = state.filter[name] ?? "";
-    return node;
-  };
+  const pick = (name, label, values) => Object.assign(choice(label, [["", label], ...values],
+    { name }), { value: state.filter[name] ?? "" });
   const known = (name) => [...new Set(requests().map((each) => each[name]).filter(Boolean))];
   const filter = ({ target }) => { state.filter[target.name] = target.value; draw(); };
   view.append(head("Requests"), h("div.bar", { oninput: filter }, input("text", { type: "search",
     placeholder: "Filter", "aria-label": "Filter", class: "grow", value: state.filter.text }),
-  pick("code", "Any end", [["running", "Running"], ["failed", "Failed"], ...Object.keys(CODES).map(
-    (each) => [each, `${each}: ${CODES[each]}`])]), pick("key", "Any key", known("key")),
+  pick("code", "Any end", [["warn", "Running"], ["bad", "Failed"], ...entries(CODES).map(
+    ([each, why]) => [each, `${each}: ${why}`])]), pick("key", "Any key", known("key")),
   pick("provider", "Any provider", known("provider")), labelled("Pause", pause)), split);
   const line = (each) => h("a", { href: "#/requests/" + each.id, "aria-current": each.chosen },
     h("span.dot." + tone(each), outcome(each)), h("time.soft", each.alive ? "" : clock(each.time)),
@@ -20655,8 +20655,8 @@ rooms.requests = (view) => {
     }
     side.hidden = !argument;
     const each = requests().find((one) => one.id === argument), sign = argument
-      + JSON.stringify(each ?? "");
-    if (argument && side.sign !== sign) { side.sign = sign; side.replaceChildren(request(each)); }
+      + json(each ?? "");
+    if (argument && side.sign !== sign) { side.sign = sign; put(side, request(each)); }
   };
   run.stays = true;
   return run;
@@ -20690,15 +20690,12 @@ function request(each) {
 function records(id) {
   const out = h("div");
   if (!state.status.may) return null;
-  if (!state.status.records) return h("p.soft.small", t(
-    "Set record to keep whole exchanges."));
-  const open = async () => out.replaceChildren(...(await ask("record?id=" + encodeURIComponent(id)))
-    .legs.map((leg) => h("details", h("summary", [leg.name, leg.head.method, leg.head.url
-      ?? leg.head.path, leg.head.status, `${leg.size} B`].filter(Boolean).join(" ")), h("pre",
-      { tabindex: 0 }, (leg.head.headers ?? []).map((pair) => pair.join(": ") + "\n"), "\n",
-      leg.text))));
-  const run = (how) => async () => out.replaceChildren(code((await ask("replay", { id, ...how }))
-    .said));
+  if (!state.status.records) return h("p.soft.small", "Set record to keep whole exchanges.");
+  const open = async () => put(out, (await ask("record?id=" + escaped(id))).legs.map(
+    ({ name, head, size, text }) => h("details", h("summary", [name, head.method, head.url
+      ?? head.path, head.status, size + " B"].filter(Boolean).join(" ")), h("pre", { tabindex: 0 },
+      head.headers?.map((pair) => pair.join(": ") + "\n"), "\n", text))));
+  const run = (how) => async () => put(out, code((await ask("replay", { id, ...how })).said));
   return h("div", h("h3", "Record"), h("div.bar", button("Show it", open), button("As curl",
     run({ curl: true })), button("Send it again", run())), out);
 }
@@ -20711,9 +20708,10 @@ const health = (provider) => {
   return marks.length ? marks.map((mark) => h("div.dot." + (cools(mark) ? "bad" : "warn"),
     `${plain(mark.cause)}, ${probe(mark)}`)) : h("span.good.dot", "Well");
 };
+const configured = () => state.tree?.providers ?? {};
 const providers = () => {
   const known = new Set(state.status.providers.map((each) => each.name));
-  return [...state.status.providers, ...Object.entries(state.tree?.providers ?? {}).filter(
+  return [...state.status.providers, ...entries(configured()).filter(
     ([name]) => !known.has(name)).map(([name, config]) => ({ name, plans: [], inactive: true,
     preset: config?.preset, priority: config?.priority ?? 0 }))];
 };
@@ -20733,13 +20731,13 @@ rooms.providers = (view, name) => {
 function provider(view, name) {
   const [facing, tested, pulled] = [h("div"), h("div"), h("div")], at = ["providers", name];
   const find = () => providers().find((each) => each.name === name);
-  const own = () => state.tree?.providers?.[name] ?? {};
+  const own = () => configured()[name] ?? {};
   const trial = (found) => card("Test", !found.trials ? h("p.soft", t("testing {} ...", name))
     : [table(["Plan", "Credential", "Dialect", "Model", "List of models", "Whole answer", "Stream",
       "One call", "Two calls", "Count"], found.trials.map((each) => [each.plan, each.credential,
       each.dialect, each.model, ...["list", "whole", "stream", "tool", "tools", "count"].map(
         (column) => h("span." + (!each.faults[column] ? "good" : column === "list" ? "soft"
-          : "bad"), each.cells[column] ?? "-"))])), found.trials.map((each) => Object.entries(
+          : "bad"), each.cells[column] ?? "-"))])), found.trials.map((each) => entries(
       each.faults).map(([column, fault]) => h("p." + (column === "list" ? "soft" : "bad"),
       `${each.dialect} ${column}: ${fault}`)))]);
   const test = async () => {
@@ -20759,12 +20757,12 @@ function provider(view, name) {
       const chosen = boxes.filter((each) => each.checked).map((each) => each.value);
       const value = isMap ? Object.fromEntries(chosen.map((each) => [each, models[each] ?? each]))
         : chosen;
-      return propose(t("Models of {}", name), [{ path: [...at, "models"], value }]);
+      return propose([{ path: [...at, "models"], value }]);
     };
     return card("Models", found.fault && h("p.bad", found.fault), h("p.soft",
       t("{} served, {} listed", found.served.length, listed.size)), h("div.ticks", boxes.map(
       (each) => h("label", each, " ", each.value, isGone(each.value) && h("span.bad.small", " ",
-        "no longer served")))), h("div.bar", button("Show what changes", save, ".main")));
+        "no longer served")))), proposing(save));
   };
   const pull = async () => {
     state.pulled[name] = (await ask("pull", { provider: name })).lists[0]; await tree(); draw();
@@ -20772,7 +20770,7 @@ function provider(view, name) {
   const priority = input("priority", { type: "number", "aria-label": "Priority" });
   view.append(head(name, link("All providers", "providers")), facing, tested, pulled);
   attempt(async () => { await tree(); priority.value = find()?.priority ?? 0; draw(); });
-  const set = (key, value) => propose(`${name}: ${key}`, [{ path: [...at, key], value }]);
+  const set = (key, value) => propose([{ path: [...at, key], value }]);
   const body = (each, marks) => card(null, facts([["Preset", each.preset],
     ["Health", health(each)], ...each.plans.map((plan) => [t("Plan {}", plan.name), `${
       plan.speaks.join(", ")} · ${plan.hosts.join(", ")} · ${t("{} keys",
@@ -20784,10 +20782,10 @@ function provider(view, name) {
     acting(each.disabled ? "Use again" : "Disable until reload", async () => {
       await ask("disable", { provider: name, disabled: !each.disabled }); await refresh(); })],
     acting(each.inactive ? "Enable in the file" : "Disable in the file", () => set("active",
-      !!each.inactive)), acting("Remove", () => propose(t("Remove {}", name), [{ path: at,
+      !!each.inactive)), acting("Remove", () => propose([{ path: at,
       delete: true }], () => { location.hash = "#/providers"; }), ".danger")),
   state.status.may && h("div.bar", labelled("Priority", priority), button("Change", () => set(
-    "priority", Number(priority.value))), h("span.soft.small", "Higher goes first.")));
+    "priority", Number(priority.value))), h("small", "Higher goes first.")));
   return () => {
     const each = find(), marks = state.marks.filter((mark) => below(mark, name));
     const one = (box, item, make) => fill(box, item ? [item] : [], () => "", () => make(item));
@@ -20802,7 +20800,7 @@ function adding(view) {
   const name = input("name"), prefix = input("prefix"), hint = h("small");
   const endpoint = input("endpoint", { type: "url", placeholder: "https://.../v1" });
   const key = input("secret", { type: "password", autocomplete: "new-password" });
-  const own = field("Endpoint", endpoint, "Its base URL."), plans = field("Plan", plan);
+  const own = field("Endpoint", endpoint), plans = field("Plan", plan);
   const dialect = field("What it speaks", format);
   const choose = () => {
     const known = state.presets.presets.find((each) => each.name === preset.value);
@@ -20815,15 +20813,14 @@ function adding(view) {
       : "Left empty where none is needed.";
   };
   const save = () => {
-    if (!name.value || state.tree.providers?.[name.value]) throw new Error("It needs a new name.");
+    if (!name.value || configured()[name.value]) throw new Error("It needs a new name.");
     const plain = /^(\$\{\w+\}|file:.*)$/.test(key.value) ? key.value
       : key.value.replaceAll("$", "$$$$");
     const entry = { preset: preset.value, api_format: !preset.value && format.value,
       endpoint: !own.hidden && endpoint.value, billing_plans: plan.value && [plan.value],
       api_key: plain, prefix: prefix.value };
-    const value = Object.fromEntries(Object.entries(entry).filter(([, each]) => each));
-    return propose("Add a provider", [{ path: ["providers", name.value], value }], () => {
-      location.hash = "#/providers/" + encodeURIComponent(name.value); });
+    return propose([{ path: ["providers", name.value], value: given(entry) }],
+      () => { location.hash = "#/providers/" + escaped(name.value); });
   };
   name.oninput = () => { name.own = true; }; preset.onchange = choose;
   view.append(head("Add a provider", link("All providers", "providers")));
@@ -20834,8 +20831,7 @@ function adding(view) {
     options(format, state.presets.formats); choose();
     view.append(card(null, h("div.form", field("Preset", preset), field("Name", name),
       h("label.field", h("span", "Key"), key, hint), plans, dialect, own, field("Prefix", prefix,
-        "Names work with it in front, too.")), h("div.bar", button("Show what changes", save,
-      ".main"))));
+        "Names work with it in front, too.")), proposing(save)));
   });
 }
 
@@ -20849,21 +20845,21 @@ rooms.models = (view, name) => {
     view.append(head(name, link("All models", "models")), box, state.status.may ? chat(name) : "");
     attempt(async () => {
       await tree();
-      const { models } = await ask("models?name=" + encodeURIComponent(name));
-      box.replaceChildren(model(models[0]));
+      const { models } = await ask("models?name=" + escaped(name));
+      put(box, model(models[0]));
     });
     return null;
   }
   const label = "Filter, or any name", search = input("text", { type: "search", class: "grow",
     placeholder: label, "aria-label": label, oninput: () => list() });
-  const list = () => box.replaceChildren(table(["Name", "Goes to", "Why", "#Context"],
+  const list = () => put(box, table(["Name", "Goes to", "Why", "#Context"],
     state.models.models.filter((each) => each.name.includes(search.value)).map((each) =>
       [link(each.name, "models", each.name), each.groups.length ? chain(each.groups)
         : h("span.bad", "Nowhere"), each.why, count(each.context)])),
-  h("p.soft.small", state.models.globs.length > 0 && t("Also every name like {}",
-    state.models.globs.join(", "))));
+  state.models.globs.length > 0 && h("p.small", "Also every name like these:",
+    state.models.globs.map((each) => [" ", link(each, "models", each)])));
   view.append(head("Models"), h("div.bar", search, button("Where does it go?", () => {
-    if (search.value) location.hash = "#/models/" + encodeURIComponent(search.value); })),
+    if (search.value) location.hash = "#/models/" + escaped(search.value); })),
   card(null, box));
   attempt(async () => { state.models = await ask("models"); list(); });
   return null;
@@ -20871,20 +20867,20 @@ rooms.models = (view, name) => {
 function model(found) {
   const rules = state.tree?.routing_rules ?? {}, orders = [], list = input("target", {
     list: "targets", placeholder: "provider/model", "aria-label": "Target" });
-  const rule = Object.keys(rules).find((each) => each.toLowerCase() === found.name.toLowerCase());
+  const decides = found.rules[0]?.name.replace(/^rule |, entry \d+$/g, "");
+  const rule = Object.keys(rules).find((each) => each === decides);
   const edit = (label, path, to) => {
     const targets = [to].flat(), box = h("ol"), more = list.cloneNode();
     const small = (text, label, act) => h("button", { type: "button", "aria-label": label,
       title: label, onclick: () => { act(); order(); } }, text);
-    const order = () => box.replaceChildren(...targets.map((each, at) => h("li.bar",
+    const order = () => put(box, targets.map((each, at) => h("li.bar",
       h("span.grow", `${at + 1}. ${each}`), at > 0 && small("↑", t("move {} up", each),
         () => targets.splice(at - 1, 0, targets.splice(at, 1)[0])),
       small("✕", t("remove {}", each), () => targets.splice(at, 1)))));
     order();
-    orders.push(label && h("h3", label), box, h("div.bar", more, button("Add", () => {
-      if (more.value) targets.push(more.value); more.value = ""; order(); }),
-    button("Show what changes", () => propose(t("Targets of {}", found.name), [{ path,
-      value: targets }]), ".main")));
+    const save = () => propose([{ path, value: targets }]);
+    orders.push(label && h("h3", label), box, proposing(save, more, button("Add", () => {
+      if (more.value) targets.push(more.value); more.value = ""; order(); })));
   };
   if (state.status.may) {
     const entry = rules[rule], path = ["routing_rules", rule ?? found.name];
@@ -20895,20 +20891,19 @@ function model(found) {
     else edit("", path, entry);
   }
   const known = providers().flatMap(({ name }) => {
-    const own = state.tree?.providers?.[name]?.models ?? [];
+    const own = configured()[name]?.models ?? [];
     return (Array.isArray(own) ? own : Object.keys(own)).map((each) => `${name}/${each}`);
   });
-  const when = (rule) => `${Object.entries(rule.when).map(([name, value]) => `${name}: ${
-    JSON.stringify(value)}`).join(", ")} → ${rule.to.join(", ")}`;
+  const when = (rule) => `${entries(rule.when).map(([name, value]) => `${name}: ${
+    json(value)}`).join(", ")} → ${rule.to.join(", ")}`;
   return card("Where it goes", found.groups.length ? h("p", chain(found.groups)) : h("p.bad",
     "Nowhere", found.near.length > 0 && `; ${found.near.join(", ")}?`),
   facts([["Why", found.why], ["Context", count(found.context)], ...found.rules.filter(
     (each) => Object.keys(each.when).length).map((each) => [each.name, when(each)])]), orders,
   h("datalist", { id: "targets" }, known.map((value) => h("option", { value }))));
 }
-const SAMPLE = { type: "function", function: { name: "get_weather", description:
-  "Tells the weather in a city.", parameters: { type: "object", properties: { city: { type:
-  "string" } }, required: ["city"] } } };
+const SAMPLE = { type: "function", function: { name: "get_weather", parameters: { type: "object",
+  properties: { city: { type: "string" } }, required: ["city"] } } };
 function chat(name) {
   const key = choice("Key", [], { id: "as" }), turns = [], tool = h("input", { type: "checkbox" });
   const [log, aside, blocks] = [h("div", { "aria-live": "polite" }), h("div"), h("div")];
@@ -20924,10 +20919,10 @@ function chat(name) {
     if (!text.value) return;
     say("You").textContent = text.value; text.value = "";
     stopping = new AbortController();
-    const reply = await fetch("admin/chat?key=" + encodeURIComponent(key.value), { method: "POST",
-      headers: HEADERS, signal: stopping.signal, body: JSON.stringify(asked) });
+    const reply = await fetch("admin/chat?key=" + escaped(key.value), { method: "POST",
+      headers: HEADERS, signal: stopping.signal, body: json(asked) });
     const headers = [...reply.headers].filter(([each]) => /^x-relay|^server-timing/.test(each));
-    aside.replaceChildren(facts(headers));
+    put(aside, facts(headers));
     if (!reply.ok) throw new Error((await reply.json().catch(() => ({}))).error?.message
       ?? "HTTP " + reply.status);
     const box = h("details", { hidden: true }, h("summary", "Reasoning"), thought);
@@ -20957,28 +20952,28 @@ function chat(name) {
     const id = reply.headers.get("x-relay-request-id"), find = () => state.recent.find((each) =>
       each.id === id);
     for (let n = 0; n < 20 && !find(); n++) await new Promise((done) => setTimeout(done, 100));
-    aside.replaceChildren(facts([["Tokens in", count(usage?.prompt_tokens)], ["Tokens out",
+    put(aside, facts([["Tokens in", count(usage?.prompt_tokens)], ["Tokens out",
       count(usage?.completion_tokens)], ["Cost", find()?.cost != null && money(find().cost)],
     ["Time", span(find()?.ms)], ["Request", link(id, "requests", id)], ...headers]));
   };
   const asCode = () => {
-    const asked = body(), base = JSON.stringify(location.origin + "/v1");
-    const quoted = JSON.stringify(asked).replaceAll("'", "'\\''");
-    blocks.replaceChildren(h("h3", "curl"), code(`curl ${location.origin}/v1/chat/completions \\
+    const asked = body(), base = json(location.origin + "/v1");
+    const quoted = json(asked).replaceAll("'", "'\\''");
+    put(blocks, h("h3", "curl"), code(`curl ${location.origin}/v1/chat/completions \\
   -H "Authorization: Bearer $RELAY_KEY" -H 'Content-Type: application/json' \\
-  -d '${quoted}'`), h("h3", "Python"), code(["import os",
-      "from openai import OpenAI", "", `client = OpenAI(base_url=${base}, api_key=os.environ[${
-        '"RELAY_KEY"'}])`, `stream = client.chat.completions.create(model=${JSON.stringify(name)},`,
-      `    messages=${JSON.stringify(asked.messages)}, stream=True)`, "for chunk in stream:",
-      "    if chunk.choices:", '        print(chunk.choices[0].delta.content or "", end="")']
-      .join("\n")));
+  -d '${quoted}'`), h("h3", "Python"), code(`from openai import OpenAI
+
+client = OpenAI(base_url=${base}, api_key="YOUR_KEY")
+messages = ${json(asked.messages)}
+answer = client.chat.completions.create(model=${json(name)}, messages=messages)
+print(answer.choices[0].message.content)`));
   };
   attempt(async () => { const { keys } = await ask("keys");
     options(key, keys.length ? keys.map((each) => each.name) : [["", "No key"]]); });
   return card("Try it", h("div.bar", labelled("As", key), h("label", tool, " ",
     "offer a sample tool")), log, h("div.bar", text), h("div.bar", button("Send", send, ".main"),
     h("button", { type: "button", onclick: () => stopping?.abort() }, "Stop"),
-    button("Begin anew", () => { turns.length = 0; log.replaceChildren(); }),
+    button("Begin anew", () => { turns.length = 0; put(log); }),
     button("As code", asCode)), aside, blocks);
 }
 
@@ -21001,24 +20996,23 @@ rooms.keys = (view, name) => {
   };
   view.append(head("Keys", state.status.may && link("Create a key", "keys", "+")),
     card(null, box));
-  return () => attempt(list);
+  return fresh(list);
 };
 async function connect(box, name, secret = "YOUR_KEY") {
   const format = choice("Shell", ["sh", "fish", "powershell"], { onchange: () => attempt(load) });
-  const out = h("div"), url = location.origin, key = JSON.stringify(secret);
+  const out = h("div"), url = location.origin, key = json(secret);
   const load = async () => {
     const { tools } = await ask("connect?" + new URLSearchParams({ key: name, base: url,
       format: format.value }));
+    const sdk = (name, path) => `from ${name.toLowerCase()} import ${name}\n\nclient = ${name
+    }(base_url="${url}${path}", api_key=${key})`;
     const blocks = { "Claude Code": tools.claude, Codex: tools.codex, "Gemini CLI": tools.gemini,
-      "Qwen Code": tools.qwen, opencode: tools.opencode, "OpenAI SDK":
-      `from openai import OpenAI\n\nclient = OpenAI(base_url="${url}/v1", api_key=${key})`,
-      "Anthropic SDK": `from anthropic import Anthropic\n\nclient = Anthropic(base_url="${url
-      }", api_key=${key})` };
-    out.replaceChildren(...Object.entries(blocks).map(([tool, text]) => h("details", h("summary",
-      tool), code(text.replaceAll("YOUR_KEY", secret)))));
+      "Qwen Code": tools.qwen, opencode: tools.opencode, "OpenAI SDK": sdk("OpenAI", "/v1"),
+      "Anthropic SDK": sdk("Anthropic", "") };
+    put(out, entries(blocks).map(([tool, text]) => h("details", h("summary", tool),
+      code(text.replaceAll("YOUR_KEY", secret)))));
   };
-  box.append(h("div.bar", labelled("Shell", format), h("span.soft.small", secret === "YOUR_KEY"
-    && "Put the key's secret where YOUR_KEY is.")), out);
+  box.append(h("div", labelled("Shell", format)), out);
   await load();
 }
 function keyForm(view, name) {
@@ -21029,35 +21023,33 @@ function keyForm(view, name) {
   const limits = Object.keys(LIMITS).map((word) => input(word, { type: "number", min: 0,
     step: "any", value: old.limits?.[word] }));
   const entry = () => {  // what the form says; null where it says nothing
-    const most = limits.filter((node) => node.value).map((node) => [node.name, Number(node.value)]);
+    const most = given(Object.fromEntries(limits.map((node) => [node.name, Number(node.value)])));
     const names = models.value.split(/[,\s]+/).filter(Boolean);
     return { models: names.length ? names : null, expires: expires.value || null,
-      limits: most.length ? Object.fromEntries(most) : null };
+      limits: Object.keys(most).length ? most : null };
   };
   const save = async () => {
     const was = { ...old, models: old.models && [old.models].flat() };
-    if (!isNew) return propose(name, Object.entries(entry()).filter(([part, value]) =>
-      JSON.stringify(value) !== JSON.stringify(was[part] ?? null)).map(([part, value]) => ({ value,
+    if (!isNew) return propose(entries(entry()).filter(([part, value]) =>
+      json(value) !== json(was[part] ?? null)).map(([part, value]) => ({ value,
       path: ["keys", name, part], delete: value === null })), leave);
     const key = named.value, made = await ask("secret", {});
     if (!key || state.tree.keys?.[key]) throw new Error("It needs a new name.");
-    const value = Object.fromEntries(Object.entries({ key: made.hash, ...entry() }).filter(
-      ([, each]) => each !== null));
-    return propose("Create a key", [{ path: ["keys", key], value }], async () => {
+    const value = given({ key: made.hash, ...entry() });
+    return propose([{ path: ["keys", key], value }], async () => {
       leave();
       show(t("The key of {}", key), h("p", "It is shown only now: the file has its hash."),
         code(made.secret), blocks, closing("Close"));
       await connect(blocks, key, made.secret);
     });
   };
-  const remove = () => propose(t("Remove {}", name), [{ path: ["keys", name], delete: true }],
-    leave);
+  const remove = () => propose([{ path: ["keys", name], delete: true }], leave);
   view.append(head(isNew ? "Create a key" : name, link("All keys", "keys")));
   if (state.status.may) view.append(card(null, h("div.form", isNew && field("Name", named),
     field("Models", models, "Names and globs, with commas; all if empty."),
     field("Expires", expires, "The last day on which it is valid."), limits.map(
       (node) => field(LIMITS[node.name], node))),
-  h("div.bar", button("Show what changes", save, ".main"), !isNew && button("Remove", remove,
+  proposing(save, !isNew && button("Remove", remove,
     ".danger"))));
   if (!isNew) { view.append(card("Connect", blocks)); attempt(() => connect(blocks, name)); }
 }
@@ -21065,9 +21057,8 @@ function keyForm(view, name) {
 // Usage
 const COUNTS = ["requests", "errors", "tokens_in", "cache_read", "cache_write", "tokens_out",
   "cost"];
-const MEASURES = [["Tokens", (row) => row.tokens_in + row.tokens_out], ["Requests", (row) =>
-  row.requests], ["Cost", (row) => row.cost], ["Cached input", (row) => row.cache_read], ["Errors",
-  (row) => row.errors]];
+const MEASURES = [["Tokens", "tokens_in", "tokens_out"], ["Requests", "requests"], ["Cost", "cost"],
+  ["Cached input", "cache_read"], ["Errors", "errors"]];
 rooms.usage = (view) => {
   const what = choice("What is shown", MEASURES.map(([label], at) => [at, label]));
   const by = choice("Split by", [["provider", "By provider"], ["key", "By key"], ["model",
@@ -21085,13 +21076,14 @@ rooms.usage = (view) => {
   };
   const plot = () => {
     if (!report) return;
-    const totals = {}, places = new Map(), [label, measure] = MEASURES[what.value];
+    const totals = {}, places = new Map(), [label, ...parts] = MEASURES[what.value];
+    const measure = (row) => parts.reduce((sum, part) => sum + row[part], 0);
     for (const row of rows()) {
       const all = totals[row[by.value] || "None"] ??= Object.fromEntries(COUNTS.map(
         (each) => [each, 0]));
       for (const each of COUNTS) all[each] += row[each];
     }
-    const order = Object.entries(totals).sort((a, b) => measure(b[1]) - measure(a[1]));
+    const order = entries(totals).sort((a, b) => measure(b[1]) - measure(a[1]));
     const names = order.slice(0, 7).map(([name]) => name), others = "Others";
     for (const row of rows()) {
       const name = row[by.value] || "None";
@@ -21100,7 +21092,7 @@ rooms.usage = (view) => {
     bars(chart, axis(), places, order.length > 7 ? [...names, others] : names, (start, long) =>
       isHours() ? hourly(start, long) : step.value === "days" && !long ? start.slice(5) : start,
     label, label === "Cost" ? money : (n) => count(Math.round(n)));
-    sums.replaceChildren(order.length ? table(["Name", "#Requests", "#Errors", "#Tokens in",
+    put(sums, order.length ? table(["Name", "#Requests", "#Errors", "#Tokens in",
       "#From the cache", "#Tokens out", "#Cost"], order.map(([name, all]) => [name,
       count(all.requests), count(all.errors), count(all.tokens_in), count(all.cache_read),
       count(all.tokens_out), money(all.cost)])) : h("p.soft", "Nothing was used in this time."));
@@ -21122,8 +21114,7 @@ rooms.usage = (view) => {
   view.append(head("Usage", button("CSV", csv)), h("div.bar", what, by, step), card(null, chart),
     card(null, sums));
   what.onchange = by.onchange = plot; step.onchange = () => attempt(load);
-  let seen = null;
-  return () => { if (seen === state.usage) return plot(); seen = state.usage; attempt(load); };
+  return fresh(load, plot);
 };
 
 // Configuration
@@ -21132,17 +21123,17 @@ rooms.configuration = (view) => {
   const force = card("In force, with secrets masked", shown);
   attempt(async () => { shown.textContent = (await ask("config")).text; });
   view.append(head("Configuration"));
-  if (!s.may || !s.file) { view.append(s.may ? h("p.card", t(
-    "This relay was started without a configuration file.")) : "", force); return null; }
+  if (!s.may || !s.file) { view.append(s.may ? h("p.card",
+    "This relay was started without a configuration file.") : "", force); return null; }
   const text = h("textarea", { spellcheck: "false", id: "file", "aria-label": s.file });
   const [gutter, box, result] = [h("pre", { "aria-hidden": "true" }), h("div.editor"), h("div")];
   let waiting, digest;
   const mark = (problems) => {  // a problem begins with FILE:LINE:COLUMN
     const all = text.value.split("\n").length;
     text.style.height = all * 20 + 32 + "px";
-    gutter.textContent = Array.from({ length: all }, (_, at) => at + 1).join("\n");
+    gutter.textContent = last(all, (left) => all - left).join("\n");
     for (const each of box.querySelectorAll("p")) each.remove();
-    result.replaceChildren(...problems.map((each) => h("p.bad", { role: "alert" }, each)));
+    put(result, problems.map((each) => h("p.bad", { role: "alert" }, each)));
     for (const each of problems) {
       const [, line, words] = /:(\d+):\d+: (.*)/s.exec(each) ?? [];
       const note = line && h("p", { title: words }, `${line}: ${words}`);
@@ -21152,8 +21143,7 @@ rooms.configuration = (view) => {
   const check = async () => {
     const { problems, diff } = await ask("config/edit", { digest, text: text.value });
     mark(problems);
-    if (!problems.length) result.replaceChildren(h("p.good", diff ? "No mistakes."
-      : "Nothing is changed."));
+    if (!problems.length) put(result, h("p.good", diff ? "No mistakes." : "Nothing is changed."));
   };
   const load = async () => {
     const file = await ask("file");
@@ -21162,29 +21152,29 @@ rooms.configuration = (view) => {
   };
   const save = async () => {
     clearTimeout(waiting); state.digest = digest;
-    await check(); await propose("Save the file", { text: text.value }, load);
+    await check(); await propose({ text: text.value }, load);
   };
   text.oninput = () => {
     mark([]); clearTimeout(waiting); waiting = setTimeout(() => attempt(check), 700);
   };
   box.append(gutter, text);
-  view.append(h("p.soft.small", s.file), h("div.bar", button("Show what changes", save, ".main"),
-    button("Discard", load)), result, box, force);
+  view.append(h("p.soft.small", s.file), proposing(save, button("Discard", load)), result, box,
+    force);
   attempt(load);
   return null;
 };
 
 async function start() {
   try {
-    document.querySelector(".skip").textContent = "To the content";
+    $("skip").textContent = "To the content";
     if ((await ask("login")).needed) { login(); return; }
     await refresh(); go(); watch();
   } catch (error) {
-    if (!$("login").open) $("view").replaceChildren(h("p.bad", { role: "alert" }, error.message));
+    if (!$("login").open) put($("view"), h("p.bad", { role: "alert" }, error.message));
   }
 }
 addEventListener("hashchange", () => { if (state.status && !$("login").open) go(); });
-document.querySelector(".skip").onclick = (event) => { event.preventDefault(); $("view").focus(); };
+$("skip").onclick = (event) => { event.preventDefault(); $("view").focus(); };
 addEventListener("resize", soon);
 setInterval(() => { if (state.status && !$("login").open) refresh().catch(() => {}); }, 15000);
 start();
@@ -21192,31 +21182,27 @@ start();
 
 _CHINESE: Final = """
 Copy|复制  Copied.|已复制。  Saved: {}|已保存：{}  Nothing changes.|没有变化。  Save|保存
-Cancel|取消  Log in|登录
-relay is guarded by the admin_key of its configuration.|relay 由配置中的 admin_key 保护。
+Cancel|取消  Log in|登录  relay is guarded by its admin_key.|relay 由 admin_key 保护。
 Running|运行中  Overview|概览  Requests|请求  Providers|提供商  Models|模型  Keys|密钥  Usage|用量
 Configuration|配置
 Nothing can be changed here before the file has an admin_key.|文件中有 admin_key 后才能修改。
 Rooms|页面  relay does not answer; trying again|relay 没有响应，正在重试
 configuration {}|第 {} 份配置  Reload|重新加载  Log out|退出  being probed|正在试探  until {}|到 {}
 over: the next request probes|已结束：下一个请求会试探
-The key was refused: put in another one.|密钥被拒绝：请换一个。
-Top up the account, or let another provider go first.|请充值，或让其他提供商优先。
-The plan is used up; others answer until it is renewed.|套餐已用尽；恢复前由其他提供商回答。
+The key was refused: put in another one.|密钥被拒绝：请换一个。  Top up the account.|请充值。
+The plan is used up; others answer until it is renewed.|套餐已用尽；恢复前由其他回答。
 Renew the plan, or disable the provider.|请续订套餐，或停用该提供商。
-The provider does not know this model: pull its models.|提供商不认识这个模型：请拉取它的模型列表。
+The provider does not know this model: pull its models.|提供商不认识该模型：请拉取模型。
 relay tries again by itself.|relay 会自行重试。  Open the file|打开文件
-The configuration before it stays in force until this is mended.|在修好之前，仍使用上一份配置。
+The configuration before it stays in force.|仍使用上一份配置。
 The state store is down: {}|状态存储不可用：{}
-relay counts alone until its place can be reached.|在恢复之前，relay 只在本机计数。
-Log lines are lost.|有日志行丢失。
-Something must read standard error.|请确认有程序在读取标准错误输出。
+relay counts alone until its place can be reached.|relay 暂时只在本机计数。
+Log lines are lost.|有日志行丢失。  Something must read standard error.|需有程序读取标准错误。
 No provider is active.|没有启用的提供商。  Add a provider|添加提供商  Open|打开
 {} is off until the next reload.|{} 已停用，直到下次重新加载。
 Budgets in money do not see {}: give it prices.|金额预算看不到 {}：请为它设置价格。
-resets in {}|{} 后重置  used up at {} at this rate|照此速度将于 {} 用尽  Balance|余额
-Goes first|优先使用  known at {}|更新于 {}
-today {} requests, {} tokens|今天 {} 个请求，{} 个 token  Look up now|立即查询
+resets in {}|{} 后重置  used up at {} at this rate|按此速度 {} 用尽  Balance|余额
+known at {}|更新于 {}  {} tokens today|今天 {} 个 token  Look up now|立即查询
 What needs attention|需要关注  Requests by the hour|每小时请求数
 Until the first event, by the hour|每小时首个事件延迟  Events|事件  Everything is well.|一切正常。
 yesterday by now {}|昨天此时 {}  Requests today|今天的请求  Tokens in today|今天的输入 token
@@ -21224,8 +21210,8 @@ Tokens out today|今天的输出 token  Cost today|今天的费用  Input from t
 Failed in 24 hours|24 小时失败率  {} of {}|{} / {}  First event|首个事件
 95 % within {}|95 % 在 {} 内  Answered|已回答  Failed|失败  half within|半数在此之内
 95 % within|95 % 在此之内  answered to the end|完整回答
-the client left before its answer was complete|客户端在回答完成前离开
-no key, a wrong one, or one that may not use this model|没有密钥、密钥错误，或无权使用该模型
+the client left before its end|客户端在回答完成前离开
+no key, a wrong one, or not one for this model|密钥缺失、错误或无权使用该模型
 a budget of the key is spent|密钥的预算已用完  the shared state is down|共享状态不可用
 relay had too many files open|relay 打开的文件过多
 refused by relay before any attempt|在尝试之前被 relay 拒绝
@@ -21248,41 +21234,38 @@ Record|记录  Show it|显示  As curl|显示为 curl  Send it again|重新发�
 off in the file|在文件中停用  off until the next reload|停用，直到下次重新加载  Well|正常
 Provider|提供商  Preset|预设  Plan|套餐  Speaks|协议  Health|健康状况  Test|测试  Credential|凭证
 Dialect|协议  List of models|模型列表  Whole answer|完整回答  Stream|流式  One call|一次调用
-Two calls|两次调用  Count|计数  testing {} ...|正在测试 {} ...  Models of {}|{} 的模型
+Two calls|两次调用  Count|计数  testing {} ...|正在测试 {} ...
 {} served, {} listed|提供 {} 个，已列出 {} 个  no longer served|已不再提供
 Show what changes|查看改动  Priority|优先级  All providers|全部提供商  Plan {}|套餐 {}
 {} keys|{} 个密钥  Prefix|前缀  Pull models|拉取模型  Clear|清除  Use again|恢复使用
 Disable until reload|停用到重新加载  Enable in the file|在文件中启用
-Disable in the file|在文件中停用  Remove|删除  Remove {}|删除 {}  Change|修改
-Higher goes first.|数值大的优先。  There is no provider of this name.|没有这个名字的提供商。
-What it speaks|它的协议  Endpoint|地址  Its base URL.|它的基础 URL。  as the preset has it|按预设
-The key itself, or a variable like {}|密钥本身，或变量，如 {}
+Disable in the file|在文件中停用  Remove|删除  Change|修改  Higher goes first.|数值大的优先。
+There is no provider of this name.|没有这个名字的提供商。  What it speaks|它的协议  Endpoint|地址
+as the preset has it|按预设  The key itself, or a variable like {}|密钥本身，或变量，如 {}
 Left empty where none is needed.|不需要时留空。  It needs a new name.|需要一个新的名字。
 none: my own endpoint|无：自定义地址  Name|名称
 Names work with it in front, too.|模型名前加上它也可以使用。  All models|全部模型
 Filter, or any name|筛选，或任意名称  Goes to|去向  Nowhere|无处可去
-Also every name like {}|以及所有形如 {} 的名称  Where does it go?|查看去向  move {} up|上移 {}
-remove {}|移除 {}  Add|添加  Targets of {}|{} 的目标
+Also every name like these:|以及所有形如下列的名称：  Where does it go?|查看去向
+move {} up|上移 {}  remove {}|移除 {}  Add|添加
 A rule of its own, in this order:|为它单独设置规则，顺序为：  Where it goes|去向  Context|上下文
 Message|消息  You|你  Reasoning|思考  Request|请求  No key|无密钥  Try it|试一试  As|使用
 offer a sample tool|提供示例工具  Send|发送  Stop|停止  Begin anew|重新开始  As code|显示为代码
 requests a minute|每分钟请求  tokens a minute|每分钟 token  at once|并发  tokens a day|每天 token
 tokens a month|每月 token  cost a day|每天费用  cost a month|每月费用  Limits|限制  Expired|已过期
 All|全部  Connect|接入
-There are no keys: only programs of this machine may call.|没有密钥：只有本机的程序可以调用。
-Create a key|创建密钥  Put the key's secret where YOUR_KEY is.|请把 YOUR_KEY 换成密钥。
-The key of {}|{} 的密钥
+There are no keys: only programs of this machine may call.|没有密钥：只有本机程序可调用。
+Create a key|创建密钥  The key of {}|{} 的密钥
 It is shown only now: the file has its hash.|只显示这一次：文件中只有它的哈希。  Close|关闭
-All keys|全部密钥
-Names and globs, with commas; all if empty.|名称和通配符，用逗号分隔；留空为全部。  Expires|有效期
-The last day on which it is valid.|有效的最后一天。  Tokens|Token  Cached input|缓存的输入
-Errors|错误  What is shown|显示内容  Split by|分组  By provider|按提供商  By key|按密钥
-By model|按模型  Time shown|时间范围  24 hours|24 小时  30 days|30 天  12 months|12 个月  None|无
-Others|其他  Nothing was used in this time.|这段时间没有用量。
+All keys|全部密钥  Names and globs, with commas; all if empty.|名称和通配符，逗号分隔；空为全部。
+Expires|有效期  The last day on which it is valid.|有效的最后一天。  Tokens|Token
+Cached input|缓存的输入  Errors|错误  What is shown|显示内容  Split by|分组  By provider|按提供商
+By key|按密钥  By model|按模型  Time shown|时间范围  24 hours|24 小时  30 days|30 天
+12 months|12 个月  None|无  Others|其他  Nothing was used in this time.|这段时间没有用量。
 In force, with secrets masked|当前生效（密钥已隐藏）
-This relay was started without a configuration file.|这个 relay 启动时没有配置文件。
-No mistakes.|没有错误。  Nothing is changed.|没有改动。  Save the file|保存文件  Discard|放弃修改
-To the content|跳到内容  Shell|Shell
+This relay was started without a configuration file.|relay 启动时没有配置文件。
+No mistakes.|没有错误。  Nothing is changed.|没有改动。  Discard|放弃修改  To the content|跳到内容
+Shell|Shell  estimated|估算  What changes|改动
 """
 
 
@@ -21295,12 +21278,12 @@ class Page(NamedTuple):
 
 @functools.cache
 def page(language: str) -> Page:
-    """The page in English, or in Chinese ("zh"), without the indentation of its lines.
+    """The page in English, or in Chinese ("zh"), without indentation and lines of comment.
 
     In Chinese its script has other texts: literals that begin with a capital, or have a blank, so
     that none is a name.  "." and "#" before one are for the script.
     """
-    style, script = (re.sub(r"\n +", "\n", text) for text in (_STYLE, _SCRIPT))
+    style, script = (re.sub(r"(\n *(//[^\n]*)?)+", "\n", text) for text in (_STYLE, _SCRIPT))
     if language == "zh":
         words = dict(pair.split("|") for pair in re.split(r"\n|  ", _CHINESE.strip()))
         text = re.compile(r'"([#.]?)([^"\n]*)"')

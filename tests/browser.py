@@ -100,7 +100,8 @@ class Page:
         await self.until(f"!!{script}?.checkVisibility()")
         await self.run(
             f"(() => {{ const node = {script}; node.value = {text!r};"
-            "node.dispatchEvent(new Event('input')); node.dispatchEvent(new Event('change')) })()"
+            "for (const kind of ['input', 'change'])"
+            " node.dispatchEvent(new Event(kind, { bubbles: true })) })()"
         )
 
     async def size(self, width: int, height: int) -> None:

@@ -90,7 +90,7 @@ async def save(page: Page) -> str:
 
 
 async def sees(page: Page, text: str, within: str = "main") -> None:
-    await page.until(f"document.querySelector('{within}').innerText.includes({text!r})")
+    await page.until(f"document.querySelector('{within}')?.innerText.includes({text!r})")
 
 
 async def failed_and_answered(
@@ -153,8 +153,8 @@ async def test_requests_are_shown_live_and_one_in_full(
     await sees(page, "BR 404", ".rows + .rows")
     # filters act on what is there
     await page.fill("select[name=code]", "BR")
-    assert await page.run(rows) == 0  # what a key was refused is not among those of a code
-    await page.fill("select[name=code]", "failed")
+    await page.until(f"{rows} === 1")
+    await page.fill("select[name=code]", "bad")
     await page.until(f"{rows} === 1")
     await page.fill("select[name=code]", "")
     await page.fill("input[name=text]", "claude-cli")
@@ -450,7 +450,7 @@ async def test_the_file_is_edited_and_two_admins_do_not_overwrite_each_other(
     assert server.file.read_text() == before + "default: first/again\n"
     await press(page, "Log out", "footer")
     await page.until("document.getElementById('login')?.open")
-    assert [error for error in page.errors if "status of 409" not in error] == []
+    assert [error for error in page.errors if not re.search("status of (409|401)", error)] == []
 
 
 async def test_a_wrong_key_is_refused(page: Page, server: RelayProcess) -> None:
@@ -586,7 +586,7 @@ async def test_it_is_used_by_the_keyboard(page: Page, server: RelayProcess) -> N
             )
 
     await page.run("document.activeElement.blur()")
-    await page.run("document.querySelector('.skip').focus()")
+    await page.run("document.getElementById('skip').focus()")
     await key("Tab", 9)
     await key("Tab", 9)
     assert await page.run("document.activeElement.innerText") == "Requests"
@@ -616,7 +616,7 @@ async def test_it_is_small_and_there_at_once(
 ) -> None:
     for language in ("en", "zh-CN"):
         async with http.get(server.url, headers={"Accept-Language": language}) as response:
-            assert len(await response.read()) <= 64 << 10
+            assert len(await response.read()) <= 60 << 10
     await page.open(server.url)
     await page.until("document.getElementById('login')?.open")
     spent = "performance.getEntriesByType('navigation')[0].domContentLoadedEventEnd"
