@@ -9030,10 +9030,11 @@ def _presets(text: str) -> dict[str, Preset]:
     where dates without a zone are China's; a key of `-` makes it a server of one's own.  Below it
     stand its plans, `[*]PLAN LETTERS BASE [PATH] [LETTER=PATH] [as=ALIAS] [quota=SOURCE]`: `*` is
     paid in advance, the letters are dialects, the best first, the paths on the same host are
-    Anthropic's and another's.  `/DIALECT PATH` is one of `paths`; + appends it.
+    Anthropic's and another's.  `/DIALECT PATH` is one of `paths`; + appends it.  A plan `regular`
+    that is the only one may follow ` | ` in the row.
     """
     rows, row, preset = dict[str, JSON](), JSON(), ""
-    for line in _lines(text):
+    for line in _lines(text.replace(" | ", "\n regular ")):
         name, *words = line.split()
         given = dict(word.split("=", 1) for word in words if re.match(r"\w+=", word))
         words = [word for word in words if word.partition("=")[0] not in given]
@@ -9059,7 +9060,10 @@ def _presets(text: str) -> dict[str, Preset]:
             row["auth"] = dict.fromkeys((dialects or "anthropic").split(","), style)
             row["quirks"] = _QUIRKS[given["quirks"]] if "quirks" in given else {}
             row["errors"] = _ERRORS[given["errors"]] if "errors" in given else ()
-    return {name: Preset(**row) for name, row in rows.items()}
+    return {
+        name: Preset(**row | {"plans": row["plans"] or {"regular": {}}})
+        for name, row in rows.items()
+    }
 
 
 # The first plan is the default; within a plan, the first dialect serves clients of dialects that
@@ -9117,32 +9121,27 @@ mimo MIMO_API_KEY mimo-* quirks=mimo china                  # a plan's keys begi
  regular CAR https://api.xiaomimimo.com/v1 /anthropic
 openai OPENAI_API_KEY gpt-* o1* o3* o4* chatgpt-* codex-* quirks=openai
  regular RC https://api.openai.com/v1                       # gpt-6 calls tools in Responses only
-anthropic ANTHROPIC_API_KEY claude-* quirks=anthropic auth=x-api-key
- regular A https://api.anthropic.com
+anthropic ANTHROPIC_API_KEY claude-* quirks=anthropic auth=x-api-key | A https://api.anthropic.com
 gemini GEMINI_API_KEY gemini-* gemma-* quirks=gemini        # its dialect keeps signatures whole
  regular GC https://generativelanguage.googleapis.com C=/v1beta/openai
 mistral MISTRAL_API_KEY mistral-* codestral-* devstral-* magistral-* ministral-* pixtral-* \
    quirks=mistral
  regular C https://api.mistral.ai/v1
-xai XAI_API_KEY grok-* quirks=xai errors=xai
- regular RC https://api.x.ai/v1
+xai XAI_API_KEY grok-* quirks=xai errors=xai | RC https://api.x.ai/v1
 
 # Clouds and resellers.  Most of their names are maker/model, hence the glob */*.  In a cloud the
 # endpoint has the account's own region, project or resource; paths with + are appended to it.
 # vertex wants https://HOST/v1/projects/PROJECT/locations/LOCATION, anthropic-google besides
 # /workspaces/ID/invoke; names at Vertex's OpenAI endpoint are google/NAME.
-vertex VERTEX_ACCESS_TOKEN gemini-* quirks=vertex auth=gemini,openai:bearer         # for an hour
- regular
+vertex VERTEX_ACCESS_TOKEN gemini-* quirks=vertex auth=gemini,openai:bearer  # for an hour
  /gemini +/publishers/google/models/{model}:generateContent
  /openai +/endpoints/openapi/chat/completions
 vertex-anthropic VERTEX_ACCESS_TOKEN claude-* quirks=vertex
- regular
  /anthropic +/publishers/anthropic/models/{model}:rawPredict
 vertex-express VERTEX_API_KEY gemini-* quirks=vertex-express auth=gemini,openai:query
  regular G https://aiplatform.googleapis.com                # a key instead of a project
  /gemini /v1/publishers/google/models/{model}:generateContent
 anthropic-google VERTEX_ACCESS_TOKEN claude-* quirks=anthropic
- regular
 anthropic-aws ANTHROPIC_AWS_API_KEY claude-* quirks=anthropic
  regular    # endpoint: https://aws-external-anthropic.REGION.api.aws; header anthropic-workspace-id
 bedrock AWS_BEARER_TOKEN_BEDROCK anthropic.* openai.* quirks=bedrock
@@ -9182,31 +9181,21 @@ qianfan QIANFAN_API_KEY qianfan-* ernie-* quirks=silent china                   
 huawei MAAS_API_KEY openpangu-* pangu-* quirks=silent errors=huawei china
  *token CA https://api.modelarts-maas.com/plan/v2 /plan/anthropic as=huawei-token-plan
  regular CA https://api.modelarts-maas.com/v2 /anthropic    # huaweicloud.com model-call-060
-modelscope MODELSCOPE_API_KEY */* quirks=switched china
- regular CA https://api-inference.modelscope.cn/v1
-novita NOVITA_API_KEY */* quirks=switched
- regular CA https://api.novita.ai/openai/v1 /anthropic
-fireworks FIREWORKS_API_KEY accounts/*
- regular C https://api.fireworks.ai/inference/v1
-nvidia NVIDIA_API_KEY */* quirks=templated
- regular C https://integrate.api.nvidia.com/v1
+modelscope MODELSCOPE_API_KEY */* quirks=switched china | CA https://api-inference.modelscope.cn/v1
+novita NOVITA_API_KEY */* quirks=switched | CA https://api.novita.ai/openai/v1 /anthropic
+fireworks FIREWORKS_API_KEY accounts/* | C https://api.fireworks.ai/inference/v1
+nvidia NVIDIA_API_KEY */* quirks=templated | C https://integrate.api.nvidia.com/v1
 
 # Servers of one's own, at their default ports; tgi has none of its own, but where its documents
 # publish it.
-vllm - quirks=vllm errors=local
- regular CAR http://127.0.0.1:8000/v1                       # --api-key reads Authorization only
-sglang - quirks=sglang errors=local
- regular CA http://127.0.0.1:30000/v1
-ollama - quirks=ollama errors=local
- regular CAR http://127.0.0.1:11434/v1
+vllm - quirks=vllm errors=local | CAR http://127.0.0.1:8000/v1  # --api-key reads Authorization only
+sglang - quirks=sglang errors=local | CA http://127.0.0.1:30000/v1
+ollama - quirks=ollama errors=local | CAR http://127.0.0.1:11434/v1
 llamacpp - quirks=llamacpp errors=local
  regular CAR http://127.0.0.1:8080/v1 as=llama.cpp
-lmstudio - quirks=lmstudio errors=local
- regular CAR http://127.0.0.1:1234/v1
-tgi - quirks=tgi errors=local
- regular C http://127.0.0.1:8080/v1
-fastchat - quirks=fastchat errors=fastchat
- regular C http://127.0.0.1:8000/v1
+lmstudio - quirks=lmstudio errors=local | CAR http://127.0.0.1:1234/v1
+tgi - quirks=tgi errors=local | C http://127.0.0.1:8080/v1
+fastchat - quirks=fastchat errors=fastchat | C http://127.0.0.1:8000/v1
 """)
 
 
@@ -9246,23 +9235,22 @@ class Reading:
         self.installed = installed
         self.which = which
         self.secret_files = set[str]()  # those that were read
-        self._problems = set[tuple[int, int, str]]()  # line, column, text
-        self._warnings = set[tuple[int, int, str]]()
+        self._notes = set[tuple[bool, int, int, str]]()  # is it a warning? line, column, text
         self._places: dict[str, tuple[int, int]] = {}
 
     def error(self, path: str, text: str, mark: yaml.Mark | None = None) -> None:
         """Note a problem at the place of a path, or of the nearest path above it."""
         place = (mark.line + 1, mark.column + 1) if mark else self.place(path)
-        self._problems.add((*place, f"{path}: {text}" if path else text))
+        self._notes.add((False, *place, f"{path}: {text}" if path else text))
 
     def warn(self, path: str, text: str) -> None:
         """Note at the place of a path what is no mistake, but surely not intended."""
-        self._warnings.add((*self.place(path), f"{path}: {text}"))
+        self._notes.add((True, *self.place(path), f"{path}: {text}"))
 
     def has_error(self, path: str, below: bool = False) -> bool:
         """Is there a problem at this path, or at a path below it?"""
         begin = (f"{path}.", f"{path}[") if below else (f"{path}: ",)
-        return any(text.startswith(begin) for _, _, text in self._problems)
+        return any(text.startswith(begin) for warning, _, _, text in self._notes if not warning)
 
     def place(self, path: str) -> tuple[int, int]:
         """Line and column of a path, or of the nearest path above it."""
@@ -9273,11 +9261,10 @@ class Reading:
     def set_place(self, path: str, mark: yaml.Mark) -> None:
         self._places[path] = (mark.line + 1, mark.column + 1)
 
-    def problems(self) -> list[str]:
-        return [f"{self.file}:{line}:{col}: {text}" for line, col, text in sorted(self._problems)]
-
-    def warnings(self) -> list[str]:
-        return [f"{self.file}:{line}:{col}: {text}" for line, col, text in sorted(self._warnings)]
+    def problems(self, warnings: bool = False) -> list[str]:
+        """What is wrong, with its place; or only the warnings."""
+        notes = sorted(note[1:] for note in self._notes if note[0] is warnings)
+        return [f"{self.file}:{line}:{column}: {text}" for line, column, text in notes]
 
 
 class InvalidValue(Exception):
@@ -9312,7 +9299,7 @@ class ConfigNode:
             raise self.unexpected()
         text = str(self.yaml.value)
         if text.startswith("os.environ/"):  # LiteLLM's spelling
-            return self._variable(text.removeprefix("os.environ/"), None)
+            text = f"${{{text.removeprefix('os.environ/')}}}"
         return _VARIABLE.sub(self._referenced, text)
 
     def scalar(self) -> object:
@@ -9357,16 +9344,14 @@ class ConfigNode:
         return pairs
 
     def _referenced(self, match: re.Match[str]) -> str:
-        if match[3]:
+        name, default, malformed = match.groups()
+        if malformed:
             forms = "${NAME}, ${NAME:-default}, or $$ for a dollar"
             self.reading.error(self.path, f"malformed reference: write {forms}")
-        return self._variable(match[1], match[2]) if match[1] else "$"
-
-    def _variable(self, name: str, default: str | None) -> str:
-        value = self.reading.env.get(name)
-        if not value and default is not None:
-            value = default
-        if value is None and not self.reading.lenient:
+        if not name:
+            return "$"
+        value = self.reading.env.get(name) or default
+        if value is None and not (name in self.reading.env or self.reading.lenient):
             self.reading.error(self.path, f"the environment variable {name} is not set")
         return value or ""
 
@@ -9465,13 +9450,7 @@ def _zone(node: ConfigNode) -> datetime.tzinfo | None:
 class FileSecret(str):
     """A secret read from a file, which may later hold another for the same account."""
 
-    __slots__ = ("file",)
-    file: str
-
-    def __new__(cls, secret: str, file: str) -> FileSecret:
-        self = super().__new__(cls, secret)
-        self.file = file
-        return self
+    file = ""
 
 
 def _secret(node: ConfigNode) -> str:
@@ -9479,11 +9458,11 @@ def _secret(node: ConfigNode) -> str:
     text = node.text()
     if re.fullmatch(r"\$[A-Z_][A-Z0-9_]*", str(node.yaml.value)):  # only a shell reads that
         raise InvalidValue(f"write ${{{node.yaml.value[1:]}}} for that variable; a dollar is $$")
-    file = text.removeprefix("file:") if text.startswith("file:") else ""
-    if file:
+    if text.startswith("file:") and (file := text.removeprefix("file:")):
         node.reading.secret_files.add(file)
         try:
-            text = node.reading.read_secret(file).strip()
+            text = FileSecret(node.reading.read_secret(file).strip())
+            text.file = file
         except (OSError, UnicodeDecodeError) as error:
             if node.reading.lenient:
                 return ""
@@ -9491,7 +9470,7 @@ def _secret(node: ConfigNode) -> str:
             raise InvalidValue(f"cannot read {text}: {reason}") from error
     if not re.fullmatch(r"[!-~ ]*", text):
         raise InvalidValue("a secret must be one line of ASCII")
-    return FileSecret(text, file) if file else text
+    return text
 
 
 def _command(node: ConfigNode) -> tuple[str, ...]:
@@ -11548,7 +11527,7 @@ def compile_plan(config: Config, reading: Reading) -> Plan:
         secrets=Secrets(shown),
         zone=config.timezone,
         secret_files=frozenset(reading.secret_files),
-        warnings=tuple(reading.warnings()),
+        warnings=tuple(reading.problems(warnings=True)),
     )
 
 
