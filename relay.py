@@ -179,6 +179,7 @@ import functools
 import gc
 import hashlib
 import hmac
+import html
 import ipaddress
 import itertools
 import json
@@ -9215,28 +9216,20 @@ def yaml_tag(text: str, implicit: tuple[bool, bool]) -> str:
     return str(tag)
 
 
+@mutable(eq=False)
 class Reading:
     """One file being read: its problems and warnings so far, and the place of everything in it."""
 
-    def __init__(
-        self,
-        file: str,
-        env: Mapping[str, str],
-        read_secret: Callable[[str], str],
-        zone: Callable[[str], datetime.tzinfo],
-        installed: Callable[[str], bool] = lambda module: True,
-        which: Callable[[str], str | None] = lambda program: program,
-    ) -> None:
-        self.file = file
-        self.env = env
-        self.read_secret = read_secret
-        self.zone = zone
-        self.lenient = False  # secrets may be missing: in inactive providers, for some commands
-        self.installed = installed
-        self.which = which
-        self.secret_files = set[str]()  # those that were read
-        self._notes = set[tuple[bool, int, int, str]]()  # is it a warning? line, column, text
-        self._places: dict[str, tuple[int, int]] = {}
+    file: str
+    env: Mapping[str, str]
+    read_secret: Callable[[str], str]
+    zone: Callable[[str], datetime.tzinfo]
+    installed: Callable[[str], bool] = lambda module: True
+    which: Callable[[str], str | None] = lambda program: program
+    lenient: bool = False  # secrets may be missing: in inactive providers, for some commands
+    secret_files: set[str] = field(default_factory=set)  # those that were read
+    _notes: set[tuple[bool, int, int, str]] = field(default_factory=set)  # a warning? place, text
+    _places: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     def error(self, path: str, text: str, mark: yaml.Mark | None = None) -> None:
         """Note a problem at the place of a path, or of the nearest path above it."""
@@ -9621,6 +9614,14 @@ def either(scalar: Kind, mapped: Kind) -> Kind:
     return Kind(name, read, {"anyOf": [scalar.schema, mapped.schema]})
 
 
+@dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(field,))
+class Table:
+    """A mapping of the file; the fields of its class are the keys."""
+
+    def __init_subclass__(cls) -> None:
+        frozen(cls, kw_only=True, slots=False)
+
+
 def table(cls: Any, name: str = "mapping") -> Kind:
     """A mapping with the keys of a class of the configuration."""
     specs = {key_of(spec): spec.metadata for spec in dataclasses.fields(cls)}
@@ -9680,8 +9681,7 @@ def suggestion(name: str, known: Iterable[str]) -> str:
 # Schema are made from these fields.
 
 
-@frozen(kw_only=True)
-class ServerConfig:
+class ServerConfig(Table):
     max_body: int = option(SIZE, "The largest request accepted; a larger one is a 413.", 64 << 20)
     max_header: int = option(SIZE, "The longest header accepted; a longer one is a 431.", 64 << 10)
     body_timeout: float = option(SECONDS, "For a whole request to arrive, else 408.", 60.0)
@@ -9689,14 +9689,12 @@ class ServerConfig:
     drain_delay: float = option(PAUSE, "How long /readyz says 503 before the listeners close.", 0.0)
 
 
-@frozen(kw_only=True)
-class TLSConfig:
+class TLSConfig(Table):
     certificate: str = option(TEXT, "The PEM file, intermediates included.", "", required=True)
     key: str = option(TEXT, "The PEM file of its key, without a passphrase.", "", required=True)
 
 
-@frozen(kw_only=True)
-class TimeoutConfig:
+class TimeoutConfig(Table):
     connect: float = option(SECONDS, "To open a connection to a provider.", 10.0)
     first_event: float = option(
         SECONDS, "Until a stream says something meaningful; with `idle`, a whole answer.", 120.0
@@ -9716,33 +9714,28 @@ class TimeoutConfig:
         return self.first_event + self.idle
 
 
-@frozen(kw_only=True)
-class AttemptTimeouts:
+class AttemptTimeouts(Table):
     connect: float | None = option(SECONDS, "As in `timeouts`, for this provider.")
     first_event: float | None = option(SECONDS, "As in `timeouts`, for this provider.")
     idle: float | None = option(SECONDS, "As in `timeouts`, for this provider.")
     total: float | None = option(SECONDS, "One attempt at this provider.")
 
 
-@frozen(kw_only=True)
-class LogConfig:
+class LogConfig(Table):
     format: str | None = option(word("text", "json"), "By default text on a terminal, else json.")
     level: str = option(word("debug", "info", "warning", "error"), "What to write.", "info")
 
 
-@frozen(kw_only=True)
-class CorsConfig:
+class CorsConfig(Table):
     origins: tuple[str, ...] = option(TEXTS, "Like https://app.example; `*` is any.", required=True)
 
 
-@frozen(kw_only=True)
-class RecordConfig:
+class RecordConfig(Table):
     directory: str = option(TEXT, "The directory; relative to this file.", "", required=True)
     keep: int = option(SIZE, "Their total size; beyond it the oldest are deleted.", 200 << 20)
 
 
-@frozen(kw_only=True)
-class LimitConfig:
+class LimitConfig(Table):
     rpm: int | None = option(COUNT, "Requests in any minute.")
     tpm: int | None = option(COUNT, "Tokens in any minute, in and out, cached ones too.")
     concurrent: int | None = option(COUNT, "Requests at once.")
@@ -9752,8 +9745,7 @@ class LimitConfig:
     cost_per_month: float | None = option(WEIGHT, "What a calendar month may cost.")
 
 
-@frozen(kw_only=True)
-class KeyConfig:
+class KeyConfig(Table):
     key: str = option(SECRET, "The secret, or `sha256:` and its hash.", "", required=True)
     models: tuple[str, ...] | None = option(TEXTS, "Names and globs it may use; else all.", None)
     expires: datetime.datetime | None = option(DATE, "The last day on which it is valid.")
@@ -9762,30 +9754,26 @@ class KeyConfig:
     raw: bool = option(FLAG, "May ask providers anything, under `/p/PROVIDER/`.", False)
 
 
-@frozen(kw_only=True)
-class ModelConfig:
+class ModelConfig(Table):
     name: str | None = option(TEXT, "What the provider calls it; the same by default.")
     context: int | None = option(COUNT, "Tokens it can read.")
     output: int | None = option(COUNT, "Tokens it can write.")
 
 
-@frozen(kw_only=True)
-class OverrideConfig:
+class OverrideConfig(Table):
     set: dict[str, Any] = option(mapping(ANYTHING), "Fields that get this value.")
     default: dict[str, Any] = option(mapping(ANYTHING), "Fields that get it when absent.")
     drop: tuple[str, ...] = option(TEXTS, "Fields that are removed.")
 
 
-@frozen(kw_only=True)
-class PriceConfig:
+class PriceConfig(Table):
     input: float = option(WEIGHT, "A million tokens that are read.", 0.0)
     output: float = option(WEIGHT, "A million tokens that are written.", 0.0)
     cache_read: float | None = option(WEIGHT, "Read from the prompt cache; else as `input`.")
     cache_write: float | None = option(WEIGHT, "Written to the prompt cache; else as `input`.")
 
 
-@frozen(kw_only=True)
-class QuotaConfig:
+class QuotaConfig(Table):
     every: float | None = option(
         SECONDS, "How often to ask the maker what is left; by default only when told to."
     )
@@ -9800,8 +9788,7 @@ def _pattern(node: ConfigNode) -> str:
     return text
 
 
-@frozen(kw_only=True)
-class ErrorConfig:
+class ErrorConfig(Table):
     status: tuple[int, ...] = option(many(COUNT), "HTTP statuses; any by default.", ())
     code: tuple[str, ...] = option(TEXTS, "The error's code; `x*` is a prefix.")
     type: tuple[str, ...] = option(TEXTS, "The error's type; `x*` is a prefix.")
@@ -9884,8 +9871,7 @@ def any_of(words: Collection[str]) -> str:
     return f"(?:{'|'.join(ways)})"
 
 
-@frozen(kw_only=True)
-class CommandConfig:
+class CommandConfig(Table):
     command: tuple[str, ...] = option(
         COMMAND, "A program that prints it; run without a shell.", (), required=True
     )
@@ -9913,8 +9899,7 @@ MODELS: Final = Kind(
 )
 
 
-@frozen(kw_only=True)
-class ProviderConfig:
+class ProviderConfig(Table):
     preset: str | None = option(TEXT, "A known provider; `api_key` is then all it needs.")
     api_format: tuple[str, ...] = option(TEXTS, "What it speaks: dialects, or demo.")
     endpoint: str | dict[str, str] | None = option(_ENDPOINT, "Its base URL, or one per dialect.")
@@ -9967,8 +9952,7 @@ def _provider(node: ConfigNode) -> ProviderConfig:
     return config
 
 
-@frozen(kw_only=True)
-class WhenConfig:
+class WhenConfig(Table):
     """All conditions given must hold."""
 
     tokens_over: int | None = option(COUNT, "The prompt is longer than so many tokens, roughly.")
@@ -9988,8 +9972,7 @@ class WhenConfig:
 BALANCES: Final = ("order", "round_robin", "weighted", "least_busy", "least_latency")
 
 
-@frozen(kw_only=True)
-class RuleConfig:
+class RuleConfig(Table):
     to: tuple[str, ...] = option(TEXTS, "Targets in order.", required=True)
     balance: str = option(word(*BALANCES), "Which of them goes first.", "order")
     when: WhenConfig = section(WhenConfig, "Conditions on the request.")
@@ -10033,8 +10016,7 @@ RULE: Final = Kind(
 )
 
 
-@frozen(kw_only=True)
-class Config:
+class Config(Table):
     listen: tuple[str, ...] = option(TEXTS, "host:port or unix:PATH.", ("127.0.0.1:8484",))
     admin_key: str = option(SECRET, "Guards /admin; without one it is loopback only.", "")
     allow_anonymous: bool = option(FLAG, "Listen beyond loopback without keys: a risk.", False)
@@ -11215,16 +11197,11 @@ def _written(secret: str) -> Iterator[str]:
     quoted = (urllib.parse.quote(plain, safe=""), urllib.parse.quote_plus(plain))
     forms = [secret, base64.b64encode(plain).decode().rstrip("="), *quoted]
     forms += [re.sub("%..", lambda hex: hex[0].lower(), text) for text in quoted]
-    for quotes in ({'"': "&quot;", "'": "&#x27;"}, {'"': "&#34;", "'": "&#39;"}):
-        words = {"&": "&amp;", "<": "&lt;", ">": "&gt;"} | quotes
-        forms.append("".join(words.get(char, char) for char in secret))
-    texts = (dumps(plain.decode(errors="replace")).decode(), json.dumps(secret))
-    for text in (text[1:-1] for text in texts):
-        slashes = text.replace("/", "\\/")
-        forms += [text, slashes]
-        forms += [
-            re.sub("[<>&]", lambda c: f"\\u{ord(c[0]):04x}", each) for each in (text, slashes)
-        ]
+    forms += [html.escape(secret)]
+    forms += [forms[-1].replace("&quot;", "&#34;").replace("&#x27;", "&#39;")]
+    for quoted_text in (dumps(plain.decode(errors="replace")).decode(), json.dumps(secret)):
+        for text in (quoted_text[1:-1], quoted_text[1:-1].replace("/", "\\/")):
+            forms += [text, re.sub("[<>&]", lambda c: f"\\u{ord(c[0]):04x}", text)]
     for form in dict.fromkeys(forms):
         once = json.dumps(form)[1:-1]
         yield from (form, once, json.dumps(once)[1:-1])
