@@ -674,12 +674,12 @@ class Tool:
     cache: str = ""  # of `Text`
 
 
-ToolChoiceMode = Literal["auto", "none", "required", "named"]
+ChoiceMode = Literal["auto", "none", "required", "named"]
 
 
 @frozen
 class ToolChoice:
-    mode: ToolChoiceMode
+    mode: ChoiceMode
     names: tuple[str, ...] = ()  # the one for "named"; else the allowed subset, () for all
 
 
@@ -728,6 +728,13 @@ class Sampling:
         """Those that were set."""
         names = self.__dataclass_fields__
         return {name: value for name in names if (value := getattr(self, name)) is not None}
+
+
+SAMPLING_KINDS: Final[Mapping[str, Any]] = {
+    **dict.fromkeys(("temperature", "top_p"), float),
+    **dict.fromkeys(("top_k", "seed"), int),
+    **dict.fromkeys(("frequency_penalty", "presence_penalty"), float),
+}
 
 
 @frozen(kw_only=True)
@@ -1095,6 +1102,9 @@ class Wire:
             for place, (name, kind) in known.items()
             if self.data.get(place) is not None
         }
+
+    def sampling(self, *names: str) -> Sampling:
+        return Sampling(**{name: self.optional(name, SAMPLING_KINDS[name]) for name in names})
 
     def texts(self, name: str) -> tuple[str, ...]:
         """The strings under `name`; a single string counts as a list of one."""
@@ -1598,9 +1608,8 @@ def _result_parts(
         if isinstance(part, Text) or takes.result_media:
             inner.append(part)
         else:
-            behind += (
-                [] if behind else [Text(f"[{part.kind} output of tool call {result.call_id}]")]
-            )
+            if not behind:
+                behind.append(Text(f"[{part.kind} output of tool call {result.call_id}]"))
             behind.append(part)
     return tuple(inner), behind
 
@@ -3084,15 +3093,13 @@ _ANTHROPIC_TOOL: Final = frozenset(
 )
 # Tools that Anthropic defines and the client runs: their parameters, for models that were not
 # trained on them.  Server tools have no counterpart elsewhere.
-_EDITOR: Final[JSON] = dict.fromkeys("path file_text old_str new_str".split(), STRING) | {
-    "insert_line": INTEGER,
-    "insert_text": STRING,
-}
-_EDITOR_COMMANDS: Final[JSON] = {"type": "string", "enum": "view create str_replace insert".split()}
+_EDITOR: Final[JSON] = dict.fromkeys(
+    "path file_text old_str new_str insert_line insert_text".split(), STRING
+) | {"insert_line": INTEGER}
 _ANTHROPIC_TYPED: Final[dict[str, JSON]] = {
     "bash": {"command": STRING, "restart": {"type": "boolean"}},
     "text_editor": {
-        "command": _EDITOR_COMMANDS,
+        "command": {"type": "string", "enum": "view create str_replace insert".split()},
         **_EDITOR,
         "view_range": {"type": "array", "items": INTEGER},
     },
@@ -3242,10 +3249,8 @@ class _AnthropicWriter(RequestWriter[AnthropicQuirks]):
     def __init__(self, request: Request, quirks: AnthropicQuirks, account: str) -> None:
         rows = (row for name, row in _CLAUDES.items() if re.search(name, request.model))
         self.claude = claude = next(rows)
-        thinks, checked = (
-            bool(request.thinking and request.thinking.on),
-            quirks.signed or claude.known,
-        )
+        thinks = bool(request.thinking and request.thinking.on)
+        checked = quirks.signed or claude.known
 
         def own(part: Reasoning) -> Reasoning | None:
             """A thought as it may go back.  A foreign signature is an error to Anthropic; clones
@@ -3370,11 +3375,8 @@ class _AnthropicWriter(RequestWriter[AnthropicQuirks]):
         schema = _flat(referable(rooted(tool.schema)))
         strict = tool.strict and self.quirks.tool_strict == "as_is"
         # a strict schema is what structured output takes
-        fields = (
-            {"input_schema": _closed(schema), "strict": True}
-            if strict
-            else {"input_schema": schema}
-        )
+        fields: JSON = {"input_schema": _closed(schema) if strict else schema}
+        fields |= {"strict": True} if strict else {}
         return {"name": tool.name} | described | fields | _cache_mark(tool.cache)
 
     def _mark_prefixes(self, body: JSON) -> None:
@@ -3386,9 +3388,7 @@ class _AnthropicWriter(RequestWriter[AnthropicQuirks]):
         """
         system = [body["system"]] if body.get("system") else []
         turns = [turn["content"] for turn in body["messages"] if turn["role"] == "user"]
-        marked = [
-            block for blocks in (*system, *turns) for block in blocks if "cache_control" in block
-        ]
+        marked = [b for blocks in (*system, *turns) for b in blocks if "cache_control" in b]
         for block in marked[:-4]:  # a fifth is refused
             del block["cache_control"]
         if marked or not self.quirks.signed:
@@ -3773,7 +3773,7 @@ class AnthropicMessages(Dialect):
             place = wire.inner("tool_choice")
             alone = place.optional("disable_parallel_tool_use", bool)
             if (kind := place.optional("type", str)) is not None:
-                modes: dict[str, ToolChoiceMode] = {
+                modes: dict[str, ChoiceMode] = {
                     "tool": "named",
                     "any": "required",
                     "none": "none",
@@ -3808,11 +3808,7 @@ class AnthropicMessages(Dialect):
             tools=tuple(_anthropic_tools(wire)),
             tool_choice=choice,
             parallel_tools=None if alone is None else not alone,
-            sampling=Sampling(
-                wire.optional("temperature", float),
-                wire.optional("top_p", float),
-                wire.optional("top_k", int),
-            ),
+            sampling=wire.sampling("temperature", "top_p", "top_k"),
             stop=wire.texts("stop_sequences"),
             thinking=thinking,
             show_thoughts=show,
@@ -4041,9 +4037,6 @@ _CHAT_SCALARS: Final = OPENAI_SCALARS | {
 }
 # What nearly every chat provider takes; few know top_k.
 SAMPLING: Final = ("temperature", "top_p", "seed", "frequency_penalty", "presence_penalty")
-_CHAT_SAMPLING: Final = {
-    name: (name, int if name in ("top_k", "seed") else float) for name in (*SAMPLING, "top_k")
-}
 _CHAT_MESSAGE: Final = frozenset(
     "role content name refusal tool_calls tool_call_id reasoning_content reasoning"
     " reasoning_details annotations provider_specific_fields function_call prefix partial"
@@ -4712,7 +4705,7 @@ class OpenAIChat(OpenAIDialect):
             messages=tuple(map(_chat_message, wire.each("messages", _CHAT_MESSAGE, required=True))),
             tools=tuple(_chat_tools(wire)),
             tool_choice=openai_choice(wire, "allowed_tools", _chat_chosen),
-            sampling=Sampling(**wire.scalars(_CHAT_SAMPLING)),
+            sampling=wire.sampling(*SAMPLING_KINDS),
             stop=wire.texts("stop"),
             thinking=_chat_thinking(wire),
             # OpenRouter's field; Chat has no other, so by default the thoughts are shown
@@ -4824,7 +4817,6 @@ _RESPONSES_REQUEST: Final = frozenset(_RESPONSES_STATE) | frozenset(
     " store include prompt_cache_options prompt_cache_retention client_metadata".split()
 )
 _RESPONSES_SCALARS: Final = OPENAI_SCALARS | {"max_output_tokens": ("max_tokens", int)}
-_RESPONSES_SAMPLING: Final = {"temperature": ("temperature", float), "top_p": ("top_p", float)}
 _RESPONSES_ITEM: Final = frozenset(
     # `phase` and `caller` mean something to OpenAI's models alone
     "type id role content status phase summary encrypted_content call_id name namespace arguments"
@@ -5863,7 +5855,7 @@ class OpenAIResponses(OpenAIDialect):
             messages=tuple(messages),
             tools=_responses_tools(wire),
             tool_choice=choice,
-            sampling=Sampling(**wire.scalars(_RESPONSES_SAMPLING)),
+            sampling=wire.sampling("temperature", "top_p"),
             thinking=Thinking(True, effort) if effort and effort != "none" else off,
             # Codex sends an effort, and `summary: auto` when it shows the thoughts; without the
             # summary OpenAI tells none.  Qwen Code sends no `reasoning`, and shows what it gets.
@@ -6009,14 +6001,6 @@ _GEMINI_CONFIG: Final = frozenset(
     "temperature topP topK seed candidateCount maxOutputTokens stopSequences presencePenalty"
     " frequencyPenalty responseMimeType responseSchema responseJsonSchema thinkingConfig".split()
 )
-_GEMINI_SAMPLING: Final = {
-    "temperature": ("temperature", float),
-    "topP": ("top_p", float),
-    "topK": ("top_k", float),
-    "seed": ("seed", int),
-    "frequencyPenalty": ("frequency_penalty", float),
-    "presencePenalty": ("presence_penalty", float),
-}
 _GEMINI_TURN: Final = frozenset(("role", "parts"))
 # A part is of the first of these kinds that it has a key of.
 _GEMINI_KINDS: Final = (
@@ -6088,6 +6072,9 @@ def _camelled(wire: JSON) -> JSON:
 @functools.lru_cache(maxsize=1024)
 def _camel(name: str) -> str:
     return re.sub(r"(?<=[a-zA-Z0-9])_([a-z0-9])", lambda match: match[1].upper(), name)
+
+
+_GEMINI_SAMPLING: Final = {_camel(name): (name, kind) for name, kind in SAMPLING_KINDS.items()}
 
 
 def _gemini_messages(wire: Wire) -> Iterator[Message]:
@@ -6848,7 +6835,7 @@ class GeminiContent(Dialect):
         config = wire.inner("generationConfig", _GEMINI_CONFIG)
         if (config.optional("candidateCount", int) or 1) > 1:
             raise BadRequest("generationConfig.candidateCount: this provider gives one answer")
-        sampling = config.scalars(_GEMINI_SAMPLING)
+        sampling = config.scalars(_GEMINI_SAMPLING | {"topK": ("top_k", float)})
         if "top_k" in sampling:
             sampling["top_k"] = int(sampling["top_k"])
         tier = (wire.optional("serviceTier", str) or "").lower()
@@ -6857,7 +6844,7 @@ class GeminiContent(Dialect):
         calling = wire.inner("toolConfig", frozenset(("functionCallingConfig",)))
         calling = calling.inner("functionCallingConfig")
         names = calling.texts("allowedFunctionNames")
-        modes: dict[str, ToolChoiceMode] = {"AUTO": "auto", "NONE": "none", "ANY": "required"}
+        modes: dict[str, ChoiceMode] = {"AUTO": "auto", "NONE": "none", "ANY": "required"}
         word = (calling.optional("mode", str) or "").upper()
         mode = modes.get("AUTO" if word == "VALIDATED" else word)
         if mode == "required" and len(names) == 1:
