@@ -17305,11 +17305,8 @@ async def look_up_quotas(
 
     faults, now, asking = dict[str, str](), time.time(), list[Awaitable[None]]()
     for lane in plan.accounts():
-        name, source, seconds = (
-            lane.credential.name,
-            lane.plan.source,
-            every(lane.target.provider.name),
-        )
+        name, source = lane.credential.name, lane.plan.source
+        seconds = every(lane.target.provider.name)
         last = max(quotas.known.get(name, Quota()).at, quotas.asked.get(name, (0.0, ""))[0])
         if source and seconds is not None and abs(now - last) >= seconds:  # clocks are set back
             endpoint = replace(lane.endpoint, auth=(source.auth,))
