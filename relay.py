@@ -7116,9 +7116,8 @@ class Passthrough(Pipe):
         if (self._ended and self.committed) or self.failure:
             return last
         self.failure = reason
-        return (last + b"\n\n" if last else b"") + self._encoder.encode(
-            self._passage.client_failure(reason)
-        )
+        end = self._encoder.encode(self._passage.client_failure(reason))
+        return last + b"\n\n" + end if last else end
 
     def _look(self, data: bytes) -> None:
         """Has the answer begun, or failed before that?  What comes later is for the meter."""
@@ -7187,19 +7186,17 @@ class _HideReasoning:
     def __init__(self) -> None:
         self._texts: list[str] | None = None  # of the thought that is open
 
-    def filter(self, events: Iterable[Event]) -> Iterator[Event]:
-        for event in events:
-            match event:
-                case PartStart(Reasoning()):
+    def filter(self, event: Event) -> Iterator[Event]:
+        match event:
+            case PartDelta(text) if self._texts is not None:
+                self._texts.append(text)
+            case PartEnd(seal) if self._texts is not None:
+                yield PartEnd(hidden(Reasoning("".join(self._texts), seal)).seal)
+                self._texts = None
+            case _:
+                if isinstance(event, PartStart) and isinstance(event.part, Reasoning):
                     self._texts = []
-                    yield event
-                case PartDelta(text) if self._texts is not None:
-                    self._texts.append(text)
-                case PartEnd(seal) if self._texts is not None:
-                    yield PartEnd(hidden(Reasoning("".join(self._texts), seal)).seal)
-                    self._texts = None
-                case _:
-                    yield event
+                yield event
 
 
 class _StopAtText:
@@ -7216,42 +7213,34 @@ class _StopAtText:
         self._called = False
         self._stop = ""
 
-    def filter(self, events: Iterable[Event]) -> Iterator[Event]:
-        for event in events:
-            if self._stop and isinstance(event, (Finish, Failure)):  # after all that was wanted
+    def filter(self, event: Event) -> Iterator[Event]:
+        if self._stop:
+            if isinstance(event, (Finish, Failure)):  # what went before was for its counts alone
                 usage = event.usage if isinstance(event, Finish) else NOTHING_COUNTED
                 yield Finish(true_finish("stop_sequence", self._called), usage, self._stop)
-            elif not self._stop:
-                yield from self._passed(event)
-
-    def _passed(self, event: Event) -> Iterator[Event]:
-        match event:
-            case PartStart(part):
-                self._part = part
-            case PartDelta(text) if isinstance(self._part, Text):
-                yield from self._cut(self._end + text)
-                return
-            case PartEnd():
+        elif isinstance(event, PartDelta) and isinstance(self._part, Text):
+            text = self._end + event.text
+            match, most = self._any.search(text), min(max(map(len, self._stops)) - 1, len(text))
+            # as much of the end as may be the beginning of a stop waits for more
+            tails = (
+                n for n in range(most, 0, -1) if any(s.startswith(text[-n:]) for s in self._stops)
+            )
+            end = match.start() if match else len(text) - next(tails, 0)
+            self._end = "" if match else text[end:]
+            if end:
+                yield PartDelta(text[:end])
+            if match:
+                self._stop = match[0]
+                yield PartEnd()
+        else:
+            if isinstance(event, PartStart):
+                self._part = event.part
+            elif isinstance(event, PartEnd):
                 self._called |= isinstance(self._part, ToolCall)
                 if self._end:
                     yield PartDelta(self._end)
-                    self._end = ""
-            case _:
-                pass
-        yield event
-
-    def _cut(self, text: str) -> Iterator[Event]:
-        match = self._any.search(text)
-        # as much of the end as may be the beginning of a stop is held
-        most = min(max(map(len, self._stops)) - 1, len(text))
-        ends = (n for n in range(most, 0, -1) if any(s.startswith(text[-n:]) for s in self._stops))
-        end = match.start() if match else len(text) - next(ends, 0)
-        self._end = "" if match else text[end:]
-        if end:
-            yield PartDelta(text[:end])
-        if match:
-            self._stop = match[0]
-            yield PartEnd()
+                self._end = ""
+            yield event
 
 
 def _filters(context: AnswerContext) -> tuple[_HideReasoning | _StopAtText, ...]:
@@ -7279,7 +7268,7 @@ class Translation(Pipe):
 
     def _encoded(self, events: Iterable[Event]) -> bytes:
         for each in self._filters:
-            events = each.filter(events)
+            events = itertools.chain.from_iterable(map(each.filter, events))
         blocks = []
         for event in events:
             if isinstance(event, PartDelta):  # nearly all of a stream, with nothing to restore
@@ -7399,7 +7388,7 @@ class Gathered(Pipe):
             return data
         events: Iterable[Event] = decoder.feed(data) + decoder.eof(reason)
         for each in _filters(passage.context):
-            events = each.filter(events)
+            events = itertools.chain.from_iterable(map(each.filter, events))
         answer = fold(map(passage.restored, events))
         if isinstance(answer, Failure):
             self.failure = answer
