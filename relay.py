@@ -5585,15 +5585,18 @@ class _ResponsesEncoder(StreamEncoder):
         self._begin_speech("message" if isinstance(part, Text) else "reasoning")
         return b""
 
-    def _begin(self, prefix: str, item: JSON) -> None:
+    def _begin(self, prefix: str, item: JSON, event: str, delta: JSON) -> None:
+        """An item begins; `delta`: the fields of the `event`s with its text."""
         # after relay's own id, because some providers give all their answers the same
         self._item = {"id": _item_id(prefix, self.context.id, self._items)} | item
         self._items += 1
+        wire = self._at(f"{event}.delta", delta) | {"sequence_number": HOLE}
+        self.template = form_of(sse(wire, wire["type"]))
 
     def _begin_speech(self, kind: str) -> None:
         self._speech = speech = _SPEECHES[kind]
-        self._begin(speech.prefix, speech.item)
-        self._set_template(speech.event, speech.place, speech.more)
+        delta = {**speech.place, "delta": HOLE, **speech.more}
+        self._begin(speech.prefix, speech.item, speech.event, delta)
 
     def _begin_call(self, call: ToolCall) -> bytes:
         name, _, namespace = self.context.forms.get(call.name, "").partition("@")
@@ -5605,16 +5608,11 @@ class _ResponsesEncoder(StreamEncoder):
             item["namespace"] = namespace
         if name == "tool_search":
             item["execution"] = "client"
-        self._begin(kind.prefix, item)
+        self._begin(kind.prefix, item, kind.event, {"delta": HOLE})
         if not kind.event:
             return b""
         self._free = FreeText() if name == "custom" else None
-        self._set_template(kind.event, {}, {})
         return self._say(self._added({kind.slot: "", "status": "in_progress"}))
-
-    def _set_template(self, event: str, index: JSON, more: JSON) -> None:
-        delta = self._at(f"{event}.delta", index | {"delta": HOLE} | more)
-        self.template = form_of(sse(delta | {"sequence_number": HOLE}, delta["type"]))
 
     def _delta(self, text: str) -> bytes:
         head = b""
@@ -5713,10 +5711,7 @@ class _ResponsesEncoder(StreamEncoder):
             "object": "response",
             "created_at": self.context.now,
             "status": status,
-            "error": None,
-            "incomplete_details": None,
-            "instructions": None,
-            "max_output_tokens": None,
+            **dict.fromkeys("error incomplete_details instructions max_output_tokens".split()),
             "model": self.context.model,
             "output": list(self._output),
             "parallel_tool_calls": True,
@@ -5751,7 +5746,7 @@ class _CompactionEncoder(_ResponsesEncoder):
         if not self._summary:
             return self.failed(UpstreamError("transient", "the model wrote no summary"))
         sealed = {"encrypted_content": enveloped(Seal("rc", self._summary))}
-        self._begin("cmp_", {"type": "compaction"} | sealed)
+        self._begin("cmp_", {"type": "compaction"} | sealed, "", {})
         wire = self._say(self._added({}), self._done({})) + super()._finish(finish)
         if self.context.variant == "compact":
             names = ("id", "created_at", "output", "usage")
