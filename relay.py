@@ -7896,17 +7896,17 @@ class ReplyDecoder:
     """One reply to a request of some method.
 
     `feed` takes bytes, and returns the part of the body that is in them.  Total: whatever the
-    bytes, `feed` and `eof` never raise; `fault` says what is wrong.  `kept`, at the end: the
+    bytes, `feed` and `eof` never raise; `fault` says what is wrong.  `reusable`, at the end: the
     connection may carry another request.
     """
 
     __slots__ = tuple(
-        "_buffer _interim _left _method ended fault feed head keepalive kept started".split()
+        "_buffer _interim _left _method ended fault feed head keepalive reusable started".split()
     )
 
     def __init__(self, method: str = "POST") -> None:
         self.head: Head | None = None
-        self.started = self.ended = self.kept = False
+        self.started = self.ended = self.reusable = False
         self.fault = ""
         self.keepalive = math.inf  # seconds for which the server promises to keep the connection
         self.feed: Callable[[bytes], bytes] = self._in_head
@@ -7923,15 +7923,15 @@ class ReplyDecoder:
             self._fail("broke off its answer" if self.head else "closed without an answer")
 
     def _fail(self, fault: str) -> bytes:
-        self.fault, self.kept, self.feed = fault, False, self._after_end
+        self.fault, self.reusable, self.feed = fault, False, self._after_end
         return b""
 
     def _end(self, rest: bytes | bytearray) -> None:
         self.ended, self.feed = True, self._after_end
-        self.kept = self.kept and not rest
+        self.reusable = self.reusable and not rest
 
     def _after_end(self, data: bytes) -> bytes:
-        self.kept = False  # these bytes belong to nothing
+        self.reusable = False  # these bytes belong to nothing
         return b""
 
     def _in_head(self, data: bytes) -> bytes:
@@ -7963,7 +7963,8 @@ class ReplyDecoder:
             return self._fail(length)
         words = _connection_words(head.headers) if "Connection" in head.headers else ()
         lasting = "close" not in words and (head.version == 1 or "keep-alive" in words)
-        self.head, self.kept, self._left = head, lasting and length != _BY_CLOSE, max(0, length)
+        self.head, self._left = head, max(0, length)
+        self.reusable = lasting and length != _BY_CLOSE
         if hint := _HINT.search(head.headers.get("Keep-Alive", "")):
             self.keepalive = float(hint[1])
         if not length:
@@ -16561,7 +16562,7 @@ class LinkReply(Reply):
         self.ended = decoder.ended
         if decoder.fault:
             self.error = self.error or UpstreamError("transient", decoder.fault)
-        if link and decoder.kept:
+        if link and decoder.reusable:
             link.release(decoder)
         elif link:
             link.close()

@@ -25,7 +25,7 @@ def read(blocks: list[bytes], closed: bool = True) -> Seen:
     if closed:
         decoder.eof()
     head = decoder.head and (decoder.head.status, tuple(decoder.head.headers.items()))
-    return head, body, decoder.started, decoder.ended, decoder.kept, decoder.fault
+    return head, body, decoder.started, decoder.ended, decoder.reusable, decoder.fault
 
 
 def lines(status: int, said: list[tuple[str, str]]) -> bytes:

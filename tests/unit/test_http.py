@@ -44,7 +44,7 @@ TAKEN = {
 @pytest.mark.parametrize(("rest", "said", "kept"), TAKEN.values(), ids=TAKEN)
 def test_it_is_taken(rest: bytes, said: bytes, kept: bool) -> None:
     decoder, body = decoded(OK + rest, closed=not kept)
-    assert (body, decoder.ended, decoder.kept, decoder.fault) == (said, True, kept, "")
+    assert (body, decoder.ended, decoder.reusable, decoder.fault) == (said, True, kept, "")
 
 
 REFUSED = {
@@ -86,7 +86,7 @@ def test_it_is_refused(rest: bytes) -> None:
         decoder, _ = decoded(*blocks)
         assert decoder.fault
         assert not decoder.ended
-        assert not decoder.kept
+        assert not decoder.reusable
 
 
 @pytest.mark.parametrize(
@@ -121,20 +121,20 @@ def test_interim_heads_are_passed_over() -> None:
     interim = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n"
     decoder, body = decoded(interim + OK + b"Content-Length: 2\r\n\r\nhi")
     assert decoder.head is not None
-    assert (decoder.head.status, body, decoder.kept) == (200, b"hi", True)
+    assert (decoder.head.status, body, decoder.reusable) == (200, b"hi", True)
     assert "link" not in decoder.head.headers
 
 
 @pytest.mark.parametrize("status", [b"204 No Content", b"304 Not Modified"])
 def test_some_statuses_have_no_body(status: bytes) -> None:
     decoder, body = decoded(b"HTTP/1.1 " + status + b"\r\nContent-Length: 9\r\n\r\n")
-    assert (body, decoder.ended, decoder.kept) == (b"", True, True)
+    assert (body, decoder.ended, decoder.reusable) == (b"", True, True)
 
 
 @pytest.mark.parametrize(("said", "kept"), [(b"", False), (b"Connection: Keep-Alive\r\n", True)])
 def test_an_old_server_closes_unless_it_says_otherwise(said: bytes, kept: bool) -> None:
     decoder, _ = decoded(b"HTTP/1.0 200 OK\r\n" + said + b"Content-Length: 2\r\n\r\nhi")
-    assert (decoder.ended, decoder.kept) == (True, kept)
+    assert (decoder.ended, decoder.reusable) == (True, kept)
 
 
 def test_an_old_server_does_not_know_chunks() -> None:
