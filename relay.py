@@ -22281,7 +22281,7 @@ class Heap:
     """The process's memory."""
 
     MALLOC: ClassVar = {-3: 4 << 20, -1: 64 << 20, -2: 1 << 20}  # M_MMAP_THRESHOLD, TRIM_, TOP_PAD
-    SLACK = 32 << 20  # bytes more than after the last time: not worth a pause yet
+    SLACK = 8 << 20  # bytes more than after the last time: not worth a pause yet
     BYTES_PER_REQUEST = 1 << 20  # that it may need while it runs
 
     def __init__(self) -> None:
