@@ -8999,8 +8999,9 @@ MAKERS_WORDS: Final = {  # what may be taken for a preset's name
 def _presets(text: str) -> dict[str, Preset]:
     """The rows of a table, by name; their aliases go to PRESET_ALIASES.
 
-    A row is `NAME KEY GLOB...` with `quirks=`, `errors=`, `auth=[DIALECT,...:]STYLE`, and `china`
-    where dates without a zone are China's; a key of `-` makes it a server of one's own.  Below it
+    A row is `NAME KEY GLOB...` with `quirks=` and `errors=` where these tables have another name,
+    `auth=[DIALECT,...:]STYLE`, and `china` where dates without a zone are China's; a key of `-`
+    makes it a server of one's own.  Below it
     stand its plans, `[*]PLAN LETTERS BASE [PATH] [LETTER=PATH] [as=ALIAS] [quota=SOURCE]`: `*` is
     paid in advance, the letters are dialects, the best first, the paths on the same host are
     Anthropic's and another's.  `/DIALECT PATH` is one of `paths`; + appends it.  A plan `regular`
@@ -9031,8 +9032,8 @@ def _presets(text: str) -> dict[str, Preset]:
             row["globs"] = tuple(word for word in words[1:] if word != "china")
             row["zone"] = CHINA if "china" in words else datetime.UTC
             row["auth"] = dict.fromkeys((dialects or "anthropic").split(","), style)
-            row["quirks"] = _QUIRKS[given["quirks"]] if "quirks" in given else {}
-            row["errors"] = _ERRORS[given["errors"]] if "errors" in given else ()
+            row["quirks"] = _QUIRKS[given["quirks"]] if "quirks" in given else _QUIRKS.get(name, {})
+            row["errors"] = _ERRORS[given["errors"]] if "errors" in given else _ERRORS.get(name, ())
     return {
         name: Preset(**row | {"plans": row["plans"] or {"regular": {}}})
         for name, row in rows.items()
@@ -9050,15 +9051,15 @@ bigmodel BIGMODEL_API_KEY glm-* quirks=glm errors=glm china
 zai ZAI_API_KEY glm-* quirks=glm errors=glm china
  *coding CAR https://api.z.ai/api/coding/paas/v4 /api/anthropic R=/api/v1 as=zai-coding quota=glm
  regular C https://api.z.ai/api/paas/v4
-deepseek DEEPSEEK_API_KEY deepseek-* quirks=deepseek auth=x-api-key
+deepseek DEEPSEEK_API_KEY deepseek-* auth=x-api-key
  regular CAR https://api.deepseek.com/v1 /anthropic quota=deepseek   # /v1: alias of the bare host
-moonshot MOONSHOT_API_KEY kimi-k* moonshot-* quirks=kimi errors=moonshot china
+moonshot MOONSHOT_API_KEY kimi-k* moonshot-* quirks=kimi china
  regular CAR https://api.moonshot.cn/v1 /anthropic quota=moonshot
 moonshot-ai MOONSHOT_AI_API_KEY kimi-k* moonshot-* quirks=kimi errors=moonshot
  regular CAR https://api.moonshot.ai/v1 /anthropic quota=moonshot
 kimi-coding KIMI_API_KEY kimi-for-coding* k3* quirks=kimi errors=kimi china
  *coding CA https://api.kimi.com/coding/v1 /coding quota=kimi       # agents, by their user agent
-dashscope DASHSCOPE_API_KEY qwen* quirks=dashscope errors=dashscope china
+dashscope DASHSCOPE_API_KEY qwen* china
  *coding CA https://coding.dashscope.aliyuncs.com/v1 /apps/anthropic as=dashscope-coding
  *token CAR https://token-plan.cn-beijing.maas.aliyuncs.com/compatible-mode/v1 /apps/anthropic \
    as=dashscope-token-plan
@@ -9068,62 +9069,59 @@ dashscope-intl DASHSCOPE_INTL_API_KEY qwen* quirks=dashscope errors=dashscope
  *token CAR https://token-plan.ap-southeast-1.maas.aliyuncs.com/compatible-mode/v1 /apps/anthropic \
    as=dashscope-intl-token-plan
  regular CAR https://dashscope-intl.aliyuncs.com/compatible-mode/v1 /apps/anthropic
-minimax MINIMAX_API_KEY MiniMax-* quirks=minimax errors=minimax     # a plan's keys: sk-cp-...
+minimax MINIMAX_API_KEY MiniMax-*     # a plan's keys: sk-cp-...
  *plan CAR https://api.minimax.io/v1 /anthropic as=minimax-plan
  regular CAR https://api.minimax.io/v1 /anthropic
 minimax-cn MINIMAX_CN_API_KEY MiniMax-* quirks=minimax errors=minimax china
  *plan CAR https://api.minimaxi.com/v1 /anthropic as=minimax-cn-plan
  regular CAR https://api.minimaxi.com/v1 /anthropic
-stepfun STEPFUN_API_KEY step-* quirks=stepfun china
+stepfun STEPFUN_API_KEY step-* china
  *plan CA https://api.stepfun.com/step_plan/v1 /step_plan as=step-plan
  regular C https://api.stepfun.com/v1 quota=stepfun
 stepfun-intl STEPFUN_INTL_API_KEY step-* quirks=stepfun
  *plan CA https://api.stepfun.ai/step_plan/v1 /step_plan as=step-plan-intl
  regular C https://api.stepfun.ai/v1 quota=stepfun
-ark ARK_API_KEY doubao-* ark-code-* ep-* quirks=ark errors=ark china        # Volcengine
+ark ARK_API_KEY doubao-* ark-code-* ep-* china        # Volcengine
  *coding CAR https://ark.cn-beijing.volces.com/api/coding/v3 /api/coding as=ark-coding
  *agent CAR https://ark.cn-beijing.volces.com/api/plan/v3 /api/plan as=ark-agent
  regular CAR https://ark.cn-beijing.volces.com/api/v3 /api/compatible       # billed apart
 byteplus BYTEPLUS_API_KEY seed-* doubao-* ark-code-* ep-* quirks=ark errors=ark     # Ark elsewhere
  *coding CA https://ark.ap-southeast.bytepluses.com/api/coding/v3 /api/coding as=byteplus-coding
  regular C https://ark.ap-southeast.bytepluses.com/api/v3
-mimo MIMO_API_KEY mimo-* quirks=mimo china                  # a plan's keys begin with tp-
+mimo MIMO_API_KEY mimo-* china                  # a plan's keys begin with tp-
  *plan CAR https://token-plan-cn.xiaomimimo.com/v1 /anthropic as=mimo-plan
  *plan-sgp CAR https://token-plan-sgp.xiaomimimo.com/v1 /anthropic as=mimo-plan-sgp
  *plan-ams CAR https://token-plan-ams.xiaomimimo.com/v1 /anthropic as=mimo-plan-ams
  regular CAR https://api.xiaomimimo.com/v1 /anthropic
-openai OPENAI_API_KEY gpt-* o1* o3* o4* chatgpt-* codex-* quirks=openai
+openai OPENAI_API_KEY gpt-* o1* o3* o4* chatgpt-* codex-*
  regular RC https://api.openai.com/v1                       # gpt-6 calls tools in Responses only
-anthropic ANTHROPIC_API_KEY claude-* quirks=anthropic auth=x-api-key | A https://api.anthropic.com
-gemini GEMINI_API_KEY gemini-* gemma-* quirks=gemini        # its dialect keeps signatures whole
+anthropic ANTHROPIC_API_KEY claude-* auth=x-api-key | A https://api.anthropic.com
+gemini GEMINI_API_KEY gemini-* gemma-*        # its dialect keeps signatures whole
  regular GC https://generativelanguage.googleapis.com C=/v1beta/openai
-mistral MISTRAL_API_KEY mistral-* codestral-* devstral-* magistral-* ministral-* pixtral-* \
-   quirks=mistral
+mistral MISTRAL_API_KEY mistral-* codestral-* devstral-* magistral-* ministral-* pixtral-*
  regular C https://api.mistral.ai/v1
-xai XAI_API_KEY grok-* quirks=xai errors=xai | RC https://api.x.ai/v1
+xai XAI_API_KEY grok-* | RC https://api.x.ai/v1
 
 # Clouds and resellers.  Most of their names are maker/model, hence the glob */*.  In a cloud the
 # endpoint has the account's own region, project or resource; paths with + are appended to it.
 # vertex wants https://HOST/v1/projects/PROJECT/locations/LOCATION, anthropic-google besides
 # /workspaces/ID/invoke; names at Vertex's OpenAI endpoint are google/NAME.
-vertex VERTEX_ACCESS_TOKEN gemini-* quirks=vertex auth=gemini,openai:bearer  # for an hour
+vertex VERTEX_ACCESS_TOKEN gemini-* auth=gemini,openai:bearer  # for an hour
  /gemini +/publishers/google/models/{model}:generateContent
  /openai +/endpoints/openapi/chat/completions
 vertex-anthropic VERTEX_ACCESS_TOKEN claude-* quirks=vertex
  /anthropic +/publishers/anthropic/models/{model}:rawPredict
-vertex-express VERTEX_API_KEY gemini-* quirks=vertex-express auth=gemini,openai:query
+vertex-express VERTEX_API_KEY gemini-* auth=gemini,openai:query
  regular G https://aiplatform.googleapis.com                # a key instead of a project
  /gemini /v1/publishers/google/models/{model}:generateContent
 anthropic-google VERTEX_ACCESS_TOKEN claude-* quirks=anthropic
 anthropic-aws ANTHROPIC_AWS_API_KEY claude-* quirks=anthropic
  regular    # endpoint: https://aws-external-anthropic.REGION.api.aws; header anthropic-workspace-id
-bedrock AWS_BEARER_TOKEN_BEDROCK anthropic.* openai.* quirks=bedrock
- regular                    # endpoint: https://bedrock-mantle.REGION.api.aws
+bedrock AWS_BEARER_TOKEN_BEDROCK anthropic.* openai.*  # https://bedrock-mantle.REGION.api.aws
  /anthropic /anthropic/v1/messages
  /openai /openai/v1/chat/completions
  /responses /openai/v1/responses
-azure AZURE_OPENAI_API_KEY quirks=azure auth=openai,responses:api-key
- regular                    # endpoint: https://RESOURCE.services.ai.azure.com; models as deployed
+azure AZURE_OPENAI_API_KEY auth=openai,responses:api-key  # https://RESOURCE.services.ai.azure.com
  /openai /openai/v1/chat/completions
  /responses /openai/v1/responses
  /anthropic /anthropic/v1/messages
@@ -9131,15 +9129,12 @@ azure-deployments AZURE_OPENAI_API_KEY quirks=openai auth=openai,responses:api-k
  regular                    # endpoint: https://RESOURCE.openai.azure.com; `paths`: another version
  /openai /openai/deployments/{model}/chat/completions?api-version=2024-10-21
  /responses /openai/responses?api-version=2025-04-01-preview
-openrouter OPENROUTER_API_KEY */* quirks=openrouter errors=openrouter
- regular CAR https://openrouter.ai/api/v1 /api quota=openrouter
-groq GROQ_API_KEY llama-* meta-llama/* openai/gpt-oss-* qwen/* moonshotai/* groq/* \
-   quirks=groq errors=groq
+openrouter OPENROUTER_API_KEY */* | CAR https://openrouter.ai/api/v1 /api quota=openrouter
+groq GROQ_API_KEY llama-* meta-llama/* openai/gpt-oss-* qwen/* moonshotai/* groq/*
  regular CR https://api.groq.com/openai/v1
-cerebras CEREBRAS_API_KEY zai-glm-* gpt-oss-* qwen-3-* llama3* quirks=groq errors=cerebras
+cerebras CEREBRAS_API_KEY zai-glm-* gpt-oss-* qwen-3-* llama3* quirks=groq
  regular C https://api.cerebras.ai/v1
-siliconflow SILICONFLOW_API_KEY */* quirks=siliconflow errors=siliconflow china
- regular CA https://api.siliconflow.cn/v1 quota=siliconflow
+siliconflow SILICONFLOW_API_KEY */* china | CA https://api.siliconflow.cn/v1 quota=siliconflow
 siliconflow-intl SILICONFLOW_INTL_API_KEY */* quirks=siliconflow errors=siliconflow
  regular CA https://api.siliconflow.com/v1 quota=siliconflow
 tencent TENCENT_API_KEY tc-code-* hunyuan-* quirks=silent china
@@ -9151,7 +9146,7 @@ qianfan QIANFAN_API_KEY qianfan-* ernie-* quirks=silent china                   
  *token CA https://qianfan.baidubce.com/v2/tokenplan/personal /anthropic/tokenplan/personal \
    as=qianfan-token-plan
  regular C https://qianfan.baidubce.com/v2      # bases as in cc-switch
-huawei MAAS_API_KEY openpangu-* pangu-* quirks=silent errors=huawei china
+huawei MAAS_API_KEY openpangu-* pangu-* quirks=silent china
  *token CA https://api.modelarts-maas.com/plan/v2 /plan/anthropic as=huawei-token-plan
  regular CA https://api.modelarts-maas.com/v2 /anthropic    # huaweicloud.com model-call-060
 modelscope MODELSCOPE_API_KEY */* quirks=switched china | CA https://api-inference.modelscope.cn/v1
@@ -9161,14 +9156,14 @@ nvidia NVIDIA_API_KEY */* quirks=templated | C https://integrate.api.nvidia.com/
 
 # Servers of one's own, at their default ports; tgi has none of its own, but where its documents
 # publish it.
-vllm - quirks=vllm errors=local | CAR http://127.0.0.1:8000/v1  # --api-key reads Authorization only
-sglang - quirks=sglang errors=local | CA http://127.0.0.1:30000/v1
-ollama - quirks=ollama errors=local | CAR http://127.0.0.1:11434/v1
-llamacpp - quirks=llamacpp errors=local
+vllm - errors=local | CAR http://127.0.0.1:8000/v1  # --api-key reads Authorization only
+sglang - errors=local | CA http://127.0.0.1:30000/v1
+ollama - errors=local | CAR http://127.0.0.1:11434/v1
+llamacpp - errors=local
  regular CAR http://127.0.0.1:8080/v1 as=llama.cpp
-lmstudio - quirks=lmstudio errors=local | CAR http://127.0.0.1:1234/v1
-tgi - quirks=tgi errors=local | C http://127.0.0.1:8080/v1
-fastchat - quirks=fastchat errors=fastchat | C http://127.0.0.1:8000/v1
+lmstudio - errors=local | CAR http://127.0.0.1:1234/v1
+tgi - errors=local | C http://127.0.0.1:8080/v1
+fastchat - | C http://127.0.0.1:8000/v1
 """)
 
 
