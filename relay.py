@@ -23948,18 +23948,6 @@ def ring_of(source: Source) -> Ring:
     return record_ring(config.record, source)
 
 
-def record_list(ring: Ring, most: int, zone: datetime.tzinfo | None) -> Iterator[str]:
-    """A line each, the newest first."""
-    for name, summary, damage in itertools.islice(ring.summaries(), most):
-        if summary is None:
-            yield f"{ring.directory / name}: skipped: {damage}"
-            continue
-        moment = datetime.datetime.fromtimestamp(summary["time"], zone)
-        route = f"{summary.get('model') or '-'} -> {summary.get('target') or '-'}"
-        code = f"{summary.get('code') or '-':2} {summary.get('status') or '-'}"
-        yield f"{summary['id']}  {moment:%Y-%m-%d %H:%M:%S}  {code}  {route}"
-
-
 def answer_parts(record: Record) -> tuple[str, str]:
     """The answer to the client: its text, and the calls of tools."""
     path = str(record.request.head.get("path", "")).partition("?")[0]
@@ -24661,7 +24649,15 @@ def command_import(args: argparse.Namespace) -> None:
 def command_records(args: argparse.Namespace) -> None:
     """List what the flight recorder has kept."""
     source = find_config(args)
-    lines = record_list(ring_of(source), args.number, tolerant_config(source).timezone)
+    ring, zone, lines = ring_of(source), tolerant_config(source).timezone, list[str]()
+    for name, summary, damage in itertools.islice(ring.summaries(), args.number):
+        if summary is None:
+            lines.append(f"{ring.directory / name}: skipped: {damage}")
+            continue
+        moment = datetime.datetime.fromtimestamp(summary["time"], zone)
+        route = f"{summary.get('model') or '-'} -> {summary.get('target') or '-'}"
+        code = f"{summary.get('code') or '-':2} {summary.get('status') or '-'}"
+        lines.append(f"{summary['id']}  {moment:%Y-%m-%d %H:%M:%S}  {code}  {route}")
     print("\n".join(lines) or "no record yet")
 
 
@@ -24989,22 +24985,12 @@ def command_demo(args: argparse.Namespace) -> None:
     command_serve(args)
 
 
-class _CommandParser(argparse.ArgumentParser):
-    """Shows its own usage for what it does not know; argparse would show that of the program."""
-
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        known, unknown = super().parse_known_args(args, namespace)
-        if unknown:
-            self.error(f"unrecognized arguments: {' '.join(unknown)}")
-        return known, unknown
-
-
 def parser(argv: Sequence[str] = ()) -> argparse.ArgumentParser:
     """For these arguments: a command that is not among them gets its line, but no options.
 
     The options of all commands may come before the command or after it, so none has a default.
     """
-    common = _CommandParser(add_help=False)
+    common = argparse.ArgumentParser(add_help=False)
     for option in (
         "-c --config FILE: the configuration; ./config.yaml by default",
         "--demo: a built-in provider instead: no key, no network",
@@ -25016,7 +25002,7 @@ def parser(argv: Sequence[str] = ()) -> argparse.ArgumentParser:
     text = "One address for every LLM API."
     top = argparse.ArgumentParser(prog="relay", description=text, parents=[common])
     top.add_argument("--version", action="version", version=f"relay {__version__}")
-    commands = top.add_subparsers(dest="command", metavar="COMMAND", parser_class=_CommandParser)
+    commands = top.add_subparsers(dest="command", metavar="COMMAND")
     for name, command in COMMANDS.items():
         chosen = name in argv
         sub = commands.add_parser(
@@ -25025,14 +25011,18 @@ def parser(argv: Sequence[str] = ()) -> argparse.ArgumentParser:
         for option, how in command.options.items() if chosen else ():
             added = sub.add_argument(*option.split(), **how)
             added.required &= added.nargs != argparse.REMAINDER  # which may be nothing
+        sub.set_defaults(parser=sub)
     return top
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """0: done; 1: no answer; 2: the configuration or the arguments are wrong."""
     argv = sys.argv[1:] if argv is None else argv
-    defaults = argparse.Namespace(config=None, demo=False, listen=None, reuse_port=False)
-    args = parser(argv).parse_args(argv, defaults)
+    top = parser(argv)
+    defaults = {"config": None, "demo": False, "listen": None, "reuse_port": False, "parser": top}
+    args, unknown = top.parse_known_args(argv, argparse.Namespace(**defaults))
+    if unknown:  # argparse itself would show the usage of the program, not of the command
+        args.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     hold_hangups(args.command in (None, "serve", "demo"))
     if WINDOWS:  # whose pipes have the encoding of its region
         for stream in (sys.stdout, sys.stderr):
