@@ -172,6 +172,24 @@ async def test_nobody_is_asked_unless_told_to_and_never_twice_in_a_moment(
     assert (second["asks"], second["at"], second["windows"]) == (False, None, [])
 
 
+async def test_who_may_ask(upstream: FakeUpstream, relay: Start, http: ClientSession) -> None:
+    """Who may look; and no page of another site, which could ask again and again."""
+    upstream.script(full(42), path=LIMITS)
+    settings = bigglm(upstream)
+    keyed, bare = await relay(settings), await relay(settings | {"admin_key": ""})
+
+    async def status(server: RelayProcess, **headers: str) -> int:
+        url = f"{server.url}/admin/plans"
+        async with http.post(url, json={}, headers=headers) as response:
+            return response.status
+
+    assert await status(keyed) == 401
+    assert await status(keyed, **KEYED) == 200
+    assert await status(bare) == 200
+    assert await status(bare, Origin="https://evil.example") == 403
+    assert await status(bare, Host="evil.example") == 403
+
+
 async def test_with_every_it_is_asked_regularly(
     upstream: FakeUpstream, relay: Start, http: ClientSession
 ) -> None:
