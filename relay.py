@@ -13443,7 +13443,8 @@ class Thoughts:
     """The reasoning before tool calls, for clients that do not send it back.
 
     Makers want it back with its seal, or refuse the turn; nearly all chat clients send its bare
-    text or nothing (Qwen Code, opencode, pi, Cline, Kimi Code).  Known by the conversation, whose
+    text or nothing (Qwen Code, opencode, pi, Cline, Kimi Code), and in Anthropic's dialect Qwen
+    Code sends no `redacted_thinking`.  Known by the conversation, whose
     identity no two callers share, and the call's id.  Bounded; the longest unused goes first.
     """
 
@@ -13465,8 +13466,8 @@ class Thoughts:
     def restored(self, identity: str, messages: Sequence[Message]) -> tuple[Message, ...]:
         """The conversation with the reasoning of those turns that came back without its seals.
 
-        What the client sends is what counts: a sealed thought, or a text that is not the one it
-        was given, stays as it is.
+        What the client sends is what counts: a thought with a maker's token, or a text that is not
+        the one it was given, stays as it is.
         """
         turns = list(messages)
         for index, turn in enumerate(turns if self._turns else ()):
@@ -13476,7 +13477,7 @@ class Thoughts:
                     sent.append(part)
                 elif isinstance(part, ToolCall) and (identity, part.id) in self._turns:
                     key = key or (identity, part.id)
-            if key is None or any(part.seal for part in sent):
+            if key is None or any(part.seal and part.seal.value for part in sent):
                 continue
             thoughts = self._turns[key]
             self._put(key, thoughts)

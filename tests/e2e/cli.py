@@ -31,7 +31,6 @@ class Client:
     call: JSON  # and what it must be given
     env: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)  # in its home
-    seals: bool = True  # its dialect has a place for a provider's sealed state
     program: str = ""  # as `installed` knows it, if not by the name it has here
 
 
@@ -101,7 +100,6 @@ CLIENTS = {
         tool="run_shell_command",
         call=NOT_BEHIND,
         env={"OPENAI_API_KEY": "<key>", "OPENAI_BASE_URL": "<url>/v1", "OPENAI_MODEL": MODEL},
-        seals=False,
     ),
 }
 # Qwen Code speaks the other dialects too, each in a way of its own.

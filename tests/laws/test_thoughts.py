@@ -7,7 +7,7 @@ import relay
 
 IDS = st.sampled_from(["a", "b", "c", "d"])
 TEXTS = st.text(max_size=8)
-SEALS = st.builds(relay.Seal, st.just("as"), TEXTS)
+SEALS = st.builds(relay.Seal, st.just("as"), st.text(min_size=1, max_size=8))
 THOUGHTS = st.builds(relay.Reasoning, TEXTS, SEALS)
 ANSWERS = st.lists(THOUGHTS | st.builds(relay.ToolCall, IDS, st.just("f")), max_size=5)
 PARTS = st.builds(relay.Text, TEXTS) | st.builds(relay.ToolCall, IDS, st.just("f")) | THOUGHTS
