@@ -18483,9 +18483,9 @@ class Exchange(ABC):
         lane, attempts = current.lane if current else None, list[JSON]()
         for each in self.attempts:
             if each.outcome:
-                at, ms = (round(n * 1000) for n in (each.began - began, each.seconds))
-                outcome = {"outcome": each.outcome, "status": each.status, "at": at, "ms": ms}
-                attempts.append(each.lane.record | outcome)
+                outcome = {"outcome": each.outcome, "status": each.status}
+                outcome |= {"at": round((each.began - began) * 1000)}
+                attempts.append(each.lane.record | outcome | {"ms": round(each.seconds * 1000)})
         return {
             "time": wall,
             "level": "info" if fine else "warning",
