@@ -401,7 +401,7 @@ class BadRequest(RelayError):
 
 
 class Unauthorized(RelayError):
-    # Claude Code retries a 401 for minutes unless it is told not to.
+    # Claude Code retries a 401 for minutes unless a header forbids it.
     status, kind, retry, code = 401, "auth", False, "AU"
 
 
@@ -520,7 +520,7 @@ FAILURES: Final[dict[str, FailureClass]] = {row.name: row for row in (
 )}
 # fmt: on
 LIMITS: Final = frozenset({"plan_exhausted", "rate_limited"})
-# Failures that are about the request, not the provider; the client has to be told of them.
+# Failures that are about the request, not the provider: the client has to see them.
 OF_THE_REQUEST: Final = frozenset({"moderation", "too_long", "reasoning_refused", "bad_request"})
 
 
@@ -748,7 +748,7 @@ class Request:
     sampling: Sampling = Sampling()
     stop: tuple[str, ...] = ()
     thinking: Thinking | None = None
-    show_thoughts: bool | None = None  # are they to be seen?  None: the client did not say
+    show_thoughts: bool | None = None  # does the client want to see them?  None: it did not say
     stripped: bool = False  # showing thoughts is left open: the provider has objected to it
     format: Format | None = None
     verbosity: str = ""  # how much to say of what was thought: low, medium or high
@@ -756,7 +756,7 @@ class Request:
     user: str = ""  # who the end user is, as the client says it; opaque
     session: str = ""  # the conversation's name for caches; opaque, too
     stream: bool = False
-    include_usage: bool = True  # are the token counts wanted in a stream?
+    include_usage: bool = True  # does the client want token counts in a stream?
     dropped: tuple[str, ...] = ()  # what the client sent that cannot be expressed here
 
 
@@ -1073,33 +1073,33 @@ class Wire:
             raise BadRequest(f"{self.path(name)}: required")
         return cast(T, value)
 
-    def inner(self, name: str, known: frozenset[str] = frozenset()) -> Wire:
-        """The object under `name`, or an empty one; what is not `known` in it is noted."""
+    def inner(self, name: str, keys: frozenset[str] = frozenset()) -> Wire:
+        """The object under `name`, or an empty one; what is in it beside `keys` is noted."""
         inner = Wire(self.data.get(name) or {}, self, name)
-        if known:
-            inner.drop_unknown(known)
+        if keys:
+            inner.drop_unknown(keys)
         return inner
 
     def each(
-        self, name: str, known: frozenset[str] = frozenset(), required: bool = False
+        self, name: str, keys: frozenset[str] = frozenset(), required: bool = False
     ) -> list[Wire]:
-        """The objects in the list under `name`; what is not `known` in one is noted."""
+        """The objects in the list under `name`; what is in one beside `keys` is noted."""
         items = self.required(name, list) if required else self.optional(name, list) or ()
         wires = list[Wire]()
         for index, item in enumerate(items):
             wires.append(wire := Wire(item, self, name, index))
-            if known and not known.issuperset(item):
-                wire.drop_unknown(known)
+            if keys and not keys.issuperset(item):
+                wire.drop_unknown(keys)
         return wires
 
-    def scalars(self, known: Mapping[str, tuple[str, type]]) -> JSON:
-        """The values that are given, by the hub's names; `known`: the name here -> the hub's, kind.
+    def scalars(self, names: Mapping[str, tuple[str, type]]) -> JSON:
+        """The values that are given, by the hub's names; `names`: here -> the hub's, kind.
 
         Of two names for one thing the later row counts.
         """
         return {
             name: self.optional(place, kind)
-            for place, (name, kind) in known.items()
+            for place, (name, kind) in names.items()
             if self.data.get(place) is not None
         }
 
@@ -1117,12 +1117,12 @@ class Wire:
             raise BadRequest(f"{self.path(name)}: expected strings, got {shown(wrong)}")
         return tuple(str(item) for item in items)
 
-    def drop_unknown(self, known: frozenset[str]) -> None:
-        """Note all keys here except those `known`."""
-        if known.issuperset(self.data):
+    def drop_unknown(self, keys: frozenset[str]) -> None:
+        """Note all keys here except these."""
+        if keys.issuperset(self.data):
             return
         for name, value in self.data.items():
-            if name not in known and value is not None:
+            if name not in keys and value is not None:
                 self.drop(name)
 
     def drop(self, name: str = "") -> None:
@@ -1975,7 +1975,7 @@ class StreamDecoder(ABC):
         return events
 
     def eof(self, reason: Failure = TRUNCATED) -> list[Event]:
-        """The bytes are over: a failure for this `reason`, unless a finish reason was seen."""
+        """The bytes are over: a failure for this `reason`, unless a finish reason has come."""
         if rest := self._sse.eof():
             self._messages(rest)
         if not self.ended:
@@ -2832,7 +2832,7 @@ def freeform(description: str, format: Wire) -> str:
 
 
 def freely(input: str) -> str:
-    """The input of a freeform tool's call as the arguments of the function that stands for it."""
+    """The input of a freeform tool's call as the arguments of the function in its place."""
     return dumps({"input": input}).decode()
 
 
@@ -3116,7 +3116,7 @@ class _Claude:
     both: bool = True  # temperature together with top_p
     max_tokens: int = 32000  # the field is required; this is used if a client left it out
     system_in_place: bool = True  # takes role: system after the first user message
-    known: bool = True  # is it a Claude?  Then the signatures of thoughts are checked
+    signed: bool = True  # the signatures of thoughts are checked
 
 
 _OLD_CLAUDE: Final = _Claude(system_in_place=False)
@@ -3127,7 +3127,7 @@ _CLAUDES: Final = {  # by what is in the name: the first that is there
     r"(opus|sonnet|haiku)-4[-.][15](?!\d)": replace(_OLD_CLAUDE, both=False),
     r"(opus|sonnet|haiku)-4(?![-.]?[1-9]\d?\b)": _OLD_CLAUDE,
     r"claude|opus|sonnet|haiku|fable|mythos": _Claude(adaptive=True, sampling=False),
-    r"": _Claude(known=False),  # another maker's
+    r"": _Claude(signed=False),  # another maker's
 }
 
 
@@ -3250,7 +3250,7 @@ class _AnthropicWriter(RequestWriter[AnthropicQuirks]):
         rows = (row for name, row in _CLAUDES.items() if re.search(name, request.model))
         self.claude = claude = next(rows)
         thinks = bool(request.thinking and request.thinking.on)
-        checked = quirks.signed or claude.known
+        checked = quirks.signed or claude.signed
 
         def own(part: Reasoning) -> Reasoning | None:
             """A thought as it may go back.  A foreign signature is an error to Anthropic; clones
@@ -3490,7 +3490,7 @@ _BOUNDS: Final = frozenset(
 def _anthropic_block(part: OutputPart, shown: bool = True) -> JSON | None:
     """A part as a block; none for a thought that says and seals nothing.
 
-    A seal of Anthropic's own stands as it is, another in an envelope, which a thought without
+    A seal of Anthropic's own is left as it is, another is in an envelope, which a thought without
     one has, too: pi takes a thought with an empty signature for text.  Without its text a foreign
     thought is "redacted": those are kept by clients that drop empty ones (Copilot).
     """
@@ -3645,8 +3645,7 @@ class _AnthropicDecoder(StreamDecoder):
             self._detail = word_of(details.get("explanation") or details.get("category"))
 
     def _seal(self) -> Seal | None:
-        reasons = self._live and isinstance(self._live.part, Reasoning)
-        return cast(_Block, self._live.key).seal() if self._live and reasons else None
+        return cast(_Block, self._live.key).seal() if self._live else None
 
 
 class _AnthropicEncoder(StreamEncoder):
@@ -3665,8 +3664,8 @@ class _AnthropicEncoder(StreamEncoder):
 
     def _start(self, start: Start) -> bytes:
         # Claude Code's context meter reads the input count here: an estimate if need be.
-        known = start.usage if start.usage.input else Usage(input=self.context.tokens)
-        head = ANTHROPIC.render_response(Response(start.id, "", (), "stop", known), self.context)
+        usage = start.usage if start.usage.input else Usage(input=self.context.tokens)
+        head = ANTHROPIC.render_response(Response(start.id, "", (), "stop", usage), self.context)
         return self._event("message_start", message=head | {"stop_reason": None})
 
     def _open(self, part: OutputPart) -> bytes:
@@ -3846,8 +3845,8 @@ class AnthropicMessages(Dialect):
                 thought = {"thinking": seal.text} if seal.text else {}  # was not shown
                 if seal.account == account and seal.field in ("as", "ad"):
                     return block | thought | {slot: seal.value}
-                wanted = quirks.unsigned and (block.get("thinking") or thought)
-                return block | thought | {slot: ""} if wanted else None
+                says = block.get("thinking") or thought
+                return block | thought | {slot: ""} if says and quirks.unsigned else None
             if not quirks.signed:
                 return unmarked(block) if strip else block
             if kind == "text" and isinstance(text := block.get("text"), str):
@@ -3933,9 +3932,9 @@ class AnthropicMessages(Dialect):
         if not isinstance(usage, dict):
             return None
 
-        def count(name: str, known: int) -> int:
+        def count(name: str, earlier: int) -> int:
             value = usage.get(name)
-            return known if value is None else whole_number(value)
+            return earlier if value is None else whole_number(value)
 
         fresh = before.input - before.cache_read - before.cache_write
         read = count("cache_read_input_tokens", before.cache_read)
@@ -6049,7 +6048,7 @@ class GeminiQuirks(Quirks):
 
 
 def _camelled(wire: JSON) -> JSON:
-    """With Google's names in camelCase, and lists where one object stands for a list of one; the
+    """With Google's names in camelCase, and lists where one object is in place of a list; the
     server takes snake_case as well, and SDKs send it."""
     camelled = {}
     for key, value in wire.items():
@@ -6126,7 +6125,7 @@ def _gemini_role(content: Wire) -> Role:
 
 
 def _add_thoughts(parts: list[Part], signature: str) -> None:
-    """Add the thoughts that a part's signature stands for, which precede the part.
+    """Add the thoughts in a part's signature, which precede the part.
 
     Google's own seals the thought just before.  Ours carries the thoughts of another maker: those
     before the texts of this step, and those between the texts and this part.
@@ -6231,7 +6230,7 @@ _SCHEMA_VALUES: Final[dict[str, type | tuple[type, ...]]] = {
     **dict.fromkeys((*_SCHEMA_LISTS, "enum", "required", "examples"), list),
     **dict.fromkeys(("$ref", "title", "description", "format", "pattern"), str),
     "type": (str, list),
-    # of JSON Schema, and not known to Google at any depth
+    # of JSON Schema, and nothing that Google takes at any depth
     **dict.fromkeys(
         "$schema $id $comment propertyNames patternProperties if then else not dependentRequired"
         " dependentSchemas dependencies unevaluatedItems unevaluatedProperties".split(),
@@ -6272,30 +6271,30 @@ def _json_schema(schema: Any) -> Any:
     return result
 
 
-def _known_schema(schema: Any, root: JSON, within: tuple[str, ...] = ()) -> Any:
+def _for_google(schema: Any, root: JSON, within: tuple[str, ...] = ()) -> Any:
     """JSON Schema as Google takes it: without a few keywords, and with nothing beside a `$ref`:
     that is replaced by what it refers to.  `within`: those that were, on the way here."""
     if not isinstance(schema, dict):
         return schema if isinstance(schema, bool) else {}
     if schema.keys() <= {"type", "description"}:
         return schema
-    inner = functools.partial(_known_schema, root=root, within=within)
-    known: JSON = {
+    inner = functools.partial(_for_google, root=root, within=within)
+    result: JSON = {
         key: _with_inner(key, value, inner) if key in _SCHEMA_INNER else value
         for key, value in schema.items()
         if (kind := _SCHEMA_VALUES.get(key)) is None or isinstance(value, kind)
     }
-    if "required" in known:
-        known["required"] = [name for name in known["required"] if isinstance(name, str)]
-    if not (ref := known.get("$ref")):
-        return known
+    if "required" in result:
+        result["required"] = [name for name in result["required"] if isinstance(name, str)]
+    if not (ref := result.get("$ref")):
+        return result
     target = found(root, ref.removeprefix("#/").split("/"))
-    beside = {key: value for key, value in known.items() if key != "$ref"}
+    beside = {key: value for key, value in result.items() if key != "$ref"}
     if not isinstance(target, dict):
         return beside
     if ref in within or len(within) > 6 or all(key.startswith("$") for key in beside):
-        return {"$ref": ref} | {key: known[key] for key in beside if key.startswith("$")}
-    return _known_schema(target | beside, root, (*within, ref))
+        return {"$ref": ref} | {key: beside[key] for key in beside if key.startswith("$")}
+    return _for_google(target | beside, root, (*within, ref))
 
 
 # A request, written
@@ -6343,7 +6342,7 @@ class _GeminiWriter(RequestWriter[GeminiQuirks]):
                 config["responseMimeType"] = "application/json"
                 if schema is not None:
                     schema = referable(schema)
-                    config["responseJsonSchema"] = _known_schema(schema, schema)
+                    config["responseJsonSchema"] = _for_google(schema, schema)
         config = {name: value for name, value in config.items() if value is not None}
         body: JSON = {"contents": [self._turn(message) for message in request.messages[lead:]]}
         if system:
@@ -6439,7 +6438,7 @@ _GEMINI_BUDGETS: Final = {
 def _gemini_function(tool: Tool) -> JSON:
     described = {"description": tool.description} if tool.description else {}
     schema = referable(rooted(tool.schema))
-    return {"name": tool.name} | described | {"parametersJsonSchema": _known_schema(schema, schema)}
+    return {"name": tool.name} | described | {"parametersJsonSchema": _for_google(schema, schema)}
 
 
 def _gemini_media_part(media: Media) -> JSON:
@@ -6635,7 +6634,6 @@ class _GeminiEncoder(StreamEncoder):
 
     def __init__(self, context: AnswerContext, whole: bool = False) -> None:
         super().__init__(context)
-        self.last: JSON = {}
         self._parts: list[JSON] | None = [] if whole else None
         self._array = context.variant == "array"
         self._opened = False  # has the array begun?
@@ -6704,22 +6702,22 @@ class _GeminiEncoder(StreamEncoder):
 
     def _finish(self, finish: Finish) -> bytes:
         rest = [{"text": ""} | self._signature(True)] if self._own or self._carried else []
-        self.last = self._chunk([*(self._parts or ()), *rest])
+        self.answer = self._chunk([*(self._parts or ()), *rest])
         stops = {"length": "MAX_TOKENS", "context_length": "MAX_TOKENS", "content_filter": "SAFETY"}
-        candidate = self.last["candidates"][0]
+        candidate = self.answer["candidates"][0]
         candidate["finishReason"] = stops.get(finish.reason, "STOP")
         if finish.detail and finish.reason == "content_filter":
             candidate["finishMessage"] = finish.detail
         whole = self._parts is not None
         usage = finish.usage if whole else self.context.counted(finish.usage)
-        self.last["usageMetadata"] = {
+        self.answer["usageMetadata"] = {
             "promptTokenCount": usage.input,
             "candidatesTokenCount": max(0, usage.output - usage.reasoning),
             "totalTokenCount": usage.input + usage.output,
         }
         more = {"cachedContentTokenCount": usage.cache_read, "thoughtsTokenCount": usage.reasoning}
-        self.last["usageMetadata"] |= {name: count for name, count in more.items() if count}
-        return b"" if whole else self._framed(self.last) + b"]" * self._array
+        self.answer["usageMetadata"] |= {name: count for name, count in more.items() if count}
+        return b"" if whole else self._framed(self.answer) + b"]" * self._array
 
     def _signature(self, last: bool = False) -> JSON:
         """Google's own goes on the next part, ours on a part that every client sends back."""
@@ -6754,7 +6752,7 @@ class GeminiContent(Dialect):
     quirks = GeminiQuirks
     path = "/v1beta/models/{model}:generateContent"
     list_path = "/v1beta/models"
-    versioned = r"/v\d+[a-z0-9]*$|/publishers/[^/]+$"  # Vertex's version stands further left
+    versioned = r"/v\d+[a-z0-9]*$|/publishers/[^/]+$"  # Vertex's version is further left
     modes = frozenset(("alt", "$alt"))
     purposes: ClassVar = {f"/models/{{model}}:{m}": p for m, p in _GEMINI_PURPOSES.items()}
     auth = "x-goog-api-key"
@@ -6909,7 +6907,7 @@ class GeminiContent(Dialect):
         encoder = _GeminiEncoder(context, whole=True)
         for event in unfold(response):
             encoder.encode(event)
-        return encoder.last
+        return encoder.answer
 
     def parse_usage(self, wire: JSON, before: Usage = NOTHING_COUNTED) -> Usage | None:
         usage = wire.get("usageMetadata")
