@@ -1571,7 +1571,11 @@ def _lowered_turns(
             continue
         if turns and turns[-1].role == role != "system":
             turns[-1] = Message(role, (*turns[-1].parts, *first))
-        elif role == message.role and len(first) == len(parts) and all(map(_IS, first, parts)):
+        elif (
+            role == message.role
+            and len(first) == len(parts)
+            and all(map(operator.is_, first, parts))
+        ):
             turns.append(message)
         else:
             turns.append(Message(role, tuple(first)))
@@ -1579,9 +1583,6 @@ def _lowered_turns(
     if takes.user_first and (lead == len(turns) or turns[lead].role != "user"):
         turns.insert(lead, Message("user", (Text("."),)))
     return turns
-
-
-_IS: Final = operator.is_
 
 
 def _reminder(parts: Iterable[Part]) -> tuple[Text, ...]:

@@ -365,6 +365,7 @@ ARGUMENTS = [
     ("{}", {}),
     ('{"a":1}', {"a": 1}),
     ("  ", {}),
+    ("null", {}),
     ("{nope", {"_raw": "{nope"}),
     ("[1]", {"_raw": "[1]"}),
 ]
@@ -374,6 +375,8 @@ ARGUMENTS = [
 def test_arguments_are_an_object(said: str, there: relay.JSON) -> None:
     body = rendered(HI, Message("assistant", (ToolCall("a", "n", said),)))
     assert body["messages"][1]["content"][0]["input"] == there
+    answer = relay.Response("i", "m", (ToolCall("a", "n", said),), "tool_calls")
+    assert A.render_response(answer, ASKED)["content"][0]["input"] == there
 
 
 def test_large_numbers_in_arguments_keep_their_digits() -> None:

@@ -265,6 +265,7 @@ def test_a_picture_that_is_no_base64_has_some_size() -> None:
         (f"data:application/pdf;base64,{PDF}", Media("document", "application/pdf", PDF)),
         ("data:text/plain,a%20b", Media("text", "text/plain", "a b")),
         ("data:text/csv;base64,YSxi", Media("text", "text/plain", "a,b")),
+        ("data:text/csv;base64,Pj4-Pz8_", Media("text", "text/plain", ">>>???")),
         ("data:,a", Media("text", "text/plain", "a")),
     ],
 )

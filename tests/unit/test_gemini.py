@@ -773,6 +773,13 @@ def test_media_is_written(media: Media, wire: tuple[str, str]) -> None:
     assert part[kind]["mimeType"] == mime
 
 
+def test_a_picture_of_the_models_own_is_its_part() -> None:
+    """Clients of chat send one back that a model has made."""
+    body = rendered(HI, Message("assistant", (Text("x"), Media("image", "image/png", PNG))), HI)
+    wire = {"inlineData": {"mimeType": "image/png", "data": PNG}}
+    assert body["contents"][1]["parts"] == [{"text": "x"}, wire]
+
+
 def test_vertex_wants_words_beside_a_picture() -> None:
     vertex = relay.PRESETS["vertex"].quirks["gemini"]
     picture = Message("user", (Media("image", "image/png", PNG),))
