@@ -20037,8 +20037,10 @@ button, select, input, textarea, .head a { font: inherit; color: inherit; backgr
   max-width: 100% }
 select { max-width: 14rem } input[type=checkbox] { min-height: 0; vertical-align: -.1rem }
 button { cursor: pointer; border-color: var(--line) }
-button:disabled { cursor: progress; color: var(--soft) } button.danger { color: var(--bad) }
-button.main, .head a { background: var(--accent); border-color: var(--accent); color: var(--on) }
+.card > button { justify-self: start } button.danger { color: var(--bad) }
+button:disabled { cursor: progress; color: var(--soft) }
+button.main, .head a[href$="/%2B"] { background: var(--accent); border-color: var(--accent);
+  color: var(--on) }
 :focus-visible { outline: 2px solid var(--accent); outline-offset: 1px }
 #skip { position: absolute; left: -99rem } #skip:focus { left: 1rem; top: .5rem; z-index: 9 }
 .form { display: grid; gap: .75rem; grid-template-columns: repeat(auto-fit, minmax(14rem, 1fr)) }
@@ -20466,9 +20468,8 @@ function planCard(provider, plan, each) {
   each.balance != null && h("p", "Balance", ` ${each.balance} ${each.currency}`),
   spent(each.forecast), each.low && h("p.warn.small", each.low),
   each.error && h("p.bad.small", each.error),
-  h("p.soft.small", each.at && t("known at {}", clock(each.at)), " ", t("{} tokens today",
-    count(each.counted.tokens))), each.asks && button("Look up now", async () => {
-    state.plans = await ask("plans", { provider: provider.name }); draw(); }));
+  each.at && h("small", t("known at {}", clock(each.at))), each.asks && button("Look up now",
+    async () => { state.plans = await ask("plans", { provider: provider.name }); draw(); }));
 }
 rooms.overview = (view) => {
   const [wrong, plans] = [h("div"), h("div.cards")], tiles = h("div.tiles");
@@ -21122,14 +21123,13 @@ No provider is active.|没有启用的提供商。  Add a provider|添加提供�
 {} is off until the next reload.|{} 已停用，直到下次重新加载。
 Budgets in money do not see {}: give it prices.|金额预算看不到 {}：请为它设置价格。
 resets in {}|{} 后重置  used up at {} at this rate|按此速度 {} 用尽  Balance|余额
-known at {}|更新于 {}  {} tokens today|今天 {} 个 token  Look up now|立即查询
-What needs attention|需要关注  Requests by the hour|每小时请求数
-Until the first event, by the hour|每小时首个事件延迟  Events|事件  Everything is well.|一切正常。
-yesterday by now {}|昨天此时 {}  Requests today|今天的请求  Tokens in today|今天的输入 token
-Tokens out today|今天的输出 token  Cost today|今天的费用  Input from the cache|输入来自缓存
-Failed in 24 hours|24 小时失败率  {} of {}|{} / {}  First event|首个事件
-95 % within {}|95 % 在 {} 内  Answered|已回答  Failed|失败  half within|半数在此之内
-95 % within|95 % 在此之内  answered to the end|完整回答
+known at {}|更新于 {}  Look up now|立即查询  What needs attention|需要关注
+Requests by the hour|每小时请求数  Until the first event, by the hour|每小时首个事件延迟
+Events|事件  Everything is well.|一切正常。  yesterday by now {}|昨天此时 {}
+Requests today|今天的请求  Tokens in today|今天的输入 token  Tokens out today|今天的输出 token
+Cost today|今天的费用  Input from the cache|输入来自缓存  Failed in 24 hours|24 小时失败率
+{} of {}|{} / {}  First event|首个事件  95 % within {}|95 % 在 {} 内  Answered|已回答  Failed|失败
+half within|半数在此之内  95 % within|95 % 在此之内  answered to the end|完整回答
 the client left before its end|客户端在回答完成前离开
 no key, a wrong one, or not one for this model|密钥缺失、错误或无权使用该模型
 a budget of the key is spent|密钥的预算已用完  the shared state is down|共享状态不可用

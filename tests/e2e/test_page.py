@@ -133,6 +133,25 @@ async def test_the_overview_says_what_happened_and_what_to_do(
     assert page.errors == []
 
 
+async def test_a_plan_has_a_card_with_its_windows(page: Page, server: RelayProcess) -> None:
+    await log_in(page, server)
+    now = int(datetime.now().timestamp())
+    window = {"name": "5h", "used": 0.96, "resets": now + 7200, "forecast": now + 600}
+    known = {"asks": True, "balance": 12.5, "currency": "CNY", "forecast": None, "at": now}
+    key = {"name": "glm/coding/1", "windows": [window], "low": "", "error": "busy", **known}
+    plan = {"name": "coding", "credentials": [key]}
+    plans = {"now": now, "providers": [{"name": "glm", "plans": [plan]}]}
+    await page.run("refresh = async () => {}")  # which would ask relay for its own plans
+    await page.run(f"state.plans = {json.dumps(plans)}; draw()")
+    shown = await page.run("document.querySelector('.cards .card').innerText")
+    for expected in ("glm · coding", "5h: 96.0 %", "resets in 2 h", "12.5 CNY", "busy"):
+        assert expected in shown
+    assert "used up at" in shown
+    assert await page.run("document.querySelector('.cards .track i').className") == "bad"
+    await press(page, "Look up now")  # asks relay, which knows of no such plan
+    await page.until("!document.querySelector('.cards').innerText.includes('glm')")
+
+
 async def test_requests_are_shown_live_and_one_in_full(
     page: Page, server: RelayProcess, upstream: FakeUpstream, http: ClientSession
 ) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import hashlib
 import json
 import os
 import pty
@@ -178,9 +179,13 @@ async def test_without_an_admin_key_this_machine_looks_and_nobody_acts(
         assert response.status == 403
         assert "relay has no `admin_key`" in (await response.json())["error"]["message"]
     assert (await post(http, server, "login", {"key": "any"}, x="y"))[0] == 403
-    async with http.get(f"{server.url}/admin/file") as response:
-        assert response.status == 403
-    for path in ("reload", "file", "disable", "abandon", "health/clear"):
+    for path in ("file", "tree", "record"):
+        async with http.get(f"{server.url}/admin/{path}") as response:
+            assert response.status == 403
+    for path in (
+        *("reload", "file", "disable", "abandon", "health/clear", "config/edit", "chat", "test"),
+        *("secret", "pull", "replay"),
+    ):
         assert (await post(http, server, path, {}, x="y"))[0] == 403, path
     async with http.get(f"{server.url}/admin/nothing") as response:
         assert response.status == 404
@@ -342,6 +347,235 @@ async def test_a_path_of_any_length_is_answered_and_logged_in_short(
             assert (response.status, len(await response.read()) < 500) == (404, True)
     await server.until(lambda: len(server.lines()) == 4)
     assert max(map(len, server.stderr.splitlines())) < 2000
+
+
+# The page's own: what is configured, and edits of the file
+
+
+async def test_names_are_shown_with_where_they_go_and_why(
+    upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    two = config(f"{upstream.url}/a/v1", f"{upstream.url}/b/v1")
+    rules = {"m": ["first/x", "second/y"], "g-*": "second"}
+    server = await relay(two | {"admin_key": ADMIN, "routing_rules": rules})
+    found = await get(http, server, "models")
+    shown = {model["name"]: model for model in found["models"]}
+    assert shown["m"]["groups"] == [["first/x"], ["second/y"]]
+    assert (shown["m"]["why"], "g-*" in found["globs"]) == ("rule m", True)
+    (other,) = (await get(http, server, "models?name=g-7"))["models"]
+    assert (other["why"], other["groups"]) == ("rule g-*", [["second/g-7"]])
+
+
+async def test_keys_are_shown_with_what_is_used_of_them(
+    upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    upstream.script(chat_whole(usage={"prompt_tokens": 1000, "completion_tokens": 200}))
+    limits = {"rpm": 9, "tokens_per_day": 5000, "cost_per_day": 2, "concurrent": 3}
+    keys = {"alice": {"key": f"{SECRET}-alice", "limits": limits}, "bob": {"key": f"{SECRET}-bob"}}
+    prices = {"*": {"input": 1, "output": 4}}
+    server = await relay(one(upstream, prices=prices) | {"admin_key": ADMIN, "keys": keys})
+    assert (await ask(http, server, headers={"x-api-key": f"{SECRET}-alice"})).status == 200
+    await server.logged()
+    alice, bob = (await get(http, server, "keys"))["keys"]
+    assert alice["limits"] == limits
+    used = {"rpm": 1, "tokens_per_day": 1200, "cost_per_day": 0.0018, "concurrent": 0}
+    assert alice["used"] == used
+    assert (bob["name"], bob["limits"], bob["expired"]) == ("bob", {}, False)
+
+
+async def test_usage_says_how_long_first_events_took(
+    upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    upstream.script(chat_stream(text="here"))
+    server = await relay(one(upstream) | {"admin_key": ADMIN})
+    for _ in range(3):
+        await ask(http, server, stream=True)
+    hours = (await get(http, server, "usage?hours=48"))["first_events"]
+    assert hours[-1]["count"] == 3
+    assert 0 < hours[-1]["p50"] <= hours[-1]["p95"] <= 5
+    async with http.get(f"{server.url}/admin/usage?hours=x", headers=KEYED) as response:
+        assert response.status == 400
+
+
+async def test_the_tree_of_the_file_has_references_but_no_secrets(
+    upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    text = f"""\
+admin_key: {ADMIN}
+keys: {{on: {{key: {SECRET}-on}}, off: {{key: "sha256:{"0" * 64}"}}}}
+providers:
+  first:
+    api_format: openai
+    endpoint: http://127.0.0.1:9
+    proxy: http://user:{SECRET}-url@127.0.0.1:9
+    api_key: [{SECRET}-1, "${{KEY_TWO}}"]
+    headers: {{Authorization: "Bearer {SECRET}-3"}}
+"""
+    server = await relay(text, env={"KEY_TWO": f"{SECRET}-2"})
+    shown = await get(http, server, "tree")
+    assert SECRET not in str(shown)
+    tree = shown["tree"]
+    assert tree["keys"] == {"on": {"key": "[secret]"}, "off": {"key": f"sha256:{'0' * 64}"}}
+    first = tree["providers"]["first"]
+    assert first["api_key"] == ["[secret]", "${KEY_TWO}"]
+    assert first["headers"] == {"Authorization": "[secret]"}
+    server.file.write_text("a: [")
+    assert (await get(http, server, "tree"))["tree"] is None
+
+
+async def test_a_change_keeps_comments_and_is_shown_before_it_is_saved(
+    upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    head = f"# ours\nadmin_key: {ADMIN}   # not for everybody\nproviders:\n"
+    first = (
+        f"  first: {{api_format: openai, endpoint: {upstream.url}, priority: 1}}   # the usual\n"
+    )
+    server = await relay(head + first)
+    before, digest = server.file.read_text(), (await get(http, server, "tree"))["digest"]
+    key = f"{SECRET}-new"
+    changes = [
+        {"path": ["providers", "first", "priority"], "value": 7},
+        {"path": ["providers", "second"], "value": {"preset": "deepseek", "api_key": key}},
+    ]
+    edit = {"digest": digest, "changes": changes}
+    status, seen = await post(http, server, "config/edit", edit)
+    assert (status, seen["problems"], seen["digest"]) == (200, [], digest)
+    assert "+    api_key: [secret]" in seen["diff"].splitlines()
+    assert server.file.read_text() == before  # only shown
+    status, seen = await post(http, server, "config/edit", edit | {"save": True})
+    assert "provider second: added" in seen["said"]
+    after = before.replace("priority: 1", "priority: 7").replace(
+        "# the usual\n", f"# the usual\n  second:\n    preset: deepseek\n    api_key: {key}\n"
+    )
+    assert server.file.read_text() == after
+    # the file is another one now
+    status, seen = await post(http, server, "config/edit", edit | {"save": True})
+    assert (status, server.file.read_text()) == (409, after)
+    # what is wrong is said, and nothing is saved
+    digest = (await get(http, server, "tree"))["digest"]
+    wrong = {"digest": digest, "changes": [{"path": ["providers", "first", "prio"], "value": 1}]}
+    status, seen = await post(http, server, "config/edit", wrong | {"save": True})
+    assert (status, seen["said"], server.file.read_text()) == (200, "", after)
+    assert re.search(r":\d+:\d+: providers.first.prio: unknown key", seen["problems"][0])
+    for path in (["nothing", 3, "x"], [["x"]], [None]):
+        change = {"digest": digest, "changes": [{"path": path, "delete": True}]}
+        assert (await post(http, server, "config/edit", change))[0] == 400
+    gone = {"digest": digest, "changes": [{"path": ["providers", "second"], "delete": True}]}
+    assert (await post(http, server, "config/edit", gone | {"save": True}))[0] == 200
+    assert server.file.read_text() == before.replace("priority: 1", "priority: 7")
+
+
+async def test_of_two_changes_at_once_one_is_refused(
+    upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    server = await relay(one(upstream) | {"admin_key": ADMIN})
+    digest = (await get(http, server, "tree"))["digest"]
+    saves = [
+        post(
+            http,
+            server,
+            "config/edit",
+            {
+                "digest": digest,
+                "save": True,
+                "changes": [{"path": ["providers", "first", "priority"], "value": number}],
+            },
+        )
+        for number in range(1, 6)
+    ]
+    answers = await asyncio.gather(*saves)
+    assert sorted(status for status, _ in answers) == [200, 409, 409, 409, 409]
+    (index,) = (at for at, (status, _) in enumerate(answers) if status == 200)
+    assert yaml.safe_load(server.file.read_text())["providers"]["first"]["priority"] == index + 1
+
+
+async def test_a_chat_is_a_request_of_the_key_that_is_named(
+    upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    upstream.script(chat_whole(text="here"))
+    keys = {
+        "alice": {"key": f"{SECRET}-alice", "models": ["m"], "limits": {"rpm": 1}},
+        "bob": {"key": f"{SECRET}-bob", "expires": "2020-01-01"},
+    }
+    server = await relay(one(upstream) | {"admin_key": ADMIN, "keys": keys})
+    body = {"model": "m", "messages": [{"role": "user", "content": "Hi."}]}
+    for name, model, headers, status in (
+        ("alice", "m", {}, 401),
+        ("alice", "m", {"x-api-key": f"{SECRET}-alice"}, 401),  # a caller is no admin
+        ("bob", "m", KEYED, 401),
+        ("nobody", "m", KEYED, 401),
+        ("alice", "other", KEYED, 403),
+        ("alice", "m", KEYED, 200),
+        ("alice", "m", KEYED, 429),
+    ):
+        url = f"{server.url}/admin/chat?key={name}"
+        async with http.post(url, json=body | {"model": model}, headers=headers) as response:
+            assert response.status == status, (name, model, await response.text())
+    await server.logged(7)
+    assert [line.key for line in server.lines() if line.code == "OK"] == ["alice"]
+    assert "Authorization" not in upstream.requests[-1].headers or (
+        ADMIN not in upstream.requests[-1].headers["Authorization"]
+    )
+
+
+async def test_a_record_is_shown_sent_again_and_printed(
+    upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    upstream.script(chat_whole(text="here"))
+    server = await relay(one(upstream) | {"admin_key": ADMIN, "record": {"directory": "records"}})
+    id = (await ask(http, server)).headers["x-relay-request-id"]
+    path = server.file.parent / "records"
+    async with asyncio.timeout(SOON):
+        while not list(path.glob("*.jsonl")):  # noqa: ASYNC110  # a thread writes it
+            await asyncio.sleep(0.05)
+    record = await get(http, server, f"record?id={id}")
+    assert [leg["name"] for leg in record["legs"]] == [
+        "request",
+        "attempt 1",
+        "answer 1",
+        "response",
+    ]
+    assert UPSTREAM_KEY not in str(record)
+    said = (await post(http, server, "replay", {"id": id, "curl": True}))[1]["said"]
+    assert said.startswith("printf %s ")
+    said = (await post(http, server, "replay", {"id": id}))[1]["said"]
+    assert said.startswith("here\n")
+    for wrong in ("-h", "../x", "zz"):
+        assert (await post(http, server, "replay", {"id": wrong}))[0] == 400
+    async with http.get(f"{server.url}/admin/record?id=abcd", headers=KEYED) as response:
+        assert response.status == 404
+
+
+async def test_what_a_provider_serves_is_pulled_and_a_test_is_a_table(
+    upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    server = await relay(one(upstream, models=["m", "gone"]) | {"admin_key": ADMIN})
+    (pulled,) = (await post(http, server, "pull", {"provider": "first"}))[1]["lists"]
+    assert (pulled["served"], pulled["listed"]) == (["upstream-model"], ["m", "gone"])
+    tried = (await post(http, server, "test", {"provider": "first"}))[1]
+    assert (tried["well"], [trial["dialect"] for trial in tried["trials"]]) == (True, ["openai"])
+    assert {"whole", "stream", "tool"} <= tried["trials"][0]["cells"].keys()
+    assert "whole" in tried["said"]
+    for path in ("pull", "test"):
+        assert (await post(http, server, path, {"provider": "--help"}))[0] == 404
+
+
+async def test_tools_are_set_up_for_a_key_at_an_address(
+    upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    keys = {"alice": {"key": f"{SECRET}-alice", "models": ["n"]}}
+    server = await relay(one(upstream, models=["m", "n"]) | {"admin_key": ADMIN, "keys": keys})
+    base = "https://relay.example:8484"
+    tools = (await get(http, server, f"connect?key=alice&base={base}"))["tools"]
+    assert f"ANTHROPIC_BASE_URL={base}" in tools["claude"]
+    assert "ANTHROPIC_AUTH_TOKEN=YOUR_KEY" in tools["claude"]
+    assert 'model="n"' in tools["codex"]
+    assert SECRET not in str(tools)
+    for query in (f"key=eve&base={base}", "key=alice&base=file:///etc", "key=alice"):
+        async with http.get(f"{server.url}/admin/connect?{query}", headers=KEYED) as response:
+            assert response.status in (400, 404), query
+    made = (await post(http, server, "secret", {}))[1]
+    assert made["hash"] == "sha256:" + hashlib.sha256(made["secret"].encode()).hexdigest()
 
 
 # The commands
