@@ -4264,8 +4264,9 @@ def _chat_reasoning(thinking: Thinking, quirks: ChatQuirks) -> JSON:
             return {"reasoning_effort": effort} if effort else {}
         case "thinking":
             fields: JSON = {"thinking": {"type": "enabled" if on else "disabled"}}
-            known = on and quirks.efforts and effort
-            return fields | ({"reasoning_effort": effort} if known else {})
+            return fields | (
+                {"reasoning_effort": effort} if on and quirks.efforts and effort else {}
+            )
         case "enable_thinking":
             budget = on and (thinking.budget is not None or thinking.effort)
             fields = {"thinking_budget": thinking.tokens()} if budget else {}
@@ -4411,10 +4412,10 @@ class _ChatDecoder(StreamDecoder):
         self._object(wire)
 
     def _choice(self, choice: JSON) -> None:
-        """A chunk may hold all kinds at once; they are taken in the order of a message.
+        """A chunk may hold all kinds at once; they are read in the order of a message.
 
         One answer was asked for.  Some servers spread it over several choices, one of which says
-        the text and another the calls; of a kind that two of them say, only the first is taken.
+        the text and another the calls; of a kind that two of them say, the first has it.
         """
         number = choice.get("index") or 0
         delta = choice.get("delta") or choice.get("message") or {}
@@ -4464,22 +4465,17 @@ class _ChatDecoder(StreamDecoder):
         text = delta.get("reasoning_content") or delta.get("reasoning") or ""
         self._plain |= bool(text)
         details = delta.get("reasoning_details") or ()
-        for detail in details:
-            self._detailed(detail)
+        for detail in details:  # in pieces: the same index and type is one detail (OpenRouter)
+            whole = self._details.setdefault((detail.get("index"), detail.get("type")), {})
+            for name, value in detail.items():
+                if name in _DETAIL_TEXTS:
+                    whole.setdefault(name, []).append(word_of(value))
+                elif value is not None:
+                    whole[name] = value
             if not self._plain:
                 text += _chat_detail_text(detail)
         if text or details:
-            self._more("reasoning", Reasoning(), text)
-
-    def _detailed(self, detail: JSON) -> None:
-        """OpenRouter sends its details in pieces: the same index and type is one detail."""
-        key = (detail.get("index"), detail.get("type"))
-        whole = self._details.setdefault(key, {})
-        for name, value in detail.items():
-            if name in _DETAIL_TEXTS:
-                whole.setdefault(name, []).append(word_of(value))
-            elif value is not None:
-                whole[name] = value
+            self._more("reasoning", NO_THOUGHT, text)
 
     def _call(self, call: JSON, number: object) -> None:
         function = call.get("function") or {}
@@ -4562,7 +4558,7 @@ class _ChatEncoder(StreamEncoder):
         self._free: FreeText | None = None  # set during a call of a freeform tool
         self._legacy = False  # was there a call in the form older than tools?
         self._torn = False  # is there a call whose input broke off?
-        self._number = 0  # of calls begun
+        self._number = 0  # of the next call
         # what has ended
         self._texts, self._thoughts, self._calls = list[str](), list[Reasoning](), list[JSON]()
 
@@ -4638,9 +4634,8 @@ class _ChatEncoder(StreamEncoder):
         if text := "".join([thought.text for thought in self._thoughts]):
             message["reasoning_content"] = text
         if any(map(_needs_details, self._thoughts)):  # then all: who reads details reads no more
-            message["reasoning_details"] = list(
-                itertools.starmap(_chat_detail, enumerate(self._thoughts))
-            )
+            details = itertools.starmap(_chat_detail, enumerate(self._thoughts))
+            message["reasoning_details"] = list(details)
         if self._calls and self._legacy:
             message[_LEGACY] = self._calls[0].get("function")
         elif self._calls:
@@ -5214,7 +5209,7 @@ def _whole_texts(kind: str, item: JSON) -> list[str]:
 
 
 _NO_ARGUMENTS: Final = frozenset(("", "{}", freely("")))
-_SOMETIMES_HOSTED: Final = ("shell_call", "apply_patch_call")  # then an output stands beside it
+_SOMETIMES_HOSTED: Final = ("shell_call", "apply_patch_call")  # then there is an output, too
 
 
 class _OutputItem:
@@ -5252,7 +5247,7 @@ class _ResponsesDecoder(StreamDecoder):
 
     What comes in deltas is repeated by the events that end a part, an item and the answer.
     Servers leave out any of these, number items and parts wrongly, and change ids on the way.  So
-    a text is taken from where it stands first, and from each repetition only what is missing.
+    a text is what comes of it first, and of each repetition only what is missing.
     """
 
     def __init__(self, ids: Iterable[str] = ()) -> None:
@@ -5323,7 +5318,7 @@ class _ResponsesDecoder(StreamDecoder):
     def _item(
         self, kind: str, wire: JSON, item: JSON, whole: bool = False, last: bool = False
     ) -> _OutputItem:
-        """The item that is meant, which may be a new one; `last`: repeated by the last event."""
+        """The item that an event is about, perhaps a new one; `last`: the last event repeats it."""
         names = (item.get("call_id"), item.get("id"), wire.get("item_id"))
         ids = {word_of(name) for name in names if name}
         entries = [e for e in self._items if e.kind == kind and not (last and e.repeated)]
@@ -5346,8 +5341,8 @@ class _ResponsesDecoder(StreamDecoder):
         """Of items that do not have that id, the one that an event is about, if any is.
 
         It is the one that says the same, else the one in the same place, else the latest that is
-        open, unless its id says that it is another; but a call is not taken for another's, nor an
-        item of the last event for one that says something else.
+        open, unless its id says that it is another.  A call is never another's, and an item of the
+        last event none that says something else.
         """
         place, kind, likely = wire.get("output_index"), entries[0].kind, entries
         if whole:
@@ -5544,7 +5539,7 @@ class _ResponsesEncoder(StreamEncoder):
         super().__init__(context)
         self._id = _responses_id(context.id)
         self._number = 0
-        self._items = 0  # those begun
+        self._items = 0  # how many there are, with the open one
         self._item: JSON = {}  # the open one as it begins
         self._speech = _SPEECHES["message"]
         self._kind = _KINDS_OF_TOOL["function"]
@@ -5560,8 +5555,8 @@ class _ResponsesEncoder(StreamEncoder):
 
     def failed(self, error: RelayError, code: str = "") -> bytes:
         """The end of a stream that broke; the SDK raises at no other event."""
-        known = OpenAIResponses.error_codes
-        code = code if code in known.values() else known.get(error.kind, "server_error")
+        codes = OpenAIResponses.error_codes
+        code = code if code in codes.values() else codes.get(error.kind, "server_error")
         message = error.message
         if error.retry_after and "try again in" not in message:  # where Codex reads it
             message += f" (try again in {math.ceil(error.retry_after)}s)"
@@ -5840,8 +5835,8 @@ class OpenAIResponses(OpenAIDialect):
         if variant:  # a compaction: the tools stay, for they are part of the prefix
             messages.append(Message("user", (Text(_HANDOVER),)))
             choice, format = ToolChoice("none"), None
-        known = frozenset(("effort", "summary", "generate_summary", "context"))
-        reasoning = wire.inner("reasoning", known)
+        names = frozenset(("effort", "summary", "generate_summary", "context"))
+        reasoning = wire.inner("reasoning", names)
         effort = reasoning.optional("effort", str)
         off = Thinking(False) if effort else None
         summary = reasoning.data.get("summary") or reasoning.data.get("generate_summary")
