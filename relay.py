@@ -17210,6 +17210,8 @@ class Credentials:
         finally:
             if process.returncode is None:
                 process.kill()
+                with contextlib.suppress(TimeoutError):  # a child of its own may hold its output
+                    await asyncio.wait_for(process.wait(), 1)
         secret, complaint = (text.decode(errors="replace").strip() for text in (output, errors))
         if process.returncode == 0 and re.fullmatch(r"[!-~]+", secret):
             now = asyncio.get_running_loop().time()

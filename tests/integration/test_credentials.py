@@ -12,6 +12,8 @@ from fake_upstream import TEXT, Answer, FakeUpstream, Seen, chat_error, chat_str
 from relay_process import Start, run
 from talk import ask, one
 
+import relay as relay_module
+
 TOKEN = "ya29.token-number-{}"
 
 
@@ -200,3 +202,17 @@ async def test_check_says_what_is_wrong(key: str, shown: str, tmp_path: Path) ->
     ran = await run("check", "-c", str(file), cwd=tmp_path, env=dict(os.environ))
     assert ran.status == 2
     assert shown in ran.stderr
+
+
+async def test_one_that_hangs_is_ended_and_not_run_again_at_once(
+    program: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relay_module, "_RUN_SECONDS", 1.0)
+    program.set("print(token, flush=True); time.sleep(60)")
+    command = (sys.executable, str(program.file))
+    credential = relay_module.Credential("p/regular/1", "", "1", command, 60.0)
+    credentials, masks = relay_module.Credentials(), relay_module.Secrets(())
+    for _ in range(2):
+        with pytest.raises(relay_module.UpstreamError, match="printed no credential within 1 s"):
+            await credentials.secret(credential, masks)
+    assert program.count == 1
