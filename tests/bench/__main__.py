@@ -50,6 +50,14 @@ SCENARIOS = {
         Scenario("stream, at once", "tiny", True, 32, 1.5, deltas=300),
     )
 }
+# Client and provider: how the columns begin, and the scenarios.
+README_COLUMNS = {
+    ("openai", "openai"): (
+        "",
+        ("tiny", "agent 260 KB", "agent 260 KB, one at a time", "stream", "stream, at once"),
+    ),
+    ("anthropic", "openai"): ("translated: ", ("tiny", "agent 260 KB, one at a time", "stream")),
+}
 OF_A_PAIR = ("tiny", "agent 260 KB", "stream")
 DIALECTS = tuple(relay.DIALECTS)
 
@@ -173,6 +181,9 @@ def command_table(args: argparse.Namespace, directory: Path) -> None:
             p for p in others(directory) + here(directory) if not args.only or p.name in args.only
         ]
         ones = [stack.enter_context(running(p, tools.provider, directory)) for p in peers]
+        if args.readme:
+            print_readme_table(tools, ones, args.rounds)
+            return
         for pair in (("openai", "openai"), ("anthropic", "openai")):
             ready = [one for one in ones if one.peer.takes(*pair)]
             if not ready:
@@ -190,6 +201,22 @@ def command_table(args: argparse.Namespace, directory: Path) -> None:
                 )
                 rows = [[p, *(shown(delay(found, p, n)) for n in names)] for p in peers_here]
                 print_table(head, rows)
+
+
+def print_readme_table(tools: Bench, ones: list[Running], count: int) -> None:
+    """CPU of what coding tools do, passed on and translated, in one table."""
+    columns: dict[tuple[str, str], Any] = {}
+    for pair, (words, names) in README_COLUMNS.items():
+        found = rounds(tools, ones, pair, names, count)
+        for name in names:
+            what = f"{words}{name}" + (", a chunk" if SCENARIOS[name].stream else "")
+            digits = 1 if SCENARIOS[name].stream else 0
+            row = {o.peer.name: shown(cpu(found, o.peer.name, name), digits) for o in ones}
+            columns[what, name] = row
+    print(f"CPU in microseconds ({conditions()})\n")
+    peers = [one.peer.name for one in ones if one.peer.command]
+    rows = [[peer, *(column[peer] for column in columns.values())] for peer in peers]
+    print_table(["", *(what for what, _ in columns)], rows)
 
 
 def command_pairs(args: argparse.Namespace, directory: Path) -> None:

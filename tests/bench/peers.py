@@ -1,5 +1,6 @@
 """Who is measured: how each is started, and whether it is there."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -140,15 +141,41 @@ def others(directory: Path) -> list[Peer]:
         found.append(Peer(name + also, lambda p, s=script: [*s, str(p.port), url(p)]))
     if litellm := beside("litellm"):
         pairs = frozenset({("openai", "openai"), ("anthropic", "openai")})
-        run = [litellm, "--host", "127.0.0.1", "--num_workers", "1"]
+        started = [litellm, "--host", "127.0.0.1", "--num_workers", "1"]
         env = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_MASTER_KEY": KEY}
 
         def command(place: Place) -> list[str]:
             config = place.fill("litellm.yaml", LITELLM)
-            return [*run, "--port", str(place.port), "--config", config]
+            return [*started, "--port", str(place.port), "--config", config]
 
         found.append(Peer("LiteLLM", command, pairs, env | {"LITELLM_LOG": "ERROR"}))
+    if vllm := beside("vllm-router"):  # in Rust; to servers of one model, so it leaves its name
+        run = [vllm, "--policy", "round_robin", "--host", "127.0.0.1", "--log-level", "error"]
+
+        def routed(place: Place) -> list[str]:
+            ports = ["--port", str(place.port), "--prometheus-port", str(place.port - 9999)]
+            return [*run, *ports, "--worker-urls", url(place)]
+
+        found.append(Peer("vllm-router", routed))
+    if router := beside("ccr"):
+        found.append(claude_code_router(router, directory))
     return found
+
+
+def claude_code_router(program: str, directory: Path) -> Peer:
+    home = directory / "claude-code-router"
+
+    def command(place: Place) -> list[str]:
+        provider = {"name": "up", "api_key": "k", "models": ["provider-model"]}
+        provider["api_base_url"] = f"{url(place)}/v1/chat/completions"
+        config = {"PORT": place.port, "HOST": "127.0.0.1", "LOG": False, "Providers": [provider]}
+        config |= {"NON_INTERACTIVE_MODE": True, "Router": {"default": "up,provider-model"}}
+        (home / ".claude-code-router").mkdir(parents=True, exist_ok=True)
+        (home / ".claude-code-router" / "config.json").write_text(json.dumps(config))
+        return [program, "start"]
+
+    pairs = frozenset({("anthropic", "openai")})
+    return Peer("claude-code-router", command, pairs, {"HOME": str(home)})
 
 
 def url(place: Place) -> str:
