@@ -1484,10 +1484,12 @@ def lowered(request: Request, takes: Takes) -> tuple[Request, dict[str, str]]:
     named in `dropped`.
     """
     dropped, changes = list(request.dropped), dict[str, Any]()
-    names = _Accepted(takes.tool_name)
+    tools, choice, names = request.tools, request.tool_choice, _Accepted(takes.tool_name)
+    if choice and not (tools and {tool.name for tool in tools}.issuperset(choice.names)):
+        # of a tool that is not offered, such as a server tool
+        dropped += ["tool_choice"] if choice.names else []
+        changes["tool_choice"] = choice = None
     changes["messages"] = tuple(_lowered_turns(request.messages, takes, names, dropped))
-
-    tools, choice = request.tools, request.tool_choice
     if choice and choice.mode != "named" and choice.names and not takes.subset:
         tools = tuple(tool for tool in tools if tool.name in choice.names)
     if len(tools) > takes.most_tools:
@@ -1664,18 +1666,6 @@ def arguments_text(text: str) -> str:
         if parse_object(text) is not None:
             return text
     return dumps(call_arguments(text)).decode()
-
-
-def with_known_choice(request: Request) -> Request:
-    """Without a tool choice that names a tool that is not offered, such as a server tool."""
-    choice = request.tool_choice
-    if choice is None:
-        return request
-    names = {tool.name for tool in request.tools}
-    if names and names.issuperset(choice.names):
-        return request
-    dropped = (*request.dropped, "tool_choice") if choice.names else request.dropped
-    return replace(request, tool_choice=None, dropped=dropped)
 
 
 # A seal of another dialect travels in the client's own opaque field, in an envelope that says
@@ -18381,8 +18371,7 @@ class Exchange(ABC):
         request = self.dialect.parse_request(self.body.exact, self.peek.variant)
         model, stream = self.peek.model, self.peek.stream  # not every body says these
         messages = repaired(request.messages)
-        request = replace(request, model=model, stream=stream, messages=messages)
-        return with_known_choice(request)
+        return replace(request, model=model, stream=stream, messages=messages)
 
     @functools.cached_property
     def estimated_tokens(self) -> int:

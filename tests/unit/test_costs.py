@@ -202,7 +202,6 @@ def calls_to_translate(
         read = client.parse_request(body)
         read = relay.replace(read, messages=relay.repaired(read.messages))
         relay.estimate(read)
-        read = relay.with_known_choice(read)
         relay.dumps(provider.render_request(read, quirks, "").body)
     return calls.python
 
