@@ -5210,7 +5210,7 @@ class _OutputItem:
         self.ids = set[str]()
         self.summary: tuple[bool, ...] = ()  # is its text, if it is reasoning, a summary?
         self.places = set[object]()  # its output_index, and others that events gave for it
-        self.name: str | None = None  # of a call that has begun
+        self.name: str | None = None  # of a call, once it is known
         self.start: JSON = {}  # as it was added
         self.input = ""  # of a freeform tool's call, which may be cut: its own end will say so
         # the texts of its parts, by: is it of a summary?  And by the index
@@ -6987,7 +6987,7 @@ class Passage:
                 return event
 
     def client_failure(self, failure: Failure) -> Failure:
-        """A failure as the client is told it: with the provider's name, without the credential."""
+        """A failure for the client: with the provider's name, without the credential."""
         message = self.redacted(failure.message[:1000])
         return replace(failure, message=f"{self.provider}: {message}")
 
@@ -6998,9 +6998,9 @@ AFTER_LAST, _AFTER_FINISH = 1.0, 5.0  # seconds: after the last event, after the
 
 
 class Pipe(ABC):
-    """Bytes in, bytes out.  `feed` and `eof` never raise; `failure` says what went wrong.
+    """Bytes in, bytes out.  `feed` and `eof` never raise; `failure` says what is wrong.
 
-    `committed`: the provider has sent something that cannot be taken back.  Until then nothing
+    `committed`: the provider has sent something that cannot be undone.  Until then nothing
     that `feed` returned may reach the client, so that another target can be tried.
     """
 
@@ -7055,7 +7055,7 @@ class Passthrough(Pipe):
         self._dialect = passage.client
         self._marks = passage.client.marks
         self.encoder = self._encoder = passage.client.encoder(passage.context)
-        self._probe: StreamDecoder | None = passage.client.decoder()  # until it has begun
+        self._probe: StreamDecoder | None = passage.client.decoder()  # until the answer begins
         self._pieces: list[bytes] = []  # of an incomplete event
         self._size = 0
         self._ended = False
@@ -7076,7 +7076,7 @@ class Passthrough(Pipe):
             self._size = len(data) - cut
             data = data[:cut]
         if self._probe and data:
-            self._encoder.started = True  # for keep-alives: the start went past it
+            self._encoder.started = True  # for keep-alives: it does not see the start
             self._look(data)
         for mark in self._marks:  # asked of every block: rfind takes half as long as `in`
             if data.rfind(mark) >= 0:
@@ -7099,7 +7099,7 @@ class Passthrough(Pipe):
         return last + b"\n\n" + end if last else end
 
     def _look(self, data: bytes) -> None:
-        """Has the answer begun, or failed before that?  What comes later is for the meter."""
+        """Does the answer begin here, or fail before that?  What comes later is for the meter."""
         for at in range(0, len(data), _LOOK):
             if self._probe:
                 self._note_first(self._probe.feed(data[at : at + _LOOK]))
@@ -7194,7 +7194,7 @@ class _StopAtText:
 
     def filter(self, event: Event) -> Iterator[Event]:
         if self._stop:
-            if isinstance(event, (Finish, Failure)):  # what went before was for its counts alone
+            if isinstance(event, (Finish, Failure)):  # all before was read for the counts
                 usage = event.usage if isinstance(event, Finish) else NOTHING_COUNTED
                 yield Finish(true_finish("stop_sequence", self._called), usage, self._stop)
         elif isinstance(event, PartDelta) and isinstance(self._part, Text):
@@ -7717,7 +7717,7 @@ class Form:
         while place >= 0:
             place = self._head(text, at) if self._in_head else self._delimiter(text, at)
             at = max(at, place)
-        if not self._in_head:  # a delimiter may have begun, with the line's end before it
+        if not self._in_head:  # a delimiter may begin here, with the line's end before it
             at = max(at, len(text) - len(self._mark) - 3)
         self._rest, self._at = text[at:], self._at + at
 
