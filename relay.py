@@ -9769,16 +9769,13 @@ def _models(node: ConfigNode) -> dict[str, ModelConfig]:
         return {name: ModelConfig(name=None if is_glob(name) else name) for name in names}
     if not node.is_mapping:
         raise node.unexpected()
-    kind = either(TEXT, table(ModelConfig))
-    read = ((name, kind(inner)) for name, inner in node.pairs().items())
-    models = {
-        name: value if isinstance(value, ModelConfig) else ModelConfig(name=value)
-        for name, value in read
-    }
-    for name, model in models.items():
+    models, kind = dict[str, ModelConfig](), either(TEXT, table(ModelConfig))
+    for name, inner in node.pairs().items():
+        value = kind(inner)
+        model = models[name] = value if isinstance(value, ModelConfig) else ModelConfig(name=value)
         if model.name and is_glob(model.name):
             fault = f"{model.name!r}: a provider's name cannot be a glob"
-            node.reading.error(f"{node.path}.{name}", fault)
+            node.reading.error(inner.path, fault)
     return models
 
 
@@ -9937,12 +9934,12 @@ def _rule(node: ConfigNode) -> tuple[RuleConfig, ...]:
     if not node.is_list:
         rule = entry(node) if node.is_mapping else RuleConfig(to=(node.text(),))
         return (rule,) if rule else ()
-    shapes = {item.is_mapping for item in node.items()}
-    if shapes == {True, False}:
+    entries = [item for item in node.items() if item.is_mapping]
+    if not entries:
+        return (RuleConfig(to=TEXTS(node) or ()),)
+    if len(entries) < len(node.items()):
         raise InvalidValue("a list is either all targets or all entries with `to`")
-    if shapes == {True}:
-        return tuple(rule for rule in map(entry, node.items()) if rule)
-    return (RuleConfig(to=TEXTS(node) or ()),)
+    return tuple(filter(None, map(entry, entries)))
 
 
 def _state(node: ConfigNode) -> str:
@@ -10536,14 +10533,10 @@ def likely_output(body: Body) -> int:
     if body.unread:
         match = _OUTPUT_LIMIT.search(body.raw[:4096] + body.raw[-4096:])
         return int(match[1]) if match else _USUAL_OUTPUT
-    wire, config = body.wire, body.wire.get("generationConfig")
-    limits = [wire.get("max_tokens"), wire.get("max_completion_tokens")]
-    limits.append(wire.get("max_output_tokens"))
-    limits.append(config.get("maxOutputTokens") if isinstance(config, dict) else None)
-    for most in limits:
-        if isinstance(most, int) and most > 0:
-            return most
-    return _USUAL_OUTPUT
+    names = ("max_tokens", "max_completion_tokens", "max_output_tokens")
+    limits, config = [body.wire.get(name) for name in names], body.wire.get("generationConfig")
+    limits += [config.get("maxOutputTokens")] if isinstance(config, dict) else []
+    return next((most for most in limits if isinstance(most, int) and most > 0), _USUAL_OUTPUT)
 
 
 # ==== 22. Conditions ==========================================================
