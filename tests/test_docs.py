@@ -14,8 +14,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import textwrap
 import tomllib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,29 +52,43 @@ def code(text: str) -> str:
     return f"`{text}`" if text else ""
 
 
+def lines(items: Iterable[str], end: str = ".") -> str:
+    """A list as prose; no item that fits a line is broken."""
+    joined = ", ".join(item.replace(" ", "\0") for item in items) + end
+    filled = textwrap.fill(joined, 120, break_long_words=False, break_on_hyphens=False)
+    return filled.replace("\0", " ")
+
+
 def presets() -> str:
+    """The names to write; what each speaks and claims is in `relay help presets`."""
+    local = [code(name) for name, preset in relay.PRESETS.items() if not preset.key]
+    known = {name: preset for name, preset in relay.PRESETS.items() if preset.key}
+    bare = [name for name, preset in known.items() if not any(preset.plans.values())]
+    with_plans = [n for n, preset in known.items() if preset.subscription or len(preset.plans) > 1]
+    rest = [name for name in known if name not in (*bare, *with_plans)]
     rows = [
-        (
-            code(name),
-            code(preset.key) or "none needed",
-            "; ".join(_plans(name, preset)),
-            ", ".join(map(code, preset.globs)) or "every name",
-            ", ".join(_aliases(name)),
-        )
-        for name, preset in relay.PRESETS.items()
+        (code(name), code(known[name].key), ", ".join(_plans(known[name])), ", ".join(_more(name)))
+        for name in with_plans
     ]
-    return table(("preset", "key", "plans and what they speak", "claims", "longer names"), rows)
+    one = lines(f"`{name}` (`{known[name].key}`)" for name in rest)
+    cloud = lines(f"`{name}` (`{known[name].key}`)" for name in bare)
+    longer = ", ".join(
+        longer for name in relay.PRESETS if not known.get(name) for longer in _more(name)
+    )
+    return (
+        f"{table(('preset', 'key', 'plans, the first by default', 'longer names'), rows)}\n\n"
+        f"Pay as you go only:\n{one}\n\n"
+        f"Your own resources in a cloud, so that `endpoint` is needed:\n{cloud}\n\n"
+        f"On your own machines, without a key:\n{lines(local, '')} (also {longer})."
+    )
 
 
-def _plans(name: str, preset: relay.Preset) -> Iterator[str]:
+def _plans(preset: relay.Preset) -> list[str]:
     first = next((plan for plan in preset.subscription), next(iter(preset.plans)))
-    for plan in sorted(preset.plans, key=lambda plan: plan != first):  # a stable sort
-        spoken = [d for d in preset.plans[plan] if d in relay.DIALECTS]
-        missing = "needs `endpoint`" if not preset.plans[plan] else "nothing yet"
-        yield f"{plan}: {', '.join(spoken) or missing}"
+    return sorted(preset.plans, key=lambda plan: plan != first)  # a stable sort
 
 
-def _aliases(preset: str) -> list[str]:
+def _more(preset: str) -> list[str]:
     aliases = relay.PRESET_ALIASES.items()
     return [f"`{name}` ({plan})" for name, (host, plan) in aliases if host == preset]
 
@@ -141,11 +156,19 @@ def _duration(seconds: float) -> str:
 
 
 def reference() -> str:
+    """The keys by the mapping they are in; `relay help keys` has what each means."""
+    inner: dict[str, list[str]] = {}
+    meaning = {"": ""}
+    for key, _, default, sentence in relay.reference():
+        outer, _, name = key.rpartition(".")
+        shown = default.removesuffix(".0")
+        inner.setdefault(outer, []).append(code(name) + (f" ({shown})" if shown else ""))
+        meaning[key] = sentence
     rows = [
-        (code(key), kind.replace("|", "\\|"), code(default.removesuffix(".0")), sentence)
-        for key, kind, default, sentence in relay.reference()
+        (code(outer) or "the file", ", ".join(names), meaning[outer.removesuffix(".*")])
+        for outer, names in inner.items()
     ]
-    return table(("key", "value", "default", "meaning"), rows)
+    return table(("in", "keys, with their defaults", "what for"), rows)
 
 
 def commands() -> str:
@@ -166,16 +189,16 @@ def _sentence(text: str) -> str:
 
 
 def metrics() -> str:
-    rows = [
-        (
-            code(family.base + ("_total" if family.kind == "counter" else "")),
-            family.kind,
-            ", ".join(code(name.replace(".", "_")) for name in family.labels),
-            family.doc,
-        )
+    """Names with their labels; `relay help metrics` has what each means."""
+    return lines(
+        code(family.base + ("_total" if family.kind == "counter" else "") + _labels(family.labels))
         for family in relay.Metrics().families()
-    ]
-    return table(("metric", "kind", "labels", "meaning"), rows)
+    )
+
+
+def _labels(names: Iterable[str]) -> str:
+    inner = ",".join(name.replace(".", "_") for name in names)
+    return f"{{{inner}}}" if inner else ""
 
 
 def simulation() -> str:
@@ -283,8 +306,27 @@ def test_commands_print_what_readme_shows(block: str) -> None:
 # ---- README names everything
 
 
-def test_readme_names_every_key_of_the_configuration() -> None:
-    assert [key for key, *_ in relay.reference() if f"`{key}`" not in DOCS] == []
+HELP = {
+    "keys": [key for key, *_ in relay.reference()],
+    "presets": [*relay.PRESETS],
+    "errors": [*relay.FAILURES],
+    "metrics": [family.base for family in relay.Metrics().families()],
+    "paths": [f"{method} {path}" for method, path in relay.ROUTES],
+}
+
+
+@pytest.mark.parametrize("topic", HELP)
+def test_help_prints_the_tables_that_readme_leaves_to_it(topic: str) -> None:
+    assert f"`relay help {topic}`" in DOCS
+    rows = {
+        re.split(r"  +", line)[0]: line for line in printed(f"relay help {topic}", "").split("\n")
+    }
+    assert [name for name in HELP[topic] if name not in rows] == []
+    assert all(len(rows[name]) > len(name) for name in HELP[topic] if topic != "paths")
+
+
+def test_every_key_has_a_meaning() -> None:
+    assert [key for key, _, _, sentence in relay.reference() if len(sentence.split()) < 2] == []
 
 
 def test_readme_names_every_preset_with_its_longer_names() -> None:

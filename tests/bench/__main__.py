@@ -362,11 +362,21 @@ def main() -> None:
 
 
 def write_readme(tables: str) -> None:
-    """The last run, between its marks."""
+    """The CPU of the last run as one table, between its marks."""
+    parts = tables.strip().split("\n\n")
+    caption, first, *more = (
+        text
+        for cpu in range(0, len(parts), 2)
+        if parts[cpu].startswith("CPU")
+        for text in parts[cpu : cpu + 2]
+    )
+    translated = [row for part in more[1::2] for row in part.splitlines()[2:]]
+    rows = [row.replace(" | ", ", translated | ", 1) for row in translated]
     readme = ROOT / "README.md"
     before, rest = readme.read_text().split("<!-- performance -->\n")
     after = rest.partition("<!-- /performance -->")[2]
-    marks = f"<!-- performance -->\n{tables.strip()}\n<!-- /performance -->"
+    table = "\n".join([first, *rows])
+    marks = f"<!-- performance -->\n{caption}\n\n{table}\n<!-- /performance -->"
     readme.write_text(before + marks + after)
 
 
