@@ -17891,6 +17891,7 @@ class Stream(web.StreamResponse):
         self.speaker: Speaker | None = None
         self.last = time.monotonic()  # when something was sent
         self.sent = 0  # bytes
+        self.events = 0  # of the provider's, about, that have passed
         self.head_sent = False
         self._request = request
         self._observers = observers
@@ -17947,20 +17948,32 @@ class Stream(web.StreamResponse):
         elif data and not self.send(data):
             await self.room()
 
-    def send(self, data: bytes) -> bool:
-        """Send complete events now; False: the client is slow or gone, see `room`.
+    def send(
+        self, data: bytes, pipe: Pipe | None = None, silence: IdleTimeout | None = None
+    ) -> bool:
+        """Send complete events now; with a pipe, what it makes of a provider's block, which ends
+        the provider's silence.
 
-        Like aiohttp's `write`, but without a step of a task.
+        False: the client is slow or gone, see `room`; or the pipe has come to an end.  Like
+        aiohttp's `write`, but without a step of a task, and one call for each block of a stream.
         """
-        wire = self._wire
-        if wire is None or wire.is_closing():
-            return False
-        self.last = time.monotonic()
-        self.sent += len(data)
-        for observer in self._observers:
-            observer.wrote(data)
-        wire.write(b"%x\r\n%b\r\n" % (len(data), data) if self._framed else self._packed(data))
-        return wire.get_write_buffer_size() <= _MOST_UNSENT
+        now = time.monotonic()
+        if pipe and silence:
+            silence.since = now
+            self.events += data.count(b"data:")
+            data = pipe.feed(data)
+        if data:
+            wire = self._wire
+            if wire is None or wire.is_closing():
+                return False
+            self.last = now
+            self.sent += len(data)
+            for observer in self._observers:
+                observer.wrote(data)
+            wire.write(b"%x\r\n%b\r\n" % (len(data), data) if self._framed else self._packed(data))
+            if wire.get_write_buffer_size() > _MOST_UNSENT:
+                return False
+        return pipe is None or (pipe.rest == math.inf and not pipe.failure)
 
     def _packed(self, data: bytes) -> bytes:
         """Events as they go out where there are no chunks."""
@@ -18266,7 +18279,7 @@ class Exchange(ABC):
     fault: RelayError | None = None  # the client's, while its body was on its way
     # What came of it
     prompt: PendingPrompt | None = None  # of the cache ledger
-    streamed = 0  # about how many tokens came back: a token for each event
+    streamed = 0  # about how many tokens came back before the stream: a token for each event
     pipe: Pipe | None = None  # of the answer
     usage: Usage | None = None  # as the provider counts
     status = 0
@@ -18431,7 +18444,8 @@ class Exchange(ABC):
             gave_up = bool(self.attempts) and self.attempts[-1].outcome == "cancelled"
             read = self.corrected_tokens() or self.likely_input
             if self.first_at is not None:
-                output = max(usage.output, self.streamed)
+                events = self.streamed + (self.stream.events if self.stream else 0)
+                output = max(usage.output, events)
                 usage = replace(usage, input=usage.input or read, output=output)
             else:
                 usage = Usage(input=read) if gave_up else NOTHING_COUNTED
@@ -19730,19 +19744,11 @@ class Relay:
         idle, code, reason = provider.timeouts.idle, "OK", TRUNCATED
         silence = IdleTimeout(min(idle, pipe.rest), f"went silent for {idle:g} s")
 
-        def take(data: bytes) -> bool:
-            """Pass on a block; may more come, with nothing else to do first?"""
-            silence.since = time.monotonic()
-            exchange.streamed += data.count(b"data:")
-            out = pipe.feed(data)
-            if out and not stream.send(out):
-                return False
-            return pipe.rest == math.inf and not pipe.failure
-
+        send = functools.partial(stream.send, pipe=pipe, silence=silence)
         try:
             await stream.begin(headers, attempt.head, exchange.status)
             async with asyncio.timeout_at(attempt.deadline), silence:
-                while not pipe.failure and await silence.feed_to(attempt, take):
+                while not pipe.failure and await silence.feed_to(attempt, send):
                     if pipe.rest < math.inf:
                         silence.shorten(pipe.rest)
                         stream.stop()  # no keep-alive may come after the end
