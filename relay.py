@@ -7398,7 +7398,7 @@ def looks_like(data: bytes) -> Literal["json", "sse", "other", ""]:
     if start[:1] in b"{[":
         return "json"
     words = (b"data:", b"event:", b"id:", b"retry:", b":")
-    if any(start.startswith(word) or word.startswith(start) for word in words):
+    if start.startswith(words) or any(word.startswith(start) for word in words):
         return "sse"
     return "other"
 
@@ -17900,7 +17900,7 @@ class Stream(web.StreamResponse):
         self._framed = False  # in chunks, as HTTP/1.1 has it and HTTP/1.0 does not
         self._aborted = False
         self._interval = 0.0
-        self._timer: asyncio.TimerHandle | None = None
+        self.timer: asyncio.TimerHandle | None = None  # of the gate, then of keep-alives
         self._opening: asyncio.Task[None] | None = None
 
     def start_keepalive(
@@ -17924,7 +17924,7 @@ class Stream(web.StreamResponse):
 
         loop = asyncio.get_running_loop()
         self._interval = interval
-        self._timer = loop.call_later(gate, at_gate)
+        self.timer = loop.call_later(gate, at_gate)
 
     async def begin(self, headers: Mapping[str, str], data: bytes = b"", status: int = 200) -> None:
         """Send the head, unless it went out early, and the first bytes, in one system call."""
@@ -17942,8 +17942,8 @@ class Stream(web.StreamResponse):
             for observer in self._observers:
                 observer.wrote(data)
             await self.write(data)
-            if self._timer:
-                self._timer.cancel()
+            if self.timer:
+                self.timer.cancel()
                 self._beat()
         elif data and not self.send(data):
             await self.room()
@@ -17990,16 +17990,18 @@ class Stream(web.StreamResponse):
         """Send the last bytes, and the end, unless the answer is `broken`."""
         if data and not self.send(data):
             await self.room()
-        self.stop()
+        if self.timer:
+            self.stop()
         self._aborted = broken
         if not broken:
             await self.write_eof()
 
     def stop(self) -> None:
         """Send no more keep-alives."""
-        for pending in (self._timer, self._opening):
+        for pending in (self.timer, self._opening):
             if pending:
                 pending.cancel()
+        self.timer = None
 
     async def write_eof(self, data: bytes = b"") -> None:
         if self._aborted:  # aiohttp then closes the connection, without the final chunk
@@ -18014,7 +18016,7 @@ class Stream(web.StreamResponse):
             if wire and self.speaker and wire.get_write_buffer_size() <= _MOST_UNSENT:
                 self.send(self.speaker.alive())
         loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(self._interval - silence, self._beat)
+        self.timer = loop.call_later(self._interval - silence, self._beat)
 
 
 class SocketStream(Stream):
@@ -19543,7 +19545,7 @@ class Relay:
             self.running.discard(exchange)
             for attempt in exchange.attempts:
                 attempt.close()
-            if exchange.stream:
+            if exchange.stream and exchange.stream.timer:
                 exchange.stream.stop()
             self.accounts.settle(exchange, self.log)
 
