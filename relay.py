@@ -20074,7 +20074,7 @@ summary { cursor: pointer; padding: .2rem 0; color: var(--soft); overflow-wrap: 
 #notice p { background: var(--card); border: 1px solid; border-left-width: 4px; border-radius: 6px;
   padding: .6rem .9rem; white-space: pre-wrap; overflow-wrap: anywhere }
 dialog { border: 1px solid var(--line); border-radius: 10px; background: var(--card); margin: auto;
-  color: inherit; width: min(46rem, 94vw); padding: 1.25rem } dialog::backdrop { background: #0007 }
+  color: inherit; width: min(46rem, 94vw); padding: 1.25rem }
 dialog > * + *, form > * + * { margin-top: .75rem } #login { width: min(24rem, 92vw) }
 [hidden] { display: none !important }
 @media (max-width: 50rem) {  /* a phone: the rooms at the foot, each row of a table a card */
@@ -20152,14 +20152,14 @@ const fill = (box, items, key, make) => {
   while (box.children.length > items.length) box.lastChild.remove();
 };
 const notice = (text, kind = "good") => {
-  const line = h("p." + kind, text);
-  put($("notice"), line);
+  const line = h("p." + kind, { role: "alert" }, text), box = $("dialog");
+  (kind === "bad" && box.open ? box : $("notice")).append(line);
   setTimeout(() => line.remove(), 9000);
 };
 const attempt = async (act) => {
   try { return await act(); } catch (error) {
+    if (error.status === 409) { $("dialog").close(); await tree(); go(); }
     if (error.name !== "AbortError") notice(error.message, "bad");
-    if (error.status === 409) { await tree(); go(); }
   }
 };
 const button = (label, act, css = "") => h("button" + css, { type: "button",
@@ -20239,14 +20239,19 @@ async function ask(path, body) {
     answer.error?.message.replaceAll("`", "") ?? "HTTP " + reply.status), { status: reply.status });
   return answer;
 }
+// Where the store of usage is down, all else is still there to see.
+const EMPTY = { today: new Date().toISOString().slice(0, 11) + "00:00:00Z", days: [], hours: [],
+  recent: [], first_events: [] };
 async function refresh() {
   const [status, health, usage, plans] = await Promise.all([ask("status"), ask("health"),
-    ask("usage?days=2&hours=48"), ask("plans")]);
+    ask("usage?days=2&hours=48").catch(() => state.usage ?? EMPTY),
+    ask("plans").catch(() => ({ providers: [] }))]);
   Object.assign(state, { status, marks: health.marks, now: health.now, usage, plans });
   if (!state.recent.length) state.recent = usage.recent.filter(
     (each) => each.model).sort((a, b) => a.time - b.time);
   foot(); draw();
 }
+const renew = () => refresh().catch(() => {});
 async function tree() {
   if (state.status.may && state.status.file) Object.assign(state, await ask("tree"));
 }
@@ -20290,7 +20295,7 @@ const soon = () => {  // at most one drawing for each frame of the screen, whate
   frame ??= requestAnimationFrame(() => { frame = null; draw(); });
 };
 const later = () => {  // totals are asked for at most every two seconds
-  timer ??= setTimeout(() => { timer = null; refresh().catch(() => {}); }, 2000);
+  timer ??= setTimeout(() => { timer = null; renew(); }, 2000);
 };
 function watch() {
   source?.close();
@@ -20312,7 +20317,7 @@ function watch() {
   });
   on("running", (running) => { state.running = running; soon(); });
   source.onerror = () => { state.gone = true; foot(); };
-  source.onopen = () => { state.gone = false; refresh().catch(() => {}); };
+  source.onopen = () => { state.gone = false; renew(); };
 }
 
 // Charts: stacked bars over a full axis, where an empty hour is drawn as one
@@ -20419,9 +20424,9 @@ const below = (mark, name) => mark.name === name || mark.name.startsWith(name + 
   || mark.name.startsWith(name + "/");
 const REMEDY = { auth: "The key was refused: put in another one.",
   balance_empty: "Top up the account.",
-  plan_exhausted: "The plan is used up; others answer until it is renewed.",
-  plan_expired: "Renew the plan, or disable the provider.",
-  model_missing: "The provider does not know this model: pull its models." };
+  plan_exhausted: "Others answer until it is renewed.",
+  plan_expired: "Renew the plan.",
+  model_missing: "Pull its models: this one is not known." };
 // A problem: how bad, what, what to do, where
 const marked = (mark) => [cools(mark) ? "bad" : "warn", `${mark.name}: ${plain(mark.cause)}, ${
   probe(mark)}. ${mark.said}`, REMEDY[mark.cause] ?? "relay tries again by itself."];
@@ -20706,7 +20711,7 @@ function adding(view) {
   const [preset, plan, format] = ["Preset", "Plan", "What it speaks"].map((each) =>
     choice(each, []));
   const name = input("name"), prefix = input("prefix"), hint = h("small");
-  const endpoint = input("endpoint", { type: "url", placeholder: "https://.../v1" });
+  const endpoint = input("endpoint", { type: "url" });
   const key = input("secret", { type: "password", autocomplete: "new-password" });
   const own = field("Endpoint", endpoint), plans = field("Plan", plan);
   const dialect = field("What it speaks", format);
@@ -20764,11 +20769,9 @@ rooms.models = (view, name) => {
     state.models.models.filter((each) => each.name.includes(search.value)).map((each) =>
       [link(each.name, "models", each.name), each.groups.length ? chain(each.groups)
         : h("span.bad", "Nowhere"), each.why, count(each.context)])),
-  state.models.globs.length > 0 && h("p.small", "Also every name like these:",
-    state.models.globs.map((each) => [" ", link(each, "models", each)])));
-  view.append(head("Models"), h("div.bar", search, button("Where does it go?", () => {
-    if (search.value) location.hash = "#/models/" + escaped(search.value); })),
-  card(null, box));
+  h("p.small", "Also:", state.models.globs.concat(search.value || []).map((each) => [" ", link(each,
+    "models", each)])));
+  view.append(head("Models"), search, card(null, box));
   attempt(async () => { state.models = await ask("models"); list(); });
   return null;
 };
@@ -20815,7 +20818,7 @@ const SAMPLE = { type: "function", function: { name: "get_weather", parameters: 
 function chat(name) {
   const key = choice("Key", [], { id: "as" }), turns = [], tool = h("input", { type: "checkbox" });
   const [log, aside, blocks] = [h("div", { "aria-live": "polite" }), h("div"), h("div")];
-  const text = h("textarea", { rows: 3, "aria-label": "Message", class: "grow", id: "message" });
+  const text = h("textarea", { "aria-label": "Message", class: "grow", id: "message" });
   const body = () => ({ model: name, messages: text.value ? [...turns, { role: "user",
     content: text.value }] : turns, stream: true, stream_options: { include_usage: true },
   ...(tool.checked ? { tools: [SAMPLE] } : {}) });
@@ -21084,7 +21087,7 @@ async function start() {
 addEventListener("hashchange", () => { if (state.status && !$("login").open) go(); });
 $("skip").onclick = (event) => { event.preventDefault(); $("view").focus(); };
 addEventListener("resize", soon);
-setInterval(() => { if (state.status && !$("login").open) refresh().catch(() => {}); }, 15000);
+setInterval(() => { if (state.status && !$("login").open) renew(); }, 15000);
 start();
 """
 
@@ -21094,22 +21097,21 @@ Cancel|取消  Log in|登录  relay is guarded by its admin_key.|relay 由 admin
 Running|运行中  Overview|概览  Requests|请求  Providers|提供商  Models|模型  Keys|密钥  Usage|用量
 Configuration|配置
 Nothing can be changed here before the file has an admin_key.|文件中有 admin_key 后才能修改。
-Rooms|页面  relay does not answer; trying again|relay 没有响应，正在重试
+Rooms|页面  relay does not answer; trying again|relay 没有响应，重试中
 configuration {}|第 {} 份配置  Reload|重新加载  Log out|退出  being probed|正在试探  until {}|到 {}
 over: the next request probes|已结束：下一个请求会试探
 The key was refused: put in another one.|密钥被拒绝：请换一个。  Top up the account.|请充值。
-The plan is used up; others answer until it is renewed.|套餐已用尽；恢复前由其他回答。
-Renew the plan, or disable the provider.|请续订套餐，或停用该提供商。
-The provider does not know this model: pull its models.|提供商不认识该模型：请拉取模型。
+Others answer until it is renewed.|恢复前由其他提供商回答。  Renew the plan.|请续订套餐。
+Pull its models: this one is not known.|不认识该模型：请拉取模型。
 relay tries again by itself.|relay 会自行重试。  Open the file|打开文件
 The configuration before it stays in force.|仍使用上一份配置。
 The state store is down: {}|状态存储不可用：{}
 relay counts alone until its place can be reached.|relay 暂时只在本机计数。
 Log lines are lost.|有日志行丢失。  Something must read standard error.|需有程序读取标准错误。
 No provider is active.|没有启用的提供商。  Add a provider|添加提供商  Open|打开
-{} is off until the next reload.|{} 已停用，直到下次重新加载。
+{} is off until the next reload.|{} 已停用到重新加载。
 Budgets in money do not see {}: give it prices.|金额预算看不到 {}：请为它设置价格。
-resets in {}|{} 后重置  used up at {} at this rate|按此速度 {} 用尽  Balance|余额
+resets in {}|{} 后重置  used up at {} at this rate|预计 {} 用尽  Balance|余额
 known at {}|更新于 {}  Look up now|立即查询  What needs attention|需要关注
 Requests by the hour|每小时请求数  Until the first event, by the hour|每小时首个事件延迟
 Events|事件  Everything is well.|一切正常。  yesterday by now {}|昨天此时 {}
@@ -21138,22 +21140,20 @@ Held|等待  Attempts|尝试  What it used|用量  Tokens in|输入 token  From 
 Written to it|写入缓存  Cache lost|缓存失效  Tokens out|输出 token  Who asked|请求方  Key|密钥
 Client|客户端  Path|路径  Set record to keep whole exchanges.|设置 record 即可保存完整的往来内容。
 Record|记录  Show it|显示  As curl|显示为 curl  Send it again|重新发送
-off in the file|在文件中停用  off until the next reload|停用，直到下次重新加载  Well|正常
-Provider|提供商  Preset|预设  Plan|套餐  Speaks|协议  Health|健康状况  Test|测试  Credential|凭证
-Dialect|协议  List of models|模型列表  Whole answer|完整回答  Stream|流式  One call|一次调用
-Two calls|两次调用  Count|计数  testing {} ...|正在测试 {} ...
-{} served, {} listed|提供 {} 个，已列出 {} 个  no longer served|已不再提供
-Show what changes|查看改动  Priority|优先级  All providers|全部提供商  Plan {}|套餐 {}
-{} keys|{} 个密钥  Prefix|前缀  Pull models|拉取模型  Clear|清除  Use again|恢复使用
-Disable until reload|停用到重新加载  Enable in the file|在文件中启用
+off in the file|在文件中停用  off until the next reload|停用到重新加载  Well|正常  Provider|提供商
+Preset|预设  Plan|套餐  Speaks|协议  Health|健康状况  Test|测试  Credential|凭证  Dialect|协议
+List of models|模型列表  Whole answer|完整回答  Stream|流式  One call|一次调用  Two calls|两次调用
+Count|计数  testing {} ...|正在测试 {} ...  {} served, {} listed|提供 {} 个，已列出 {} 个
+no longer served|已不再提供  Show what changes|查看改动  Priority|优先级  All providers|全部提供商
+Plan {}|套餐 {}  {} keys|{} 个密钥  Prefix|前缀  Pull models|拉取模型  Clear|清除
+Use again|恢复使用  Disable until reload|停用到重新加载  Enable in the file|在文件中启用
 Disable in the file|在文件中停用  Remove|删除  Change|修改  Higher goes first.|数值大的优先。
 There is no provider of this name.|没有这个名字的提供商。  What it speaks|它的协议  Endpoint|地址
 as the preset has it|按预设  The key itself, or a variable like {}|密钥本身，或变量，如 {}
 Left empty where none is needed.|不需要时留空。  It needs a new name.|需要一个新的名字。
 none: my own endpoint|无：自定义地址  Name|名称
 Names work with it in front, too.|模型名前加上它也可以使用。  All models|全部模型
-Filter, or any name|筛选，或任意名称  Goes to|去向  Nowhere|无处可去
-Also every name like these:|以及所有形如下列的名称：  Where does it go?|查看去向
+Filter, or any name|筛选，或任意名称  Goes to|去向  Nowhere|无处可去  Also:|还有：
 move {} up|上移 {}  remove {}|移除 {}  Add|添加
 A rule of its own, in this order:|为它单独设置规则，顺序为：  Where it goes|去向  Context|上下文
 Message|消息  You|你  Reasoning|思考  Request|请求  No key|无密钥  Try it|试一试  As|使用
