@@ -15804,166 +15804,151 @@ _RECONNECTING: Final = 3.0  # seconds to reach it, while nobody waits
 _LEASE: Final = 30  # seconds a permit counts without word from its relay
 _RESENT: Final = 5.0  # seconds of batches that are sent again after a break
 
-_ADMIT_LIMITS: Final = (
-    *("rpm", "tpm", "concurrent"),
-    *("cost_per_day", "cost_per_month", "tokens_per_day", "tokens_per_month"),
-)
-
-# KEYS: the prefix.  ARGV: key, permit, tokens, cost, day, month, lease, rpm, tpm, concurrent,
-# cost_per_day, cost_per_month, tokens_per_day, tokens_per_month; -1 is no limit.
-_ADMIT: Final = """
-local function at(kind) return KEYS[1] .. ':' .. kind .. ':' .. ARGV[1] end
-local out, lease, minute = at('out'), at('lease'), at('minute')
-local id, tokens, cost = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
-local time = redis.call('TIME')
-local second = tonumber(time[1])
+# KEYS: the prefix.  ARGV: a batch as JSON, see `RedisStore._written`.  It answers the number of the
+# last note, the notes after the one known last, and an admission for each permit asked for.
+_SYNC: Final = """
+local call, batch = redis.call, cjson.decode(ARGV[1])
+local time = call('TIME')
+local second, day = tonumber(time[1]), 86400
 local now = second + tonumber(time[2]) / 1000000
 
-for _, gone in ipairs(redis.call('ZRANGEBYSCORE', lease, '-inf', now)) do
-  redis.call('ZREM', lease, gone)
-  redis.call('HDEL', out, gone)
-end
-local running, reserved = 0, {tokens = 0, cost = 0}
-for _, permit in ipairs(redis.call('HVALS', out)) do
-  local t, c = permit:match('^(%d+):(%d+)')
-  running = running + 1
-  reserved.tokens = reserved.tokens + tonumber(t)
-  reserved.cost = reserved.cost + tonumber(c)
-end
-local spent = {}
-for index = 1, 2 do
-  local both = redis.call('HMGET', at('spent') .. ':' .. ARGV[4 + index], 'tokens', 'cost')
-  spent[index] = {tokens = tonumber(both[1] or 0), cost = tonumber(both[2] or 0)}
-end
-local slots, used = {}, {r = 0, t = 0}
-local counted = redis.call('HGETALL', minute)
-for index = 1, #counted, 2 do
-  local began, kind = counted[index]:match('^(%d+):(.)')
-  began = tonumber(began)
-  if began + 61 <= now then
-    redis.call('HDEL', minute, counted[index])
-  else
-    local amount = tonumber(counted[index + 1])
-    slots[#slots + 1] = {began, kind, amount}
-    used[kind] = used[kind] + amount
-  end
-end
-table.sort(slots, function(a, b) return a[1] < b[1] end)
-
-local function answer(word, wait)
-  local function text(number) return string.format('%.0f', number) end
-  return {word, text(wait * 1000), text(used.r), text(used.t), text(spent[1].tokens),
-          text(spent[1].cost), text(spent[2].tokens), text(spent[2].cost)}
-end
-local budgets = {{'cost_per_day', 'cost', 1, 11}, {'cost_per_month', 'cost', 2, 12},
-                 {'tokens_per_day', 'tokens', 1, 13}, {'tokens_per_month', 'tokens', 2, 14}}
-for _, budget in ipairs(budgets) do
-  local word, what, period, most = budget[1], budget[2], budget[3], tonumber(ARGV[budget[4]])
-  local gone = spent[period][what]
-  if most >= 0 and gone + reserved[what] >= most then
-    return answer(word, gone >= most and 0 or 2)
-  end
-end
-local concurrent = tonumber(ARGV[10])
-if concurrent >= 0 and running >= concurrent then return answer('concurrent', 1) end
-for _, rate in ipairs({{'rpm', 'r', 1, 8}, {'tpm', 't', tokens, 9}}) do
-  local most = tonumber(ARGV[rate[4]])
-  local excess = used[rate[2]] + rate[3] - most
-  if most >= 0 and excess > 0 then
-    for _, slot in ipairs(slots) do
-      if slot[2] == rate[2] then excess = excess - slot[3] end
-      if excess <= 0 then return answer(rate[1], math.min(60, slot[1] + 61 - now)) end
-    end
-  end
-end
-redis.call('HINCRBY', minute, second .. ':r', 1)
-redis.call('HINCRBY', minute, second .. ':t', ARGV[3])
-used = {r = used.r + 1, t = used.t + tokens}
-redis.call('EXPIRE', minute, 120)
-redis.call('HSET', out, id, ARGV[3] .. ':' .. ARGV[4] .. ':' .. second)
-redis.call('ZADD', lease, now + tonumber(ARGV[7]), id)
-redis.call('EXPIRE', out, 3600)
-redis.call('EXPIRE', lease, 3600)
-return answer('', 0)
-"""
-
-# KEYS: the prefix.  ARGV: relay, the batch as JSON ('' for none), the last note that is known,
-# lease, most recent, most notes.  Answers the number of the last note, and the notes in between.
-_STORE: Final = """
 local function at(...) return table.concat({KEYS[1], ...}, ':') end
+local function whole(number) return string.format('%.0f', number) end
 local function add(key, field, amount, ttl)
-  redis.call('HINCRBY', key, field, string.format('%.0f', amount))
-  redis.call('EXPIRE', key, ttl)
+  call('HINCRBY', key, field, whole(amount))
+  call('EXPIRE', key, ttl)
 end
-local time = redis.call('TIME')
-local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
-local day, me = 86400, ARGV[1]
-local batch = ARGV[2] ~= '' and cjson.decode(ARGV[2]) or {number = 0, running = {}}
+local function lease(command, key, id, tokens, cost, began)
+  call(command, at('out', key), id, table.concat({whole(tokens), whole(cost), began}, ':'))
+  call('ZADD', at('lease', key), now + batch.lease, id)
+  call('EXPIRE', at('out', key), 3600)
+  call('EXPIRE', at('lease', key), 3600)
+end
 
-if batch.number > tonumber(redis.call('GET', at('last', me)) or 0) then
-  redis.call('SET', at('last', me), string.format('%.0f', batch.number), 'EX', 35 * day)
+if batch.number > tonumber(call('GET', at('last', batch.relay)) or 0) then
+  call('SET', at('last', batch.relay), whole(batch.number), 'EX', 35 * day)
   for _, row in ipairs(batch.usage) do
-    local span, start, who, ttl, counts = row[1], row[2], row[3], row[4], row[5]
-    local key = at('usage', span, start)
-    for name, amount in pairs(counts) do add(key, who .. ' ' .. name, amount, ttl) end
-    redis.call('ZADD', at('starts', span), start, start)
-    redis.call('ZREMRANGEBYSCORE', at('starts', span), '-inf', now - ttl)
-    redis.call('EXPIRE', at('starts', span), ttl)
+    local span, start, who, ttl, counts = unpack(row)
+    for name, amount in pairs(counts) do
+      add(at('usage', span, start), who .. ' ' .. name, amount, ttl)
+    end
+    call('ZADD', at('starts', span), start, start)
+    call('ZREMRANGEBYSCORE', at('starts', span), '-inf', now - ttl)
+    call('EXPIRE', at('starts', span), ttl)
   end
   for _, spend in ipairs(batch.spent) do
     local key = at('spent', spend[1], spend[2])
     add(key, 'tokens', spend[3], 70 * day)
     add(key, 'cost', spend[4], 70 * day)
   end
-  for _, line in ipairs(batch.recent) do redis.call('LPUSH', at('recent'), line) end
-  redis.call('LTRIM', at('recent'), 0, tonumber(ARGV[5]) - 1)
-  redis.call('EXPIRE', at('recent'), 35 * day)
+  for _, line in ipairs(batch.recent) do call('LPUSH', at('recent'), line) end
+  call('LTRIM', at('recent'), 0, batch.most_recent - 1)
+  call('EXPIRE', at('recent'), 35 * day)
   for _, permit in ipairs(batch.ended) do
-    local out, minute = at('out', permit[1]), at('minute', permit[1])
-    local asked, second = (redis.call('HGET', out, permit[2]) or ''):match('^(%d+):%d+:(%d+)')
-    if asked and redis.call('HEXISTS', minute, second .. ':t') == 1 then
-      local more = string.format('%.0f', permit[3] - tonumber(asked))
-      redis.call('HINCRBY', minute, second .. ':t', more)
+    local key, id, tokens = unpack(permit)
+    local asked, began = (call('HGET', at('out', key), id) or ''):match('^(%d+):%d+:(%d+)')
+    if asked and call('HEXISTS', at('minute', key), began .. ':t') == 1 then
+      call('HINCRBY', at('minute', key), began .. ':t', whole(tokens - tonumber(asked)))
     end
-    redis.call('HDEL', out, permit[2])
-    redis.call('ZREM', at('lease', permit[1]), permit[2])
+    call('HDEL', at('out', key), id)
+    call('ZREM', at('lease', key), id)
   end
   for _, note in ipairs(batch.notes) do
-    local number = redis.call('INCR', at('notes', 'count'))
-    redis.call('HSET', at('notes', 'lines'), note[1], note[2])
-    redis.call('ZADD', at('notes', 'order'), number, note[1])
-    redis.call('ZADD', at('notes', 'until'), note[3], note[1])
+    local number = call('INCR', at('notes', 'count'))
+    call('HSET', at('notes', 'lines'), note[1], note[2])
+    call('ZADD', at('notes', 'order'), number, note[1])
+    call('ZADD', at('notes', 'until'), note[3], note[1])
   end
 end
-
 for _, permit in ipairs(batch.running) do
-  redis.call('HSETNX', at('out', permit[1]), permit[2], permit[3])
-  redis.call('ZADD', at('lease', permit[1]), now + tonumber(ARGV[4]), permit[2])
-  redis.call('EXPIRE', at('out', permit[1]), 3600)
-  redis.call('EXPIRE', at('lease', permit[1]), 3600)
+  local key, id, tokens, cost = unpack(permit)
+  lease('HSETNX', key, id, tokens, cost, 0)
 end
 
-local old = redis.call('ZRANGEBYSCORE', at('notes', 'until'), '-inf', now, 'LIMIT', 0, 100)
-if redis.call('ZCARD', at('notes', 'order')) > tonumber(ARGV[6]) then
-  old[#old + 1] = redis.call('ZRANGE', at('notes', 'order'), 0, 0)[1]
+local old = call('ZRANGEBYSCORE', at('notes', 'until'), '-inf', now, 'LIMIT', 0, 100)
+if call('ZCARD', at('notes', 'order')) > batch.most_notes then
+  old[#old + 1] = call('ZRANGE', at('notes', 'order'), 0, 0)[1]
 end
 for _, name in ipairs(old) do
-  redis.call('HDEL', at('notes', 'lines'), name)
-  redis.call('ZREM', at('notes', 'order'), name)
-  redis.call('ZREM', at('notes', 'until'), name)
+  call('HDEL', at('notes', 'lines'), name)
+  call('ZREM', at('notes', 'order'), name)
+  call('ZREM', at('notes', 'until'), name)
 end
-local lines, last = {}, tonumber(redis.call('GET', at('notes', 'count')) or 0)
-local seen = tonumber(ARGV[3])
+local lines, last, seen = {}, tonumber(call('GET', at('notes', 'count')) or 0), batch.last_seq
 if last ~= seen then
   if last < seen then seen = 0 end
   for _, kind in ipairs({'lines', 'order', 'until', 'count'}) do
-    redis.call('EXPIRE', at('notes', kind), 36 * day)
+    call('EXPIRE', at('notes', kind), 36 * day)
   end
-  for _, name in ipairs(redis.call('ZRANGEBYSCORE', at('notes', 'order'), '(' .. seen, last)) do
-    lines[#lines + 1] = redis.call('HGET', at('notes', 'lines'), name)
+  for _, name in ipairs(call('ZRANGEBYSCORE', at('notes', 'order'), '(' .. whole(seen), last)) do
+    lines[#lines + 1] = call('HGET', at('notes', 'lines'), name)
   end
 end
-return {string.format('%.0f', last), lines}
+
+-- as `Account.refusal`
+local function refusal(limits, asked, reserved, spent, used, slots)
+  for _, limit in ipairs(limits) do
+    local word, what, span, most = unpack(limit)
+    if span <= 1 then
+      local gone = spent[span + 1][what]
+      if gone + reserved[what] >= most then return word, gone >= most and 0 or 2 end
+    elseif span == 2 then
+      if reserved.requests >= most then return word, 1 end
+    else
+      local excess = used[what] + asked[what] - most
+      for _, slot in ipairs(excess > 0 and slots or {}) do
+        if slot.what == what then excess = excess - slot.amount end
+        if excess <= 0 then return word, math.min(60, slot.began + 61 - now) end
+      end
+    end
+  end
+  return '', 0
+end
+local admissions = {}
+for index, permit in ipairs(batch.asked) do
+  local key, id, tokens, cost, today, month, limits = unpack(permit)
+  local out, minute = at('out', key), at('minute', key)
+  for _, gone in ipairs(call('ZRANGEBYSCORE', at('lease', key), '-inf', now)) do
+    call('ZREM', at('lease', key), gone)
+    call('HDEL', out, gone)
+  end
+  local reserved = {requests = 0, tokens = 0, cost = 0}
+  for _, permit in ipairs(call('HVALS', out)) do
+    local t, c = permit:match('^(%d+):(%d+)')
+    reserved = {requests = reserved.requests + 1, tokens = reserved.tokens + tonumber(t),
+                cost = reserved.cost + tonumber(c)}
+  end
+  local spent = {}
+  for span, period in ipairs({today, month}) do
+    local both = call('HMGET', at('spent', key, period), 'tokens', 'cost')
+    spent[span] = {tokens = tonumber(both[1] or 0), cost = tonumber(both[2] or 0)}
+  end
+  local slots, used, counted = {}, {requests = 0, tokens = 0}, call('HGETALL', minute)
+  for at = 1, #counted, 2 do
+    local began, what = counted[at]:match('^(%d+):(.)')
+    local slot = {began = tonumber(began), what = what == 'r' and 'requests' or 'tokens',
+                  amount = tonumber(counted[at + 1])}
+    if slot.began + 61 <= now then
+      call('HDEL', minute, counted[at])
+    else
+      slots[#slots + 1] = slot
+      used[slot.what] = used[slot.what] + slot.amount
+    end
+  end
+  table.sort(slots, function(a, b) return a.began < b.began end)
+  local asked = {requests = 1, tokens = tokens}
+  local word, wait = refusal(limits, asked, reserved, spent, used, slots)
+  if word == '' then
+    add(minute, second .. ':r', 1, 120)
+    add(minute, second .. ':t', tokens, 120)
+    used = {requests = used.requests + 1, tokens = used.tokens + tokens}
+    lease('HSET', key, id, tokens, cost, second)
+  end
+  admissions[index] = {word, whole(wait * 1000), whole(used.requests), whole(used.tokens),
+                       whole(spent[1].tokens), whole(spent[1].cost),
+                       whole(spent[2].tokens), whole(spent[2].cost)}
+end
+return {whole(last), lines, admissions}
 """
 
 
@@ -15981,7 +15966,7 @@ class RedisStore:
         self._url = parts._replace(query=urllib.parse.urlencode(query)).geturl()
         self._me = secrets.token_hex(8)
         self._client: Any = None
-        self._scripts: tuple[str, str] | None = None  # once it is reached, and until it breaks
+        self._script = ""  # its name, once Redis is reached and until it breaks
         self._number = 0  # of the last batch
         self._stored: collections.deque[tuple[float, Batch]] = collections.deque()
         self._last_seq = 0  # of the notes that were read
@@ -16009,17 +15994,12 @@ class RedisStore:
         from redis.exceptions import RedisError
         from redis.exceptions import TimeoutError as RedisTimeoutError
 
-        fine = False
         try:
             yield
-            fine = True
-        except RedisTimeoutError as error:
-            raise StateTrouble(f"Redis did not answer in time: {error}") from error
         except (RedisError, OSError) as error:
-            raise StateTrouble(f"Redis: {error}") from error
-        finally:
-            if not fine:
-                self._scripts = None
+            self._script = ""
+            late = " did not answer in time" if isinstance(error, RedisTimeoutError) else ""
+            raise StateTrouble(f"Redis{late}: {error}") from error
 
     def sync(self, batch: Batch) -> News:
         if batch and not batch.number:
@@ -16028,15 +16008,18 @@ class RedisStore:
         # once: by the time Redis answers it may be the next day, with nothing spent in it
         days = [clock_at(time.time(), permit.caller.zone).periods for permit in batch.asked]
         with self._watched():
-            store, admit = self._scripts = self._scripts or self._load_scripts()
+            lost = list[Batch]()  # what it had acknowledged and has no more
+            if not self._script:
+                self._script = self._client.script_load(_SYNC)
+                last = int(self._client.get(f"{self._root}:last:{self._me}") or 0)
+                lost = [stored for _, stored in self._stored if stored.number > last]
             pipeline = self._client.pipeline(transaction=False)
-            pipeline.evalsha(store, 1, self._root, *self._store_arguments(batch, batch.running))
-            for permit, today in zip(batch.asked, days, strict=True):
-                pipeline.evalsha(admit, 1, self._root, *_admit_arguments(permit, today))
-            (last_seq, lines), *answers = pipeline.execute()
+            for each in (*lost, batch):
+                pipeline.evalsha(self._script, 1, self._root, self._written(each, days))
+            last_seq, lines, answers = pipeline.execute()[-1]
         now = time.monotonic()
         if batch:
-            self._stored.append((now, batch))
+            self._stored.append((now, dataclasses.replace(batch, asked=(), running=())))
         while self._stored and self._stored[0][0] < now - _RESENT:
             self._stored.popleft()
         news, self._last_seq = News(), int(last_seq)
@@ -16052,49 +16035,40 @@ class RedisStore:
                 news.spent[permit.caller.name, label] = Spend(*spent[at : at + 2])
         return news
 
-    def _load_scripts(self) -> tuple[str, str]:
-        """The scripts' names, once Redis knows them and has all that it had acknowledged."""
-        store, admit = self._client.script_load(_STORE), self._client.script_load(_ADMIT)
-        last = int(self._client.get(f"{self._root}:last:{self._me}") or 0)
-        pipeline = self._client.pipeline(transaction=False)
-        for _, batch in self._stored:
-            if batch.number > last:
-                pipeline.evalsha(store, 1, self._root, *self._store_arguments(batch, ()))
-        pipeline.execute()
-        return store, admit
+    def _written(self, batch: Batch, days: Iterable[tuple[str, str]]) -> bytes:
+        """The batch as JSON for the script; `days` are the periods of the permits asked for."""
 
-    def _store_arguments(self, batch: Batch, running: Sequence[Permit]) -> list[object]:
-        """What `_STORE` wants, a batch as JSON."""
+        def row(permit: Permit) -> tuple[str | int, ...]:
+            return permit.caller.name, permit.id, permit.reserved.tokens, permit.reserved.cost
+
         body = {
+            "relay": self._me,
             "number": batch.number,
+            "last_seq": self._last_seq,
+            "lease": _LEASE,
+            "most_recent": MOST_RECENT_STORED,
+            "most_notes": MOST_NOTES_STORED,
             "usage": [
                 (
-                    row.span,
-                    row.start,
-                    dumps(row[2:]).decode(),
-                    KEPT[row.span] + DAY,
+                    *(span, start, dumps(who).decode(), KEPT[span] + DAY),
                     {name: n for name, n in zip(COUNTS, totals.counts(), strict=True) if n},
                 )
-                for row, totals in batch.usage.items()
+                for (span, start, *who), totals in batch.usage.items()
             ],
             "recent": [dumps(line).decode() for line in batch.recent],
             "spent": [(*who, spend.tokens, spend.cost) for who, spend in batch.spent.items()],
-            "ended": batch.ended,
+            "ended": [tuple(permit) for permit in batch.ended],
             "notes": [
                 (f"{note.kind} {note.name}", dumps((self._me, *note)).decode(), note.until)
                 for note in batch.notes
             ],
-            "running": [
-                (
-                    permit.caller.name,
-                    permit.id,
-                    f"{permit.reserved.tokens}:{permit.reserved.cost}:0",
-                )
-                for permit in running
+            "running": [row(permit) for permit in batch.running],
+            "asked": [
+                (*row(permit), *today, [tuple(check) for check in limits_of(permit.caller.limits)])
+                for permit, today in zip(batch.asked, days, strict=False)
             ],
         }
-        text = dumps(body).decode() if batch or running else ""
-        return [self._me, text, self._last_seq, _LEASE, MOST_RECENT_STORED, MOST_NOTES_STORED]
+        return dumps(body)
 
     def usage(self, span: int, since: float) -> dict[Row, Totals]:
         found: dict[Row, Totals] = {}
@@ -16119,12 +16093,6 @@ class RedisStore:
 
     def close(self) -> None:
         self._client.close()
-
-
-def _admit_arguments(permit: Permit, labels: tuple[str, str]) -> list[object]:
-    known = {limit.word: limit.most for limit in limits_of(permit.caller.limits)}
-    most, asked = [known.get(word, -1) for word in _ADMIT_LIMITS], permit.reserved
-    return [permit.caller.name, permit.id, asked.tokens, asked.cost, *labels, _LEASE, *most]
 
 
 # ==== 42. Keeper ==============================================================
