@@ -36,7 +36,6 @@ EXAMPLE = ROOT / "config.example.yaml"
 DOCS = README.read_text()
 SOURCE = (ROOT / "relay.py").read_text()
 WRITE = ".venv/bin/python tests/test_docs.py --write"
-TYPICAL = "## GLM plan, DeepSeek and vLLM together"  # its configuration is that of the commands
 
 
 # ---- The parts that are made
@@ -239,19 +238,19 @@ def checked(text: str) -> str:
     return said
 
 
-def typical() -> str:
-    section = DOCS.partition(TYPICAL)[2].partition("\n## ")[0]
-    (block,) = blocks("yaml", section)
-    return block
+def configuration(block: str, text: str) -> str:
+    """What `./config.yaml` holds for a console block: the YAML in front of it."""
+    return blocks("yaml", text.partition(block)[0])[-1]
 
 
 # ---- Commands and their output: a ```console block is run and read
 
 
-def with_output(block: str) -> str:
+def with_output(block: str, text: str = DOCS) -> str:
     """The block's commands, each followed by what it prints."""
+    held = configuration(block, text)
     commands = [line for line in block.splitlines() if line.startswith("$ ")]
-    return "\n\n".join(f"{line}\n{printed(line[2:], typical())}" for line in commands) + "\n"
+    return "\n\n".join(f"{line}\n{printed(line[2:], held)}" for line in commands) + "\n"
 
 
 def printed(command: str, text: str) -> str:
@@ -285,7 +284,7 @@ def rewritten(text: str) -> str:
         before, mark, rest = text.partition(f"<!-- {name} -->\n")
         text = before + mark + make() + "\n" + rest[rest.index(f"<!-- /{name} -->") :]
     for block in blocks("console", text):
-        now = with_output(block)
+        now = with_output(block, text)
         if masked(now) != masked(block):
             text = text.replace(f"```console\n{block}```", f"```console\n{now}```")
     return text
@@ -382,8 +381,9 @@ def test_readme_explains_every_header() -> None:
 
 
 def test_readme_quotes_messages_as_relay_says_them() -> None:
-    """Troubleshooting, in both languages: each quoted piece is in a text of relay.py."""
-    sections = [DOCS.partition(f"\n{head}\n")[2] for head in ("## Troubleshooting", "### 常见错误")]
+    """The tables of messages, in both languages: each quoted piece is in a text of relay.py."""
+    heads = ("### Five messages", "## Troubleshooting", "### 常见错误")
+    sections = [DOCS.partition(f"\n{head}\n")[2] for head in heads]
     quoted = [
         message
         for section in sections
