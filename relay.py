@@ -3748,6 +3748,16 @@ class AnthropicMessages(Dialect):
     def is_answer(self, wire: JSON) -> bool:
         return wire.get("type") == "message" and isinstance(wire.get("content"), list)
 
+    def address(self, url: str, model: str, stream: bool, variant: str = "") -> str:
+        if stream:  # of Vertex, as the next method's
+            url = url.replace("{model}:rawPredict", "{model}:streamRawPredict")
+        return super().address(url, model, stream, variant)
+
+    def counting(self, url: str) -> str:
+        if "{model}:rawPredict" in url:
+            return url.replace("{model}", "count-tokens")
+        return super().counting(url)
+
     def parse_request(self, body: JSON, variant: str = "") -> Request:
         wire = Wire(body)
         wire.drop_unknown(_ANTHROPIC_REQUEST)

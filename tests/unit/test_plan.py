@@ -353,6 +353,16 @@ def test_a_presets_own_bases_are_exact(fields: str, dialect: str, url: str) -> N
     assert address(fields, dialect) == url
 
 
+def test_claude_on_vertex_has_an_address_for_each_way_of_asking() -> None:
+    vertex = provider("preset: vertex-anthropic, api_key: k, endpoint: 'https://h/v1/p'")
+    ((lane,), *_) = relay.Target(vertex, "claude-x@2").lanes("anthropic")
+    base = "https://h/v1/p/publishers/anthropic/models"
+    assert lane.address(stream=False) == f"{base}/claude-x@2:rawPredict"
+    assert lane.address(stream=True) == f"{base}/claude-x@2:streamRawPredict"
+    counting = lane.endpoint.dialect.counting(lane.endpoint.url)
+    assert counting == f"{base}/count-tokens:rawPredict"
+
+
 PATHS = [
     ("endpoint: 'https://h/v1', paths: {openai: /v2/chat}", "https://h/v2/chat"),
     ("endpoint: 'https://h/v1', paths: {openai: v2/chat}", "https://h/v2/chat"),
