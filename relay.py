@@ -11746,7 +11746,8 @@ class _Compiler:
         path, own = self.entry.paths.get(dialect), self.preset.paths.get(dialect, "")
         if own.startswith("+") and not path:  # what of it the base ends in is there already
             own, base = own[1:], base.rstrip("/")
-            return base + next(own[i:] for i in range(len(own), -1, -1) if base.endswith(own[:i]))
+            ends = (i for i in range(len(own), -1, -1) if own[i : i + 1] in ("", "/"))
+            return base + next(own[i:] for i in ends if base.endswith(own[:i]))
         bare = parts.path in ("", "/")
         if path := path or (own if bare else ""):  # a URL with a path is complete
             return f"{parts.scheme}://{parts.netloc}/{path.lstrip('/')}"
