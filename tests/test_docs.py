@@ -7,6 +7,7 @@ What README says by rote is made from the code, between markers and below `$ rel
 
 import ast
 import asyncio
+import itertools
 import os
 import re
 import shlex
@@ -171,11 +172,14 @@ def reference() -> str:
 
 
 def commands() -> str:
-    rows = [
+    """Two commands to a row."""
+    cells = [
         (code(" ".join(("relay", name, *_needed(command)))), _sentence(command.doc))
         for name, command in relay.COMMANDS.items()
     ]
-    return table(("command", "what it does"), rows)
+    half = -(-len(cells) // 2)
+    rows = [a + b for a, b in itertools.zip_longest(cells[:half], cells[half:], fillvalue=("", ""))]
+    return table(("command", "what it does") * 2, rows)
 
 
 def _needed(command: relay.Command) -> list[str]:
