@@ -13249,13 +13249,9 @@ _SESSION_HEADERS: Final = (
     *("x-claude-code-session-id", "session-id", "session_id", "x-session-id"),
     "x-session-affinity",
 )
-# How a request begins, in each dialect: the system prompt, and the turns.
-_BEGINNINGS: Final = (
-    ("system", "messages"),
-    ("instructions", "input"),
-    ("systemInstruction", "contents"),
-    ("system_instruction", "contents"),
-)
+# What holds the turns of a request, and its system prompt, in one dialect or another.
+TURN_KEYS: Final = ("messages", "input", "contents")
+SYSTEM_KEYS: Final = ("system", "instructions", "systemInstruction", "system_instruction")
 
 
 def session_of(headers: Mapping[str, str]) -> str:
@@ -13283,7 +13279,8 @@ def identity_of(headers: Mapping[str, str], body: JSON) -> str:
     for name in (session_of(headers), user, body.get("prompt_cache_key"), conversation):
         if isinstance(name, str) and name:
             return name
-    for system, key in _BEGINNINGS:
+    system = next((body[name] for name in SYSTEM_KEYS if name in body), None)
+    for key in TURN_KEYS:
         turns, first = body.get(key), list[Any]()
         if isinstance(turns, str) and key == "input":
             turns = [{"role": "user", "content": turns}]
@@ -13292,7 +13289,7 @@ def identity_of(headers: Mapping[str, str], body: JSON) -> str:
             if isinstance(turn, dict) and turn.get("role", "user") == "user":
                 break
         if first:
-            return hashlib.sha256(dumps(unmarked([body.get(system), first]))).hexdigest()
+            return hashlib.sha256(dumps(unmarked([system, first]))).hexdigest()
     return ""
 
 
@@ -13318,18 +13315,29 @@ def finite(value: object) -> float:
 
 
 class Bounded(dict[str, T]):
-    """A dict of at most `most` values: those that were set last."""
+    """A dict of at most `most` values: those that were set last.  Some of them are news."""
 
     def __init__(self, most: int) -> None:
         super().__init__()
         self._most = most
+        self._news: dict[str, None] = {}
 
-    def put(self, key: str, value: T) -> None:
+    def put(self, key: str, value: T, news: bool = False) -> None:
         """Set a value, as the last; the one set longest ago is dropped if there are too many."""
         self.pop(key, None)
         self[key] = value
+        if news:
+            self._news.pop(key, None)
+            self._news[key] = None
+            if len(self._news) > self._most:
+                del self._news[next(iter(self._news))]
         if len(self) > self._most:
             del self[next(iter(self))]
+
+    def news(self) -> list[tuple[str, T]]:
+        """What was put as news since the last call, and is still there."""
+        keys, self._news = self._news, {}
+        return [(key, self[key]) for key in keys if key in self]
 
 
 class _Bond(NamedTuple):
@@ -13346,7 +13354,6 @@ class Stickiness:
     def __init__(self) -> None:
         self.counts = {"hit": 0, "miss": 0, "repin": 0}
         self._bonds = Bounded[_Bond](_MOST_BOUND)
-        self._pending = Bounded[None](_MOST_BOUND)  # conversations that `collect` has to give
 
     def bound(self, identity: str, now: float) -> list[str]:
         """The credentials that served a conversation, the latest first."""
@@ -13367,10 +13374,9 @@ class Stickiness:
         credentials[pool] = credential
         if len(credentials) > _MOST_POOLS:
             del credentials[next(iter(credentials))]
-        published = bond.published if bond else 0.0
-        self._bonds.put(identity, _Bond(credentials, now + _BOUND_FOR, published))
-        if word != "hit" or published < now + _BOUND_FOR - _PUBLISHED_EVERY:
-            self._pending.put(identity, None)
+        until, published = now + _BOUND_FOR, bond.published if bond else 0.0
+        news = word != "hit" or published < until - _PUBLISHED_EVERY
+        self._bonds.put(identity, _Bond(credentials, until, until if news else published), news)
         return word
 
     def drop(self, identity: str, credential: str) -> None:
@@ -13393,33 +13399,20 @@ class Stickiness:
         latest = (self.bound(identity, now)[:1] for identity in self._bonds)
         return collections.Counter(name for names in latest for name in names)
 
-    def exported(self) -> list[JSON]:
-        """All of it, the longest unused first, to store or to tell another relay."""
-        return self._records(self._bonds)
-
     def collect(self) -> list[JSON]:
-        """What is new since the last call, in the form of `exported`."""
-        pending, self._pending = self._pending, Bounded[None](_MOST_BOUND)
-        for identity in pending:
-            if bond := self._bonds.get(identity):
-                self._bonds[identity] = bond._replace(published=bond.until)
-        return self._records(pending)
-
-    def _records(self, identities: Iterable[str]) -> list[JSON]:
-        found = [(name, self._bonds[name]) for name in identities if name in self._bonds]
+        """The bonds that other relays should learn of, since the last call."""
         return [
             {"identity": name, "credentials": dict(bond.credentials), "until": bond.until}
-            for name, bond in found
+            for name, bond in self._bonds.news()
         ]
 
-    def adopt(self, records: Iterable[JSON]) -> None:
-        """Take what `exported` gave, here or elsewhere; the later of two wins."""
-        for record in records:
-            identity, until = str(record["identity"]), finite(record["until"])
-            known = self._bonds.get(identity)
-            if known is None or known.until < until:
-                credentials = {str(pool): str(name) for pool, name in record["credentials"].items()}
-                self._bonds.put(identity, _Bond(credentials, until, until))
+    def adopt(self, record: JSON) -> None:
+        """Take what `collect` gave, here or elsewhere; the later of two wins."""
+        identity, until = str(record["identity"]), finite(record["until"])
+        known = self._bonds.get(identity)
+        if known is None or known.until < until:
+            credentials = {str(pool): str(name) for pool, name in record["credentials"].items()}
+            self._bonds.put(identity, _Bond(credentials, until, until))
 
 
 def _pool(credential: str) -> str:
@@ -13526,13 +13519,13 @@ class Quotas:
         self.known = Bounded[Quota](_MOST_QUOTAS)
         # credential -> when its maker was asked last, and how that failed
         self.asked = Bounded[tuple[float, str]](_MOST_QUOTAS)
-        self._published: dict[str, object] = {}  # about what other relays know
 
     def note(self, credential: str, quota: Quota) -> None:
         """Take what a maker says, if it is newer."""
         before = self.known.get(credential, Quota())
         if quota.at >= before.at:
-            self.known.put(credential, quota.after(before))
+            quota = quota.after(before)
+            self.known.put(credential, quota, _about(quota) != _about(before))
 
     def note_headers(self, credential: str, headers: Mapping[str, str], now: float) -> None:
         """Take what an answer's headers say; most say nothing of it."""
@@ -13561,13 +13554,10 @@ class Quotas:
 
     def collect(self) -> list[JSON]:
         """What has changed since the last call, in a form for `adopt`."""
-        records = list[JSON]()
-        for name, quota in self.known.items():
-            if self._published.get(name) != (about := _about(quota)):
-                self._published[name] = about
-                windows = {"windows": [list(window) for window in quota.windows]}
-                records.append({"credential": name} | quota._asdict() | windows)
-        return records
+        return [
+            {"credential": name, **quota._asdict(), "windows": [*map(list, quota.windows)]}
+            for name, quota in self.known.news()
+        ]
 
     def adopt(self, record: JSON) -> None:
         """Take what another relay knows, if it is newer."""
@@ -13577,11 +13567,10 @@ class Quotas:
         quota = Quota(tuple(windows), left, str(record["currency"]), at, (first, since))
         if quota.at > self.known.get(name := str(record["credential"]), Quota()).at:
             self.known.put(name, quota)
-            self._published[name] = _about(quota)
 
     def keep(self, credentials: Collection[str]) -> None:
         """After a reload: forget what belongs to keys that are gone."""
-        for memory in (self.known, self.asked, self._published):
+        for memory in (self.known, self.asked):
             for name in memory.keys() - credentials:
                 del memory[name]
 
@@ -13786,26 +13775,25 @@ class Health:
             for place, mark in self.marks.items()
         ]
 
-    def adopt(self, records: Iterable[JSON]) -> None:
-        """Take what `exported` gave, here or elsewhere; the later of two marks at a place wins.
+    def adopt(self, record: JSON) -> None:
+        """Take a mark that `exported` gave, here or elsewhere; the later of two at a place wins.
 
         A relay of another version may have other words for what is wrong, and no mark is better
         than one that nobody here understands: such a record raises what is in `UNREADABLE`.
         """
-        for record in records:
-            place = Place(str(record["scope"]), str(record["name"]), bool(record["of_plan"]))
-            mark = Mark(
-                FAILURES[record["failure"]].name,
-                finite(record["since"]),
-                finite(record["until"]),
-                bool(record["guessed"]),
-                int(record.get("times", 1)),
-                str(record.get("said", "")),
-                str(record.get("owner", "")),
-            )
-            known = self.marks.get(place)
-            if known is None or known.since < mark.since:
-                self.marks[place] = mark
+        place = Place(str(record["scope"]), str(record["name"]), bool(record["of_plan"]))
+        mark = Mark(
+            FAILURES[record["failure"]].name,
+            finite(record["since"]),
+            finite(record["until"]),
+            bool(record["guessed"]),
+            int(record.get("times", 1)),
+            str(record.get("said", "")),
+            str(record.get("owner", "")),
+        )
+        known = self.marks.get(place)
+        if known is None or known.since < mark.since:
+            self.marks[place] = mark
 
     def discard(self, place: Place, moment: float) -> None:
         """Another relay removed this mark at that moment; one made later stays."""
@@ -14198,19 +14186,15 @@ class Calibration:
         # model -> its ratio for whole prompts, and for what a turn adds; the latest count most
         self._ratios = Bounded[tuple[float, float]](_MOST_ROWS)
         self._prompts = Bounded[tuple[int, int]](_MOST_PROMPTS)  # estimated and true tokens
-        self._pending: dict[str, None] = {}  # models that `collect` has to give
 
     def learn(self, model: str, conversation: str, estimated: int, true: int) -> None:
         """A provider has counted `true` input tokens where relay estimated others."""
         if estimated <= 0 or true <= 0:
             return
         ratio = min(max(true / estimated, _LEAST_RATIO), _MOST_RATIO)
-        whole, added = self._ratios.get(model) or (ratio, ratio)
-        if model not in self._ratios:
-            self._ratios.put(model, (ratio, ratio))
-            self._pending[model] = None
-        elif abs(ratio - whole) > 0.01 * whole:
-            self._pending[model] = None
+        ratios = self._ratios.get(model)
+        whole, added = ratios or (ratio, ratio)
+        news = not ratios or abs(ratio - whole) > 0.01 * whole
         if conversation:
             key = f"{model}\0{conversation}"
             before, known = self._prompts.get(key, (0, 0))
@@ -14218,7 +14202,7 @@ class Calibration:
                 turn = (true - known) / (estimated - before)
                 added += _WEIGHT * (min(max(turn, _LEAST_RATIO), _MOST_RATIO) - added)
             self._prompts.put(key, (estimated, true))
-        self._ratios[model] = (whole + _WEIGHT * (ratio - whole), added)
+        self._ratios.put(model, (whole + _WEIGHT * (ratio - whole), added), news)
 
     def corrected(self, model: str, conversation: str, estimated: int) -> int | None:
         """A better estimate; None if nothing is known of the model."""
@@ -14231,9 +14215,7 @@ class Calibration:
 
     def collect(self) -> list[JSON]:
         """What was learned since the last call, to store."""
-        pending, self._pending = self._pending, {}
-        known = (name for name in pending if name in self._ratios)
-        return [{"model": name, "ratios": self._ratios[name]} for name in known]
+        return [{"model": name, "ratios": ratios} for name, ratios in self._ratios.news()]
 
     def adopt(self, record: JSON) -> None:
         """Take what `collect` gave, here or elsewhere."""
@@ -14302,22 +14284,21 @@ class Refusal(NamedTuple):
 
     def error(self, caller: Caller, now: float) -> RelayError:
         text = f"key {caller.name!r} has {self.word} {getattr(caller.limits, self.word):.15g}"
-        if self.word == "concurrent":
-            return LimitExceeded(f"{text}, and as many requests are under way", retry_after=1)
+        if not self.wait:
+            today = datetime.datetime.fromtimestamp(now, caller.zone)
+            anew = f"after {today:%Y-%m-%d}, at midnight"
+            if self.word.endswith("month"):
+                anew = f"on {today.replace(day=1) + datetime.timedelta(days=32):%Y-%m}-01"
+            return BudgetSpent(f"{text}, and it is spent; it begins anew {anew}")
         if self.wait == math.inf:
             message = f"{text}, and this request alone is more"
             return LimitExceeded(message, retry=False, retry_after=_MINUTE)
-        if self.word in ("rpm", "tpm"):
-            message = f"{text}; try again in {math.ceil(self.wait)} s"
-            return LimitExceeded(message, retry_after=self.wait)
-        if self.wait:
-            message = f"{text}, and requests under way have reserved the rest"
-            return LimitExceeded(message, retry_after=self.wait)
-        today = datetime.datetime.fromtimestamp(now, caller.zone)
-        anew = f"after {today:%Y-%m-%d}, at midnight"
-        if self.word.endswith("month"):
-            anew = f"on {today.replace(day=1) + datetime.timedelta(days=32):%Y-%m}-01"
-        return BudgetSpent(f"{text}, and it is spent; it begins anew {anew}")
+        why = ", and requests under way have reserved the rest"
+        if self.word == "concurrent":
+            why = ", and as many requests are under way"
+        elif self.word in ("rpm", "tpm"):
+            why = f"; try again in {math.ceil(self.wait)} s"
+        return LimitExceeded(text + why, retry_after=self.wait)
 
 
 class Window:
@@ -14392,22 +14373,28 @@ class Account:
                 headers[f"x-ratelimit-remaining-{what}"] = str(max(0, int(most) - count))
         return headers
 
+    def used(self, limit: Limit, periods: Sequence[str]) -> int:
+        """What counts towards a limit, but for what is reserved."""
+        if limit.span == _RUNNING:
+            return len(self.out)
+        if limit.span == _RATE:
+            return self.window.sums[limit.what == "tokens"]
+        spend = self.spent.get(periods[limit.span])
+        return getattr(spend, limit.what) if spend else 0
+
     def refusal(self, asked: Spend, periods: Sequence[str], now: float) -> Refusal | None:
         """The first of its limits that a request would exceed."""
-        for word, what, span, most in self.limits:
-            if span <= _MONTH:
-                known = self.spent.get(periods[span])
-                spent: int = getattr(known, what) if known else 0
-                if spent + getattr(self.reserved, what) >= most:
-                    return Refusal(word, 0.0 if spent >= most else 2.0)
-            elif span == _RUNNING:
-                if len(self.out) >= most:
+        for limit in self.limits:
+            (word, what, span, most), used = limit, self.used(limit, periods)
+            if span == _RUNNING:
+                if used >= most:
                     return Refusal(word, 1.0)
-            else:
-                which, amount = (1, asked.tokens) if what == "tokens" else (0, 1)
-                excess = self.window.sums[which] + amount - most
+            elif span == _RATE:
+                excess = used + (asked.tokens if what == "tokens" else 1) - most
                 if excess > 0:
-                    return Refusal(word, self.window.wait(which, excess, now))
+                    return Refusal(word, self.window.wait(what == "tokens", excess, now))
+            elif used + getattr(self.reserved, what) >= most:
+                return Refusal(word, 0.0 if used >= most else 2.0)
         return None
 
 
@@ -14511,11 +14498,10 @@ class Limits:
 
     def budget_used(self, caller: Caller, wall: float) -> float | None:
         """The share that is spent of the caller's fullest budget; None if it has none."""
-        account, periods = self._accounts.get(caller.name), clock_at(wall, caller.zone).periods
-        shares = list[float]()
-        for limit in filter(operator.attrgetter("is_budget"), limits_of(caller.limits)):
-            spend = account.spent.get(periods[limit.span]) if account else None
-            shares.append(getattr(spend, limit.what) / limit.most if spend else 0.0)
+        account, periods = self._account(caller.name), clock_at(wall, caller.zone).periods
+        budgets = (limit for limit in limits_of(caller.limits) if limit.is_budget)
+        used = ((account.used(limit, periods), limit.most) for limit in budgets)
+        shares = (count / most if count else 0.0 for count, most in used)
         return max(shares, default=None)
 
     def running(self) -> list[Permit]:
@@ -14536,18 +14522,13 @@ class Limits:
 
     def used(self, caller: Caller, now: float, wall: float) -> dict[str, float]:
         """What is used up of each limit of a key, in the unit of the limit."""
-        account, used = self._accounts.get(caller.name) or Account(caller.name), dict[str, float]()
+        account, periods = self._account(caller.name), clock_at(wall, caller.zone).periods
         account.window.age(now)
-        periods = clock_at(wall, caller.zone).periods
-        for word, what, span, _ in limits_of(caller.limits):
-            if span == _RUNNING:
-                used[word] = len(account.out)
-            elif span == _RATE:
-                used[word] = account.window.sums[what == "tokens"]
-            else:
-                count = getattr(account.spent.get(periods[span]) or Spend(), what)
-                used[word] = count / MONEY if what == "cost" else count
-        return used
+        counts = {limit: account.used(limit, periods) for limit in limits_of(caller.limits)}
+        return {
+            limit.word: count / MONEY if limit.what == "cost" else count
+            for limit, count in counts.items()
+        }
 
     def keep(self, names: Iterable[str]) -> None:
         """After a reload: forget keys that are gone, unless they have spent something or have
@@ -14578,8 +14559,6 @@ _LEAST_CACHED: Final = 1024  # tokens
 _COLD: Final = 8  # answers of a target that mention no cache, after which none is expected
 _CACHE_LIFE: Final = 300.0  # seconds; Anthropic's default, and about what others promise
 _KEPT_FOR: Final = 3600.0  # seconds; no cache that reports its reads lives longer
-_TURNS: Final = ("messages", "input", "contents")
-_SYSTEM: Final = ("system", "instructions", "systemInstruction", "system_instruction")
 # Keys that are not part of the prompt, and may differ from turn to turn.
 _NOT_OF_THE_PROMPT: Final = frozenset(
     "model stream stream_options metadata user store client_metadata max_tokens"
@@ -14720,12 +14699,12 @@ class _Prompt(NamedTuple):
             wire = loads(raw)
         except ValueError:  # no provider would have answered that
             return cls([], {})
-        lists = (wire.get(name) for name in _TURNS)
+        lists = (wire.get(name) for name in TURN_KEYS)
         turns = next((turns for turns in lists if isinstance(turns, list)), [])
-        rest = wire.keys() - {"tools", *_SYSTEM, *_TURNS} - _NOT_OF_THE_PROMPT
+        rest = wire.keys() - {"tools", *SYSTEM_KEYS, *TURN_KEYS} - _NOT_OF_THE_PROMPT
         parts = {
             "tools": wire.get("tools"),
-            "system": [wire.get(name) for name in _SYSTEM],
+            "system": [wire.get(name) for name in SYSTEM_KEYS],
             "parameters": {name: wire[name] for name in sorted(rest)},
         }
         hashes = {name: _fingerprint(part) for name, part in parts.items()}
@@ -14790,6 +14769,11 @@ class Notebook:
         self._health = health
         self._published: dict[str, JSON] = {}  # marks, as other relays know them
         self._ratios_at = -math.inf  # when they were collected
+        self._adopt: dict[str, Callable[[JSON], None]] = {
+            _BOND: health.sticky.adopt,
+            _RATIO: self.calibration.adopt,
+            _QUOTA: health.quotas.adopt,
+        }
 
     def collect(self, now: float) -> list[Note]:
         """A note for each mark, bond or ratio that has changed since the last call."""
@@ -14819,17 +14803,13 @@ class Notebook:
         """Take in what others note; a relay of another version may do so in a form unknown here."""
         for kind, name, line, _ in notes:
             with contextlib.suppress(*UNREADABLE):
-                if kind == _BOND:
-                    self._health.sticky.adopt([line])
-                elif kind == _RATIO:
-                    self.calibration.adopt(line)
-                elif kind == _QUOTA:
-                    self._health.quotas.adopt(line)
+                if kind != _MARK:
+                    self._adopt[kind](line)
                 elif "gone" in line:
                     self._published.pop(name, None)
                     self._health.discard(Place(*loads(name)), line["gone"])
                 else:
-                    self._health.adopt([line])
+                    self._health.adopt(line)
                     self._published[name] = line
 
     def republish(self) -> None:

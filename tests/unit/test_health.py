@@ -535,15 +535,18 @@ def test_what_is_exported_can_be_adopted() -> None:
         failed(health, lane, name, after=7200)
         health.succeeded(R1, name, T)
     marks = relay.loads(relay.dumps(health.exported()))
-    bound = relay.loads(relay.dumps(health.sticky.exported()))
+    bound = relay.loads(relay.dumps(health.sticky.collect()))
     failed(other, K1, "auth", 5)
-    other.adopt(marks)
-    other.sticky.adopt(bound)
+    for mark in marks:
+        other.adopt(mark)
+    for bond in bound:
+        other.sticky.adopt(bond)
     assert until(other, C1) == 7200
     assert until(other, K1) == 905  # the later of two stands
     assert other.sticky.bound("rate_limited", T) == [R1.credential.name]
     assert other.exported() != marks
-    health.adopt(other.exported())
+    for mark in other.exported():
+        health.adopt(mark)
     assert {m["name"]: m["until"] for m in health.exported()} == {
         m["name"]: m["until"] for m in other.exported()
     }
@@ -560,7 +563,7 @@ def test_marks_and_conversations_are_bounded() -> None:
     assert len(health.marks) <= 1000
     for n in range(12_000):
         health.succeeded(K1, f"conversation {n}", T)
-    assert len(health.sticky.exported()) == 10_000
+    assert len(health.sticky.collect()) == 10_000
     assert health.sticky.bound("conversation 0", T) == []
     assert health.sticky.bound("conversation 11999", T)
     failed(health, K1, "rate_limited")
