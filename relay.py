@@ -20042,7 +20042,7 @@ dialog > * + *, form > * + * { margin-top: .75rem } #login { width: min(24rem, 9
     flex-direction: row; border: 0; border-top: 1px solid var(--line) }
   footer { position: static; width: auto; padding: 0 .75rem 5rem } nav b { display: none }
   .tiles { grid-template-columns: 1fr 1fr }
-  nav a { flex: 1 1 0; min-width: 0; flex-direction: column; gap: 0; padding: .35rem 0;
+  nav a { flex: auto; min-width: 0; flex-direction: column; gap: 0; padding: .35rem 0;
     font-size: 10px }
   .split, .split:not(.one) { grid-template-columns: minmax(0, 1fr) }
   .split:not(.one) > :first-child, .rows .opt, .heads, .list thead { display: none }
@@ -20359,7 +20359,7 @@ function go() {
   if (!stays) {
     put(view);
     if (!state.status.may) view.append(h("p.card.warn",
-      "Nothing can be changed here before the file has an admin_key."));
+      "To change anything here, give the file an admin_key: SECRET."));
     update = rooms[name](view, argument);
     scrollTo(0, 0); view.focus({ preventScroll: true });
   }
@@ -21055,7 +21055,7 @@ Copy|复制  Copied.|已复制。  Saved: {}|已保存：{}  Nothing changes.|�
 Cancel|取消  Log in|登录  relay is guarded by its admin_key.|relay 由 admin_key 保护。
 Running|运行中  Overview|概览  Requests|请求  Providers|提供商  Models|模型  Keys|密钥  Usage|用量
 Configuration|配置
-Nothing can be changed here before the file has an admin_key.|文件中有 admin_key 后才能修改。
+To change anything here, give the file an admin_key: SECRET.|要在这里修改, 先在配置文件中加上 admin_key: 密码。
 Rooms|页面  relay does not answer; trying again|relay 没有响应，重试中
 configuration {}|第 {} 份配置  Reload|重新加载  Log out|退出  being probed|正在试探  until {}|到 {}
 over: the next request probes|已结束：下一个请求会试探

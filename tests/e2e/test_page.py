@@ -142,12 +142,13 @@ async def test_a_plan_has_a_card_with_its_windows(page: Page, server: RelayProce
     plan = {"name": "coding", "credentials": [key]}
     plans = {"now": now, "providers": [{"name": "glm", "plans": [plan]}]}
     await page.run("refresh = async () => {}")  # which would ask relay for its own plans
-    await page.run(f"state.plans = {json.dumps(plans)}; draw()")
-    shown = await page.run("document.querySelector('.cards .card').innerText")
+    card = "document.querySelector('.cards .card')"  # at once: what is under way may draw again
+    looked = f"[{card}.innerText, {card}.querySelector('.track i').className]"
+    shown, bar = await page.run(f"state.plans = {json.dumps(plans)}; draw(); {looked}")
     for expected in ("glm · coding", "5h: 96.0 %", "resets in 2 h", "12.5 CNY", "busy"):
         assert expected in shown
     assert "used up at" in shown
-    assert await page.run("document.querySelector('.cards .track i').className") == "bad"
+    assert bar == "bad"
     await press(page, "Look up now")  # asks relay, which knows of no such plan
     await page.until("!document.querySelector('.cards').innerText.includes('glm')")
 
@@ -505,7 +506,7 @@ async def test_without_an_admin_key_a_sentence_says_how_to_get_one(
     for room in (*ROOMS, "providers/first", "models/m", "providers/+", "keys/+"):
         await page.open(f"{server.url}/#/{room}")
         await page.until("!!document.querySelector('h1')")
-        await sees(page, "Nothing can be changed here before the file has an admin_key.")
+        await sees(page, "To change anything here, give the file an admin_key: SECRET.")
         buttons = await page.run(
             "[...document.querySelectorAll('button')].filter((each) => each.checkVisibility())"
             ".map((each) => each.innerText)"
