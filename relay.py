@@ -13851,11 +13851,10 @@ class Flight:
 class _Equal(NamedTuple):
     """One of several of the same rank: a target, or one credential's lane at it."""
 
-    place: int  # its index among them
     name: str
     weight: float
-    bound: int  # 0 if it served the conversation last, 1 for the one before; the rest are last
-    lanes: Sequence[Lane]  # its lanes that are open and not cooling down
+    account: str  # the credential, or the provider whose credentials count
+    lanes: Sequence[Lane]  # those that are open
 
 
 class _Query(NamedTuple):
@@ -13894,7 +13893,8 @@ class Balance:
         cooling, now, last = self.health.cooling, query.now, list[Lane]()
         for target in itertools.chain.from_iterable(self._groups(query)):
             for lanes in self._plans(target, query):
-                for lane in self._credentials(lanes, query):
+                equals = [_Equal(lane.name, 1.0, lane.credential.name, (lane,)) for lane in lanes]
+                for lane in self._sorted(lanes, equals, query):
                     if self.leaves(lane, query.identity, now()):
                         last.append(lane)
                     else:
@@ -13923,17 +13923,12 @@ class Balance:
     def _groups(self, query: _Query) -> Iterator[Sequence[Target]]:
         """The route's groups, each in the order to try."""
         for group in query.route.groups:
-            if len(group) < 2:
-                yield group
-                continue
-            equals, bound = list[_Equal](), self.health.sticky.bound(query.identity, query.now())
-            providers = [name.partition("/")[0] for name in bound]
-            for place, target in enumerate(group):
+            equals = list[_Equal]()
+            for target in group if len(group) > 1 else ():
                 *_, opened = self._plans(target, query)
-                free = [lane for lane in opened if not self.health.cooling(lane, query.now())]
-                rank, weight = _rank(providers, target.provider.name), target.provider.config.weight
-                equals.append(_Equal(place, str(target), weight, rank, free))
-            yield [group[place] for place in self._order(equals, query)]
+                provider = target.provider
+                equals.append(_Equal(str(target), provider.config.weight, provider.name, opened))
+            yield self._sorted(group, equals, query)
 
     def next_credentials(self, target: Target, now: float) -> list[str]:
         """Those that a new conversation with the target may get now: of the first plan that has
@@ -13974,44 +13969,38 @@ class Balance:
             if not all(exhausted(each, now) or self.leaves(each, identity, now) for each in lanes):
                 return
 
-    def _credentials(self, lanes: Sequence[Lane], query: _Query) -> Sequence[Lane]:
-        if len(lanes) < 2:
-            return lanes
-        now, equals = query.now(), list[_Equal]()
-        bound = self.health.sticky.bound(query.identity, now)
-        for place, lane in enumerate(lanes):
-            free = () if self.health.cooling(lane, now) else (lane,)
-            rank = _rank(bound, lane.credential.name)
-            equals.append(_Equal(place, lane.name, 1.0, rank, free))
-        return [lanes[place] for place in self._order(equals, query)]
-
-    def _order(self, equals: Sequence[_Equal], query: _Query) -> list[int]:
-        """The indexes of `equals` in the order to try: first those the conversation is bound to,
-        then by the route's mode, at last as `ranked` has them."""
+    def _sorted(self, items: Sequence[T], equals: Sequence[_Equal], query: _Query) -> Sequence[T]:
+        """Items in the order to try, by what `equals` has of each: first those the conversation is
+        bound to, the latest before others, then by the route's mode, at last as `ranked` has them.
+        """
+        if len(items) < 2:
+            return items
         route, now = query.route, query.now()
-        order = ranked(equals, query.identity, lambda equal: equal.name, lambda equal: equal.weight)
-        first_two = [equal.place for equal in order if equal.lanes][:2]
+        bound = [f"{name}/" for name in self.health.sticky.bound(query.identity, now)]
+        free = [
+            [lane for lane in equal.lanes if not self.health.cooling(lane, now)] for equal in equals
+        ]
+        places, identity = range(len(items)), query.identity
+        order = ranked(places, identity, lambda at: equals[at].name, lambda at: equals[at].weight)
+        first_two = [at for at in order if free[at]][:2]
 
-        def key(equal: _Equal) -> tuple[float, ...]:
+        def key(at: int) -> tuple[float, ...]:
+            ranks = (n for n, name in enumerate(bound) if name.startswith(f"{equals[at].account}/"))
+            rank = next(ranks, len(bound))
             match route.balance:
                 case "round_robin":
-                    turn = self._turns.get(f"{route.why}\0{equal.name}", 0)
-                    return equal.bound, turn, equal.place
+                    return rank, self._turns.get(f"{route.why}\0{equals[at].name}", 0), at
                 case "least_busy":
-                    busy = (self.busy.get(lane.name, 0) for lane in equal.lanes)
-                    return equal.bound, min(busy, default=math.inf)
-                case "least_latency" if equal.place in first_two:
-                    return equal.bound, 0, min(self.seconds(lane, now) for lane in equal.lanes)
+                    busy = (self.busy.get(lane.name, 0) for lane in free[at])
+                    return rank, min(busy, default=math.inf)
+                case "least_latency" if at in first_two:
+                    return rank, 0, min(self.seconds(lane, now) for lane in free[at])
                 case "least_latency":
-                    return equal.bound, 1 if equal.lanes else 2
+                    return rank, 1 if free[at] else 2
                 case _:  # weighted
-                    return (equal.bound,)
+                    return (rank,)
 
-        return [equal.place for equal in sorted(order, key=key)]
-
-
-def _rank(bound: Sequence[str], name: str) -> int:
-    return bound.index(name) if name in bound else len(bound)
+        return [items[at] for at in sorted(order, key=key)]
 
 
 # ==== 31. Ledger ==============================================================
@@ -14627,10 +14616,8 @@ class CacheLedger:
         self._kept -= len(raw)
         if usage is None or not usage.input:  # it broke off before anything was counted
             return None
-        cached, least = (
-            usage.cache_read + usage.cache_write,
-            max(_LEAST_CACHED, 2 * usage.cache_read + 1),
-        )
+        cached = usage.cache_read + usage.cache_write
+        least = max(_LEAST_CACHED, 2 * usage.cache_read + 1)
         self._cold.put(sent_as.target, 0 if cached else self._cold.get(sent_as.target, 0) + 1)
         if not raw or not (name := identity()):
             return None
@@ -14640,12 +14627,8 @@ class CacheLedger:
         thread = threads[0] if threads else None
         if len(threads) > 1:  # several agents: whose prompt begins most like this one?
             sizes = [256 << power for power in range(9)]
-            thread = max(
-                reversed(threads),
-                key=lambda old: bisect.bisect(
-                    sizes, 0, key=lambda size: old.raw[:size] != raw[:size]
-                ),
-            )
+            alike = [bisect.bisect(sizes, 0, key=lambda n: t.raw[:n] != raw[:n]) for t in threads]
+            thread = max(zip(alike, itertools.count(), threads, strict=False))[2]
         if thread and thread.cached >= least:
             thread, lost = self._explain(threads, latest, prompt.at, usage, least)
         if thread:
@@ -14655,13 +14638,11 @@ class CacheLedger:
         threads.append(latest)
         while len(threads) > _MOST_THREADS:
             self._kept -= len(threads.pop(0).raw)
-        oldest = next(iter(self._conversations))
-        if len(self._conversations) > _MOST_CONVERSATIONS:
-            self._forget(oldest)
         while (
-            self._conversations[oldest := next(iter(self._conversations))][-1].at < now - _KEPT_FOR
+            len(self._conversations) > _MOST_CONVERSATIONS
+            or next(iter(self._conversations.values()))[-1].at < now - _KEPT_FOR
         ):
-            self._forget(oldest)
+            self._forget(next(iter(self._conversations)))
         return lost
 
     def _explain(
@@ -14969,18 +14950,9 @@ class Series:
         pairs = zip(metric.labels, values, strict=True)
         self.labels = {name: value for name, value in pairs if value}
 
-    def add(self, amount: float) -> None:
-        """Count an amount; of a histogram, one more number of this size."""
-        add_all(((self, amount),))
-
-    def set(self, state: float) -> None:
-        self.number = state
-        if self.metric.mirror:
-            self.metric.mirror(state, self.labels)
-
 
 def add_all(amounts: Iterable[tuple[Series, float]]) -> None:
-    """`Series.add` for each."""
+    """Count amounts; of a histogram, one more number of this size."""
     for series, amount in amounts:
         series.number += amount
         if series.counts:
@@ -15019,10 +14991,13 @@ class Metric:
         return self.series.get(values) or self._find(values)
 
     def add(self, amount: float, *values: str) -> None:
-        self.of(*values).add(amount)
+        add_all(((self.of(*values), amount),))
 
     def set(self, state: float, *values: str) -> None:
-        self.of(*values).set(state)
+        series = self.of(*values)
+        series.number = state
+        if self.mirror:
+            self.mirror(state, series.labels)
 
     def set_all(self, states: Mapping[str, float]) -> None:
         """Set states by the value of the only label; values not named become 0."""
@@ -15684,23 +15659,19 @@ class SQLiteStore:
             raise StateTrouble(f"{self.path}: {error}") from error
 
     def sync(self, batch: Batch) -> News:
-        last_seq, now, done = self._last_seq, time.time(), False
-        try:
-            with self._watched():
-                if self._identity() != self._opened:  # moved away while relay runs: make a new one
-                    self._data.close()
-                    self._opened, last_seq = (0, 0), 0
-                    self.open()
-                    raise StateTrouble(f"{self.path} was moved or replaced; it is opened anew")
-                with self._writing() if batch else contextlib.nullcontext():
-                    self._add(batch, now)
-                    # before the end: what is stored, and then not understood, would come again
-                    news = self._news(batch.labels, now)
-            done = True
-            return news
-        finally:
-            if not done:
-                self._seen, self._last_seq = (-1, ()), last_seq
+        now = time.time()
+        with self._watched():
+            if self._identity() != self._opened:  # moved away while relay runs: make a new one
+                self._data.close()
+                self._opened, self._seen, self._last_seq = (0, 0), (-1, ()), 0
+                self.open()
+                raise StateTrouble(f"{self.path} was moved or replaced; it is opened anew")
+            with self._writing() if batch else contextlib.nullcontext():
+                self._add(batch, now)
+                # before the end: what is stored, and then not understood, would come again
+                news, seen, last_seq = self._news(batch.labels, now)
+        self._seen, self._last_seq = seen, last_seq
+        return news
 
     def _add(self, batch: Batch, now: float) -> None:
         rows: dict[str, list[tuple[object, ...]]] = {
@@ -15723,11 +15694,14 @@ class SQLiteStore:
                     statement, {"now": now, "rows": most, "notes": MOST_NOTES_STORED}
                 )
 
-    def _news(self, labels: Sequence[str], now: float) -> News:
+    def _news(
+        self, labels: Sequence[str], now: float
+    ) -> tuple[News, tuple[int, Sequence[str]], int]:
+        """What is new, and the next values of `_seen` and `_last_seq`."""
         # another number than last time: another process wrote
-        seen, news = (self._number("data_version"), labels), News()
+        seen, news, last_seq = (self._number("data_version"), labels), News(), self._last_seq
         if seen == self._seen:
-            return news
+            return news, seen, last_seq
         marks = ", ".join("?" * len(labels))
         query = f"SELECT * FROM spent WHERE period IN ({marks})"  # noqa: S608  # no data
         for key, label, tokens, cost in self._data.execute(query, labels):
@@ -15736,14 +15710,12 @@ class SQLiteStore:
             "SELECT seq, kind, name, line, until FROM notes"
             " WHERE seq > ? AND until > ? AND by != ? ORDER BY seq"
         )
-        for seq, kind, name, line, until in self._data.execute(
-            query, (self._last_seq, now, self._me)
-        ):
-            self._last_seq = seq
+        rows = self._data.execute(query, (last_seq, now, self._me))
+        for seq, kind, name, line, until in rows:
+            last_seq = seq
             with contextlib.suppress(ValueError):  # of another version
                 news.notes.append(Note(kind, name, loads(line), until))
-        self._seen = seen
-        return news
+        return news, seen, last_seq
 
     def usage(self, span: int, since: float) -> dict[Row, Totals]:
         query = "SELECT * FROM usage WHERE span = ? AND start >= ?"
@@ -16304,7 +16276,13 @@ class Keeper:
     async def _exchange(self, asked: Sequence[Permit]) -> Sequence[Admission]:
         """A batch there, news back; one that could not be stored goes first next time."""
         now, wall = time.monotonic(), time.time()
-        batch = self._unstored = self._unstored or self._gathered(now, wall)
+        if not (batch := self._unstored):
+            batch = self._unstored = Batch()
+            if now >= self._noted + _EVERY:
+                batch.notes = self._notebook.collect(wall)
+                self._noted = now
+            batch.usage, batch.recent = self._ledger.collect()
+            batch.spent, batch.ended = self._limits.collect()
         zones = {caller.zone for caller in self._callers()}
         batch.labels = sorted({label for zone in zones for label in clock_at(wall, zone).periods})
         self._works = False
@@ -16326,40 +16304,29 @@ class Keeper:
         self._limits.learn(news.spent)
         self._notebook.apply(news.notes)
 
-    def _give_up(self, batch: Batch) -> None:
-        """Drop a batch that the store refuses, though it takes an empty one: else nothing would
-        be stored any more."""
-        self._unstored, self._refusals = None, 0
-        rows = batch.usage.items()
-        hours = [totals for row, totals in rows if row.span == HOUR and not row.plan]
-        self._log().event(
-            "error",
-            "what was used cannot be stored and is given up",
-            requests=sum(totals.requests for totals in hours),
-            tokens=sum(totals.tokens_in + totals.tokens_out for totals in hours),
-            reason=self.trouble,
-        )
-
-    def _gathered(self, now: float, wall: float) -> Batch:
-        batch = Batch()
-        if now >= self._noted + _EVERY:
-            batch.notes = self._notebook.collect(wall)
-            self._noted = now
-        batch.usage, batch.recent = self._ledger.collect()
-        batch.spent, batch.ended = self._limits.collect()
-        return batch
-
     def _down(self, error: Exception) -> None:
-        """Say when the store goes, once, and leave it alone for longer each time."""
-        trouble = str(error) or type(error).__name__
+        """Say when the store goes, once, and leave it alone for longer each time.
+
+        A batch that it refuses, though it takes an empty one, is given up: else nothing would be
+        stored any more.
+        """
+        log, trouble = self._log(), str(error) or type(error).__name__
         self._refusals += 1
         if not self.trouble:
-            log = self._log()
             log.event("error", f"the state store is down, relay goes on alone: {trouble}")
             if not isinstance(error, StateTrouble):
                 log.fault(error)
         if self._works and self._unstored:
-            self._give_up(self._unstored)
+            rows = self._unstored.usage.items()
+            hours = [totals for row, totals in rows if row.span == HOUR and not row.plan]
+            log.event(
+                "error",
+                "what was used cannot be stored and is given up",
+                requests=sum(totals.requests for totals in hours),
+                tokens=sum(totals.tokens_in + totals.tokens_out for totals in hours),
+                reason=self.trouble,
+            )
+            self._unstored, self._refusals = None, 0
         calm = time.monotonic() > self._since + 60
         self._pause = _EVERY if calm else min(2 * self._pause, _LONGEST_PAUSE)
         self._since, self.trouble = time.monotonic(), trouble
