@@ -52,10 +52,13 @@ def code(text: str) -> str:
     return f"`{text}`" if text else ""
 
 
-def lines(items: Iterable[str], end: str = ".") -> str:
+def lines(items: Iterable[str], head: str = "") -> str:
     """A list as prose; no item that fits a line is broken."""
-    joined = ", ".join(item.replace(" ", "\0") for item in items) + end
-    filled = textwrap.fill(joined, 120, break_long_words=False, break_on_hyphens=False)
+    joined = head + ", ".join(item.replace(" ", "\0") for item in items) + "."
+    indent = "  " if head else ""
+    filled = textwrap.fill(
+        *(joined, 120), subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
     return filled.replace("\0", " ")
 
 
@@ -70,17 +73,18 @@ def presets() -> str:
         (code(name), code(known[name].key), ", ".join(_plans(known[name])), ", ".join(_more(name)))
         for name in with_plans
     ]
-    one = lines(f"`{name}` (`{known[name].key}`)" for name in rest)
-    cloud = lines(f"`{name}` (`{known[name].key}`)" for name in bare)
-    longer = ", ".join(
-        longer for name in relay.PRESETS if not known.get(name) for longer in _more(name)
-    )
-    return (
-        f"{table(('preset', 'key', 'plans, the first by default', 'longer names'), rows)}\n\n"
-        f"Pay as you go only:\n{one}\n\n"
-        f"Your own resources in a cloud, so that `endpoint` is needed:\n{cloud}\n\n"
-        f"On your own machines, without a key:\n{lines(local, '')} (also {longer})."
-    )
+    longer = [item for name in relay.PRESETS if name not in known for item in _more(name)]
+    named = [
+        ("Pay as you go only", [f"`{name}` (`{known[name].key}`)" for name in rest]),
+        (
+            "Your own resources in a cloud, with an `endpoint`",
+            [f"`{n}` (`{known[n].key}`)" for n in bare],
+        ),
+        ("On your own machines, without a key", [*local, *longer]),
+    ]
+    lists = (lines(items, f"- **{head}**: ") for head, items in named)
+    head = ("preset", "key", "plans, the first by default", "longer names")
+    return "\n".join([table(head, rows), "", *lists])
 
 
 def _plans(preset: relay.Preset) -> list[str]:
