@@ -20612,7 +20612,7 @@ function provider(view, name) {
   const set = (key, value) => propose([{ path: [...at, key], value }]);
   const body = (each, marks) => card(null, facts([["Preset", each.preset],
     ["Health", health(each)], ...each.plans.map((plan) => [t("Plan {}", plan.name), `${
-      plan.speaks.join(", ")} · ${plan.hosts.join(", ")} · ${t("{} keys",
+      plan.speaks.join(", ")} · ${plan.hosts.join(", ")} · ${t("keys: {}",
       plan.credentials.length)}`]), ["Prefix", own().prefix],
     ["Models", Object.keys(own().models ?? {}).length || null]]),
   marks.map((mark) => problem(marked(mark))), h("div.bar",
@@ -20746,8 +20746,8 @@ function chat(name) {
   const [log, aside, blocks] = [h("div", { "aria-live": "polite" }), h("div"), h("div")];
   const text = h("textarea", { "aria-label": "Message", class: "grow", id: "message" });
   const body = () => ({ model: name, messages: text.value ? [...turns, { role: "user",
-    content: text.value }] : turns, stream: true, stream_options: { include_usage: true },
-  ...(tool.checked ? { tools: [SAMPLE] } : {}) });
+    content: text.value }] : turns.slice(0, -1), stream: true,
+  stream_options: { include_usage: true }, ...(tool.checked ? { tools: [SAMPLE] } : {}) });
   const say = (who, line = h("span")) => { log.append(h("div.say", h("b.soft", who, " "), line));
     return line; };
   let stopping;
@@ -20882,7 +20882,8 @@ function keyForm(view, name) {
   };
   const remove = () => propose([{ path: ["keys", name], delete: true }], leave);
   view.append(head(isNew ? "Create a key" : name, link("All keys", "keys")));
-  if (state.status.may) view.append(card(null, h("div.form", isNew && field("Name", named),
+  if (state.status.may) view.append(card(null, h("div.form", isNew && field("Name", named,
+    !state.tree.keys && "After this, every program needs a key."),
     field("Models", models, "Names and globs, with commas; all if empty."),
     field("Expires", expires, "The last day on which it is valid."), limits.map(
       (node) => field(LIMITS[node.name], node))),
@@ -21071,7 +21072,7 @@ Preset|预设  Plan|套餐  Speaks|协议  Health|健康状况  Test|测试  Cre
 List of models|模型列表  Whole answer|完整回答  Stream|流式  One call|一次调用  Two calls|两次调用
 Count|计数  testing {} ...|正在测试 {} ...  {} served, {} listed|提供 {} 个，已列出 {} 个
 no longer served|已不再提供  Show what changes|查看改动  Priority|优先级  All providers|全部提供商
-Plan {}|套餐 {}  {} keys|{} 个密钥  Prefix|前缀  Pull models|拉取模型  Clear|清除
+Plan {}|套餐 {}  keys: {}|{} 个密钥  Prefix|前缀  Pull models|拉取模型  Clear|清除
 Use again|恢复使用  Disable until reload|停用到重新加载  Enable in the file|在文件中启用
 Disable in the file|在文件中停用  Remove|删除  Change|修改  Higher goes first.|数值大的优先。
 There is no provider of this name.|没有这个名字的提供商。  What it speaks|它的协议  Endpoint|地址
@@ -21088,6 +21089,7 @@ requests a minute|每分钟请求  tokens a minute|每分钟 token  at once|并�
 tokens a month|每月 token  cost a day|每天费用  cost a month|每月费用  Limits|限制  Expired|已过期
 All|全部  Connect|接入
 There are no keys: only programs of this machine may call.|没有密钥：只有本机程序可调用。
+After this, every program needs a key.|此后所有程序都需要密钥。
 Create a key|创建密钥  The key of {}|{} 的密钥
 It is shown only now: the file has its hash.|只显示这一次：文件中只有它的哈希。  Close|关闭
 All keys|全部密钥  Names and globs, with commas; all if empty.|名称和通配符，逗号分隔；空为全部。
@@ -21840,7 +21842,8 @@ class Admin:
             {"name": name, "key": p.key, "plans": p.plans, "globs": p.globs, "local": p.local}
             for name, p in PRESETS.items()
         ]
-        return {"presets": presets, "formats": sorted(supported())}
+        formats = sorted(supported(), key=lambda name: (name != "openai", name))  # the usual one
+        return {"presets": presets, "formats": formats}
 
     async def connect(self, request: web.BaseRequest, _: Wire) -> JSON:
         """How each coding tool is set up for a key at an address; YOUR_KEY is its secret."""

@@ -228,7 +228,7 @@ async def test_a_provider_is_added_tested_pulled_and_removed_by_the_page_alone(
     await page.until(f"!!{own}?.options.length")
     assert await page.run(f"[...{own}.options].some((each) => each.value === 'deepseek')")
     await page.run(f"{own}.value = ''; {own}.dispatchEvent(new Event('change'))")
-    await page.run("document.querySelectorAll('.form select')[2].value = 'openai'")
+    assert await page.run("document.querySelectorAll('.form select')[2].value") == "openai"
     await page.fill("input[name=name]", "third")
     await page.fill("input[name=endpoint]", f"{upstream.url}/c/v1")
     await page.fill("input[name=secret]", f"{SECRET}-$3")
@@ -351,6 +351,10 @@ async def test_a_chat_goes_through_relay_as_a_key(
     await sees(page, "x-relay-provider")
     assert "Hm." in await page.run("document.querySelector('main details').textContent")
     await page.until("/Tokens in\\s+1000/.test(document.querySelector('main').innerText)")
+    await press(page, "As code")  # what was asked: an answer at the end would be refused by some
+    code = await page.run("[...document.querySelectorAll('pre')].map((e) => e.innerText)")
+    assert "weather" in code[-2]
+    assert "assistant" not in code[-2]
     line = await server.logged()
     assert (line.key, line.model, line.code) == ("alice", "m", "OK")
     assert upstream.requests[-1].json["messages"][0]["content"] == "What's the <i>weather</i>?"
@@ -364,6 +368,7 @@ async def test_a_key_is_created_limited_and_removed(
     before = server.file.read_text()
     await log_in(page, server, "keys/+")
     await page.fill("input[name=name]", "bob")
+    assert "After this" not in await page.run("document.querySelector('main').innerText")
     await page.fill("input[name=models]", "m, big*")
     await page.fill("input[name=rpm]", "2")
     await press(page, "Show what changes")
@@ -398,6 +403,12 @@ async def test_a_key_is_created_limited_and_removed(
     await press(page, "Remove")
     await save(page)
     assert server.file.read_text() == before
+
+
+async def test_the_first_key_is_not_made_without_a_warning(page: Page, relay: Start) -> None:
+    server = await relay({"admin_key": ADMIN, "providers": {"demo": {"api_format": "demo"}}})
+    await log_in(page, server, "keys/+")
+    await sees(page, "After this, every program needs a key.")
 
 
 async def test_usage_has_a_full_axis_a_table_and_csv(
