@@ -8358,11 +8358,12 @@ class Quota(NamedTuple):
         """This one with what only the earlier one says: other windows, a balance."""
         names = {window.name for window in self.windows}
         kept = tuple(w for w in before.windows if w.name not in names and w.resets > self.at)
+        windows = (self.windows + kept)[:_MOST_WINDOWS]
         if self.balance is None:
-            return before._replace(windows=self.windows + kept, at=self.at)
+            return before._replace(windows=windows, at=self.at)
         falls = before.balance is not None and before.balance >= self.balance
         earlier = before.earlier if falls else (self.balance, self.at)
-        return self._replace(windows=self.windows + kept, earlier=earlier)
+        return self._replace(windows=windows, earlier=earlier)
 
     def windows_at(self, now: float) -> list[QuotaWindow]:
         """The windows as they are now: those that have started anew since are empty."""
@@ -8430,6 +8431,9 @@ _QUOTA_HEADER: Final = re.compile(
     r"-utilization|(?P<codex>x-codex-(?P<model>\w+-)?(primary|secondary))-used-percent"
 )
 _UNITS_OF_TIME: Final = {"d": 86400.0, "h": 3600.0, "m": 60.0}
+_MOST_USED: Final = 1000.0  # a share; some makers let one go on beyond 1.0 for a while
+_MOST_WINDOWS: Final = 50  # of one account, so that no maker's new names fill the memory
+_LAST_MOMENT: Final = 1e11  # seconds since the epoch; a larger number is of milliseconds
 
 
 def _window(
@@ -8441,7 +8445,9 @@ def _window(
     name = next((f"{seconds / each:.0f}{unit}" for unit, each in units if seconds), "plan")
     name = "month" if seconds == _MONTH_LONG else name
     name = f"{name} {(of or '').strip('-_')}".rstrip()
-    return [] if used is None else [QuotaWindow(name, used, _moment(resets), seconds)]
+    if used is None or not math.isfinite(seconds):
+        return []
+    return [QuotaWindow(name, min(max(used, 0.0), _MOST_USED), _moment(resets), seconds)]
 
 
 def _amount(value: object) -> float | None:
@@ -8454,12 +8460,14 @@ def _amount(value: object) -> float | None:
 
 def _moment(value: object) -> float:
     """Seconds since the epoch, from those, milliseconds or RFC 3339; 0 if it is none of them."""
-    if (number := _amount(value)) is not None:
-        return number / 1000 if number > 1e11 else max(0.0, number)
-    with contextlib.suppress(ValueError, OverflowError):
-        date = datetime.datetime.fromisoformat(str(value))
-        return (date if date.tzinfo else date.replace(tzinfo=datetime.UTC)).timestamp()
-    return 0.0
+    moment = _amount(value)
+    if moment is None:
+        with contextlib.suppress(ValueError, OverflowError):
+            date = datetime.datetime.fromisoformat(str(value))
+            moment = (date if date.tzinfo else date.replace(tzinfo=datetime.UTC)).timestamp()
+    elif moment > _LAST_MOMENT:
+        moment /= 1000
+    return moment if moment and 0 < moment < _LAST_MOMENT else 0.0
 
 
 def _objects(value: object) -> list[JSON]:
@@ -8516,7 +8524,7 @@ def _balance(*keys: str, currency: str = "") -> Callable[[JSON], Quota]:
         place = found(answer, above)
         purses = _objects(place if isinstance(place, list) else [place])  # DeepSeek: per currency
         fullest = max(purses, key=lambda purse: _amount(purse.get(key)) or 0.0, default=JSON())
-        return Quota((), _amount(fullest.get(key)), str(fullest.get(currency) or ""))
+        return Quota((), _amount(fullest.get(key)), str(fullest.get(currency) or "")[:8])
 
     return read
 
@@ -10162,7 +10170,7 @@ def _read_nodes(text: str) -> _Node | None:
 
     def read(event: Any) -> _Node:
         if isinstance(event, yaml.AliasEvent):
-            return _Node(event, anchors.get(event.anchor))
+            return _Node(event, anchors.get(event.anchor, _Scalar("*", str(event.anchor))))
         if isinstance(event, yaml.ScalarEvent):
             node = _Node(event, _scalar(event))
             if event.style in ("|", ">"):  # the event ends behind the empty lines below
@@ -17098,7 +17106,8 @@ class Credentials:
             age = asyncio.get_running_loop().time() - known.since
             if known.renewal and age < _TRUST_SECONDS:
                 return False
-            del self._printed[credential.name], self._runs[credential.name]
+            del self._printed[credential.name]
+            self._runs.pop(credential.name, None)  # a run that this forgot may have printed it
             self._refused.add(credential.name)
         return True
 
@@ -22348,7 +22357,8 @@ class Operations:
 
     async def socket(self, request: web.BaseRequest) -> web.StreamResponse:
         """A WebSocket for chat: each text frame is a request, answered after the one before it."""
-        socket = web.WebSocketResponse(max_msg_size=32 << 20, compress=False, decode_text=False)
+        most = min(32 << 20, self.relay.plan.config.server.max_body)
+        socket = web.WebSocketResponse(max_msg_size=most, compress=False, decode_text=False)
         if not socket.can_prepare(request):
             remedy = f"{request.path} is a WebSocket; to send a POST, leave out /ws"
             raise BadRequest(remedy, status=426)
@@ -22719,6 +22729,8 @@ class Listener(web.Server):
         self._logger = logging.getLogger("relay.http")  # aiohttp's; what matters is in our log
         self._logger.addHandler(logging.NullHandler())
         self._logger.propagate = False
+        # it would write the subprotocols that a client asks for, which may hold its key
+        logging.getLogger("aiohttp.websocket").setLevel(logging.ERROR)
 
     def __call__(self) -> asyncio.Protocol:  # type: ignore[override]
         if len(self._connections) >= self._room:

@@ -216,3 +216,20 @@ async def test_one_that_hangs_is_ended_and_not_run_again_at_once(
         with pytest.raises(relay_module.UpstreamError, match="printed no credential within 1 s"):
             await credentials.secret(credential, masks)
     assert program.count == 1
+
+
+async def test_a_run_that_was_under_way_at_a_refusal_may_end_at_any_time(program: Program) -> None:
+    command = (sys.executable, str(program.file))
+    credential = relay_module.Credential("p/regular/1", "", "1", command, 0.5)
+    credentials, masks = relay_module.Credentials(), relay_module.Secrets(())
+    first = await credentials.secret(credential, masks)
+    await asyncio.sleep(0.46)  # over nine tenths of its time
+    program.set("time.sleep(0.2); print(token)")
+    assert await credentials.secret(credential, masks) == first  # and another run is under way
+    _, running = credentials._runs["p/regular/1"]
+    assert credentials.refused(credential, first)
+    assert await running == ""
+    second = credentials._printed["p/regular/1"]
+    old = second._replace(since=second.since - 2 * relay_module._TRUST_SECONDS)
+    credentials._printed["p/regular/1"] = old
+    assert credentials.refused(credential, second.secret)

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 import aiohttp
 import fake_upstream as fake
 import pytest
-from aiohttp import ClientSession, WSMsgType
+from aiohttp import ClientSession, WSCloseCode, WSMsgType
 from fake_upstream import FakeUpstream
 from relay_process import SOON, Start
 from talk import CHAT_TOOL, CLIENT_KEY, JSON, chat, config, one
@@ -99,6 +99,19 @@ async def test_errors_are_one_frame_and_the_socket_stays_open(
     assert [line.status for line in server.lines()] == [400, 400, 400, 400, 404, 200]
 
 
+async def test_a_frame_is_no_larger_than_a_body_may_be(
+    upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    server = await relay({**one(upstream), "server": {"max_body": "1MB"}})
+    async with http.ws_connect(server.url + PATH) as socket:
+        await socket.send_str(json.dumps(chat(text="x" * 900_000)))
+        assert (await frames(socket))[-1] == "data: [DONE]"
+        await socket.send_str(json.dumps(chat(text="x" * 1_100_000)))
+        assert (await socket.receive(timeout=SOON)).type == WSMsgType.CLOSE
+        assert socket.close_code == WSCloseCode.MESSAGE_TOO_BIG
+    assert len(upstream.requests) == 1
+
+
 async def test_a_break_after_content_is_an_error_frame_without_an_end(
     upstream: FakeUpstream, relay: Start, http: ClientSession
 ) -> None:
@@ -158,7 +171,7 @@ async def test_keys_limits_and_what_is_no_socket(
             await http.ws_connect(server.url + PATH + query, headers=headers)
         assert refused.value.status == status
     query = f"?api_key={CLIENT_KEY}"
-    async with http.ws_connect(server.url + PATH + query) as socket:
+    async with http.ws_connect(server.url + PATH + query, protocols=[CLIENT_KEY]) as socket:
         await socket.send_str(json.dumps(chat()))
         assert (await frames(socket))[-1] == "data: [DONE]"
         await socket.send_str(json.dumps(chat()))
@@ -170,7 +183,7 @@ async def test_keys_limits_and_what_is_no_socket(
         assert (await frames(socket))[-1] == "data: [DONE]"
     await server.logged(6)
     assert [line.key for line in server.lines() if line.status == 200] == ["alice", "bob"]
-    assert CLIENT_KEY not in str(server.log())
+    assert CLIENT_KEY not in server.stderr
     seen = upstream.requests[-1]
     assert "sk-bob" not in str(seen.headers) + seen.path
     assert not any(name.lower().startswith(("sec-websocket", "upgrade")) for name in seen.headers)

@@ -286,6 +286,7 @@ def test_a_merged_key_is_overridden_where_it_is_used() -> None:
         ("a: [1]\n", ("a", "x"), 1, "no item x"),
         ("a: 1\n---\nb: 1\n", ("a",), 1, "several documents"),
         ("a: &x [*x, 1]\n", ("a", 1), 2, "cannot be edited"),
+        ("*x\n", ("b",), 1, "'x' has no keys"),
     ],
 )
 def test_what_cannot_be_edited_says_why(text: str, path: Any, value: Any, message: str) -> None:

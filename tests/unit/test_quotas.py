@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import datetime
 import json
+import math
 from typing import Any
 
 import pytest
@@ -10,7 +13,7 @@ from unit.configs import plan_of, problems_of
 from unit.quotas import ANSWERS, DAY, FIVE_HOURS, HEADERS, HOUR, NOW, REFUSALS, WEEK
 
 import relay
-from relay import QUOTA_SOURCES, Quota, QuotaWindow
+from relay import JSON, QUOTA_SOURCES, Quota, QuotaWindow
 
 
 @pytest.mark.parametrize("name", ANSWERS)
@@ -60,6 +63,51 @@ def test_a_plan_knows_what_says_how_much_of_it_is_left() -> None:
     assert sources(alias) == {"regular": "glm"}
     assert sources({"preset": "deepseek"}) == {"regular": "deepseek"}
     assert sources({"api_format": "openai", "endpoint": "https://x.example/v1"}) == {"regular": ""}
+
+
+JUNK = [1e308, -1e308, 5e-324, "1e308", "nan", "inf", 10**400, "9" * 5000, None, True, [], {}, ""]
+TIMES = [*JUNK, 253402387139, "9999-12-31T23:59:59-23:59", "0001-01-01T00:00:00"]
+
+
+@pytest.mark.parametrize("used", JUNK)
+@pytest.mark.parametrize("resets", TIMES)
+def test_no_number_of_a_maker_breaks_what_is_known(used: Any, resets: Any) -> None:
+    limit: JSON = {"type": "TOKENS_LIMIT", "unit": 3, "number": used, "percentage": used}
+    limits = [limit | {"nextResetTime": resets}, {**limit, "number": 5, "nextResetTime": resets}]
+    counts: JSON = {"limit": used, "used": used, "remaining": 1e308, "resetTime": resets}
+    claude = "anthropic-ratelimit-unified-5h"
+    codex = "x-codex-primary"
+    headers = {
+        f"{claude}-utilization": str(used),
+        f"{claude}-reset": str(resets),
+        f"{codex}-used-percent": str(used),
+        f"{codex}-window-minutes": str(resets),
+        f"{codex}-reset-after-seconds": str(used),
+    }
+    found = [relay.quota_in_headers(headers, NOW)]
+    for name, answer in (("glm", {"data": {"limits": limits}}), ("kimi", {"usage": counts})):
+        with contextlib.suppress(ValueError):
+            found.append(relay.quota_in_answer(QUOTA_SOURCES[name], answer))
+    for quota in filter(None, found):
+        quotas, other = relay.Quotas(), relay.Quotas()
+        quotas.note("p/regular/1", quota._replace(at=NOW))
+        for record in quotas.collect():
+            other.adopt(relay.loads(relay.dumps(record)))
+        assert other.known == quotas.known
+        for window in quota.windows:
+            assert math.isfinite(window.used)
+            datetime.datetime.fromtimestamp(window.resets, datetime.UTC)
+            window.exhausted_at(NOW)
+
+
+def test_new_names_of_windows_do_not_add_up() -> None:
+    quotas = relay.Quotas()
+    for number in range(200):
+        windows = (QuotaWindow(f"7d m{number}", 0.5, NOW + DAY, 7 * DAY),)
+        quotas.note("p/regular/1", Quota(windows, at=NOW + number))
+    known = quotas.known["p/regular/1"].windows
+    assert len(known) == 50
+    assert known[0].name == "7d m199"
 
 
 # ---- Time
