@@ -18589,7 +18589,9 @@ class Conversation(Exchange):
             url = lane.address(stream, self.peek.variant if same else "")
         if same and "?" in request.raw_path:
             query = request.raw_path.partition("?")[2]
-            url = with_query(url, query, {"key", *dialect.modes})
+            # Vertex's address has no `?beta=true`; unknown parameters are a mistake there
+            ours = {"key", *dialect.modes} | (set() if endpoint.quirks.names_model else {"beta"})
+            url = with_query(url, query, ours)
         attempt.url, attempt.headers = url, headers
         model, remember = self.peek.model, None
         if same:

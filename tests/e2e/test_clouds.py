@@ -129,6 +129,16 @@ async def test_claude_is_asked_as_the_cloud_s_own_client_asks(
     assert ours == theirs
 
 
+async def test_vertex_gets_no_beta_in_its_query(
+    upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    """Claude Code asks for /v1/messages?beta=true, which AnthropicVertex leaves out."""
+    upstream.script(answer)
+    server = await relay(config(CLAUDE["vertex"], upstream))
+    await ask(http, server, "anthropic", model="m", path="/v1/messages?beta=true&x=1")
+    assert upstream.requests[0].query == "x=1"
+
+
 @pytest.mark.parametrize("name", CLAUDE)
 async def test_tokens_of_claude_are_counted_as_by_the_cloud_s_own_client(
     name: str, upstream: FakeUpstream, relay: Start
