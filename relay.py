@@ -10018,9 +10018,7 @@ def read_config(text: str, reading: Reading) -> Config:
     """The file's content as a Config; problems are noted in `reading`."""
     config = None
     try:
-        loader = yaml.SafeLoader(text)
-        if node := loader.get_single_node():
-            _flatten(loader, node, set())
+        if node := composed(text):
             config = table(Config)(ConfigNode(node, "", reading))
         else:
             reading.error("providers", "required; the file is empty")
@@ -10061,17 +10059,30 @@ def _yaml_error(error: yaml.MarkedYAMLError, text: str) -> str:
     return problem + next((hint for words, hint in _YAML_HINTS.items() if words in problem), "")
 
 
-def _flatten(loader: yaml.SafeLoader, node: yaml.Node | None, above: set[int]) -> None:
-    """Resolve merge keys (<<) everywhere; an anchor inside itself is no configuration."""
-    if id(node) in above:
-        raise ValueError("an alias refers to a node that contains it")
-    if isinstance(node, yaml.MappingNode):
-        loader.flatten_mapping(node)
-        for _, value in node.value:
-            _flatten(loader, value, above | {id(node)})
-    elif isinstance(node, yaml.SequenceNode):
-        for value in node.value:
-            _flatten(loader, value, above | {id(node)})
+_MOST_NODES: Final = 100_000  # aliases of aliases make a small file a huge one
+
+
+def composed(text: str) -> yaml.Node | None:
+    """A YAML file's root, its merge keys (<<) resolved, None if it is empty; yaml.YAMLError, or
+    ValueError where an alias leads to a node that contains it, or aliases to too many nodes."""
+    loader, nodes = yaml.SafeLoader(text), itertools.count(1)
+
+    def flatten(node: yaml.Node | None, above: Set[int]) -> None:
+        if next(nodes) > _MOST_NODES:
+            raise ValueError(f"more than {_MOST_NODES} values, with what aliases repeat")
+        if id(node) in above:
+            raise ValueError("an alias refers to a node that contains it")
+        if isinstance(node, yaml.MappingNode):
+            loader.flatten_mapping(node)
+            for _, value in node.value:
+                flatten(value, above | {id(node)})
+        elif isinstance(node, yaml.SequenceNode):
+            for value in node.value:
+                flatten(value, above | {id(node)})
+
+    root: yaml.Node | None = loader.get_single_node()
+    flatten(root, frozenset())
+    return root
 
 
 def reference(cls: Any = Config, path: str = "") -> Iterator[tuple[str, str, str, str]]:
@@ -21931,8 +21942,7 @@ class Admin:
         the page knows the paths of what it changes."""
         text = self.reloader.source.again().text
         try:
-            loader = yaml.SafeLoader(text)
-            tree = _masked_tree(loader.get_single_node(), loader)
+            tree = _masked_tree(composed(text))
         except (yaml.YAMLError, ValueError, RecursionError):
             tree = None  # whoever edits it is told what is wrong
         return {"tree": tree, "digest": _digest(text).hex()}
@@ -22123,19 +22133,17 @@ def _with_changes(text: str, body: Wire) -> str:
 _KEPT_AS_IT_IS: Final = re.compile(r"\$\{|file:|sha256:|os\.environ/")  # no secrets themselves
 
 
-def _masked_tree(node: yaml.Node | None, loader: yaml.SafeLoader, name: str = "") -> Any:
+def _masked_tree(node: yaml.Node | None, name: str = "") -> Any:
     """A part of a configuration file without its secrets; `name` is the key it is under.  Keys are
     what they say, as they are when relay reads the file: `on` is no boolean there."""
     if isinstance(node, yaml.MappingNode):
-        loader.flatten_mapping(node)
         pairs = [(str(key.value), value) for key, value in node.value]
         return {  # `api_key` may be a mapping from plans to keys
-            key: _masked_tree(value, loader, name if name == "api_key" else key)
-            for key, value in pairs
+            key: _masked_tree(value, name if name == "api_key" else key) for key, value in pairs
         }
     if isinstance(node, yaml.SequenceNode):
-        return [_masked_tree(item, loader, name) for item in node.value]
-    value = loader.construct_object(node) if node else {}
+        return [_masked_tree(item, name) for item in node.value]
+    value = yaml.SafeLoader("").construct_object(node) if node else {}
     if SECRET_NAMES.search(name) and not _KEPT_AS_IT_IS.match(str(value)):
         return MASK
     plain = isinstance(value, int | float | dict) or value is None

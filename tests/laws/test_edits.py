@@ -292,3 +292,10 @@ def test_a_merged_key_is_overridden_where_it_is_used() -> None:
 def test_what_cannot_be_edited_says_why(text: str, path: Any, value: Any, message: str) -> None:
     with pytest.raises(relay.EditError, match=re.escape(message)):
         relay.edited(text, [(path, value)])
+
+
+def test_aliases_of_aliases_take_no_time() -> None:
+    """The check of the whole file refuses them; until then an edit passes over them."""
+    levels = (f"l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 9)}]\n" for n in range(1, 12))
+    text = "l0: &l0 [x, x]\n" + "".join(levels)
+    assert relay.edited(text, [(("log",), {"level": "info"})]).startswith(text)

@@ -87,6 +87,11 @@ PROBLEMS: dict[str, tuple[str, list[str]]] = {
         "providers: &p\n  a: *p\n",
         ["1:1: not YAML: an alias refers to a node that contains it"],
     ),
+    "aliases of aliases": (
+        "l0: &l0 [x, x]\n"
+        + "".join(f"l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 9)}]\n" for n in range(1, 12)),
+        ["1:1: not YAML: more than 100000 values, with what aliases repeat"],
+    ),
     "no providers": ("listen: 127.0.0.1:1\n", ["1:1: providers: required"]),
     "no provider": ("providers: {}\n", ["1:1: providers: at least one is needed"]),
     # Keys
