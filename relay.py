@@ -4762,9 +4762,9 @@ class OpenAIChat(OpenAIDialect):
         return None
 
     def failure_in(self, wire: JSON) -> Failure | None:
-        reasons = [c.get("finish_reason") for c in wire.get("choices") or () if c]
-        if reasons and reasons[0] in BREAKS:
-            return gave_up(reasons[0])
+        first = next(filter(None, wire.get("choices") or ()), {})
+        if (reason := first.get("finish_reason")) in BREAKS:
+            return gave_up(reason)
         return super().failure_in(wire)
 
 
@@ -10562,10 +10562,12 @@ def likely_output(body: Body) -> int:
     if body.unread:
         match = _OUTPUT_LIMIT.search(body.raw[:4096] + body.raw[-4096:])
         return int(match[1]) if match else _USUAL_OUTPUT
-    names = ("max_tokens", "max_completion_tokens", "max_output_tokens")
-    limits, config = [body.wire.get(name) for name in names], body.wire.get("generationConfig")
-    limits += [config.get("maxOutputTokens")] if isinstance(config, dict) else []
-    return next((most for most in limits if isinstance(most, int) and most > 0), _USUAL_OUTPUT)
+    wire, config = body.wire, body.wire.get("generationConfig")
+    limit = wire.get("max_tokens") or wire.get("max_completion_tokens")
+    limit = limit or wire.get("max_output_tokens")
+    if not limit and isinstance(config, dict):
+        limit = config.get("maxOutputTokens")
+    return limit if isinstance(limit, int) and limit > 0 else _USUAL_OUTPUT
 
 
 # ==== 22. Conditions ==========================================================
@@ -13308,7 +13310,8 @@ def identity_of(headers: Mapping[str, str], body: JSON) -> str:
             if isinstance(turn, dict) and turn.get("role", "user") == "user":
                 break
         if first:
-            return hashlib.sha256(dumps(unmarked([system, first]))).hexdigest()
+            bare = [system and unmarked(system), [*map(unmarked, first)]]
+            return hashlib.sha256(dumps(bare)).hexdigest()
     return ""
 
 
