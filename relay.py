@@ -4762,7 +4762,7 @@ class OpenAIChat(OpenAIDialect):
         return None
 
     def failure_in(self, wire: JSON) -> Failure | None:
-        first = next(filter(None, wire.get("choices") or ()), {})
+        first: JSON = next(filter(None, wire.get("choices") or ()), {})
         if (reason := first.get("finish_reason")) in BREAKS:
             return gave_up(reason)
         return super().failure_in(wire)
