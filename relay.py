@@ -564,6 +564,7 @@ class UpstreamError(RelayError):
             self.status = upstream_status
             self.kind = "too_large" if upstream_status == 413 else row.kind
         self.failure = row
+        self.asked = True  # else no provider was: relay has no credential for it
         self.at = 0.0  # when it came, since the epoch: `retry_after` counts from there
         self.scope = scope or row.scope
         self.upstream_status = upstream_status
@@ -14896,6 +14897,8 @@ def _advice(error: UpstreamError) -> str:
     if error.failure.name == "transient" and error.upstream_status >= 500:
         status = f"HTTP {error.upstream_status}"  # the message of a body without one begins with it
         return " failed" if error.message.startswith(status) else f" failed with {status}"
+    if not error.asked:
+        return " was not asked; the program in `api_key` gave no credential"
     return _ADVICE.get(error.failure.name, "")
 
 
@@ -17108,7 +17111,9 @@ class Credentials:
                 self._runs[name] = now, run
             if known is None or now - known.since > credential.ttl:
                 if fault := await asyncio.shield(run):
-                    raise UpstreamError("auth", fault, retry_after=_RETRY_SECONDS)
+                    error = UpstreamError("auth", fault, retry_after=_RETRY_SECONDS)
+                    error.asked = False
+                    raise error
                 known = self._printed[name]
         masks.add(name, known.secret)
         return known.secret

@@ -125,6 +125,7 @@ async def test_its_error_is_the_provider_s_and_shows_nothing_of_its_output(
     text = reply.body.decode()
     assert (reply.status, upstream.requests) == (502, [])
     assert shown in text
+    assert "was not asked; the program in `api_key` gave no credential" in text
     assert "ya29" not in text + server.stderr
     line = await server.logged()
     assert line.attempts[0]["outcome"] == "auth"
