@@ -10162,13 +10162,14 @@ def edited(text: str, changes: Iterable[tuple[Sequence[str | int], object]]) -> 
     """
     for path, value in changes:
         try:
+            composed(text)  # which counts what aliases repeat
             root = _read_nodes(text)
             content = _changed(root.content if root else {}, path, value)
             after = _Edit(text, root).applied(content)
             reread = _read_nodes(after)
             if (reread.content if reread else {}) != content:
                 raise EditError("other places of the file share this value")
-        except (yaml.YAMLError, RecursionError, EditError) as error:
+        except (yaml.YAMLError, RecursionError, ValueError) as error:
             where = ".".join(map(str, path)) or "the file"
             raise EditError(f"{where} cannot be edited in place: {error}") from error
         text = after
