@@ -1,5 +1,6 @@
 """README's plugins, saved as they are printed there and run before fakes of their services."""
 
+import contextlib
 import json
 import re
 import shlex
@@ -93,6 +94,27 @@ async def test_codegeex_answers_every_client(
     assert past["answer"] == "Two."
     assert ("Be brief." in past["query"]) == path.endswith("responses")
     assert {"machineId", "talkId", "user_role", "locale"} <= sent.keys()
+
+
+@pytest.mark.parametrize("breaks", [True, False])
+async def test_an_answer_of_codegeex_without_its_finish_is_whole_unless_it_breaks_off(
+    codegeex: talk.JSON, upstream: FakeUpstream, relay: Start, breaks: bool
+) -> None:
+    events = [add("Hello, "), add("you.")]
+    answer = stream(events).but(cut_after=len(events[0]) + 9) if breaks else stream(events)
+    upstream.script(answer)
+    server = await relay(codegeex)
+    body, text = talk.chat("codegeex/codegeex4", stream=True), ""
+    async with (
+        aiohttp.ClientSession(server.url) as session,
+        session.post("/v1/chat/completions", json=body) as reply,
+    ):
+        with contextlib.suppress(aiohttp.ClientError):
+            async for chunk in reply.content.iter_any():
+                text += chunk.decode()
+    assert "Hello, " in text
+    assert ("[DONE]" in text) is ("error" not in text) is ('"finish_reason":"stop"' in text)
+    assert ("[DONE]" in text) is not breaks
 
 
 async def test_codegeex_says_what_it_cannot_do(
