@@ -10210,8 +10210,6 @@ def _read_nodes(text: str) -> _Node | None:
         return node
 
     roots = [read(event) for event in events if isinstance(event, yaml.NodeEvent)]
-    if len(roots) > 1:
-        raise EditError("it has several documents")
     return roots[0] if roots else None
 
 
@@ -20115,7 +20113,7 @@ const notice = (text, kind = "good") => {
 };
 const attempt = async (act) => {
   try { return await act(); } catch (error) {
-    if (error.status === 409) { $("dialog").close(); await tree(); go(); }
+    if (error.status === 409) { $("dialog").close(); await attempt(tree); go(); }
     if (error.name !== "AbortError") notice(error.message, "bad");
   }
 };

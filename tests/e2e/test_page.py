@@ -141,15 +141,15 @@ async def test_a_plan_has_a_card_with_its_windows(page: Page, server: RelayProce
     key = {"name": "glm/coding/1", "windows": [window], "low": "", "error": "busy", **known}
     plan = {"name": "coding", "credentials": [key]}
     plans = {"now": now, "providers": [{"name": "glm", "plans": [plan]}]}
-    await asyncio.sleep(1)  # the room's first questions are answered
-    await page.run("refresh = async () => {}")  # which would ask relay for its own plans
-    card = "document.querySelector('.cards .card')"  # at once: what is under way may draw again
-    looked = f"[{card}.innerText, {card}.querySelector('.track i').className]"
-    shown, bar = await page.run(f"state.plans = {json.dumps(plans)}; draw(); {looked}")
+    answered = f"path === 'plans' && !body ? {json.dumps(plans)} : asked(path, body)"
+    await page.run(f"asked = ask; ask = async (path, body) => {answered}; renew()")
+    card = "document.querySelector('.cards .card')"
+    await page.until(f"!!{card}?.querySelector('.track i.bad')")
+    shown = await page.run(f"{card}.innerText")
     for expected in ("glm · coding", "5h: 96.0 %", "resets in 2 h", "12.5 CNY", "busy"):
         assert expected in shown
     assert "used up at" in shown
-    assert bar == "bad"
+    await page.run("ask = asked")
     await press(page, "Look up now")  # asks relay, which knows of no such plan
     await page.until("!document.querySelector('.cards')?.innerText.includes('glm')")
 
@@ -476,9 +476,11 @@ async def test_the_file_is_edited_and_two_admins_do_not_overwrite_each_other(
     await sees(page, "somebody else", "#notice")
     assert server.file.read_text() == before + "default: first/theirs\n"
     await go(page, "providers/second")
+    await page.until("state.tree.default === 'first/theirs'")  # the file as it is now
     await press(page, "Disable in the file")
     await page.until("document.getElementById('dialog').open")
     server.file.write_text(before + "default: first/again\n")
+    await page.run("document.getElementById('notice').replaceChildren()")
     await press(page, "Save", "#dialog")
     await sees(page, "somebody else", "#notice")
     assert server.file.read_text() == before + "default: first/again\n"
