@@ -15615,7 +15615,9 @@ class SQLiteStore:
             self._claim(to_read)
             self._opened = opened
         except OSError as error:
-            raise ConfigError(f"state: cannot open {self.path}: {error.strerror}") from error
+            missing = to_read and isinstance(error, FileNotFoundError)
+            more = "; relay makes it when it first serves" if missing else ""
+            raise ConfigError(f"state: cannot open {self.path}: {error.strerror}{more}") from error
         except sqlite3.OperationalError as error:  # it is locked, or the disk refuses
             raise ConfigError(f"state: {self.path} cannot be used now: {error}") from error
         except sqlite3.Error as error:
