@@ -20357,7 +20357,7 @@ function go() {
   if (!stays) {
     put(view);
     if (!state.status.may) view.append(h("p.card.warn",
-      "To change anything here, give the file an admin_key: SECRET."));
+      "To change anything, give the file an admin_key: SECRET."));
     update = rooms[name](view, argument);
     scrollTo(0, 0); view.focus({ preventScroll: true });
   }
@@ -21054,7 +21054,7 @@ Copy|复制  Copied.|已复制。  Saved: {}|已保存：{}  Nothing changes.|�
 Cancel|取消  Log in|登录  relay is guarded by its admin_key.|relay 由 admin_key 保护。
 Running|运行中  Overview|概览  Requests|请求  Providers|提供商  Models|模型  Keys|密钥  Usage|用量
 Configuration|配置
-To change anything here, give the file an admin_key: SECRET.|要修改, 先设置 admin_key: 密码。
+To change anything, give the file an admin_key: SECRET.|修改前先设 admin_key: 密码
 Rooms|页面  relay does not answer; trying again|relay 没有响应，重试中
 configuration {}|第 {} 份配置  Reload|重新加载  Log out|退出  being probed|正在试探  until {}|到 {}
 over: the next request probes|已结束：下一个请求会试探

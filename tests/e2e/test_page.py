@@ -520,7 +520,7 @@ async def test_without_an_admin_key_a_sentence_says_how_to_get_one(
     for room in (*ROOMS, "providers/first", "models/m", "providers/+", "keys/+"):
         await page.open(f"{server.url}/#/{room}")
         await page.until("!!document.querySelector('h1')")
-        await sees(page, "To change anything here, give the file an admin_key: SECRET.")
+        await sees(page, "To change anything, give the file an admin_key: SECRET.")
         buttons = await page.run(
             "[...document.querySelectorAll('button')].filter((each) => each.checkVisibility())"
             ".map((each) => each.innerText)"
