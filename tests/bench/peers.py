@@ -157,6 +157,15 @@ def others(directory: Path) -> list[Peer]:
             return [*run, *ports, "--worker-urls", url(place)]
 
         found.append(Peer("vllm-router", routed))
+    if smg := beside("smg"):  # in Rust
+        served = [smg, "launch", "--host", "127.0.0.1", "--policy", "round_robin"]
+        served += ["--log-level", "error", "--model-alias", "bench=provider-model"]
+
+        def aliased(place: Place) -> list[str]:
+            ports = ["--port", str(place.port), "--prometheus-port", str(place.port - 9998)]
+            return [*served, *ports, "--worker-urls", url(place)]
+
+        found.append(Peer("smg", aliased))
     if router := beside("ccr"):
         found.append(claude_code_router(router, directory))
     return found

@@ -180,7 +180,9 @@ static void control(conn *c) {
 static void answer(conn *c) {
     static const char head[] = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
                                "Cache-Control: no-cache\r\nTransfer-Encoding: chunked\r\n\r\n";
+    static const char models[] = "{\"object\":\"list\",\"data\":[{\"id\":\"provider-model\",\"object\":\"model\"}]}";
     if (!strncmp(c->head, "GET /control?", 13)) { control(c); return; }
+    if (!strncmp(c->head, "GET ", 4)) { answer_whole(c, "application/json", models, sizeof models - 1); return; }
     if (!stream_wanted) { answer_whole(c, "application/json", whole.data, whole.size); return; }
     put(c, head, sizeof head - 1);
     c->streaming = 1;
