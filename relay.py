@@ -21707,6 +21707,7 @@ class Admin:
         return {"needed": False}
 
     async def login(self, request: web.BaseRequest, body: Wire) -> web.StreamResponse:
+        """A cookie for the admin's `{"key": ...}`, which holds for 12 hours."""
         key = body.required("key", str)
         address, now = _address_of(request), time.time()
         self.sessions.check(address, now)
@@ -21729,6 +21730,7 @@ class Admin:
         return response
 
     async def logout(self, request: web.BaseRequest, _: Wire) -> web.StreamResponse:
+        """The end of such a cookie."""
         self.sessions.end(self._token(request))
         response = json_response({})
         response.del_cookie(Sessions.COOKIE, path="/admin")
@@ -21991,6 +21993,7 @@ class Admin:
     # Commands
 
     async def reload(self, request: web.BaseRequest, _: Wire) -> JSON:
+        """Read the configuration again, as SIGHUP does; 400 with what is wrong with it."""
         self.reloader.reload()
         if self.reloader.has_failed:
             raise BadRequest(self.reloader.outcome.removeprefix("failed: "))
@@ -22313,6 +22316,7 @@ _VERSIONS: Final = re.compile(
 )
 _OF_SOCKETS: Final = re.compile("sec-websocket-", re.IGNORECASE)  # headers
 _LONGEST_PATH: Final = 500  # characters of paths that are looked for; models' names are shorter
+_LONGEST_LOGIN: Final = 1 << 14  # bytes, of what anybody may send
 
 
 class Operations:
@@ -22350,6 +22354,10 @@ class Operations:
         """Do something below /admin, for which the right is needed: none, to look, or to act."""
         if right:
             self.admin.require(request, write=right == "act")
+        elif (
+            "Transfer-Encoding" in request.headers or (request.content_length or 0) > _LONGEST_LOGIN
+        ):
+            raise TooLarge(f"expected a body of up to {_LONGEST_LOGIN} bytes, with its length")
         limits, posts = self.relay.plan.config.server, request.method == "POST"
         body = Body((await read_body(request, limits) if posts else b"") or b"{}").wire
         answer = await act(self.admin, request, Wire(body))
@@ -24756,18 +24764,22 @@ def command_docker(args: argparse.Namespace) -> None:
     print(re.sub(rf"\b({'|'.join(words)})(?=s?\b)", lambda m: words[m[1]], text), end="")
 
 
-@command("topic...: keys, presets, errors, metrics or paths")
+@command("topic...: keys, presets, errors, metrics or paths; or a command")
 def command_help(args: argparse.Namespace) -> None:
-    """Explain keys, presets, errors, metrics or paths."""
+    """Explain keys, presets, errors, metrics, paths or a command."""
     rows: list[Sequence[str]]
     match args.topic:
         case ["keys"]:
             rows = [("key", "value", "default", "meaning"), *reference()]
         case ["presets"]:
             rows = [("preset", "variable", "plans", "names")]
+            longer = {of: f" ({name})" for name, of in PRESET_ALIASES.items()}
             for name, preset in PRESETS.items():
-                plans = (f"{p}: {' '.join(urls)}".strip() for p, urls in preset.plans.items())
-                rows.append((name, preset.key, "; ".join(plans), " ".join(preset.globs)))
+                plans = "; ".join(
+                    f"{plan}{longer.get((name, plan), '')}: {' '.join(urls)}".strip()
+                    for plan, urls in preset.plans.items()
+                )
+                rows.append((name, preset.key, plans, " ".join(preset.globs)))
         case ["errors"]:
             rows = [("failure", "of", "next target", "cools down", "client gets")]
             for row in FAILURES.values():
@@ -24777,13 +24789,21 @@ def command_help(args: argparse.Namespace) -> None:
             rows = [("metric", "kind", "labels", "meaning")]
             rows += [(f.base, f.kind, " ".join(f.labels), f.doc) for f in Metrics().families()]
         case ["paths"]:
-            rows = [("path", "dialect")]
+            rows = [("path", "dialect, or what it answers")]
             for dialect in DIALECTS.values():
                 version = "v1beta" if dialect is GEMINI else "v1"
                 rows += [(f"POST /{version}{path}", dialect.name) for path in dialect.purposes]
-            rows += [(f"{method} {path}", "") for method, path in ROUTES]
-        case _:
-            raise ConfigError("relay help keys | presets | errors | metrics | paths")
+            for (method, path), handler in ROUTES.items():
+                act = handler.keywords["act"] if isinstance(handler, functools.partial) else handler
+                rows.append(
+                    (f"{method} {path}", " ".join((act.__doc__ or "").partition("\n\n")[0].split()))
+                )
+        case [name] if name in COMMANDS:
+            parser([name]).parse_args([name, "--help"])
+        case topic:
+            unknown = f"unknown topic: {' '.join(topic)}; " if topic else ""
+            topics = "keys | presets | errors | metrics | paths | COMMAND"
+            raise ConfigError(f"{unknown}expected relay help {topics}")
     width = min(100, shutil.get_terminal_size((100, 24)).columns)
     print("\n".join(aligned(rows, width=width)))
 

@@ -324,7 +324,7 @@ def test_help_prints_the_tables_that_readme_leaves_to_it(topic: str) -> None:
         re.split(r"  +", line)[0]: line for line in printed(f"relay help {topic}", "").split("\n")
     }
     assert [name for name in HELP[topic] if name not in rows] == []
-    assert all(len(rows[name]) > len(name) for name in HELP[topic] if topic != "paths")
+    assert all(len(rows[name]) > len(name) for name in HELP[topic])
 
 
 def test_every_key_has_a_meaning() -> None:

@@ -9,7 +9,7 @@ import pty
 import re
 import stat
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
 
@@ -89,6 +89,23 @@ async def test_a_session_looks_and_only_its_page_acts(
     own = {"Cookie": cookie, "X-Relay-Page": "1"}
     assert (await post(http, server, "logout", {}, **own))[0] == 200
     assert (await post(http, server, "reload", {}, **own))[0] == 401
+
+
+async def test_a_login_is_read_only_as_far_as_a_key_can_reach(
+    upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    server = await relay(one(upstream) | {"admin_key": ADMIN})
+    url = f"{server.url}/admin/login"
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b'{"key": "wrong"}'
+
+    for body in (b'{"key": "%b"}' % (b"x" * 20_000), pieces()):
+        async with http.post(url, data=body) as response:
+            assert response.status == 413
+            assert "16384 bytes" in await response.text()
+    async with http.post(url, json={"key": ADMIN}) as response:
+        assert response.status == 200
 
 
 async def test_another_admin_key_ends_the_sessions_of_the_one_before(

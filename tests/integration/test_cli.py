@@ -482,6 +482,13 @@ def test_following_has_a_short_name(option: str) -> None:
     assert relay.parser(arguments).parse_args(arguments).follow
 
 
+async def test_help_explains_a_command_and_says_what_it_does_not_know(tmp_path: Path) -> None:
+    ran = await run("help", "route", cwd=tmp_path)
+    assert ran.status == 0
+    assert "--request FILE" in ran.output
+    refused(await run("help", "nonsense", cwd=tmp_path), "unknown topic: nonsense; expected")
+
+
 async def test_an_unknown_command_is_2(tmp_path: Path) -> None:
     refused(await run("sevre", cwd=tmp_path), "serve")
 
