@@ -1063,6 +1063,8 @@ class Wire:
             return value
         if kind is float and type(value) is int:  # an integer is a number too
             return cast(T, value)
+        if kind is int and type(value) is float and value.is_integer():  # and 1000.0 an integer
+            return cast(T, int(value))
         raise BadRequest(f"{self.path(name)}: expected {_KINDS[kind]}, got {shown(value)}")
 
     def required(self, name: str, kind: type[T]) -> T:
@@ -1450,6 +1452,7 @@ def accepted_name(name: str, pattern: re.Pattern[str]) -> str:
 
 
 PICTURES: Final = frozenset(("image/png", "image/jpeg", "image/gif", "image/webp"))
+PDF: Final = frozenset(("application/pdf",))
 
 
 class Takes(NamedTuple):
@@ -1641,7 +1644,7 @@ def left_out(name: str) -> str:
 
 def as_document(media: Media) -> str:
     """A text document for a format that has no part for it."""
-    return f"[document {media.name}]\n{media.data}"
+    return f"[{f'document {media.name}'.strip()}]\n{media.data}"
 
 
 def call_arguments(text: str) -> JSON:
@@ -1832,7 +1835,7 @@ def image_size(data: str) -> tuple[int, int]:
 def mime_of(data: str, declared: str) -> str:
     """The media type of base64 data by its first characters, which a declared one follows only if
     they say nothing: clients mislabel, and Anthropic checks."""
-    types = (mime for start, mime in _MIME_BY_START.items() if data.startswith(start))
+    types = (mime for start, mime in _MIME_BY_START.items() if re.match(start, data))
     return next(types, declared.lower().replace("image/jpg", "image/jpeg"))
 
 
@@ -1840,9 +1843,24 @@ _MIME_BY_START: Final = {
     "iVBORw0KGgo": "image/png",
     "/9j/": "image/jpeg",
     "R0lGOD": "image/gif",
-    "UklGR": "image/webp",
+    "UklGR.{7}RUJQ": "image/webp",  # RIFF, its length, and what it holds: WEBP, WAVE
+    "UklGR.{7}QVZF": "audio/wav",
     "JVBERi0": "application/pdf",
 }
+
+
+def media_of(data: str, declared: str, name: str = "") -> Media:
+    """Base64 data as a medium of the kind that its type says; text of any type is text."""
+    mime = mime_of(data, declared)
+    if _TEXTUAL.match(mime):
+        return Media("text", "text/plain", base64_text(data), name=name)
+    kinds: dict[str, MediaKind] = {"image": "image", "audio": "audio"}
+    return Media(kinds.get(mime.partition("/")[0], "document"), mime, data, name=name)
+
+
+_TEXTUAL: Final = re.compile(
+    r"text/|application/([\w.-]+\+)?(x-)?(json|xml|yaml|toml|sql|sh|javascript|typescript)\b"
+)
 
 
 def media_from_url(url: str, name: str = "", kind: Literal["image", "document"] = "image") -> Media:
@@ -1855,10 +1873,7 @@ def media_from_url(url: str, name: str = "", kind: Literal["image", "document"] 
         data = urllib.parse.unquote(payload) if "%" in payload else payload
     else:
         data = base64.b64encode(urllib.parse.unquote_to_bytes(payload)).decode()
-    mime = mime_of(data, mime.strip() or "text/plain")
-    if mime.startswith("text/"):
-        return Media("text", "text/plain", base64_text(data), name=name)
-    return Media("image" if mime.startswith("image/") else "document", mime, data, name=name)
+    return media_of(data, mime.strip() or "text/plain", name)
 
 
 def media_from_file(data: str, name: str) -> Media:
@@ -2788,12 +2803,15 @@ def openai_parts(wire: Wire, name: str, known: frozenset[str] = frozenset()) -> 
                     parts.append(media_from_url(url, title, "document"))
                 else:  # a file_id is bound to the account that holds the file
                     file.drop("file_id")
+                    parts.append(Text(left_out(f"file {title}".strip())))
             case "input_audio":
                 audio = part.inner("input_audio")
                 mime = "audio/" + (audio.optional("format", str) or "wav")
                 parts.append(Media("audio", mime, audio.required("data", str)))
             case _:
                 part.drop("file_id" if part.data.get("file_id") else kind)
+                if kind in ("input_image", "video_url", "input_video"):
+                    parts.append(Text(left_out(re.sub("input_|_url", "", kind))))
     return parts
 
 
@@ -3114,10 +3132,11 @@ class _Claude:
 _OLD_CLAUDE: Final = _Claude(system_in_place=False)
 _CLAUDES: Final = {  # by what is in the name: the first that is there
     r"claude-3[-.][57]|claude-3-opus": replace(_OLD_CLAUDE, max_tokens=8192),
-    r"claude-([123]\b|instant)": replace(_OLD_CLAUDE, max_tokens=4096),
-    r"(opus|sonnet)-4[-.]6(?!\d)": _Claude(adaptive=True, both=False),
-    r"(opus|sonnet|haiku)-4[-.][15](?!\d)": replace(_OLD_CLAUDE, both=False),
-    r"(opus|sonnet|haiku)-4(?![-.]?[1-9]\d?\b)": _OLD_CLAUDE,
+    r"claude-(v?[123]\b|instant)": replace(_OLD_CLAUDE, max_tokens=4096),
+    # OpenRouter and others put the number first
+    r"(claude|opus|sonnet)-4[-.]6(?!\d)": _Claude(adaptive=True, both=False),
+    r"(claude|opus|sonnet|haiku)-4[-.][15](?!\d)": replace(_OLD_CLAUDE, both=False),
+    r"(claude|opus|sonnet|haiku)-4(?![-.]?[1-9]\d?\b)": _OLD_CLAUDE,
     r"claude|opus|sonnet|haiku|fable|mythos": _Claude(adaptive=True, sampling=False),
     r"": _Claude(signed=False),  # another maker's
 }
@@ -3188,6 +3207,8 @@ def _anthropic_parts(wire: Wire) -> list[Part]:
             case "tool_reference":
                 name = block.required("tool_name", str)
                 parts.append(Text(f"The tool {name} is now available."))
+            case "compaction" if summary := block.optional("content", str):
+                parts.append(Text(summary))  # of all that came before it
             case _:
                 block.drop(kind)
     return parts
@@ -3195,16 +3216,16 @@ def _anthropic_parts(wire: Wire) -> list[Part]:
 
 def _anthropic_media(wire: Wire) -> Iterator[Part]:
     source, title = wire.inner("source"), wire.optional("title", str) or ""
-    kind: MediaKind = "image" if wire.data["type"] == "image" else "document"
+    kind: Literal["image", "document"] = "image" if wire.data["type"] == "image" else "document"
     if context := wire.optional("context", str):
         yield Text(context)
     if found(wire.data, ("citations", "enabled")) is True:  # nobody else points at passages
         wire.drop("citations")
     match source.required("type", str):
         case "base64":
-            data = source.required("data", str)
-            mime = mime_of(data, source.optional("media_type", str) or "application/pdf")
-            yield Media(kind, mime, data, name=title)
+            usual = "image/png" if kind == "image" else "application/pdf"
+            mime = source.optional("media_type", str) or usual
+            yield media_of(source.required("data", str), mime, title)
         case "url":
             yield Media(kind, url=source.required("url", str), name=title)
         case "text":
@@ -3212,25 +3233,29 @@ def _anthropic_media(wire: Wire) -> Iterator[Part]:
         case "content" if isinstance(text := source.data.get("content"), str):
             yield Media("text", "text/plain", text, name=title)
         case "content":
+            yield from [Text(f"[document {title}]")] if title else ()
             yield from _anthropic_parts(source)
         case other:  # a file_id is bound to the account that holds the file
             source.drop(other)
+            yield Text(left_out(f"{kind} {title}".strip()))
 
 
 def _anthropic_tools(wire: Wire) -> list[Tool]:
     tools = list[Tool]()
     for item in wire.each("tools"):
-        kind, name = item.optional("type", str) or "custom", item.required("name", str)
-        description = item.optional("description", str) or ""
-        if kind == "custom":
-            item.drop_unknown(_ANTHROPIC_TOOL)
-            if name != "DeferredToolPlaceholder":  # Claude Code's, for tools that load later
-                schema = item.optional("input_schema", dict) or {}
-                tools.append(Tool(name, description, schema, item.optional("strict", bool)))
-        elif typed := _ANTHROPIC_TYPED.get(re.sub(r"_\d{8}$", "", kind)):
-            tools.append(Tool(name, description, {"type": "object", "properties": typed}))
-        else:
+        kind = item.optional("type", str) or "custom"
+        typed = _ANTHROPIC_TYPED.get(re.sub(r"_\d{8}$", "", kind))
+        if kind != "custom" and not typed:
             item.drop(kind)
+            continue
+        name, description = item.required("name", str), item.optional("description", str) or ""
+        if typed:
+            tools.append(Tool(name, description, {"type": "object", "properties": typed}))
+            continue
+        item.drop_unknown(_ANTHROPIC_TOOL)
+        if name != "DeferredToolPlaceholder":  # Claude Code's, for tools that load later
+            schema = item.optional("input_schema", dict) or {}
+            tools.append(Tool(name, description, schema, item.optional("strict", bool)))
     return tools
 
 
@@ -3239,7 +3264,8 @@ def _anthropic_tools(wire: Wire) -> list[Tool]:
 
 class _AnthropicWriter(RequestWriter[AnthropicQuirks]):
     def __init__(self, request: Request, quirks: AnthropicQuirks, account: str) -> None:
-        rows = (row for name, row in _CLAUDES.items() if re.search(name, request.model))
+        model = request.model.lower()
+        rows = (row for name, row in _CLAUDES.items() if re.search(name, model))
         self.claude = claude = next(rows)
         thinks = bool(request.thinking and request.thinking.on)
         checked = quirks.signed or claude.signed
@@ -3282,7 +3308,7 @@ class _AnthropicWriter(RequestWriter[AnthropicQuirks]):
             user_first=True,
             blank_texts=False,
             reasoning=own,
-            media={"image": PICTURES, "document": frozenset(("application/pdf",)), "text": None},
+            media={"image": PICTURES, "document": PDF, "text": None},
             sampling=tuple(sampling),
         )
         if self.thinking and ("thinking" not in self.output or (thinks and not self.thinking.on)):
@@ -3552,7 +3578,7 @@ class _AnthropicDecoder(StreamDecoder):
 
     def __init__(self, ids: Iterable[str] = ()) -> None:
         super().__init__(ids)
-        self._blocks: dict[object, _Block] = {}  # those open, by index
+        self._blocks: dict[object, _Block | None] = {}  # by index; None: closed, or not to be read
 
     def _object(self, wire: JSON) -> None:
         if wire.get("type") == "error" or wire.get("error"):
@@ -3560,16 +3586,16 @@ class _AnthropicDecoder(StreamDecoder):
             return
         kind = wire.get("type")
         if kind == "content_block_delta":  # nearly all of a stream, and without counts
-            self._block_delta(wire["index"], wire["delta"])
+            self._block_delta(wire.get("index"), wire["delta"])
             return
         self._usage = ANTHROPIC.parse_usage(wire, self._usage) or self._usage
         match kind:
             case "content_block_start":
-                self._block_start(wire["index"], wire["content_block"])
+                self._block_start(wire.get("index"), wire["content_block"])
             case "message_start":
                 self._message_start(wire["message"])
             case "content_block_stop":
-                self._block_stop(wire["index"])
+                self._block_stop(wire.get("index"))
             case "message_delta":
                 self._message_delta(wire.get("delta") or {})
             case "message_stop":
@@ -3603,13 +3629,15 @@ class _AnthropicDecoder(StreamDecoder):
             case "tool_use":
                 part = ToolCall(word_of(block.get("id")), block.get("name") or "")
             case _:  # a server tool at work, or something new
-                self.acted = True
+                self.acted, self._blocks[index] = True, None
                 return
         self._blocks[index] = opened = _Block(block)
         self._part(opened, part)
         self._delta(opened, block.get(kind) or "")
 
     def _block_delta(self, index: object, delta: JSON) -> None:
+        if index not in self._blocks and delta.get("type") in ("text_delta", "thinking_delta"):
+            self._block_start(index, {"type": delta["type"].removesuffix("_delta")})
         if not (block := self._blocks.get(index)):
             return
         signature = delta.get("signature")
@@ -3621,11 +3649,11 @@ class _AnthropicDecoder(StreamDecoder):
 
     def _block_stop(self, index: object, called: bool = False) -> None:
         """`called`: its input is in its start; clones put it there in streams, too."""
-        if not (block := self._blocks.pop(index, None)):
+        if not (block := self._blocks.get(index)):
             return
-        input = block.start.get("input")
+        input, self._blocks[index] = block.start.get("input"), None
         if not block.has_text and (input or called):
-            self._delta(block, dumps(input or {}).decode())
+            self._delta(block, input if isinstance(input, str) else dumps(input or {}).decode())
         self._close(block, block.seal())
 
     def _message_delta(self, delta: JSON) -> None:
@@ -3781,7 +3809,7 @@ class AnthropicMessages(Dialect):
                 }
                 names = (place.required("name", str),) if kind == "tool" else ()
                 choice = ToolChoice(modes.get(kind, "auto"), names)
-        tier = wire.optional("service_tier", str) or ""
+        tier, limit = wire.optional("service_tier", str) or "", wire.optional("max_tokens", int)
         user = wire.inner("metadata").optional("user_id", str) if body.get("metadata") else ""
         # Claude Code's user id is a JSON text with its session in it
         session = (parse_object(user) or {}).get("session_id") if user else ""
@@ -3801,9 +3829,11 @@ class AnthropicMessages(Dialect):
             spec = output.inner("format")
             spec = spec if spec.data else wire.inner("output_format")
             format = Format(spec.optional("schema", dict)) if spec.data else None
+        if limit is not None:
+            limit = max(limit, 1)  # 0 fills Anthropic's cache, and is an error elsewhere
         return Request(
             model=wire.optional("model", str) or "",
-            max_tokens=wire.optional("max_tokens", int),
+            max_tokens=limit,
             stream=bool(wire.optional("stream", bool)),
             messages=tuple(_anthropic_messages(wire)),
             tools=tuple(_anthropic_tools(wire)),
@@ -6071,10 +6101,11 @@ _GEMINI_SAMPLING: Final = {_camel(name): (name, kind) for name, kind in SAMPLING
 def _gemini_messages(wire: Wire) -> Iterator[Message]:
     """The turns, with every result paired with its call; a call without an id gets one from its
     place, which is the same in every request."""
-    if isinstance(system := wire.data.get("systemInstruction"), str):
-        texts: list[str | None] = [system]
-    else:
-        texts = [p.optional("text", str) for p in wire.inner("systemInstruction").each("parts")]
+    system = wire.data.get("systemInstruction")
+    if not isinstance(system, dict) or "parts" not in system:  # a part, parts, or a text alone
+        system = {"parts": [{"text": system}] if isinstance(system, str) else system}
+    holder = Wire(_camelled(system), wire, "systemInstruction")
+    texts = [part.optional("text", str) for part in holder.each("parts", _GEMINI_TEXT)]
     if prompt := tuple(Text(text) for text in texts if text):
         yield Message("system", prompt)
     owed, calls = list[ToolCall](), 0  # the latest turn's calls without a result; how many so far
@@ -6170,17 +6201,16 @@ def _gemini_media(wire: Wire) -> Iterator[Text | Media]:
     mime = (inline.optional("mimeType", str) or file.optional("mimeType", str) or "").lower()
     name = inline.optional("displayName", str) or file.optional("displayName", str) or ""
     url, data = file.optional("fileUri", str) or "", inline.optional("data", str) or ""
-    mime = mime_of(data, mime) if data else mime
     if mime.startswith("video/") or _GOOGLES_OWN.match(url):
         wire.drop("video" if mime.startswith("video/") else "fileUri")
-        if mime:  # so the model can say what it did not get
-            yield Text(left_out(f"{mime} {name or url}"))
-    elif mime.startswith("text/") and data:
-        yield Media("text", "text/plain", base64_text(data), name=name)
-    elif data or url:
+        # so the model can say what it did not get
+        yield Text(left_out(f"{mime} {name or url}".strip()))
+    elif data:
+        yield media_of(data, mime, name)
+    elif url:
         kinds: dict[str, MediaKind] = {"image": "image", "audio": "audio"}
         kind = kinds.get((mime or _mime_by_name(url)).partition("/")[0], "document")
-        yield Media(kind, "" if url and mime == _mime_by_name(url) else mime, data, url, name)
+        yield Media(kind, "" if mime == _mime_by_name(url) else mime, url=url, name=name)
 
 
 # What nobody but Google can fetch: files uploaded to it, buckets, and videos by their page.
@@ -6299,7 +6329,8 @@ def _for_google(schema: Any, root: JSON, within: tuple[str, ...] = ()) -> Any:
 
 class _GeminiWriter(RequestWriter[GeminiQuirks]):
     def __init__(self, request: Request, quirks: GeminiQuirks, account: str) -> None:
-        rows = (row for name, row in _GEMINIS.items() if re.search(name, request.model))
+        model = request.model.lower()
+        rows = (row for name, row in _GEMINIS.items() if re.search(name, model))
         self.model = next(rows)
         self._names: dict[str, str] = {}  # of the functions that were called, by the call's id
         pictures = PICTURES | {"image/heic", "image/heif"}
@@ -6313,7 +6344,7 @@ class _GeminiWriter(RequestWriter[GeminiQuirks]):
             system="front",  # there is no role for it
             user_first=True,
             reasoning=lambda part: part if part.is_of(account, "gs") else None,
-            media={"image": pictures, "document": None, "audio": None},
+            media={"image": pictures, "document": PDF, "audio": None},
             addresses=("image", "document", "audio"),
             result_media=self.model.result_media,
             sampling=("temperature", "top_p", "top_k", "seed", *penalties),
@@ -6825,9 +6856,7 @@ class GeminiContent(Dialect):
         config = wire.inner("generationConfig", _GEMINI_CONFIG)
         if (config.optional("candidateCount", int) or 1) > 1:
             raise BadRequest("generationConfig.candidateCount: this provider gives one answer")
-        sampling = config.scalars(_GEMINI_SAMPLING | {"topK": ("top_k", float)})
-        if "top_k" in sampling:
-            sampling["top_k"] = int(sampling["top_k"])
+        sampling = config.scalars(_GEMINI_SAMPLING)
         tier = (wire.optional("serviceTier", str) or "").lower()
         messages, tools = tuple(_gemini_messages(wire)), tuple(_gemini_tools(wire))
 

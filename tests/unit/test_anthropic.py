@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from laws.strategies import ACCOUNT, ASKED, PDF, PNG
+from laws.strategies import ACCOUNT, ASKED, PDF, PNG, carried
 from unit.wires import A, C, anthropic, assistant, dropped, result, text, to_anthropic, use, user
 
 import relay
@@ -41,7 +41,27 @@ BLOCKS: list[tuple[relay.JSON, list[relay.Part]]] = [
         {"type": "image", "source": {"type": "url", "url": "https://a/b"}},
         [Media("image", url="https://a/b")],
     ),
-    ({"type": "image", "source": {"type": "file", "file_id": "f"}}, []),
+    (
+        {"type": "image", "source": {"type": "file", "file_id": "f"}},
+        [Text("[image: left out, for this model does not take it]")],
+    ),
+    (
+        {
+            "type": "document",
+            "source": {"type": "base64", "media_type": "text/csv", "data": "YSxi"},
+        },
+        [Media("text", "text/plain", "a,b")],
+    ),
+    (
+        {
+            "type": "document",
+            "title": "t",
+            "source": {"type": "content", "content": [text("one"), text("two")]},
+        },
+        [Text("[document t]"), Text("one"), Text("two")],
+    ),
+    ({"type": "compaction", "content": "So far.", "encrypted_content": "x"}, [Text("So far.")]),
+    ({"type": "compaction", "content": None}, []),
     (
         {
             "type": "document",
@@ -239,9 +259,24 @@ def test_tools_the_client_runs_are_offered_to_models_that_do_not_know_them(
     assert takes <= tool.schema["properties"].keys()
 
 
-def test_a_dropped_server_tool_is_said() -> None:
-    body = {"tools": [{"type": "web_search_20250305", "name": "web_search"}]}
-    assert any("web_search_20250305" in said for said in dropped(A, C, **body))
+@pytest.mark.parametrize(
+    "tool",
+    [
+        {"type": "web_search_20250305", "name": "web_search"},
+        {"type": "mcp_toolset", "mcp_server_name": "files"},
+        {"type": "computer_toolset_20260801"},
+    ],
+)
+def test_a_dropped_server_tool_is_said(tool: relay.JSON) -> None:
+    """Not all of Anthropic's own tools have a name."""
+    assert any(tool["type"] in said for said in dropped(A, C, tools=[tool]))
+
+
+def test_no_tokens_at_all_are_one_elsewhere() -> None:
+    """With `max_tokens: 0` Anthropic only fills its cache; others refuse it."""
+    body = anthropic() | {"max_tokens": 0}
+    assert carried(body, A, C).body["max_tokens"] == 1
+    assert carried(body, A, relay.GEMINI).body["generationConfig"]["maxOutputTokens"] == 1
 
 
 MISTAKES: list[tuple[relay.JSON, str]] = [
@@ -840,6 +875,11 @@ GENERATIONS = {
     "claude-opus-4-1-20250805": "budget",
     "claude-sonnet-4-5-20250929": "budget",
     "anthropic/claude-haiku-4.5": "budget",
+    "anthropic/claude-4.5-sonnet-20250929": "budget",
+    "claude-4-opus": "budget",
+    "Claude-Sonnet-4-5": "budget",
+    "anthropic.claude-v2:1": "budget",
+    "claude-4.6-opus": "adaptive",
     "claude-opus-4-6": "adaptive",
     "claude-opus-4-7": "adaptive",
     "claude-opus-4-10": "adaptive",
@@ -865,3 +905,48 @@ def test_unknown_names_of_claude_are_of_the_newest_generation(model: str, thinks
     body = relay.ANTHROPIC.render_request(request, quirks, "account").body
     kind = "adaptive" if body["thinking"]["type"] == "adaptive" else "budget"
     assert kind == thinks
+
+
+# Streams of clones, which lack what Anthropic's have
+
+
+def decoded(*wires: relay.JSON) -> relay.Response | relay.Failure:
+    head = {"type": "message_start", "message": {"id": "msg_1"}}
+    end = {"type": "message_delta", "delta": {"stop_reason": "end_turn"}}
+    wires = (head, *wires, end, {"type": "message_stop"})
+    return relay.fold(A.decoder().feed(b"".join(map(relay.sse, wires))))
+
+
+def delta(kind: str, text: str, index: int | None = 0) -> relay.JSON:
+    wire = {"type": "content_block_delta", "delta": {"type": f"{kind}_delta", kind: text}}
+    return wire if index is None else wire | {"index": index}
+
+
+def test_a_block_without_its_start_is_read() -> None:
+    answer = decoded(delta("thinking", "Hm."), delta("text", "So", 1), delta("text", ".", 1))
+    assert isinstance(answer, relay.Response)
+    assert answer.parts == (Reasoning("Hm."), Text("So."))
+
+
+def test_blocks_without_an_index_come_one_after_the_other() -> None:
+    start = {"type": "content_block_start", "content_block": text("")}
+    stop = {"type": "content_block_stop"}
+    answer = decoded(start, delta("text", "a", None), stop, start, delta("text", "b", None), stop)
+    assert isinstance(answer, relay.Response)
+    assert answer.parts == (Text("a"), Text("b"))
+
+
+def test_what_comes_after_a_blocks_stop_is_nobodys() -> None:
+    start = {"type": "content_block_start", "index": 0, "content_block": text("")}
+    stop = {"type": "content_block_stop", "index": 0}
+    answer = decoded(start, delta("text", "a"), stop, delta("text", "b"))
+    assert isinstance(answer, relay.Response)
+    assert answer.parts == (Text("a"),)
+
+
+def test_an_input_as_text_is_the_arguments() -> None:
+    block = use("t") | {"input": '{"a": 1}'}
+    start = {"type": "content_block_start", "index": 0, "content_block": block}
+    answer = decoded(start, {"type": "content_block_stop", "index": 0})
+    assert isinstance(answer, relay.Response)
+    assert answer.parts == (ToolCall("t", "read", '{"a": 1}'),)

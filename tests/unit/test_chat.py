@@ -53,7 +53,14 @@ MESSAGES: list[tuple[relay.JSON, Message]] = [
         user({"type": "file", "file": {"file_data": PDF}}),
         Message("user", (Media("document", "application/pdf", PDF),)),
     ),
-    (user({"type": "file", "file": {"file_id": "f"}}), Message("user", ())),
+    (
+        user({"type": "file", "file": {"file_id": "f"}}),
+        Message("user", (Text("[file: left out, for this model does not take it]"),)),
+    ),
+    (
+        user({"type": "video_url", "video_url": {"url": "https://a/b.mp4"}}),
+        Message("user", (Text("[video: left out, for this model does not take it]"),)),
+    ),
     (
         user({"type": "input_audio", "input_audio": {"data": "AAAA", "format": "mp3"}}),
         Message("user", (Media("audio", "audio/mp3", "AAAA"),)),

@@ -582,6 +582,35 @@ def test_checklist_25_unknown_bytes_keep_their_declared_type_normalised() -> Non
     assert "data:image/jpeg;base64,AAAA" in json.dumps(there)
 
 
+RIFF = b"RIFF\x24\x00\x00\x00"
+
+
+@pytest.mark.parametrize(
+    ("data", "declared", "mime"),
+    [
+        (RIFF + b"WAVEfmt ", "audio/x-wav", "audio/wav"),
+        (RIFF + b"WEBPVP8 ", "image/png", "image/webp"),
+        (RIFF + b"AVI LIST", "video/avi", "video/avi"),
+        (b"%PDF-1.4", "application/octet-stream", "application/pdf"),
+    ],
+)
+def test_checklist_25_bytes_of_one_family_are_told_apart(
+    data: bytes, declared: str, mime: str
+) -> None:
+    assert relay.mime_of(base64.b64encode(data).decode(), declared) == mime
+
+
+@pytest.mark.parametrize(
+    "mime", ["text/csv", "application/json", "application/ld+json", "application/x-yaml"]
+)
+def test_checklist_25_text_is_text_by_any_name(mime: str) -> None:
+    url = f"data:{mime};base64,e30="
+    file = {"type": "file", "file": {"filename": "a", "file_data": url}}
+    (block,) = to_anthropic(messages=[user(file)])["messages"][0]["content"]
+    source = {"type": "text", "media_type": "text/plain", "data": "{}"}
+    assert block == {"type": "document", "source": source, "title": "a"}
+
+
 def test_checklist_25_a_text_document_is_text_with_its_title() -> None:
     source = {"type": "text", "media_type": "text/plain", "data": "Once upon"}
     block = {"type": "document", "title": "tale.txt", "source": source}

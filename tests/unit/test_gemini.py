@@ -211,10 +211,20 @@ def test_a_part_without_a_counterpart_is_named(wire: relay.JSON, named: str) -> 
         {"systemInstruction": {"parts": [{"text": "Be brief."}], "role": "user"}},
         {"system_instruction": {"parts": [{"text": "Be brief."}]}},
         {"systemInstruction": "Be brief."},
+        {"systemInstruction": {"text": "Be brief."}},
+        {"systemInstruction": [{"text": "Be brief."}]},
+        {"system_instruction": {"parts": {"text": "Be brief."}}},
     ],
 )
 def test_the_system_prompt_in_any_form(body: relay.JSON) -> None:
     assert parsed(**body).messages == (Message("system", (Text("Be brief."),)), HI)
+
+
+def test_a_picture_in_the_system_prompt_is_named() -> None:
+    parts = [{"text": "Be brief."}, {"inlineData": {"mimeType": "image/png", "data": PNG}}]
+    assert parsed(systemInstruction={"parts": parts}).dropped == (
+        "systemInstruction.parts[].inlineData",
+    )
 
 
 def test_controls_are_read() -> None:
@@ -470,7 +480,8 @@ def test_a_functions_response_is_read(response: relay.JSON, read: str, is_error:
 def test_what_google_alone_can_fetch_is_named_as_lost(url: str) -> None:
     parts = [{"text": "See."}, {"fileData": {"fileUri": url}}]
     request = G.parse_request({"contents": [{"role": "user", "parts": parts}]})
-    assert request.messages == (Message("user", (Text("See."),)),)
+    note = Text(f"[{url}: left out, for this model does not take it]")
+    assert request.messages == (Message("user", (Text("See."), note)),)
     assert request.dropped == ("contents[].parts[].fileUri",)
 
 

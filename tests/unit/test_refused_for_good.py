@@ -209,6 +209,24 @@ def test_what_only_google_can_fetch_is_named_to_the_model(upstream: relay.Dialec
     assert "gs://b/v.mp4: left out" in repr(there.body)
 
 
+@pytest.mark.parametrize("upstream", [A, C, R])
+def test_a_sound_of_a_gemini_client_is_a_sound(upstream: relay.Dialect) -> None:
+    """A WAVE file begins as a WebP picture does."""
+    data = base64.b64encode(b"RIFF\x24\x00\x00\x00WAVEfmt ").decode()
+    part = {"inlineData": {"mimeType": "audio/wav", "data": data}}
+    there = carried({"contents": [{"role": "user", "parts": [part]}]}, G, upstream)
+    assert "image" not in repr(there.body)
+    assert "audio" in repr(there.body)
+
+
+def test_a_document_that_google_does_not_take_is_left_out_and_named() -> None:
+    mime = "application/vnd.ms-excel"
+    file = {"filename": "a.xls", "file_data": f"data:{mime};base64,0M8R4KGxGuE="}
+    there = carried(chat(user({"type": "file", "file": file})), C, G)
+    assert there.dropped == ("document",)
+    assert f"a.xls {mime}: left out" in repr(there.body)
+
+
 def test_a_document_that_a_tool_returned_goes_along() -> None:
     """Claude Code's Read of a PDF."""
     source = {"type": "base64", "media_type": "application/pdf", "data": "JVBERi0xLjQ="}

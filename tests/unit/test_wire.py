@@ -114,6 +114,12 @@ def test_a_complaint_does_not_repeat_a_clients_prose() -> None:
     assert "secret secret" not in caught.value.message
 
 
+def test_a_whole_number_is_an_integer_too() -> None:
+    """Clients whose language has one kind of number write 1000.0."""
+    value = Wire({"n": 1000.0}).required("n", int)
+    assert (value, type(value)) == (1000, int)
+
+
 def test_an_integer_is_a_number_too() -> None:
     assert Wire({"t": 1}).optional("t", float) == 1
     assert Wire({"t": None}).optional("t", float) is None
