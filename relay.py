@@ -1112,13 +1112,11 @@ class Wire:
     def texts(self, name: str) -> tuple[str, ...]:
         """The strings under `name`; a single string counts as a list of one."""
         value = self.data.get(name)
-        if isinstance(value, str):
-            return (value,)
-        items: list[object] = self.optional(name, list) or []
-        wrong = next((item for item in items if not isinstance(item, str)), None)
-        if wrong is not None:
-            raise BadRequest(f"{self.path(name)}: expected strings, got {shown(wrong)}")
-        return tuple(str(item) for item in items)
+        items = (value,) if isinstance(value, str) else tuple(self.optional(name, list) or ())
+        for item in items:
+            if not isinstance(item, str):
+                raise BadRequest(f"{self.path(name)}: expected strings, got {shown(item)}")
+        return items
 
     def drop_unknown(self, keys: frozenset[str]) -> None:
         """Note all keys here except these."""
@@ -1854,8 +1852,12 @@ def media_of(data: str, declared: str, name: str = "") -> Media:
     mime = mime_of(data, declared)
     if _TEXTUAL.match(mime):
         return Media("text", "text/plain", base64_text(data), name=name)
+    return Media(media_kind(mime), mime, data, name=name)
+
+
+def media_kind(mime: str) -> MediaKind:
     kinds: dict[str, MediaKind] = {"image": "image", "audio": "audio"}
-    return Media(kinds.get(mime.partition("/")[0], "document"), mime, data, name=name)
+    return kinds.get(mime.partition("/")[0], "document")
 
 
 _TEXTUAL: Final = re.compile(
@@ -1863,7 +1865,7 @@ _TEXTUAL: Final = re.compile(
 )
 
 
-def media_from_url(url: str, name: str = "", kind: Literal["image", "document"] = "image") -> Media:
+def media_from_url(url: str, name: str = "", kind: MediaKind = "image") -> Media:
     """A web address or an RFC 2397 data URL as media."""
     if url[:5].lower() != "data:":
         return Media(kind, url=url, name=name)
@@ -1874,13 +1876,6 @@ def media_from_url(url: str, name: str = "", kind: Literal["image", "document"] 
     else:
         data = base64.b64encode(urllib.parse.unquote_to_bytes(payload)).decode()
     return media_of(data, mime.strip() or "text/plain", name)
-
-
-def media_from_file(data: str, name: str) -> Media:
-    """OpenAI's file data: a data URL, base64 alone, or (OpenRouter) an address."""
-    is_url = re.match(r"(data|https?):", data, re.IGNORECASE)
-    url = data if is_url else "data:application/pdf;base64," + data
-    return media_from_url(url, name, "document")
 
 
 def base64_text(data: str) -> str:
@@ -2628,6 +2623,11 @@ class ModelInfo:
     title: str = ""  # what people are shown, if it is not the name
 
 
+def of_model(rows: Mapping[str, T], model: str) -> T:
+    """The first row whose pattern is in the model's name, whatever its case."""
+    return next(row for pattern, row in rows.items() if re.search(pattern, model.lower()))
+
+
 def below(url: str, name: str) -> str:
     """The URL with one more segment to its path."""
     path, mark, query = url.partition("?")
@@ -2797,9 +2797,9 @@ def openai_parts(wire: Wire, name: str, known: frozenset[str] = frozenset()) -> 
             case "file" | "input_file":
                 file = part.inner("file") if kind == "file" else part
                 title = file.optional("filename", str) or ""
-                if data := file.optional("file_data", str):
-                    parts.append(media_from_file(data, title))
-                elif url := file.optional("file_url", str):
+                # the data is a data URL, base64 alone, or (OpenRouter) an address
+                if url := file.optional("file_data", str) or file.optional("file_url", str):
+                    url = url if ":" in url[:9] else "data:application/pdf;base64," + url
                     parts.append(media_from_url(url, title, "document"))
                 else:  # a file_id is bound to the account that holds the file
                     file.drop("file_id")
@@ -3080,8 +3080,6 @@ _ANTHROPIC_STOP: Final[dict[FinishReason, str]] = {
     "content_filter": "refusal",
     "pause": "pause_turn",
 }
-_ANTHROPIC_TIERS: Final = {"auto": "auto", "default": "standard_only"}
-_TIER_OF_ANTHROPIC: Final = {word: tier for tier, word in _ANTHROPIC_TIERS.items()}
 # Claude Code's first system block.  It differs from session to session (and once did from
 # request to request), so every provider that hashes prefixes misses its cache because of it.
 ATTRIBUTION: Final = "x-anthropic-billing-header:"
@@ -3130,7 +3128,7 @@ class _Claude:
 
 
 _OLD_CLAUDE: Final = _Claude(system_in_place=False)
-_CLAUDES: Final = {  # by what is in the name: the first that is there
+_CLAUDES: Final = {
     r"claude-3[-.][57]|claude-3-opus": replace(_OLD_CLAUDE, max_tokens=8192),
     r"claude-(v?[123]\b|instant)": replace(_OLD_CLAUDE, max_tokens=4096),
     # OpenRouter and others put the number first
@@ -3216,7 +3214,7 @@ def _anthropic_parts(wire: Wire) -> list[Part]:
 
 def _anthropic_media(wire: Wire) -> Iterator[Part]:
     source, title = wire.inner("source"), wire.optional("title", str) or ""
-    kind: Literal["image", "document"] = "image" if wire.data["type"] == "image" else "document"
+    kind: MediaKind = "image" if wire.data["type"] == "image" else "document"
     if context := wire.optional("context", str):
         yield Text(context)
     if found(wire.data, ("citations", "enabled")) is True:  # nobody else points at passages
@@ -3264,9 +3262,7 @@ def _anthropic_tools(wire: Wire) -> list[Tool]:
 
 class _AnthropicWriter(RequestWriter[AnthropicQuirks]):
     def __init__(self, request: Request, quirks: AnthropicQuirks, account: str) -> None:
-        model = request.model.lower()
-        rows = (row for name, row in _CLAUDES.items() if re.search(name, model))
-        self.claude = claude = next(rows)
+        self.claude = claude = of_model(_CLAUDES, request.model)
         thinks = bool(request.thinking and request.thinking.on)
         checked = quirks.signed or claude.signed
 
@@ -3359,8 +3355,8 @@ class _AnthropicWriter(RequestWriter[AnthropicQuirks]):
             body["output_config"] = body.get("output_config", {}) | {"format": spec}
         if request.user:
             body["metadata"] = {"user_id": request.user}
-        if request.service_tier:
-            body["service_tier"] = _ANTHROPIC_TIERS[request.service_tier]
+        if tier := request.service_tier:
+            body["service_tier"] = "standard_only" if tier == "default" else tier
         self._mark_prefixes(body)
         if request.stream:
             body["stream"] = True
@@ -3844,7 +3840,7 @@ class AnthropicMessages(Dialect):
             thinking=thinking,
             show_thoughts=show,
             format=format,
-            service_tier=_TIER_OF_ANTHROPIC.get(tier, tier),
+            service_tier="default" if tier == "standard_only" else tier,
             user=user or "",
             session=session if session and isinstance(session, str) else user or "",
             dropped=tuple(wire.dropped),
@@ -5998,17 +5994,10 @@ _GEMINI_NUMBERS: Final = (
     "FINISH_REASON_UNSPECIFIED STOP MAX_TOKENS SAFETY RECITATION OTHER BLOCKLIST BLOCKLIST"
     " PROHIBITED_CONTENT SPII MALFORMED_FUNCTION_CALL IMAGE_SAFETY"
 ).split()
-_GEMINI_TIERS: Final = {"default": "standard", "flex": "flex", "priority": "priority"}
-_TIER_OF_GEMINI: Final = {word: tier for tier, word in _GEMINI_TIERS.items()}
 # What Google documents for calls by another model; Gemini CLI sends it if it has no signature.
 _GEMINI_UNSIGNED: Final = "skip_thought_signature_validator"
 _GEMINI_DUMMIES: Final = frozenset((_GEMINI_UNSIGNED, "context_engineering_is_the_way_to_go"))
 
-_GEMINI_PURPOSES: Final = {
-    "generateContent": "answer",
-    "streamGenerateContent": "answer",
-    "countTokens": "count",
-}
 # Also in Vertex's form, and with `models/` twice: SDKs put it before names that have it already.
 _GEMINI_PATH: Final = re.compile(
     r"(?:/projects/[^/]+/locations/[^/]+)?(?:/publishers/[^/]+)?"
@@ -6054,7 +6043,7 @@ class _Gemini:
 _GEMINI_LEVELS: Final = ("minimal", "low", "medium", "high", "xhigh")
 _GEMINI_3: Final = _Gemini(_GEMINI_LEVELS[:4], None, True, True, penalties=False, result_media=True)
 _GEMINI_2: Final = _Gemini(budget=(0, 24576), calls_and_json=False)
-_GEMINIS: Final = {  # by what is in the name: the first that is there
+_GEMINIS: Final = {
     r"gemini-3.*pro|gemini-4-argon": replace(_GEMINI_3, levels=_GEMINI_LEVELS[1:4]),
     r"gemini-3": _GEMINI_3,
     r"gemini-2\.5.*pro": replace(_GEMINI_2, budget=(128, 32768)),
@@ -6208,9 +6197,8 @@ def _gemini_media(wire: Wire) -> Iterator[Text | Media]:
     elif data:
         yield media_of(data, mime, name)
     elif url:
-        kinds: dict[str, MediaKind] = {"image": "image", "audio": "audio"}
-        kind = kinds.get((mime or _mime_by_name(url)).partition("/")[0], "document")
-        yield Media(kind, "" if mime == _mime_by_name(url) else mime, url=url, name=name)
+        usual = _mime_by_name(url)
+        yield Media(media_kind(mime or usual), "" if mime == usual else mime, url=url, name=name)
 
 
 # What nobody but Google can fetch: files uploaded to it, buckets, and videos by their page.
@@ -6329,9 +6317,7 @@ def _for_google(schema: Any, root: JSON, within: tuple[str, ...] = ()) -> Any:
 
 class _GeminiWriter(RequestWriter[GeminiQuirks]):
     def __init__(self, request: Request, quirks: GeminiQuirks, account: str) -> None:
-        model = request.model.lower()
-        rows = (row for name, row in _GEMINIS.items() if re.search(name, model))
-        self.model = next(rows)
+        self.model = of_model(_GEMINIS, request.model)
         self._names: dict[str, str] = {}  # of the functions that were called, by the call's id
         pictures = PICTURES | {"image/heic", "image/heif"}
         penalties = ("frequency_penalty", "presence_penalty") if self.model.penalties else ()
@@ -6385,8 +6371,8 @@ class _GeminiWriter(RequestWriter[GeminiQuirks]):
             body["toolConfig"] = {"functionCallingConfig": calling}
         if config:
             body["generationConfig"] = config
-        if request.service_tier:
-            body["serviceTier"] = _GEMINI_TIERS[request.service_tier]
+        if tier := request.service_tier:
+            body["serviceTier"] = "standard" if tier == "default" else tier
         return self.rendered(body, request.stop[_MOST_STOPS:])
 
     def _turn(self, message: Message) -> JSON:
@@ -6782,7 +6768,11 @@ class GeminiContent(Dialect):
     list_path = "/v1beta/models"
     versioned = r"/v\d+[a-z0-9]*$|/publishers/[^/]+$"  # Vertex's version is further left
     modes = frozenset(("alt", "$alt"))
-    purposes: ClassVar = {f"/models/{{model}}:{m}": p for m, p in _GEMINI_PURPOSES.items()}
+    purposes: ClassVar = {
+        "/models/{model}:generateContent": "answer",
+        "/models/{model}:streamGenerateContent": "answer",
+        "/models/{model}:countTokens": "count",
+    }
     auth = "x-goog-api-key"
     overflow_words = ("input token count",)
     call_id = r".{1,128}"
@@ -6815,7 +6805,7 @@ class GeminiContent(Dialect):
 
     def serves(self, path: str) -> str:
         match = _GEMINI_PATH.fullmatch(path)
-        return _GEMINI_PURPOSES.get(match["method"], "") if match else ""
+        return super().serves(f"/models/{{model}}:{match['method']}") if match else ""
 
     def peek(self, body: JSON, address: str) -> Peek:
         path, _, query = address.partition("?")
@@ -6856,7 +6846,6 @@ class GeminiContent(Dialect):
         config = wire.inner("generationConfig", _GEMINI_CONFIG)
         if (config.optional("candidateCount", int) or 1) > 1:
             raise BadRequest("generationConfig.candidateCount: this provider gives one answer")
-        sampling = config.scalars(_GEMINI_SAMPLING)
         tier = (wire.optional("serviceTier", str) or "").lower()
         messages, tools = tuple(_gemini_messages(wire)), tuple(_gemini_tools(wire))
 
@@ -6870,7 +6859,6 @@ class GeminiContent(Dialect):
             mode = "named"
         choice = ToolChoice(mode, () if mode == "none" else names) if mode else None
 
-        limit, stop = config.optional("maxOutputTokens", int), config.texts("stopSequences")
         how, thinking = config.inner("thinkingConfig"), None
         level, budget = how.optional("thinkingLevel", str), how.optional("thinkingBudget", int)
         # Google's default is not to show them, and its SDKs count on it
@@ -6893,13 +6881,13 @@ class GeminiContent(Dialect):
             messages=messages,
             tools=tools,
             tool_choice=choice,
-            max_tokens=limit,
-            sampling=Sampling(**sampling),
-            stop=stop,
+            max_tokens=config.optional("maxOutputTokens", int),
+            sampling=Sampling(**config.scalars(_GEMINI_SAMPLING)),
+            stop=config.texts("stopSequences"),
             thinking=thinking,
             show_thoughts=show,
             format=Format(schema) if json_only else None,
-            service_tier=_TIER_OF_GEMINI.get(tier, tier),
+            service_tier="default" if tier == "standard" else tier,
             dropped=tuple(wire.dropped),
         )
 
