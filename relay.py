@@ -9008,12 +9008,6 @@ def maker_of(url: str) -> Preset | None:
 
 _LETTERS: Final = {"A": "anthropic", "C": "openai", "R": "responses", "G": "gemini"}
 PRESET_ALIASES: Final[dict[str, tuple[str, str]]] = {}  # longer names, which choose a plan too
-MAKERS_WORDS: Final = {  # what may be taken for a preset's name
-    "claude": "anthropic", "gpt": "openai", "chatgpt": "openai", "codex": "openai",
-    "google": "gemini", "glm": "bigmodel", "zhipu": "bigmodel", "kimi": "moonshot",
-    "qwen": "dashscope", "aliyun": "dashscope", "bailian": "dashscope", "doubao": "ark",
-    "volcengine": "ark", "grok": "xai", "hunyuan": "tencent",
-}  # fmt: skip
 
 
 def _presets(text: str) -> dict[str, Preset]:
@@ -9193,8 +9187,12 @@ fastchat - | C http://127.0.0.1:8000/v1
 # mistake: each is noted with its place in the file, and reading goes on.  The environment and files
 # of secrets are handed in, so the section stays pure.
 
-_VARIABLE: Final = re.compile(r"\$\$|\$\{([A-Za-z_]\w*)(?::-([^}]*))?\}|(\$\{)")
+# `$$`, or a reference, whose default holds no other; or what is begun like one but is none
+_VARIABLE: Final = re.compile(r"\$\$|\$\{([A-Za-z_]\w*)(?::-((?:(?!\$\{)[^}])*))?\}|(\$\{)")
 _RESOLVER: Final = yaml.resolver.Resolver()
+_YAML_TAGS: Final = re.compile(
+    r"tag:yaml\.org,2002:(null|bool|int|float|str|timestamp|seq|map|merge|value)"
+)
 
 
 def yaml_tag(text: str, implicit: tuple[bool, bool]) -> str:
@@ -9262,6 +9260,8 @@ class ConfigNode:
         self.is_list = isinstance(yaml_node, yaml.SequenceNode)
         self.is_null = isinstance(yaml_node, yaml.ScalarNode) and yaml_node.tag.endswith(":null")
         reading.set_place(path, yaml_node.start_mark)
+        if not _YAML_TAGS.fullmatch(yaml_node.tag):
+            reading.error(path, f"unknown tag {yaml_node.tag}", yaml_node.start_mark)
 
     def unexpected(self) -> InvalidValue:
         return InvalidValue(f"expected {{kind}}, got {self.description()}")
@@ -9270,7 +9270,9 @@ class ConfigNode:
         if self.is_null:
             return "null"
         if isinstance(self.yaml, yaml.ScalarNode):
-            return f"{self.yaml.value!r:.40}"
+            text, quoted = self.yaml.value, self.yaml.style in ("'", '"')
+            plain = yaml_tag(text, (True, False)) if text and quoted else ":str"
+            return f"{text!r:.40}" + ("" if plain.endswith(":str") else " in quotes")
         return "a mapping" if self.is_mapping else "a list"
 
     def text(self) -> str:
@@ -9285,7 +9287,7 @@ class ConfigNode:
     def scalar(self) -> object:
         """A scalar's value in YAML, once its references are filled in."""
         text = self.text()
-        plain = isinstance(self.yaml, yaml.ScalarNode) and self.yaml.style not in ("'", '"')
+        plain = not self.yaml.tag.endswith(":str")  # it is not in quotes, nor is !!str before it
         implicit = (plain or "$" in self.yaml.value, False)
         tag = yaml_tag(text, implicit)
         try:
@@ -9312,6 +9314,9 @@ class ConfigNode:
         pairs, lines = dict[str, ConfigNode](), dict[str, int]()
         span = range(self.yaml.start_mark.index, self.yaml.end_mark.index)
         for key, value in self.yaml.value:
+            if not isinstance(key, yaml.ScalarNode):
+                self.reading.error(self.path, "a key must be text", key.start_mark)
+                continue
             name = str(key.value)
             path = f"{self.path}.{name}" if self.path else name
             if key.start_mark.index in span:  # else merged in: a key that is written here wins
@@ -9409,11 +9414,12 @@ def size_text(size: int) -> str:
 
 def _date(node: ConfigNode) -> datetime.datetime:
     value = node.scalar()
+    for cls in (datetime.date, datetime.datetime):
+        if isinstance(value, str):  # in quotes, as a JSON file has it
+            with contextlib.suppress(ValueError):
+                value = cls.fromisoformat(value)
     if isinstance(value, datetime.datetime):
         return value
-    if isinstance(value, str):  # in quotes, as a JSON file has it
-        with contextlib.suppress(ValueError):
-            value = datetime.date.fromisoformat(value)
     if isinstance(value, datetime.date):  # valid to the end of that day
         return datetime.datetime.combine(value, datetime.time.max)
     raise node.unexpected()
@@ -9438,7 +9444,8 @@ def _secret(node: ConfigNode) -> str:
     text = node.text()
     if re.fullmatch(r"\$[A-Z_][A-Z0-9_]*", str(node.yaml.value)):  # only a shell reads that
         raise InvalidValue(f"write ${{{node.yaml.value[1:]}}} for that variable; a dollar is $$")
-    if text.startswith("file:") and (file := text.removeprefix("file:")):
+    if text.startswith("file:"):
+        file = text.removeprefix("file:")
         node.reading.secret_files.add(file)
         try:
             text = FileSecret(node.reading.read_secret(file).strip())
@@ -9448,8 +9455,8 @@ def _secret(node: ConfigNode) -> str:
                 return ""
             reason = error.strerror if isinstance(error, OSError) else "not a text"
             raise InvalidValue(f"cannot read {text}: {reason}") from error
-    if not re.fullmatch(r"[!-~ ]*", text):
-        raise InvalidValue("a secret must be one line of ASCII")
+    if not re.fullmatch(r"[!-~ ]*", text) or text != text.strip():
+        raise InvalidValue("a secret must be one line of ASCII, without blanks around it")
     return text
 
 
@@ -9491,6 +9498,21 @@ def _url(node: ConfigNode) -> str:
         raise InvalidValue("a URL is shown and logged: credentials go into `api_key`")
     if not is_url(text) or re.search(r"[\s\x00-\x1f#]", text):
         raise InvalidValue(f"expected a URL with http:// or https://, got {text!r:.80}")
+    return _placed(text)
+
+
+def _path(node: ConfigNode) -> str:
+    text = node.text()
+    if not re.fullmatch(r"[^\s\x00-\x1f#]+", text) or "://" in text.partition("?")[0]:
+        form = "what follows host and port, like /v2/chat"
+        raise InvalidValue(f"expected {form}, got {text!r:.80}")
+    return _placed(text)
+
+
+def _placed(text: str) -> str:
+    """A URL or path in which no placeholder would be left as it is."""
+    if re.search(r"[{}]", text.replace("{model}", "")):
+        raise InvalidValue(f"only {{model}} is filled in, got {text!r:.80}")
     return text
 
 
@@ -9561,6 +9583,8 @@ def many(kind: Kind) -> Kind:
 
     def read(node: ConfigNode) -> tuple[Any, ...]:
         nodes = node.items() if node.is_list else [node]
+        for empty in (each for each in nodes if each.is_null):
+            node.reading.error(empty.path, "empty value")
         return tuple(value for value in map(kind, nodes) if value is not None)
 
     schema = {"anyOf": [kind.schema, {"type": "array", "items": kind.schema}]}
@@ -9575,9 +9599,8 @@ def mapping(
     def read(node: ConfigNode) -> dict[str, Any]:
         values = {}
         for name, inner in node.pairs().items():
-            if fault := key_fault(name) or (
-                "empty value" if inner.is_null and not nullable else ""
-            ):
+            empty = "empty value" if inner.is_null and not nullable else ""
+            if fault := key_fault(name) or empty or ("" if name else "empty name"):
                 node.reading.error(inner.path, fault)
             elif (value := kind(inner)) is not None or nullable:
                 values[name] = value
@@ -9655,10 +9678,28 @@ def key_of(spec: dataclasses.Field[Any]) -> str:
     return spec.name.removesuffix("_")
 
 
+# What other programs, and the makers' own products, call what is known here by another name.
+_OTHER_WORDS: Final = {
+    "claude": "anthropic", "gpt": "openai", "chatgpt": "openai", "codex": "openai",
+    "chat": "openai", "google": "gemini", "glm": "bigmodel", "zhipu": "bigmodel",
+    "kimi": "moonshot", "qwen": "dashscope", "aliyun": "dashscope", "bailian": "dashscope",
+    "doubao": "ark", "volcengine": "ark", "grok": "xai", "hunyuan": "tencent",
+    "base_url": "endpoint", "baseurl": "endpoint", "api_base": "endpoint", "url": "endpoint",
+    "type": "api_format", "protocol": "api_format", "plan": "billing_plans",
+    "plans": "billing_plans", "enabled": "active", "disabled": "active",
+    "extra_body": "override", "model_list": "providers", "router": "routing_rules",
+    "rules": "routing_rules", "fallbacks": "routing_rules", "aliases": "routing_rules",
+    "host": "listen", "port": "listen", "bind": "listen", "users": "keys", "api_keys": "keys",
+    "database": "state", "log_level": "log",
+}  # fmt: skip
+
+
 def suggestion(name: str, known: Iterable[str]) -> str:
     """ "; did you mean 'endpoint'?" if something similar is known."""
     by_lower = {word.lower(): word for word in known}
-    near = difflib.get_close_matches(name.lower(), by_lower, 1)
+    near = [_OTHER_WORDS.get(name.lower(), "")]
+    if near[0] not in by_lower:
+        near = difflib.get_close_matches(name.lower(), by_lower, 1)
     return f"; did you mean {by_lower[near[0]]!r}?" if near else ""
 
 
@@ -9790,7 +9831,8 @@ class ErrorConfig(Table):
 def _error_rule(node: ConfigNode) -> ErrorRule | None:
     """One row of `errors`, as the presets have them."""
     row: ErrorConfig = read_table(ErrorConfig, node)
-    if not (row.status or row.code or row.type or row.pattern):
+    given = row.status or row.code or row.type or row.pattern
+    if not given and not node.reading.has_error(node.path, below=True):
         node.reading.error(node.path, "needs a status, code, type or pattern to go by")
     return ErrorRule(row.class_, row.status, row.code, row.type, row.pattern, row.scope, row.reset)
 
@@ -9801,7 +9843,7 @@ ERROR_RULE: Final = replace(table(ErrorConfig), read=_error_rule)
 def _models(node: ConfigNode) -> dict[str, ModelConfig]:
     """A list of names, or a mapping from clients' names to the provider's."""
     if node.is_list:
-        names = [name for name in map(TEXT, node.items()) if name]
+        names = filter(None, TEXTS(node))
         return {name: ModelConfig(name=None if is_glob(name) else name) for name in names}
     if not node.is_mapping:
         raise node.unexpected()
@@ -9906,7 +9948,8 @@ class ProviderConfig(Table):
     headers: dict[str, str | None] = option(HEADERS, "Headers to set for it; null removes one.")
     override: OverrideConfig = section(OverrideConfig, "Changes to bodies in its dialect.")
     paths: dict[str, str] = option(
-        TEXT_MAP, "Per dialect: what follows the host; may hold {model}."
+        mapping(Kind("text", _path, NAMES_SCHEMA)),
+        "Per dialect: what follows the host; may hold {model}.",
     )
     timeouts: AttemptTimeouts = section(AttemptTimeouts, "Limits on waiting for it.")
     errors: tuple[ErrorRule, ...] = option(
@@ -11471,13 +11514,12 @@ def compile_plan(config: Config, reading: Reading) -> Plan:
         reading.error("providers", "at least one is needed")
     _check_rules(config, reading)
     _check_listen(config, reading)
-    for origin in config.cors.origins if config.cors else ():
+    for index, origin in enumerate(config.cors.origins if config.cors else ()):
         if not config.keys:
             reading.error("cors", "needs `keys`, or pages of these origins would need none")
-        if not re.fullmatch(r"\*|https?://[^/?#\s]+", origin):
-            reading.error(
-                "cors.origins", f"expected an origin like https://app.example, got {origin!r}"
-            )
+        if not re.fullmatch(r"\*|https?://[^/?#\s*]+", origin):
+            text = f"expected an origin like https://app.example, got {origin!r}"
+            reading.error(f"cors.origins[{index}]", text)
     admin = hashlib.sha256(config.admin_key.encode()).digest() if config.admin_key else b""
     keys = _keys(config, admin, reading)
     shown = [config.admin_key, *_password(config.state)]
@@ -11516,11 +11558,10 @@ def _keys(config: Config, admin: bytes, reading: Reading) -> tuple[Key, ...]:
     for name, entry in config.keys.items():
         path = f"keys.{name}.key"
         digest = hashlib.sha256(entry.key.encode()).digest() if entry.key else b""
-        if entry.key.startswith("sha256:"):
-            with contextlib.suppress(ValueError):
-                digest = bytes.fromhex(entry.key.removeprefix("sha256:"))
-            if not re.fullmatch("sha256:[0-9A-Fa-f]{64}", entry.key):
-                reading.error(path, "expected sha256: and 64 hexadecimal digits")
+        if re.fullmatch("sha256:[0-9A-Fa-f]{64}", entry.key):
+            digest = bytes.fromhex(entry.key.removeprefix("sha256:"))
+        elif entry.key.lower().startswith("sha256:"):
+            reading.error(path, "expected sha256: and 64 hexadecimal digits")
         elif not (entry.key or reading.lenient or reading.has_error(path)):
             reading.error(path, "must not be empty; `relay key` makes one")
         if digest and owners.setdefault(digest, name) != name:
@@ -11651,9 +11692,7 @@ class _Compiler:
     def provider(self) -> Provider | None:
         entry, preset, known = self.entry, self.preset, {*PRESETS, *PRESET_ALIASES}
         if entry.preset and entry.preset not in known:
-            near = MAKERS_WORDS.get(entry.preset.lower())
-            hint = f"; did you mean {near!r}?" if near else suggestion(entry.preset, known)
-            self.error("preset", f"unknown preset {entry.preset!r}{hint}")
+            self.check("preset", (entry.preset,), known, "unknown preset")
             return None
         self.check("api_format", entry.api_format, supported(), "unknown dialect")
         plans = self._plans()
@@ -11694,6 +11733,9 @@ class _Compiler:
                 self.error(f"paths.{dialect}", f"unknown dialect{suggestion(dialect, DIALECTS)}")
             elif spoken and dialect not in spoken:
                 self.error(f"paths.{dialect}", f"is not spoken here; {', '.join(spoken)} is")
+        for dialect in entry.api_format if entry.endpoint or entry.endpoints else ():
+            if dialect in DIALECTS and spoken and dialect not in spoken:
+                self.error("api_format", f"no endpoint is given for {dialect}")
         wanted = entry.billing_plans or ((self.alias_plan,) if self.alias_plan in offered else ())
         if not wanted:
             if len(offered) > 1 and entry.endpoints:
@@ -11701,6 +11743,8 @@ class _Compiler:
                 self.error("billing_plans", f"say which of {names} to use, in order")
             wanted = next(((s,) for s in preset.subscription if s in offered), tuple(offered)[:1])
         self.check("billing_plans", wanted, offered, "no endpoint for plan")
+        for plan in {plan for plan in wanted if wanted.count(plan) > 1}:
+            self.error("billing_plans", f"{plan} is given twice")
         free = {plan: self.demo or preset.local or plan in preset.subscription for plan in wanted}
         plans = list[BillingPlan]()
         for plan in (each for each in wanted if each in offered):
@@ -11868,7 +11912,8 @@ class _Compiler:
             self.error("api_key", f"required by this preset, e.g. ${{{preset.key}}}")
         secret: Any
         credentials = list[Credential]()
-        for secret in dict.fromkeys(keys or ("",)):
+        several = [secret for secret in keys or () if secret]  # `${KEY2:-}` adds none
+        for secret in dict.fromkeys(several or ("",)):
             known, program = secret, CommandConfig()
             if isinstance(secret, FileSecret):
                 known = f"file:{secret.file}"

@@ -220,7 +220,11 @@ PROBLEMS: dict[str, tuple[str, list[str]]] = {
     ),
     "a secret of two lines": (
         UP + 'admin_key: "a\\nb"\n',
-        ["3:1: admin_key: a secret must be one line of ASCII"],
+        ["3:1: admin_key: a secret must be one line of ASCII, without blanks around it"],
+    ),
+    "a secret with a blank at its end": (
+        UP + "admin_key: 'ab '\n",
+        ["3:1: admin_key: a secret must be one line of ASCII, without blanks around it"],
     ),
     "a header of two lines": (
         provider('headers: {x: "a\\nb"}'),
@@ -404,13 +408,14 @@ PROBLEMS: dict[str, tuple[str, list[str]]] = {
     ),
     "references that are none": (
         "providers:\n  a: {preset: zai, api_key: $ZAI_API_KEY}\n"
-        "  b: {preset: zai, api_key: '${ZAI_API_KEY'}\n  c: {preset: zai, api_key: '${2}'}\n",
+        "  b: {preset: zai, api_key: '${ZAI_API_KEY'}\n  c: {preset: zai, api_key: '${2}'}\n"
+        "  d: {preset: zai, api_key: '${A:-${2}}'}\n",
         [
             "2:20: providers.a.api_key: write ${ZAI_API_KEY} for that variable; a dollar is $$",
             *(
                 f"{line}:20: providers.{name}.api_key: malformed reference: write ${{NAME}},"
                 " ${NAME:-default}, or $$ for a dollar"
-                for line, name in ((3, "b"), (4, "c"))
+                for line, name in ((3, "b"), (4, "c"), (5, "d"))
             ),
         ],
     ),
@@ -463,6 +468,91 @@ PROBLEMS: dict[str, tuple[str, list[str]]] = {
             "2:59: providers.a.models.x: 'gpt-*': a provider's name cannot be a glob",
             "2:84: providers.a.models.y.context: must be at least 1",
             "2:97: providers.a.models.y.contxt: unknown key; did you mean 'context'?",
+        ],
+    ),
+    "texts where something else is expected": (
+        provider("weight: '1', active: 'no', api_key: {command: ''}")
+        + "keys: {k: {key: x, limits: {rpm: '8'}}}\n",
+        [
+            "2:50: providers.a.weight: expected a number, got '1' in quotes",
+            "2:63: providers.a.active: expected true or false, got 'no' in quotes",
+            "2:87: providers.a.api_key.command: expected a program and its arguments, got ''",
+            "3:29: keys.k.limits.rpm: expected a whole number, got '8' in quotes",
+        ],
+    ),
+    "YAML of other programs": (
+        UP + "? [a, b]\n: c\nadmin_key: !vault x\ndefault: !!python/name:os.getpid a\n",
+        [
+            "3:3: a key must be text",
+            "5:12: admin_key: unknown tag !vault",
+            "6:10: default: unknown tag tag:yaml.org,2002:python/name:os.getpid",
+        ],
+    ),
+    "nothing where something has to be": (
+        "providers:\n  '': {api_format: demo}\n  a: {api_format: demo, models: [x, ~]}\n"
+        "keys: {'': {key: x}}\nlisten: [~, 127.0.0.1:1]\nrouting_rules: {x: [a, ~]}\n",
+        [
+            "2:3: providers.: empty name",
+            "3:37: providers.a.models[1]: empty value",
+            "4:8: keys.: empty name",
+            "5:10: listen[0]: empty value",
+            "6:24: routing_rules.x[1]: empty value",
+        ],
+    ),
+    "words of other programs": (
+        UP
+        + "model_list: []\nrouter: {}\n  \nlog_level: debug\n"
+        + "routing_rules: {x: a, y: b/m}\n",
+        [
+            "3:1: model_list: unknown key; did you mean 'providers'?",
+            "4:1: router: unknown key; did you mean 'routing_rules'?",
+            "6:1: log_level: unknown key; did you mean 'log'?",
+            "7:23: routing_rules.y: target 'b/m': no provider is called 'b'",
+        ],
+    ),
+    "words of other programs in a provider": (
+        "providers:\n  a: {type: openai, base_url: http://a, disabled: true, plans: coding}\n"
+        "  b: {preset: kimi, api_key: x}\n  c: {api_format: claude, endpoint: http://a}\n",
+        [
+            "2:3: providers.a: needs an `endpoint`, or a `preset` that has one",
+            "2:7: providers.a.type: unknown key; did you mean 'api_format'?",
+            "2:21: providers.a.base_url: unknown key; did you mean 'endpoint'?",
+            "2:41: providers.a.disabled: unknown key; did you mean 'active'?",
+            "2:57: providers.a.plans: unknown key; did you mean 'billing_plans'?",
+            "3:7: providers.b.preset: unknown preset 'kimi'; did you mean 'moonshot'?",
+            "4:7: providers.c.api_format: unknown dialect 'claude'; did you mean 'anthropic'?",
+        ],
+    ),
+    "hashes of keys": (
+        UP + f"keys: {{a: {{key: 'sha256:{'ab' * 32}'}}, b: {{key: 'sha256: {'ab' * 32}'}},"
+        " c: {key: 'SHA256:ab'}}\n",
+        [
+            "3:97: keys.b.key: expected sha256: and 64 hexadecimal digits",
+            "3:183: keys.c.key: expected sha256: and 64 hexadecimal digits",
+        ],
+    ),
+    "pages": (
+        UP + "keys: {k: {key: x}}\ncors: {origins: [https://a, b, 'https://*.c']}\n",
+        [
+            "4:29: cors.origins[1]: expected an origin like https://app.example, got 'b'",
+            "4:32: cors.origins[2]: expected an origin like https://app.example,"
+            " got 'https://*.c'",
+        ],
+    ),
+    "what would be asked at no address": (
+        provider("paths: {openai: 'http://b/x'}")
+        + "  b: {api_format: openai, endpoint: 'http://a/{deployment}/chat'}\n"
+        "  c: {api_format: openai, endpoint: 'http://a', paths: {openai: '/{modle}'}}\n"
+        "  d: {api_format: [openai, gemini], endpoint: {openai: 'http://a'}}\n"
+        "  e: {preset: zai, api_key: x, billing_plans: [coding, coding]}\n",
+        [
+            "2:58: providers.a.paths.openai: expected what follows host and port, like /v2/chat,"
+            " got 'http://b/x'",
+            "3:27: providers.b.endpoint: only {model} is filled in,"
+            " got 'http://a/{deployment}/chat'",
+            "4:57: providers.c.paths.openai: only {model} is filled in, got '/{modle}'",
+            "5:7: providers.d.api_format: no endpoint is given for gemini",
+            "6:32: providers.e.billing_plans: coding is given twice",
         ],
     ),
     "an inactive provider": (
@@ -553,6 +643,16 @@ def test_a_secret_may_stand_in_a_file() -> None:
     assert value("file:${D}/k", {"D": "/run"}, {"/run/k": "secret"}) == "secret"
 
 
+def test_a_tag_makes_text_of_a_number() -> None:
+    fields = plan_of(provider("override: {set: {a: !!str 5, b: 5, c: '5'}}")).providers["a"]
+    assert fields.config.override.set == {"a": "5", "b": 5, "c": "5"}
+
+
+def test_an_empty_credential_beside_others_is_none() -> None:
+    plan = plan_of(provider("api_key: ['${ONE:-}', two, '${THREE:-}']")).providers["a"].plans[0]
+    assert [credential.secret for credential in plan.credentials] == ["two"]
+
+
 def test_a_reference_may_be_a_number_or_a_flag() -> None:
     text = provider("weight: '${W}', active: '${ON}'") + "server: {max_body: '${SIZE}'}\n"
     plan = plan_of(text, {"W": "3", "ON": "true", "SIZE": "2MB"})
@@ -597,6 +697,8 @@ EXPIRES = [
     ("2027-06-30", "2027-07-01T00:00:01+08:00", False),
     ("'2027-06-30'", "2027-06-30T23:59:59+08:00", True),
     ("2027-06-30T12:00:00", "2027-06-30T11:59:59+08:00", True),
+    ("'2027-06-30T12:00:00Z'", "2027-06-30T12:00:01Z", False),
+    ("'2027-06-30T12:00:00Z'", "2027-06-30T11:59:59Z", True),
     ("2027-06-30T12:00:00", "2027-06-30T12:00:01+08:00", False),
     ("2027-06-30T12:00:00Z", "2027-06-30T19:59:59+08:00", True),
     ("2027-06-30T12:00:00Z", "2027-06-30T20:00:01+08:00", False),
