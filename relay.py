@@ -8595,14 +8595,15 @@ def _lines(text: str) -> Iterator[str]:
 #
 #     CLASS [STATUS,...] [code=WORD,...] [type=WORD,...] [scope=SCOPE] [reset=RESET] [~PATTERN]
 #
-# and `+TABLE` stands for all rows of an earlier table.  The pattern sees the message followed by
+# `~PATTERN` alone is another pattern of the row above, and `+TABLE` stands for all rows of an
+# earlier table.  The pattern sees the message followed by
 # the JSON text of error.details and error.metadata (Google's quota ids, OpenRouter's limit_source).
 # `type` is also Google's error.status and TGI's error_type, `code` also Huawei's error_code and
 # MiniMax's base_resp.status_code.  An error inside a 200 whose code is an HTTP status counts as
 # that status.
 
 _PIECES: Final = {
-    "{no rate}": r"(?s)^(?!.*(rate limit|per (minute|hour|day)|quota|tpm)).*",
+    "{no rate}": r"^(?![\s\S]*(rate limit|per (minute|hour|day)|quota|tpm))[\s\S]*",
     "{prompt}": r"(prompt|context|sequence|input (length|text|tokens?))",
     "{limit}": r"((max|token|context)\w* )*(limit|length|number of tokens)",
 }
@@ -8621,20 +8622,15 @@ def _error_tables(text: str) -> dict[str, tuple[ErrorRule, ...]]:
             head, _, pattern = line.partition("~")
             for piece, expression in _PIECES.items():
                 pattern = pattern.replace(piece, expression)
+            if not head:  # more of the pattern above
+                *before, rule = tables[table]
+                tables[table] = (*before, replace(rule, pattern=f"{rule.pattern}|{pattern}"))
+                continue
             failure, *words = head.split()
-            given = {name: value for name, _, value in (word.rpartition("=") for word in words)}
-            codes, types = (
-                given.get(name, "").replace(",", " ").split() for name in ("code", "type")
-            )
-            rule = ErrorRule(
-                FAILURES[failure].name,
-                status=tuple(map(int, filter(None, given.get("", "").split(",")))),
-                code=tuple(codes),
-                type=tuple(types),
-                pattern=pattern,
-                scope=given.get("scope", ""),
-                reset=given.get("reset", ""),
-            )
+            row: JSON = dict(word.split("=") for word in words if "=" in word)
+            row |= {name: tuple(row[name].split(",")) for name in ("code", "type") if name in row}
+            status = (each for word in words if "=" not in word for each in word.split(","))
+            rule = ErrorRule(FAILURES[failure].name, (*map(int, status),), pattern=pattern, **row)
             tables[table] += (rule,)
     return tables
 
@@ -8643,116 +8639,110 @@ _ERRORS: Final = _error_tables(r"""
 [reasoning]
 # Reasoning of earlier turns that a provider does not take: sealed by another account or model,
 # changed, without its seal, not known at all, or of an organization that may not see it.
-reasoning_refused code=invalid_encrypted_content                        # OpenAI
-reasoning_refused 200,400,404,422 ~encrypted[ _]content|redacted_thinking       # and xAI
-reasoning_refused 200,400,404,422 ~(thinking|thought|reasoning)[ _`'.\w]{0,20}signature
-reasoning_refused 200,400,404,422 ~signature\W.{0,20}(thinking|thought|reasoning|block)
-reasoning_refused 200,400,404,422 ~(invalid|missing|corrupted|unverifiable) [`'"]?signature
-reasoning_refused 200,400,404,422 ~signature.{0,20}(verif|invalid|mismatch|not match)
-reasoning_refused 200,400,404,422 ~expected [`'"]?thinking|thinking.{0,40}block     # Anthropic
-reasoning_refused 200,400,404,422 ~thinking\S*\.(display|signature)
+reasoning_refused code=invalid_encrypted_content  # OpenAI
+reasoning_refused 200,400,404,422 ~encrypted[ _]content|redacted_thinking  # and xAI
+~(thinking|thought|reasoning)[ _`'.\w]{0,20}signature
+~signature\W.{0,20}(thinking|thought|reasoning|block)
+~(invalid|missing|corrupted|unverifiable) [`'"]?signature
+~signature.{0,20}(verif|invalid|mismatch|not match)
+~expected [`'"]?thinking|thinking.{0,40}block  # Anthropic
 reasoning_refused 400,422 ~cache_control.{0,60}(not permitted|not supported|not allowed|unknown)
-reasoning_refused 200,400,404,422 ~\breasoning_(content|details)\b      # DeepSeek, Kimi, Groq
-reasoning_refused 200,400,404,422 ~reasoning[. ]summar     # OpenAI: "must be verified to ..."
-reasoning_refused 200,400,404,422 ~\brs_\w+.{0,80}(not found|without|required|persisted|duplicate)
-reasoning_refused 200,400,404,422 ~reasoning.{0,20}(item|block)
+reasoning_refused 200,400,404,422 ~\breasoning_(content|details)\b  # DeepSeek, Kimi, Groq
+~thinking\S*\.(display|signature)|reasoning[. ]summar  # OpenAI: "must be verified to ..."
+~\brs_\w+.{0,80}(not found|without|required|persisted|duplicate)|reasoning.{0,20}(item|block)
 [common]
-too_long code=context_length_exceeded,exceeded_context_length,1261                  # GLM
-too_long code=tokens_too_long,characters_too_long                                   # Qianfan
-too_long type=exceed_context_size_error,request_too_large               # llama.cpp, Anthropic
+too_long code=context_length_exceeded,exceeded_context_length,1261  # GLM
+too_long code=tokens_too_long,characters_too_long  # Qianfan
+too_long type=exceed_context_size_error,request_too_large  # llama.cpp, Anthropic
 too_long type=context_length_exceeded,exceeded_context_length
 too_long ~(上下文|输入|提示).{0,8}(超过|超出|超长|过长)
-too_long ~maximum (context|prompt|input|model) length       # OpenAI, vLLM, Mistral; xAI; Huawei
-too_long ~(model's|than the) context length|context length of only      # SGLang, LM Studio
-too_long ~exceeds? (the |its )?(model's )?(available )?context  # OpenAI, llama.cpp, Ollama
-too_long ~context window exceeds|(prompt|input) (is )?too long  # MiniMax; Anthropic, Fireworks
-too_long ~input token count.{0,30}(exceeds|only supports)               # Gemini, Vertex
-too_long ~exceeded model token limit|message size.{0,30}exceeds         # Kimi: tokens, bytes
-too_long ~range of input length should be                               # DashScope
-too_long ~exceed max message tokens|exceeds the maximum length          # Ark
-too_long ~prompt_tokens.{0,30}must be less than                         # SiliconFlow
-too_long ~`inputs` (tokens \+|must have less than)                      # TGI
-too_long ~reduce the length of the (messages|prompt|input)|request too large for  # OpenAI, Groq
-too_long ~required for long context requests                # Anthropic 429: "Extra usage is ..."
+~maximum (context|prompt|input|model) length  # OpenAI, vLLM, Mistral; xAI; Huawei
+~(model's|than the) context length|context length of only  # SGLang, LM Studio
+~exceeds? (the |its )?(model's )?(available )?context  # OpenAI, llama.cpp, Ollama
+~context window exceeds|(prompt|input) (is )?too long  # MiniMax; Anthropic, Fireworks
+~input token count.{0,30}(exceeds|only supports)  # Gemini, Vertex
+~exceeded model token limit|message size.{0,30}exceeds  # Kimi: tokens, bytes
+~range of input length should be|prompt_tokens.{0,30}must be less than  # DashScope; SiliconFlow
+~exceed max message tokens|exceeds the maximum length  # Ark
+~`inputs` (tokens \+|must have less than)  # TGI
+~reduce the length of the (messages|prompt|input)|request too large for  # OpenAI, Groq
+~required for long context requests  # Anthropic 429: "Extra usage is ..."
 # looser words, where nothing speaks of a rate or of money: Together, Nebius; Copilot; GLM; Cohere
 too_long 200,400,413,422,500 ~{no rate}context[ _-](length|window|size|limit)( is| was)? exceed
-too_long 200,400,413,422,500 ~{no rate}exceed(s|ed|ing)? (the )?(max\w* )?(allowed )?{prompt}
-too_long 200,400,413,422,500 ~{no rate}\b({prompt}|tokens?)\b.{0,60} exceeds? (the |its )?{limit}
-too_long 200,400,413,422,500 ~{no rate}too many (input |prompt )?tokens
-too_long 200,400,413,422,500 ~{no rate}too large for (the |this )?(model|context)
-too_long 200,400,413,422,500 ~{no rate}({prompt}|messages|conversation) (is|are) too (long|large)
+~{no rate}exceed(s|ed|ing)? (the )?(max\w* )?(allowed )?{prompt}
+~{no rate}\b({prompt}|tokens?)\b.{0,60} exceeds? (the |its )?{limit}
+~{no rate}too many (input |prompt )?tokens
+~{no rate}too large for (the |this )?(model|context)
+~{no rate}({prompt}|messages|conversation) (is|are) too (long|large)
 moderation code=content_filter,content_policy_violation,invalid_prompt,moderation_blocked
 moderation code=data_inspection_failed
 moderation type=content_filter
-moderation 200,400 ~content exists risk|content management policy       # DeepSeek; Azure
-moderation 200,400 ~blocked by content filter                           # Anthropic
-client_rejected type=client_validation_error                            # other relays
+moderation 200,400 ~content exists risk|content management policy  # DeepSeek; Azure
+~blocked by content filter  # Anthropic
+client_rejected type=client_validation_error  # other relays
 client_rejected ~client (is )?not (allowed|authorized)|only available for coding agents
-client_rejected ~only accepts requests from claude code
+~only accepts requests from claude code
 +reasoning
 # quotas paid in advance, and spending limits
 plan_exhausted code=organization_spend_limit_exceeded,project_spend_limit_exceeded reset=month
-plan_exhausted code=organization_usage_limit_exceeded reset=month         # OpenAI
+plan_exhausted code=organization_usage_limit_exceeded reset=month  # OpenAI
 plan_exhausted reset=month ~enforced_spend_limit_reached|reached your specified api usage limits
-plan_exhausted type=usage_limit_reached                                 # a ChatGPT plan
+plan_exhausted type=usage_limit_reached  # a ChatGPT plan
 # Google says "You exceeded your current quota" to all of these; the details tell (Gemini CLI)
 overloaded 200,429,499,503 ~MODEL_CAPACITY_EX|exhausted your capacity
 plan_exhausted type=RESOURCE_EXHAUSTED scope=credential+model ~PerDay|per_day|daily|\blimit: 0\b
-plan_exhausted type=RESOURCE_EXHAUSTED scope=credential+model ~\bQUOTA_EXHAUSTED|INSUFFICIENT_G1_
+~\bQUOTA_EXHAUSTED|INSUFFICIENT_G1_
 rate_limited type=RESOURCE_EXHAUSTED
-balance_empty code=credit_balance_exhausted,insufficient_quota,billing_not_active       # OpenAI
+balance_empty code=credit_balance_exhausted,insufficient_quota,billing_not_active  # OpenAI
 balance_empty code=billing_hard_limit_reached,insufficient_balance,insufficient_user_quota
 balance_empty type=insufficient_quota,insufficient_balance,billing_error
 balance_empty ~insufficient (account )?(balance|funds|credit)|out of credits|余额不足|欠费
-balance_empty ~credit balance is too low                                # Anthropic, 400
+~credit balance is too low  # Anthropic, 400
 # A limit and a span of time in one clause mean a plan's window.  Not "requests per hour" or "rate
 # limit for this period", which are rates, nor "retry in an hour" after a comma or a full stop.
 plan_exhausted 200,429 ~((?<!per )hour|week|month|period|cycle)[^.,;]{0,30}(quota|limit)
-plan_exhausted 200,429 ~(quota|(?<!rate )limit)[^.,;]{0,30}((?<!per )hour|week|month|period|cycle)
-plan_exhausted 200,429 ~(小时|周|月)\S{0,10}(额度|限额|上限)
+~(quota|(?<!rate )limit)[^.,;]{0,30}((?<!per )hour|week|month|period|cycle)
+~(小时|周|月)\S{0,10}(额度|限额|上限)
 # the provider is busy
 overloaded code=server_is_overloaded,capacity_exceeded,model_overloaded
 overloaded type=overloaded_error,overloaded,UNAVAILABLE,unavailable_error
 overloaded type=service_unavailable_error
-overloaded 200,429,500,502,503 ~overloaded|over capacity|capacity exceeded|no capacity
-overloaded 200,429,500,502,503 ~server is busy
+overloaded 200,429,500,502,503 ~overloaded|(over|no) capacity|capacity exceeded|server is busy
 # the credential, the rate, the model
 auth code=invalid_api_key,account_deactivated
 auth type=authentication_error,permission_error,UNAUTHENTICATED
-auth type=FAILED_PRECONDITION                               # Gemini: not from this country
+auth type=FAILED_PRECONDITION  # Gemini: not from this country
 auth ~api[ _-]?key (is )?(not valid|invalid|expired)|(invalid|incorrect) api[ _-]?key
-auth ~API_KEY_INVALID|VALIDATION_REQUIRED|user location is not supported    # Gemini: with a 400
-auth ~UNSUPPORTED_CLIENT|organization has been disabled     # Code Assist, no longer served
+~API_KEY_INVALID|VALIDATION_REQUIRED|user location is not supported  # Gemini: with a 400
+~UNSUPPORTED_CLIENT|organization has been disabled  # Code Assist, no longer served
 rate_limited code=rate_limit_exceeded,slow_down,too_many_requests
 rate_limited type=rate_limit_error,rate_limited
 model_missing code=model_not_found,model_decommissioned,invalid_model,DeploymentNotFound
 model_missing 200,400,403,404,410,422 ~\bmodels?[:/]? ?\S{0,80}? (does not|not) exist
-model_missing 200,400,403,404,410,422 ~\bmodels?[:/]? ?\S{0,80}? (is )?not (found|supported)
-model_missing 200,400,403,404,410,422 ~\bmodels?[:/]? ?\S{0,80}? (is )?not available
-model_missing 200,400,403,404,410,422 ~(unknown|invalid|no such) model\b|not a valid model  # GLM
-model_missing 200,400,403,404,410,422 ~not found the model                                  # Kimi
-model_missing 200,400,403,404,410,422 ~(access to|activated) (the |this )?model\b   # OpenAI; Ark
+~\bmodels?[:/]? ?\S{0,80}? (is )?not (found|supported|available)
+~(unknown|invalid|no such) model\b|not a valid model|not found the model  # GLM; Kimi
+~(access to|activated) (the |this )?model\b  # OpenAI; Ark
 model_missing 404 ~\bmodel\b
 # nothing but the status
 auth 401,403
 balance_empty 402
-transient 404,405                                           # a wrong path is the endpoint's fault
+transient 404,405  # a wrong path is the endpoint's fault
 transient 408,409,424,425,499,500,502,504
 too_long 413
 rate_limited 429
-overloaded 498,503,529                                                  # Groq's flex; Anthropic
+overloaded 498,503,529  # Groq's flex; Anthropic
 bad_request 400,422
 bad_request 200 type=invalid_request_error,INVALID_ARGUMENT
-transient 200                               # it had accepted the request: its own failure
+transient 200  # it had accepted the request: its own failure
 [glm]  # docs.bigmodel.cn/cn/api/api-code
-plan_exhausted code=1308,1310               # 5 hours; week or month: date in the text
-plan_exhausted code=1311 scope=credential+model                         # not in this plan
-plan_exhausted code=1304 reset=midnight+8                               # calls of the day
+plan_exhausted code=1308,1310  # 5 hours; week or month: date in the text
+plan_exhausted code=1311 scope=credential+model  # not in this plan
+plan_exhausted code=1304 reset=midnight+8  # calls of the day
 plan_expired code=1309
-balance_empty code=1113                     # HTTP 429; also a key at another plan's base
+balance_empty code=1113  # HTTP 429; also a key at another plan's base
 rate_limited code=1302,1303,1305
 overloaded code=1312
-client_rejected code=1313                                   # fair use: a person must look
+client_rejected code=1313  # fair use: a person must look
 auth code=1000,1001,1002,1003,1004,1110,1111,1112,1120,1121,1220
 model_missing code=1211,1212,1221,1222
 too_long code=1261
@@ -8760,12 +8750,12 @@ moderation code=1300,1301
 +reasoning
 bad_request code=1210,1213,1214,1215
 transient code=500,1230,1231,1234
-auth 434                                                                # no permission
-bad_request 435                                                         # a file
+auth 434  # no permission
+bad_request 435  # a file
 [kimi]  # kimi.com/code/docs, platform.kimi.ai
 plan_expired 402 ~membership
-plan_exhausted 200,403,429 ~usage limit for this (billing cycle|period)     # the week: 403
-plan_exhausted 200,403,429 ~(weekly|monthly) usage limit
+plan_exhausted 200,403,429 ~usage limit for this (billing cycle|period)  # the week: 403
+~(weekly|monthly) usage limit
 client_rejected type=access_terminated_error
 client_rejected 403 ~coding agents|access terminated
 balance_empty type=exceeded_current_quota_error
@@ -8776,7 +8766,7 @@ too_long 400 ~token limit|message size
 [moonshot]
 +kimi
 auth type=permission_denied_error
-balance_empty 403                                           # kimi.com/help: an empty account
+balance_empty 403  # kimi.com/help: an empty account
 [dashscope]  # Model Studio: error codes, plan FAQs
 plan_exhausted reset=monday+8 ~week allocated quota exceeded
 plan_exhausted reset=month ~month allocated quota exceeded
@@ -8787,13 +8777,13 @@ balance_empty scope=credential+model ~free allocated quota exceeded
 rate_limited code=Throttling*,insufficient_quota,limit_requests
 rate_limited type=insufficient_quota
 rate_limited ~allocated quota exceeded|exceeded your current quota
-balance_empty code=Arrearage                                            # HTTP 400
+balance_empty code=Arrearage  # HTTP 400
 moderation code=DataInspection*
 [minimax]  # platform.minimax.io; often in a 200
 plan_exhausted code=2056
-plan_exhausted ~usage limit exceeded|\(2056\)                           # the same as a 429
+plan_exhausted ~usage limit exceeded|\(2056\)  # the same as a 429
 balance_empty code=1008
-rate_limited code=1002,1039                                 # requests; tokens per minute
+rate_limited code=1002,1039  # requests; tokens per minute
 auth code=1004,2049
 moderation code=1026,1027
 too_long code=2013 ~context window
@@ -8801,42 +8791,42 @@ too_long code=2013 ~context window
 bad_request code=2013
 transient code=1000,1001,1024,1033
 [ark]  # volcengine.com/docs/82379/1299023
-plan_exhausted code=AccountQuotaExceeded                                # also in mid-stream
-balance_empty code=AccountOverdueError                                  # HTTP 403
+plan_exhausted code=AccountQuotaExceeded  # also in mid-stream
+balance_empty code=AccountOverdueError  # HTTP 403
 auth code=AuthenticationError,AccessDenied
-model_missing code=InvalidEndpoint*,ModelNotOpen                        # ...OrModel.NotFound
-overloaded code=ServerOverloaded                                        # HTTP 429
+model_missing code=InvalidEndpoint*,ModelNotOpen  # ...OrModel.NotFound
+overloaded code=ServerOverloaded  # HTTP 429
 rate_limited code=RateLimitExceeded*
 moderation code=InputTextRisk*,InputImageRisk*,OutputTextRisk*,OutputImageRisk*
 moderation code=SensitiveContentDetected*
 [siliconflow]  # flat: {"code": 20012, "message": ...}
 model_missing code=20012
-balance_empty code=30001                                                # unconfirmed
+balance_empty code=30001  # unconfirmed
 overloaded 503,504
 [openrouter]  # openrouter.ai/docs errors, limits
-rate_limited 402 ~in_flight_budget                                      # has a Retry-After
-overloaded 402 scope=provider+model ~\braw\b                     # of the provider that it asked
+rate_limited 402 ~in_flight_budget  # has a Retry-After
+overloaded 402 scope=provider+model ~\braw\b  # of the provider that it asked
 overloaded 429 scope=provider+model ~rate-limited upstream
-balance_empty 403 ~key limit exceeded                                   # Roo-Code#515
+balance_empty 403 ~key limit exceeded  # Roo-Code#515
 moderation 403
 bad_request 404 ~no endpoints found that support
 model_missing 404 ~no endpoints found
 [xai]  # continue#10373, hermes-agent#26847
 balance_empty code=personal-team-blocked*
 balance_empty 403,429 ~used all available credits|spending-limit|run out of credits
-balance_empty 403,429 ~doesn't have any credits
+~doesn't have any credits
 [groq]  # the model wrote a bad call: draw again
 transient code=tool_use_failed scope=request
 transient 400,422 scope=request ~failed_generation|failed to (call|generate)
 [cerebras]  # says it without a body
 too_long 400 ~^HTTP 400, nothing$
 [huawei]  # huaweicloud.com tokenplan-maas-0013
-plan_exhausted code=ModelArts.81022                         # HTTP 403, as the next three
+plan_exhausted code=ModelArts.81022  # HTTP 403, as the next three
 plan_expired code=ModelArts.81019
-balance_empty code=ModelArts.81021                          # frozen: "check for arrears"
-client_rejected code=ModelArts.81023                                    # a person must look
+balance_empty code=ModelArts.81021  # frozen: "check for arrears"
+client_rejected code=ModelArts.81023  # a person must look
 rate_limited code=ModelArts.81101,ModelArts.81103
-balance_empty code=ModelArts.81005 scope=credential+model               # free quota
+balance_empty code=ModelArts.81005 scope=credential+model  # free quota
 model_missing code=ModelArts.81004,ModelArts.81009
 moderation code=ModelArts.81011,ModelArts.81013
 [local]  # no quota, only a queue
@@ -9501,19 +9491,19 @@ def _url(node: ConfigNode) -> str:
     return _placed(text)
 
 
+def _placed(text: str) -> str:
+    """A URL or path in which no placeholder would be left as it is."""
+    if re.search(r"[{}]", text.replace("{model}", "")):
+        raise InvalidValue(f"only {{model}} is filled in, got {text!r:.80}")
+    return text
+
+
 def _path(node: ConfigNode) -> str:
     text = node.text()
     if not re.fullmatch(r"[^\s\x00-\x1f#]+", text) or "://" in text.partition("?")[0]:
         form = "what follows host and port, like /v2/chat"
         raise InvalidValue(f"expected {form}, got {text!r:.80}")
     return _placed(text)
-
-
-def _placed(text: str) -> str:
-    """A URL or path in which no placeholder would be left as it is."""
-    if re.search(r"[{}]", text.replace("{model}", "")):
-        raise InvalidValue(f"only {{model}} is filled in, got {text!r:.80}")
-    return text
 
 
 def _header(node: ConfigNode) -> str:
@@ -9548,6 +9538,7 @@ DIRECT: Final = "direct"  # no proxy, whatever the environment says
 TEXT: Final = Kind("text", ConfigNode.text, {"type": ["string", "number"]})
 NAMES_SCHEMA: Final = {"type": "string"}
 BASE_URL: Final = Kind("URL", _url, {"type": ["string", "number"]})
+URL_PATH: Final = Kind("text", _path, NAMES_SCHEMA)
 HEADER: Final = Kind("text", _header, {"type": ["string", "number", "null"]})
 SECRET: Final = Kind("secret", _secret, NAMES_SCHEMA)
 COMMAND: Final = Kind("a program and its arguments", _command, NAMES_SCHEMA)
@@ -9678,20 +9669,21 @@ def key_of(spec: dataclasses.Field[Any]) -> str:
     return spec.name.removesuffix("_")
 
 
+def named_words(text: str) -> dict[str, str]:
+    """NAME=VALUE, separated by blanks."""
+    return dict(word.split("=", 1) for word in text.split())
+
+
 # What other programs, and the makers' own products, call what is known here by another name.
-_OTHER_WORDS: Final = {
-    "claude": "anthropic", "gpt": "openai", "chatgpt": "openai", "codex": "openai",
-    "chat": "openai", "google": "gemini", "glm": "bigmodel", "zhipu": "bigmodel",
-    "kimi": "moonshot", "qwen": "dashscope", "aliyun": "dashscope", "bailian": "dashscope",
-    "doubao": "ark", "volcengine": "ark", "grok": "xai", "hunyuan": "tencent",
-    "base_url": "endpoint", "baseurl": "endpoint", "api_base": "endpoint", "url": "endpoint",
-    "type": "api_format", "protocol": "api_format", "plan": "billing_plans",
-    "plans": "billing_plans", "enabled": "active", "disabled": "active",
-    "extra_body": "override", "model_list": "providers", "router": "routing_rules",
-    "rules": "routing_rules", "fallbacks": "routing_rules", "aliases": "routing_rules",
-    "host": "listen", "port": "listen", "bind": "listen", "users": "keys", "api_keys": "keys",
-    "database": "state", "log_level": "log",
-}  # fmt: skip
+_OTHER_WORDS: Final = named_words("""
+    claude=anthropic gpt=openai chatgpt=openai codex=openai chat=openai google=gemini glm=bigmodel
+    zhipu=bigmodel kimi=moonshot qwen=dashscope aliyun=dashscope bailian=dashscope doubao=ark
+    volcengine=ark grok=xai hunyuan=tencent url=endpoint base_url=endpoint baseurl=endpoint
+    api_base=endpoint type=api_format protocol=api_format plan=billing_plans plans=billing_plans
+    enabled=active disabled=active extra_body=override model_list=providers router=routing_rules
+    rules=routing_rules fallbacks=routing_rules aliases=routing_rules host=listen port=listen
+    bind=listen users=keys api_keys=keys database=state log_level=log
+""")
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
@@ -9948,7 +9940,7 @@ class ProviderConfig(Table):
     headers: dict[str, str | None] = option(HEADERS, "Headers to set for it; null removes one.")
     override: OverrideConfig = section(OverrideConfig, "Changes to bodies in its dialect.")
     paths: dict[str, str] = option(
-        mapping(Kind("text", _path, NAMES_SCHEMA)),
+        mapping(URL_PATH),
         "Per dialect: what follows the host; may hold {model}.",
     )
     timeouts: AttemptTimeouts = section(AttemptTimeouts, "Limits on waiting for it.")
@@ -12067,10 +12059,6 @@ def _opencode(offer: Offer) -> str:
     return json.dumps({"model": model, "small_model": model, "provider": {"relay": provider}})
 
 
-def _env(text: str) -> Mapping[str, str]:
-    return dict(word.split("=", 1) for word in text.split())
-
-
 _ANTHROPIC_VARIABLES: Final = (
     "ANTHROPIC_API_KEY ANTHROPIC_AUTH_TOKEN ANTHROPIC_BASE_URL ANTHROPIC_CUSTOM_HEADERS"
     " CLAUDE_CODE_OAUTH_TOKEN CLAUDE_CODE_USE_BEDROCK CLAUDE_CODE_USE_VERTEX"
@@ -12092,7 +12080,7 @@ CLIENTS: Final[dict[str, Recipe]] = {
     # MAX_CONTEXT_TOKENS counts for names Claude Code does not know, AUTO_COMPACT_WINDOW for all;
     # 2.1 refuses one below 100,000 with a warning.
     "claude": Recipe(
-        _env(
+        named_words(
             "ANTHROPIC_BASE_URL={base} ANTHROPIC_AUTH_TOKEN={key} ANTHROPIC_MODEL={model}"
             " ANTHROPIC_DEFAULT_OPUS_MODEL={OPUS} ANTHROPIC_DEFAULT_SONNET_MODEL={SONNET}"
             " ANTHROPIC_DEFAULT_HAIKU_MODEL={HAIKU} ANTHROPIC_DEFAULT_FABLE_MODEL={FABLE}"
@@ -12113,7 +12101,7 @@ CLIENTS: Final[dict[str, Recipe]] = {
     # A base URL in the environment makes Gemini CLI choose "gateway", which it then refuses; only
     # its settings can choose otherwise, and the system's count only if root owns them.
     "gemini": Recipe(
-        _env("GOOGLE_GEMINI_BASE_URL={base} GEMINI_API_KEY={key} GEMINI_MODEL={model}"),
+        named_words("GOOGLE_GEMINI_BASE_URL={base} GEMINI_API_KEY={key} GEMINI_MODEL={model}"),
         package="@google/gemini-cli",
         clears=_GOOGLE_VARIABLES,
         tiers={"flash": "gemini-3.8-flash", "lite": "gemini-3.5-flash-lite"},
@@ -12125,7 +12113,7 @@ CLIENTS: Final[dict[str, Recipe]] = {
         ),
     ),
     "qwen": Recipe(
-        _env(
+        named_words(
             "OPENAI_BASE_URL={base}/v1 OPENAI_API_KEY={key} OPENAI_MODEL={model}"
             " QWEN_CODE_MAX_OUTPUT_TOKENS={output}"
         ),
@@ -12135,7 +12123,7 @@ CLIENTS: Final[dict[str, Recipe]] = {
     "opencode": Recipe({"OPENCODE_CONFIG_CONTENT": _opencode}, "opencode-ai"),
 }
 _ANY_CLIENT: Final = Recipe(  # the variables that SDKs read, and relay's own for scripts
-    _env(
+    named_words(
         "RELAY_URL={base} RELAY_KEY={key} RELAY_MODEL={model} ANTHROPIC_BASE_URL={base}"
         " ANTHROPIC_API_KEY={key} OPENAI_BASE_URL={base}/v1 OPENAI_API_BASE={base}/v1"
         " OPENAI_API_KEY={key} GOOGLE_GEMINI_BASE_URL={base} GEMINI_API_KEY={key}"

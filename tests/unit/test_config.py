@@ -535,8 +535,7 @@ PROBLEMS: dict[str, tuple[str, list[str]]] = {
         UP + "keys: {k: {key: x}}\ncors: {origins: [https://a, b, 'https://*.c']}\n",
         [
             "4:29: cors.origins[1]: expected an origin like https://app.example, got 'b'",
-            "4:32: cors.origins[2]: expected an origin like https://app.example,"
-            " got 'https://*.c'",
+            "4:32: cors.origins[2]: expected an origin like https://app.example, got 'https://*.c'",
         ],
     ),
     "what would be asked at no address": (
