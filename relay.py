@@ -11044,16 +11044,10 @@ class Route:
 
     @remembered
     def only_lane(self, dialect: str) -> Lane | None:
-        """Its one lane for a client of this dialect; None if there are several, or none."""
+        """Its one lane, to a client of this dialect; None if there are several, or none."""
         plans = (plan for target in self.targets() for plan in target.lanes(dialect))
         lanes = list(itertools.chain(*plans))
         return lanes[0] if len(lanes) == 1 else None
-
-    @functools.cached_property
-    def is_single(self) -> bool:
-        """Is there only one lane, whichever conversation asks?"""
-        plans = [plan for target in self.targets() for plan in target.provider.plans]
-        return sum(len(plan.credentials) for plan in plans) < 2
 
 
 def has_price(limits: LimitConfig) -> bool:
@@ -11105,7 +11099,7 @@ class Key:
 
     caller: Caller
     digest: bytes
-    expires: float | None  # seconds since the epoch
+    expires: float  # seconds since the epoch; for ever: inf
 
 
 # Claude Code's model picker shows only names that begin with claude or anthropic, and takes a [1m]
@@ -11397,19 +11391,14 @@ class Plan:
         """The caller whose key is the first valid one."""
         for credential in offered:
             digest = hashlib.sha256(credential.encode(errors="replace")).digest()
-            for key in self._by_digest.get(digest, ()):
-                if not hmac.compare_digest(key.digest, digest):
-                    continue
-                if key.expires is None or now < key.expires:
-                    return key.caller
+            key = self._by_digest.get(digest)
+            if key and hmac.compare_digest(key.digest, digest) and now < key.expires:
+                return key.caller
         return None
 
     @functools.cached_property
-    def _by_digest(self) -> dict[bytes, list[Key]]:
-        known: dict[bytes, list[Key]] = {}
-        for key in self.keys:
-            known.setdefault(key.digest, []).append(key)
-        return known
+    def _by_digest(self) -> dict[bytes, Key]:
+        return {key.digest: key for key in self.keys}
 
     @functools.cached_property
     def redacted(self) -> Callable[[str], str]:
@@ -11561,7 +11550,7 @@ def _keys(config: Config, admin: bytes, reading: Reading) -> tuple[Key, ...]:
         own = entry.timezone or config.timezone
         expires = entry.expires and entry.expires.replace(tzinfo=entry.expires.tzinfo or own)
         caller = Caller(name, entry.models, entry.raw, entry.limits, own)
-        keys.append(Key(caller, digest, expires.timestamp() if expires else None))
+        keys.append(Key(caller, digest, expires.timestamp() if expires else math.inf))
     if admin in owners:
         reading.error("admin_key", f"is the key of {owners[admin]!r} too")
     return tuple(keys)
@@ -19598,7 +19587,7 @@ class Relay:
         list.  After an answer the lane stays busy until `serve` closes the attempt.
         """
         attempt, moment, outcome = Attempt(lane, strip), time.time(), "cancelled"
-        identity = "" if exchange.route.is_single or not exchange.binds else exchange.identity
+        identity = "" if exchange.route.only_lane("") or not exchange.binds else exchange.identity
         if len(exchange.body.raw) >= IN_STEPS:
             await exchange.read_in_steps(lane)
         exchange.prepare(attempt)
@@ -19783,7 +19772,7 @@ class Relay:
             if code == "OK":
                 exchange.code = "UR" if pipe.failure.cause else "UE"
             if isinstance(fault, UpstreamError):
-                bound = exchange.binds and not exchange.route.is_single
+                bound = exchange.binds and not exchange.route.only_lane("")
                 identity = exchange.identity if bound else ""
                 self.health.failed(attempt.lane, fault, time.time(), identity=identity)
             else:
@@ -19803,7 +19792,7 @@ class Relay:
         """The lanes that are worth trying now, in order; those that are kept from being used by a
         mark are added to `skipped`."""
         route, fitting = exchange.route, False
-        identity = "" if route.is_single else exchange.identity  # where nothing can be bound
+        identity = "" if route.only_lane("") else exchange.identity  # where nothing can be bound
         names = exchange.dialect.name, identity or exchange.id
         for lane, mark in self.balance.lanes(route, *names, time.time):
             if not exchange.fits(lane):
