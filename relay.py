@@ -11099,7 +11099,7 @@ class Key:
 
     caller: Caller
     digest: bytes
-    expires: float  # seconds since the epoch; for ever: inf
+    expires: float = math.inf  # seconds since the epoch
 
 
 # Claude Code's model picker shows only names that begin with claude or anthropic, and takes a [1m]
@@ -18795,7 +18795,7 @@ class OnBehalf(Conversation):
         keys = [key for key in self.plan.keys if key.caller.name == self._name]
         if self.plan.keys and not keys:
             raise Unauthorized(f"no key is called {self._name!r}")
-        if any(key.expires is not None and key.expires <= time.time() for key in keys):
+        if any(key.expires <= time.time() for key in keys):
             raise Unauthorized(f"key {self._name!r} has expired")
         return keys[0].caller if keys else Caller()
 
@@ -21904,8 +21904,7 @@ class Admin:
             caller, used = key.caller, limits.used(key.caller, now, wall)
             most = {word: getattr(caller.limits, word) for word in used}
             own = {"name": caller.name, "models": caller.models, "raw": caller.raw}
-            expired = key.expires is not None and key.expires <= wall
-            keys.append(own | {"expired": expired, "limits": most, "used": used})
+            keys.append(own | {"expired": key.expires <= wall, "limits": most, "used": used})
         return {"keys": keys}
 
     async def presets(self, request: web.BaseRequest, _: Wire) -> JSON:
@@ -24064,7 +24063,7 @@ async def replay(record: Record, plan: Plan, source: Source, ring: Ring) -> Reco
         name = record.summary.get("key") or ""
         known = (each.caller for each in plan.keys if each.caller.name == name)
         caller = replace(next(known, Caller(name)), limits=None)
-        plan = replace(plan, keys=(Key(caller, hashlib.sha256(key.encode()).digest(), None),))
+        plan = replace(plan, keys=(Key(caller, hashlib.sha256(key.encode()).digest()),))
     headers = CIMultiDict(
         (name, value)
         for name, value in leg.headers
