@@ -15564,6 +15564,10 @@ class StateTrouble(Exception):
     """The store cannot be used at the moment."""
 
 
+class Unstorable(StateTrouble):
+    """The store works, and does not take this batch: a number beyond 64 bits, half a character."""
+
+
 class Store(Protocol):
     """What the keeper needs of a store; every method may block, and raise StateTrouble."""
 
@@ -15717,11 +15721,14 @@ class SQLiteStore:
 
     @contextlib.contextmanager
     def _watched(self) -> Iterator[None]:
-        """Turn every error of the database into StateTrouble."""
+        """Turn every error of the database into StateTrouble, and one of its values that it cannot
+        hold into Unstorable; a disk that is full or a lock of another program may go."""
         try:
             yield
-        except (sqlite3.Error, OSError, ValueError, OverflowError, ConfigError) as error:
+        except (sqlite3.OperationalError, OSError, ConfigError) as error:
             raise StateTrouble(f"{self.path}: {error}") from error
+        except (sqlite3.Error, ValueError, OverflowError) as error:
+            raise Unstorable(f"{self.path}: {error}") from error
 
     def sync(self, batch: Batch) -> News:
         now = time.time()
@@ -16376,7 +16383,7 @@ class Keeper:
         stored any more.
         """
         log, trouble = self._log(), str(error) or type(error).__name__
-        self._refusals += 1
+        self._refusals += type(error) is not StateTrouble
         if not self.trouble:
             log.event("error", f"the state store is down, relay goes on alone: {trouble}")
             if not isinstance(error, StateTrouble):

@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import sqlite3
 import time
+from pathlib import Path
 
 import pytest
 
@@ -132,7 +134,7 @@ class Picky(SharedStore):
 
     def sync(self, batch: relay.Batch) -> relay.News:
         if batch.usage:
-            raise relay.StateTrouble("too large an integer")
+            raise relay.Unstorable("too large an integer")
         return relay.News()
 
 
@@ -168,6 +170,39 @@ async def test_what_is_used_while_the_store_is_away_for_long_is_stored_in_the_en
     assert not keeper.trouble
     assert "given up" not in heard.words
     assert store.requests == 3
+
+
+@pytest.mark.parametrize("how", ["full", "locked"])
+async def test_a_disk_that_is_full_or_a_lock_costs_no_usage(how: str, tmp_path: Path) -> None:
+    """An empty batch is read without either: that the store takes one is no reason to give up."""
+    limits, ledger, heard = relay.Limits(), relay.Ledger(), Heard()
+    store = relay.SQLiteStore(tmp_path / "state.db")
+    notebook = relay.Notebook(relay.Health())
+    keeper = relay.Keeper(store, ledger, limits, notebook, list, lambda: heard)
+    await keeper.call(store.open)
+    await keeper.call(store._data.execute, "PRAGMA busy_timeout = 1")
+    await keeper.call(store._data.execute, "PRAGMA max_page_count = 1")  # those that there are
+    other = sqlite3.connect(store.path or "", isolation_level=None)
+    if how == "locked":
+        other.execute("BEGIN IMMEDIATE")
+    permit = limits.admit("1", CALLER, relay.Spend(), 0.0, 0.0)
+    limits.settle(permit, relay.Spend(7, 8), time.time())
+    for number in range(500):
+        ledger.totals(("alice", "p", f"model-{number}"), time.time(), None).requests += 1
+    for _ in range(20):
+        await keeper.sync()
+        assert keeper.trouble
+    assert "given up" not in heard.words
+    assert heard.words.count("the state store is down") == 1
+    if how == "locked":
+        other.execute("ROLLBACK")
+    other.close()
+    await keeper.call(store._data.execute, "PRAGMA max_page_count = 1000")
+    await keeper.sync()
+    assert not keeper.trouble
+    rows = await keeper.call(store.usage, relay.DAY, 0)
+    assert sum(totals.requests for totals in rows.values()) == 500
+    await keeper.call(store.close)
 
 
 async def test_a_store_that_forgets_a_permit_keeps_nobody_waiting() -> None:
