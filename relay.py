@@ -13867,9 +13867,10 @@ class Health:
         kept_for = 0.0 if len(self.marks) > _MOST_MARKS else _STALE
         marks = self.marks.items()
         self._remove(p for p, mark in marks if mark.until < now - kept_for and not mark.probing)
-        excess = max(0, len(self.marks) - _MOST_MARKS)  # guesses first, the oldest first
-        order = sorted(self.marks, key=lambda p: (not self.marks[p].guessed, self.marks[p].since))
-        self._remove(order[:excess])
+        if (excess := len(self.marks) - _MOST_MARKS) > 0:  # guesses first, the oldest first
+            order = [(not mark.guessed, mark.since, place) for place, mark in marks]
+            order.sort(key=operator.itemgetter(0, 1))
+            self._remove(place for *_, place in order[:excess])
 
 
 # ==== 30. Balance =============================================================
@@ -14818,7 +14819,9 @@ class Notebook:
         }
 
     def collect(self, now: float) -> list[Note]:
-        """A note for each mark, bond or ratio that has changed since the last call."""
+        """A note for each mark, bond or ratio that has changed since the last call; marks that
+        say nothing any more, or are too many since others' were added, are forgotten first."""
+        self._health.forget(now)
         exported = self._health.exported()
         marks = {dumps([mark[name] for name in Place._fields]).decode(): mark for mark in exported}
         notes = [
@@ -15837,6 +15840,7 @@ class SQLiteStore:
 _ANSWER_TIMEOUT: Final = 0.5  # seconds a client may have to wait for Redis, once; then it is down
 _RECONNECTING: Final = 3.0  # seconds to reach it, while nobody waits
 _LEASE: Final = 30  # seconds a permit counts without word from its relay
+_MOST_NOTES_READ: Final = 2000  # at once: Redis serves nobody else meanwhile
 _RESENT: Final = 5.0  # seconds of batches that are sent again after a break
 
 # KEYS: the prefix.  ARGV: a batch as JSON, see `RedisStore._written`.  It answers the number of the
@@ -15888,6 +15892,8 @@ if batch.number > tonumber(call('GET', at('last', batch.relay)) or 0) then
     call('HDEL', at('out', key), id)
     call('ZREM', at('lease', key), id)
   end
+  -- it begins with the time, so that a Redis that has lost everything goes on beyond what was read
+  call('SET', at('notes', 'count'), whole(now * 1000000), 'NX')
   for _, note in ipairs(batch.notes) do
     local number = call('INCR', at('notes', 'count'))
     call('HSET', at('notes', 'lines'), note[1], note[2])
@@ -15915,9 +15921,12 @@ if last ~= seen then
   for _, kind in ipairs({'lines', 'order', 'until', 'count'}) do
     call('EXPIRE', at('notes', kind), 36 * day)
   end
-  for _, name in ipairs(call('ZRANGEBYSCORE', at('notes', 'order'), '(' .. whole(seen), last)) do
-    lines[#lines + 1] = call('HGET', at('notes', 'lines'), name)
+  local found = call('ZRANGEBYSCORE', at('notes', 'order'), '(' .. whole(seen), last, 'WITHSCORES',
+                     'LIMIT', 0, batch.most_read)
+  for at_name = 1, #found, 2 do
+    lines[#lines + 1] = call('HGET', at('notes', 'lines'), found[at_name])
   end
+  if #lines == batch.most_read then last = tonumber(found[#found]) end
 end
 
 -- as `Account.refusal`
@@ -15963,7 +15972,7 @@ for index, permit in ipairs(batch.asked) do
     local began, what = counted[at]:match('^(%d+):(.)')
     local slot = {began = tonumber(began), what = what == 'r' and 'requests' or 'tokens',
                   amount = tonumber(counted[at + 1])}
-    if slot.began + 61 <= now then
+    if slot.began + 61 <= now or slot.began > now + 1 then  -- clocks are set back, too
       call('HDEL', minute, counted[at])
     else
       slots[#slots + 1] = slot
@@ -16083,6 +16092,7 @@ class RedisStore:
             "lease": _LEASE,
             "most_recent": MOST_RECENT_STORED,
             "most_notes": MOST_NOTES_STORED,
+            "most_read": _MOST_NOTES_READ,
             "usage": [
                 (
                     *(span, start, dumps(who).decode(), KEPT[span] + DAY),

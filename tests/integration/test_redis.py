@@ -397,6 +397,52 @@ def agree(store: relay_module.RedisStore, chance: random.Random, name: str) -> N
         assert seconds_apart(mine) == seconds_apart(theirs)
 
 
+async def test_a_clock_that_is_set_back_holds_nobody_up(redis: RedisServer) -> None:
+    """What Redis has counted at a later time is in no minute that there is now."""
+    store = relay_module.RedisStore(redis.url)
+    caller = relay_module.Caller("alice", limits=relay_module.LimitConfig(rpm=3))
+    later = int(time.time()) + 3000
+    await redis.command("HSET", "{relay}:minute:alice", f"{later}:r", "3", f"{later}:t", "3")
+    store.open()
+    try:
+        words = list[str]()
+        for number in range(4):
+            permit = relay_module.Limits().admit(str(number), caller, relay_module.Spend(), 0, 0)
+            (judged,) = store.sync(relay_module.Batch(asked=[permit])).admissions
+            words.append(judged.refusal.word if judged.refusal else "")
+        assert words == ["", "", "", "rpm"]
+    finally:
+        store.close()
+
+
+async def test_many_notes_are_read_in_parts_and_none_is_missed(
+    redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relay_module, "_MOST_NOTES_READ", 3)
+    writer, reader = (relay_module.RedisStore(redis.url) for _ in range(2))
+    for store in (writer, reader):
+        store.open()
+
+    def write(*names: str) -> None:
+        notes = [relay_module.Note("mark", name, {}, time.time() + 60) for name in names]
+        writer.sync(relay_module.Batch(notes=notes))
+
+    def read() -> list[str]:
+        return [note.name for note in reader.sync(relay_module.Batch()).notes]
+
+    try:
+        write(*"abcdefg")
+        write("b")
+        assert [read() for _ in range(4)] == [["a", "c", "d"], ["e", "f", "g"], ["b"], []]
+        await redis.command("FLUSHALL")  # all is lost, and others write more than was read
+        writer._stored.clear()
+        write(*"hijklmnopq")
+        assert [read() for _ in range(5)] == [[*"hij"], [*"klm"], [*"nop"], ["q"], []]
+    finally:
+        for store in (writer, reader):
+            store.close()
+
+
 def seconds_apart(message: str) -> str:
     """Without the number of seconds, which differs by what the two clocks do."""
     return re.sub(r"in \d+ s", "in some seconds", message)

@@ -568,3 +568,18 @@ def test_marks_and_conversations_are_bounded() -> None:
     assert health.sticky.bound("conversation 11999", T)
     failed(health, K1, "rate_limited")
     assert until(health, K1) is not None
+
+
+def test_marks_of_other_relays_are_bounded_too() -> None:
+    """A store keeps those of all relays, of those that died as well."""
+    health = relay.Health()
+    notebook = relay.Notebook(health)
+    lane = relay.replace(K1, target=relay.replace(OTHER, model="made-up"))
+    failed(health, lane, "model_missing")
+    (mark,) = health.exported()
+    failed(health, K1, "auth", 7200)
+    for n in range(3000):
+        health.adopt(mark | {"name": f"other made-up-{n}", "since": T - 1})
+    notebook.collect(T)
+    assert len(health.marks) == 1000
+    assert until(health, K1) == 7200
