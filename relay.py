@@ -13779,24 +13779,14 @@ class Health:
     # Looking after the marks
 
     def listed(self, now: float) -> list[JSON]:
-        """Every mark, with times since the epoch; a `next_probe` of None is under way."""
+        """Every mark as `exported` has it, the oldest first, with the number of conversations that
+        are bound to its credential, and its next probe: None while one is under way."""
         self.forget(now)
-        bound = self.sticky.tally(now)
-        return [
-            {
-                "scope": place.scope,
-                "name": place.name,
-                "cause": mark.failure,
-                "said": mark.message,
-                "since": round(mark.since),
-                "until": round(mark.until),
-                "guessed": mark.guessed,
-                "next_probe": None if mark.probing else round(max(mark.until, now)),
-                "times": mark.times,
-                "bound": bound.get(mark.owner, 0),
-            }
-            for place, mark in sorted(self.marks.items(), key=lambda item: item[1].since)
-        ]
+        bound, lines = self.sticky.tally(now), list[JSON]()
+        for line, mark in zip(self.exported(), self.marks.values(), strict=True):
+            probe = None if mark.probing else max(mark.until, now)
+            lines.append(line | {"next_probe": probe, "bound": bound.get(mark.owner, 0)})
+        return sorted(lines, key=operator.itemgetter("since"))
 
     def clear(self, name: str = "") -> list[str]:
         """Take marks away: all, those of a name, or all of a credential or provider."""
@@ -13829,10 +13819,12 @@ class Health:
         return self._remove(place for place, mark in self.marks.items() if mark.owner not in owners)
 
     def exported(self) -> list[JSON]:
-        """Every mark, to store or to tell another relay."""
-        names = ("failure", "since", "until", "guessed", "times", "owner")
+        """Every mark, to show, to store or to tell another relay; times are since the epoch."""
+        names = ("since", "until", "guessed", "times", "owner")
         return [
-            place._asdict() | {name: getattr(mark, name) for name in names} | {"said": mark.message}
+            place._asdict()
+            | {"cause": mark.failure, "said": mark.message}
+            | {name: getattr(mark, name) for name in names}
             for place, mark in self.marks.items()
         ]
 
@@ -13844,7 +13836,7 @@ class Health:
         """
         place = Place(str(record["scope"]), str(record["name"]), bool(record["of_plan"]))
         mark = Mark(
-            FAILURES[record["failure"]].name,
+            FAILURES[record["cause"]].name,
             finite(record["since"]),
             finite(record["until"]),
             bool(record["guessed"]),
@@ -14459,15 +14451,8 @@ class Permit:
     reserved: Spend
     second: int  # the slot it was counted in
     open: bool = True
+    used: int = 0  # tokens, once it is settled
     headers: dict[str, str] = field(default_factory=dict)
-
-
-class ReleasedPermit(NamedTuple):
-    """What a shared store learns of a permit that was given back."""
-
-    key: str
-    id: str
-    tokens: int
 
 
 class Limits:
@@ -14481,7 +14466,7 @@ class Limits:
         self._shared = shared
         self._accounts: dict[str, Account] = {}
         self._unwritten: Spent = {}
-        self._released: collections.deque[ReleasedPermit] = collections.deque(maxlen=_MOST_RELEASED)
+        self._released: collections.deque[Permit] = collections.deque(maxlen=_MOST_RELEASED)
 
     def admit(self, id: str, caller: Caller, asked: Spend, now: float, wall: float) -> Permit:
         """A permit, to be given back by `settle`; LimitExceeded or BudgetSpent."""
@@ -14531,16 +14516,16 @@ class Limits:
             self._close(permit, -1, 0)
 
     def _close(self, permit: Permit, requests: int, tokens: int) -> None:
-        permit.open = False
+        permit.open, permit.used = False, tokens
         account, asked = permit.account, permit.reserved
         del account.out[permit.id]
         account.reserved.tokens -= asked.tokens
         account.reserved.cost -= asked.cost
         account.window.change(permit.second, requests, tokens - asked.tokens)
         if self._shared and permit.caller.limits:
-            self._released.append(ReleasedPermit(account.name, permit.id, tokens))
+            self._released.append(permit)
 
-    def collect(self) -> tuple[Spent, list[ReleasedPermit]]:
+    def collect(self) -> tuple[Spent, list[Permit]]:
         """What was spent and released since the last call; from now on it is the store's."""
         unwritten, released = self._unwritten, list(self._released)
         self._unwritten = {}
@@ -15543,7 +15528,7 @@ class Batch:
     usage: dict[Row, Totals] = field(default_factory=dict)
     recent: list[JSON] = field(default_factory=list)
     spent: Spent = field(default_factory=dict)
-    ended: list[ReleasedPermit] = field(default_factory=list)
+    ended: list[Permit] = field(default_factory=list)
     notes: list[Note] = field(default_factory=list)
     number: int = 0  # among this relay's batches, once it has been sent
     labels: Sequence[str] = ()  # today's periods
@@ -16102,7 +16087,7 @@ class RedisStore:
             ],
             "recent": [dumps(line).decode() for line in batch.recent],
             "spent": [(*who, spend.tokens, spend.cost) for who, spend in batch.spent.items()],
-            "ended": [tuple(permit) for permit in batch.ended],
+            "ended": [(permit.caller.name, permit.id, permit.used) for permit in batch.ended],
             "notes": [
                 (f"{note.kind} {note.name}", dumps((self._me, *note)).decode(), note.until)
                 for note in batch.notes

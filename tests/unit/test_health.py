@@ -577,9 +577,9 @@ def test_marks_of_other_relays_are_bounded_too() -> None:
     lane = relay.replace(K1, target=relay.replace(OTHER, model="made-up"))
     failed(health, lane, "model_missing")
     (mark,) = health.exported()
-    failed(health, K1, "auth", 7200)
+    failed(health, K1, "auth")
     for n in range(3000):
         health.adopt(mark | {"name": f"other made-up-{n}", "since": T - 1})
     notebook.collect(T)
     assert len(health.marks) == 1000
-    assert until(health, K1) == 7200
+    assert until(health, K1) is not None
