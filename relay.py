@@ -102,7 +102,7 @@ Contents
     43. Connections           HTTP/1.1 to providers on bare transports
     44. Upstream              one HTTP exchange with a provider
     45. Credentials           secrets that programs print, renewed in time
-    46. Look-ups              makers asked what is left of plans and balances
+    46. Reports               what was used; what is left of plans, and makers asked for it
     47. Recorder              whole exchanges in a ring of files
     48. Demo                  the embedded provider
     49. Client                who asks; the body read, the answer written, keep-alives
@@ -13463,13 +13463,13 @@ class Stickiness:
     def collect(self) -> list[JSON]:
         """The bonds that other relays should learn of, since the last call."""
         return [
-            {"identity": name, "credentials": dict(bond.credentials), "until": bond.until}
+            {"name": name, "credentials": dict(bond.credentials), "until": bond.until}
             for name, bond in self._bonds.news()
         ]
 
     def adopt(self, record: JSON) -> None:
         """Take what `collect` gave, here or elsewhere; the later of two wins."""
-        identity, until = str(record["identity"]), finite(record["until"])
+        identity, until = str(record["name"]), finite(record["until"])
         known = self._bonds.get(identity)
         if known is None or known.until < until:
             credentials = {str(pool): str(name) for pool, name in record["credentials"].items()}
@@ -13616,7 +13616,7 @@ class Quotas:
     def collect(self) -> list[JSON]:
         """What has changed since the last call, in a form for `adopt`."""
         return [
-            {"credential": name, **quota._asdict(), "windows": [*map(list, quota.windows)]}
+            {"name": name, **quota._asdict(), "windows": [*map(list, quota.windows)]}
             for name, quota in self.known.news()
         ]
 
@@ -13626,7 +13626,7 @@ class Quotas:
         balance, (first, since) = record["balance"], map(finite, record["earlier"])
         left, at = None if balance is None else finite(balance), finite(record["at"])
         quota = Quota(tuple(windows), left, str(record["currency"]), at, (first, since))
-        if quota.at > self.known.get(name := str(record["credential"]), Quota()).at:
+        if quota.at > self.known.get(name := str(record["name"]), Quota()).at:
             self.known.put(name, quota)
 
     def keep(self, credentials: Collection[str]) -> None:
@@ -14161,17 +14161,6 @@ def _clock(quarter: int, zone: datetime.tzinfo | None) -> Clock:
 ROW_NAMES: Final = ("key", "provider", "model")
 
 
-def summed(
-    rows: Mapping[Row, Totals], by: Sequence[str]
-) -> dict[tuple[int, tuple[str, ...]], Totals]:
-    """Totals per start and per key, provider, model, or those of them in `by`; sorted."""
-    sums: dict[tuple[int, tuple[str, ...]], Totals] = {}
-    for row, totals in sorted(rows.items()):
-        who = tuple(getattr(row, name) for name in by)
-        sums.setdefault((row.start, who), Totals()).add(totals)
-    return dict(sorted(sums.items()))
-
-
 class Ledger:
     """What was used since the last batch, and the latest requests."""
 
@@ -14203,10 +14192,7 @@ class Ledger:
         """What was added since the last call; from now on it is the store's."""
         self._close()
         rows, self._rows = self._rows, {}
-        remembered = operator.itemgetter(*_REMEMBERED)
-        lines = [
-            dict(zip(_REMEMBERED, values, strict=True)) for values in map(remembered, self._recent)
-        ]
+        lines = [{name: record[name] for name in _REMEMBERED} for record in self._recent]
         self._recent.clear()
         return rows, lines
 
@@ -14258,12 +14244,12 @@ class Calibration:
 
     def collect(self) -> list[JSON]:
         """What was learned since the last call, to store."""
-        return [{"model": name, "ratios": ratios} for name, ratios in self._ratios.news()]
+        return [{"name": name, "ratios": ratios} for name, ratios in self._ratios.news()]
 
     def adopt(self, record: JSON) -> None:
         """Take what `collect` gave, here or elsewhere."""
         whole, added = (min(max(finite(n), _LEAST_RATIO), _MOST_RATIO) for n in record["ratios"])
-        self._ratios.put(str(record["model"]), (whole, added))
+        self._ratios.put(str(record["name"]), (whole, added))
 
 
 # ==== 32. Limits ==============================================================
@@ -14355,19 +14341,16 @@ class Window:
     def age(self, now: float) -> None:
         """Drop the seconds that are no longer in any minute."""
         while self.slots and self._last[first := next(iter(self.slots))] + _MINUTE <= now:
-            requests, tokens = self.slots.pop(first)
-            del self._last[first]
-            self.sums[0] -= requests
-            self.sums[1] -= tokens
+            requests, tokens = self.slots[first]
+            self.change(first, -requests, -tokens)
+            del self.slots[first], self._last[first]
 
     def add(self, now: float, tokens: int) -> int:
         """Count a request; the slot it is in."""
         second = int(now)
-        slot = self.slots.setdefault(second, [0, 0])
+        self.slots.setdefault(second, [0, 0])
         self._last[second] = now
-        for counts in (slot, self.sums):
-            counts[0] += 1
-            counts[1] += tokens
+        self.change(second, 1, tokens)
         return second
 
     def change(self, second: int, requests: int, tokens: int) -> None:
@@ -14461,9 +14444,7 @@ class Limits:
     There are two times: `now` never goes back (for rates), `wall` is the calendar's (budgets).
     """
 
-    def __init__(self, shared: bool = True) -> None:
-        """`shared`: note what was released, for a store that judges permits."""
-        self._shared = shared
+    def __init__(self) -> None:
         self._accounts: dict[str, Account] = {}
         self._unwritten: Spent = {}
         self._released: collections.deque[Permit] = collections.deque(maxlen=_MOST_RELEASED)
@@ -14522,7 +14503,7 @@ class Limits:
         account.reserved.tokens -= asked.tokens
         account.reserved.cost -= asked.cost
         account.window.change(permit.second, requests, tokens - asked.tokens)
-        if self._shared and permit.caller.limits:
+        if permit.caller.limits:
             self._released.append(permit)
 
     def collect(self) -> tuple[Spent, list[Permit]]:
@@ -14534,10 +14515,8 @@ class Limits:
 
     def budget_used(self, caller: Caller, wall: float) -> float | None:
         """The share that is spent of the caller's fullest budget; None if it has none."""
-        account, periods = self._account(caller.name), clock_at(wall, caller.zone).periods
-        budgets = (limit for limit in limits_of(caller.limits) if limit.is_budget)
-        used = ((account.used(limit, periods), limit.most) for limit in budgets)
-        shares = (count / most if count else 0.0 for count, most in used)
+        used = self._used(caller, wall).items()
+        shares = (n / limit.most if n else 0.0 for limit, n in used if limit.is_budget)
         return max(shares, default=None)
 
     def running(self) -> list[Permit]:
@@ -14558,13 +14537,15 @@ class Limits:
 
     def used(self, caller: Caller, now: float, wall: float) -> dict[str, float]:
         """What is used up of each limit of a key, in the unit of the limit."""
-        account, periods = self._account(caller.name), clock_at(wall, caller.zone).periods
-        account.window.age(now)
-        counts = {limit: account.used(limit, periods) for limit in limits_of(caller.limits)}
+        self._account(caller.name).window.age(now)
         return {
             limit.word: count / MONEY if limit.what == "cost" else count
-            for limit, count in counts.items()
+            for limit, count in self._used(caller, wall).items()
         }
+
+    def _used(self, caller: Caller, wall: float) -> dict[Limit, int]:
+        account, periods = self._account(caller.name), clock_at(wall, caller.zone).periods
+        return {limit: account.used(limit, periods) for limit in limits_of(caller.limits)}
 
     def keep(self, names: Iterable[str]) -> None:
         """After a reload: forget keys that are gone, unless they have spent something or have
@@ -14772,69 +14753,65 @@ def _fingerprint(value: Any) -> int:
 
 
 # ==== 34. Notes ===============================================================
-# What relays that share a store tell one another about health: every mark that came, changed or
-# went, every conversation that was bound to a credential, how models count tokens, and what is left
-# of quotas.  A note has
-# a name; the latest of that name holds.  A relay that starts reads them all, so a restart forgets
-# no cooldown.
+# What relays that share a store tell one another: every mark that came, changed or went, every
+# conversation that was bound to a credential, how models count tokens, and what is left of quotas.
+# A note has a name; the latest of that name holds.  A relay that starts reads them all, so a
+# restart forgets no cooldown.
 
-_MARK, _BOND, _RATIO, _QUOTA = "mark", "bond", "ratio", "quota"
-_RATIOS_KEPT, _RATIOS_EVERY = 30 * DAY, 60.0  # seconds
+_KEPT_NOTES, _RATIOS_EVERY = 30 * DAY, 60.0  # seconds; those without an end; no ratios sooner
 
 
 class Note(NamedTuple):
-    kind: str  # mark | bond | ratio | quota
+    kind: str  # mark, bond, quota or ratio
     name: str
     line: JSON  # in the form of `exported`; {"gone": when} for a mark that was removed
     until: float  # when it may be forgotten
 
 
 class Notebook:
-    """What other relays know about this one's health."""
+    """What other relays know of what this one has learnt."""
 
     def __init__(self, health: Health) -> None:
         self.calibration = Calibration()
         self._health = health
         self._published: dict[str, JSON] = {}  # marks, as other relays know them
         self._ratios_at = -math.inf  # when they were collected
-        self._adopt: dict[str, Callable[[JSON], None]] = {
-            _BOND: health.sticky.adopt,
-            _RATIO: self.calibration.adopt,
-            _QUOTA: health.quotas.adopt,
+        self._memories: dict[str, Stickiness | Quotas | Calibration] = {
+            "bond": health.sticky,
+            "quota": health.quotas,
+            "ratio": self.calibration,
         }
 
     def collect(self, now: float) -> list[Note]:
-        """A note for each mark, bond or ratio that has changed since the last call; marks that
-        say nothing any more, or are too many since others' were added, are forgotten first."""
+        """A note for all that has changed since the last call; marks that say nothing any more,
+        or are too many since others' were added, are forgotten first."""
         self._health.forget(now)
         exported = self._health.exported()
         marks = {dumps([mark[name] for name in Place._fields]).decode(): mark for mark in exported}
         notes = [
-            Note(_MARK, name, mark, mark["until"] + DAY)
+            Note("mark", name, mark, mark["until"] + DAY)
             for name, mark in marks.items()
             if self._published.get(name) != mark
         ]
         gone = self._published.keys() - marks.keys()
-        notes += [Note(_MARK, name, {"gone": now}, now + DAY) for name in gone]
+        notes += [Note("mark", name, {"gone": now}, now + DAY) for name in gone]
         self._published = marks
-        for bond in self._health.sticky.collect():
-            # hashed, because clients choose a conversation's name, of any length
-            name = hashlib.sha256(dumps(bond["identity"])).hexdigest()
-            notes.append(Note(_BOND, name, bond, bond["until"]))
-        for quota in self._health.quotas.collect():
-            notes.append(Note(_QUOTA, quota["credential"], quota, now + _RATIOS_KEPT))
-        if abs(now - self._ratios_at) >= _RATIOS_EVERY:  # clocks are set back, too
-            for ratio in self.calibration.collect():
-                notes.append(Note(_RATIO, ratio["model"], ratio, now + _RATIOS_KEPT))
-                self._ratios_at = now
+        for kind, memory in self._memories.items():
+            if kind == "ratio" and abs(now - self._ratios_at) < _RATIOS_EVERY:
+                continue  # they change all the time; `abs`, because clocks are set back
+            for line in memory.collect():
+                self._ratios_at = now if kind == "ratio" else self._ratios_at
+                # hashed, because clients choose a conversation's name, of any length
+                name = hashlib.sha256(line["name"].encode(errors="replace")).hexdigest()
+                notes.append(Note(kind, name, line, line.get("until", now + _KEPT_NOTES)))
         return notes
 
     def apply(self, notes: Iterable[Note]) -> None:
         """Take in what others note; a relay of another version may do so in a form unknown here."""
         for kind, name, line, _ in notes:
             with contextlib.suppress(*UNREADABLE):
-                if kind != _MARK:
-                    self._adopt[kind](line)
+                if kind != "mark":
+                    self._memories[kind].adopt(line)
                 elif "gone" in line:
                     self._published.pop(name, None)
                     self._health.discard(Place(*loads(name)), line["gone"])
@@ -15263,14 +15240,14 @@ class Feed:
     """The last moments, and the watchers that the next one wakes."""
 
     def __init__(self) -> None:
-        self._moments = collections.deque[tuple[int, str, JSON]](maxlen=_MOST_MOMENTS)
+        self._moments = collections.deque[Moment](maxlen=_MOST_MOMENTS)
         self._watchers: set[Callable[[], None]] = set()
         self._number = 0
 
     def say(self, kind: str, data: JSON) -> None:
         """Note that something happened; its data must not change any more."""
         self._number += 1
-        self._moments.append((self._number, kind, data))
+        self._moments.append(Moment(self._number, kind, data))
         for wake in self._watchers:
             wake()
 
@@ -15278,7 +15255,7 @@ class Feed:
         """The moments after this number; all of them if it is from an earlier process."""
         if number > self._number:
             number = 0
-        return [Moment(*moment) for moment in self._moments if moment[0] > number]
+        return [moment for moment in self._moments if moment.number > number]
 
     def watch(self, wake: Callable[[], None]) -> Callable[[], None]:
         """Call `wake`, which must not wait, at each moment; the result ends that."""
@@ -15631,7 +15608,10 @@ class SQLiteStore:
         self._seen: tuple[int, Sequence[str]] = (-1, ())  # data_version and labels, when last read
         self._last_seq = 0  # of the notes that were read
         self._trimmed = 0.0
-        self._opened = (0, 0)  # which file that is, whatever it is called by now
+        self._opened: tuple[int, int] | None = (
+            0,
+            0,
+        )  # which file that is, whatever it is called by now
 
     def open(self, to_read: bool = False) -> None:
         """Open the database, made if there is none and it is not `to_read` only."""
@@ -15689,12 +15669,11 @@ class SQLiteStore:
     def _number(self, pragma: str) -> int:
         return int(self._data.execute(f"PRAGMA {pragma}").fetchone()[0])
 
-    def _identity(self) -> tuple[int, int]:
-        try:
+    def _identity(self) -> tuple[int, int] | None:
+        with contextlib.suppress(FileNotFoundError):
             file = os.stat(self.path) if self.path else None
-        except FileNotFoundError:
-            return -1, -1
-        return (file.st_dev, file.st_ino) if file else (0, 0)
+            return (file.st_dev, file.st_ino) if file else (0, 0)
+        return None
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
@@ -16143,95 +16122,6 @@ def store_of(state: str) -> Store:
     if kind in ("redis", "rediss"):
         return RedisStore(state)
     return SQLiteStore(Path(where) if kind == "sqlite" else None)
-
-
-def usage_report(
-    store: Store,
-    plan: Plan,
-    days: int,
-    now: float,
-    by: Sequence[str] = ROW_NAMES,
-    hours: int = 24,
-) -> JSON:
-    """What was used in the last days, and in the last hours, as JSON; and what was used
-    of plans that are paid in advance, with its worth: what it would have cost by the token, None
-    where prices are not known.  Blocks."""
-    zone, today = plan.zone, clock_at(now, plan.zone).day
-    daily = store.usage(DAY, today - (days - 1) * DAY - HOUR)  # an hour: summer time
-    hourly = store.usage(HOUR, now - hours * HOUR)
-    lanes = (lane for lane in plan.accounts() if lane.plan.free)
-    prepaid = {f"{lane.target.provider.name}/{lane.plan.name}" for lane in lanes}
-    tables: dict[str, tuple[Sequence[str], dict[Row, Totals]]] = {
-        "days": (by, {row: sums for row, sums in daily.items() if not row.plan}),
-        "hours": (by, {row: sums for row, sums in hourly.items() if not row.plan}),
-        "plans": (("plan",), {row: sums for row, sums in daily.items() if row.plan in prepaid}),
-    }
-    report: JSON = {}
-    for name, (columns, rows) in tables.items():
-        report[name] = lines = list[JSON]()
-        for (start, who), totals in summed(rows, columns).items():
-            when = datetime.datetime.fromtimestamp(start, zone).astimezone(zone).isoformat()
-            counts: JSON = {count: getattr(totals, count) for count in COUNTS}
-            counts["cost"] = totals.cost / MONEY
-            if name == "plans":
-                counts["worth"] = counts.pop("cost") or None
-            lines.append({"start": when, **dict(zip(columns, who, strict=True)), **counts})
-    return report
-
-
-def credential_usage(store: Store, now: float) -> dict[Row, Totals]:
-    """The rows of credentials: hours of eight days, and days of a month before.  Blocks."""
-    rows = store.usage(DAY, now - 32 * DAY) | store.usage(HOUR, now - 8 * DAY)
-    return {row: totals for row, totals in rows.items() if row.plan}
-
-
-def plans_report(plan: Plan, balance: Balance, usage: Mapping[Row, Totals], now: float) -> JSON:
-    """What is left of every credential's plan or balance, as JSON; times are since the epoch.
-
-    `usage` is that of credentials; long windows are counted by days.
-    """
-
-    def counted(credential: str, since: float) -> JSON:
-        span = DAY if since < now - 7.5 * DAY else HOUR
-        rows = (row for row in usage if (row.span, row.provider) == (span, credential))
-        sums = [usage[row] for row in rows if row.start + span / 2 >= since]
-        tokens = sum(each.tokens_in + each.tokens_out for each in sums)
-        return {"requests": sum(each.requests for each in sums), "tokens": tokens}
-
-    def report(lane: Lane, nexts: Collection[str]) -> JSON:
-        name, windows, quotas = lane.credential.name, list[JSON](), balance.health.quotas
-        quota, mark = quotas.known.get(name, Quota()), balance.health.cooling(lane, now)
-        for window in quota.windows_at(now):
-            known = window._asdict() | {"resets": window.resets or None}
-            began = (window.resets or now) - (window.seconds or DAY)
-            known |= {"forecast": window.exhausted_at(quota.at), "counted": counted(name, began)}
-            windows.append(known)
-        return {
-            "name": name,
-            "asks": lane.plan.source is not None,
-            "windows": windows,
-            "balance": quota.balance,
-            "currency": quota.currency,
-            "forecast": quota.exhausted_at(),
-            "at": quota.at or None,
-            "counted": counted(name, clock_at(now, plan.zone).day),
-            "cooling": mark and {"why": mark.failure.replace("_", " "), "until": mark.until},
-            "low": quotas.low(lane, now),
-            "next": name in nexts,
-            "error": quotas.asked.get(name, (0.0, ""))[1],
-        }
-
-    providers = list[JSON]()
-    for name, lanes in itertools.groupby(plan.accounts(), lambda lane: lane.target.provider.name):
-        config, plans = plan.providers[name].config, list[JSON]()
-        about: JSON = {"name": name, "switch_at": config.switch_at, "every": config.quota.every}
-        providers.append(about | {"switch_below": config.switch_below, "plans": plans})
-        for billing, each in itertools.groupby(lanes, lambda lane: lane.plan):
-            keys = [report(lane, balance.next_credentials(lane.target, now)) for lane in each]
-            used = balance.health.quotas.used(billing, now)
-            line = {"name": billing.name, "subscription": billing.free, "used": used}
-            plans.append(line | {"credentials": keys})
-    return {"now": now, "providers": providers}
 
 
 class Keeper:
@@ -17203,13 +17093,108 @@ class Credentials:
         return f"{program} ended with status {process.returncode}: {complaint or 'no word why'}"
 
 
-# ==== 46. Look-ups ============================================================
-# Makers asked how much is left, on demand: by `relay plans`, by the page, or as often as `quota`
-# says.  A request goes to the host of the plan's endpoint, as its requests do: by its proxy, with
-# its credential and the user's headers.  One that fails marks nothing.
+# ==== 46. Reports =============================================================
+# What was used, by the store; and what is left of plans and balances, by what makers say: in their
+# answers, or when they are asked, by `relay plans`, by the page, or as often as `quota` says.  Such
+# a request goes to the host of the plan's endpoint, as its requests do: by its proxy, with its
+# credential and the user's headers.  One that fails marks nothing.
 
 _LOOK_UP_SECONDS: Final = 20.0
 _MOST_ANSWER: Final = 1 << 20  # bytes
+
+
+def usage_report(
+    store: Store,
+    plan: Plan,
+    days: int,
+    now: float,
+    by: Sequence[str] = ROW_NAMES,
+    hours: int = 24,
+) -> JSON:
+    """What was used in the last days, and in the last hours, as JSON; and what was used
+    of plans that are paid in advance, with its worth: what it would have cost by the token, None
+    where prices are not known.  Blocks."""
+    zone, today = plan.zone, clock_at(now, plan.zone).day
+    daily = store.usage(DAY, today - (days - 1) * DAY - HOUR)  # an hour: summer time
+    hourly = store.usage(HOUR, now - hours * HOUR)
+    lanes = (lane for lane in plan.accounts() if lane.plan.free)
+    prepaid = {f"{lane.target.provider.name}/{lane.plan.name}" for lane in lanes}
+    tables: dict[str, tuple[Sequence[str], Mapping[Row, Totals], Collection[str]]] = {
+        "days": (by, daily, ("",)),  # columns, rows, and the plans that they may be of
+        "hours": (by, hourly, ("",)),
+        "plans": (("plan",), daily, prepaid),
+    }
+    report: JSON = {}
+    for name, (columns, rows, plans) in tables.items():
+        sums = dict[tuple[int, tuple[str, ...]], Totals]()
+        for row, totals in rows.items():
+            if row.plan in plans:
+                who = tuple(getattr(row, column) for column in columns)
+                sums.setdefault((row.start, who), Totals()).add(totals)
+        report[name] = lines = list[JSON]()
+        for (start, who), totals in sorted(sums.items(), key=operator.itemgetter(0)):
+            when = datetime.datetime.fromtimestamp(start, zone).astimezone(zone).isoformat()
+            counts: JSON = {count: getattr(totals, count) for count in COUNTS}
+            counts["cost"] = totals.cost / MONEY
+            if name == "plans":
+                counts["worth"] = counts.pop("cost") or None
+            lines.append({"start": when, **dict(zip(columns, who, strict=True)), **counts})
+    return report
+
+
+def credential_usage(store: Store, now: float) -> dict[Row, Totals]:
+    """The rows of credentials: hours of eight days, and days of a month before.  Blocks."""
+    rows = store.usage(DAY, now - 32 * DAY) | store.usage(HOUR, now - 8 * DAY)
+    return {row: totals for row, totals in rows.items() if row.plan}
+
+
+def plans_report(plan: Plan, balance: Balance, usage: Mapping[Row, Totals], now: float) -> JSON:
+    """What is left of every credential's plan or balance, as JSON; times are since the epoch.
+
+    `usage` is that of credentials; long windows are counted by days.
+    """
+
+    def counted(credential: str, since: float) -> JSON:
+        span = DAY if since < now - 7.5 * DAY else HOUR
+        rows = (row for row in usage if (row.span, row.provider) == (span, credential))
+        sums = [usage[row] for row in rows if row.start + span / 2 >= since]
+        tokens = sum(each.tokens_in + each.tokens_out for each in sums)
+        return {"requests": sum(each.requests for each in sums), "tokens": tokens}
+
+    def report(lane: Lane, nexts: Collection[str]) -> JSON:
+        name, windows, quotas = lane.credential.name, list[JSON](), balance.health.quotas
+        quota, mark = quotas.known.get(name, Quota()), balance.health.cooling(lane, now)
+        for window in quota.windows_at(now):
+            known = window._asdict() | {"resets": window.resets or None}
+            began = (window.resets or now) - (window.seconds or DAY)
+            known |= {"forecast": window.exhausted_at(quota.at), "counted": counted(name, began)}
+            windows.append(known)
+        return {
+            "name": name,
+            "asks": lane.plan.source is not None,
+            "windows": windows,
+            "balance": quota.balance,
+            "currency": quota.currency,
+            "forecast": quota.exhausted_at(),
+            "at": quota.at or None,
+            "counted": counted(name, clock_at(now, plan.zone).day),
+            "cooling": mark and {"why": mark.failure.replace("_", " "), "until": mark.until},
+            "low": quotas.low(lane, now),
+            "next": name in nexts,
+            "error": quotas.asked.get(name, (0.0, ""))[1],
+        }
+
+    providers = list[JSON]()
+    for name, lanes in itertools.groupby(plan.accounts(), lambda lane: lane.target.provider.name):
+        config, plans = plan.providers[name].config, list[JSON]()
+        about: JSON = {"name": name, "switch_at": config.switch_at, "every": config.quota.every}
+        providers.append(about | {"switch_below": config.switch_below, "plans": plans})
+        for billing, each in itertools.groupby(lanes, lambda lane: lane.plan):
+            keys = [report(lane, balance.next_credentials(lane.target, now)) for lane in each]
+            used = balance.health.quotas.used(billing, now)
+            line = {"name": billing.name, "subscription": billing.free, "used": used}
+            plans.append(line | {"credentials": keys})
+    return {"now": now, "providers": providers}
 
 
 async def look_up_quotas(
@@ -19316,7 +19301,7 @@ class Accounts:
         callers: Callable[[], Iterable[Caller]],
         log: Callable[[], Log],
     ) -> None:
-        self.limits = Limits(store.shares_limits)
+        self.limits = Limits()
         self.ledger = Ledger()
         self.caches = CacheLedger()
         self.metrics = Metrics()

@@ -293,7 +293,7 @@ def test_a_clock_that_is_set_back_locks_nobody_out(
 SICK = relay.Health()
 SICK.failed(LANES[0], relay.UpstreamError("overloaded", "no"), 1_700_000_000.0)
 NOTED = SICK.exported()[0]
-BOND = {"identity": "alice", "credentials": {"one/coding": "one/coding/1"}, "until": 1.8e9}
+BOND = {"name": "alice", "credentials": {"one/coding": "one/coding/1"}, "until": 1.8e9}
 odd = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3)
 odder = odd | st.lists(odd, max_size=2) | st.dictionaries(st.text(max_size=3), odd, max_size=2)
 

@@ -262,7 +262,7 @@ def test_a_key_that_is_gone_is_forgotten() -> None:
     assert [*memory.known] == [TWO.credential.name]
     assert not memory.asked
     memory.note(ONE.credential.name, windows(0.5)._replace(at=NOW))
-    assert [record["credential"] for record in memory.collect()] == [ONE.credential.name]
+    assert [record["name"] for record in memory.collect()] == [ONE.credential.name]
 
 
 def test_other_relays_hear_of_changes_and_not_of_every_request() -> None:
