@@ -1575,12 +1575,6 @@ def _lowered_turns(
             continue
         if turns and turns[-1].role == role != "system":
             turns[-1] = Message(role, (*turns[-1].parts, *first))
-        elif (
-            role == message.role
-            and len(first) == len(parts)
-            and all(map(operator.is_, first, parts))
-        ):
-            turns.append(message)
         else:
             turns.append(Message(role, tuple(first)))
     lead = leading(turns)
@@ -1830,11 +1824,16 @@ def image_size(data: str) -> tuple[int, int]:
     return 1024, 1024
 
 
-def mime_of(data: str, declared: str) -> str:
-    """The media type of base64 data by its first characters, which a declared one follows only if
-    they say nothing: clients mislabel, and Anthropic checks."""
+def media_of(data: str, declared: str, name: str = "") -> Media:
+    """Base64 data as a medium of the kind that its first characters say, and only if they do not,
+    its declared type: clients mislabel, and Anthropic checks.  Text of any type is text."""
     types = (mime for start, mime in _MIME_BY_START.items() if re.match(start, data))
-    return next(types, declared.lower().replace("image/jpg", "image/jpeg"))
+    mime = next(types, declared.lower().replace("image/jpg", "image/jpeg"))
+    if _TEXTUAL.match(mime):
+        text = from_base64(data)  # None if it is not encoded
+        data = data if text is None else text.decode(errors="replace")
+        return Media("text", "text/plain", data, name=name)
+    return Media(media_kind(mime), mime, data, name=name)
 
 
 _MIME_BY_START: Final = {
@@ -1845,24 +1844,14 @@ _MIME_BY_START: Final = {
     "UklGR.{7}QVZF": "audio/wav",
     "JVBERi0": "application/pdf",
 }
-
-
-def media_of(data: str, declared: str, name: str = "") -> Media:
-    """Base64 data as a medium of the kind that its type says; text of any type is text."""
-    mime = mime_of(data, declared)
-    if _TEXTUAL.match(mime):
-        return Media("text", "text/plain", base64_text(data), name=name)
-    return Media(media_kind(mime), mime, data, name=name)
+_TEXTUAL: Final = re.compile(
+    r"text/|application/([\w.-]+\+)?(x-)?(json|xml|yaml|toml|sql|sh|javascript|typescript)\b"
+)
 
 
 def media_kind(mime: str) -> MediaKind:
     kinds: dict[str, MediaKind] = {"image": "image", "audio": "audio"}
     return kinds.get(mime.partition("/")[0], "document")
-
-
-_TEXTUAL: Final = re.compile(
-    r"text/|application/([\w.-]+\+)?(x-)?(json|xml|yaml|toml|sql|sh|javascript|typescript)\b"
-)
 
 
 def media_from_url(url: str, name: str = "", kind: MediaKind = "image") -> Media:
@@ -1878,14 +1867,10 @@ def media_from_url(url: str, name: str = "", kind: MediaKind = "image") -> Media
     return media_of(data, mime.strip() or "text/plain", name)
 
 
-def base64_text(data: str) -> str:
-    """The text in base64, or the text itself if it is not encoded."""
-    text = from_base64(data)
-    return data if text is None else text.decode(errors="replace")
-
-
 def rooted(schema: JSON) -> JSON:
-    """A tool's schema with a root that every provider accepts: an object."""
+    """A tool's schema with a root that every provider accepts: an object, and no reference."""
+    if isinstance(target := referred(schema, schema.get("$ref")), dict):
+        schema = target | without(schema, ["$ref"])
     properties = schema.get("properties")
     typed = isinstance(properties, dict)
     if typed and schema.get("type") == "object" and _SCHEMA_NOTES.isdisjoint(schema):
@@ -1897,13 +1882,30 @@ def rooted(schema: JSON) -> JSON:
 _SCHEMA_NOTES: Final = frozenset(("$schema", "$id", "$comment"))
 
 
-def referable(schema: JSON) -> JSON:
-    """Anthropic and Google find what `$ref` refers to in `$defs` only."""
+def referred(root: JSON, ref: object) -> object:
+    """What a JSON Pointer (RFC 6901) in a URL's fragment points at; None if it is elsewhere."""
+    if not isinstance(ref, str) or not ref.startswith("#/"):
+        return None
+    steps = urllib.parse.unquote(ref[2:]).split("/")
+    return found(root, [step.replace("~1", "/").replace("~0", "~") for step in steps])
+
+
+def modern(schema: JSON) -> JSON:
+    """JSON Schema of draft 7 as of 2020-12: Anthropic checks that, and to it and Google `$ref` is
+    into `$defs` only."""
+    text = dumps(schema)
+    if b'"items":[' in text:
+        schema = json.loads(text, object_hook=_with_prefix_items)
     if "definitions" not in schema or "$defs" in schema:
         return schema
     schema = loads(dumps(schema).replace(b"#/definitions/", b"#/$defs/"))
     schema["$defs"] = schema.pop("definitions")
     return schema
+
+
+def _with_prefix_items(schema: JSON) -> JSON:
+    listed = isinstance(schema.get("items"), list)
+    return without(schema, ["items"]) | {"prefixItems": schema["items"]} if listed else schema
 
 
 def data_url(media: Media) -> str:
@@ -2090,7 +2092,7 @@ class StreamDecoder(ABC):
             self._waiting[key].texts.append(text)
 
     def _more(self, key: object, part: OutputPart, text: str) -> None:
-        """More of a part other than a call, which begins now if it is not the one that is open."""
+        """More of a part, which begins now if it is not the one that is open."""
         live = self._live
         if live and live.key == key and type(text) is str:
             if text:
@@ -3221,8 +3223,7 @@ def _anthropic_media(wire: Wire) -> Iterator[Part]:
         wire.drop("citations")
     match source.required("type", str):
         case "base64":
-            usual = "image/png" if kind == "image" else "application/pdf"
-            mime = source.optional("media_type", str) or usual
+            mime = source.optional("media_type", str) or "application/pdf"
             yield media_of(source.required("data", str), mime, title)
         case "url":
             yield Media(kind, url=source.required("url", str), name=title)
@@ -3351,7 +3352,7 @@ class _AnthropicWriter(RequestWriter[AnthropicQuirks]):
         if request.format and schema is None:
             body["system"] = [*system, {"type": "text", "text": JSON_ONLY}]
         elif schema is not None:
-            spec = {"type": "json_schema", "schema": _closed(referable(schema))}
+            spec = {"type": "json_schema", "schema": _closed(modern(schema))}
             body["output_config"] = body.get("output_config", {}) | {"format": spec}
         if request.user:
             body["metadata"] = {"user_id": request.user}
@@ -3386,7 +3387,7 @@ class _AnthropicWriter(RequestWriter[AnthropicQuirks]):
 
     def _definition(self, tool: Tool) -> JSON:
         described = {"description": tool.description} if tool.description else {}
-        schema = _flat(referable(rooted(tool.schema)))
+        schema = _flat(modern(rooted(tool.schema)))
         strict = tool.strict and self.quirks.tool_strict == "as_is"
         # a strict schema is what structured output takes
         fields: JSON = {"input_schema": _closed(schema) if strict else schema}
@@ -3798,11 +3799,7 @@ class AnthropicMessages(Dialect):
             place = wire.inner("tool_choice")
             alone = place.optional("disable_parallel_tool_use", bool)
             if (kind := place.optional("type", str)) is not None:
-                modes: dict[str, ChoiceMode] = {
-                    "tool": "named",
-                    "any": "required",
-                    "none": "none",
-                }
+                modes: dict[str, ChoiceMode] = {"tool": "named", "any": "required", "none": "none"}
                 names = (place.required("name", str),) if kind == "tool" else ()
                 choice = ToolChoice(modes.get(kind, "auto"), names)
         tier, limit = wire.optional("service_tier", str) or "", wire.optional("max_tokens", int)
@@ -6271,7 +6268,13 @@ def _json_schema(schema: Any) -> Any:
     result: JSON = {}
     for key, value in schema.items():
         key = _camel(key)
-        key = {"defs": "$defs", "ref": "$ref", "example": "examples"}.get(key, key)
+        key = {"defs": "$defs", "ref": "$ref"}.get(key, key)
+        if key == "example":
+            key, value = "examples", [value]
+        elif key == "type":
+            kinds = [word_of(kind).lower() for kind in (value if type(value) is list else [value])]
+            kinds += ["null"] if schema.get("nullable") else []
+            value = kinds[0] if len(kinds) == 1 else kinds
         if re.fullmatch("(min|max)(Items|Length|Properties)", key) and str(value).isdecimal():
             value = int(value)  # 64-bit integers are strings in Google's JSON
         result[key] = _with_inner(key, value, _json_schema) if key in _SCHEMA_INNER else value
@@ -6279,9 +6282,9 @@ def _json_schema(schema: Any) -> Any:
     result.pop("propertyOrdering", None)
     if isinstance(ref := result.get("$ref"), str):
         result["$ref"] = ref.replace("#/defs/", "#/$defs/")
-    if isinstance(kind := result.get("type"), str):
-        result["type"] = [kind.lower(), "null"] if nullable else kind.lower()
-    elif nullable and isinstance(result.get("anyOf"), list):
+    if "type_unspecified" in result.get("type", ()):
+        del result["type"]
+    if nullable and "type" not in result and isinstance(result.get("anyOf"), list):
         result["anyOf"] = [*result["anyOf"], {"type": "null"}]
     return result
 
@@ -6303,11 +6306,12 @@ def _for_google(schema: Any, root: JSON, within: tuple[str, ...] = ()) -> Any:
         result["required"] = [name for name in result["required"] if isinstance(name, str)]
     if not (ref := result.get("$ref")):
         return result
-    target = found(root, ref.removeprefix("#/").split("/"))
+    target, known = referred(root, ref), ref.startswith("#/$defs/")  # elsewhere it looks nowhere
     beside = {key: value for key, value in result.items() if key != "$ref"}
-    if not isinstance(target, dict):
+    ends, bare = ref in within or len(within) > 6, all(key.startswith("$") for key in beside)
+    if not isinstance(target, dict) or (ends and not known):
         return beside
-    if ref in within or len(within) > 6 or all(key.startswith("$") for key in beside):
+    if ends or (bare and known):
         return {"$ref": ref} | {key: beside[key] for key in beside if key.startswith("$")}
     return _for_google(target | beside, root, (*within, ref))
 
@@ -6355,7 +6359,7 @@ class _GeminiWriter(RequestWriter[GeminiQuirks]):
             else:
                 config["responseMimeType"] = "application/json"
                 if schema is not None:
-                    schema = referable(schema)
+                    schema = modern(schema)
                     config["responseJsonSchema"] = _for_google(schema, schema)
         config = {name: value for name, value in config.items() if value is not None}
         body: JSON = {"contents": [self._turn(message) for message in request.messages[lead:]]}
@@ -6451,7 +6455,7 @@ _GEMINI_BUDGETS: Final = {
 
 def _gemini_function(tool: Tool) -> JSON:
     described = {"description": tool.description} if tool.description else {}
-    schema = referable(rooted(tool.schema))
+    schema = modern(rooted(tool.schema))
     return {"name": tool.name} | described | {"parametersJsonSchema": _for_google(schema, schema)}
 
 
@@ -6501,7 +6505,6 @@ class _GeminiDecoder(StreamDecoder):
     def __init__(self, ids: Iterable[str] = ()) -> None:
         super().__init__(ids)
         self._called = 0
-        self._key: tuple[str, int] = ("", 0)  # the kind of the latest part, and its number
         self._partial: JSON | None = None  # a call whose arguments come in pieces
 
     def _object(self, wire: JSON) -> None:
@@ -6556,23 +6559,16 @@ class _GeminiDecoder(StreamDecoder):
         if isinstance(call, dict):
             self._call(call)
         elif text and thought:
-            self._go_on("thought", NO_THOUGHT, text)
+            self._more("thought", NO_THOUGHT, text)
         elif text:
-            self._go_on("text", NO_TEXT, text)
+            self._more("text", NO_TEXT, text)
         if signature and thought:
             self._seal_with(Seal("gs", signature))
 
     def _seal_with(self, seal: Seal) -> None:
         """A signature belongs to the thought before its part; if there is none, to an empty one."""
-        self._go_on("thought", NO_THOUGHT, "")
-        self._close(self._key, seal)
-
-    def _go_on(self, kind: str, part: OutputPart, text: str) -> None:
-        """More of the open part, or of a new one if that is of another kind."""
-        if not self._live or self._key[0] != kind:
-            self._key = (kind, self._key[1] + 1)
-            self._part(self._key, part)
-        self._delta(self._key, text)
+        self._more("thought", NO_THOUGHT, "")
+        self._close("thought", seal)
 
     def _call(self, call: JSON) -> None:
         """A call comes whole, or, if that was asked for, its name and then pieces of arguments."""
@@ -6588,8 +6584,8 @@ class _GeminiDecoder(StreamDecoder):
             return
         whole, self._partial = self._partial, None
         part = ToolCall(word_of(whole["id"]), whole["name"])
-        self._go_on("call", part, dumps(whole["args"]).decode())
-        self._close(self._key)
+        self._more("call", part, dumps(whole["args"]).decode())
+        self._close("call")
 
 
 def _gemini_reason(candidate: JSON) -> str:

@@ -533,6 +533,30 @@ def test_a_strict_tool_is_closed_and_says_its_bounds_in_words() -> None:
     ]
 
 
+@pytest.mark.parametrize("upstream", relay.DIALECTS.values(), ids=lambda d: d.name)
+def test_a_root_that_is_a_reference_is_what_it_refers_to(upstream: relay.Dialect) -> None:
+    """As libraries write a schema with a name."""
+    schema = {"$ref": "#/definitions/Path", "definitions": {"Path": PATH}, "$schema": "x"}
+    request = relay.Request(model="m", messages=(HI,), tools=(Tool("read", "", schema),))
+    body = upstream.render_request(request, upstream.quirks(), ACCOUNT).body
+    assert repr(PATH["properties"]) in repr(body["tools"])
+    assert "$ref" not in repr(body["tools"])
+
+
+PATH: relay.JSON = {"type": "object", "properties": {"path": {"type": "string"}}}
+
+
+@pytest.mark.parametrize("upstream", [A, relay.GEMINI], ids=lambda d: d.name)
+def test_a_tuple_of_draft_7_is_one_of_2020_12(upstream: relay.Dialect) -> None:
+    """Anthropic refuses a schema that is no valid one of the later draft."""
+    pair = {"type": "array", "items": [{"type": "string"}, {"type": "number"}]}
+    schema = {"type": "object", "properties": {"pair": pair, "items": {"type": "string"}}}
+    request = relay.Request(model="m", messages=(HI,), tools=(Tool("read", "", schema),))
+    said = repr(upstream.render_request(request, upstream.quirks(), ACCOUNT).body["tools"])
+    assert "'prefixItems': [{'type': 'string'}, {'type': 'number'}]" in said
+    assert "'items': {'type': 'string'}" in said
+
+
 def test_references_are_found_where_anthropic_looks_for_them() -> None:
     schema = {"type": "object", "properties": {"a": {"$ref": "#/definitions/a"}}}
     schema |= {"definitions": {"a": {"type": "string"}}}

@@ -597,7 +597,7 @@ RIFF = b"RIFF\x24\x00\x00\x00"
 def test_checklist_25_bytes_of_one_family_are_told_apart(
     data: bytes, declared: str, mime: str
 ) -> None:
-    assert relay.mime_of(base64.b64encode(data).decode(), declared) == mime
+    assert relay.media_of(base64.b64encode(data).decode(), declared).mime == mime
 
 
 @pytest.mark.parametrize(

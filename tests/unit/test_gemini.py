@@ -409,6 +409,22 @@ def test_googles_schema_is_read_as_json_schema() -> None:
     }
 
 
+def test_what_is_no_json_schema_in_googles_is_none_afterwards() -> None:
+    google = {
+        "type": "TYPE_UNSPECIFIED",
+        "properties": {
+            "a": {"type": ["STRING", "NULL"]},
+            "b": {"type": "OBJECT", "example": {"x": 1}},
+        },
+    }
+    assert relay._json_schema(google) == {
+        "properties": {
+            "a": {"type": ["string", "null"]},
+            "b": {"type": "object", "examples": [{"x": 1}]},
+        }
+    }
+
+
 # Calls and their results
 
 
@@ -948,6 +964,28 @@ def test_a_reference_stands_alone_or_is_replaced_by_what_it_refers_to() -> None:
     }
     assert said["$defs"] == {"Node": node}
     assert said["anyOf"] == schema["anyOf"]
+
+
+def test_a_reference_elsewhere_than_into_definitions_is_replaced() -> None:
+    """As libraries write the second use of a part; a pointer may escape a name."""
+    list_: relay.JSON = {"type": "array", "items": {"$ref": "#/properties/list"}}
+    schema: relay.JSON = {
+        "type": "object",
+        "properties": {
+            "text": {"type": "string"},
+            "again": {"$ref": "#/properties/text"},
+            "list": list_,
+            "odd": {"$ref": "#/$defs/a~1b%20c", "title": "T"},
+        },
+        "$defs": {"a/b c": {"type": "integer"}},
+    }
+    (function,) = rendered(tools=(Tool("a", "", schema),))["tools"][0]["functionDeclarations"]
+    assert function["parametersJsonSchema"]["properties"] == {
+        "text": {"type": "string"},
+        "again": {"type": "string"},
+        "list": {"type": "array", "items": {"type": "array", "items": {}}},
+        "odd": {"type": "integer", "title": "T"},
+    }
 
 
 def test_a_schema_that_goes_on_for_ever_ends() -> None:
