@@ -342,14 +342,13 @@ def mutable(cls: type[T] | None = None, /, *, kw_only: bool = False, eq: bool = 
 #     RelayError
 #       ConfigError           -    many problems, each with a place; exit status 2
 #       BadRequest          400    no other target will like it either; also with the status of
-#                                  what is wrong with it: 415, 426, 431, 501
+#                                  what is wrong with it: 409, 415, 426, 431, 501
 #       Unauthorized        401    no key, an unknown one, an expired one
 #       BudgetSpent         402    a key's budget of the day or the month is used up
 #       Forbidden           403    a known key, but not for this
 #       UnknownModel        404    nothing is configured under that name
 #       NotFound            404    no such path
 #       TooSlow             408    the request did not arrive in time
-#       Conflict            409    the configuration file is not the one that the change is for
 #       TooLarge            413    the body is over server.max_body
 #       LimitExceeded       429    a key asks too often or too much at once
 #       NoTarget            503    every target failed or is cooling down
@@ -424,10 +423,6 @@ class NotFound(RelayError):
 
 class TooSlow(RelayError):
     status, kind, code = 408, "timeout", "BR"
-
-
-class Conflict(RelayError):
-    status, kind, retry, code = 409, "bad_request", False, "BR"
 
 
 class TooLarge(RelayError):
@@ -22032,12 +22027,13 @@ class Admin:
         it is saved if nothing is.
 
         The text is `"text"`, or the file's with `"changes"`: `[{"path": [...], "value": ...},
-        {"path": [...], "delete": true}]`.  Conflict if the file's digest is not `"digest"`.
+        {"path": [...], "delete": true}]`.  A 409 if the file's digest is not `"digest"`.
         """
         async with self._saving:
             source = self.reloader.source.again()
             if body.optional("digest", str) not in (None, _digest(source.text).hex()):
-                raise Conflict("the file was changed by somebody else meanwhile; look at it again")
+                message = "the file was changed by somebody else meanwhile; look at it again"
+                raise BadRequest(message, status=409)
             if (text := body.optional("text", str)) is None:
                 text = _with_changes(source.text, body)
             fresh, problems, outcome = source._replace(text=text), tuple[str, ...](), ""
