@@ -143,6 +143,8 @@ import sys
 if sys.platform != "win32" and (__name__ == "__main__" or sys.argv[0].endswith(("/relay", "-c"))):
     # SIGHUP would end relay until it serves and can act on it; other commands let it, see `main`.
     signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGHUP,))
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a traceback of the imports
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 if __name__ == "__main__" and __spec__ is None and sys.platform != "win32":
     # A script is compiled at every start, and the compiler leaves 55 MB behind in pieces.  Of a
@@ -12953,7 +12955,7 @@ def _veloera(old: Old, draft: Draft) -> None:
     mean, such as that a plan is used up."""
     members = old.at("providers").members().values()
     rows = [part for part in members if isinstance(part.value, dict)] or old.rows("providers")
-    if members and _words_of(ProviderConfig).issuperset(*(row.value for row in rows)):
+    if members and _words_of(ProviderConfig).issuperset(word for row in rows for word in row.value):
         raise ConfigError("this is relay's own configuration already: see relay check")
     for row in rows:
         usual = str(row.path[-1]) if members else "provider"
@@ -23294,14 +23296,11 @@ class Console:
 
     def __init__(self, source: Source) -> None:
         config = tolerant_config(source)
-        self.listen = (source.listen or config.listen or Config().listen)[0]
+        self.listen = config.listen[0]
         self.zone = config.timezone
         self._key, self._tls = config.admin_key, config.tls
-        try:
-            base = base_of([self.listen], self._tls)
-        except ValueError as error:
-            raise ConfigError(f"{source.path or 'config'}: listen: {error}") from error
-        self._base = base or "http://localhost"  # a socket of the file system needs no name
+        # a socket of the file system needs no name
+        self._base = base_of([self.listen], self._tls) or "http://localhost"
 
     def get(self, path: str) -> JSON:
         return asyncio.run(self.ask("GET", path))
@@ -23345,11 +23344,24 @@ class Console:
 
 
 def tolerant_config(source: Source, env: Mapping[str, str] = os.environ) -> Config:
-    """A configuration whose mistakes do not matter now."""
+    """A configuration whose mistakes do not matter now, but for those in addresses."""
     file = str(source.path or "config")
     reading = Reading(file, env, lambda name: Path(name).read_text("utf-8"), zoneinfo.ZoneInfo)
     reading.lenient = True
-    return read_config(source.text, reading)
+    config = read_config(source.text, reading)
+    usual = config.listen or Config().listen
+    return replace(config, listen=source.listen or well_formed(usual, f"{file}: listen"))
+
+
+def well_formed(listen: Sequence[str], where: str) -> tuple[str, ...]:
+    """Addresses to listen on; ConfigError if one is malformed."""
+    try:
+        for address in listen:
+            if not address.startswith("unix:"):
+                host_and_port(address)
+    except ValueError as error:
+        raise ConfigError(f"{where}: {error}") from error
+    return tuple(listen)
 
 
 def aligned(rows: Sequence[Sequence[str]], left: int = 99, width: int = 9999) -> list[str]:
@@ -24178,7 +24190,7 @@ def _how_many(text: str) -> int:
 def find_config(args: argparse.Namespace, optional: bool = False) -> Source:
     """The file to read and its text: -c, ./config.yaml, or made of every preset whose credential
     is in the environment."""
-    overrides = tuple(args.listen or ()), args.reuse_port
+    overrides = well_formed(args.listen or (), "--listen"), args.reuse_port
     path = Path(args.config or "config.yaml")
     if args.demo:
         return Source(None, DEMO_CONFIG, *overrides)
@@ -24236,8 +24248,8 @@ def command_serve(args: argparse.Namespace) -> None:
 )
 def command_check(args: argparse.Namespace) -> int:
     """Report everything that is wrong with a configuration."""
-    if args.provider and not args.live:
-        raise ConfigError("--provider says which one to try: give --live, too")
+    if (args.provider or args.json) and not args.live:
+        raise ConfigError("--provider and --json are about what is tried: give --live, too")
     source = find_config(args)
     plan = load(source)
     out = sys.stderr if args.json else sys.stdout
@@ -24369,8 +24381,8 @@ def command_models(args: argparse.Namespace) -> int:
 
     With --fetch, in the form of `models`; 1 if no provider lists anything.
     """
-    if args.provider and not args.fetch:
-        raise ConfigError("--provider says which one to ask: give --fetch, too")
+    if (args.provider or args.json) and not args.fetch:
+        raise ConfigError("--provider and --json are about what is asked for: give --fetch, too")
     plan, found = load(find_config(args), lenient=not args.fetch), not args.fetch
     chosen, lists = accesses(plan, args.provider) if args.fetch else [], list[JSON]()
     for access in {access.provider.name: access for access in reversed(chosen)}.values():
@@ -24669,7 +24681,7 @@ def command_export(args: argparse.Namespace) -> None:
     """Print a recorded request as a command."""
     source = find_config(args)
     record, config = ring_of(source).read(args.id), tolerant_config(source)
-    base = base_of(source.listen or config.listen, config.tls)
+    base = base_of(config.listen, config.tls)
     print(as_curl(record, args.attempt, base or "http://localhost"))
 
 
@@ -24695,7 +24707,6 @@ def command_systemd(args: argparse.Namespace) -> None:
     """
     source = find_config(args, optional=True)
     config = tolerant_config(source, _AnyVariable())  # the service's environment is not the shell's
-    config = replace(config, listen=source.listen or config.listen)
     # Where relay is installed, a service starts it as a module: that was compiled before, while a
     # script is compiled at each start.  -P, so that only the installed one can be meant.
     file = Path(__file__).resolve()
@@ -24810,11 +24821,15 @@ def command_help(args: argparse.Namespace) -> None:
             for dialect in DIALECTS.values():
                 version = "v1beta" if dialect is GEMINI else "v1"
                 rows += [(f"POST /{version}{path}", dialect.name) for path in dialect.purposes]
+            unread = "embeddings images/... audio/... rerank moderations completions"
+            what = "Passed on unread to the provider of the model."
+            rows += [(f"POST /v1/{path}", what) for path in unread.split()]
+            rows.append(("/p/PROVIDER/...", "Any method: passed on raw to that provider."))
             for (method, path), handler in ROUTES.items():
                 act = handler.keywords["act"] if isinstance(handler, functools.partial) else handler
-                rows.append(
-                    (f"{method} {path}", " ".join((act.__doc__ or "").partition("\n\n")[0].split()))
-                )
+                what = " ".join((act.__doc__ or "").partition("\n\n")[0].split())
+                version = "/v1" if path in ("/models", "/chat/completions/ws") else ""
+                rows.append((f"{method} {version}{path}", what))
         case [name] if name in COMMANDS:
             parser([name]).parse_args([name, "--help"])
         case topic:
@@ -25008,6 +25023,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if unknown:  # argparse itself would show the usage of the program, not of the command
         args.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     hold_hangups(args.command in (None, "serve", "demo"))
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # see where this file begins
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if WINDOWS:  # whose pipes have the encoding of its region
         for stream in (sys.stdout, sys.stderr):
             cast("Any", stream).reconfigure(encoding="utf-8", errors="replace")
@@ -25018,10 +25035,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2 if isinstance(error, ConfigError) else 1
     except BrokenPipeError:  # `relay models | head`
         return 0
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
     except OSError as error:
-        if not error.filename:
+        if not (error.filename or error.errno == errno.ENOSPC):  # of the disk that stdout is on
             raise
-        print(f"{error.filename}: {error.strerror}", file=sys.stderr)
+        print(f"{error.filename or 'output'}: {error.strerror}", file=sys.stderr)
         return 2
 
 

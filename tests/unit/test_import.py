@@ -613,6 +613,20 @@ def test_veloera_with_a_list_of_rules() -> None:
     assert said["routing_rules"] == {"claude-*": "glm/glm-4.6", "glm-*": ["glm"]}
 
 
+def test_veloera_with_providers_by_name() -> None:
+    provider = {"base_url": "http://127.0.0.1:8000/v1", "models": ["m"]}
+    said = made(json.dumps({"providers": {"one": provider, "two": provider | {"enabled": False}}}))
+    assert list(said["providers"]) == ["one", "two"]
+    assert said["providers"]["two"]["active"] is False
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_relays_own_configuration_is_said_to_be_one(count: int) -> None:
+    own = {"providers": {f"p{i}": {"preset": "zai", "api_key": "sk"} for i in range(count)}}
+    with pytest.raises(relay.ConfigError, match="relay's own configuration already"):
+        relay.imported(json.dumps(own))
+
+
 def test_vte() -> None:
     said = made(json.dumps(VTE))
     assert said["keys"] == {"admin": {"key": "${RELAY_KEY_ADMIN}"}}
