@@ -11611,8 +11611,8 @@ def _check_listen(config: Config, reading: Reading) -> None:
             continue
         try:
             host, _ = host_and_port(listen)
-        except ValueError as error:
-            reading.error(path, str(error))
+        except ConfigError as error:
+            reading.error(path, error.message)
             continue
         if not is_loopback(host) and not config.keys and not config.allow_anonymous:
             reading.error(
@@ -11623,11 +11623,11 @@ def _check_listen(config: Config, reading: Reading) -> None:
 
 
 def host_and_port(listen: str) -> tuple[str, int]:
-    """`127.0.0.1:8484`, `[::1]:8484`, `:8484` or a bare port."""
+    """`127.0.0.1:8484`, `[::1]:8484`, `:8484` or a bare port; ConfigError if it is none."""
     host, _, port = listen.rpartition(":")
     bracketed = host.startswith("[") and host.endswith("]")
     if not port.isdigit() or int(port) > 65535 or (":" in host and not bracketed):
-        raise ValueError(f"expected host:port or unix:PATH, got {listen!r}")
+        raise ConfigError(f"expected host:port or unix:PATH, got {listen!r}")
     return host.strip("[]"), int(port)
 
 
@@ -11854,7 +11854,7 @@ class _Compiler:
         parts = urllib.parse.urlsplit(url)
         host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
         for listen in self.config.listen:
-            with contextlib.suppress(ValueError):
+            with contextlib.suppress(ConfigError):
                 own, own_port = host_and_port(listen)
                 everywhere = own in ("", "0.0.0.0", "::")  # noqa: S104
                 local = is_loopback(host) and (everywhere or is_loopback(own))
@@ -21438,25 +21438,28 @@ def registering(keep: bool) -> Iterator[None]:
             table.update(rows)
 
 
+def read_source(source: Source, lenient: bool) -> tuple[Config, Reading]:
+    """What the text says, and everything that is wrong with it."""
+    reading = Reading(
+        str(source.path or "config"),
+        os.environ,
+        lambda file: Path(file).read_text("utf-8"),
+        zoneinfo.ZoneInfo,
+        lambda module: importlib.util.find_spec(module) is not None,
+        shutil.which,
+        lenient,
+    )
+    config = read_config(source.text, reading)
+    return replace(config, listen=source.listen or config.listen), reading
+
+
 def load(source: Source, lenient: bool = False) -> Plan:
     """A configuration as a plan; ConfigError with everything that is wrong with it.
 
     A `lenient` plan may lack secrets that are not in this environment: it answers questions, but
     cannot be served.
     """
-    name = str(source.path or "config")
-    reading = Reading(
-        name,
-        os.environ,
-        lambda file: Path(file).read_text("utf-8"),
-        zoneinfo.ZoneInfo,
-        lambda module: importlib.util.find_spec(module) is not None,
-        shutil.which,
-    )
-    reading.lenient = lenient
-    config = read_config(source.text, reading)
-    if source.listen:
-        config = replace(config, listen=source.listen)
+    config, reading = read_source(source, lenient)
     for plugin in config.plugins:
         if fault := run_plugin(plugin, source.path):
             reading.error("plugins", fault)
@@ -23302,16 +23305,15 @@ class Console:
         # a socket of the file system needs no name
         self._base = base_of([self.listen], self._tls) or "http://localhost"
 
-    def get(self, path: str) -> JSON:
-        return asyncio.run(self.ask("GET", path))
+    def get(self, path: str, body: JSON | None = None) -> JSON:
+        return asyncio.run(self.ask(path, body))
 
-    def post(self, path: str, body: JSON) -> JSON:
-        return asyncio.run(self.ask("POST", path, body))
-
-    async def ask(self, method: str, path: str, body: JSON | None = None) -> JSON:
+    async def ask(self, path: str, body: JSON | None = None) -> JSON:
+        """What is answered to a GET; with a body, to a POST."""
+        method, data = ("GET", None) if body is None else ("POST", dumps(body))
         async with self.session() as session:
             try:
-                reply = await session.request(method, path, data=body and dumps(body))
+                reply = await session.request(method, path, data=data)
                 data = await reply.read()
             except (aiohttp.ClientError, OSError) as error:
                 raise self.silent(error) from error
@@ -23343,25 +23345,10 @@ class Console:
         )
 
 
-def tolerant_config(source: Source, env: Mapping[str, str] = os.environ) -> Config:
-    """A configuration whose mistakes do not matter now, but for those in addresses."""
-    file = str(source.path or "config")
-    reading = Reading(file, env, lambda name: Path(name).read_text("utf-8"), zoneinfo.ZoneInfo)
-    reading.lenient = True
-    config = read_config(source.text, reading)
-    usual = config.listen or Config().listen
-    return replace(config, listen=source.listen or well_formed(usual, f"{file}: listen"))
-
-
-def well_formed(listen: Sequence[str], where: str) -> tuple[str, ...]:
-    """Addresses to listen on; ConfigError if one is malformed."""
-    try:
-        for address in listen:
-            if not address.startswith("unix:"):
-                host_and_port(address)
-    except ValueError as error:
-        raise ConfigError(f"{where}: {error}") from error
-    return tuple(listen)
+def tolerant_config(source: Source) -> Config:
+    """A configuration whose mistakes do not matter now."""
+    config, _ = read_source(source, lenient=True)
+    return replace(config, listen=config.listen or Config().listen)
 
 
 def aligned(rows: Sequence[Sequence[str]], left: int = 99, width: int = 9999) -> list[str]:
@@ -23804,7 +23791,7 @@ class Top:
             self.paused = not self.paused
         elif key == "a" and self.chosen:
             try:
-                answer = await console.ask("POST", "/admin/abandon", {"id": self.chosen})
+                answer = await console.ask("/admin/abandon", {"id": self.chosen})
                 self.message = answer["said"]
             except RelayError as error:
                 self.message = error.message
@@ -23887,7 +23874,7 @@ async def show_top(console: Console, once: bool) -> None:
         async for kind, data in watch(console):
             top.take(kind, data)
             if kind == "running":
-                top.marks = (await console.ask("GET", "/admin/health"))["marks"]
+                top.marks = (await console.ask("/admin/health"))["marks"]
                 draw(top)
                 if once:
                     return
@@ -24190,7 +24177,7 @@ def _how_many(text: str) -> int:
 def find_config(args: argparse.Namespace, optional: bool = False) -> Source:
     """The file to read and its text: -c, ./config.yaml, or made of every preset whose credential
     is in the environment."""
-    overrides = well_formed(args.listen or (), "--listen"), args.reuse_port
+    overrides = tuple(args.listen or ()), args.reuse_port
     path = Path(args.config or "config.yaml")
     if args.demo:
         return Source(None, DEMO_CONFIG, *overrides)
@@ -24249,31 +24236,32 @@ def command_serve(args: argparse.Namespace) -> None:
 def command_check(args: argparse.Namespace) -> int:
     """Report everything that is wrong with a configuration."""
     if (args.provider or args.json) and not args.live:
-        raise ConfigError("--provider and --json are about what is tried: give --live, too")
+        raise ConfigError("--provider and --json need --live")
     source = find_config(args)
     plan = load(source)
-    out = sys.stderr if args.json else sys.stdout
-    print(f"{source.path or ('the demo' if args.demo else 'the environment')}: ok", file=out)
+    say = functools.partial(print, file=sys.stderr if args.json else sys.stdout, flush=True)
+    say(f"{source.path or ('the demo' if args.demo else 'the environment')}: ok")
     for provider in plan.providers.values():
         for billing in provider.plans if args.provider in ("", provider.name) else ():
             for dialect, endpoint in billing.endpoints.items():
                 way = f", by way of {shown_proxy(endpoint.proxy)}" if endpoint.proxy else ""
                 url = "embedded" if endpoint.demo else plan.redacted(endpoint.url)
-                print(f"  {provider.name} ({billing.name}) {dialect}: {url}{way}", file=out)
+                say(f"  {provider.name} ({billing.name}) {dialect}: {url}{way}")
     for warning in plan.warnings:
-        print(f"{warning} (a warning)", file=out)
+        say(f"{warning} (a warning)")
     for name in unpriced(plan):
-        message = "no `prices`, so budgets in money do not see what it serves"
-        print(f"  {name}: {message}", file=out)
+        say(f"  {name}: no `prices`, so budgets in money do not see what it serves")
     if not args.live:
         return 0
     chosen = accesses(plan, args.provider)
-    print(f"to be sent: {expected_cost(chosen)}", file=out, flush=True)
+    say(f"to be sent: {expected_cost(chosen)}")
     if not (args.yes or sys.stdin.isatty()):
         print("not sent: give --yes where there is no terminal to ask at", file=sys.stderr)
         return 2
-    if not args.yes and input("go on? [y/N] ").strip().lower() not in ("y", "yes"):
-        return 1
+    if not args.yes:
+        say("go on? [y/N] ", end="")
+        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+            return 1
     # one after the other, so that none is throttled because of another
     trials = [trial for access in chosen for trial in asyncio.run(try_access(plan, access))]
     text = "\n".join(trial_table(trials))
@@ -24382,7 +24370,7 @@ def command_models(args: argparse.Namespace) -> int:
     With --fetch, in the form of `models`; 1 if no provider lists anything.
     """
     if (args.provider or args.json) and not args.fetch:
-        raise ConfigError("--provider and --json are about what is asked for: give --fetch, too")
+        raise ConfigError("--provider and --json need --fetch")
     plan, found = load(find_config(args), lenient=not args.fetch), not args.fetch
     chosen, lists = accesses(plan, args.provider) if args.fetch else [], list[JSON]()
     for access in {access.provider.name: access for access in reversed(chosen)}.values():
@@ -24419,7 +24407,7 @@ def command_models(args: argparse.Namespace) -> int:
 @command()
 def command_reload(args: argparse.Namespace) -> int:
     """Make the running relay read its configuration again."""
-    print(find_console(args).post("/admin/reload", {})["said"])
+    print(find_console(args).get("/admin/reload", {})["said"])
     return 0
 
 
@@ -24429,7 +24417,7 @@ def command_health(args: argparse.Namespace) -> int:
     console = find_console(args)
     if args.clear:
         which = {"all": True} if args.clear == "all" else {"name": args.clear}
-        cleared = console.post("/admin/health/clear", which)["cleared"]
+        cleared = console.get("/admin/health/clear", which)["cleared"]
         print("\n".join(f"cleared {name}" for name in cleared) or f"no mark on {args.clear}")
         return 0 if cleared else 1
     health = console.get("/admin/health")
@@ -24706,7 +24694,7 @@ def command_systemd(args: argparse.Namespace) -> None:
     They are for the configuration at hand, or for the usual one if there is none.
     """
     source = find_config(args, optional=True)
-    config = tolerant_config(source, _AnyVariable())  # the service's environment is not the shell's
+    config = tolerant_config(source)
     # Where relay is installed, a service starts it as a module: that was compiled before, while a
     # script is compiled at each start.  -P, so that only the installed one can be meant.
     file = Path(__file__).resolve()
@@ -24821,10 +24809,9 @@ def command_help(args: argparse.Namespace) -> None:
             for dialect in DIALECTS.values():
                 version = "v1beta" if dialect is GEMINI else "v1"
                 rows += [(f"POST /{version}{path}", dialect.name) for path in dialect.purposes]
-            unread = "embeddings images/... audio/... rerank moderations completions"
-            what = "Passed on unread to the provider of the model."
-            rows += [(f"POST /v1/{path}", what) for path in unread.split()]
-            rows.append(("/p/PROVIDER/...", "Any method: passed on raw to that provider."))
+            for path in "embeddings images/... audio/... rerank moderations completions".split():
+                rows.append((f"POST /v1/{path}", "Passed on to the provider of its model."))
+            rows.append(("/p/PROVIDER/...", "Any method: passed on to that provider."))
             for (method, path), handler in ROUTES.items():
                 act = handler.keywords["act"] if isinstance(handler, functools.partial) else handler
                 what = " ".join((act.__doc__ or "").partition("\n\n")[0].split())
@@ -24838,13 +24825,6 @@ def command_help(args: argparse.Namespace) -> None:
             raise ConfigError(f"{unknown}expected relay help {topics}")
     width = min(100, shutil.get_terminal_size((100, 24)).columns)
     print("\n".join(aligned(rows, width=width)))
-
-
-class _AnyVariable(dict[str, str]):
-    """An environment in which every variable is set."""
-
-    def get(self, name: str, default: Any = None) -> Any:
-        return default or "-"
 
 
 @command()
@@ -24862,7 +24842,7 @@ def command_plans(args: argparse.Namespace) -> None:
     source = find_config(args)
     console = Console(source)
     try:
-        report = console.post("/admin/plans", {})
+        report = console.get("/admin/plans", {})
     except RelayError as error:
         if not isinstance(error.__cause__, aiohttp.ClientError | OSError):
             raise
@@ -25038,7 +25018,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     except OSError as error:
-        if not (error.filename or error.errno == errno.ENOSPC):  # of the disk that stdout is on
+        if not error.filename and error.errno != errno.ENOSPC:  # where stdout goes to
             raise
         print(f"{error.filename or 'output'}: {error.strerror}", file=sys.stderr)
         return 2
