@@ -12656,6 +12656,7 @@ def _litellm_deployment(row: Old, draft: Draft) -> None:
     is_known = bool(model) and maker in _LITELLM_MAKERS
     if not is_known:
         maker, model = "openai", full
+    model = model.removeprefix("responses/")  # its word for the dialect
     base = params.at("api_base" if params.look("api_base") else "base_url")
     url, (usual, plan) = str(base.value or ""), _LITELLM_MAKERS[maker]
     needs_url = not any(PRESETS[usual].plans.values()) or ("/" in full and not is_known)
@@ -23701,9 +23702,8 @@ def trial_table(trials: Sequence[Trial]) -> list[str]:
     head = ("provider", "plan", "credential", "dialect", "model", *_COLUMNS)
     rows = [(*t.place, t.model, *(t.cells.get(name, "-") for name in _COLUMNS)) for t in trials]
     faults = [
-        f"{provider} ({billing}, {credential}) {dialect} {name}: {fault}"
+        "{} ({}, {}) {} {}: {}".format(*trial.place, name, fault)
         for trial in trials
-        for provider, billing, credential, dialect in (trial.place,)
         for name, fault in sorted(trial.faults.items(), key=lambda item: item[0] == "list")
     ]
     return [*aligned([head, *rows]), *([""] if faults else []), *faults]
@@ -23711,7 +23711,7 @@ def trial_table(trials: Sequence[Trial]) -> list[str]:
 
 # ==== 68. Watch ===============================================================
 # `relay logs` and `relay top`: log lines and running requests, from the events of a running relay.
-# What the screen shows is computed from values alone; only `_Screen` knows the terminal.
+# What the screen shows is computed from values alone; only `_screen` knows the terminal.
 
 
 async def watch(console: Console) -> AsyncIterator[tuple[str, Any]]:
@@ -23911,12 +23911,12 @@ _CONNECTION: Final = frozenset(
 )
 
 
-def ring_of(source: Source) -> Ring:
-    """The records of a configuration; mistakes elsewhere in it do not matter here."""
+def ring_of(source: Source) -> tuple[Ring, Config]:
+    """The records of a configuration, whose mistakes elsewhere do not matter here."""
     config = tolerant_config(source)
     if config.record is None:
         raise RelayError("nothing is recorded: the configuration has no `record`")
-    return record_ring(config.record, source)
+    return record_ring(config.record, source), config
 
 
 def answer_parts(record: Record) -> tuple[str, str]:
@@ -24405,10 +24405,9 @@ def command_models(args: argparse.Namespace) -> int:
 
 
 @command()
-def command_reload(args: argparse.Namespace) -> int:
+def command_reload(args: argparse.Namespace) -> None:
     """Make the running relay read its configuration again."""
     print(find_console(args).get("/admin/reload", {})["said"])
-    return 0
 
 
 @command("--clear NAME: a mark, credential, provider, or all")
@@ -24516,10 +24515,8 @@ async def _run(plan: Plan, source: Source, args: argparse.Namespace, log: Log) -
         if (served := await served_digest(base)) != plan_digest(plan):
             own = load(source)  # to serve, it has to have its providers' keys
             if served is not None:
-                demo = plan_digest(load(Source(None, DEMO_CONFIG)))
-                other = "is the demo" if served == demo else "has another configuration"
-                message = f"relay: the relay at {base} {other}; this tool gets its own"
-                print(message, file=sys.stderr)
+                other = f"relay: the relay at {base} has another configuration"
+                print(f"{other}; this tool gets its own", file=sys.stderr)
             base = await stack.enter_async_context(serving(own, source, log))
         setup = recipe.setup(offer(plan, recipe, base, key, args.model))
         env = cleaned_environment(os.environ, plan)
@@ -24620,13 +24617,12 @@ def command_import(args: argparse.Namespace) -> None:
 @command("--number N=20: how many, the newest first")
 def command_records(args: argparse.Namespace) -> None:
     """List what the flight recorder has kept."""
-    source = find_config(args)
-    ring, zone, lines = ring_of(source), tolerant_config(source).timezone, list[str]()
+    (ring, config), lines = ring_of(find_config(args)), list[str]()
     for name, summary, damage in itertools.islice(ring.summaries(), args.number):
         if summary is None:
             lines.append(f"{ring.directory / name}: skipped: {damage}")
             continue
-        moment = datetime.datetime.fromtimestamp(summary["time"], zone)
+        moment = datetime.datetime.fromtimestamp(summary["time"], config.timezone)
         route = f"{summary.get('model') or '-'} -> {summary.get('target') or '-'}"
         code = f"{summary.get('code') or '-':2} {summary.get('status') or '-'}"
         lines.append(f"{summary['id']}  {moment:%Y-%m-%d %H:%M:%S}  {code}  {route}")
@@ -24641,7 +24637,7 @@ def command_records(args: argparse.Namespace) -> None:
 def command_replay(args: argparse.Namespace) -> int:
     """Send a recorded request again and compare the answers."""
     source = find_config(args)
-    plan, ring = load(source), ring_of(source)
+    plan, (ring, _) = load(source), ring_of(source)
     before = ring.read(args.id)
     plan = redirected(plan, before, args.to) if args.to else plan
     with tempfile.TemporaryDirectory(prefix="relay-") as folder:
@@ -24655,7 +24651,7 @@ def command_replay(args: argparse.Namespace) -> int:
 @command("id", "other")
 def command_diff(args: argparse.Namespace) -> None:
     """Show how two recorded exchanges differ."""
-    ring = ring_of(find_config(args))
+    ring, _ = ring_of(find_config(args))
     one, other = ring.read(args.id), ring.read(args.other)
     print("\n".join((*request_differences(one, other), *answer_table(one, other))))
 
@@ -24667,10 +24663,9 @@ def command_diff(args: argparse.Namespace) -> None:
 )
 def command_export(args: argparse.Namespace) -> None:
     """Print a recorded request as a command."""
-    source = find_config(args)
-    record, config = ring_of(source).read(args.id), tolerant_config(source)
-    base = base_of(config.listen, config.tls)
-    print(as_curl(record, args.attempt, base or "http://localhost"))
+    ring, config = ring_of(find_config(args))
+    base = base_of(config.listen, config.tls) or "http://localhost"
+    print(as_curl(ring.read(args.id), args.attempt, base))
 
 
 @command()
@@ -24940,7 +24935,7 @@ def command_usage(args: argparse.Namespace) -> None:
 def command_backup(args: argparse.Namespace) -> None:
     """Copy usage, budgets and cooldowns to a new file, also while relay runs."""
     source = find_config(args)
-    place = state_place(load(source, lenient=True).config.state, source, os.environ)
+    place = state_place(tolerant_config(source).state, source, os.environ)
     kind, _, path = place.partition(":")
     if kind != "sqlite":
         raise RelayError(f"a backup is of a SQLite file, and `state` is {kind}")

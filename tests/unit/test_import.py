@@ -398,6 +398,11 @@ def test_litellms_fallbacks_of_single_deployments_are_a_plain_rule() -> None:
     assert ways(old, "a") == [{"groq/y": 1}, {"openai/x": 1}, {"openrouter/z": 1}]
 
 
+def test_litellms_word_for_responses_is_no_part_of_the_model() -> None:
+    old = {"model_list": [deployment("o3", "openai/responses/o3-pro", api_key="k")]}
+    assert list(ways(old, "o3")[0]) == ["openai/o3-pro"]
+
+
 def test_what_litellm_says_twice_or_of_nobody_is_named() -> None:
     routed = {"model_group_alias": {"a": "b", "c": "x"}, "fallbacks": [{"a": ["x"]}]}
     models = [deployment("a", "openai/x"), deployment("b", "openai/y")]
