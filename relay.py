@@ -23388,9 +23388,7 @@ _TYPED: Final = ("SIGINT", "SIGQUIT", "SIGBREAK")  # a terminal sends these to i
 _PASSED_ON: Final = (*_TYPED, "SIGTERM", "SIGHUP")
 
 
-async def launch(
-    command: Sequence[str], setup: Setup, env: Mapping[str, str], hint: str = ""
-) -> int:
+async def launch(command: Sequence[str], setup: Setup, env: Mapping[str, str], hint: str) -> int:
     """Run a tool to its end; its exit status, or 128 plus the number of a signal that ended it."""
     early: list[str] = []  # that came before there was a child
     heed: Callable[[str], None] = early.append
@@ -24332,8 +24330,7 @@ def _facts(args: argparse.Namespace, plan: Plan) -> Facts:
         if not (colon and name.strip()):
             raise ConfigError(f"--header {header!r}: expected 'NAME: VALUE'")
         headers[name.strip()] = value.strip()
-    known = [key.caller.name for key in plan.keys]
-    if args.key and args.key not in known:
+    if args.key and args.key not in (known := plan.config.keys):
         raise ConfigError(f"no key is called {args.key!r}{suggestion(args.key, known)}")
     facts = Facts(model=plan.bare(args.model), key=args.key, headers=headers)
     words = {word for _, rule in plan.entries(facts.model) for word in conditions(rule.when)}
@@ -24919,16 +24916,16 @@ def command_usage(args: argparse.Namespace) -> None:
         ("hours", 16, by, "cost"),
         ("plans", 10, ("plan",), "worth"),
     ):
-        if name == "plans" and not report[name]:
-            break
-        print(f"{name}:" if report[name] else f"{name}: nothing was used")
+        if not report[name]:
+            print(f"{name}: nothing was used")
+            continue
         sums = {each: sum(row[each] or 0 for row in report[name]) for each in (*counts, money)}
         rows: list[list[str]] = [["from", *who, *counts, money]]
         for row in (*report[name], {"start": "all", **dict.fromkeys(who, " "), **sums}):
             names = [row["start"][:digits].replace("T", " "), *(row[n] or "-" for n in who)]
             paid = "-" if row[money] is None else f"{row[money]:.4f}"
             rows.append([*names, *(str(row[n]) for n in counts), paid])
-        print("\n".join(f"  {line}" for line in aligned(rows, left=1 + len(who)) if report[name]))
+        print(f"{name}:", *aligned(rows, left=1 + len(who)), sep="\n  ")
 
 
 @command("file")
@@ -24973,8 +24970,7 @@ def parser(argv: Sequence[str] = ()) -> argparse.ArgumentParser:
     ):
         names, how = _option(option)
         common.add_argument(*names.split(), **how | {"default": argparse.SUPPRESS})
-    text = "One address for every LLM API."
-    top = argparse.ArgumentParser(prog="relay", description=text, parents=[common])
+    top = argparse.ArgumentParser("relay", None, "One address for every LLM API.", parents=[common])
     top.add_argument("--version", action="version", version=f"relay {__version__}")
     commands = top.add_subparsers(dest="command", metavar="COMMAND")
     for name, command in COMMANDS.items():
