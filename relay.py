@@ -24807,8 +24807,7 @@ def command_help(args: argparse.Namespace) -> None:
             for (method, path), handler in ROUTES.items():
                 act = handler.keywords["act"] if isinstance(handler, functools.partial) else handler
                 what = " ".join((act.__doc__ or "").partition("\n\n")[0].split())
-                version = "/v1" if path in ("/models", "/chat/completions/ws") else ""
-                rows.append((f"{method} {version}{path}", what))
+                rows.append((f"{method} {path}", what))
         case [name] if name in COMMANDS:
             parser([name]).parse_args([name, "--help"])
         case topic:

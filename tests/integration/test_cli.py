@@ -494,7 +494,7 @@ async def test_help_explains_a_command_and_says_what_it_does_not_know(tmp_path: 
 
 async def test_help_lists_the_paths_of_all_requests(tmp_path: Path) -> None:
     ran = await run("help", "paths", cwd=tmp_path)
-    for path in ("POST /v1/messages", "POST /v1/embeddings", "/p/PROVIDER/...", "GET /v1/models"):
+    for path in ("POST /v1/messages", "POST /v1/embeddings", "/p/PROVIDER/...", "GET /models"):
         assert re.search(rf"^{path} ", ran.output, re.M), path
 
 
