@@ -1823,14 +1823,19 @@ def image_size(data: str) -> tuple[int, int]:
 
 def media_of(data: str, declared: str, name: str = "") -> Media:
     """Base64 data as a medium of the kind that its first characters say, and only if they do not,
-    its declared type: clients mislabel, and Anthropic checks.  Text of any type is text."""
-    types = (mime for start, mime in _MIME_BY_START.items() if re.match(start, data))
+    its declared type: clients mislabel, and Anthropic checks.  Text of any type is text.
+
+    Google's SDK for Python writes the URL-safe alphabet, which others refuse, as line breaks.
+    """
+    plain = data.replace("-", "+").replace("_", "/")
+    plain = "".join(plain.split()) if "\n" in plain else plain
+    types = (mime for start, mime in _MIME_BY_START.items() if re.match(start, plain))
     mime = next(types, declared.lower().replace("image/jpg", "image/jpeg"))
-    if _TEXTUAL.match(mime):
-        text = from_base64(data)  # None if it is not encoded
-        data = data if text is None else text.decode(errors="replace")
-        return Media("text", "text/plain", data, name=name)
-    return Media(media_kind(mime), mime, data, name=name)
+    if not _TEXTUAL.match(mime):
+        return Media(media_kind(mime), mime, plain, name=name)
+    text = from_base64(plain)  # None if it is not encoded
+    data = data if text is None else text.decode(errors="replace")
+    return Media("text", "text/plain", data, name=name)
 
 
 _MIME_BY_START: Final = {
@@ -2639,6 +2644,13 @@ INTEGER: Final[JSON] = {"type": "integer"}
 # Where a format cannot ask for "any JSON object", the prompt has to.
 JSON_ONLY: Final = "Answer with one JSON object and nothing else."
 
+# The modes of `ToolChoice` in all makers' words, without those that name a tool.
+CHOICES: Final[dict[str, Literal["auto", "none", "required"]]] = {
+    **dict.fromkeys(("auto", "validated"), "auto"),  # Gemini's keeps arguments to their schema
+    "none": "none",
+    **dict.fromkeys(("required", "any"), "required"),
+}
+
 MOST_TOKENS: Final = 10**8  # of one request; the longest context windows hold 10^7
 
 
@@ -2806,7 +2818,7 @@ def openai_parts(wire: Wire, name: str, known: frozenset[str] = frozenset()) -> 
             case "input_audio":
                 audio = part.inner("input_audio")
                 mime = "audio/" + (audio.optional("format", str) or "wav")
-                parts.append(Media("audio", mime, audio.required("data", str)))
+                parts.append(media_of(audio.required("data", str), mime))
             case _:
                 part.drop("file_id" if part.data.get("file_id") else kind)
                 if kind in ("input_image", "video_url", "input_video"):
@@ -3003,8 +3015,15 @@ class OpenAIWriter(RequestWriter[OfOpenAI]):
         """With what the two formats call alike."""
         request = self.request
         body |= request.sampling.given()
-        if self.quirks.identity:
-            body |= openai_identity(request, self.quirks.identity)
+        names = {
+            "user": request.user,
+            "safety_identifier": request.user,
+            "prompt_cache_key": request.session,
+        }
+        for name in self.quirks.identity:
+            if text := names[name]:  # hashed: the limit is 64 characters
+                mark = hashlib.sha256(text.encode(errors="replace")).hexdigest()
+                body[name] = mark[:32]
         if request.service_tier:
             body["service_tier"] = request.service_tier
         if request.stream:
@@ -3016,20 +3035,13 @@ def openai_choice(wire: Wire, inner: str, name_of: Callable[[Wire], str]) -> Too
     """The choice among tools; `inner`: where the subset that is allowed is kept, if apart."""
     choice = wire.data.get("tool_choice", wire.data.get("function_call"))
     if choice is None or isinstance(choice, str):
-        return None if choice is None else ToolChoice(_OPENAI_MODES.get(choice, "auto"))
+        return None if choice is None else ToolChoice(CHOICES.get(choice, "auto"))
     place = Wire(choice, wire, "tool_choice")
     if place.data.get("type") != "allowed_tools":
         return ToolChoice("named", (name_of(place),))
     allowed = place.inner(inner) if inner else place
-    mode = _OPENAI_MODES.get(allowed.optional("mode", str) or "", "auto")
+    mode = CHOICES.get(allowed.optional("mode", str) or "", "auto")
     return ToolChoice(mode, tuple(map(name_of, allowed.each("tools"))))
-
-
-_OPENAI_MODES: Final[dict[str, Literal["auto", "none", "required"]]] = {
-    "none": "none",
-    "required": "required",
-    "any": "required",  # Mistral
-}
 
 
 def openai_format(spec: Wire, inner: str) -> Format | None:
@@ -3042,17 +3054,6 @@ def openai_format(spec: Wire, inner: str) -> Format | None:
             return Format(place.optional("schema", dict) or {}, name or "output", strict)
         case _:
             return None
-
-
-def openai_identity(request: Request, names: Iterable[str]) -> JSON:
-    """Names of the user and of the conversation, hashed: their limits are 64 characters."""
-    known = {
-        "user": request.user,
-        "safety_identifier": request.user,
-        "prompt_cache_key": request.session,
-    }
-    given = {name: known[name].encode(errors="replace") for name in names if known[name]}
-    return {name: hashlib.sha256(text).hexdigest()[:32] for name, text in given.items()}
 
 
 # ==== 8. Dialect: Anthropic Messages ==========================================
@@ -3101,7 +3102,7 @@ _ANTHROPIC_TOOL: Final = frozenset(
 # Tools that Anthropic defines and the client runs: their parameters, for models that were not
 # trained on them.  Server tools have no counterpart elsewhere.
 _EDITOR: Final[JSON] = dict.fromkeys(
-    "path file_text old_str new_str insert_line insert_text".split(), STRING
+    "path file_text old_str new_str insert_text".split(), STRING
 ) | {"insert_line": INTEGER}
 _ANTHROPIC_TYPED: Final[dict[str, JSON]] = {
     "bash": {"command": STRING, "restart": {"type": "boolean"}},
@@ -3796,9 +3797,9 @@ class AnthropicMessages(Dialect):
             place = wire.inner("tool_choice")
             alone = place.optional("disable_parallel_tool_use", bool)
             if (kind := place.optional("type", str)) is not None:
-                modes: dict[str, ChoiceMode] = {"tool": "named", "any": "required", "none": "none"}
-                names = (place.required("name", str),) if kind == "tool" else ()
-                choice = ToolChoice(modes.get(kind, "auto"), names)
+                choice = ToolChoice(CHOICES.get(kind, "auto"))
+                if kind == "tool":
+                    choice = ToolChoice("named", (place.required("name", str),))
         tier, limit = wire.optional("service_tier", str) or "", wire.optional("max_tokens", int)
         user = wire.inner("metadata").optional("user_id", str) if body.get("metadata") else ""
         # Claude Code's user id is a JSON text with its session in it
@@ -6845,12 +6846,10 @@ class GeminiContent(Dialect):
         calling = wire.inner("toolConfig", frozenset(("functionCallingConfig",)))
         calling = calling.inner("functionCallingConfig")
         names = calling.texts("allowedFunctionNames")
-        modes: dict[str, ChoiceMode] = {"AUTO": "auto", "NONE": "none", "ANY": "required"}
-        word = (calling.optional("mode", str) or "").upper()
-        mode = modes.get("AUTO" if word == "VALIDATED" else word)
-        if mode == "required" and len(names) == 1:
-            mode = "named"
+        mode = CHOICES.get((calling.optional("mode", str) or "").lower())
         choice = ToolChoice(mode, () if mode == "none" else names) if mode else None
+        if mode == "required" and len(names) == 1:
+            choice = ToolChoice("named", names)
 
         how, thinking = config.inner("thinkingConfig"), None
         level, budget = how.optional("thinkingLevel", str), how.optional("thinkingBudget", int)
