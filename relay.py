@@ -916,6 +916,8 @@ def loads(data: bytes | str) -> Any:
 
 def _standard_loads(data: bytes | str) -> Any:
     try:
+        if not isinstance(data, str):  # or UTF-16 is read too
+            data = data.decode("utf-8-sig", "surrogatepass")
         return json.loads(data, parse_constant=_no_constant)
     except RecursionError as error:
         raise TooDeep from error
@@ -8224,15 +8226,17 @@ def classify_error(
     that name none."""
     if status == 200 and re.fullmatch(r"[45]\d\d", error.code):  # OpenRouter's code is a status
         status = int(error.code)
+    if len(text := error.message + error.extra) > 8000:  # a pattern may take the square of that
+        text = text[:6000] + text[-2000:]
+        error = replace(error, message=text, extra="")
     rule = next((rule for rule in rules if rule.matches(status, error)), None)
-    fallback = "transient" if status >= 500 or status < 400 else "bad_request"
+    fallback = "bad_request" if 400 <= status < 500 else "transient"
     failure = error.cause or (rule.failure if rule else fallback)
     scope = (rule.scope if rule else "") or FAILURES[failure].scope
     until = None
     if FAILURES[failure].scope != "request":
         fields = {name.lower(): value for name, value in headers.items()}
-        text, reset = error.message + error.extra, rule.reset if rule else ""
-        waits = _waits(fields, text, reset, now, zone)
+        waits = _waits(fields, text, rule.reset if rule else "", now, zone)
         until = next((seconds for seconds in waits if seconds is not None), math.inf)
         # no window is longer than a month
         until = min(max(0.0, until), 35 * 86400.0) if math.isfinite(until) else None
@@ -8274,7 +8278,7 @@ _STEP: Final = rf"(\d+(?:\.\d+)?|\b(?:an?|one)(?=\s))\s*{_UNIT}(?![a-z])"
 _STEPS: Final = rf"{_STEP}(?:(?:,|\s|and)*{_STEP})*"
 # "retryDelay": "43s" (Google), "try again in 1m2.5s" (OpenAI, Groq), "again in 20 minutes"
 _DELAY: Final = re.compile(
-    rf"(?:retryDelay\W+|(?:again|retry|reset\w*) (?:in|after) (?:about |approximately )?)"
+    rf"(?:retryDelay\W+|(?:again|retry|reset\w{{0,9}}) (?:in|after) (?:about |approximately )?)"
     rf"({_STEPS})",
     re.IGNORECASE,
 )
@@ -8640,7 +8644,7 @@ reasoning_refused 200,400,404,422 ~encrypted[ _]content|redacted_thinking  # and
 ~expected [`'"]?thinking|thinking.{0,40}block  # Anthropic
 reasoning_refused 400,422 ~cache_control.{0,60}(not permitted|not supported|not allowed|unknown)
 reasoning_refused 200,400,404,422 ~\breasoning_(content|details)\b  # DeepSeek, Kimi, Groq
-~thinking\S*\.(display|signature)|reasoning[. ]summar  # OpenAI: "must be verified to ..."
+~thinking\S{0,40}\.(display|signature)|reasoning[. ]summar  # OpenAI: "must be verified to ..."
 ~\brs_\w+.{0,80}(not found|without|required|persisted|duplicate)|reasoning.{0,20}(item|block)
 [common]
 too_long code=context_length_exceeded,exceeded_context_length,1261  # GLM
@@ -17731,15 +17735,12 @@ def authenticated(request: web.BaseRequest, plan: Plan) -> Caller:
     return caller
 
 
-_KEY_HEADERS: Final = ("x-api-key", "api-key", "x-goog-api-key")
-
-
 def offered_keys(request: web.BaseRequest) -> list[str]:
     headers, offered = request.headers, list[str]()
     for value in headers.getall("Authorization", ()):
         if value[:7].lower() == "bearer ":
             offered.append(value[7:].strip())
-    for name in _KEY_HEADERS:
+    for name in ("x-api-key", "api-key", "x-goog-api-key"):
         if name in headers:
             offered.append(headers[name])
     if "?" in request.raw_path:
@@ -17754,15 +17755,16 @@ def require_loopback(request: web.BaseRequest, lacking: str = "`keys`") -> None:
     if isinstance(peer, tuple) and not is_loopback(str(peer[0])):
         raise Forbidden(f"{why} it answers this machine only")
     host = request.headers.get("Host", "")
-    name = re.sub(r":\d+$", "", host).strip("[]")
-    if isinstance(peer, tuple) and not is_loopback(name):
+    if isinstance(peer, tuple) and not _is_local(host):
         raise Forbidden(f"{why} it answers to localhost only, not {host[:60]!r}")
-    origin = request.headers.get("Origin", "")
-    foreign = origin.startswith(("http://", "https://")) and not is_loopback(
-        urllib.parse.urlsplit(origin).hostname or ""
-    )
-    if foreign or origin == "null" or request.headers.get("Sec-Fetch-Site") == "cross-site":
+    scheme, _, page = request.headers.get("Origin", "").partition("://")
+    foreign = scheme == "null" or (scheme in ("http", "https") and not _is_local(page))
+    if foreign or request.headers.get("Sec-Fetch-Site") == "cross-site":
         raise Forbidden(f"{why} it answers no page of another site")
+
+
+def _is_local(host: str) -> bool:
+    return is_loopback(re.sub(r":\d+$", "", host).strip("[]"))
 
 
 def permitted(model: str, caller: Caller, plan: Plan, facts: Callable[[], Facts] = Facts) -> Route:
@@ -17801,18 +17803,17 @@ class RequestInflater(Inflater):
 
 
 async def expected(request: web.BaseRequest) -> None:
-    """Tell a client that asks first whether to send its body that it may (RFC 9110 10.1.1)."""
-    if request.headers.get("Expect", "").lower() == "100-continue":
+    """Tell a client that asks before it sends its body that it may (RFC 9110 10.1.1)."""
+    if request.version >= (1, 1) and request.headers.get("Expect", "").lower() == "100-continue":
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         request.writer.output_size = 0
 
 
 async def read_body(request: web.BaseRequest, limits: ServerConfig) -> bytes:
-    """The whole body, within the limits of size and time.  A large one stays in the one buffer into
-    which it is read, because pieces that are joined would need it twice."""
+    """The whole body, within the limits of size and time.  A large one stays in the buffer into
+    which it is read, because to join pieces would need it twice."""
     most, coding = limits.max_body, request.headers.get("Content-Encoding")
-    length = request.content_length or 0
-    if length > most:
+    if (request.content_length or 0) > most:
         raise too_large(most)
     if "Expect" in request.headers:
         await expected(request)
@@ -17825,13 +17826,12 @@ async def read_body(request: web.BaseRequest, limits: ServerConfig) -> bytes:
     if not inflater.active and coding and coding.strip().lower() != "identity":
         message = f"Content-Encoding {coding[:20]!r} cannot be read; send gzip or none"
         raise BadRequest(message, status=415)
-    body, size = bytearray(0 if inflater.active else length), 0
+    body = bytearray()  # a length is soon stated
     try:
         async with asyncio.timeout(limits.body_timeout):
             while block := await request.content.readany():
-                block = inflater.feed(block)
-                body[size : size + len(block)] = block
-                if (size := size + len(block)) > most:
+                body += inflater.feed(block)
+                if len(body) > most:
                     raise inflater.too_much()
     except TimeoutError:
         message = f"the request was not here within server.body_timeout, {limits.body_timeout:g} s"
@@ -17839,7 +17839,7 @@ async def read_body(request: web.BaseRequest, limits: ServerConfig) -> bytes:
     except (web.RequestPayloadError, ValueError) as error:
         raise BadRequest(f"the body cannot be read: {error}") from error
     inflater.finish()
-    return cast(bytes, body) if size >= LARGE_BODY else bytes(body)  # it is only read
+    return cast(bytes, body) if len(body) >= LARGE_BODY else bytes(body)  # it is only read
 
 
 _MOST_UNSENT: Final = 1 << 16  # bytes; asyncio's own limit, above which `drain` waits
@@ -22336,7 +22336,6 @@ Handler: TypeAlias = Callable[["Operations", web.BaseRequest], Answering]
 _VERSIONS: Final = re.compile(
     r"^(?:/(?:api|azure|claude|gemini|openai)(?=/(?:v1|responses|chat/)))?(?:/v1(?:beta1?|alpha)?)*(?=/|$)"
 )
-_OF_SOCKETS: Final = re.compile("sec-websocket-", re.IGNORECASE)  # headers
 _LONGEST_PATH: Final = 500  # characters of paths that are looked for; models' names are shorter
 _LONGEST_LOGIN: Final = 1 << 14  # bytes, of what anybody may send
 
@@ -22411,9 +22410,8 @@ class Operations:
         if not socket.can_prepare(request):
             remedy = f"{request.path} is a WebSocket; to send a POST, leave out /ws"
             raise BadRequest(remedy, status=426)
-        headers = CIMultiDict(request.headers)
-        for name in ("Connection", "Upgrade", *filter(_OF_SOCKETS.match, request.headers)):
-            headers.popall(name, None)
+        own = re.compile("(?i)connection|upgrade|sec-websocket-.*").fullmatch
+        headers = CIMultiDict((n, v) for n, v in request.headers.items() if not own(n))
         if key := request.query.get("api_key") or request.query.get("key"):
             headers.setdefault("x-goog-api-key", key)  # which is looked at last
         # each frame is this request with a body; without a query, so that no log can show the key
@@ -22776,8 +22774,7 @@ class Listener(web.Server):
         self._most = max(1, (files - reserve) // 2)
         self._room = self._most + reserve // 2
         self._logger = logging.getLogger("relay.http")  # aiohttp's; what matters is in our log
-        self._logger.addHandler(logging.NullHandler())
-        self._logger.propagate = False
+        self._logger.disabled = True
         # it would write the subprotocols that a client asks for, which may hold its key
         logging.getLogger("aiohttp.websocket").setLevel(logging.ERROR)
 
