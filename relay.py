@@ -12812,10 +12812,9 @@ def _openai_compatible(old: Old, draft: Draft) -> None:
         preset = PRESETS[name]
         settings: JSON = {"preset": name, "api_key": f"${{{preset.key}}}"}
         settings |= {"billing_plans": ["regular"]} if len(preset.plans) > 1 else {}
+        settings |= {"models": renamed | dict.fromkeys(preset.globs)} if renamed else {}
         for row in old.rows(kind):
-            if kind not in draft.providers:  # a second account would have the same key
-                globs = dict.fromkeys(preset.globs) if renamed else {}
-                draft.provider(kind, settings, renamed | globs)
+            draft.providers[kind] = settings  # a second account would have the same key
             row.made(_one_of({kind: kind}), "prefix")
             draft.notes.append(
                 f"{path_text(row.path)}: its token is of no use here; a key of {name} in "
@@ -24567,9 +24566,12 @@ def importable(file: Path) -> str:
     """The text of another relay's file; ConfigError if it has none.  VTE's database, which is only
     read, also while VTE runs, becomes JSON: providers with their keys and switched-on models,
     users, settings."""
-    with open(file, "rb") as start:
-        if start.read(16) != b"SQLite format 3\0":
-            return text_of(file)
+    head = b""
+    if file.is_file():  # and no pipe, which can be read only once
+        with open(file, "rb") as start:
+            head = start.read(16)
+    if head != b"SQLite format 3\0":
+        return text_of(file)
     try:
         url = f"{file.absolute().as_uri()}?mode=ro"
         with contextlib.closing(sqlite3.connect(url, uri=True)) as store:

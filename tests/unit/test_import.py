@@ -483,6 +483,13 @@ def test_names_of_openai_compatible_lead_where_they_did(name: str, target: str) 
     assert ways(json.loads(OPENAI_COMPATIBLE), name) == [{target: 1}]
 
 
+def test_each_kind_of_openai_compatible_keeps_its_own_prefix() -> None:
+    """Also where two of them are answered by the same provider."""
+    old = {"qwen": [{"token": "t-secret"}], "qwen_code": [{"path": "creds.json"}]}
+    assert ways(old, "qwen_code/qwen3-coder-plus") == [{"qwen_code/qwen3-coder-plus": 1}]
+    assert ways(old, "qwen/qwen-turbo") == [{"qwen/qwen-turbo": 1}]
+
+
 def test_claude_relay_services_models() -> None:
     """Two models under one name are equals, as they were there."""
     providers = made(CRS_MODELS)["providers"]
