@@ -13683,6 +13683,7 @@ class Health:
     def __init__(self) -> None:
         self.marks: dict[Place, Mark] = {}
         self.disabled: set[str] = set()  # providers that an operator has taken out
+        self._owners: set[str] | None = None  # whose marks are of use here; None: anybody's
         self.sticky = Stickiness()
         self.quotas = Quotas()
 
@@ -13800,9 +13801,9 @@ class Health:
         return names
 
     def keep(self, plan: Plan) -> list[str]:
-        """After a reload: remove marks and bonds of what is gone; the names of those marks."""
+        """Remove marks and bonds of what a new plan has not got; the names of those marks."""
         self.disabled.clear()
-        credentials, owners = set[str](), set[str]()
+        credentials, self._owners = set[str](), (owners := set[str]())
         for provider in plan.providers.values():
             owners.add(provider.name)
             for billing in provider.plans:
@@ -13812,7 +13813,12 @@ class Health:
         self.sticky.keep(credentials)
         self.quotas.keep(credentials)
         owners |= credentials
-        return self._remove(place for place, mark in self.marks.items() if mark.owner not in owners)
+        return self._remove(p for p, mark in self.marks.items() if not self.knows(mark.owner))
+
+    def knows(self, owner: str) -> bool:
+        """Has the plan got this credential, provider or address?  Other relays' plans may differ,
+        and so may that of the relay that was stopped here."""
+        return self._owners is None or owner in self._owners
 
     def exported(self) -> list[JSON]:
         """Every mark, to show, to store or to tell another relay; times are since the epoch."""
@@ -13825,7 +13831,8 @@ class Health:
         ]
 
     def adopt(self, record: JSON) -> None:
-        """Take a mark that `exported` gave, here or elsewhere; the later of two at a place wins.
+        """Take a mark that `exported` gave, here or elsewhere, if its owner is known; the later of
+        two at a place wins.
 
         A relay of another version may have other words for what is wrong, and no mark is better
         than one that nobody here understands: such a record raises what is in `UNREADABLE`.
@@ -13841,7 +13848,7 @@ class Health:
             str(record.get("owner", "")),
         )
         known = self.marks.get(place)
-        if known is None or known.since < mark.since:
+        if self.knows(mark.owner) and (known is None or known.since < mark.since):
             self.marks[place] = mark
 
     def discard(self, place: Place, moment: float) -> None:
@@ -14789,8 +14796,11 @@ class Notebook:
             for name, mark in marks.items()
             if self._published.get(name) != mark
         ]
-        gone = self._published.keys() - marks.keys()
-        notes += [Note("mark", name, {"gone": now}, now + DAY) for name in gone]
+        notes += [
+            Note("mark", name, {"gone": now}, now + DAY)
+            for name, mark in self._published.items()
+            if name not in marks and self._health.knows(mark.get("owner", ""))  # else others decide
+        ]
         self._published = marks
         for kind, memory in self._memories.items():
             if kind == "ratio" and abs(now - self._ratios_at) < _RATIOS_EVERY:
@@ -19466,6 +19476,7 @@ class Relay:
         self.log = log
         self.upstream = upstream
         self.health = Health()
+        self.health.keep(plan)
         self.balance = Balance(self.health)
         self.thoughts = Thoughts()
         self.held = 0  # requests that wait until a lane is back

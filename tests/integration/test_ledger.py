@@ -416,3 +416,22 @@ async def test_cooldowns_and_bonds_outlive_a_restart(
     assert len(first.requests) == 1
     await again.logged()
     assert [record["sticky"] for record in again.log() if "sticky" in record] == ["hit"]
+
+
+async def test_a_cooldown_of_a_provider_that_is_gone_does_not_come_back(
+    upstreams: Callable[[int], Awaitable[list[FakeUpstream]]],
+    relay: Start,
+    http: ClientSession,
+    tmp_path: Path,
+) -> None:
+    """It was removed while relay was stopped: no list and no metric has it any more."""
+    first, second = await upstreams(2)
+    first.script(chat_error(429, "slow down", headers={"retry-after": "600"}))
+    settings = {**config(first, second), "state": f"sqlite:{tmp_path}/state.db"}
+    server = await relay(settings)
+    assert (await ask(http, server)).headers["x-relay-provider"] == "second"
+    await server.stop()
+    settings["providers"].pop("first")
+    again = await relay(settings | {"routing_rules": {"m": ["second"]}})
+    async with http.get(f"{again.url}/admin/health") as response:
+        assert (await response.json())["marks"] == []

@@ -552,6 +552,33 @@ def test_what_is_exported_can_be_adopted() -> None:
     }
 
 
+def test_relays_with_different_plans_leave_each_others_marks_alone() -> None:
+    """They may share a store for their budgets: what one does not know, it neither takes over nor
+    tells others that it is gone, not even after a reload."""
+    ours, theirs = relay.Health(), relay.Health()
+    notebook, other = relay.Notebook(ours), relay.Notebook(theirs)
+    failed(ours, C1, "plan_exhausted", after=7200)
+    failed(ours, K1, "overloaded")
+    notes = notebook.collect(T)
+    assert len(notes) == 2
+    other.apply(notes)
+    theirs.keep(
+        plan_of("""
+providers:
+  other: {api_format: openai, endpoint: "http://other/v1", api_key: [k1, k2]}
+default: other/m
+""")
+    )
+    assert [mark.failure for mark in theirs.marks.values()] == ["overloaded"]
+    assert other.collect(T + 1) == []
+    other.apply(notes)
+    assert len(theirs.marks) == 1
+    theirs.clear()
+    (gone,) = other.collect(T + 2)
+    notebook.apply([gone])
+    assert until(ours, C1) == 7200
+
+
 # Memory is bounded
 
 
