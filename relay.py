@@ -13296,7 +13296,7 @@ def mask_query(address: str) -> str:
 #
 # It only chooses among equals; it never outranks an earlier target or plan.
 
-_MOST_BOUND: Final = 10_000  # conversations
+MOST_REMEMBERED: Final = 10_000  # conversations, lanes, permits: clients make them up
 _PUBLISHED_EVERY: Final = 3600.0  # seconds before other relays learn of the same bond again
 _BOUND_FOR: Final = 86400.0  # seconds; caches live an hour at most, sealed reasoning longer
 _MOST_POOLS: Final = 4  # plans of providers for which one conversation has a credential
@@ -13374,7 +13374,7 @@ def finite(value: object) -> float:
 class Bounded(dict[str, T]):
     """A dict of at most `most` values: those that were set last.  Some of them are news."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int = MOST_REMEMBERED) -> None:
         super().__init__()
         self._most = most
         self._news: dict[str, None] = {}
@@ -13410,7 +13410,7 @@ class Stickiness:
 
     def __init__(self) -> None:
         self.counts = {"hit": 0, "miss": 0, "repin": 0}
-        self._bonds = Bounded[_Bond](_MOST_BOUND)
+        self._bonds = Bounded[_Bond]()
 
     def bound(self, identity: str, now: float) -> list[str]:
         """The credentials that served a conversation, the latest first."""
@@ -13565,7 +13565,6 @@ _STALE: Final = 86400.0  # seconds after its end, when a mark says nothing any m
 _SKEW: Final = 60.0  # seconds by which the clocks of relays that share marks may differ
 _BY_HAND: Final = 60.0  # seconds after which to ask again for a provider that is disabled
 _MOST_MESSAGE: Final = 200  # characters of a provider's message
-_MOST_QUOTAS: Final = 1000  # credentials
 _BALANCE_HOLDS: Final = 86400.0  # seconds; then it says nothing, because it may be filled again
 
 
@@ -13573,9 +13572,9 @@ class Quotas:
     """The latest that is known of what is left, by credential."""
 
     def __init__(self) -> None:
-        self.known = Bounded[Quota](_MOST_QUOTAS)
+        self.known = Bounded[Quota]()
         # credential -> when its maker was asked last, and how that failed
-        self.asked = Bounded[tuple[float, str]](_MOST_QUOTAS)
+        self.asked = Bounded[tuple[float, str]]()
 
     def note(self, credential: str, quota: Quota) -> None:
         """Take what a maker says, if it is newer."""
@@ -13593,14 +13592,15 @@ class Quotas:
     def low(self, lane: Lane, now: float) -> str:
         """Why new conversations should go elsewhere, by the provider's `switch_at` and
         `switch_below`; "" if they need not."""
-        config, quota = lane.target.provider.config, self.known.get(lane.credential.name)
+        if not (quota := self.known.get(lane.credential.name)):
+            return ""
+        config, left = lane.target.provider.config, quota.balance
         most, least = config.switch_at, config.switch_below
-        if quota and most is not None and (window := quota.fullest(now)) and window.used >= most:
+        if most is not None and (window := quota.fullest(now)) and window.used >= most:
             return f"{window.name} at {window.used:.0%}, switch_at {most:.0%}"
-        left = quota.balance if quota and now < quota.at + _BALANCE_HOLDS else None
-        if quota and left is not None and least is not None and left < least:
-            return f"balance {left:.2f} {quota.currency}, switch_below {least:.2f}"
-        return ""
+        if left is None or least is None or left >= least or now >= quota.at + _BALANCE_HOLDS:
+            return ""
+        return f"balance {left:.2f} {quota.currency}, switch_below {least:.2f}"
 
     def used(self, plan: BillingPlan, now: float) -> float | None:
         """The share that is used of the fullest window of the plan's credential that has most
@@ -13822,13 +13822,11 @@ class Health:
 
     def exported(self) -> list[JSON]:
         """Every mark, to show, to store or to tell another relay; times are since the epoch."""
-        names = ("since", "until", "guessed", "times", "owner")
-        return [
-            place._asdict()
-            | {"cause": mark.failure, "said": mark.message}
-            | {name: getattr(mark, name) for name in names}
-            for place, mark in self.marks.items()
-        ]
+        names, lines = ("since", "until", "guessed", "times", "owner"), list[JSON]()
+        for place, mark in self.marks.items():
+            line = place._asdict() | {name: getattr(mark, name) for name in names}
+            lines.append(line | {"cause": mark.failure, "said": mark.message})
+        return lines
 
     def adopt(self, record: JSON) -> None:
         """Take a mark that `exported` gave, here or elsewhere, if its owner is known; the later of
@@ -13850,12 +13848,6 @@ class Health:
         known = self.marks.get(place)
         if self.knows(mark.owner) and (known is None or known.since < mark.since):
             self.marks[place] = mark
-
-    def discard(self, place: Place, moment: float) -> None:
-        """Another relay removed this mark at that moment; one made later stays."""
-        mark = self.marks.get(place)
-        if mark and mark.since <= moment:
-            del self.marks[place]
 
     def forget(self, now: float) -> None:
         """Drop marks that ended long ago, and more if there are too many."""
@@ -13887,7 +13879,6 @@ class Health:
 
 FADING: Final = 60.0  # seconds after which a time to first event counts half
 _LATEST: Final = 0.3  # the share of the latest time in the mean
-_MOST_REMEMBERED: Final = 10_000  # clients make up model names, and each is a lane
 
 
 class Flight:
@@ -13929,10 +13920,10 @@ class Balance:
     def __init__(self, health: Health) -> None:
         self.busy: dict[str, int] = {}  # lane -> attempts under way
         self.health = health
-        self._turns = Bounded[int](_MOST_REMEMBERED)  # rule and item -> its last turn
+        self._turns = Bounded[int]()  # rule and item -> its last turn
         self._turn = 0
         # lane -> seconds to its first event, and when seen
-        self._soon = Bounded[tuple[float, float]](_MOST_REMEMBERED)
+        self._soon = Bounded[tuple[float, float]]()
 
     def lanes(
         self, route: Route, dialect: str, identity: str, now: Callable[[], float]
@@ -14078,7 +14069,6 @@ HOUR, DAY = 3600, 86400  # the two spans
 OTHERS: Final = "(others)"
 _MOST_ROWS: Final = 1000  # an hour; clients make up model names
 _MOST_RECENT: Final = 200
-_MOST_PROMPTS: Final = 10_000  # conversations whose last prompt is known to a calibration
 _LEAST_ADDED: Final = 100  # tokens of a turn that say something about how a model counts
 _WEIGHT: Final = 0.1  # of the latest ratio in the mean
 _LEAST_RATIO, _MOST_RATIO = 0.1, 10.0
@@ -14217,7 +14207,9 @@ class Calibration:
     def __init__(self) -> None:
         # model -> its ratio for whole prompts, and for what a turn adds; the latest count most
         self._ratios = Bounded[tuple[float, float]](_MOST_ROWS)
-        self._prompts = Bounded[tuple[int, int]](_MOST_PROMPTS)  # estimated and true tokens
+        self._prompts = Bounded[
+            tuple[int, int]
+        ]()  # of conversations' last prompts: estimated and true tokens
 
     def learn(self, model: str, conversation: str, estimated: int, true: int) -> None:
         """A provider has counted `true` input tokens where relay estimated others."""
@@ -14272,7 +14264,6 @@ class Calibration:
 # requests under way have reserved it, that is a 429, because it may be free in a moment.
 
 _MINUTE: Final = 60
-_MOST_RELEASED: Final = 10_000  # while the store is down; there, the rest ends when its lease does
 _DAY, _MONTH, _RUNNING, _RATE = range(4)  # in which span a limit counts; the first two: budgets
 # All limits in the order in which they are checked: key in `limits`, what it counts, its span.
 _CHECKS: Final = (
@@ -14450,7 +14441,8 @@ class Limits:
     def __init__(self) -> None:
         self._accounts: dict[str, Account] = {}
         self._unwritten: Spent = {}
-        self._released: collections.deque[Permit] = collections.deque(maxlen=_MOST_RELEASED)
+        # while the store is down, not all are kept; the others end there when their leases do
+        self._released = collections.deque[Permit](maxlen=MOST_REMEMBERED)
 
     def admit(self, id: str, caller: Caller, asked: Spend, now: float, wall: float) -> Permit:
         """A permit, to be given back by `settle`; LimitExceeded or BudgetSpent."""
@@ -14786,8 +14778,8 @@ class Notebook:
         }
 
     def collect(self, now: float) -> list[Note]:
-        """A note for all that has changed since the last call; marks that say nothing any more,
-        or are too many since others' were added, are forgotten first."""
+        """A note for all that has changed since the last call; old marks are forgotten first, and
+        those that are too many with other relays'."""
         self._health.forget(now)
         exported = self._health.exported()
         marks = {dumps([mark[name] for name in Place._fields]).decode(): mark for mark in exported}
@@ -14820,7 +14812,9 @@ class Notebook:
                     self._memories[kind].adopt(line)
                 elif "gone" in line:
                     self._published.pop(name, None)
-                    self._health.discard(Place(*loads(name)), line["gone"])
+                    place, marks = Place(*loads(name)), self._health.marks
+                    if place in marks and marks[place].since <= line["gone"]:  # later ones stay
+                        del marks[place]
                 else:
                     self._health.adopt(line)
                     self._published[name] = line
@@ -15304,11 +15298,10 @@ class Sink:
         self._most = most if stream is not None else 0
         self._waiting: list[bytes] = []
         self._size = 0  # bytes not written yet, including those the thread has taken
-        self._unreported = 0  # lines dropped since the count was last logged
+        self.unreported = 0  # lines dropped since the count was last logged
         self._idle = False  # must a line wake the thread?
         self._hurry = 0  # how many wait for everything to be written
-        self._lock = threading.Lock()
-        self._changed = threading.Condition(self._lock)
+        self._changed = threading.Condition(threading.Lock())
         if stream is not None:
             # Straight to the descriptor: at exit Python waits for the lock of its own stream,
             # which a thread stuck in a write would hold.
@@ -15317,25 +15310,20 @@ class Sink:
 
     def put(self, line: bytes, lost: Callable[[int], bytes]) -> None:
         """Take a line if there is room; `lost` makes a line of the number of those dropped."""
-        with self._lock:
+        with self._changed:
             data = line + b"\n"
-            if self._unreported:
-                data = lost(self._unreported) + b"\n" + data
+            if self.unreported:
+                data = lost(self.unreported) + b"\n" + data
             if self._size + len(data) > self._most:
                 self.dropped += 1
-                self._unreported += 1
+                self.unreported += 1
                 return
             self._waiting.append(data)
             self._size += len(data)
-            self._unreported = 0
+            self.unreported = 0
             if self._idle:
                 self._idle = False  # it is woken once, however long that takes
                 self._changed.notify_all()
-
-    @property
-    def losing(self) -> bool:
-        """Have lines been dropped and not yet been reported?"""
-        return self._unreported > 0
 
     def flush(self, within: float) -> bool:
         """Wait so many seconds until all is written; False if it is not."""
@@ -15370,7 +15358,7 @@ class Sink:
             written, lines = len(data), data.count(b"\n")
         with self._changed:
             self.dropped += lines
-            self._unreported += lines
+            self.unreported += lines
             self._size -= written
             self._changed.notify_all()
         return written
@@ -15536,7 +15524,7 @@ class StateTrouble(Exception):
 
 
 class Unstorable(StateTrouble):
-    """The store works, and does not take this batch: a number beyond 64 bits, half a character."""
+    """The store cannot hold what is in a batch: a number beyond 64 bits, half a character."""
 
 
 class Store(Protocol):
@@ -15694,8 +15682,8 @@ class SQLiteStore:
 
     @contextlib.contextmanager
     def _watched(self) -> Iterator[None]:
-        """Turn every error of the database into StateTrouble, and one of its values that it cannot
-        hold into Unstorable; a disk that is full or a lock of another program may go."""
+        """Turn errors of the database into StateTrouble, because a lock or a full disk may go, or
+        into Unstorable if it cannot hold a value."""
         try:
             yield
         except (sqlite3.OperationalError, OSError, ConfigError) as error:
@@ -17193,8 +17181,8 @@ def plans_report(plan: Plan, balance: Balance, usage: Mapping[Row, Totals], now:
     providers = list[JSON]()
     for name, lanes in itertools.groupby(plan.accounts(), lambda lane: lane.target.provider.name):
         config, plans = plan.providers[name].config, list[JSON]()
-        about: JSON = {"name": name, "switch_at": config.switch_at, "every": config.quota.every}
-        providers.append(about | {"switch_below": config.switch_below, "plans": plans})
+        bounds = {"switch_at": config.switch_at, "switch_below": config.switch_below}
+        providers.append({"name": name, "every": config.quota.every, "plans": plans} | bounds)
         for billing, each in itertools.groupby(lanes, lambda lane: lane.plan):
             keys = [report(lane, balance.next_credentials(lane.target, now)) for lane in each]
             used = balance.health.quotas.used(billing, now)
@@ -21806,7 +21794,7 @@ class Admin:
             "cooling": cooling,
             "busy": relay.balance.busy,
             "state": relay.accounts.keeper.trouble or "ok",
-            "loses_lines": relay.log.sink.losing,
+            "loses_lines": relay.log.sink.unreported > 0,
             "warnings": list(plan.warnings),
             "unpriced": unpriced(plan),
             "records": plan.config.record is not None,
@@ -22487,7 +22475,7 @@ class Operations:
         degraded = {
             "the last reload failed": self.admin.reloader.has_failed,
             f"cooling down: {marks}": bool(cooling),
-            "log lines are lost": self.relay.log.sink.losing,
+            "log lines are lost": self.relay.log.sink.unreported,
             "the state store is down": bool(self.relay.accounts.keeper.trouble),
         }
         return json_response(
