@@ -143,8 +143,6 @@ import sys
 if sys.platform != "win32" and (__name__ == "__main__" or sys.argv[0].endswith(("/relay", "-c"))):
     # SIGHUP would end relay until it serves and can act on it; other commands let it, see `main`.
     signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGHUP,))
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a traceback of the imports
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 if __name__ == "__main__" and __spec__ is None and sys.platform != "win32":
     # A script is compiled at every start, and the compiler leaves 55 MB behind in pieces.  Of a
@@ -681,6 +679,9 @@ class ToolChoice:
     names: tuple[str, ...] = ()  # the one for "named"; else the allowed subset, () for all
 
 
+EFFORTS: Final = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
+
+
 @frozen
 class Thinking:
     """How much to reason: not at all, an effort, a token budget, or as the model decides."""
@@ -695,8 +696,7 @@ class Thinking:
             return "none"
         if self.effort or self.budget is None:
             return self.effort
-        words = "none minimal low medium high xhigh max".split()
-        return words[bisect.bisect_left((0, 1024, 4096, 12000, 20000, 28000), self.budget)]
+        return EFFORTS[bisect.bisect_left((0, 1024, 4096, 12000, 20000, 28000), self.budget)]
 
     def tokens(self) -> int:
         """The budget, derived from the effort if only that was given."""
@@ -916,8 +916,6 @@ def loads(data: bytes | str) -> Any:
 
 def _standard_loads(data: bytes | str) -> Any:
     try:
-        if not isinstance(data, str):  # or UTF-16 is read too
-            data = data.decode("utf-8-sig", "surrogatepass")
         return json.loads(data, parse_constant=_no_constant)
     except RecursionError as error:
         raise TooDeep from error
@@ -1107,6 +1105,14 @@ class Wire:
 
     def sampling(self, *names: str) -> Sampling:
         return Sampling(**{name: self.optional(name, SAMPLING_KINDS[name]) for name in names})
+
+    def effort(self, name: str) -> str:
+        """How much to reason, one of EFFORTS; "" leaves it to the model, as unknown words do."""
+        word = (self.optional(name, str) or "").lower()
+        word = _OTHER_EFFORTS.get(word, word)
+        if word and word not in EFFORTS:
+            self.drop(name)
+        return word if word in EFFORTS else ""
 
     def texts(self, name: str) -> tuple[str, ...]:
         """The strings under `name`; a single string counts as a list of one."""
@@ -1302,6 +1308,9 @@ def whole_events(data: bytes) -> int:
 
 
 _BLANK_LINES: Final = (b"\r\n\r\n", b"\n\n", b"\r\r")
+
+# Kimi's and DeepSeek's words for efforts.
+_OTHER_EFFORTS: Final = {"ultra": "max", "light": "low", "minimum": "minimal"}
 
 
 def word_of(value: object) -> str:
@@ -1825,19 +1834,14 @@ def image_size(data: str) -> tuple[int, int]:
 
 def media_of(data: str, declared: str, name: str = "") -> Media:
     """Base64 data as a medium of the kind that its first characters say, and only if they do not,
-    its declared type: clients mislabel, and Anthropic checks.  Text of any type is text.
-
-    Google's SDK for Python writes the URL-safe alphabet, which others refuse, as line breaks.
-    """
-    plain = data.replace("-", "+").replace("_", "/")
-    plain = "".join(plain.split()) if "\n" in plain else plain
-    types = (mime for start, mime in _MIME_BY_START.items() if re.match(start, plain))
+    its declared type: clients mislabel, and Anthropic checks.  Text of any type is text."""
+    types = (mime for start, mime in _MIME_BY_START.items() if re.match(start, data))
     mime = next(types, declared.lower().replace("image/jpg", "image/jpeg"))
-    if not _TEXTUAL.match(mime):
-        return Media(media_kind(mime), mime, plain, name=name)
-    text = from_base64(plain)  # None if it is not encoded
-    data = data if text is None else text.decode(errors="replace")
-    return Media("text", "text/plain", data, name=name)
+    if _TEXTUAL.match(mime):
+        text = from_base64(data)  # None if it is not encoded
+        data = data if text is None else text.decode(errors="replace")
+        return Media("text", "text/plain", data, name=name)
+    return Media(media_kind(mime), mime, data, name=name)
 
 
 _MIME_BY_START: Final = {
@@ -2290,7 +2294,6 @@ class Quirks:
     efforts: Mapping[str, str] = field(default_factory=dict)  # its words for these; {}: the same
     tool_name: str = r"[a-zA-Z0-9_-]{1,64}"  # full match
     call_id: str = ""  # full match, too; "": the dialect's
-    tool_strict: Literal["as_is", "drop", "false"] = "as_is"
     service_tiers: tuple[str, ...] = ()  # of the hub's words, those it sells
     most_tools: int = 1 << 20  # more than this is a 400; by default no limit is known
     count_tokens: bool = False  # serves the endpoint that counts a request's tokens
@@ -2646,13 +2649,6 @@ INTEGER: Final[JSON] = {"type": "integer"}
 # Where a format cannot ask for "any JSON object", the prompt has to.
 JSON_ONLY: Final = "Answer with one JSON object and nothing else."
 
-# The modes of `ToolChoice` in all makers' words, without those that name a tool.
-CHOICES: Final[dict[str, Literal["auto", "none", "required"]]] = {
-    **dict.fromkeys(("auto", "validated"), "auto"),  # Gemini's keeps arguments to their schema
-    "none": "none",
-    **dict.fromkeys(("required", "any"), "required"),
-}
-
 MOST_TOKENS: Final = 10**8  # of one request; the longest context windows hold 10^7
 
 
@@ -2691,14 +2687,16 @@ def failure_in(wire: JSON) -> Failure | None:
     {"object": "error", ...} (Mistral), {"detail": ...} (FastAPI).
     """
     error, code = wire.get("error"), wire.get("code") or wire.get("error_code")
+    place = error if isinstance(error, dict) else wire
+    more = {name: value for name, value in place.items() if value and _SAYS_MORE.fullmatch(name)}
+    extra = dumps(more).decode() if more else ""
     if isinstance(error, str) and error:
-        return Failure(error, word_of(code), word_of(wire.get("error_type")))
+        return Failure(error, word_of(code), word_of(wire.get("error_type")), extra=extra)
     if isinstance(error, dict):
         kind = error.get("type") or error.get("status") or error.get("error_type")
         text = word_of(error.get("message")) or dumps(error).decode()
         code = word_of(error.get("code") or error.get("error_code"))
-        more = {name: error[name] for name in ("details", "metadata") if error.get(name)}
-        return Failure(text, code, word_of(kind), extra=dumps(more).decode() if more else "")
+        return Failure(text, code, word_of(kind), extra=extra)
     base = wire.get("base_resp")
     if isinstance(base, dict) and base.get("status_code"):
         return Failure(word_of(base.get("status_msg")), word_of(base["status_code"]))
@@ -2709,6 +2707,10 @@ def failure_in(wire: JSON) -> Failure | None:
         detail = wire["detail"]
         return Failure(detail if isinstance(detail, str) else dumps(detail).decode())
     return None
+
+
+# Fields of an error that say more: quota ids (Google), when a limit ends.
+_SAYS_MORE: Final = re.compile(r"details|metadata|(resets?|retry)_?(at|in|after)\w*", re.IGNORECASE)
 
 
 def error_of(failure: Failure) -> UpstreamError:
@@ -2789,15 +2791,15 @@ OPENAI_SCALARS: Final = {  # as `Wire.scalars` takes them
 }
 
 
-def openai_parts(wire: Wire, name: str, known: frozenset[str] = frozenset()) -> list[Text | Media]:
-    """The texts and media under a name; `known`: the fields of a part.
+def openai_parts(wire: Wire, name: str) -> list[Text | Media]:
+    """The texts and media under a name.
 
     Chat keeps what it says of a medium in an object under its type, Responses beside the type.
     """
     if isinstance(content := wire.data.get(name), str):
         return [Text(content, cache_mark(wire))] if content else []
     parts = list[Text | Media]()
-    for part in wire.each(name, known):
+    for part in wire.each(name):
         match kind := part.optional("type", str) or "text":
             case "text" | "input_text" | "output_text" | "refusal":
                 if text := part.optional("refusal" if kind == "refusal" else "text", str):
@@ -2820,7 +2822,7 @@ def openai_parts(wire: Wire, name: str, known: frozenset[str] = frozenset()) -> 
             case "input_audio":
                 audio = part.inner("input_audio")
                 mime = "audio/" + (audio.optional("format", str) or "wav")
-                parts.append(media_of(audio.required("data", str), mime))
+                parts.append(Media("audio", mime, audio.required("data", str)))
             case _:
                 part.drop("file_id" if part.data.get("file_id") else kind)
                 if kind in ("input_image", "video_url", "input_video"):
@@ -2848,7 +2850,7 @@ FREEFORM: Final[JSON] = {
 def freeform(description: str, format: Wire) -> str:
     """A freeform tool's description as a function's; it adds what the input has to be."""
     grammar = format.optional("definition", str)
-    text = f"{description}\n\n`input` is the whole text, as it is: not JSON, not quoted."
+    text = f"{description}\n\n`input` is the whole text, as it is: not JSON, not quoted.".lstrip()
     if grammar:
         text += f" It has to fit this grammar ({format.optional('syntax', str)}):\n\n{grammar}"
     return text
@@ -2923,6 +2925,7 @@ _FREE_TEXT: Final = re.compile(
 
 @frozen(kw_only=True)
 class OpenAIQuirks(Quirks):
+    tool_strict: Literal["as_is", "drop", "false"] = "as_is"
     # What of these it takes, else it is auto; "allowed": a subset to choose from, else cut out
     tool_choice: tuple[str, ...] = ("auto", "none", "required", "named")
     identity: tuple[str, ...] = ()  # of user, safety_identifier, prompt_cache_key
@@ -3017,15 +3020,8 @@ class OpenAIWriter(RequestWriter[OfOpenAI]):
         """With what the two formats call alike."""
         request = self.request
         body |= request.sampling.given()
-        names = {
-            "user": request.user,
-            "safety_identifier": request.user,
-            "prompt_cache_key": request.session,
-        }
-        for name in self.quirks.identity:
-            if text := names[name]:  # hashed: the limit is 64 characters
-                mark = hashlib.sha256(text.encode(errors="replace")).hexdigest()
-                body[name] = mark[:32]
+        if self.quirks.identity:
+            body |= openai_identity(request, self.quirks.identity)
         if request.service_tier:
             body["service_tier"] = request.service_tier
         if request.stream:
@@ -3037,13 +3033,20 @@ def openai_choice(wire: Wire, inner: str, name_of: Callable[[Wire], str]) -> Too
     """The choice among tools; `inner`: where the subset that is allowed is kept, if apart."""
     choice = wire.data.get("tool_choice", wire.data.get("function_call"))
     if choice is None or isinstance(choice, str):
-        return None if choice is None else ToolChoice(CHOICES.get(choice, "auto"))
+        return None if choice is None else ToolChoice(_OPENAI_MODES.get(choice, "auto"))
     place = Wire(choice, wire, "tool_choice")
     if place.data.get("type") != "allowed_tools":
         return ToolChoice("named", (name_of(place),))
     allowed = place.inner(inner) if inner else place
-    mode = CHOICES.get(allowed.optional("mode", str) or "", "auto")
+    mode = _OPENAI_MODES.get(allowed.optional("mode", str) or "", "auto")
     return ToolChoice(mode, tuple(map(name_of, allowed.each("tools"))))
+
+
+_OPENAI_MODES: Final[dict[str, Literal["auto", "none", "required"]]] = {
+    "none": "none",
+    "required": "required",
+    "any": "required",  # Mistral
+}
 
 
 def openai_format(spec: Wire, inner: str) -> Format | None:
@@ -3056,6 +3059,15 @@ def openai_format(spec: Wire, inner: str) -> Format | None:
             return Format(place.optional("schema", dict) or {}, name or "output", strict)
         case _:
             return None
+
+
+def openai_identity(request: Request, names: Iterable[str]) -> JSON:
+    """Names of user and conversation, hashed: their limits are 64 characters."""
+    known = {
+        name: request.session if name == "prompt_cache_key" else request.user for name in names
+    }
+    given = {name: text.encode(errors="replace") for name, text in known.items() if text}
+    return {name: hashlib.sha256(text).hexdigest()[:32] for name, text in given.items()}
 
 
 # ==== 8. Dialect: Anthropic Messages ==========================================
@@ -3104,7 +3116,7 @@ _ANTHROPIC_TOOL: Final = frozenset(
 # Tools that Anthropic defines and the client runs: their parameters, for models that were not
 # trained on them.  Server tools have no counterpart elsewhere.
 _EDITOR: Final[JSON] = dict.fromkeys(
-    "path file_text old_str new_str insert_text".split(), STRING
+    "path file_text old_str new_str insert_line insert_text".split(), STRING
 ) | {"insert_line": INTEGER}
 _ANTHROPIC_TYPED: Final[dict[str, JSON]] = {
     "bash": {"command": STRING, "restart": {"type": "boolean"}},
@@ -3388,10 +3400,9 @@ class _AnthropicWriter(RequestWriter[AnthropicQuirks]):
     def _definition(self, tool: Tool) -> JSON:
         described = {"description": tool.description} if tool.description else {}
         schema = _flat(modern(rooted(tool.schema)))
-        strict = tool.strict and self.quirks.tool_strict == "as_is"
         # a strict schema is what structured output takes
-        fields: JSON = {"input_schema": _closed(schema) if strict else schema}
-        fields |= {"strict": True} if strict else {}
+        fields: JSON = {"input_schema": _closed(schema) if tool.strict else schema}
+        fields |= {"strict": True} if tool.strict else {}
         return {"name": tool.name} | described | fields | _cache_mark(tool.cache)
 
     def _mark_prefixes(self, body: JSON) -> None:
@@ -3799,9 +3810,9 @@ class AnthropicMessages(Dialect):
             place = wire.inner("tool_choice")
             alone = place.optional("disable_parallel_tool_use", bool)
             if (kind := place.optional("type", str)) is not None:
-                choice = ToolChoice(CHOICES.get(kind, "auto"))
-                if kind == "tool":
-                    choice = ToolChoice("named", (place.required("name", str),))
+                modes: dict[str, ChoiceMode] = {"tool": "named", "any": "required", "none": "none"}
+                names = (place.required("name", str),) if kind == "tool" else ()
+                choice = ToolChoice(modes.get(kind, "auto"), names)
         tier, limit = wire.optional("service_tier", str) or "", wire.optional("max_tokens", int)
         user = wire.inner("metadata").optional("user_id", str) if body.get("metadata") else ""
         # Claude Code's user id is a JSON text with its session in it
@@ -3810,7 +3821,7 @@ class AnthropicMessages(Dialect):
             how = wire.inner("thinking", frozenset(("type", "budget_tokens", "display")))
             kind, display = how.optional("type", str), how.optional("display", str)
             output = wire.inner("output_config", frozenset(("effort", "format")))
-            effort = output.optional("effort", str) or ""
+            effort = output.effort("effort")
             if kind == "disabled":
                 thinking = Thinking(False)
             elif kind is not None or effort:
@@ -4169,8 +4180,7 @@ def _chat_chosen(wire: Wire) -> str:
 def _chat_thinking(wire: Wire) -> Thinking | None:
     """The standard's one field, or one of the vendors' switches."""
     inner, switch = wire.inner("reasoning"), wire.inner("thinking")
-    effort = wire.optional("reasoning_effort", str) or inner.optional("effort", str) or ""
-    effort = "" if effort in ("default", "auto") else effort  # Groq, and some clients
+    effort = wire.effort("reasoning_effort") or inner.effort("effort")
     budgets = ((wire, "thinking_budget"), (inner, "max_tokens"), (switch, "budget_tokens"))
     budget = next((n for at, name in budgets if (n := at.optional(name, int)) is not None), None)
     template = wire.inner("chat_template_kwargs", frozenset(("enable_thinking",)))
@@ -4273,8 +4283,9 @@ class _ChatWriter(OpenAIWriter[ChatQuirks]):
         text = text or (quirks.placeholder if calls else "")
         if quirks.replay_field != "reasoning_details":
             return {quirks.replay_field: text} if text else {}
-        own = [p.seal for p in thoughts if p.seal and p.is_of(self.account, "cd")]
-        details = [detail for seal in own for detail in _chat_unsealed(seal.value)]
+        own = [p.seal.value for p in thoughts if p.seal and p.is_of(self.account, "cd")]
+        wires = (parse_object(f'{{"reasoning_details":{value}}}') or {} for value in own)
+        details = list(itertools.chain.from_iterable(map(_chat_details, wires)))
         details = details or ([{"type": "reasoning.text", "text": text}] if text else [])
         return {"reasoning_details": details} if details else {}
 
@@ -4336,32 +4347,26 @@ def _chat_details(message: JSON) -> list[JSON]:
 
 
 def _chat_thoughts(message: JSON) -> list[Reasoning]:
-    """The reasoning in a message, in any provider's fields."""
+    """The reasoning in a message, in any provider's fields.  Of reasoning_details, ours are one per
+    sealed thought, and OpenRouter's are kept as they are."""
     details = _chat_details(message)
-    if any(map(_chat_token, details)):
-        return _chat_sealed(details)
+    tokens, text = list(map(_chat_token, details)), "".join(map(_chat_detail_text, details))
+    if any(token.startswith("rly1.") for token in tokens):
+        return [
+            Reasoning(str(detail.get("text") or ""), opened(token, "cd") if token else None)
+            for detail, token in zip(details, tokens, strict=True)
+        ]
+    if any(tokens):
+        return [Reasoning(text, Seal("cd", dumps(details).decode()))]
+    text = _chat_thought(message) or text
+    return [Reasoning(text)] if text else []
+
+
+def _chat_thought(message: JSON) -> str:
+    """The reasoning in a message as plain text, perhaps in an object."""
     text = message.get("reasoning_content") or message.get("reasoning")
-    text = text or "".join(map(_chat_detail_text, details))
-    return [Reasoning(str(text))] if text else []
-
-
-def _chat_sealed(details: Sequence[JSON]) -> list[Reasoning]:
-    """reasoning_details: ours, one per sealed thought, or OpenRouter's, kept as they are."""
-    tokens = list(map(_chat_token, details))
-    if not any(token.startswith("rly1.") for token in tokens):
-        text = "".join(map(_chat_detail_text, details))
-        return [Reasoning(text, Seal("cd", dumps(list(details)).decode()))]
-    return [
-        Reasoning(str(detail.get("text") or ""), opened(token, "cd") if token else None)
-        for detail, token in zip(details, tokens, strict=True)
-    ]
-
-
-def _chat_unsealed(value: str) -> list[JSON]:
-    """The details in a seal; a client may have sent anything instead."""
-    with contextlib.suppress(ValueError):
-        return _chat_details({"reasoning_details": loads(value)})
-    return []
+    text = _chat_detail_text(text) if isinstance(text, dict) else text
+    return text if isinstance(text, str) else ""
 
 
 def _chat_token(detail: JSON) -> str:
@@ -4441,6 +4446,9 @@ class _ChatDecoder(StreamDecoder):
         One answer was asked for.  Some servers spread it over several choices, one of which says
         the text and another the calls; of a kind that two of them say, the first has it.
         """
+        if choice.get("error") and (failure := failure_in(choice)):
+            self._broke(failure)
+            return
         number = choice.get("index") or 0
         delta = choice.get("delta") or choice.get("message") or {}
         if not delta.keys().isdisjoint(_CHAT_THOUGHTS) and self._speaks("reasoning", number):
@@ -4486,7 +4494,7 @@ class _ChatDecoder(StreamDecoder):
 
     def _thought(self, delta: JSON) -> None:
         """Plain text if there is any, because the details then only repeat it."""
-        text = delta.get("reasoning_content") or delta.get("reasoning") or ""
+        text = _chat_thought(delta)
         self._plain |= bool(text)
         details = delta.get("reasoning_details") or ()
         for detail in details:  # in pieces: the same index and type is one detail (OpenRouter)
@@ -4536,9 +4544,8 @@ class _ChatDecoder(StreamDecoder):
             for detail in self._details.values()
         ]
         self._details = {}
-        if not any(map(_chat_token, details)):
-            return Seal("cr")
-        return next((thought.seal for thought in _chat_sealed(details) if thought.seal), None)
+        thoughts = _chat_thoughts({"reasoning_details": details})
+        return next((thought.seal for thought in thoughts if thought.seal), Seal("cr"))
 
 
 class _Slot:
@@ -4716,6 +4723,8 @@ class OpenAIChat(OpenAIDialect):
         if (wire.optional("n", int) or 1) > 1:
             raise BadRequest("n: more than one answer cannot be asked of this provider")
         scalars: JSON = {"include_usage": False} | wire.scalars(_CHAT_SCALARS)
+        if scalars.get("max_tokens", 0) < 0:  # no limit: llama.cpp, LM Studio
+            del scalars["max_tokens"]
         if body.get("functions"):  # the old form: its client can be given only one call
             scalars["parallel_tools"] = False
         options = wire.inner("stream_options")
@@ -4787,9 +4796,9 @@ class OpenAIChat(OpenAIDialect):
 
     def failure_in(self, wire: JSON) -> Failure | None:
         first: JSON = next(filter(None, wire.get("choices") or ()), {})
-        if (reason := first.get("finish_reason")) in BREAKS:
-            return gave_up(reason)
-        return super().failure_in(wire)
+        broke = gave_up(reason) if (reason := first.get("finish_reason")) in BREAKS else None
+        # OpenRouter's is in the choice
+        return super().failure_in(wire) or super().failure_in(first) or broke
 
 
 CHAT: Final = OpenAIChat()
@@ -4826,7 +4835,6 @@ _RESPONSES_CUT: Final[dict[FinishReason, str]] = {
 _RESPONSES_LAST: Final = (b'"response.completed"', b'"response.incomplete"', b'"response.failed"')
 # These refer to what the provider of an earlier answer keeps.
 _RESPONSES_STATE: Final = ("previous_response_id", "conversation", "prompt", "background")
-_SENT_ANYWAY: Final = ("reasoning.encrypted_content",)  # values of `include`
 _RESPONSES_REQUEST: Final = frozenset(_RESPONSES_STATE) | frozenset(
     "model input instructions tools tool_choice parallel_tool_calls max_output_tokens temperature"
     " top_p reasoning text stream stream_options user safety_identifier prompt_cache_key"
@@ -4840,14 +4848,6 @@ _RESPONSES_ITEM: Final = frozenset(
     # `phase` and `caller` mean something to OpenAI's models alone
     "type id role content status phase summary encrypted_content call_id name namespace arguments"
     " input output action operation execution tools caller environment reasoning text".split()
-)
-_RESPONSES_PART: Final = frozenset(
-    "type text refusal annotations logprobs image_url detail file_id file_url file_data filename"
-    " input_audio prompt_cache_breakpoint".split()
-)
-_RESPONSES_TOOL: Final = frozenset(
-    "type name description parameters strict format tools execution defer_loading output_schema"
-    " allowed_callers async environment".split()
 )
 
 _STRINGS: Final = {"type": "array", "items": STRING}
@@ -4922,7 +4922,6 @@ class ResponsesQuirks(OpenAIQuirks):
     sampling: tuple[str, ...] = ("temperature", "top_p")  # there are no more
     identity: tuple[str, ...] = ("prompt_cache_key",)
     unsigned: bool = False  # wants earlier reasoning back, whoever made it
-    system_role: str = "developer"  # of system messages that are not the instructions
     placeholder: str = ""  # goes where reasoning is missing on a turn with tool calls
     functions_only: bool = False  # takes no tools but functions, and no other items of calls
 
@@ -4956,14 +4955,6 @@ _RESPONSES_ECHOED: Final = (
 ).split()
 
 
-_RESPONSES_ROLES: Final[dict[str, Role]] = {
-    "user": "user",
-    "assistant": "assistant",
-    "system": "system",
-    "developer": "system",
-}
-
-
 def _responses_messages(wire: Wire) -> list[Message]:
     messages: list[Message] = []
     if instructions := wire.optional("instructions", str):
@@ -4975,10 +4966,13 @@ def _responses_messages(wire: Wire) -> list[Message]:
         parts: Sequence[Part] = ()
         match kind := item.optional("type", str) or "message":
             case "message":
-                if (name := item.required("role", str)) not in _RESPONSES_ROLES:
+                if (name := item.required("role", str)) in ("system", "developer"):
+                    role = "system"
+                elif name == "assistant":
+                    role = "assistant"
+                elif name != "user":
                     raise BadRequest(f"{item.path('role')}: unknown role {shown(name)}")
-                role = _RESPONSES_ROLES[name]
-                parts = openai_parts(item, "content", _RESPONSES_PART)
+                parts = openai_parts(item, "content")
             case "reasoning":
                 seal = opened(_responses_token(item.data), "re")
                 sealed = seal.value.strip() or seal.text
@@ -4999,7 +4993,7 @@ def _responses_messages(wire: Wire) -> list[Message]:
                 if isinstance(output, list) and kind == "shell_call_output":
                     content: list[Text | Media] = [Text(dumps(output).decode())]
                 else:
-                    content = openai_parts(item, "output", _RESPONSES_PART)
+                    content = openai_parts(item, "output")
                 id = item.optional("call_id", str) or item.required("id", str)
                 failed = item.data.get("status") == "failed"
                 parts = (ToolResult(id, tuple(content), failed),)
@@ -5027,10 +5021,9 @@ def _responses_messages(wire: Wire) -> list[Message]:
 def _thought_text(item: JSON) -> str:
     """The summary, or the full reasoning if a provider shows that."""
     for value in (item.get("summary"), item.get("content")):
-        parts = [{"text": value}] if isinstance(value, str) else value
-        parts = (
-            [part for part in parts if isinstance(part, dict)] if isinstance(parts, list) else []
-        )
+        if isinstance(value, str) and value:
+            return value
+        parts = [p for p in value if isinstance(p, dict)] if isinstance(value, list) else []
         if texts := [word_of(part["text"]) for part in parts if part.get("text")]:
             return "\n\n".join(texts)
     return ""
@@ -5085,7 +5078,6 @@ def _offered_in(wire: Wire, namespace: str = "") -> Iterator[Tool]:
         elif not kind or (word == "tool_search" and item.optional("execution", str) != "client"):
             item.drop(word)  # runs at OpenAI
         else:
-            item.drop_unknown(_RESPONSES_TOOL)
             name = item.required("name", str) if kind.event else word
             description = item.optional("description", str) or kind.purpose
             schema = dict(kind.schema) or item.optional("parameters", dict) or {}
@@ -5196,7 +5188,7 @@ class _ResponsesWriter(OpenAIWriter[ResponsesQuirks]):
                 items.append(item | {"output": output})
             elif isinstance(part, TEXT_OR_MEDIA):
                 rest.append(part)
-        role = "user" if message.role == "user" else quirks.system_role
+        role = "user" if message.role == "user" else "developer"
         return [*items, self._message(role, rest)] if rest else items
 
     def _message(self, role: str, parts: Iterable[Text | Media]) -> JSON:
@@ -5561,7 +5553,7 @@ class _ResponsesEncoder(StreamEncoder):
 
     def __init__(self, context: AnswerContext) -> None:
         super().__init__(context)
-        self._id = _responses_id(context.id)
+        self._id = "resp_" + context.id.removeprefix("resp_")
         self._number = 0
         self._items = 0  # how many there are, with the open one
         self._item: JSON = {}  # the open one as it begins
@@ -5590,7 +5582,7 @@ class _ResponsesEncoder(StreamEncoder):
         return self.failed(error_of(failure), failure.code)
 
     def _start(self, start: Start) -> bytes:
-        self._id = _responses_id(start.id or self.context.id)
+        self._id = "resp_" + (start.id or self.context.id).removeprefix("resp_")
         head = self._answer("in_progress")
         return self._say(
             {"type": "response.created", "response": head},
@@ -5774,10 +5766,6 @@ class _CompactionEncoder(_ResponsesEncoder):
         return wire
 
 
-def _responses_id(id: str) -> str:
-    return id if id.startswith("resp_") else "resp_" + id
-
-
 def _item_id(prefix: str, answer: str, index: int) -> str:
     """For an item without one: the same each time, and shorter than 64 characters."""
     mark = hashlib.sha256(f"{answer}\0{index}".encode(errors="replace")).hexdigest()
@@ -5809,7 +5797,7 @@ class OpenAIResponses(OpenAIDialect):
     )
     marks = (*_RESPONSES_LAST, b'"error"')
     ends = re.compile(b"|".join(map(re.escape, _RESPONSES_LAST)))
-    words = (b'compaction_trigger"', b'developer"', b"rly1.")
+    words = (b'compaction_trigger"', b"rly1.")
     telling = frozenset((b'compaction_trigger"',))
 
     def claims(self, wire: JSON) -> bool:
@@ -5843,7 +5831,8 @@ class OpenAIResponses(OpenAIDialect):
     def parse_request(self, body: JSON, variant: str = "") -> Request:
         wire = Wire(_reconfigured(body))
         wire.drop_unknown(_RESPONSES_REQUEST)
-        if any(each not in _SENT_ANYWAY for each in wire.optional("include", list) or ()):
+        include = wire.optional("include", list) or ()
+        if any(each != "reasoning.encrypted_content" for each in include):  # which is sent anyway
             wire.drop("include")
         for name in _RESPONSES_STATE:
             if body.get(name):  # to go on without it would be wrong
@@ -5861,7 +5850,7 @@ class OpenAIResponses(OpenAIDialect):
             choice, format = ToolChoice("none"), None
         names = frozenset(("effort", "summary", "generate_summary", "context"))
         reasoning = wire.inner("reasoning", names)
-        effort = reasoning.optional("effort", str)
+        effort = reasoning.effort("effort")
         off = Thinking(False) if effort else None
         summary = reasoning.data.get("summary") or reasoning.data.get("generate_summary")
         return Request(
@@ -5897,8 +5886,6 @@ class OpenAIResponses(OpenAIDialect):
             """An envelope of its own account is opened; an item with another's is removed.  A
             summary that relay asked for becomes a message again."""
             kind, token = item.get("type"), str(item.get("encrypted_content") or "")
-            if item.get("role") == "developer" and quirks.system_role != "developer":
-                return item | {"role": quirks.system_role}
             if kind == "reasoning" and (strip or not token.startswith("rly1.")):
                 return None if strip else item
             if kind == "reasoning":
@@ -5913,8 +5900,7 @@ class OpenAIResponses(OpenAIDialect):
         return mapped(body, "input", clean)
 
     def is_clean(self, raw: bytes, words: Container[bytes], quirks: ResponsesQuirks) -> bool:
-        named = quirks.system_role != "developer" and b'developer"' in words
-        return not named and b"rly1." not in words
+        return b"rly1." not in words
 
     def parse_usage(self, wire: JSON, before: Usage = NOTHING_COUNTED) -> Usage | None:
         usage = (wire.get("response") or wire).get("usage")
@@ -6848,10 +6834,12 @@ class GeminiContent(Dialect):
         calling = wire.inner("toolConfig", frozenset(("functionCallingConfig",)))
         calling = calling.inner("functionCallingConfig")
         names = calling.texts("allowedFunctionNames")
-        mode = CHOICES.get((calling.optional("mode", str) or "").lower())
-        choice = ToolChoice(mode, () if mode == "none" else names) if mode else None
+        modes: dict[str, ChoiceMode] = {"AUTO": "auto", "NONE": "none", "ANY": "required"}
+        word = (calling.optional("mode", str) or "").upper()
+        mode = modes.get("AUTO" if word == "VALIDATED" else word)
         if mode == "required" and len(names) == 1:
-            choice = ToolChoice("named", names)
+            mode = "named"
+        choice = ToolChoice(mode, () if mode == "none" else names) if mode else None
 
         how, thinking = config.inner("thinkingConfig"), None
         level, budget = how.optional("thinkingLevel", str), how.optional("thinkingBudget", int)
@@ -8153,7 +8141,7 @@ def origin_and_target(url: str) -> tuple[Origin, str]:
 # things, a 403 is an empty plan at one provider and a wrong key at another, a 400 can be a debt,
 # and a 200 can hold an error.  The tables are in Presets; this is how they are read:
 #
-#     1. `error_in`         code, type and message, in whatever shape they come
+#     1. `failure_in`       code, type and message, in whatever shape they come
 #     2. `classify_error`   the first rule that matches: the preset's, then the common ones
 #     3. `_waits`           retry-after-ms, retry-after, a date or a delay in the text, rate-limit
 #                           headers, the rule's calendar; if none says, `Health` guesses
@@ -8175,33 +8163,29 @@ class ErrorRule:
         text = error.message + error.extra
         return (
             (not self.status or status in self.status)
-            and (not self.code or _is_one_of(error.code, self.code))
-            and (not self.type or _is_one_of(error.type, self.type))
-            and (not self.pattern or bool(re.search(self.pattern, text, re.IGNORECASE)))
+            and _fits(error.code, self.code)
+            and _fits(error.type, self.type)
+            and re.search(self.pattern, text, re.IGNORECASE) is not None
         )
 
 
 RESETS: Final = ("midnight+8", "monday+8", "month")  # in China, where these plans are sold
 
 
-def _is_one_of(word: str, words: Sequence[str]) -> bool:
-    word = word.lower()
-    return any(
-        word.startswith(w[:-1].lower()) if w.endswith("*") else word == w.lower() for w in words
-    )
+def _fits(word: str, words: Collection[str]) -> bool:
+    each, word = map(str.lower, words), word.lower()
+    return not words or any(word == w or w == word[: len(w) - 1] + "*" for w in each)
 
 
 def error_in(body: bytes, status: int = 0) -> Failure:
-    """The error of a body in any provider's shape, GLM's `[1308][text][id]` included."""
+    """The error of a body in any provider's shape."""
     try:
         wire = loads(body)
         wire = wire[0] if isinstance(wire, list) and wire else wire
         error = failure_in(wire) if isinstance(wire, dict) else None
     except ValueError:
         error = None
-    error = error or Failure(f"HTTP {status}, {snippet(body)}" if status else snippet(body))
-    bracket = re.match(r"\[(\w+)\]\[?", error.message)
-    return replace(error, code=bracket[1]) if bracket else error
+    return error or Failure(f"HTTP {status}, {snippet(body)}" if status else snippet(body))
 
 
 @frozen
@@ -8223,20 +8207,24 @@ def classify_error(
     zone: datetime.tzinfo = datetime.UTC,
 ) -> Classified:
     """The class of a failure, by the first rule that matches; `zone` is that of dates in its text
-    that name none."""
+    that name none.
+
+    A code may be in front of it, `[1308][text][id]` (GLM), or behind, `text (2056)` (MiniMax).
+    """
+    bracket = re.match(r"\[(\w+)\]\[?", error.message)
+    bracket = bracket or (None if error.code else re.search(r"\((\d{4})\)$", error.message))
+    error = replace(error, code=bracket[1]) if bracket else error
     if status == 200 and re.fullmatch(r"[45]\d\d", error.code):  # OpenRouter's code is a status
         status = int(error.code)
-    if len(text := error.message + error.extra) > 8000:  # a pattern may take the square of that
-        text = text[:6000] + text[-2000:]
-        error = replace(error, message=text, extra="")
     rule = next((rule for rule in rules if rule.matches(status, error)), None)
-    fallback = "bad_request" if 400 <= status < 500 else "transient"
+    fallback = "transient" if status >= 500 or status < 400 else "bad_request"
     failure = error.cause or (rule.failure if rule else fallback)
     scope = (rule.scope if rule else "") or FAILURES[failure].scope
     until = None
     if FAILURES[failure].scope != "request":
         fields = {name.lower(): value for name, value in headers.items()}
-        waits = _waits(fields, text, rule.reset if rule else "", now, zone)
+        text, reset = error.message + error.extra, rule.reset if rule else ""
+        waits = _waits(fields, text, reset, now, zone)
         until = next((seconds for seconds in waits if seconds is not None), math.inf)
         # no window is longer than a month
         until = min(max(0.0, until), 35 * 86400.0) if math.isfinite(until) else None
@@ -8248,6 +8236,8 @@ def _waits(
     headers: Mapping[str, str], text: str, reset: str, now: float, zone: datetime.tzinfo
 ) -> Iterator[float | None]:
     """Seconds until a limit ends, from each source in turn that may say; the surest is first."""
+    if match := _ENDS.search(text):
+        yield _wait(match[2], now, zone) if match[1] is None else float(match[2]) / 1000
     with contextlib.suppress(ValueError):
         yield float(headers.get("retry-after-ms", "")) / 1000
     yield _wait(headers.get("retry-after", ""), now, zone)
@@ -8276,9 +8266,15 @@ _UNITS: Final = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 _UNIT: Final = r"(ms|s(?:ec(?:ond)?s?)?|m(?:in(?:ute)?s?)?|h(?:(?:ou)?rs?)?|d(?:ays?)?|weeks?)"
 _STEP: Final = rf"(\d+(?:\.\d+)?|\b(?:an?|one)(?=\s))\s*{_UNIT}(?![a-z])"
 _STEPS: Final = rf"{_STEP}(?:(?:,|\s|and)*{_STEP})*"
+# "resets_in_seconds":3600 (ChatGPT), "X-RateLimit-Reset":"1746921600000" (OpenRouter)
+_ENDS: Final = re.compile(
+    r'"(?:x-ratelimit-reset|(?:resets?|retry)[_-]?(?:at|in|after))_?(?:(ms)|s\w*)?"'
+    r':"?(\d+(?:\.\d+)?)\b(?!-)',
+    re.IGNORECASE,
+)
 # "retryDelay": "43s" (Google), "try again in 1m2.5s" (OpenAI, Groq), "again in 20 minutes"
 _DELAY: Final = re.compile(
-    rf"(?:retryDelay\W+|(?:again|retry|reset\w{{0,9}}) (?:in|after) (?:about |approximately )?)"
+    rf"(?:retryDelay\W+|(?:again|retry|reset\w*) (?:in|after) (?:about |approximately )?)"
     rf"({_STEPS})",
     re.IGNORECASE,
 )
@@ -8602,6 +8598,7 @@ _PIECES: Final = {
     "{no rate}": r"^(?![\s\S]*(rate limit|per (minute|hour|day)|quota|tpm))[\s\S]*",
     "{prompt}": r"(prompt|context|sequence|input (length|text|tokens?))",
     "{limit}": r"((max|token|context)\w* )*(limit|length|number of tokens)",
+    "{span}": r"((?<!per )(hour|\bday|today)|daily|week|month|period|cycle)",
 }
 
 
@@ -8644,7 +8641,7 @@ reasoning_refused 200,400,404,422 ~encrypted[ _]content|redacted_thinking  # and
 ~expected [`'"]?thinking|thinking.{0,40}block  # Anthropic
 reasoning_refused 400,422 ~cache_control.{0,60}(not permitted|not supported|not allowed|unknown)
 reasoning_refused 200,400,404,422 ~\breasoning_(content|details)\b  # DeepSeek, Kimi, Groq
-~thinking\S{0,40}\.(display|signature)|reasoning[. ]summar  # OpenAI: "must be verified to ..."
+~thinking\S*\.(display|signature)|reasoning[. ]summar  # OpenAI: "must be verified to ..."
 ~\brs_\w+.{0,80}(not found|without|required|persisted|duplicate)|reasoning.{0,20}(item|block)
 [common]
 too_long code=context_length_exceeded,exceeded_context_length,1261  # GLM
@@ -8673,8 +8670,9 @@ too_long 200,400,413,422,500 ~{no rate}context[ _-](length|window|size|limit)( i
 moderation code=content_filter,content_policy_violation,invalid_prompt,moderation_blocked
 moderation code=data_inspection_failed
 moderation type=content_filter
-moderation 200,400 ~content exists risk|content management policy  # DeepSeek; Azure
+moderation 200,400,403 ~content exists risk|content management policy  # DeepSeek; Azure
 ~blocked by content filter  # Anthropic
+~violat\w+ (our |the )?(usage|content) (guidelines|polic)  # xAI
 client_rejected type=client_validation_error  # other relays
 client_rejected ~client (is )?not (allowed|authorized)|only available for coding agents
 ~only accepts requests from claude code
@@ -8692,13 +8690,14 @@ rate_limited type=RESOURCE_EXHAUSTED
 balance_empty code=credit_balance_exhausted,insufficient_quota,billing_not_active  # OpenAI
 balance_empty code=billing_hard_limit_reached,insufficient_balance,insufficient_user_quota
 balance_empty type=insufficient_quota,insufficient_balance,billing_error
-balance_empty ~insufficient (account )?(balance|funds|credit)|out of credits|余额不足|欠费
+balance_empty ~(insufficient|not enough) (account )?(balance|funds|credit)|余额不足|欠费
+~out of credits|all available credits|failure to pay  # xAI; Fireworks, 412
 ~credit balance is too low  # Anthropic, 400
 # A limit and a span of time in one clause mean a plan's window.  Not "requests per hour" or "rate
 # limit for this period", which are rates, nor "retry in an hour" after a comma or a full stop.
-plan_exhausted 200,429 ~((?<!per )hour|week|month|period|cycle)[^.,;]{0,30}(quota|limit)
-~(quota|(?<!rate )limit)[^.,;]{0,30}((?<!per )hour|week|month|period|cycle)
-~(小时|周|月)\S{0,10}(额度|限额|上限)
+plan_exhausted 200,429 ~{span}[^.,;]{0,30}(quota|limit)
+~(quota|(?<!rate )limit)[^.,;]{0,30}{span}|(小时|日|周|月)\S{0,10}(额度|限额|上限)
+balance_empty ~额度(不足|已用[尽完])  # new-api: of its key
 # the provider is busy
 overloaded code=server_is_overloaded,capacity_exceeded,model_overloaded
 overloaded type=overloaded_error,overloaded,UNAVAILABLE,unavailable_error
@@ -8717,7 +8716,7 @@ model_missing code=model_not_found,model_decommissioned,invalid_model,Deployment
 model_missing 200,400,403,404,410,422 ~\bmodels?[:/]? ?\S{0,80}? (does not|not) exist
 ~\bmodels?[:/]? ?\S{0,80}? (is )?not (found|supported|available)
 ~(unknown|invalid|no such) model\b|not a valid model|not found the model  # GLM; Kimi
-~(access to|activated) (the |this )?model\b  # OpenAI; Ark
+~(access to|activated) (the |this )?model\b|model identifier is invalid  # OpenAI; Ark; AWS
 model_missing 404 ~\bmodel\b
 # nothing but the status
 auth 401,403
@@ -8774,10 +8773,11 @@ rate_limited code=Throttling*,insufficient_quota,limit_requests
 rate_limited type=insufficient_quota
 rate_limited ~allocated quota exceeded|exceeded your current quota
 balance_empty code=Arrearage  # HTTP 400
+model_missing code=Model.AccessDenied  # HTTP 403
 moderation code=DataInspection*
 [minimax]  # platform.minimax.io; often in a 200
 plan_exhausted code=2056
-plan_exhausted ~usage limit exceeded|\(2056\)  # the same as a 429
+plan_exhausted ~usage limit exceeded
 balance_empty code=1008
 rate_limited code=1002,1039  # requests; tokens per minute
 auth code=1004,2049
@@ -8793,8 +8793,8 @@ auth code=AuthenticationError,AccessDenied
 model_missing code=InvalidEndpoint*,ModelNotOpen  # ...OrModel.NotFound
 overloaded code=ServerOverloaded  # HTTP 429
 rate_limited code=RateLimitExceeded*
-moderation code=InputTextRisk*,InputImageRisk*,OutputTextRisk*,OutputImageRisk*
-moderation code=SensitiveContentDetected*
+balance_empty code=SetLimitExceeded scope=credential+model
+moderation code=InputText*,InputImage*,OutputText*,OutputImage*,SensitiveContentDetected*
 [siliconflow]  # flat: {"code": 20012, "message": ...}
 model_missing code=20012
 balance_empty code=30001  # unconfirmed
@@ -8803,14 +8803,14 @@ overloaded 503,504
 rate_limited 402 ~in_flight_budget  # has a Retry-After
 overloaded 402 scope=provider+model ~\braw\b  # of the provider that it asked
 overloaded 429 scope=provider+model ~rate-limited upstream
+plan_exhausted 429 scope=credential+model ~free-models-per-day
 balance_empty 403 ~key limit exceeded  # Roo-Code#515
 moderation 403
 bad_request 404 ~no endpoints found that support
 model_missing 404 ~no endpoints found
 [xai]  # continue#10373, hermes-agent#26847
 balance_empty code=personal-team-blocked*
-balance_empty 403,429 ~used all available credits|spending-limit|run out of credits
-~doesn't have any credits
+balance_empty 403,429 ~spending-limit|run out of credits|doesn't have any credits
 [groq]  # the model wrote a bad call: draw again
 transient code=tool_use_failed scope=request
 transient 400,422 scope=request ~failed_generation|failed to (call|generate)
@@ -8846,75 +8846,74 @@ COMMON_ERRORS: Final = _ERRORS["common"]
 
 def _efforts(words: str) -> dict[str, str]:
     """A platform's words for these efforts; `-` is said otherwise."""
-    efforts = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
-    return {effort: w for effort, w in zip(efforts, words.split(), strict=True) if w != "-"}
+    return {effort: w for effort, w in zip(EFFORTS, words.split(), strict=True) if w != "-"}
 
 
 _LOW_MEDIUM_HIGH: Final = _efforts("low low low medium high high high")
 _LOW_HIGH_MAX: Final = _efforts("- low low high high max max")
 _LOW_HIGH: Final = _efforts("- low low high high high max")
-_KIMI: Final = _efforts("low low low high high max max")     # K3 cannot be off; K2 ignores efforts
-_KIMI_TOOL: Final = r"[a-zA-Z_][a-zA-Z0-9_-]{2,63}"          # three characters at least
+_KIMI: Final = _efforts("low low low high high max max")  # K3 cannot be off; K2 ignores efforts
+_KIMI_TOOL: Final = r"[a-zA-Z_][a-zA-Z0-9_-]{2,63}"  # three characters at least
 _TIERS: Final = ("auto", "default", "flex", "priority", "scale", "fast")
 _OPENAI: Final[Mapping[str, Quirks]] = {
     "openai": ChatQuirks(
         replay="never", max_tokens="max_completion_tokens",
         system_role="developer", system_in_place=True,
-        sampling=(),                             # its reasoning models refuse every one of them
-        tools_effort="none",                     # what gpt-5.4 and later want here beside tools
+        sampling=(),  # its reasoning models refuse every one of them
+        tools_effort="none",  # what gpt-5.4 and later want here beside tools
         tool_choice=("auto", "none", "required", "named", "allowed"),
         most_tools=128, verbosity=True, service_tiers=_TIERS,
         identity=("safety_identifier", "prompt_cache_key")),
     "responses": ResponsesQuirks(
         service_tiers=_TIERS, sampling=(),
         identity=("safety_identifier", "prompt_cache_key"), count_tokens=True)}
-_VERTEX: Final = GeminiQuirks(                   # `store` is not of Vertex (python-genai)
+_VERTEX: Final = GeminiQuirks(  # `store` is not of Vertex (python-genai)
     drop=("store",), media_alone=False, count_tokens=True)
 _FUNCTIONS: Final = ResponsesQuirks(functions_only=True)
 
 _QUIRKS: Final[dict[str, Mapping[str, Quirks]]] = {
     "glm": {
         "openai": ChatQuirks(
-            drop=("store", "parallel_tool_calls", "service_tier", "logit_bias"),     # else 1210
+            drop=("store", "parallel_tool_calls", "service_tier", "logit_bias"),  # else 1210
             clamp={"temperature": (0.01, 0.99), "top_p": (0.01, 0.99)},  # open, as z-ai-sdk does
-            reasoning="thinking", efforts=_LOW_HIGH_MAX,     # older than glm-5.2: ignored
-            replay="always",                                 # preserved thinking, docs.z.ai
-            json_schema=False, tool_choice=("auto",), tool_strict="drop"),   # took 235 tools
+            reasoning="thinking", efforts=_LOW_HIGH_MAX,  # older than glm-5.2: ignored
+            replay="always",  # preserved thinking, docs.z.ai
+            json_schema=False, tool_choice=("auto",), tool_strict="drop"),  # took 235 tools
         "anthropic": AnthropicQuirks(unsigned=True)},
     "deepseek": {
         "openai": ChatQuirks(
-            reasoning="thinking", efforts=_LOW_HIGH,         # disabled together with an effort: 400
-            placeholder=" ", json_schema=False, system_in_place=True,    # a tool turn without: 400
-            tool_choice=("auto", "none"),                    # when thinking, DeepSeek-V3#1376
-            tool_strict="drop", most_tools=128),             # strict: known to /beta only
+            reasoning="thinking", efforts=_LOW_HIGH,  # disabled together with an effort: 400
+            placeholder=" ", json_schema=False, system_in_place=True,  # a tool turn without: 400
+            tool_choice=("auto", "none"),  # when thinking, DeepSeek-V3#1376
+            tool_strict="drop", most_tools=128),  # strict: known to /beta only
         "anthropic": AnthropicQuirks(placeholder=" ", unsigned=True),
         "responses": ResponsesQuirks(
             efforts=_LOW_HIGH | {"none": "none"}, tool_choice=("auto", "none"),
             placeholder=" ", unsigned=True, functions_only=True)},
     "kimi": {
-        "openai": ChatQuirks(                                # 400 "invalid temperature: only 1 ..."
+        "openai": ChatQuirks(  # 400 "invalid temperature: only 1 ..."
             drop=("temperature", "top_p", "n", "presence_penalty", "frequency_penalty"),
             efforts=_KIMI, placeholder=" ", tool_choice=("auto", "none"),
             max_tokens="max_completion_tokens", tool_name=_KIMI_TOOL, prefill="partial",
             most_tools=128,
-            tool_strict="false"),                            # true unless said: CLIs' schemas fail
+            tool_strict="false"),  # true unless said: CLIs' schemas fail
         "anthropic": AnthropicQuirks(
             drop=("temperature", "top_p"), placeholder=" ", unsigned=True, tool_name=_KIMI_TOOL),
         "responses": ResponsesQuirks(
             drop=("temperature", "top_p"), efforts=_KIMI, placeholder=" ", unsigned=True,
             tool_choice=("auto", "none"), tool_name=_KIMI_TOOL, tool_strict="false")},
-    "dashscope": {"openai": ChatQuirks(                      # tool_choice: when thinking, eino#994
+    "dashscope": {"openai": ChatQuirks(  # tool_choice: when thinking, eino#994
         reasoning="enable_thinking", tool_choice=("auto", "none"), tool_strict="drop")},
     "minimax": {
         "openai": ChatQuirks(
-            fixed={"reasoning_split": True},                 # else <think> stands inside content
+            fixed={"reasoning_split": True},  # else <think> stands inside content
             reasoning="none", replay="always", replay_field="reasoning_details",
-            clamp={"temperature": (0.01, 1.0)},              # (0, 1]
+            clamp={"temperature": (0.01, 1.0)},  # (0, 1]
             tool_choice=("auto", "none"), tool_strict="drop"),
         "anthropic": AnthropicQuirks(clamp={"temperature": (0.01, 1.0)}, unsigned=True)},
     "stepfun": {"openai": ChatQuirks(
         efforts=_LOW_MEDIUM_HIGH, replay_field="reasoning", tool_strict="drop")},
-    "ark": {"openai": ChatQuirks(                # its plans document efforts, not thinking: {type}
+    "ark": {"openai": ChatQuirks(  # its plans document efforts, not thinking: {type}
         efforts=_LOW_MEDIUM_HIGH, tool_strict="drop")},
     "siliconflow": {"openai": ChatQuirks(
         reasoning="enable_thinking", clamp={"thinking_budget": (128, 32768)}, tool_strict="drop")},
@@ -8931,40 +8930,40 @@ _QUIRKS: Final[dict[str, Mapping[str, Quirks]]] = {
         count_tokens=True, service_tiers=("default", "flex", "priority"))},
     "vertex": {
         "gemini": _VERTEX, "openai": ChatQuirks(replay="never"),
-        "anthropic": AnthropicQuirks(            # as anthropic's AnthropicVertex
+        "anthropic": AnthropicQuirks(  # as anthropic's AnthropicVertex
             in_body={"anthropic-version": "anthropic_version"}, names_model=False, signed=True,
             body_words={"2023-06-01": "vertex-2023-10-16"}, count_tokens=True)},
-    "bedrock": {"anthropic": AnthropicQuirks(    # as its AnthropicBedrockMantle
+    "bedrock": {"anthropic": AnthropicQuirks(  # as its AnthropicBedrockMantle
         in_body={"anthropic-user-profile-id": "user_profile_id"}, signed=True, count_tokens=True)},
     "vertex-express": {"gemini": _VERTEX},
     "openrouter": {
-        "openai": ChatQuirks(                    # max: 400, openclaw#77350
+        "openai": ChatQuirks(  # max: 400, openclaw#77350
             reasoning="reasoning", replay_field="reasoning_details",
             efforts=_efforts("none minimal low medium high xhigh xhigh")),
-        "anthropic": AnthropicQuirks(signed=True), "responses": _FUNCTIONS},     # of Claude
-    "groq": {"openai": ChatQuirks(               # refuses messages.*.reasoning_content
+        "anthropic": AnthropicQuirks(signed=True), "responses": _FUNCTIONS},  # of Claude
+    "groq": {"openai": ChatQuirks(  # refuses messages.*.reasoning_content
         efforts=_LOW_MEDIUM_HIGH, replay="never")},
-    "mistral": {"openai": ChatQuirks(            # 422 extra_forbidden for what it does not know
+    "mistral": {"openai": ChatQuirks(  # 422 extra_forbidden for what it does not know
         drop=("store", "service_tier", "logit_bias", "user", "metadata"),
         rename={"seed": "random_seed"}, clamp={"temperature": (0.0, 1.0)},
         efforts=_efforts("none none high high high high high"),
         call_id=r"[a-zA-Z0-9]{9}", replay="never", identity=("prompt_cache_key",),
-        stream_usage=False)},                    # the last chunk has usage unasked
+        stream_usage=False)},  # the last chunk has usage unasked
     "xai": {
-        "openai": ChatQuirks(                    # grok-4.5: no more than high, never off
+        "openai": ChatQuirks(  # grok-4.5: no more than high, never off
             efforts=_LOW_MEDIUM_HIGH,
-            drop=("presence_penalty", "frequency_penalty", "stop")),     # 400 when reasoning
+            drop=("presence_penalty", "frequency_penalty", "stop")),  # 400 when reasoning
         "responses": ResponsesQuirks(efforts=_LOW_MEDIUM_HIGH)},
     "silent": {"openai": ChatQuirks(reasoning="none", tool_strict="drop")},  # no switch known
     "switched": {"openai": ChatQuirks(reasoning="enable_thinking")},
     "templated": {"openai": ChatQuirks(reasoning="template")},
-    "vllm": {"openai": ChatQuirks(reasoning="template", replay_field="reasoning"),   # renamed
+    "vllm": {"openai": ChatQuirks(reasoning="template", replay_field="reasoning"),  # renamed
              "anthropic": AnthropicQuirks(count_tokens=True), "responses": _FUNCTIONS},
     "sglang": {"openai": ChatQuirks(reasoning="template"),
                "anthropic": AnthropicQuirks(count_tokens=True)},
     "ollama": {"openai": ChatQuirks(replay_field="reasoning", efforts=_efforts(
         "none low low medium high max max")), "responses": _FUNCTIONS},
-    "llamacpp": {"openai": ChatQuirks(           # a named choice silently becomes auto
+    "llamacpp": {"openai": ChatQuirks(  # a named choice silently becomes auto
         reasoning="template", tool_choice=("auto", "none", "required")),
         "anthropic": AnthropicQuirks(count_tokens=True), "responses": _FUNCTIONS},
     "lmstudio": {"openai": ChatQuirks(reasoning="none"), "responses": _FUNCTIONS},
@@ -9052,13 +9051,13 @@ zai ZAI_API_KEY glm-* quirks=glm errors=glm china
  *coding CAR https://api.z.ai/api/coding/paas/v4 /api/anthropic R=/api/v1 as=zai-coding quota=glm
  regular C https://api.z.ai/api/paas/v4
 deepseek DEEPSEEK_API_KEY deepseek-* auth=x-api-key
- regular CAR https://api.deepseek.com/v1 /anthropic quota=deepseek   # /v1: alias of the bare host
+ regular CAR https://api.deepseek.com/v1 /anthropic quota=deepseek  # /v1: alias of the bare host
 moonshot MOONSHOT_API_KEY kimi-k* moonshot-* quirks=kimi china
  regular CAR https://api.moonshot.cn/v1 /anthropic quota=moonshot
 moonshot-ai MOONSHOT_AI_API_KEY kimi-k* moonshot-* quirks=kimi errors=moonshot
  regular CAR https://api.moonshot.ai/v1 /anthropic quota=moonshot
 kimi-coding KIMI_API_KEY kimi-for-coding* k3* quirks=kimi errors=kimi china
- *coding CA https://api.kimi.com/coding/v1 /coding quota=kimi       # agents, by their user agent
+ *coding CA https://api.kimi.com/coding/v1 /coding quota=kimi  # agents, by their user agent
 dashscope DASHSCOPE_API_KEY qwen* china
  *coding CA https://coding.dashscope.aliyuncs.com/v1 /apps/anthropic as=dashscope-coding
  *token CAR https://token-plan.cn-beijing.maas.aliyuncs.com/compatible-mode/v1 /apps/anthropic \
@@ -9069,7 +9068,7 @@ dashscope-intl DASHSCOPE_INTL_API_KEY qwen* quirks=dashscope errors=dashscope
  *token CAR https://token-plan.ap-southeast-1.maas.aliyuncs.com/compatible-mode/v1 /apps/anthropic \
    as=dashscope-intl-token-plan
  regular CAR https://dashscope-intl.aliyuncs.com/compatible-mode/v1 /apps/anthropic
-minimax MINIMAX_API_KEY MiniMax-*     # a plan's keys: sk-cp-...
+minimax MINIMAX_API_KEY MiniMax-*  # a plan's keys: sk-cp-...
  *plan CAR https://api.minimax.io/v1 /anthropic as=minimax-plan
  regular CAR https://api.minimax.io/v1 /anthropic
 minimax-cn MINIMAX_CN_API_KEY MiniMax-* quirks=minimax errors=minimax china
@@ -9081,22 +9080,22 @@ stepfun STEPFUN_API_KEY step-* china
 stepfun-intl STEPFUN_INTL_API_KEY step-* quirks=stepfun
  *plan CA https://api.stepfun.ai/step_plan/v1 /step_plan as=step-plan-intl
  regular C https://api.stepfun.ai/v1 quota=stepfun
-ark ARK_API_KEY doubao-* ark-code-* ep-* china        # Volcengine
+ark ARK_API_KEY doubao-* ark-code-* ep-* china  # Volcengine
  *coding CAR https://ark.cn-beijing.volces.com/api/coding/v3 /api/coding as=ark-coding
  *agent CAR https://ark.cn-beijing.volces.com/api/plan/v3 /api/plan as=ark-agent
- regular CAR https://ark.cn-beijing.volces.com/api/v3 /api/compatible       # billed apart
-byteplus BYTEPLUS_API_KEY seed-* doubao-* ark-code-* ep-* quirks=ark errors=ark     # Ark elsewhere
+ regular CAR https://ark.cn-beijing.volces.com/api/v3 /api/compatible  # billed apart
+byteplus BYTEPLUS_API_KEY seed-* doubao-* ark-code-* ep-* quirks=ark errors=ark  # Ark elsewhere
  *coding CA https://ark.ap-southeast.bytepluses.com/api/coding/v3 /api/coding as=byteplus-coding
  regular C https://ark.ap-southeast.bytepluses.com/api/v3
-mimo MIMO_API_KEY mimo-* china                  # a plan's keys begin with tp-
+mimo MIMO_API_KEY mimo-* china  # a plan's keys begin with tp-
  *plan CAR https://token-plan-cn.xiaomimimo.com/v1 /anthropic as=mimo-plan
  *plan-sgp CAR https://token-plan-sgp.xiaomimimo.com/v1 /anthropic as=mimo-plan-sgp
  *plan-ams CAR https://token-plan-ams.xiaomimimo.com/v1 /anthropic as=mimo-plan-ams
  regular CAR https://api.xiaomimimo.com/v1 /anthropic
 openai OPENAI_API_KEY gpt-* o1* o3* o4* chatgpt-* codex-*
- regular RC https://api.openai.com/v1                       # gpt-6 calls tools in Responses only
+ regular RC https://api.openai.com/v1  # gpt-6 calls tools in Responses only
 anthropic ANTHROPIC_API_KEY claude-* auth=x-api-key | A https://api.anthropic.com
-gemini GEMINI_API_KEY gemini-* gemma-*        # its dialect keeps signatures whole
+gemini GEMINI_API_KEY gemini-* gemma-*  # its dialect keeps signatures whole
  regular GC https://generativelanguage.googleapis.com C=/v1beta/openai
 mistral MISTRAL_API_KEY mistral-* codestral-* devstral-* magistral-* ministral-* pixtral-*
  regular C https://api.mistral.ai/v1
@@ -9112,11 +9111,11 @@ vertex VERTEX_ACCESS_TOKEN gemini-* auth=gemini,openai:bearer  # for an hour
 vertex-anthropic VERTEX_ACCESS_TOKEN claude-* quirks=vertex
  /anthropic +/publishers/anthropic/models/{model}:rawPredict
 vertex-express VERTEX_API_KEY gemini-* auth=gemini,openai:query
- regular G https://aiplatform.googleapis.com                # a key instead of a project
+ regular G https://aiplatform.googleapis.com  # a key instead of a project
  /gemini /v1/publishers/google/models/{model}:generateContent
 anthropic-google VERTEX_ACCESS_TOKEN claude-* quirks=anthropic
 anthropic-aws ANTHROPIC_AWS_API_KEY claude-* quirks=anthropic
- regular    # endpoint: https://aws-external-anthropic.REGION.api.aws; header anthropic-workspace-id
+ regular  # endpoint: https://aws-external-anthropic.REGION.api.aws; header anthropic-workspace-id
 bedrock AWS_BEARER_TOKEN_BEDROCK anthropic.* openai.*  # https://bedrock-mantle.REGION.api.aws
  /anthropic /anthropic/v1/messages
  /openai /openai/v1/chat/completions
@@ -9126,7 +9125,7 @@ azure AZURE_OPENAI_API_KEY auth=openai,responses:api-key  # https://RESOURCE.ser
  /responses /openai/v1/responses
  /anthropic /anthropic/v1/messages
 azure-deployments AZURE_OPENAI_API_KEY quirks=openai auth=openai,responses:api-key
- regular                    # endpoint: https://RESOURCE.openai.azure.com; `paths`: another version
+ regular  # endpoint: https://RESOURCE.openai.azure.com; `paths`: another version
  /openai /openai/deployments/{model}/chat/completions?api-version=2024-10-21
  /responses /openai/responses?api-version=2025-04-01-preview
 openrouter OPENROUTER_API_KEY */* | CAR https://openrouter.ai/api/v1 /api quota=openrouter
@@ -9141,14 +9140,14 @@ tencent TENCENT_API_KEY tc-code-* hunyuan-* quirks=silent china
  *coding CA https://api.lkeap.cloud.tencent.com/coding/v3 /coding/anthropic as=tencent-coding
  *token CA https://tokenhub.tencentmaas.com/plan/v3 /plan/anthropic as=tencent-token-plan
  regular C https://tokenhub.tencentmaas.com/v1  # cloud.tencent.com/developer/article/2767736
-qianfan QIANFAN_API_KEY qianfan-* ernie-* quirks=silent china                       # Baidu
+qianfan QIANFAN_API_KEY qianfan-* ernie-* quirks=silent china  # Baidu
  *coding CA https://qianfan.baidubce.com/v2/coding /anthropic/coding as=qianfan-coding
  *token CA https://qianfan.baidubce.com/v2/tokenplan/personal /anthropic/tokenplan/personal \
    as=qianfan-token-plan
- regular C https://qianfan.baidubce.com/v2      # bases as in cc-switch
+ regular C https://qianfan.baidubce.com/v2  # bases as in cc-switch
 huawei MAAS_API_KEY openpangu-* pangu-* quirks=silent china
  *token CA https://api.modelarts-maas.com/plan/v2 /plan/anthropic as=huawei-token-plan
- regular CA https://api.modelarts-maas.com/v2 /anthropic    # huaweicloud.com model-call-060
+ regular CA https://api.modelarts-maas.com/v2 /anthropic  # huaweicloud.com model-call-060
 modelscope MODELSCOPE_API_KEY */* quirks=switched china | CA https://api-inference.modelscope.cn/v1
 novita NOVITA_API_KEY */* quirks=switched | CA https://api.novita.ai/openai/v1 /anthropic
 fireworks FIREWORKS_API_KEY accounts/* | C https://api.fireworks.ai/inference/v1
@@ -11614,8 +11613,8 @@ def _check_listen(config: Config, reading: Reading) -> None:
             continue
         try:
             host, _ = host_and_port(listen)
-        except ConfigError as error:
-            reading.error(path, error.message)
+        except ValueError as error:
+            reading.error(path, str(error))
             continue
         if not is_loopback(host) and not config.keys and not config.allow_anonymous:
             reading.error(
@@ -11626,11 +11625,11 @@ def _check_listen(config: Config, reading: Reading) -> None:
 
 
 def host_and_port(listen: str) -> tuple[str, int]:
-    """`127.0.0.1:8484`, `[::1]:8484`, `:8484` or a bare port; ConfigError if it is none."""
+    """`127.0.0.1:8484`, `[::1]:8484`, `:8484` or a bare port."""
     host, _, port = listen.rpartition(":")
     bracketed = host.startswith("[") and host.endswith("]")
     if not port.isdigit() or int(port) > 65535 or (":" in host and not bracketed):
-        raise ConfigError(f"expected host:port or unix:PATH, got {listen!r}")
+        raise ValueError(f"expected host:port or unix:PATH, got {listen!r}")
     return host.strip("[]"), int(port)
 
 
@@ -11857,7 +11856,7 @@ class _Compiler:
         parts = urllib.parse.urlsplit(url)
         host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
         for listen in self.config.listen:
-            with contextlib.suppress(ConfigError):
+            with contextlib.suppress(ValueError):
                 own, own_port = host_and_port(listen)
                 everywhere = own in ("", "0.0.0.0", "::")  # noqa: S104
                 local = is_loopback(host) and (everywhere or is_loopback(own))
@@ -12659,7 +12658,6 @@ def _litellm_deployment(row: Old, draft: Draft) -> None:
     is_known = bool(model) and maker in _LITELLM_MAKERS
     if not is_known:
         maker, model = "openai", full
-    model = model.removeprefix("responses/")  # its word for the dialect
     base = params.at("api_base" if params.look("api_base") else "base_url")
     url, (usual, plan) = str(base.value or ""), _LITELLM_MAKERS[maker]
     needs_url = not any(PRESETS[usual].plans.values()) or ("/" in full and not is_known)
@@ -12812,9 +12810,10 @@ def _openai_compatible(old: Old, draft: Draft) -> None:
         preset = PRESETS[name]
         settings: JSON = {"preset": name, "api_key": f"${{{preset.key}}}"}
         settings |= {"billing_plans": ["regular"]} if len(preset.plans) > 1 else {}
-        settings |= {"models": renamed | dict.fromkeys(preset.globs)} if renamed else {}
         for row in old.rows(kind):
-            draft.providers[kind] = settings  # a second account would have the same key
+            if kind not in draft.providers:  # a second account would have the same key
+                globs = dict.fromkeys(preset.globs) if renamed else {}
+                draft.provider(kind, settings, renamed | globs)
             row.made(_one_of({kind: kind}), "prefix")
             draft.notes.append(
                 f"{path_text(row.path)}: its token is of no use here; a key of {name} in "
@@ -12958,7 +12957,7 @@ def _veloera(old: Old, draft: Draft) -> None:
     mean, such as that a plan is used up."""
     members = old.at("providers").members().values()
     rows = [part for part in members if isinstance(part.value, dict)] or old.rows("providers")
-    if members and _words_of(ProviderConfig).issuperset(word for row in rows for word in row.value):
+    if members and _words_of(ProviderConfig).issuperset(*(row.value for row in rows)):
         raise ConfigError("this is relay's own configuration already: see relay check")
     for row in rows:
         usual = str(row.path[-1]) if members else "provider"
@@ -17732,12 +17731,15 @@ def authenticated(request: web.BaseRequest, plan: Plan) -> Caller:
     return caller
 
 
+_KEY_HEADERS: Final = ("x-api-key", "api-key", "x-goog-api-key")
+
+
 def offered_keys(request: web.BaseRequest) -> list[str]:
     headers, offered = request.headers, list[str]()
     for value in headers.getall("Authorization", ()):
         if value[:7].lower() == "bearer ":
             offered.append(value[7:].strip())
-    for name in ("x-api-key", "api-key", "x-goog-api-key"):
+    for name in _KEY_HEADERS:
         if name in headers:
             offered.append(headers[name])
     if "?" in request.raw_path:
@@ -17752,16 +17754,15 @@ def require_loopback(request: web.BaseRequest, lacking: str = "`keys`") -> None:
     if isinstance(peer, tuple) and not is_loopback(str(peer[0])):
         raise Forbidden(f"{why} it answers this machine only")
     host = request.headers.get("Host", "")
-    if isinstance(peer, tuple) and not _is_local(host):
+    name = re.sub(r":\d+$", "", host).strip("[]")
+    if isinstance(peer, tuple) and not is_loopback(name):
         raise Forbidden(f"{why} it answers to localhost only, not {host[:60]!r}")
-    scheme, _, page = request.headers.get("Origin", "").partition("://")
-    foreign = scheme == "null" or (scheme in ("http", "https") and not _is_local(page))
-    if foreign or request.headers.get("Sec-Fetch-Site") == "cross-site":
+    origin = request.headers.get("Origin", "")
+    foreign = origin.startswith(("http://", "https://")) and not is_loopback(
+        urllib.parse.urlsplit(origin).hostname or ""
+    )
+    if foreign or origin == "null" or request.headers.get("Sec-Fetch-Site") == "cross-site":
         raise Forbidden(f"{why} it answers no page of another site")
-
-
-def _is_local(host: str) -> bool:
-    return is_loopback(re.sub(r":\d+$", "", host).strip("[]"))
 
 
 def permitted(model: str, caller: Caller, plan: Plan, facts: Callable[[], Facts] = Facts) -> Route:
@@ -17800,17 +17801,18 @@ class RequestInflater(Inflater):
 
 
 async def expected(request: web.BaseRequest) -> None:
-    """Tell a client that asks before it sends its body that it may (RFC 9110 10.1.1)."""
-    if request.version >= (1, 1) and request.headers.get("Expect", "").lower() == "100-continue":
+    """Tell a client that asks first whether to send its body that it may (RFC 9110 10.1.1)."""
+    if request.headers.get("Expect", "").lower() == "100-continue":
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         request.writer.output_size = 0
 
 
 async def read_body(request: web.BaseRequest, limits: ServerConfig) -> bytes:
-    """The whole body, within the limits of size and time.  A large one stays in the buffer into
-    which it is read, because to join pieces would need it twice."""
+    """The whole body, within the limits of size and time.  A large one stays in the one buffer into
+    which it is read, because pieces that are joined would need it twice."""
     most, coding = limits.max_body, request.headers.get("Content-Encoding")
-    if (request.content_length or 0) > most:
+    length = request.content_length or 0
+    if length > most:
         raise too_large(most)
     if "Expect" in request.headers:
         await expected(request)
@@ -17823,12 +17825,13 @@ async def read_body(request: web.BaseRequest, limits: ServerConfig) -> bytes:
     if not inflater.active and coding and coding.strip().lower() != "identity":
         message = f"Content-Encoding {coding[:20]!r} cannot be read; send gzip or none"
         raise BadRequest(message, status=415)
-    body = bytearray()  # a length is soon stated
+    body, size = bytearray(0 if inflater.active else length), 0
     try:
         async with asyncio.timeout(limits.body_timeout):
             while block := await request.content.readany():
-                body += inflater.feed(block)
-                if len(body) > most:
+                block = inflater.feed(block)
+                body[size : size + len(block)] = block
+                if (size := size + len(block)) > most:
                     raise inflater.too_much()
     except TimeoutError:
         message = f"the request was not here within server.body_timeout, {limits.body_timeout:g} s"
@@ -17836,7 +17839,7 @@ async def read_body(request: web.BaseRequest, limits: ServerConfig) -> bytes:
     except (web.RequestPayloadError, ValueError) as error:
         raise BadRequest(f"the body cannot be read: {error}") from error
     inflater.finish()
-    return cast(bytes, body) if len(body) >= LARGE_BODY else bytes(body)  # it is only read
+    return cast(bytes, body) if size >= LARGE_BODY else bytes(body)  # it is only read
 
 
 _MOST_UNSENT: Final = 1 << 16  # bytes; asyncio's own limit, above which `drain` waits
@@ -21436,28 +21439,25 @@ def registering(keep: bool) -> Iterator[None]:
             table.update(rows)
 
 
-def read_source(source: Source, lenient: bool) -> tuple[Config, Reading]:
-    """What the text says, and everything that is wrong with it."""
-    reading = Reading(
-        str(source.path or "config"),
-        os.environ,
-        lambda file: Path(file).read_text("utf-8"),
-        zoneinfo.ZoneInfo,
-        lambda module: importlib.util.find_spec(module) is not None,
-        shutil.which,
-        lenient,
-    )
-    config = read_config(source.text, reading)
-    return replace(config, listen=source.listen or config.listen), reading
-
-
 def load(source: Source, lenient: bool = False) -> Plan:
     """A configuration as a plan; ConfigError with everything that is wrong with it.
 
     A `lenient` plan may lack secrets that are not in this environment: it answers questions, but
     cannot be served.
     """
-    config, reading = read_source(source, lenient)
+    name = str(source.path or "config")
+    reading = Reading(
+        name,
+        os.environ,
+        lambda file: Path(file).read_text("utf-8"),
+        zoneinfo.ZoneInfo,
+        lambda module: importlib.util.find_spec(module) is not None,
+        shutil.which,
+    )
+    reading.lenient = lenient
+    config = read_config(source.text, reading)
+    if source.listen:
+        config = replace(config, listen=source.listen)
     for plugin in config.plugins:
         if fault := run_plugin(plugin, source.path):
             reading.error("plugins", fault)
@@ -22334,6 +22334,7 @@ Handler: TypeAlias = Callable[["Operations", web.BaseRequest], Answering]
 _VERSIONS: Final = re.compile(
     r"^(?:/(?:api|azure|claude|gemini|openai)(?=/(?:v1|responses|chat/)))?(?:/v1(?:beta1?|alpha)?)*(?=/|$)"
 )
+_OF_SOCKETS: Final = re.compile("sec-websocket-", re.IGNORECASE)  # headers
 _LONGEST_PATH: Final = 500  # characters of paths that are looked for; models' names are shorter
 _LONGEST_LOGIN: Final = 1 << 14  # bytes, of what anybody may send
 
@@ -22408,8 +22409,9 @@ class Operations:
         if not socket.can_prepare(request):
             remedy = f"{request.path} is a WebSocket; to send a POST, leave out /ws"
             raise BadRequest(remedy, status=426)
-        own = re.compile("(?i)connection|upgrade|sec-websocket-.*").fullmatch
-        headers = CIMultiDict((n, v) for n, v in request.headers.items() if not own(n))
+        headers = CIMultiDict(request.headers)
+        for name in ("Connection", "Upgrade", *filter(_OF_SOCKETS.match, request.headers)):
+            headers.popall(name, None)
         if key := request.query.get("api_key") or request.query.get("key"):
             headers.setdefault("x-goog-api-key", key)  # which is looked at last
         # each frame is this request with a body; without a query, so that no log can show the key
@@ -22772,7 +22774,8 @@ class Listener(web.Server):
         self._most = max(1, (files - reserve) // 2)
         self._room = self._most + reserve // 2
         self._logger = logging.getLogger("relay.http")  # aiohttp's; what matters is in our log
-        self._logger.disabled = True
+        self._logger.addHandler(logging.NullHandler())
+        self._logger.propagate = False
         # it would write the subprotocols that a client asks for, which may hold its key
         logging.getLogger("aiohttp.websocket").setLevel(logging.ERROR)
 
@@ -23294,21 +23297,25 @@ class Console:
 
     def __init__(self, source: Source) -> None:
         config = tolerant_config(source)
-        self.listen = config.listen[0]
+        self.listen = (source.listen or config.listen or Config().listen)[0]
         self.zone = config.timezone
         self._key, self._tls = config.admin_key, config.tls
-        # a socket of the file system needs no name
-        self._base = base_of([self.listen], self._tls) or "http://localhost"
+        try:
+            base = base_of([self.listen], self._tls)
+        except ValueError as error:
+            raise ConfigError(f"{source.path or 'config'}: listen: {error}") from error
+        self._base = base or "http://localhost"  # a socket of the file system needs no name
 
-    def get(self, path: str, body: JSON | None = None) -> JSON:
-        return asyncio.run(self.ask(path, body))
+    def get(self, path: str) -> JSON:
+        return asyncio.run(self.ask("GET", path))
 
-    async def ask(self, path: str, body: JSON | None = None) -> JSON:
-        """What is answered to a GET; with a body, to a POST."""
-        method, data = ("GET", None) if body is None else ("POST", dumps(body))
+    def post(self, path: str, body: JSON) -> JSON:
+        return asyncio.run(self.ask("POST", path, body))
+
+    async def ask(self, method: str, path: str, body: JSON | None = None) -> JSON:
         async with self.session() as session:
             try:
-                reply = await session.request(method, path, data=data)
+                reply = await session.request(method, path, data=body and dumps(body))
                 data = await reply.read()
             except (aiohttp.ClientError, OSError) as error:
                 raise self.silent(error) from error
@@ -23340,10 +23347,12 @@ class Console:
         )
 
 
-def tolerant_config(source: Source) -> Config:
+def tolerant_config(source: Source, env: Mapping[str, str] = os.environ) -> Config:
     """A configuration whose mistakes do not matter now."""
-    config, _ = read_source(source, lenient=True)
-    return replace(config, listen=config.listen or Config().listen)
+    file = str(source.path or "config")
+    reading = Reading(file, env, lambda name: Path(name).read_text("utf-8"), zoneinfo.ZoneInfo)
+    reading.lenient = True
+    return read_config(source.text, reading)
 
 
 def aligned(rows: Sequence[Sequence[str]], left: int = 99, width: int = 9999) -> list[str]:
@@ -23382,7 +23391,9 @@ _TYPED: Final = ("SIGINT", "SIGQUIT", "SIGBREAK")  # a terminal sends these to i
 _PASSED_ON: Final = (*_TYPED, "SIGTERM", "SIGHUP")
 
 
-async def launch(command: Sequence[str], setup: Setup, env: Mapping[str, str], hint: str) -> int:
+async def launch(
+    command: Sequence[str], setup: Setup, env: Mapping[str, str], hint: str = ""
+) -> int:
     """Run a tool to its end; its exit status, or 128 plus the number of a signal that ended it."""
     early: list[str] = []  # that came before there was a child
     heed: Callable[[str], None] = early.append
@@ -23694,8 +23705,9 @@ def trial_table(trials: Sequence[Trial]) -> list[str]:
     head = ("provider", "plan", "credential", "dialect", "model", *_COLUMNS)
     rows = [(*t.place, t.model, *(t.cells.get(name, "-") for name in _COLUMNS)) for t in trials]
     faults = [
-        "{} ({}, {}) {} {}: {}".format(*trial.place, name, fault)
+        f"{provider} ({billing}, {credential}) {dialect} {name}: {fault}"
         for trial in trials
+        for provider, billing, credential, dialect in (trial.place,)
         for name, fault in sorted(trial.faults.items(), key=lambda item: item[0] == "list")
     ]
     return [*aligned([head, *rows]), *([""] if faults else []), *faults]
@@ -23703,7 +23715,7 @@ def trial_table(trials: Sequence[Trial]) -> list[str]:
 
 # ==== 68. Watch ===============================================================
 # `relay logs` and `relay top`: log lines and running requests, from the events of a running relay.
-# What the screen shows is computed from values alone; only `_screen` knows the terminal.
+# What the screen shows is computed from values alone; only `_Screen` knows the terminal.
 
 
 async def watch(console: Console) -> AsyncIterator[tuple[str, Any]]:
@@ -23783,7 +23795,7 @@ class Top:
             self.paused = not self.paused
         elif key == "a" and self.chosen:
             try:
-                answer = await console.ask("/admin/abandon", {"id": self.chosen})
+                answer = await console.ask("POST", "/admin/abandon", {"id": self.chosen})
                 self.message = answer["said"]
             except RelayError as error:
                 self.message = error.message
@@ -23866,7 +23878,7 @@ async def show_top(console: Console, once: bool) -> None:
         async for kind, data in watch(console):
             top.take(kind, data)
             if kind == "running":
-                top.marks = (await console.ask("/admin/health"))["marks"]
+                top.marks = (await console.ask("GET", "/admin/health"))["marks"]
                 draw(top)
                 if once:
                     return
@@ -23903,12 +23915,12 @@ _CONNECTION: Final = frozenset(
 )
 
 
-def ring_of(source: Source) -> tuple[Ring, Config]:
-    """The records of a configuration, whose mistakes elsewhere do not matter here."""
+def ring_of(source: Source) -> Ring:
+    """The records of a configuration; mistakes elsewhere in it do not matter here."""
     config = tolerant_config(source)
     if config.record is None:
         raise RelayError("nothing is recorded: the configuration has no `record`")
-    return record_ring(config.record, source), config
+    return record_ring(config.record, source)
 
 
 def answer_parts(record: Record) -> tuple[str, str]:
@@ -24227,33 +24239,32 @@ def command_serve(args: argparse.Namespace) -> None:
 )
 def command_check(args: argparse.Namespace) -> int:
     """Report everything that is wrong with a configuration."""
-    if (args.provider or args.json) and not args.live:
-        raise ConfigError("--provider and --json need --live")
+    if args.provider and not args.live:
+        raise ConfigError("--provider says which one to try: give --live, too")
     source = find_config(args)
     plan = load(source)
-    say = functools.partial(print, file=sys.stderr if args.json else sys.stdout, flush=True)
-    say(f"{source.path or ('the demo' if args.demo else 'the environment')}: ok")
+    out = sys.stderr if args.json else sys.stdout
+    print(f"{source.path or ('the demo' if args.demo else 'the environment')}: ok", file=out)
     for provider in plan.providers.values():
         for billing in provider.plans if args.provider in ("", provider.name) else ():
             for dialect, endpoint in billing.endpoints.items():
                 way = f", by way of {shown_proxy(endpoint.proxy)}" if endpoint.proxy else ""
                 url = "embedded" if endpoint.demo else plan.redacted(endpoint.url)
-                say(f"  {provider.name} ({billing.name}) {dialect}: {url}{way}")
+                print(f"  {provider.name} ({billing.name}) {dialect}: {url}{way}", file=out)
     for warning in plan.warnings:
-        say(f"{warning} (a warning)")
+        print(f"{warning} (a warning)", file=out)
     for name in unpriced(plan):
-        say(f"  {name}: no `prices`, so budgets in money do not see what it serves")
+        message = "no `prices`, so budgets in money do not see what it serves"
+        print(f"  {name}: {message}", file=out)
     if not args.live:
         return 0
     chosen = accesses(plan, args.provider)
-    say(f"to be sent: {expected_cost(chosen)}")
+    print(f"to be sent: {expected_cost(chosen)}", file=out, flush=True)
     if not (args.yes or sys.stdin.isatty()):
         print("not sent: give --yes where there is no terminal to ask at", file=sys.stderr)
         return 2
-    if not args.yes:
-        say("go on? [y/N] ", end="")
-        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-            return 1
+    if not args.yes and input("go on? [y/N] ").strip().lower() not in ("y", "yes"):
+        return 1
     # one after the other, so that none is throttled because of another
     trials = [trial for access in chosen for trial in asyncio.run(try_access(plan, access))]
     text = "\n".join(trial_table(trials))
@@ -24324,7 +24335,8 @@ def _facts(args: argparse.Namespace, plan: Plan) -> Facts:
         if not (colon and name.strip()):
             raise ConfigError(f"--header {header!r}: expected 'NAME: VALUE'")
         headers[name.strip()] = value.strip()
-    if args.key and args.key not in (known := plan.config.keys):
+    known = [key.caller.name for key in plan.keys]
+    if args.key and args.key not in known:
         raise ConfigError(f"no key is called {args.key!r}{suggestion(args.key, known)}")
     facts = Facts(model=plan.bare(args.model), key=args.key, headers=headers)
     words = {word for _, rule in plan.entries(facts.model) for word in conditions(rule.when)}
@@ -24360,8 +24372,8 @@ def command_models(args: argparse.Namespace) -> int:
 
     With --fetch, in the form of `models`; 1 if no provider lists anything.
     """
-    if (args.provider or args.json) and not args.fetch:
-        raise ConfigError("--provider and --json need --fetch")
+    if args.provider and not args.fetch:
+        raise ConfigError("--provider says which one to ask: give --fetch, too")
     plan, found = load(find_config(args), lenient=not args.fetch), not args.fetch
     chosen, lists = accesses(plan, args.provider) if args.fetch else [], list[JSON]()
     for access in {access.provider.name: access for access in reversed(chosen)}.values():
@@ -24396,9 +24408,10 @@ def command_models(args: argparse.Namespace) -> int:
 
 
 @command()
-def command_reload(args: argparse.Namespace) -> None:
+def command_reload(args: argparse.Namespace) -> int:
     """Make the running relay read its configuration again."""
-    print(find_console(args).get("/admin/reload", {})["said"])
+    print(find_console(args).post("/admin/reload", {})["said"])
+    return 0
 
 
 @command("--clear NAME: a mark, credential, provider, or all")
@@ -24407,7 +24420,7 @@ def command_health(args: argparse.Namespace) -> int:
     console = find_console(args)
     if args.clear:
         which = {"all": True} if args.clear == "all" else {"name": args.clear}
-        cleared = console.get("/admin/health/clear", which)["cleared"]
+        cleared = console.post("/admin/health/clear", which)["cleared"]
         print("\n".join(f"cleared {name}" for name in cleared) or f"no mark on {args.clear}")
         return 0 if cleared else 1
     health = console.get("/admin/health")
@@ -24506,8 +24519,10 @@ async def _run(plan: Plan, source: Source, args: argparse.Namespace, log: Log) -
         if (served := await served_digest(base)) != plan_digest(plan):
             own = load(source)  # to serve, it has to have its providers' keys
             if served is not None:
-                other = f"relay: the relay at {base} has another configuration"
-                print(f"{other}; this tool gets its own", file=sys.stderr)
+                demo = plan_digest(load(Source(None, DEMO_CONFIG)))
+                other = "is the demo" if served == demo else "has another configuration"
+                message = f"relay: the relay at {base} {other}; this tool gets its own"
+                print(message, file=sys.stderr)
             base = await stack.enter_async_context(serving(own, source, log))
         setup = recipe.setup(offer(plan, recipe, base, key, args.model))
         env = cleaned_environment(os.environ, plan)
@@ -24565,12 +24580,9 @@ def importable(file: Path) -> str:
     """The text of another relay's file; ConfigError if it has none.  VTE's database, which is only
     read, also while VTE runs, becomes JSON: providers with their keys and switched-on models,
     users, settings."""
-    head = b""
-    if file.is_file():  # and no pipe, which can be read only once
-        with open(file, "rb") as start:
-            head = start.read(16)
-    if head != b"SQLite format 3\0":
-        return text_of(file)
+    with open(file, "rb") as start:
+        if start.read(16) != b"SQLite format 3\0":
+            return text_of(file)
     try:
         url = f"{file.absolute().as_uri()}?mode=ro"
         with contextlib.closing(sqlite3.connect(url, uri=True)) as store:
@@ -24611,12 +24623,13 @@ def command_import(args: argparse.Namespace) -> None:
 @command("--number N=20: how many, the newest first")
 def command_records(args: argparse.Namespace) -> None:
     """List what the flight recorder has kept."""
-    (ring, config), lines = ring_of(find_config(args)), list[str]()
+    source = find_config(args)
+    ring, zone, lines = ring_of(source), tolerant_config(source).timezone, list[str]()
     for name, summary, damage in itertools.islice(ring.summaries(), args.number):
         if summary is None:
             lines.append(f"{ring.directory / name}: skipped: {damage}")
             continue
-        moment = datetime.datetime.fromtimestamp(summary["time"], config.timezone)
+        moment = datetime.datetime.fromtimestamp(summary["time"], zone)
         route = f"{summary.get('model') or '-'} -> {summary.get('target') or '-'}"
         code = f"{summary.get('code') or '-':2} {summary.get('status') or '-'}"
         lines.append(f"{summary['id']}  {moment:%Y-%m-%d %H:%M:%S}  {code}  {route}")
@@ -24631,7 +24644,7 @@ def command_records(args: argparse.Namespace) -> None:
 def command_replay(args: argparse.Namespace) -> int:
     """Send a recorded request again and compare the answers."""
     source = find_config(args)
-    plan, (ring, _) = load(source), ring_of(source)
+    plan, ring = load(source), ring_of(source)
     before = ring.read(args.id)
     plan = redirected(plan, before, args.to) if args.to else plan
     with tempfile.TemporaryDirectory(prefix="relay-") as folder:
@@ -24645,7 +24658,7 @@ def command_replay(args: argparse.Namespace) -> int:
 @command("id", "other")
 def command_diff(args: argparse.Namespace) -> None:
     """Show how two recorded exchanges differ."""
-    ring, _ = ring_of(find_config(args))
+    ring = ring_of(find_config(args))
     one, other = ring.read(args.id), ring.read(args.other)
     print("\n".join((*request_differences(one, other), *answer_table(one, other))))
 
@@ -24657,9 +24670,10 @@ def command_diff(args: argparse.Namespace) -> None:
 )
 def command_export(args: argparse.Namespace) -> None:
     """Print a recorded request as a command."""
-    ring, config = ring_of(find_config(args))
-    base = base_of(config.listen, config.tls) or "http://localhost"
-    print(as_curl(ring.read(args.id), args.attempt, base))
+    source = find_config(args)
+    record, config = ring_of(source).read(args.id), tolerant_config(source)
+    base = base_of(source.listen or config.listen, config.tls)
+    print(as_curl(record, args.attempt, base or "http://localhost"))
 
 
 @command()
@@ -24683,7 +24697,8 @@ def command_systemd(args: argparse.Namespace) -> None:
     They are for the configuration at hand, or for the usual one if there is none.
     """
     source = find_config(args, optional=True)
-    config = tolerant_config(source)
+    config = tolerant_config(source, _AnyVariable())  # the service's environment is not the shell's
+    config = replace(config, listen=source.listen or config.listen)
     # Where relay is installed, a service starts it as a module: that was compiled before, while a
     # script is compiled at each start.  -P, so that only the installed one can be meant.
     file = Path(__file__).resolve()
@@ -24798,13 +24813,11 @@ def command_help(args: argparse.Namespace) -> None:
             for dialect in DIALECTS.values():
                 version = "v1beta" if dialect is GEMINI else "v1"
                 rows += [(f"POST /{version}{path}", dialect.name) for path in dialect.purposes]
-            for path in "embeddings images/... audio/... rerank moderations completions".split():
-                rows.append((f"POST /v1/{path}", "Passed on to the provider of its model."))
-            rows.append(("/p/PROVIDER/...", "Any method: passed on to that provider."))
             for (method, path), handler in ROUTES.items():
                 act = handler.keywords["act"] if isinstance(handler, functools.partial) else handler
-                what = " ".join((act.__doc__ or "").partition("\n\n")[0].split())
-                rows.append((f"{method} {path}", what))
+                rows.append(
+                    (f"{method} {path}", " ".join((act.__doc__ or "").partition("\n\n")[0].split()))
+                )
         case [name] if name in COMMANDS:
             parser([name]).parse_args([name, "--help"])
         case topic:
@@ -24813,6 +24826,13 @@ def command_help(args: argparse.Namespace) -> None:
             raise ConfigError(f"{unknown}expected relay help {topics}")
     width = min(100, shutil.get_terminal_size((100, 24)).columns)
     print("\n".join(aligned(rows, width=width)))
+
+
+class _AnyVariable(dict[str, str]):
+    """An environment in which every variable is set."""
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return default or "-"
 
 
 @command()
@@ -24830,7 +24850,7 @@ def command_plans(args: argparse.Namespace) -> None:
     source = find_config(args)
     console = Console(source)
     try:
-        report = console.get("/admin/plans", {})
+        report = console.post("/admin/plans", {})
     except RelayError as error:
         if not isinstance(error.__cause__, aiohttp.ClientError | OSError):
             raise
@@ -24912,23 +24932,23 @@ def command_usage(args: argparse.Namespace) -> None:
         ("hours", 16, by, "cost"),
         ("plans", 10, ("plan",), "worth"),
     ):
-        if not report[name]:
-            print(f"{name}: nothing was used")
-            continue
+        if name == "plans" and not report[name]:
+            break
+        print(f"{name}:" if report[name] else f"{name}: nothing was used")
         sums = {each: sum(row[each] or 0 for row in report[name]) for each in (*counts, money)}
         rows: list[list[str]] = [["from", *who, *counts, money]]
         for row in (*report[name], {"start": "all", **dict.fromkeys(who, " "), **sums}):
             names = [row["start"][:digits].replace("T", " "), *(row[n] or "-" for n in who)]
             paid = "-" if row[money] is None else f"{row[money]:.4f}"
             rows.append([*names, *(str(row[n]) for n in counts), paid])
-        print(f"{name}:", *aligned(rows, left=1 + len(who)), sep="\n  ")
+        print("\n".join(f"  {line}" for line in aligned(rows, left=1 + len(who)) if report[name]))
 
 
 @command("file")
 def command_backup(args: argparse.Namespace) -> None:
     """Copy usage, budgets and cooldowns to a new file, also while relay runs."""
     source = find_config(args)
-    place = state_place(tolerant_config(source).state, source, os.environ)
+    place = state_place(load(source, lenient=True).config.state, source, os.environ)
     kind, _, path = place.partition(":")
     if kind != "sqlite":
         raise RelayError(f"a backup is of a SQLite file, and `state` is {kind}")
@@ -24966,7 +24986,8 @@ def parser(argv: Sequence[str] = ()) -> argparse.ArgumentParser:
     ):
         names, how = _option(option)
         common.add_argument(*names.split(), **how | {"default": argparse.SUPPRESS})
-    top = argparse.ArgumentParser("relay", None, "One address for every LLM API.", parents=[common])
+    text = "One address for every LLM API."
+    top = argparse.ArgumentParser(prog="relay", description=text, parents=[common])
     top.add_argument("--version", action="version", version=f"relay {__version__}")
     commands = top.add_subparsers(dest="command", metavar="COMMAND")
     for name, command in COMMANDS.items():
@@ -24990,8 +25011,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     if unknown:  # argparse itself would show the usage of the program, not of the command
         args.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     hold_hangups(args.command in (None, "serve", "demo"))
-    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # see where this file begins
-        signal.signal(signal.SIGINT, signal.default_int_handler)
     if WINDOWS:  # whose pipes have the encoding of its region
         for stream in (sys.stdout, sys.stderr):
             cast("Any", stream).reconfigure(encoding="utf-8", errors="replace")
@@ -25002,12 +25021,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2 if isinstance(error, ConfigError) else 1
     except BrokenPipeError:  # `relay models | head`
         return 0
-    except KeyboardInterrupt:
-        return 128 + signal.SIGINT
     except OSError as error:
-        if not error.filename and error.errno != errno.ENOSPC:  # where stdout goes to
+        if not error.filename:
             raise
-        print(f"{error.filename or 'output'}: {error.strerror}", file=sys.stderr)
+        print(f"{error.filename}: {error.strerror}", file=sys.stderr)
         return 2
 
 

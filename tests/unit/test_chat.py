@@ -116,6 +116,27 @@ def test_every_message_is_read(wire: relay.JSON, message: Message) -> None:
     assert parsed(wire).messages == (message,)
 
 
+@pytest.mark.parametrize("field", ["text", "summary"])
+def test_reasoning_in_an_object_is_read(field: str) -> None:
+    said = {"role": "assistant", "content": "A", "reasoning": {field: "T"}}
+    assert parsed(said).messages == (Message("assistant", (Reasoning("T"), Text("A"))),)
+    choice = {"index": 0, "message": said, "finish_reason": "stop"}
+    answer = relay.fold(C.decoder().whole({"id": "x", "model": "m", "choices": [choice]}))
+    assert isinstance(answer, relay.Response)
+    assert [part.text for part in answer.parts] == ["T", "A"]
+
+
+@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize("reason", ["error", None])
+def test_an_error_in_a_choice_says_what_it_is(whole: bool, reason: str | None) -> None:
+    """As OpenRouter writes it: a status as the code, and no error beside the choices."""
+    choice = {"index": 0, "finish_reason": reason, "error": {"code": 429, "message": "Slow down"}}
+    wire = {"id": "x", "model": "m", "choices": [choice | {"message": {"content": ""}}]}
+    read = C.decoder().whole(wire) if whole else C.decoder().feed(relay.sse(wire))
+    assert read[-1] == relay.Failure("Slow down", "429") == C.failure_in(wire)
+    assert not C.is_answer(wire)
+
+
 def test_our_seals_are_opened() -> None:
     seal = Seal("as", "EqAB", "0a1b2c3d")
     details = [
@@ -173,6 +194,8 @@ FIELDS: list[tuple[relay.JSON, relay.JSON]] = [
     ({"parallel_tool_calls": False}, {"parallel_tools": False}),
     ({"reasoning_effort": "high"}, {"thinking": Thinking(True, "high")}),
     ({"reasoning_effort": "none"}, {"thinking": Thinking(False)}),
+    ({"reasoning_effort": "auto"}, {"thinking": None}),
+    ({"max_tokens": -1}, {"max_tokens": None}),  # no limit: llama.cpp, LM Studio
     (
         {"reasoning": {"effort": "low", "max_tokens": 5000}},
         {"thinking": Thinking(True, "low", 5000)},

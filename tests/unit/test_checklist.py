@@ -374,6 +374,33 @@ def test_checklist_20_an_effort_is_a_budget_for_older_claudes(effort: str, most:
     assert 1024 <= body["thinking"]["budget_tokens"] < body["max_tokens"]
 
 
+@pytest.mark.parametrize(
+    ("word", "claudes", "gpts"),
+    [
+        ("ultra", "max", "max"),
+        ("light", "low", "low"),
+        ("HIGH", "high", "high"),
+        ("minimum", "low", "minimal"),
+        ("frugal", None, None),
+    ],
+)
+def test_checklist_20_no_provider_gets_a_word_for_an_effort_that_is_not_its_own(
+    word: str, claudes: str | None, gpts: str | None
+) -> None:
+    wanted = {"output_config": {"effort": word}}
+    asked = {
+        A: anthropic(model="claude-opus-4-8", thinking={"type": "adaptive"}, **wanted),
+        C: chat(model="claude-opus-4-8", reasoning_effort=word),
+        R: responses(model="claude-opus-4-8", reasoning={"effort": word}),
+    }
+    for client, body in asked.items():
+        rendered = carried(body, client, A)
+        assert rendered.body.get("output_config", {}).get("effort") == claudes
+        assert any(name.endswith("effort") for name in rendered.dropped) is (claudes is None)
+        chat_body = carried(body, client, C, relay.PRESETS["openai"].quirks["openai"]).body
+        assert chat_body.get("reasoning_effort") == gpts
+
+
 def test_checklist_20_an_effort_stays_one_for_newer_claudes() -> None:
     body = to_anthropic(model="claude-opus-4-8", reasoning_effort="high")
     assert body["thinking"] == {"type": "adaptive", "display": "summarized"}

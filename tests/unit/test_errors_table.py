@@ -348,6 +348,8 @@ OPENROUTER: list[Case] = [
     ("openrouter", 404, code(404, "No endpoints found that support tool use"), "bad_request"),
     ("openrouter", 408, code(408, "Timed out"), "transient"),
     ("openrouter", 429, code(429, "Rate limit exceeded: free-models-per-min"), "rate_limited"),
+    ("openrouter", 429, code(429, "Rate limit exceeded: free-models-per-day. Add 10 credits to "
+     "unlock 1000 free model requests per day"), "plan_exhausted"),
     ("openrouter", 429, code(429, "Provider returned error",
      metadata={"raw": "x/y is temporarily rate-limited upstream", "provider_name": "X"}),
      "overloaded"),
@@ -377,6 +379,11 @@ MINIMAX: list[Case] = [
      says("usage limit exceeded, 5-hour usage limit reached for Token Plan Plus (100/100 used), "
      "resets at 2026-06-06T05:00:00+08:00 (2056)"), "plan_exhausted"),
     ("minimax", 429, says("usage limit exceeded (2056)"), "plan_exhausted"),
+    # its OpenAI and Anthropic endpoints: the number is behind the text
+    ("minimax", 422, kind("unprocessable_entity_error", "input new_sensitive (1026)"),
+     "moderation"),
+    ("minimax", 200, claude("api_error", "login fail (1004)"), "auth"),
+    ("minimax", 500, claude("api_error", "not enough money (1008)"), "balance_empty"),
 ]
 
 # volcengine.com/docs/82379/1299023
@@ -394,6 +401,9 @@ ARK: list[Case] = [
     ("ark", 400, code("InvalidParameter.X", "exceed max message tokens"), "too_long"),
     ("ark", 400, code("InputTextRiskDetection", "sensitive", type="BadRequest"), "moderation"),
     ("ark", 400, code("OutputImageRiskDetection", "x", type="BadRequest"), "moderation"),
+    ("ark", 400, code("InputTextSensitiveContentDetected", "x", type="BadRequest"), "moderation"),
+    ("ark", 400, code("OutputTextSensitiveContentDetected.PolicyViolation", "x"), "moderation"),
+    ("ark", 429, code("SetLimitExceeded", "The model service has been paused"), "balance_empty"),
     ("byteplus", 429, code("AccountQuotaExceeded", "weekly"), "plan_exhausted"),
 ]
 
@@ -463,6 +473,9 @@ FAST: list[Case] = [
     ("xai", 403, wire({"code": "personal-team-blocked:spending-limit", "error": "Blocked"}),
      "balance_empty"),
     ("xai", 429, wire({"code": "x", "error": "Too many requests"}), "rate_limited"),
+    ("xai", 403, wire({"code": "The caller does not have permission to execute the specified "
+     "operation", "error": "Content violates usage guidelines. Team: x, API key ID: y, Model: "
+     "grok-4.5, Failed check: SAFETY_CHECK_TYPE_BIO"}), "moderation"),
     ("xai", 422, wire({"code": "x", "error": "unknown variant"}), "bad_request"),
 ]
 
@@ -512,6 +525,21 @@ PLAIN: list[Case] = [
     ("", 408, b"", "transient"),
     ("", 413, b"", "too_long"),
     ("", 418, b"", "bad_request"),
+    ("", 412, code("PRECONDITION_FAILED", "Account x is suspended, possibly due to reaching the "
+     "monthly spending limit or failure to pay past invoices."), "balance_empty"),  # Fireworks
+    ("", 403, wire({"code": 403, "reason": "NOT_ENOUGH_BALANCE", "message": "not enough balance"}),
+     "balance_empty"),                                                               # Novita
+    ("", 429, wire({"errors": {"message": "You have exceeded today's quota for model x, please try "
+     "again tomorrow"}}), "plan_exhausted"),                                         # ModelScope
+    ("", 429, says("Daily limit reached"), "plan_exhausted"),
+    ("", 429, says("Too many requests per day"), "rate_limited"),
+    ("", 403, says("该令牌额度已用尽"), "balance_empty"),                            # new-api
+    ("", 429, says("您的月度额度已用完"), "plan_exhausted"),
+    ("", 400, wire({"code": 400, "message": "The provided model identifier is invalid."}),
+     "model_missing"),                                                               # Bedrock
+    ("dashscope", 403, wire({"code": "Model.AccessDenied", "message": "Model access denied."}),
+     "model_missing"),
+    ("bigmodel", 200, claude("api_error", "[1302][Too many at once][2026]"), "rate_limited"),
     ("", 422, b"", "bad_request"),
     ("", 429, b"", "rate_limited"),
     ("", 498, b"", "overloaded"),
