@@ -346,11 +346,12 @@ async def test_a_translated_stream_is_labelled_as_one(
 COUNT = "/v1/messages/count_tokens"
 
 
+@pytest.mark.parametrize("text", ["Hi.", "word " * 20_000])
 async def test_tokens_are_counted_by_a_provider_that_can(
-    upstream: FakeUpstream, relay: Start, http: ClientSession
+    upstream: FakeUpstream, relay: Start, http: ClientSession, text: str
 ) -> None:
     server = await relay(one(upstream, "anthropic", models={"m": "n"}))
-    reply = await ask(http, server, "anthropic", path=COUNT)
+    reply = await ask(http, server, "anthropic", path=COUNT, text=text)
     assert reply.status == 200
     assert upstream.requests[0].path == COUNT
     assert upstream.requests[0].json["model"] == "n"

@@ -146,7 +146,7 @@ def test_the_two_ends_of_a_body_tell_what_all_of_it_would(
     drawn: tuple[bytes, bool], model: str
 ) -> None:
     raw, plain = drawn
-    with patch.object(relay, "_LARGE", 0):
+    with patch.object(relay, "LARGE", 0):
         unread = relay.Body(raw, unread=True)
     try:
         whole = relay.Body(raw)
@@ -189,7 +189,7 @@ ENDS: list[tuple[str, bool]] = [
 
 @pytest.mark.parametrize(("text", "told"), ENDS)
 def test_which_bodies_need_not_be_read(text: str, told: bool) -> None:
-    with patch.object(relay, "_LARGE", 0):
+    with patch.object(relay, "LARGE", 0):
         body = relay.Body(text.encode(), unread=True)
     body.outline()
     assert body.unread is told
@@ -197,7 +197,7 @@ def test_which_bodies_need_not_be_read(text: str, told: bool) -> None:
 
 @pytest.mark.parametrize("text", ['{"model":"a","x":[]', '{"model":"a",', "nope", '["model":"a"]'])
 def test_what_plainly_is_no_object_is_read_and_refused(text: str) -> None:
-    with patch.object(relay, "_LARGE", 0), pytest.raises(relay.BadRequest, match="not JSON"):
+    with patch.object(relay, "LARGE", 0), pytest.raises(relay.BadRequest, match="not JSON"):
         relay.Body(text.encode(), unread=True).outline()
 
 
@@ -205,7 +205,7 @@ def test_a_body_is_read_where_a_mark_says_there_is_more_to_know() -> None:
     raw = b'{"model":"a","input":[{"type":"compaction_trigger"}]}'
     word = b'compaction_trigger"'
     for asked, unread in ((), True), ((word,), False):
-        with patch.object(relay, "_LARGE", 0):
+        with patch.object(relay, "LARGE", 0):
             body = relay.Body(raw, unread=True, words=asked)
         assert body.outline(frozenset((word,)))["model"] == "a"
         assert body.unread is unread
