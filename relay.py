@@ -7565,7 +7565,7 @@ class Body:
 
 
 def first_model(raw: bytes) -> str:
-    """The model that a body seems to name, by its beginning; "" if nothing is seen there."""
+    """The model that a body seems to name, by its beginning; "" if none is there."""
     match = _MODEL_VALUE.search(raw, 0, 512)
     return match[1].strip(b'"').decode(errors="replace") if match else ""
 
@@ -7877,6 +7877,7 @@ _LENGTH: Final = re.compile(r"\d{1,15}", re.ASCII)
 _CHUNK_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n\0]*)?\r\n")
 _HINT: Final = re.compile(r"\btimeout\s*=\s*(\d{1,6})\b", re.IGNORECASE)
 _TARGET: Final = re.compile(r"/[!-~]*")
+_URL_PARTS: Final = re.compile(r"([^/?#]*://[^/?#]*)/?([^#]*)")
 # What `Connection` cannot take away: it says what the body is, or is read here.
 _END_TO_END: Final = frozenset(
     "connection keep-alive content-type content-encoding content-length transfer-encoding".split()
@@ -8127,17 +8128,13 @@ def request_text(
 
 def origin_and_target(url: str) -> tuple[Origin, str]:
     """Where a request goes, and what goes into its first line; ValueError if it cannot."""
-    scheme, _, rest = url.partition("#")[0].partition("://")
-    host, _, path = rest.partition("/")
-    if "?" in host:  # an address without a path
-        host, _, path = rest.partition("?")
-        path = f"?{path}"
-    target = f"/{path}"
+    address = _URL_PARTS.match(url)
+    target = f"/{address[2]}" if address else ""
     if not target.isascii():
         target = yarl.URL(target).raw_path_qs
-    if not _TARGET.fullmatch(target):
+    if not address or not _TARGET.fullmatch(target):
         raise ValueError("a malformed address")
-    return origin_of(f"{scheme}://{host}"), target
+    return origin_of(address[1]), target
 
 
 # ==== 15. Failures ============================================================
@@ -16885,18 +16882,18 @@ class IdleTimeout:
         self.seconds = seconds
         self.since: float | None = None  # when the present silence began; None outside `feed_to`
         self._message = message
-        self._timeout = asyncio.timeout(None)
+        self.timeout = asyncio.timeout(None)
         self._loop = asyncio.get_running_loop()
         self._timer = self._loop.call_later(seconds, self._look)
 
     async def __aenter__(self) -> IdleTimeout:
-        await self._timeout.__aenter__()
+        await self.timeout.__aenter__()
         return self
 
     async def __aexit__(self, *raised: Any) -> None:
         self._timer.cancel()
         try:
-            await self._timeout.__aexit__(*raised)
+            await self.timeout.__aexit__(*raised)
         except TimeoutError:
             raise UpstreamError("timeout", self._message) from None
 
@@ -16916,16 +16913,12 @@ class IdleTimeout:
             self._timer.cancel()
             self._look()
 
-    @property
-    def spent(self) -> bool:
-        return self._timeout.expired()
-
     def _look(self) -> None:
         silent = 0.0 if self.since is None else time.monotonic() - self.since
         if silent < self.seconds:
             self._timer = self._loop.call_later(self.seconds - silent, self._look)
         else:
-            self._timeout.reschedule(self._loop.time())
+            self.timeout.reschedule(self._loop.time())
 
 
 async def read_all(reply: Reply, idle: float, most: int = MOST_HELD) -> bytes:
@@ -18594,7 +18587,7 @@ class Conversation(Exchange):
         for observer in self.observers:
             observer.received(raw)
         unread = not caller.is_bound
-        if unread and LARGE <= len(raw) < IN_STEPS:  # not if it is likely to be translated
+        if unread and LARGE <= len(raw) < IN_STEPS:  # is it to be translated?
             route = plan.lookup(first_model(raw), Facts)
             targets = route.targets() if route else []
             lanes = targets[0].lanes(dialect.name)[0] if targets else ()
@@ -19737,7 +19730,9 @@ class Relay:
             why = f"not finished within {provider.attempt_total:g} s"
             code, reason = "UT", Failure(why, cause="timeout")
         except UpstreamError as error:
-            if not (silence.spent and pipe.rest < math.inf):  # silence after the end is no break
+            if not (
+                silence.timeout.expired() and pipe.rest < math.inf
+            ):  # silence after the end is no break
                 code = "UI" if error.failure.name == "timeout" else "UR"
                 reason = Failure(error.message, cause=error.failure.name)
         except (asyncio.CancelledError, ConnectionError):

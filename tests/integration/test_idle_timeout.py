@@ -33,7 +33,7 @@ async def test_silence_ends_it() -> None:
         async with asyncio.timeout(SOON), silence:
             await one_from(Scripted(), silence)
     assert caught.value.failure.name == "timeout"
-    assert silence.spent
+    assert silence.timeout.expired()
 
 
 async def test_many_short_pauses_are_no_silence() -> None:
@@ -41,7 +41,7 @@ async def test_many_short_pauses_are_no_silence() -> None:
     async with asyncio.timeout(SOON), relay.IdleTimeout(2, "went silent") as silence:
         for _ in range(5):
             assert await one_from(reply, silence) == [b"x"]
-    assert not silence.spent
+    assert not silence.timeout.expired()
 
 
 async def test_many_short_pauses_of_one_flow_are_no_silence() -> None:
@@ -85,7 +85,7 @@ async def test_another_timeout_stays_another() -> None:
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.05), silence:
             await one_from(Scripted(), silence)
-    assert not silence.spent
+    assert not silence.timeout.expired()
 
 
 async def test_one_timer_serves_many_reads(monkeypatch: pytest.MonkeyPatch) -> None:
