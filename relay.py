@@ -143,6 +143,8 @@ import sys
 if sys.platform != "win32" and (__name__ == "__main__" or sys.argv[0].endswith(("/relay", "-c"))):
     # SIGHUP would end relay until it serves and can act on it; other commands let it, see `main`.
     signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGHUP,))
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a traceback of the imports
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 if __name__ == "__main__" and __spec__ is None and sys.platform != "win32":
     # A script is compiled at every start, and the compiler leaves 55 MB behind in pieces.  Of a
@@ -916,6 +918,8 @@ def loads(data: bytes | str) -> Any:
 
 def _standard_loads(data: bytes | str) -> Any:
     try:
+        if not isinstance(data, str):  # or UTF-16 is read too
+            data = data.decode("utf-8-sig", "surrogatepass")
         return json.loads(data, parse_constant=_no_constant)
     except RecursionError as error:
         raise TooDeep from error
@@ -1831,14 +1835,19 @@ def image_size(data: str) -> tuple[int, int]:
 
 def media_of(data: str, declared: str, name: str = "") -> Media:
     """Base64 data as a medium of the kind that its first characters say, and only if they do not,
-    its declared type: clients mislabel, and Anthropic checks.  Text of any type is text."""
-    types = (mime for start, mime in _MIME_BY_START.items() if re.match(start, data))
+    its declared type: clients mislabel, and Anthropic checks.  Text of any type is text.
+
+    Google's SDK for Python writes the URL-safe alphabet, which others refuse, as line breaks.
+    """
+    plain = data.replace("-", "+").replace("_", "/")
+    plain = "".join(plain.split()) if "\n" in plain else plain
+    types = (mime for start, mime in _MIME_BY_START.items() if re.match(start, plain))
     mime = next(types, declared.lower().replace("image/jpg", "image/jpeg"))
-    if _TEXTUAL.match(mime):
-        text = from_base64(data)  # None if it is not encoded
-        data = data if text is None else text.decode(errors="replace")
-        return Media("text", "text/plain", data, name=name)
-    return Media(media_kind(mime), mime, data, name=name)
+    if not _TEXTUAL.match(mime):
+        return Media(media_kind(mime), mime, plain, name=name)
+    text = from_base64(plain)  # None if it is not encoded
+    data = data if text is None else text.decode(errors="replace")
+    return Media("text", "text/plain", data, name=name)
 
 
 _MIME_BY_START: Final = {
@@ -2646,6 +2655,13 @@ INTEGER: Final[JSON] = {"type": "integer"}
 # Where a format cannot ask for "any JSON object", the prompt has to.
 JSON_ONLY: Final = "Answer with one JSON object and nothing else."
 
+# The modes of `ToolChoice` in all makers' words, without those that name a tool.
+CHOICES: Final[dict[str, Literal["auto", "none", "required"]]] = {
+    **dict.fromkeys(("auto", "validated"), "auto"),  # Gemini's keeps arguments to their schema
+    "none": "none",
+    **dict.fromkeys(("required", "any"), "required"),
+}
+
 MOST_TOKENS: Final = 10**8  # of one request; the longest context windows hold 10^7
 
 
@@ -2819,7 +2835,7 @@ def openai_parts(wire: Wire, name: str) -> list[Text | Media]:
             case "input_audio":
                 audio = part.inner("input_audio")
                 mime = "audio/" + (audio.optional("format", str) or "wav")
-                parts.append(Media("audio", mime, audio.required("data", str)))
+                parts.append(media_of(audio.required("data", str), mime))
             case _:
                 part.drop("file_id" if part.data.get("file_id") else kind)
                 if kind in ("input_image", "video_url", "input_video"):
@@ -3017,8 +3033,15 @@ class OpenAIWriter(RequestWriter[OfOpenAI]):
         """With what the two formats call alike."""
         request = self.request
         body |= request.sampling.given()
-        if self.quirks.identity:
-            body |= openai_identity(request, self.quirks.identity)
+        names = {
+            "user": request.user,
+            "safety_identifier": request.user,
+            "prompt_cache_key": request.session,
+        }
+        for name in self.quirks.identity:
+            if text := names[name]:  # hashed: the limit is 64 characters
+                mark = hashlib.sha256(text.encode(errors="replace")).hexdigest()
+                body[name] = mark[:32]
         if request.service_tier:
             body["service_tier"] = request.service_tier
         if request.stream:
@@ -3030,20 +3053,13 @@ def openai_choice(wire: Wire, inner: str, name_of: Callable[[Wire], str]) -> Too
     """The choice among tools; `inner`: where the subset that is allowed is kept, if apart."""
     choice = wire.data.get("tool_choice", wire.data.get("function_call"))
     if choice is None or isinstance(choice, str):
-        return None if choice is None else ToolChoice(_OPENAI_MODES.get(choice, "auto"))
+        return None if choice is None else ToolChoice(CHOICES.get(choice, "auto"))
     place = Wire(choice, wire, "tool_choice")
     if place.data.get("type") != "allowed_tools":
         return ToolChoice("named", (name_of(place),))
     allowed = place.inner(inner) if inner else place
-    mode = _OPENAI_MODES.get(allowed.optional("mode", str) or "", "auto")
+    mode = CHOICES.get(allowed.optional("mode", str) or "", "auto")
     return ToolChoice(mode, tuple(map(name_of, allowed.each("tools"))))
-
-
-_OPENAI_MODES: Final[dict[str, Literal["auto", "none", "required"]]] = {
-    "none": "none",
-    "required": "required",
-    "any": "required",  # Mistral
-}
 
 
 def openai_format(spec: Wire, inner: str) -> Format | None:
@@ -3056,15 +3072,6 @@ def openai_format(spec: Wire, inner: str) -> Format | None:
             return Format(place.optional("schema", dict) or {}, name or "output", strict)
         case _:
             return None
-
-
-def openai_identity(request: Request, names: Iterable[str]) -> JSON:
-    """Names of user and conversation, hashed: their limits are 64 characters."""
-    known = {
-        name: request.session if name == "prompt_cache_key" else request.user for name in names
-    }
-    given = {name: text.encode(errors="replace") for name, text in known.items() if text}
-    return {name: hashlib.sha256(text).hexdigest()[:32] for name, text in given.items()}
 
 
 # ==== 8. Dialect: Anthropic Messages ==========================================
@@ -3113,7 +3120,7 @@ _ANTHROPIC_TOOL: Final = frozenset(
 # Tools that Anthropic defines and the client runs: their parameters, for models that were not
 # trained on them.  Server tools have no counterpart elsewhere.
 _EDITOR: Final[JSON] = dict.fromkeys(
-    "path file_text old_str new_str insert_line insert_text".split(), STRING
+    "path file_text old_str new_str insert_text".split(), STRING
 ) | {"insert_line": INTEGER}
 _ANTHROPIC_TYPED: Final[dict[str, JSON]] = {
     "bash": {"command": STRING, "restart": {"type": "boolean"}},
@@ -3807,9 +3814,9 @@ class AnthropicMessages(Dialect):
             place = wire.inner("tool_choice")
             alone = place.optional("disable_parallel_tool_use", bool)
             if (kind := place.optional("type", str)) is not None:
-                modes: dict[str, ChoiceMode] = {"tool": "named", "any": "required", "none": "none"}
-                names = (place.required("name", str),) if kind == "tool" else ()
-                choice = ToolChoice(modes.get(kind, "auto"), names)
+                choice = ToolChoice(CHOICES.get(kind, "auto"))
+                if kind == "tool":
+                    choice = ToolChoice("named", (place.required("name", str),))
         tier, limit = wire.optional("service_tier", str) or "", wire.optional("max_tokens", int)
         user = wire.inner("metadata").optional("user_id", str) if body.get("metadata") else ""
         # Claude Code's user id is a JSON text with its session in it
@@ -6831,12 +6838,10 @@ class GeminiContent(Dialect):
         calling = wire.inner("toolConfig", frozenset(("functionCallingConfig",)))
         calling = calling.inner("functionCallingConfig")
         names = calling.texts("allowedFunctionNames")
-        modes: dict[str, ChoiceMode] = {"AUTO": "auto", "NONE": "none", "ANY": "required"}
-        word = (calling.optional("mode", str) or "").upper()
-        mode = modes.get("AUTO" if word == "VALIDATED" else word)
-        if mode == "required" and len(names) == 1:
-            mode = "named"
+        mode = CHOICES.get((calling.optional("mode", str) or "").lower())
         choice = ToolChoice(mode, () if mode == "none" else names) if mode else None
+        if mode == "required" and len(names) == 1:
+            choice = ToolChoice("named", names)
 
         how, thinking = config.inner("thinkingConfig"), None
         level, budget = how.optional("thinkingLevel", str), how.optional("thinkingBudget", int)
@@ -8217,15 +8222,17 @@ def classify_error(
     error = replace(error, code=bracket[1]) if bracket else error
     if status == 200 and re.fullmatch(r"[45]\d\d", error.code):  # OpenRouter's code is a status
         status = int(error.code)
+    if len(text := error.message + error.extra) > 8000:  # a pattern may take the square of that
+        text = text[:6000] + text[-2000:]
+        error = replace(error, message=text, extra="")
     rule = next((rule for rule in rules if rule.matches(status, error)), None)
-    fallback = "transient" if status >= 500 or status < 400 else "bad_request"
+    fallback = "bad_request" if 400 <= status < 500 else "transient"
     failure = error.cause or (rule.failure if rule else fallback)
     scope = (rule.scope if rule else "") or FAILURES[failure].scope
     until = None
     if FAILURES[failure].scope != "request":
         fields = {name.lower(): value for name, value in headers.items()}
-        text, reset = error.message + error.extra, rule.reset if rule else ""
-        waits = _waits(fields, text, reset, now, zone)
+        waits = _waits(fields, text, rule.reset if rule else "", now, zone)
         until = next((seconds for seconds in waits if seconds is not None), math.inf)
         # no window is longer than a month
         until = min(max(0.0, until), 35 * 86400.0) if math.isfinite(until) else None
@@ -8275,7 +8282,7 @@ _ENDS: Final = re.compile(
 )
 # "retryDelay": "43s" (Google), "try again in 1m2.5s" (OpenAI, Groq), "again in 20 minutes"
 _DELAY: Final = re.compile(
-    rf"(?:retryDelay\W+|(?:again|retry|reset\w*) (?:in|after) (?:about |approximately )?)"
+    rf"(?:retryDelay\W+|(?:again|retry|reset\w{{0,9}}) (?:in|after) (?:about |approximately )?)"
     rf"({_STEPS})",
     re.IGNORECASE,
 )
@@ -8642,7 +8649,7 @@ reasoning_refused 200,400,404,422 ~encrypted[ _]content|redacted_thinking  # and
 ~expected [`'"]?thinking|thinking.{0,40}block  # Anthropic
 reasoning_refused 400,422 ~cache_control.{0,60}(not permitted|not supported|not allowed|unknown)
 reasoning_refused 200,400,404,422 ~\breasoning_(content|details)\b  # DeepSeek, Kimi, Groq
-~thinking\S*\.(display|signature)|reasoning[. ]summar  # OpenAI: "must be verified to ..."
+~thinking\S{0,40}\.(display|signature)|reasoning[. ]summar  # OpenAI: "must be verified to ..."
 ~\brs_\w+.{0,80}(not found|without|required|persisted|duplicate)|reasoning.{0,20}(item|block)
 [common]
 too_long code=context_length_exceeded,exceeded_context_length,1261  # GLM
@@ -11614,8 +11621,8 @@ def _check_listen(config: Config, reading: Reading) -> None:
             continue
         try:
             host, _ = host_and_port(listen)
-        except ValueError as error:
-            reading.error(path, str(error))
+        except ConfigError as error:
+            reading.error(path, error.message)
             continue
         if not is_loopback(host) and not config.keys and not config.allow_anonymous:
             reading.error(
@@ -11626,11 +11633,11 @@ def _check_listen(config: Config, reading: Reading) -> None:
 
 
 def host_and_port(listen: str) -> tuple[str, int]:
-    """`127.0.0.1:8484`, `[::1]:8484`, `:8484` or a bare port."""
+    """`127.0.0.1:8484`, `[::1]:8484`, `:8484` or a bare port; ConfigError if it is none."""
     host, _, port = listen.rpartition(":")
     bracketed = host.startswith("[") and host.endswith("]")
     if not port.isdigit() or int(port) > 65535 or (":" in host and not bracketed):
-        raise ValueError(f"expected host:port or unix:PATH, got {listen!r}")
+        raise ConfigError(f"expected host:port or unix:PATH, got {listen!r}")
     return host.strip("[]"), int(port)
 
 
@@ -11857,7 +11864,7 @@ class _Compiler:
         parts = urllib.parse.urlsplit(url)
         host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
         for listen in self.config.listen:
-            with contextlib.suppress(ValueError):
+            with contextlib.suppress(ConfigError):
                 own, own_port = host_and_port(listen)
                 everywhere = own in ("", "0.0.0.0", "::")  # noqa: S104
                 local = is_loopback(host) and (everywhere or is_loopback(own))
@@ -12659,6 +12666,7 @@ def _litellm_deployment(row: Old, draft: Draft) -> None:
     is_known = bool(model) and maker in _LITELLM_MAKERS
     if not is_known:
         maker, model = "openai", full
+    model = model.removeprefix("responses/")  # its word for the dialect
     base = params.at("api_base" if params.look("api_base") else "base_url")
     url, (usual, plan) = str(base.value or ""), _LITELLM_MAKERS[maker]
     needs_url = not any(PRESETS[usual].plans.values()) or ("/" in full and not is_known)
@@ -12811,10 +12819,9 @@ def _openai_compatible(old: Old, draft: Draft) -> None:
         preset = PRESETS[name]
         settings: JSON = {"preset": name, "api_key": f"${{{preset.key}}}"}
         settings |= {"billing_plans": ["regular"]} if len(preset.plans) > 1 else {}
+        settings |= {"models": renamed | dict.fromkeys(preset.globs)} if renamed else {}
         for row in old.rows(kind):
-            if kind not in draft.providers:  # a second account would have the same key
-                globs = dict.fromkeys(preset.globs) if renamed else {}
-                draft.provider(kind, settings, renamed | globs)
+            draft.providers[kind] = settings  # a second account would have the same key
             row.made(_one_of({kind: kind}), "prefix")
             draft.notes.append(
                 f"{path_text(row.path)}: its token is of no use here; a key of {name} in "
@@ -12958,7 +12965,7 @@ def _veloera(old: Old, draft: Draft) -> None:
     mean, such as that a plan is used up."""
     members = old.at("providers").members().values()
     rows = [part for part in members if isinstance(part.value, dict)] or old.rows("providers")
-    if members and _words_of(ProviderConfig).issuperset(*(row.value for row in rows)):
+    if members and _words_of(ProviderConfig).issuperset(word for row in rows for word in row.value):
         raise ConfigError("this is relay's own configuration already: see relay check")
     for row in rows:
         usual = str(row.path[-1]) if members else "provider"
@@ -17728,15 +17735,12 @@ def authenticated(request: web.BaseRequest, plan: Plan) -> Caller:
     return caller
 
 
-_KEY_HEADERS: Final = ("x-api-key", "api-key", "x-goog-api-key")
-
-
 def offered_keys(request: web.BaseRequest) -> list[str]:
     headers, offered = request.headers, list[str]()
     for value in headers.getall("Authorization", ()):
         if value[:7].lower() == "bearer ":
             offered.append(value[7:].strip())
-    for name in _KEY_HEADERS:
+    for name in ("x-api-key", "api-key", "x-goog-api-key"):
         if name in headers:
             offered.append(headers[name])
     if "?" in request.raw_path:
@@ -17751,15 +17755,16 @@ def require_loopback(request: web.BaseRequest, lacking: str = "`keys`") -> None:
     if isinstance(peer, tuple) and not is_loopback(str(peer[0])):
         raise Forbidden(f"{why} it answers this machine only")
     host = request.headers.get("Host", "")
-    name = re.sub(r":\d+$", "", host).strip("[]")
-    if isinstance(peer, tuple) and not is_loopback(name):
+    if isinstance(peer, tuple) and not _is_local(host):
         raise Forbidden(f"{why} it answers to localhost only, not {host[:60]!r}")
-    origin = request.headers.get("Origin", "")
-    foreign = origin.startswith(("http://", "https://")) and not is_loopback(
-        urllib.parse.urlsplit(origin).hostname or ""
-    )
-    if foreign or origin == "null" or request.headers.get("Sec-Fetch-Site") == "cross-site":
+    scheme, _, page = request.headers.get("Origin", "").partition("://")
+    foreign = scheme == "null" or (scheme in ("http", "https") and not _is_local(page))
+    if foreign or request.headers.get("Sec-Fetch-Site") == "cross-site":
         raise Forbidden(f"{why} it answers no page of another site")
+
+
+def _is_local(host: str) -> bool:
+    return is_loopback(re.sub(r":\d+$", "", host).strip("[]"))
 
 
 def permitted(model: str, caller: Caller, plan: Plan, facts: Callable[[], Facts] = Facts) -> Route:
@@ -17798,18 +17803,17 @@ class RequestInflater(Inflater):
 
 
 async def expected(request: web.BaseRequest) -> None:
-    """Tell a client that asks first whether to send its body that it may (RFC 9110 10.1.1)."""
-    if request.headers.get("Expect", "").lower() == "100-continue":
+    """Tell a client that asks before it sends its body that it may (RFC 9110 10.1.1)."""
+    if request.version >= (1, 1) and request.headers.get("Expect", "").lower() == "100-continue":
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         request.writer.output_size = 0
 
 
 async def read_body(request: web.BaseRequest, limits: ServerConfig) -> bytes:
-    """The whole body, within the limits of size and time.  A large one stays in the one buffer into
-    which it is read, because pieces that are joined would need it twice."""
+    """The whole body, within the limits of size and time.  A large one stays in the buffer into
+    which it is read, because to join pieces would need it twice."""
     most, coding = limits.max_body, request.headers.get("Content-Encoding")
-    length = request.content_length or 0
-    if length > most:
+    if (request.content_length or 0) > most:
         raise too_large(most)
     if "Expect" in request.headers:
         await expected(request)
@@ -17822,13 +17826,12 @@ async def read_body(request: web.BaseRequest, limits: ServerConfig) -> bytes:
     if not inflater.active and coding and coding.strip().lower() != "identity":
         message = f"Content-Encoding {coding[:20]!r} cannot be read; send gzip or none"
         raise BadRequest(message, status=415)
-    body, size = bytearray(0 if inflater.active else length), 0
+    body = bytearray()  # a length is soon stated
     try:
         async with asyncio.timeout(limits.body_timeout):
             while block := await request.content.readany():
-                block = inflater.feed(block)
-                body[size : size + len(block)] = block
-                if (size := size + len(block)) > most:
+                body += inflater.feed(block)
+                if len(body) > most:
                     raise inflater.too_much()
     except TimeoutError:
         message = f"the request was not here within server.body_timeout, {limits.body_timeout:g} s"
@@ -17836,7 +17839,7 @@ async def read_body(request: web.BaseRequest, limits: ServerConfig) -> bytes:
     except (web.RequestPayloadError, ValueError) as error:
         raise BadRequest(f"the body cannot be read: {error}") from error
     inflater.finish()
-    return cast(bytes, body) if size >= LARGE else bytes(body)  # it is only read
+    return cast(bytes, body) if len(body) >= LARGE else bytes(body)  # it is only read
 
 
 _MOST_UNSENT: Final = 1 << 16  # bytes; asyncio's own limit, above which `drain` waits
@@ -21430,25 +21433,28 @@ def registering(keep: bool) -> Iterator[None]:
             table.update(rows)
 
 
+def read_source(source: Source, lenient: bool) -> tuple[Config, Reading]:
+    """What the text says, and everything that is wrong with it."""
+    reading = Reading(
+        str(source.path or "config"),
+        os.environ,
+        lambda file: Path(file).read_text("utf-8"),
+        zoneinfo.ZoneInfo,
+        lambda module: importlib.util.find_spec(module) is not None,
+        shutil.which,
+        lenient,
+    )
+    config = read_config(source.text, reading)
+    return replace(config, listen=source.listen or config.listen), reading
+
+
 def load(source: Source, lenient: bool = False) -> Plan:
     """A configuration as a plan; ConfigError with everything that is wrong with it.
 
     A `lenient` plan may lack secrets that are not in this environment: it answers questions, but
     cannot be served.
     """
-    name = str(source.path or "config")
-    reading = Reading(
-        name,
-        os.environ,
-        lambda file: Path(file).read_text("utf-8"),
-        zoneinfo.ZoneInfo,
-        lambda module: importlib.util.find_spec(module) is not None,
-        shutil.which,
-    )
-    reading.lenient = lenient
-    config = read_config(source.text, reading)
-    if source.listen:
-        config = replace(config, listen=source.listen)
+    config, reading = read_source(source, lenient)
     for plugin in config.plugins:
         if fault := run_plugin(plugin, source.path):
             reading.error("plugins", fault)
@@ -22325,7 +22331,6 @@ Handler: TypeAlias = Callable[["Operations", web.BaseRequest], Answering]
 _VERSIONS: Final = re.compile(
     r"^(?:/(?:api|azure|claude|gemini|openai)(?=/(?:v1|responses|chat/)))?(?:/v1(?:beta1?|alpha)?)*(?=/|$)"
 )
-_OF_SOCKETS: Final = re.compile("sec-websocket-", re.IGNORECASE)  # headers
 _LONGEST_PATH: Final = 500  # characters of paths that are looked for; models' names are shorter
 _LONGEST_LOGIN: Final = 1 << 14  # bytes, of what anybody may send
 
@@ -22400,9 +22405,8 @@ class Operations:
         if not socket.can_prepare(request):
             remedy = f"{request.path} is a WebSocket; to send a POST, leave out /ws"
             raise BadRequest(remedy, status=426)
-        headers = CIMultiDict(request.headers)
-        for name in ("Connection", "Upgrade", *filter(_OF_SOCKETS.match, request.headers)):
-            headers.popall(name, None)
+        own = re.compile("(?i)connection|upgrade|sec-websocket-.*").fullmatch
+        headers = CIMultiDict((n, v) for n, v in request.headers.items() if not own(n))
         if key := request.query.get("api_key") or request.query.get("key"):
             headers.setdefault("x-goog-api-key", key)  # which is looked at last
         # each frame is this request with a body; without a query, so that no log can show the key
@@ -22765,8 +22769,7 @@ class Listener(web.Server):
         self._most = max(1, (files - reserve) // 2)
         self._room = self._most + reserve // 2
         self._logger = logging.getLogger("relay.http")  # aiohttp's; what matters is in our log
-        self._logger.addHandler(logging.NullHandler())
-        self._logger.propagate = False
+        self._logger.disabled = True
         # it would write the subprotocols that a client asks for, which may hold its key
         logging.getLogger("aiohttp.websocket").setLevel(logging.ERROR)
 
@@ -23288,25 +23291,21 @@ class Console:
 
     def __init__(self, source: Source) -> None:
         config = tolerant_config(source)
-        self.listen = (source.listen or config.listen or Config().listen)[0]
+        self.listen = config.listen[0]
         self.zone = config.timezone
         self._key, self._tls = config.admin_key, config.tls
-        try:
-            base = base_of([self.listen], self._tls)
-        except ValueError as error:
-            raise ConfigError(f"{source.path or 'config'}: listen: {error}") from error
-        self._base = base or "http://localhost"  # a socket of the file system needs no name
+        # a socket of the file system needs no name
+        self._base = base_of([self.listen], self._tls) or "http://localhost"
 
-    def get(self, path: str) -> JSON:
-        return asyncio.run(self.ask("GET", path))
+    def get(self, path: str, body: JSON | None = None) -> JSON:
+        return asyncio.run(self.ask(path, body))
 
-    def post(self, path: str, body: JSON) -> JSON:
-        return asyncio.run(self.ask("POST", path, body))
-
-    async def ask(self, method: str, path: str, body: JSON | None = None) -> JSON:
+    async def ask(self, path: str, body: JSON | None = None) -> JSON:
+        """What is answered to a GET; with a body, to a POST."""
+        method, data = ("GET", None) if body is None else ("POST", dumps(body))
         async with self.session() as session:
             try:
-                reply = await session.request(method, path, data=body and dumps(body))
+                reply = await session.request(method, path, data=data)
                 data = await reply.read()
             except (aiohttp.ClientError, OSError) as error:
                 raise self.silent(error) from error
@@ -23338,12 +23337,10 @@ class Console:
         )
 
 
-def tolerant_config(source: Source, env: Mapping[str, str] = os.environ) -> Config:
+def tolerant_config(source: Source) -> Config:
     """A configuration whose mistakes do not matter now."""
-    file = str(source.path or "config")
-    reading = Reading(file, env, lambda name: Path(name).read_text("utf-8"), zoneinfo.ZoneInfo)
-    reading.lenient = True
-    return read_config(source.text, reading)
+    config, _ = read_source(source, lenient=True)
+    return replace(config, listen=config.listen or Config().listen)
 
 
 def aligned(rows: Sequence[Sequence[str]], left: int = 99, width: int = 9999) -> list[str]:
@@ -23382,9 +23379,7 @@ _TYPED: Final = ("SIGINT", "SIGQUIT", "SIGBREAK")  # a terminal sends these to i
 _PASSED_ON: Final = (*_TYPED, "SIGTERM", "SIGHUP")
 
 
-async def launch(
-    command: Sequence[str], setup: Setup, env: Mapping[str, str], hint: str = ""
-) -> int:
+async def launch(command: Sequence[str], setup: Setup, env: Mapping[str, str], hint: str) -> int:
     """Run a tool to its end; its exit status, or 128 plus the number of a signal that ended it."""
     early: list[str] = []  # that came before there was a child
     heed: Callable[[str], None] = early.append
@@ -23696,9 +23691,8 @@ def trial_table(trials: Sequence[Trial]) -> list[str]:
     head = ("provider", "plan", "credential", "dialect", "model", *_COLUMNS)
     rows = [(*t.place, t.model, *(t.cells.get(name, "-") for name in _COLUMNS)) for t in trials]
     faults = [
-        f"{provider} ({billing}, {credential}) {dialect} {name}: {fault}"
+        "{} ({}, {}) {} {}: {}".format(*trial.place, name, fault)
         for trial in trials
-        for provider, billing, credential, dialect in (trial.place,)
         for name, fault in sorted(trial.faults.items(), key=lambda item: item[0] == "list")
     ]
     return [*aligned([head, *rows]), *([""] if faults else []), *faults]
@@ -23706,7 +23700,7 @@ def trial_table(trials: Sequence[Trial]) -> list[str]:
 
 # ==== 68. Watch ===============================================================
 # `relay logs` and `relay top`: log lines and running requests, from the events of a running relay.
-# What the screen shows is computed from values alone; only `_Screen` knows the terminal.
+# What the screen shows is computed from values alone; only `_screen` knows the terminal.
 
 
 async def watch(console: Console) -> AsyncIterator[tuple[str, Any]]:
@@ -23786,7 +23780,7 @@ class Top:
             self.paused = not self.paused
         elif key == "a" and self.chosen:
             try:
-                answer = await console.ask("POST", "/admin/abandon", {"id": self.chosen})
+                answer = await console.ask("/admin/abandon", {"id": self.chosen})
                 self.message = answer["said"]
             except RelayError as error:
                 self.message = error.message
@@ -23869,7 +23863,7 @@ async def show_top(console: Console, once: bool) -> None:
         async for kind, data in watch(console):
             top.take(kind, data)
             if kind == "running":
-                top.marks = (await console.ask("GET", "/admin/health"))["marks"]
+                top.marks = (await console.ask("/admin/health"))["marks"]
                 draw(top)
                 if once:
                     return
@@ -23906,12 +23900,12 @@ _CONNECTION: Final = frozenset(
 )
 
 
-def ring_of(source: Source) -> Ring:
-    """The records of a configuration; mistakes elsewhere in it do not matter here."""
+def ring_of(source: Source) -> tuple[Ring, Config]:
+    """The records of a configuration, whose mistakes elsewhere do not matter here."""
     config = tolerant_config(source)
     if config.record is None:
         raise RelayError("nothing is recorded: the configuration has no `record`")
-    return record_ring(config.record, source)
+    return record_ring(config.record, source), config
 
 
 def answer_parts(record: Record) -> tuple[str, str]:
@@ -24230,32 +24224,33 @@ def command_serve(args: argparse.Namespace) -> None:
 )
 def command_check(args: argparse.Namespace) -> int:
     """Report everything that is wrong with a configuration."""
-    if args.provider and not args.live:
-        raise ConfigError("--provider says which one to try: give --live, too")
+    if (args.provider or args.json) and not args.live:
+        raise ConfigError("--provider and --json need --live")
     source = find_config(args)
     plan = load(source)
-    out = sys.stderr if args.json else sys.stdout
-    print(f"{source.path or ('the demo' if args.demo else 'the environment')}: ok", file=out)
+    say = functools.partial(print, file=sys.stderr if args.json else sys.stdout, flush=True)
+    say(f"{source.path or ('the demo' if args.demo else 'the environment')}: ok")
     for provider in plan.providers.values():
         for billing in provider.plans if args.provider in ("", provider.name) else ():
             for dialect, endpoint in billing.endpoints.items():
                 way = f", by way of {shown_proxy(endpoint.proxy)}" if endpoint.proxy else ""
                 url = "embedded" if endpoint.demo else plan.redacted(endpoint.url)
-                print(f"  {provider.name} ({billing.name}) {dialect}: {url}{way}", file=out)
+                say(f"  {provider.name} ({billing.name}) {dialect}: {url}{way}")
     for warning in plan.warnings:
-        print(f"{warning} (a warning)", file=out)
+        say(f"{warning} (a warning)")
     for name in unpriced(plan):
-        message = "no `prices`, so budgets in money do not see what it serves"
-        print(f"  {name}: {message}", file=out)
+        say(f"  {name}: no `prices`, so budgets in money do not see what it serves")
     if not args.live:
         return 0
     chosen = accesses(plan, args.provider)
-    print(f"to be sent: {expected_cost(chosen)}", file=out, flush=True)
+    say(f"to be sent: {expected_cost(chosen)}")
     if not (args.yes or sys.stdin.isatty()):
         print("not sent: give --yes where there is no terminal to ask at", file=sys.stderr)
         return 2
-    if not args.yes and input("go on? [y/N] ").strip().lower() not in ("y", "yes"):
-        return 1
+    if not args.yes:
+        say("go on? [y/N] ", end="")
+        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+            return 1
     # one after the other, so that none is throttled because of another
     trials = [trial for access in chosen for trial in asyncio.run(try_access(plan, access))]
     text = "\n".join(trial_table(trials))
@@ -24326,8 +24321,7 @@ def _facts(args: argparse.Namespace, plan: Plan) -> Facts:
         if not (colon and name.strip()):
             raise ConfigError(f"--header {header!r}: expected 'NAME: VALUE'")
         headers[name.strip()] = value.strip()
-    known = [key.caller.name for key in plan.keys]
-    if args.key and args.key not in known:
+    if args.key and args.key not in (known := plan.config.keys):
         raise ConfigError(f"no key is called {args.key!r}{suggestion(args.key, known)}")
     facts = Facts(model=plan.bare(args.model), key=args.key, headers=headers)
     words = {word for _, rule in plan.entries(facts.model) for word in conditions(rule.when)}
@@ -24363,8 +24357,8 @@ def command_models(args: argparse.Namespace) -> int:
 
     With --fetch, in the form of `models`; 1 if no provider lists anything.
     """
-    if args.provider and not args.fetch:
-        raise ConfigError("--provider says which one to ask: give --fetch, too")
+    if (args.provider or args.json) and not args.fetch:
+        raise ConfigError("--provider and --json need --fetch")
     plan, found = load(find_config(args), lenient=not args.fetch), not args.fetch
     chosen, lists = accesses(plan, args.provider) if args.fetch else [], list[JSON]()
     for access in {access.provider.name: access for access in reversed(chosen)}.values():
@@ -24399,10 +24393,9 @@ def command_models(args: argparse.Namespace) -> int:
 
 
 @command()
-def command_reload(args: argparse.Namespace) -> int:
+def command_reload(args: argparse.Namespace) -> None:
     """Make the running relay read its configuration again."""
-    print(find_console(args).post("/admin/reload", {})["said"])
-    return 0
+    print(find_console(args).get("/admin/reload", {})["said"])
 
 
 @command("--clear NAME: a mark, credential, provider, or all")
@@ -24411,7 +24404,7 @@ def command_health(args: argparse.Namespace) -> int:
     console = find_console(args)
     if args.clear:
         which = {"all": True} if args.clear == "all" else {"name": args.clear}
-        cleared = console.post("/admin/health/clear", which)["cleared"]
+        cleared = console.get("/admin/health/clear", which)["cleared"]
         print("\n".join(f"cleared {name}" for name in cleared) or f"no mark on {args.clear}")
         return 0 if cleared else 1
     health = console.get("/admin/health")
@@ -24510,10 +24503,8 @@ async def _run(plan: Plan, source: Source, args: argparse.Namespace, log: Log) -
         if (served := await served_digest(base)) != plan_digest(plan):
             own = load(source)  # to serve, it has to have its providers' keys
             if served is not None:
-                demo = plan_digest(load(Source(None, DEMO_CONFIG)))
-                other = "is the demo" if served == demo else "has another configuration"
-                message = f"relay: the relay at {base} {other}; this tool gets its own"
-                print(message, file=sys.stderr)
+                other = f"relay: the relay at {base} has another configuration"
+                print(f"{other}; this tool gets its own", file=sys.stderr)
             base = await stack.enter_async_context(serving(own, source, log))
         setup = recipe.setup(offer(plan, recipe, base, key, args.model))
         env = cleaned_environment(os.environ, plan)
@@ -24571,9 +24562,12 @@ def importable(file: Path) -> str:
     """The text of another relay's file; ConfigError if it has none.  VTE's database, which is only
     read, also while VTE runs, becomes JSON: providers with their keys and switched-on models,
     users, settings."""
-    with open(file, "rb") as start:
-        if start.read(16) != b"SQLite format 3\0":
-            return text_of(file)
+    head = b""
+    if file.is_file():  # and no pipe, which can be read only once
+        with open(file, "rb") as start:
+            head = start.read(16)
+    if head != b"SQLite format 3\0":
+        return text_of(file)
     try:
         url = f"{file.absolute().as_uri()}?mode=ro"
         with contextlib.closing(sqlite3.connect(url, uri=True)) as store:
@@ -24614,13 +24608,12 @@ def command_import(args: argparse.Namespace) -> None:
 @command("--number N=20: how many, the newest first")
 def command_records(args: argparse.Namespace) -> None:
     """List what the flight recorder has kept."""
-    source = find_config(args)
-    ring, zone, lines = ring_of(source), tolerant_config(source).timezone, list[str]()
+    (ring, config), lines = ring_of(find_config(args)), list[str]()
     for name, summary, damage in itertools.islice(ring.summaries(), args.number):
         if summary is None:
             lines.append(f"{ring.directory / name}: skipped: {damage}")
             continue
-        moment = datetime.datetime.fromtimestamp(summary["time"], zone)
+        moment = datetime.datetime.fromtimestamp(summary["time"], config.timezone)
         route = f"{summary.get('model') or '-'} -> {summary.get('target') or '-'}"
         code = f"{summary.get('code') or '-':2} {summary.get('status') or '-'}"
         lines.append(f"{summary['id']}  {moment:%Y-%m-%d %H:%M:%S}  {code}  {route}")
@@ -24635,7 +24628,7 @@ def command_records(args: argparse.Namespace) -> None:
 def command_replay(args: argparse.Namespace) -> int:
     """Send a recorded request again and compare the answers."""
     source = find_config(args)
-    plan, ring = load(source), ring_of(source)
+    plan, (ring, _) = load(source), ring_of(source)
     before = ring.read(args.id)
     plan = redirected(plan, before, args.to) if args.to else plan
     with tempfile.TemporaryDirectory(prefix="relay-") as folder:
@@ -24649,7 +24642,7 @@ def command_replay(args: argparse.Namespace) -> int:
 @command("id", "other")
 def command_diff(args: argparse.Namespace) -> None:
     """Show how two recorded exchanges differ."""
-    ring = ring_of(find_config(args))
+    ring, _ = ring_of(find_config(args))
     one, other = ring.read(args.id), ring.read(args.other)
     print("\n".join((*request_differences(one, other), *answer_table(one, other))))
 
@@ -24661,10 +24654,9 @@ def command_diff(args: argparse.Namespace) -> None:
 )
 def command_export(args: argparse.Namespace) -> None:
     """Print a recorded request as a command."""
-    source = find_config(args)
-    record, config = ring_of(source).read(args.id), tolerant_config(source)
-    base = base_of(source.listen or config.listen, config.tls)
-    print(as_curl(record, args.attempt, base or "http://localhost"))
+    ring, config = ring_of(find_config(args))
+    base = base_of(config.listen, config.tls) or "http://localhost"
+    print(as_curl(ring.read(args.id), args.attempt, base))
 
 
 @command()
@@ -24688,8 +24680,7 @@ def command_systemd(args: argparse.Namespace) -> None:
     They are for the configuration at hand, or for the usual one if there is none.
     """
     source = find_config(args, optional=True)
-    config = tolerant_config(source, _AnyVariable())  # the service's environment is not the shell's
-    config = replace(config, listen=source.listen or config.listen)
+    config = tolerant_config(source)
     # Where relay is installed, a service starts it as a module: that was compiled before, while a
     # script is compiled at each start.  -P, so that only the installed one can be meant.
     file = Path(__file__).resolve()
@@ -24804,11 +24795,13 @@ def command_help(args: argparse.Namespace) -> None:
             for dialect in DIALECTS.values():
                 version = "v1beta" if dialect is GEMINI else "v1"
                 rows += [(f"POST /{version}{path}", dialect.name) for path in dialect.purposes]
+            for path in "embeddings images/... audio/... rerank moderations completions".split():
+                rows.append((f"POST /v1/{path}", "Passed on to the provider of its model."))
+            rows.append(("/p/PROVIDER/...", "Any method: passed on to that provider."))
             for (method, path), handler in ROUTES.items():
                 act = handler.keywords["act"] if isinstance(handler, functools.partial) else handler
-                rows.append(
-                    (f"{method} {path}", " ".join((act.__doc__ or "").partition("\n\n")[0].split()))
-                )
+                what = " ".join((act.__doc__ or "").partition("\n\n")[0].split())
+                rows.append((f"{method} {path}", what))
         case [name] if name in COMMANDS:
             parser([name]).parse_args([name, "--help"])
         case topic:
@@ -24817,13 +24810,6 @@ def command_help(args: argparse.Namespace) -> None:
             raise ConfigError(f"{unknown}expected relay help {topics}")
     width = min(100, shutil.get_terminal_size((100, 24)).columns)
     print("\n".join(aligned(rows, width=width)))
-
-
-class _AnyVariable(dict[str, str]):
-    """An environment in which every variable is set."""
-
-    def get(self, name: str, default: Any = None) -> Any:
-        return default or "-"
 
 
 @command()
@@ -24841,7 +24827,7 @@ def command_plans(args: argparse.Namespace) -> None:
     source = find_config(args)
     console = Console(source)
     try:
-        report = console.post("/admin/plans", {})
+        report = console.get("/admin/plans", {})
     except RelayError as error:
         if not isinstance(error.__cause__, aiohttp.ClientError | OSError):
             raise
@@ -24923,23 +24909,23 @@ def command_usage(args: argparse.Namespace) -> None:
         ("hours", 16, by, "cost"),
         ("plans", 10, ("plan",), "worth"),
     ):
-        if name == "plans" and not report[name]:
-            break
-        print(f"{name}:" if report[name] else f"{name}: nothing was used")
+        if not report[name]:
+            print(f"{name}: nothing was used")
+            continue
         sums = {each: sum(row[each] or 0 for row in report[name]) for each in (*counts, money)}
         rows: list[list[str]] = [["from", *who, *counts, money]]
         for row in (*report[name], {"start": "all", **dict.fromkeys(who, " "), **sums}):
             names = [row["start"][:digits].replace("T", " "), *(row[n] or "-" for n in who)]
             paid = "-" if row[money] is None else f"{row[money]:.4f}"
             rows.append([*names, *(str(row[n]) for n in counts), paid])
-        print("\n".join(f"  {line}" for line in aligned(rows, left=1 + len(who)) if report[name]))
+        print(f"{name}:", *aligned(rows, left=1 + len(who)), sep="\n  ")
 
 
 @command("file")
 def command_backup(args: argparse.Namespace) -> None:
     """Copy usage, budgets and cooldowns to a new file, also while relay runs."""
     source = find_config(args)
-    place = state_place(load(source, lenient=True).config.state, source, os.environ)
+    place = state_place(tolerant_config(source).state, source, os.environ)
     kind, _, path = place.partition(":")
     if kind != "sqlite":
         raise RelayError(f"a backup is of a SQLite file, and `state` is {kind}")
@@ -24977,8 +24963,7 @@ def parser(argv: Sequence[str] = ()) -> argparse.ArgumentParser:
     ):
         names, how = _option(option)
         common.add_argument(*names.split(), **how | {"default": argparse.SUPPRESS})
-    text = "One address for every LLM API."
-    top = argparse.ArgumentParser(prog="relay", description=text, parents=[common])
+    top = argparse.ArgumentParser("relay", None, "One address for every LLM API.", parents=[common])
     top.add_argument("--version", action="version", version=f"relay {__version__}")
     commands = top.add_subparsers(dest="command", metavar="COMMAND")
     for name, command in COMMANDS.items():
@@ -25002,6 +24987,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if unknown:  # argparse itself would show the usage of the program, not of the command
         args.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     hold_hangups(args.command in (None, "serve", "demo"))
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # see where this file begins
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if WINDOWS:  # whose pipes have the encoding of its region
         for stream in (sys.stdout, sys.stderr):
             cast("Any", stream).reconfigure(encoding="utf-8", errors="replace")
@@ -25012,10 +24999,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2 if isinstance(error, ConfigError) else 1
     except BrokenPipeError:  # `relay models | head`
         return 0
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
     except OSError as error:
-        if not error.filename:
+        if not error.filename and error.errno != errno.ENOSPC:  # where stdout goes to
             raise
-        print(f"{error.filename}: {error.strerror}", file=sys.stderr)
+        print(f"{error.filename or 'output'}: {error.strerror}", file=sys.stderr)
         return 2
 
 

@@ -37,6 +37,8 @@ BROKEN: dict[str, bytes] = {
     "trailing comma": b'{"model": "m",}',
     "NaN": b'{"model": "m", "temperature": NaN}',
     "not UTF-8": b'{"model": "m", "messages": "\xff\xfe"}',
+    "UTF-16": '{"model": "m", "messages": []}'.encode("utf-16"),
+    "UTF-32 without a mark": '{"model": "m", "messages": []}'.encode("utf-32-le"),
     "an endless list": b'{"model": "m", "messages": ' + b"[" * 200_000,
 }
 MODELS: dict[str, bytes] = {
@@ -267,6 +269,23 @@ async def test_a_body_that_inflates_above_the_limit_is_413(
         reply = await ask(http, server, client, raw=raw, headers=GZIP)
         assert (reply.status, "max_body" in reply.error["message"]) == (413, True)
     assert upstream.requests == []
+
+
+async def test_only_a_client_of_http_1_1_is_told_to_send_its_body(
+    upstream: FakeUpstream, relay: Start
+) -> None:
+    """An older one would take the interim answer for the answer (RFC 9110 10.1.1)."""
+    server, body = await relay(config(upstream)), dump(chat())
+    head = {"host": "localhost", "expect": "100-continue", "content-length": str(len(body))}
+    text = request_head("POST", "/v1/chat/completions", head)
+    async with dial(server) as wire:
+        await wire.send(text)
+        assert await wire.head() == 100
+        await wire.send(body)
+        assert await wire.head() == 200
+    async with dial(server) as wire:
+        await wire.send(text.replace(b"HTTP/1.1", b"HTTP/1.0") + body)
+        assert await wire.head() == 200
 
 
 async def test_a_compressed_body_of_two_members_is_read_to_its_end(

@@ -6,6 +6,7 @@ import os
 import pty
 import re
 import socket
+import subprocess
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -454,8 +455,10 @@ async def test_the_demo_passes_its_own_trial(tmp_path: Path) -> None:
     [
         ("run", "required: client\n"),
         ("check --foo", "unrecognized arguments: --foo"),
-        ("check --provider x", "give --live"),
-        ("models --provider x", "give --fetch"),
+        ("check --provider x", "need --live"),
+        ("models --provider x", "need --fetch"),
+        ("check --json", "need --live"),
+        ("models --json", "need --fetch"),
         ("diff 3f2a", "required: other\n"),
     ],
 )
@@ -463,7 +466,7 @@ async def test_what_is_missing_or_too_much_is_said(command: str, said: str, tmp_
     ran = await run(*command.split(), cwd=tmp_path)
     assert ran.status == 2
     assert said in ran.stderr
-    assert "give --" in said or f"usage: relay {command.split()[0]} " in ran.stderr
+    assert "need --" in said or f"usage: relay {command.split()[0]} " in ran.stderr
 
 
 @pytest.mark.parametrize("command", ["health", "top", "logs"])
@@ -487,6 +490,37 @@ async def test_help_explains_a_command_and_says_what_it_does_not_know(tmp_path: 
     assert ran.status == 0
     assert "--request FILE" in ran.output
     refused(await run("help", "nonsense", cwd=tmp_path), "unknown topic: nonsense; expected")
+
+
+async def test_help_lists_the_paths_of_all_requests(tmp_path: Path) -> None:
+    ran = await run("help", "paths", cwd=tmp_path)
+    for path in ("POST /v1/messages", "POST /v1/embeddings", "/p/PROVIDER/...", "GET /models"):
+        assert re.search(rf"^{path} ", ran.output, re.M), path
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
+def test_a_full_disk_behind_the_output_is_said(tmp_path: Path) -> None:
+    command = (sys.executable, str(PROGRAM), "schema")
+    with open("/dev/full", "wb") as full:
+        ran = subprocess.run(
+            command, cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, check=False
+        )
+    assert (ran.returncode, ran.stderr) == (2, b"output: No space left on device\n")
+
+
+def test_an_interrupted_command_ends_as_other_programs_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(relay.COMMANDS, "key", relay.COMMANDS["key"]._replace(run=interrupted))
+    assert relay.main(["key"]) == 130
+
+
+async def test_a_malformed_address_in_the_file_is_said(tmp_path: Path) -> None:
+    for command in ("systemd", "docker", "health"):
+        (tmp_path / "config.yaml").write_text("listen: nope\nproviders: {}\n")
+        ran = await run(command, cwd=tmp_path)
+        refused(ran, "expected host:port or unix:PATH, got 'nope'")
 
 
 async def test_an_unknown_command_is_2(tmp_path: Path) -> None:
@@ -696,6 +730,8 @@ NO_ARGUMENTS = [
     (("usage", "--days", "many"), "'many': expected a number from 1 to 9999"),
     (("route", "m", "--header", "x-team"), "--header 'x-team': expected 'NAME: VALUE'"),
     (("route", "m", "--header", ": red"), "--header ': red': expected 'NAME: VALUE'"),
+    (("check", "--listen", "8484x"), "expected host:port or unix:PATH, got '8484x'"),
+    (("systemd", "--listen", "8484x"), "expected host:port or unix:PATH, got '8484x'"),
 ]
 
 

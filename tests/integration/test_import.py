@@ -5,12 +5,13 @@ import json
 import os
 import re
 import sqlite3
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
 from fake_upstream import FakeUpstream
-from relay_process import Start, run
+from relay_process import PROGRAM, Start, run
 from talk import CLIENT_KEY, JSON, UPSTREAM_KEY
 
 OLD = """
@@ -283,6 +284,16 @@ async def test_the_request_of_its_document_works_after_importing(
     assert b"Hello" in answer
     (seen,) = upstream.requests
     assert served in (seen.path + seen.body.decode())
+
+
+@pytest.mark.skipif(not Path("/dev/stdin").exists(), reason="there are no such files here")
+async def test_a_pipe_can_be_read(home: Path) -> None:
+    command = f"echo '{{\"qwen\": [{{}}]}}' | {sys.executable} {PROGRAM} import /dev/stdin"
+    process = await asyncio.create_subprocess_shell(
+        command, stdout=asyncio.subprocess.PIPE, cwd=home
+    )
+    out, _ = await process.communicate()
+    assert b"preset: dashscope" in out
 
 
 async def test_relays_own_file_is_said_to_be_that(home: Path) -> None:

@@ -1,6 +1,7 @@
 """Faults that lie between accept and settle, whatever the dialect: what passes, what is refused."""
 
 import asyncio
+import contextlib
 import json
 import re
 from collections.abc import Awaitable, Callable
@@ -18,7 +19,7 @@ from fake_upstream import (
     responses_stream,
     whole,
 )
-from relay_process import Start
+from relay_process import RelayProcess, Start
 from talk import (
     CLIENT_KEY,
     JSON,
@@ -29,6 +30,7 @@ from talk import (
     events_of,
     one,
     provider,
+    request_head,
     responses,
 )
 
@@ -288,6 +290,12 @@ async def test_a_long_path_makes_a_short_line(relay: Start, http: ClientSession)
     assert len(line["path"]) <= 200
 
 
+def peak(server: RelayProcess) -> int:
+    """The most memory that it has held so far, in bytes."""
+    status = Path(f"/proc/{server.process.pid}/status").read_text()
+    return int(re.findall(r"VmHWM:\s+(\d+) kB", status)[0]) << 10
+
+
 @pytest.mark.every_way
 async def test_large_bodies_are_held_once(
     upstream: FakeUpstream, relay: Start, http: ClientSession
@@ -296,18 +304,33 @@ async def test_large_bodies_are_held_once(
     size, count = 32 << 20, 3
     server = await relay(one(upstream, models={"m": "their-m"}))
 
-    def peak() -> int:
-        status = Path(f"/proc/{server.process.pid}/status").read_text()
-        return int(re.findall(r"VmHWM:\s+(\d+) kB", status)[0]) << 10
-
-    text, before = "word " * (size // 5), peak()
+    text, before = "word " * (size // 5), peak(server)
     replies = await asyncio.gather(*(ask(http, server, text=text) for _ in range(count)))
     assert [reply.status for reply in replies] == [200] * count
     assert [len(seen.json["messages"][0]["content"]) for seen in upstream.requests] == [
         len(text)
     ] * count
     assert {seen.json["model"] for seen in upstream.requests} == {"their-m"}
-    assert peak() - before < 1.7 * size * count
+    assert peak(server) - before < 1.7 * size * count
+
+
+@pytest.mark.every_way
+async def test_a_length_that_is_only_stated_costs_no_memory(
+    upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    """Who sends two hundred bytes shall not take sixty megabytes with each of its connections."""
+    server, count, length = await relay(one(upstream)), 10, 60 << 20
+    head = {"host": "localhost", "content-length": str(length), "expect": "100-continue"}
+
+    before = peak(server)
+    async with contextlib.AsyncExitStack() as stack:
+        for _ in range(count):
+            wire = await stack.enter_async_context(dial(server))
+            await wire.send(request_head("POST", "/v1/chat/completions", head))
+            assert await wire.head() == 100
+            await wire.send(b'{"model"')
+        assert (await ask(http, server)).status == 200  # by then all are being read
+        assert peak(server) - before < length
 
 
 @pytest.mark.every_way

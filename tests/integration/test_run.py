@@ -189,7 +189,7 @@ async def test_a_relay_with_other_models_is_not_used(tmp_path: Path) -> None:
         await server.end()
     assert ran.status == 0, ran.output
     assert ran.stdout.strip() not in ("", server.url)
-    assert f"the relay at {server.url} is the demo" in ran.stderr
+    assert f"the relay at {server.url} has another configuration" in ran.stderr
 
 
 async def test_a_child_of_a_relay_that_serves_needs_no_providers_key(

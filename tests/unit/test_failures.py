@@ -383,3 +383,16 @@ def test_what_is_no_json_is_quoted_shortly(body: bytes, text: str) -> None:
 )
 def test_what_is_no_error_is_none(wire: relay.JSON) -> None:
     assert relay.failure_in(wire) is None
+
+
+@pytest.mark.parametrize(
+    "word", ["reset", "again in 1", "thinking", "quota ", "length is 1 tokens"]
+)
+def test_a_text_of_any_length_is_searched_at_both_its_ends(word: str) -> None:
+    """A megabyte of a quoted prompt would take hours, during which nobody else is served."""
+    long = f"{word}" * ((1 << 20) // len(word))
+    rules = [r for preset in relay.PRESETS.values() for r in (*preset.errors, *relay.COMMON_ERRORS)]
+    for text in (f"try again in 3s {long}", f"{long} try again in 3s"):
+        assert verdict(*rules, said=text).until == 3
+        assert verdict(*rules, status=500, said=text).until == 3
+    assert verdict(*rules, said=long).until is None

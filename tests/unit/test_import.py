@@ -398,6 +398,11 @@ def test_litellms_fallbacks_of_single_deployments_are_a_plain_rule() -> None:
     assert ways(old, "a") == [{"groq/y": 1}, {"openai/x": 1}, {"openrouter/z": 1}]
 
 
+def test_litellms_word_for_responses_is_no_part_of_the_model() -> None:
+    old = {"model_list": [deployment("o3", "openai/responses/o3-pro", api_key="k")]}
+    assert list(ways(old, "o3")[0]) == ["openai/o3-pro"]
+
+
 def test_what_litellm_says_twice_or_of_nobody_is_named() -> None:
     routed = {"model_group_alias": {"a": "b", "c": "x"}, "fallbacks": [{"a": ["x"]}]}
     models = [deployment("a", "openai/x"), deployment("b", "openai/y")]
@@ -476,6 +481,13 @@ def test_openai_compatible() -> None:
 )
 def test_names_of_openai_compatible_lead_where_they_did(name: str, target: str) -> None:
     assert ways(json.loads(OPENAI_COMPATIBLE), name) == [{target: 1}]
+
+
+def test_each_kind_of_openai_compatible_keeps_its_own_prefix() -> None:
+    """Also where two of them are answered by the same provider."""
+    old = {"qwen": [{"token": "t-secret"}], "qwen_code": [{"path": "creds.json"}]}
+    assert ways(old, "qwen_code/qwen3-coder-plus") == [{"qwen_code/qwen3-coder-plus": 1}]
+    assert ways(old, "qwen/qwen-turbo") == [{"qwen/qwen-turbo": 1}]
 
 
 def test_claude_relay_services_models() -> None:
@@ -611,6 +623,20 @@ def test_veloera_with_a_list_of_rules() -> None:
     }
     assert '#   routing_rules[1].colour = "blue"\n' in relay.imported(VELOERA_LISTS)
     assert said["routing_rules"] == {"claude-*": "glm/glm-4.6", "glm-*": ["glm"]}
+
+
+def test_veloera_with_providers_by_name() -> None:
+    provider = {"base_url": "http://127.0.0.1:8000/v1", "models": ["m"]}
+    said = made(json.dumps({"providers": {"one": provider, "two": provider | {"enabled": False}}}))
+    assert list(said["providers"]) == ["one", "two"]
+    assert said["providers"]["two"]["active"] is False
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_relays_own_configuration_is_said_to_be_one(count: int) -> None:
+    own = {"providers": {f"p{i}": {"preset": "zai", "api_key": "sk"} for i in range(count)}}
+    with pytest.raises(relay.ConfigError, match="relay's own configuration already"):
+        relay.imported(json.dumps(own))
 
 
 def test_vte() -> None:

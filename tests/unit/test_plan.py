@@ -736,7 +736,7 @@ def test_an_address_is_a_host_and_a_port(text: str, address: tuple[str, int]) ->
     "text", ["", "x", "127.0.0.1", "127.0.0.1:", "127.0.0.1:x", "h:70000", "h:-1"]
 )
 def test_what_is_no_address(text: str) -> None:
-    with pytest.raises(ValueError, match="expected host:port"):
+    with pytest.raises(relay.ConfigError, match="expected host:port"):
         relay.host_and_port(text)
 
 

@@ -219,6 +219,20 @@ def test_a_sound_of_a_gemini_client_is_a_sound(upstream: relay.Dialect) -> None:
     assert "audio" in repr(there.body)
 
 
+@pytest.mark.parametrize("upstream", [A, C, R])
+@pytest.mark.parametrize("kind", ["image/jpeg", "application/pdf", "audio/mp3"])
+def test_base64_of_googles_sdk_is_what_others_read(upstream: relay.Dialect, kind: str) -> None:
+    """It writes the URL-safe alphabet; others write line breaks, as in mail."""
+    data = b"\xff\xd8\xff" + bytes(range(255, 0, -1))
+    if upstream is A and kind.startswith("audio"):
+        return
+    usual = base64.b64encode(data).decode()
+    for there in (base64.urlsafe_b64encode(data).decode(), f"{usual[:76]}\r\n{usual[76:]}\r\n"):
+        part = {"inlineData": {"mimeType": kind, "data": there}}
+        body = carried({"contents": [{"role": "user", "parts": [part]}]}, G, upstream).body
+        assert usual in repr(body)
+
+
 def test_a_document_that_google_does_not_take_is_left_out_and_named() -> None:
     mime = "application/vnd.ms-excel"
     file = {"filename": "a.xls", "file_data": f"data:{mime};base64,0M8R4KGxGuE="}
