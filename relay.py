@@ -14489,9 +14489,8 @@ class Limits:
             for known in (sums, fresh):
                 known.tokens += spend.tokens
                 known.cost += spend.cost
-        if len(account.spent) > len(labels):  # some are over
-            for label in account.spent.keys() - set(labels):
-                del account.spent[label]
+        while len(account.spent) > 6:  # some stay, because a clock may be set back past midnight
+            del account.spent[min(account.spent.keys() - {*labels})]
 
     def withdraw(self, permit: Permit) -> None:
         """Take a permit back as if it had never been: the shared store refused the request."""
@@ -17114,15 +17113,14 @@ def usage_report(
     zone, today = plan.zone, clock_at(now, plan.zone).day
     daily = store.usage(DAY, today - (days - 1) * DAY - HOUR)  # an hour: summer time
     hourly = store.usage(HOUR, now - hours * HOUR)
-    lanes = (lane for lane in plan.accounts() if lane.plan.free)
-    prepaid = {f"{lane.target.provider.name}/{lane.plan.name}" for lane in lanes}
-    tables: dict[str, tuple[Sequence[str], Mapping[Row, Totals], Collection[str]]] = {
-        "days": (by, daily, ("",)),  # columns, rows, and the plans that they may be of
-        "hours": (by, hourly, ("",)),
-        "plans": (("plan",), daily, prepaid),
-    }
+    names = (lane.credential.name for lane in plan.accounts() if lane.plan.free)
+    prepaid = {name.rpartition("/")[0] for name in names}
     report: JSON = {}
-    for name, (columns, rows, plans) in tables.items():
+    for name, columns, rows, plans in (
+        ("days", by, daily, {""}),  # `plans`: of which the rows may be
+        ("hours", by, hourly, {""}),
+        ("plans", ("plan",), daily, prepaid),
+    ):
         sums = dict[tuple[int, tuple[str, ...]], Totals]()
         for row, totals in rows.items():
             if row.plan in plans:
@@ -17139,22 +17137,27 @@ def usage_report(
     return report
 
 
-def credential_usage(store: Store, now: float) -> dict[Row, Totals]:
+CredentialUsage: TypeAlias = dict[str, dict[Row, Totals]]  # by the credential's name
+
+
+def credential_usage(store: Store, now: float) -> CredentialUsage:
     """The rows of credentials: hours of eight days, and days of a month before.  Blocks."""
-    rows = store.usage(DAY, now - 32 * DAY) | store.usage(HOUR, now - 8 * DAY)
-    return {row: totals for row, totals in rows.items() if row.plan}
+    usage: CredentialUsage = {}
+    for span, days in ((DAY, 32), (HOUR, 8)):
+        for row, totals in store.usage(span, now - days * DAY).items():
+            if row.plan:
+                usage.setdefault(row.provider, {})[row] = totals
+    return usage
 
 
-def plans_report(plan: Plan, balance: Balance, usage: Mapping[Row, Totals], now: float) -> JSON:
+def plans_report(plan: Plan, balance: Balance, usage: CredentialUsage, now: float) -> JSON:
     """What is left of every credential's plan or balance, as JSON; times are since the epoch.
-
-    `usage` is that of credentials; long windows are counted by days.
-    """
+    Long windows are counted by days."""
 
     def counted(credential: str, since: float) -> JSON:
         span = DAY if since < now - 7.5 * DAY else HOUR
-        rows = (row for row in usage if (row.span, row.provider) == (span, credential))
-        sums = [usage[row] for row in rows if row.start + span / 2 >= since]
+        rows = usage.get(credential, {}).items()
+        sums = [n for row, n in rows if row.span == span and row.start + span / 2 >= since]
         tokens = sum(each.tokens_in + each.tokens_out for each in sums)
         return {"requests": sum(each.requests for each in sums), "tokens": tokens}
 
@@ -24838,7 +24841,7 @@ def command_plans(args: argparse.Namespace) -> None:
 
 async def _plans_from_here(plan: Plan, source: Source) -> JSON:
     """What /admin/plans answers: of what the state has, and of makers that are asked from here."""
-    health, usage, upstream = Health(), dict[Row, Totals](), Upstream()
+    health, usage, upstream = Health(), CredentialUsage(), Upstream()
     store = store_of(state_place(plan.config.state, source, os.environ))
     with contextlib.suppress(ConfigError, StateTrouble):  # there is none yet
         store.open(to_read=True)

@@ -4,6 +4,7 @@ import copy
 import math
 from dataclasses import dataclass, field, replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -214,3 +215,21 @@ def test_a_key_that_goes_and_comes_back_is_no_richer(
         except (relay.LimitExceeded, relay.BudgetSpent) as error:
             said.append(error.message)
     assert said[0] == said[1]
+
+
+def test_a_clock_that_is_set_back_past_midnight_is_no_reason_to_spend_again() -> None:
+    """And a key that lives for long costs no memory without end."""
+    limits = relay.Limits()
+    config = relay.LimitConfig(tokens_per_day=100, tokens_per_month=100_000)
+    caller, noon = relay.Caller("alice", limits=config, zone=UTC), BEGAN
+    for day in (0, 1, 2):
+        permit = limits.admit(f"{day}", caller, relay.Spend(), 0.0, noon + day * relay.DAY)
+        limits.settle(permit, relay.Spend(100), noon + day * relay.DAY)
+    for day in (0, 1, 2):
+        with pytest.raises(relay.BudgetSpent):
+            limits.admit("again", caller, relay.Spend(), 0.0, noon + day * relay.DAY)
+    for day in range(3, 400):
+        permit = limits.admit(f"{day}", caller, relay.Spend(), 0.0, noon + day * relay.DAY)
+        limits.settle(permit, relay.Spend(100), noon + day * relay.DAY)
+    assert len(permit.account.spent) == 6
+    assert limits.used(caller, 0.0, noon + 399 * relay.DAY)["tokens_per_day"] == 100
