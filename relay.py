@@ -10898,6 +10898,12 @@ class Provider:
         return rank, Target(self, sent_as, model.output), model
 
     @property
+    def names(self) -> Collection[str]:
+        """The names and globs of its models as clients say them; "*" if it accepts every name."""
+        models = self.config.models
+        return (self.claims if models is None else models) or ("*",)
+
+    @property
     def accepts_all(self) -> bool:
         return not self.config.models and (self.config.models is not None or not self.claims)
 
@@ -20432,10 +20438,17 @@ function planCard(provider, plan, each) {
       t("resets in {}", span(Math.max(0, one.resets - state.plans.now) * 1000)))), meter(one.used),
   spent(one.forecast)]),
   each.balance != null && h("p", "Balance", ` ${each.balance} ${each.currency}`),
-  spent(each.forecast), each.low && h("p.warn.small", each.low),
+  spent(each.forecast), each.low && h("p.warn.small",
+    t("New conversations go elsewhere: {}", each.low)),
   each.error && h("p.bad.small", each.error),
   each.at && h("small", t("known at {}", clock(each.at))), each.asks && button("Look up now",
     async () => { state.plans = await ask("plans", { provider: provider.name }); draw(); }));
+}
+function planCards(box, name) {  // of a provider, or of all
+  const chosen = state.plans.providers.filter((one) => !name || one.name === name);
+  put(box, chosen.map((one) => one.plans.map((plan) => plan.credentials.map((each) => (each.asks
+    || each.windows.length || each.balance != null) && planCard(one, plan, each)))));
+  box.hidden = !box.firstChild;
 }
 rooms.overview = (view) => {
   const [wrong, plans] = [h("div"), h("div.cards")], tiles = h("div.tiles");
@@ -20468,10 +20481,7 @@ rooms.overview = (view) => {
         span(late.p95 * 1000)) : ""]],
     ([name]) => name, ([name, value, note]) => h("div", h("span.soft", name),
       h("b", String(value)), h("small", note)));
-    put(plans, state.plans.providers.map((one) => one.plans.map((plan) => plan.credentials.map(
-      (each) => (each.asks || each.windows.length || each.balance != null) && planCard(one, plan,
-        each)))));
-    plans.hidden = !plans.firstChild;
+    planCards(plans);
     for (const row of rows) {
       add(sums, begin(row), "Answered", row.requests - row.errors);
       add(sums, begin(row), "Failed", row.errors);
@@ -20500,6 +20510,7 @@ const CODES = { OK: "answered to the end", CD: "the client left before its end",
 const tone = (each) => each.alive ? "warn" : { OK: "good", CD: "soft" }[each.code] ?? "bad";
 const outcome = (each) => !each.alive ? `${each.code} ${each.status || ""}` : each.silent_ms > 15000
   ? t("silent {}", span(each.silent_ms)) : "Running";
+const who = (each) => [each.key, each.client].filter(Boolean).join(" · ");
 const requests = () => [...state.running.map((each) => ({ ...each, alive: true, code: "" })),
   ...state.recent.toReversed()];
 function passes(each) {
@@ -20511,8 +20522,8 @@ function passes(each) {
 }
 rooms.requests = (view) => {
   const rows = h("div.rows"), side = h("div"), pause = h("input", { type: "checkbox" });
-  const heads = h("p.soft.small", ["State", "Ended", "Model", ".Target", ".Key", ".First event",
-    "Time", ".In / out", "Cost"].map((each, at) => h("span" + (each[0] === "." ? ".opt" : "")
+  const heads = h("p.soft.small", ["State", "Ended", "Model", ".Target", ".Who asked",
+    ".First event", "Time", ".In / out", "Cost"].map((each, at) => h("span" + (each[0] === "." ? ".opt" : "")
     + (at > 4 ? ".n" : ""), each.replace(".", ""))));
   const split = h("div.split", card(null, h("div.rows.heads", heads), rows), side);
   const pick = (name, label, values) => Object.assign(choice(label, [["", label], ...values],
@@ -20527,7 +20538,7 @@ rooms.requests = (view) => {
   const line = (each) => h("a", { href: "#/requests/" + each.id, "aria-current": each.chosen },
     h("span.dot." + tone(each), outcome(each)), h("time.soft", each.alive ? "" : clock(each.time)),
     h("span.name", each.model ?? each.path), h("span.opt.soft", each.target ?? each.error),
-    h("span.opt", each.key ?? each.client), h("span.opt.n", span(each.first_ms)),
+    h("span.opt", who(each)), h("span.opt.n", span(each.first_ms)),
     h("span.n.ms", span(each.ms)), h("span.opt.n", each.tokens_in == null ? ""
       : `${count(each.tokens_in)} / ${count(each.tokens_out)}`),
     h("span.n.cost", each.cost ? money(each.cost) : ""));
@@ -20616,17 +20627,19 @@ rooms.providers = (view, name) => {
   String(each.priority)])));
 };
 function provider(view, name) {
-  const [facing, tested, pulled] = [h("div"), h("div"), h("div")], at = ["providers", name];
+  const [facing, tested, pulled] = [1, 2, 3].map(() => h("div"));
+  const plans = h("div.cards"), at = ["providers", name];
   const find = () => providers().find((each) => each.name === name);
   const own = () => configured()[name] ?? {};
+  const parts = { list: "List of models", whole: "Whole answer", stream: "Stream",
+    tool: "One call", tools: "Two calls", count: "Count" };
   const trial = (found) => card("Test", !found.trials ? h("p.soft", t("testing {} ...", name))
-    : [table(["Plan", "Credential", "Dialect", "Model", "List of models", "Whole answer", "Stream",
-      "One call", "Two calls", "Count"], found.trials.map((each) => [each.plan, each.credential,
-      each.dialect, each.model, ...["list", "whole", "stream", "tool", "tools", "count"].map(
+    : [table(["Plan", "Credential", "Dialect", "Model", ...Object.values(parts)], found.trials.map((each) => [each.plan, each.credential,
+      each.dialect, each.model, ...Object.keys(parts).map(
         (column) => h("span." + (!each.faults[column] ? "good" : column === "list" ? "soft"
           : "bad"), each.cells[column] ?? "-"))])), found.trials.map((each) => entries(
       each.faults).map(([column, fault]) => h("p." + (column === "list" ? "soft" : "bad"),
-      `${each.dialect} ${column}: ${fault}`)))]);
+      `${each.dialect}, ${parts[column]}: ${fault}`)))]);
   const test = async () => {
     state.tests[name] = {}; draw();
     try { state.tests[name] = await ask("test", { provider: name }); } catch (error) {
@@ -20655,14 +20668,16 @@ function provider(view, name) {
     state.pulled[name] = (await ask("pull", { provider: name })).lists[0]; await tree(); draw();
   };
   const priority = input("priority", { type: "number", "aria-label": "Priority" });
-  view.append(head(name, link("All providers", "providers")), facing, tested, pulled);
+  view.append(head(name, link("All providers", "providers")), facing, plans, tested,
+    pulled);
   attempt(async () => { await tree(); priority.value = find()?.priority ?? 0; draw(); });
   const set = (key, value) => propose([{ path: [...at, key], value }]);
   const body = (each, marks) => card(null, facts([["Preset", each.preset],
     ["Health", health(each)], ...each.plans.map((plan) => [t("Plan {}", plan.name), `${
       plan.speaks.join(", ")} · ${plan.hosts.join(", ")} · ${t("keys: {}",
       plan.credentials.length)}`]), ["Prefix", own().prefix],
-    ["Models", Object.keys(own().models ?? {}).length || null]]),
+    ["Models", each.models?.length > 0 && h("details", h("summary", each.models.length),
+      each.models.map((model) => h("span.chip", link(model, "models", model))))]]),
   marks.map((mark) => problem(marked(mark))), h("div.bar",
     !each.inactive && [acting("Test", test), acting("Pull models", pull), marks.length > 0
       && acting("Clear", async () => { await ask("health/clear", { name }); await refresh(); }),
@@ -20676,6 +20691,7 @@ function provider(view, name) {
   return () => {
     const each = find(), marks = state.marks.filter((mark) => below(mark, name));
     const one = (box, item, make) => fill(box, item ? [item] : [], () => "", () => make(item));
+    planCards(plans, name);
     one(facing, [each ?? "", marks, own(), state.now], () => each ? body(each, marks)
       : card(null, "There is no provider of this name."));
     one(tested, state.tests[name], trial); one(pulled, state.pulled[name], pick);
@@ -21087,7 +21103,8 @@ No provider is active.|没有启用的提供商。  Add a provider|添加提供�
 {} is off until the next reload.|{} 已停用到重新加载。
 Budgets in money do not see {}: give it prices.|金额预算看不到 {}：请为它设置价格。
 resets in {}|{} 后重置  used up at {} at this rate|预计 {} 用尽  Balance|余额
-known at {}|更新于 {}  Look up now|立即查询  What needs attention|需要关注
+known at {}|更新于 {}  Look up now|立即查询
+New conversations go elsewhere: {}|新会话改用其他：{}  What needs attention|需要关注
 Requests by the hour|每小时请求数  Until the first event, by the hour|每小时首个事件延迟
 Events|事件  Everything is well.|一切正常。  yesterday by now {}|昨天此时 {}
 Requests today|今天的请求  Tokens in today|今天的输入 token  Tokens out today|今天的输出 token
@@ -21161,12 +21178,14 @@ class Page(NamedTuple):
 
 @functools.cache
 def page(language: str) -> Page:
-    """The page in English, or in Chinese ("zh"), without indentation and lines of comment.
+    """The page in English, or in Chinese ("zh"), without indentation, comments and, in its style,
+    blanks that part nothing.
 
     In Chinese its script has other texts: literals that begin with a capital, or have a blank, so
     that none is a name.  "." and "#" before one are for the script.
     """
-    style, script = (re.sub(r"(\n *(//[^\n]*)?)+", "\n", text) for text in (_STYLE, _SCRIPT))
+    style = re.sub(r"/\*.*?\*/|(?<=[:;,{}])\s+|\s+(?=[{}])", "", _STYLE)
+    style, script = (re.sub(r"(\n *(//[^\n]*)?)+", "\n", text) for text in (style, _SCRIPT))
     if language == "zh":
         words = dict(pair.split("|") for pair in re.split(r"\n|  ", _CHINESE.strip()))
         text = re.compile(r'"([#.]?)([^"\n]*)"')
@@ -21767,6 +21786,7 @@ class Admin:
                 "preset": provider.config.preset,
                 "priority": provider.config.priority,
                 "disabled": provider.name in relay.health.disabled,
+                "models": list(provider.names),
                 "plans": [
                     {
                         "name": billing.name,
@@ -21873,8 +21893,7 @@ class Admin:
             )
         globs = [glob for glob in plan.config.routing_rules if is_glob(glob)]
         for provider in plan.providers.values():
-            claims = provider.claims if provider.config.models is None else provider.config.models
-            globs += ["*"] if provider.accepts_all else filter(is_glob, claims or ())
+            globs += filter(is_glob, provider.names)
         return {"models": found, "globs": list(dict.fromkeys(globs))}
 
     async def keys(self, request: web.BaseRequest, _: Wire) -> JSON:
@@ -21894,7 +21913,7 @@ class Admin:
             {"name": name, "key": p.key, "plans": p.plans, "globs": p.globs, "local": p.local}
             for name, p in PRESETS.items()
         ]
-        formats = sorted(supported(), key=lambda name: (name != "openai", name))  # the usual one
+        formats = sorted(DIALECTS, key=lambda name: (name != "openai", name))  # the usual one
         return {"presets": presets, "formats": formats}
 
     async def connect(self, request: web.BaseRequest, _: Wire) -> JSON:
