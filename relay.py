@@ -20178,7 +20178,7 @@ const facts = (pairs) => h("dl.facts", pairs.filter(([, value]) => value || valu
 const meter = (share, tone = share >= .95 ? "bad" : share >= .8 ? "warn" : "good", from = 0) => {
   const part = h("i." + tone);
   part.style.marginLeft = 100 * from + "%"; part.style.width = Math.min(100, 100 * share) + "%";
-  return h("div.track", part);
+  return h("div.track", share > 0 && part);
 };
 const code = (text) => h("div.code", h("pre", { tabindex: 0 }, text), button("Copy", async () => {
   await navigator.clipboard.writeText(text); notice("Copied."); }));
@@ -20206,7 +20206,11 @@ const clock = (at) => {
   const time = stamp(at), isToday = time.slice(0, 10) === state.usage.today.slice(0, 10);
   return isToday ? time.slice(11, 19) : time.slice(0, 16);
 };
-const plain = (cause) => cause.replaceAll("_", " ");
+const CAUSES = { overloaded: "Overloaded", transient: "Failed", timeout: "Timed out",
+  rate_limited: "Rate limited", auth: "Key refused", balance_empty: "Balance empty",
+  plan_exhausted: "Plan used up", plan_expired: "Plan expired", model_missing: "Model missing",
+  cancelled: "Cancelled", outrun: "Outrun" };
+const plain = (cause) => CAUSES[cause]?.toLowerCase() ?? cause.replaceAll("_", " ");
 
 // What relay says
 const HEADERS = { "Content-Type": "application/json", "X-Relay-Page": "1" };
@@ -20283,8 +20287,8 @@ function watch() {
   const on = (kind, take) => source.addEventListener(kind, (event) => take(JSON.parse(event.data)));
   on("request", (record) => {
     if (/^\/admin(\/(?!chat)|$)/.test(record.path)) return;
-    const known = state.recent.findIndex((each) => each.id === record.id);
-    if (known < 0) state.recent.push(record); else state.recent[known] = record;
+    if (state.recent.some((each) => each.id === record.id)) return;
+    state.recent.push(record);
     state.recent.splice(0, state.recent.length - 500);
     later(); soon();
   });
@@ -20433,14 +20437,15 @@ function wrongs() {
 }
 function planCard(provider, plan, each) {
   const spent = (at) => at && h("p.warn.small", t("used up at {} at this rate", clock(at)));
-  return card(`${provider.name} · ${plan.name}`, each.windows.map((one) => [h("div.bar.small",
+  const names = [provider.name, plan.name, plan.credentials[1] && each.name.split("/").at(-1)];
+  return card(names.filter(Boolean).join(" · "), each.windows.map((one) => [h("div.bar.small",
     h("span.grow", `${one.name}: ${percent(one.used)}`), one.resets && h("span.soft",
       t("resets in {}", span(Math.max(0, one.resets - state.plans.now) * 1000)))), meter(one.used),
   spent(one.forecast)]),
   each.balance != null && h("p", "Balance", ` ${each.balance} ${each.currency}`),
   spent(each.forecast), each.low && h("p.warn.small",
     t("New conversations go elsewhere: {}", each.low)),
-  each.error && h("p.bad.small", each.error),
+  each.error && h("p.bad.small", t("The last look-up failed: {}", each.error)),
   each.at && h("small", t("known at {}", clock(each.at))), each.asks && button("Look up now",
     async () => { state.plans = await ask("plans", { provider: provider.name }); draw(); }));
 }
@@ -20510,7 +20515,6 @@ const CODES = { OK: "answered to the end", CD: "the client left before its end",
 const tone = (each) => each.alive ? "warn" : { OK: "good", CD: "soft" }[each.code] ?? "bad";
 const outcome = (each) => !each.alive ? `${each.code} ${each.status || ""}` : each.silent_ms > 15000
   ? t("silent {}", span(each.silent_ms)) : "Running";
-const who = (each) => [each.key, each.client].filter(Boolean).join(" · ");
 const requests = () => [...state.running.map((each) => ({ ...each, alive: true, code: "" })),
   ...state.recent.toReversed()];
 function passes(each) {
@@ -20538,7 +20542,7 @@ rooms.requests = (view) => {
   const line = (each) => h("a", { href: "#/requests/" + each.id, "aria-current": each.chosen },
     h("span.dot." + tone(each), outcome(each)), h("time.soft", each.alive ? "" : clock(each.time)),
     h("span.name", each.model ?? each.path), h("span.opt.soft", each.target ?? each.error),
-    h("span.opt", who(each)), h("span.opt.n", span(each.first_ms)),
+    h("span.opt", each.key ?? each.client), h("span.opt.n", span(each.first_ms)),
     h("span.n.ms", span(each.ms)), h("span.opt.n", each.tokens_in == null ? ""
       : `${count(each.tokens_in)} / ${count(each.tokens_out)}`),
     h("span.n.cost", each.cost ? money(each.cost) : ""));
@@ -20675,9 +20679,7 @@ function provider(view, name) {
   const body = (each, marks) => card(null, facts([["Preset", each.preset],
     ["Health", health(each)], ...each.plans.map((plan) => [t("Plan {}", plan.name), `${
       plan.speaks.join(", ")} · ${plan.hosts.join(", ")} · ${t("keys: {}",
-      plan.credentials.length)}`]), ["Prefix", own().prefix],
-    ["Models", each.models?.length > 0 && h("details", h("summary", each.models.length),
-      each.models.map((model) => h("span.chip", link(model, "models", model))))]]),
+      plan.credentials.length)}`]), ["Prefix", own().prefix]]),
   marks.map((mark) => problem(marked(mark))), h("div.bar",
     !each.inactive && [acting("Test", test), acting("Pull models", pull), marks.length > 0
       && acting("Clear", async () => { await ask("health/clear", { name }); await refresh(); }),
@@ -20694,7 +20696,9 @@ function provider(view, name) {
     planCards(plans, name);
     one(facing, [each ?? "", marks, own(), state.now], () => each ? body(each, marks)
       : card(null, "There is no provider of this name."));
-    one(tested, state.tests[name], trial); one(pulled, state.pulled[name], pick);
+    one(tested, state.tests[name], trial); one(pulled, state.pulled[name] ?? each?.models, (found) =>
+      found.served ? pick(found) : card("Models", h("div", found.map((model) => h("span.chip",
+        link(model, "models", model))))));
   };
 }
 function adding(view) {
@@ -21104,7 +21108,9 @@ No provider is active.|没有启用的提供商。  Add a provider|添加提供�
 Budgets in money do not see {}: give it prices.|金额预算看不到 {}：请为它设置价格。
 resets in {}|{} 后重置  used up at {} at this rate|预计 {} 用尽  Balance|余额
 known at {}|更新于 {}  Look up now|立即查询
-New conversations go elsewhere: {}|新会话改用其他：{}  What needs attention|需要关注
+New conversations go elsewhere: {}|新会话改用其他：{}  The last look-up failed: {}|上次查询失败：{}
+Overloaded|过载  Timed out|超时  Rate limited|被限速  Key refused|密钥被拒绝  Balance empty|余额用完
+Plan used up|套餐用完  Plan expired|套餐过期  Model missing|没有该模型  Cancelled|已取消  Outrun|被超过  What needs attention|需要关注
 Requests by the hour|每小时请求数  Until the first event, by the hour|每小时首个事件延迟
 Events|事件  Everything is well.|一切正常。  yesterday by now {}|昨天此时 {}
 Requests today|今天的请求  Tokens in today|今天的输入 token  Tokens out today|今天的输出 token

@@ -363,6 +363,60 @@ async def test_a_chat_goes_through_relay_as_a_key(
     assert names.isdisjoint({"cookie", "x-relay-page", "origin", "referer"})
 
 
+async def test_a_record_is_shown_printed_and_sent_again(
+    page: Page, relay: Start, upstream: FakeUpstream, http: ClientSession, tmp_path: Path
+) -> None:
+    text = CONFIG.format(zone=noon(), admin=ADMIN, secret=SECRET, url=upstream.url)
+    server = await relay(text + f"record: {{directory: {tmp_path / 'ring'}, keep: 10MB}}\n")
+    upstream.script(chat_whole(text="first answer"), path="/a/v1/chat/completions")
+    await ask(http, server, headers=ALICE)
+    await log_in(page, server, f"requests/{(await server.logged()).id}")
+    await press(page, "Show it")
+    await sees(page, "POST /v1/chat/completions")
+    legs = "[...document.querySelectorAll('.split details')].map((each) => each.textContent)"
+    shown = "\n".join(await page.run(legs))
+    assert "first answer" in shown
+    assert f"POST {upstream.url}/a/v1/chat/completions" in shown
+    await press(page, "As curl")
+    await sees(page, "curl", ".split .code pre")
+    command = str(await page.run("document.querySelector('.split .code pre').innerText"))
+    assert "Hi." in command
+    assert "/v1/chat/completions" in command
+    assert "${RELAY_KEY}" in command
+    upstream.script(chat_whole(text="second answer"), path="/a/v1/chat/completions")
+    before = len(upstream.requests)
+    await press(page, "Send it again")
+    await sees(page, "second answer", ".split .code pre")
+    assert len(upstream.requests) == before + 1
+    assert upstream.requests[-1].json == upstream.requests[-2].json
+    assert SECRET not in await page.run("document.documentElement.outerHTML")
+    assert page.errors == []
+
+
+async def test_a_chat_is_stopped_and_goes_on(
+    page: Page, server: RelayProcess, upstream: FakeUpstream
+) -> None:
+    gate = asyncio.Event()
+    path = "/a/v1/chat/completions"
+    upstream.script(chat_stream(text=["half ", "an answer"]).but(hold={2: gate}), path=path)
+    await log_in(page, server, "models/m")
+    await page.until("document.querySelector('#as')?.value === 'alice'")
+    await page.fill("#message", "one")
+    await press(page, "Send")
+    await sees(page, "half", ".say + .say, .say ~ .say")
+    await press(page, "Stop")
+    line = await server.logged()
+    assert (line.code, line.model) == ("CD", "m")
+    gate.set()
+    upstream.script(chat_stream(text="whole", usage=USAGE), path=path)
+    await page.fill("#message", "two")
+    await press(page, "Send")
+    await sees(page, "whole")
+    assert "an answer" not in await page.run("document.querySelector('main').innerText")
+    assert await page.run("document.getElementById('notice').innerText") == ""
+    assert page.errors == []
+
+
 async def test_a_key_is_created_limited_and_removed(
     page: Page, server: RelayProcess, http: ClientSession
 ) -> None:
