@@ -20056,7 +20056,7 @@ summary { cursor: pointer; padding: .2rem 0; color: var(--soft); overflow-wrap: 
 dialog { border: 1px solid var(--line); border-radius: 10px; background: var(--card); margin: auto;
   color: inherit; width: min(46rem, 94vw); padding: 1.25rem }
 dialog > * + *, form > * + * { margin-top: .75rem } #login { width: min(24rem, 92vw) }
-[hidden] { display: none !important }
+main > :empty, [hidden] { display: none !important }
 @media (max-width: 50rem) {  /* a phone: the rooms at the foot, each row of a table a card */
   body { display: block } main { padding: .9rem .75rem }
   nav { position: fixed; inset: auto 0 0; height: auto; z-index: 4; padding: .2rem 0;
@@ -20432,7 +20432,7 @@ function wrongs() {
     each.name), "", ["Open", "providers", each.name]);
   for (const each of s.warnings) say(true, "warn", each, "", file);
   say(s.unpriced.length, "warn", t("Budgets in money do not see {}: give it prices.",
-    s.unpriced.join(", ")), "", file);
+    s.unpriced.slice(0, 9).join(", ") + (s.unpriced[9] ? " ..." : "")), "", file);
   return found;
 }
 function planCard(provider, plan, each) {
@@ -20527,8 +20527,8 @@ function passes(each) {
 rooms.requests = (view) => {
   const rows = h("div.rows"), side = h("div"), pause = h("input", { type: "checkbox" });
   const heads = h("p.soft.small", ["State", "Ended", "Model", ".Target", ".Who asked",
-    ".First event", "Time", ".In / out", "Cost"].map((each, at) => h("span" + (each[0] === "." ? ".opt" : "")
-    + (at > 4 ? ".n" : ""), each.replace(".", ""))));
+    ".First event", "Time", ".In / out", "Cost"].map((each, at) => h("span"
+    + (each[0] === "." ? ".opt" : "") + (at > 4 ? ".n" : ""), each.replace(".", ""))));
   const split = h("div.split", card(null, h("div.rows.heads", heads), rows), side);
   const pick = (name, label, values) => Object.assign(choice(label, [["", label], ...values],
     { name }), { value: state.filter[name] ?? "" });
@@ -20571,7 +20571,8 @@ function request(each) {
   return card(null, h("div.bar", back, h("h2.grow", each.model ?? each.path), each.alive
     && !each.begun && each.target && acting("Give up this attempt", () => ask("abandon",
     { id: each.id }), ".danger")), h("p.dot." + tone(each), outcome(each), each.code && ": "
-    + (CODES[each.code] ?? "")), each.error && h("p.bad", each.error), h("h3", "Where it went"),
+    + (CODES[each.code] ?? "")), each.error && h("p.bad", each.error), each.rule && h("h3",
+    "Where it went"),
   facts([["Target", each.target], ["Why", each.rule], ["Body", each.body],
     ["Dropped", each.dropped?.join(", ")], ["Conversation", each.sticky],
     ["Held", span(each.held_ms)]]),
@@ -20638,12 +20639,12 @@ function provider(view, name) {
   const parts = { list: "List of models", whole: "Whole answer", stream: "Stream",
     tool: "One call", tools: "Two calls", count: "Count" };
   const trial = (found) => card("Test", !found.trials ? h("p.soft", t("testing {} ...", name))
-    : [table(["Plan", "Credential", "Dialect", "Model", ...Object.values(parts)], found.trials.map((each) => [each.plan, each.credential,
-      each.dialect, each.model, ...Object.keys(parts).map(
-        (column) => h("span." + (!each.faults[column] ? "good" : column === "list" ? "soft"
-          : "bad"), each.cells[column] ?? "-"))])), found.trials.map((each) => entries(
-      each.faults).map(([column, fault]) => h("p." + (column === "list" ? "soft" : "bad"),
-      `${each.dialect}, ${parts[column]}: ${fault}`)))]);
+    : [table(["Plan", "Credential", "Dialect", "Model", ...Object.values(parts)],
+      found.trials.map((each) => [each.plan, each.credential, each.dialect, each.model,
+        ...Object.keys(parts).map((column) => h("span." + (!each.faults[column] ? "good"
+          : column === "list" ? "soft" : "bad"), each.cells[column] ?? "-"))])),
+    found.trials.map((each) => entries(each.faults).map(([column, fault]) => h("p."
+      + (column === "list" ? "soft" : "bad"), `${each.dialect}, ${parts[column]}: ${fault}`)))]);
   const test = async () => {
     state.tests[name] = {}; draw();
     try { state.tests[name] = await ask("test", { provider: name }); } catch (error) {
@@ -20696,7 +20697,8 @@ function provider(view, name) {
     planCards(plans, name);
     one(facing, [each ?? "", marks, own(), state.now], () => each ? body(each, marks)
       : card(null, "There is no provider of this name."));
-    one(tested, state.tests[name], trial); one(pulled, state.pulled[name] ?? each?.models, (found) =>
+    one(tested, state.tests[name], trial);
+    one(pulled, state.pulled[name] ?? each?.models, (found) =>
       found.served ? pick(found) : card("Models", h("div", found.map((model) => h("span.chip",
         link(model, "models", model))))));
   };
@@ -21110,7 +21112,8 @@ resets in {}|{} 后重置  used up at {} at this rate|预计 {} 用尽  Balance|
 known at {}|更新于 {}  Look up now|立即查询
 New conversations go elsewhere: {}|新会话改用其他：{}  The last look-up failed: {}|上次查询失败：{}
 Overloaded|过载  Timed out|超时  Rate limited|被限速  Key refused|密钥被拒绝  Balance empty|余额用完
-Plan used up|套餐用完  Plan expired|套餐过期  Model missing|没有该模型  Cancelled|已取消  Outrun|被超过  What needs attention|需要关注
+Plan used up|套餐用完  Plan expired|套餐过期  Model missing|没有该模型  Cancelled|已取消  Outrun|被超过
+What needs attention|需要关注
 Requests by the hour|每小时请求数  Until the first event, by the hour|每小时首个事件延迟
 Events|事件  Everything is well.|一切正常。  yesterday by now {}|昨天此时 {}
 Requests today|今天的请求  Tokens in today|今天的输入 token  Tokens out today|今天的输出 token
