@@ -20056,7 +20056,7 @@ summary { cursor: pointer; padding: .2rem 0; color: var(--soft); overflow-wrap: 
 dialog { border: 1px solid var(--line); border-radius: 10px; background: var(--card); margin: auto;
   color: inherit; width: min(46rem, 94vw); padding: 1.25rem }
 dialog > * + *, form > * + * { margin-top: .75rem } #login { width: min(24rem, 92vw) }
-main > :empty, [hidden] { display: none !important }
+main > div:empty, [hidden] { display: none !important }
 @media (max-width: 50rem) {  /* a phone: the rooms at the foot, each row of a table a card */
   body { display: block } main { padding: .9rem .75rem }
   nav { position: fixed; inset: auto 0 0; height: auto; z-index: 4; padding: .2rem 0;
@@ -21112,8 +21112,8 @@ resets in {}|{} 后重置  used up at {} at this rate|预计 {} 用尽  Balance|
 known at {}|更新于 {}  Look up now|立即查询
 New conversations go elsewhere: {}|新会话改用其他：{}  The last look-up failed: {}|上次查询失败：{}
 Overloaded|过载  Timed out|超时  Rate limited|被限速  Key refused|密钥被拒绝  Balance empty|余额用完
-Plan used up|套餐用完  Plan expired|套餐过期  Model missing|没有该模型  Cancelled|已取消  Outrun|被超过
-What needs attention|需要关注
+Plan used up|套餐用完  Plan expired|套餐过期  Model missing|没有该模型  Cancelled|已取消
+Outrun|被超过  What needs attention|需要关注
 Requests by the hour|每小时请求数  Until the first event, by the hour|每小时首个事件延迟
 Events|事件  Everything is well.|一切正常。  yesterday by now {}|昨天此时 {}
 Requests today|今天的请求  Tokens in today|今天的输入 token  Tokens out today|今天的输出 token
