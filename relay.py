@@ -20131,6 +20131,8 @@ const fill = (box, items, key, make) => {
   });
   while (box.children.length > items.length) box.lastChild.remove();
 };
+// One child, made anew when `item` has changed; none where there is no item.
+const redraw = (box, item, make) => fill(box, item ? [item] : [], () => "", make);
 const notice = (text, kind = "good") => {
   const line = h("p." + kind, { role: "alert" }, text), box = $("dialog");
   (kind === "bad" && box.open ? box : $("notice")).append(line);
@@ -20393,7 +20395,7 @@ function go() {
 function foot() {
   const s = state.status;
   $("nav").hidden = $("foot").hidden = false; $("nav").setAttribute("aria-label", "Rooms");
-  fill($("foot"), [[s.generation, state.gone, s.session]], () => "", () => h("div", h("p",
+  redraw($("foot"), [s.generation, state.gone, s.session], () => h("div", h("p",
     { role: "status" }, state.gone ? "relay does not answer; trying again"
       : `${s.version} · ${t("configuration {}", s.generation)}`),
   acting("Reload", async () => { notice((await ask("reload", {})).said); await refresh(); }),
@@ -20625,7 +20627,7 @@ rooms.providers = (view, name) => {
   view.append(head("Providers", state.status.may && link("Add a provider", "providers", "+")),
     card(null, box));
   attempt(async () => { await tree(); draw(); });
-  return () => fill(box, [[providers(), state.marks, state.now]], () => "", () => table(["Provider",
+  return () => redraw(box, [providers(), state.marks, state.now], () => table(["Provider",
     "Preset", "Plan", "Speaks", "Health", "#Priority"], providers().map((each) => [link(each.name,
     "providers", each.name), each.preset, each.plans.map((plan) => plan.name).join(", "),
   [...new Set(each.plans.flatMap((plan) => plan.speaks))].join(", "), health(each),
@@ -20693,12 +20695,11 @@ function provider(view, name) {
     "priority", Number(priority.value))), h("small", "Higher goes first.")));
   return () => {
     const each = find(), marks = state.marks.filter((mark) => below(mark, name));
-    const one = (box, item, make) => fill(box, item ? [item] : [], () => "", () => make(item));
     planCards(plans, name);
-    one(facing, [each ?? "", marks, own(), state.now], () => each ? body(each, marks)
+    redraw(facing, [each ?? "", marks, own(), state.now], () => each ? body(each, marks)
       : card(null, "There is no provider of this name."));
-    one(tested, state.tests[name], trial);
-    one(pulled, state.pulled[name] ?? each?.models, (found) =>
+    redraw(tested, state.tests[name], trial);
+    redraw(pulled, state.pulled[name] ?? each?.models, (found) =>
       found.served ? pick(found) : card("Models", h("div", found.map((model) => h("span.chip",
         link(model, "models", model))))));
   };
@@ -20895,7 +20896,7 @@ rooms.keys = (view, name) => {
     count(each.limits[word])}`), meter(each.used[word] / each.limits[word])];
   const list = async () => {
     const { keys } = await ask("keys");
-    fill(box, [keys], () => "", () => keys.length ? table(["Key", "Models", "Limits", ""], keys.map(
+    redraw(box, keys, () => keys.length ? table(["Key", "Models", "Limits", ""], keys.map(
       (each) => [h("span", link(each.name, "keys", each.name), each.expired && h("span.bad", " ",
         "Expired")), each.models?.join(", ") ?? "All", Object.keys(each.limits).map((word) =>
         limit(each, word)), link("Connect", "keys", each.name)]))
@@ -21051,7 +21052,7 @@ rooms.configuration = (view) => {
   const check = async () => {
     const { problems, diff } = await ask("config/edit", { digest, text: text.value });
     mark(problems);
-    if (!problems.length) put(result, h("p.good", diff ? "No mistakes." : "Nothing is changed."));
+    if (!problems.length) put(result, h("p.good", diff ? "No mistakes." : "Nothing changes."));
   };
   const load = async () => {
     const file = await ask("file");
@@ -21173,7 +21174,7 @@ By key|按密钥  By model|按模型  Time shown|时间范围  24 hours|24 小�
 12 months|12 个月  None|无  Others|其他  Nothing was used in this time.|这段时间没有用量。
 In force, with secrets masked|当前生效（密钥已隐藏）
 This relay was started without a configuration file.|relay 启动时没有配置文件。
-No mistakes.|没有错误。  Nothing is changed.|没有改动。  Discard|放弃修改  To the content|跳到内容
+No mistakes.|没有错误。  Discard|放弃修改  To the content|跳到内容
 Shell|Shell  estimated|估算  What changes|改动
 """
 
@@ -21986,9 +21987,12 @@ class Admin:
 
     async def config(self, request: web.BaseRequest, _: Wire) -> JSON:
         """The configuration in force, with secrets masked."""
-        shown = _shown_config(self.relay.plan.config)
+        source = self.reloader.source
+        shown = _masked_tree(composed(source.text))
+        shown |= {"listen": list(source.listen)} if source.listen else {}
         text = yaml.safe_dump(shown, sort_keys=False, allow_unicode=True, width=100)
-        return {"text": self.relay.plan.redacted(text)}
+        hashed = re.sub("sha256:[0-9a-f]{64}", MASK, text)  # whoever looks might guess at it
+        return {"text": self.relay.plan.redacted(hashed)}
 
     async def file(self, request: web.BaseRequest, _: Wire) -> JSON:
         """The file itself, for those who may change it."""
@@ -22190,7 +22194,8 @@ def _with_changes(text: str, body: Wire) -> str:
         raise BadRequest(f"{error}; change it in the editor") from error
 
 
-_KEPT_AS_IT_IS: Final = re.compile(r"\$\{|file:|sha256:|os\.environ/")  # no secrets themselves
+# No secrets themselves; the default of a reference may be one.
+_KEPT_AS_IT_IS: Final = re.compile(r"(\$\{\w+\})+$|file:|sha256:|os\.environ/")
 
 
 def _masked_tree(node: yaml.Node | None, name: str = "") -> Any:
@@ -22240,24 +22245,6 @@ def require_direct(request: web.BaseRequest) -> None:
     )
     if any(re.fullmatch(proxied, name) for name in request.headers):
         raise Forbidden("without an `admin_key` this is not answered through a proxy")
-
-
-def _shown_config(value: Any, name: str = "") -> Any:
-    """A configuration as plain values, without defaults, and with secrets hidden."""
-    if name in ("key", "api_key", "admin_key") and value:
-        return "[secret]"
-    if dataclasses.is_dataclass(value):
-        fields = ((spec, getattr(value, spec.name)) for spec in dataclasses.fields(value))
-        given = {spec.name: each for spec, each in fields if each != spec.default}
-        empty: tuple[object, ...] = (None, (), {})
-        return {key: _shown_config(v, key) for key, v in given.items() if v not in empty}
-    if isinstance(value, Mapping):
-        # "key" is a limit's or a condition's name here, not a secret's
-        return {str(key): _shown_config(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_shown_config(each) for each in value]
-    plain = isinstance(value, int | float | bool) or value is None
-    return value if plain else re.sub(r"//[^/@\s]+@", "//[secret]@", str(value))
 
 
 # ==== 60. Resources ===========================================================
