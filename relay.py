@@ -955,6 +955,11 @@ def _within_levels(value: Any) -> Any:
     return value
 
 
+def sha256(text: str) -> bytes:
+    """The SHA-256 digest of a text, in which "?" takes the place of half a surrogate pair."""
+    return hashlib.sha256(text.encode(errors="replace")).digest()
+
+
 def json_values(data: bytes) -> list[Any]:
     """The JSON values in a row, usually just one; ValueError if one is cut off."""
     with contextlib.suppress(ValueError):
@@ -1451,7 +1456,7 @@ def accepted_name(name: str, pattern: re.Pattern[str]) -> str:
     """
     if pattern.fullmatch(name):
         return name
-    mark = hashlib.sha256(name.encode(errors="replace")).hexdigest()[:8]
+    mark = sha256(name).hex()[:8]
     clean = re.sub(r"[^a-zA-Z0-9_-]", "_", name)[:52] + "_" + mark
     # Moonshot's names do not begin with a digit; a pattern for nine characters is Mistral's
     tries = (clean, "t_" + clean, (mark + "0")[:9])
@@ -2235,7 +2240,7 @@ def call_id(id: str, others: set[str], answer: str) -> str:
     _only_text(id, answer)
     number = len(others)
     while id in others or not _CALL_ID.fullmatch(id):
-        mark = hashlib.sha256(f"{answer}\0{number}".encode(errors="replace")).hexdigest()
+        mark = sha256(f"{answer}\0{number}").hex()
         id, number = f"call_{mark[:12]}", number + 1
     others.add(id)
     return id
@@ -5772,7 +5777,7 @@ class _CompactionEncoder(_ResponsesEncoder):
 
 def _item_id(prefix: str, answer: str, index: int) -> str:
     """For an item without one: the same each time, and shorter than 64 characters."""
-    mark = hashlib.sha256(f"{answer}\0{index}".encode(errors="replace")).hexdigest()
+    mark = sha256(f"{answer}\0{index}").hex()
     return prefix + mark[:32]
 
 
@@ -6104,7 +6109,7 @@ def _gemini_messages(wire: Wire) -> Iterator[Message]:
                     parts += _gemini_media(part)
                 case "functionCall":
                     call, calls = part.inner("functionCall"), calls + 1
-                    place = "call_" + hashlib.sha256(str(calls).encode()).hexdigest()[:12]
+                    place = "call_" + sha256(str(calls)).hex()[:12]
                     id, name = call.optional("id", str) or place, call.required("name", str)
                     arguments = dumps(call.optional("args", dict) or {}).decode()
                     parts.append(ToolCall(id, name, arguments))
@@ -11074,7 +11079,7 @@ def ranked(
         return list(items)
 
     def score(item: T) -> float:
-        digest = hashlib.sha256(f"{identity}\0{name(item)}".encode(errors="replace")).digest()
+        digest = sha256(f"{identity}\0{name(item)}")
         uniform = (int.from_bytes(digest[:8], "big") + 1) / (2**64 + 1)
         return -math.log(uniform) / max(weight(item), 1e-9)
 
@@ -11399,7 +11404,7 @@ class Plan:
     def caller(self, offered: Sequence[str], now: float) -> Caller | None:
         """The caller whose key is the first valid one."""
         for credential in offered:
-            digest = hashlib.sha256(credential.encode(errors="replace")).digest()
+            digest = sha256(credential)
             key = self._by_digest.get(digest)
             if key and hmac.compare_digest(key.digest, digest) and now < key.expires:
                 return key.caller
@@ -11510,7 +11515,7 @@ def compile_plan(config: Config, reading: Reading) -> Plan:
         if not re.fullmatch(r"\*|https?://[^/?#\s*]+", origin):
             text = f"expected an origin like https://app.example, got {origin!r}"
             reading.error(f"cors.origins[{index}]", text)
-    admin = hashlib.sha256(config.admin_key.encode()).digest() if config.admin_key else b""
+    admin = sha256(config.admin_key) if config.admin_key else b""
     keys = _keys(config, admin, reading)
     shown = [config.admin_key, *_password(config.state)]
     shown += [key.key for key in config.keys.values() if not key.key.startswith("sha256:")]
@@ -11547,7 +11552,7 @@ def _keys(config: Config, admin: bytes, reading: Reading) -> tuple[Key, ...]:
     keys, owners = list[Key](), dict[bytes, str]()
     for name, entry in config.keys.items():
         path = f"keys.{name}.key"
-        digest = hashlib.sha256(entry.key.encode()).digest() if entry.key else b""
+        digest = sha256(entry.key) if entry.key else b""
         if re.fullmatch("sha256:[0-9A-Fa-f]{64}", entry.key):
             digest = bytes.fromhex(entry.key.removeprefix("sha256:"))
         elif entry.key.lower().startswith("sha256:"):
@@ -11909,7 +11914,7 @@ class _Compiler:
                 known = f"file:{secret.file}"
             elif isinstance(secret, CommandConfig):
                 known, program, secret = f"command:{shlex.join(secret.command)}", secret, ""
-            mark = hashlib.sha256(f"{self.name}\0{known}".encode()).hexdigest()[:8]
+            mark = sha256(f"{self.name}\0{known}").hex()[:8]
             name = f"{self.name}/{plan}/{mark}"
             credentials.append(Credential(name, secret, mark, program.command, program.ttl))
         return tuple(credentials)
@@ -12217,7 +12222,7 @@ def plan_digest(plan: Plan) -> str:
         for p in plan.providers.values()
     ]
     text = repr((providers, plan.config.routing_rules, plan.config.default))
-    return hashlib.sha256(text.encode(errors="replace")).hexdigest()[:12]
+    return sha256(text).hex()[:12]
 
 
 def base_of(listen: Iterable[str], tls: object = None) -> str:
@@ -14812,7 +14817,7 @@ class Notebook:
             for line in memory.collect():
                 self._ratios_at = now if kind == "ratio" else self._ratios_at
                 # hashed, because clients choose a conversation's name, of any length
-                name = hashlib.sha256(line["name"].encode(errors="replace")).hexdigest()
+                name = sha256(line["name"]).hex()
                 notes.append(Note(kind, name, line, line.get("until", now + _KEPT_NOTES)))
         return notes
 
@@ -19979,13 +19984,12 @@ main { padding: 1.25rem 1.5rem 2rem; max-width: 92rem; display: grid; gap: 1rem;
   align-content: start }
 .head, .bar { display: flex; flex-wrap: wrap; gap: .5rem; align-items: center }
 .head h1, .grow { flex: 1; min-width: 6rem; overflow-wrap: anywhere }
-.card { background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: 1rem;
-  min-width: 0; display: grid; gap: .6rem; align-content: start }
+.card, .tiles > div { background: var(--card); border: 1px solid var(--line); border-radius: 8px;
+  min-width: 0; display: grid; align-content: start }
+.card { padding: 1rem; gap: .6rem } .tiles > div { padding: .6rem .75rem }
 .cards { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit,
   minmax(min(100%, 24rem), 1fr)) }
 .tiles { display: grid; gap: .75rem; grid-template-columns: repeat(4, minmax(0, 1fr)) }
-.tiles > div { background: var(--card); border: 1px solid var(--line); border-radius: 8px;
-  padding: .6rem .75rem; display: grid; align-content: start }
 .tiles b { font-size: 1.4rem; font-weight: 600 }
 .small, small, .tiles span { font-size: 12.5px } small { color: var(--soft) }
 b, .n, time { font-variant-numeric: tabular-nums } .n { text-align: right }
@@ -20430,8 +20434,8 @@ function wrongs() {
     "+"]);
   for (const mark of state.marks) found.push([...marked(mark), ["Open", "providers",
     mark.name.split(/[/ ]/)[0]]]);
-  for (const each of s.providers) say(each.disabled, "warn", t("{} is off until the next reload.",
-    each.name), "", ["Open", "providers", each.name]);
+  for (const each of s.providers) say(each.disabled, "warn", `${each.name}: `
+    + "off until the next reload", "", ["Open", "providers", each.name]);
   for (const each of s.warnings) say(true, "warn", each, "", file);
   say(s.unpriced.length, "warn", t("Budgets in money do not see {}: give it prices.",
     s.unpriced.slice(0, 9).join(", ") + (s.unpriced[9] ? " ..." : "")), "", file);
@@ -20471,17 +20475,15 @@ rooms.overview = (view) => {
     const starts = hours(24), hour = starts.at(-1), sums = new Map();
     const sum = (name, from, to) => rows.reduce((all, row) => all + (begin(row) >= from
       && begin(row) <= to ? row[name] : 0), 0);
-    const both = (name, say) => [say(sum(name, today, hour)), t("yesterday by now {}",
-      say(sum(name, today - 86400, hour - 86400)))];
+    const both = (label, name, say) => [t("{} today", label), say(sum(name, today, hour)),
+      t("yesterday by now {}", say(sum(name, today - 86400, hour - 86400)))];
     const cached = (ago) => percent(...["cache_read", "tokens_in"].map((name) => sum(name,
       today - ago, hour - ago)));
     const [errors, all] = ["errors", "requests"].map((name) => sum(name, starts[0], hour));
     const slow = state.usage.first_events, late = slow.findLast((each) => each.count);
     fill(tiles, [["Running", state.running.length, ""],
-      ["Requests today", ...both("requests", count)],
-      ["Tokens in today", ...both("tokens_in", count)],
-      ["Tokens out today", ...both("tokens_out", count)],
-      ["Cost today", ...both("cost", money)],
+      both("Requests", "requests", count), both("Tokens in", "tokens_in", count),
+      both("Tokens out", "tokens_out", count), both("Cost", "cost", money),
       ["Input from the cache", cached(0), t("yesterday by now {}", cached(86400))],
       ["Failed in 24 hours", percent(errors, all), t("{} of {}", count(errors), count(all))],
       ["First event", late ? span(late.p50 * 1000) : "-", late ? t("95 % within {}",
@@ -21107,7 +21109,6 @@ The state store is down: {}|状态存储不可用：{}
 relay counts alone until its place can be reached.|relay 暂时只在本机计数。
 Log lines are lost.|有日志行丢失。  Something must read standard error.|需有程序读取标准错误。
 No provider is active.|没有启用的提供商。  Add a provider|添加提供商  Open|打开
-{} is off until the next reload.|{} 已停用到重新加载。
 Budgets in money do not see {}: give it prices.|金额预算看不到 {}：请为它设置价格。
 resets in {}|{} 后重置  used up at {} at this rate|预计 {} 用尽  Balance|余额
 known at {}|更新于 {}  Look up now|立即查询
@@ -21117,8 +21118,7 @@ Plan used up|套餐用完  Plan expired|套餐过期  Model missing|没有该模
 Outrun|被超过  What needs attention|需要关注
 Requests by the hour|每小时请求数  Until the first event, by the hour|每小时首个事件延迟
 Events|事件  Everything is well.|一切正常。  yesterday by now {}|昨天此时 {}
-Requests today|今天的请求  Tokens in today|今天的输入 token  Tokens out today|今天的输出 token
-Cost today|今天的费用  Input from the cache|输入来自缓存  Failed in 24 hours|24 小时失败率
+{} today|今天的{}  Input from the cache|输入来自缓存  Failed in 24 hours|24 小时失败率
 {} of {}|{} / {}  First event|首个事件  95 % within {}|95 % 在 {} 内  Answered|已回答  Failed|失败
 half within|半数在此之内  95 % within|95 % 在此之内  answered to the end|完整回答
 the client left before its end|客户端在回答完成前离开
@@ -21201,8 +21201,7 @@ def page(language: str) -> Page:
         text = re.compile(r'"([#.]?)([^"\n]*)"')
         script = text.sub(lambda m: f'"{m[1]}{words.get(m[2], m[2])}"', script)
     hashes = (  # as a content security policy names an inline text (CSP 3, 2.3.1)
-        "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-        for text in (style, script)
+        "sha256-" + base64.b64encode(sha256(text)).decode() for text in (style, script)
     )
     policy = (
         "default-src 'none'; style-src '{}'; script-src '{}'; connect-src 'self'; img-src data:; "
@@ -21461,8 +21460,9 @@ def registering(keep: bool) -> Iterator[None]:
         kept = keep
     finally:
         for table, rows in zip(tables, before, strict=True) if not kept else ():
-            table.clear()
-            table.update(rows)
+            if table != rows:
+                table.clear()
+                table.update(rows)
 
 
 def read_source(source: Source, lenient: bool) -> tuple[Config, Reading]:
@@ -21654,7 +21654,7 @@ class Sessions:
     MOST_GUESSES = 300  # and so many until no key from there is looked at any more
 
     def __init__(self) -> None:
-        self._ends = Bounded[float](100)  # digest of the cookie -> when it is over
+        self.ends = Bounded[float](100)  # digest of cookie and admin key -> when it is over
         # address -> when its minute ends, and the count
         self._wrong = Bounded[tuple[float, int]](1000)
 
@@ -21668,30 +21668,10 @@ class Sessions:
         end, count = self._wrong.get(address, (0.0, 0))
         self._wrong.put(address, (end, count + 1) if end > now else (now + 60, 1))
 
-    def begin(self, token: str, now: float) -> None:
-        """Let a token hold from now on, for a while."""
-        self._ends.put(_digest(token).hex(), now + self.SECONDS)
-
-    def holds(self, token: str, now: float) -> bool:
-        return self._ends.get(_digest(token).hex(), 0.0) > now
-
-    def end(self, token: str) -> None:
-        self._ends.pop(_digest(token).hex(), None)
-
-
-def _digest(text: str) -> bytes:
-    return hashlib.sha256(text.encode(errors="replace")).digest()
-
-
-_ASKED_AT_MOST: Final = 10.0  # seconds between two look-ups of a quota that somebody asks for
-
 
 def new_secret() -> str:
     """For a key of relay."""
     return "rk-" + secrets.token_urlsafe(32)
-
-
-_MOST_SHOWN: Final = 256 << 10  # bytes of a leg of a record
 
 
 class Admin:
@@ -21736,16 +21716,19 @@ class Admin:
         return any(self._is_key(key) for key in offered_keys(request))
 
     def _is_key(self, key: str) -> bool:
-        return hmac.compare_digest(_digest(key), self.relay.plan.admin)
+        return hmac.compare_digest(sha256(key), self.relay.plan.admin)
 
     def _has_session(self, request: web.BaseRequest, write: bool) -> bool:
         """The page's cookie; to act, the page itself must have sent it, not another site's."""
         own = "X-Relay-Page" in request.headers  # a header that other sites may not send
-        return (own or not write) and self.sessions.holds(self._token(request), time.time())
+        return (own or not write) and self.sessions.ends.get(
+            self._session(request), 0.0
+        ) > time.time()
 
-    def _token(self, request: web.BaseRequest) -> str:
-        """The cookie with the admin key it was given for: a new key logs everybody out."""
-        return request.cookies.get(Sessions.COOKIE, "") + self.relay.plan.admin.hex()
+    def _session(self, request: web.BaseRequest, token: str = "") -> str:
+        """Of the cookie and the admin key it was given for: a new key logs everybody out."""
+        token = token or request.cookies.get(Sessions.COOKIE, "")
+        return sha256(token + self.relay.plan.admin.hex()).hex()
 
     async def login_needed(self, request: web.BaseRequest, _: Wire) -> JSON:
         """Whether the key is needed first; the page asks, to avoid running into a 401."""
@@ -21766,7 +21749,7 @@ class Admin:
             self.sessions.count_wrong_key(address, now)
             raise Unauthorized("this is not the `admin_key`")
         token = secrets.token_urlsafe(32)
-        self.sessions.begin(token + self.relay.plan.admin.hex(), now)
+        self.sessions.ends.put(self._session(request, token), now + Sessions.SECONDS)
         response = json_response({})
         response.set_cookie(
             *(Sessions.COOKIE, token),
@@ -21780,7 +21763,7 @@ class Admin:
 
     async def logout(self, request: web.BaseRequest, _: Wire) -> web.StreamResponse:
         """The end of such a cookie."""
-        self.sessions.end(self._token(request))
+        self.sessions.ends.pop(self._session(request), None)
         response = json_response({})
         response.del_cookie(Sessions.COOKIE, path="/admin")
         return response
@@ -21952,7 +21935,7 @@ class Admin:
         return keys[name]
 
     async def record(self, request: web.BaseRequest, _: Wire) -> JSON:
-        """What the flight recorder has kept of a request: its legs, of long ones the beginning."""
+        """What the flight recorder has kept of a request: its legs, of each at most 256 KB."""
         config, id = self.relay.plan.config.record, request.query.get("id", "")
         if config is None:
             raise NotFound("nothing is recorded: the configuration has no `record`")
@@ -21963,18 +21946,18 @@ class Admin:
             raise NotFound(error.message) from error
         legs = [
             {"name": name, "at": leg.at, "head": leg.head, "size": len(leg.body)}
-            | {"text": leg.body[:_MOST_SHOWN].decode(errors="replace")}
+            | {"text": leg.body[: 256 << 10].decode(errors="replace")}
             for name, leg in record.legs.items()
         ]
         return {"summary": record.summary, "legs": legs, "cut": record.cut}
 
     async def plans(self, request: web.BaseRequest, body: Wire) -> JSON:
         """What is left of plans and balances; with POST after asking the makers, of one provider
-        (`{"provider": NAME}`) or of all, but none twice within a few seconds."""
+        (`{"provider": NAME}`) or of all, but none twice within 10 s."""
         relay, keeper, only = self.relay, self.relay.accounts.keeper, body.optional("provider", str)
         plan, quotas, now = relay.plan, relay.health.quotas, time.time()
         if request.method == "POST":
-            chosen = {name: _ASKED_AT_MOST for name in plan.providers if only in (None, name)}
+            chosen = {name: 10.0 for name in plan.providers if only in (None, name)}
             await look_up_quotas(relay.upstream, relay.credentials, plan, quotas, chosen.get)
         try:
             usage = await keeper.call(credential_usage, keeper.store, now)
@@ -21997,17 +21980,16 @@ class Admin:
     async def file(self, request: web.BaseRequest, _: Wire) -> JSON:
         """The file itself, for those who may change it."""
         text = self.reloader.source.again().text
-        return {"text": text, "digest": _digest(text).hex()}
+        return {"text": text, "digest": sha256(text).hex()}
 
     async def tree(self, request: web.BaseRequest, _: Wire) -> JSON:
         """The file's content as JSON, with secrets masked, but not references to variables: by this
         the page knows the paths of what it changes."""
         text = self.reloader.source.again().text
-        try:
-            tree = _masked_tree(composed(text))
-        except (yaml.YAMLError, ValueError, RecursionError):
-            tree = None  # whoever edits it is told what is wrong
-        return {"tree": tree, "digest": _digest(text).hex()}
+        tree = None
+        with contextlib.suppress(yaml.YAMLError, ValueError, RecursionError):
+            tree = _masked_tree(composed(text))  # else who edits it is told what is wrong
+        return {"tree": tree, "digest": sha256(text).hex()}
 
     async def events(self, request: web.BaseRequest, _: Wire) -> web.StreamResponse:
         """The moments of the feed after a number, and once a second the running requests.
@@ -22065,32 +22047,41 @@ class Admin:
         {"path": [...], "delete": true}]`.  A 409 if the file's digest is not `"digest"`.
         """
         async with self._saving:
-            source = self.reloader.source.again()
-            if body.optional("digest", str) not in (None, _digest(source.text).hex()):
+            source, outcome = self.reloader.source.again(), ""
+            if body.optional("digest", str) not in (None, sha256(source.text).hex()):
                 message = "the file was changed by somebody else meanwhile; look at it again"
                 raise BadRequest(message, status=409)
-            if (text := body.optional("text", str)) is None:
-                text = _with_changes(source.text, body)
-            fresh, problems, outcome = source._replace(text=text), tuple[str, ...](), ""
-            try:
-                with registering(keep=False):
-                    self.reloader.check(fresh)
-            except ConfigError as error:
-                problems = error.problems
+            # Seconds, if the file is long.  Plugins register what all threads use: here alone.
+            propose = functools.partial(self._propose, source, body)
+            has_plugins = "plugins" in f"{source.text} {body.data}"
+            proposal = propose() if has_plugins else await asyncio.to_thread(propose)
+            fresh, problems, diff = proposal
             if body.optional("save", bool) and not problems:
                 await asyncio.to_thread(fresh.save)
                 self.relay.log.event("info", "the configuration file was changed from the page")
                 outcome = (await self.reload(request, body))["said"]
+        digest = sha256((fresh if outcome else source).text).hex()
+        return {"diff": diff, "problems": problems, "said": outcome, "digest": digest}
+
+    def _propose(self, source: Source, body: Wire) -> tuple[Source, tuple[str, ...], str]:
+        """What a request would make of a file, what is wrong with it, and the masked diff."""
+        if (text := body.optional("text", str)) is None:
+            text = _with_changes(source.text, body)
+        fresh, problems = source._replace(text=text), tuple[str, ...]()
+        try:
+            with registering(keep=False):
+                self.reloader.check(fresh)
+        except ConfigError as error:
+            problems = error.problems
         lines = difflib.unified_diff(source.text.splitlines(), text.splitlines(), lineterm="")
         diff = [line for line in lines if not line.startswith(("--- ", "+++ "))]
         secret = self.relay.plan.secrets.plus(_secrets_below(body.data.get("changes")))
-        shown = {"diff": secret.text("\n".join(diff)), "problems": problems, "said": outcome}
-        return shown | {"digest": _digest(text if outcome else source.text).hex()}
+        return fresh, problems, secret.text("\n".join(diff))
 
     async def secret(self, request: web.BaseRequest, _: Wire) -> JSON:
         """A new secret for a key, and its hash for the file."""
         secret = new_secret()
-        return {"secret": secret, "hash": f"sha256:{_digest(secret).hex()}"}
+        return {"secret": secret, "hash": f"sha256:{sha256(secret).hex()}"}
 
     async def clear(self, request: web.BaseRequest, body: Wire) -> JSON:
         """Remove marks: `{"name": NAME}` of a mark or a provider, or `{"all": true}`."""
@@ -24048,7 +24039,7 @@ async def replay(record: Record, plan: Plan, source: Source, ring: Ring) -> Reco
         name = record.summary.get("key") or ""
         known = (each.caller for each in plan.keys if each.caller.name == name)
         caller = replace(next(known, Caller(name)), limits=None)
-        plan = replace(plan, keys=(Key(caller, hashlib.sha256(key.encode()).digest()),))
+        plan = replace(plan, keys=(Key(caller, sha256(key)),))
     headers = CIMultiDict(
         (name, value)
         for name, value in leg.headers
@@ -24403,9 +24394,7 @@ def command_models(args: argparse.Namespace) -> int:
         if is_glob(glob):
             print(f"{glob}  ->  {', '.join(dict.fromkeys(to for r in rules for to in r.to))}")
     for provider in plan.providers.values():
-        globs = [name for name in provider.config.models or () if is_glob(name)]
-        globs += provider.claims or () if provider.config.models is None else ()
-        for glob in ["*"] if provider.accepts_all else globs:
+        for glob in filter(is_glob, provider.names):
             print(f"{glob}  ->  {provider.name}")
     return 0
 
@@ -24684,7 +24673,7 @@ def command_key(args: argparse.Namespace) -> None:
     Its hash is all that the file needs.
     """
     key = new_secret()
-    print(f"key:    {key}\nconfig: sha256:{hashlib.sha256(key.encode()).hexdigest()}")
+    print(f"key:    {key}\nconfig: sha256:{sha256(key).hex()}")
 
 
 @command(
