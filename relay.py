@@ -19966,7 +19966,8 @@ _STYLE: Final = """
   --c6: #a3923f; --c7: #8590a8 }
 * { box-sizing: border-box; margin: 0 }
 body { background: var(--page); color: var(--ink); font: 14px/1.5 system-ui, sans-serif;
-  display: grid; grid-template-columns: 12.5rem minmax(0, 1fr); min-height: 100vh }
+  display: grid; grid-template-columns: 12.5rem minmax(0, 1fr); min-height: 100vh;
+  overflow-wrap: anywhere }
 h1 { font-size: 1.25rem } h2 { font-size: 1rem } h3 { font-size: .9rem } ol { padding: 0 }
 a { color: var(--accent); text-decoration: none }
 a:hover, p a, .soft a { text-decoration: underline }
@@ -19979,11 +19980,11 @@ nav a[aria-current] { background: var(--tint); color: var(--accent); font-weight
 nav svg { width: 18px; height: 18px; flex: none; fill: none; stroke: currentColor;
   stroke-width: 1.7; stroke-linecap: round; stroke-linejoin: round }
 footer { position: fixed; left: 0; bottom: 0; width: 12.5rem; padding: .75rem; font-size: 12px }
-footer div { display: grid; gap: .4rem } footer p { color: var(--soft) }
+footer div { display: grid; gap: .4rem }
 main { padding: 1.25rem 1.5rem 2rem; max-width: 92rem; display: grid; gap: 1rem; outline: 0;
   align-content: start }
 .head, .bar { display: flex; flex-wrap: wrap; gap: .5rem; align-items: center }
-.head h1, .grow { flex: 1; min-width: 6rem; overflow-wrap: anywhere }
+.head h1, .grow { flex: 1; min-width: 6rem }
 .card, .tiles > div { background: var(--card); border: 1px solid var(--line); border-radius: 8px;
   min-width: 0; display: grid; align-content: start }
 .card { padding: 1rem; gap: .6rem } .tiles > div { padding: .6rem .75rem }
@@ -19991,16 +19992,17 @@ main { padding: 1.25rem 1.5rem 2rem; max-width: 92rem; display: grid; gap: 1rem;
   minmax(min(100%, 24rem), 1fr)) }
 .tiles { display: grid; gap: .75rem; grid-template-columns: repeat(4, minmax(0, 1fr)) }
 .tiles b { font-size: 1.4rem; font-weight: 600 }
-.small, small, .tiles span { font-size: 12.5px } small { color: var(--soft) }
+.small, small, .tiles span, thead *, .chip, .legend { font-size: 12.5px }
+.soft, small, dt, summary, footer p, thead * { color: var(--soft) }
 b, .n, time { font-variant-numeric: tabular-nums } .n { text-align: right }
 .wide { overflow-x: auto } table { border-collapse: collapse; width: 100% }
 th, td { text-align: left; padding: .45rem .75rem .45rem 0; vertical-align: top }
-thead * { font-weight: 500; color: var(--soft); white-space: nowrap; font-size: 12.5px }
-tbody td { border-top: 1px solid var(--line); overflow-wrap: anywhere }
-.soft { color: var(--soft) } .good { color: var(--good) } .warn { color: var(--warn) }
+thead * { font-weight: 500; white-space: nowrap }
+tbody td { border-top: 1px solid var(--line) }
+.good { color: var(--good) } .warn { color: var(--warn) }
 .bad { color: var(--bad) }
 .chip { display: inline-block; border: 1px solid var(--line); border-radius: 5px; padding: 0 .4rem;
-  background: var(--page); font-size: 12.5px; margin: 0 .3rem .2rem 0; overflow-wrap: anywhere }
+  background: var(--page); margin: 0 .3rem .2rem 0 }
 .dot::before { content: ""; display: inline-block; width: .55rem; height: .55rem;
   border-radius: 50%; background: currentColor; margin-right: .45rem }
 button, select, input, textarea, .head a { font: inherit; color: inherit; background: var(--card);
@@ -20008,7 +20010,7 @@ button, select, input, textarea, .head a { font: inherit; color: inherit; backgr
   max-width: 100% }
 select { max-width: 14rem } input[type=checkbox] { min-height: 0; vertical-align: -.1rem }
 button { cursor: pointer; border-color: var(--line) }
-.card > button { justify-self: start } button.danger { color: var(--bad) }
+.card > button { justify-self: start }
 button:disabled { cursor: progress; color: var(--soft) }
 button.main, .head a[href$="/%2B"] { background: var(--accent); border-color: var(--accent);
   color: var(--on) }
@@ -20016,9 +20018,9 @@ button.main, .head a[href$="/%2B"] { background: var(--accent); border-color: va
 #skip { position: absolute; left: -99rem } #skip:focus { left: 1rem; top: .5rem; z-index: 9 }
 .form { display: grid; gap: .75rem; grid-template-columns: repeat(auto-fit, minmax(14rem, 1fr)) }
 .field { display: grid; gap: .2rem; align-content: start } .field select { max-width: none }
-.ticks { columns: 18rem } .ticks label { display: block; overflow-wrap: anywhere }
+.ticks { columns: 18rem } .ticks label { display: block }
 pre, textarea { font: 12.5px/20px ui-monospace, monospace }
-pre { white-space: pre-wrap; overflow: auto; overflow-wrap: anywhere; background: var(--page);
+pre { white-space: pre-wrap; overflow: auto; background: var(--page);
   border-radius: 6px; padding: .6rem .75rem; max-height: 26rem }
 .code { position: relative } .code button { position: absolute; right: .3rem; top: .3rem }
 .diff { padding: .5rem 0 } .diff span { display: block; padding: 0 .75rem; min-height: 20px }
@@ -20034,15 +20036,14 @@ pre { white-space: pre-wrap; overflow: auto; overflow-wrap: anywhere; background
 .split:not(.one) .rows > * { grid-template-columns: 5.7rem 4.7rem minmax(0, 1fr) 4.2rem 4rem }
 .split:not(.one) .opt { display: none }
 .facts { display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: .25rem 1rem }
-dt { color: var(--soft) } dd { overflow-wrap: anywhere }
 .track { height: 8px; border-radius: 4px; background: var(--line); overflow: hidden }
 .track i { display: block; height: 100%; min-width: 3px; background: currentColor }
 .chart { width: 100%; height: 190px; display: block } .chart text { fill: var(--soft);
   font-size: 11px } .chart line { stroke: var(--line) }
-.legend { display: flex; flex-wrap: wrap; gap: .25rem 1rem; font-size: 12.5px }
+.legend { display: flex; flex-wrap: wrap; gap: .25rem 1rem }
 .legend i { display: inline-block; width: .7rem; height: .7rem; margin-right: .35rem }
 .problem { border-left: 3px solid; padding-left: .75rem; margin-bottom: .6rem }
-.problem > :first-child { color: var(--ink); overflow-wrap: anywhere }
+.problem > :first-child { color: var(--ink) }
 .editor { position: relative; display: grid; grid-template-columns: auto minmax(0, 1fr);
   border: 1px solid var(--edge); border-radius: 6px; overflow: hidden }
 .editor pre { max-height: none; text-align: right; color: var(--soft); padding: .5rem }
@@ -20051,12 +20052,11 @@ dt { color: var(--soft) } dd { overflow-wrap: anywhere }
 .editor p { position: absolute; right: .5rem; max-width: 65%; overflow: hidden; white-space: nowrap;
   text-overflow: ellipsis; background: var(--less); color: var(--bad); padding: 0 .4rem;
   font-size: 12px; line-height: 20px; pointer-events: none }
-.say { border-top: 1px solid var(--line); padding: .5rem 0; white-space: pre-wrap;
-  overflow-wrap: anywhere }
-summary { cursor: pointer; padding: .2rem 0; color: var(--soft); overflow-wrap: anywhere }
+.say { border-top: 1px solid var(--line); padding: .5rem 0; white-space: pre-wrap }
+summary { cursor: pointer; padding: .2rem 0 }
 #notice { position: fixed; right: 1rem; bottom: 1rem; max-width: 30rem; z-index: 5 }
 #notice p { background: var(--card); border: 1px solid; border-left-width: 4px; border-radius: 6px;
-  padding: .6rem .9rem; white-space: pre-wrap; overflow-wrap: anywhere }
+  padding: .6rem .9rem; white-space: pre-wrap }
 dialog { border: 1px solid var(--line); border-radius: 10px; background: var(--card); margin: auto;
   color: inherit; width: min(46rem, 94vw); padding: 1.25rem }
 dialog > * + *, form > * + * { margin-top: .75rem } #login { width: min(24rem, 92vw) }
@@ -20574,7 +20574,7 @@ function request(each) {
   const whole = Math.max(each.ms, 1), writing = each.ms - (each.first_ms ?? each.ms);
   return card(null, h("div.bar", back, h("h2.grow", each.model ?? each.path), each.alive
     && !each.begun && each.target && acting("Give up this attempt", () => ask("abandon",
-    { id: each.id }), ".danger")), h("p.dot." + tone(each), outcome(each), each.code && ": "
+    { id: each.id }), ".bad")), h("p.dot." + tone(each), outcome(each), each.code && ": "
     + (CODES[each.code] ?? "")), each.error && h("p.bad", each.error), each.rule && h("h3",
     "Where it went"),
   facts([["Target", each.target], ["Why", each.rule], ["Body", each.body],
@@ -20692,7 +20692,7 @@ function provider(view, name) {
       await ask("disable", { provider: name, disabled: !each.disabled }); await refresh(); })],
     acting(each.inactive ? "Enable in the file" : "Disable in the file", () => set("active",
       !!each.inactive)), acting("Remove", () => propose([{ path: at,
-      delete: true }], () => { location.hash = "#/providers"; }), ".danger")),
+      delete: true }], () => { location.hash = "#/providers"; }), ".bad")),
   state.status.may && h("div.bar", labelled("Priority", priority), button("Change", () => set(
     "priority", Number(priority.value))), h("small", "Higher goes first.")));
   return () => {
@@ -20961,7 +20961,7 @@ function keyForm(view, name) {
     field("Expires", expires, "The last day on which it is valid."), limits.map(
       (node) => field(LIMITS[node.name], node))),
   proposing(save, !isNew && button("Remove", remove,
-    ".danger"))));
+    ".bad"))));
   if (!isNew) { view.append(card("Connect", blocks)); attempt(() => connect(blocks, name)); }
 }
 
