@@ -20562,15 +20562,18 @@ rooms.requests = (view) => {
     side.hidden = !argument;
     const each = requests().find((one) => one.id === argument), sign = argument
       + json(each ?? "");
-    if (argument && side.sign !== sign) { side.sign = sign; put(side, request(each)); }
+    if (argument && side.sign !== sign) {
+      if (side.of !== argument) Object.assign(side, { of: argument, record: records(argument) });
+      side.sign = sign; put(side, request(each, side.record));
+    }
   };
   run.stays = true;
   return run;
 };
-function request(each) {
+function request(each, record) {
   const back = h("a", { href: "#/requests" }, "← ", "All requests");
   if (!each) return card(null, back, h("p", "This request is no longer known here."),
-    records(argument));
+    record);
   const whole = Math.max(each.ms, 1), writing = each.ms - (each.first_ms ?? each.ms);
   return card(null, h("div.bar", back, h("h2.grow", each.model ?? each.path), each.alive
     && !each.begun && each.target && acting("Give up this attempt", () => ask("abandon",
@@ -20592,7 +20595,7 @@ function request(each) {
     && money(each.cost) + (each.estimated ? " " + "estimated" : "")],
   ["First event", span(each.first_ms)], ["Time", span(each.ms)]]), h("h3", "Who asked"),
   facts([["Key", each.key], ["Client", each.client], ["Path", each.path], ["Ended", !each.alive
-    && clock(each.time)], ["id", each.id]]), !each.alive && records(each.id));
+    && clock(each.time)], ["id", each.id]]), !each.alive && record);
 }
 function records(id) {
   const out = h("div");

@@ -371,7 +371,7 @@ async def test_a_record_is_shown_printed_and_sent_again(
     upstream.script(chat_whole(text="first answer"), path="/a/v1/chat/completions")
     await ask(http, server, headers=ALICE)
     async with asyncio.timeout(20):
-        while not list(tmp_path.glob("ring/*.jsonl")):  # noqa: ASYNC110  # a thread writes it
+        while not list(tmp_path.glob("ring/*.jsonl")):  # noqa: ASYNC110, ASYNC240  # a thread does
             await asyncio.sleep(0.05)
     await log_in(page, server, f"requests/{(await server.logged()).id}")
     await press(page, "Show it")
