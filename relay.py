@@ -1315,7 +1315,7 @@ def whole_events(data: bytes) -> int:
 
 _BLANK_LINES: Final = (b"\r\n\r\n", b"\n\n", b"\r\r")
 
-# Kimi's and DeepSeek's words for efforts.
+# Kimi's, DeepSeek's words for efforts.
 _OTHER_EFFORTS: Final = {"ultra": "max", "light": "low", "minimum": "minimal"}
 
 
@@ -2727,7 +2727,7 @@ def failure_in(wire: JSON) -> Failure | None:
     return None
 
 
-# Fields of an error that say more: quota ids (Google), when a limit ends.
+# Fields of an error that say more: quota ids, when a limit ends.
 _SAYS_MORE: Final = re.compile(r"details|metadata|(resets?|retry)_?(at|in|after)\w*", re.IGNORECASE)
 
 
@@ -4392,7 +4392,7 @@ def _needs_details(part: Reasoning) -> bool:
 
 
 def _chat_detail(index: int, part: Reasoning) -> JSON:
-    token = enveloped(part.seal) if part.seal else ""
+    token = enveloped(part.seal)
     if part.text:
         signed = {"signature": token} if token else {}
         return {"type": "reasoning.text", "text": part.text, "index": index} | signed
@@ -4712,7 +4712,7 @@ class OpenAIChat(OpenAIDialect):
     output_limits = ("max_tokens", "max_completion_tokens")
     call_id = r".{1,128}"
     marks = (b'"usage":{', b'"usage": {', b"[DONE]", b'"error"', *_CHAT_REASON)
-    words = (b'reasoning_details"',)
+    words = (b'reasoning_details"', b'reasoning_content"', b'reasoning"')
     ends = re.compile(b"|".join(_CHAT_REASON))
     decoder = _ChatDecoder
     encoder = _ChatEncoder
@@ -4732,7 +4732,7 @@ class OpenAIChat(OpenAIDialect):
         if (wire.optional("n", int) or 1) > 1:
             raise BadRequest("n: more than one answer cannot be asked of this provider")
         scalars: JSON = {"include_usage": False} | wire.scalars(_CHAT_SCALARS)
-        if scalars.get("max_tokens", 0) < 0:  # no limit: llama.cpp, LM Studio
+        if scalars.get("max_tokens", 0) < 0:  # no limit (llama.cpp)
             del scalars["max_tokens"]
         if body.get("functions"):  # the old form: its client can be given only one call
             scalars["parallel_tools"] = False
@@ -4762,6 +4762,7 @@ class OpenAIChat(OpenAIDialect):
 
     def cleaned(self, body: JSON, quirks: ChatQuirks, account: str, strip: bool) -> JSON:
         off = found(body, ("thinking", "type")) == "disabled"
+        bare = quirks.replay == "never" or (strip and not quirks.placeholder)
         ids = CallIds(quirks.call_id) if quirks.call_id else None
 
         def renamed(call: JSON) -> JSON:
@@ -4771,13 +4772,13 @@ class OpenAIChat(OpenAIDialect):
             return call if new == id else call | {"id": new}
 
         def clean(message: JSON) -> JSON | None:
-            """Without details that carry our envelopes, which no chat provider minted, and as
-            DeepSeek and Kimi want it: with reasoning on every call, and no empty turn."""
+            """Without our envelopes, which no chat provider minted, or `bare` of reasoning (Groq,
+            Mistral), or as DeepSeek and Kimi want it: some on every call; no empty turn."""
             calls = message.get("tool_calls")
-            if quirks.placeholder and message.get("role") == "assistant":
-                if not calls and not message.get("content") and not message.get("function_call"):
+            if (quirks.placeholder or bare) and message.get("role") == "assistant":
+                if not any(v for k, v in message.items() if k not in ("role", *_CHAT_THOUGHTS)):
                     return None
-                if calls and not message.get("reasoning_content") and not off:
+                if quirks.placeholder and calls and not (message.get("reasoning_content") or off):
                     message = message | {"reasoning_content": quirks.placeholder}
             if ids and calls:
                 ids.turn()
@@ -4785,15 +4786,17 @@ class OpenAIChat(OpenAIDialect):
             if ids and isinstance(id := message.get("tool_call_id"), str):
                 new = ids.result(id)
                 message = message if new == id else message | {"tool_call_id": new}
-            tokens = list(map(_chat_token, _chat_details(message)))
-            own = any(token.startswith("rly1.") for token in tokens)
-            remove = message.get("reasoning_details") if strip else own
-            return without(message, ["reasoning_details"]) if remove else message
+            tokens = map(_chat_token, _chat_details(message))
+            own = strip or any(token.startswith("rly1.") for token in tokens)
+            for name in _CHAT_THOUGHTS if bare else ["reasoning_details"] if own else ():
+                message = without(message, [name])
+            return message
 
         return mapped(body, "messages", clean)
 
     def is_clean(self, raw: bytes, words: Container[bytes], quirks: ChatQuirks) -> bool:
-        return not (quirks.placeholder or quirks.call_id or b'reasoning_details"' in words)
+        some = quirks.replay == "never" and any(word in words for word in self.words)
+        return not (quirks.placeholder or quirks.call_id or some or self.words[0] in words)
 
     def parse_usage(self, wire: JSON, before: Usage = NOTHING_COUNTED) -> Usage | None:
         """Kimi puts the counts into the last choice, and Groq into its own object."""
@@ -4975,12 +4978,10 @@ def _responses_messages(wire: Wire) -> list[Message]:
         parts: Sequence[Part] = ()
         match kind := item.optional("type", str) or "message":
             case "message":
-                if (name := item.required("role", str)) in ("system", "developer"):
-                    role = "system"
-                elif name == "assistant":
-                    role = "assistant"
-                elif name != "user":
+                name = item.required("role", str)
+                if name not in ("user", "assistant", "system", "developer"):
                     raise BadRequest(f"{item.path('role')}: unknown role {shown(name)}")
+                role = cast(Role, "system" if name == "developer" else name)
                 parts = openai_parts(item, "content")
             case "reasoning":
                 seal = opened(_responses_token(item.data), "re")
@@ -5841,7 +5842,7 @@ class OpenAIResponses(OpenAIDialect):
         wire = Wire(_reconfigured(body))
         wire.drop_unknown(_RESPONSES_REQUEST)
         include = wire.optional("include", list) or ()
-        if any(each != "reasoning.encrypted_content" for each in include):  # which is sent anyway
+        if any(each != "reasoning.encrypted_content" for each in include):  # sent anyway
             wire.drop("include")
         for name in _RESPONSES_STATE:
             if body.get(name):  # to go on without it would be wrong
@@ -8230,14 +8231,14 @@ def classify_error(
     if len(text := error.message + error.extra) > 8000:  # a pattern may take the square of that
         text = text[:6000] + text[-2000:]
         error = replace(error, message=text, extra="")
-    rule = next((rule for rule in rules if rule.matches(status, error)), None)
-    fallback = "bad_request" if 400 <= status < 500 else "transient"
-    failure = error.cause or (rule.failure if rule else fallback)
-    scope = (rule.scope if rule else "") or FAILURES[failure].scope
+    other = ErrorRule("bad_request" if 400 <= status < 500 else "transient")
+    rule = next((rule for rule in rules if rule.matches(status, error)), other)
+    failure = error.cause or rule.failure
+    scope = rule.scope or FAILURES[failure].scope
     until = None
     if FAILURES[failure].scope != "request":
         fields = {name.lower(): value for name, value in headers.items()}
-        waits = _waits(fields, text, rule.reset if rule else "", now, zone)
+        waits = _waits(fields, text, rule.reset, now, zone)
         until = next((seconds for seconds in waits if seconds is not None), math.inf)
         # no window is longer than a month
         until = min(max(0.0, until), 35 * 86400.0) if math.isfinite(until) else None
@@ -8279,7 +8280,7 @@ _UNITS: Final = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 _UNIT: Final = r"(ms|s(?:ec(?:ond)?s?)?|m(?:in(?:ute)?s?)?|h(?:(?:ou)?rs?)?|d(?:ays?)?|weeks?)"
 _STEP: Final = rf"(\d+(?:\.\d+)?|\b(?:an?|one)(?=\s))\s*{_UNIT}(?![a-z])"
 _STEPS: Final = rf"{_STEP}(?:(?:,|\s|and)*{_STEP})*"
-# "resets_in_seconds":3600 (ChatGPT), "X-RateLimit-Reset":"1746921600000" (OpenRouter)
+# "resets_in_seconds":3600 (ChatGPT), "X-RateLimit-Reset":"17..." (OpenRouter)
 _ENDS: Final = re.compile(
     r'"(?:x-ratelimit-reset|(?:resets?|retry)[_-]?(?:at|in|after))_?(?:(ms)|s\w*)?"'
     r':"?(\d+(?:\.\d+)?)\b(?!-)',
@@ -8704,13 +8705,13 @@ balance_empty code=credit_balance_exhausted,insufficient_quota,billing_not_activ
 balance_empty code=billing_hard_limit_reached,insufficient_balance,insufficient_user_quota
 balance_empty type=insufficient_quota,insufficient_balance,billing_error
 balance_empty ~(insufficient|not enough) (account )?(balance|funds|credit)|余额不足|欠费
-~out of credits|all available credits|failure to pay  # xAI; Fireworks, 412
+~out of credits|all available credits|failure to pay  # xAI; Fireworks
 ~credit balance is too low  # Anthropic, 400
 # A limit and a span of time in one clause mean a plan's window.  Not "requests per hour" or "rate
 # limit for this period", which are rates, nor "retry in an hour" after a comma or a full stop.
 plan_exhausted 200,429 ~{span}[^.,;]{0,30}(quota|limit)
 ~(quota|(?<!rate )limit)[^.,;]{0,30}{span}|(小时|日|周|月)\S{0,10}(额度|限额|上限)
-balance_empty ~额度(不足|已用[尽完])  # new-api: of its key
+balance_empty ~额度(不足|已用[尽完])  # new-api
 # the provider is busy
 overloaded code=server_is_overloaded,capacity_exceeded,model_overloaded
 overloaded type=overloaded_error,overloaded,UNAVAILABLE,unavailable_error
@@ -8751,7 +8752,7 @@ balance_empty code=1113  # HTTP 429; also a key at another plan's base
 rate_limited code=1302,1303,1305
 overloaded code=1312
 client_rejected code=1313  # fair use: a person must look
-auth code=1000,1001,1002,1003,1004,1110,1111,1112,1120,1121,1220
+auth code=100*,111*,112*,1220
 model_missing code=1211,1212,1221,1222
 too_long code=1261
 moderation code=1300,1301
@@ -8786,7 +8787,7 @@ rate_limited code=Throttling*,insufficient_quota,limit_requests
 rate_limited type=insufficient_quota
 rate_limited ~allocated quota exceeded|exceeded your current quota
 balance_empty code=Arrearage  # HTTP 400
-model_missing code=Model.AccessDenied  # HTTP 403
+model_missing code=Model.AccessDenied
 moderation code=DataInspection*
 [minimax]  # platform.minimax.io; often in a 200
 plan_exhausted code=2056

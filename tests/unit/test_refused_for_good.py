@@ -307,6 +307,44 @@ def test_two_outputs_for_one_call_are_one() -> None:
     assert carried(body, R, C).body["messages"][2:] == [tool("a")]
 
 
+# Reasoning that a chat client sends back as a text
+
+THOUGHT_ALOUD = [
+    {"role": "user", "content": "a"},
+    {"role": "assistant", "content": None, "reasoning_content": "Nothing but this"},
+    {"role": "assistant", "content": "b", "reasoning_content": "T", "reasoning": "T"},
+    {"role": "user", "content": "c"},
+]
+BARE = [THOUGHT_ALOUD[0], {"role": "assistant", "content": "b"}, THOUGHT_ALOUD[3]]
+
+
+@pytest.mark.parametrize("preset", ["groq", "mistral", "openai", "cerebras"])
+def test_who_refuses_reasoning_as_a_text_gets_none_from_its_own_dialect_either(preset: str) -> None:
+    """opencode, Kimi Code and Qwen Code send it back, whoever has thought it."""
+    quirks = relay.PRESETS[preset].quirks["openai"]
+    body = chat(*THOUGHT_ALOUD)
+    assert C.cleaned(body, quirks, ACCOUNT, False)["messages"] == BARE
+    assert preset == "mistral" or not seems_clean(C, body, quirks)
+    plain = chat(*BARE)
+    assert C.cleaned(plain, quirks, ACCOUNT, False) is plain
+    assert preset == "mistral" or seems_clean(C, plain, quirks)
+
+
+def test_who_objects_to_reasoning_as_a_text_is_asked_once_more_without() -> None:
+    body = chat(*THOUGHT_ALOUD)
+    quirks = relay.ChatQuirks()
+    assert seems_clean(C, body, quirks)
+    assert C.cleaned(body, quirks, ACCOUNT, False) is body
+    assert C.cleaned(body, quirks, ACCOUNT, True)["messages"] == BARE
+
+
+def test_who_wants_reasoning_back_is_not_asked_without() -> None:
+    said = called("x") | {"reasoning_content": "T"}
+    body = chat({"role": "user", "content": "a"}, said, tool("x"))
+    quirks = relay.PRESETS["deepseek"].quirks["openai"]
+    assert C.cleaned(body, quirks, ACCOUNT, True)["messages"][1] == said
+
+
 # Thinking that was objected to
 
 
