@@ -1487,6 +1487,8 @@ class Takes(NamedTuple):
     addresses: tuple[str, ...] = ("image", "document")  # kinds of media that it fetches
     result_media: bool = True  # may a tool's result hold media?
     detail: bool = False  # does it take how closely an image is to be looked at?
+    # An answer's: any object, or what fits a schema with an object at its root, or another one
+    formats: tuple[str, ...] = ("json", "object")
     verbosity: bool = False
     service_tiers: tuple[str, ...] = ()
     sampling: tuple[str, ...] = ()
@@ -1505,7 +1507,10 @@ def lowered(request: Request, takes: Takes) -> tuple[Request, dict[str, str]]:
         # of a tool that is not offered, such as a server tool
         dropped += ["tool_choice"] if choice.names else []
         changes["tool_choice"] = choice = None
-    changes["messages"] = tuple(_lowered_turns(request.messages, takes, names, dropped))
+    turns = _lowered_turns(request.messages, takes, names, dropped)
+    if request.format:
+        changes["format"] = _lowered_format(request.format, takes, turns)
+    changes["messages"] = tuple(turns)
     if choice and choice.mode != "named" and choice.names and not takes.subset:
         tools = tuple(tool for tool in tools if tool.name in choice.names)
     if len(tools) > takes.most_tools:
@@ -1595,6 +1600,26 @@ def _lowered_turns(
     if takes.user_first and (lead == len(turns) or turns[lead].role != "user"):
         turns.insert(lead, Message("user", (Text("."),)))
     return turns
+
+
+def _lowered_format(format: Format, takes: Takes, turns: list[Message]) -> Format | None:
+    """The format as the target takes it; what it does not take is said in the system prompt.
+
+    OpenAI takes only objects, and asked for any object it wants the word JSON in the prompt.
+    """
+    schema, lead, kind = format.schema, leading(turns), "json"
+    if schema is not None:
+        kind = "object" if schema.get("type", "object") == "object" else "other"
+        if kind in takes.formats:
+            return format
+    keeps = kind != "other" and "json" in takes.formats
+    texts = (part.text for turn in turns for part in turn.parts if isinstance(part, Text))
+    if kind != "json" or not keeps or not any("json" in text.lower() for text in texts):
+        fits = dumps(schema or {"type": "object"}).decode()
+        text = f"Answer with JSON and nothing else. It must fit this JSON Schema: {fits}"
+        system = turns.pop(lead - 1).parts if lead else ()
+        turns.insert(max(0, lead - 1), Message("system", (*system, Text(text))))
+    return Format() if keeps else None
 
 
 def _reminder(parts: Iterable[Part]) -> tuple[Text, ...]:
@@ -1912,19 +1937,16 @@ def referred(root: JSON, ref: object) -> object:
 def modern(schema: JSON) -> JSON:
     """JSON Schema of draft 7 as of 2020-12: Anthropic checks that, and to it and Google `$ref` is
     into `$defs` only."""
-    text = dumps(schema)
-    if b'"items":[' in text:
-        schema = json.loads(text, object_hook=_with_prefix_items)
-    if "definitions" not in schema or "$defs" in schema:
+    older = dumps(schema)
+    text = older.replace(b'"items":[', b'"prefixItems":[')
+    if apart := "definitions" in schema and "$defs" not in schema:
+        text = text.replace(b"#/definitions/", b"#/$defs/")
+    if text == older and not apart:
         return schema
-    schema = loads(dumps(schema).replace(b"#/definitions/", b"#/$defs/"))
-    schema["$defs"] = schema.pop("definitions")
+    schema = loads(text)
+    if apart:
+        schema["$defs"] = schema.pop("definitions")
     return schema
-
-
-def _with_prefix_items(schema: JSON) -> JSON:
-    listed = isinstance(schema.get("items"), list)
-    return without(schema, ["items"]) | {"prefixItems": schema["items"]} if listed else schema
 
 
 def data_url(media: Media) -> str:
@@ -2657,8 +2679,6 @@ def below(url: str, name: str) -> str:
 # Of a tool's parameters.
 STRING: Final[JSON] = {"type": "string"}
 INTEGER: Final[JSON] = {"type": "integer"}
-# Where a format cannot ask for "any JSON object", the prompt has to.
-JSON_ONLY: Final = "Answer with one JSON object and nothing else."
 
 # The modes of `ToolChoice` in all makers' words, without those that name a tool.
 CHOICES: Final[dict[str, Literal["auto", "none", "required"]]] = {
@@ -3327,6 +3347,7 @@ class _AnthropicWriter(RequestWriter[AnthropicQuirks]):
             blank_texts=False,
             reasoning=own,
             media={"image": PICTURES, "document": PDF, "text": None},
+            formats=("object",),
             sampling=tuple(sampling),
         )
         if self.thinking and ("thinking" not in self.output or (thinks and not self.thinking.on)):
@@ -3369,11 +3390,8 @@ class _AnthropicWriter(RequestWriter[AnthropicQuirks]):
             body["temperature"] = min(body["temperature"], 1.0)
         if stops := [text for text in request.stop if text.strip()]:
             body["stop_sequences"] = stops  # those that are only white space are refused
-        schema = request.format.schema if request.format else None
-        if request.format and schema is None:
-            body["system"] = [*system, {"type": "text", "text": JSON_ONLY}]
-        elif schema is not None:
-            spec = {"type": "json_schema", "schema": _closed(modern(schema))}
+        if request.format:
+            spec = {"type": "json_schema", "schema": _closed(modern(request.format.schema or {}))}
             body["output_config"] = body.get("output_config", {}) | {"format": spec}
         if request.user:
             body["metadata"] = {"user_id": request.user}
@@ -3842,11 +3860,10 @@ class AnthropicMessages(Dialect):
             spec = output.inner("format")
             spec = spec if spec.data else wire.inner("output_format")
             format = Format(spec.optional("schema", dict)) if spec.data else None
-        if limit is not None:
-            limit = max(limit, 1)  # 0 fills Anthropic's cache, and is an error elsewhere
         return Request(
             model=wire.optional("model", str) or "",
-            max_tokens=limit,
+            # 0 fills Anthropic's cache, and is an error elsewhere
+            max_tokens=None if limit is None else max(limit, 1),
             stream=bool(wire.optional("stream", bool)),
             messages=tuple(_anthropic_messages(wire)),
             tools=tuple(_anthropic_tools(wire)),
@@ -4215,6 +4232,7 @@ class _ChatWriter(OpenAIWriter[ChatQuirks]):
             system="anywhere" if quirks.system_in_place else "front",
             addresses=("image",),
             result_media=False,
+            formats=("json", "object") if quirks.json_schema else ("json",),
             verbosity=quirks.verbosity,
         )
 
@@ -4236,14 +4254,8 @@ class _ChatWriter(OpenAIWriter[ChatQuirks]):
             effort = body.get("reasoning_effort", quirks.tools_effort)
             self.dropped += ["thinking"] if effort != quirks.tools_effort else []
             body["reasoning_effort"] = quirks.tools_effort
-        if request.format and (request.format.schema is None or quirks.json_schema):
+        if request.format:
             body["response_format"] = self.format(request.format)
-        elif request.format:
-            # GLM and DeepSeek know only json_object, and want the word JSON in the prompt
-            schema = dumps(request.format.schema).decode()
-            text = f"{JSON_ONLY} It must fit this JSON Schema: {schema}"
-            messages.insert(0, {"role": quirks.system_role, "content": text})
-            body["response_format"] = {"type": "json_object"}
         if request.verbosity:
             body["verbosity"] = request.verbosity
         if request.stream and quirks.stream_usage:
@@ -6321,6 +6333,8 @@ class _GeminiWriter(RequestWriter[GeminiQuirks]):
         self._names: dict[str, str] = {}  # of the functions that were called, by the call's id
         pictures = PICTURES | {"image/heic", "image/heif"}
         penalties = ("frequency_penalty", "presence_penalty") if self.model.penalties else ()
+        # 400 "Function calling with a response mime type: ... is unsupported"
+        formats = self.model.calls_and_json or not request.tools
         super().__init__(
             request,
             quirks,
@@ -6333,6 +6347,7 @@ class _GeminiWriter(RequestWriter[GeminiQuirks]):
             media={"image": pictures, "document": PDF, "audio": None},
             addresses=("image", "document", "audio"),
             result_media=self.model.result_media,
+            formats=("json", "object", "other") if formats else (),
             sampling=("temperature", "top_p", "top_k", "seed", *penalties),
         )
 
@@ -6347,16 +6362,10 @@ class _GeminiWriter(RequestWriter[GeminiQuirks]):
             "thinkingConfig": self._thinking(request.thinking),
         }
         if request.format:
-            schema = request.format.schema
-            if request.tools and not self.model.calls_and_json:
-                # 400 "Function calling with a response mime type: ... is unsupported"
-                fits = f" It must fit this JSON Schema: {dumps(schema).decode()}" if schema else ""
-                system.append(JSON_ONLY + fits)
-            else:
-                config["responseMimeType"] = "application/json"
-                if schema is not None:
-                    schema = modern(schema)
-                    config["responseJsonSchema"] = _for_google(schema, schema)
+            config["responseMimeType"] = "application/json"
+            if request.format.schema is not None:
+                schema = modern(request.format.schema)
+                config["responseJsonSchema"] = _for_google(schema, schema)
         config = {name: value for name, value in config.items() if value is not None}
         body: JSON = {"contents": [self._turn(message) for message in request.messages[lead:]]}
         if system:
@@ -6479,17 +6488,9 @@ def _gemini_carried(signature: str) -> list[Reasoning | None] | None:
     data = from_base64(signature) or b""
     if not data.startswith(b"rly1."):
         return None
-    carried, text = list[Reasoning | None](), ""
-    for word in data.decode(errors="replace").split():
-        seal = opened(word, "")
-        if word == "text":
-            carried.append(None)
-        elif seal.field == "tx" and seal.value:  # of a session that began before thoughts were
-            text = seal.value  # in their seals: the text of the next one
-        elif seal.field:
-            carried.append(recalled(text, seal))
-            text = ""
-    return carried
+    words = data.decode(errors="replace").split()
+    seals = [None if word == "text" else opened(word, "") for word in words]
+    return [recalled("", seal) if seal else None for seal in seals if not seal or seal.field]
 
 
 # An answer, read and written
@@ -6634,13 +6635,13 @@ def _gemini_text(part: JSON) -> str:
 class _GeminiEncoder(StreamEncoder):
     """Events to chunks: as server-sent events, or as the elements of one JSON array.
 
-    A call is sent when it is complete: readers take no fragments.  With `whole` nothing is
-    returned, and the last chunk holds all parts.
+    A call is sent when it is complete: readers take no fragments.  For an answer that is "whole"
+    nothing is returned, and the last chunk holds all parts.
     """
 
-    def __init__(self, context: AnswerContext, whole: bool = False) -> None:
+    def __init__(self, context: AnswerContext) -> None:
         super().__init__(context)
-        self._parts: list[JSON] | None = [] if whole else None
+        self._parts: list[JSON] | None = [] if context.variant == "whole" else None
         self._array = context.variant == "array"
         self._opened = False  # has the array begun?
         self._id = context.id
@@ -6908,10 +6909,7 @@ class GeminiContent(Dialect):
     # An answer
 
     def render_response(self, response: Response, context: AnswerContext) -> JSON:
-        encoder = _GeminiEncoder(context, whole=True)
-        for event in unfold(response):
-            encoder.encode(event)
-        return encoder.answer
+        return super().render_response(response, context._replace(variant="whole"))
 
     def parse_usage(self, wire: JSON, before: Usage = NOTHING_COUNTED) -> Usage | None:
         usage = wire.get("usageMetadata")

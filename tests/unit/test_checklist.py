@@ -22,6 +22,7 @@ from unit.configs import plan_of
 from unit.wires import (
     A,
     C,
+    G,
     R,
     anthropic,
     anthropic_stream,
@@ -466,6 +467,36 @@ def test_checklist_23_anthropic_wants_every_object_closed() -> None:
     closed = there["output_config"]["format"]["schema"]
     assert closed["additionalProperties"] is False
     assert closed["properties"]["x"]["additionalProperties"] is False
+
+
+LIST: relay.JSON = {"type": "ARRAY", "items": {"type": "STRING"}}
+
+
+@pytest.mark.parametrize("upstream", [A, C, R])
+def test_checklist_23_a_list_is_asked_for_in_words(upstream: relay.Dialect) -> None:
+    """The usual schema of Google's SDK; OpenAI refuses one without an object at its root."""
+    config = {"responseMimeType": "application/json", "responseSchema": LIST}
+    system = {"parts": [{"text": "Be brief."}]}
+    body = gemini(config) | {"systemInstruction": system}
+    there = carried(body, G, upstream).body
+    assert there.keys().isdisjoint(("response_format", "output_config", "text"))
+    assert "Be brief." in repr(there)
+    assert '{"type":"array","items":{"type":"string"}}' in repr(there)
+    assert [turn["role"] for turn in there.get("messages", ())].count("system") <= 1
+
+
+@pytest.mark.parametrize("upstream", [C, R])
+def test_checklist_23_any_object_is_asked_for_with_the_word(upstream: relay.Dialect) -> None:
+    """Else OpenAI refuses it; who says it already is not told again."""
+    there = carried(gemini({"responseMimeType": "application/json"}), G, upstream).body
+    assert "json_object" in repr(there)
+    assert repr(there).count("Answer with JSON") == 1
+    body = chat(user("Answer in JSON."), response_format={"type": "json_object"})
+    assert "and nothing else" not in repr(carried(body, C, R).body)
+
+
+def gemini(config: relay.JSON) -> relay.JSON:
+    return {"contents": [{"role": "user", "parts": [{"text": "Hi"}]}], "generationConfig": config}
 
 
 def test_checklist_23_where_there_is_only_json_object_the_prompt_says_the_schema() -> None:

@@ -602,24 +602,6 @@ def test_a_damaged_signature_of_ours_opens_nothing() -> None:
         assert isinstance(call, ToolCall)
 
 
-def test_a_session_that_began_with_an_older_relay_goes_on() -> None:
-    """Then the text of a thought was in an envelope of its own, before the seal's."""
-    words = " ".join(
-        (
-            "rly1.tx.00000000.SG0u",
-            relay.enveloped(AS),
-            "text",
-            "rly1.tx.00000000.T3I",
-            f"rly1.cr.{ACCOUNT}.",
-        )
-    )
-    signature = base64.b64encode(words.encode()).decode()
-    call = function_call("read") | {"thoughtSignature": signature}
-    first, said, second, _ = parts({"text": "So:"}, call, role="model")
-    assert (first, said) == (Reasoning("Hm.", AS), Text("So:"))
-    assert second == Reasoning("Or", Seal("cr", "", ACCOUNT))
-
-
 def test_deepseeks_reasoning_survives_gemini_cli() -> None:
     """Checklist 15, toward a client of this dialect."""
     stream = chat_stream(
@@ -880,7 +862,7 @@ def test_a_format_with_tools_is_said_in_words_to_models_that_refuse_both() -> No
     assert config["responseJsonSchema"] == {"type": "object"}
     body = rendered(model="gemini-2.5-pro", format=format, tools=tools)
     assert "generationConfig" not in body
-    assert relay.JSON_ONLY in body["systemInstruction"]["parts"][0]["text"]
+    assert "Answer with JSON" in body["systemInstruction"]["parts"][0]["text"]
     alone = rendered(model="gemini-2.5-pro", format=format)["generationConfig"]
     assert alone["responseMimeType"] == "application/json"
 
