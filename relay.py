@@ -1888,9 +1888,7 @@ _MIME_BY_START: Final = {
     "UklGR.{7}QVZF": "audio/wav",
     "JVBERi0": "application/pdf",
 }
-_TEXTUAL: Final = re.compile(
-    r"text/|application/([\w.-]+\+)?(x-)?(json|xml|yaml|toml|sql|sh|javascript|typescript)\b"
-)
+_TEXTUAL: Final = re.compile(r"text/|application/(\S+[+-])?(json|xml|yaml|sql|javascript)\b")
 
 
 def media_kind(mime: str) -> MediaKind:
@@ -1913,7 +1911,7 @@ def media_from_url(url: str, name: str = "", kind: MediaKind = "image") -> Media
 
 def rooted(schema: JSON) -> JSON:
     """A tool's schema with a root that every provider accepts: an object, and no reference."""
-    if isinstance(target := referred(schema, schema.get("$ref")), dict):
+    if "$ref" in schema and isinstance(target := referred(schema, schema["$ref"]), dict):
         schema = target | without(schema, ["$ref"])
     properties = schema.get("properties")
     typed = isinstance(properties, dict)
@@ -1937,13 +1935,11 @@ def referred(root: JSON, ref: object) -> object:
 def modern(schema: JSON) -> JSON:
     """JSON Schema of draft 7 as of 2020-12: Anthropic checks that, and to it and Google `$ref` is
     into `$defs` only."""
-    older = dumps(schema)
-    text = older.replace(b'"items":[', b'"prefixItems":[')
-    if apart := "definitions" in schema and "$defs" not in schema:
-        text = text.replace(b"#/definitions/", b"#/$defs/")
-    if text == older and not apart:
+    text, apart = dumps(schema), "definitions" in schema and "$defs" not in schema
+    if not apart and b'"items":[' not in text:
         return schema
-    schema = loads(text)
+    text = text.replace(b'"items":[', b'"prefixItems":[')
+    schema = loads(text.replace(b"#/definitions/", b"#/$defs/") if apart else text)
     if apart:
         schema["$defs"] = schema.pop("definitions")
     return schema
@@ -2863,8 +2859,8 @@ def openai_parts(wire: Wire, name: str) -> list[Text | Media]:
                 parts.append(media_of(audio.required("data", str), mime))
             case _:
                 part.drop("file_id" if part.data.get("file_id") else kind)
-                if kind in ("input_image", "video_url", "input_video"):
-                    parts.append(Text(left_out(re.sub("input_|_url", "", kind))))
+                if medium := re.fullmatch("(input_)?(image|video)(_url)?", kind):
+                    parts.append(Text(left_out(medium[2])))
     return parts
 
 
@@ -3058,15 +3054,10 @@ class OpenAIWriter(RequestWriter[OfOpenAI]):
         """With what the two formats call alike."""
         request = self.request
         body |= request.sampling.given()
-        names = {
-            "user": request.user,
-            "safety_identifier": request.user,
-            "prompt_cache_key": request.session,
-        }
         for name in self.quirks.identity:
-            if text := names[name]:  # hashed: the limit is 64 characters
+            if text := request.session if name == "prompt_cache_key" else request.user:
                 mark = hashlib.sha256(text.encode(errors="replace")).hexdigest()
-                body[name] = mark[:32]
+                body[name] = mark[:32]  # the limit is 64 characters
         if request.service_tier:
             body["service_tier"] = request.service_tier
         if request.stream:
@@ -6371,7 +6362,13 @@ class _GeminiWriter(RequestWriter[GeminiQuirks]):
         if system:
             body["systemInstruction"] = {"parts": [{"text": text} for text in system]}
         if request.tools:
-            body["tools"] = [{"functionDeclarations": list(map(_gemini_function, request.tools))}]
+            functions = list[JSON]()
+            for tool in request.tools:
+                schema = modern(rooted(tool.schema))
+                fields = {"description": tool.description} if tool.description else {}
+                fields["parametersJsonSchema"] = _for_google(schema, schema)
+                functions.append({"name": tool.name} | fields)
+            body["tools"] = [{"functionDeclarations": functions}]
             self.dropped += ["parallel_tool_calls"] if request.parallel_tools is False else []
         if request.tools and (choice := request.tool_choice):
             mode = {"none": "NONE", "required": "ANY", "named": "ANY"}.get(choice.mode, "AUTO")
@@ -6456,12 +6453,6 @@ _GEMINI_BUDGETS: Final = {
     "medium": 8192,
     "high": 24576,
 }
-
-
-def _gemini_function(tool: Tool) -> JSON:
-    described = {"description": tool.description} if tool.description else {}
-    schema = modern(rooted(tool.schema))
-    return {"name": tool.name} | described | {"parametersJsonSchema": _for_google(schema, schema)}
 
 
 def _gemini_media_part(media: Media) -> JSON:
