@@ -12325,13 +12325,12 @@ Fields: TypeAlias = Sequence[tuple[str, str, Make]]
 _SECRET_NAME: Final = re.compile(r"(?i)key|token|secret|password|credential|auth|cookie|database")
 _SECRET_WORD: Final = re.compile(r"(?i)((x|admin)[-_])?(api[-_]?)?key|token|authorization|password")
 _REFERENCE: Final = re.compile(r"os\.environ/(\w+)|\$\{?([A-Za-z_]\w*)\}?")
-_DEEPEST_LEAF: Final = 60  # levels; a YAML file may refer to itself
 _MOST_LEAVES: Final = 100_000  # aliases of aliases make a small file a huge one
 
 
 def leaves(value: Any, path: LeafPath = ()) -> Iterator[tuple[LeafPath, Any]]:
     """Every scalar and every empty container, with its path; ValueError if it is too deep."""
-    if len(path) > _DEEPEST_LEAF:
+    if len(path) > MOST_LEVELS:  # a YAML file may refer to itself
         raise ValueError("nested too deeply, or it refers to itself")
     if isinstance(value, dict | list) and value:
         for name, inner in value.items() if isinstance(value, dict) else enumerate(value):
@@ -23303,23 +23302,29 @@ class Console:
         return asyncio.run(self.ask(path, body))
 
     async def ask(self, path: str, body: JSON | None = None) -> JSON:
-        """What is answered to a GET; with a body, to a POST."""
+        try:
+            async with self.session() as session:
+                answer: JSON = loads(await (await self.open(session, path, body)).read())
+                return answer
+        except (aiohttp.ClientError, OSError) as error:
+            raise self.silent(error) from error
+
+    async def open(
+        self, session: aiohttp.ClientSession, path: str, body: JSON | None = None
+    ) -> aiohttp.ClientResponse:
+        """The reply to a GET; with a body, to a POST."""
         method, data = ("GET", None) if body is None else ("POST", dumps(body))
-        async with self.session() as session:
-            try:
-                reply = await session.request(method, path, data=data)
-                data = await reply.read()
-            except (aiohttp.ClientError, OSError) as error:
-                raise self.silent(error) from error
+        reply = await session.request(method, path, data=data)
         if reply.status != 200:
-            raise RelayError(error_in(data, reply.status).message)
-        answer: JSON = loads(data)
-        return answer
+            raise RelayError(error_in(await reply.read(), reply.status).message)
+        if reply.content_type not in ("application/json", "text/event-stream"):
+            raise RelayError(f"what answers at {self.listen} is no relay")
+        return reply
 
     def silent(self, error: BaseException) -> RelayError:
         """The error that nothing listens there, with what to do about it."""
-        reason, hint = system_words(error), "start it, or say which with -c or --listen"
-        return RelayError(f"no relay answers at {self.listen} ({reason}): {hint}")
+        who = f"no relay answers at {self.listen} ({system_words(error)})"
+        return RelayError(f"{who}: start it, or say which with -c or --listen")
 
     def session(self) -> aiohttp.ClientSession:
         """For watching a stream, or asking several times.  With TLS it trusts exactly the
@@ -23498,7 +23503,6 @@ async def serving(plan: Plan, source: Source, log: Log | None = None) -> AsyncIt
 #     stream  the same, streamed                        count   the tokens of a request
 
 _TRIAL_TOKENS: Final = 300  # of an answer: room for a model that thinks first
-_TRIAL_SECONDS: Final = 90.0
 _CITY: Final = Tool(
     "get_weather",
     "Tells the weather in a city.",
@@ -23650,10 +23654,9 @@ async def _trials(plan: Plan, access: Access) -> AsyncIterator[list[Trial]]:
     config = replace(plan.config, keys={}, routing_rules={}, default=None, state="memory")
     providers = {name.lower(): replace(access.provider, plans=(billing,))}
     alone = replace(plan, config=config, providers=providers, keys=(), admin=b"")
-    timeout = aiohttp.ClientTimeout(total=_TRIAL_SECONDS)
     async with (
         serving(alone, Source(None, "")) as base,
-        aiohttp.ClientSession(timeout=timeout) as session,
+        aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=90)) as session,
     ):
         yield [Trial(access, each.dialect, base, session) for each in billing.endpoints.values()]
 
@@ -23708,19 +23711,17 @@ def trial_table(trials: Sequence[Trial]) -> list[str]:
 async def watch(console: Console) -> AsyncIterator[tuple[str, Any]]:
     """(kind, data) of every event, the last 500 first; ends when the relay does."""
     decoder, answers = SSEDecoder(), False
-    async with console.session() as session:
-        try:
-            reply = await session.get("/admin/events?since=0")
+    try:
+        async with console.session() as session:
+            reply = await console.open(session, "/admin/events?since=0")
             answers = True
-            if reply.status != 200:
-                raise RelayError(error_in(await reply.read(), reply.status).message)
             async for block in reply.content.iter_any():
                 for event in decoder.feed(block):
                     yield event.event, loads(event.data)
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            if not answers:
-                raise console.silent(error) from error
-            raise RelayError(f"no relay answers at {console.listen} any more") from error
+    except (aiohttp.ClientError, OSError) as error:
+        if not answers:
+            raise console.silent(error) from error
+        raise RelayError(f"no relay answers at {console.listen} any more") from error
 
 
 async def follow(console: Console, wanted: Mapping[str, str], on: bool) -> None:
@@ -23839,7 +23840,7 @@ def _screen() -> Iterator[Callable[[Top], None]]:
         import termios  # not everywhere, and needed nowhere else
         import tty
     except ImportError as error:
-        raise RelayError("top needs a terminal of Unix; see the page, or --once") from error
+        raise RelayError("top needs a terminal of Unix; see the page, or pipe it") from error
 
     def draw(top: Top) -> None:
         lines = top.lines(*shutil.get_terminal_size())
@@ -24104,12 +24105,6 @@ def _quoted(text: str, variable: str) -> str:
 # From arguments to a running server, or to an answer in print.  A command is a function; its
 # options are written above it as its help shows them.
 
-DEMO_CONFIG: Final = """\
-providers:
-  demo: {api_format: demo, models: [demo, "*"]}
-"""
-
-
 Run: TypeAlias = Callable[[argparse.Namespace], int | None]  # exit status; None is 0
 
 
@@ -24171,7 +24166,8 @@ def find_config(args: argparse.Namespace, optional: bool = False) -> Source:
     overrides = tuple(args.listen or ()), args.reuse_port
     path = Path(args.config or "config.yaml")
     if args.demo:
-        return Source(None, DEMO_CONFIG, *overrides)
+        text = 'providers:\n  demo: {api_format: demo, models: [demo, "*"]}\n'
+        return Source(None, text, *overrides)
     if args.config or path.exists():
         return Source(path, text_of(path), *overrides)
     text = "".join(
@@ -24361,23 +24357,22 @@ def command_models(args: argparse.Namespace) -> int:
     """
     if (args.provider or args.json) and not args.fetch:
         raise ConfigError("--provider and --json need --fetch")
-    plan, found = load(find_config(args), lenient=not args.fetch), not args.fetch
-    chosen, lists = accesses(plan, args.provider) if args.fetch else [], list[JSON]()
-    for access in {access.provider.name: access for access in reversed(chosen)}.values():
+    plan, lists = load(find_config(args), lenient=not args.fetch), list[JSON]()
+    chosen = accesses(plan, args.provider) if args.fetch else []
+    for asked, each in itertools.groupby(chosen, lambda access: access.provider.name):
+        access = next(each)  # one credential will do
         names, fault = asyncio.run(fetch_list(plan, access))
-        known, asked = list(access.provider.config.models or ()), access.provider.name
+        known = list(access.provider.config.models or ())
         lists.append({"provider": asked, "served": names, "listed": known, "fault": fault})
-        fresh = [name for name in names if name not in known]
-        counts = f"{len(names)} served, {len(fresh)} not yet here"
+        fresh = [f"    {dumps(name).decode()}:" for name in names if name not in known]
         if not args.json:
-            print(f"{asked}:  # {plan.redacted(fault) or counts}")
-        if fresh and not args.json:
-            print("  models:", *(f"    {dumps(name).decode()}:" for name in fresh), sep="\n")
-        found |= bool(names)
+            counts = f"{len(names)} served, {len(fresh)} not yet here"
+            models = ["  models:", *fresh] if fresh else []
+            print(f"{asked}:  # {plan.redacted(fault) or counts}", *models, sep="\n")
     if args.fetch:
         if args.json:
             print(plan.redacted(json.dumps({"lists": lists})))
-        return 0 if found else 1
+        return 0 if any(each["served"] for each in lists) else 1
     for name in plan.listed:
         route = plan.route(name)
         targets = [str(target) for group in route.groups for target in group] if route else []

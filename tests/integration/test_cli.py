@@ -479,6 +479,30 @@ async def test_an_address_is_enough_to_ask_a_running_relay(
     assert (missing.status, missing.stderr[:16]) == (2, "no configuration")
 
 
+@pytest.mark.parametrize("command", ["health", "reload", "plans", "logs", "top"])
+async def test_another_program_at_the_address_is_said_to_be_no_relay(
+    command: str, tmp_path: Path
+) -> None:
+    async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 2\r\n\r\nhi")
+        writer.close()
+
+    server = await asyncio.start_server(greet, "127.0.0.1", 0)
+    address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with server:
+        ran = await run("--demo", "--listen", address, command, cwd=tmp_path)
+    assert (ran.status, ran.stdout) == (1, "")
+    assert ran.stderr == f"what answers at {address} is no relay\n"
+
+
+async def test_lists_come_in_the_order_of_the_file(tmp_path: Path) -> None:
+    providers = {name: {"api_format": "demo"} for name in ("zeta", "alpha")}
+    ran = await relay_on(tmp_path, {"providers": providers}, "models", "--fetch", "--json")
+    lists = json.loads(ran.stdout)["lists"]
+    assert [each["provider"] for each in lists] == ["zeta", "alpha"]
+
+
 @pytest.mark.parametrize("option", ["-f", "--follow"])
 def test_following_has_a_short_name(option: str) -> None:
     arguments = ["logs", option]
