@@ -238,6 +238,7 @@ from typing import (
     cast,
     dataclass_transform,
 )
+from urllib.parse import unquote, unquote_plus, urlsplit
 
 import aiohappyeyeballs
 import aiohttp
@@ -1901,9 +1902,9 @@ def media_from_url(url: str, name: str = "", kind: MediaKind = "image") -> Media
     if url[:5].lower() != "data:":
         return Media(kind, url=url, name=name)
     head, _, payload = url[5:].partition(",")
-    mime, *options = urllib.parse.unquote(head).lower().split(";")
+    mime, *options = unquote(head).lower().split(";")
     if "base64" in (option.strip() for option in options):
-        data = urllib.parse.unquote(payload) if "%" in payload else payload
+        data = unquote(payload) if "%" in payload else payload
     else:
         data = base64.b64encode(urllib.parse.unquote_to_bytes(payload)).decode()
     return media_of(data, mime.strip() or "text/plain", name)
@@ -1928,7 +1929,7 @@ def referred(root: JSON, ref: object) -> object:
     """What a JSON Pointer (RFC 6901) in a URL's fragment points at; None if it is elsewhere."""
     if not isinstance(ref, str) or not ref.startswith("#/"):
         return None
-    steps = urllib.parse.unquote(ref[2:]).split("/")
+    steps = unquote(ref[2:]).split("/")
     return found(root, [step.replace("~1", "/").replace("~0", "~") for step in steps])
 
 
@@ -6206,7 +6207,7 @@ _GOOGLES_OWN: Final = re.compile(
 def _mime_by_name(url: str) -> str:
     """Google wants a media type with an address."""
     mimes = "image/png image/gif image/webp application/pdf audio/mp3 audio/wav video/mp4".split()
-    suffix = urllib.parse.urlsplit(url).path.rpartition(".")[2].lower()
+    suffix = urlsplit(url).path.rpartition(".")[2].lower()
     return next((mime for mime in mimes if mime.endswith("/" + suffix)), "image/jpeg")
 
 
@@ -6793,7 +6794,7 @@ class GeminiContent(Dialect):
 
     def peek(self, body: JSON, address: str) -> Peek:
         path, _, query = address.partition("?")
-        match = _GEMINI_PATH.search(urllib.parse.unquote(path))
+        match = _GEMINI_PATH.search(unquote(path))
         if not match:
             raise NotFound(f"{path}: expected models/NAME:generateContent or its like")
         super().peek({"model": match["model"]}, address)
@@ -7782,7 +7783,7 @@ class Form:
         if len(names) != 1 or not _DISPOSITION.fullmatch(disposition):
             raise BadRequest("a part of the form has no name, or not a plain one")
         name: str = names[0].strip('"')
-        bare = urllib.parse.unquote(name).replace("\\", "").strip("'")  # PHP takes single quotes
+        bare = unquote(name).replace("\\", "").strip("'")  # PHP takes single quotes
         plain = re.split(r"[\[.]", bare)[0].strip().lower()
         if plain == "model" and name != "model":
             raise BadRequest(f"a part of the form is called {name!r}; expected 'model'")
@@ -8642,10 +8643,10 @@ reasoning_refused 200,400,404,422 ~encrypted[ _]content|redacted_thinking  # and
 ~(invalid|missing|corrupted|unverifiable) [`'"]?signature
 ~signature.{0,20}(verif|invalid|mismatch|not match)
 ~expected [`'"]?thinking|thinking.{0,40}block  # Anthropic
-reasoning_refused 400,422 ~cache_control.{0,60}(not permitted|not supported|not allowed|unknown)
-reasoning_refused 200,400,404,422 ~\breasoning_(content|details)\b  # DeepSeek, Kimi, Groq
+~\breasoning_(content|details)\b  # DeepSeek, Kimi, Groq
 ~thinking\S{0,40}\.(display|signature)|reasoning[. ]summar  # OpenAI: "must be verified to ..."
 ~\brs_\w+.{0,80}(not found|without|required|persisted|duplicate)|reasoning.{0,20}(item|block)
+reasoning_refused 400,422 ~cache_control.{0,60}(not permitted|not supported|not allowed|unknown)
 [common]
 too_long code=context_length_exceeded,exceeded_context_length,1261  # GLM
 too_long code=tokens_too_long,characters_too_long  # Qianfan
@@ -8873,6 +8874,7 @@ _OPENAI: Final[Mapping[str, Quirks]] = {
 _VERTEX: Final = GeminiQuirks(  # `store` is not of Vertex (python-genai)
     drop=("store",), media_alone=False, count_tokens=True)
 _FUNCTIONS: Final = ResponsesQuirks(functions_only=True)
+_COUNTS: Final = AnthropicQuirks(count_tokens=True)
 
 _QUIRKS: Final[dict[str, Mapping[str, Quirks]]] = {
     "glm": {
@@ -8921,8 +8923,9 @@ _QUIRKS: Final[dict[str, Mapping[str, Quirks]]] = {
     "siliconflow": {"openai": ChatQuirks(
         reasoning="enable_thinking", clamp={"thinking_budget": (128, 32768)}, tool_strict="drop")},
     "mimo": {
-        "openai": ChatQuirks(reasoning="thinking", replay="always", placeholder=" ",  # missing: 400
-                             json_schema=False, tool_strict="drop"),
+        "openai": ChatQuirks(
+            reasoning="thinking", replay="always", placeholder=" ",  # missing: 400
+            json_schema=False, tool_strict="drop"),
         "anthropic": AnthropicQuirks(placeholder=" ", unsigned=True)},
     "openai": _OPENAI,
     "azure": {**_OPENAI, "anthropic": AnthropicQuirks(signed=True, count_tokens=True)},
@@ -8960,15 +8963,15 @@ _QUIRKS: Final[dict[str, Mapping[str, Quirks]]] = {
     "silent": {"openai": ChatQuirks(reasoning="none", tool_strict="drop")},  # no switch known
     "switched": {"openai": ChatQuirks(reasoning="enable_thinking")},
     "templated": {"openai": ChatQuirks(reasoning="template")},
-    "vllm": {"openai": ChatQuirks(reasoning="template", replay_field="reasoning"),  # renamed
-             "anthropic": AnthropicQuirks(count_tokens=True), "responses": _FUNCTIONS},
-    "sglang": {"openai": ChatQuirks(reasoning="template"),
-               "anthropic": AnthropicQuirks(count_tokens=True)},
+    "vllm": {
+        "openai": ChatQuirks(reasoning="template", replay_field="reasoning"),  # renamed
+        "anthropic": _COUNTS, "responses": _FUNCTIONS},
+    "sglang": {"openai": ChatQuirks(reasoning="template"), "anthropic": _COUNTS},
     "ollama": {"openai": ChatQuirks(replay_field="reasoning", efforts=_efforts(
         "none low low medium high max max")), "responses": _FUNCTIONS},
     "llamacpp": {"openai": ChatQuirks(  # a named choice silently becomes auto
         reasoning="template", tool_choice=("auto", "none", "required")),
-        "anthropic": AnthropicQuirks(count_tokens=True), "responses": _FUNCTIONS},
+        "anthropic": _COUNTS, "responses": _FUNCTIONS},
     "lmstudio": {"openai": ChatQuirks(reasoning="none"), "responses": _FUNCTIONS},
     "tgi": {"openai": ChatQuirks(reasoning="none", replay="never")},
     "fastchat": {"openai": ChatQuirks(
@@ -8983,12 +8986,12 @@ _QUIRKS: Final[dict[str, Mapping[str, Quirks]]] = {
 def _makers() -> dict[str, Preset]:
     rows = [preset for preset in PRESETS.values() if not preset.local]
     bases = ((url, row) for row in rows for plan in row.plans.values() for url in plan.values())
-    return {urllib.parse.urlsplit(url).hostname or "": row for url, row in bases}
+    return {urlsplit(url).hostname or "": row for url, row in bases}
 
 
 def maker_of(url: str) -> Preset | None:
     """The preset whose maker's own host this is, behind which no other relay can stand."""
-    host = urllib.parse.urlsplit(url).hostname or ""
+    host = urlsplit(url).hostname or ""
     regional = {".anthropic.com": "anthropic", ".openai.com": "openai", ".googleapis.com": "gemini"}
     name = next((name for end, name in regional.items() if host.endswith(end)), "")
     return _makers().get(host) or PRESETS.get(name)
@@ -9001,16 +9004,20 @@ PRESET_ALIASES: Final[dict[str, tuple[str, str]]] = {}  # longer names, which ch
 def _presets(text: str) -> dict[str, Preset]:
     """The rows of a table, by name; their aliases go to PRESET_ALIASES.
 
-    A row is `NAME KEY GLOB...` with `quirks=` and `errors=` where these tables have another name,
-    `auth=[DIALECT,...:]STYLE`, and `china` where dates without a zone are China's; a key of `-`
-    makes it a server of one's own.  Below it
-    stand its plans, `[*]PLAN LETTERS BASE [PATH] [LETTER=PATH] [as=ALIAS] [quota=SOURCE]`: `*` is
-    paid in advance, the letters are dialects, the best first, the paths on the same host are
-    Anthropic's and another's.  `/DIALECT PATH` is one of `paths`; + appends it.  A plan `regular`
-    that is the only one may follow ` | ` in the row.
+    A row is `NAME GLOB...`, with `key=` for a variable that is not NAME_API_KEY, `like=`, `quirks=`
+    or `errors=` where these tables have another name, `auth=[DIALECT,...:]STYLE`, `china` where
+    dates without a zone are China's, and `local` for a server of one's own, which has no key.
+    Below it stand its plans, `[*]PLAN LETTERS BASE [PATH] [LETTER=PATH] [as=ALIAS] [quota=SOURCE]`:
+    `*` is paid in advance, the letters are dialects, the best first; the base has no `https://`, or
+    is a port of this machine; the paths on the same host are Anthropic's and another's.  `/DIALECT
+    PATH` is one of `paths`; + appends it.  A plan `regular` that is the only one may follow ` | `
+    in the row.  `{X,Y}` in a row or its plans makes two of it.
     """
     rows, row, preset = dict[str, JSON](), JSON(), ""
-    for line in _lines(text.replace(" | ", "\n regular ")):
+    twin, lines = re.compile(r"\{([^{},]*),([^{},]*)\}"), list[str]()
+    for each in re.split(r"\n(?=\S)", text):
+        lines += [twin.sub(rf"\{n}", each) for n in ((1, 2) if twin.search(each) else (1,))]
+    for line in _lines("\n".join(lines).replace(" | ", "\n regular ")):
         name, *words = line.split()
         given = dict(word.split("=", 1) for word in words if re.match(r"\w+=", word))
         words = [word for word in words if word.partition("=")[0] not in given]
@@ -9018,6 +9025,7 @@ def _presets(text: str) -> dict[str, Preset]:
             row["paths"][name[1:]] = words[0]
         elif line.startswith(" "):
             plan, letters, base = name.lstrip("*"), *(*words, "", "")[:2]
+            base = base and ("http://127.0.0.1" if base[0] == ":" else "https://") + base
             origin, paths = "/".join(base.split("/")[:3]), {"A": "".join(words[2:])} | given
             urls = ((_LETTERS[c], origin + paths[c] if c in paths else base) for c in letters)
             row["plans"][plan] = dict(urls)
@@ -9030,12 +9038,14 @@ def _presets(text: str) -> dict[str, Preset]:
             dialects, _, style = given.get("auth", "bearer").rpartition(":")
             preset, row = name, {"plans": {}, "subscription": (), "paths": {}, "quotas": {}}
             rows[name] = row
-            row["key"], row["local"] = words[0].strip("-"), words[0] == "-"
-            row["globs"] = tuple(word for word in words[1:] if word != "china")
+            row["local"], variable = "local" in words, f"{name.upper().replace('-', '_')}_API_KEY"
+            row["key"] = "" if row["local"] else given.get("key", variable)
+            row["globs"] = tuple(word for word in words if word not in ("china", "local"))
             row["zone"] = CHINA if "china" in words else datetime.UTC
             row["auth"] = dict.fromkeys((dialects or "anthropic").split(","), style)
-            row["quirks"] = _QUIRKS[given["quirks"]] if "quirks" in given else _QUIRKS.get(name, {})
-            row["errors"] = _ERRORS[given["errors"]] if "errors" in given else _ERRORS.get(name, ())
+            like = given.get("like", name)
+            row["quirks"] = _QUIRKS.get(given.get("quirks", like), {})
+            row["errors"] = _ERRORS.get(given.get("errors", like), ())
     return {
         name: Preset(**row | {"plans": row["plans"] or {"regular": {}}})
         for name, row in rows.items()
@@ -9046,126 +9056,107 @@ def _presets(text: str) -> dict[str, Preset]:
 # it does not have.  If a preset has no base, `endpoint` must be given.  An Anthropic path gets its
 # key as ANTHROPIC_AUTH_TOKEN, as a bearer token: both headers at once may be a 401.
 PRESETS: Final = _presets("""
-# Makers of models.  zai and the like are international: another account.
-bigmodel BIGMODEL_API_KEY glm-* quirks=glm errors=glm china
- *coding CA https://open.bigmodel.cn/api/coding/paas/v4 /api/anthropic as=glm-coding quota=glm
- regular C https://open.bigmodel.cn/api/paas/v4 as=glm
-zai ZAI_API_KEY glm-* quirks=glm errors=glm china
- *coding CAR https://api.z.ai/api/coding/paas/v4 /api/anthropic R=/api/v1 as=zai-coding quota=glm
- regular C https://api.z.ai/api/paas/v4
-deepseek DEEPSEEK_API_KEY deepseek-* auth=x-api-key
- regular CAR https://api.deepseek.com/v1 /anthropic quota=deepseek  # /v1: alias of the bare host
-moonshot MOONSHOT_API_KEY kimi-k* moonshot-* quirks=kimi china
- regular CAR https://api.moonshot.cn/v1 /anthropic quota=moonshot
-moonshot-ai MOONSHOT_AI_API_KEY kimi-k* moonshot-* quirks=kimi errors=moonshot
- regular CAR https://api.moonshot.ai/v1 /anthropic quota=moonshot
-kimi-coding KIMI_API_KEY kimi-for-coding* k3* quirks=kimi errors=kimi china
- *coding CA https://api.kimi.com/coding/v1 /coding quota=kimi  # agents, by their user agent
-dashscope DASHSCOPE_API_KEY qwen* china
- *coding CA https://coding.dashscope.aliyuncs.com/v1 /apps/anthropic as=dashscope-coding
- *token CAR https://token-plan.cn-beijing.maas.aliyuncs.com/compatible-mode/v1 /apps/anthropic \
-   as=dashscope-token-plan
- regular CAR https://dashscope.aliyuncs.com/compatible-mode/v1 /apps/anthropic
-dashscope-intl DASHSCOPE_INTL_API_KEY qwen* quirks=dashscope errors=dashscope
- *coding CA https://coding-intl.dashscope.aliyuncs.com/v1 /apps/anthropic as=dashscope-intl-coding
- *token CAR https://token-plan.ap-southeast-1.maas.aliyuncs.com/compatible-mode/v1 /apps/anthropic \
-   as=dashscope-intl-token-plan
- regular CAR https://dashscope-intl.aliyuncs.com/compatible-mode/v1 /apps/anthropic
-minimax MINIMAX_API_KEY MiniMax-*  # a plan's keys: sk-cp-...
- *plan CAR https://api.minimax.io/v1 /anthropic as=minimax-plan
- regular CAR https://api.minimax.io/v1 /anthropic
-minimax-cn MINIMAX_CN_API_KEY MiniMax-* quirks=minimax errors=minimax china
- *plan CAR https://api.minimaxi.com/v1 /anthropic as=minimax-cn-plan
- regular CAR https://api.minimaxi.com/v1 /anthropic
-stepfun STEPFUN_API_KEY step-* china
- *plan CA https://api.stepfun.com/step_plan/v1 /step_plan as=step-plan
- regular C https://api.stepfun.com/v1 quota=stepfun
-stepfun-intl STEPFUN_INTL_API_KEY step-* quirks=stepfun
- *plan CA https://api.stepfun.ai/step_plan/v1 /step_plan as=step-plan-intl
- regular C https://api.stepfun.ai/v1 quota=stepfun
-ark ARK_API_KEY doubao-* ark-code-* ep-* china  # Volcengine
- *coding CAR https://ark.cn-beijing.volces.com/api/coding/v3 /api/coding as=ark-coding
- *agent CAR https://ark.cn-beijing.volces.com/api/plan/v3 /api/plan as=ark-agent
- regular CAR https://ark.cn-beijing.volces.com/api/v3 /api/compatible  # billed apart
-byteplus BYTEPLUS_API_KEY seed-* doubao-* ark-code-* ep-* quirks=ark errors=ark  # Ark elsewhere
- *coding CA https://ark.ap-southeast.bytepluses.com/api/coding/v3 /api/coding as=byteplus-coding
- regular C https://ark.ap-southeast.bytepluses.com/api/v3
-mimo MIMO_API_KEY mimo-* china  # a plan's keys begin with tp-
- *plan CAR https://token-plan-cn.xiaomimimo.com/v1 /anthropic as=mimo-plan
- *plan-sgp CAR https://token-plan-sgp.xiaomimimo.com/v1 /anthropic as=mimo-plan-sgp
- *plan-ams CAR https://token-plan-ams.xiaomimimo.com/v1 /anthropic as=mimo-plan-ams
- regular CAR https://api.xiaomimimo.com/v1 /anthropic
-openai OPENAI_API_KEY gpt-* o1* o3* o4* chatgpt-* codex-*
- regular RC https://api.openai.com/v1  # gpt-6 calls tools in Responses only
-anthropic ANTHROPIC_API_KEY claude-* auth=x-api-key | A https://api.anthropic.com
-gemini GEMINI_API_KEY gemini-* gemma-*  # its dialect keeps signatures whole
- regular GC https://generativelanguage.googleapis.com C=/v1beta/openai
-mistral MISTRAL_API_KEY mistral-* codestral-* devstral-* magistral-* ministral-* pixtral-*
- regular C https://api.mistral.ai/v1
-xai XAI_API_KEY grok-* | RC https://api.x.ai/v1
+# Makers of models.  zai, -intl and the like are another account, in another part of the world.
+bigmodel glm-* like=glm china
+ *coding CA open.bigmodel.cn/api/coding/paas/v4 /api/anthropic as=glm-coding quota=glm
+ regular C open.bigmodel.cn/api/paas/v4 as=glm
+zai glm-* like=glm china
+ *coding CAR api.z.ai/api/coding/paas/v4 /api/anthropic R=/api/v1 as=zai-coding quota=glm
+ regular C api.z.ai/api/paas/v4
+deepseek deepseek-* auth=x-api-key
+ regular CAR api.deepseek.com/v1 /anthropic quota=deepseek  # /v1: alias of the bare host
+moonshot{,-ai} kimi-k* moonshot-* quirks=kimi errors=moonshot {china,}
+ regular CAR api.moonshot.{cn,ai}/v1 /anthropic quota=moonshot
+kimi-coding key=KIMI_API_KEY kimi-for-coding* k3* like=kimi china
+ *coding CA api.kimi.com/coding/v1 /coding quota=kimi  # agents, by their user agent
+dashscope{,-intl} qwen* like=dashscope {china,}
+ *coding CA coding{,-intl}.dashscope.aliyuncs.com/v1 /apps/anthropic as=dashscope-{,intl-}coding
+ *token CAR token-plan.{cn-beijing,ap-southeast-1}.maas.aliyuncs.com/compatible-mode/v1 \
+   /apps/anthropic as=dashscope-{,intl-}token-plan
+ regular CAR dashscope{,-intl}.aliyuncs.com/compatible-mode/v1 /apps/anthropic
+minimax{,-cn} MiniMax-* like=minimax {,china}
+ *plan CAR api.{minimax.io,minimaxi.com}/v1 /anthropic as=minimax-{,cn-}plan  # sk-cp-...
+ regular CAR api.{minimax.io,minimaxi.com}/v1 /anthropic
+stepfun{,-intl} step-* quirks=stepfun {china,}
+ *plan CA api.stepfun.{com,ai}/step_plan/v1 /step_plan as=step-plan{,-intl}
+ regular C api.stepfun.{com,ai}/v1 quota=stepfun
+ark doubao-* ark-code-* ep-* china  # Volcengine
+ *coding CAR ark.cn-beijing.volces.com/api/coding/v3 /api/coding as=ark-coding
+ *agent CAR ark.cn-beijing.volces.com/api/plan/v3 /api/plan as=ark-agent
+ regular CAR ark.cn-beijing.volces.com/api/v3 /api/compatible  # billed apart
+byteplus seed-* doubao-* ark-code-* ep-* like=ark  # Ark elsewhere
+ *coding CA ark.ap-southeast.bytepluses.com/api/coding/v3 /api/coding as=byteplus-coding
+ regular C ark.ap-southeast.bytepluses.com/api/v3
+mimo mimo-* china  # a plan's keys begin with tp-
+ *plan CAR token-plan-cn.xiaomimimo.com/v1 /anthropic as=mimo-plan
+ *plan-sgp CAR token-plan-sgp.xiaomimimo.com/v1 /anthropic as=mimo-plan-sgp
+ *plan-ams CAR token-plan-ams.xiaomimimo.com/v1 /anthropic as=mimo-plan-ams
+ regular CAR api.xiaomimimo.com/v1 /anthropic
+openai gpt-* o1* o3* o4* chatgpt-* codex-*
+ regular RC api.openai.com/v1  # gpt-6 calls tools in Responses only
+anthropic claude-* auth=x-api-key | A api.anthropic.com
+gemini gemini-* gemma-* | GC generativelanguage.googleapis.com C=/v1beta/openai  # whole signatures
+mistral mistral-* codestral-* devstral-* magistral-* ministral-* pixtral-* | C api.mistral.ai/v1
+xai grok-* | RC api.x.ai/v1
 
 # Clouds and resellers.  Most of their names are maker/model, hence the glob */*.  In a cloud the
 # endpoint has the account's own region, project or resource; paths with + are appended to it.
 # vertex wants https://HOST/v1/projects/PROJECT/locations/LOCATION, anthropic-google besides
 # /workspaces/ID/invoke; names at Vertex's OpenAI endpoint are google/NAME.
-vertex VERTEX_ACCESS_TOKEN gemini-* auth=gemini,openai:bearer  # for an hour
+vertex key=VERTEX_ACCESS_TOKEN gemini-* auth=gemini,openai:bearer  # for an hour
  /gemini +/publishers/google/models/{model}:generateContent
  /openai +/endpoints/openapi/chat/completions
-vertex-anthropic VERTEX_ACCESS_TOKEN claude-* quirks=vertex
+vertex-anthropic key=VERTEX_ACCESS_TOKEN claude-* quirks=vertex
  /anthropic +/publishers/anthropic/models/{model}:rawPredict
-vertex-express VERTEX_API_KEY gemini-* auth=gemini,openai:query
- regular G https://aiplatform.googleapis.com  # a key instead of a project
+vertex-express key=VERTEX_API_KEY gemini-* auth=gemini,openai:query
+ regular G aiplatform.googleapis.com  # a key instead of a project
  /gemini /v1/publishers/google/models/{model}:generateContent
-anthropic-google VERTEX_ACCESS_TOKEN claude-* quirks=anthropic
-anthropic-aws ANTHROPIC_AWS_API_KEY claude-* quirks=anthropic
+anthropic-google key=VERTEX_ACCESS_TOKEN claude-* quirks=anthropic
+anthropic-aws claude-* quirks=anthropic
  regular  # endpoint: https://aws-external-anthropic.REGION.api.aws; header anthropic-workspace-id
-bedrock AWS_BEARER_TOKEN_BEDROCK anthropic.* openai.*  # https://bedrock-mantle.REGION.api.aws
+bedrock key=AWS_BEARER_TOKEN_BEDROCK anthropic.* openai.*  # https://bedrock-mantle.REGION.api.aws
  /anthropic /anthropic/v1/messages
  /openai /openai/v1/chat/completions
  /responses /openai/v1/responses
-azure AZURE_OPENAI_API_KEY auth=openai,responses:api-key  # https://RESOURCE.services.ai.azure.com
+azure key=AZURE_OPENAI_API_KEY auth=openai,responses:api-key  # https://RESOURCE.services.ai.azure.com
  /openai /openai/v1/chat/completions
  /responses /openai/v1/responses
  /anthropic /anthropic/v1/messages
-azure-deployments AZURE_OPENAI_API_KEY quirks=openai auth=openai,responses:api-key
+azure-deployments key=AZURE_OPENAI_API_KEY quirks=openai auth=openai,responses:api-key
  regular  # endpoint: https://RESOURCE.openai.azure.com; `paths`: another version
  /openai /openai/deployments/{model}/chat/completions?api-version=2024-10-21
  /responses /openai/responses?api-version=2025-04-01-preview
-openrouter OPENROUTER_API_KEY */* | CAR https://openrouter.ai/api/v1 /api quota=openrouter
-groq GROQ_API_KEY llama-* meta-llama/* openai/gpt-oss-* qwen/* moonshotai/* groq/*
- regular CR https://api.groq.com/openai/v1
-cerebras CEREBRAS_API_KEY zai-glm-* gpt-oss-* qwen-3-* llama3* quirks=groq
- regular C https://api.cerebras.ai/v1
-siliconflow SILICONFLOW_API_KEY */* china | CA https://api.siliconflow.cn/v1 quota=siliconflow
-siliconflow-intl SILICONFLOW_INTL_API_KEY */* quirks=siliconflow errors=siliconflow
- regular CA https://api.siliconflow.com/v1 quota=siliconflow
-tencent TENCENT_API_KEY tc-code-* hunyuan-* quirks=silent china
- *coding CA https://api.lkeap.cloud.tencent.com/coding/v3 /coding/anthropic as=tencent-coding
- *token CA https://tokenhub.tencentmaas.com/plan/v3 /plan/anthropic as=tencent-token-plan
- regular C https://tokenhub.tencentmaas.com/v1  # cloud.tencent.com/developer/article/2767736
-qianfan QIANFAN_API_KEY qianfan-* ernie-* quirks=silent china  # Baidu
- *coding CA https://qianfan.baidubce.com/v2/coding /anthropic/coding as=qianfan-coding
- *token CA https://qianfan.baidubce.com/v2/tokenplan/personal /anthropic/tokenplan/personal \
+openrouter */* | CAR openrouter.ai/api/v1 /api quota=openrouter
+groq llama-* meta-llama/* openai/gpt-oss-* qwen/* moonshotai/* groq/* | CR api.groq.com/openai/v1
+cerebras zai-glm-* gpt-oss-* qwen-3-* llama3* quirks=groq | C api.cerebras.ai/v1
+siliconflow{,-intl} */* like=siliconflow {china,}
+ regular CA api.siliconflow.{cn,com}/v1 quota=siliconflow
+tencent tc-code-* hunyuan-* quirks=silent china
+ *coding CA api.lkeap.cloud.tencent.com/coding/v3 /coding/anthropic as=tencent-coding
+ *token CA tokenhub.tencentmaas.com/plan/v3 /plan/anthropic as=tencent-token-plan
+ regular C tokenhub.tencentmaas.com/v1  # cloud.tencent.com/developer/article/2767736
+qianfan qianfan-* ernie-* quirks=silent china  # Baidu
+ *coding CA qianfan.baidubce.com/v2/coding /anthropic/coding as=qianfan-coding
+ *token CA qianfan.baidubce.com/v2/tokenplan/personal /anthropic/tokenplan/personal \
    as=qianfan-token-plan
- regular C https://qianfan.baidubce.com/v2  # bases as in cc-switch
-huawei MAAS_API_KEY openpangu-* pangu-* quirks=silent china
- *token CA https://api.modelarts-maas.com/plan/v2 /plan/anthropic as=huawei-token-plan
- regular CA https://api.modelarts-maas.com/v2 /anthropic  # huaweicloud.com model-call-060
-modelscope MODELSCOPE_API_KEY */* quirks=switched china | CA https://api-inference.modelscope.cn/v1
-novita NOVITA_API_KEY */* quirks=switched | CA https://api.novita.ai/openai/v1 /anthropic
-fireworks FIREWORKS_API_KEY accounts/* | C https://api.fireworks.ai/inference/v1
-nvidia NVIDIA_API_KEY */* quirks=templated | C https://integrate.api.nvidia.com/v1
+ regular C qianfan.baidubce.com/v2  # bases as in cc-switch
+huawei key=MAAS_API_KEY openpangu-* pangu-* quirks=silent china
+ *token CA api.modelarts-maas.com/plan/v2 /plan/anthropic as=huawei-token-plan
+ regular CA api.modelarts-maas.com/v2 /anthropic  # huaweicloud.com model-call-060
+modelscope */* quirks=switched china | CA api-inference.modelscope.cn/v1
+novita */* quirks=switched | CA api.novita.ai/openai/v1 /anthropic
+fireworks accounts/* | C api.fireworks.ai/inference/v1
+nvidia */* quirks=templated | C integrate.api.nvidia.com/v1
 
 # Servers of one's own, at their default ports; tgi has none of its own, but where its documents
 # publish it.
-vllm - errors=local | CAR http://127.0.0.1:8000/v1  # --api-key reads Authorization only
-sglang - errors=local | CA http://127.0.0.1:30000/v1
-ollama - errors=local | CAR http://127.0.0.1:11434/v1
-llamacpp - errors=local
- regular CAR http://127.0.0.1:8080/v1 as=llama.cpp
-lmstudio - errors=local | CAR http://127.0.0.1:1234/v1
-tgi - errors=local | C http://127.0.0.1:8080/v1
-fastchat - | C http://127.0.0.1:8000/v1
+vllm local errors=local | CAR :8000/v1  # --api-key reads Authorization only
+sglang local errors=local | CA :30000/v1
+ollama local errors=local | CAR :11434/v1
+llamacpp local errors=local | CAR :8080/v1 as=llama.cpp
+lmstudio local errors=local | CAR :1234/v1
+tgi local errors=local | C :8080/v1
+fastchat local | C :8000/v1
 """)
 
 
@@ -9473,7 +9464,7 @@ def _proxy(node: ConfigNode) -> str:
 def is_url(text: str, schemes: Collection[str] = ("http", "https")) -> bool:
     """Is it a URL of these schemes that names a host, and perhaps a possible port?"""
     try:
-        parts = urllib.parse.urlsplit(text)
+        parts = urlsplit(text)
         return parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
     except ValueError:  # a port that is not a number, or too large
         return False
@@ -9600,7 +9591,6 @@ def mapping(
 
 
 TEXTS: Final = many(TEXT)
-TEXT_MAP: Final = mapping(TEXT)
 
 
 def either(scalar: Kind, mapped: Kind) -> Kind:
@@ -9677,10 +9667,9 @@ _OTHER_WORDS: Final = named_words("""
     claude=anthropic gpt=openai chatgpt=openai codex=openai chat=openai google=gemini glm=bigmodel
     zhipu=bigmodel kimi=moonshot qwen=dashscope aliyun=dashscope bailian=dashscope doubao=ark
     volcengine=ark grok=xai hunyuan=tencent url=endpoint base_url=endpoint baseurl=endpoint
-    api_base=endpoint type=api_format protocol=api_format plan=billing_plans plans=billing_plans
-    enabled=active disabled=active extra_body=override model_list=providers router=routing_rules
-    rules=routing_rules fallbacks=routing_rules aliases=routing_rules host=listen port=listen
-    bind=listen users=keys api_keys=keys database=state log_level=log
+    api_base=endpoint type=api_format plan=billing_plans plans=billing_plans enabled=active
+    disabled=active model_list=providers router=routing_rules rules=routing_rules
+    fallbacks=routing_rules aliases=routing_rules host=listen api_keys=keys log_level=log
 """)
 
 
@@ -9733,9 +9722,9 @@ class TimeoutConfig(Table):
 
 
 class AttemptTimeouts(Table):
-    connect: float | None = option(SECONDS, "As in `timeouts`, for this provider.")
-    first_event: float | None = option(SECONDS, "As in `timeouts`, for this provider.")
-    idle: float | None = option(SECONDS, "As in `timeouts`, for this provider.")
+    connect: float | None = option(SECONDS, "As in `timeouts`.")
+    first_event: float | None = option(SECONDS, "As in `timeouts`.")
+    idle: float | None = option(SECONDS, "As in `timeouts`.")
     total: float | None = option(SECONDS, "One attempt at this provider.")
 
 
@@ -9825,9 +9814,6 @@ def _error_rule(node: ConfigNode) -> ErrorRule | None:
     if not given and not node.reading.has_error(node.path, below=True):
         node.reading.error(node.path, "needs a status, code, type or pattern to go by")
     return ErrorRule(row.class_, row.status, row.code, row.type, row.pattern, row.scope, row.reset)
-
-
-ERROR_RULE: Final = replace(table(ErrorConfig), read=_error_rule)
 
 
 def _models(node: ConfigNode) -> dict[str, ModelConfig]:
@@ -9943,7 +9929,8 @@ class ProviderConfig(Table):
     )
     timeouts: AttemptTimeouts = section(AttemptTimeouts, "Limits on waiting for it.")
     errors: tuple[ErrorRule, ...] = option(
-        many(ERROR_RULE), "What its errors mean; read before the preset's, the first counts."
+        many(replace(table(ErrorConfig), read=_error_rule)),
+        "What its errors mean; read before the preset's, the first counts.",
     )
     proxy: str | None = option(PROXY, "http, https or socks5; by default the environment's.")
     prices: dict[str, PriceConfig] = option(
@@ -9980,7 +9967,7 @@ class WhenConfig(Table):
     tools: bool | None = option(FLAG, "Tools are offered.")
     background: bool | None = option(FLAG, "A small call of the client's own, as for titles.")
     subagent: bool | None = option(FLAG, "A subagent's call.")
-    header: dict[str, str] | None = option(TEXT_MAP, "Headers, and globs they match.", None)
+    header: dict[str, str] | None = option(mapping(TEXT), "Headers, and globs they match.", None)
     key: tuple[str, ...] | None = option(TEXTS, "Who asks: names in `keys`, or globs.", None)
     budget_over: float | None = option(SHARE, "More is spent of the key's fullest budget.")
     plan_over: float | None = option(SHARE, "More is used of the plan it would go to without this.")
@@ -10822,7 +10809,7 @@ class Endpoint:
     @functools.cached_property
     def base(self) -> str:
         """The host and port: what shares them fails together."""
-        return urllib.parse.urlsplit(self.url).netloc
+        return urlsplit(self.url).netloc
 
     @functools.cached_property
     def is_makers(self) -> bool:
@@ -10875,9 +10862,9 @@ class Provider:
     attempt_total: float
     claims: tuple[str, ...] | None  # globs its preset says it serves; None: listed models only
 
-    def match(self, name: str) -> tuple[int, Target, ModelConfig] | None:
-        """The best match of a client's name, with its limits; rank 0: exact, 1: but for case, 2: by
-        a glob, of which the first counts."""
+    def match(self, name: str) -> tuple[int, Target] | None:
+        """The best match of a client's name, and its rank; 0: exact, 1: but for case, 2: by a glob,
+        of which the first counts."""
         models, lower = self.config.models, name.lower()
         if models is None:
             models = {glob: ModelConfig() for glob in self.claims or ()}
@@ -10890,7 +10877,7 @@ class Provider:
             return None
         rank, known, model = min(matches, key=operator.itemgetter(0))
         sent_as = model.name or (name if rank == 2 else known)
-        return rank, Target(self, sent_as, model.output), model
+        return rank, Target(self, sent_as, model.output, model.context)
 
     @property
     def names(self) -> Collection[str]:
@@ -10910,6 +10897,7 @@ class Target:
     provider: Provider
     model: str
     output: int | None = None  # tokens it can write, where `models` says so
+    context: int | None = None  # tokens it can read
 
     @remembered
     def lanes(self, dialect: str) -> tuple[tuple[Lane, ...], ...]:
@@ -11246,8 +11234,8 @@ def secrets_in(headers: Iterable[tuple[str, str | None]], address: str) -> Itera
     fields = [(name, value or "") for name, value in headers]
     for item in address.partition("?")[2].split("&"):
         name, _, value = item.partition("=")
-        name = urllib.parse.unquote_plus(name)
-        fields += [(name, value), (name, urllib.parse.unquote_plus(value))]
+        name = unquote_plus(name)
+        fields += [(name, value), (name, unquote_plus(value))]
     for name, value in fields:
         if SECRET_NAMES.search(name):
             words = re.split(r"[\s;,]+", value)
@@ -11331,8 +11319,7 @@ class Plan:
             for name, model in (provider.config.models or {}).items():
                 if is_glob(name):
                     continue
-                names = [name, f"{prefix}/{name}"] if prefix else [name]
-                for known in names:
+                for known in (name, f"{prefix}/{name}") if prefix else (name,):
                     listed[known] = ModelInfo(known, model.context, model.output)
         targets = [to for entries in rules.values() for entry in entries for to in entry.to]
         for target in (*targets, self.config.default or ""):
@@ -11361,13 +11348,9 @@ class Plan:
 
     def _limits(self, name: str) -> ModelInfo:
         """A name with the limits of the first model it leads to."""
-        rules = self.config.routing_rules.get(name, ())
-        to = next((to for entry in rules for to in entry.to), name)
-        head, _, model = to.partition("/")
-        provider = self.providers.get(head.lower())
-        known = provider.match(model or name) if provider else None
-        limits = known[2] if known else ModelConfig()
-        return ModelInfo(name, limits.context, limits.output)
+        routes = self._routes(name, Facts(model=name))
+        first = next((route.targets()[0] for route in routes if route.groups), ModelConfig())
+        return ModelInfo(name, first.context, first.output)
 
     def nearest(self, name: str) -> list[str]:
         """Up to three known names that are like this one.
@@ -11451,7 +11434,9 @@ class Plan:
         if provider is None:
             return None
         found = provider.match(name or model)
-        return found[1] if found else Target(provider, name or model)
+        own = (model for model in (provider.config.models or {}).values() if model.name == name)
+        known = next(own, ModelConfig())  # a provider's own name has its limits, too
+        return found[1] if found else Target(provider, name or model, known.output, known.context)
 
 
 def unpriced(plan: Plan) -> list[str]:
@@ -11530,11 +11515,11 @@ def compile_plan(config: Config, reading: Reading) -> Plan:
 def _password(url: str) -> Iterator[str]:
     """The secrets in the URL of a proxy or of Redis, as others may write them."""
     with contextlib.suppress(ValueError):  # of a path such as sqlite://[
-        parts = urllib.parse.urlsplit(url)
+        parts = urlsplit(url)
         if parts.password:
-            password = urllib.parse.unquote(parts.password)
+            password = unquote(parts.password)
             yield from (parts.password, password)
-            yield f"{urllib.parse.unquote(parts.username or '')}:{password}"
+            yield f"{unquote(parts.username or '')}:{password}"
 
 
 def _keys(config: Config, admin: bytes, reading: Reading) -> tuple[Key, ...]:
@@ -11783,7 +11768,7 @@ class _Compiler:
         """
         spoken, preset = self.entry.api_format, self.preset
         if isinstance(bases, str) and not spoken:
-            path = urllib.parse.urlsplit(bases).path.rstrip("/")
+            path = urlsplit(bases).path.rstrip("/")
             known = [
                 dialect.name
                 for dialect in DIALECTS.values()
@@ -11809,7 +11794,7 @@ class _Compiler:
         never doubled; a bare host gets the version first, unless the base is a preset's, and
         `exact`.
         """
-        parts = urllib.parse.urlsplit(base)
+        parts = urlsplit(base)
         path, own = self.entry.paths.get(dialect), self.preset.paths.get(dialect, "")
         if own.startswith("+") and not path:  # what of it the base ends in is there already
             own, base = own[1:], base.rstrip("/")
@@ -11835,7 +11820,7 @@ class _Compiler:
         quirks = self.preset.quirks.get(dialect.name) or quirks
         if self._is_own_address(url):
             key = "endpoint" if entry.endpoint else "endpoints" if entry.endpoints else ""
-            self.error(key, f"{urllib.parse.urlsplit(url).netloc} is where this relay listens")
+            self.error(key, f"{urlsplit(url).netloc} is where this relay listens")
         all_edits = (
             Edits(quirks.drop, quirks.rename, quirks.clamp, set=quirks.fixed),
             Edits(override.drop, default=override.default, set=override.set),
@@ -11862,7 +11847,7 @@ class _Compiler:
 
     def _is_own_address(self, url: str) -> bool:
         """Would a request to this URL come back to this relay?"""
-        parts = urllib.parse.urlsplit(url)
+        parts = urlsplit(url)
         host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
         for listen in self.config.listen:
             with contextlib.suppress(ConfigError):
@@ -11913,7 +11898,7 @@ class _Compiler:
 def proxy_of(url: str, env: Mapping[str, str]) -> str:
     """HTTPS_PROXY's or HTTP_PROXY's word on a URL; none for this machine or NO_PROXY, which may
     name domains, addresses and networks, with a port or without, or be `*`."""
-    parts = urllib.parse.urlsplit(url)
+    parts = urlsplit(url)
     name, host = f"{parts.scheme}_proxy", parts.hostname or ""
     proxy = env.get(name) or env.get(name.upper()) or ""
     port = parts.port or (443 if parts.scheme == "https" else 80)
@@ -11933,7 +11918,7 @@ def proxy_of(url: str, env: Mapping[str, str]) -> str:
 
 def shown_proxy(proxy: str) -> str:
     """A proxy's URL without the credentials it may hold."""
-    parts = urllib.parse.urlsplit(proxy)
+    parts = urlsplit(proxy)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
 
 
@@ -12162,19 +12147,14 @@ def offer(plan: Plan, recipe: Recipe, base: str, key: str, wanted: str = "") -> 
     # the least that the models of this name can read and write, as `models` says
     name = model or next(iter(recipe.tiers.values()), "")
     route = plan.route(name) if name else None
-    models = [
-        known
-        for target in (route.groups[0] if route else ())
-        for name, known in (target.provider.config.models or {}).items()
-        if (known.name or name) == target.model
-    ]
+    equals = route.groups[0] if route else ()
     return Offer(
         base=base,
         key=key,
         model=model,
         tiers=dict.fromkeys(unserved, model) if model else {},
-        context=min((known.context for known in models if known.context), default=None),
-        output=min((known.output for known in models if known.output), default=None),
+        context=min((each.context for each in equals if each.context), default=None),
+        output=min((each.output for each in equals if each.output), default=None),
         total=plan.config.timeouts.total,
     )
 
@@ -12242,7 +12222,7 @@ def unproxied(env: Mapping[str, str], base: str) -> dict[str, str]:
     """Variables that keep a tool from going through a proxy to a relay on the same machine."""
     if not any(name.lower() in ("http_proxy", "https_proxy", "all_proxy") for name in env):
         return {}
-    host = urllib.parse.urlsplit(base).hostname or ""
+    host = urlsplit(base).hostname or ""
     direct = env.get("NO_PROXY") or env.get("no_proxy") or ""
     hosts = ",".join(filter(None, (direct, host)))
     return {"NO_PROXY": hosts, "no_proxy": hosts}
@@ -13280,7 +13260,7 @@ def mask_query(address: str) -> str:
     place, mark, query = address.partition("?")
     items = [item.partition("=") for item in query.split("&")]
     masked = (
-        name + eq + (MASK if SECRET_NAMES.search(urllib.parse.unquote_plus(name)) else value)
+        name + eq + (MASK if SECRET_NAMES.search(unquote_plus(name)) else value)
         for name, eq, value in items
     )
     return place + mark + "&".join(masked)
@@ -13572,6 +13552,7 @@ _STALE: Final = 86400.0  # seconds after its end, when a mark says nothing any m
 _SKEW: Final = 60.0  # seconds by which the clocks of relays that share marks may differ
 _BY_HAND: Final = 60.0  # seconds after which to ask again for a provider that is disabled
 _MOST_MESSAGE: Final = 200  # characters of a provider's message
+_ROOM: Final = 0.99  # the share of a window below which there is surely some left; makers round
 _BALANCE_HOLDS: Final = 86400.0  # seconds; then it says nothing, because it may be filled again
 
 
@@ -13754,6 +13735,16 @@ class Health:
             if older or (mark.guessed and not place.of_plan):
                 del self.marks[place]
         return self.sticky.bind(identity, lane.credential.name, now) if identity else None
+
+    def looked_up(self, credential: str, quota: Quota) -> None:
+        """Take what a maker says when it is asked; with room in all its windows, what relay only
+        guessed is no longer so: that the plan is used up."""
+        self.quotas.note(credential, quota)
+        place, fullest = Place("credential", credential, True), quota.fullest(quota.at)
+        mark, has_room = self.marks.get(place), fullest and fullest.used < _ROOM
+        is_guess = mark and mark.guessed and mark.failure == "plan_exhausted"
+        if is_guess and has_room and self.marks[place].since < quota.at:
+            del self.marks[place]
 
     # Asking about a lane
 
@@ -15967,7 +15958,7 @@ class RedisStore:
 
     def __init__(self, url: str) -> None:
         """`?prefix=` in the URL is for us: what the names of all keys begin with."""
-        parts = urllib.parse.urlsplit(url)
+        parts = urlsplit(url)
         query = dict(urllib.parse.parse_qsl(parts.query))
         # braces: in a cluster they keep all keys in one slot, which the scripts need
         self._root = f"{{{query.pop('prefix', 'relay')}}}"
@@ -17108,8 +17099,8 @@ def usage_report(
     hours: int = 24,
 ) -> JSON:
     """What was used in the last days, and in the last hours, as JSON; and what was used
-    of plans that are paid in advance, with its worth: what it would have cost by the token, None
-    where prices are not known.  Blocks."""
+    of plans that are paid in advance, with its worth: what it would have cost by the token.  A cost
+    or a worth is None where prices are not known.  Blocks."""
     zone, today = plan.zone, clock_at(now, plan.zone).day
     daily = store.usage(DAY, today - (days - 1) * DAY - HOUR)  # an hour: summer time
     hourly = store.usage(HOUR, now - hours * HOUR)
@@ -17121,16 +17112,20 @@ def usage_report(
         ("hours", by, hourly, {""}),
         ("plans", ("plan",), daily, prepaid),
     ):
-        sums = dict[tuple[int, tuple[str, ...]], Totals]()
+        sums, unpriced = dict[tuple[int, tuple[str, ...]], Totals](), set[tuple[int, Any]]()
         for row, totals in rows.items():
             if row.plan in plans:
                 who = tuple(getattr(row, column) for column in columns)
                 sums.setdefault((row.start, who), Totals()).add(totals)
+                provider = plan.providers.get(row.provider.lower())
+                if provider and not any(each.prices.of(row.model) for each in provider.plans):
+                    unpriced.add((row.start, who))
         report[name] = lines = list[JSON]()
         for (start, who), totals in sorted(sums.items(), key=operator.itemgetter(0)):
             when = datetime.datetime.fromtimestamp(start, zone).astimezone(zone).isoformat()
             counts: JSON = {count: getattr(totals, count) for count in COUNTS}
-            counts["cost"] = totals.cost / MONEY
+            unknown = (start, who) in unpriced and not totals.cost
+            counts["cost"] = None if unknown else totals.cost / MONEY
             if name == "plans":
                 counts["worth"] = counts.pop("cost") or None
             lines.append({"start": when, **dict(zip(columns, who, strict=True)), **counts})
@@ -17201,14 +17196,15 @@ async def look_up_quotas(
     upstream: Upstream,
     credentials: Credentials,
     plan: Plan,
-    quotas: Quotas,
+    health: Health,
     every: Callable[[str], float | None],
 ) -> dict[str, str]:
     """Ask for all credentials of which nothing has been learnt for as many seconds as `every` says
     of their provider, if it says any; credential -> what went wrong that did not before."""
+    quotas = health.quotas
 
     async def look_up(lane: Lane, source: QuotaSource) -> Quota:
-        provider, url = lane.target.provider, urllib.parse.urlsplit(lane.endpoint.url)
+        provider, url = lane.target.provider, urlsplit(lane.endpoint.url)
         team = source.team[0] in map(str.lower, provider.config.headers)
         asked = url._replace(path=source.path, query=source.team[1] if team else "").geturl()
         secret = ""
@@ -17235,7 +17231,7 @@ async def look_up_quotas(
         fault = ""
         try:
             async with asyncio.timeout(_LOOK_UP_SECONDS):
-                quotas.note(name, await look_up(lane, source))
+                health.looked_up(name, await look_up(lane, source))
         except TimeoutError:
             fault = f"no answer within {_LOOK_UP_SECONDS:g} s"
         except (RelayError, *UNREADABLE) as error:
@@ -18113,7 +18109,7 @@ class SpanTrace(Observer):
 
     def begins(self, attempt: Attempt) -> Mapping[str, str]:
         lane, api, headers = attempt.lane, self._telemetry.api, dict[str, str]()
-        parts = urllib.parse.urlsplit(lane.endpoint.url)
+        parts = urlsplit(lane.endpoint.url)
         span = self._attempts[id(attempt)] = self._telemetry.tracer.start_span(
             f"{self._operation} {lane.target.model}",
             context=api.set_span_in_context(self._request),
@@ -18902,7 +18898,7 @@ def _readable(offered: str) -> str:
 
 def with_query(url: str, query: str, without: Set[str]) -> str:
     """The URL with the client's query after its own, without some of its parameters."""
-    names = ((item, urllib.parse.unquote_plus(item.partition("=")[0])) for item in query.split("&"))
+    names = ((item, unquote_plus(item.partition("=")[0])) for item in query.split("&"))
     kept = [item for item, name in names if item and name.lower() not in without]
     return url + ("&" if "?" in url else "?") + "&".join(kept) if kept else url
 
@@ -18952,7 +18948,7 @@ def error_of_reply(
     known = classify_error(provider.rules, status, failure, reply.headers, now, provider.zone)
     message = redacted(known.message)
     if status in (301, 302, 303, 307, 308, 404, 405) and known.failure == "transient":
-        path = urllib.parse.urlsplit(attempt.url).path
+        path = urlsplit(attempt.url).path
         message = f"serves nothing at {path} ({message}); check `endpoint`"
     headers = dict[str, str]()
     for name, value in reply.headers.items():
@@ -19049,7 +19045,7 @@ class Raw(Exchange):
         name, _, path = self._path.partition("?")[0].partition("/")
         if _CLIMBING.search(path):
             raise BadRequest("the path may not climb out of the provider's own")
-        provider = plan.providers.get(urllib.parse.unquote(name).lower())
+        provider = plan.providers.get(unquote(name).lower())
         if provider is None:
             raise NotFound(f"no provider is called {name!r}; there are {', '.join(plan.providers)}")
         self._path = f"/{path}"
@@ -20982,9 +20978,8 @@ rooms.usage = (view) => {
     const totals = {}, places = new Map(), [label, ...parts] = MEASURES[what.value];
     const measure = (row) => parts.reduce((sum, part) => sum + row[part], 0);
     for (const row of rows()) {
-      const all = totals[row[by.value] || "None"] ??= Object.fromEntries(COUNTS.map(
-        (each) => [each, 0]));
-      for (const each of COUNTS) all[each] += row[each];
+      const all = totals[row[by.value] || "None"] ??= {};
+      for (const each of COUNTS) if (row[each] != null) all[each] = (all[each] || 0) + row[each];
     }
     const order = entries(totals).sort((a, b) => measure(b[1]) - measure(a[1]));
     const names = order.slice(0, 7).map(([name]) => name), others = "Others";
@@ -20998,7 +20993,8 @@ rooms.usage = (view) => {
     put(sums, order.length ? table(["Name", "#Requests", "#Errors", "#Tokens in",
       "#From the cache", "#Tokens out", "#Cost"], order.map(([name, all]) => [name,
       count(all.requests), count(all.errors), count(all.tokens_in), count(all.cache_read),
-      count(all.tokens_out), money(all.cost)])) : h("p.soft", "Nothing was used in this time."));
+      count(all.tokens_out), all.cost == null ? "-" : money(all.cost)])) : h("p.soft",
+      "Nothing was used in this time."));
   };
   const load = async () => {
     report = await ask("usage?days=" + { hours: 1, days: 31, months: 366 }[step.value]);
@@ -21947,10 +21943,10 @@ class Admin:
         """What is left of plans and balances; with POST after asking the makers, of one provider
         (`{"provider": NAME}`) or of all, but none twice within 10 s."""
         relay, keeper, only = self.relay, self.relay.accounts.keeper, body.optional("provider", str)
-        plan, quotas, now = relay.plan, relay.health.quotas, time.time()
+        plan, now = relay.plan, time.time()
         if request.method == "POST":
             chosen = {name: 10.0 for name in plan.providers if only in (None, name)}
-            await look_up_quotas(relay.upstream, relay.credentials, plan, quotas, chosen.get)
+            await look_up_quotas(relay.upstream, relay.credentials, plan, relay.health, chosen.get)
         try:
             usage = await keeper.call(credential_usage, keeper.store, now)
         except StateTrouble as error:
@@ -22619,7 +22615,7 @@ def route(method: str, target: str) -> Handler | tuple[Callable[..., Exchange], 
     if method == "POST" and passes:
         return Forward, path
     if method == "GET" and path.startswith("/models/"):
-        name = urllib.parse.unquote(path.removeprefix("/models/"))
+        name = unquote(path.removeprefix("/models/"))
         return functools.partial(Operations.model, name=name)
     if (method, path) == ("GET", "/responses"):
         # Codex tries a WebSocket first; after this error it falls back at once, else in 6 s
@@ -22889,7 +22885,7 @@ class Server:
         while True:
             await asyncio.sleep(1)
             faults = await look_up_quotas(
-                *(relay.upstream, relay.credentials, relay.plan, relay.health.quotas),
+                *(relay.upstream, relay.credentials, relay.plan, relay.health),
                 lambda name: relay.plan.providers[name].config.quota.every,
             )
             for name, fault in faults.items():
@@ -24274,7 +24270,8 @@ def command_route(args: argparse.Namespace) -> int:
     """
     plan = load(find_config(args), lenient=True)
     name = plan.bare(args.model)
-    facts = plan.with_plan_share(name, _facts(args, plan))
+    spent = functools.cache(functools.partial(_spent, args))  # asked for if it matters
+    facts = plan.with_plan_share(name, _facts(args, plan, spent))
     if any(key.caller.name == args.key and not key.caller.may_use(name) for key in plan.keys):
         print(f"{args.model}: key {args.key!r} may not use it")
         return 1
@@ -24308,10 +24305,28 @@ def command_route(args: argparse.Namespace) -> int:
             url = endpoint.dialect.address(endpoint.url, target.model, stream=True)
             url = "embedded" if endpoint.demo else url
             print(f"     {same} {endpoint.dialect.name}: {url}{keys}")
+            config = target.provider.config
+            if (config.switch_at, config.switch_below) != (None, None):
+                known = spent()[1][f"{target.provider.name}/{billing.name}"]["credentials"]
+                lows = [each["low"] for each in known if each["low"]]
+                some = f" with {len(lows)} of {count} credentials" if len(lows) < count else ""
+                if lows:
+                    print(f"     the last for new conversations{some}: {lows[0]}")
     return 0
 
 
-def _facts(args: argparse.Namespace, plan: Plan) -> Facts:
+def _spent(args: argparse.Namespace) -> tuple[JSON, JSON]:
+    """What the running relay knows: the used shares of budgets by key, and its report on each plan
+    by PROVIDER/PLAN.  Nothing if none runs."""
+    report: JSON = {"budgets": {}, "providers": []}
+    with contextlib.suppress(RelayError):
+        report = find_console(args).get("/admin/plans")
+    unknown: JSON = {"used": None, "credentials": []}
+    plans = {f"{p['name']}/{b['name']}": b for p in report["providers"] for b in p["plans"]}
+    return report["budgets"], collections.defaultdict(lambda: unknown, plans)
+
+
+def _facts(args: argparse.Namespace, plan: Plan, spent: Callable[[], tuple[JSON, JSON]]) -> Facts:
     """The request that --request, --header and --key describe."""
     headers: CIMultiDict[str] = CIMultiDict()
     for header in args.header:
@@ -24322,19 +24337,11 @@ def _facts(args: argparse.Namespace, plan: Plan) -> Facts:
     if args.key and args.key not in (known := plan.config.keys):
         raise ConfigError(f"no key is called {args.key!r}{suggestion(args.key, known)}")
     facts = Facts(model=plan.bare(args.model), key=args.key, headers=headers)
-    words = {word for _, rule in plan.entries(facts.model) for word in conditions(rule.when)}
-    if words & {"budget_over", "plan_over"}:
-        report: JSON = {"budgets": {}, "providers": []}
-        with contextlib.suppress(RelayError):  # none runs: then nothing is known
-            report = find_console(args).get("/admin/plans")
-        shares = {
-            f"{p['name']}/{b['name']}": b["used"] for p in report["providers"] for b in p["plans"]
-        }
-        facts = replace(
-            facts,
-            budget_used=lambda: report["budgets"].get(args.key),
-            plan_used=lambda plan: shares.get(plan.credentials[0].name.rpartition("/")[0]),
-        )
+    facts = replace(
+        facts,
+        budget_used=lambda: spent()[0].get(args.key),
+        plan_used=lambda plan: spent()[1][plan.credentials[0].name.rpartition("/")[0]]["used"],
+    )
     if not args.request:
         return facts
     try:
@@ -24840,7 +24847,7 @@ async def _plans_from_here(plan: Plan, source: Source) -> JSON:
         with contextlib.closing(store):
             Notebook(health).apply(store.sync(Batch()).notes)
             usage = credential_usage(store, time.time())
-    await look_up_quotas(upstream, Credentials(), plan, health.quotas, lambda provider: 0.0)
+    await look_up_quotas(upstream, Credentials(), plan, health, lambda provider: 0.0)
     await upstream.close()
     return plans_report(plan, Balance(health), usage, time.time()) | {"budgets": {}}
 
@@ -24907,7 +24914,11 @@ def command_usage(args: argparse.Namespace) -> None:
         if not report[name]:
             print(f"{name}: nothing was used")
             continue
-        sums = {each: sum(row[each] or 0 for row in report[name]) for each in (*counts, money)}
+        sums: JSON = {
+            each: sum(row[each] or 0 for row in report[name]) for each in (*counts, money)
+        }
+        if all(row[money] is None for row in report[name]):
+            sums[money] = None
         rows: list[list[str]] = [["from", *who, *counts, money]]
         for row in (*report[name], {"start": "all", **dict.fromkeys(who, " "), **sums}):
             names = [row["start"][:digits].replace("T", " "), *(row[n] or "-" for n in who)]

@@ -389,6 +389,12 @@ async def test_what_is_nearly_used_up_still_serves_if_nothing_else_does(
     server = await relay(bigglm(upstream, switch_at="95%"))
     await plans(http, server, ask=True)
     assert (await turn(http, server, "a")).startswith("coding/")
+    explained = await run("route", "glm-4.6", "-c", str(server.file), cwd=server.file.parent)
+    assert re.search(
+        r"1\. bigglm/glm-4\.6 \(coding\)\n.*\n"
+        r" +the last for new conversations: 5h at 99%, switch_at 95%\n *2\. ",
+        explained.stdout,
+    )
     assert [each["plan"] for each in (await last_line(server, 1))["attempts"]] == [
         "regular",
         "coding",

@@ -610,3 +610,26 @@ def test_marks_of_other_relays_are_bounded_too() -> None:
     notebook.collect(T)
     assert len(health.marks) == 1000
     assert until(health, K1) is not None
+
+
+@pytest.mark.parametrize(
+    ("after", "share", "age", "clear"),
+    [
+        (None, 0.5, 1.0, True),
+        (None, 0.99, 1.0, False),  # makers round
+        (None, 0.5, -1.0, False),  # known before it failed
+        (3600.0, 0.5, 1.0, False),  # the provider said until when
+    ],
+)
+def test_a_look_up_that_shows_room_ends_a_guess(
+    after: float | None, share: float, age: float, clear: bool
+) -> None:
+    health = relay.Health()
+    failed(health, C1, "plan_exhausted", after=after)
+    failed(health, C2, "plan_exhausted")
+    windows = (relay.QuotaWindow("5h", share), relay.QuotaWindow("7d", share / 2))
+    health.looked_up(C1.credential.name, relay.Quota(windows, at=T + age))
+    assert (until(health, C1, 2.0) is None) is clear
+    assert until(health, C2, 2.0) is not None
+    health.looked_up(C2.credential.name, relay.Quota(balance=5.0, at=T + 1.0))
+    assert until(health, C2, 2.0) is not None  # a balance says nothing of a plan

@@ -2,6 +2,7 @@
 
 import base64
 import json
+from typing import cast
 
 import pytest
 from unit.configs import plan_of
@@ -172,3 +173,43 @@ providers:
 )
 def test_budgets_that_cannot_see_are_named(limits: str, names: list[str]) -> None:
     assert relay.unpriced(plan_of(UNPRICED % limits)) == names
+
+
+class Stored:
+    """A store that holds these rows."""
+
+    def __init__(self, rows: dict[tuple[str, str], tuple[int, float]]) -> None:
+        self.rows = rows
+
+    def usage(self, span: int, since: float) -> dict[relay.Row, relay.Totals]:
+        return {
+            relay.Row(span, 1_700_006_400, "", *who): relay.Totals(
+                requests=1, tokens_in=tokens, cost=round(cost * MONEY)
+            )
+            for who, (tokens, cost) in self.rows.items()
+        }
+
+
+def test_what_has_no_price_has_no_known_cost() -> None:
+    rows = {
+        ("", ""): (0, 0.0),  # no provider was asked
+        ("glm", "glm-4.6"): (5, 0.0),  # a plan that is paid in advance
+        ("api", "m"): (5, 0.0),
+        ("half", "real-m"): (0, 0.0),
+        ("half", "real-n"): (5, 0.0),
+        ("gone", "x"): (5, 0.25),
+    }
+    plan = plan_of(UNPRICED % "rpm: 1")
+    store = cast(relay.Store, Stored(rows))
+    report = relay.usage_report(store, plan, 1, 1_700_006_400.0, ("provider", "model"))
+    costs = {(line["provider"], line["model"]): line["cost"] for line in report["days"]}
+    assert costs == {
+        ("", ""): 0.0,
+        ("glm", "glm-4.6"): 0.0,
+        ("api", "m"): None,
+        ("half", "real-m"): 0.0,
+        ("half", "real-n"): None,
+        ("gone", "x"): 0.25,
+    }
+    (total,) = relay.usage_report(store, plan, 1, 1_700_006_400.0, ())["hours"]
+    assert total["cost"] == 0.25
