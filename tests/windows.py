@@ -59,11 +59,14 @@ def hide() -> None:
         for name in names:
             if hasattr(module, name):
                 delattr(module, name)
+    if hasattr(os, "process_cpu_count"):  # Python 3.13, written for the system it runs on
+        os.process_cpu_count = os.cpu_count
+    shutil.__dict__["_use_fd_functions"] = False  # as it has found out for the system it runs on
     loop: Any = asyncio.SelectorEventLoop
     loop.add_signal_handler = loop.remove_signal_handler = _not_there
     Path.symlink_to = os.symlink = _no_privilege  # type: ignore[method-assign,assignment]
     winapi = types.SimpleNamespace(NeedCurrentDirectoryForExePath=lambda name: False)
-    shutil.__dict__.setdefault("_winapi", winapi)
+    shutil.__dict__["_winapi"] = winapi
     sys.platform = "win32"
 
 
