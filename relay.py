@@ -7566,7 +7566,7 @@ class Body:
 
 
 def first_model(raw: bytes) -> str:
-    """The model that a body seems to name, by its beginning; "" if none is there."""
+    """The model that a body seems to name at its beginning; "" for none."""
     match = _MODEL_VALUE.search(raw, 0, 512)
     return match[1].strip(b'"').decode(errors="replace") if match else ""
 
@@ -18507,9 +18507,8 @@ class Exchange(ABC):
                 headers["x-relay-dropped"] = header_text(line)
         if self.permit:
             headers |= self.permit.headers
-        upstream, held = 0, round(self.held * 1000)
-        for attempt in self.attempts:
-            upstream += round(attempt.seconds * 1000)
+        held = round(self.held * 1000)
+        upstream = sum([round(attempt.seconds * 1000) for attempt in self.attempts])
         relay = max(0, round((time.monotonic() - self.began) * 1000) - upstream - held)
         timing = f"relay;dur={relay}, upstream;dur={upstream}"
         headers["server-timing"] = timing + (f", held;dur={held}" if held else "")
@@ -19366,10 +19365,10 @@ class Accounts:
             exchange.code,
         )
         first = None if exchange.first_at is None else exchange.first_at - exchange.began
-        attempts = list[tuple[str, str, float]]()
-        for attempt in exchange.attempts:
-            name = attempt.lane.target.provider.name
-            attempts.append((name, attempt.outcome, attempt.seconds))
+        attempts = [
+            (each.lane.target.provider.name, each.outcome, each.seconds)
+            for each in exchange.attempts
+        ]
         tally.count(now - exchange.began, attempts, first, exchange.usage, exchange.held)
         if exchange.prompt:
             self._explain_cache(exchange, exchange.prompt, wall, log)
@@ -22329,7 +22328,7 @@ _VERSIONS: Final = re.compile(
     r"^(?:/(?:api|azure|claude|gemini|openai)(?=/(?:v1|responses|chat/)))?(?:/v1(?:beta1?|alpha)?)*(?=/|$)"
 )
 _LONGEST_PATH: Final = 500  # characters of paths that are looked for; models' names are shorter
-_LONGEST_LOGIN: Final = 1 << 14  # bytes, of what anybody may send
+_LONGEST_LOGIN: Final = 1 << 14  # bytes
 
 
 class Operations:
@@ -22365,13 +22364,11 @@ class Operations:
         self, request: web.BaseRequest, act: Callable[..., Awaitable[Any]], right: str
     ) -> web.StreamResponse:
         """Do something below /admin, for which the right is needed: none, to look, or to act."""
+        limits, posts = self.relay.plan.config.server, request.method == "POST"
         if right:
             self.admin.require(request, write=right == "act")
-        elif (
-            "Transfer-Encoding" in request.headers or (request.content_length or 0) > _LONGEST_LOGIN
-        ):
-            raise TooLarge(f"expected a body of up to {_LONGEST_LOGIN} bytes, with its length")
-        limits, posts = self.relay.plan.config.server, request.method == "POST"
+        else:  # anybody may send it
+            limits = replace(limits, max_body=_LONGEST_LOGIN)
         body = Body((await read_body(request, limits) if posts else b"") or b"{}").wire
         answer = await act(self.admin, request, Wire(body))
         return answer if isinstance(answer, web.StreamResponse) else json_response(answer)
@@ -22411,21 +22408,26 @@ class Operations:
         post = request.clone(method="POST", rel_url=path, headers=headers)
         authenticated(post, self.relay.plan)
         await socket.prepare(request)
-        frames = asyncio.Queue[bytes](1)
+        frames, sizes = asyncio.Queue[bytes](), collections.deque[int]()
 
         async def answer() -> None:
             while not self.draining:
-                frame = Frame(self.relay.plan, post, await frames.get())
-                response = await self.relay.serve(frame)
+                frame = await frames.get()
+                response = await self.relay.serve(Frame(self.relay.plan, post, frame))
                 if isinstance(response, web.Response):  # an error before there was a stream
                     await socket.send_str(cast(bytes, response.body).decode())
+                sizes.popleft()
+                frames.task_done()
             await socket.close(code=WSCloseCode.GOING_AWAY)
 
         answering = asyncio.create_task(answer())
         try:
             async for message in socket:
                 if message.type in (WSMsgType.TEXT, WSMsgType.BINARY):
-                    await frames.put(message.data)
+                    frames.put_nowait(message.data)
+                    sizes.append(len(message.data))
+                    if sum(sizes) > most:  # until then a close is seen at once
+                        await frames.join()
         finally:
             answering.cancel()
             with contextlib.suppress(asyncio.CancelledError, ConnectionError):
@@ -22856,11 +22858,8 @@ class Server:
 
     async def serve(self) -> None:
         """Start, serve until a signal comes, drain and stop."""
-        again = (
-            *(self.supervisor.watch(), self.reloader.follow()),
-            *(self._keep_house(), self._look_up_quotas()),
-        )
-        tasks = [asyncio.create_task(task) for task in again]
+        again = self.supervisor.watch(), self.reloader.follow(), self._keep_house()
+        tasks = [asyncio.create_task(task) for task in (*again, self._look_up_quotas())]
         try:
             await self.start()
             await self._stopping.wait()

@@ -144,13 +144,15 @@ async def test_it_fails_over_as_any_request(
     assert [each["outcome"] for each in server.lines()[0].attempts] == ["overloaded", "ok"]
 
 
+@pytest.mark.parametrize("waiting", [0, 5])
 async def test_closing_cancels_the_provider(
-    upstream: FakeUpstream, relay: Start, http: ClientSession
+    upstream: FakeUpstream, relay: Start, http: ClientSession, waiting: int
 ) -> None:
     upstream.script(fake.chat_stream("Hello there, you.").but(pause=5))
     server = await relay(one(upstream))
     async with http.ws_connect(server.url + PATH) as socket:
-        await socket.send_str(json.dumps(chat()))
+        for _ in range(1 + waiting):
+            await socket.send_str(json.dumps(chat()))
         await socket.receive_str(timeout=SOON)
     await server.logged(1, within=2)
     assert server.lines()[0].code == "CD"
