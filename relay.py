@@ -15613,7 +15613,9 @@ class SQLiteStore:
                 os.close(os.open(self.path, flags, 0o600))
                 where = f"{self.path.absolute().as_uri()}?mode={'ro' if to_read else 'rw'}"
             opened = self._identity()
-            self._data = sqlite3.connect(where, 5, isolation_level=None, uri=bool(self.path))
+            self._data = sqlite3.connect(
+                where, timeout=5, isolation_level=None, uri=bool(self.path)
+            )
             self._claim(to_read)
             self._opened = opened
         except OSError as error:
