@@ -15609,8 +15609,12 @@ class SQLiteStore:
         try:
             where = ":memory:"
             if self.path:
-                flags = os.O_RDONLY if to_read else os.O_CREAT | os.O_RDWR
-                os.close(os.open(self.path, flags, 0o600))
+                flags = os.O_RDONLY if to_read else os.O_CREAT | os.O_EXCL | os.O_RDWR
+                with contextlib.suppress(FileExistsError):
+                    os.close(os.open(self.path, flags, 0o600))
+                    for end in () if to_read else ("-wal", "-shm"):  # of a file that is gone:
+                        Path(f"{self.path}{end}").unlink(missing_ok=True)  # others may have them
+                os.close(os.open(self.path, flags & ~os.O_EXCL, 0o600))
                 where = f"{self.path.absolute().as_uri()}?mode={'ro' if to_read else 'rw'}"
             opened = self._identity()
             self._data = sqlite3.connect(
@@ -15685,15 +15689,17 @@ class SQLiteStore:
         into Unstorable if it cannot hold a value."""
         try:
             yield
-        except (sqlite3.OperationalError, OSError, ConfigError) as error:
-            raise StateTrouble(f"{self.path}: {error}") from error
-        except (sqlite3.Error, ValueError, OverflowError) as error:
+        except (ValueError, OverflowError, sqlite3.DataError, sqlite3.IntegrityError) as error:
             raise Unstorable(f"{self.path}: {error}") from error
+        except (sqlite3.Error, OSError, ConfigError) as error:
+            raise StateTrouble(f"{self.path}: {error}") from error
 
     def sync(self, batch: Batch) -> News:
         now = time.time()
         with self._watched():
             if self._identity() != self._opened:  # moved away while relay runs: make a new one
+                with contextlib.suppress(sqlite3.Error):
+                    self._data.execute("PRAGMA wal_checkpoint")  # the old one is whole without more
                 self._data.close()
                 self._opened, self._seen, self._last_seq = (0, 0), (-1, ()), 0
                 self.open()
@@ -16105,7 +16111,6 @@ class RedisStore:
 
 _EVERY: Final = 1.0  # seconds between two exchanges when nothing happens
 _RENEWED: Final = 10.0  # seconds between two reminders of the permits that are out
-_MOST_REFUSALS: Final = 5  # of one batch, before it is given up
 _LONGEST_PAUSE: Final = 15.0  # seconds between two tries to reach a store that is down
 
 
@@ -16138,8 +16143,6 @@ class Keeper:
         self._callers = callers
         self._log = log
         self._unstored: Batch | None = None
-        self._refusals = 0  # how often the store has refused it
-        self._works = False  # has the store just accepted another one?
         self._asked: dict[Permit, asyncio.Future[Admission | None]] = {}
         self._wake = asyncio.Event()
         self._stopping = False
@@ -16235,38 +16238,25 @@ class Keeper:
             batch.spent, batch.ended = self._limits.collect()
         zones = {caller.zone for caller in self._callers()}
         batch.labels = sorted({label for zone in zones for label in clock_at(wall, zone).periods})
-        self._works = False
-        if self._refusals >= _MOST_REFUSALS:  # does it refuse this batch, or everything?
-            self._apply(await self.call(self.store.sync, Batch(labels=batch.labels)))
-            self._works = True
         due = self.store.shares_limits and now >= self._renewed + _RENEWED
         running = self._limits.running() if due else ()
         batch.asked, batch.running = asked, [permit for permit in running if permit not in asked]
         news = await self.call(self.store.sync, batch)
-        self._unstored, self._refusals = None, 0
+        self._unstored = None
         self._renewed = now if due else self._renewed
-        self._apply(news)
+        self._limits.learn(news.spent)
+        self._notebook.apply(news.notes)
         if len(news.admissions) != len(asked):
             raise StateTrouble(f"it judged {len(news.admissions)} of {len(asked)} permits")
         return news.admissions
 
-    def _apply(self, news: News) -> None:
-        self._limits.learn(news.spent)
-        self._notebook.apply(news.notes)
-
     def _down(self, error: Exception) -> None:
         """Say when the store goes, once, and leave it alone for longer each time.
 
-        A batch that it refuses, though it takes an empty one, is given up: else nothing would be
-        stored any more.
+        A batch that it can never hold is given up: else nothing would be stored any more.
         """
         log, trouble = self._log(), str(error) or type(error).__name__
-        self._refusals += type(error) is not StateTrouble
-        if not self.trouble:
-            log.event("error", f"the state store is down, relay goes on alone: {trouble}")
-            if not isinstance(error, StateTrouble):
-                log.fault(error)
-        if self._works and self._unstored:
+        if isinstance(error, Unstorable) and self._unstored:
             rows = self._unstored.usage.items()
             hours = [totals for row, totals in rows if row.span == HOUR and not row.plan]
             log.event(
@@ -16274,9 +16264,15 @@ class Keeper:
                 "what was used cannot be stored and is given up",
                 requests=sum(totals.requests for totals in hours),
                 tokens=sum(totals.tokens_in + totals.tokens_out for totals in hours),
-                reason=self.trouble,
+                reason=trouble,
             )
-            self._unstored, self._refusals = None, 0
+            self._unstored = None
+            self._notebook.republish()
+            return
+        if not self.trouble:
+            log.event("error", f"the state store is down, relay goes on alone: {trouble}")
+            if not isinstance(error, StateTrouble):
+                log.fault(error)
         calm = time.monotonic() > self._since + 60
         self._pause = _EVERY if calm else min(2 * self._pause, _LONGEST_PAUSE)
         self._since, self.trouble = time.monotonic(), trouble

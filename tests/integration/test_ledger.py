@@ -287,6 +287,29 @@ async def test_two_processes_on_one_file_add_up(
     assert totals(tmp_path / "state.db") == (240, 240 * 1102)
 
 
+async def test_processes_whose_file_is_removed_begin_the_same_new_one(
+    upstream: FakeUpstream, relay: Start, http: ClientSession, tmp_path: Path
+) -> None:
+    """Not what SQLite keeps beside the old one, which the others still have open: that would
+    damage the new one for as long as they run."""
+    file = tmp_path / "state.db"
+    servers = [await relay(kept(upstream, state=f"sqlite:{file}")) for _ in range(3)]
+    for server in servers:
+        assert (await ask(http, server, headers=AS["alice"])).status == 200
+    await asyncio.sleep(2)  # until all have stored it
+    file.unlink()
+    for server in servers:
+        await server.says("it is opened anew", within=60)
+        await server.says("the state store is back", within=60)
+        for _ in range(3):
+            assert (await ask(http, server, headers=AS["alice"])).status == 200
+    for server in servers:
+        await server.stop()
+        assert "damaged" not in server.stderr
+        assert "disk I/O error" not in server.stderr
+    assert totals(file) == (9, 9 * 1102)
+
+
 async def test_a_backup_is_whole_though_relay_goes_on(
     upstream: FakeUpstream, relay: Start, http: ClientSession, tmp_path: Path
 ) -> None:

@@ -116,6 +116,33 @@ def test_a_file_that_was_moved_away_while_relay_runs_is_begun_anew(
     assert file.path.stat().st_mode & 0o777 == 0o600
 
 
+@pytest.mark.parametrize("how", ["moved", "removed"])
+def test_those_who_share_a_file_begin_the_same_new_one(how: str, file: relay.SQLiteStore) -> None:
+    """What SQLite keeps beside a file has its name: of the old one, it would damage the new one."""
+    stores, path = [file, *(relay.SQLiteStore(file.path) for _ in range(2))], file.path
+    for store in stores[1:]:
+        store.open()
+    for store in stores:
+        store.sync(batch())
+    if how == "removed":
+        path.unlink()
+    else:
+        path.rename(path.with_suffix(".old"))
+    for store in stores:
+        with pytest.raises(relay.StateTrouble, match="it is opened anew"):
+            store.sync(batch())
+    for _ in range(2):
+        for store in stores:
+            store.sync(batch())
+    assert [requests(store) for store in stores] == [6, 6, 6]
+    for store in stores[1:]:
+        store.close()
+    if how == "moved":
+        old = sqlite3.connect(path.with_suffix(".old"))
+        assert old.execute("SELECT sum(requests) FROM usage").fetchone() == (3,)
+        old.close()
+
+
 def test_a_folder_that_is_gone_for_a_while_is_trouble_for_a_while(
     file: relay.SQLiteStore, tmp_path: Path
 ) -> None:
