@@ -21301,13 +21301,14 @@ class Certificate:
 
 
 def text_of(path: Path) -> str:
-    """A configuration file's text, UTF-8 whatever the locale; ConfigError if it cannot be read."""
+    """A configuration file's text, UTF-8 whatever the locale, without the byte order mark that some
+    editors write; ConfigError if it cannot be read."""
     try:
         data = path.read_bytes()
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
     try:
-        return data.decode()
+        return data.decode().removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         before = data[: error.start]
         line, column = before.count(b"\n") + 1, error.start - before.rfind(b"\n")
@@ -22052,6 +22053,8 @@ class Admin:
         """What a request would make of a file, what is wrong with it, and the masked diff."""
         if (text := body.optional("text", str)) is None:
             text = _with_changes(source.text, body)
+        if "\r\n" in source.text and "\r" not in text:  # which browsers take out of what is edited
+            text = text.replace("\n", "\r\n")
         fresh, problems = source._replace(text=text), tuple[str, ...]()
         try:
             with registering(keep=False):
@@ -22162,6 +22165,8 @@ def _with_changes(text: str, body: Wire) -> str:
     changes = list[tuple[Sequence[str | int], object]]()
     for change in map(Wire, body.required("changes", list)):
         path = tuple(change.required("path", list))
+        if any(type(step) not in (str, int) for step in path):
+            raise BadRequest("path: expected names, and numbers of items")
         deletes = change.optional("delete", bool)
         changes.append((path, DELETE if deletes else change.data.get("value")))
     try:

@@ -483,6 +483,42 @@ async def test_a_change_keeps_comments_and_is_shown_before_it_is_saved(
     assert server.file.read_text() == before.replace("priority: 1", "priority: 7")
 
 
+async def test_a_file_of_windows_keeps_its_line_ends_and_loses_its_mark(
+    upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    server = await relay(one(upstream) | {"admin_key": ADMIN})
+    text = server.file.read_text()
+    server.file.write_bytes(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode())
+    assert (await get(http, server, "file"))["text"] == text.replace("\n", "\r\n")
+    # as the editor of a browser sends it
+    edited = {"text": text + "default: first/m\n", "save": True}
+    status, answer = await post(http, server, "config/edit", edited)
+    assert (status, answer["problems"]) == (200, [])
+    assert [line for line in answer["diff"].splitlines() if line[0] in "+-"] == [
+        "+default: first/m"
+    ]
+    changes = [{"path": ["keys", "bob"], "value": {"key": f"{SECRET}-bob"}}]
+    status, answer = await post(http, server, "config/edit", {"changes": changes, "save": True})
+    assert (status, answer["problems"]) == (200, [])
+    assert SECRET not in answer["diff"]
+    data = server.file.read_bytes()
+    assert data.count(b"\r\n") == data.count(b"\n")
+    assert yaml.safe_load(data)["keys"] == {"bob": {"key": f"{SECRET}-bob"}}
+
+
+@pytest.mark.parametrize("step", [True, None, 1.5, [], {}])
+async def test_a_path_has_names_and_numbers(
+    step: JSON, upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    server = await relay(one(upstream, models=["m", "n"]) | {"admin_key": ADMIN})
+    change = {"path": ["providers", "first", "models", step], "value": "x"}
+    status, answer = await post(http, server, "config/edit", {"changes": [change]})
+    assert (status, answer["error"]["message"]) == (
+        400,
+        "path: expected names, and numbers of items",
+    )
+
+
 async def test_of_two_changes_at_once_one_is_refused(
     upstream: FakeUpstream, relay: Start, http: ClientSession
 ) -> None:
