@@ -20194,11 +20194,15 @@ const clock = (at) => {
   const time = stamp(at), isToday = time.slice(0, 10) === state.usage.today.slice(0, 10);
   return isToday ? time.slice(11, 19) : time.slice(0, 16);
 };
-const CAUSES = { overloaded: "Overloaded", transient: "Failed", timeout: "Timed out",
-  rate_limited: "Rate limited", auth: "Key refused", balance_empty: "Balance empty",
-  plan_exhausted: "Plan used up", plan_expired: "Plan expired", model_missing: "Model missing",
-  cancelled: "Cancelled", outrun: "Outrun" };
-const plain = (cause) => CAUSES[cause]?.toLowerCase() ?? cause.replaceAll("_", " ");
+const CAUSES = {  // in words, and what to do if trying again is not enough
+  overloaded: ["Overloaded"], transient: ["Failed"], timeout: ["Timed out"],
+  rate_limited: ["Rate limited"], auth: ["Key refused", "Put in another key."],
+  balance_empty: ["Balance empty", "Top up the account."],
+  plan_exhausted: ["Plan used up", "Others answer until it is renewed."],
+  plan_expired: ["Plan expired", "Renew the plan."],
+  model_missing: ["Model missing", "Pull its models."], cancelled: ["Cancelled"],
+  outrun: ["Outrun"] };
+const plain = (cause) => CAUSES[cause]?.[0].toLowerCase() ?? cause.replaceAll("_", " ");
 
 // What relay says
 const HEADERS = { "Content-Type": "application/json", "X-Relay-Page": "1" };
@@ -20212,7 +20216,7 @@ async function ask(path, body) {
   return answer;
 }
 // Where the store of usage is down, all else is still there to see.
-const EMPTY = { today: new Date().toISOString().slice(0, 11) + "00:00:00Z", days: [], hours: [],
+const EMPTY = { today: new Date().toISOString().slice(0, 11) + "00:00:00Z", hours: [],
   recent: [], first_events: [] };
 async function refresh() {
   const [status, health, usage, plans] = await Promise.all([ask("status"), ask("health"),
@@ -20394,14 +20398,9 @@ const probe = (mark) => mark.next_probe === null ? "being probed"
   : cools(mark) ? t("until {}", clock(mark.until)) : "over: the next request probes";
 const below = (mark, name) => mark.name === name || mark.name.startsWith(name + " ")
   || mark.name.startsWith(name + "/");
-const REMEDY = { auth: "The key was refused: put in another one.",
-  balance_empty: "Top up the account.",
-  plan_exhausted: "Others answer until it is renewed.",
-  plan_expired: "Renew the plan.",
-  model_missing: "Pull its models: this one is not known." };
 // A problem: how bad, what, what to do, where
 const marked = (mark) => [cools(mark) ? "bad" : "warn", `${mark.name}: ${plain(mark.cause)}, ${
-  probe(mark)}. ${mark.said}`, REMEDY[mark.cause] ?? "relay tries again by itself."];
+  probe(mark)}. ${mark.said}`, CAUSES[mark.cause]?.[1] ?? "relay tries again by itself."];
 const problem = ([bad, what, why, to]) => h("div.problem." + bad, h("div", what),
   h("div.soft", why, " ", to && link(...to)));
 function wrongs() {
@@ -20444,7 +20443,7 @@ function planCards(box, name) {  // of a provider, or of all
   box.hidden = !box.firstChild;
 }
 rooms.overview = (view) => {
-  const [wrong, plans] = [h("div"), h("div.cards")], tiles = h("div.tiles");
+  const wrong = h("div"), plans = h("div.cards"), tiles = h("div.tiles");
   const [traffic, latency, events] = [1, 2, 3].map(() => h("div"));
   view.append(head("Overview"), card("What needs attention", wrong), tiles, plans, h("div.cards",
     card("Requests by the hour", traffic), card("Until the first event, by the hour", latency),
@@ -20791,7 +20790,7 @@ function model(found) {
   });
   const when = (rule) => `${entries(rule.when).map(([name, value]) => `${name}: ${
     json(value)}`).join(", ")} → ${rule.to.join(", ")}`;
-  return card("Where it goes", found.groups.length ? h("p", chain(found.groups)) : h("p.bad",
+  return card("Goes to", found.groups.length ? h("p", chain(found.groups)) : h("p.bad",
     "Nowhere", found.near.length > 0 && `; ${found.near.join(", ")}?`),
   facts([["Why", found.why], ["Context", count(found.context)], ...found.rules.filter(
     (each) => Object.keys(each.when).length).map((each) => [each.name, when(each)])]), orders,
@@ -20801,7 +20800,7 @@ const SAMPLE = { type: "function", function: { name: "get_weather", parameters: 
   properties: { city: { type: "string" } }, required: ["city"] } } };
 function chat(name) {
   const key = choice("Key", [], { id: "as" }), turns = [], tool = h("input", { type: "checkbox" });
-  const [log, aside, blocks] = [h("div", { "aria-live": "polite" }), h("div"), h("div")];
+  const log = h("div", { "aria-live": "polite" }), aside = h("div"), blocks = h("div");
   const text = h("textarea", { "aria-label": "Message", class: "grow", id: "message" });
   const body = () => ({ model: name, messages: text.value ? [...turns, { role: "user",
     content: text.value }] : turns.slice(0, -1), stream: true,
@@ -20954,13 +20953,13 @@ function keyForm(view, name) {
 const COUNTS = ["requests", "errors", "tokens_in", "cache_read", "cache_write", "tokens_out",
   "cost"];
 const MEASURES = [["Tokens", "tokens_in", "tokens_out"], ["Requests", "requests"], ["Cost", "cost"],
-  ["Cached input", "cache_read"], ["Errors", "errors"]];
+  ["From the cache", "cache_read"], ["Errors", "errors"]];
 rooms.usage = (view) => {
   const what = choice("What is shown", MEASURES.map(([label], at) => [at, label]));
   const by = choice("Split by", [["provider", "By provider"], ["key", "By key"], ["model",
     "By model"]]);
   const step = choice("Time shown", [["hours", "24 hours"], ["days", "30 days"], ["months",
-    "12 months"]]), [chart, sums] = [h("div"), h("div")];
+    "12 months"]]), chart = h("div"), sums = h("div");
   let report = null;
   const isHours = () => step.value === "hours", length = () => step.value === "days" ? 10 : 7;
   const place = (row) => isHours() ? begin(row) : row.start.slice(0, length());
@@ -21022,7 +21021,7 @@ rooms.configuration = (view) => {
   if (!s.may || !s.file) { view.append(s.may ? h("p.card",
     "This relay was started without a configuration file.") : "", force); return null; }
   const text = h("textarea", { spellcheck: "false", id: "file", "aria-label": s.file });
-  const [gutter, box, result] = [h("pre", { "aria-hidden": "true" }), h("div.editor"), h("div")];
+  const gutter = h("pre", { "aria-hidden": "true" }), box = h("div.editor"), result = h("div");
   let waiting, digest;
   const mark = (problems) => {  // a problem begins with FILE:LINE:COLUMN
     const all = text.value.split("\n").length;
@@ -21085,9 +21084,9 @@ To change anything, give the file an admin_key: SECRET.|修改前先设 admin_ke
 Rooms|页面  relay does not answer; trying again|relay 没有响应，重试中
 configuration {}|第 {} 份配置  Reload|重新加载  Log out|退出  being probed|正在试探  until {}|到 {}
 over: the next request probes|已结束：下一个请求会试探
-The key was refused: put in another one.|密钥被拒绝：请换一个。  Top up the account.|请充值。
+Put in another key.|请换一个密钥。  Top up the account.|请充值。
 Others answer until it is renewed.|恢复前由其他提供商回答。  Renew the plan.|请续订套餐。
-Pull its models: this one is not known.|不认识该模型：请拉取模型。
+Pull its models.|请拉取模型。
 relay tries again by itself.|relay 会自行重试。  Open the file|打开文件
 The configuration before it stays in force.|仍使用上一份配置。
 The state store is down: {}|状态存储不可用：{}
@@ -21142,7 +21141,7 @@ none: my own endpoint|无：自定义地址  Name|名称
 Names work with it in front, too.|模型名前加上它也可以使用。  All models|全部模型
 Filter, or any name|筛选，或任意名称  Goes to|去向  Nowhere|无处可去  Also:|还有：
 move {} up|上移 {}  remove {}|移除 {}  Add|添加
-A rule of its own, in this order:|为它单独设置规则，顺序为：  Where it goes|去向  Context|上下文
+A rule of its own, in this order:|为它单独设置规则，顺序为：  Context|上下文
 Message|消息  You|你  Reasoning|思考  Request|请求  No key|无密钥  Try it|试一试  As|使用
 offer a sample tool|提供示例工具  Send|发送  Stop|停止  Begin anew|重新开始  As code|显示为代码
 requests a minute|每分钟请求  tokens a minute|每分钟 token  at once|并发  tokens a day|每天 token
@@ -21154,13 +21153,13 @@ Create a key|创建密钥  The key of {}|{} 的密钥
 It is shown only now: the file has its hash.|只显示这一次：文件中只有它的哈希。  Close|关闭
 All keys|全部密钥  Names and globs, with commas; all if empty.|名称和通配符，逗号分隔；空为全部。
 Expires|有效期  The last day on which it is valid.|有效的最后一天。  Tokens|Token
-Cached input|缓存的输入  Errors|错误  What is shown|显示内容  Split by|分组  By provider|按提供商
+Errors|错误  What is shown|显示内容  Split by|分组  By provider|按提供商
 By key|按密钥  By model|按模型  Time shown|时间范围  24 hours|24 小时  30 days|30 天
 12 months|12 个月  None|无  Others|其他  Nothing was used in this time.|这段时间没有用量。
 In force, with secrets masked|当前生效（密钥已隐藏）
 This relay was started without a configuration file.|relay 启动时没有配置文件。
 No mistakes.|没有错误。  Discard|放弃修改  To the content|跳到内容
-Shell|Shell  estimated|估算  What changes|改动
+estimated|估算  What changes|改动
 """
 
 
