@@ -20194,7 +20194,7 @@ const clock = (at) => {
   const time = stamp(at), isToday = time.slice(0, 10) === state.usage.today.slice(0, 10);
   return isToday ? time.slice(11, 19) : time.slice(0, 16);
 };
-const CAUSES = {  // in words, and what to do if trying again is not enough
+const CAUSES = {  // in words, and what to do besides waiting
   overloaded: ["Overloaded"], transient: ["Failed"], timeout: ["Timed out"],
   rate_limited: ["Rate limited"], auth: ["Key refused", "Put in another key."],
   balance_empty: ["Balance empty", "Top up the account."],
@@ -21300,8 +21300,8 @@ class Certificate:
 
 
 def text_of(path: Path) -> str:
-    """A configuration file's text, UTF-8 whatever the locale, without the byte order mark that some
-    editors write; ConfigError if it cannot be read."""
+    """A configuration file's text, UTF-8 whatever the locale, without a byte order mark;
+    ConfigError if it cannot be read."""
     try:
         data = path.read_bytes()
     except OSError as error:
