@@ -8676,7 +8676,7 @@ moderation code=data_inspection_failed
 moderation type=content_filter
 moderation 200,400,403 ~content exists risk|content management policy  # DeepSeek; Azure
 ~blocked by content filter  # Anthropic
-~violat\w+ (our |the )?(usage|content) (guidelines|polic)  # xAI
+~(content|prompt|input|request) violates (our |the )?(usage|content) (guidelines|polic)  # xAI
 client_rejected type=client_validation_error  # other relays
 client_rejected ~client (is )?not (allowed|authorized)|only available for coding agents
 ~only accepts requests from claude code

@@ -537,6 +537,7 @@ PLAIN: list[Case] = [
     ("", 429, says("您的月度额度已用完"), "plan_exhausted"),
     ("", 400, wire({"code": 400, "message": "The provided model identifier is invalid."}),
      "model_missing"),                                                               # Bedrock
+    ("", 403, says("Your account was disabled for violating our usage policies"), "auth"),
     ("dashscope", 403, wire({"code": "Model.AccessDenied", "message": "Model access denied."}),
      "model_missing"),
     ("bigmodel", 200, claude("api_error", "[1302][Too many at once][2026]"), "rate_limited"),
