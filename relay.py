@@ -21959,7 +21959,7 @@ class Admin:
         shown = _masked_tree(composed(source.text))
         shown |= {"listen": list(source.listen)} if source.listen else {}
         text = yaml.safe_dump(shown, sort_keys=False, allow_unicode=True, width=100)
-        hashed = re.sub("sha256:[0-9a-f]{64}", MASK, text)  # whoever looks might guess at it
+        hashed = re.sub(r"(sha256:)\w{64}", rf"\1{MASK}", text)  # whoever looks might guess
         return {"text": self.relay.plan.redacted(hashed)}
 
     async def file(self, request: web.BaseRequest, _: Wire) -> JSON:

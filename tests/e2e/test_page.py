@@ -138,17 +138,28 @@ async def test_a_plan_has_a_card_with_its_windows(page: Page, server: RelayProce
     now = int(datetime.now().timestamp())
     window = {"name": "5h", "used": 0.96, "resets": now + 7200, "forecast": now + 600}
     known = {"asks": True, "balance": 12.5, "currency": "CNY", "forecast": None, "at": now}
-    key = {"name": "glm/coding/1", "windows": [window], "low": "", "error": "busy", **known}
+    key = {"name": "glm/coding/1", "windows": [window], "error": "busy", **known}
+    key["low"] = "5h at 96%, switch_at 95%"
     plan = {"name": "coding", "credentials": [key]}
-    plans = {"now": now, "providers": [{"name": "glm", "plans": [plan]}]}
+    other = {"name": "second", "plans": [{"name": "two", "credentials": [key, {**key, "low": ""}]}]}
+    plans = {"now": now, "providers": [{"name": "glm", "plans": [plan]}, other]}
     answered = f"path === 'plans' && !body ? {json.dumps(plans)} : asked(path, body)"
     await page.run(f"asked = ask; ask = async (path, body) => {answered}; renew()")
     card = "document.querySelector('.cards .card')"
     await page.until(f"!!{card}?.querySelector('.track i.bad')")
     shown = await page.run(f"{card}.innerText")
-    for expected in ("glm · coding", "5h: 96.0 %", "resets in 2 h", "12.5 CNY", "busy"):
+    low = "New conversations go elsewhere: 5h at 96%, switch_at 95%"
+    failed = "The last look-up failed: busy"
+    for expected in ("glm · coding\n", "5h: 96.0 %", "resets in 2 h", "12.5 CNY", low, failed):
         assert expected in shown
     assert "used up at" in shown
+    # at its provider's page, too; keys of one plan are told apart
+    await go(page, "providers/second")
+    await sees(page, "second · two · 1")
+    assert "glm" not in await page.run("document.querySelector('main').innerText")
+    links = "[...document.querySelectorAll('.chip')].map((each) => each.innerText)"
+    assert await page.run(links) == ["m", "big"]
+    await go(page, "overview")
     await page.run("ask = asked")
     await press(page, "Look up now")  # asks relay, which knows of no such plan
     await page.until("!document.querySelector('.cards')?.innerText.includes('glm')")
@@ -229,6 +240,8 @@ async def test_a_provider_is_added_tested_pulled_and_removed_by_the_page_alone(
     await page.until(f"!!{own}?.options.length")
     assert await page.run(f"[...{own}.options].some((each) => each.value === 'deepseek')")
     await page.run(f"{own}.value = ''; {own}.dispatchEvent(new Event('change'))")
+    formats = "[...document.querySelectorAll('.form select')[2].options].map((each) => each.value)"
+    assert await page.run(formats) == ["openai", "anthropic", "gemini", "responses"]
     assert await page.run("document.querySelectorAll('.form select')[2].value") == "openai"
     await page.fill("input[name=name]", "third")
     await page.fill("input[name=endpoint]", f"{upstream.url}/c/v1")

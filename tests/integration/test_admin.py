@@ -216,11 +216,19 @@ async def test_the_configuration_in_force_is_shown_without_secrets(
     upstream: FakeUpstream, relay: Start, http: ClientSession
 ) -> None:
     keys = {"alice": {"key": f"{SECRET}-alice", "models": ["m"]}}
-    server = await relay(one(upstream, active=True) | {"admin_key": ADMIN, "keys": keys})
+    hashed = {"key": f"sha256:{'0' * 64}", "expires": "2099-01-01"}
+    off = {"preset": "deepseek", "api_key": "${KEY_OF_NOBODY:-sk-never}", "active": False}
+    providers = one(upstream, active=True)["providers"] | {"off": off}
+    keys |= {"bob": hashed}
+    server = await relay({"providers": providers, "admin_key": ADMIN, "keys": keys})
     text = (await get(http, server, "config"))["text"]
+    assert "sk-never" not in text
+    assert "sk-never" not in str(await get(http, server, "tree"))
     shown = yaml.safe_load(text)
     assert shown["providers"]["first"]["endpoint"] == upstream.url
     assert shown["keys"]["alice"] == {"key": "[secret]", "models": ["m"]}
+    assert shown["keys"]["bob"] == {"key": "sha256:[secret]", "expires": "2099-01-01"}
+    assert shown["providers"]["off"]["api_key"] == "[secret]"
     assert SECRET not in text
     assert UPSTREAM_KEY not in text
 
