@@ -25000,11 +25000,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         for stream in (sys.stdout, sys.stderr):
             cast("Any", stream).reconfigure(encoding="utf-8", errors="replace")
     try:
-        return COMMANDS[args.command or "serve"].run(args) or 0
+        code = COMMANDS[args.command or "serve"].run(args) or 0
+        sys.stdout.flush()
+        return code
     except (RelayError, StateTrouble) as error:
         print(error, file=sys.stderr)
         return 2 if isinstance(error, ConfigError) else 1
-    except BrokenPipeError:  # `relay models | head`
+    except BrokenPipeError:  # `relay models | head`; the rest goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 0
     except KeyboardInterrupt:
         return 128 + signal.SIGINT

@@ -839,3 +839,11 @@ async def test_a_log_in_a_file_has_no_colours(tmp_path: Path) -> None:
     assert "is ready" in server.stderr
     assert f"http://{address}/" in server.stderr
     assert "\x1b" not in server.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a shell's pipe")
+@pytest.mark.parametrize("command", ["schema", "help keys"])
+def test_a_reader_that_leaves_is_no_traceback(command: str, tmp_path: Path) -> None:
+    line = f"{sys.executable} {PROGRAM} {command} | true"
+    done = subprocess.run(["sh", "-c", line], cwd=tmp_path, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
