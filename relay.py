@@ -203,7 +203,6 @@ import textwrap
 import threading
 import time
 import traceback
-import urllib.parse
 import zlib
 import zoneinfo
 from abc import ABC, abstractmethod
@@ -238,7 +237,17 @@ from typing import (
     cast,
     dataclass_transform,
 )
-from urllib.parse import unquote, unquote_plus, urlsplit
+from urllib.parse import (
+    parse_qs,
+    parse_qsl,
+    quote,
+    quote_plus,
+    unquote,
+    unquote_plus,
+    unquote_to_bytes,
+    urlencode,
+    urlsplit,
+)
 
 import aiohappyeyeballs
 import aiohttp
@@ -1906,7 +1915,7 @@ def media_from_url(url: str, name: str = "", kind: MediaKind = "image") -> Media
     if "base64" in (option.strip() for option in options):
         data = unquote(payload) if "%" in payload else payload
     else:
-        data = base64.b64encode(urllib.parse.unquote_to_bytes(payload)).decode()
+        data = base64.b64encode(unquote_to_bytes(payload)).decode()
     return media_of(data, mime.strip() or "text/plain", name)
 
 
@@ -2515,7 +2524,7 @@ class Dialect(ABC):
 
     def address(self, url: str, model: str, stream: bool, variant: str = "") -> str:
         """The URL to ask a provider at, from its endpoint's, which may hold {model}."""
-        return url.replace("{model}", urllib.parse.quote(model, safe="@"))
+        return url.replace("{model}", quote(model, safe="@"))
 
     def counting(self, url: str) -> str:
         """The URL at which the provider of this one counts a request's tokens; "" if it cannot."""
@@ -6799,14 +6808,14 @@ class GeminiContent(Dialect):
             raise NotFound(f"{path}: expected models/NAME:generateContent or its like")
         super().peek({"model": match["model"]}, address)
         stream = match["method"] == "streamGenerateContent"
-        events = "sse" in urllib.parse.parse_qs(query).get("alt", ())
+        events = "sse" in parse_qs(query).get("alt", ())
         return Peek(match["model"], stream, "array" if stream and not events else "")
 
     def address(self, url: str, model: str, stream: bool, variant: str = "") -> str:
         model = model.removeprefix("models/")
         if model.startswith("tunedModels/"):
             url = url.replace("models/{model}", "{model}")
-        url = url.replace("{model}", urllib.parse.quote(model, safe="/"))
+        url = url.replace("{model}", quote(model, safe="/"))
         path, _, query = url.partition("?")
         if stream:
             path = re.sub(r":generateContent$", ":streamGenerateContent", path)
@@ -10992,7 +11001,7 @@ class Lane:
         for style in self.endpoint.auth if secret else ():
             name, before = AUTH_STYLES[style]
             if style == "query":
-                query = f"{name}={urllib.parse.quote(secret)}"
+                query = f"{name}={quote(secret)}"
             else:
                 headers[name] = before + secret
         return query, headers
@@ -11207,7 +11216,7 @@ def _written(secret: str) -> Iterator[str]:
     """A secret, and how others write it: in base64, a URL, HTML, JSON as orjson, Python, PHP and
     Go write it; and each of these in a JSON text, which may stand in another."""
     plain = raw_bytes(secret)
-    quoted = (urllib.parse.quote(plain, safe=""), urllib.parse.quote_plus(plain))
+    quoted = (quote(plain, safe=""), quote_plus(plain))
     forms = [secret, base64.b64encode(plain).decode().rstrip("="), *quoted]
     forms += [re.sub("%..", lambda hex: hex[0].lower(), text) for text in quoted]
     forms += [html.escape(secret)]
@@ -12890,10 +12899,10 @@ def _crs_proxy(proxy: Old, draft: Draft, name: str) -> str:
         return ""
     for part in (scheme, "host", "port"):
         proxy.at(part).take()
-    user = urllib.parse.quote(proxy.made(_word, "username") or "", safe="")
+    user = quote(proxy.made(_word, "username") or "", safe="")
     word = str(proxy.look("password") or "").strip()
     password = draft.secret(f"{name}_PROXY_PASSWORD", proxy.at("password"))
-    quoted = urllib.parse.quote(word, safe="")
+    quoted = quote(word, safe="")
     if password == word.replace("$", "$$"):
         password = quoted
     elif password and quoted != word and not _REFERENCE.fullmatch(word):
@@ -15967,10 +15976,10 @@ class RedisStore:
     def __init__(self, url: str) -> None:
         """`?prefix=` in the URL is for us: what the names of all keys begin with."""
         parts = urlsplit(url)
-        query = dict(urllib.parse.parse_qsl(parts.query))
+        query = dict(parse_qsl(parts.query))
         # braces: in a cluster they keep all keys in one slot, which the scripts need
         self._root = f"{{{query.pop('prefix', 'relay')}}}"
-        self._url = parts._replace(query=urllib.parse.urlencode(query)).geturl()
+        self._url = parts._replace(query=urlencode(query)).geturl()
         self._me = secrets.token_hex(8)
         self._client: Any = None
         self._script = ""  # its name, once Redis is reached and until it breaks
@@ -19177,7 +19186,7 @@ class Forward(Raw):
             attempt.body, verbatim = body.outgoing(model if "model" in body.wire else None)
             attempt.note = "verbatim" if verbatim else "edited"
         url = attempt.lane.endpoint.beside(self._path)
-        url = url.replace("{model}", urllib.parse.quote(model, safe=""))
+        url = url.replace("{model}", quote(model, safe=""))
         # the content coding of a body that was read is removed
         self._address(attempt, url, ("Content-Encoding",) if self._form else ())
 

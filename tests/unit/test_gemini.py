@@ -89,7 +89,7 @@ ADDRESSES: list[tuple[str, tuple[str, bool, str]]] = [
 @pytest.mark.parametrize(("address", "peek"), ADDRESSES)
 def test_the_address_says_model_and_mode(address: str, peek: tuple[str, bool, str]) -> None:
     assert G.peek({}, address) == peek
-    path = relay._VERSIONS.sub("", relay.urllib.parse.unquote(address.partition("?")[0]))
+    path = relay._VERSIONS.sub("", relay.unquote(address.partition("?")[0]))
     purpose = "count" if "countTokens" in address else "answer"
     assert relay.asked_at(path) == (G, purpose)
 
