@@ -462,6 +462,7 @@ bad_request     invalid_request_error invalid_request_error - INVALID_ARGUMENT
 context_length  invalid_request_error invalid_request_error context_length_exceeded INVALID_ARGUMENT
 too_large       invalid_request_error invalid_request_error - INVALID_ARGUMENT
 unimplemented   invalid_request_error invalid_request_error - UNIMPLEMENTED
+thread          invalid_request_error invalid_request_error - INVALID_ARGUMENT
 auth            authentication_error invalid_request_error invalid_api_key UNAUTHENTICATED
 permission      permission_error permission_error - PERMISSION_DENIED
 billing         api_error api_error - FAILED_PRECONDITION
@@ -1353,10 +1354,7 @@ def repaired(messages: Iterable[Message]) -> tuple[Message, ...]:
     turns, owed, ids = list[Message](), list[str](), list[str]()
     for turn in _turns(messages):
         if turn.role == "user":
-            results = 0
-            for part in turn.parts:
-                results += isinstance(part, ToolResult)
-            turn = _answered(turn, owed) if owed or results else turn
+            turn = _answered(turn, owed)
         elif owed:
             turns.append(_answered(Message("user", ()), owed))
         turns.append(turn)
@@ -1675,12 +1673,12 @@ def _medium(media: Media, takes: Takes, dropped: list[str]) -> Text | Media:
     if kind == "document" and media.url:
         return Text(f"[document {media.url}]")
     dropped.append(kind)
-    return Text(left_out(" ".join(filter(None, (kind, media.name or media.url, media.mime)))))
+    return left_out(kind, media.name or media.url, media.mime)
 
 
-def left_out(name: str) -> str:
+def left_out(*names: str) -> Text:
     """The note for the model in place of media that it does not get."""
-    return f"[{name}: left out, for this model does not take it]"
+    return Text(f"[{' '.join(filter(None, names))}: left out, for this model does not take it]")
 
 
 def as_document(media: Media) -> str:
@@ -2862,7 +2860,7 @@ def openai_parts(wire: Wire, name: str) -> list[Text | Media]:
                     parts.append(media_from_url(url, title, "document"))
                 else:  # a file_id is bound to the account that holds the file
                     file.drop("file_id")
-                    parts.append(Text(left_out(f"file {title}".strip())))
+                    parts.append(left_out("file", title))
             case "input_audio":
                 audio = part.inner("input_audio")
                 mime = "audio/" + (audio.optional("format", str) or "wav")
@@ -2870,7 +2868,7 @@ def openai_parts(wire: Wire, name: str) -> list[Text | Media]:
             case _:
                 part.drop("file_id" if part.data.get("file_id") else kind)
                 if medium := re.fullmatch("(input_)?(image|video)(_url)?", kind):
-                    parts.append(Text(left_out(medium[2])))
+                    parts.append(left_out(medium[2]))
     return parts
 
 
@@ -3278,7 +3276,7 @@ def _anthropic_media(wire: Wire) -> Iterator[Part]:
             yield from _anthropic_parts(source)
         case other:  # a file_id is bound to the account that holds the file
             source.drop(other)
-            yield Text(left_out(f"{kind} {title}".strip()))
+            yield left_out(kind, title)
 
 
 def _anthropic_tools(wire: Wire) -> list[Tool]:
@@ -3383,7 +3381,7 @@ class _AnthropicWriter(RequestWriter[AnthropicQuirks]):
         body["messages"] = messages = list[JSON]()
         for message in request.messages[lead:]:
             content = [_anthropic_content(part) for part in message.parts]
-            if message.role == "assistant" and placeholder:
+            if message.role == "assistant":
                 content = _with_placeholder(content, placeholder)
             messages.append({"role": message.role, "content": content})
         body |= self._tools() | request.sampling.given()
@@ -3779,6 +3777,10 @@ _BLANK_TEXT: Final = re.compile(
 )
 
 
+# What Anthropic alone is meant for, as `words`.
+_OF_ANTHROPIC: Final = (ATTRIBUTION.encode(), b'safeguards"', b'thread"')
+
+
 class AnthropicMessages(Dialect):
     name = "anthropic"
     quirks = AnthropicQuirks
@@ -3795,7 +3797,7 @@ class AnthropicMessages(Dialect):
     # "Extra inputs are not permitted", should an override set one of these
     uncounted = frozenset(("max_tokens", "stream", "metadata", "stop_sequences"))
     # "thinking" as a value is the type of a block, as a key a setting
-    words = (rb'thinking"(?!:)', b'redacted_thinking"', b'safeguards"', ATTRIBUTION.encode())
+    words = (rb'thinking"(?!:)', b'redacted_thinking"', *_OF_ANTHROPIC)
     ends = re.compile(rb'"stop_reason": ?"')
     marks = (
         *(b'"usage":{', b'"usage": {', b'"stop_reason":"', b'"stop_reason": "'),
@@ -3826,11 +3828,7 @@ class AnthropicMessages(Dialect):
     def parse_request(self, body: JSON, variant: str = "") -> Request:
         wire = Wire(body)
         wire.drop_unknown(_ANTHROPIC_REQUEST)
-        if "thread" in body and found(body, ("thread", "type")) == "continue":
-            raise BadRequest(
-                "thread: kept by Anthropic, and this model is served by a provider that keeps"
-                " nothing; send the whole conversation in `messages`"
-            )
+        _unthreaded(body)
         if body.get("compaction"):
             raise BadRequest("compaction: the provider that serves this model has none")
         choice, alone, thinking, show, format = None, None, None, None, None
@@ -3956,8 +3954,8 @@ class AnthropicMessages(Dialect):
     def is_clean(self, raw: bytes, words: Container[bytes], quirks: AnthropicQuirks) -> bool:
         """Yes if it has no thinking block, nothing that is meant for Anthropic alone, and nothing
         that Anthropic refuses."""
-        private = () if quirks.native else (ATTRIBUTION.encode(), b'safeguards"')
-        if quirks.placeholder or any(word in words for word in private):
+        private = not quirks.native and any(word in words for word in _OF_ANTHROPIC)
+        if quirks.placeholder or private:
             return False
         thought = b'thinking"' in words or b'redacted_thinking"' in words
         if thought or not quirks.signed:
@@ -4017,7 +4015,9 @@ class AnthropicMessages(Dialect):
     def render_error(self, error: RelayError, request_id: str) -> JSON:
         long = error.kind == "context_length"
         message = _prompt_too_long(error.message) if long else error.message
-        fields = {"type": self.error_types.get(error.kind, "api_error"), "message": message}
+        fields: JSON = {"type": self.error_types.get(error.kind, "api_error"), "message": message}
+        if error.kind == "thread":  # thereupon Anthropic's SDK sends the whole conversation
+            fields["details"] = {"error_code": "thread_unsupported_request"}
         return {"type": "error", "error": fields, "request_id": request_id}
 
     def render_models(self, models: Sequence[ModelInfo]) -> JSON:
@@ -4040,7 +4040,7 @@ class AnthropicMessages(Dialect):
 
 
 def _without_attribution(body: JSON) -> JSON:
-    """Without what Claude Code means for Anthropic alone: the billing line and `safeguards`.
+    """Without what is meant for Anthropic alone: the billing line, `safeguards` and `thread`.
 
     The line differs between sessions and so spoils every prefix cache (11 projects met it);
     `safeguards` holds the user's name, folders and permission rules.
@@ -4056,7 +4056,15 @@ def _without_attribution(body: JSON) -> JSON:
     system = body.get("system")
     if isinstance(system, str) and system.startswith(ATTRIBUTION):
         body = body | {"system": _unattributed(system)}
-    return without(mapped(body, "system", cut), ["safeguards"])
+    return _unthreaded(without(mapped(body, "system", cut), ["safeguards"]))
+
+
+def _unthreaded(body: JSON) -> JSON:
+    """Without a wish that the conversation be kept; BadRequest if it goes on from one that is."""
+    if found(body, ("thread", "type")) == "continue":
+        hint = "thread: kept by Anthropic alone; send the whole conversation in `messages`"
+        raise BadRequest(hint, kind="thread")
+    return without(body, ["thread"])
 
 
 def _not_of_thinking(edit: JSON) -> JSON | None:
@@ -6199,7 +6207,7 @@ def _gemini_media(wire: Wire) -> Iterator[Text | Media]:
     if mime.startswith("video/") or _GOOGLES_OWN.match(url):
         wire.drop("video" if mime.startswith("video/") else "fileUri")
         # so the model can say what it did not get
-        yield Text(left_out(f"{mime} {name or url}".strip()))
+        yield left_out(mime, name or url)
     elif data:
         yield media_of(data, mime, name)
     elif url:
@@ -6478,12 +6486,6 @@ def _gemini_media_part(media: Media) -> JSON:
 # `text` where the texts were.  SDKs decode signatures to bytes, hence base64 around it.
 
 
-def _gemini_token(carried: Iterable[Reasoning | None]) -> str:
-    seals = (thought and hidden(thought).seal for thought in carried)
-    words = [enveloped(seal) if seal else "text" for seal in seals]
-    return base64.b64encode(" ".join(words).encode()).decode()
-
-
 def _gemini_carried(signature: str) -> list[Reasoning | None] | None:
     """The thoughts in a signature of ours; None if it is not ours."""
     data = from_base64(signature) or b""
@@ -6731,7 +6733,9 @@ class _GeminiEncoder(StreamEncoder):
         """Google's own goes on the next part, ours on a part that every client sends back."""
         signature, self._own = self._own, ""
         if last and not signature and any(self._carried):
-            signature, self._carried = _gemini_token(self._carried), []
+            seals = [thought and hidden(thought).seal for thought in self._carried]
+            words = " ".join(enveloped(seal) if seal else "text" for seal in seals)
+            signature, self._carried = base64.b64encode(words.encode()).decode(), []
         return {"thoughtSignature": signature} if signature else {}
 
     def _send(self, parts: list[JSON]) -> bytes:

@@ -20,6 +20,7 @@ from anthropic import (
     NotFoundError,
     OverloadedError,
     RateLimitError,
+    beta_async_tool,
 )
 from fake_upstream import SIGNATURE, FakeUpstream, whole
 from relay_process import RelayProcess, Start
@@ -185,6 +186,31 @@ async def test_thinking_comes_signed_and_goes_back(
     else:
         assert sent[1]["reasoning_content"] == "Need weather."
         assert thought.signature not in json.dumps(sent)
+
+
+async def test_the_tool_runner_goes_on_without_a_thread(
+    client: AsyncAnthropic, upstream: FakeUpstream, behind: str
+) -> None:
+    """It lets Anthropic keep the conversation, and sends only what is new, where that works."""
+    asked: list[str] = []
+
+    @beta_async_tool
+    async def get_weather(city: str) -> str:
+        """Weather, now."""
+        asked.append(city)
+        return "22 C"
+
+    whole = DIALECTS[behind].whole
+    upstream.script(whole(calls=CALLS[:1]), whole(text="Sunny."))
+    runner = client.beta.messages.tool_runner(
+        model="m", max_tokens=100, messages=[user("Weather?")], tools=[get_weather]
+    )
+    message = await runner.until_done()
+    assert asked == ["Oslo"]
+    assert [block.text for block in message.content if block.type == "text"] == ["Sunny."]
+    assert len(upstream.requests) == 2
+    assert not any("thread" in request.json for request in upstream.requests)
+    assert "Weather?" in json.dumps(upstream.requests[-1].json["messages"])
 
 
 # ---- Requests ------------------------------------------------------------------------------
