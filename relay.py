@@ -714,7 +714,7 @@ class Thinking:
     def tokens(self) -> int:
         """The budget, derived from the effort if only that was given."""
         budgets = {"none": 0, "minimal": 1024, "low": 2048, "high": 16384, "xhigh": 24576}
-        return self.budget or budgets.get(self.effort, 31999 if self.effort == "max" else 8192)
+        return self.budget or (budgets | {"max": 31999}).get(self.effort, 8192)
 
 
 @frozen
@@ -1677,7 +1677,7 @@ def _medium(media: Media, takes: Takes, dropped: list[str]) -> Text | Media:
 
 
 def left_out(*names: str) -> Text:
-    """The note for the model in place of media that it does not get."""
+    """A note in place of media, so the model can say what it did not get."""
     return Text(f"[{' '.join(filter(None, names))}: left out, for this model does not take it]")
 
 
@@ -3064,8 +3064,7 @@ class OpenAIWriter(RequestWriter[OfOpenAI]):
         body |= request.sampling.given()
         for name in self.quirks.identity:
             if text := request.session if name == "prompt_cache_key" else request.user:
-                mark = hashlib.sha256(text.encode(errors="replace")).hexdigest()
-                body[name] = mark[:32]  # the limit is 64 characters
+                body[name] = sha256(text).hex()[:32]  # the limit is 64 characters
         if request.service_tier:
             body["service_tier"] = request.service_tier
         if request.stream:
@@ -3777,7 +3776,7 @@ _BLANK_TEXT: Final = re.compile(
 )
 
 
-# What Anthropic alone is meant for, as `words`.
+# What is meant for Anthropic alone
 _OF_ANTHROPIC: Final = (ATTRIBUTION.encode(), b'safeguards"', b'thread"')
 
 
@@ -4060,7 +4059,7 @@ def _without_attribution(body: JSON) -> JSON:
 
 
 def _unthreaded(body: JSON) -> JSON:
-    """Without a wish that the conversation be kept; BadRequest if it goes on from one that is."""
+    """Without the wish to keep the conversation; BadRequest if it goes on from a kept one."""
     if found(body, ("thread", "type")) == "continue":
         hint = "thread: kept by Anthropic alone; send the whole conversation in `messages`"
         raise BadRequest(hint, kind="thread")
@@ -6206,7 +6205,6 @@ def _gemini_media(wire: Wire) -> Iterator[Text | Media]:
     url, data = file.optional("fileUri", str) or "", inline.optional("data", str) or ""
     if mime.startswith("video/") or _GOOGLES_OWN.match(url):
         wire.drop("video" if mime.startswith("video/") else "fileUri")
-        # so the model can say what it did not get
         yield left_out(mime, name or url)
     elif data:
         yield media_of(data, mime, name)
