@@ -12315,7 +12315,6 @@ Make: TypeAlias = Callable[[Any], Any]  # None: it cannot be made
 Fields: TypeAlias = Sequence[tuple[str, str, Make]]
 _SECRET_NAME: Final = re.compile(r"(?i)key|token|secret|password|credential|auth|cookie|database")
 _SECRET_WORD: Final = re.compile(r"(?i)((x|admin)[-_])?(api[-_]?)?key|token|authorization|password")
-_REFERENCE: Final = re.compile(r"os\.environ/(\w+)|\$\{?([A-Za-z_]\w*)\}?")
 _MOST_LEAVES: Final = 100_000  # aliases of aliases make a small file a huge one
 
 
@@ -12353,6 +12352,12 @@ def _plain_text(value: Any) -> str | None:
     return text.replace("$", "$$") if text else None
 
 
+def _reference(text: str) -> str:
+    """A reference to a variable, as relay writes it; "" of anything else."""
+    found = re.fullmatch(r"(os\.environ/|\$\{?)([A-Za-z_]\w*)\}?", text)
+    return f"${{{found[2]}}}" if found else ""
+
+
 def _model_name(value: Any) -> str | None:
     """A text that is no glob, and that relay takes for no reference to a variable."""
     plain = isinstance(value, str) and value and not re.match(r"os\.environ/|.*[*?$]", value)
@@ -12387,7 +12392,7 @@ def _like(pattern: str) -> Make:
     return lambda value: value if isinstance(value, str) and matches(value) else None
 
 
-_base_url: Final = _like(r"https?://[\w.\[\]:-]+(/[^\s?#]*)?")
+_base_url: Final = _like(r"\$\{\w+\}|https?://[\w.\[\]:-]+(/[^\s?#]*)?")
 
 
 class Old:
@@ -12486,8 +12491,8 @@ class Draft:
         if not (text := _word(part.value)):
             return ""
         part.take()
-        if reference := _REFERENCE.fullmatch(text):
-            return f"${{{reference[1] or reference[2]}}}"
+        if reference := _reference(text):
+            return reference
         masked = re.fullmatch(r"\*+|\[ENCRYPTED\]", text)  # as an API shows it
         if self._with_secrets and re.fullmatch(r"[!-~ ]+", text) and not masked:
             return text.replace("$", "$$")
@@ -12650,8 +12655,8 @@ def _litellm(old: Old, draft: Draft) -> None:
 def _litellm_deployment(row: Old, draft: Draft) -> None:
     """One entry; entries that differ only in their model become one provider."""
     params = row.at("litellm_params")
-    full, name = params.look("model"), row.look("model_name")
-    if not (isinstance(full, str) and isinstance(name, str) and full and name):
+    full, name = _word(params.look("model")), _word(row.look("model_name"))
+    if not (full and name):
         return
     maker, _, model = full.partition("/")
     is_known = bool(model) and maker in _LITELLM_MAKERS
@@ -12660,8 +12665,10 @@ def _litellm_deployment(row: Old, draft: Draft) -> None:
     model = model.removeprefix("responses/")  # its word for the dialect
     base = params.at("api_base" if params.look("api_base") else "base_url")
     url, (usual, plan) = str(base.value or ""), _LITELLM_MAKERS[maker]
+    url = _reference(url) or url
     needs_url = not any(PRESETS[usual].plans.values()) or ("/" in full and not is_known)
-    if (needs_url and not url) or (url and not _base_url(url)) or (is_glob(model) and model != "*"):
+    no_address = (url or needs_url) and not _base_url(url)
+    if no_address or (is_glob(model) and model != "*"):
         return  # all of it is named as left
     for part in (params.at("model"), row.at("model_name"), base):
         part.take()
@@ -12907,7 +12914,7 @@ def _crs_proxy(proxy: Old, draft: Draft, name: str) -> str:
     quoted = quote(word, safe="")
     if password == word.replace("$", "$$"):
         password = quoted
-    elif password and quoted != word and not _REFERENCE.fullmatch(word):
+    elif password and quoted != word and not _reference(word):
         draft.notes.append(f"{password} is part of a URL: percent-encode it.")
     login = f"{user}:{password}" if password else user
     return f"{kind}://{login}@{address}" if login else f"{kind}://{address}"

@@ -398,6 +398,14 @@ def test_litellms_fallbacks_of_single_deployments_are_a_plain_rule() -> None:
     assert ways(old, "a") == [{"groq/y": 1}, {"openai/x": 1}, {"openrouter/z": 1}]
 
 
+def test_litellms_address_may_be_a_variable() -> None:
+    azure = deployment("m", "azure/d", api_base="os.environ/AZURE_API_BASE", api_key="os.environ/K")
+    own = deployment("n", "openai/n", api_base="os.environ/OWN_BASE", api_key="os.environ/L")
+    out = yaml.safe_load(relay.imported(json.dumps({"model_list": [azure, own]})))
+    endpoints = {name: provider["endpoint"] for name, provider in out["providers"].items()}
+    assert endpoints == {"azure": "${AZURE_API_BASE}", "openai": "${OWN_BASE}"}
+
+
 def test_litellms_word_for_responses_is_no_part_of_the_model() -> None:
     old = {"model_list": [deployment("o3", "openai/responses/o3-pro", api_key="k")]}
     assert list(ways(old, "o3")[0]) == ["openai/o3-pro"]
