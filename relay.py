@@ -12888,8 +12888,8 @@ def _crs_account(row: Old, draft: Draft) -> None:
             "priority: the lowest comes first there and the highest here, so 10 became 90; Azure "
             "accounts, of which the highest comes first, keep theirs."
         )
-    boolean = _one_of({True: True, False: False, "true": True, "false": False})
-    if False in [row.made(boolean, word) for word in ("isActive", "schedulable")]:
+    flag = _one_of({True: True, False: False, "true": True, "false": False})
+    if False in (row.made(flag, "isActive"), row.made(flag, "schedulable")):
         settings["active"] = False
     if agent := row.made(_plain_text, "userAgent credentials.user_agent"):
         settings["headers"] = {"User-Agent": agent}
@@ -17698,9 +17698,8 @@ class DemoReply(Reply):
 
     def __init__(self, attempt: Attempt, pause: float = 0.02) -> None:
         dialect, context = attempt.passage.upstream, attempt.passage.context
-        body = (
-            attempt.body if isinstance(attempt.body, bytes) else b"".join(cast(Any, attempt.body))
-        )
+        sent = cast(Any, attempt.body)
+        body = sent if isinstance(sent, bytes) else b"".join(sent)
         request = dialect.parse_request(loads(body))
         # Gemini has the model in the URL.
         request = replace(request, model=request.model or context.model)
