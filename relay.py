@@ -12839,9 +12839,9 @@ _CRS_URLS: Final = (
 ).split()
 _CRS_MARKS: Final = frozenset((*_CRS_URLS, "credentials", "supportedModels", "region"))
 _CRS_DIALECTS: Final = {  # what an account of this platform speaks; else, what its address is for
-    "claude": "anthropic", "claude-console": "anthropic", "ccr": "anthropic",
-    "bedrock": "anthropic", "openai": "openai", "azure-openai": "openai",
-    "openai-responses": "responses", "gemini": "gemini", "gemini-api": "gemini",
+    **dict.fromkeys("claude claude-console ccr bedrock".split(), "anthropic"), "openai": "openai",
+    "azure-openai": "openai", "openai-responses": "responses", "gemini": "gemini",
+    "gemini-api": "gemini",
 }  # fmt: skip
 
 
@@ -23791,8 +23791,8 @@ class Top:
             self.sort = names[(names.index(self.sort) + 1) % len(names)]
             self.running.sort(key=SORTS[self.sort])
         elif key in ("j", "k") and ids:
-            at = ids.index(self.chosen) if self.chosen in ids else 0
-            self.chosen = ids[max(0, min(len(ids) - 1, at + (1 if key == "j" else -1)))]
+            at = ids.index(self.chosen) + (1 if key == "j" else -1)
+            self.chosen = ids[max(0, min(len(ids) - 1, at))]
         elif key == "p":
             self.paused = not self.paused
         elif key == "a" and self.chosen:
@@ -23987,7 +23987,7 @@ def request_differences(one: Record, other: Record) -> list[str]:
     lines = [
         f"{name}: {_side_by_side(*(side.get(name, _ABSENT) for side in sides))}"
         for name in dict.fromkeys((*sides[0], *sides[1]))
-        if json.dumps(sides[0].get(name, "\0")) != json.dumps(sides[1].get(name, "\0"))
+        if repr(sides[0].get(name, _ABSENT)) != repr(sides[1].get(name, _ABSENT))
     ]
     if one.request.body == other.request.body:
         lines.append(f"body: the same {len(one.request.body)} bytes")
@@ -24692,7 +24692,7 @@ def command_key(args: argparse.Namespace) -> None:
 @command(
     "--instances: a template for several processes",
     "--output FOLDER: write the files there, do not print",
-    "--systemd VERSION: systemd's; default: this machine's",
+    "--systemd N: the version of systemd; default: this machine's",
 )
 def command_systemd(args: argparse.Namespace) -> None:
     """Print units for systemd, hardened.
@@ -24706,16 +24706,13 @@ def command_systemd(args: argparse.Namespace) -> None:
     file = Path(__file__).resolve()
     installed = file.parent in (Path(folder).resolve() for folder in getsitepackages())
     program = (sys.executable, *(("-P", "-m", file.stem) if installed else (str(file),)))
-    given = f"systemd {args.systemd}" if args.systemd else ""
-    if not given and (systemctl := shutil.which("systemctl")):
+    found = None
+    if systemctl := shutil.which("systemctl"):
         run = functools.partial(subprocess.run, capture_output=True, text=True, check=False)
-        given = run((systemctl, "--version")).stdout
-    version = re.match(r"systemd (\d+)", given)
-    if args.systemd and not version:
-        raise ConfigError(f"--systemd {args.systemd}: expected a number")
+        found = re.match(r"systemd (\d+)", run((systemctl, "--version")).stdout)
     # A recent one if this machine has none, because the units are for another machine.
-    number = int(version[1]) if version else 255
-    units = systemd_units(config, source.text, program, number, args.instances)
+    version = args.systemd or int(found[1] if found else 255)
+    units = systemd_units(config, source.text, program, version, args.instances)
     if not args.output:
         print("\n".join(units.values()), end="")
     for name, text in units.items() if args.output else ():
@@ -24773,13 +24770,12 @@ volumes:
 def command_docker(args: argparse.Namespace) -> None:
     """Print a Dockerfile for relay."""
     config = tolerant_config(find_config(args, optional=True))
-    listen = next((a for a in config.listen if not a.startswith("unix:")), "")
     header = re.search(r"^# dependencies = (\[.*),$", Path(__file__).read_text("utf-8"), re.M)
     needed = json.loads(header[1] + "]") if header else []  # what follows is for Windows
     words = {
         "VERSION": __version__,
         "DEPENDENCIES": " ".join(f'"{requirement}"' for requirement in needed),
-        "PORT": str(host_and_port(listen)[1] if listen else 8484),
+        "PORT": str(urlsplit(base_of(config.listen)).port or 8484),
         "GRACE": f"{config.server.grace + 10:.0f}",
     }
     text = _COMPOSE if args.compose else _DOCKERFILE
