@@ -22300,15 +22300,14 @@ def resident() -> int:
 
 
 def on_signal(name: str, act: Callable[[], None]) -> None:
-    """Act on a signal, such as "SIGTERM", in the running loop, if the system has it."""
-    number = getattr(signal, name, None)
-    if number is None:
-        return
+    """Act on a signal, such as "SIGTERM", in the running loop, if the system has it.
+
+    Without the loop's own handlers: Windows has none, and when the loop removes one, which it does
+    as it closes, the signal's default holds: to end the process with a status like -15.
+    """
     loop = asyncio.get_running_loop()
-    try:
-        loop.add_signal_handler(number, act)
-    except NotImplementedError:  # Windows
-        signal.signal(number, lambda *_: loop.call_soon_threadsafe(act))
+    if number := getattr(signal, name, None):
+        signal.signal(number, lambda *_: loop.is_closed() or loop.call_soon_threadsafe(act))
 
 
 def hold_hangups(hold: bool) -> None:
@@ -23009,17 +23008,9 @@ class Server:
             self.relay.telemetry.stop(within=3)  # seconds
         if self._stopping.is_set():  # else it never ran, and the reason is still to come
             self.relay.log.event("info", "stopped")
-        # Further signals are ignored, so that the exit status stays 0.  Closing the loop would
-        # restore their default, which is to end with status -15; they are blocked between the
-        # removal of its handlers and the setting of ours.
-        numbers = [getattr(signal, name) for name in self._signals if hasattr(signal, name)]
-        before = () if WINDOWS else signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
-        for number in numbers:
-            if not WINDOWS:
-                asyncio.get_running_loop().remove_signal_handler(number)
-            signal.signal(number, signal.SIG_IGN)
-        if not WINDOWS:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for name in self._signals:  # further ones are ignored, so that the exit status stays 0
+            if number := getattr(signal, name, None):
+                signal.signal(number, signal.SIG_IGN)
 
     def _stop(self) -> None:
         self.reloader.stopping = True
