@@ -20296,8 +20296,8 @@ function watch() {
   const on = (kind, take) => source.addEventListener(kind, (event) => take(JSON.parse(event.data)));
   on("request", (record) => {
     if (/^\/admin(\/(?!chat)|$)/.test(record.path)) return;
-    if (state.recent.some((each) => each.id === record.id)) return;
-    state.recent.push(record);
+    const known = state.recent.findIndex((each) => each.id === record.id);
+    state.recent[known < 0 ? state.recent.length : known] = record;
     state.recent.splice(0, state.recent.length - 500);
     later(); soon();
   });
@@ -21908,7 +21908,7 @@ class Admin:
             {"name": name, "key": p.key, "plans": p.plans, "globs": p.globs, "local": p.local}
             for name, p in PRESETS.items()
         ]
-        formats = sorted(DIALECTS, key=lambda name: (name != "openai", name))  # the usual one
+        formats = ["openai", *sorted(DIALECTS.keys() - {"openai"})]  # the usual one first
         return {"presets": presets, "formats": formats}
 
     async def connect(self, request: web.BaseRequest, _: Wire) -> JSON:
@@ -22056,8 +22056,7 @@ class Admin:
             # Seconds, if the file is long.  Plugins register what all threads use: here alone.
             propose = functools.partial(self._propose, source, body)
             has_plugins = "plugins" in f"{source.text} {body.data}"
-            proposal = propose() if has_plugins else await asyncio.to_thread(propose)
-            fresh, problems, diff = proposal
+            fresh, problems, diff = propose() if has_plugins else await asyncio.to_thread(propose)
             if body.optional("save", bool) and not problems:
                 await asyncio.to_thread(fresh.save)
                 self.relay.log.event("info", "the configuration file was changed from the page")

@@ -211,9 +211,13 @@ async def test_requests_are_shown_live_and_one_in_full(
     first, second = await page.run(begin)
     assert first < second
     link = await page.run("location.href")
+    await page.until(
+        f"ask('usage').then((all) => all.recent.some((each) => each.id === '{ended}'))"
+    )
     await page.open("about:blank")
     await page.open(link)
     await sees(page, "OK 200: answered to the end")
+    await sees(page, "overloaded 503")  # of which the store has nothing
 
 
 async def test_a_silent_attempt_is_given_up(
