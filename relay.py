@@ -19804,7 +19804,8 @@ class Relay:
         those stay that are about the request itself.
         """
         own = [(lane, error) for lane, error in failures if error.scope == "request"]
-        began = time.monotonic()
+        if (began := time.monotonic()) >= until:
+            return False
         self.held += 1
         try:
             while (left := until - time.monotonic()) > 0:
