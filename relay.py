@@ -8101,7 +8101,7 @@ class Origin(NamedTuple):
     authorization: str  # of a user and password in the URL; "" without
 
 
-@functools.lru_cache(maxsize=512)
+@functools.lru_cache(512)
 def origin_of(base: str) -> Origin:
     """The origin that "scheme://host:port" means; ValueError if none."""
     url = yarl.URL(base)
@@ -8138,6 +8138,7 @@ def request_text(
     return text.encode(errors="surrogateescape")
 
 
+@functools.lru_cache(512)
 def origin_and_target(url: str) -> tuple[Origin, str]:
     """Where a request goes, and what goes into its first line; ValueError if it cannot."""
     address = _URL_PARTS.match(url)
@@ -24315,6 +24316,8 @@ def command_route(args: argparse.Namespace) -> int:
             url = "embedded" if endpoint.demo else url
             print(f"     {same} {endpoint.dialect.name}: {url}{keys}")
             config = target.provider.config
+            if made := {"always": "whole", "never": "streamed"}.get(config.stream_mode):
+                print(f"     {made} answers are translated (stream_mode: {config.stream_mode})")
             if (config.switch_at, config.switch_below) != (None, None):
                 known = spent()[1][f"{target.provider.name}/{billing.name}"]["credentials"]
                 lows = [each["low"] for each in known if each["low"]]
