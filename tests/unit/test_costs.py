@@ -468,7 +468,7 @@ async def test_chunks_that_come_together_cost_no_call_of_their_own() -> None:
 async def test_what_comes_at_once_is_not_understood_to_its_end() -> None:
     """Of a stream that is here in one block only the first events and the last are parsed."""
     spent = list[int]()
-    for count in (100, 1000):
+    for count in (100, 100, 1000):  # the first makes what is made once
         begin, delta, end = words(relay.CHAT, count)
         pipe = relay.Streamed(
             relay.Passage(relay.CHAT, relay.CHAT, relay.AnswerContext("m", "an-id"))
@@ -477,7 +477,7 @@ async def test_what_comes_at_once_is_not_understood_to_its_end() -> None:
             said = pipe.feed(begin + delta * count + end)
         assert (said, pipe.usage) == (begin + delta * count + end, relay.Usage(11, count))
         spent.append(calls.python)
-    assert spent[0] == spent[1]
+    assert spent[1] == spent[2]
 
 
 class Prompt(Wire):
