@@ -7038,6 +7038,10 @@ class Pipe(ABC):
     def eof(self, reason: Failure = TRUNCATED) -> bytes:
         """The provider's bytes are over: a failure for this `reason`, unless they were complete."""
 
+    def is_over(self, body: bytes | bytearray) -> bool:
+        """Has an answer that is read whole said that nothing follows, although it may be open?"""
+        return False
+
     def failed(self, error: RelayError) -> bytes:
         """The end of a stream that relay itself breaks off."""
         return self.encoder.failed(error) if self.encoder else b""
@@ -7397,6 +7401,12 @@ class Gathered(Pipe):
         if passage.remember:
             passage.remember(answer.parts)
         return dumps(passage.client.render_response(answer, passage.context))
+
+    def is_over(self, body: bytes | bytearray) -> bool:
+        last = body[max(0, body.rfind(b"\n\n", 0, -2)) :] if body.endswith(b"\n\n") else b""
+        decoder = self._passage.upstream.decoder()
+        decoder.feed(bytes(last))
+        return decoder.ended
 
     def _passes(self, data: bytes) -> bool:
         """Is it an answer in the client's own dialect?  Then it need not be parsed into the hub."""
@@ -16935,8 +16945,16 @@ class IdleTimeout:
             self.timeout.reschedule(self._loop.time())
 
 
-async def read_all(reply: Reply, idle: float, most: int = MOST_HELD) -> bytes:
-    """A whole answer; UpstreamError if it stops, or is longer than any answer should be."""
+async def read_all(
+    reply: Reply,
+    idle: float,
+    most: int = MOST_HELD,
+    is_over: Callable[[bytearray], bool] = lambda _: False,
+) -> bytes:
+    """A whole answer; UpstreamError if it stops, or is longer than any answer should be.
+
+    What ends the connection does not matter once the answer `is_over`.
+    """
     if reply.ended:  # as most short ones are: no timer is needed
         return await reply.read()
     silence = IdleTimeout(idle, "went silent in the middle of its answer")
@@ -16945,11 +16963,17 @@ async def read_all(reply: Reply, idle: float, most: int = MOST_HELD) -> bytes:
     def take(block: bytes) -> bool:
         silence.restart()
         body.extend(block)
+        if is_over(body):
+            silence.shorten(AFTER_LAST)
         return len(body) <= most
 
-    async with silence:
-        if await silence.feed_to(reply, take):
-            raise UpstreamError("transient", f"sent more than {most >> 20} MB")
+    try:
+        async with silence:
+            if await silence.feed_to(reply, take):
+                raise UpstreamError("transient", f"sent more than {most >> 20} MB")
+    except UpstreamError:
+        if not is_over(body):
+            raise
     return bytes(body)
 
 
@@ -19680,7 +19704,7 @@ class Relay:
                 if not (attempt.reply.ended or (attempt.stream and exchange.streams)):
                     clock.reschedule(deadline)  # now its length counts
                 if not exchange.streams:
-                    attempt.raw = await read_all(attempt.reply, idle)
+                    attempt.raw = await read_all(attempt.reply, idle, is_over=pipe.is_over)
                     inflater = attempt.inflater
                     pipe.feed(inflater.whole(attempt.raw) if inflater else attempt.raw)
                     attempt.head = pipe.eof()

@@ -554,6 +554,17 @@ async def test_stream_mode_always_asks_for_streams_and_gathers_them(
     assert reply.said.text == TEXT
 
 
+@pytest.mark.parametrize("dialect", DIALECTS)
+async def test_a_stream_gathered_for_a_client_need_not_be_closed_behind_its_end(
+    dialect: str, upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    upstream.script(DIALECTS[dialect].stream(text=TEXT).but(never_ends=True))
+    patient = {"stream_mode": "always", "timeouts": {"idle": "60s"}}
+    server = await relay(one(upstream, dialect, **patient))
+    reply = await ask(http, server, "openai", stream=False)
+    assert (reply.status, reply.said.text) == (200, TEXT)
+
+
 async def test_an_override_drops_defaults_and_sets_in_the_provider_s_body(
     upstream: FakeUpstream, relay: Start, http: ClientSession
 ) -> None:
