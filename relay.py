@@ -4829,8 +4829,8 @@ class OpenAIChat(OpenAIDialect):
     def failure_in(self, wire: JSON) -> Failure | None:
         first: JSON = next(filter(None, wire.get("choices") or ()), {})
         broke = gave_up(reason) if (reason := first.get("finish_reason")) in BREAKS else None
-        # OpenRouter's is in the choice
-        return super().failure_in(wire) or super().failure_in(first) or broke
+        place = wire if wire.get("error") else first  # where OpenRouter's is
+        return (failure_in(place) if place.get("error") else None) or broke
 
 
 CHAT: Final = OpenAIChat()
@@ -18547,8 +18547,9 @@ class Exchange(ABC):
                 headers["x-relay-dropped"] = header_text(line)
         if self.permit:
             headers |= self.permit.headers
-        held = round(self.held * 1000)
-        upstream = sum([round(attempt.seconds * 1000) for attempt in self.attempts])
+        held, upstream = round(self.held * 1000), 0
+        for attempt in self.attempts:
+            upstream += round(attempt.seconds * 1000)
         relay = max(0, round((time.monotonic() - self.began) * 1000) - upstream - held)
         timing = f"relay;dur={relay}, upstream;dur={upstream}"
         headers["server-timing"] = timing + (f", held;dur={held}" if held else "")
