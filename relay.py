@@ -7403,10 +7403,10 @@ class Gathered(Pipe):
         return dumps(passage.client.render_response(answer, passage.context))
 
     def is_over(self, body: bytes | bytearray) -> bool:
-        last = body[max(0, body.rfind(b"\n\n", 0, -2)) :] if body.endswith(b"\n\n") else b""
-        decoder = self._passage.upstream.decoder()
-        decoder.feed(bytes(last))
-        return decoder.ended
+        if not body.endswith(b"\n\n"):
+            return False
+        last = bytes(body[max(0, body.rfind(b"\n\n", 0, -2)) :])
+        return self._passage.upstream.is_last(last.partition(b"data:")[2])
 
     def _passes(self, data: bytes) -> bool:
         """Is it an answer in the client's own dialect?  Then it need not be parsed into the hub."""

@@ -1,6 +1,7 @@
 """From any dialect to any other: what was said arrives, and a break arrives as a break."""
 
 import json
+import re
 from typing import Any
 
 from hypothesis import given
@@ -97,6 +98,24 @@ def test_a_stream_on_a_whole_request_becomes_one_answer(
     out = piped(pipe, data.draw(cuttings(stream_of(upstream, answer))))
     same_content(relay.fold(client.decoder().whole(relay.loads(out))), answer, client)
     assert pipe.usage == answer.usage
+
+
+@pairs
+@given(data=st.data())
+def test_a_stream_that_is_read_whole_is_over_at_its_last_event_and_not_before(
+    upstream: relay.Dialect, client: relay.Dialect, data: st.DataObject
+) -> None:
+    """Whatever dialect was expected: behind that event nobody waits for the connection's end."""
+    wire = stream_of(upstream, data.draw(answers(upstream)))
+    ends = [match.end() for match in re.finditer(rb"\n\n", wire)]
+    for asked_of in DIALECTS:
+        pipe = relay.Gathered(passage(asked_of, client))
+        over = [wire[:at] for at in ends if pipe.is_over(wire[:at])]
+        assert over or asked_of != upstream or upstream is relay.GEMINI
+        for begin in over:
+            got, whole = (relay.Gathered(passage(asked_of, client)) for _ in range(2))
+            assert (piped(got, [begin]), got.failure) == (piped(whole, [wire]), None)
+        assert not any(pipe.is_over(wire[: at - 1]) for at in ends)
 
 
 @pairs
