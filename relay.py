@@ -10125,7 +10125,11 @@ _MOST_NODES: Final = 100_000  # aliases of aliases make a small file a huge one
 def composed(text: str) -> yaml.Node | None:
     """A YAML file's root, its merge keys (<<) resolved, None if it is empty; yaml.YAMLError, or
     ValueError where an alias leads to a node that contains it, or aliases to too many nodes."""
-    loader, nodes = yaml.SafeLoader(text), itertools.count(1)
+    loader, nodes = yaml.SafeLoader(""), itertools.count(1)
+    try:  # libyaml, where there is it, takes a tenth of the time, in which nobody is served
+        root = yaml.compose(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except (yaml.YAMLError, ValueError):  # the words about a mistake are PyYAML's own
+        root = yaml.compose(text, yaml.SafeLoader)
 
     def flatten(node: yaml.Node | None, above: Set[int]) -> None:
         if next(nodes) > _MOST_NODES:
@@ -10140,7 +10144,6 @@ def composed(text: str) -> yaml.Node | None:
             for value in node.value:
                 flatten(value, above | {id(node)})
 
-    root: yaml.Node | None = loader.get_single_node()
     flatten(root, frozenset())
     return root
 
@@ -11606,7 +11609,7 @@ def _takes_all(glob: str, other: str) -> bool:
 
 def _check_target(path: str, target: str, config: Config, reading: Reading) -> None:
     head, _, model = target.partition("/")
-    if head.lower() not in {name.lower() for name in config.providers}:
+    if head not in config.providers and head.lower() not in map(str.lower, config.providers):
         hint = suggestion(head, config.providers)
         if "," in head:  # which is how clients may say it
             hint = f"; write {target.replace(',', '/', 1)!r}"

@@ -595,6 +595,30 @@ def test_what_is_right_has_no_problem(name: str) -> None:
     assert problems_of(GOOD[name]) == []
 
 
+needs_libyaml = pytest.mark.skipif(not yaml.__with_libyaml__, reason="PyYAML without libyaml")
+
+
+@needs_libyaml
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_without_libyaml_a_file_is_read_alike(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "# ünï 😀: \u4e2d\r\n" + PROBLEMS[name][0]
+    problems = problems_of(text)
+    monkeypatch.delattr(yaml, "CSafeLoader")
+    assert problems_of(text) == problems
+
+
+@needs_libyaml
+@pytest.mark.parametrize("name", GOOD)
+def test_a_good_file_is_read_by_libyaml(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyYAML's own scanner takes ten times as long, and relay answers nobody meanwhile."""
+
+    def scanned(scanner: object) -> None:
+        raise AssertionError("PyYAML's own scanner reads the file")
+
+    monkeypatch.setattr(yaml.scanner.Scanner, "fetch_more_tokens", scanned)
+    assert problems_of(GOOD[name]) == []
+
+
 # How each kind of value is read
 
 
