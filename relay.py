@@ -4455,15 +4455,15 @@ class _ChatDecoder(StreamDecoder):
         if not self._started and (id := wire.get("id")):  # Azure's first chunk has none yet
             self._start(word_of(id), word_of(wire.get("model")))
         choices = wire.get("choices") or ()
-        if wire.get("usage") or "x_groq" in wire or (choices and "usage" in choices[0]):
+        if wire.get("usage") or "x_groq" in wire or (choices and "usage" in (choices[0] or ())):
             self._usage = CHAT.parse_usage(wire, self._usage) or self._usage
         for choice in choices:
-            if not self.ended:
+            if choice and not self.ended:  # else null, where a gateway has nothing to say
                 self._choice(choice)
 
     def _whole(self, wire: JSON) -> None:
         """Every call is one of its own, whatever index it has; Perplexity adds an empty delta."""
-        for choice in wire["choices"]:
+        for choice in filter(None, wire["choices"] or ()):
             message = choice.get("message") or {}
             calls = enumerate(message.get("tool_calls") or ())
             choice["delta"] = message | {"tool_calls": [c | {"index": i} for i, c in calls]}
@@ -4741,7 +4741,8 @@ class OpenAIChat(OpenAIDialect):
         return "choices" in wire or str(wire.get("object", "")).startswith("chat.completion")
 
     def is_answer(self, wire: JSON) -> bool:
-        first = (wire.get("choices") or [{}])[0]  # Azure sends no message with what it filtered
+        first: JSON = next(filter(None, wire.get("choices") or ()), {})
+        # Azure sends no message with what it filtered
         message = isinstance(first.get("message"), dict) or bool(first.get("finish_reason"))
         failed = self.failure_in(wire) or (wire.get("base_resp") or {}).get("status_code")
         return message and not failed

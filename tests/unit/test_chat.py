@@ -137,6 +137,34 @@ def test_an_error_in_a_choice_says_what_it_is(whole: bool, reason: str | None) -
     assert not C.is_answer(wire)
 
 
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_choice_that_is_null_says_nothing(whole: bool) -> None:
+    counts = {"usage": {"prompt_tokens": 3, "completion_tokens": 2}}
+    said = {"content": "Hey"}
+    wires: list[relay.JSON] = [
+        {"id": "x", "model": "m", "choices": [None]},
+        {"id": "x", "model": "m", "choices": [None, {"index": 1, "delta": said}]},
+        {"id": "x", "model": "m", "choices": [None]} | counts,
+    ]
+    if whole:
+        wires = [wires[1] | {"choices": [None, {"index": 1, "message": said}]} | counts]
+    stream = b"".join(map(relay.sse, wires)) + b"data: [DONE]\n\n"
+    read = C.decoder().whole(wires[0]) if whole else C.decoder().feed(stream)
+    answer = relay.fold(read)
+    assert isinstance(answer, relay.Response)
+    assert [part.text for part in answer.parts] == ["Hey"]
+    assert answer.usage == relay.Usage(3, 2)
+
+
+@pytest.mark.parametrize("choices", [[None], [], None])
+def test_an_answer_without_a_choice_is_a_failure(choices: Any) -> None:
+    wire = {"id": "x", "model": "m", "choices": choices}
+    empty = relay.Failure("sent an empty answer", cause="transient")
+    assert C.decoder().whole(dict(wire))[-1] == empty
+    assert C.decoder().feed(relay.sse(wire) + b"data: [DONE]\n\n")[-1] == empty
+    assert not C.is_answer(wire)
+
+
 def test_our_seals_are_opened() -> None:
     seal = Seal("as", "EqAB", "0a1b2c3d")
     details = [
