@@ -2776,20 +2776,20 @@ class OpenAIDialect(Dialect):
     def counts(self, usage: JSON) -> Usage:
         """Token counts in any spelling: OpenAI, DeepSeek, Kimi, and clones with Anthropic's."""
         prompt, answer = self.counters
+        if not (usage.get(f"{prompt}_tokens") or usage.get(f"{answer}_tokens")):  # other names
+            prompt, answer = ("input", "output") if prompt == "prompt" else ("prompt", "completion")
         details = usage.get(f"{prompt}_tokens_details") or {}
+        names = "prompt_cache_hit_tokens", "cached_tokens", "cache_read_input_tokens"
         read = whole_number(
-            details.get("cached_tokens")
-            or usage.get("prompt_cache_hit_tokens")
-            or usage.get("cached_tokens")
-            or usage.get("cache_read_input_tokens")
+            details.get("cached_tokens") or next(filter(None, map(usage.get, names)), 0)
         )
         write = details.get("cache_write_tokens") or usage.get("cache_creation_input_tokens")
-        output = whole_number(usage.get(f"{answer}_tokens"))
         thought = (usage.get(f"{answer}_tokens_details") or {}).get("reasoning_tokens")
-        thought, total = whole_number(thought), whole_number(usage.get("total_tokens"))
-        input, write = prompt_counts(
-            whole_number(usage.get(f"{prompt}_tokens")), read, whole_number(write), total - output
-        )
+        counts = (usage.get(f"{name}_tokens") for name in (prompt, answer, "total"))
+        input, output, total, write, thought = map(whole_number, (*counts, write, thought))
+        if not total and prompt == "input" and "cache_read_input_tokens" in usage:
+            total = input + read + write + output  # Anthropic counts them apart, and has no total
+        input, write = prompt_counts(input, read, write, total - output)
         # xAI counts thoughts apart from the answer; Google leaves them out of all but the total
         output = max(output, thought, total - input if input else 0)
         return Usage(input, output, read, write, thought)

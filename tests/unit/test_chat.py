@@ -763,6 +763,28 @@ USAGES: list[tuple[Any, relay.Usage | None]] = [
         relay.Usage(6, 0, 3, 2),
     ),
     ({"prompt_tokens": None, "completion_tokens": 5.0}, relay.Usage(0, 5)),
+    # gateways that leave another format's names
+    (
+        {"input_tokens": 9, "output_tokens": 5, "output_tokens_details": {"reasoning_tokens": 2}},
+        relay.Usage(9, 5, reasoning=2),
+    ),
+    (
+        {"prompt_tokens": 0, "completion_tokens": 0, "input_tokens": 9, "output_tokens": 5},
+        relay.Usage(9, 5),
+    ),
+    (
+        {"input_tokens": 9, "input_tokens_details": {"cached_tokens": 3}, "total_tokens": 14},
+        relay.Usage(9, 5, 3),
+    ),
+    (  # Anthropic's: what was cached is apart
+        {
+            "input_tokens": 9,
+            "cache_read_input_tokens": 3,
+            "cache_creation_input_tokens": 2,
+            "output_tokens": 5,
+        },
+        relay.Usage(14, 5, 3, 2),
+    ),
     (
         {"completion_tokens": 5, "completion_tokens_details": {"reasoning_tokens": 3}},
         relay.Usage(0, 5, reasoning=3),
