@@ -2728,7 +2728,8 @@ def failure_in(wire: JSON) -> Failure | None:
     {"status_code": 1008}} (MiniMax, in a 200), {"code": 20012, "message": ...} (SiliconFlow),
     {"object": "error", ...} (Mistral), {"detail": ...} (FastAPI).
     """
-    error, code = wire.get("error"), wire.get("code") or wire.get("error_code")
+    error = wire.get("error")
+    code = wire.get("code") or wire.get("error_code") or wire.get("statusCode")
     place = error if isinstance(error, dict) else wire
     more = {name: value for name, value in place.items() if value and _SAYS_MORE.fullmatch(name)}
     extra = dumps(more).decode() if more else ""
@@ -8299,10 +8300,11 @@ _ENDS: Final = re.compile(
     r':"?(\d+(?:\.\d+)?)\b(?!-)',
     re.IGNORECASE,
 )
+_CLOCK: Final = r"(?:(\d+)\.)?(\d\d):(\d\d):(\d\d)"  # .NET: 1.00:12:34
 # "retryDelay": "43s" (Google), "try again in 1m2.5s" (OpenAI, Groq), "again in 20 minutes"
 _DELAY: Final = re.compile(
-    rf"(?:retryDelay\W+|(?:again|retry|reset\w{{0,9}}) (?:in|after) (?:about |approximately )?)"
-    rf"({_STEPS})",
+    r"(?:retryDelay\W+|(?:again|retry|reset\w{0,9}|replenished) (?:in|after) "
+    rf"(?:about |approximately )?)({_STEPS}|{_CLOCK})",
     re.IGNORECASE,
 )
 
@@ -8317,9 +8319,9 @@ def _until_date(match: re.Match[str], now: float, zone: datetime.tzinfo) -> floa
 
 
 def _duration(text: str) -> float:
-    """Seconds of 6m0s, 1.5s, 20ms, 20 minutes, 1 hour and 5 minutes, an hour."""
+    """Seconds of 6m0s, 1.5s, 20ms, 20 minutes, 1 hour and 5 minutes, an hour, 00:12:34."""
     seconds = 0.0
-    for number, unit in re.findall(_STEP, text.lower()):
+    for number, unit in re.findall(_STEP, re.sub(_CLOCK, r"\1d\2h\3m\4s", text.lower())):
         amount = float(number) if number[0].isdigit() else 1.0
         seconds += amount * (0.001 if unit == "ms" else _UNITS[unit[0]])
     return seconds
@@ -8724,11 +8726,11 @@ balance_empty ~(insufficient|not enough) (account )?(balance|funds|credit)|余�
 # limit for this period", which are rates, nor "retry in an hour" after a comma or a full stop.
 plan_exhausted 200,429 ~{span}[^.,;]{0,30}(quota|limit)
 ~(quota|(?<!rate )limit)[^.,;]{0,30}{span}|(小时|日|周|月)\S{0,10}(额度|限额|上限)
+plan_exhausted ~out of (call volume|bandwidth) quota  # Azure API Management, 403
 balance_empty ~额度(不足|已用[尽完])  # new-api
 # the provider is busy
 overloaded code=server_is_overloaded,capacity_exceeded,model_overloaded
-overloaded type=overloaded_error,overloaded,UNAVAILABLE,unavailable_error
-overloaded type=service_unavailable_error
+overloaded type=overloaded_error,overloaded,UNAVAILABLE,unavailable_error,service_unavailable_error
 overloaded 200,429,500,502,503 ~overloaded|(over|no) capacity|capacity exceeded|server is busy
 # the credential, the rate, the model
 auth code=invalid_api_key,account_deactivated

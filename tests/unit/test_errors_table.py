@@ -57,6 +57,14 @@ def minimax(number: int | str, text: str = "") -> bytes:
     return wire({"choices": None, "base_resp": {"status_code": int(number), "status_msg": text}})
 
 
+def gateway(status: int, text: str) -> bytes:
+    """Azure API Management's, in front of any API: learn.microsoft.com, "quota policy"."""
+    return wire({"statusCode": status, "message": text})
+
+
+REPLENISHED = "Quota will be replenished in 00:12:34."
+
+
 def huawei(number: int | str, text: str = "") -> bytes:
     return wire({"error_code": f"ModelArts.{number}", "error_msg": text})
 
@@ -327,6 +335,10 @@ AZURE: list[Case] = [
     ("azure", 404, code("DeploymentNotFound", "The deployment does not exist."), "model_missing"),
     ("azure", 429, code("429", "Requests have exceeded token rate limit"), "rate_limited"),
     ("azure", 401, code("401", "Access denied due to invalid subscription key"), "auth"),
+    ("", 401, gateway(401, "Access denied due to missing subscription key."), "auth"),
+    ("", 403, gateway(403, f"Out of call volume quota. {REPLENISHED}"), "plan_exhausted"),
+    ("azure", 403, gateway(403, f"Out of bandwidth quota. {REPLENISHED}"), "plan_exhausted"),
+    ("", 429, gateway(429, "Rate limit is exceeded. Try again in 12 seconds."), "rate_limited"),
 ]
 
 # openrouter.ai/docs errors, limits

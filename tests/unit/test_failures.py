@@ -136,6 +136,8 @@ RESETS: list[tuple[str, dict[str, str], str, float | None]] = [
     ("an article", {}, "Retry after about an hour", 3600),
     ("hours and minutes", {}, "try again in 1 hour and 5 minutes", 3900),
     ("days", {}, "limit resets in 2 days, 3 hours", 183600),
+    ("API Management", {}, "Quota will be replenished in 00:12:34.", 754),
+    ("API Management, days", {}, "Quota will be replenished in 2.03:00:00.", 183600),
     ("not a model's name", {}, "retry with gpt-4 in 5 steps", None),
     # fields of the error
     ("a ChatGPT plan", {}, 'm{"resets_in_seconds":3600}', 3600),
