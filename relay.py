@@ -9668,11 +9668,11 @@ def read_table(cls: Any, node: ConfigNode) -> Any:
             node.reading.error(inner.path, f"unknown key{suggestion(name, known)}")
         elif (value := known[name].metadata["kind"](inner)) is not None:
             values[known[name].name] = value
-    for name, spec in known.items():
-        path = f"{node.path}.{name}" if node.path else name
-        if spec.metadata["required"] and name not in pairs:
+    for name in (name for name, spec in known.items() if spec.metadata["required"]):
+        path, spec = f"{node.path}.{name}" if node.path else name, known[name]
+        if name not in pairs:
             node.reading.error(path, "required")
-        elif spec.metadata["required"] and spec.metadata["kind"] is TEXT and not values[spec.name]:
+        elif spec.metadata["kind"] is TEXT and not values.get(spec.name, not pairs[name].is_null):
             node.reading.error(path, "must not be empty")
     return cls(**values)
 

@@ -141,6 +141,14 @@ PROBLEMS: dict[str, tuple[str, list[str]]] = {
         UP + "record: {directory: ''}\ntls: {certificate: x, key: ''}\n",
         ["3:10: record.directory: must not be empty", "4:23: tls.key: must not be empty"],
     ),
+    "texts that are null, a list or a mapping": (
+        UP + "record: {directory: }\ntls: {certificate: [x], key: {a: b}}\n",
+        [
+            "3:10: record.directory: must not be empty",
+            "4:7: tls.certificate: expected text, got a list",
+            "4:25: tls.key: expected text, got a mapping",
+        ],
+    ),
     "half a tls": (UP + "tls: {certificate: x}\n", ["3:1: tls.key: required"]),
     # Values
     "values of the wrong kind": (
