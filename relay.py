@@ -21325,13 +21325,15 @@ class Certificate:
 
     def __init__(self, config: TLSConfig) -> None:
         """OSError says what is wrong with which of the files."""
-        for file in (config.certificate, config.key):
+        faults = list[str]()
+        for file in dict.fromkeys((config.certificate, config.key)):
             try:
-                text = Path(file).read_text(errors="replace")
+                if "-----BEGIN" not in Path(file).read_text(errors="replace"):
+                    faults.append(f"{file} is not a PEM file")
             except OSError as error:
-                raise OSError(f"cannot read {file}: {error.strerror}") from error
-            if "-----BEGIN" not in text:
-                raise OSError(f"{file} is not a PEM file")
+                faults.append(f"cannot read {file}: {error.strerror}")
+        if faults:
+            raise OSError("; ".join(faults))
         self.context = self._current = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         try:
             # Without a passphrase OpenSSL would ask for one at the terminal.

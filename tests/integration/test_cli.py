@@ -697,7 +697,7 @@ async def test_what_tls_and_plugins_lack_is_named(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(json.dumps(GOOD | extra))
     refused(
         await run("check", cwd=tmp_path),
-        "tls: cannot read /nope.pem: No such file or directory",
+        "tls: cannot read /nope.pem: No such file or directory; cannot read /nope.key: No such",
         f"plugins: cannot read {tmp_path}/nope.py: No such file or directory",
     )
 
