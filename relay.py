@@ -17411,8 +17411,9 @@ class Ring:
         try:
             return sorted((name for name, _ in self._files()), reverse=True)
         except OSError as error:
-            reason = error.strerror or str(error)
-            raise RelayError(f"{self.directory}: {reason}") from error
+            missing = isinstance(error, FileNotFoundError)
+            reason = "made when relay first serves" if missing else error.strerror or error
+            raise RelayError(f"record.directory: {self.directory}: {reason}") from error
 
     def summaries(self) -> Iterator[tuple[str, JSON | None, str]]:
         """(name, the record's first line or None, what is wrong with it), the newest first."""
@@ -23945,8 +23946,8 @@ _CONNECTION: Final = frozenset(
 def ring_of(source: Source) -> tuple[Ring, Config]:
     """The records of a configuration, whose mistakes elsewhere do not matter here."""
     config = tolerant_config(source)
-    if config.record is None:
-        raise RelayError("nothing is recorded: the configuration has no `record`")
+    if not (config.record and config.record.directory):
+        raise RelayError("nothing is recorded: the configuration has no `record.directory`")
     return record_ring(config.record, source), config
 
 

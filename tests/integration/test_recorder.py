@@ -132,10 +132,28 @@ async def test_without_record_nothing_is_written(
     await server.logged()
     assert not (server.file.parent / "records").exists()
     ran = await command(server, "records")
-    assert (ran.status, ran.stderr) == (
-        1,
-        "nothing is recorded: the configuration has no `record`\n",
-    )
+    lacking = "nothing is recorded: the configuration has no `record.directory`\n"
+    assert (ran.status, ran.stderr) == (1, lacking)
+
+
+@pytest.mark.parametrize(
+    ("record", "lacking"),
+    [
+        ("{directory: records}", "record.directory: HOME/records: made when relay first serves\n"),
+        ("{}", "nothing is recorded: the configuration has no `record.directory`\n"),
+    ],
+)
+@pytest.mark.parametrize("command", [("records",), ("replay", "last"), ("export", "last")])
+async def test_where_nothing_was_recorded_yet_it_says_why(
+    command: tuple[str, ...], record: str, lacking: str, tmp_path: Path
+) -> None:
+    text = f"providers: {{demo: {{api_format: demo}}}}\nrecord: {record}\n"
+    (tmp_path / "config.yaml").write_text(text)
+    ran = await run(*command, cwd=tmp_path)
+    if command[0] == "replay" and record == "{}":  # it needs a configuration that could be served
+        assert (ran.status, ran.stderr) == (2, "config.yaml:2:1: record.directory: required\n")
+    else:
+        assert (ran.status, ran.stderr) == (1, lacking.replace("HOME", str(tmp_path)))
 
 
 async def test_whatever_way_it_ends_there_is_a_record(
