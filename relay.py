@@ -24495,13 +24495,13 @@ _TOOL_OPTIONS: Final = (
 def command_env(args: argparse.Namespace) -> None:
     """Print what a coding tool needs to use relay.
 
-    With --url, the relay's configuration need not be here.
+    With --url and without --key, the relay's configuration need not be here.
     """
     recipe, own_key = recipe_of(args.client), os.environ.get("RELAY_KEY", "")
     if args.url and not re.fullmatch(r"https?://[^\s/?#]+(/[^\s?#]*)?", args.url):
         raise ConfigError(f"--url {args.url}: expected something like https://relay.lan:8484")
     in_file = args.format == "mise"  # which is shared: there the key comes from the environment
-    if args.url and not args.config:
+    if args.url and not (args.config or args.key):
         if recipe.needs_model and not args.model:
             raise ConfigError("which model? say --model NAME")
         if not (own_key or in_file):

@@ -101,6 +101,15 @@ async def test_env_for_a_relay_elsewhere_says_what_it_lacks(tmp_path: Path) -> N
     ran = await run("env", "claude", "--url", "http://10.0.0.7:8484", cwd=tmp_path)
     assert ran.status == 0
     assert "RELAY_KEY is not set" in ran.stderr
+    named = await run("env", "claude", "--url", "http://h", "--key", "alice", cwd=tmp_path)
+    assert (named.status, named.stdout) == (2, "")
+    assert "no configuration: give -c FILE" in named.stderr
+    (tmp_path / "config.yaml").write_text(
+        "providers: {demo: {api_format: demo}}\nkeys: {alice: {key: sk-alice}}\n"
+    )
+    named = await run("env", "claude", "--url", "http://h", "--key", "alice", cwd=tmp_path)
+    assert "ANTHROPIC_AUTH_TOKEN=sk-alice\n" in named.stdout
+    (tmp_path / "config.yaml").unlink()
     for options in (["codex", "--url", "http://h"], ["claude", "--url", "h:8484"]):
         assert (await run("env", *options, cwd=tmp_path)).status == 2
 
