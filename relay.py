@@ -9283,17 +9283,15 @@ class ConfigNode:
         """A scalar's text with its references filled in, even if YAML takes it for a number."""
         if not isinstance(self.yaml, yaml.ScalarNode):
             raise self.unexpected()
-        text = str(self.yaml.value)
-        if text.startswith("os.environ/"):  # LiteLLM's spelling
-            text = f"${{{text.removeprefix('os.environ/')}}}"
+        # os.environ/NAME is LiteLLM's spelling
+        text = re.sub(r"(?s)^os\.environ/(.*)", r"${\1}", str(self.yaml.value))
         return _VARIABLE.sub(self._referenced, text)
 
     def scalar(self) -> object:
         """A scalar's value in YAML, once its references are filled in."""
         text = self.text()
         plain = not self.yaml.tag.endswith(":str")  # it is not in quotes, nor is !!str before it
-        implicit = (plain or "$" in self.yaml.value, False)
-        tag = yaml_tag(text, implicit)
+        tag = yaml_tag(text, (plain or "$" in self.yaml.value, False))
         try:
             return yaml.SafeLoader("").construct_object(yaml.ScalarNode(tag, text), deep=True)
         except (yaml.YAMLError, ValueError) as error:
@@ -9515,8 +9513,7 @@ def _placed(text: str) -> str:
 def _path(node: ConfigNode) -> str:
     text = node.text()
     if not re.fullmatch(r"[^\s\x00-\x1f#]+", text) or "://" in text.partition("?")[0]:
-        form = "what follows host and port, like /v2/chat"
-        raise InvalidValue(f"expected {form}, got {text!r:.80}")
+        raise InvalidValue(f"expected what follows host and port, like /v2/chat, got {text!r:.80}")
     return _placed(text)
 
 
@@ -9853,8 +9850,7 @@ def _models(node: ConfigNode) -> dict[str, ModelConfig]:
         value = kind(inner)
         model = models[name] = value if isinstance(value, ModelConfig) else ModelConfig(name=value)
         if model.name and is_glob(model.name):
-            fault = f"{model.name!r}: a provider's name cannot be a glob"
-            node.reading.error(inner.path, fault)
+            node.reading.error(inner.path, f"{model.name!r}: a provider's name cannot be a glob")
     return models
 
 
@@ -9971,13 +9967,10 @@ class ProviderConfig(Table):
 
 def _provider(node: ConfigNode) -> ProviderConfig:
     """Inactive ones are read too, but their variables need not be set."""
-    pairs = node.pairs()
-    outer = node.reading.lenient
+    pairs, outer = node.pairs(), node.reading.lenient
     node.reading.lenient = outer or ("active" in pairs and FLAG(pairs["active"]) is False)
-    try:
-        config: ProviderConfig = read_table(ProviderConfig, node)
-    finally:
-        node.reading.lenient = outer
+    config: ProviderConfig = read_table(ProviderConfig, node)
+    node.reading.lenient = outer
     return config
 
 
@@ -10122,21 +10115,21 @@ def _yaml_error(error: yaml.MarkedYAMLError, text: str) -> str:
     return problem + next((hint for words, hint in _YAML_HINTS.items() if words in problem), "")
 
 
-_MOST_NODES: Final = 100_000  # aliases of aliases make a small file a huge one
+MOST_VALUES: Final = 100_000  # aliases of aliases make a small file a huge one
 
 
 def composed(text: str) -> yaml.Node | None:
     """A YAML file's root, its merge keys (<<) resolved, None if it is empty; yaml.YAMLError, or
     ValueError where an alias leads to a node that contains it, or aliases to too many nodes."""
     loader, nodes = yaml.SafeLoader(""), itertools.count(1)
-    try:  # libyaml, where there is it, takes a tenth of the time, in which nobody is served
+    try:  # libyaml takes a tenth of the time, in which nobody is served
         root = yaml.compose(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except (yaml.YAMLError, ValueError):  # the words about a mistake are PyYAML's own
+    except (yaml.YAMLError, ValueError):  # PyYAML has the better words
         root = yaml.compose(text, yaml.SafeLoader)
 
     def flatten(node: yaml.Node | None, above: Set[int]) -> None:
-        if next(nodes) > _MOST_NODES:
-            raise ValueError(f"more than {_MOST_NODES} values, with what aliases repeat")
+        if next(nodes) > MOST_VALUES:
+            raise ValueError(f"more than {MOST_VALUES} values, with what aliases repeat")
         if id(node) in above:
             raise ValueError("an alias refers to a node that contains it")
         if isinstance(node, yaml.MappingNode):
@@ -10524,10 +10517,7 @@ class _Edit:
         if isinstance(content, list):
             return f"[{', '.join(self._flow(value, inside=True) for value in content)}]"
         pairs = content.items()
-        shown = (
-            f"{self._text(key, flow=True)}: {self._flow(value, inside=True)}"
-            for key, value in pairs
-        )
+        shown = [f"{self._text(k, flow=True)}: {self._flow(v, inside=True)}" for k, v in pairs]
         return "{" + ", ".join(shown) + "}"
 
     def _text(self, text: str, quote: str | None = None, flow: bool = False) -> str:
@@ -11661,8 +11651,7 @@ def is_loopback(host: str) -> bool:
         address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
         return host.lower() in LOOPBACK_NAMES
-    mapped = getattr(address, "ipv4_mapped", None)
-    return (mapped or address).is_loopback
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
 
 class _Compiler:
@@ -11757,8 +11746,7 @@ class _Compiler:
             prices = PriceList(entry.prices, plan, free[plan], own_only)
             source = preset.quotas.get((entry.endpoint and self.alias_plan) or plan)
             if endpoints:
-                about = (endpoints, free[plan], prices, source)
-                plans.append(BillingPlan(plan, credentials, *about))
+                plans.append(BillingPlan(plan, credentials, endpoints, free[plan], prices, source))
             elif not self.reading.problems():
                 self.error("", f"plan {plan} speaks no dialect that relay knows")
         return tuple(plans)
@@ -11844,8 +11832,8 @@ class _Compiler:
         return url + ("/v1" if bare and not exact else "") + last + tail
 
     def _endpoint(self, dialect: Dialect, url: str) -> Endpoint:
-        entry, override, quirks = self.entry, self.entry.override, dialect.quirks()
-        quirks = self.preset.quirks.get(dialect.name) or quirks
+        entry, override = self.entry, self.entry.override
+        quirks = self.preset.quirks.get(dialect.name) or dialect.quirks()
         if self._is_own_address(url):
             key = "endpoint" if entry.endpoint else "endpoints" if entry.endpoints else ""
             self.error(key, f"{urlsplit(url).netloc} is where this relay listens")
@@ -12242,8 +12230,7 @@ def cleaned_environment(env: Mapping[str, str], plan: Plan) -> dict[str, str]:
     whether by their usual names or by their values."""
     secrets = {*plan.secrets_by_name.values()} - {""}
     gone = {*_ANY_CLIENT.clears, *(preset.key for preset in PRESETS.values())}
-    kept = {*env} - gone
-    return {name: value for name, value in env.items() if name in kept and value not in secrets}
+    return {name: value for name, value in env.items() if not (name in gone or value in secrets)}
 
 
 def unproxied(env: Mapping[str, str], base: str) -> dict[str, str]:
@@ -12332,7 +12319,6 @@ Make: TypeAlias = Callable[[Any], Any]  # None: it cannot be made
 Fields: TypeAlias = Sequence[tuple[str, str, Make]]
 _SECRET_NAME: Final = re.compile(r"(?i)key|token|secret|password|credential|auth|cookie|database")
 _SECRET_WORD: Final = re.compile(r"(?i)((x|admin)[-_])?(api[-_]?)?key|token|authorization|password")
-_MOST_LEAVES: Final = 100_000  # aliases of aliases make a small file a huge one
 
 
 def leaves(value: Any, path: LeafPath = ()) -> Iterator[tuple[LeafPath, Any]]:
@@ -12418,9 +12404,9 @@ class Old:
     def __init__(self, root: Any) -> None:
         self.value = root
         self.path: LeafPath = ()
-        self._left = dict(itertools.islice(leaves(root), _MOST_LEAVES + 1))
-        if len(self._left) > _MOST_LEAVES:
-            raise ValueError(f"more than {_MOST_LEAVES} values")
+        self._left = dict(itertools.islice(leaves(root), MOST_VALUES + 1))
+        if len(self._left) > MOST_VALUES:
+            raise ValueError(f"more than {MOST_VALUES} values")
 
     def at(self, *parts: str | int) -> Old:
         """A part of it; its value is None if there is none."""
@@ -12530,9 +12516,9 @@ class Draft:
             return {str(n): self.carried(f"{variable}_{n}", at) for n, at in members.items()}
         if items := part.items():
             return [self.carried(variable, item) for item in items]
-        is_secret = any(_SECRET_WORD.fullmatch(str(name)) for name in part.path)
-        is_secret &= isinstance(part.value, str)
-        return self.secret(variable, part) if is_secret else part.value
+        if isinstance(part.value, str) and any(map(_SECRET_WORD.fullmatch, map(str, part.path))):
+            return self.secret(variable, part)
+        return part.value
 
     def caller(self, name: str, part: Old) -> None:
         """The key of somebody who may ask, if there is one."""
@@ -12617,9 +12603,7 @@ def _endpoint_settings(url: str, dialect: str) -> JSON:
 def _plain_base(url: str) -> str:
     """Without what different relays put after it."""
     url = url.lower().replace("://localhost", "://127.0.0.1").split("?")[0].rstrip("/")
-    for ending in ("/chat/completions", "/messages", "/responses", "/models", "/v1", "/v1beta"):
-        url = url.removesuffix(ending)
-    return url
+    return re.sub("(/v1|/v1beta)?(/chat/completions|/messages|/responses|/models)?$", "", url)
 
 
 # LiteLLM: model_list, where `model` begins with a maker's name.  A maker that is not in this table
@@ -13024,7 +13008,7 @@ def _plain_headers(value: Any) -> JSON | None:
     """Headers from JSON text, unless a name among them is that of a secret."""
     try:
         headers = {str(name): _plain_text(text) for name, text in json.loads(value).items()}
-    except (*UNREADABLE, TypeError, AttributeError):
+    except UNREADABLE:
         return None
     return None if any(map(_SECRET_NAME.search, headers)) else headers or None
 
@@ -13046,8 +13030,7 @@ def _vte(old: Old, draft: Draft) -> None:
         url = None if is_vertex else row.made(_base_url, "base_url")
         if not (is_vertex or url):
             continue
-        settings: JSON = {"preset": "vertex-express"}
-        settings = _endpoint_settings(url, "openai") if url else settings
+        settings: JSON = _endpoint_settings(url, "openai") if url else {"preset": "vertex-express"}
         draft.add_key(settings, "", row.at("api_key"))  # which is never there: a preset's variable
         secrets = [draft.secret(f"{name}_API_KEY", part) for part in row.at("api_keys").items()]
         if keys := [key for key in secrets if key]:
@@ -13096,8 +13079,7 @@ def imported(text: str, with_secrets: bool = False) -> str:
             lines = "".join(f"\n  {line}" for line in left)
             raise RelayError(f"nothing of {title} could be carried over:{lines}")
         return draft.yaml(title, left)
-    titles = "; ".join(_PREDECESSORS)
-    raise ConfigError(f"this is none of the files relay can read: {titles}")
+    raise ConfigError(f"this is none of the files relay can read: {'; '.join(_PREDECESSORS)}")
 
 
 def _parsed(text: str) -> Any:
@@ -21362,10 +21344,9 @@ def text_of(path: Path) -> str:
     try:
         return data.decode().removeprefix("\ufeff")
     except UnicodeDecodeError as error:
-        before = data[: error.start]
+        before, byte = data[: error.start], data[error.start]
         line, column = before.count(b"\n") + 1, error.start - before.rfind(b"\n")
-        found = f"the byte 0x{data[error.start]:02X}"
-        raise ConfigError(f"{path}:{line}:{column}: not UTF-8: {found}") from error
+        raise ConfigError(f"{path}:{line}:{column}: not UTF-8: the byte 0x{byte:02X}") from error
 
 
 class Source(NamedTuple):
