@@ -22739,8 +22739,8 @@ class Connection(RequestHandler):
         if self._timer and self._request_count > before:
             self._timer.cancel()
             self._timer = None
-        elif not self._timer and self._current_request is None and not self._messages:
-            self._expect_head()
+        elif not self._timer and self._waiter and not self._messages:
+            self._expect_head()  # else it is a body
 
     def _expect_head(self) -> None:
         self._timer = asyncio.get_running_loop().call_later(self._limit, self._give_up)
