@@ -7436,15 +7436,20 @@ def looks_like(data: bytes) -> Literal["json", "sse", "other", ""]:
     return "other"
 
 
-def stream_dialect(head: bytes, expected: Dialect, ended: bool) -> Dialect | Failure | None:
-    """The dialect of a stream by its first JSON event; None if there is none in its `head`."""
+def stream_dialect(
+    head: bytes, expected: Dialect, ended: bool, decoder: SSEDecoder | None = None, new: bytes = b""
+) -> Dialect | Failure | None:
+    """The dialect of a stream by its first JSON event; None if there is none in its `head`.
+
+    `decoder`: of the same stream, fed with all of the head but the `new` bytes at its end.
+    """
     kind = looks_like(head)
     if kind == "other" or (ended and not kind):
         what = f"not an answer: {snippet(head)}" if head.strip() else "sent an empty answer"
         return Failure(what, cause="transient")
-    decoder = SSEDecoder()
-    for at in range(0, len(head), _LOOK):
-        for event in decoder.feed(head[at : at + _LOOK]):
+    decoder, new = decoder or SSEDecoder(), new or head
+    for at in range(0, len(new), _LOOK):
+        for event in decoder.feed(new[at : at + _LOOK]):
             try:
                 wire = loads(event.data)
             except ValueError:
@@ -7454,7 +7459,7 @@ def stream_dialect(head: bytes, expected: Dialect, ended: bool) -> Dialect | Fai
     return expected if ended or len(head) > _MOST_PREAMBLE else None
 
 
-_MOST_PREAMBLE: Final = 1 << 20  # comments, before a stream says what dialect it is in
+_MOST_PREAMBLE: Final = 1 << 16  # bytes of comments before a stream says what dialect it is in
 
 
 class Streamed(Pipe):
@@ -7468,30 +7473,33 @@ class Streamed(Pipe):
         self._passage = passage
         self._pipe: Pipe | None = None
         self._head = b""
+        self._decoder = SSEDecoder()  # of the head
 
     def feed(self, data: bytes) -> bytes:
         if self._pipe is None:
-            self._head += data
-            data, self._pipe = self._head, self._choose(self._head)
+            self._pipe = self._choose(data)
+            data = self._head
         return self._followed(self._pipe.feed(data)) if self._pipe else b""
 
     def eof(self, reason: Failure = TRUNCATED) -> bytes:
         head = b""
         if self._pipe is None and not self.failure:
-            self._pipe = self._choose(self._head + b"\n\n", ended=True)
-            head = self._pipe.feed(self._head) if self._pipe else b""
+            head = self._head
+            self._pipe = self._choose(b"\n\n", ended=True)
+            head = self._pipe.feed(head) if self._pipe else b""
         return self._followed(head + self._pipe.eof(reason)) if self._pipe else b""
 
     @property
     def chosen(self) -> Pipe:
         return self._pipe or self
 
-    def _choose(self, head: bytes, ended: bool = False) -> Pipe | None:
-        """The pipe for an answer that begins with these bytes; None if more have to be seen."""
+    def _choose(self, data: bytes, ended: bool = False) -> Pipe | None:
+        """The pipe for an answer with this at the end of its head; None if more has to be seen."""
         passage = self._passage
-        if looks_like(head) == "json":
+        self._head += data
+        if looks_like(self._head) == "json":
             return Translation(passage, WholeDecoder(passage))
-        dialect = stream_dialect(head, passage.upstream, ended)
+        dialect = stream_dialect(self._head, passage.upstream, ended, self._decoder, data)
         if not isinstance(dialect, Dialect):
             self.failure = dialect
             return None

@@ -118,6 +118,27 @@ def test_a_dialect_is_known_by_what_is_said(spoken: relay.Dialect, expected: rel
     )
 
 
+def test_comments_before_a_stream_are_decoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    # a provider that sends nothing else kept relay busy for minutes: each block began anew
+    decode, sizes = relay.SSEDecoder.feed, list[int]()
+
+    def feed(self: relay.SSEDecoder, data: bytes) -> list[relay.SSE]:
+        sizes.append(len(data))
+        return decode(self, data)
+
+    monkeypatch.setattr(relay.SSEDecoder, "feed", feed)
+    pipe = relay.Streamed(
+        relay.Passage(relay.CHAT, relay.ANTHROPIC, relay.AnswerContext("m", "id"))
+    )
+    for _ in range(600):
+        assert pipe.feed(b": waiting\n\n" * 10) == b""
+    head = 600 * 10 * len(b": waiting\n\n")
+    assert head <= sum(sizes) <= 2 * head
+    out = pipe.feed(SPOKEN["openai"]) + pipe.eof()
+    assert not pipe.failure
+    assert b"message_stop" in out
+
+
 # The gate: nothing counts before the first meaningful event (DESIGN.md 5)
 
 BLOCK = b'data: {"type":"content_block_start","index":0,"content_block":'
