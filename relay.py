@@ -19681,14 +19681,9 @@ class Relay:
                 if lane.endpoint.demo:
                     attempt.reply = DemoReply(attempt)
                 else:
-                    attempt.reply = await self.upstream.send(
-                        attempt.method,
-                        attempt.url,
-                        attempt.headers,
-                        attempt.body,
-                        provider.timeouts.connect,
-                        attempt.proxy,
-                    )
+                    request = attempt.method, attempt.url, attempt.headers, attempt.body
+                    way = provider.timeouts.connect, attempt.proxy
+                    attempt.reply = await self.upstream.send(*request, *way)
                 attempt.status, attempt.body = attempt.reply.status, None
                 quotas, headers = self.health.quotas, attempt.reply.headers
                 quotas.note_headers(lane.credential.name, headers, time.time())
@@ -19699,7 +19694,11 @@ class Relay:
                 if not (200 <= attempt.status < 300 or shown):
                     raise await refusal(exchange, attempt)
                 pipe = attempt.pipe = exchange.pipe_for(attempt)
-                if not (attempt.reply.ended or (attempt.stream and exchange.streams)):
+                whole = not attempt.stream
+                if whole and exchange.streams:  # now the pauses in it count
+                    silence = idle
+                    clock.reschedule(min(loop.time() + idle, deadline))
+                elif not (exchange.streams or attempt.reply.ended):
                     clock.reschedule(deadline)  # now its length counts
                 if not exchange.streams:
                     attempt.raw = await read_all(attempt.reply, idle, is_over=pipe.is_over)
@@ -19712,7 +19711,7 @@ class Relay:
                         attempt.head += pipe.feed(data)
                         if len(attempt.head) > MOST_HELD:
                             pipe.failure = Failure("sent a lot but no answer", cause="transient")
-                        if pipe.committed and not attempt.head:
+                        if whole or (pipe.committed and not attempt.head):
                             clock.reschedule(min(loop.time() + idle, deadline))
                         return not (pipe.failure or (pipe.committed and attempt.head))
 
@@ -19769,9 +19768,8 @@ class Relay:
             why = f"not finished within {provider.attempt_total:g} s"
             code, reason = "UT", Failure(why, cause="timeout")
         except UpstreamError as error:
-            if not (
-                silence.timeout.expired() and pipe.rest < math.inf
-            ):  # silence after the end is no break
+            over = silence.timeout.expired() and pipe.rest < math.inf
+            if not over:  # silence after the end is no break
                 code = "UI" if error.failure.name == "timeout" else "UR"
                 reason = Failure(error.message, cause=error.failure.name)
         except (asyncio.CancelledError, ConnectionError):

@@ -7,7 +7,15 @@ from pathlib import Path
 
 import pytest
 from aiohttp import ClientSession
-from fake_upstream import TEXT, FakeUpstream, anthropic_error, chat_error, responses_whole
+from fake_upstream import (
+    TEXT,
+    Answer,
+    FakeUpstream,
+    anthropic_error,
+    chat_error,
+    chat_whole,
+    responses_whole,
+)
 from relay_process import Start
 from talk import (
     ANTHROPIC,
@@ -528,6 +536,20 @@ async def test_stream_mode_never_asks_for_whole_answers_and_streams_them(
     assert not upstream.requests[0].json.get("stream")
     assert reply.streamed
     assert reply.said.text == TEXT
+
+
+async def test_a_whole_answer_for_a_stream_may_not_fall_silent_either(
+    upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    body = chat_whole(text=TEXT).wire
+    parts, never = (body[:20], body[20:]), asyncio.Event()
+    upstream.script(Answer(body=parts, content_type="application/json", hold={1: never}))
+    timeouts = {"first_event": "60s", "idle": "50ms"}
+    server = await relay(one(upstream, stream_mode="never", timeouts=timeouts))
+    reply = await ask(http, server, stream=True)
+    assert reply.status == 504
+    assert "said nothing within 0.05 s" in reply.error["message"]
+    never.set()
 
 
 async def test_stream_mode_of_all_is_what_a_provider_does_not_say(
