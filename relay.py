@@ -1008,17 +1008,17 @@ def loads_exactly(data: bytes) -> Any:
 def has_long_number(data: bytes) -> bool:
     """Is there a run of digits that may need more than 64 bits?
 
-    A run of nineteen digits puts at least four in a row into every fourth byte, and to look at
-    every fourth byte is a quarter of the work.  Such places are looked at closely; if there are
+    A run of nineteen digits puts at least three in a row into every sixth byte, and to look at
+    every sixth byte is a sixth of the work.  Such places are looked at closely; if there are
     too many of them, all the bytes are.
     """
-    few = data[::4].translate(_DIGITS_ONLY)
+    few = data[::6].translate(_DIGITS_ONLY)
     at = len(few)
     for _ in range(64):
-        at = few.rfind(_MANY_DIGITS[:4], 0, at + 3)
+        at = few.rfind(_MANY_DIGITS[:3], 0, at + 2)
         if at < 0:
             return False
-        around = data[max(0, 4 * at - 6) : 4 * at + 19]
+        around = data[max(0, 6 * at - 5) : 6 * at + 19]
         if _MANY_DIGITS in around.translate(_DIGITS_ONLY):
             return True
     return data.translate(_DIGITS_ONLY).rfind(_MANY_DIGITS) >= 0
@@ -1102,7 +1102,7 @@ class Wire:
     ) -> list[Wire]:
         """The objects in the list under `name`; what is in one beside `keys` is noted."""
         items = self.required(name, list) if required else self.optional(name, list) or ()
-        wires = list[Wire]()
+        wires: list[Wire] = []
         for index, item in enumerate(items):
             wires.append(wire := Wire(item, self, name, index))
             if keys and not keys.issuperset(item):
@@ -1351,7 +1351,8 @@ def repaired(messages: Iterable[Message]) -> tuple[Message, ...]:
     4. Every call has an id of its own: Anthropic refuses one that was there before, and some
        servers count from 0 in every answer.
     """
-    turns, owed, ids = list[Message](), list[str](), list[str]()
+    turns, ids = [], []
+    owed: list[str] = []
     for turn in _turns(messages):
         if turn.role == "user":
             turn = _answered(turn, owed)
@@ -1369,7 +1370,8 @@ def repaired(messages: Iterable[Message]) -> tuple[Message, ...]:
 
 
 def _turns(messages: Iterable[Message]) -> list[Message]:
-    turns, between = list[Message](), list[Message]()  # system messages between calls and results
+    turns: list[Message] = []
+    between: list[Message] = []  # system messages between calls and results
     for message in messages:
         last = turns[-1] if turns else None
         if message.role == "system" and last and any(isinstance(p, ToolCall) for p in last.parts):
@@ -1525,7 +1527,7 @@ def lowered(request: Request, takes: Takes) -> tuple[Request, dict[str, str]]:
         dropped.append(f"tools[{takes.most_tools}:]")
         tools = tools[: takes.most_tools]
     changes["tools"] = tuple(
-        tool if names[tool.name] is tool.name else replace(tool, name=names[tool.name])
+        tool if names[tool.name] == tool.name else replace(tool, name=names[tool.name])
         for tool in tools
     )
     if choice and choice.names:
@@ -1552,9 +1554,10 @@ class _Accepted(dict[str, str]):
     def __init__(self, pattern: str) -> None:
         super().__init__()
         self._pattern = re.compile(pattern)
+        self._fits = self._pattern.fullmatch
 
     def __missing__(self, name: str) -> str:
-        self[name] = there = accepted_name(name, self._pattern)
+        self[name] = there = name if self._fits(name) else accepted_name(name, self._pattern)
         return there
 
 
@@ -1573,7 +1576,8 @@ def _lowered_turns(
             between = messages[index - 1].role == "user" and after == "assistant"
             if takes.system == "front" or not between:
                 role, parts = "user", _reminder(parts)
-        first, rest = list[Part](), list[Part]()  # a user's turn begins with the results
+        first: list[Part] = []  # a user's turn begins with the results
+        rest: list[Part] = []
         for part in parts:
             if isinstance(part, Text):
                 if part.text and (takes.blank_texts or not part.text.isspace()):
@@ -1584,14 +1588,14 @@ def _lowered_turns(
                     rest.append(thought)
             elif isinstance(part, ToolCall):
                 id, name, text = ids[part.id], names[part.name], arguments_text(part.text)
-                if name is not part.name or id is not part.id or text is not part.text:
+                if name != part.name or id != part.id or text is not part.text:
                     part = ToolCall(id, name, text)
                 rest.append(part)
                 speaks = True
             elif isinstance(part, ToolResult):
                 id = ids[part.call_id]
                 inner, behind = _result_parts(part, takes, dropped)
-                if id is not part.call_id or inner is not part.parts:
+                if id != part.call_id or inner is not part.parts:
                     part = ToolResult(id, inner, part.is_error)
                 first.append(part)
                 rest += behind
@@ -1644,9 +1648,10 @@ def _result_parts(
     result: ToolResult, takes: Takes, dropped: list[str]
 ) -> tuple[tuple[Text | Media, ...], list[Part]]:
     """What a tool's result holds, and what follows the results."""
-    if all(isinstance(part, Text) for part in result.parts):
+    if _TEXT_ONLY.issuperset(map(type, result.parts)):
         return result.parts, []
-    inner, behind = list[Text | Media](), list[Part]()
+    inner: list[Text | Media] = []
+    behind: list[Part] = []
     for part in result.parts:
         part = _medium(part, takes, dropped) if isinstance(part, Media) else part
         if isinstance(part, Media) and part.kind == "text" and "text" not in takes.media:
@@ -1658,6 +1663,9 @@ def _result_parts(
                 behind.append(Text(f"[{part.kind} output of tool call {result.call_id}]"))
             behind.append(part)
     return tuple(inner), behind
+
+
+_TEXT_ONLY: Final = frozenset((Text,))
 
 
 def _medium(media: Media, takes: Takes, dropped: list[str]) -> Text | Media:
@@ -2841,7 +2849,7 @@ def openai_parts(wire: Wire, name: str) -> list[Text | Media]:
     """
     if isinstance(content := wire.data.get(name), str):
         return [Text(content, cache_mark(wire))] if content else []
-    parts = list[Text | Media]()
+    parts: list[Text | Media] = []
     for part in wire.each(name):
         match kind := part.optional("type", str) or "text":
             case "text" | "input_text" | "output_text" | "refusal":
@@ -3229,7 +3237,7 @@ def _anthropic_parts(wire: Wire) -> list[Part]:
                 id, name = block.required("id", str), block.required("name", str)
                 parts.append(ToolCall(id, name, arguments))
             case "tool_result":
-                inner = tuple(p for p in _anthropic_parts(block) if isinstance(p, TEXT_OR_MEDIA))
+                inner = tuple([p for p in _anthropic_parts(block) if isinstance(p, TEXT_OR_MEDIA)])
                 failed = bool(block.optional("is_error", bool))
                 parts.append(ToolResult(block.required("tool_use_id", str), inner, failed))
             case "thinking":
@@ -3283,7 +3291,7 @@ def _anthropic_tools(wire: Wire) -> list[Tool]:
     tools = list[Tool]()
     for item in wire.each("tools"):
         kind = item.optional("type", str) or "custom"
-        typed = _ANTHROPIC_TYPED.get(re.sub(r"_\d{8}$", "", kind))
+        typed = _ANTHROPIC_TYPED.get(re.sub(r"_\d{8}$", "", kind)) if kind != "custom" else None
         if kind != "custom" and not typed:
             item.drop(kind)
             continue
@@ -4274,8 +4282,7 @@ class _ChatWriter(OpenAIWriter[ChatQuirks]):
     def _messages(self) -> list[JSON]:
         messages: list[JSON] = []
         for message in self.request.messages:
-            texts, media, turn = list[str](), False, JSON()
-            calls, thoughts = list[JSON](), list[Reasoning]()
+            texts, calls, thoughts, media = [], [], [], False
             for part in message.parts:
                 if isinstance(part, Text):
                     texts.append(part.text)
@@ -4283,20 +4290,22 @@ class _ChatWriter(OpenAIWriter[ChatQuirks]):
                     function = {"name": part.name, "arguments": part.text or "{}"}
                     calls.append({"id": part.id, "type": "function", "function": function})
                 elif isinstance(part, ToolResult):
-                    text = "\n\n".join([p.text for p in part.parts if isinstance(p, Text)])
-                    text = f"{'Error: ' if part.is_error else ''}{text or '(no output)'}"
-                    turn = {"role": "tool", "tool_call_id": part.call_id, "content": text}
-                    messages.append(turn)
+                    inside = [p.text for p in part.parts if isinstance(p, Text)]
+                    text = "\n\n".join(inside) or "(no output)"
+                    text = f"Error: {text}" if part.is_error else text
+                    messages.append({"role": "tool", "tool_call_id": part.call_id, "content": text})
                 elif isinstance(part, Reasoning):
                     thoughts.append(part)
                 else:
                     media = True
             content: Any = "\n\n".join(texts)
             if message.role == "assistant":
-                turn = {"role": "assistant", "content": content or None}
-                if thoughts or calls:
+                turn: JSON = {"role": "assistant", "content": content or None}
+                if thoughts or (calls and self.quirks.placeholder):
                     turn |= self._thoughts(thoughts, bool(calls))
-                messages.append(turn | {"tool_calls": calls} if calls else turn)
+                if calls:
+                    turn["tool_calls"] = calls
+                messages.append(turn)
                 continue
             if media:  # else a string: some servers take nothing else
                 content = [self.part(p) for p in message.parts if isinstance(p, TEXT_OR_MEDIA)]
@@ -5190,7 +5199,7 @@ class _ResponsesWriter(OpenAIWriter[ResponsesQuirks]):
 
     def _items(self, message: Message) -> list[JSON]:
         """The items of a turn: results first, then the rest."""
-        items, rest, quirks = list[JSON](), list[Text | Media](), self.quirks
+        items, rest, quirks = [], [], self.quirks
         if message.role == "assistant":
             for part in message.parts:
                 match part:
@@ -6115,7 +6124,7 @@ def _gemini_messages(wire: Wire) -> Iterator[Message]:
     owed, calls = list[ToolCall](), 0  # the latest turn's calls without a result; how many so far
     turns = wire.each("contents", _GEMINI_TURN, required=True)
     for role, contents in itertools.groupby(turns, _gemini_role):
-        parts = list[Part]()
+        parts: list[Part] = []
         if role == "assistant":
             owed = []
         # SDKs that stream keep every chunk as a content of its own: together they are a turn
@@ -6401,7 +6410,7 @@ class _GeminiWriter(RequestWriter[GeminiQuirks]):
 
     def _turn(self, message: Message) -> JSON:
         """A turn; a thought goes back only as the signature of the part after it."""
-        parts, signature = list[JSON](), ""
+        parts, signature = [], ""
         unsigned = self.model.signed  # is the first call of the step still to come?
         for part in message.parts:
             match part:
