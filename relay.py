@@ -853,13 +853,9 @@ TRUNCATED: Final = Failure("closed the stream before its end", cause="transient"
 
 def filled(part: OutputPart, text: str, seal: Seal | None = None) -> OutputPart:
     """The part as it ends, with its text, and a thought with its seal."""
-    match part:
-        case Text():
-            return Text(text)
-        case Reasoning():
-            return Reasoning(text, seal)
-        case ToolCall(id, name):
-            return ToolCall(id, name, text)
+    if isinstance(part, ToolCall):
+        return ToolCall(part.id, part.name, text)
+    return Reasoning(text, seal) if isinstance(part, Reasoning) else Text(text)
 
 
 def unfold(response: Response) -> Iterator[Event]:
@@ -881,12 +877,12 @@ def fold(events: Iterable[Event]) -> Response | Failure:
         match event:
             case Start():
                 start = event
-            case PartStart(part):
-                texts = []
-            case PartDelta(text):
-                texts.append(text)
-            case PartEnd(seal):
-                parts.append(filled(part, "".join(texts), seal))
+            case PartStart():
+                part, texts = event.part, []
+            case PartDelta():
+                texts.append(event.text)
+            case PartEnd():
+                parts.append(filled(part, "".join(texts), event.seal))
             case Finish(reason, usage, detail):
                 return Response(start.id, start.model, tuple(parts), reason, usage, detail)
             case Failure():
@@ -1102,10 +1098,9 @@ class Wire:
     ) -> list[Wire]:
         """The objects in the list under `name`; what is in one beside `keys` is noted."""
         items = self.required(name, list) if required else self.optional(name, list) or ()
-        wires: list[Wire] = []
-        for index, item in enumerate(items):
-            wires.append(wire := Wire(item, self, name, index))
-            if keys and not keys.issuperset(item):
+        wires = [Wire(item, self, name, index) for index, item in enumerate(items)]
+        for wire in wires if keys else ():
+            if not keys.issuperset(wire.data):
                 wire.drop_unknown(keys)
         return wires
 
@@ -1351,18 +1346,14 @@ def repaired(messages: Iterable[Message]) -> tuple[Message, ...]:
     4. Every call has an id of its own: Anthropic refuses one that was there before, and some
        servers count from 0 in every answer.
     """
-    turns, ids = [], []
-    owed: list[str] = []
+    turns, owed, ids = list[Message](), list[str](), list[str]()
     for turn in _turns(messages):
         if turn.role == "user":
             turn = _answered(turn, owed)
         elif owed:
             turns.append(_answered(Message("user", ()), owed))
         turns.append(turn)
-        owed = []
-        for part in turn.parts:
-            if isinstance(part, ToolCall):
-                owed.append(part.id)
+        owed = [part.id for part in turn.parts if isinstance(part, ToolCall)]
         ids += owed
     if owed:
         turns.append(_answered(Message("user", ()), owed))
@@ -1370,8 +1361,7 @@ def repaired(messages: Iterable[Message]) -> tuple[Message, ...]:
 
 
 def _turns(messages: Iterable[Message]) -> list[Message]:
-    turns: list[Message] = []
-    between: list[Message] = []  # system messages between calls and results
+    turns, between = list[Message](), list[Message]()  # system messages between calls and results
     for message in messages:
         last = turns[-1] if turns else None
         if message.role == "system" and last and any(isinstance(p, ToolCall) for p in last.parts):
@@ -1441,12 +1431,11 @@ def _answered(turn: Message, owed: Sequence[str]) -> Message:
     first = [results[id].pop(0) if results.get(id) else ToolResult(id, none, True) for id in owed]
     parts: list[Part] = [*first]
     for part in turn.parts:
-        if part in first:  # a client that tried again (Codex) may have sent a result twice
-            continue
-        if isinstance(part, ToolResult):  # its call is gone, after a compaction: worth reading
-            parts += [Text(f"[result of tool call {part.call_id}]"), *part.parts]
-        else:
+        if not isinstance(part, ToolResult):
             parts.append(part)
+        elif part not in first:  # its call is gone, after a compaction: worth reading
+            # a client that tried again (Codex) may have sent a result twice
+            parts += [Text(f"[result of tool call {part.call_id}]"), *part.parts]
     return Message("user", tuple(parts))
 
 
@@ -1552,12 +1541,10 @@ class _Accepted(dict[str, str]):
     """Names or ids -> what the target accepts in their place."""
 
     def __init__(self, pattern: str) -> None:
-        super().__init__()
         self._pattern = re.compile(pattern)
-        self._fits = self._pattern.fullmatch
 
     def __missing__(self, name: str) -> str:
-        self[name] = there = name if self._fits(name) else accepted_name(name, self._pattern)
+        self[name] = there = accepted_name(name, self._pattern)
         return there
 
 
@@ -1648,10 +1635,9 @@ def _result_parts(
     result: ToolResult, takes: Takes, dropped: list[str]
 ) -> tuple[tuple[Text | Media, ...], list[Part]]:
     """What a tool's result holds, and what follows the results."""
-    if _TEXT_ONLY.issuperset(map(type, result.parts)):
+    if {*map(type, result.parts)} <= {Text}:
         return result.parts, []
-    inner: list[Text | Media] = []
-    behind: list[Part] = []
+    inner, behind = list[Text | Media](), list[Part]()
     for part in result.parts:
         part = _medium(part, takes, dropped) if isinstance(part, Media) else part
         if isinstance(part, Media) and part.kind == "text" and "text" not in takes.media:
@@ -1659,13 +1645,9 @@ def _result_parts(
         if isinstance(part, Text) or takes.result_media:
             inner.append(part)
         else:
-            if not behind:
-                behind.append(Text(f"[{part.kind} output of tool call {result.call_id}]"))
-            behind.append(part)
+            note = Text(f"[{part.kind} output of tool call {result.call_id}]")
+            behind += [part] if behind else [note, part]
     return tuple(inner), behind
-
-
-_TEXT_ONLY: Final = frozenset((Text,))
 
 
 def _medium(media: Media, takes: Takes, dropped: list[str]) -> Text | Media:
@@ -1700,9 +1682,7 @@ def call_arguments(text: str) -> JSON:
     Text that was cut off, and values that are no objects, are kept under `_raw`: providers refuse
     the whole conversation for them, and go on refusing it.
     """
-    if not text.strip() or text.strip() == "null":
-        return {}
-    value = parse_object(text)
+    value = {} if text.strip() in ("", "null") else parse_object(text)
     return {"_raw": text} if value is None else value
 
 
@@ -1959,6 +1939,13 @@ def modern(schema: JSON) -> JSON:
     if apart:
         schema["$defs"] = schema.pop("definitions")
     return schema
+
+
+def kept(change: Callable[[JSON], JSON]) -> Callable[[JSON], JSON]:
+    """The same function of a schema, with what it made of the latest ones that are not large: every
+    request of a conversation brings the same tools."""
+    made = functools.lru_cache(512)(lambda text: change(loads_exactly(text)))
+    return lambda schema: made(text) if len(text := dumps(schema)) < 1 << 13 else change(schema)
 
 
 def data_url(media: Media) -> str:
@@ -2285,8 +2272,7 @@ _CALL_ID: Final = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 
 def call_ids(messages: Iterable[Message]) -> frozenset[str]:
     """The ids of the calls in a conversation."""
-    parts = itertools.chain.from_iterable(map(operator.attrgetter("parts"), messages))
-    return frozenset([part.id for part in parts if isinstance(part, ToolCall)])
+    return frozenset([p.id for m in messages for p in m.parts if isinstance(p, ToolCall)])
 
 
 # Why answers end, in all makers' words; servers of one format use another's.
@@ -2431,14 +2417,15 @@ class StreamEncoder(ABC):
 
     def encode(self, event: Event) -> bytes:
         match event:
-            case PartDelta(text):
+            case PartDelta():
+                text = event.text
                 self.texts.append(text)
                 return self.template % dumps(text) if self.plain else self._delta(text)
-            case PartStart(part):
-                self.part, self.texts, self.plain = part, [], True
-                return self._open(part)
-            case PartEnd(seal):
-                return self._close("".join(self.texts), seal)
+            case PartStart():
+                self.part, self.texts, self.plain = event.part, [], True
+                return self._open(event.part)
+            case PartEnd():
+                return self._close("".join(self.texts), event.seal)
             case Start():
                 self.started = True
                 return self._start(event)
@@ -3009,8 +2996,8 @@ class OpenAIWriter(RequestWriter[OfOpenAI]):
         """A text or a medium in a message, as `openai_parts` reads it."""
         nested, prefix = self.nested, "" if self.nested else "input_"
         match part:
-            case Text(text):
-                return {"type": f"{prefix}text", "text": text}
+            case Text():
+                return {"type": f"{prefix}text", "text": part.text}
             case Media(kind="text"):
                 return {"type": f"{prefix}text", "text": as_document(part)}
             case Media(kind="image", detail=detail) if nested:
@@ -3213,9 +3200,7 @@ def _anthropic_messages(wire: Wire) -> list[Message]:
         if role not in ("user", "assistant", "system"):
             expected = "expected user, assistant or system"
             raise BadRequest(f"{turn.path('role')}: {expected}, got {shown(role)}")
-        text: Any = turn.data.get("content")
-        plain = text and isinstance(text, str)
-        messages.append(Message(role, (Text(text),) if plain else tuple(_anthropic_parts(turn))))
+        messages.append(Message(role, tuple(_anthropic_parts(turn))))
     return messages
 
 
@@ -3433,7 +3418,7 @@ class _AnthropicWriter(RequestWriter[AnthropicQuirks]):
 
     def _definition(self, tool: Tool) -> JSON:
         described = {"description": tool.description} if tool.description else {}
-        schema = _flat(modern(rooted(tool.schema)))
+        schema = _anthropic_schema(tool.schema)
         # a strict schema is what structured output takes
         fields: JSON = {"input_schema": _closed(schema) if tool.strict else schema}
         fields |= {"strict": True} if tool.strict else {}
@@ -3463,19 +3448,21 @@ class _AnthropicWriter(RequestWriter[AnthropicQuirks]):
 def _anthropic_content(part: Part) -> JSON:
     """A part of a request, which this provider may see."""
     match part:
-        case Text(text, cache):
-            return {"type": "text", "text": text} | _cache_mark(cache)
-        case Reasoning(text, seal):
-            token = seal.value if seal else ""
-            if seal and seal.field == "ad":
+        case Text():
+            text: JSON = {"type": "text", "text": part.text}
+            return text | _cache_mark(part.cache) if part.cache else text
+        case Reasoning():
+            token = part.seal.value if part.seal else ""
+            if part.seal and part.seal.field == "ad":
                 return {"type": "redacted_thinking", "data": token}
-            return {"type": "thinking", "thinking": text, "signature": token}
-        case ToolCall(id, name, text):
-            return {"type": "tool_use", "id": id, "name": name, "input": call_arguments(text)}
-        case ToolResult(id, parts, is_error):
-            result = {"type": "tool_result", "tool_use_id": id}
-            failed = {"is_error": True} if is_error else {}
-            return result | {"content": list(map(_anthropic_content, parts))} | failed
+            return {"type": "thinking", "thinking": part.text, "signature": token}
+        case ToolCall():
+            input = call_arguments(part.text)
+            return {"type": "tool_use", "id": part.id, "name": part.name, "input": input}
+        case ToolResult():
+            content = [_anthropic_content(inner) for inner in part.parts]
+            result = {"type": "tool_result", "tool_use_id": part.call_id, "content": content}
+            return result | {"is_error": True} if part.is_error else result
         case Media(kind, mime, data, url, name):
             source = {"type": "base64", "media_type": mime, "data": data}
             if url:
@@ -3515,6 +3502,9 @@ def _flat(schema: JSON) -> JSON:
         needs = list(map(_required, options)) or [set()]
         required |= set.union(*needs) if way == "allOf" else set.intersection(*needs)
     return flat | ({"required": sorted(required)} if required else {})
+
+
+_anthropic_schema: Final = kept(lambda schema: _flat(modern(rooted(schema))))
 
 
 def _required(schema: JSON) -> set[str]:
@@ -3805,7 +3795,7 @@ class AnthropicMessages(Dialect):
     # "Extra inputs are not permitted", should an override set one of these
     uncounted = frozenset(("max_tokens", "stream", "metadata", "stop_sequences"))
     # "thinking" as a value is the type of a block, as a key a setting
-    words = (rb'thinking"(?!:)', b'redacted_thinking"', *_OF_ANTHROPIC)
+    words = (rb'thinking"(?!:)', b'redacted_thinking"', b"rly1.", *_OF_ANTHROPIC)
     ends = re.compile(rb'"stop_reason": ?"')
     marks = (
         *(b'"usage":{', b'"usage": {', b'"stop_reason":"', b'"stop_reason": "'),
@@ -3960,14 +3950,15 @@ class AnthropicMessages(Dialect):
         return mapped(body, "messages", turn)
 
     def is_clean(self, raw: bytes, words: Container[bytes], quirks: AnthropicQuirks) -> bool:
-        """Yes if it has no thinking block, nothing that is meant for Anthropic alone, and nothing
-        that Anthropic refuses."""
+        """Yes if it has no envelope, nothing that is meant for Anthropic alone, and for those that
+        check signatures no thinking block and nothing that Anthropic refuses."""
         private = not quirks.native and any(word in words for word in _OF_ANTHROPIC)
-        if quirks.placeholder or private:
+        if quirks.placeholder or private or b"rly1." in words:
             return False
-        thought = b'thinking"' in words or b'redacted_thinking"' in words
-        if thought or not quirks.signed:
-            return not thought
+        if not quirks.signed:
+            return True
+        if b'thinking"' in words or b'redacted_thinking"' in words:
+            return False
         ids = _TOOL_USE_ID.findall(raw)
         fit = all(map(_ANTHROPIC_ID.fullmatch, ids)) and len(set(ids)) == len(ids)
         return fit and not _BLANK_TEXT.search(raw)
@@ -4181,7 +4172,7 @@ def _chat_answer(wire: Wire, content: Iterable[Part]) -> list[Part]:
         texts = [dumps(value).decode() for value in row] if len(row) > 1 else [text]
         for number, text in enumerate(texts):
             parts.append(ToolCall(f"{id}_{number + 1}" if number else id, name, text))
-    if legacy := wire.inner("function_call").data:
+    if "function_call" in wire.data and (legacy := wire.inner("function_call").data):
         name = word_of(legacy.get("name"))
         parts.append(ToolCall(name, name, word_of(legacy.get("arguments"))))
     return list(placed(thoughts, parts)) if thoughts else parts
@@ -4337,10 +4328,8 @@ def _chat_reasoning(thinking: Thinking, quirks: ChatQuirks) -> JSON:
         case "effort":
             return {"reasoning_effort": effort} if effort else {}
         case "thinking":
-            fields: JSON = {"thinking": {"type": "enabled" if on else "disabled"}}
-            return fields | (
-                {"reasoning_effort": effort} if on and quirks.efforts and effort else {}
-            )
+            fields: JSON = {"reasoning_effort": effort} if on and quirks.efforts and effort else {}
+            return {"thinking": {"type": "enabled" if on else "disabled"}} | fields
         case "enable_thinking":
             budget = on and (thinking.budget is not None or thinking.effort)
             fields = {"thinking_budget": thinking.tokens()} if budget else {}
@@ -4388,6 +4377,8 @@ def _chat_details(message: JSON) -> list[JSON]:
 def _chat_thoughts(message: JSON) -> list[Reasoning]:
     """The reasoning in a message, in any provider's fields.  Of reasoning_details, ours are one per
     sealed thought, and OpenRouter's are kept as they are."""
+    if message.keys().isdisjoint(_CHAT_THOUGHTS):
+        return []
     details = _chat_details(message)
     tokens, text = list(map(_chat_token, details)), "".join(map(_chat_detail_text, details))
     if any(token.startswith("rly1.") for token in tokens):
@@ -5203,13 +5194,14 @@ class _ResponsesWriter(OpenAIWriter[ResponsesQuirks]):
         if message.role == "assistant":
             for part in message.parts:
                 match part:
-                    case Text(text):
-                        items.append({"type": "message", "role": "assistant", "content": text})
+                    case Text():
+                        text = {"type": "message", "role": "assistant", "content": part.text}
+                        items.append(text)
                     case Reasoning():
                         items.append(_thought_item(part, quirks, self.account))
-                    case ToolCall(id, name, text):
-                        call = {"type": "function_call", "call_id": id, "name": name}
-                        items.append(call | {"arguments": text})
+                    case ToolCall():
+                        call = {"type": "function_call", "call_id": part.id, "name": part.name}
+                        items.append(call | {"arguments": part.text})
                     case _:
                         pass
             while items[-1]["type"] == "reasoning":  # refused, if nothing follows
@@ -6342,6 +6334,9 @@ def _for_google(schema: Any, root: JSON, within: tuple[str, ...] = ()) -> Any:
     return _for_google(target | beside, root, (*within, ref))
 
 
+_google_schema: Final = kept(lambda tool: _for_google(root := modern(rooted(tool)), root))
+
+
 # A request, written
 
 
@@ -6391,9 +6386,8 @@ class _GeminiWriter(RequestWriter[GeminiQuirks]):
         if request.tools:
             functions = list[JSON]()
             for tool in request.tools:
-                schema = modern(rooted(tool.schema))
-                fields = {"description": tool.description} if tool.description else {}
-                fields["parametersJsonSchema"] = _for_google(schema, schema)
+                fields: JSON = {"description": tool.description} if tool.description else {}
+                fields["parametersJsonSchema"] = _google_schema(tool.schema)
                 functions.append({"name": tool.name} | fields)
             body["tools"] = [{"functionDeclarations": functions}]
             self.dropped += ["parallel_tool_calls"] if request.parallel_tools is False else []
@@ -6419,16 +6413,17 @@ class _GeminiWriter(RequestWriter[GeminiQuirks]):
                         parts.append({"text": "", "thoughtSignature": signature})
                     signature = part.seal.value if part.seal else ""
                     continue
-                case Text(text):
-                    wire: JSON = {"text": text}
-                case ToolCall(id, name, text):
+                case Text():
+                    wire: JSON = {"text": part.text}
+                case ToolCall():
                     signature = signature or (_GEMINI_UNSIGNED if unsigned else "")
-                    unsigned, self._names[id] = False, name
-                    call = {"name": name, "args": call_arguments(text)}
-                    wire = {"functionCall": self._with_id(id, call)}
-                case ToolResult(id, inner, is_error):
+                    unsigned, self._names[part.id] = False, part.name
+                    call = {"name": part.name, "args": call_arguments(part.text)}
+                    wire = {"functionCall": self._with_id(part.id, call)}
+                case ToolResult():
+                    inner, id = part.parts, part.call_id
                     text = "\n\n".join([one.text for one in inner if isinstance(one, Text)])
-                    response = {"error" if is_error else "output": text}
+                    response = {"error" if part.is_error else "output": text}
                     result: JSON = {"name": self._names.get(id, id), "response": response}
                     if media := [_gemini_media_part(m) for m in inner if isinstance(m, Media)]:
                         result["parts"] = media

@@ -321,3 +321,20 @@ def test_a_big_picture_costs_no_more_than_the_makers_scale_it_to() -> None:
     huge = PIXEL[:16] + struct.pack(">II", 100_000, 100_000)
     message = user(Media("image", "image/png", base64.b64encode(huge).decode()))
     assert relay.estimate(relay.Request(model="m", messages=(message,))) < 5000
+
+
+def test_what_was_made_of_a_schema_is_kept_unless_it_is_large() -> None:
+    """Ten thousand different tools of a megabyte would fill the memory."""
+    made: list[relay.JSON] = []
+
+    def change(schema: relay.JSON) -> relay.JSON:
+        made.append(schema)
+        return {"of": schema}
+
+    recalled = relay.kept(change)
+    small: relay.JSON = {"enum": [2**70, 1, 1.0, True, "\ud83d"]}
+    large = {"description": "x" * 10_000}
+    for schema in (small, dict(small), large, dict(large)):
+        assert relay.dumps(recalled(schema)) == relay.dumps({"of": schema})
+    assert [relay.dumps(schema) for schema in made] == list(map(relay.dumps, (small, large, large)))
+    assert recalled({"enum": [1.0]}) is not recalled({"enum": [1]})

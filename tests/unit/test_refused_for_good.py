@@ -68,6 +68,17 @@ def test_blank_blocks_do_not_reach_anthropic(blank: relay.JSON, quirks: relay.Qu
     assert [block["type"] for block in there["messages"][1]["content"]] == ["tool_use"]
 
 
+@pytest.mark.parametrize("token", ["", "their own", "rly1.as.0a1b2c3d.YQ"])
+def test_a_thought_is_read_only_where_it_may_have_to_be_changed(token: str) -> None:
+    """Who thinks sends thoughts in every request: else each of them would be decoded."""
+    thought = {"type": "thinking", "thinking": "Hm.", "signature": token}
+    body = anthropic(user("Go"), assistant(thought, text("On.")), user("on"))
+    sealed = token.startswith("rly1.")
+    assert seems_clean(A, body, relay.AnthropicQuirks()) is not sealed
+    assert not seems_clean(A, body, SIGNED)
+    passed(body, relay.AnthropicQuirks())
+
+
 @pytest.mark.parametrize("content", ["", " \n", [text("\n")]])
 @pytest.mark.parametrize("role", ["user", "assistant"])
 def test_a_blank_turn_keeps_a_word(content: Any, role: str) -> None:
