@@ -893,11 +893,11 @@ def fold(events: Iterable[Event]) -> Response | Failure:
 def latest(old: Usage, new: Usage) -> Usage:
     """The usage after one more report: its counts win, but it may leave out earlier ones."""
     return Usage(
-        input=new.input or old.input,
-        output=new.output or old.output,
-        cache_read=new.cache_read or old.cache_read,
-        cache_write=new.cache_write or old.cache_write,
-        reasoning=new.reasoning or old.reasoning,
+        new.input or old.input,
+        new.output or old.output,
+        new.cache_read or old.cache_read,
+        new.cache_write or old.cache_write,
+        new.reasoning or old.reasoning,
     )
 
 
@@ -1038,10 +1038,9 @@ def parse_object(text: str) -> JSON | None:
     if not text.lstrip().startswith("{"):
         return None
     try:
-        value = loads_exactly(text.encode(errors="surrogatepass"))
+        return cast(JSON, loads_exactly(text.encode(errors="surrogatepass")))
     except ValueError:
         return None
-    return value if isinstance(value, dict) else None
 
 
 class Wire:
@@ -1100,8 +1099,7 @@ class Wire:
         items = self.required(name, list) if required else self.optional(name, list) or ()
         wires = [Wire(item, self, name, index) for index, item in enumerate(items)]
         for wire in wires if keys else ():
-            if not keys.issuperset(wire.data):
-                wire.drop_unknown(keys)
+            wire.drop_unknown(keys)
         return wires
 
     def scalars(self, names: Mapping[str, tuple[str, type]]) -> JSON:
@@ -1688,8 +1686,6 @@ def call_arguments(text: str) -> JSON:
 
 def arguments_text(text: str) -> str:
     """A call's arguments as JSON text: as the model wrote it if it is an object."""
-    if text == "{}":
-        return text
     try:
         if type(orjson.loads(text)) is dict:
             return text
@@ -1942,8 +1938,8 @@ def modern(schema: JSON) -> JSON:
 
 
 def kept(change: Callable[[JSON], JSON]) -> Callable[[JSON], JSON]:
-    """The same function of a schema, with what it made of the latest ones that are not large: every
-    request of a conversation brings the same tools."""
+    """The same function of a schema; what it makes of small ones is kept, as every request of a
+    conversation brings the same tools."""
     made = functools.lru_cache(512)(lambda text: change(loads_exactly(text)))
     return lambda schema: made(text) if len(text := dumps(schema)) < 1 << 13 else change(schema)
 
@@ -2159,8 +2155,7 @@ class StreamDecoder(ABC):
             self._calls += isinstance(live.part, ToolCall)
             self._events.append(PartEnd(seal))
         while self._waiting and not self._live:
-            following = self._waiting.pop(next(iter(self._waiting)))
-            self._begin(following)
+            self._begin(following := self._waiting.pop(next(iter(self._waiting))))
             if following.torn is not None:
                 self._close(following.key, None, following.torn)
 
@@ -2168,8 +2163,7 @@ class StreamDecoder(ABC):
         if not (self.finish or self._parts):
             self._fail(Failure("sent an empty answer", cause="transient"))
             return
-        if not self._started:
-            self._start()
+        self._start()
         finish = self.finish or "stop"
         cut = finish in ("length", "context_length", "content_filter")
         while live := self._live:  # where the answer was cut, a call is whole only if it looks so
@@ -2200,12 +2194,9 @@ class StreamDecoder(ABC):
 
     def _begin(self, live: _Live) -> None:
         self._live = live
-        if not self._started:
-            self._start()
+        self._start()
         self._events.append(PartStart(live.part))
-        for text in live.texts:
-            if text:
-                self._events.append(PartDelta(text))
+        self._events += map(PartDelta, filter(None, live.texts))
 
     def _seal(self) -> Seal | None:
         """The seal of the open part, which is closed because something else begins."""
@@ -2418,9 +2409,8 @@ class StreamEncoder(ABC):
     def encode(self, event: Event) -> bytes:
         match event:
             case PartDelta():
-                text = event.text
-                self.texts.append(text)
-                return self.template % dumps(text) if self.plain else self._delta(text)
+                self.texts.append(event.text)
+                return self.template % dumps(event.text) if self.plain else self._delta(event.text)
             case PartStart():
                 self.part, self.texts, self.plain = event.part, [], True
                 return self._open(event.part)
@@ -2938,8 +2928,8 @@ class FreeText:
             value = None
             if _FREE_HEAD.match(arguments):
                 return None
-        texts = [v for v in value.values() if isinstance(v, str)] if isinstance(value, dict) else []
-        whole = value.get("input") if isinstance(value, dict) else None
+        fields = value if isinstance(value, dict) else {}
+        texts, whole = [v for v in fields.values() if isinstance(v, str)], fields.get("input")
         if not isinstance(whole, str):
             whole = texts[0] if len(texts) == 1 else arguments
         sent = self.text()
@@ -3124,7 +3114,6 @@ _ANTHROPIC_REQUEST: Final = frozenset(
     "model max_tokens messages system tools tool_choice thinking output_config output_format"
     " stop_sequences temperature top_p top_k stream metadata cache_control service_tier".split()
 )
-_ANTHROPIC_OUTPUT: Final = frozenset(("thinking", "output_config", "output_format"))
 _ANTHROPIC_MESSAGE: Final = frozenset(("role", "content"))
 # cache_control only says where a prefix may be cached, which other providers find themselves.
 _ANTHROPIC_BLOCK: Final = frozenset(
@@ -3841,7 +3830,7 @@ class AnthropicMessages(Dialect):
         user = wire.inner("metadata").optional("user_id", str) if body.get("metadata") else ""
         # Claude Code's user id is a JSON text with its session in it
         session = (parse_object(user) or {}).get("session_id") if user else ""
-        if not _ANTHROPIC_OUTPUT.isdisjoint(body):
+        if not body.keys().isdisjoint(("thinking", "output_config", "output_format")):
             how = wire.inner("thinking", frozenset(("type", "budget_tokens", "display")))
             kind, display = how.optional("type", str), how.optional("display", str)
             output = wire.inner("output_config", frozenset(("effort", "format")))
@@ -3950,8 +3939,8 @@ class AnthropicMessages(Dialect):
         return mapped(body, "messages", turn)
 
     def is_clean(self, raw: bytes, words: Container[bytes], quirks: AnthropicQuirks) -> bool:
-        """Yes if it has no envelope, nothing that is meant for Anthropic alone, and for those that
-        check signatures no thinking block and nothing that Anthropic refuses."""
+        """Yes if it has no envelope, nothing that is meant for Anthropic alone, and where
+        signatures are checked no thought and nothing that is refused."""
         private = not quirks.native and any(word in words for word in _OF_ANTHROPIC)
         if quirks.placeholder or private or b"rly1." in words:
             return False
@@ -4172,7 +4161,7 @@ def _chat_answer(wire: Wire, content: Iterable[Part]) -> list[Part]:
         texts = [dumps(value).decode() for value in row] if len(row) > 1 else [text]
         for number, text in enumerate(texts):
             parts.append(ToolCall(f"{id}_{number + 1}" if number else id, name, text))
-    if "function_call" in wire.data and (legacy := wire.inner("function_call").data):
+    if legacy := wire.inner("function_call").data:
         name = word_of(legacy.get("name"))
         parts.append(ToolCall(name, name, word_of(legacy.get("arguments"))))
     return list(placed(thoughts, parts)) if thoughts else parts
@@ -5195,13 +5184,13 @@ class _ResponsesWriter(OpenAIWriter[ResponsesQuirks]):
             for part in message.parts:
                 match part:
                     case Text():
-                        text = {"type": "message", "role": "assistant", "content": part.text}
-                        items.append(text)
+                        turn = {"type": "message", "role": "assistant", "content": part.text}
+                        items.append(turn)
                     case Reasoning():
                         items.append(_thought_item(part, quirks, self.account))
-                    case ToolCall():
-                        call = {"type": "function_call", "call_id": part.id, "name": part.name}
-                        items.append(call | {"arguments": part.text})
+                    case ToolCall(id, name, text):
+                        call = {"type": "function_call", "call_id": id, "name": name}
+                        items.append(call | {"arguments": text})
                     case _:
                         pass
             while items[-1]["type"] == "reasoning":  # refused, if nothing follows
@@ -6136,8 +6125,8 @@ def _gemini_messages(wire: Wire) -> Iterator[Message]:
                     place = "call_" + sha256(str(calls)).hex()[:12]
                     id, name = call.optional("id", str) or place, call.required("name", str)
                     arguments = dumps(call.optional("args", dict) or {}).decode()
-                    parts.append(ToolCall(id, name, arguments))
                     owed.append(ToolCall(id, name, arguments))
+                    parts.append(owed[-1])
                 case "functionResponse":
                     parts.append(_gemini_result(part.inner("functionResponse"), owed))
                 case _:
@@ -6415,15 +6404,14 @@ class _GeminiWriter(RequestWriter[GeminiQuirks]):
                     continue
                 case Text():
                     wire: JSON = {"text": part.text}
-                case ToolCall():
+                case ToolCall(id, name, text):
                     signature = signature or (_GEMINI_UNSIGNED if unsigned else "")
-                    unsigned, self._names[part.id] = False, part.name
-                    call = {"name": part.name, "args": call_arguments(part.text)}
-                    wire = {"functionCall": self._with_id(part.id, call)}
-                case ToolResult():
-                    inner, id = part.parts, part.call_id
+                    unsigned, self._names[id] = False, name
+                    call = {"name": name, "args": call_arguments(text)}
+                    wire = {"functionCall": self._with_id(id, call)}
+                case ToolResult(id, inner, is_error):
                     text = "\n\n".join([one.text for one in inner if isinstance(one, Text)])
-                    response = {"error" if part.is_error else "output": text}
+                    response = {"error" if is_error else "output": text}
                     result: JSON = {"name": self._names.get(id, id), "response": response}
                     if media := [_gemini_media_part(m) for m in inner if isinstance(m, Media)]:
                         result["parts"] = media
