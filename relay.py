@@ -9285,6 +9285,8 @@ class ConfigNode:
             raise self.unexpected()
         # os.environ/NAME is LiteLLM's spelling
         text = re.sub(r"(?s)^os\.environ/(.*)", r"${\1}", str(self.yaml.value))
+        if "\0" in text:  # which no path may hold, and no header
+            raise InvalidValue("expected {kind}, got a text with the character U+0000")
         return _VARIABLE.sub(self._referenced, text)
 
     def scalar(self) -> object:
@@ -21578,7 +21580,7 @@ class Reloader:
                 recorder = relay.recorder
                 if old.record != plan.config.record:
                     recorder = recorder_of(plan.config.record, source)
-        except (ConfigError, OSError, UnicodeDecodeError) as error:
+        except (ConfigError, OSError, ValueError) as error:
             problems = list(error.problems) if isinstance(error, ConfigError) else [str(error)]
             self.outcome = "failed: " + "; ".join(problems)
             metrics.reloads.add(1, "refused")

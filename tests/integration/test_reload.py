@@ -17,6 +17,8 @@ BAD: dict[str, tuple[JSON, str]] = {  # a change, and what is said about it
     "dead rule": ({"routing_rules": {"m": "nobody"}}, "nobody"),
     "no providers": ({"providers": {}}, "providers"),
     "not yet": ({"timeouts": {"idle": -1}}, "timeouts"),
+    "no path": ({"plugins": ["\0"]}, "plugins[0]"),
+    "no text": ({"record": {"directory": None}}, "record.directory"),
 }
 
 

@@ -149,6 +149,15 @@ PROBLEMS: dict[str, tuple[str, list[str]]] = {
             "4:25: tls.key: expected text, got a mapping",
         ],
     ),
+    "texts with a NUL": (
+        UP + 'plugins: ["\\0"]\nrecord: {directory: "a\\0b"}\nstate: "sqlite:\\0"\n',
+        [
+            "3:11: plugins[0]: expected text, got a text with the character U+0000",
+            "4:10: record.directory: expected text, got a text with the character U+0000",
+            "5:1: state: expected memory, sqlite:PATH or redis://..., got a text with the character"
+            " U+0000",
+        ],
+    ),
     "half a tls": (UP + "tls: {certificate: x}\n", ["3:1: tls.key: required"]),
     # Values
     "values of the wrong kind": (
