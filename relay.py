@@ -1099,7 +1099,8 @@ class Wire:
         items = self.required(name, list) if required else self.optional(name, list) or ()
         wires = [Wire(item, self, name, index) for index, item in enumerate(items)]
         for wire in wires if keys else ():
-            wire.drop_unknown(keys)
+            if not keys.issuperset(wire.data):
+                wire.drop_unknown(keys)
         return wires
 
     def scalars(self, names: Mapping[str, tuple[str, type]]) -> JSON:
@@ -1938,8 +1939,7 @@ def modern(schema: JSON) -> JSON:
 
 
 def kept(change: Callable[[JSON], JSON]) -> Callable[[JSON], JSON]:
-    """The same function of a schema; what it makes of small ones is kept, as every request of a
-    conversation brings the same tools."""
+    """The same function, which keeps what it made of small schemas: tools come again and again."""
     made = functools.lru_cache(512)(lambda text: change(loads_exactly(text)))
     return lambda schema: made(text) if len(text := dumps(schema)) < 1 << 13 else change(schema)
 
