@@ -3189,7 +3189,9 @@ def _anthropic_messages(wire: Wire) -> list[Message]:
         if role not in ("user", "assistant", "system"):
             expected = "expected user, assistant or system"
             raise BadRequest(f"{turn.path('role')}: {expected}, got {shown(role)}")
-        messages.append(Message(role, tuple(_anthropic_parts(turn))))
+        text: Any = turn.data.get("content")
+        plain = text and isinstance(text, str)
+        messages.append(Message(role, (Text(text),) if plain else tuple(_anthropic_parts(turn))))
     return messages
 
 
