@@ -1938,10 +1938,10 @@ def modern(schema: JSON) -> JSON:
     return schema
 
 
-def kept(change: Callable[[JSON], JSON]) -> Callable[[JSON], JSON]:
+def cached(change: Callable[[JSON], JSON]) -> Callable[[JSON], JSON]:
     """The same function, which keeps what it made of small schemas: tools come again and again."""
-    made = functools.lru_cache(512)(lambda text: change(loads_exactly(text)))
-    return lambda schema: made(text) if len(text := dumps(schema)) < 1 << 13 else change(schema)
+    small = functools.lru_cache(512)(lambda text: change(loads_exactly(text)))
+    return lambda schema: small(text) if len(text := dumps(schema)) < 1 << 13 else change(schema)
 
 
 def data_url(media: Media) -> str:
@@ -3495,7 +3495,7 @@ def _flat(schema: JSON) -> JSON:
     return flat | ({"required": sorted(required)} if required else {})
 
 
-_anthropic_schema: Final = kept(lambda schema: _flat(modern(rooted(schema))))
+_anthropic_schema: Final = cached(lambda schema: _flat(modern(rooted(schema))))
 
 
 def _required(schema: JSON) -> set[str]:
@@ -6325,7 +6325,7 @@ def _for_google(schema: Any, root: JSON, within: tuple[str, ...] = ()) -> Any:
     return _for_google(target | beside, root, (*within, ref))
 
 
-_google_schema: Final = kept(lambda tool: _for_google(root := modern(rooted(tool)), root))
+_google_schema: Final = cached(lambda tool: _for_google(root := modern(rooted(tool)), root))
 
 
 # A request, written
@@ -7170,7 +7170,8 @@ _LOOK: Final = 1024  # a little at a time, because of a large block only the beg
 def _is_whole(event: bytes) -> bool:
     """Does an event that lacks its blank line lack nothing else?"""
     try:
-        return all(e.data == b"[DONE]" or loads(e.data) for e in SSEDecoder().feed(event + b"\n\n"))
+        events = SSEDecoder().feed(event + b"\n\n")
+        return bool(events) and all(e.data == b"[DONE]" or loads(e.data) for e in events)
     except ValueError:
         return False
 
@@ -7435,7 +7436,7 @@ def stream_dialect(
 ) -> Dialect | Failure | None:
     """The dialect of a stream by its first JSON event; None if there is none in its `head`.
 
-    `decoder`: of the same stream, fed with all of the head but the `new` bytes at its end.
+    `decoder` has had all of the head but the `new` bytes at its end.
     """
     kind = looks_like(head)
     if kind == "other" or (ended and not kind):
@@ -7453,7 +7454,7 @@ def stream_dialect(
     return expected if ended or len(head) > _MOST_PREAMBLE else None
 
 
-_MOST_PREAMBLE: Final = 1 << 16  # bytes of comments before a stream says what dialect it is in
+_MOST_PREAMBLE: Final = 1 << 16  # bytes of comments before a stream's first event
 
 
 class Streamed(Pipe):
@@ -19607,11 +19608,13 @@ class Relay:
         probe = self.health.attempting(lane, moment) if self.health.marks else None
         try:
             await self.begin(exchange, attempt)
+            if exchange.first_at is not None:  # the other was just faster
+                return None
             outcome = "ok"
             if exchange.heals and (identity or self.health.marks):
                 exchange.sticky = self.health.succeeded(lane, identity, time.time(), moment)
             if exchange.limited:
-                exchange.first_at = exchange.first_at or time.monotonic()
+                exchange.first_at = time.monotonic()
             return attempt
         except UpstreamError as error:
             if exchange.fault:  # the client's body broke while it was on its way

@@ -234,3 +234,26 @@ async def test_a_request_that_was_read_for_long_is_not_said_again(
             await connections.send("POST", url, {}, b"second", 5)
         await connections.close()
     assert len(asked) == times
+
+
+async def test_of_two_answers_at_once_one_is_taken_and_the_conversation_stays_with_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    plan = plan_of(CONFIG.replace("30s", "1ms"))
+    served, exchange, answered = relay_of(plan, Silent()), exchange_of(plan), asyncio.Event()
+    exchange.__dict__["identity"] = "conversation"
+
+    async def begin(exchange: relay.Exchange, _: relay.Attempt) -> None:
+        if len(exchange.attempts) == 2:
+            answered.set()
+        await answered.wait()
+
+    monkeypatch.setattr(served, "begin", begin)
+    taken = await served.first_answer(exchange)
+    assert sorted(each.outcome for each in exchange.attempts) == ["ok", "outrun"]
+    assert taken.outcome == "ok"
+    assert exchange.sticky == "miss"
+    bound = served.health.sticky.bound("conversation", time.time())
+    assert bound == [taken.lane.credential.name]
+    taken.close()
+    assert served.balance.busy == {}

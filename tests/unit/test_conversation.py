@@ -331,7 +331,7 @@ def test_what_was_made_of_a_schema_is_kept_unless_it_is_large() -> None:
         made.append(schema)
         return {"of": schema}
 
-    recalled = relay.kept(change)
+    recalled = relay.cached(change)
     small: relay.JSON = {"enum": [2**70, 1, 1.0, True, "\ud83d"]}
     large = {"description": "x" * 10_000}
     for schema in (small, dict(small), large, dict(large)):
