@@ -1352,7 +1352,10 @@ def repaired(messages: Iterable[Message]) -> tuple[Message, ...]:
         elif owed:
             turns.append(_answered(Message("user", ()), owed))
         turns.append(turn)
-        owed = [part.id for part in turn.parts if isinstance(part, ToolCall)]
+        owed = []
+        for part in turn.parts:
+            if isinstance(part, ToolCall):
+                owed.append(part.id)
         ids += owed
     if owed:
         turns.append(_answered(Message("user", ()), owed))
@@ -6775,7 +6778,6 @@ class GeminiContent(Dialect):
     converted = frozenset(("array",))
     tells_breaks = False  # its clients take an error object for the end of a whole answer
     marks = (b'"usageMetadata"', b'"error"', b'"finishReason"', b'"blockReason"')
-    words = (b'thoughtSignature"', b'thought_signature"')
     ends = re.compile(
         rb'"(?:finishReason|blockReason)"\s*:\s*(?:"(?!FINISH_REASON_UNSPECIFIED)|[1-9])'
     )
@@ -6903,7 +6905,7 @@ class GeminiContent(Dialect):
         return mapped(body, "contents", turn)
 
     def is_clean(self, raw: bytes, words: Container[bytes], quirks: GeminiQuirks) -> bool:
-        return not any(word in words for word in self.words)
+        return b'"thoughtSignature"' not in raw and b'"thought_signature"' not in raw
 
     # An answer
 
@@ -7557,7 +7559,7 @@ class Body:
     @property
     def words(self) -> frozenset[bytes]:
         """Those of the words it was made with that are in it."""
-        return self._keys.words
+        return self._keys.words if self._words else frozenset()
 
     def outline(self, telling: frozenset[bytes] = frozenset()) -> JSON:
         """Model and mode of an unread body; all of it if its ends leave a doubt, or if it holds a
@@ -18726,12 +18728,12 @@ class Conversation(Exchange):
         """
         lane, endpoint, parsed = attempt.lane, attempt.lane.endpoint, self.parsed
         quirks, output, dialect = endpoint.quirks, lane.target.output, endpoint.dialect
-        request = replace(parsed, model=lane.target.model, stream=attempt.stream)
+        changes: JSON = {"model": lane.target.model, "stream": attempt.stream}
         if parsed.tools and self.identity:
-            messages = self.thoughts.restored(self.identity, parsed.messages)
-            request = replace(request, messages=messages)
-        if request.max_tokens and output:
-            request = replace(request, max_tokens=min(request.max_tokens, output))
+            changes["messages"] = self.thoughts.restored(self.identity, parsed.messages)
+        if parsed.max_tokens and output:
+            changes["max_tokens"] = min(parsed.max_tokens, output)
+        request = replace(parsed, **changes)
         request = without_reasoning(request) if attempt.strip else request
         rendered = dialect.render_request(request, quirks, lane.credential.account)
         edited, dropped = endpoint.edited(rendered.body)
