@@ -1942,7 +1942,7 @@ def modern(schema: JSON) -> JSON:
 
 
 def cached(change: Callable[[JSON], JSON]) -> Callable[[JSON], JSON]:
-    """The same function, which keeps what it made of small schemas: tools come again and again."""
+    """The same function, which keeps what it made of small schemas: tools recur."""
     small = functools.lru_cache(512)(lambda text: change(loads_exactly(text)))
     return lambda schema: small(text) if len(text := dumps(schema)) < 1 << 13 else change(schema)
 
@@ -2774,10 +2774,11 @@ class OpenAIDialect(Dialect):
         )
         write = details.get("cache_write_tokens") or usage.get("cache_creation_input_tokens")
         thought = (usage.get(f"{answer}_tokens_details") or {}).get("reasoning_tokens")
-        counts = (usage.get(f"{name}_tokens") for name in (prompt, answer, "total"))
-        input, output, total, write, thought = map(whole_number, (*counts, write, thought))
+        counts = usage.get(f"{prompt}_tokens"), usage.get(f"{answer}_tokens"), write, thought
+        input, output, write, thought = map(whole_number, counts)
+        total = whole_number(usage.get("total_tokens"))
         if not total and prompt == "input" and "cache_read_input_tokens" in usage:
-            total = input + read + write + output  # Anthropic counts them apart, and has no total
+            total = input + read + write + output  # Anthropic counts apart, without a total
         input, write = prompt_counts(input, read, write, total - output)
         # xAI counts thoughts apart from the answer; Google leaves them out of all but the total
         output = max(output, thought, total - input if input else 0)
@@ -19610,7 +19611,7 @@ class Relay:
         probe = self.health.attempting(lane, moment) if self.health.marks else None
         try:
             await self.begin(exchange, attempt)
-            if exchange.first_at is not None:  # the other was just faster
+            if exchange.first_at is not None:  # the other was faster
                 return None
             outcome = "ok"
             if exchange.heals and (identity or self.health.marks):
@@ -19696,7 +19697,7 @@ class Relay:
                     raise await refusal(exchange, attempt)
                 pipe = attempt.pipe = exchange.pipe_for(attempt)
                 whole = not attempt.stream
-                if whole and exchange.streams:  # now the pauses in it count
+                if whole and exchange.streams:  # now its pauses count
                     silence = idle
                     clock.reschedule(min(loop.time() + idle, deadline))
                 elif not (exchange.streams or attempt.reply.ended):
@@ -22747,7 +22748,7 @@ class Connection(RequestHandler):
             self._timer.cancel()
             self._timer = None
         elif not self._timer and self._waiter and not self._messages:
-            self._expect_head()  # else it is a body
+            self._expect_head()  # else a body
 
     def _expect_head(self) -> None:
         self._timer = asyncio.get_running_loop().call_later(self._limit, self._give_up)
