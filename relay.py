@@ -2490,8 +2490,8 @@ class Dialect(ABC):
     # What `is_clean` asks for in a request: patterns of the beginnings of strings, after the quote;
     # and those of them without which `peek` needs scalars only.
     words: ClassVar[tuple[bytes, ...]] = ()
-    telling: ClassVar[frozenset[bytes]] = frozenset()
-    converted: ClassVar[frozenset[str]] = frozenset()  # variants that no provider streams
+    peek_markers: ClassVar[frozenset[bytes]] = frozenset()
+    local_variants: ClassVar[frozenset[str]] = frozenset()  # variants that no provider streams
     modes: ClassVar[frozenset[str]] = frozenset()  # query parameters that `address` sets itself
 
     @abstractmethod
@@ -5826,7 +5826,7 @@ class OpenAIResponses(OpenAIDialect):
     marks = (*_RESPONSES_LAST, b'"error"')
     ends = re.compile(b"|".join(map(re.escape, _RESPONSES_LAST)))
     words = (b'compaction_trigger"', b"rly1.")
-    telling = frozenset((b'compaction_trigger"',))
+    peek_markers = frozenset((b'compaction_trigger"',))
 
     def claims(self, wire: JSON) -> bool:
         words = (wire.get("type"), wire.get("object"))
@@ -6776,7 +6776,7 @@ class GeminiContent(Dialect):
     count_key = "totalTokens"
     turns = "contents"
     output_limits = ("generationConfig.maxOutputTokens",)
-    converted = frozenset(("array",))
+    local_variants = frozenset(("array",))
     tells_breaks = False  # its clients take an error object for the end of a whole answer
     marks = (b'"usageMetadata"', b'"error"', b'"finishReason"', b'"blockReason"')
     ends = re.compile(
@@ -6979,7 +6979,7 @@ BodyNote = Literal["verbatim", "edited", "translated"]
 
 
 @frozen
-class Passage:
+class AnswerPath:
     """From whom to whom an answer goes, and what has to be restored on the way."""
 
     upstream: Dialect  # what was spoken to the provider
@@ -7070,14 +7070,14 @@ class Pipe(ABC):
 class Passthrough(Pipe):
     """Same dialect on both sides: complete events pass as they came."""
 
-    def __init__(self, passage: Passage) -> None:
+    def __init__(self, path: AnswerPath) -> None:
         super().__init__()
         self.translated = False
-        self._passage = passage
-        self._dialect = passage.client
-        self._marks = passage.client.marks
-        self.encoder = self._encoder = passage.client.encoder(passage.context)
-        self._probe: StreamDecoder | None = passage.client.decoder()  # until the answer begins
+        self._path = path
+        self._dialect = path.client
+        self._marks = path.client.marks
+        self.encoder = self._encoder = path.client.encoder(path.context)
+        self._probe: StreamDecoder | None = path.client.decoder()  # until the answer begins
         self._pieces: list[bytes] = []  # of an incomplete event
         self._size = 0
         self._ended = False
@@ -7088,7 +7088,7 @@ class Passthrough(Pipe):
             if self._size > MOST_HELD:
                 self._pieces = []
                 self.failure = Failure("sent an event without an end", cause="transient")
-                return self._encoder.encode(self._passage.client_failure(self.failure))
+                return self._encoder.encode(self._path.client_failure(self.failure))
             self._pieces.append(data)
             if b"\n" not in data and b"\r" not in data:
                 return b""
@@ -7117,7 +7117,7 @@ class Passthrough(Pipe):
         if (self._ended and self.committed) or self.failure:
             return last
         self.failure = reason
-        end = self._encoder.encode(self._passage.client_failure(reason))
+        end = self._encoder.encode(self._path.client_failure(reason))
         return last + b"\n\n" + end if last else end
 
     def _look(self, data: bytes) -> None:
@@ -7163,7 +7163,7 @@ class Passthrough(Pipe):
             if failed:  # only here might a provider quote a credential
                 self.failure = self.failure or (None if complete else failed)
                 text = data.decode(errors="surrogateescape")
-                data = self._passage.redacted(text).encode(errors="surrogateescape")
+                data = self._path.redacted(text).encode(errors="surrogateescape")
         return data
 
 
@@ -7254,12 +7254,12 @@ def _filters(context: AnswerContext) -> tuple[_HideReasoning | _StopAtText, ...]
 class Translation(Pipe):
     """Different dialects, or different modes: bytes to events to bytes."""
 
-    def __init__(self, passage: Passage, decoder: StreamDecoder | WholeDecoder) -> None:
+    def __init__(self, path: AnswerPath, decoder: StreamDecoder | WholeDecoder) -> None:
         super().__init__()
-        self._passage = passage
+        self._path = path
         self._decoder = decoder
-        self.encoder = self._encoder = passage.client.encoder(passage.context)
-        self._filters = _filters(passage.context)
+        self.encoder = self._encoder = path.client.encoder(path.context)
+        self._filters = _filters(path.context)
         self._parts: list[OutputPart] = []  # that ended, to be remembered
 
     def feed(self, data: bytes) -> bytes:
@@ -7276,12 +7276,12 @@ class Translation(Pipe):
             if isinstance(event, PartDelta):  # nearly all of a stream, with nothing to restore
                 self.committed = True
             else:
-                event = self._passage.restored(event)
+                event = self._path.restored(event)
                 self._note(event)  # a failure as the provider gave it, to be judged
-                if self._passage.remember:
+                if self._path.remember:
                     self._remember(event)
                 if isinstance(event, Failure):
-                    event = self._passage.client_failure(event)
+                    event = self._path.client_failure(event)
             blocks.append(self._encoder.encode(event))
         if self._decoder.ended:
             self.rest = AFTER_LAST
@@ -7290,7 +7290,7 @@ class Translation(Pipe):
         return b"".join(blocks)
 
     def _remember(self, event: Event) -> None:
-        encoder, remember = self._encoder, self._passage.remember
+        encoder, remember = self._encoder, self._path.remember
         if isinstance(event, PartEnd) and not isinstance(encoder.part, Text):
             self._parts.append(filled(encoder.part, "".join(encoder.texts), event.seal))
         elif isinstance(event, Finish) and remember:
@@ -7300,11 +7300,11 @@ class Translation(Pipe):
 class WholeDecoder:
     """A provider's whole answer as a stream of events."""
 
-    def __init__(self, passage: Passage) -> None:
+    def __init__(self, path: AnswerPath) -> None:
         self.ended = False
         self.finish = None  # is sent only at the end
-        self._expected = passage.upstream
-        self._known = passage.context.ids
+        self._expected = path.upstream
+        self._known = path.context.ids
         self._data: list[bytes] = []
         self._size = 0
 
@@ -7367,9 +7367,9 @@ def snippet(data: bytes) -> str:
 class Gathered(Pipe):
     """For a client that wants a whole answer: everything comes out of `eof`."""
 
-    def __init__(self, passage: Passage) -> None:
+    def __init__(self, path: AnswerPath) -> None:
         super().__init__()
-        self._passage = passage
+        self._path = path
         self._data: list[bytes] = []
 
     def feed(self, data: bytes) -> bytes:
@@ -7377,43 +7377,43 @@ class Gathered(Pipe):
         return b""
 
     def eof(self, reason: Failure = TRUNCATED) -> bytes:
-        data, passage = b"".join(self._data), self._passage
+        data, path = b"".join(self._data), self._path
         self.committed = True
         events: Iterable[Event]
         if looks_like(data) == "json":
             if self._passes(data):
                 return data
-            events = whole_answer(data, passage.upstream, passage.context.ids)
+            events = whole_answer(data, path.upstream, path.context.ids)
         else:
-            dialect = stream_dialect(data + b"\n\n", passage.upstream, ended=True)
+            dialect = stream_dialect(data + b"\n\n", path.upstream, ended=True)
             if not isinstance(dialect, Dialect):
                 self.failure = dialect
                 return b""
-            decoder = dialect.decoder(passage.context.ids)
+            decoder = dialect.decoder(path.context.ids)
             events = decoder.feed(data) + decoder.eof(reason)
-        for each in _filters(passage.context):
+        for each in _filters(path.context):
             events = itertools.chain.from_iterable(map(each.filter, events))
-        answer = fold(map(passage.restored, events))
+        answer = fold(map(path.restored, events))
         if isinstance(answer, Failure):
             self.failure = answer
             return b""
         self.usage = answer.usage
-        if passage.remember:
-            passage.remember(answer.parts)
-        return dumps(passage.client.render_response(answer, passage.context))
+        if path.remember:
+            path.remember(answer.parts)
+        return dumps(path.client.render_response(answer, path.context))
 
     def is_over(self, body: bytes | bytearray) -> bool:
         if not body.endswith(b"\n\n"):
             return False
         last = bytes(body[max(0, body.rfind(b"\n\n", 0, -2)) :])
-        return self._passage.upstream.is_last(last.partition(b"data:")[2])
+        return self._path.upstream.is_last(last.partition(b"data:")[2])
 
     def _passes(self, data: bytes) -> bool:
         """Is it an answer in the client's own dialect?  Then it need not be parsed into the hub."""
-        client = self._passage.client
+        client = self._path.client
         try:
             wire = loads(data)
-            passes = not self._passage.names and client.claims(wire) and client.is_answer(wire)
+            passes = not self._path.names and client.claims(wire) and client.is_answer(wire)
             self.usage = client.parse_usage(wire) if passes else None
         except UNREADABLE:
             return False
@@ -7466,9 +7466,9 @@ class Streamed(Pipe):
     Then the pipe that is `chosen` goes on; of its state only what it says of the head is here.
     """
 
-    def __init__(self, passage: Passage) -> None:
+    def __init__(self, path: AnswerPath) -> None:
         super().__init__()
-        self._passage = passage
+        self._path = path
         self._pipe: Pipe | None = None
         self._head = b""
         self._decoder = SSEDecoder()  # of the head
@@ -7493,18 +7493,18 @@ class Streamed(Pipe):
 
     def _choose(self, data: bytes, ended: bool = False) -> Pipe | None:
         """The pipe for an answer with this at the end of its head; None if more has to be seen."""
-        passage = self._passage
+        path = self._path
         self._head += data
         if looks_like(self._head) == "json":
-            return Translation(passage, WholeDecoder(passage))
-        dialect = stream_dialect(self._head, passage.upstream, ended, self._decoder, data)
+            return Translation(path, WholeDecoder(path))
+        dialect = stream_dialect(self._head, path.upstream, ended, self._decoder, data)
         if not isinstance(dialect, Dialect):
             self.failure = dialect
             return None
-        converted = passage.names or passage.context.variant in dialect.converted
-        if dialect is passage.client and not converted:
-            return Passthrough(passage)
-        return Translation(passage, dialect.decoder(passage.context.ids))
+        needs_hub = path.names or path.context.variant in dialect.local_variants
+        if dialect is path.client and not needs_hub:
+            return Passthrough(path)
+        return Translation(path, dialect.decoder(path.context.ids))
 
     def _followed(self, out: bytes) -> bytes:
         if pipe := self._pipe:
@@ -7562,10 +7562,10 @@ class Body:
         """Those of the words it was made with that are in it."""
         return self._keys.words if self._words else frozenset()
 
-    def outline(self, telling: frozenset[bytes] = frozenset()) -> JSON:
+    def outline(self, markers: frozenset[bytes] = frozenset()) -> JSON:
         """Model and mode of an unread body; all of it if its ends leave a doubt, or if it holds a
         word that says that there is more to know."""
-        if not self.unread or not telling.isdisjoint(self.words):
+        if not self.unread or not markers.isdisjoint(self.words):
             return self.wire
         ends = _by_its_ends(self.raw, self._keys)
         if ends is None:
@@ -16812,7 +16812,7 @@ class Attempt:
 
     pipe: Pipe  # once the reply's head is here, as `reply`
     reply: Reply
-    passage: Passage  # of a request in a dialect
+    answer_path: AnswerPath  # of a request in a dialect
 
     def __init__(self, lane: Lane, strip: bool = False) -> None:
         self.lane = lane
@@ -17719,7 +17719,7 @@ class DemoReply(Reply):
     status = 200
 
     def __init__(self, attempt: Attempt, pause: float = 0.02) -> None:
-        dialect, context = attempt.passage.upstream, attempt.passage.context
+        dialect, context = attempt.answer_path.upstream, attempt.answer_path.context
         sent = cast(Any, attempt.body)
         body = sent if isinstance(sent, bytes) else b"".join(sent)
         request = dialect.parse_request(loads(body))
@@ -18632,7 +18632,7 @@ class Conversation(Exchange):
             lanes = targets[0].lanes(dialect.name)[0] if targets else ()
             unread = all(lane.endpoint.dialect is dialect for lane in lanes)
         self.body = body = Body(raw, unread=unread, words=dialect.words)
-        outline = body.outline(dialect.telling) if dialect.names_model else {}
+        outline = body.outline(dialect.peek_markers) if dialect.names_model else {}
         self.ask_for(dialect.peek(outline, request.raw_path))
         self.streams, self.likely_input = self.peek.stream, likely_input(raw)
         self.likely_output = likely_output(body) if caller.limits else 0
@@ -18677,7 +18677,7 @@ class Conversation(Exchange):
             context, names = self._translate(attempt)
             if self.parsed.tools and self.identity:
                 remember = functools.partial(self.thoughts.keep, self.identity)
-        attempt.passage = Passage(
+        attempt.answer_path = AnswerPath(
             upstream=dialect,
             client=self.dialect,
             context=context,
@@ -18763,7 +18763,7 @@ class Conversation(Exchange):
     def pipe_for(self, attempt: Attempt) -> Pipe:
         if "Content-Encoding" in attempt.reply.headers:
             attempt.inflater = inflater_of(attempt.reply)
-        return Streamed(attempt.passage) if self.streams else Gathered(attempt.passage)
+        return Streamed(attempt.answer_path) if self.streams else Gathered(attempt.answer_path)
 
     def headers_for(self, attempt: Attempt) -> CIMultiDict[str]:
         if attempt.pipe.translated:

@@ -50,7 +50,7 @@ def stream(provider: relay.Dialect) -> list[bytes]:
 
 
 def pipe_of(client: relay.Dialect, provider: relay.Dialect) -> relay.Pipe:
-    return relay.Streamed(relay.Passage(provider, client, relay.AnswerContext("bench", "bench")))
+    return relay.Streamed(relay.AnswerPath(provider, client, relay.AnswerContext("bench", "bench")))
 
 
 def stream_us(client: relay.Dialect, provider: relay.Dialect, blocks: list[bytes]) -> float:

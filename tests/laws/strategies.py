@@ -278,8 +278,8 @@ def piped(pipe: relay.Pipe, pieces: Iterable[bytes]) -> bytes:
     return b"".join([*map(pipe.feed, pieces), pipe.eof()])
 
 
-def passage(upstream: relay.Dialect, client: relay.Dialect, **more: Any) -> relay.Passage:
-    return relay.Passage(upstream, client, ASKED, account=ACCOUNT, **more)
+def passage(upstream: relay.Dialect, client: relay.Dialect, **more: Any) -> relay.AnswerPath:
+    return relay.AnswerPath(upstream, client, ASKED, account=ACCOUNT, **more)
 
 
 def check_grammar(events: Sequence[relay.Event]) -> None:

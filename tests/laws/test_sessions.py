@@ -249,7 +249,7 @@ def sent(client: relay.Dialect, turns: list[JSON], maker: Maker) -> JSON:
 def returned(client: relay.Dialect, step: Step, wire: bytes) -> JSON:
     """A maker's answer as the client has it in the end."""
     asked = ASKED._replace(shown=step.shown or step.maker.dialect is client)
-    passage = relay.Passage(step.maker.dialect, client, asked, account=step.maker.account)
+    passage = relay.AnswerPath(step.maker.dialect, client, asked, account=step.maker.account)
     if not step.streamed:
         return relay.loads(piped(relay.Gathered(passage), [wire]))
     out = piped(relay.Streamed(passage), [wire])
@@ -326,7 +326,7 @@ def test_what_a_client_is_not_shown_it_keeps(
         return  # passes through: the maker itself was asked not to tell
     answer, plays = data.draw(answers(maker)), CLIENTS[client.name]
     asked = ASKED._replace(shown=False)
-    passage = relay.Passage(maker, client, asked, account=ACCOUNT)
+    passage = relay.AnswerPath(maker, client, asked, account=ACCOUNT)
     if streamed:
         out = piped(relay.Streamed(passage), [stream_of(maker, answer)])
         events = [event.json for event in talk.events_of(out) if event.data != "[DONE]"]

@@ -153,7 +153,7 @@ def test_nothing_runs_at_any_byte_of_a_call(upstream: relay.Dialect, client: rel
     ]
     wire, ended = b"".join(blocks), len(b"".join(blocks[:-2]))
     for forms in ({}, {"exec": "custom"}):
-        way = relay.Passage(upstream, client, ASKED._replace(forms=forms), account=ACCOUNT)
+        way = relay.AnswerPath(upstream, client, ASKED._replace(forms=forms), account=ACCOUNT)
         out, live = b"", relay.Streamed(way)
         for cut in range(ended):
             out += live.feed(wire[cut : cut + 1])
@@ -236,7 +236,7 @@ def test_a_call_that_broke_off_is_not_handed_over(
         wire = torn_stream(upstream, whole[:end], finish)
         for asked_for in ("stream", "whole"):
             asked = ASKED._replace(forms={"exec": "custom"} if free else {})
-            way = relay.Passage(relay.DIALECTS[upstream], relay.DIALECTS[client], asked)
+            way = relay.AnswerPath(relay.DIALECTS[upstream], relay.DIALECTS[client], asked)
             if upstream == client:  # passed on as it came, which is its maker's affair
                 way = relay.replace(way, names={"exec": "exec"})
             pipe = relay.Streamed(way) if asked_for == "stream" else relay.Gathered(way)
@@ -272,7 +272,9 @@ def test_a_call_beside_one_that_broke_off_is_handed_over(upstream: str, client: 
         wires = [{"choices": [{"index": 0, "delta": {"tool_calls": [call]}}]} for call in calls]
         wires.append({"choices": [end]})
         wire = b"".join(b"data: " + relay.dumps(wire) + b"\n\n" for wire in wires)
-    way = relay.Passage(relay.DIALECTS[upstream], relay.DIALECTS[client], ASKED, names={"x": "x"})
+    way = relay.AnswerPath(
+        relay.DIALECTS[upstream], relay.DIALECTS[client], ASKED, names={"x": "x"}
+    )
     out = piped(relay.Streamed(way), [wire])
     assert RUN[client](out) == ([] if client == "openai" else [("whole", {"x": 1})])
     read = relay.fold(decoded(relay.DIALECTS[client], [out]))

@@ -324,7 +324,7 @@ def test_a_freeform_call_comes_back_unwrapped(streamed: bool, maker: relay.Diale
     said = (relay.Text("Now."), ToolCall("a", "patch", wrapped), ToolCall("b", "read", "{}"))
     answer = relay.Response("1", "m", said, "tool_calls", relay.Usage(1, 1))
     asked = ASKED._replace(forms={"patch": "custom"})
-    between = relay.Passage(maker, C, asked, account=ACCOUNT, names={"x": "y"})
+    between = relay.AnswerPath(maker, C, asked, account=ACCOUNT, names={"x": "y"})
     if streamed:
         out = piped(relay.Streamed(between), [stream_of(maker, answer)])
         deltas = [choice["delta"] for event in events(out) for choice in event["choices"]]
@@ -355,7 +355,7 @@ def test_who_knows_no_tools_is_told_of_a_function_call(streamed: bool) -> None:
     )
     answer = relay.Response("1", "m", (relay.Text("Now."), *calls), "tool_calls", relay.Usage(1, 1))
     asked = ASKED._replace(forms={"look": "function_call"})
-    between = relay.Passage(relay.ANTHROPIC, C, asked, account=ACCOUNT)
+    between = relay.AnswerPath(relay.ANTHROPIC, C, asked, account=ACCOUNT)
     if streamed:
         out = piped(relay.Streamed(between), [stream_of(relay.ANTHROPIC, answer)])
         choices = [choice for event in events(out) for choice in event["choices"]]

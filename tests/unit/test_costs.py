@@ -239,7 +239,7 @@ def calls_to_stream(client: relay.Dialect, provider: relay.Dialect, deltas: int)
     begin = [relay.Start("an-id", "m", usage), relay.PartStart(relay.Text())]
     events = [*begin, *texts, relay.PartEnd(), relay.Finish("stop", usage)]
     blocks = list(filter(None, map(provider.encoder(asked).encode, events)))
-    pipe = relay.Streamed(relay.Passage(provider, client, asked))
+    pipe = relay.Streamed(relay.AnswerPath(provider, client, asked))
     with counted() as calls:
         for block in blocks:
             pipe.feed(block)
@@ -274,7 +274,7 @@ def test_a_whole_answer_is_translated_with_few_calls(
     answer = relay.Response("an-id", "m", (relay.Text("a word"),), "stop", usage)
     data = relay.dumps(provider.render_response(answer, asked))
     for _ in range(2):  # a class gets its __init__ with its first value
-        pipe = relay.Gathered(relay.Passage(provider, client, asked))
+        pipe = relay.Gathered(relay.AnswerPath(provider, client, asked))
         with counted() as calls:
             pipe.feed(data)
             pipe.eof()
@@ -317,7 +317,7 @@ def test_a_large_body_is_passed_on_after_one_pass_over_it(
     wire = {"model": "a", "max_tokens": 9, "messages": [turn] * 10, "stream": True}
     raw = Searched(relay.dumps(wire))
     body = relay.Body(raw, unread=True, words=dialect.words)
-    assert body.outline(dialect.telling) == {"model": "a", "stream": True}
+    assert body.outline(dialect.peek_markers) == {"model": "a", "stream": True}
     relay.likely_input(raw)
     relay.likely_output(body)
     assert dialect.is_clean(raw, body.words, quirks or relay.ResponsesQuirks())
@@ -471,7 +471,7 @@ async def test_what_comes_at_once_is_not_understood_to_its_end() -> None:
     for count in (100, 100, 1000):  # the first makes what is made once
         begin, delta, end = words(relay.CHAT, count)
         pipe = relay.Streamed(
-            relay.Passage(relay.CHAT, relay.CHAT, relay.AnswerContext("m", "an-id"))
+            relay.AnswerPath(relay.CHAT, relay.CHAT, relay.AnswerContext("m", "an-id"))
         )
         with counted() as calls:
             said = pipe.feed(begin + delta * count + end)

@@ -50,7 +50,7 @@ pairs = pytest.mark.parametrize(
 
 def test_what_may_be_the_beginning_of_a_stop_waits_and_nothing_else_does() -> None:
     asked = ASKED._replace(stops=("END", "", "#"))
-    pipe = relay.Streamed(relay.Passage(C, A, asked))
+    pipe = relay.Streamed(relay.AnswerPath(C, A, asked))
     *deltas, last = [
         relay.sse({"choices": [{"index": 0, "delta": {"content": word}}]})
         for word in ("One", " E", "N", " two E", "ND three")
@@ -68,7 +68,7 @@ def test_what_may_be_the_beginning_of_a_stop_waits_and_nothing_else_does() -> No
 def test_a_stop_behind_a_call_ends_a_turn_of_calls() -> None:
     answer = anthropic_stream(use("a"), text("Now.# More"), stop="tool_use")
     asked = ASKED._replace(stops=("#",))
-    out = piped(relay.Streamed(relay.Passage(A, R, asked)), [answer])
+    out = piped(relay.Streamed(relay.AnswerPath(A, R, asked)), [answer])
     got = relay.fold(decoded(R, [out]))
     assert isinstance(got, relay.Response)
     assert (got.finish, got.parts[-1]) == ("tool_calls", relay.Text("Now."))
@@ -128,7 +128,7 @@ def test_comments_before_a_stream_are_decoded_once(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(relay.SSEDecoder, "feed", feed)
     pipe = relay.Streamed(
-        relay.Passage(relay.CHAT, relay.ANTHROPIC, relay.AnswerContext("m", "id"))
+        relay.AnswerPath(relay.CHAT, relay.ANTHROPIC, relay.AnswerContext("m", "id"))
     )
     for _ in range(600):
         assert pipe.feed(b": waiting\n\n" * 10) == b""

@@ -708,7 +708,7 @@ def test_a_freeform_call_whose_input_is_not_what_was_sent_is_not_ended(end: str)
     assert reader.rest(arguments) is None
     stream = chat_stream(calls(fragment(0, arguments + "}", "call_1", "exec")), finish="tool_calls")
     for client, done in ((R, "output_item.done"), (C, '"tool_calls","logprobs"')):
-        way = relay.Passage(
+        way = relay.AnswerPath(
             C, client, relay.AnswerContext("m", "r", forms={"exec": "custom"}), {"x": "x"}
         )
         out = piped(relay.Streamed(way), [stream]).decode()

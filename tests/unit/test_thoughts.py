@@ -152,7 +152,7 @@ def test_a_thought_that_was_not_shown_goes_back_to_its_maker() -> None:
     thought = {"reasoning_content": "Need to look."}
     made = chat_stream(thought, calls(fragment(0, "{}", "a", "read")), finish="tool_calls")
     asked = relay.AnswerContext("m", "req_1", shown=False)
-    between = relay.Passage(C, A, asked, account=ACCOUNT)
+    between = relay.AnswerPath(C, A, asked, account=ACCOUNT)
     out = piped(relay.Streamed(between), [made])
     block, used = blocks_of(out)
     assert (block["type"], block["thinking"], used["type"]) == ("thinking", "", "tool_use")
