@@ -66,22 +66,22 @@ Contents
     13. Body                  a client's bytes, edited in place or not at all
     14. HTTP                  a provider's reply: bytes in; head, body and end out
   Values: what a configuration makes of it
-    15. Failures              what a provider's error means
+    15. Failures              what a provider's error means, and when to try again
     16. Quotas                what is left of a plan or a balance, as its maker says
     17. Presets               one row per known provider
     18. Reading               a YAML file, and everything wrong with it
     19. Configuration         the keys of the file, each with its kind and its sentence
-    20. Edits                 values of such a file changed, comments and order kept
+    20. Edits                 change values of such a file; comments and order stay
     21. Prices                what tokens cost
     22. Conditions            what a rule may ask about a request
     23. Plan                  a configuration compiled: who may ask, where a model's name leads
-    24. Compiler              a configuration made a plan; mistakes that take two keys to see
+    24. Compiler              a configuration to a plan; mistakes that two keys make together
   Values: other tools, other files
     25. Clients               how each coding tool is set up for this relay
     26. Import                another relay's file as a configuration of this one
     27. Records               what the flight recorder keeps, and how it is written
   Memory: where a request may go now
-    28. Stickiness            which credential served a conversation last; what was thought in it
+    28. Stickiness            which credential served a conversation last; its reasoning
     29. Health                who is cooling down, why, until when
     30. Balance               which plan is open, which of several equals goes first
   Memory: what is counted and reported
@@ -91,16 +91,16 @@ Contents
     34. Notes                 what relays tell one another about health
     35. Verdict               the one error when no lane has answered
     36. Metrics               what is counted, in Prometheus's words
-    37. Feed                  what happens, for those who watch
+    37. Feed                  the latest requests and events, for those who watch
   I/O: what is written down
     38. Log                   lines of text or JSON; a request's is Exchange.record
     39. State                 where usage and budgets outlive the process
     40. SQLite                the store in a file
     41. Redis                 the store that many machines share
-    42. Keeper                memory and the store kept in step
+    42. Keeper                keeps memory and the store in step
   I/O: providers on one side, clients on the other
     43. Connections           HTTP/1.1 to providers on bare transports
-    44. Upstream              one HTTP exchange with a provider
+    44. Upstream              one attempt, and how its answer is read
     45. Credentials           secrets that programs print, renewed in time
     46. Reports               what was used; what is left of plans, and makers asked for it
     47. Recorder              whole exchanges in a ring of files
@@ -118,13 +118,13 @@ Contents
     57. Service manager       what systemd and relay tell one another
     58. Source                where a configuration comes from, and how a reload replaces it
     59. Admin                 what relay knows of itself, and what can be done to it
-    60. Resources             memory given back, files that may be open
+    60. Resources             memory returned to the system; the limit of open files
     61. Operations            which handler serves which path; probes, lists, status
     62. Server                sockets, signals (SIGHUP reloads), drain
     63. Units                 what systemd needs to run relay
     64. Grafana               a dashboard of the metrics
   I/O: the commands
-    65. Console               a running relay, asked by a command
+    65. Console               how a command asks a running relay
     66. Launch                a tool as relay's child
     67. Trial                 whether the configured providers answer as they should
     68. Watch                 the log and the running requests, in a terminal
@@ -141,7 +141,7 @@ import signal
 import sys
 
 if sys.platform != "win32" and (__name__ == "__main__" or sys.argv[0].endswith(("/relay", "-c"))):
-    # SIGHUP would end relay until it serves and can act on it; other commands let it, see `main`.
+    # Until relay serves, SIGHUP would end it: hold it back; `main` lets it come to other commands.
     signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGHUP,))
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a traceback of the imports
         signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -266,13 +266,13 @@ WINDOWS = sys.platform == "win32"
 T = TypeVar("T")
 
 
-# Values.  `dataclasses` would write out four methods for each class, for a third of the time that
-# relay takes to start.  Here a class gets its `__init__` when its first value is made, and shares
+# Values.  `dataclasses` would generate four methods for each class, which takes a third of relay's
+# start-up time.  Here a class gets its `__init__` when its first value is made, and shares
 # the other methods; `replace`, `fields`, `asdict` and patterns work as with any dataclass.
 
 
 def _first_init(self: Any, *args: Any, **kwargs: Any) -> None:
-    """Write the class's `__init__`, and use it."""
+    """Generate the class's `__init__`, and call it."""
     cls, positional, named, lines = type(self), list[str](), list[str](), list[str]()
     scope: dict[str, object] = {"MISSING": dataclasses.MISSING}
     for spec in dataclasses.fields(cls):
@@ -313,7 +313,7 @@ def _repr(self: Any) -> str:
 def _value_class(
     cls: type[T], *, kw_only: bool, slots: bool, frozen: bool, eq: bool = True
 ) -> type[T]:
-    cls.__doc__ = cls.__doc__ or cls.__name__  # else Python works out a signature to say here
+    cls.__doc__ = cls.__doc__ or cls.__name__  # else `dataclass` computes a signature
     made = dataclass(init=False, repr=False, eq=False, slots=slots, kw_only=kw_only)(cls)
     methods: dict[str, object] = {"__init__": _first_init, "__repr__": _repr}
     if eq:
@@ -326,10 +326,10 @@ def _value_class(
 
 @dataclass_transform(frozen_default=True, field_specifiers=(field,))
 def frozen(cls: type[T] | None = None, /, *, kw_only: bool = False, slots: bool = True) -> Any:
-    """A value that does not change, as the type checker sees, which sees every assignment.
+    """Make a class of values that do not change: the type checker refuses assignments.
 
-    Refusing changes at run time too would make the making of a value take three times as long.
-    Without `slots`, for values that work something out once and keep it.
+    To refuse them at run time as well would triple the time to make a value.
+    `slots=False` is for values that work something out once and keep it.
     """
     make = functools.partial(_value_class, kw_only=kw_only, slots=slots, frozen=True)
     return make(cls) if cls else make
@@ -337,7 +337,7 @@ def frozen(cls: type[T] | None = None, /, *, kw_only: bool = False, slots: bool 
 
 @dataclass_transform(field_specifiers=(field,))
 def mutable(cls: type[T] | None = None, /, *, kw_only: bool = False, eq: bool = True) -> Any:
-    """A record whose fields change; without `eq` it is equal to itself alone."""
+    """Make a class of records that change; without `eq` one equals only itself."""
     make = functools.partial(_value_class, kw_only=kw_only, slots=True, frozen=False, eq=eq)
     return make(cls) if cls else make
 
@@ -353,8 +353,8 @@ def mutable(cls: type[T] | None = None, /, *, kw_only: bool = False, eq: bool = 
 #
 #     RelayError
 #       ConfigError           -    many problems, each with a place; exit status 2
-#       BadRequest          400    no other target will like it either; also with the status of
-#                                  what is wrong with it: 409, 415, 426, 431, 501
+#       BadRequest          400    a mistake, whatever the target; some have a status of their
+#                                  own: 409, 415, 426, 431, 501
 #       Unauthorized        401    no key, an unknown one, an expired one
 #       BudgetSpent         402    a key's budget of the day or the month is used up
 #       Forbidden           403    a known key, but not for this
@@ -454,7 +454,7 @@ class NoTarget(RelayError):
 
 
 # What an error is called, by its kind: Anthropic's type, OpenAI's type and code, Google's status.
-# "-" is the dialect's own word for the server's fault, and of a code none.
+# "-" is the dialect's usual word for a fault of the server, or no code.
 KINDS: Final[dict[str, tuple[str, ...]]] = {
     line.split()[0]: tuple(line.split()[1:])
     for line in """\
@@ -479,18 +479,18 @@ timeout         timeout_error timeout - DEADLINE_EXCEEDED
 
 
 def error_words(column: int) -> dict[str, str]:
-    """One column of KINDS, without those that a dialect has no word of its own for."""
+    """Kind -> word, by one column of KINDS; without the kinds that have "-" in it."""
     return {kind: words[column] for kind, words in KINDS.items() if words[column] != "-"}
 
 
-# What a provider's failure is.  `scope` is what gets marked, and `cool` for how many seconds if
-# nobody says until when (0: no mark); `grows_to` is as far as repeated failures may double that.
-# `failover` says whether another target may do better, and the rest what the client gets when
-# no target did.
+# What a provider's failure is.  `scope` is what gets a mark, `cool` its seconds if the provider
+# states no end (0: no mark), and `grows_to` the most to which repeated failures may double them.
+# `failover` says whether another target may do better; `status`, `kind` and `retry` are what the
+# client gets when no target did.
 
 
 MARKED_SCOPES: Final = ("credential", "credential+model", "provider+model", "endpoint")
-SCOPES: Final = (*MARKED_SCOPES, "request")  # what a request has done wrong marks nothing
+SCOPES: Final = (*MARKED_SCOPES, "request")  # a mistake in a request marks nothing
 
 
 @frozen
@@ -517,7 +517,7 @@ FAILURES: Final[dict[str, FailureClass]] = {row.name: row for row in (
     FailureClass("auth", "credential", 900, True, 502, "upstream", False, False, 900),
     FailureClass("client_rejected", "request", 0, True, 502, "upstream", False),
     FailureClass("model_missing", "credential+model", 300, True, 502, "upstream", False),
-    # of the model, while it answers at all; of the endpoint, where nobody does
+    # marks the model if the server answers, the endpoint if no server does
     FailureClass("transient", "provider+model", 5, True, 502, "upstream"),
     FailureClass("timeout", "provider+model", 10, True, 504, "timeout"),
     FailureClass("moderation", "request", 0, False, 400, "bad_request", False),
@@ -541,7 +541,7 @@ class StateDown(RelayError):
 
 
 class NoDescriptors(RelayError):
-    # No provider's fault, and no other one can be reached either.
+    # No provider is at fault, and none can be reached.
     status, kind, code = 503, "unavailable", "FD"
 
     def __init__(self) -> None:
@@ -572,8 +572,8 @@ class UpstreamError(RelayError):
             self.status = upstream_status
             self.kind = "too_large" if upstream_status == 413 else row.kind
         self.failure = row
-        self.asked = True  # else no provider was: relay has no credential for it
-        self.at = 0.0  # when it came, since the epoch: `retry_after` counts from there
+        self.asked = True  # False: nothing was sent, because relay had no credential
+        self.at = 0.0  # when it failed, in seconds since the epoch; `retry_after` begins then
         self.scope = scope or row.scope
         self.upstream_status = upstream_status
         self.body = body
@@ -6961,10 +6961,10 @@ GEMINI: Final = GeminiContent()
 
 
 # ==== 12. Pipes ===============================================================
-# What is between the provider's bytes and the client's.  Equal dialects are piped through
-# untouched, and only a meter reads along; unequal ones meet in the hub.  What is needed is seen
-# from what the provider sends, not from what it was asked or declares: servers send JSON in reply
-# to a streaming request, SSE to one for a whole answer, and one dialect on another's path.
+# From the provider's bytes to the client's.  Between equal dialects they pass untouched, and only
+# a meter reads along; between others they are translated by way of the hub.  What the provider
+# sends decides on the pipe, not the request or the content type: servers send JSON in reply to a
+# streaming request, SSE to one for a whole answer, and one dialect on another's path.
 #
 #     the provider sends      to a client that wants a stream     ... a whole answer
 #     SSE, client's dialect   Passthrough: the bytes              Gathered: fold, render
@@ -6980,20 +6980,20 @@ BodyNote = Literal["verbatim", "edited", "translated"]
 
 @frozen
 class AnswerPath:
-    """From whom to whom an answer goes, and what has to be restored on the way."""
+    """The dialects that an answer passes between, and what to restore in it."""
 
-    upstream: Dialect  # what was spoken to the provider
+    upstream: Dialect  # the provider's
     client: Dialect
     context: AnswerContext
     names: Mapping[str, str] = field(default_factory=dict)  # tool names -> as the client knows them
-    account: str = ""  # whose the seals are
+    account: str = ""  # the one whose seals these are
     provider: str = "the provider"  # for error messages
-    redacted: Callable[[str], str] = str  # takes secrets out of what a provider says
-    # Is given the thoughts and calls of an answer that is complete, as the client gets them
+    redacted: Callable[[str], str] = str  # removes secrets from a provider's text
+    # Called with the reasoning and the calls of a complete answer, as the client gets them
     remember: Callable[[Sequence[OutputPart]], None] | None = None
 
     def restored(self, event: Event) -> Event:
-        """An event with the client's own tool names, and seals that say whose they are."""
+        """An event with the client's own tool names, and the account in its seal."""
         match event:
             case PartStart(ToolCall(id, name)) if name in self.names:
                 return PartStart(ToolCall(id, self.names[name]))
@@ -7035,14 +7035,14 @@ class Pipe(ABC):
 
     @abstractmethod
     def eof(self, reason: Failure = TRUNCATED) -> bytes:
-        """The provider's bytes are over: a failure for this `reason`, unless they were complete."""
+        """The provider's bytes have ended: a failure for this `reason` if they are incomplete."""
 
     def is_over(self, body: bytes | bytearray) -> bool:
-        """Has an answer that is read whole said that nothing follows, although it may be open?"""
+        """Does a whole answer hold its end mark, even if the connection is still open?"""
         return False
 
     def failed(self, error: RelayError) -> bytes:
-        """The end of a stream that relay itself breaks off."""
+        """The last bytes of a stream that relay itself breaks off."""
         return self.encoder.failed(error) if self.encoder else b""
 
     def alive(self) -> bytes:
@@ -7051,7 +7051,7 @@ class Pipe(ABC):
 
     @property
     def chosen(self) -> Pipe:
-        """The pipe to go on with: this one, unless it only had to find out which."""
+        """The pipe to go on with: this one, unless it has chosen another."""
         return self
 
     def _note(self, event: Event) -> None:
@@ -7098,9 +7098,9 @@ class Passthrough(Pipe):
             self._size = len(data) - cut
             data = data[:cut]
         if self._probe and data:
-            self._encoder.started = True  # for keep-alives: it does not see the start
+            self._encoder.started = True  # for keep-alives: the start passes it by
             self._look(data)
-        for mark in self._marks:  # asked of every block: rfind takes half as long as `in`
+        for mark in self._marks:  # in every block: rfind takes half as long as `in`
             if data.rfind(mark) >= 0:
                 return self._read(data)
         return data
@@ -7110,7 +7110,7 @@ class Passthrough(Pipe):
         last, self._pieces = b"".join(self._pieces), []
         if last:
             self._look(last + b"\n\n")
-        if self._probe:  # the end of the bytes may be all that completes the answer
+        if self._probe:  # some answers are complete only when the bytes end
             self._note_first(e for e in self._probe.eof() if not isinstance(e, Failure))
         last = self._read(last + b"\n\n").removesuffix(b"\n\n") if last else b""
         last = last if _is_whole(last) else b""
@@ -7121,7 +7121,7 @@ class Passthrough(Pipe):
         return last + b"\n\n" + end if last else end
 
     def _look(self, data: bytes) -> None:
-        """Does the answer begin here, or fail before that?  What comes later is for the meter."""
+        """Note the answer's first event, or a failure before it; the rest is for the meter."""
         for at in range(0, len(data), _LOOK):
             if self._probe:
                 self._note_first(self._probe.feed(data[at : at + _LOOK]))
@@ -7138,7 +7138,7 @@ class Passthrough(Pipe):
     def _read(self, data: bytes) -> bytes:
         """The meter: JSON is parsed only in events that hold one of the dialect's marks.
 
-        It begins at the event that holds the first of them: usually one of a stream's last.
+        Reading begins at the first such event: usually one of a stream's last.
         """
         first = len(data)
         for mark in self._marks:  # backwards, which takes half the time
@@ -7167,11 +7167,11 @@ class Passthrough(Pipe):
         return data
 
 
-_LOOK: Final = 1024  # a little at a time, because of a large block only the beginning may be needed
+_LOOK: Final = 1024  # bytes at a time: often only the beginning of a large block is needed
 
 
 def _is_whole(event: bytes) -> bool:
-    """Does an event that lacks its blank line lack nothing else?"""
+    """Is an event complete, except for its blank line?"""
     try:
         events = SSEDecoder().feed(event + b"\n\n")
         return bool(events) and all(e.data == b"[DONE]" or loads(e.data) for e in events)
@@ -7223,7 +7223,7 @@ class _StopAtText:
         elif isinstance(event, PartDelta) and isinstance(self._part, Text):
             text = self._end + event.text
             match, most = self._any.search(text), min(max(map(len, self._stops)) - 1, len(text))
-            # as much of the end as may be the beginning of a stop waits for more
+            # the longest end that may be the beginning of a stop waits for more
             tails = (
                 n for n in range(most, 0, -1) if any(s.startswith(text[-n:]) for s in self._stops)
             )
@@ -7246,7 +7246,7 @@ class _StopAtText:
 
 
 def _filters(context: AnswerContext) -> tuple[_HideReasoning | _StopAtText, ...]:
-    """What changes the events on their way from the provider to the client; mostly nothing."""
+    """The filters that change events on their way to the client; mostly none."""
     hide, stops = () if context.shown else (_HideReasoning(),), tuple(filter(None, context.stops))
     return (*hide, _StopAtText(stops)) if stops else hide
 
@@ -7260,7 +7260,7 @@ class Translation(Pipe):
         self._decoder = decoder
         self.encoder = self._encoder = path.client.encoder(path.context)
         self._filters = _filters(path.context)
-        self._parts: list[OutputPart] = []  # that ended, to be remembered
+        self._parts: list[OutputPart] = []  # complete ones, to remember
 
     def feed(self, data: bytes) -> bytes:
         return self._encoded(self._decoder.feed(data))
@@ -7277,7 +7277,7 @@ class Translation(Pipe):
                 self.committed = True
             else:
                 event = self._path.restored(event)
-                self._note(event)  # a failure as the provider gave it, to be judged
+                self._note(event)  # a failure in the provider's words, to classify
                 if self._path.remember:
                     self._remember(event)
                 if isinstance(event, Failure):
@@ -7302,7 +7302,7 @@ class WholeDecoder:
 
     def __init__(self, path: AnswerPath) -> None:
         self.ended = False
-        self.finish = None  # is sent only at the end
+        self.finish = None  # known only at the end
         self._expected = path.upstream
         self._known = path.context.ids
         self._data: list[bytes] = []
@@ -7342,7 +7342,7 @@ def whole_answer(data: bytes, expected: Dialect, known: Iterable[str] = ()) -> l
 
 
 def recognised(wire: JSON, expected: Dialect) -> Dialect:
-    """The dialect an object is in: some servers answer in another than their path's."""
+    """The dialect of an object: some servers answer in another than their path's."""
     if expected.claims(wire):
         return expected
     return next((d for d in DIALECTS.values() if d.claims(wire)), expected)
@@ -7351,7 +7351,7 @@ def recognised(wire: JSON, expected: Dialect) -> Dialect:
 def snippet(data: bytes) -> str:
     """The beginning of what a provider sent, fit for one line of an error message.
 
-    Whole words only: half a credential would not be recognised as one, and so be shown.
+    It ends with a whole word: half a credential would not be recognised and masked.
     """
     text, most = data.decode(errors="replace")[:2000], 300
     if "<html" in text[:500].lower() or text.lstrip().startswith("<"):
@@ -7437,9 +7437,9 @@ def looks_like(data: bytes) -> Literal["json", "sse", "other", ""]:
 def stream_dialect(
     head: bytes, expected: Dialect, ended: bool, decoder: SSEDecoder | None = None, new: bytes = b""
 ) -> Dialect | Failure | None:
-    """The dialect of a stream by its first JSON event; None if there is none in its `head`.
+    """The dialect of a stream by its first JSON event; None if its `head` has none yet.
 
-    `decoder` has had all of the head but the `new` bytes at its end.
+    `decoder` has read all of the head but the `new` bytes at its end.
     """
     kind = looks_like(head)
     if kind == "other" or (ended and not kind):
@@ -7463,7 +7463,7 @@ _MOST_PREAMBLE: Final = 1 << 16  # bytes of comments before a stream's first eve
 class Streamed(Pipe):
     """For a client that wants a stream: holds the first bytes until they show what they are.
 
-    Then the pipe that is `chosen` goes on; of its state only what it says of the head is here.
+    Then the pipe that is `chosen` goes on; this one has a copy of its state after the head.
     """
 
     def __init__(self, path: AnswerPath) -> None:
@@ -7492,7 +7492,7 @@ class Streamed(Pipe):
         return self._pipe or self
 
     def _choose(self, data: bytes, ended: bool = False) -> Pipe | None:
-        """The pipe for an answer with this at the end of its head; None if more has to be seen."""
+        """Add bytes to the head; the pipe for the answer, or None if more bytes are needed."""
         path = self._path
         self._head += data
         if looks_like(self._head) == "json":
@@ -7519,7 +7519,7 @@ class Streamed(Pipe):
 # edited keeps the order of its keys.
 
 
-LARGE: Final = 1 << 15  # bytes; to decode or to copy fewer costs no more than to search them
+LARGE: Final = 1 << 15  # bytes; decoding or copying fewer costs no more than searching them
 
 
 class Body:
@@ -7544,12 +7544,12 @@ class Body:
         return wire
 
     def read(self) -> JSON:
-        """All of it; BadRequest if it is not JSON."""
+        """Decode the content; BadRequest if it is not a JSON object."""
         return self.wire
 
     @functools.cached_property
     def exact(self) -> JSON:
-        """The content for writing it again: with integers of any size."""
+        """The content with integers of any size, to write it again."""
         exact = loads_exactly(self.raw) if has_long_number(self.raw) else self.wire
         return exact if isinstance(exact, dict) else self.wire
 
@@ -7559,12 +7559,12 @@ class Body:
 
     @property
     def words(self) -> frozenset[bytes]:
-        """Those of the words it was made with that are in it."""
+        """The dialect's words that occur in the body."""
         return self._keys.words if self._words else frozenset()
 
     def outline(self, markers: frozenset[bytes] = frozenset()) -> JSON:
-        """Model and mode of an unread body; all of it if its ends leave a doubt, or if it holds a
-        word that says that there is more to know."""
+        """Model and mode of an unread body; the whole content if its ends leave a doubt, or if
+        one of the markers is among its words."""
         if not self.unread or not markers.isdisjoint(self.words):
             return self.wire
         ends = _by_its_ends(self.raw, self._keys)
@@ -7574,9 +7574,9 @@ class Body:
         return outline
 
     def outgoing(self, model: str | None) -> tuple[bytes | list[memoryview], bool]:
-        """The body for a provider with this name for the model, None to leave it; and whether it is
-        verbatim.  A large one comes in pieces around the model, so that it is not copied; it is
-        rendered again if the model's place is not certain."""
+        """The body with this name for the model (None: the client's), and whether it is verbatim.
+        A large one comes in pieces around the model, so that it is not copied; it is rendered
+        again if the model's place is not certain."""
         raw, view, span = self.raw, memoryview(self.raw), None if model is None else self._span()
         if model is None or (span and loads(raw[slice(*span)]) == model):
             return raw if len(raw) < LARGE else [view], True
@@ -7586,7 +7586,7 @@ class Body:
         return b"".join(pieces) if len(raw) < LARGE else pieces, False
 
     def _span(self) -> tuple[int, int] | None:
-        """Where the model's string is, exactly or not at all."""
+        """Start and end of the model's string; None if they are not certain."""
         at = self._model_at if self.unread else _model_place(self.raw, self.wire, self._keys)
         match = _MODEL_VALUE.match(self.raw, at) if at >= 0 else None
         if match and (self.unread or loads(match[1]) == self.wire["model"]):
@@ -7631,8 +7631,8 @@ _SCALAR: Final = re.compile(rb'"[a-z]+"[ \t\r\n]*:[ \t\r\n]*[^\[{ \t\r\n]')
 class _Keys(NamedTuple):
     """What a pass over a body finds: the places of keys, and of strings like them."""
 
-    models: list[int]  # of "model", its quote
-    modes: list[int]  # of "stream"
+    models: list[int]  # offsets of "model"
+    modes: list[int]  # offsets of "stream"
     words: frozenset[bytes]
     certain: bool  # no key is written with escapes, and none is "Model"
 
@@ -7641,8 +7641,8 @@ class _Keys(NamedTuple):
 def _key_pattern(words: tuple[bytes, ...]) -> re.Pattern[bytes]:
     """The beginnings of strings that may be the keys "model" and "stream", and these words.
 
-    That all begin with a quote makes it fast: with one search for each, rfind at that, a body of
-    260 KB took four times as long.  An escape is found where it can be a letter of the keys.
+    It is fast because all begin with a quote: a search for each, even by rfind, took four times
+    as long in a body of 260 KB.  An escape is found where it can be a letter of the keys.
     """
     first = b"".join(sorted({word[:1] for word in words}))
     keys = rb'([Mm](?i:odel)|[Ss](?i:tream))"|[A-Za-z]{0,5}\\u00[4-7]'
@@ -7748,8 +7748,8 @@ class Form:
         self._mark = b"--" + (found_at[1] or found_at[2]).encode(errors="replace")
         self.data = bytearray()  # held back: everything until the model is known
         self.span: tuple[int, int] | None = None  # where the model is in `data`
-        self._rest = b""  # what has not been looked at
-        self._at = 0  # its place in the whole form
+        self._rest = b""  # bytes not looked at yet
+        self._at = 0  # their offset in the whole form
         self._model_at = -1  # where the model's value begins
         self._in_head = self._ended = False
 
@@ -7766,7 +7766,7 @@ class Form:
         self._rest, self._at = text[at:], self._at + at
 
     def _delimiter(self, text: bytes, start: int) -> int:
-        """Find the next delimiter; the place after its line, -1 if more bytes have to come."""
+        """Find the next delimiter; the offset after its line, -1 if more bytes are needed."""
         at = text.find(self._mark, start)
         end = at + len(self._mark) + 2
         if at < 0 or len(text) < end:
@@ -7785,7 +7785,7 @@ class Form:
         return end
 
     def _head(self, text: bytes, start: int) -> int:
-        """Read a part's headers; the place after them, -1 if more bytes have to come."""
+        """Read a part's headers; the offset after them, -1 if more bytes are needed."""
         end = text.find(b"\r\n\r\n", start)
         if (end if end >= 0 else len(text)) - start > _MOST_PART_HEADER:
             raise BadRequest("the headers of a part of the form are too long")
@@ -7825,7 +7825,7 @@ class Form:
         return self.data[start:end].decode(errors="replace")
 
     def retargeted(self, model: str) -> bytes:
-        """What was held back, with another model."""
+        """The bytes held back, with another model in them."""
         start, end = self.span or (0, 0)
         value = model.encode() if self.span else b""
         return bytes(self.data[:start]) + value + bytes(self.data[end:])
@@ -7908,7 +7908,7 @@ _CHUNK_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n\0]*)?\r\n
 _HINT: Final = re.compile(r"\btimeout\s*=\s*(\d{1,6})\b", re.IGNORECASE)
 _TARGET: Final = re.compile(r"/[!-~]*")
 _URL_PARTS: Final = re.compile(r"([^/?#]*://[^/?#]*)/?([^#]*)")
-# What `Connection` cannot take away: it says what the body is, or is read here.
+# Fields that `Connection` cannot remove: they describe the body, or are read here.
 _END_TO_END: Final = frozenset(
     "connection keep-alive content-type content-encoding content-length transfer-encoding".split()
 )
@@ -7945,7 +7945,7 @@ class ReplyDecoder:
         self._interim = 0
 
     def eof(self) -> None:
-        """The connection ended: with it the reply, or the reply is incomplete."""
+        """The connection ended: the reply has ended too, or is incomplete."""
         if self.feed == self._until_close:
             self.ended = True
         elif not (self.ended or self.fault):
@@ -7960,7 +7960,7 @@ class ReplyDecoder:
         self.reusable = self.reusable and not rest
 
     def _after_end(self, data: bytes) -> bytes:
-        self.reusable = False  # these bytes belong to nothing
+        self.reusable = False  # these bytes belong to no reply
         return b""
 
     def _in_head(self, data: bytes) -> bytes:
@@ -8090,7 +8090,7 @@ def _connection_words(headers: MultiMapping[str]) -> set[str]:
 
 
 def _body_length(head: Head) -> int | str:
-    """How many bytes, or how else the end is known; or why it is not known."""
+    """Bytes of the body, _BY_CLOSE or _IN_CHUNKS; or the fault that leaves this in doubt."""
     lengths = head.headers.getall("Content-Length", ())
     codings = head.headers.getall("Transfer-Encoding", ())
     if head.status in (204, 304):
@@ -8121,7 +8121,7 @@ class Origin(NamedTuple):
 
 @functools.lru_cache(512)
 def origin_of(base: str) -> Origin:
-    """The origin that "scheme://host:port" means; ValueError if none."""
+    """The origin of "scheme://host:port"; ValueError if it is none."""
     url = yarl.URL(base)
     name = url.raw_host
     if not name or not url.port:
@@ -8158,7 +8158,7 @@ def request_text(
 
 @functools.lru_cache(512)
 def origin_and_target(url: str) -> tuple[Origin, str]:
-    """Where a request goes, and what goes into its first line; ValueError if it cannot."""
+    """The origin and the target (path and query) of a URL; ValueError if it is malformed."""
     address = _URL_PARTS.match(url)
     target = f"/{address[2]}" if address else ""
     if not target.isascii():
@@ -8222,7 +8222,7 @@ def error_in(body: bytes, status: int = 0) -> Failure:
 
 @frozen
 class Classified:
-    """A failure and its class; `until` is in seconds from now, None if nothing says."""
+    """A failure and its class; `until` is in seconds from now, None if none is stated."""
 
     failure: str
     message: str
@@ -8238,17 +8238,17 @@ def classify_error(
     now: float,
     zone: datetime.tzinfo = datetime.UTC,
 ) -> Classified:
-    """The class of a failure, by the first rule that matches; `zone` is that of dates in its text
+    """The class of a failure, by the first rule that matches; `zone` is for dates in its text
     that name none.
 
-    A code may be in front of it, `[1308][text][id]` (GLM), or behind, `text (2056)` (MiniMax).
+    A code may be before the text, `[1308][text][id]` (GLM), or after it, `text (2056)` (MiniMax).
     """
     bracket = re.match(r"\[(\w+)\]\[?", error.message)
     bracket = bracket or (None if error.code else re.search(r"\((\d{4})\)$", error.message))
     error = replace(error, code=bracket[1]) if bracket else error
     if status == 200 and re.fullmatch(r"[45]\d\d", error.code):  # OpenRouter's code is a status
         status = int(error.code)
-    if len(text := error.message + error.extra) > 8000:  # a pattern may take the square of that
+    if len(text := error.message + error.extra) > 8000:  # a pattern may take time in its square
         text = text[:6000] + text[-2000:]
         error = replace(error, message=text, extra="")
     other = ErrorRule("bad_request" if 400 <= status < 500 else "transient")
@@ -8269,7 +8269,7 @@ def classify_error(
 def _waits(
     headers: Mapping[str, str], text: str, reset: str, now: float, zone: datetime.tzinfo
 ) -> Iterator[float | None]:
-    """Seconds until a limit ends, from each source in turn that may say; the surest is first."""
+    """Seconds until a limit ends, by each source in turn, the surest first; None if it has none."""
     if match := _ENDS.search(text):
         yield _wait(match[2], now, zone) if match[1] is None else float(match[2]) / 1000
     with contextlib.suppress(ValueError):
