@@ -8590,10 +8590,10 @@ QUOTA_SOURCES: Final = {
 
 
 # ==== 17. Presets =============================================================
-# One row per place where one can have an account: its addresses, what it wants differently, how
-# it fails (from the makers' documents and public issues, named where a row is odd).  To add a
-# provider is to add a row; whatever is odd about it is data in that row.  Base URLs are exact:
-# nothing is guessed about where a version belongs.
+# One row per provider at which one can have an account: its addresses, its deviations, its errors
+# (from the makers' documents and public issues, named where a row is odd).  To add a provider is
+# to add a row; whatever is odd about it is data in that row.  Base URLs are exact: relay does not
+# guess where a version belongs.
 
 
 @frozen(kw_only=True)
@@ -8607,12 +8607,12 @@ class Preset:
     errors: tuple[ErrorRule, ...] = ()  # before the common ones
     paths: Mapping[str, str] = field(default_factory=dict)  # like `paths` in a configuration
     local: bool = False  # a server of one's own, which needs no key
-    quotas: Mapping[str, QuotaSource] = field(default_factory=dict)  # plan -> what says how full
+    quotas: Mapping[str, QuotaSource] = field(default_factory=dict)  # plan -> where to look it up
     zone: datetime.tzinfo = datetime.UTC  # of dates in its errors that name none
 
 
 def _lines(text: str) -> Iterator[str]:
-    """The lines of a table, without comments, which stand behind `# ` or two blanks and `# `."""
+    """The lines of a table without comments: from `# ` on at the start or after two blanks."""
     lines = (re.split(r"(?:^|  +)# ", line)[0].rstrip() for line in text.splitlines())
     return filter(None, lines)
 
@@ -8872,15 +8872,15 @@ transient code=5000*
 """)
 COMMON_ERRORS: Final = _ERRORS["common"]
 
-# What a platform wants differently.  By platform, not by model: at another host the same model
-# takes other fields.  An edited body is no longer the client's, byte for byte, so a row holds only
-# what the platform refuses or misreads.
+# How a platform deviates from its dialect.  By platform, not by model: at another host the same
+# model takes other fields.  An edited body is no longer the client's, byte for byte, so a row
+# holds only what the platform refuses or misreads.
 # The formatter would give every value of these tables a line of its own.
 # fmt: off
 
 
 def _efforts(words: str) -> dict[str, str]:
-    """A platform's words for these efforts; `-` is said otherwise."""
+    """Effort -> a platform's word; `-`: no word, another field has it."""
     return {effort: w for effort, w in zip(EFFORTS, words.split(), strict=True) if w != "-"}
 
 
@@ -8902,7 +8902,7 @@ _OPENAI: Final[Mapping[str, Quirks]] = {
     "responses": ResponsesQuirks(
         service_tiers=_TIERS, sampling=(),
         identity=("safety_identifier", "prompt_cache_key"), count_tokens=True)}
-_VERTEX: Final = GeminiQuirks(  # `store` is not of Vertex (python-genai)
+_VERTEX: Final = GeminiQuirks(  # Vertex has no `store` (python-genai)
     drop=("store",), media_alone=False, count_tokens=True)
 _FUNCTIONS: Final = ResponsesQuirks(functions_only=True)
 _COUNTS: Final = AnthropicQuirks(count_tokens=True)
@@ -9021,7 +9021,7 @@ def _makers() -> dict[str, Preset]:
 
 
 def maker_of(url: str) -> Preset | None:
-    """The preset whose maker's own host this is, behind which no other relay can stand."""
+    """The preset whose maker owns this URL's host, so that no other relay is behind it."""
     host = urlsplit(url).hostname or ""
     regional = {".anthropic.com": "anthropic", ".openai.com": "openai", ".googleapis.com": "gemini"}
     name = next((name for end, name in regional.items() if host.endswith(end)), "")
@@ -9197,7 +9197,7 @@ fastchat local | C :8000/v1
 # mistake: each is noted with its place in the file, and reading goes on.  The environment and files
 # of secrets are handed in, so the section stays pure.
 
-# `$$`, or a reference, whose default holds no other; or what is begun like one but is none
+# `$$`; a reference, whose default holds no other one; or the beginning of a malformed one
 _VARIABLE: Final = re.compile(r"\$\$|\$\{([A-Za-z_]\w*)(?::-((?:(?!\$\{)[^}])*))?\}|(\$\{)")
 _RESOLVER: Final = yaml.resolver.Resolver()
 _YAML_TAGS: Final = re.compile(
@@ -9206,7 +9206,7 @@ _YAML_TAGS: Final = re.compile(
 
 
 def yaml_tag(text: str, implicit: tuple[bool, bool]) -> str:
-    """What YAML takes a scalar for; `implicit`: may it be anything if plain, text if quoted?"""
+    """The tag that YAML gives a scalar; `implicit` as in yaml.ScalarEvent: (plain, quoted)."""
     tag = _RESOLVER.resolve(yaml.ScalarNode, text, implicit)  # type: ignore[no-untyped-call]
     return str(tag)
 
@@ -9223,7 +9223,7 @@ class Reading:
     which: Callable[[str], str | None] = lambda program: program
     lenient: bool = False  # secrets may be missing: in inactive providers, for some commands
     secret_files: set[str] = field(default_factory=set)  # those that were read
-    _notes: set[tuple[bool, int, int, str]] = field(default_factory=set)  # a warning? place, text
+    _notes: set[tuple[bool, int, int, str]] = field(default_factory=set)  # warning?, place, text
     _places: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     def error(self, path: str, text: str, mark: yaml.Mark | None = None) -> None:
@@ -9232,7 +9232,7 @@ class Reading:
         self._notes.add((False, *place, f"{path}: {text}" if path else text))
 
     def warn(self, path: str, text: str) -> None:
-        """Note at the place of a path what is no mistake, but surely not intended."""
+        """Note a warning at the place of a path: no mistake, but hardly intended."""
         self._notes.add((True, *self.place(path), f"{path}: {text}"))
 
     def has_error(self, path: str, below: bool = False) -> bool:
@@ -9250,7 +9250,7 @@ class Reading:
         self._places[path] = (mark.line + 1, mark.column + 1)
 
     def problems(self, warnings: bool = False) -> list[str]:
-        """What is wrong, with its place; or only the warnings."""
+        """FILE:LINE:COLUMN: TEXT of each error, or of each warning."""
         notes = sorted(note[1:] for note in self._notes if note[0] is warnings)
         return [f"{self.file}:{line}:{column}: {text}" for line, column, text in notes]
 
@@ -9291,14 +9291,14 @@ class ConfigNode:
             raise self.unexpected()
         # os.environ/NAME is LiteLLM's spelling
         text = re.sub(r"(?s)^os\.environ/(.*)", r"${\1}", str(self.yaml.value))
-        if "\0" in text:  # which no path may hold, and no header
+        if "\0" in text:  # neither a path nor a header may hold it
             raise InvalidValue("expected {kind}, got a text with the character U+0000")
         return _VARIABLE.sub(self._referenced, text)
 
     def scalar(self) -> object:
         """A scalar's value in YAML, once its references are filled in."""
         text = self.text()
-        plain = not self.yaml.tag.endswith(":str")  # it is not in quotes, nor is !!str before it
+        plain = not self.yaml.tag.endswith(":str")  # neither in quotes nor tagged !!str
         tag = yaml_tag(text, (plain or "$" in self.yaml.value, False))
         try:
             return yaml.SafeLoader("").construct_object(yaml.ScalarNode(tag, text), deep=True)
@@ -9314,7 +9314,8 @@ class ConfigNode:
     def pairs(self, keys: Iterable[str] = ()) -> dict[str, ConfigNode]:
         """The pairs of a mapping; `keys` are examples, for the message if it is not a mapping.
 
-        That does not quote the value: where a key's mapping is left out, it is the key.
+        The message does not quote the value: in `NAME: SECRET` for `NAME: {key: SECRET}` it is
+        the secret.
         """
         if not self.is_mapping:
             some = [*itertools.islice(keys, 3), "..."]
@@ -9417,7 +9418,7 @@ def _size(node: ConfigNode) -> int:
 
 
 def size_text(size: int) -> str:
-    """As `_size` reads it."""
+    """A size in the form that `_size` reads."""
     steps = ((30, "GB"), (20, "MB"), (10, "KB"), (0, " bytes"))
     return next(f"{size >> bits}{unit}" for bits, unit in steps if not size & ((1 << bits) - 1))
 
@@ -9452,7 +9453,7 @@ class FileSecret(str):
 def _secret(node: ConfigNode) -> str:
     """A secret, or the content of the file it names; it has to fit into a header."""
     text = node.text()
-    if re.fullmatch(r"\$[A-Z_][A-Z0-9_]*", str(node.yaml.value)):  # only a shell reads that
+    if re.fullmatch(r"\$[A-Z_][A-Z0-9_]*", str(node.yaml.value)):  # only a shell reads this
         raise InvalidValue(f"write ${{{node.yaml.value[1:]}}} for that variable; a dollar is $$")
     if text.startswith("file:"):
         file = text.removeprefix("file:")
@@ -9512,7 +9513,7 @@ def _url(node: ConfigNode) -> str:
 
 
 def _placed(text: str) -> str:
-    """A URL or path in which no placeholder would be left as it is."""
+    """The URL or path, if its only placeholder is {model}."""
     if re.search(r"[{}]", text.replace("{model}", "")):
         raise InvalidValue(f"only {{model}} is filled in, got {text!r:.80}")
     return text
@@ -9604,7 +9605,7 @@ def many(kind: Kind) -> Kind:
 def mapping(
     kind: Kind, nullable: bool = False, key_fault: Callable[[str], str] = lambda key: ""
 ) -> Kind:
-    """A mapping from any keys in which `key_fault` finds none to values of one kind."""
+    """A mapping to values of one kind; `key_fault` returns what is wrong with a key."""
 
     def read(node: ConfigNode) -> dict[str, Any]:
         values = {}
@@ -9661,7 +9662,7 @@ def option(kind: Kind, doc: str, default: Any = ..., *, required: bool = False) 
 
 
 def section(cls: Any, doc: str) -> Any:
-    """Declare a key that has the keys of a class, and its defaults where it is left out."""
+    """Declare a key whose value has the keys of a class; left out, it has their defaults."""
     return option(table(cls), doc, cls())
 
 
@@ -9688,11 +9689,11 @@ def key_of(spec: dataclasses.Field[Any]) -> str:
 
 
 def named_words(text: str) -> dict[str, str]:
-    """NAME=VALUE, separated by blanks."""
+    """A dict of NAME=VALUE words."""
     return dict(word.split("=", 1) for word in text.split())
 
 
-# What other programs, and the makers' own products, call what is known here by another name.
+# Words of other programs and of the makers' own products, and what relay calls the same.
 _OTHER_WORDS: Final = named_words("""
     claude=anthropic gpt=openai chatgpt=openai codex=openai chat=openai google=gemini glm=bigmodel
     zhipu=bigmodel kimi=moonshot qwen=dashscope aliyun=dashscope bailian=dashscope doubao=ark
@@ -9872,7 +9873,7 @@ def _prefix(node: ConfigNode) -> str:
 def _header_fault(name: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", name):  # RFC 9110 5.6.2
         return "not a header's name"
-    # with these set by others the provider would read another request than was sent
+    # with these set by the user, the provider might read another request than was sent
     framing = ("content-length", "transfer-encoding", "connection", "te", "trailer")
     return "is set by relay itself: it frames the request" if name.lower() in framing else ""
 
@@ -10101,7 +10102,7 @@ def read_config(text: str, reading: Reading) -> Config:
     return config or Config()
 
 
-# The usual mistake behind what YAML complains of.
+# The usual mistake behind a message of YAML's.
 _YAML_HINTS: Final = {
     "mapping values are not allowed here": "; quote a value that holds ': ', and see whether the"
     " line is indented as it should be",
@@ -10111,7 +10112,7 @@ _YAML_HINTS: Final = {
 
 
 def _yaml_error(error: yaml.MarkedYAMLError, text: str) -> str:
-    """YAML's complaint, where what it was reading begins, and what may help."""
+    """YAML's message, the line from which on it was reading, and what may help."""
     problem, at, begin = error.problem or "", error.problem_mark, error.context_mark
     if problem.startswith("but "):
         problem = f"{error.context}, {problem}"
@@ -10130,9 +10131,9 @@ def composed(text: str) -> yaml.Node | None:
     """A YAML file's root, its merge keys (<<) resolved, None if it is empty; yaml.YAMLError, or
     ValueError where an alias leads to a node that contains it, or aliases to too many nodes."""
     loader, nodes = yaml.SafeLoader(""), itertools.count(1)
-    try:  # libyaml takes a tenth of the time, in which nobody is served
+    try:  # libyaml takes a tenth of the time; no request is served meanwhile
         root = yaml.compose(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except (yaml.YAMLError, ValueError):  # PyYAML has the better words
+    except (yaml.YAMLError, ValueError):  # PyYAML's messages are better
         root = yaml.compose(text, yaml.SafeLoader)
 
     def flatten(node: yaml.Node | None, above: Set[int]) -> None:
@@ -10191,7 +10192,7 @@ def json_schema() -> JSON:
 # result is read again: where it does not hold what was intended (an anchor shares the value with
 # another place, say), the edit is refused, so that no file is ever damaged.
 
-DELETE: Final = object()  # as the value of a change: the key or the item goes
+DELETE: Final = object()  # as the value of a change: delete the key or the item
 
 
 class EditError(ValueError):
@@ -10224,7 +10225,7 @@ def edited(text: str, changes: Iterable[tuple[Sequence[str | int], object]]) -> 
     DELETE.  A missing key is added as the last of its mapping, with the mappings that lead to it;
     an item whose index is the list's length is added to the list.  A mapping that takes a mapping's
     place, or a list a list's, leaves what both have in common as it is.  A comment above an item of
-    a list goes where the item goes; all others stay, but for those within what goes.
+    a list moves or goes with the item; all others stay, except within what is deleted.
     """
     for path, value in changes:
         try:
@@ -10366,7 +10367,7 @@ class _Edit:
     def _mapping(self, node: _Node, content: JSON) -> Iterator[tuple[int, int, str]]:
         first, (last_key, last) = node.items[0][0], node.items[-1]
         column = self._column(first.start)
-        leading = True  # none before it stays
+        leading = True  # no entry before this one stays
         for at, (key, value) in enumerate(node.items):
             if key.content.text in content:
                 leading = False
@@ -10441,7 +10442,7 @@ class _Edit:
         below = "\n" in self.text[head : node.start]
         if flow or self._is_inline(content) or (node.flow and node.items):
             new = self._flow(content, node.quote, flow)
-            if below and self.text[head - 1] == ":":  # a block that is none now
+            if below and self.text[head - 1] == ":":  # it was a block
                 yield head, node.end, f" {new}"
             else:
                 yield node.start, node.end, new if node.end > node.start else f" {new}"
@@ -10453,7 +10454,7 @@ class _Edit:
             end = self._line_end(node.end)
             yield end, end, self._lines(end, self._block(content), indent + self.step)
 
-    # ---- Where
+    # ---- Offsets
 
     def _line_start(self, at: int) -> int:
         return self.text.rfind("\n", 0, at) + 1
@@ -10469,12 +10470,12 @@ class _Edit:
         return not self.text[self._line_start(at) : at].strip()
 
     def _is_blank(self, at: int) -> bool:
-        """Is the line of this place empty?  What is outside of the text is."""
+        """Is the line at this offset empty?  So is one outside of the text."""
         at = max(at, 0)
         return not self.text[self._line_start(at) : self._line_end(at)].strip()
 
     def _lines_of(self, start: int, end: int, is_first: bool, is_last: bool) -> tuple[int, int]:
-        """The lines of a mapping's entry, with an empty line that only kept it from the others."""
+        """The lines of a mapping's entry, with an empty line that only separated it from others."""
         start, end = self._line_start(start), self._line_end(end)
         if is_first:
             while end < len(self.text) and not is_last and self._is_blank(end):
@@ -10518,7 +10519,7 @@ class _Edit:
         return lines
 
     def _flow(self, content: Any, quote: str | None = None, inside: bool = False) -> str:
-        """A content in one line; `inside` brackets a text has to be quoted more often."""
+        """A content in one line; `inside` brackets more texts need quotes."""
         if isinstance(content, _Scalar):
             is_text = content.tag.endswith(":str")
             return self._text(content.text, quote, inside) if is_text else content.text
@@ -10556,7 +10557,7 @@ _MOST_COST: Final = 10**6 * MONEY
 
 
 def cost(usage: Usage, price: PriceConfig) -> int:
-    """Billionths.  Prices are for a million tokens, so a token is a thousand times the price."""
+    """In billionths.  Prices are per million tokens: a token costs a thousand times its price."""
     read = price.input if price.cache_read is None else price.cache_read
     write = price.input if price.cache_write is None else price.cache_write
     fresh = max(0, usage.input - usage.cache_read - usage.cache_write)
@@ -10565,8 +10566,8 @@ def cost(usage: Usage, price: PriceConfig) -> int:
 
 
 def is_absurd(usage: Usage) -> bool:
-    """Are these counts that no provider can mean?  They say nothing, so nobody is billed for
-    them: what was used is estimated."""
+    """Are these counts impossible?  Then nobody is billed for them, and relay's estimate takes
+    their place."""
     counts = (usage.input, usage.output, usage.cache_read, usage.cache_write, usage.reasoning)
     return not (min(counts) >= 0 and max(counts) < MOST_TOKENS)
 
@@ -10599,7 +10600,7 @@ class PriceList:
 _BLOB: Final = re.compile(rb"[\",][A-Za-z0-9+/=_-]{4096,}\"")
 _LEAST_BLOB: Final = 8192  # bytes; shorter ones cost about as much as text
 _DENSE: Final = re.compile(rb"[A-Za-z0-9+/=_-]{100}")
-# How the dialects say how long an answer may be, and how long one is when nobody says.
+# The dialects' keys for the longest answer allowed, and how long one is without them.
 _OUTPUT_LIMIT: Final = re.compile(
     rb'"(?:max_(?:completion_|output_)?tokens|maxOutputTokens)"[ \t\r\n]*:[ \t\r\n]*(\d{1,9})'
 )
@@ -10607,9 +10608,9 @@ _USUAL_OUTPUT: Final = 4096
 
 
 def likely_input(raw: bytes) -> int:
-    """About the most tokens that a body can be, at a glance: one for three bytes, for prose of
-    any script in JSON; for a picture the most that one costs; 1,500 for a page of 75 KB.
-    """
+    """About the most tokens that a body can have, without parsing it: one for three bytes, as
+    for prose of any script in JSON; for a picture as many as the largest; 1,500 for a page of
+    75 KB."""
     text, media = len(raw), 0
     for at in range(0, len(raw) if len(raw) >= _LEAST_BLOB else 0, _LEAST_BLOB):
         if _DENSE.match(raw, at):
@@ -10786,7 +10787,7 @@ def covers(earlier: WhenConfig, later: WhenConfig) -> bool:
 
 
 def supported() -> frozenset[str]:
-    """What `api_format` may say; plugins add to it."""
+    """The values that `api_format` may have; plugins add some."""
     return frozenset((*DIALECTS, "demo"))
 
 
@@ -10795,7 +10796,7 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 def remembered(method: Method) -> Method:
-    """A method of which an object keeps the latest 1,000 results, by their arguments."""
+    """Make an object keep a method's latest 1,000 results, by their arguments."""
     bounded = functools.lru_cache(1000)  # clients make names up
     kept = functools.cached_property(lambda self: bounded(functools.partial(method, self)))
     return cast(Method, kept)
@@ -10825,7 +10826,7 @@ class Endpoint:
     proxy: str = field(default="", repr=False)  # a URL; "" for none
 
     def edited(self, body: JSON) -> tuple[JSON, tuple[str, ...]]:
-        """The body as the quirks and then the user want it, and the paths that are gone from it."""
+        """The body after the edits of the quirks and the user, and the paths they removed."""
         dropped: tuple[str, ...] = ()
         for edits in self.edits:
             dropped += edits.removed(body)
@@ -10834,7 +10835,7 @@ class Endpoint:
 
     @functools.cached_property
     def base(self) -> str:
-        """The host and port: what shares them fails together."""
+        """Host and port: endpoints that share them fail together."""
         return urlsplit(self.url).netloc
 
     @functools.cached_property
@@ -10848,7 +10849,7 @@ class Endpoint:
         for own in (self.dialect.path, short):
             if url.endswith(own):
                 return url.removesuffix(own) + path + (f"?{query}" if query else "")
-        return "/".join(url.split("/")[:3]) + path  # of a path of its own nothing is known
+        return "/".join(url.split("/")[:3]) + path  # of an unusual path only the host is known
 
 
 @frozen
@@ -10889,8 +10890,8 @@ class Provider:
     claims: tuple[str, ...] | None  # globs its preset says it serves; None: listed models only
 
     def match(self, name: str) -> tuple[int, Target] | None:
-        """The best match of a client's name, and its rank; 0: exact, 1: but for case, 2: by a glob,
-        of which the first counts."""
+        """Rank and target of the best match of a client's name, or None.  Rank 0: exact, 1: but for
+        case, 2: by the first glob."""
         models, lower = self.config.models, name.lower()
         if models is None:
             models = {glob: ModelConfig() for glob in self.claims or ()}
@@ -11000,8 +11001,8 @@ class Lane:
     def authorized(
         self, url: str, headers: Mapping[str, str], printed: str = ""
     ) -> tuple[str, dict[str, str]]:
-        """The URL and headers with the credential added, which a program may have printed, and the
-        user's headers on top; names of `headers` are in lower case."""
+        """The URL and headers with the credential (the one that a program has `printed`, if any)
+        and then the user's headers; `headers` has its names in lower case."""
         query, credential = self._carried(printed or self.credential.secret)
         own = self.target.provider.config.headers
         sent = {**headers, **credential}
@@ -11056,7 +11057,7 @@ class Route:
 
     @functools.cached_property
     def prices(self) -> tuple[PriceConfig, ...]:
-        """All the prices by which it may have to be paid."""
+        """All prices at which a request may be billed."""
         ways = ((target, plan) for target in self.targets() for plan in target.provider.plans)
         return tuple(filter(None, (plan.prices.of(target.model) for target, plan in ways)))
 
@@ -11144,18 +11145,18 @@ class Secrets:
     off at the end of a text."""
 
     def __init__(self, values: Iterable[str], forms: Iterable[str] = ()) -> None:
-        """`forms`: those of others, as they may be written."""
+        """`forms`: other secrets, in all the forms they have in texts."""
         known = {value for value in values if len(value) >= _LEAST_SECRET}
         every = {*forms, *itertools.chain(*map(_written, known))}
         self._forms = self._fixed = sorted(every, key=lambda form: (-len(form), form))
         self._added: dict[str, tuple[str, ...]] = {}
 
     def plus(self, values: Iterable[str]) -> Secrets:
-        """These and others."""
+        """These secrets and others."""
         return Secrets(values, self._forms)
 
     def add(self, name: str, secret: str) -> None:
-        """Know the secret that is now of this name, and the one before it."""
+        """Add the present secret of a name; the one before it is masked too."""
         if secret not in (known := self._added.get(name, ())):
             self._added[name] = (*known[-1:], secret)
             self._forms = Secrets(itertools.chain(*self._added.values()), self._fixed)._forms
@@ -11302,7 +11303,7 @@ class Plan:
         return replace(facts, own_plan_used=used)
 
     def lookup(self, model: str, facts: Callable[[], Facts]) -> Route | None:
-        """`route`, remembered for names about which no rule asks anything but the name."""
+        """Like `route`, but cached for names whose rules have no conditions."""
         plain, route = self._by_name(model)
         return route if plain else self.route(model, facts())
 
@@ -11326,10 +11327,8 @@ class Plan:
                     return
 
     def bare(self, model: str) -> str:
-        """Without Claude Code's [1m] at the end or its picker's alias at the beginning.
-
-        A name that is listed exactly so is left alone.
-        """
+        """The name without brackets at its end, like Claude Code's [1m], and without the alias of
+        its picker at the beginning; a name that is listed exactly so is left alone."""
         if model in self.listed:
             return model
         bare = re.sub(r"\[[^\[\]]*\]$", "", model) or model
@@ -11401,7 +11400,7 @@ class Plan:
         return {key.name: key.secret for plan in plans for key in plan.credentials}
 
     def caller(self, offered: Sequence[str], now: float) -> Caller | None:
-        """The caller whose key is the first valid one."""
+        """The caller with the first valid key of these; None if none is valid."""
         for credential in offered:
             digest = sha256(credential)
             key = self._by_digest.get(digest)
@@ -11466,7 +11465,7 @@ class Plan:
 
 
 def unpriced(plan: Plan) -> list[str]:
-    """With budgets in money, what has a cost but no known price: PROVIDER or PROVIDER/MODEL."""
+    """If budgets are in money: PROVIDER or PROVIDER/MODEL of what costs but has no known price."""
     limits = (key.caller.limits for key in plan.keys)
     if not any(each and has_price(each) for each in limits):
         return []
@@ -11483,19 +11482,19 @@ def unpriced(plan: Plan) -> list[str]:
 
 
 def addressed(name: str) -> tuple[str, str]:
-    """`provider/model` or `provider,model`; the model is "" if it is neither."""
+    """Split `provider/model` or `provider,model`; the model is "" if it is neither."""
     head, *rest = re.split(r"[/,]", name, maxsplit=1)
     return head, rest[0] if rest else ""
 
 
 # ==== 24. Compiler ============================================================
 # From a configuration to a plan: addresses joined, presets and aliases filled in, credentials
-# named.  Here every mistake is found that takes more than one key to see; like those of reading
-# it is noted with its place, and compiling goes on.
+# named.  Here are the mistakes that several keys make together; as in reading, each is noted with
+# its place, and compiling goes on.
 
 
 def compile_plan(config: Config, reading: Reading) -> Plan:
-    """The plan; mistakes are noted in `reading`, and if there are any the plan is of no use."""
+    """The plan; mistakes are noted in `reading`, and with any the plan must not be used."""
     providers: dict[str, Provider] = {}
     for name, entry in config.providers.items():
         path = f"providers.{name}"
@@ -11549,7 +11548,7 @@ def _password(url: str) -> Iterator[str]:
 
 
 def _keys(config: Config, admin: bytes, reading: Reading) -> tuple[Key, ...]:
-    """The keys; each means one caller, whether it is given itself or as its hash."""
+    """The keys: each is of one caller only, whether the file has it or its hash."""
     keys, owners = list[Key](), dict[bytes, str]()
     for name, entry in config.keys.items():
         path = f"keys.{name}.key"
@@ -11663,7 +11662,7 @@ def is_loopback(host: str) -> bool:
 
 
 class _Compiler:
-    """One provider on its way from the file to the plan."""
+    """Compiles one provider of the file for the plan."""
 
     def __init__(self, config: Config, name: str, entry: ProviderConfig, reading: Reading) -> None:
         self.config = config
@@ -11679,7 +11678,7 @@ class _Compiler:
         self.reading.error(f"{path}.{key}" if key else path, text)
 
     def check(self, key: str, words: Iterable[str], known: Collection[str], fault: str) -> None:
-        """Note each word that is not known, and what may be meant."""
+        """Note an error for each word that is not `known`, with a suggestion."""
         for word in words:
             if word not in known:
                 self.error(key, f"{fault} {word!r}{suggestion(word, known)}")
@@ -11720,7 +11719,7 @@ class _Compiler:
             self.error("api_format", "demo is embedded: it has no endpoint and nothing beside it")
         paths = (f"providers.{self.name}.endpoint", f"providers.{self.name}.endpoints")
         if any(self.reading.has_error(p, below) for p in paths for below in (False, True)):
-            return ()  # what follows from that would only distract
+            return ()  # errors that only follow from that would distract
         offered = self._offered()
         spoken = [d for d in DIALECTS if any(d in urls for urls in offered.values())]
         for dialect in entry.paths:  # one that no plan speaks would never be used
@@ -11820,7 +11819,7 @@ class _Compiler:
         """
         parts = urlsplit(base)
         path, own = self.entry.paths.get(dialect), self.preset.paths.get(dialect, "")
-        if own.startswith("+") and not path:  # what of it the base ends in is there already
+        if own.startswith("+") and not path:  # the base may end in a part of it
             own, base = own[1:], base.rstrip("/")
             ends = (i for i in range(len(own), -1, -1) if own[i : i + 1] in ("", "/"))
             return base + next(own[i:] for i in ends if base.endswith(own[:i]))
@@ -11856,8 +11855,8 @@ class _Compiler:
     def _auth(self, dialect: Dialect, url: str) -> tuple[str, ...]:
         """How the credential goes to an endpoint.
 
-        Many servers that speak a maker's dialect take only a bearer token, so what is neither the
-        maker's host nor a preset's gets that beside the maker's own header.
+        Many servers that speak a maker's dialect take only a bearer token, so a host that is not
+        the maker's and has no preset gets one beside the maker's own header.
         """
         style, own = self.entry.auth, dialect.auth
         if not style:
@@ -11883,7 +11882,7 @@ class _Compiler:
         return False
 
     def _proxy(self, url: str) -> str:
-        """The way to a URL: the provider's own proxy, else what the environment says."""
+        """The proxy for a URL: the provider's own, else the environment's; "" for none."""
         proxy = self.entry.proxy
         if proxy in (None, DIRECT):
             proxy = "" if proxy else proxy_of(url, self.reading.env)
@@ -11920,8 +11919,8 @@ class _Compiler:
 
 
 def proxy_of(url: str, env: Mapping[str, str]) -> str:
-    """HTTPS_PROXY's or HTTP_PROXY's word on a URL; none for this machine or NO_PROXY, which may
-    name domains, addresses and networks, with a port or without, or be `*`."""
+    """The proxy in HTTPS_PROXY or HTTP_PROXY for a URL; "" for this machine and what NO_PROXY
+    names: domains, addresses and networks, with a port or without, or `*`."""
     parts = urlsplit(url)
     name, host = f"{parts.scheme}_proxy", parts.hostname or ""
     proxy = env.get(name) or env.get(name.upper()) or ""
