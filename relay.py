@@ -11112,9 +11112,8 @@ class Caller:
 
 @frozen
 class Key:
-    """A key, which is looked up by its hash; what is found is compared in constant time.  Nobody
-    can choose hashes, so the time of a look-up reveals nothing about the keys there are, and is
-    the same for one and for hundreds."""
+    """A key.  It is looked up by its hash, and then compared in constant time.  Nobody can choose
+    hashes, so the time of a look-up reveals nothing about the keys, whether one or hundreds."""
 
     caller: Caller
     digest: bytes
@@ -11140,9 +11139,8 @@ _LEAST_CARRIED: Final = 8  # characters of one in a header or query: a client ma
 
 
 class Secrets:
-    """Takes secrets out of whatever is shown, logged or kept, however they are written there: as
-    they are, escaped in JSON, HTML or a URL, or in base64; and the beginning of one that is cut
-    off at the end of a text."""
+    """Removes secrets from what is shown, logged or kept: as they are, escaped in JSON, HTML or a
+    URL, or in base64; also the beginning of one that is cut off at the end of a text."""
 
     def __init__(self, values: Iterable[str], forms: Iterable[str] = ()) -> None:
         """`forms`: other secrets, in all the forms they have in texts."""
@@ -11965,7 +11963,7 @@ def changes(old: Config, new: Config) -> list[str]:
 
 
 # ==== 25. Clients =============================================================
-# What makes a coding tool talk to this relay: one row per tool, and from it the
+# How a coding tool is made to use this relay: one row per tool, and from it the
 # environment, arguments and, if nothing else will do, a private file.  Model names and limits come
 # from the plan, so that a tool compacts in time for a model smaller than its own.  Variables that
 # a shell may have inherited and that would lead the tool elsewhere are listed, to be unset.
@@ -11977,14 +11975,14 @@ class Offer(NamedTuple):
     base: str  # no path: http://127.0.0.1:8484
     key: str
     model: str = ""  # "": the tool's own names are served
-    tiers: Mapping[str, str] = {}  # those of its names that are not
+    tiers: Mapping[str, str] = {}  # tier without such a name -> a model
     context: int | None = None  # tokens, of the model it will mostly talk to
     output: int | None = None
     total: float = 3600.0  # seconds a request may take
 
 
 class Settings(NamedTuple):
-    """What a tool takes only from a file: below home, or below the folder a variable names.
+    """Settings that a tool takes only from a file: below home, or the folder a variable names.
 
     As a child of relay, a tool gets a home of its own, with this file and with links to all else
     in the user's.
@@ -11996,7 +11994,7 @@ class Settings(NamedTuple):
 
 
 class Setup(NamedTuple):
-    """What a tool gets."""
+    """What a tool is started with."""
 
     env: Mapping[str, str]
     unset: Sequence[str] = ()  # variables that would lead it elsewhere
@@ -12004,19 +12002,19 @@ class Setup(NamedTuple):
     file: Settings | None = None
 
     def note(self, where: str) -> Iterator[str]:
-        """A line about the file, for people; `where` it is."""
+        """A line about the file, if any; `where` stands before its path."""
         if self.file:
             yield f"# and in {where}{self.file.path}: {json.dumps(self.file.content)}"
 
 
 class Recipe(NamedTuple):
-    """One tool: how it is set up.  What depends on something unknown is left out of `env`."""
+    """How one tool is set up.  A variable with an unknown value is left out of `env`."""
 
     env: Mapping[str, str | Callable[[Offer], str]]  # {names} are those of the offer
     package: str = ""  # where npm has it
     clears: Sequence[str] = ()  # the variables that would lead it elsewhere
     tiers: Mapping[str, str] = {}  # the models it asks for by default
-    needs_model: bool = True  # it asks for no model that a plan might serve
+    needs_model: bool = True  # no plan can serve its usual models
     args: Callable[[Offer], Iterable[str]] = lambda offer: ()
     file: Settings | None = None
 
@@ -12143,7 +12141,7 @@ def offer(plan: Plan, recipe: Recipe, base: str, key: str, wanted: str = "") -> 
     """What a plan has for a tool; `wanted` is the model that the user named.
 
     A tool that asks for names that the plan serves is left alone.  Otherwise it gets the user's
-    model, or the first that the plan names.
+    model, or the first that the plan names, else ConfigError.
     """
     if wanted and plan.route(wanted) is None:
         near = plan.nearest(wanted)
@@ -12183,8 +12181,8 @@ def offer(plan: Plan, recipe: Recipe, base: str, key: str, wanted: str = "") -> 
 
 
 def client_key(plan: Plan, name: str | None, held: str, now: float) -> str:
-    """The key a tool shall send: that of a name in `keys`, else the one `held` in RELAY_KEY.
-    Without `keys` any will do."""
+    """The key for a tool to send: that of a name in `keys`, else the one `held` in RELAY_KEY;
+    any without `keys`; ConfigError if it is not certain."""
     keys = plan.config.keys
     if name and name not in keys:
         raise ConfigError(f"--key {name}: there is no such key{suggestion(name, keys)}")
@@ -12208,8 +12206,8 @@ def client_key(plan: Plan, name: str | None, held: str, now: float) -> str:
 
 
 def plan_digest(plan: Plan) -> str:
-    """The same for relays that serve the same names in the same way; it reveals no configuration,
-    and no secret is part of it."""
+    """A hash that is equal for relays that serve the same names in the same way; it is made
+    without secrets and reveals no configuration."""
     providers = [
         (p.name, p.config.preset, [billing.name for billing in p.plans], p.config.models)
         for p in plan.providers.values()
@@ -12233,8 +12231,8 @@ def base_of(listen: Iterable[str], tls: object = None) -> str:
 
 
 def cleaned_environment(env: Mapping[str, str], plan: Plan) -> dict[str, str]:
-    """A child's environment: without what leads the tool elsewhere, and without providers' keys,
-    whether by their usual names or by their values."""
+    """A child's environment without variables that lead the tool elsewhere, and without providers'
+    keys, known by their usual names or by their values."""
     secrets = {*plan.secrets_by_name.values()} - {""}
     gone = {*_ANY_CLIENT.clears, *(preset.key for preset in PRESETS.values())}
     return {name: value for name, value in env.items() if not (name in gone or value in secrets)}
@@ -12319,7 +12317,7 @@ FORMATS: Final[dict[str, Print]] = {
 #                         `- left                      -> "# not carried over: PATH = VALUE"
 #
 # A table has a row per field: where it is in the old file (several places: the first that has it),
-# where it goes, and what makes one of the other.  A value that cannot be made stays where it is.
+# where it goes, and how it is converted.  A value that cannot be converted stays where it is.
 
 LeafPath: TypeAlias = tuple[str | int, ...]
 Make: TypeAlias = Callable[[Any], Any]  # None: it cannot be made
@@ -12440,8 +12438,8 @@ class Old:
         return self.value
 
     def made(self, make: Make, names: str = "") -> Any:
-        """What is made of it or of its part of this name, which is taken; of several names, of the
-        first that can be."""
+        """Convert this value, or the first part with one of these names that `make` can convert,
+        and take it; None if it can convert none."""
         for part in map(self.named, names.split()) if names else (self,):
             if (result := make(part.value)) is not None:
                 part.take()
@@ -12449,7 +12447,7 @@ class Old:
         return None
 
     def fields(self, fields: Fields) -> JSON:
-        """What a table makes of it."""
+        """The settings that the rows of a table make of its parts."""
         settings: JSON = {}
         for names, target, make in fields:
             if (value := self.made(make, names)) is not None:
@@ -12472,7 +12470,7 @@ class Old:
         return [part for part in self.named(name).items() if isinstance(part.value, dict)]
 
     def left(self) -> Iterator[str]:
-        """What was not carried over, a line each; without the values of secrets."""
+        """A line for each value that was not carried over; secrets are masked."""
         for path, value in self._left.items():
             shown = json.dumps(value, default=str)
             inside = shown if shown.startswith(('"{', '"[')) else ""  # JSON in a text
@@ -12493,11 +12491,11 @@ class Draft:
         self.top: JSON = {}
         self.keys: JSON = {}
         self.notes: list[str] = []  # on what was carried over in another form
-        self.variables: dict[str, tuple[str, str]] = {}  # to set -> the secret, and where it was
+        self.variables: dict[str, tuple[str, str]] = {}  # name -> its secret, and where that was
         self._with_secrets = with_secrets
 
     def secret(self, variable: str, part: Old) -> str:
-        """A secret as a reference: the one that was there, or one to a variable of this name."""
+        """A secret as a reference: the old one, or one to this variable; "" if there is none."""
         if not (text := _word(part.value)):
             return ""
         part.take()
@@ -12518,7 +12516,7 @@ class Draft:
         return f"${{{name}}}"
 
     def carried(self, variable: str, part: Old) -> Any:
-        """A value as it is, but for secrets in it."""
+        """A value with its secrets as references."""
         if members := part.members():
             return {str(n): self.carried(f"{variable}_{n}", at) for n, at in members.items()}
         if items := part.items():
@@ -12528,12 +12526,12 @@ class Draft:
         return part.value
 
     def caller(self, name: str, part: Old) -> None:
-        """The key of somebody who may ask, if there is one."""
+        """Add a caller's key, if there is one."""
         if key := self.secret(f"RELAY_KEY_{name}", part):
             self.keys[name] = {"key": key}
 
     def add_key(self, settings: JSON, variable: str, part: Old) -> None:
-        """The credential, or the usual variable of its preset."""
+        """Set `api_key`: the credential, or its preset's usual variable."""
         preset = PRESETS.get(settings.get("preset", ""))
         if key := self.secret(variable, part):
             settings["api_key"] = key
@@ -12563,8 +12561,8 @@ class Draft:
         return [list(equals) for _, equals in itertools.groupby(sorted(listed, key=rank), rank)]
 
     def network(self, old: Old, proxy: str, host: str, port: str, usual: int) -> None:
-        """Where it listens, and the one proxy for all: here one per provider that is not on this
-        machine.  Loopback unless there are keys: relay would refuse to listen on more."""
+        """Set where relay listens, and give the one proxy of all to each provider that is not on
+        this machine.  Loopback unless there are keys: relay would refuse to listen on more."""
         locals = {name for name, preset in PRESETS.items() if preset.local}
         remote = [p for p in self.providers.values() if p.get("preset") not in locals]
         if remote and (url := old.made(_base_url, proxy)):
@@ -12608,7 +12606,7 @@ def _endpoint_settings(url: str, dialect: str) -> JSON:
 
 
 def _plain_base(url: str) -> str:
-    """Without what different relays put after it."""
+    """A base URL without the ends that relays put after it."""
     url = url.lower().replace("://localhost", "://127.0.0.1").split("?")[0].rstrip("/")
     return re.sub("(/v1|/v1beta)?(/chat/completions|/messages|/responses|/models)?$", "", url)
 
@@ -12652,7 +12650,7 @@ def _litellm(old: Old, draft: Draft) -> None:
     for alias, part in old.at("router_settings", "model_group_alias").members().items():
         plain = _model_name(alias) and isinstance(part.value, str)
         if plain and not draft.tiers(alias) and (tiers := draft.tiers(part.value)):
-            group = part.take()  # one more name, under which equals are equals, too
+            group = part.take()  # one more name for the same group of equals
             for models in (draft.providers[p]["models"] for tier in tiers for p in tier):
                 models[alias] = copy.copy(models[group])
     _litellm_fallbacks(old, draft)
@@ -12677,7 +12675,7 @@ def _litellm_deployment(row: Old, draft: Draft) -> None:
     needs_url = not any(PRESETS[usual].plans.values()) or ("/" in full and not is_known)
     no_address = (url or needs_url) and not _base_url(url)
     if no_address or (is_glob(model) and model != "*"):
-        return  # all of it is named as left
+        return  # the row is listed as not carried over
     for part in (params.at("model"), row.at("model_name"), base):
         part.take()
     settings: JSON = {"preset": usual}
@@ -13090,8 +13088,8 @@ def imported(text: str, with_secrets: bool = False) -> str:
 
 
 def _parsed(text: str) -> Any:
-    """JSON, since YAML reads some of its numbers as words; else YAML, which JSON with comments, as
-    claude-code-router takes it, is once they are gone."""
+    """Parse JSON, since YAML reads some of its numbers as words; else YAML.  JSON with comments, as
+    claude-code-router takes it, is YAML once they are removed."""
     with contextlib.suppress(ValueError):
         return json.loads(text)
     if text.lstrip().startswith(("{", "[", "//", "/*")):
@@ -13114,8 +13112,8 @@ def _parsed(text: str) -> Any:
 #     kind end        cut: for each leg how many bytes there was no room for; a file without this
 #                     line is incomplete
 #
-# `at` is in milliseconds since the request came.  A line of data is a block as it came, with two
-# exceptions: what was compressed is plain here, and a character or a secret that was split between
+# `at` is in milliseconds since the request came.  A line of data is a block as it came, except
+# that compressed data is plain here, and that a character or a secret that was split between
 # two blocks is whole in one of them.  Secrets are recognised by their values: those of the
 # configuration, and those that headers and queries carry under names like `authorization`.  Each
 # is replaced by [secret], and so is the beginning of one where the bytes or a text were cut off.
@@ -13127,7 +13125,7 @@ RESPONSE: Final = "response"
 RECORD_NAME: Final = re.compile(r"\d{8}T\d{9}Z-([0-9a-f]+)\.jsonl")
 _ADDRESS: Final = ("url", "path")  # fields of a head
 _CONFIGURED: Final = frozenset(("key", "provider", "plan", "preset"))  # fields with such names
-_UNCUT: Final = frozenset(("model", "target", "credential"))  # never cut; clients may say them
+_UNCUT: Final = frozenset(("model", "target", "credential"))  # masked if whole: clients say them
 
 Blocks: TypeAlias = list[tuple[float, bytes]]
 
@@ -13151,7 +13149,7 @@ class Leg:
 
 @mutable
 class Record:
-    """An exchange as it is kept."""
+    """An exchange as its file holds it."""
 
     summary: JSON
     legs: dict[str, Leg]
@@ -13187,7 +13185,7 @@ def surplus(files: Iterable[tuple[str, int]], keep: int) -> list[str]:
 
 
 def record_lines(record: Record, secrets: Secrets) -> Iterator[bytes]:
-    """The lines of a file, without the configuration's `secrets` and what its legs carry."""
+    """The lines of a file, without the configuration's `secrets` and those in its legs' heads."""
     addresses = [(leg, str(leg.head.get(n, ""))) for leg in record.legs.values() for n in _ADDRESS]
     secrets = secrets.plus(
         s for leg, address in addresses for s in secrets_in(leg.headers, address)
@@ -13262,7 +13260,7 @@ def without_secrets(value: Any, secrets: Secrets, name: str = "") -> Any:
 
 
 def _masked_head(head: JSON, secrets: Secrets) -> JSON:
-    """A head without what its headers and its address carry."""
+    """A head without the secrets in its headers and its address."""
     plain = {name: value for name, value in head.items() if name != "headers"}
     plain |= {name: mask_query(plain[name]) for name in _ADDRESS if name in plain}
     headers = [(name, mask_header(name, value)) for name, value in head.get("headers", ())]
@@ -13316,7 +13314,7 @@ _SESSION_HEADERS: Final = (
     *("x-claude-code-session-id", "session-id", "session_id", "x-session-id"),
     "x-session-affinity",
 )
-# What holds the turns of a request, and its system prompt, in one dialect or another.
+# The keys of a request's turns, and of its system prompt, in all dialects.
 TURN_KEYS: Final = ("messages", "input", "contents")
 SYSTEM_KEYS: Final = ("system", "instructions", "systemInstruction", "system_instruction")
 
@@ -13362,8 +13360,8 @@ def identity_of(headers: Mapping[str, str], body: JSON) -> str:
 
 
 def unmarked(value: Any) -> Any:
-    """Without cache marks, which move from turn to turn; and with text always as a block, which is
-    what a client turns it into to attach a mark."""
+    """A value without cache marks, which move from turn to turn; and with text always as a block,
+    because clients turn it into one to attach a mark."""
     if isinstance(value, list):
         return [unmarked(item) for item in value]
     if not isinstance(value, dict):
@@ -13383,7 +13381,7 @@ def finite(value: object) -> float:
 
 
 class Bounded(dict[str, T]):
-    """A dict of at most `most` values: those that were set last.  Some of them are news."""
+    """A dict of at most `most` values: those set last.  `news` lists those put as news, once."""
 
     def __init__(self, most: int = MOST_REMEMBERED) -> None:
         super().__init__()
@@ -13391,7 +13389,7 @@ class Bounded(dict[str, T]):
         self._news: dict[str, None] = {}
 
     def put(self, key: str, value: T, news: bool = False) -> None:
-        """Set a value, as the last; the one set longest ago is dropped if there are too many."""
+        """Set a value as the latest; if there are too many, the oldest is dropped."""
         self.pop(key, None)
         self[key] = value
         if news:
@@ -13493,8 +13491,8 @@ class Thoughts:
 
     Makers want it back with its seal, or refuse the turn; nearly all chat clients send its bare
     text or nothing (Qwen Code, opencode, pi, Cline, Kimi Code), and in Anthropic's dialect Qwen
-    Code sends no `redacted_thinking`.  Known by the conversation, whose
-    identity no two callers share, and the call's id.  Bounded; the longest unused goes first.
+    Code sends no `redacted_thinking`.  Keys are the conversation's identity, which no two callers
+    share, and the call's id.  Bounded; the longest unused goes first.
     """
 
     MOST_CALLS, MOST_SIZE = 10_000, 32 << 20  # characters
@@ -13515,8 +13513,8 @@ class Thoughts:
     def restored(self, identity: str, messages: Sequence[Message]) -> tuple[Message, ...]:
         """The conversation with the reasoning of those turns that came back without its seals.
 
-        What the client sends is what counts: a thought with a maker's token, or a text that is not
-        the one it was given, stays as it is.
+        What the client sends counts: a thought with a maker's token, or a text that is not the one
+        it was given, stays as it is.
         """
         turns = list(messages)
         for index, turn in enumerate(turns if self._turns else ()):
@@ -13536,7 +13534,7 @@ class Thoughts:
         return tuple(turns)
 
     def _put(self, key: tuple[str, str], thoughts: tuple[Reasoning, ...]) -> None:
-        """Set what is known of a call, as the one used last; nothing: forget it."""
+        """Set a call's reasoning, as the latest used; () forgets it."""
         for known, sign in ((self._turns.pop(key, ()), -1), (thoughts, 1)):
             for thought in known:
                 seal = thought.seal.value if thought.seal else ""
@@ -13581,7 +13579,7 @@ _BALANCE_HOLDS: Final = 86400.0  # seconds; then it says nothing, because it may
 
 
 class Quotas:
-    """The latest that is known of what is left, by credential."""
+    """The latest quota of each credential."""
 
     def __init__(self) -> None:
         self.known = Bounded[Quota]()
@@ -13589,14 +13587,14 @@ class Quotas:
         self.asked = Bounded[tuple[float, str]]()
 
     def note(self, credential: str, quota: Quota) -> None:
-        """Take what a maker says, if it is newer."""
+        """Take a maker's quota, if it is newer."""
         before = self.known.get(credential, Quota())
         if quota.at >= before.at:
             quota = quota.after(before)
             self.known.put(credential, quota, _about(quota) != _about(before))
 
     def note_headers(self, credential: str, headers: Mapping[str, str], now: float) -> None:
-        """Take what an answer's headers say; most say nothing of it."""
+        """Take the quota in an answer's headers; most have none."""
         claude, codex = "anthropic-ratelimit-unified-5h-utilization", "x-codex-primary-used-percent"
         if (claude in headers or codex in headers) and (quota := quota_in_headers(headers, now)):
             self.note(credential, quota)
@@ -13615,8 +13613,8 @@ class Quotas:
         return f"balance {left:.2f} {quota.currency}, switch_below {least:.2f}"
 
     def used(self, plan: BillingPlan, now: float) -> float | None:
-        """The share that is used of the fullest window of the plan's credential that has most
-        left; None if nothing is known."""
+        """The used share of the fullest window, at that credential of the plan that has most left;
+        None if nothing is known."""
         quotas = (self.known.get(credential.name) for credential in plan.credentials)
         windows = (quota.fullest(now) for quota in quotas if quota)
         return min((window.used for window in windows if window), default=None)
@@ -13645,7 +13643,7 @@ class Quotas:
 
 
 def _about(quota: Quota) -> object:
-    """What other relays are told of, when it changes: half a percent, a minute, a balance."""
+    """Changes of this are news to other relays: half a percent, a minute, a balance."""
     windows = [(w.name, round(200 * w.used), round(w.resets / 60)) for w in quota.windows]
     return windows, quota.balance
 
@@ -13675,8 +13673,8 @@ class Mark:
         return self.probing or (self.until > now and not self.is_ahead(now))
 
     def is_ahead(self, now: float) -> bool:
-        """Was it made later than now?  Then the clock has been set back and the end means nothing:
-        the mark counts as over, or it would last for as long as the clock was wrong."""
+        """Was it made later than now?  Then the clock was set back: the mark counts as over, or it
+        would last for as long as the clock was wrong."""
         return self.since > now + _SKEW
 
     @property
@@ -13761,8 +13759,8 @@ class Health:
         return self.sticky.bind(identity, lane.credential.name, now) if identity else None
 
     def looked_up(self, credential: str, quota: Quota) -> None:
-        """Take what a maker says when it is asked; with room in all its windows, what relay only
-        guessed is no longer so: that the plan is used up."""
+        """Take the quota that a maker was asked for; if all its windows have room, remove the mark
+        by which relay only guessed that the plan is used up."""
         self.quotas.note(credential, quota)
         place, fullest = Place("credential", credential, True), quota.fullest(quota.at)
         mark, has_room = self.marks.get(place), fullest and fullest.used < _ROOM
@@ -13823,7 +13821,7 @@ class Health:
         return names
 
     def keep(self, plan: Plan) -> list[str]:
-        """Remove marks and bonds of what a new plan has not got; the names of those marks."""
+        """Remove marks and bonds whose owner a new plan lacks; return the names of the marks."""
         self.disabled.clear()
         credentials, self._owners = set[str](), (owners := set[str]())
         for provider in plan.providers.values():
@@ -13854,8 +13852,8 @@ class Health:
         """Take a mark that `exported` gave, here or elsewhere, if its owner is known; the later of
         two at a place wins.
 
-        A relay of another version may have other words for what is wrong, and no mark is better
-        than one that nobody here understands: such a record raises what is in `UNREADABLE`.
+        A record of another version that is not understood here raises one of `UNREADABLE`: it is
+        better to have no mark.
         """
         place = Place(str(record["scope"]), str(record["name"]), bool(record["of_plan"]))
         mark = Mark(
@@ -14080,8 +14078,8 @@ class Balance:
 #     a request --> its key, provider and model in this hour --batch--> a row of the hour
 #                                                                       a row of the day
 #
-# What a credential served is counted once more, in a row of its own: the provider is then the
-# credential's name, the cost that at the prices of pay as you go, and there is no key or model.
+# What a credential served is counted once more, in a row of its own: its provider is the
+# credential's name, its cost that at pay-as-you-go prices, and it has no key or model.
 #
 # A request is added once, but counts in two rows of the store, so that old hours can be deleted
 # and days need not be summed up.  Hours are those of the local clock, because a day has to consist
@@ -14160,8 +14158,8 @@ class Clock(NamedTuple):
 
 
 def clock_at(now: float, zone: datetime.tzinfo | None) -> Clock:
-    """The local clock.  It is read once for each quarter of an hour: to work out what day it is
-    takes as long as everything else that is counted of a request.  Zones differ by quarters."""
+    """The local clock.  It is worked out once for each quarter of an hour, by which zones differ:
+    that takes as long as everything else that is counted of a request."""
     return _clock(int(now // 900), zone)
 
 
@@ -14181,14 +14179,14 @@ class Ledger:
 
     def __init__(self) -> None:
         self._recent: collections.deque[JSON] = collections.deque(maxlen=_MOST_RECENT)
-        self._clock = Clock(0, 0, ("", ""))  # of the hour that `_sums` are of, in that zone
+        self._clock = Clock(0, 0, ("", ""))  # of the hour of `_sums`, in that zone
         self._zone: datetime.tzinfo | None = None
         self._known: set[tuple[str, str, str]] = set()  # those with totals in this hour
         self._sums: dict[tuple[str, str, str], Totals] = {}  # since the last batch, in this hour
         self._rows: dict[Row, Totals] = {}  # since the last batch, in hours that are over
 
     def totals(self, who: tuple[str, str, str], now: float, zone: datetime.tzinfo | None) -> Totals:
-        """The totals to add a request to, now, of a key, a provider and a model."""
+        """This hour's totals of a key, a provider and a model, to add a request to."""
         if zone is not self._zone or not 0 <= now - self._clock.hour < HOUR:
             self._close()
             self._clock, self._zone, self._known = clock_at(now, zone), zone, set()
@@ -14212,7 +14210,7 @@ class Ledger:
         return rows, lines
 
     def _close(self) -> None:
-        """The sums as rows."""
+        """Add the hour's sums to the rows."""
         for who, totals in self._sums.items():
             for row in (Row(HOUR, self._clock.hour, *who), Row(DAY, self._clock.day, *who)):
                 self._rows.setdefault(row, Totals()).add(totals)
@@ -14229,9 +14227,8 @@ class Calibration:
     def __init__(self) -> None:
         # model -> its ratio for whole prompts, and for what a turn adds; the latest count most
         self._ratios = Bounded[tuple[float, float]](_MOST_ROWS)
-        self._prompts = Bounded[
-            tuple[int, int]
-        ]()  # of conversations' last prompts: estimated and true tokens
+        # of conversations' last prompts: estimated and true tokens
+        self._prompts = Bounded[tuple[int, int]]()
 
     def learn(self, model: str, conversation: str, estimated: int, true: int) -> None:
         """A provider has counted `true` input tokens where relay estimated others."""
@@ -14387,7 +14384,7 @@ class Window:
 
 @mutable
 class Account:
-    """What is known of a key."""
+    """A key's limits, its permits and what it has spent."""
 
     name: str
     config: LimitConfig | None = None  # of which the next two were prepared
@@ -14416,7 +14413,7 @@ class Account:
         return headers
 
     def used(self, limit: Limit, periods: Sequence[str]) -> int:
-        """What counts towards a limit, but for what is reserved."""
+        """What counts towards a limit now, without what is reserved."""
         if limit.span == _RUNNING:
             return len(self.out)
         if limit.span == _RATE:
@@ -14463,7 +14460,7 @@ class Limits:
     def __init__(self) -> None:
         self._accounts: dict[str, Account] = {}
         self._unwritten: Spent = {}
-        # while the store is down, not all are kept; the others end there when their leases do
+        # bounded: while the store is down, the oldest are dropped, and end there with their leases
         self._released = collections.deque[Permit](maxlen=MOST_REMEMBERED)
 
     def admit(self, id: str, caller: Caller, asked: Spend, now: float, wall: float) -> Permit:
@@ -14565,7 +14562,7 @@ class Limits:
 
     def keep(self, names: Iterable[str]) -> None:
         """After a reload: forget keys that are gone, unless they have spent something or have
-        requests under way: the next reload may bring them back, and their budgets go on then."""
+        requests under way, because the next reload may bring them back, with their budgets."""
         for name in self._accounts.keys() - set(names):
             account = self._accounts[name]
             if not account.out and not account.spent:
@@ -14692,7 +14689,7 @@ class CacheLedger:
     def _explain(
         self, threads: Sequence[_Thread], latest: _Thread, asked: float, usage: Usage, least: int
     ) -> tuple[_Thread | None, JSON | None]:
-        """The known thread that this prompt goes on with, and what it has lost; either None."""
+        """The thread that this prompt goes on with, and what it has lost; each may be None."""
         prompt = _Prompt.of(latest.raw)
         for thread in reversed(threads):
             before = _Prompt.of(thread.raw)
@@ -14763,8 +14760,8 @@ def _cause(
 
 
 def _fingerprint(value: Any) -> int:
-    """Equal for what is equal to a cache.  Python's own hash is keyed with a secret of this
-    process, and three times as fast as a cryptographic one."""
+    """A hash of what a cache compares.  Python's own is keyed with a secret of this process, and
+    three times as fast as a cryptographic one."""
     return hash(dumps(unmarked(value)))
 
 
@@ -14774,7 +14771,7 @@ def _fingerprint(value: Any) -> int:
 # A note has a name; the latest of that name holds.  A relay that starts reads them all, so a
 # restart forgets no cooldown.
 
-_KEPT_NOTES, _RATIOS_EVERY = 30 * DAY, 60.0  # seconds; those without an end; no ratios sooner
+_KEPT_NOTES, _RATIOS_EVERY = 30 * DAY, 60.0  # seconds: for notes without an end; between ratios
 
 
 class Note(NamedTuple):
@@ -14785,7 +14782,7 @@ class Note(NamedTuple):
 
 
 class Notebook:
-    """What other relays know of what this one has learnt."""
+    """Makes notes of what this relay has learnt, and takes in others'."""
 
     def __init__(self, health: Health) -> None:
         self.calibration = Calibration()
@@ -14799,8 +14796,8 @@ class Notebook:
         }
 
     def collect(self, now: float) -> list[Note]:
-        """A note for all that has changed since the last call; old marks are forgotten first, and
-        those that are too many with other relays'."""
+        """A note for each change since the last call; old marks are forgotten first, and those
+        that are too many together with other relays'."""
         self._health.forget(now)
         exported = self._health.exported()
         marks = {dumps([mark[name] for name in Place._fields]).decode(): mark for mark in exported}
@@ -14826,7 +14823,7 @@ class Notebook:
         return notes
 
     def apply(self, notes: Iterable[Note]) -> None:
-        """Take in what others note; a relay of another version may do so in a form unknown here."""
+        """Take in others' notes; those of another version may have a form unknown here."""
         for kind, name, line, _ in notes:
             with contextlib.suppress(*UNREADABLE):
                 if kind != "mark":
@@ -14854,8 +14851,8 @@ class Notebook:
 # "prompt is too long".
 
 
-Failed: TypeAlias = tuple[Lane, UpstreamError]  # was tried
-Skipped: TypeAlias = tuple[Lane, Mark]  # was not
+Failed: TypeAlias = tuple[Lane, UpstreamError]  # a lane that was tried
+Skipped: TypeAlias = tuple[Lane, Mark]  # one that was not
 
 # A failure class in words, and what to do if the operator can do something.
 _ADVICE: Final = {
@@ -15027,7 +15024,7 @@ class Metric:
         self.kind, self.name, self.unit, self.doc, self.bounds = kind, name, unit, doc, bounds
         self.labels = tuple(labels.split())
         self.base = name.replace(".", "_") + _UNIT_SUFFIXES.get(unit, "")
-        # Told of each number, too: the number, and the labels that are not empty.
+        # Called with each number, too, and with the labels that are not empty.
         self.mirror: Callable[[float, Mapping[str, str]], None] | None = None
         self.series: dict[tuple[str, ...], Series] = {}
         self._values = tuple(set[str]() for _ in self.labels)
@@ -15065,8 +15062,8 @@ class Metric:
         return counts
 
     def quantile(self, counts: Sequence[int], share: float) -> float | None:
-        """The number that this share of such counts does not exceed, about: buckets are taken to be
-        filled evenly, and the last one to end where it begins.  None if nothing was counted."""
+        """About the number that this share of the counts does not exceed, as if buckets were filled
+        evenly, and the last one ended where it begins.  None if nothing was counted."""
         rest, low = share * sum(counts), 0.0
         for count, bound in zip(counts, (*self.bounds, self.bounds[-1]), strict=True):
             if count and count >= rest:
@@ -15347,7 +15344,7 @@ class Sink:
                 self._changed.notify_all()
 
     def flush(self, within: float) -> bool:
-        """Wait so many seconds until all is written; False if it is not."""
+        """Wait at most so many seconds until all is written; False if it is not."""
         with self._changed:
             self._hurry += 1
             self._changed.notify_all()
@@ -15425,7 +15422,7 @@ class Log:
         return self._line("event", record)
 
     def _line(self, kind: str, record: JSON) -> bytes:
-        """In JSON with a time like 2027-06-30T23:59:59.123+00:00."""
+        """Text; or JSON with a time like 2027-06-30T23:59:59.123+00:00."""
         if self.text:
             text = moment_text(kind, record, self._zone)
             if self.sink.coloured:  # the level, or the code and the status; the clock is faint
@@ -15453,7 +15450,7 @@ def moment_text(kind: str, data: JSON, zone: datetime.tzinfo | None) -> str:
 
 
 def printable(value: object) -> str:
-    """On one line and without escape codes, whoever wrote it."""
+    """A value as one line without control characters."""
     text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
     return re.sub(r"[\x00-\x1f\x7f-\x9f]", "?", text)
 
@@ -15524,8 +15521,8 @@ class Batch:
     notes: list[Note] = field(default_factory=list)
     number: int = 0  # among this relay's batches, once it has been sent
     labels: Sequence[str] = ()  # today's periods
-    asked: Sequence[Permit] = ()  # to be judged
-    running: Sequence[Permit] = ()  # that are out, in case the store has forgotten them
+    asked: Sequence[Permit] = ()  # to be admitted
+    running: Sequence[Permit] = ()  # that are out, in case the store has lost them
 
     def __bool__(self) -> bool:
         return bool(self.usage or self.spent or self.ended or self.notes)
@@ -15623,10 +15620,8 @@ class SQLiteStore:
         self._seen: tuple[int, Sequence[str]] = (-1, ())  # data_version and labels, when last read
         self._last_seq = 0  # of the notes that were read
         self._trimmed = 0.0
-        self._opened: tuple[int, int] | None = (
-            0,
-            0,
-        )  # which file that is, whatever it is called by now
+        # device and inode of the file, whatever it is called by now
+        self._opened: tuple[int, int] | None = (0, 0)
 
     def open(self, to_read: bool = False) -> None:
         """Open the database, made if there is none and it is not `to_read` only."""
@@ -15723,14 +15718,14 @@ class SQLiteStore:
         with self._watched():
             if self._identity() != self._opened:  # moved away while relay runs: make a new one
                 with contextlib.suppress(sqlite3.Error):
-                    self._data.execute("PRAGMA wal_checkpoint")  # the old one is whole without more
+                    self._data.execute("PRAGMA wal_checkpoint")  # the old one needs no WAL then
                 self._data.close()
                 self._opened, self._seen, self._last_seq = (0, 0), (-1, ()), 0
                 self.open()
                 raise StateTrouble(f"{self.path} was moved or replaced; it is opened anew")
             with self._writing() if batch else contextlib.nullcontext():
                 self._add(batch, now)
-                # before the end: what is stored, and then not understood, would come again
+                # before the commit: if this failed after it, the batch would be stored twice
                 news, seen, last_seq = self._news(batch.labels, now)
         self._seen, self._last_seq = seen, last_seq
         return news
@@ -16039,7 +16034,7 @@ class RedisStore:
         # once: by the time Redis answers it may be the next day, with nothing spent in it
         days = [clock_at(time.time(), permit.caller.zone).periods for permit in batch.asked]
         with self._watched():
-            lost = list[Batch]()  # what it had acknowledged and has no more
+            lost = list[Batch]()  # acknowledged by Redis, and gone there
             if not self._script:
                 self._script = self._client.script_load(_SYNC)
                 last = int(self._client.get(f"{self._root}:last:{self._me}") or 0)
@@ -16171,7 +16166,7 @@ class Keeper:
         self._wake = asyncio.Event()
         self._stopping = False
         self._task: asyncio.Task[None] | None = None
-        # in time that is never set back: when notes were gathered, permits renewed, trouble seen
+        # in monotonic time: when notes were gathered, permits renewed, trouble seen
         self._noted = self._renewed = self._since = -math.inf
         self._pause = _EVERY
 
@@ -16186,7 +16181,7 @@ class Keeper:
         self._task = asyncio.create_task(self._run())
 
     async def stop(self) -> None:
-        """The last batch; an exchange under way is waited for, or it would be stored twice."""
+        """Store the last batch, after an exchange under way: else that would be stored twice."""
         self._stopping = True
         self._wake.set()
         if self._task:
@@ -16200,7 +16195,7 @@ class Keeper:
         self._thread.shutdown(wait=False)
 
     def wake(self) -> None:
-        """Something ended that other relays may be waiting for."""
+        """Sync soon: a request ended, and other relays may wait for its permit."""
         if self.store.shares_limits and not self.trouble:
             self._wake.set()
 
@@ -16226,10 +16221,10 @@ class Keeper:
             await self.sync()
 
     async def sync(self) -> None:
-        """One exchange, after which nobody waits who asked before it.
+        """One exchange with the store, which answers all who asked before it.
 
-        Whatever goes wrong is the store's trouble for now: were this to end, nothing would be
-        written any more, and whoever asks would wait for ever.
+        Any error is the store's trouble for now: if this task ended, nothing would be written any
+        more, and whoever asks would wait for ever.
         """
         asked = {permit: answer for permit, answer in self._asked.items() if not answer.done()}
         self._asked = {}
@@ -16251,7 +16246,7 @@ class Keeper:
                 waiting.set_result(admission)
 
     async def _exchange(self, asked: Sequence[Permit]) -> Sequence[Admission]:
-        """A batch there, news back; one that could not be stored goes first next time."""
+        """Store a batch and take the news; one that could not be stored goes first next time."""
         now, wall = time.monotonic(), time.time()
         if not (batch := self._unstored):
             batch = self._unstored = Batch()
@@ -16275,7 +16270,7 @@ class Keeper:
         return news.admissions
 
     def _down(self, error: Exception) -> None:
-        """Say when the store goes, once, and leave it alone for longer each time.
+        """Log once that the store is down, and pause longer before each new try.
 
         A batch that it can never hold is given up: else nothing would be stored any more.
         """
@@ -16370,7 +16365,7 @@ class LinkReply(Reply):
         self.unread = 0  # bytes in them
         self.taker: Callable[[bytes], object] | None = None
         self.error: BaseException | None = None
-        # resolved by what whoever waits has to deal with; True: the taker has had enough
+        # resolved when whoever waits has to act; True: the taker has had enough
         self.waiter: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
 
     async def feed_to(self, take: Callable[[bytes], object]) -> bool:
@@ -16416,7 +16411,7 @@ class LinkReply(Reply):
             elif isinstance(error, OSError):
                 words = error.strerror or str(error)
                 self.error = UpstreamError("transient", f"broke off its answer ({words})")
-            else:  # of the request's body, or of what is called with the answer's
+            else:  # of the request's body, or of the code that takes the answer's
                 self.error = error
             if not self.decoder.started and (not error or isinstance(error, OSError)):
                 message = "closed the connection without an answer"
@@ -16453,7 +16448,7 @@ class Link(asyncio.Protocol):
         self.paused = False  # is reading?
 
     def ask(self, method: str, head: bytes, body: Pieces) -> LinkReply:
-        """Send a request.  A reply without a head fails if the connection is gone already."""
+        """Send a request.  The reply has failed already if the connection is gone."""
         reply = self._reply = LinkReply(self, method)
         self.served += 1
         transport = self.transport
@@ -16502,7 +16497,7 @@ class Link(asyncio.Protocol):
             self.paused = False
 
     def release(self, decoder: ReplyDecoder) -> None:
-        """The answer is complete; may another request follow?  Not after an unsent body."""
+        """The answer is complete: keep the link, but not if the body was not sent to its end."""
         self._reply = None
         transport = self.transport
         sent = transport and not (self._sending or transport.get_write_buffer_size())
@@ -16624,7 +16619,7 @@ class Upstream:
         return reply
 
     def keep(self, link: Link, seconds: float) -> None:
-        """A link is free for the next request, for some seconds."""
+        """Keep a link for the next request, for so many seconds."""
         if link not in self._links:  # it is a tunnel that is being made
             return
         if seconds <= 0:
@@ -16790,15 +16785,15 @@ def _unreachable(error: Exception, proxy: str) -> RelayError:
 
 
 def system_words(error: BaseException) -> str:
-    """The system's own words: asyncio's quote an address and no reason."""
+    """The system's message for an error: asyncio's own have an address and no reason."""
     inner: Any = getattr(error, "os_error", error)
     text: str = getattr(inner, "strerror", None) or str(inner) or type(error).__name__
     return os.strerror(inner.errno) if text.startswith("Connect call failed") else text
 
 
 # ==== 44. Upstream ============================================================
-# What is done with a provider's answer, whatever it comes on: limits to its silence and its size.
-# Answers are read in the blocks and in the content coding in which they come; whoever must
+# One attempt, its observers, and how its answer is read over any kind of connection, with limits
+# to its silence and its size.  Its blocks are in the provider's content coding; code that has to
 # understand them inflates them.
 
 
@@ -16829,7 +16824,7 @@ class Attempt:
         self.dropped: tuple[str, ...] = ()  # of the request, because the dialect cannot say it
         # What comes back
         self.inflater: Inflater | None = None  # of a reply in a content coding
-        self.head = b""  # for the client: what the pipe gave before the attempt counted as answered
+        self.head = b""  # the first bytes for the client, before they may be sent
         self.raw = b""  # a whole answer, in its content coding
         # How it goes
         self.outcome = ""
@@ -16837,7 +16832,7 @@ class Attempt:
         self.began = time.monotonic()
         self.seconds = 0.0
         self.deadline = math.inf  # in the event loop's time
-        self.abandoned = False  # by hand
+        self.abandoned = False  # by a person
         self.clock: asyncio.Timeout | None = None  # of what comes before the answer
         self.flight: Flight | None = None  # the lane is busy until the answer is over
 
@@ -16868,23 +16863,23 @@ class Observer:
         """Bytes of the client's body came, in this content coding."""
 
     def begins(self, attempt: Attempt) -> Mapping[str, str]:
-        """An attempt begins; the result are headers to send with it."""
+        """An attempt begins; returns headers to send with it."""
         return {}
 
     def sent(self, attempt: Attempt) -> None:
-        """It goes out."""
+        """The attempt's request goes out."""
 
     def replied(self, attempt: Attempt) -> None:
         """The head of its reply is here; `attempt.reply` may be replaced."""
 
     def ended(self, attempt: Attempt) -> None:
-        """It has its `outcome`."""
+        """The attempt has its `outcome`."""
 
     def head(self, status: int, headers: Mapping[str, str]) -> None:
         """The head of the answer goes to the client."""
 
     def wrote(self, data: bytes) -> None:
-        """Bytes of its body go to the client."""
+        """Bytes of the answer's body go to the client."""
 
     def settled(self, record: JSON) -> None:
         """The request is over; this is what the log says of it."""
@@ -16893,8 +16888,8 @@ class Observer:
 class IdleTimeout:
     """A limit to a provider's silence, over many blocks, with one timer and not one per block.
 
-    `async with` it raises UpstreamError when `feed_to` has gone longer than that without a
-    `restart`, which `take` is to call.
+    A block `async with` it raises UpstreamError when `feed_to` has run that long without a
+    `restart`, which `take` has to call.
     """
 
     def __init__(self, seconds: float, message: str) -> None:
@@ -16946,9 +16941,10 @@ async def read_all(
     most: int = MOST_HELD,
     is_over: Callable[[bytearray], bool] = lambda _: False,
 ) -> bytes:
-    """A whole answer; UpstreamError if it stops, or is longer than any answer should be.
+    """A whole answer; UpstreamError if it breaks, is silent for `idle` seconds, or has over `most`
+    bytes.
 
-    What ends the connection does not matter once the answer `is_over`.
+    Once the answer `is_over`, errors of the connection do not matter.
     """
     if reply.ended:  # as most short ones are: no timer is needed
         return await reply.read()
@@ -17074,7 +17070,7 @@ class Credentials:
         return known.secret
 
     def refused(self, credential: Credential, secret: str) -> bool:
-        """Forget a secret that a provider has refused; may another one do better?"""
+        """Forget a secret that a provider has refused; True if a new one is worth a try."""
         known = self._printed.get(credential.name)
         if known and known.secret == secret:
             age = asyncio.get_running_loop().time() - known.since
@@ -17086,7 +17082,7 @@ class Credentials:
         return True
 
     async def _run(self, credential: Credential) -> str:
-        """Run the program and keep what it prints; what went wrong, without a word of that."""
+        """Run the program and keep what it prints; return what went wrong, without that."""
         program, name, pipe = credential.command[0], credential.name, subprocess.PIPE
         try:
             process = await asyncio.create_subprocess_exec(
@@ -17442,7 +17438,7 @@ class Ring:
 
 
 class Recorder:
-    """Takes tapes and has them written; never waits for the disk."""
+    """Has tapes written by its thread; never waits for the disk."""
 
     def __init__(self, ring: Ring, most: int = _MOST_TAPED) -> None:
         import queue  # only where something is recorded
@@ -17520,7 +17516,7 @@ class Recorder:
 
 
 class Tape(Observer):
-    """What is kept of one exchange while it runs."""
+    """What is recorded of one exchange while it runs."""
 
     def __init__(self, recorder: Recorder, secrets: Secrets, began: float, now: float) -> None:
         self.secrets = secrets
@@ -17534,7 +17530,7 @@ class Tape(Observer):
         self._numbers: dict[int, int] = {}  # of attempts, by id
         self._cut: collections.Counter[str] = collections.Counter()
 
-    # What passes
+    # The observer's methods
 
     def received(self, data: bytes, coding: str = "") -> None:
         if coding:
@@ -17587,7 +17583,7 @@ class Tape(Observer):
             self._grow(len(block) + _BLOCK_COST)
             self._legs[leg].blocks.append((self._now(), block))
 
-    # What is kept of it
+    # The record of it
 
     def record(self) -> Record:
         legs = {name: replace(leg, blocks=self._inflated(name)) for name, leg in self._legs.items()}
@@ -17682,8 +17678,8 @@ def demo_response(request: Request, id: str) -> Response:
 
 
 def example(schema: Any, name: str = "", root: JSON | None = None, depth: int = 0) -> Any:
-    """A small value that fits a JSON Schema; `name` is the property's that it is for.  No harm is
-    done by a tool that takes it."""
+    """A small value that fits a JSON Schema, and with which no tool does harm; `name` is that of
+    its property."""
     root = schema if root is None else root
     if depth > _DEMO_DEPTH or not isinstance(schema, dict):
         return None
@@ -17700,7 +17696,7 @@ def example(schema: Any, name: str = "", root: JSON | None = None, depth: int = 
     kind = schema.get("type") or ("array" if "items" in schema else "object")
     kind = kind if isinstance(kind, str) else kind[0]
     items, number = schema.get("items") or {"type": "string"}, schema.get("minimum", 1)
-    if kind == "object":  # what it needs; at the top not nothing at all, which would show little
+    if kind == "object":  # what it requires; at the top at least one, to show something
         properties = schema.get("properties") or {}
         needed = schema.get("required") or (() if depth else list(properties)[:1])
         return {key: part(properties.get(key, {"type": "string"}), key) for key in needed}
@@ -17756,7 +17752,7 @@ def _in_words(event: Event) -> Iterable[Event]:
 
 
 def authenticated(request: web.BaseRequest, plan: Plan) -> Caller:
-    """Who asks.  Any of the key headers will do, on any path; the first valid key decides."""
+    """The caller, by the first valid key in any key header, on any path; Unauthorized if none."""
     if not plan.keys:
         if not plan.config.allow_anonymous:
             require_loopback(request)
@@ -17803,7 +17799,7 @@ def _is_local(host: str) -> bool:
 
 
 def permitted(model: str, caller: Caller, plan: Plan, facts: Callable[[], Facts] = Facts) -> Route:
-    """The route of a model name that this caller may use."""
+    """The route of a model's name; Forbidden if the caller may not use it, UnknownModel: none."""
     if caller.models is not None:
         # a name that only its alias makes claude-* must not match that
         name = model if model in plan.listed else model.removeprefix(ALIAS)
@@ -17838,7 +17834,7 @@ class RequestInflater(Inflater):
 
 
 async def expected(request: web.BaseRequest) -> None:
-    """Tell a client that asks before it sends its body that it may (RFC 9110 10.1.1)."""
+    """Tell a client that waits before it sends its body to send it (RFC 9110 10.1.1)."""
     if request.version >= (1, 1) and request.headers.get("Expect", "").lower() == "100-continue":
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         request.writer.output_size = 0
@@ -17861,7 +17857,7 @@ async def read_body(request: web.BaseRequest, limits: ServerConfig) -> bytes:
     if not inflater.active and coding and coding.strip().lower() != "identity":
         message = f"Content-Encoding {coding[:20]!r} cannot be read; send gzip or none"
         raise BadRequest(message, status=415)
-    body = bytearray()  # a length is soon stated
+    body = bytearray()  # it grows: any length can be stated
     try:
         async with asyncio.timeout(limits.body_timeout):
             while block := await request.content.readany():
@@ -17880,7 +17876,7 @@ async def read_body(request: web.BaseRequest, limits: ServerConfig) -> bytes:
 _MOST_UNSENT: Final = 1 << 16  # bytes; asyncio's own limit, above which `drain` waits
 
 
-# What makes relay's own words in a stream: an encoder before there is a pipe.
+# Makes keep-alives and errors in a stream: the pipe, or an encoder before there is one.
 Speaker: TypeAlias = Pipe | StreamEncoder
 
 
@@ -17896,7 +17892,7 @@ class Stream(web.StreamResponse):
         self.speaker: Speaker | None = None
         self.last = time.monotonic()  # when something was sent
         self.sent = 0  # bytes
-        self.events = 0  # of the provider's, about, that have passed
+        self.events = 0  # of the provider's, about
         self.head_sent = False
         self._request = request
         self._observers = observers
@@ -17915,9 +17911,9 @@ class Stream(web.StreamResponse):
         headers: Mapping[str, str],
         speaker: Callable[[], Speaker],
     ) -> None:
-        """Send keep-alives after so many seconds of silence; and after `gate` seconds, without an
-        answer, these headers, so that clients waiting for either do not give up.  Until there is
-        an answer, `speaker` makes what is sent."""
+        """Send keep-alives after `interval` seconds of silence; and these headers after `gate`
+        seconds without an answer, so that clients do not give up.  Until there is an answer,
+        `speaker` makes what is sent."""
 
         async def open_early() -> None:
             self.speaker = speaker()
@@ -17981,7 +17977,7 @@ class Stream(web.StreamResponse):
         return pipe is None or (pipe.rest == math.inf and not pipe.failure)
 
     def _packed(self, data: bytes) -> bytes:
-        """Events as they go out where there are no chunks."""
+        """The bytes of events where there are no chunks."""
         return data
 
     async def room(self) -> None:
@@ -18249,7 +18245,7 @@ class Bill(NamedTuple):
 
 
 class Exchange(ABC):
-    """One client request and all that is known of it so far; dies in `settle`."""
+    """A client's request while it runs; it ends in `settle`."""
 
     # Of its kind
     limited = True  # does it count for the limits of its key?
@@ -18337,7 +18333,7 @@ class Exchange(ABC):
 
     async def read_in_steps(self, lane: Lane) -> None:  # noqa: B027  # most have nothing to do
         """Do what `prepare` would do with a very large body before it is rendered, pausing between
-        the steps, so that the streams of others need not wait for the sum of them."""
+        the steps, so that others' streams need not wait for all of them."""
 
     def prepare(self, attempt: Attempt) -> None:
         """Set what goes out; BadRequest if the lane's dialect cannot express the request."""
@@ -18360,7 +18356,7 @@ class Exchange(ABC):
 
     def headers_for(self, attempt: Attempt) -> CIMultiDict[str]:
         """The provider's headers for the client, and relay's own, of an answer that is about to be
-        delivered; takes over what is known of it."""
+        delivered; also sets what the exchange records of it."""
         raise NotImplementedError
 
     def answer_alone(self) -> web.Response | None:
@@ -18439,7 +18435,7 @@ class Exchange(ABC):
         return Spend(self.likely_input + wanted, max(cost(usage, price) for price in prices))
 
     def bills(self) -> list[Bill]:
-        """What each provider that read the request will charge for, the one that counts first.
+        """What each provider that read the request will charge for, first the one that answered.
 
         Tokens are estimated if the provider never reported them, or not to the end.  If the client
         gave up, the provider has read the prompt all the same; a failed attempt is free.  A
@@ -18870,7 +18866,7 @@ class Count(Conversation):
 
 
 class WholePipe(Pipe):
-    """A whole answer that is no model's: what a function makes of it."""
+    """Converts a whole answer that is no model's by a function."""
 
     def __init__(self, convert: Callable[[bytes], bytes]) -> None:
         super().__init__()
@@ -19005,7 +19001,7 @@ def error_of_reply(
 
 
 def inflater_of(reply: Reply) -> Inflater | None:
-    """What decodes a reply; None if it is in no coding, or in one that relay cannot read."""
+    """The decoder of a reply; None if it is in no coding, or in one that relay cannot read."""
     inflater = Inflater(reply.headers.get("Content-Encoding", ""))
     return inflater if inflater.active else None
 
@@ -19017,7 +19013,7 @@ def redacted_bytes(plan: Plan, data: bytes) -> bytes:
 
 
 async def refusal(exchange: Exchange, attempt: Attempt) -> UpstreamError:
-    """What an answer with an error status means."""
+    """The error for an answer with an error status."""
     body, reply = b"", attempt.reply
     with contextlib.suppress(UpstreamError, TimeoutError):  # then the status says enough
         async with asyncio.timeout(5):
@@ -19291,7 +19287,7 @@ _LONGEST_USAGE: Final = 2048  # bytes
 _USAGE: Final = re.compile(
     rb'"(?:usage|usageMetadata|tokens)":\s*(\{(?:[^{}]|\{[^{}]*\}){0,2048}\})'
 )
-# Whose words they are: the first of these that is there decides.
+# A count's key, its object and its dialect: the first that is there decides.
 _COUNTERS: Final[tuple[tuple[str, str, Dialect], ...]] = (
     ("totalTokenCount", "usageMetadata", GEMINI),
     ("cache_read_input_tokens", "usage", ANTHROPIC),
@@ -19333,8 +19329,8 @@ class Accounts:
         self._answered: set[str] = set()  # models that somebody has answered as
 
     async def reserve(self, exchange: Exchange) -> None:
-        """Take a permit within the caller's limits, for about as many tokens as the request is
-        likely to need; `settle` gives it back, whatever happens in between.
+        """Take a permit within the caller's limits, for about as many tokens as the request may
+        need; `settle` gives it back, whatever happens.
 
         Only a store that shares limits makes anybody wait.
         """
@@ -19445,7 +19441,7 @@ class Accounts:
     def _explain_cache(
         self, exchange: Exchange, prompt: PendingPrompt, wall: float, log: Log
     ) -> None:
-        """Give a lost cache a line of its own: which part of the prompt changed, and by whom."""
+        """Log a lost cache: which part of the prompt changed, and by whom."""
         if not (current := exchange.current):
             return
         lane = current.lane
@@ -19479,7 +19475,7 @@ class Accounts:
 #     ...        attempts, one lane after the other
 #     gate       (30 s) the head of a stream is sent in any case, because clients give up without
 #                one, and keep-alives after it; attempts go on, and a failure is an event in it
-#     commit     the first meaningful event: the lane is settled, and what was held flows
+#     commit     the first meaningful event: the lane is decided, and what was held flows
 #     last       the dialect's own end; or its error event and a connection cut short
 #     settle     one log line, whatever happened
 
@@ -19802,8 +19798,8 @@ class Relay:
         failures: Sequence[Failed],
         skipped: list[Skipped],
     ) -> Iterator[Lane]:
-        """The lanes that are worth trying now, in order; those that are kept from being used by a
-        mark are added to `skipped`."""
+        """The lanes worth trying now, in order; those that a mark keeps from use are added to
+        `skipped`."""
         route, fitting = exchange.route, False
         identity = "" if route.only_lane("") else exchange.identity  # where nothing can be bound
         names = exchange.dialect.name, identity or exchange.id
@@ -19903,7 +19899,7 @@ class Relay:
 
     def _observers(self, exchange: Exchange) -> tuple[Observer, ...]:
         """The tape and the trace of a request.  Without a key it is not recorded, or anyone could
-        push out what is kept."""
+        push out older records."""
         observers, recorder, request = tuple[Observer, ...](), self.recorder, exchange.request
         if self.telemetry:
             observers += (SpanTrace(self.telemetry, request, exchange.operation),)
@@ -21314,7 +21310,7 @@ class Certificate:
     """The TLS of TCP connections; `replace_by` gives new ones another certificate."""
 
     def __init__(self, config: TLSConfig) -> None:
-        """OSError says what is wrong with which of the files."""
+        """OSError says which file is unusable, and why."""
         faults = list[str]()
         for file in dict.fromkeys((config.certificate, config.key)):
             try:
@@ -21528,7 +21524,7 @@ def load(source: Source, lenient: bool = False) -> Plan:
 
 
 def file_stamps(files: Iterable[str]) -> dict[str, tuple[int, int, int] | None]:
-    """What shows that a file has changed: time, size and number, None where there is no file."""
+    """What shows that a file has changed: time, size and inode, None where there is no file."""
     stamps: dict[str, tuple[int, int, int] | None] = {}
     for file in files:
         stamps[file] = None
@@ -21677,7 +21673,7 @@ class Sessions:
     COOKIE = "relay_session"
     SECONDS = 12 * 3600
     MOST_WRONG = 5  # wrong keys a minute from an address
-    MOST_GUESSES = 300  # and so many until no key from there is looked at any more
+    MOST_GUESSES = 300  # beyond so many, no key from there is checked any more
 
     def __init__(self) -> None:
         self.ends = Bounded[float](100)  # digest of cookie and admin key -> when it is over
@@ -21716,11 +21712,11 @@ class Admin:
     # Permission
 
     def require(self, request: web.BaseRequest, write: bool = False) -> None:
-        """The admin key.  If none is configured: only this machine, directly, no other site's page,
-        and only to look, because any program here could ask.
+        """Require the admin key.  If none is configured, answer this machine only, directly, no
+        other site's page, and only to look, because any program here could ask.
 
         Wrong keys are counted by address.  A right one passes all the same, so that nobody can lock
-        its owner out; not after hundreds of wrong ones, which somebody must be trying in turn.
+        its owner out; but not after hundreds of wrong ones, when somebody must be guessing.
         """
         if not self.relay.plan.admin:
             if write:
@@ -21752,7 +21748,7 @@ class Admin:
         ) > time.time()
 
     def _session(self, request: web.BaseRequest, token: str = "") -> str:
-        """Of the cookie and the admin key it was given for: a new key logs everybody out."""
+        """A digest of the cookie and the admin key: a new key logs everybody out."""
         token = token or request.cookies.get(Sessions.COOKIE, "")
         return sha256(token + self.relay.plan.admin.hex()).hex()
 
@@ -21873,7 +21869,7 @@ class Admin:
         return report | {"today": today.isoformat(), "recent": recent, "first_events": first}
 
     def note_first_events(self, now: float) -> None:
-        """Called again and again: notes, once an hour, how long first events have taken so far."""
+        """Note, at most once an hour, how long first events have taken so far."""
         if not self._first_events or now >= self._first_events[-1][0] + HOUR:
             counts = self.relay.accounts.metrics.first_token.totals()
             self._first_events.append((now - now % HOUR, counts))
@@ -22089,7 +22085,7 @@ class Admin:
         return {"diff": diff, "problems": problems, "said": outcome, "digest": digest}
 
     def _propose(self, source: Source, body: Wire) -> tuple[Source, tuple[str, ...], str]:
-        """What a request would make of a file, what is wrong with it, and the masked diff."""
+        """The file after a request's changes, what is wrong with it, and the masked diff."""
         if (text := body.optional("text", str)) is None:
             text = _with_changes(source.text, body)
         if "\r\n" in source.text and "\r" not in text:  # which browsers take out of what is edited
@@ -22214,13 +22210,13 @@ def _with_changes(text: str, body: Wire) -> str:
         raise BadRequest(f"{error}; change it in the editor") from error
 
 
-# No secrets themselves; the default of a reference may be one.
+# Values that are no secrets; a reference with a default may hold one.
 _KEPT_AS_IT_IS: Final = re.compile(r"(\$\{\w+\})+$|file:|sha256:|os\.environ/")
 
 
 def _masked_tree(node: yaml.Node | None, name: str = "") -> Any:
     """A part of a configuration file without its secrets; `name` is the key it is under.  Keys are
-    what they say, as they are when relay reads the file: `on` is no boolean there."""
+    texts, as when relay reads the file: `on` is no boolean."""
     if isinstance(node, yaml.MappingNode):
         pairs = [(str(key.value), value) for key, value in node.value]
         return {  # `api_key` may be a mapping from plans to keys
@@ -22257,7 +22253,7 @@ def _address_of(request: web.BaseRequest) -> str:
 
 
 def require_direct(request: web.BaseRequest) -> None:
-    """Only this machine, and without a header by which proxies and CDNs tell whom they ask for."""
+    """Forbidden unless this machine asks, without a header that proxies and CDNs add."""
     require_loopback(request, "`admin_key`")
     proxied = (
         r"(?i)via|(x-)?forwarded(-.*)?|x-(original|envoy|azure|amzn?|coming)-.*"
@@ -22268,8 +22264,8 @@ def require_direct(request: web.BaseRequest) -> None:
 
 
 # ==== 60. Resources ===========================================================
-# The process's memory and open files.  A coding agent's requests are large and alike, and memory
-# that one has freed the next will need.  By default glibc gets every block over 128 KB from the
+# The process's memory and open files.  A coding agent's requests are large and alike, and the next
+# one needs the memory that one has freed.  By default glibc gets every block over 128 KB from the
 # system and gives it back at once, so that each copy gets new pages.  Here it is told to keep them;
 # after a burst, idle memory is given back.
 
@@ -22361,10 +22357,9 @@ def raise_file_limit() -> int:
 Answering: TypeAlias = Awaitable[web.StreamResponse]
 Handler: TypeAlias = Callable[["Operations", web.BaseRequest], Answering]
 
-# The paths of clients, without the version segments in front: a base URL that already ends in
-# /v1 makes a client ask for /v1/v1/messages, one without it for /chat/completions, one with a
-# slash at its end for //v1/messages.  Clients of claude-relay-service have the name of a pool of
-# accounts before it.
+# The beginnings of paths that do not count: with a base URL that already ends in /v1 a client asks
+# for /v1/v1/messages, without it for /chat/completions, with a slash at its end for //v1/messages.
+# Clients of claude-relay-service have the name of a pool of accounts there.
 _VERSIONS: Final = re.compile(
     r"^(?:/(?:api|azure|claude|gemini|openai)(?=/(?:v1|responses|chat/)))?(?:/v1(?:beta1?|alpha)?)*(?=/|$)"
 )
@@ -22783,7 +22778,7 @@ class Connection(RequestHandler):
 
 
 class Closed(asyncio.Protocol):
-    """A connection for which there is no room at all."""
+    """A connection beyond the limit: closed at once."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         cast(asyncio.Transport, transport).abort()
@@ -23059,7 +23054,7 @@ class Server:
             self.relay.log.fault(error)
 
     def _complain_of(self, _: object, context: Mapping[str, Any]) -> None:
-        """What asyncio would print as a traceback over many lines: a callback's or task's error."""
+        """Log a callback's or task's error, of which asyncio would print a long traceback."""
         if error := context.get("exception"):
             self._complain(error)
         else:
@@ -23355,7 +23350,7 @@ class Console:
         return RelayError(f"{who}: start it, or say which with -c or --listen")
 
     def session(self) -> aiohttp.ClientSession:
-        """For watching a stream, or asking several times.  With TLS it trusts exactly the
+        """A session, to watch a stream or ask several times.  With TLS it trusts exactly the
         certificate that relay serves with, whatever names that holds."""
         context: ssl.SSLContext | bool = True
         if self._tls:
@@ -23379,10 +23374,9 @@ def tolerant_config(source: Source) -> Config:
 
 
 def aligned(rows: Sequence[Sequence[str]], left: int = 99, width: int = 9999) -> list[str]:
-    """The rows of a table as lines: so many columns to the left, the others to the right.
+    """The rows of a table as lines: `left` columns to the left, the others to the right.
 
-    They are at most that wide, if their words allow it: the widest columns give way, and what does
-    not fit a cell goes on below.
+    They have at most `width` characters, if the words allow it: the widest columns are wrapped.
     """
     columns = [list(column) for column in zip(*rows, strict=True)]
     least = [max(map(len, " ".join(column).split()), default=0) for column in columns]
@@ -23554,7 +23548,7 @@ _COLUMNS: Final = ("list", *_REQUESTS, "count")
 
 
 class Access(NamedTuple):
-    """What is tried: one credential of one plan."""
+    """One credential of one plan, to be tried."""
 
     provider: Provider
     billing: BillingPlan
@@ -23580,8 +23574,8 @@ class Trial:
     async def send(
         self, url: str, body: JSON | None = None
     ) -> tuple[int, bytes, Mapping[str, str], str]:
-        """Status, body, headers and duration of the answer; the status is 0 and the body says why
-        if there is none."""
+        """Status, body, headers and duration of the answer; without one, status 0, and the reason
+        as the body."""
         headers = {**self.dialect.headers, "Content-Type": "application/json"}
         method, data, began = "POST" if body else "GET", body and dumps(body), time.monotonic()
         try:
@@ -23798,7 +23792,7 @@ class Top:
                 self.chosen = self.running[0]["id"] if self.running else ""
 
     async def press(self, key: str, console: Console) -> None:
-        """A key of the keyboard."""
+        """Act on a key of the keyboard."""
         ids = [request["id"] for request in self.running]
         if key == "s":
             names = list(SORTS)
@@ -23817,8 +23811,7 @@ class Top:
                 self.message = error.message
 
     def lines(self, width: int, height: int) -> list[str]:
-        """The screen, in so many columns and lines; the clients are left out where they would
-        leave the rest no room."""
+        """The screen, in so many columns and lines; clients are left out if room is short."""
         paused = "paused" if self.paused else ""
         state = ("relay top", f"{len(self.running)} running", f"sorted by {self.sort}", paused)
         rows = [_TOP_HEAD, *(_top_row(r, r["id"] == self.chosen) for r in self.running)]
@@ -24163,7 +24156,7 @@ def command(*options: str) -> Callable[[Run], Run]:
 
 
 def _option(option: str) -> tuple[str, JSON]:
-    """Its names, and what add_argument takes besides."""
+    """An option's names, and the other arguments of add_argument."""
     usage, _, text = option.partition(": ")
     names = usage.split()
     value = "" if names[-1].startswith("-") else names.pop()
@@ -24213,7 +24206,7 @@ def find_config(args: argparse.Namespace, optional: bool = False) -> Source:
 
 
 def find_console(args: argparse.Namespace) -> Console:
-    """The running relay that is asked; --listen alone will do, if it wants no admin key."""
+    """The running relay to ask; --listen alone will do, if it needs no admin key."""
     return Console(find_config(args, optional=bool(args.listen)))
 
 
@@ -24986,7 +24979,7 @@ def command_demo(args: argparse.Namespace) -> None:
 
 
 def parser(argv: Sequence[str] = ()) -> argparse.ArgumentParser:
-    """For these arguments: a command that is not among them gets its line, but no options.
+    """The parser of these arguments; other commands than theirs get a line, but no options.
 
     The options of all commands may come before the command or after it, so none has a default.
     """
@@ -25015,7 +25008,7 @@ def parser(argv: Sequence[str] = ()) -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """0: done; 1: no answer; 2: the configuration or the arguments are wrong."""
+    """Run relay; 0: done; 1: no answer; 2: the configuration or the arguments are wrong."""
     argv = sys.argv[1:] if argv is None else argv
     top = parser(argv)
     defaults = {"config": None, "demo": False, "listen": None, "reuse_port": False, "parser": top}
