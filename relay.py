@@ -7477,7 +7477,7 @@ class Streamed(Pipe):
         if self._pipe is None:
             self._pipe = self._choose(data)
             data = self._head
-        return self._followed(self._pipe.feed(data)) if self._pipe else b""
+        return self._copy_state(self._pipe.feed(data)) if self._pipe else b""
 
     def eof(self, reason: Failure = TRUNCATED) -> bytes:
         head = b""
@@ -7485,7 +7485,7 @@ class Streamed(Pipe):
             head = self._head
             self._pipe = self._choose(b"\n\n", ended=True)
             head = self._pipe.feed(head) if self._pipe else b""
-        return self._followed(head + self._pipe.eof(reason)) if self._pipe else b""
+        return self._copy_state(head + self._pipe.eof(reason)) if self._pipe else b""
 
     @property
     def chosen(self) -> Pipe:
@@ -7506,7 +7506,7 @@ class Streamed(Pipe):
             return Passthrough(path)
         return Translation(path, dialect.decoder(path.context.ids))
 
-    def _followed(self, out: bytes) -> bytes:
+    def _copy_state(self, out: bytes) -> bytes:
         if pipe := self._pipe:
             self.committed, self.failure, self.usage = pipe.committed, pipe.failure, pipe.usage
             self.rest, self.translated, self.encoder = pipe.rest, pipe.translated, pipe.encoder
@@ -9509,10 +9509,10 @@ def _url(node: ConfigNode) -> str:
         raise InvalidValue("a URL is shown and logged: credentials go into `api_key`")
     if not is_url(text) or re.search(r"[\s\x00-\x1f#]", text):
         raise InvalidValue(f"expected a URL with http:// or https://, got {text!r:.80}")
-    return _placed(text)
+    return _check_braces(text)
 
 
-def _placed(text: str) -> str:
+def _check_braces(text: str) -> str:
     """The URL or path, if its only placeholder is {model}."""
     if re.search(r"[{}]", text.replace("{model}", "")):
         raise InvalidValue(f"only {{model}} is filled in, got {text!r:.80}")
@@ -9523,7 +9523,7 @@ def _path(node: ConfigNode) -> str:
     text = node.text()
     if not re.fullmatch(r"[^\s\x00-\x1f#]+", text) or "://" in text.partition("?")[0]:
         raise InvalidValue(f"expected what follows host and port, like /v2/chat, got {text!r:.80}")
-    return _placed(text)
+    return _check_braces(text)
 
 
 def _header(node: ConfigNode) -> str:
@@ -10798,8 +10798,8 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 def remembered(method: Method) -> Method:
     """Make an object keep a method's latest 1,000 results, by their arguments."""
     bounded = functools.lru_cache(1000)  # clients make names up
-    kept = functools.cached_property(lambda self: bounded(functools.partial(method, self)))
-    return cast(Method, kept)
+    cached = functools.cached_property(lambda self: bounded(functools.partial(method, self)))
+    return cast(Method, cached)
 
 
 # How a credential is sent: the header, and what precedes the key in it; `query` is a parameter.
@@ -11515,20 +11515,20 @@ def compile_plan(config: Config, reading: Reading) -> Plan:
             reading.error(f"cors.origins[{index}]", text)
     admin = sha256(config.admin_key) if config.admin_key else b""
     keys = _keys(config, admin, reading)
-    shown = [config.admin_key, *_password(config.state)]
-    shown += [key.key for key in config.keys.values() if not key.key.startswith("sha256:")]
+    values = [config.admin_key, *_password(config.state)]
+    values += [key.key for key in config.keys.values() if not key.key.startswith("sha256:")]
     for provider in providers.values():
-        shown += secrets_in(provider.config.headers.items(), "")
+        values += secrets_in(provider.config.headers.items(), "")
         for billing in provider.plans:
-            shown += [credential.secret for credential in billing.credentials]
+            values += [credential.secret for credential in billing.credentials]
             for endpoint in billing.endpoints.values():
-                shown += [*_password(endpoint.proxy), *secrets_in((), endpoint.url)]
+                values += [*_password(endpoint.proxy), *secrets_in((), endpoint.url)]
     return Plan(
         config=config,
         providers=providers,
         keys=keys,
         admin=admin,
-        secrets=Secrets(shown),
+        secrets=Secrets(values),
         zone=config.timezone,
         secret_files=frozenset(reading.secret_files),
         warnings=tuple(reading.problems(warnings=True)),
@@ -11719,14 +11719,14 @@ class _Compiler:
         if any(self.reading.has_error(p, below) for p in paths for below in (False, True)):
             return ()  # errors that only follow from that would distract
         offered = self._offered()
-        spoken = [d for d in DIALECTS if any(d in urls for urls in offered.values())]
+        dialects = [d for d in DIALECTS if any(d in urls for urls in offered.values())]
         for dialect in entry.paths:  # one that no plan speaks would never be used
             if dialect not in DIALECTS:
                 self.error(f"paths.{dialect}", f"unknown dialect{suggestion(dialect, DIALECTS)}")
-            elif spoken and dialect not in spoken:
-                self.error(f"paths.{dialect}", f"is not spoken here; {', '.join(spoken)} is")
+            elif dialects and dialect not in dialects:
+                self.error(f"paths.{dialect}", f"is not spoken here; {', '.join(dialects)} is")
         for dialect in entry.api_format if entry.endpoint or entry.endpoints else ():
-            if dialect in DIALECTS and spoken and dialect not in spoken:
+            if dialect in DIALECTS and dialects and dialect not in dialects:
                 self.error("api_format", f"no endpoint is given for {dialect}")
         wanted = entry.billing_plans or ((self.alias_plan,) if self.alias_plan in offered else ())
         if not wanted:
@@ -11787,8 +11787,8 @@ class _Compiler:
 
         A plain URL speaks `api_format`, else what its path says, else the preset's first dialect.
         """
-        spoken, preset = self.entry.api_format, self.preset
-        if isinstance(bases, str) and not spoken:
+        dialects, preset = self.entry.api_format, self.preset
+        if isinstance(bases, str) and not dialects:
             path = urlsplit(bases).path.rstrip("/")
             known = [
                 dialect.name
@@ -11798,14 +11798,14 @@ class _Compiler:
             known += ["anthropic"] if "anthropic" in path.split("/") else []
             known += [name for name, own in preset.paths.items() if path and own.startswith(path)]
             known += [*itertools.chain(*preset.plans.values()), *preset.auth]
-            spoken = tuple(known[:1])
-            if not spoken:
+            dialects = tuple(known[:1])
+            if not dialects:
                 text = f"required: say what this URL speaks, {' or '.join(DIALECTS)}"
                 self.error("api_format", text)
         if isinstance(bases, str):
-            bases = dict.fromkeys(spoken, bases)
+            bases = dict.fromkeys(dialects, bases)
         else:
-            self.check(key, bases, {*supported(), *spoken}, "unknown dialect")
+            self.check(key, bases, {*supported(), *dialects}, "unknown dialect")
         return {name: self._url(name, base) for name, base in bases.items() if name in supported()}
 
     def _url(self, dialect: str, base: str, exact: bool = False) -> str:
@@ -12238,8 +12238,8 @@ def cleaned_environment(env: Mapping[str, str], plan: Plan) -> dict[str, str]:
     return {name: value for name, value in env.items() if not (name in gone or value in secrets)}
 
 
-def unproxied(env: Mapping[str, str], base: str) -> dict[str, str]:
-    """Variables that keep a tool from going through a proxy to a relay on the same machine."""
+def no_proxy(env: Mapping[str, str], base: str) -> dict[str, str]:
+    """Variables that keep a tool from asking a relay on this machine through a proxy."""
     if not any(name.lower() in ("http_proxy", "https_proxy", "all_proxy") for name in env):
         return {}
     host = urlsplit(base).hostname or ""
@@ -12403,8 +12403,8 @@ def _like(pattern: str) -> Make:
 _base_url: Final = _like(r"\$\{\w+\}|https?://[\w.\[\]:-]+(/[^\s?#]*)?")
 
 
-class Old:
-    """A file being emptied, or a part of it; names in it are paths like litellm_params.model."""
+class Node:
+    """The old file or a part of it; names in it are paths like litellm_params.model."""
 
     def __init__(self, root: Any) -> None:
         self.value = root
@@ -12413,8 +12413,8 @@ class Old:
         if len(self._left) > MOST_VALUES:
             raise ValueError(f"more than {MOST_VALUES} values")
 
-    def at(self, *parts: str | int) -> Old:
-        """A part of it; its value is None if there is none."""
+    def at(self, *parts: str | int) -> Node:
+        """A part of it, whose value is None if it is not there."""
         inner = copy.copy(self)
         for part in parts:
             value, inner.value = inner.value, None
@@ -12425,19 +12425,19 @@ class Old:
                 inner.value = value[part]
         return inner
 
-    def named(self, name: str) -> Old:
+    def named(self, name: str) -> Node:
         return self.at(*name.split("."))
 
     def look(self, name: str) -> Any:
         return self.named(name).value
 
     def take(self) -> Any:
-        """The value, which with all below it now counts as carried over."""
+        """The value; it and all below it now count as carried over."""
         for path in [path for path in self._left if path[: len(self.path)] == self.path]:
             del self._left[path]
         return self.value
 
-    def made(self, make: Make, names: str = "") -> Any:
+    def convert(self, make: Make, names: str = "") -> Any:
         """Convert this value, or the first part with one of these names that `make` can convert,
         and take it; None if it can convert none."""
         for part in map(self.named, names.split()) if names else (self,):
@@ -12450,22 +12450,22 @@ class Old:
         """The settings that the rows of a table make of its parts."""
         settings: JSON = {}
         for names, target, make in fields:
-            if (value := self.made(make, names)) is not None:
+            if (value := self.convert(make, names)) is not None:
                 inner, (*above, last) = settings, target.split(".")
                 for name in above:
                     inner = inner.setdefault(name, {})
                 inner[last] = value
         return settings
 
-    def items(self) -> list[Old]:
+    def items(self) -> list[Node]:
         """The parts of a list; none of anything else."""
         return [self.at(i) for i in range(len(self.value))] if isinstance(self.value, list) else []
 
-    def members(self) -> dict[Any, Old]:
+    def members(self) -> dict[Any, Node]:
         """The parts of a mapping by name; none of anything else."""
         return {name: self.at(name) for name in self.value} if isinstance(self.value, dict) else {}
 
-    def rows(self, name: str) -> list[Old]:
+    def rows(self, name: str) -> list[Node]:
         """The mappings of a list."""
         return [part for part in self.named(name).items() if isinstance(part.value, dict)]
 
@@ -12483,7 +12483,7 @@ class Old:
 
 
 class Draft:
-    """A configuration being written."""
+    """The new configuration."""
 
     def __init__(self, with_secrets: bool) -> None:
         self.providers: dict[str, JSON] = {}
@@ -12494,7 +12494,7 @@ class Draft:
         self.variables: dict[str, tuple[str, str]] = {}  # name -> its secret, and where that was
         self._with_secrets = with_secrets
 
-    def secret(self, variable: str, part: Old) -> str:
+    def secret(self, variable: str, part: Node) -> str:
         """A secret as a reference: the old one, or one to this variable; "" if there is none."""
         if not (text := _word(part.value)):
             return ""
@@ -12515,7 +12515,7 @@ class Draft:
         self.variables.setdefault(name, (secret, origin))
         return f"${{{name}}}"
 
-    def carried(self, variable: str, part: Old) -> Any:
+    def carried(self, variable: str, part: Node) -> Any:
         """A value with its secrets as references."""
         if members := part.members():
             return {str(n): self.carried(f"{variable}_{n}", at) for n, at in members.items()}
@@ -12525,12 +12525,12 @@ class Draft:
             return self.secret(variable, part)
         return part.value
 
-    def caller(self, name: str, part: Old) -> None:
+    def caller(self, name: str, part: Node) -> None:
         """Add a caller's key, if there is one."""
         if key := self.secret(f"RELAY_KEY_{name}", part):
             self.keys[name] = {"key": key}
 
-    def add_key(self, settings: JSON, variable: str, part: Old) -> None:
+    def add_key(self, settings: JSON, variable: str, part: Node) -> None:
         """Set `api_key`: the credential, or its preset's usual variable."""
         preset = PRESETS.get(settings.get("preset", ""))
         if key := self.secret(variable, part):
@@ -12560,16 +12560,16 @@ class Draft:
         listed = [p for p, given in self.providers.items() if name in given.get("models", {})]
         return [list(equals) for _, equals in itertools.groupby(sorted(listed, key=rank), rank)]
 
-    def network(self, old: Old, proxy: str, host: str, port: str, usual: int) -> None:
+    def network(self, old: Node, proxy: str, host: str, port: str, usual: int) -> None:
         """Set where relay listens, and give the one proxy of all to each provider that is not on
         this machine.  Loopback unless there are keys: relay would refuse to listen on more."""
         locals = {name for name, preset in PRESETS.items() if preset.local}
         remote = [p for p in self.providers.values() if p.get("preset") not in locals]
-        if remote and (url := old.made(_base_url, proxy)):
+        if remote and (url := old.convert(_base_url, proxy)):
             for provider in remote:
                 provider["proxy"] = url
-        number = old.made(lambda v: v if type(v) is int and 0 < v < 65536 else None, port)
-        if (name := old.made(_like(r"[\w.-]+"), host)) or number:
+        number = old.convert(lambda v: v if type(v) is int and 0 < v < 65536 else None, port)
+        if (name := old.convert(_like(r"[\w.-]+"), host)) or number:
             if name not in (None, "127.0.0.1", "localhost") and not self.keys:
                 shown = json.dumps(name)
                 self.notes.append(f"host was {shown}: without `keys` only this machine is served.")
@@ -12643,7 +12643,7 @@ _LITELLM_PRICES: Final[Fields] = tuple(  # per token there, per million here
 )  # fmt: skip
 
 
-def _litellm(old: Old, draft: Draft) -> None:
+def _litellm(old: Node, draft: Draft) -> None:
     for row in old.rows("model_list"):
         _litellm_deployment(row, draft)
     draft.caller("master", old.at("general_settings", "master_key"))
@@ -12658,7 +12658,7 @@ def _litellm(old: Old, draft: Draft) -> None:
     draft.top |= old.fields(((timeout, "timeouts.total", _positive()),))
 
 
-def _litellm_deployment(row: Old, draft: Draft) -> None:
+def _litellm_deployment(row: Node, draft: Draft) -> None:
     """One entry; entries that differ only in their model become one provider."""
     params = row.at("litellm_params")
     full, name = _word(params.look("model")), _word(row.look("model_name"))
@@ -12698,7 +12698,7 @@ def _litellm_deployment(row: Old, draft: Draft) -> None:
         draft.providers[provider].setdefault("prices", {})[model] = prices
 
 
-def _litellm_fallbacks(old: Old, draft: Draft) -> None:
+def _litellm_fallbacks(old: Node, draft: Draft) -> None:
     """[{"a": ["b", "c"]}]: after all that serves a, what serves b, then c."""
     found: dict[str, list[tuple[str, list[str]]]] = {}
     places = ("router_settings.fallbacks", "litellm_settings.fallbacks")
@@ -12734,7 +12734,7 @@ _CCR_FIELDS: Final[Fields] = (
 )
 
 
-def _ccr(old: Old, draft: Draft) -> None:
+def _ccr(old: Node, draft: Draft) -> None:
     names: dict[str, str] = {}  # in the Router -> here
     for row in old.rows("Providers"):
         name, url = row.look("name"), row.look("api_base_url")
@@ -12749,7 +12749,7 @@ def _ccr(old: Old, draft: Draft) -> None:
         listed: JSON = {}
         limit = None
         for part in row.at("models").items():
-            if model := part.made(_model_name):
+            if model := part.convert(_model_name):
                 limit = limit or _ccr_limit(uses)
                 output = _ccr_limit(row.at("transformer", model, "use")) or limit
                 listed[model] = {"output": output} if output else model
@@ -12760,17 +12760,17 @@ def _ccr(old: Old, draft: Draft) -> None:
     draft.network(old, "PROXY_URL", "HOST", "PORT", 3456)
 
 
-def _ccr_limit(uses: Old) -> int | None:
+def _ccr_limit(uses: Node) -> int | None:
     """The limit of the transformer `maxtoken`: ["maxtoken", {"max_tokens": N}]."""
     for use in uses.items():
         limit = use.at(1, "max_tokens")
-        if use.at(0).value == "maxtoken" and (number := limit.made(_count)):
+        if use.at(0).value == "maxtoken" and (number := limit.convert(_count)):
             use.at(0).take()
             return cast(int, number)
     return None
 
 
-def _ccr_router(router: Old, draft: Draft, names: Mapping[str, str]) -> None:
+def _ccr_router(router: Node, draft: Draft, names: Mapping[str, str]) -> None:
     """Its kinds of request as rules for the names Claude Code asks for."""
 
     def target(value: Any) -> str | None:
@@ -12778,18 +12778,18 @@ def _ccr_router(router: Old, draft: Draft, names: Mapping[str, str]) -> None:
         provider = names.get(head.strip().lower())
         return f"{provider}/{model.strip()}" if provider and model.strip() else None
 
-    if background := router.made(target, "background"):
+    if background := router.convert(target, "background"):
         draft.rules["claude-*haiku*"] = background
     threshold = router.at("longContextThreshold")
     tokens = threshold.value if type(threshold.value) is int and threshold.value > 0 else 60_000
     kinds = {"image": {"images": True}, "longContext": {"tokens_over": tokens}}
     entries: list[JSON] = []
     for kind, when in (kinds | {"think": {"thinking": True}}).items():
-        if to := router.made(target, kind):
+        if to := router.convert(target, kind):
             entries.append({"when": when, "to": to})
             if kind == "longContext" and threshold.value == tokens:
                 threshold.take()
-    if default := router.made(target, "default"):
+    if default := router.convert(target, "default"):
         draft.top["default"] = default
         entries.append({"to": default})
     if entries:
@@ -12808,7 +12808,7 @@ _STAND_INS: Final[dict[str, tuple[str, JSON]]] = {  # kind -> preset, and names 
 }
 
 
-# What goes on with the old token, for those who want that: a plugin, or a plain provider.
+# How to go on with the old token: by a plugin, or a plain provider.
 _WITH_TOKENS: Final = {
     "codegeex": "save codegeex.py of README's Plugins beside this file, and write"
     " `plugins: codegeex.py` and `codegeex: {preset: codegeex, api_key: ...}`",
@@ -12818,7 +12818,7 @@ _WITH_TOKENS: Final = {
 }
 
 
-def _openai_compatible(old: Old, draft: Draft) -> None:
+def _openai_compatible(old: Node, draft: Draft) -> None:
     for kind, (name, renamed) in _STAND_INS.items():
         preset = PRESETS[name]
         settings: JSON = {"preset": name, "api_key": f"${{{preset.key}}}"}
@@ -12826,7 +12826,7 @@ def _openai_compatible(old: Old, draft: Draft) -> None:
         settings |= {"models": renamed | dict.fromkeys(preset.globs)} if renamed else {}
         for row in old.rows(kind):
             draft.providers[kind] = settings  # a second account would have the same key
-            row.made(_one_of({kind: kind}), "prefix")
+            row.convert(_one_of({kind: kind}), "prefix")
             draft.notes.append(
                 f"{path_text(row.path)}: its token is of no use here; a key of {name} in "
                 f"{preset.key} stands in for it, and models are called {kind}/MODEL."
@@ -12851,7 +12851,7 @@ _CRS_DIALECTS: Final = {  # what an account of this platform speaks; else, what 
 }  # fmt: skip
 
 
-def _crs(old: Old, draft: Draft) -> None:
+def _crs(old: Node, draft: Draft) -> None:
     """Accounts in a list, in lists by kind, or one alone."""
     if not _CRS_MARKS.isdisjoint(old.members()):
         _crs_account(old, draft)
@@ -12860,7 +12860,7 @@ def _crs(old: Old, draft: Draft) -> None:
             _crs(part, draft)
 
 
-def _crs_account(row: Old, draft: Draft) -> None:
+def _crs_account(row: Node, draft: Draft) -> None:
     kinds = (row.look(name) for name in ("platform", "kind", "type"))
     platform = next((str(kind).removesuffix("-account") for kind in kinds if kind), "")
     where = next((name for name in _CRS_URLS if _base_url(row.look(name))), "")
@@ -12875,10 +12875,10 @@ def _crs_account(row: Old, draft: Draft) -> None:
     settings = _endpoint_settings(url, _CRS_DIALECTS.get(platform, usual))
     if re.match(r"https://[\w.-]+\.azure\.(com|cn|us)(/|$)", url):
         settings = {"preset": "azure-deployments", "endpoint": url}
-        if version := row.made(_like(r"[\w.-]+"), "apiVersion"):
+        if version := row.convert(_like(r"[\w.-]+"), "apiVersion"):
             chat = f"/openai/deployments/{{model}}/chat/completions?api-version={version}"
             settings["paths"] = {"openai": chat}
-    name = row.made(_word, "name") or "account"
+    name = row.convert(_word, "name") or "account"
     keys = ("apiKey", "api_key", "bearerToken", "credentials.api_key")
     place = next((key for key in keys if _word(row.look(key))), "apiKey")
     key = draft.secret(f"{name}_API_KEY", row.named(place))
@@ -12887,7 +12887,7 @@ def _crs_account(row: Old, draft: Draft) -> None:
         key = draft.variable(f"{name}_API_KEY", "", origin)
     settings |= {"api_key": key} if key else {}
     is_azure = where == "azureEndpoint" or platform == "azure-openai"
-    rank = row.made(_positive() if is_azure else _positive(-1, 100), "priority")
+    rank = row.convert(_positive() if is_azure else _positive(-1, 100), "priority")
     if rank is not None:
         settings["priority"] = rank
         draft.notes.append(
@@ -12895,16 +12895,16 @@ def _crs_account(row: Old, draft: Draft) -> None:
             "accounts, of which the highest comes first, keep theirs."
         )
     flag = _one_of({True: True, False: False, "true": True, "false": False})
-    if False in (row.made(flag, "isActive"), row.made(flag, "schedulable")):
+    if False in (row.convert(flag, "isActive"), row.convert(flag, "schedulable")):
         settings["active"] = False
-    if agent := row.made(_plain_text, "userAgent credentials.user_agent"):
+    if agent := row.convert(_plain_text, "userAgent credentials.user_agent"):
         settings["headers"] = {"User-Agent": agent}
     if proxy := _crs_proxy(row.at("proxy"), draft, name):
         settings["proxy"] = proxy
     draft.provider(name, settings, _crs_models(row, name, platform))
 
 
-def _crs_proxy(proxy: Old, draft: Draft, name: str) -> str:
+def _crs_proxy(proxy: Node, draft: Draft, name: str) -> str:
     """Its parts as one URL; "" if they make none that relay can use."""
     scheme = "type" if proxy.look("type") else "protocol"
     kind, host, port = (proxy.look(part) for part in (scheme, "host", "port"))
@@ -12914,7 +12914,7 @@ def _crs_proxy(proxy: Old, draft: Draft, name: str) -> str:
         return ""
     for part in (scheme, "host", "port"):
         proxy.at(part).take()
-    user = quote(proxy.made(_word, "username") or "", safe="")
+    user = quote(proxy.convert(_word, "username") or "", safe="")
     word = str(proxy.look("password") or "").strip()
     password = draft.secret(f"{name}_PROXY_PASSWORD", proxy.at("password"))
     quoted = quote(word, safe="")
@@ -12926,17 +12926,17 @@ def _crs_proxy(proxy: Old, draft: Draft, name: str) -> str:
     return f"{kind}://{login}@{address}" if login else f"{kind}://{address}"
 
 
-def _crs_models(row: Old, name: str, platform: str) -> JSON:
+def _crs_models(row: Node, name: str, platform: str) -> JSON:
     """What an account serves.  A deployment answers to all its names."""
     places = ("supportedModels", "credentials.model_mapping", "models")
     place = next((place for place in places if row.look(place)), places[0])
-    models: JSON | None = row.made(_model_pairs, place)
+    models: JSON | None = row.convert(_model_pairs, place)
     names, deployment = list(models or ()), None
     if models is not None or row.look(place) is None:
-        deployment = row.made(_model_name, "deploymentName")
-    if listed := row.made(_model_name, "deployment"):
-        names += filter(None, [row.made(_model_name, "mapping"), name])
-    elif platform == "bedrock" and (listed := row.made(_model_name, "defaultModel")):
+        deployment = row.convert(_model_name, "deploymentName")
+    if listed := row.convert(_model_name, "deployment"):
+        names += filter(None, [row.convert(_model_name, "mapping"), name])
+    elif platform == "bedrock" and (listed := row.convert(_model_name, "defaultModel")):
         names.append("claude-*")
     if model := deployment or listed:
         return dict.fromkeys((*names, model), model)
@@ -12964,7 +12964,7 @@ _VELOERA_WORDS: Final = {
 }  # fmt: skip
 
 
-def _veloera(old: Old, draft: Draft) -> None:
+def _veloera(old: Node, draft: Draft) -> None:
     """If a provider's addresses are a preset's, it gets this preset, too, which knows what errors
     mean, such as that a plan is used up."""
     members = old.at("providers").members().values()
@@ -12973,7 +12973,7 @@ def _veloera(old: Old, draft: Draft) -> None:
         raise ConfigError("this is relay's own configuration already: see relay check")
     for row in rows:
         usual = str(row.path[-1]) if members else "provider"
-        name = re.sub(r"[^\w.-]+", "-", row.made(_word, "name") or usual, flags=re.ASCII)
+        name = re.sub(r"[^\w.-]+", "-", row.convert(_word, "name") or usual, flags=re.ASCII)
         settings: JSON = {}
         for word, part in row.members().items():
             ours = _VELOERA_WORDS.get(word, word)
@@ -12990,10 +12990,11 @@ def _veloera(old: Old, draft: Draft) -> None:
     for name, part in old.at("routing_rules").members().items():
         draft.rules[name] = part.take()
     for row in old.rows("routing_rules"):
-        name, target = row.made(_word, "model pattern match name"), row.made(_word, "provider")
-        inner = row.made(_word, "provider_model target_model") if target else None
+        name = row.convert(_word, "model pattern match name")
+        target = row.convert(_word, "provider")
+        inner = row.convert(_word, "provider_model target_model") if target else None
         to = f"{target}/{inner}" if inner else target
-        to = to or row.made(lambda value: value or None, "to target targets providers")
+        to = to or row.convert(lambda value: value or None, "to target targets providers")
         if name and to:
             draft.rules[name] = to
     for word in old.value.keys() & _words_of(Config) - {"providers", "routing_rules"}:
@@ -13026,13 +13027,13 @@ _VTE_FIELDS: Final[Fields] = (
 )
 
 
-def _vte(old: Old, draft: Draft) -> None:
+def _vte(old: Node, draft: Draft) -> None:
     store, modes = old.at("vte"), {"force_stream": "always", "force_non_stream": "never"}
-    mode = store.made(_one_of(modes | {"auto": "auto"}), "settings.stream_mode")
+    mode = store.convert(_one_of(modes | {"auto": "auto"}), "settings.stream_mode")
     for row in store.rows("providers"):
-        name = row.made(_word, "name") or "provider"
-        is_vertex = bool(row.made(_one_of({"vertex_express": True}), "provider_type"))
-        url = None if is_vertex else row.made(_base_url, "base_url")
+        name = row.convert(_word, "name") or "provider"
+        is_vertex = bool(row.convert(_one_of({"vertex_express": True}), "provider_type"))
+        url = None if is_vertex else row.convert(_base_url, "base_url")
         if not (is_vertex or url):
             continue
         settings: JSON = _endpoint_settings(url, "openai") if url else {"preset": "vertex-express"}
@@ -13052,7 +13053,7 @@ def _vte(old: Old, draft: Draft) -> None:
         draft.caller(name, part)
 
 
-_PREDECESSORS: Final[dict[str, tuple[str, Callable[[Old, Draft], None]]]] = {
+_PREDECESSORS: Final[dict[str, tuple[str, Callable[[Node, Draft], None]]]] = {
     # a file with one of these keys at its top is of this kind
     "a LiteLLM configuration": ("model_list litellm_settings router_settings", _litellm),
     "a claude-code-router configuration": ("Providers Router", _ccr),
@@ -13070,7 +13071,7 @@ def imported(text: str, with_secrets: bool = False) -> str:
     ConfigError if it is no such file; RelayError if no provider comes of it.
     """
     try:
-        old = Old(_parsed(text))
+        old = Node(_parsed(text))
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"neither YAML nor JSON: {error}") from error
     names = {*(old.items() or [old])[0].members()}
@@ -17054,27 +17055,27 @@ class Credentials:
     async def secret(self, credential: Credential, masks: Secrets) -> str:
         """The secret to send, which `masks` then knows; UpstreamError if the program fails."""
         name, now = credential.name, asyncio.get_running_loop().time()
-        known = self._printed.get(name)
-        if known is None or now - known.since > 0.9 * credential.ttl:
+        printed = self._printed.get(name)
+        if printed is None or now - printed.since > 0.9 * credential.ttl:
             began, run = self._runs.get(name, (-math.inf, None))
             if not run or (run.done() and (not run.result() or now - began > _RETRY_SECONDS)):
                 run = asyncio.create_task(self._run(credential))
                 self._runs[name] = now, run
-            if known is None or now - known.since > credential.ttl:
+            if printed is None or now - printed.since > credential.ttl:
                 if fault := await asyncio.shield(run):
                     error = UpstreamError("auth", fault, retry_after=_RETRY_SECONDS)
                     error.asked = False
                     raise error
-                known = self._printed[name]
-        masks.add(name, known.secret)
-        return known.secret
+                printed = self._printed[name]
+        masks.add(name, printed.secret)
+        return printed.secret
 
     def refused(self, credential: Credential, secret: str) -> bool:
         """Forget a secret that a provider has refused; True if a new one is worth a try."""
-        known = self._printed.get(credential.name)
-        if known and known.secret == secret:
-            age = asyncio.get_running_loop().time() - known.since
-            if known.renewal and age < _TRUST_SECONDS:
+        printed = self._printed.get(credential.name)
+        if printed and printed.secret == secret:
+            age = asyncio.get_running_loop().time() - printed.since
+            if printed.renewal and age < _TRUST_SECONDS:
                 return False
             del self._printed[credential.name]
             self._runs.pop(credential.name, None)  # a run that this forgot may have printed it
@@ -17833,7 +17834,7 @@ class RequestInflater(Inflater):
         return BadRequest(f"the body cannot be read: a broken content coding: {why}")
 
 
-async def expected(request: web.BaseRequest) -> None:
+async def send_continue(request: web.BaseRequest) -> None:
     """Tell a client that waits before it sends its body to send it (RFC 9110 10.1.1)."""
     if request.version >= (1, 1) and request.headers.get("Expect", "").lower() == "100-continue":
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -17847,7 +17848,7 @@ async def read_body(request: web.BaseRequest, limits: ServerConfig) -> bytes:
     if (request.content_length or 0) > most:
         raise too_large(most)
     if "Expect" in request.headers:
-        await expected(request)
+        await send_continue(request)
     if coding is None and request.content.is_eof():  # all of it came with the head
         read = request.content.read_nowait()
         if len(read) > most:  # in chunks, so that no length was stated
@@ -18897,22 +18898,22 @@ def request_headers(
     A stream is requested without a content coding, because it has to be read as it passes; a
     whole answer in the codings that the client accepts and relay can read.
     """
-    kept: dict[str, str] = {}
+    headers: dict[str, str] = {}
     for written, value in client.items():
         name = _forwarded_name(written)
         if name and (same or name in _ANY_DIALECT):
-            kept[name] = f"{kept[name]}, {value}" if name in kept else value
+            headers[name] = f"{headers[name]}, {value}" if name in headers else value
     if "Connection" in client:
         for named in ",".join(client.getall("Connection")).lower().split(","):
-            kept.pop(named.strip(), None)
-    kept.setdefault("user-agent", f"relay/{__version__}")
-    kept["content-type"] = "application/json"
+            headers.pop(named.strip(), None)
+    headers.setdefault("user-agent", f"relay/{__version__}")
+    headers["content-type"] = "application/json"
     offered = "" if stream else client.get("Accept-Encoding", "")
-    kept["accept-encoding"] = _readable(offered) or "identity"
+    headers["accept-encoding"] = _readable(offered) or "identity"
     if not lane.endpoint.is_makers:
         hops = _hops(client) if "Via" in client else 0
-        kept["via"] = ", ".join([_HOP] * (hops + 1))
-    return kept
+        headers["via"] = ", ".join([_HOP] * (hops + 1))
+    return headers
 
 
 @functools.lru_cache(1000)
@@ -18931,8 +18932,8 @@ def _readable(offered: str) -> str:
 def with_query(url: str, query: str, without: Set[str]) -> str:
     """The URL with the client's query after its own, without some of its parameters."""
     names = ((item, unquote_plus(item.partition("=")[0])) for item in query.split("&"))
-    kept = [item for item, name in names if item and name.lower() not in without]
-    return url + ("&" if "?" in url else "?") + "&".join(kept) if kept else url
+    items = [item for item, name in names if item and name.lower() not in without]
+    return url + ("&" if "?" in url else "?") + "&".join(items) if items else url
 
 
 def refuse_loop(headers: CIMultiDictProxy[str]) -> None:
@@ -19097,12 +19098,12 @@ class Raw(Exchange):
         attempt.body = self._flow(attempt) if self.request.body_exists else None
         self._address(attempt, attempt.lane.endpoint.beside(self._path), ("Content-Encoding",))
 
-    def _address(self, attempt: Attempt, url: str, kept: Sequence[str]) -> None:
+    def _address(self, attempt: Attempt, url: str, extra: Sequence[str]) -> None:
         """The request as the client wrote it, with the provider's credential for relay's."""
         request, lane = self.request, attempt.lane
         headers = request_headers(request.headers, lane, stream=False, same=True)
         del headers["content-type"]
-        for name in ("Content-Type", *kept):
+        for name in ("Content-Type", *extra):
             if name in request.headers:
                 headers[name.lower()] = request.headers[name]
         for observer in self.observers:
@@ -19120,7 +19121,7 @@ class Raw(Exchange):
             if head:
                 yield head
             else:
-                await expected(self.request)
+                await send_continue(self.request)
             while block := await self._next():
                 self.repeatable = False  # it is sent and not kept
                 if attempt.clock:
@@ -19178,7 +19179,7 @@ class Forward(Raw):
         kind = request.headers.get("Content-Type", "")
         if kind.lower().startswith("multipart/form-data"):
             self._form = Form(kind)
-            await expected(request)
+            await send_continue(request)
             while not self._form.span and await self._next():
                 pass
             model = self._form.model
@@ -21366,8 +21367,8 @@ class Source(NamedTuple):
         file = ["-c", str(self.path)] if self.path and not beside else ["--demo"] * is_demo
         return [*file, *(word for listen in self.listen for word in ("--listen", listen))]
 
-    def again(self) -> Source:
-        """The file as it is now."""
+    def reread(self) -> Source:
+        """The same with the file's present text."""
         return self._replace(text=text_of(self.path)) if self.path else self
 
     def folder(self, env: Mapping[str, str]) -> Path | None:
@@ -21476,12 +21477,12 @@ def run_plugin(name: str, beside: Path | None) -> str:
 def registering(keep: bool) -> Iterator[None]:
     """What plugins register in the block stays if `keep` is true and the block does not fail."""
     tables = cast(tuple[JSON, ...], (PRESETS, DIALECTS, AUTH_STYLES))
-    before, kept = [dict(table) for table in tables], False
+    before, stays = [dict(table) for table in tables], False
     try:
         yield
-        kept = keep
+        stays = keep
     finally:
-        for table, rows in zip(tables, before, strict=True) if not kept else ():
+        for table, rows in zip(tables, before, strict=True) if not stays else ():
             if table != rows:
                 table.clear()
                 table.update(rows)
@@ -21576,7 +21577,7 @@ class Reloader:
         try:
             if self.source.path is None:
                 raise ConfigError("there is no configuration file to reload")
-            source, old = self.source.again(), relay.plan.config
+            source, old = self.source.reread(), relay.plan.config
             with registering(keep=True):
                 plan = self.check(source)
                 certificate = Certificate(plan.config.tls) if plan.config.tls else None
@@ -21622,7 +21623,7 @@ class Reloader:
             if relay.plan.config.watch and known != last == previous:
                 known = last
                 with contextlib.suppress(ConfigError):  # gone: it may be about to be replaced
-                    if self.source.again() != self.source:
+                    if self.source.reread() != self.source:
                         self.reload()
             current = file_stamps(relay.plan.secret_files)
             if plan is relay.plan and stamps != current:
@@ -22001,13 +22002,13 @@ class Admin:
 
     async def file(self, request: web.BaseRequest, _: Wire) -> JSON:
         """The file itself, for those who may change it."""
-        text = self.reloader.source.again().text
+        text = self.reloader.source.reread().text
         return {"text": text, "digest": sha256(text).hex()}
 
     async def tree(self, request: web.BaseRequest, _: Wire) -> JSON:
         """The file's content as JSON, with secrets masked, but not references to variables: by this
         the page knows the paths of what it changes."""
-        text = self.reloader.source.again().text
+        text = self.reloader.source.reread().text
         tree = None
         with contextlib.suppress(yaml.YAMLError, ValueError, RecursionError):
             tree = _masked_tree(composed(text))  # else who edits it is told what is wrong
@@ -22069,7 +22070,7 @@ class Admin:
         {"path": [...], "delete": true}]`.  A 409 if the file's digest is not `"digest"`.
         """
         async with self._saving:
-            source, outcome = self.reloader.source.again(), ""
+            source, outcome = self.reloader.source.reread(), ""
             if body.optional("digest", str) not in (None, sha256(source.text).hex()):
                 message = "the file was changed by somebody else meanwhile; look at it again"
                 raise BadRequest(message, status=409)
@@ -23330,7 +23331,7 @@ class Console:
                 answer: JSON = loads(await (await self.open(session, path, body)).read())
                 return answer
         except (aiohttp.ClientError, OSError) as error:
-            raise self.silent(error) from error
+            raise self.no_answer(error) from error
 
     async def open(
         self, session: aiohttp.ClientSession, path: str, body: JSON | None = None
@@ -23344,8 +23345,8 @@ class Console:
             raise RelayError(f"what answers at {self.listen} is no relay")
         return reply
 
-    def silent(self, error: BaseException) -> RelayError:
-        """The error that nothing listens there, with what to do about it."""
+    def no_answer(self, error: BaseException) -> RelayError:
+        """The error if nothing listens there, with a remedy."""
         who = f"no relay answers at {self.listen} ({system_words(error)})"
         return RelayError(f"{who}: start it, or say which with -c or --listen")
 
@@ -23742,7 +23743,7 @@ async def watch(console: Console) -> AsyncIterator[tuple[str, Any]]:
                     yield event.event, loads(event.data)
     except (aiohttp.ClientError, OSError) as error:
         if not answers:
-            raise console.silent(error) from error
+            raise console.no_answer(error) from error
         raise RelayError(f"no relay answers at {console.listen} any more") from error
 
 
@@ -24538,7 +24539,7 @@ async def _run(plan: Plan, source: Source, args: argparse.Namespace, log: Log) -
         setup = recipe.setup(offer(plan, recipe, base, key, args.model))
         env = cleaned_environment(os.environ, plan)
         hint = f"; npm install -g {recipe.package} installs it" if recipe.package else ""
-        return await launch([args.client, *args.args], setup, env | unproxied(env, base), hint)
+        return await launch([args.client, *args.args], setup, env | no_proxy(env, base), hint)
 
 
 @command()

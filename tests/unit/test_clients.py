@@ -266,8 +266,8 @@ def test_a_child_inherits_no_key_of_a_provider() -> None:
 
 
 def test_a_relay_next_door_is_not_asked_for_by_way_of_a_proxy() -> None:
-    assert relay.unproxied({}, BASE) == {}
-    said = relay.unproxied({"HTTPS_PROXY": "http://p", "no_proxy": "a.b"}, BASE)
+    assert relay.no_proxy({}, BASE) == {}
+    said = relay.no_proxy({"HTTPS_PROXY": "http://p", "no_proxy": "a.b"}, BASE)
     assert said == {"NO_PROXY": "a.b,127.0.0.1", "no_proxy": "a.b,127.0.0.1"}
 
 
