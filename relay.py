@@ -2534,6 +2534,15 @@ class Dialect(ABC):
         """What an answer of this format repeats of the client's request."""
         return {}
 
+    def stored(self, answer: JSON) -> list[JSON]:
+        """The items of an answer to which the client's later requests may refer by `id`."""
+        return []
+
+    def resolved(self, body: JSON, item_of: Callable[[str], JSON | None]) -> JSON:
+        """A request with the items to which it refers, as far as `item_of` knows their ids; the
+        very same object if it refers to none of these."""
+        return body
+
     @abstractmethod
     def parse_request(self, body: JSON, variant: str = "") -> Request:
         """A client's request; BadRequest says what is wrong with it and where."""
@@ -5032,8 +5041,8 @@ def _responses_messages(wire: Wire) -> list[Message]:
                     item.drop("compaction")
             case "item_reference":
                 raise BadRequest(
-                    f"{item.path()}: refers to an item that another provider keeps; send the item"
-                    " itself"
+                    f"{item.path()}: refers to an item that relay does not have; send the item"
+                    " itself (clients that are told store: false do)"
                 )
             case "compaction_trigger" | "configuration_update" | "additional_tools":
                 pass  # read by `peek`, `_reconfigured` and `_responses_tools`
@@ -5825,7 +5834,7 @@ class OpenAIResponses(OpenAIDialect):
     )
     marks = (*_RESPONSES_LAST, b'"error"')
     ends = re.compile(b"|".join(map(re.escape, _RESPONSES_LAST)))
-    words = (b'compaction_trigger"', b"rly1.")
+    words = (b'compaction_trigger"', b'item_reference"', b"rly1.")
     peek_markers = frozenset((b'compaction_trigger"',))
 
     def claims(self, wire: JSON) -> bool:
@@ -5849,6 +5858,16 @@ class OpenAIResponses(OpenAIDialect):
         last = items[-1] if isinstance(items, list) and items else None
         triggered = isinstance(last, dict) and last.get("type") == "compaction_trigger"
         return peek._replace(variant="trigger") if triggered else peek
+
+    def stored(self, answer: JSON) -> list[JSON]:
+        return cast(list[JSON], answer.get("output", []))
+
+    def resolved(self, body: JSON, item_of: Callable[[str], JSON | None]) -> JSON:
+        def resolve(item: JSON) -> JSON:
+            refers = item.get("type") == "item_reference"
+            return (item_of(word_of(item.get("id"))) if refers else None) or item
+
+        return mapped(body, "input", resolve)
 
     def echoed(self, body: JSON) -> JSON:
         echo = {name: body[name] for name in _RESPONSES_ECHOED if body.get(name) is not None}
@@ -5928,7 +5947,7 @@ class OpenAIResponses(OpenAIDialect):
         return mapped(body, "input", clean)
 
     def is_clean(self, raw: bytes, words: Container[bytes], quirks: ResponsesQuirks) -> bool:
-        return b"rly1." not in words
+        return b"rly1." not in words and b'item_reference"' not in words
 
     def parse_usage(self, wire: JSON, before: Usage = NOTHING_COUNTED) -> Usage | None:
         usage = (wire.get("response") or wire).get("usage")
@@ -6989,8 +7008,8 @@ class AnswerPath:
     account: str = ""  # the one whose seals these are
     provider: str = "the provider"  # for error messages
     redacted: Callable[[str], str] = str  # removes secrets from a provider's text
-    # Called with the reasoning and the calls of a complete answer, as the client gets them
-    remember: Callable[[Sequence[OutputPart]], None] | None = None
+    # Called with the reasoning and calls of a complete answer, and the answer, in the client's form
+    remember: Callable[[Sequence[OutputPart], JSON], None] | None = None
 
     def restored(self, event: Event) -> Event:
         """An event with the client's own tool names, and the account in its seal."""
@@ -7275,14 +7294,15 @@ class Translation(Pipe):
         for event in events:
             if isinstance(event, PartDelta):  # nearly all of a stream, with nothing to restore
                 self.committed = True
-            else:
-                event = self._path.restored(event)
-                self._note(event)  # a failure in the provider's words, to classify
-                if self._path.remember:
-                    self._remember(event)
-                if isinstance(event, Failure):
-                    event = self._path.client_failure(event)
+                blocks.append(self._encoder.encode(event))
+                continue
+            event = self._path.restored(event)
+            self._note(event)  # a failure in the provider's words, to classify
+            if isinstance(event, Failure):
+                event = self._path.client_failure(event)
             blocks.append(self._encoder.encode(event))
+            if self._path.remember:
+                self._remember(event)
         if self._decoder.ended:
             self.rest = AFTER_LAST
         elif self._decoder.finish:
@@ -7294,7 +7314,7 @@ class Translation(Pipe):
         if isinstance(event, PartEnd) and not isinstance(encoder.part, Text):
             self._parts.append(filled(encoder.part, "".join(encoder.texts), event.seal))
         elif isinstance(event, Finish) and remember:
-            remember(self._parts)
+            remember(self._parts, encoder.answer)
 
 
 class WholeDecoder:
@@ -7398,9 +7418,10 @@ class Gathered(Pipe):
             self.failure = answer
             return b""
         self.usage = answer.usage
+        wire = path.client.render_response(answer, path.context)
         if path.remember:
-            path.remember(answer.parts)
-        return dumps(path.client.render_response(answer, path.context))
+            path.remember(answer.parts, wire)
+        return dumps(wire)
 
     def is_over(self, body: bytes | bytearray) -> bool:
         if not body.endswith(b"\n\n"):
@@ -13487,29 +13508,51 @@ def _pool(credential: str) -> str:
     return credential.rpartition("/")[0]
 
 
-class Thoughts:
+class SizedCache(Generic[T]):
+    """Values by key, bounded in number and in size: the one unused for longest goes first."""
+
+    MOST, MOST_SIZE = 10_000, 32 << 20  # values; characters or bytes
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._values: dict[tuple[str, str], tuple[T, int]] = {}
+
+    def get(self, key: tuple[str, str]) -> T | None:
+        """The value, which is now the latest used; None if there is none."""
+        if entry := self._values.pop(key, None):
+            self._values[key] = entry
+        return entry[0] if entry else None
+
+    def put(self, key: tuple[str, str], value: T, size: int) -> None:
+        """Set a value, as the latest used."""
+        self.remove(key)
+        self._values[key] = value, size
+        self.size += size
+        while len(self._values) > self.MOST or self.size > self.MOST_SIZE:
+            self.remove(next(iter(self._values)))
+
+    def remove(self, key: tuple[str, str]) -> None:
+        """Forget the value, if there is one."""
+        self.size -= self._values.pop(key, (None, 0))[1]
+
+
+class Thoughts(SizedCache[tuple[Reasoning, ...]]):
     """The reasoning before tool calls, for clients that do not send it back.
 
     Makers want it back with its seal, or refuse the turn; nearly all chat clients send its bare
     text or nothing (Qwen Code, opencode, pi, Cline, Kimi Code), and in Anthropic's dialect Qwen
     Code sends no `redacted_thinking`.  Keys are the conversation's identity, which no two callers
-    share, and the call's id.  Bounded; the longest unused goes first.
+    share, and the call's id.
     """
-
-    MOST_CALLS, MOST_SIZE = 10_000, 32 << 20  # characters
-
-    def __init__(self) -> None:
-        self.size = 0
-        self._turns: dict[tuple[str, str], tuple[Reasoning, ...]] = {}
 
     def keep(self, identity: str, parts: Sequence[OutputPart]) -> None:
         """Remember the reasoning of a whole answer under each of its calls."""
         thoughts = tuple(recalled(p.text, p.seal) for p in parts if isinstance(p, Reasoning))
+        size = sum(len(t.text) + len(t.seal.value if t.seal else "") for t in thoughts)
         for part in parts:
             if isinstance(part, ToolCall):
-                self._put((identity, part.id), thoughts)
-        while len(self._turns) > self.MOST_CALLS or self.size > self.MOST_SIZE:
-            self._put(next(iter(self._turns)), ())
+                key = (identity, part.id)
+                self.put(key, thoughts, size) if thoughts else self.remove(key)
 
     def restored(self, identity: str, messages: Sequence[Message]) -> tuple[Message, ...]:
         """The conversation with the reasoning of those turns that came back without its seals.
@@ -13518,30 +13561,19 @@ class Thoughts:
         it was given, stays as it is.
         """
         turns = list(messages)
-        for index, turn in enumerate(turns if self._turns else ()):
-            sent, key = list[Reasoning](), None
+        for index, turn in enumerate(turns if self._values else ()):
+            sent, thoughts = list[Reasoning](), None
             for part in turn.parts:
                 if isinstance(part, Reasoning):
                     sent.append(part)
-                elif isinstance(part, ToolCall) and (identity, part.id) in self._turns:
-                    key = key or (identity, part.id)
-            if key is None or any(part.seal and part.seal.value for part in sent):
+                elif isinstance(part, ToolCall):
+                    thoughts = thoughts or self.get((identity, part.id))
+            if thoughts is None or any(part.seal and part.seal.value for part in sent):
                 continue
-            thoughts = self._turns[key]
-            self._put(key, thoughts)
             if not sent or _words(sent) == _words(thoughts):
                 rest = [part for part in turn.parts if not isinstance(part, Reasoning)]
                 turns[index] = Message(turn.role, tuple(placed(thoughts, rest)))
         return tuple(turns)
-
-    def _put(self, key: tuple[str, str], thoughts: tuple[Reasoning, ...]) -> None:
-        """Set a call's reasoning, as the latest used; () forgets it."""
-        for known, sign in ((self._turns.pop(key, ()), -1), (thoughts, 1)):
-            for thought in known:
-                seal = thought.seal.value if thought.seal else ""
-                self.size += sign * (len(thought.text) + len(seal))
-        if thoughts:
-            self._turns[key] = thoughts
 
 
 def _words(thoughts: Iterable[Reasoning]) -> list[str]:
@@ -18266,6 +18298,7 @@ class Exchange(ABC):
     # What it runs with
     calibration: Calibration | None = None  # how models count tokens
     thoughts: Thoughts  # what was thought in earlier turns
+    items: SizedCache[bytes]  # of earlier answers, by caller and id
     limits: Limits | None = None  # what its caller has spent
     quotas: Quotas | None = None  # what is left of billing plans
     expelled = False  # cancelled by us at shutdown, not by the client
@@ -18377,10 +18410,16 @@ class Exchange(ABC):
     @functools.cached_property
     def parsed(self) -> Request:
         """The whole request in the hub's types, put in order."""
-        request = self.dialect.parse_request(self.body.exact, self.peek.variant)
+        body = self.dialect.resolved(self.body.exact, self.item_of)
+        request = self.dialect.parse_request(body, self.peek.variant)
         model, stream = self.peek.model, self.peek.stream  # not every body says these
         messages = repaired(request.messages)
         return replace(request, model=model, stream=stream, messages=messages)
+
+    def item_of(self, id: str) -> JSON | None:
+        """The item of an earlier answer to this caller; None if relay does not have it."""
+        data = self.items.get((self.caller.name, id))
+        return cast(JSON, loads(data)) if data else None
 
     @functools.cached_property
     def estimated_tokens(self) -> int:
@@ -18671,8 +18710,9 @@ class Conversation(Exchange):
             names: Mapping[str, str] = {}
         else:
             context, names = self._translate(attempt)
-            if self.parsed.tools and self.identity:
-                remember = functools.partial(self.thoughts.keep, self.identity)
+            identity = self.identity if self.parsed.tools else ""
+            stores = self.body.wire.get("store") is not False  # true is the default of Responses
+            remember = functools.partial(self._remember, identity, stores)
         attempt.answer_path = AnswerPath(
             upstream=dialect,
             client=self.dialect,
@@ -18706,6 +18746,7 @@ class Conversation(Exchange):
     def _edited(self, body: JSON, attempt: Attempt) -> tuple[JSON, tuple[str, ...]]:
         """The edited body, and what was taken out; the very same object if nothing changed."""
         lane, endpoint, dialect = attempt.lane, attempt.lane.endpoint, self.dialect
+        body = dialect.resolved(body, self.item_of)
         body = dialect.cleaned(body, endpoint.quirks, lane.credential.account, attempt.strip)
         if attempt.stream is not self.peek.stream:
             body = dialect.restreamed(body, attempt.stream, endpoint.quirks)
@@ -18750,6 +18791,16 @@ class Conversation(Exchange):
             forms={tool.name: tool.form for tool in parsed.tools if tool.form},
         )
         return context, rendered.names
+
+    def _remember(
+        self, identity: str, stores: bool, parts: Sequence[OutputPart], answer: JSON
+    ) -> None:
+        """Keep of an answer what the client may not send back: its reasoning and its items."""
+        if identity:
+            self.thoughts.keep(identity, parts)
+        for item in self.dialect.stored(answer) if stores else ():
+            data = dumps(item)
+            self.items.put((self.caller.name, item["id"]), data, len(data))
 
     def time_limits(self, attempt: Attempt) -> tuple[float, float]:
         provider = attempt.lane.target.provider
@@ -19496,7 +19547,7 @@ class Relay:
         self.health = Health()
         self.health.keep(plan)
         self.balance = Balance(self.health)
-        self.thoughts = Thoughts()
+        self.thoughts, self.items = Thoughts(), SizedCache[bytes]()
         self.held = 0  # requests that wait until a lane is back
         self.accounts = Accounts(
             store,
@@ -19513,7 +19564,8 @@ class Relay:
     async def serve(self, exchange: Exchange) -> web.StreamResponse:
         """Answer a client's request, whatever happens; every path ends in `settle`."""
         self.running.add(exchange)
-        exchange.calibration, exchange.thoughts = self.accounts.calibration, self.thoughts
+        exchange.calibration = self.accounts.calibration
+        exchange.thoughts, exchange.items = self.thoughts, self.items
         exchange.limits, exchange.quotas = self.accounts.limits, self.health.quotas
         total = exchange.plan.config.timeouts.total
         try:

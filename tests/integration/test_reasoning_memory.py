@@ -1,6 +1,8 @@
-"""Reasoning that a client does not send back, on turns with tool calls: relay keeps it for those.
+"""What a client does not send back, because its own provider would not need it.
 
-Nearly all chat clients send back the bare text of it, or nothing, where makers want its seal.
+Nearly all chat clients send back the bare text of reasoning, or nothing, where makers want its
+seal; relay keeps it for turns with tool calls.  Responses clients that have their answers stored
+(Vercel's AI SDK) send references to the items of these; relay keeps the items.
 """
 
 import fake_upstream as fake
@@ -187,3 +189,97 @@ async def test_passed_on_requests_stay_as_they_are(
     body = {"model": "second/m", "messages": [asked, bare, result], "tools": [CHAT_TOOL]}
     await ask(http, server, **body)
     assert upstream.requests[-1].json == body | {"model": "m"}
+
+
+REFERRED = {"role": "user", "content": "And Rome?"}
+
+
+def references(items: list[JSON]) -> list[JSON]:
+    """As the AI SDK refers to an answer's items; the results of its calls come whole."""
+    calls = [item["call_id"] for item in items if item["type"] == "function_call"]
+    results = [{"type": "function_call_output", "call_id": id, "output": "7"} for id in calls]
+    return [*({"type": "item_reference", "id": item["id"]} for item in items), *results]
+
+
+async def items_of(
+    http: ClientSession, server: RelayProcess, stream: bool = False, **more: JSON
+) -> list[JSON]:
+    """The items of an answer to ASKED."""
+    body = {"input": [ASKED], "tools": [RESPONSES_TOOL], "stream": stream, **more}
+    reply = await ask(http, server, "responses", **body)
+    assert reply.status == 200, reply.body
+    answer = reply.events[-1].json["response"] if stream else reply.json
+    assert {"reasoning", "message", "function_call"} <= {item["type"] for item in answer["output"]}
+    return answer["output"]
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+@pytest.mark.parametrize("dialect", ["anthropic", "gemini"])
+async def test_a_reference_means_its_item(
+    dialect: str, stream: bool, upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    upstream.script(PROVIDERS[dialect][0])
+    server = await relay(one(upstream, dialect))
+    items = await items_of(http, server, stream)
+    tail = references(items)
+    sent = []
+    for input in ([ASKED, *items, *tail[-1:], REFERRED], [ASKED, *tail, REFERRED]):
+        reply = await ask(http, server, "responses", input=input, tools=[RESPONSES_TOOL])
+        assert reply.status == 200, reply.body
+        sent.append(upstream.requests[-1].json)
+    assert sent[0] == sent[1]
+    assert sealed(dialect, sent[1]) == [PROVIDERS[dialect][1]]
+
+
+async def test_a_referring_conversation_moves_to_a_provider_of_its_own_dialect(
+    upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    """And there what relay does not know is left to that provider, byte for byte."""
+    upstream.script(PROVIDERS["anthropic"][0], path="/v1/messages")
+    upstream.script(fake.responses_whole("Cold."), path="/v1/responses")
+    providers = {
+        "first": provider(upstream, "anthropic"),
+        "second": provider(upstream, "responses"),
+    }
+    server = await relay(config() | {"providers": providers, "routing_rules": {"m": "first"}})
+    items = await items_of(http, server)
+    input = [ASKED, *references(items), REFERRED]
+    await ask(http, server, "responses", model="second/m", input=input)
+    sent = upstream.requests[-1].json["input"]
+    kinds = [item.get("type") for item in sent]
+    assert kinds == [None, "message", "function_call", "function_call_output", None]
+    assert sent[1]["content"] == items[1]["content"]
+
+    unknown = [ASKED, {"type": "item_reference", "id": "msg_of_openai"}, REFERRED]
+    raw = fake.dump({"input": unknown, "model": "m", "store": True})
+    route = {"m": "second"}
+    server = await relay(config() | {"providers": providers, "routing_rules": route})
+    reply = await ask(http, server, "responses", raw=raw)
+    assert reply.headers["x-relay-body"] == "verbatim"
+    assert upstream.requests[-1].body == raw
+
+
+async def test_references_that_lead_nowhere(
+    upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    """Nobody gets another caller's items, and those of answers that must not be stored are not."""
+    upstream.script(PROVIDERS["anthropic"][0])
+    keys = {name: {"key": CLIENT_KEY + name} for name in ("alice", "bob")}
+    server = await relay({**one(upstream, "anthropic"), "keys": keys})
+
+    async def answered(caller: str, stored: bool) -> int:
+        alice = {"x-api-key": CLIENT_KEY + "alice"}
+        body = {"input": [ASKED], "tools": [RESPONSES_TOOL], "store": stored}
+        first = await ask(http, server, "responses", headers=alice, **body)
+        input = [ASKED, *references(first.json["output"])]
+        headers = {"x-api-key": CLIENT_KEY + caller}
+        reply = await ask(http, server, "responses", headers=headers, input=input)
+        if reply.status != 200:
+            assert reply.json["error"]["message"].startswith(
+                "input[1]: refers to an item that relay does not have; send the item itself"
+            )
+        return reply.status
+
+    assert await answered("alice", True) == 200
+    assert await answered("alice", False) == 400
+    assert await answered("bob", True) == 400

@@ -27,10 +27,10 @@ def test_it_is_bounded_and_knows_its_size(
     answers: list[tuple[str, list[relay.OutputPart]]],
 ) -> None:
     memory = relay.Thoughts()
-    memory.MOST_CALLS, memory.MOST_SIZE = 3, 20  # type: ignore[misc]
+    memory.MOST, memory.MOST_SIZE = 3, 20  # type: ignore[misc]
     for identity, parts in answers:
         memory.keep(identity, parts)
-        turns = memory._turns.values()
+        turns = [turn for turn, _ in memory._values.values()]
         assert len(turns) <= 3
         length = sum(len(t.text) + len(t.seal.value) for turn in turns for t in turn if t.seal)
         assert memory.size == length <= 20
@@ -72,7 +72,7 @@ def test_a_turn_gets_back_what_was_thought_in_it(
 
 def test_what_was_used_longest_ago_goes_first() -> None:
     memory = relay.Thoughts()
-    memory.MOST_CALLS = 2  # type: ignore[misc]
+    memory.MOST = 2  # type: ignore[misc]
     first, second, third = (relay.ToolCall(id, "f") for id in "abc")
     thought = relay.Reasoning("hm", relay.Seal("as", "s"))
     memory.keep("x", [thought, first])
