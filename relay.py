@@ -2490,6 +2490,7 @@ class Dialect(ABC):
     # What `is_clean` asks for in a request: patterns of the beginnings of strings, after the quote;
     # and those of them without which `peek` needs scalars only.
     words: ClassVar[tuple[bytes, ...]] = ()
+    references: ClassVar[frozenset[bytes]] = frozenset()  # those of `resolved`
     peek_markers: ClassVar[frozenset[bytes]] = frozenset()
     local_variants: ClassVar[frozenset[str]] = frozenset()  # variants that no provider streams
     modes: ClassVar[frozenset[str]] = frozenset()  # query parameters that `address` sets itself
@@ -2534,13 +2535,10 @@ class Dialect(ABC):
         """What an answer of this format repeats of the client's request."""
         return {}
 
-    def stored(self, answer: JSON) -> list[JSON]:
-        """The items of an answer to which the client's later requests may refer by `id`."""
-        return []
-
-    def resolved(self, body: JSON, item_of: Callable[[str], JSON | None]) -> JSON:
-        """A request with the items to which it refers, as far as `item_of` knows their ids; the
-        very same object if it refers to none of these."""
+    def resolved(self, body: JSON, recall: Callable[[str], Any]) -> JSON:
+        """A request with what it refers to, as far as `recall` knows: for the id of an answer, the
+        request and the answer's items; for that of an item, the item; else None.  The very same
+        object if it knows none."""
         return body
 
     @abstractmethod
@@ -4871,8 +4869,14 @@ _RESPONSES_CUT: Final[dict[FinishReason, str]] = {
     "content_filter": "content_filter",
 }
 _RESPONSES_LAST: Final = (b'"response.completed"', b'"response.incomplete"', b'"response.failed"')
-# These refer to what the provider of an earlier answer keeps.
-_RESPONSES_STATE: Final = ("previous_response_id", "conversation", "prompt", "background")
+# These need a provider that keeps something, and why it is missing elsewhere.
+_NOT_FOUND: Final = "not found: it is another provider's, or older than relay remembers"
+_RESPONSES_STATE: Final = {
+    "previous_response_id": _NOT_FOUND,
+    "conversation": "only the provider that keeps it can go on with it",
+    "prompt": "only the provider that keeps it knows it",
+    "background": "no answers are kept to be fetched later",
+}
 _RESPONSES_REQUEST: Final = frozenset(_RESPONSES_STATE) | frozenset(
     "model input instructions tools tool_choice parallel_tool_calls max_output_tokens temperature"
     " top_p reasoning text stream stream_options user safety_identifier prompt_cache_key"
@@ -4939,7 +4943,9 @@ _KINDS_OF_TOOL: Final = {
         schema=_parameters("type path", type=_PATCHES, path=STRING, diff=STRING),
     ),
 }
-_OF_FUNCTIONS: Final = ("message", "reasoning", "function", "function_call", "function_call_output")
+_OF_FUNCTIONS: Final = (
+    "message reasoning function function_call function_call_output item_reference".split()
+)
 _CALLS: Final = {kind.item: name for name, kind in _KINDS_OF_TOOL.items()}
 
 # What a model is asked if a client wants its conversation compacted and the provider has no
@@ -4975,6 +4981,11 @@ def _reconfigured(body: JSON) -> JSON:
             names = _RESPONSES_SETTINGS.keys() & item.keys()
             body = body | {name: _both(body.get(name), item[name]) for name in names}
     return body
+
+
+def _input_items(body: JSON) -> list[Any]:
+    items = body.get("input")
+    return items if isinstance(items, list) else [{"role": "user", "content": items}]
 
 
 def _both(old: Any, new: Any) -> Any:
@@ -5040,9 +5051,9 @@ def _responses_messages(wire: Wire) -> list[Message]:
                 else:  # any other is encrypted
                     item.drop("compaction")
             case "item_reference":
+                id = shown(item.data.get("id"))
                 raise BadRequest(
-                    f"{item.path()}: refers to an item that relay does not have; send the item"
-                    " itself (clients that are told store: false do)"
+                    f"{item.path()}: item {id} {_NOT_FOUND}; send it, and store: false"
                 )
             case "compaction_trigger" | "configuration_update" | "additional_tools":
                 pass  # read by `peek`, `_reconfigured` and `_responses_tools`
@@ -5834,7 +5845,8 @@ class OpenAIResponses(OpenAIDialect):
     )
     marks = (*_RESPONSES_LAST, b'"error"')
     ends = re.compile(b"|".join(map(re.escape, _RESPONSES_LAST)))
-    words = (b'compaction_trigger"', b'item_reference"', b"rly1.")
+    references = frozenset((b'item_reference"', b'previous_response_id"'))
+    words = (b'compaction_trigger"', *references, b"rly1.")
     peek_markers = frozenset((b'compaction_trigger"',))
 
     def claims(self, wire: JSON) -> bool:
@@ -5859,14 +5871,18 @@ class OpenAIResponses(OpenAIDialect):
         triggered = isinstance(last, dict) and last.get("type") == "compaction_trigger"
         return peek._replace(variant="trigger") if triggered else peek
 
-    def stored(self, answer: JSON) -> list[JSON]:
-        return cast(list[JSON], answer.get("output", []))
-
-    def resolved(self, body: JSON, item_of: Callable[[str], JSON | None]) -> JSON:
+    def resolved(self, body: JSON, recall: Callable[[str], Any]) -> JSON:
         def resolve(item: JSON) -> JSON:
             refers = item.get("type") == "item_reference"
-            return (item_of(word_of(item.get("id"))) if refers else None) or item
+            return (recall(word_of(item.get("id"))) if refers else None) or item
 
+        first, turns = body, [_input_items(body)]
+        while turn := recall(word_of(first.get("previous_response_id"))):
+            first, output = turn
+            turns[:0] = _input_items(first), output
+        if first is not body and not first.get("previous_response_id"):
+            items = list(itertools.chain.from_iterable(turns))
+            body = without(body, ["previous_response_id"]) | {"input": items}
         return mapped(body, "input", resolve)
 
     def echoed(self, body: JSON) -> JSON:
@@ -5881,11 +5897,10 @@ class OpenAIResponses(OpenAIDialect):
         include = wire.optional("include", list) or ()
         if any(each != "reasoning.encrypted_content" for each in include):  # sent anyway
             wire.drop("include")
-        for name in _RESPONSES_STATE:
-            if body.get(name):  # to go on without it would be wrong
+        for name, why in _RESPONSES_STATE.items():
+            if value := body.get(name):  # to go on without it would be wrong
                 raise BadRequest(
-                    f"{name}: kept by the provider that answered first, and this model is served by"
-                    " one that keeps nothing; send the whole conversation in `input`, with"
+                    f"{name}: {shown(value)}: {why}; send the whole conversation in `input`, with"
                     " store: false"
                 )
         messages = _responses_messages(wire)
@@ -5947,7 +5962,7 @@ class OpenAIResponses(OpenAIDialect):
         return mapped(body, "input", clean)
 
     def is_clean(self, raw: bytes, words: Container[bytes], quirks: ResponsesQuirks) -> bool:
-        return b"rly1." not in words and b'item_reference"' not in words
+        return b"rly1." not in words
 
     def parse_usage(self, wire: JSON, before: Usage = NOTHING_COUNTED) -> Usage | None:
         usage = (wire.get("response") or wire).get("usage")
@@ -7551,8 +7566,15 @@ class Body:
     searched for in it, also the `words` of its dialect, is found in one pass.
     """
 
-    def __init__(self, raw: bytes, unread: bool = False, words: tuple[bytes, ...] = ()) -> None:
+    def __init__(
+        self,
+        raw: bytes,
+        unread: bool = False,
+        words: tuple[bytes, ...] = (),
+        original: bytes = b"",  # as it came, if relay has put something in
+    ) -> None:
         self.raw = raw
+        self.original = original or raw
         self.unread = unread and len(raw) >= LARGE
         self._words = words
         self._model_at = -1  # where the key "model" is, as seen from the ends
@@ -7600,7 +7622,7 @@ class Body:
         again if the model's place is not certain."""
         raw, view, span = self.raw, memoryview(self.raw), None if model is None else self._span()
         if model is None or (span and loads(raw[slice(*span)]) == model):
-            return raw if len(raw) < LARGE else [view], True
+            return raw if len(raw) < LARGE else [view], raw is self.original
         if span is None:
             return dumps(self.exact | {"model": model}), False
         pieces = [view[: span[0]], memoryview(dumps(model)), view[span[1] :]]
@@ -13576,6 +13598,32 @@ class Thoughts(SizedCache[tuple[Reasoning, ...]]):
         return tuple(turns)
 
 
+class Answers:
+    """Answers to which requests may refer by their ids, and by those of their items.
+
+    Keys are the caller's name and the id.  A turn is the JSON of what was asked and of the items.
+    """
+
+    def __init__(self) -> None:
+        self._turns, self._items = SizedCache[bytes](), SizedCache[bytes]()
+
+    def keep(self, caller: str, request: bytes, id: str, items: Sequence[JSON]) -> None:
+        """Remember an answer of this id, and what was asked."""
+        for item in items:
+            data = dumps(item)
+            self._items.put((caller, item["id"]), data, len(data))
+        # some providers give all their answers the same id: it then means none
+        turn = (
+            b"[%b,%b]" % (request, dumps(items)) if self._turns.get((caller, id)) is None else b""
+        )
+        self._turns.put((caller, id), turn, len(turn))
+
+    def recall(self, caller: str, id: str) -> Any:
+        """The item of this id, or for an answer's the request and its items; None if unknown."""
+        data = self._items.get((caller, id)) or self._turns.get((caller, id))
+        return loads(data) if data else None
+
+
 def _words(thoughts: Iterable[Reasoning]) -> list[str]:
     return "".join(thought.text for thought in thoughts).split()
 
@@ -18298,7 +18346,7 @@ class Exchange(ABC):
     # What it runs with
     calibration: Calibration | None = None  # how models count tokens
     thoughts: Thoughts  # what was thought in earlier turns
-    items: SizedCache[bytes]  # of earlier answers, by caller and id
+    answers: Answers  # that may be referred to
     limits: Limits | None = None  # what its caller has spent
     quotas: Quotas | None = None  # what is left of billing plans
     expelled = False  # cancelled by us at shutdown, not by the client
@@ -18410,16 +18458,10 @@ class Exchange(ABC):
     @functools.cached_property
     def parsed(self) -> Request:
         """The whole request in the hub's types, put in order."""
-        body = self.dialect.resolved(self.body.exact, self.item_of)
-        request = self.dialect.parse_request(body, self.peek.variant)
+        request = self.dialect.parse_request(self.body.exact, self.peek.variant)
         model, stream = self.peek.model, self.peek.stream  # not every body says these
         messages = repaired(request.messages)
         return replace(request, model=model, stream=stream, messages=messages)
-
-    def item_of(self, id: str) -> JSON | None:
-        """The item of an earlier answer to this caller; None if relay does not have it."""
-        data = self.items.get((self.caller.name, id))
-        return cast(JSON, loads(data)) if data else None
 
     @functools.cached_property
     def estimated_tokens(self) -> int:
@@ -18666,11 +18708,21 @@ class Conversation(Exchange):
             targets = route.targets() if route else []
             lanes = targets[0].lanes(dialect.name)[0] if targets else ()
             unread = all(lane.endpoint.dialect is dialect for lane in lanes)
-        self.body = body = Body(raw, unread=unread, words=dialect.words)
+        body = Body(raw, unread=unread, words=dialect.words)
+        if dialect.references and not dialect.references.isdisjoint(body.words):
+            body = self._resolved(body)
+        self.body = body
         outline = body.outline(dialect.peek_markers) if dialect.names_model else {}
         self.ask_for(dialect.peek(outline, request.raw_path))
-        self.streams, self.likely_input = self.peek.stream, likely_input(raw)
+        self.streams, self.likely_input = self.peek.stream, likely_input(body.raw)
         self.likely_output = likely_output(body) if caller.limits else 0
+
+    def _resolved(self, body: Body) -> Body:
+        """The body with what relay knows of the answers to which it refers."""
+        recall = functools.partial(self.answers.recall, self.caller.name)
+        wire = self.dialect.resolved(body.exact, recall)
+        same = wire is body.exact
+        return body if same else Body(dumps(wire), words=self.dialect.words, original=body.raw)
 
     async def read_in_steps(self, lane: Lane) -> None:
         if lane.endpoint.dialect is not self.dialect:
@@ -18711,8 +18763,10 @@ class Conversation(Exchange):
         else:
             context, names = self._translate(attempt)
             identity = self.identity if self.parsed.tools else ""
-            stores = self.body.wire.get("store") is not False  # true is the default of Responses
-            remember = functools.partial(self._remember, identity, stores)
+            stores = self.dialect.references and self.body.wire.get("store") is not False
+            remember = functools.partial(
+                self._remember, identity, self.body.original if stores else b""
+            )
         attempt.answer_path = AnswerPath(
             upstream=dialect,
             client=self.dialect,
@@ -18746,7 +18800,6 @@ class Conversation(Exchange):
     def _edited(self, body: JSON, attempt: Attempt) -> tuple[JSON, tuple[str, ...]]:
         """The edited body, and what was taken out; the very same object if nothing changed."""
         lane, endpoint, dialect = attempt.lane, attempt.lane.endpoint, self.dialect
-        body = dialect.resolved(body, self.item_of)
         body = dialect.cleaned(body, endpoint.quirks, lane.credential.account, attempt.strip)
         if attempt.stream is not self.peek.stream:
             body = dialect.restreamed(body, attempt.stream, endpoint.quirks)
@@ -18793,14 +18846,13 @@ class Conversation(Exchange):
         return context, rendered.names
 
     def _remember(
-        self, identity: str, stores: bool, parts: Sequence[OutputPart], answer: JSON
+        self, identity: str, request: bytes, parts: Sequence[OutputPart], answer: JSON
     ) -> None:
-        """Keep of an answer what the client may not send back: its reasoning and its items."""
+        """Keep of an answer what the client may not send back: its reasoning, or all of it."""
         if identity:
             self.thoughts.keep(identity, parts)
-        for item in self.dialect.stored(answer) if stores else ():
-            data = dumps(item)
-            self.items.put((self.caller.name, item["id"]), data, len(data))
+        if request:
+            self.answers.keep(self.caller.name, request, answer["id"], answer["output"])
 
     def time_limits(self, attempt: Attempt) -> tuple[float, float]:
         provider = attempt.lane.target.provider
@@ -19547,7 +19599,7 @@ class Relay:
         self.health = Health()
         self.health.keep(plan)
         self.balance = Balance(self.health)
-        self.thoughts, self.items = Thoughts(), SizedCache[bytes]()
+        self.thoughts, self.answers = Thoughts(), Answers()
         self.held = 0  # requests that wait until a lane is back
         self.accounts = Accounts(
             store,
@@ -19565,7 +19617,7 @@ class Relay:
         """Answer a client's request, whatever happens; every path ends in `settle`."""
         self.running.add(exchange)
         exchange.calibration = self.accounts.calibration
-        exchange.thoughts, exchange.items = self.thoughts, self.items
+        exchange.thoughts, exchange.answers = self.thoughts, self.answers
         exchange.limits, exchange.quotas = self.accounts.limits, self.health.quotas
         total = exchange.plan.config.timeouts.total
         try:

@@ -234,6 +234,23 @@ async def test_what_the_provider_keeps_passes_to_it(
     assert upstream.requests[0].json["previous_response_id"] == "resp_0"
 
 
+@pytest.mark.parametrize("behind", ["anthropic", "openai"], indirect=True)
+async def test_a_conversation_goes_on_from_its_last_answer(
+    client: AsyncOpenAI, upstream: FakeUpstream, says: Says, streamed: bool
+) -> None:
+    says(text="Both.", calls=CALLS)
+    first = await say(client, streamed, tools=[TOOL], store=True)
+    results = [
+        {"type": "function_call_output", "call_id": id, "output": "22 C"} for id, *_ in CALLS
+    ]
+    said: Any = {"input": results, "previous_response_id": first.id, "store": True}
+    await say(client, streamed, tools=[TOOL], **said)
+    again = upstream.requests[-1].json["messages"]
+    items = [{"role": "user", "content": "Hi."}, *first.to_dict()["output"], *results]
+    await say(client, streamed, tools=[TOOL], input=items)
+    assert again == upstream.requests[-1].json["messages"]
+
+
 # ---- Errors --------------------------------------------------------------------------------
 
 

@@ -2,15 +2,17 @@
 
 Nearly all chat clients send back the bare text of reasoning, or nothing, where makers want its
 seal; relay keeps it for turns with tool calls.  Responses clients that have their answers stored
-(Vercel's AI SDK) send references to the items of these; relay keeps the items.
+refer to these (Microsoft's Agent Framework), or to their items (Vercel's AI SDK); relay keeps both.
 """
+
+import json
 
 import fake_upstream as fake
 import pytest
 from aiohttp import ClientSession
 from fake_upstream import Answer, FakeUpstream
 from relay_process import RelayProcess, Start
-from talk import CHAT_TOOL, CLIENT_KEY, JSON, RESPONSES_TOOL, ask, config, one, provider
+from talk import CHAT_TOOL, CLIENT_KEY, JSON, RESPONSES_TOOL, Reply, ask, config, one, provider
 
 CALL = ("toolu_1", "get_weather", '{"city": "Oslo"}')
 THOUGHT = "The user wants the weather."
@@ -275,11 +277,78 @@ async def test_references_that_lead_nowhere(
         headers = {"x-api-key": CLIENT_KEY + caller}
         reply = await ask(http, server, "responses", headers=headers, input=input)
         if reply.status != 200:
-            assert reply.json["error"]["message"].startswith(
-                "input[1]: refers to an item that relay does not have; send the item itself"
-            )
+            id = first.json["output"][0]["id"]
+            assert f'input[1]: item "{id}" not found' in reply.json["error"]["message"]
         return reply.status
 
     assert await answered("alice", True) == 200
     assert await answered("alice", False) == 400
     assert await answered("bob", True) == 400
+
+
+async def test_a_conversation_goes_on_from_an_answer(
+    upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    """Link by link, with the instructions of the last request alone."""
+    wholes = {text: json.loads(fake.chat_whole(text).wire) for text in ("One.", "Two.", "Three.")}
+    upstream.script(*(fake.whole(whole | {"id": text}) for text, whole in wholes.items()))
+    server = await relay(one(upstream))
+    first = await ask(http, server, "responses", input="Count.", instructions="Old.")
+    body = {"input": [REFERRED], "previous_response_id": first.json["id"]}
+    second = await ask(http, server, "responses", **body)
+    more = {"instructions": "New.", "previous_response_id": second.json["id"]}
+    third = await ask(http, server, "responses", input="On.", stream=True, **more)
+    assert third.status == 200, third.body
+    sent = upstream.requests[-1].json["messages"]
+    assert [(turn["role"], turn["content"]) for turn in sent] == [
+        ("system", "New."),
+        ("user", "Count."),
+        ("assistant", "One."),
+        ("user", "And Rome?"),
+        ("assistant", "Two."),
+        ("user", "On."),
+    ]
+
+
+async def test_an_answer_that_is_not_known_is_asked_for_in_vain(
+    upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    """Nobody gets another caller's, and an id that two answers have means neither."""
+    upstream.script(fake.chat_whole("One."))
+    keys = {name: {"key": CLIENT_KEY + name} for name in ("alice", "bob")}
+    server = await relay({**one(upstream), "keys": keys})
+
+    async def asked(caller: str, **more: JSON) -> Reply:
+        headers = {"x-api-key": CLIENT_KEY + caller}
+        return await ask(http, server, "responses", headers=headers, input="Hi.", **more)
+
+    before = {"previous_response_id": (await asked("alice")).json["id"]}
+    for caller, more in (("bob", before), ("alice", {"previous_response_id": "resp_x"})):
+        reply = await asked(caller, **more)
+        assert reply.status == 400
+        found = reply.json["error"]["message"]
+        assert found.startswith("previous_response_id: ")
+        assert "not found" in found
+    assert (await asked("alice", **before)).status == 200  # and this answer has the same id
+    for _ in range(2):
+        assert (await asked("alice", **before)).status == 400
+
+
+async def test_a_known_answer_is_spelled_out_for_a_provider_of_the_same_dialect(
+    upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    upstream.script(fake.chat_whole("One."), path="/v1/chat/completions")
+    upstream.script(fake.responses_whole("Two."), path="/v1/responses")
+    providers = {"first": provider(upstream), "second": provider(upstream, "responses")}
+    server = await relay(config() | {"providers": providers, "routing_rules": {"m": "first"}})
+    first = await ask(http, server, "responses", input=[ASKED])
+    body = {"model": "m", "input": [REFERRED], "previous_response_id": first.json["id"]}
+    reply = await ask(http, server, "responses", **body | {"model": "second/m"})
+    assert reply.headers["x-relay-body"] == "edited"
+    sent = upstream.requests[-1].json
+    assert "previous_response_id" not in sent
+    assert sent["input"] == [ASKED, *first.json["output"], REFERRED]
+
+    native = {"input": [REFERRED], "model": "second/m", "previous_response_id": "resp_of_openai"}
+    await ask(http, server, "responses", **native)
+    assert upstream.requests[-1].json == native | {"model": "m"}
