@@ -5876,8 +5876,11 @@ class OpenAIResponses(OpenAIDialect):
             refers = item.get("type") == "item_reference"
             return (recall(word_of(item.get("id"))) if refers else None) or item
 
-        first, turns = body, [_input_items(body)]
-        while turn := recall(word_of(first.get("previous_response_id"))):
+        first, turns, ids = body, [_input_items(body)], set[str]()
+        while (id := word_of(first.get("previous_response_id"))) not in ids and (
+            turn := recall(id)
+        ):
+            ids.add(id)  # no id leads back to itself, unless a provider used one twice
             first, output = turn
             turns[:0] = _input_items(first), output
         if first is not body and not first.get("previous_response_id"):

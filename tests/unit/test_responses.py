@@ -270,6 +270,21 @@ def test_what_cannot_be_done_is_a_bad_request_with_its_place(body: relay.JSON, s
     assert caught.value.message.startswith(said)
 
 
+def test_a_request_is_put_together_from_answers_link_by_link() -> None:
+    asked = [responses({"role": "user", "content": str(n)}) for n in range(3)]
+    said = [[{"type": "message", "id": str(n), "role": "assistant"}] for n in range(3)]
+    for n in (1, 2):
+        asked[n]["previous_response_id"] = f"resp_{n - 1}"
+    known = {f"resp_{n}": (asked[n], said[n]) for n in range(3)}
+    whole = R.resolved(asked[2], known.get)
+    items = [*asked[0]["input"], *said[0], *asked[1]["input"], *said[1], *asked[2]["input"]]
+    assert whole == {"model": asked[2]["model"], "input": items}
+    del known["resp_0"]  # then nothing is: half a conversation would be another one
+    assert R.resolved(asked[2], known.get) is asked[2]
+    known["resp_0"] = (asked[2], said[0])  # a ring
+    assert R.resolved(asked[2], known.get) is asked[2]
+
+
 def test_what_other_providers_keep_is_refused_with_what_to_do() -> None:
     with pytest.raises(relay.BadRequest, match="send the whole conversation in `input`"):
         parsed(previous_response_id="resp_1")
