@@ -1050,6 +1050,9 @@ class Wire:
     sent is lost silently.
     """
 
+    # Kimi's, DeepSeek's words for efforts.
+    _OTHER_EFFORTS: Final = {"ultra": "max", "light": "low", "minimum": "minimal"}
+
     __slots__ = ("_index", "_key", "_parent", "data", "dropped")
 
     def __init__(
@@ -1120,7 +1123,7 @@ class Wire:
     def effort(self, name: str) -> str:
         """How much to reason, one of EFFORTS; "" leaves it to the model, as unknown words do."""
         word = (self.optional(name, str) or "").lower()
-        word = _OTHER_EFFORTS.get(word, word)
+        word = self._OTHER_EFFORTS.get(word, word)
         if word and word not in EFFORTS:
             self.drop(name)
         return word if word in EFFORTS else ""
@@ -1319,9 +1322,6 @@ def whole_events(data: bytes) -> int:
 
 
 _BLANK_LINES: Final = (b"\r\n\r\n", b"\n\n", b"\r\r")
-
-# Kimi's, DeepSeek's words for efforts.
-_OTHER_EFFORTS: Final = {"ultra": "max", "light": "low", "minimum": "minimal"}
 
 
 def word_of(value: object) -> str:
@@ -2327,9 +2327,6 @@ class Quirks:
     body_words: Mapping[str, str] = field(default_factory=dict)  # their values -> its words
 
 
-_NAME: Final = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]+")
-
-
 class Peek(NamedTuple):
     """What routing needs to know of a request.
 
@@ -2463,6 +2460,8 @@ DISCARD: Final = b"%.0b"  # a template of which nothing is left
 class Dialect(ABC):
     """One wire format.  The attributes are facts of the format; the methods are pure."""
 
+    _NAME: Final = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]+")
+
     name: ClassVar[str]  # the word used in config
     path: ClassVar[str]  # to post to, relative to a base without a version segment
     versioned: ClassVar[str] = r"/v\d+[a-z0-9]*$"  # matches a base that has one
@@ -2523,7 +2522,7 @@ class Dialect(ABC):
         """Model and mode; BadRequest if there is no model.  `address`: raw path and query."""
         wire = Wire(body)
         model = wire.required("model", str)
-        if not 0 < len(model) <= 256 or not _NAME.fullmatch(model):
+        if not 0 < len(model) <= 256 or not self._NAME.fullmatch(model):
             raise BadRequest("model: expected a name of up to 256 visible characters")
         return Peek(model, bool(wire.optional("stream", bool)))
 
@@ -2903,6 +2902,13 @@ def freely(input: str) -> str:
 class FreeText:
     """The text in {"input": "..."}, while the JSON around it comes in pieces."""
 
+    _FREE_HEAD: Final = re.compile(r'\s*\{\s*"input"\s*:\s*"')
+    # Up to the closing quote or an unfinished escape; half a surrogate pair waits for the other.
+    _FREE_TEXT: Final = re.compile(
+        r'(?:[^"\\]|\\["\\/bfnrt]|\\u(?![dD][89abAB])[0-9a-fA-F]{4}'
+        r"|\\u[dD][89abAB][0-9a-fA-F]{2}(?:\\u[0-9a-fA-F]{4}|(?=[^\\]|\\[^u])))*"
+    )
+
     def __init__(self) -> None:
         self._pieces: list[str] = []
         self._left = ""  # not read yet
@@ -2913,14 +2919,14 @@ class FreeText:
             return ""
         self._left += piece
         if self._state == "before":
-            if head := _FREE_HEAD.match(self._left):
+            if head := self._FREE_HEAD.match(self._left):
                 self._state, self._left = "inside", self._left[head.end() :]
             elif len(self._left) > 64:  # not the wrapper: all of it is sent at the end
                 self._state = "behind"
         return self._inside() if self._state == "inside" else ""
 
     def _inside(self) -> str:
-        read = _FREE_TEXT.match(self._left)
+        read = self._FREE_TEXT.match(self._left)
         text = read[0] if read else ""
         self._left = self._left[len(text) :]
         if self._left.startswith('"') or len(self._left) > 12:  # the end, or not JSON
@@ -2937,7 +2943,7 @@ class FreeText:
             value = json.loads(arguments, strict=False)
         except ValueError:
             value = None
-            if _FREE_HEAD.match(arguments):
+            if self._FREE_HEAD.match(arguments):
                 return None
         fields = value if isinstance(value, dict) else {}
         texts, whole = [v for v in fields.values() if isinstance(v, str)], fields.get("input")
@@ -2952,14 +2958,6 @@ class FreeText:
     def _say(self, text: str) -> str:
         self._pieces.append(text)
         return text
-
-
-_FREE_HEAD: Final = re.compile(r'\s*\{\s*"input"\s*:\s*"')
-# Up to the closing quote or an unfinished escape; half a surrogate pair waits for the other.
-_FREE_TEXT: Final = re.compile(
-    r'(?:[^"\\]|\\["\\/bfnrt]|\\u(?![dD][89abAB])[0-9a-fA-F]{4}'
-    r"|\\u[dD][89abAB][0-9a-fA-F]{2}(?:\\u[0-9a-fA-F]{4}|(?=[^\\]|\\[^u])))*"
-)
 
 
 @frozen(kw_only=True)
@@ -3109,15 +3107,6 @@ def openai_format(spec: Wire, inner: str) -> Format | None:
 # `event:` lines: the official SDK ignores frames without one, and Claude Code then repeats every
 # request without streaming.  A tool's input comes in deltas only; a signature comes last.
 
-_ANTHROPIC_STOP: Final[dict[FinishReason, str]] = {
-    "stop": "end_turn",
-    "stop_sequence": "stop_sequence",
-    "length": "max_tokens",
-    "context_length": "model_context_window_exceeded",
-    "tool_calls": "tool_use",
-    "content_filter": "refusal",
-    "pause": "pause_turn",
-}
 # Claude Code's first system block.  It differs from session to session (and once did from
 # request to request), so every provider that hashes prefixes misses its cache because of it.
 ATTRIBUTION: Final = "x-anthropic-billing-header:"
@@ -3162,19 +3151,6 @@ class _Claude:
     max_tokens: int = 32000  # the field is required; this is used if a client left it out
     system_in_place: bool = True  # takes role: system after the first user message
     signed: bool = True  # the signatures of thoughts are checked
-
-
-_OLD_CLAUDE: Final = _Claude(system_in_place=False)
-_CLAUDES: Final = {
-    r"claude-3[-.][57]|claude-3-opus": replace(_OLD_CLAUDE, max_tokens=8192),
-    r"claude-(v?[123]\b|instant)": replace(_OLD_CLAUDE, max_tokens=4096),
-    # OpenRouter and others put the number first
-    r"(claude|opus|sonnet)-4[-.]6(?!\d)": _Claude(adaptive=True, both=False),
-    r"(claude|opus|sonnet|haiku)-4[-.][15](?!\d)": replace(_OLD_CLAUDE, both=False),
-    r"(claude|opus|sonnet|haiku)-4(?![-.]?[1-9]\d?\b)": _OLD_CLAUDE,
-    r"claude|opus|sonnet|haiku|fable|mythos": _Claude(adaptive=True, sampling=False),
-    r"": _Claude(signed=False),  # another maker's
-}
 
 
 @frozen(kw_only=True)
@@ -3297,8 +3273,20 @@ def _anthropic_tools(wire: Wire) -> list[Tool]:
 
 
 class _AnthropicWriter(RequestWriter[AnthropicQuirks]):
+    _OLD_CLAUDE: Final = _Claude(system_in_place=False)
+    _CLAUDES: Final = {
+        r"claude-3[-.][57]|claude-3-opus": replace(_OLD_CLAUDE, max_tokens=8192),
+        r"claude-(v?[123]\b|instant)": replace(_OLD_CLAUDE, max_tokens=4096),
+        # OpenRouter and others put the number first
+        r"(claude|opus|sonnet)-4[-.]6(?!\d)": _Claude(adaptive=True, both=False),
+        r"(claude|opus|sonnet|haiku)-4[-.][15](?!\d)": replace(_OLD_CLAUDE, both=False),
+        r"(claude|opus|sonnet|haiku)-4(?![-.]?[1-9]\d?\b)": _OLD_CLAUDE,
+        r"claude|opus|sonnet|haiku|fable|mythos": _Claude(adaptive=True, sampling=False),
+        r"": _Claude(signed=False),  # another maker's
+    }
+
     def __init__(self, request: Request, quirks: AnthropicQuirks, account: str) -> None:
-        self.claude = claude = of_model(_CLAUDES, request.model)
+        self.claude = claude = of_model(self._CLAUDES, request.model)
         thinks = bool(request.thinking and request.thinking.on)
         checked = quirks.signed or claude.signed
 
@@ -3768,20 +3756,26 @@ class _AnthropicEncoder(StreamEncoder):
         return sse({"type": type} | fields, type)
 
 
-# Of every call that has a result, and so of every call that Anthropic would not refuse anyway.
-_TOOL_USE_ID: Final = re.compile(rb'"tool_use_id"[ \t\r\n]*:[ \t\r\n]*"([^"]*)"')
-_ANTHROPIC_ID: Final = re.compile(rb"[a-zA-Z0-9_-]{1,128}")
-_BLANK_TEXT: Final = re.compile(
-    rb'"(?:text|content)"[ \t\r\n]*:[ \t\r\n]*"(?:[ \t]|\\[nrtf]|\\u[0-9a-fA-F]{4}'
-    rb"|\xc2[\x85\xa0]|\xe1\x9a\x80|\xe2\x80[\x80-\xaf]|\xe2\x81\x9f|\xe3\x80\x80)*\""
-)
-
-
-# What is meant for Anthropic alone
-_OF_ANTHROPIC: Final = (ATTRIBUTION.encode(), b'safeguards"', b'thread"')
-
-
 class AnthropicMessages(Dialect):
+    _ANTHROPIC_STOP: Final[dict[FinishReason, str]] = {
+        "stop": "end_turn",
+        "stop_sequence": "stop_sequence",
+        "length": "max_tokens",
+        "context_length": "model_context_window_exceeded",
+        "tool_calls": "tool_use",
+        "content_filter": "refusal",
+        "pause": "pause_turn",
+    }
+    # Of every call that has a result, and so of every call that Anthropic would not refuse anyway.
+    _TOOL_USE_ID: Final = re.compile(rb'"tool_use_id"[ \t\r\n]*:[ \t\r\n]*"([^"]*)"')
+    _ANTHROPIC_ID: Final = re.compile(rb"[a-zA-Z0-9_-]{1,128}")
+    _BLANK_TEXT: Final = re.compile(
+        rb'"(?:text|content)"[ \t\r\n]*:[ \t\r\n]*"(?:[ \t]|\\[nrtf]|\\u[0-9a-fA-F]{4}'
+        rb"|\xc2[\x85\xa0]|\xe1\x9a\x80|\xe2\x80[\x80-\xaf]|\xe2\x81\x9f|\xe3\x80\x80)*\""
+    )
+    # What is meant for Anthropic alone
+    _OF_ANTHROPIC: Final = (ATTRIBUTION.encode(), b'safeguards"', b'thread"')
+
     name = "anthropic"
     quirks = AnthropicQuirks
     path = "/v1/messages"
@@ -3954,16 +3948,16 @@ class AnthropicMessages(Dialect):
     def is_clean(self, raw: bytes, words: Container[bytes], quirks: AnthropicQuirks) -> bool:
         """Yes if it has no envelope, nothing that is meant for Anthropic alone, and where
         signatures are checked no thought and nothing that is refused."""
-        private = not quirks.native and any(word in words for word in _OF_ANTHROPIC)
+        private = not quirks.native and any(word in words for word in self._OF_ANTHROPIC)
         if quirks.placeholder or private or b"rly1." in words:
             return False
         if not quirks.signed:
             return True
         if b'thinking"' in words or b'redacted_thinking"' in words:
             return False
-        ids = _TOOL_USE_ID.findall(raw)
-        fit = all(map(_ANTHROPIC_ID.fullmatch, ids)) and len(set(ids)) == len(ids)
-        return fit and not _BLANK_TEXT.search(raw)
+        ids = self._TOOL_USE_ID.findall(raw)
+        fit = all(map(self._ANTHROPIC_ID.fullmatch, ids)) and len(set(ids)) == len(ids)
+        return fit and not self._BLANK_TEXT.search(raw)
 
     def render_response(self, response: Response, context: AnswerContext) -> JSON:
         refused = response.finish == "content_filter" and response.detail
@@ -3975,7 +3969,7 @@ class AnthropicMessages(Dialect):
             "role": "assistant",
             "model": context.model,
             "content": [b for p in response.parts if (b := _anthropic_block(p, context.shown))],
-            "stop_reason": _ANTHROPIC_STOP[response.finish],
+            "stop_reason": self._ANTHROPIC_STOP[response.finish],
             "stop_sequence": response.detail if response.finish == "stop_sequence" else None,
             "stop_details": details if refused else None,
             "container": None,
@@ -4091,21 +4085,6 @@ ANTHROPIC: Final = AnthropicMessages()
 # chunk, a wrong one, none; usage in the last choice; every call at index 0, or without an index;
 # id and name repeated; arguments whole each time; content as a list; comments in between.
 
-_CHAT_STOP: Final = {"stop_sequence": "stop", "pause": "stop", "context_length": "length"}
-_CHAT_REASON: Final = (b'"finish_reason":"', b'"finish_reason": "')
-_CHAT_REQUEST: Final = frozenset(
-    "model messages max_tokens max_completion_tokens temperature top_p top_k seed"
-    " frequency_penalty presence_penalty stop stream stream_options n tools tool_choice"
-    " parallel_tool_calls functions function_call response_format reasoning_effort reasoning"
-    " thinking enable_thinking thinking_budget chat_template_kwargs verbosity service_tier"
-    " user safety_identifier prompt_cache_key"
-    " store".split()  # asks to store the answer, which no other provider need do
-)
-_CHAT_SCALARS: Final = OPENAI_SCALARS | {
-    "max_tokens": ("max_tokens", int),
-    "max_completion_tokens": ("max_tokens", int),
-    "verbosity": ("verbosity", str),
-}
 # What nearly every chat provider takes; few know top_k.
 SAMPLING: Final = ("temperature", "top_p", "seed", "frequency_penalty", "presence_penalty")
 _CHAT_MESSAGE: Final = frozenset(
@@ -4427,7 +4406,6 @@ def _chat_id(id: str) -> str:
 
 
 _CHAT_THOUGHTS: Final = frozenset(("reasoning_content", "reasoning", "reasoning_details"))
-_DETAIL_TEXTS: Final = ("text", "summary", "data")  # come in pieces
 
 
 class _ChatDecoder(StreamDecoder):
@@ -4436,6 +4414,8 @@ class _ChatDecoder(StreamDecoder):
     Nothing says when a part ends, so a part is closed when another begins; and the finish
     reason waits for the usage that may follow it in a chunk of its own.
     """
+
+    _DETAIL_TEXTS: Final = ("text", "summary", "data")  # come in pieces
 
     def __init__(self, ids: Iterable[str] = ()) -> None:
         super().__init__(ids)
@@ -4532,7 +4512,7 @@ class _ChatDecoder(StreamDecoder):
         for detail in details:  # in pieces: the same index and type is one detail (OpenRouter)
             whole = self._details.setdefault((detail.get("index"), detail.get("type")), {})
             for name, value in detail.items():
-                if name in _DETAIL_TEXTS:
+                if name in self._DETAIL_TEXTS:
                     whole.setdefault(name, []).append(word_of(value))
                 elif value is not None:
                     whole[name] = value
@@ -4572,7 +4552,7 @@ class _ChatDecoder(StreamDecoder):
         if not self._live or not isinstance(self._live.part, Reasoning):
             return None
         details = [
-            {name: "".join(v) if name in _DETAIL_TEXTS else v for name, v in detail.items()}
+            {name: "".join(v) if name in self._DETAIL_TEXTS else v for name, v in detail.items()}
             for detail in self._details.values()
         ]
         self._details = {}
@@ -4609,6 +4589,8 @@ class _Slot:
 
 class _ChatEncoder(StreamEncoder):
     """Events to chat.completion.chunk objects and [DONE]; `answer` is the chat.completion."""
+
+    _CHAT_STOP: Final = {"stop_sequence": "stop", "pause": "stop", "context_length": "length"}
 
     def __init__(self, context: AnswerContext) -> None:
         super().__init__(context)
@@ -4703,7 +4685,7 @@ class _ChatEncoder(StreamEncoder):
             message[_LEGACY] = self._calls[0].get("function")
         elif self._calls:
             message["tool_calls"] = self._calls
-        reason = "length" if self._torn else _CHAT_STOP.get(finish.reason, finish.reason)
+        reason = "length" if self._torn else self._CHAT_STOP.get(finish.reason, finish.reason)
         reason = _LEGACY if self._legacy and reason == "tool_calls" else reason
         usage = CHAT.render_usage(finish.usage)
         choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": reason}
@@ -4726,6 +4708,21 @@ class _ChatEncoder(StreamEncoder):
 
 
 class OpenAIChat(OpenAIDialect):
+    _CHAT_REASON: Final = (b'"finish_reason":"', b'"finish_reason": "')
+    _CHAT_REQUEST: Final = frozenset(
+        "model messages max_tokens max_completion_tokens temperature top_p top_k seed"
+        " frequency_penalty presence_penalty stop stream stream_options n tools tool_choice"
+        " parallel_tool_calls functions function_call response_format reasoning_effort reasoning"
+        " thinking enable_thinking thinking_budget chat_template_kwargs verbosity service_tier"
+        " user safety_identifier prompt_cache_key"
+        " store".split()  # asks to store the answer, which no other provider need do
+    )
+    _CHAT_SCALARS: Final = OPENAI_SCALARS | {
+        "max_tokens": ("max_tokens", int),
+        "max_completion_tokens": ("max_tokens", int),
+        "verbosity": ("verbosity", str),
+    }
+
     name = "openai"
     quirks = ChatQuirks
     path = "/chat/completions"
@@ -4752,10 +4749,10 @@ class OpenAIChat(OpenAIDialect):
 
     def parse_request(self, body: JSON, variant: str = "") -> Request:
         wire = Wire(body)
-        wire.drop_unknown(_CHAT_REQUEST)
+        wire.drop_unknown(self._CHAT_REQUEST)
         if (wire.optional("n", int) or 1) > 1:
             raise BadRequest("n: more than one answer cannot be asked of this provider")
-        scalars: JSON = {"include_usage": False} | wire.scalars(_CHAT_SCALARS)
+        scalars: JSON = {"include_usage": False} | wire.scalars(self._CHAT_SCALARS)
         if scalars.get("max_tokens", 0) < 0:  # no limit (llama.cpp)
             del scalars["max_tokens"]
         if body.get("functions"):  # the old form: its client can be given only one call
@@ -4943,9 +4940,6 @@ _KINDS_OF_TOOL: Final = {
         schema=_parameters("type path", type=_PATCHES, path=STRING, diff=STRING),
     ),
 }
-_OF_FUNCTIONS: Final = (
-    "message reasoning function function_call function_call_output item_reference".split()
-)
 _CALLS: Final = {kind.item: name for name, kind in _KINDS_OF_TOOL.items()}
 
 # What a model is asked if a client wants its conversation compacted and the provider has no
@@ -5273,7 +5267,6 @@ def _whole_texts(kind: str, item: JSON) -> list[str]:
 
 
 _NO_ARGUMENTS: Final = frozenset(("", "{}", freely("")))
-_SOMETIMES_HOSTED: Final = ("shell_call", "apply_patch_call")  # then there is an output, too
 
 
 class _OutputItem:
@@ -5313,6 +5306,8 @@ class _ResponsesDecoder(StreamDecoder):
     Servers leave out any of these, number items and parts wrongly, and change ids on the way.  So
     a text is what comes of it first, and of each repetition only what is missing.
     """
+
+    _SOMETIMES_HOSTED: Final = ("shell_call", "apply_patch_call")  # then there is an output, too
 
     def __init__(self, ids: Iterable[str] = ()) -> None:
         super().__init__(ids)
@@ -5426,7 +5421,7 @@ class _ResponsesDecoder(StreamDecoder):
         return still[0 if last else -1] if still else None
 
     def _added(self, wire: JSON, item: JSON) -> None:
-        if (kind := self._kind_of(item)) and item["type"] not in _SOMETIMES_HOSTED:
+        if (kind := self._kind_of(item)) and item["type"] not in self._SOMETIMES_HOSTED:
             entry = self._item(kind, wire, item)
             entry.start = item
             if kind == "reasoning":
@@ -5437,7 +5432,7 @@ class _ResponsesDecoder(StreamDecoder):
     def _item_done(self, wire: JSON, item: JSON, last: bool = False) -> None:
         if not (kind := self._kind_of(item)):
             return
-        if item["type"] in _SOMETIMES_HOSTED and not item.get("environment"):
+        if item["type"] in self._SOMETIMES_HOSTED and not item.get("environment"):
             self._doubtful.append(item)
             return
         entry = self._item(kind, wire, item, whole=True, last=last)
@@ -5824,6 +5819,10 @@ def _item_id(prefix: str, answer: str, index: int) -> str:
 
 
 class OpenAIResponses(OpenAIDialect):
+    _OF_FUNCTIONS: Final = (
+        "message reasoning function function_call function_call_output item_reference".split()
+    )
+
     name = "responses"
     quirks = ResponsesQuirks
     path = "/responses"
@@ -5944,7 +5943,7 @@ class OpenAIResponses(OpenAIDialect):
         items = (body().get(name) for name in ("input", "tools"))
         each = (item for part in items if isinstance(part, list) for item in part)
         kinds = (item.get("type") for item in each if isinstance(item, dict))
-        return all(kind is None or kind in _OF_FUNCTIONS for kind in kinds)
+        return all(kind is None or kind in self._OF_FUNCTIONS for kind in kinds)
 
     def cleaned(self, body: JSON, quirks: ResponsesQuirks, account: str, strip: bool) -> JSON:
         def clean(item: JSON) -> JSON | None:
@@ -6089,16 +6088,6 @@ class _Gemini:
 
 
 _GEMINI_LEVELS: Final = ("minimal", "low", "medium", "high", "xhigh")
-_GEMINI_3: Final = _Gemini(_GEMINI_LEVELS[:4], None, True, True, penalties=False, result_media=True)
-_GEMINI_2: Final = _Gemini(budget=(0, 24576), calls_and_json=False)
-_GEMINIS: Final = {
-    r"gemini-3.*pro|gemini-4-argon": replace(_GEMINI_3, levels=_GEMINI_LEVELS[1:4]),
-    r"gemini-3": _GEMINI_3,
-    r"gemini-2\.5.*pro": replace(_GEMINI_2, budget=(128, 32768)),
-    r"gemini-2\.5": _GEMINI_2,
-    r"gemini-(1|2)|gemini-pro(-vision)?$|gemma|learnlm": _Gemini(calls_and_json=False),
-    r"": replace(_GEMINI_3, levels=_GEMINI_LEVELS, penalties=True),  # one to come
-}
 
 
 @frozen(kw_only=True)
@@ -6373,8 +6362,31 @@ _google_schema: Final = cached(lambda tool: _for_google(root := modern(rooted(to
 
 
 class _GeminiWriter(RequestWriter[GeminiQuirks]):
+    _GEMINI_3: Final = _Gemini(
+        _GEMINI_LEVELS[:4], None, True, True, penalties=False, result_media=True
+    )
+    _GEMINI_2: Final = _Gemini(budget=(0, 24576), calls_and_json=False)
+    _GEMINIS: Final = {
+        r"gemini-3.*pro|gemini-4-argon": replace(_GEMINI_3, levels=_GEMINI_LEVELS[1:4]),
+        r"gemini-3": _GEMINI_3,
+        r"gemini-2\.5.*pro": replace(_GEMINI_2, budget=(128, 32768)),
+        r"gemini-2\.5": _GEMINI_2,
+        r"gemini-(1|2)|gemini-pro(-vision)?$|gemma|learnlm": _Gemini(calls_and_json=False),
+        r"": replace(_GEMINI_3, levels=_GEMINI_LEVELS, penalties=True),  # one to come
+    }
+    _MOST_STOPS: Final = 5
+    # -1: on, and left to the model; above `high`: as much as the model takes
+    _GEMINI_BUDGETS: Final = {
+        "": -1,
+        "none": 0,
+        "minimal": 512,
+        "low": 1024,
+        "medium": 8192,
+        "high": 24576,
+    }
+
     def __init__(self, request: Request, quirks: GeminiQuirks, account: str) -> None:
-        self.model = of_model(_GEMINIS, request.model)
+        self.model = of_model(self._GEMINIS, request.model)
         self._names: dict[str, str] = {}  # of the functions that were called, by the call's id
         pictures = PICTURES | {"image/heic", "image/heif"}
         penalties = ("frequency_penalty", "presence_penalty") if self.model.penalties else ()
@@ -6403,7 +6415,7 @@ class _GeminiWriter(RequestWriter[GeminiQuirks]):
         config: JSON = {name: given.get(ours) for name, (ours, _) in _GEMINI_SAMPLING.items()}
         config |= {
             "maxOutputTokens": request.max_tokens,
-            "stopSequences": list(request.stop[:_MOST_STOPS]) or None,
+            "stopSequences": list(request.stop[: self._MOST_STOPS]) or None,
             "thinkingConfig": self._thinking(request.thinking),
         }
         if request.format:
@@ -6432,7 +6444,7 @@ class _GeminiWriter(RequestWriter[GeminiQuirks]):
             body["generationConfig"] = config
         if tier := request.service_tier:
             body["serviceTier"] = "standard" if tier == "default" else tier
-        return self.rendered(body, request.stop[_MOST_STOPS:])
+        return self.rendered(body, request.stop[self._MOST_STOPS :])
 
     def _turn(self, message: Message) -> JSON:
         """A turn; a thought goes back only as the signature of the part after it."""
@@ -6492,20 +6504,8 @@ class _GeminiWriter(RequestWriter[GeminiQuirks]):
             self.dropped += ["thinking"] if word != "none" else []
             return None
         least, most = budgets
-        budget = thinking.budget or _GEMINI_BUDGETS.get(word, most)
+        budget = thinking.budget or self._GEMINI_BUDGETS.get(word, most)
         return on | {"thinkingBudget": budget if budget < 0 else max(least, min(budget, most))}
-
-
-_MOST_STOPS: Final = 5
-# -1: on, and left to the model; above `high`: as much as the model takes
-_GEMINI_BUDGETS: Final = {
-    "": -1,
-    "none": 0,
-    "minimal": 512,
-    "low": 1024,
-    "medium": 8192,
-    "high": 24576,
-}
 
 
 def _gemini_media_part(media: Media) -> JSON:
@@ -7787,9 +7787,24 @@ class Form:
     every part has one plain name, and there is one `model`.  BadRequest says what is wrong.
     """
 
+    _FORM_TYPE: Final = re.compile(
+        r"""multipart/form-data (?:\s*;\s*(?!boundary)[a-z-]+=[^\s;",]+)*
+        \s*;\s*boundary=(?:"([^"\\]{1,100})"|([^\s;",]{1,100}))
+        (?:\s*;\s*[a-z-]+=[^\s;",]+)*""",
+        re.IGNORECASE | re.VERBOSE,
+    )
+    _BOUNDARY: Final = re.compile(r"boundary\s*\*?\d*\*?\s*=", re.IGNORECASE)
+    _PART_FIELD: Final = re.compile(r"[A-Za-z0-9-]+:[^\r\n\0]*")
+    _PART_NAME: Final = re.compile(r";\s*name\s*\*?\s*=\s*(\"[^\"]*\"|[^\s;]*)", re.IGNORECASE)
+    _DISPOSITION: Final = re.compile(
+        r"""form-data(?:;[ ]?(?:name|filename)=(?:"[^"]*"|[^\s";]+)|;[ ]?filename\*=[^\s";]+)+""",
+        re.IGNORECASE | re.VERBOSE,
+    )
+    _MOST_PART_HEADER: Final = 4096  # bytes
+
     def __init__(self, content_type: str) -> None:
-        found_at = _FORM_TYPE.fullmatch(content_type.strip())
-        if not found_at or len(_BOUNDARY.findall(content_type)) != 1:
+        found_at = self._FORM_TYPE.fullmatch(content_type.strip())
+        if not found_at or len(self._BOUNDARY.findall(content_type)) != 1:
             raise BadRequest("Content-Type: a form needs its boundary, once")
         self._mark = b"--" + (found_at[1] or found_at[2]).encode(errors="replace")
         self.data = bytearray()  # held back: everything until the model is known
@@ -7833,14 +7848,14 @@ class Form:
     def _head(self, text: bytes, start: int) -> int:
         """Read a part's headers; the offset after them, -1 if more bytes are needed."""
         end = text.find(b"\r\n\r\n", start)
-        if (end if end >= 0 else len(text)) - start > _MOST_PART_HEADER:
+        if (end if end >= 0 else len(text)) - start > self._MOST_PART_HEADER:
             raise BadRequest("the headers of a part of the form are too long")
         if end < 0:
             return -1
         lines = text[start:end].decode(errors="replace").split("\r\n")
         fields = [(name.lower(), value) for name, _, value in (ln.partition(":") for ln in lines)]
         named = [value.strip() for name, value in fields if name == "content-disposition"]
-        if len(named) != 1 or not all(map(_PART_FIELD.fullmatch, lines)):
+        if len(named) != 1 or not all(map(self._PART_FIELD.fullmatch, lines)):
             raise BadRequest("the headers of a part of the form are not of the usual form")
         if self._is_model(named[0]):
             if self._model_at >= 0:
@@ -7854,8 +7869,8 @@ class Form:
     @staticmethod
     def _is_model(disposition: str) -> bool:
         """Does it name the field `model`?  BadRequest if only some parsers would say so."""
-        names = _PART_NAME.findall(disposition)
-        if len(names) != 1 or not _DISPOSITION.fullmatch(disposition):
+        names = Form._PART_NAME.findall(disposition)
+        if len(names) != 1 or not Form._DISPOSITION.fullmatch(disposition):
             raise BadRequest("a part of the form has no name, or not a plain one")
         name: str = names[0].strip('"')
         bare = unquote(name).replace("\\", "").strip("'")  # PHP takes single quotes
@@ -7875,22 +7890,6 @@ class Form:
         start, end = self.span or (0, 0)
         value = model.encode() if self.span else b""
         return bytes(self.data[:start]) + value + bytes(self.data[end:])
-
-
-_FORM_TYPE: Final = re.compile(
-    r"""multipart/form-data (?:\s*;\s*(?!boundary)[a-z-]+=[^\s;",]+)*
-    \s*;\s*boundary=(?:"([^"\\]{1,100})"|([^\s;",]{1,100}))
-    (?:\s*;\s*[a-z-]+=[^\s;",]+)*""",
-    re.IGNORECASE | re.VERBOSE,
-)
-_BOUNDARY: Final = re.compile(r"boundary\s*\*?\d*\*?\s*=", re.IGNORECASE)
-_PART_FIELD: Final = re.compile(r"[A-Za-z0-9-]+:[^\r\n\0]*")
-_PART_NAME: Final = re.compile(r";\s*name\s*\*?\s*=\s*(\"[^\"]*\"|[^\s;]*)", re.IGNORECASE)
-_DISPOSITION: Final = re.compile(
-    r"""form-data(?:;[ ]?(?:name|filename)=(?:"[^"]*"|[^\s";]+)|;[ ]?filename\*=[^\s";]+)+""",
-    re.IGNORECASE | re.VERBOSE,
-)
-_MOST_PART_HEADER: Final = 4096  # bytes
 
 
 @frozen
@@ -7941,17 +7940,11 @@ class Edits:
 # a coding other than `chunked` alone, a space before a colon and a bare CR are each a `fault`.
 # What old servers do and nobody can misread is accepted: lines that end in LF, folded values.
 
-_MOST_HEAD: Final = 1 << 16  # bytes; of interim heads and trailers likewise.  nginx: 32 KB
-_MOST_CHUNK_LINE: Final = 1 << 12  # a chunk's size and its extensions
-_MOST_INTERIM: Final = 16  # 102 and 103 may come repeatedly
 
-_HEAD_END: Final = re.compile(rb"\n\r?\n")
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-5]\d\d)(?: [^\r\0]*)?")
 _FIELD: Final = re.compile(r"^([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*(.*)$", re.MULTILINE)
 _FOLD: Final = re.compile(rb"\n[ \t]+")
 _LENGTH: Final = re.compile(r"\d{1,15}", re.ASCII)
-_CHUNK_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n\0]*)?\r\n")
-_HINT: Final = re.compile(r"\btimeout\s*=\s*(\d{1,6})\b", re.IGNORECASE)
 _TARGET: Final = re.compile(r"/[!-~]*")
 _URL_PARTS: Final = re.compile(r"([^/?#]*://[^/?#]*)/?([^#]*)")
 # Fields that `Connection` cannot remove: they describe the body, or are read here.
@@ -7974,6 +7967,13 @@ class ReplyDecoder:
     bytes, `feed` and `eof` never raise; `fault` says what is wrong.  `reusable`, at the end: the
     connection may carry another request.
     """
+
+    _MOST_HEAD: Final = 1 << 16  # bytes; of interim heads and trailers likewise.  nginx: 32 KB
+    _MOST_CHUNK_LINE: Final = 1 << 12  # a chunk's size and its extensions
+    _MOST_INTERIM: Final = 16  # 102 and 103 may come repeatedly
+    _HEAD_END: Final = re.compile(rb"\n\r?\n")
+    _CHUNK_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n\0]*)?\r\n")
+    _HINT: Final = re.compile(r"\btimeout\s*=\s*(\d{1,6})\b", re.IGNORECASE)
 
     __slots__ = tuple(
         "_buffer _interim _left _method ended fault feed head keepalive reusable started".split()
@@ -8016,8 +8016,8 @@ class ReplyDecoder:
         text = self._buffer if before else data  # usually all of it comes at once
         if text[:7] != b"HTTP/1."[: len(text)]:
             return self._fail("does not answer in HTTP")
-        end = _HEAD_END.search(text, max(0, before - 2))
-        if (end.end() if end else len(text)) > _MOST_HEAD:
+        end = self._HEAD_END.search(text, max(0, before - 2))
+        if (end.end() if end else len(text)) > self._MOST_HEAD:
             return self._fail("sent a head that is too large")
         if not end:
             return b""
@@ -8026,7 +8026,7 @@ class ReplyDecoder:
         if isinstance(head, Head) and head.status < 200:
             self._interim += 1
             # a 101 would change the protocol, which relay never asks for: an error like the rest
-            if head.status != 101 and self._interim <= _MOST_INTERIM:
+            if head.status != 101 and self._interim <= self._MOST_INTERIM:
                 return self._in_head(rest) if rest else b""
             head = "sent an interim answer that nobody asked for"
         return self._fail(head) if isinstance(head, str) else self._begin_body(head, rest)
@@ -8040,7 +8040,7 @@ class ReplyDecoder:
         lasting = "close" not in words and (head.version == 1 or "keep-alive" in words)
         self.head, self._left = head, max(0, length)
         self.reusable = lasting and length != _BY_CLOSE
-        if hint := _HINT.search(head.headers.get("Keep-Alive", "")):
+        if hint := self._HINT.search(head.headers.get("Keep-Alive", "")):
             self.keepalive = float(hint[1])
         if not length:
             self._end(rest)
@@ -8064,15 +8064,15 @@ class ReplyDecoder:
         if self._buffer:
             data = bytes(self._buffer) + data
             self._buffer.clear()
-        elif not self._left and (line := _CHUNK_LINE.match(data)):
+        elif not self._left and (line := self._CHUNK_LINE.match(data)):
             start, end = line.end(), line.end() + int(line[1], 16)
             if start < end == len(data) - 2 and data.endswith(b"\r\n"):
                 return data[start:end]  # one chunk, as most blocks of a stream are
         parts, at = list[bytes](), 0
         while at < len(data) and not self.fault:
             if not self._left:
-                line = _CHUNK_LINE.match(data, at)
-                too_long = (line.end() if line else len(data)) - at > _MOST_CHUNK_LINE
+                line = self._CHUNK_LINE.match(data, at)
+                too_long = (line.end() if line else len(data)) - at > self._MOST_CHUNK_LINE
                 if too_long or (not line and data.find(b"\n", at) >= 0):
                     self._fail("sent a broken chunk")
                     break
@@ -8098,8 +8098,8 @@ class ReplyDecoder:
         """Skip trailers: nobody reads them here."""
         before = len(self._buffer)
         self._buffer += data
-        end = _HEAD_END.search(self._buffer, max(0, before - 3))
-        if (end.end() if end else len(self._buffer)) > _MOST_HEAD:
+        end = self._HEAD_END.search(self._buffer, max(0, before - 3))
+        if (end.end() if end else len(self._buffer)) > self._MOST_HEAD:
             self._fail("sent trailers that are too large")
         elif end:
             self._end(self._buffer[end.end() :])
@@ -13353,9 +13353,6 @@ def mask_query(address: str) -> str:
 # It only chooses among equals; it never outranks an earlier target or plan.
 
 MOST_REMEMBERED: Final = 10_000  # conversations, lanes, permits: clients make them up
-_PUBLISHED_EVERY: Final = 3600.0  # seconds before other relays learn of the same bond again
-_BOUND_FOR: Final = 86400.0  # seconds; caches live an hour at most, sealed reasoning longer
-_MOST_POOLS: Final = 4  # plans of providers for which one conversation has a credential
 # What clients call a conversation in their headers: Claude Code, Codex, others, opencode.
 _SESSION_HEADERS: Final = (
     *("x-claude-code-session-id", "session-id", "session_id", "x-session-id"),
@@ -13464,6 +13461,10 @@ class _Bond(NamedTuple):
 class Stickiness:
     """Conversation -> credentials.  Bounded; the longest unused goes first."""
 
+    _PUBLISHED_EVERY: Final = 3600.0  # seconds before other relays learn of the same bond again
+    _BOUND_FOR: Final = 86400.0  # seconds; caches live an hour at most, sealed reasoning longer
+    _MOST_POOLS: Final = 4  # plans of providers for which one conversation has a credential
+
     def __init__(self) -> None:
         self.counts = {"hit": 0, "miss": 0, "repin": 0}
         self._bonds = Bounded[_Bond]()
@@ -13485,10 +13486,10 @@ class Stickiness:
         self.counts[word] += 1
         credentials.pop(pool, None)
         credentials[pool] = credential
-        if len(credentials) > _MOST_POOLS:
+        if len(credentials) > self._MOST_POOLS:
             del credentials[next(iter(credentials))]
-        until, published = now + _BOUND_FOR, bond.published if bond else 0.0
-        news = word != "hit" or published < until - _PUBLISHED_EVERY
+        until, published = now + self._BOUND_FOR, bond.published if bond else 0.0
+        news = word != "hit" or published < until - self._PUBLISHED_EVERY
         self._bonds.put(identity, _Bond(credentials, until, until if news else published), news)
         return word
 
@@ -13651,19 +13652,11 @@ def _words(thoughts: Iterable[Reasoning]) -> list[str]:
 # Nobody waits for a failure where makers say how much is left: a new conversation leaves what is
 # nearly used up (`switch_at`), one that runs there stays.
 
-SHORTEST, LONGEST = 1.0, 1800.0  # seconds, of a short mark
-LONGEST_PLAN: Final = 35 * 86400.0
-_MOST_MARKS: Final = 1000  # clients make up model names, and each that fails is a mark
-_STALE: Final = 86400.0  # seconds after its end, when a mark says nothing any more
-_SKEW: Final = 60.0  # seconds by which the clocks of relays that share marks may differ
-_BY_HAND: Final = 60.0  # seconds after which to ask again for a provider that is disabled
-_MOST_MESSAGE: Final = 200  # characters of a provider's message
-_ROOM: Final = 0.99  # the share of a window below which there is surely some left; makers round
-_BALANCE_HOLDS: Final = 86400.0  # seconds; then it says nothing, because it may be filled again
-
 
 class Quotas:
     """The latest quota of each credential."""
+
+    _BALANCE_HOLDS: Final = 86400.0  # seconds; then it says nothing, because it may be filled again
 
     def __init__(self) -> None:
         self.known = Bounded[Quota]()
@@ -13692,7 +13685,7 @@ class Quotas:
         most, least = config.switch_at, config.switch_below
         if most is not None and (window := quota.fullest(now)) and window.used >= most:
             return f"{window.name} at {window.used:.0%}, switch_at {most:.0%}"
-        if left is None or least is None or left >= least or now >= quota.at + _BALANCE_HOLDS:
+        if left is None or least is None or left >= least or now >= quota.at + self._BALANCE_HOLDS:
             return ""
         return f"balance {left:.2f} {quota.currency}, switch_below {least:.2f}"
 
@@ -13744,6 +13737,8 @@ class Place(NamedTuple):
 class Mark:
     """Why a lane is not used, and until when; times are in seconds since the epoch."""
 
+    _SKEW: ClassVar = 60.0  # seconds by which the clocks of relays that share marks may differ
+
     failure: str  # a key of FAILURES
     since: float
     until: float
@@ -13759,7 +13754,7 @@ class Mark:
     def is_ahead(self, now: float) -> bool:
         """Was it made later than now?  Then the clock was set back: the mark counts as over, or it
         would last for as long as the clock was wrong."""
-        return self.since > now + _SKEW
+        return self.since > now + self._SKEW
 
     @property
     def worth_a_try(self) -> bool:
@@ -13773,6 +13768,14 @@ class Health:
 
     Never reads the clock: `now` is an argument, and `began` is when the attempt began.
     """
+
+    SHORTEST, LONGEST = 1.0, 1800.0  # seconds, of a short mark
+    LONGEST_PLAN: Final = 35 * 86400.0
+    _MOST_MARKS: Final = 1000  # clients make up model names, and each that fails is a mark
+    _STALE: Final = 86400.0  # seconds after its end, when a mark says nothing any more
+    _BY_HAND: Final = 60.0  # seconds after which to ask again for a provider that is disabled
+    _MOST_MESSAGE: Final = 200  # characters of a provider's message
+    _ROOM: Final = 0.99  # the share of a window below which there is surely some left; makers round
 
     def __init__(self) -> None:
         self.marks: dict[Place, Mark] = {}
@@ -13816,20 +13819,20 @@ class Health:
         before, began = self.marks.get(place), now if began is None else began
         if before and before.is_ahead(now):
             before = None
-        if before and before.failure == row.name and now < before.until + LONGEST:
+        if before and before.failure == row.name and now < before.until + self.LONGEST:
             times = before.times + (before.since < began)
         guessed = seconds is None
         if seconds is None:
             seconds = min(row.cool * 2 ** min(times - 1, 16), row.grows_to)
         else:
             plan = row.opens_next_plan or row.name == "balance_empty"
-            seconds = min(max(seconds, SHORTEST), LONGEST_PLAN if plan else LONGEST)
+            seconds = min(max(seconds, self.SHORTEST), self.LONGEST_PLAN if plan else self.LONGEST)
         firm = before and (not before.guessed or began <= before.since)
         if before and firm and before.until > now + seconds:
             return  # what was announced to last longer still holds
-        message, owner = error.message[:_MOST_MESSAGE], lane.owner(error.scope)
+        message, owner = error.message[: self._MOST_MESSAGE], lane.owner(error.scope)
         self.marks[place] = Mark(row.name, now, now + seconds, guessed, times, message, owner)
-        if len(self.marks) > _MOST_MARKS:
+        if len(self.marks) > self._MOST_MARKS:
             self.forget(now)
 
     def succeeded(
@@ -13847,7 +13850,7 @@ class Health:
         by which relay only guessed that the plan is used up."""
         self.quotas.note(credential, quota)
         place, fullest = Place("credential", credential, True), quota.fullest(quota.at)
-        mark, has_room = self.marks.get(place), fullest and fullest.used < _ROOM
+        mark, has_room = self.marks.get(place), fullest and fullest.used < self._ROOM
         is_guess = mark and mark.guessed and mark.failure == "plan_exhausted"
         if is_guess and has_room and self.marks[place].since < quota.at:
             del self.marks[place]
@@ -13857,7 +13860,7 @@ class Health:
     def cooling(self, lane: Lane, now: float) -> Mark | None:
         """The mark that keeps a lane from being used, the firmest and longest of several."""
         if lane.target.provider.name in self.disabled:
-            return Mark("disabled", now, now + _BY_HAND, False)
+            return Mark("disabled", now, now + self._BY_HAND, False)
         if not self.marks:
             return None
         marks = [mark for mark in self._on(lane).values() if mark.is_active(now)]
@@ -13955,10 +13958,10 @@ class Health:
 
     def forget(self, now: float) -> None:
         """Drop marks that ended long ago, and more if there are too many."""
-        kept_for = 0.0 if len(self.marks) > _MOST_MARKS else _STALE
+        kept_for = 0.0 if len(self.marks) > self._MOST_MARKS else self._STALE
         marks = self.marks.items()
         self._remove(p for p, mark in marks if mark.until < now - kept_for and not mark.probing)
-        if (excess := len(self.marks) - _MOST_MARKS) > 0:  # guesses first, the oldest first
+        if (excess := len(self.marks) - self._MOST_MARKS) > 0:  # guesses first, the oldest first
             order = [(not mark.guessed, mark.since, place) for place, mark in marks]
             order.sort(key=operator.itemgetter(0, 1))
             self._remove(place for *_, place in order[:excess])
@@ -13982,7 +13985,6 @@ class Health:
 # same history and the same request give the same order.
 
 FADING: Final = 60.0  # seconds after which a time to first event counts half
-_LATEST: Final = 0.3  # the share of the latest time in the mean
 
 
 class Flight:
@@ -14020,6 +14022,8 @@ class _Query(NamedTuple):
 
 class Balance:
     """The order of lanes; which are busy, whose turn it was, how soon each answered."""
+
+    _LATEST: Final = 0.3  # the share of the latest time in the mean
 
     def __init__(self, health: Health) -> None:
         self.busy: dict[str, int] = {}  # lane -> attempts under way
@@ -14104,7 +14108,7 @@ class Balance:
     def note_latency(self, lane: Lane, seconds: float, now: float) -> None:
         """Note how long its first event took; the latest times count most."""
         mean, _ = self._soon.get(lane.name, (seconds, now))
-        self._soon.put(lane.name, (mean + _LATEST * (seconds - mean), now))
+        self._soon.put(lane.name, (mean + self._LATEST * (seconds - mean), now))
 
     def seconds(self, lane: Lane, now: float) -> float:
         """The expected time to first event.  It fades, so that a slow lane is asked again."""
@@ -14172,15 +14176,6 @@ class Balance:
 HOUR, DAY = 3600, 86400  # the two spans
 OTHERS: Final = "(others)"
 _MOST_ROWS: Final = 1000  # an hour; clients make up model names
-_MOST_RECENT: Final = 200
-_LEAST_ADDED: Final = 100  # tokens of a turn that say something about how a model counts
-_WEIGHT: Final = 0.1  # of the latest ratio in the mean
-_LEAST_RATIO, _MOST_RATIO = 0.1, 10.0
-# The fields of a request's log line that the store remembers.
-_REMEMBERED: Final = (
-    *("time", "id", "code", "status", "key", "model", "target", "tokens_in", "tokens_out"),
-    *("cache_read", "cache_write", "cost", "estimated", "ms", "first_ms"),
-)
 
 
 class Row(NamedTuple):
@@ -14261,8 +14256,15 @@ ROW_NAMES: Final = ("key", "provider", "model")
 class Ledger:
     """What was used since the last batch, and the latest requests."""
 
+    _MOST_RECENT: Final = 200
+    # The fields of a request's log line that the store remembers.
+    _REMEMBERED: Final = (
+        *("time", "id", "code", "status", "key", "model", "target", "tokens_in", "tokens_out"),
+        *("cache_read", "cache_write", "cost", "estimated", "ms", "first_ms"),
+    )
+
     def __init__(self) -> None:
-        self._recent: collections.deque[JSON] = collections.deque(maxlen=_MOST_RECENT)
+        self._recent: collections.deque[JSON] = collections.deque(maxlen=self._MOST_RECENT)
         self._clock = Clock(0, 0, ("", ""))  # of the hour of `_sums`, in that zone
         self._zone: datetime.tzinfo | None = None
         self._known: set[tuple[str, str, str]] = set()  # those with totals in this hour
@@ -14289,7 +14291,7 @@ class Ledger:
         """What was added since the last call; from now on it is the store's."""
         self._close()
         rows, self._rows = self._rows, {}
-        lines = [{name: record[name] for name in _REMEMBERED} for record in self._recent]
+        lines = [{name: record[name] for name in self._REMEMBERED} for record in self._recent]
         self._recent.clear()
         return rows, lines
 
@@ -14308,6 +14310,10 @@ class Calibration:
     a new conversation, only the model's usual ratio of true and estimated tokens is.
     """
 
+    _LEAST_ADDED: Final = 100  # tokens of a turn that say something about how a model counts
+    _WEIGHT: Final = 0.1  # of the latest ratio in the mean
+    _LEAST, _MOST = 0.1, 10.0
+
     def __init__(self) -> None:
         # model -> its ratio for whole prompts, and for what a turn adds; the latest count most
         self._ratios = Bounded[tuple[float, float]](_MOST_ROWS)
@@ -14318,18 +14324,18 @@ class Calibration:
         """A provider has counted `true` input tokens where relay estimated others."""
         if estimated <= 0 or true <= 0:
             return
-        ratio = min(max(true / estimated, _LEAST_RATIO), _MOST_RATIO)
+        ratio = min(max(true / estimated, self._LEAST), self._MOST)
         ratios = self._ratios.get(model)
         whole, added = ratios or (ratio, ratio)
         news = not ratios or abs(ratio - whole) > 0.01 * whole
         if conversation:
             key = f"{model}\0{conversation}"
             before, known = self._prompts.get(key, (0, 0))
-            if before and estimated > before + _LEAST_ADDED:
+            if before and estimated > before + self._LEAST_ADDED:
                 turn = (true - known) / (estimated - before)
-                added += _WEIGHT * (min(max(turn, _LEAST_RATIO), _MOST_RATIO) - added)
+                added += self._WEIGHT * (min(max(turn, self._LEAST), self._MOST) - added)
             self._prompts.put(key, (estimated, true))
-        self._ratios.put(model, (whole + _WEIGHT * (ratio - whole), added), news)
+        self._ratios.put(model, (whole + self._WEIGHT * (ratio - whole), added), news)
 
     def corrected(self, model: str, conversation: str, estimated: int) -> int | None:
         """A better estimate; None if nothing is known of the model."""
@@ -14346,7 +14352,7 @@ class Calibration:
 
     def adopt(self, record: JSON) -> None:
         """Take what `collect` gave, here or elsewhere."""
-        whole, added = (min(max(finite(n), _LEAST_RATIO), _MOST_RATIO) for n in record["ratios"])
+        whole, added = (min(max(finite(n), self._LEAST), self._MOST) for n in record["ratios"])
         self._ratios.put(str(record["name"]), (whole, added))
 
 
@@ -14665,14 +14671,7 @@ class Limits:
 # So a conversation that goes well costs nothing, however long it is.  Several agents may talk in
 # one session; if in doubt, a thread is recognised by its first turns.
 
-_MOST_CONVERSATIONS: Final = 10_000
-_MOST_THREADS: Final = 4  # of a session
-_MOST_HELD_BYTES: Final = 32 << 20  # bytes of prompts
-_LEAST_PROMPT: Final = 2048  # bytes; no provider caches less than a thousand tokens
-_LEAST_CACHED: Final = 1024  # tokens
-_COLD: Final = 8  # answers of a target that mention no cache, after which none is expected
 _CACHE_LIFE: Final = 300.0  # seconds; Anthropic's default, and about what others promise
-_KEPT_FOR: Final = 3600.0  # seconds; no cache that reports its reads lives longer
 # Keys that are not part of the prompt, and may differ from turn to turn.
 _NOT_OF_THE_PROMPT: Final = frozenset(
     "model stream stream_options metadata user store client_metadata max_tokens"
@@ -14707,22 +14706,30 @@ class PendingPrompt:
 class CacheLedger:
     """Each thread's last prompt, and how much of it should be in a cache.  Bounded."""
 
+    _MOST_CONVERSATIONS: Final = 10_000
+    _MOST_THREADS: Final = 4  # of a session
+    _MOST_HELD: Final = 32 << 20  # bytes of prompts
+    _LEAST_PROMPT: Final = 2048  # bytes; no provider caches less than a thousand tokens
+    _LEAST_CACHED: Final = 1024  # tokens
+    _COLD: Final = 8  # answers of a target that mention no cache, after which none is expected
+    _KEPT_FOR: Final = 3600.0  # seconds; no cache that reports its reads lives longer
+
     def __init__(self) -> None:
         self.causes: dict[str, int] = {}  # "client: system" -> collapses
         self._conversations: dict[str, list[_Thread]] = {}  # the longest unused first
         # target -> answers in a row that mention no cache; clients make up model names
-        self._cold = Bounded[int](_MOST_CONVERSATIONS)
+        self._cold = Bounded[int](self._MOST_CONVERSATIONS)
         self._kept = 0  # bytes
 
     def begin(self, raw: bytes, target: str, now: float) -> PendingPrompt | None:
         """Note a prompt before it leaves memory; None if no cache can be in play."""
-        if len(raw) < _LEAST_PROMPT:
+        if len(raw) < self._LEAST_PROMPT:
             return None
-        if self._cold.get(target, 0) >= _COLD:
+        if self._cold.get(target, 0) >= self._COLD:
             raw = b""
-        while raw and self._kept + len(raw) > _MOST_HELD_BYTES and len(self._conversations) > 1:
+        while raw and self._kept + len(raw) > self._MOST_HELD and len(self._conversations) > 1:
             self._forget(next(iter(self._conversations)))  # unused for longest
-        if self._kept + len(raw) > _MOST_HELD_BYTES:
+        if self._kept + len(raw) > self._MOST_HELD:
             raw = b""
         self._kept += len(raw)
         return PendingPrompt(raw, now)
@@ -14742,7 +14749,7 @@ class CacheLedger:
         if usage is None or not usage.input:  # it broke off before anything was counted
             return None
         cached = usage.cache_read + usage.cache_write
-        least = max(_LEAST_CACHED, 2 * usage.cache_read + 1)
+        least = max(self._LEAST_CACHED, 2 * usage.cache_read + 1)
         self._cold.put(sent_as.target, 0 if cached else self._cold.get(sent_as.target, 0) + 1)
         if not raw or not (name := identity()):
             return None
@@ -14761,11 +14768,11 @@ class CacheLedger:
             self._kept -= len(thread.raw)
         self._kept += len(raw)  # its room was reserved until now
         threads.append(latest)
-        while len(threads) > _MOST_THREADS:
+        while len(threads) > self._MOST_THREADS:
             self._kept -= len(threads.pop(0).raw)
         while (
-            len(self._conversations) > _MOST_CONVERSATIONS
-            or next(iter(self._conversations.values()))[-1].at < now - _KEPT_FOR
+            len(self._conversations) > self._MOST_CONVERSATIONS
+            or next(iter(self._conversations.values()))[-1].at < now - self._KEPT_FOR
         ):
             self._forget(next(iter(self._conversations)))
         return lost
@@ -14855,8 +14862,6 @@ def _fingerprint(value: Any) -> int:
 # A note has a name; the latest of that name holds.  A relay that starts reads them all, so a
 # restart forgets no cooldown.
 
-_KEPT_NOTES, _RATIOS_EVERY = 30 * DAY, 60.0  # seconds: for notes without an end; between ratios
-
 
 class Note(NamedTuple):
     kind: str  # mark, bond, quota or ratio
@@ -14867,6 +14872,8 @@ class Note(NamedTuple):
 
 class Notebook:
     """Makes notes of what this relay has learnt, and takes in others'."""
+
+    _KEPT_NOTES, _RATIOS_EVERY = 30 * DAY, 60.0  # seconds: for notes without an end; between ratios
 
     def __init__(self, health: Health) -> None:
         self.calibration = Calibration()
@@ -14897,13 +14904,13 @@ class Notebook:
         ]
         self._published = marks
         for kind, memory in self._memories.items():
-            if kind == "ratio" and abs(now - self._ratios_at) < _RATIOS_EVERY:
+            if kind == "ratio" and abs(now - self._ratios_at) < self._RATIOS_EVERY:
                 continue  # they change all the time; `abs`, because clocks are set back
             for line in memory.collect():
                 self._ratios_at = now if kind == "ratio" else self._ratios_at
                 # hashed, because clients choose a conversation's name, of any length
                 name = sha256(line["name"]).hex()
-                notes.append(Note(kind, name, line, line.get("until", now + _KEPT_NOTES)))
+                notes.append(Note(kind, name, line, line.get("until", now + self._KEPT_NOTES)))
         return notes
 
     def apply(self, notes: Iterable[Note]) -> None:
@@ -15058,10 +15065,6 @@ def termination(error: RelayError) -> str:
 # counts as "other".  No conversation, no request and no client's own text is ever a label.
 
 OTHER: Final = "other"
-_MOST_VALUES: Final = 100  # of one label; more than providers or keys a team has
-_MOST_SERIES: Final = 2000  # of one metric
-_MOST_TALLIES: Final = 2000  # remembered look-ups; they hold no numbers of their own
-_UNIT_SUFFIXES: Final = {"s": "_seconds", "By": "_bytes"}  # {token} and the like name no unit
 _SECONDS: Final = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320, 640, 1280)  # fmt: skip
 _OVERHEAD: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5)
 _TOKENS: Final = tuple(4**power for power in range(14))  # as the GenAI conventions have them
@@ -15094,6 +15097,10 @@ def add_all(amounts: Iterable[tuple[Series, float]]) -> None:
 class Metric:
     """One metric and all its series.  `kind` is counter, gauge or histogram."""
 
+    _MOST_VALUES: Final = 100  # of one label; more than providers or keys a team has
+    _MOST_SERIES: Final = 2000  # of one metric
+    _UNIT_SUFFIXES: Final = {"s": "_seconds", "By": "_bytes"}  # {token} and the like name no unit
+
     def __init__(
         self,
         kind: str,
@@ -15107,7 +15114,7 @@ class Metric:
         of a histogram's buckets, each inclusive."""
         self.kind, self.name, self.unit, self.doc, self.bounds = kind, name, unit, doc, bounds
         self.labels = tuple(labels.split())
-        self.base = name.replace(".", "_") + _UNIT_SUFFIXES.get(unit, "")
+        self.base = name.replace(".", "_") + self._UNIT_SUFFIXES.get(unit, "")
         # Called with each number, too, and with the labels that are not empty.
         self.mirror: Callable[[float, Mapping[str, str]], None] | None = None
         self.series: dict[tuple[str, ...], Series] = {}
@@ -15159,11 +15166,11 @@ class Metric:
         known = []
         for others, value in zip(self._values, values, strict=True):
             plain = "".join(char if char.isprintable() else "?" for char in value[:100])
-            if len(others) < _MOST_VALUES:
+            if len(others) < self._MOST_VALUES:
                 others.add(plain)
             known.append(plain if plain in others else OTHER)
         key = tuple(known)
-        if key not in self.series and len(self.series) >= _MOST_SERIES:
+        if key not in self.series and len(self.series) >= self._MOST_SERIES:
             key = (OTHER,) * len(key)
         return self.series.get(key) or self.series.setdefault(key, Series(self, key))
 
@@ -15201,6 +15208,8 @@ class Metrics:
     """What is counted of each request, once, at its end.  The names `gen_ai.*` are from the GenAI
     semantic conventions: relay is a server to its clients, and to providers a client that uses
     tokens."""
+
+    _MOST_TALLIES: Final = 2000  # remembered look-ups; they hold no numbers of their own
 
     def __init__(self) -> None:
         counter, gauge, histogram = (
@@ -15261,7 +15270,7 @@ class Metrics:
         """For requests with the same operation, dialect, provider, model, key, status and code."""
         if tally := self._tallies.get(alike):
             return tally
-        if len(self._tallies) >= _MOST_TALLIES:
+        if len(self._tallies) >= self._MOST_TALLIES:
             self._tallies.clear()  # those still in use are looked up again
         return self._tallies.setdefault(alike, Tally(self, alike))
 
@@ -15329,8 +15338,6 @@ class Tally:
 # moments are kept, each with a number; a watcher reads on from the last number it has seen.  So
 # one ring serves any number of watchers, and a slow one misses the oldest moments, nothing else.
 
-_MOST_MOMENTS: Final = 500
-
 
 class Moment(NamedTuple):
     number: int
@@ -15341,8 +15348,10 @@ class Moment(NamedTuple):
 class Feed:
     """The last moments, and the watchers that the next one wakes."""
 
+    _MOST_MOMENTS: Final = 500
+
     def __init__(self) -> None:
-        self._moments = collections.deque[Moment](maxlen=_MOST_MOMENTS)
+        self._moments = collections.deque[Moment](maxlen=self._MOST_MOMENTS)
         self._watchers: set[Callable[[], None]] = set()
         self._number = 0
 
@@ -15381,14 +15390,12 @@ class Feed:
 # lines only gather: to wake it for each of them would cost a busy relay more than the lines do,
 # because a thread that wakes wants the interpreter's lock.
 
-_LEVELS: Final = ("debug", "info", "warning", "error")
-_MOST_UNWRITTEN: Final = 4 << 20  # bytes of lines that may wait: some 10,000 requests
-_REST: Final = 0.02  # seconds between two writes
-_COLOURS: Final = {"debug": 2, "info": 32, "warning": 33, "error": 31}  # ECMA-48: faint, green, ...
-
 
 class Sink:
     """A stream to which a thread of its own writes lines in order."""
+
+    _MOST_UNWRITTEN: Final = 4 << 20  # bytes of lines that may wait: some 10,000 requests
+    _REST: Final = 0.02  # seconds between two writes
 
     def __init__(self, stream: TextIO | None, most: int = _MOST_UNWRITTEN) -> None:
         """`stream` is None where stderr was closed: descriptor 2 may be a client's socket then."""
@@ -15447,7 +15454,7 @@ class Sink:
             while data:
                 data = data[self._write(descriptor, data) :]
             with self._changed:
-                self._changed.wait_for(lambda: self._hurry > 0, _REST)
+                self._changed.wait_for(lambda: self._hurry > 0, self._REST)
 
     def _write(self, descriptor: int, data: bytes) -> int:
         """Write once; the number of bytes that were written, or dropped after an error."""
@@ -15469,13 +15476,21 @@ class Sink:
 class Log:
     """Writes what happens, in lines; `zone` is for times in text, JSON has UTC."""
 
+    _LEVELS: Final = ("debug", "info", "warning", "error")
+    _COLOURS: Final = {
+        "debug": 2,
+        "info": 32,
+        "warning": 33,
+        "error": 31,
+    }  # ECMA-48: faint, green, ...
+
     def __init__(
         self, config: LogConfig, zone: datetime.tzinfo | None, sink: Sink, feed: Feed | None = None
     ) -> None:
         self.feed = feed or Feed()
         self.text = (config.format or ("text" if sink.terminal else "json")) == "text"
         self.sink = sink
-        self._shown = _LEVELS[_LEVELS.index(config.level) :]
+        self._shown = self._LEVELS[self._LEVELS.index(config.level) :]
         self.verbose = config.level == "debug"
         self._zone = zone
         self._second = (-1, "")  # the last one that was formatted, and its text
@@ -15510,7 +15525,7 @@ class Log:
         if self.text:
             text = moment_text(kind, record, self._zone)
             if self.sink.coloured:  # the level, or the code and the status; the clock is faint
-                colour = f"\x1b[{_COLOURS[record['level']]}m"
+                colour = f"\x1b[{self._COLOURS[record['level']]}m"
                 text = re.sub(
                     r"^(\S+) (.+?)(?=  |$)", f"\x1b[2m\\1\x1b[0m {colour}\\2\x1b[0m", text
                 )
@@ -15903,11 +15918,6 @@ class SQLiteStore:
 # A relay renews the permits it holds; those of a relay that died expire.  A Redis that comes back
 # with less than it had acknowledged is sent the last seconds again.
 
-_ANSWER_TIMEOUT: Final = 0.5  # seconds a client may have to wait for Redis, once; then it is down
-_RECONNECTING: Final = 3.0  # seconds to reach it, while nobody waits
-_LEASE: Final = 30  # seconds a permit counts without word from its relay
-_MOST_NOTES_READ: Final = 2000  # at once: Redis serves nobody else meanwhile
-_RESENT: Final = 5.0  # seconds of batches that are sent again after a break
 
 # KEYS: the prefix.  ARGV: a batch as JSON, see `RedisStore._written`.  It answers the number of the
 # last note, the notes after the one known last, and an admission for each permit asked for.
@@ -16065,6 +16075,14 @@ return {whole(last), lines, admissions}
 class RedisStore:
     """Redis, through its official client, which is an optional dependency."""
 
+    _ANSWER_TIMEOUT: Final = (
+        0.5  # seconds a client may have to wait for Redis, once; then it is down
+    )
+    _RECONNECTING: Final = 3.0  # seconds to reach it, while nobody waits
+    _LEASE: Final = 30  # seconds a permit counts without word from its relay
+    _MOST_NOTES_READ: Final = 2000  # at once: Redis serves nobody else meanwhile
+    _RESENT: Final = 5.0  # seconds of batches that are sent again after a break
+
     shares_limits = True
 
     def __init__(self, url: str) -> None:
@@ -16086,7 +16104,7 @@ class RedisStore:
         from redis.backoff import NoBackoff
         from redis.retry import Retry
 
-        seconds = _RECONNECTING if to_read else _ANSWER_TIMEOUT
+        seconds = self._RECONNECTING if to_read else self._ANSWER_TIMEOUT
         try:
             self._client = redis.Redis.from_url(
                 self._url,
@@ -16130,7 +16148,7 @@ class RedisStore:
         now = time.monotonic()
         if batch:
             self._stored.append((now, dataclasses.replace(batch, asked=(), running=())))
-        while self._stored and self._stored[0][0] < now - _RESENT:
+        while self._stored and self._stored[0][0] < now - self._RESENT:
             self._stored.popleft()
         news, self._last_seq = News(), int(last_seq)
         for line in lines:
@@ -16155,10 +16173,10 @@ class RedisStore:
             "relay": self._me,
             "number": batch.number,
             "last_seq": self._last_seq,
-            "lease": _LEASE,
+            "lease": self._LEASE,
             "most_recent": MOST_RECENT_STORED,
             "most_notes": MOST_NOTES_STORED,
-            "most_read": _MOST_NOTES_READ,
+            "most_read": self._MOST_NOTES_READ,
             "usage": [
                 (
                     *(span, start, dumps(who).decode(), KEPT[span] + DAY),
@@ -16212,10 +16230,6 @@ class RedisStore:
 # given back.  While the store is down nobody waits for it: each relay decides by what it knows
 # itself.
 
-_EVERY: Final = 1.0  # seconds between two exchanges when nothing happens
-_RENEWED: Final = 10.0  # seconds between two reminders of the permits that are out
-_LONGEST_PAUSE: Final = 15.0  # seconds between two tries to reach a store that is down
-
 
 def store_of(state: str) -> Store:
     """The store that `state` names."""
@@ -16227,6 +16241,10 @@ def store_of(state: str) -> Store:
 
 class Keeper:
     """Keeps memory and the store in step."""
+
+    _EVERY: Final = 1.0  # seconds between two exchanges when nothing happens
+    _RENEWED: Final = 10.0  # seconds between two reminders of the permits that are out
+    _LONGEST_PAUSE: Final = 15.0  # seconds between two tries to reach a store that is down
 
     def __init__(
         self,
@@ -16252,7 +16270,7 @@ class Keeper:
         self._task: asyncio.Task[None] | None = None
         # in monotonic time: when notes were gathered, permits renewed, trouble seen
         self._noted = self._renewed = self._since = -math.inf
-        self._pause = _EVERY
+        self._pause = self._EVERY
 
     async def call(self, function: Callable[..., T], *args: object) -> T:
         """Run a function of the store in its thread."""
@@ -16297,7 +16315,7 @@ class Keeper:
 
     async def _run(self) -> None:
         while not self._stopping:
-            pause = self._pause if self.trouble else _EVERY
+            pause = self._pause if self.trouble else self._EVERY
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await self._wake.wait()
@@ -16334,14 +16352,14 @@ class Keeper:
         now, wall = time.monotonic(), time.time()
         if not (batch := self._unstored):
             batch = self._unstored = Batch()
-            if now >= self._noted + _EVERY:
+            if now >= self._noted + self._EVERY:
                 batch.notes = self._notebook.collect(wall)
                 self._noted = now
             batch.usage, batch.recent = self._ledger.collect()
             batch.spent, batch.ended = self._limits.collect()
         zones = {caller.zone for caller in self._callers()}
         batch.labels = sorted({label for zone in zones for label in clock_at(wall, zone).periods})
-        due = self.store.shares_limits and now >= self._renewed + _RENEWED
+        due = self.store.shares_limits and now >= self._renewed + self._RENEWED
         running = self._limits.running() if due else ()
         batch.asked, batch.running = asked, [permit for permit in running if permit not in asked]
         news = await self.call(self.store.sync, batch)
@@ -16377,7 +16395,7 @@ class Keeper:
             if not isinstance(error, StateTrouble):
                 log.fault(error)
         calm = time.monotonic() > self._since + 60
-        self._pause = _EVERY if calm else min(2 * self._pause, _LONGEST_PAUSE)
+        self._pause = self._EVERY if calm else min(2 * self._pause, self._LONGEST_PAUSE)
         self._since, self.trouble = time.monotonic(), trouble
 
 
@@ -16403,10 +16421,6 @@ class Keeper:
 
 _MOST_UNREAD: Final = 1 << 16  # bytes of an answer that may wait for their reader; then it pauses
 _MOST_IDLE: Final = 60.0  # seconds
-_AT_ONCE: Final = 1 << 20  # bytes of a body that may wait in a transport, where they are copied
-_CLOSED_BEFORE: Final = 5.0  # seconds within which a link that was closed before shows it
-_NAMES_KEPT: Final = 10.0  # seconds for which an address is not looked up again
-_EYEBALLS: Final = 0.25  # seconds before the next address is tried beside one (RFC 8305)
 
 # A request's body: the pieces of all of it, or still on its way, or none.
 Pieces: TypeAlias = list[memoryview] | AsyncIterator[bytes] | None
@@ -16519,6 +16533,8 @@ class LinkReply(Reply):
 class Link(asyncio.Protocol):
     """One connection to a provider: a request goes out, its answer comes in, then the next."""
 
+    _AT_ONCE: Final = 1 << 20  # bytes of a body that may wait in a transport, where they are copied
+
     def __init__(self, upstream: Upstream, key: tuple[str, Origin]) -> None:
         self.key = key  # the proxy and the origin: requests with the same may go out on it
         self.served = 0  # requests
@@ -16540,7 +16556,7 @@ class Link(asyncio.Protocol):
             reply.lost(None)
         elif body is None:
             transport.write(head)
-        elif isinstance(body, list) and sum(map(len, body)) <= _AT_ONCE:
+        elif isinstance(body, list) and sum(map(len, body)) <= self._AT_ONCE:
             transport.writelines([head, *body])
         else:
             transport.write(head)
@@ -16554,8 +16570,8 @@ class Link(asyncio.Protocol):
         """Send a body as fast as the provider reads it: no copy of it waits in the transport."""
         if isinstance(body, list):
             for piece in body:
-                for at in range(0, len(piece), _AT_ONCE):
-                    transport.write(piece[at : at + _AT_ONCE])
+                for at in range(0, len(piece), self._AT_ONCE):
+                    transport.write(piece[at : at + self._AT_ONCE])
                     await self._writable.wait()
             return
         async for block in body:
@@ -16653,6 +16669,10 @@ class Link(asyncio.Protocol):
 class Upstream:
     """The links to all providers: keeps idle ones, and makes new ones."""
 
+    _CLOSED_BEFORE: Final = 5.0  # seconds within which a link that was closed before shows it
+    _NAMES_KEPT: Final = 10.0  # seconds for which an address is not looked up again
+    _EYEBALLS: Final = 0.25  # seconds before the next address is tried beside one (RFC 8305)
+
     def __init__(self) -> None:
         self._links: set[Link] = set()
         self._idle: dict[tuple[str, Origin], list[Link]] = {}
@@ -16690,7 +16710,7 @@ class Upstream:
                 finally:
                     if not reply.status:  # it failed, or nobody waits any longer
                         reply.close()
-                in_time = time.monotonic() < sent_at + _CLOSED_BEFORE
+                in_time = time.monotonic() < sent_at + self._CLOSED_BEFORE
                 if reply.decoder.started or link.served == 1 or not in_time:
                     raise cast(BaseException, reply.error)
                 link = None  # it was closed before
@@ -16757,7 +16777,7 @@ class Upstream:
                 else:
                     sock = await aiohappyeyeballs.start_connection(
                         await self._addresses(peer.name, peer.port),
-                        happy_eyeballs_delay=_EYEBALLS,
+                        happy_eyeballs_delay=self._EYEBALLS,
                         interleave=1,
                     )
                 tls = (self._tls, peer.name) if peer.secure else (None, None)
@@ -16806,7 +16826,7 @@ class Upstream:
         if found is None or until < loop.time():
             lookup = loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
             found = asyncio.ensure_future(lookup)
-            self._names[host, port] = (loop.time() + _NAMES_KEPT, found)
+            self._names[host, port] = (loop.time() + self._NAMES_KEPT, found)
         try:
             return await asyncio.shield(found)
         except OSError:
@@ -17116,10 +17136,6 @@ class Inflater:
 # provider has refused what it printed.  One run is enough for all that wait.  They outlive a
 # reload, under the names of their credentials.
 
-_RUN_SECONDS: Final = 30.0  # that a program may take
-_RETRY_SECONDS: Final = 10.0  # between two runs, if the first one failed
-_TRUST_SECONDS: Final = 60.0  # a credential that was renewed after a refusal is not renewed again
-
 
 class _Printed(NamedTuple):
     secret: str
@@ -17129,6 +17145,12 @@ class _Printed(NamedTuple):
 
 class Credentials:
     """What the programs printed last, and those that run."""
+
+    _RUN_SECONDS: Final = 30.0  # that a program may take
+    _RETRY_SECONDS: Final = 10.0  # between two runs, if the first one failed
+    _TRUST_SECONDS: Final = (
+        60.0  # a credential that was renewed after a refusal is not renewed again
+    )
 
     def __init__(self) -> None:
         self._printed: dict[str, _Printed] = {}  # by the credential's name
@@ -17141,12 +17163,12 @@ class Credentials:
         printed = self._printed.get(name)
         if printed is None or now - printed.since > 0.9 * credential.ttl:
             began, run = self._runs.get(name, (-math.inf, None))
-            if not run or (run.done() and (not run.result() or now - began > _RETRY_SECONDS)):
+            if not run or (run.done() and (not run.result() or now - began > self._RETRY_SECONDS)):
                 run = asyncio.create_task(self._run(credential))
                 self._runs[name] = now, run
             if printed is None or now - printed.since > credential.ttl:
                 if fault := await asyncio.shield(run):
-                    error = UpstreamError("auth", fault, retry_after=_RETRY_SECONDS)
+                    error = UpstreamError("auth", fault, retry_after=self._RETRY_SECONDS)
                     error.asked = False
                     raise error
                 printed = self._printed[name]
@@ -17158,7 +17180,7 @@ class Credentials:
         printed = self._printed.get(credential.name)
         if printed and printed.secret == secret:
             age = asyncio.get_running_loop().time() - printed.since
-            if printed.renewal and age < _TRUST_SECONDS:
+            if printed.renewal and age < self._TRUST_SECONDS:
                 return False
             del self._printed[credential.name]
             self._runs.pop(credential.name, None)  # a run that this forgot may have printed it
@@ -17175,10 +17197,10 @@ class Credentials:
         except OSError as error:
             return f"the program of its `api_key` cannot run: {program}: {error.strerror}"
         try:
-            async with asyncio.timeout(_RUN_SECONDS):
+            async with asyncio.timeout(self._RUN_SECONDS):
                 output, errors = await process.communicate()
         except TimeoutError:
-            return f"{program} printed no credential within {_RUN_SECONDS:g} s"
+            return f"{program} printed no credential within {self._RUN_SECONDS:g} s"
         finally:
             if process.returncode is None:
                 process.kill()
@@ -17381,18 +17403,16 @@ async def look_up_quotas(
 # two steps, it stays so until another process starts or files have to be deleted: then they are
 # counted.
 
-_MOST_TAPED: Final = 64 << 20  # bytes of all tapes that run or wait to be written, together
-_MOST_OF_ONE: Final = 32 << 20  # bytes of one exchange; a request may be that long
 _BLOCK_COST: Final = 128  # bytes of memory for a block or a head, besides its own
-_LEDGER: Final = ".ring"
-_NO_LINK: Final = getattr(os, "O_NOFOLLOW", 0)  # which Windows does not have
-_LEDGER_ROOM: Final = 32  # bytes
-_LONGEST_END: Final = 4096  # bytes of a record's last line
-_REPORTED_EVERY: Final = 60.0  # seconds between two log lines about what is lost
 
 
 class Ring:
     """A directory of records whose size is bounded."""
+
+    _LEDGER: Final = ".ring"
+    _NO_LINK: Final = getattr(os, "O_NOFOLLOW", 0)  # which Windows does not have
+    _LEDGER_ROOM: Final = 32  # bytes
+    _LONGEST_END: Final = 4096  # bytes of a record's last line
 
     def __init__(self, directory: Path, keep: int) -> None:
         self.directory = directory
@@ -17413,11 +17433,11 @@ class Ring:
 
     def put(self, name: str, data: bytes) -> None:
         """Make room for a record and write it; OSError if that is not possible."""
-        room = self.keep - _LEDGER_ROOM
+        room = self.keep - self._LEDGER_ROOM
         if len(data) > room:
             raise OSError(errno.EFBIG, "a record is longer than record.keep")
         with self._ledger() as ledger:
-            text = os.read(ledger, _LEDGER_ROOM).strip()
+            text = os.read(ledger, self._LEDGER_ROOM).strip()
             total = int(text) if self._counted and text.isdigit() else room
             if total + len(data) > room:
                 total = self._make_room(room, len(data))
@@ -17432,13 +17452,13 @@ class Ring:
                 fresh.unlink(missing_ok=True)
                 raise
             os.lseek(ledger, 0, os.SEEK_SET)
-            os.write(ledger, f"{total + len(data):<{_LEDGER_ROOM - 1}}\n".encode())
+            os.write(ledger, f"{total + len(data):<{self._LEDGER_ROOM - 1}}\n".encode())
             self._counted = True
 
     @contextlib.contextmanager
     def _ledger(self) -> Iterator[int]:
-        flags = os.O_RDWR | os.O_CREAT | _NO_LINK
-        descriptor = os.open(self.directory / _LEDGER, flags, 0o600)
+        flags = os.O_RDWR | os.O_CREAT | self._NO_LINK
+        descriptor = os.open(self.directory / self._LEDGER, flags, 0o600)
         try:
             if sys.platform == "win32":
                 import msvcrt
@@ -17490,7 +17510,7 @@ class Ring:
             try:
                 with self._reading(name) as file:
                     first = file.readline()
-                    file.seek(max(0, os.fstat(file.fileno()).st_size - _LONGEST_END))
+                    file.seek(max(0, os.fstat(file.fileno()).st_size - self._LONGEST_END))
                     if not re.search(rb'\n\{"kind":"end","cut":\{[^{}]*\}\}\n\Z', file.read()):
                         raise ValueError("it is not whole")
                 yield name, record_summary(loads(first)), ""
@@ -17513,7 +17533,7 @@ class Ring:
 
     def _reading(self, name: str) -> BinaryIO:
         """A file of the ring, opened; anything but a plain file, such as a pipe, is refused."""
-        flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | _NO_LINK
+        flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | self._NO_LINK
         file = open(os.open(self.directory / name, flags), "rb")  # noqa: SIM115  # the caller's
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             file.close()
@@ -17524,11 +17544,15 @@ class Ring:
 class Recorder:
     """Has tapes written by its thread; never waits for the disk."""
 
+    _MOST_TAPED: Final = 64 << 20  # bytes of all tapes that run or wait to be written, together
+    _MOST_OF_ONE: Final = 32 << 20  # bytes of one exchange; a request may be that long
+    _REPORTED_EVERY: Final = 60.0  # seconds between two log lines about what is lost
+
     def __init__(self, ring: Ring, most: int = _MOST_TAPED) -> None:
         import queue  # only where something is recorded
 
         self.ring = ring
-        self.most_of_one = min(_MOST_OF_ONE, ring.keep // 8)
+        self.most_of_one = min(self._MOST_OF_ONE, ring.keep // 8)
         self.taped = 0  # bytes that tapes have taken in all; changed by the event loop only
         self.released = 0  # bytes of them that are free again; changed by the thread only
         self.lost = 0
@@ -17563,7 +17587,7 @@ class Recorder:
     def news(self, now: float) -> tuple[int, str] | None:
         """How many records were lost since the last report, and why; None if it is too soon."""
         with self._waiting.mutex:
-            if not self._unreported or now - self._reported_at < _REPORTED_EVERY:
+            if not self._unreported or now - self._reported_at < self._REPORTED_EVERY:
                 return None
             count, self._unreported, self._reported_at = self._unreported, 0, now
             return count, self._why
@@ -17957,9 +17981,6 @@ async def read_body(request: web.BaseRequest, limits: ServerConfig) -> bytes:
     return cast(bytes, body) if len(body) >= LARGE else bytes(body)  # it is only read
 
 
-_MOST_UNSENT: Final = 1 << 16  # bytes; asyncio's own limit, above which `drain` waits
-
-
 # Makes keep-alives and errors in a stream: the pipe, or an encoder before there is one.
 Speaker: TypeAlias = Pipe | StreamEncoder
 
@@ -17970,6 +17991,8 @@ class Stream(web.StreamResponse):
 
     Pieces are complete events, so a keep-alive may go between any two of them.
     """
+
+    _MOST_UNSENT: Final = 1 << 16  # bytes; asyncio's own limit, above which `drain` waits
 
     def __init__(self, request: web.BaseRequest, observers: Sequence[Observer]) -> None:
         super().__init__()
@@ -18056,7 +18079,7 @@ class Stream(web.StreamResponse):
             for observer in self._observers:
                 observer.wrote(data)
             wire.write(b"%x\r\n%b\r\n" % (len(data), data) if self._framed else self._packed(data))
-            if wire.get_write_buffer_size() > _MOST_UNSENT:
+            if wire.get_write_buffer_size() > self._MOST_UNSENT:
                 return False
         return pipe is None or (pipe.rest == math.inf and not pipe.failure)
 
@@ -18097,7 +18120,7 @@ class Stream(web.StreamResponse):
         wire, silence = self._wire, time.monotonic() - self.last
         if silence >= self._interval:
             silence = 0.0
-            if wire and self.speaker and wire.get_write_buffer_size() <= _MOST_UNSENT:
+            if wire and self.speaker and wire.get_write_buffer_size() <= self._MOST_UNSENT:
                 self.send(self.speaker.alive())
         loop = asyncio.get_running_loop()
         self.timer = loop.call_later(self._interval - silence, self._beat)
@@ -18144,11 +18167,12 @@ def text_frame(text: bytes) -> bytes:
 # send in time is dropped.
 
 _OTLP: Final = "OTEL_EXPORTER_OTLP_ENDPOINT"
-_INSTRUMENTS: Final = {"counter": "add", "gauge": "set", "histogram": "record"}
 
 
 class Telemetry:
     """The SDK, with the exporters of the extra.  ImportError if it is not installed."""
+
+    _INSTRUMENTS: Final = {"counter": "add", "gauge": "set", "histogram": "record"}
 
     def __init__(self, env: Mapping[str, str], log: Log) -> None:
         load = importlib.import_module
@@ -18190,7 +18214,7 @@ class Telemetry:
                 description=family.doc,
                 **(bounds if family.bounds else {}),
             )
-            family.mirror = getattr(made, _INSTRUMENTS[family.kind])
+            family.mirror = getattr(made, self._INSTRUMENTS[family.kind])
 
     def stop(self, within: float) -> None:
         """Send what is left, in a thread that is abandoned if the collector does not answer in so
@@ -18307,13 +18331,8 @@ def telemetry_of(env: Mapping[str, str], log: Log) -> Telemetry | None:
 #     Raw             /p/PROVIDER/...: not even that
 #     Unroutable      for no model and no provider: it is only logged
 
-_READ: Final = frozenset(("ok", "outrun", "cancelled"))  # outcomes after which a prompt was read
-_EXPECTED: Final = ("OK", "CD")  # codes of requests with which nothing was wrong
 NO_BODY: Final = Body(b"{}")  # what an exchange begins and ends with
-_NO_LIMIT: Final = 7 * 86400.0  # seconds
 IN_STEPS: Final = 1 << 19  # bytes of a body; to translate one of 512 KB takes some 3 ms at best
-_MOST_NAMED: Final = 900  # characters of x-relay-dropped; many clients refuse heads of over 8 KB
-_MOST_PATH: Final = 200  # characters of a path that the log shows; relay's own are shorter
 # A name at the start of User-Agent, without its version (RFC 9110 10.1.5); at most so much is shown
 _PRODUCT: Final = re.compile(r"[-!#$%&'*+.^_`|~0-9A-Za-z]{1,20}")
 _MOST_SESSION: Final = 100  # characters of a client's name for a conversation
@@ -18330,6 +18349,16 @@ class Bill(NamedTuple):
 
 class Exchange(ABC):
     """A client's request while it runs; it ends in `settle`."""
+
+    _READ: Final = frozenset(
+        ("ok", "outrun", "cancelled")
+    )  # outcomes after which a prompt was read
+    _EXPECTED: Final = ("OK", "CD")  # codes of requests with which nothing was wrong
+    _NO_LIMIT: Final = 7 * 86400.0  # seconds
+    _MOST_NAMED: Final = (
+        900  # characters of x-relay-dropped; many clients refuse heads of over 8 KB
+    )
+    _MOST_PATH: Final = 200  # characters of a path that the log shows; relay's own are shorter
 
     # Of its kind
     limited = True  # does it count for the limits of its key?
@@ -18426,7 +18455,7 @@ class Exchange(ABC):
 
     def time_limits(self, attempt: Attempt) -> tuple[float, float]:
         """Seconds until the answer has to begin, and until it has to be over."""
-        return attempt.lane.target.provider.timeouts.idle, _NO_LIMIT
+        return attempt.lane.target.provider.timeouts.idle, self._NO_LIMIT
 
     def tries_marked(self, mark: Mark) -> bool:
         """Is a lane with this mark tried if all have one?"""
@@ -18542,7 +18571,7 @@ class Exchange(ABC):
         if self.hedged:
             prompt = Usage(input=usage.input or self.likely_input)
             others = (each for each in self.attempts if each.lane is not answering)
-            readers += [(each.lane, prompt, True) for each in others if each.outcome in _READ]
+            readers += [(each.lane, prompt, True) for each in others if each.outcome in self._READ]
         bills = list[Bill]()
         for lane, usage, estimated in readers:
             price = lane.price if lane else None
@@ -18556,7 +18585,7 @@ class Exchange(ABC):
         """
         current, usage, code, began = self.current, self.usage, self.code, self.began
         # an upgrade is refused to clients that then go on without one (Codex)
-        fine = code in _EXPECTED or self.status == 426
+        fine = code in self._EXPECTED or self.status == 426
         agent = self.request.headers.get("User-Agent")
         product = _PRODUCT.match(self.plan.redacted(agent)) if agent else None
         lane, attempts = current.lane if current else None, list[JSON]()
@@ -18571,7 +18600,7 @@ class Exchange(ABC):
             "id": self.id,
             "code": code,
             "status": self.status,
-            "path": self.plan.redacted(self.request.path)[:_MOST_PATH],
+            "path": self.plan.redacted(self.request.path)[: self._MOST_PATH],
             "client": product[0] if product else None,
             "key": self.caller.name or None,
             "model": self.peek.model or None,
@@ -18618,8 +18647,8 @@ class Exchange(ABC):
             headers["x-relay-body"] = current.note
             if current.dropped:
                 line = ", ".join(current.dropped)
-                if len(line) > _MOST_NAMED:  # the log has them all
-                    fitting = line[:_MOST_NAMED].split(", ")[:-1]
+                if len(line) > self._MOST_NAMED:  # the log has them all
+                    fitting = line[: self._MOST_NAMED].split(", ")[:-1]
                     line = f"{', '.join(fitting)}, and {len(current.dropped) - len(fitting)} more"
                 headers["x-relay-dropped"] = header_text(line)
         if self.permit:
@@ -18671,8 +18700,6 @@ _NOT_FORWARDED: Final = frozenset(
 # The client's headers that reach a provider of another dialect.
 _ANY_DIALECT: Final = frozenset(("user-agent", "accept-language", "traceparent", "tracestate"))
 _READABLE: Final = ("gzip", "deflate", "identity")
-# What `stream_mode` makes of the client's wish.
-_STREAMS: Final = {"always": True, "never": False}
 # What relay adds to a request, once for each relay that it has come through (RFC 9110 7.6.3).
 _HOP: Final = "1.1 llm-api-relay"
 # The provider's headers that reach a client: those that SDKs and coding tools read, names of a
@@ -18688,11 +18715,13 @@ _PASSED_HEADER: Final = re.compile(
 )
 _HEADER_VALUE: Final = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
 
-_PAUSE: Final = 0.001  # seconds between the steps of reading a very large body
-
 
 class Conversation(Exchange):
     """A request that a model is to answer."""
+
+    # What `stream_mode` makes of the client's wish.
+    _STREAMS: Final = {"always": True, "never": False}
+    _PAUSE: Final = 0.001  # seconds between the steps of reading a very large body
 
     binds = True
     counting = False  # are only its tokens counted?
@@ -18731,9 +18760,9 @@ class Conversation(Exchange):
         if lane.endpoint.dialect is not self.dialect:
             for step in (self.body.read, lambda: self.body.exact, lambda: self.parsed):
                 # not 0: what has come meanwhile would then be handled only after the next step
-                await asyncio.sleep(_PAUSE)
+                await asyncio.sleep(self._PAUSE)
                 step()
-            await asyncio.sleep(_PAUSE)
+            await asyncio.sleep(self._PAUSE)
 
     def prepare(self, attempt: Attempt) -> None:
         lane, endpoint, request = attempt.lane, attempt.lane.endpoint, self.request
@@ -18741,7 +18770,7 @@ class Conversation(Exchange):
         same = dialect is self.dialect and dialect.passes_on(
             lambda: self.body.wire, endpoint.quirks
         )
-        stream = attempt.stream = _STREAMS.get(mode, self.peek.stream)
+        stream = attempt.stream = self._STREAMS.get(mode, self.peek.stream)
         headers = {**dialect.headers, **request_headers(request.headers, lane, stream, same)}
         for header, key in endpoint.quirks.in_body.items():
             if value := headers.pop(header, ""):
@@ -19153,8 +19182,6 @@ _CLIMBING: Final = re.compile(
     ((;|%3b)[^/\\]*)? ([/\\]|$) | \\ | %2f | %5c""",
     re.IGNORECASE | re.VERBOSE,
 )
-# Content of a provider that a browser is shown may not act as relay's own page.
-_HARMLESS: Final = {"Content-Security-Policy": "sandbox", "X-Content-Type-Options": "nosniff"}
 
 
 def forwards(path: str) -> bool:
@@ -19164,6 +19191,9 @@ def forwards(path: str) -> bool:
 
 class Raw(Exchange):
     """A request below /p/, which goes to the provider that its path names."""
+
+    # Content of a provider that a browser is shown may not act as relay's own page.
+    _HARMLESS: Final = {"Content-Security-Policy": "sandbox", "X-Content-Type-Options": "nosniff"}
 
     heals = repeatable = False
     shows_errors = True
@@ -19264,7 +19294,7 @@ class Raw(Exchange):
         headers = answer_headers(self, attempt, verbatim=True)
         if attempt.pipe.translated and attempt.inflater:
             headers.popall("Content-Encoding", None)
-        headers.update(self.own_headers() | _HARMLESS)
+        headers.update(self.own_headers() | self._HARMLESS)
         return headers
 
 
@@ -19350,6 +19380,21 @@ class _RawPipe(Pipe):
     Streams report them more than once, growing or in parts: the latest of each counts.
     """
 
+    _LONGEST_USAGE: Final = 2048  # bytes
+    # SiliconFlow's reranking counts `tokens`.
+    _USAGE: Final = re.compile(
+        rb'"(?:usage|usageMetadata|tokens)":\s*(\{(?:[^{}]|\{[^{}]*\}){0,2048}\})'
+    )
+    # A count's key, its object and its dialect: the first that is there decides.
+    _COUNTERS: Final[tuple[tuple[str, str, Dialect], ...]] = (
+        ("totalTokenCount", "usageMetadata", GEMINI),
+        ("cache_read_input_tokens", "usage", ANTHROPIC),
+        ("cache_creation_input_tokens", "usage", ANTHROPIC),
+        ("input_tokens", "usage", RESPONSES),
+        ("output_tokens", "usage", RESPONSES),
+        ("prompt_tokens", "usage", CHAT),
+    )
+
     def __init__(self, headers: Mapping[str, str]) -> None:
         """`headers` of the answer; none if it is not to be read."""
         super().__init__()
@@ -19370,39 +19415,23 @@ class _RawPipe(Pipe):
 
     def _read(self, plain: bytes) -> None:
         text, end = self._tail + plain, 0
-        for match in _USAGE.finditer(text):
+        for match in self._USAGE.finditer(text):
             end = match.end()
             with contextlib.suppress(*UNREADABLE):
                 counts = loads(match[1])
                 # embeddings and reranking may report the sum alone, which is what was read
                 usage = Usage(input=whole_number(counts.get("total_tokens")))
-                known = (row for row in _COUNTERS if row[0] in counts)
+                known = (row for row in self._COUNTERS if row[0] in counts)
                 read = (dialect.parse_usage({name: counts}) for _, name, dialect in known)
                 usage = next((u for u in read if u and u != NOTHING_COUNTED), usage)
                 if usage != NOTHING_COUNTED:
                     self.usage = latest(self.usage or NOTHING_COUNTED, usage)
-        self._tail = text[max(end, len(text) - _LONGEST_USAGE) :]
+        self._tail = text[max(end, len(text) - self._LONGEST_USAGE) :]
 
     def eof(self, reason: Failure = TRUNCATED) -> bytes:
         if reason is not TRUNCATED:
             self.failure = reason
         return b""
-
-
-_LONGEST_USAGE: Final = 2048  # bytes
-# SiliconFlow's reranking counts `tokens`.
-_USAGE: Final = re.compile(
-    rb'"(?:usage|usageMetadata|tokens)":\s*(\{(?:[^{}]|\{[^{}]*\}){0,2048}\})'
-)
-# A count's key, its object and its dialect: the first that is there decides.
-_COUNTERS: Final[tuple[tuple[str, str, Dialect], ...]] = (
-    ("totalTokenCount", "usageMetadata", GEMINI),
-    ("cache_read_input_tokens", "usage", ANTHROPIC),
-    ("cache_creation_input_tokens", "usage", ANTHROPIC),
-    ("input_tokens", "usage", RESPONSES),
-    ("output_tokens", "usage", RESPONSES),
-    ("prompt_tokens", "usage", CHAT),
-)
 
 
 # ==== 54. Accounts ============================================================
@@ -19414,11 +19443,11 @@ _COUNTERS: Final[tuple[tuple[str, str, Dialect], ...]] = (
 #
 # Settling never waits, so nothing can prevent or repeat it.
 
-_MOST_MODELS: Final = 1000  # whose names are remembered; a bound for memory
-
 
 class Accounts:
     """Limits, ledger, cache ledger and metrics, and the store that keeps them."""
+
+    _MOST_MODELS: Final = 1000  # whose names are remembered; a bound for memory
 
     def __init__(
         self,
@@ -19472,7 +19501,7 @@ class Accounts:
         model = lane.target.model if lane else ""
         if model and model not in self._answered:
             # clients invent names, and a provider without `models` is asked for every one
-            if exchange.first_at is None or len(self._answered) >= _MOST_MODELS:
+            if exchange.first_at is None or len(self._answered) >= self._MOST_MODELS:
                 model = OTHER
             else:
                 self._answered.add(model)
@@ -19586,12 +19615,12 @@ class Accounts:
 #     last       the dialect's own end; or its error event and a connection cut short
 #     settle     one log line, whatever happened
 
-_POLL_INTERVAL: Final = 0.1  # seconds between two looks at whether a lane is back
-_MOST_POLLS: Final = 200  # looks a second of all that are held; each costs some 0.2 ms
-
 
 class Relay:
     """Serves requests by the current plan, and holds what outlives it: health, accounts."""
+
+    _POLL: Final = 0.1  # seconds between two looks at whether a lane is back
+    _MOST_POLLS: Final = 200  # looks a second of all that are held; each costs some 0.2 ms
 
     def __init__(
         self, plan: Plan, upstream: Upstream, log: Log, keepalive: float, store: Store
@@ -19935,7 +19964,7 @@ class Relay:
         self.held += 1
         try:
             while (left := until - time.monotonic()) > 0:
-                await asyncio.sleep(min(left, max(_POLL_INTERVAL, self.held / _MOST_POLLS)))
+                await asyncio.sleep(min(left, max(self._POLL, self.held / self._MOST_POLLS)))
                 skipped = list[Skipped]()
                 if next(self._usable(exchange, False, own, skipped), None):
                     failures[:] = own
@@ -23870,15 +23899,16 @@ SORTS: Final[dict[str, Callable[[JSON], Any]]] = {
     "tokens": lambda request: -(request.get("tokens_out") or 0),
     "model": lambda request: request["model"] or "",
 }
-_TOP_KEYS: Final = "q quit   s sort   j/k choose   a abandon   p pause"
-_TOP_HEAD: Final = (
-    *(" ", "state", "client", "key", "model", "target", "first", "time", "silent"),
-    *("in", "cached", "out", "tok/s", "cost"),
-)
 
 
 class Top:
     """The state of `relay top`."""
+
+    _TOP_KEYS: Final = "q quit   s sort   j/k choose   a abandon   p pause"
+    _TOP_HEAD: Final = (
+        *(" ", "state", "client", "key", "model", "target", "first", "time", "silent"),
+        *("in", "cached", "out", "tok/s", "cost"),
+    )
 
     def __init__(self) -> None:
         self.running: list[JSON] = []
@@ -23922,17 +23952,17 @@ class Top:
         """The screen, in so many columns and lines; clients are left out if room is short."""
         paused = "paused" if self.paused else ""
         state = ("relay top", f"{len(self.running)} running", f"sorted by {self.sort}", paused)
-        rows = [_TOP_HEAD, *(_top_row(r, r["id"] == self.chosen) for r in self.running)]
+        rows = [self._TOP_HEAD, *(_top_row(r, r["id"] == self.chosen) for r in self.running)]
         room = max(0, height - len(rows) - len(self.marks) - 6)
         rows += [_top_row(record, False) for record in (self.recent[-room:][::-1] if room else ())]
         table = aligned(rows)
         if any(len(line) > width for line in table):
-            client = _TOP_HEAD.index("client")
+            client = self._TOP_HEAD.index("client")
             table = aligned([row[:client] + row[client + 1 :] for row in rows])
         marks = [f"cooling: {m['name']}, {m['cause']}: {m['said']}" for m in self.marks]
         head = "   ".join(filter(None, (*state, self.message)))
         lines = [head, "", *table, "", *marks][: height - 1]
-        lines += [""] * (height - 1 - len(lines)) + [_TOP_KEYS]
+        lines += [""] * (height - 1 - len(lines)) + [self._TOP_KEYS]
         return [printable(line)[:width] for line in lines]
 
 

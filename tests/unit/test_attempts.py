@@ -210,7 +210,7 @@ async def test_a_request_that_was_read_for_long_is_not_said_again(
     patience: float, times: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A kept connection that closes without a word: at once, or when the provider had its time."""
-    monkeypatch.setattr(relay, "_CLOSED_BEFORE", patience)
+    monkeypatch.setattr(relay.Upstream, "_CLOSED_BEFORE", patience)
     asked = list[bytes]()
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

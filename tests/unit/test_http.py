@@ -173,7 +173,7 @@ def test_a_long_reply_is_no_square_work(monkeypatch: pytest.MonkeyPatch) -> None
         def search(data: bytes, start: int) -> None:
             searched.append(len(data) - start)
 
-    monkeypatch.setattr(relay, "_HEAD_END", Counting)
+    monkeypatch.setattr(relay.ReplyDecoder, "_HEAD_END", Counting)
     decoder = relay.ReplyDecoder()
     for byte in OK + b"a" * 10_000:
         decoder.feed(bytes((byte,)))

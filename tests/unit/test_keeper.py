@@ -110,7 +110,7 @@ class Capricious(SharedStore):
 
 async def test_nothing_ends_the_keeping(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever is raised is said, with its place; nobody waits for ever; what was used is kept."""
-    monkeypatch.setattr(relay, "_EVERY", 0.01)
+    monkeypatch.setattr(relay.Keeper, "_EVERY", 0.01)
     store, limits, heard = Capricious(), relay.Limits(), Heard()
     keeper = keeper_of(store, limits, heard)
     await keeper.start()
@@ -228,7 +228,7 @@ async def test_permits_are_renewed_though_the_clock_was_set_back(
             renewed.append(tuple(permit.id for permit in batch.running))
             return super().sync(batch)
 
-    monkeypatch.setattr(relay, "_RENEWED", 0.0)
+    monkeypatch.setattr(relay.Keeper, "_RENEWED", 0.0)
     limits = relay.Limits()
     keeper = keeper_of(Noting(), limits)
     limits.admit("1", CALLER, relay.Spend(), 0.0, 0.0)

@@ -62,7 +62,7 @@ def test_lines_that_come_while_the_thread_rests_are_written_together(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The first at once, and who waits for all of them does not wait for the rest."""
-    monkeypatch.setattr(relay, "_REST", 3600.0)
+    monkeypatch.setattr(relay.Sink, "_REST", 3600.0)
     written = list[int]()
 
     def write(descriptor: int, data: bytes) -> int:
