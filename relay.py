@@ -7150,12 +7150,21 @@ class Passthrough(Pipe):
         if self._probe:  # some answers are complete only when the bytes end
             self._note_first(e for e in self._probe.eof() if not isinstance(e, Failure))
         last = self._read(last + b"\n\n").removesuffix(b"\n\n") if last else b""
-        last = last if _is_whole(last) else b""
+        last = last if self._is_whole(last) else b""
         if (self._ended and self.committed) or self.failure:
             return last
         self.failure = reason
         end = self._encoder.encode(self._path.client_failure(reason))
         return last + b"\n\n" + end if last else end
+
+    @staticmethod
+    def _is_whole(event: bytes) -> bool:
+        """Is an event complete, except for its blank line?"""
+        try:
+            events = SSEDecoder().feed(event + b"\n\n")
+            return bool(events) and all(e.data == b"[DONE]" or loads(e.data) for e in events)
+        except ValueError:
+            return False
 
     def _look(self, data: bytes) -> None:
         """Note the answer's first event, or a failure before it; the rest is for the meter."""
@@ -7205,15 +7214,6 @@ class Passthrough(Pipe):
 
 
 _LOOK: Final = 1024  # bytes at a time: often only the beginning of a large block is needed
-
-
-def _is_whole(event: bytes) -> bool:
-    """Is an event complete, except for its blank line?"""
-    try:
-        events = SSEDecoder().feed(event + b"\n\n")
-        return bool(events) and all(e.data == b"[DONE]" or loads(e.data) for e in events)
-    except ValueError:
-        return False
 
 
 class _HideReasoning:
@@ -7569,6 +7569,17 @@ class Body:
     searched for in it, also the `words` of its dialect, is found in one pass.
     """
 
+    # The scalar members at the very beginning.
+    _SCALARS_FIRST: Final = re.compile(
+        rb"""[ \t\r\n]*\{ (?: [ \t\r\n]* "[A-Za-z_]{1,40}" [ \t\r\n]* : [ \t\r\n]*
+        (?: "[^"\\\x00-\x1f]{0,256}" | -?[0-9][0-9.eE+-]{0,30} | true | false | null )
+        [ \t\r\n]* , )*""",
+        re.VERBOSE,
+    )
+    _SCALAR: Final = re.compile(rb'"[a-z]+"[ \t\r\n]*:[ \t\r\n]*[^\[{ \t\r\n]')
+    _DEPTH: Final = {b"{": 1, b"[": 1, b"}": -1, b"]": -1}
+    _TOKEN: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\],]')
+
     def __init__(
         self,
         raw: bytes,
@@ -7582,11 +7593,29 @@ class Body:
         self._words = words
         self._model_at = -1  # where the key "model" is, as seen from the ends
         if not self.unread:
-            self.wire = _decoded(raw)
+            self.wire = self._decoded(raw)
+
+    @staticmethod
+    def _decoded(raw: bytes) -> JSON:
+        if not raw:
+            raise BadRequest("the body is empty; expected JSON")
+        try:
+            wire = loads(raw)
+        except TooDeep as error:
+            raise BadRequest(f"the body is nested more than {MOST_LEVELS} levels deep") from error
+        except ValueError as error:
+            raise BadRequest(f"the body is not JSON: {error}") from error
+        if not isinstance(wire, dict):
+            raise BadRequest(f"body: expected an object, got {shown(wire)}")
+        for key in wire:
+            # servers that ignore the case of names would read another model than relay did
+            if len(key) == 5 and key != "model" and key.lower() == "model":
+                raise BadRequest("model: duplicate key with different capitalisation")
+        return wire
 
     @functools.cached_property
     def wire(self) -> JSON:
-        wire, self.unread = _decoded(self.raw), False
+        wire, self.unread = self._decoded(self.raw), False
         return wire
 
     def read(self) -> JSON:
@@ -7601,7 +7630,21 @@ class Body:
 
     @functools.cached_property
     def _keys(self) -> _Keys:
-        return _search(self.raw, self._words)
+        return self._search(self.raw, self._words)
+
+    @staticmethod
+    def _search(raw: bytes, words: tuple[bytes, ...]) -> _Keys:
+        places: dict[bytes, list[int]] = {b"model": [], b"stream": []}
+        hits, certain = set[bytes](), True
+        for match in _key_pattern(words).finditer(raw):
+            key, word = match.groups()
+            if word:
+                hits.add(word)
+            elif key in places:
+                places[key].append(match.start())
+            elif not key or key.lower() == b"model":
+                certain = False
+        return _Keys(places[b"model"], places[b"stream"], frozenset(hits), certain)
 
     @property
     def words(self) -> frozenset[bytes]:
@@ -7613,11 +7656,44 @@ class Body:
         one of the markers is among its words."""
         if not self.unread or not markers.isdisjoint(self.words):
             return self.wire
-        ends = _by_its_ends(self.raw, self._keys)
+        ends = self._by_its_ends(self.raw, self._keys)
         if ends is None:
             return self.wire
         outline, self._model_at = ends
         return outline
+
+    def _by_its_ends(self, raw: bytes, keys: _Keys) -> tuple[JSON, int] | None:
+        """Model and mode by the two ends of a body, and where the model's key is; None if the ends
+        leave a doubt.
+
+        A key is at the top level if it is one of the scalar members at the beginning, or if all
+        from it to the end is the rest of one object.  The last occurrence with a scalar counts: one
+        with an object, as in the schema of a tool, is neither mode nor model.  "model" must occur
+        once.
+        """
+        head = self._SCALARS_FIRST.match(raw)
+        models, modes = ([at for at in ats if self._SCALAR.match(raw, at)] for ats in keys[:2])
+        if not (head and keys.certain and len(models) == 1 and raw[-64:].rstrip().endswith(b"}")):
+            return None
+        try:
+            members = self._member(raw, models[0], head.end(), "model")
+            return members | (
+                self._member(raw, modes[-1], head.end(), "stream") if modes else {}
+            ), models[0]
+        except (ValueError, KeyError):
+            return None
+
+    @staticmethod
+    def _member(raw: bytes, place: int, head: int, name: str) -> JSON:
+        """The top-level member at a place; ValueError if it is not one, or is too costly to
+        read."""
+        if place < head:
+            rest = raw[place:head].rstrip(b", \t\r\n") + b"}"
+        elif place > len(raw) // 2:
+            rest = raw[place:]
+        else:
+            raise ValueError("in the middle")
+        return {name: loads(b"{" + rest)[name]}
 
     def outgoing(self, model: str | None) -> tuple[bytes | list[memoryview], bool]:
         """The body with this name for the model (None: the client's), and whether it is verbatim.
@@ -7633,45 +7709,48 @@ class Body:
 
     def _span(self) -> tuple[int, int] | None:
         """Start and end of the model's string; None if they are not certain."""
-        at = self._model_at if self.unread else _model_place(self.raw, self.wire, self._keys)
+        at = self._model_at if self.unread else self._model_place(self.raw, self.wire, self._keys)
         match = _MODEL_VALUE.match(self.raw, at) if at >= 0 else None
         if match and (self.unread or loads(match[1]) == self.wire["model"]):
             return match.span(1)
-        return _model_walked(self.raw)
+        return self._model_walked(self.raw)
+
+    @staticmethod
+    def _model_place(raw: bytes, wire: JSON, keys: _Keys) -> int:
+        """Where the key "model" is at the top level; -1 if that is not certain.
+
+        If the values of the other keys hold all but one of the tokens `"model"`, that one is it,
+        and counting tells which it is.  If keys occur twice the count comes out wrong.
+        """
+        if not keys.certain or len(keys.models) < 2:
+            return keys.models[0] if keys.certain and keys.models else -1
+        inside = {k: dumps([k, v]).count(b'"model"') for k, v in wire.items() if k != "model"}
+        if sum(inside.values()) + 1 + (wire["model"] == "model") != len(keys.models):
+            return -1
+        before = itertools.takewhile(lambda key: key != "model", wire)
+        return keys.models[sum(inside[key] for key in before)]
+
+    def _model_walked(self, raw: bytes) -> tuple[int, int] | None:
+        """Where the model's string is, by walking all tokens, which takes ten times as long."""
+        depth, key, spans = 0, b"", list[tuple[int, int]]()
+        for token in self._TOKEN.finditer(raw):
+            step = self._DEPTH.get(token[0], 0)
+            depth += step
+            if step or depth != 1:
+                continue
+            if token[0] == b",":
+                key = b""
+            elif not key:
+                key = token[0]
+            elif loads(key) == "model":
+                spans.append(token.span())
+        return spans[0] if len(spans) == 1 else None
 
 
 def first_model(raw: bytes) -> str:
     """The model that a body seems to name at its beginning; "" for none."""
     match = _MODEL_VALUE.search(raw, 0, 512)
     return match[1].strip(b'"').decode(errors="replace") if match else ""
-
-
-def _decoded(raw: bytes) -> JSON:
-    if not raw:
-        raise BadRequest("the body is empty; expected JSON")
-    try:
-        wire = loads(raw)
-    except TooDeep as error:
-        raise BadRequest(f"the body is nested more than {MOST_LEVELS} levels deep") from error
-    except ValueError as error:
-        raise BadRequest(f"the body is not JSON: {error}") from error
-    if not isinstance(wire, dict):
-        raise BadRequest(f"body: expected an object, got {shown(wire)}")
-    for key in wire:
-        # servers that ignore the case of names would read another model than relay did
-        if len(key) == 5 and key != "model" and key.lower() == "model":
-            raise BadRequest("model: duplicate key with different capitalisation")
-    return wire
-
-
-# The scalar members at the very beginning.
-_SCALARS_FIRST: Final = re.compile(
-    rb"""[ \t\r\n]*\{ (?: [ \t\r\n]* "[A-Za-z_]{1,40}" [ \t\r\n]* : [ \t\r\n]*
-    (?: "[^"\\\x00-\x1f]{0,256}" | -?[0-9][0-9.eE+-]{0,30} | true | false | null )
-    [ \t\r\n]* , )*""",
-    re.VERBOSE,
-)
-_SCALAR: Final = re.compile(rb'"[a-z]+"[ \t\r\n]*:[ \t\r\n]*[^\[{ \t\r\n]')
 
 
 class _Keys(NamedTuple):
@@ -7695,87 +7774,7 @@ def _key_pattern(words: tuple[bytes, ...]) -> re.Pattern[bytes]:
     return re.compile(b'"(?=[MmSs\\\\%b])(?:%b|(%b))' % (first, keys, b"|".join(words) or b"(?!)"))
 
 
-def _search(raw: bytes, words: tuple[bytes, ...]) -> _Keys:
-    places: dict[bytes, list[int]] = {b"model": [], b"stream": []}
-    hits, certain = set[bytes](), True
-    for match in _key_pattern(words).finditer(raw):
-        key, word = match.groups()
-        if word:
-            hits.add(word)
-        elif key in places:
-            places[key].append(match.start())
-        elif not key or key.lower() == b"model":
-            certain = False
-    return _Keys(places[b"model"], places[b"stream"], frozenset(hits), certain)
-
-
-def _by_its_ends(raw: bytes, keys: _Keys) -> tuple[JSON, int] | None:
-    """Model and mode by the two ends of a body, and where the model's key is; None if the ends
-    leave a doubt.
-
-    A key is at the top level if it is one of the scalar members at the beginning, or if all from
-    it to the end is the rest of one object.  The last occurrence with a scalar counts: one with
-    an object, as in the schema of a tool, is neither mode nor model.  "model" must occur once.
-    """
-    head = _SCALARS_FIRST.match(raw)
-    models, modes = ([at for at in ats if _SCALAR.match(raw, at)] for ats in keys[:2])
-    if not (head and keys.certain and len(models) == 1 and raw[-64:].rstrip().endswith(b"}")):
-        return None
-    try:
-        members = _member(raw, models[0], head.end(), "model")
-        return members | (_member(raw, modes[-1], head.end(), "stream") if modes else {}), models[0]
-    except (ValueError, KeyError):
-        return None
-
-
-def _member(raw: bytes, place: int, head: int, name: str) -> JSON:
-    """The top-level member at a place; ValueError if it is not one, or is too costly to read."""
-    if place < head:
-        rest = raw[place:head].rstrip(b", \t\r\n") + b"}"
-    elif place > len(raw) // 2:
-        rest = raw[place:]
-    else:
-        raise ValueError("in the middle")
-    return {name: loads(b"{" + rest)[name]}
-
-
 _MODEL_VALUE: Final = re.compile(rb'"model"[ \t\r\n]*:[ \t\r\n]*("(?:[^"\\]|\\.)*")')
-
-
-_DEPTH: Final = {b"{": 1, b"[": 1, b"}": -1, b"]": -1}
-_TOKEN: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\],]')
-
-
-def _model_place(raw: bytes, wire: JSON, keys: _Keys) -> int:
-    """Where the key "model" is at the top level; -1 if that is not certain.
-
-    If the values of the other keys hold all but one of the tokens `"model"`, that one is it, and
-    counting tells which it is.  If keys occur twice the count comes out wrong.
-    """
-    if not keys.certain or len(keys.models) < 2:
-        return keys.models[0] if keys.certain and keys.models else -1
-    inside = {k: dumps([k, v]).count(b'"model"') for k, v in wire.items() if k != "model"}
-    if sum(inside.values()) + 1 + (wire["model"] == "model") != len(keys.models):
-        return -1
-    before = itertools.takewhile(lambda key: key != "model", wire)
-    return keys.models[sum(inside[key] for key in before)]
-
-
-def _model_walked(raw: bytes) -> tuple[int, int] | None:
-    """Where the model's string is, by walking all tokens, which takes ten times as long."""
-    depth, key, spans = 0, b"", list[tuple[int, int]]()
-    for token in _TOKEN.finditer(raw):
-        step = _DEPTH.get(token[0], 0)
-        depth += step
-        if step or depth != 1:
-            continue
-        if token[0] == b",":
-            key = b""
-        elif not key:
-            key = token[0]
-        elif loads(key) == "model":
-            spans.append(token.span())
-    return spans[0] if len(spans) == 1 else None
 
 
 class Form:
@@ -7941,17 +7940,12 @@ class Edits:
 # What old servers do and nobody can misread is accepted: lines that end in LF, folded values.
 
 
-_STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-5]\d\d)(?: [^\r\0]*)?")
-_FIELD: Final = re.compile(r"^([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*(.*)$", re.MULTILINE)
-_FOLD: Final = re.compile(rb"\n[ \t]+")
-_LENGTH: Final = re.compile(r"\d{1,15}", re.ASCII)
 _TARGET: Final = re.compile(r"/[!-~]*")
 _URL_PARTS: Final = re.compile(r"([^/?#]*://[^/?#]*)/?([^#]*)")
 # Fields that `Connection` cannot remove: they describe the body, or are read here.
 _END_TO_END: Final = frozenset(
     "connection keep-alive content-type content-encoding content-length transfer-encoding".split()
 )
-_BY_CLOSE, _IN_CHUNKS = -1, -2  # instead of a length
 
 
 class Head(NamedTuple):
@@ -7967,6 +7961,12 @@ class ReplyDecoder:
     bytes, `feed` and `eof` never raise; `fault` says what is wrong.  `reusable`, at the end: the
     connection may carry another request.
     """
+
+    _STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-5]\d\d)(?: [^\r\0]*)?")
+    _FIELD: Final = re.compile(r"^([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*(.*)$", re.MULTILINE)
+    _FOLD: Final = re.compile(rb"\n[ \t]+")
+    _LENGTH: Final = re.compile(r"\d{1,15}", re.ASCII)
+    _BY_CLOSE, _IN_CHUNKS = -1, -2  # instead of a length
 
     _MOST_HEAD: Final = 1 << 16  # bytes; of interim heads and trailers likewise.  nginx: 32 KB
     _MOST_CHUNK_LINE: Final = 1 << 12  # a chunk's size and its extensions
@@ -8021,7 +8021,10 @@ class ReplyDecoder:
             return self._fail("sent a head that is too large")
         if not end:
             return b""
-        head, rest = _head(bytes(text[: end.start()]).removesuffix(b"\r")), bytes(text[end.end() :])
+        head, rest = (
+            self._parse_head(bytes(text[: end.start()]).removesuffix(b"\r")),
+            bytes(text[end.end() :]),
+        )
         self._buffer.clear()
         if isinstance(head, Head) and head.status < 200:
             self._interim += 1
@@ -8031,23 +8034,69 @@ class ReplyDecoder:
             head = "sent an interim answer that nobody asked for"
         return self._fail(head) if isinstance(head, str) else self._begin_body(head, rest)
 
+    def _parse_head(self, text: bytes) -> Head | str:
+        """A head, given without its blank line; or what is wrong with it."""
+        text = text.replace(b"\r\n", b"\n")
+        if b"\r" in text or b"\0" in text:
+            return "sent a bare CR or NUL in its head"
+        first, newline, rest = text.partition(b"\n")
+        status = self._STATUS_LINE.fullmatch(first)
+        if not status or rest.startswith((b" ", b"\t")):
+            return "does not answer in HTTP"
+        if b"\n " in rest or b"\n\t" in rest:
+            rest = self._FOLD.sub(b" ", rest)
+        fields = self._FIELD.findall(rest.decode(errors="surrogateescape"))
+        if len(fields) != rest.count(b"\n") + len(newline):
+            return "sent a malformed header line"
+        if b" \n" in rest or b"\t\n" in rest or rest.endswith((b" ", b"\t")):
+            fields = [(name, value.rstrip(" \t")) for name, value in fields]
+        headers = CIMultiDict(fields)
+        if "Connection" in headers:
+            for name in self._connection_words(headers) - _END_TO_END:
+                headers.popall(name, None)  # for this connection only (RFC 9110 7.6.1)
+        return Head(int(status[2]), CIMultiDictProxy(headers), int(status[1]))
+
     def _begin_body(self, head: Head, rest: bytes) -> bytes:
         without = self._method == "HEAD" or (self._method == "CONNECT" and head.status < 300)
-        length = 0 if without else _body_length(head)
+        length = 0 if without else self._body_length(head)
         if isinstance(length, str):
             return self._fail(length)
-        words = _connection_words(head.headers) if "Connection" in head.headers else ()
+        words = self._connection_words(head.headers) if "Connection" in head.headers else ()
         lasting = "close" not in words and (head.version == 1 or "keep-alive" in words)
         self.head, self._left = head, max(0, length)
-        self.reusable = lasting and length != _BY_CLOSE
+        self.reusable = lasting and length != self._BY_CLOSE
         if hint := self._HINT.search(head.headers.get("Keep-Alive", "")):
             self.keepalive = float(hint[1])
         if not length:
             self._end(rest)
             return b""
-        states = {_IN_CHUNKS: self._in_chunks, _BY_CLOSE: self._until_close}
+        states = {self._IN_CHUNKS: self._in_chunks, self._BY_CLOSE: self._until_close}
         self.feed = states.get(length, self._of_length)
         return self.feed(rest) if rest else b""
+
+    @staticmethod
+    def _connection_words(headers: MultiMapping[str]) -> set[str]:
+        lines = headers.getall("Connection")
+        return {word.strip().lower() for word in ",".join(lines).split(",")}
+
+    def _body_length(self, head: Head) -> int | str:
+        """Bytes of the body, _BY_CLOSE or _IN_CHUNKS; or the fault that leaves this in doubt."""
+        lengths = head.headers.getall("Content-Length", ())
+        codings = head.headers.getall("Transfer-Encoding", ())
+        if head.status in (204, 304):
+            return 0
+        if not codings and not lengths:
+            return self._BY_CLOSE
+        if len(codings) == 1 and not lengths and head.version == 1:
+            if codings[0].strip().lower() == "chunked":
+                return self._IN_CHUNKS
+        elif not codings:
+            different = set(lengths)
+            if len(different) > 1 or "," in min(different):
+                different = {length.strip() for line in lengths for length in line.split(",")}
+            if len(different) == 1 and self._LENGTH.fullmatch(length := min(different)):
+                return int(length)
+        return "leaves in doubt how long its answer is"
 
     def _until_close(self, data: bytes) -> bytes:
         return data
@@ -8105,54 +8154,6 @@ class ReplyDecoder:
             self._end(self._buffer[end.end() :])
             self._buffer.clear()
         return b""
-
-
-def _head(text: bytes) -> Head | str:
-    """A head, given without its blank line; or what is wrong with it."""
-    text = text.replace(b"\r\n", b"\n")
-    if b"\r" in text or b"\0" in text:
-        return "sent a bare CR or NUL in its head"
-    first, newline, rest = text.partition(b"\n")
-    status = _STATUS_LINE.fullmatch(first)
-    if not status or rest.startswith((b" ", b"\t")):
-        return "does not answer in HTTP"
-    if b"\n " in rest or b"\n\t" in rest:
-        rest = _FOLD.sub(b" ", rest)
-    fields = _FIELD.findall(rest.decode(errors="surrogateescape"))
-    if len(fields) != rest.count(b"\n") + len(newline):
-        return "sent a malformed header line"
-    if b" \n" in rest or b"\t\n" in rest or rest.endswith((b" ", b"\t")):
-        fields = [(name, value.rstrip(" \t")) for name, value in fields]
-    headers = CIMultiDict(fields)
-    if "Connection" in headers:
-        for name in _connection_words(headers) - _END_TO_END:
-            headers.popall(name, None)  # for this connection only (RFC 9110 7.6.1)
-    return Head(int(status[2]), CIMultiDictProxy(headers), int(status[1]))
-
-
-def _connection_words(headers: MultiMapping[str]) -> set[str]:
-    lines = headers.getall("Connection")
-    return {word.strip().lower() for word in ",".join(lines).split(",")}
-
-
-def _body_length(head: Head) -> int | str:
-    """Bytes of the body, _BY_CLOSE or _IN_CHUNKS; or the fault that leaves this in doubt."""
-    lengths = head.headers.getall("Content-Length", ())
-    codings = head.headers.getall("Transfer-Encoding", ())
-    if head.status in (204, 304):
-        return 0
-    if not codings and not lengths:
-        return _BY_CLOSE
-    if len(codings) == 1 and not lengths and head.version == 1:
-        if codings[0].strip().lower() == "chunked":
-            return _IN_CHUNKS
-    elif not codings:
-        different = set(lengths)
-        if len(different) > 1 or "," in min(different):
-            different = {length.strip() for line in lengths for length in line.split(",")}
-        if len(different) == 1 and _LENGTH.fullmatch(length := min(different)):
-            return int(length)
-    return "leaves in doubt how long its answer is"
 
 
 class Origin(NamedTuple):
@@ -8241,18 +8242,18 @@ class ErrorRule:
         text = error.message + error.extra
         return (
             (not self.status or status in self.status)
-            and _fits(error.code, self.code)
-            and _fits(error.type, self.type)
+            and self._fits(error.code, self.code)
+            and self._fits(error.type, self.type)
             and re.search(self.pattern, text, re.IGNORECASE) is not None
         )
 
+    @staticmethod
+    def _fits(word: str, words: Collection[str]) -> bool:
+        each, word = map(str.lower, words), word.lower()
+        return not words or any(word == w or w == word[: len(w) - 1] + "*" for w in each)
+
 
 RESETS: Final = ("midnight+8", "monday+8", "month")  # in China, where these plans are sold
-
-
-def _fits(word: str, words: Collection[str]) -> bool:
-    each, word = map(str.lower, words), word.lower()
-    return not words or any(word == w or w == word[: len(w) - 1] + "*" for w in each)
 
 
 def error_in(body: bytes, status: int = 0) -> Failure:
@@ -11180,7 +11181,6 @@ def _pairs(word: str) -> frozenset[tuple[str, str]]:
 
 # What replaces a secret.
 MASK: Final = "[secret]"
-_LEAST_SECRET: Final = 4  # characters; to mask what is shorter would mask ordinary words
 _LEAST_CARRIED: Final = 8  # characters of one in a header or query: a client may send any word
 
 
@@ -11188,12 +11188,31 @@ class Secrets:
     """Removes secrets from what is shown, logged or kept: as they are, escaped in JSON, HTML or a
     URL, or in base64; also the beginning of one that is cut off at the end of a text."""
 
+    _LEAST_SECRET: Final = 4  # characters; to mask what is shorter would mask ordinary words
+
     def __init__(self, values: Iterable[str], forms: Iterable[str] = ()) -> None:
         """`forms`: other secrets, in all the forms they have in texts."""
-        known = {value for value in values if len(value) >= _LEAST_SECRET}
-        every = {*forms, *itertools.chain(*map(_written, known))}
+        known = {value for value in values if len(value) >= self._LEAST_SECRET}
+        every = {*forms, *itertools.chain(*map(self._written, known))}
         self._forms = self._fixed = sorted(every, key=lambda form: (-len(form), form))
         self._added: dict[str, tuple[str, ...]] = {}
+
+    @staticmethod
+    def _written(secret: str) -> Iterator[str]:
+        """A secret, and how others write it: in base64, a URL, HTML, JSON as orjson, Python, PHP
+        and Go write it; and each of these in a JSON text, which may stand in another."""
+        plain = raw_bytes(secret)
+        quoted = (quote(plain, safe=""), quote_plus(plain))
+        forms = [secret, base64.b64encode(plain).decode().rstrip("="), *quoted]
+        forms += [re.sub("%..", lambda hex: hex[0].lower(), text) for text in quoted]
+        forms += [html.escape(secret)]
+        forms += [forms[-1].replace("&quot;", "&#34;").replace("&#x27;", "&#39;")]
+        for quoted_text in (dumps(plain.decode(errors="replace")).decode(), json.dumps(secret)):
+            for text in (quoted_text[1:-1], quoted_text[1:-1].replace("/", "\\/")):
+                forms += [text, re.sub("[<>&]", lambda c: f"\\u{ord(c[0]):04x}", text)]
+        for form in dict.fromkeys(forms):
+            once = json.dumps(form)[1:-1]
+            yield from (form, once, json.dumps(once)[1:-1])
 
     def plus(self, values: Iterable[str]) -> Secrets:
         """These secrets and others."""
@@ -11214,28 +11233,39 @@ class Secrets:
         """
         if not text or not self._beginnings.search(text):
             return text
-        return _masked(text, 0, len(text), self._spans(text, self._forms, cut))
+        return self._masked(text, 0, len(text), self._spans(text, self._forms, cut))
+
+    @staticmethod
+    def _masked(text: str, start: int, end: int, spans: Sequence[tuple[int, int]]) -> str:
+        """The text from one place to another, with each span in between masked."""
+        pieces = list[str]()
+        for begin, stop in spans[bisect.bisect_left(spans, (start, 0)) :]:
+            if begin >= end:
+                break
+            pieces += [text[start:begin], MASK]
+            start = stop
+        return "".join((*pieces, text[start:end]))
 
     def blocks(self, blocks: Sequence[tuple[float, bytes]]) -> list[tuple[float, bytes]]:
         """Blocks of bytes, each with its time, with [secret] in their places; a block that ends
         within a secret ends after it."""
         data = b"".join(block for _, block in blocks).decode("latin-1")
         forms = [raw_bytes(form).decode("latin-1") for form in self._forms]
-        spans = self._spans(data, forms, _LEAST_SECRET)
+        spans = self._spans(data, forms, self._LEAST_SECRET)
         begins = [begin for begin, _ in spans]
         masked, start, size = list[tuple[float, bytes]](), 0, 0
         for at, block in blocks:
             size += len(block)
             last = bisect.bisect_left(begins, size) - 1
             end = max(size, spans[last][1]) if last >= 0 else size
-            masked.append((at, _masked(data, start, end, spans).encode("latin-1")))
+            masked.append((at, self._masked(data, start, end, spans).encode("latin-1")))
             start = max(start, end)
         return masked
 
     @functools.cached_property
     def _beginnings(self) -> re.Pattern[str]:
         """What they begin with: one search clears nearly every text, however many there are."""
-        begin = {form[:_LEAST_SECRET] for form in self._forms}
+        begin = {form[: self._LEAST_SECRET] for form in self._forms}
         return re.compile(any_of(begin) if begin else "(?!)")
 
     @staticmethod
@@ -11261,34 +11291,6 @@ class Secrets:
             else:
                 merged.append((begin, end))
         return merged
-
-
-def _masked(text: str, start: int, end: int, spans: Sequence[tuple[int, int]]) -> str:
-    """The text from one place to another, with each span in between masked."""
-    pieces = list[str]()
-    for begin, stop in spans[bisect.bisect_left(spans, (start, 0)) :]:
-        if begin >= end:
-            break
-        pieces += [text[start:begin], MASK]
-        start = stop
-    return "".join((*pieces, text[start:end]))
-
-
-def _written(secret: str) -> Iterator[str]:
-    """A secret, and how others write it: in base64, a URL, HTML, JSON as orjson, Python, PHP and
-    Go write it; and each of these in a JSON text, which may stand in another."""
-    plain = raw_bytes(secret)
-    quoted = (quote(plain, safe=""), quote_plus(plain))
-    forms = [secret, base64.b64encode(plain).decode().rstrip("="), *quoted]
-    forms += [re.sub("%..", lambda hex: hex[0].lower(), text) for text in quoted]
-    forms += [html.escape(secret)]
-    forms += [forms[-1].replace("&quot;", "&#34;").replace("&#x27;", "&#39;")]
-    for quoted_text in (dumps(plain.decode(errors="replace")).decode(), json.dumps(secret)):
-        for text in (quoted_text[1:-1], quoted_text[1:-1].replace("/", "\\/")):
-            forms += [text, re.sub("[<>&]", lambda c: f"\\u{ord(c[0]):04x}", text)]
-    for form in dict.fromkeys(forms):
-        once = json.dumps(form)[1:-1]
-        yield from (form, once, json.dumps(once)[1:-1])
 
 
 def raw_bytes(text: str) -> bytes:
@@ -13479,7 +13481,7 @@ class Stickiness:
 
         The result is `hit` if it was bound to it before, `repin` if to others, `miss` if to none.
         """
-        bond, pool = self._bonds.get(identity), _pool(credential)
+        bond, pool = self._bonds.get(identity), self._pool(credential)
         known = bond if bond and bond.until > now else None
         credentials = known.credentials if known else {}
         word = "miss" if not known else "hit" if credential in credentials.values() else "repin"
@@ -13493,9 +13495,14 @@ class Stickiness:
         self._bonds.put(identity, _Bond(credentials, until, until if news else published), news)
         return word
 
+    @staticmethod
+    def _pool(credential: str) -> str:
+        """provider/plan: within it, credentials can replace one another."""
+        return credential.rpartition("/")[0]
+
     def drop(self, identity: str, credential: str) -> None:
         """Release a conversation from a credential that failed it, but not from other plans'."""
-        bond, pool = self._bonds.get(identity), _pool(credential)
+        bond, pool = self._bonds.get(identity), self._pool(credential)
         if bond and bond.credentials.get(pool) == credential:
             del bond.credentials[pool]
 
@@ -13527,11 +13534,6 @@ class Stickiness:
         if known is None or known.until < until:
             credentials = {str(pool): str(name) for pool, name in record["credentials"].items()}
             self._bonds.put(identity, _Bond(credentials, until, until))
-
-
-def _pool(credential: str) -> str:
-    """provider/plan: within it, credentials can replace one another."""
-    return credential.rpartition("/")[0]
 
 
 class SizedCache(Generic[T]):
@@ -13596,10 +13598,14 @@ class Thoughts(SizedCache[tuple[Reasoning, ...]]):
                     thoughts = thoughts or self.get((identity, part.id))
             if thoughts is None or any(part.seal and part.seal.value for part in sent):
                 continue
-            if not sent or _words(sent) == _words(thoughts):
+            if not sent or self._words(sent) == self._words(thoughts):
                 rest = [part for part in turn.parts if not isinstance(part, Reasoning)]
                 turns[index] = Message(turn.role, tuple(placed(thoughts, rest)))
         return tuple(turns)
+
+    @staticmethod
+    def _words(thoughts: Iterable[Reasoning]) -> list[str]:
+        return "".join(thought.text for thought in thoughts).split()
 
 
 class Answers:
@@ -13626,10 +13632,6 @@ class Answers:
         """The item of this id, or for an answer's the request and its items; None if unknown."""
         data = self._items.get((caller, id)) or self._turns.get((caller, id))
         return loads(data) if data else None
-
-
-def _words(thoughts: Iterable[Reasoning]) -> list[str]:
-    return "".join(thought.text for thought in thoughts).split()
 
 
 # ==== 29. Health ==============================================================
@@ -13668,7 +13670,13 @@ class Quotas:
         before = self.known.get(credential, Quota())
         if quota.at >= before.at:
             quota = quota.after(before)
-            self.known.put(credential, quota, _about(quota) != _about(before))
+            self.known.put(credential, quota, self._about(quota) != self._about(before))
+
+    @staticmethod
+    def _about(quota: Quota) -> object:
+        """Changes of this are news to other relays: half a percent, a minute, a balance."""
+        windows = [(w.name, round(200 * w.used), round(w.resets / 60)) for w in quota.windows]
+        return windows, quota.balance
 
     def note_headers(self, credential: str, headers: Mapping[str, str], now: float) -> None:
         """Take the quota in an answer's headers; most have none."""
@@ -13717,12 +13725,6 @@ class Quotas:
         for memory in (self.known, self.asked):
             for name in memory.keys() - credentials:
                 del memory[name]
-
-
-def _about(quota: Quota) -> object:
-    """Changes of this are news to other relays: half a percent, a minute, a balance."""
-    windows = [(w.name, round(200 * w.used), round(w.resets / 60)) for w in quota.windows]
-    return windows, quota.balance
 
 
 class Place(NamedTuple):
@@ -14671,7 +14673,6 @@ class Limits:
 # So a conversation that goes well costs nothing, however long it is.  Several agents may talk in
 # one session; if in doubt, a thread is recognised by its first turns.
 
-_CACHE_LIFE: Final = 300.0  # seconds; Anthropic's default, and about what others promise
 # Keys that are not part of the prompt, and may differ from turn to turn.
 _NOT_OF_THE_PROMPT: Final = frozenset(
     "model stream stream_options metadata user store client_metadata max_tokens"
@@ -14705,6 +14706,8 @@ class PendingPrompt:
 
 class CacheLedger:
     """Each thread's last prompt, and how much of it should be in a cache.  Bounded."""
+
+    _CACHE_LIFE: Final = 300.0  # seconds; Anthropic's default, and about what others promise
 
     _MOST_CONVERSATIONS: Final = 10_000
     _MOST_THREADS: Final = 4  # of a session
@@ -14789,12 +14792,32 @@ class CacheLedger:
             if thread.cached < least:
                 return thread, None
             idle = max(0.0, asked - thread.at)
-            by, changed = _cause(before, prompt, thread.sent_as, latest.sent_as, idle)
+            by, changed = self._cause(before, prompt, thread.sent_as, latest.sent_as, idle)
             cause = f"{by}: {changed.partition(' ')[0]}"
             self.causes[cause] = self.causes.get(cause, 0) + 1
             counts = {"read": usage.cache_read, "expected": thread.cached, "idle": f"{idle:.0f} s"}
             return thread, {"changed": changed, "by": by} | counts
         return None, None
+
+    def _cause(
+        self, before: _Prompt, after: _Prompt, sent_as: SentAs, now_as: SentAs, idle: float
+    ) -> tuple[str, str]:
+        """Who changed what, by the first sufficient cause: caches belong to a model and an account,
+        and match the prompt's beginning, where tools and system come first."""
+        turns = enumerate(zip(after.turns, before.turns, strict=False))
+        steps = (
+            ("client", "model", now_as.model != sent_as.model),
+            ("relay", "target", now_as.target != sent_as.target),
+            ("relay", "credential", now_as.credential != sent_as.credential),
+            *(
+                ("client", name, part != before.parts.get(name))
+                for name, part in after.parts.items()
+            ),
+            *(("client", f"message {index}", new != old) for index, (new, old) in turns),
+            ("relay", "body", now_as.form != sent_as.form),
+            ("time", "nothing", idle > self._CACHE_LIFE),
+        )
+        return next(((by, what) for by, what, holds in steps if holds), ("provider", "nothing"))
 
     def _forget(self, name: str) -> None:
         self._kept -= sum(len(thread.raw) for thread in self._conversations.pop(name))
@@ -14830,24 +14853,6 @@ class _Prompt(NamedTuple):
             return True
         short = len(self.turns) == 1 or len(other.turns) == 1
         return short and self.turns[:1] == other.turns[:1]
-
-
-def _cause(
-    before: _Prompt, after: _Prompt, sent_as: SentAs, now_as: SentAs, idle: float
-) -> tuple[str, str]:
-    """Who changed what, by the first sufficient cause: caches belong to a model and an account,
-    and match the prompt's beginning, where tools and system come first."""
-    turns = enumerate(zip(after.turns, before.turns, strict=False))
-    steps = (
-        ("client", "model", now_as.model != sent_as.model),
-        ("relay", "target", now_as.target != sent_as.target),
-        ("relay", "credential", now_as.credential != sent_as.credential),
-        *(("client", name, part != before.parts.get(name)) for name, part in after.parts.items()),
-        *(("client", f"message {index}", new != old) for index, (new, old) in turns),
-        ("relay", "body", now_as.form != sent_as.form),
-        ("time", "nothing", idle > _CACHE_LIFE),
-    )
-    return next(((by, what) for by, what, holds in steps if holds), ("provider", "nothing"))
 
 
 def _fingerprint(value: Any) -> int:
@@ -15184,21 +15189,21 @@ class Metric:
         for values, series in self.series.items():
             labels = list(zip(names, values, strict=True))
             if self.kind != "histogram":
-                yield f"{self.base}{suffix}{_label_text(labels)} {series.number!r}"
+                yield f"{self.base}{suffix}{self._label_text(labels)} {series.number!r}"
                 continue
             total = 0
             for bound, count in zip((*self.bounds, math.inf), series.counts, strict=True):
                 total += count
                 limit = ("le", "+Inf" if bound == math.inf else repr(float(bound)))
-                yield f"{self.base}_bucket{_label_text([*labels, limit])} {total}"
-            yield f"{self.base}_sum{_label_text(labels)} {series.number!r}"
-            yield f"{self.base}_count{_label_text(labels)} {total}"
+                yield f"{self.base}_bucket{self._label_text([*labels, limit])} {total}"
+            yield f"{self.base}_sum{self._label_text(labels)} {series.number!r}"
+            yield f"{self.base}_count{self._label_text(labels)} {total}"
 
-
-def _label_text(labels: Iterable[tuple[str, str]]) -> str:
-    escaped = ((name, value.replace("\\", r"\\").replace('"', r"\"")) for name, value in labels)
-    inner = ",".join(f'{name}="{value}"' for name, value in escaped if value)
-    return f"{{{inner}}}" if inner else ""
+    @staticmethod
+    def _label_text(labels: Iterable[tuple[str, str]]) -> str:
+        escaped = ((name, value.replace("\\", r"\\").replace('"', r"\"")) for name, value in labels)
+        inner = ",".join(f'{name}="{value}"' for name, value in escaped if value)
+        return f"{{{inner}}}" if inner else ""
 
 
 _MODEL: Final = "gen_ai.operation.name gen_ai.provider.name gen_ai.request.model"
@@ -16694,7 +16699,7 @@ class Upstream:
         """
         try:
             pieces = [memoryview(body)] if isinstance(body, bytes) else body
-            origin, head = _request_head(method, url, headers, pieces, proxy)
+            origin, head = self._request_head(method, url, headers, pieces, proxy)
             # a body that is still arriving can be sent only once
             again = pieces is None or isinstance(pieces, list)
             link = self._freshest((proxy, origin)) if again else None
@@ -16715,12 +16720,47 @@ class Upstream:
                     raise cast(BaseException, reply.error)
                 link = None  # it was closed before
         except (OSError, ValueError) as error:
-            raise _unreachable(error, proxy) from error
+            raise self._unreachable(error, proxy) from error
         # to plain HTTP a proxy answers in the provider's place
         if reply.status == 407 and proxy.startswith("http"):
             reply.close()
-            raise _refused_by(proxy, reply.status)
+            raise self._refused_by(proxy, reply.status)
         return reply
+
+    def _request_head(
+        self, method: str, url: str, headers: Mapping[str, str], body: Pieces, proxy: str
+    ) -> tuple[Origin, bytes]:
+        origin, target = origin_and_target(url)
+        if origin.authorization and not any(name.lower() == "authorization" for name in headers):
+            headers = {**headers, "Authorization": origin.authorization}
+        if proxy.startswith("http") and not origin.secure:
+            target = f"http://{origin.host}{target}"
+            headers = {**headers, **self._proxy_headers(proxy)}
+        length = sum(map(len, body)) if isinstance(body, list) else None
+        if body is None:
+            length = 0 if method in ("POST", "PUT", "PATCH") else -1
+        return origin, request_text(method, target, origin.host, headers, length)
+
+    @staticmethod
+    def _refused_by(proxy: str, status: int) -> UpstreamError:
+        why = "wants other credentials" if status == 407 else "refuses"
+        message = f"cannot be reached: its proxy {shown_proxy(proxy)} {why} ({status})"
+        return UpstreamError("transient", message, scope="endpoint")
+
+    @staticmethod
+    def _unreachable(error: Exception, proxy: str) -> RelayError:
+        """A foreign exception as ours; a proxy that is down counts like a provider that is down."""
+        try:  # may this process open no more files?  Libraries report that by many other errors
+            os.close(os.open(os.devnull, os.O_RDONLY))
+        except OSError as open_error:
+            if open_error.errno in (errno.EMFILE, errno.ENFILE):
+                return NoDescriptors()
+        message = f"cannot be reached ({system_words(error)})"
+        if proxy:
+            message = message.replace(
+                "reached", f"reached through its proxy {shown_proxy(proxy)}", 1
+            )
+        return UpstreamError("transient", message, scope="endpoint")
 
     def keep(self, link: Link, seconds: float) -> None:
         """Keep a link for the next request, for so many seconds."""
@@ -16773,7 +16813,7 @@ class Upstream:
         try:
             async with asyncio.timeout(seconds):
                 if proxy.startswith("socks"):
-                    sock = await _through_socks(proxy, origin)
+                    sock = await self._through_socks(proxy, origin)
                 else:
                     sock = await aiohappyeyeballs.start_connection(
                         await self._addresses(peer.name, peer.port),
@@ -16795,22 +16835,42 @@ class Upstream:
                 link.close()
         return link
 
+    @staticmethod
+    async def _through_socks(proxy: str, origin: Origin) -> socket.socket:
+        """A socket to an origin; the SOCKS proxy resolves its name."""
+        package = importlib.import_module("python_socks")
+        client = importlib.import_module("python_socks.async_.asyncio")
+        # socks5h is curl's word for what is done here in any case
+        url = proxy.replace("socks5h:", "socks5:", 1)
+        try:
+            sock: socket.socket = await client.Proxy.from_url(url, rdns=True).connect(
+                origin.name, origin.port
+            )
+        except package.ProxyError as error:
+            raise OSError(str(error)) from error
+        return sock
+
     async def _tunnel(self, link: Link, origin: Origin, proxy: str) -> None:
         """Ask an HTTP proxy for a tunnel, and speak TLS through it."""
         target = f"{origin.host.removesuffix(f':{origin.port}')}:{origin.port}"
-        head = request_text("CONNECT", target, target, _proxy_headers(proxy), -1)
+        head = request_text("CONNECT", target, target, self._proxy_headers(proxy), -1)
         reply = link.ask("CONNECT", head, None)
         if not (reply.decoder.head or reply.error):
             await reply.waiter
         if not reply.decoder.head:
             raise cast(BaseException, reply.error)
         if not 200 <= (status := reply.decoder.head.status) < 300 or link.transport is None:
-            raise _refused_by(proxy, status)
+            raise self._refused_by(proxy, status)
         link.served = 0
         transport = await asyncio.get_running_loop().start_tls(
             link.transport, link, self._tls, server_hostname=origin.name
         )
         link.connection_made(cast(asyncio.BaseTransport, transport))
+
+    @staticmethod
+    def _proxy_headers(proxy: str) -> dict[str, str]:
+        word = origin_of(proxy.rstrip("/")).authorization
+        return {"Proxy-Authorization": word} if word else {}
 
     @functools.cached_property
     def _tls(self) -> ssl.SSLContext:
@@ -16832,60 +16892,6 @@ class Upstream:
         except OSError:
             self._names.pop((host, port), None)
             raise
-
-
-def _request_head(
-    method: str, url: str, headers: Mapping[str, str], body: Pieces, proxy: str
-) -> tuple[Origin, bytes]:
-    origin, target = origin_and_target(url)
-    if origin.authorization and not any(name.lower() == "authorization" for name in headers):
-        headers = {**headers, "Authorization": origin.authorization}
-    if proxy.startswith("http") and not origin.secure:
-        target = f"http://{origin.host}{target}"
-        headers = {**headers, **_proxy_headers(proxy)}
-    length = sum(map(len, body)) if isinstance(body, list) else None
-    if body is None:
-        length = 0 if method in ("POST", "PUT", "PATCH") else -1
-    return origin, request_text(method, target, origin.host, headers, length)
-
-
-async def _through_socks(proxy: str, origin: Origin) -> socket.socket:
-    """A socket to an origin; the SOCKS proxy resolves its name."""
-    package = importlib.import_module("python_socks")
-    client = importlib.import_module("python_socks.async_.asyncio")
-    # socks5h is curl's word for what is done here in any case
-    url = proxy.replace("socks5h:", "socks5:", 1)
-    try:
-        sock: socket.socket = await client.Proxy.from_url(url, rdns=True).connect(
-            origin.name, origin.port
-        )
-    except package.ProxyError as error:
-        raise OSError(str(error)) from error
-    return sock
-
-
-def _proxy_headers(proxy: str) -> dict[str, str]:
-    word = origin_of(proxy.rstrip("/")).authorization
-    return {"Proxy-Authorization": word} if word else {}
-
-
-def _refused_by(proxy: str, status: int) -> UpstreamError:
-    why = "wants other credentials" if status == 407 else "refuses"
-    message = f"cannot be reached: its proxy {shown_proxy(proxy)} {why} ({status})"
-    return UpstreamError("transient", message, scope="endpoint")
-
-
-def _unreachable(error: Exception, proxy: str) -> RelayError:
-    """A foreign exception as ours; a proxy that is down counts like a provider that is down."""
-    try:  # may this process open no more files?  Libraries report that by many other errors
-        os.close(os.open(os.devnull, os.O_RDONLY))
-    except OSError as open_error:
-        if open_error.errno in (errno.EMFILE, errno.ENFILE):
-            return NoDescriptors()
-    message = f"cannot be reached ({system_words(error)})"
-    if proxy:
-        message = message.replace("reached", f"reached through its proxy {shown_proxy(proxy)}", 1)
-    return UpstreamError("transient", message, scope="endpoint")
 
 
 def system_words(error: BaseException) -> str:
@@ -17837,8 +17843,14 @@ class DemoReply(Reply):
         self._blocks = iter([dumps(dialect.render_response(response, context))])
         if attempt.stream:
             encoder = dialect.encoder(context)
-            events = [word for event in unfold(response) for word in _in_words(event)]
+            events = [word for event in unfold(response) for word in self._in_words(event)]
             self._blocks = filter(None, map(encoder.encode, events))
+
+    @staticmethod
+    def _in_words(event: Event) -> Iterable[Event]:
+        if isinstance(event, PartDelta):
+            return map(PartDelta, re.findall(r"\s*\S+\s*$|\s*\S+", event.text))
+        return (event,)
 
     async def read(self) -> bytes:
         await asyncio.sleep(self._pause)
@@ -17846,12 +17858,6 @@ class DemoReply(Reply):
 
     def close(self) -> None:
         self._blocks = iter(())
-
-
-def _in_words(event: Event) -> Iterable[Event]:
-    if isinstance(event, PartDelta):
-        return map(PartDelta, re.findall(r"\s*\S+\s*$|\s*\S+", event.text))
-    return (event,)
 
 
 # ==== 49. Client ==============================================================
@@ -18166,8 +18172,6 @@ def text_frame(text: bytes) -> bytes:
 # The event loop only appends to the SDK's queues; the SDK's threads send, and what they cannot
 # send in time is dropped.
 
-_OTLP: Final = "OTEL_EXPORTER_OTLP_ENDPOINT"
-
 
 class Telemetry:
     """The SDK, with the exporters of the extra.  ImportError if it is not installed."""
@@ -18309,17 +18313,6 @@ class SpanTrace(Observer):
                 span.set_attribute(name.replace("__", "."), value)
 
 
-def telemetry_of(env: Mapping[str, str], log: Log) -> Telemetry | None:
-    """The telemetry that the environment asks for; none by default."""
-    if env.get(_OTLP) and env.get("OTEL_SDK_DISABLED", "").lower() != "true":
-        try:
-            return Telemetry(env, log)
-        except ImportError:
-            install = "pip install 'llm-api-relay[otel]'"
-            log.event("warning", f"{_OTLP} is set, but the SDK is missing", install=install)
-    return None
-
-
 # ==== 51. Exchange ============================================================
 # One client request and all that is known of it so far: what was asked, its attempts, what came of
 # it.  The kinds of requests are subclasses, which say how one is read, how it goes out on a lane,
@@ -18333,9 +18326,6 @@ def telemetry_of(env: Mapping[str, str], log: Log) -> Telemetry | None:
 
 NO_BODY: Final = Body(b"{}")  # what an exchange begins and ends with
 IN_STEPS: Final = 1 << 19  # bytes of a body; to translate one of 512 KB takes some 3 ms at best
-# A name at the start of User-Agent, without its version (RFC 9110 10.1.5); at most so much is shown
-_PRODUCT: Final = re.compile(r"[-!#$%&'*+.^_`|~0-9A-Za-z]{1,20}")
-_MOST_SESSION: Final = 100  # characters of a client's name for a conversation
 
 
 class Bill(NamedTuple):
@@ -18349,6 +18339,11 @@ class Bill(NamedTuple):
 
 class Exchange(ABC):
     """A client's request while it runs; it ends in `settle`."""
+
+    # A name at the start of User-Agent, without its version (RFC 9110 10.1.5); at most so much is
+    # shown
+    _PRODUCT: Final = re.compile(r"[-!#$%&'*+.^_`|~0-9A-Za-z]{1,20}")
+    _MOST_SESSION: Final = 100  # characters of a client's name for a conversation
 
     _READ: Final = frozenset(
         ("ok", "outrun", "cancelled")
@@ -18513,7 +18508,7 @@ class Exchange(ABC):
     def session(self) -> str:
         """The client's name for the conversation, if it says one in a header."""
         name = session_of(self.request.headers)
-        return f"{self.caller.name}\0{name[:_MOST_SESSION]}" if name else ""
+        return f"{self.caller.name}\0{name[: self._MOST_SESSION]}" if name else ""
 
     def facts(self) -> Facts:
         """What a rule may ask."""
@@ -18587,7 +18582,7 @@ class Exchange(ABC):
         # an upgrade is refused to clients that then go on without one (Codex)
         fine = code in self._EXPECTED or self.status == 426
         agent = self.request.headers.get("User-Agent")
-        product = _PRODUCT.match(self.plan.redacted(agent)) if agent else None
+        product = self._PRODUCT.match(self.plan.redacted(agent)) if agent else None
         lane, attempts = current.lane if current else None, list[JSON]()
         for each in self.attempts:
             if each.outcome:
@@ -19946,10 +19941,18 @@ class Relay:
             fitting = True
             if mark and not (last_resort and exchange.tries_marked(mark)):
                 skipped.append((lane, mark))
-            elif not (failures and _is_hopeless(lane, failures)):
+            elif not (failures and self._is_hopeless(lane, failures)):
                 yield lane
         if not fitting:
             raise exchange.no_lane_error()
+
+    @staticmethod
+    def _is_hopeless(lane: Lane, failures: Sequence[Failed]) -> bool:
+        """Did this lane fail already, or its model say that the request is too long for it?"""
+        return any(
+            failed == lane or (error.failure.name == "too_long" and failed.target == lane.target)
+            for failed, error in failures
+        )
 
     async def _await_lane(self, exchange: Exchange, until: float, failures: list[Failed]) -> bool:
         """Hold the request until a lane is available again; False if none is in time.
@@ -19969,7 +19972,7 @@ class Relay:
                 if next(self._usable(exchange, False, own, skipped), None):
                     failures[:] = own
                     return True
-                if all(_is_hopeless(lane, own) for lane, _ in skipped):
+                if all(self._is_hopeless(lane, own) for lane, _ in skipped):
                     return False
             return False
         finally:
@@ -20094,14 +20097,6 @@ class Relay:
             task.cancel()
         if ending:
             await asyncio.wait(ending, timeout=1)
-
-
-def _is_hopeless(lane: Lane, failures: Sequence[Failed]) -> bool:
-    """Did this lane fail already, or its model say that the request is too long for it?"""
-    return any(
-        failed == lane or (error.failure.name == "too_long" and failed.target == lane.target)
-        for failed, error in failures
-    )
 
 
 # ==== 56. Page ================================================================
@@ -21530,7 +21525,7 @@ class Source(NamedTuple):
             try:
                 for file, content in ((backup, old), (fresh, data)):
                     file.unlink(missing_ok=True)
-                    _write(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), content)
+                    self._write(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), content)
                 for pause in (0.05,) * 20 * WINDOWS:  # where nobody may have it open meanwhile
                     with contextlib.suppress(PermissionError):
                         fresh.replace(path)
@@ -21544,20 +21539,20 @@ class Source(NamedTuple):
                 # A full disk would lose the old text; these forbid the replacement alone.
                 if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS, errno.EBUSY):
                     raise
-                _write(os.open(path, os.O_WRONLY), data)
+                self._write(os.open(path, os.O_WRONLY), data)
         except OSError as error:
             where = f"{path} cannot be written: {error.strerror}"
             remedy = "let relay write there (a container: mount the folder), or edit it and reload"
             raise BadRequest(f"{where}; {remedy}") from error
 
-
-def _write(descriptor: int, data: bytes) -> None:
-    """Make this the content of an open file, to the disk."""
-    with open(descriptor, "wb") as file:
-        file.write(data)
-        file.truncate()
-        file.flush()
-        os.fsync(file.fileno())
+    @staticmethod
+    def _write(descriptor: int, data: bytes) -> None:
+        """Make this the content of an open file, to the disk."""
+        with open(descriptor, "wb") as file:
+            file.write(data)
+            file.truncate()
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def state_place(state: str, source: Source, env: Mapping[str, str]) -> str:
@@ -21660,17 +21655,6 @@ def load(source: Source, lenient: bool = False) -> Plan:
     return plan
 
 
-def file_stamps(files: Iterable[str]) -> dict[str, tuple[int, int, int] | None]:
-    """What shows that a file has changed: time, size and inode, None where there is no file."""
-    stamps: dict[str, tuple[int, int, int] | None] = {}
-    for file in files:
-        stamps[file] = None
-        with contextlib.suppress(OSError):
-            found = os.stat(file)
-            stamps[file] = (found.st_mtime_ns, found.st_size, found.st_ino)
-    return stamps
-
-
 class Reloader:
     """The configuration in force, and how another one takes its place: whole, or not at all."""
 
@@ -21751,17 +21735,17 @@ class Reloader:
         with `watch` the configuration itself, if its file has changed and is written to no more.
         """
         relay, own = self.relay, (str(self.source.path),) if self.source.path else ()
-        plan, stamps = relay.plan, file_stamps(relay.plan.secret_files)
-        known = last = file_stamps(own)
+        plan, stamps = relay.plan, self._file_stamps(relay.plan.secret_files)
+        known = last = self._file_stamps(own)
         while True:
             await asyncio.sleep(1)
-            previous, last = last, file_stamps(own)
+            previous, last = last, self._file_stamps(own)
             if relay.plan.config.watch and known != last == previous:
                 known = last
                 with contextlib.suppress(ConfigError):  # gone: it may be about to be replaced
                     if self.source.reread() != self.source:
                         self.reload()
-            current = file_stamps(relay.plan.secret_files)
+            current = self._file_stamps(relay.plan.secret_files)
             if plan is relay.plan and stamps != current:
                 try:
                     newer = load(self.source)
@@ -21777,6 +21761,17 @@ class Reloader:
                         relay.health.clear(name)
                     relay.log.event("info", "credentials were read again from their files")
             plan, stamps = relay.plan, current
+
+    @staticmethod
+    def _file_stamps(files: Iterable[str]) -> dict[str, tuple[int, int, int] | None]:
+        """What shows that a file has changed: time, size and inode, None where there is no file."""
+        stamps: dict[str, tuple[int, int, int] | None] = {}
+        for file in files:
+            stamps[file] = None
+            with contextlib.suppress(OSError):
+                found = os.stat(file)
+                stamps[file] = (found.st_mtime_ns, found.st_size, found.st_ino)
+        return stamps
 
     def warn(self) -> None:
         """Log what a configuration may not mean."""
@@ -21836,6 +21831,9 @@ def new_secret() -> str:
 class Admin:
     """The handlers of requests below /admin: they return JSON, or a response."""
 
+    # Values that are no secrets; a reference with a default may hold one.
+    _KEPT_AS_IT_IS: Final = re.compile(r"(\$\{\w+\})+$|file:|sha256:|os\.environ/")
+
     def __init__(self, relay: Relay, reloader: Reloader) -> None:
         self.relay = relay
         self.reloader = reloader
@@ -21863,13 +21861,20 @@ class Admin:
             require_direct(request)
         elif not self._has_session(request, write):
             if offered_keys(request):
-                address, now = _address_of(request), time.time()
+                address, now = self._address_of(request), time.time()
                 self.sessions.check(address, now, Sessions.MOST_GUESSES)
                 if self._has_key(request):
                     return
                 self.sessions.check(address, now)
                 self.sessions.count_wrong_key(address, now)
             raise Unauthorized("the admin key is needed here")
+
+    @staticmethod
+    def _address_of(request: web.BaseRequest) -> str:
+        """The peer's address; of IPv6 the network, /64, of which one machine has all addresses."""
+        peer = request.transport.get_extra_info("peername") if request.transport else None
+        host = str(peer[0]) if isinstance(peer, tuple) and peer else ""
+        return str(ipaddress.ip_network(f"{host}/64", strict=False)) if ":" in host else host
 
     def _has_key(self, request: web.BaseRequest) -> bool:
         return any(self._is_key(key) for key in offered_keys(request))
@@ -21900,7 +21905,7 @@ class Admin:
     async def login(self, request: web.BaseRequest, body: Wire) -> web.StreamResponse:
         """A cookie for the admin's `{"key": ...}`, which holds for 12 hours."""
         key = body.required("key", str)
-        address, now = _address_of(request), time.time()
+        address, now = self._address_of(request), time.time()
         self.sessions.check(address, now)
         if not self.relay.plan.admin:
             raise Forbidden("relay has no `admin_key`, so there is nothing to log in to")
@@ -22130,11 +22135,28 @@ class Admin:
     async def config(self, request: web.BaseRequest, _: Wire) -> JSON:
         """The configuration in force, with secrets masked."""
         source = self.reloader.source
-        shown = _masked_tree(composed(source.text))
+        shown = self._masked_tree(composed(source.text))
         shown |= {"listen": list(source.listen)} if source.listen else {}
         text = yaml.safe_dump(shown, sort_keys=False, allow_unicode=True, width=100)
         hashed = re.sub(r"(sha256:)\w{64}", rf"\1{MASK}", text)  # whoever looks might guess
         return {"text": self.relay.plan.redacted(hashed)}
+
+    def _masked_tree(self, node: yaml.Node | None, name: str = "") -> Any:
+        """A part of a configuration file without its secrets; `name` is the key it is under.  Keys
+        are texts, as when relay reads the file: `on` is no boolean."""
+        if isinstance(node, yaml.MappingNode):
+            pairs = [(str(key.value), value) for key, value in node.value]
+            return {  # `api_key` may be a mapping from plans to keys
+                key: self._masked_tree(value, name if name == "api_key" else key)
+                for key, value in pairs
+            }
+        if isinstance(node, yaml.SequenceNode):
+            return [self._masked_tree(item, name) for item in node.value]
+        value = yaml.SafeLoader("").construct_object(node) if node else {}
+        if SECRET_NAMES.search(name) and not self._KEPT_AS_IT_IS.match(str(value)):
+            return MASK
+        plain = isinstance(value, int | float | dict) or value is None
+        return value if plain else re.sub(r"//[^/@\s]+@", "//[secret]@", str(value))
 
     async def file(self, request: web.BaseRequest, _: Wire) -> JSON:
         """The file itself, for those who may change it."""
@@ -22147,7 +22169,7 @@ class Admin:
         text = self.reloader.source.reread().text
         tree = None
         with contextlib.suppress(yaml.YAMLError, ValueError, RecursionError):
-            tree = _masked_tree(composed(text))  # else who edits it is told what is wrong
+            tree = self._masked_tree(composed(text))  # else who edits it is told what is wrong
         return {"tree": tree, "digest": sha256(text).hex()}
 
     async def events(self, request: web.BaseRequest, _: Wire) -> web.StreamResponse:
@@ -22224,7 +22246,7 @@ class Admin:
     def _propose(self, source: Source, body: Wire) -> tuple[Source, tuple[str, ...], str]:
         """The file after a request's changes, what is wrong with it, and the masked diff."""
         if (text := body.optional("text", str)) is None:
-            text = _with_changes(source.text, body)
+            text = self._with_changes(source.text, body)
         if "\r\n" in source.text and "\r" not in text:  # which browsers take out of what is edited
             text = text.replace("\n", "\r\n")
         fresh, problems = source._replace(text=text), tuple[str, ...]()
@@ -22235,8 +22257,42 @@ class Admin:
             problems = error.problems
         lines = difflib.unified_diff(source.text.splitlines(), text.splitlines(), lineterm="")
         diff = [line for line in lines if not line.startswith(("--- ", "+++ "))]
-        secret = self.relay.plan.secrets.plus(_secrets_below(body.data.get("changes")))
+        secret = self.relay.plan.secrets.plus(self._secrets_below(body.data.get("changes")))
         return fresh, problems, secret.text("\n".join(diff))
+
+    @staticmethod
+    def _with_changes(text: str, body: Wire) -> str:
+        """The file's text with the changes of a request; BadRequest if it cannot be changed so."""
+        changes = list[tuple[Sequence[str | int], object]]()
+        for change in map(Wire, body.required("changes", list)):
+            path = tuple(change.required("path", list))
+            if any(type(step) not in (str, int) for step in path):
+                raise BadRequest("path: expected names, and numbers of items")
+            deletes = change.optional("delete", bool)
+            changes.append((path, DELETE if deletes else change.data.get("value")))
+        try:
+            return edited(text, changes)
+        except ValueError as error:
+            raise BadRequest(f"{error}; change it in the editor") from error
+
+    def _secrets_below(self, value: Any, name: str = "") -> Iterator[str]:
+        """The secrets in changes to the file."""
+        if isinstance(value, dict):
+            path = [str(step) for step in value.get("path") or () if isinstance(step, str)]
+            for key, each in value.items():
+                below = name if name == "api_key" else str(key)
+                yield from self._secrets_below(
+                    each, next(iter(path[-1:]), "") if key == "value" else below
+                )
+        elif isinstance(value, list):
+            for each in value:
+                yield from self._secrets_below(each, name)
+        elif (
+            isinstance(value, str)
+            and SECRET_NAMES.search(name)
+            and not self._KEPT_AS_IT_IS.match(value)
+        ):
+            yield value
 
     async def secret(self, request: web.BaseRequest, _: Wire) -> JSON:
         """A new secret for a key, and its hash for the file."""
@@ -22277,12 +22333,20 @@ class Admin:
     async def test(self, request: web.BaseRequest, body: Wire) -> JSON:
         """Send a few small requests to a provider, as `relay check --live` does."""
         output, works = await self._command("check", "--live", "--yes", "--json", provider=body)
-        return {"well": works, **_json_in(output)}
+        return {"well": works, **self._json_in(output)}
+
+    @staticmethod
+    def _json_in(output: str) -> JSON:
+        """What a command printed; BadRequest with its words if it could not do what it should."""
+        try:
+            return cast(JSON, loads(output))
+        except UNREADABLE as error:
+            raise BadRequest(output.strip()) from error
 
     async def pull(self, request: web.BaseRequest, body: Wire) -> JSON:
         """The models that a provider says it serves, and those that `models` lists."""
         output, _ = await self._command("models", "--fetch", "--json", provider=body)
-        return _json_in(output)
+        return self._json_in(output)
 
     async def replay(self, request: web.BaseRequest, body: Wire) -> JSON:
         """Send a record `id` again and compare; with `"curl": true`, print it as a command."""
@@ -22319,74 +22383,9 @@ class Admin:
         return self.relay.plan.redacted(text), child.returncode == 0
 
 
-def _json_in(output: str) -> JSON:
-    """What a command printed; BadRequest with its words if it could not do what it should."""
-    try:
-        return cast(JSON, loads(output))
-    except UNREADABLE as error:
-        raise BadRequest(output.strip()) from error
-
-
 def json_response(body: JSON, status: int = 200) -> web.Response:
     headers = {"Content-Type": "application/json"}
     return web.Response(body=dumps(body), status=status, headers=headers)
-
-
-def _with_changes(text: str, body: Wire) -> str:
-    """The file's text with the changes of a request; BadRequest if it cannot be changed so."""
-    changes = list[tuple[Sequence[str | int], object]]()
-    for change in map(Wire, body.required("changes", list)):
-        path = tuple(change.required("path", list))
-        if any(type(step) not in (str, int) for step in path):
-            raise BadRequest("path: expected names, and numbers of items")
-        deletes = change.optional("delete", bool)
-        changes.append((path, DELETE if deletes else change.data.get("value")))
-    try:
-        return edited(text, changes)
-    except ValueError as error:
-        raise BadRequest(f"{error}; change it in the editor") from error
-
-
-# Values that are no secrets; a reference with a default may hold one.
-_KEPT_AS_IT_IS: Final = re.compile(r"(\$\{\w+\})+$|file:|sha256:|os\.environ/")
-
-
-def _masked_tree(node: yaml.Node | None, name: str = "") -> Any:
-    """A part of a configuration file without its secrets; `name` is the key it is under.  Keys are
-    texts, as when relay reads the file: `on` is no boolean."""
-    if isinstance(node, yaml.MappingNode):
-        pairs = [(str(key.value), value) for key, value in node.value]
-        return {  # `api_key` may be a mapping from plans to keys
-            key: _masked_tree(value, name if name == "api_key" else key) for key, value in pairs
-        }
-    if isinstance(node, yaml.SequenceNode):
-        return [_masked_tree(item, name) for item in node.value]
-    value = yaml.SafeLoader("").construct_object(node) if node else {}
-    if SECRET_NAMES.search(name) and not _KEPT_AS_IT_IS.match(str(value)):
-        return MASK
-    plain = isinstance(value, int | float | dict) or value is None
-    return value if plain else re.sub(r"//[^/@\s]+@", "//[secret]@", str(value))
-
-
-def _secrets_below(value: Any, name: str = "") -> Iterator[str]:
-    """The secrets in changes to the file."""
-    if isinstance(value, dict):
-        path = [str(step) for step in value.get("path") or () if isinstance(step, str)]
-        for key, each in value.items():
-            below = name if name == "api_key" else str(key)
-            yield from _secrets_below(each, next(iter(path[-1:]), "") if key == "value" else below)
-    elif isinstance(value, list):
-        for each in value:
-            yield from _secrets_below(each, name)
-    elif isinstance(value, str) and SECRET_NAMES.search(name) and not _KEPT_AS_IT_IS.match(value):
-        yield value
-
-
-def _address_of(request: web.BaseRequest) -> str:
-    """The peer's address; of IPv6 the network, /64, of which one machine has all addresses."""
-    peer = request.transport.get_extra_info("peername") if request.transport else None
-    host = str(peer[0]) if isinstance(peer, tuple) and peer else ""
-    return str(ipaddress.ip_network(f"{host}/64", strict=False)) if ":" in host else host
 
 
 def require_direct(request: web.BaseRequest) -> None:
@@ -22473,20 +22472,6 @@ def hold_hangups(hold: bool) -> None:
         signal.pthread_sigmask(how, (signal.SIGHUP,))
 
 
-def raise_file_limit() -> int:
-    """Let this process open as many files as its hard limit allows; return that number."""
-    try:
-        import resource
-    except ImportError:  # Windows, which has no such limit
-        return sys.maxsize
-    kind = resource.RLIMIT_NOFILE
-    hard = resource.getrlimit(kind)[1]
-    with contextlib.suppress(OSError, ValueError):  # macOS promises more than it gives
-        resource.setrlimit(kind, (hard, hard))
-    soft = resource.getrlimit(kind)[0]
-    return sys.maxsize if soft == resource.RLIM_INFINITY else soft
-
-
 # ==== 61. Operations ==========================================================
 # Which handler serves which path, and the handlers of what is not a model's answer: probes, lists,
 # status.  No probe ever calls a provider.
@@ -22500,12 +22485,13 @@ Handler: TypeAlias = Callable[["Operations", web.BaseRequest], Answering]
 _VERSIONS: Final = re.compile(
     r"^(?:/(?:api|azure|claude|gemini|openai)(?=/(?:v1|responses|chat/)))?(?:/v1(?:beta1?|alpha)?)*(?=/|$)"
 )
-_LONGEST_PATH: Final = 500  # characters of paths that are looked for; models' names are shorter
-_LONGEST_LOGIN: Final = 1 << 14  # bytes
 
 
 class Operations:
     """Serves every request: by the path, with the handler of that path."""
+
+    _LONGEST_PATH: Final = 500  # characters of paths that are looked for; models' names are shorter
+    _LONGEST_LOGIN: Final = 1 << 14  # bytes
 
     def __init__(self, relay: Relay, admin: Admin) -> None:
         self.relay = relay
@@ -22517,12 +22503,12 @@ class Operations:
         Exchange and goes on in `Relay.serve`; so does an error, to be logged."""
         try:
             path = request.path
-            if path.startswith("/p/") and len(path.split("/", 3)[2]) < _LONGEST_PATH:
+            if path.startswith("/p/") and len(path.split("/", 3)[2]) < self._LONGEST_PATH:
                 rest = request.raw_path.removeprefix("/p/")
                 return await self.relay.serve(Raw(self.relay.plan, request, rest))
             if cors := self.relay.plan.config.cors:
                 allow_origin(request, cors.origins)
-            if len(path) > _LONGEST_PATH:  # of no model: neither looked for nor remembered
+            if len(path) > self._LONGEST_PATH:  # of no model: neither looked for nor remembered
                 raise NotFound(f"no such path: {path[:99]}...")
             handler = route(request.method, path)
             if isinstance(handler, tuple):
@@ -22541,7 +22527,7 @@ class Operations:
         if right:
             self.admin.require(request, write=right == "act")
         else:  # anybody may send it
-            limits = replace(limits, max_body=_LONGEST_LOGIN)
+            limits = replace(limits, max_body=self._LONGEST_LOGIN)
         body = Body((await read_body(request, limits) if posts else b"") or b"{}").wire
         answer = await act(self.admin, request, Wire(body))
         return answer if isinstance(answer, web.StreamResponse) else json_response(answer)
@@ -22979,6 +22965,8 @@ class Listener(web.Server):
 class Server:
     """A running relay: sockets, signals, the tasks beside the requests."""
 
+    _OTLP: Final = "OTEL_EXPORTER_OTLP_ENDPOINT"
+
     def __init__(
         self,
         plan: Plan,
@@ -23002,7 +22990,7 @@ class Server:
             log.event("warning", f"state: {folder} cannot be written; usage is not kept")
         keepalive = float(os.environ.get("RELAY_KEEPALIVE", "10"))
         self.relay = Relay(plan, Upstream(), log, keepalive, store_of(place))
-        if telemetry := telemetry_of(os.environ, log):
+        if telemetry := self._telemetry(os.environ, log):
             self.relay.telemetry = telemetry
             telemetry.mirror(self.relay.accounts.metrics)
         self.relay.recorder = recorder
@@ -23013,7 +23001,7 @@ class Server:
             self.operations.handle,
             lambda: self.relay.plan.config.server,
             self._complain,
-            raise_file_limit(),
+            self._raise_file_limit(),
         )
         self._runner = web.ServerRunner(self._listener, shutdown_timeout=1.0)
         self._signals: Mapping[str, Callable[[], None]] = {
@@ -23022,6 +23010,32 @@ class Server:
             "SIGBREAK": self._stop,
             "SIGHUP": self._hang_up,
         }
+
+    def _telemetry(self, env: Mapping[str, str], log: Log) -> Telemetry | None:
+        """The telemetry that the environment asks for; none by default."""
+        if env.get(self._OTLP) and env.get("OTEL_SDK_DISABLED", "").lower() != "true":
+            try:
+                return Telemetry(env, log)
+            except ImportError:
+                install = "pip install 'llm-api-relay[otel]'"
+                log.event(
+                    "warning", f"{self._OTLP} is set, but the SDK is missing", install=install
+                )
+        return None
+
+    @staticmethod
+    def _raise_file_limit() -> int:
+        """Let this process open as many files as its hard limit allows; return that number."""
+        try:
+            import resource
+        except ImportError:  # Windows, which has no such limit
+            return sys.maxsize
+        kind = resource.RLIMIT_NOFILE
+        hard = resource.getrlimit(kind)[1]
+        with contextlib.suppress(OSError, ValueError):  # macOS promises more than it gives
+            resource.setrlimit(kind, (hard, hard))
+        soft = resource.getrlimit(kind)[0]
+        return sys.maxsize if soft == resource.RLIM_INFINITY else soft
 
     @property
     def base(self) -> str:
@@ -23096,7 +23110,7 @@ class Server:
                 if WINDOWS:
                     raise ConfigError(f"cannot listen on {listen}: Windows has no unix sockets")
                 file = listen.removeprefix("unix:")
-                await self._serve_at(_unix_socket(file))
+                await self._serve_at(self._unix_socket(file))
                 self._files.append((file, os.stat(file).st_ino))
                 return listen
             host, port = host_and_port(listen)
@@ -23117,6 +23131,29 @@ class Server:
             raise ConfigError(f"cannot listen on {listen}: {reason}{more}") from error
         chosen = f"{listen.rpartition(':')[0]}:{self._runner.addresses[-1][1]}"
         return listen if port else chosen
+
+    @staticmethod
+    def _unix_socket(path: str) -> socket.socket:
+        """A socket that listens at a path of the file system; OSError if another one does already.
+
+        A file that an ended process has left there is replaced.
+        """
+        if Path(path).is_socket():
+            with socket.socket(socket.AF_UNIX) as probe:
+                probe.setblocking(False)
+                result = probe.connect_ex(path)
+            if result != errno.ECONNREFUSED:
+                raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+            Path(path).unlink()
+        listening = socket.socket(socket.AF_UNIX)
+        try:
+            listening.bind(path)
+            os.chmod(path, 0o660)
+            listening.listen(BACKLOG)
+        except OSError:
+            listening.close()
+            raise
+        return listening
 
     async def _serve_at(self, listening: socket.socket) -> str:
         """Serve at a socket that listens already; its address, as `listen` has it."""
@@ -23196,29 +23233,6 @@ class Server:
             self._complain(error)
         else:
             self.relay.log.event("error", context["message"])
-
-
-def _unix_socket(path: str) -> socket.socket:
-    """A socket that listens at a path of the file system; OSError if another one does already.
-
-    A file that an ended process has left there is replaced.
-    """
-    if Path(path).is_socket():
-        with socket.socket(socket.AF_UNIX) as probe:
-            probe.setblocking(False)
-            result = probe.connect_ex(path)
-        if result != errno.ECONNREFUSED:
-            raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
-        Path(path).unlink()
-    listening = socket.socket(socket.AF_UNIX)
-    try:
-        listening.bind(path)
-        os.chmod(path, 0o660)
-        listening.listen(BACKLOG)
-    except OSError:
-        listening.close()
-        raise
-    return listening
 
 
 def has_terminal() -> bool:
@@ -23952,9 +23966,9 @@ class Top:
         """The screen, in so many columns and lines; clients are left out if room is short."""
         paused = "paused" if self.paused else ""
         state = ("relay top", f"{len(self.running)} running", f"sorted by {self.sort}", paused)
-        rows = [self._TOP_HEAD, *(_top_row(r, r["id"] == self.chosen) for r in self.running)]
+        rows = [self._TOP_HEAD, *(self._row(r, r["id"] == self.chosen) for r in self.running)]
         room = max(0, height - len(rows) - len(self.marks) - 6)
-        rows += [_top_row(record, False) for record in (self.recent[-room:][::-1] if room else ())]
+        rows += [self._row(record, False) for record in (self.recent[-room:][::-1] if room else ())]
         table = aligned(rows)
         if any(len(line) > width for line in table):
             client = self._TOP_HEAD.index("client")
@@ -23965,31 +23979,31 @@ class Top:
         lines += [""] * (height - 1 - len(lines)) + [self._TOP_KEYS]
         return [printable(line)[:width] for line in lines]
 
-
-def _top_row(request: JSON, chosen: bool) -> tuple[str, ...]:
-    """The row of a running or a finished request."""
-    runs = "begun" in request
-    state = ("answers" if request["begun"] else "waits") if runs else request["code"]
-    first, total = request.get("first_ms"), request["ms"]
-    out, read = request.get("tokens_out"), request.get("cache_read")
-    into, cost = request.get("tokens_in"), request.get("cost")
-    writing = (total - first) / 1000 if out and first is not None else 0
-    return (
-        ">" if chosen else " ",
-        state,
-        request.get("client") or "-",
-        request.get("key") or "-",
-        (request["model"] or "-")[:28],
-        (request["target"] or "-")[:36],
-        "" if first is None else f"{first / 1000:.1f}s",
-        f"{total / 1000:.1f}s",
-        f"{request['silent_ms'] / 1000:.0f}s" if runs else "",
-        "" if into is None else str(into),
-        f"{100 * read / into:.0f}%" if into and read else "",
-        "" if out is None else str(out),
-        f"{out / writing:.0f}" if out and writing >= 0.1 else "",
-        f"{cost:.4f}" if cost else "",
-    )
+    @staticmethod
+    def _row(request: JSON, chosen: bool) -> tuple[str, ...]:
+        """The row of a running or a finished request."""
+        runs = "begun" in request
+        state = ("answers" if request["begun"] else "waits") if runs else request["code"]
+        first, total = request.get("first_ms"), request["ms"]
+        out, read = request.get("tokens_out"), request.get("cache_read")
+        into, cost = request.get("tokens_in"), request.get("cost")
+        writing = (total - first) / 1000 if out and first is not None else 0
+        return (
+            ">" if chosen else " ",
+            state,
+            request.get("client") or "-",
+            request.get("key") or "-",
+            (request["model"] or "-")[:28],
+            (request["target"] or "-")[:36],
+            "" if first is None else f"{first / 1000:.1f}s",
+            f"{total / 1000:.1f}s",
+            f"{request['silent_ms'] / 1000:.0f}s" if runs else "",
+            "" if into is None else str(into),
+            f"{100 * read / into:.0f}%" if into and read else "",
+            "" if out is None else str(out),
+            f"{out / writing:.0f}" if out and writing >= 0.1 else "",
+            f"{cost:.4f}" if cost else "",
+        )
 
 
 @contextlib.contextmanager
