@@ -1272,28 +1272,30 @@ class SSEDecoder:
             if first.startswith(b"event:") and last.startswith(b"data:") and b"\n" not in last:
                 name = first[6:].removeprefix(b" ").decode(errors="replace")
                 events.append(_event_of((name, last[5:].removeprefix(b" "))))
-            elif event := _sse_event(block):
+            elif event := self._sse_event(block):
                 events.append(event)
         return events
+
+    @staticmethod
+    def _sse_event(block: bytes) -> ServerSentEvent | None:
+        name, lines = "", list[bytes]()
+        for line in block.split(b"\n"):
+            key, _, value = line.partition(b":")
+            value = value.removeprefix(b" ")
+            if key == b"data":
+                lines.append(value)
+            elif key == b"event":
+                name = value.decode(errors="replace")
+        return ServerSentEvent(name, b"\n".join(lines)) if lines else None
 
     def eof(self) -> list[ServerSentEvent]:
         """An event that lacks only its blank line at the end of the stream counts as whole."""
         rest = b"".join((self._buffer, *self._more)).strip(b"\r\n")
         self._buffer, self._more = b"", []
-        event = _sse_event(rest.replace(b"\r\n", b"\n").replace(b"\r", b"\n")) if rest else None
+        event = (
+            self._sse_event(rest.replace(b"\r\n", b"\n").replace(b"\r", b"\n")) if rest else None
+        )
         return [event] if event else []
-
-
-def _sse_event(block: bytes) -> ServerSentEvent | None:
-    name, lines = "", list[bytes]()
-    for line in block.split(b"\n"):
-        key, _, value = line.partition(b":")
-        value = value.removeprefix(b" ")
-        if key == b"data":
-            lines.append(value)
-        elif key == b"event":
-            name = value.decode(errors="replace")
-    return ServerSentEvent(name, b"\n".join(lines)) if lines else None
 
 
 def sse(data: object, event: str = "") -> bytes:
@@ -1991,6 +1993,8 @@ class StreamDecoder(ABC):
     `ids`: of the calls in the conversation so far, from which those of new calls differ.
     """
 
+    _JSON_STRING: Final = re.compile(r'"(?:[^"\\]|\\.)*+"?', re.DOTALL)  # the last one may be open
+
     def __init__(self, ids: Iterable[str] = ()) -> None:
         self.ended = False
         self.acted = False  # did something begin that the hub cannot express?
@@ -2152,7 +2156,7 @@ class StreamDecoder(ABC):
         if not self._live or self._live.key != key:
             return
         live, self._live = self._live, None
-        if isinstance(live.part, ToolCall) and (torn or is_cut_off("".join(live.texts))):
+        if isinstance(live.part, ToolCall) and (torn or self._is_cut_off("".join(live.texts))):
             self._torn_calls += 1
         else:
             self._calls += isinstance(live.part, ToolCall)
@@ -2161,6 +2165,13 @@ class StreamDecoder(ABC):
             self._begin(following := self._waiting.pop(next(iter(self._waiting))))
             if following.torn is not None:
                 self._close(following.key, None, following.torn)
+
+    def _is_cut_off(self, text: str) -> bool:
+        """Is this JSON that breaks off, with an object or a list still open?"""
+        if not text.lstrip().startswith(("{", "[")):
+            return False
+        bare = self._JSON_STRING.sub("", text)
+        return bare.count("{") + bare.count("[") > bare.count("}") + bare.count("]")
 
     def _end(self) -> None:
         if not (self.finish or self._parts):
@@ -2228,17 +2239,6 @@ def true_finish(finish: FinishReason, called: bool) -> FinishReason:
     if called:
         return "tool_calls"
     return "stop" if finish == "tool_calls" else finish
-
-
-def is_cut_off(text: str) -> bool:
-    """Is this JSON that breaks off, with an object or a list still open?"""
-    if not text.lstrip().startswith(("{", "[")):
-        return False
-    bare = _JSON_STRING.sub("", text)
-    return bare.count("{") + bare.count("[") > bare.count("}") + bare.count("]")
-
-
-_JSON_STRING: Final = re.compile(r'"(?:[^"\\]|\\.)*+"?', re.DOTALL)  # the last one may be open
 
 
 def _only_text(*values: object) -> None:
@@ -3110,35 +3110,11 @@ def openai_format(spec: Wire, inner: str) -> Format | None:
 # Claude Code's first system block.  It differs from session to session (and once did from
 # request to request), so every provider that hashes prefixes misses its cache because of it.
 ATTRIBUTION: Final = "x-anthropic-billing-header:"
-_ANTHROPIC_REQUEST: Final = frozenset(
-    "model max_tokens messages system tools tool_choice thinking output_config output_format"
-    " stop_sequences temperature top_p top_k stream metadata cache_control service_tier".split()
-)
-_ANTHROPIC_MESSAGE: Final = frozenset(("role", "content"))
 # cache_control only says where a prefix may be cached, which other providers find themselves.
 _ANTHROPIC_BLOCK: Final = frozenset(
     "type text source title context citations transformations cache_control thinking signature"
     " data id name input caller tool_use_id content is_error tool_name".split()
 )
-_ANTHROPIC_TOOL: Final = frozenset(
-    # the later ones say when and how a tool is loaded, which means nothing elsewhere (Claude Code)
-    "name description input_schema type strict cache_control defer_loading input_examples"
-    " eager_input_streaming allowed_callers".split()
-)
-# Tools that Anthropic defines and the client runs: their parameters, for models that were not
-# trained on them.  Server tools have no counterpart elsewhere.
-_EDITOR: Final[JSON] = dict.fromkeys(
-    "path file_text old_str new_str insert_text".split(), STRING
-) | {"insert_line": INTEGER}
-_ANTHROPIC_TYPED: Final[dict[str, JSON]] = {
-    "bash": {"command": STRING, "restart": {"type": "boolean"}},
-    "text_editor": {
-        "command": {"type": "string", "enum": "view create str_replace insert".split()},
-        **_EDITOR,
-        "view_range": {"type": "array", "items": INTEGER},
-    },
-    "memory": {"command": STRING, **_EDITOR, "old_path": STRING, "new_path": STRING},
-}
 
 
 @frozen
@@ -3162,24 +3138,6 @@ class AnthropicQuirks(Quirks):
 
 
 # A client's request, read
-
-
-def _anthropic_messages(wire: Wire) -> list[Message]:
-    messages = list[Message]()
-    if system := wire.data.get("system"):
-        texts = [system] if isinstance(system, str) else []
-        texts = texts or [block.optional("text", str) or "" for block in wire.each("system")]
-        if parts := tuple([Text(text) for text in map(_unattributed, texts) if text]):
-            messages.append(Message("system", parts))
-    for turn in wire.each("messages", _ANTHROPIC_MESSAGE, required=True):
-        role: Any = turn.required("role", str)
-        if role not in ("user", "assistant", "system"):
-            expected = "expected user, assistant or system"
-            raise BadRequest(f"{turn.path('role')}: {expected}, got {shown(role)}")
-        text: Any = turn.data.get("content")
-        plain = text and isinstance(text, str)
-        messages.append(Message(role, (Text(text),) if plain else tuple(_anthropic_parts(turn))))
-    return messages
 
 
 def _unattributed(text: str) -> str:
@@ -3248,25 +3206,6 @@ def _anthropic_media(wire: Wire) -> Iterator[Part]:
         case other:  # a file_id is bound to the account that holds the file
             source.drop(other)
             yield left_out(kind, title)
-
-
-def _anthropic_tools(wire: Wire) -> list[Tool]:
-    tools = list[Tool]()
-    for item in wire.each("tools"):
-        kind = item.optional("type", str) or "custom"
-        typed = _ANTHROPIC_TYPED.get(re.sub(r"_\d{8}$", "", kind)) if kind != "custom" else None
-        if kind != "custom" and not typed:
-            item.drop(kind)
-            continue
-        name, description = item.required("name", str), item.optional("description", str) or ""
-        if typed:
-            tools.append(Tool(name, description, {"type": "object", "properties": typed}))
-            continue
-        item.drop_unknown(_ANTHROPIC_TOOL)
-        if name != "DeferredToolPlaceholder":  # Claude Code's, for tools that load later
-            schema = item.optional("input_schema", dict) or {}
-            tools.append(Tool(name, description, schema, item.optional("strict", bool)))
-    return tools
 
 
 # A request, written
@@ -3546,39 +3485,6 @@ def _anthropic_block(part: OutputPart, shown: bool = True) -> JSON | None:
     return {"type": "thinking", "thinking": text, "signature": token}
 
 
-# How providers say that a request does not fit, with the numbers.  There are two cases: a prompt
-# that is too long has to be compacted; a prompt that fits, but not with the answer's max_tokens,
-# has to ask for fewer.
-_TOO_LONG_TEXTS: Final = (
-    # OpenAI, DeepSeek; vLLM in two spellings
-    r"length is (?P<limit>\d+) tokens.*?\((?P<input>\d+) in the messages, (?P<output>\d+) in",
-    r"length is (?P<limit>\d+).*?requested (?P<output>\d+) output.*?contains\D*(?P<input>\d+)",
-    r"too large: (?P<output>\d+).*?length is (?P<limit>\d+) tokens.*?has (?P<input>\d+) input",
-    r"length is (?P<limit>\d+) tokens.*?(request\w*|resulted|has|contains)\D*(?P<input>\d+)",
-    # llama.cpp, Kimi, Gemini
-    r"\((?P<input>\d+) tokens\) exceeds the available context size \((?P<limit>\d+)",
-    r"token limit: (?P<limit>\d+) \(requested: (?P<input>\d+)",
-    r"token count \((?P<input>\d+)\) exceeds .{0,60}?\((?P<limit>\d+)\)",
-)
-
-
-# By these words Claude Code knows what to do; at any others it gives up.
-def _prompt_too_long(message: str) -> str:
-    """In Anthropic's words, with the provider's numbers if it gave any."""
-    if any(words in message for words in ANTHROPIC.overflow_words):
-        return message
-    matches = (re.search(pattern, message, re.I | re.S) for pattern in _TOO_LONG_TEXTS)
-    if not (match := next(filter(None, matches), None)):
-        return f"prompt is too long: {message}"
-    tokens, limit = int(match["input"]), int(match["limit"])
-    output = match.groupdict().get("output")
-    if output and tokens <= limit:
-        sum_ = f"{tokens} + {output} > {limit}"
-        return f"input length and `max_tokens` exceed context limit: {sum_} ({message})"
-    counts = f"{tokens} tokens > {limit} maximum ({message})" if tokens > limit else message
-    return f"prompt is too long: {counts}"
-
-
 class _Block:
     """A content block that is open: what its start held, and what its deltas brought."""
 
@@ -3801,6 +3707,45 @@ class AnthropicMessages(Dialect):
     statuses: ClassVar = {"overloaded": 529}
     decoder = _AnthropicDecoder
     encoder = _AnthropicEncoder
+    _REQUEST: Final = frozenset(
+        "model max_tokens messages system tools tool_choice thinking output_config output_format"
+        " stop_sequences temperature top_p top_k stream metadata cache_control service_tier".split()
+    )
+    _MESSAGE: Final = frozenset(("role", "content"))
+    _TOOL: Final = frozenset(
+        # the later ones say when and how a tool is loaded, which means nothing elsewhere (Claude
+        # Code)
+        "name description input_schema type strict cache_control defer_loading input_examples"
+        " eager_input_streaming allowed_callers".split()
+    )
+    # Tools that Anthropic defines and the client runs: their parameters, for models that were not
+    # trained on them.  Server tools have no counterpart elsewhere.
+    _EDITOR: Final[JSON] = dict.fromkeys(
+        "path file_text old_str new_str insert_text".split(), STRING
+    ) | {"insert_line": INTEGER}
+    _TYPED: Final[dict[str, JSON]] = {
+        "bash": {"command": STRING, "restart": {"type": "boolean"}},
+        "text_editor": {
+            "command": {"type": "string", "enum": "view create str_replace insert".split()},
+            **_EDITOR,
+            "view_range": {"type": "array", "items": INTEGER},
+        },
+        "memory": {"command": STRING, **_EDITOR, "old_path": STRING, "new_path": STRING},
+    }
+    # How providers say that a request does not fit, with the numbers.  There are two cases: a
+    # prompt that is too long has to be compacted; a prompt that fits, but not with the answer's
+    # max_tokens, has to ask for fewer.
+    _TOO_LONG_TEXTS: Final = (
+        # OpenAI, DeepSeek; vLLM in two spellings
+        r"length is (?P<limit>\d+) tokens.*?\((?P<input>\d+) in the messages, (?P<output>\d+) in",
+        r"length is (?P<limit>\d+).*?requested (?P<output>\d+) output.*?contains\D*(?P<input>\d+)",
+        r"too large: (?P<output>\d+).*?length is (?P<limit>\d+) tokens.*?has (?P<input>\d+) input",
+        r"length is (?P<limit>\d+) tokens.*?(request\w*|resulted|has|contains)\D*(?P<input>\d+)",
+        # llama.cpp, Kimi, Gemini
+        r"\((?P<input>\d+) tokens\) exceeds the available context size \((?P<limit>\d+)",
+        r"token limit: (?P<limit>\d+) \(requested: (?P<input>\d+)",
+        r"token count \((?P<input>\d+)\) exceeds .{0,60}?\((?P<limit>\d+)\)",
+    )
 
     def claims(self, wire: JSON) -> bool:
         kind = wire.get("type")
@@ -3821,8 +3766,8 @@ class AnthropicMessages(Dialect):
 
     def parse_request(self, body: JSON, variant: str = "") -> Request:
         wire = Wire(body)
-        wire.drop_unknown(_ANTHROPIC_REQUEST)
-        _unthreaded(body)
+        wire.drop_unknown(self._REQUEST)
+        self._unthreaded(body)
         if body.get("compaction"):
             raise BadRequest("compaction: the provider that serves this model has none")
         choice, alone, thinking, show, format = None, None, None, None, None
@@ -3858,8 +3803,8 @@ class AnthropicMessages(Dialect):
             # 0 fills Anthropic's cache, and is an error elsewhere
             max_tokens=None if limit is None else max(limit, 1),
             stream=bool(wire.optional("stream", bool)),
-            messages=tuple(_anthropic_messages(wire)),
-            tools=tuple(_anthropic_tools(wire)),
+            messages=tuple(self._messages(wire)),
+            tools=tuple(self._tools(wire)),
             tool_choice=choice,
             parallel_tools=None if alone is None else not alone,
             sampling=wire.sampling("temperature", "top_p", "top_k"),
@@ -3872,6 +3817,50 @@ class AnthropicMessages(Dialect):
             session=session if session and isinstance(session, str) else user or "",
             dropped=tuple(wire.dropped),
         )
+
+    def _messages(self, wire: Wire) -> list[Message]:
+        messages = list[Message]()
+        if system := wire.data.get("system"):
+            texts = [system] if isinstance(system, str) else []
+            texts = texts or [block.optional("text", str) or "" for block in wire.each("system")]
+            if parts := tuple([Text(text) for text in map(_unattributed, texts) if text]):
+                messages.append(Message("system", parts))
+        for turn in wire.each("messages", self._MESSAGE, required=True):
+            role: Any = turn.required("role", str)
+            if role not in ("user", "assistant", "system"):
+                expected = "expected user, assistant or system"
+                raise BadRequest(f"{turn.path('role')}: {expected}, got {shown(role)}")
+            text: Any = turn.data.get("content")
+            plain = text and isinstance(text, str)
+            content: Iterable[Part] = (Text(text),) if plain else _anthropic_parts(turn)
+            messages.append(Message(role, tuple(content)))
+        return messages
+
+    def _tools(self, wire: Wire) -> list[Tool]:
+        tools = list[Tool]()
+        for item in wire.each("tools"):
+            kind = item.optional("type", str) or "custom"
+            typed = self._TYPED.get(re.sub(r"_\d{8}$", "", kind)) if kind != "custom" else None
+            if kind != "custom" and not typed:
+                item.drop(kind)
+                continue
+            name, description = item.required("name", str), item.optional("description", str) or ""
+            if typed:
+                tools.append(Tool(name, description, {"type": "object", "properties": typed}))
+                continue
+            item.drop_unknown(self._TOOL)
+            if name != "DeferredToolPlaceholder":  # Claude Code's, for tools that load later
+                schema = item.optional("input_schema", dict) or {}
+                tools.append(Tool(name, description, schema, item.optional("strict", bool)))
+        return tools
+
+    @staticmethod
+    def _unthreaded(body: JSON) -> JSON:
+        """Without the wish to keep the conversation; BadRequest if it goes on from a kept one."""
+        if found(body, ("thread", "type")) == "continue":
+            hint = "thread: kept by Anthropic alone; send the whole conversation in `messages`"
+            raise BadRequest(hint, kind="thread")
+        return without(body, ["thread"])
 
     def render_request(self, request: Request, quirks: AnthropicQuirks, account: str) -> Rendered:
         return _AnthropicWriter(request, quirks, account).render()
@@ -3932,18 +3921,43 @@ class AnthropicMessages(Dialect):
                 return new if thought is content else new | {"content": thought}
             return new
 
-        body = body if quirks.native else _without_attribution(body)
+        body = body if quirks.native else self._without_attribution(body)
         if strip and found(body, ("thinking", "type")) == "enabled":
             # "Expected thinking, but found tool_use", unless it is switched off; and then edits of
             # the thinking in the context are refused
             body = without(body, ["thinking"])
             if isinstance(management := body.get("context_management"), dict):
-                body = body | {"context_management": mapped(management, "edits", _not_of_thinking)}
+                body = body | {
+                    "context_management": mapped(management, "edits", self._not_of_thinking)
+                }
         if strip and not quirks.signed:  # Claude's own platforms take marks of what to cache
             body = without(body, ["cache_control"])
             for place in ("system", "tools"):
                 body = mapped(body, place, unmarked)
         return mapped(body, "messages", turn)
+
+    def _without_attribution(self, body: JSON) -> JSON:
+        """Without what is meant for Anthropic alone: the billing line, `safeguards` and `thread`.
+
+        The line differs between sessions and so spoils every prefix cache (11 projects met it);
+        `safeguards` holds the user's name, folders and permission rules.
+        """
+
+        def cut(block: JSON) -> JSON | None:
+            text = block.get("text")
+            if not isinstance(text, str) or not text.startswith(ATTRIBUTION):
+                return block
+            rest = _unattributed(text)
+            return block | {"text": rest} if rest else None
+
+        system = body.get("system")
+        if isinstance(system, str) and system.startswith(ATTRIBUTION):
+            body = body | {"system": _unattributed(system)}
+        return self._unthreaded(without(mapped(body, "system", cut), ["safeguards"]))
+
+    @staticmethod
+    def _not_of_thinking(edit: JSON) -> JSON | None:
+        return None if str(edit.get("type", "")).startswith("clear_thinking") else edit
 
     def is_clean(self, raw: bytes, words: Container[bytes], quirks: AnthropicQuirks) -> bool:
         """Yes if it has no envelope, nothing that is meant for Anthropic alone, and where
@@ -4009,11 +4023,27 @@ class AnthropicMessages(Dialect):
 
     def render_error(self, error: RelayError, request_id: str) -> JSON:
         long = error.kind == "context_length"
-        message = _prompt_too_long(error.message) if long else error.message
+        message = self._prompt_too_long(error.message) if long else error.message
         fields: JSON = {"type": self.error_types.get(error.kind, "api_error"), "message": message}
         if error.kind == "thread":  # thereupon Anthropic's SDK sends the whole conversation
             fields["details"] = {"error_code": "thread_unsupported_request"}
         return {"type": "error", "error": fields, "request_id": request_id}
+
+    # By these words Claude Code knows what to do; at any others it gives up.
+    def _prompt_too_long(self, message: str) -> str:
+        """In Anthropic's words, with the provider's numbers if it gave any."""
+        if any(words in message for words in ANTHROPIC.overflow_words):
+            return message
+        matches = (re.search(pattern, message, re.I | re.S) for pattern in self._TOO_LONG_TEXTS)
+        if not (match := next(filter(None, matches), None)):
+            return f"prompt is too long: {message}"
+        tokens, limit = int(match["input"]), int(match["limit"])
+        output = match.groupdict().get("output")
+        if output and tokens <= limit:
+            sum_ = f"{tokens} + {output} > {limit}"
+            return f"input length and `max_tokens` exceed context limit: {sum_} ({message})"
+        counts = f"{tokens} tokens > {limit} maximum ({message})" if tokens > limit else message
+        return f"prompt is too long: {counts}"
 
     def render_models(self, models: Sequence[ModelInfo]) -> JSON:
         data = [
@@ -4032,38 +4062,6 @@ class AnthropicMessages(Dialect):
         ]
         first, last = (data[0]["id"], data[-1]["id"]) if data else (None, None)
         return {"data": data, "first_id": first, "last_id": last, "has_more": False}
-
-
-def _without_attribution(body: JSON) -> JSON:
-    """Without what is meant for Anthropic alone: the billing line, `safeguards` and `thread`.
-
-    The line differs between sessions and so spoils every prefix cache (11 projects met it);
-    `safeguards` holds the user's name, folders and permission rules.
-    """
-
-    def cut(block: JSON) -> JSON | None:
-        text = block.get("text")
-        if not isinstance(text, str) or not text.startswith(ATTRIBUTION):
-            return block
-        rest = _unattributed(text)
-        return block | {"text": rest} if rest else None
-
-    system = body.get("system")
-    if isinstance(system, str) and system.startswith(ATTRIBUTION):
-        body = body | {"system": _unattributed(system)}
-    return _unthreaded(without(mapped(body, "system", cut), ["safeguards"]))
-
-
-def _unthreaded(body: JSON) -> JSON:
-    """Without the wish to keep the conversation; BadRequest if it goes on from a kept one."""
-    if found(body, ("thread", "type")) == "continue":
-        hint = "thread: kept by Anthropic alone; send the whole conversation in `messages`"
-        raise BadRequest(hint, kind="thread")
-    return without(body, ["thread"])
-
-
-def _not_of_thinking(edit: JSON) -> JSON | None:
-    return None if str(edit.get("type", "")).startswith("clear_thinking") else edit
 
 
 ANTHROPIC: Final = AnthropicMessages()
@@ -4087,11 +4085,6 @@ ANTHROPIC: Final = AnthropicMessages()
 
 # What nearly every chat provider takes; few know top_k.
 SAMPLING: Final = ("temperature", "top_p", "seed", "frequency_penalty", "presence_penalty")
-_CHAT_MESSAGE: Final = frozenset(
-    "role content name refusal tool_calls tool_call_id reasoning_content reasoning"
-    " reasoning_details annotations provider_specific_fields function_call prefix partial"
-    " cache_control".split()
-)
 
 
 @frozen(kw_only=True)
@@ -4119,93 +4112,7 @@ class ChatQuirks(OpenAIQuirks):
 # A client's request, read
 
 
-def _chat_message(wire: Wire) -> Message:
-    content: list[Text | Media] = openai_parts(wire, "content")
-    match role := wire.required("role", str):
-        case "user":
-            return Message("user", tuple(content))
-        case "assistant":
-            return Message("assistant", tuple(_chat_answer(wire, content)))
-        case "tool" | "function":
-            id = wire.optional("tool_call_id", str) or wire.optional("name", str) or ""
-            return Message("user", (ToolResult(id, tuple(content)),))
-        case "system" | "developer":
-            return Message("system", tuple(content))
-        case _:
-            raise BadRequest(f"{wire.path('role')}: unknown role {shown(role)}")
-
-
-def _chat_answer(wire: Wire, content: Iterable[Part]) -> list[Part]:
-    thoughts = [recalled(part.text, part.seal) for part in _chat_thoughts(wire.data)]
-    parts = list(content)
-    if refusal := wire.optional("refusal", str):
-        parts.append(Text(refusal))
-    for call in wire.each("tool_calls"):
-        id, kind = call.required("id", str), "custom" if "custom" in call.data else "function"
-        inner = call.inner(kind)
-        name = inner.required("name", str)
-        if kind == "custom":
-            parts.append(ToolCall(id, name, freely(inner.optional("input", str) or "")))
-            continue
-        text = inner.optional("arguments", str) or ""
-        # several objects in a row make as many calls
-        row = objects_in_a_row(text) if _IN_A_ROW.search(text) else []
-        texts = [dumps(value).decode() for value in row] if len(row) > 1 else [text]
-        for number, text in enumerate(texts):
-            parts.append(ToolCall(f"{id}_{number + 1}" if number else id, name, text))
-    if legacy := wire.inner("function_call").data:
-        name = word_of(legacy.get("name"))
-        parts.append(ToolCall(name, name, word_of(legacy.get("arguments"))))
-    return list(placed(thoughts, parts)) if thoughts else parts
-
-
-_IN_A_ROW: Final = re.compile(r"\}\s*\{")
-
-
-def _chat_tools(wire: Wire) -> Iterator[Tool]:
-    for item in wire.each("tools"):
-        match kind := item.optional("type", str) or "function":
-            case "function":
-                yield _chat_function(item.inner("function"), "", cache_mark(item))
-            case "custom":
-                custom = item.inner("custom")
-                grammar = custom.inner("format").inner("grammar")
-                description = freeform(custom.optional("description", str) or "", grammar)
-                yield Tool(custom.required("name", str), description, FREEFORM, form="custom")
-            case _:
-                item.drop(kind)
-    for item in wire.each("functions"):
-        yield _chat_function(item, _LEGACY)
-
-
 _LEGACY: Final = "function_call"  # before there were tools: one call, without an id
-
-
-def _chat_function(wire: Wire, form: str, cache: str = "") -> Tool:
-    schema, strict = wire.optional("parameters", dict) or {}, wire.optional("strict", bool)
-    name, description = wire.required("name", str), wire.optional("description", str) or ""
-    return Tool(name, description, schema, strict, form, cache)
-
-
-def _chat_chosen(wire: Wire) -> str:
-    kind = next((kind for kind in ("function", "custom") if kind in wire.data), "")
-    return (wire.inner(kind) if kind else wire).required("name", str)
-
-
-def _chat_thinking(wire: Wire) -> Thinking | None:
-    """The standard's one field, or one of the vendors' switches."""
-    inner, switch = wire.inner("reasoning"), wire.inner("thinking")
-    effort = wire.effort("reasoning_effort") or inner.effort("effort")
-    budgets = ((wire, "thinking_budget"), (inner, "max_tokens"), (switch, "budget_tokens"))
-    budget = next((n for at, name in budgets if (n := at.optional(name, int)) is not None), None)
-    template = wire.inner("chat_template_kwargs", frozenset(("enable_thinking",)))
-    kind, enabled = switch.optional("type", str), wire.optional("enable_thinking", bool)
-    for at, name in ((inner, "enabled"), (template, "enable_thinking")):
-        enabled = at.optional(name, bool) if enabled is None else enabled
-    if kind == "disabled" or enabled is False or effort == "none" or budget == 0:
-        return Thinking(False)
-    given = effort or budget is not None or kind or enabled
-    return Thinking(True, effort, budget) if given else None
 
 
 # A request, written
@@ -4236,7 +4143,7 @@ class _ChatWriter(OpenAIWriter[ChatQuirks]):
         if request.stop:
             body["stop"] = list(request.stop[:4])
         if request.thinking:
-            reasoning = _chat_reasoning(request.thinking, quirks)
+            reasoning = self._reasoning(request.thinking, quirks)
             body |= reasoning
             self.dropped += [] if reasoning or not request.thinking.level() else ["thinking"]
         if request.tools and quirks.tools_effort:
@@ -4250,6 +4157,32 @@ class _ChatWriter(OpenAIWriter[ChatQuirks]):
         if request.stream and quirks.stream_usage:
             body["stream_options"] = {"include_usage": True}
         return self.rendered(body, request.stop[4:])
+
+    @staticmethod
+    def _reasoning(thinking: Thinking, quirks: ChatQuirks) -> JSON:
+        """How a body says how much to think, in the provider's style; {} if it cannot."""
+        word = thinking.level()
+        on, effort = word != "none", quirks.efforts.get(word, word)
+        match quirks.reasoning:
+            case "effort":
+                return {"reasoning_effort": effort} if effort else {}
+            case "thinking":
+                fields: JSON = (
+                    {"reasoning_effort": effort} if on and quirks.efforts and effort else {}
+                )
+                return {"thinking": {"type": "enabled" if on else "disabled"}} | fields
+            case "enable_thinking":
+                budget = on and (thinking.budget is not None or thinking.effort)
+                fields = {"thinking_budget": thinking.tokens()} if budget else {}
+                return {"enable_thinking": on} | fields
+            case "reasoning" if thinking.budget is not None and not thinking.effort:
+                return {"reasoning": {"max_tokens": thinking.budget}}
+            case "reasoning":
+                return {"reasoning": {"effort": effort}} if effort else {}
+            case "template":
+                return {"chat_template_kwargs": {"enable_thinking": on}}
+            case "none":
+                return {}
 
     def _messages(self) -> list[JSON]:
         messages: list[JSON] = []
@@ -4301,53 +4234,7 @@ class _ChatWriter(OpenAIWriter[ChatQuirks]):
         return {"reasoning_details": details} if details else {}
 
 
-def _chat_reasoning(thinking: Thinking, quirks: ChatQuirks) -> JSON:
-    """How a body says how much to think, in the provider's style; {} if it cannot."""
-    word = thinking.level()
-    on, effort = word != "none", quirks.efforts.get(word, word)
-    match quirks.reasoning:
-        case "effort":
-            return {"reasoning_effort": effort} if effort else {}
-        case "thinking":
-            fields: JSON = {"reasoning_effort": effort} if on and quirks.efforts and effort else {}
-            return {"thinking": {"type": "enabled" if on else "disabled"}} | fields
-        case "enable_thinking":
-            budget = on and (thinking.budget is not None or thinking.effort)
-            fields = {"thinking_budget": thinking.tokens()} if budget else {}
-            return {"enable_thinking": on} | fields
-        case "reasoning" if thinking.budget is not None and not thinking.effort:
-            return {"reasoning": {"max_tokens": thinking.budget}}
-        case "reasoning":
-            return {"reasoning": {"effort": effort}} if effort else {}
-        case "template":
-            return {"chat_template_kwargs": {"enable_thinking": on}}
-        case "none":
-            return {}
-
-
 # An answer, read and written
-
-
-def _chat_contents(content: Any) -> Iterator[tuple[Literal["text", "reasoning"], str]]:
-    """What a message's content says: a text; parts of several kinds (Mistral); or a value that
-    fits the schema which was asked for (Cloudflare).
-    """
-    if isinstance(content, str):
-        yield "text", content
-        return
-    if not isinstance(content, list) or not all(isinstance(item, dict) for item in content):
-        yield "text", dumps(content).decode()
-        return
-    for item in content:
-        thought, image = item.get("thinking"), item.get("image_url")
-        if thought:
-            pieces = thought if isinstance(thought, list) else [{"text": thought}]
-            yield "reasoning", "".join([piece.get("text") or "" for piece in pieces])
-        elif text := item.get("text") or item.get("refusal"):
-            yield "text", text
-        elif url := image.get("url") if isinstance(image, dict) else image:
-            # a picture, which other dialects' answers cannot hold (OpenRouter)
-            yield "text", media_note("", word_of(url))
 
 
 def _chat_details(message: JSON) -> list[JSON]:
@@ -4386,23 +4273,6 @@ def _chat_token(detail: JSON) -> str:
 
 def _chat_detail_text(detail: JSON) -> str:
     return str(detail.get("text") or detail.get("summary") or "")
-
-
-def _needs_details(part: Reasoning) -> bool:
-    """Does it need more than its plain text?  Only a chat provider's own does not."""
-    return part.seal is None or part.seal.field != "cr" or bool(part.seal.text)
-
-
-def _chat_detail(index: int, part: Reasoning) -> JSON:
-    token = enveloped(part.seal)
-    if part.text:
-        signed = {"signature": token} if token else {}
-        return {"type": "reasoning.text", "text": part.text, "index": index} | signed
-    return {"type": "reasoning.encrypted", "data": token, "index": index}
-
-
-def _chat_id(id: str) -> str:
-    return id if id.startswith("chatcmpl-") else "chatcmpl-" + id.removeprefix("msg_")
 
 
 _CHAT_THOUGHTS: Final = frozenset(("reasoning_content", "reasoning", "reasoning_details"))
@@ -4500,9 +4370,31 @@ class _ChatDecoder(StreamDecoder):
         return self._speakers.setdefault(kind, number) == number
 
     def _content(self, content: Any, number: object) -> None:
-        for kind, text in _chat_contents(content):
+        for kind, text in self._contents(content):
             if text and self._speaks(kind, number):
                 self._more(kind, NO_TEXT if kind == "text" else NO_THOUGHT, text)
+
+    @staticmethod
+    def _contents(content: Any) -> Iterator[tuple[Literal["text", "reasoning"], str]]:
+        """What a message's content says: a text; parts of several kinds (Mistral); or a value that
+        fits the schema which was asked for (Cloudflare).
+        """
+        if isinstance(content, str):
+            yield "text", content
+            return
+        if not isinstance(content, list) or not all(isinstance(item, dict) for item in content):
+            yield "text", dumps(content).decode()
+            return
+        for item in content:
+            thought, image = item.get("thinking"), item.get("image_url")
+            if thought:
+                pieces = thought if isinstance(thought, list) else [{"text": thought}]
+                yield "reasoning", "".join([piece.get("text") or "" for piece in pieces])
+            elif text := item.get("text") or item.get("refusal"):
+                yield "text", text
+            elif url := image.get("url") if isinstance(image, dict) else image:
+                # a picture, which other dialects' answers cannot hold (OpenRouter)
+                yield "text", media_note("", word_of(url))
 
     def _thought(self, delta: JSON) -> None:
         """Plain text if there is any, because the details then only repeat it."""
@@ -4595,7 +4487,7 @@ class _ChatEncoder(StreamEncoder):
     def __init__(self, context: AnswerContext) -> None:
         super().__init__(context)
         self._head: JSON = {
-            "id": _chat_id(context.id),
+            "id": self._answer_id(context.id),
             "object": "chat.completion.chunk",
             "created": context.now,
             "model": context.model,
@@ -4607,6 +4499,10 @@ class _ChatEncoder(StreamEncoder):
         # what has ended
         self._texts, self._thoughts, self._calls = list[str](), list[Reasoning](), list[JSON]()
 
+    @staticmethod
+    def _answer_id(id: str) -> str:
+        return id if id.startswith("chatcmpl-") else "chatcmpl-" + id.removeprefix("msg_")
+
     def failed(self, error: RelayError) -> bytes:
         return sse(CHAT.render_error(error, self.context.id))
 
@@ -4614,7 +4510,7 @@ class _ChatEncoder(StreamEncoder):
         return self._chunk({})
 
     def _start(self, start: Start) -> bytes:
-        self._head["id"] = _chat_id(start.id or self.context.id)
+        self._head["id"] = self._answer_id(start.id or self.context.id)
         return self._chunk({"role": "assistant", "content": ""})
 
     def _open(self, part: OutputPart) -> bytes:
@@ -4651,10 +4547,10 @@ class _ChatEncoder(StreamEncoder):
             case Reasoning():
                 thought = Reasoning(text, seal)
                 self._thoughts.append(thought)
-                if not _needs_details(thought):
+                if not self._needs_details(thought):
                     return b""
-                index = sum(map(_needs_details, self._thoughts)) - 1
-                return self._chunk({"reasoning_details": [_chat_detail(index, thought)]})
+                index = sum(map(self._needs_details, self._thoughts)) - 1
+                return self._chunk({"reasoning_details": [self._detail(index, thought)]})
             case ToolCall(id, name):
                 rest = self._free.rest(text) if self._free else "" if text else "{}"
                 if rest is None:
@@ -4667,6 +4563,19 @@ class _ChatEncoder(StreamEncoder):
                 self._calls.append({"id": id, "type": next(iter(call)), **call})
                 return self.template % dumps(rest) if rest else b""
 
+    @staticmethod
+    def _needs_details(part: Reasoning) -> bool:
+        """Does it need more than its plain text?  Only a chat provider's own does not."""
+        return part.seal is None or part.seal.field != "cr" or bool(part.seal.text)
+
+    @staticmethod
+    def _detail(index: int, part: Reasoning) -> JSON:
+        token = enveloped(part.seal)
+        if part.text:
+            signed = {"signature": token} if token else {}
+            return {"type": "reasoning.text", "text": part.text, "index": index} | signed
+        return {"type": "reasoning.encrypted", "data": token, "index": index}
+
     def _finish(self, finish: Finish) -> bytes:
         content = "".join(self._texts) if self._texts else None
         message: JSON = {"role": "assistant", "content": content, "refusal": None}
@@ -4678,8 +4587,9 @@ class _ChatEncoder(StreamEncoder):
             delta = {} if sent else {"refusal": refused}
         if text := "".join([thought.text for thought in self._thoughts]):
             message["reasoning_content"] = text
-        if any(map(_needs_details, self._thoughts)):  # then all: who reads details reads no more
-            details = itertools.starmap(_chat_detail, enumerate(self._thoughts))
+        # if one needs them, all: who reads details reads no more
+        if any(map(self._needs_details, self._thoughts)):
+            details = itertools.starmap(self._detail, enumerate(self._thoughts))
             message["reasoning_details"] = list(details)
         if self._calls and self._legacy:
             message[_LEGACY] = self._calls[0].get("function")
@@ -4736,6 +4646,12 @@ class OpenAIChat(OpenAIDialect):
     ends = re.compile(b"|".join(_CHAT_REASON))
     decoder = _ChatDecoder
     encoder = _ChatEncoder
+    _MESSAGE: Final = frozenset(
+        "role content name refusal tool_calls tool_call_id reasoning_content reasoning"
+        " reasoning_details annotations provider_specific_fields function_call prefix partial"
+        " cache_control".split()
+    )
+    _IN_A_ROW: Final = re.compile(r"\}\s*\{")
 
     def claims(self, wire: JSON) -> bool:
         return "choices" in wire or str(wire.get("object", "")).startswith("chat.completion")
@@ -4760,17 +4676,99 @@ class OpenAIChat(OpenAIDialect):
         options = wire.inner("stream_options")
         return Request(
             **scalars | options.scalars({"include_usage": ("include_usage", bool)}),
-            messages=tuple(map(_chat_message, wire.each("messages", _CHAT_MESSAGE, required=True))),
-            tools=tuple(_chat_tools(wire)),
-            tool_choice=openai_choice(wire, "allowed_tools", _chat_chosen),
+            messages=tuple(map(self._message, wire.each("messages", self._MESSAGE, required=True))),
+            tools=tuple(self._tools(wire)),
+            tool_choice=openai_choice(wire, "allowed_tools", self._chosen),
             sampling=wire.sampling(*SAMPLING_KINDS),
             stop=wire.texts("stop"),
-            thinking=_chat_thinking(wire),
+            thinking=self._thinking(wire),
             # OpenRouter's field; Chat has no other, so by default the thoughts are shown
             show_thoughts=False if wire.inner("reasoning").optional("exclude", bool) else None,
             format=openai_format(wire.inner("response_format"), "json_schema"),
             dropped=tuple(wire.dropped),
         )
+
+    def _message(self, wire: Wire) -> Message:
+        content: list[Text | Media] = openai_parts(wire, "content")
+        match role := wire.required("role", str):
+            case "user":
+                return Message("user", tuple(content))
+            case "assistant":
+                return Message("assistant", tuple(self._answer(wire, content)))
+            case "tool" | "function":
+                id = wire.optional("tool_call_id", str) or wire.optional("name", str) or ""
+                return Message("user", (ToolResult(id, tuple(content)),))
+            case "system" | "developer":
+                return Message("system", tuple(content))
+            case _:
+                raise BadRequest(f"{wire.path('role')}: unknown role {shown(role)}")
+
+    def _answer(self, wire: Wire, content: Iterable[Part]) -> list[Part]:
+        thoughts = [recalled(part.text, part.seal) for part in _chat_thoughts(wire.data)]
+        parts = list(content)
+        if refusal := wire.optional("refusal", str):
+            parts.append(Text(refusal))
+        for call in wire.each("tool_calls"):
+            id, kind = call.required("id", str), "custom" if "custom" in call.data else "function"
+            inner = call.inner(kind)
+            name = inner.required("name", str)
+            if kind == "custom":
+                parts.append(ToolCall(id, name, freely(inner.optional("input", str) or "")))
+                continue
+            text = inner.optional("arguments", str) or ""
+            # several objects in a row make as many calls
+            row = objects_in_a_row(text) if self._IN_A_ROW.search(text) else []
+            texts = [dumps(value).decode() for value in row] if len(row) > 1 else [text]
+            for number, text in enumerate(texts):
+                parts.append(ToolCall(f"{id}_{number + 1}" if number else id, name, text))
+        if legacy := wire.inner("function_call").data:
+            name = word_of(legacy.get("name"))
+            parts.append(ToolCall(name, name, word_of(legacy.get("arguments"))))
+        return list(placed(thoughts, parts)) if thoughts else parts
+
+    def _tools(self, wire: Wire) -> Iterator[Tool]:
+        for item in wire.each("tools"):
+            match kind := item.optional("type", str) or "function":
+                case "function":
+                    yield self._function(item.inner("function"), "", cache_mark(item))
+                case "custom":
+                    custom = item.inner("custom")
+                    grammar = custom.inner("format").inner("grammar")
+                    description = freeform(custom.optional("description", str) or "", grammar)
+                    yield Tool(custom.required("name", str), description, FREEFORM, form="custom")
+                case _:
+                    item.drop(kind)
+        for item in wire.each("functions"):
+            yield self._function(item, _LEGACY)
+
+    @staticmethod
+    def _function(wire: Wire, form: str, cache: str = "") -> Tool:
+        schema, strict = wire.optional("parameters", dict) or {}, wire.optional("strict", bool)
+        name, description = wire.required("name", str), wire.optional("description", str) or ""
+        return Tool(name, description, schema, strict, form, cache)
+
+    @staticmethod
+    def _chosen(wire: Wire) -> str:
+        kind = next((kind for kind in ("function", "custom") if kind in wire.data), "")
+        return (wire.inner(kind) if kind else wire).required("name", str)
+
+    @staticmethod
+    def _thinking(wire: Wire) -> Thinking | None:
+        """The standard's one field, or one of the vendors' switches."""
+        inner, switch = wire.inner("reasoning"), wire.inner("thinking")
+        effort = wire.effort("reasoning_effort") or inner.effort("effort")
+        budgets = ((wire, "thinking_budget"), (inner, "max_tokens"), (switch, "budget_tokens"))
+        budget = next(
+            (n for at, name in budgets if (n := at.optional(name, int)) is not None), None
+        )
+        template = wire.inner("chat_template_kwargs", frozenset(("enable_thinking",)))
+        kind, enabled = switch.optional("type", str), wire.optional("enable_thinking", bool)
+        for at, name in ((inner, "enabled"), (template, "enable_thinking")):
+            enabled = at.optional(name, bool) if enabled is None else enabled
+        if kind == "disabled" or enabled is False or effort == "none" or budget == 0:
+            return Thinking(False)
+        given = effort or budget is not None or kind or enabled
+        return Thinking(True, effort, budget) if given else None
 
     def render_request(self, request: Request, quirks: ChatQuirks, account: str) -> Rendered:
         return _ChatWriter(request, quirks, account).render()
@@ -4859,35 +4857,7 @@ CHAT: Final = OpenAIChat()
 # and Cline on `added` and the deltas; Copilot on the `output` of the last event.  So all of them
 # are sent, and the last event is assembled from those before it, as is a whole answer.
 
-# Status, and why it is incomplete; every other finish is "completed".
-_RESPONSES_CUT: Final[dict[FinishReason, str]] = {
-    "length": "max_output_tokens",
-    "context_length": "max_output_tokens",
-    "content_filter": "content_filter",
-}
 _RESPONSES_LAST: Final = (b'"response.completed"', b'"response.incomplete"', b'"response.failed"')
-# These need a provider that keeps something, and why it is missing elsewhere.
-_NOT_FOUND: Final = "not found: it is another provider's, or older than relay remembers"
-_RESPONSES_STATE: Final = {
-    "previous_response_id": _NOT_FOUND,
-    "conversation": "only the provider that keeps it can go on with it",
-    "prompt": "only the provider that keeps it knows it",
-    "background": "no answers are kept to be fetched later",
-}
-_RESPONSES_REQUEST: Final = frozenset(_RESPONSES_STATE) | frozenset(
-    "model input instructions tools tool_choice parallel_tool_calls max_output_tokens temperature"
-    " top_p reasoning text stream stream_options user safety_identifier prompt_cache_key"
-    " service_tier"
-    # `store` asks to keep the answer, which no other provider need do; the others say what OpenAI
-    # is to cache or send back, and who the client is (Codex: its folders, its installation)
-    " store include prompt_cache_options prompt_cache_retention client_metadata".split()
-)
-_RESPONSES_SCALARS: Final = OPENAI_SCALARS | {"max_output_tokens": ("max_tokens", int)}
-_RESPONSES_ITEM: Final = frozenset(
-    # `phase` and `caller` mean something to OpenAI's models alone
-    "type id role content status phase summary encrypted_content call_id name namespace arguments"
-    " input output action operation execution tools caller environment reasoning text".split()
-)
 
 _STRINGS: Final = {"type": "array", "items": STRING}
 _PATCHES: Final = {"type": "string", "enum": ["create_file", "update_file", "delete_file"]}
@@ -4942,17 +4912,6 @@ _KINDS_OF_TOOL: Final = {
 }
 _CALLS: Final = {kind.item: name for name, kind in _KINDS_OF_TOOL.items()}
 
-# What a model is asked if a client wants its conversation compacted and the provider has no
-# endpoint for that; and how the summary is introduced in the next request.
-_HANDOVER: Final = (
-    "Stop working now and write a handover. Somebody else goes on with this work and will see"
-    " nothing of the conversation but your text. Be exact about: what the user asked for and"
-    " ruled out, in the user's own words where they matter; what was done and decided, and why;"
-    " how things stand: files, commands, results, errors; what is left to do, and what comes"
-    " next. Answer with the handover alone and call no tool."
-)
-_HANDED_OVER: Final = "[The conversation up to here was compacted. What is known of it:]\n\n"
-
 
 @frozen(kw_only=True)
 class ResponsesQuirks(OpenAIQuirks):
@@ -4967,96 +4926,11 @@ class ResponsesQuirks(OpenAIQuirks):
 # A client's request, read
 
 
-def _reconfigured(body: JSON) -> JSON:
-    """The request as the items in it that change its settings leave it."""
-    items = body.get("input")
-    for item in items if isinstance(items, list) else ():
-        if isinstance(item, dict) and item.get("type") == "configuration_update":
-            names = _RESPONSES_SETTINGS.keys() & item.keys()
-            body = body | {name: _both(body.get(name), item[name]) for name in names}
-    return body
-
-
-def _input_items(body: JSON) -> list[Any]:
-    items = body.get("input")
-    return items if isinstance(items, list) else [{"role": "user", "content": items}]
-
-
-def _both(old: Any, new: Any) -> Any:
-    return old | new if isinstance(old, dict) and isinstance(new, dict) else new
-
-
 # The settings that are objects, and what an answer says where the request says nothing.
 _RESPONSES_SETTINGS: Final = {
     "reasoning": {"effort": None, "summary": None},
     "text": {"format": {"type": "text"}},
 }
-# Not the instructions and the tools: Codex's are 60 KB, which a stream would hold three times.
-_RESPONSES_ECHOED: Final = (
-    "max_output_tokens metadata parallel_tool_calls prompt_cache_key reasoning safety_identifier"
-    " temperature text tool_choice top_p truncation user"
-).split()
-
-
-def _responses_messages(wire: Wire) -> list[Message]:
-    messages: list[Message] = []
-    if instructions := wire.optional("instructions", str):
-        messages.append(Message("system", (Text(instructions),)))
-    if isinstance(text := wire.data.get("input"), str):
-        return [*messages, Message("user", (Text(text),))]
-    for item in wire.each("input", required=True):
-        role: Role = "user"
-        parts: Sequence[Part] = ()
-        match kind := item.optional("type", str) or "message":
-            case "message":
-                name = item.required("role", str)
-                if name not in ("user", "assistant", "system", "developer"):
-                    raise BadRequest(f"{item.path('role')}: unknown role {shown(name)}")
-                role = cast(Role, "system" if name == "developer" else name)
-                parts = openai_parts(item, "content")
-            case "reasoning":
-                seal = opened(_responses_token(item.data), "re")
-                sealed = seal.value.strip() or seal.text
-                thought = recalled(_thought_text(item.data), seal if sealed else None)
-                role, parts = "assistant", () if thought == NO_THOUGHT else (thought,)
-            case "tool_search_call" if item.data.get("call_id") is None:
-                pass  # one that ran at the provider
-            case _ if kind in _CALLS:
-                for name in ("call_id", "name", "namespace"):
-                    item.optional(name, str)
-                role, parts = "assistant", (_responses_called(item.data),)
-            case "tool_search_output":  # the list of tools says that they may now be called
-                if id := item.optional("call_id", str):
-                    names = ", ".join(tool.name for tool in _offered_in(item)) or "nothing"
-                    parts = (ToolResult(id, (Text(f"Found: {names}"),)),)
-            case _ if kind.removesuffix("_output") in _CALLS:
-                output = item.data.get("output")
-                if isinstance(output, list) and kind == "shell_call_output":
-                    content: list[Text | Media] = [Text(dumps(output).decode())]
-                else:
-                    content = openai_parts(item, "output")
-                id = item.optional("call_id", str) or item.required("id", str)
-                failed = item.data.get("status") == "failed"
-                parts = (ToolResult(id, tuple(content), failed),)
-            case "compaction" | "compaction_summary":
-                seal = opened(item.optional("encrypted_content", str) or "", "")
-                if seal.field == "rc":  # a summary that relay asked a model for
-                    parts = (Text(_HANDED_OVER + seal.value),)
-                else:  # any other is encrypted
-                    item.drop("compaction")
-            case "item_reference":
-                id = shown(item.data.get("id"))
-                raise BadRequest(
-                    f"{item.path()}: item {id} {_NOT_FOUND}; send it, and store: false"
-                )
-            case "compaction_trigger" | "configuration_update" | "additional_tools":
-                pass  # read by `peek`, `_reconfigured` and `_responses_tools`
-            case _:
-                item.drop(kind)
-        if parts:
-            item.drop_unknown(_RESPONSES_ITEM)
-            messages.append(Message(role, tuple(parts)))
-    return messages
 
 
 def _thought_text(item: JSON) -> str:
@@ -5097,42 +4971,6 @@ def _qualified(namespace: str | None, name: str) -> str:
     """One name for a tool in a namespace; Codex's for MCP servers end in __ already."""
     mark = "" if not namespace or namespace.endswith("__") else "__"
     return f"{namespace or ''}{mark}{name}"
-
-
-def _responses_tools(wire: Wire) -> tuple[Tool, ...]:
-    """All tools offered, in the order of their first appearance: a prefix stays a prefix."""
-    tools, places = dict[str, Tool](), [wire]
-    if not isinstance(wire.data.get("input"), str):
-        late = ("additional_tools", "tool_search_output")
-        places += [item for item in wire.each("input") if item.data.get("type") in late]
-    for tool in itertools.chain.from_iterable(map(_offered_in, places)):
-        tools.setdefault(tool.name, tool)
-    return tuple(tools.values())
-
-
-def _offered_in(wire: Wire, namespace: str = "") -> Iterator[Tool]:
-    for item in wire.each("tools"):
-        word = item.required("type", str)
-        kind = _KINDS_OF_TOOL.get(word)
-        if word == "namespace":
-            yield from _offered_in(item, item.required("name", str))
-        elif not kind or (word == "tool_search" and item.optional("execution", str) != "client"):
-            item.drop(word)  # runs at OpenAI
-        else:
-            name = item.required("name", str) if kind.event else word
-            description = item.optional("description", str) or kind.purpose
-            schema = dict(kind.schema) or item.optional("parameters", dict) or {}
-            if word == "custom":
-                description, schema = freeform(description, item.inner("format")), FREEFORM
-            form = word + (f"@{namespace}" if namespace else "")
-            form = "" if form == "function" else form
-            strict = item.optional("strict", bool) or None  # anything but true is no wish
-            yield Tool(_qualified(namespace, name), description, schema, strict, form)
-
-
-def _responses_chosen(wire: Wire) -> str:
-    name = wire.optional("name", str) or wire.required("type", str)
-    return _qualified(wire.optional("namespace", str), name)
 
 
 # A request that passes through, where it must be edited
@@ -5240,32 +5078,6 @@ class _ResponsesWriter(OpenAIWriter[ResponsesQuirks]):
 # An answer, read
 
 
-# By an event's type: the kind of its item, and the field that holds the text.
-_RESPONSES_TEXTS: Final = {
-    "response.output_text.delta": ("message", "delta"),
-    "response.output_text.done": ("message", "text"),
-    "response.refusal.delta": ("message", "delta"),
-    "response.refusal.done": ("message", "refusal"),
-    "response.content_part.done": ("message", "part"),
-    "response.reasoning_summary_text.delta": ("reasoning", "delta"),
-    "response.reasoning_summary_text.done": ("reasoning", "text"),
-    "response.reasoning_summary_part.done": ("reasoning", "part"),
-    "response.reasoning_text.delta": ("reasoning", "delta"),
-    "response.reasoning_text.done": ("reasoning", "text"),
-    "response.reasoning_part.done": ("reasoning", "part"),  # vLLM
-    "response.function_call_arguments.delta": ("call", "delta"),
-    "response.function_call_arguments.done": ("call", "arguments"),
-    "response.custom_tool_call_input.done": ("call", "input"),
-}
-
-
-def _whole_texts(kind: str, item: JSON) -> list[str]:
-    """The texts of a complete item: one for each part of a message, else one."""
-    if kind == "message":
-        return [p.get("text") or p.get("refusal") or "" for p in item.get("content") or ()]
-    return [_thought_text(item) if kind == "reasoning" else _responses_called(item).text]
-
-
 _NO_ARGUMENTS: Final = frozenset(("", "{}", freely("")))
 
 
@@ -5308,6 +5120,23 @@ class _ResponsesDecoder(StreamDecoder):
     """
 
     _SOMETIMES_HOSTED: Final = ("shell_call", "apply_patch_call")  # then there is an output, too
+    # By an event's type: the kind of its item, and the field that holds the text.
+    _TEXTS: Final = {
+        "response.output_text.delta": ("message", "delta"),
+        "response.output_text.done": ("message", "text"),
+        "response.refusal.delta": ("message", "delta"),
+        "response.refusal.done": ("message", "refusal"),
+        "response.content_part.done": ("message", "part"),
+        "response.reasoning_summary_text.delta": ("reasoning", "delta"),
+        "response.reasoning_summary_text.done": ("reasoning", "text"),
+        "response.reasoning_summary_part.done": ("reasoning", "part"),
+        "response.reasoning_text.delta": ("reasoning", "delta"),
+        "response.reasoning_text.done": ("reasoning", "text"),
+        "response.reasoning_part.done": ("reasoning", "part"),  # vLLM
+        "response.function_call_arguments.delta": ("call", "delta"),
+        "response.function_call_arguments.done": ("call", "arguments"),
+        "response.custom_tool_call_input.done": ("call", "input"),
+    }
 
     def __init__(self, ids: Iterable[str] = ()) -> None:
         super().__init__(ids)
@@ -5319,7 +5148,7 @@ class _ResponsesDecoder(StreamDecoder):
 
     def _object(self, wire: JSON) -> None:
         kind = wire.get("type")
-        if kind in _RESPONSES_TEXTS:
+        if kind in self._TEXTS:
             self._text(kind, wire)
             return
         if failure := RESPONSES.failure_in(wire):
@@ -5405,7 +5234,7 @@ class _ResponsesDecoder(StreamDecoder):
         """
         place, kind, likely = wire.get("output_index"), entries[0].kind, entries
         if whole:
-            text = ("" if kind == "message" else "\n\n").join(_whole_texts(kind, whole))
+            text = ("" if kind == "message" else "\n\n").join(self._whole_texts(kind, whole))
             name = _responses_called(whole).name if kind == "call" else None
             alike = [one for one in entries if (last or not one.over) and one.may_be(text, name)]
             if text and (same := next((one for one in alike if one.text()), None)):
@@ -5419,6 +5248,13 @@ class _ResponsesDecoder(StreamDecoder):
         if not whole and place is not None:
             still = [one for one in still if not one.text()]
         return still[0 if last else -1] if still else None
+
+    @staticmethod
+    def _whole_texts(kind: str, item: JSON) -> list[str]:
+        """The texts of a complete item: one for each part of a message, else one."""
+        if kind == "message":
+            return [p.get("text") or p.get("refusal") or "" for p in item.get("content") or ()]
+        return [_thought_text(item) if kind == "reasoning" else _responses_called(item).text]
 
     def _added(self, wire: JSON, item: JSON) -> None:
         if (kind := self._kind_of(item)) and item["type"] not in self._SOMETIMES_HOSTED:
@@ -5441,7 +5277,7 @@ class _ResponsesDecoder(StreamDecoder):
             if entry.input and not item.get("input"):
                 item = item | {"input": entry.input}
             self._begin_call(entry, item)
-            if not last and not entry.text() and _whole_texts(kind, item)[0] in _NO_ARGUMENTS:
+            if not last and not entry.text() and self._whole_texts(kind, item)[0] in _NO_ARGUMENTS:
                 entry.start = item  # the last event may know better
                 return
         self._complete(entry, item, last)
@@ -5475,7 +5311,7 @@ class _ResponsesDecoder(StreamDecoder):
         if entry.kind == "message" and not self._refusal:
             self._refusal = "".join([p.get("refusal") or "" for p in item.get("content") or ()])
         torn = entry.kind == "call" and item.get("status") == "incomplete"
-        texts, sent = _whole_texts(entry.kind, item), entry.text()
+        texts, sent = self._whole_texts(entry.kind, item), entry.text()
         whole = "".join(texts)
         if torn:
             pass  # more of it might make a whole call of half a script
@@ -5503,7 +5339,7 @@ class _ResponsesDecoder(StreamDecoder):
 
     def _text(self, event: str, wire: JSON) -> None:
         """More of a part, or, from the events that end one, all of it."""
-        kind, field = _RESPONSES_TEXTS[event]
+        kind, field = self._TEXTS[event]
         part = wire["part"] if field == "part" else wire
         text = part.get("text") or part.get("refusal") if field == "part" else part.get(field)
         refusal = "refusal" in event or "refusal" in part
@@ -5593,6 +5429,13 @@ class _ResponsesEncoder(StreamEncoder):
     status.  The seal of a thought is always in an envelope, even an empty one: by it relay
     recognises the item as one that no provider knows by this id.
     """
+
+    # Status, and why it is incomplete; every other finish is "completed".
+    _CUT: Final[dict[FinishReason, str]] = {
+        "length": "max_output_tokens",
+        "context_length": "max_output_tokens",
+        "content_filter": "content_filter",
+    }
 
     def __init__(self, context: AnswerContext) -> None:
         super().__init__(context)
@@ -5725,7 +5568,7 @@ class _ResponsesEncoder(StreamEncoder):
             self.part, self.texts = Text(), [finish.detail]
             refusal = self._delta(finish.detail)
             refusal += self._end_speech(finish.detail, {"status": "completed"})
-        cut = "max_output_tokens" if self._torn else _RESPONSES_CUT.get(finish.reason)
+        cut = "max_output_tokens" if self._torn else self._CUT.get(finish.reason)
         usage = RESPONSES.render_usage(self.context.counted(finish.usage))
         details, status = ({"reason": cut}, "incomplete") if cut else (None, "completed")
         return refusal + self._last(status, incomplete_details=details, usage=usage)
@@ -5847,6 +5690,45 @@ class OpenAIResponses(OpenAIDialect):
     references = frozenset((b'item_reference"', b'previous_response_id"'))
     words = (b'compaction_trigger"', *references, b"rly1.")
     peek_markers = frozenset((b'compaction_trigger"',))
+    # These need a provider that keeps something, and why it is missing elsewhere.
+    _NOT_FOUND: Final = "not found: it is another provider's, or older than relay remembers"
+    _STATE: Final = {
+        "previous_response_id": _NOT_FOUND,
+        "conversation": "only the provider that keeps it can go on with it",
+        "prompt": "only the provider that keeps it knows it",
+        "background": "no answers are kept to be fetched later",
+    }
+    _REQUEST: Final = frozenset(_STATE) | frozenset(
+        "model input instructions tools tool_choice parallel_tool_calls max_output_tokens"
+        " temperature top_p reasoning text stream stream_options user safety_identifier"
+        " prompt_cache_key service_tier"
+        # `store` asks to keep the answer, which no other provider need do; the others say what
+        # OpenAI is to cache or send back, and who the client is (Codex: its folders, its
+        # installation)
+        " store include prompt_cache_options prompt_cache_retention client_metadata".split()
+    )
+    _SCALARS: Final = OPENAI_SCALARS | {"max_output_tokens": ("max_tokens", int)}
+    _ITEM: Final = frozenset(
+        # `phase` and `caller` mean something to OpenAI's models alone
+        "type id role content status phase summary encrypted_content call_id name namespace"
+        " arguments input output action operation execution tools caller environment reasoning"
+        " text".split()
+    )
+    # What a model is asked if a client wants its conversation compacted and the provider has no
+    # endpoint for that; and how the summary is introduced in the next request.
+    _HANDOVER: Final = (
+        "Stop working now and write a handover. Somebody else goes on with this work and will see"
+        " nothing of the conversation but your text. Be exact about: what the user asked for and"
+        " ruled out, in the user's own words where they matter; what was done and decided, and why;"
+        " how things stand: files, commands, results, errors; what is left to do, and what comes"
+        " next. Answer with the handover alone and call no tool."
+    )
+    _HANDED_OVER: Final = "[The conversation up to here was compacted. What is known of it:]\n\n"
+    # Not the instructions and the tools: Codex's are 60 KB, which a stream would hold three times.
+    _ECHOED: Final = (
+        "max_output_tokens metadata parallel_tool_calls prompt_cache_key reasoning"
+        " safety_identifier temperature text tool_choice top_p truncation user"
+    ).split()
 
     def claims(self, wire: JSON) -> bool:
         words = (wire.get("type"), wire.get("object"))
@@ -5875,42 +5757,51 @@ class OpenAIResponses(OpenAIDialect):
             refers = item.get("type") == "item_reference"
             return (recall(word_of(item.get("id"))) if refers else None) or item
 
-        first, turns, ids = body, [_input_items(body)], set[str]()
+        first, turns, ids = body, [self._input_items(body)], set[str]()
         while (id := word_of(first.get("previous_response_id"))) not in ids and (
             turn := recall(id)
         ):
             ids.add(id)  # no id leads back to itself, unless a provider used one twice
             first, output = turn
-            turns[:0] = _input_items(first), output
+            turns[:0] = self._input_items(first), output
         if first is not body and not first.get("previous_response_id"):
             items = list(itertools.chain.from_iterable(turns))
             body = without(body, ["previous_response_id"]) | {"input": items}
         return mapped(body, "input", resolve)
 
+    @staticmethod
+    def _input_items(body: JSON) -> list[Any]:
+        items = body.get("input")
+        return items if isinstance(items, list) else [{"role": "user", "content": items}]
+
     def echoed(self, body: JSON) -> JSON:
-        echo = {name: body[name] for name in _RESPONSES_ECHOED if body.get(name) is not None}
+        echo = {name: body[name] for name in self._ECHOED if body.get(name) is not None}
         for name in _RESPONSES_SETTINGS.keys() & echo.keys():
-            echo[name] = _both(_RESPONSES_SETTINGS[name], echo[name])
+            echo[name] = self._both(_RESPONSES_SETTINGS[name], echo[name])
         return echo
 
+    @staticmethod
+    def _both(old: Any, new: Any) -> Any:
+        return old | new if isinstance(old, dict) and isinstance(new, dict) else new
+
     def parse_request(self, body: JSON, variant: str = "") -> Request:
-        wire = Wire(_reconfigured(body))
-        wire.drop_unknown(_RESPONSES_REQUEST)
+        wire = Wire(self._reconfigured(body))
+        wire.drop_unknown(self._REQUEST)
         include = wire.optional("include", list) or ()
         if any(each != "reasoning.encrypted_content" for each in include):  # sent anyway
             wire.drop("include")
-        for name, why in _RESPONSES_STATE.items():
+        for name, why in self._STATE.items():
             if value := body.get(name):  # to go on without it would be wrong
                 raise BadRequest(
                     f"{name}: {shown(value)}: {why}; send the whole conversation in `input`, with"
                     " store: false"
                 )
-        messages = _responses_messages(wire)
-        choice = openai_choice(wire, "", _responses_chosen)
+        messages = self._messages(wire)
+        choice = openai_choice(wire, "", self._chosen)
         text = wire.inner("text", frozenset(("format", "verbosity")))
         format = openai_format(text.inner("format"), "")
         if variant:  # a compaction: the tools stay, for they are part of the prefix
-            messages.append(Message("user", (Text(_HANDOVER),)))
+            messages.append(Message("user", (Text(self._HANDOVER),)))
             choice, format = ToolChoice("none"), None
         names = frozenset(("effort", "summary", "generate_summary", "context"))
         reasoning = wire.inner("reasoning", names)
@@ -5918,9 +5809,9 @@ class OpenAIResponses(OpenAIDialect):
         off = Thinking(False) if effort else None
         summary = reasoning.data.get("summary") or reasoning.data.get("generate_summary")
         return Request(
-            **wire.scalars(_RESPONSES_SCALARS),
+            **wire.scalars(self._SCALARS),
             messages=tuple(messages),
-            tools=_responses_tools(wire),
+            tools=self._tools(wire),
             tool_choice=choice,
             sampling=wire.sampling("temperature", "top_p"),
             thinking=Thinking(True, effort) if effort and effort != "none" else off,
@@ -5932,13 +5823,118 @@ class OpenAIResponses(OpenAIDialect):
             dropped=tuple(wire.dropped),
         )
 
+    def _reconfigured(self, body: JSON) -> JSON:
+        """The request as the items in it that change its settings leave it."""
+        items = body.get("input")
+        for item in items if isinstance(items, list) else ():
+            if isinstance(item, dict) and item.get("type") == "configuration_update":
+                names = _RESPONSES_SETTINGS.keys() & item.keys()
+                body = body | {name: self._both(body.get(name), item[name]) for name in names}
+        return body
+
+    def _messages(self, wire: Wire) -> list[Message]:
+        messages: list[Message] = []
+        if instructions := wire.optional("instructions", str):
+            messages.append(Message("system", (Text(instructions),)))
+        if isinstance(text := wire.data.get("input"), str):
+            return [*messages, Message("user", (Text(text),))]
+        for item in wire.each("input", required=True):
+            role: Role = "user"
+            parts: Sequence[Part] = ()
+            match kind := item.optional("type", str) or "message":
+                case "message":
+                    name = item.required("role", str)
+                    if name not in ("user", "assistant", "system", "developer"):
+                        raise BadRequest(f"{item.path('role')}: unknown role {shown(name)}")
+                    role = cast(Role, "system" if name == "developer" else name)
+                    parts = openai_parts(item, "content")
+                case "reasoning":
+                    seal = opened(_responses_token(item.data), "re")
+                    sealed = seal.value.strip() or seal.text
+                    thought = recalled(_thought_text(item.data), seal if sealed else None)
+                    role, parts = "assistant", () if thought == NO_THOUGHT else (thought,)
+                case "tool_search_call" if item.data.get("call_id") is None:
+                    pass  # one that ran at the provider
+                case _ if kind in _CALLS:
+                    for name in ("call_id", "name", "namespace"):
+                        item.optional(name, str)
+                    role, parts = "assistant", (_responses_called(item.data),)
+                case "tool_search_output":  # the list of tools says that they may now be called
+                    if id := item.optional("call_id", str):
+                        names = ", ".join(tool.name for tool in self._offered_in(item)) or "nothing"
+                        parts = (ToolResult(id, (Text(f"Found: {names}"),)),)
+                case _ if kind.removesuffix("_output") in _CALLS:
+                    output = item.data.get("output")
+                    if isinstance(output, list) and kind == "shell_call_output":
+                        content: list[Text | Media] = [Text(dumps(output).decode())]
+                    else:
+                        content = openai_parts(item, "output")
+                    id = item.optional("call_id", str) or item.required("id", str)
+                    failed = item.data.get("status") == "failed"
+                    parts = (ToolResult(id, tuple(content), failed),)
+                case "compaction" | "compaction_summary":
+                    seal = opened(item.optional("encrypted_content", str) or "", "")
+                    if seal.field == "rc":  # a summary that relay asked a model for
+                        parts = (Text(self._HANDED_OVER + seal.value),)
+                    else:  # any other is encrypted
+                        item.drop("compaction")
+                case "item_reference":
+                    id = shown(item.data.get("id"))
+                    raise BadRequest(
+                        f"{item.path()}: item {id} {self._NOT_FOUND}; send it, and store: false"
+                    )
+                case "compaction_trigger" | "configuration_update" | "additional_tools":
+                    pass  # read by `peek`, `_reconfigured` and `_responses_tools`
+                case _:
+                    item.drop(kind)
+            if parts:
+                item.drop_unknown(self._ITEM)
+                messages.append(Message(role, tuple(parts)))
+        return messages
+
+    def _tools(self, wire: Wire) -> tuple[Tool, ...]:
+        """All tools offered, in the order of their first appearance: a prefix stays a prefix."""
+        tools, places = dict[str, Tool](), [wire]
+        if not isinstance(wire.data.get("input"), str):
+            late = ("additional_tools", "tool_search_output")
+            places += [item for item in wire.each("input") if item.data.get("type") in late]
+        for tool in itertools.chain.from_iterable(map(self._offered_in, places)):
+            tools.setdefault(tool.name, tool)
+        return tuple(tools.values())
+
+    def _offered_in(self, wire: Wire, namespace: str = "") -> Iterator[Tool]:
+        for item in wire.each("tools"):
+            word = item.required("type", str)
+            kind = _KINDS_OF_TOOL.get(word)
+            if word == "namespace":
+                yield from self._offered_in(item, item.required("name", str))
+            elif not kind or (
+                word == "tool_search" and item.optional("execution", str) != "client"
+            ):
+                item.drop(word)  # runs at OpenAI
+            else:
+                name = item.required("name", str) if kind.event else word
+                description = item.optional("description", str) or kind.purpose
+                schema = dict(kind.schema) or item.optional("parameters", dict) or {}
+                if word == "custom":
+                    description, schema = freeform(description, item.inner("format")), FREEFORM
+                form = word + (f"@{namespace}" if namespace else "")
+                form = "" if form == "function" else form
+                strict = item.optional("strict", bool) or None  # anything but true is no wish
+                yield Tool(_qualified(namespace, name), description, schema, strict, form)
+
+    @staticmethod
+    def _chosen(wire: Wire) -> str:
+        name = wire.optional("name", str) or wire.required("type", str)
+        return _qualified(wire.optional("namespace", str), name)
+
     def render_request(self, request: Request, quirks: ResponsesQuirks, account: str) -> Rendered:
         return _ResponsesWriter(request, quirks, account).render()
 
     def passes_on(self, body: Callable[[], JSON], quirks: ResponsesQuirks) -> bool:
         """Not where only functions are known and the body has anything else, unless it refers to
         what that provider keeps."""
-        if not quirks.functions_only or any(body().get(name) for name in _RESPONSES_STATE):
+        if not quirks.functions_only or any(body().get(name) for name in self._STATE):
             return True
         items = (body().get(name) for name in ("input", "tools"))
         each = (item for part in items if isinstance(part, list) for item in part)
@@ -5956,7 +5952,7 @@ class OpenAIResponses(OpenAIDialect):
                 thought = recalled(_thought_text(item), opened(token, "re"))
                 return _thought_item(thought, quirks, account) or None
             if kind in ("compaction", "compaction_summary") and token.startswith("rly1.rc."):
-                text = _HANDED_OVER + opened(token, "").value
+                text = self._HANDED_OVER + opened(token, "").value
                 content = [{"type": "input_text", "text": text}]
                 return {"type": "message", "role": "user", "content": content}
             return item
@@ -6045,33 +6041,7 @@ _GEMINI_NUMBERS: Final = (
 _GEMINI_UNSIGNED: Final = "skip_thought_signature_validator"
 _GEMINI_DUMMIES: Final = frozenset((_GEMINI_UNSIGNED, "context_engineering_is_the_way_to_go"))
 
-# Also in Vertex's form, and with `models/` twice: SDKs put it before names that have it already.
-_GEMINI_PATH: Final = re.compile(
-    r"(?:/projects/[^/]+/locations/[^/]+)?(?:/publishers/[^/]+)?"
-    r"/(?=(?:models|tunedModels)/)(?:models/)*(?P<model>(?!models/).+):(?P<method>[a-zA-Z]+)"
-)
-_GEMINI_REQUEST: Final = frozenset(
-    "model contents systemInstruction tools toolConfig generationConfig cachedContent"
-    " serviceTier".split()
-)
-_GEMINI_CONFIG: Final = frozenset(
-    "temperature topP topK seed candidateCount maxOutputTokens stopSequences presencePenalty"
-    " frequencyPenalty responseMimeType responseSchema responseJsonSchema thinkingConfig".split()
-)
-_GEMINI_TURN: Final = frozenset(("role", "parts"))
-# A part is of the first of these kinds that it has a key of.
-_GEMINI_KINDS: Final = (
-    "text inlineData fileData functionCall functionResponse executableCode codeExecutionResult"
-).split()
 _GEMINI_TEXT: Final = frozenset(("text", "thought", "thoughtSignature"))
-_GEMINI_PART: Final = _GEMINI_TEXT.union(_GEMINI_KINDS)
-_GEMINI_FUNCTION: Final = frozenset("name description parameters parametersJsonSchema".split())
-# The values of these are not Google's, so that names in them are left as they are.
-_GEMINI_OPAQUE: Final = frozenset(
-    "args response parameters parametersJsonSchema responseSchema responseJsonSchema labels"
-    " partMetadata".split()
-)
-_GEMINI_LISTS: Final = frozenset("contents parts tools functionDeclarations".split())
 
 
 @frozen
@@ -6100,117 +6070,12 @@ class GeminiQuirks(Quirks):
 # A client's request, read
 
 
-def _camelled(wire: JSON) -> JSON:
-    """With Google's names in camelCase, and lists where one object is in place of a list; the
-    server takes snake_case as well, and SDKs send it."""
-    camelled = {}
-    for key, value in wire.items():
-        name = _camel(key) if "_" in key else key
-        if name in _GEMINI_OPAQUE:
-            pass
-        elif isinstance(value, dict):
-            value = [_camelled(value)] if name in _GEMINI_LISTS else _camelled(value)
-        elif isinstance(value, list):
-            value = [_camelled(one) if isinstance(one, dict) else one for one in value]
-        camelled[name] = value
-    return camelled
-
-
 @functools.lru_cache(maxsize=1024)
 def _camel(name: str) -> str:
     return re.sub(r"(?<=[a-zA-Z0-9])_([a-z0-9])", lambda match: match[1].upper(), name)
 
 
 _GEMINI_SAMPLING: Final = {_camel(name): (name, kind) for name, kind in SAMPLING_KINDS.items()}
-
-
-def _gemini_messages(wire: Wire) -> Iterator[Message]:
-    """The turns, with every result paired with its call; a call without an id gets one from its
-    place, which is the same in every request."""
-    system = wire.data.get("systemInstruction")
-    if not isinstance(system, dict) or "parts" not in system:  # a part, parts, or a text alone
-        system = {"parts": [{"text": system}] if isinstance(system, str) else system}
-    holder = Wire(_camelled(system), wire, "systemInstruction")
-    texts = [part.optional("text", str) for part in holder.each("parts", _GEMINI_TEXT)]
-    if prompt := tuple(Text(text) for text in texts if text):
-        yield Message("system", prompt)
-    owed, calls = list[ToolCall](), 0  # the latest turn's calls without a result; how many so far
-    turns = wire.each("contents", _GEMINI_TURN, required=True)
-    for role, contents in itertools.groupby(turns, _gemini_role):
-        parts: list[Part] = []
-        if role == "assistant":
-            owed = []
-        # SDKs that stream keep every chunk as a content of its own: together they are a turn
-        for part in (part for content in contents for part in content.each("parts", _GEMINI_PART)):
-            signature = part.optional("thoughtSignature", str) or ""
-            if signature and signature not in _GEMINI_DUMMIES:
-                _add_thoughts(parts, signature)
-            match next(filter(part.data.__contains__, _GEMINI_KINDS), ""):
-                case "text":
-                    if text := part.optional("text", str):
-                        thought = part.optional("thought", bool)
-                        parts.append(Reasoning(text) if thought else Text(text))
-                case "inlineData" | "fileData":
-                    parts += _gemini_media(part)
-                case "functionCall":
-                    call, calls = part.inner("functionCall"), calls + 1
-                    place = "call_" + sha256(str(calls)).hex()[:12]
-                    id, name = call.optional("id", str) or place, call.required("name", str)
-                    arguments = dumps(call.optional("args", dict) or {}).decode()
-                    owed.append(ToolCall(id, name, arguments))
-                    parts.append(owed[-1])
-                case "functionResponse":
-                    parts.append(_gemini_result(part.inner("functionResponse"), owed))
-                case _:
-                    if text := _gemini_code(part.data):
-                        parts.append(Text(text))
-        if any(isinstance(part, Reasoning) and part.seal and part.seal.account for part in parts):
-            # the thoughts that the client was shown have come back with their seals, too
-            parts = [part for part in parts if not isinstance(part, Reasoning) or part.seal]
-        yield Message(role, tuple(parts))
-
-
-def _gemini_role(content: Wire) -> Role:
-    roles: dict[str, Role] = {"user": "user", "model": "assistant", "system": "system"}
-    name = content.optional("role", str) or "user"
-    if role := roles.get("user" if name == "function" else name):
-        return role
-    raise BadRequest(f"{content.path('role')}: expected user or model, got {shown(name)}")
-
-
-def _add_thoughts(parts: list[Part], signature: str) -> None:
-    """Add the thoughts in a part's signature, which precede the part.
-
-    Google's own seals the thought just before.  Ours carries the thoughts of another maker: those
-    before the texts of this step, and those between the texts and this part.
-    """
-    carried = _gemini_carried(signature)
-    if carried is None:
-        last = parts[-1] if parts else None
-        if isinstance(last, Reasoning) and last.seal is None:
-            parts.pop()
-        else:
-            last = Reasoning()
-        parts.append(replace(last, seal=Seal("gs", signature)))
-        return
-    ends = (i + 1 for i in reversed(range(len(parts))) if isinstance(parts[i], ToolCall))
-    start, split = next(ends, 0), carried.index(None) if None in carried else 0
-    parts[start:start] = [thought for thought in carried[:split] if thought]
-    parts += [thought for thought in carried[split:] if thought]
-
-
-def _gemini_result(result: Wire, owed: list[ToolCall]) -> ToolResult:
-    """A function's response, by its id or its name one of the calls that are `owed` one."""
-    id, name = result.optional("id", str) or "", result.optional("name", str) or ""
-    calls = [call for call in owed if call.id == id] or [call for call in owed if call.name == name]
-    for call in calls[:1]:
-        owed.remove(call)
-        id = call.id
-    text, is_error = _gemini_output(result.optional("response", dict) or {})
-    parts: list[Text | Media] = [Text(text)] if text else []
-    for part in result.each("parts"):
-        parts += _gemini_media(part)
-    return ToolResult(id or name, tuple(parts), is_error)
 
 
 def _gemini_output(response: JSON) -> tuple[str, bool]:
@@ -6220,27 +6085,6 @@ def _gemini_output(response: JSON) -> tuple[str, bool]:
             value = response[key]
             return value if isinstance(value, str) else dumps(value).decode(), key == "error"
     return dumps(response).decode(), response.get("error") is not None
-
-
-def _gemini_media(wire: Wire) -> Iterator[Text | Media]:
-    inline, file = wire.inner("inlineData"), wire.inner("fileData")
-    mime = (inline.optional("mimeType", str) or file.optional("mimeType", str) or "").lower()
-    name = inline.optional("displayName", str) or file.optional("displayName", str) or ""
-    url, data = file.optional("fileUri", str) or "", inline.optional("data", str) or ""
-    if mime.startswith("video/") or _GOOGLES_OWN.match(url):
-        wire.drop("video" if mime.startswith("video/") else "fileUri")
-        yield left_out(mime, name or url)
-    elif data:
-        yield media_of(data, mime, name)
-    elif url:
-        usual = _mime_by_name(url)
-        yield Media(media_kind(mime or usual), "" if mime == usual else mime, url=url, name=name)
-
-
-# What nobody but Google can fetch: files uploaded to it, buckets, and videos by their page.
-_GOOGLES_OWN: Final = re.compile(
-    r"gs://|https?://(generativelanguage\.googleapis\.com|(www\.|m\.)?youtube\.com|youtu\.be)/"
-)
 
 
 def _mime_by_name(url: str) -> str:
@@ -6256,17 +6100,6 @@ def _gemini_code(part: JSON) -> str:
     if isinstance(code, dict):
         return f"```{word_of(code.get('language')).lower()}\n{word_of(code.get('code'))}\n```\n"
     return f"```\n{word_of(result.get('output'))}\n```\n" if isinstance(result, dict) else ""
-
-
-def _gemini_tools(wire: Wire) -> Iterator[Tool]:
-    """One entry for all functions, or one for each; only Google has Google's own tools."""
-    for entry in wire.each("tools", frozenset(("functionDeclarations",))):
-        for function in entry.each("functionDeclarations", _GEMINI_FUNCTION):
-            schema = function.optional("parametersJsonSchema", dict)
-            if schema is None:
-                schema = _json_schema(function.optional("parameters", dict) or {})
-            name, purpose = function.required("name", str), function.optional("description", str)
-            yield Tool(name, purpose or "", schema)
 
 
 # Schemas.  Google's own `Schema` is a subset of OpenAPI 3.0 with types in capitals; newer models
@@ -6468,11 +6301,11 @@ class _GeminiWriter(RequestWriter[GeminiQuirks]):
                     text = "\n\n".join([one.text for one in inner if isinstance(one, Text)])
                     response = {"error" if is_error else "output": text}
                     result: JSON = {"name": self._names.get(id, id), "response": response}
-                    if media := [_gemini_media_part(m) for m in inner if isinstance(m, Media)]:
+                    if media := [self._media_part(m) for m in inner if isinstance(m, Media)]:
                         result["parts"] = media
                     wire = {"functionResponse": self._with_id(id, result)}
                 case _:
-                    wire = _gemini_media_part(part)
+                    wire = self._media_part(part)
             parts.append(wire | ({"thoughtSignature": signature} if signature else {}))
             signature = ""
         if signature:
@@ -6482,6 +6315,15 @@ class _GeminiWriter(RequestWriter[GeminiQuirks]):
         if not self.quirks.media_alone and all("inlineData" in p or "fileData" in p for p in parts):
             parts.append({"text": " "})
         return {"role": "user", "parts": parts}
+
+    @staticmethod
+    def _media_part(media: Media) -> JSON:
+        if media.kind == "text":
+            return {"text": as_document(media)}
+        if media.url:
+            mime = media.mime or _mime_by_name(media.url)
+            return {"fileData": {"mimeType": mime, "fileUri": media.url}}
+        return {"inlineData": {"mimeType": media.mime, "data": media.data}}
 
     def _with_id(self, id: str, fields: JSON) -> JSON:
         return {"id": id} | fields if self.model.ids else fields
@@ -6508,27 +6350,8 @@ class _GeminiWriter(RequestWriter[GeminiQuirks]):
         return on | {"thinkingBudget": budget if budget < 0 else max(least, min(budget, most))}
 
 
-def _gemini_media_part(media: Media) -> JSON:
-    if media.kind == "text":
-        return {"text": as_document(media)}
-    if media.url:
-        mime = media.mime or _mime_by_name(media.url)
-        return {"fileData": {"mimeType": mime, "fileUri": media.url}}
-    return {"inlineData": {"mimeType": media.mime, "data": media.data}}
-
-
 # A signature of ours: the thoughts before the part that carries it, an envelope for each, and
 # `text` where the texts were.  SDKs decode signatures to bytes, hence base64 around it.
-
-
-def _gemini_carried(signature: str) -> list[Reasoning | None] | None:
-    """The thoughts in a signature of ours; None if it is not ours."""
-    data = from_base64(signature) or b""
-    if not data.startswith(b"rly1."):
-        return None
-    words = data.decode(errors="replace").split()
-    seals = [None if word == "text" else opened(word, "") for word in words]
-    return [recalled("", seal) if seal else None for seal in seals if not seal or seal.field]
 
 
 # An answer, read and written
@@ -6536,6 +6359,8 @@ def _gemini_carried(signature: str) -> list[Reasoning | None] | None:
 
 class _GeminiDecoder(StreamDecoder):
     """Chunks to events.  A part ends when one of another kind begins; nothing else says so."""
+
+    _ARGUMENT_STEP: Final = re.compile(r"""\.([^.\[\]]+)|\[(\d{1,4})\]|\[['"](.*?)['"]\]""")
 
     def __init__(self, ids: Iterable[str] = ()) -> None:
         super().__init__(ids)
@@ -6584,7 +6409,7 @@ class _GeminiDecoder(StreamDecoder):
 
     def _read(self, part: JSON) -> None:
         thought, signature = part.get("thought") is True, word_of(part.get("thoughtSignature"))
-        call, text = part.get("functionCall"), _gemini_text(part)
+        call, text = part.get("functionCall"), self._text(part)
         if not isinstance(call, dict) and not text and not part.keys() <= _GEMINI_TEXT:
             self.acted = True  # a tool of Google's own at work, or something new
             return
@@ -6600,6 +6425,17 @@ class _GeminiDecoder(StreamDecoder):
         if signature and thought:
             self._seal_with(Seal("gs", signature))
 
+    @staticmethod
+    def _text(part: JSON) -> str:
+        """A part as text.  Media, which other dialects' answers cannot hold, becomes a note."""
+        text = part.get("text")
+        if text or "text" in part:
+            return text or ""
+        for kind in ("inlineData", "fileData"):
+            if isinstance(media := part.get(kind), dict):
+                return media_note(word_of(media.get("mimeType")), word_of(media.get("fileUri")))
+        return _gemini_code(part)
+
     def _seal_with(self, seal: Seal) -> None:
         """A signature belongs to the thought before its part; if there is none, to an empty one."""
         self._more("thought", NO_THOUGHT, "")
@@ -6614,13 +6450,37 @@ class _GeminiDecoder(StreamDecoder):
             return
         self._partial["args"] |= call.get("args") or {}
         for piece in call.get("partialArgs") or ():
-            _put_argument(self._partial["args"], piece)
+            self._put_argument(self._partial["args"], piece)
         if call.get("willContinue"):
             return
         whole, self._partial = self._partial, None
         part = ToolCall(word_of(whole["id"]), whole["name"])
         self._more("call", part, dumps(whole["args"]).decode())
         self._close("call")
+
+    def _put_argument(self, arguments: JSON, piece: JSON) -> None:
+        """Put a value at the place of its JSONPath, such as `$.items[0].name`; strings go on"
+        " there."""
+        values = [
+            piece[name] for name in piece if name in ("stringValue", "numberValue", "boolValue")
+        ]
+        steps: list[Any] = [
+            int(m[2]) if m[2] else m[1] or m[3]
+            for m in self._ARGUMENT_STEP.finditer(piece["jsonPath"])
+        ]
+        place: Any = {"$": arguments}
+        for step, following in itertools.pairwise(["$", *steps, None]):
+            if isinstance(place, list):
+                place += [None] * (step + 1 - len(place))
+            old = place[step] if isinstance(place, list) else place.get(step)
+            if following is None:
+                value = None if "nullValue" in piece else values[0]
+                place[step] = (
+                    old + value if isinstance(old, str) and isinstance(value, str) else value
+                )
+            elif old is None:
+                old = place[step] = [] if isinstance(following, int) else {}
+            place = old
 
 
 def _gemini_reason(candidate: JSON) -> str:
@@ -6635,39 +6495,6 @@ def _gemini_block(wire: JSON) -> str:
     """Why the prompt was refused, if it was."""
     feedback = wire.get("promptFeedback")
     return word_of(feedback.get("blockReason")) if isinstance(feedback, dict) else ""
-
-
-_ARGUMENT_STEP: Final = re.compile(r"""\.([^.\[\]]+)|\[(\d{1,4})\]|\[['"](.*?)['"]\]""")
-
-
-def _put_argument(arguments: JSON, piece: JSON) -> None:
-    """Put a value at the place of its JSONPath, such as `$.items[0].name`; strings go on there."""
-    values = [piece[name] for name in piece if name in ("stringValue", "numberValue", "boolValue")]
-    steps: list[Any] = [
-        int(m[2]) if m[2] else m[1] or m[3] for m in _ARGUMENT_STEP.finditer(piece["jsonPath"])
-    ]
-    place: Any = {"$": arguments}
-    for step, following in itertools.pairwise(["$", *steps, None]):
-        if isinstance(place, list):
-            place += [None] * (step + 1 - len(place))
-        old = place[step] if isinstance(place, list) else place.get(step)
-        if following is None:
-            value = None if "nullValue" in piece else values[0]
-            place[step] = old + value if isinstance(old, str) and isinstance(value, str) else value
-        elif old is None:
-            old = place[step] = [] if isinstance(following, int) else {}
-        place = old
-
-
-def _gemini_text(part: JSON) -> str:
-    """A part as text.  Media, which other dialects' answers cannot hold, becomes a note."""
-    text = part.get("text")
-    if text or "text" in part:
-        return text or ""
-    for kind in ("inlineData", "fileData"):
-        if isinstance(media := part.get(kind), dict):
-            return media_note(word_of(media.get("mimeType")), word_of(media.get("fileUri")))
-    return _gemini_code(part)
 
 
 class _GeminiEncoder(StreamEncoder):
@@ -6822,6 +6649,38 @@ class GeminiContent(Dialect):
     error_types: ClassVar = error_words(3)
     decoder = _GeminiDecoder
     encoder = _GeminiEncoder
+    # Also in Vertex's form, and with `models/` twice: SDKs put it before names that have it
+    # already.
+    _PATH: Final = re.compile(
+        r"(?:/projects/[^/]+/locations/[^/]+)?(?:/publishers/[^/]+)?"
+        r"/(?=(?:models|tunedModels)/)(?:models/)*(?P<model>(?!models/).+):(?P<method>[a-zA-Z]+)"
+    )
+    _REQUEST: Final = frozenset(
+        "model contents systemInstruction tools toolConfig generationConfig cachedContent"
+        " serviceTier".split()
+    )
+    _CONFIG: Final = frozenset(
+        "temperature topP topK seed candidateCount maxOutputTokens stopSequences presencePenalty"
+        " frequencyPenalty responseMimeType responseSchema responseJsonSchema"
+        " thinkingConfig".split()
+    )
+    _TURN: Final = frozenset(("role", "parts"))
+    # A part is of the first of these kinds that it has a key of.
+    _KINDS: Final = (
+        "text inlineData fileData functionCall functionResponse executableCode codeExecutionResult"
+    ).split()
+    _PART: Final = _GEMINI_TEXT.union(_KINDS)
+    _FUNCTION: Final = frozenset("name description parameters parametersJsonSchema".split())
+    # The values of these are not Google's, so that names in them are left as they are.
+    _OPAQUE: Final = frozenset(
+        "args response parameters parametersJsonSchema responseSchema responseJsonSchema labels"
+        " partMetadata".split()
+    )
+    _LISTS: Final = frozenset("contents parts tools functionDeclarations".split())
+    # What nobody but Google can fetch: files uploaded to it, buckets, and videos by their page.
+    _GOOGLES_OWN: Final = re.compile(
+        r"gs://|https?://(generativelanguage\.googleapis\.com|(www\.|m\.)?youtube\.com|youtu\.be)/"
+    )
 
     def claims(self, wire: JSON) -> bool:
         return not wire.keys().isdisjoint(("candidates", "promptFeedback", "usageMetadata"))
@@ -6836,12 +6695,12 @@ class GeminiContent(Dialect):
     # Addresses
 
     def serves(self, path: str) -> str:
-        match = _GEMINI_PATH.fullmatch(path)
+        match = self._PATH.fullmatch(path)
         return super().serves(f"/models/{{model}}:{match['method']}") if match else ""
 
     def peek(self, body: JSON, address: str) -> Peek:
         path, _, query = address.partition("?")
-        match = _GEMINI_PATH.search(unquote(path))
+        match = self._PATH.search(unquote(path))
         if not match:
             raise NotFound(f"{path}: expected models/NAME:generateContent or its like")
         super().peek({"model": match["model"]}, address)
@@ -6869,17 +6728,17 @@ class GeminiContent(Dialect):
         return body  # the address says it
 
     def parse_request(self, body: JSON, variant: str = "") -> Request:
-        wire = Wire(_camelled(body))
+        wire = Wire(self._camelled(body))
         if "generateContentRequest" in wire.data:  # countTokens has both forms
             wire = wire.inner("generateContentRequest")
-        wire.drop_unknown(_GEMINI_REQUEST)
+        wire.drop_unknown(self._REQUEST)
         if wire.optional("cachedContent", str):
             raise BadRequest("cachedContent: a prompt that Google keeps; nobody else can read it")
-        config = wire.inner("generationConfig", _GEMINI_CONFIG)
+        config = wire.inner("generationConfig", self._CONFIG)
         if (config.optional("candidateCount", int) or 1) > 1:
             raise BadRequest("generationConfig.candidateCount: this provider gives one answer")
         tier = (wire.optional("serviceTier", str) or "").lower()
-        messages, tools = tuple(_gemini_messages(wire)), tuple(_gemini_tools(wire))
+        messages, tools = tuple(self._messages(wire)), tuple(self._tools(wire))
 
         calling = wire.inner("toolConfig", frozenset(("functionCallingConfig",)))
         calling = calling.inner("functionCallingConfig")
@@ -6921,6 +6780,140 @@ class GeminiContent(Dialect):
             dropped=tuple(wire.dropped),
         )
 
+    def _camelled(self, wire: JSON) -> JSON:
+        """With Google's names in camelCase, and lists where one object is in place of a list; the
+        server takes snake_case as well, and SDKs send it."""
+        camelled = {}
+        for key, value in wire.items():
+            name = _camel(key) if "_" in key else key
+            if name in self._OPAQUE:
+                pass
+            elif isinstance(value, dict):
+                value = [self._camelled(value)] if name in self._LISTS else self._camelled(value)
+            elif isinstance(value, list):
+                value = [self._camelled(one) if isinstance(one, dict) else one for one in value]
+            camelled[name] = value
+        return camelled
+
+    def _messages(self, wire: Wire) -> Iterator[Message]:
+        """The turns, with every result paired with its call; a call without an id gets one from its
+        place, which is the same in every request."""
+        system = wire.data.get("systemInstruction")
+        if not isinstance(system, dict) or "parts" not in system:  # a part, parts, or a text alone
+            system = {"parts": [{"text": system}] if isinstance(system, str) else system}
+        holder = Wire(self._camelled(system), wire, "systemInstruction")
+        texts = [part.optional("text", str) for part in holder.each("parts", _GEMINI_TEXT)]
+        if prompt := tuple(Text(text) for text in texts if text):
+            yield Message("system", prompt)
+        owed = list[ToolCall]()  # the latest turn's calls without a result
+        calls = 0  # how many so far
+        turns = wire.each("contents", self._TURN, required=True)
+        for role, contents in itertools.groupby(turns, self._role):
+            parts: list[Part] = []
+            if role == "assistant":
+                owed = []
+            # SDKs that stream keep every chunk as a content of its own: together they are a turn
+            for part in (
+                part for content in contents for part in content.each("parts", self._PART)
+            ):
+                signature = part.optional("thoughtSignature", str) or ""
+                if signature and signature not in _GEMINI_DUMMIES:
+                    self._add_thoughts(parts, signature)
+                match next(filter(part.data.__contains__, self._KINDS), ""):
+                    case "text":
+                        if text := part.optional("text", str):
+                            thought = part.optional("thought", bool)
+                            parts.append(Reasoning(text) if thought else Text(text))
+                    case "inlineData" | "fileData":
+                        parts += self._media(part)
+                    case "functionCall":
+                        call, calls = part.inner("functionCall"), calls + 1
+                        place = "call_" + sha256(str(calls)).hex()[:12]
+                        id, name = call.optional("id", str) or place, call.required("name", str)
+                        arguments = dumps(call.optional("args", dict) or {}).decode()
+                        owed.append(ToolCall(id, name, arguments))
+                        parts.append(owed[-1])
+                    case "functionResponse":
+                        parts.append(self._result(part.inner("functionResponse"), owed))
+                    case _:
+                        if text := _gemini_code(part.data):
+                            parts.append(Text(text))
+            if any(
+                isinstance(part, Reasoning) and part.seal and part.seal.account for part in parts
+            ):
+                # the thoughts that the client was shown have come back with their seals, too
+                parts = [part for part in parts if not isinstance(part, Reasoning) or part.seal]
+            yield Message(role, tuple(parts))
+
+    @staticmethod
+    def _role(content: Wire) -> Role:
+        roles: dict[str, Role] = {"user": "user", "model": "assistant", "system": "system"}
+        name = content.optional("role", str) or "user"
+        if role := roles.get("user" if name == "function" else name):
+            return role
+        raise BadRequest(f"{content.path('role')}: expected user or model, got {shown(name)}")
+
+    def _add_thoughts(self, parts: list[Part], signature: str) -> None:
+        """Add the thoughts in a part's signature, which precede the part.
+
+        Google's own seals the thought just before.  Ours carries the thoughts of another maker:
+        those before the texts of this step, and those between the texts and this part.
+        """
+        carried = self._carried(signature)
+        if carried is None:
+            last = parts[-1] if parts else None
+            if isinstance(last, Reasoning) and last.seal is None:
+                parts.pop()
+            else:
+                last = Reasoning()
+            parts.append(replace(last, seal=Seal("gs", signature)))
+            return
+        ends = (i + 1 for i in reversed(range(len(parts))) if isinstance(parts[i], ToolCall))
+        start, split = next(ends, 0), carried.index(None) if None in carried else 0
+        parts[start:start] = [thought for thought in carried[:split] if thought]
+        parts += [thought for thought in carried[split:] if thought]
+
+    def _result(self, result: Wire, owed: list[ToolCall]) -> ToolResult:
+        """A function's response, by its id or its name one of the calls that are `owed` one."""
+        id, name = result.optional("id", str) or "", result.optional("name", str) or ""
+        calls = [call for call in owed if call.id == id] or [
+            call for call in owed if call.name == name
+        ]
+        for call in calls[:1]:
+            owed.remove(call)
+            id = call.id
+        text, is_error = _gemini_output(result.optional("response", dict) or {})
+        parts: list[Text | Media] = [Text(text)] if text else []
+        for part in result.each("parts"):
+            parts += self._media(part)
+        return ToolResult(id or name, tuple(parts), is_error)
+
+    def _media(self, wire: Wire) -> Iterator[Text | Media]:
+        inline, file = wire.inner("inlineData"), wire.inner("fileData")
+        mime = (inline.optional("mimeType", str) or file.optional("mimeType", str) or "").lower()
+        name = inline.optional("displayName", str) or file.optional("displayName", str) or ""
+        url, data = file.optional("fileUri", str) or "", inline.optional("data", str) or ""
+        if mime.startswith("video/") or self._GOOGLES_OWN.match(url):
+            wire.drop("video" if mime.startswith("video/") else "fileUri")
+            yield left_out(mime, name or url)
+        elif data:
+            yield media_of(data, mime, name)
+        elif url:
+            usual = _mime_by_name(url)
+            yield Media(
+                media_kind(mime or usual), "" if mime == usual else mime, url=url, name=name
+            )
+
+    def _tools(self, wire: Wire) -> Iterator[Tool]:
+        """One entry for all functions, or one for each; only Google has Google's own tools."""
+        for entry in wire.each("tools", frozenset(("functionDeclarations",))):
+            for function in entry.each("functionDeclarations", self._FUNCTION):
+                schema = function.optional("parametersJsonSchema", dict)
+                if schema is None:
+                    schema = _json_schema(function.optional("parameters", dict) or {})
+                name = function.required("name", str)
+                yield Tool(name, function.optional("description", str) or "", schema)
+
     def render_request(self, request: Request, quirks: GeminiQuirks, account: str) -> Rendered:
         return _GeminiWriter(request, quirks, account).render()
 
@@ -6929,7 +6922,7 @@ class GeminiContent(Dialect):
             """Without a signature that is recognisably another's; a call gets the word for that,
             and an empty text is removed with its own."""
             slot = next((s for s in ("thoughtSignature", "thought_signature") if part.get(s)), "")
-            if not slot or not (strip or _gemini_carried(word_of(part[slot])) is not None):
+            if not slot or not (strip or self._carried(word_of(part[slot])) is not None):
                 return part
             if "functionCall" in part or "function_call" in part:
                 return part if part[slot] == _GEMINI_UNSIGNED else part | {slot: _GEMINI_UNSIGNED}
@@ -6941,6 +6934,16 @@ class GeminiContent(Dialect):
             return new if new is content or new["parts"] else None
 
         return mapped(body, "contents", turn)
+
+    @staticmethod
+    def _carried(signature: str) -> list[Reasoning | None] | None:
+        """The thoughts in a signature of ours; None if it is not ours."""
+        data = from_base64(signature) or b""
+        if not data.startswith(b"rly1."):
+            return None
+        words = data.decode(errors="replace").split()
+        seals = [None if word == "text" else opened(word, "") for word in words]
+        return [recalled("", seal) if seal else None for seal in seals if not seal or seal.field]
 
     def is_clean(self, raw: bytes, words: Container[bytes], quirks: GeminiQuirks) -> bool:
         return b'"thoughtSignature"' not in raw and b'"thought_signature"' not in raw
