@@ -8477,72 +8477,123 @@ class Quota(NamedTuple):
 
 
 class QuotaSource(NamedTuple):
-    """Where a maker says what is left.  `path` follows the host of the account; the key is sent as
-    AUTH_STYLES say; `read` makes windows or a balance of the answer.  A team's account is asked
-    with another query, and known by a header that its user has to set."""
+    """Where a maker says what is left.  `path` follows the host of the account; in the answer are
+    limits at these places, each with what holds for one that does not say so, or a balance.  The
+    key is sent as AUTH_STYLES say.  A team's account is asked with another query, and known by a
+    header that its user has to set."""
 
     path: str
-    read: Callable[[JSON], Quota]
+    limits: tuple[tuple[str, JSON], ...] = ()
+    types: tuple[str, ...] = ()  # of the limits that count; () = all
+    balance: str = ""
     auth: str = "bearer"
     team: tuple[str, str] = ("", "")  # the header, the query
 
 
+_KIMI_WEEK: Final = {"duration": 7, "timeUnit": "DAY"}
+QUOTA_SOURCES: Final = {
+    "glm": QuotaSource(
+        "/api/monitor/usage/quota/limit",
+        limits=(("data.limits", {"number": 1}),),
+        types=("TOKENS_LIMIT", "CREDIT_LIMIT"),  # TIME_LIMIT counts searches
+        auth="raw",
+        team=("bigmodel-organization", "type=2"),
+    ),
+    "kimi": QuotaSource("/coding/v1/usages", (("usage", _KIMI_WEEK), ("limits", {}))),
+    "moonshot": QuotaSource("/v1/users/me/balance", balance="data.available_balance"),
+    "deepseek": QuotaSource("/user/balance", balance="balance_infos.total_balance"),
+    "stepfun": QuotaSource("/v1/accounts", balance="balance"),
+    "siliconflow": QuotaSource("/v1/user/info", balance="data.totalBalance"),
+    "openrouter": QuotaSource("/api/v1/key", balance="data.limit_remaining"),
+}
+
+
 def quota_in_answer(source: QuotaSource, answer: JSON) -> Quota:
-    """What a maker's answer says; ValueError if it is an error, which GLM sends with status 200."""
+    """What a maker's answer says; ValueError if it is an error, which GLM sends with status 200.
+
+    GLM: {"type": "TOKENS_LIMIT", "unit": 3, "number": 5, "percentage": 42, "nextResetTime":
+    MILLISECONDS}.  Kimi: {"window": {"duration": 300, "timeUnit": "TIME_UNIT_MINUTE"}, "detail":
+    COUNTS}, of the week COUNTS alone: texts, limit, used or remaining, and resetTime.
+    """
     if answer.get("success") is False or answer.get("error"):
         raise ValueError(error_in(dumps(answer)).message)
-    quota = source.read(answer)
-    if not quota.windows and quota.balance is None:
+    windows = list[QuotaWindow]()
+    for place, defaults in source.limits:
+        for limit in _objects(answer, place):
+            if not source.types or limit.get("type") in source.types:
+                parts = (*_objects(limit, "detail"), *_objects(limit, "window"), limit, defaults)
+                windows += _window(collections.ChainMap(*parts))
+    place, _, key = source.balance.rpartition(".")
+    purses = _objects(answer, place)  # DeepSeek has one for each currency
+    fullest = max(purses, key=lambda purse: _amount(purse.get(key)) or 0.0, default=JSON())
+    balance, currency = _amount(fullest.get(key)), str(fullest.get("currency") or "")[:8]
+    if not windows and balance is None:
         raise ValueError("its answer names no limit and no balance")
-    return quota
+    return Quota(tuple(windows), balance, currency)
 
 
 def quota_in_headers(headers: Mapping[str, str], now: float) -> Quota | None:
-    """The windows in an answer's headers, of Claude's plans and of ChatGPT's (Codex):
+    """What an answer's headers say, if they say anything.
 
-    anthropic-ratelimit-unified-5h-utilization: 0.42        a share
-    anthropic-ratelimit-unified-5h-reset: 1771073738        also -7d-, -7d-sonnet-, -7d_oi-
-    x-codex-primary-used-percent: 42                        also x-codex-MODEL-primary-
+    anthropic-ratelimit-unified-5h-utilization: 0.42        a share; also -7d-, and of some models
+    anthropic-ratelimit-unified-5h-reset: 1800000000        -7d-sonnet-, -7d_oi-
+    x-codex-primary-used-percent: 42                        also -secondary-, and -NAME-primary-
     x-codex-primary-window-minutes: 300                     0: there is no such window
     x-codex-primary-reset-after-seconds: 7200               or -reset-at: a time
     """
-    known, windows = {name.lower(): headers[name] for name in headers}, list[QuotaWindow]()
-    for name, value in known.items():
-        used, match = _amount(value), _QUOTA_HEADER.fullmatch(name)
-        if match and match["length"]:
-            seconds = int(match["length"]) * _UNITS_OF_TIME[match["unit"]]
-            windows += _window(used, known.get(f"{match['claude']}-reset"), seconds, match["of"])
-        elif match and used is not None:
-            minutes = _amount(known.get(f"{match['codex']}-window-minutes"))
-            left = _amount(known.get(f"{match['codex']}-reset-after-seconds"))
-            resets = known.get(f"{match['codex']}-reset-at") or (now + left if left else 0)
-            if minutes:
-                windows += _window(used / 100, resets, 60 * minutes, match["model"])
+    limits, windows = dict[str, JSON](), list[QuotaWindow]()
+    for name, value in headers.items():
+        if match := _QUOTA_HEADER.fullmatch(name.lower()):
+            limits.setdefault(match["name"], match.groupdict())[match["key"]] = value
+    for limit in limits.values():
+        limit["timeUnit"] = {"h": "HOUR", "d": "DAY"}.get(limit["letter"], "MINUTE")
+        if after := _amount(limit.get("reset-after-seconds")):
+            limit.setdefault("reset-at", now + after)
+        windows += [window for window in _window(limit) if window.seconds]
     return Quota(tuple(windows), at=now) if windows else None
 
 
 _QUOTA_HEADER: Final = re.compile(
-    r"(?P<claude>anthropic-ratelimit-unified-(?P<length>\d{1,3})(?P<unit>[hd])(?P<of>[-_]\w+)?)"
-    r"-utilization|(?P<codex>x-codex-(?P<model>\w+-)?(primary|secondary))-used-percent"
+    r"(?P<name>anthropic-ratelimit-unified-(?P<number>\d{1,3})(?P<letter>[hd])([-_](?P<of>\w+))?"
+    r"|x-codex-((?P<model>\w+)-)?(primary|secondary))"
+    r"-(?P<key>utilization|reset|used-percent|window-minutes|reset-after-seconds|reset-at)"
 )
-_UNITS_OF_TIME: Final = {"d": 86400.0, "h": 3600.0, "m": 60.0}
+_MONTH_LONG: Final = 30 * 86400.0
+# GLM's numbers are as seen in answers; the maker documents none.
+_UNITS_OF_TIME: Final = {"DAY": 86400.0, "HOUR": 3600.0, "MINUTE": 60.0} | {
+    3.0: 3600.0,
+    5.0: _MONTH_LONG,
+    6.0: 7 * 86400.0,
+}
 _MOST_USED: Final = 1000.0  # a share; some makers let one go on beyond 1.0 for a while
 _MOST_WINDOWS: Final = 50  # of one account, so that no maker's new names fill the memory
 _LAST_MOMENT: Final = 1e11  # seconds since the epoch; a larger number is of milliseconds
 
 
-def _window(
-    used: float | None, resets: object, seconds: float, of: str | None = ""
-) -> list[QuotaWindow]:
-    """A window, named by its length, 5h, 7d, month, and what it is of; none if nobody says how full
-    it is."""
-    units = ((unit, each) for unit, each in _UNITS_OF_TIME.items() if not seconds % each)
-    name = next((f"{seconds / each:.0f}{unit}" for unit, each in units if seconds), "plan")
-    name = "month" if seconds == _MONTH_LONG else name
-    name = f"{name} {(of or '').strip('-_')}".rstrip()
-    if used is None or not math.isfinite(seconds):
+def _window(limit: Mapping[str, Any]) -> list[QuotaWindow]:
+    """The window that a maker describes, in any maker's words; none if that does not say how full
+    it is.  It is named by its length, 5h, 7d, month, or plan, and by the models that it is of."""
+
+    def number(*names: str) -> float | None:
+        numbers = (_amount(limit.get(name)) for name in names)
+        return next((each for each in numbers if each is not None), None)
+
+    percent, most = number("percentage", "used-percent"), number("limit", "usage")
+    part, rest = number("used", "currentValue"), number("remaining")
+    share = number("utilization") if percent is None else percent / 100
+    if share is None and most and most > 0 and (part, rest) != (None, None):
+        share = (part if part is not None else most - (rest or 0.0)) / most
+    unit = number("unit") or str(limit.get("timeUnit")).removeprefix("TIME_UNIT_")
+    seconds = _UNITS_OF_TIME.get(unit, 0.0) * (number("number", "duration", "window-minutes") or 0)
+    if share is None or not math.isfinite(seconds):
         return []
-    return [QuotaWindow(name, min(max(used, 0.0), _MOST_USED), _moment(resets), seconds)]
+    units = ((unit, seconds / _UNITS_OF_TIME[unit]) for unit in ("DAY", "HOUR", "MINUTE"))
+    name = next((f"{n:.0f}{unit[0].lower()}" for unit, n in units if n and n == int(n)), "plan")
+    name = "month" if seconds == _MONTH_LONG else name
+    name = f"{name} {limit.get('of') or limit.get('model') or ''}".rstrip()
+    words = ("nextResetTime", "resetTime", "reset", "reset-at")
+    resets = _moment(next((limit[word] for word in words if limit.get(word)), 0))
+    return [QuotaWindow(name, min(max(share, 0.0), _MOST_USED), resets, seconds)]
 
 
 def _amount(value: object) -> float | None:
@@ -8565,78 +8616,10 @@ def _moment(value: object) -> float:
     return moment if moment and 0 < moment < _LAST_MOMENT else 0.0
 
 
-def _objects(value: object) -> list[JSON]:
-    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
-
-
-def _share(counts: JSON, limit: str, used: str, remaining: str) -> float | None:
-    """The share that is used of a limit, by what is used or what remains of it."""
-    most, part, rest = (_amount(counts.get(name)) for name in (limit, used, remaining))
-    if part is None and rest is not None:
-        part = (most or 0.0) - rest
-    return part / most if most and most > 0 and part is not None else None
-
-
-_MONTH_LONG: Final = 30 * 86400.0
-# GLM's units of time, as seen in answers; the maker documents none.
-_GLM_UNITS: Final = {3.0: 3600.0, 5.0: _MONTH_LONG, 6.0: 7 * 86400.0}
-
-
-def _glm_quota(answer: JSON) -> Quota:
-    """{"data": {"limits": [{"type": "TOKENS_LIMIT", "unit": 3, "number": 5, "percentage": 42,
-    "nextResetTime": MILLISECONDS}]}}; TIME_LIMIT counts searches, which is no limit of models."""
-    windows = list[QuotaWindow]()
-    for limit in _objects(found(answer, ("data", "limits"))):
-        percent, unit, number = map(_amount, map(limit.get, ("percentage", "unit", "number")))
-        used = _share(limit, "usage", "currentValue", "remaining")
-        if limit.get("type") in ("TOKENS_LIMIT", "CREDIT_LIMIT"):
-            used = used if percent is None else percent / 100
-            seconds = _GLM_UNITS.get(unit or 0.0, 0.0) * (number or 1)
-            windows += _window(used, limit.get("nextResetTime"), seconds)
-    return Quota(tuple(windows))
-
-
-def _kimi_quota(answer: JSON) -> Quota:
-    """{"usage": COUNTS of the week, "limits": [{"window": {"duration": 300, "timeUnit":
-    "TIME_UNIT_MINUTE"}, "detail": COUNTS}]}; COUNTS are texts: limit, used or remaining."""
-    week = {"detail": answer.get("usage"), "window": {"duration": 7, "timeUnit": "DAY"}}
-    windows = list[QuotaWindow]()
-    for limit in (week, *_objects(answer.get("limits"))):
-        unit = str(found(limit, ("window", "timeUnit"))).removeprefix("TIME_UNIT_")[:1].lower()
-        duration = _amount(found(limit, ("window", "duration"))) or 0.0
-        for counts in _objects([limit.get("detail")]):
-            used = _share(counts, "limit", "used", "remaining")
-            seconds = duration * _UNITS_OF_TIME.get(unit, 0.0)
-            windows += _window(used, counts.get("resetTime"), seconds)
-    return Quota(tuple(windows))
-
-
-def _balance(*keys: str, currency: str = "") -> Callable[[JSON], Quota]:
-    """A reader of the balance at a path; `currency` is a key beside it, if the maker names one."""
-
-    def read(answer: JSON) -> Quota:
-        *above, key = keys
-        place = found(answer, above)
-        purses = _objects(place if isinstance(place, list) else [place])  # DeepSeek: per currency
-        fullest = max(purses, key=lambda purse: _amount(purse.get(key)) or 0.0, default=JSON())
-        return Quota((), _amount(fullest.get(key)), str(fullest.get(currency) or "")[:8])
-
-    return read
-
-
-QUOTA_SOURCES: Final = {
-    "glm": QuotaSource(
-        "/api/monitor/usage/quota/limit", _glm_quota, "raw", ("bigmodel-organization", "type=2")
-    ),
-    "kimi": QuotaSource("/coding/v1/usages", _kimi_quota),
-    "moonshot": QuotaSource("/v1/users/me/balance", _balance("data", "available_balance")),
-    "deepseek": QuotaSource(
-        "/user/balance", _balance("balance_infos", "total_balance", currency="currency")
-    ),
-    "stepfun": QuotaSource("/v1/accounts", _balance("balance")),
-    "siliconflow": QuotaSource("/v1/user/info", _balance("data", "totalBalance")),
-    "openrouter": QuotaSource("/api/v1/key", _balance("data", "limit_remaining")),
-}
+def _objects(body: JSON, place: str) -> list[JSON]:
+    """The objects at a place, such as data.limits, where one or a list of them stands."""
+    value = found(body, place.split(".")) if place else body
+    return [item for item in (value if isinstance(value, list) else [value]) if type(item) is dict]
 
 
 # ==== 17. Presets =============================================================

@@ -43,7 +43,7 @@ GLM_SEARCHES = {
     "percentage": 2.5,
     "usageDetails": [{"modelCode": "search-prime", "usage": 100}],
 }
-KIMI = {
+KIMI: dict[str, Any] = {
     "user": {"membership": {"level": "LEVEL_INTERMEDIATE"}},
     "usage": {
         "limit": "2048",
@@ -58,6 +58,12 @@ KIMI = {
         }
     ],
 }
+
+
+def kimi(**window: Any) -> dict[str, Any]:
+    return {"limits": [{"type": "x", "window": window, "detail": KIMI["limits"][0]["detail"]}]}
+
+
 MOONSHOT = {
     "code": 0,
     "data": {"available_balance": 49.58894, "voucher_balance": 46.58893, "cash_balance": 3.00001},
@@ -125,7 +131,62 @@ ANSWERS: dict[str, tuple[str, dict[str, Any], Quota]] = {
         glm(GLM_HOURS | {"unit": 9}),
         Quota((QuotaWindow("plan", 0.42, NOW + HOUR, 0.0),)),
     ),
+    "glm, a week needs no number": (
+        "glm",
+        glm({k: v for k, v in GLM_WEEK.items() if k != "number"}),
+        Quota((WEEK,)),
+    ),
+    "glm, a number that is none": (
+        "glm",
+        glm(GLM_HOURS | {"number": "x"}, GLM_WEEK | {"number": None}),
+        Quota(
+            (
+                QuotaWindow("plan", 0.42, NOW + HOUR, 0.0),
+                QuotaWindow("plan", 0.125, NOW + DAY, 0.0),
+            )
+        ),
+    ),
+    "glm, no unit, and one that begins as another": (
+        "glm",
+        glm({k: v for k, v in GLM_HOURS.items() if k != "unit"}, GLM_WEEK | {"unit": 300}),
+        Quota(
+            (
+                QuotaWindow("plan", 0.42, NOW + HOUR, 0.0),
+                QuotaWindow("plan", 0.125, NOW + DAY, 0.0),
+            )
+        ),
+    ),
+    "glm, a limit of no type": (
+        "glm",
+        glm(GLM_HOURS, {k: v for k, v in GLM_WEEK.items() if k != "type"}),
+        Quota((FIVE_HOURS,)),
+    ),
     "kimi": ("kimi", KIMI, Quota((WEEK, FIVE_HOURS))),
+    "kimi, a window of no number": (
+        "kimi",
+        kimi(timeUnit="TIME_UNIT_MINUTE"),
+        Quota((QuotaWindow("plan", 0.42, NOW + HOUR, 0.0),)),
+    ),
+    "kimi, a window of no unit": (
+        "kimi",
+        kimi(duration=300),
+        Quota((QuotaWindow("plan", 0.42, NOW + HOUR, 0.0),)),
+    ),
+    "kimi, a unit that nobody knows": (
+        "kimi",
+        kimi(duration=300, timeUnit=300),
+        Quota((QuotaWindow("plan", 0.42, NOW + HOUR, 0.0),)),
+    ),
+    "kimi, a month is no minute": (
+        "kimi",
+        kimi(duration=1, timeUnit="TIME_UNIT_MONTH"),
+        Quota((QuotaWindow("plan", 0.42, NOW + HOUR, 0.0),)),
+    ),
+    "kimi, hours": (
+        "kimi",
+        kimi(duration=5, timeUnit="TIME_UNIT_HOUR"),
+        Quota((FIVE_HOURS,)),
+    ),
     "kimi, numbers and what remains": (
         "kimi",
         {"usage": {"limit": 2048, "remaining": 1792, "resetTime": NOW + DAY}, "limits": None},
