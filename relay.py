@@ -2264,11 +2264,6 @@ def call_id(id: str, others: set[str], answer: str) -> str:
 _CALL_ID: Final = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 
 
-def call_ids(messages: Iterable[Message]) -> frozenset[str]:
-    """The ids of the calls in a conversation."""
-    return frozenset([p.id for m in messages for p in m.parts if isinstance(p, ToolCall)])
-
-
 # Why answers end, in all makers' words; servers of one format use another's.
 FINISHES: Final[dict[str, FinishReason]] = {
     **dict.fromkeys("stop end_turn eos eos_token stop_token completed".split(), "stop"),
@@ -3107,9 +3102,6 @@ def openai_format(spec: Wire, inner: str) -> Format | None:
 # `event:` lines: the official SDK ignores frames without one, and Claude Code then repeats every
 # request without streaming.  A tool's input comes in deltas only; a signature comes last.
 
-# Claude Code's first system block.  It differs from session to session (and once did from
-# request to request), so every provider that hashes prefixes misses its cache because of it.
-ATTRIBUTION: Final = "x-anthropic-billing-header:"
 # cache_control only says where a prefix may be cached, which other providers find themselves.
 _ANTHROPIC_BLOCK: Final = frozenset(
     "type text source title context citations transformations cache_control thinking signature"
@@ -3138,10 +3130,6 @@ class AnthropicQuirks(Quirks):
 
 
 # A client's request, read
-
-
-def _unattributed(text: str) -> str:
-    return text.partition("\n")[2] if text.startswith(ATTRIBUTION) else text
 
 
 def _anthropic_parts(wire: Wire) -> list[Part]:
@@ -3663,6 +3651,10 @@ class _AnthropicEncoder(StreamEncoder):
 
 
 class AnthropicMessages(Dialect):
+    # Claude Code's first system block.  It differs from session to session (and once did from
+    # request to request), so every provider that hashes prefixes misses its cache because of it.
+    _ATTRIBUTION: Final = "x-anthropic-billing-header:"
+
     _ANTHROPIC_STOP: Final[dict[FinishReason, str]] = {
         "stop": "end_turn",
         "stop_sequence": "stop_sequence",
@@ -3680,7 +3672,7 @@ class AnthropicMessages(Dialect):
         rb"|\xc2[\x85\xa0]|\xe1\x9a\x80|\xe2\x80[\x80-\xaf]|\xe2\x81\x9f|\xe3\x80\x80)*\""
     )
     # What is meant for Anthropic alone
-    _OF_ANTHROPIC: Final = (ATTRIBUTION.encode(), b'safeguards"', b'thread"')
+    _OF_ANTHROPIC: Final = (_ATTRIBUTION.encode(), b'safeguards"', b'thread"')
 
     name = "anthropic"
     quirks = AnthropicQuirks
@@ -3823,7 +3815,7 @@ class AnthropicMessages(Dialect):
         if system := wire.data.get("system"):
             texts = [system] if isinstance(system, str) else []
             texts = texts or [block.optional("text", str) or "" for block in wire.each("system")]
-            if parts := tuple([Text(text) for text in map(_unattributed, texts) if text]):
+            if parts := tuple([Text(text) for text in map(self._unattributed, texts) if text]):
                 messages.append(Message("system", parts))
         for turn in wire.each("messages", self._MESSAGE, required=True):
             role: Any = turn.required("role", str)
@@ -3835,6 +3827,9 @@ class AnthropicMessages(Dialect):
             content: Iterable[Part] = (Text(text),) if plain else _anthropic_parts(turn)
             messages.append(Message(role, tuple(content)))
         return messages
+
+    def _unattributed(self, text: str) -> str:
+        return text.partition("\n")[2] if text.startswith(self._ATTRIBUTION) else text
 
     def _tools(self, wire: Wire) -> list[Tool]:
         tools = list[Tool]()
@@ -3945,14 +3940,14 @@ class AnthropicMessages(Dialect):
 
         def cut(block: JSON) -> JSON | None:
             text = block.get("text")
-            if not isinstance(text, str) or not text.startswith(ATTRIBUTION):
+            if not isinstance(text, str) or not text.startswith(self._ATTRIBUTION):
                 return block
-            rest = _unattributed(text)
+            rest = self._unattributed(text)
             return block | {"text": rest} if rest else None
 
         system = body.get("system")
-        if isinstance(system, str) and system.startswith(ATTRIBUTION):
-            body = body | {"system": _unattributed(system)}
+        if isinstance(system, str) and system.startswith(self._ATTRIBUTION):
+            body = body | {"system": self._unattributed(system)}
         return self._unthreaded(without(mapped(body, "system", cut), ["safeguards"]))
 
     @staticmethod
@@ -4857,7 +4852,6 @@ CHAT: Final = OpenAIChat()
 # and Cline on `added` and the deltas; Copilot on the `output` of the last event.  So all of them
 # are sent, and the last event is assembled from those before it, as is a whole answer.
 
-_RESPONSES_LAST: Final = (b'"response.completed"', b'"response.incomplete"', b'"response.failed"')
 
 _STRINGS: Final = {"type": "array", "items": STRING}
 _PATCHES: Final = {"type": "string", "enum": ["create_file", "update_file", "delete_file"]}
@@ -5662,6 +5656,8 @@ def _item_id(prefix: str, answer: str, index: int) -> str:
 
 
 class OpenAIResponses(OpenAIDialect):
+    _LAST: Final = (b'"response.completed"', b'"response.incomplete"', b'"response.failed"')
+
     _OF_FUNCTIONS: Final = (
         "message reasoning function function_call function_call_output item_reference".split()
     )
@@ -5685,8 +5681,8 @@ class OpenAIResponses(OpenAIDialect):
         " top_logprobs metadata user safety_identifier prompt_cache_key prompt_cache_options"
         " prompt_cache_retention service_tier background client_metadata".split()
     )
-    marks = (*_RESPONSES_LAST, b'"error"')
-    ends = re.compile(b"|".join(map(re.escape, _RESPONSES_LAST)))
+    marks = (*_LAST, b'"error"')
+    ends = re.compile(b"|".join(map(re.escape, _LAST)))
     references = frozenset((b'item_reference"', b'previous_response_id"'))
     words = (b'compaction_trigger"', *references, b"rly1.")
     peek_markers = frozenset((b'compaction_trigger"',))
@@ -5696,7 +5692,7 @@ class OpenAIResponses(OpenAIDialect):
         "previous_response_id": _NOT_FOUND,
         "conversation": "only the provider that keeps it can go on with it",
         "prompt": "only the provider that keeps it knows it",
-        "background": "no answers are kept to be fetched later",
+        "background": "relay keeps no answers to be fetched later",
     }
     _REQUEST: Final = frozenset(_STATE) | frozenset(
         "model input instructions tools tool_choice parallel_tool_calls max_output_tokens"
@@ -5792,10 +5788,9 @@ class OpenAIResponses(OpenAIDialect):
             wire.drop("include")
         for name, why in self._STATE.items():
             if value := body.get(name):  # to go on without it would be wrong
-                raise BadRequest(
-                    f"{name}: {shown(value)}: {why}; send the whole conversation in `input`, with"
-                    " store: false"
-                )
+                instead = "send the whole conversation in `input`, with store: false"
+                instead = "leave it out" if name == "background" else instead
+                raise BadRequest(f"{name}: {shown(value)}: {why}; {instead}")
         messages = self._messages(wire)
         choice = openai_choice(wire, "", self._chosen)
         text = wire.inner("text", frozenset(("format", "verbosity")))
@@ -6039,7 +6034,6 @@ _GEMINI_NUMBERS: Final = (
 ).split()
 # What Google documents for calls by another model; Gemini CLI sends it if it has no signature.
 _GEMINI_UNSIGNED: Final = "skip_thought_signature_validator"
-_GEMINI_DUMMIES: Final = frozenset((_GEMINI_UNSIGNED, "context_engineering_is_the_way_to_go"))
 
 _GEMINI_TEXT: Final = frozenset(("text", "thought", "thoughtSignature"))
 
@@ -6459,8 +6453,8 @@ class _GeminiDecoder(StreamDecoder):
         self._close("call")
 
     def _put_argument(self, arguments: JSON, piece: JSON) -> None:
-        """Put a value at the place of its JSONPath, such as `$.items[0].name`; strings go on"
-        " there."""
+        """Put a value at the place of its JSONPath, such as `$.items[0].name`; strings go
+        on there."""
         values = [
             piece[name] for name in piece if name in ("stringValue", "numberValue", "boolValue")
         ]
@@ -6681,6 +6675,7 @@ class GeminiContent(Dialect):
     _GOOGLES_OWN: Final = re.compile(
         r"gs://|https?://(generativelanguage\.googleapis\.com|(www\.|m\.)?youtube\.com|youtu\.be)/"
     )
+    _DUMMIES: Final = frozenset((_GEMINI_UNSIGNED, "context_engineering_is_the_way_to_go"))
 
     def claims(self, wire: JSON) -> bool:
         return not wire.keys().isdisjoint(("candidates", "promptFeedback", "usageMetadata"))
@@ -6817,7 +6812,7 @@ class GeminiContent(Dialect):
                 part for content in contents for part in content.each("parts", self._PART)
             ):
                 signature = part.optional("thoughtSignature", str) or ""
-                if signature and signature not in _GEMINI_DUMMIES:
+                if signature and signature not in self._DUMMIES:
                     self._add_thoughts(parts, signature)
                 match next(filter(part.data.__contains__, self._KINDS), ""):
                     case "text":
@@ -7621,6 +7616,12 @@ class Body:
         wire, self.unread = self._decoded(self.raw), False
         return wire
 
+    @staticmethod
+    def first_model(raw: bytes) -> str:
+        """The model that a body seems to name at its beginning; "" for none."""
+        match = _MODEL_VALUE.search(raw, 0, 512)
+        return match[1].strip(b'"').decode(errors="replace") if match else ""
+
     def read(self) -> JSON:
         """Decode the content; BadRequest if it is not a JSON object."""
         return self.wire
@@ -7748,12 +7749,6 @@ class Body:
             elif loads(key) == "model":
                 spans.append(token.span())
         return spans[0] if len(spans) == 1 else None
-
-
-def first_model(raw: bytes) -> str:
-    """The model that a body seems to name at its beginning; "" for none."""
-    match = _MODEL_VALUE.search(raw, 0, 512)
-    return match[1].strip(b'"').decode(errors="replace") if match else ""
 
 
 class _Keys(NamedTuple):
@@ -7945,10 +7940,6 @@ class Edits:
 
 _TARGET: Final = re.compile(r"/[!-~]*")
 _URL_PARTS: Final = re.compile(r"([^/?#]*://[^/?#]*)/?([^#]*)")
-# Fields that `Connection` cannot remove: they describe the body, or are read here.
-_END_TO_END: Final = frozenset(
-    "connection keep-alive content-type content-encoding content-length transfer-encoding".split()
-)
 
 
 class Head(NamedTuple):
@@ -7980,6 +7971,11 @@ class ReplyDecoder:
 
     __slots__ = tuple(
         "_buffer _interim _left _method ended fault feed head keepalive reusable started".split()
+    )
+    # Fields that `Connection` cannot remove: they describe the body, or are read here.
+    _END_TO_END: Final = frozenset(
+        "connection keep-alive content-type content-encoding content-length"
+        " transfer-encoding".split()
     )
 
     def __init__(self, method: str = "POST") -> None:
@@ -8055,7 +8051,7 @@ class ReplyDecoder:
             fields = [(name, value.rstrip(" \t")) for name, value in fields]
         headers = CIMultiDict(fields)
         if "Connection" in headers:
-            for name in self._connection_words(headers) - _END_TO_END:
+            for name in self._connection_words(headers) - self._END_TO_END:
                 headers.popall(name, None)  # for this connection only (RFC 9110 7.6.1)
         return Head(int(status[2]), CIMultiDictProxy(headers), int(status[1]))
 
@@ -9230,12 +9226,7 @@ fastchat local | C :8000/v1
 # mistake: each is noted with its place in the file, and reading goes on.  The environment and files
 # of secrets are handed in, so the section stays pure.
 
-# `$$`; a reference, whose default holds no other one; or the beginning of a malformed one
-_VARIABLE: Final = re.compile(r"\$\$|\$\{([A-Za-z_]\w*)(?::-((?:(?!\$\{)[^}])*))?\}|(\$\{)")
 _RESOLVER: Final = yaml.resolver.Resolver()
-_YAML_TAGS: Final = re.compile(
-    r"tag:yaml\.org,2002:(null|bool|int|float|str|timestamp|seq|map|merge|value)"
-)
 
 
 def yaml_tag(text: str, implicit: tuple[bool, bool]) -> str:
@@ -9295,6 +9286,12 @@ class InvalidValue(Exception):
 class ConfigNode:
     """A node of the YAML file, and its path, such as `providers.local.models[0]`."""
 
+    # `$$`; a reference, whose default holds no other one; or the beginning of a malformed one
+    _VARIABLE: Final = re.compile(r"\$\$|\$\{([A-Za-z_]\w*)(?::-((?:(?!\$\{)[^}])*))?\}|(\$\{)")
+    _YAML_TAGS: Final = re.compile(
+        r"tag:yaml\.org,2002:(null|bool|int|float|str|timestamp|seq|map|merge|value)"
+    )
+
     def __init__(self, yaml_node: yaml.Node, path: str, reading: Reading) -> None:
         self.yaml = yaml_node
         self.path = path
@@ -9303,7 +9300,7 @@ class ConfigNode:
         self.is_list = isinstance(yaml_node, yaml.SequenceNode)
         self.is_null = isinstance(yaml_node, yaml.ScalarNode) and yaml_node.tag.endswith(":null")
         reading.set_place(path, yaml_node.start_mark)
-        if not _YAML_TAGS.fullmatch(yaml_node.tag):
+        if not self._YAML_TAGS.fullmatch(yaml_node.tag):
             reading.error(path, f"unknown tag {yaml_node.tag}", yaml_node.start_mark)
 
     def unexpected(self) -> InvalidValue:
@@ -9326,7 +9323,7 @@ class ConfigNode:
         text = re.sub(r"(?s)^os\.environ/(.*)", r"${\1}", str(self.yaml.value))
         if "\0" in text:  # neither a path nor a header may hold it
             raise InvalidValue("expected {kind}, got a text with the character U+0000")
-        return _VARIABLE.sub(self._referenced, text)
+        return self._VARIABLE.sub(self._referenced, text)
 
     def scalar(self) -> object:
         """A scalar's value in YAML, once its references are filled in."""
@@ -11157,7 +11154,6 @@ class Key:
 # after one to mean a context of a million tokens.
 PICKED: Final = ("claude", "anthropic")
 ALIAS: Final = "claude--"
-LONG_CONTEXT: Final = "[1m]"
 
 
 def _pairs(word: str) -> frozenset[tuple[str, str]]:
@@ -11314,6 +11310,7 @@ class Plan:
     zone: datetime.tzinfo | None  # of times that are shown; None is the machine's
     secret_files: frozenset[str] = frozenset()  # files whose content it holds
     warnings: tuple[str, ...] = ()  # what is no mistake, but surely not intended
+    LONG_CONTEXT: ClassVar = "[1m]"
 
     def route(self, model: str, facts: Facts | None = None) -> Route | None:
         """Where a client's model name goes: by the first of five steps that has a target, else
@@ -11397,9 +11394,9 @@ class Plan:
             for name, model in self.listed.items()
         }
         long = {
-            name + LONG_CONTEXT: replace(model, name=model.name + LONG_CONTEXT)
+            name + self.LONG_CONTEXT: replace(model, name=model.name + self.LONG_CONTEXT)
             for name, model in shown.items()
-            if (model.context or 0) >= 1_000_000 and name + LONG_CONTEXT not in shown
+            if (model.context or 0) >= 1_000_000 and name + self.LONG_CONTEXT not in shown
         }
         return shown | long
 
@@ -13157,7 +13154,6 @@ def _parsed(text: str) -> Any:
 RECORD_VERSION: Final = 1
 REQUEST: Final = "request"
 RESPONSE: Final = "response"
-RECORD_NAME: Final = re.compile(r"\d{8}T\d{9}Z-([0-9a-f]+)\.jsonl")
 _ADDRESS: Final = ("url", "path")  # fields of a head
 _CONFIGURED: Final = frozenset(("key", "provider", "plan", "preset"))  # fields with such names
 _UNCUT: Final = frozenset(("model", "target", "credential"))  # masked if whole: clients say them
@@ -14829,8 +14825,14 @@ class _Prompt(NamedTuple):
             "system": [wire.get(name) for name in SYSTEM_KEYS],
             "parameters": {name: wire[name] for name in sorted(rest)},
         }
-        hashes = {name: _fingerprint(part) for name, part in parts.items()}
-        return cls([_fingerprint(turn) for turn in turns], hashes)
+        hashes = {name: cls._fingerprint(part) for name, part in parts.items()}
+        return cls([cls._fingerprint(turn) for turn in turns], hashes)
+
+    @staticmethod
+    def _fingerprint(value: Any) -> int:
+        """A hash of what a cache compares.  Python's own is keyed with a secret of this process,
+        and three times as fast as a cryptographic one."""
+        return hash(dumps(unmarked(value)))
 
     def goes_on_in(self, other: _Prompt) -> bool:
         """Is it the same thread?  Its second turn is a model's, and hardly ever repeated; if there
@@ -14839,12 +14841,6 @@ class _Prompt(NamedTuple):
             return True
         short = len(self.turns) == 1 or len(other.turns) == 1
         return short and self.turns[:1] == other.turns[:1]
-
-
-def _fingerprint(value: Any) -> int:
-    """A hash of what a cache compares.  Python's own is keyed with a secret of this process, and
-    three times as fast as a cryptographic one."""
-    return hash(dumps(unmarked(value)))
 
 
 # ==== 34. Notes ===============================================================
@@ -15587,7 +15583,6 @@ def _request_text(record: JSON) -> str:
 #     Redis    as things happen  everybody        there                 what was not yet sent
 
 KEPT: Final = {HOUR: 35 * DAY, DAY: 800 * DAY}  # for how long the store keeps a span's rows
-MOST_ROWS_STORED: Final = 500_000
 MOST_RECENT_STORED: Final = 1000  # requests
 MOST_NOTES_STORED: Final = 20_000
 
@@ -15702,6 +15697,7 @@ class SQLiteStore:
     """A database in a file, or without a path in memory."""
 
     shares_limits = False
+    MOST_ROWS_STORED: Final = 500_000
 
     def __init__(self, path: Path | None = None) -> None:
         self.path = path
@@ -15835,7 +15831,7 @@ class SQLiteStore:
                 self._data.executemany(_PUT[table], values)
         if batch and abs(now - self._trimmed) >= 600:  # clocks are set back, too
             self._trimmed = now
-            most = MOST_ROWS_STORED if self.path else MOST_ROWS_STORED // 10
+            most = self.MOST_ROWS_STORED if self.path else self.MOST_ROWS_STORED // 10
             for statement in _TRIM.split(";"):
                 self._data.execute(
                     statement, {"now": now, "rows": most, "notes": MOST_NOTES_STORED}
@@ -17405,6 +17401,7 @@ class Ring:
     _NO_LINK: Final = getattr(os, "O_NOFOLLOW", 0)  # which Windows does not have
     _LEDGER_ROOM: Final = 32  # bytes
     _LONGEST_END: Final = 4096  # bytes of a record's last line
+    _RECORD_NAME: Final = re.compile(r"\d{8}T\d{9}Z-([0-9a-f]+)\.jsonl")
 
     def __init__(self, directory: Path, keep: int) -> None:
         self.directory = directory
@@ -17481,7 +17478,7 @@ class Ring:
     def _files(self) -> Iterator[tuple[str, int]]:
         with os.scandir(self.directory) as entries:
             for entry in entries:
-                if RECORD_NAME.fullmatch(entry.name):
+                if self._RECORD_NAME.fullmatch(entry.name):
                     with contextlib.suppress(FileNotFoundError):
                         yield entry.name, entry.stat(follow_symlinks=False).st_size
 
@@ -18134,17 +18131,17 @@ class SocketStream(Stream):
         decoder, frames = SSEDecoder(), list[bytes]()
         for event in decoder.feed(data) + decoder.eof():
             text = event.data.decode(errors="replace").encode()  # browsers close at broken UTF-8
-            frames.append(text_frame(text if text.startswith(b'{"error"') else b"data: " + text))
+            frames.append(self._frame(text if text.startswith(b'{"error"') else b"data: " + text))
         return b"".join(frames)
 
-
-def text_frame(text: bytes) -> bytes:
-    """A server's frame: final, text, not masked (RFC 6455 5.2)."""
-    size = len(text)
-    if size < 126:
-        return bytes((0x81, size)) + text
-    short = size < 1 << 16
-    return bytes((0x81, 126 if short else 127)) + size.to_bytes(2 if short else 8) + text
+    @staticmethod
+    def _frame(text: bytes) -> bytes:
+        """A server's frame: final, text, not masked (RFC 6455 5.2)."""
+        size = len(text)
+        if size < 126:
+            return bytes((0x81, size)) + text
+        short = size < 1 << 16
+        return bytes((0x81, 126 if short else 127)) + size.to_bytes(2 if short else 8) + text
 
 
 # ==== 50. Telemetry ===========================================================
@@ -18717,7 +18714,7 @@ class Conversation(Exchange):
             observer.received(raw)
         unread = not caller.is_bound
         if unread and LARGE <= len(raw) < IN_STEPS:  # is it to be translated?
-            route = plan.lookup(first_model(raw), Facts)
+            route = plan.lookup(Body.first_model(raw), Facts)
             targets = route.targets() if route else []
             lanes = targets[0].lanes(dialect.name)[0] if targets else ()
             unread = all(lane.endpoint.dialect is dialect for lane in lanes)
@@ -18852,11 +18849,16 @@ class Conversation(Exchange):
             variant=self.peek.variant,
             shown=parsed.show_thoughts is not False,
             stops=rendered.stops,
-            ids=call_ids(parsed.messages),
+            ids=self._call_ids(parsed.messages),
             echo=self.dialect.echoed(self.body.wire),
             forms={tool.name: tool.form for tool in parsed.tools if tool.form},
         )
         return context, rendered.names
+
+    @staticmethod
+    def _call_ids(messages: Iterable[Message]) -> frozenset[str]:
+        """The ids of the calls in a conversation."""
+        return frozenset([p.id for m in messages for p in m.parts if isinstance(p, ToolCall)])
 
     def _remember(
         self, identity: str, request: bytes, parts: Sequence[OutputPart], answer: JSON
@@ -19155,14 +19157,6 @@ async def refusal(exchange: Exchange, attempt: Attempt) -> UpstreamError:
 _FORWARDED: Final = re.compile(
     r"/(?:(?:images|audio)/[a-z/_-]+|embeddings|rerank|moderations|completions)"
 )
-_USUAL_MODELS: Final = {"/moderations": "omni-moderation-latest"}
-# `..;x` too, which Java's servers take for `..`; and dots that are encoded twice, or beside blanks
-# and zero bytes, which some servers remove
-_CLIMBING: Final = re.compile(
-    r"""(^|[/\\]) (%(25)*([01].|20))* ((\.|%(25)*2e) (%(25)*([01].|20))*){1,2}
-    ((;|%3b)[^/\\]*)? ([/\\]|$) | \\ | %2f | %5c""",
-    re.IGNORECASE | re.VERBOSE,
-)
 
 
 def forwards(path: str) -> bool:
@@ -19178,6 +19172,13 @@ class Raw(Exchange):
 
     heals = repeatable = False
     shows_errors = True
+    # `..;x` too, which Java's servers take for `..`; and dots that are encoded twice, or beside
+    # blanks and zero bytes, which some servers remove
+    _CLIMBING: Final = re.compile(
+        r"""(^|[/\\]) (%(25)*([01].|20))* ((\.|%(25)*2e) (%(25)*([01].|20))*){1,2}
+        ((;|%3b)[^/\\]*)? ([/\\]|$) | \\ | %2f | %5c""",
+        re.IGNORECASE | re.VERBOSE,
+    )
 
     def __init__(
         self, plan: Plan, request: web.BaseRequest, path: str, operation: str = "raw"
@@ -19193,7 +19194,7 @@ class Raw(Exchange):
         if not self.caller.raw:
             raise Forbidden(f"key {self.caller.name!r} may not use /p/; it needs `raw: true`")
         name, _, path = self._path.partition("?")[0].partition("/")
-        if _CLIMBING.search(path):
+        if self._CLIMBING.search(path):
             raise BadRequest("the path may not climb out of the provider's own")
         provider = plan.providers.get(unquote(name).lower())
         if provider is None:
@@ -19284,6 +19285,7 @@ class Forward(Raw):
 
     heals = repeatable = True
     shows_errors = False
+    _USUAL_MODELS: Final = {"/moderations": "omni-moderation-latest"}
 
     def __init__(self, plan: Plan, request: web.BaseRequest, path: str) -> None:
         super().__init__(plan, request, path, path.split("/")[1])
@@ -19308,7 +19310,7 @@ class Forward(Raw):
             model = Wire(self.body.wire).optional("model", str) or ""
             self.likely_input = likely_input(raw)
             self.likely_output = likely_output(self.body) if path == "/completions" else 0
-        self.ask_for(CHAT.peek({"model": model or _USUAL_MODELS.get(path)}, ""))
+        self.ask_for(CHAT.peek({"model": model or self._USUAL_MODELS.get(path)}, ""))
 
     def fits(self, lane: Lane) -> bool:
         """Is its base OpenAI's API?  Others have none of these paths."""
@@ -22493,7 +22495,7 @@ class Operations:
                 rest = request.raw_path.removeprefix("/p/")
                 return await self.relay.serve(Raw(self.relay.plan, request, rest))
             if cors := self.relay.plan.config.cors:
-                allow_origin(request, cors.origins)
+                self._allow_origin(request, cors.origins)
             if len(path) > self._LONGEST_PATH:  # of no model: neither looked for nor remembered
                 raise NotFound(f"no such path: {path[:99]}...")
             handler = route(request.method, path)
@@ -22504,6 +22506,23 @@ class Operations:
         except RelayError as error:  # before it was a request like any: logged as one all the same
             dialect = _list_dialect(request)
             return await self.relay.serve(Unroutable(self.relay.plan, request, dialect, error))
+
+    @staticmethod
+    def _allow_origin(request: web.BaseRequest, origins: Collection[str]) -> None:
+        """Let a page of one of the origins read the answer, if it is a model's or a list of models.
+
+        aiohttp calls `_prepare_hook` with each response before its head is written.
+        """
+        origin = request.headers.get("Origin", "")
+
+        async def add_headers(response: web.StreamResponse) -> None:
+            if origin and (origin in origins or "*" in origins):
+                response.headers["Access-Control-Expose-Headers"] = ", ".join(response.headers)
+                response.headers["Access-Control-Allow-Origin"] = origin
+            response.headers.add("Vary", "Origin")
+
+        if _is_of_models(unversioned(request.path)):
+            cast(Any, request)._prepare_hook = add_headers
 
     async def administer(
         self, request: web.BaseRequest, act: Callable[..., Awaitable[Any]], right: str
@@ -22780,23 +22799,6 @@ LATER_PATHS: Final = re.compile(r"/models/.+:\w+")
 
 def _is_of_models(path: str) -> bool:
     return bool(asked_at(path) or forwards(path) or re.match("/models(/|$)", path))
-
-
-def allow_origin(request: web.BaseRequest, origins: Collection[str]) -> None:
-    """Let a page of one of the origins read the answer, if it is a model's or a list of models.
-
-    aiohttp calls `_prepare_hook` with each response before its head is written.
-    """
-    origin = request.headers.get("Origin", "")
-
-    async def add_headers(response: web.StreamResponse) -> None:
-        if origin and (origin in origins or "*" in origins):
-            response.headers["Access-Control-Expose-Headers"] = ", ".join(response.headers)
-            response.headers["Access-Control-Allow-Origin"] = origin
-        response.headers.add("Vary", "Origin")
-
-    if _is_of_models(unversioned(request.path)):
-        cast(Any, request)._prepare_hook = add_headers
 
 
 def _list_dialect(request: web.BaseRequest) -> Dialect:
@@ -23893,14 +23895,6 @@ async def follow(console: Console, wanted: Mapping[str, str], on: bool) -> None:
             print(data["line"], flush=True)
 
 
-SORTS: Final[dict[str, Callable[[JSON], Any]]] = {
-    "time": lambda request: -request["ms"],
-    "silence": lambda request: -request.get("silent_ms", 0),
-    "tokens": lambda request: -(request.get("tokens_out") or 0),
-    "model": lambda request: request["model"] or "",
-}
-
-
 class Top:
     """The state of `relay top`."""
 
@@ -23909,6 +23903,12 @@ class Top:
         *(" ", "state", "client", "key", "model", "target", "first", "time", "silent"),
         *("in", "cached", "out", "tok/s", "cost"),
     )
+    SORTS: Final[dict[str, Callable[[JSON], Any]]] = {
+        "time": lambda request: -request["ms"],
+        "silence": lambda request: -request.get("silent_ms", 0),
+        "tokens": lambda request: -(request.get("tokens_out") or 0),
+        "model": lambda request: request["model"] or "",
+    }
 
     def __init__(self) -> None:
         self.running: list[JSON] = []
@@ -23925,7 +23925,7 @@ class Top:
             if not data["path"].startswith("/admin/"):  # refused, but of no model
                 self.recent = [*self.recent[-99:], data]
         elif kind == "running" and not self.paused:
-            self.running = sorted(data, key=SORTS[self.sort])
+            self.running = sorted(data, key=self.SORTS[self.sort])
             if self.chosen not in (request["id"] for request in self.running):
                 self.chosen = self.running[0]["id"] if self.running else ""
 
@@ -23933,9 +23933,9 @@ class Top:
         """Act on a key of the keyboard."""
         ids = [request["id"] for request in self.running]
         if key == "s":
-            names = list(SORTS)
+            names = list(self.SORTS)
             self.sort = names[(names.index(self.sort) + 1) % len(names)]
-            self.running.sort(key=SORTS[self.sort])
+            self.running.sort(key=self.SORTS[self.sort])
         elif key in ("j", "k") and ids:
             at = ids.index(self.chosen) + (1 if key == "j" else -1)
             self.chosen = ids[max(0, min(len(ids) - 1, at))]
