@@ -14002,6 +14002,7 @@ class _Query(NamedTuple):
     dialect: str
     identity: str
     now: Callable[[], float]
+    left: dict[str, str]
 
 
 class Balance:
@@ -14018,47 +14019,46 @@ class Balance:
         self._soon = Bounded[tuple[float, float]]()
 
     def lanes(
-        self, route: Route, dialect: str, identity: str, now: Callable[[], float]
+        self,
+        route: Route,
+        dialect: str,
+        identity: str,
+        now: Callable[[], float],
+        left: dict[str, str] | None = None,
     ) -> Iterator[tuple[Lane, Mark | None]]:
         """All lanes in order, each with the mark that keeps it from being used now, if any.
 
         Marks are looked up at each step, so a plan that runs out in the middle of a request
-        opens the next at once.
+        opens the next at once.  `left` gets the credentials that the conversation leaves for the
+        latest lane, and why.
         """
         if lane := route.only_lane(dialect):
             return iter(((lane, self.health.cooling(lane, now())),))
-        return self._ordered(_Query(route, dialect, identity, now))
+        return self._ordered(_Query(route, dialect, identity, now, {} if left is None else left))
 
     def _ordered(self, query: _Query) -> Iterator[tuple[Lane, Mark | None]]:
-        cooling, now, last = self.health.cooling, query.now, list[Lane]()
+        cooling, now, left, last = self.health.cooling, query.now, query.left, list[Lane]()
+        left.clear()
         for target in itertools.chain.from_iterable(self._groups(query)):
             for lanes in self._plans(target, query):
+                whys = ((lane.credential.name, self._leaves(lane, query)) for lane in lanes)
+                left |= (lows := {name: why for name, why in whys if why})
                 equals = [_Equal(lane.name, 1.0, lane.credential.name, (lane,)) for lane in lanes]
                 for lane in self._sorted(lanes, equals, query):
-                    if self.leaves(lane, query.identity, now()):
+                    if lane.credential.name in lows:
                         last.append(lane)
                     else:
                         yield lane, cooling(lane, now())
         for lane in last:
+            left.pop(lane.credential.name, None)
             yield lane, cooling(lane, now())
 
-    def leaves(self, lane: Lane, identity: str, now: float) -> str:
+    def _leaves(self, lane: Lane, query: _Query) -> str:
         """Why a conversation should go elsewhere: the lane is nearly used up, and it does not run
         there; else ""."""
-        why = self.health.quotas.low(lane, now)
-        bound = self.health.sticky.bound(identity, now) if why else ()
+        why = self.health.quotas.low(lane, query.now())
+        bound = self.health.sticky.bound(query.identity, query.now()) if why else ()
         return "" if lane.credential.name in bound else why
-
-    def passed_over(self, lane: Lane, route: Route, identity: str, now: float) -> list[str]:
-        """The credentials that a conversation leaves for this lane, and why."""
-        reasons, dialect = dict[str, str](), lane.endpoint.dialect.name
-        for lanes in (each for target in route.targets() for each in target.lanes(dialect)):
-            for other in lanes:
-                reasons[other.credential.name] = self.leaves(other, identity, now)
-            if lane.credential in (other.credential for other in lanes):
-                break
-        reasons.pop(lane.credential.name, None)
-        return [f"{name}: {why}" for name, why in reasons.items() if why]
 
     def _groups(self, query: _Query) -> Iterator[Sequence[Target]]:
         """The route's groups, each in the order to try."""
@@ -14074,11 +14074,10 @@ class Balance:
         """Those that a new conversation with the target may get now: of the first plan that has
         any, all that are not cooling down and not nearly used up, if there are such."""
         route, dialect = Route(target.model, "", ((target,),)), next(iter(DIALECTS))
-        free = [lane for lane, mark in self.lanes(route, dialect, "", lambda: now) if not mark]
-        ranks = [(lane.plan.name, bool(self.leaves(lane, "", now))) for lane in free]
-        return [
-            lane.credential.name for lane, rank in zip(free, ranks, strict=True) if rank == ranks[0]
-        ]
+        free = (lane for lane, mark in self.lanes(route, dialect, "", lambda: now) if not mark)
+        low = self.health.quotas.low
+        ranks = itertools.groupby(free, lambda lane: (lane.plan.name, low(lane, now) == ""))
+        return [lane.credential.name for _, lanes in itertools.islice(ranks, 1) for lane in lanes]
 
     def begin_attempt(self, lane: Lane, route: Route) -> Flight:
         """Note that an attempt begins: its lane is busy until the result's `end`, and has had its
@@ -14102,11 +14101,10 @@ class Balance:
     def _plans(self, target: Target, query: _Query) -> Iterator[Sequence[Lane]]:
         """A target's lanes, plan by plan: the next plan opens only when every credential of the
         one before is marked as used up, or is nearly so and the conversation leaves it."""
-        exhausted, identity = self.health.exhausted, query.identity
+        exhausted, now = self.health.exhausted, query.now
         for lanes in target.lanes(query.dialect):
             yield lanes
-            now = query.now()
-            if not all(exhausted(each, now) or self.leaves(each, identity, now) for each in lanes):
+            if not all(exhausted(each, now()) or self._leaves(each, query) for each in lanes):
                 return
 
     def _sorted(self, items: Sequence[T], equals: Sequence[_Equal], query: _Query) -> Sequence[T]:
@@ -18369,7 +18367,6 @@ class Exchange(ABC):
     held = 0.0  # seconds in which all were cooling down
     first_at: float | None = None  # when the first meaningful event came
     sticky: str | None = None  # hit | miss | repin
-    switched: Sequence[str] = ()  # what it left because that is nearly used up, and why
     fault: RelayError | None = None  # the client's, while its body was on its way
     # What came of it
     prompt: PendingPrompt | None = None  # of the cache ledger
@@ -18392,6 +18389,7 @@ class Exchange(ABC):
         self.began = time.monotonic()
         self.task = asyncio.current_task()
         self.attempts: list[Attempt] = []  # in the order in which they end
+        self.left: dict[str, str] = {}  # credentials that are nearly used up, and why
 
     # What the kinds differ in
 
@@ -18598,7 +18596,7 @@ class Exchange(ABC):
             "first_ms": None if self.first_at is None else round((self.first_at - began) * 1000),
             "held_ms": round(self.held * 1000) or None,
             "sticky": self.sticky,
-            "switched": self.switched or None,
+            "switched": [f"{name}: {why}" for name, why in self.left.items()] or None,
             "dropped": list(current.dropped) or None if current else None,
             "error": self.plan.redacted(self.error) if self.error else None,
         }
@@ -19721,8 +19719,6 @@ class Relay:
         exchange.attempts.append(attempt)
         exchange.current = attempt
         attempt.flight = self.balance.begin_attempt(lane, exchange.route)
-        if self.health.quotas.known:
-            exchange.switched = self.balance.passed_over(lane, exchange.route, identity, moment)
         probe = self.health.attempting(lane, moment) if self.health.marks else None
         try:
             await self.begin(exchange, attempt)
@@ -19923,7 +19919,7 @@ class Relay:
         route, fitting = exchange.route, False
         identity = "" if route.only_lane("") else exchange.identity  # where nothing can be bound
         names = exchange.dialect.name, identity or exchange.id
-        for lane, mark in self.balance.lanes(route, *names, time.time):
+        for lane, mark in self.balance.lanes(route, *names, time.time, exchange.left):
             if not exchange.fits(lane):
                 continue
             fitting = True

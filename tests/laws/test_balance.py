@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections import Counter
 
@@ -226,10 +227,14 @@ def known(used: dict[str, float], exhausted: set[str]) -> relay.Balance:
 
 def credentials(balance: relay.Balance, identity: str) -> tuple[list[str], list[str]]:
     """(those that may be used, in order; those that are left for the first of them)"""
-    seen = balance.lanes(IN_ORDER, "openai", identity, lambda: T)
-    lanes = [lane for lane, mark in seen if mark is None]
-    left = balance.passed_over(lanes[0], IN_ORDER, identity, T) if lanes else []
-    return [lane.credential.name for lane in lanes], [each.partition(":")[0] for each in left]
+    left = {"of": "an earlier try"}
+    seen = balance.lanes(IN_ORDER, "openai", identity, lambda: T, left)
+    usable = (lane.credential.name for lane, mark in seen if mark is None)
+    first = [*itertools.islice(usable, 1)]
+    left_first = [*left] if first else []
+    order = [*first, *usable]
+    assert not {*left} & {*order}  # at last nothing is left that may be used
+    return order, left_first
 
 
 def is_low(name: str, used: dict[str, float]) -> bool:
