@@ -17273,6 +17273,9 @@ def plans_report(plan: Plan, balance: Balance, usage: CredentialUsage, now: floa
     """What is left of every credential's plan or balance, as JSON; times are since the epoch.
     Long windows are counted by days."""
 
+    quotas, targets = balance.health.quotas, (Target(each, "") for each in plan.providers.values())
+    nexts = {name for each in targets for name in balance.next_credentials(each, now)}
+
     def counted(credential: str, since: float) -> JSON:
         span = DAY if since < now - 7.5 * DAY else HOUR
         rows = usage.get(credential, {}).items()
@@ -17280,8 +17283,8 @@ def plans_report(plan: Plan, balance: Balance, usage: CredentialUsage, now: floa
         tokens = sum(each.tokens_in + each.tokens_out for each in sums)
         return {"requests": sum(each.requests for each in sums), "tokens": tokens}
 
-    def report(lane: Lane, nexts: Collection[str]) -> JSON:
-        name, windows, quotas = lane.credential.name, list[JSON](), balance.health.quotas
+    def report(lane: Lane) -> JSON:
+        name, windows = lane.credential.name, list[JSON]()
         quota, mark = quotas.known.get(name, Quota()), balance.health.cooling(lane, now)
         for window in quota.windows_at(now):
             known = window._asdict() | {"resets": window.resets or None}
@@ -17304,13 +17307,14 @@ def plans_report(plan: Plan, balance: Balance, usage: CredentialUsage, now: floa
         }
 
     providers = list[JSON]()
-    for name, lanes in itertools.groupby(plan.accounts(), lambda lane: lane.target.provider.name):
-        config, plans = plan.providers[name].config, list[JSON]()
+    for provider, lanes in itertools.groupby(plan.accounts(), lambda lane: lane.target.provider):
+        config, plans = provider.config, list[JSON]()
         bounds = {"switch_at": config.switch_at, "switch_below": config.switch_below}
-        providers.append({"name": name, "every": config.quota.every, "plans": plans} | bounds)
+        providers.append(
+            {"name": provider.name, "every": config.quota.every, "plans": plans} | bounds
+        )
         for billing, each in itertools.groupby(lanes, lambda lane: lane.plan):
-            keys = [report(lane, balance.next_credentials(lane.target, now)) for lane in each]
-            used = balance.health.quotas.used(billing, now)
+            used, keys = quotas.used(billing, now), [*map(report, each)]
             line = {"name": billing.name, "subscription": billing.free, "used": used}
             plans.append(line | {"credentials": keys})
     return {"now": now, "providers": providers}
@@ -17321,26 +17325,23 @@ async def look_up_quotas(
     credentials: Credentials,
     plan: Plan,
     health: Health,
-    every: Callable[[str], float | None],
+    every: Callable[[Provider], float | None],
 ) -> dict[str, str]:
     """Ask for all credentials of which nothing has been learnt for as many seconds as `every` says
     of their provider, if it says any; credential -> what went wrong that did not before."""
     quotas = health.quotas
 
     async def look_up(lane: Lane, source: QuotaSource) -> Quota:
-        provider, url = lane.target.provider, urlsplit(lane.endpoint.url)
+        key, provider, url = lane.credential, lane.target.provider, urlsplit(lane.endpoint.url)
         team = source.team[0] in map(str.lower, provider.config.headers)
         asked = url._replace(path=source.path, query=source.team[1] if team else "").geturl()
-        secret = ""
-        if lane.credential.command:
-            secret = await credentials.secret(lane.credential, plan.secrets)
-        asked, headers = lane.authorized(asked, {"accept": "application/json"}, secret)
+        secret = await credentials.secret(key, plan.secrets) if key.command else ""
+        asking = replace(lane, endpoint=replace(lane.endpoint, auth=(source.auth,)))
+        asked, headers = asking.authorized(asked, {"accept": "application/json"}, secret)
         connect, proxy = provider.timeouts.connect, lane.endpoint.proxy
         reply = await upstream.send("GET", asked, headers, None, connect, proxy)
-        try:
+        with contextlib.closing(reply):
             body = await read_all(reply, _LOOK_UP_SECONDS, _MOST_ANSWER)
-        finally:
-            reply.close()
         body = Inflater(reply.headers.get("Content-Encoding", "")).whole(body)
         if not 200 <= reply.status < 300:
             raise ValueError(error_in(body, reply.status).message)
@@ -17350,9 +17351,9 @@ async def look_up_quotas(
         return quota._replace(currency=currency, at=time.time())
 
     async def ask(lane: Lane, source: QuotaSource) -> None:
-        name, before = lane.credential.name, quotas.asked.get(lane.credential.name, (0.0, ""))[1]
+        name, fault = lane.credential.name, ""
+        _, before = quotas.asked.get(name, (0.0, ""))
         quotas.asked.put(name, (now, before))
-        fault = ""
         try:
             async with asyncio.timeout(_LOOK_UP_SECONDS):
                 health.looked_up(name, await look_up(lane, source))
@@ -17367,11 +17368,10 @@ async def look_up_quotas(
     faults, now, asking = dict[str, str](), time.time(), list[Awaitable[None]]()
     for lane in plan.accounts():
         name, source = lane.credential.name, lane.plan.source
-        seconds = every(lane.target.provider.name)
+        seconds = every(lane.target.provider)
         last = max(quotas.known.get(name, Quota()).at, quotas.asked.get(name, (0.0, ""))[0])
         if source and seconds is not None and abs(now - last) >= seconds:  # clocks are set back
-            endpoint = replace(lane.endpoint, auth=(source.auth,))
-            asking.append(ask(replace(lane, endpoint=endpoint), source))
+            asking.append(ask(lane, source))
     await asyncio.gather(*asking)
     return faults
 
@@ -22102,11 +22102,13 @@ class Admin:
     async def plans(self, request: web.BaseRequest, body: Wire) -> JSON:
         """What is left of plans and balances; with POST after asking the makers, of one provider
         (`{"provider": NAME}`) or of all, but none twice within 10 s."""
-        relay, keeper, only = self.relay, self.relay.accounts.keeper, body.optional("provider", str)
-        plan, now = relay.plan, time.time()
+        relay, keeper, plan = self.relay, self.relay.accounts.keeper, self.relay.plan
+        now, only = time.time(), (body.optional("provider", str) or "").lower()
         if request.method == "POST":
-            chosen = {name: 10.0 for name in plan.providers if only in (None, name)}
-            await look_up_quotas(relay.upstream, relay.credentials, plan, relay.health, chosen.get)
+            await look_up_quotas(
+                *(relay.upstream, relay.credentials, plan, relay.health),
+                lambda provider: 10.0 if only in ("", provider.name.lower()) else None,
+            )
         try:
             usage = await keeper.call(credential_usage, keeper.store, now)
         except StateTrouble as error:
@@ -23056,7 +23058,7 @@ class Server:
             await asyncio.sleep(1)
             faults = await look_up_quotas(
                 *(relay.upstream, relay.credentials, relay.plan, relay.health),
-                lambda name: relay.plan.providers[name].config.quota.every,
+                lambda provider: provider.config.quota.every,
             )
             for name, fault in faults.items():
                 relay.log.event("warning", "a quota cannot be looked up", name=name, reason=fault)
@@ -25004,7 +25006,7 @@ async def _plans_from_here(plan: Plan, source: Source) -> JSON:
         with contextlib.closing(store):
             Notebook(health).apply(store.sync(Batch()).notes)
             usage = credential_usage(store, time.time())
-    await look_up_quotas(upstream, Credentials(), plan, health, lambda provider: 0.0)
+    await look_up_quotas(upstream, Credentials(), plan, health, lambda _: 0.0)
     await upstream.close()
     return plans_report(plan, Balance(health), usage, time.time()) | {"budgets": {}}
 

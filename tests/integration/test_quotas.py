@@ -204,6 +204,30 @@ async def test_with_every_it_is_asked_regularly(
     await eventually(twice)
 
 
+@pytest.mark.parametrize("asks", ["BigGLM", "bigglm", "other", None])
+async def test_a_provider_may_have_capitals(
+    asks: str | None, upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    upstream.script(full(42), path=LIMITS)
+    settings = bigglm(upstream, quota={"every": "1s"} if asks is None else {})
+    settings["providers"] = {"BigGLM": settings["providers"]["bigglm"]}
+    server = await relay(settings)
+    if asks is None:
+        await upstream.arrived(1)
+    else:
+        url = f"{server.url}/admin/plans"
+        async with http.post(url, headers=KEYED, json={"provider": asks}) as response:
+            assert response.status == 200
+
+    async def known() -> bool:
+        (provider,) = (await plans(http, server))["providers"]
+        assert provider["name"] == "BigGLM"
+        windows = provider["plans"][0]["credentials"][0]["windows"]
+        return [each["used"] for each in windows] == ([] if asks == "other" else [0.42])
+
+    await eventually(known)
+
+
 FAULTS: dict[str, tuple[Answer, str]] = {
     "a wrong key": (
         whole({"code": 401, "msg": "token expired or incorrect", "success": False}),
