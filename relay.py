@@ -8317,18 +8317,18 @@ def _waits(
 ) -> Iterator[float | None]:
     """Seconds until a limit ends, by each source in turn, the surest first; None if it has none."""
     if match := _ENDS.search(text):
-        yield _wait(match[2], now, zone) if match[1] is None else float(match[2]) / 1000
+        yield seconds_until(match[2], now, zone) if match[1] is None else float(match[2]) / 1000
     with contextlib.suppress(ValueError):
         yield float(headers.get("retry-after-ms", "")) / 1000
-    yield _wait(headers.get("retry-after", ""), now, zone)
+    yield seconds_until(headers.get("retry-after", ""), now, zone)
     if match := _DATE.search(text):
         yield _until_date(match, now, zone)
     if match := _DELAY.search(text):
         yield _duration(match[1])
-    yield _wait(headers.get("anthropic-ratelimit-unified-reset", ""), now, zone)
+    yield seconds_until(headers.get("anthropic-ratelimit-unified-reset", ""), now, zone)
     # x-ratelimit-reset-tokens beside x-ratelimit-remaining-tokens: 0; the longest of these
     resets = [
-        _wait(headers.get(name.replace("remaining", "reset"), ""), now, zone)
+        seconds_until(headers.get(name.replace("remaining", "reset"), ""), now, zone)
         for name, rest in headers.items()
         if re.match(r"(x|anthropic)-ratelimit-.*remaining", name) and rest.strip() == "0"
     ]
@@ -8379,7 +8379,7 @@ def _duration(text: str) -> float:
     return seconds
 
 
-def _wait(value: str, now: float, zone: datetime.tzinfo) -> float | None:
+def seconds_until(value: str, now: float, zone: datetime.tzinfo) -> float | None:
     """Seconds until the end that a header names: seconds, a duration such as 6m0s, seconds or
     milliseconds since 1970, or a date (RFC 9110 10.2.3, RFC 3339)."""
     with contextlib.suppress(ValueError):
@@ -8563,7 +8563,6 @@ _UNITS_OF_TIME: Final = {"DAY": 86400.0, "HOUR": 3600.0, "MINUTE": 60.0} | {
 }
 _MOST_USED: Final = 1000.0  # a share; some makers let one go on beyond 1.0 for a while
 _MOST_WINDOWS: Final = 50  # of one account, so that no maker's new names fill the memory
-_LAST_MOMENT: Final = 1e11  # seconds since the epoch; a larger number is of milliseconds
 
 
 def _window(limit: Mapping[str, Any]) -> list[QuotaWindow]:
@@ -8601,15 +8600,9 @@ def _amount(value: object) -> float | None:
 
 
 def _moment(value: object) -> float:
-    """Seconds since the epoch, from those, milliseconds or RFC 3339; 0 if it is none of them."""
-    moment = _amount(value)
-    if moment is None:
-        with contextlib.suppress(ValueError, OverflowError):
-            date = datetime.datetime.fromisoformat(str(value))
-            moment = (date if date.tzinfo else date.replace(tzinfo=datetime.UTC)).timestamp()
-    elif moment > _LAST_MOMENT:
-        moment /= 1000
-    return moment if moment and 0 < moment < _LAST_MOMENT else 0.0
+    """Seconds since the epoch; 0 if no moment is given that can be one of a reset."""
+    moment = seconds_until(str(value), 0.0, datetime.UTC) or 0.0
+    return moment if 1e9 < moment < 1e11 else 0.0  # from 2001 to 5138
 
 
 def _objects(body: JSON, place: str) -> list[JSON]:

@@ -111,6 +111,11 @@ ANSWERS: dict[str, tuple[str, dict[str, Any], Quota]] = {
         glm(GLM_HOURS | {"nextResetTime": int(NOW + HOUR)}),
         Quota((FIVE_HOURS,)),
     ),
+    "glm, a reset that is no moment": (
+        "glm",
+        glm(GLM_HOURS | {"nextResetTime": 5}, GLM_WEEK | {"nextResetTime": "6m0s"}),
+        Quota((FIVE_HOURS._replace(resets=0.0), WEEK._replace(resets=0.0))),
+    ),
     "glm, a window that has not begun has no reset": (
         "glm",
         glm({k: v for k, v in GLM_HOURS.items() if k != "nextResetTime"} | {"percentage": 0}),
@@ -190,6 +195,11 @@ ANSWERS: dict[str, tuple[str, dict[str, Any], Quota]] = {
     "kimi, numbers and what remains": (
         "kimi",
         {"usage": {"limit": 2048, "remaining": 1792, "resetTime": NOW + DAY}, "limits": None},
+        Quota((WEEK,)),
+    ),
+    "kimi, nanoseconds, and a zone": (
+        "kimi",
+        {"usage": KIMI["usage"] | {"resetTime": "2027-01-16T16:00:00.123456789+08:00"}},
         Quota((WEEK,)),
     ),
     "kimi, no week": ("kimi", {**KIMI, "usage": None}, Quota((FIVE_HOURS,))),
