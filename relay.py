@@ -848,7 +848,8 @@ class Failure:
 
 Event: TypeAlias = Start | PartStart | PartDelta | PartEnd | Finish | Failure
 
-TRUNCATED: Final = Failure("closed the stream before its end", cause="transient")
+# pi asks again at "ended without", Continue at "aborted"
+TRUNCATED: Final = Failure("ended without closing its answer (aborted)", cause="transient")
 
 
 def filled(part: OutputPart, text: str, seal: Seal | None = None) -> OutputPart:
@@ -2799,9 +2800,9 @@ class OpenAIDialect(Dialect):
     def render_error(self, error: RelayError, request_id: str) -> JSON:
         kind = self.error_types.get(error.kind, "server_error")
         code, message = self.error_codes.get(error.kind), error.message
-        # opencode and pi read the text alone
-        if error.kind == "context_length" and not re.search("(?i)context|too long", message):
-            message = f"Context length exceeded: {message}"
+        # pi, opencode, Continue read text alone
+        if error.kind == "context_length" and "maximum context length" not in message.lower():
+            message = f"Maximum context length exceeded: {message}"
         return {"error": {"message": message, "type": kind, "param": None, "code": code}}
 
     def render_models(self, models: Sequence[ModelInfo]) -> JSON:
@@ -7994,7 +7995,8 @@ class ReplyDecoder:
         if self.feed == self._until_close:
             self.ended = True
         elif not (self.ended or self.fault):
-            self._fail("broke off its answer" if self.head else "closed without an answer")
+            lost = "broke off its answer (socket hang up)"
+            self._fail(lost if self.head else "closed without an answer")
 
     def _fail(self, fault: str) -> bytes:
         self.fault, self.reusable, self.feed = fault, False, self._after_end
@@ -14914,16 +14916,15 @@ class Notebook:
 # ==== 35. Verdict =============================================================
 # The error for a client when no target is left.  If one target failed, its class decides: a limit
 # gives a 429, overload a 529 or 503, a timeout a 504.  A provider's 401 becomes a 502: clients log
-# out on a 401, and it was relay's credential that was refused.  Several failed targets give a 429
+# out on a 401, and relay's credential was refused.  Several failed targets give a 429
 # with the soonest end if all failures are limits, else a 503.  A mistake in the request itself
-# outranks the rest, because clients act on its text: Claude Code compacts the conversation on
-# "prompt is too long".
+# outranks the rest, because clients act on its text: Claude Code compacts on "prompt is too long".
 
 
 Failed: TypeAlias = tuple[Lane, UpstreamError]  # a lane that was tried
 Skipped: TypeAlias = tuple[Lane, Mark]  # one that was not
 
-# A failure class in words, and what to do if the operator can do something.
+# A class in words, and what the operator can do.
 _ADVICE: Final = {
     "auth": " refused relay's credential; check api_key and the plan's URL",
     "balance_empty": " has no balance left",
@@ -14937,7 +14938,7 @@ _ADVICE: Final = {
 
 
 def final_error(failures: Sequence[Failed], skipped: Sequence[Skipped], now: float) -> RelayError:
-    """The one error for all that was tried and all that was skipped."""
+    """The one error for all that was tried or skipped."""
     waits = [max(0.0, mark.until - now) for _, mark in skipped]
     left_out = "; ".join(f"{lane}: {_why_skipped(mark, now)}" for lane, mark in skipped)
     if not failures:
@@ -14953,18 +14954,18 @@ def final_error(failures: Sequence[Failed], skipped: Sequence[Skipped], now: flo
             retry=any(row.retry for row in rows),
             retry_after=min(waits, default=None),
         )
-    if any(error.retry_after is not None for _, error in failures):
-        for _, error in failures:
+    errors = [error for _, error in failures]
+    if any(e.retry_after is not None for e in errors):
+        for error in errors:
             wait = error.failure.cool if error.retry_after is None else error.retry_after
             if wait or error.retry_after is not None:
-                # by the time the last target has failed, part of the first one's time is over
+                # the first one's time ran on
                 waits.append(max(0.0, wait - (now - error.at if error.at else 0.0)))
     message = "; ".join(f"{lane}{_advice(error)}: {error.message}" for lane, error in failures)
     message += f"; not tried: {left_out}" if skipped else ""
-    own = [error for _, error in failures if error.failure.name in OF_THE_REQUEST]
+    own = [e for e in errors if e.failure.name in OF_THE_REQUEST]
     if own or len({str(lane.target) for lane, _ in failures}) == 1:
-        hopeful = [error for _, error in failures if error.retry]
-        last = (own or hopeful or [error for _, error in failures])[-1]
+        last = (own or [e for e in errors if e.retry] or errors)[-1]
         return UpstreamError(
             last.failure.name,
             message,
@@ -14973,12 +14974,12 @@ def final_error(failures: Sequence[Failed], skipped: Sequence[Skipped], now: flo
             body=last.body if own else b"",
             headers=last.headers,
         )
-    limits = all(error.failure.name in LIMITS for _, error in failures)
+    limits = all(e.failure.name in LIMITS for e in errors)
     return NoTarget(
-        f"all {len(failures)} attempts failed: {message}",
+        f"all {len(errors)} attempts failed: {message}",
         status=429 if limits else 503,
         kind="rate_limit" if limits else "unavailable",
-        retry=any(error.retry for _, error in failures),
+        retry=any(e.retry for e in errors),
         retry_after=min(waits, default=None),
     )
 
@@ -14996,7 +14997,8 @@ def _why_skipped(mark: Mark, now: float) -> str:
     if mark.failure == "disabled":
         return "left out by the admin until the next reload"
     end = "being probed" if mark.probing else f"for {span(mark.until - now)} more"
-    return f"{mark.failure.replace('_', ' ')}, {end}"
+    hint = _ADVICE.get(mark.failure, "").partition(";")[2]
+    return f"{mark.failure.replace('_', ' ')}, {end}{hint and ':' + hint}"
 
 
 def span(seconds: float) -> str:
@@ -15007,11 +15009,9 @@ def span(seconds: float) -> str:
 
 
 def error_headers(error: RelayError) -> dict[str, str]:
-    """retry-after in whole seconds, which Codex needs on every 429; and whether to retry at all."""
-    headers: dict[str, str] = {}
-    wait = error.retry_after
-    if error.status == 429 and wait is None:
-        wait = 5.0
+    """retry-after in whole seconds, which Codex needs on every 429; and whether to retry."""
+    headers, least = dict[str, str](), 5.0 if error.status == 429 else None
+    wait = least if error.retry_after is None else error.retry_after
     if wait is not None and error.status in (429, 502, 503, 504):
         headers["retry-after"] = str(max(1, math.ceil(wait)))
     if not error.retry or (wait is not None and wait > 300):
@@ -15023,10 +15023,9 @@ def termination(error: RelayError) -> str:
     """Two letters for the log, after HAProxy's habit; the README lists them."""
     if error.status == 429:
         return "RL"
-    if isinstance(error, UpstreamError) and error.failure.name == "timeout":
-        return "UT"
-    if isinstance(error, UpstreamError) and error.failure.name == "transient":
-        return "UE" if error.upstream_status else "UC"
+    if isinstance(error, UpstreamError):
+        broken = "UE" if error.upstream_status else "UC"
+        return {"timeout": "UT", "transient": broken}.get(error.failure.name, error.code)
     return error.code
 
 
@@ -16485,8 +16484,8 @@ class LinkReply(Reply):
             if not error:
                 self.decoder.eof()
             elif isinstance(error, OSError):
-                words = error.strerror or str(error)
-                self.error = UpstreamError("transient", f"broke off its answer ({words})")
+                words = f"broke off its answer (socket hang up: {error.strerror or error})"
+                self.error = UpstreamError("transient", words)
             else:  # of the request's body, or of the code that takes the answer's
                 self.error = error
             if not self.decoder.started and (not error or isinstance(error, OSError)):
@@ -19857,7 +19856,7 @@ class Relay:
         stream = exchange.stream or Stream(exchange.request, exchange.observers)
         exchange.stream, stream.speaker = stream, pipe
         idle, code, reason = provider.timeouts.idle, "OK", TRUNCATED
-        silence = IdleTimeout(min(idle, pipe.rest), f"went silent for {idle:g} s")
+        silence = IdleTimeout(min(idle, pipe.rest), f"was silent for {idle:g} s (timeout, aborted)")
 
         send = functools.partial(stream.send, pipe=pipe, silence=silence)
         try:

@@ -4,6 +4,7 @@ import pytest
 
 import relay
 
+LOST = "broke off its answer (socket hang up)"
 OK = b"HTTP/1.1 200 OK\r\n"
 
 
@@ -144,9 +145,9 @@ def test_an_old_server_does_not_know_chunks() -> None:
 @pytest.mark.parametrize(
     ("rest", "fault"),
     [
-        (b"Content-Length: 3\r\n\r\nhi", "broke off its answer"),
-        (b"Transfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n", "broke off its answer"),
-        (b"Transfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n", "broke off its answer"),
+        (b"Content-Length: 3\r\n\r\nhi", LOST),
+        (b"Transfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n", LOST),
+        (b"Transfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n", LOST),
         (b"Content-Le", "closed without an answer"),
     ],
 )
