@@ -11320,8 +11320,7 @@ class Plan:
 
         def used() -> float | None:
             routes = self._routes(name, facts, plan_over=False)
-            groups = next((route.groups for route in routes if route.groups), ())
-            plans = groups[0][0].provider.plans if groups else ()
+            plans = next((r.groups[0][0].provider.plans for r in routes if r.groups), ())
             return facts.plan_used(plans[0]) if plans else None
 
         return replace(facts, own_plan_used=used)
@@ -13633,7 +13632,7 @@ class Answers:
 
 
 class Quotas:
-    """The latest quota of each credential."""
+    """The latest quota of each credential, even of those that only other relays have."""
 
     _BALANCE_HOLDS: Final = 86400.0  # seconds; then it says nothing, because it may be filled again
 
@@ -13696,12 +13695,6 @@ class Quotas:
         quota = Quota(tuple(windows), left, str(record["currency"]), at, (first, since))
         if quota.at > self.known.get(name := str(record["name"]), Quota()).at:
             self.known.put(name, quota)
-
-    def keep(self, credentials: Collection[str]) -> None:
-        """After a reload: forget what belongs to keys that are gone."""
-        for memory in (self.known, self.asked):
-            for name in memory.keys() - credentials:
-                del memory[name]
 
 
 class Place(NamedTuple):
@@ -13897,7 +13890,6 @@ class Health:
                 bases = (endpoint.base for endpoint in billing.endpoints.values())
                 owners |= {f"{provider.name} {base}" for base in bases}
         self.sticky.keep(credentials)
-        self.quotas.keep(credentials)
         owners |= credentials
         return self._remove(p for p, mark in self.marks.items() if not self.knows(mark.owner))
 
@@ -22666,7 +22658,9 @@ class Operations:
         metrics.cooling.set_all(self._cooling())
         for metric in (metrics.plan_used, metrics.plan_resets, metrics.plan_balance):
             metric.series.clear()  # of credentials and windows that are no more
-        for name, quota in relay.health.quotas.known.items():
+        known = relay.health.quotas.known
+        for name in (lane.credential.name for lane in relay.plan.accounts()):
+            quota = known.get(name, Quota())
             for window in quota.windows_at(time.time()):
                 metrics.plan_used.set(window.used, *name.split("/"), window.name)
                 metrics.plan_resets.set(window.resets, *name.split("/"), window.name)

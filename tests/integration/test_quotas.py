@@ -305,15 +305,14 @@ async def test_the_headers_of_answers_are_read(
     upstream.script(anthropic_whole("Hi.").but(headers=headers), path="/v1/messages")
     upstream.script(chat_whole("Hi.").but(headers=codex), path="/chat/completions")
     url = upstream.url
-    server = await relay(
-        {
-            "providers": {
-                "claude": {"api_format": "anthropic", "endpoint": url, "api_key": "k-one-1234"},
-                "codex": {"api_format": "openai", "endpoint": url, "api_key": "k-two-1234"},
-            },
-            "admin_key": ADMIN,
-        }
-    )
+    settings: JSON = {
+        "providers": {
+            "claude": {"api_format": "anthropic", "endpoint": url, "api_key": "k-one-1234"},
+            "codex": {"api_format": "openai", "endpoint": url, "api_key": "k-two-1234"},
+        },
+        "admin_key": ADMIN,
+    }
+    server = await relay(settings)
     await ask(http, server, "anthropic", model="claude/m")
     await ask(http, server, model="codex/m")
     claude, chatgpt = credentials(await plans(http, server))
@@ -326,6 +325,13 @@ async def test_the_headers_of_answers_are_read(
     labels = f'{{provider="claude",plan="regular",credential="{name}",window="5h"}}'
     assert f"relay_plan_used{labels} 0.42" in text
     assert f"relay_plan_reset_time_seconds{labels} {resets}.0" in text
+    del settings["providers"]["claude"]
+    server.write(settings)
+    await server.hup()
+    async with http.get(f"{server.url}/metrics", headers=KEYED) as response:
+        text = await response.text()
+    assert re.findall(r'^relay_plan_used{provider="(.*?)"', text, re.MULTILINE) == ["codex"]
+    assert [each["name"] for each in credentials(await plans(http, server))] == [chatgpt["name"]]
 
 
 async def test_what_relay_counted_in_a_window_is_beside_it(

@@ -254,17 +254,6 @@ def test_an_older_word_changes_nothing() -> None:
     assert memory.used(ONE.plan, NOW) == 0.5
 
 
-def test_a_key_that_is_gone_is_forgotten() -> None:
-    memory = knowing(windows(0.5), windows(0.6))
-    memory.asked.put(ONE.credential.name, (NOW, "no"))
-    memory.collect()
-    memory.keep([TWO.credential.name])
-    assert [*memory.known] == [TWO.credential.name]
-    assert not memory.asked
-    memory.note(ONE.credential.name, windows(0.5)._replace(at=NOW))
-    assert [record["name"] for record in memory.collect()] == [ONE.credential.name]
-
-
 def test_other_relays_hear_of_changes_and_not_of_every_request() -> None:
     memory = knowing(windows(0.5))
     assert len(memory.collect()) == 1
