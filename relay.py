@@ -8458,6 +8458,11 @@ class Quota(NamedTuple):
         earlier = before.earlier if falls else (self.balance, self.at)
         return self._replace(windows=windows, earlier=earlier)
 
+    def rounded(self) -> object:
+        """What is news to other relays if it changes: half a percent, a minute, a balance."""
+        windows = [(w.name, round(200 * w.used), round(w.resets / 60)) for w in self.windows]
+        return windows, self.balance
+
     def windows_at(self, now: float) -> list[QuotaWindow]:
         """The windows as they are now: those that have started anew since are empty."""
         ends = [(w, w.resets or self.at + (w.seconds or 86400.0)) for w in self.windows]
@@ -9566,10 +9571,8 @@ def _json(node: ConfigNode) -> Any:
 
 def _percent(node: ConfigNode) -> float:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*%", node.text())
-    if not match:
-        raise node.unexpected()
-    if not 0 < float(match[1]) <= 100:
-        raise InvalidValue("must be more than 0% and at most 100%")
+    if not match or not 0 < float(match[1]) <= 100:
+        raise InvalidValue(f"expected {{kind}}, over 0% up to 100%, got {node.description()}")
     return float(match[1]) / 100
 
 
@@ -13638,21 +13641,15 @@ class Quotas:
 
     def __init__(self) -> None:
         self.known = Bounded[Quota]()
-        # credential -> when its maker was asked last, and how that failed
-        self.asked = Bounded[tuple[float, str]]()
+        self.asked = Bounded[float]()  # when its maker was asked last
+        self.errors = Bounded[str]()  # how that failed; "" if it did not
 
     def note(self, credential: str, quota: Quota) -> None:
         """Take a maker's quota, if it is newer."""
         before = self.known.get(credential, Quota())
         if quota.at >= before.at:
             quota = quota.after(before)
-            self.known.put(credential, quota, self._about(quota) != self._about(before))
-
-    @staticmethod
-    def _about(quota: Quota) -> object:
-        """Changes of this are news to other relays: half a percent, a minute, a balance."""
-        windows = [(w.name, round(200 * w.used), round(w.resets / 60)) for w in quota.windows]
-        return windows, quota.balance
+            self.known.put(credential, quota, quota.rounded() != before.rounded())
 
     def note_headers(self, credential: str, headers: Mapping[str, str], now: float) -> None:
         """Take the quota in an answer's headers; most have none."""
@@ -17287,7 +17284,7 @@ def plans_report(plan: Plan, balance: Balance, usage: CredentialUsage, now: floa
             "cooling": mark and {"why": mark.failure.replace("_", " "), "until": mark.until},
             "low": quotas.low(lane, now),
             "next": name in nexts,
-            "error": quotas.asked.get(name, (0.0, ""))[1],
+            "error": quotas.errors.get(name, ""),
         }
 
     providers = list[JSON]()
@@ -17336,8 +17333,7 @@ async def look_up_quotas(
 
     async def ask(lane: Lane, source: QuotaSource) -> None:
         name, fault = lane.credential.name, ""
-        _, before = quotas.asked.get(name, (0.0, ""))
-        quotas.asked.put(name, (now, before))
+        quotas.asked.put(name, now)
         try:
             async with asyncio.timeout(_LOOK_UP_SECONDS):
                 health.looked_up(name, await look_up(lane, source))
@@ -17345,15 +17341,15 @@ async def look_up_quotas(
             fault = f"no answer within {_LOOK_UP_SECONDS:g} s"
         except (RelayError, *UNREADABLE) as error:
             fault = plan.redacted(str(error))[:200]
-        quotas.asked.put(name, (now, fault))
-        if fault and fault != before:
+        if fault and fault != quotas.errors.get(name):
             faults[name] = fault
+        quotas.errors.put(name, fault)
 
     faults, now, asking = dict[str, str](), time.time(), list[Awaitable[None]]()
     for lane in plan.accounts():
         name, source = lane.credential.name, lane.plan.source
         seconds = every(lane.target.provider)
-        last = max(quotas.known.get(name, Quota()).at, quotas.asked.get(name, (0.0, ""))[0])
+        last = max(quotas.known.get(name, Quota()).at, quotas.asked.get(name, 0.0))
         if source and seconds is not None and abs(now - last) >= seconds:  # clocks are set back
             asking.append(ask(lane, source))
     await asyncio.gather(*asking)
