@@ -9057,7 +9057,6 @@ def maker_of(url: str) -> Preset | None:
     return _makers().get(host) or PRESETS.get(name)
 
 
-_LETTERS: Final = {"A": "anthropic", "C": "openai", "R": "responses", "G": "gemini"}
 PRESET_ALIASES: Final[dict[str, tuple[str, str]]] = {}  # longer names, which choose a plan too
 
 
@@ -9073,6 +9072,7 @@ def _presets(text: str) -> dict[str, Preset]:
     PATH` is one of `paths`; + appends it.  A plan `regular` that is the only one may follow ` | `
     in the row.  `{X,Y}` in a row or its plans makes two of it.
     """
+    letter = {"A": "anthropic", "C": "openai", "R": "responses", "G": "gemini"}
     rows, row, preset = dict[str, JSON](), JSON(), ""
     twin, lines = re.compile(r"\{([^{},]*),([^{},]*)\}"), list[str]()
     for each in re.split(r"\n(?=\S)", text):
@@ -9087,7 +9087,7 @@ def _presets(text: str) -> dict[str, Preset]:
             plan, letters, base = name.lstrip("*"), *(*words, "", "")[:2]
             base = base and ("http://127.0.0.1" if base[0] == ":" else "https://") + base
             origin, paths = "/".join(base.split("/")[:3]), {"A": "".join(words[2:])} | given
-            urls = ((_LETTERS[c], origin + paths[c] if c in paths else base) for c in letters)
+            urls = ((letter[c], origin + paths[c] if c in paths else base) for c in letters)
             row["plans"][plan] = dict(urls)
             row["subscription"] += (plan,) * name.startswith("*")
             if "as" in given:
@@ -9226,13 +9226,11 @@ fastchat local | C :8000/v1
 # mistake: each is noted with its place in the file, and reading goes on.  The environment and files
 # of secrets are handed in, so the section stays pure.
 
-_RESOLVER: Final = yaml.resolver.Resolver()
-
 
 def yaml_tag(text: str, implicit: tuple[bool, bool]) -> str:
     """The tag that YAML gives a scalar; `implicit` as in yaml.ScalarEvent: (plain, quoted)."""
-    tag = _RESOLVER.resolve(yaml.ScalarNode, text, implicit)  # type: ignore[no-untyped-call]
-    return str(tag)
+    resolver: Any = yaml.resolver.Resolver()
+    return str(resolver.resolve(yaml.ScalarNode, text, implicit))
 
 
 @mutable(eq=False)
@@ -9810,6 +9808,10 @@ class LimitConfig(Table):
     cost_per_day: float | None = option(WEIGHT, "What a day may cost, in the money of `prices`.")
     cost_per_month: float | None = option(WEIGHT, "What a calendar month may cost.")
 
+    @property
+    def in_money(self) -> bool:
+        return self.cost_per_day is not None or self.cost_per_month is not None
+
 
 class KeyConfig(Table):
     key: str = option(SECRET, "The secret, or `sha256:` and its hash.", "", required=True)
@@ -10280,7 +10282,9 @@ def _read_nodes(text: str) -> _Node | None:
         if isinstance(event, yaml.AliasEvent):
             return _Node(event, anchors.get(event.anchor, _Scalar("*", str(event.anchor))))
         if isinstance(event, yaml.ScalarEvent):
-            node = _Node(event, _scalar(event))
+            tag = event.tag or "!"
+            tag = yaml_tag(event.value, event.implicit) if tag == "!" else tag
+            node = _Node(event, _Scalar(tag, "null" if tag.endswith(":null") else event.value))
             if event.style in ("|", ">"):  # the event ends behind the empty lines below
                 node.end = len(text[: node.end].rstrip())
         else:
@@ -10306,13 +10310,6 @@ def _read_nodes(text: str) -> _Node | None:
 
     roots = [read(event) for event in events if isinstance(event, yaml.NodeEvent)]
     return roots[0] if roots else None
-
-
-def _scalar(event: yaml.ScalarEvent) -> _Scalar:
-    tag = event.tag
-    if tag in (None, "!"):
-        tag = yaml_tag(event.value, event.implicit)
-    return _Scalar(tag, "null" if tag.endswith(":null") else event.value)
 
 
 def _content(value: object) -> Any:
@@ -10580,8 +10577,6 @@ class _Edit:
 
 MONEY: Final = 10**9  # billionths in one
 FREE: Final = PriceConfig()
-# Limits for one request: whatever a provider reports, sums stay within 64 bits.
-_MOST_COST: Final = 10**6 * MONEY
 
 
 def cost(usage: Usage, price: PriceConfig) -> int:
@@ -10590,7 +10585,8 @@ def cost(usage: Usage, price: PriceConfig) -> int:
     write = price.input if price.cache_write is None else price.cache_write
     fresh = max(0, usage.input - usage.cache_read - usage.cache_write)
     paid = fresh * price.input + usage.cache_read * read + usage.cache_write * write
-    return round(min((paid + usage.output * price.output) * (MONEY // 10**6), _MOST_COST))
+    whole = (paid + usage.output * price.output) * (MONEY // 10**6)
+    return round(min(whole, 10**6 * MONEY))  # whatever a provider reports, sums fit into 64 bits
 
 
 def is_absurd(usage: Usage) -> bool:
@@ -10626,21 +10622,19 @@ class PriceList:
 # Base64 in a body: a picture, a page, a sound.  Text soon has a blank or a comma, so a look at a
 # few bytes every now and then finds every blob that matters.
 _BLOB: Final = re.compile(rb"[\",][A-Za-z0-9+/=_-]{4096,}\"")
-_LEAST_BLOB: Final = 8192  # bytes; shorter ones cost about as much as text
 _DENSE: Final = re.compile(rb"[A-Za-z0-9+/=_-]{100}")
-# The dialects' keys for the longest answer allowed, and how long one is without them.
+# The dialects' keys for the longest answer allowed.
 _OUTPUT_LIMIT: Final = re.compile(
     rb'"(?:max_(?:completion_|output_)?tokens|maxOutputTokens)"[ \t\r\n]*:[ \t\r\n]*(\d{1,9})'
 )
-_USUAL_OUTPUT: Final = 4096
 
 
 def likely_input(raw: bytes) -> int:
     """About the most tokens that a body can have, without parsing it: one for three bytes, as
     for prose of any script in JSON; for a picture as many as the largest; 1,500 for a page of
     75 KB."""
-    text, media = len(raw), 0
-    for at in range(0, len(raw) if len(raw) >= _LEAST_BLOB else 0, _LEAST_BLOB):
+    text, media, step = len(raw), 0, 8192  # shorter blobs cost about as much as text
+    for at in range(0, len(raw) if len(raw) >= step else 0, step):
         if _DENSE.match(raw, at):
             for blob in _BLOB.finditer(raw):
                 size = blob.end() - blob.start()
@@ -10651,15 +10645,17 @@ def likely_input(raw: bytes) -> int:
 
 def likely_output(body: Body) -> int:
     """How many tokens the answer may have; an unread body is asked only at its two ends."""
+    limit: object = None
     if body.unread:
-        match = _OUTPUT_LIMIT.search(body.raw[:4096] + body.raw[-4096:])
-        return int(match[1]) if match else _USUAL_OUTPUT
-    wire, config = body.wire, body.wire.get("generationConfig")
-    limit = wire.get("max_tokens") or wire.get("max_completion_tokens")
-    limit = limit or wire.get("max_output_tokens")
-    if not limit and isinstance(config, dict):
-        limit = config.get("maxOutputTokens")
-    return limit if isinstance(limit, int) and limit > 0 else _USUAL_OUTPUT
+        if match := _OUTPUT_LIMIT.search(body.raw[:4096] + body.raw[-4096:]):
+            limit = int(match[1])
+    else:
+        wire, config = body.wire, body.wire.get("generationConfig")
+        limit = wire.get("max_tokens") or wire.get("max_completion_tokens")
+        limit = limit or wire.get("max_output_tokens")
+        if not limit and isinstance(config, dict):
+            limit = config.get("maxOutputTokens")
+    return limit if isinstance(limit, int) and limit > 0 else 4096  # as long as most are
 
 
 # ==== 22. Conditions ==========================================================
@@ -11097,10 +11093,6 @@ class Route:
         return lanes[0] if len(lanes) == 1 else None
 
 
-def has_price(limits: LimitConfig) -> bool:
-    return limits.cost_per_day is not None or limits.cost_per_month is not None
-
-
 def ranked(
     items: Sequence[T], identity: str, name: Callable[[T], str], weight: Callable[[T], float]
 ) -> list[T]:
@@ -11132,7 +11124,7 @@ class Caller:
     @functools.cached_property
     def is_bound(self) -> bool:
         """Does the model decide whether its request is allowed?"""
-        return self.models is not None or (self.limits is not None and has_price(self.limits))
+        return self.models is not None or (self.limits is not None and self.limits.in_money)
 
     def may_use(self, name: str) -> bool:
         return self.models is None or any(glob_matches(glob, name) for glob in self.models)
@@ -11493,7 +11485,7 @@ class Plan:
 def unpriced(plan: Plan) -> list[str]:
     """If budgets are in money: PROVIDER or PROVIDER/MODEL of what costs but has no known price."""
     limits = (key.caller.limits for key in plan.keys)
-    if not any(each and has_price(each) for each in limits):
+    if not any(each and each.in_money for each in limits):
         return []
     names = list[str]()
     for provider in plan.providers.values():
