@@ -17184,7 +17184,6 @@ class Credentials:
 # credential and the user's headers.  One that fails marks nothing.
 
 _LOOK_UP_SECONDS: Final = 20.0
-_MOST_ANSWER: Final = 1 << 20  # bytes
 
 
 def usage_report(
@@ -17314,7 +17313,7 @@ async def look_up_quotas(
         connect, proxy = provider.timeouts.connect, lane.endpoint.proxy
         reply = await upstream.send("GET", asked, headers, None, connect, proxy)
         with contextlib.closing(reply):
-            body = await read_all(reply, _LOOK_UP_SECONDS, _MOST_ANSWER)
+            body = await read_all(reply, _LOOK_UP_SECONDS, 1 << 20)
         body = Inflater(reply.headers.get("Content-Encoding", "")).whole(body)
         if not 200 <= reply.status < 300:
             raise ValueError(error_in(body, reply.status).message)
@@ -22074,7 +22073,7 @@ class Admin:
     async def plans(self, request: web.BaseRequest, body: Wire) -> JSON:
         """What is left of plans and balances; with POST after asking the makers, of one provider
         (`{"provider": NAME}`) or of all, but none twice within 10 s."""
-        relay, keeper, plan = self.relay, self.relay.accounts.keeper, self.relay.plan
+        relay, accounts, plan = self.relay, self.relay.accounts, self.relay.plan
         now, only = time.time(), (body.optional("provider", str) or "").lower()
         if request.method == "POST":
             await look_up_quotas(
@@ -22082,11 +22081,11 @@ class Admin:
                 lambda provider: 10.0 if only in ("", provider.name.lower()) else None,
             )
         try:
-            usage = await keeper.call(credential_usage, keeper.store, now)
+            usage = await accounts.keeper.call(credential_usage, accounts.keeper.store, now)
         except StateTrouble as error:
             raise StateDown(f"the state store is down: {error}") from error
         callers = (key.caller for key in plan.keys)
-        shares = {each.name: relay.accounts.limits.budget_used(each, now) for each in callers}
+        shares = {each.name: accounts.limits.budget_used(each, now) for each in callers}
         known = {name: share for name, share in shares.items() if share is not None}
         return plans_report(plan, relay.balance, usage, now) | {"budgets": known}
 
@@ -24995,7 +24994,7 @@ def _plan_lines(report: JSON, zone: datetime.tzinfo | None) -> list[str]:
     rows = [("credential", "use", "of", "used", "starts anew", "used up", "requests", "tokens")]
     notes, plans = list[str](), (plan for each in report["providers"] for plan in each["plans"])
     for credential in (each for plan in plans for each in plan["credentials"]):
-        name, cooling, low = (credential[key] for key in ("name", "cooling", "low"))
+        name, cooling, low, error = map(credential.get, ("name", "cooling", "low", "error"))
         use = "cooling" if cooling else "next" if credential["next"] else "last" if low else "-"
         lines = [(w["name"], f"{w['used']:.0%}", w) for w in credential["windows"]]
         if credential["balance"] is not None:
@@ -25003,16 +25002,12 @@ def _plan_lines(report: JSON, zone: datetime.tzinfo | None) -> list[str]:
             lines.append((left, "-", credential))
         for of, used, about in lines or [("-", "-", credential)]:
             counts = (str(about["counted"][key]) for key in ("requests", "tokens"))
-            rows.append(
-                (name, use, of, used, at(about.get("resets")), at(about["forecast"]), *counts)
-            )
-        for text, why in (
-            ("", cooling and f"{cooling['why']}, until {at(cooling['until'])}"),
-            ("new conversations go elsewhere: ", low),
-            ("cannot be looked up: ", credential["error"]),
-        ):
-            notes += [printable(f"{name}: {text}{why}")] if why else []
-    return [*aligned(rows, left=3), *notes]
+            times = at(about.get("resets")), at(about["forecast"])
+            rows.append((name, use, of, used, *times, *counts))
+        notes += [f"{name}: {cooling['why']}, until {at(cooling['until'])}"] if cooling else []
+        notes += [f"{name}: new conversations go elsewhere: {low}"] if low else []
+        notes += [f"{name}: cannot be looked up: {error}"] if error else []
+    return [*aligned(rows, left=3), *map(printable, notes)]
 
 
 @command(
