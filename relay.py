@@ -2800,9 +2800,9 @@ class OpenAIDialect(Dialect):
     def render_error(self, error: RelayError, request_id: str) -> JSON:
         kind = self.error_types.get(error.kind, "server_error")
         code, message = self.error_codes.get(error.kind), error.message
-        # pi, opencode, Continue read text alone
-        if error.kind == "context_length" and "maximum context length" not in message.lower():
-            message = f"Maximum context length exceeded: {message}"
+        # Continue reads text alone ("maximum"), as does Copilot CLI ("prompt")
+        if error.kind == "context_length":
+            message = f"Maximum context length exceeded, prompt is too long: {message}"
         return {"error": {"message": message, "type": kind, "param": None, "code": code}}
 
     def render_models(self, models: Sequence[ModelInfo]) -> JSON:

@@ -1,6 +1,6 @@
 """Words by which clients decide: some read neither status nor type, only an error's text.
 
-pi 0.73 asks again, and Continue 1.5 compacts or asks again, where these patterns match.
+pi 0.73 asks again, Continue 1.5 compacts or asks again, where these patterns match.
 """
 
 import json
@@ -69,6 +69,7 @@ async def test_a_chat_client_is_told_in_openai_s_words_that_a_prompt_is_too_long
     assert answer.status == 400
     assert error["code"] == "context_length_exceeded"
     assert CONTINUE_FULL.search(error["message"])
+    assert "prompt is too long" in error["message"]  # Copilot CLI 1.0 compacts at it
     assert text in error["message"]  # pi and Copilot know the maker's words
 
 

@@ -186,7 +186,8 @@ CHAT_CODES = {
 @pytest.mark.parametrize(("kind", "code"), CHAT_CODES.items())
 def test_chat_knows_its_error_codes(kind: str, code: str | None) -> None:
     error = relay.CHAT.render_error(relay.RelayError("x", kind=kind), "req_1")["error"]
-    message = "Maximum context length exceeded: x" if kind == "context_length" else "x"
+    full = "Maximum context length exceeded, prompt is too long: x"
+    message = full if kind == "context_length" else "x"
     assert (error["message"], error["code"], error["param"]) == (message, code, None)
 
 
