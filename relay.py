@@ -12655,12 +12655,11 @@ _LITELLM_FIELDS: Final[Fields] = (
 )
 _LITELLM_PRICES: Final[Fields] = tuple(  # per token there, per million here
     (f"model_info.{theirs} litellm_params.{theirs}", ours, _positive(1e6))
-    for ours, theirs in (
-        ("input", "input_cost_per_token"), ("output", "output_cost_per_token"),
-        ("cache_read", "cache_read_input_token_cost"),
-        ("cache_write", "cache_creation_input_token_cost"),
-    )
-)  # fmt: skip
+    for ours, theirs in named_words("""
+        input=input_cost_per_token output=output_cost_per_token
+        cache_read=cache_read_input_token_cost cache_write=cache_creation_input_token_cost
+    """).items()
+)
 
 
 def _litellm(old: Node, draft: Draft) -> None:
@@ -12747,12 +12746,6 @@ def _litellm_fallbacks(old: Node, draft: Draft) -> None:
 
 # claude-code-router 2: Providers, and a Router that names "provider,model" by kind of request.
 
-_CCR_LEVELS: Final = {"fatal": "error", "warn": "warning", "trace": "debug"}
-_CCR_FIELDS: Final[Fields] = (
-    ("API_TIMEOUT_MS", "timeouts.total", _positive(0.001)),
-    ("LOG_LEVEL", "log.level", _one_of({n: n for n in ("error", "info", "debug")} | _CCR_LEVELS)),
-)
-
 
 def _ccr(old: Node, draft: Draft) -> None:
     names: dict[str, str] = {}  # in the Router -> here
@@ -12776,7 +12769,9 @@ def _ccr(old: Node, draft: Draft) -> None:
         names[name.lower()] = draft.provider(name, settings, listed)
     draft.caller("ccr", old.at("APIKEY"))
     _ccr_router(old.at("Router"), draft, names)
-    draft.top |= old.fields(_CCR_FIELDS)
+    levels = named_words("error=error warn=warning info=info debug=debug fatal=error trace=debug")
+    timeout = ("API_TIMEOUT_MS", "timeouts.total", _positive(0.001))
+    draft.top |= old.fields((timeout, ("LOG_LEVEL", "log.level", _one_of(levels))))
     draft.network(old, "PROXY_URL", "HOST", "PORT", 3456)
 
 
@@ -12820,26 +12815,31 @@ def _ccr_router(router: Node, draft: Draft, names: Mapping[str, str]) -> None:
 # It uses the CodeGeeX plugin, chat.qwen.ai and Gemini CLI's login, which their makers do not offer
 # to other programs; their own APIs take their place, as a provider of the prefix's name.
 
-_STAND_INS: Final[dict[str, tuple[str, JSON]]] = {  # kind -> preset, and names that are gone
-    "codegeex": ("bigmodel", {"codegeex4": "glm-4.7"}),
-    "qwen": ("dashscope", {}),
-    "qwen_code": ("dashscope", {}),
-    "gemini_cli": ("gemini", {"gemini-pro": "gemini-pro-latest"}),
-}
-
-
-# How to go on with the old token: by a plugin, or a plain provider.
-_WITH_TOKENS: Final = {
-    "codegeex": "save codegeex.py of README's Plugins beside this file, and write"
-    " `plugins: codegeex.py` and `codegeex: {preset: codegeex, api_key: ...}`",
-    "gemini_cli": "save code_assist.py of README's Plugins beside this file, and write `plugins:"
-    " code_assist.py` and `gemini_cli: {preset: code-assist, api_key: {command: ...}, ...}`",
-    "qwen_code": "write `qwen_code: {endpoint: https://portal.qwen.ai/v1, api_format: openai}`",
+# kind -> a preset, names that are gone, and how to go on with the old token
+_STAND_INS: Final[dict[str, tuple[str, JSON, str]]] = {
+    "codegeex": (
+        "bigmodel",
+        {"codegeex4": "glm-4.7"},
+        "save codegeex.py of README's Plugins beside this file, and write"
+        " `plugins: codegeex.py` and `codegeex: {preset: codegeex, api_key: ...}`",
+    ),
+    "qwen": ("dashscope", {}, ""),
+    "qwen_code": (
+        "dashscope",
+        {},
+        "write `qwen_code: {endpoint: https://portal.qwen.ai/v1, api_format: openai}`",
+    ),
+    "gemini_cli": (
+        "gemini",
+        {"gemini-pro": "gemini-pro-latest"},
+        "save code_assist.py of README's Plugins beside this file, and write `plugins:"
+        " code_assist.py` and `gemini_cli: {preset: code-assist, api_key: {command: ...}, ...}`",
+    ),
 }
 
 
 def _openai_compatible(old: Node, draft: Draft) -> None:
-    for kind, (name, renamed) in _STAND_INS.items():
+    for kind, (name, renamed, how) in _STAND_INS.items():
         preset = PRESETS[name]
         settings: JSON = {"preset": name, "api_key": f"${{{preset.key}}}"}
         settings |= {"billing_plans": ["regular"]} if len(preset.plans) > 1 else {}
@@ -12852,7 +12852,7 @@ def _openai_compatible(old: Node, draft: Draft) -> None:
                 f"{preset.key} stands in for it, and models are called {kind}/MODEL."
             )
             draft.notes += [f"{kind}/{model} is answered by {to}." for model, to in renamed.items()]
-            if how := _WITH_TOKENS.get(kind):
+            if how:
                 draft.notes.append(f"To go on with that token instead: {how}.")
     draft.network(old, "proxy", "host", "port", 8080)
 
@@ -12864,11 +12864,6 @@ _CRS_URLS: Final = (
     "apiUrl azureEndpoint baseApi baseUrl baseURL apiBase base_url endpoint credentials.base_url"
 ).split()
 _CRS_MARKS: Final = frozenset((*_CRS_URLS, "credentials", "supportedModels", "region"))
-_CRS_DIALECTS: Final = {  # what an account of this platform speaks; else, what its address is for
-    **dict.fromkeys("claude claude-console ccr bedrock".split(), "anthropic"), "openai": "openai",
-    "azure-openai": "openai", "openai-responses": "responses", "gemini": "gemini",
-    "gemini-api": "gemini",
-}  # fmt: skip
 
 
 def _crs(old: Node, draft: Draft) -> None:
@@ -12891,8 +12886,12 @@ def _crs_account(row: Node, draft: Draft) -> None:
     if not (where and url) or (deployment is not None and not _model_name(deployment)):
         return
     row.named(where).take()
+    dialects = named_words("""
+        claude=anthropic claude-console=anthropic ccr=anthropic bedrock=anthropic openai=openai
+        azure-openai=openai openai-responses=responses gemini=gemini gemini-api=gemini
+    """)  # else, what the address is for
     usual = "anthropic" if where == "apiUrl" else "openai"
-    settings = _endpoint_settings(url, _CRS_DIALECTS.get(platform, usual))
+    settings = _endpoint_settings(url, dialects.get(platform, usual))
     if re.match(r"https://[\w.-]+\.azure\.(com|cn|us)(/|$)", url):
         settings = {"preset": "azure-deployments", "endpoint": url}
         if version := row.convert(_like(r"[\w.-]+"), "apiVersion"):
@@ -12978,15 +12977,14 @@ def _model_pairs(value: Any) -> JSON | None:
 
 # Veloera: relay's own words, but for providers and rules in lists.
 
-_VELOERA_WORDS: Final = {
-    "base_url": "endpoint", "url": "endpoint", "format": "api_format", "enabled": "active",
-    "key": "api_key", "apiKey": "api_key", "model_mapping": "models",
-}  # fmt: skip
-
 
 def _veloera(old: Node, draft: Draft) -> None:
     """If a provider's addresses are a preset's, it gets this preset, too, which knows what errors
     mean, such as that a plan is used up."""
+    ours_of = named_words("""
+        base_url=endpoint url=endpoint format=api_format enabled=active key=api_key apiKey=api_key
+        model_mapping=models
+    """)
     members = old.at("providers").members().values()
     rows = [part for part in members if isinstance(part.value, dict)] or old.rows("providers")
     if members and _words_of(ProviderConfig).issuperset(word for row in rows for word in row.value):
@@ -12996,7 +12994,7 @@ def _veloera(old: Node, draft: Draft) -> None:
         name = re.sub(r"[^\w.-]+", "-", row.convert(_word, "name") or usual, flags=re.ASCII)
         settings: JSON = {}
         for word, part in row.members().items():
-            ours = _VELOERA_WORDS.get(word, word)
+            ours = ours_of.get(word, word)
             if ours in _words_of(ProviderConfig) and ours not in settings:
                 settings[ours] = draft.carried(f"{name}_{ours}", part)
                 part.take()
@@ -13039,17 +13037,15 @@ def _plain_headers(value: Any) -> JSON | None:
     return None if any(map(_SECRET_NAME.search, headers)) else headers or None
 
 
-_VTE_FIELDS: Final[Fields] = (
-    ("model_prefix", "prefix", _plain_text),
-    ("proxy_url", "proxy", lambda url: url if url and is_url(str(url), PROXY_SCHEMES) else None),
-    ("is_active", "active", _one_of({0: False})),
-    ("extra_headers", "headers", _plain_headers),
-)
-
-
 def _vte(old: Node, draft: Draft) -> None:
     store, modes = old.at("vte"), {"force_stream": "always", "force_non_stream": "never"}
     mode = store.convert(_one_of(modes | {"auto": "auto"}), "settings.stream_mode")
+    fields: Fields = (
+        ("model_prefix", "prefix", _plain_text),
+        ("proxy_url", "proxy", lambda url: url if is_url(str(url), PROXY_SCHEMES) else None),
+        ("is_active", "active", _one_of({0: False})),
+        ("extra_headers", "headers", _plain_headers),
+    )
     for row in store.rows("providers"):
         name = row.convert(_word, "name") or "provider"
         is_vertex = bool(row.convert(_one_of({"vertex_express": True}), "provider_type"))
@@ -13061,7 +13057,7 @@ def _vte(old: Node, draft: Draft) -> None:
         secrets = [draft.secret(f"{name}_API_KEY", part) for part in row.at("api_keys").items()]
         if keys := [key for key in secrets if key]:
             settings["api_key"] = keys[0] if len(keys) == 1 else keys
-        settings |= ({"stream_mode": mode} if mode else {}) | row.fields(_VTE_FIELDS)
+        settings |= ({"stream_mode": mode} if mode else {}) | row.fields(fields)
         models: JSON = {}
         for model, shown in (row.at("models").take() or {}).items():
             if _model_name(model):
