@@ -211,7 +211,7 @@ async def test_check_says_what_is_wrong(key: str, shown: str, tmp_path: Path) ->
 async def test_one_that_hangs_is_ended_and_not_run_again_at_once(
     program: Program, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(relay_module, "_RUN_SECONDS", 1.0)
+    monkeypatch.setattr(relay_module.Credentials, "_RUN_SECONDS", 1.0)
     program.set("print(token, flush=True); time.sleep(60)")
     command = (sys.executable, str(program.file))
     credential = relay_module.Credential("p/regular/1", "", "1", command, 60.0)
@@ -236,6 +236,6 @@ async def test_a_run_that_was_under_way_at_a_refusal_may_end_at_any_time(program
     assert credentials.refused(credential, first)
     assert await running == ""
     second = credentials._printed["p/regular/1"]
-    old = second._replace(since=second.since - 2 * relay_module._TRUST_SECONDS)
+    old = second._replace(since=second.since - 2 * relay_module.Credentials._TRUST_SECONDS)
     credentials._printed["p/regular/1"] = old
     assert credentials.refused(credential, second.secret)

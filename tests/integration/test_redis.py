@@ -418,7 +418,7 @@ async def test_a_clock_that_is_set_back_holds_nobody_up(redis: RedisServer) -> N
 async def test_many_notes_are_read_in_parts_and_none_is_missed(
     redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(relay_module, "_MOST_NOTES_READ", 3)
+    monkeypatch.setattr(relay_module.RedisStore, "_MOST_NOTES_READ", 3)
     writer, reader = (relay_module.RedisStore(redis.url) for _ in range(2))
     for store in (writer, reader):
         store.open()
