@@ -1009,19 +1009,18 @@ def has_long_number(data: bytes) -> bool:
     every sixth byte is a sixth of the work.  Such places are looked at closely; if there are
     too many of them, all the bytes are.
     """
-    few = data[::6].translate(_DIGITS_ONLY)
+    few, many = data[::6].translate(_DIGITS_ONLY), b"0" * 19
     at = len(few)
     for _ in range(64):
-        at = few.rfind(_MANY_DIGITS[:3], 0, at + 2)
+        at = few.rfind(many[:3], 0, at + 2)
         if at < 0:
             return False
         around = data[max(0, 6 * at - 5) : 6 * at + 19]
-        if _MANY_DIGITS in around.translate(_DIGITS_ONLY):
+        if many in around.translate(_DIGITS_ONLY):
             return True
-    return data.translate(_DIGITS_ONLY).rfind(_MANY_DIGITS) >= 0
+    return data.translate(_DIGITS_ONLY).rfind(many) >= 0
 
 
-_MANY_DIGITS: Final = b"0" * 19
 _DIGITS_ONLY: Final = bytes(ord("0") if 48 <= code < 58 else 32 for code in range(256))
 
 
@@ -1320,11 +1319,9 @@ def whole_events(data: bytes) -> int:
     """Where the last complete event in these bytes ends."""
     if b"\r" not in data:
         return data.rfind(b"\n\n") + 2 if b"\n\n" in data else 0
-    ends = [data.rfind(mark) + len(mark) for mark in _BLANK_LINES if mark in data]
+    marks = (b"\r\n\r\n", b"\n\n", b"\r\r")
+    ends = [data.rfind(mark) + len(mark) for mark in marks if mark in data]
     return max(ends, default=0)
-
-
-_BLANK_LINES: Final = (b"\r\n\r\n", b"\n\n", b"\r\r")
 
 
 def word_of(value: object) -> str:
@@ -1832,12 +1829,9 @@ def estimate(request: Request) -> int:
 def _text_tokens(text: str) -> float:
     if text.isascii():
         return len(text) / 3.6
-    some = text[:: len(text) // _SAMPLE | 1]
+    some = text[:: len(text) // 256 | 1]  # at least 256 characters
     wide = (len(some.encode(errors="replace")) / len(some) - 1) / 2  # three bytes for most
     return len(text) * ((1 - min(wide, 1)) / 3.6 + wide / 1.1)
-
-
-_SAMPLE: Final = 256  # characters by which a text that is longer is judged
 
 
 def _media_tokens(media: Media) -> float:
@@ -1912,15 +1906,12 @@ def rooted(schema: JSON) -> JSON:
     """A tool's schema with a root that every provider accepts: an object, and no reference."""
     if "$ref" in schema and isinstance(target := referred(schema, schema["$ref"]), dict):
         schema = target | without(schema, ["$ref"])
-    properties = schema.get("properties")
+    properties, notes = schema.get("properties"), {"$schema", "$id", "$comment"}
     typed = isinstance(properties, dict)
-    if typed and schema.get("type") == "object" and _SCHEMA_NOTES.isdisjoint(schema):
+    if typed and schema.get("type") == "object" and notes.isdisjoint(schema):
         return schema
-    bare = {name: value for name, value in schema.items() if name not in _SCHEMA_NOTES}
+    bare = {name: value for name, value in schema.items() if name not in notes}
     return bare | {"type": "object", "properties": properties if typed else {}}
-
-
-_SCHEMA_NOTES: Final = frozenset(("$schema", "$id", "$comment"))
 
 
 def referred(root: JSON, ref: object) -> object:
@@ -7492,10 +7483,8 @@ def stream_dialect(
                 return expected
             if isinstance(wire, dict):
                 return recognised(wire, expected)
-    return expected if ended or len(head) > _MOST_PREAMBLE else None
-
-
-_MOST_PREAMBLE: Final = 1 << 16  # bytes of comments before a stream's first event
+    longest = 1 << 16  # bytes of comments before a stream's first event
+    return expected if ended or len(head) > longest else None
 
 
 class Streamed(Pipe):
@@ -8344,7 +8333,6 @@ _DATE: Final = re.compile(
     r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d)(?:\.\d+)?\s*(Z|UTC|GMT|[+-]\d\d:?\d\d)?", re.IGNORECASE
 )
 CHINA: Final = datetime.timezone(datetime.timedelta(hours=8))
-_UNITS: Final = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 _UNIT: Final = r"(ms|s(?:ec(?:ond)?s?)?|m(?:in(?:ute)?s?)?|h(?:(?:ou)?rs?)?|d(?:ays?)?|weeks?)"
 _STEP: Final = rf"(\d+(?:\.\d+)?|\b(?:an?|one)(?=\s))\s*{_UNIT}(?![a-z])"
 _STEPS: Final = rf"{_STEP}(?:(?:,|\s|and)*{_STEP})*"
@@ -8374,10 +8362,10 @@ def _until_date(match: re.Match[str], now: float, zone: datetime.tzinfo) -> floa
 
 def _duration(text: str) -> float:
     """Seconds of 6m0s, 1.5s, 20ms, 20 minutes, 1 hour and 5 minutes, an hour, 00:12:34."""
-    seconds = 0.0
+    seconds, units = 0.0, {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
     for number, unit in re.findall(_STEP, re.sub(_CLOCK, r"\1d\2h\3m\4s", text.lower())):
         amount = float(number) if number[0].isdigit() else 1.0
-        seconds += amount * (0.001 if unit == "ms" else _UNITS[unit[0]])
+        seconds += amount * (0.001 if unit == "ms" else units[unit[0]])
     return seconds
 
 
@@ -9281,6 +9269,25 @@ class InvalidValue(Exception):
     """A value that is not of its kind; `{kind}` in the message is the kind's name."""
 
 
+PROXY_SCHEMES: Final = ("http", "https", "socks5", "socks5h")
+DIRECT: Final = "direct"  # no proxy, whatever the environment says
+
+
+def is_url(text: str, schemes: Collection[str] = ("http", "https")) -> bool:
+    """Is it a URL of these schemes that names a host, and perhaps a possible port?"""
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is not a number, or too large
+        return False
+
+
+class FileSecret(str):
+    """A secret read from a file, which may later hold another for the same account."""
+
+    file = ""
+
+
 class ConfigNode:
     """A node of the YAML file, and its path, such as `providers.local.models[0]`."""
 
@@ -9379,6 +9386,147 @@ class ConfigNode:
             self.reading.error(self.path, f"the environment variable {name} is not set")
         return value or ""
 
+    # Kinds of values: InvalidValue says what is wrong with one
+
+    def flag(self) -> bool:
+        value = self.scalar()
+        if not isinstance(value, bool):
+            raise self.unexpected()
+        return value
+
+    def size(self) -> int:
+        match = re.fullmatch(r"(\d+)\s*([KMG]?)i?B?", self.text(), re.IGNORECASE)
+        if not match or not int(match[1]):
+            raise self.unexpected()
+        return int(match[1]) << {"": 0, "K": 10, "M": 20, "G": 30}[match[2].upper()]
+
+    def date(self) -> datetime.datetime:
+        value = self.scalar()
+        for cls in (datetime.date, datetime.datetime):
+            if isinstance(value, str):  # in quotes, as a JSON file has it
+                with contextlib.suppress(ValueError):
+                    value = cls.fromisoformat(value)
+        if isinstance(value, datetime.datetime):
+            return value
+        if isinstance(value, datetime.date):  # valid to the end of that day
+            return datetime.datetime.combine(value, datetime.time.max)
+        raise self.unexpected()
+
+    def zone(self) -> datetime.tzinfo | None:
+        name = self.text()
+        try:
+            return self.reading.zone(name) if name else None
+        except (KeyError, ValueError, OSError) as error:  # unknown; no name; a folder of names
+            raise InvalidValue(f"unknown time zone {name!r}") from error
+
+    def secret(self) -> str:
+        """A secret, or the content of the file it names; it has to fit into a header."""
+        text = self.text()
+        if re.fullmatch(r"\$[A-Z_][A-Z0-9_]*", str(self.yaml.value)):  # only a shell reads this
+            name = self.yaml.value[1:]
+            raise InvalidValue(f"write ${{{name}}} for that variable; a dollar is $$")
+        if text.startswith("file:"):
+            file = text.removeprefix("file:")
+            self.reading.secret_files.add(file)
+            try:
+                text = FileSecret(self.reading.read_secret(file).strip())
+                text.file = file
+            except (OSError, UnicodeDecodeError) as error:
+                if self.reading.lenient:
+                    return ""
+                reason = error.strerror if isinstance(error, OSError) else "not a text"
+                raise InvalidValue(f"cannot read {text}: {reason}") from error
+        if not re.fullmatch(r"[!-~ ]*", text) or text != text.strip():
+            raise InvalidValue("a secret must be one line of ASCII, without blanks around it")
+        return text
+
+    def command(self) -> tuple[str, ...]:
+        """A program and its arguments, as a shell would split them."""
+        try:
+            words = tuple(shlex.split(self.text()))
+        except ValueError as error:
+            raise InvalidValue(f"expected {{kind}}: {error}".lower()) from error
+        if not words:
+            raise self.unexpected()
+        if not (self.reading.lenient or self.reading.which(words[0])):
+            raise InvalidValue(f"there is no program {words[0]!r} here")
+        return words
+
+    def proxy(self) -> str:
+        """A proxy's URL, or `direct`; it may hold a password, so complaints do not quote it."""
+        text = self.secret()
+        if text != DIRECT and not is_url(text, PROXY_SCHEMES):
+            schemes = ", ".join(PROXY_SCHEMES)
+            raise InvalidValue(f"expected {DIRECT}, or a URL like http://host:port ({schemes})")
+        return text
+
+    def url(self) -> str:
+        """A base URL; it is shown and logged."""
+        text = self.text()
+        if "@" in text.partition("://")[2].partition("/")[0]:
+            raise InvalidValue("a URL is shown and logged: credentials go into `api_key`")
+        if not is_url(text) or re.search(r"[\s\x00-\x1f#]", text):
+            raise InvalidValue(f"expected a URL with http:// or https://, got {text!r:.80}")
+        return self._check_braces(text)
+
+    @staticmethod
+    def _check_braces(text: str) -> str:
+        """The URL or path, if its only placeholder is {model}."""
+        if re.search(r"[{}]", text.replace("{model}", "")):
+            raise InvalidValue(f"only {{model}} is filled in, got {text!r:.80}")
+        return text
+
+    def url_path(self) -> str:
+        text = self.text()
+        if not re.fullmatch(r"[^\s\x00-\x1f#]+", text) or "://" in text.partition("?")[0]:
+            expected = "expected what follows host and port, like /v2/chat"
+            raise InvalidValue(f"{expected}, got {text!r:.80}")
+        return self._check_braces(text)
+
+    def header(self) -> str:
+        text = self.text()
+        if not re.fullmatch(r"[^\x00-\x08\x0a-\x1f\x7f]*", text):
+            raise InvalidValue("a header must be one line")
+        return text
+
+    def any_value(self) -> Any:
+        if self.is_mapping:
+            return {name: inner.any_value() for name, inner in self.pairs().items()}
+        return [inner.any_value() for inner in self.items()] if self.is_list else self.scalar()
+
+    def share(self) -> float:
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*%", self.text())
+        if not match or not 0 < float(match[1]) <= 100:
+            raise InvalidValue(f"expected {{kind}}, over 0% up to 100%, got {self.description()}")
+        return float(match[1]) / 100
+
+    def prefix(self) -> str:
+        text = self.text()
+        if text.strip("/") != text:
+            raise InvalidValue(f"goes without the slash: {text.strip('/')!r}")
+        return text
+
+    def pattern(self) -> str:
+        text = self.text()
+        try:
+            re.compile(text)
+        except re.error as error:
+            raise InvalidValue(f"expected {{kind}}: {error}") from error
+        return text
+
+    def state(self) -> str:
+        text = self.text()
+        if not re.fullmatch(r"memory|sqlite:.+|rediss?://.+", text):
+            raise self.unexpected()
+        redis = is_url(text, ("redis", "rediss")) and re.fullmatch(
+            r"\w+://[^/?]+(/\d*)?(\?.*)?", text
+        )
+        if text.startswith("redis") and not redis:
+            raise InvalidValue("expected redis://[USER:PASSWORD@]HOST:PORT/NUMBER")
+        if text.startswith("redis") and not self.reading.installed("redis"):
+            raise InvalidValue("Redis needs one more package: pip install 'redis>=5'")
+        return text
+
 
 @frozen
 class Kind:
@@ -9400,13 +9548,6 @@ class Kind:
         except InvalidValue as error:
             node.reading.error(node.path, str(error).replace("{kind}", self.name))
             return None
-
-
-def _flag(node: ConfigNode) -> bool:
-    value = node.scalar()
-    if not isinstance(value, bool):
-        raise node.unexpected()
-    return value
 
 
 def _number(least: float, whole: bool = False) -> Callable[[ConfigNode], Any]:
@@ -9438,140 +9579,10 @@ def _seconds(positive: bool) -> Callable[[ConfigNode], float]:
     return read
 
 
-def _size(node: ConfigNode) -> int:
-    match = re.fullmatch(r"(\d+)\s*([KMG]?)i?B?", node.text(), re.IGNORECASE)
-    if not match or not int(match[1]):
-        raise node.unexpected()
-    return int(match[1]) << {"": 0, "K": 10, "M": 20, "G": 30}[match[2].upper()]
-
-
 def size_text(size: int) -> str:
-    """A size in the form that `_size` reads."""
+    """A size in the form that `ConfigNode.size` reads."""
     steps = ((30, "GB"), (20, "MB"), (10, "KB"), (0, " bytes"))
     return next(f"{size >> bits}{unit}" for bits, unit in steps if not size & ((1 << bits) - 1))
-
-
-def _date(node: ConfigNode) -> datetime.datetime:
-    value = node.scalar()
-    for cls in (datetime.date, datetime.datetime):
-        if isinstance(value, str):  # in quotes, as a JSON file has it
-            with contextlib.suppress(ValueError):
-                value = cls.fromisoformat(value)
-    if isinstance(value, datetime.datetime):
-        return value
-    if isinstance(value, datetime.date):  # valid to the end of that day
-        return datetime.datetime.combine(value, datetime.time.max)
-    raise node.unexpected()
-
-
-def _zone(node: ConfigNode) -> datetime.tzinfo | None:
-    name = node.text()
-    try:
-        return node.reading.zone(name) if name else None
-    except (KeyError, ValueError, OSError) as error:  # unknown; no name at all; a folder of names
-        raise InvalidValue(f"unknown time zone {name!r}") from error
-
-
-class FileSecret(str):
-    """A secret read from a file, which may later hold another for the same account."""
-
-    file = ""
-
-
-def _secret(node: ConfigNode) -> str:
-    """A secret, or the content of the file it names; it has to fit into a header."""
-    text = node.text()
-    if re.fullmatch(r"\$[A-Z_][A-Z0-9_]*", str(node.yaml.value)):  # only a shell reads this
-        raise InvalidValue(f"write ${{{node.yaml.value[1:]}}} for that variable; a dollar is $$")
-    if text.startswith("file:"):
-        file = text.removeprefix("file:")
-        node.reading.secret_files.add(file)
-        try:
-            text = FileSecret(node.reading.read_secret(file).strip())
-            text.file = file
-        except (OSError, UnicodeDecodeError) as error:
-            if node.reading.lenient:
-                return ""
-            reason = error.strerror if isinstance(error, OSError) else "not a text"
-            raise InvalidValue(f"cannot read {text}: {reason}") from error
-    if not re.fullmatch(r"[!-~ ]*", text) or text != text.strip():
-        raise InvalidValue("a secret must be one line of ASCII, without blanks around it")
-    return text
-
-
-def _command(node: ConfigNode) -> tuple[str, ...]:
-    """A program and its arguments, as a shell would split them."""
-    try:
-        words = tuple(shlex.split(node.text()))
-    except ValueError as error:
-        raise InvalidValue(f"expected {{kind}}: {error}".lower()) from error
-    if not words:
-        raise node.unexpected()
-    if not (node.reading.lenient or node.reading.which(words[0])):
-        raise InvalidValue(f"there is no program {words[0]!r} here")
-    return words
-
-
-def _proxy(node: ConfigNode) -> str:
-    """A proxy's URL, or `direct`; it may hold a password, so complaints do not quote it."""
-    text = _secret(node)
-    if text != DIRECT and not is_url(text, PROXY_SCHEMES):
-        schemes = ", ".join(PROXY_SCHEMES)
-        raise InvalidValue(f"expected {DIRECT}, or a URL like http://host:port ({schemes})")
-    return text
-
-
-def is_url(text: str, schemes: Collection[str] = ("http", "https")) -> bool:
-    """Is it a URL of these schemes that names a host, and perhaps a possible port?"""
-    try:
-        parts = urlsplit(text)
-        return parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a port that is not a number, or too large
-        return False
-
-
-def _url(node: ConfigNode) -> str:
-    """A base URL; it is shown and logged."""
-    text = node.text()
-    if "@" in text.partition("://")[2].partition("/")[0]:
-        raise InvalidValue("a URL is shown and logged: credentials go into `api_key`")
-    if not is_url(text) or re.search(r"[\s\x00-\x1f#]", text):
-        raise InvalidValue(f"expected a URL with http:// or https://, got {text!r:.80}")
-    return _check_braces(text)
-
-
-def _check_braces(text: str) -> str:
-    """The URL or path, if its only placeholder is {model}."""
-    if re.search(r"[{}]", text.replace("{model}", "")):
-        raise InvalidValue(f"only {{model}} is filled in, got {text!r:.80}")
-    return text
-
-
-def _path(node: ConfigNode) -> str:
-    text = node.text()
-    if not re.fullmatch(r"[^\s\x00-\x1f#]+", text) or "://" in text.partition("?")[0]:
-        raise InvalidValue(f"expected what follows host and port, like /v2/chat, got {text!r:.80}")
-    return _check_braces(text)
-
-
-def _header(node: ConfigNode) -> str:
-    text = node.text()
-    if not re.fullmatch(r"[^\x00-\x08\x0a-\x1f\x7f]*", text):
-        raise InvalidValue("a header must be one line")
-    return text
-
-
-def _json(node: ConfigNode) -> Any:
-    if node.is_mapping:
-        return {name: _json(inner) for name, inner in node.pairs().items()}
-    return [_json(inner) for inner in node.items()] if node.is_list else node.scalar()
-
-
-def _percent(node: ConfigNode) -> float:
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*%", node.text())
-    if not match or not 0 < float(match[1]) <= 100:
-        raise InvalidValue(f"expected {{kind}}, over 0% up to 100%, got {node.description()}")
-    return float(match[1]) / 100
 
 
 # Names of headers and of parameters of a query whose values are secrets.
@@ -9579,27 +9590,28 @@ SECRET_NAMES: Final = re.compile(
     r"authori[sz]ation|cookie|secret|pass(w|$)|credential|api-?_?key|(^|[-_])(auth|key|token|sig)$",
     re.IGNORECASE,
 )
-PROXY_SCHEMES: Final = ("http", "https", "socks5", "socks5h")
-DIRECT: Final = "direct"  # no proxy, whatever the environment says
 TEXT: Final = Kind("text", ConfigNode.text, {"type": ["string", "number"]})
 NAMES_SCHEMA: Final = {"type": "string"}
-BASE_URL: Final = Kind("URL", _url, NAMES_SCHEMA)
-URL_PATH: Final = Kind("text", _path, NAMES_SCHEMA)
-HEADER: Final = Kind("text", _header, {"type": ["string", "number", "null"]})
-SECRET: Final = Kind("secret", _secret, NAMES_SCHEMA)
-COMMAND: Final = Kind("a program and its arguments", _command, NAMES_SCHEMA)
-PROXY: Final = Kind("secret URL, or direct", _proxy, {"type": ["string", "null"]}, DIRECT)
-FLAG: Final = Kind("true or false", _flag, {"type": "boolean"})
+BASE_URL: Final = Kind("URL", ConfigNode.url, NAMES_SCHEMA)
+URL_PATH: Final = Kind("text", ConfigNode.url_path, NAMES_SCHEMA)
+HEADER: Final = Kind("text", ConfigNode.header, {"type": ["string", "number", "null"]})
+SECRET: Final = Kind("secret", ConfigNode.secret, NAMES_SCHEMA)
+COMMAND: Final = Kind("a program and its arguments", ConfigNode.command, NAMES_SCHEMA)
+PROXY: Final = Kind("secret URL, or direct", ConfigNode.proxy, {"type": ["string", "null"]}, DIRECT)
+FLAG: Final = Kind("true or false", ConfigNode.flag, {"type": "boolean"})
 COUNT: Final = Kind("a whole number", _number(1, whole=True), {"type": "integer", "minimum": 1})
 NUMBER: Final = Kind("a number", _number(-math.inf), {"type": "number"})
 WEIGHT: Final = Kind("a number", _number(0), {"type": "number", "minimum": 0})
 SECONDS: Final = Kind("seconds", _seconds(positive=True), TEXT.schema)
 PAUSE: Final = Kind("seconds", _seconds(positive=False), TEXT.schema)
-SHARE: Final = Kind("a share like 95%", _percent, {"type": "string", "pattern": "^[0-9.]+ *%$"})
-SIZE: Final = Kind("a size like 64MB or 64KB", _size, TEXT.schema)
-ZONE: Final = Kind("text", _zone, NAMES_SCHEMA)
-DATE: Final = Kind("a date like 2027-06-30", _date, {"type": "string"})
-ANYTHING: Final = Kind("any value", _json, {})
+
+SHARE: Final = Kind(
+    "a share like 95%", ConfigNode.share, NAMES_SCHEMA | {"pattern": "^[0-9.]+ *%$"}
+)
+SIZE: Final = Kind("a size like 64MB or 64KB", ConfigNode.size, TEXT.schema)
+ZONE: Final = Kind("text", ConfigNode.zone, NAMES_SCHEMA)
+DATE: Final = Kind("a date like 2027-06-30", ConfigNode.date, {"type": "string"})
+ANYTHING: Final = Kind("any value", ConfigNode.any_value, {})
 
 
 def word(*words: str) -> Kind:
@@ -9847,21 +9859,14 @@ class QuotaConfig(Table):
     )
 
 
-def _pattern(node: ConfigNode) -> str:
-    text = node.text()
-    try:
-        re.compile(text)
-    except re.error as error:
-        raise InvalidValue(f"expected {{kind}}: {error}") from error
-    return text
-
-
 class ErrorConfig(Table):
     status: tuple[int, ...] = option(many(COUNT), "HTTP statuses; any by default.", ())
     code: tuple[str, ...] = option(TEXTS, "The error's code; `x*` is a prefix.")
     type: tuple[str, ...] = option(TEXTS, "The error's type; `x*` is a prefix.")
     pattern: str = option(
-        Kind("a regular expression", _pattern, NAMES_SCHEMA), "Searched in the message.", ""
+        Kind("a regular expression", ConfigNode.pattern, NAMES_SCHEMA),
+        "Searched in the message.",
+        "",
     )
     class_: str = option(word(*FAILURES), "What it means.", "bad_request", required=True)
     scope: str = option(word(*SCOPES), "What cools down, instead of the class's own.", "")
@@ -9891,13 +9896,6 @@ def _models(node: ConfigNode) -> dict[str, ModelConfig]:
         if model.name and is_glob(model.name):
             node.reading.error(inner.path, f"{model.name!r}: a provider's name cannot be a glob")
     return models
-
-
-def _prefix(node: ConfigNode) -> str:
-    text = node.text()
-    if text.strip("/") != text:
-        raise InvalidValue(f"goes without the slash: {text.strip('/')!r}")
-    return text
 
 
 def _header_fault(name: str) -> str:
@@ -9976,7 +9974,9 @@ class ProviderConfig(Table):
     models: dict[str, ModelConfig] | None = option(
         MODELS, "What it serves; else the preset's, or all."
     )
-    prefix: str = option(Kind("text", _prefix, TEXT.schema), "Names work with it in front too.", "")
+    prefix: str = option(
+        Kind("text", ConfigNode.prefix, TEXT.schema), "Names work with it in front too.", ""
+    )
     priority: float = option(NUMBER, "Higher is preferred among providers of a name.", 0)
     weight: float = option(WEIGHT, "The share among providers of equal priority.", 1)
     active: bool = option(FLAG, "Whether it is used at all.", True)
@@ -10055,19 +10055,7 @@ def _rule(node: ConfigNode) -> tuple[RuleConfig, ...]:
     return tuple(filter(None, map(entry, entries)))
 
 
-def _state(node: ConfigNode) -> str:
-    text = node.text()
-    if not re.fullmatch(r"memory|sqlite:.+|rediss?://.+", text):
-        raise node.unexpected()
-    redis = is_url(text, ("redis", "rediss")) and re.fullmatch(r"\w+://[^/?]+(/\d*)?(\?.*)?", text)
-    if text.startswith("redis") and not redis:
-        raise InvalidValue("expected redis://[USER:PASSWORD@]HOST:PORT/NUMBER")
-    if text.startswith("redis") and not node.reading.installed("redis"):
-        raise InvalidValue("Redis needs one more package: pip install 'redis>=5'")
-    return text
-
-
-STATE: Final = Kind("memory, sqlite:PATH or redis://...", _state, NAMES_SCHEMA)
+STATE: Final = Kind("memory, sqlite:PATH or redis://...", ConfigNode.state, NAMES_SCHEMA)
 PROVIDER: Final = replace(table(ProviderConfig), read=_provider)
 RULE: Final = Kind(
     "a target, a list of targets, or a mapping with `to`",
@@ -13140,8 +13128,6 @@ RECORD_VERSION: Final = 1
 REQUEST: Final = "request"
 RESPONSE: Final = "response"
 _ADDRESS: Final = ("url", "path")  # fields of a head
-_CONFIGURED: Final = frozenset(("key", "provider", "plan", "preset"))  # fields with such names
-_UNCUT: Final = frozenset(("model", "target", "credential"))  # masked if whole: clients say them
 
 Blocks: TypeAlias = list[tuple[float, bytes]]
 
@@ -13265,8 +13251,9 @@ def record_summary(wire: Any) -> JSON:
 
 def without_secrets(value: Any, secrets: Secrets, name: str = "") -> Any:
     """A JSON value without secrets in its strings; `name` is that of its field."""
-    if isinstance(value, str) and name not in _CONFIGURED:
-        text = secrets.text(value, len(value) + 1) if name in _UNCUT else secrets.text(value)
+    if isinstance(value, str) and name not in ("key", "provider", "plan", "preset"):
+        whole = name in ("model", "target", "credential")  # clients may say the end of one
+        text = secrets.text(value, len(value) + 1) if whole else secrets.text(value)
         return raw_bytes(text).decode(errors="replace")
     if isinstance(value, dict):
         return {name: without_secrets(each, secrets, name) for name, each in value.items()}
@@ -17699,10 +17686,6 @@ class TapedReply(Reply):
 # a tool if the user's text asks for one, so that all of an agent's loop can be seen.  Who wants
 # JSON gets JSON: Gemini CLI asks which model to use before anything else, and again after prose.
 
-_DEMO_DEPTH: Final = 20  # levels of an example; a schema that refers to itself has no end
-_RUN: Final = frozenset(("command", "commands", "cmd", "script"))  # arguments that a tool runs
-_ANYTHING: Final = "relay"  # a text where any will do
-
 
 def demo_response(request: Request, id: str) -> Response:
     turns = [message for message in request.messages if message.role == "user"]
@@ -17743,7 +17726,9 @@ def example(schema: Any, name: str = "", root: JSON | None = None, depth: int = 
     """A small value that fits a JSON Schema, and with which no tool does harm; `name` is that of
     its property."""
     root = schema if root is None else root
-    if depth > _DEMO_DEPTH or not isinstance(schema, dict):
+    deepest = 20  # levels: a schema that refers to itself has no end
+    runs = name in ("command", "commands", "cmd", "script")  # the tool runs this argument
+    if depth > deepest or not isinstance(schema, dict):
         return None
     part = functools.partial(example, root=root, depth=depth + 1)
     if isinstance(ref := schema.get("$ref"), str):
@@ -17762,12 +17747,12 @@ def example(schema: Any, name: str = "", root: JSON | None = None, depth: int = 
         properties = schema.get("properties") or {}
         needed = schema.get("required") or (() if depth else list(properties)[:1])
         return {key: part(properties.get(key, {"type": "string"}), key) for key in needed}
-    if kind == "array" and name in _RUN and part(items) == _ANYTHING:
+    if kind == "array" and runs and part(items) == "relay":
         return ["echo", "hello"]
     if kind == "array":
-        return [part(items) for _ in range(min(schema.get("minItems") or 0, _DEMO_DEPTH))]
+        return [part(items) for _ in range(min(schema.get("minItems") or 0, deepest))]
     simple = {"integer": number, "number": number, "boolean": True, "null": None}
-    return simple.get(kind, "echo hello" if name in _RUN else _ANYTHING)
+    return simple.get(kind, "echo hello" if runs else "relay")
 
 
 class DemoReply(Reply):
@@ -18640,9 +18625,6 @@ _NOT_FORWARDED: Final = frozenset(
     " cf-connecting-ip true-client-ip x-client-ip x-forwarded-prefix origin referer"
     " sec-fetch-site sec-fetch-mode sec-fetch-dest openai-organization openai-project".split()
 )
-# The client's headers that reach a provider of another dialect.
-_ANY_DIALECT: Final = frozenset(("user-agent", "accept-language", "traceparent", "tracestate"))
-_READABLE: Final = ("gzip", "deflate", "identity")
 # What relay adds to a request, once for each relay that it has come through (RFC 9110 7.6.3).
 _HOP: Final = "1.1 llm-api-relay"
 # The provider's headers that reach a client: those that SDKs and coding tools read, names of a
@@ -18982,9 +18964,10 @@ def request_headers(
     whole answer in the codings that the client accepts and relay can read.
     """
     headers: dict[str, str] = {}
+    others = ("user-agent", "accept-language", "traceparent", "tracestate")
     for written, value in client.items():
         name = _forwarded_name(written)
-        if name and (same or name in _ANY_DIALECT):
+        if name and (same or name in others):
             headers[name] = f"{headers[name]}, {value}" if name in headers else value
     if "Connection" in client:
         for named in ",".join(client.getall("Connection")).lower().split(","):
@@ -19008,8 +18991,8 @@ def _forwarded_name(written: str) -> str:
 
 @functools.lru_cache(100)
 def _readable(offered: str) -> str:
-    codings = (coding.strip() for coding in offered.split(","))
-    return ", ".join(c for c in codings if c.partition(";")[0].strip() in _READABLE)
+    codings, readable = map(str.strip, offered.split(",")), ("gzip", "deflate", "identity")
+    return ", ".join(c for c in codings if c.partition(";")[0].strip() in readable)
 
 
 def with_query(url: str, query: str, without: Set[str]) -> str:
@@ -23511,14 +23494,14 @@ def aligned(rows: Sequence[Sequence[str]], left: int = 99, width: int = 9999) ->
 #     serve on a free port --> child --> stop serving --> its exit status
 
 _TYPED: Final = ("SIGINT", "SIGQUIT", "SIGBREAK")  # a terminal sends these to its whole group
-_PASSED_ON: Final = (*_TYPED, "SIGTERM", "SIGHUP")
 
 
 async def launch(command: Sequence[str], setup: Setup, env: Mapping[str, str], hint: str) -> int:
     """Run a tool to its end; its exit status, or 128 plus the number of a signal that ended it."""
     early: list[str] = []  # that came before there was a child
     heed: Callable[[str], None] = early.append
-    for name in _PASSED_ON:  # once: a handler that is replaced may still be due to run
+    # once: a handler that is replaced may still be due to run
+    for name in (*_TYPED, "SIGTERM", "SIGHUP"):
         on_signal(name, functools.partial(lambda signal_name: heed(signal_name), name))
     with _private_home(setup.file, env) as given:
         try:
@@ -24021,7 +24004,6 @@ async def show_top(console: Console, once: bool) -> None:
 # request is sent again to a temporary relay with the present configuration, so that everything is
 # real: rules, failover, translation; its answer becomes a record, too.
 
-_SHOWN: Final = 60  # characters of a value
 # Headers that belong to the client's own connection, or are set anew.
 _CONNECTION: Final = frozenset(
     "host connection content-length content-encoding transfer-encoding expect keep-alive te"
@@ -24081,9 +24063,6 @@ def answer_table(one: Record, other: Record) -> list[str]:
     return [*aligned(rows), *differing]
 
 
-_MOST_DIFFERENCES: Final = 20
-
-
 def request_differences(one: Record, other: Record) -> list[str]:
     """What differs between two requests: method, path, headers, and the values in the bodies."""
     sides: list[dict[str, str]] = []  # texts, and other values as JSON
@@ -24103,8 +24082,9 @@ def request_differences(one: Record, other: Record) -> list[str]:
     ]
     if one.request.body == other.request.body:
         lines.append(f"body: the same {len(one.request.body)} bytes")
-    more = len(lines) - _MOST_DIFFERENCES
-    return lines[:_MOST_DIFFERENCES] + ([f"{more} more differences"] if more > 0 else [])
+    most = 20
+    more = len(lines) - most
+    return lines[:most] + ([f"{more} more differences"] if more > 0 else [])
 
 
 _ABSENT: Final = object()  # unlike any value that JSON has
@@ -24112,18 +24092,18 @@ _ABSENT: Final = object()  # unlike any value that JSON has
 
 def _side_by_side(one: Any, other: Any) -> str:
     """Two values; of long texts only what follows a common beginning."""
-    start = ""
+    start, most = "", 60  # characters of a value
     if isinstance(one, str) and isinstance(other, str):
         pairs = enumerate(zip(one, other, strict=False))
         same = next((i for i, (a, b) in pairs if a != b), min(len(one), len(other)))
-        if same > _SHOWN // 2:
+        if same > most // 2:
             start, one, other = f"alike for {same} characters, then ", one[same:], other[same:]
     shown = []
     for value in (one, other):
         text = value if isinstance(value, str) else json.dumps(value, default=lambda _: "-")
         line = " ".join(text.split())
-        more = f" ... ({len(text)} characters)" if len(line) > _SHOWN else ""
-        shown.append("-" if value is _ABSENT else repr(line[:_SHOWN]) + more)
+        more = f" ... ({len(text)} characters)" if len(line) > most else ""
+        shown.append("-" if value is _ABSENT else repr(line[:most]) + more)
     return f"{start}{' | '.join(shown)}"
 
 
