@@ -10120,17 +10120,14 @@ def read_config(text: str, reading: Reading) -> Config:
     return config or Config()
 
 
-# The usual mistake behind a message of YAML's.
-_YAML_HINTS: Final = {
-    "mapping values are not allowed here": "; quote a value that holds ': ', and see whether the"
-    " line is indented as it should be",
-    "cannot start any token": "; indent with spaces, and quote what begins with a special"
-    " character",
-}
-
-
 def _yaml_error(error: yaml.MarkedYAMLError, text: str) -> str:
     """YAML's message, the line from which on it was reading, and what may help."""
+    hints = {  # the usual mistake behind a message
+        "mapping values are not allowed here": "; quote a value that holds ': ', and see whether"
+        " the line is indented as it should be",
+        "cannot start any token": "; indent with spaces, and quote what begins with a special"
+        " character",
+    }
     problem, at, begin = error.problem or "", error.problem_mark, error.context_mark
     if problem.startswith("but "):
         problem = f"{error.context}, {problem}"
@@ -10139,7 +10136,7 @@ def _yaml_error(error: yaml.MarkedYAMLError, text: str) -> str:
     line = text.splitlines()[at.line] if at and at.line < len(text.splitlines()) else ""
     if "${" in line and "'{'" in problem:
         return f'{problem}; within {{...}} a reference needs quotes: "${{NAME}}"'
-    return problem + next((hint for words, hint in _YAML_HINTS.items() if words in problem), "")
+    return problem + next((hint for words, hint in hints.items() if words in problem), "")
 
 
 MOST_VALUES: Final = 100_000  # aliases of aliases make a small file a huge one
@@ -12331,7 +12328,6 @@ LeafPath: TypeAlias = tuple[str | int, ...]
 Make: TypeAlias = Callable[[Any], Any]  # None: it cannot be made
 Fields: TypeAlias = Sequence[tuple[str, str, Make]]
 _SECRET_NAME: Final = re.compile(r"(?i)key|token|secret|password|credential|auth|cookie|database")
-_SECRET_WORD: Final = re.compile(r"(?i)((x|admin)[-_])?(api[-_]?)?key|token|authorization|password")
 
 
 def leaves(value: Any, path: LeafPath = ()) -> Iterator[tuple[LeafPath, Any]]:
@@ -12529,7 +12525,8 @@ class Draft:
             return {str(n): self.carried(f"{variable}_{n}", at) for n, at in members.items()}
         if items := part.items():
             return [self.carried(variable, item) for item in items]
-        if isinstance(part.value, str) and any(map(_SECRET_WORD.fullmatch, map(str, part.path))):
+        secret = re.compile(r"(?i)((x|admin)[-_])?(api[-_]?)?key|token|authorization|password")
+        if isinstance(part.value, str) and any(map(secret.fullmatch, map(str, part.path))):
             return self.secret(variable, part)
         return part.value
 
