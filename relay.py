@@ -17163,8 +17163,6 @@ class Credentials:
 # a request goes to the host of the plan's endpoint, as its requests do: by its proxy, with its
 # credential and the user's headers.  One that fails marks nothing.
 
-_LOOK_UP_SECONDS: Final = 20.0
-
 
 def usage_report(
     store: Store,
@@ -17281,7 +17279,7 @@ async def look_up_quotas(
 ) -> dict[str, str]:
     """Ask for all credentials of which nothing has been learnt for as many seconds as `every` says
     of their provider, if it says any; credential -> what went wrong that did not before."""
-    quotas = health.quotas
+    quotas, limit = health.quotas, 20.0  # seconds for an answer
 
     async def look_up(lane: Lane, source: QuotaSource) -> Quota:
         key, provider, url = lane.credential, lane.target.provider, urlsplit(lane.endpoint.url)
@@ -17293,7 +17291,7 @@ async def look_up_quotas(
         connect, proxy = provider.timeouts.connect, lane.endpoint.proxy
         reply = await upstream.send("GET", asked, headers, None, connect, proxy)
         with contextlib.closing(reply):
-            body = await read_all(reply, _LOOK_UP_SECONDS, 1 << 20)
+            body = await read_all(reply, limit, 1 << 20)
         body = Inflater(reply.headers.get("Content-Encoding", "")).whole(body)
         if not 200 <= reply.status < 300:
             raise ValueError(error_in(body, reply.status).message)
@@ -17306,10 +17304,10 @@ async def look_up_quotas(
         name, fault = lane.credential.name, ""
         quotas.asked.put(name, now)
         try:
-            async with asyncio.timeout(_LOOK_UP_SECONDS):
+            async with asyncio.timeout(limit):
                 health.looked_up(name, await look_up(lane, source))
         except TimeoutError:
-            fault = f"no answer within {_LOOK_UP_SECONDS:g} s"
+            fault = f"no answer within {limit:g} s"
         except (RelayError, *UNREADABLE) as error:
             fault = plan.redacted(str(error))[:200]
         if fault and fault != quotas.errors.get(name):
