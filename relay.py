@@ -15673,9 +15673,8 @@ class SQLiteStore:
                 os.close(os.open(self.path, flags & ~os.O_EXCL, 0o600))
                 where = f"{self.path.absolute().as_uri()}?mode={'ro' if to_read else 'rw'}"
             opened = self._identity()
-            self._data = sqlite3.connect(
-                where, timeout=5, isolation_level=None, uri=bool(self.path)
-            )
+            is_url = bool(self.path)
+            self._data = sqlite3.connect(where, timeout=5, isolation_level=None, uri=is_url)
             self._claim(to_read)
             self._opened = opened
         except OSError as error:
@@ -15783,10 +15782,9 @@ class SQLiteStore:
         if batch and abs(now - self._trimmed) >= 600:  # clocks are set back, too
             self._trimmed = now
             most = self.MOST_ROWS_STORED if self.path else self.MOST_ROWS_STORED // 10
+            limits = {"now": now, "rows": most, "notes": MOST_NOTES_STORED}
             for statement in _TRIM.split(";"):
-                self._data.execute(
-                    statement, {"now": now, "rows": most, "notes": MOST_NOTES_STORED}
-                )
+                self._data.execute(statement, limits)
 
     def _news(
         self, labels: Sequence[str], now: float
@@ -16013,9 +16011,7 @@ return {whole(last), lines, admissions}
 class RedisStore:
     """Redis, through its official client, which is an optional dependency."""
 
-    _ANSWER_TIMEOUT: Final = (
-        0.5  # seconds a client may have to wait for Redis, once; then it is down
-    )
+    _ANSWER_TIMEOUT: Final = 0.5  # seconds a client may have to wait, once; then Redis is down
     _RECONNECTING: Final = 3.0  # seconds to reach it, while nobody waits
     _LEASE: Final = 30  # seconds a permit counts without word from its relay
     _MOST_NOTES_READ: Final = 2000  # at once: Redis serves nobody else meanwhile
@@ -17379,9 +17375,8 @@ class Ring:
                 total = self._make_room(room, len(data))
             fresh = self.directory / f".{name}.part"
             try:
-                with open(
-                    os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb"
-                ) as file:
+                descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+                with open(descriptor, "wb") as file:
                     file.write(data)
                 fresh.rename(self.directory / name)
             except OSError:
@@ -17712,9 +17707,8 @@ def demo_response(request: Request, id: str) -> Response:
         part = Text(dumps(wanted).decode())
     usage = Usage(input=estimate(request), output=8 + len(part.text) // 4, reasoning=8)
     thought = Reasoning("The user is trying relay out.", Seal("cr"))
-    return Response(
-        id, request.model, (thought, part), "tool_calls" if tool and not results else "stop", usage
-    )
+    why = "tool_calls" if isinstance(part, ToolCall) else "stop"
+    return Response(id, request.model, (thought, part), why, usage)
 
 
 def example(schema: Any, name: str = "", root: JSON | None = None, depth: int = 0) -> Any:
@@ -18108,9 +18102,8 @@ class Telemetry:
 
     def __init__(self, env: Mapping[str, str], log: Log) -> None:
         load = importlib.import_module
-        named = "OTEL_SERVICE_NAME" in env or "service.name" in env.get(
-            "OTEL_RESOURCE_ATTRIBUTES", ""
-        )
+        attributes = env.get("OTEL_RESOURCE_ATTRIBUTES", "")
+        named = "OTEL_SERVICE_NAME" in env or "service.name" in attributes
         about = {"service.version": __version__, "service.instance.id": secrets.token_hex(8)}
         resources = load("opentelemetry.sdk.resources")
         resource = resources.Resource.create(about | ({} if named else {"service.name": "relay"}))
@@ -21784,9 +21777,8 @@ class Admin:
         """
         if not self.relay.plan.admin:
             if write:
-                raise Forbidden(
-                    "to change something, set an `admin_key`; without it /admin only shows"
-                )
+                only_shows = "to change something, set an `admin_key`; without it /admin only shows"
+                raise Forbidden(only_shows)
             require_direct(request)
         elif not self._has_session(request, write):
             if offered_keys(request):
@@ -21814,9 +21806,8 @@ class Admin:
     def _has_session(self, request: web.BaseRequest, write: bool) -> bool:
         """The page's cookie; to act, the page itself must have sent it, not another site's."""
         own = "X-Relay-Page" in request.headers  # a header that other sites may not send
-        return (own or not write) and self.sessions.ends.get(
-            self._session(request), 0.0
-        ) > time.time()
+        ends = self.sessions.ends.get(self._session(request), 0.0)
+        return (own or not write) and ends > time.time()
 
     def _session(self, request: web.BaseRequest, token: str = "") -> str:
         """A digest of the cookie and the admin key: a new key logs everybody out."""
@@ -22950,10 +22941,8 @@ class Server:
             try:
                 return Telemetry(env, log)
             except ImportError:
-                install = "pip install 'llm-api-relay[otel]'"
-                log.event(
-                    "warning", f"{self._OTLP} is set, but the SDK is missing", install=install
-                )
+                missing = f"{self._OTLP} is set, but the SDK is missing"
+                log.event("warning", missing, install="pip install 'llm-api-relay[otel]'")
         return None
 
     @staticmethod
@@ -24592,9 +24581,8 @@ def command_run(args: argparse.Namespace) -> int:
     """Run a coding tool through relay."""
     source = find_config(args)
     plan = load(source, lenient=True)
-    with open(
-        args.log or os.devnull, "a", encoding="utf-8"
-    ) as stream:  # not stderr: the screen is the tool's
+    file = args.log or os.devnull  # not stderr: the screen is the tool's
+    with open(file, "a", encoding="utf-8") as stream:
         log = Log(plan.config.log, plan.zone, Sink(stream))
         try:
             return asyncio.run(_run(plan, source, args, log))
@@ -24706,9 +24694,8 @@ def command_import(args: argparse.Namespace) -> None:
     if not args.output:
         print(text, end="")
         return
-    with open(
-        os.open(args.output, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8"
-    ) as file:
+    descriptor = os.open(args.output, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with open(descriptor, "w", encoding="utf-8") as file:
         file.write(text)
     comments = [line for line in text.splitlines() if line.startswith("#")]
     print("\n".join((f"{args.output} is written.", *comments[1:])))
