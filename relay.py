@@ -17707,8 +17707,8 @@ def demo_response(request: Request, id: str) -> Response:
         part = Text(dumps(wanted).decode())
     usage = Usage(input=estimate(request), output=8 + len(part.text) // 4, reasoning=8)
     thought = Reasoning("The user is trying relay out.", Seal("cr"))
-    why = "tool_calls" if isinstance(part, ToolCall) else "stop"
-    return Response(id, request.model, (thought, part), why, usage)
+    finish: FinishReason = "tool_calls" if isinstance(part, ToolCall) else "stop"
+    return Response(id, request.model, (thought, part), finish, usage)
 
 
 def example(schema: Any, name: str = "", root: JSON | None = None, depth: int = 0) -> Any:
@@ -22167,8 +22167,9 @@ class Admin:
 
     def _propose(self, source: Source, body: Wire) -> tuple[Source, tuple[str, ...], str]:
         """The file after a request's changes, what is wrong with it, and the masked diff."""
+        typed = list[str]()
         if (text := body.optional("text", str)) is None:
-            text = self._with_changes(source.text, body)
+            text, typed = self._with_changes(source.text, body)
         if "\r\n" in source.text and "\r" not in text:  # which browsers take out of what is edited
             text = text.replace("\n", "\r\n")
         fresh, problems = source._replace(text=text), tuple[str, ...]()
@@ -22179,42 +22180,35 @@ class Admin:
             problems = error.problems
         lines = difflib.unified_diff(source.text.splitlines(), text.splitlines(), lineterm="")
         diff = [line for line in lines if not line.startswith(("--- ", "+++ "))]
-        secret = self.relay.plan.secrets.plus(self._secrets_below(body.data.get("changes")))
-        return fresh, problems, secret.text("\n".join(diff))
+        return fresh, problems, self.relay.plan.secrets.plus(typed).text("\n".join(diff))
 
-    @staticmethod
-    def _with_changes(text: str, body: Wire) -> str:
-        """The file's text with the changes of a request; BadRequest if it cannot be changed so."""
-        changes = list[tuple[Sequence[str | int], object]]()
+    def _with_changes(self, text: str, body: Wire) -> tuple[str, list[str]]:
+        """The file's text with the changes of a request, and the secrets in these; BadRequest if
+        one cannot be made."""
+        changes, typed = list[tuple[Sequence[str | int], object]](), list[str]()
         for change in map(Wire, body.required("changes", list)):
             path = tuple(change.required("path", list))
             if any(type(step) not in (str, int) for step in path):
                 raise BadRequest("path: expected names, and numbers of items")
-            deletes = change.optional("delete", bool)
-            changes.append((path, DELETE if deletes else change.data.get("value")))
+            value = change.data.get("value")
+            changes.append((path, DELETE if change.optional("delete", bool) else value))
+            names = ["", *(step for step in path if isinstance(step, str))]
+            typed += self._secrets_below(value, "api_key" if "api_key" in names else names[-1])
         try:
-            return edited(text, changes)
+            return edited(text, changes), typed
         except ValueError as error:
             raise BadRequest(f"{error}; change it in the editor") from error
 
-    def _secrets_below(self, value: Any, name: str = "") -> Iterator[str]:
-        """The secrets in changes to the file."""
+    def _secrets_below(self, value: Any, name: str) -> Iterator[str]:
+        """The secrets in a value under the key `name`, as in `_masked_tree`."""
         if isinstance(value, dict):
-            path = [str(step) for step in value.get("path") or () if isinstance(step, str)]
             for key, each in value.items():
-                below = name if name == "api_key" else str(key)
-                yield from self._secrets_below(
-                    each, next(iter(path[-1:]), "") if key == "value" else below
-                )
+                yield from self._secrets_below(each, name if name == "api_key" else key)
         elif isinstance(value, list):
             for each in value:
                 yield from self._secrets_below(each, name)
-        elif (
-            isinstance(value, str)
-            and SECRET_NAMES.search(name)
-            and not self._KEPT_AS_IT_IS.match(value)
-        ):
-            yield value
+        elif isinstance(value, str) and SECRET_NAMES.search(name):
+            yield from () if self._KEPT_AS_IT_IS.match(value) else (value,)
 
     async def secret(self, request: web.BaseRequest, _: Wire) -> JSON:
         """A new secret for a key, and its hash for the file."""

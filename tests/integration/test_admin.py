@@ -514,6 +514,19 @@ async def test_a_file_of_windows_keeps_its_line_ends_and_loses_its_mark(
     assert yaml.safe_load(data)["keys"] == {"bob": {"key": f"{SECRET}-bob"}}
 
 
+async def test_a_key_that_is_typed_for_one_plan_is_not_in_the_diff(
+    upstream: FakeUpstream, relay: Start, http: ClientSession
+) -> None:
+    server = await relay(one(upstream) | {"admin_key": ADMIN})
+    keys = {"path": ["providers", "second", "api_key", "coding"], "value": f"{SECRET}-coding"}
+    status, answer = await post(http, server, "config/edit", {"changes": [keys]})
+    assert (status, SECRET in answer["diff"]) == (200, False)
+    assert "+      coding: [secret]" in answer["diff"].splitlines()
+    status, answer = await post(http, server, "config/edit", {"changes": [{"path": []}]})
+    assert status == 200
+    assert answer["problems"]  # of no path: the whole file would be nothing
+
+
 @pytest.mark.parametrize("step", [True, None, 1.5, [], {}])
 async def test_a_path_has_names_and_numbers(
     step: JSON, upstream: FakeUpstream, relay: Start, http: ClientSession
