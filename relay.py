@@ -22248,21 +22248,12 @@ class Admin:
 
     async def test(self, request: web.BaseRequest, body: Wire) -> JSON:
         """Send a few small requests to a provider, as `relay check --live` does."""
-        output, works = await self._command("check", "--live", "--yes", "--json", provider=body)
-        return {"well": works, **self._json_in(output)}
-
-    @staticmethod
-    def _json_in(output: str) -> JSON:
-        """What a command printed; BadRequest with its words if it could not do what it should."""
-        try:
-            return cast(JSON, loads(output))
-        except UNREADABLE as error:
-            raise BadRequest(output.strip()) from error
+        found, works = await self._found_by("check", "--live", "--yes", body=body)
+        return found | {"well": works}
 
     async def pull(self, request: web.BaseRequest, body: Wire) -> JSON:
         """The models that a provider says it serves, and those that `models` lists."""
-        output, _ = await self._command("models", "--fetch", "--json", provider=body)
-        return self._json_in(output)
+        return (await self._found_by("models", "--fetch", body=body))[0]
 
     async def replay(self, request: web.BaseRequest, body: Wire) -> JSON:
         """Send a record `id` again and compare; with `"curl": true`, print it as a command."""
@@ -22273,17 +22264,24 @@ class Admin:
         output, _ = await self._command(command, id)
         return {"said": output}
 
-    async def _command(self, *words: str, provider: Wire | None = None) -> tuple[str, bool]:
+    async def _found_by(self, *words: str, body: Wire) -> tuple[JSON, bool]:
+        """What a command finds at the provider of a request, and whether it succeeded; BadRequest
+        with its words if it could not do what it should."""
+        name = body.required("provider", str)
+        if name.lower() not in self.relay.plan.providers:
+            raise NotFound(f"no provider of the configuration file is called {name!r}")
+        output, works = await self._command(*words, "--json", f"--provider={name}")
+        try:
+            return loads(output), works
+        except UNREADABLE as error:
+            raise BadRequest(output.strip()) from error
+
+    async def _command(self, *words: str) -> tuple[str, bool]:
         """What a command of relay prints about the file, and whether it succeeded.  In a process of
         its own, which serves on a port of its own."""
         path = self.reloader.source.path
         if path is None:
             raise NotFound("this relay was started without a configuration file")
-        if provider:
-            name = provider.required("provider", str)
-            if name.lower() not in self.relay.plan.providers:
-                raise NotFound(f"no provider of the configuration file is called {name!r}")
-            words = (*words, f"--provider={name}")
         child = await asyncio.create_subprocess_exec(
             *(sys.executable, __file__, words[0], "-c", str(path), *words[1:]),
             stdin=asyncio.subprocess.DEVNULL,
