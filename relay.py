@@ -21253,17 +21253,10 @@ estimated|估算  What changes|改动
 """
 
 
-class Page(NamedTuple):
-    """The page in one language: its bytes, and the headers that it is sent with."""
-
-    body: bytes
-    headers: Mapping[str, str]
-
-
 @functools.cache
-def page(language: str) -> Page:
+def page(language: str) -> tuple[bytes, Mapping[str, str]]:
     """The page in English, or in Chinese ("zh"), without indentation, comments and, in its style,
-    blanks that part nothing.
+    blanks that part nothing; and the headers that it is sent with.
 
     In Chinese its script has other texts: literals that begin with a capital, or have a blank, so
     that none is a name.  "." and "#" before one are for the script.
@@ -21295,7 +21288,7 @@ def page(language: str) -> Page:
         "X-Content-Type-Options": "nosniff",
         "Referrer-Policy": "no-referrer",
     }
-    return Page(body.encode(), headers)
+    return body.encode(), headers
 
 
 # ==== 57. Service manager =====================================================
@@ -22627,8 +22620,8 @@ class Operations:
     async def root(self, request: web.BaseRequest) -> web.StreamResponse:
         """The page, in the language that the browser prefers."""
         preferred = request.headers.get("Accept-Language", "")[:2].lower()
-        shown = page("zh" if preferred == "zh" else "en")
-        return web.Response(body=shown.body, headers=shown.headers)
+        body, headers = page("zh" if preferred == "zh" else "en")
+        return web.Response(body=body, headers=headers)
 
 
 # (method, path without version) -> handler; of /admin: with the right that it needs.  The paths of

@@ -4,8 +4,8 @@ import re
 
 import relay
 
-SCRIPT = relay.page("en").body.decode().partition("<script>")[2]
-CHINESE = relay.page("zh").body.decode().partition("<script>")[2]
+SCRIPT = relay.page("en")[0].decode().partition("<script>")[2]
+CHINESE = relay.page("zh")[0].decode().partition("<script>")[2]
 # What begins with a capital or has a blank and is no text: names, headers, code, drawings.
 LITERAL = re.compile(r'"([#.]?)([^"\n]*)"')
 NO_TEXT = re.compile(
