@@ -17607,8 +17607,7 @@ class Tape(Observer):
 
     def leg(self, name: str, head: JSON, headers: Mapping[str, str]) -> None:
         """Keep the head of a leg."""
-        pairs = [(name, value) for name, value in headers.items()]
-        self._legs[name] = Leg(self._now(), head | {"headers": pairs})
+        self._legs[name] = Leg(self._now(), head | {"headers": list(headers.items())})
         self._codings[name] = headers.get("Content-Encoding", "") if "status" in head else ""
         self._grow(_BLOCK_COST)
 
@@ -24417,9 +24416,10 @@ def _facts(args: argparse.Namespace, plan: Plan, spent: Callable[[], tuple[JSON,
         headers[name.strip()] = value.strip()
     if args.key and args.key not in (known := plan.config.keys):
         raise ConfigError(f"no key is called {args.key!r}{suggestion(args.key, known)}")
-    facts = Facts(model=plan.bare(args.model), key=args.key, headers=headers)
-    facts = replace(
-        facts,
+    facts = Facts(
+        model=plan.bare(args.model),
+        key=args.key,
+        headers=headers,
         budget_used=lambda: spent()[0].get(args.key),
         plan_used=lambda plan: spent()[1][plan.credentials[0].name.rpartition("/")[0]]["used"],
     )

@@ -23,7 +23,7 @@ LONGEST = 80  # lines of a function, its docstring included
 DEEPEST = 4  # blocks within blocks
 # Budgets of the whole file: what it had when they were set, and little more.  They only go down: a
 # change that does not fit makes room first.
-MOST_LINES, MOST_BYTES, MOST_NAMES = 25_092, 1_207_000, 947
+MOST_LINES, MOST_BYTES, MOST_NAMES = 25_092, 1_206_900, 947
 MOST_README = 1_400  # lines
 SMALL, MOST_SMALL = 6, 78  # lines of a function, and how many so small may be called once only
 LEAST_PROSE = 0.11  # of the lines are comments and docstrings
